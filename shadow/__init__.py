@@ -1,0 +1,1 @@
+"""shadow: move a live backend from MongoDB to DynamoDB."""

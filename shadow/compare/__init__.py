@@ -1,0 +1,1 @@
+"""Comparison: equality first, words for the difference after, noise told apart."""

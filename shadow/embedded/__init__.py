@@ -1,0 +1,1 @@
+"""Servers and a sample backend for the demo and the tests."""

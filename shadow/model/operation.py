@@ -1,0 +1,140 @@
+"""Operations: one call of the application made data. Ids, births and the clock are fixed here, above both stores.
+
+A `Query` reads. A `Change` is what a write verb does to the document under one key: `Insert`, `Update`, `Replace` or
+`Delete`; verbs over many documents become one change a document. A `Write` is a change that the primary has made.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from shadow.model.version import Document, Image, Key, State, Version
+
+__all__ = ["Applied", "Change", "Delete", "Hit", "Insert", "Query", "Replace", "Sort", "Update", "Verb", "Write"]
+
+Sort: TypeAlias = tuple[tuple[str, int], ...]
+"""Pairs of dotted path and direction (1 or -1), most significant first."""
+
+
+class Verb(enum.StrEnum):
+    """The verbs of the Motor surface, as metrics and logs name them."""
+
+    INSERT_ONE = "insert_one"
+    INSERT_MANY = "insert_many"
+    FIND_ONE = "find_one"
+    FIND = "find"
+    UPDATE_ONE = "update_one"
+    UPDATE_MANY = "update_many"
+    REPLACE_ONE = "replace_one"
+    DELETE_ONE = "delete_one"
+    DELETE_MANY = "delete_many"
+    FIND_ONE_AND_UPDATE = "find_one_and_update"
+    FIND_ONE_AND_REPLACE = "find_one_and_replace"
+    FIND_ONE_AND_DELETE = "find_one_and_delete"
+    BULK_WRITE = "bulk_write"
+    COUNT_DOCUMENTS = "count_documents"
+    ESTIMATED_DOCUMENT_COUNT = "estimated_document_count"
+    DISTINCT = "distinct"
+    AGGREGATE = "aggregate"
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A read. `projection` is MongoDB's, as a mapping; `limit` and `batch_size` 0 mean none given."""
+
+    filter: Document = field(default_factory=dict)
+    projection: Document | None = None
+    sort: Sort = ()
+    skip: int = 0
+    limit: int = 0
+    batch_size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One document of a read's answer: its key and version, and what the projection leaves of it."""
+
+    key: Key
+    version: Version
+    document: Document
+
+
+@dataclass(frozen=True, slots=True)
+class Insert:
+    """Puts `document` (which has its `_id`) where there is nothing or a tombstone. Version after it: (born, 1)."""
+
+    key: Key
+    document: Document
+    born: str
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """Changes the document under `key` if `filter` matches it; with `upsert` inserts where there is none.
+
+    `update` is a mapping of operators or a pipeline. Version after it: the version before with rev + 1, or
+    (born, 1) for an upsert that inserted.
+    """
+
+    key: Key
+    filter: Document
+    update: Document | list[Document]
+    born: str
+    upsert: bool = False
+    array_filters: tuple[Document, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Replace:
+    """Replaces the document under `key` if `filter` matches it. Version after it: (born, 1), for nothing of the old
+    document is left and versions are only ever compared for equality."""
+
+    key: Key
+    filter: Document
+    replacement: Document
+    born: str
+    upsert: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Deletes the document under `key` if `filter` matches it. `tombstone` is the id that the secondary will keep."""
+
+    key: Key
+    filter: Document
+    tombstone: str
+
+
+Change: TypeAlias = Insert | Update | Replace | Delete
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What a change did: the image before it (`ABSENT` where it inserted) and after it (`ABSENT` where it deleted)."""
+
+    pre: Image
+    post: Image
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One document's change, made by the primary: what the secondary has to follow.
+
+    `verb` is the application's; `op_id` names the intent in the journal; `pre` is the state that the primary had
+    before, which is the fence of the replay; `post` is the primary's image after it.
+    """
+
+    collection: str
+    verb: Verb
+    op_id: str
+    change: Change
+    pre: State
+    post: Image
+
+    @property
+    def key(self) -> Key:
+        return self.change.key
+
+

@@ -1,0 +1,85 @@
+"""Phases and routes: one table from phase to route, and the moves between phases."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = ["PHASES", "Phase", "Role", "Route", "StoreName", "WriteMode", "neighbours"]
+
+
+class StoreName(enum.StrEnum):
+    MONGO = "mongo"
+    DYNAMO = "dynamo"
+
+    @property
+    def other(self) -> StoreName:
+        return StoreName.DYNAMO if self is StoreName.MONGO else StoreName.MONGO
+
+
+class Role(enum.StrEnum):
+    PRIMARY = "primary"
+    SECONDARY = "secondary"
+
+
+class Phase(enum.StrEnum):
+    OFF = "off"
+    DUAL_WRITE = "dual_write"
+    SHADOW = "shadow"
+
+
+class WriteMode(enum.StrEnum):
+    """When the caller has its answer: at once, after the secondary was tried, or only if the secondary took it."""
+
+    BACKGROUND = "background"
+    SYNC = "sync"
+    STRICT = "strict"
+
+
+@dataclass(frozen=True, slots=True)
+class Doing:
+    """What a phase does besides asking the primary."""
+
+    dual_write: bool
+    shadow_read: bool
+
+
+PHASES: Final[dict[Phase, Doing]] = {
+    Phase.OFF: Doing(dual_write=False, shadow_read=False),
+    Phase.DUAL_WRITE: Doing(dual_write=True, shadow_read=False),
+    Phase.SHADOW: Doing(dual_write=True, shadow_read=True),
+}
+"""The one table. Its order is the order of the phases; a move goes to a neighbour. In `shadow` the primary may flip."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where the operations of one collection go. `epoch` is the number of the record that said so."""
+
+    primary: StoreName
+    phase: Phase
+    writes: WriteMode = WriteMode.BACKGROUND
+    shadow_reads: float = 1.0
+    epoch: int = 0
+
+    @property
+    def secondary(self) -> StoreName:
+        return self.primary.other
+
+    @property
+    def dual_write(self) -> bool:
+        return PHASES[self.phase].dual_write
+
+    @property
+    def shadow_read(self) -> bool:
+        return PHASES[self.phase].shadow_read and self.shadow_reads > 0
+
+
+def neighbours(phase: Phase) -> tuple[Phase, ...]:
+    """The phases that may follow `phase`, itself left out."""
+    order = list(PHASES)
+    place = order.index(phase)
+    return tuple(order[i] for i in (place - 1, place + 1) if 0 <= i < len(order))
+
+

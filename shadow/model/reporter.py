@@ -1,0 +1,75 @@
+"""The hooks through which every part says what it did. `observe.report` implements them; tests use a recorder.
+
+A hook never raises into its caller and never blocks: the implementation guards itself.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from shadow.model.operation import Verb
+from shadow.model.outcome import Outcome
+from shadow.model.phase import Role, Route, StoreName
+from shadow.model.verdict import Deferral, Healing, Mismatch, ShedReason, Verdict
+
+__all__ = ["Reporter", "Silent"]
+
+
+class Reporter(Protocol):
+    def operation(
+        self, collection: str, verb: Verb, store: StoreName, role: Role, outcome: Outcome, seconds: float
+    ) -> None:
+        """A store has answered one operation, in `seconds` of wall time."""
+
+    def comparison(self, collection: str, verb: Verb, verdict: Verdict) -> None:
+        """A comparison has come to a verdict."""
+
+    def mismatch(self, found: Mismatch) -> None:
+        """A mismatch is confirmed: counted, logged, kept as a finding."""
+
+    def shed(self, collection: str, verb: Verb, reason: ShedReason) -> None:
+        """A shadow read was not done or not finished."""
+
+    def deferred(self, collection: str, reason: Deferral) -> None:
+        """A write was left to its intent."""
+
+    def healed(self, collection: str, result: Healing) -> None:
+        """A heal has ended."""
+
+    def reloaded(self, ok: bool, detail: str = "") -> None:
+        """The configuration was read again."""
+
+    def routed(self, collection: str, route: Route) -> None:
+        """A collection has a (new) route."""
+
+    def failed(self, part: str, error: BaseException) -> None:
+        """An internal part failed where failing must not reach the application. `part` is from a fixed set."""
+
+    def event(self, name: str, **fields: Any) -> None:
+        """One structured log line. `name` is a constant of `observe.log`; fields hold no document content."""
+
+
+class Silent:
+    """A reporter that says nothing; the base for recorders in tests."""
+
+    def operation(
+        self, collection: str, verb: Verb, store: StoreName, role: Role, outcome: Outcome, seconds: float
+    ) -> None: ...
+
+    def comparison(self, collection: str, verb: Verb, verdict: Verdict) -> None: ...
+
+    def mismatch(self, found: Mismatch) -> None: ...
+
+    def shed(self, collection: str, verb: Verb, reason: ShedReason) -> None: ...
+
+    def deferred(self, collection: str, reason: Deferral) -> None: ...
+
+    def healed(self, collection: str, result: Healing) -> None: ...
+
+    def reloaded(self, ok: bool, detail: str = "") -> None: ...
+
+    def routed(self, collection: str, route: Route) -> None: ...
+
+    def failed(self, part: str, error: BaseException) -> None: ...
+
+    def event(self, name: str, **fields: Any) -> None: ...

@@ -1,0 +1,98 @@
+"""Verdicts, kinds of difference, and the reasons for work left undone: the words of every metric, log line and report."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from shadow.model.operation import Verb
+from shadow.model.version import Key, State
+
+__all__ = ["Deferral", "Difference", "Healing", "Kind", "Mismatch", "ShedReason", "Verdict"]
+
+
+class Verdict(enum.StrEnum):
+    """What a comparison came to. Only `match` and `excused` say that both stores agree."""
+
+    MATCH = "match"
+    EXCUSED = "excused"
+    TRANSIENT = "transient"
+    LAGGING = "lagging"
+    MISMATCH = "mismatch"
+    INCOMPARABLE = "incomparable"
+    SHED = "shed"
+
+
+class Kind(enum.StrEnum):
+    """In what way the stores differ."""
+
+    MISSING = "missing_in_secondary"
+    EXTRA = "extra_in_secondary"
+    VALUE = "value"
+    TYPE = "type"
+    ORDER = "order"
+    COUNT = "count"
+    ERROR_PRIMARY_ONLY = "error_primary_only"
+    ERROR_SECONDARY_ONLY = "error_secondary_only"
+    VERSION_LOST = "version_lost"
+    WRITE_RESULT = "write_result"
+
+
+class ShedReason(enum.StrEnum):
+    """Why a shadow read was not done or not finished."""
+
+    LANE_FULL = "lane_full"
+    DEADLINE = "deadline"
+    SECONDARY_DOWN = "secondary_down"
+    TOO_LARGE = "too_large"
+    CLOSING = "closing"
+
+
+class Deferral(enum.StrEnum):
+    """Why a write was left to its intent instead of being replayed at once."""
+
+    LANE_FULL = "lane_full"
+    DEADLINE = "deadline"
+    SECONDARY_DOWN = "secondary_down"
+    SECONDARY_ERROR = "secondary_error"
+    PRIMARY_UNKNOWN = "primary_unknown"
+    CLOSING = "closing"
+
+
+class Healing(enum.StrEnum):
+    """What a heal found or did."""
+
+    EQUAL = "equal"
+    COPIED = "copied"
+    TOMBSTONED = "tombstoned"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One place where two documents differ. Never a value: the path, the types, and keyed hashes of the values.
+
+    `path` is dotted, list positions as numbers, `*` for names that are data; types are BSON type names (`$type`
+    aliases) or "missing".
+    """
+
+    kind: Kind
+    path: str
+    primary_type: str = "missing"
+    secondary_type: str = "missing"
+    primary_hash: str = ""
+    secondary_hash: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """A confirmed mismatch of one document (or of one whole answer: `key` is then None)."""
+
+    collection: str
+    verb: Verb
+    kind: Kind
+    key: Key | None
+    differences: tuple[Difference, ...] = ()
+    primary_state: State | None = None
+    secondary_state: State | None = None
+    healed: bool = False

@@ -1,0 +1,1 @@
+"""What follows the primary: journal, lane, replay, copy, heal."""

@@ -1,0 +1,81 @@
+"""The contract that every store keeps: memory, MongoDB (either driver), DynamoDB. `tests/contract` holds each to it.
+
+Documents cross this border as plain Python and BSON values (`model.values.CANONICAL`), whole, without the reserved
+field. Errors cross it as PyMongo's exceptions. A store hides tombstones from every read but `image`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Any, Protocol
+
+from shadow.model.operation import Applied, Change, Hit, Insert, Query, Write
+from shadow.model.phase import StoreName
+from shadow.model.schema import CollectionSpec
+from shadow.model.version import Document, Image, Key, State
+
+__all__ = ["Store"]
+
+
+class Store(Protocol):
+    name: StoreName
+
+    async def close(self) -> None:
+        """Ends what the store opened; a client that was handed in stays open. Idempotent."""
+
+    async def ping(self) -> None:
+        """One cheap round trip. Raises what the driver raises if the store cannot be reached."""
+
+    async def prepare(self, collections: Iterable[CollectionSpec]) -> None:
+        """Makes the tables and indexes that are missing and waits until they can be used. Changes no existing one."""
+
+    async def find_one(self, collection: str, query: Query) -> Hit | None:
+        """The first document of `find`."""
+
+    def find(self, collection: str, query: Query) -> AsyncIterator[list[Hit]]:
+        """The answer in pages, in order. Closing the iterator early ends the read."""
+
+    async def count(self, collection: str, filter: Document, skip: int = 0, limit: int = 0) -> int:
+        """How many documents match; `limit` 0 is none."""
+
+    async def aggregate(self, collection: str, pipeline: Sequence[Document]) -> list[Document]:
+        """The answer of an aggregation pipeline (the supported stages of `model.matching`)."""
+
+    async def apply(self, collection: str, change: Change, op_id: str) -> Applied | None:
+        """Makes the change as the store that answers, with the version moved in the same atomic step.
+
+        None: the filter matched nothing (and it was no upsert). Raises `DuplicateKeyError` and the other refusals of
+        the driver; whatever is not a refusal by `model.outcome.classify` leaves the outcome unknown. `op_id` is
+        unique to this attempt of the application: a store whose client retries by itself keeps it in the stamp and
+        recognises its own write by it.
+        """
+
+    async def insert_many(
+        self, collection: str, inserts: Sequence[Insert], op_ids: Sequence[str], *, ordered: bool
+    ) -> list[Applied | Exception | None]:
+        """Many `Insert`s, one result each, in order: made, refused or unknown (the exception), or not attempted
+        (None, only when `ordered` and an earlier one failed)."""
+
+    async def replay(self, collection: str, write: Write) -> Image | None:
+        """The same change, made as the store that follows, fenced by an equality; answers its own image after it.
+
+        Update, Replace: this store is exactly at `write.pre`. Insert (and an upsert that inserted): nothing at all
+        under the key, no tombstone either. Delete: exactly at `write.pre`, or nothing at all; it leaves the
+        tombstone `change.tombstone`. None: the fence did not hold, or the filter did not match, and nothing changed.
+        """
+
+    async def image(self, collection: str, key: Key) -> Image:
+        """What the key holds now, read consistently: document, tombstone or nothing."""
+
+    async def images(self, collection: str, keys: Sequence[Key]) -> list[Image]:
+        """`image` of many keys in as few round trips as the store allows; in the order of `keys`."""
+
+    async def put(self, collection: str, key: Key, image: Image, expected: State) -> bool:
+        """Copies `image` (a document at its version, or a tombstone) to the key if the store is exactly at
+        `expected`. False: it was not, and nothing changed."""
+
+    async def drop(self, collection: str) -> None:
+        """Removes the collection with everything in it."""
+
+    def describe(self) -> dict[str, Any]:
+        """What this store is, for `/status`: kind, driver, endpoint without credentials."""
