@@ -136,5 +136,3 @@ class Write:
     @property
     def key(self) -> Key:
         return self.change.key
-
-

@@ -81,5 +81,3 @@ def neighbours(phase: Phase) -> tuple[Phase, ...]:
     order = list(PHASES)
     place = order.index(phase)
     return tuple(order[i] for i in (place - 1, place + 1) if 0 <= i < len(order))
-
-

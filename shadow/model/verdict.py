@@ -1,4 +1,4 @@
-"""Verdicts, kinds of difference, and the reasons for work left undone: the words of every metric, log line and report."""
+"""Verdicts, kinds of difference, reasons for work left undone: the words of every metric, log line and report."""
 
 from __future__ import annotations
 
