@@ -1,1 +1,40 @@
-"""The command line, one file a verb."""
+"""The command line, one file a verb. Exit codes: 0 done, 1 the answer is no (see the report), 2 wrong use or settings,
+3 a store or server that could not be reached."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from shadow.cli import config, demo, status, tables
+from shadow.errors import ConfigurationError, ShadowError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="shadow",
+    help="Move a live backend from MongoDB to DynamoDB: in parallel first, compared, and with a way back.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("demo")(demo.demo)
+app.command("status")(status.status)
+app.add_typer(tables.app, name="tables")
+app.add_typer(config.app, name="config")
+
+
+def main() -> None:
+    """The program. An error of shadow's own is a message and an exit code, not a traceback."""
+    try:
+        app()
+    except ConfigurationError as error:
+        _end(error, 2)
+    except ShadowError as error:
+        _end(error, 3)
+
+
+def _end(error: ShadowError, code: int) -> None:
+    sys.stderr.write(f"shadow: {error}\n")
+    raise SystemExit(code)

@@ -30,7 +30,7 @@ from bson.codec_options import CodecOptions, DatetimeConversion
 
 from shadow.model.version import Document
 
-__all__ = ["CANONICAL", "is_plain", "normalise", "normalise_value", "present", "type_name"]
+__all__ = ["CANONICAL", "is_plain", "normalise", "normalise_value", "present", "snapshot", "type_name"]
 
 CANONICAL: Final[CodecOptions[Document]] = CodecOptions(
     document_class=dict,
@@ -70,6 +70,18 @@ def present(document: Document, options: CodecOptions[Any] | None) -> Any:
     assert options is not None
     return bson.decode(bson.encode(document), codec_options=options)
 
+
+def snapshot(value: Any) -> Any:
+    """A copy of a canonical value that shares only what cannot be changed."""
+    kind = type(value)
+    if kind is dict:
+        return {name: snapshot(each) if type(each) in _CONTAINERS else each for name, each in value.items()}
+    if kind is list:
+        return [snapshot(each) if type(each) in _CONTAINERS else each for each in value]
+    return value
+
+
+_CONTAINERS: Final = frozenset({dict, list})
 
 _NAMES: Final[dict[type, str]] = {
     dict: "object",

@@ -1,0 +1,106 @@
+"""`shadow demo`: the whole way of the data, on real servers, with a report at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import structlog
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from shadow.cli.options import AsJson, is_quiet, print_json
+from shadow.errors import StoreUnavailable
+
+if TYPE_CHECKING:
+    from shadow.embedded.demo import DemoOptions, DemoReport
+
+__all__ = ["demo"]
+
+_console = Console(stderr=True)
+
+
+def demo(
+    seconds: Annotated[float, typer.Option(min=5, max=3600, help="How long the traffic runs.")] = 20.0,
+    dynamo: Annotated[
+        str, typer.Option(help="ministack (embedded), local (DynamoDB Local), or the http:// address of a server.")
+    ] = "ministack",
+    driver: Annotated[str, typer.Option(help="motor, or pymongo for PyMongo's own async client.")] = "motor",
+    data: Annotated[
+        Path | None,
+        typer.Option(exists=True, file_okay=False, help="A folder with one extended-JSON file a collection to load."),
+    ] = None,
+    serve: Annotated[bool, typer.Option("--serve", help="Stay up afterwards and print the addresses.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Runs the sample backend over MongoDB and DynamoDB, damages the secondary, takes it away, flips the primary, and
+    proves at the end that all was found and that both stores are equal. Exit code 0 only if so."""
+    try:
+        from shadow.embedded.demo import DemoOptions
+    except ModuleNotFoundError as error:
+        raise StoreUnavailable(
+            f"the demo needs {error.name}, which is not installed", hint="pip install 'shadow[demo]'"
+        ) from error
+    _quiet_logs()
+    mongo_url = os.environ.get("SHADOW_MONGO_URL") or None
+    options = DemoOptions(seconds=seconds, dynamo=dynamo, mongo_url=mongo_url, driver=driver, data=data)
+    with contextlib.suppress(KeyboardInterrupt):
+        raise typer.Exit(asyncio.run(_run(options, serve=serve, as_json=as_json)))
+
+
+async def _run(options: DemoOptions, *, serve: bool, as_json: bool) -> int:
+    from shadow.embedded.demo import Demo
+
+    with _progress() as bar:
+        task = bar.add_task("starting", total=1.0)
+        async with Demo(options, lambda share, what: bar.update(task, completed=share, description=what)) as running:
+            report = await running.run()
+            bar.stop()
+            _show(report, as_json=as_json)
+            if serve:
+                _console.print(f"backend  {running.app_url}/docs")
+                _console.print(f"metrics  {running.app_url}/metrics")
+                _console.print(f"status   {running.app_url}/status")
+                _console.print(f"config   {running.config}  (edit it: the file is watched)")
+                _console.print("Ctrl-C ends it.")
+                await running.serve()
+    return 0 if report.passed else 1
+
+
+def _progress() -> Progress:
+    columns = (
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
+    return Progress(*columns, console=_console, transient=True, disable=is_quiet())
+
+
+def _show(report: DemoReport, *, as_json: bool) -> None:
+    values = {**dataclasses.asdict(report), "passed": report.passed}
+    if as_json:
+        print_json(values)
+        return
+    table = Table(title="shadow demo", show_header=False)
+    for name, value in values.items():
+        if name not in ("faults", "passed", "verdicts"):
+            table.add_row(name.replace("_", " "), str(value))
+    table.add_row("verdicts", ", ".join(f"{count} {name}" for name, count in sorted(report.verdicts.items())))
+    Console().print(table)
+    for fault in report.faults:
+        typer.echo(f"FAULT: {fault}")
+    typer.echo("passed: all damage found, both stores equal" if report.passed else "failed")
+
+
+def _quiet_logs() -> None:
+    """Warnings about the planted damage are the demo's own doing; errors are not."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    logging.getLogger("shadow").setLevel(logging.ERROR)

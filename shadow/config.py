@@ -1,0 +1,389 @@
+"""The settings: a YAML file and the environment, validated together. The environment wins over the file.
+
+Every key can be given in the environment: `SHADOW_` and the path in capitals, joined by `_`
+(`SHADOW_MONGO_URL`, `SHADOW_DEFAULTS_PHASE`, `SHADOW_COLLECTIONS_USERS_PRIMARY`); `SHADOW_COLLECTIONS` takes the whole
+section as JSON. Shorthands: `USE_DYNAMODB`, `AWS_REGION`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`,
+`AWS_SESSION_TOKEN`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import typing
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from shadow.errors import ConfigurationError, Fault
+from shadow.model.phase import Phase, Route, StoreName, WriteMode
+from shadow.model.schema import RESERVED, CollectionSpec, IndexSpec, UniqueSpec
+from shadow.replicate.limits import Limits
+from shadow.stores.dynamo.settings import DynamoSettings
+
+__all__ = ["CollectionSettings", "Settings", "load", "parse"]
+
+_FROZEN: Final = ConfigDict(frozen=True, extra="forbid")
+
+
+def _phase(value: Any) -> Any:
+    """YAML reads a bare `off` as the boolean false."""
+    return "off" if value is False else value
+
+
+def _journal_url(url: str) -> str:
+    if url.startswith("sqlite:///") and len(url) > len("sqlite:///"):
+        return url
+    raise ValueError("must be sqlite:///relative/path.db or sqlite:////absolute/path.db")
+
+
+def _mongo_url(url: SecretStr) -> SecretStr:
+    if url.get_secret_value().startswith(("mongodb://", "mongodb+srv://")):
+        return url
+    raise ValueError("must begin with mongodb:// or mongodb+srv://")
+
+
+PhaseField = Annotated[Phase, BeforeValidator(_phase)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Name = Annotated[str, Field(min_length=1, max_length=255)]
+
+
+class MongoSettings(BaseModel):
+    """Where MongoDB is. `url` may hold a password, so it is a secret."""
+
+    model_config = _FROZEN
+
+    url: Annotated[SecretStr, AfterValidator(_mongo_url)] = SecretStr(
+        "mongodb://127.0.0.1:27017/?directConnection=true"
+    )
+    database: Name = "notesllm"
+    driver: Literal["motor", "pymongo"] = "motor"
+
+
+class JournalSettings(BaseModel):
+    """`synchronous`: NORMAL survives the death of the process, FULL also that of the operating system."""
+
+    model_config = _FROZEN
+
+    url: Annotated[str, AfterValidator(_journal_url)] = "sqlite:///var/shadow.db"
+    synchronous: Literal["NORMAL", "FULL"] = "NORMAL"
+
+    @property
+    def path(self) -> Path:
+        return Path(self.url.removeprefix("sqlite:///"))
+
+
+class ObserveSettings(BaseModel):
+    """`hash_secret` keys the hashes that stand for keys and values; without it each process has one of its own."""
+
+    model_config = _FROZEN
+
+    hash_secret: SecretStr | None = None
+    reveal_keys: bool = False
+
+
+class Defaults(BaseModel):
+    """What a collection does unless its entry says otherwise."""
+
+    model_config = _FROZEN
+
+    primary: StoreName = StoreName.MONGO
+    phase: PhaseField = Phase.SHADOW
+    writes: WriteMode = WriteMode.BACKGROUND
+    shadow_reads: Share = 1.0
+
+
+class IndexSettings(BaseModel):
+    model_config = _FROZEN
+
+    name: Name
+    hash: Name
+    range: Name | None = None
+
+
+class UniqueSettings(BaseModel):
+    model_config = _FROZEN
+
+    name: Name
+    fields: Annotated[tuple[Name, ...], Field(min_length=1)]
+    sparse: bool = False
+
+
+class CollectionSettings(BaseModel):
+    """One collection. `unique` takes names of fields, or entries with `name`, `fields` and `sparse`."""
+
+    model_config = _FROZEN
+
+    primary: StoreName | None = None
+    phase: Annotated[Phase | None, BeforeValidator(_phase)] = None
+    writes: WriteMode | None = None
+    shadow_reads: Share | None = None
+    indexes: tuple[IndexSettings, ...] = ()
+    unique: tuple[Name | UniqueSettings, ...] = ()
+    reserved: Name = RESERVED
+
+    def spec(self, name: str) -> CollectionSpec:
+        """What the stores need to know."""
+        unique = (
+            UniqueSpec(f"{each}-unique", (each,))
+            if isinstance(each, str)
+            else UniqueSpec(each.name, each.fields, each.sparse)
+            for each in self.unique
+        )
+        indexes = (IndexSpec(each.name, each.hash, each.range) for each in self.indexes)
+        return CollectionSpec(name, tuple(indexes), tuple(unique), self.reserved)
+
+
+def _collections(value: Any) -> Any:
+    """An entry without settings may be left empty in YAML."""
+    if isinstance(value, Mapping):
+        return {name: {} if entry is None else entry for name, entry in value.items()}
+    return value
+
+
+class Settings(BaseSettings):
+    """All settings; frozen. Make them with `load` or `parse`, which turn every fault into one message each, or
+    directly in code: then only what is given counts, and no file and no environment."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    mongo: MongoSettings = MongoSettings()
+    dynamo: DynamoSettings = DynamoSettings()
+    journal: JournalSettings = JournalSettings()
+    limits: Limits = Limits()
+    observe: ObserveSettings = ObserveSettings()
+    defaults: Defaults = Defaults()
+    collections: Annotated[dict[Name, CollectionSettings], BeforeValidator(_collections)] = Field(default_factory=dict)
+    watch_every: Annotated[float, Field(gt=0, le=3600)] = 1.0
+    """Seconds between two looks at the configuration file."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+    def route(self, name: str) -> Route:
+        """The route of a configured collection."""
+        entry, defaults = self.collections[name], self.defaults
+        return Route(
+            primary=entry.primary or defaults.primary,
+            phase=entry.phase or defaults.phase,
+            writes=entry.writes or defaults.writes,
+            shadow_reads=defaults.shadow_reads if entry.shadow_reads is None else entry.shadow_reads,
+        )
+
+    def routes(self) -> dict[str, Route]:
+        return {name: self.route(name) for name in self.collections}
+
+    def specs(self) -> dict[str, CollectionSpec]:
+        return {name: entry.spec(name) for name, entry in self.collections.items()}
+
+
+# --- sources ----------------------------------------------------------------------------------------------------
+
+
+class EnvironmentSource(PydanticBaseSettingsSource):
+    """The environment as a nested mapping, by the names of the settings themselves."""
+
+    def __init__(self, environment: Mapping[str, str], collections: Mapping[str, Any]) -> None:
+        super().__init__(Settings)
+        self._environment = environment
+        self._names = list(collections)
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return self().get(field_name), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for path, value in (*self._shorthands(), *self._keys()):
+            _put(found, path, value)
+        return found
+
+    def _shorthands(self) -> Iterator[tuple[tuple[str, ...], Any]]:
+        use = self._environment.get("USE_DYNAMODB", "").strip().lower()
+        if use:
+            yes, no = use in ("1", "true", "yes", "on"), use in ("0", "false", "no", "off")
+            named = "dynamo" if yes else "mongo" if no else f"USE_DYNAMODB={use}"
+            yield ("defaults", "primary"), named
+        for name, field in _AWS.items():
+            if self._environment.get(name):
+                yield ("dynamo", field), self._environment[name]
+
+    def _keys(self) -> Iterator[tuple[tuple[str, ...], Any]]:
+        whole = self._environment.get("SHADOW_COLLECTIONS")
+        if whole:
+            named = _json(whole)
+            yield ("collections",), named
+            self._names += list(named) if isinstance(named, Mapping) else []
+        for path, simple in _leaves(Settings):
+            name = "_".join(("SHADOW", *path)).upper()
+            if name in self._environment:
+                yield path, _read(self._environment[name], simple)
+        for each in self._names:
+            for field, info in CollectionSettings.model_fields.items():
+                name = f"SHADOW_COLLECTIONS_{each}_{field}".upper().replace(".", "_").replace("-", "_")
+                if name in self._environment:
+                    yield ("collections", each, field), _read(self._environment[name], _is_simple(info.annotation))
+
+
+_AWS: Final = {
+    "AWS_DEFAULT_REGION": "region",
+    "AWS_REGION": "region",
+    "AWS_ACCESS_KEY_ID": "access_key_id",
+    "AWS_SECRET_ACCESS_KEY": "secret_access_key",
+    "AWS_SESSION_TOKEN": "session_token",
+}
+
+
+def _leaves(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], bool]]:
+    """The path of every setting, and whether its value is a plain text or number."""
+    for name, info in model.model_fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            yield from _leaves(info.annotation, (*path, name))
+        elif (*path, name) != ("collections",):
+            yield (*path, name), _is_simple(info.annotation)
+
+
+def _is_simple(annotation: Any) -> bool:
+    origin = typing.get_origin(annotation)
+    if origin is Annotated:
+        return _is_simple(typing.get_args(annotation)[0])
+    return origin not in (tuple, list, dict)
+
+
+def _read(text: str, simple: bool) -> Any:
+    return text if simple else _json(text)
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _put(target: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+    for name in path[:-1]:
+        inner = target.get(name)
+        target = target.setdefault(name, {}) if isinstance(inner, dict | None) else target
+        if not isinstance(target, dict):
+            return
+    target[path[-1]] = value
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`above` over `below`, section by section."""
+    merged = dict(below)
+    for name, value in above.items():
+        old = merged.get(name)
+        merged[name] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+# --- reading ----------------------------------------------------------------------------------------------------
+
+
+def load(path: str | Path, environment: Mapping[str, str] | None = None) -> Settings:
+    """The settings from a YAML file and the environment. Raises `ConfigurationError` with every fault there is."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            str(path),
+            [Fault("(file)", str(path), f"a readable YAML file ({type(error).__name__})")],
+            hint="`SHADOW_CONFIG` or `Shadow.from_file` names the file; config/shadow.yaml is one to start from",
+        ) from error
+    return parse(text, environment, source=str(path))
+
+
+def parse(text: str, environment: Mapping[str, str] | None = None, *, source: str = "(settings)") -> Settings:
+    """The settings from YAML text and the environment (that of the process by default)."""
+    raw = _read_yaml(text, source)
+    named = raw.get("collections")
+    above = EnvironmentSource(os.environ if environment is None else environment, named if named else {})()
+    merged = _merge({**raw, "collections": _collections(named) or {}}, above)
+    try:
+        return Settings(**merged)
+    except ValidationError as error:
+        raise ConfigurationError(source, [_fault(each, merged) for each in error.errors()]) from None
+
+
+def _read_yaml(text: str, source: str) -> dict[str, Any]:
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"line {mark.line + 1}, column {mark.column + 1}" if mark is not None else "(file)"
+        problem = getattr(error, "problem", None) or "not YAML"
+        raise ConfigurationError(source, [Fault(place, str(problem), "valid YAML")]) from None
+    if raw is None:
+        return {}
+    if not isinstance(raw, dict):
+        raise ConfigurationError(source, [Fault("(file)", type(raw).__name__, "a mapping with sections")])
+    return {str(name): value for name, value in raw.items() if value is not None}
+
+
+# --- faults -----------------------------------------------------------------------------------------------------
+
+_SECRET_WORDS: Final = ("secret", "key_id", "token", "password", "url")
+
+
+def _fault(error: Any, given: Mapping[str, Any]) -> Fault:
+    place = tuple(each for each in error["loc"] if each not in ("str", "UniqueSettings"))
+    field = ".".join(str(each) for each in place) or "(file)"
+    if error["type"] == "extra_forbidden":
+        return Fault(field, "unknown key", _suggest(place))
+    return Fault(field, _shown(field, error["input"]), _expected(error))
+
+
+def _shown(field: str, value: Any) -> str:
+    name = field.rsplit(".", 1)[-1]
+    if any(word in name for word in _SECRET_WORDS) and name not in ("endpoint_url",):
+        return "(hidden)"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _expected(error: Any) -> str:
+    context = error.get("ctx") or {}
+    match error["type"]:
+        case "enum" | "literal_error":
+            return f"must be one of {context['expected']}"
+        case "value_error":
+            return str(context["error"])
+        case _:
+            return str(error["msg"])
+
+
+def _suggest(place: tuple[Any, ...]) -> str:
+    """The keys that would be right beside an unknown one, the likeliest first."""
+    model: Any = Settings
+    for name in place[:-1]:
+        model = _inside(model, name)
+    known = sorted(getattr(model, "model_fields", {}))
+    close = difflib.get_close_matches(str(place[-1]), known, n=1)
+    listed = f"known keys: {', '.join(known)}"
+    return f"did you mean {close[0]!r}? {listed}" if close else listed
+
+
+def _inside(model: Any, name: Any) -> Any:
+    if model is CollectionSettings and name == "indexes":
+        return IndexSettings
+    if isinstance(name, int):
+        return model
+    info = getattr(model, "model_fields", {}).get(name)
+    if info is None:
+        return CollectionSettings if model is dict else model
+    return dict if name == "collections" else info.annotation

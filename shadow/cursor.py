@@ -1,0 +1,220 @@
+"""The cursor: what `find` gives, with Motor's methods. Nothing is asked before the first document is."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+from pymongo.errors import InvalidOperation
+
+from shadow.errors import UnsupportedOperation
+from shadow.model.operation import Hit, Query, Sort
+from shadow.model.version import Document
+
+if TYPE_CHECKING:
+    from shadow.collection import Collection
+
+__all__ = ["Cursor", "sort_pairs"]
+
+Pages = Callable[[Query], AsyncIterator[list[Hit]]]
+
+
+def sort_pairs(key: str | Sequence[Any] | Mapping[str, int], direction: int | None = None) -> Sort:
+    """PyMongo's ways of giving a sort order as pairs: a name, a list of names or pairs, a mapping."""
+    if isinstance(key, str):
+        return ((key, 1 if direction is None else _direction(direction)),)
+    if direction is not None:
+        raise TypeError("a direction goes with a single field name")
+    items = list(key.items()) if isinstance(key, Mapping) else list(key)
+    pairs = [(each, 1) if isinstance(each, str) else (each[0], _direction(each[1])) for each in items]
+    if not pairs:
+        raise ValueError("key_or_list must not be empty")
+    return tuple(pairs)
+
+
+def _direction(value: Any) -> int:
+    if isinstance(value, Mapping):
+        raise UnsupportedOperation("sort by $meta", "text scores have no counterpart in DynamoDB")
+    if value not in (1, -1):
+        raise ValueError(f"a sort direction is 1 or -1, not {type(value).__name__}")
+    return int(value)
+
+
+class Cursor:
+    """Asynchronously iterable; also `to_list`, `next`, `sort`, `limit`, `skip`, `batch_size`, `clone`, `rewind`,
+    `close`, `alive`. Options can be set until the first document is asked for, as in Motor."""
+
+    def __init__(
+        self,
+        collection: Collection,
+        query: Query,
+        pages: Pages,
+        present: Callable[[Document], Any],
+    ) -> None:
+        self._collection = collection
+        self._query = query
+        self._pages = pages
+        self._present = present
+        self._iterator: AsyncIterator[list[Hit]] | None = None
+        self._buffer: list[Hit] = []
+        self._place = 0
+        self._ended = False
+        self._started = False
+
+    @property
+    def collection(self) -> Collection:
+        return self._collection
+
+    @property
+    def alive(self) -> bool:
+        """Whether more documents may come."""
+        return not self._ended or self._place < len(self._buffer)
+
+    # --- options ------------------------------------------------------------------------------------------------
+
+    def sort(self, key_or_list: str | Sequence[Any] | Mapping[str, int], direction: int | None = None) -> Self:
+        return self._with(sort=sort_pairs(key_or_list, direction))
+
+    def limit(self, limit: int) -> Self:
+        """At most `limit` documents; 0 is no limit, a negative one counts as its absolute value, as in MongoDB."""
+        return self._with(limit=abs(_whole("limit", limit)))
+
+    def skip(self, skip: int) -> Self:
+        if _whole("skip", skip) < 0:
+            raise ValueError("skip must be >= 0")
+        return self._with(skip=skip)
+
+    def batch_size(self, batch_size: int) -> Self:
+        if _whole("batch_size", batch_size) < 0:
+            raise ValueError("batch_size must be >= 0")
+        return self._with(batch_size=batch_size)
+
+    def allow_disk_use(self, allow_disk_use: bool) -> Self:
+        """Accepted: it changes no answer."""
+        return self
+
+    def comment(self, comment: Any) -> Self:
+        """Accepted: it changes no answer."""
+        return self
+
+    def max_time_ms(self, max_time_ms: int | None) -> Self:
+        """Accepted: the limits of the configuration hold instead."""
+        return self
+
+    def hint(self, index: Any) -> Self:
+        if index is None:
+            return self
+        raise UnsupportedOperation("cursor.hint", "the two stores have different indexes")
+
+    def collation(self, collation: Any) -> Self:
+        if collation is None:
+            return self
+        raise UnsupportedOperation("cursor.collation", "DynamoDB orders by bytes")
+
+    def _with(self, **changes: Any) -> Self:
+        if self._started:
+            raise InvalidOperation("cannot set options after executing query")
+        fields = {name: getattr(self._query, name) for name in Query.__slots__}
+        self._query = Query(**{**fields, **changes})
+        return self
+
+    # --- documents ----------------------------------------------------------------------------------------------
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        if self._place >= len(self._buffer) and not await self._fetch():
+            raise StopAsyncIteration
+        hit = self._buffer[self._place]
+        self._place += 1
+        return self._present(hit.document)
+
+    async def next(self) -> Any:
+        """The next document. Raises StopAsyncIteration at the end."""
+        return await self.__anext__()
+
+    async def to_list(self, length: int | None = None) -> list[Any]:
+        """The next `length` documents, or all that are left."""
+        if length is not None and length < 0:
+            raise ValueError("length must be non-negative")
+        found: list[Any] = []
+        while length is None or len(found) < length:
+            if self._place >= len(self._buffer) and not await self._fetch():
+                break
+            end = len(self._buffer) if length is None else min(len(self._buffer), self._place + length - len(found))
+            found.extend(self._present(hit.document) for hit in self._buffer[self._place : end])
+            self._place = end
+        return found
+
+    async def _fetch(self) -> bool:
+        """Takes the next page into the buffer; False at the end."""
+        if self._ended:
+            return False
+        self._started = True
+        if self._iterator is None:
+            self._iterator = self._pages(self._query)
+        self._buffer, self._place = [], 0
+        async for page in self._iterator:
+            if page:
+                self._buffer = page
+                return True
+        self._ended = True
+        return False
+
+    # --- life ---------------------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """Ends the read; what was read of it is compared."""
+        self._ended, self._buffer, self._place = True, [], 0
+        iterator, self._iterator = self._iterator, None
+        if iterator is not None:
+            await iterator.aclose()  # type: ignore[attr-defined]
+
+    def clone(self) -> Cursor:
+        """A new cursor with the same options, at the start."""
+        return Cursor(self._collection, copy.copy(self._query), self._pages, self._present)
+
+    def rewind(self) -> _Rewound:
+        """Back to the start. May be awaited, as with PyMongo's own client, or not, as with Motor."""
+        stale, self._iterator = self._iterator, None
+        self._buffer, self._place, self._ended, self._started = [], 0, False, False
+        return _Rewound(self, stale)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+    def __getitem__(self, index: Any) -> Any:
+        raise InvalidOperation("an asynchronous cursor cannot be indexed; use skip() and limit()")
+
+
+class _Rewound:
+    """A cursor that was rewound; awaiting it ends the read that was under way."""
+
+    def __init__(self, cursor: Cursor, stale: AsyncIterator[list[Hit]] | None) -> None:
+        self._cursor = cursor
+        self._stale = stale
+
+    def __await__(self) -> Any:
+        return self._end().__await__()
+
+    async def _end(self) -> Cursor:
+        if self._stale is not None:
+            await self._stale.aclose()  # type: ignore[attr-defined]
+        return self._cursor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cursor, name)
+
+    def __aiter__(self) -> Cursor:
+        return self._cursor
+
+
+def _whole(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an instance of int")
+    return value

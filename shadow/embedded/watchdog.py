@@ -1,0 +1,45 @@
+"""Ends a server when the process that started it is gone. Run as a script: `python -I -S watchdog.py FOLDER`.
+
+Standard input is a pipe whose other end only the starting process holds, so it ends with that process, however that
+died; `PR_SET_PDEATHSIG` would be simpler, but it fires when the starting *thread* ends, and servers are started from
+worker threads too. The first line is the server's process id. A second line, "done", says that the server was stopped
+in the ordinary way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+
+
+def killer(pid: int) -> Callable[[], None]:
+    """What kills `pid`. On Linux it holds a handle, which cannot come to mean another process with the same id."""
+    if not hasattr(os, "pidfd_open"):
+        return lambda: os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return lambda: None
+    return lambda: signal.pidfd_send_signal(handle, signal.SIGKILL)
+
+
+def main(folder: str) -> None:
+    """Waits for the end of standard input, then kills the server and removes `folder`; does nothing after "done"."""
+    pid = sys.stdin.readline().strip()
+    if pid == "done":
+        return
+    kill = killer(int(pid)) if pid else None
+    if sys.stdin.readline().strip() == "done":
+        return
+    if kill is not None:
+        with contextlib.suppress(ProcessLookupError):
+            kill()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

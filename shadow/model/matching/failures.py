@@ -1,0 +1,27 @@
+"""How an error is said: in PyMongo's exceptions, with the server's codes, and never with a value of a document."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bson import Decimal128
+from pymongo.errors import OperationFailure, WriteError
+
+from shadow.model.values import type_name
+
+__all__ = ["described", "failure", "write_failure"]
+
+
+def failure(code: int, message: str) -> OperationFailure:
+    """What the driver raises when a command is refused."""
+    return OperationFailure(message, code, {"ok": 0.0, "code": code, "errmsg": message})
+
+
+def write_failure(code: int, message: str) -> WriteError:
+    """What the driver raises when one write is refused."""
+    return WriteError(message, code, {"index": 0, "code": code, "errmsg": message})
+
+
+def described(value: Any) -> str:
+    """The type of a value, for messages."""
+    return "decimal" if type(value) is Decimal128 else type_name(value)

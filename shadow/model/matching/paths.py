@@ -1,0 +1,107 @@
+"""How a dotted path of a filter walks through a document: implicit traversal of arrays, positions, missing fields.
+
+The rules are those of the server's `ElementPath` and `BSONElementIterator`: a scalar on the way yields "missing", a
+scalar inside an array yields nothing, an element reached by its position is not opened further.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
+
+from shadow.model.order import MISSING, as_document
+
+__all__ = ["NOWHERE", "Predicate", "as_mapping", "finder", "matcher", "position"]
+
+Predicate: TypeAlias = Callable[[Any], bool]
+"""Decides over one element, `MISSING` included."""
+
+NOWHERE: Final = -1
+"""A match that is in no array."""
+
+
+def position(name: str) -> int:
+    """The array position that a path component names, or -1."""
+    if name.isascii() and name.isdigit() and (name == "0" or name[0] != "0") and len(name) < 12:
+        return int(name)
+    return -1
+
+
+def as_mapping(value: Any) -> Any:
+    """An array as the object that it is in BSON; anything else as it is."""
+    return {str(i): v for i, v in enumerate(value)} if type(value) is list else as_document(value)
+
+
+def matcher(path: str, predicate: Predicate, *, traverse: bool = True) -> Callable[[Any], bool]:
+    """Whether any element that `path` yields satisfies `predicate`.
+
+    `traverse`: an array at the end of the path yields its elements, then itself; otherwise only itself.
+    """
+    parts = path.split(".")
+    if len(parts) > 1:
+        return lambda document: _search(document, parts, 0, predicate, traverse) is not None
+    if not traverse:
+        return lambda document: predicate(document.get(path, MISSING))
+
+    def match(document: Any) -> bool:
+        value = document.get(path, MISSING)
+        if type(value) is list:
+            for element in value:
+                if predicate(element):
+                    return True
+        return predicate(value)
+
+    return match
+
+
+def finder(path: str, predicate: Predicate, *, traverse: bool = True) -> Callable[[Any], int | None]:
+    """Like `matcher`; answers the position of the match in the outermost array, `NOWHERE`, or None for no match."""
+    parts = path.split(".")
+    return lambda document: _search(document, parts, 0, predicate, traverse)
+
+
+def _search(container: Any, parts: list[str], start: int, predicate: Predicate, traverse: bool) -> int | None:
+    last = len(parts) - 1
+    value = container
+    for i in range(start, last + 1):
+        value = value.get(parts[i], MISSING)
+        kind = type(value)
+        if kind is list:
+            if i == last:
+                return _leaf(value, predicate, traverse)
+            return _elements(value, parts, i + 1, predicate, traverse)
+        if i == last:
+            break
+        if kind is not dict:
+            value = as_document(value)
+            if type(value) is not dict:
+                value = MISSING
+                break
+    return NOWHERE if predicate(value) else None
+
+
+def _leaf(array: list[Any], predicate: Predicate, traverse: bool) -> int | None:
+    if traverse:
+        for i, element in enumerate(array):
+            if predicate(element):
+                return i
+    return NOWHERE if predicate(array) else None
+
+
+def _elements(array: list[Any], parts: list[str], rest: int, predicate: Predicate, traverse: bool) -> int | None:
+    wanted = position(parts[rest])
+    last = len(parts) - 1
+    for i, element in enumerate(array):
+        inner = as_document(element)
+        if type(inner) is dict and _search(inner, parts, rest, predicate, traverse) is not None:
+            return i
+        if i != wanted:
+            continue
+        if rest == last:
+            if predicate(element):
+                return i
+        elif type(inner) is dict and _search(inner, parts, rest + 1, predicate, traverse) is not None:
+            return i
+        elif type(inner) is list and _elements(inner, parts, rest + 1, predicate, traverse) is not None:
+            return i
+    return None

@@ -1,0 +1,314 @@
+"""What a projection leaves of a document: inclusion, exclusion, computed fields, `$slice`, `$elemMatch`.
+
+One tree serves `find`, `$project`, `$addFields` and `$unset`. Rules and codes are those of the server's
+`projection_parser.cpp` and projection executors.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from bson import Decimal128
+
+from shadow.errors import UnsupportedOperation
+from shadow.model.matching.expressions import Expression, compile_expression
+from shadow.model.matching.failures import failure
+from shadow.model.matching.fieldpaths import checked_path
+from shadow.model.matching.filters import compile_filter
+from shadow.model.matching.predicates import is_number, truncated, truthy
+from shadow.model.matching.support import TABLE, Family, require
+from shadow.model.order import MISSING, as_document
+from shadow.model.version import Document
+
+__all__ = ["Projection", "compile_adding", "compile_projection", "compile_stage", "compile_unset"]
+
+Projection: TypeAlias = Callable[[Document], Document]
+
+
+class Kind(enum.Enum):
+    INCLUSION = "inclusion"
+    EXCLUSION = "exclusion"
+    ADDING = "adding"
+
+
+@dataclass(slots=True)
+class Branch:
+    """What happens below one name: `children` by name, or at its end `keep` / `compute` / `cut` (`$slice`)."""
+
+    children: dict[str, Branch] = field(default_factory=dict)
+    keep: bool | None = None
+    compute: Expression | None = None
+    cut: Callable[[Any], Any] | None = None
+    match: Callable[[Any], int | None] | None = None
+
+    @property
+    def ends(self) -> bool:
+        return not self.children
+
+    @property
+    def computes(self) -> bool:
+        return self.compute is not None or any(child.computes for child in self.children.values())
+
+
+@dataclass(slots=True)
+class Plan:
+    """A projection while it is parsed: `kind` is None until a field decides it."""
+
+    root: Branch = field(default_factory=Branch)
+    kind: Kind | None = None
+    id_kept: bool | None = None
+    find: bool = True
+
+    def decide(self, kind: Kind, path: str) -> None:
+        if self.kind is not None and self.kind is not kind:
+            code = 31253 if kind is Kind.INCLUSION else 31254
+            raise failure(code, f"Cannot do {kind.value} on field {path} in {self.kind.value} projection")
+        self.kind = kind
+
+
+def compile_projection(projection: Mapping[str, Any] | None) -> Projection:
+    """A projection of `find`. The result shares no container with the document where it changes one.
+
+    Raises OperationFailure with the server's codes (31253 / 31254 for mixtures, 31249 / 31250 for collisions, ...),
+    UnsupportedOperation for the positional `$` and `$meta`.
+    """
+    return _compiled(projection or {}, find=True)
+
+
+def compile_stage(spec: Any) -> Projection:
+    """`$project`."""
+    if type(spec) is not dict:
+        raise failure(15969, "$project specification must be an object")
+    if not spec:
+        raise failure(51272, "Invalid $project :: caused by :: projection specification must have at least one field")
+    return _compiled(spec, find=False)
+
+
+def _compiled(projection: Mapping[str, Any], *, find: bool) -> Projection:
+    plan = Plan(find=find)
+    for path, value in projection.items():
+        _parse(plan, path, value, ())
+    if plan.kind is None:
+        plan.kind = Kind.INCLUSION if plan.id_kept else Kind.EXCLUSION
+    if "_id" not in plan.root.children and plan.kind is Kind.INCLUSION:
+        plan.root.children = {"_id": Branch(keep=True), **plan.root.children}
+    root, including = plan.root, plan.kind is Kind.INCLUSION
+    return lambda document: _projected(document, root, including, document)
+
+
+def compile_adding(spec: Any, name: str = "$addFields") -> Projection:
+    """`$addFields` and `$set`."""
+    if type(spec) is not dict:
+        raise failure(40272, f"{name} specification stage must be an object")
+    if not spec:
+        raise failure(40177, f"Invalid {name} :: specification must have at least one field")
+    plan = Plan(kind=Kind.ADDING, find=False)
+    for path, value in spec.items():
+        _parse_added(plan, path, value, ())
+    return lambda document: _projected(document, plan.root, False, document)
+
+
+def compile_unset(spec: Any) -> Projection:
+    """`$unset`: one path or a list of paths."""
+    paths = spec if type(spec) is list else [spec]
+    if not all(type(path) is str for path in paths):
+        raise failure(31120, "$unset specification must be a string or an array containing only string values")
+    if not paths:
+        raise failure(31119, "$unset specification must be a string or an array with at least one field")
+    if any(path == "" for path in paths):
+        raise failure(40352, "FieldPath cannot be constructed with empty string")
+    if any(path.startswith("$") for path in paths):
+        raise failure(16410, "FieldPath field names may not start with '$'.")
+    plan = Plan(kind=Kind.EXCLUSION, find=False)
+    for path in paths:
+        _place(plan, tuple(checked_path(path)), Branch(keep=False))
+    return lambda document: _projected(document, plan.root, False, document)
+
+
+# -- parsing ------------------------------------------------------------------------------------------------------
+
+
+def _parse(plan: Plan, path: str, value: Any, above: tuple[str, ...]) -> None:
+    if path.endswith(".$") or path == "$":
+        raise UnsupportedOperation("projection.$", "name the elements with $elemMatch or $slice")
+    parts = (*above, *checked_path(path))
+    full = ".".join(parts)
+    value = as_document(value)
+    if is_number(value) or type(value) is bool:
+        _flag(plan, parts, full, truthy(value))
+    elif type(value) is dict:
+        _parse_object(plan, parts, full, value)
+    else:
+        _computed(plan, parts, full, value)
+
+
+def _flag(plan: Plan, parts: tuple[str, ...], full: str, keep: bool) -> None:
+    if full == "_id":
+        plan.id_kept = keep
+    else:
+        plan.decide(Kind.INCLUSION if keep else Kind.EXCLUSION, full)
+    _place(plan, parts, Branch(keep=keep))
+
+
+def _parse_object(plan: Plan, parts: tuple[str, ...], full: str, value: dict[str, Any]) -> None:
+    if not value:
+        raise failure(51270, f"An empty sub-projection is not a valid value. Found empty object at path {full}")
+    first = next(iter(value))
+    if not first.startswith("$"):
+        for name, inner in value.items():
+            _parse(plan, name, inner, parts)
+        return
+    if len(value) > 1:
+        raise failure(51271 if plan.find else 15983, f"Bad projection specification at '{full}'")
+    if plan.find and first in ("$slice", "$elemMatch", "$meta"):
+        require(Family.PROJECTION, first)
+        _find_operator(plan, parts, full, first, value[first])
+        return
+    if first not in TABLE[Family.EXPRESSION]:
+        raise failure(31325, f"Invalid projection :: Unknown expression {first}")
+    _computed(plan, parts, full, value)
+
+
+def _find_operator(plan: Plan, parts: tuple[str, ...], full: str, name: str, operand: Any) -> None:
+    if name == "$slice":
+        _place(plan, parts, Branch(cut=_cutter(operand)))
+        return
+    if type(operand) is not dict:
+        raise failure(31274, f"elemMatch: Invalid argument, object required, but got {type(operand).__name__}")
+    if len(parts) > 1:
+        raise failure(31275, "Cannot use $elemMatch projection on a nested field")
+    plan.decide(Kind.INCLUSION, full)
+    condition = compile_filter({"x": {"$elemMatch": operand}})
+    _place(plan, parts, Branch(match=lambda value: condition.positional({"x": value})))
+
+
+def _cutter(operand: Any) -> Callable[[Any], Any]:
+    """`$slice` of `find`: a count from either end, or [skip, limit]."""
+    if type(operand) is list:
+        if len(operand) != 2 or not all(is_number(v) for v in operand):
+            raise UnsupportedOperation("$slice", "as an expression inside a projection of find")
+        skip, limit = (_clamped(v) for v in operand)
+        if limit <= 0:
+            raise failure(28724, "$slice limit must be positive")
+        return lambda array: array[_start(array, skip) :][:limit]
+    if not is_number(operand):
+        raise failure(28667, "Invalid $slice syntax: only numbers and [skip, limit] are supported")
+    count = _clamped(operand)
+    return lambda array: array[:count] if count >= 0 else array[count:]
+
+
+def _start(array: list[Any], skip: int) -> int:
+    return skip if skip >= 0 else max(len(array) + skip, 0)
+
+
+def _clamped(value: Any) -> int:
+    whole = truncated(value)
+    if whole is None:
+        number = value.to_decimal() if type(value) is Decimal128 else value
+        whole = 0 if number != number else 2**31 - 1 if number > 0 else -(2**31)
+    return max(-(2**31), min(2**31 - 1, whole))
+
+
+def _computed(plan: Plan, parts: tuple[str, ...], full: str, value: Any) -> None:
+    expression = compile_expression(value)
+    if full != "_id":
+        if plan.kind is Kind.EXCLUSION:
+            raise failure(31252, f"Cannot use an expression on field {full} in an exclusion projection")
+        plan.decide(Kind.INCLUSION, full)
+    elif plan.kind is None:
+        plan.id_kept = True
+    _place(plan, parts, Branch(compute=expression))
+
+
+def _parse_added(plan: Plan, path: str, value: Any, above: tuple[str, ...]) -> None:
+    parts = (*above, *checked_path(path))
+    value = as_document(value)
+    if type(value) is dict and not value and above:
+        raise failure(40180, "an empty object is not a valid value")
+    if type(value) is dict and value and not next(iter(value)).startswith("$"):
+        for name, inner in value.items():
+            _parse_added(plan, name, inner, parts)
+        return
+    _place(plan, parts, Branch(compute=compile_expression(value)))
+
+
+def _place(plan: Plan, parts: tuple[str, ...], leaf: Branch) -> None:
+    node = plan.root
+    for i, part in enumerate(parts[:-1]):
+        node = node.children.setdefault(part, Branch())
+        if node.ends and (node.keep is not None or node.compute or node.cut or node.match):
+            raise failure(31249, f"Path collision at {'.'.join(parts)} remaining portion {'.'.join(parts[i + 1 :])}")
+    if parts[-1] in node.children:
+        raise failure(31250, f"Path collision at {'.'.join(parts)}")
+    node.children[parts[-1]] = leaf
+
+
+# -- applying -----------------------------------------------------------------------------------------------------
+
+
+def _projected(value: Document, branch: Branch, including: bool, root: Document) -> Document:
+    result: Document = {}
+    for name, inner in value.items():
+        kept = _member(inner, branch.children.get(name), including, root)
+        if kept is not MISSING:
+            result[name] = kept
+    for name, child in branch.children.items():
+        if child.computes:
+            made = _made(result.get(name, MISSING), child, root)
+            if made is not MISSING:
+                result[name] = made
+            else:
+                result.pop(name, None)
+    return result
+
+
+def _member(value: Any, child: Branch | None, including: bool, root: Document) -> Any:
+    """What is left of a present field; computed ones are left out where the projection includes."""
+    if child is None:
+        return MISSING if including else value
+    if child.compute is not None:
+        return MISSING if including else value
+    if child.keep is not None:
+        return value if child.keep else MISSING
+    if child.cut is not None:
+        return child.cut(value) if type(value) is list else value
+    if child.match is not None:
+        place = child.match(value)
+        return MISSING if place is None else [value[place]]
+    return _below(value, child, including, root)
+
+
+def _below(value: Any, child: Branch, including: bool, root: Document) -> Any:
+    value = as_document(value)
+    if type(value) is dict:
+        return _projected(value, _plain(child), including, root)
+    if type(value) is list:
+        parts = [_below(v, child, including, root) for v in value]
+        return [v for v in parts if v is not MISSING]
+    return MISSING if including else value
+
+
+def _plain(child: Branch) -> Branch:
+    """A branch without its computed ends: those are made after the whole level is in place."""
+    return Branch({n: c for n, c in child.children.items() if c.compute is None}) if child.computes else child
+
+
+def _made(value: Any, child: Branch, root: Document) -> Any:
+    """The computed fields of a branch put over what is there."""
+    if child.compute is not None:
+        return child.compute(root, {})
+    value = as_document(value)
+    if type(value) is list:
+        return [_made(v, child, root) for v in value]
+    result = dict(value) if type(value) is dict else {}
+    for name, inner in child.children.items():
+        if inner.computes:
+            made = _made(result.get(name, MISSING), inner, root)
+            if made is MISSING:
+                result.pop(name, None)
+            else:
+                result[name] = made
+    return result

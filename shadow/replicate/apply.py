@@ -1,0 +1,82 @@
+"""How the secondary follows: replay a write, and heal a key. Everything that is ever repaired is repaired by `heal`."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import random
+from collections.abc import Awaitable, Callable
+
+from shadow.compare.equality import same
+from shadow.model.operation import Write
+from shadow.model.verdict import Healing
+from shadow.model.version import Image, Key, Tombstone, Version, fresh_id
+from shadow.stores.base import Store
+
+__all__ = ["HealContended", "Replayed", "heal", "replay"]
+
+
+class Replayed(enum.Enum):
+    EQUAL = enum.auto()
+    """The secondary took the write and has what the primary has."""
+    FENCED = enum.auto()
+    """The secondary was not where the primary had been before the write; nothing changed."""
+    DIFFERENT = enum.auto()
+    """The secondary took the write and came to something else: a mismatch of the write kind."""
+
+
+class HealContended(Exception):
+    """The secondary moved under every attempt. The key stays deferred; whoever moved it heals it as well."""
+
+
+async def replay(secondary: Store, write: Write) -> tuple[Replayed, Image | None]:
+    """The same operation on the secondary, fenced by the version before it; the image that it came to."""
+    image = await secondary.replay(write.collection, write)
+    if image is None:
+        return Replayed.FENCED, None
+    return (Replayed.EQUAL if _as_meant(write, image) else Replayed.DIFFERENT), image
+
+
+def _as_meant(write: Write, image: Image) -> bool:
+    if not write.post.present:
+        return isinstance(image.state, Tombstone)
+    return agree(write.post, image)
+
+
+def agree(primary: Image, secondary: Image) -> bool:
+    """Whether both stores hold the same under a key: the same document at the same version, or no document."""
+    if primary.document is None or secondary.document is None:
+        return primary.document is None and secondary.document is None
+    return primary.state == secondary.state and same(primary.document, secondary.document)
+
+
+async def heal(
+    primary: Store,
+    secondary: Store,
+    collection: str,
+    key: Key,
+    *,
+    attempts: int = 12,
+    pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> Healing:
+    """Makes the secondary hold what the primary holds under `key`, whatever happened before.
+
+    The secondary is read first: what the primary shows after that is at least as new as anything that could make the
+    condition hold. A deletion always writes a fresh tombstone, even over one that stands or over nothing, because the
+    touch is what makes a stale copy, still under way elsewhere, fail its condition.
+
+    Raises `HealContended`, and whatever the stores raise.
+    """
+    for attempt in range(attempts):
+        seen = await secondary.image(collection, key)
+        wanted = await primary.image(collection, key)
+        if wanted.document is not None and agree(wanted, seen):
+            return Healing.EQUAL
+        if wanted.document is not None:
+            assert isinstance(wanted.state, Version)
+            if await secondary.put(collection, key, wanted, seen.state):
+                return Healing.COPIED
+        elif await secondary.put(collection, key, Image(Tombstone(fresh_id())), seen.state):
+            return Healing.TOMBSTONED
+        await pause(random.uniform(0, min(0.5, 0.005 * 2**attempt)))
+    raise HealContended(f"{collection}: the secondary changed under {attempts} attempts to heal one key")

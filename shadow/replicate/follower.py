@@ -1,0 +1,226 @@
+"""The follower: takes the primary's writes to the secondary, and heals what could not be taken at once.
+
+A write that the lane has no room for, that the secondary refuses, or that takes too long, is left to its intent; the
+recovery loop heals it later, oldest first. Nothing here ever raises into an application call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Callable, Mapping
+
+from pymongo.errors import ConnectionFailure
+
+from shadow.compare.diff import Hasher, explain
+from shadow.errors import JournalError, UnsupportedOperation
+from shadow.model.operation import Write
+from shadow.model.outcome import Outcome, classify
+from shadow.model.phase import Role, Route, StoreName
+from shadow.model.reporter import Reporter
+from shadow.model.verdict import Deferral, Healing, Kind, Mismatch
+from shadow.model.version import Image
+from shadow.replicate.apply import HealContended, Replayed, heal, replay
+from shadow.replicate.breaker import Breaker
+from shadow.replicate.journal import Due, Journal
+from shadow.replicate.keys import lane_key
+from shadow.replicate.lane import Lane
+from shadow.replicate.limits import Limits
+from shadow.replicate.points import Point, Reach
+from shadow.stores.base import Store
+
+__all__ = ["Follower"]
+
+
+class Follower:
+    """One for each event loop. `route_of` answers the current route of a collection."""
+
+    def __init__(
+        self,
+        stores: Mapping[StoreName, Store],
+        breakers: Mapping[StoreName, Breaker],
+        journal: Journal,
+        lane: Lane,
+        limits: Limits,
+        reporter: Reporter,
+        hasher: Hasher,
+        route_of: Callable[[str], Route],
+        reach: Reach,
+    ) -> None:
+        self._stores = stores
+        self._breakers = breakers
+        self._journal = journal
+        self._lane = lane
+        self._limits = limits
+        self._reporter = reporter
+        self._hasher = hasher
+        self._route_of = route_of
+        self._reach = reach
+        self._wake = asyncio.Event()
+        self._following: dict[str, str] = {}
+
+    # --- writes, as they come -----------------------------------------------------------------------------------
+
+    def follow(self, write: Write, route: Route) -> asyncio.Future[bool]:
+        """Takes the write to the secondary in its turn. The future: whether the secondary is known to have it."""
+        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._following[write.op_id] = write.collection
+
+        async def job() -> None:
+            taken = False
+            try:
+                taken = await self._follow(write, route)
+            finally:
+                self._following.pop(write.op_id, None)
+                if not done.done():
+                    done.set_result(taken)
+
+        if not self._lane.offer(write.collection, lane_key(write.collection, write.key), job):
+            del self._following[write.op_id]
+            self.defer(write.collection, write.op_id, Deferral.CLOSING if self._lane.closed else Deferral.LANE_FULL)
+            done.set_result(False)
+        return done
+
+    def defer(self, collection: str, op_id: str, reason: Deferral) -> None:
+        """Leaves the write to its intent."""
+        self._journal.defer(op_id, unknown=reason is Deferral.PRIMARY_UNKNOWN)
+        self._reporter.deferred(collection, reason)
+        self._wake.set()
+
+    def abandon(self) -> None:
+        """Leaves every write that has not been followed to its intent."""
+        for op_id, collection in self._following.items():
+            self.defer(collection, op_id, Deferral.CLOSING)
+        self._following.clear()
+
+    async def _follow(self, write: Write, route: Route) -> bool:
+        breaker = self._breakers[route.secondary]
+        if not breaker.allow():
+            self.defer(write.collection, write.op_id, Deferral.SECONDARY_DOWN)
+            return False
+        try:
+            async with asyncio.timeout(self._limits.write_deadline):
+                await self._take(write, route)
+        except asyncio.CancelledError:
+            self.defer(write.collection, write.op_id, Deferral.CLOSING)
+            raise
+        except Exception as error:
+            self.defer(write.collection, write.op_id, self._judge(error, breaker, Deferral.SECONDARY_ERROR))
+            return False
+        breaker.succeeded()
+        self._journal.close(write.op_id)
+        self._reach(Point.AFTER_CLOSE)
+        return True
+
+    async def _take(self, write: Write, route: Route) -> None:
+        """Replays, and heals if the replay did not make both equal."""
+        self._reach(Point.BEFORE_REPLAY)
+        secondary = self._stores[route.secondary]
+        started = time.perf_counter()
+        try:
+            result, image = await replay(secondary, write)
+        except UnsupportedOperation:
+            result, image = Replayed.FENCED, None
+        except Exception as error:
+            self._observe(write, route, classify(error), started)
+            raise
+        self._observe(write, route, Outcome.ACKED, started)
+        self._reach(Point.AFTER_REPLAY)
+        if result is Replayed.EQUAL:
+            return
+        healing = await self._heal(write.collection, write, route)
+        if result is Replayed.DIFFERENT and image is not None:
+            self._report_different(write, image, healing)
+
+    async def _heal(self, collection: str, entry: Write | Due, route: Route) -> Healing:
+        self._reach(Point.BEFORE_HEAL)
+        result = await heal(self._stores[route.primary], self._stores[route.secondary], collection, entry.key)
+        self._reach(Point.AFTER_HEAL)
+        self._reporter.healed(collection, result)
+        return result
+
+    def _report_different(self, write: Write, image: Image, healing: Healing) -> None:
+        differences = ()
+        if write.post.document is not None and image.document is not None:
+            differences = explain(write.post.document, image.document, hasher=self._hasher)
+        self._reporter.mismatch(
+            Mismatch(
+                collection=write.collection,
+                verb=write.verb,
+                kind=Kind.WRITE_RESULT,
+                key=write.key,
+                differences=differences,
+                primary_state=write.post.state,
+                secondary_state=image.state,
+                healed=healing is not Healing.FAILED,
+            )
+        )
+
+    def _observe(self, write: Write, route: Route, outcome: Outcome, started: float) -> None:
+        seconds = time.perf_counter() - started
+        self._reporter.operation(write.collection, write.verb, route.secondary, Role.SECONDARY, outcome, seconds)
+
+    def _judge(self, error: Exception, breaker: Breaker, otherwise: Deferral) -> Deferral:
+        """What an error of the secondary means: for the breaker, and as a reason."""
+        if isinstance(error, HealContended):
+            return otherwise
+        if isinstance(error, TimeoutError | ConnectionFailure) or classify(error) is Outcome.UNKNOWN:
+            breaker.failed()
+            return Deferral.DEADLINE if isinstance(error, TimeoutError) else otherwise
+        self._reporter.failed("replay", error)
+        return otherwise
+
+    # --- recovery -----------------------------------------------------------------------------------------------
+
+    async def recover_forever(self) -> None:
+        """Heals what is due until cancelled."""
+        while True:
+            full = False
+            try:
+                full = await self.recover() >= self._limits.recover_batch
+            except Exception as error:
+                self._reporter.failed("recovery", error)
+            if not full:
+                await self._rest()
+
+    async def _rest(self) -> None:
+        self._wake.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._limits.recover_every):
+                await self._wake.wait()
+        # Deferrals come in crowds; one look serves them all.
+        await asyncio.sleep(min(0.02, self._limits.recover_every))
+
+    async def recover(self) -> int:
+        """Heals one batch of due keys; how many were due. While the secondary is down, one key is the probe."""
+        probing = not all(breaker.closed for breaker in self._breakers.values())
+        batch = 1 if probing else self._limits.recover_batch
+        found = await self._journal.due(batch, lease=self._limits.operation)
+        gate = asyncio.Semaphore(self._limits.write_workers)
+        await asyncio.gather(*(self._recover_one(due, gate) for due in found))
+        return len(found)
+
+    async def _recover_one(self, due: Due, gate: asyncio.Semaphore) -> None:
+        route = self._route_of(due.collection)
+        breaker = self._breakers[route.secondary]
+        async with gate:
+            if not route.dual_write or not breaker.allow():
+                await self._journal.postpone(due, self._limits.recover_every)
+                return
+            try:
+                async with asyncio.timeout(self._limits.operation / 2):
+                    await self._heal(due.collection, due, route)
+            except JournalError:
+                raise
+            except Exception as error:
+                self._judge(error, breaker, Deferral.SECONDARY_ERROR)
+                self._reporter.healed(due.collection, Healing.FAILED)
+                await self._journal.postpone(due, self._backoff(due.attempts))
+            else:
+                breaker.succeeded()
+                await self._journal.settle(due)
+
+    def _backoff(self, attempts: int) -> float:
+        return random.uniform(0.5, 1.0) * min(10.0, self._limits.recover_every * 2 ** min(attempts, 10))

@@ -1,0 +1,92 @@
+"""The journal: which keys may differ between the stores, kept where a crash cannot take it.
+
+An *intent* is opened before the primary is asked and closed when the secondary is known to have the write. A key whose
+write could not be followed at once is *deferred*: its intents become one entry a key, which any process may heal.
+
+The rules that keep it safe:
+
+- `open` returns when the entry is durable. `close` and `defer` may be lost in a crash: the intent then still stands,
+  and is found by its dead owner or by its age.
+- Nobody but its own operation closes the intent of a living, young operation. Whatever is older than `limit` (the
+  longest time that an operation can last), or whose process is dead, is deferred by whoever looks first.
+- A deferred entry has a generation, which rises with every deferral of the key: a heal settles only the generation
+  that it saw before it read the stores, so that it never clears a deferral that came after.
+- An entry whose write has an unknown outcome is not settled before `settle_after`: until then the primary may still be
+  about to make the change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from shadow.model.version import Key
+
+__all__ = ["Due", "Entry", "Journal", "JournalStats"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An intent about to be opened: `op_id` is unique to one attempt of one change."""
+
+    op_id: str
+    collection: str
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A deferred key, claimed for a while by the process that asked; `claimed` and `since` are epoch seconds."""
+
+    collection: str
+    key: Key
+    generation: int
+    attempts: int
+    since: float
+    claimed: float
+
+
+@dataclass(frozen=True, slots=True)
+class JournalStats:
+    """Open intents and deferred keys by collection, and the age in seconds of the oldest of either (0 if none)."""
+
+    open_by_collection: Mapping[str, int] = field(default_factory=dict)
+    deferred_by_collection: Mapping[str, int] = field(default_factory=dict)
+    oldest_age: float = 0.0
+
+    @property
+    def open(self) -> int:
+        return sum(self.open_by_collection.values()) + sum(self.deferred_by_collection.values())
+
+
+class Journal(Protocol):
+    async def open(self, entries: Sequence[Entry]) -> None:
+        """Makes intents durable, all or none. Raises `JournalError`."""
+
+    def close(self, op_id: str) -> None:
+        """The secondary has the write (or the primary refused it). Returns at once; durable soon."""
+
+    def defer(self, op_id: str, *, unknown: bool = False) -> None:
+        """Leaves the key of this intent to be healed. `unknown`: the primary may not have done it yet."""
+
+    async def has_open(self, collection: str, key: Key) -> bool:
+        """Whether any process has an intent or a deferral for the key."""
+
+    async def due(self, limit: int, lease: float) -> list[Due]:
+        """Up to `limit` keys to heal, oldest first, each claimed for `lease` seconds; adopts what is orphaned."""
+
+    async def settle(self, due: Due) -> bool:
+        """The key was healed by a heal that began after `due` was returned. False: it was deferred again since, or
+        the heal began before `settle_after`; the entry stays, and falls due again when it can be settled."""
+
+    async def postpone(self, due: Due, delay: float) -> None:
+        """The heal failed; not again for `delay` seconds."""
+
+    async def stats(self) -> JournalStats: ...
+
+    async def flush(self) -> None:
+        """Returns when every earlier close and defer is durable."""
+
+    def shut(self) -> None:
+        """Writes what is queued, notes the clean end of this process, releases the files. Idempotent; blocks."""

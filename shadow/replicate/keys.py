@@ -1,0 +1,20 @@
+"""A key as something that can be hashed: the address of a document within this process."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+import bson
+from bson import ObjectId
+
+from shadow.model.version import Key
+
+__all__ = ["lane_key"]
+
+
+def lane_key(collection: str, key: Key) -> Hashable:
+    """Equal for equal keys. Numbers of different types that MongoDB holds equal may differ: order between those is
+    kept by the fences, as it is between processes."""
+    if type(key) in (str, ObjectId):
+        return collection, key
+    return collection, bson.encode({"": key})

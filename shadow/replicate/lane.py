@@ -1,0 +1,117 @@
+"""The lane: work off the caller's path, bounded, in order for each key.
+
+A lane belongs to one event loop. It starts workers when there is work and lets them end when there is none, so that a
+loop which does nothing holds no task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Hashable
+
+__all__ = ["Job", "Lane"]
+
+Job = Callable[[], Awaitable[None]]
+"""Does its work and keeps its errors to itself: what it raises is handed to `on_error` and ends nothing else."""
+
+
+class Lane:
+    """`workers` jobs run at once, `capacity` wait at most. Jobs of one key run one after the other, in order."""
+
+    def __init__(self, *, workers: int, capacity: int, on_error: Callable[[BaseException], None]) -> None:
+        self.capacity = capacity
+        self._workers = workers
+        self._on_error = on_error
+        self._queues: dict[Hashable, deque[tuple[str, Job]]] = {}
+        self._ready: deque[Hashable] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._busy = 0
+        self._pending: Counter[str] = Counter()
+        self._depth = 0
+        self._closed = False
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+
+    @property
+    def depth(self) -> int:
+        """Jobs accepted and not yet done."""
+        return self._depth
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def busy(self, key: Hashable) -> bool:
+        """Whether a job of the key is running or waiting."""
+        return key in self._queues
+
+    def pending(self, collection: str) -> int:
+        return self._pending[collection]
+
+    def offer(self, collection: str, key: Hashable, job: Job) -> bool:
+        """Takes the job, or answers False: full, or closed."""
+        if self._closed or self._depth >= self.capacity:
+            return False
+        self._depth += 1
+        self._pending[collection] += 1
+        waiting = self._queues.get(key)
+        if waiting is not None:
+            waiting.append((collection, job))
+            return True
+        self._queues[key] = deque([(collection, job)])
+        self._ready.append(key)
+        if self._busy < self._workers:
+            self._busy += 1
+            task = asyncio.get_running_loop().create_task(self._work(), name="shadow-lane")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return True
+
+    async def drain(self, timeout: float, collection: str | None = None) -> bool:
+        """Waits until nothing (of `collection`) is pending. False: the time was over first."""
+        try:
+            async with asyncio.timeout(timeout):
+                while self._pending[collection] if collection is not None else self._depth:
+                    self._quiet.clear()
+                    await self._quiet.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def close(self, timeout: float) -> bool:
+        """Accepts nothing more, drains within `timeout` seconds, then cancels what is left. False: something was."""
+        self._closed = True
+        drained = await self.drain(timeout)
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        return drained
+
+    async def _work(self) -> None:
+        try:
+            while self._ready:
+                await self._one(self._ready.popleft())
+        finally:
+            # Here and not when the task is done: a job offered in between would find a worker that takes no more.
+            self._busy -= 1
+
+    async def _one(self, key: Hashable) -> None:
+        collection, job = self._queues[key][0]
+        try:
+            await job()
+        except Exception as error:
+            self._on_error(error)
+        finally:
+            self._done(key, collection)
+
+    def _done(self, key: Hashable, collection: str) -> None:
+        waiting = self._queues[key]
+        waiting.popleft()
+        if waiting:
+            self._ready.append(key)
+        else:
+            del self._queues[key]
+        self._depth -= 1
+        self._pending[collection] -= 1
+        self._quiet.set()

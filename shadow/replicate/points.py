@@ -1,0 +1,26 @@
+"""The named points of the write protocol, in order. Tests stop, fail or kill a process at them."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+
+__all__ = ["Point", "Reach", "pass_by"]
+
+
+class Point(enum.StrEnum):
+    BEFORE_INTENT = "before_intent"
+    AFTER_INTENT = "after_intent"
+    AFTER_PRIMARY = "after_primary"
+    BEFORE_REPLAY = "before_replay"
+    AFTER_REPLAY = "after_replay"
+    BEFORE_HEAL = "before_heal"
+    AFTER_HEAL = "after_heal"
+    AFTER_CLOSE = "after_close"
+
+
+Reach = Callable[[Point], None]
+
+
+def pass_by(point: Point) -> None:
+    """What production does at a point: nothing."""

@@ -1,0 +1,106 @@
+"""The routes in force, and the gate before the writes of each collection.
+
+A change of routing holds the writes of its collection for a bounded time: those under way end, those that come wait at
+the gate, and no write ever sees two routes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+
+from shadow.model.phase import Phase, Route, StoreName
+
+__all__ = ["Routes"]
+
+
+class _Gate:
+    """Counts the writes that passed and have not ended; `opened` is set while a change holds the rest."""
+
+    __slots__ = ("held", "inside", "left")
+
+    def __init__(self) -> None:
+        self.inside = 0
+        self.held: asyncio.Event | None = None
+        self.left: asyncio.Event | None = None
+
+
+class Routes:
+    """`on_change` is told of every route, also of the first ones. Collections without a route stay on MongoDB alone,
+    and `on_unknown` is told once of each."""
+
+    def __init__(
+        self,
+        routes: Mapping[str, Route],
+        *,
+        on_change: Callable[[str, Route], None],
+        on_unknown: Callable[[str], None],
+    ) -> None:
+        self._on_change = on_change
+        self._on_unknown = on_unknown
+        self._routes: dict[str, Route] = {}
+        self._gates: dict[str, _Gate] = {}
+        for collection, route in routes.items():
+            self.set(collection, route)
+
+    def __getitem__(self, collection: str) -> Route:
+        try:
+            return self._routes[collection]
+        except KeyError:
+            route = self._routes[collection] = Route(StoreName.MONGO, Phase.OFF)
+            self._on_unknown(collection)
+            return route
+
+    def all(self) -> dict[str, Route]:
+        return dict(self._routes)
+
+    def set(self, collection: str, route: Route) -> None:
+        """Puts the route in force with the next epoch. Where the primary changes, call it inside `held`."""
+        old = self._routes.get(collection)
+        route = dataclasses.replace(route, epoch=1 if old is None else old.epoch + 1)
+        self._routes[collection] = route
+        self._on_change(collection, route)
+
+    @asynccontextmanager
+    async def writing(self, collection: str) -> AsyncIterator[Route]:
+        """The route for one write, which stays in force until the block ends."""
+        gate = self._gate(collection)
+        while gate.held is not None:
+            await gate.held.wait()
+        with self._inside(gate):
+            yield self[collection]
+
+    @contextmanager
+    def _inside(self, gate: _Gate) -> Iterator[None]:
+        gate.inside += 1
+        try:
+            yield
+        finally:
+            gate.inside -= 1
+            if gate.inside == 0 and gate.left is not None:
+                gate.left.set()
+
+    @asynccontextmanager
+    async def held(self, collection: str, timeout: float) -> AsyncIterator[None]:
+        """Holds the collection's writes; entered when those under way have ended. Raises TimeoutError when they do
+        not within `timeout` seconds; in every case the writes go on when the block ends."""
+        gate = self._gate(collection)
+        while gate.held is not None:
+            await gate.held.wait()
+        gate.held, gate.left = asyncio.Event(), asyncio.Event()
+        try:
+            if gate.inside:
+                async with asyncio.timeout(timeout):
+                    await gate.left.wait()
+            yield
+        finally:
+            held, gate.held, gate.left = gate.held, None, None
+            held.set()
+
+    def _gate(self, collection: str) -> _Gate:
+        gate = self._gates.get(collection)
+        if gate is None:
+            gate = self._gates[collection] = _Gate()
+        return gate

@@ -1,0 +1,333 @@
+"""Shadow reads: the primary's read asked again of the secondary, off the caller's path, and compared.
+
+Unequal at first sight is not a mismatch yet. Both stores are asked again after a settling time; what is equal then was
+transient, what the journal still holds open is lagging, what new writes keep moving starts over, and only what stands
+still and differs is a mismatch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import time
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from pymongo.errors import ConnectionFailure
+
+from shadow.compare.diff import Hasher, explain
+from shadow.compare.equality import Comparison, KeyDifference, compare_hits
+from shadow.model.operation import Hit, Query, Verb
+from shadow.model.outcome import Outcome, classify
+from shadow.model.phase import Role, Route, StoreName
+from shadow.model.reporter import Reporter
+from shadow.model.verdict import Difference, Kind, Mismatch, ShedReason, Verdict
+from shadow.model.version import ABSENT, Image, State
+from shadow.replicate.apply import agree
+from shadow.replicate.breaker import Breaker
+from shadow.replicate.journal import Journal
+from shadow.replicate.keys import lane_key
+from shadow.replicate.lane import Lane
+from shadow.replicate.limits import Limits
+from shadow.stores.base import Store
+
+__all__ = ["ShadowReader"]
+
+Look: TypeAlias = "Callable[[], Awaitable[Verdict | Look]]"
+"""Looks once, and answers a verdict, or the look that has to follow after the settling time."""
+
+_EXAMINED: Final = 50
+"""The most documents of one answer that a look examines one by one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A read of the application, with the means to ask it again of either store."""
+
+    collection: str
+    verb: Verb
+    query: Query
+    route: Route
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """One look at a difference: the keys that differed with the primary's state of each, and both answers as keys and
+    versions; `quiet`: after the answers, every document agreed and nothing was open. The next look is compared with
+    it."""
+
+    comparison: Comparison
+    states: Mapping[Hashable, State]
+    answers: Hashable
+    quiet: bool = False
+
+
+class ShadowReader:
+    """One for each event loop."""
+
+    def __init__(
+        self,
+        stores: Mapping[StoreName, Store],
+        breakers: Mapping[StoreName, Breaker],
+        journal: Journal,
+        lane: Lane,
+        writes: Lane,
+        limits: Limits,
+        reporter: Reporter,
+        hasher: Hasher,
+    ) -> None:
+        self._stores = stores
+        self._breakers = breakers
+        self._journal = journal
+        self._lane = lane
+        self._limits = limits
+        self._reporter = reporter
+        self._hasher = hasher
+        self._writes = writes
+        self._turn = itertools.count()
+        self._waiting: dict[int, tuple[asyncio.TimerHandle, _Read]] = {}
+
+    @staticmethod
+    def sampled(route: Route) -> bool:
+        """Whether this read is to be shadowed. Decides before anything is kept for it."""
+        return route.shadow_read and (route.shadow_reads >= 1.0 or random.random() < route.shadow_reads)
+
+    def offer_hits(self, collection: str, verb: Verb, query: Query, hits: Sequence[Hit], route: Route) -> None:
+        """Compares the primary's documents with the secondary's. `hits` are not changed by anyone after this."""
+        read = _Read(collection, verb, query, route)
+        if any(self._writes.busy(lane_key(collection, hit.key)) for hit in hits):
+            # A write of one of them is still on its way: looking now would only see that.
+            self._look_later(read, lambda: self._look(read, None, 1))
+        else:
+            self._offer(read, lambda: self._first_look(read, hits))
+
+    def offer_count(self, collection: str, verb: Verb, query: Query, count: int, route: Route) -> None:
+        read = _Read(collection, verb, query, route)
+        self._offer(read, lambda: self._first_count(read, count))
+
+    def shed(self, collection: str, verb: Verb, reason: ShedReason) -> None:
+        """Counts a read that is not compared."""
+        self._reporter.shed(collection, verb, reason)
+        self._reporter.comparison(collection, verb, Verdict.SHED)
+
+    def incomparable(self, collection: str, verb: Verb) -> None:
+        self._reporter.comparison(collection, verb, Verdict.INCOMPARABLE)
+
+    def stop(self) -> None:
+        """Forgets the looks that were still to come, and counts them."""
+        for handle, read in self._waiting.values():
+            handle.cancel()
+            self.shed(read.collection, read.verb, ShedReason.CLOSING)
+        self._waiting.clear()
+
+    @property
+    def waiting(self) -> int:
+        """Comparisons that will look again."""
+        return len(self._waiting)
+
+    # --- one comparison -----------------------------------------------------------------------------------------
+
+    def _offer(self, read: _Read, look: Look) -> None:
+        async def job() -> None:
+            await self._run(read, look)
+
+        # Reads need no order among themselves: each has a place of its own in the lane.
+        if not self._lane.offer(read.collection, ("read", next(self._turn)), job):
+            reason = ShedReason.CLOSING if self._lane.closed else ShedReason.LANE_FULL
+            self.shed(read.collection, read.verb, reason)
+
+    def _look_later(self, read: _Read, look: Look) -> None:
+        """The next look, after the settling time, without holding a place in the lane meanwhile."""
+        if len(self._waiting) >= self._lane.capacity:
+            self.shed(read.collection, read.verb, ShedReason.LANE_FULL)
+            return
+        turn = next(self._turn)
+
+        def due() -> None:
+            del self._waiting[turn]
+            self._offer(read, look)
+
+        handle = asyncio.get_running_loop().call_later(self._limits.settle, due)
+        self._waiting[turn] = handle, read
+
+    async def _run(self, read: _Read, look: Look) -> None:
+        breaker = self._breakers[read.route.secondary]
+        if not breaker.closed:
+            self.shed(read.collection, read.verb, ShedReason.SECONDARY_DOWN)
+            return
+        try:
+            verdict = await look()
+        except TimeoutError:
+            breaker.failed()
+            self.shed(read.collection, read.verb, ShedReason.DEADLINE)
+        except Exception as error:
+            self._failed(read, error, breaker)
+        else:
+            breaker.succeeded()
+            if isinstance(verdict, Verdict):
+                self._reporter.comparison(read.collection, read.verb, verdict)
+            else:
+                self._look_later(read, verdict)
+
+    def _failed(self, read: _Read, error: Exception, breaker: Breaker) -> None:
+        self._reporter.failed("shadow_read", error)
+        if isinstance(error, ConnectionFailure) or classify(error) is Outcome.UNKNOWN:
+            breaker.failed()
+            self.shed(read.collection, read.verb, ShedReason.SECONDARY_DOWN)
+            return
+        # The secondary refuses what the primary answered: that is a difference, not an outage.
+        self._reporter.comparison(read.collection, read.verb, Verdict.MISMATCH)
+        self._reporter.mismatch(Mismatch(read.collection, read.verb, Kind.ERROR_SECONDARY_ONLY, None))
+
+    async def _ask(self, read: _Read, name: StoreName) -> list[Hit]:
+        """The whole answer of one store, in time."""
+        role = Role.PRIMARY if name is read.route.primary else Role.SECONDARY
+        started = time.perf_counter()
+        outcome = Outcome.UNKNOWN
+        try:
+            async with asyncio.timeout(self._limits.read_deadline):
+                found = await self._collect(read, self._stores[name])
+            outcome = Outcome.ACKED
+            return found
+        finally:
+            if role is Role.SECONDARY:
+                seconds = time.perf_counter() - started
+                self._reporter.operation(read.collection, read.verb, name, role, outcome, seconds)
+
+    async def _collect(self, read: _Read, store: Store) -> list[Hit]:
+        if read.verb is Verb.FIND_ONE:
+            hit = await store.find_one(read.collection, read.query)
+            return [] if hit is None else [hit]
+        return [hit async for page in store.find(read.collection, read.query) for hit in page]
+
+    # --- documents ----------------------------------------------------------------------------------------------
+
+    async def _first_look(self, read: _Read, hits: Sequence[Hit]) -> Verdict | Look:
+        secondary = await self._ask(read, read.route.secondary)
+        seen = compare_hits(read.query, hits, secondary)
+        if seen.equal:
+            return Verdict.MATCH
+        if not seen.keys:
+            return Verdict.INCOMPARABLE
+        states: dict[Hashable, State] = {
+            lane_key("", each.key): each.primary.version for each in seen.keys if each.primary is not None
+        }
+        look = _Look(seen, states, _answers(hits, secondary))
+        return lambda: self._look(read, look, 1)
+
+    async def _look(self, read: _Read, before: _Look | None, attempt: int) -> Verdict | Look:
+        """Asks both again. Confirmed is what differs now as it did at the look before, while the primary stood
+        still and the journal held nothing of it open."""
+        secondary = await self._ask(read, read.route.secondary)
+        primary = await self._ask(read, read.route.primary)
+        now = compare_hits(read.query, primary, secondary)
+        if now.equal:
+            return Verdict.TRANSIENT if before is not None else Verdict.MATCH
+        if not now.keys:
+            return Verdict.INCOMPARABLE
+        found, states, quiet = await self._examine(read, now, before)
+        answers = _answers(primary, secondary)
+        if not found and quiet and before is not None and before.quiet and before.answers == answers:
+            # Every document agreed before these answers and after them, and yet they differ: the read itself means
+            # something else over there.
+            found = [self._mismatch(read, each, None, None) for each in now.keys]
+        if found:
+            for mismatch in found:
+                self._reporter.mismatch(mismatch)
+            return Verdict.MISMATCH
+        if attempt >= self._limits.confirmations:
+            return Verdict.LAGGING
+        look = _Look(now, states, answers, quiet)
+        return lambda: self._look(read, look, attempt + 1)
+
+    async def _examine(
+        self, read: _Read, now: Comparison, before: _Look | None
+    ) -> tuple[list[Mismatch], dict[Hashable, State], bool]:
+        """Looks at the documents behind a difference: those confirmed to differ, the primary's state of each, and
+        whether all of them agree with nothing open.
+
+        The journal is asked first: what it does not hold open then, the secondary must have when it is read after.
+        """
+        found: list[Mismatch] = []
+        states: dict[Hashable, State] = {}
+        quiet = len(now.keys) <= _EXAMINED
+        for each in now.keys[:_EXAMINED]:
+            if each.primary is None and each.secondary is None:
+                continue
+            key = lane_key("", each.key)
+            open_now = await self._journal.has_open(read.collection, each.key)
+            secondary = await self._stores[read.route.secondary].image(read.collection, each.key)
+            primary = await self._stores[read.route.primary].image(read.collection, each.key)
+            states[key] = primary.state
+            same_image = agree(primary, secondary)
+            quiet = quiet and same_image and not open_now
+            if open_now or same_image:
+                continue
+            if before is not None and before.states.get(key, ABSENT) == primary.state:
+                found.append(self._mismatch(read, each, primary, secondary))
+        return found, states, quiet
+
+    def _mismatch(self, read: _Read, found: KeyDifference, primary: Image | None, secondary: Image | None) -> Mismatch:
+        kind, differences = found.kind, tuple[Difference, ...]()
+        if primary is not None and secondary is not None:
+            kind, differences = self._describe(primary, secondary)
+        return Mismatch(
+            collection=read.collection,
+            verb=read.verb,
+            kind=kind,
+            key=found.key,
+            differences=differences,
+            primary_state=None if primary is None else primary.state,
+            secondary_state=None if secondary is None else secondary.state,
+        )
+
+    def _describe(self, primary: Image, secondary: Image) -> tuple[Kind, tuple[Difference, ...]]:
+        """In what way two whole images differ."""
+        if secondary.document is None:
+            return Kind.MISSING, ()
+        if primary.document is None:
+            return Kind.EXTRA, ()
+        differences = explain(primary.document, secondary.document, hasher=self._hasher)
+        if primary.state != secondary.state:
+            return Kind.VERSION_LOST, differences
+        return (differences[0].kind if differences else Kind.VALUE), differences
+
+    # --- counts -------------------------------------------------------------------------------------------------
+
+    async def _first_count(self, read: _Read, count: int) -> Verdict | Look:
+        if await self._count(read, read.route.secondary) == count:
+            return Verdict.MATCH
+        return lambda: self._count_again(read, None, 1)
+
+    async def _count_again(self, read: _Read, before: tuple[int, int] | None, attempt: int) -> Verdict | Look:
+        """A count names no document, so it is confirmed only where nothing moves: the primary counts the same before
+        and after the secondary, twice, and the journal holds nothing of the collection open."""
+        idle = not await self._behind(read.collection)
+        first = await self._count(read, read.route.primary)
+        secondary = await self._count(read, read.route.secondary)
+        last = await self._count(read, read.route.primary)
+        if secondary in (first, last):
+            return Verdict.TRANSIENT
+        still = (first, secondary) if idle and first == last and not await self._behind(read.collection) else None
+        if still is not None and still == before:
+            self._reporter.mismatch(Mismatch(read.collection, read.verb, Kind.COUNT, None))
+            return Verdict.MISMATCH
+        if attempt >= self._limits.confirmations:
+            return Verdict.LAGGING
+        return lambda: self._count_again(read, still, attempt + 1)
+
+    async def _count(self, read: _Read, name: StoreName) -> int:
+        query = read.query
+        async with asyncio.timeout(self._limits.read_deadline):
+            return await self._stores[name].count(read.collection, query.filter, query.skip, query.limit)
+
+    async def _behind(self, collection: str) -> bool:
+        stats = await self._journal.stats()
+        return bool(stats.open_by_collection.get(collection) or stats.deferred_by_collection.get(collection))
+
+
+def _answers(primary: Sequence[Hit], secondary: Sequence[Hit]) -> Hashable:
+    """Both answers as keys and versions, in order."""
+    return tuple(tuple((lane_key("", hit.key), hit.version) for hit in answer) for answer in (primary, secondary))

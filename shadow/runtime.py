@@ -1,0 +1,155 @@
+"""What lives as long as one event loop: stores, lanes, follower, reader, router, and the tasks that keep them going."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from shadow.compare.diff import Hasher
+from shadow.model.phase import StoreName
+from shadow.model.reporter import Reporter
+from shadow.replicate.breaker import Breaker
+from shadow.replicate.follower import Follower
+from shadow.replicate.journal import Journal, JournalStats
+from shadow.replicate.lane import Lane
+from shadow.replicate.limits import Limits
+from shadow.replicate.points import Reach
+from shadow.replicate.routes import Routes
+from shadow.replicate.shadow_read import ShadowReader
+from shadow.router import Router
+from shadow.stores.base import Store
+
+__all__ = ["Parts", "Runtime"]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What outlives an event loop and is shared by the runtimes of a Shadow, one after the other."""
+
+    journal: Journal
+    routes: Routes
+    limits: Limits
+    reporter: Reporter
+    hasher: Hasher
+    reach: Reach
+    on_secondary: Callable[[StoreName, bool], None]
+
+
+@dataclass
+class Runtime:
+    """Made inside its event loop, on first use; does no I/O until the first operation does."""
+
+    loop: asyncio.AbstractEventLoop
+    parts: Parts
+    stores: Mapping[StoreName, Store]
+    stats: JournalStats = field(default_factory=JournalStats)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        parts, limits = self.parts, self.parts.limits
+        self.breakers = {name: self._breaker(name) for name in StoreName}
+        self.writes = Lane(
+            workers=limits.write_workers,
+            capacity=limits.write_queue,
+            on_error=lambda error: parts.reporter.failed("lane", error),
+        )
+        self.reads = Lane(
+            workers=limits.read_workers,
+            capacity=limits.read_queue,
+            on_error=lambda error: parts.reporter.failed("lane", error),
+        )
+        self.follower = Follower(
+            self.stores,
+            self.breakers,
+            parts.journal,
+            self.writes,
+            limits,
+            parts.reporter,
+            parts.hasher,
+            parts.routes.__getitem__,
+            parts.reach,
+        )
+        self.reader = ShadowReader(
+            self.stores, self.breakers, parts.journal, self.reads, self.writes, limits, parts.reporter, parts.hasher
+        )
+        self.router = Router(
+            self.stores, parts.routes, parts.journal, self.follower, self.reader, limits, parts.reporter, parts.reach
+        )
+        self.keep(self.follower.recover_forever(), "recovery")
+        self.keep(self._refresh_forever(), "refresh")
+
+    def _breaker(self, name: StoreName) -> Breaker:
+        return Breaker(on_change=lambda up: self.parts.on_secondary(name, up))
+
+    def keep(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Runs a task for as long as the runtime lives, with a strong reference."""
+        task = self.loop.create_task(work, name=f"shadow-{name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _refresh_forever(self) -> None:
+        """Keeps the journal's figures near, for a scrape must not wait for a file."""
+        while True:
+            try:
+                await self.refresh()
+            except Exception as error:
+                self.parts.reporter.failed("journal", error)
+            await asyncio.sleep(1.0)
+
+    async def refresh(self) -> JournalStats:
+        self.stats = await self.parts.journal.stats()
+        return self.stats
+
+    @property
+    def at_work(self) -> bool:
+        """Whether a write is being followed, or a comparison is not yet decided."""
+        return bool(self.writes.depth or self.reads.depth or self.reader.waiting)
+
+    async def change_primary(self, collection: str, change: Callable[[], None]) -> bool:
+        """Holds the collection's writes, brings the secondary level, and makes the change between two operations.
+        False: the secondary was not level within `limits.drain`, nothing was changed, and the writes go on."""
+        drain = self.parts.limits.drain
+        try:
+            async with asyncio.timeout(drain), self.parts.routes.held(collection, drain):
+                if not await self.writes.drain(drain, collection):
+                    return False
+                await self._level(collection)
+                change()
+                return True
+        except TimeoutError:
+            return False
+
+    async def _level(self, collection: str) -> None:
+        """Returns when the journal holds nothing of the collection; the caller bounds the time."""
+        while True:
+            await self.parts.journal.flush()
+            stats = await self.refresh()
+            if not stats.open_by_collection.get(collection) and not stats.deferred_by_collection.get(collection):
+                return
+            await self.follower.recover()
+            await asyncio.sleep(0.01)
+
+    async def close(self) -> None:
+        """Drains within `limits.drain`; what is not done by then stays in the journal. No task outlives this."""
+        async with AsyncExitStack() as stack:
+            for store in self.stores.values():
+                stack.push_async_callback(store.close)
+            stack.push_async_callback(self._end_tasks)
+            stack.push_async_callback(self.reads.close, 0)
+            stack.callback(self.reader.stop)
+            await self.router.finish(self.parts.limits.drain)
+            await self.writes.close(self.parts.limits.drain)
+            self.follower.abandon()
+
+    async def _end_tasks(self) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def abandon(self) -> None:
+        """The event loop is gone: leaves every write that was under way to its intent."""
+        self.follower.abandon()

@@ -1,0 +1,497 @@
+"""MongoDB as a store, through Motor or through PyMongo's own async client.
+
+The version moves in the same atomic command as the change: `find_one_and_update` and its kin, which also answer the
+image before the change. The image after it follows from that by `model.matching`, which saves the second round trip
+and leaves `modified_count` what MongoDB would have said.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from bson import Regex
+from pymongo import AsyncMongoClient, ReadPreference, ReturnDocument
+from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError, WriteError
+
+from shadow.model.matching import cached_filter
+from shadow.model.matching.caching import cached_update
+from shadow.model.operation import Applied, Change, Delete, Hit, Insert, Query, Replace, Update, Write
+from shadow.model.phase import StoreName
+from shadow.model.schema import RESERVED, CollectionSpec
+from shadow.model.values import CANONICAL
+from shadow.model.version import (
+    ABSENT,
+    TOMBSTONE_LIFETIME,
+    Document,
+    Image,
+    Key,
+    State,
+    Tombstone,
+    Version,
+    fresh_id,
+    split,
+    stamp_of,
+)
+
+__all__ = ["MongoStore", "connect"]
+
+_PAGE: Final = 100
+"""Documents fetched at a time where the application named no batch size; MongoDB's own first batch has 101."""
+
+
+def connect(url: str, driver: str) -> Any:
+    """A client of our own: `motor` or `pymongo` (its async client). Connects on first use."""
+    if driver == "motor":
+        from motor.motor_asyncio import AsyncIOMotorClient
+
+        return AsyncIOMotorClient(url)
+    return AsyncMongoClient(url)
+
+
+class MongoStore:
+    """`client` is Motor's or PyMongo's async client; `owned` says whether `close` ends it.
+
+    `specs` names the reserved field of each collection; collections without an entry use the default.
+    """
+
+    name = StoreName.MONGO
+
+    def __init__(
+        self,
+        client: Any,
+        database: str,
+        specs: Mapping[str, CollectionSpec],
+        *,
+        owned: bool,
+        operation_limit: float = 30.0,
+    ) -> None:
+        self._client = client
+        self._owned = owned
+        self._specs = specs
+        self._max_time_ms = max(1, int(operation_limit * 900))
+        self._database = client.get_database(database, codec_options=CANONICAL)
+        # Versions are read where they were written: a member that lags would make heal copy an older image.
+        self._exact = client.get_database(database, codec_options=CANONICAL, read_preference=ReadPreference.PRIMARY)
+
+    # --- life ---------------------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        if not self._owned:
+            return
+        ending = self._client.close()
+        if inspect.isawaitable(ending):
+            await ending
+
+    async def ping(self) -> None:
+        await self._database.command("ping")
+
+    async def prepare(self, collections: Iterable[CollectionSpec]) -> None:
+        for spec in collections:
+            await self._database[spec.name].create_index(
+                f"{spec.reserved}.x", name=f"{spec.reserved}_ttl", expireAfterSeconds=0, sparse=True
+            )
+
+    async def drop(self, collection: str) -> None:
+        await self._database[collection].drop()
+
+    def describe(self) -> dict[str, Any]:
+        driver = "motor" if type(self._client).__module__.startswith("motor") else "pymongo"
+        return {"kind": "mongo", "driver": driver, "database": str(self._database.name)}
+
+    # --- reads --------------------------------------------------------------------------------------------------
+
+    async def find_one(self, collection: str, query: Query) -> Hit | None:
+        reserved = self._reserved(collection)
+        options: dict[str, Any] = {"sort": list(query.sort)} if query.sort else {}
+        if query.skip:
+            options["skip"] = query.skip
+        projection = _project(query.projection, reserved)
+        raw = await self._database[collection].find_one(_hide(query.filter, reserved), projection, **options)
+        return None if raw is None else _hit(raw, reserved, query.projection)
+
+    async def find(self, collection: str, query: Query) -> AsyncIterator[list[Hit]]:
+        reserved = self._reserved(collection)
+        cursor = self._database[collection].find(
+            _hide(query.filter, reserved),
+            _project(query.projection, reserved),
+            skip=query.skip,
+            limit=query.limit,
+            sort=list(query.sort) or None,
+            batch_size=query.batch_size,
+        )
+        size = query.batch_size or _PAGE
+        try:
+            while page := await cursor.to_list(length=size):
+                hits = (_hit(raw, reserved, query.projection) for raw in page)
+                yield [hit for hit in hits if hit is not None]
+        finally:
+            await cursor.close()
+
+    async def count(self, collection: str, filter: Document, skip: int = 0, limit: int = 0) -> int:
+        options = {name: value for name, value in (("skip", skip), ("limit", limit)) if value}
+        hidden = _hide(filter, self._reserved(collection), always=True)
+        return int(await self._database[collection].count_documents(hidden, **options))
+
+    async def aggregate(self, collection: str, pipeline: Sequence[Document]) -> list[Document]:
+        reserved = self._reserved(collection)
+        hidden: list[Document] = [{"$match": {f"{reserved}.t": None}}, {"$unset": reserved}, *pipeline]
+        cursor = self._database[collection].aggregate(hidden)
+        if inspect.isawaitable(cursor):
+            cursor = await cursor
+        found: list[Document] = await cursor.to_list(length=None)
+        return found
+
+    async def image(self, collection: str, key: Key) -> Image:
+        raw = await self._exact[collection].find_one({"_id": key})
+        return Image(ABSENT) if raw is None else split(raw, self._reserved(collection))
+
+    async def images(self, collection: str, keys: Sequence[Key]) -> list[Image]:
+        reserved = self._reserved(collection)
+        cursor = self._exact[collection].find({"_id": {"$in": list(keys)}})
+        matchers = [cached_filter({"_id": {"$eq": key}}) for key in keys]
+        found = [raw async for raw in cursor]
+        return [next((split(raw, reserved) for raw in found if m.matches(raw)), Image(ABSENT)) for m in matchers]
+
+    # --- writes as the store that answers -----------------------------------------------------------------------
+
+    async def apply(self, collection: str, change: Change, op_id: str) -> Applied | None:
+        match change:
+            case Insert():
+                return await self._insert(collection, change)
+            case Update():
+                return await self._update(collection, change)
+            case Replace():
+                return await self._replace(collection, change)
+            case Delete():
+                return await self._delete(collection, change)
+
+    async def _insert(self, collection: str, change: Insert) -> Applied:
+        reserved = self._reserved(collection)
+        image = Image(Version(change.born, 1), change.document)
+        raw = _raw(image, reserved)
+        try:
+            await self._database[collection].insert_one(raw)
+        except DuplicateKeyError as error:
+            if not await self._take_tombstone(collection, change.key, raw, error):
+                raise
+        return Applied(Image(ABSENT), image)
+
+    async def _take_tombstone(self, collection: str, key: Key, raw: Document, error: WriteError) -> bool:
+        """Puts `raw` where a tombstone stands; False if what stands under the key is a document, or if the
+        duplicate is of another index."""
+        if not _is_id(error):
+            return False
+        standing = {"_id": key, f"{self._reserved(collection)}.t": {"$exists": True}}
+        result = await self._database[collection].replace_one(standing, raw)
+        return bool(result.matched_count)
+
+    async def insert_many(
+        self, collection: str, inserts: Sequence[Insert], op_ids: Sequence[str], *, ordered: bool
+    ) -> list[Applied | Exception | None]:
+        reserved = self._reserved(collection)
+        images = [Image(Version(each.born, 1), each.document) for each in inserts]
+        raws = [_raw(image, reserved) for image in images]
+        results: list[Applied | Exception | None] = [Applied(Image(ABSENT), image) for image in images]
+        try:
+            await self._database[collection].insert_many(raws, ordered=ordered)
+        except BulkWriteError as error:
+            await self._sort_out(collection, error, inserts, raws, results, ordered=ordered)
+        except PyMongoError as error:
+            # How many of them arrived is not known.
+            return [error] * len(inserts)
+        return results
+
+    async def _sort_out(
+        self,
+        collection: str,
+        error: BulkWriteError,
+        inserts: Sequence[Insert],
+        raws: list[Document],
+        results: list[Applied | Exception | None],
+        *,
+        ordered: bool,
+    ) -> None:
+        """Turns a bulk error into one result each. A duplicate of a tombstone is taken; the rest of an ordered
+        batch then goes on from there."""
+        concerns = error.details.get("writeConcernErrors") or []
+        for fault in error.details.get("writeErrors", ()):
+            place = fault["index"]
+            refusal = _write_error(fault)
+            if isinstance(refusal, DuplicateKeyError) and await self._take_tombstone(
+                collection, inserts[place].key, raws[place], refusal
+            ):
+                if ordered:
+                    rest = await self.insert_many(collection, inserts[place + 1 :], (), ordered=True)
+                    results[place + 1 :] = rest
+                continue
+            results[place] = refusal
+            if ordered:
+                results[place + 1 :] = [None] * (len(results) - place - 1)
+        if concerns:
+            results[:] = [error if isinstance(each, Applied) else each for each in results]
+
+    async def _update(self, collection: str, change: Update) -> Applied | None:
+        reserved = self._reserved(collection)
+        if isinstance(change.update, list):
+            return await self._update_by_pipeline(collection, change)
+        try:
+            raw = await self._database[collection].find_one_and_update(
+                _at(change, reserved),
+                _moving(change.update, change.born if change.upsert else None, reserved),
+                upsert=change.upsert,
+                array_filters=list(change.array_filters) or None,
+                return_document=ReturnDocument.BEFORE,
+                maxTimeMS=self._max_time_ms,
+            )
+        except DuplicateKeyError as error:
+            return await self._upsert_over_tombstone(collection, change, error)
+        if raw is not None:
+            return _after_update(change, split(raw, reserved))
+        return _after_upsert(change) if change.upsert else None
+
+    async def _update_by_pipeline(self, collection: str, change: Update) -> Applied | None:
+        """A pipeline may replace the whole document and the stamp with it, so the stamp is set from what was read,
+        on the condition that it still stands."""
+        reserved = self._reserved(collection)
+        while True:
+            pre = await self.image(collection, change.key)
+            if not isinstance(pre.state, Version) or pre.document is None:
+                return await self._upsert_computed(collection, change, pre.state) if change.upsert else None
+            applied = _after_update(change, pre)
+            stamp: Document = {"$set": {reserved: {"$literal": stamp_of(applied.post.state)}}}
+            raw = await self._database[collection].find_one_and_update(
+                {"$and": [change.filter, {"_id": change.key, **_exactly(pre.state, reserved)}]},
+                [*change.update, stamp],
+                return_document=ReturnDocument.BEFORE,
+                maxTimeMS=self._max_time_ms,
+            )
+            if raw is not None:
+                return applied
+            if not cached_filter(change.filter).matches(pre.document):
+                return None
+
+    async def _upsert_over_tombstone(
+        self, collection: str, change: Update | Replace, error: DuplicateKeyError
+    ) -> Applied | None:
+        """An upsert met something under its key that its filter did not match: a tombstone gives way."""
+        standing = await self.image(collection, change.key)
+        if not _is_id(error) or not isinstance(standing.state, Tombstone):
+            raise error
+        return await self._upsert_computed(collection, change, standing.state)
+
+    async def _upsert_computed(self, collection: str, change: Update | Replace, state: State) -> Applied:
+        applied = _after_upsert(change)
+        if not await self.put(collection, change.key, applied.post, state):
+            raise DuplicateKeyError(
+                "E11000 duplicate key error: another writer took the key",
+                11000,
+                {"code": 11000, "keyPattern": {"_id": 1}, "keyValue": {"_id": change.key}},
+            )
+        return applied
+
+    async def _replace(self, collection: str, change: Replace) -> Applied | None:
+        reserved = self._reserved(collection)
+        post = Image(Version(change.born, 1), change.replacement)
+        try:
+            raw = await self._database[collection].find_one_and_replace(
+                _at(change, reserved),
+                _raw(post, reserved),
+                upsert=change.upsert,
+                return_document=ReturnDocument.BEFORE,
+                maxTimeMS=self._max_time_ms,
+            )
+        except DuplicateKeyError as error:
+            return await self._upsert_over_tombstone(collection, change, error)
+        if raw is not None:
+            return Applied(split(raw, reserved), post)
+        return Applied(Image(ABSENT), post) if change.upsert else None
+
+    async def _delete(self, collection: str, change: Delete) -> Applied | None:
+        reserved = self._reserved(collection)
+        raw = await self._database[collection].find_one_and_delete(_at(change, reserved), maxTimeMS=self._max_time_ms)
+        return None if raw is None else Applied(split(raw, reserved), Image(ABSENT))
+
+    # --- writes as the store that follows -----------------------------------------------------------------------
+
+    async def replay(self, collection: str, write: Write) -> Image | None:
+        change = write.change
+        if isinstance(change, Delete):
+            return await self._replay_delete(collection, write, change)
+        if write.pre == ABSENT:
+            post = _after_upsert(change).post if isinstance(change, Update | Replace) else write.post
+            return post if await self.put(collection, write.key, post, ABSENT) else None
+        assert isinstance(write.pre, Version)
+        assert not isinstance(change, Insert)
+        raw = await self._replay_change(collection, change, write.pre)
+        return None if raw is None else split(raw, self._reserved(collection))
+
+    async def _replay_change(self, collection: str, change: Update | Replace, pre: Version) -> Document | None:
+        reserved = self._reserved(collection)
+        where = {"$and": [change.filter, {"_id": change.key, **_exactly(pre, reserved)}]}
+        target = self._database[collection]
+        after: Any = {"return_document": ReturnDocument.AFTER, "maxTimeMS": self._max_time_ms}
+        call: Awaitable[Document | None]
+        if isinstance(change, Replace):
+            image = Image(Version(change.born, 1), change.replacement)
+            call = target.find_one_and_replace(where, _raw(image, reserved), **after)
+        else:
+            update: Any = (
+                [*change.update, {"$set": {reserved: {"$literal": stamp_of(pre.next())}}}]
+                if isinstance(change.update, list)
+                else _moving(change.update, None, reserved)
+            )
+            call = target.find_one_and_update(where, update, array_filters=list(change.array_filters) or None, **after)
+        return await call
+
+    async def _replay_delete(self, collection: str, write: Write, change: Delete) -> Image | None:
+        """One round trip: the upsert inserts the tombstone where nothing stands, and collides where anything but the
+        version before stands."""
+        image = Image(Tombstone(change.tombstone))
+        assert isinstance(write.pre, Version)
+        reserved = self._reserved(collection)
+        where = {"_id": write.key, **_exactly(write.pre, reserved)}
+        return image if await self._place(collection, write.key, where, image, upsert=True) else None
+
+    async def put(self, collection: str, key: Key, image: Image, expected: State) -> bool:
+        reserved = self._reserved(collection)
+        where = {"_id": key, **(_exactly(expected, reserved) if expected != ABSENT else {f"{reserved}.never": True})}
+        return await self._place(collection, key, where, image, upsert=expected == ABSENT)
+
+    async def _place(self, collection: str, key: Key, where: Document, image: Image, *, upsert: bool) -> bool:
+        """Replaces what `where` names by the image. The conditions beside `_id` cannot become fields: a replacement
+        upsert takes only `_id` from its filter."""
+        raw = _raw(image, self._reserved(collection), key)
+        while True:
+            try:
+                result = await self._database[collection].replace_one(
+                    where, raw, upsert=upsert, bypass_document_validation=True
+                )
+            except DuplicateKeyError as error:
+                if _is_id(error):
+                    return False
+                if image.present:
+                    raise
+                raw = _apart(raw, error)
+                continue
+            return bool(result.matched_count or result.upserted_id is not None)
+
+    def _reserved(self, collection: str) -> str:
+        spec = self._specs.get(collection)
+        return RESERVED if spec is None else spec.reserved
+
+
+# --- what is sent -----------------------------------------------------------------------------------------------
+
+
+def _raw(image: Image, reserved: str, key: Key = None) -> Document:
+    """The stored form of an image. A tombstone carries its key, its id and the moment of its expiry."""
+    stamp = stamp_of(image.state)
+    if image.document is not None:
+        return {**image.document, reserved: stamp}
+    expiry = dt.datetime.now(dt.UTC) + TOMBSTONE_LIFETIME
+    return {"_id": key, reserved: {**(stamp or {}), "x": expiry}}
+
+
+def _apart(raw: Document, error: DuplicateKeyError) -> Document:
+    """A tombstone that takes part in a unique index, where a second missing value would collide: its fields get
+    values that nothing else has."""
+    pattern = (error.details or {}).get("keyPattern") or {}
+    fields = [str(path).split(".")[0] for path in pattern]
+    if not fields or all(name in raw for name in fields):
+        raise error
+    return {**raw, **{name: f"{fresh_id()}" for name in fields if name not in raw}}
+
+
+def _exactly(state: State, reserved: str) -> Document:
+    """The condition that a stored document is at `state`."""
+    if isinstance(state, Tombstone):
+        return {f"{reserved}.t": state.id}
+    assert isinstance(state, Version)
+    return {f"{reserved}.b": state.born or None, f"{reserved}.r": state.rev or None, f"{reserved}.t": None}
+
+
+def _hide(filter: Document, reserved: str, *, always: bool = False) -> Document:
+    """`filter`, without tombstones. A lookup of one `_id` alone needs no condition: what it finds is looked at."""
+    if not always and len(filter) == 1 and not isinstance(filter.get("_id", {}), dict | Regex):
+        return filter
+    return {**filter, f"{reserved}.t": None}
+
+
+def _at(change: Update | Replace | Delete, reserved: str) -> Document:
+    """The key and the filter together; tombstones never match."""
+    if "_id" in change.filter:
+        # An equality on `_id` twice is one; anything else must hold beside the key.
+        if len(change.filter) == 1 and not isinstance(change.filter["_id"], dict):
+            return {"_id": change.key, f"{reserved}.t": None}
+        return {"$and": [{"_id": change.key, f"{reserved}.t": None}, change.filter]}
+    return {"_id": change.key, f"{reserved}.t": None, **change.filter}
+
+
+def _moving(update: Document, born: str | None, reserved: str) -> Document:
+    """The update, with the version moved in it."""
+    moving = {**update, "$inc": {**update.get("$inc", {}), f"{reserved}.r": 1}}
+    if born is not None:
+        moving["$setOnInsert"] = {**update.get("$setOnInsert", {}), f"{reserved}.b": born}
+    return moving
+
+
+def _project(projection: Document | None, reserved: str) -> Document | None:
+    """The projection, widened to the version and the key."""
+    if not projection:
+        return projection
+    wanted = {name: value for name, value in projection.items() if name != "_id"}
+    if _includes(wanted) or (not wanted and projection.get("_id")):
+        return {**wanted, "_id": 1, reserved: 1}
+    return wanted or None
+
+
+def _includes(projection: Mapping[str, Any]) -> bool:
+    """Whether the projection names what to keep. `$slice` alone keeps everything, as MongoDB does."""
+    return any(
+        not (isinstance(value, dict) and "$slice" in value) and (isinstance(value, dict | str | list) or bool(value))
+        for value in projection.values()
+    )
+
+
+def _hit(raw: Document, reserved: str, projection: Document | None) -> Hit | None:
+    image = split(raw, reserved)
+    if image.document is None:
+        return None
+    assert isinstance(image.state, Version)
+    key = image.document["_id"]
+    if projection and not projection.get("_id", True):
+        del image.document["_id"]
+    return Hit(key, image.state, image.document)
+
+
+# --- what follows from it ---------------------------------------------------------------------------------------
+
+
+def _after_update(change: Update, pre: Image) -> Applied:
+    assert isinstance(pre.state, Version)
+    assert pre.document is not None
+    updater = cached_update(change.update, change.array_filters)
+    return Applied(pre, Image(pre.state.next(), updater.apply(pre.document, cached_filter(change.filter))))
+
+
+def _after_upsert(change: Update | Replace) -> Applied:
+    if isinstance(change, Replace):
+        document = change.replacement
+    else:
+        document = cached_update(change.update, change.array_filters).upsert(change.filter, change.key)
+    return Applied(Image(ABSENT), Image(Version(change.born, 1), document))
+
+
+def _is_id(error: WriteError) -> bool:
+    """Whether a duplicate is one of `_id`, and not of another unique index."""
+    pattern = (error.details or {}).get("keyPattern")
+    return pattern is None or dict(pattern) == {"_id": 1}
+
+
+def _write_error(fault: Mapping[str, Any]) -> WriteError:
+    """One entry of a bulk error as the error that the single write would have raised."""
+    kind = DuplicateKeyError if fault.get("code") in (11000, 11001, 12582) else WriteError
+    return kind(fault.get("errmsg", ""), fault.get("code"), fault)

@@ -1,0 +1,155 @@
+"""The lane keeps the order of each key, its bound, and its promises at the end."""
+
+from __future__ import annotations
+
+import asyncio
+
+from shadow.replicate.breaker import Breaker
+from shadow.replicate.lane import Lane
+
+
+def lane(workers: int = 4, capacity: int = 100) -> tuple[Lane, list[BaseException]]:
+    errors: list[BaseException] = []
+    return Lane(workers=workers, capacity=capacity, on_error=errors.append), errors
+
+
+async def test_jobs_of_one_key_run_in_order_and_one_at_a_time() -> None:
+    under_test, _ = lane()
+    seen, running = [], 0
+
+    def job(number: int):
+        async def run() -> None:
+            nonlocal running
+            running += 1
+            assert running == 1
+            await asyncio.sleep(0)
+            seen.append(number)
+            running -= 1
+
+        return run
+
+    for number in range(50):
+        assert under_test.offer("c", "key", job(number))
+    assert await under_test.drain(5)
+    assert seen == list(range(50))
+
+
+async def test_a_stuck_key_does_not_hold_up_another() -> None:
+    under_test, _ = lane(workers=2)
+    gate, other = asyncio.Event(), asyncio.Event()
+
+    async def stuck() -> None:
+        await gate.wait()
+
+    async def free() -> None:
+        other.set()
+
+    under_test.offer("c", "a", stuck)
+    under_test.offer("c", "b", free)
+    async with asyncio.timeout(5):
+        await other.wait()
+    assert under_test.depth == 1
+    gate.set()
+    assert await under_test.drain(5)
+
+
+async def test_a_full_lane_refuses_and_takes_again_when_there_is_room() -> None:
+    under_test, _ = lane(workers=1, capacity=2)
+    gate = asyncio.Event()
+
+    async def job() -> None:
+        await gate.wait()
+
+    assert under_test.offer("c", 1, job)
+    assert under_test.offer("c", 2, job)
+    assert not under_test.offer("c", 3, job)
+    gate.set()
+    assert await under_test.drain(5)
+    assert under_test.offer("c", 3, job)
+    assert await under_test.drain(5)
+
+
+async def test_an_error_ends_one_job_only_and_is_reported() -> None:
+    under_test, errors = lane(workers=1)
+    done = []
+
+    async def bad() -> None:
+        raise ValueError("bad")
+
+    async def good() -> None:
+        done.append(1)
+
+    under_test.offer("c", "k", bad)
+    under_test.offer("c", "k", good)
+    assert await under_test.drain(5)
+    assert done == [1]
+    assert [str(error) for error in errors] == ["bad"]
+
+
+async def test_drain_of_one_collection_does_not_wait_for_another() -> None:
+    under_test, _ = lane()
+    gate = asyncio.Event()
+
+    async def stuck() -> None:
+        await gate.wait()
+
+    async def quick() -> None:
+        await asyncio.sleep(0)
+
+    under_test.offer("slow", 1, stuck)
+    under_test.offer("fast", 2, quick)
+    assert await under_test.drain(5, "fast")
+    assert not await under_test.drain(0.01, "slow")
+    gate.set()
+    assert await under_test.drain(5)
+
+
+async def test_closing_cancels_what_does_not_end_in_time_and_leaves_no_task() -> None:
+    under_test, _ = lane()
+    cancelled = []
+
+    async def forever() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.append(1)
+            raise
+
+    under_test.offer("c", 1, forever)
+    await asyncio.sleep(0)
+    assert not await under_test.close(0.01)
+    assert cancelled == [1]
+    assert not under_test.offer("c", 2, forever)
+    assert [task for task in asyncio.all_tasks() if task.get_name() == "shadow-lane"] == []
+
+
+async def test_an_idle_lane_holds_no_task() -> None:
+    under_test, _ = lane()
+
+    async def job() -> None:
+        return None
+
+    under_test.offer("c", 1, job)
+    assert await under_test.drain(5)
+    await asyncio.sleep(0)
+    assert [task for task in asyncio.all_tasks() if task.get_name() == "shadow-lane"] == []
+
+
+def test_the_breaker_opens_after_failures_in_a_row_and_closes_on_a_success() -> None:
+    now, changes = [0.0], []
+    breaker = Breaker(threshold=3, pause=1.0, on_change=changes.append, clock=lambda: now[0])
+    breaker.failed()
+    breaker.failed()
+    breaker.succeeded()
+    breaker.failed()
+    breaker.failed()
+    assert breaker.allow()
+    breaker.failed()
+    assert not breaker.closed
+    assert not breaker.allow()
+    now[0] = 1.1
+    assert breaker.allow(), "one probe"
+    assert not breaker.allow(), "and only one"
+    breaker.succeeded()
+    assert breaker.allow()
+    assert changes == [False, True]
