@@ -233,7 +233,8 @@ class Shadow:
         runtime, route = self._runtime(), self._parts.routes[collection]
         result = await heal(runtime.stores[route.primary], runtime.stores[route.secondary], collection, key)
         self.report.healed(collection, result)
-        self.findings.mark_healed(collection, key)
+        if result is not Healing.FAILED:
+            self.findings.mark_healed(collection, key)
         return result
 
     async def settled(self, timeout: float) -> bool:

@@ -66,6 +66,7 @@ class Router:
         asked = self._stores[route.primary].find_one(collection, query)
         hit = await self._observed(collection, Verb.FIND_ONE, route, asked)
         if self._reader.sampled(route):
+            query = _first(query, 1)
             self._reader.offer_hits(collection, Verb.FIND_ONE, query, [] if hit is None else [_snapshot(hit)], route)
         return hit
 
@@ -248,13 +249,13 @@ class Router:
 
     async def _shielded(self, work: Awaitable[T]) -> T:
         """Runs `work` to its end even if the caller is cancelled."""
-        task: asyncio.Task[T] = asyncio.ensure_future(work)  # type: ignore[assignment]
-        self._tasks.add(task)  # type: ignore[arg-type]
+        task: asyncio.Task[T] = asyncio.ensure_future(work)
+        self._tasks.add(task)
         task.add_done_callback(self._ended)
         return await asyncio.shield(task)
 
     def _ended(self, task: asyncio.Task[T]) -> None:
-        self._tasks.discard(task)  # type: ignore[arg-type]
+        self._tasks.discard(task)
         # A caller that has gone cannot hear it; asking for the exception keeps asyncio from calling it lost.
         if not task.cancelled():
             task.exception()

@@ -20,7 +20,7 @@ from shadow.model.operation import Write
 from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import Role, Route, StoreName
 from shadow.model.reporter import Reporter
-from shadow.model.verdict import Deferral, Healing, Kind, Mismatch
+from shadow.model.verdict import Deferral, Difference, Healing, Kind, Mismatch
 from shadow.model.version import Image
 from shadow.replicate.apply import HealContended, Replayed, heal, replay
 from shadow.replicate.breaker import Breaker
@@ -142,7 +142,7 @@ class Follower:
         return result
 
     def _report_different(self, write: Write, image: Image, healing: Healing) -> None:
-        differences = ()
+        differences: tuple[Difference, ...] = ()
         if write.post.document is not None and image.document is not None:
             differences = explain(write.post.document, image.document, hasher=self._hasher)
         self._reporter.mismatch(
@@ -223,4 +223,4 @@ class Follower:
                 await self._journal.settle(due)
 
     def _backoff(self, attempts: int) -> float:
-        return random.uniform(0.5, 1.0) * min(10.0, self._limits.recover_every * 2 ** min(attempts, 10))
+        return random.uniform(0.5, 1.0) * min(10.0, self._limits.recover_every * 2.0 ** min(attempts, 10))

@@ -12,24 +12,24 @@ class Limits(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    operation: float = Field(30.0, gt=0, le=600)
+    operation: float = Field(default=30.0, gt=0, le=600)
     """The longest time that one operation on the primary can last. An older intent may be adopted by any process."""
-    write_deadline: float = Field(2.0, gt=0, le=60)
+    write_deadline: float = Field(default=2.0, gt=0, le=60)
     """For the replay of one write on the secondary; after that it is left to its intent."""
-    read_deadline: float = Field(2.0, gt=0, le=60)
+    read_deadline: float = Field(default=2.0, gt=0, le=60)
     """For one shadow read."""
-    write_workers: int = Field(16, ge=1, le=256)
-    write_queue: int = Field(2000, ge=1)
-    read_workers: int = Field(8, ge=1, le=256)
-    read_queue: int = Field(500, ge=1)
-    compare_documents: int = Field(1000, ge=1)
+    write_workers: int = Field(default=16, ge=1, le=256)
+    write_queue: int = Field(default=2000, ge=1)
+    read_workers: int = Field(default=8, ge=1, le=256)
+    read_queue: int = Field(default=500, ge=1)
+    compare_documents: int = Field(default=1000, ge=1)
     """The most documents of one answer that are kept for comparison; a longer answer is shed, and counted."""
-    settle: float = Field(0.25, ge=0, le=60)
+    settle: float = Field(default=0.25, ge=0, le=60)
     """Between the first look at a difference and the next: what settles within it is transient."""
-    confirmations: int = Field(4, ge=1, le=100)
+    confirmations: int = Field(default=4, ge=1, le=100)
     """Looks after the first before a difference that new writes keep disturbing is called lagging."""
-    recover_every: float = Field(0.5, gt=0, le=60)
+    recover_every: float = Field(default=0.5, gt=0, le=60)
     """Between two looks into the journal for keys to heal."""
-    recover_batch: int = Field(64, ge=1, le=10_000)
-    drain: float = Field(5.0, ge=0, le=300)
+    recover_batch: int = Field(default=64, ge=1, le=10_000)
+    drain: float = Field(default=5.0, ge=0, le=300)
     """For `close()` and for a change of routing: what is not done by then stays in the journal."""

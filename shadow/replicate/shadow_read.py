@@ -18,7 +18,7 @@ from typing import Final, TypeAlias
 from pymongo.errors import ConnectionFailure
 
 from shadow.compare.diff import Hasher, explain
-from shadow.compare.equality import Comparison, KeyDifference, compare_hits
+from shadow.compare.equality import Comparison, KeyDifference, compare_documents, compare_hits
 from shadow.model.operation import Hit, Query, Verb
 from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import Role, Route, StoreName
@@ -292,7 +292,7 @@ class ShadowReader:
         differences = explain(primary.document, secondary.document, hasher=self._hasher)
         if primary.state != secondary.state:
             return Kind.VERSION_LOST, differences
-        return (differences[0].kind if differences else Kind.VALUE), differences
+        return compare_documents(primary.document, secondary.document) or Kind.VALUE, differences
 
     # --- counts -------------------------------------------------------------------------------------------------
 

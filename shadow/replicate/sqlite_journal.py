@@ -156,7 +156,7 @@ class SqliteJournal:
                 "UPDATE deferred SET next_try = ? WHERE collection = ? AND key = ?",
                 [(now + lease, row[0], row[1]) for row in rows],
             )
-            return [Due(row[0], _unpack(row[1]), *row[2:], claimed=now) for row in rows]
+            return [Due(row[0], _unpack(row[1]), row[2], row[3], row[4], now) for row in rows]
 
         found: list[Due] = await self._run(work)
         return found

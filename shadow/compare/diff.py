@@ -1,0 +1,221 @@
+"""Words for a difference: where two unequal documents differ and in what way, never what they hold.
+
+DeepDiff says what changed inside lists and between fields, on canonical forms only (`equality.canonical`): on raw BSON
+values it calls different ObjectIds, Decimal128s and Timestamps equal. It is given no more than it can do in a few
+milliseconds; what is larger is walked position by position.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from itertools import chain, islice
+from typing import Any, Final
+
+from deepdiff import DeepDiff
+
+from shadow.compare.equality import canonical, same
+from shadow.model.order import key_digest
+from shadow.model.verdict import Difference, Kind
+from shadow.model.version import Document, Key
+
+__all__ = ["Hasher", "explain", "safe_name"]
+
+MAX_NODES: Final = 400
+"""Values (both sides together) that DeepDiff may be given; it takes about 25 microseconds for each."""
+
+MAX_LIST: Final = 100
+"""Elements of a list that DeepDiff may be given: it aligns lists in quadratic time."""
+
+WALKED: Final = 200_000
+"""Values that are walked before a document is called different as a whole."""
+
+_PLAIN_NAME: Final = re.compile(r"[A-Za-z_$][A-Za-z_$0-9-]{0,47}")
+_CODED: Final = re.compile(r"[0-9a-fA-F-]{16,}|\d{5,}|(?=\w*\d)\w{24,}")
+MAX_NAMES: Final = 64
+"""Fields of one object beyond which their names are taken for data: a map by user, by day, by product."""
+
+
+class Hasher:
+    """Keyed hashes (blake2b, 16 hex digits): the same for the same value under one secret, worth nothing without it.
+
+    An empty secret is replaced by a random one, so that hashes then compare within this process only.
+    """
+
+    def __init__(self, secret: bytes = b"") -> None:
+        self._key = hashlib.blake2b(secret or os.urandom(32), digest_size=32, person=b"shadow").digest()
+
+    def __repr__(self) -> str:
+        return "Hasher(***)"
+
+    def hash_value(self, value: Any) -> str:
+        """The hash of any BSON value, type and field order included."""
+        return self.hash_canonical(canonical(value))
+
+    def hash_canonical(self, form: Any) -> str:
+        """The hash of a value in canonical form."""
+        return self._hash(repr(form).encode("utf-8", "surrogatepass"))
+
+    def hash_key(self, key: Key) -> str:
+        """The hash of an `_id`: the same for keys that MongoDB holds equal, whatever their type."""
+        return self._hash(key_digest(key).encode())
+
+    def _hash(self, data: bytes) -> str:
+        return hashlib.blake2b(data, digest_size=8, key=self._key).hexdigest()
+
+
+def safe_name(name: str) -> bool:
+    """Whether a field name is a name and not data: an identifier of ordinary length that is no id, number or token."""
+    return bool(_PLAIN_NAME.fullmatch(name)) and not _CODED.search(name)
+
+
+def explain(
+    a: Document, b: Document, *, hasher: Hasher, limit: int = 50, max_nodes: int = MAX_NODES
+) -> tuple[Difference, ...]:
+    """Where `a` (the primary's) and `b` (the secondary's) differ: at most `limit` places, documents' order of fields.
+
+    Empty exactly if they are the same (`equality.same`). Paths are dotted; a name that is data (`safe_name`, or one of
+    very many) is `*`. Kinds: TYPE, VALUE, MISSING and EXTRA (in the secondary), ORDER (of an object's fields, or of a
+    list whose elements are otherwise the same). Up to `max_nodes` differing values DeepDiff pairs the elements of
+    lists; beyond that they are paired by position, and a difference that is not found in `WALKED` values is said of
+    the path `*`.
+    """
+    if same(a, b):
+        return ()
+    walk = _Walk(hasher, max_nodes)
+    found = tuple(islice(walk.objects(_id_first(canonical(a)), _id_first(canonical(b)), ()), limit))
+    return found if found or not walk.exhausted else (Difference(Kind.VALUE, "*", "object", "object"),)
+
+
+def _id_first(form: dict[str, Any]) -> dict[str, Any]:
+    return {"_id": form["_id"], **form} if "_id" in form else form
+
+
+_Path = tuple[str, ...]
+_NOTHING: Final = object()
+
+
+def _type(form: Any) -> str:
+    if form is _NOTHING:
+        return "missing"
+    if isinstance(form, str):
+        return form.partition(":")[0]
+    return "object" if isinstance(form, dict) else "array"
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Equality of canonical forms, the order of fields included."""
+    if type(a) is not type(b):
+        return False
+    if type(a) is dict:
+        return list(a) == list(b) and all(map(_same, a.values(), b.values()))
+    if type(a) is list:
+        return len(a) == len(b) and all(map(_same, a, b))
+    return bool(a == b)
+
+
+def _size(form: Any, most: int) -> int:
+    """How many values there are in `form`, counted up to `most`; more than `most` if a list is too long to align
+    or an object has so many names that they have to be hidden."""
+    count, rest = 0, [form]
+    while rest and count <= most:
+        inner = rest.pop()
+        count += 1
+        if isinstance(inner, dict | list):
+            if len(inner) > (MAX_LIST if isinstance(inner, list) else MAX_NAMES):
+                return most + 1
+            rest.extend(inner.values() if isinstance(inner, dict) else inner)
+    return count
+
+
+class _Walk:
+    """One explanation. Objects are walked field by field, so that only what differs is looked at closely."""
+
+    def __init__(self, hasher: Hasher, max_nodes: int) -> None:
+        self._hasher = hasher
+        self._nodes = max_nodes
+        self._left = WALKED
+
+    @property
+    def exhausted(self) -> bool:
+        return self._left <= 0
+
+    def objects(self, a: dict[str, Any], b: dict[str, Any], path: _Path) -> Iterator[Difference]:
+        hide = len(a) > MAX_NAMES or len(b) > MAX_NAMES
+        for name in chain(a, (name for name in b if name not in a)):
+            inner = (*path, name if safe_name(name) and not hide else "*")
+            yield from self.values(a.get(name, _NOTHING), b.get(name, _NOTHING), inner)
+        if [name for name in a if name in b] != [name for name in b if name in a]:
+            yield self._said(Kind.ORDER, path, a, b)
+
+    def values(self, a: Any, b: Any, path: _Path) -> Iterator[Difference]:
+        self._left -= 1
+        if self.exhausted or (type(a) is str and a == b):
+            return
+        if isinstance(a, dict) and isinstance(b, dict):
+            yield from self.objects(a, b, path)
+        elif isinstance(a, list) and isinstance(b, list):
+            if not _same(a, b):
+                yield from self._lists(a, b, path)
+        else:
+            yield self._said(_kind(a, b), path, a, b)
+
+    def _lists(self, a: list[Any], b: list[Any], path: _Path) -> Iterator[Difference]:
+        if len(a) == len(b) and sorted(map(repr, a)) == sorted(map(repr, b)):
+            yield self._said(Kind.ORDER, path, a, b)
+            return
+        size = _size(a, self._nodes) + _size(b, self._nodes)
+        if size > self._nodes:
+            yield from self._by_position(a, b, path)
+            return
+        self._nodes -= size
+        found = list(self._by_deepdiff(a, b, path))
+        yield from found or self._by_position(a, b, path)
+
+    def _by_position(self, a: list[Any], b: list[Any], path: _Path) -> Iterator[Difference]:
+        for place in range(max(len(a), len(b))):
+            if self.exhausted:
+                return
+            left = a[place] if place < len(a) else _NOTHING
+            right = b[place] if place < len(b) else _NOTHING
+            yield from self.values(left, right, (*path, str(place)))
+
+    def _by_deepdiff(self, a: list[Any], b: list[Any], path: _Path) -> Iterator[Difference]:
+        tree = DeepDiff(a, b, ignore_private_variables=False, view="tree")
+        for category, kind in _CATEGORIES.items():
+            for level in tree.get(category, ()):
+                left = _NOTHING if kind is Kind.EXTRA else level.t1
+                right = _NOTHING if kind is Kind.MISSING else level.t2
+                inner = tuple(self._step(part) for part in level.path(output_format="list"))
+                yield self._said(kind or _kind(left, right), (*path, *inner), left, right)
+
+    @staticmethod
+    def _step(part: Any) -> str:
+        return str(part) if isinstance(part, int) or safe_name(part) else "*"
+
+    def _said(self, kind: Kind, path: _Path, a: Any, b: Any) -> Difference:
+        def digest(form: Any) -> str:
+            return "" if form is _NOTHING else self._hasher.hash_canonical(form)
+
+        return Difference(kind, ".".join(path), _type(a), _type(b), digest(a), digest(b))
+
+
+_CATEGORIES: Final[dict[str, Kind | None]] = {
+    "type_changes": None,
+    "values_changed": None,
+    "dictionary_item_removed": Kind.MISSING,
+    "iterable_item_removed": Kind.MISSING,
+    "dictionary_item_added": Kind.EXTRA,
+    "iterable_item_added": Kind.EXTRA,
+}
+"""DeepDiff's categories. Where the kind is None the two values say it."""
+
+
+def _kind(a: Any, b: Any) -> Kind:
+    if a is _NOTHING:
+        return Kind.EXTRA
+    if b is _NOTHING:
+        return Kind.MISSING
+    return Kind.VALUE if _type(a) == _type(b) else Kind.TYPE

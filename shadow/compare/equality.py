@@ -1,0 +1,447 @@
+"""Equality of what two stores answered: type-strict for documents, by key for result sets.
+
+Documents are equal if they are the same BSON: int is not long, bool is not int, missing is not null, and the order of
+fields counts at every level, except for a top-level `_id`, which BSON encoders and the server put first. One thing is
+looser: a NaN equals any other, whatever its sign or payload, since only one of the stores keeps those.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeAlias
+
+import bson
+from bson import Binary, Code, DatetimeMS, DBRef, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp
+
+from shadow.model.operation import Hit, Query, Sort, Verb
+from shadow.model.order import millis, order_key, regex_flags, sort_key
+from shadow.model.values import normalise_value, type_name
+from shadow.model.verdict import Kind
+from shadow.model.version import Document, Key, Version
+
+__all__ = [
+    "ESTIMATE",
+    "PIPELINE_ORDER",
+    "PROJECTED_SORT",
+    "UNSORTED_LIMIT",
+    "Comparison",
+    "KeyDifference",
+    "canonical",
+    "compare_documents",
+    "compare_hits",
+    "compare_one",
+    "compare_values",
+    "same",
+]
+
+UNSORTED_LIMIT: Final = "unsorted_limit"
+"""A limit or skip without a sort: each store may choose which documents it answers."""
+
+PROJECTED_SORT: Final = "projected_sort"
+"""The projection takes away what the sort goes by, so ties cannot be told."""
+
+PIPELINE_ORDER: Final = "pipeline_order"
+"""A stage of the pipeline depends on an order that the pipeline does not fix."""
+
+ESTIMATE: Final = "estimate"
+"""An estimated count promises nothing."""
+
+
+# -- documents ----------------------------------------------------------------------------------------------------
+
+
+def same(a: Document, b: Document) -> bool:
+    """Whether two canonical documents are the same BSON (NaN equals NaN)."""
+    return bson.encode(a) == bson.encode(b) or _same_mapping(_id_first(a), _id_first(b))
+
+
+def _id_first(document: Document) -> Document:
+    return {"_id": document["_id"], **document} if "_id" in document else document
+
+
+def _same_mapping(a: Document, b: Document) -> bool:
+    return len(a) == len(b) and all(
+        left == right and _same_value(a[left], b[right]) for left, right in zip(a, b, strict=True)
+    )
+
+
+def _same_value(a: Any, b: Any) -> bool:
+    if isinstance(a, dict) and isinstance(b, dict):
+        return _same_mapping(a, b)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(_same_value, a, b))
+    return bool(canonical(a) == canonical(b))
+
+
+def _timestamp(value: Timestamp) -> str:
+    return f"{value.time}.{value.inc}"
+
+
+def _double(value: float) -> str:
+    return repr(value) if value == value else "nan"
+
+
+def _binary(value: bytes) -> str:
+    return f"{value.subtype if isinstance(value, Binary) else 0}:{value.hex()}"
+
+
+def _code(value: Code) -> Any:
+    return f"{str(value)!r}" if value.scope is None else f"{str(value)!r}:{canonical(dict(value.scope))!r}"
+
+
+_TEXTS: Final[dict[type, Callable[[Any], Any]]] = {
+    str: repr,
+    int: int.__repr__,
+    Int64: int.__repr__,
+    bool: lambda v: "true" if v else "false",
+    float: _double,
+    type(None): lambda v: "",
+    ObjectId: str,
+    dt.datetime: millis,
+    DatetimeMS: int,
+    Decimal128: lambda v: v.bid.hex(),
+    Timestamp: _timestamp,
+    bytes: _binary,
+    Binary: _binary,
+    Regex: lambda v: f"{regex_flags(v.flags)}:{v.pattern!r}",
+    Code: _code,
+    MinKey: lambda v: "",
+    MaxKey: lambda v: "",
+}
+
+
+def canonical(value: Any) -> Any:
+    """`value` in plain dicts, lists and tagged strings, on which Python's equality is BSON's but for field order.
+
+    A scalar becomes "<`$type` alias>:<text>" on one line, so that neither a private attribute, nor a numeric tower,
+    nor a time zone, nor a line break can hide or blur a difference. A DBRef becomes the document that it is in BSON.
+    Raises `bson.errors.InvalidDocument` for what BSON cannot hold.
+    """
+    kind = type(value)
+    if kind is dict:
+        return {name: canonical(inner) for name, inner in value.items()}
+    if kind is list:
+        return [canonical(inner) for inner in value]
+    text = _TEXTS.get(kind)
+    if text is not None:
+        return f"{type_name(value)}:{text(value)}"
+    return canonical(dict(value.as_doc()) if kind is DBRef else normalise_value(value))
+
+
+def compare_documents(primary: Document, secondary: Document) -> Kind | None:
+    """In what way two documents differ: None if they are the same, else the gravest of TYPE, VALUE and ORDER.
+
+    TYPE: some place holds different types on the two sides. ORDER: they differ in the order of fields alone.
+    """
+    if same(primary, secondary):
+        return None
+    left, right = canonical(primary), canonical(secondary)
+    if left == right:
+        return Kind.ORDER
+    return Kind.TYPE if _types_differ(left, right) else Kind.VALUE
+
+
+def _types_differ(left: Any, right: Any) -> bool:
+    if type(left) is not type(right):
+        return True
+    if type(left) is dict:
+        return any(_types_differ(left[name], right[name]) for name in left if name in right)
+    if type(left) is list:
+        return any(map(_types_differ, left, right))
+    return bool(left.partition(":")[0] != right.partition(":")[0])
+
+
+# -- answers ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class KeyDifference:
+    """One document in which two answers differ, with what each store answered for it.
+
+    Both hits None: the answers differ as a whole (`key` is None too): ORDER, or COUNT where their numbers of documents
+    differ or one is shifted against the other, and no document can be named for it.
+    """
+
+    key: Key
+    kind: Kind
+    primary: Hit | None = None
+    secondary: Hit | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What a comparison of two answers found. `incomparable` is the reason why a part of them could not be compared;
+    differences found in the rest stand beside it."""
+
+    keys: tuple[KeyDifference, ...] = ()
+    incomparable: str = ""
+
+    @property
+    def equal(self) -> bool:
+        """Everything was compared and nothing differs."""
+        return not self.keys and not self.incomparable
+
+
+_EQUAL: Final = Comparison()
+_Row: TypeAlias = tuple[Any, Hit]
+"""What a document sorts by, and its hit."""
+
+
+def compare_hits(query: Query, primary: Sequence[Hit], secondary: Sequence[Hit]) -> Comparison:
+    """Compares the two answers to `query`, whole and in order.
+
+    Documents are paired by `_id`, equal as MongoDB holds keys equal. With a sort, documents that tie may come in any
+    order, and where `limit` or `skip` cuts through a tie, either side of it may be answered: a document counts as
+    missing or extra only if the other answer's range covers its place. A window that is shifted as a whole is COUNT.
+    Without a sort, `limit` and `skip` cut anywhere: documents that both answered are compared, the rest is
+    `UNSORTED_LIMIT`. A projection that takes the sort's fields away leaves the order undecidable: keys are compared
+    as without a sort, and where that is not enough the rest is `PROJECTED_SORT`.
+
+    `query.limit` has to say how far both were read: 1 for `find_one` (as `compare_one` does), and the number of
+    documents read for a cursor that the application left early.
+    """
+    if len(primary) == len(secondary) and all(map(_same_hit, primary, secondary)):
+        return _EQUAL
+    known = bool(query.sort) and all(_visible(query.projection, path) for path, _ in query.sort)
+    place = _by(query.sort) if known else _no_place
+    answers = _Answers(
+        [(place(hit), hit) for hit in primary],
+        [(place(hit), hit) for hit in secondary],
+        abs(query.limit),
+        query.skip,
+    )
+    if known:
+        return answers.compare("")
+    return answers.compare(PROJECTED_SORT if query.sort else UNSORTED_LIMIT, ordered=bool(query.sort))
+
+
+def compare_one(query: Query, primary: Hit | None, secondary: Hit | None) -> Comparison:
+    """`compare_hits` for `find_one`."""
+    return compare_hits(
+        replace(query, limit=1), [] if primary is None else [primary], [] if secondary is None else [secondary]
+    )
+
+
+def _same_hit(a: Hit, b: Hit) -> bool:
+    return _identity(a.key) == _identity(b.key) and same(a.document, b.document)
+
+
+def _by(sort: Sort) -> Callable[[Hit], Any]:
+    """Places by `sort`. `_id` is known even where the projection leaves it out."""
+    key = sort_key(sort)
+    return lambda hit: key({**hit.document, "_id": hit.key})
+
+
+def _no_place(hit: Hit) -> tuple[()]:
+    return ()
+
+
+def _identity(key: Key) -> Hashable:
+    """Equal for keys that MongoDB holds equal."""
+    return key if type(key) is str or type(key) is ObjectId else order_key(key)
+
+
+def _visible(projection: Document | None, path: str) -> bool:
+    """Whether what `path` sorts by is still there, as it was, after `projection`. In doubt it is not."""
+    if not projection or path == "_id":
+        return True
+    entries = {name: value for name, value in projection.items() if name != "_id"}
+    if not entries:
+        return not projection["_id"]
+    touching = {name: value for name, value in entries.items() if _related(name, path)}
+    if not all(isinstance(value, bool | int | float) for value in touching.values()):
+        return False
+    if any(value in (0, False) for value in entries.values()):
+        return not touching
+    return any(path == name or path.startswith(f"{name}.") for name in touching)
+
+
+def _related(name: str, path: str) -> bool:
+    return name == path or name.startswith(f"{path}.") or path.startswith(f"{name}.")
+
+
+class _Answers:
+    """Two answers, seen as ranges of one order, in which documents with equal places may come in any order."""
+
+    def __init__(self, primary: list[_Row], secondary: list[_Row], limit: int, skip: int) -> None:
+        self._primary = primary
+        self._secondary = secondary
+        self._limit = limit
+        self._skip = skip
+        self._left = {_identity(hit.key): (place, hit) for place, hit in primary}
+        self._right = {_identity(hit.key): (place, hit) for place, hit in secondary}
+
+    def compare(self, undecided: str, *, ordered: bool = False) -> Comparison:
+        """`undecided` is the reason to give where places are unknown; `ordered`: there is an order all the same."""
+        keys = (*self._changed(), *self._missing(), *self._extra())
+        if undecided:
+            return self._undecided(keys, undecided, ordered)
+        if not self._in_order():
+            return Comparison((*keys, KeyDifference(None, Kind.ORDER)))
+        if not keys and [place for place, _ in self._primary] != [place for place, _ in self._secondary]:
+            return Comparison((KeyDifference(None, Kind.COUNT),))
+        return Comparison(keys)
+
+    def _undecided(self, keys: tuple[KeyDifference, ...], reason: str, ordered: bool) -> Comparison:
+        if not keys and len(self._primary) != len(self._secondary):
+            return Comparison((KeyDifference(None, Kind.COUNT),))
+        told = {_identity(each.key) for each in keys}
+        rest = (self._left.keys() ^ self._right.keys()) - told
+        moved = ordered and self._common(self._primary) != self._common(self._secondary)
+        return Comparison(keys, reason if rest or moved else "")
+
+    def _changed(self) -> list[KeyDifference]:
+        found = []
+        for identity, (_, hit) in self._left.items():
+            other = self._right.get(identity)
+            if other is not None and (kind := compare_documents(hit.document, other[1].document)):
+                found.append(KeyDifference(hit.key, kind, hit, other[1]))
+        return found
+
+    def _missing(self) -> list[KeyDifference]:
+        covers = self._range(self._secondary)
+        return [
+            KeyDifference(hit.key, Kind.MISSING, hit, None)
+            for identity, (place, hit) in self._left.items()
+            if identity not in self._right and covers(place)
+        ]
+
+    def _extra(self) -> list[KeyDifference]:
+        covers = self._range(self._primary)
+        return [
+            KeyDifference(hit.key, Kind.EXTRA, None, hit)
+            for identity, (place, hit) in self._right.items()
+            if identity not in self._left and covers(place)
+        ]
+
+    def _range(self, rows: list[_Row]) -> Callable[[Any], bool]:
+        """Whether an answer that had a document at a place would have to show it."""
+        cut = bool(self._limit) and len(rows) >= self._limit
+        if self._skip and not rows:
+            return lambda place: False
+        first, last = (rows[0][0], rows[-1][0]) if rows else (None, None)
+        return lambda place: (not self._skip or first < place) and (not cut or place < last)
+
+    def _in_order(self) -> bool:
+        """Whether the documents that both answered, and whose places did not change, follow the same order."""
+        return [place for place, _ in self._steady(self._primary)] == [
+            place for place, _ in self._steady(self._secondary)
+        ]
+
+    def _steady(self, rows: list[_Row]) -> list[_Row]:
+        def steady(hit: Hit) -> bool:
+            left, right = self._left.get(_identity(hit.key)), self._right.get(_identity(hit.key))
+            return left is not None and right is not None and left[0] == right[0]
+
+        return [(place, hit) for place, hit in rows if steady(hit)]
+
+    def _common(self, rows: list[_Row]) -> list[Hashable]:
+        return [
+            identity for _, hit in rows if (identity := _identity(hit.key)) in self._left and identity in self._right
+        ]
+
+
+# -- values -------------------------------------------------------------------------------------------------------
+
+_ORDER_FREE: Final = frozenset(
+    {
+        "$addFields",
+        "$count",
+        "$lookup",
+        "$match",
+        "$project",
+        "$replaceRoot",
+        "$replaceWith",
+        "$set",
+        "$sort",
+        "$sortByCount",
+        "$unset",
+        "$unwind",
+    }
+)
+_ACCUMULATORS: Final = frozenset({"$avg", "$count", "$max", "$min", "$sum"})
+
+
+def compare_values(verb: Verb, primary: Any, secondary: Any, *, pipeline: Sequence[Document] = ()) -> Comparison:
+    """Compares the answers of `count_documents` and `estimated_document_count` (numbers), `distinct` and `aggregate`
+    (lists; `pipeline` is what was asked).
+
+    `distinct` compares as a set under MongoDB's equality, for which of 1 and 1.0 stands for both is left open.
+    Aggregates compare in order, ties free, if the pipeline ends in `$sort` (and `$skip`, `$limit` after it), else as
+    multisets; where the answer depends on an order that nothing fixes, unequal is `PIPELINE_ORDER`.
+    Differences name no document. Raises ValueError for another verb.
+    """
+    match verb:
+        case Verb.COUNT_DOCUMENTS:
+            return _EQUAL if primary == secondary else Comparison((KeyDifference(None, Kind.COUNT),))
+        case Verb.ESTIMATED_DOCUMENT_COUNT:
+            return _EQUAL if primary == secondary else Comparison(incomparable=ESTIMATE)
+        case Verb.DISTINCT:
+            return _whole(set(map(order_key, primary)) == set(map(order_key, secondary)), len(primary), len(secondary))
+        case Verb.AGGREGATE:
+            return _compare_aggregates(pipeline, primary, secondary)
+        case _:
+            raise ValueError(f"{verb} answers no values")
+
+
+def _whole(equal: bool, left: int, right: int, otherwise: str = "") -> Comparison:
+    if equal:
+        return _EQUAL
+    if otherwise:
+        return Comparison(incomparable=otherwise)
+    return Comparison((KeyDifference(None, Kind.VALUE if left == right else Kind.COUNT),))
+
+
+def _compare_aggregates(
+    pipeline: Sequence[Document], primary: Sequence[Document], secondary: Sequence[Document]
+) -> Comparison:
+    if len(primary) == len(secondary) and all(map(same, primary, secondary)):
+        return _EQUAL
+    tail = len(pipeline)
+    while tail and _name(pipeline[tail - 1]) in ("$skip", "$limit"):
+        tail -= 1
+    left, right = _numbered(primary), _numbered(secondary)
+    if tail and _name(pipeline[tail - 1]) == "$sort" and all(map(_order_free, pipeline[: tail - 1])):
+        found = compare_hits(_window(pipeline[tail - 1 :]), left, right)
+        return Comparison(tuple({each.kind: KeyDifference(None, each.kind) for each in found.keys}.values()))
+    otherwise = "" if all(map(_order_free, pipeline)) else PIPELINE_ORDER
+    return _whole({hit.key for hit in left} == {hit.key for hit in right}, len(left), len(right), otherwise)
+
+
+def _name(stage: Document) -> str:
+    return next(iter(stage), "")
+
+
+def _order_free(stage: Document) -> bool:
+    """Whether the stage's answer, as a multiset, is the same in whatever order its documents come."""
+    name = _name(stage)
+    if name != "$group":
+        return name in _ORDER_FREE
+    outputs = [value for field, value in stage[name].items() if field != "_id"]
+    return all(isinstance(value, dict) and _name(value) in _ACCUMULATORS for value in outputs)
+
+
+def _numbered(documents: Sequence[Document]) -> list[Hit]:
+    """Documents as hits whose keys are their contents, the repeats told apart by a number."""
+    seen: Counter[str] = Counter()
+    hits = []
+    for document in documents:
+        content = bson.encode(document).hex()
+        seen[content] += 1
+        hits.append(Hit(f"{content}/{seen[content]}", Version("", 0), document))
+    return hits
+
+
+def _window(stages: Sequence[Document]) -> Query:
+    """`$sort` and the `$skip`s and `$limit`s after it, as a query."""
+    skip, limit = 0, 0
+    for stage in stages[1:]:
+        if "$skip" in stage:
+            skip += stage["$skip"]
+            limit = max(limit - stage["$skip"], 0) if limit else 0
+        else:
+            limit = min(limit or stage["$limit"], stage["$limit"])
+    return Query(sort=tuple(stages[0]["$sort"].items()), skip=int(skip), limit=int(limit))

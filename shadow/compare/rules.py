@@ -1,0 +1,223 @@
+"""Excuses: named rules that say which differences between the stores are none.
+
+A rule acts on both documents of an unequal pair before they are compared again. Only documents that are then the same
+are excused, and only by the rules that it took.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeAlias
+
+from bson import DatetimeMS, Decimal128, Int64
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator
+
+from shadow.compare.equality import canonical, same
+from shadow.model.order import millis
+from shadow.model.version import Document
+
+__all__ = [
+    "Ignore",
+    "MissingAsNull",
+    "Rule",
+    "Tolerance",
+    "Truncate",
+    "Unordered",
+    "active",
+    "excused_by",
+]
+
+_Change = Callable[[Any], Any]
+_REMOVE: Final = object()
+
+
+class _Rule(BaseModel):
+    """`path` is dotted; `*` stands for any one field or list position, and a field name that meets a list is looked
+    for in all its elements, as in a MongoDB filter. `expires` is the last day on which the rule holds (UTC)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    collection: str = Field(min_length=1)
+    path: str
+    expires: dt.date | None = None
+
+    rank: ClassVar[int] = 0
+    """Rules act in the order of their ranks: what takes away goes first, what sorts goes last."""
+
+    @field_validator("path")
+    @classmethod
+    def _names_a_place(cls, path: str) -> str:
+        parts = path.split(".")
+        if not all(parts):
+            raise ValueError("a dotted path of field names, list positions and *, none of them empty")
+        if parts[0] in ("_id", "*"):
+            raise ValueError("a path below one named field; _id cannot be excused")
+        return path
+
+    def apply(self, a: Document, b: Document) -> tuple[Document, Document]:
+        """Both documents as this rule wants them compared. Changes neither."""
+        parts = tuple(self.path.split("."))
+        return _changed(a, parts, self._one), _changed(b, parts, self._one)
+
+    def _one(self, value: Any) -> Any:
+        """What is compared in place of a value at the path."""
+        raise NotImplementedError
+
+
+class Ignore(_Rule):
+    """What is at the path, or whether there is anything, does not count."""
+
+    rule: Literal["ignore"]
+
+    def _one(self, value: Any) -> Any:
+        return _REMOVE
+
+
+class MissingAsNull(_Rule):
+    """A null at the path is as good as nothing."""
+
+    rule: Literal["missing_as_null"]
+    rank = 1
+
+    def _one(self, value: Any) -> Any:
+        return _REMOVE if value is None else value
+
+
+class Truncate(_Rule):
+    """Dates at the path count down to the unit `to` alone."""
+
+    rule: Literal["truncate"]
+    to: Literal["second", "minute", "hour", "day"]
+    rank = 2
+
+    def _one(self, value: Any) -> Any:
+        if not isinstance(value, dt.datetime | DatetimeMS):
+            return value
+        since = millis(value)
+        return DatetimeMS(since - since % _UNITS[self.to])
+
+
+class Tolerance(_Rule):
+    """Numbers of the same type at the path count as equal if they are at most `by` apart."""
+
+    rule: Literal["tolerance"]
+    by: FiniteFloat = Field(gt=0)
+    rank = 3
+
+    def apply(self, a: Document, b: Document) -> tuple[Document, Document]:
+        return a, _paired(a, b, tuple(self.path.split(".")), self._near)
+
+    def _near(self, left: Any, right: Any) -> Any:
+        if type(left) is not type(right) or not isinstance(left, int | Int64 | float | Decimal128):
+            return right
+        if isinstance(left, bool):
+            return right
+        return left if abs(_number(left) - _number(right)) <= self.by else right
+
+
+class Unordered(_Rule):
+    """The list at the path counts as a bag: the order of its elements does not matter, their number does."""
+
+    rule: Literal["unordered"]
+    rank = 4
+
+    def _one(self, value: Any) -> Any:
+        return sorted(value, key=lambda each: repr(canonical(each))) if isinstance(value, list) else value
+
+
+Rule: TypeAlias = Annotated[
+    Ignore | MissingAsNull | Truncate | Tolerance | Unordered,
+    Field(discriminator="rule"),
+]
+"""One entry of the settings' list of excuses, told apart by `rule`."""
+
+_UNITS: Final = {"second": 1000, "minute": 60_000, "hour": 3_600_000, "day": 86_400_000}
+
+
+def active(rules: Iterable[Rule], collection: str, today: dt.date) -> tuple[Rule, ...]:
+    """The rules of a collection that have not expired, in the order in which they act."""
+    standing = [
+        rule for rule in rules if rule.collection == collection and (rule.expires is None or today <= rule.expires)
+    ]
+    return tuple(sorted(standing, key=lambda rule: rule.rank))
+
+
+def excused_by(rules: Sequence[Rule], a: Document, b: Document) -> tuple[str, ...] | None:
+    """The names of the rules that make `a` (the primary's) and `b` the same; None if they do not.
+
+    A smallest set: a rule without which the documents would be the same too is not named. Documents that are the same
+    already need none. `rules` are `active` ones.
+    """
+    if not _same_under(rules, a, b):
+        return None
+    needed = list(rules)
+    for rule in rules:
+        fewer = [each for each in needed if each is not rule]
+        if _same_under(fewer, a, b):
+            needed = fewer
+    return tuple(rule.name for rule in needed)
+
+
+def _same_under(rules: Iterable[Rule], a: Document, b: Document) -> bool:
+    for rule in rules:
+        a, b = rule.apply(a, b)
+    return same(a, b)
+
+
+def _number(value: Any) -> float:
+    if not isinstance(value, Decimal128):
+        return float(value)
+    exact = value.to_decimal()
+    return math.nan if exact.is_nan() else float(exact)
+
+
+def _changed(value: Any, parts: Sequence[str], change: _Change) -> Any:
+    """A copy of `value` with `change` made to everything at the path; `_REMOVE` takes a field away, and puts null in
+    place of a list's element so that the others keep their positions."""
+    if not parts:
+        return change(value)
+    if isinstance(value, dict):
+        return _changed_fields(value, parts, change)
+    if isinstance(value, list):
+        return _changed_elements(value, parts, change)
+    return value
+
+
+def _changed_fields(value: dict[str, Any], parts: Sequence[str], change: _Change) -> dict[str, Any]:
+    new = {
+        name: _changed(inner, parts[1:], change) if parts[0] in ("*", name) else inner for name, inner in value.items()
+    }
+    return {name: inner for name, inner in new.items() if inner is not _REMOVE}
+
+
+def _changed_elements(value: list[Any], parts: Sequence[str], change: _Change) -> list[Any]:
+    new = []
+    for place, inner in enumerate(value):
+        if parts[0] in ("*", str(place)):
+            inner = _changed(inner, parts[1:], change)
+        elif not parts[0].isdecimal() and isinstance(inner, dict):
+            inner = _changed(inner, parts, change)
+        new.append(None if inner is _REMOVE else inner)
+    return new
+
+
+def _paired(a: Any, b: Any, parts: Sequence[str], choose: Callable[[Any, Any], Any]) -> Any:
+    """`b` with `choose(left, right)` in place of what is at the path on both sides."""
+    if not parts:
+        return choose(a, b)
+    if isinstance(a, dict) and isinstance(b, dict):
+        return {
+            name: _paired(a[name], inner, parts[1:], choose) if name in a and parts[0] in ("*", name) else inner
+            for name, inner in b.items()
+        }
+    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        return [
+            _paired(left, right, parts[1:] if parts[0] in ("*", str(place)) else parts, choose)
+            if parts[0] in ("*", str(place)) or (isinstance(right, dict) and not parts[0].isdecimal())
+            else right
+            for place, (left, right) in enumerate(zip(a, b, strict=True))
+        ]
+    return b

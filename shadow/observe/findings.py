@@ -1,0 +1,253 @@
+"""Findings: confirmed mismatches kept for people, bounded, without values.
+
+A finding is one document of one collection (or one whole answer of a verb) that differs. It is kept under an id made of
+collection and keyed hash, so that the same document seen again is the same finding. Groups add up findings by
+collection, kind and path, and outlive the findings that fall out of the bound.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from shadow.compare.diff import Hasher
+from shadow.model.verdict import Difference, Kind, Mismatch
+from shadow.model.version import Absent, Key, State, Tombstone, Version
+
+__all__ = ["Findings", "path_pattern", "state_text"]
+
+MOST_DIFFERENCES: Final = 50
+"""Differences kept for one finding."""
+
+ELSEWHERE: Final = "*"
+"""The path of what is counted beyond the bound of groups."""
+
+
+def path_pattern(path: str) -> str:
+    """`path` with `*` for each list position, so that the same fault in every element is one group."""
+    return ".".join("*" if part.isdecimal() else part for part in path.split("."))
+
+
+def state_text(state: State | None) -> str:
+    """A state for people: "born@rev", "tombstone", "absent", or "" where it was not looked at."""
+    match state:
+        case Version(born, rev):
+            return f"{born or 'unversioned'}@{rev}"
+        case Tombstone():
+            return "tombstone"
+        case Absent():
+            return "absent"
+        case _:
+            return ""
+
+
+@dataclass(slots=True)
+class _Finding:
+    id: str
+    collection: str
+    key: Key
+    whole_answer: bool
+    kind: Kind
+    first_seen: float
+    last_seen: float
+    count: int = 0
+    verbs: dict[str, int] = field(default_factory=dict)
+    differences: tuple[Difference, ...] = ()
+    primary_state: str = ""
+    secondary_state: str = ""
+    healed: bool = False
+
+    def matches(self, collection: str | None, kind: Kind | None, path: str | None, healed: bool | None) -> bool:
+        return (
+            (collection is None or collection == self.collection)
+            and (kind is None or kind == self.kind)
+            and (path is None or path_pattern(path) in {path_pattern(each.path) for each in self.differences})
+            and (healed is None or healed == self.healed)
+        )
+
+
+@dataclass(slots=True)
+class _Group:
+    first_seen: float
+    last_seen: float
+    count: int = 0
+
+
+class Findings:
+    """The store of findings. Thread-safe; keeps the oldest and the newest of them, at most `limit` in all.
+
+    `reveal_keys` writes keys as text into what `get` and `list` answer; otherwise keys appear as keyed hashes only.
+    `clock` gives seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        hasher: Hasher,
+        *,
+        limit: int = 1000,
+        groups: int = 500,
+        reveal_keys: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._hasher = hasher
+        self._limit = max(2, limit)
+        self._group_limit = groups
+        self._reveal = reveal_keys
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._oldest: dict[str, _Finding] = {}
+        self._newest: OrderedDict[str, _Finding] = OrderedDict()
+        self._groups: dict[tuple[str, Kind, str], _Group] = {}
+        self._total = 0
+        self._dropped = 0
+
+    def add(self, found: Mismatch) -> str:
+        """Keeps a confirmed mismatch and answers its id."""
+        name = self._id(found.collection, found.key, whole=found.key is None, verb=found.verb)
+        now = self._clock()
+        with self._lock:
+            finding = self._at(name) or self._new(name, found, now)
+            finding.kind = found.kind
+            finding.last_seen = now
+            finding.count += 1
+            finding.verbs[found.verb] = finding.verbs.get(found.verb, 0) + 1
+            finding.differences = found.differences[:MOST_DIFFERENCES]
+            finding.primary_state = state_text(found.primary_state)
+            finding.secondary_state = state_text(found.secondary_state)
+            finding.healed = found.healed
+            self._total += 1
+            self._count(found, now)
+        return name
+
+    def mark_healed(self, collection: str, key: Key) -> bool:
+        """Marks the finding of a document as healed; False if there is none."""
+        with self._lock:
+            finding = self._at(self._id(collection, key))
+            if finding is not None:
+                finding.healed = True
+        return finding is not None
+
+    def list(
+        self,
+        *,
+        collection: str | None = None,
+        kind: Kind | None = None,
+        path: str | None = None,
+        healed: bool | None = None,
+        limit: int = 100,
+    ) -> list[dict[str, Any]]:
+        """The findings that match, last seen first, JSON-able. `path` matches with any list position for another."""
+        with self._lock:
+            found = [each for each in self._all() if each.matches(collection, kind, path, healed)]
+            found.sort(key=lambda each: each.last_seen, reverse=True)
+            return [self._row(each) for each in found[:limit]]
+
+    def get(self, id: str) -> dict[str, Any] | None:
+        """One finding, JSON-able."""
+        with self._lock:
+            finding = self._at(id)
+            return None if finding is None else self._row(finding)
+
+    def key_of(self, id: str) -> tuple[str, Key] | None:
+        """Collection and key of a finding, for the one who heals it; None if it is gone or is about a whole answer."""
+        with self._lock:
+            finding = self._at(id)
+            return None if finding is None or finding.whole_answer else (finding.collection, finding.key)
+
+    def groups(self) -> list[dict[str, Any]]:  # type: ignore[valid-type]
+        """Counts by collection, kind and path, most frequent first, JSON-able; times in seconds since the epoch."""
+        with self._lock:
+            rows = [
+                {
+                    "collection": collection,
+                    "kind": kind.value,
+                    "path": path,
+                    "count": group.count,
+                    "first_seen": group.first_seen,
+                    "last_seen": group.last_seen,
+                }
+                for (collection, kind, path), group in self._groups.items()
+            ]
+        return sorted(rows, key=lambda row: -int(row["count"]))
+
+    def knows(self, collection: str, key: Key) -> bool:
+        """Whether a mismatch of this document is kept."""
+        with self._lock:
+            return self._at(self._id(collection, key)) is not None
+
+    def summary(self) -> dict[str, int]:
+        """How many were seen (repeats too), are kept, are still open, and fell out of the bound."""
+        with self._lock:
+            kept = self._all()
+            return {
+                "seen": self._total,
+                "kept": len(kept),
+                "open": sum(not each.healed for each in kept),
+                "dropped": self._dropped,
+            }
+
+    def __len__(self) -> int:
+        return len(self._oldest) + len(self._newest)
+
+    def _all(self) -> tuple[_Finding, ...]:
+        return (*self._oldest.values(), *self._newest.values())
+
+    def _at(self, name: str) -> _Finding | None:
+        return self._oldest.get(name) or self._newest.get(name)
+
+    def _id(self, collection: str, key: Key, *, whole: bool = False, verb: str = "") -> str:
+        return self._hasher.hash_value([collection, verb] if whole else [collection, self._hasher.hash_key(key)])
+
+    def _new(self, name: str, found: Mismatch, now: float) -> _Finding:
+        finding = _Finding(name, found.collection, found.key, found.key is None, found.kind, now, now)
+        if len(self._oldest) < self._limit // 2:
+            self._oldest[name] = finding
+            return finding
+        self._newest[name] = finding
+        if len(self) > self._limit:
+            self._newest.popitem(last=False)
+            self._dropped += 1
+        return finding
+
+    def _count(self, found: Mismatch, now: float) -> None:
+        places = {(each.kind, path_pattern(each.path)) for each in found.differences} or {(found.kind, "")}
+        for kind, path in places:
+            name = (found.collection, kind, path)
+            if name not in self._groups and len(self._groups) >= self._group_limit:
+                name = (found.collection, kind, ELSEWHERE)
+            group = self._groups.setdefault(name, _Group(now, now))
+            group.last_seen = now
+            group.count += 1
+
+    def _row(self, finding: _Finding) -> dict[str, Any]:
+        row: dict[str, Any] = {
+            "id": finding.id,
+            "collection": finding.collection,
+            "key_hash": "" if finding.whole_answer else self._hasher.hash_key(finding.key),
+            "kind": finding.kind.value,
+            "first_seen": finding.first_seen,
+            "last_seen": finding.last_seen,
+            "count": finding.count,
+            "verbs": dict(finding.verbs),
+            "primary_state": finding.primary_state,
+            "secondary_state": finding.secondary_state,
+            "healed": finding.healed,
+            "differences": [
+                {
+                    "kind": each.kind.value,
+                    "path": each.path,
+                    "primary_type": each.primary_type,
+                    "secondary_type": each.secondary_type,
+                    "primary_hash": each.primary_hash,
+                    "secondary_hash": each.secondary_hash,
+                }
+                for each in finding.differences
+            ],
+        }
+        if self._reveal and not finding.whole_answer:
+            row["key"] = str(finding.key)
+        return row

@@ -1,0 +1,198 @@
+"""Log events: constant names, structured fields, and no document content.
+
+Nothing here configures structlog or logging for the process: that is the application's business. An application that
+has configured structlog gets the events through its own chain; otherwise each event is one JSON line on the standard
+library's logger `shadow`.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final, cast
+
+import structlog
+
+__all__ = ["LOGGER_NAME", "TEXT_FIELDS", "Event", "Throttle", "error_fields", "get_logger", "safe_fields", "scrub"]
+
+LOGGER_NAME: Final = "shadow"
+
+
+class Event(enum.StrEnum):
+    """The names of all events. They are part of the public interface: dashboards and alerts are built on them."""
+
+    MISMATCH_CONFIRMED = "mismatch.confirmed"
+    WRITE_DEFERRED = "write.deferred"
+    HEAL_FAILED = "heal.failed"
+    JOURNAL_OPENED = "journal.opened"
+    JOURNAL_RECOVERED = "journal.recovered"
+    JOURNAL_UNCLEAN = "journal.unclean"
+    CONFIG_RELOADED = "config.reloaded"
+    CONFIG_REJECTED = "config.rejected"
+    ROUTE_CHANGED = "route.changed"
+    SECONDARY_DOWN = "secondary.down"
+    SECONDARY_UP = "secondary.up"
+    FLIP_STARTED = "flip.started"
+    FLIP_DONE = "flip.done"
+    FLIP_REFUSED = "flip.refused"
+    COLLECTION_UNCONFIGURED = "collection.unconfigured"
+    SCAN_SHAPE = "scan.shape"
+    INTERNAL_FAILED = "internal.failed"
+    STARTED = "shadow.started"
+    CLOSED = "shadow.closed"
+
+
+WARNINGS: Final = frozenset(
+    {
+        Event.MISMATCH_CONFIRMED,
+        Event.WRITE_DEFERRED,
+        Event.HEAL_FAILED,
+        Event.JOURNAL_UNCLEAN,
+        Event.CONFIG_REJECTED,
+        Event.SECONDARY_DOWN,
+        Event.FLIP_REFUSED,
+        Event.COLLECTION_UNCONFIGURED,
+        Event.INTERNAL_FAILED,
+    }
+)
+"""The events that are logged as warnings; the others are information."""
+
+TEXT_FIELDS: Final = frozenset(
+    {
+        "address",
+        "collection",
+        "detail",
+        "driver",
+        "epoch",
+        "error",
+        "from_phase",
+        "from_primary",
+        "hint",
+        "index",
+        "key_hash",
+        "kind",
+        "op_id",
+        "outcome",
+        "part",
+        "path",
+        "phase",
+        "primary",
+        "primary_state",
+        "process",
+        "reason",
+        "result",
+        "role",
+        "secondary",
+        "secondary_state",
+        "shape",
+        "source",
+        "state",
+        "step",
+        "store",
+        "table",
+        "to",
+        "verb",
+        "verdict",
+        "version",
+        "where",
+        "who",
+        "writes",
+    }
+)
+"""The fields whose text is written as it stands. Text under any other name is replaced by its keyed hash."""
+
+LONGEST: Final = 2000
+"""Characters of text that one field may hold."""
+
+_CREDENTIALS: Final = re.compile(r"(?<=://)[^/@\s]+@")
+
+
+def get_logger() -> structlog.typing.FilteringBoundLogger:
+    """The logger of shadow's events."""
+    if structlog.is_configured():
+        return cast("structlog.typing.FilteringBoundLogger", structlog.get_logger(LOGGER_NAME))
+    logger = structlog.wrap_logger(
+        logging.getLogger(LOGGER_NAME),
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.stdlib.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    return cast("structlog.typing.FilteringBoundLogger", logger)
+
+
+def scrub(text: str) -> str:
+    """`text` without the credentials of any URL in it, cut at `LONGEST` characters."""
+    clean = _CREDENTIALS.sub("***@", text)
+    return clean if len(clean) <= LONGEST else f"{clean[:LONGEST]}..."
+
+
+def error_fields(error: BaseException) -> dict[str, Any]:
+    """What may be said about an error: its class, its code, where it was raised. Never its text, which in the drivers'
+    errors quotes documents."""
+    fields: dict[str, Any] = {"error": f"{type(error).__module__}.{type(error).__qualname__}"}
+    code = getattr(error, "code", None)
+    if isinstance(code, int):
+        fields["code"] = code
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is not None:
+        module = trace.tb_frame.f_globals.get("__name__", "?")
+        fields["where"] = f"{module}:{trace.tb_lineno}"
+    return fields
+
+
+def safe_fields(fields: Mapping[str, Any], hash_value: Callable[[Any], str]) -> dict[str, Any]:
+    """`fields` fit to be logged: plain numbers and flags, text under the names of `TEXT_FIELDS`, errors as their
+    class, counts by name as they are, and the keyed hash of everything else."""
+    return {name: _safe(name, value, hash_value) for name, value in fields.items()}
+
+
+def _safe(name: str, value: Any, hash_value: Callable[[Any], str]) -> Any:
+    if isinstance(value, enum.Enum):
+        return value.value
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, str) and name in TEXT_FIELDS:
+        return scrub(value)
+    if isinstance(value, BaseException):
+        return error_fields(value)["error"]
+    if isinstance(value, list | tuple) and name in TEXT_FIELDS:
+        return [_safe(name, each, hash_value) for each in value]
+    try:
+        return f"#{hash_value(value)}"
+    except Exception:  # no BSON value, so it has no hash
+        return f"<{type(value).__name__}>"
+
+
+class Throttle:
+    """Lets one event through for each name and `interval` (seconds), and counts those it holds back."""
+
+    def __init__(self, interval: float = 10.0, *, limit: int = 1000, clock: Callable[[], float] = time.monotonic):
+        self._interval = interval
+        self._limit = limit
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._seen: dict[tuple[str, ...], tuple[float, int]] = {}
+
+    def admit(self, *name: str) -> int | None:
+        """How many were held back since the last one that was let through; None: hold this one back too."""
+        now = self._clock()
+        with self._lock:
+            last, held = self._seen.get(name, (None, 0))
+            if last is not None and now - last < self._interval:
+                self._seen[name] = last, held + 1
+                return None
+            if len(self._seen) >= self._limit:
+                self._seen.clear()
+            self._seen[name] = now, 0
+            return held

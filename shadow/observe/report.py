@@ -1,0 +1,162 @@
+"""The reporter of a running Shadow: every hook counts, logs and keeps, under one guard, and never raises."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any, Concatenate, ParamSpec
+
+import structlog
+
+from shadow.compare.diff import Hasher
+from shadow.model.operation import Verb
+from shadow.model.outcome import Outcome
+from shadow.model.phase import Role, Route, StoreName
+from shadow.model.verdict import Deferral, Healing, Mismatch, ShedReason, Verdict
+from shadow.observe.findings import Findings, state_text
+from shadow.observe.log import WARNINGS, Event, Throttle, error_fields, get_logger, safe_fields, scrub
+from shadow.observe.metrics import Metrics, Part
+
+__all__ = ["Report"]
+
+LOGGED_DIFFERENCES = 10
+"""Differences that the line of one mismatch names; the finding has the others."""
+
+_PARTS = frozenset(part.value for part in Part)
+
+_P = ParamSpec("_P")
+
+
+def _guarded(hook: Callable[Concatenate[Report, _P], None]) -> Callable[Concatenate[Report, _P], None]:
+    """The one guard: what goes wrong in a hook is counted and goes no further. Cancellation is let through."""
+
+    @functools.wraps(hook)
+    def guarded(self: Report, /, *args: _P.args, **kwargs: _P.kwargs) -> None:
+        try:
+            hook(self, *args, **kwargs)
+        except Exception:
+            self.metrics.internal_failure(Part.REPORT)
+
+    return guarded
+
+
+class Report:
+    """Implements `model.reporter.Reporter`.
+
+    Keys appear as the hasher's keyed hash, as text only with `reveal_keys`. `logger` takes structlog's calls
+    (`info`, `warning` with an event name and fields); by default it is `log.get_logger()`.
+    """
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        findings: Findings,
+        *,
+        hasher: Hasher,
+        reveal_keys: bool = False,
+        logger: structlog.typing.FilteringBoundLogger | None = None,
+        throttle: Throttle | None = None,
+    ) -> None:
+        self.metrics = metrics
+        self.findings = findings
+        self._hasher = hasher
+        self._reveal = reveal_keys
+        self._logger = logger or get_logger()
+        self._throttle = throttle or Throttle()
+
+    @_guarded
+    def operation(
+        self, collection: str, verb: Verb, store: StoreName, role: Role, outcome: Outcome, seconds: float
+    ) -> None:
+        self.metrics.operation(collection, verb, store, role, outcome, seconds)
+
+    @_guarded
+    def comparison(self, collection: str, verb: Verb, verdict: Verdict) -> None:
+        self.metrics.comparison(collection, verb, verdict)
+
+    @_guarded
+    def excused(self, collection: str, rules: Iterable[str]) -> None:
+        """Counts each rule that a comparison needed to come to `excused`."""
+        for rule in rules:
+            self.metrics.excused(collection, rule)
+
+    @_guarded
+    def mismatch(self, found: Mismatch) -> None:
+        self.metrics.mismatch(found.collection, found.verb, found.kind)
+        finding = self.findings.add(found)
+        shown = found.differences[:LOGGED_DIFFERENCES]
+        self._log(
+            Event.MISMATCH_CONFIRMED,
+            collection=found.collection,
+            verb=found.verb.value,
+            kind=found.kind.value,
+            finding=finding,
+            **self._key(found.key),
+            differences=[f"{each.path} {each.kind}: {each.primary_type}/{each.secondary_type}" for each in shown],
+            more=len(found.differences) - len(shown),
+            primary_state=state_text(found.primary_state),
+            secondary_state=state_text(found.secondary_state),
+            healed=found.healed,
+        )
+
+    @_guarded
+    def shed(self, collection: str, verb: Verb, reason: ShedReason) -> None:
+        self.metrics.shed(collection, reason)
+
+    @_guarded
+    def deferred(self, collection: str, reason: Deferral) -> None:
+        self.metrics.deferred(collection, reason)
+        self._throttled(Event.WRITE_DEFERRED, collection, reason, collection=collection, reason=reason.value)
+
+    @_guarded
+    def healed(self, collection: str, result: Healing) -> None:
+        self.metrics.healed(collection, result)
+        if result is Healing.FAILED:
+            self._throttled(Event.HEAL_FAILED, collection, collection=collection)
+
+    @_guarded
+    def reloaded(self, ok: bool, detail: str = "") -> None:
+        self.metrics.reloaded(ok)
+        self._log(Event.CONFIG_RELOADED if ok else Event.CONFIG_REJECTED, detail=scrub(detail))
+
+    @_guarded
+    def routed(self, collection: str, route: Route) -> None:
+        self.metrics.routed(collection, route)
+        self._log(
+            Event.ROUTE_CHANGED,
+            collection=collection,
+            primary=route.primary.value,
+            phase=route.phase.value,
+            writes=route.writes.value,
+            shadow_reads=route.shadow_reads,
+            epoch=route.epoch,
+        )
+
+    @_guarded
+    def failed(self, part: str, error: BaseException) -> None:
+        self.metrics.internal_failure(part)
+        fields = error_fields(error)
+        known = part if part in _PARTS else Part.OTHER.value
+        self._throttled(Event.INTERNAL_FAILED, known, fields["error"], part=known, **fields)
+
+    def event(self, name: str, **fields: Any) -> None:
+        self._event(name, fields)
+
+    @_guarded
+    def _event(self, name: str, fields: dict[str, Any]) -> None:
+        key = self._key(fields.pop("key")) if "key" in fields else {}
+        self._log(name, **safe_fields(fields, self._hasher.hash_value), **key)
+
+    def _key(self, key: Any) -> dict[str, str]:
+        """The key as a log line shows it; nothing for a mismatch of a whole answer."""
+        if key is None:
+            return {}
+        return {"key_hash": self._hasher.hash_key(key), **({"key": str(key)} if self._reveal else {})}
+
+    def _throttled(self, event: Event, *name: str, **fields: Any) -> None:
+        held = self._throttle.admit(event, *name)
+        if held is not None:
+            self._log(event, **fields, repeated=held)
+
+    def _log(self, event: str, **fields: Any) -> None:
+        (self._logger.warning if event in WARNINGS else self._logger.info)(str(event), **fields)

@@ -1,0 +1,125 @@
+"""The way to DynamoDB: one long-lived low-level client, our own limit before its pool, errors and capacity counted.
+
+A new session and client for each call costs some 70 ms of processor time in the event loop, and the default pool of
+ten connections starves some callers under load; hence one client, and a pool as large as the semaphore before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from typing import Any, Final, TypeAlias
+
+import aioboto3
+from aiobotocore.config import AioConfig
+from botocore.exceptions import BotoCoreError, ClientError
+
+from shadow.stores.dynamo.codec import Item
+from shadow.stores.dynamo.errors import translate
+from shadow.stores.dynamo.settings import DynamoSettings
+
+__all__ = ["Cancelled", "ConditionFailed", "Gateway", "OnCapacity"]
+
+OnCapacity: TypeAlias = Callable[[str, str, str, float], None]
+"""Called as (table, index or "", verb, capacity units) for each answer that says what it consumed."""
+
+
+class ConditionFailed(Exception):
+    """A conditional write found something else. `item` is what is there (None: nothing); `retried`: the client had
+    sent the request before, and that attempt may have been applied."""
+
+    def __init__(self, item: Item | None, *, retried: bool) -> None:
+        super().__init__("condition failed")
+        self.item = item
+        self.retried = retried
+
+
+class Cancelled(Exception):
+    """A transaction was cancelled; `reasons` has one (code, item) for each of its actions."""
+
+    def __init__(self, reasons: list[tuple[str, Item | None]], *, retried: bool) -> None:
+        super().__init__("transaction cancelled")
+        self.reasons = reasons
+        self.retried = retried
+
+
+class Gateway:
+    """Makes the calls. The client is made at the first call, inside the running event loop, unless one was given."""
+
+    def __init__(self, settings: DynamoSettings, client: Any, on_capacity: OnCapacity | None) -> None:
+        self._settings = settings
+        self._client = client
+        self._own = client is None
+        self._on_capacity: Final[OnCapacity] = on_capacity or (lambda _table, _index, _verb, _units: None)
+        self._limit = asyncio.Semaphore(settings.max_concurrency)
+        self._making = asyncio.Lock()
+        self._stack = AsyncExitStack()
+
+    async def call(self, verb: str, table: str, **parameters: Any) -> dict[str, Any]:
+        """One request; `verb` is a method of the client. Raises PyMongo's errors, `ConditionFailed`, `Cancelled`."""
+        client = self._client or await self._make()
+        async with self._limit:
+            try:
+                answer: dict[str, Any] = await getattr(client, verb)(**parameters)
+            except (ClientError, BotoCoreError, OSError) as error:
+                raise _raised(error, verb, table) from None
+        self._count(answer.get("ConsumedCapacity"), parameters.get("IndexName", ""), verb)
+        return answer
+
+    def _count(self, consumed: Any, index: str, verb: str) -> None:
+        if consumed is None:
+            return
+        for one in consumed if isinstance(consumed, list) else [consumed]:
+            self._on_capacity(one.get("TableName", ""), index, verb, float(one.get("CapacityUnits", 0.0)))
+
+    async def _make(self) -> Any:
+        async with self._making:
+            if self._client is None:
+                context = _session(self._settings).client(
+                    "dynamodb", endpoint_url=self._settings.endpoint_url, config=_config(self._settings)
+                )
+                self._client = await self._stack.enter_async_context(context)
+        return self._client
+
+    async def close(self) -> None:
+        """Closes a client that was made here. Idempotent."""
+        if self._own:
+            self._client = None
+            await self._stack.aclose()
+
+
+def _session(settings: DynamoSettings) -> Any:
+    def secret(value: Any) -> str | None:
+        return value.get_secret_value() if value is not None else None
+
+    return aioboto3.Session(
+        region_name=settings.region,
+        aws_access_key_id=secret(settings.access_key_id),
+        aws_secret_access_key=secret(settings.secret_access_key),
+        aws_session_token=secret(settings.session_token),
+    )
+
+
+def _config(settings: DynamoSettings) -> AioConfig:
+    return AioConfig(
+        max_pool_connections=settings.max_concurrency,
+        connect_timeout=settings.connect_timeout,
+        read_timeout=settings.read_timeout,
+        retries={"mode": settings.retry_mode, "total_max_attempts": settings.max_attempts},
+        parameter_validation=False,
+        tcp_keepalive=True,
+    )
+
+
+def _raised(error: Exception, verb: str, table: str) -> Exception:
+    if isinstance(error, ClientError):
+        response: dict[str, Any] = error.response
+        code = response.get("Error", {}).get("Code")
+        retried = response.get("ResponseMetadata", {}).get("RetryAttempts", 0) > 0
+        if code == "ConditionalCheckFailedException":
+            return ConditionFailed(response.get("Item") or None, retried=retried)
+        if code == "TransactionCanceledException" and "CancellationReasons" in response:
+            reasons = [(one.get("Code", "None"), one.get("Item") or None) for one in response["CancellationReasons"]]
+            return Cancelled(reasons, retried=retried)
+    return translate(error, verb, table)

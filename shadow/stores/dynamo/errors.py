@@ -1,0 +1,173 @@
+"""One table from what DynamoDB (or the way to it) says to what PyMongo would have said.
+
+Texts carry the operation, the code and the request id. AWS's own sentence may quote values, so it is only shown for
+operations on whole tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeAlias
+
+from botocore import exceptions as bc
+from bson import Decimal128, Int64, ObjectId
+from pymongo import errors as pm
+
+__all__ = ["ERRORS", "EXPECTED", "duplicate_key", "outcome_unknown", "translate"]
+
+Maker: TypeAlias = Callable[[str, dict[str, Any]], pm.PyMongoError]
+"""Makes the exception from the text and the details."""
+
+
+def _operation_failure(code: int) -> Maker:
+    return lambda text, details: pm.OperationFailure(text, code, {"code": code, "errmsg": text, **details})
+
+
+def _write_error(text: str, details: dict[str, Any]) -> pm.PyMongoError:
+    return pm.WriteError(text, 2, {"code": 2, "errmsg": text, **details})
+
+
+def _reconnect(text: str, details: dict[str, Any]) -> pm.PyMongoError:
+    return pm.AutoReconnect(text, details)
+
+
+# MongoDB's codes, from its error_codes.yml: 13 Unauthorized, 18 AuthenticationFailed, 26 NamespaceNotFound,
+# 48 NamespaceExists, 112 WriteConflict, 202 NetworkInterfaceExceededTimeLimit, 262 ExceededTimeLimit.
+_throttled = _operation_failure(262)
+_unauthorised = _operation_failure(13)
+_unauthenticated = _operation_failure(18)
+_missing = _operation_failure(26)
+_in_use = _operation_failure(48)
+_conflict = _operation_failure(112)
+_refused = _operation_failure(2)
+
+ERRORS: Final[Mapping[str, Maker]] = {
+    "AccessDeniedException": _unauthorised,
+    "ConditionalCheckFailedException": _conflict,
+    "DuplicateItemException": _conflict,
+    "ExpiredTokenException": _unauthenticated,
+    "IdempotentParameterMismatchException": _refused,
+    "IncompleteSignatureException": _unauthenticated,
+    "InternalServerError": _reconnect,
+    "InternalServerErrorException": _reconnect,
+    "InvalidEndpointException": _reconnect,
+    "InvalidSignatureException": _unauthenticated,
+    "ItemCollectionSizeLimitExceededException": _write_error,
+    "LimitExceededException": _throttled,
+    "MissingAuthenticationTokenException": _unauthenticated,
+    "ProvisionedThroughputExceededException": _throttled,
+    "ReplicatedWriteConflictException": _throttled,
+    "RequestLimitExceeded": _throttled,
+    "RequestTimeout": _reconnect,
+    "ResourceInUseException": _in_use,
+    "ResourceNotFoundException": _missing,
+    "SerializationException": _refused,
+    "ServiceUnavailable": _reconnect,
+    "ServiceUnavailableException": _reconnect,
+    "Throttling": _throttled,
+    "ThrottlingException": _throttled,
+    "TransactionCanceledException": _conflict,
+    "TransactionConflictException": _throttled,
+    "TransactionInProgressException": _throttled,
+    "UnrecognizedClientException": _unauthenticated,
+    "ValidationException": _write_error,
+}
+"""AWS error code to exception. Codes from the service model of DynamoDB and its guide's "Error handling"."""
+
+EXPECTED: Final = frozenset({"ConditionalCheckFailedException", "TransactionCanceledException"})
+"""Codes that the store itself asks for and answers; the table has them for the case that one escapes."""
+
+_WITHOUT_CONTENT: Final = frozenset(
+    {
+        "create_table",
+        "delete_table",
+        "describe_table",
+        "describe_time_to_live",
+        "list_tables",
+        "update_table",
+        "update_time_to_live",
+    }
+)
+
+_HINTS: Final = {26: "make the tables first: shadow tables create"}
+
+_TRANSPORT: Final[tuple[tuple[type[Exception], type[pm.PyMongoError]], ...]] = (
+    (bc.ReadTimeoutError, pm.NetworkTimeout),
+    (bc.ConnectTimeoutError, pm.ServerSelectionTimeoutError),
+    (bc.EndpointConnectionError, pm.ServerSelectionTimeoutError),
+    (bc.HTTPClientError, pm.AutoReconnect),
+    (TimeoutError, pm.NetworkTimeout),
+    (OSError, pm.AutoReconnect),
+)
+_CREDENTIALS: Final = (bc.NoCredentialsError, bc.PartialCredentialsError, bc.CredentialRetrievalError)
+
+
+def translate(error: Exception, operation: str, table: str) -> Exception:
+    """The PyMongo exception for what the client raised; `error` itself if it is nothing of AWS's or the network's."""
+    where = f"DynamoDB {operation} on {table}"
+    if isinstance(error, bc.ClientError):
+        return _of_code(error, where, quoted=operation in _WITHOUT_CONTENT)
+    if isinstance(error, _CREDENTIALS):
+        return pm.OperationFailure(f"{where}: no usable credentials", 18, {"code": 18})
+    for kind, made in _TRANSPORT:
+        if isinstance(error, kind):
+            return made(f"{where}: {type(error).__name__}")
+    if isinstance(error, bc.BotoCoreError):
+        return pm.OperationFailure(f"{where}: {type(error).__name__}", 2, {"code": 2})
+    return error
+
+
+def _of_code(error: bc.ClientError, where: str, *, quoted: bool) -> pm.PyMongoError:
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    request = str(error.response.get("ResponseMetadata", {}).get("RequestId", ""))
+    text = f"{where}: {code}" + (f" (request {request})" if request else "")
+    if quoted:
+        text += f": {error.response['Error'].get('Message', '')}"
+    maker = ERRORS.get(code) or (_reconnect if status >= 500 or not status else _refused)
+    made = maker(text, {"awsCode": code})
+    hint = _HINTS.get(getattr(made, "code", None) or 0)
+    return maker(f"{text}\n  hint: {hint}", {"awsCode": code}) if hint else made
+
+
+def outcome_unknown(operation: str, table: str) -> pm.AutoReconnect:
+    """A conditional write failed on a later attempt of the client's own, and an earlier one may have been applied."""
+    return pm.AutoReconnect(f"DynamoDB {operation} on {table}: an attempt without an answer may have been applied")
+
+
+def duplicate_key(
+    namespace: str, index: str, pattern: Mapping[str, int], values: Mapping[str, Any]
+) -> pm.DuplicateKeyError:
+    """The server's E11000, with its text and details: applications parse both. The values are the application's own
+    and go nowhere but back to it."""
+    shown = ", ".join(f"{name}: {_shell(value)}" for name, value in values.items())
+    text = f"E11000 duplicate key error collection: {namespace} index: {index} dup key: {{ {shown} }}"
+    details = {"index": 0, "code": 11000, "errmsg": text, "keyPattern": dict(pattern), "keyValue": dict(values)}
+    return pm.DuplicateKeyError(text, 11000, details)
+
+
+def _shell(value: Any) -> str:
+    """A value as the server prints it in an E11000."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case None:
+            return "null"
+        case str():
+            return f'"{value}"'
+        case ObjectId():
+            return f"ObjectId('{value}')"
+        case Int64() | int():
+            return str(int(value))
+        case float():
+            return repr(value)
+        case Decimal128():
+            return str(value)
+        case dict():
+            inner = ", ".join(f"{name}: {_shell(element)}" for name, element in value.items())
+            return f"{{ {inner} }}" if inner else "{}"
+        case list():
+            inner = ", ".join(_shell(element) for element in value)
+            return f"[ {inner} ]" if inner else "[]"
+        case _:
+            return str(value)

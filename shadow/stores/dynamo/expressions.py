@@ -1,0 +1,70 @@
+"""Expressions: one maker of #n0/:v0 placeholders, and the conditions that the store puts on its writes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shadow.model.version import Absent, State, Tombstone, Version
+
+__all__ = ["Expression", "exactly", "hidden", "vacant"]
+
+
+class Expression:
+    """Collects the names and values of one request. The texts that it makes may be joined freely."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, str] = {}
+        self._values: dict[str, Any] = {}
+
+    def path(self, *names: str) -> str:
+        """The document path through `names`, each of them any attribute name at all."""
+        return ".".join(self._names.setdefault(name, f"#n{len(self._names)}") for name in names)
+
+    def value(self, attribute: dict[str, Any]) -> str:
+        placeholder = f":v{len(self._values)}"
+        self._values[placeholder] = attribute
+        return placeholder
+
+    def parameters(self) -> dict[str, Any]:
+        """What goes with the expressions into the request."""
+        parameters: dict[str, Any] = {}
+        if self._names:
+            parameters["ExpressionAttributeNames"] = {placeholder: name for name, placeholder in self._names.items()}
+        if self._values:
+            parameters["ExpressionAttributeValues"] = dict(self._values)
+        return parameters
+
+
+def vacant(expression: Expression, reserved: str) -> str:
+    """Nothing under the key, or a tombstone: where the side that answers may insert."""
+    key = expression.path("_id")
+    return f"(attribute_not_exists({key}) OR attribute_exists({expression.path(reserved, 't')}))"
+
+
+def exactly(expression: Expression, reserved: str, state: State) -> str:
+    """The key holds exactly `state`."""
+    match state:
+        case Absent():
+            return f"attribute_not_exists({expression.path('_id')})"
+        case Tombstone(identity):
+            return f"{expression.path(reserved, 't')} = {expression.value({'S': identity})}"
+        case Version(born, rev):
+            parts = (
+                f"attribute_exists({expression.path('_id')})",
+                _part(expression, expression.path(reserved, "b"), {"S": born}, default=not born),
+                _part(expression, expression.path(reserved, "r"), {"N": str(rev)}, default=not rev),
+            )
+            unstamped = f" AND attribute_not_exists({expression.path(reserved, 't')})" if not born else ""
+            return f"({' AND '.join(parts)}{unstamped})"
+
+
+def _part(expression: Expression, path: str, attribute: dict[str, Any], *, default: bool) -> str:
+    """One part of a version; where it has its default value it may also be missing."""
+    same = f"{path} = {expression.value(attribute)}"
+    return f"(attribute_not_exists({path}) OR {same})" if default else same
+
+
+def hidden(expression: Expression, reserved: str) -> str:
+    """The filter that leaves out tombstones, parts and uniqueness items."""
+    tombstone, kind = expression.path(reserved, "t"), expression.path(reserved, "k")
+    return f"attribute_not_exists({tombstone}) AND attribute_not_exists({kind})"

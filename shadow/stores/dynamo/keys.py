@@ -1,0 +1,181 @@
+"""Key texts: what stands for a BSON value in a key attribute (`_id`, or the hash or range attribute of an index).
+
+DynamoDB's keys are typed, not empty and short; MongoDB's `_id` may be nearly anything. A key text is a string for any
+value, equal for two values exactly where MongoDB calls them equal (5, 5.0 and Decimal128("5") share one):
+
+    ObjectId                     its 24 hex digits
+    string                       itself
+    string that is empty, looks like an ObjectId, or begins with "~"      ~str:<string>
+    string over the limit        ~strx:<digest>
+    whole number of any type     ~num:<decimal digits>
+    date                         ~date:<ISO 8601>, so that texts sort as dates do (before and after the years that
+                                 Python knows: ~date:-<ms> and ~date:A<ms>)
+    bool, null                   ~bool:true, ~bool:false, ~null
+    anything else                ~<type>:<digest>
+
+Beside these: `~array` stands in an index for a list (MongoDB's multikey), `~missing` in a range attribute for a
+field that the document lacks; `~part:` and `~unique:` begin the keys of auxiliary items.
+
+Limits of key length, 2048 bytes (partition) and 1024 bytes (sort): Amazon DynamoDB Developer Guide, "Constraints".
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from bson import DatetimeMS, Decimal128, Int64, ObjectId
+
+from shadow.model.order import key_digest
+from shadow.model.values import type_name
+
+__all__ = [
+    "ARRAY",
+    "HASH_LIMIT",
+    "MISSING",
+    "RANGE_LIMIT",
+    "date_of",
+    "date_text",
+    "decode_key",
+    "is_natural",
+    "key_text",
+    "part_key",
+    "text_and_exactness",
+    "unique_key",
+]
+
+ARRAY: Final = "~array"
+MISSING: Final = "~missing"
+NULL: Final = "~null"
+HASH_LIMIT: Final = 2048
+RANGE_LIMIT: Final = 1024
+
+_OBJECT_ID: Final = re.compile(r"[0-9a-f]{24}")
+_EPOCH: Final = dt.datetime(1970, 1, 1)
+_MILLISECOND: Final = dt.timedelta(milliseconds=1)
+_LONGEST_INTEGER: Final = 34
+
+
+def date_text(value: dt.datetime) -> str:
+    """ISO 8601 in UTC with milliseconds and Z; of one length, so the texts sort as the dates do."""
+    if value.tzinfo is not None:
+        value = value.astimezone(dt.UTC).replace(tzinfo=None)
+    return value.isoformat(timespec="milliseconds") + "Z"
+
+
+def date_of(text: str) -> dt.datetime:
+    """The naive UTC datetime that `date_text` wrote."""
+    return dt.datetime.fromisoformat(text.removesuffix("Z"))
+
+
+def is_natural(text: str) -> bool:
+    """Whether a string may stand for itself in a key, its length apart."""
+    return text != "" and not text.startswith("~") and _OBJECT_ID.fullmatch(text) is None
+
+
+def key_text(value: Any, limit: int = HASH_LIMIT) -> str:
+    return text_and_exactness(value, limit)[0]
+
+
+def text_and_exactness(value: Any, limit: int = HASH_LIMIT) -> tuple[str, bool]:
+    """The key text of `value` in at most `limit` bytes, and whether `decode_key` gives back exactly `value`."""
+    maker = _MAKERS.get(type(value))
+    if maker is not None:
+        return maker(value, limit)
+    return f"~{type_name(value)}:{key_digest(value)}", False
+
+
+def _of_str(value: str, limit: int) -> tuple[str, bool]:
+    text = value if is_natural(value) else f"~str:{value}"
+    if len(text) * 4 > limit and len(text.encode()) > limit:
+        return f"~strx:{key_digest(value)}", False
+    return text, True
+
+
+def _of_object_id(value: ObjectId, _limit: int) -> tuple[str, bool]:
+    return str(value), True
+
+
+def _of_bool(value: bool, _limit: int) -> tuple[str, bool]:
+    return ("~bool:true" if value else "~bool:false"), True
+
+
+def _of_null(_value: None, _limit: int) -> tuple[str, bool]:
+    return NULL, True
+
+
+def _of_int(value: int, _limit: int) -> tuple[str, bool]:
+    return f"~num:{int(value)}", type(value) is int or not -(2**31) <= value < 2**31
+
+
+def _of_float(value: float, _limit: int) -> tuple[str, bool]:
+    if value.is_integer() and abs(value) < 10.0**_LONGEST_INTEGER:
+        return f"~num:{int(value)}", False
+    return f"~numx:{key_digest(value)}", False
+
+
+def _of_decimal(value: Decimal128, _limit: int) -> tuple[str, bool]:
+    number = value.to_decimal()
+    short = number.is_finite() and (not number or number.adjusted() < _LONGEST_INTEGER)
+    if short and number == number.to_integral_value():
+        return f"~num:{int(number)}", False
+    return f"~numx:{key_digest(value)}", False
+
+
+def _of_datetime(value: dt.datetime, _limit: int) -> tuple[str, bool]:
+    return f"~date:{date_text(value)}", True
+
+
+def _of_milliseconds(value: DatetimeMS, _limit: int) -> tuple[str, bool]:
+    milliseconds = int(value)
+    try:
+        return f"~date:{date_text(_EPOCH + milliseconds * _MILLISECOND)}", False
+    except OverflowError:
+        return f"~date:{'-' if milliseconds < 0 else 'A'}{abs(milliseconds)}", False
+
+
+_MAKERS: Final[dict[type, Callable[[Any, int], tuple[str, bool]]]] = {
+    str: _of_str,
+    ObjectId: _of_object_id,
+    bool: _of_bool,
+    type(None): _of_null,
+    Int64: _of_int,
+    int: _of_int,
+    float: _of_float,
+    Decimal128: _of_decimal,
+    dt.datetime: _of_datetime,
+    DatetimeMS: _of_milliseconds,
+}
+
+
+def decode_key(text: str) -> Any:
+    """The value of an exact key text. Raises `ValueError` for a text that stands for more than one value."""
+    if not text.startswith("~"):
+        return ObjectId(text) if _OBJECT_ID.fullmatch(text) else text
+    kind, _, rest = text.partition(":")
+    match kind:
+        case "~str":
+            return rest
+        case "~num":
+            number = int(rest)
+            return number if -(2**31) <= number < 2**31 else Int64(number)
+        case "~date":
+            return date_of(rest)
+        case "~bool":
+            return rest == "true"
+        case "~null":
+            return None
+    raise ValueError(f"no exact key text: it begins with {kind}")
+
+
+def part_key(head: str, generation: str, number: int) -> str:
+    """The key of one part of a large document; `head` is the key text of the document itself."""
+    return f"~part:{key_digest(head)}:{generation}:{number}"
+
+
+def unique_key(constraint: str, values: Sequence[Any]) -> str:
+    """The key of the uniqueness item for one tuple of values of one constraint (values equal as MongoDB's index
+    compares them)."""
+    return f"~unique:{constraint}:{key_digest(list(values))}"

@@ -1,0 +1,411 @@
+"""DynamoDB as a document store, by the contract of `stores.base`."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import random
+import sys
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import aioboto3
+from pymongo.errors import OperationFailure, WriteError
+
+from shadow.errors import UnsupportedOperation
+from shadow.model.matching import cached_filter, compile_pipeline, compile_projection, compile_update
+from shadow.model.operation import Applied, Change, Delete, Hit, Insert, Query, Replace, Update, Write
+from shadow.model.order import sort_documents
+from shadow.model.phase import StoreName
+from shadow.model.schema import CollectionSpec
+from shadow.model.version import ABSENT, Document, Image, Key, State, Tombstone, Version, fresh_id
+from shadow.stores.dynamo import keys
+from shadow.stores.dynamo.client import ConditionFailed, Gateway, OnCapacity
+from shadow.stores.dynamo.codec import Codec
+from shadow.stores.dynamo.errors import duplicate_key, outcome_unknown
+from shadow.stores.dynamo.reads import Reader, Table
+from shadow.stores.dynamo.settings import DynamoSettings
+from shadow.stores.dynamo.tables import drop_table, prepare_table
+from shadow.stores.dynamo.writes import NOTHING, VACANT, Expected, Found, Writer
+
+__all__ = ["DynamoStore"]
+
+_ATTEMPTS: Final = 32
+_PATIENCE: Final = 4
+"""Lost races that are answered at once; each one after that waits, longer and longer."""
+
+_IMMUTABLE_FIELD: Final = 66
+_WRITE_CONFLICT: Final = 112
+
+
+class DynamoStore:
+    """One table a collection. Made for one event loop: the client is made inside it at first use.
+
+    `specs` describes the collections that have more than a name; a `client` that is handed in (aioboto3's or
+    aiobotocore's low-level client) is never closed; `database` stands in the texts of errors; `on_capacity` is called
+    as (table, index, verb, units) for every answer.
+    """
+
+    name = StoreName.DYNAMO
+
+    def __init__(
+        self,
+        settings: DynamoSettings,
+        specs: Mapping[str, CollectionSpec],
+        *,
+        client: Any = None,
+        database: str = "shadow",
+        on_capacity: OnCapacity | None = None,
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._gateway = Gateway(settings, client, on_capacity)
+        self._reader = Reader(self._gateway, verify_index_reads=settings.verify_index_reads)
+        self._writer = Writer(self._gateway, self._reader)
+        self._tables = {name: self._made(spec) for name, spec in specs.items()}
+
+    def _made(self, spec: CollectionSpec) -> Table:
+        name = f"{self._settings.table_prefix}{spec.name}"
+        return Table(name, f"{self._database}.{spec.name}", spec, Codec(spec))
+
+    def _table(self, collection: str) -> Table:
+        table = self._tables.get(collection)
+        if table is None:
+            table = self._tables[collection] = self._made(CollectionSpec(collection))
+        return table
+
+    # ---- the store itself ----
+
+    async def close(self) -> None:
+        await self._gateway.close()
+
+    async def ping(self) -> None:
+        await self._gateway.call("list_tables", "any table", Limit=1)
+
+    async def prepare(self, collections: Iterable[CollectionSpec]) -> None:
+        specs = list(collections)
+        self._tables.update((spec.name, self._made(spec)) for spec in specs)
+        timeout = self._settings.prepare_timeout
+        await asyncio.gather(
+            *(prepare_table(self._gateway, self._table(spec.name).name, spec, timeout) for spec in specs)
+        )
+
+    async def drop(self, collection: str) -> None:
+        await drop_table(self._gateway, self._table(collection).name, self._settings.prepare_timeout)
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "kind": "dynamo",
+            "driver": f"aioboto3 {aioboto3.__version__}",
+            "endpoint": self._settings.endpoint_url or f"AWS {self._settings.region}",
+            "region": self._settings.region,
+            "table_prefix": self._settings.table_prefix,
+            "scans": self.scans(),
+        }
+
+    def scans(self) -> list[dict[str, Any]]:
+        """The query shapes that needed a scan (see `ScanCounter.report`)."""
+        return self._reader.scans.report()
+
+    # ---- reads ----
+
+    async def find_one(self, collection: str, query: Query) -> Hit | None:
+        first = Query(query.filter, query.projection, query.sort, query.skip, 1)
+        async for page in self.find(collection, first):
+            if page:
+                return page[0]
+        return None
+
+    async def find(self, collection: str, query: Query) -> AsyncIterator[list[Hit]]:
+        table = self._table(collection)
+        project = compile_projection(query.projection) if query.projection else None
+        if query.sort:
+            hits = [hit async for page in self._matching(table, query) for hit in page]
+            ordered = sort_documents(hits, query.sort, key=lambda hit: hit.document)
+            yield [_projected(hit, project) for hit in _window(ordered, query.skip, query.limit)]
+            return
+        first, last = query.skip, query.skip + query.limit if query.limit else sys.maxsize
+        seen = 0
+        async for page in self._matching(table, query):
+            kept = page[max(0, first - seen) : last - seen]
+            seen += len(page)
+            if kept:
+                yield [_projected(hit, project) for hit in kept]
+            if seen >= last:
+                return
+
+    async def _matching(self, table: Table, query: Query) -> AsyncIterator[list[Hit]]:
+        matches = cached_filter(query.filter).matches
+        async for images in self._reader.pages(table, query):
+            yield [_hit(image) for image in images if matches(_document(image))]
+
+    async def count(self, collection: str, filter: Document, skip: int = 0, limit: int = 0) -> int:
+        table = self._table(collection)
+        if not filter:
+            total = await self._reader.count_all(table)
+        else:
+            total = 0
+            async for page in self._matching(table, Query(filter)):
+                total += len(page)
+                if limit and total >= skip + limit:
+                    break
+        counted = max(0, total - skip)
+        return min(counted, limit) if limit else counted
+
+    async def aggregate(self, collection: str, pipeline: Sequence[Document]) -> list[Document]:
+        compiled = compile_pipeline(list(pipeline))
+
+        documents = await self._all(collection, compiled.leading_match or {})
+        joined = {name: await self._all(name, {}) for name in sorted(compiled.collections)}
+        return await asyncio.to_thread(compiled.run, documents, joined.__getitem__)
+
+    async def _all(self, collection: str, filter: Document) -> list[Document]:
+        return [hit.document async for page in self.find(collection, Query(filter)) for hit in page]
+
+    async def image(self, collection: str, key: Key) -> Image:
+        return (await self._found(self._table(collection), keys.key_text(key))).image
+
+    async def images(self, collection: str, keys_: Sequence[Key]) -> list[Image]:
+        table = self._table(collection)
+        texts = [keys.key_text(key) for key in keys_]
+        items = await self._reader.get_many(table, texts)
+        present = list(items.values())
+        images = dict(zip(items, await self._reader.images(table, present), strict=True))
+        return [images.get(text, Image(ABSENT)) for text in texts]
+
+    async def _found(self, table: Table, key_text: str) -> Found:
+        item = await self._reader.get(table, key_text)
+        return Found(item, await self._reader.image(table, item))
+
+    # ---- writes as the side that answers ----
+
+    async def apply(self, collection: str, change: Change, op_id: str) -> Applied | None:
+        table = self._table(collection)
+        text = keys.key_text(change.key)
+        compute = _computation(table, change)
+        if isinstance(change, Insert):
+            found = NOTHING
+        elif isinstance(change, Delete) and not table.spec.unique and _names_only_key(change.filter):
+            return await self._delete_at_once(table, text)
+        else:
+            found = await self._found(table, text)
+        for attempt in range(_ATTEMPTS):
+            after = compute(found.image)
+            if after is None:
+                return None
+            expected: Expected = found.image.state if found.image.present else VACANT
+            try:
+                await self._writer.commit(table, text, expected, found, after, op_id)
+            except ConditionFailed as failed:
+                if not self._is_own(table, failed, change, after, op_id):
+                    found = await self._after_lost_race(table, failed, change, attempt)
+                    continue
+            return Applied(found.image if found.image.present else Image(ABSENT), after)
+        raise OperationFailure(f"too many concurrent changes of one document in {table.name}", _WRITE_CONFLICT)
+
+    def _is_own(self, table: Table, failed: ConditionFailed, change: Change, after: Image, op_id: str) -> bool:
+        """Whether what stands in the way is this very write, applied by an earlier attempt of the client."""
+        if failed.item is None:
+            return False
+        state = table.codec.state(failed.item)
+        if isinstance(change, Insert) and isinstance(state, Version) and state.born == change.born:
+            return True  # and perhaps changed since then by someone else
+        return state == after.state and table.codec.op_id(failed.item) == op_id
+
+    async def _after_lost_race(self, table: Table, failed: ConditionFailed, change: Change, attempt: int) -> Found:
+        if failed.retried and not isinstance(change, Insert):
+            # An earlier attempt may have been applied and then overwritten; to compute again could apply it twice.
+            raise outcome_unknown("put_item", table.name)
+        if attempt >= _PATIENCE:
+            await asyncio.sleep(random.uniform(0, 0.005 * 2 ** min(attempt - _PATIENCE, 6)))
+        return Found(failed.item, await self._reader.image(table, failed.item))
+
+    async def _delete_at_once(self, table: Table, text: str) -> Applied | None:
+        """A delete by key alone, in one round trip: the condition is that there is a document, whichever."""
+        try:
+            item = await self._writer.delete_present(table, text)
+        except ConditionFailed as failed:
+            if failed.retried:
+                raise outcome_unknown("delete_item", table.name) from None
+            return None
+        before = await self._reader.image(table, item)
+        await self._writer.delete_body(table, item)
+        return Applied(before, Image(ABSENT))
+
+    async def insert_many(
+        self, collection: str, inserts: Sequence[Insert], op_ids: Sequence[str], *, ordered: bool
+    ) -> list[Applied | Exception | None]:
+        pairs = list(zip(inserts, op_ids, strict=True))
+        if not ordered:
+            return list(await asyncio.gather(*(self._attempt(collection, *pair) for pair in pairs)))
+        results: list[Applied | Exception | None] = [None] * len(pairs)
+        for place, pair in enumerate(pairs):
+            results[place] = outcome = await self._attempt(collection, *pair)
+            if isinstance(outcome, Exception):
+                break
+        return results
+
+    async def _attempt(self, collection: str, insert: Insert, op_id: str) -> Applied | Exception | None:
+        try:
+            return await self.apply(collection, insert, op_id)
+        except Exception as error:
+            return error
+
+    # ---- writes as the side that follows ----
+
+    async def replay(self, collection: str, write: Write) -> Image | None:
+        table = self._table(collection)
+        text = keys.key_text(write.key)
+        if isinstance(write.change, Delete):
+            return await self._replay_delete(table, text, write, write.change)
+        compute = _computation(table, write.change)
+        if isinstance(write.pre, Version):
+            found = await self._found(table, text)
+            if found.image.state != write.pre:
+                return self._own_image(table, found, write)
+        else:
+            found = NOTHING
+        after = compute(found.image)
+        if after is None:
+            return None
+        return await self._follow(table, text, found.image.state, found, after, write.op_id)
+
+    def _own_image(self, table: Table, found: Found, write: Write) -> Image | None:
+        """The image that is there, if this very write has put it there before."""
+        own = found.item is not None and table.codec.op_id(found.item) == write.op_id
+        return found.image if own and found.image.state == write.post.state else None
+
+    async def _replay_delete(self, table: Table, text: str, write: Write, change: Delete) -> Image | None:
+        after = Image(Tombstone(change.tombstone))
+        if not table.spec.unique and _names_only_key(change.filter):
+            return await self._follow(table, text, (write.pre, ABSENT), NOTHING, after, write.op_id)
+        found = await self._found(table, text)
+        if found.image.state == after.state:
+            return after
+        if found.image.state not in (write.pre, ABSENT):
+            return None
+        if found.image.document is not None and not cached_filter(change.filter).matches(found.image.document):
+            return None
+        return await self._follow(table, text, found.image.state, found, after, write.op_id)
+
+    async def _follow(
+        self, table: Table, text: str, expected: Expected, found: Found, after: Image, op_id: str
+    ) -> Image | None:
+        try:
+            await self._writer.commit(table, text, expected, found, after, op_id)
+        except ConditionFailed as failed:
+            there = failed.item
+            own = there is not None and table.codec.op_id(there) == op_id
+            if there is None or not own or table.codec.state(there) != after.state:
+                return None
+        return after
+
+    async def put(self, collection: str, key: Key, image: Image, expected: State) -> bool:
+        if image.state == ABSENT:
+            raise ValueError("only a document or a tombstone can be put")
+        table = self._table(collection)
+        text = keys.key_text(key)
+        found = NOTHING
+        if table.spec.unique and expected != ABSENT:
+            found = await self._found(table, text)
+            if found.image.state != expected:
+                return False
+        return await self._follow(table, text, expected, found, image, fresh_id()) is not None
+
+    # ---- upkeep ----
+
+    async def sweep(self, collection: str, older_than: dt.timedelta = dt.timedelta(days=1)) -> int:
+        """Deletes parts of large documents that a crash has left behind; answers how many. `older_than` must exceed
+        the longest time that a write can take."""
+        table = self._table(collection)
+        return await self._writer.sweep(table, await self._reader.part_items(table), older_than)
+
+
+Computation = Callable[[Image], Image | None]
+"""From the image before a change to the image after it; None where the filter matches nothing."""
+
+
+def _computation(table: Table, change: Change) -> Computation:
+    match change:
+        case Insert():
+            return lambda before: _inserted(table, change, before)
+        case Update():
+            return _updating(table, change)
+        case Replace():
+            return _replacing(table, change)
+        case Delete():
+            matches = cached_filter(change.filter).matches
+            return lambda before: Image(ABSENT) if before.present and matches(_document(before)) else None
+    raise UnsupportedOperation(type(change).__name__, "it is no change")
+
+
+def _inserted(table: Table, change: Insert, before: Image) -> Image:
+    if before.present:
+        raise _duplicate_id(table, change.key)
+    return Image(Version(change.born, 1), change.document)
+
+
+def _updating(table: Table, change: Update) -> Computation:
+    filter = cached_filter(change.filter)
+    update = compile_update(change.update, change.array_filters)
+
+    def compute(before: Image) -> Image | None:
+        if before.document is not None and filter.matches(before.document):
+            assert isinstance(before.state, Version)
+            return Image(before.state.next(), update.apply(before.document, filter))
+        if not change.upsert:
+            return None
+        if before.present:
+            raise _duplicate_id(table, change.key)
+        return Image(Version(change.born, 1), update.upsert(filter, change.key))
+
+    return compute
+
+
+def _replacing(table: Table, change: Replace) -> Computation:
+    matches = cached_filter(change.filter).matches
+
+    def compute(before: Image) -> Image | None:
+        if before.document is not None and matches(before.document):
+            return Image(Version(change.born, 1), _replacement(change, before.document["_id"]))
+        if not change.upsert:
+            return None
+        if before.present:
+            raise _duplicate_id(table, change.key)
+        return Image(Version(change.born, 1), _replacement(change, change.key))
+
+    return compute
+
+
+def _replacement(change: Replace, key: Key) -> Document:
+    own = change.replacement.get("_id", key)
+    if keys.key_text(own) != keys.key_text(key):
+        raise WriteError("the (immutable) field '_id' was found to have been altered", _IMMUTABLE_FIELD)
+    return {"_id": key, **{name: value for name, value in change.replacement.items() if name != "_id"}}
+
+
+def _duplicate_id(table: Table, key: Key) -> Exception:
+    return duplicate_key(table.namespace, "_id_", {"_id": 1}, {"_id": key})
+
+
+def _names_only_key(filter: Document) -> bool:
+    return list(filter) == ["_id"] and not isinstance(filter["_id"], dict)
+
+
+def _document(image: Image) -> Document:
+    assert image.document is not None
+    return image.document
+
+
+def _hit(image: Image) -> Hit:
+    assert isinstance(image.state, Version)
+    document = _document(image)
+    return Hit(document["_id"], image.state, document)
+
+
+def _projected(hit: Hit, project: Callable[[Document], Document] | None) -> Hit:
+    return Hit(hit.key, hit.version, project(hit.document)) if project is not None else hit
+
+
+def _window(hits: list[Hit], skip: int, limit: int) -> list[Hit]:
+    return hits[skip : skip + limit] if limit else hits[skip:]

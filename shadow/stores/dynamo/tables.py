@@ -1,0 +1,130 @@
+"""Tables: their description, and making the ones (and the indexes) that are missing."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from typing import Any, Final
+
+from pymongo.errors import OperationFailure
+
+from shadow.errors import StoreUnavailable
+from shadow.model.schema import CollectionSpec, IndexSpec
+from shadow.stores.dynamo.client import Gateway
+
+__all__ = ["describe_table", "drop_table", "prepare_table", "table_description"]
+
+_POLL_SECONDS: Final = 0.2
+_NAMESPACE_NOT_FOUND: Final = 26
+_NAMESPACE_EXISTS: Final = 48
+
+
+def _definitions(indexes: Iterable[IndexSpec]) -> list[dict[str, str]]:
+    names = {"_id": None}
+    for index in indexes:
+        names.update(dict.fromkeys(name for name in (index.hash, index.range) if name is not None))
+    return [{"AttributeName": name, "AttributeType": "S"} for name in names]
+
+
+def _index(index: IndexSpec) -> dict[str, Any]:
+    schema = [{"AttributeName": index.hash, "KeyType": "HASH"}]
+    if index.range is not None:
+        schema.append({"AttributeName": index.range, "KeyType": "RANGE"})
+    return {"IndexName": index.name, "KeySchema": schema, "Projection": {"ProjectionType": "ALL"}}
+
+
+def table_description(table: str, spec: CollectionSpec) -> dict[str, Any]:
+    """The parameters of CreateTable: key `_id`, a global index for each `IndexSpec`, billed by request."""
+    description: dict[str, Any] = {
+        "TableName": table,
+        "KeySchema": [{"AttributeName": "_id", "KeyType": "HASH"}],
+        "AttributeDefinitions": _definitions(spec.indexes),
+        "BillingMode": "PAY_PER_REQUEST",
+    }
+    if spec.indexes:
+        description["GlobalSecondaryIndexes"] = [_index(index) for index in spec.indexes]
+    return description
+
+
+async def describe_table(gateway: Gateway, table: str) -> dict[str, Any] | None:
+    """DynamoDB's description of the table; None if there is none."""
+    try:
+        described: dict[str, Any] = (await gateway.call("describe_table", table, TableName=table))["Table"]
+    except OperationFailure as error:
+        if error.code == _NAMESPACE_NOT_FOUND:
+            return None
+        raise
+    return described
+
+
+async def prepare_table(gateway: Gateway, table: str, spec: CollectionSpec, timeout: float) -> None:
+    """Makes the table or the indexes that are missing, turns on the time to live of tombstones, waits until all of it
+    can be used. Raises `StoreUnavailable` after `timeout` seconds. What is there is not changed."""
+    deadline = time.monotonic() + timeout
+    if await describe_table(gateway, table) is None:
+        await _create(gateway, table, spec)
+    described = await _active(gateway, table, deadline)
+    existing = {index["IndexName"] for index in described.get("GlobalSecondaryIndexes", [])}
+    for index in spec.indexes:
+        if index.name not in existing:
+            await _add_index(gateway, table, index)
+            await _active(gateway, table, deadline)
+    await _enable_ttl(gateway, table, f"{spec.reserved}_ttl")
+
+
+async def _create(gateway: Gateway, table: str, spec: CollectionSpec) -> None:
+    try:
+        await gateway.call("create_table", table, **table_description(table, spec))
+    except OperationFailure as error:
+        if error.code != _NAMESPACE_EXISTS:  # another process has made it in the meantime
+            raise
+
+
+async def _add_index(gateway: Gateway, table: str, index: IndexSpec) -> None:
+    await gateway.call(
+        "update_table",
+        table,
+        TableName=table,
+        AttributeDefinitions=_definitions([index]),
+        GlobalSecondaryIndexUpdates=[{"Create": _index(index)}],
+    )
+
+
+async def _active(gateway: Gateway, table: str, deadline: float) -> dict[str, Any]:
+    while True:
+        described = await describe_table(gateway, table)
+        if described is not None:
+            indexes = described.get("GlobalSecondaryIndexes", [])
+            states = {described["TableStatus"], *(index.get("IndexStatus", "ACTIVE") for index in indexes)}
+            if states == {"ACTIVE"}:
+                return described
+        await _pause(table, deadline)
+
+
+async def _pause(table: str, deadline: float) -> None:
+    if time.monotonic() > deadline:
+        raise StoreUnavailable(
+            f"the table {table} did not become ready in time", hint="see its status in the AWS console, then again"
+        )
+    await asyncio.sleep(_POLL_SECONDS)
+
+
+async def _enable_ttl(gateway: Gateway, table: str, attribute: str) -> None:
+    answer = await gateway.call("describe_time_to_live", table, TableName=table)
+    if answer.get("TimeToLiveDescription", {}).get("TimeToLiveStatus", "DISABLED") == "DISABLED":
+        specification = {"Enabled": True, "AttributeName": attribute}
+        await gateway.call("update_time_to_live", table, TableName=table, TimeToLiveSpecification=specification)
+
+
+async def drop_table(gateway: Gateway, table: str, timeout: float) -> None:
+    """Deletes the table, if it is there, and waits until it is gone."""
+    deadline = time.monotonic() + timeout
+    try:
+        await gateway.call("delete_table", table, TableName=table)
+    except OperationFailure as error:
+        if error.code == _NAMESPACE_NOT_FOUND:
+            return
+        raise
+    while await describe_table(gateway, table) is not None:
+        await _pause(table, deadline)

@@ -1,0 +1,99 @@
+"""Unique constraints: one item for each value that a document holds, changed in the document's own transaction.
+
+A uniqueness item lies in the same table under `~unique:<constraint>:<digest of the values>` and names the key of its
+owner. Putting it is conditional on there being none, or one of the same owner; so two documents can never hold one
+value, and a document may write its own again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pymongo.errors import DuplicateKeyError
+
+from shadow.model.order import MISSING, UNDEFINED, index_keys
+from shadow.model.schema import CollectionSpec, UniqueSpec
+from shadow.model.version import Document
+from shadow.stores.dynamo import keys
+from shadow.stores.dynamo.errors import duplicate_key
+from shadow.stores.dynamo.expressions import Expression
+
+__all__ = ["Claim", "changed_claims", "claims", "release", "take", "violation"]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One value (or tuple of values) that a document holds under one constraint."""
+
+    constraint: UniqueSpec
+    values: tuple[Any, ...]
+
+
+def claims(spec: CollectionSpec, document: Document | None) -> dict[str, Claim]:
+    """All claims of a document, by the key of their item. Lists count by their elements, as in MongoDB's indexes;
+    missing counts as null, except that a sparse constraint leaves out documents with none of its fields."""
+    if document is None:
+        return {}
+    return {
+        keys.unique_key(claim.constraint.name, claim.values): claim
+        for constraint in spec.unique
+        for claim in _of_constraint(constraint, document)
+    }
+
+
+def _of_constraint(constraint: UniqueSpec, document: Document) -> Iterator[Claim]:
+    if constraint.sparse and not any(_has(document, path) for path in constraint.fields):
+        return
+    for values in index_keys(document, constraint.fields):
+        yield Claim(constraint, tuple(None if value in (MISSING, UNDEFINED) else value for value in values))
+
+
+def _has(value: Any, path: str) -> bool:
+    if not path:
+        return True
+    name, _, rest = path.partition(".")
+    if isinstance(value, list):
+        return any(_has(element, path) for element in value if isinstance(element, dict)) or (
+            name.isdigit() and int(name) < len(value) and _has(value[int(name)], rest)
+        )
+    return isinstance(value, Mapping) and name in value and _has(value[name], rest)
+
+
+def changed_claims(
+    spec: CollectionSpec, before: Document | None, after: Document | None
+) -> tuple[dict[str, Claim], dict[str, Claim]]:
+    """The claims to take and those to release when a document changes."""
+    old, new = claims(spec, before), claims(spec, after)
+    return (
+        {key: claim for key, claim in new.items() if key not in old},
+        {key: claim for key, claim in old.items() if key not in new},
+    )
+
+
+def take(table: str, reserved: str, item_key: str, owner: str) -> dict[str, Any]:
+    """The transaction's action that takes a claim for the document with key text `owner`."""
+    expression = Expression()
+    condition = f"attribute_not_exists({expression.path('_id')}) OR {_owned(expression, reserved, owner)}"
+    item = {"_id": {"S": item_key}, reserved: {"M": {"k": {"S": "unique"}, "w": {"S": owner}}}}
+    return {"Put": {"TableName": table, "Item": item, "ConditionExpression": condition, **expression.parameters()}}
+
+
+def release(table: str, reserved: str, item_key: str, owner: str) -> dict[str, Any]:
+    """The action that gives a claim up; it leaves alone what another document holds."""
+    expression = Expression()
+    condition = f"attribute_not_exists({expression.path('_id')}) OR {_owned(expression, reserved, owner)}"
+    key = {"_id": {"S": item_key}}
+    return {"Delete": {"TableName": table, "Key": key, "ConditionExpression": condition, **expression.parameters()}}
+
+
+def _owned(expression: Expression, reserved: str, owner: str) -> str:
+    return f"{expression.path(reserved, 'w')} = {expression.value({'S': owner})}"
+
+
+def violation(namespace: str, claim: Claim) -> DuplicateKeyError:
+    fields = claim.constraint.fields
+    return duplicate_key(
+        namespace, claim.constraint.name, dict.fromkeys(fields, 1), dict(zip(fields, claim.values, strict=True))
+    )

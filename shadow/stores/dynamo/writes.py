@@ -1,0 +1,247 @@
+"""Writes: every change of a document is one conditional write (or one transaction) on the state that was seen.
+
+A document over 400 KB has its body in parts. A new body is written under a fresh generation before the head item's
+conditional write names it, and the old generation goes after that: at every moment the head names a whole body. A
+crash in between leaves parts that nothing names; `sweep` removes them when they are older than any write can be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import random
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+from bson import ObjectId
+from pymongo.errors import DuplicateKeyError, OperationFailure, WriteError
+
+from shadow.model.version import ABSENT, Image, State
+from shadow.stores.dynamo import keys, unique
+from shadow.stores.dynamo.client import Cancelled, ConditionFailed, Gateway
+from shadow.stores.dynamo.codec import Encoded, Item, Parts
+from shadow.stores.dynamo.expressions import Expression, exactly, vacant
+from shadow.stores.dynamo.reads import Reader, Table
+
+__all__ = ["NOTHING", "VACANT", "Expected", "Found", "Vacant", "Writer"]
+
+_TRANSACTION_ATTEMPTS: Final = 8
+_MOST_ACTIONS: Final = 100
+_BUSY: Final = frozenset({"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"})
+
+
+@dataclass(frozen=True, slots=True)
+class Vacant:
+    """Expected: nothing, or any tombstone."""
+
+
+VACANT: Final = Vacant()
+Expected: TypeAlias = State | Vacant | tuple[State, ...]
+"""What a write expects to find; of a tuple, any one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a key holds, as read: the item (None: nothing) and the image in it."""
+
+    item: Item | None
+    image: Image
+
+
+NOTHING: Final = Found(None, Image(ABSENT))
+
+
+class Writer:
+    def __init__(self, gateway: Gateway, reader: Reader) -> None:
+        self._gateway = gateway
+        self._reader = reader
+
+    async def commit(
+        self, table: Table, key_text: str, expected: Expected, before: Found, after: Image, op_id: str
+    ) -> None:
+        """Puts `after` under the key (ABSENT: deletes it) if the key is at `expected`.
+
+        `before` is what was read there; NOTHING will do where no constraint is unique and nothing was read. Raises
+        `ConditionFailed` with what is there instead, `DuplicateKeyError` for a violated constraint.
+        """
+        encoded = await self._encode(table, key_text, after, op_id)
+        if encoded is not None and encoded.parts:
+            await self._write_parts(table, key_text, encoded)
+        try:
+            replaced = await self._write_head(table, key_text, expected, before, after, encoded)
+        except ConditionFailed as failed:
+            if not failed.retried:  # else an earlier attempt may have been applied, and the head may name the parts
+                await self._discard(table, key_text, encoded)
+            raise
+        except DuplicateKeyError:
+            await self._discard(table, key_text, encoded)
+            raise
+        old = replaced if replaced is not None else before.item
+        if old is not None:
+            await self.delete_body(table, old)
+
+    async def _encode(self, table: Table, key_text: str, after: Image, op_id: str) -> Encoded | None:
+        if after.state == ABSENT:
+            return None
+        encode = table.codec.encode
+        if after.document is not None and table.codec.is_large(after.document):
+            return await asyncio.to_thread(encode, key_text, after.state, after.document, op_id)
+        return encode(key_text, after.state, after.document, op_id)
+
+    async def _write_head(
+        self, table: Table, key_text: str, expected: Expected, before: Found, after: Image, encoded: Encoded | None
+    ) -> Item | None:
+        """The conditional write; answers the item that it replaced, where DynamoDB says so."""
+        expression = Expression()
+        request: dict[str, Any] = {
+            "TableName": table.name,
+            "ConditionExpression": _condition(expression, table.spec.reserved, expected),
+            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+            **({"Key": {"_id": {"S": key_text}}} if encoded is None else {"Item": encoded.item}),
+        }
+        request.update(expression.parameters())
+        take, release = unique.changed_claims(table.spec, before.image.document, after.document)
+        if take or release:
+            await self._transact(table, key_text, request, take, release)
+            return None
+        verb = "delete_item" if encoded is None else "put_item"
+        returned = "ALL_OLD" if before.item is None and expected != ABSENT else "NONE"
+        answer = await self._gateway.call(
+            verb, table.name, **request, ReturnValues=returned, ReturnConsumedCapacity="TOTAL"
+        )
+        return answer.get("Attributes") or None
+
+    async def _transact(
+        self,
+        table: Table,
+        key_text: str,
+        head: dict[str, Any],
+        take: dict[str, unique.Claim],
+        release: dict[str, unique.Claim],
+    ) -> None:
+        taken = list(take.values())
+        reserved = table.spec.reserved
+        actions = [
+            {"Delete" if "Key" in head else "Put": head},
+            *(unique.take(table.name, reserved, item_key, key_text) for item_key in take),
+            *(unique.release(table.name, reserved, item_key, key_text) for item_key in release),
+        ]
+        if len(actions) > _MOST_ACTIONS:
+            raise WriteError(f"{len(actions)} unique values change at once; the limit is {_MOST_ACTIONS}", 2)
+        for attempt in range(_TRANSACTION_ATTEMPTS):
+            try:
+                await self._gateway.call(
+                    "transact_write_items",
+                    table.name,
+                    TransactItems=actions,
+                    ClientRequestToken=str(uuid.uuid4()),
+                    ReturnConsumedCapacity="TOTAL",
+                )
+            except Cancelled as cancelled:
+                _judge(cancelled, table, taken)
+            else:
+                return
+            await asyncio.sleep(random.uniform(0, 0.02 * 2**attempt))
+        raise OperationFailure(f"DynamoDB transact_write_items on {table.name}: conflicts", 262, {"code": 262})
+
+    async def delete_present(self, table: Table, key_text: str) -> Item:
+        """Deletes whatever document the key holds and answers its item. Raises `ConditionFailed` if there is none."""
+        expression = Expression()
+        reserved = table.spec.reserved
+        present = f"attribute_exists({expression.path('_id')})"
+        answer = await self._gateway.call(
+            "delete_item",
+            table.name,
+            TableName=table.name,
+            Key={"_id": {"S": key_text}},
+            ConditionExpression=f"{present} AND attribute_not_exists({expression.path(reserved, 't')})",
+            ReturnValues="ALL_OLD",
+            ReturnConsumedCapacity="TOTAL",
+            **expression.parameters(),
+        )
+        item: Item = answer["Attributes"]
+        return item
+
+    # ---- parts of large documents ----
+
+    async def delete_body(self, table: Table, item: Item) -> None:
+        """Deletes the parts that a replaced or deleted item named."""
+        if (parts := table.codec.parts(item)) is not None:
+            await self.delete_keys(table, parts.keys)
+
+    async def _write_parts(self, table: Table, key_text: str, encoded: Encoded) -> None:
+        reserved = table.spec.reserved
+        items = [
+            {
+                "_id": {"S": keys.part_key(key_text, encoded.generation, number)},
+                reserved: {"M": {"k": {"S": "part"}, "w": {"S": key_text}, "g": {"S": encoded.generation}}},
+                "d": {"B": data},
+            }
+            for number, data in enumerate(encoded.parts)
+        ]
+        await asyncio.gather(
+            *(
+                self._gateway.call(
+                    "put_item", table.name, TableName=table.name, Item=item, ReturnConsumedCapacity="TOTAL"
+                )
+                for item in items
+            )
+        )
+
+    async def _discard(self, table: Table, key_text: str, encoded: Encoded | None) -> None:
+        """Removes the parts of a write that was refused."""
+        if encoded is not None and encoded.parts:
+            await self.delete_keys(table, Parts(key_text, encoded.generation, len(encoded.parts)).keys)
+
+    async def delete_keys(self, table: Table, key_texts: Iterable[str]) -> None:
+        await asyncio.gather(
+            *(
+                self._gateway.call(
+                    "delete_item",
+                    table.name,
+                    TableName=table.name,
+                    Key={"_id": {"S": text}},
+                    ReturnConsumedCapacity="TOTAL",
+                )
+                for text in key_texts
+            )
+        )
+
+    async def sweep(self, table: Table, parts: Sequence[Item], older_than: dt.timedelta) -> int:
+        """Deletes those of `parts` (items) older than `older_than` that no head names; answers how many."""
+        limit = dt.datetime.now(dt.UTC) - older_than
+        deleted = 0
+        for item in parts:
+            stamp = item[table.spec.reserved]["M"]
+            if ObjectId(stamp["g"]["S"]).generation_time >= limit:
+                continue
+            head = await self._reader.get(table, stamp["w"]["S"])
+            named = table.codec.parts(head) if head is not None else None
+            if named is None or named.generation != stamp["g"]["S"]:
+                await self.delete_keys(table, [item["_id"]["S"]])
+                deleted += 1
+        return deleted
+
+
+def _condition(expression: Expression, reserved: str, expected: Expected) -> str:
+    match expected:
+        case Vacant():
+            return vacant(expression, reserved)
+        case tuple():
+            return " OR ".join(exactly(expression, reserved, state) for state in expected)
+        case _:
+            return exactly(expression, reserved, expected)
+
+
+def _judge(cancelled: Cancelled, table: Table, taken: list[unique.Claim]) -> None:
+    """Raises what a cancelled transaction means; returns if it should be tried again."""
+    codes = [code for code, _ in cancelled.reasons]
+    if codes[0] == "ConditionalCheckFailed":
+        raise ConditionFailed(cancelled.reasons[0][1], retried=cancelled.retried)
+    for claim, code in zip(taken, codes[1:], strict=False):
+        if code == "ConditionalCheckFailed":
+            raise unique.violation(table.namespace, claim)
+    if not _BUSY.intersection(codes) and "ConditionalCheckFailed" not in codes:
+        raise WriteError(f"DynamoDB transact_write_items on {table.name}: {', '.join(sorted(set(codes)))}", 2)

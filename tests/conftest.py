@@ -1,0 +1,126 @@
+"""What all tests share: real servers, started once and on demand, and real documents.
+
+A server that cannot be had fails the test in CI and skips it elsewhere (`support.services`). Nothing here starts
+unless a test asks for it by name.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any, Final
+
+import pymongo
+import pytest
+
+from shadow.embedded.servers import DynamoDBLocal, FaultProxy, Ministack, Mongod
+from shadow.errors import ShadowError
+from tests.support import documents, dynamodb_local, services
+
+_ORDER: Final = ("unit", "contract", "compat", "faults", "races", "e2e", "bench")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Quick tests first: whoever waits for a failure waits less."""
+
+    def place(item: pytest.Item) -> int:
+        folders = [_ORDER.index(part) for part in item.path.parts if part in _ORDER]
+        return folders[-1] if folders else len(_ORDER)
+
+    items.sort(key=place)
+
+
+def _dynamodb_local_home() -> Any:
+    try:
+        return dynamodb_local.home()
+    except ShadowError as error:
+        services.missing("DynamoDB Local", error)
+
+
+@pytest.fixture(scope="session")
+def mongo_url() -> Iterator[str]:
+    """A MongoDB that all tests share (SHADOW_MONGO_URL, else one of our own). Don't stop it; use `mongo_database`."""
+    given = os.environ.get("SHADOW_MONGO_URL")
+    if given:
+        yield given
+        return
+    with services.start(Mongod) as server:
+        yield server.url
+
+
+@pytest.fixture(scope="session")
+def dynamodb_local_url() -> Iterator[str]:
+    """A DynamoDB that all tests share (SHADOW_DYNAMO_URL, else a DynamoDB Local of our own). Prefix your tables."""
+    given = os.environ.get("SHADOW_DYNAMO_URL")
+    if given:
+        yield given
+        return
+    home = _dynamodb_local_home()
+    with services.start(lambda: DynamoDBLocal(home)) as server:
+        yield server.url
+
+
+@pytest.fixture(scope="session")
+def ministack_url() -> Iterator[str]:
+    """A ministack that all tests share. Prefix your tables."""
+    with services.start(Ministack) as server:
+        yield server.url
+
+
+@pytest.fixture
+def fresh_name() -> str:
+    """A name that no other test has: a prefix of tables, a database."""
+    return f"t{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def mongo_database(mongo_url: str, fresh_name: str) -> Iterator[str]:
+    """The name of an empty database at `mongo_url`, dropped after the test."""
+    yield fresh_name
+    with pymongo.MongoClient[dict[str, Any]](mongo_url) as client:
+        client.drop_database(fresh_name)
+
+
+@pytest.fixture
+def new_mongod() -> Iterator[Callable[..., Mongod]]:
+    """Starts a `Mongod` (with its arguments) that the test may kill, pause and restart; it is gone after the test."""
+    with ExitStack() as stack:
+        yield lambda **options: stack.enter_context(services.start(lambda: Mongod(**options)))
+
+
+@pytest.fixture
+def new_dynamodb_local() -> Iterator[Callable[..., DynamoDBLocal]]:
+    """Starts a `DynamoDBLocal` for one test; `persistent=True` keeps its data over a restart."""
+    with ExitStack() as stack:
+        yield lambda **options: stack.enter_context(
+            services.start(lambda: DynamoDBLocal(_dynamodb_local_home(), **options))
+        )
+
+
+@pytest.fixture
+def new_ministack() -> Iterator[Callable[..., Ministack]]:
+    """Starts a `Ministack` for one test."""
+    with ExitStack() as stack:
+        yield lambda **options: stack.enter_context(services.start(lambda: Ministack(**options)))
+
+
+@pytest.fixture
+def new_proxy() -> Iterator[Callable[[str], FaultProxy]]:
+    """Starts a `FaultProxy` before the server at a url; `proxy.url` is the same url with the proxy's port."""
+    with ExitStack() as stack:
+
+        def make(url: str) -> FaultProxy:
+            return stack.enter_context(FaultProxy.before(url))
+
+        yield make
+
+
+@pytest.fixture(scope="session")
+def real_documents() -> dict[str, list[dict[str, Any]]]:
+    """Collection name to real documents. All tests share them: copy before changing."""
+    try:
+        return documents.load()
+    except FileNotFoundError as error:
+        services.missing("the real documents", error)

@@ -1,0 +1,111 @@
+"""The Grafana boards: every metric, label and label value that a panel names exists in what shadow exports."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from shadow.model.phase import Phase, Route, StoreName
+from shadow.observe.metrics import GaugeSnapshot, Metrics, metric_table
+from tests.support import promql
+
+FOLDER: Final = Path(__file__).parents[2] / "config" / "grafana" / "dashboards"
+BOARDS: Final = {path.name: json.loads(path.read_text("utf-8")) for path in sorted(FOLDER.glob("*.json"))}
+
+
+@pytest.fixture(scope="module")
+def series() -> promql.Series:
+    """Everything that is exported, by a process with one collection."""
+    metrics = Metrics(["users"], tables={"users": ["email-index"]}, rules=[("users", "ignore")])
+    route = Route(StoreName.MONGO, Phase.SHADOW)
+    gauges = GaugeSnapshot({"users": 1}, 1.0, 1, 10, {"users": route}, {StoreName.DYNAMO: True})
+    metrics.bind(lambda: gauges)
+    return promql.series_of(metrics.render()[0].decode())
+
+
+def panels(board: dict[str, Any]) -> list[dict[str, Any]]:
+    """The panels that show something, those inside collapsed rows too."""
+    inside = [*board["panels"], *(inner for panel in board["panels"] for inner in panel.get("panels", []))]
+    return [panel for panel in inside if panel["type"] != "row"]
+
+
+def expressions() -> list[Any]:
+    return [
+        pytest.param(target["expr"], id=f"{name}-{panel['title']}-{target['refId']}")
+        for name, board in BOARDS.items()
+        for panel in panels(board)
+        for target in panel["targets"]
+    ]
+
+
+def test_there_are_boards_with_panels() -> None:
+    assert BOARDS
+    assert all(panels(board) for board in BOARDS.values())
+
+
+@pytest.mark.parametrize("text", expressions())
+def test_a_panel_asks_for_what_is_exported(text: str, series: promql.Series) -> None:
+    assert promql.complaints(text, series) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "shadow_no_such_total",
+        'shadow_comparisons_total{verdict="equal"}',
+        'shadow_comparisons_total{store="mongo"}',
+        "sum by (store) (rate(shadow_comparisons_total[1m]))",
+        "rate(shadow_comparisons_total)",
+        "sum(shadow_lane_depth",
+        "nonsense(shadow_lane_depth)",
+    ],
+)
+def test_the_check_sees_faults(text: str, series: promql.Series) -> None:
+    assert promql.complaints(text, series)
+
+
+@pytest.mark.parametrize("text", expressions())
+def test_every_alternative_of_a_pattern_is_a_value_that_exists(text: str, series: promql.Series) -> None:
+    values = {(label, value) for _, labels in series for label, value in labels.items()}
+    for label, pattern in re.findall(r'(\w+)[=!]~"([^"$]+)"', text):
+        assert all((label, each) in values for each in pattern.split("|"))
+
+
+def test_every_metric_is_shown_somewhere() -> None:
+    shown = " ".join(
+        target["expr"] for board in BOARDS.values() for panel in panels(board) for target in panel["targets"]
+    )
+    assert [row.name for row in metric_table() if row.name not in shown] == []
+
+
+@pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS)
+def test_ids_are_unique_and_panels_do_not_overlap(board: dict[str, Any]) -> None:
+    ids = [panel["id"] for panel in board["panels"]]
+    assert len(ids) == len(set(ids))
+    places = [panel["gridPos"] for panel in board["panels"]]
+    for one, other in itertools.combinations(places, 2):
+        apart = one["x"] + one["w"] <= other["x"] or other["x"] + other["w"] <= one["x"]
+        above = one["y"] + one["h"] <= other["y"] or other["y"] + other["h"] <= one["y"]
+        assert apart or above
+    assert all(place["x"] + place["w"] <= 24 for place in places)
+
+
+@pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS)
+def test_panels_use_the_variable_for_the_data_source_and_say_what_they_show(board: dict[str, Any]) -> None:
+    variables = {variable["name"]: variable for variable in board["templating"]["list"]}
+    assert variables["datasource"]["type"] == "datasource"
+    for panel in panels(board):
+        assert panel["title"]
+        assert panel["description"]
+        sources = [panel["datasource"], *(target["datasource"] for target in panel["targets"])]
+        assert all(source == {"type": "prometheus", "uid": "${datasource}"} for source in sources)
+
+
+def test_boards_have_different_uids() -> None:
+    uids = [board["uid"] for board in BOARDS.values()]
+    assert len(uids) == len(set(uids))

@@ -1,0 +1,148 @@
+"""One table from DynamoDB's errors to PyMongo's, and nothing that DynamoDB may say is missing from it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import botocore.session
+import pytest
+from botocore import exceptions as bc
+from bson import Decimal128, Int64, ObjectId
+from pymongo import errors as pm
+
+import shadow.stores.dynamo as package
+from shadow.model.outcome import Outcome, classify
+from shadow.stores.dynamo.errors import ERRORS, duplicate_key, translate
+
+SOURCE = "".join(path.read_text() for path in Path(str(package.__file__)).parent.glob("*.py"))
+CALLED = sorted(set(re.findall(r'\.call\(\s*"([a-z_]+)"', SOURCE)) | {"put_item", "delete_item"})
+
+
+def client_error(code: str, status: int = 400, message: str = "about secret@example.org") -> bc.ClientError:
+    response: Any = {
+        "Error": {"Code": code, "Message": message},
+        "ResponseMetadata": {"HTTPStatusCode": status, "RequestId": "r1"},
+    }
+    return bc.ClientError(response, "Op")
+
+
+def test_every_error_of_every_operation_that_we_call_is_in_the_table() -> None:
+    """Fails when botocore's model of an operation gains an error that the table does not know."""
+    model = botocore.session.get_session().get_service_model("dynamodb")
+    assert {"get_item", "put_item", "delete_item", "query", "scan", "transact_write_items"} <= set(CALLED)
+    operations = {botocore.xform_name(name): model.operation_model(name) for name in model.operation_names}
+    said = {shape.name for verb in CALLED for shape in operations[verb].error_shapes}
+    codes = {model.shape_for(name).metadata.get("error", {}).get("code", name) for name in said}
+    assert (said | codes) - set(ERRORS) == set()
+
+
+EXPECTED: list[tuple[str, type[Exception], int | None, Outcome]] = [
+    ("ProvisionedThroughputExceededException", pm.OperationFailure, 262, Outcome.UNKNOWN),
+    ("ThrottlingException", pm.OperationFailure, 262, Outcome.UNKNOWN),
+    ("RequestLimitExceeded", pm.OperationFailure, 262, Outcome.UNKNOWN),
+    ("TransactionInProgressException", pm.OperationFailure, 262, Outcome.UNKNOWN),
+    ("InternalServerError", pm.AutoReconnect, None, Outcome.UNKNOWN),
+    ("ServiceUnavailable", pm.AutoReconnect, None, Outcome.UNKNOWN),
+    ("ValidationException", pm.WriteError, 2, Outcome.REFUSED),
+    ("ItemCollectionSizeLimitExceededException", pm.WriteError, 2, Outcome.REFUSED),
+    ("AccessDeniedException", pm.OperationFailure, 13, Outcome.REFUSED),
+    ("ExpiredTokenException", pm.OperationFailure, 18, Outcome.REFUSED),
+    ("ResourceNotFoundException", pm.OperationFailure, 26, Outcome.REFUSED),
+]
+
+
+@pytest.mark.parametrize(("code", "kind", "number", "outcome"), EXPECTED)
+def test_a_code_becomes_the_drivers_exception(
+    code: str, kind: type[Exception], number: int | None, outcome: Outcome
+) -> None:
+    """And says by its class and code whether the write may have been done."""
+    error = translate(client_error(code), "put_item", "users")
+    assert type(error) is kind
+    assert getattr(error, "code", None) == number
+    assert classify(error) is outcome
+
+
+@pytest.mark.parametrize("code", sorted(ERRORS))
+def test_no_error_text_quotes_what_aws_says_about_an_item(code: str) -> None:
+    """AWS's sentence may hold values of the document."""
+    for verb in ("put_item", "get_item", "transact_write_items", "query", "batch_execute_statement"):
+        error = translate(client_error(code), verb, "users")
+        assert "secret@example.org" not in f"{error} {error!r} {getattr(error, 'details', '')}"
+        assert code in str(error)
+
+
+def test_a_missing_table_says_what_to_do() -> None:
+    """The hint is the command that makes the tables."""
+    assert "shadow tables create" in str(translate(client_error("ResourceNotFoundException"), "get_item", "users"))
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind"),
+    [
+        (bc.ReadTimeoutError(endpoint_url="x"), pm.NetworkTimeout),
+        (bc.ConnectTimeoutError(endpoint_url="x"), pm.ServerSelectionTimeoutError),
+        (bc.EndpointConnectionError(endpoint_url="x"), pm.ServerSelectionTimeoutError),
+        (bc.ConnectionClosedError(endpoint_url="x"), pm.AutoReconnect),
+        (bc.HTTPClientError(error="x"), pm.AutoReconnect),
+        (TimeoutError(), pm.NetworkTimeout),
+        (ConnectionResetError(), pm.AutoReconnect),
+    ],
+)
+def test_a_lost_connection_is_unknown(raised: Exception, kind: type[Exception]) -> None:
+    """All of them are subclasses of AutoReconnect, as the driver's are."""
+    error = translate(raised, "put_item", "users")
+    assert type(error) is kind
+    assert isinstance(error, pm.AutoReconnect)
+    assert classify(error) is Outcome.UNKNOWN
+
+
+def test_missing_credentials_are_a_refusal() -> None:
+    """Code 18, as from a server that does not know the user."""
+    error = translate(bc.NoCredentialsError(), "get_item", "users")
+    assert isinstance(error, pm.OperationFailure)
+    assert error.code == 18
+
+
+@pytest.mark.parametrize(("code", "status", "outcome"), [("New", 400, Outcome.REFUSED), ("New", 500, Outcome.UNKNOWN)])
+def test_a_code_that_nobody_knows_goes_by_its_status(code: str, status: int, outcome: Outcome) -> None:
+    """4xx was not done; 5xx may have been."""
+    assert classify(translate(client_error(code, status), "put_item", "users")) is outcome
+
+
+def test_what_is_not_of_the_network_stays_what_it_is() -> None:
+    """A bug of ours is no network error."""
+    bug = KeyError("x")
+    assert translate(bug, "put_item", "users") is bug
+
+
+def test_a_duplicate_key_reads_as_the_servers() -> None:
+    """Text and details are MongoDB's: applications parse both."""
+    error = duplicate_key("db.users", "email_1", {"email": 1}, {"email": "x@y"})
+    assert error.details is not None
+    assert error.details["errmsg"] == (
+        'E11000 duplicate key error collection: db.users index: email_1 dup key: { email: "x@y" }'
+    )
+    assert error.details["keyPattern"] == {"email": 1}
+    assert error.details["keyValue"] == {"email": "x@y"}
+    assert error.code == 11000
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (ObjectId("5ca4bbc7a2dd94ee5816238c"), "ObjectId('5ca4bbc7a2dd94ee5816238c')"),
+        (5, "5"),
+        (Int64(5), "5"),
+        (5.0, "5.0"),
+        (Decimal128("1.50"), "1.50"),
+        (None, "null"),
+        (True, "true"),
+        ({"a": 1, "b": "x"}, '{ a: 1, b: "x" }'),
+        ([1, "x"], '[ 1, "x" ]'),
+    ],
+)
+def test_values_in_a_duplicate_key_read_as_the_servers(value: Any, shown: str) -> None:
+    """As mongod prints them."""
+    assert f"dup key: {{ v: {shown} }}" in str(duplicate_key("db.c", "v_1", {"v": 1}, {"v": value}))

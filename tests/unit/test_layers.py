@@ -1,0 +1,83 @@
+"""Imports point one way, and each client library stays behind its fence (the contracts stand in pyproject.toml)."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+ROOT: Final = Path(__file__).parents[2]
+PACKAGE: Final = ROOT / "shadow"
+
+# import-linter sees the package pymongo as one; its errors, results and operations may be used anywhere. The embedded
+# servers and the demo are apart from the product: they look at the stores past it.
+CLIENTS: Final = {"MongoClient", "AsyncMongoClient"}
+CLIENT_MODULES: Final = ("pymongo.mongo_client", "pymongo.asynchronous", "pymongo.synchronous", "motor")
+MAY_CONNECT: Final = ("stores/mongo.py", "embedded/")
+
+
+def lint_imports(config: Path) -> subprocess.CompletedProcess[str]:
+    call = "lint_imports(config_filename=sys.argv[1], no_cache=True)"
+    program = f"import sys; from importlinter.cli import lint_imports; sys.exit({call})"
+    command = [sys.executable, "-c", program, str(config)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+
+
+def clients_in(source: str) -> Iterator[str]:
+    """The MongoDB clients that a module imports or reaches through `import pymongo`."""
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.ImportFrom(module=str(module), names=names):
+                named = {alias.name for alias in names}
+                if module.startswith(CLIENT_MODULES) or (module == "pymongo" and named & CLIENTS):
+                    yield f"from {module} import {', '.join(sorted(named))}"
+            case ast.Import(names=names):
+                yield from (alias.name for alias in names if alias.name.startswith(CLIENT_MODULES))
+            case ast.Attribute(value=ast.Name(id="pymongo"), attr=attr) if attr in CLIENTS:
+                yield f"pymongo.{attr}"
+
+
+def test_the_contracts_of_pyproject_are_kept() -> None:
+    ended = lint_imports(ROOT / "pyproject.toml")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def test_a_module_without_a_layer_fails_the_contract(tmp_path: Path) -> None:
+    text = (ROOT / "pyproject.toml").read_text()
+    assert '  "compare",\n' in text
+    without = tmp_path / "pyproject.toml"
+    without.write_text(text.replace('  "compare",\n', ""))
+    ended = lint_imports(without)
+    assert ended.returncode != 0
+    assert "compare" in ended.stdout
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_mongodb_clients_are_made_in_their_own_modules_only(path: Path) -> None:
+    if not path.relative_to(PACKAGE).as_posix().startswith(MAY_CONNECT):
+        assert list(clients_in(path.read_text("utf-8"))) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from pymongo import AsyncMongoClient",
+        "from pymongo import ASCENDING, MongoClient",
+        "import pymongo\npymongo.MongoClient()",
+        "def late():\n    from motor.motor_asyncio import AsyncIOMotorClient",
+        "import motor.motor_asyncio",
+        "from pymongo.asynchronous.collection import AsyncCollection",
+    ],
+)
+def test_every_way_to_a_client_is_seen(source: str) -> None:
+    assert list(clients_in(source))
+
+
+@pytest.mark.parametrize("source", ["from pymongo.errors import OperationFailure", "from pymongo import UpdateOne"])
+def test_what_is_no_client_is_not_taken_for_one(source: str) -> None:
+    assert not list(clients_in(source))

@@ -1,0 +1,115 @@
+"""The admin router over HTTP: what is asked for is answered, and errors say their class and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from shadow.model.phase import StoreName
+from shadow.observe.metrics import Metrics
+from shadow.web import AdminView, admin_router
+
+
+class View:
+    """An `AdminView` with answers that a test sets; an exception as an answer is raised."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Any] = {
+            "status": {"primary": StoreName.MONGO, "journal": {"open": 0}},
+            "ready": (True, {"primary": "ok", "journal": "ok", "config": "ok"}),
+            "metrics": Metrics(["users"]).render(),
+        }
+        self.asked: list[str] = []
+
+    def _answer(self, name: str) -> Any:
+        self.asked.append(name)
+        answer = self.answers[name]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def status(self) -> dict[str, Any]:
+        answer: dict[str, Any] = self._answer("status")
+        return answer
+
+    async def ready(self) -> tuple[bool, dict[str, str]]:
+        answer: tuple[bool, dict[str, str]] = self._answer("ready")
+        return answer
+
+    def metrics(self) -> tuple[bytes, str]:
+        answer: tuple[bytes, str] = self._answer("metrics")
+        return answer
+
+
+@pytest.fixture
+def view() -> View:
+    return View()
+
+
+@pytest.fixture
+async def client(view: View) -> AsyncIterator[httpx.AsyncClient]:
+    app = FastAPI()
+    accepted: AdminView = view
+    app.include_router(admin_router(accepted))
+    app.include_router(admin_router(accepted, prefix="/admin"))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as http:
+        yield http
+
+
+async def test_metrics_are_the_exposition_with_its_content_type(client: httpx.AsyncClient, view: View) -> None:
+    answer = await client.get("/metrics")
+    assert answer.status_code == 200
+    assert answer.content == view.answers["metrics"][0]
+    assert answer.headers["content-type"] == view.answers["metrics"][1]
+    assert b"shadow_build_info" in answer.content
+
+
+async def test_healthz_touches_nothing(client: httpx.AsyncClient, view: View) -> None:
+    view.answers = {}
+    answer = await client.get("/healthz")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+    assert view.asked == []
+
+
+async def test_readyz_is_200_only_if_everything_is_ready(client: httpx.AsyncClient, view: View) -> None:
+    answer = await client.get("/readyz")
+    assert (answer.status_code, answer.json()["ready"]) == (200, True)
+    view.answers["ready"] = (False, {"primary": "unreachable", "journal": "ok"})
+    answer = await client.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json() == {"ready": False, "parts": {"primary": "unreachable", "journal": "ok"}}
+    view.answers["ready"] = RuntimeError("hunter2")
+    answer = await client.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json()["ready"] is False
+    assert "hunter2" not in answer.text
+
+
+async def test_status_is_json_with_types_for_what_json_cannot_hold(client: httpx.AsyncClient, view: View) -> None:
+    assert (await client.get("/status")).json() == {"primary": "mongo", "journal": {"open": 0}}
+    view.answers["status"] = {"raw": b"hunter2", "list": [{1}]}
+    answer = await client.get("/status")
+    assert answer.json() == {"raw": "<bytes>", "list": ["<set>"]}
+
+
+@pytest.mark.parametrize("name", ["status", "metrics"])
+async def test_an_error_says_its_class_and_nothing_else(client: httpx.AsyncClient, view: View, name: str) -> None:
+    view.answers[name] = ValueError("hunter2")
+    answer = await client.get(f"/{name}")
+    assert (answer.status_code, answer.json()) == (500, {"error": "ValueError"})
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz", "/status"])
+async def test_a_prefix_moves_every_path_and_nothing_is_cached_or_changed(client: httpx.AsyncClient, path: str) -> None:
+    assert (await client.get(path)).text == (await client.get(f"/admin{path}")).text
+    assert (await client.get(path)).headers["cache-control"] == "no-store"
+    for method in ("POST", "PUT", "DELETE", "PATCH"):
+        assert (await client.request(method, path)).status_code == 405
+
+
+async def test_the_admin_paths_are_not_in_the_applications_own_schema(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/openapi.json")).json()["paths"] == {}
