@@ -15,6 +15,7 @@ from shadow.compare.diff import Hasher
 from shadow.config import Settings, load, parse
 from shadow.errors import ConfigurationError, Fault, ShadowClosed, ShadowError, StoreUnavailable
 from shadow.model.phase import Phase, Route, StoreName, neighbours
+from shadow.model.schema import CollectionSpec
 from shadow.model.verdict import Healing
 from shadow.observe.findings import Findings
 from shadow.observe.log import Event
@@ -112,9 +113,8 @@ class Shadow:
 
     def get_collection(self, name: str) -> Collection:
         """The collection; may be called at import time."""
-        spec = self._specs.get(name)
-        options = getattr(self._mongo_client, "codec_options", None)
-        return Collection(name, self, reserved=spec.reserved if spec else "_shadow", options=options)
+        spec = self._specs.get(name) or CollectionSpec(name)
+        return Collection(spec, self, options=getattr(self._mongo_client, "codec_options", None))
 
     def __getitem__(self, name: str) -> Collection:
         return self.get_collection(name)

@@ -7,32 +7,40 @@ any store is touched; one that changes no answer is accepted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import asyncio
+import functools
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NoReturn, Protocol
 
-from bson import ObjectId, Regex
+import pymongo
+from bson import ObjectId
 from bson.codec_options import CodecOptions
-from pymongo.errors import BulkWriteError, WriteError
-from pymongo.results import DeleteResult, InsertManyResult, InsertOneResult, UpdateResult
+from pymongo.errors import InvalidOperation, WriteError
+from pymongo.operations import IndexModel
+from pymongo.results import BulkWriteResult, DeleteResult, InsertManyResult, InsertOneResult, UpdateResult
 
-from shadow.compare.equality import same
-from shadow.cursor import Cursor, sort_pairs
+from shadow import indexes
+from shadow.arguments import MISSING, Arguments, key_in, sort_pairs, with_key
+from shadow.compare.equality import Comparison, compare_values
+from shadow.cursor import Cursor, DocumentCursor
 from shadow.errors import UnsupportedOperation
 from shadow.model.matching import cached_filter, compile_projection
-from shadow.model.matching.caching import cached_update
 from shadow.model.operation import Applied, Change, Delete, Hit, Insert, Query, Replace, Sort, Update, Verb
-from shadow.model.outcome import Outcome, classify
-from shadow.model.values import normalise, present, snapshot
-from shadow.model.version import Document, Key, fresh_id
+from shadow.model.order import equal
+from shadow.model.schema import CollectionSpec
+from shadow.model.values import present, snapshot
+from shadow.model.version import Document, Image, Key, fresh_id
+from shadow.results import Tally, deleted, raise_for, updated
 from shadow.router import Router
+from shadow.stores.base import Store
 
 __all__ = ["Collection", "Handle"]
 
-_MISSING: Final = object()
-_HARMLESS: Final = frozenset({"comment", "bypass_document_validation", "maxTimeMS", "max_time_ms", "allow_disk_use"})
-"""Arguments that change no answer. Validation is bypassed on neither store by asking for it on one."""
 _RESOLVE_ATTEMPTS: Final = 8
 """How often a write by filter looks for another document when the one it found was changed under it."""
+_MANY_AT_ONCE: Final = 16
+"""Documents of one `update_many` or `delete_many` under way at once."""
 
 
 class Handle(Protocol):
@@ -50,11 +58,12 @@ class Handle(Protocol):
 class Collection:
     """One collection of the application. Made by `Shadow.get_collection`; needs no event loop until it is used."""
 
-    def __init__(self, name: str, handle: Handle, *, reserved: str, options: CodecOptions[Any] | None = None) -> None:
-        self._name = name
+    def __init__(self, spec: CollectionSpec, handle: Handle, *, options: CodecOptions[Any] | None = None) -> None:
+        self._spec = spec
+        self._name = spec.name
         self._handle = handle
-        self._reserved = reserved
         self._options = options
+        self._take = Arguments(spec.reserved, options)
 
     @property
     def name(self) -> str:
@@ -65,11 +74,21 @@ class Collection:
         return f"{self._handle.database_name}.{self._name}"
 
     @property
+    def database(self) -> Handle:
+        return self._handle
+
+    @property
     def codec_options(self) -> CodecOptions[Any]:
         return self._options if self._options is not None else CodecOptions()
 
     def __repr__(self) -> str:
         return f"Collection({self.full_name!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Collection) and (self._handle, self._name) == (other._handle, other._name)
+
+    def __hash__(self) -> int:
+        return hash((id(self._handle), self._name))
 
     def __bool__(self) -> NoReturn:
         raise NotImplementedError(
@@ -88,6 +107,15 @@ class Collection:
     def __getitem__(self, name: str) -> Collection:
         return self._handle.get_collection(f"{self._name}.{name}")
 
+    def with_options(self, codec_options: CodecOptions[Any] | None = None, **options: Any) -> Collection:
+        """The same collection, decoding to `codec_options`. Read preferences and concerns are the client's."""
+        self._take.refuse("with_options", options)
+        return Collection(self._spec, self._handle, options=codec_options or self._options)
+
+    async def options(self) -> dict[str, Any]:
+        """No collection here has options of its own."""
+        return {}
+
     # --- reads --------------------------------------------------------------------------------------------------
 
     async def find_one(
@@ -100,8 +128,8 @@ class Collection:
         **options: Any,
     ) -> Any:
         """The first document that matches, or None. A `filter` that is no mapping is taken for an `_id`."""
-        query = self._query("find_one", filter, projection, sort=sort, skip=skip, options=options)
-        hit = await self._handle.current().find_one(self._name, query)
+        query = self._query("find_one", filter, projection, options, sort=sort, skip=skip)
+        hit = await self._router.find_one(self._name, query)
         return None if hit is None else self._present(hit.document)
 
     def find(
@@ -116,52 +144,115 @@ class Collection:
         **options: Any,
     ) -> Cursor:
         """A cursor over the documents that match; nothing is asked yet."""
-        query = self._query("find", filter, projection, sort=sort, skip=skip, limit=abs(limit), options=options)
-        cursor = Cursor(self, query, self._pages, self._present)
-        return cursor.batch_size(batch_size)
+        if filter is not None and not isinstance(filter, Mapping):
+            raise TypeError(f"filter must be an instance of a mapping, not {type(filter).__name__}")
+        query = self._query("find", filter, projection, options, sort=sort, skip=skip, limit=abs(limit))
+        return Cursor(self, query, self._pages, self._present).batch_size(batch_size)
 
     async def count_documents(self, filter: Mapping[str, Any], *, skip: int = 0, limit: int = 0, **options: Any) -> int:
         """How many documents match."""
-        query = self._query("count_documents", filter, None, skip=skip, limit=limit, options=options)
-        return await self._handle.current().count(self._name, query)
+        query = self._query("count_documents", filter, None, options, skip=skip, limit=limit)
 
-    def _pages(self, query: Query) -> Any:
-        return self._handle.current().find(self._name, query)
+        async def ask(store: Store) -> int:
+            return await store.count(self._name, query.filter, query.skip, query.limit)
+
+        return int(await self._answer(Verb.COUNT_DOCUMENTS, ask))
+
+    async def estimated_document_count(self, **options: Any) -> int:
+        """How many documents there are. Counted exactly: tombstones must not be in it."""
+        self._take.refuse("estimated_document_count", options)
+
+        async def ask(store: Store) -> int:
+            return await store.count(self._name, {})
+
+        return int(await self._answer(Verb.ESTIMATED_DOCUMENT_COUNT, ask))
+
+    async def distinct(self, key: str, filter: Mapping[str, Any] | None = None, **options: Any) -> list[Any]:
+        """The different values at a dotted path, arrays opened."""
+        if not isinstance(key, str):
+            raise TypeError(f"key must be an instance of str, not {type(key).__name__}")
+        self._take.refuse("distinct", options)
+        wanted = self._take.filter(filter)
+
+        async def ask(store: Store) -> list[Any]:
+            return await store.distinct(self._name, key, wanted)
+
+        return list(self._present({"": await self._answer(Verb.DISTINCT, ask)})[""])
+
+    def aggregate(self, pipeline: Sequence[Mapping[str, Any]], **options: Any) -> DocumentCursor:
+        """A cursor over the answer of a pipeline. May be awaited first, as with PyMongo's own client, or not."""
+        self._take.refuse("aggregate", options)
+        wanted = self._take.pipeline(pipeline)
+
+        async def ask(store: Store) -> list[Document]:
+            return await store.aggregate(self._name, wanted)
+
+        async def documents() -> list[Document]:
+            return list(await self._answer(Verb.AGGREGATE, ask, pipeline=wanted))
+
+        return DocumentCursor(self, documents, self._present)
+
+    @property
+    def _router(self) -> Router:
+        return self._handle.current()
+
+    def _pages(self, query: Query) -> AsyncIterator[list[Hit]]:
+        return self._router.find(self._name, query)
+
+    async def _answer(self, verb: Verb, ask: Callable[[Store], Any], *, pipeline: Sequence[Document] = ()) -> Any:
+        def compare(primary: Any, secondary: Any) -> Comparison:
+            return compare_values(verb, primary, secondary, pipeline=pipeline)
+
+        return await self._router.answer(self._name, verb, ask, compare)
 
     def _query(
         self,
         verb: str,
         filter: Any,
         projection: Any,
+        options: Mapping[str, Any],
         *,
         sort: Any = None,
         skip: int = 0,
         limit: int = 0,
-        options: Mapping[str, Any],
     ) -> Query:
-        self._refuse(verb, options)
-        wanted = self._projection(projection)
-        return Query(self._filter(filter), wanted, self._sort(sort), skip=skip, limit=limit)
+        self._take.refuse(verb, options)
+        wanted = self._take.projection(projection)
+        order = () if sort is None else sort_pairs(sort)
+        return Query(self._take.filter(filter), wanted, order, skip=skip, limit=limit)
 
-    # --- writes -------------------------------------------------------------------------------------------------
+    def _present(self, document: Document) -> Any:
+        return present(document, self._options)
+
+    # --- inserts ------------------------------------------------------------------------------------------------
 
     async def insert_one(self, document: Any, **options: Any) -> InsertOneResult:
         """Inserts, and puts an `_id` into the caller's document if it has none, as the drivers do."""
-        self._refuse("insert_one", options)
-        change = self._insert(document)
-        await self._handle.current().write(self._name, Verb.INSERT_ONE, change)
+        self._take.refuse("insert_one", options)
+        await self._router.write(self._name, Verb.INSERT_ONE, self._insert(document))
         return InsertOneResult(document["_id"], acknowledged=True)
 
     async def insert_many(self, documents: Iterable[Any], ordered: bool = True, **options: Any) -> InsertManyResult:
         """Raises BulkWriteError with one entry for each document that was refused."""
-        self._refuse("insert_many", options)
+        self._take.refuse("insert_many", options)
+        if isinstance(documents, Mapping | str | bytes) or not isinstance(documents, Iterable):
+            raise TypeError("documents must be a non-empty list")
         originals = list(documents)
         if not originals:
             raise TypeError("documents must be a non-empty list")
         changes = [self._insert(each) for each in originals]
-        results = await self._handle.current().insert_many(self._name, changes, ordered=ordered)
-        _raise_bulk(results, changes)
+        raise_for(await self._router.insert_many(self._name, changes, ordered=ordered), changes)
         return InsertManyResult([each["_id"] for each in originals], acknowledged=True)
+
+    def _insert(self, document: Any) -> Insert:
+        if not isinstance(document, Mapping):
+            raise TypeError(f"document must be an instance of a mapping, not {type(document).__name__}")
+        if "_id" not in document:
+            document["_id"] = ObjectId()  # type: ignore[index]
+        whole = self._take.document(document)
+        return Insert(whole["_id"], with_key(whole, whole["_id"]), fresh_id())
+
+    # --- changes of one document --------------------------------------------------------------------------------
 
     async def update_one(
         self,
@@ -170,174 +261,308 @@ class Collection:
         upsert: bool = False,
         *,
         array_filters: Any = None,
+        sort: Any = None,
         **options: Any,
     ) -> UpdateResult:
-        self._refuse("update_one", options)
-        wanted = self._filter(filter)
-        change, filters = self._update_of(update, array_filters)
+        self._take.refuse("update_one", options)
+        applied = await self._update(Verb.UPDATE_ONE, filter, update, array_filters, upsert=upsert, sort=sort)
+        return updated(applied)
+
+    async def replace_one(
+        self,
+        filter: Mapping[str, Any],
+        replacement: Mapping[str, Any],
+        upsert: bool = False,
+        *,
+        sort: Any = None,
+        **options: Any,
+    ) -> UpdateResult:
+        self._take.refuse("replace_one", options)
+        return updated(await self._replace(Verb.REPLACE_ONE, filter, replacement, upsert=upsert, sort=sort))
+
+    async def delete_one(self, filter: Mapping[str, Any], **options: Any) -> DeleteResult:
+        self._take.refuse("delete_one", options)
+        return deleted(len(await self._delete(Verb.DELETE_ONE, filter)))
+
+    async def find_one_and_update(
+        self,
+        filter: Mapping[str, Any],
+        update: Any,
+        projection: Any = None,
+        sort: Any = None,
+        upsert: bool = False,
+        return_document: bool = pymongo.ReturnDocument.BEFORE,
+        array_filters: Any = None,
+        **options: Any,
+    ) -> Any:
+        """The document before the update, or after it; None where there was none."""
+        self._take.refuse("find_one_and_update", options)
+        shape = self._take.projection(projection)
+        applied = await self._update(Verb.FIND_ONE_AND_UPDATE, filter, update, array_filters, upsert=upsert, sort=sort)
+        return self._shown(applied, shape, after=return_document)
+
+    async def find_one_and_replace(
+        self,
+        filter: Mapping[str, Any],
+        replacement: Mapping[str, Any],
+        projection: Any = None,
+        sort: Any = None,
+        upsert: bool = False,
+        return_document: bool = pymongo.ReturnDocument.BEFORE,
+        **options: Any,
+    ) -> Any:
+        """The document before the replacement, or after it; None where there was none."""
+        self._take.refuse("find_one_and_replace", options)
+        shape = self._take.projection(projection)
+        applied = await self._replace(Verb.FIND_ONE_AND_REPLACE, filter, replacement, upsert=upsert, sort=sort)
+        return self._shown(applied, shape, after=return_document)
+
+    async def find_one_and_delete(
+        self, filter: Mapping[str, Any], projection: Any = None, sort: Any = None, **options: Any
+    ) -> Any:
+        """The document that was deleted, or None."""
+        self._take.refuse("find_one_and_delete", options)
+        shape = self._take.projection(projection)
+        return self._shown(await self._delete(Verb.FIND_ONE_AND_DELETE, filter, sort=sort), shape, after=False)
+
+    def _shown(self, applied: Sequence[Applied], shape: Document | None, *, after: bool) -> Any:
+        image: Image | None = (applied[0].post if after else applied[0].pre) if applied else None
+        if image is None or image.document is None:
+            return None
+        return self._present(snapshot(compile_projection(shape)(image.document)))
+
+    async def _update(
+        self, verb: Verb, filter: Any, update: Any, array_filters: Any, *, upsert: bool, sort: Any = None
+    ) -> list[Applied]:
+        wanted = self._filter_of(filter)
+        change, filters = self._take.update(update, array_filters)
 
         def make(key: Key) -> Change:
             return Update(key, wanted, change, fresh_id(), upsert, filters)
 
-        return _updated(await self._write(Verb.UPDATE_ONE, wanted, make, upsert=upsert))
+        return await self._write(verb, wanted, make, upsert=upsert, sort=sort)
 
-    async def replace_one(
-        self, filter: Mapping[str, Any], replacement: Mapping[str, Any], upsert: bool = False, **options: Any
-    ) -> UpdateResult:
-        self._refuse("replace_one", options)
-        wanted = self._filter(filter)
-        whole = self._document(replacement, "replacement")
-        if any(name.startswith("$") for name in list(whole)[:1]):
-            raise ValueError("replacement can not include $ operators")
+    async def _replace(
+        self, verb: Verb, filter: Any, replacement: Any, *, upsert: bool, sort: Any = None
+    ) -> list[Applied]:
+        wanted, whole = self._filter_of(filter), self._take.replacement(replacement)
 
         def make(key: Key) -> Change:
-            return Replace(key, wanted, _with_key(whole, key), fresh_id(), upsert)
+            if not equal(whole.get("_id", key), key):
+                raise WriteError(
+                    "After applying the update, the (immutable) field '_id' was found to have been altered", 66
+                )
+            return Replace(key, wanted, with_key(whole, whole.get("_id", key)), fresh_id(), upsert)
 
-        return _updated(await self._write(Verb.REPLACE_ONE, wanted, make, upsert=upsert, replacement=whole))
+        return await self._write(verb, wanted, make, upsert=upsert, sort=sort, replacement=whole)
 
-    async def delete_one(self, filter: Mapping[str, Any], **options: Any) -> DeleteResult:
-        self._refuse("delete_one", options)
-        wanted = self._filter(filter)
-        applied = await self._write(Verb.DELETE_ONE, wanted, lambda key: Delete(key, wanted, fresh_id()))
-        return DeleteResult({"n": 0 if applied is None else 1, "ok": 1.0}, acknowledged=True)
+    async def _delete(self, verb: Verb, filter: Any, *, sort: Any = None) -> list[Applied]:
+        wanted = self._filter_of(filter)
+        return await self._write(verb, wanted, lambda key: Delete(key, wanted, fresh_id()), sort=sort)
+
+    def _filter_of(self, filter: Any) -> Document:
+        if not isinstance(filter, Mapping):
+            raise TypeError(f"filter must be an instance of a mapping, not {type(filter).__name__}")
+        return self._take.filter(filter)
 
     async def _write(
         self,
         verb: Verb,
         filter: Document,
-        make: Any,
+        make: Callable[[Key], Change],
         *,
         upsert: bool = False,
-        sort: Sort = (),
+        sort: Any = None,
         replacement: Document | None = None,
-    ) -> Applied | None:
+    ) -> list[Applied]:
         """Finds the key that the write is about, on the primary, and makes the change there, the filter attached.
-        Another writer may change the document in between; then another one that matches is looked for."""
-        router = self._handle.current()
+        Another writer may change the document in between; then another one that matches is looked for. At most one
+        was applied."""
+        order: Sort = () if sort is None else sort_pairs(sort)
         key = key_in(filter)
-        if key is not _MISSING:
-            return await router.write(self._name, verb, make(key))
+        if key is not MISSING:
+            applied = await self._router.write(self._name, verb, make(key))
+            return [] if applied is None else [applied]
         for attempt in range(_RESOLVE_ATTEMPTS):
-            hit = await router.key_of(self._name, filter, sort)
+            hit = await self._router.key_of(self._name, filter, order)
             if hit is None and not upsert:
-                return None
+                return []
             try:
-                applied = await router.write(self._name, verb, make(_upsert_key(filter, replacement, hit)))
+                applied = await self._router.write(self._name, verb, make(_upsert_key(filter, replacement, hit)))
             except WriteError as error:
                 # Two upserts of the same filter: the one that lost finds the other's document at the next look.
                 if hit is not None or error.code != 11000 or attempt == _RESOLVE_ATTEMPTS - 1:
                     raise
                 continue
             if applied is not None:
-                return applied
-        return None
+                return [applied]
+        return []
 
-    # --- what goes in -------------------------------------------------------------------------------------------
+    # --- changes of many documents ------------------------------------------------------------------------------
 
-    def _insert(self, document: Any) -> Insert:
-        if not isinstance(document, Mapping):
-            raise TypeError(f"document must be a mapping, not {type(document).__name__}")
-        if "_id" not in document:
-            document["_id"] = ObjectId()  # type: ignore[index]
-        whole = self._document(document, "document")
-        key = whole["_id"]
-        if isinstance(key, list | Regex):
-            raise WriteError(f"The '_id' value cannot be of type {'array' if isinstance(key, list) else 'regex'}", 2)
-        # MongoDB stores `_id` first.
-        return Insert(key, _with_key(whole, key), fresh_id())
+    async def update_many(
+        self,
+        filter: Mapping[str, Any],
+        update: Any,
+        upsert: bool = False,
+        array_filters: Any = None,
+        **options: Any,
+    ) -> UpdateResult:
+        """The documents that match are found on the primary first, and changed one by one with the filter still
+        attached. An error ends it, and those that were changed stay changed, as in MongoDB."""
+        self._take.refuse("update_many", options)
+        return updated(await self._update_many(filter, update, array_filters, upsert=upsert))
 
-    def _document(self, document: Any, what: str) -> Document:
-        if not isinstance(document, Mapping):
-            raise TypeError(f"{what} must be a mapping, not {type(document).__name__}")
-        whole = normalise(document, self._options)
-        if self._reserved in whole:
-            self._refuse_reserved(what)
-        return whole
+    async def _update_many(self, filter: Any, update: Any, array_filters: Any, *, upsert: bool) -> list[Applied]:
+        wanted = self._filter_of(filter)
+        change, filters = self._take.update(update, array_filters)
+        keys = await self._router.keys_of(self._name, wanted)
+        if not keys and upsert:
+            return await self._update(Verb.UPDATE_MANY, filter, update, array_filters, upsert=True)
+        changes = [Update(key, wanted, change, fresh_id(), False, filters) for key in keys]
+        return await self._write_all(Verb.UPDATE_MANY, changes)
 
-    def _filter(self, filter: Any) -> Document:
-        if filter is None:
-            return {}
-        if not isinstance(filter, Mapping):
-            filter = {"_id": filter}
-        wanted = normalise(filter, self._options)
-        for name in _names(wanted):
-            if name == self._reserved or name.startswith(f"{self._reserved}."):
-                self._refuse_reserved("filter")
-        cached_filter(wanted)
-        return wanted
+    async def delete_many(self, filter: Mapping[str, Any], **options: Any) -> DeleteResult:
+        self._take.refuse("delete_many", options)
+        return deleted(len(await self._delete_many(filter)))
 
-    def _update_of(self, update: Any, array_filters: Any) -> tuple[Document | list[Document], tuple[Document, ...]]:
-        filters = tuple(normalise(each, self._options) for each in array_filters or ())
-        if isinstance(update, list):
-            raise UnsupportedOperation("update with a pipeline", "not yet possible on both stores")
-        if not isinstance(update, Mapping):
-            raise TypeError("update must be a mapping of operators")
-        wanted = normalise(update, self._options)
-        if not wanted:
-            raise ValueError("update cannot be empty")
-        if not all(name.startswith("$") for name in wanted):
-            raise ValueError("update only works with $ operators")
-        for fields in wanted.values():
-            for path in fields if isinstance(fields, dict) else ():
-                if path.split(".")[0] == self._reserved:
-                    self._refuse_reserved("update")
-        cached_update(wanted, filters)
-        return wanted, filters
+    async def _delete_many(self, filter: Any) -> list[Applied]:
+        wanted = self._filter_of(filter)
+        keys = await self._router.keys_of(self._name, wanted)
+        return await self._write_all(Verb.DELETE_MANY, [Delete(key, wanted, fresh_id()) for key in keys])
 
-    def _projection(self, projection: Any) -> Document | None:
-        if projection is None:
-            return None
-        if not isinstance(projection, Mapping):
-            projection = {str(name): 1 for name in projection} or {"_id": 1}
-        wanted = normalise(projection, self._options)
-        if any(name.split(".")[0] == self._reserved for name in wanted):
-            self._refuse_reserved("projection")
-        compile_projection(wanted)
-        return wanted or None
+    async def _write_all(self, verb: Verb, changes: Sequence[Change]) -> list[Applied]:
+        applied: list[Applied] = []
+        for start in range(0, len(changes), _MANY_AT_ONCE):
+            batch = changes[start : start + _MANY_AT_ONCE]
+            writes = [self._router.write(self._name, verb, each) for each in batch]
+            results = await asyncio.gather(*writes, return_exceptions=True)
+            applied += [each for each in results if isinstance(each, Applied)]
+            for each in results:
+                if isinstance(each, BaseException):
+                    raise each
+        return applied
 
-    def _sort(self, sort: Any) -> Sort:
-        return () if sort is None else sort_pairs(sort)
+    async def bulk_write(self, requests: Sequence[Any], ordered: bool = True, **options: Any) -> BulkWriteResult:
+        """PyMongo's operation objects, in order. Raises BulkWriteError with PyMongo's details."""
+        self._take.refuse("bulk_write", options)
+        operations = list(requests)
+        if not operations:
+            raise InvalidOperation("No operations to execute")
+        planned = [self._planned(each) for each in operations]
+        tally = Tally()
+        index = 0
+        for together, run in itertools.groupby(planned, key=lambda plan: isinstance(plan, Insert)):
+            plans = list(run)
+            if together:
+                await self._bulk_insert(tally, index, plans, ordered=ordered)
+            else:
+                await self._bulk_change(tally, index, plans, operations, ordered=ordered)
+            index += len(plans)
+            if ordered and tally.has_errors:
+                break
+        tally.raise_refusals()
+        return BulkWriteResult(tally.details, acknowledged=True)
 
-    def _refuse_reserved(self, what: str) -> NoReturn:
+    def _planned(self, request: Any) -> Insert | Callable[[Tally, int], Any]:
+        """A request, checked before any is made: an insert, or what makes it and tallies it."""
+        for option in ("_collation", "_hint"):
+            if getattr(request, option, None) is not None:
+                raise UnsupportedOperation(f"bulk_write({option[1:]}=...)", "it has no meaning that both stores share")
+        match request:
+            case pymongo.InsertOne():
+                return self._insert(request._doc)
+            case pymongo.UpdateOne() | pymongo.UpdateMany():
+                self._take.update(request._doc, request._array_filters)
+                self._filter_of(request._filter)
+                return functools.partial(self._bulk_update, request)
+            case pymongo.ReplaceOne():
+                self._take.replacement(request._doc)
+                self._filter_of(request._filter)
+                return functools.partial(self._bulk_replace, request)
+            case pymongo.DeleteOne() | pymongo.DeleteMany():
+                self._filter_of(request._filter)
+                return functools.partial(self._bulk_delete, request)
+        raise TypeError(f"{type(request).__name__} is not a valid request")
+
+    async def _bulk_insert(self, tally: Tally, index: int, plans: Sequence[Any], *, ordered: bool) -> None:
+        results = await self._router.insert_many(self._name, plans, ordered=ordered)
+        for offset, result in enumerate(results):
+            if isinstance(result, Exception):
+                tally.refused(index + offset, result, plans[offset].document)
+            elif result is not None:
+                tally.inserted += 1
+
+    async def _bulk_change(
+        self, tally: Tally, index: int, plans: Sequence[Any], operations: Sequence[Any], *, ordered: bool
+    ) -> None:
+        for offset, make in enumerate(plans):
+            try:
+                await make(tally, index + offset)
+            except WriteError as error:
+                tally.refused(index + offset, error, _operation(operations[index + offset]))
+                if ordered:
+                    return
+
+    async def _bulk_update(self, request: Any, tally: Tally, index: int) -> None:
+        filter, update, filters, upsert = request._filter, request._doc, request._array_filters, bool(request._upsert)
+        if isinstance(request, pymongo.UpdateMany):
+            tally.changed(index, await self._update_many(filter, update, filters, upsert=upsert))
+        else:
+            tally.changed(index, await self._update(Verb.BULK_WRITE, filter, update, filters, upsert=upsert))
+
+    async def _bulk_replace(self, request: Any, tally: Tally, index: int) -> None:
+        upsert = bool(request._upsert)
+        tally.changed(index, await self._replace(Verb.BULK_WRITE, request._filter, request._doc, upsert=upsert))
+
+    async def _bulk_delete(self, request: Any, tally: Tally, index: int) -> None:
+        if isinstance(request, pymongo.DeleteMany):
+            tally.removed += len(await self._delete_many(request._filter))
+        else:
+            tally.removed += len(await self._delete(Verb.BULK_WRITE, request._filter))
+
+    # --- indexes and the collection itself ----------------------------------------------------------------------
+
+    async def create_index(self, keys: Any, **options: Any) -> str:
+        """The name of the index, if the configuration declares one that serves the same; refused otherwise, with the
+        lines of configuration that would."""
+        return indexes.require(self._spec, sort_pairs(keys), options)
+
+    async def create_indexes(self, indexes: Sequence[IndexModel], **options: Any) -> list[str]:
+        names = []
+        for each in indexes:
+            document = dict(each.document)
+            key = document.pop("key")
+            names.append(await self.create_index(list(key.items()), **document))
+        return names
+
+    async def index_information(self) -> dict[str, Any]:
+        """The indexes that both stores have, in PyMongo's shape."""
+        return indexes.information(self._spec)
+
+    def list_indexes(self, **options: Any) -> DocumentCursor:
+        async def documents() -> list[Document]:
+            return [{"v": 2, "name": name, **each} for name, each in indexes.documents(self._spec).items()]
+
+        return DocumentCursor(self, documents, self._present)
+
+    async def drop_index(self, index_or_name: Any, **options: Any) -> NoReturn:
         raise UnsupportedOperation(
-            f"the field {self._reserved!r} in a {what}",
-            "it holds the version of the document",
-            hint="the collection's setting `reserved` chooses another name",
+            "drop_index", "indexes belong to the configuration", hint="take it out of the file; the table keeps it"
         )
 
-    def _refuse(self, verb: str, options: Mapping[str, Any]) -> None:
-        """Refuses every option that is given and would change an answer."""
-        for name, value in options.items():
-            if value is not None and name not in _HARMLESS:
-                raise UnsupportedOperation(f"{verb}({name}=...)", "it has no meaning that both stores share")
+    async def drop_indexes(self, **options: Any) -> NoReturn:
+        await self.drop_index("*")
 
-    def _present(self, document: Document) -> Any:
-        return present(document, self._options)
+    async def drop(self, **options: Any) -> None:
+        """Deletes every document, on both stores, one by one with an intent each; tables and indexes stay."""
+        await self._delete_many({})
 
+    async def rename(self, new_name: str, **options: Any) -> NoReturn:
+        raise UnsupportedOperation("rename", "a DynamoDB table cannot be renamed", hint="copy, then drop")
 
-def key_in(filter: Document) -> Key:
-    """The key that a filter names by equality on `_id`, or the marker for none."""
-    if "_id" not in filter:
-        return _MISSING
-    wanted = filter["_id"]
-    if isinstance(wanted, dict) and any(name.startswith("$") for name in wanted):
-        return wanted["$eq"] if set(wanted) == {"$eq"} and not isinstance(wanted["$eq"], list) else _MISSING
-    return _MISSING if isinstance(wanted, list | Regex) else wanted
-
-
-def _names(filter: Any) -> Iterable[str]:
-    """Every field name in a filter, also inside logical operators."""
-    if isinstance(filter, dict):
-        for name, value in filter.items():
-            yield name
-            yield from _names(value)
-    elif isinstance(filter, list):
-        for each in filter:
-            yield from _names(each)
-
-
-def _with_key(document: Document, key: Key) -> Document:
-    return {"_id": key, **{name: value for name, value in document.items() if name != "_id"}}
+    def watch(self, *arguments: Any, **options: Any) -> NoReturn:
+        raise UnsupportedOperation("watch", "the two stores have different change streams")
 
 
 def _upsert_key(filter: Document, replacement: Document | None, hit: Hit | None) -> Key:
@@ -353,47 +578,9 @@ def _upsert_key(filter: Document, replacement: Document | None, hit: Hit | None)
     return ObjectId()
 
 
-def _updated(applied: Applied | None) -> UpdateResult:
-    """MongoDB's counts. `modified` is decided by the document, for the version moves with every change."""
-    if applied is None:
-        return UpdateResult({"n": 0, "nModified": 0, "ok": 1.0, "updatedExisting": False}, acknowledged=True)
-    assert applied.post.document is not None
-    if not applied.pre.present:
-        raw = {"n": 1, "nModified": 0, "ok": 1.0, "updatedExisting": False, "upserted": applied.post.document["_id"]}
-        return UpdateResult(raw, acknowledged=True)
-    modified = int(not identical(applied))
-    return UpdateResult({"n": 1, "nModified": modified, "ok": 1.0, "updatedExisting": True}, acknowledged=True)
-
-
-def identical(applied: Applied) -> bool:
-    """Whether a change left the document as it was."""
-    assert applied.pre.document is not None
-    assert applied.post.document is not None
-    return same(applied.pre.document, applied.post.document)
-
-
-def _raise_bulk(results: Sequence[Applied | Exception | None], changes: Sequence[Insert]) -> None:
-    """Raises what `insert_many` raises: a BulkWriteError for refusals, the driver's error where the outcome is
-    unknown."""
-    errors = []
-    for index, (result, change) in enumerate(zip(results, changes, strict=True)):
-        if not isinstance(result, Exception):
-            continue
-        if not isinstance(result, WriteError) or classify(result) is Outcome.UNKNOWN:
-            raise result
-        errors.append({**(result.details or {}), "index": index, "code": result.code, "op": change.document})
-        errors[-1].setdefault("errmsg", str(result))
-    if errors:
-        inserted = sum(isinstance(each, Applied) for each in results)
-        raise BulkWriteError(
-            {
-                "writeErrors": errors,
-                "writeConcernErrors": [],
-                "nInserted": inserted,
-                "nUpserted": 0,
-                "nMatched": 0,
-                "nModified": 0,
-                "nRemoved": 0,
-                "upserted": [],
-            }
-        )
+def _operation(request: Any) -> Document:
+    """A request as PyMongo's error details name it."""
+    if isinstance(request, pymongo.DeleteOne | pymongo.DeleteMany):
+        return {"q": request._filter, "limit": int(isinstance(request, pymongo.DeleteOne))}
+    many = isinstance(request, pymongo.UpdateMany)
+    return {"q": request._filter, "u": request._doc, "multi": many, "upsert": bool(request._upsert)}

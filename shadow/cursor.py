@@ -3,42 +3,22 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from pymongo.errors import InvalidOperation
 
+from shadow.arguments import sort_pairs
 from shadow.errors import UnsupportedOperation
-from shadow.model.operation import Hit, Query, Sort
+from shadow.model.operation import Hit, Query
 from shadow.model.version import Document
 
 if TYPE_CHECKING:
     from shadow.collection import Collection
 
-__all__ = ["Cursor", "sort_pairs"]
+__all__ = ["Cursor", "DocumentCursor"]
 
 Pages = Callable[[Query], AsyncIterator[list[Hit]]]
-
-
-def sort_pairs(key: str | Sequence[Any] | Mapping[str, int], direction: int | None = None) -> Sort:
-    """PyMongo's ways of giving a sort order as pairs: a name, a list of names or pairs, a mapping."""
-    if isinstance(key, str):
-        return ((key, 1 if direction is None else _direction(direction)),)
-    if direction is not None:
-        raise TypeError("a direction goes with a single field name")
-    items = list(key.items()) if isinstance(key, Mapping) else list(key)
-    pairs = [(each, 1) if isinstance(each, str) else (each[0], _direction(each[1])) for each in items]
-    if not pairs:
-        raise ValueError("key_or_list must not be empty")
-    return tuple(pairs)
-
-
-def _direction(value: Any) -> int:
-    if isinstance(value, Mapping):
-        raise UnsupportedOperation("sort by $meta", "text scores have no counterpart in DynamoDB")
-    if value not in (1, -1):
-        raise ValueError(f"a sort direction is 1 or -1, not {type(value).__name__}")
-    return int(value)
 
 
 class Cursor:
@@ -190,6 +170,72 @@ class Cursor:
 
     def __getitem__(self, index: Any) -> Any:
         raise InvalidOperation("an asynchronous cursor cannot be indexed; use skip() and limit()")
+
+
+class DocumentCursor:
+    """A cursor over an answer that comes as a whole: an aggregate, a list of indexes. Awaiting it gives the cursor
+    itself, for PyMongo's own client has such calls awaited and Motor has not."""
+
+    def __init__(
+        self,
+        collection: Collection,
+        documents: Callable[[], Awaitable[list[Document]]],
+        present: Callable[[Document], Any],
+    ) -> None:
+        self._collection = collection
+        self._documents = documents
+        self._present = present
+        self._left: list[Document] | None = None
+        self._closed = False
+
+    @property
+    def collection(self) -> Collection:
+        return self._collection
+
+    @property
+    def alive(self) -> bool:
+        return not self._closed and (self._left is None or bool(self._left))
+
+    def batch_size(self, batch_size: int) -> Self:
+        """Accepted: it changes no answer."""
+        return self
+
+    def __await__(self) -> Any:
+        return self._fetched().__await__()
+
+    async def _fetched(self) -> Self:
+        if self._left is None and not self._closed:
+            self._left = list(reversed(await self._documents()))
+        return self
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        await self._fetched()
+        if not self._left or self._closed:
+            raise StopAsyncIteration
+        return self._present(self._left.pop())
+
+    async def next(self) -> Any:
+        return await self.__anext__()
+
+    async def to_list(self, length: int | None = None) -> list[Any]:
+        """The next `length` documents, or all that are left."""
+        if length is not None and length < 0:
+            raise ValueError("length must be non-negative")
+        await self._fetched()
+        left = self._left if self._left and not self._closed else []
+        return [self._present(left.pop()) for _ in range(len(left) if length is None else min(length, len(left)))]
+
+    async def close(self) -> None:
+        self._closed, self._left = True, []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
 
 
 class _Rewound:

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from pymongo.errors import NetworkTimeout
 
+from shadow.compare.equality import Comparison
 from shadow.errors import SecondaryWriteError
 from shadow.model.operation import Applied, Change, Hit, Insert, Query, Verb, Write
 from shadow.model.outcome import Outcome, classify
@@ -26,7 +27,7 @@ from shadow.replicate.journal import Entry, Journal
 from shadow.replicate.limits import Limits
 from shadow.replicate.points import Point, Reach
 from shadow.replicate.routes import Routes
-from shadow.replicate.shadow_read import ShadowReader
+from shadow.replicate.shadow_read import Answer, ShadowReader
 from shadow.stores.base import Store
 
 __all__ = ["Router"]
@@ -102,12 +103,19 @@ class Router:
             # Left early and unsorted: any documents would have been a right answer.
             self._reader.incomparable(collection, Verb.FIND)
 
-    async def count(self, collection: str, query: Query) -> int:
+    async def answer(
+        self,
+        collection: str,
+        verb: Verb,
+        ask: Callable[[Store], Awaitable[T]],
+        compare: Callable[[T, T], Comparison],
+    ) -> T:
+        """A read that names no documents (a count, distinct values, an aggregate), asked of the primary and compared
+        in the shadow."""
         route = self._routes[collection]
-        asked = self._stores[route.primary].count(collection, query.filter, query.skip, query.limit)
-        found = await self._observed(collection, Verb.COUNT_DOCUMENTS, route, asked)
+        found = await self._observed(collection, verb, route, ask(self._stores[route.primary]))
         if self._reader.sampled(route):
-            self._reader.offer_count(collection, Verb.COUNT_DOCUMENTS, query, found, route)
+            self._reader.offer_answer(collection, verb, Answer(snapshot(found), ask, compare), route)
         return found
 
     async def key_of(self, collection: str, filter: Document, sort: Sequence[tuple[str, int]] = ()) -> Hit | None:

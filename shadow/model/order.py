@@ -122,16 +122,7 @@ def _decimal(value: Decimal128) -> tuple[Any, ...]:
         return (10, -math.inf, 0)
     if exact.is_infinite():
         return (10, math.inf if exact > 0 else -math.inf, 1)
-    return (10, _comparable(exact), 1)
-
-
-def _comparable(exact: decimal.Decimal) -> Any:
-    """The server compares a double with a decimal after rounding the double to 34 digits; so the decimal that a
-    double rounds to has the double's own key."""
-    nearest = float(exact)
-    if math.isinf(nearest):
-        return exact
-    return nearest if CONTEXT.create_decimal(decimal.Decimal(nearest)) == exact else exact
+    return (10, exact, 1)
 
 
 def _float(value: float) -> tuple[Any, ...]:

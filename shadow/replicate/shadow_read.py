@@ -13,7 +13,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from pymongo.errors import ConnectionFailure
 
@@ -33,7 +33,7 @@ from shadow.replicate.lane import Lane
 from shadow.replicate.limits import Limits
 from shadow.stores.base import Store
 
-__all__ = ["ShadowReader"]
+__all__ = ["Answer", "ShadowReader"]
 
 Look: TypeAlias = "Callable[[], Awaitable[Verdict | Look]]"
 """Looks once, and answers a verdict, or the look that has to follow after the settling time."""
@@ -50,6 +50,15 @@ class _Read:
     verb: Verb
     query: Query
     route: Route
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The primary's answer to a read that names no documents; how to ask a store again; how to compare two."""
+
+    primary: Any
+    ask: Callable[[Store], Awaitable[Any]]
+    compare: Callable[[Any, Any], Comparison]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +112,10 @@ class ShadowReader:
         else:
             self._offer(read, lambda: self._first_look(read, hits))
 
-    def offer_count(self, collection: str, verb: Verb, query: Query, count: int, route: Route) -> None:
-        read = _Read(collection, verb, query, route)
-        self._offer(read, lambda: self._first_count(read, count))
+    def offer_answer(self, collection: str, verb: Verb, asked: Answer, route: Route) -> None:
+        """Compares an answer that names no documents."""
+        read = _Read(collection, verb, Query(), route)
+        self._offer(read, lambda: self._first_answer(read, asked))
 
     def shed(self, collection: str, verb: Verb, reason: ShedReason) -> None:
         """Counts a read that is not compared."""
@@ -294,38 +304,50 @@ class ShadowReader:
             return Kind.VERSION_LOST, differences
         return compare_documents(primary.document, secondary.document) or Kind.VALUE, differences
 
-    # --- counts -------------------------------------------------------------------------------------------------
+    # --- answers that name no documents: counts, distinct values, aggregates -------------------------------------
 
-    async def _first_count(self, read: _Read, count: int) -> Verdict | Look:
-        if await self._count(read, read.route.secondary) == count:
+    async def _first_answer(self, read: _Read, asked: Answer) -> Verdict | Look:
+        seen = asked.compare(asked.primary, await self._answer(read, asked, read.route.secondary))
+        if seen.equal:
             return Verdict.MATCH
-        return lambda: self._count_again(read, None, 1)
+        if not seen.keys:
+            return Verdict.INCOMPARABLE
+        return lambda: self._answer_again(read, asked, None, 1)
 
-    async def _count_again(self, read: _Read, before: tuple[int, int] | None, attempt: int) -> Verdict | Look:
-        """A count names no document, so it is confirmed only where nothing moves: the primary counts the same before
-        and after the secondary, twice, and the journal holds nothing of the collection open."""
+    async def _answer_again(
+        self, read: _Read, asked: Answer, before: tuple[Any, Any] | None, attempt: int
+    ) -> Verdict | Look:
+        """Such an answer is confirmed only where nothing moves: the primary answers the same before and after the
+        secondary, twice, and the journal holds nothing of the collection open."""
         idle = not await self._behind(read.collection)
-        first = await self._count(read, read.route.primary)
-        secondary = await self._count(read, read.route.secondary)
-        last = await self._count(read, read.route.primary)
-        if secondary in (first, last):
+        first = await self._answer(read, asked, read.route.primary)
+        secondary = await self._answer(read, asked, read.route.secondary)
+        last = await self._answer(read, asked, read.route.primary)
+        seen = asked.compare(last, secondary)
+        if seen.equal or asked.compare(first, secondary).equal:
             return Verdict.TRANSIENT
-        still = (first, secondary) if idle and first == last and not await self._behind(read.collection) else None
-        if still is not None and still == before:
-            self._reporter.mismatch(Mismatch(read.collection, read.verb, Kind.COUNT, None))
+        if not seen.keys:
+            return Verdict.INCOMPARABLE
+        calm = idle and asked.compare(first, last).equal and not await self._behind(read.collection)
+        if calm and before is not None and _unmoved(asked, before, (first, secondary)):
+            self._reporter.mismatch(Mismatch(read.collection, read.verb, seen.keys[0].kind, None))
             return Verdict.MISMATCH
         if attempt >= self._limits.confirmations:
             return Verdict.LAGGING
-        return lambda: self._count_again(read, still, attempt + 1)
+        still = (first, secondary) if calm else None
+        return lambda: self._answer_again(read, asked, still, attempt + 1)
 
-    async def _count(self, read: _Read, name: StoreName) -> int:
-        query = read.query
+    async def _answer(self, read: _Read, asked: Answer, name: StoreName) -> Any:
         async with asyncio.timeout(self._limits.read_deadline):
-            return await self._stores[name].count(read.collection, query.filter, query.skip, query.limit)
+            return await asked.ask(self._stores[name])
 
     async def _behind(self, collection: str) -> bool:
         stats = await self._journal.stats()
         return bool(stats.open_by_collection.get(collection) or stats.deferred_by_collection.get(collection))
+
+
+def _unmoved(asked: Answer, before: tuple[Any, Any], now: tuple[Any, Any]) -> bool:
+    return all(asked.compare(old, new).equal for old, new in zip(before, now, strict=True))
 
 
 def _answers(primary: Sequence[Hit], secondary: Sequence[Hit]) -> Hashable:

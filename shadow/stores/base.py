@@ -38,6 +38,9 @@ class Store(Protocol):
     async def count(self, collection: str, filter: Document, skip: int = 0, limit: int = 0) -> int:
         """How many documents match; `limit` 0 is none."""
 
+    async def distinct(self, collection: str, path: str, filter: Document) -> list[Any]:
+        """The different values at a dotted path of the documents that match, arrays opened, in any order."""
+
     async def aggregate(self, collection: str, pipeline: Sequence[Document]) -> list[Document]:
         """The answer of an aggregation pipeline (the supported stages of `model.matching`)."""
 

@@ -11,6 +11,7 @@ from pymongo.errors import DuplicateKeyError
 
 from shadow.model.matching import cached_filter, compile_pipeline, compile_projection
 from shadow.model.matching.caching import cached_update
+from shadow.model.matching.values_at import distinct_values
 from shadow.model.operation import Applied, Change, Delete, Hit, Insert, Query, Replace, Update, Write
 from shadow.model.order import key_digest, sort_documents
 from shadow.model.phase import StoreName
@@ -61,6 +62,9 @@ class MemoryStore:
 
     async def count(self, collection: str, filter: Document, skip: int = 0, limit: int = 0) -> int:
         return len(self._find(collection, Query(filter=filter, skip=skip, limit=limit)))
+
+    async def distinct(self, collection: str, path: str, filter: Document) -> list[Any]:
+        return distinct_values(path, (hit.document for hit in self._find(collection, Query(filter=filter))))
 
     async def aggregate(self, collection: str, pipeline: Sequence[Document]) -> list[Document]:
         def lookup(other: str) -> list[Document]:

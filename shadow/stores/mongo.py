@@ -14,13 +14,14 @@ from typing import Any, Final
 
 from bson import Regex
 from pymongo import AsyncMongoClient, ReadPreference, ReturnDocument
-from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError, WriteError
+from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure, PyMongoError, WriteError
 
+from shadow.errors import StoreUnavailable
 from shadow.model.matching import cached_filter
 from shadow.model.matching.caching import cached_update
 from shadow.model.operation import Applied, Change, Delete, Hit, Insert, Query, Replace, Update, Write
 from shadow.model.phase import StoreName
-from shadow.model.schema import RESERVED, CollectionSpec
+from shadow.model.schema import RESERVED, CollectionSpec, UniqueSpec
 from shadow.model.values import CANONICAL
 from shadow.model.version import (
     ABSENT,
@@ -38,6 +39,8 @@ from shadow.model.version import (
 
 __all__ = ["MongoStore", "connect"]
 
+_SAME_INDEX: Final = frozenset({85, 86})
+"""IndexOptionsConflict and IndexKeySpecsConflict: such an index exists, under another name."""
 _PAGE: Final = 100
 """Documents fetched at a time where the application named no batch size; MongoDB's own first batch has 101."""
 
@@ -93,6 +96,23 @@ class MongoStore:
             await self._database[spec.name].create_index(
                 f"{spec.reserved}.x", name=f"{spec.reserved}_ttl", expireAfterSeconds=0, sparse=True
             )
+            for unique in spec.unique:
+                await self._make_unique(spec.name, unique)
+
+    async def _make_unique(self, collection: str, unique: UniqueSpec) -> None:
+        """The unique index that the configuration declares. One that is there under another name will do."""
+        keys = [(path, 1) for path in unique.fields]
+        try:
+            await self._database[collection].create_index(keys, name=unique.name, unique=True, sparse=unique.sparse)
+        except OperationFailure as error:
+            if error.code in _SAME_INDEX:
+                return
+            if error.code == 11000:
+                raise StoreUnavailable(
+                    f"{collection}: the unique index {unique.name} cannot be made, for there are duplicates",
+                    hint=f"find them by grouping over {', '.join(unique.fields)}, and settle them first",
+                ) from None
+            raise
 
     async def drop(self, collection: str) -> None:
         await self._database[collection].drop()
@@ -135,9 +155,17 @@ class MongoStore:
         hidden = _hide(filter, self._reserved(collection), always=True)
         return int(await self._database[collection].count_documents(hidden, **options))
 
+    async def distinct(self, collection: str, path: str, filter: Document) -> list[Any]:
+        hidden = _hide(filter, self._reserved(collection), always=True)
+        return list(await self._database[collection].distinct(path, hidden))
+
     async def aggregate(self, collection: str, pipeline: Sequence[Document]) -> list[Document]:
         reserved = self._reserved(collection)
-        hidden: list[Document] = [{"$match": {f"{reserved}.t": None}}, {"$unset": reserved}, *pipeline]
+        hidden: list[Document] = [
+            {"$match": {f"{reserved}.t": None}},
+            {"$unset": reserved},
+            *_hide_joined(pipeline, reserved),
+        ]
         cursor = self._database[collection].aggregate(hidden)
         if inspect.isawaitable(cursor):
             cursor = await cursor
@@ -418,6 +446,23 @@ def _hide(filter: Document, reserved: str, *, always: bool = False) -> Document:
     if not always and len(filter) == 1 and not isinstance(filter.get("_id", {}), dict | Regex):
         return filter
     return {**filter, f"{reserved}.t": None}
+
+
+def _hide_joined(pipeline: Sequence[Document], reserved: str) -> list[Document]:
+    """The pipeline, with versions and tombstones hidden in what it joins."""
+    hidden: list[Document] = [{"$match": {f"{reserved}.t": None}}, {"$unset": reserved}]
+    made: list[Document] = []
+    for stage in pipeline:
+        match stage:
+            case {"$lookup": {"localField": _, "foreignField": _} as join}:
+                made.append(
+                    {"$lookup": {**join, "pipeline": [*hidden, *_hide_joined(join.get("pipeline", ()), reserved)]}}
+                )
+            case {"$facet": dict(facets)}:
+                made.append({"$facet": {name: _hide_joined(inner, reserved) for name, inner in facets.items()}})
+            case _:
+                made.append(stage)
+    return made
 
 
 def _at(change: Update | Replace | Delete, reserved: str) -> Document:

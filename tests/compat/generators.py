@@ -13,14 +13,36 @@ from typing import Any
 from bson import Binary, Code, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp
 
 NAMES = ["a", "b", "c", "d"]
-PATHS = ["a", "b", "c", "a.b", "a.c", "b.a", "c.d", "a.b.c", "a.0", "a.1", "a.0.b", "a.b.0", "a.0.0", "b.0", "c.d.a", "a.1.c"]
+PATHS = [
+    "a",
+    "b",
+    "c",
+    "a.b",
+    "a.c",
+    "b.a",
+    "c.d",
+    "a.b.c",
+    "a.0",
+    "a.1",
+    "a.0.b",
+    "a.b.0",
+    "a.0.0",
+    "b.0",
+    "c.d.a",
+    "a.1.c",
+]
 TEXTS = ["", "a", "b", "ab", "abc", "B", "é", "a\nb", "x.y", "7", "ß", "Ab_1", "日本"]
 WHOLE = [0, 1, 2, 3, -1, 7, 10, 2**31 - 1, -(2**31)]
 LONGS = [0, 1, 2, 5, -3, 2**31, 2**53, 2**53 + 1, 2**63 - 1, -(2**63)]
 DOUBLES = [0.0, -0.0, 1.0, 2.0, 1.5, -2.5, 0.1, 1e300, 2.0**53, float("nan"), float("inf"), float("-inf"), 1e-310]
 DECIMALS = ["0", "1", "1.0", "2.50", "-3", "0.1", "0.1000000000000000055511151231257827", "NaN", "Infinity", "-Infinity",
             "1E+400", "9007199254740993", "-0", "1E-20"]  # fmt: skip
-DATES = [dt.datetime(1970, 1, 1), dt.datetime(2024, 2, 29, 12, 30, 15, 123000), dt.datetime(1960, 5, 5), dt.datetime(2030, 1, 1)]
+DATES = [
+    dt.datetime(1970, 1, 1),
+    dt.datetime(2024, 2, 29, 12, 30, 15, 123000),
+    dt.datetime(1960, 5, 5),
+    dt.datetime(2030, 1, 1),
+]
 OIDS = [ObjectId("5f" + "0" * 21 + c) for c in "123"]
 BINARIES = [b"", b"\x01", b"\x01\x02", Binary(b"\x01", 5), Binary(b"\xff\x00", 0), Binary(b"\x05\x01", 2)]
 REGEXES = [Regex("a"), Regex("^a", 2), Regex("b$", 8)]
@@ -30,14 +52,20 @@ RARE = [MinKey(), MaxKey(), Timestamp(1, 1), Timestamp(4_000_000_000, 2), Code("
 class Generator:
     """Draws values and operations from one stream of chance."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, plain: bool = False) -> None:
+        """`plain` leaves out MinKey, MaxKey and code, which mongod's second engine garbles in $group and $lookup."""
         self.random = random.Random(seed)
+        self.rare = [Timestamp(1, 1), Timestamp(4_000_000_000, 2)] if plain else RARE
 
     def pick(self, choices: Any) -> Any:
         return self.random.choice(choices)
 
     def chance(self, share: float) -> bool:
         return self.random.random() < share
+
+    def faulty(self) -> bool:
+        """Rarely enough that a case seldom has two faults, of which the server may name either."""
+        return self.chance(0.02)
 
     # -- values
 
@@ -73,7 +101,7 @@ class Generator:
             return self.pick(BINARIES)
         if kind < 0.96:
             return self.pick(REGEXES)
-        return self.pick(RARE)
+        return self.pick(self.rare)
 
     def value(self, depth: int = 3) -> Any:
         kind = self.random.random()
@@ -105,7 +133,7 @@ class Generator:
             elif kind < 0.25:
                 made["$expr"] = self.expression(2)
             elif kind < 0.26:
-                made[self.pick(["$comment", "$alwaysTrue", "$alwaysFalse", "$foo", "$and"])] = 1
+                made["$foo" if self.faulty() else self.pick(["$comment", "$alwaysTrue", "$alwaysFalse"])] = 1
             else:
                 made[self.path()] = self.condition(depth)
         return made
@@ -118,14 +146,14 @@ class Generator:
             name = self.pick(list(self._conditions))
             made[name] = self._conditions[name](self, depth)
             if name == "$regex" and self.chance(0.3):
-                made["$options"] = self.pick(["i", "m", "s", "x", "im", "", "q"])
+                made["$options"] = "q" if self.faulty() else self.pick(["i", "m", "s", "x", "im"])
         return made
 
     def operand(self) -> Any:
         return self.value(2)
 
     def _in(self, depth: int) -> Any:
-        return [self.value(1) for _ in range(self.pick([0, 1, 1, 2, 3]))] if self.chance(0.97) else self.scalar()
+        return self.scalar() if self.faulty() else [self.value(1) for _ in range(self.pick([0, 1, 1, 2, 3]))]
 
     def _all(self, depth: int) -> Any:
         if self.chance(0.2):
@@ -139,18 +167,27 @@ class Generator:
         return self.filter(depth - 1)
 
     def _not(self, depth: int) -> Any:
-        return self.condition(depth - 1) if self.chance(0.95) else self.pick([{}, 1, Regex("a")])
+        if self.faulty():
+            return self.pick([{}, 1])
+        condition = self.condition(depth - 1)
+        return (
+            condition if isinstance(condition, dict) and str(next(iter(condition), "")).startswith("$") else Regex("a")
+        )
 
     def _mod(self, depth: int) -> Any:
-        return [self.number(), self.number()] if self.chance(0.3) else [self.pick([2, 3, -2, 2.5]), self.pick([0, 1, -1])]
+        return [self.number(), self.number()] if self.faulty() else [self.pick([2, 3, -2, 2.5]), self.pick([0, 1, -1])]
 
     def _type(self, depth: int) -> Any:
+        if self.faulty():
+            return self.pick([99, "x", [], 0, 1.5, None])
         return self.pick(["int", "long", "double", "decimal", "number", "string", "object", "array", "null", "bool", "date",
-                          "regex", "binData", "objectId", "timestamp", "minKey", 1, 2, 16, 4.0, -1, 127, 99, "x",
-                          ["int", 2], [], ["array", "null"], 0, 1.5, "undefined", "javascript"])  # fmt: skip
+                          "regex", "binData", "objectId", "timestamp", "minKey", 1, 2, 16, 4.0, -1, 127,
+                          ["int", 2], ["array", "null"], "undefined", "javascript"])  # fmt: skip
 
     def _bits(self, depth: int) -> Any:
-        return self.pick([0, 1, 5, [0], [1, 3], [0, 63, 70], b"\x01", Int64(2**40), -1, 1.0, 1.5, [], "x", [-1]])
+        if self.faulty():
+            return self.pick([-1, 1.5, "x", [-1], None])
+        return self.pick([0, 1, 5, [0], [1, 3], [0, 63, 70], b"\x01", Int64(2**40), 1.0, []])
 
     _conditions: dict[str, Any] = {
         **dict.fromkeys(("$eq", "$ne", "$gt", "$gte", "$lt", "$lte"), lambda g, d: g.operand()),
@@ -158,12 +195,16 @@ class Generator:
         "$nin": _in,
         "$exists": lambda g, d: g.pick([True, False, 1, 0, None, "x", 0.0]),
         "$type": _type,
-        "$size": lambda g, d: g.pick([0, 1, 2, 3, 1.0, Int64(2), -1, 1.5, "x", Decimal128("1")]),
+        "$size": lambda g, d: (
+            g.pick([-1, 1.5, "x"]) if g.faulty() else g.pick([0, 1, 2, 3, 1.0, Int64(2), Decimal128("1")])
+        ),
         "$all": _all,
-        "$elemMatch": lambda g, d: g.elem(d) if g.chance(0.97) else 5,
+        "$elemMatch": lambda g, d: 5 if g.faulty() else g.elem(d),
         "$mod": _mod,
         "$not": _not,
-        "$regex": lambda g, d: g.pick(["a", "^a", "b$", "A", ".", "a.b", "^$", "[ab]+", r"\w\d", "é", Regex("a", 2), "(", "É", r"^\W"]),
+        "$regex": lambda g, d: (
+            "(" if g.faulty() else g.pick(["a", "^a", "b$", "A", ".", "a.b", "^$", "[ab]+", r"\w\d", "é", "É", r"^\W"])
+        ),
         "$bitsAllSet": _bits,
         "$bitsAnySet": _bits,
         "$bitsAllClear": _bits,
@@ -181,23 +222,28 @@ class Generator:
         return made
 
     def update_path(self) -> str:
-        if self.chance(0.7):
+        if self.chance(0.8):
             return self.pick(["a", "b", "c", "d", "e", "a.b", "b.c", "c.d", "a.x", "n.m", "n.b", "e.10", "e.9", "z"])
-        return self.pick([*PATHS, "_id", "_id.x", "a.$", "b.$.c", "a.$[]", "a.$[].b", "a.$[f]", "b.$[f].c", "a.$[g].b", "a..b", "",
-                          "$a", "a.$b", "a.00", "a.3", "a.-1", "c.$[].$[]", "a.b.$[]", "a.$[f].$[g]"])  # fmt: skip
+        if self.chance(0.1):
+            return self.pick(["_id", "_id.x", "a..b", "", "$a", "a.$b", "$.a"])
+        return self.pick([*PATHS, "a.$", "b.$.c", "a.$[]", "a.$[].b", "a.$[f]", "b.$[f].c", "a.$[g].b", "a.00", "a.3", "a.-1", "c.$[].$[]", "a.b.$[]", "a.$[f].$[g]"])  # fmt: skip
 
     def _push(self, path: str) -> Any:
         if self.chance(0.4):
             return self.value(2)
         made: dict[str, Any] = {"$each": [self.value(1) for _ in range(self.pick([0, 1, 2, 3]))]}
-        if self.chance(0.05):
+        if self.faulty():
             made["$each"] = self.scalar()
         if self.chance(0.4):
-            made["$slice"] = self.pick([0, 1, 2, -1, -2, 5, Int64(1), 1.0, 1.5, "x"] if self.chance(0.3) else [1, 2, -2])
+            made["$slice"] = self.pick([1.5, "x"]) if self.faulty() else self.pick([0, 1, 2, -1, -2, 5, Int64(1), 1.0])
         if self.chance(0.4):
-            made["$sort"] = self.pick([1, -1, {"a": 1}, {"a.b": -1, "b": 1}, 1.0, 2, {}, {"a": 2}, "x", {"": 1}, {"a.0": 1}])
+            made["$sort"] = (
+                self.pick([2, {}, {"a": 2}, "x", {"": 1}])
+                if self.faulty()
+                else self.pick([1, -1, {"a": 1}, {"a.b": -1, "b": 1}, 1.0, {"a.0": 1}])
+            )
         if self.chance(0.4):
-            made["$position"] = self.pick([0, 1, -1, 2, 10, -10, Int64(1), 1.5, None])
+            made["$position"] = 1.5 if self.faulty() else self.pick([0, 1, -1, 2, 10, -10, Int64(1)])
         if self.chance(0.03):
             made["$foo"] = 1
         return made
@@ -211,18 +257,24 @@ class Generator:
     _updates: dict[str, Any] = {
         "$set": lambda g, p: g.value(2),
         "$unset": lambda g, p: g.pick([1, "", True]),
-        "$inc": lambda g, p: g.number() if g.chance(0.95) else g.scalar(),
-        "$mul": lambda g, p: g.number() if g.chance(0.95) else g.scalar(),
+        "$inc": lambda g, p: g.scalar() if g.faulty() else g.number(),
+        "$mul": lambda g, p: g.scalar() if g.faulty() else g.number(),
         "$min": lambda g, p: g.value(1),
         "$max": lambda g, p: g.value(1),
-        "$rename": lambda g, p: g.pick(["e", "b", "f.g", "a.b", "a", "c.0", "a.$", "x", "_id", p, p + ".y", 5]),
+        "$rename": lambda g, p: (
+            g.pick(["a.$", "_id", p, p + ".y", 5]) if g.faulty() else g.pick(["e", "b", "f.g", "a.b", "c.0", "x"])
+        ),
         "$setOnInsert": lambda g, p: g.value(1),
         "$push": _push,
         "$addToSet": lambda g, p: g.value(1) if g.chance(0.5) else {"$each": [g.value(1) for _ in range(3)]},
         "$pull": _pull,
-        "$pullAll": lambda g, p: [g.value(1) for _ in range(3)] if g.chance(0.95) else g.scalar(),
-        "$pop": lambda g, p: g.pick([1, -1, 1.0, -1, 1, 2, "x", Int64(-1), 1.5]),
-        "$bit": lambda g, p: g.pick([{"and": 5}, {"or": Int64(8)}, {"xor": 3}, {"and": 7, "or": 8}, {}, {"and": 1.5}, 1, {"nor": 1}]),
+        "$pullAll": lambda g, p: [g.value(1) for _ in range(3)] if g.chance(0.98) else g.scalar(),
+        "$pop": lambda g, p: g.pick([2, "x", 1.5]) if g.faulty() else g.pick([1, -1, 1.0, Int64(-1)]),
+        "$bit": lambda g, p: (
+            g.pick([{}, {"and": 1.5}, 1, {"nor": 1}])
+            if g.faulty()
+            else g.pick([{"and": 5}, {"or": Int64(8)}, {"xor": 3}, {"and": 7, "or": 8}])
+        ),
     }
 
     def array_filters(self, update: dict[str, Any]) -> list[dict[str, Any]]:
@@ -242,10 +294,16 @@ class Generator:
         if kind in ("$set", "$addFields"):
             return {kind: self.added()}
         if kind == "$unset":
-            return {kind: self.pick(["a", ["a", "b.c"], "a.b", ["c.d"], "_id", "", [], 5, "a.0"])}
+            return {
+                kind: self.pick(["", [], 5])
+                if self.faulty()
+                else self.pick(["a", ["a", "b.c"], "a.b", ["c.d"], "_id", "a.0"])
+            }
         if kind == "$project":
             return {kind: self.projection(find=False)}
-        source = self.pick(["$a", "$b", "$$ROOT", {"a": "$b", "c": "$a.b"}, {"$mergeObjects": ["$$ROOT", {"x": 1}]}, "$a.b"])
+        source = self.pick(
+            ["$a", "$b", "$$ROOT", {"a": "$b", "c": "$a.b"}, {"$mergeObjects": ["$$ROOT", {"x": 1}]}, "$a.b"]
+        )
         return {kind: source if kind == "$replaceWith" else {"newRoot": source}}
 
     def added(self) -> dict[str, Any]:
@@ -276,9 +334,13 @@ class Generator:
             elif self.chance(0.2):
                 made[path] = self.expression(1)
             elif find and self.chance(0.15):
-                made[path] = {"$slice": self.pick([1, 2, -1, 0, [0, 1], [1, 2], [-1, 1], [1, 0], "x", 1.5, [1], Int64(2)])}
+                made[path] = {
+                    "$slice": self.pick([[1, 0], "x", [1]])
+                    if self.faulty()
+                    else self.pick([1, 2, -1, 0, [0, 1], [1, 2], [-1, 1], 1.5, Int64(2)])
+                }
             elif find and self.chance(0.15):
-                made[path] = {"$elemMatch": self.elem(1) if self.chance(0.95) else 5}
+                made[path] = {"$elemMatch": 5 if self.faulty() else self.elem(1)}
         return made
 
     # -- expressions, pipelines
@@ -288,7 +350,9 @@ class Generator:
         if depth <= 0 or kind < 0.35:
             return self.pick(["$a", "$b", "$c", "$a.b", "$b.a", "$c.d", "$a.b.c", "$x", "$$ROOT.a", "$a.0", "$_id"])
         if kind < 0.5:
-            return self.pick([{"$literal": self.value(1)}, self.small(), self.pick([t for t in TEXTS if t]), None, True])
+            return self.pick(
+                [{"$literal": self.value(1)}, self.small(), self.pick([t for t in TEXTS if t]), None, True]
+            )
         if kind < 0.55:
             return [self.expression(depth - 1) for _ in range(self.pick([0, 1, 2]))]
         if kind < 0.58:
@@ -303,7 +367,9 @@ class Generator:
         return self.pick([self.small(), self.number(), self.expression(depth), {"$size": self.arrayish(depth)}])
 
     def arrayish(self, depth: int) -> Any:
-        return self.pick(["$a", "$b", {"$ifNull": ["$a", []]}, self.expression(depth), [1, "$a"], {"$literal": [1, 2, 3]}])
+        return self.pick(
+            ["$a", "$b", {"$ifNull": ["$a", []]}, self.expression(depth), [1, "$a"], {"$literal": [1, 2, 3]}]
+        )
 
     def textish(self, depth: int) -> Any:
         return self.pick(["$a", "$b", "abc", "é", "日本", {"$literal": ""}, {"$literal": "Ab"}, self.expression(depth)])
@@ -358,7 +424,11 @@ class Generator:
 
     def pipeline(self) -> list[dict[str, Any]]:
         stages = [self.stage() for _ in range(self.pick([1, 2, 2, 3]))]
-        return [{"$sort": {"_id": 1}}, *stages] if self.chance(0.8) else [{"$match": self.filter(1)}, {"$sort": {"_id": 1}}, *stages]
+        return (
+            [{"$sort": {"_id": 1}}, *stages]
+            if self.chance(0.8)
+            else [{"$match": self.filter(1)}, {"$sort": {"_id": 1}}, *stages]
+        )
 
     def stage(self) -> dict[str, Any]:
         kind = self.random.random()
@@ -367,7 +437,12 @@ class Generator:
         if kind < 0.25:
             return {"$sort": {**dict(self.sort()[:-1]), "_id": 1}}
         if kind < 0.32:
-            return self.pick([{"$limit": self.pick([1, 3, 5, 0, 2.0, -1, "x"])}, {"$skip": self.pick([0, 2, 100, -1, 1.5])}])
+            return self.pick(
+                [
+                    {"$limit": self.pick([0, -1, "x"]) if self.faulty() else self.pick([1, 3, 5, 2.0])},
+                    {"$skip": self.pick([-1, 1.5]) if self.faulty() else self.pick([0, 2, 100])},
+                ]
+            )
         if kind < 0.55:
             return self.document_stage()
         if kind < 0.7:
@@ -375,10 +450,19 @@ class Generator:
         if kind < 0.85:
             return {"$group": self.group()}
         if kind < 0.9:
-            return {"$lookup": {"from": "others", "localField": self.path(), "foreignField": self.path(), "as": self.pick(["j", "a.j", "b"])}}
+            return {
+                "$lookup": {
+                    "from": "others",
+                    "localField": self.path(),
+                    "foreignField": self.path(),
+                    "as": self.pick(["j", "a.j", "b"]),
+                }
+            }
         if kind < 0.93:
             return {"$facet": {"x": [self.stage()], "y": [{"$count": "n"}]}}
-        return self.pick([{"$count": "n"}, {"$sortByCount": self.pick(["$a", "$b.c", "a"])}, {"$foo": 1}, {"$count": "$n"}])
+        if self.faulty():
+            return self.pick([{"$foo": 1}, {"$count": "$n"}, {"$sortByCount": "a"}])
+        return self.pick([{"$count": "n"}, {"$sortByCount": self.pick(["$a", "$b.c"])}])
 
     def unwind(self) -> Any:
         path = "$" + self.pick(["a", "b", "a.b", "c", "c.d", "x"])
@@ -386,14 +470,16 @@ class Generator:
             return path
         made: dict[str, Any] = {"path": path}
         if self.chance(0.5):
-            made["preserveNullAndEmptyArrays"] = self.pick([True, True, False, 1])
+            made["preserveNullAndEmptyArrays"] = 1 if self.faulty() else self.pick([True, True, False])
         if self.chance(0.4):
-            made["includeArrayIndex"] = self.pick(["i", "a.i", "n.i", "$i", ""])
+            made["includeArrayIndex"] = self.pick(["$i", ""]) if self.faulty() else self.pick(["i", "a.i", "n.i"])
         return made
 
     def group(self) -> dict[str, Any]:
         made: dict[str, Any] = {"_id": self.pick([None, "$a", "$b", {"x": "$a", "y": "$b"}, self.expression(1)])}
         for name in self.random.sample(["p", "q", "r"], self.pick([0, 1, 2])):
-            accumulator = self.pick(["$sum", "$avg", "$min", "$max", "$first", "$last", "$push", "$addToSet", "$count", "$mergeObjects"])
+            accumulator = self.pick(
+                ["$sum", "$avg", "$min", "$max", "$first", "$last", "$push", "$addToSet", "$count", "$mergeObjects"]
+            )
             made[name] = {accumulator: {} if accumulator == "$count" else self.expression(1)}
         return made

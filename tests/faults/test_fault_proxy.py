@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import boto3
+import boto3  # type: ignore[import-untyped]
 import pymongo
 import pytest
 from botocore.config import Config
@@ -88,7 +88,12 @@ def test_hang_holds_back_everything_until_it_ends(proxy: FaultProxy, mongo_url: 
         client.admin.command("ping")
         proxy.mode = "hang"
         answered = threading.Event()
-        thread = threading.Thread(target=lambda: (client.admin.command("ping"), answered.set()))
+
+        def ping() -> None:
+            client.admin.command("ping")
+            answered.set()
+
+        thread = threading.Thread(target=ping)
         thread.start()
         assert not answered.wait(0.3)
         proxy.mode = "pass"

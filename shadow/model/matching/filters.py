@@ -77,6 +77,11 @@ class Filter:
         """Whether the filter holds an `$expr`, which some places refuse."""
         return any(leaf.operator == "$expr" for leaf in _leaves(self.tree))
 
+    @property
+    def hopeless(self) -> bool:
+        """Whether a condition that must hold is one that never does."""
+        return _never(self.tree)
+
     def __repr__(self) -> str:
         return f"Filter({len(list(_leaves(self.tree)))} conditions)"
 
@@ -406,22 +411,41 @@ def _leaves(node: Node) -> Iterator[Leaf]:
             yield from _leaves(child)
 
 
-def _conjuncts(node: Node) -> Iterator[Leaf]:
-    """The conditions that must all hold, with what the server's optimizer folds into them."""
+def _conditions(node: Node) -> Iterator[Leaf]:
+    """The conditions that must all hold, as the filter says them."""
     match node:
-        case Leaf(operator="$all"):
-            yield from _all_leaves(node)
-        case Leaf(operator="$in") if len(node.value) == 1 and type(node.value[0]) is Regex:
-            yield Leaf(node.path, "$regex", node.value[0])
-        case Leaf(operator="$in") if len({order_key(v) for v in node.value}) == 1:
-            yield Leaf(node.path, "$eq", node.value[0])
         case Leaf():
             yield node
         case And(children):
             for child in children:
-                yield from _conjuncts(child)
-        case Or(children) if len(children) == 1:
-            yield from _conjuncts(children[0])
+                yield from _conditions(child)
+        case Or(children):
+            possible = [child for child in children if not _never(child)]
+            if len(possible) == 1:
+                yield from _conditions(possible[0])
+
+
+def _never(node: Node) -> bool:
+    match node:
+        case Leaf(_, "$all", []) | Leaf(_, "$alwaysFalse", _):
+            return True
+        case And(children):
+            return any(_never(child) for child in children)
+        case Or(children):
+            return all(_never(child) for child in children)
+        case _:
+            return False
+
+
+def _conjuncts(node: Node) -> Iterator[Leaf]:
+    """`_conditions` with what the server's optimizer folds into them."""
+    for leaf in _conditions(node):
+        if leaf.operator == "$all":
+            yield from _all_leaves(leaf)
+        elif leaf.operator == "$in" and len({order_key(v) for v in leaf.value}) == 1:
+            yield Leaf(leaf.path, "$regex" if type(leaf.value[0]) is Regex else "$eq", leaf.value[0])
+        else:
+            yield leaf
 
 
 def _rank(leaf: Leaf) -> tuple[int, str]:

@@ -82,7 +82,7 @@ def _add(*values: Any) -> Any:
         elif is_number(value):
             total.add(value)
         else:
-            raise failure(14, f"$add only supports numeric or date types, not {described(value)}")
+            raise failure(16554, f"$add only supports numeric or date types, not {described(value)}")
     if dates > 1:
         raise failure(16612, "only one date allowed in an $add expression")
     return _shifted(total.result()) if dates else total.result()
@@ -180,21 +180,21 @@ def _abs(value: Any) -> Any:
         raise failure(28680, "can't take $abs of long long min") from None
 
 
-def _numeric(name: str, value: Any) -> None:
+def _numeric(name: str, value: Any, code: int = 28765) -> None:
     if not is_number(value):
-        raise failure(28765, f"{name} only supports numeric types, not {described(value)}")
+        raise failure(code, f"{name} only supports numeric types, not {described(value)}")
 
 
 def _rounded(name: str, plain: Callable[[float], int], mode: str) -> Callable[[Any], Any]:
     def call(value: Any) -> Any:
         if nullish(value):
             return None
-        _numeric(name, value)
+        _numeric(name, value, 51081 if name == "$trunc" else 28765)
         if type(value) is Decimal128:
             exact = value.to_decimal()
             if not exact.is_finite():
                 return value
-            return Decimal128(exact.to_integral_value(rounding=mode, context=CONTEXT))
+            return Decimal128(exact.quantize(decimal.Decimal(1), rounding=mode, context=CONTEXT))
         if type(value) is float:
             return math.copysign(float(plain(value)), value) if math.isfinite(value) else value
         return value

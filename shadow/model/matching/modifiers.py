@@ -17,7 +17,7 @@ from shadow.errors import UnsupportedOperation
 from shadow.model.matching import numbers
 from shadow.model.matching.failures import described, write_failure
 from shadow.model.matching.filters import PATHLESS, compile_filter, is_expression
-from shadow.model.matching.predicates import is_number
+from shadow.model.matching.predicates import is_nan, is_number
 from shadow.model.matching.support import Family, require, supported
 from shadow.model.order import MISSING, as_document, millis, order_key
 
@@ -70,9 +70,12 @@ def _arithmetic(name: str, path: str, operand: Any) -> Modifier:
                 14, f"Cannot apply {name} to a value of non-numeric type {described(value)} at '{path}'"
             )
         try:
-            return combine(value, operand)
+            result = combine(value, operand)
         except OverflowError:
             raise write_failure(2, f"Failed to apply {name}: '{path}' would leave 64 bits") from None
+        # An equal result of the same type is no change to the server: -0.0 stays, a decimal keeps its exponent.
+        unchanged = type(result) is type(value) and order_key(result) == order_key(value) and not is_nan(value)
+        return value if unchanged else result
 
     return Modifier(name, path, (lambda: operand) if name == "$inc" else (lambda: combine(0, operand)), change)
 
@@ -230,7 +233,7 @@ def _pull_test(operand: Any) -> Callable[[Any], bool]:
     """`$pull` takes an object of operators or a pattern as a condition on elements, another object as a filter of
     elements that are objects, anything else as the value to be equal to."""
     first = next(iter(operand), "") if is_expression(operand) else ""
-    if type(operand) is Regex or (first not in PATHLESS and supported(Family.QUERY, first)):
+    if type(operand) is Regex or (first not in PATHLESS and first != "$not" and supported(Family.QUERY, first)):
         over = compile_filter({"": operand}).matches
         return lambda element: over({"": element})
     if type(operand) is dict:

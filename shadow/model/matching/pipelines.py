@@ -50,8 +50,15 @@ class Pipeline:
 
 def compile_pipeline(pipeline: Sequence[Mapping[str, Any]]) -> Pipeline:
     """Compiles a canonical pipeline. Raises OperationFailure with the server's code, UnsupportedOperation by name."""
-    stages = [_compile(stage) for stage in pipeline]
+    compiled = [(stage, _compile(stage)) for stage in pipeline]
+    # Of two sorts in a row the server keeps the later one, with whatever the earlier would have refused.
+    following = [*pipeline[1:], {}]
+    stages = [made for (stage, made), after in zip(compiled, following, strict=False) if not _resorted(stage, after)]
     return Pipeline(stages, _leading_match(pipeline))
+
+
+def _resorted(stage: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    return "$sort" in stage and "$sort" in after
 
 
 def _leading_match(pipeline: Sequence[Mapping[str, Any]]) -> Document | None:
@@ -128,8 +135,10 @@ def _count_of(name: str, spec: Any, least: int, code: int) -> int:
     whole = truncated(spec)
     if whole is None or order_key(whole) != order_key(spec):
         raise failure(code, f"invalid argument to {name} stage: expected a whole number")
+    if whole < 0:
+        raise failure(code, f"invalid argument to {name} stage: expected a non-negative number")
     if whole < least:
-        raise failure(15958 if name == "$limit" else code, f"the {name} must be at least {least}")
+        raise failure(15958, "the limit must be positive")
     return whole
 
 
@@ -191,7 +200,7 @@ def _group(spec: Any) -> Stage:
         raise failure(15947, "a group's fields must be specified in an object")
     if "_id" not in spec:
         raise failure(15955, "a group specification must include an _id")
-    key = compile_expression(spec["_id"])
+    key = _group_key(spec["_id"])
     fields = [(name, *_accumulator(name, value)) for name, value in spec.items() if name != "_id"]
 
     def stage(documents: list[Document], lookup: Lookup) -> list[Document]:
@@ -207,6 +216,16 @@ def _group(spec: Any) -> Stage:
         return [_grouped(value, fields, accumulators) for value, accumulators in groups.values()]
 
     return stage
+
+
+def _group_key(spec: Any) -> Expression:
+    """The `_id` of a group. An object of one field has null there where the field is missing; one of more leaves it
+    out."""
+    whole = compile_expression(spec)
+    if type(spec) is not dict or len(spec) != 1 or next(iter(spec)).startswith("$"):
+        return whole
+    (name,) = spec
+    return lambda document, names: {name: None, **whole(document, names)}
 
 
 def _grouped(value: Any, fields: Sequence[tuple[str, Any, Any]], accumulators: Sequence[Accumulator]) -> Document:

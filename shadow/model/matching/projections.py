@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from bson import Decimal128
+from pymongo.errors import OperationFailure
 
 from shadow.errors import UnsupportedOperation
 from shadow.model.matching.expressions import Expression, compile_expression
@@ -36,17 +37,22 @@ class Kind(enum.Enum):
 
 @dataclass(slots=True)
 class Branch:
-    """What happens below one name: `children` by name, or at its end `keep` / `compute` / `cut` (`$slice`)."""
+    """What happens below one name: `children` by name, or at its end `keep`, `compute` or `cut` (`$slice`).
+    `matched`: computed by `$elemMatch`."""
 
     children: dict[str, Branch] = field(default_factory=dict)
     keep: bool | None = None
     compute: Expression | None = None
     cut: Callable[[Any], Any] | None = None
-    match: Callable[[Any], int | None] | None = None
+    matched: bool = False
 
     @property
     def ends(self) -> bool:
         return not self.children
+
+    @property
+    def cuts(self) -> bool:
+        return self.cut is not None or any(child.cuts for child in self.children.values())
 
     @property
     def computes(self) -> bool:
@@ -92,11 +98,13 @@ def _compiled(projection: Mapping[str, Any], *, find: bool) -> Projection:
     for path, value in projection.items():
         _parse(plan, path, value, ())
     if plan.kind is None:
-        plan.kind = Kind.INCLUSION if plan.id_kept else Kind.EXCLUSION
+        ends = plan.root.children.values()
+        matched_only = any(end.matched for end in ends) and not any(end.cuts for end in ends)
+        plan.kind = Kind.INCLUSION if plan.id_kept or matched_only else Kind.EXCLUSION
     if "_id" not in plan.root.children and plan.kind is Kind.INCLUSION:
         plan.root.children = {"_id": Branch(keep=True), **plan.root.children}
     root, including = plan.root, plan.kind is Kind.INCLUSION
-    return lambda document: _projected(document, root, including, document)
+    return lambda document: _run(document, root, including)
 
 
 def compile_adding(spec: Any, name: str = "$addFields") -> Projection:
@@ -108,12 +116,14 @@ def compile_adding(spec: Any, name: str = "$addFields") -> Projection:
     plan = Plan(kind=Kind.ADDING, find=False)
     for path, value in spec.items():
         _parse_added(plan, path, value, ())
-    return lambda document: _projected(document, plan.root, False, document)
+    return lambda document: _run(document, plan.root, False)
 
 
 def compile_unset(spec: Any) -> Projection:
     """`$unset`: one path or a list of paths."""
     paths = spec if type(spec) is list else [spec]
+    if type(spec) not in (str, list):
+        raise failure(31002, "$unset specification must be a string or an array")
     if not all(type(path) is str for path in paths):
         raise failure(31120, "$unset specification must be a string or an array containing only string values")
     if not paths:
@@ -125,7 +135,7 @@ def compile_unset(spec: Any) -> Projection:
     plan = Plan(kind=Kind.EXCLUSION, find=False)
     for path in paths:
         _place(plan, tuple(checked_path(path)), Branch(keep=False))
-    return lambda document: _projected(document, plan.root, False, document)
+    return lambda document: _run(document, plan.root, False)
 
 
 # -- parsing ------------------------------------------------------------------------------------------------------
@@ -146,11 +156,11 @@ def _parse(plan: Plan, path: str, value: Any, above: tuple[str, ...]) -> None:
 
 
 def _flag(plan: Plan, parts: tuple[str, ...], full: str, keep: bool) -> None:
+    _place(plan, parts, Branch(keep=keep))
     if full == "_id":
         plan.id_kept = keep
     else:
         plan.decide(Kind.INCLUSION if keep else Kind.EXCLUSION, full)
-    _place(plan, parts, Branch(keep=keep))
 
 
 def _parse_object(plan: Plan, parts: tuple[str, ...], full: str, value: dict[str, Any]) -> None:
@@ -174,28 +184,43 @@ def _parse_object(plan: Plan, parts: tuple[str, ...], full: str, value: dict[str
 
 def _find_operator(plan: Plan, parts: tuple[str, ...], full: str, name: str, operand: Any) -> None:
     if name == "$slice":
-        _place(plan, parts, Branch(cut=_cutter(operand)))
+        _slice(plan, parts, full, operand)
         return
     if type(operand) is not dict:
         raise failure(31274, f"elemMatch: Invalid argument, object required, but got {type(operand).__name__}")
     if len(parts) > 1:
         raise failure(31275, "Cannot use $elemMatch projection on a nested field")
-    plan.decide(Kind.INCLUSION, full)
     condition = compile_filter({"x": {"$elemMatch": operand}})
-    _place(plan, parts, Branch(match=lambda value: condition.positional({"x": value})))
+
+    def first(document: Document, names: Mapping[str, Any]) -> Any:
+        value = document.get(full, MISSING)
+        place = condition.positional({"x": value}) if condition.matches({"x": value}) else None
+        return MISSING if place is None else [value[place]]
+
+    _place(plan, parts, Branch(compute=first, matched=True))
+
+
+def _slice(plan: Plan, parts: tuple[str, ...], full: str, operand: Any) -> None:
+    """The `$slice` of `find`; what does not have its form is the expression of the same name."""
+    if is_number(operand) or (type(operand) is list and len(operand) == 2 and all(is_number(v) for v in operand)):
+        _place(plan, parts, Branch(cut=_cutter(operand)))
+        return
+    try:
+        compile_expression({"$slice": operand})
+    except UnsupportedOperation:
+        raise
+    except OperationFailure as error:
+        raise failure(28667, "Invalid $slice syntax: neither the syntax of find nor an expression") from error
+    _computed(plan, parts, full, {"$slice": operand})
 
 
 def _cutter(operand: Any) -> Callable[[Any], Any]:
     """`$slice` of `find`: a count from either end, or [skip, limit]."""
     if type(operand) is list:
-        if len(operand) != 2 or not all(is_number(v) for v in operand):
-            raise UnsupportedOperation("$slice", "as an expression inside a projection of find")
         skip, limit = (_clamped(v) for v in operand)
         if limit <= 0:
             raise failure(28724, "$slice limit must be positive")
         return lambda array: array[_start(array, skip) :][:limit]
-    if not is_number(operand):
-        raise failure(28667, "Invalid $slice syntax: only numbers and [skip, limit] are supported")
     count = _clamped(operand)
     return lambda array: array[:count] if count >= 0 else array[count:]
 
@@ -213,14 +238,17 @@ def _clamped(value: Any) -> int:
 
 
 def _computed(plan: Plan, parts: tuple[str, ...], full: str, value: Any) -> None:
-    expression = compile_expression(value)
+    branch = Branch(compute=compile_expression(value))
+    excluding = plan.kind is Kind.EXCLUSION and full != "_id"
+    if excluding and type(value) is dict:
+        raise failure(31252, f"Cannot use an expression on field {full} in an exclusion projection")
+    _place(plan, parts, branch)
+    if excluding:
+        raise failure(31310, f"Cannot use an expression on field {full} in an exclusion projection")
     if full != "_id":
-        if plan.kind is Kind.EXCLUSION:
-            raise failure(31252, f"Cannot use an expression on field {full} in an exclusion projection")
         plan.decide(Kind.INCLUSION, full)
     elif plan.kind is None:
         plan.id_kept = True
-    _place(plan, parts, Branch(compute=expression))
 
 
 def _parse_added(plan: Plan, path: str, value: Any, above: tuple[str, ...]) -> None:
@@ -232,14 +260,18 @@ def _parse_added(plan: Plan, path: str, value: Any, above: tuple[str, ...]) -> N
         for name, inner in value.items():
             _parse_added(plan, name, inner, parts)
         return
-    _place(plan, parts, Branch(compute=compile_expression(value)))
+    branch = Branch(compute=compile_expression(value))
+    try:
+        _place(plan, parts, branch)
+    except OperationFailure as error:
+        raise failure(40176, f"specification contains two conflicting paths, one of them '{path}'") from error
 
 
 def _place(plan: Plan, parts: tuple[str, ...], leaf: Branch) -> None:
     node = plan.root
     for i, part in enumerate(parts[:-1]):
         node = node.children.setdefault(part, Branch())
-        if node.ends and (node.keep is not None or node.compute or node.cut or node.match):
+        if node.ends and (node.keep is not None or node.compute or node.cut):
             raise failure(31249, f"Path collision at {'.'.join(parts)} remaining portion {'.'.join(parts[i + 1 :])}")
     if parts[-1] in node.children:
         raise failure(31250, f"Path collision at {'.'.join(parts)}")
@@ -249,55 +281,47 @@ def _place(plan: Plan, parts: tuple[str, ...], leaf: Branch) -> None:
 # -- applying -----------------------------------------------------------------------------------------------------
 
 
-def _projected(value: Document, branch: Branch, including: bool, root: Document) -> Document:
-    result: Document = {}
-    for name, inner in value.items():
-        kept = _member(inner, branch.children.get(name), including, root)
-        if kept is not MISSING:
-            result[name] = kept
-    for name, child in branch.children.items():
-        if child.computes:
-            made = _made(result.get(name, MISSING), child, root)
-            if made is not MISSING:
-                result[name] = made
-            else:
-                result.pop(name, None)
+def _run(document: Document, branch: Branch, including: bool) -> Document:
+    """What is kept first, then what is computed from the whole document, as the server's executors do it."""
+    result = _kept(document, branch, including)
+    if branch.computes:
+        result = _made(result, branch, document)
     return result
 
 
-def _member(value: Any, child: Branch | None, including: bool, root: Document) -> Any:
-    """What is left of a present field; computed ones are left out where the projection includes."""
-    if child is None:
-        return MISSING if including else value
-    if child.compute is not None:
+def _kept(value: Document, branch: Branch, including: bool) -> Document:
+    """`MISSING` keeps the place of a field that is about to be computed."""
+    result: Document = {}
+    for name, inner in value.items():
+        child = branch.children.get(name)
+        kept = _member(inner, child, including)
+        if kept is not MISSING or (child is not None and child.children and child.computes):
+            result[name] = kept
+    return result
+
+
+def _member(value: Any, child: Branch | None, including: bool) -> Any:
+    if child is None or child.compute is not None:
         return MISSING if including else value
     if child.keep is not None:
         return value if child.keep else MISSING
     if child.cut is not None:
         return child.cut(value) if type(value) is list else value
-    if child.match is not None:
-        place = child.match(value)
-        return MISSING if place is None else [value[place]]
-    return _below(value, child, including, root)
+    return _below(value, child, including)
 
 
-def _below(value: Any, child: Branch, including: bool, root: Document) -> Any:
+def _below(value: Any, child: Branch, including: bool) -> Any:
     value = as_document(value)
     if type(value) is dict:
-        return _projected(value, _plain(child), including, root)
+        return _kept(value, child, including)
     if type(value) is list:
-        parts = [_below(v, child, including, root) for v in value]
-        return [v for v in parts if v is not MISSING]
+        parts = [_below(v, child, including) for v in value]
+        return parts if child.computes else [v for v in parts if v is not MISSING]
     return MISSING if including else value
 
 
-def _plain(child: Branch) -> Branch:
-    """A branch without its computed ends: those are made after the whole level is in place."""
-    return Branch({n: c for n, c in child.children.items() if c.compute is None}) if child.computes else child
-
-
 def _made(value: Any, child: Branch, root: Document) -> Any:
-    """The computed fields of a branch put over what is there."""
+    """The computed fields of a branch put over what is there; what is no object becomes one."""
     if child.compute is not None:
         return child.compute(root, {})
     value = as_document(value)

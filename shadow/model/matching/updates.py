@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from shadow.errors import UnsupportedOperation
 from shadow.model.matching.failures import described, write_failure
 from shadow.model.matching.filters import Filter, compile_filter
 from shadow.model.matching.modifiers import OPERATORS, Modifier, copied
@@ -69,6 +70,7 @@ class Updater:
         place = matched.positional(pre) if matched is not None else None
         post = self._apply(pre, place, False)
         _check_id(pre, post)
+        _check_names(pre, post)
         return post
 
     def upsert(self, filter: Mapping[str, Any] | Filter, key: Key) -> Document:
@@ -76,6 +78,8 @@ class Updater:
         compiled = filter if isinstance(filter, Filter) else compile_filter(filter)
         if compiled.evaluates:
             raise write_failure(224, "$expr is not allowed in the query predicate for an upsert")
+        if compiled.hopeless:
+            raise UnsupportedOperation("upsert", "with a filter that can never match")
         base = _seed(compiled, key)
         post = self._apply(base, None, True)
         _check_id(base, post)
@@ -100,6 +104,7 @@ def compile_update(
     used: set[str] = set()
     for name, operands in update.items():
         for path, operand in _operands(name, operands):
+            _parts(path)
             _add(tree, OPERATORS[name](path, operand, now), filters, used)
     if not update:
         raise write_failure(9, "an update needs at least one operator")
@@ -134,6 +139,14 @@ def _by_pipeline(stages: Sequence[Mapping[str, Any]]) -> Callable[[Document, int
 def _check_id(pre: Document, post: Document) -> None:
     if "_id" in pre and ("_id" not in post or order_key(post["_id"]) != order_key(pre["_id"])):
         raise write_failure(66, "Performing an update on the path '_id' would modify the immutable field '_id'")
+
+
+def _check_names(pre: Document, post: Document) -> None:
+    for name in post:
+        if name.startswith("$") and name not in pre:
+            raise write_failure(
+                52, f"The dollar ($) prefixed field '{name}' is not allowed in the context of an update"
+            )
 
 
 def _seed(filter: Filter, key: Key) -> Document:
@@ -251,6 +264,8 @@ def _array_filters(given: Sequence[Mapping[str, Any]]) -> dict[str, Filter]:
 
 def _tops(node: Node) -> set[str]:
     match node:
+        case Leaf(_, "$all", []):
+            return set()
         case Leaf(path):
             return {path.split(".")[0]} if path else set()
         case And(children) | Or(children) | Nor(children):
@@ -388,13 +403,11 @@ def _check_viable(target: Any, name: str) -> None:
 def _create(target: Any, name: str, value: Any) -> None:
     _check_viable(target, name)
     if type(target) is dict:
-        if name.startswith("$"):
-            raise write_failure(52, f"The dollar ($) prefixed field '{name}' is not allowed in the context of an update")
         target[name] = value
         return
     index = _index(name)
     if index - len(target) > _BACKFILL_LIMIT:
-        raise write_failure(15891, f"can't backfill more than {_BACKFILL_LIMIT} elements of an array")
+        raise write_failure(34, f"can't backfill more than {_BACKFILL_LIMIT} elements of an array")
     target.extend([None] * (index - len(target)))
     target.append(value)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import random
 import sys
@@ -10,18 +11,21 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import aioboto3
-from pymongo.errors import OperationFailure, WriteError
+from bson.errors import BSONError
+from pymongo.errors import AutoReconnect, DocumentTooLarge, OperationFailure, WriteError
 
 from shadow.errors import UnsupportedOperation
 from shadow.model.matching import cached_filter, compile_pipeline, compile_projection, compile_update
+from shadow.model.matching.values_at import distinct_values
 from shadow.model.operation import Applied, Change, Delete, Hit, Insert, Query, Replace, Update, Write
 from shadow.model.order import sort_documents
 from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec
 from shadow.model.version import ABSENT, Document, Image, Key, State, Tombstone, Version, fresh_id
 from shadow.stores.dynamo import keys
+from shadow.stores.dynamo.batches import insert_absent
 from shadow.stores.dynamo.client import ConditionFailed, Gateway, OnCapacity
-from shadow.stores.dynamo.codec import Codec
+from shadow.stores.dynamo.codec import Codec, Item
 from shadow.stores.dynamo.errors import duplicate_key, outcome_unknown
 from shadow.stores.dynamo.reads import Reader, Table
 from shadow.stores.dynamo.settings import DynamoSettings
@@ -34,6 +38,7 @@ _ATTEMPTS: Final = 32
 _PATIENCE: Final = 4
 """Lost races that are answered at once; each one after that waits, longer and longer."""
 
+_WORTH_A_BATCH: Final = 2
 _IMMUTABLE_FIELD: Final = 66
 _WRITE_CONFLICT: Final = 112
 
@@ -152,6 +157,9 @@ class DynamoStore:
         counted = max(0, total - skip)
         return min(counted, limit) if limit else counted
 
+    async def distinct(self, collection: str, path: str, filter: Document) -> list[Any]:
+        return distinct_values(path, await self._all(collection, filter))
+
     async def aggregate(self, collection: str, pipeline: Sequence[Document]) -> list[Document]:
         compiled = compile_pipeline(list(pipeline))
 
@@ -237,13 +245,48 @@ class DynamoStore:
     ) -> list[Applied | Exception | None]:
         pairs = list(zip(inserts, op_ids, strict=True))
         if not ordered:
-            return list(await asyncio.gather(*(self._attempt(collection, *pair) for pair in pairs)))
+            return await self._insert_unordered(collection, pairs)
         results: list[Applied | Exception | None] = [None] * len(pairs)
         for place, pair in enumerate(pairs):
             results[place] = outcome = await self._attempt(collection, *pair)
             if isinstance(outcome, Exception):
                 break
         return results
+
+    async def _insert_unordered(
+        self, collection: str, pairs: Sequence[tuple[Insert, str]]
+    ) -> list[Applied | Exception | None]:
+        images = [Image(Version(insert.born, 1), insert.document) for insert, _ in pairs]
+        op_ids = [op_id for _, op_id in pairs]
+        done = await self._put_absent(collection, [insert.key for insert, _ in pairs], images, op_ids)
+
+        async def result(place: int) -> Applied | Exception | None:
+            if done[place]:
+                return Applied(Image(ABSENT), images[place])
+            return await self._attempt(collection, *pairs[place])
+
+        return list(await asyncio.gather(*map(result, range(len(pairs)))))
+
+    async def _put_absent(
+        self, collection: str, keys_: Sequence[Key], images: Sequence[Image], op_ids: Sequence[str]
+    ) -> list[bool]:
+        """Puts, in batches, the images whose keys are free. False: not, or not known."""
+        table = self._table(collection)
+        done = [False] * len(images)
+        if table.spec.unique or len(images) < _WORTH_A_BATCH:
+            return done
+        items: dict[int, Item] = {}
+        for place, (key, image, op_id) in enumerate(zip(keys_, images, op_ids, strict=True)):
+            with contextlib.suppress(BSONError, DocumentTooLarge, OverflowError, TypeError, ValueError):
+                encoded = table.codec.encode(keys.key_text(key), image.state, image.document, op_id)
+                if not encoded.parts:
+                    items[place] = encoded.item
+        # What a failed request may have inserted is recognised, each by itself, when it is written alone.
+        with contextlib.suppress(AutoReconnect, OperationFailure):
+            inserted = await insert_absent(self._gateway, table.name, list(items.values()))
+            for place, one in zip(items, inserted, strict=True):
+                done[place] = one
+        return done
 
     async def _attempt(self, collection: str, insert: Insert, op_id: str) -> Applied | Exception | None:
         try:
@@ -301,6 +344,29 @@ class DynamoStore:
         return after
 
     async def put(self, collection: str, key: Key, image: Image, expected: State) -> bool:
+        return await self._put(collection, key, image, expected, fresh_id())
+
+    async def put_many(self, collection: str, puts: Sequence[tuple[Key, Image, State]]) -> list[bool | Exception]:
+        """`put` for many (key, image, expected), in order; those onto nothing at all travel in batches."""
+        op_ids = [fresh_id() for _ in puts]
+        free = [place for place, (_, _, expected) in enumerate(puts) if expected == ABSENT]
+        images = [puts[place][1] for place in free]
+        inserted = await self._put_absent(
+            collection, [puts[place][0] for place in free], images, [op_ids[place] for place in free]
+        )
+        done = dict(zip(free, inserted, strict=True))
+
+        async def result(place: int) -> bool | Exception:
+            if done.get(place):
+                return True
+            try:
+                return await self._put(collection, *puts[place], op_ids[place])
+            except Exception as error:
+                return error
+
+        return list(await asyncio.gather(*map(result, range(len(puts)))))
+
+    async def _put(self, collection: str, key: Key, image: Image, expected: State, op_id: str) -> bool:
         if image.state == ABSENT:
             raise ValueError("only a document or a tombstone can be put")
         table = self._table(collection)
@@ -310,7 +376,7 @@ class DynamoStore:
             found = await self._found(table, text)
             if found.image.state != expected:
                 return False
-        return await self._follow(table, text, expected, found, image, fresh_id()) is not None
+        return await self._follow(table, text, expected, found, image, op_id) is not None
 
     # ---- upkeep ----
 

@@ -1,0 +1,59 @@
+"""Many inserts in few requests: PartiQL statements, 25 a request, each of which inserts only where nothing is.
+
+BatchWriteItem has no conditions; a PartiQL INSERT has exactly one, that the key is free. What a batch does not insert,
+for whatever reason, is left to the caller to write alone, with the client's retries and the exact error.
+
+Limits (Developer Guide, "PartiQL" and "Constraints"): 25 statements a request, 8,192 characters a statement.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+
+from shadow.stores.dynamo.client import Gateway
+from shadow.stores.dynamo.codec import Item
+
+__all__ = ["insert_absent"]
+
+_STATEMENTS: Final = 25
+_LONGEST: Final = 8_192
+_PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9_. ~-]+")
+"""Names that stand between quotes without escapes, which servers do not agree on."""
+
+
+async def insert_absent(gateway: Gateway, table: str, items: Sequence[Item]) -> list[bool]:
+    """Inserts each item whose key is free. True: inserted. False: not, or not known; nothing is raised for one item.
+
+    Raises what the gateway raises when a whole request fails; then any of its items may have been inserted.
+    """
+    done = [False] * len(items)
+    statements = {place: made for place, made in _statements(table, items).items() if made is not None}
+    places = list(statements)
+    chunks = [places[i : i + _STATEMENTS] for i in range(0, len(places), _STATEMENTS)]
+    answers = await asyncio.gather(*(_execute(gateway, table, [statements[place] for place in c]) for c in chunks))
+    for chunk, responses in zip(chunks, answers, strict=True):
+        for place, response in zip(chunk, responses, strict=False):
+            done[place] = "Error" not in response
+    return done
+
+
+def _statements(table: str, items: Sequence[Item]) -> dict[int, dict[str, Any] | None]:
+    """By place; a key that comes twice is in the batch once."""
+    first = {item["_id"]["S"]: place for place, item in reversed(list(enumerate(items)))}
+    return {place: _statement(table, items[place]) for place in sorted(first.values())}
+
+
+def _statement(table: str, item: Item) -> dict[str, Any] | None:
+    if not all(_PLAIN_NAME.fullmatch(name) for name in item):
+        return None
+    text = f'INSERT INTO "{table}" VALUE {{' + ", ".join(f"'{name}': ?" for name in item) + "}"
+    return {"Statement": text, "Parameters": list(item.values())} if len(text) <= _LONGEST else None
+
+
+async def _execute(gateway: Gateway, table: str, statements: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    answer = await gateway.call("batch_execute_statement", table, Statements=statements, ReturnConsumedCapacity="TOTAL")
+    responses: list[dict[str, Any]] = answer.get("Responses", [])
+    return responses

@@ -1,0 +1,119 @@
+"""The sample backend over shadow as its own server, with real stores behind it and a real Prometheus at its metrics."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import pymongo
+import pytest
+
+from tests.support import notesllm, promql, services
+from tests.support.observed import Backend, Prometheus
+
+BOARDS: Final = Path(__file__).parents[2] / "config" / "grafana" / "dashboards"
+
+# These show only what goes wrong, which here is nothing.
+MAY_BE_EMPTY: Final = {"Mismatches by kind", "Internal failures"}
+
+
+def until(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
+    """Waits until a condition gives something true, and gives it back."""
+    deadline = time.monotonic() + seconds
+    while not (result := condition()):
+        assert time.monotonic() < deadline, what
+        time.sleep(0.1)
+    return result
+
+
+@pytest.fixture(scope="module")
+def database() -> str:
+    return f"observed{time.time_ns()}"
+
+
+@pytest.fixture(scope="module")
+def backend(mongo_url: str, dynamodb_local_url: str, database: str) -> Iterator[Backend]:
+    settings = {
+        "SHADOW_MONGO_URL": mongo_url,
+        "SHADOW_MONGO_DATABASE": database,
+        "SHADOW_DYNAMO_ENDPOINT_URL": dynamodb_local_url,
+        "SHADOW_DYNAMO_TABLE_PREFIX": f"{database}-",
+        "AWS_ACCESS_KEY_ID": "local",
+        "AWS_SECRET_ACCESS_KEY": "local",
+    }
+    with services.start(lambda: Backend(settings)) as server:
+        yield server
+        print(server.log_path.read_text("utf-8")[-5000:])  # shown where a test has failed
+    with pymongo.MongoClient[dict[str, Any]](mongo_url) as client:
+        client.drop_database(database)
+
+
+@pytest.fixture(scope="module")
+def prometheus(backend: Backend) -> Iterator[Prometheus]:
+    with services.start(lambda: Prometheus(f"127.0.0.1:{backend.port}")) as server:
+        yield server
+
+
+def panels() -> list[tuple[str, str]]:
+    boards = [json.loads(path.read_text("utf-8")) for path in BOARDS.glob("*.json")]
+    return [
+        (panel["title"], target["expr"])
+        for board in boards
+        for panel in board["panels"]
+        for target in panel.get("targets", [])
+    ]
+
+
+async def test_the_whole_api_works_over_shadow_and_no_comparison_finds_a_difference(backend: Backend) -> None:
+    async with httpx.AsyncClient(base_url=backend.url, timeout=20) as client:
+        await notesllm.walk(client)
+
+    def settled() -> bool:
+        journal = json.loads(backend.get("/status")[1])["journal"]
+        return not journal["open"] and not journal["deferred"]
+
+    until(settled, "writes are still under way")
+    assert total(backend, "shadow_mismatches_total") == 0
+    assert total(backend, "shadow_comparisons_total", 'verdict="match"') > 0
+
+
+def total(backend: Backend, name: str, label: str = "") -> float:
+    """The sum of a metric's series that have `label`, from the backend's own exposition."""
+    lines = backend.get("/metrics")[1].decode().splitlines()
+    values = [line.rsplit(" ", 1)[1] for line in lines if line.startswith(name + "{") and label in line]
+    assert values, f"{name} is not exported"
+    return sum(float(value) for value in values)
+
+
+async def test_every_panel_gets_an_answer_from_a_real_prometheus(backend: Backend, prometheus: Prometheus) -> None:
+    async with httpx.AsyncClient(base_url=backend.url, timeout=20) as client:
+        headers = await notesllm.log_in(client, "grace@example.org")
+
+        def traffic() -> bool:
+            httpx.get(f"{backend.url}/documents", headers=headers)
+            return len(prometheus.query("shadow_build_info")) == 1
+
+        until(traffic, "Prometheus has not scraped the backend")
+        for title, text in panels():
+            query = promql.expression(text)
+
+            def answered(query: str = query) -> bool:
+                draft = {"title": "Notes", "text": notesllm.TEXT}
+                httpx.post(f"{backend.url}/documents", headers=headers, json=draft)
+                return bool(prometheus.query(query))
+
+            if title not in MAY_BE_EMPTY:
+                until(answered, f"the panel {title} is empty")
+            else:
+                prometheus.query(query)
+
+
+def test_promtool_finds_nothing_wrong_with_the_metrics(backend: Backend, prometheus: Prometheus) -> None:
+    promtool = Path(prometheus.command()[0]).with_name("promtool")
+    ended = subprocess.run([promtool, "check", "metrics"], input=backend.get("/metrics")[1], capture_output=True)
+    assert ended.returncode == 0, ended.stderr.decode()

@@ -1,0 +1,116 @@
+"""The whole way of the data over two stores in memory, each with faults before it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+from shadow.collection import Collection
+from shadow.compare.diff import Hasher
+from shadow.model.operation import Query
+from shadow.model.phase import Phase, Route, StoreName, WriteMode
+from shadow.model.version import Document, Key
+from shadow.replicate.journal import JournalStats
+from shadow.replicate.limits import Limits
+from shadow.replicate.points import Reach, pass_by
+from shadow.replicate.routes import Routes
+from shadow.replicate.sqlite_journal import SqliteJournal
+from shadow.router import Router
+from shadow.runtime import Parts, Runtime
+from shadow.stores.memory import MemoryStore
+from tests.support.faulty import FaultyStore
+from tests.support.recorder import Recorder
+
+__all__ = ["QUICK", "Pair", "until"]
+
+QUICK = Limits(operation=2.0, write_deadline=0.4, read_deadline=0.4, settle=0.02, recover_every=0.02, drain=2.0)
+"""Limits under which a test need not wait long for what production gives seconds."""
+
+
+async def until(condition: Callable[[], Any], timeout: float = 10.0) -> None:
+    """Waits until `condition` holds; the test fails if it does not within `timeout` seconds."""
+    async with asyncio.timeout(timeout):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
+class Pair:
+    """`async with Pair(folder) as pair`: `pair.things` is a collection over `pair.primary` and `pair.secondary`.
+
+    Several pairs with the same folder share the journal's file; with `beside=other` they share the stores as well, as
+    two processes would.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        writes: WriteMode = WriteMode.BACKGROUND,
+        phase: Phase = Phase.DUAL_WRITE,
+        limits: Limits = QUICK,
+        reach: Reach = pass_by,
+        beside: Pair | None = None,
+        shadow_reads: float = 1.0,
+    ) -> None:
+        self.report = Recorder()
+        inner = beside.inner if beside is not None else {name: MemoryStore(name) for name in StoreName}
+        self.inner = inner
+        self.stores = {name: FaultyStore(store) for name, store in inner.items()}
+        self.primary, self.secondary = self.stores[StoreName.MONGO], self.stores[StoreName.DYNAMO]
+        self.route = Route(StoreName.MONGO, phase, writes, shadow_reads)
+        self.journal = SqliteJournal(folder / "shadow.db", limit=limits.operation)
+        self.routes = Routes({"things": self.route}, on_change=self.report.routed, on_unknown=lambda name: None)
+        self._parts = Parts(
+            self.journal,
+            self.routes,
+            limits,
+            self.report,
+            Hasher(b"test"),
+            reach,
+            lambda name, up: None,
+        )
+        self.things = self.get_collection("things")
+        self.runtime: Runtime
+
+    async def __aenter__(self) -> Self:
+        self.runtime = Runtime(asyncio.get_running_loop(), self._parts, self.stores)
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.runtime.close()
+        self.journal.shut()
+
+    @property
+    def database_name(self) -> str:
+        return "memory"
+
+    def current(self) -> Router:
+        return self.runtime.router
+
+    def get_collection(self, name: str) -> Collection:
+        return Collection(name, self, reserved="_shadow")
+
+    async def stats(self) -> JournalStats:
+        await self.journal.flush()
+        return await self.journal.stats()
+
+    async def settled(self, timeout: float = 10.0) -> None:
+        """Waits until no write is under way, no comparison is undecided and the journal is empty."""
+        async with asyncio.timeout(timeout):
+            while self.runtime.at_work or (await self.stats()).open:
+                await asyncio.sleep(0.005)
+
+    def documents(self, name: StoreName) -> dict[Key, Document]:
+        """What a store holds, past every fault."""
+        hits = self.inner[name]._find("things", Query())
+        return {hit.key: hit.document for hit in hits}
+
+    def versions(self, name: StoreName) -> dict[Key, Any]:
+        hits = self.inner[name]._find("things", Query())
+        return {hit.key: hit.version for hit in hits}
+
+    def assert_equal(self) -> None:
+        assert self.documents(StoreName.MONGO) == self.documents(StoreName.DYNAMO)
+        assert self.versions(StoreName.MONGO) == self.versions(StoreName.DYNAMO)

@@ -1,0 +1,188 @@
+"""The planner: tables of filter and plan, and the one rule that counts: a plan never misses a match."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import pytest
+from bson import Decimal128, Int64, ObjectId, Regex
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shadow.model.matching import compile_filter
+from shadow.model.operation import Query
+from shadow.model.schema import CollectionSpec, IndexSpec
+from shadow.model.version import Document, Version
+from shadow.stores.dynamo.codec import Codec, Item
+from shadow.stores.dynamo.keys import key_text
+from shadow.stores.dynamo.plan import KeyPlan, KeyRange, QueryPlan, ScanPlan, plan, shape, suggestion
+
+EMAIL = IndexSpec("email-index", "email")
+USER_AT = IndexSpec("user-at-index", "user", "at")
+SPEC = CollectionSpec("c", (EMAIL, USER_AT))
+LAST = "\U0010ffff"
+ESCAPED = ("~", f"~{LAST}")
+ARRAY = ("~array", "~array")
+NOON = dt.datetime(2020, 1, 1, 12)
+ID = ObjectId("5ca4bbc7a2dd94ee5816238c")
+
+
+def ranges(hash: str, *spans: tuple[str | None, str | None]) -> tuple[KeyRange, ...]:
+    return tuple(KeyRange(text, low, high) for text in (hash, "~array") for low, high in spans)
+
+
+def texts(*hashes: str) -> tuple[KeyRange, ...]:
+    return tuple(KeyRange(text) for text in (*hashes, "~array"))
+
+
+KEYED: list[tuple[Document, tuple[str, ...]]] = [
+    ({"_id": "k"}, ("k",)),
+    ({"_id": ID}, (str(ID),)),
+    ({"_id": None}, ("~null",)),
+    ({"_id": {"a": 1}}, (key_text({"a": 1}),)),
+    ({"_id": {"$eq": 5}}, ("~num:5",)),
+    ({"_id": {"$in": [5, 5.0, Int64(6), "x"]}}, ("~num:5", "~num:6", "x")),
+    ({"_id": {"$in": []}}, ()),
+    ({"_id": {"$in": ["a", "b"], "$gt": "a"}}, ("a", "b")),
+    ({"$and": [{"n": 1}, {"$and": [{"_id": "k"}]}]}, ("k",)),
+    ({"_id": "k", "email": "x"}, ("k",)),
+    ({"$and": [{"_id": {"$in": ["a", "b"]}}, {"_id": "a"}]}, ("a",)),
+]
+
+
+@pytest.mark.parametrize(("filter", "expected"), KEYED)
+def test_a_filter_that_fixes_the_key_reads_by_key(filter: Document, expected: tuple[str, ...]) -> None:
+    """Equality and $in on `_id`, wherever they stand in a conjunction."""
+    assert plan(filter, SPEC) == KeyPlan(expected)
+
+
+QUERIED: list[tuple[Document, IndexSpec, tuple[KeyRange, ...]]] = [
+    ({"email": "x"}, EMAIL, texts("x")),
+    ({"email": "x", "n": {"$gt": 1}}, EMAIL, texts("x")),
+    ({"email": {"$in": ["x", "y"]}}, EMAIL, texts("x", "y")),
+    ({"email": ["x"]}, EMAIL, (KeyRange("~array"),)),
+    ({"email": ""}, EMAIL, texts("~str:")),
+    ({"email": 5.0}, EMAIL, texts("~num:5")),
+    ({"email": "x", "user": "u"}, EMAIL, texts("x")),
+    ({"user": "u"}, USER_AT, texts("u")),
+    ({"user": ID}, USER_AT, texts(str(ID))),
+    ({"user": "u", "at": "2020"}, USER_AT, ranges("u", ("2020", "2020"), ARRAY)),
+    ({"user": "u", "at": {"$gte": "a", "$lt": "m"}}, USER_AT, ranges("u", ("a", "m"), ESCAPED)),
+    ({"user": "u", "at": {"$gt": "a"}}, USER_AT, ranges("u", ("a", None))),
+    ({"user": "u", "at": {"$gt": "é"}}, USER_AT, ranges("u", ("é", None), ESCAPED)),
+    ({"user": "u", "at": {"$lte": "m"}}, USER_AT, ranges("u", (None, "m"), ESCAPED)),
+    ({"user": "u", "at": {"$lt": NOON}}, USER_AT, ranges("u", ("~date:", "~date:2020-01-01T12:00:00.000Z"), ARRAY)),
+    (
+        {"user": "u", "at": {"$gte": NOON}},
+        USER_AT,
+        ranges("u", ("~date:2020-01-01T12:00:00.000Z", f"~date:{LAST}"), ARRAY),
+    ),
+    ({"user": "u", "at": {"$gte": ID}}, USER_AT, ranges("u", (str(ID), "f" * 24), ARRAY)),
+    ({"user": "u", "at": {"$gt": 5}}, USER_AT, texts("u")),
+    ({"user": "u", "at": None}, USER_AT, texts("u")),
+    ({"email": "x", "user": "u", "at": {"$gt": "a"}}, USER_AT, ranges("u", ("a", None))),
+]
+
+
+@pytest.mark.parametrize(("filter", "index", "expected"), QUERIED)
+def test_a_filter_that_fixes_a_hash_asks_its_index(
+    filter: Document, index: IndexSpec, expected: tuple[KeyRange, ...]
+) -> None:
+    """The value, and the text that stands for an array; a range narrows it where key texts sort as values do."""
+    assert plan(filter, SPEC) == QueryPlan(index, expected)
+
+
+@pytest.mark.parametrize(
+    ("filter", "pushed"),
+    [
+        ({}, []),
+        ({"email": None}, []),
+        ({"email": {"$in": ["x", None]}}, []),
+        ({"email": Regex("^x")}, []),
+        ({"email": {"$gt": "a"}}, []),
+        ({"at": "2020"}, []),
+        ({"_id": {"$gt": "a"}}, []),
+        ({"$or": [{"email": "x"}, {"n": 1}]}, []),
+        ({"n": 1}, ["n"]),
+        ({"n": 1.5}, []),
+        ({"n": {"$gte": 1, "$lt": 9}}, ["n", "n"]),
+        ({"n": {"$ne": 1}}, []),
+        ({"s": "x", "t": NOON, "o": ID, "b": True, "x": {"$exists": True}, "z": None}, ["s", "t", "o", "b", "x", "z"]),
+        ({"a.b": 1}, []),
+        ({"d": {"a": 1}}, []),
+        ({"email": {"$in": [str(i) for i in range(200)]}}, []),
+    ],
+)
+def test_everything_else_scans(filter: Document, pushed: list[str]) -> None:
+    """With the conditions that DynamoDB can judge without dropping a match."""
+    found = plan(filter, SPEC)
+    assert isinstance(found, ScanPlan)
+    assert [one.path for one in found.pushed] == pushed
+
+
+TEXTS = ["", "a", "m", "z", "~", "~date:x", str(ID), "é", "x" * 1100]
+NUMBERS = [5, 5.0, Int64(5), Decimal128("5"), 5.5]
+OTHERS = [ID, ObjectId("f" * 24), True, None, NOON, dt.datetime(1, 1, 1), {"a": 1}, b"x"]
+ARRAYS = [["a", "z"], [], [NOON], ["a", 5]]
+VALUES = st.sampled_from([*TEXTS, *NUMBERS, *OTHERS, *ARRAYS])
+OPERANDS = st.one_of(
+    VALUES,
+    st.dictionaries(st.sampled_from(["$eq", "$gt", "$gte", "$lt", "$lte"]), VALUES, min_size=1, max_size=2),
+    st.lists(VALUES, max_size=3).map(lambda values: {"$in": values}),
+    st.booleans().map(lambda present: {"$exists": present}),
+)
+FIELDS = st.sampled_from(["_id", "email", "user", "at"])
+KEYS = st.sampled_from(["a", "m", ID, 5, 5.0, NOON, {"a": 1}, ""])
+
+
+def attribute(item: Item, name: str) -> Any:
+    return item[name]["S"] if name in item else None
+
+
+def in_range(item: Item, index: IndexSpec, one: KeyRange) -> bool:
+    text = attribute(item, index.range) if index.range is not None else ""
+    return (
+        attribute(item, index.hash) == one.hash
+        and text is not None
+        and (one.low is None or text >= one.low)
+        and (one.high is None or text <= one.high)
+    )
+
+
+@settings(max_examples=1500, deadline=None)
+@given(
+    KEYS,
+    st.dictionaries(FIELDS.filter(lambda name: name != "_id"), VALUES, max_size=3),
+    st.dictionaries(FIELDS, OPERANDS, min_size=1, max_size=3),
+)
+def test_no_plan_misses_a_match(key: Any, fields: Document, filter: Document) -> None:
+    """Whatever the filter matches lies under one of the keys, or in one of the ranges, that the plan reads."""
+    document = {"_id": key, **fields}
+    found = plan(filter, SPEC)
+    if not compile_filter(filter).matches(document):
+        return
+    item = Codec(SPEC).encode(key_text(key), Version("b", 1), document, "").item
+    if isinstance(found, KeyPlan):
+        assert key_text(key) in found.texts
+    elif isinstance(found, QueryPlan):
+        assert any(in_range(item, found.index, one) for one in found.ranges)
+
+
+@pytest.mark.parametrize(
+    ("query", "text", "index"),
+    [
+        (Query(), "{}", ""),
+        (Query({"b": 1, "a": "secret"}), "{a: $eq, b: $eq}", "hash b"),
+        (Query({"a": {"$gt": 1}}, sort=(("b", -1), ("c", 1))), "{a: $gt} sort -b, c", ""),
+        (Query({"u": 1, "t": {"$gte": 5}}), "{t: $gte, u: $eq}", "hash u, range t"),
+        (Query({"u": 1}, sort=(("t", -1),)), "{u: $eq} sort -t", "hash u, range t"),
+        (Query({"$or": [{"a": 1}, {"a": 2}, {"b": 1}]}), "{$or: [{a: $eq}, {b: $eq}]}", ""),
+        (Query({"a.b": 1}), "{a.b: $eq}", ""),
+        (Query({"a": None}), "{a: $eq}", ""),
+    ],
+)
+def test_the_shape_of_a_query_has_no_values(query: Query, text: str, index: str) -> None:
+    """Queries that differ in values alone are one line in the list of scans, with the index that would help."""
+    assert shape(query) == text
+    assert suggestion(query) == index
