@@ -11,6 +11,7 @@ from shadow.collection import Collection
 from shadow.compare.diff import Hasher
 from shadow.model.operation import Query
 from shadow.model.phase import Phase, Route, StoreName, WriteMode
+from shadow.model.schema import CollectionSpec
 from shadow.model.version import Document, Key
 from shadow.replicate.journal import JournalStats
 from shadow.replicate.limits import Limits
@@ -90,7 +91,7 @@ class Pair:
         return self.runtime.router
 
     def get_collection(self, name: str) -> Collection:
-        return Collection(name, self, reserved="_shadow")
+        return Collection(CollectionSpec(name), self)
 
     async def stats(self) -> JournalStats:
         await self.journal.flush()

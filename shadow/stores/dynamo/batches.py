@@ -25,16 +25,18 @@ _PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9_. ~-]+")
 
 
 async def insert_absent(gateway: Gateway, table: str, items: Sequence[Item]) -> list[bool]:
-    """Inserts each item whose key is free. True: inserted. False: not, or not known; nothing is raised for one item.
-
-    Raises what the gateway raises when a whole request fails; then any of its items may have been inserted.
-    """
+    """Inserts each item whose key is free. True: inserted. False: not, or not known; nothing is raised."""
     done = [False] * len(items)
     statements = {place: made for place, made in _statements(table, items).items() if made is not None}
     places = list(statements)
     chunks = [places[i : i + _STATEMENTS] for i in range(0, len(places), _STATEMENTS)]
-    answers = await asyncio.gather(*(_execute(gateway, table, [statements[place] for place in c]) for c in chunks))
+    requests = (_execute(gateway, table, [statements[place] for place in chunk]) for chunk in chunks)
+    answers = await asyncio.gather(*requests, return_exceptions=True)
     for chunk, responses in zip(chunks, answers, strict=True):
+        if isinstance(responses, asyncio.CancelledError):
+            raise responses
+        if isinstance(responses, BaseException):
+            continue
         for place, response in zip(chunk, responses, strict=False):
             done[place] = "Error" not in response
     return done

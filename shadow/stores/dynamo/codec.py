@@ -52,7 +52,7 @@ from shadow.model.values import CANONICAL
 from shadow.model.version import TOMBSTONE_LIFETIME, Document, Image, State, Tombstone, Version, fresh_id
 from shadow.stores.dynamo import keys
 
-__all__ = ["ITEM_LIMIT", "Codec", "Encoded", "Item", "Parts", "decode_value", "encode_value", "item_size"]
+__all__ = ["ITEM_LIMIT", "Codec", "Encoded", "Item", "Parts", "decode_value", "encode_value", "escaped", "item_size"]
 
 Attribute: TypeAlias = dict[str, Any]
 """One AttributeValue in wire form, e.g. {"N": "5"}."""
@@ -186,11 +186,12 @@ def _encode_map(document: Mapping[str, Any], depth: int) -> Pair:
     for name, value in document.items():
         attributes[name], hint = encode_value(value, depth + 1)
         if hint is not None:
-            hints[_escaped(name)] = hint
+            hints[escaped(name)] = hint
     return {"M": attributes}, _map_hint(list(document), hints)
 
 
-def _escaped(name: str) -> str:
+def escaped(name: str) -> str:
+    """The name under which a field's hint stands among the hints."""
     return f"~{name}" if name[0] == "~" else name
 
 
@@ -323,7 +324,7 @@ def _decode_list(raw: list[Attribute], hints: Mapping[str, Attribute]) -> list[A
 
 def _decode_map(raw: Mapping[str, Attribute], hint: Attribute | None) -> Document:
     hints, order = _opened(hint)
-    return {name: decode_value(raw[name], hints.get(_escaped(name))) for name in _ordered(list(raw), order)}
+    return {name: decode_value(raw[name], hints.get(escaped(name))) for name in _ordered(list(raw), order)}
 
 
 def _opened(hint: Attribute | None) -> tuple[Mapping[str, Attribute], bytes | None]:
@@ -478,8 +479,8 @@ class Codec:
             if attribute is not None and name != "_id":
                 item[name] = attribute
             if hint is not None:
-                hints[_escaped(name)] = hint
-        hints.update(dict.fromkeys(map(_escaped, self._add_missing(item, document)), _ABSENT))
+                hints[escaped(name)] = hint
+        hints.update(dict.fromkeys(map(escaped, self._add_missing(item, document)), _ABSENT))
         shadow = _stamp(state, op_id)
         whole = _map_hint(list(document), hints)
         if whole is not None:
@@ -574,7 +575,7 @@ class Codec:
         hints, order = _opened(shadow.get("h"))
         aside = shadow.get("a", {}).get("M", {})
         names = {*item, *aside} - {self.reserved, self.ttl}
-        names.difference_update([name for name in names if hints.get(_escaped(name)) == _ABSENT])
+        names.difference_update([name for name in names if hints.get(escaped(name)) == _ABSENT])
         document: Document = {}
         for name in _ordered(list(names), order):
             if name in aside:
@@ -582,7 +583,7 @@ class Codec:
             elif name == "_id":
                 document[name] = _key_value(item[name])
             else:
-                document[name] = decode_value(item[name], hints.get(_escaped(name)))
+                document[name] = decode_value(item[name], hints.get(escaped(name)))
         return document
 
 

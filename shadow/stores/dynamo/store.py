@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import aioboto3
 from bson.errors import BSONError
-from pymongo.errors import AutoReconnect, DocumentTooLarge, OperationFailure, WriteError
+from pymongo.errors import DocumentTooLarge, OperationFailure, WriteError
 
 from shadow.errors import UnsupportedOperation
 from shadow.model.matching import cached_filter, compile_pipeline, compile_projection, compile_update
@@ -26,6 +26,7 @@ from shadow.stores.dynamo import keys
 from shadow.stores.dynamo.batches import insert_absent
 from shadow.stores.dynamo.client import ConditionFailed, Gateway, OnCapacity
 from shadow.stores.dynamo.codec import Codec, Item
+from shadow.stores.dynamo.direct import direct_update
 from shadow.stores.dynamo.errors import duplicate_key, outcome_unknown
 from shadow.stores.dynamo.reads import Reader, Table
 from shadow.stores.dynamo.settings import DynamoSettings
@@ -41,6 +42,10 @@ _PATIENCE: Final = 4
 _WORTH_A_BATCH: Final = 2
 _IMMUTABLE_FIELD: Final = 66
 _WRITE_CONFLICT: Final = 112
+
+
+Computation = Callable[[Image], Image | None]
+"""From the image before a change to the image after it; None where the filter matches nothing."""
 
 
 class DynamoStore:
@@ -193,6 +198,11 @@ class DynamoStore:
         compute = _computation(table, change)
         if isinstance(change, Insert):
             found = NOTHING
+        elif isinstance(change, Update) and (request := _direct(table, text, change, op_id)) is not None:
+            tried = await self._update_directly(table, text, request, compute, op_id)
+            if isinstance(tried, Applied):
+                return tried
+            found = tried
         elif isinstance(change, Delete) and not table.spec.unique and _names_only_key(change.filter):
             return await self._delete_at_once(table, text)
         else:
@@ -227,6 +237,23 @@ class DynamoStore:
         if attempt >= _PATIENCE:
             await asyncio.sleep(random.uniform(0, 0.005 * 2 ** min(attempt - _PATIENCE, 6)))
         return Found(failed.item, await self._reader.image(table, failed.item))
+
+    async def _update_directly(
+        self, table: Table, text: str, request: dict[str, Any], compute: Computation, op_id: str
+    ) -> Applied | Found:
+        """One round trip, if the conditions hold; otherwise what is there, from where the general way goes on."""
+        try:
+            answer = await self._gateway.call("update_item", table.name, **request)
+        except ConditionFailed as failed:
+            if failed.retried or (failed.item is not None and table.codec.op_id(failed.item) == op_id):
+                raise outcome_unknown("update_item", table.name) from None
+            return Found(failed.item, await self._reader.image(table, failed.item))
+        except WriteError:  # over the item limit, most likely; the general way finds out
+            return await self._found(table, text)
+        before = table.codec.decode(answer["Attributes"])
+        after = compute(before)
+        assert after is not None
+        return Applied(before, after)
 
     async def _delete_at_once(self, table: Table, text: str) -> Applied | None:
         """A delete by key alone, in one round trip: the condition is that there is a document, whichever."""
@@ -281,11 +308,10 @@ class DynamoStore:
                 encoded = table.codec.encode(keys.key_text(key), image.state, image.document, op_id)
                 if not encoded.parts:
                     items[place] = encoded.item
-        # What a failed request may have inserted is recognised, each by itself, when it is written alone.
-        with contextlib.suppress(AutoReconnect, OperationFailure):
-            inserted = await insert_absent(self._gateway, table.name, list(items.values()))
-            for place, one in zip(items, inserted, strict=True):
-                done[place] = one
+        # What a failed request has inserted after all is recognised, each by itself, when it is written alone.
+        inserted = await insert_absent(self._gateway, table.name, list(items.values()))
+        for place, one in zip(items, inserted, strict=True):
+            done[place] = one
         return done
 
     async def _attempt(self, collection: str, insert: Insert, op_id: str) -> Applied | Exception | None:
@@ -303,7 +329,14 @@ class DynamoStore:
             return await self._replay_delete(table, text, write, write.change)
         compute = _computation(table, write.change)
         if isinstance(write.pre, Version):
-            found = await self._found(table, text)
+            request = _direct(table, text, write.change, write.op_id, write.pre)
+            if request is None:
+                found = await self._found(table, text)
+            else:
+                tried = await self._replay_directly(table, text, request, compute)
+                if isinstance(tried, Image):
+                    return tried
+                found = tried
             if found.image.state != write.pre:
                 return self._own_image(table, found, write)
         else:
@@ -312,6 +345,19 @@ class DynamoStore:
         if after is None:
             return None
         return await self._follow(table, text, found.image.state, found, after, write.op_id)
+
+    async def _replay_directly(
+        self, table: Table, text: str, request: dict[str, Any], compute: Computation
+    ) -> Image | Found:
+        try:
+            answer = await self._gateway.call("update_item", table.name, **request)
+        except ConditionFailed as failed:
+            return Found(failed.item, await self._reader.image(table, failed.item))
+        except WriteError:
+            return await self._found(table, text)
+        after = compute(table.codec.decode(answer["Attributes"]))
+        assert after is not None
+        return after
 
     def _own_image(self, table: Table, found: Found, write: Write) -> Image | None:
         """The image that is there, if this very write has put it there before."""
@@ -387,8 +433,12 @@ class DynamoStore:
         return await self._writer.sweep(table, await self._reader.part_items(table), older_than)
 
 
-Computation = Callable[[Image], Image | None]
-"""From the image before a change to the image after it; None where the filter matches nothing."""
+def _direct(table: Table, text: str, change: Change, op_id: str, pre: Version | None = None) -> dict[str, Any] | None:
+    """The one request that makes the change, if there is one that is exact."""
+    if not isinstance(change, Update) or change.array_filters or not _names_only_key(change.filter):
+        return None
+    paths = compile_update(change.update).paths
+    return direct_update(table, text, paths, op_id, pre)
 
 
 def _computation(table: Table, change: Change) -> Computation:

@@ -1,0 +1,89 @@
+"""Updates in one round trip: one conditional UpdateItem, where it does exactly what the update means.
+
+That is so for `$set` of top-level fields that are there with the same hint as the new value (so that order and types
+stay as they are), and for `$inc` of an int32 field by an int32 whose sum is one. Conditions make sure of it; the item
+that the condition's failure returns is where the general way goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from shadow.model.version import Document, Version
+from shadow.stores.dynamo.codec import encode_value, escaped
+from shadow.stores.dynamo.expressions import Expression, exactly
+from shadow.stores.dynamo.reads import Table
+
+__all__ = ["direct_update"]
+
+_INT32_MIN: Final = -(2**31)
+_INT32_MAX: Final = 2**31 - 1
+_MOST_FIELDS: Final = 30
+
+
+def direct_update(
+    table: Table, key_text: str, paths: Mapping[str, Document] | None, op_id: str, pre: Version | None = None
+) -> dict[str, Any] | None:
+    """The UpdateItem for an update (`Updater.paths`) of the document under a key, at `pre` if it is given; None if
+    there is none that is exact. It answers the old item."""
+    if paths is None or not set(paths) <= {"$set", "$inc"} or (pre is not None and not (pre.born and pre.rev)):
+        return None
+    fields = [(operator, name, value) for operator, operands in paths.items() for name, value in operands.items()]
+    if not 0 < len(fields) <= _MOST_FIELDS or not all(_is_free(table, name) for _, name, _ in fields):
+        return None
+    expression = Expression()
+    sets: list[str] = []
+    tests = list(_state_tests(expression, table.spec.reserved, pre))
+    for operator, name, value in fields:
+        step = (_set if operator == "$set" else _increase)(expression, table.spec.reserved, name, value)
+        if step is None:
+            return None
+        sets.append(step[0])
+        tests += step[1]
+    rev, last = expression.path(table.spec.reserved, "r"), expression.path(table.spec.reserved, "o")
+    sets.append(f"{rev} = {rev} + {expression.value({'N': '1'})}, {last} = {expression.value({'S': op_id})}")
+    return {
+        "TableName": table.name,
+        "Key": {"_id": {"S": key_text}},
+        "UpdateExpression": f"SET {', '.join(sets)}",
+        "ConditionExpression": " AND ".join(tests),
+        "ReturnValues": "ALL_OLD",
+        "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+        "ReturnConsumedCapacity": "TOTAL",
+        **expression.parameters(),
+    }
+
+
+def _is_free(table: Table, path: str) -> bool:
+    """Whether a field is a plain attribute: top-level, no key of the table, an index or a constraint."""
+    constrained = {field.partition(".")[0] for unique in table.spec.unique for field in unique.fields}
+    names = {"", "_id", table.codec.reserved, table.codec.ttl, *table.codec.limits, *constrained}
+    return "." not in path and path not in names and len(path.encode()) <= 255
+
+
+def _state_tests(expression: Expression, reserved: str, pre: Version | None) -> Iterator[str]:
+    if pre is not None:
+        yield exactly(expression, reserved, pre)
+    else:
+        yield f"attribute_exists({expression.path(reserved, 'b')})"
+        yield f"attribute_exists({expression.path(reserved, 'r')})"
+    yield f"attribute_not_exists({expression.path(reserved, 'z')})"
+    yield f"attribute_not_exists({expression.path(reserved, 'g')})"
+
+
+def _set(expression: Expression, reserved: str, name: str, value: Any) -> tuple[str, list[str]] | None:
+    attribute, hint = encode_value(value, 1)
+    path, hinted = expression.path(name), expression.path(reserved, "h", escaped(name))
+    same = f"attribute_not_exists({hinted})" if hint is None else f"{hinted} = {expression.value(hint)}"
+    return f"{path} = {expression.value(attribute)}", [f"attribute_exists({path})", same]
+
+
+def _increase(expression: Expression, reserved: str, name: str, value: Any) -> tuple[str, list[str]] | None:
+    if type(value) is not int or not _INT32_MIN <= value <= _INT32_MAX:
+        return None
+    path, hinted = expression.path(name), expression.path(reserved, "h", escaped(name))
+    low = expression.value({"N": str(max(_INT32_MIN, _INT32_MIN - value))})
+    high = expression.value({"N": str(min(_INT32_MAX, _INT32_MAX - value))})
+    tests = [f"{path} BETWEEN {low} AND {high}", f"attribute_not_exists({hinted})"]
+    return f"{path} = {path} + {expression.value({'N': str(value)})}", tests

@@ -1,0 +1,119 @@
+"""The stores that the contract suite holds to one contract, and a way past each of them to its server."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import uuid
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from pymongo import MongoClient
+
+from shadow.embedded.audit import dynamo_client
+from shadow.model.phase import StoreName
+from shadow.model.schema import CollectionSpec, IndexSpec
+from shadow.model.version import ABSENT, Document, Image, Version
+from shadow.stores.base import Store
+from shadow.stores.dynamo.codec import encode_value
+from shadow.stores.dynamo.settings import DynamoSettings
+from shadow.stores.dynamo.store import DynamoStore
+from shadow.stores.memory import MemoryStore
+from shadow.stores.mongo import MongoStore, connect
+
+__all__ = ["BACKENDS", "INDEXED", "Backend", "open_backend"]
+
+BACKENDS: Final = ("memory", "mongo-motor", "mongo-pymongo", "dynamo-local", "dynamo-ministack")
+
+_PREFIX: Final = f"c{uuid.uuid4().hex[:8]}"
+INDEXED: Final = "indexed"
+"""The collection that has an index (by `owner`) in DynamoDB."""
+
+
+class Backend(Protocol):
+    """`plant` stores a document as one that no writer of shadow has touched: no version, by the bare driver."""
+
+    store: Store
+
+    async def plant(self, collection: str, document: Document) -> None: ...
+
+    async def close(self) -> None: ...
+
+    def fresh(self) -> CollectionSpec: ...
+
+
+class _Named:
+    def __init__(self) -> None:
+        self._numbers = itertools.count()
+
+    def fresh(self) -> CollectionSpec:
+        """A collection that nothing else has."""
+        return CollectionSpec(f"fresh{next(self._numbers)}", (IndexSpec("owner-index", "owner"),))
+
+
+class Memory(_Named):
+    def __init__(self) -> None:
+        super().__init__()
+        self.store = MemoryStore()
+
+    async def plant(self, collection: str, document: Document) -> None:
+        assert await self.store.put(collection, document["_id"], Image(Version("", 0), document), ABSENT)
+
+    async def close(self) -> None:
+        await self.store.close()
+
+
+class Mongo(_Named):
+    def __init__(self, url: str, driver: str) -> None:
+        super().__init__()
+        self._bare = MongoClient[dict[str, Any]](url)
+        self._client = connect(url, driver)
+        self._database = f"{_PREFIX}{driver}"
+        self.store = MongoStore(self._client, self._database, {}, owned=False)
+
+    async def plant(self, collection: str, document: Document) -> None:
+        self._bare[self._database][collection].insert_one(document)
+
+    async def close(self) -> None:
+        await self.store.close()
+        await self.store.ping()  # the client was handed in: it must still work
+        ended = self._client.close()
+        if inspect.isawaitable(ended):
+            await ended
+        self._bare.drop_database(self._database)
+        self._bare.close()
+
+
+class Dynamo(_Named):
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self._url = url
+        settings = DynamoSettings(
+            endpoint_url=url, access_key_id="local", secret_access_key="local", table_prefix=f"{_PREFIX}-"
+        )
+        self.store = DynamoStore(settings, {})
+
+    async def plant(self, collection: str, document: Document) -> None:
+        """Strings, numbers, lists and mappings as any other tool would write them."""
+        item = {name: encode_value(value)[0] for name, value in document.items()}
+        dynamo_client(self._url).put_item(TableName=f"{_PREFIX}-{collection}", Item=item)
+
+    async def close(self) -> None:
+        await self.store.close()
+
+
+def open_backend(name: str, url_of: Callable[[str], str]) -> Backend:
+    """`url_of` answers the value of a session fixture with the url of a server."""
+    match name.split("-"):
+        case ["mongo", driver]:
+            return Mongo(url_of("mongo_url"), driver)
+        case ["dynamo", "local"]:
+            return Dynamo(url_of("dynamodb_local_url"))
+        case ["dynamo", "ministack"]:
+            return Dynamo(url_of("ministack_url"))
+        case _:
+            return Memory()
+
+
+def role_of(name: str) -> StoreName:
+    return StoreName.DYNAMO if name.startswith("dynamo") else StoreName.MONGO
