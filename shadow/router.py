@@ -7,14 +7,15 @@ write mode of the collection asks for by name.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from pymongo.errors import NetworkTimeout
 
 from shadow.compare.equality import Comparison
-from shadow.errors import SecondaryWriteError
+from shadow.errors import JournalError, SecondaryWriteError
 from shadow.model.operation import Applied, Change, Hit, Insert, Query, Verb, Write
 from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import Role, Route, StoreName, WriteMode
@@ -31,6 +32,9 @@ from shadow.replicate.shadow_read import Answer, ShadowReader
 from shadow.stores.base import Store
 
 __all__ = ["Router"]
+
+_OPEN_ATTEMPTS: Final = 3
+"""How often intents are opened anew because the journal was slow."""
 
 T = TypeVar("T")
 Result = Applied | Exception | None
@@ -144,9 +148,15 @@ class Router:
         return await self._shielded(self._insert_many(collection, inserts, ordered=ordered))
 
     async def finish(self, timeout: float) -> None:
-        """Waits for writes whose callers have gone."""
-        if self._tasks:
-            await asyncio.wait(set(self._tasks), timeout=timeout)
+        """Waits for the writes that are under way, then leaves those that do not end to their intents."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while self._tasks:
+                    await asyncio.wait(set(self._tasks))
+        left = set(self._tasks)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     async def _write_one(self, collection: str, verb: Verb, change: Change) -> list[Result]:
         async def ask(route: Route, op_ids: Sequence[str]) -> list[Result]:
@@ -167,11 +177,10 @@ class Router:
         changes: Sequence[Change],
         ask: Callable[[Route, Sequence[str]], Awaitable[list[Result]]],
     ) -> list[Result]:
-        op_ids = [fresh_id() for _ in changes]
         async with self._routes.writing(collection) as route:
             if not route.dual_write:
-                return await self._ask(collection, verb, route, op_ids, ask)
-            await self._open(collection, changes, op_ids)
+                return await self._ask(collection, verb, route, [fresh_id() for _ in changes], ask)
+            op_ids = await self._open(collection, changes)
             results = await self._ask(collection, verb, route, op_ids, ask)
             self._reach(Point.AFTER_PRIMARY)
             following = [
@@ -181,16 +190,25 @@ class Router:
         await self._wait_for(route, [each for each in following if each is not None])
         return results
 
-    async def _open(self, collection: str, changes: Sequence[Change], op_ids: Sequence[str]) -> None:
-        """Intents, durable. One that took so long that others may take it for orphaned is opened again."""
+    async def _open(self, collection: str, changes: Sequence[Change]) -> list[str]:
+        """Makes one intent a change durable, and answers their ids. Intents that took so long that others may soon
+        take them for orphaned are given up for new ones. Raises `JournalError`."""
         self._reach(Point.BEFORE_INTENT)
-        entries = [Entry(op_id, collection, each.key) for op_id, each in zip(op_ids, changes, strict=True)]
-        started = time.monotonic()
-        await self._journal.open(entries)
-        while time.monotonic() - started > self._limits.operation / 4:
+        for _ in range(_OPEN_ATTEMPTS):
+            op_ids = [fresh_id() for _ in changes]
             started = time.monotonic()
-            await self._journal.open(entries)
-        self._reach(Point.AFTER_INTENT)
+            await self._journal.open(
+                [Entry(op_id, collection, each.key) for op_id, each in zip(op_ids, changes, strict=True)]
+            )
+            if time.monotonic() - started <= self._limits.operation / 4:
+                self._reach(Point.AFTER_INTENT)
+                return op_ids
+            for op_id in op_ids:
+                self._journal.close(op_id)
+        raise JournalError(
+            f"the journal took longer than {self._limits.operation / 4:g} s, {_OPEN_ATTEMPTS} times in a row",
+            hint="look at the disk that it is on; writes are refused until it can keep up",
+        )
 
     async def _ask(
         self,

@@ -78,6 +78,7 @@ class Runtime:
         self.router = Router(
             self.stores, parts.routes, parts.journal, self.follower, self.reader, limits, parts.reporter, parts.reach
         )
+        self.keep(self._hold_stores(), "stores")
         self.keep(self.follower.recover_forever(), "recovery")
         self.keep(self._refresh_forever(), "refresh")
 
@@ -89,6 +90,21 @@ class Runtime:
         task = self.loop.create_task(work, name=f"shadow-{name}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _hold_stores(self) -> None:
+        """Closes the stores when it is cancelled: by `close`, or by `asyncio.run` at the end of a loop that nobody
+        closed, which is the last moment at which connections of that loop can be ended in order."""
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await self._close_stores()
+
+    async def _close_stores(self) -> None:
+        for store in self.stores.values():
+            try:
+                await store.close()
+            except Exception as error:
+                self.parts.reporter.failed("close", error)
 
     async def _refresh_forever(self) -> None:
         """Keeps the journal's figures near, for a scrape must not wait for a file."""
@@ -135,8 +151,7 @@ class Runtime:
     async def close(self) -> None:
         """Drains within `limits.drain`; what is not done by then stays in the journal. No task outlives this."""
         async with AsyncExitStack() as stack:
-            for store in self.stores.values():
-                stack.push_async_callback(store.close)
+            stack.push_async_callback(self._close_stores)
             stack.push_async_callback(self._end_tasks)
             stack.push_async_callback(self.reads.close, 0)
             stack.callback(self.reader.stop)

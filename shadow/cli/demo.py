@@ -10,7 +10,6 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import structlog
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -48,7 +47,8 @@ def demo(
         raise StoreUnavailable(
             f"the demo needs {error.name}, which is not installed", hint="pip install 'shadow[demo]'"
         ) from error
-    _quiet_logs()
+    # Warnings about the planted damage are the demo's own doing; errors are not.
+    logging.getLogger("shadow").setLevel(logging.ERROR)
     mongo_url = os.environ.get("SHADOW_MONGO_URL") or None
     options = DemoOptions(seconds=seconds, dynamo=dynamo, mongo_url=mongo_url, driver=driver, data=data)
     with contextlib.suppress(KeyboardInterrupt):
@@ -98,9 +98,3 @@ def _show(report: DemoReport, *, as_json: bool) -> None:
     for fault in report.faults:
         typer.echo(f"FAULT: {fault}")
     typer.echo("passed: all damage found, both stores equal" if report.passed else "failed")
-
-
-def _quiet_logs() -> None:
-    """Warnings about the planted damage are the demo's own doing; errors are not."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-    logging.getLogger("shadow").setLevel(logging.ERROR)

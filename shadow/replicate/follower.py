@@ -210,7 +210,7 @@ class Follower:
                 await self._journal.postpone(due, self._limits.recover_every)
                 return
             try:
-                async with asyncio.timeout(self._limits.operation / 2):
+                async with asyncio.timeout(min(self._limits.operation / 2, 2 * self._limits.write_deadline)):
                     await self._heal(due.collection, due, route)
             except JournalError:
                 raise

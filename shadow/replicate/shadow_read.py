@@ -8,10 +8,12 @@ still and differs is a mismatch.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import random
 import time
-from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -24,7 +26,7 @@ from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import Role, Route, StoreName
 from shadow.model.reporter import Reporter
 from shadow.model.verdict import Difference, Kind, Mismatch, ShedReason, Verdict
-from shadow.model.version import ABSENT, Image, State
+from shadow.model.version import ABSENT, Image, Key, State, Version
 from shadow.replicate.apply import agree
 from shadow.replicate.breaker import Breaker
 from shadow.replicate.journal import Journal
@@ -50,6 +52,8 @@ class _Read:
     verb: Verb
     query: Query
     route: Route
+    refused: bool = False
+    """Whether the secondary has refused it once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +65,25 @@ class Answer:
     compare: Callable[[Any, Any], Comparison]
 
 
+_Shown: TypeAlias = tuple[State, State]
+"""What the primary and the secondary show of a key: a version, or `ABSENT` (a tombstone shows nothing)."""
+
+
+class _SecondaryFailed(Exception):
+    """Wraps what the secondary raised, to tell it from what the primary or the journal did."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """One look at a difference: the keys that differed with the primary's state of each, and both answers as keys and
-    versions; `quiet`: after the answers, every document agreed and nothing was open. The next look is compared with
-    it."""
+    """One look at a difference: the keys that differed with what both stores showed of each, and both answers as keys
+    and versions; `quiet`: after the answers, every document agreed and nothing was open. The next look is compared
+    with it."""
 
-    comparison: Comparison
-    states: Mapping[Hashable, State]
+    states: Mapping[Hashable, _Shown]
     answers: Hashable
     quiet: bool = False
 
@@ -164,16 +179,20 @@ class ShadowReader:
 
     async def _run(self, read: _Read, look: Look) -> None:
         breaker = self._breakers[read.route.secondary]
-        if not breaker.closed:
+        # A collection that is only read has no write to probe with: one read at a time does it.
+        if not breaker.allow():
             self.shed(read.collection, read.verb, ShedReason.SECONDARY_DOWN)
             return
         try:
             verdict = await look()
+        except _SecondaryFailed as failed:
+            self._failed(read, look, failed.error, breaker)
         except TimeoutError:
-            breaker.failed()
             self.shed(read.collection, read.verb, ShedReason.DEADLINE)
         except Exception as error:
-            self._failed(read, error, breaker)
+            # The primary or the journal could not be asked again: that says nothing about the secondary.
+            self._reporter.failed("shadow_read", error)
+            self._reporter.comparison(read.collection, read.verb, Verdict.INCOMPARABLE)
         else:
             breaker.succeeded()
             if isinstance(verdict, Verdict):
@@ -181,13 +200,20 @@ class ShadowReader:
             else:
                 self._look_later(read, verdict)
 
-    def _failed(self, read: _Read, error: Exception, breaker: Breaker) -> None:
+    def _failed(self, read: _Read, look: Look, error: Exception, breaker: Breaker) -> None:
+        if isinstance(error, TimeoutError):
+            breaker.failed()
+            self.shed(read.collection, read.verb, ShedReason.DEADLINE)
+            return
         self._reporter.failed("shadow_read", error)
         if isinstance(error, ConnectionFailure) or classify(error) is Outcome.UNKNOWN:
             breaker.failed()
             self.shed(read.collection, read.verb, ShedReason.SECONDARY_DOWN)
             return
-        # The secondary refuses what the primary answered: that is a difference, not an outage.
+        if not read.refused:
+            self._look_later(dataclasses.replace(read, refused=True), look)
+            return
+        # The secondary refuses, twice, what the primary answered: that is a difference, not an outage.
         self._reporter.comparison(read.collection, read.verb, Verdict.MISMATCH)
         self._reporter.mismatch(Mismatch(read.collection, read.verb, Kind.ERROR_SECONDARY_ONLY, None))
 
@@ -197,8 +223,9 @@ class ShadowReader:
         started = time.perf_counter()
         outcome = Outcome.UNKNOWN
         try:
-            async with asyncio.timeout(self._limits.read_deadline):
-                found = await self._collect(read, self._stores[name])
+            with _blaming(read, name):
+                async with asyncio.timeout(self._limits.read_deadline):
+                    found = await self._collect(read, self._stores[name])
             outcome = Outcome.ACKED
             return found
         finally:
@@ -221,10 +248,8 @@ class ShadowReader:
             return Verdict.MATCH
         if not seen.keys:
             return Verdict.INCOMPARABLE
-        states: dict[Hashable, State] = {
-            lane_key("", each.key): each.primary.version for each in seen.keys if each.primary is not None
-        }
-        look = _Look(seen, states, _answers(hits, secondary))
+        states = {lane_key("", each.key): (_version(each.primary), _version(each.secondary)) for each in seen.keys}
+        look = _Look(states, _answers(hits, secondary))
         return lambda: self._look(read, look, 1)
 
     async def _look(self, read: _Read, before: _Look | None, attempt: int) -> Verdict | Look:
@@ -237,7 +262,8 @@ class ShadowReader:
             return Verdict.TRANSIENT if before is not None else Verdict.MATCH
         if not now.keys:
             return Verdict.INCOMPARABLE
-        found, states, quiet = await self._examine(read, now, before)
+        async with asyncio.timeout(2 * self._limits.read_deadline):
+            found, states, quiet = await self._examine(read, now, before)
         answers = _answers(primary, secondary)
         if not found and quiet and before is not None and before.quiet and before.answers == answers:
             # Every document agreed before these answers and after them, and yet they differ: the read itself means
@@ -249,35 +275,41 @@ class ShadowReader:
             return Verdict.MISMATCH
         if attempt >= self._limits.confirmations:
             return Verdict.LAGGING
-        look = _Look(now, states, answers, quiet)
+        look = _Look(states, answers, quiet)
         return lambda: self._look(read, look, attempt + 1)
 
     async def _examine(
         self, read: _Read, now: Comparison, before: _Look | None
-    ) -> tuple[list[Mismatch], dict[Hashable, State], bool]:
-        """Looks at the documents behind a difference: those confirmed to differ, the primary's state of each, and
+    ) -> tuple[list[Mismatch], dict[Hashable, _Shown], bool]:
+        """Looks at the documents behind a difference: those confirmed to differ, what both stores show of each, and
         whether all of them agree with nothing open.
 
         The journal is asked first: what it does not hold open then, the secondary must have when it is read after.
+        A primary at the version of the look before has not moved since. A primary without the document may have had
+        one in between, so there the secondary must not have moved either.
         """
         found: list[Mismatch] = []
-        states: dict[Hashable, State] = {}
+        states: dict[Hashable, _Shown] = {}
         quiet = len(now.keys) <= _EXAMINED
         for each in now.keys[:_EXAMINED]:
             if each.primary is None and each.secondary is None:
                 continue
             key = lane_key("", each.key)
             open_now = await self._journal.has_open(read.collection, each.key)
-            secondary = await self._stores[read.route.secondary].image(read.collection, each.key)
-            primary = await self._stores[read.route.primary].image(read.collection, each.key)
-            states[key] = primary.state
+            secondary = await self._image(read, read.route.secondary, each.key)
+            primary = await self._image(read, read.route.primary, each.key)
+            states[key] = _shown(primary.state), _shown(secondary.state)
             same_image = agree(primary, secondary)
             quiet = quiet and same_image and not open_now
             if open_now or same_image:
                 continue
-            if before is not None and before.states.get(key, ABSENT) == primary.state:
+            if before is not None and key in before.states and _stood(before.states[key], states[key]):
                 found.append(self._mismatch(read, each, primary, secondary))
         return found, states, quiet
+
+    async def _image(self, read: _Read, name: StoreName, key: Key) -> Image:
+        with _blaming(read, name):
+            return await self._stores[name].image(read.collection, key)
 
     def _mismatch(self, read: _Read, found: KeyDifference, primary: Image | None, secondary: Image | None) -> Mismatch:
         kind, differences = found.kind, tuple[Difference, ...]()
@@ -338,12 +370,35 @@ class ShadowReader:
         return lambda: self._answer_again(read, asked, still, attempt + 1)
 
     async def _answer(self, read: _Read, asked: Answer, name: StoreName) -> Any:
-        async with asyncio.timeout(self._limits.read_deadline):
-            return await asked.ask(self._stores[name])
+        with _blaming(read, name):
+            async with asyncio.timeout(self._limits.read_deadline):
+                return await asked.ask(self._stores[name])
 
     async def _behind(self, collection: str) -> bool:
         stats = await self._journal.stats()
         return bool(stats.open_by_collection.get(collection) or stats.deferred_by_collection.get(collection))
+
+
+@contextmanager
+def _blaming(read: _Read, name: StoreName) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if name is read.route.secondary:
+            raise _SecondaryFailed(error) from error
+        raise
+
+
+def _shown(state: State) -> State:
+    return state if isinstance(state, Version) else ABSENT
+
+
+def _version(hit: Hit | None) -> State:
+    return ABSENT if hit is None else hit.version
+
+
+def _stood(before: _Shown, now: _Shown) -> bool:
+    return before == now if now[0] == ABSENT else before[0] == now[0]
 
 
 def _unmoved(asked: Answer, before: tuple[Any, Any], now: tuple[Any, Any]) -> bool:

@@ -124,9 +124,9 @@ class MemoryStore:
     async def replay(self, collection: str, write: Write) -> Image | None:
         seen = self._image(collection, write.key)
         if isinstance(write.change, Delete):
-            if seen.state not in (write.pre, ABSENT):
-                return None
-            post: Image | None = Image(Tombstone(write.change.tombstone))
+            fits = seen.state == write.pre and _effect(write.change, seen) is not None
+            gone = fits or seen.state == ABSENT
+            post = Image(Tombstone(write.change.tombstone)) if gone else None
         else:
             post = _effect(write.change, seen) if seen.state == write.pre else None
         if post is not None:

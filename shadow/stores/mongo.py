@@ -375,13 +375,16 @@ class MongoStore:
         return await call
 
     async def _replay_delete(self, collection: str, write: Write, change: Delete) -> Image | None:
-        """One round trip: the upsert inserts the tombstone where nothing stands, and collides where anything but the
-        version before stands."""
+        """By key alone, in one round trip: the upsert inserts the tombstone where nothing stands, and collides where
+        anything but the version before stands. A filter that says more cannot stand in an upsert."""
         image = Image(Tombstone(change.tombstone))
         assert isinstance(write.pre, Version)
-        reserved = self._reserved(collection)
-        where = {"_id": write.key, **_exactly(write.pre, reserved)}
-        return image if await self._place(collection, write.key, where, image, upsert=True) else None
+        where = {"_id": write.key, **_exactly(write.pre, self._reserved(collection))}
+        if set(change.filter) <= {"_id"}:
+            return image if await self._place(collection, write.key, where, image, upsert=True) else None
+        where = {"$and": [change.filter, where]}
+        taken = await self._place(collection, write.key, where, image, upsert=False)
+        return image if taken or await self.put(collection, write.key, image, ABSENT) else None
 
     async def put(self, collection: str, key: Key, image: Image, expected: State) -> bool:
         reserved = self._reserved(collection)

@@ -197,6 +197,10 @@ def _bag(value: Any) -> Any:
     return bson.encode({"": value})
 
 
-def _unplaced(documents: list[dict[str, Any]]) -> list[dict[str, bytes]]:
-    """Documents in which the top-level fields have no order."""
-    return [{k: bson.encode({"": v}) for k, v in d.items()} for d in documents]
+def _unplaced(value: Any) -> Any:
+    """A value in which no object has an order."""
+    if isinstance(value, list):
+        return [_unplaced(v) for v in value]
+    if isinstance(value, dict):
+        return {k: _unplaced(v) for k, v in value.items()}
+    return bson.encode({"": value})

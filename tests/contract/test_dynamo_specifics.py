@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import random
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -122,6 +123,11 @@ async def raw_items(store: DynamoStore, collection: str = "docs") -> list[dict[s
         more = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
 
 
+def assert_same(a: Image, b: Image) -> None:
+    assert a.state == b.state
+    assert bson.encode(a.document or {}) == bson.encode(b.document or {})
+
+
 def verbs_of(store: DynamoStore, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The verbs that the store calls from here on."""
     verbs: list[str] = []
@@ -182,14 +188,14 @@ async def test_an_index_query_costs_in_proportion_to_what_it_answers(counted: Dy
 async def test_many_keys_travel_in_one_request(
     counted: DynamoStore, capacity: Capacity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`images` of 91 keys is one BatchGetItem of 91 units, in the order asked, repeats and gaps included."""
+    """`images` of 90 keys is one BatchGetItem of 90 units, in the order asked, repeats and gaps included."""
     for i in range(90):
         await insert(counted, "docs", {"_id": i})
     capacity.taken()
     verbs = verbs_of(counted, monkeypatch)
     images = await counted.images("docs", [*range(89, -1, -1), 5, "none"])
     assert verbs == ["batch_get_item"]
-    assert capacity.taken() == {("", "batch_get_item"): 91.0}
+    assert capacity.taken() == {("", "batch_get_item"): 90.0}
     assert [image.document and image.document["_id"] for image in images] == [*range(89, -1, -1), 5, None]
 
 
@@ -543,6 +549,137 @@ async def test_concurrent_increments_all_count(store: DynamoStore) -> None:
     assert image.state.rev == 41
 
 
+# ---- one round trip ----
+
+
+async def test_common_updates_take_one_request(store: DynamoStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """$set of a field that is there with a value of its type, on both sides; $inc where the version is a fence."""
+    moment = dt.datetime(2020, 1, 1)
+    await insert(store, "docs", {"_id": "k", "s": "x", "n": 1, "t": moment, "f": 1.5, "z": [1.5], "a": None})
+    verbs = verbs_of(store, monkeypatch)
+    later = {"s": "y", "t": moment + dt.timedelta(days=1), "f": 2.5, "z": [3.5, 4.5]}
+    applied = await store.apply("docs", update("k", {"$set": later}), fresh_id())
+    assert applied is not None
+    assert applied.pre.document is not None
+    assert applied.post.document is not None
+    assert isinstance(applied.post.state, Version)
+    assert verbs == ["update_item"]
+    assert list(applied.post.document.items()) == list({**applied.pre.document, **later}.items())
+    write = Write("docs", Verb.UPDATE_ONE, "op", update("k", {"$inc": {"n": 1}}), applied.post.state, Image(ABSENT))
+    image = await store.replay("docs", write)
+    assert verbs == ["update_item"] * 2
+    assert image == await store.image("docs", "k")
+    assert await store.replay("docs", write) is None
+    assert await store.image("docs", "k") == image
+
+
+async def test_an_update_means_the_same_however_it_is_made(store: DynamoStore) -> None:
+    """What the table holds after an update in one request is what the update means, to the byte."""
+    chance = random.Random(11)
+    values = [5, 2**31 - 1, -(2**31), Int64(7), Int64(2**40), 1.5, -0.0, "x", "", None, True, dt.datetime(2020, 1, 1)]
+    values += [[1], [1.5, 2.5], [], {}, {"b": 1, "a": 2}, {"a": 1.5, "b": 2.5}, ObjectId(), Decimal128("1.50"), b"x"]
+    names = ["a", "b", "~c", "Z", "d e"]
+    for key in range(60):
+        fields = chance.sample(names, chance.randrange(1, 6))
+        await insert(store, "docs", {"_id": key, **{name: chance.choice(values) for name in fields}})
+        for _ in range(4):
+            operators: Document = {"$set": {name: chance.choice(values) for name in chance.sample(names, 2)}}
+            left = [name for name in names if name not in operators["$set"]]
+            if chance.random() < 0.5:
+                operators["$inc"] = {chance.choice(left): chance.choice([1, -1, 2**31 - 1, -(2**31), 1.5, Int64(1)])}
+            before = await store.image("docs", key)
+            try:
+                applied = await store.apply("docs", update(key, operators), fresh_id())
+            except pm.WriteError:
+                assert await store.image("docs", key) == before
+                continue
+            assert applied is not None
+            assert isinstance(applied.post.state, Version)
+            assert_same(await store.image("docs", key), applied.post)
+            assert_same(before, applied.pre)
+            write = Write("docs", Verb.UPDATE_ONE, "op", update(key, operators), applied.post.state, applied.post)
+            with contextlib.suppress(pm.WriteError):
+                followed = await store.replay("docs", write)
+                assert followed is not None
+                assert_same(await store.image("docs", key), followed)
+
+
+async def test_an_update_goes_the_general_way_where_it_must(store: DynamoStore) -> None:
+    """Nothing there, a tombstone, an index field, a packed document, an item that would grow too large."""
+    change = update("k", {"$set": {"s": "x"}})
+    assert await store.apply("docs", change, fresh_id()) is None
+    assert await store.put("docs", "k", Image(Tombstone("t")), ABSENT)
+    assert await store.apply("docs", change, fresh_id()) is None
+    upserted = await store.apply("docs", Update("k", {"_id": "k"}, {"$set": {"s": "x"}}, "b", upsert=True), fresh_id())
+    assert upserted == Applied(Image(ABSENT), Image(Version("b", 1), {"_id": "k", "s": "x"}))
+    await insert(store, "docs", {"_id": "u", "user": "u", "s": "x", "data": noise(300_000)})
+    for value in ("v", "~v", None):
+        await store.apply("docs", update("u", {"$set": {"user": value}}), fresh_id())
+        assert [d["_id"] for d in await found(store, {"user": value, "_id": {"$gte": "u"}})] == ["u"]
+    grown = await store.apply("docs", update("u", {"$set": {"s": "y" * 150_000}}), fresh_id())
+    assert grown is not None
+    again = await store.apply("docs", update("u", {"$set": {"s": "z"}}), fresh_id())
+    assert again is not None
+    assert (await store.image("docs", "u")).document == {**(grown.post.document or {}), "s": "z"}
+
+
+# ---- batches ----
+
+
+async def test_many_inserts_travel_in_batches(store: DynamoStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty-five a request; what cannot go that way goes alone, with the same results."""
+    await insert(store, "docs", {"_id": 7})
+    assert await store.put("docs", 8, Image(Tombstone("t")), ABSENT)
+    verbs = verbs_of(store, monkeypatch)
+    rows: list[Document] = [{"_id": i, "user": "u", "f": i / 7} for i in range(100)]
+    rows += [{"_id": 5, "again": 1}, {"_id": 200, "it's": 1}, {"_id": 201, "": 1}, {"_id": 202, "n": 2**70}]
+    inserts = [Insert(row["_id"], row, fresh_id()) for row in rows]
+    results = await store.insert_many("docs", inserts, [fresh_id() for _ in rows], ordered=False)
+    assert verbs.count("batch_execute_statement") == 5
+    refused = {place: type(result) for place, result in enumerate(results) if not isinstance(result, Applied)}
+    assert refused == {7: pm.DuplicateKeyError, 100: pm.DuplicateKeyError, 103: OverflowError}
+    for row, result in zip(rows, results, strict=True):
+        if isinstance(result, Applied):
+            assert await store.image("docs", row["_id"]) == result.post
+
+
+async def test_an_ordered_insert_stops_at_the_first_refusal(store: DynamoStore) -> None:
+    """What comes after it is not attempted."""
+    await insert(store, "docs", {"_id": 2})
+    inserts = [Insert(i, {"_id": i}, fresh_id()) for i in range(5)]
+    results = await store.insert_many("docs", inserts, [fresh_id() for _ in inserts], ordered=True)
+    assert [type(result) for result in results] == [Applied, Applied, pm.DuplicateKeyError, type(None), type(None)]
+    assert await store.count("docs", {}) == 3
+
+
+async def test_many_copies_travel_in_batches(store: DynamoStore) -> None:
+    """`put_many` keeps the fence of each."""
+    await insert(store, "docs", {"_id": 1})
+    state = (await store.image("docs", 1)).state
+    puts: list[tuple[Any, Image, Any]] = [(i, Image(Version("c", 1), {"_id": i}), ABSENT) for i in range(40)]
+    puts += [(1, Image(Version("d", 1), {"_id": 1, "d": 1}), state), (50, Image(Tombstone("t")), ABSENT)]
+    puts += [(2, Image(Tombstone("t")), state)]
+    results = await store.put_many("docs", puts)
+    assert results == [True, False, *[True] * 38, True, True, False]
+    assert await store.image("docs", 50) == Image(Tombstone("t"))
+
+
+async def test_a_batch_whose_answer_was_lost_is_known_all_the_same(
+    store: DynamoStore, through: FaultProxy, fresh_name: str
+) -> None:
+    """The second attempt finds the first one's items, and knows them for its own."""
+    async with opened(through.url, fresh_name) as shaky:
+        await shaky.ping()
+        through.set("cut", only=b".BatchExecuteStatement", times=1)
+        inserts = [Insert(i, {"_id": i}, f"b{i}") for i in range(10)]
+        results = await shaky.insert_many("docs", inserts, [fresh_id() for _ in inserts], ordered=False)
+        assert all(isinstance(result, Applied) for result in results)
+        through.set("cut", only=b".BatchExecuteStatement", times=1)
+        puts = [(i, Image(Version("c", 1), {"_id": i}), ABSENT) for i in range(20, 30)]
+        assert await shaky.put_many("docs", puts) == [True] * 10
+        assert through.faults == 2
+
+
 # ---- the way there ----
 
 
@@ -561,12 +698,13 @@ async def test_an_answer_lost_on_the_way_is_recognised_as_our_own_write(
         applied = await shaky.apply("docs", Insert("k", {"_id": "k", "n": 0}, "b"), "op1")
         assert applied == Applied(Image(ABSENT), Image(Version("b", 1), {"_id": "k", "n": 0}))
         through.set("cut", only=b".PutItem", times=1)
-        applied = await shaky.apply("docs", update("k", {"$inc": {"n": 1}}), "op2")
+        applied = await shaky.apply("docs", update("k", {"$mul": {"n": 1}, "$set": {"m": 1}}), "op2")
         assert applied is not None
-        assert applied.post.document == {"_id": "k", "n": 1}
-        through.set("cut", only=b".PutItem", times=1)
-        write = Write("docs", Verb.UPDATE_ONE, "op3", update("k", {"$inc": {"n": 1}}), Version("b", 2), Image(ABSENT))
-        assert await shaky.replay("docs", write) == Image(Version("b", 3), {"_id": "k", "n": 2})
+        assert applied.post.document == {"_id": "k", "n": 0, "m": 1}
+        through.set("cut", only=b".UpdateItem", times=1)
+        post = Image(Version("b", 3), {"_id": "k", "n": 2, "m": 1})
+        write = Write("docs", Verb.UPDATE_ONE, "op3", update("k", {"$inc": {"n": 2}}), Version("b", 2), post)
+        assert await shaky.replay("docs", write) == post
         through.set("cut", only=b".PutItem", times=1)
         assert await shaky.put("docs", "k", Image(Tombstone("t")), Version("b", 3))
         assert through.faults >= 4
@@ -597,6 +735,24 @@ async def test_a_delete_whose_answer_was_lost_is_unknown(
         with pytest.raises(pm.AutoReconnect) as caught:
             await shaky.apply("docs", Delete("k", {"_id": "k"}, "t"), "op")
         assert classify(caught.value) is Outcome.UNKNOWN
+
+
+async def test_a_direct_update_whose_answer_was_lost_is_unknown(
+    store: DynamoStore, through: FaultProxy, fresh_name: str
+) -> None:
+    """It is not made a second time: its image before is lost, so the caller must not be told one."""
+    await insert(store, "docs", {"_id": "k", "n": 0})
+    async with opened(through.url, fresh_name) as shaky:
+        await shaky.ping()
+        through.set("cut", only=b".UpdateItem", times=1)
+        with pytest.raises(pm.AutoReconnect):
+            await shaky.apply("docs", update("k", {"$set": {"n": 1}}), "op")
+        through.set("cut", only=b".PutItem", times=1)
+        await shaky.apply("docs", update("k", {"$inc": {"n": 1}}), "op")
+    image = await store.image("docs", "k")
+    assert image.document == {"_id": "k", "n": 2}
+    assert isinstance(image.state, Version)
+    assert image.state.rev == 3
 
 
 @pytest.mark.parametrize(("mode", "kind"), [("refuse", pm.AutoReconnect), ("throttle", pm.OperationFailure)])

@@ -25,7 +25,7 @@ from shadow.model.phase import Role, StoreName, WriteMode
 from shadow.model.verdict import Deferral
 from shadow.replicate.limits import Limits
 from tests.support.faulty import Fault, apply_and_lose, hang, lose, refuse
-from tests.support.pair import QUICK, Pair
+from tests.support.pair import QUICK, Pair, until
 
 LIMITS = QUICK.model_copy(update={"operation": 0.5})
 
@@ -183,8 +183,7 @@ async def test_a_primary_that_answers_late_is_found_by_the_heal_after_it(tmp_pat
 
         async def applied_late(call: Any) -> Any:
             async def work() -> None:
-                while pair.report.healings.total() == 0:
-                    await asyncio.sleep(0.001)
+                await until(pair.report.healings.total)
                 await call()
 
             late.append(asyncio.create_task(work()))

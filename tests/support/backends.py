@@ -6,12 +6,11 @@ import inspect
 import itertools
 import uuid
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from pymongo import MongoClient
 
 from shadow.embedded.audit import dynamo_client
-from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec, IndexSpec
 from shadow.model.version import ABSENT, Document, Image, Version
 from shadow.stores.base import Store
@@ -21,37 +20,45 @@ from shadow.stores.dynamo.store import DynamoStore
 from shadow.stores.memory import MemoryStore
 from shadow.stores.mongo import MongoStore, connect
 
-__all__ = ["BACKENDS", "INDEXED", "Backend", "open_backend"]
+__all__ = ["BACKENDS", "Backend", "open_backend"]
 
 BACKENDS: Final = ("memory", "mongo-motor", "mongo-pymongo", "dynamo-local", "dynamo-ministack")
 
 _PREFIX: Final = f"c{uuid.uuid4().hex[:8]}"
-INDEXED: Final = "indexed"
-"""The collection that has an index (by `owner`) in DynamoDB."""
 
 
-class Backend(Protocol):
-    """`plant` stores a document as one that no writer of shadow has touched: no version, by the bare driver."""
+class Backend:
+    """One store, shared by the tests of a module."""
 
     store: Store
+    shared: Final = "shared"
+    """The collection of tests that look at keys of their own and at nothing else."""
 
-    async def plant(self, collection: str, document: Document) -> None: ...
-
-    async def close(self) -> None: ...
-
-    def fresh(self) -> CollectionSpec: ...
-
-
-class _Named:
     def __init__(self) -> None:
         self._numbers = itertools.count()
 
-    def fresh(self) -> CollectionSpec:
-        """A collection that nothing else has."""
-        return CollectionSpec(f"fresh{next(self._numbers)}", (IndexSpec("owner-index", "owner"),))
+    def name(self) -> str:
+        """The name of a collection that no other test has."""
+        return f"fresh{next(self._numbers)}"
+
+    async def fresh(self) -> str:
+        """A collection of one's own, empty and ready."""
+        spec = CollectionSpec(self.name(), (IndexSpec("owner-index", "owner"),))
+        await self.store.prepare([spec])
+        return spec.name
+
+    async def plant(self, collection: str, document: Document) -> None:
+        """Stores a document as one that no writer of shadow has touched: by the bare driver, without a version."""
+        raise NotImplementedError
+
+    async def open(self) -> None:
+        await self.store.prepare([CollectionSpec(self.shared)])
+
+    async def close(self) -> None:
+        await self.store.close()
 
 
-class Memory(_Named):
+class Memory(Backend):
     def __init__(self) -> None:
         super().__init__()
         self.store = MemoryStore()
@@ -59,11 +66,8 @@ class Memory(_Named):
     async def plant(self, collection: str, document: Document) -> None:
         assert await self.store.put(collection, document["_id"], Image(Version("", 0), document), ABSENT)
 
-    async def close(self) -> None:
-        await self.store.close()
 
-
-class Mongo(_Named):
+class Mongo(Backend):
     def __init__(self, url: str, driver: str) -> None:
         super().__init__()
         self._bare = MongoClient[dict[str, Any]](url)
@@ -84,7 +88,7 @@ class Mongo(_Named):
         self._bare.close()
 
 
-class Dynamo(_Named):
+class Dynamo(Backend):
     def __init__(self, url: str) -> None:
         super().__init__()
         self._url = url
@@ -97,9 +101,6 @@ class Dynamo(_Named):
         """Strings, numbers, lists and mappings as any other tool would write them."""
         item = {name: encode_value(value)[0] for name, value in document.items()}
         dynamo_client(self._url).put_item(TableName=f"{_PREFIX}-{collection}", Item=item)
-
-    async def close(self) -> None:
-        await self.store.close()
 
 
 def open_backend(name: str, url_of: Callable[[str], str]) -> Backend:
@@ -114,6 +115,3 @@ def open_backend(name: str, url_of: Callable[[str], str]) -> Backend:
         case _:
             return Memory()
 
-
-def role_of(name: str) -> StoreName:
-    return StoreName.DYNAMO if name.startswith("dynamo") else StoreName.MONGO

@@ -33,7 +33,7 @@ QUICK = Limits(operation=2.0, write_deadline=0.4, read_deadline=0.4, settle=0.02
 async def until(condition: Callable[[], Any], timeout: float = 10.0) -> None:
     """Waits until `condition` holds; the test fails if it does not within `timeout` seconds."""
     async with asyncio.timeout(timeout):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - the condition belongs to somebody else
             await asyncio.sleep(0.002)
 
 
@@ -100,7 +100,7 @@ class Pair:
     async def settled(self, timeout: float = 10.0) -> None:
         """Waits until no write is under way, no comparison is undecided and the journal is empty."""
         async with asyncio.timeout(timeout):
-            while self.runtime.at_work or (await self.stats()).open:
+            while self.runtime.at_work or (await self.stats()).open:  # noqa: ASYNC110 - a file cannot wake us
                 await asyncio.sleep(0.005)
 
     def documents(self, name: StoreName) -> dict[Key, Document]:

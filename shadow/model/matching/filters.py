@@ -15,6 +15,7 @@ import bson
 from bson import Regex
 from bson.codec_options import CodecOptions
 
+from shadow.errors import UnsupportedOperation
 from shadow.model.matching import predicates
 from shadow.model.matching.failures import failure, write_failure
 from shadow.model.matching.paths import NOWHERE, Predicate, as_mapping, finder, matcher
@@ -371,9 +372,10 @@ def _element_index(operand: Any) -> Callable[[Any], int | None]:
     """Where in an array the first element stands that `$elemMatch` asks for."""
     if type(operand) is not dict:
         raise failure(2, "$elemMatch needs an Object")
-    first = next(iter(operand), "")
-    over_values = first.startswith("$") and first not in PATHLESS and first not in _REFERENCE
-    test = _all([_predicate(node) for node in _operators("", operand)]) if over_values else _over_objects(operand)
+    if _asks_values(operand):
+        test = _all([_predicate(node) for node in _operators("", operand)])
+    else:
+        test = _over_objects(operand)
 
     def index(value: Any) -> int | None:
         if type(value) is not list:
@@ -381,6 +383,12 @@ def _element_index(operand: Any) -> Callable[[Any], int | None]:
         return next((i for i, element in enumerate(value) if test(element)), None)
 
     return index
+
+
+def _asks_values(operand: dict[str, Any]) -> bool:
+    """Whether `$elemMatch` has operators for the elements themselves, rather than a filter of their fields."""
+    first = next(iter(operand), "")
+    return first.startswith("$") and first not in PATHLESS and first not in _REFERENCE
 
 
 def _over_objects(operand: dict[str, Any]) -> Predicate:
@@ -397,7 +405,7 @@ def _over_objects(operand: dict[str, Any]) -> Predicate:
 
 # The server orders the conditions of a filter by kind, then by path; the last one that met an array gives `$` its
 # position. Source: the order of `MatchExpression::MatchType` in expression.h.
-_ORDER: Final = ("$elemMatch", "$size", "$eq", "$lte", "$lt", "$gt", "$gte", "$regex", "$mod", "$exists", "$in")
+_ORDER: Final = ("$size", "$eq", "$lte", "$lt", "$gt", "$gte", "$regex", "$mod", "$exists", "$in")
 
 
 def _leaves(node: Node) -> Iterator[Leaf]:
@@ -423,6 +431,16 @@ def _conditions(node: Node) -> Iterator[Leaf]:
             possible = [child for child in children if not _never(child)]
             if len(possible) == 1:
                 yield from _conditions(possible[0])
+            elif joined := _joined(possible):
+                yield joined
+
+
+def _joined(nodes: list[Node]) -> Leaf | None:
+    """Alternatives that are all equalities of one path, as the one `$in` that the server makes of them."""
+    leaves = [node for node in nodes if isinstance(node, Leaf) and node.operator == "$eq"]
+    if len(leaves) < len(nodes) or len({leaf.path for leaf in leaves}) != 1:
+        return None
+    return Leaf(leaves[0].path, "$in", [leaf.value for leaf in leaves])
 
 
 def _never(node: Node) -> bool:
@@ -449,15 +467,20 @@ def _conjuncts(node: Node) -> Iterator[Leaf]:
 
 
 def _rank(leaf: Leaf) -> tuple[int, str]:
+    if leaf.operator == "$elemMatch":
+        return (-1 if _asks_values(leaf.value) else -2, leaf.path)
     return (_ORDER.index(leaf.operator) if leaf.operator in _ORDER else len(_ORDER), leaf.path)
 
 
 def _located(tree: Node, document: Document) -> int | None:
-    found = None
-    for leaf in sorted(_conjuncts(tree), key=_rank):
-        place = _place(leaf, document)
-        found = place if place is not None else found
-    return found
+    placed = [(_rank(leaf), place) for leaf in _conjuncts(tree) if (place := _place(leaf, document)) is not None]
+    if not placed:
+        return None
+    last = max(rank for rank, _ in placed)
+    places = {place for rank, place in placed if rank == last}
+    if len(places) > 1:
+        raise UnsupportedOperation("$", "several conditions of one kind give it different positions")
+    return places.pop()
 
 
 def _place(leaf: Leaf, document: Document) -> int | None:

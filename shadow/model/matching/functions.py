@@ -162,7 +162,7 @@ def _mod(a: Any, b: Any) -> Any:
     if b == 0:
         raise failure(16610, "can't $mod by zero")
     if type(a) is float or type(b) is float:
-        return math.nan if math.isinf(a) else math.fmod(a, b)
+        return float(a) - float(a) if math.isinf(a) else math.fmod(a, b)  # NaN, with the sign that the machine gives it
     return numbers.narrow(remainder(int(a), int(b)), a, b)
 
 

@@ -139,7 +139,8 @@ def _partners(document: Document, local: list[str], foreign: list[str], others: 
 
 
 def _values(value: Any, parts: list[str]) -> Iterator[Any]:
-    """All values at a path, arrays and positions on the way gone through, the elements of a last array one by one."""
+    """All values at a path, arrays on the way gone through (by position where the
+    path has a number), the elements of a last array one by one."""
     value = as_document(value)
     if not parts:
         if type(value) is list:
@@ -151,8 +152,9 @@ def _values(value: Any, parts: list[str]) -> Iterator[Any]:
         yield from _values(value.get(parts[0], MISSING), parts[1:])
     elif type(value) is list:
         index = position(parts[0])
-        if 0 <= index < len(value):
-            yield from _values(value[index], parts[1:])
+        if index >= 0:
+            yield from _values(value[index], parts[1:]) if index < len(value) else ()
+            return
         for element in value:
             if type(as_document(element)) is dict:
                 yield from _values(element, parts)

@@ -90,18 +90,21 @@ def _leaf(array: list[Any], predicate: Predicate, traverse: bool) -> int | None:
 
 def _elements(array: list[Any], parts: list[str], rest: int, predicate: Predicate, traverse: bool) -> int | None:
     wanted = position(parts[rest])
-    last = len(parts) - 1
     for i, element in enumerate(array):
         inner = as_document(element)
         if type(inner) is dict and _search(inner, parts, rest, predicate, traverse) is not None:
             return i
-        if i != wanted:
-            continue
-        if rest == last:
-            if predicate(element):
-                return i
-        elif type(inner) is dict and _search(inner, parts, rest + 1, predicate, traverse) is not None:
-            return i
-        elif type(inner) is list and _elements(inner, parts, rest + 1, predicate, traverse) is not None:
-            return i
+        if i == wanted:
+            found = _at_position(inner, parts, rest, predicate, traverse)
+            if found is not None:
+                return found
     return None
+
+
+def _at_position(element: Any, parts: list[str], at: int, predicate: Predicate, traverse: bool) -> int | None:
+    """An element that `parts[at]` names by position: the array it stands in gives `$` no position."""
+    if at == len(parts) - 1:
+        return NOWHERE if predicate(element) else None
+    if type(element) is dict:
+        return _search(element, parts, at + 1, predicate, traverse)
+    return _elements(element, parts, at + 1, predicate, traverse) if type(element) is list else None

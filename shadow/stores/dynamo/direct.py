@@ -3,6 +3,10 @@
 That is so for `$set` of top-level fields that are there with the same hint as the new value (so that order and types
 stay as they are), and for `$inc` of an int32 field by an int32 whose sum is one. Conditions make sure of it; the item
 that the condition's failure returns is where the general way goes on.
+
+The client may send a request twice. With the version before it as a condition, the second finds the first. Without one
+(the side that answers, which has not read), `$inc` is left to the general way, since a second increment would count,
+and a second `$set` is caught by the operation's id in the stamp.
 """
 
 from __future__ import annotations
@@ -11,9 +15,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from shadow.model.version import Document, Version
-from shadow.stores.dynamo.codec import encode_value, escaped
 from shadow.stores.dynamo.expressions import Expression, exactly
 from shadow.stores.dynamo.reads import Table
+from shadow.stores.dynamo.values import encode_value, escaped
 
 __all__ = ["direct_update"]
 
@@ -23,18 +27,20 @@ _MOST_FIELDS: Final = 30
 
 
 def direct_update(
-    table: Table, key_text: str, paths: Mapping[str, Document] | None, op_id: str, pre: Version | None = None
+    table: Table, key_text: str, operators: Mapping[str, Document], op_id: str, pre: Version | None = None
 ) -> dict[str, Any] | None:
-    """The UpdateItem for an update (`Updater.paths`) of the document under a key, at `pre` if it is given; None if
-    there is none that is exact. It answers the old item."""
-    if paths is None or not set(paths) <= {"$set", "$inc"} or (pre is not None and not (pre.born and pre.rev)):
+    """The UpdateItem for an update of the document under a key, at `pre` if it is given; None if there is none that
+    is exact. `operators` are such as `compile_update` has accepted. It answers the old item."""
+    if not set(operators) <= ({"$set"} if pre is None else {"$set", "$inc"}) or (
+        pre is not None and not (pre.born and pre.rev)
+    ):
         return None
-    fields = [(operator, name, value) for operator, operands in paths.items() for name, value in operands.items()]
+    fields = [(operator, name, value) for operator, operands in operators.items() for name, value in operands.items()]
     if not 0 < len(fields) <= _MOST_FIELDS or not all(_is_free(table, name) for _, name, _ in fields):
         return None
     expression = Expression()
     sets: list[str] = []
-    tests = list(_state_tests(expression, table.spec.reserved, pre))
+    tests = list(_state_tests(expression, table.spec.reserved, pre, op_id))
     for operator, name, value in fields:
         step = (_set if operator == "$set" else _increase)(expression, table.spec.reserved, name, value)
         if step is None:
@@ -59,15 +65,16 @@ def _is_free(table: Table, path: str) -> bool:
     """Whether a field is a plain attribute: top-level, no key of the table, an index or a constraint."""
     constrained = {field.partition(".")[0] for unique in table.spec.unique for field in unique.fields}
     names = {"", "_id", table.codec.reserved, table.codec.ttl, *table.codec.limits, *constrained}
-    return "." not in path and path not in names and len(path.encode()) <= 255
+    return path[:1] != "$" and "." not in path and path not in names and len(path.encode()) <= 255
 
 
-def _state_tests(expression: Expression, reserved: str, pre: Version | None) -> Iterator[str]:
+def _state_tests(expression: Expression, reserved: str, pre: Version | None, op_id: str) -> Iterator[str]:
     if pre is not None:
         yield exactly(expression, reserved, pre)
     else:
         yield f"attribute_exists({expression.path(reserved, 'b')})"
         yield f"attribute_exists({expression.path(reserved, 'r')})"
+        yield f"{expression.path(reserved, 'o')} <> {expression.value({'S': op_id})}"
     yield f"attribute_not_exists({expression.path(reserved, 'z')})"
     yield f"attribute_not_exists({expression.path(reserved, 'g')})"
 

@@ -22,8 +22,8 @@ from bson import ObjectId, Regex
 from shadow.model.operation import Query
 from shadow.model.schema import CollectionSpec, IndexSpec
 from shadow.stores.dynamo import keys
-from shadow.stores.dynamo.codec import encode_value
 from shadow.stores.dynamo.expressions import Expression
+from shadow.stores.dynamo.values import encode_value
 
 __all__ = [
     "Condition",

@@ -14,20 +14,20 @@ import aioboto3
 from bson.errors import BSONError
 from pymongo.errors import DocumentTooLarge, OperationFailure, WriteError
 
-from shadow.errors import UnsupportedOperation
-from shadow.model.matching import cached_filter, compile_pipeline, compile_projection, compile_update
+from shadow.model.matching import cached_filter, compile_pipeline, compile_projection
 from shadow.model.matching.values_at import distinct_values
-from shadow.model.operation import Applied, Change, Delete, Hit, Insert, Query, Replace, Update, Write
+from shadow.model.operation import Applied, Change, Delete, Hit, Insert, Query, Update, Write
 from shadow.model.order import sort_documents
 from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec
 from shadow.model.version import ABSENT, Document, Image, Key, State, Tombstone, Version, fresh_id
 from shadow.stores.dynamo import keys
 from shadow.stores.dynamo.batches import insert_absent
+from shadow.stores.dynamo.changes import Computation, computation, names_only_key, whole
 from shadow.stores.dynamo.client import ConditionFailed, Gateway, OnCapacity
 from shadow.stores.dynamo.codec import Codec, Item
 from shadow.stores.dynamo.direct import direct_update
-from shadow.stores.dynamo.errors import duplicate_key, outcome_unknown
+from shadow.stores.dynamo.errors import outcome_unknown
 from shadow.stores.dynamo.reads import Reader, Table
 from shadow.stores.dynamo.settings import DynamoSettings
 from shadow.stores.dynamo.tables import drop_table, prepare_table
@@ -40,12 +40,7 @@ _PATIENCE: Final = 4
 """Lost races that are answered at once; each one after that waits, longer and longer."""
 
 _WORTH_A_BATCH: Final = 2
-_IMMUTABLE_FIELD: Final = 66
 _WRITE_CONFLICT: Final = 112
-
-
-Computation = Callable[[Image], Image | None]
-"""From the image before a change to the image after it; None where the filter matches nothing."""
 
 
 class DynamoStore:
@@ -147,7 +142,7 @@ class DynamoStore:
     async def _matching(self, table: Table, query: Query) -> AsyncIterator[list[Hit]]:
         matches = cached_filter(query.filter).matches
         async for images in self._reader.pages(table, query):
-            yield [_hit(image) for image in images if matches(_document(image))]
+            yield [_hit(image) for image in images if matches(whole(image))]
 
     async def count(self, collection: str, filter: Document, skip: int = 0, limit: int = 0) -> int:
         table = self._table(collection)
@@ -195,7 +190,7 @@ class DynamoStore:
     async def apply(self, collection: str, change: Change, op_id: str) -> Applied | None:
         table = self._table(collection)
         text = keys.key_text(change.key)
-        compute = _computation(table, change)
+        compute = computation(table.namespace, change)
         if isinstance(change, Insert):
             found = NOTHING
         elif isinstance(change, Update) and (request := _direct(table, text, change, op_id)) is not None:
@@ -203,7 +198,7 @@ class DynamoStore:
             if isinstance(tried, Applied):
                 return tried
             found = tried
-        elif isinstance(change, Delete) and not table.spec.unique and _names_only_key(change.filter):
+        elif isinstance(change, Delete) and not table.spec.unique and names_only_key(change.filter):
             return await self._delete_at_once(table, text)
         else:
             found = await self._found(table, text)
@@ -327,7 +322,7 @@ class DynamoStore:
         text = keys.key_text(write.key)
         if isinstance(write.change, Delete):
             return await self._replay_delete(table, text, write, write.change)
-        compute = _computation(table, write.change)
+        compute = computation(table.namespace, write.change)
         if isinstance(write.pre, Version):
             request = _direct(table, text, write.change, write.op_id, write.pre)
             if request is None:
@@ -366,7 +361,7 @@ class DynamoStore:
 
     async def _replay_delete(self, table: Table, text: str, write: Write, change: Delete) -> Image | None:
         after = Image(Tombstone(change.tombstone))
-        if not table.spec.unique and _names_only_key(change.filter):
+        if not table.spec.unique and names_only_key(change.filter):
             return await self._follow(table, text, (write.pre, ABSENT), NOTHING, after, write.op_id)
         found = await self._found(table, text)
         if found.image.state == after.state:
@@ -435,87 +430,14 @@ class DynamoStore:
 
 def _direct(table: Table, text: str, change: Change, op_id: str, pre: Version | None = None) -> dict[str, Any] | None:
     """The one request that makes the change, if there is one that is exact."""
-    if not isinstance(change, Update) or change.array_filters or not _names_only_key(change.filter):
+    if not isinstance(change, Update) or not isinstance(change.update, dict) or not names_only_key(change.filter):
         return None
-    paths = compile_update(change.update).paths
-    return direct_update(table, text, paths, op_id, pre)
-
-
-def _computation(table: Table, change: Change) -> Computation:
-    match change:
-        case Insert():
-            return lambda before: _inserted(table, change, before)
-        case Update():
-            return _updating(table, change)
-        case Replace():
-            return _replacing(table, change)
-        case Delete():
-            matches = cached_filter(change.filter).matches
-            return lambda before: Image(ABSENT) if before.present and matches(_document(before)) else None
-    raise UnsupportedOperation(type(change).__name__, "it is no change")
-
-
-def _inserted(table: Table, change: Insert, before: Image) -> Image:
-    if before.present:
-        raise _duplicate_id(table, change.key)
-    return Image(Version(change.born, 1), change.document)
-
-
-def _updating(table: Table, change: Update) -> Computation:
-    filter = cached_filter(change.filter)
-    update = compile_update(change.update, change.array_filters)
-
-    def compute(before: Image) -> Image | None:
-        if before.document is not None and filter.matches(before.document):
-            assert isinstance(before.state, Version)
-            return Image(before.state.next(), update.apply(before.document, filter))
-        if not change.upsert:
-            return None
-        if before.present:
-            raise _duplicate_id(table, change.key)
-        return Image(Version(change.born, 1), update.upsert(filter, change.key))
-
-    return compute
-
-
-def _replacing(table: Table, change: Replace) -> Computation:
-    matches = cached_filter(change.filter).matches
-
-    def compute(before: Image) -> Image | None:
-        if before.document is not None and matches(before.document):
-            return Image(Version(change.born, 1), _replacement(change, before.document["_id"]))
-        if not change.upsert:
-            return None
-        if before.present:
-            raise _duplicate_id(table, change.key)
-        return Image(Version(change.born, 1), _replacement(change, change.key))
-
-    return compute
-
-
-def _replacement(change: Replace, key: Key) -> Document:
-    own = change.replacement.get("_id", key)
-    if keys.key_text(own) != keys.key_text(key):
-        raise WriteError("the (immutable) field '_id' was found to have been altered", _IMMUTABLE_FIELD)
-    return {"_id": key, **{name: value for name, value in change.replacement.items() if name != "_id"}}
-
-
-def _duplicate_id(table: Table, key: Key) -> Exception:
-    return duplicate_key(table.namespace, "_id_", {"_id": 1}, {"_id": key})
-
-
-def _names_only_key(filter: Document) -> bool:
-    return list(filter) == ["_id"] and not isinstance(filter["_id"], dict)
-
-
-def _document(image: Image) -> Document:
-    assert image.document is not None
-    return image.document
+    return direct_update(table, text, change.update, op_id, pre)
 
 
 def _hit(image: Image) -> Hit:
     assert isinstance(image.state, Version)
-    document = _document(image)
+    document = whole(image)
     return Hit(document["_id"], image.state, document)
 
 

@@ -1,0 +1,98 @@
+"""What a change means: from the image that a key holds to the image that it shall hold. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+from pymongo.errors import WriteError
+
+from shadow.errors import UnsupportedOperation
+from shadow.model.matching import cached_filter, compile_update
+from shadow.model.operation import Change, Delete, Insert, Replace, Update
+from shadow.model.version import ABSENT, Document, Image, Key, Version
+from shadow.stores.dynamo import keys
+from shadow.stores.dynamo.errors import duplicate_key
+
+__all__ = ["Computation", "computation", "names_only_key", "whole"]
+
+Computation: TypeAlias = Callable[[Image], Image | None]
+"""From the image before a change to the image after it; None where the filter matches nothing."""
+
+_IMMUTABLE_FIELD: Final = 66
+
+
+def computation(namespace: str, change: Change) -> Computation:
+    """What `change` does to an image. `namespace` is the collection's name in errors. Raises what compiling its
+    filter or update raises; the computation raises `DuplicateKeyError`, and `WriteError` where the update does."""
+    match change:
+        case Insert():
+            return lambda before: _inserted(namespace, change, before)
+        case Update():
+            return _updating(namespace, change)
+        case Replace():
+            return _replacing(namespace, change)
+        case Delete():
+            matches = cached_filter(change.filter).matches
+            return lambda before: Image(ABSENT) if before.present and matches(whole(before)) else None
+    raise UnsupportedOperation(type(change).__name__, "it is no change")
+
+
+def _inserted(namespace: str, change: Insert, before: Image) -> Image:
+    if before.present:
+        raise _duplicate_id(namespace, change.key)
+    return Image(Version(change.born, 1), change.document)
+
+
+def _updating(namespace: str, change: Update) -> Computation:
+    filter = cached_filter(change.filter)
+    update = compile_update(change.update, change.array_filters)
+
+    def compute(before: Image) -> Image | None:
+        if before.document is not None and filter.matches(before.document):
+            assert isinstance(before.state, Version)
+            return Image(before.state.next(), update.apply(before.document, filter))
+        if not change.upsert:
+            return None
+        if before.present:
+            raise _duplicate_id(namespace, change.key)
+        return Image(Version(change.born, 1), update.upsert(filter, change.key))
+
+    return compute
+
+
+def _replacing(namespace: str, change: Replace) -> Computation:
+    matches = cached_filter(change.filter).matches
+
+    def compute(before: Image) -> Image | None:
+        if before.document is not None and matches(before.document):
+            return Image(Version(change.born, 1), _replacement(change, before.document["_id"]))
+        if not change.upsert:
+            return None
+        if before.present:
+            raise _duplicate_id(namespace, change.key)
+        return Image(Version(change.born, 1), _replacement(change, change.key))
+
+    return compute
+
+
+def _replacement(change: Replace, key: Key) -> Document:
+    own = change.replacement.get("_id", key)
+    if keys.key_text(own) != keys.key_text(key):
+        raise WriteError("the (immutable) field '_id' was found to have been altered", _IMMUTABLE_FIELD)
+    return {"_id": key, **{name: value for name, value in change.replacement.items() if name != "_id"}}
+
+
+def _duplicate_id(namespace: str, key: Key) -> Exception:
+    return duplicate_key(namespace, "_id_", {"_id": 1}, {"_id": key})
+
+
+def names_only_key(filter: Document) -> bool:
+    """Whether a filter asks for one `_id` and nothing else."""
+    return list(filter) == ["_id"] and not isinstance(filter["_id"], dict)
+
+
+def whole(image: Image) -> Document:
+    """The document of an image that has one."""
+    assert image.document is not None
+    return image.document

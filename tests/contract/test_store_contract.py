@@ -1,0 +1,646 @@
+"""The contract of `stores.base`: writes, images and the life of a store. Every store is held to the same tests."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any, Final
+
+import bson
+import pytest
+from bson import ObjectId
+from pymongo.errors import DuplicateKeyError, WriteError
+
+from shadow.model.operation import Applied, Change, Delete, Insert, Query, Replace, Update, Verb, Write
+from shadow.model.schema import CollectionSpec
+from shadow.model.version import ABSENT, Document, Image, Key, State, Tombstone, Version, fresh_id
+from tests.support.backends import Backend
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+SHARED: Final = Backend.shared
+
+
+def same(a: Document | None, b: Document | None) -> bool:
+    return (a is None) == (b is None) and (a is None or b is None or bson.encode(a) == bson.encode(b))
+
+
+def assert_image(found: Image | None, wanted: Image) -> None:
+    assert found is not None
+    assert found.state == wanted.state
+    assert same(found.document, wanted.document)
+
+
+async def apply(backend: Backend, change: Change) -> Applied | None:
+    return await backend.store.apply(SHARED, change, fresh_id())
+
+
+async def image(backend: Backend, key: Key) -> Image:
+    return await backend.store.image(SHARED, key)
+
+
+async def put(backend: Backend, key: Key, wanted: Image) -> None:
+    assert await backend.store.put(SHARED, key, wanted, ABSENT)
+
+
+async def inserted(backend: Backend, **fields: Any) -> Image:
+    """A document under a key of its own, at its first version."""
+    document = {"_id": ObjectId(), **fields}
+    applied = await apply(backend, Insert(document["_id"], document, fresh_id()))
+    assert applied is not None
+    return applied.post
+
+
+async def buried(backend: Backend) -> Key:
+    """A key that holds a tombstone."""
+    key = ObjectId()
+    await put(backend, key, Image(Tombstone(fresh_id())))
+    return key
+
+
+def key_of(stored: Image) -> Key:
+    assert stored.document is not None
+    return stored.document["_id"]
+
+
+def version_of(stored: Image) -> Version:
+    assert isinstance(stored.state, Version)
+    return stored.state
+
+
+def update(key: Key, change: Any, filter: Document | None = None, **options: Any) -> Update:
+    return Update(key, {"_id": key} if filter is None else filter, change, fresh_id(), **options)
+
+
+def assert_duplicate_of_id(error: DuplicateKeyError) -> None:
+    assert error.code == 11000
+    assert error.details is not None
+    assert dict(error.details["keyPattern"]) == {"_id": 1}
+
+
+# --- apply: insert ----------------------------------------------------------------------------------------------
+
+
+async def test_an_insert_has_the_version_born_1_and_nothing_before_it(backend: Backend) -> None:
+    document = {"_id": ObjectId(), "name": "Ada", "n": 1}
+    change = Insert(document["_id"], document, fresh_id())
+    applied = await apply(backend, change)
+    assert applied is not None
+    assert applied.pre == Image(ABSENT)
+    assert_image(applied.post, Image(Version(change.born, 1), document))
+    assert_image(await image(backend, document["_id"]), applied.post)
+
+
+async def test_an_insert_over_a_document_is_refused_as_a_duplicate_and_changes_nothing(backend: Backend) -> None:
+    standing = await inserted(backend, n=1)
+    with pytest.raises(DuplicateKeyError) as caught:
+        await apply(backend, Insert(key_of(standing), {"_id": key_of(standing), "n": 2}, fresh_id()))
+    assert_duplicate_of_id(caught.value)
+    assert_image(await image(backend, key_of(standing)), standing)
+
+
+async def test_an_insert_takes_the_place_of_a_tombstone(backend: Backend) -> None:
+    key = await buried(backend)
+    applied = await apply(backend, Insert(key, {"_id": key, "n": 1}, fresh_id()))
+    assert applied is not None
+    assert applied.pre == Image(ABSENT)
+    assert_image(await image(backend, key), applied.post)
+
+
+async def test_the_stored_document_does_not_follow_later_changes_of_the_callers(backend: Backend) -> None:
+    document: Document = {"_id": ObjectId(), "list": [1]}
+    await apply(backend, Insert(document["_id"], document, fresh_id()))
+    document["list"].append(2)
+    assert (await image(backend, document["_id"])).document == {"_id": document["_id"], "list": [1]}
+
+
+# --- apply: update ----------------------------------------------------------------------------------------------
+
+
+async def test_an_update_answers_both_images_and_moves_the_version_by_one(backend: Backend) -> None:
+    before = await inserted(backend, n=1, tags=["a"])
+    change = {"$inc": {"n": 4}, "$push": {"tags": "b"}, "$set": {"sub.deep": True}}
+    applied = await apply(backend, update(key_of(before), change))
+    assert applied is not None
+    after = {"_id": key_of(before), "n": 5, "tags": ["a", "b"], "sub": {"deep": True}}
+    assert_image(applied.pre, before)
+    assert_image(applied.post, Image(version_of(before).next(), after))
+    assert_image(await image(backend, key_of(before)), applied.post)
+
+
+async def test_an_update_that_leaves_the_document_as_it_was_moves_the_version_too(backend: Backend) -> None:
+    before = await inserted(backend, n=1)
+    applied = await apply(backend, update(key_of(before), {"$set": {"n": 1}}))
+    assert applied is not None
+    assert_image(applied.post, Image(version_of(before).next(), before.document))
+    assert_image(await image(backend, key_of(before)), applied.post)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda key, filter: Update(key, filter, {"$set": {"n": 9}}, fresh_id()),
+        lambda key, filter: Update(key, filter, [{"$set": {"n": 9}}], fresh_id()),
+        lambda key, filter: Replace(key, filter, {"_id": key, "n": 9}, fresh_id()),
+        lambda key, filter: Delete(key, filter, fresh_id()),
+    ],
+    ids=["update", "pipeline", "replace", "delete"],
+)
+async def test_a_change_is_made_only_where_there_is_a_document_that_its_filter_matches(
+    backend: Backend, change: Any
+) -> None:
+    standing = await inserted(backend, n=1, s="x")
+    key = key_of(standing)
+    for filter in ({"n": 2}, {"_id": key, "n": {"$gt": 1}}, {"$or": [{"n": 3}, {"s": "y"}]}, {"_id": ObjectId()}):
+        assert await apply(backend, change(key, filter)) is None
+    assert_image(await image(backend, key), standing)
+    for nothing in (ObjectId(), await buried(backend)):
+        before = await image(backend, nothing)
+        for filter in ({"_id": nothing}, {}, {"n": None}):
+            assert await apply(backend, change(nothing, filter)) is None
+        assert await image(backend, nothing) == before
+    applied = await apply(backend, change(key, {"$or": [{"_id": key, "n": 1}, {"n": 7}]}))
+    assert applied is not None
+    assert_image(applied.pre, standing)
+
+
+async def test_array_filters_and_the_positional_operator_hit_the_elements_that_match(backend: Backend) -> None:
+    before = await inserted(backend, marks=[1, 5, 9])
+    change = update(key_of(before), {"$set": {"marks.$[big]": 0}}, array_filters=({"big": {"$gt": 4}},))
+    applied = await apply(backend, change)
+    assert applied is not None
+    assert applied.post.document is not None
+    assert applied.post.document["marks"] == [1, 0, 0]
+    assert_image(await image(backend, key_of(before)), applied.post)
+    again = await apply(backend, update(key_of(before), {"$set": {"marks.$": 7}}, {"_id": key_of(before), "marks": 0}))
+    assert again is not None
+    assert again.post.document is not None
+    assert again.post.document["marks"] == [1, 7, 0]
+    assert_image(await image(backend, key_of(before)), again.post)
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "expected"),
+    [
+        ([{"$set": {"twice": {"$add": ["$n", "$n"]}}}, {"$unset": "n"}], {"s": "$n", "twice": 14}),
+        ([{"$replaceWith": {"_id": "$_id", "only": "$n"}}], {"only": 7}),
+        ([{"$set": {"s": {"$literal": "$$ROOT"}}}], {"n": 7, "s": "$$ROOT"}),
+    ],
+    ids=["set-unset", "replaceWith", "literal"],
+)
+async def test_an_update_by_pipeline_moves_the_version_whatever_it_does_to_the_document(
+    backend: Backend, pipeline: list[Document], expected: Document
+) -> None:
+    before = await inserted(backend, n=7, s="$n")
+    applied = await apply(backend, update(key_of(before), pipeline))
+    assert applied is not None
+    assert applied.post.state == version_of(before).next()
+    assert applied.post.document == {"_id": key_of(before), **expected}
+    assert_image(await image(backend, key_of(before)), applied.post)
+
+
+async def test_what_mongodb_refuses_is_refused_with_its_code_and_changes_nothing(backend: Backend) -> None:
+    standing = await inserted(backend, s="text", n=1)
+    for change, code in (
+        ({"$inc": {"s": 1}}, 14),
+        ({"$push": {"n": 1}}, 2),
+        ({"$set": {"_id": ObjectId()}}, 66),
+        ({"$set": {"n.deeper": 1}}, 28),
+    ):
+        with pytest.raises(WriteError) as caught:
+            await apply(backend, update(key_of(standing), change))
+        assert caught.value.code == code, change
+    assert_image(await image(backend, key_of(standing)), standing)
+
+
+async def test_updates_of_one_document_at_once_are_all_made_one_after_the_other(backend: Backend) -> None:
+    before = await inserted(backend, n=0)
+    key = key_of(before)
+    made = await asyncio.gather(*(apply(backend, update(key, {"$inc": {"n": 1}})) for _ in range(12)))
+    after = sorted((version_of(each.post).rev, each.post.document["n"]) for each in made if each and each.post.document)
+    assert after == [(n + 1, n) for n in range(1, 13)]
+    assert_image(await image(backend, key), Image(Version(version_of(before).born, 13), {"_id": key, "n": 12}))
+
+
+# --- apply: upsert ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tombstone", [False, True], ids=["absent", "tombstone"])
+@pytest.mark.parametrize("kind", ["update", "pipeline", "replace"])
+async def test_an_upsert_inserts_where_there_is_no_document(backend: Backend, kind: str, tombstone: bool) -> None:
+    key = await buried(backend) if tombstone else ObjectId()
+    filter = {"_id": key, "owner": "ada"}
+    change: Change
+    if kind == "update":
+        change = update(key, {"$set": {"n": 1}, "$setOnInsert": {"new": True}}, filter, upsert=True)
+        expected = {"_id": key, "owner": "ada", "n": 1, "new": True}
+    elif kind == "pipeline":
+        change = update(key, [{"$set": {"n": 1}}], filter, upsert=True)
+        expected = {"_id": key, "owner": "ada", "n": 1}
+    else:
+        change = Replace(key, filter, {"_id": key, "n": 1}, fresh_id(), upsert=True)
+        expected = {"_id": key, "n": 1}
+    applied = await apply(backend, change)
+    assert applied is not None
+    assert applied.pre == Image(ABSENT)
+    assert_image(applied.post, Image(Version(change.born, 1), expected))
+    assert_image(await image(backend, key), applied.post)
+
+
+@pytest.mark.parametrize("filter", [{}, {"_id": {"$eq": "KEY"}}, {"owner": "ada"}, {"_id": "KEY", "owner": "ada"}])
+async def test_what_an_upsert_inserted_is_a_document_like_any_other(backend: Backend, filter: Document) -> None:
+    key = f"upserted-{ObjectId()}"
+    named = {"$eq": key} if isinstance(filter.get("_id"), dict) else key
+    change = update(key, {"$set": {"n": 1}}, {**filter, **({"_id": named} if "_id" in filter else {})}, upsert=True)
+    applied = await apply(backend, change)
+    assert applied is not None
+    assert_image(await image(backend, key), applied.post)
+    with pytest.raises(DuplicateKeyError):
+        await apply(backend, Insert(key, {"_id": key}, fresh_id()))
+    assert_image(await image(backend, key), applied.post)
+    again = await apply(backend, update(key, {"$inc": {"n": 1}}))
+    assert again is not None
+    assert_image(again.pre, applied.post)
+
+
+async def test_an_upsert_changes_the_document_that_its_filter_matches(backend: Backend) -> None:
+    before = await inserted(backend, n=1)
+    applied = await apply(backend, update(key_of(before), {"$inc": {"n": 1}, "$setOnInsert": {"x": 1}}, upsert=True))
+    assert applied is not None
+    assert_image(applied.pre, before)
+    assert_image(applied.post, Image(version_of(before).next(), {"_id": key_of(before), "n": 2}))
+
+
+@pytest.mark.parametrize("kind", ["update", "pipeline", "replace"])
+async def test_an_upsert_is_a_duplicate_where_a_document_stands_that_its_filter_does_not_match(
+    backend: Backend, kind: str
+) -> None:
+    standing = await inserted(backend, n=1)
+    key = key_of(standing)
+    filter = {"_id": key, "n": 2}
+    changes: dict[str, Change] = {
+        "update": update(key, {"$set": {"x": 1}}, filter, upsert=True),
+        "pipeline": update(key, [{"$set": {"x": 1}}], filter, upsert=True),
+        "replace": Replace(key, filter, {"_id": key, "x": 1}, fresh_id(), upsert=True),
+    }
+    with pytest.raises(DuplicateKeyError) as caught:
+        await apply(backend, changes[kind])
+    assert_duplicate_of_id(caught.value)
+    assert_image(await image(backend, key), standing)
+
+
+# --- apply: replace and delete ----------------------------------------------------------------------------------
+
+
+async def test_a_replacement_is_a_new_document_at_the_version_born_1(backend: Backend) -> None:
+    before = await inserted(backend, n=1, gone=True)
+    key = key_of(before)
+    change = Replace(key, {"n": 1}, {"_id": key, "m": 2}, fresh_id())
+    applied = await apply(backend, change)
+    assert applied is not None
+    assert_image(applied.pre, before)
+    assert_image(applied.post, Image(Version(change.born, 1), {"_id": key, "m": 2}))
+    assert_image(await image(backend, key), applied.post)
+
+
+async def test_a_delete_answers_the_image_before_it_and_leaves_nothing(backend: Backend) -> None:
+    for filter in ({}, {"n": 1}):
+        before = await inserted(backend, n=1)
+        applied = await apply(backend, Delete(key_of(before), {"_id": key_of(before), **filter}, fresh_id()))
+        assert applied is not None
+        assert_image(applied.pre, before)
+        assert applied.post == Image(ABSENT)
+        assert await image(backend, key_of(before)) == Image(ABSENT)
+
+
+# --- insert_many ------------------------------------------------------------------------------------------------
+
+
+async def insert_many(backend: Backend, keys: list[Key], *, ordered: bool) -> list[Applied | Exception | None]:
+    inserts = [Insert(key, {"_id": key, "place": place}, fresh_id()) for place, key in enumerate(keys)]
+    op_ids = [fresh_id() for _ in keys]
+    results = await backend.store.insert_many(SHARED, inserts, op_ids, ordered=ordered)
+    for insert, result in zip(inserts, results, strict=True):
+        if isinstance(result, Applied):
+            assert result.pre == Image(ABSENT)
+            assert_image(result.post, Image(Version(insert.born, 1), insert.document))
+            assert_image(await image(backend, insert.key), result.post)
+    return results
+
+
+def kinds(results: list[Applied | Exception | None]) -> list[str]:
+    return ["-" if each is None else type(each).__name__ for each in results]
+
+
+async def test_many_inserts_are_all_made_each_at_its_first_version(backend: Backend) -> None:
+    assert set(kinds(await insert_many(backend, [ObjectId() for _ in range(130)], ordered=True))) == {"Applied"}
+    assert set(kinds(await insert_many(backend, [ObjectId() for _ in range(130)], ordered=False))) == {"Applied"}
+
+
+async def test_ordered_inserts_end_at_the_first_refusal(backend: Backend) -> None:
+    standing = await inserted(backend)
+    keys = [ObjectId(), key_of(standing), ObjectId(), ObjectId()]
+    results = await insert_many(backend, keys, ordered=True)
+    assert kinds(results) == ["Applied", "DuplicateKeyError", "-", "-"]
+    assert isinstance(results[1], DuplicateKeyError)
+    assert_duplicate_of_id(results[1])
+    assert_image(await image(backend, keys[1]), standing)
+    assert await backend.store.images(SHARED, keys[2:]) == [Image(ABSENT), Image(ABSENT)]
+
+
+async def test_unordered_inserts_go_on_after_a_refusal(backend: Backend) -> None:
+    standing = await inserted(backend)
+    keys = [key_of(standing), ObjectId(), key_of(standing), ObjectId()]
+    results = await insert_many(backend, keys, ordered=False)
+    assert kinds(results) == ["DuplicateKeyError", "Applied", "DuplicateKeyError", "Applied"]
+    assert_image(await image(backend, key_of(standing)), standing)
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_inserts_among_many_take_the_place_of_tombstones(backend: Backend, ordered: bool) -> None:
+    standing = await inserted(backend)
+    keys = [ObjectId(), await buried(backend), ObjectId(), await buried(backend), key_of(standing), ObjectId()]
+    results = await insert_many(backend, keys, ordered=ordered)
+    last = "-" if ordered else "Applied"
+    assert kinds(results) == ["Applied"] * 4 + ["DuplicateKeyError", last]
+
+
+async def test_the_same_key_twice_among_many_inserts_is_made_once(backend: Backend) -> None:
+    key = ObjectId()
+    assert kinds(await insert_many(backend, [key, ObjectId(), key], ordered=True)) == [
+        "Applied",
+        "Applied",
+        "DuplicateKeyError",
+    ]
+    key = ObjectId()
+    assert sorted(kinds(await insert_many(backend, [key, key], ordered=False))) == ["Applied", "DuplicateKeyError"]
+
+
+# --- replay -----------------------------------------------------------------------------------------------------
+
+BORN: Final = fresh_id()
+AT: Final = Version(BORN, 3)
+"""The version before the write, on the primary."""
+STATES: Final[dict[str, State]] = {
+    "absent": ABSENT,
+    "at the version before": AT,
+    "an older version": Version(BORN, 2),
+    "a newer version": Version(BORN, 4),
+    "another birth": Version(fresh_id(), 3),
+    "no version": Version("", 0),
+    "a tombstone": Tombstone(fresh_id()),
+}
+
+
+async def standing_at(backend: Backend, state: State) -> tuple[Key, Image]:
+    """A key that holds `state`, and the image of it."""
+    key = ObjectId()
+    wanted = Image(state, {"_id": key, "n": 1} if isinstance(state, Version) else None)
+    if state != ABSENT:
+        await put(backend, key, wanted)
+    return key, wanted
+
+
+def a_write(change: Change, pre: State, post: Image) -> Write:
+    verbs = {Insert: Verb.INSERT_ONE, Update: Verb.UPDATE_ONE, Replace: Verb.REPLACE_ONE, Delete: Verb.DELETE_ONE}
+    return Write(SHARED, verbs[type(change)], fresh_id(), change, pre, post)
+
+
+def writes(key: Key) -> dict[str, tuple[Write, set[str]]]:
+    """Kind of write to the write, made by the primary, and the states of the secondary that let it in."""
+    born = fresh_id()
+    insert = Insert(key, {"_id": key, "n": 1}, born)
+    by_key = {"_id": key}
+    return {
+        "insert": (a_write(insert, ABSENT, Image(Version(born, 1), insert.document)), {"absent"}),
+        "update": (
+            a_write(update(key, {"$inc": {"n": 1}}), AT, Image(AT.next(), {"_id": key, "n": 2})),
+            {"at the version before"},
+        ),
+        "pipeline": (
+            a_write(update(key, [{"$set": {"n": {"$add": ["$n", 1]}}}]), AT, Image(AT.next(), {"_id": key, "n": 2})),
+            {"at the version before"},
+        ),
+        "upsert that changed": (
+            a_write(update(key, {"$inc": {"n": 1}}, upsert=True), AT, Image(AT.next(), {"_id": key, "n": 2})),
+            {"at the version before"},
+        ),
+        "upsert that inserted": (
+            a_write(
+                Update(key, {"_id": key, "o": "a"}, {"$inc": {"n": 1}}, born, upsert=True),
+                ABSENT,
+                Image(Version(born, 1), {"_id": key, "o": "a", "n": 1}),
+            ),
+            {"absent"},
+        ),
+        "replace": (
+            a_write(
+                Replace(key, by_key, {"_id": key, "m": 1}, born), AT, Image(Version(born, 1), {"_id": key, "m": 1})
+            ),
+            {"at the version before"},
+        ),
+        "replacing upsert that inserted": (
+            a_write(
+                Replace(key, by_key, {"_id": key, "m": 1}, born, upsert=True),
+                ABSENT,
+                Image(Version(born, 1), {"_id": key, "m": 1}),
+            ),
+            {"absent"},
+        ),
+        "delete": (a_write(Delete(key, by_key, fresh_id()), AT, Image(ABSENT)), {"absent", "at the version before"}),
+        "delete by more": (
+            a_write(Delete(key, {"_id": key, "n": 1}, fresh_id()), AT, Image(ABSENT)),
+            {"absent", "at the version before"},
+        ),
+    }
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("kind", list(writes(None)))
+async def test_a_replay_changes_the_store_exactly_where_its_fence_holds(
+    backend: Backend, kind: str, state: str
+) -> None:
+    key, before = await standing_at(backend, STATES[state])
+    write, lets_in = writes(key)[kind]
+    answer = await backend.store.replay(SHARED, write)
+    after = await image(backend, key)
+    if state not in lets_in:
+        assert answer is None
+        assert_image(after, before)
+        return
+    expected = Image(Tombstone(write.change.tombstone)) if isinstance(write.change, Delete) else write.post
+    assert_image(answer, expected)
+    assert_image(after, expected)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda key: update(key, {"$set": {"n": 2}}, {"n": 5}),
+        lambda key: Replace(key, {"n": 5}, {"_id": key}, fresh_id()),
+        lambda key: Delete(key, {"_id": key, "n": 5}, fresh_id()),
+    ],
+    ids=["update", "replace", "delete"],
+)
+async def test_a_replay_whose_filter_does_not_match_changes_nothing(backend: Backend, change: Any) -> None:
+    key, before = await standing_at(backend, AT)
+    write = a_write(change(key), AT, Image(AT.next(), {"_id": key, "n": 2}))
+    assert await backend.store.replay(SHARED, write) is None
+    assert_image(await image(backend, key), before)
+
+
+async def test_a_replay_answers_the_image_that_this_store_came_to_and_not_the_primarys(backend: Backend) -> None:
+    key = ObjectId()
+    await put(backend, key, Image(AT, {"_id": key, "n": 10}))
+    write = a_write(update(key, {"$inc": {"n": 1}}), AT, Image(AT.next(), {"_id": key, "n": 2}))
+    assert_image(await backend.store.replay(SHARED, write), Image(AT.next(), {"_id": key, "n": 11}))
+
+
+async def test_a_replay_of_a_document_without_a_version_is_fenced_on_that(backend: Backend) -> None:
+    key = f"planted-{ObjectId()}"
+    await backend.plant(SHARED, {"_id": key, "n": 1})
+    write = a_write(update(key, {"$inc": {"n": 1}}), Version("", 0), Image(Version("", 1), {"_id": key, "n": 2}))
+    assert_image(await backend.store.replay(SHARED, write), write.post)
+    assert_image(await image(backend, key), write.post)
+
+
+# --- put --------------------------------------------------------------------------------------------------------
+
+ACTUAL: Final[dict[str, State]] = {
+    "absent": ABSENT,
+    "version": AT,
+    "another version": Version(BORN, 4),
+    "no version": Version("", 0),
+    "tombstone": Tombstone("a" * 24),
+    "another tombstone": Tombstone("b" * 24),
+}
+EXPECTED: Final[dict[str, State]] = {
+    name: ACTUAL[name] for name in ("absent", "version", "no version", "tombstone")
+}
+
+
+@pytest.mark.parametrize("copied", ["document", "tombstone"])
+@pytest.mark.parametrize("actual", ACTUAL)
+@pytest.mark.parametrize("expected", EXPECTED)
+async def test_a_put_copies_the_image_exactly_where_the_store_is_at_the_expected_state(
+    backend: Backend, expected: str, actual: str, copied: str
+) -> None:
+    key, before = await standing_at(backend, ACTUAL[actual])
+    copy = Image(Version(fresh_id(), 7), {"_id": key, "copied": True})
+    if copied == "tombstone":
+        copy = Image(Tombstone(fresh_id()))
+    assert await backend.store.put(SHARED, key, copy, EXPECTED[expected]) is (expected == actual)
+    assert_image(await image(backend, key), copy if expected == actual else before)
+
+
+async def test_a_put_over_a_document_without_a_version_gives_it_one(backend: Backend) -> None:
+    key = f"planted-{ObjectId()}"
+    await backend.plant(SHARED, {"_id": key, "n": 1})
+    copy = Image(Version(fresh_id(), 2), {"_id": key, "n": 2})
+    assert not await backend.store.put(SHARED, key, copy, ABSENT)
+    assert await backend.store.put(SHARED, key, copy, Version("", 0))
+    assert_image(await image(backend, key), copy)
+
+
+async def test_of_many_puts_with_the_same_expectation_one_is_made(backend: Backend) -> None:
+    key, before = await standing_at(backend, AT)
+    copies = [Image(Version(fresh_id(), 1), {"_id": key, "n": n}) for n in range(8)]
+    made = await asyncio.gather(*(backend.store.put(SHARED, key, copy, before.state) for copy in copies))
+    assert made.count(True) == 1
+    assert_image(await image(backend, key), copies[made.index(True)])
+
+
+# --- documents without a version --------------------------------------------------------------------------------
+
+
+async def test_a_document_without_a_version_is_read_at_the_version_of_nobody(backend: Backend) -> None:
+    key = f"planted-{ObjectId()}"
+    document = {"_id": key, "owner": "ada", "tags": ["x"]}
+    await backend.plant(SHARED, document)
+    assert_image(await image(backend, key), Image(Version("", 0), document))
+    hit = await backend.store.find_one(SHARED, Query({"_id": key}))
+    assert hit is not None
+    assert (hit.key, hit.version, hit.document) == (key, Version("", 0), document)
+    with pytest.raises(DuplicateKeyError):
+        await apply(backend, Insert(key, {"_id": key}, fresh_id()))
+
+
+async def test_changes_of_a_document_without_a_version_start_to_count(backend: Backend) -> None:
+    key = f"planted-{ObjectId()}"
+    await backend.plant(SHARED, {"_id": key, "n": 1})
+    applied = await apply(backend, update(key, {"$inc": {"n": 1}}))
+    assert applied is not None
+    assert applied.pre.state == Version("", 0)
+    assert applied.post.state == Version("", 1)
+    assert_image(await image(backend, key), applied.post)
+    applied = await apply(backend, update(key, [{"$set": {"n": 9}}]))
+    assert applied is not None
+    assert applied.post.state == Version("", 2)
+    assert_image(await image(backend, key), applied.post)
+    assert await apply(backend, Delete(key, {"_id": key, "n": 9}, fresh_id())) is not None
+
+
+# --- images -----------------------------------------------------------------------------------------------------
+
+
+async def test_images_come_in_the_order_of_the_keys_whatever_is_under_them(backend: Backend) -> None:
+    documents = [await inserted(backend, n=n) for n in range(3)]
+    tombstone = await buried(backend)
+    nothing = ObjectId()
+    keys = [key_of(documents[2]), nothing, key_of(documents[0]), tombstone, key_of(documents[2]), key_of(documents[1])]
+    images = await backend.store.images(SHARED, keys)
+    expected = [documents[2], Image(ABSENT), documents[0], None, documents[2], documents[1]]
+    for found, wanted in zip(images, expected, strict=True):
+        if wanted is None:
+            assert isinstance(found.state, Tombstone)
+            assert found.document is None
+        else:
+            assert_image(found, wanted)
+    assert await backend.store.images(SHARED, []) == []
+
+
+async def test_images_of_more_keys_than_one_request_can_name(backend: Backend) -> None:
+    keys = [f"many-{fresh_id()}-{n}" for n in range(250)]
+    for start in range(0, 250, 2):
+        await put(backend, keys[start], Image(Version(BORN, 1), {"_id": keys[start]}))
+    images = await backend.store.images(SHARED, keys)
+    assert [found.present for found in images] == [n % 2 == 0 for n in range(250)]
+    assert all(found.document == {"_id": key} for key, found in zip(keys, images, strict=True) if found.present)
+
+
+async def test_images_of_keys_of_different_types_do_not_get_mixed_up(backend: Backend) -> None:
+    mark = fresh_id()
+    keys: list[Any] = [mark, ObjectId(mark), {"k": mark}, {"k": ObjectId(mark)}, int(mark[-6:], 16)]
+    for key in keys[:-1]:
+        await put(backend, key, Image(Version(BORN, 1), {"_id": key}))
+    images = await backend.store.images(SHARED, keys)
+    assert [found.document for found in images] == [*({"_id": key} for key in keys[:-1]), None]
+
+
+# --- the life of a store ----------------------------------------------------------------------------------------
+
+
+async def test_preparing_again_changes_nothing(backend: Backend) -> None:
+    collection = await backend.fresh()
+    await backend.store.apply(collection, Insert(1, {"_id": 1, "owner": "ada"}, BORN), fresh_id())
+    await backend.store.prepare([CollectionSpec(collection)])
+    await backend.store.prepare([CollectionSpec(collection)])
+    assert_image(await backend.store.image(collection, 1), Image(Version(BORN, 1), {"_id": 1, "owner": "ada"}))
+
+
+async def test_dropping_removes_everything_and_the_collection_can_be_made_again(backend: Backend) -> None:
+    collection = await backend.fresh()
+    await backend.store.apply(collection, Insert(1, {"_id": 1}, BORN), fresh_id())
+    await backend.store.put(collection, 2, Image(Tombstone(fresh_id())), ABSENT)
+    await backend.store.drop(collection)
+    await backend.store.drop(collection)
+    await backend.store.prepare([CollectionSpec(collection)])
+    assert await backend.store.images(collection, [1, 2]) == [Image(ABSENT), Image(ABSENT)]
+    assert await backend.store.count(collection, {}) == 0
+
+
+async def test_a_ping_comes_back_and_the_description_is_plain_and_keeps_the_credentials(backend: Backend) -> None:
+    await backend.store.ping()
+    described = backend.store.describe()
+    assert {"kind"} <= described.keys()
+    assert "secret" not in json.dumps(described)

@@ -1,0 +1,90 @@
+"""The demo as a user runs it: exit code 0, all damage found, both stores equal."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.support.documents import FOLDER
+
+SHADOW = Path(sys.executable).with_name("shadow")
+
+
+def run(*arguments: str, **environment: str) -> tuple[int, dict, str]:
+    command = [str(SHADOW), "demo", "--json", *arguments]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=170,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.stdout.count("\n") == 1, f"one object and nothing else on standard output:\n{done.stdout}{done.stderr}"
+    return done.returncode, json.loads(done.stdout), done.stderr
+
+
+def check(code: int, report: dict) -> None:
+    assert report["faults"] == []
+    assert code == 0
+    assert report["damaged"] == report["found"] >= 7
+    assert report["journal_open"] == 0
+    assert report["stores_equal"] is True
+    assert report["unexplained"] == 0
+    assert report["flips"] == 1
+    assert report["verdicts"]["match"] > 100
+    assert report["comparisons"] == sum(report["verdicts"].values())
+    assert report["operations"] > 1000
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("driver", ["motor", "pymongo"])
+def test_the_demo_passes_on_embedded_servers(driver: str) -> None:
+    code, report, _ = run("--seconds", "12", "--driver", driver)
+    check(code, report)
+
+
+@pytest.mark.timeout(200)
+def test_the_demo_passes_on_dynamodb_local_with_real_documents(dynamodb_local_url: str) -> None:
+    code, report, _ = run("--seconds", "20", "--dynamo", dynamodb_local_url, "--data", str(FOLDER))
+    check(code, report)
+    assert report["documents_loaded"] == 4437
+
+
+@pytest.mark.timeout(120)
+def test_it_says_what_is_wrong_with_its_data_before_it_starts_anything(tmp_path: Path) -> None:
+    (tmp_path / "users.json").write_text('{"_id": 1}\n{"_id": \n')
+    done = subprocess.run([str(SHADOW), "demo", "--data", str(tmp_path)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "users.json, line 2" in done.stderr
+
+
+@pytest.mark.timeout(150)
+def test_it_stays_up_on_request_and_ends_on_ctrl_c_without_leaving_a_process() -> None:
+    command = [str(SHADOW), "demo", "--seconds", "5", "--serve"]
+    program = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert program.stderr is not None
+    try:
+        addresses = {}
+        for line in program.stderr:
+            name, _, address = line.strip().partition(" ")
+            addresses[name] = address.strip()
+            if "Ctrl-C" in line:
+                break
+        with urllib.request.urlopen(addresses["metrics"], timeout=10) as answer:
+            assert b"shadow_comparisons_total" in answer.read()
+        with urllib.request.urlopen(addresses["status"], timeout=10) as answer:
+            status = json.load(answer)
+        assert status["collections"]["documents"]["primary"] == "dynamo"
+    finally:
+        program.send_signal(signal.SIGINT)
+        program.communicate(timeout=60)
+    with pytest.raises(OSError):
+        urllib.request.urlopen(addresses["metrics"], timeout=2)

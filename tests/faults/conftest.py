@@ -1,0 +1,15 @@
+"""Real stores for a test, with a fault proxy before the one that follows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.shadows import Site
+
+
+@pytest.fixture
+def site(mongo_url: str, mongo_database: str, dynamodb_local_url: str, fresh_name: str, tmp_path: Path) -> Site:
+    """Both stores, no proxy; MongoDB is primary."""
+    return Site(mongo_url, mongo_database, dynamodb_local_url, f"{fresh_name}-", str(tmp_path / "shadow.db"))

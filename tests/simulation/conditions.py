@@ -1,0 +1,126 @@
+"""What a run is made of: how many of everything, and how often each fault strikes. Drawn from the seed."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from dataclasses import dataclass
+from typing import Any, Final
+
+from shadow.model.phase import WriteMode
+from shadow.replicate.limits import Limits
+
+__all__ = ["LIMIT", "REQUEST", "SKEW", "Conditions"]
+
+LIMIT: Final = 4.0
+"""`limits.operation` of every run, in virtual seconds."""
+
+REQUEST: Final = 0.625 * LIMIT
+"""The longest time between the sending of a request to the primary and its effect."""
+
+SKEW: Final = 0.125 * LIMIT
+"""The most that any two clocks differ by. Opening (at most a quarter of the limit), request and skew fill it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """Rates are probabilities for each request; windows are how many outages of that kind a run has."""
+
+    processes: int = 2
+    keys: int = 2
+    counters: int = 1
+    callers: int = 3
+    operations: int = 5
+    haste: float = 0.05
+    """The longest pause, in seconds, that a caller makes between two operations; now and then ten times that."""
+    mode: WriteMode = WriteMode.BACKGROUND
+    seeded: bool = False
+    """The primary begins with documents that the secondary lacks; a backfill brings them over."""
+    refused: float = 0.0
+    lost: float = 0.0
+    """No answer, not applied."""
+    unanswered: float = 0.0
+    """No answer, applied."""
+    late: float = 0.0
+    """No answer, applied later."""
+    hung: float = 0.0
+    slow: float = 0.0
+    partial: float = 0.0
+    journal_failing: float = 0.0
+    journal_slow: float = 0.0
+    crash_at_point: float = 0.0
+    crashes: int = 0
+    restarts: int = 0
+    cancelled: float = 0.0
+    secondary_down: int = 0
+    primary_down: int = 0
+    skewed: bool = False
+    repairs: int = 0
+    reads: float = 0.1
+    narrow: bool = False
+    """A lane of one worker and two places."""
+    deaths_known: bool = True
+    verbs: tuple[tuple[str, int], ...] = (
+        ("insert", 5),
+        ("inc", 6),
+        ("set", 2),
+        ("replace", 2),
+        ("upsert", 3),
+        ("delete", 6),
+        ("insert_many", 1),
+    )
+
+    @classmethod
+    def drawn(cls, rng: random.Random) -> Conditions:
+        def rate(most: float) -> float:
+            return rng.random() * most if rng.random() < 0.5 else 0.0
+
+        def some(most: int) -> int:
+            return rng.randint(1, most) if rng.random() < 0.4 else 0
+
+        return cls(
+            processes=rng.randint(1, 3),
+            keys=rng.randint(1, 3),
+            counters=rng.randint(0, 1),
+            callers=rng.randint(2, 4),
+            operations=rng.randint(2, 6),
+            haste=rng.choice((0.0, 0.01, 0.05, 0.3)),
+            mode=rng.choice((WriteMode.BACKGROUND, WriteMode.BACKGROUND, WriteMode.SYNC, WriteMode.STRICT)),
+            seeded=rng.random() < 0.3,
+            refused=rate(0.05),
+            lost=rate(0.1),
+            unanswered=rate(0.1),
+            late=rate(0.1),
+            hung=rate(0.03),
+            slow=rate(0.2),
+            partial=rate(0.5),
+            journal_failing=rate(0.1),
+            journal_slow=rate(0.05),
+            crash_at_point=rate(0.02),
+            crashes=some(2),
+            restarts=some(1),
+            cancelled=rate(0.2),
+            secondary_down=some(1),
+            primary_down=some(1) if rng.random() < 0.5 else 0,
+            skewed=rng.random() < 0.5,
+            repairs=some(4),
+            reads=rate(0.4),
+            narrow=rng.random() < 0.2,
+            deaths_known=rng.random() < 0.7,
+        )
+
+    def but(self, **changes: Any) -> Conditions:
+        return dataclasses.replace(self, **changes)
+
+    def limits(self) -> Limits:
+        return Limits(
+            operation=LIMIT,
+            write_deadline=0.5,
+            read_deadline=0.5,
+            write_workers=1 if self.narrow else 4,
+            write_queue=2 if self.narrow else 100,
+            settle=0.05,
+            recover_every=0.5,
+            recover_batch=8,
+            drain=1.0,
+        )

@@ -1,0 +1,118 @@
+"""The simulated scheduler: an event loop without I/O and without real time, in which a seed decides what runs next.
+
+Time jumps to the next timer when nothing is ready. What is ready runs in a drawn order, a superset of what a real loop
+does. A task knows the process it belongs to, so that a crash can take all tasks of one process and no others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import random
+from collections.abc import Coroutine, Generator
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+__all__ = ["PROCESS", "Member", "SimulatedClock", "SimulatedLoop", "Stalled"]
+
+
+class Member(Protocol):
+    """What owns tasks: a simulated process."""
+
+    dead: bool
+    tasks: list[asyncio.Task[Any]]
+
+
+PROCESS: ContextVar[Member | None] = ContextVar("process", default=None)
+
+
+class Stalled(Exception):
+    """The run came to no end: nothing is left to run, or too much was."""
+
+
+class _Task(asyncio.Task[Any]):
+    """Hashes by number and not by address, so that the order of a set of tasks is the same in every run."""
+
+    def __init__(self, coro: Any, number: int, **options: Any) -> None:
+        self._number = number
+        super().__init__(coro, **options)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
+class SimulatedLoop(asyncio.BaseEventLoop):
+    """`horizon`: virtual seconds after which a run counts as stalled; `steps`: callbacks likewise."""
+
+    _ready: Any
+    _scheduled: Any
+    _stopping: bool
+
+    def __init__(self, rng: random.Random, *, horizon: float, steps: int = 400_000) -> None:
+        super().__init__()
+        self._rng = rng
+        self._time = 1_000.0
+        self._end = self._time + horizon
+        self._steps = steps
+        self._numbers = itertools.count()
+        self.made: list[asyncio.Task[Any]] = []
+        self.set_task_factory(self._make)
+
+    def time(self) -> float:
+        return self._time
+
+    def _make(
+        self, loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any] | Generator[Any, None, Any], **options: Any
+    ) -> asyncio.Task[Any]:
+        task = _Task(coro, next(self._numbers), loop=loop, **options)
+        self.made.append(task)
+        member = PROCESS.get()
+        if member is not None:
+            member.tasks.append(task)
+            if member.dead:
+                task.cancel()
+        return task
+
+    def _run_once(self) -> None:
+        """Runs until stopped."""
+        ready, draw = self._ready, self._rng.random
+        while not self._stopping:
+            if not ready:
+                self._advance()
+            if len(ready) > 1:
+                ready.rotate(-int(draw() * len(ready)))
+            handle = ready.popleft()
+            if not handle.cancelled():
+                self._steps -= 1
+                if self._steps < 0:
+                    raise Stalled("too many steps")
+                handle._run()
+
+    def _advance(self) -> None:
+        """Jumps to the next timer, and makes ready all that are due then."""
+        timers = self._scheduled
+        while timers and timers[0].cancelled():
+            heapq.heappop(timers)._scheduled = False
+        if not timers:
+            raise Stalled("nothing is left to run")
+        self._time = max(self._time, timers[0]._when)
+        if self._time > self._end:
+            raise Stalled("the time is over")
+        while timers and timers[0]._when <= self._time:
+            timer = heapq.heappop(timers)
+            timer._scheduled = False
+            self._ready.append(timer)
+
+    def _write_to_self(self) -> None:
+        """No other thread, so nobody to be woken."""
+
+    def _process_events(self, event_list: Any) -> None:
+        """No I/O, so no events."""
+
+
+class SimulatedClock:
+    """Takes the place of the module `time` in the modules under test."""
+
+    def __init__(self, loop: SimulatedLoop) -> None:
+        self.monotonic = self.perf_counter = self.time = loop.time

@@ -1,0 +1,258 @@
+"""Simulated servers, and the clients through which the processes ask them.
+
+A request takes effect at the server at a moment of its own, whatever has become of the client by then. That is how a
+write without an answer, a cancelled caller and a dead process can all have been, or yet be, applied.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pymongo.errors import AutoReconnect, NetworkTimeout, WriteError
+
+from shadow.model.operation import Applied, Change, Hit, Insert, Query, Write
+from shadow.model.phase import StoreName
+from shadow.model.schema import CollectionSpec
+from shadow.model.version import Document, Image, Key, State
+from shadow.stores.memory import MemoryStore
+from tests.simulation.conditions import REQUEST, Conditions
+
+if TYPE_CHECKING:
+    from tests.simulation.history import History
+    from tests.simulation.world import Process
+
+__all__ = ["Client", "Server"]
+
+T = TypeVar("T")
+Effect = Callable[[], T]
+
+
+def at_once(work: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that never waits, which is what every method of MemoryStore is."""
+    try:
+        work.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    raise AssertionError("a memory store never waits")
+
+
+class Server:
+    """One store as a server: its images, the faults it has, and the requests that have not yet landed."""
+
+    def __init__(
+        self,
+        name: StoreName,
+        memory: MemoryStore,
+        history: History,
+        conditions: Conditions,
+        rng: random.Random,
+        loop: asyncio.AbstractEventLoop,
+        note: Callable[[str], None],
+    ) -> None:
+        self.name = name
+        self.memory = memory
+        self.history = history
+        self.primary = name is StoreName.MONGO
+        self.in_flight = 0
+        self.healthy = False
+        self.down = False
+        self._conditions = conditions
+        self._rng = rng
+        self._loop = loop
+        self._note = note
+
+    def image(self, collection: str, key: Key) -> Image:
+        return self.memory._image(collection, key)
+
+    def send(self, what: str, effect: Effect[T], *, write: bool) -> asyncio.Future[T]:
+        """Sends a request. The future may never be done; what is still to land is counted by `in_flight`."""
+        answer: asyncio.Future[T] = self._loop.create_future()
+        rng = self._rng
+        there, back = self._latency(), self._latency()
+        fault = "" if self.healthy else self._fault(write=write)
+        self._note(f"{self.name} <- {what}{' !' + fault if fault else ''}")
+        if fault == "refused":
+            self._later(there + back, lambda: _fail(answer, WriteError("refused by the simulation", 121)))
+        elif fault == "down":
+            self._later(there, lambda: _fail(answer, AutoReconnect("down in the simulation")))
+        elif fault == "lost":
+            self._later(there + back, lambda: _fail(answer, NetworkTimeout("lost in the simulation")))
+        elif fault in ("late", "unanswered"):
+            if fault == "late":
+                there = rng.random() * (REQUEST if self.primary else 2 * REQUEST)
+            self._later(there, lambda: self._land(what, effect))
+            self._later(rng.random() * back * 2, lambda: _fail(answer, NetworkTimeout("no answer in the simulation")))
+        elif fault == "hung":
+            if rng.random() < 0.5:
+                self._later(rng.random() * REQUEST, lambda: self._land(what, effect))
+        else:
+            self._later(there, lambda: self._land(what, effect, answer, back))
+        return answer
+
+    def _fault(self, *, write: bool) -> str:
+        if self.down:
+            return "down" if self._rng.random() < 0.8 else "hung"
+        conditions, chance = self._conditions, self._rng.random()
+        for fault in ("refused", "lost", "unanswered", "late", "hung"):
+            chance -= getattr(conditions, fault)
+            if chance < 0:
+                return fault if write or fault == "hung" else "lost"
+        return ""
+
+    def _latency(self) -> float:
+        rng = self._rng
+        if not self.healthy and rng.random() < self._conditions.slow:
+            return rng.random()
+        return rng.choice((0.0, 0.001, 0.01)) * rng.random()
+
+    def _later(self, delay: float, event: Callable[[], object]) -> None:
+        def happen() -> None:
+            self.in_flight -= 1
+            event()
+
+        self.in_flight += 1
+        self._loop.call_later(delay, happen)
+
+    def _land(
+        self, what: str, effect: Effect[T], answer: asyncio.Future[T] | None = None, back: float = 0.0
+    ) -> None:
+        try:
+            result = effect()
+        except Exception as error:
+            refusal = error
+            self._note(f"{self.name} -- {what}: {type(error).__name__}")
+            if answer is not None:
+                self._later(back, lambda: _fail(answer, refusal))
+            return
+        self._note(f"{self.name} -- {what}: {result}")
+        if answer is not None:
+            self._later(back, lambda: _resolve(answer, result))
+
+
+def _resolve(answer: asyncio.Future[T], result: T) -> None:
+    if not answer.done():
+        answer.set_result(result)
+
+
+def _fail(answer: asyncio.Future[T], error: Exception) -> None:
+    if not answer.done():
+        answer.set_exception(error)
+
+
+class Client:
+    """A store as one process has it: the contract of `shadow.stores.base.Store`."""
+
+    def __init__(self, server: Server, process: Process) -> None:
+        self.name = server.name
+        self._server = server
+        self._process = process
+
+    async def _ask(self, what: str, effect: Effect[T], *, write: bool = False) -> T:
+        self._process.step()
+        answer = await self._server.send(f"{self._process.name} {what}", effect, write=write)
+        self._process.step()
+        return answer
+
+    # --- reads --------------------------------------------------------------------------------------------------
+
+    async def find_one(self, collection: str, query: Query) -> Hit | None:
+        memory = self._server.memory
+        return await self._ask("find_one", lambda: at_once(memory.find_one(collection, query)))
+
+    async def find(self, collection: str, query: Query) -> AsyncIterator[list[Hit]]:
+        memory = self._server.memory
+        yield await self._ask("find", lambda: memory._find(collection, query))
+
+    async def count(self, collection: str, filter: Document, skip: int = 0, limit: int = 0) -> int:
+        memory = self._server.memory
+        return await self._ask("count", lambda: at_once(memory.count(collection, filter, skip, limit)))
+
+    async def aggregate(self, collection: str, pipeline: Sequence[Document]) -> list[Document]:
+        memory = self._server.memory
+        return await self._ask("aggregate", lambda: at_once(memory.aggregate(collection, pipeline)))
+
+    async def image(self, collection: str, key: Key) -> Image:
+        memory = self._server.memory
+        return await self._ask(f"image {key}", lambda: at_once(memory.image(collection, key)))
+
+    async def images(self, collection: str, keys: Sequence[Key]) -> list[Image]:
+        memory = self._server.memory
+        return await self._ask("images", lambda: at_once(memory.images(collection, keys)))
+
+    # --- writes -------------------------------------------------------------------------------------------------
+
+    async def apply(self, collection: str, change: Change, op_id: str) -> Applied | None:
+        what = f"{type(change).__name__} {change.key}"
+        return await self._ask(what, lambda: self._apply(collection, change, op_id), write=True)
+
+    def _apply(self, collection: str, change: Change, op_id: str) -> Applied | None:
+        applied = at_once(self._server.memory.apply(collection, change, op_id))
+        if applied is not None:
+            self._server.history.primary_changed(change, self._server.image(collection, change.key))
+        return applied
+
+    async def insert_many(
+        self, collection: str, inserts: Sequence[Insert], op_ids: Sequence[str], *, ordered: bool
+    ) -> list[Applied | Exception | None]:
+        places, error = self._process.part_of(len(inserts))
+        what = f"insert_many {[each.key for each in inserts][:places]}"
+
+        def effect() -> list[Applied | Exception | None]:
+            results: list[Applied | Exception | None] = []
+            for insert, op_id in zip(inserts[:places], op_ids, strict=False):
+                try:
+                    results.append(self._apply(collection, insert, op_id))
+                except Exception as refusal:
+                    results.append(refusal)
+                    if ordered:
+                        return results + [None] * (len(inserts) - len(results))
+            if error is not None and not ordered:
+                return results + [error] * (len(inserts) - len(results))
+            if error is not None:
+                raise error
+            return results
+
+        return await self._ask(what, effect, write=True)
+
+    async def replay(self, collection: str, write: Write) -> Image | None:
+        what = f"replay {type(write.change).__name__} {write.key} at {write.pre}"
+        server = self._server
+
+        def effect() -> Image | None:
+            image = at_once(server.memory.replay(collection, write))
+            server.history.secondary_is(write.key, server.image(collection, write.key))
+            return image
+
+        return await self._ask(what, effect, write=True)
+
+    async def put(self, collection: str, key: Key, image: Image, expected: State) -> bool:
+        what = f"put {key} {image.state} at {expected}"
+        server = self._server
+
+        def effect() -> bool:
+            done = at_once(server.memory.put(collection, key, image, expected))
+            server.history.secondary_is(key, server.image(collection, key))
+            return done
+
+        return await self._ask(what, effect, write=True)
+
+    # --- the store itself ---------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """The server stays."""
+
+    async def ping(self) -> None:
+        await self._ask("ping", lambda: None)
+
+    async def prepare(self, collections: Iterable[CollectionSpec]) -> None:
+        """Nothing to prepare."""
+
+    async def drop(self, collection: str) -> None:
+        raise NotImplementedError
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": "simulated"}

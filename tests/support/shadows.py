@@ -1,0 +1,90 @@
+"""Shadows over real servers: settings for a test, and the proof at its end."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from typing import Any, Final
+
+from shadow import Shadow
+from shadow.config import Settings
+from shadow.embedded.audit import Audit, Disagreement
+from shadow.model.order import key_digest
+from shadow.model.version import Document, Key
+from shadow.replicate.points import Reach, pass_by
+
+__all__ = ["COLLECTION", "LIMITS", "Site"]
+
+COLLECTION: Final = "things"
+
+LIMITS: Final[dict[str, Any]] = {
+    "operation": 10.0,
+    "write_deadline": 0.5,
+    "read_deadline": 0.5,
+    "settle": 0.05,
+    "recover_every": 0.05,
+    "drain": 5.0,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Site:
+    """Where the stores and the journal of a test are, and what is asked of them; serialisable, for child processes."""
+
+    mongo_url: str
+    database: str
+    dynamo_url: str
+    prefix: str
+    journal: str
+    primary: str = "mongo"
+    phase: str = "dual_write"
+    writes: str = "background"
+    driver: str = "pymongo"
+    limits: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def settings(self) -> Settings:
+        dynamo = {
+            "endpoint_url": self.dynamo_url,
+            "table_prefix": self.prefix,
+            "access_key_id": "local",
+            "secret_access_key": "local",
+            "connect_timeout": 1.0,
+            "read_timeout": 1.0,
+            "max_attempts": 1,
+        }
+        return Settings(
+            mongo={"url": self.mongo_url, "database": self.database, "driver": self.driver},
+            dynamo=dynamo,
+            journal={"url": f"sqlite:///{self.journal}"},
+            limits={**LIMITS, **self.limits},
+            defaults={"primary": self.primary, "phase": self.phase, "writes": self.writes},
+            collections={COLLECTION: {}},
+        )
+
+    def shadow(self, reach: Reach = pass_by) -> Shadow:
+        return Shadow(self.settings(), reach=reach)
+
+    def but(self, **changes: Any) -> Site:
+        return dataclasses.replace(self, **changes)
+
+    @property
+    def audit(self) -> Audit:
+        specs = self.settings().specs()
+        return Audit(self.mongo_url, self.database, self.dynamo_url, self.prefix, specs)
+
+    async def disagreements(self) -> list[Disagreement]:
+        return await asyncio.to_thread(self.audit.disagreements)
+
+    async def documents(self) -> dict[str, Document]:
+        """The primary's documents by digest of their key, read with the bare driver."""
+        mongo, dynamo = await asyncio.to_thread(self.audit.documents, COLLECTION)
+        return mongo if self.primary == "mongo" else dynamo
+
+    async def level(self, shadow: Shadow, timeout: float = 20.0) -> None:
+        """Everything has been followed and healed, the journal is empty, and both stores are equal."""
+        assert await shadow.settled(timeout), (await shadow.status())["journal"]
+        assert await self.disagreements() == []
+
+    @staticmethod
+    def digest(key: Key) -> str:
+        return key_digest(key)

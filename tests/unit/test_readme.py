@@ -1,0 +1,57 @@
+"""The README says what the code says."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from pymongo.errors import OperationFailure
+
+from shadow import Collection, UnsupportedOperation
+from shadow.model.matching.support import Family, Support, entries
+from shadow.model.schema import CollectionSpec, IndexSpec
+from shadow.stores.dynamo.plan import KeyPlan, QueryPlan, plan
+from shadow.stores.dynamo.support import NATIVE, How, how
+from tests.support.readme import README, REFUSED_VERBS, made
+
+TEXT = README.read_text("utf-8")
+
+
+def test_the_made_parts_are_as_the_code_says() -> None:
+    assert made(TEXT) == TEXT, "run: python -m tests.support.readme"
+
+
+def test_its_python_compiles() -> None:
+    for block in re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL):
+        compile(block, "README.md", "exec", flags=0x2000)  # ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+
+
+def test_every_operator_has_a_word_and_refused_ones_say_so() -> None:
+    for entry in entries():
+        assert (how(entry) is How.REFUSED) == (entry.status is Support.REFUSED)
+
+
+@pytest.mark.parametrize("operator", sorted(NATIVE[Family.QUERY] - {"$and"}))
+def test_what_is_called_native_reaches_dynamodb(operator: str) -> None:
+    spec = CollectionSpec("c", (IndexSpec("i", "a", "b"),))
+    operand = {"$in": ["x"], "$exists": True}.get(operator, "x")
+    on_keys = plan({"$and": [{"a": "x"}, {"b": {operator: operand}}]}, spec)
+    assert isinstance(on_keys, QueryPlan)
+    if operator in ("$eq", "$in"):
+        assert isinstance(plan({"_id": {operator: operand}}, spec), KeyPlan)
+
+
+@pytest.mark.parametrize("verb", REFUSED_VERBS)
+async def test_a_refused_verb_is_refused_by_name(verb: str) -> None:
+    collection = Collection(CollectionSpec("users"), None)  # type: ignore[arg-type]
+    arguments = () if verb == "drop_indexes" else ("x",)
+    with pytest.raises(UnsupportedOperation, match=verb.removesuffix("es")) as refused:
+        await getattr(collection, verb)(*arguments)
+    assert isinstance(refused.value, OperationFailure)
+    assert refused.value.code == 115
+
+
+def test_a_verb_that_motor_has_and_we_have_not_is_refused_and_no_sub_collection() -> None:
+    collection = Collection(CollectionSpec("users"), None)  # type: ignore[arg-type]
+    with pytest.raises(UnsupportedOperation, match="map_reduce"):
+        _ = collection.map_reduce
