@@ -101,7 +101,7 @@ def test_generated_cases_have_the_servers_answer(server: Server, kind: str) -> N
     assert not different, f"{len(different)} of {total} cases differ\n" + "\n".join(different[:5])
     assert found["refused"] <= 0.03 * total, f"refusals hide what is compared: {found}"
     assert found["known 5"] <= 0.04 * total, f"too many codes differ: {found}"
-    excused = sum(count for name, count in found.items() if name in ("known 1", "known 3", "known 4"))
+    excused = sum(count for name, count in found.items() if name in ("known 1", "known 3", "known 4", "known 6"))
     assert excused <= 0.06 * total, f"too much is excused: {found}"
 
 

@@ -1,12 +1,16 @@
-"""`distinct`: the different values at a path over many documents."""
+"""`distinct`: the different values at a path over many documents.
+
+The walk is that of the command `distinct`, which is not the one of filters: a position takes the one element that it
+names and no field of that name, and an array at the end of the path is opened however it was reached.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from shadow.model.matching.paths import matcher
-from shadow.model.order import MISSING, key_digest
+from shadow.model.matching.paths import position
+from shadow.model.order import as_document, key_digest
 from shadow.model.version import Document
 
 __all__ = ["distinct_values"]
@@ -14,16 +18,29 @@ __all__ = ["distinct_values"]
 
 def distinct_values(path: str, documents: Iterable[Document]) -> list[Any]:
     """The different values (under MongoDB's equality) at the dotted `path`, in the order of their first sight. An
-    array at the end of the path counts as its elements; an empty one, and a missing field, as nothing."""
+    array at the end of the path counts as its elements, an empty one and a missing field as nothing."""
+    parts = path.split(".")
     found: dict[str, Any] = {}
-
-    def keep(value: Any) -> bool:
-        for each in value if type(value) is list else (value,):
-            if each is not MISSING:
-                found.setdefault(key_digest(each), each)
-        return False
-
-    visit = matcher(path, keep, traverse=False)
     for document in documents:
-        visit(document)
+        for value in _walk(document, parts, 0):
+            found.setdefault(key_digest(value), value)
     return list(found.values())
+
+
+def _walk(value: Any, parts: list[str], at: int) -> Iterator[Any]:
+    if at == len(parts):
+        yield from value if type(value) is list else (value,)
+        return
+    if type(value) is not list:
+        inner = as_document(value)
+        if type(inner) is dict and parts[at] in inner:
+            yield from _walk(inner[parts[at]], parts, at + 1)
+        return
+    place = position(parts[at])
+    if place >= 0:
+        if place < len(value):
+            yield from _walk(value[place], parts, at + 1)
+        return
+    for element in value:
+        if type(element) is not list:
+            yield from _walk(element, parts, at)

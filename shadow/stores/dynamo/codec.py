@@ -26,7 +26,7 @@ their names (`_id` first). Hints are AttributeValues themselves, shaped like the
     {"L": [hint]}    a DBRef, written as the document that it is in BSON
 
 A document that no item can hold (over 400 KB, or with field names that DynamoDB refuses) keeps its index attributes
-and has its BSON, compressed, in `_shadow.z`; if that is still too large, in n parts of generation g (see large.py).
+and has its BSON, compressed, in `_shadow.z`; if that is still too large, in n parts of generation g (see writes.py).
 
 Rules of DynamoDB used here (Developer Guide, "Constraints" and "Item sizes and formats"): 38 digits between 1e-130 and
 9.99e125, 32 levels, attribute names of 1 to 65,535 bytes, 409,600 bytes an item.
@@ -204,6 +204,17 @@ class Codec:
         shadow["g"] = {"S": generation}
         shadow["n"] = {"N": str(len(parts))}
         return Encoded(item, generation, parts)
+
+    def is_indexed(self, item: Item, image: Image) -> bool:
+        """Whether the index attributes of a document's item are those that this codec would write."""
+        document = image.document or {}
+        for name in self.limits:
+            text = self._index_text(name, document[name])[0] if name in document else None
+            if name not in document and name in self.ranges:
+                text = keys.MISSING
+            if item.get(name) != (None if text is None else {"S": text}):
+                return False
+        return True
 
     def state(self, item: Item) -> State:
         """The version or tombstone of an item."""

@@ -4,14 +4,14 @@ That is so for `$set` of top-level fields that are there with the same hint as t
 stay as they are), and for `$inc` of an int32 field by an int32 whose sum is one. Conditions make sure of it; the item
 that the condition's failure returns is where the general way goes on.
 
-The client may send a request twice. With the version before it as a condition, the second finds the first. Without one
-(the side that answers, which has not read), `$inc` is left to the general way, since a second increment would count,
-and a second `$set` is caught by the operation's id in the stamp.
+The version before it is a condition too, so this is for the side that follows, which is told it. The side that answers
+would have to do without: then a request that was delayed on the way, and sent again by the client, would change the
+document a second time when it arrives, and no intent would be open for that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from shadow.model.version import Document, Version
@@ -27,9 +27,9 @@ _MOST_FIELDS: Final = 30
 
 
 def direct_update(
-    table: Table, key_text: str, operators: Mapping[str, Document], op_id: str, pre: Version | None = None
+    table: Table, key_text: str, operators: Mapping[str, Document], op_id: str, pre: Version
 ) -> dict[str, Any] | None:
-    """The UpdateItem for an update of the document under a key, at `pre` if it is given; None if there is none that
+    """The UpdateItem for an update of the document under a key, at `pre`; None if there is none that
     is exact. `operators` are such as `compile_update` has accepted. It answers the old item."""
     if not set(operators) <= ({"$set"} if pre is None else {"$set", "$inc"}) or (
         pre is not None and not (pre.born and pre.rev)
@@ -40,7 +40,7 @@ def direct_update(
         return None
     expression = Expression()
     sets: list[str] = []
-    tests = list(_state_tests(expression, table.spec.reserved, pre, op_id))
+    tests = _state_tests(expression, table.spec.reserved, pre)
     for operator, name, value in fields:
         step = (_set if operator == "$set" else _increase)(expression, table.spec.reserved, name, value)
         if step is None:
@@ -68,15 +68,9 @@ def _is_free(table: Table, path: str) -> bool:
     return path[:1] != "$" and "." not in path and path not in names and len(path.encode()) <= 255
 
 
-def _state_tests(expression: Expression, reserved: str, pre: Version | None, op_id: str) -> Iterator[str]:
-    if pre is not None:
-        yield exactly(expression, reserved, pre)
-    else:
-        yield f"attribute_exists({expression.path(reserved, 'b')})"
-        yield f"attribute_exists({expression.path(reserved, 'r')})"
-        yield f"{expression.path(reserved, 'o')} <> {expression.value({'S': op_id})}"
-    yield f"attribute_not_exists({expression.path(reserved, 'z')})"
-    yield f"attribute_not_exists({expression.path(reserved, 'g')})"
+def _state_tests(expression: Expression, reserved: str, pre: Version) -> list[str]:
+    packed = (expression.path(reserved, part) for part in ("z", "g"))
+    return [exactly(expression, reserved, pre), *(f"attribute_not_exists({path})" for path in packed)]
 
 
 def _set(expression: Expression, reserved: str, name: str, value: Any) -> tuple[str, list[str]] | None:

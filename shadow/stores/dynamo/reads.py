@@ -207,6 +207,16 @@ class Reader:
                 return items
             request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
 
+    async def item_pages(self, table: Table) -> AsyncIterator[list[Item]]:
+        """The items of all documents; heads only, where a document is large."""
+        request = _scan_request(table, ScanPlan())
+        while True:
+            answer = await self._gateway.call("scan", table.name, **request)
+            yield answer.get("Items", [])
+            if not answer.get("LastEvaluatedKey"):
+                return
+            request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+
     async def count_all(self, table: Table) -> int:
         """How many documents the table holds, counted by DynamoDB itself."""
         counted = self.scans.begin(table.spec.name, Query())

@@ -39,6 +39,7 @@ _ATTEMPTS: Final = 32
 _PATIENCE: Final = 4
 """Lost races that are answered at once; each one after that waits, longer and longer."""
 
+_SORTED_AT_ONCE: Final = 5_000
 _WORTH_A_BATCH: Final = 2
 _WRITE_CONFLICT: Final = 112
 
@@ -88,11 +89,12 @@ class DynamoStore:
         await self._gateway.call("list_tables", "any table", Limit=1)
 
     async def prepare(self, collections: Iterable[CollectionSpec]) -> None:
-        specs = list(collections)
-        self._tables.update((spec.name, self._made(spec)) for spec in specs)
-        timeout = self._settings.prepare_timeout
-        await asyncio.gather(
-            *(prepare_table(self._gateway, self._table(spec.name).name, spec, timeout) for spec in specs)
+        await asyncio.gather(*(self._prepare(spec) for spec in collections))
+
+    async def _prepare(self, spec: CollectionSpec) -> None:
+        table = self._tables[spec.name] = self._made(spec)
+        await prepare_table(
+            self._gateway, table.name, spec, self._settings.prepare_timeout, lambda: self.reindex(spec.name)
         )
 
     async def drop(self, collection: str) -> None:
@@ -102,7 +104,7 @@ class DynamoStore:
         return {
             "kind": "dynamo",
             "driver": f"aioboto3 {aioboto3.__version__}",
-            "endpoint": self._settings.endpoint_url or f"AWS {self._settings.region}",
+            "endpoint": _without_credentials(self._settings.endpoint_url or f"AWS {self._settings.region}"),
             "region": self._settings.region,
             "table_prefix": self._settings.table_prefix,
             "scans": self.scans(),
@@ -125,8 +127,7 @@ class DynamoStore:
         table = self._table(collection)
         project = compile_projection(query.projection) if query.projection else None
         if query.sort:
-            hits = [hit async for page in self._matching(table, query) for hit in page]
-            ordered = sort_documents(hits, query.sort, key=lambda hit: hit.document)
+            ordered = await self._sorted(table, query)
             yield [_projected(hit, project) for hit in _window(ordered, query.skip, query.limit)]
             return
         first, last = query.skip, query.skip + query.limit if query.limit else sys.maxsize
@@ -138,6 +139,16 @@ class DynamoStore:
                 yield [_projected(hit, project) for hit in kept]
             if seen >= last:
                 return
+
+    async def _sorted(self, table: Table, query: Query) -> list[Hit]:
+        """The hits in order; with a limit no more of them are kept than can still be among the first."""
+        wanted = query.skip + query.limit if query.limit else sys.maxsize
+        hits: list[Hit] = []
+        async for page in self._matching(table, query):
+            hits += page
+            if len(hits) > wanted + _SORTED_AT_ONCE:
+                hits = sort_documents(hits, query.sort, key=lambda hit: hit.document)[:wanted]
+        return sort_documents(hits, query.sort, key=lambda hit: hit.document)
 
     async def _matching(self, table: Table, query: Query) -> AsyncIterator[list[Hit]]:
         matches = cached_filter(query.filter).matches
@@ -164,8 +175,12 @@ class DynamoStore:
         compiled = compile_pipeline(list(pipeline))
 
         documents = await self._all(collection, compiled.leading_match or {})
-        joined = {name: await self._all(name, {}) for name in sorted(compiled.collections)}
+        joined = {name: await self._joined(name) for name in sorted(compiled.collections)}
         return await asyncio.to_thread(compiled.run, documents, joined.__getitem__)
+
+    async def _joined(self, collection: str) -> list[Document]:
+        """All documents in the order of their keys: that of insertion, which MongoDB mostly shows, is not kept here."""
+        return sort_documents(await self._all(collection, {}), [("_id", 1)])
 
     async def _all(self, collection: str, filter: Document) -> list[Document]:
         return [hit.document async for page in self.find(collection, Query(filter)) for hit in page]
@@ -193,13 +208,6 @@ class DynamoStore:
         compute = computation(table.namespace, change)
         if isinstance(change, Insert):
             found = NOTHING
-        elif isinstance(change, Update) and (request := _direct(table, text, change, op_id)) is not None:
-            tried = await self._update_directly(table, text, request, compute, op_id)
-            if isinstance(tried, Applied):
-                return tried
-            found = tried
-        elif isinstance(change, Delete) and not table.spec.unique and names_only_key(change.filter):
-            return await self._delete_at_once(table, text)
         else:
             found = await self._found(table, text)
         for attempt in range(_ATTEMPTS):
@@ -228,39 +236,10 @@ class DynamoStore:
     async def _after_lost_race(self, table: Table, failed: ConditionFailed, change: Change, attempt: int) -> Found:
         if failed.retried and not isinstance(change, Insert):
             # An earlier attempt may have been applied and then overwritten; to compute again could apply it twice.
-            raise outcome_unknown("put_item", table.name)
+            raise outcome_unknown("delete_item" if isinstance(change, Delete) else "put_item", table.name)
         if attempt >= _PATIENCE:
             await asyncio.sleep(random.uniform(0, 0.005 * 2 ** min(attempt - _PATIENCE, 6)))
         return Found(failed.item, await self._reader.image(table, failed.item))
-
-    async def _update_directly(
-        self, table: Table, text: str, request: dict[str, Any], compute: Computation, op_id: str
-    ) -> Applied | Found:
-        """One round trip, if the conditions hold; otherwise what is there, from where the general way goes on."""
-        try:
-            answer = await self._gateway.call("update_item", table.name, **request)
-        except ConditionFailed as failed:
-            if failed.retried or (failed.item is not None and table.codec.op_id(failed.item) == op_id):
-                raise outcome_unknown("update_item", table.name) from None
-            return Found(failed.item, await self._reader.image(table, failed.item))
-        except WriteError:  # over the item limit, most likely; the general way finds out
-            return await self._found(table, text)
-        before = table.codec.decode(answer["Attributes"])
-        after = compute(before)
-        assert after is not None
-        return Applied(before, after)
-
-    async def _delete_at_once(self, table: Table, text: str) -> Applied | None:
-        """A delete by key alone, in one round trip: the condition is that there is a document, whichever."""
-        try:
-            item = await self._writer.delete_present(table, text)
-        except ConditionFailed as failed:
-            if failed.retried:
-                raise outcome_unknown("delete_item", table.name) from None
-            return None
-        before = await self._reader.image(table, item)
-        await self._writer.delete_body(table, item)
-        return Applied(before, Image(ABSENT))
 
     async def insert_many(
         self, collection: str, inserts: Sequence[Insert], op_ids: Sequence[str], *, ordered: bool
@@ -282,12 +261,12 @@ class DynamoStore:
         op_ids = [op_id for _, op_id in pairs]
         done = await self._put_absent(collection, [insert.key for insert, _ in pairs], images, op_ids)
 
-        async def result(place: int) -> Applied | Exception | None:
-            if done[place]:
-                return Applied(Image(ABSENT), images[place])
-            return await self._attempt(collection, *pairs[place])
-
-        return list(await asyncio.gather(*map(result, range(len(pairs)))))
+        results: list[Applied | Exception | None] = [Applied(Image(ABSENT), image) for image in images]
+        left = [place for place, one in enumerate(done) if not one]
+        alone = await asyncio.gather(*(self._attempt(collection, *pairs[place]) for place in left))
+        for place, result in zip(left, alone, strict=True):
+            results[place] = result
+        return results
 
     async def _put_absent(
         self, collection: str, keys_: Sequence[Key], images: Sequence[Image], op_ids: Sequence[str]
@@ -397,15 +376,16 @@ class DynamoStore:
         )
         done = dict(zip(free, inserted, strict=True))
 
-        async def result(place: int) -> bool | Exception:
-            if done.get(place):
-                return True
-            try:
-                return await self._put(collection, *puts[place], op_ids[place])
-            except Exception as error:
-                return error
-
-        return list(await asyncio.gather(*map(result, range(len(puts)))))
+        left = [place for place in range(len(puts)) if not done.get(place)]
+        results: list[bool | Exception] = [True] * len(puts)
+        alone = await asyncio.gather(
+            *(self._put(collection, *puts[place], op_ids[place]) for place in left), return_exceptions=True
+        )
+        for place, result in zip(left, alone, strict=True):
+            if isinstance(result, BaseException) and not isinstance(result, Exception):
+                raise result
+            results[place] = result
+        return results
 
     async def _put(self, collection: str, key: Key, image: Image, expected: State, op_id: str) -> bool:
         if image.state == ABSENT:
@@ -421,6 +401,15 @@ class DynamoStore:
 
     # ---- upkeep ----
 
+    async def reindex(self, collection: str) -> int:
+        """Writes again the documents that were written before an index was declared, so that it finds them; answers
+        how many. `prepare` does so where it adds an index; needed by hand only where something else has added it."""
+        table = self._table(collection)
+        written = 0
+        async for items in self._reader.item_pages(table):
+            written += await self._writer.reindex(table, items)
+        return written
+
     async def sweep(self, collection: str, older_than: dt.timedelta = dt.timedelta(days=1)) -> int:
         """Deletes parts of large documents that a crash has left behind; answers how many. `older_than` must exceed
         the longest time that a write can take."""
@@ -433,6 +422,11 @@ def _direct(table: Table, text: str, change: Change, op_id: str, pre: Version | 
     if not isinstance(change, Update) or not isinstance(change.update, dict) or not names_only_key(change.filter):
         return None
     return direct_update(table, text, change.update, op_id, pre)
+
+
+def _without_credentials(url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
 
 def _hit(image: Image) -> Hit:

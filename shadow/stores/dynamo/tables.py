@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
 
 from pymongo.errors import OperationFailure
@@ -58,18 +58,27 @@ async def describe_table(gateway: Gateway, table: str) -> dict[str, Any] | None:
     return described
 
 
-async def prepare_table(gateway: Gateway, table: str, spec: CollectionSpec, timeout: float) -> None:
+async def prepare_table(
+    gateway: Gateway, table: str, spec: CollectionSpec, timeout: float, reindex: Callable[[], Awaitable[object]]
+) -> None:
     """Makes the table or the indexes that are missing, turns on the time to live of tombstones, waits until all of it
-    can be used. Raises `StoreUnavailable` after `timeout` seconds. What is there is not changed."""
+    can be used. Raises `StoreUnavailable` after `timeout` seconds. What is there is not changed.
+
+    `reindex` is called before an index is added to a table that was there: an index leaves out items whose attribute
+    is no string (DynamoDB Local never ends building one over lists).
+    """
     deadline = time.monotonic() + timeout
     if await describe_table(gateway, table) is None:
         await _create(gateway, table, spec)
     described = await _active(gateway, table, deadline)
     existing = {index["IndexName"] for index in described.get("GlobalSecondaryIndexes", [])}
-    for index in spec.indexes:
-        if index.name not in existing:
-            await _add_index(gateway, table, index)
-            await _active(gateway, table, deadline)
+    missing = [index for index in spec.indexes if index.name not in existing]
+    if missing:
+        await reindex()
+        deadline = time.monotonic() + timeout
+    for index in missing:
+        await _add_index(gateway, table, index)
+        await _active(gateway, table, deadline)
     await _enable_ttl(gateway, table, f"{spec.reserved}_ttl")
 
 

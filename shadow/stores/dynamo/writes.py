@@ -1,5 +1,8 @@
 """Writes: every change of a document is one conditional write (or one transaction) on the state that was seen.
 
+The state that was seen, and not just "there is a document": a request may be delayed on the way while the client sends
+it again, and must find nothing to change when it arrives after all.
+
 A document over 400 KB has its body in parts. A new body is written under a fresh generation before the head item's
 conditional write names it, and the old generation goes after that: at every moment the head names a whole body. A
 crash in between leaves parts that nothing names; `sweep` removes them when they are older than any write can be.
@@ -8,6 +11,7 @@ crash in between leaves parts that nothing names; `sweep` removes them when they
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import random
 import uuid
@@ -16,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from bson import ObjectId
-from pymongo.errors import DuplicateKeyError, OperationFailure, WriteError
+from pymongo.errors import DuplicateKeyError, OperationFailure, PyMongoError, WriteError
 
 from shadow.model.version import ABSENT, Image, State
 from shadow.stores.dynamo import keys, unique
@@ -146,30 +150,14 @@ class Writer:
             await asyncio.sleep(random.uniform(0, 0.02 * 2**attempt))
         raise OperationFailure(f"DynamoDB transact_write_items on {table.name}: conflicts", 262, {"code": 262})
 
-    async def delete_present(self, table: Table, key_text: str) -> Item:
-        """Deletes whatever document the key holds and answers its item. Raises `ConditionFailed` if there is none."""
-        expression = Expression()
-        reserved = table.spec.reserved
-        present = f"attribute_exists({expression.path('_id')})"
-        answer = await self._gateway.call(
-            "delete_item",
-            table.name,
-            TableName=table.name,
-            Key={"_id": {"S": key_text}},
-            ConditionExpression=f"{present} AND attribute_not_exists({expression.path(reserved, 't')})",
-            ReturnValues="ALL_OLD",
-            ReturnConsumedCapacity="TOTAL",
-            **expression.parameters(),
-        )
-        item: Item = answer["Attributes"]
-        return item
-
     # ---- parts of large documents ----
 
     async def delete_body(self, table: Table, item: Item) -> None:
-        """Deletes the parts that a replaced or deleted item named."""
+        """Deletes the parts that a replaced or deleted item named. The write is done by then, so a failure here is no
+        failure of it: `sweep` will find what is left."""
         if (parts := table.codec.parts(item)) is not None:
-            await self.delete_keys(table, parts.keys)
+            with contextlib.suppress(PyMongoError):
+                await self.delete_keys(table, parts.keys)
 
     async def _write_parts(self, table: Table, key_text: str, encoded: Encoded) -> None:
         reserved = table.spec.reserved
@@ -193,7 +181,8 @@ class Writer:
     async def _discard(self, table: Table, key_text: str, encoded: Encoded | None) -> None:
         """Removes the parts of a write that was refused."""
         if encoded is not None and encoded.parts:
-            await self.delete_keys(table, Parts(key_text, encoded.generation, len(encoded.parts)).keys)
+            with contextlib.suppress(PyMongoError):
+                await self.delete_keys(table, Parts(key_text, encoded.generation, len(encoded.parts)).keys)
 
     async def delete_keys(self, table: Table, key_texts: Iterable[str]) -> None:
         await asyncio.gather(
@@ -223,6 +212,20 @@ class Writer:
                 await self.delete_keys(table, [item["_id"]["S"]])
                 deleted += 1
         return deleted
+
+    async def reindex(self, table: Table, items: Sequence[Item]) -> int:
+        """Writes again those of `items` whose index attributes are not as the codec writes them today, each on the
+        condition that its version has not moved; answers how many."""
+        written = 0
+        for item in items:
+            image = await self._reader.image(table, item)
+            if not image.present or table.codec.is_indexed(item, image):
+                continue
+            found = Found(item, image)
+            with contextlib.suppress(ConditionFailed):  # whoever has written it since has written it as of today
+                await self.commit(table, item["_id"]["S"], image.state, found, image, table.codec.op_id(item))
+                written += 1
+        return written
 
 
 def _condition(expression: Expression, reserved: str, expected: Expected) -> str:
