@@ -6,12 +6,13 @@ import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
-from bson import Regex, Timestamp
+from bson import ObjectId, Regex, Timestamp
 from bson.codec_options import CodecOptions
 from pymongo.errors import WriteError
 
 from shadow.errors import UnsupportedOperation
 from shadow.model.matching import cached_filter, compile_pipeline, compile_projection, compile_update
+from shadow.model.matching.caching import cached_update
 from shadow.model.operation import Sort
 from shadow.model.values import normalise
 from shadow.model.version import Document, Key
@@ -51,6 +52,8 @@ class Arguments:
             return {}
         if not isinstance(filter, Mapping):
             filter = {"_id": filter}
+        if _names_plain_key(filter):
+            return {"_id": filter["_id"]}
         wanted = normalise(filter, self._options)
         self._check_names("filter", wanted)
         cached_filter(wanted)
@@ -71,8 +74,12 @@ class Arguments:
         self._check_names("update", wanted)
         now = dt.datetime.now(dt.UTC).replace(tzinfo=None)
         now = now.replace(microsecond=now.microsecond // 1000 * 1000)
-        compile_update(wanted, filters, now=now)
-        return (wanted if isinstance(wanted, list) else _clocked(wanted, now)), filters
+        if isinstance(wanted, dict) and "$currentDate" in wanted:
+            compile_update(wanted, filters, now=now)
+            return _clocked(wanted, now), filters
+        # Remembered: the stores that compute the image after it need the same again.
+        cached_update(wanted, filters)
+        return wanted, filters
 
     def replacement(self, replacement: Any) -> Document:
         if isinstance(replacement, Mapping) and replacement and str(next(iter(replacement))).startswith("$"):
@@ -126,6 +133,15 @@ def key_in(filter: Document) -> Key:
     if isinstance(wanted, dict) and any(name.startswith("$") for name in wanted):
         wanted = wanted["$eq"] if set(wanted) == {"$eq"} else MISSING
     return MISSING if isinstance(wanted, list | Regex) else wanted
+
+
+def _names_plain_key(filter: Mapping[str, Any]) -> bool:
+    """Whether the filter is an equality on `_id` alone that is canonical as it stands: the commonest filter of all,
+    and nothing in it can be refused. ASCII, since other text may not be encodable."""
+    if type(filter) is not dict or len(filter) != 1:
+        return False
+    key = filter.get("_id")
+    return type(key) is ObjectId or (type(key) is str and key.isascii())
 
 
 def with_key(document: Document, key: Key) -> Document:

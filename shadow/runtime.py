@@ -153,8 +153,8 @@ class Runtime:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._close_stores)
             stack.push_async_callback(self._end_tasks)
-            stack.push_async_callback(self.reads.close, 0)
             stack.callback(self.reader.stop)
+            stack.push_async_callback(self.reads.close, 0)
             await self.router.finish(self.parts.limits.drain)
             await self.writes.close(self.parts.limits.drain)
             self.follower.abandon()

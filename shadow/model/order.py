@@ -8,7 +8,6 @@ The order of types and the rules inside a type are those of the server's `canoni
 from __future__ import annotations
 
 import datetime as dt
-import decimal
 import functools
 import hashlib
 import math
@@ -240,7 +239,7 @@ def sort_documents(
     sort: Sequence[tuple[str, int]],
     key: Callable[[T], Document] = lambda d: d,  # type: ignore[assignment,return-value]
 ) -> list[T]:
-    """`docs` in the order of `sort` (pairs of dotted path and 1 or -1), stable. `key` takes the document out of an item.
+    """`docs` in the order of `sort` (pairs of dotted path and 1 or -1), stable. `key` takes an item's document.
 
     A field that is missing sorts as null, an empty array before null, an array by its least element (greatest when
     descending). Raises OperationFailure: code 2 for parallel arrays, 16746 for an ambiguous position.

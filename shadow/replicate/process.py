@@ -51,7 +51,11 @@ class Owner:
             host, boot, _ = self.place.split("/", 2)
             return host == socket.gethostname() and boot != boot_id()
         try:
-            return abs(psutil.Process(self.pid).create_time() - self.started) > 1.0
+            found = psutil.Process(self.pid)
+            if abs(found.create_time() - self.started) > 1.0:
+                return True
+            # Killed, and its parent has not asked for its status: nothing of it will ever run again.
+            return found.status() == psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return True
         except psutil.Error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import itertools
 import random
 import time
@@ -17,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
+from bson import ObjectId
 from pymongo.errors import ConnectionFailure
 
 from shadow.compare.diff import Hasher, explain
@@ -29,6 +31,7 @@ from shadow.model.verdict import Difference, Kind, Mismatch, ShedReason, Verdict
 from shadow.model.version import ABSENT, Image, Key, State, Version
 from shadow.replicate.apply import agree
 from shadow.replicate.breaker import Breaker
+from shadow.replicate.gather import Gather
 from shadow.replicate.journal import Journal
 from shadow.replicate.keys import lane_key
 from shadow.replicate.lane import Lane
@@ -43,6 +46,14 @@ Look: TypeAlias = "Callable[[], Awaitable[Verdict | Look]]"
 _EXAMINED: Final = 50
 """The most documents of one answer that a look examines one by one."""
 
+_CHEAP_TOGETHER: Final = frozenset({StoreName.DYNAMO})
+"""Stores whose client spends most of its time on the request, whatever is in it. MongoDB's is not one."""
+_LINGER: Final = 0.025
+"""Seconds that a key read waits for others to share its request: far less than the settling time, which a write in
+between would cost."""
+_TOGETHER: Final = 25
+"""Key reads in one request. Decoding them keeps the event loop for some milliseconds; more would be felt."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Read:
@@ -54,6 +65,16 @@ class _Read:
     route: Route
     refused: bool = False
     """Whether the secondary has refused it once."""
+
+
+@dataclass(frozen=True, slots=True)
+class _KeyRead:
+    """A read of one document by nothing but its key, the primary's answer to it, and its place among the accepted."""
+
+    read: _Read
+    key: Key
+    hits: Sequence[Hit]
+    turn: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +133,8 @@ class ShadowReader:
         self._writes = writes
         self._turn = itertools.count()
         self._waiting: dict[int, tuple[asyncio.TimerHandle, _Read]] = {}
+        self._accepted: dict[int, _Read] = {}
+        self._near: Gather[_KeyRead] = Gather(linger=_LINGER, most=_TOGETHER, hand_over=self._offer_together)
 
     @staticmethod
     def sampled(route: Route) -> bool:
@@ -124,6 +147,8 @@ class ShadowReader:
         if any(self._writes.busy(lane_key(collection, hit.key)) for hit in hits):
             # A write of one of them is still on its way: looking now would only see that.
             self._look_later(read, lambda: self._look(read, None, 1))
+        elif _by_key_alone(read):
+            self._offer_near(read, hits)
         else:
             self._offer(read, lambda: self._first_look(read, hits))
 
@@ -141,25 +166,38 @@ class ShadowReader:
         self._reporter.comparison(collection, verb, Verdict.INCOMPARABLE)
 
     def stop(self) -> None:
-        """Forgets the looks that were still to come, and counts them."""
-        for handle, read in self._waiting.values():
+        """Forgets the looks that were still to come or that the lane's end cut off, and counts them."""
+        self._near.stop()
+        for handle, _ in self._waiting.values():
             handle.cancel()
+        for read in (*(read for _, read in self._waiting.values()), *self._accepted.values()):
             self.shed(read.collection, read.verb, ShedReason.CLOSING)
         self._waiting.clear()
+        self._accepted.clear()
 
     @property
     def waiting(self) -> int:
-        """Comparisons that will look again."""
-        return len(self._waiting)
+        """Comparisons that will look, or look again, and hold no place in the lane yet."""
+        return len(self._waiting) + len(self._near)
 
     # --- one comparison -----------------------------------------------------------------------------------------
 
     def _offer(self, read: _Read, look: Look) -> None:
+        turn = next(self._turn)
+
         async def job() -> None:
-            await self._run(read, look)
+            try:
+                await self._run(read, look)
+            except asyncio.CancelledError:
+                self.shed(read.collection, read.verb, ShedReason.CLOSING)
+                raise
+            finally:
+                self._accepted.pop(turn, None)
 
         # Reads need no order among themselves: each has a place of its own in the lane.
-        if not self._lane.offer(read.collection, ("read", next(self._turn)), job):
+        if self._lane.offer(read.collection, ("read", turn), job):
+            self._accepted[turn] = read
+        else:
             reason = ShedReason.CLOSING if self._lane.closed else ShedReason.LANE_FULL
             self.shed(read.collection, read.verb, reason)
 
@@ -195,10 +233,13 @@ class ShadowReader:
             self._reporter.comparison(read.collection, read.verb, Verdict.INCOMPARABLE)
         else:
             breaker.succeeded()
-            if isinstance(verdict, Verdict):
-                self._reporter.comparison(read.collection, read.verb, verdict)
-            else:
-                self._look_later(read, verdict)
+            self._conclude(read, verdict)
+
+    def _conclude(self, read: _Read, verdict: Verdict | Look) -> None:
+        if isinstance(verdict, Verdict):
+            self._reporter.comparison(read.collection, read.verb, verdict)
+        else:
+            self._look_later(read, verdict)
 
     def _failed(self, read: _Read, look: Look, error: Exception, breaker: Breaker) -> None:
         if isinstance(error, TimeoutError):
@@ -239,10 +280,99 @@ class ShadowReader:
             return [] if hit is None else [hit]
         return [hit async for page in store.find(read.collection, read.query) for hit in page]
 
+    # --- key reads, in one request what comes near in time ------------------------------------------------------
+
+    def _offer_near(self, read: _Read, hits: Sequence[Hit]) -> None:
+        if self._lane.closed or len(self._accepted) >= self._lane.capacity:
+            reason = ShedReason.CLOSING if self._lane.closed else ShedReason.LANE_FULL
+            self.shed(read.collection, read.verb, reason)
+            return
+        turn = next(self._turn)
+        self._accepted[turn] = read
+        self._near.add((read.collection, read.route.secondary), _KeyRead(read, read.query.filter["_id"], hits, turn))
+
+    def _offer_together(self, near: list[_KeyRead]) -> None:
+        async def job() -> None:
+            try:
+                await self._run_together(near)
+            except asyncio.CancelledError:
+                self._shed_left(near, ShedReason.CLOSING)
+                raise
+            finally:
+                for each in near:
+                    self._accepted.pop(each.turn, None)
+
+        if not self._lane.offer(near[0].read.collection, ("read", near[0].turn), job):
+            self._shed_left(near, ShedReason.CLOSING if self._lane.closed else ShedReason.LANE_FULL)
+
+    def _shed_left(self, near: Sequence[_KeyRead], reason: ShedReason) -> None:
+        """Counts those of whom nothing has been said yet."""
+        for each in near:
+            if self._accepted.pop(each.turn, None) is not None:
+                self.shed(each.read.collection, each.read.verb, reason)
+
+    async def _run_together(self, near: Sequence[_KeyRead]) -> None:
+        first = near[0]
+        if len(near) == 1:
+            await self._run(first.read, lambda: self._first_look(first.read, first.hits))
+            return
+        breaker = self._breakers[first.read.route.secondary]
+        if not breaker.allow():
+            self._shed_left(near, ShedReason.SECONDARY_DOWN)
+            return
+        try:
+            images = await self._ask_together(near)
+        except Exception as error:
+            self._failed_together(near, error, breaker)
+            return
+        breaker.succeeded()
+        for each, image in zip(near, images, strict=True):
+            self._judge_one(each, image)
+
+    async def _ask_together(self, near: Sequence[_KeyRead]) -> list[Image]:
+        read = near[0].read
+        name, started, outcome = read.route.secondary, time.perf_counter(), Outcome.UNKNOWN
+        try:
+            async with asyncio.timeout(self._limits.read_deadline):
+                images = await self._stores[name].images(read.collection, [each.key for each in near])
+            outcome = Outcome.ACKED
+            return images
+        finally:
+            seconds = time.perf_counter() - started
+            for _ in near:
+                self._reporter.operation(read.collection, read.verb, name, Role.SECONDARY, outcome, seconds)
+
+    def _failed_together(self, near: Sequence[_KeyRead], error: Exception, breaker: Breaker) -> None:
+        """One request failed, so one failure is counted. What was refused may be one of them: each is asked for
+        again by itself."""
+        if not isinstance(error, TimeoutError):
+            self._reporter.failed("shadow_read", error)
+        if isinstance(error, TimeoutError | ConnectionFailure) or classify(error) is Outcome.UNKNOWN:
+            breaker.failed()
+            late = isinstance(error, TimeoutError)
+            self._shed_left(near, ShedReason.DEADLINE if late else ShedReason.SECONDARY_DOWN)
+            return
+        for each in near:
+            self._look_later(each.read, functools.partial(self._look, each.read, None, 1))
+
+    def _judge_one(self, each: _KeyRead, image: Image) -> None:
+        try:
+            found: list[Hit] = []
+            if isinstance(image.state, Version) and image.document is not None:
+                found.append(Hit(each.key, image.state, image.document))
+            verdict = self._judge(each.read, each.hits, found)
+        except Exception as error:
+            self._reporter.failed("shadow_read", error)
+            verdict = Verdict.INCOMPARABLE
+        self._accepted.pop(each.turn, None)
+        self._conclude(each.read, verdict)
+
     # --- documents ----------------------------------------------------------------------------------------------
 
     async def _first_look(self, read: _Read, hits: Sequence[Hit]) -> Verdict | Look:
-        secondary = await self._ask(read, read.route.secondary)
+        return self._judge(read, hits, await self._ask(read, read.route.secondary))
+
+    def _judge(self, read: _Read, hits: Sequence[Hit], secondary: Sequence[Hit]) -> Verdict | Look:
         seen = compare_hits(read.query, hits, secondary)
         if seen.equal:
             return Verdict.MATCH
@@ -387,6 +517,19 @@ def _blaming(read: _Read, name: StoreName) -> Iterator[None]:
         if name is read.route.secondary:
             raise _SecondaryFailed(error) from error
         raise
+
+
+def _by_key_alone(read: _Read) -> bool:
+    """Whether the whole document under one key is asked for, of a store that answers many keys as cheaply as one."""
+    query = read.query
+    return (
+        read.verb is Verb.FIND_ONE
+        and read.route.secondary in _CHEAP_TOGETHER
+        and len(query.filter) == 1
+        and type(query.filter.get("_id")) in (str, ObjectId)
+        and not query.projection
+        and not query.skip
+    )
 
 
 def _shown(state: State) -> State:

@@ -20,6 +20,7 @@ from shadow.errors import StoreUnavailable
 from shadow.model.matching import cached_filter
 from shadow.model.matching.caching import cached_update
 from shadow.model.operation import Applied, Change, Delete, Hit, Insert, Query, Replace, Update, Write
+from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import StoreName
 from shadow.model.schema import RESERVED, CollectionSpec, UniqueSpec
 from shadow.model.values import CANONICAL
@@ -41,6 +42,10 @@ __all__ = ["MongoStore", "connect"]
 
 _SAME_INDEX: Final = frozenset({85, 86})
 """IndexOptionsConflict and IndexKeySpecsConflict: such an index exists, under another name."""
+_NOT_OF_THE_WRITE: Final = frozenset({13, 18, 59, 72, 115})
+"""Codes of a command that the server would not run at all (Unauthorized, AuthenticationFailed, CommandNotFound,
+InvalidOptions, CommandNotSupported; MongoDB's error_codes.yml)."""
+
 _PAGE: Final = 100
 """Documents fetched at a time where the application named no batch size; MongoDB's own first batch has 101."""
 
@@ -209,16 +214,27 @@ class MongoStore:
 
     async def _take_tombstone(self, collection: str, key: Key, raw: Document, error: WriteError) -> bool:
         """Puts `raw` where a tombstone stands; False if what stands under the key is a document, or if the
-        duplicate is of another index."""
-        if not _is_id(error):
+        refusal is of another kind."""
+        if not isinstance(error, DuplicateKeyError) or not _is_id(error):
             return False
-        standing = {"_id": key, f"{self._reserved(collection)}.t": {"$exists": True}}
+        standing = {"_id": key, f"{self._reserved(collection)}.t": {"$ne": None}}
         result = await self._database[collection].replace_one(standing, raw)
         return bool(result.matched_count)
 
     async def insert_many(
         self, collection: str, inserts: Sequence[Insert], op_ids: Sequence[str], *, ordered: bool
     ) -> list[Applied | Exception | None]:
+        results: list[Applied | Exception | None] = []
+        while len(results) < len(inserts):
+            results += await self._insert_some(collection, inserts[len(results) :], ordered=ordered)
+            if ordered and isinstance(results[-1], Exception):
+                return results + [None] * (len(inserts) - len(results))
+        return results
+
+    async def _insert_some(
+        self, collection: str, inserts: Sequence[Insert], *, ordered: bool
+    ) -> list[Applied | Exception | None]:
+        """One result for each of `inserts`, or, if ordered, for those before and with the first duplicate."""
         reserved = self._reserved(collection)
         images = [Image(Version(each.born, 1), each.document) for each in inserts]
         raws = [_raw(image, reserved) for image in images]
@@ -226,116 +242,104 @@ class MongoStore:
         try:
             await self._database[collection].insert_many(raws, ordered=ordered)
         except BulkWriteError as error:
-            await self._sort_out(collection, error, inserts, raws, results, ordered=ordered)
+            for fault in error.details.get("writeErrors", ()):
+                place = fault["index"]
+                refusal = _write_error(fault)
+                if not await self._take_tombstone(collection, inserts[place].key, raws[place], refusal):
+                    results[place] = refusal
+                if ordered:
+                    del results[place + 1 :]
+            if error.details.get("writeConcernErrors"):
+                results = [error if isinstance(each, Applied) else each for each in results]
         except PyMongoError as error:
             # How many of them arrived is not known.
             return [error] * len(inserts)
         return results
 
-    async def _sort_out(
-        self,
-        collection: str,
-        error: BulkWriteError,
-        inserts: Sequence[Insert],
-        raws: list[Document],
-        results: list[Applied | Exception | None],
-        *,
-        ordered: bool,
-    ) -> None:
-        """Turns a bulk error into one result each. A duplicate of a tombstone is taken; the rest of an ordered
-        batch then goes on from there."""
-        concerns = error.details.get("writeConcernErrors") or []
-        for fault in error.details.get("writeErrors", ()):
-            place = fault["index"]
-            refusal = _write_error(fault)
-            if isinstance(refusal, DuplicateKeyError) and await self._take_tombstone(
-                collection, inserts[place].key, raws[place], refusal
-            ):
-                if ordered:
-                    rest = await self.insert_many(collection, inserts[place + 1 :], (), ordered=True)
-                    results[place + 1 :] = rest
-                continue
-            results[place] = refusal
-            if ordered:
-                results[place + 1 :] = [None] * (len(results) - place - 1)
-        if concerns:
-            results[:] = [error if isinstance(each, Applied) else each for each in results]
-
     async def _update(self, collection: str, change: Update) -> Applied | None:
-        reserved = self._reserved(collection)
         if isinstance(change.update, list):
             return await self._update_by_pipeline(collection, change)
-        try:
-            raw = await self._database[collection].find_one_and_update(
-                _at(change, reserved),
-                _moving(change.update, change.born if change.upsert else None, reserved),
-                upsert=change.upsert,
-                array_filters=list(change.array_filters) or None,
-                return_document=ReturnDocument.BEFORE,
-                maxTimeMS=self._max_time_ms,
+        reserved = self._reserved(collection)
+        while True:
+            raw = await _refusing(
+                self._database[collection].find_one_and_update(
+                    _at(change, reserved),
+                    _moving(change.update, reserved),
+                    array_filters=list(change.array_filters) or None,
+                    return_document=ReturnDocument.BEFORE,
+                    maxTimeMS=self._max_time_ms,
+                )
             )
-        except DuplicateKeyError as error:
-            return await self._upsert_over_tombstone(collection, change, error)
-        if raw is not None:
-            return _after_update(change, split(raw, reserved))
-        return _after_upsert(change) if change.upsert else None
+            if raw is not None:
+                return _after_update(change, split(raw, reserved))
+            if not change.upsert:
+                return None
+            if (applied := await self._upsert(collection, change)) is not None:
+                return applied
 
     async def _update_by_pipeline(self, collection: str, change: Update) -> Applied | None:
         """A pipeline may replace the whole document and the stamp with it, so the stamp is set from what was read,
         on the condition that it still stands."""
-        reserved = self._reserved(collection)
         while True:
             pre = await self.image(collection, change.key)
-            if not isinstance(pre.state, Version) or pre.document is None:
-                return await self._upsert_computed(collection, change, pre.state) if change.upsert else None
-            applied = _after_update(change, pre)
-            stamp: Document = {"$set": {reserved: {"$literal": stamp_of(applied.post.state)}}}
-            raw = await self._database[collection].find_one_and_update(
-                {"$and": [change.filter, {"_id": change.key, **_exactly(pre.state, reserved)}]},
+            if pre.document is not None and cached_filter(change.filter).matches(pre.document):
+                applied = _after_update(change, pre)
+                if await self._run_pipeline(collection, change, pre.state, applied.post.state) is not None:
+                    return applied
+            elif not change.upsert:
+                return None
+            elif (inserted := await self._upsert(collection, change)) is not None:
+                return inserted
+
+    async def _run_pipeline(self, collection: str, change: Update, pre: State, post: State) -> Document | None:
+        reserved = self._reserved(collection)
+        stamp: Document = {"$set": {reserved: {"$literal": stamp_of(post)}}}
+        found: Document | None = await _refusing(
+            self._database[collection].find_one_and_update(
+                {"$and": [change.filter, {"_id": change.key, **_exactly(pre, reserved)}]},
                 [*change.update, stamp],
                 return_document=ReturnDocument.BEFORE,
                 maxTimeMS=self._max_time_ms,
             )
-            if raw is not None:
-                return applied
-            if not cached_filter(change.filter).matches(pre.document):
-                return None
+        )
+        return found
 
-    async def _upsert_over_tombstone(
-        self, collection: str, change: Update | Replace, error: DuplicateKeyError
-    ) -> Applied | None:
-        """An upsert met something under its key that its filter did not match: a tombstone gives way."""
-        standing = await self.image(collection, change.key)
-        if not _is_id(error) or not isinstance(standing.state, Tombstone):
-            raise error
-        return await self._upsert_computed(collection, change, standing.state)
+    async def _upsert(self, collection: str, change: Update | Replace) -> Applied | None:
+        """Inserts what the upsert makes of nothing; None if a document that its filter matches has come in between.
 
-    async def _upsert_computed(self, collection: str, change: Update | Replace, state: State) -> Applied:
+        The server's own upsert would take the conditions on the key and on the stamp for fields of the new document,
+        and would not take a tombstone's place.
+        """
         applied = _after_upsert(change)
-        if not await self.put(collection, change.key, applied.post, state):
-            raise DuplicateKeyError(
-                "E11000 duplicate key error: another writer took the key",
-                11000,
-                {"code": 11000, "keyPattern": {"_id": 1}, "keyValue": {"_id": change.key}},
-            )
-        return applied
+        assert applied.post.document is not None
+        try:
+            return await self._insert(collection, Insert(change.key, applied.post.document, change.born))
+        except DuplicateKeyError as error:
+            if not _is_id(error):
+                raise
+            standing = (await self.image(collection, change.key)).document
+            if standing is not None and not cached_filter(change.filter).matches(standing):
+                raise
+            return None
 
     async def _replace(self, collection: str, change: Replace) -> Applied | None:
         reserved = self._reserved(collection)
         post = Image(Version(change.born, 1), change.replacement)
-        try:
-            raw = await self._database[collection].find_one_and_replace(
-                _at(change, reserved),
-                _raw(post, reserved),
-                upsert=change.upsert,
-                return_document=ReturnDocument.BEFORE,
-                maxTimeMS=self._max_time_ms,
+        while True:
+            raw = await _refusing(
+                self._database[collection].find_one_and_replace(
+                    _at(change, reserved),
+                    _raw(post, reserved),
+                    return_document=ReturnDocument.BEFORE,
+                    maxTimeMS=self._max_time_ms,
+                )
             )
-        except DuplicateKeyError as error:
-            return await self._upsert_over_tombstone(collection, change, error)
-        if raw is not None:
-            return Applied(split(raw, reserved), post)
-        return Applied(Image(ABSENT), post) if change.upsert else None
+            if raw is not None:
+                return Applied(split(raw, reserved), post)
+            if not change.upsert:
+                return None
+            if (applied := await self._upsert(collection, change)) is not None:
+                return applied
 
     async def _delete(self, collection: str, change: Delete) -> Applied | None:
         reserved = self._reserved(collection)
@@ -369,7 +373,7 @@ class MongoStore:
             update: Any = (
                 [*change.update, {"$set": {reserved: {"$literal": stamp_of(pre.next())}}}]
                 if isinstance(change.update, list)
-                else _moving(change.update, None, reserved)
+                else _moving(change.update, reserved)
             )
             call = target.find_one_and_update(where, update, array_filters=list(change.array_filters) or None, **after)
         return await call
@@ -441,7 +445,10 @@ def _exactly(state: State, reserved: str) -> Document:
     if isinstance(state, Tombstone):
         return {f"{reserved}.t": state.id}
     assert isinstance(state, Version)
-    return {f"{reserved}.b": state.born or None, f"{reserved}.r": state.rev or None, f"{reserved}.t": None}
+    # A document that no writer of shadow has made lacks these parts; a copy of such a document has them, empty.
+    born = state.born or {"$in": [None, ""]}
+    rev = state.rev or {"$in": [None, 0]}
+    return {f"{reserved}.b": born, f"{reserved}.r": rev, f"{reserved}.t": None}
 
 
 def _hide(filter: Document, reserved: str, *, always: bool = False) -> Document:
@@ -478,12 +485,9 @@ def _at(change: Update | Replace | Delete, reserved: str) -> Document:
     return {"_id": change.key, f"{reserved}.t": None, **change.filter}
 
 
-def _moving(update: Document, born: str | None, reserved: str) -> Document:
+def _moving(update: Document, reserved: str) -> Document:
     """The update, with the version moved in it."""
-    moving = {**update, "$inc": {**update.get("$inc", {}), f"{reserved}.r": 1}}
-    if born is not None:
-        moving["$setOnInsert"] = {**update.get("$setOnInsert", {}), f"{reserved}.b": born}
-    return moving
+    return {**update, "$inc": {**update.get("$inc", {}), f"{reserved}.r": 1}}
 
 
 def _project(projection: Document | None, reserved: str) -> Document | None:
@@ -531,6 +535,19 @@ def _after_upsert(change: Update | Replace) -> Applied:
     else:
         document = cached_update(change.update, change.array_filters).upsert(change.filter, change.key)
     return Applied(Image(ABSENT), Image(Version(change.born, 1), document))
+
+
+async def _refusing(call: Awaitable[Any]) -> Any:
+    """What the server's `findAndModify` refuses is a plain `OperationFailure` to the drivers, where its `update` would
+    be a `WriteError`; here both are the latter, which is one of the former."""
+    try:
+        return await call
+    except OperationFailure as error:
+        of_the_write = type(error) is OperationFailure and error.code not in _NOT_OF_THE_WRITE
+        if not of_the_write or classify(error) is not Outcome.REFUSED:
+            raise
+        details = dict(error.details or {})
+        raise WriteError(str(details.get("errmsg", "refused")), error.code, details) from error
 
 
 def _is_id(error: WriteError) -> bool:

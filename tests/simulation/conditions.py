@@ -46,6 +46,8 @@ class Conditions:
     hung: float = 0.0
     slow: float = 0.0
     partial: float = 0.0
+    wrong: float = 0.0
+    """The secondary makes something else of a replayed operation."""
     journal_failing: float = 0.0
     journal_slow: float = 0.0
     crash_at_point: float = 0.0
@@ -82,8 +84,8 @@ class Conditions:
             processes=rng.randint(1, 3),
             keys=rng.randint(1, 3),
             counters=rng.randint(0, 1),
-            callers=rng.randint(2, 4),
-            operations=rng.randint(2, 6),
+            callers=rng.randint(2, 5),
+            operations=rng.randint(2, 8),
             haste=rng.choice((0.0, 0.01, 0.05, 0.3)),
             mode=rng.choice((WriteMode.BACKGROUND, WriteMode.BACKGROUND, WriteMode.SYNC, WriteMode.STRICT)),
             seeded=rng.random() < 0.3,
@@ -94,6 +96,7 @@ class Conditions:
             hung=rate(0.03),
             slow=rate(0.2),
             partial=rate(0.5),
+            wrong=rate(0.1) if rng.random() < 0.3 else 0.0,
             journal_failing=rate(0.1),
             journal_slow=rate(0.05),
             crash_at_point=rate(0.02),

@@ -9,7 +9,10 @@ from shadow.compare.equality import same
 from shadow.model.operation import Change, Delete
 from shadow.model.version import ABSENT, Image, Key, State, Tombstone
 
-__all__ = ["Broken", "History", "mark_of"]
+__all__ = ["WRONG", "Broken", "History", "mark_of"]
+
+WRONG = "wrong"
+"""A field of documents that the secondary, by a fault of its own, has made of a replayed operation."""
 
 
 class Broken(Exception):
@@ -23,7 +26,12 @@ class _Line:
     images: list[Image]
     places: dict[State, int]
     place: int = -1
+    furthest: int = -1
+    """The latest place that the state may have: a tombstone put by a heal stands for any deletion so far."""
     state: State = ABSENT
+
+    def last_deletion(self) -> int:
+        return max(place for place, image in enumerate(self.images) if not image.present)
 
 
 def mark_of(change: Change) -> str:
@@ -71,6 +79,7 @@ class History:
             self.broken(f"only forward: {key} went back from {line.state} to {now.state}, {line.place} -> {place}")
         else:
             line.place, line.state = place, now.state
+            line.furthest = place if now.state in line.places else line.last_deletion()
 
     def _place(self, line: _Line, now: Image) -> int | None:
         """Where in the primary's order `now` stands; the earliest that fits. None: nowhere."""
@@ -79,19 +88,17 @@ class History:
             if place is None:
                 return None
             expected = line.images[place].document
-            return place if expected is not None and same(expected, now.document) else None
+            fits = expected is not None and (same(expected, now.document) or WRONG in now.document)
+            return place if fits else None
         if place is not None:
             return place
         begin = max(line.place, 0)
         return next((i for i in range(begin, len(line.images)) if not line.images[i].present), None)
 
     def has_followed(self, key: Key, mark: str) -> bool:
-        """Whether the secondary has come as far as the effect of this attempt, or beyond it."""
+        """Whether the secondary has come, or may have come, as far as the effect of this attempt."""
         line = self._line(key)
         for state, place in line.places.items():
             if mark in (getattr(state, "born", None), getattr(state, "id", None)):
-                return line.place >= place
+                return line.furthest >= place
         return True
-
-    def states(self, key: Key) -> list[State]:
-        return [image.state for image in self._line(key).images]

@@ -63,7 +63,10 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         return self._time
 
     def _make(
-        self, loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any] | Generator[Any, None, Any], **options: Any
+        self,
+        loop: asyncio.AbstractEventLoop,
+        coro: Coroutine[Any, Any, Any] | Generator[Any, None, Any],
+        **options: Any,
     ) -> asyncio.Task[Any]:
         task = _Task(coro, next(self._numbers), loop=loop, **options)
         self.made.append(task)

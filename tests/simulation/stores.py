@@ -18,10 +18,10 @@ from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec
 from shadow.model.version import Document, Image, Key, State
 from shadow.stores.memory import MemoryStore
-from tests.simulation.conditions import REQUEST, Conditions
+from tests.simulation.conditions import LIMIT, REQUEST, Conditions
+from tests.simulation.history import WRONG, History
 
 if TYPE_CHECKING:
-    from tests.simulation.history import History
     from tests.simulation.world import Process
 
 __all__ = ["Client", "Server"]
@@ -89,6 +89,8 @@ class Server:
         elif fault == "hung":
             if rng.random() < 0.5:
                 self._later(rng.random() * REQUEST, lambda: self._land(what, effect))
+            # Drivers wait long, but not for ever.
+            self._later(2 * LIMIT, lambda: _fail(answer, NetworkTimeout("no answer for long in the simulation")))
         else:
             self._later(there, lambda: self._land(what, effect, answer, back))
         return answer
@@ -102,6 +104,10 @@ class Server:
             if chance < 0:
                 return fault if write or fault == "hung" else "lost"
         return ""
+
+    def errs(self) -> bool:
+        """Whether it now makes of an operation something else than the primary did."""
+        return not self.healthy and self._rng.random() < self._conditions.wrong
 
     def _latency(self) -> float:
         rng = self._rng
@@ -117,9 +123,7 @@ class Server:
         self.in_flight += 1
         self._loop.call_later(delay, happen)
 
-    def _land(
-        self, what: str, effect: Effect[T], answer: asyncio.Future[T] | None = None, back: float = 0.0
-    ) -> None:
+    def _land(self, what: str, effect: Effect[T], answer: asyncio.Future[T] | None = None, back: float = 0.0) -> None:
         try:
             result = effect()
         except Exception as error:
@@ -224,6 +228,9 @@ class Client:
 
         def effect() -> Image | None:
             image = at_once(server.memory.replay(collection, write))
+            if image is not None and image.document is not None and server.errs():
+                image = Image(image.state, {**image.document, WRONG: True})
+                server.memory._set(collection, write.key, image)
             server.history.secondary_is(write.key, server.image(collection, write.key))
             return image
 

@@ -114,4 +114,3 @@ def open_backend(name: str, url_of: Callable[[str], str]) -> Backend:
             return Dynamo(url_of("ministack_url"))
         case _:
             return Memory()
-

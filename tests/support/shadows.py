@@ -40,6 +40,7 @@ class Site:
     phase: str = "dual_write"
     writes: str = "background"
     driver: str = "pymongo"
+    collection: str = COLLECTION
     limits: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def settings(self) -> Settings:
@@ -58,7 +59,7 @@ class Site:
             journal={"url": f"sqlite:///{self.journal}"},
             limits={**LIMITS, **self.limits},
             defaults={"primary": self.primary, "phase": self.phase, "writes": self.writes},
-            collections={COLLECTION: {}},
+            collections={self.collection: {}},
         )
 
     def shadow(self, reach: Reach = pass_by) -> Shadow:
@@ -77,7 +78,7 @@ class Site:
 
     async def documents(self) -> dict[str, Document]:
         """The primary's documents by digest of their key, read with the bare driver."""
-        mongo, dynamo = await asyncio.to_thread(self.audit.documents, COLLECTION)
+        mongo, dynamo = await asyncio.to_thread(self.audit.documents, self.collection)
         return mongo if self.primary == "mongo" else dynamo
 
     async def level(self, shadow: Shadow, timeout: float = 20.0) -> None:

@@ -1,46 +1,167 @@
-"""The rules of the tests themselves: a service that is missing is seen, and real documents are all there."""
+"""The support table and the compilers agree, both ways, for every operator."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import datetime as dt
+from collections.abc import Callable, Iterable
 from typing import Any
 
-import bson
 import pytest
+from pymongo.errors import OperationFailure
 
-from tests.support import documents, promql, services
+from shadow.errors import UnsupportedOperation
+from shadow.model.matching import (
+    compile_expression,
+    compile_filter,
+    compile_pipeline,
+    compile_projection,
+    compile_update,
+)
+from shadow.model.matching.support import TABLE, Entry, Family, Support, entries
 
-
-@pytest.fixture(autouse=True)
-def no_requirement(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CI", raising=False)
-    monkeypatch.delenv("SHADOW_REQUIRE_SERVICES", raising=False)
-
-
-@pytest.mark.parametrize(("name", "value"), [("CI", "true"), ("CI", "1"), ("SHADOW_REQUIRE_SERVICES", "1")])
-def test_a_missing_service_fails_in_ci_and_where_it_is_required(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str
-) -> None:
-    monkeypatch.setenv(name, value)
-    with pytest.raises(pytest.fail.Exception, match="mongod cannot be had"):
-        services.missing("mongod", "reason")
+NOW = dt.datetime(2024, 1, 1)
 
 
-def test_a_missing_service_is_skipped_on_a_developers_machine_and_says_so() -> None:
-    with pytest.raises(pytest.skip.Exception, match=r"mongod cannot be had: reason[\s\S]*CI=true"):
-        services.missing("mongod", "reason")
+def _same(names: Iterable[str], operand: Any) -> dict[str, Any]:
+    return dict.fromkeys(names, operand)
 
 
-def test_every_real_document_parses_and_can_be_stored(real_documents: Mapping[str, Sequence[Any]]) -> None:
-    counts = {"accounts": 1746, "books": 431, "customers": 500, "products": 11, "theaters": 1564, "users": 185}
-    assert {name: len(found) for name, found in real_documents.items()} == counts
-    lines = {file.stem: len(file.read_text("utf-8").splitlines()) for file in documents.FOLDER.glob("*.json")}
-    assert lines == counts
-    for found in real_documents.values():
-        for document in found:
-            assert bson.decode(bson.encode(document))["_id"] == document["_id"]
+OPERANDS: dict[Family, dict[str, Any]] = {
+    Family.QUERY: {
+        **_same(("$in", "$nin", "$all"), [1]),
+        **_same(("$and", "$or", "$nor"), [{"a": 1}]),
+        "$not": {"$gt": 1},
+        "$type": "int",
+        "$regex": "a",
+        "$options": "i",
+        "$elemMatch": {"b": 1},
+        "$mod": [2, 1],
+        "$expr": True,
+    },
+    Family.UPDATE: {"$rename": "b", "$pullAll": [1], "$bit": {"and": 1}, "$currentDate": True},
+    Family.MODIFIER: {"$each": [1], "$position": 0},
+    Family.PROJECTION: {"$elemMatch": {"b": 1}},
+    Family.STAGE: {
+        **_same(("$match", "$sort", "$project", "$addFields", "$set"), {"a": 1}),
+        "$unset": "a",
+        "$unwind": "$a",
+        "$group": {"_id": None},
+        "$count": "n",
+        "$sortByCount": "$a",
+        "$facet": {"x": []},
+        "$lookup": {"from": "o", "localField": "a", "foreignField": "b", "as": "c"},
+        "$replaceRoot": {"newRoot": "$a"},
+        "$replaceWith": "$a",
+    },
+    Family.ACCUMULATOR: {"$count": {}},
+    Family.EXPRESSION: {
+        "$cond": [True, 1, 2],
+        "$ifNull": ["$a", 1],
+        "$switch": {"branches": [{"case": True, "then": 1}]},
+        "$filter": {"input": "$a", "cond": True},
+        "$map": {"input": "$a", "in": 1},
+        "$reduce": {"input": "$a", "initialValue": 0, "in": 1},
+        "$let": {"vars": {}, "in": 1},
+        "$getField": "a",
+        **_same(("$substrCP",), ["a", 0, 1]),
+        **_same(
+            [
+                "$eq",
+                "$ne",
+                "$gt",
+                "$gte",
+                "$lt",
+                "$lte",
+                "$cmp",
+                "$subtract",
+                "$divide",
+                "$mod",
+                "$arrayElemAt",
+                "$in",
+                "$slice",
+                "$indexOfArray",
+                "$range",
+                "$split",
+                "$setDifference",
+                "$setEquals",
+                "$setIsSubset",
+            ],
+            ["$a", "$b"],
+        ),
+    },
+}
+
+TOP_LEVEL = (
+    "$and",
+    "$or",
+    "$nor",
+    "$expr",
+    "$comment",
+    "$alwaysTrue",
+    "$alwaysFalse",
+    "$where",
+    "$jsonSchema",
+    "$text",
+    "$sampleRate",
+)
 
 
-def test_an_unknown_variable_of_grafana_is_refused() -> None:
-    with pytest.raises(ValueError, match="unknown variable"):
-        promql.expression("rate(x[$__interval_ms])")
+def _query(name: str, operand: Any) -> Any:
+    if name in TOP_LEVEL:
+        return compile_filter({name: operand})
+    return compile_filter({"a": {"$regex": "a", name: operand} if name == "$options" else {name: operand}})
+
+
+COMPILE: dict[Family, Callable[[str, Any], Any]] = {
+    Family.QUERY: _query,
+    Family.UPDATE: lambda name, operand: compile_update({name: {"a": operand}}, now=NOW),
+    Family.MODIFIER: lambda name, operand: compile_update({"$push": {"a": {"$each": [1], name: operand}}}),
+    Family.PROJECTION: lambda name, operand: compile_projection({"a": {name: operand}}),
+    Family.STAGE: lambda name, operand: compile_pipeline([{name: operand}]),
+    Family.ACCUMULATOR: lambda name, operand: compile_pipeline([{"$group": {"_id": 1, "a": {name: operand}}}]),
+    Family.EXPRESSION: lambda name, operand: compile_expression({name: operand}),
+}
+
+UNKNOWN = {
+    Family.QUERY: (2, "unknown operator: $foo"),
+    Family.UPDATE: (9, "Unknown modifier: $foo"),
+    Family.MODIFIER: (2, "$foo"),
+    Family.PROJECTION: (31325, "$foo"),
+    Family.STAGE: (40324, "$foo"),
+    Family.ACCUMULATOR: (15952, "$foo"),
+    Family.EXPRESSION: (168, "$foo"),
+}
+
+
+@pytest.mark.parametrize(
+    "entry", [e for e in entries() if e.status is Support.SUPPORTED], ids=lambda e: f"{e.family}-{e.name}"
+)
+def test_a_supported_operator_compiles(entry: Entry) -> None:
+    COMPILE[entry.family](entry.name, OPERANDS[entry.family].get(entry.name, 1))
+
+
+@pytest.mark.parametrize(
+    "entry", [e for e in entries() if e.status is Support.REFUSED], ids=lambda e: f"{e.family}-{e.name}"
+)
+def test_a_refused_operator_is_named_in_the_refusal(entry: Entry) -> None:
+    with pytest.raises(UnsupportedOperation) as caught:
+        COMPILE[entry.family](entry.name, 1)
+    assert caught.value.name == entry.name
+    assert entry.reason
+
+
+@pytest.mark.parametrize("family", Family)
+def test_an_unknown_operator_has_the_servers_own_error(family: Family) -> None:
+    code, words = UNKNOWN[family]
+    with pytest.raises(OperationFailure) as caught:
+        COMPILE[family]("$foo", 1)
+    assert caught.value.code == code
+    assert words in str(caught.value)
+    assert not isinstance(caught.value, UnsupportedOperation)
+
+
+def test_no_operator_is_both_supported_and_refused() -> None:
+    """The table is made from two lists; one name stands once in each family."""
+    assert all(
+        entry.name == name and entry.family is family for family in Family for name, entry in TABLE[family].items()
+    )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+from shadow.model.matching.containers import nullish
 from shadow.model.matching.failures import described, failure
-from shadow.model.matching.functions import nullish
 from shadow.model.matching.predicates import is_number
 from shadow.model.matching.summation import Summation
 from shadow.model.order import MISSING, as_document, order_key

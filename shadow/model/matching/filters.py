@@ -28,7 +28,7 @@ from shadow.model.version import Document
 
 __all__ = ["PATHLESS", "Filter", "cached_filter", "compile_filter", "is_expression"]
 
-_LOGICAL: Final = {"$and": And, "$or": Or, "$nor": Nor}
+_LOGICAL: Final[dict[str, Callable[[tuple[Node, ...]], Node]]] = {"$and": And, "$or": Or, "$nor": Nor}
 PATHLESS: Final = frozenset(
     {
         "$alwaysFalse",
@@ -98,7 +98,8 @@ def compile_filter(filter: Mapping[str, Any], *, options: CodecOptions[Any] | No
 
 @functools.lru_cache(maxsize=512)
 def _cached(encoded: bytes) -> Filter:
-    return compile_filter(bson.decode(encoded, codec_options=CANONICAL))
+    document: Document = bson.decode(encoded, codec_options=CANONICAL)
+    return compile_filter(document)
 
 
 def cached_filter(filter: Mapping[str, Any]) -> Filter:

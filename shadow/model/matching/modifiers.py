@@ -176,7 +176,7 @@ def _direction(value: Any) -> int:
     return 1 if order_key(value) == order_key(1) else -1
 
 
-def _compared(a: Any, b: Any) -> int:
+def _compared(a: tuple[Any, ...], b: tuple[Any, ...]) -> int:
     return (a > b) - (a < b)
 
 

@@ -24,7 +24,22 @@ _OPTIONS: Final = {"i": re.IGNORECASE, "m": re.MULTILINE, "s": re.DOTALL, "x": r
 _PLAIN: Final = {"A": r"\A", "z": r"\Z", "Z": r"(?=\n?\Z)", "a": r"\x07", "e": r"\x1b", "N": r"[^\n]"}
 _PLAIN_CLASS: Final = {"a": r"\x07", "e": r"\x1b", "b": r"\x08"}
 _SAME: Final = frozenset("fnrt")
-_SHORTHAND: Final = frozenset("dDwWsS")
+_WORD: Final = "(?-i:[a-zA-Z0-9_])"
+_SHORTHAND: Final = {
+    "d": "[0-9]",
+    "D": "[^0-9]",
+    "w": _WORD,
+    "W": "(?-i:[^a-zA-Z0-9_])",
+    "s": r"[ \t\n\r\f\v]",
+    "S": r"[^ \t\n\r\f\v]",
+}
+_BOUNDARY: Final = {
+    "b": f"(?:(?<={_WORD})(?!{_WORD})|(?<!{_WORD})(?={_WORD}))",
+    "B": f"(?:(?<={_WORD})(?={_WORD})|(?<!{_WORD})(?!{_WORD}))",
+}
+# Python folds these two letters into i; Unicode's simple folding, which PCRE keeps to, does not.
+_TURKISH: Final = "(?-i:[\u0130\u0131])"
+_CASELESS_I: Final = {"i": "(?-i:[iI])", "I": "(?-i:[iI])", "\u0130": "(?-i:\u0130)", "\u0131": "(?-i:\u0131)"}
 _BACKREFERENCE: Final = frozenset("123456789")
 
 
@@ -50,10 +65,13 @@ def compile_regex(regex: Regex[str]) -> re.Pattern[str]:
 def _compile(pattern: str, options: str) -> re.Pattern[str]:
     if "l" in options:
         raise failure(51108, "invalid flag in regex options: l")
+    leading = re.match(r"\(\?([ims]+)\)", pattern)
+    if leading:  # the options of the whole pattern, said inside it
+        pattern, options = pattern[leading.end() :], options + leading.group(1)
     flags = 0
     for letter in options:
         flags |= _OPTIONS[letter]
-    translated = _Translator(pattern, extended="x" in options).run()
+    translated = _Translator(pattern, options).run()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -69,9 +87,11 @@ def _refused(what: str) -> UnsupportedOperation:
 class _Translator:
     """One pass over the pattern, from left to right."""
 
-    def __init__(self, pattern: str, *, extended: bool) -> None:
+    def __init__(self, pattern: str, options: str) -> None:
         self.pattern = pattern
-        self.extended = extended
+        self.extended = "x" in options
+        self.caseless = "i" in options
+        self.multiline = "m" in options
         self.at = 0
         self.out: list[str] = []
 
@@ -97,14 +117,26 @@ class _Translator:
             self._brace()
         elif char == "#" and self.extended:
             self._comment()
+        elif char == "^" and self.multiline:
+            # Unlike Python's, PCRE's does not match after a newline that ends the text.
+            self._unrepeated(1)
+            self._emit(r"(?:\A|(?<=\n)(?!\Z))", 1)
+        elif self.caseless and char in _CASELESS_I:
+            self._emit(_CASELESS_I[char], 1)
         elif self.extended and not char.isascii() and char.isspace():
             raise _refused("white space outside ASCII under the x option")
         else:
             self._emit(char, 1)
 
+    def _unrepeated(self, width: int) -> None:
+        if self.pattern[self.at + width : self.at + width + 1] in ("*", "+", "?", "{"):
+            raise _refused("a repeated assertion")
+
     def _comment(self) -> None:
         end = self.pattern.find("\n", self.at)
-        self.at = len(self.pattern) if end < 0 else end + 1
+        if end < 0:
+            raise failure(51091, "Regular expression is invalid: missing )")
+        self.at = end + 1
 
     def _escape(self) -> None:
         if self.at + 1 >= len(self.pattern):
@@ -112,8 +144,11 @@ class _Translator:
         char = self.pattern[self.at + 1]
         if char in _PLAIN:
             self._emit(_PLAIN[char], 2)
-        elif char in _SHORTHAND or char in "bB":
-            self._emit(f"(?a:\\{char})", 2)
+        elif char in _SHORTHAND:
+            self._emit(_SHORTHAND[char], 2)
+        elif char in _BOUNDARY:
+            self._unrepeated(2)
+            self._emit(_BOUNDARY[char], 2)
         elif char in _SAME:
             self._emit(f"\\{char}", 2)
         elif char in _BACKREFERENCE and not self.pattern[self.at + 2 : self.at + 3].isdigit():
@@ -133,6 +168,8 @@ class _Translator:
     def _quoted(self) -> None:
         end = self.pattern.find("\\E", self.at)
         stop = len(self.pattern) if end < 0 else end
+        if self.caseless and set(self.pattern[self.at + 2 : stop]) & _CASELESS_I.keys():
+            raise _refused("a caseless quotation with an i")
         self.out.append(re.escape(self.pattern[self.at + 2 : stop]))
         self.at = stop + (2 if end >= 0 else 0)
 
@@ -142,7 +179,11 @@ class _Translator:
         found = braced or plain
         assert found is not None
         code = int(found.group(1) or "0", 16)
-        if code > 0x10FFFF or (found is plain and self.pattern.startswith("\\x{", self.at)):
+        if (
+            (self.caseless and chr(min(code, 0x10FFFF)) in _CASELESS_I)
+            or code > 0x10FFFF
+            or (found is plain and self.pattern.startswith("\\x{", self.at))
+        ):
             raise _refused("this form of \\x")
         self._emit(re.escape(chr(code)), found.end())
 
@@ -157,20 +198,16 @@ class _Translator:
             self.at = len(self.pattern) if end < 0 else end + 1
         elif rest[2:3] == "<" and rest[3:4] not in "=!":
             self._emit("(?P<", 3)
-        elif rest[2:3] in (":", "=", "!", ">", "<") or rest.startswith("(?P<") or rest.startswith("(?P="):
+        elif rest[2:3] in (":", "=", "!", ">", "<") or rest.startswith(("(?P<", "(?P=")):
             self._emit(rest[:3] if rest[2] != "P" else rest, 3 if rest[2] != "P" else 4)
         else:
             self._inline_flags()
 
     def _inline_flags(self) -> None:
-        found = re.match(r"\(\?([ims]*)(-[ims]+)?:", self.pattern[self.at :])
-        leading = re.match(r"\(\?([ims]+)\)", self.pattern)
-        if found:
-            self._emit(found.group(), found.end())
-        elif self.at == 0 and leading:
-            self._emit(leading.group(), leading.end())
-        else:
+        found = re.match(r"\(\?(s|-s):", self.pattern[self.at :])
+        if not found:
             raise _refused("this kind of group or inline option")
+        self._emit(found.group(), found.end())
 
     def _brace(self) -> None:
         quantifier = re.match(r"\{\d+(,\d*)?\}", self.pattern[self.at :])
@@ -182,6 +219,8 @@ class _Translator:
     def _class(self) -> None:
         """A bracket expression. Its shorthands stand apart, since ASCII matching can only be asked for in a group."""
         self.at += 1
+        if re.match(r"([:.=])[^\]]*\1\]", self.pattern[self.at :]):
+            raise _refused("a POSIX character class")
         negated = self.pattern.startswith("^", self.at)
         self.at += negated
         members: list[str] = []
@@ -196,7 +235,10 @@ class _Translator:
             first = False
             self._member(char, members, shorthands)
         self.at += 1
-        self.out.append(_assembled(negated, "".join(members), "".join(shorthands)))
+        text = "".join(members)
+        if self.caseless and ("\u0130" in text or "\u0131" in text):
+            raise _refused("a caseless class with a dotted or dotless i")
+        self.out.append(_assembled(negated, text, shorthands, self.caseless))
 
     def _member(self, char: str, members: list[str], shorthands: list[str]) -> None:
         following = self.pattern[self.at + 1 : self.at + 2]
@@ -208,7 +250,7 @@ class _Translator:
         elif following in _SHORTHAND and following:
             if members[-1:] == ["-"] or self.pattern[self.at + 2 : self.at + 3] == "-":
                 raise _refused("a range beside a shorthand")
-            shorthands.append(f"\\{following}")
+            shorthands.append(_SHORTHAND[following])
             self.at += 2
         else:
             members.append(self._member_escape(following))
@@ -230,10 +272,13 @@ class _Translator:
         return text
 
 
-def _assembled(negated: bool, members: str, shorthands: str) -> str:
-    if not shorthands:
-        return f"[{'^' if negated else ''}{members}]"
-    ascii_only = f"(?a:[{shorthands}])"
+def _assembled(negated: bool, members: str, shorthands: list[str], caseless: bool) -> str:
+    """The class as alternatives: a shorthand keeps its own case, which a bracket expression could not."""
     if negated:
-        return f"(?:(?!{ascii_only})[^{members}])" if members else f"(?:(?!{ascii_only})[\\s\\S])"
-    return f"(?:{ascii_only}|[{members}])" if members else f"(?:{ascii_only})"
+        other = f"[^{members}]" if members else r"[\s\S]"
+        if caseless:
+            other = f"(?:{other}|{_TURKISH})"
+        return f"(?:(?!{'|'.join(shorthands)}){other})" if shorthands else other
+    own = [f"(?!{_TURKISH})[{members}]" if caseless else f"[{members}]"] if members else []
+    choices = [*shorthands, *own]
+    return choices[0] if len(choices) == 1 and not caseless else f"(?:{'|'.join(choices)})"

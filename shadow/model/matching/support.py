@@ -63,27 +63,28 @@ _SUPPORTED: Final[dict[Family, str]] = {
     Family.STAGE: """match sort limit skip project addFields set unset unwind group count sortByCount facet lookup
         replaceRoot replaceWith""",
     Family.ACCUMULATOR: "sum avg min max first last push addToSet count mergeObjects",
-    Family.EXPRESSION: """literal eq ne gt gte lt lte cmp and or not add subtract multiply divide mod abs ceil floor trunc
-        cond ifNull switch concat toUpper toLower substrCP strLenCP strLenBytes size arrayElemAt in first last slice
-        filter map reduce concatArrays reverseArray isArray type isNumber mergeObjects objectToArray arrayToObject
-        setUnion setIntersection setDifference setEquals setIsSubset allElementsTrue anyElementTrue indexOfArray range
-        min max sum avg let year month dayOfMonth hour minute second millisecond dayOfWeek dayOfYear toBool getField
-        split""",
+    Family.EXPRESSION: """literal eq ne gt gte lt lte cmp and or not add subtract multiply divide mod abs ceil floor
+        trunc cond ifNull switch concat toUpper toLower substrCP strLenCP strLenBytes size arrayElemAt in first
+        last slice filter map reduce concatArrays reverseArray isArray type isNumber mergeObjects
+        objectToArray arrayToObject setUnion setIntersection setDifference setEquals setIsSubset
+        allElementsTrue anyElementTrue indexOfArray range min max sum avg let year month dayOfMonth hour
+        minute second millisecond dayOfWeek dayOfYear toBool getField split""",
 }
 
 _REFUSED: Final[dict[Family, dict[str, str]]] = {
     Family.QUERY: {
         _SERVER: "where jsonSchema",
-        _GEO: "geoIntersects geoWithin near nearSphere box center centerSphere geometry maxDistance minDistance polygon",
+        _GEO: """geoIntersects geoWithin near nearSphere box center centerSphere geometry maxDistance minDistance
+            polygon""",
         _TEXT: "text meta",
         _NONDETERMINISTIC: "rand sampleRate natural",
     },
     Family.UPDATE: {},
     Family.MODIFIER: {},
-    Family.PROJECTION: {_TEXT: "meta", "name the elements with $elemMatch or $slice": ""},
+    Family.PROJECTION: {_TEXT: "meta"},
     Family.STAGE: {
         _ADMIN: """changeStream collStats currentOp indexStats listLocalSessions listSessions merge out planCacheStats
-            shardedDataDistribution listSampledQueries""",
+            shardedDataDistribution""",
         _GEO: "geoNear",
         _TEXT: "search searchMeta",
         _NONDETERMINISTIC: "sample",

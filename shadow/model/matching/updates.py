@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+import bson
+
 from shadow.errors import UnsupportedOperation
 from shadow.model.matching.failures import described, write_failure
 from shadow.model.matching.filters import Filter, compile_filter
@@ -20,7 +22,7 @@ from shadow.model.matching.modifiers import OPERATORS, Modifier, copied
 from shadow.model.matching.pipelines import compile_update_pipeline
 from shadow.model.matching.support import Family, require
 from shadow.model.matching.tree import And, Leaf, Node, Nor, Not, Or
-from shadow.model.order import MISSING, order_key
+from shadow.model.order import MISSING
 from shadow.model.version import Document, Key
 
 __all__ = ["Updater", "compile_update"]
@@ -112,7 +114,7 @@ def compile_update(
         raise write_failure(9, f"The array filter for identifier '{unused}' was not used in the update")
 
     def apply(pre: Document, place: int | None, insert: bool) -> Document:
-        root = copied(pre)
+        root: Document = copied(pre)
         _Run(root, place, insert, filters).fields(tree, root, None)
         return root
 
@@ -137,8 +139,13 @@ def _by_pipeline(stages: Sequence[Mapping[str, Any]]) -> Callable[[Document, int
 
 
 def _check_id(pre: Document, post: Document) -> None:
-    if "_id" in pre and ("_id" not in post or order_key(post["_id"]) != order_key(pre["_id"])):
+    """`_id` stays as it is, its type included: 1 may not become 1.0."""
+    if "_id" in pre and ("_id" not in post or not _identical(pre["_id"], post["_id"])):
         raise write_failure(66, "Performing an update on the path '_id' would modify the immutable field '_id'")
+
+
+def _identical(a: Any, b: Any) -> bool:
+    return bson.encode({"": a}) == bson.encode({"": b})
 
 
 def _check_names(pre: Document, post: Document) -> None:
@@ -233,8 +240,8 @@ def _merged_children(a: Mapping[str, Branch], b: Mapping[str, Branch], path: str
 
 
 def _compare_names(a: str, b: str) -> int:
-    if a.isdigit() and b.isdigit() and len(a) != len(b):
-        return len(a) - len(b)
+    if a.isdecimal() and b.isdecimal() and a.isascii() and b.isascii() and int(a) != int(b):
+        return -1 if int(a) < int(b) else 1
     return (a > b) - (a < b)
 
 

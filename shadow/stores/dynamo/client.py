@@ -7,13 +7,17 @@ ten connections starves some callers under load; hence one client, and a pool as
 from __future__ import annotations
 
 import asyncio
+import functools
+import os
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any, Final, TypeAlias
 
 import aioboto3
+import aiobotocore.session
 from aiobotocore.config import AioConfig
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.loaders import create_loader
 
 from shadow.stores.dynamo.codec import Item
 from shadow.stores.dynamo.errors import translate
@@ -93,12 +97,26 @@ def _session(settings: DynamoSettings) -> Any:
     def secret(value: Any) -> str | None:
         return value.get_secret_value() if value is not None else None
 
-    return aioboto3.Session(
+    session = aiobotocore.session.get_session()
+    loader = _loader()
+    session.register_component("data_loader", loader)
+    made = aioboto3.Session(
+        botocore_session=session,
         region_name=settings.region,
         aws_access_key_id=secret(settings.access_key_id),
         aws_secret_access_key=secret(settings.secret_access_key),
         aws_session_token=secret(settings.session_token),
     )
+    # Every session adds boto3's own folder to its loader; here all of them share one.
+    loader.search_paths[:] = dict.fromkeys(loader.search_paths)
+    return made
+
+
+@functools.lru_cache(maxsize=1)
+def _loader() -> Any:
+    """botocore's descriptions of services and endpoints. They are the same for every event loop, and parsing them
+    takes 0.15 s of processor time; a task queue that makes an event loop a task would pay that each time."""
+    return create_loader(os.environ.get("AWS_DATA_PATH"))
 
 
 def _config(settings: DynamoSettings) -> AioConfig:

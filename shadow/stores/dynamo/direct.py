@@ -29,11 +29,11 @@ _MOST_FIELDS: Final = 30
 def direct_update(
     table: Table, key_text: str, operators: Mapping[str, Document], op_id: str, pre: Version
 ) -> dict[str, Any] | None:
-    """The UpdateItem for an update of the document under a key, at `pre`; None if there is none that
-    is exact. `operators` are such as `compile_update` has accepted. It answers the old item."""
-    if not set(operators) <= ({"$set"} if pre is None else {"$set", "$inc"}) or (
-        pre is not None and not (pre.born and pre.rev)
-    ):
+    """The UpdateItem for an update of the document under a key, at `pre`; None if there is none that is exact.
+
+    `operators` are such as `compile_update` has accepted. The request answers the old item.
+    """
+    if not set(operators) <= {"$set", "$inc"} or not (pre.born and pre.rev):
         return None
     fields = [(operator, name, value) for operator, operands in operators.items() for name, value in operands.items()]
     if not 0 < len(fields) <= _MOST_FIELDS or not all(_is_free(table, name) for _, name, _ in fields):

@@ -417,7 +417,7 @@ class DynamoStore:
         return await self._writer.sweep(table, await self._reader.part_items(table), older_than)
 
 
-def _direct(table: Table, text: str, change: Change, op_id: str, pre: Version | None = None) -> dict[str, Any] | None:
+def _direct(table: Table, text: str, change: Change, op_id: str, pre: Version) -> dict[str, Any] | None:
     """The one request that makes the change, if there is one that is exact."""
     if not isinstance(change, Update) or not isinstance(change.update, dict) or not names_only_key(change.filter):
         return None

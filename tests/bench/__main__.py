@@ -1,0 +1,106 @@
+"""`python -m tests.bench [--quick] [--only NAME] [--json FILE]`: starts real servers, measures, prints the table.
+
+Exit status 1 if a line of the budget is not met and `--strict` is given, else 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import tempfile
+import uuid
+from collections.abc import AsyncIterator, Iterable
+from contextlib import ExitStack
+from pathlib import Path
+
+from shadow.embedded.servers import CREDENTIALS, DynamoDBLocal, Ministack, Mongod
+from shadow.stores.dynamo.settings import DynamoSettings
+from shadow.stores.dynamo.store import DynamoStore
+from tests.bench import parts, reads, writes
+from tests.bench.harness import Bench, Result, run
+from tests.bench.peers import document, opened
+from tests.bench.sites import Sites
+from tests.bench.table import as_json, missed, row, table
+from tests.support import dynamodb_local
+
+
+def arguments(given: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description="The cost of shadow, as ratios.")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds and calls: a look, no figure to quote")
+    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="benches whose name begins so")
+    parser.add_argument("--rounds", type=int, default=0, help="rounds that count (7; 3 with --quick)")
+    parser.add_argument("--calls", type=int, default=0, help="calls in a block (600; 150 with --quick)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here as well")
+    parser.add_argument("--ministack", action="store_true", help="ministack in the place of DynamoDB Local")
+    parser.add_argument("--list", action="store_true", help="name the benches and end")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 if a budget is not met")
+    chosen = parser.parse_args(given)
+    chosen.rounds = chosen.rounds or (3 if chosen.quick else 7)
+    chosen.calls = chosen.calls or (150 if chosen.quick else 600)
+    return chosen
+
+
+def wanted(benches: Iterable[Bench], only: list[str]) -> list[Bench]:
+    return [each for each in benches if not only or any(each.name.startswith(name) for name in only)]
+
+
+async def measure(mongo_url: str, endpoint: str, folder: Path, chosen: argparse.Namespace) -> AsyncIterator[Result]:
+    """The results, one by one as they come."""
+    database = f"bench{uuid.uuid4().hex[:8]}"
+    notes = [document(number) for number in range(reads.COUNT)]
+    notes += [document(number, size) for number, size in reads.keys_of_sizes().items()]
+    settings = DynamoSettings(
+        endpoint_url=endpoint,
+        access_key_id=CREDENTIALS["aws_access_key_id"],
+        secret_access_key=CREDENTIALS["aws_secret_access_key"],
+    )
+    store = DynamoStore(settings, {})
+    try:
+        async with opened(mongo_url, database, endpoint) as peers, Sites(
+            mongo_url, database, endpoint, folder
+        ) as sites:
+            await peers.plant(notes)
+            await sites.plant(notes)
+            with writes.journal_benches(folder, chosen.calls) as journal:
+                benches = [
+                    parts.comparison(chosen.calls),
+                    *journal,
+                    *await parts.store(peers, store, chosen.calls),
+                    *await reads.benches(peers, sites, chosen.calls),
+                    *await writes.benches(peers, sites, chosen.calls),
+                ]
+                if chosen.list:
+                    print("\n".join(each.name for each in benches))
+                    return
+                for bench in wanted(benches, chosen.only):
+                    for result in await run(bench, chosen.rounds):
+                        yield result
+    finally:
+        await store.close()
+
+
+async def show(mongo_url: str, endpoint: str, folder: Path, chosen: argparse.Namespace) -> list[Result]:
+    results: list[Result] = []
+    async for result in measure(mongo_url, endpoint, folder, chosen):
+        results.append(result)
+        print("  ".join(row(result)), file=sys.stderr, flush=True)
+    return results
+
+
+def main(given: list[str]) -> int:
+    chosen = arguments(given)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        mongo = stack.enter_context(Mongod())
+        dynamo = stack.enter_context(Ministack() if chosen.ministack else DynamoDBLocal(dynamodb_local.home()))
+        results = asyncio.run(show(mongo.url, dynamo.url, folder, chosen))
+    if results:
+        print(table(results))
+    if chosen.json is not None:
+        chosen.json.write_text(as_json(results, command=" ".join(["python -m tests.bench", *given])) + "\n", "utf-8")
+    return 1 if chosen.strict and missed(results) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

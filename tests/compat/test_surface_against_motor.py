@@ -1,0 +1,172 @@
+"""The whole Motor surface against Motor itself: random sequences of calls on a bare collection and through a Shadow
+whose primary is DynamoDB, compared call by call, and byte by byte at the end.
+
+Each seed is one sequence. SHADOW_COMPAT_CASES (20,000 and more) makes more of them, SHADOW_COMPAT_SEED is the first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Final
+
+import bson
+import pymongo
+import pytest
+from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo.errors import BulkWriteError, OperationFailure
+
+from shadow import Shadow
+from shadow.errors import UnsupportedOperation
+from shadow.model.operation import Verb
+from shadow.model.order import key_digest
+from shadow.model.phase import StoreName
+from shadow.model.values import CANONICAL
+from tests.compat.cases import Answer, Case, verdict
+from tests.compat.surface import Call, Caller
+from tests.compat.test_matching_against_mongod import CASES, SEED
+from tests.support.shims import assert_level, audit_of, settings_for
+from tests.support.surface import Seen
+
+pytestmark = pytest.mark.timeout(3600)
+
+CALLS: Final = 300
+SEQUENCES: Final = max(4, CASES // 1000)
+MOST_DOCUMENTS: Final = 40
+
+
+class Pair:
+    """The same collection twice: bare, and through a Shadow."""
+
+    def __init__(self, bare: Any, shim: Any, *, unique: bool) -> None:
+        self.bare = bare
+        self.shim = shim
+        self.unique = unique
+
+    async def refill(self, documents: list[dict[str, Any]]) -> None:
+        for side in (self.bare, self.shim):
+            await side.delete_many({})
+            with contextlib.suppress(BulkWriteError):
+                await side.insert_many([dict(each) for each in documents], ordered=True)
+
+
+@contextlib.asynccontextmanager
+async def pair(folder: Path, mongo_url: str, dynamo_url: str, *, unique: bool) -> AsyncIterator[tuple[Pair, Shadow]]:
+    name = f"t{uuid.uuid4().hex[:12]}"
+    settings = settings_for(
+        folder, mongo_url, dynamo_url, name, ["things", "others"], primary=StoreName.DYNAMO, driver="motor"
+    )
+    things = {"indexes": [{"name": "a-index", "hash": "a"}, {"name": "b-index", "hash": "b", "range": "c"}]}
+    if unique:
+        things["unique"] = [{"name": "u_1", "fields": ["u"], "sparse": True}]
+    raw = settings.model_dump()
+    raw["collections"] = {"things": things, "others": {}}
+    settings = type(settings).model_validate(
+        {**raw, "mongo": settings.mongo, "dynamo": settings.dynamo, "journal": settings.journal}
+    )
+    client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(mongo_url)
+    bare = client[f"{name}bare"]["things"]
+    if unique:
+        await bare.create_index("u", name="u_1", unique=True, sparse=True)
+    try:
+        async with Shadow.from_settings(settings) as shadow:
+            await shadow.prepare()
+            yield Pair(bare, shadow["things"], unique=unique), shadow
+    finally:
+        client.close()
+        with pymongo.MongoClient[dict[str, Any]](mongo_url) as blocking:
+            blocking.drop_database(name)
+            blocking.drop_database(f"{name}bare")
+
+
+async def differences(pair: Pair, call: Call) -> tuple[str, str]:
+    """A verdict ("equal", "known N", "refused", "different") and, if different, both answers."""
+    bare, shim = Seen(), Seen()
+    before = await pair.bare.find().to_list(None) if call.verb in ("aggregate", "find", "count_documents") else []
+    await bare(lambda: call.on(pair.bare))
+    await shim(lambda: call.on(pair.shim))
+    theirs, ours = bare.errors.get(0), shim.errors.get(0)
+    if isinstance(ours, UnsupportedOperation):
+        return "refused", ""
+    found = _compared(call, bare, shim, theirs, ours, before)
+    return found, "" if found != "different" else f"{bare.said(0)}\n  shim: {shim.said(0)}"
+
+
+def _compared(
+    call: Call, bare: Seen, shim: Seen, theirs: Exception | None, ours: Exception | None, before: list[dict[str, Any]]
+) -> str:
+    if (theirs is None) != (ours is None):
+        return "known 1" if _evaluates(call) else "different"
+    if theirs is not None:
+        if type(theirs) is not type(ours):
+            return "different"
+        if bare.answers == shim.answers:
+            return "equal"
+        single = isinstance(theirs, OperationFailure) and not isinstance(theirs, BulkWriteError)
+        return "known 5" if single else "different"
+    left, right = bare.answers[0][1], shim.answers[0][1]
+    if call.loose:
+        left, right = (sorted(side, key=repr) for side in (left, right))
+    if left == right:
+        return "equal"
+    if call.verb == "aggregate":
+        return verdict(Case("pipeline", before, call.arguments[0]), Answer(left), Answer(right))
+    return "different"
+
+
+def _evaluates(call: Call) -> bool:
+    return call.verb == "aggregate" or "$expr" in repr(call.arguments)
+
+
+async def _run(pair: Pair, seed: int) -> collections.Counter[str]:
+    caller = Caller(seed, unique=pair.unique)
+    found: collections.Counter[str] = collections.Counter()
+    trail: list[str] = []
+    await pair.refill(caller.documents(12))
+    for number in range(CALLS):
+        call = caller.call()
+        if call.one and not await _alone(pair, call):
+            continue
+        trail.append(str(call))
+        outcome, said = await differences(pair, call)
+        found[outcome] += 1
+        assert outcome != "different", f"seed {seed}, call {number}: {call}\n  bare: {said}"
+        torn = call.torn and await _stored(pair.bare) != await _stored(pair.shim)
+        if torn or await pair.bare.count_documents({}) > MOST_DOCUMENTS:
+            found["torn"] += torn
+            await pair.refill(caller.documents(12))
+            continue
+        assert await _stored(pair.bare) == await _stored(pair.shim), f"seed {seed}, call {number}: after {call}"
+    return found
+
+
+async def _alone(pair: Pair, call: Call) -> bool:
+    try:
+        return await pair.bare.count_documents(call.arguments[0]) <= 1
+    except OperationFailure:
+        return True
+
+
+async def _stored(collection: Any) -> dict[str, bytes]:
+    return {key_digest(each["_id"]): bson.encode(each) for each in await collection.find().to_list(None)}
+
+
+@pytest.mark.parametrize("seed", range(SEED, SEED + SEQUENCES))
+async def test_a_random_sequence_of_calls_has_motors_answers(
+    mongo_url: str, dynamodb_local_url: str, tmp_path: Path, seed: int
+) -> None:
+    async with pair(tmp_path, mongo_url, dynamodb_local_url, unique=seed % 2 == 1) as (both, shadow):
+        found = await _run(both, seed)
+        print(f"seed {seed}: {dict(found)}")
+        await assert_level(shadow)
+        mongo, dynamo = await asyncio.to_thread(audit_of(shadow.settings).documents, "things")
+        raw = await both.bare.with_options(codec_options=CANONICAL).find().to_list(None)
+        expected = {key_digest(each["_id"]): bson.encode(each) for each in raw}
+        assert {key: bson.encode(each) for key, each in dynamo.items()} == expected
+        assert {key: bson.encode(each) for key, each in mongo.items()} == expected
+        calls = sum(found.values())
+        assert found["equal"] + found["torn"] >= 0.9 * calls, f"too little of it was compared: {found}"

@@ -1,0 +1,280 @@
+"""What the application does in a run, what strikes it meanwhile, and what it heard."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from pymongo.errors import PyMongoError
+
+from shadow.errors import SecondaryWriteError, ShadowError
+from shadow.model.operation import Applied, Change, Delete, Insert, Query, Replace, Update, Verb
+from shadow.model.outcome import Outcome, classify
+from shadow.model.phase import StoreName, WriteMode
+from shadow.model.version import ABSENT, Key
+from shadow.replicate import apply as healing
+from tests.simulation.conditions import LIMIT
+from tests.simulation.history import mark_of
+from tests.simulation.world import COLLECTION, Process, World
+
+__all__ = ["Answer", "Heard", "Workload"]
+
+
+class Heard(enum.Enum):
+    DONE = "done"
+    """Acknowledged, and it changed something."""
+    NOTHING = "nothing"
+    """Acknowledged, or refused: it changed nothing."""
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the application heard of one attempt; `amount` is what it would add to a counter."""
+
+    change: Change
+    heard: Heard
+    amount: int = 0
+
+
+class Workload:
+    """Callers, crashes, outages, backfill and repairs of one run."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._rng = world.rng
+        self.answers: list[Answer] = []
+        self._asked: dict[str, tuple[Change, int]] = {}
+        self._busy: list[asyncio.Task[Any]] = []
+
+    def begin(self) -> None:
+        world, conditions = self._world, self._world.conditions
+        for number in range(conditions.callers):
+            self._caller(world.processes[number % len(world.processes)], conditions.operations)
+        for _ in range(conditions.crashes):
+            self._at_some_time(self._crash)
+        for _ in range(conditions.restarts):
+            self._at_some_time(self._restart)
+        for _ in range(conditions.secondary_down):
+            self._outage(world.secondary)
+        for _ in range(conditions.primary_down):
+            self._outage(world.primary)
+        for _ in range(conditions.repairs):
+            self._at_some_time(self._repair)
+        if conditions.seeded:
+            self._at_some_time(self._backfill)
+
+    @property
+    def done(self) -> bool:
+        return all(task.done() for task in self._busy)
+
+    def unheard(self) -> list[Answer]:
+        """Attempts whose caller went before there was an answer, with its process or alone."""
+        return [Answer(change, Heard.UNKNOWN, amount) for change, amount in self._asked.values()]
+
+    def _start(self, process: Process, work: Coroutine[Any, Any, None]) -> None:
+        self._busy.append(process.spawn(work))
+
+    def _at_some_time(self, event: Callable[[], None]) -> None:
+        def strike() -> None:
+            if self._world.alive and not self._world.healed:
+                event()
+
+        self._world.loop.call_later(self._rng.random() * self._rng.choice((0.05, 0.5, 3.0)), strike)
+
+    # --- callers ------------------------------------------------------------------------------------------------
+
+    def _caller(self, process: Process, operations: int) -> None:
+        self._start(process, self._call_in_turn(process, operations))
+
+    async def _call_in_turn(self, process: Process, operations: int) -> None:
+        for _ in range(operations):
+            await self._pause()
+            if process.dead:
+                return
+            await self._one(process)
+
+    async def _pause(self) -> None:
+        haste = self._world.conditions.haste
+        await asyncio.sleep(self._rng.random() * haste * self._rng.choice((0, 1, 1, 1, 10)))
+
+    async def _one(self, process: Process) -> None:
+        rng, world = self._rng, self._world
+        if rng.random() < world.conditions.reads:
+            await self._read(process)
+        elif world.counters and rng.random() < 0.2:
+            key, amount = rng.choice(world.counters), rng.randint(1, 9)
+            await self._write(process, Verb.UPDATE_ONE, self._update(key, {"$inc": {"n": amount}}), amount)
+        else:
+            names, weights = zip(*world.conditions.verbs, strict=True)
+            verb = rng.choices(names, weights)[0]
+            if verb == "insert_many":
+                await self._insert_many(process)
+            else:
+                await self._write(process, *getattr(self, f"_{verb}")(rng.choice(world.keys)))
+
+    async def _write(self, process: Process, verb: Verb, change: Change, amount: int = 0) -> None:
+        """One write, whose caller may be cancelled while it waits."""
+        mark = mark_of(change)
+        self._asked[mark] = change, amount
+        process.note(f"asks {verb} {change.key} {mark[-4:]}")
+        call = process.spawn(process.router.write(COLLECTION, verb, change))
+        if not self._world.healed and self._rng.random() < self._world.conditions.cancelled:
+            self._world.loop.call_later(self._rng.random() * 0.02, call.cancel)
+        try:
+            result = await call
+        except asyncio.CancelledError:
+            process.note(f"caller of {mark[-4:]} is cancelled")
+            if process.dead:
+                raise
+        except Exception as error:
+            self._hear(process, change, error, amount)
+        else:
+            self._hear(process, change, result, amount)
+
+    async def _insert_many(self, process: Process) -> None:
+        inserts = [self._insert(key)[1] for key in self._rng.sample(self._world.keys, len(self._world.keys))]
+        for insert in inserts:
+            self._asked[insert.born] = insert, 0
+        process.note(f"asks insert_many {[(each.key, each.born[-4:]) for each in inserts]}")
+        try:
+            results = await process.router.insert_many(COLLECTION, inserts, ordered=self._rng.random() < 0.5)
+        except SecondaryWriteError:
+            # It says nothing about the single documents of the batch.
+            return
+        except Exception as error:
+            results = [error] * len(inserts)
+        for insert, result in zip(inserts, results, strict=True):
+            self._hear(process, insert, result, 0)
+
+    def _hear(self, process: Process, change: Change, result: Applied | Exception | None, amount: int) -> None:
+        mark = mark_of(change)
+        self._asked.pop(mark)
+        process.note(f"hears of {mark[-4:]}: {result!r}"[:160])
+        if isinstance(result, Exception) and not isinstance(result, PyMongoError | ShadowError):
+            self._world.broken(f"callers hear the drivers' errors and shadow's own: {result!r}")
+        if isinstance(result, Applied | SecondaryWriteError):
+            heard = Heard.DONE
+        elif isinstance(result, Exception) and classify(result) is Outcome.UNKNOWN:
+            heard = Heard.UNKNOWN
+        else:
+            heard = Heard.NOTHING
+        self.answers.append(Answer(change, heard, amount))
+        strict = self._world.conditions.mode is WriteMode.STRICT
+        if strict and isinstance(result, Applied) and not isinstance(change, Insert):
+            followed = self._world.history.has_followed(change.key, mark)
+            self._world.check(followed, f"strict: {change.key} was acknowledged before the secondary had it")
+
+    # --- verbs --------------------------------------------------------------------------------------------------
+
+    def _insert(self, key: Key) -> tuple[Verb, Insert]:
+        born = self._world.fresh_id()
+        return Verb.INSERT_ONE, Insert(key, {"_id": key, "n": 0, "by": born[-4:]}, born)
+
+    def _update(self, key: Key, update: dict[str, Any], *, upsert: bool = False) -> Update:
+        filter: dict[str, Any] = {"_id": key}
+        if self._rng.random() < 0.1 and not upsert and key not in self._world.counters:
+            filter["n"] = {"$lt": self._rng.randint(0, 9)}
+        return Update(key, filter, update, self._world.fresh_id(), upsert)
+
+    def _inc(self, key: Key) -> tuple[Verb, Update]:
+        return Verb.UPDATE_ONE, self._update(key, {"$inc": {"n": 1}})
+
+    def _set(self, key: Key) -> tuple[Verb, Update]:
+        return Verb.UPDATE_ONE, self._update(key, {"$set": {"mark": self._rng.randint(0, 99)}})
+
+    def _upsert(self, key: Key) -> tuple[Verb, Update]:
+        return Verb.UPDATE_ONE, self._update(key, {"$inc": {"n": 1}}, upsert=True)
+
+    def _replace(self, key: Key) -> tuple[Verb, Replace]:
+        born = self._world.fresh_id()
+        document = {"_id": key, "n": 0, "whole": born[-4:]}
+        return Verb.REPLACE_ONE, Replace(key, {"_id": key}, document, born, self._rng.random() < 0.3)
+
+    def _delete(self, key: Key) -> tuple[Verb, Delete]:
+        return Verb.DELETE_ONE, Delete(key, {"_id": key}, self._world.fresh_id())
+
+    async def _read(self, process: Process) -> None:
+        query = Query(filter={"_id": self._rng.choice(self._world.keys)})
+        try:
+            chance = self._rng.random()
+            if chance < 0.7:
+                await process.router.find_one(COLLECTION, query)
+            elif chance < 0.9:
+                async for _ in process.router.find(COLLECTION, Query()):
+                    pass
+            else:
+                await process.router.count(COLLECTION, query)
+        except (PyMongoError, ShadowError):
+            process.note("the read failed")
+
+    # --- what strikes -------------------------------------------------------------------------------------------
+
+    def _crash(self) -> None:
+        self._rng.choice(self._world.alive).crash()
+
+    def _restart(self) -> None:
+        """A process that ends in order, and one that follows it."""
+        process = self._rng.choice(self._world.alive)
+        self._start(process, self._end(process))
+        self._caller(self._world.begin(), 2)
+
+    async def _end(self, process: Process) -> None:
+        process.note("ends")
+        await process.runtime.close()
+        process.journal.shut()
+        process.note("has ended")
+        # What its callers still do, and whoever else has it in hand, ends with it.
+        process.dead = True
+        self._world.buried.add(process.owner.pid)
+        for task in process.tasks:
+            if task is not asyncio.current_task():
+                task.cancel()
+
+    def _outage(self, server: Any) -> None:
+        def down() -> None:
+            server.down = True
+
+        def up() -> None:
+            server.down = False
+
+        begin = self._rng.random()
+        self._world.loop.call_later(begin, down)
+        self._world.loop.call_later(begin + self._rng.random() * LIMIT, up)
+
+    # --- what runs beside ---------------------------------------------------------------------------------------
+
+    def _repair(self) -> None:
+        process = self._rng.choice(self._world.alive)
+        key = self._rng.choice(self._world.keys + self._world.counters)
+        self._start(process, self._heal(process, key))
+
+    async def _heal(self, process: Process, key: Key) -> None:
+        primary, secondary = (process.stores[name] for name in StoreName)
+        process.note(f"repairs {key}")
+        try:
+            async with asyncio.timeout(LIMIT):
+                await healing.heal(primary, secondary, COLLECTION, key)
+        except (PyMongoError, TimeoutError, healing.HealContended) as error:
+            process.note(f"the repair of {key} failed: {error!r}")
+
+    def _backfill(self) -> None:
+        process = self._rng.choice(self._world.alive)
+        self._start(process, self.fill(process))
+
+    async def fill(self, process: Process, attempts: int = 1) -> None:
+        """Copies the primary's images where nothing stands."""
+        primary, secondary = (process.stores[name] for name in StoreName)
+        for key in self._world.keys + self._world.counters:
+            for _ in range(attempts):
+                try:
+                    async with asyncio.timeout(LIMIT):
+                        image = await primary.image(COLLECTION, key)
+                        if image.state != ABSENT:
+                            await secondary.put(COLLECTION, key, image, ABSENT)
+                        break
+                except (PyMongoError, TimeoutError) as error:
+                    process.note(f"the backfill of {key} failed: {error!r}")

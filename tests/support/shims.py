@@ -1,0 +1,61 @@
+"""A Shadow over real servers, with its settings made in code, and the proof that both stores hold the same."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from shadow import Shadow
+from shadow.config import CollectionSettings, Defaults, JournalSettings, MongoSettings, Settings
+from shadow.embedded.audit import Audit
+from shadow.model.phase import StoreName
+from shadow.replicate.limits import Limits
+from shadow.stores.dynamo.settings import DynamoSettings
+
+__all__ = ["assert_level", "audit_of", "settings_for"]
+
+
+def settings_for(
+    folder: Path,
+    mongo_url: str,
+    dynamo_url: str,
+    name: str,
+    collections: Iterable[str],
+    *,
+    primary: StoreName = StoreName.MONGO,
+    driver: str = "motor",
+    **more: Any,
+) -> Settings:
+    """`name` is the database, and the prefix of the tables."""
+    return Settings(
+        mongo=MongoSettings(url=mongo_url, database=name, driver=driver),
+        dynamo=DynamoSettings(
+            endpoint_url=dynamo_url, access_key_id="local", secret_access_key="local", table_prefix=f"{name}-"
+        ),
+        journal=JournalSettings(url=f"sqlite:///{folder / 'journal.db'}"),
+        defaults=Defaults(primary=primary),
+        limits=more.pop("limits", Limits(recover_every=0.05, settle=0.05)),
+        collections={each: CollectionSettings() for each in collections},
+        **more,
+    )
+
+
+def audit_of(settings: Settings) -> Audit:
+    assert settings.dynamo.endpoint_url is not None
+    return Audit(
+        settings.mongo.url.get_secret_value(),
+        settings.mongo.database,
+        settings.dynamo.endpoint_url,
+        settings.dynamo.table_prefix,
+        settings.specs(),
+    )
+
+
+async def assert_level(shadow: Shadow) -> None:
+    """The journal is empty, both stores hold the same documents at the same versions, and no shadow read or replay
+    has said otherwise."""
+    assert await shadow.settled(20), (await shadow.status())["journal"]
+    assert await asyncio.to_thread(audit_of(shadow.settings).disagreements) == []
+    assert shadow.findings.groups() == []

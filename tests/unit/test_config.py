@@ -1,0 +1,349 @@
+"""The settings: every fault at once, the environment over the file, and no secret anywhere."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import traceback
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+from pydantic import BaseModel, SecretStr, ValidationError
+
+from shadow.config import CollectionSettings, Settings, load, parse
+from shadow.errors import ConfigurationError, Fault
+from shadow.model.phase import Phase, Route, StoreName, WriteMode
+from shadow.model.schema import CollectionSpec, IndexSpec, UniqueSpec
+
+SAMPLE: Final = Path(__file__).parents[2] / "config" / "shadow.yaml"
+
+
+def read(text: str, **environment: str) -> Settings:
+    return parse(text, environment)
+
+
+def faults(text: str, **environment: str) -> tuple[Fault, ...]:
+    with pytest.raises(ConfigurationError) as caught:
+        read(text, **environment)
+    return caught.value.faults
+
+
+# --- faults -----------------------------------------------------------------------------------------------------
+
+
+def test_three_faults_are_three_messages_each_with_field_value_and_what_would_be_right() -> None:
+    text = """
+    defaults: {phase: shaddow, shadow_reads: 1.5}
+    collections: {users: {primary: postgres}}
+    """
+    with pytest.raises(ConfigurationError) as caught:
+        parse(text, {}, source="app.yaml")
+    by_field = {fault.field: fault for fault in caught.value.faults}
+    assert set(by_field) == {"defaults.phase", "defaults.shadow_reads", "collections.users.primary"}
+    assert by_field["defaults.phase"].value == "'shaddow'"
+    assert "'off', 'dual_write' or 'shadow'" in by_field["defaults.phase"].expected
+    assert by_field["defaults.shadow_reads"].value == "1.5"
+    assert "less than or equal to 1" in by_field["defaults.shadow_reads"].expected
+    assert by_field["collections.users.primary"].value == "'postgres'"
+    assert "'mongo' or 'dynamo'" in by_field["collections.users.primary"].expected
+    message = str(caught.value)
+    assert message.startswith("app.yaml: 3 faults")
+    assert all(str(fault) in message for fault in caught.value.faults)
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "suggestion"),
+    [
+        ("mongod: {}", "mongod", "mongo"),
+        ("mongo: {drivers: motor}", "mongo.drivers", "driver"),
+        ("limits: {write_workerz: 3}", "limits.write_workerz", "write_workers"),
+        ("dynamo: {endpoint: x}", "dynamo.endpoint", "endpoint_url"),
+        ("collections: {users: {fase: off}}", "collections.users.fase", "phase"),
+        ("collections: {users: {indexes: [{name: i, hash: a, rang: b}]}}", "collections.users.indexes.0.rang", "range"),
+        (
+            "collections: {users: {unique: [{name: i, fields: [a], spares: true}]}}",
+            "collections.users.unique.0.spares",
+            "sparse",
+        ),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_one_that_was_meant(text: str, field: str, suggestion: str) -> None:
+    found = {fault.field: fault for fault in faults(text)}
+    assert found[field].value == "unknown key"
+    assert f"did you mean {suggestion!r}?" in found[field].expected
+
+
+def test_an_unknown_key_that_is_like_none_is_refused_with_all_that_are_known() -> None:
+    (fault,) = faults("journal: {zzz: 1}")
+    assert "known keys: synchronous, url" in fault.expected
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("mongo: {url: 'postgres://x'}", "mongo.url"),
+        ("mongo: {database: ''}", "mongo.database"),
+        ("mongo: 5", "mongo"),
+        ("journal: {url: /var/x.db}", "journal.url"),
+        ("journal: {url: 'sqlite:///'}", "journal.url"),
+        ("journal: {synchronous: OFF}", "journal.synchronous"),
+        ("limits: {operation: 0}", "limits.operation"),
+        ("limits: {write_workers: many}", "limits.write_workers"),
+        ("watch_every: 0", "watch_every"),
+        ("collections: [users]", "collections"),
+        ("collections: {users: {indexes: [{name: i}]}}", "collections.users.indexes.0.hash"),
+        ("dynamo: {retry_mode: legacy}", "dynamo.retry_mode"),
+        ("- a list", "(file)"),
+    ],
+)
+def test_a_value_that_cannot_be_is_named_by_its_path(text: str, field: str) -> None:
+    assert field in {fault.field for fault in faults(text)}
+
+
+def test_what_is_no_yaml_is_named_by_its_place() -> None:
+    (fault,) = faults("mongo: {url: 'x'\ncollections: [")
+    assert fault.field.startswith("line ")
+    assert fault.expected == "valid YAML"
+
+
+def test_a_file_that_cannot_be_read_is_a_fault_with_a_hint(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(tmp_path / "nowhere.yaml", {})
+    assert "SHADOW_CONFIG" in caught.value.hint
+    assert caught.value.faults[0].field == "(file)"
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigurationError):
+        load(tmp_path / "binary.yaml", {})
+
+
+# --- the file ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["", "# nothing", "mongo:\ncollections:\n", "collections: {}"])
+def test_an_empty_file_is_the_defaults_of_the_code(text: str) -> None:
+    assert read(text) == Settings()
+
+
+def test_the_phase_off_may_be_written_bare_although_yaml_reads_it_as_false() -> None:
+    settings = read("defaults: {phase: off}\ncollections: {users: {phase: off}, notes: {phase: 'off'}, books: }")
+    assert [settings.route(name).phase for name in ("users", "notes", "books")] == [Phase.OFF] * 3
+    assert faults("defaults: {phase: on}")
+
+
+def test_a_collection_has_its_own_route_or_the_default_one() -> None:
+    settings = read(
+        """
+        defaults: {primary: dynamo, phase: dual_write, writes: sync, shadow_reads: 0.5}
+        collections: {users: {primary: mongo, phase: shadow, writes: strict, shadow_reads: 0}, notes: {}}
+        """
+    )
+    assert settings.routes() == {
+        "users": Route(StoreName.MONGO, Phase.SHADOW, WriteMode.STRICT, 0.0),
+        "notes": Route(StoreName.DYNAMO, Phase.DUAL_WRITE, WriteMode.SYNC, 0.5),
+    }
+
+
+def test_indexes_and_unique_fields_become_the_description_that_the_stores_need() -> None:
+    settings = read(
+        """
+        collections:
+          users:
+            indexes: [{name: email-index, hash: email}, {name: by-date, hash: owner, range: at}]
+            unique: [email, {name: pair, fields: [a, b.c], sparse: true}]
+            reserved: _v
+        """
+    )
+    assert settings.specs()["users"] == CollectionSpec(
+        "users",
+        (IndexSpec("email-index", "email"), IndexSpec("by-date", "owner", "at")),
+        (UniqueSpec("email-unique", ("email",)), UniqueSpec("pair", ("a", "b.c"), sparse=True)),
+        "_v",
+    )
+
+
+def test_the_sample_configuration_says_what_the_code_does_by_itself() -> None:
+    settings = load(SAMPLE, {})
+    assert set(settings.collections) == {"users", "documents", "generated_content"}
+    assert settings.model_copy(update={"collections": {}}) == Settings()
+
+
+# --- the environment --------------------------------------------------------------------------------------------
+
+
+def leaves(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, info in model.model_fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            yield from leaves(info.annotation, (*path, name))
+        else:
+            yield (*path, name)
+
+
+OTHERS: Final[dict[str, tuple[str, Any]]] = {
+    "mongo.url": ("mongodb://other:1/", SecretStr("mongodb://other:1/")),
+    "mongo.database": ("other", "other"),
+    "mongo.driver": ("pymongo", "pymongo"),
+    "dynamo.region": ("eu-west-1", "eu-west-1"),
+    "dynamo.endpoint_url": ("http://127.0.0.1:1", "http://127.0.0.1:1"),
+    "dynamo.table_prefix": ("app-", "app-"),
+    "dynamo.access_key_id": ("AKIA", SecretStr("AKIA")),
+    "dynamo.secret_access_key": ("sesame", SecretStr("sesame")),
+    "dynamo.session_token": ("token", SecretStr("token")),
+    "dynamo.retry_mode": ("adaptive", "adaptive"),
+    "dynamo.billing": ("on_demand", "on_demand"),
+    "dynamo.verify_index_reads": ("true", True),
+    "journal.url": ("sqlite:////x/y.db", "sqlite:////x/y.db"),
+    "journal.synchronous": ("FULL", "FULL"),
+    "observe.hash_secret": ("pepper", SecretStr("pepper")),
+    "observe.reveal_keys": ("yes", True),
+    "defaults.primary": ("dynamo", StoreName.DYNAMO),
+    "defaults.phase": ("off", Phase.OFF),
+    "defaults.writes": ("strict", WriteMode.STRICT),
+    "defaults.shadow_reads": ("0.25", 0.25),
+    "collections": ('{"a": {"phase": "off"}}', {"a": CollectionSettings(phase=Phase.OFF)}),
+}
+
+
+@pytest.mark.parametrize("path", leaves(Settings), ids=".".join)
+def test_every_setting_can_be_given_in_the_environment(path: tuple[str, ...]) -> None:
+    """A setting that this test has no value for is a number."""
+    text, expected = OTHERS.get(".".join(path), ("2", 2))
+    value: Any = read("", **{"_".join(("SHADOW", *path)).upper(): text})
+    for name in path:
+        value = getattr(value, name)
+    assert value == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("PRIMARY", "dynamo", StoreName.DYNAMO),
+        ("PHASE", "off", Phase.OFF),
+        ("WRITES", "sync", WriteMode.SYNC),
+        ("SHADOW_READS", "0.5", 0.5),
+        ("RESERVED", "_v", "_v"),
+        ("UNIQUE", '["email"]', ("email",)),
+        ("INDEXES", '[{"name": "i", "hash": "h"}]', None),
+    ],
+)
+def test_every_setting_of_a_collection_can_be_given_in_the_environment(name: str, text: str, expected: Any) -> None:
+    environment = {f"SHADOW_COLLECTIONS_GENERATED_CONTENT_{name}": text}
+    entry = read("collections: {generated_content: }", **environment).collections["generated_content"]
+    value = getattr(entry, name.lower())
+    assert value == expected if expected is not None else value[0].hash == "h"
+
+
+def test_the_environment_wins_over_the_file_key_by_key() -> None:
+    text = """
+    mongo: {database: from_file, driver: pymongo}
+    collections: {users: {phase: dual_write, writes: sync}, notes: {phase: off}}
+    """
+    settings = read(text, SHADOW_MONGO_DATABASE="from_env", SHADOW_COLLECTIONS_USERS_PHASE="shadow")
+    assert (settings.mongo.database, settings.mongo.driver) == ("from_env", "pymongo")
+    assert settings.route("users") == Route(StoreName.MONGO, Phase.SHADOW, WriteMode.SYNC)
+    assert settings.route("notes").phase is Phase.OFF
+
+
+def test_a_fault_in_the_environment_is_named_by_the_same_path() -> None:
+    (fault,) = faults("", SHADOW_LIMITS_OPERATION="soon")
+    assert (fault.field, fault.value) == ("limits.operation", "'soon'")
+    assert faults("", SHADOW_COLLECTIONS="not json")
+
+
+@pytest.mark.parametrize(
+    ("text", "primary"),
+    [("true", "dynamo"), ("1", "dynamo"), ("YES", "dynamo"), ("false", "mongo"), ("0", "mongo"), ("off", "mongo")],
+)
+def test_use_dynamodb_chooses_the_primary(text: str, primary: str) -> None:
+    other = "mongo" if primary == "dynamo" else "dynamo"
+    assert read(f"defaults: {{primary: {other}}}", USE_DYNAMODB=text).defaults.primary == primary
+
+
+def test_use_dynamodb_that_is_neither_yes_nor_no_is_a_fault_and_empty_is_nothing() -> None:
+    (fault,) = faults("", USE_DYNAMODB="perhaps")
+    assert fault.field == "defaults.primary"
+    assert "USE_DYNAMODB" in fault.value
+    assert read("", USE_DYNAMODB="").defaults.primary is StoreName.MONGO
+
+
+def test_the_variables_of_aws_are_taken() -> None:
+    settings = read(
+        "dynamo: {region: us-west-2}",
+        AWS_REGION="eu-central-1",
+        AWS_DEFAULT_REGION="us-east-2",
+        AWS_ACCESS_KEY_ID="AKIA",
+        AWS_SECRET_ACCESS_KEY="sesame",
+        AWS_SESSION_TOKEN="token",
+    ).dynamo
+    assert settings.region == "eu-central-1"
+    values = (settings.access_key_id, settings.secret_access_key, settings.session_token)
+    assert [value.get_secret_value() for value in values if value] == ["AKIA", "sesame", "token"]
+
+
+def test_our_own_variables_win_over_the_shorthands() -> None:
+    assert read("", AWS_REGION="a", SHADOW_DYNAMO_REGION="b").dynamo.region == "b"
+    assert read("", USE_DYNAMODB="true", SHADOW_DEFAULTS_PRIMARY="mongo").defaults.primary is StoreName.MONGO
+
+
+def test_settings_made_in_code_look_at_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"MONGO": "5", "mongo": "5", "WATCH_EVERY": "7", "SHADOW_WATCH_EVERY": "7"}.items():
+        monkeypatch.setenv(name, value)
+    assert Settings().watch_every == 1.0
+    with pytest.raises(ValidationError):
+        Settings().watch_every = 5.0
+
+
+# --- secrets ----------------------------------------------------------------------------------------------------
+
+SECRETS: Final[Mapping[str, str]] = {
+    "SHADOW_MONGO_URL": "mongodb://user:sesame@host/",
+    "AWS_ACCESS_KEY_ID": "AKIA-sesame",
+    "AWS_SECRET_ACCESS_KEY": "sesame-key",
+    "AWS_SESSION_TOKEN": "sesame-token",
+    "SHADOW_OBSERVE_HASH_SECRET": "sesame-hash",
+}
+
+
+def test_no_secret_is_in_any_text_of_the_settings(caplog: pytest.LogCaptureFixture) -> None:
+    settings = read("", **SECRETS)
+    logging.getLogger("test").warning("%s %r", settings, settings)
+    texts = [
+        repr(settings),
+        str(settings),
+        settings.model_dump_json(),
+        json.dumps(settings.model_dump(mode="json")),
+        str(settings.model_dump()),
+        repr(copy.deepcopy(settings)),
+        caplog.text,
+    ]
+    assert not [text for text in texts if "sesame" in text]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "mongo: {url: 'sesame://user:sesame@host'}",
+        "mongo: {url: [sesame]}",
+        "mongo: {ulr: 'mongodb://user:sesame@host'}",
+        "mongo: 'mongodb://user:sesame@host'",
+        "dynamo: {secret_access_key: [sesame]}",
+        "dynamo: {access_key_id: {sesame: 1}}",
+        "dynamo: {secret_key: sesame}",
+        "observe: {hash_secret: [sesame]}",
+        "observe: sesame",
+        "dynamo: {endpoint_url: ['http://user:sesame@host']}",
+        "mongo: {url: mongodb://user:sesame@host, database: }\nlimits: {operation: -1}",
+    ],
+)
+def test_no_secret_is_in_a_fault_nor_in_what_it_was_raised_from(text: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        read(text)
+    assert "sesame" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_the_sample_configuration_names_no_credentials() -> None:
+    raw = yaml.safe_load(SAMPLE.read_text("utf-8"))
+    assert not {"access_key_id", "secret_access_key", "session_token"} & raw["dynamo"].keys()

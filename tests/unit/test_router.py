@@ -1,0 +1,187 @@
+"""The fork: the primary's answer is the only answer, and nothing of the secondary reaches a caller."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pymongo.errors import AutoReconnect, DuplicateKeyError, NetworkTimeout
+
+from shadow.errors import JournalError, ShadowError
+from shadow.model.outcome import Outcome
+from shadow.model.phase import Phase, Role, StoreName, WriteMode
+from shadow.model.verdict import Deferral, ShedReason
+from shadow.replicate.limits import Limits
+from shadow.replicate.points import Point
+from tests.support.faulty import Gate, hang, lose, raising
+from tests.support.pair import QUICK, Pair, until
+
+
+async def test_a_write_is_answered_while_the_secondary_is_still_at_it(tmp_path: Path) -> None:
+    async with Pair(tmp_path) as pair:
+        gate = Gate()
+        pair.secondary.on("replay", gate)
+        result = await pair.things.insert_one({"_id": 1})
+        assert result.inserted_id == 1
+        await gate.reached.wait()
+        assert pair.documents(StoreName.DYNAMO) == {}
+        gate.opened.set()
+        await pair.settled()
+        pair.assert_equal()
+
+
+async def test_the_intent_is_durable_before_the_primary_is_asked(tmp_path: Path) -> None:
+    async with Pair(tmp_path) as pair:
+        gate = Gate()
+        pair.primary.on("apply", gate)
+        work = asyncio.create_task(pair.things.insert_one({"_id": 1}))
+        await gate.reached.wait()
+        assert await pair.journal.has_open("things", 1)
+        gate.opened.set()
+        await work
+        await pair.settled()
+
+
+@pytest.mark.parametrize("fault", [lose, hang, raising(RuntimeError("a bug over there"))])
+async def test_no_read_of_the_secondary_ever_reaches_a_caller(tmp_path: Path, fault: Any) -> None:
+    async with Pair(tmp_path, phase=Phase.SHADOW) as pair:
+        await pair.things.insert_many([{"_id": n, "n": n} for n in range(3)])
+        await pair.settled()
+        pair.secondary.on_all(fault)
+        assert await pair.things.find_one({"_id": 1}) == {"_id": 1, "n": 1}
+        assert len(await pair.things.find({}).to_list(None)) == 3
+        assert await pair.things.count_documents({}) == 3
+        pair.secondary.clear()
+        await pair.settled()
+
+
+async def test_phase_off_asks_the_primary_alone_and_opens_no_intent(tmp_path: Path) -> None:
+    async with Pair(tmp_path, phase=Phase.OFF) as pair:
+        await pair.things.insert_one({"_id": 1})
+        assert await pair.things.find_one({"_id": 1}) == {"_id": 1}
+        assert (await pair.stats()).open == 0
+        assert not pair.secondary.calls
+
+
+async def test_phase_dual_write_follows_and_compares_no_read(tmp_path: Path) -> None:
+    async with Pair(tmp_path, phase=Phase.DUAL_WRITE) as pair:
+        await pair.things.insert_one({"_id": 1})
+        await pair.things.find_one({"_id": 1})
+        await pair.settled()
+        pair.assert_equal()
+        assert not pair.report.verdicts
+
+
+async def test_a_share_of_zero_shadows_no_read(tmp_path: Path) -> None:
+    async with Pair(tmp_path, phase=Phase.SHADOW, shadow_reads=0.0) as pair:
+        await pair.things.find_one({"_id": 1})
+        await pair.settled()
+        assert not pair.report.verdicts
+
+
+async def test_a_full_lane_leaves_writes_to_their_intents_and_they_are_healed(tmp_path: Path) -> None:
+    limits = QUICK.model_copy(update={"write_workers": 1, "write_queue": 2})
+    async with Pair(tmp_path, limits=limits) as pair:
+        gate = Gate()
+        pair.secondary.on("replay", gate)
+        for number in range(20):
+            await pair.things.insert_one({"_id": number})
+        assert pair.runtime.writes.depth == 2
+        assert pair.report.deferrals[Deferral.LANE_FULL] == 18
+        gate.opened.set()
+        await pair.settled()
+        pair.assert_equal()
+
+
+async def test_a_cancelled_caller_cancels_nothing(tmp_path: Path) -> None:
+    async with Pair(tmp_path) as pair:
+        gate = Gate()
+        pair.primary.on("apply", gate)
+        work = asyncio.create_task(pair.things.insert_one({"_id": 1}))
+        await gate.reached.wait()
+        work.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await work
+        gate.opened.set()
+        await until(lambda: pair.documents(StoreName.MONGO))
+        await pair.settled()
+        pair.assert_equal()
+
+
+async def test_a_primary_that_never_answers_is_given_up_in_half_the_time_that_its_intent_lasts(tmp_path: Path) -> None:
+    limits = QUICK.model_copy(update={"operation": 0.2})
+    async with Pair(tmp_path, limits=limits) as pair:
+        pair.primary.on("apply", hang)
+        async with asyncio.timeout(2):
+            with pytest.raises(NetworkTimeout) as caught:
+                await pair.things.insert_one({"_id": 1, "secret": "not to be shown"})
+        assert "not to be shown" not in str(caught.value)
+        assert pair.report.operations[Role.PRIMARY, Outcome.UNKNOWN] == 1
+        await pair.settled()
+
+
+async def test_a_journal_that_stays_slow_refuses_the_write_and_leaves_no_intent(tmp_path: Path) -> None:
+    async with Pair(tmp_path, limits=Limits(operation=0.2, recover_every=0.02)) as pair:
+        real = pair.journal.open
+
+        async def slow(entries: Any) -> None:
+            await real(entries)
+            await asyncio.sleep(0.06)
+
+        pair.journal.open = slow  # type: ignore[method-assign]
+        with pytest.raises(JournalError, match="took longer"):
+            await pair.things.insert_one({"_id": 1})
+        assert pair.primary.calls["apply"] == 0
+        assert (await pair.stats()).open == 0
+
+
+async def test_a_batch_raises_what_the_driver_raises_and_follows_the_rest(tmp_path: Path) -> None:
+    async with Pair(tmp_path, writes=WriteMode.SYNC) as pair:
+        pair.primary.on("insert_many", lose)
+        with pytest.raises(AutoReconnect):
+            await pair.things.insert_many([{"_id": 1}, {"_id": 2}])
+        await pair.things.insert_one({"_id": 3})
+        with pytest.raises(DuplicateKeyError):
+            await pair.things.insert_one({"_id": 3})
+        await pair.settled()
+        pair.assert_equal()
+
+
+async def test_close_leaves_what_does_not_end_in_time_to_the_journal_and_no_task_behind(tmp_path: Path) -> None:
+    before = asyncio.all_tasks()
+    limits = QUICK.model_copy(update={"drain": 0.05, "write_deadline": 30.0, "operation": 60.0})
+    async with Pair(tmp_path, limits=limits, phase=Phase.SHADOW) as pair:
+        pair.secondary.on_all(hang)
+        for number in range(30):
+            await pair.things.insert_one({"_id": number})
+        await pair.things.find_one({"_id": 1})
+        pair.primary.on("apply", hang)
+        stuck = asyncio.create_task(pair.things.insert_one({"_id": "stuck"}))
+        await until(lambda: pair.primary.calls["apply"] == 31)
+    with pytest.raises((asyncio.CancelledError, ShadowError)):
+        await stuck
+    assert asyncio.all_tasks() == before
+    assert pair.report.sheds[ShedReason.CLOSING] >= 1
+    async with Pair(tmp_path, beside=pair) as again:
+        assert (await again.stats()).open >= 30
+        await until(lambda: len(again.documents(StoreName.DYNAMO)) == 30)
+
+
+async def test_every_point_of_the_protocol_is_passed_in_its_order(tmp_path: Path) -> None:
+    passed: list[Point] = []
+    async with Pair(tmp_path, reach=passed.append) as pair:
+        await pair.things.insert_one({"_id": 1})
+        await pair.settled()
+    expected = [point for point in Point if point not in (Point.BEFORE_HEAL, Point.AFTER_HEAL)]
+    assert passed == expected
+
+
+async def test_two_upserts_of_one_filter_make_one_document(tmp_path: Path) -> None:
+    async with Pair(tmp_path) as pair:
+        update = {"$inc": {"n": 1}}
+        await asyncio.gather(*(pair.things.update_one({"_id": "k"}, update, upsert=True) for _ in range(50)))
+        await pair.settled()
+        assert pair.documents(StoreName.DYNAMO) == {"k": {"_id": "k", "n": 50}}
+        pair.assert_equal()
