@@ -349,10 +349,17 @@ def _fault(error: Any, given: Mapping[str, Any]) -> Fault:
 
 
 def _shown(field: str, value: Any) -> str:
-    name = field.rsplit(".", 1)[-1]
-    if any(word in name for word in _SECRET_WORDS) and name not in ("endpoint_url",):
+    """The value for a message: a plain one of a setting that holds no secret; else only what kind of thing it is."""
+    name, section = field.rsplit(".", 1)[-1], field.split(".", 1)[0]
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if isinstance(value, list | tuple):
+        return "a list"
+    if any(word in name for word in _SECRET_WORDS) or field in ("mongo", "dynamo", "journal", "observe"):
         return "(hidden)"
     text = repr(value)
+    if section in ("mongo", "dynamo") and "://" in text:
+        return "(hidden)"
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
@@ -379,8 +386,8 @@ def _suggest(place: tuple[Any, ...]) -> str:
 
 
 def _inside(model: Any, name: Any) -> Any:
-    if model is CollectionSettings and name == "indexes":
-        return IndexSettings
+    if model is CollectionSettings and name in ("indexes", "unique"):
+        return IndexSettings if name == "indexes" else UniqueSettings
     if isinstance(name, int):
         return model
     info = getattr(model, "model_fields", {}).get(name)

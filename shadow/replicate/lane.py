@@ -9,11 +9,16 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Hashable
+from typing import Final
 
 __all__ = ["Job", "Lane"]
 
 Job = Callable[[], Awaitable[None]]
 """Does its work and keeps its errors to itself: what it raises is handed to `on_error` and ends nothing else."""
+
+_AFTER_YOU: Final = 4
+"""Turns of the event loop that a worker lets pass before it begins. The answer of the write that made the work needs
+two to reach its caller, who would else wait until the secondary's client has built its request."""
 
 
 class Lane:
@@ -90,6 +95,8 @@ class Lane:
 
     async def _work(self) -> None:
         try:
+            for _ in range(_AFTER_YOU):
+                await asyncio.sleep(0)
             while self._ready:
                 await self._one(self._ready.popleft())
         finally:

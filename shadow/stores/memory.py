@@ -169,18 +169,23 @@ def _effect(change: Change, pre: Image) -> Image | None:
 
 def _inserted(change: Update | Replace) -> Image:
     if isinstance(change, Replace):
-        return Image(Version(change.born, 1), copy.deepcopy(change.replacement))
+        return _replaced(change, change.key)
     document = cached_update(change.update, change.array_filters).upsert(change.filter, change.key)
     return Image(Version(change.born, 1), document)
 
 
 def _changed(change: Update | Replace, pre: Image) -> Image:
-    if isinstance(change, Replace):
-        return Image(Version(change.born, 1), copy.deepcopy(change.replacement))
     assert pre.document is not None
+    if isinstance(change, Replace):
+        return _replaced(change, pre.document["_id"])
     assert isinstance(pre.state, Version)
     updater = cached_update(change.update, change.array_filters)
     return Image(pre.state.next(), updater.apply(pre.document, cached_filter(change.filter)))
+
+
+def _replaced(change: Replace, key: Key) -> Image:
+    """A replacement without an `_id` keeps the `_id` that stands."""
+    return Image(Version(change.born, 1), {"_id": key, **copy.deepcopy(change.replacement)})
 
 
 def _duplicate(key: Key) -> DuplicateKeyError:

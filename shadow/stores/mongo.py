@@ -324,18 +324,18 @@ class MongoStore:
 
     async def _replace(self, collection: str, change: Replace) -> Applied | None:
         reserved = self._reserved(collection)
-        post = Image(Version(change.born, 1), change.replacement)
+        born = Version(change.born, 1)
         while True:
             raw = await _refusing(
                 self._database[collection].find_one_and_replace(
                     _at(change, reserved),
-                    _raw(post, reserved),
+                    _raw(Image(born, change.replacement), reserved),
                     return_document=ReturnDocument.BEFORE,
                     maxTimeMS=self._max_time_ms,
                 )
             )
             if raw is not None:
-                return Applied(split(raw, reserved), post)
+                return Applied(split(raw, reserved), Image(born, _replacement(change, raw["_id"])))
             if not change.upsert:
                 return None
             if (applied := await self._upsert(collection, change)) is not None:
@@ -529,9 +529,15 @@ def _after_update(change: Update, pre: Image) -> Applied:
     return Applied(pre, Image(pre.state.next(), updater.apply(pre.document, cached_filter(change.filter))))
 
 
+def _replacement(change: Replace, key: Key) -> Document:
+    """The document after a replacement: one without an `_id` keeps the `_id` that stands, which may be an equal number
+    of another type."""
+    return change.replacement if "_id" in change.replacement else {"_id": key, **change.replacement}
+
+
 def _after_upsert(change: Update | Replace) -> Applied:
     if isinstance(change, Replace):
-        document = change.replacement
+        document = _replacement(change, change.key)
     else:
         document = cached_update(change.update, change.array_filters).upsert(change.filter, change.key)
     return Applied(Image(ABSENT), Image(Version(change.born, 1), document))

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 AFTER: Final = pymongo.ReturnDocument.AFTER
 BEFORE: Final = pymongo.ReturnDocument.BEFORE
-SIDES: Final = [(primary, driver) for primary in StoreName for driver in ("motor", "pymongo")]
+SIDES: Final = [(StoreName.MONGO, "motor"), (StoreName.MONGO, "pymongo"), (StoreName.DYNAMO, "motor")]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=SIDES, ids=lambda side: "-".join(side))

@@ -303,6 +303,21 @@ async def test_a_replacement_is_a_new_document_at_the_version_born_1(backend: Ba
     assert_image(await image(backend, key), applied.post)
 
 
+@pytest.mark.parametrize(
+    ("named", "kept"), [({}, 8), ({"_id": 8.0}, 8.0), ({"_id": 8}, 8)], ids=["none", "another type", "the same"]
+)
+async def test_a_replacement_keeps_the_key_that_stands_unless_it_names_an_equal_one(
+    backend: Backend, named: Document, kept: Any
+) -> None:
+    collection = await backend.fresh()
+    await backend.store.apply(collection, Insert(8, {"_id": 8, "n": 1}, fresh_id()), fresh_id())
+    change = Replace(8.0, {"_id": 8.0}, {**named, "n": 2}, fresh_id())
+    applied = await backend.store.apply(collection, change, fresh_id())
+    assert applied is not None
+    assert_image(applied.post, Image(Version(change.born, 1), {"_id": kept, "n": 2}))
+    assert_image(await backend.store.image(collection, 8), applied.post)
+
+
 async def test_a_delete_answers_the_image_before_it_and_leaves_nothing(backend: Backend) -> None:
     for filter in ({}, {"n": 1}):
         before = await inserted(backend, n=1)

@@ -11,7 +11,7 @@ import pytest
 
 from shadow import Shadow
 from shadow.model.order import key_digest
-from shadow.model.phase import StoreName
+from shadow.model.phase import Phase, StoreName
 from shadow.replicate.limits import Limits
 from tests.support.shims import assert_level, audit_of, settings_for
 
@@ -39,8 +39,8 @@ async def test_every_real_document_comes_back_from_each_store_byte_for_byte(
     tmp_path: Path,
     request: pytest.FixtureRequest,
 ) -> None:
-    """Inserted with one store as primary, found there, found by a second Shadow with the other one as primary, and
-    seen in both past everything."""
+    """Inserted with one store as primary and found there, found by a second Shadow with the other one as primary and
+    no shadow reads, and seen in both past everything."""
     url = request.getfixturevalue(server)
     limits = Limits(compare_documents=5000, read_deadline=60, write_queue=10_000)
     documents = copy.deepcopy(real_documents)
@@ -55,7 +55,8 @@ async def test_every_real_document_comes_back_from_each_store_byte_for_byte(
             assert len(result.inserted_ids) == len(collection)
         await found_again(shadow, documents)
         await assert_level(shadow)
-    async with Shadow.from_settings(settings_for(*where, primary=primary.other, limits=limits)) as shadow:
+    after = settings_for(*where, primary=primary.other, phase=Phase.DUAL_WRITE)
+    async with Shadow.from_settings(after) as shadow:
         await found_again(shadow, documents)
         await assert_level(shadow)
         audit = audit_of(shadow.settings)

@@ -213,11 +213,11 @@ async def test_many_increments_of_one_key_through_two_shadows_on_one_journal(sit
         await one.prepare()
         things = [one[COLLECTION], two[COLLECTION]]
         await things[0].insert_one({"_id": KEY, "n": 0})
-        for _ in range(4):
+        for _ in range(2):
             await asyncio.gather(*(things[n % 2].update_one({"_id": KEY}, {"$inc": {"n": 1}}) for n in range(20)))
         await site.level(one)
         await site.level(two)
-        assert (await site.documents())[site.digest(KEY)]["n"] == 80
+        assert (await site.documents())[site.digest(KEY)]["n"] == 40
 
 
 async def test_strict_writers_of_one_key_in_two_processes_never_wait_for_each_other_for_ever(tmp_path: Path) -> None:

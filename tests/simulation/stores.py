@@ -175,6 +175,10 @@ class Client:
         memory = self._server.memory
         return await self._ask("count", lambda: at_once(memory.count(collection, filter, skip, limit)))
 
+    async def distinct(self, collection: str, path: str, filter: Document) -> list[Any]:
+        memory = self._server.memory
+        return await self._ask("distinct", lambda: at_once(memory.distinct(collection, path, filter)))
+
     async def aggregate(self, collection: str, pipeline: Sequence[Document]) -> list[Document]:
         memory = self._server.memory
         return await self._ask("aggregate", lambda: at_once(memory.aggregate(collection, pipeline)))

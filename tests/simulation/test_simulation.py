@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import random
 import subprocess
 import sys
+import time
 
 import pytest
 
-from shadow.model.version import ABSENT
 from tests.simulation.loop import SimulatedLoop
 from tests.simulation.runs import run
 
@@ -64,7 +66,7 @@ def test_the_runs_come_by_everything_that_production_does() -> None:
         "due [",
         "False",
         ": None",
-        f"put k0 {ABSENT}"[:6],
+        "put k0",
         "repairs",
         "the journal fails",
         "is cancelled",
@@ -79,16 +81,11 @@ def test_the_runs_come_by_everything_that_production_does() -> None:
     assert not wanted
 
 
-def test_the_loop_is_the_seed_s_alone() -> None:
+def test_virtual_hours_take_no_time() -> None:
     """Time passes only by timers."""
-    import random
-    import time
-
     loop = SimulatedLoop(random.Random(1), horizon=10_000)
 
     async def sleep_long() -> float:
-        import asyncio
-
         before = loop.time()
         await asyncio.sleep(3600)
         return loop.time() - before

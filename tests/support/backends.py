@@ -24,8 +24,6 @@ __all__ = ["BACKENDS", "Backend", "open_backend"]
 
 BACKENDS: Final = ("memory", "mongo-motor", "mongo-pymongo", "dynamo-local", "dynamo-ministack")
 
-_PREFIX: Final = f"c{uuid.uuid4().hex[:8]}"
-
 
 class Backend:
     """One store, shared by the tests of a module."""
@@ -36,6 +34,7 @@ class Backend:
 
     def __init__(self) -> None:
         self._numbers = itertools.count()
+        self._prefix = f"c{uuid.uuid4().hex[:12]}"
 
     def name(self) -> str:
         """The name of a collection that no other test has."""
@@ -72,7 +71,7 @@ class Mongo(Backend):
         super().__init__()
         self._bare = MongoClient[dict[str, Any]](url)
         self._client = connect(url, driver)
-        self._database = f"{_PREFIX}{driver}"
+        self._database = self._prefix
         self.store = MongoStore(self._client, self._database, {}, owned=False)
 
     async def plant(self, collection: str, document: Document) -> None:
@@ -93,14 +92,14 @@ class Dynamo(Backend):
         super().__init__()
         self._url = url
         settings = DynamoSettings(
-            endpoint_url=url, access_key_id="local", secret_access_key="local", table_prefix=f"{_PREFIX}-"
+            endpoint_url=url, access_key_id="local", secret_access_key="local", table_prefix=f"{self._prefix}-"
         )
         self.store = DynamoStore(settings, {})
 
     async def plant(self, collection: str, document: Document) -> None:
         """Strings, numbers, lists and mappings as any other tool would write them."""
         item = {name: encode_value(value)[0] for name, value in document.items()}
-        dynamo_client(self._url).put_item(TableName=f"{_PREFIX}-{collection}", Item=item)
+        dynamo_client(self._url).put_item(TableName=f"{self._prefix}-{collection}", Item=item)
 
 
 def open_backend(name: str, url_of: Callable[[str], str]) -> Backend:

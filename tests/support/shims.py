@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Final
 
 from shadow import Shadow
 from shadow.config import CollectionSettings, Defaults, JournalSettings, MongoSettings, Settings
 from shadow.embedded.audit import Audit
-from shadow.model.phase import StoreName
+from shadow.model.phase import Phase, StoreName
 from shadow.replicate.limits import Limits
 from shadow.stores.dynamo.settings import DynamoSettings
 
 __all__ = ["assert_level", "audit_of", "settings_for"]
+
+QUICK: Final = Limits(recover_every=0.05, settle=0.05)
 
 
 def settings_for(
@@ -25,8 +27,9 @@ def settings_for(
     collections: Iterable[str],
     *,
     primary: StoreName = StoreName.MONGO,
+    phase: Phase = Phase.SHADOW,
     driver: str = "motor",
-    **more: Any,
+    limits: Limits = QUICK,
 ) -> Settings:
     """`name` is the database, and the prefix of the tables."""
     return Settings(
@@ -35,10 +38,9 @@ def settings_for(
             endpoint_url=dynamo_url, access_key_id="local", secret_access_key="local", table_prefix=f"{name}-"
         ),
         journal=JournalSettings(url=f"sqlite:///{folder / 'journal.db'}"),
-        defaults=Defaults(primary=primary),
-        limits=more.pop("limits", Limits(recover_every=0.05, settle=0.05)),
+        defaults=Defaults(primary=primary, phase=phase),
+        limits=limits,
         collections={each: CollectionSettings() for each in collections},
-        **more,
     )
 
 

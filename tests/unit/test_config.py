@@ -207,7 +207,7 @@ OTHERS: Final[dict[str, tuple[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("path", leaves(Settings), ids=".".join)
+@pytest.mark.parametrize("path", list(leaves(Settings)), ids=".".join)
 def test_every_setting_can_be_given_in_the_environment(path: tuple[str, ...]) -> None:
     """A setting that this test has no value for is a number."""
     text, expected = OTHERS.get(".".join(path), ("2", 2))
