@@ -8,19 +8,17 @@ from typing import Any, Final, NoReturn
 
 from bson import ObjectId, Regex, Timestamp
 from bson.codec_options import CodecOptions
-from pymongo.errors import WriteError
 
 from shadow.errors import UnsupportedOperation
-from shadow.model.matching import cached_filter, compile_pipeline, compile_projection, compile_update
+from shadow.model.matching import Filter, cached_filter, compile_pipeline, compile_projection, compile_update
 from shadow.model.matching.caching import cached_update
+from shadow.model.matching.failures import write_failure
 from shadow.model.operation import Sort
+from shadow.model.order import MISSING
 from shadow.model.values import normalise
 from shadow.model.version import Document, Key
 
-__all__ = ["MISSING", "Arguments", "key_in", "sort_pairs", "with_key"]
-
-MISSING: Final = object()
-"""No key is named."""
+__all__ = ["MISSING", "Arguments", "key_in", "replacement_key", "sort_pairs", "with_key"]
 
 _HARMLESS: Final = frozenset(
     {"comment", "bypass_document_validation", "maxTimeMS", "max_time_ms", "allow_disk_use", "allowDiskUse", "batchSize",
@@ -148,8 +146,18 @@ def with_key(document: Document, key: Key) -> Document:
     """`document` with `_id` first, where MongoDB stores it. Raises WriteError for what cannot be an `_id`."""
     if isinstance(key, list | Regex):
         kind = "array" if isinstance(key, list) else "regex"
-        raise WriteError(f"The '_id' value cannot be of type {kind}", 53, {"code": 53, "errmsg": f"_id is {kind}"})
+        raise write_failure(53, f"The '_id' value cannot be of type {kind}")
+    if isinstance(key, dict) and any(name.startswith("$") for name in key):
+        raise write_failure(52, "_id fields may not contain '$'-prefixed fields")
     return {"_id": key, **{name: value for name, value in document.items() if name != "_id"}}
+
+
+def replacement_key(filter: Filter, replacement: Document) -> Key:
+    """The `_id` that an upsert's filter or its replacement names, or `MISSING`."""
+    named = filter.equalities()
+    if any(path.startswith("_id.") for path in named):
+        raise write_failure(111, "field at '_id' must be exactly specified, field at a sub-path found")
+    return named.get("_id", replacement.get("_id", MISSING))
 
 
 def sort_pairs(key: str | Sequence[Any] | Mapping[str, int], direction: int | None = None) -> Sort:

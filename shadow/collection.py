@@ -9,29 +9,31 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import itertools
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NoReturn, Protocol
 
 import pymongo
 from bson import ObjectId
 from bson.codec_options import CodecOptions
-from pymongo.errors import InvalidOperation, WriteError
+from pymongo.errors import InvalidOperation, OperationFailure, WriteError
 from pymongo.operations import IndexModel
 from pymongo.results import BulkWriteResult, DeleteResult, InsertManyResult, InsertOneResult, UpdateResult
 
 from shadow import indexes
-from shadow.arguments import MISSING, Arguments, key_in, sort_pairs, with_key
+from shadow.arguments import MISSING, Arguments, key_in, replacement_key, sort_pairs, with_key
+from shadow.bulk import Make, Step, kind_of, operation, runs
 from shadow.compare.equality import Comparison, compare_values
 from shadow.cursor import Cursor, DocumentCursor
 from shadow.errors import UnsupportedOperation
 from shadow.model.matching import cached_filter, compile_projection
+from shadow.model.matching.caching import cached_update
+from shadow.model.matching.updates import check_upsert
 from shadow.model.operation import Applied, Change, Delete, Hit, Insert, Query, Replace, Sort, Update, Verb
 from shadow.model.order import equal
 from shadow.model.schema import CollectionSpec
 from shadow.model.values import present, snapshot
 from shadow.model.version import Document, Image, Key, fresh_id
-from shadow.results import Tally, deleted, raise_for, updated
+from shadow.results import Tally, as_command, as_write, deleted, updated
 from shadow.router import Router
 from shadow.stores.base import Store
 
@@ -240,17 +242,27 @@ class Collection:
         originals = list(documents)
         if not originals:
             raise TypeError("documents must be a non-empty list")
-        changes = [self._insert(each) for each in originals]
-        raise_for(await self._router.insert_many(self._name, changes, ordered=ordered), changes)
+        await self._make_all([self._insert_step(place, each) for place, each in enumerate(originals)], ordered=ordered)
         return InsertManyResult([each["_id"] for each in originals], acknowledged=True)
 
     def _insert(self, document: Any) -> Insert:
+        whole = self._whole(document)
+        return Insert(whole["_id"], with_key(whole, whole["_id"]), fresh_id())
+
+    def _whole(self, document: Any) -> Document:
         if not isinstance(document, Mapping):
             raise TypeError(f"document must be an instance of a mapping, not {type(document).__name__}")
         if "_id" not in document:
             document["_id"] = ObjectId()  # type: ignore[index]
-        whole = self._take.document(document)
-        return Insert(whole["_id"], with_key(whole, whole["_id"]), fresh_id())
+        return self._take.document(document)
+
+    def _insert_step(self, place: int, document: Any) -> Step:
+        whole = self._whole(document)
+        try:
+            insert = Insert(whole["_id"], with_key(whole, whole["_id"]), fresh_id())
+        except WriteError as error:
+            return Step(place, 0, document, make=functools.partial(_refusing, error))
+        return Step(place, 0, document, insert)
 
     # --- changes of one document --------------------------------------------------------------------------------
 
@@ -265,7 +277,8 @@ class Collection:
         **options: Any,
     ) -> UpdateResult:
         self._take.refuse("update_one", options)
-        applied = await self._update(Verb.UPDATE_ONE, filter, update, array_filters, upsert=upsert, sort=sort)
+        with as_write():
+            applied = await self._update(Verb.UPDATE_ONE, filter, update, array_filters, upsert=upsert, sort=sort)
         return updated(applied)
 
     async def replace_one(
@@ -278,11 +291,13 @@ class Collection:
         **options: Any,
     ) -> UpdateResult:
         self._take.refuse("replace_one", options)
-        return updated(await self._replace(Verb.REPLACE_ONE, filter, replacement, upsert=upsert, sort=sort))
+        with as_write():
+            return updated(await self._replace(Verb.REPLACE_ONE, filter, replacement, upsert=upsert, sort=sort))
 
     async def delete_one(self, filter: Mapping[str, Any], **options: Any) -> DeleteResult:
         self._take.refuse("delete_one", options)
-        return deleted(len(await self._delete(Verb.DELETE_ONE, filter)))
+        with as_write():
+            return deleted(len(await self._delete(Verb.DELETE_ONE, filter)))
 
     async def find_one_and_update(
         self,
@@ -298,8 +313,10 @@ class Collection:
         """The document before the update, or after it; None where there was none."""
         self._take.refuse("find_one_and_update", options)
         shape = self._take.projection(projection)
-        applied = await self._update(Verb.FIND_ONE_AND_UPDATE, filter, update, array_filters, upsert=upsert, sort=sort)
-        return self._shown(applied, shape, after=return_document)
+        verb = Verb.FIND_ONE_AND_UPDATE
+        with as_command():
+            applied = await self._update(verb, filter, update, array_filters, upsert=upsert, sort=sort)
+            return self._shown(applied, shape, after=return_document)
 
     async def find_one_and_replace(
         self,
@@ -314,8 +331,10 @@ class Collection:
         """The document before the replacement, or after it; None where there was none."""
         self._take.refuse("find_one_and_replace", options)
         shape = self._take.projection(projection)
-        applied = await self._replace(Verb.FIND_ONE_AND_REPLACE, filter, replacement, upsert=upsert, sort=sort)
-        return self._shown(applied, shape, after=return_document)
+        verb = Verb.FIND_ONE_AND_REPLACE
+        with as_command():
+            applied = await self._replace(verb, filter, replacement, upsert=upsert, sort=sort)
+            return self._shown(applied, shape, after=return_document)
 
     async def find_one_and_delete(
         self, filter: Mapping[str, Any], projection: Any = None, sort: Any = None, **options: Any
@@ -323,7 +342,8 @@ class Collection:
         """The document that was deleted, or None."""
         self._take.refuse("find_one_and_delete", options)
         shape = self._take.projection(projection)
-        return self._shown(await self._delete(Verb.FIND_ONE_AND_DELETE, filter, sort=sort), shape, after=False)
+        with as_command():
+            return self._shown(await self._delete(Verb.FIND_ONE_AND_DELETE, filter, sort=sort), shape, after=False)
 
     def _shown(self, applied: Sequence[Applied], shape: Document | None, *, after: bool) -> Any:
         image: Image | None = (applied[0].post if after else applied[0].pre) if applied else None
@@ -340,7 +360,10 @@ class Collection:
         def make(key: Key) -> Change:
             return Update(key, wanted, change, fresh_id(), upsert, filters)
 
-        return await self._write(verb, wanted, make, upsert=upsert, sort=sort)
+        def named() -> Any:
+            return cached_update(change, filters).upsert_key(cached_filter(wanted))
+
+        return await self._write(verb, wanted, make, named if upsert else None, sort=sort)
 
     async def _replace(
         self, verb: Verb, filter: Any, replacement: Any, *, upsert: bool, sort: Any = None
@@ -352,9 +375,13 @@ class Collection:
                 raise WriteError(
                     "After applying the update, the (immutable) field '_id' was found to have been altered", 66
                 )
-            return Replace(key, wanted, with_key(whole, whole.get("_id", key)), fresh_id(), upsert)
+            own = with_key(whole, whole["_id"]) if "_id" in whole else whole
+            return Replace(key, wanted, own, fresh_id(), upsert)
 
-        return await self._write(verb, wanted, make, upsert=upsert, sort=sort, replacement=whole)
+        def named() -> Any:
+            return replacement_key(cached_filter(wanted), whole)
+
+        return await self._write(verb, wanted, make, named if upsert else None, sort=sort)
 
     async def _delete(self, verb: Verb, filter: Any, *, sort: Any = None) -> list[Applied]:
         wanted = self._filter_of(filter)
@@ -370,25 +397,27 @@ class Collection:
         verb: Verb,
         filter: Document,
         make: Callable[[Key], Change],
+        named: Callable[[], Any] | None = None,
         *,
-        upsert: bool = False,
         sort: Any = None,
-        replacement: Document | None = None,
     ) -> list[Applied]:
         """Finds the key that the write is about, on the primary, and makes the change there, the filter attached.
         Another writer may change the document in between; then another one that matches is looked for. At most one
-        was applied."""
+        was applied. `named`, of an upsert, is the key of what it would insert, `MISSING` for a new one."""
         order: Sort = () if sort is None else sort_pairs(sort)
+        if named is not None:
+            check_upsert(cached_filter(filter))
         key = key_in(filter)
         if key is not MISSING:
             applied = await self._router.write(self._name, verb, make(key))
             return [] if applied is None else [applied]
         for attempt in range(_RESOLVE_ATTEMPTS):
             hit = await self._router.key_of(self._name, filter, order)
-            if hit is None and not upsert:
+            if hit is None and named is None:
                 return []
+            key = hit.key if hit is not None else _new_key(named)
             try:
-                applied = await self._router.write(self._name, verb, make(_upsert_key(filter, replacement, hit)))
+                applied = await self._router.write(self._name, verb, make(key))
             except WriteError as error:
                 # Two upserts of the same filter: the one that lost finds the other's document at the next look.
                 if hit is not None or error.code != 11000 or attempt == _RESOLVE_ATTEMPTS - 1:
@@ -411,11 +440,14 @@ class Collection:
         """The documents that match are found on the primary first, and changed one by one with the filter still
         attached. An error ends it, and those that were changed stay changed, as in MongoDB."""
         self._take.refuse("update_many", options)
-        return updated(await self._update_many(filter, update, array_filters, upsert=upsert))
+        with as_write():
+            return updated(await self._update_many(filter, update, array_filters, upsert=upsert))
 
     async def _update_many(self, filter: Any, update: Any, array_filters: Any, *, upsert: bool) -> list[Applied]:
         wanted = self._filter_of(filter)
         change, filters = self._take.update(update, array_filters)
+        if upsert:
+            check_upsert(cached_filter(wanted))
         keys = await self._router.keys_of(self._name, wanted)
         if not keys and upsert:
             return await self._update(Verb.UPDATE_MANY, filter, update, array_filters, upsert=True)
@@ -424,7 +456,8 @@ class Collection:
 
     async def delete_many(self, filter: Mapping[str, Any], **options: Any) -> DeleteResult:
         self._take.refuse("delete_many", options)
-        return deleted(len(await self._delete_many(filter)))
+        with as_write():
+            return deleted(len(await self._delete_many(filter)))
 
     async def _delete_many(self, filter: Any) -> list[Applied]:
         wanted = self._filter_of(filter)
@@ -444,82 +477,83 @@ class Collection:
         return applied
 
     async def bulk_write(self, requests: Sequence[Any], ordered: bool = True, **options: Any) -> BulkWriteResult:
-        """PyMongo's operation objects, in order. Raises BulkWriteError with PyMongo's details."""
+        """PyMongo's operation objects, in PyMongo's order. Raises BulkWriteError with PyMongo's details."""
         self._take.refuse("bulk_write", options)
         operations = list(requests)
         if not operations:
             raise InvalidOperation("No operations to execute")
-        planned = [self._planned(each) for each in operations]
-        tally = Tally()
-        index = 0
-        for together, run in itertools.groupby(planned, key=lambda plan: isinstance(plan, Insert)):
-            plans = list(run)
-            if together:
-                await self._bulk_insert(tally, index, plans, ordered=ordered)
-            else:
-                await self._bulk_change(tally, index, plans, operations, ordered=ordered)
-            index += len(plans)
-            if ordered and tally.has_errors:
-                break
-        tally.raise_refusals()
+        steps = [self._step(place, each) for place, each in enumerate(operations)]
+        tally = await self._make_all(steps, ordered=ordered)
         return BulkWriteResult(tally.details, acknowledged=True)
 
-    def _planned(self, request: Any) -> Insert | Callable[[Tally, int], Any]:
-        """A request, checked before any is made: an insert, or what makes it and tallies it."""
+    def _step(self, place: int, request: Any) -> Step:
+        """A request, checked as far as PyMongo does before it sends any; what the server would refuse is said when
+        its turn comes, and what is not supported at once."""
         for option in ("_collation", "_hint"):
             if getattr(request, option, None) is not None:
                 raise UnsupportedOperation(f"bulk_write({option[1:]}=...)", "it has no meaning that both stores share")
         match request:
             case pymongo.InsertOne():
-                return self._insert(request._doc)
+                return self._insert_step(place, request._doc)
             case pymongo.UpdateOne() | pymongo.UpdateMany():
-                self._take.update(request._doc, request._array_filters)
-                self._filter_of(request._filter)
-                return functools.partial(self._bulk_update, request)
+                _tried(self._take.update, request._doc, request._array_filters)
+                make: Make = functools.partial(self._bulk_update, request)
             case pymongo.ReplaceOne():
                 self._take.replacement(request._doc)
-                self._filter_of(request._filter)
-                return functools.partial(self._bulk_replace, request)
+                make = functools.partial(self._bulk_replace, request)
             case pymongo.DeleteOne() | pymongo.DeleteMany():
-                self._filter_of(request._filter)
-                return functools.partial(self._bulk_delete, request)
-        raise TypeError(f"{type(request).__name__} is not a valid request")
+                make = functools.partial(self._bulk_delete, request)
+            case _:
+                raise TypeError(f"{type(request).__name__} is not a valid request")
+        _tried(self._filter_of, request._filter)
+        return Step(place, kind_of(request), operation(request), make=make)
 
-    async def _bulk_insert(self, tally: Tally, index: int, plans: Sequence[Any], *, ordered: bool) -> None:
-        results = await self._router.insert_many(self._name, plans, ordered=ordered)
-        for offset, result in enumerate(results):
+    async def _make_all(self, steps: Sequence[Step], *, ordered: bool) -> Tally:
+        """Makes every step, or, ordered, those up to the first that is refused. Raises BulkWriteError for refusals, the
+        driver's error where the outcome is not known."""
+        tally = Tally()
+        for run in runs(steps, ordered=ordered):
+            if run[0].make is None:
+                await self._make_inserts(tally, run, ordered=ordered)
+            else:
+                await self._make_one(tally, run[0], run[0].make)
+            if ordered and tally.has_errors:
+                break
+        tally.raise_refusals()
+        return tally
+
+    async def _make_inserts(self, tally: Tally, run: Sequence[Step], *, ordered: bool) -> None:
+        inserts = [step.insert for step in run if step.insert is not None]
+        results = await self._router.insert_many(self._name, inserts, ordered=ordered)
+        for step, result in zip(run, results, strict=True):
             if isinstance(result, Exception):
-                tally.refused(index + offset, result, plans[offset].document)
+                tally.refused(step.place, result, step.operation)
             elif result is not None:
                 tally.inserted += 1
 
-    async def _bulk_change(
-        self, tally: Tally, index: int, plans: Sequence[Any], operations: Sequence[Any], *, ordered: bool
-    ) -> None:
-        for offset, make in enumerate(plans):
-            try:
-                await make(tally, index + offset)
-            except WriteError as error:
-                tally.refused(index + offset, error, _operation(operations[index + offset]))
-                if ordered:
-                    return
+    async def _make_one(self, tally: Tally, step: Step, make: Make) -> None:
+        try:
+            with as_write():
+                applied = await make()
+        except WriteError as error:
+            tally.refused(step.place, error, step.operation)
+        else:
+            tally.made(step.place, applied, removed=step.removes)
 
-    async def _bulk_update(self, request: Any, tally: Tally, index: int) -> None:
+    async def _bulk_update(self, request: Any) -> list[Applied]:
         filter, update, filters, upsert = request._filter, request._doc, request._array_filters, bool(request._upsert)
         if isinstance(request, pymongo.UpdateMany):
-            tally.changed(index, await self._update_many(filter, update, filters, upsert=upsert))
-        else:
-            tally.changed(index, await self._update(Verb.BULK_WRITE, filter, update, filters, upsert=upsert))
+            return await self._update_many(filter, update, filters, upsert=upsert)
+        return await self._update(Verb.BULK_WRITE, filter, update, filters, upsert=upsert, sort=request._sort)
 
-    async def _bulk_replace(self, request: Any, tally: Tally, index: int) -> None:
-        upsert = bool(request._upsert)
-        tally.changed(index, await self._replace(Verb.BULK_WRITE, request._filter, request._doc, upsert=upsert))
+    async def _bulk_replace(self, request: Any) -> list[Applied]:
+        upsert, sort = bool(request._upsert), request._sort
+        return await self._replace(Verb.BULK_WRITE, request._filter, request._doc, upsert=upsert, sort=sort)
 
-    async def _bulk_delete(self, request: Any, tally: Tally, index: int) -> None:
+    async def _bulk_delete(self, request: Any) -> list[Applied]:
         if isinstance(request, pymongo.DeleteMany):
-            tally.removed += len(await self._delete_many(request._filter))
-        else:
-            tally.removed += len(await self._delete(Verb.BULK_WRITE, request._filter))
+            return await self._delete_many(request._filter)
+        return await self._delete(Verb.BULK_WRITE, request._filter)
 
     # --- indexes and the collection itself ----------------------------------------------------------------------
 
@@ -565,22 +599,24 @@ class Collection:
         raise UnsupportedOperation("watch", "the two stores have different change streams")
 
 
-def _upsert_key(filter: Document, replacement: Document | None, hit: Hit | None) -> Key:
-    """The key of the document found; else the one that the upsert will insert: named by the filter, by the
-    replacement, or new."""
-    if hit is not None:
-        return hit.key
-    named = cached_filter(filter).equalities()
-    if "_id" in named:
-        return snapshot(named["_id"])
-    if replacement is not None and "_id" in replacement:
-        return replacement["_id"]
-    return ObjectId()
+def _new_key(named: Callable[[], Any] | None) -> Key:
+    """The key of the document that an upsert is about to insert."""
+    key = MISSING if named is None else named()
+    if key is MISSING:
+        return ObjectId()
+    with_key({}, key)
+    return snapshot(key)
 
 
-def _operation(request: Any) -> Document:
-    """A request as PyMongo's error details name it."""
-    if isinstance(request, pymongo.DeleteOne | pymongo.DeleteMany):
-        return {"q": request._filter, "limit": int(isinstance(request, pymongo.DeleteOne))}
-    many = isinstance(request, pymongo.UpdateMany)
-    return {"q": request._filter, "u": request._doc, "multi": many, "upsert": bool(request._upsert)}
+def _tried(check: Callable[..., Any], *arguments: Any) -> None:
+    """Checks what the application handed in, and leaves what the server refuses to the step itself."""
+    try:
+        check(*arguments)
+    except UnsupportedOperation:
+        raise
+    except OperationFailure:
+        return
+
+
+async def _refusing(error: Exception) -> list[Applied]:
+    raise error

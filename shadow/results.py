@@ -2,18 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
 
-from pymongo.errors import BulkWriteError, WriteError
+from pymongo.errors import BulkWriteError, OperationFailure, WriteError
 from pymongo.results import DeleteResult, UpdateResult
 
 from shadow.compare.equality import same
-from shadow.model.operation import Applied, Insert
+from shadow.model.operation import Applied
 from shadow.model.outcome import Outcome, classify
 from shadow.model.version import Document
 
-__all__ = ["Tally", "deleted", "is_modified", "raise_for", "updated"]
+__all__ = ["Tally", "as_command", "as_write", "deleted", "is_modified", "updated"]
+
+_NOT_OF_THE_WRITE: Final = frozenset({13, 18, 59, 72, 115})
+"""Codes of a command that the server would not run at all (Unauthorized, AuthenticationFailed, CommandNotFound,
+InvalidOptions, CommandNotSupported; MongoDB's error_codes.yml)."""
+
+
+@contextmanager
+def as_write() -> Iterator[None]:
+    """What the commands `update` and `delete` refuse is an error of one of their writes, to the drivers a `WriteError`:
+    a bad filter as much as a bad update."""
+    try:
+        yield
+    except OperationFailure as error:
+        refused = type(error) is OperationFailure and classify(error) is Outcome.REFUSED
+        if not refused or error.code in _NOT_OF_THE_WRITE:
+            raise
+        text = _text(error)
+        raise WriteError(text, error.code, {"index": 0, "code": error.code, "errmsg": text}) from error
+
+
+@contextmanager
+def as_command() -> Iterator[None]:
+    """What `findAndModify` refuses is an error of the command, to the drivers an `OperationFailure`, except for
+    duplicates."""
+    try:
+        yield
+    except WriteError as error:
+        if type(error) is not WriteError or classify(error) is not Outcome.REFUSED:
+            raise
+        text = _text(error)
+        raise OperationFailure(text, error.code, {"ok": 0.0, "code": error.code, "errmsg": text}) from error
+
+
+def _text(error: OperationFailure) -> str:
+    return str((error.details or {}).get("errmsg") or error)
 
 
 def is_modified(applied: Applied) -> bool:
@@ -42,18 +78,6 @@ def deleted(count: int) -> DeleteResult:
     return DeleteResult({"n": count, "ok": 1.0}, acknowledged=True)
 
 
-def raise_for(results: Sequence[Applied | Exception | None], changes: Sequence[Insert]) -> None:
-    """Raises what `insert_many` raises: a BulkWriteError for refusals, the driver's error where the outcome is not
-    known."""
-    tally = Tally()
-    for index, (result, change) in enumerate(zip(results, changes, strict=True)):
-        if isinstance(result, Exception):
-            tally.refused(index, result, change.document)
-        elif result is not None:
-            tally.inserted += 1
-    tally.raise_refusals()
-
-
 class Tally:
     """The counts of a bulk write, in the shape of PyMongo's details."""
 
@@ -69,9 +93,13 @@ class Tally:
         details = {name: value for name, value in (error.details or {}).items() if name not in ("index", "op")}
         message = details.get("errmsg", str(error))
         self._errors.append({"index": index, "code": error.code, "errmsg": message, **details, "op": operation})
+        self._errors.sort(key=lambda each: int(each["index"]))
 
-    def changed(self, index: int, applied: Sequence[Applied]) -> None:
-        """Notes an update or a replacement."""
+    def made(self, index: int, applied: Sequence[Applied], *, removed: bool) -> None:
+        """Notes what an update, a replacement or a delete has done."""
+        if removed:
+            self.removed += len(applied)
+            return
         for each in applied:
             if each.pre.present:
                 self.matched += 1

@@ -88,7 +88,7 @@ class Audit:
             if codec.is_auxiliary(item):
                 continue
             parts = codec.parts(item)
-            body = parts and b"".join(items[key][codec.reserved]["M"]["z"]["B"] for key in parts.keys)
+            body = parts and b"".join(items[key]["d"]["B"] for key in parts.keys)
             image = codec.decode(item, body or None)
             if image.document is not None:
                 images[key_digest(image.document["_id"])] = image

@@ -89,7 +89,8 @@ class Update:
 @dataclass(frozen=True, slots=True)
 class Replace:
     """Replaces the document under `key` if `filter` matches it. Version after it: (born, 1), for nothing of the old
-    document is left and versions are only ever compared for equality."""
+    document is left and versions are only ever compared for equality. A `replacement` without an `_id` keeps the one
+    that stands, which may be an equal number of another type; one with an `_id` puts its own."""
 
     key: Key
     filter: Document

@@ -214,6 +214,10 @@ class Follower:
                     await self._heal(due.collection, due, route)
             except JournalError:
                 raise
+            except asyncio.CancelledError:
+                # The lease must not outlive the attempt: another one may follow at once.
+                await asyncio.shield(self._journal.postpone(due, 0))
+                raise
             except Exception as error:
                 self._judge(error, breaker, Deferral.SECONDARY_ERROR)
                 self._reporter.healed(due.collection, Healing.FAILED)

@@ -11,6 +11,7 @@ from pymongo.errors import DuplicateKeyError
 
 from shadow.model.matching import cached_filter, compile_pipeline, compile_projection
 from shadow.model.matching.caching import cached_update
+from shadow.model.matching.updates import check_upsert
 from shadow.model.matching.values_at import distinct_values
 from shadow.model.operation import Applied, Change, Delete, Hit, Insert, Query, Replace, Update, Write
 from shadow.model.order import key_digest, sort_documents
@@ -157,11 +158,14 @@ def _effect(change: Change, pre: Image) -> Image | None:
         case Delete(filter=filter):
             return Image(ABSENT) if pre.document is not None and cached_filter(filter).matches(pre.document) else None
         case Update() | Replace():
+            matched = cached_filter(change.filter)
+            if change.upsert:
+                check_upsert(matched)
             if pre.document is None:
                 return _inserted(change) if change.upsert else None
-            matched = cached_filter(change.filter)
             if not matched.matches(pre.document):
                 if change.upsert:
+                    _inserted(change)  # what is wrong with the document itself is said first
                     raise _duplicate(change.key)
                 return None
             return _changed(change, pre)

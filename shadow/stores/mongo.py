@@ -12,13 +12,16 @@ import inspect
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from bson import Regex
+from bson import Decimal128, Regex
 from pymongo import AsyncMongoClient, ReadPreference, ReturnDocument
 from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure, PyMongoError, WriteError
 
 from shadow.errors import StoreUnavailable
-from shadow.model.matching import cached_filter
+from shadow.model.matching import cached_filter, compile_projection
 from shadow.model.matching.caching import cached_update
+from shadow.model.matching.predicates import truthy
+from shadow.model.matching.projections import projection_includes
+from shadow.model.matching.updates import check_upsert
 from shadow.model.operation import Applied, Change, Delete, Hit, Insert, Query, Replace, Update, Write
 from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import StoreName
@@ -257,6 +260,7 @@ class MongoStore:
         return results
 
     async def _update(self, collection: str, change: Update) -> Applied | None:
+        _check_upsert(change)
         if isinstance(change.update, list):
             return await self._update_by_pipeline(collection, change)
         reserved = self._reserved(collection)
@@ -324,6 +328,7 @@ class MongoStore:
 
     async def _replace(self, collection: str, change: Replace) -> Applied | None:
         reserved = self._reserved(collection)
+        _check_upsert(change)
         born = Version(change.born, 1)
         while True:
             raw = await _refusing(
@@ -491,20 +496,19 @@ def _moving(update: Document, reserved: str) -> Document:
 
 
 def _project(projection: Document | None, reserved: str) -> Document | None:
-    """The projection, widened to the version and the key."""
-    if not projection:
-        return projection
+    """The projection, widened to the version and the key; None for whole documents."""
+    if not projection or _computes_key(projection):
+        return None
     wanted = {name: value for name, value in projection.items() if name != "_id"}
-    if _includes(wanted) or (not wanted and projection.get("_id")):
+    if projection_includes(projection):
         return {**wanted, "_id": 1, reserved: 1}
     return wanted or None
 
 
-def _includes(projection: Mapping[str, Any]) -> bool:
-    """Whether the projection names what to keep. `$slice` alone keeps everything, as MongoDB does."""
-    return any(
-        not (isinstance(value, dict) and "$slice" in value) and (isinstance(value, dict | str | list) or bool(value))
-        for value in projection.values()
+def _computes_key(projection: Document) -> bool:
+    """Whether the projection puts something else in the place of `_id`, which is needed here as it is."""
+    return not isinstance(projection.get("_id", True), bool | int | float | Decimal128) or any(
+        name.startswith("_id.") for name in projection
     )
 
 
@@ -514,7 +518,9 @@ def _hit(raw: Document, reserved: str, projection: Document | None) -> Hit | Non
         return None
     assert isinstance(image.state, Version)
     key = image.document["_id"]
-    if projection and not projection.get("_id", True):
+    if projection and _computes_key(projection):
+        return Hit(key, image.state, compile_projection(projection)(image.document))
+    if projection and not truthy(projection.get("_id", True)):
         del image.document["_id"]
     return Hit(key, image.state, image.document)
 
@@ -533,6 +539,12 @@ def _replacement(change: Replace, key: Key) -> Document:
     """The document after a replacement: one without an `_id` keeps the `_id` that stands, which may be an equal number
     of another type."""
     return change.replacement if "_id" in change.replacement else {"_id": key, **change.replacement}
+
+
+def _check_upsert(change: Update | Replace) -> None:
+    """The server refuses `$expr` in an upsert; here the upsert is not in the command, so it would not."""
+    if change.upsert:
+        check_upsert(cached_filter(change.filter))
 
 
 def _after_upsert(change: Update | Replace) -> Applied:

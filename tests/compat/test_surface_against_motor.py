@@ -22,7 +22,6 @@ from pymongo.errors import BulkWriteError, OperationFailure
 
 from shadow import Shadow
 from shadow.errors import UnsupportedOperation
-from shadow.model.operation import Verb
 from shadow.model.order import key_digest
 from shadow.model.phase import StoreName
 from shadow.model.values import CANONICAL

@@ -14,6 +14,7 @@ import pytest
 from shadow import Shadow
 from shadow.embedded.servers import FaultProxy, Mode
 from shadow.errors import SecondaryWriteError
+from tests.support.pair import until
 from tests.support.shadows import COLLECTION, Site
 
 NewProxy = Callable[[str], FaultProxy]
@@ -101,9 +102,9 @@ async def one_attempt(site: Site, proxy: FaultProxy, fault: str) -> tuple[float,
         await healthy.prepare()
         await faulty.prepare()
         without, with_it = await run_interleaved(healthy, faulty, proxy, fault)
+        await until(lambda: any(faulty.metrics_registry.totals()["deferred"].values()))
         proxy.clear()
         await site.level(faulty)
-        assert any(faulty.metrics_registry.totals()["deferred"].values()), "the fault was never met"
     return without, with_it
 
 

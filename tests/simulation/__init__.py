@@ -44,13 +44,18 @@ due             adopts, that is defers with settle_after = opened + limit, the i
 settle(k, g)    after a heal that began after the claim: deferred -= k, if its generation is still g and the claim was
                 made at settle_after or later.
 copy(k)         the backfill: p := primary(k); put p if secondary(k) is nothing at all.
+flip            holds new writes, waits for the writes under way, and exchanges the stores when the journal is empty.
 
 Assumptions
 -----------
 
-`limit` (`limits.operation`) covers one operation on the primary: to open the intent may take a quarter of it (what took
-longer is opened anew), a request takes effect within five eighths of it or never, and the clocks of two processes differ
-by at most an eighth. No process stands still for that long between two steps without noticing. All faults end.
+`limit` (`limits.operation`) covers one operation on the primary: to open the intent may take a quarter of it (what
+took longer is opened anew), a request takes effect within five eighths of it or never, and the clocks of two processes
+differ by at most an eighth. No process stands still for that long between two steps without noticing. All faults end.
+
+A flip is made by one process alone, with no backfill and no repair running, and when no request of before it can yet
+land on the store that followed: a replay or a copy that expects nothing at all would find that again after a deletion
+there, for the primary keeps no tombstones. (`Conditions.stragglers` drops this assumption.)
 
 Invariants
 ----------

@@ -57,6 +57,10 @@ class Conditions:
     secondary_down: int = 0
     primary_down: int = 0
     skewed: bool = False
+    flips: int = 0
+    """Changes of the primary under traffic; with one process, for several do not yet agree on one."""
+    stragglers: bool = False
+    """A flip does not wait for requests that are still on their way to the store that followed."""
     repairs: int = 0
     reads: float = 0.1
     narrow: bool = False
@@ -80,15 +84,17 @@ class Conditions:
         def some(most: int) -> int:
             return rng.randint(1, most) if rng.random() < 0.4 else 0
 
+        flips = some(3) if rng.random() < 0.3 else 0
         return cls(
-            processes=rng.randint(1, 3),
+            flips=flips,
+            processes=1 if flips else rng.randint(1, 3),
             keys=rng.randint(1, 3),
             counters=rng.randint(0, 1),
             callers=rng.randint(2, 5),
             operations=rng.randint(2, 8),
             haste=rng.choice((0.0, 0.01, 0.05, 0.3)),
             mode=rng.choice((WriteMode.BACKGROUND, WriteMode.BACKGROUND, WriteMode.SYNC, WriteMode.STRICT)),
-            seeded=rng.random() < 0.3,
+            seeded=rng.random() < 0.3 and not flips,
             refused=rate(0.05),
             lost=rate(0.1),
             unanswered=rate(0.1),
@@ -101,12 +107,12 @@ class Conditions:
             journal_slow=rate(0.05),
             crash_at_point=rate(0.02),
             crashes=some(2),
-            restarts=some(1),
+            restarts=0 if flips else some(1),
             cancelled=rate(0.2),
             secondary_down=some(1),
             primary_down=some(1) if rng.random() < 0.5 else 0,
             skewed=rng.random() < 0.5,
-            repairs=some(4),
+            repairs=0 if flips else some(4),
             reads=rate(0.4),
             narrow=rng.random() < 0.2,
             deaths_known=rng.random() < 0.7,

@@ -81,6 +81,12 @@ class History:
             line.place, line.state = place, now.state
             line.furthest = place if now.state in line.places else line.last_deletion()
 
+    def turn(self, secondary: Callable[[Key], Image]) -> None:
+        """The primary has changed: from here on the other store follows, from the last place."""
+        for key, line in self._lines.items():
+            line.place = line.furthest = len(line.images) - 1
+            line.state = secondary(key).state
+
     def _place(self, line: _Line, now: Image) -> int | None:
         """Where in the primary's order `now` stands; the earliest that fits. None: nowhere."""
         place = line.places.get(now.state)

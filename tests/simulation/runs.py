@@ -68,9 +68,9 @@ async def _main(world: World) -> None:
     await _until(lambda: workload.done)
     await asyncio.sleep(world.rng.random())
     _stop_faults(world)
+    await _settle(world, workload)
     if world.conditions.seeded:
         await world.alive[0].spawn(workload.fill(world.alive[0]))
-    await _settle(world, workload)
     check_settled(world, workload)
     for process in world.alive:
         await process.spawn(process.runtime.close())
@@ -89,8 +89,6 @@ def _stop_faults(world: World) -> None:
     world.healed = True
     for server in world.servers.values():
         server.healthy, server.down = True, False
-    if not world.alive:
-        world.begin()
     for process in world.alive:
         process.journal.healthy = True
 
@@ -99,6 +97,8 @@ async def _settle(world: World, workload: Workload) -> None:
     """Until nothing is on its way and the journal is empty; twice, for the last request may have left a trace."""
     end = world.loop.time() + SETTLING
     while world.loop.time() < end:
+        if not world.alive:
+            world.begin()
         await asyncio.sleep(0.25)
         if not workload.done or any(server.in_flight for server in world.servers.values()):
             continue

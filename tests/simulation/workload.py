@@ -13,7 +13,7 @@ from pymongo.errors import PyMongoError
 from shadow.errors import SecondaryWriteError, ShadowError
 from shadow.model.operation import Applied, Change, Delete, Insert, Query, Replace, Update, Verb
 from shadow.model.outcome import Outcome, classify
-from shadow.model.phase import StoreName, WriteMode
+from shadow.model.phase import WriteMode
 from shadow.model.version import ABSENT, Key
 from shadow.replicate import apply as healing
 from tests.simulation.conditions import LIMIT
@@ -66,6 +66,8 @@ class Workload:
             self._at_some_time(self._repair)
         if conditions.seeded:
             self._at_some_time(self._backfill)
+        for _ in range(conditions.flips):
+            self._at_some_time(self._flip)
 
     @property
     def done(self) -> bool:
@@ -253,7 +255,8 @@ class Workload:
         self._start(process, self._heal(process, key))
 
     async def _heal(self, process: Process, key: Key) -> None:
-        primary, secondary = (process.stores[name] for name in StoreName)
+        route = self._world.route
+        primary, secondary = process.stores[route.primary], process.stores[route.secondary]
         process.note(f"repairs {key}")
         try:
             async with asyncio.timeout(LIMIT):
@@ -261,13 +264,24 @@ class Workload:
         except (PyMongoError, TimeoutError, healing.HealContended) as error:
             process.note(f"the repair of {key} failed: {error!r}")
 
+    def _flip(self) -> None:
+        (process,) = self._world.alive
+        self._start(process, self._flip_safely(process))
+
+    async def _flip_safely(self, process: Process) -> None:
+        try:
+            await process.flip()
+        except (PyMongoError, ShadowError) as error:
+            process.note(f"the flip failed: {error!r}")
+
     def _backfill(self) -> None:
         process = self._rng.choice(self._world.alive)
         self._start(process, self.fill(process))
 
     async def fill(self, process: Process, attempts: int = 1) -> None:
         """Copies the primary's images where nothing stands."""
-        primary, secondary = (process.stores[name] for name in StoreName)
+        route = self._world.route
+        primary, secondary = process.stores[route.primary], process.stores[route.secondary]
         for key in self._world.keys + self._world.counters:
             for _ in range(attempts):
                 try:

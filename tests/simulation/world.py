@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import itertools
 import random
 import sqlite3
@@ -82,11 +83,10 @@ class Process:
         self.owner = Owner("simulation", number, 0.0)
         self.journal = SimulatedJournal(world.db, self, world.conditions, world.known_dead, world.rng)
         self.stores = {name: Client(server, self) for name, server in world.servers.items()}
-        route = Route(StoreName.MONGO, Phase.SHADOW, world.conditions.mode)
         recorder = _Recorder(self)
         parts = Parts(
             journal=self.journal,
-            routes=Routes({COLLECTION: route}, on_change=lambda *_: None, on_unknown=lambda _: None),
+            routes=Routes({COLLECTION: world.route}, on_change=lambda *_: None, on_unknown=lambda _: None),
             limits=world.conditions.limits(),
             reporter=recorder,
             hasher=Hasher(b"simulation"),
@@ -149,6 +149,21 @@ class Process:
             return count, None
         return world.rng.randint(0, count), NetworkTimeout("a part of the batch has no answer in the simulation")
 
+    async def flip(self) -> None:
+        """Makes the other store primary, if that can be done in time."""
+        routes = self.runtime.parts.routes
+
+        def change() -> None:
+            self.step()
+            if self.world.secondary.in_flight and not self.world.conditions.stragglers:
+                raise TimeoutError
+            self.world.turn()
+            routes.set(COLLECTION, self.world.route)
+
+        self.note("flips")
+        done = await self.runtime.change_primary(COLLECTION, change)
+        self.note(f"has {'' if done else 'not '}flipped")
+
     @property
     def quiet(self) -> bool:
         return not self.runtime.at_work
@@ -164,6 +179,7 @@ class World:
         self.trace: list[tuple[float, str]] = []
         self.failure: str | None = None
         self.healed = False
+        self.route = Route(StoreName.MONGO, Phase.SHADOW, conditions.mode)
         self.buried: set[int] = set()
         self.db = sqlite3.connect(":memory:", isolation_level=None)
         self._numbers = itertools.count(1)
@@ -185,7 +201,11 @@ class World:
         for process in self.processes:
             process.dead = True
         for task in self.loop.made:
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            if not task.done():
+                task._log_destroy_pending = False  # type: ignore[attr-defined]
+                # What a coroutine does on its way out happens now, and not when memory is collected.
+                with contextlib.suppress(Exception, Killed):
+                    task.get_coro().close()
         self.loop.close()
         self.db.close()
 
@@ -193,11 +213,19 @@ class World:
 
     @property
     def primary(self) -> Server:
-        return self.servers[StoreName.MONGO]
+        return self.servers[self.route.primary]
 
     @property
     def secondary(self) -> Server:
-        return self.servers[StoreName.DYNAMO]
+        return self.servers[self.route.secondary]
+
+    def turn(self) -> None:
+        """The other store is primary now."""
+        self.route = dataclasses.replace(self.route, primary=self.route.secondary)
+        for server in self.servers.values():
+            server.primary = server.name is self.route.primary
+        self.history.turn(lambda key: self.secondary.image(COLLECTION, key))
+        self.note(f"--- {self.route.primary} is primary ---")
 
     @property
     def alive(self) -> list[Process]:
@@ -207,6 +235,7 @@ class World:
         """A new process."""
         skew = (self.rng.random() - 0.5) * SKEW if self.conditions.skewed else 0.0
         process = Process(self, next(self._numbers), skew)
+        process.journal.healthy = self.healed
         self.processes.append(process)
         process.note("begins")
         return process

@@ -41,7 +41,7 @@ class Pair:
     """`async with Pair(folder) as pair`: `pair.things` is a collection over `pair.primary` and `pair.secondary`.
 
     Several pairs with the same folder share the journal's file; with `beside=other` they share the stores as well, as
-    two processes would.
+    two processes would; one that is not `recovering` leaves what is deferred to the others.
     """
 
     def __init__(
@@ -54,7 +54,9 @@ class Pair:
         reach: Reach = pass_by,
         beside: Pair | None = None,
         shadow_reads: float = 1.0,
+        recovering: bool = True,
     ) -> None:
+        self._recovering = recovering
         self.report = Recorder()
         inner = beside.inner if beside is not None else {name: MemoryStore(name) for name in StoreName}
         self.inner = inner
@@ -77,6 +79,10 @@ class Pair:
 
     async def __aenter__(self) -> Self:
         self.runtime = Runtime(asyncio.get_running_loop(), self._parts, self.stores)
+        if not self._recovering:
+            for task in self.runtime._tasks:
+                if task.get_name() == "shadow-recovery":
+                    task.cancel()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:

@@ -24,7 +24,14 @@ from shadow.model.matching.support import TABLE, Family, require
 from shadow.model.order import MISSING, as_document
 from shadow.model.version import Document
 
-__all__ = ["Projection", "compile_adding", "compile_projection", "compile_stage", "compile_unset"]
+__all__ = [
+    "Projection",
+    "compile_adding",
+    "compile_projection",
+    "compile_stage",
+    "compile_unset",
+    "projection_includes",
+]
 
 Projection: TypeAlias = Callable[[Document], Document]
 
@@ -93,7 +100,12 @@ def compile_stage(spec: Any) -> Projection:
     return _compiled(spec, find=False)
 
 
-def _compiled(projection: Mapping[str, Any], *, find: bool) -> Projection:
+def projection_includes(projection: Mapping[str, Any]) -> bool:
+    """Whether a projection of `find` names what to keep, and not only what to leave out or to cut."""
+    return _planned(projection, find=True).kind is Kind.INCLUSION
+
+
+def _planned(projection: Mapping[str, Any], *, find: bool) -> Plan:
     plan = Plan(find=find)
     for path, value in projection.items():
         _parse(plan, path, value, ())
@@ -101,6 +113,11 @@ def _compiled(projection: Mapping[str, Any], *, find: bool) -> Projection:
         ends = plan.root.children.values()
         matched_only = any(end.matched for end in ends) and not any(end.cuts for end in ends)
         plan.kind = Kind.INCLUSION if plan.id_kept or matched_only else Kind.EXCLUSION
+    return plan
+
+
+def _compiled(projection: Mapping[str, Any], *, find: bool) -> Projection:
+    plan = _planned(projection, find=find)
     if "_id" not in plan.root.children and plan.kind is Kind.INCLUSION:
         plan.root.children = {"_id": Branch(keep=True), **plan.root.children}
     root, including = plan.root, plan.kind is Kind.INCLUSION

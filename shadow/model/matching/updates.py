@@ -25,7 +25,7 @@ from shadow.model.matching.tree import And, Leaf, Node, Nor, Not, Or
 from shadow.model.order import MISSING
 from shadow.model.version import Document, Key
 
-__all__ = ["Updater", "compile_update"]
+__all__ = ["Updater", "check_upsert", "compile_update"]
 
 _BACKFILL_LIMIT = 1_500_000
 
@@ -76,16 +76,33 @@ class Updater:
         return post
 
     def upsert(self, filter: Mapping[str, Any] | Filter, key: Key) -> Document:
-        """The document that an upsert inserts under `_id` = `key` where nothing matches `filter`."""
+        """The document that an upsert inserts under `_id` = `key` where nothing matches `filter`. The key must be the
+        one that the filter or the update names (`upsert_key`), or a new one if neither does."""
+        post = self._upserted(filter)
+        if not _identical(post.get("_id", key), key):
+            raise write_failure(66, "Performing an update on the path '_id' would modify the immutable field '_id'")
+        return {"_id": copied(key), **post}
+
+    def upsert_key(self, filter: Mapping[str, Any] | Filter) -> Any:
+        """The `_id` that an upsert's filter or its update names; `order.MISSING` if neither does."""
+        return self._upserted(filter).get("_id", MISSING)
+
+    def _upserted(self, filter: Mapping[str, Any] | Filter) -> Document:
         compiled = filter if isinstance(filter, Filter) else compile_filter(filter)
-        if compiled.evaluates:
-            raise write_failure(224, "$expr is not allowed in the query predicate for an upsert")
-        if compiled.hopeless:
-            raise UnsupportedOperation("upsert", "with a filter that can never match")
-        base = _seed(compiled, key)
+        check_upsert(compiled)
+        base = _seed(compiled)
         post = self._apply(base, None, True)
-        _check_id(base, post)
-        return {"_id": post["_id"], **post}
+        if "_id" in base:
+            _check_id(base, post)
+        return {"_id": post["_id"], **post} if "_id" in post else post
+
+
+def check_upsert(filter: Filter) -> None:
+    """Raises for a filter that no upsert may have, whether a document matches it or not."""
+    if filter.evaluates:
+        raise write_failure(224, "$expr is not allowed in the query predicate for an upsert")
+    if filter.hopeless:
+        raise UnsupportedOperation("upsert", "with a filter that can never match")
 
 
 def compile_update(
@@ -156,18 +173,18 @@ def _check_names(pre: Document, post: Document) -> None:
             )
 
 
-def _seed(filter: Filter, key: Key) -> Document:
+def _seed(filter: Filter) -> Document:
     """`_id` first, then the filter's equalities in the order of their paths."""
-    base: Document = {"_id": copied(key)}
-    for path, value in sorted(filter.equalities().items()):
+    named = filter.equalities()
+    base: Document = {"_id": copied(named.pop("_id"))} if "_id" in named else {}
+    for path, value in sorted(named.items()):
         if path.startswith("_id."):
             raise write_failure(111, f"field at '_id' must be exactly specified, field at sub-path '{path}' found")
-        if path != "_id":
-            *parents, name = path.split(".")
-            spot = base
-            for parent in parents:
-                spot = spot.setdefault(parent, {})
-            spot[name] = copied(value)
+        *parents, name = path.split(".")
+        spot = base
+        for parent in parents:
+            spot = spot.setdefault(parent, {})
+        spot[name] = copied(value)
     return base
 
 

@@ -9,6 +9,7 @@ from pymongo.errors import WriteError
 
 from shadow.errors import UnsupportedOperation
 from shadow.model.matching import cached_filter, compile_update
+from shadow.model.matching.updates import check_upsert
 from shadow.model.operation import Change, Delete, Insert, Replace, Update
 from shadow.model.version import ABSENT, Document, Image, Key, Version
 from shadow.stores.dynamo import keys
@@ -47,6 +48,8 @@ def _inserted(namespace: str, change: Insert, before: Image) -> Image:
 def _updating(namespace: str, change: Update) -> Computation:
     filter = cached_filter(change.filter)
     update = compile_update(change.update, change.array_filters)
+    if change.upsert:
+        check_upsert(filter)
 
     def compute(before: Image) -> Image | None:
         if before.document is not None and filter.matches(before.document):
@@ -54,15 +57,19 @@ def _updating(namespace: str, change: Update) -> Computation:
             return Image(before.state.next(), update.apply(before.document, filter))
         if not change.upsert:
             return None
+        inserted = update.upsert(filter, change.key)
         if before.present:
             raise _duplicate_id(namespace, change.key)
-        return Image(Version(change.born, 1), update.upsert(filter, change.key))
+        return Image(Version(change.born, 1), inserted)
 
     return compute
 
 
 def _replacing(namespace: str, change: Replace) -> Computation:
-    matches = cached_filter(change.filter).matches
+    filter = cached_filter(change.filter)
+    matches = filter.matches
+    if change.upsert:
+        check_upsert(filter)
 
     def compute(before: Image) -> Image | None:
         if before.document is not None and matches(before.document):
@@ -80,7 +87,7 @@ def _replacement(change: Replace, key: Key) -> Document:
     own = change.replacement.get("_id", key)
     if keys.key_text(own) != keys.key_text(key):
         raise WriteError("the (immutable) field '_id' was found to have been altered", _IMMUTABLE_FIELD)
-    return {"_id": key, **{name: value for name, value in change.replacement.items() if name != "_id"}}
+    return {"_id": own, **{name: value for name, value in change.replacement.items() if name != "_id"}}
 
 
 def _duplicate_id(namespace: str, key: Key) -> Exception:

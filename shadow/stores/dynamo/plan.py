@@ -5,6 +5,7 @@ read too much and must never read too little.
 
     KeyPlan     the filter fixes `_id` (equality, $in): GetItem or BatchGetItem
     QueryPlan   it fixes the hash attribute of an index, perhaps with a range: one Query for each `KeyRange`
+    UnionPlan   an `$or` of which each branch is one of these two
     ScanPlan    anything else, with the conditions that DynamoDB itself can apply
 
 An array field has the one text `~array` in an index (see keys.py), so each query is asked for that text too.
@@ -23,7 +24,7 @@ from shadow.model.operation import Query
 from shadow.model.schema import CollectionSpec, IndexSpec
 from shadow.stores.dynamo import keys
 from shadow.stores.dynamo.expressions import Expression
-from shadow.stores.dynamo.values import encode_value
+from shadow.stores.dynamo.pushdown import pushed_text
 
 __all__ = [
     "Condition",
@@ -32,10 +33,12 @@ __all__ = [
     "Plan",
     "QueryPlan",
     "ScanPlan",
+    "UnionPlan",
     "conditions",
+    "pinned_text",
     "plan",
-    "pushed_text",
     "shape",
+    "spans",
     "suggestion",
 ]
 
@@ -43,7 +46,6 @@ _MOST_QUERIES: Final = 100
 _LAST: Final = "\U0010ffff"
 _LAST_OBJECT_ID: Final = "f" * 24
 _COMPARISONS: Final = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
-_EXACT_INTEGER: Final = 2**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,14 @@ class ScanPlan:
     pushed: tuple[Condition, ...] = ()
 
 
-Plan: TypeAlias = KeyPlan | QueryPlan | ScanPlan
+@dataclass(frozen=True, slots=True)
+class UnionPlan:
+    """Read by each of these; a key that several of them name counts once."""
+
+    parts: tuple[KeyPlan | QueryPlan, ...]
+
+
+Plan: TypeAlias = KeyPlan | QueryPlan | UnionPlan | ScanPlan
 
 
 def conditions(filter: Mapping[str, Any]) -> Iterator[Condition]:
@@ -114,14 +123,51 @@ def _of_path(path: str, operand: Any) -> Iterator[Condition]:
 def plan(filter: Mapping[str, Any], spec: CollectionSpec) -> Plan:
     """The plan for a filter that `compile_filter` has accepted."""
     found = tuple(conditions(filter))
+    direct = _direct(found, spec)
+    if direct is not None:
+        return direct
+    for branches in _alternatives(filter):
+        united = _union(found, branches, spec)
+        if united is not None:
+            return united
+    indexed = {"_id"} | {name for index in spec.indexes for name in (index.hash, index.range) if name is not None}
+    return ScanPlan(tuple(one for one in found if one.path.partition(".")[0] not in indexed and _is_pushed(one)))
+
+
+def _is_pushed(one: Condition) -> bool:
+    return pushed_text(one.path, one.operator, one.operand, Expression(), "") != ""
+
+
+def _direct(found: Sequence[Condition], spec: CollectionSpec) -> KeyPlan | QueryPlan | None:
     texts = _fixed(found, "_id", keys.HASH_LIMIT)
     if texts is not None:
         return KeyPlan(texts)
     queries = [query for index in spec.indexes if (query := _query(found, index)) is not None]
-    if queries:
-        return max(queries, key=_precision)
-    indexed = {"_id"} | {name for index in spec.indexes for name in (index.hash, index.range) if name is not None}
-    return ScanPlan(tuple(one for one in found if one.path not in indexed and pushed_text(one, Expression(), "")))
+    return max(queries, key=_precision) if queries else None
+
+
+def _alternatives(filter: Mapping[str, Any]) -> Iterator[Sequence[Mapping[str, Any]]]:
+    """The branches of each `$or` among the conjuncts."""
+    for name, operand in filter.items():
+        if name == "$or" and isinstance(operand, list):
+            yield operand
+        elif name == "$and" and isinstance(operand, list):
+            for part in operand:
+                yield from _alternatives(part)
+
+
+def _union(
+    found: tuple[Condition, ...], branches: Sequence[Mapping[str, Any]], spec: CollectionSpec
+) -> UnionPlan | None:
+    """The plan of an `$or` whose branches, each with the conditions around it, all have a key or an index."""
+    parts: dict[KeyPlan | QueryPlan, None] = {}
+    for branch in branches:
+        part = _direct((*conditions(branch), *found), spec)
+        if part is None:
+            return None
+        parts[part] = None
+    requests = sum(len(part.ranges) for part in parts if isinstance(part, QueryPlan))
+    return UnionPlan(tuple(parts)) if requests <= _MOST_QUERIES else None
 
 
 def _precision(query: QueryPlan) -> tuple[bool, int]:
@@ -152,8 +198,8 @@ def _query(found: Sequence[Condition], index: IndexSpec) -> QueryPlan | None:
     hashes = _texts(found, index.hash, keys.HASH_LIMIT)
     if hashes is None:
         return None
-    spans = _spans(found, index.range) if index.range is not None else [(None, None)]
-    ranges = tuple(KeyRange(text, low, high) for text in hashes for low, high in spans)
+    between = spans(found, index.range) if index.range is not None else [(None, None)]
+    ranges = tuple(KeyRange(text, low, high) for text in hashes for low, high in between)
     return QueryPlan(index, ranges) if len(ranges) <= _MOST_QUERIES else None
 
 
@@ -168,10 +214,16 @@ def _texts(found: Sequence[Condition], path: str, limit: int) -> list[str] | Non
     return None
 
 
+def pinned_text(found: Sequence[Condition], path: str) -> str | None:
+    """The key text of the one value that a field has in every match where it is no array; None if there is no such."""
+    texts = _texts(found, path, keys.HASH_LIMIT)
+    return texts[0] if texts is not None and len(texts) == 2 and texts[0] != keys.ARRAY else None
+
+
 Span: TypeAlias = tuple[str | None, str | None]
 
 
-def _spans(found: Sequence[Condition], path: str) -> list[Span]:
+def spans(found: Sequence[Condition], path: str) -> list[Span]:
     """The spans of a range attribute that hold every match; the whole of it if the conditions say nothing."""
     texts = _texts(found, path, keys.RANGE_LIMIT)
     if texts is not None:
@@ -212,59 +264,6 @@ def _string_spans(low: str | None, high: str | None) -> list[Span]:
     if high is None and low is not None and low <= "~":
         return [(low, None)]
     return [(low, high), escaped]
-
-
-# ---- conditions that DynamoDB applies itself ----
-
-
-def pushed_text(condition: Condition, expression: Expression, reserved: str) -> str:
-    """A filter expression that holds for every document matching `condition`; "" if there is no useful one.
-
-    It lets through whatever DynamoDB cannot judge: lists (one element may match), values kept as BSON (B), and
-    documents whose fields are packed away.
-    """
-    name = condition.path
-    if "." in name or not name or len(name.encode()) > 255:
-        return ""
-    path = expression.path(name)
-    test = _test(condition, path, expression)
-    if not test:
-        return ""
-    packed = " OR ".join(f"attribute_exists({expression.path(reserved, part)})" for part in ("z", "g"))
-    unjudged = " OR ".join(f"attribute_type({path}, {expression.value({'S': tag})})" for tag in ("L", "B"))
-    return f"({test} OR {unjudged} OR {packed})"
-
-
-def _test(condition: Condition, path: str, expression: Expression) -> str:
-    operand = condition.operand
-    match condition.operator:
-        case "$eq" if operand is None:
-            null = expression.value({"S": "NULL"})
-            return f"attribute_not_exists({path}) OR attribute_type({path}, {null})"
-        case "$eq" if (attribute := _comparable(operand)) is not None:
-            return f"{path} = {expression.value(attribute)}"
-        case "$exists" if not operand:
-            return f"attribute_not_exists({path})"
-        case "$exists":
-            return f"attribute_exists({path})"
-        case "$gt" | "$gte" | "$lt" | "$lte" if (attribute := _comparable(operand)) is not None:
-            if isinstance(operand, bool):
-                return ""
-            test = f"{path} {_COMPARISONS[condition.operator][0]}= {expression.value(attribute)}"
-            if isinstance(operand, dt.datetime):  # dates outside Python's years are kept as numbers
-                return f"{test} OR attribute_type({path}, {expression.value({'S': 'N'})})"
-            return test
-    return ""
-
-
-def _comparable(operand: Any) -> dict[str, Any] | None:
-    """The attribute that DynamoDB compares as MongoDB compares the value. Numbers only where every type of number
-    writes them alike."""
-    if type(operand) in (str, bool, ObjectId, dt.datetime):  # exactly these: Code is a str too
-        return encode_value(operand)[0]
-    if isinstance(operand, int | float) and float(operand).is_integer() and abs(operand) < _EXACT_INTEGER:
-        return {"N": str(int(operand))}
-    return None
 
 
 # ---- shapes: what scans are counted by ----

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
 
 from pymongo.errors import OperationFailure
 
 from shadow.model.operation import Query
-from shadow.model.schema import CollectionSpec
+from shadow.model.schema import CollectionSpec, IndexSpec
 from shadow.model.version import ABSENT, Image
 from shadow.stores.dynamo.client import Gateway
 from shadow.stores.dynamo.codec import Codec, Item, Parts
 from shadow.stores.dynamo.expressions import Expression, hidden
-from shadow.stores.dynamo.plan import KeyPlan, KeyRange, QueryPlan, ScanPlan, plan, pushed_text
+from shadow.stores.dynamo.fetching import Fetch
+from shadow.stores.dynamo.plan import KeyPlan, KeyRange, Plan, QueryPlan, ScanPlan, UnionPlan, plan
+from shadow.stores.dynamo.pushdown import pushed_text
+from shadow.stores.dynamo.scanning import Scanner
 from shadow.stores.dynamo.scans import ScanCounter
 
 __all__ = ["Reader", "Table"]
@@ -37,14 +41,18 @@ class Table:
 
 
 class Reader:
-    def __init__(self, gateway: Gateway, *, verify_index_reads: bool) -> None:
+    """Where a `Fetch` is taken, items may have its attributes only; what is not enough of one is read again, whole."""
+
+    def __init__(self, gateway: Gateway, *, verify_index_reads: bool, scan_segments: int) -> None:
         self._gateway = gateway
         self._verify = verify_index_reads
+        self._scanner = Scanner(gateway, scan_segments)
+        self._whole: set[str] = set()
         self.scans = ScanCounter()
 
     # ---- items ----
 
-    async def get(self, table: Table, key_text: str) -> Item | None:
+    async def get(self, table: Table, key_text: str, fetch: Fetch | None = None) -> Item | None:
         """The item under a key, read consistently."""
         answer = await self._gateway.call(
             "get_item",
@@ -53,25 +61,25 @@ class Reader:
             Key={"_id": {"S": key_text}},
             ConsistentRead=True,
             ReturnConsumedCapacity="TOTAL",
+            **_projection(table, fetch),
         )
         return answer.get("Item") or None
 
-    async def get_many(self, table: Table, key_texts: Iterable[str]) -> dict[str, Item]:
+    async def get_many(self, table: Table, key_texts: Iterable[str], fetch: Fetch | None = None) -> dict[str, Item]:
         """The items under many keys, read consistently, by key text; absent ones are left out."""
         wanted = list(dict.fromkeys(key_texts))
         if len(wanted) == 1:
-            item = await self.get(table, wanted[0])
+            item = await self.get(table, wanted[0], fetch)
             return {wanted[0]: item} if item is not None else {}
         chunks = [wanted[i : i + BATCH_KEYS] for i in range(0, len(wanted), BATCH_KEYS)]
         found: dict[str, Item] = {}
-        for items in await asyncio.gather(*(self._batch(table, chunk) for chunk in chunks)):
+        for items in await asyncio.gather(*(self._batch(table, chunk, fetch) for chunk in chunks)):
             found.update((item["_id"]["S"], item) for item in items)
         return found
 
-    async def _batch(self, table: Table, key_texts: Sequence[str]) -> list[Item]:
-        request: dict[str, Any] = {
-            table.name: {"Keys": [{"_id": {"S": text}} for text in key_texts], "ConsistentRead": True}
-        }
+    async def _batch(self, table: Table, key_texts: Sequence[str], fetch: Fetch | None) -> list[Item]:
+        wanted = {"Keys": [{"_id": {"S": text}} for text in key_texts], "ConsistentRead": True}
+        request: dict[str, Any] = {table.name: {**wanted, **_projection(table, fetch)}}
         items: list[Item] = []
         for attempt in range(_ATTEMPTS):
             answer = await self._gateway.call(
@@ -115,78 +123,126 @@ class Reader:
 
     # ---- pages ----
 
-    async def pages(self, table: Table, query: Query) -> AsyncIterator[list[Image]]:
-        """Every document that may match the filter, and perhaps others, each once; no tombstones."""
-        chosen = plan(query.filter, table.spec)
+    async def pages(self, table: Table, query: Query, fetch: Fetch | None = None) -> AsyncGenerator[list[Image], None]:
+        """Every document that may match the filter, and perhaps others, each once; no tombstones. With a `fetch` the
+        documents may have its fields only."""
+        fetch = self.usable(table, fetch)
+        async with aclosing(self._source(table, plan(query.filter, table.spec), query, fetch)) as source:
+            async for items in source:
+                yield await self.present(table, items, fetch)
+
+    def usable(self, table: Table, fetch: Fetch | None) -> Fetch | None:
+        """`fetch`, unless it has not been enough for documents of this table before."""
+        return None if fetch is not None and not fetch.is_certain and table.name in self._whole else fetch
+
+    async def present(self, table: Table, items: Sequence[Item], fetch: Fetch | None = None) -> list[Image]:
+        """The images of those items that are documents."""
+        whole = await self._completed(table, items, fetch)
+        kept = [item for item in whole if not table.codec.is_auxiliary(item)]
+        return [image for image in await self.images(table, kept) if image.present]
+
+    async def _completed(self, table: Table, items: Sequence[Item], fetch: Fetch | None) -> Sequence[Item]:
+        """The items, read again where what was fetched does not tell the order of the fields."""
+        if fetch is None:
+            return items
+        short = [item["_id"]["S"] for item in items if not fetch.is_enough(item, table.spec.reserved)]
+        if not short:
+            return items
+        if not fetch.is_certain:
+            self._whole.add(table.name)
+        found = await self.get_many(table, short)
+        again = set(short)
+        whole = ((found.get(text) if (text := item["_id"]["S"]) in again else item) for item in items)
+        return [item for item in whole if item is not None]
+
+    def _source(
+        self, table: Table, chosen: Plan, query: Query, fetch: Fetch | None
+    ) -> AsyncGenerator[list[Item], None]:
         match chosen:
             case KeyPlan():
-                source = self._key_pages(table, chosen)
+                return self._key_pages(table, chosen, fetch)
             case QueryPlan():
-                source = self._query_pages(table, chosen)
+                return self._query_pages(table, chosen, fetch)
+            case UnionPlan():
+                return self._union_pages(table, chosen, query, fetch)
             case ScanPlan():
-                source = self._scan_pages(table, chosen, query)
-        async for items in source:
-            kept = [item for item in items if not table.codec.is_auxiliary(item)]
-            yield [image for image in await self.images(table, kept) if image.present]
+                return self._scan_pages(table, chosen, query, fetch)
 
-    async def _key_pages(self, table: Table, chosen: KeyPlan) -> AsyncIterator[list[Item]]:
+    async def _key_pages(self, table: Table, chosen: KeyPlan, fetch: Fetch | None) -> AsyncGenerator[list[Item], None]:
         for start in range(0, len(chosen.texts), BATCH_KEYS):
             texts = chosen.texts[start : start + BATCH_KEYS]
-            found = await self.get_many(table, texts)
+            found = await self.get_many(table, texts, fetch)
             yield [found[text] for text in texts if text in found]
 
-    async def _query_pages(self, table: Table, chosen: QueryPlan) -> AsyncIterator[list[Item]]:
+    async def _union_pages(
+        self, table: Table, chosen: UnionPlan, query: Query, fetch: Fetch | None
+    ) -> AsyncGenerator[list[Item], None]:
         seen: set[str] = set()
-        firsts = await asyncio.gather(*(self._query(table, chosen, one, None) for one in chosen.ranges))
+        for part in chosen.parts:
+            async with aclosing(self._source(table, part, query, fetch)) as source:
+                async for items in source:
+                    new = [item for item in items if item["_id"]["S"] not in seen]
+                    seen.update(item["_id"]["S"] for item in new)
+                    yield new
+
+    async def _query_pages(
+        self, table: Table, chosen: QueryPlan, fetch: Fetch | None
+    ) -> AsyncGenerator[list[Item], None]:
+        seen: set[str] = set()
+        asked = (self.query(table, chosen.index, one, fetch=fetch) for one in chosen.ranges)
+        firsts = await asyncio.gather(*asked)
         for one, first in zip(chosen.ranges, firsts, strict=True):
             answer = first
             while True:
                 items = [item for item in answer.get("Items", []) if item["_id"]["S"] not in seen]
                 seen.update(item["_id"]["S"] for item in items)
-                yield await self._verified(table, items)
+                yield await self.verified(table, items, fetch)
                 start = answer.get("LastEvaluatedKey")
                 if not start:
                     break
-                answer = await self._query(table, chosen, one, start)
+                answer = await self.query(table, chosen.index, one, fetch=fetch, ExclusiveStartKey=start)
 
-    async def _verified(self, table: Table, items: list[Item]) -> list[Item]:
+    async def verified(self, table: Table, items: list[Item], fetch: Fetch | None = None) -> list[Item]:
+        """What the table holds where an index has named `items`, if the settings ask for that; else `items`."""
         if not self._verify or not items:
             return items
-        found = await self.get_many(table, [item["_id"]["S"] for item in items])
-        return list(found.values())
+        found = await self.get_many(table, [item["_id"]["S"] for item in items], fetch)
+        return [found[text] for item in items if (text := item["_id"]["S"]) in found]
 
-    async def _query(
-        self, table: Table, chosen: QueryPlan, one: KeyRange, start: dict[str, Any] | None
+    async def query(
+        self, table: Table, index: IndexSpec, one: KeyRange, *, fetch: Fetch | None = None, **more: Any
     ) -> dict[str, Any]:
+        """One answer of an index. `more` are parameters of Query."""
         expression = Expression()
-        condition = f"{expression.path(chosen.index.hash)} = {expression.value({'S': one.hash})}"
-        if chosen.index.range is not None:
-            condition += _range_condition(expression, chosen.index.range, one)
-        parameters = {"ExclusiveStartKey": start} if start else {}
+        condition = f"{expression.path(index.hash)} = {expression.value({'S': one.hash})}"
+        if index.range is not None:
+            condition += _range_condition(expression, index.range, one)
+        if fetch is not None:
+            more["ProjectionExpression"] = fetch.text(expression, table.spec.reserved)
         return await self._gateway.call(
             "query",
             table.name,
             TableName=table.name,
-            IndexName=chosen.index.name,
+            IndexName=index.name,
             KeyConditionExpression=condition,
             ReturnConsumedCapacity="TOTAL",
             **expression.parameters(),
-            **parameters,
+            **more,
         )
 
-    async def _scan_pages(self, table: Table, chosen: ScanPlan, query: Query) -> AsyncIterator[list[Item]]:
+    async def _scan_pages(
+        self, table: Table, chosen: ScanPlan, query: Query, fetch: Fetch | None
+    ) -> AsyncGenerator[list[Item], None]:
         counted = self.scans.begin(table.spec.name, query)
-        request = _scan_request(table, chosen)
-        if not query.filter and query.limit and not query.sort:
+        request = _scan_request(table, chosen, fetch)
+        limited = query.limit and not query.sort
+        if limited and not query.filter:
             request["Limit"] = query.limit + query.skip
-        while True:
-            answer = await self._gateway.call("scan", table.name, **request)
-            items = answer.get("Items", [])
-            self.scans.add(counted, read=int(answer.get("ScannedCount", 0)), returned=len(items))
-            yield items
-            if not answer.get("LastEvaluatedKey"):
-                return
-            request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+        async with aclosing(self._scanner.answers(table.name, request, patient=bool(limited))) as answers:
+            async for answer in answers:
+                items = answer.get("Items", [])
+                self.scans.add(counted, read=int(answer.get("ScannedCount", 0)), returned=len(items))
+                yield items
 
     async def part_items(self, table: Table) -> list[Item]:
         """The parts of large documents, all of them, without their data."""
@@ -199,36 +255,23 @@ class Reader:
             "ProjectionExpression": f"{expression.path('_id')}, {expression.path(table.spec.reserved)}",
             **expression.parameters(),
         }
-        items: list[Item] = []
-        while True:
-            answer = await self._gateway.call("scan", table.name, **request)
-            items += answer.get("Items", [])
-            if not answer.get("LastEvaluatedKey"):
-                return items
-            request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+        return [item async for answer in self._scanner.answers(table.name, request) for item in answer.get("Items", [])]
 
     async def item_pages(self, table: Table) -> AsyncIterator[list[Item]]:
         """The items of all documents; heads only, where a document is large."""
-        request = _scan_request(table, ScanPlan())
-        while True:
-            answer = await self._gateway.call("scan", table.name, **request)
-            yield answer.get("Items", [])
-            if not answer.get("LastEvaluatedKey"):
-                return
-            request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+        async with aclosing(self._scanner.answers(table.name, _scan_request(table, ScanPlan()))) as answers:
+            async for answer in answers:
+                yield answer.get("Items", [])
 
     async def count_all(self, table: Table) -> int:
         """How many documents the table holds, counted by DynamoDB itself."""
         counted = self.scans.begin(table.spec.name, Query())
         request = {**_scan_request(table, ScanPlan()), "Select": "COUNT"}
         total = 0
-        while True:
-            answer = await self._gateway.call("scan", table.name, **request)
+        async for answer in self._scanner.answers(table.name, request):
             total += int(answer["Count"])
             self.scans.add(counted, read=int(answer.get("ScannedCount", 0)))
-            if not answer.get("LastEvaluatedKey"):
-                return total
-            request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+        return total
 
 
 def _range_condition(expression: Expression, name: str, one: KeyRange) -> str:
@@ -242,14 +285,24 @@ def _range_condition(expression: Expression, name: str, one: KeyRange) -> str:
     return f" AND {path} <= {expression.value({'S': one.high})}" if one.high is not None else ""
 
 
-def _scan_request(table: Table, chosen: ScanPlan) -> dict[str, Any]:
+def _projection(table: Table, fetch: Fetch | None) -> dict[str, Any]:
+    if fetch is None:
+        return {}
+    expression = Expression()
+    return {"ProjectionExpression": fetch.text(expression, table.spec.reserved), **expression.parameters()}
+
+
+def _scan_request(table: Table, chosen: ScanPlan, fetch: Fetch | None = None) -> dict[str, Any]:
     expression = Expression()
     reserved = table.spec.reserved
-    tests = [hidden(expression, reserved), *(pushed_text(one, expression, reserved) for one in chosen.pushed)]
+    pushed = (pushed_text(one.path, one.operator, one.operand, expression, reserved) for one in chosen.pushed)
+    tests = [hidden(expression, reserved), *pushed]
+    projection = {} if fetch is None else {"ProjectionExpression": fetch.text(expression, reserved)}
     return {
         "TableName": table.name,
         "ConsistentRead": True,
         "ReturnConsumedCapacity": "TOTAL",
         "FilterExpression": " AND ".join(tests),
+        **projection,
         **expression.parameters(),
     }

@@ -13,8 +13,9 @@ class DynamoSettings(BaseModel):
     """Frozen; unknown keys are refused. Credentials that are left out come from the environment, as with any AWS SDK.
 
     Times are in seconds. `max_concurrency` is the number of requests under way at once, and the size of the
-    connection pool; `max_attempts` counts the first attempt too; `verify_index_reads` reads each document that an
-    index names once more from the table, which is consistent where an index is not.
+    connection pool; `scan_segments` is the number of segments of a large table that are scanned at once;
+    `max_attempts` counts the first attempt too; `verify_index_reads` reads each document that an index names once
+    more from the table, which is consistent where an index is not.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -26,6 +27,7 @@ class DynamoSettings(BaseModel):
     secret_access_key: SecretStr | None = None
     session_token: SecretStr | None = None
     max_concurrency: int = Field(default=64, ge=1, le=4096)
+    scan_segments: int = Field(default=4, ge=1, le=64)
     connect_timeout: float = Field(default=2.0, gt=0)
     read_timeout: float = Field(default=5.0, gt=0)
     max_attempts: int = Field(default=3, ge=1, le=20)

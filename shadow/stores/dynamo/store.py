@@ -7,7 +7,8 @@ import contextlib
 import datetime as dt
 import random
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, Final
 
 import aioboto3
@@ -28,6 +29,9 @@ from shadow.stores.dynamo.client import ConditionFailed, Gateway, OnCapacity
 from shadow.stores.dynamo.codec import Codec, Item
 from shadow.stores.dynamo.direct import direct_update
 from shadow.stores.dynamo.errors import outcome_unknown
+from shadow.stores.dynamo.fetching import Fetch, fetch_of, fields_of, limited
+from shadow.stores.dynamo.ordered import first_in_order
+from shadow.stores.dynamo.ordering import ordered_plan
 from shadow.stores.dynamo.reads import Reader, Table
 from shadow.stores.dynamo.settings import DynamoSettings
 from shadow.stores.dynamo.tables import drop_table, prepare_table
@@ -66,7 +70,9 @@ class DynamoStore:
         self._settings = settings
         self._database = database
         self._gateway = Gateway(settings, client, on_capacity)
-        self._reader = Reader(self._gateway, verify_index_reads=settings.verify_index_reads)
+        self._reader = Reader(
+            self._gateway, verify_index_reads=settings.verify_index_reads, scan_segments=settings.scan_segments
+        )
         self._writer = Writer(self._gateway, self._reader)
         self._tables = {name: self._made(spec) for name, spec in specs.items()}
 
@@ -118,42 +124,68 @@ class DynamoStore:
 
     async def find_one(self, collection: str, query: Query) -> Hit | None:
         first = Query(query.filter, query.projection, query.sort, query.skip, 1)
-        async for page in self.find(collection, first):
-            if page:
-                return page[0]
+        async with aclosing(self._found_pages(collection, first)) as pages:
+            async for page in pages:
+                if page:
+                    return page[0]
         return None
 
-    async def find(self, collection: str, query: Query) -> AsyncIterator[list[Hit]]:
+    def find(self, collection: str, query: Query) -> AsyncIterator[list[Hit]]:
+        return self._found_pages(collection, query)
+
+    async def _found_pages(
+        self, collection: str, query: Query, fetch: Fetch | None = None
+    ) -> AsyncGenerator[list[Hit], None]:
+        """With a `fetch`, which only goes with a query of a filter alone, documents may have its fields only."""
         table = self._table(collection)
         project = compile_projection(query.projection) if query.projection else None
+        fetch = fetch or fetch_of(query)
         if query.sort:
-            ordered = await self._sorted(table, query)
+            ordered = await self._sorted(table, query, fetch)
             yield [_projected(hit, project) for hit in _window(ordered, query.skip, query.limit)]
             return
         first, last = query.skip, query.skip + query.limit if query.limit else sys.maxsize
         seen = 0
-        async for page in self._matching(table, query):
-            kept = page[max(0, first - seen) : last - seen]
-            seen += len(page)
-            if kept:
-                yield [_projected(hit, project) for hit in kept]
-            if seen >= last:
-                return
+        async with aclosing(self._matching(table, query, fetch)) as pages:
+            async for page in pages:
+                kept = page[max(0, first - seen) : last - seen]
+                seen += len(page)
+                if kept:
+                    yield [_projected(hit, project) for hit in kept]
+                if seen >= last:
+                    return
 
-    async def _sorted(self, table: Table, query: Query) -> list[Hit]:
+    async def _sorted(self, table: Table, query: Query, fetch: Fetch | None) -> list[Hit]:
         """The hits in order; with a limit no more of them are kept than can still be among the first."""
+        first = await self._first_of_index(table, query, fetch)
+        if first is not None:
+            return first
         wanted = query.skip + query.limit if query.limit else sys.maxsize
         hits: list[Hit] = []
-        async for page in self._matching(table, query):
+        async for page in self._matching(table, query, fetch):
             hits += page
             if len(hits) > wanted + _SORTED_AT_ONCE:
                 hits = sort_documents(hits, query.sort, key=lambda hit: hit.document)[:wanted]
         return sort_documents(hits, query.sort, key=lambda hit: hit.document)
 
-    async def _matching(self, table: Table, query: Query) -> AsyncIterator[list[Hit]]:
+    async def _first_of_index(self, table: Table, query: Query, fetch: Fetch | None) -> list[Hit] | None:
+        """The first hits, read in the order of an index; None if none gives it."""
+        chosen = ordered_plan(query, table.spec)
+        if chosen is None:
+            return None
         matches = cached_filter(query.filter).matches
-        async for images in self._reader.pages(table, query):
-            yield [_hit(image) for image in images if matches(whole(image))]
+        images = await first_in_order(self._reader, table, chosen, query.skip + query.limit, matches, fetch)
+        if images is None:
+            return None
+        return sort_documents([_hit(image) for image in images], query.sort, key=lambda hit: hit.document)
+
+    async def _matching(
+        self, table: Table, query: Query, fetch: Fetch | None = None
+    ) -> AsyncGenerator[list[Hit], None]:
+        matches = cached_filter(query.filter).matches
+        async with aclosing(self._reader.pages(table, query, fetch)) as pages:
+            async for images in pages:
+                yield [_hit(image) for image in images if matches(whole(image))]
 
     async def count(self, collection: str, filter: Document, skip: int = 0, limit: int = 0) -> int:
         table = self._table(collection)
@@ -161,15 +193,17 @@ class DynamoStore:
             total = await self._reader.count_all(table)
         else:
             total = 0
-            async for page in self._matching(table, Query(filter)):
-                total += len(page)
-                if limit and total >= skip + limit:
-                    break
+            async with aclosing(self._matching(table, Query(filter), _looked_at(filter))) as pages:
+                async for page in pages:
+                    total += len(page)
+                    if limit and total >= skip + limit:
+                        break
         counted = max(0, total - skip)
         return min(counted, limit) if limit else counted
 
     async def distinct(self, collection: str, path: str, filter: Document) -> list[Any]:
-        return distinct_values(path, await self._all(collection, filter))
+        fetch = _looked_at(filter, path)
+        return distinct_values(path, await self._all(collection, filter, fetch))
 
     async def aggregate(self, collection: str, pipeline: Sequence[Document]) -> list[Document]:
         compiled = compile_pipeline(list(pipeline))
@@ -182,8 +216,9 @@ class DynamoStore:
         """All documents in the order of their keys: that of insertion, which MongoDB mostly shows, is not kept here."""
         return sort_documents(await self._all(collection, {}), [("_id", 1)])
 
-    async def _all(self, collection: str, filter: Document) -> list[Document]:
-        return [hit.document async for page in self.find(collection, Query(filter)) for hit in page]
+    async def _all(self, collection: str, filter: Document, fetch: Fetch | None = None) -> list[Document]:
+        pages = self._found_pages(collection, Query(filter), fetch)
+        return [hit.document async for page in pages for hit in page]
 
     async def image(self, collection: str, key: Key) -> Image:
         return (await self._found(self._table(collection), keys.key_text(key))).image
@@ -422,6 +457,12 @@ def _direct(table: Table, text: str, change: Change, op_id: str, pre: Version) -
     if not isinstance(change, Update) or not isinstance(change.update, dict) or not names_only_key(change.filter):
         return None
     return direct_update(table, text, change.update, op_id, pre)
+
+
+def _looked_at(filter: Document, *paths: str) -> Fetch | None:
+    """What a filter and the fields at `paths` need of an item, where the order of its fields does not matter."""
+    fields = fields_of(filter)
+    return None if fields is None else limited(Fetch(fields | {path.partition(".")[0] for path in paths}))
 
 
 def _without_credentials(url: str) -> str:
