@@ -8,6 +8,7 @@ from typing import Any, Final, NoReturn
 
 from bson import ObjectId, Regex, Timestamp
 from bson.codec_options import CodecOptions
+from pymongo.errors import OperationFailure
 
 from shadow.errors import UnsupportedOperation
 from shadow.model.matching import Filter, cached_filter, compile_pipeline, compile_projection, compile_update
@@ -70,6 +71,9 @@ class Arguments:
         filters = tuple(normalise(each, self._options) for each in array_filters or ())
         wanted = normalise({"": update}, self._options)[""]
         self._check_names("update", wanted)
+        if isinstance(wanted, dict) and isinstance(wanted.get("$rename"), dict):
+            for target in wanted["$rename"].values():
+                self.path("update", str(target))
         now = dt.datetime.now(dt.UTC).replace(tzinfo=None)
         now = now.replace(microsecond=now.microsecond // 1000 * 1000)
         if isinstance(wanted, dict) and "$currentDate" in wanted:
@@ -89,11 +93,24 @@ class Arguments:
         if projection is None:
             return None
         if not isinstance(projection, Mapping):
-            projection = {str(name): 1 for name in projection} or {"_id": 1}
+            projection = {str(name): 1 for name in projection}
         wanted = normalise(projection, self._options)
         self._check_names("projection", wanted)
         compile_projection(wanted)
         return wanted or None
+
+    def sort(self, key: Any, direction: int | None = None) -> Sort:
+        """A sort order as pairs; none for None."""
+        pairs = () if key is None else sort_pairs(key, direction)
+        for path, _ in pairs:
+            self.path("sort", path)
+        return pairs
+
+    def path(self, what: str, path: str) -> str:
+        """A dotted path that is not that of the version."""
+        if path.split(".")[0] == self._reserved:
+            self._refuse_reserved(what)
+        return path
 
     def pipeline(self, pipeline: Any) -> list[Document]:
         """An aggregation pipeline that compiles."""
@@ -177,7 +194,8 @@ def _direction(value: Any) -> int:
     if isinstance(value, Mapping):
         raise UnsupportedOperation("sort by $meta", "text scores have no counterpart in DynamoDB")
     if value not in (1, -1):
-        raise ValueError(f"a sort direction is 1 or -1, not {type(value).__name__}")
+        message = "$sort key ordering must be 1 (for ascending) or -1 (for descending)"
+        raise OperationFailure(message, 15975, {"ok": 0.0, "errmsg": message, "code": 15975})
     return int(value)
 
 

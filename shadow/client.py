@@ -192,6 +192,7 @@ class Shadow:
                 client=self._dynamo_client,
                 database=mongo.database,
                 on_capacity=self.metrics_registry.capacity,
+                on_scan=self.metrics_registry.scanned,
             ),
         }
 
@@ -272,6 +273,7 @@ class Shadow:
                 "writes": {"depth": runtime.writes.depth, "capacity": runtime.writes.capacity},
                 "reads": {"depth": runtime.reads.depth, "capacity": runtime.reads.capacity},
             },
+            "indexes": _index_advice(runtime.stores[StoreName.DYNAMO]),
             "findings": self.findings.summary(),
             "totals": self.metrics_registry.totals(),
             "uptime_seconds": round(time.time() - self._started, 1),
@@ -421,6 +423,11 @@ def _route_status(route: Route) -> dict[str, Any]:
 
 def _read(path: Path | None) -> str | None:
     return None if path is None else path.read_text(encoding="utf-8")
+
+
+def _index_advice(store: Store) -> list[dict[str, Any]]:
+    """The shapes of queries that scanned, the costliest first, each with the index that would serve it."""
+    return store.scans() if isinstance(store, DynamoStore) else []
 
 
 async def _check(work: Any) -> str:

@@ -28,7 +28,7 @@ from shadow.errors import UnsupportedOperation
 from shadow.model.matching import cached_filter, compile_projection
 from shadow.model.matching.caching import cached_update
 from shadow.model.matching.updates import check_upsert
-from shadow.model.operation import Applied, Change, Delete, Hit, Insert, Query, Replace, Sort, Update, Verb
+from shadow.model.operation import Applied, Change, Delete, Hit, Insert, Query, Replace, Update, Verb
 from shadow.model.order import equal
 from shadow.model.schema import CollectionSpec
 from shadow.model.values import present, snapshot
@@ -146,10 +146,11 @@ class Collection:
         **options: Any,
     ) -> Cursor:
         """A cursor over the documents that match; nothing is asked yet."""
-        if filter is not None and not isinstance(filter, Mapping):
+        if filter and not isinstance(filter, Mapping):
             raise TypeError(f"filter must be an instance of a mapping, not {type(filter).__name__}")
-        query = self._query("find", filter, projection, options, sort=sort, skip=skip, limit=abs(limit))
-        return Cursor(self, query, self._pages, self._present).batch_size(batch_size)
+        # The drivers take any empty filter for none, where `find_one` takes it for an `_id`.
+        query = self._query("find", filter or None, projection, options, sort=sort, skip=skip, limit=abs(limit))
+        return Cursor(self, query, self._pages, self._present, self._take.sort).batch_size(batch_size)
 
     async def count_documents(self, filter: Mapping[str, Any], *, skip: int = 0, limit: int = 0, **options: Any) -> int:
         """How many documents match."""
@@ -174,6 +175,7 @@ class Collection:
         if not isinstance(key, str):
             raise TypeError(f"key must be an instance of str, not {type(key).__name__}")
         self._take.refuse("distinct", options)
+        self._take.path("distinct", key)
         wanted = self._take.filter(filter)
 
         async def ask(store: Store) -> list[Any]:
@@ -220,7 +222,7 @@ class Collection:
     ) -> Query:
         self._take.refuse(verb, options)
         wanted = self._take.projection(projection)
-        order = () if sort is None else sort_pairs(sort)
+        order = self._take.sort(sort)
         return Query(self._take.filter(filter), wanted, order, skip=skip, limit=limit)
 
     def _present(self, document: Document) -> Any:
@@ -404,7 +406,7 @@ class Collection:
         """Finds the key that the write is about, on the primary, and makes the change there, the filter attached.
         Another writer may change the document in between; then another one that matches is looked for. At most one
         was applied. `named`, of an upsert, is the key of what it would insert, `MISSING` for a new one."""
-        order: Sort = () if sort is None else sort_pairs(sort)
+        order = self._take.sort(sort)
         if named is not None:
             check_upsert(cached_filter(filter))
         key = key_in(filter)

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pymongo.errors import InvalidOperation
 
-from shadow.arguments import sort_pairs
 from shadow.errors import UnsupportedOperation
-from shadow.model.operation import Hit, Query
+from shadow.model.operation import Hit, Query, Sort
 from shadow.model.version import Document
 
 if TYPE_CHECKING:
@@ -31,9 +30,11 @@ class Cursor:
         query: Query,
         pages: Pages,
         present: Callable[[Document], Any],
+        order: Callable[[Any, int | None], Sort],
     ) -> None:
         self._collection = collection
         self._query = query
+        self._order = order
         self._pages = pages
         self._present = present
         self._iterator: AsyncIterator[list[Hit]] | None = None
@@ -54,7 +55,7 @@ class Cursor:
     # --- options ------------------------------------------------------------------------------------------------
 
     def sort(self, key_or_list: str | Sequence[Any] | Mapping[str, int], direction: int | None = None) -> Self:
-        return self._with(sort=sort_pairs(key_or_list, direction))
+        return self._with(sort=self._order(key_or_list, direction))
 
     def limit(self, limit: int) -> Self:
         """At most `limit` documents; 0 is no limit, a negative one counts as its absolute value, as in MongoDB."""
@@ -154,7 +155,7 @@ class Cursor:
 
     def clone(self) -> Cursor:
         """A new cursor with the same options, at the start."""
-        return Cursor(self._collection, copy.copy(self._query), self._pages, self._present)
+        return Cursor(self._collection, copy.copy(self._query), self._pages, self._present, self._order)
 
     def rewind(self) -> _Rewound:
         """Back to the start. May be awaited, as with PyMongo's own client, or not, as with Motor."""
@@ -167,9 +168,6 @@ class Cursor:
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.close()
-
-    def __getitem__(self, index: Any) -> Any:
-        raise InvalidOperation("an asynchronous cursor cannot be indexed; use skip() and limit()")
 
 
 class DocumentCursor:

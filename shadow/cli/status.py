@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from shadow.cli.options import AsJson, print_json
@@ -21,14 +22,20 @@ def status(
     url: Annotated[
         str, typer.Option(envvar="SHADOW_STATUS_URL", help="Where the application serves the admin router.")
     ] = "http://127.0.0.1:8000",
+    indexes: Annotated[
+        bool,
+        typer.Option("--indexes", help="The queries that scan on DynamoDB, and the indexes that would serve them."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Routes, journal, lanes, findings and totals of a running application. Exit code 3 if it cannot be reached."""
     found = _ask(f"{url.rstrip('/')}/status")
     if as_json:
-        print_json(found)
-        return
-    _show(found)
+        print_json(found["indexes"] if indexes else found)
+    elif indexes:
+        _show_indexes(found["indexes"])
+    else:
+        _show(found)
 
 
 def _ask(url: str) -> dict[str, Any]:
@@ -57,6 +64,19 @@ def _show(found: dict[str, Any]) -> None:
     verdicts = ", ".join(f"{count} {name}" for name, count in totals["verdicts"].items() if count) or "none yet"
     console.print(f"stores: {', '.join(_store(name, each) for name, each in found['stores'].items())}")
     console.print(f"comparisons: {totals['comparisons']} ({verdicts}); findings: {found['findings']['open']}")
+
+
+def _show_indexes(found: list[dict[str, Any]]) -> None:
+    console = Console()
+    if not found:
+        console.print("no query has scanned a table since the application started")
+        return
+    table = Table("collection", "query", "scans", "items read", "returned", "index that would serve it")
+    for each in found:
+        counts = (each["times"], each["items_read"], each["items_returned"])
+        shape = (each["collection"] or "-", each["shape"])
+        table.add_row(*(escape(text) for text in shape), *map(str, counts), each["suggested_index"] or "none would")
+    console.print(table)
 
 
 def _store(name: str, each: dict[str, Any]) -> str:

@@ -127,6 +127,19 @@ CAPACITY: Final = MetricRow(
     "Capacity units consumed on DynamoDB; index is empty for the table itself.",
     ("table", "index", "verb"),
 )
+SCANS: Final = MetricRow(
+    "shadow_dynamo_scans_total",
+    "counter",
+    "Queries that had to scan a table, for no key or index serves them.",
+    ("table",),
+)
+SCANNED: Final = MetricRow("shadow_dynamo_scan_items_read_total", "counter", "Items that scans have read.", ("table",))
+SCANNED_OUT: Final = MetricRow(
+    "shadow_dynamo_scan_items_returned_total",
+    "counter",
+    "Items that scans have answered, of those that they have read.",
+    ("table",),
+)
 OPEN_INTENTS: Final = MetricRow("shadow_journal_open_intents", "gauge", "Intents open in the journal.", ("collection",))
 OLDEST_INTENT: Final = MetricRow(
     "shadow_journal_oldest_intent_seconds", "gauge", "Age of the oldest open intent; 0 with none open."
@@ -159,6 +172,9 @@ TABLE: Final[tuple[MetricRow, ...]] = (
     RELOADS,
     FAILURES,
     CAPACITY,
+    SCANS,
+    SCANNED,
+    SCANNED_OUT,
     BUILD,
 )
 
@@ -227,6 +243,8 @@ class Metrics:
         self._capacity = self._pairs(
             CAPACITY, [(*place, call) for place in (*indexes, (OTHER, OTHER)) for call in map(str, DynamoCall)]
         )
+        named_tables = [(table,) for table in (*(tables or {}), OTHER)]
+        self._scans = [self._pairs(row, named_tables) for row in (SCANS, SCANNED, SCANNED_OUT)]
         self._routes: dict[str, Route] = {}
         self._gauges = _Gauges(self.collections, self._routes, self._failures[(Part.GAUGES,)])
 
@@ -280,6 +298,12 @@ class Metrics:
         """`units` of capacity used by one API call (`get_item`, `query`, ...); `index` is "" for the table itself."""
         place = (table, index) if (table, index, Part.OTHER) in self._capacity else (OTHER, OTHER)
         self._capacity.get((*place, call), self._capacity[(*place, OTHER)])(units)
+
+    def scanned(self, table: str, scans: int, read: int, returned: int) -> None:
+        """Scans that were begun on a table, and the items that they have read and returned."""
+        for counter, count in zip(self._scans, (scans, read, returned), strict=True):
+            if count:
+                counter.get((table,), counter[(OTHER,)])(count)
 
     def routed(self, collection: str, route: Route) -> None:
         """The route of a collection, until a bound `GaugeSnapshot` says otherwise."""

@@ -57,9 +57,10 @@ async def measure(mongo_url: str, endpoint: str, folder: Path, chosen: argparse.
     )
     store = DynamoStore(settings, {})
     try:
-        async with opened(mongo_url, database, endpoint) as peers, Sites(
-            mongo_url, database, endpoint, folder
-        ) as sites:
+        async with (
+            opened(mongo_url, database, endpoint) as peers,
+            Sites(mongo_url, database, endpoint, folder) as sites,
+        ):
             await peers.plant(notes)
             await sites.plant(notes)
             with writes.journal_benches(folder, chosen.calls) as journal:

@@ -9,15 +9,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-import aiohttp
 import aioboto3
+import aiohttp
 from aiobotocore.config import AioConfig
 from aiodynamo.client import Client as AioDynamo
 from aiodynamo.client import Table
 from aiodynamo.credentials import Key, StaticCredentials
 from aiodynamo.http.aiohttp import AIOHTTP
-from bson import ObjectId
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
+from bson import ObjectId
 from deepdiff import DeepDiff
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import AsyncMongoClient
@@ -130,8 +130,6 @@ async def opened(mongo_url: str, database: str, endpoint: str) -> AsyncIterator[
         aiohttp.ClientSession() as http,
     ):
         other = AioDynamo(AIOHTTP(http), credentials, CREDENTIALS["region_name"], endpoint=URL(endpoint))
-        yield Peers(
-            motor[database][PLAIN], pymongo[database][PLAIN], dynamo, session, endpoint, other.table(PLAIN)
-        )
+        yield Peers(motor[database][PLAIN], pymongo[database][PLAIN], dynamo, session, endpoint, other.table(PLAIN))
     motor.close()
     await pymongo.close()

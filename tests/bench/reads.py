@@ -29,9 +29,7 @@ def sized(number: int, size: int) -> str:
 def keys_of_sizes() -> dict[int, int]:
     """Number of the document to its size in bytes."""
     return {
-        COUNT + place * _PER_SIZE + each: size
-        for place, size in enumerate(SIZES.values())
-        for each in range(_PER_SIZE)
+        COUNT + place * _PER_SIZE + each: size for place, size in enumerate(SIZES.values()) for each in range(_PER_SIZE)
     }
 
 
@@ -133,7 +131,10 @@ async def _sampling(peers: Peers, sites: Sites, calls: int) -> Bench:
         "sampling",
         [motor, *made],
         Closed(calls),
-        [Line(f"{name} of reads shadowed", "cpu", each.name, motor.name) for name, each in zip(shares, made)],
+        [
+            Line(f"{name} of reads shadowed", "cpu", each.name, motor.name)
+            for name, each in zip(shares, made, strict=True)
+        ],
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import datetime as dt
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -40,7 +40,7 @@ UNIQUE: Final = ["u0", "u1", 5, 5.0, None, [1, "u0"], {"v": 1}]
 @dataclass(frozen=True)
 class Call:
     """One call. `loose`: the order of what it answers is free. `torn`: if it fails, what it has changed by then is not
-    determined. `known`: the kind of `cases.Case` under which a difference may be a known one."""
+    determined."""
 
     verb: str
     arguments: tuple[Any, ...] = ()
@@ -129,8 +129,10 @@ class Caller:
         return Call("insert_many", (self.documents(),), {"ordered": self.g.chance(0.5)})
 
     def find_one(self) -> Call:
-        if self.g.chance(0.4):
-            return Call("find_one", (self.key(),) if self.g.chance(0.5) else (self.at_key(), self.g.projection()))
+        if self.g.chance(0.2):
+            return Call("find_one", (self.g.pick([key for key in KEYS if key is not None and key != {"a": 1}]),))
+        if self.g.chance(0.25):
+            return Call("find_one", (self.at_key(), self.g.projection()))
         return Call("find_one", (self.filter(), self.g.projection()), {"sort": self.sort()})
 
     def find(self) -> Call:
@@ -238,6 +240,3 @@ class Caller:
             bulk_write,
         )
     }
-
-
-Ask = Callable[[], Awaitable[Any]]

@@ -68,6 +68,13 @@ class Server:
     def image(self, collection: str, key: Key) -> Image:
         return self.memory._image(collection, key)
 
+    def followed(self, collection: str, key: Key, *, changed: bool) -> None:
+        """A replay or a copy has landed here."""
+        if not self.primary:
+            self.history.secondary_is(key, self.image(collection, key))
+        elif changed:
+            self.history.broken(f"nothing is replayed or copied to the primary: {key}")
+
     def send(self, what: str, effect: Effect[T], *, write: bool) -> asyncio.Future[T]:
         """Sends a request. The future may never be done; what is still to land is counted by `in_flight`."""
         answer: asyncio.Future[T] = self._loop.create_future()
@@ -235,7 +242,7 @@ class Client:
             if image is not None and image.document is not None and server.errs():
                 image = Image(image.state, {**image.document, WRONG: True})
                 server.memory._set(collection, write.key, image)
-            server.history.secondary_is(write.key, server.image(collection, write.key))
+            server.followed(collection, write.key, changed=image is not None)
             return image
 
         return await self._ask(what, effect, write=True)
@@ -246,7 +253,7 @@ class Client:
 
         def effect() -> bool:
             done = at_once(server.memory.put(collection, key, image, expected))
-            server.history.secondary_is(key, server.image(collection, key))
+            server.followed(collection, key, changed=done)
             return done
 
         return await self._ask(what, effect, write=True)

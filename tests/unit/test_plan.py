@@ -15,8 +15,10 @@ from shadow.model.operation import Query
 from shadow.model.schema import CollectionSpec, IndexSpec
 from shadow.model.version import Document, Version
 from shadow.stores.dynamo.codec import Codec, Item
+from shadow.stores.dynamo.fetching import Fetch, fetch_of
 from shadow.stores.dynamo.keys import key_text
-from shadow.stores.dynamo.plan import KeyPlan, KeyRange, QueryPlan, ScanPlan, plan, shape, suggestion
+from shadow.stores.dynamo.ordering import Kind, doubt, kind_of, ordered_plan
+from shadow.stores.dynamo.plan import KeyPlan, KeyRange, QueryPlan, ScanPlan, UnionPlan, plan, shape, suggestion
 
 EMAIL = IndexSpec("email-index", "email")
 USER_AT = IndexSpec("user-at-index", "user", "at")
@@ -105,11 +107,13 @@ def test_a_filter_that_fixes_a_hash_asks_its_index(
         ({"_id": {"$gt": "a"}}, []),
         ({"$or": [{"email": "x"}, {"n": 1}]}, []),
         ({"n": 1}, ["n"]),
-        ({"n": 1.5}, []),
+        ({"n": 1.5}, ["n"]),
+        ({"n": 0.1, "m": {"$gt": 2**60}}, ["n", "m"]),
+        ({"n": float("nan"), "m": 1e300, "o": {"$lt": True}}, []),
         ({"n": {"$gte": 1, "$lt": 9}}, ["n", "n"]),
         ({"n": {"$ne": 1}}, []),
         ({"s": "x", "t": NOON, "o": ID, "b": True, "x": {"$exists": True}, "z": None}, ["s", "t", "o", "b", "x", "z"]),
-        ({"a.b": 1}, []),
+        ({"a.b": 1, "a.0": "x", "a.b.c.d.e.f": 1, "a..b": 1, "email.b": 1}, ["a.b", "a.0"]),
         ({"d": {"a": 1}}, []),
         ({"email": {"$in": [str(i) for i in range(200)]}}, []),
     ],
@@ -119,6 +123,31 @@ def test_everything_else_scans(filter: Document, pushed: list[str]) -> None:
     found = plan(filter, SPEC)
     assert isinstance(found, ScanPlan)
     assert [one.path for one in found.pushed] == pushed
+
+
+UNITED: list[tuple[Document, tuple[KeyPlan | QueryPlan, ...]]] = [
+    ({"$or": [{"email": "x"}, {"_id": "k"}]}, (QueryPlan(EMAIL, texts("x")), KeyPlan(("k",)))),
+    ({"$or": [{"email": "x"}, {"email": "x", "n": 1}], "m": 2}, (QueryPlan(EMAIL, texts("x")),)),
+    (
+        {"user": {"$ne": 1}, "$and": [{"$or": [{"user": "u"}, {"email": "x"}]}], "at": "2020"},
+        (QueryPlan(USER_AT, ranges("u", ("2020", "2020"), ARRAY)), QueryPlan(EMAIL, texts("x"))),
+    ),
+    ({"$or": [{"n": 1}, {"m": 1}], "$and": [{"$or": [{"_id": 1}]}]}, (KeyPlan(("~num:1",)),)),
+]
+
+
+@pytest.mark.parametrize(("filter", "expected"), UNITED)
+def test_branches_that_all_have_a_key_or_an_index_are_read_by_them(
+    filter: Document, expected: tuple[KeyPlan | QueryPlan, ...]
+) -> None:
+    """Each with the conditions around it; two branches with one plan are one."""
+    assert plan(filter, SPEC) == UnionPlan(expected)
+
+
+def test_an_or_of_too_many_queries_scans() -> None:
+    """A hundred requests are the limit, of all branches together."""
+    assert isinstance(plan({"$or": [{"email": f"e{i}"} for i in range(50)]}, SPEC), UnionPlan)
+    assert isinstance(plan({"$or": [{"email": f"e{i}"} for i in range(51)]}, SPEC), ScanPlan)
 
 
 TEXTS = ["", "a", "m", "z", "~", "~date:x", str(ID), "é", "x" * 1100]
@@ -155,18 +184,107 @@ def in_range(item: Item, index: IndexSpec, one: KeyRange) -> bool:
     KEYS,
     st.dictionaries(FIELDS.filter(lambda name: name != "_id"), VALUES, max_size=3),
     st.dictionaries(FIELDS, OPERANDS, min_size=1, max_size=3),
+    st.lists(st.dictionaries(FIELDS, OPERANDS, min_size=1, max_size=2), max_size=3),
 )
-def test_no_plan_misses_a_match(key: Any, fields: Document, filter: Document) -> None:
+def test_no_plan_misses_a_match(key: Any, fields: Document, filter: Document, branches: list[Document]) -> None:
     """Whatever the filter matches lies under one of the keys, or in one of the ranges, that the plan reads."""
     document = {"_id": key, **fields}
-    found = plan(filter, SPEC)
+    filter = {**filter, "$or": branches} if branches else filter
     if not compile_filter(filter).matches(document):
         return
     item = Codec(SPEC).encode(key_text(key), Version("b", 1), document, "").item
-    if isinstance(found, KeyPlan):
-        assert key_text(key) in found.texts
-    elif isinstance(found, QueryPlan):
-        assert any(in_range(item, found.index, one) for one in found.ranges)
+    found = plan(filter, SPEC)
+    parts = found.parts if isinstance(found, UnionPlan) else (found,)
+    assert any(reads(part, item) for part in parts)
+
+
+def reads(part: KeyPlan | QueryPlan | ScanPlan, item: Item) -> bool:
+    match part:
+        case KeyPlan(texts):
+            return item["_id"]["S"] in texts
+        case QueryPlan(index, ranges):
+            return any(in_range(item, index, one) for one in ranges)
+        case _:
+            return True
+
+
+def test_every_place_of_doubt_among_strings_is_found() -> None:
+    """Between a string and `doubt` of it there is neither an ObjectId nor a text behind "~", and that is one."""
+    samples = ["2024-05", "alice", "a", "Z", "0", "9f", "f" * 23, "f" * 24, "f" * 25, "0" * 24, "é", "z", "}", "a" * 30]
+    samples += [f"{i:x}" for i in range(0, 5000, 37)] + [str(ID), f"{ID}x", "5ca4bbc7a2dd94ee5816238", "G", "5cA"]
+    dangers = sorted([*(f"{i * 7919:024x}" for i in range(3000)), str(ID), "a" * 24, "0" * 24, "f" * 24, "~", "~x"])
+    for text in samples:
+        first = doubt(text)
+        following = next((danger for danger in dangers if danger > text), None)
+        assert first is None or (first > text and kind_of(first) in (Kind.OBJECT_ID, Kind.OTHER))
+        assert following is None or following.startswith("~x") or (first is not None and first <= following)
+    assert doubt("2024-05") == "2024" + "0" * 20
+    assert doubt("alice") == "b" + "0" * 23
+    assert doubt("zoe") == "~"
+    assert doubt("é") is None
+
+
+ORDERED: list[tuple[Query, bool, bool, bool]] = [
+    (Query({"user": "u"}, sort=(("at", 1),), limit=3), False, True, False),
+    (Query({"user": "u", "n": 5}, sort=(("at", -1), ("_id", 1)), limit=3), False, False, True),
+    (Query({"user": "u"}, sort=(("user", 1), ("at", -1)), limit=3), False, False, False),
+    (Query({"user": {"$in": ["u"]}, "at": {"$gt": NOON}}, sort=(("at", 1),), limit=3), True, True, False),
+    (Query({"user": "u", "at": {"$gte": "a"}}, sort=(("at", 1),), limit=3), True, True, False),
+]
+
+
+@pytest.mark.parametrize(("query", "typed", "forward", "ties"), ORDERED)
+def test_a_limited_sort_is_read_in_the_order_of_an_index(query: Query, typed: bool, forward: bool, ties: bool) -> None:
+    """By its range attribute, with one value for its hash attribute."""
+    found = ordered_plan(query, SPEC)
+    assert found is not None
+    assert (found.index, found.typed, found.forward, found.ties) == (USER_AT, typed, forward, ties)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        Query({"user": "u"}, sort=(("at", 1),)),
+        Query({"user": "u"}, limit=3),
+        Query({"user": "u"}, sort=(("n", 1), ("at", 1)), limit=3),
+        Query({"user": "u"}, sort=(("at", 1), ("n", 1), ("m", 1)), limit=3),
+        Query({"user": {"$in": ["u", "v"]}}, sort=(("at", 1),), limit=3),
+        Query({"user": ["u"]}, sort=(("at", 1),), limit=3),
+        Query({"user": None}, sort=(("at", 1),), limit=3),
+        Query({"user": "u", "at": "2020"}, sort=(("at", 1),), limit=3),
+        Query({"user": "u", "_id": 1}, sort=(("at", 1),), limit=3),
+        Query({"email": "x"}, sort=(("at", 1),), limit=3),
+        Query({}, sort=(("at", 1),), limit=3),
+        Query({"user": "u", "at": {"$lt": ""}}, sort=(("at", 1),), limit=3),
+    ],
+)
+def test_any_other_sort_reads_what_matches_and_sorts_it(query: Query) -> None:
+    assert ordered_plan(query, SPEC) is None
+
+
+@pytest.mark.parametrize(
+    ("query", "names", "shown"),
+    [
+        (Query({"a": 1}, {"b": 1}), {"a", "b"}, {"b"}),
+        (Query({"a.x": 1, "$or": [{"c": 1}]}, {"b.y": 1, "_id": 0}, (("d.e", 1),)), {"a", "b", "c", "d"}, {"b"}),
+        (Query({}, {"_id": 1}), set(), set()),
+        (Query({}, {"b": True, "c": 1.0}), {"b", "c"}, {"b", "c"}),
+        (Query({"a": 1}), None, None),
+        (Query({"a": 1}, {"_id": 0}), None, None),
+        (Query({"a": 1}, {"b": 0}), None, None),
+        (Query({"a": 1}, {"b": {"$slice": 1}}), None, None),
+        (Query({"a": 1}, {"b": "$a"}), None, None),
+        (Query({"$expr": {"$eq": ["$a", 1]}}, {"b": 1}), None, None),
+        (Query({"": 1}, {"b": 1}), None, None),
+        (Query({"a": 1}, {"b" * 300: 1}), None, None),
+    ],
+)
+def test_a_projection_that_only_includes_is_fetched_in_part(
+    query: Query, names: set[str] | None, shown: set[str] | None
+) -> None:
+    """With the fields that the filter and the sort look at."""
+    found = fetch_of(query)
+    assert found == (None if names is None or shown is None else Fetch(frozenset(names), frozenset(shown)))
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from shadow.model.operation import Query
 from shadow.stores.dynamo.plan import shape, suggestion
 
-__all__ = ["ScanCounter"]
+__all__ = ["OnScan", "ScanCounter"]
+
+OnScan: TypeAlias = Callable[[str, int, int, int], None]
+"""Called as (table, scans begun, items read, items returned) for each scan and each of its answers."""
 
 _MOST_SHAPES: Final = 200
 _OTHER: Final = "(other shapes)"
@@ -24,14 +28,24 @@ class _Entry:
     items_returned: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """One scan under way."""
+
+    collection: str
+    entry: _Entry
+
+
 class ScanCounter:
     """Counts at most 200 shapes by name, and the rest together."""
 
     def __init__(self) -> None:
         self._entries: dict[tuple[str, str], _Entry] = {}
+        self.on_scan: OnScan = lambda _collection, _scans, _read, _returned: None
+        """Is told the name of the collection, where the store knows that of the table."""
 
-    def begin(self, collection: str, query: Query) -> tuple[str, str]:
-        """Counts one scan; what it returns names the shape to `add`."""
+    def begin(self, collection: str, query: Query) -> Counted:
+        """Counts one scan; what it returns is what to `add` to."""
         key = (collection, shape(query))
         if key not in self._entries and len(self._entries) >= _MOST_SHAPES:
             key = ("", _OTHER)
@@ -39,11 +53,13 @@ class ScanCounter:
         if entry is None:
             entry = self._entries[key] = _Entry(*key, suggestion(query) if key[0] else "")
         entry.times += 1
-        return key
+        self.on_scan(collection, 1, 0, 0)
+        return Counted(collection, entry)
 
-    def add(self, key: tuple[str, str], *, read: int = 0, returned: int = 0) -> None:
-        self._entries[key].items_read += read
-        self._entries[key].items_returned += returned
+    def add(self, counted: Counted, *, read: int = 0, returned: int = 0) -> None:
+        counted.entry.items_read += read
+        counted.entry.items_returned += returned
+        self.on_scan(counted.collection, 0, read, returned)
 
     def report(self) -> list[dict[str, Any]]:
         """Collection, shape, times, items read and returned, index that would help; the most read first."""

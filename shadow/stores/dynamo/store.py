@@ -27,14 +27,17 @@ from shadow.stores.dynamo.batches import insert_absent
 from shadow.stores.dynamo.changes import Computation, computation, names_only_key, whole
 from shadow.stores.dynamo.client import ConditionFailed, Gateway, OnCapacity
 from shadow.stores.dynamo.codec import Codec, Item
+from shadow.stores.dynamo.constraints import Constraints
 from shadow.stores.dynamo.direct import direct_update
 from shadow.stores.dynamo.errors import outcome_unknown
 from shadow.stores.dynamo.fetching import Fetch, fetch_of, fields_of, limited
 from shadow.stores.dynamo.ordered import first_in_order
 from shadow.stores.dynamo.ordering import ordered_plan
 from shadow.stores.dynamo.reads import Reader, Table
+from shadow.stores.dynamo.scans import OnScan
 from shadow.stores.dynamo.settings import DynamoSettings
 from shadow.stores.dynamo.tables import drop_table, prepare_table
+from shadow.stores.dynamo.unique import claims
 from shadow.stores.dynamo.writes import NOTHING, VACANT, Expected, Found, Writer
 
 __all__ = ["DynamoStore"]
@@ -54,6 +57,7 @@ class DynamoStore:
     `specs` describes the collections that have more than a name; a `client` that is handed in (aioboto3's or
     aiobotocore's low-level client) is never closed; `database` stands in the texts of errors; `on_capacity` is called
     as (table, index, verb, units) for every answer.
+    `on_scan` as (table, scans, items read, items returned) for every scan.
     """
 
     name = StoreName.DYNAMO
@@ -66,6 +70,7 @@ class DynamoStore:
         client: Any = None,
         database: str = "shadow",
         on_capacity: OnCapacity | None = None,
+        on_scan: OnScan | None = None,
     ) -> None:
         self._settings = settings
         self._database = database
@@ -74,7 +79,10 @@ class DynamoStore:
             self._gateway, verify_index_reads=settings.verify_index_reads, scan_segments=settings.scan_segments
         )
         self._writer = Writer(self._gateway, self._reader)
+        self._constraints = Constraints(self._gateway, self._reader, self._writer)
         self._tables = {name: self._made(spec) for name, spec in specs.items()}
+        if on_scan is not None:
+            self._reader.scans.on_scan = lambda name, *counts: on_scan(self._table(name).name, *counts)
 
     def _made(self, spec: CollectionSpec) -> Table:
         name = f"{self._settings.table_prefix}{spec.name}"
@@ -99,9 +107,10 @@ class DynamoStore:
 
     async def _prepare(self, spec: CollectionSpec) -> None:
         table = self._tables[spec.name] = self._made(spec)
-        await prepare_table(
+        is_new = await prepare_table(
             self._gateway, table.name, spec, self._settings.prepare_timeout, lambda: self.reindex(spec.name)
         )
+        await self._constraints.accept(table, is_new=is_new)
 
     async def drop(self, collection: str) -> None:
         await drop_table(self._gateway, self._table(collection).name, self._settings.prepare_timeout)
@@ -113,7 +122,6 @@ class DynamoStore:
             "endpoint": _without_credentials(self._settings.endpoint_url or f"AWS {self._settings.region}"),
             "region": self._settings.region,
             "table_prefix": self._settings.table_prefix,
-            "scans": self.scans(),
         }
 
     def scans(self) -> list[dict[str, Any]]:
@@ -298,9 +306,11 @@ class DynamoStore:
 
         results: list[Applied | Exception | None] = [Applied(Image(ABSENT), image) for image in images]
         left = [place for place, one in enumerate(done) if not one]
-        alone = await asyncio.gather(*(self._attempt(collection, *pairs[place]) for place in left))
-        for place, result in zip(left, alone, strict=True):
-            results[place] = result
+        spec = self._table(collection).spec
+        for wave in _waves(left, lambda place: _wanted(spec, pairs[place][0])):
+            alone = await asyncio.gather(*(self._attempt(collection, *pairs[place]) for place in wave))
+            for place, result in zip(wave, alone, strict=True):
+                results[place] = result
         return results
 
     async def _put_absent(
@@ -445,6 +455,13 @@ class DynamoStore:
             written += await self._writer.reindex(table, items)
         return written
 
+    async def check_unique(self, collection: str) -> None:
+        """Makes sure once more that every document holds its unique values, for the case that a writer did not know of
+        a constraint when it was accepted. Raises `DuplicateKeyError` as `prepare` does, without any value in it."""
+        table = self._table(collection)
+        await self._constraints.forget(table)
+        await self._constraints.accept(table, is_new=False)
+
     async def sweep(self, collection: str, older_than: dt.timedelta = dt.timedelta(days=1)) -> int:
         """Deletes parts of large documents that a crash has left behind; answers how many. `older_than` must exceed
         the longest time that a write can take."""
@@ -463,6 +480,25 @@ def _looked_at(filter: Document, *paths: str) -> Fetch | None:
     """What a filter and the fields at `paths` need of an item, where the order of its fields does not matter."""
     fields = fields_of(filter)
     return None if fields is None else limited(Fetch(fields | {path.partition(".")[0] for path in paths}))
+
+
+def _wanted(spec: CollectionSpec, insert: Insert) -> set[str]:
+    """What of the table an insert takes for itself: its key and its unique values."""
+    return {keys.key_text(insert.key), *claims(spec, insert.document)}
+
+
+def _waves(places: Iterable[int], wanted: Callable[[int], set[str]]) -> list[list[int]]:
+    """The places apart in waves: of those that want the same, the first goes first."""
+    waves: list[list[int]] = []
+    last: dict[str, int] = {}
+    for place in places:
+        wants = wanted(place)
+        number = max((last[one] + 1 for one in wants if one in last), default=0)
+        last.update(dict.fromkeys(wants, number))
+        if number == len(waves):
+            waves.append([])
+        waves[number].append(place)
+    return waves
 
 
 def _without_credentials(url: str) -> str:

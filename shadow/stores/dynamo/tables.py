@@ -60,16 +60,16 @@ async def describe_table(gateway: Gateway, table: str) -> dict[str, Any] | None:
 
 async def prepare_table(
     gateway: Gateway, table: str, spec: CollectionSpec, timeout: float, reindex: Callable[[], Awaitable[object]]
-) -> None:
+) -> bool:
     """Makes the table or the indexes that are missing, turns on the time to live of tombstones, waits until all of it
-    can be used. Raises `StoreUnavailable` after `timeout` seconds. What is there is not changed.
+    can be used; answers whether the table is new. Raises `StoreUnavailable` after `timeout` seconds. What is there is
+    not changed.
 
     `reindex` is called before an index is added to a table that was there: an index leaves out items whose attribute
     is no string (DynamoDB Local never ends building one over lists).
     """
     deadline = time.monotonic() + timeout
-    if await describe_table(gateway, table) is None:
-        await _create(gateway, table, spec)
+    is_new = await describe_table(gateway, table) is None and await _create(gateway, table, spec)
     described = await _active(gateway, table, deadline)
     existing = {index["IndexName"] for index in described.get("GlobalSecondaryIndexes", [])}
     missing = [index for index in spec.indexes if index.name not in existing]
@@ -80,14 +80,17 @@ async def prepare_table(
         await _add_index(gateway, table, index)
         await _active(gateway, table, deadline)
     await _enable_ttl(gateway, table, f"{spec.reserved}_ttl")
+    return is_new
 
 
-async def _create(gateway: Gateway, table: str, spec: CollectionSpec) -> None:
+async def _create(gateway: Gateway, table: str, spec: CollectionSpec) -> bool:
     try:
         await gateway.call("create_table", table, **table_description(table, spec))
     except OperationFailure as error:
-        if error.code != _NAMESPACE_EXISTS:  # another process has made it in the meantime
+        if error.code != _NAMESPACE_EXISTS:
             raise
+        return False  # another process has made it in the meantime
+    return True
 
 
 async def _add_index(gateway: Gateway, table: str, index: IndexSpec) -> None:

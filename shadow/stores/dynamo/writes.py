@@ -108,7 +108,7 @@ class Writer:
         request.update(expression.parameters())
         take, release = unique.changed_claims(table.spec, before.image.document, after.document)
         if take or release:
-            await self._transact(table, key_text, request, take, release)
+            await self._transact(table, key_text, {"Delete" if encoded is None else "Put": request}, take, release)
             return None
         verb = "delete_item" if encoded is None else "put_item"
         returned = "ALL_OLD" if before.item is None and expected != ABSENT else "NONE"
@@ -116,6 +116,18 @@ class Writer:
             verb, table.name, **request, ReturnValues=returned, ReturnConsumedCapacity="TOTAL"
         )
         return answer.get("Attributes") or None
+
+    async def claim(self, table: Table, key_text: str, state: State, take: dict[str, unique.Claim]) -> None:
+        """Takes claims for a document that is at `state`. Raises as `commit` does."""
+        expression = Expression()
+        check = {
+            "TableName": table.name,
+            "Key": {"_id": {"S": key_text}},
+            "ConditionExpression": exactly(expression, table.spec.reserved, state),
+            "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+            **expression.parameters(),
+        }
+        await self._transact(table, key_text, {"ConditionCheck": check}, take, {})
 
     async def _transact(
         self,
@@ -128,7 +140,7 @@ class Writer:
         taken = list(take.values())
         reserved = table.spec.reserved
         actions = [
-            {"Delete" if "Key" in head else "Put": head},
+            head,
             *(unique.take(table.name, reserved, item_key, key_text) for item_key in take),
             *(unique.release(table.name, reserved, item_key, key_text) for item_key in release),
         ]
