@@ -231,8 +231,9 @@ class Shadow:
     async def heal(self, collection: str, key: Any) -> Healing:
         """Makes the secondary hold what the primary holds under `key`, and says what that took. Raises what the
         stores raise."""
-        runtime, route = self._runtime(), self._parts.routes[collection]
-        result = await heal(runtime.stores[route.primary], runtime.stores[route.secondary], collection, key)
+        runtime = self._runtime()
+        async with self._parts.routes.healing(collection) as route:
+            result = await heal(runtime.stores[route.primary], runtime.stores[route.secondary], collection, key)
         self.report.healed(collection, result)
         if result is not Healing.FAILED:
             self.findings.mark_healed(collection, key)

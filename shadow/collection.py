@@ -8,6 +8,7 @@ any store is touched; one that changes no answer is accepted.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NoReturn, Protocol
@@ -383,7 +384,8 @@ class Collection:
         def named() -> Any:
             return replacement_key(cached_filter(wanted), whole)
 
-        return await self._write(verb, wanted, make, named if upsert else None, sort=sort)
+        applied = await self._write(verb, wanted, make, named if upsert else None, sort=sort)
+        return [dataclasses.replace(each, rewritten="_id" not in whole) for each in applied]
 
     async def _delete(self, verb: Verb, filter: Any, *, sort: Any = None) -> list[Applied]:
         wanted = self._filter_of(filter)

@@ -57,7 +57,7 @@ def is_modified(applied: Applied) -> bool:
     documents decide."""
     if applied.pre.document is None or applied.post.document is None:
         return False
-    return not same(applied.pre.document, applied.post.document)
+    return applied.rewritten or not same(applied.pre.document, applied.post.document)
 
 
 def updated(applied: Sequence[Applied]) -> UpdateResult:

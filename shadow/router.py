@@ -187,7 +187,7 @@ class Router:
                 self._settle(collection, verb, change, op_id, result, route)
                 for change, op_id, result in zip(changes, op_ids, results, strict=True)
             ]
-        await self._wait_for(route, [each for each in following if each is not None])
+        await self._wait_for(route, [each for each in following if each is not None], results)
         return results
 
     async def _open(self, collection: str, changes: Sequence[Change]) -> list[str]:
@@ -248,12 +248,16 @@ class Router:
             self._journal.close(op_id)
         return None
 
-    async def _wait_for(self, route: Route, following: Sequence[asyncio.Future[bool]]) -> None:
+    async def _wait_for(
+        self, route: Route, following: Sequence[asyncio.Future[bool]], results: Sequence[Result]
+    ) -> None:
         if route.writes is WriteMode.BACKGROUND or not following:
             return
         done, _ = await asyncio.wait(following, timeout=self._limits.write_deadline)
         taken = len(done) == len(following) and all(each.result() for each in done)
-        if route.writes is WriteMode.STRICT and not taken:
+        # What the primary refused goes first: the caller must hear it.
+        refused = any(isinstance(each, Exception) for each in results)
+        if route.writes is WriteMode.STRICT and not taken and not refused:
             raise SecondaryWriteError(
                 f"the primary ({route.primary}) has the write, the secondary ({route.secondary}) has not yet",
                 hint="the write stays in the journal and will be healed; `writes: sync` waits without raising",

@@ -69,7 +69,7 @@ class Runtime:
             limits,
             parts.reporter,
             parts.hasher,
-            parts.routes.__getitem__,
+            parts.routes,
             parts.reach,
         )
         self.reader = ShadowReader(
@@ -126,14 +126,18 @@ class Runtime:
 
     async def change_primary(self, collection: str, change: Callable[[], None]) -> bool:
         """Holds the collection's writes, brings the secondary level, and makes the change between two operations.
-        False: the secondary was not level within `limits.drain`, nothing was changed, and the writes go on."""
+        False: the secondary was not level within `limits.drain`, or a request to it was given up on so lately that
+        it may still arrive; nothing was changed, and the writes go on."""
         drain = self.parts.limits.drain
         try:
             async with asyncio.timeout(drain), self.parts.routes.held(collection, drain):
                 if not await self.writes.drain(drain, collection):
                     return False
                 await self._level(collection)
-                change()
+                async with self.parts.routes.changing(collection):
+                    if self.follower.may_straggle(collection):
+                        return False
+                    change()
                 return True
         except TimeoutError:
             return False

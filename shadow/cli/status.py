@@ -31,7 +31,7 @@ def status(
     """Routes, journal, lanes, findings and totals of a running application. Exit code 3 if it cannot be reached."""
     found = _ask(f"{url.rstrip('/')}/status")
     if as_json:
-        print_json(found["indexes"] if indexes else found)
+        print_json({"indexes": found["indexes"]} if indexes else found)
     elif indexes:
         _show_indexes(found["indexes"])
     else:

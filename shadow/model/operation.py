@@ -113,10 +113,13 @@ Change: TypeAlias = Insert | Update | Replace | Delete
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What a change did: the image before it (`ABSENT` where it inserted) and after it (`ABSENT` where it deleted)."""
+    """What a change did: the image before it (`ABSENT` where it inserted) and after it (`ABSENT` where it deleted).
+
+    `rewritten`: MongoDB calls it modified even if both are the same, as it does a replacement that names no `_id`."""
 
     pre: Image
     post: Image
+    rewritten: bool = False
 
 
 @dataclass(frozen=True, slots=True)

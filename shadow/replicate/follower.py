@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from pymongo.errors import ConnectionFailure
 
@@ -29,13 +29,14 @@ from shadow.replicate.keys import lane_key
 from shadow.replicate.lane import Lane
 from shadow.replicate.limits import Limits
 from shadow.replicate.points import Point, Reach
+from shadow.replicate.routes import Routes
 from shadow.stores.base import Store
 
 __all__ = ["Follower"]
 
 
 class Follower:
-    """One for each event loop. `route_of` answers the current route of a collection."""
+    """One for each event loop."""
 
     def __init__(
         self,
@@ -46,7 +47,7 @@ class Follower:
         limits: Limits,
         reporter: Reporter,
         hasher: Hasher,
-        route_of: Callable[[str], Route],
+        routes: Routes,
         reach: Reach,
     ) -> None:
         self._stores = stores
@@ -56,10 +57,11 @@ class Follower:
         self._limits = limits
         self._reporter = reporter
         self._hasher = hasher
-        self._route_of = route_of
+        self._routes = routes
         self._reach = reach
         self._wake = asyncio.Event()
         self._following: dict[str, str] = {}
+        self._given_up: dict[str, float] = {}
 
     # --- writes, as they come -----------------------------------------------------------------------------------
 
@@ -107,7 +109,7 @@ class Follower:
             self.defer(write.collection, write.op_id, Deferral.CLOSING)
             raise
         except Exception as error:
-            self.defer(write.collection, write.op_id, self._judge(error, breaker, Deferral.SECONDARY_ERROR))
+            self.defer(write.collection, write.op_id, self._judge(write.collection, error, breaker))
             return False
         breaker.succeeded()
         self._journal.close(write.op_id)
@@ -162,12 +164,19 @@ class Follower:
         seconds = time.perf_counter() - started
         self._reporter.operation(write.collection, write.verb, route.secondary, Role.SECONDARY, outcome, seconds)
 
-    def _judge(self, error: Exception, breaker: Breaker, otherwise: Deferral) -> Deferral:
-        """What an error of the secondary means: for the breaker, and as a reason."""
+    def may_straggle(self, collection: str) -> bool:
+        """Whether a request whose answer was given up on may still arrive at the secondary."""
+        given_up = self._given_up.get(collection)
+        return given_up is not None and asyncio.get_running_loop().time() - given_up < self._limits.straggle
+
+    def _judge(self, collection: str, error: Exception, breaker: Breaker) -> Deferral:
+        """What an error of the secondary means: for the breaker, for a flip, and as a reason."""
+        otherwise = Deferral.SECONDARY_ERROR
         if isinstance(error, HealContended):
             return otherwise
         if isinstance(error, TimeoutError | ConnectionFailure) or classify(error) is Outcome.UNKNOWN:
             breaker.failed()
+            self._given_up[collection] = asyncio.get_running_loop().time()
             return Deferral.DEADLINE if isinstance(error, TimeoutError) else otherwise
         self._reporter.failed("replay", error)
         return otherwise
@@ -199,13 +208,16 @@ class Follower:
         batch = 1 if probing else self._limits.recover_batch
         found = await self._journal.due(batch, lease=self._limits.operation)
         gate = asyncio.Semaphore(self._limits.write_workers)
-        await asyncio.gather(*(self._recover_one(due, gate) for due in found))
+        # All of them to their end, whatever one of them raises: none may run on behind a caller that has gone.
+        results = await asyncio.gather(*(self._recover_one(due, gate) for due in found), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
         return len(found)
 
     async def _recover_one(self, due: Due, gate: asyncio.Semaphore) -> None:
-        route = self._route_of(due.collection)
-        breaker = self._breakers[route.secondary]
-        async with gate:
+        async with gate, self._routes.healing(due.collection) as route:
+            breaker = self._breakers[route.secondary]
             if not route.dual_write or not breaker.allow():
                 await self._journal.postpone(due, self._limits.recover_every)
                 return
@@ -219,7 +231,7 @@ class Follower:
                 await asyncio.shield(self._journal.postpone(due, 0))
                 raise
             except Exception as error:
-                self._judge(error, breaker, Deferral.SECONDARY_ERROR)
+                self._judge(due.collection, error, breaker)
                 self._reporter.healed(due.collection, Healing.FAILED)
                 await self._journal.postpone(due, self._backoff(due.attempts))
             else:

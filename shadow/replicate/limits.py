@@ -31,5 +31,7 @@ class Limits(BaseModel):
     recover_every: float = Field(default=0.5, gt=0, le=60)
     """Between two looks into the journal for keys to heal."""
     recover_batch: int = Field(default=64, ge=1, le=10_000)
+    straggle: float = Field(default=5.0, ge=0, le=600)
+    """How long a request to the secondary whose answer was given up on may still arrive: no flip within that time."""
     drain: float = Field(default=5.0, ge=0, le=300)
     """For `close()` and for a change of routing: what is not done by then stays in the journal."""

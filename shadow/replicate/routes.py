@@ -19,12 +19,15 @@ __all__ = ["Routes"]
 class _Gate:
     """Counts the writes that passed and have not ended; `opened` is set while a change holds the rest."""
 
-    __slots__ = ("held", "inside", "left")
+    __slots__ = ("changing", "healed", "healing", "held", "inside", "left")
 
     def __init__(self) -> None:
         self.inside = 0
         self.held: asyncio.Event | None = None
         self.left: asyncio.Event | None = None
+        self.healing = 0
+        self.healed = asyncio.Event()
+        self.changing: asyncio.Event | None = None
 
 
 class Routes:
@@ -98,6 +101,38 @@ class Routes:
         finally:
             held, gate.held, gate.left = gate.held, None, None
             held.set()
+
+    @asynccontextmanager
+    async def healing(self, collection: str) -> AsyncIterator[Route]:
+        """The route for one heal or copy. The primary does not change before the block ends: with its roles the
+        other way round, a heal would put the old store's image over the new one's."""
+        gate = self._gate(collection)
+        while gate.changing is not None:
+            await gate.changing.wait()
+        gate.healing += 1
+        try:
+            yield self[collection]
+        finally:
+            gate.healing -= 1
+            if gate.healing == 0:
+                gate.healed.set()
+
+    @asynccontextmanager
+    async def changing(self, collection: str) -> AsyncIterator[None]:
+        """Entered when no heal of the collection is under way; none begins until the block ends. Waits for as long
+        as the heals take: the caller bounds the time."""
+        gate = self._gate(collection)
+        while gate.changing is not None:
+            await gate.changing.wait()
+        changing = gate.changing = asyncio.Event()
+        try:
+            while gate.healing:
+                gate.healed.clear()
+                await gate.healed.wait()
+            yield
+        finally:
+            gate.changing = None
+            changing.set()
 
     def _gate(self, collection: str) -> _Gate:
         gate = self._gates.get(collection)

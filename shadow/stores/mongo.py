@@ -82,10 +82,12 @@ class MongoStore:
         self._client = client
         self._owned = owned
         self._specs = specs
-        self._max_time_ms = max(1, int(operation_limit * 900))
+        # Opening the intent, the way to the server and the skew of clocks have to fit into the limit as well.
+        self._max_time_ms = max(1, int(operation_limit * 500))
         self._database = client.get_database(database, codec_options=CANONICAL)
         # Versions are read where they were written: a member that lags would make heal copy an older image.
         self._exact = client.get_database(database, codec_options=CANONICAL, read_preference=ReadPreference.PRIMARY)
+        self._collections: dict[str, Any] = {}
 
     # --- life ---------------------------------------------------------------------------------------------------
 
@@ -111,7 +113,7 @@ class MongoStore:
         """The unique index that the configuration declares. One that is there under another name will do."""
         keys = [(path, 1) for path in unique.fields]
         try:
-            await self._database[collection].create_index(keys, name=unique.name, unique=True, sparse=unique.sparse)
+            await self._collection(collection).create_index(keys, name=unique.name, unique=True, sparse=unique.sparse)
         except OperationFailure as error:
             if error.code in _SAME_INDEX:
                 return
@@ -123,7 +125,7 @@ class MongoStore:
             raise
 
     async def drop(self, collection: str) -> None:
-        await self._database[collection].drop()
+        await self._collection(collection).drop()
 
     def describe(self) -> dict[str, Any]:
         driver = "motor" if type(self._client).__module__.startswith("motor") else "pymongo"
@@ -137,12 +139,12 @@ class MongoStore:
         if query.skip:
             options["skip"] = query.skip
         projection = _project(query.projection, reserved)
-        raw = await self._database[collection].find_one(_hide(query.filter, reserved), projection, **options)
+        raw = await self._collection(collection).find_one(_hide(query.filter, reserved), projection, **options)
         return None if raw is None else _hit(raw, reserved, query.projection)
 
     async def find(self, collection: str, query: Query) -> AsyncIterator[list[Hit]]:
         reserved = self._reserved(collection)
-        cursor = self._database[collection].find(
+        cursor = self._collection(collection).find(
             _hide(query.filter, reserved),
             _project(query.projection, reserved),
             skip=query.skip,
@@ -161,11 +163,11 @@ class MongoStore:
     async def count(self, collection: str, filter: Document, skip: int = 0, limit: int = 0) -> int:
         options = {name: value for name, value in (("skip", skip), ("limit", limit)) if value}
         hidden = _hide(filter, self._reserved(collection), always=True)
-        return int(await self._database[collection].count_documents(hidden, **options))
+        return int(await self._collection(collection).count_documents(hidden, **options))
 
     async def distinct(self, collection: str, path: str, filter: Document) -> list[Any]:
         hidden = _hide(filter, self._reserved(collection), always=True)
-        return list(await self._database[collection].distinct(path, hidden))
+        return list(await self._collection(collection).distinct(path, hidden))
 
     async def aggregate(self, collection: str, pipeline: Sequence[Document]) -> list[Document]:
         reserved = self._reserved(collection)
@@ -174,7 +176,7 @@ class MongoStore:
             {"$unset": reserved},
             *_hide_joined(pipeline, reserved),
         ]
-        cursor = self._database[collection].aggregate(hidden)
+        cursor = self._collection(collection).aggregate(hidden)
         if inspect.isawaitable(cursor):
             cursor = await cursor
         found: list[Document] = await cursor.to_list(length=None)
@@ -209,7 +211,7 @@ class MongoStore:
         image = Image(Version(change.born, 1), change.document)
         raw = _raw(image, reserved)
         try:
-            await self._database[collection].insert_one(raw)
+            await self._collection(collection).insert_one(raw)
         except DuplicateKeyError as error:
             if not await self._take_tombstone(collection, change.key, raw, error):
                 raise
@@ -221,7 +223,7 @@ class MongoStore:
         if not isinstance(error, DuplicateKeyError) or not _is_id(error):
             return False
         standing = {"_id": key, f"{self._reserved(collection)}.t": {"$ne": None}}
-        result = await self._database[collection].replace_one(standing, raw)
+        result = await self._collection(collection).replace_one(standing, raw)
         return bool(result.matched_count)
 
     async def insert_many(
@@ -243,7 +245,7 @@ class MongoStore:
         raws = [_raw(image, reserved) for image in images]
         results: list[Applied | Exception | None] = [Applied(Image(ABSENT), image) for image in images]
         try:
-            await self._database[collection].insert_many(raws, ordered=ordered)
+            await self._collection(collection).insert_many(raws, ordered=ordered)
         except BulkWriteError as error:
             for fault in error.details.get("writeErrors", ()):
                 place = fault["index"]
@@ -266,7 +268,7 @@ class MongoStore:
         reserved = self._reserved(collection)
         while True:
             raw = await _refusing(
-                self._database[collection].find_one_and_update(
+                self._collection(collection).find_one_and_update(
                     _at(change, reserved),
                     _moving(change.update, reserved),
                     array_filters=list(change.array_filters) or None,
@@ -299,7 +301,7 @@ class MongoStore:
         reserved = self._reserved(collection)
         stamp: Document = {"$set": {reserved: {"$literal": stamp_of(post)}}}
         found: Document | None = await _refusing(
-            self._database[collection].find_one_and_update(
+            self._collection(collection).find_one_and_update(
                 {"$and": [change.filter, {"_id": change.key, **_exactly(pre, reserved)}]},
                 [*change.update, stamp],
                 return_document=ReturnDocument.BEFORE,
@@ -332,7 +334,7 @@ class MongoStore:
         born = Version(change.born, 1)
         while True:
             raw = await _refusing(
-                self._database[collection].find_one_and_replace(
+                self._collection(collection).find_one_and_replace(
                     _at(change, reserved),
                     _raw(Image(born, change.replacement), reserved),
                     return_document=ReturnDocument.BEFORE,
@@ -348,7 +350,7 @@ class MongoStore:
 
     async def _delete(self, collection: str, change: Delete) -> Applied | None:
         reserved = self._reserved(collection)
-        raw = await self._database[collection].find_one_and_delete(_at(change, reserved), maxTimeMS=self._max_time_ms)
+        raw = await self._collection(collection).find_one_and_delete(_at(change, reserved), maxTimeMS=self._max_time_ms)
         return None if raw is None else Applied(split(raw, reserved), Image(ABSENT))
 
     # --- writes as the store that follows -----------------------------------------------------------------------
@@ -368,7 +370,7 @@ class MongoStore:
     async def _replay_change(self, collection: str, change: Update | Replace, pre: Version) -> Document | None:
         reserved = self._reserved(collection)
         where = {"$and": [change.filter, {"_id": change.key, **_exactly(pre, reserved)}]}
-        target = self._database[collection]
+        target = self._collection(collection)
         after: Any = {"return_document": ReturnDocument.AFTER, "maxTimeMS": self._max_time_ms}
         call: Awaitable[Document | None]
         if isinstance(change, Replace):
@@ -406,7 +408,7 @@ class MongoStore:
         raw = _raw(image, self._reserved(collection), key)
         while True:
             try:
-                result = await self._database[collection].replace_one(
+                result = await self._collection(collection).replace_one(
                     where, raw, upsert=upsert, bypass_document_validation=True
                 )
             except DuplicateKeyError as error:
@@ -417,6 +419,13 @@ class MongoStore:
                 raw = _apart(raw, error)
                 continue
             return bool(result.matched_count or result.upserted_id is not None)
+
+    def _collection(self, name: str) -> Any:
+        """The driver's collection object, made once: making one costs as much as the rest of this class's part."""
+        made = self._collections.get(name)
+        if made is None:
+            made = self._collections[name] = self._database[name]
+        return made
 
     def _reserved(self, collection: str) -> str:
         spec = self._specs.get(collection)

@@ -16,20 +16,14 @@ from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
 from shadow.errors import UnsupportedOperation
+from shadow.model.differences import DIFFERENCES
 from shadow.model.matching import compile_filter, compile_pipeline, compile_projection, compile_update
 from shadow.model.order import order_key, sort_documents
 from shadow.model.values import CANONICAL, normalise_value
 
 KINDS = ("filter", "sort", "projection", "update", "upsert", "pipeline_update", "pipeline")
 
-KNOWN = {
-    1: "an expression that fails on some document: the server may decide the document before it gets there, or after",
-    2: "groups and $addToSet come in the order in which they were met; the server's is that of a hash table",
-    3: "a field that one stage removes and a later one adds again: the server may give it its old place back",
-    4: "`as` of $lookup over a field that exists: in its place, or at the end, depending on the server's engine",
-    6: "mongod rewrites pipelines: $sort before $unwind, $unwind after $project sees holes, fields move",
-    5: "the code of an error where a case has several faults, or where the server's other engine evaluates $group",
-}
+KNOWN = {number: DIFFERENCES[number] for number in range(1, 7)}
 
 
 @dataclass(frozen=True)

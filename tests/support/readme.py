@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from shadow import Collection
+from shadow.model.differences import DIFFERENCES
 from shadow.model.matching.support import Family, entries
 from shadow.observe.metrics import metric_table
 from shadow.stores.dynamo.support import How, how
@@ -60,7 +61,15 @@ def _listed(names: list[str] | tuple[str, ...]) -> str:
     return " ".join(f"`{name}`" for name in names)
 
 
-parts: Final[dict[str, Callable[[], str]]] = {"metrics": metrics, "operations": operations}
+def known_differences() -> str:
+    return "\n".join(f"{number}. {text}" for number, text in DIFFERENCES.items())
+
+
+parts: Final[dict[str, Callable[[], str]]] = {
+    "metrics": metrics,
+    "operations": operations,
+    "known differences": known_differences,
+}
 
 
 def made(text: str) -> str:

@@ -53,6 +53,7 @@ def use(metrics: Metrics) -> None:
     metrics.reloaded(True)
     metrics.internal_failure(Part.LANE)
     metrics.capacity("users", "email-index", DynamoCall.QUERY, 1.5)
+    metrics.scanned("users", 1, 20, 3)
 
 
 def test_every_hook_moves_its_series_by_one(metrics: Metrics) -> None:

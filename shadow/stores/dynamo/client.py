@@ -21,6 +21,7 @@ from botocore.loaders import create_loader
 
 from shadow.stores.dynamo.codec import Item
 from shadow.stores.dynamo.errors import translate
+from shadow.stores.dynamo.parser import ParserFactory
 from shadow.stores.dynamo.settings import DynamoSettings
 
 __all__ = ["Cancelled", "ConditionFailed", "Gateway", "OnCapacity"]
@@ -100,6 +101,7 @@ def _session(settings: DynamoSettings) -> Any:
     session = aiobotocore.session.get_session()
     loader = _loader()
     session.register_component("data_loader", loader)
+    session.register_component("response_parser_factory", ParserFactory())
     made = aioboto3.Session(
         botocore_session=session,
         region_name=settings.region,

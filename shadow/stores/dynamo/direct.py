@@ -14,25 +14,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from shadow.model.operation import Change, Update
 from shadow.model.version import Document, Version
+from shadow.stores.dynamo.changes import names_only_key
 from shadow.stores.dynamo.expressions import Expression, exactly
 from shadow.stores.dynamo.reads import Table
 from shadow.stores.dynamo.values import encode_value, escaped
 
-__all__ = ["direct_update"]
+__all__ = ["direct_request"]
 
 _INT32_MIN: Final = -(2**31)
 _INT32_MAX: Final = 2**31 - 1
 _MOST_FIELDS: Final = 30
 
 
-def direct_update(
+def direct_request(table: Table, key_text: str, change: Change, op_id: str, pre: Version) -> dict[str, Any] | None:
+    """The UpdateItem that makes a change (compiled before, so known to be valid) of the document under a key, at
+    `pre`; None if there is none that is exact. The request answers the old item."""
+    if not isinstance(change, Update) or not isinstance(change.update, dict) or not names_only_key(change.filter):
+        return None
+    return _of_operators(table, key_text, change.update, op_id, pre)
+
+
+def _of_operators(
     table: Table, key_text: str, operators: Mapping[str, Document], op_id: str, pre: Version
 ) -> dict[str, Any] | None:
-    """The UpdateItem for an update of the document under a key, at `pre`; None if there is none that is exact.
-
-    `operators` are such as `compile_update` has accepted. The request answers the old item.
-    """
     if not set(operators) <= {"$set", "$inc"} or not (pre.born and pre.rev):
         return None
     fields = [(operator, name, value) for operator, operands in operators.items() for name, value in operands.items()]

@@ -16,7 +16,7 @@ from shadow.stores.dynamo.codec import Item
 from shadow.stores.dynamo.expressions import Expression
 from shadow.stores.dynamo.values import opened
 
-__all__ = ["Fetch", "fetch_of", "fields_of", "limited"]
+__all__ = ["Fetch", "fetch_of", "looked_at"]
 
 _MOST_NAMES: Final = 30
 _LONGEST_NAME: Final = 255
@@ -53,13 +53,19 @@ class Fetch:
 def fetch_of(query: Query) -> Fetch | None:
     """What a query needs of each item; None if that is everything, or can't be told."""
     shown = _included(query.projection)
-    read = fields_of(query.filter)
+    read = _fields_of(query.filter)
     if shown is None or read is None:
         return None
-    return limited(Fetch(frozenset(shown | read | {path.partition(".")[0] for path, _ in query.sort}), shown))
+    return _limited(Fetch(frozenset(shown | read | {path.partition(".")[0] for path, _ in query.sort}), shown))
 
 
-def limited(fetch: Fetch) -> Fetch | None:
+def looked_at(filter: Mapping[str, Any], *paths: str) -> Fetch | None:
+    """What a filter and the values at `paths` need of an item, where the order of its fields does not matter."""
+    fields = _fields_of(filter)
+    return None if fields is None else _limited(Fetch(fields | {path.partition(".")[0] for path in paths}))
+
+
+def _limited(fetch: Fetch) -> Fetch | None:
     """`fetch`, unless its names are too many or too long for an expression."""
     short = all(len(name) > 0 and len(name.encode()) <= _LONGEST_NAME for name in fetch.names)
     return fetch if short and len(fetch.names) <= _MOST_NAMES else None
@@ -76,12 +82,12 @@ def _included(projection: Mapping[str, Any] | None) -> frozenset[str] | None:
     return frozenset(kept - {"_id"})
 
 
-def fields_of(filter: Mapping[str, Any]) -> frozenset[str] | None:
+def _fields_of(filter: Mapping[str, Any]) -> frozenset[str] | None:
     """The top-level fields that a filter looks at; None if it may look at any."""
     found: set[str] = set()
     for name, operand in filter.items():
         if name in ("$and", "$or", "$nor") and isinstance(operand, list):
-            inner = _fields_of_all(operand)
+            inner = _all_fields_of(operand)
             if inner is None:
                 return None
             found |= inner
@@ -92,6 +98,6 @@ def fields_of(filter: Mapping[str, Any]) -> frozenset[str] | None:
     return frozenset(found)
 
 
-def _fields_of_all(filters: Sequence[Mapping[str, Any]]) -> frozenset[str] | None:
-    parts = [fields_of(one) for one in filters]
+def _all_fields_of(filters: Sequence[Mapping[str, Any]]) -> frozenset[str] | None:
+    parts = [_fields_of(one) for one in filters]
     return None if None in parts else frozenset(name for part in parts if part is not None for name in part)

@@ -17,7 +17,7 @@ from pymongo.errors import DocumentTooLarge, OperationFailure, WriteError
 
 from shadow.model.matching import cached_filter, compile_pipeline, compile_projection
 from shadow.model.matching.values_at import distinct_values
-from shadow.model.operation import Applied, Change, Delete, Hit, Insert, Query, Update, Write
+from shadow.model.operation import Applied, Change, Delete, Hit, Insert, Query, Write
 from shadow.model.order import sort_documents
 from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec
@@ -28,9 +28,9 @@ from shadow.stores.dynamo.changes import Computation, computation, names_only_ke
 from shadow.stores.dynamo.client import ConditionFailed, Gateway, OnCapacity
 from shadow.stores.dynamo.codec import Codec, Item
 from shadow.stores.dynamo.constraints import Constraints
-from shadow.stores.dynamo.direct import direct_update
+from shadow.stores.dynamo.direct import direct_request
 from shadow.stores.dynamo.errors import outcome_unknown
-from shadow.stores.dynamo.fetching import Fetch, fetch_of, fields_of, limited
+from shadow.stores.dynamo.fetching import Fetch, fetch_of, looked_at
 from shadow.stores.dynamo.ordered import first_in_order
 from shadow.stores.dynamo.ordering import ordered_plan
 from shadow.stores.dynamo.reads import Reader, Table
@@ -201,7 +201,7 @@ class DynamoStore:
             total = await self._reader.count_all(table)
         else:
             total = 0
-            async with aclosing(self._matching(table, Query(filter), _looked_at(filter))) as pages:
+            async with aclosing(self._matching(table, Query(filter), looked_at(filter))) as pages:
                 async for page in pages:
                     total += len(page)
                     if limit and total >= skip + limit:
@@ -210,7 +210,7 @@ class DynamoStore:
         return min(counted, limit) if limit else counted
 
     async def distinct(self, collection: str, path: str, filter: Document) -> list[Any]:
-        fetch = _looked_at(filter, path)
+        fetch = looked_at(filter, path)
         return distinct_values(path, await self._all(collection, filter, fetch))
 
     async def aggregate(self, collection: str, pipeline: Sequence[Document]) -> list[Document]:
@@ -348,7 +348,7 @@ class DynamoStore:
             return await self._replay_delete(table, text, write, write.change)
         compute = computation(table.namespace, write.change)
         if isinstance(write.pre, Version):
-            request = _direct(table, text, write.change, write.op_id, write.pre)
+            request = direct_request(table, text, write.change, write.op_id, write.pre)
             if request is None:
                 found = await self._found(table, text)
             else:
@@ -467,19 +467,6 @@ class DynamoStore:
         the longest time that a write can take."""
         table = self._table(collection)
         return await self._writer.sweep(table, await self._reader.part_items(table), older_than)
-
-
-def _direct(table: Table, text: str, change: Change, op_id: str, pre: Version) -> dict[str, Any] | None:
-    """The one request that makes the change, if there is one that is exact."""
-    if not isinstance(change, Update) or not isinstance(change.update, dict) or not names_only_key(change.filter):
-        return None
-    return direct_update(table, text, change.update, op_id, pre)
-
-
-def _looked_at(filter: Document, *paths: str) -> Fetch | None:
-    """What a filter and the fields at `paths` need of an item, where the order of its fields does not matter."""
-    fields = fields_of(filter)
-    return None if fields is None else limited(Fetch(fields | {path.partition(".")[0] for path in paths}))
 
 
 def _wanted(spec: CollectionSpec, insert: Insert) -> set[str]:

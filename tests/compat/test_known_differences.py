@@ -1,0 +1,219 @@
+"""The known differences, each by its number: shown on the real servers, or what holds instead.
+
+A case of the server's own optimiser or engine (1 to 7) is shown where it is stable; the differential suites count them
+under the same numbers.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pymongo
+import pytest
+from bson import MinKey
+from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo.errors import DuplicateKeyError, OperationFailure, WriteError
+
+from shadow import Shadow
+from shadow.errors import UnsupportedOperation
+from shadow.model.differences import DIFFERENCES
+from shadow.model.phase import StoreName
+from shadow.stores.dynamo.settings import DynamoSettings
+from tests.compat.cases import Answer, Case, verdict
+from tests.support.shims import audit_of, settings_for
+
+
+class Sides:
+    """The same collection on a bare MongoDB and through a Shadow whose primary is DynamoDB."""
+
+    def __init__(self, bare: Any, shadow: Shadow) -> None:
+        self.bare = bare
+        self.shadow = shadow
+        self.shim = shadow["things"]
+
+    async def fill(self, *documents: dict[str, Any]) -> None:
+        for side in (self.bare, self.shim):
+            await side.insert_many([dict(each) for each in documents])
+
+    async def both(self, pipeline: list[dict[str, Any]]) -> tuple[Any, Any]:
+        return await self.bare.aggregate(pipeline).to_list(None), await self.shim.aggregate(pipeline).to_list(None)
+
+
+@pytest.fixture
+async def sides(mongo_url: str, dynamodb_local_url: str, tmp_path: Path) -> AsyncIterator[Sides]:
+    name = f"t{uuid.uuid4().hex[:12]}"
+    settings = settings_for(
+        tmp_path, mongo_url, dynamodb_local_url, name, ["things", "others"], primary=StoreName.DYNAMO
+    )
+    client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(mongo_url)
+    async with Shadow.from_settings(settings) as shadow:
+        await shadow.prepare()
+        yield Sides(client[f"{name}bare"]["things"], shadow)
+    client.close()
+    with pymongo.MongoClient[dict[str, Any]](mongo_url) as blocking:
+        blocking.drop_database(name)
+        blocking.drop_database(f"{name}bare")
+
+
+def test_every_difference_has_a_test_of_its_number() -> None:
+    numbers = [int(number) for number in re.findall(r"^async def test_(\d+)_", Path(__file__).read_text(), re.M)]
+    assert numbers == list(DIFFERENCES) == list(range(1, len(DIFFERENCES) + 1))
+
+
+async def test_01_an_expression_that_fails_on_a_document_fails_here_if_the_document_is_reached(sides: Sides) -> None:
+    await sides.fill({"_id": 1, "a": 1}, {"_id": 2, "a": "x"})
+    failing = {"$expr": {"$gt": [{"$add": ["$a", 1]}, 0]}}
+    for side in (sides.bare, sides.shim):
+        with pytest.raises(OperationFailure):
+            await side.find(failing).to_list(None)
+        assert len(await side.find({"_id": 1, **failing}).to_list(None)) == 1
+    case = Case("pipeline", [], [{"$project": {"b": {"$add": ["$a", 1]}}}, {"$limit": 1}])
+    assert verdict(case, Answer([]), Answer(code=14)) == "known 1"
+
+
+async def test_02_the_groups_are_the_servers_in_another_order(sides: Sides) -> None:
+    await sides.fill(*({"_id": n, "k": n % 7} for n in range(40)))
+    theirs, ours = await sides.both([{"$sort": {"_id": 1}}, {"$group": {"_id": "$k", "n": {"$sum": 1}}}])
+    assert [each["_id"] for each in ours] == list(range(7))
+    assert sorted(theirs, key=lambda each: each["_id"]) == ours
+
+
+async def test_03_a_field_removed_and_added_again_has_the_same_value(sides: Sides) -> None:
+    await sides.fill({"_id": 1, "a": 1, "b": 2})
+    theirs, ours = await sides.both([{"$unset": "a"}, {"$set": {"a": 5}}])
+    assert theirs == ours
+    assert list(ours[0]) == ["_id", "b", "a"]
+
+
+async def test_04_as_over_a_field_that_exists_has_the_same_value(sides: Sides) -> None:
+    await sides.fill({"_id": 1, "a": 1, "b": 2})
+    join = {"from": "others", "localField": "b", "foreignField": "x", "as": "a"}
+    theirs, ours = await sides.both([{"$lookup": join}])
+    assert theirs == ours == [{"_id": 1, "a": [], "b": 2}]
+
+
+async def test_05_of_several_faults_one_is_named_with_a_code_of_the_server(sides: Sides) -> None:
+    faulty = {"$rename": {"e.9": "e"}, "$addToSet": {"e.9": 1}}
+    codes = set()
+    await sides.fill({"_id": 1})
+    for side in (sides.bare, sides.shim):
+        with pytest.raises(WriteError) as caught:
+            await side.update_one({"_id": 1}, faulty)
+        codes.add(caught.value.code)
+    assert codes <= {2, 40}
+
+
+async def test_06_what_the_stages_say_is_done_in_their_order(sides: Sides) -> None:
+    await sides.fill({"_id": 1, "a": [3, 1]}, {"_id": 2, "a": [2]})
+    theirs, ours = await sides.both([{"$unwind": "$a"}, {"$sort": {"_id": -1}}])
+    assert [each["_id"] for each in ours] == [each["_id"] for each in theirs] == [2, 1, 1]
+    assert [each["a"] for each in ours] == [2, 3, 1]
+
+
+async def test_07_the_rare_types_come_through_a_group_as_they_are(sides: Sides) -> None:
+    await sides.fill({"_id": 1, "a": MinKey()})
+    ours = await sides.shim.aggregate([{"$group": {"_id": "$a", "all": {"$push": "$a"}}}]).to_list(None)
+    assert ours == [{"_id": MinKey(), "all": [MinKey()]}]
+
+
+async def test_08_an_upsert_that_can_never_match_is_refused_by_name(sides: Sides) -> None:
+    never = {"_id": 9, "x": {"$all": []}}
+    inserted = await sides.bare.update_one(never, {"$set": {"b": 1}}, upsert=True)
+    assert inserted.upserted_id not in (None, 9)
+    with pytest.raises(UnsupportedOperation, match="can never match"):
+        await sides.shim.update_one(never, {"$set": {"b": 1}}, upsert=True)
+    assert await sides.shim.count_documents({}) == 0
+
+
+async def test_09_the_text_of_an_error_holds_no_value_and_its_code_is_the_servers(sides: Sides) -> None:
+    await sides.fill({"_id": 1, "a": "secret"})
+    texts = []
+    for side in (sides.bare, sides.shim):
+        with pytest.raises(WriteError) as caught:
+            await side.update_one({"_id": 1}, {"$push": {"a.b": "secret"}})
+        assert caught.value.code == 28
+        texts.append(str(caught.value))
+    assert "secret" in texts[0]
+    assert "secret" not in texts[1]
+
+
+async def test_10_without_a_sort_the_same_documents_come_in_another_order(sides: Sides) -> None:
+    await sides.fill(*({"_id": n} for n in range(40)))
+    theirs, ours = [[each["_id"] for each in await side.find().to_list(None)] for side in (sides.bare, sides.shim)]
+    assert theirs == list(range(40))
+    assert sorted(ours) == theirs
+    assert ours != theirs
+
+
+async def test_10b_joined_documents_come_in_the_order_of_their_keys(sides: Sides) -> None:
+    await sides.fill({"_id": 1, "b": 1})
+    await sides.shadow["others"].insert_many([{"_id": key, "x": 1} for key in (3, 1, 2)])
+    join = {"from": "others", "localField": "b", "foreignField": "x", "as": "found"}
+    (found,) = await sides.shim.aggregate([{"$lookup": join}]).to_list(None)
+    assert [each["_id"] for each in found["found"]] == [1, 2, 3]
+
+
+async def test_11_index_reads_can_be_verified_and_are_not_by_default(sides: Sides) -> None:
+    assert not DynamoSettings().verify_index_reads
+    assert DynamoSettings(verify_index_reads=True).verify_index_reads
+
+
+async def test_12_the_estimated_count_is_exact(sides: Sides) -> None:
+    await sides.fill(*({"_id": n} for n in range(25)))
+    await sides.shim.delete_many({"_id": {"$lt": 5}})
+    assert await sides.shim.estimated_document_count() == 20
+
+
+async def test_13_drop_deletes_the_documents_and_keeps_the_table(sides: Sides) -> None:
+    await sides.fill({"_id": 1}, {"_id": 2})
+    for side in (sides.bare, sides.shim):
+        await side.drop()
+        assert await side.count_documents({}) == 0
+    assert await sides.bare.index_information() == {}
+    assert list(await sides.shim.index_information()) == ["_id_"]
+    await sides.shim.insert_one({"_id": 1})
+
+
+async def test_14_what_has_been_deleted_is_hidden_though_the_follower_still_holds_its_tombstone(sides: Sides) -> None:
+    await sides.fill({"_id": 1}, {"_id": 2})
+    await sides.shim.delete_one({"_id": 1})
+    assert await sides.shadow.settled(20)
+    with pymongo.MongoClient[dict[str, Any]](sides.shadow.settings.mongo.url.get_secret_value()) as client:
+        raw = client[sides.shadow.name]["things"].find_one({"_id": 1})
+    assert raw is not None
+    assert set(raw) == {"_id", "_shadow"}
+    mongo, dynamo = audit_of(sides.shadow.settings).documents("things")
+    assert len(mongo) == len(dynamo) == 1
+
+
+async def test_15_an_update_of_many_that_fails_leaves_each_document_whole(sides: Sides) -> None:
+    await sides.fill({"_id": 1, "a": 1}, {"_id": 2, "a": "x"}, {"_id": 3, "a": 1})
+    for side in (sides.bare, sides.shim):
+        with pytest.raises(WriteError) as caught:
+            await side.update_many({}, {"$inc": {"a": 1}})
+        assert caught.value.code == 14
+        found = {each["_id"]: each["a"] for each in await side.find().to_list(None)}
+        assert found[2] == "x"
+        assert {found[1], found[3]} <= {1, 2}
+    assert (await sides.bare.find_one({"_id": 3}))["a"] == 1  # the server had not come to it
+
+
+async def test_16_sort_in_update_one_and_replace_one(sides: Sides) -> None:
+    await sides.fill({"_id": 1, "a": 1}, {"_id": 2, "a": 2})
+    with pytest.raises(OperationFailure):
+        await sides.bare.update_one({}, {"$set": {"b": 1}}, sort={"a": -1})
+    await sides.shim.update_one({}, {"$set": {"b": 1}}, sort={"a": -1})
+    await sides.shim.replace_one({}, {"c": 1}, sort=[("a", 1)])
+    assert await sides.shim.find(sort=[("_id", 1)]).to_list(None) == [{"_id": 1, "c": 1}, {"_id": 2, "a": 2, "b": 1}]
+
+
+async def test_17_a_nan_stays_one(sides: Sides) -> None:
+    await sides.fill({"_id": 1, "a": float("-nan")})
+    found = await sides.shim.find_one({"_id": 1})
+    assert found["a"] != found["a"]
+    with pytest.raises(DuplicateKeyError):
+        await sides.shim.insert_one({"_id": 1})
