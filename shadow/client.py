@@ -21,7 +21,6 @@ from shadow.observe.findings import Findings
 from shadow.observe.log import Event
 from shadow.observe.metrics import GaugeSnapshot, Metrics
 from shadow.observe.report import Report
-from shadow.replicate.apply import heal
 from shadow.replicate.points import Reach, pass_by
 from shadow.replicate.routes import Routes
 from shadow.replicate.sqlite_journal import SqliteJournal
@@ -231,10 +230,7 @@ class Shadow:
     async def heal(self, collection: str, key: Any) -> Healing:
         """Makes the secondary hold what the primary holds under `key`, and says what that took. Raises what the
         stores raise."""
-        runtime = self._runtime()
-        async with self._parts.routes.healing(collection) as route:
-            result = await heal(runtime.stores[route.primary], runtime.stores[route.secondary], collection, key)
-        self.report.healed(collection, result)
+        result = await self._runtime().follower.repair(collection, key)
         if result is not Healing.FAILED:
             self.findings.mark_healed(collection, key)
         return result

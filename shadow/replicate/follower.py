@@ -21,7 +21,7 @@ from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import Role, Route, StoreName
 from shadow.model.reporter import Reporter
 from shadow.model.verdict import Deferral, Difference, Healing, Kind, Mismatch
-from shadow.model.version import Image
+from shadow.model.version import Image, Key
 from shadow.replicate.apply import HealContended, Replayed, heal, replay
 from shadow.replicate.breaker import Breaker
 from shadow.replicate.journal import Due, Journal
@@ -237,6 +237,18 @@ class Follower:
             else:
                 breaker.succeeded()
                 await self._journal.settle(due)
+
+    async def repair(self, collection: str, key: Key) -> Healing:
+        """Heals one key on request. Raises `HealContended`, TimeoutError, and what the stores raise."""
+        async with self._routes.healing(collection) as route:
+            try:
+                async with asyncio.timeout(self._limits.operation / 2):
+                    result = await heal(self._stores[route.primary], self._stores[route.secondary], collection, key)
+            except BaseException:
+                self._given_up[collection] = asyncio.get_running_loop().time()
+                raise
+        self._reporter.healed(collection, result)
+        return result
 
     def _backoff(self, attempts: int) -> float:
         return random.uniform(0.5, 1.0) * min(10.0, self._limits.recover_every * 2.0 ** min(attempts, 10))

@@ -44,7 +44,8 @@ due             adopts, that is defers with settle_after = opened + limit, the i
 settle(k, g)    after a heal that began after the claim: deferred -= k, if its generation is still g and the claim was
                 made at settle_after or later.
 copy(k)         the backfill: p := primary(k); put p if secondary(k) is nothing at all.
-flip            holds new writes, waits for the writes under way, and exchanges the stores when the journal is empty.
+flip            holds new writes, waits for the writes and heals under way, and exchanges the stores when the journal
+                is empty and no request to the secondary can still arrive.
 
 Assumptions
 -----------
@@ -53,9 +54,9 @@ Assumptions
 took longer is opened anew), a request takes effect within five eighths of it or never, and the clocks of two processes
 differ by at most an eighth. No process stands still for that long between two steps without noticing. All faults end.
 
-A flip is made by one process alone, with no backfill and no repair running, and when no request of before it can yet
-land on the store that followed: a replay or a copy that expects nothing at all would find that again after a deletion
-there, for the primary keeps no tombstones. (`Conditions.stragglers` drops this assumption.)
+A flip is made by one process alone, with no backfill running. No request of before it may land on the store that
+followed: a replay or a copy that expects nothing at all would find that again after a deletion there, for the primary
+keeps no tombstones. Hence no flip within `limits.straggle` of a request that was given up on, nor during a heal.
 
 Invariants
 ----------

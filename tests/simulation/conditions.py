@@ -59,8 +59,6 @@ class Conditions:
     skewed: bool = False
     flips: int = 0
     """Changes of the primary under traffic; with one process, for several do not yet agree on one."""
-    stragglers: bool = False
-    """A flip does not wait for requests that are still on their way to the store that followed."""
     repairs: int = 0
     reads: float = 0.1
     narrow: bool = False
@@ -112,7 +110,7 @@ class Conditions:
             secondary_down=some(1),
             primary_down=some(1) if rng.random() < 0.5 else 0,
             skewed=rng.random() < 0.5,
-            repairs=0 if flips else some(4),
+            repairs=some(4),
             reads=rate(0.4),
             narrow=rng.random() < 0.2,
             deaths_known=rng.random() < 0.7,
@@ -132,4 +130,5 @@ class Conditions:
             recover_every=0.5,
             recover_batch=8,
             drain=1.0,
+            straggle=LIMIT,
         )

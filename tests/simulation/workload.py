@@ -255,12 +255,9 @@ class Workload:
         self._start(process, self._heal(process, key))
 
     async def _heal(self, process: Process, key: Key) -> None:
-        route = self._world.route
-        primary, secondary = process.stores[route.primary], process.stores[route.secondary]
         process.note(f"repairs {key}")
         try:
-            async with asyncio.timeout(LIMIT):
-                await healing.heal(primary, secondary, COLLECTION, key)
+            await process.runtime.follower.repair(COLLECTION, key)
         except (PyMongoError, TimeoutError, healing.HealContended) as error:
             process.note(f"the repair of {key} failed: {error!r}")
 

@@ -155,8 +155,6 @@ class Process:
 
         def change() -> None:
             self.step()
-            if self.world.secondary.in_flight and not self.world.conditions.stragglers:
-                raise TimeoutError
             self.world.turn()
             routes.set(COLLECTION, self.world.route)
 

@@ -23,34 +23,34 @@ def names(text: str) -> list[str]:
 # "Aggregation Pipeline Stages", "Aggregation Pipeline Operators" (its accumulators in $group).
 QUERY: Final = names(
     """eq gt gte in lt lte ne nin and not nor or exists type expr jsonSchema mod regex text where geoIntersects
-    geoWithin near nearSphere box center centerSphere geometry maxDistance minDistance polygon all elemMatch size
-    bitsAllClear bitsAllSet bitsAnyClear bitsAnySet comment rand natural options meta"""
+    geoWithin near nearSphere box center centerSphere geometry maxDistance minDistance polygon all elemMatch
+    size bitsAllClear bitsAllSet bitsAnyClear bitsAnySet comment rand natural options meta"""
 )
 PROJECTION: Final = names("elemMatch meta slice")
 UPDATE: Final = names("currentDate inc min max mul rename set setOnInsert unset addToSet pop pull push pullAll bit")
 MODIFIER: Final = names("each position slice sort")
 STAGE: Final = names(
     """addFields bucket bucketAuto changeStream collStats count currentOp densify documents facet fill geoNear
-    graphLookup group indexStats limit listLocalSessions listSessions lookup match merge out planCacheStats project
-    redact replaceRoot replaceWith sample search searchMeta set setWindowFields shardedDataDistribution skip sort
-    sortByCount unionWith unset unwind"""
+    graphLookup group indexStats limit listLocalSessions listSessions lookup match merge out planCacheStats
+    project redact replaceRoot replaceWith sample search searchMeta set setWindowFields shardedDataDistribution
+    skip sort sortByCount unionWith unset unwind"""
 )
 ACCUMULATOR: Final = names(
     """accumulator addToSet avg bottom bottomN count first firstN last lastN max maxN mergeObjects min minN push
     stdDevPop stdDevSamp sum top topN"""
 )
 EXPRESSION: Final = names(
-    """abs accumulator acos acosh add allElementsTrue and anyElementTrue arrayElemAt arrayToObject asin asinh atan atan2
-    atanh avg binarySize bsonSize ceil cmp concat concatArrays cond convert cos cosh dateAdd dateDiff dateFromParts
-    dateFromString dateSubtract dateToParts dateToString dateTrunc dayOfMonth dayOfWeek dayOfYear degreesToRadians
-    divide eq exp filter first firstN floor function getField gt gte hour ifNull in indexOfArray indexOfBytes indexOfCP isArray
-    isNumber isoDayOfWeek isoWeek isoWeekYear last lastN let literal ln log log10 lt lte ltrim map max maxN mergeObjects
-    meta millisecond min minN minute mod month multiply ne not objectToArray or pow radiansToDegrees rand range reduce
-    regexFind regexFindAll regexMatch replaceAll replaceOne reverseArray round rtrim sampleRate second setDifference
-    setEquals setField setIntersection setIsSubset setUnion sin sinh size slice sortArray split sqrt stdDevPop
-    stdDevSamp strLenBytes strLenCP strcasecmp substr substrBytes substrCP subtract sum switch tan tanh toBool toDate toDecimal
-    toDouble toInt toLong toLower toObjectId toString toUpper trim trunc tsIncrement tsSecond type unsetField week year
-    zip"""
+    """abs accumulator acos acosh add allElementsTrue and anyElementTrue arrayElemAt arrayToObject asin asinh atan
+    atan2 atanh avg binarySize bsonSize ceil cmp concat concatArrays cond convert cos cosh dateAdd dateDiff
+    dateFromParts dateFromString dateSubtract dateToParts dateToString dateTrunc dayOfMonth dayOfWeek dayOfYear
+    degreesToRadians divide eq exp filter first firstN floor function getField gt gte hour ifNull in
+    indexOfArray indexOfBytes indexOfCP isArray isNumber isoDayOfWeek isoWeek isoWeekYear last lastN let literal
+    ln log log10 lt lte ltrim map max maxN mergeObjects meta millisecond min minN minute mod month multiply ne
+    not objectToArray or pow radiansToDegrees rand range reduce regexFind regexFindAll regexMatch replaceAll
+    replaceOne reverseArray round rtrim sampleRate second setDifference setEquals setField setIntersection
+    setIsSubset setUnion sin sinh size slice sortArray split sqrt stdDevPop stdDevSamp strLenBytes strLenCP
+    strcasecmp substr substrBytes substrCP subtract sum switch tan tanh toBool toDate toDecimal toDouble toInt
+    toLong toLower toObjectId toString toUpper trim trunc tsIncrement tsSecond type unsetField week year zip"""
 )
 
 
