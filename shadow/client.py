@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import os
 import time
 from collections.abc import AsyncIterator
@@ -235,6 +236,11 @@ class Shadow:
             self.findings.mark_healed(collection, key)
         return result
 
+    async def trust(self, collection: str) -> None:
+        """Takes back what `/status` says under `verify_since`, when the collection has been compared whole."""
+        self._runtime()
+        await self._parts.journal.trust(collection)
+
     async def settled(self, timeout: float) -> bool:
         """Waits until lanes and journal are empty. False: they were not within `timeout` seconds."""
         runtime = self._runtime()
@@ -265,6 +271,7 @@ class Shadow:
                 "open": dict(stats.open_by_collection),
                 "deferred": dict(stats.deferred_by_collection),
                 "oldest_seconds": round(stats.oldest_age, 3),
+                "verify_since": {name: _moment(since) for name, since in stats.unclean.items()},
             },
             "lanes": {
                 "writes": {"depth": runtime.writes.depth, "capacity": runtime.writes.capacity},
@@ -416,6 +423,10 @@ def _route_status(route: Route) -> dict[str, Any]:
         "shadow_reads": route.shadow_reads,
         "epoch": route.epoch,
     }
+
+
+def _moment(seconds: float) -> str:
+    return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="seconds")
 
 
 def _read(path: Path | None) -> str | None:

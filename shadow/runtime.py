@@ -11,6 +11,7 @@ from typing import Any
 from shadow.compare.diff import Hasher
 from shadow.model.phase import StoreName
 from shadow.model.reporter import Reporter
+from shadow.observe.log import Event
 from shadow.replicate.breaker import Breaker
 from shadow.replicate.follower import Follower
 from shadow.replicate.journal import Journal, JournalStats
@@ -116,7 +117,10 @@ class Runtime:
             await asyncio.sleep(1.0)
 
     async def refresh(self) -> JournalStats:
-        self.stats = await self.parts.journal.stats()
+        before, self.stats = self.stats, await self.parts.journal.stats()
+        for collection in self.stats.unclean.keys() - before.unclean.keys():
+            since = round(self.stats.unclean[collection], 3)
+            self.parts.reporter.event(Event.JOURNAL_UNCLEAN, collection=collection, since_seconds=since)
         return self.stats
 
     @property

@@ -49,11 +49,14 @@ class Due:
 
 @dataclass(frozen=True, slots=True)
 class JournalStats:
-    """Open intents and deferred keys by collection, and the age in seconds of the oldest of either (0 if none)."""
+    """Open intents and deferred keys by collection, the age in seconds of the oldest of either (0 if none), and the
+    collections that want to be verified since a moment (epoch seconds), for intents may have been lost with an
+    operating system."""
 
     open_by_collection: Mapping[str, int] = field(default_factory=dict)
     deferred_by_collection: Mapping[str, int] = field(default_factory=dict)
     oldest_age: float = 0.0
+    unclean: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def open(self) -> int:
@@ -84,6 +87,9 @@ class Journal(Protocol):
         """The heal failed; not again for `delay` seconds."""
 
     async def stats(self) -> JournalStats: ...
+
+    async def trust(self, collection: str) -> None:
+        """The collection was verified: it is unclean no more."""
 
     async def flush(self) -> None:
         """Returns when every earlier close and defer is durable."""

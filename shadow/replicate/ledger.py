@@ -26,6 +26,10 @@ _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS owners (
     id TEXT PRIMARY KEY, place TEXT NOT NULL, pid INTEGER NOT NULL, started REAL NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS written (
+    owner TEXT NOT NULL, collection TEXT NOT NULL, PRIMARY KEY (owner, collection)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS unclean (collection TEXT PRIMARY KEY, since REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS intents (
     op_id TEXT PRIMARY KEY, collection TEXT NOT NULL, key BLOB NOT NULL, opened REAL NOT NULL, owner TEXT NOT NULL
 ) WITHOUT ROWID;
@@ -68,6 +72,7 @@ class Ledger:
         self._limit = limit
         self._now = now
         self._known_dead = known_dead
+        self._written: set[str] = set()
 
     def enter(self) -> None:
         """Makes the tables that are missing and registers the owner."""
@@ -78,6 +83,7 @@ class Ledger:
 
     def leave(self) -> None:
         """The clean end of the owner. One that leaves intents stays registered, so that its death is noticed."""
+        self._db.execute("DELETE FROM written WHERE owner = ?", (self._owner.id,))
         self._db.execute(
             "DELETE FROM owners WHERE id = ? AND NOT EXISTS (SELECT 1 FROM intents WHERE owner = ?)",
             (self._owner.id, self._owner.id),
@@ -88,8 +94,11 @@ class Ledger:
     def open(self, entries: Sequence[Entry], opened: float) -> None:
         """Opens intents as of `opened` (epoch seconds): all, or none and `sqlite3.IntegrityError`."""
         owner = self._owner.id
+        for name in {entry.collection for entry in entries} - self._written:
+            self._db.execute("INSERT OR IGNORE INTO written VALUES (?, ?)", (owner, name))
         rows = [(entry.op_id, entry.collection, _pack(entry.key), opened, owner) for entry in entries]
         self._db.executemany("INSERT INTO intents VALUES (?, ?, ?, ?, ?)", rows)
+        self._written.update(entry.collection for entry in entries)
 
     def close(self, op_id: str) -> None:
         self._db.execute("DELETE FROM intents WHERE op_id = ?", (op_id,))
@@ -142,7 +151,8 @@ class Ledger:
         oldest = self._db.execute(
             "SELECT min(at) FROM (SELECT min(opened) AS at FROM intents UNION ALL SELECT min(since) FROM deferred)"
         ).fetchone()[0]
-        return JournalStats(intents, deferred, max(0.0, self._now() - oldest) if oldest is not None else 0.0)
+        age = max(0.0, self._now() - oldest) if oldest is not None else 0.0
+        return JournalStats(intents, deferred, age, dict(self._db.execute("SELECT * FROM unclean").fetchall()))
 
     def _adopt(self, now: float) -> None:
         """Defers the intents of dead processes and those older than the limit. The primary may still be at work on
@@ -150,8 +160,24 @@ class Ledger:
         for id_, place, pid, started in self._db.execute("SELECT id, place, pid, started FROM owners").fetchall():
             if self._known_dead(Owner(place, pid, started)):
                 self._adopt_where("owner = ?", id_)
+                self._doubt(id_, Owner(place, pid, started))
                 self._db.execute("DELETE FROM owners WHERE id = ?", (id_,))
         self._adopt_where("opened < ?", now - self._limit)
+
+    def _doubt(self, id_: str, owner: Owner) -> None:
+        """A process that ended with its operating system, and not cleanly, may have lost its last intents: what it
+        wrote to wants to be verified, from its start on."""
+        if owner.ended_with_its_system():
+            self._db.execute(
+                "INSERT INTO unclean SELECT collection, ? FROM written WHERE owner = ? "
+                "ON CONFLICT (collection) DO UPDATE SET since = min(since, excluded.since)",
+                (owner.started, id_),
+            )
+        self._db.execute("DELETE FROM written WHERE owner = ?", (id_,))
+
+    def trust(self, collection: str) -> None:
+        """The collection was verified: it is unclean no more."""
+        self._db.execute("DELETE FROM unclean WHERE collection = ?", (collection,))
 
     def _adopt_where(self, where: str, argument: Any) -> None:
         self._db.execute(_DEFER.format(settle="opened + ?", where=where), (self._limit, argument))
@@ -170,6 +196,7 @@ class Ledger:
                 self._do(job)
             self._db.execute("COMMIT")
         except BaseException:
+            self._written.clear()
             with contextlib.suppress(sqlite3.Error):
                 self._db.execute("ROLLBACK")
             raise
@@ -180,6 +207,7 @@ class Ledger:
             job.result = job.work(self)
         except (sqlite3.IntegrityError, bson.errors.BSONError, ValueError) as error:
             self._db.execute("ROLLBACK TO job")
+            self._written.clear()
             job.error = error
         self._db.execute("RELEASE job")
 

@@ -43,13 +43,16 @@ class Owner:
     def id(self) -> str:
         return f"{self.place}/{self.pid}/{self.started:.2f}"
 
+    def ended_with_its_system(self) -> bool:
+        """Whether this host's operating system has started anew since: what was not yet on the disk is gone."""
+        host, _, rest = self.place.partition("/")
+        return host == socket.gethostname() and rest.partition("/")[0] != boot_id()
+
     def known_dead(self) -> bool:
         """True only if it is certain. A process of another place (host, boot, container) is never certain, except
         that nothing outlives a reboot of this very host."""
-        here = _place()
-        if self.place != here:
-            host, boot, _ = self.place.split("/", 2)
-            return host == socket.gethostname() and boot != boot_id()
+        if self.place != _place():
+            return self.ended_with_its_system()
         try:
             found = psutil.Process(self.pid)
             if abs(found.create_time() - self.started) > 1.0:

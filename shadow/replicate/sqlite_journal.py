@@ -98,6 +98,9 @@ class SqliteJournal:
         found: JournalStats = await self._run(Ledger.stats)
         return found
 
+    async def trust(self, collection: str) -> None:
+        await self._run(lambda ledger: ledger.trust(collection))
+
     async def flush(self) -> None:
         await self._run(lambda ledger: None)
 

@@ -217,3 +217,13 @@ async def test_17_a_nan_stays_one(sides: Sides) -> None:
     assert found["a"] != found["a"]
     with pytest.raises(DuplicateKeyError):
         await sides.shim.insert_one({"_id": 1})
+
+
+async def test_18_a_push_that_is_cut_off_again_modifies_nothing(sides: Sides) -> None:
+    await sides.fill({"_id": 1, "a": [1, 2]})
+    counts = []
+    for side in (sides.bare, sides.shim):
+        result = await side.update_one({"_id": 1}, {"$push": {"a": {"$each": [3], "$slice": 2}}})
+        counts.append((result.matched_count, result.modified_count))
+        assert await side.find_one() == {"_id": 1, "a": [1, 2]}
+    assert counts == [(1, 1), (1, 0)]

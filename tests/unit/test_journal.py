@@ -154,6 +154,32 @@ async def test_intents_of_a_dead_process_are_adopted_at_once(journal: SqliteJour
     assert all(row[0] != "dead" for row in rows(journal, "owners"))
 
 
+async def test_a_crash_of_the_system_says_which_collections_want_to_be_verified(journal: SqliteJournal) -> None:
+    await journal.open([Entry("op1", "users", 1), Entry("op2", "documents", 1)])
+    journal.close("op2")
+    await journal.flush()
+    ((_, place, _, started),) = rows(journal, "owners")
+    host, _, namespace = place.split("/", 2)
+    with sqlite3.connect(journal.path) as db:
+        db.execute("UPDATE owners SET id = 'old', place = ?", (f"{host}/another-boot/{namespace}",))
+        db.execute("UPDATE intents SET owner = 'old'")
+        db.execute("UPDATE written SET owner = 'old'")
+    assert [due.key for due in await journal.due(10, 10)] == [1]
+    assert (await journal.stats()).unclean == {"users": started, "documents": started}
+    await journal.trust("users")
+    assert (await journal.stats()).unclean.keys() == {"documents"}
+
+
+async def test_the_death_of_a_process_alone_puts_nothing_in_doubt(journal: SqliteJournal) -> None:
+    await journal.open([Entry("op1", "users", 1)])
+    with sqlite3.connect(journal.path) as db:
+        db.execute("UPDATE owners SET id = 'dead', started = 1.0")
+        db.execute("UPDATE intents SET owner = 'dead'")
+        db.execute("UPDATE written SET owner = 'dead'")
+    assert len(await journal.due(10, 10)) == 1
+    assert (await journal.stats()).unclean == {}
+
+
 def test_a_process_of_another_container_is_never_known_dead() -> None:
     assert not Owner("other/boot/pid:[1]", 1, 0.0).known_dead()
 
