@@ -33,7 +33,7 @@ DIFFERENCES: Final[dict[int, str]] = {
     "have been changed by then.",
     16: "`sort` in `update_one` and `replace_one` works with every server; MongoDB knows it from 8.0 on.",
     17: "A NaN loses its sign and payload.",
-    18: "`modified_count` counts the documents that are different afterwards; the server also counts one that a `$push` "
-    "with `$slice` or `$sort` has left as it was.",
+    18: "`modified_count` counts the documents that are different afterwards; the server also counts one that a "
+    "`$push` with `$slice` or `$sort` has left as it was.",
 }
 """Number to one sentence, or two, for people who decide whether it matters to them."""
