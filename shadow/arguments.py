@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 from bson import ObjectId, Regex, Timestamp
@@ -32,7 +32,11 @@ primary refuses what it refuses."""
 class Arguments:
     """The arguments of one collection's verbs. `options` are the application's codec options."""
 
-    def __init__(self, reserved: str, options: CodecOptions[Any] | None) -> None:
+    def __init__(
+        self, reserved: str, options: CodecOptions[Any] | None, knows: Callable[[Any], bool] = lambda hint: False
+    ) -> None:
+        """`knows`: whether a hint names an index that is there."""
+        self._knows = knows
         self._reserved = reserved
         self._options = options
 
@@ -124,8 +128,15 @@ class Arguments:
     def refuse(self, verb: str, options: Mapping[str, Any]) -> None:
         """Refuses every option that is given and would change an answer."""
         for name, value in options.items():
-            if value is not None and name not in _HARMLESS:
+            if name == "hint" and value is not None:
+                self.hint(verb, value)
+            elif value is not None and name not in _HARMLESS:
                 raise UnsupportedOperation(f"{verb}({name}=...)", "it has no meaning that both stores share")
+
+    def hint(self, verb: str, hint: Any) -> None:
+        """Accepts a hint that names an index which is there, for it changes no answer."""
+        if not self._knows(hint):
+            raise UnsupportedOperation(f"{verb}(hint=...)", "it names no index that the configuration declares")
 
     def _check_names(self, what: str, value: Any) -> None:
         for name in _names(value):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import datetime as dt
 import os
 import time
@@ -11,10 +12,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
 
+from pymongo.errors import DuplicateKeyError
+
 from shadow.collection import Collection
 from shadow.compare.diff import Hasher
 from shadow.config import Settings, load, parse
 from shadow.errors import ConfigurationError, Fault, ShadowClosed, ShadowError, StoreUnavailable
+from shadow.indexes import Wanted
 from shadow.model.phase import Phase, Route, StoreName, neighbours
 from shadow.model.schema import CollectionSpec
 from shadow.model.verdict import Healing
@@ -206,11 +210,30 @@ class Shadow:
                 await store.prepare(self._specs.values())
             except ShadowError:
                 raise
+            except DuplicateKeyError as error:
+                raise StoreUnavailable(
+                    f"{name}: a unique index cannot be made, for there are duplicates",
+                    hint="settle them first: group over the fields of `unique`",
+                ) from error
             except Exception as error:
                 raise StoreUnavailable(
                     f"{name}: tables and indexes could not be made ({type(error).__name__})",
                     hint="check that the store runs and that the credentials may create tables",
                 ) from error
+
+    async def add_index(self, spec: CollectionSpec, wanted: Wanted) -> CollectionSpec:
+        """What `create_index` does with an index that the configuration does not declare: a unique one is made on
+        both stores, the primary first, and held from then on by this process; a plain one on MongoDB."""
+        runtime, route = self._runtime(), self._parts.routes[spec.name]
+        if not wanted.unique:
+            await runtime.stores[StoreName.MONGO].speed_up(spec.name, wanted.keys, wanted.name)
+            self.report.event(Event.INDEX_UNDECLARED, collection=spec.name, index=wanted.name, advice=wanted.advice())
+            return spec
+        made = dataclasses.replace(spec, unique=(*spec.unique, wanted.constraint()))
+        for name in (route.primary, route.secondary) if spec.name in self._specs else (StoreName.MONGO,):
+            await runtime.stores[name].prepare([made])
+        self._specs[spec.name] = made
+        return made
 
     def admin_router(self, prefix: str = "") -> APIRouter:
         """/metrics, /healthz, /readyz and /status for a FastAPI application."""

@@ -57,6 +57,9 @@ class Handle(Protocol):
 
     def get_collection(self, name: str) -> Collection: ...
 
+    async def add_index(self, spec: CollectionSpec, wanted: indexes.Wanted) -> CollectionSpec:
+        """Makes an index that is not declared, and answers the collection as it is then."""
+
 
 class Collection:
     """One collection of the application. Made by `Shadow.get_collection`; needs no event loop until it is used."""
@@ -66,7 +69,10 @@ class Collection:
         self._name = spec.name
         self._handle = handle
         self._options = options
-        self._take = Arguments(spec.reserved, options)
+        self._take = Arguments(spec.reserved, options, self._knows)
+
+    def _knows(self, hint: Any) -> bool:
+        return indexes.is_known(self._spec, hint)
 
     @property
     def name(self) -> str:
@@ -151,7 +157,7 @@ class Collection:
             raise TypeError(f"filter must be an instance of a mapping, not {type(filter).__name__}")
         # The drivers take any empty filter for none, where `find_one` takes it for an `_id`.
         query = self._query("find", filter or None, projection, options, sort=sort, skip=skip, limit=abs(limit))
-        return Cursor(self, query, self._pages, self._present, self._take.sort).batch_size(batch_size)
+        return Cursor(self, query, self._pages, self._present, self._take).batch_size(batch_size)
 
     async def count_documents(self, filter: Mapping[str, Any], *, skip: int = 0, limit: int = 0, **options: Any) -> int:
         """How many documents match."""
@@ -562,9 +568,13 @@ class Collection:
     # --- indexes and the collection itself ----------------------------------------------------------------------
 
     async def create_index(self, keys: Any, **options: Any) -> str:
-        """The name of the index, if the configuration declares one that serves the same; refused otherwise, with the
-        lines of configuration that would."""
-        return indexes.require(self._spec, sort_pairs(keys), options)
+        """The name of the index. One that the configuration serves is confirmed; a unique one is made on both stores
+        (DuplicateKeyError if there are duplicates); a plain one on MongoDB, with a log line on how to have it on
+        DynamoDB. Raises UnsupportedOperation for options that both stores cannot keep."""
+        wanted = indexes.wanted(self._spec, sort_pairs(keys), options)
+        if not wanted.declared:
+            self._spec = await self._handle.add_index(self._spec, wanted)
+        return wanted.name
 
     async def create_indexes(self, indexes: Sequence[IndexModel], **options: Any) -> list[str]:
         names = []

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pymongo.errors import InvalidOperation
 
+from shadow.arguments import Arguments
 from shadow.errors import UnsupportedOperation
-from shadow.model.operation import Hit, Query, Sort
+from shadow.model.operation import Hit, Query
 from shadow.model.version import Document
 
 if TYPE_CHECKING:
@@ -30,11 +31,11 @@ class Cursor:
         query: Query,
         pages: Pages,
         present: Callable[[Document], Any],
-        order: Callable[[Any, int | None], Sort],
+        take: Arguments,
     ) -> None:
         self._collection = collection
         self._query = query
-        self._order = order
+        self._take = take
         self._pages = pages
         self._present = present
         self._iterator: AsyncIterator[list[Hit]] | None = None
@@ -55,7 +56,7 @@ class Cursor:
     # --- options ------------------------------------------------------------------------------------------------
 
     def sort(self, key_or_list: str | Sequence[Any] | Mapping[str, int], direction: int | None = None) -> Self:
-        return self._with(sort=self._order(key_or_list, direction))
+        return self._with(sort=self._take.sort(key_or_list, direction))
 
     def limit(self, limit: int) -> Self:
         """At most `limit` documents; 0 is no limit, a negative one counts as its absolute value, as in MongoDB."""
@@ -84,9 +85,9 @@ class Cursor:
         return self
 
     def hint(self, index: Any) -> Self:
-        if index is None:
-            return self
-        raise UnsupportedOperation("cursor.hint", "the two stores have different indexes")
+        if index is not None:
+            self._take.hint("cursor", index)
+        return self
 
     def collation(self, collation: Any) -> Self:
         if collation is None:
@@ -155,7 +156,7 @@ class Cursor:
 
     def clone(self) -> Cursor:
         """A new cursor with the same options, at the start."""
-        return Cursor(self._collection, copy.copy(self._query), self._pages, self._present, self._order)
+        return Cursor(self._collection, copy.copy(self._query), self._pages, self._present, self._take)
 
     def rewind(self) -> _Rewound:
         """Back to the start. May be awaited, as with PyMongo's own client, or not, as with Motor."""

@@ -1,20 +1,24 @@
-"""Indexes as the Motor surface sees them: what the configuration declares, in PyMongo's shapes.
+"""Indexes as the Motor surface sees them, in PyMongo's shapes.
 
-An application that calls `create_index` at start-up keeps doing so: an index that the configuration serves is
-confirmed, another one is refused with the lines that would declare it: a DynamoDB table gets its indexes from there.
+An application that calls `create_index` at start-up keeps doing so. What the configuration serves is confirmed; a
+unique index is made on both stores; a plain one is made on MongoDB, and a log line says what to write into the
+configuration to have it on DynamoDB, whose tables get their indexes from there. An option that would change what
+documents there are, or which of them an index holds, is refused by name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from shadow.arguments import sort_pairs
 from shadow.errors import UnsupportedOperation
 from shadow.model.operation import Sort
-from shadow.model.schema import CollectionSpec
+from shadow.model.schema import CollectionSpec, UniqueSpec
 from shadow.model.version import Document
 
-__all__ = ["documents", "information", "require"]
+__all__ = ["Wanted", "documents", "information", "is_known", "wanted"]
 
 _HARMLESS = frozenset({"name", "background", "comment", "v", "maxTimeMS"})
 
@@ -38,23 +42,50 @@ def information(spec: CollectionSpec) -> dict[str, Any]:
     }
 
 
-def require(spec: CollectionSpec, keys: Sort, options: Mapping[str, Any]) -> str:
-    """The name of the declared index that serves `keys`; raises UnsupportedOperation for another."""
-    wanted = tuple(name for name, _ in keys)
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An index that an application asks for: `declared` if one that serves it is there already."""
+
+    name: str
+    keys: Sort
+    declared: bool
+    unique: bool = False
+    sparse: bool = False
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return tuple(path for path, _ in self.keys)
+
+    def constraint(self) -> UniqueSpec:
+        return UniqueSpec(self.name, self.paths, self.sparse)
+
+    def advice(self) -> str:
+        """What to write under the collection's name in the configuration file."""
+        return _lines(self.paths, self.unique)
+
+
+def wanted(spec: CollectionSpec, keys: Sort, options: Mapping[str, Any]) -> Wanted:
+    """What `create_index` asks for. Raises UnsupportedOperation for an option that both stores cannot keep."""
+    paths = tuple(path for path, _ in keys)
     unique, sparse = bool(options.get("unique")), bool(options.get("sparse"))
     unknown = {name for name, value in options.items() if value} - _HARMLESS - {"unique", "sparse"}
     if unknown:
         raise UnsupportedOperation(f"create_index({min(unknown)}=...)", "a DynamoDB index has no such option")
     for name, each in documents(spec).items():
         key = tuple(each["key"])
-        serves = set(key) == set(wanted) if unique else key[: len(wanted)] == wanted
+        serves = set(key) == set(paths) if unique else key[: len(paths)] == paths
         if serves and unique == bool(each.get("unique")) and (not unique or sparse == bool(each.get("sparse"))):
-            return name
-    if wanted == ("_id",):
-        return "_id_"
-    raise UnsupportedOperation(
-        f"create_index on {', '.join(wanted)}", "the configuration declares no such index", hint=_lines(wanted, unique)
-    )
+            return Wanted(name, keys, declared=True)
+    name = options.get("name") or "_".join(f"{path}_{direction}" for path, direction in keys)
+    return Wanted(str(name), keys, paths == ("_id",), unique, sparse)
+
+
+def is_known(spec: CollectionSpec, hint: Any) -> bool:
+    """Whether a hint names an index that is there: by name, or by its keys. Following it changes no answer."""
+    if isinstance(hint, str):
+        return hint in documents(spec)
+    keys = tuple(path for path, _ in sort_pairs(hint))
+    return any(tuple(each["key"]) == keys for each in documents(spec).values())
 
 
 def _lines(wanted: tuple[str, ...], unique: bool) -> str:

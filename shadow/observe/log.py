@@ -40,6 +40,7 @@ class Event(enum.StrEnum):
     FLIP_DONE = "flip.done"
     FLIP_REFUSED = "flip.refused"
     COLLECTION_UNCONFIGURED = "collection.unconfigured"
+    INDEX_UNDECLARED = "index.undeclared"
     SCAN_SHAPE = "scan.shape"
     INTERNAL_FAILED = "internal.failed"
     STARTED = "shadow.started"
@@ -57,6 +58,7 @@ WARNINGS: Final = frozenset(
         Event.FLIP_REFUSED,
         Event.COLLECTION_UNCONFIGURED,
         Event.INTERNAL_FAILED,
+        Event.INDEX_UNDECLARED,
     }
 )
 """The events that are logged as warnings; the others are information."""
@@ -64,15 +66,16 @@ WARNINGS: Final = frozenset(
 TEXT_FIELDS: Final = frozenset(
     {
         "address",
+        "advice",
         "collection",
         "detail",
         "driver",
         "epoch",
         "error",
+        "index",
         "from_phase",
         "from_primary",
         "hint",
-        "index",
         "key_hash",
         "kind",
         "op_id",

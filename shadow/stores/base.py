@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, Protocol
 
-from shadow.model.operation import Applied, Change, Hit, Insert, Query, Write
+from shadow.model.operation import Applied, Change, Hit, Insert, Query, Sort, Write
 from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec
 from shadow.model.version import Document, Image, Key, State
@@ -76,6 +76,9 @@ class Store(Protocol):
     async def put(self, collection: str, key: Key, image: Image, expected: State) -> bool:
         """Copies `image` (a document at its version, or a tombstone) to the key if the store is exactly at
         `expected`. False: it was not, and nothing changed."""
+
+    async def speed_up(self, collection: str, keys: Sort, name: str) -> bool:
+        """Makes an index that changes no answer. False: this store has only those of its description."""
 
     async def drop(self, collection: str) -> None:
         """Removes the collection with everything in it."""

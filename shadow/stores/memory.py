@@ -13,7 +13,7 @@ from shadow.model.matching import cached_filter, compile_pipeline, compile_proje
 from shadow.model.matching.caching import cached_update
 from shadow.model.matching.updates import check_upsert
 from shadow.model.matching.values_at import distinct_values
-from shadow.model.operation import Applied, Change, Delete, Hit, Insert, Query, Replace, Update, Write
+from shadow.model.operation import Applied, Change, Delete, Hit, Insert, Query, Replace, Sort, Update, Write
 from shadow.model.order import key_digest, sort_documents
 from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec
@@ -43,6 +43,9 @@ class MemoryStore:
     async def prepare(self, collections: Iterable[CollectionSpec]) -> None:
         for spec in collections:
             self._images.setdefault(spec.name, {})
+
+    async def speed_up(self, collection: str, keys: Sort, name: str) -> bool:
+        return False
 
     async def drop(self, collection: str) -> None:
         self._images.pop(collection, None)

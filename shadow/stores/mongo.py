@@ -16,13 +16,12 @@ from bson import Decimal128, Regex
 from pymongo import AsyncMongoClient, ReadPreference, ReturnDocument
 from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure, PyMongoError, WriteError
 
-from shadow.errors import StoreUnavailable
 from shadow.model.matching import cached_filter, compile_projection
 from shadow.model.matching.caching import cached_update
 from shadow.model.matching.predicates import truthy
 from shadow.model.matching.projections import projection_includes
 from shadow.model.matching.updates import check_upsert
-from shadow.model.operation import Applied, Change, Delete, Hit, Insert, Query, Replace, Update, Write
+from shadow.model.operation import Applied, Change, Delete, Hit, Insert, Query, Replace, Sort, Update, Write
 from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import StoreName
 from shadow.model.schema import RESERVED, CollectionSpec, UniqueSpec
@@ -117,12 +116,11 @@ class MongoStore:
         except OperationFailure as error:
             if error.code in _SAME_INDEX:
                 return
-            if error.code == 11000:
-                raise StoreUnavailable(
-                    f"{collection}: the unique index {unique.name} cannot be made, for there are duplicates",
-                    hint=f"find them by grouping over {', '.join(unique.fields)}, and settle them first",
-                ) from None
             raise
+
+    async def speed_up(self, collection: str, keys: Sort, name: str) -> bool:
+        await self._collection(collection).create_index(list(keys), name=name)
+        return True
 
     async def drop(self, collection: str) -> None:
         await self._collection(collection).drop()

@@ -17,7 +17,7 @@ from pymongo.errors import DocumentTooLarge, OperationFailure, WriteError
 
 from shadow.model.matching import cached_filter, compile_pipeline, compile_projection
 from shadow.model.matching.values_at import distinct_values
-from shadow.model.operation import Applied, Change, Delete, Hit, Insert, Query, Write
+from shadow.model.operation import Applied, Change, Delete, Hit, Insert, Query, Sort, Write
 from shadow.model.order import sort_documents
 from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec
@@ -111,6 +111,9 @@ class DynamoStore:
             self._gateway, table.name, spec, self._settings.prepare_timeout, lambda: self.reindex(spec.name)
         )
         await self._constraints.accept(table, is_new=is_new)
+
+    async def speed_up(self, collection: str, keys: Sort, name: str) -> bool:
+        return False
 
     async def drop(self, collection: str) -> None:
         await drop_table(self._gateway, self._table(collection).name, self._settings.prepare_timeout)

@@ -1,0 +1,104 @@
+"""`create_index` and hints through the shim: what is made, what is confirmed, what is refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pymongo
+import pytest
+from pymongo.errors import DuplicateKeyError
+
+from shadow import Settings, Shadow, UnsupportedOperation
+from shadow.config import parse
+from shadow.model.version import fresh_id
+
+
+def settings(mongo_url: str, dynamo_url: str, folder: Path, primary: str) -> Settings:
+    name = fresh_id()
+    return parse(
+        f"""
+        mongo: {{url: "{mongo_url}", database: indexes_{name}}}
+        dynamo: {{endpoint_url: "{dynamo_url}", table_prefix: "{name}-", access_key_id: a, secret_access_key: b}}
+        journal: {{url: "sqlite:///{folder}/shadow.db"}}
+        defaults: {{primary: {primary}}}
+        collections: {{users: {{indexes: [{{name: email-index, hash: email, range: at}}]}}}}
+        """,
+        {},
+    )
+
+
+@pytest.fixture(params=["mongo", "dynamo"])
+async def shadow(request: pytest.FixtureRequest, mongo_url: str, dynamodb_local_url: str, tmp_path: Path):
+    made = settings(mongo_url, dynamodb_local_url, tmp_path, request.param)
+    async with Shadow.from_settings(made) as shadow:
+        await shadow.prepare()
+        yield shadow
+        assert await shadow.settled(20)
+    with pymongo.MongoClient(mongo_url) as client:
+        client.drop_database(shadow.name)
+
+
+async def test_a_declared_index_is_confirmed_by_its_name(shadow: Shadow) -> None:
+    users = shadow["users"]
+    assert await users.create_index("email") == "email-index"
+    assert await users.create_index([("email", 1), ("at", -1)]) == "email-index"
+    assert await users.create_index("_id") == "_id_"
+
+
+async def test_a_unique_index_is_made_on_both_stores_and_held(shadow: Shadow) -> None:
+    users = shadow["users"]
+    assert await users.create_index([("nick", 1)], unique=True, sparse=True) == "nick_1"
+    await users.insert_one({"_id": 1, "nick": "a"})
+    with pytest.raises(DuplicateKeyError) as refused:
+        await users.insert_one({"_id": 2, "nick": "a"})
+    assert refused.value.details["keyPattern"] == {"nick": 1}
+    await users.insert_many([{"_id": 3}, {"_id": 4}])
+    await users.update_one({"_id": 1}, {"$set": {"nick": "b"}})
+    await users.insert_one({"_id": 2, "nick": "a"})
+    assert (await users.index_information())["nick_1"]["unique"] is True
+    assert (await shadow["users"].index_information())["nick_1"]["sparse"] is True
+    assert await shadow["users"].create_index("nick", unique=True, sparse=True) == "nick_1"
+
+
+async def test_existing_duplicates_are_said_before_a_unique_index_is_accepted(shadow: Shadow) -> None:
+    users = shadow["users"]
+    await users.insert_many([{"_id": 1, "nick": "a"}, {"_id": 2, "nick": "a"}])
+    with pytest.raises(DuplicateKeyError):
+        await users.create_index("nick", unique=True)
+    assert "nick_1" not in await users.index_information()
+    await users.insert_one({"_id": 3, "nick": "a"})
+
+
+async def test_a_plain_index_is_made_on_mongodb_and_the_log_says_how_to_have_it_on_dynamodb(
+    shadow: Shadow, mongo_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert await shadow["users"].create_index([("city", 1), ("age", -1)]) == "city_1_age_-1"
+    with pymongo.MongoClient(mongo_url) as client:
+        assert "city_1_age_-1" in client[shadow.name]["users"].index_information()
+    (line,) = [each.getMessage() for each in caplog.records if "index.undeclared" in each.getMessage()]
+    assert "hash: city, range: age" in line
+
+
+@pytest.mark.parametrize("option", ["expireAfterSeconds", "partialFilterExpression", "collation"])
+async def test_an_option_that_both_stores_cannot_keep_is_refused_by_name(shadow: Shadow, option: str) -> None:
+    with pytest.raises(UnsupportedOperation, match=option):
+        await shadow["users"].create_index("x", **{option: {"a": 1}})
+
+
+async def test_a_hint_on_an_index_that_is_there_changes_nothing_and_another_is_refused(shadow: Shadow) -> None:
+    users = shadow["users"]
+    await users.insert_one({"_id": 1, "email": "a", "at": "1"})
+    assert len(await users.find({"email": "a"}).hint("email-index").to_list()) == 1
+    assert await users.count_documents({"email": "a"}, hint=[("email", 1), ("at", 1)]) == 1
+    with pytest.raises(UnsupportedOperation, match="hint"):
+        users.find({}).hint("city_1")
+    with pytest.raises(UnsupportedOperation, match="hint"):
+        await users.update_one({"_id": 1}, {"$set": {"a": 1}}, hint="city_1")
+
+
+async def test_a_collection_that_is_not_configured_keeps_its_indexes_on_mongodb(shadow: Shadow) -> None:
+    other = shadow["elsewhere"]
+    assert await other.create_index("slug", unique=True) == "slug_1"
+    await other.insert_one({"slug": "a"})
+    with pytest.raises(DuplicateKeyError):
+        await other.insert_one({"slug": "a"})
