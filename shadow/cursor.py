@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from pymongo.errors import InvalidOperation
 
@@ -12,9 +12,6 @@ from shadow.arguments import Arguments
 from shadow.errors import UnsupportedOperation
 from shadow.model.operation import Hit, Query
 from shadow.model.version import Document
-
-if TYPE_CHECKING:
-    from shadow.collection import Collection
 
 __all__ = ["Cursor", "DocumentCursor"]
 
@@ -27,7 +24,7 @@ class Cursor:
 
     def __init__(
         self,
-        collection: Collection,
+        collection: Any,
         query: Query,
         pages: Pages,
         present: Callable[[Document], Any],
@@ -45,7 +42,7 @@ class Cursor:
         self._started = False
 
     @property
-    def collection(self) -> Collection:
+    def collection(self) -> Any:
         return self._collection
 
     @property
@@ -177,7 +174,7 @@ class DocumentCursor:
 
     def __init__(
         self,
-        collection: Collection,
+        collection: Any,
         documents: Callable[[], Awaitable[list[Document]]],
         present: Callable[[Document], Any],
     ) -> None:
@@ -188,7 +185,7 @@ class DocumentCursor:
         self._closed = False
 
     @property
-    def collection(self) -> Collection:
+    def collection(self) -> Any:
         return self._collection
 
     @property

@@ -31,7 +31,7 @@ class DynamoSettings(BaseModel):
     connect_timeout: float = Field(default=2.0, gt=0)
     read_timeout: float = Field(default=5.0, gt=0)
     max_attempts: int = Field(default=3, ge=1, le=20)
-    retry_mode: Literal["adaptive", "standard"] = "standard"
+    retry_mode: Literal["adaptive", "standard"] = "adaptive"
     billing: Literal["on_demand"] = "on_demand"
     verify_index_reads: bool = False
     prepare_timeout: float = Field(default=300.0, gt=0)
