@@ -100,11 +100,18 @@ class Defaults(BaseModel):
 
 
 class IndexSettings(BaseModel):
+    """`hash` is a field, or a list of fields which a filter has to fix all of to use the index."""
+
     model_config = _FROZEN
 
     name: Name
-    hash: Name
+    hash: Name | Annotated[tuple[Name, ...], Field(min_length=2, max_length=4)]
     range: Name | None = None
+
+    def spec(self, reserved: str) -> IndexSpec:
+        if isinstance(self.hash, str):
+            return IndexSpec(self.name, self.hash, self.range)
+        return IndexSpec(self.name, f"{reserved}_by_{self.name}", self.range, self.hash)
 
 
 class UniqueSettings(BaseModel):
@@ -136,7 +143,7 @@ class CollectionSettings(BaseModel):
             else UniqueSpec(each.name, each.fields, each.sparse)
             for each in self.unique
         )
-        indexes = (IndexSpec(each.name, each.hash, each.range) for each in self.indexes)
+        indexes = (each.spec(self.reserved) for each in self.indexes)
         return CollectionSpec(name, tuple(indexes), tuple(unique), self.reserved)
 
 

@@ -27,7 +27,7 @@ def documents(spec: CollectionSpec) -> dict[str, Document]:
     """Name to {"key": {...}, ...} of every index, that of `_id` first."""
     found: dict[str, Document] = {"_id_": {"key": {"_id": 1}}}
     for index in spec.indexes:
-        found[index.name] = {"key": {name: 1 for name in (index.hash, index.range) if name is not None}}
+        found[index.name] = {"key": dict.fromkeys(index.keys, 1)}
     for unique in spec.unique:
         extra = {"sparse": True} if unique.sparse else {}
         found[unique.name] = {"key": dict.fromkeys(unique.fields, 1), "unique": True, **extra}

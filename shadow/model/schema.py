@@ -14,11 +14,19 @@ RESERVED: Final = "_shadow"
 @dataclass(frozen=True, slots=True)
 class IndexSpec:
     """A global secondary index of the DynamoDB table. `hash` and `range` are top-level field names; it carries whole
-    items (projection ALL)."""
+    items (projection ALL). Over several fields, `fields` names them, and `hash` the attribute that joins their texts.
+    """
 
     name: str
     hash: str
     range: str | None = None
+    fields: tuple[str, ...] = ()
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The fields of the document that the index is over, in order."""
+        own = self.fields or (self.hash,)
+        return own if self.range is None else (*own, self.range)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,11 @@ from tests.compat.test_matching_against_mongod import CASES, EXAMPLES, SEED, SHA
 
 pytestmark = pytest.mark.timeout(3600)
 
-INDEXES = (IndexSpec("a-index", "a"), IndexSpec("b-index", "b", "c"))
+INDEXES = (
+    IndexSpec("a-index", "a"),
+    IndexSpec("b-index", "b", "c"),
+    IndexSpec("a-b-index", "_shadow_by_a-b-index", None, ("a", "b")),
+)
 
 
 class Asked:

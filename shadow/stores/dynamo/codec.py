@@ -36,7 +36,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -101,10 +101,13 @@ class Codec:
         self.reserved = spec.reserved
         self.ttl = f"{spec.reserved}_ttl"
         ranges = {index.range for index in spec.indexes if index.range is not None}
-        self.limits: Final[dict[str, int]] = {index.hash: keys.HASH_LIMIT for index in spec.indexes}
+        self.composites: Final = {index.hash: index.fields for index in spec.indexes if index.fields}
+        single = [index.hash for index in spec.indexes if not index.fields]
+        self.limits: Final[dict[str, int]] = dict.fromkeys(single, keys.HASH_LIMIT)
         self.limits.update(dict.fromkeys(sorted(ranges), keys.RANGE_LIMIT))
         self.ranges: Final = frozenset(ranges)
-        self._refused = frozenset({"", self.reserved, self.ttl})
+        self._own = frozenset({self.reserved, self.ttl, *self.composites})
+        self._refused = frozenset({"", *self._own})
 
     def encode(self, key_text: str, state: State, document: Document | None, op_id: str) -> Encoded:
         """The item of an image. Raises `DocumentTooLarge` over MongoDB's 16 MB, and what `bson.encode` raises."""
@@ -147,6 +150,7 @@ class Codec:
                 item[name] = attribute
             if hint is not None:
                 hints[escaped(name)] = hint
+        self._add_composites(item, document)
         hints.update(dict.fromkeys(map(escaped, self._add_missing(item, document)), _ABSENT))
         shadow = _stamp(state, op_id)
         whole = map_hint(list(document), hints)
@@ -186,6 +190,12 @@ class Codec:
         item.update((name, {"S": keys.MISSING}) for name in missing)
         return missing
 
+    def _add_composites(self, item: Item, document: Document) -> None:
+        for name, fields in self.composites.items():
+            text = _joined_text(document, fields)
+            if text is not None:
+                item[name] = {"S": text}
+
     def _packed(self, key_text: str, state: State, document: Document, op_id: str, body: bytes) -> Encoded:
         item: Item = {"_id": {"S": key_text}}
         for name in self.limits:
@@ -193,6 +203,7 @@ class Codec:
             if text is not None:
                 item[name] = {"S": text}
         self._add_missing(item, document)
+        self._add_composites(item, document)
         shadow = _stamp(state, op_id)
         item[self.reserved] = {"M": shadow}
         shadow["z"] = {"B": body}
@@ -214,7 +225,8 @@ class Codec:
                 text = keys.MISSING
             if item.get(name) != (None if text is None else {"S": text}):
                 return False
-        return True
+        texts = {name: _joined_text(document, fields) for name, fields in self.composites.items()}
+        return all(item.get(name) == (None if text is None else {"S": text}) for name, text in texts.items())
 
     def state(self, item: Item) -> State:
         """The version or tombstone of an item."""
@@ -252,7 +264,7 @@ class Codec:
     def _document(self, item: Item, shadow: Mapping[str, Attribute]) -> Document:
         hints, order = opened(shadow.get("h"))
         aside = shadow.get("a", {}).get("M", {})
-        names = {*item, *aside} - {self.reserved, self.ttl}
+        names = {*item, *aside} - self._own
         names.difference_update([name for name in names if hints.get(escaped(name)) == _ABSENT])
         document: Document = {}
         for name in ordered_names(list(names), order):
@@ -263,6 +275,16 @@ class Codec:
             else:
                 document[name] = decode_value(item[name], hints.get(escaped(name)))
         return document
+
+
+def _joined_text(document: Document, fields: Sequence[str]) -> str | None:
+    """What an index over several fields has of a document: nothing where one of them is null or missing."""
+    values = [document.get(name) for name in fields]
+    if any(value is None for value in values):
+        return None
+    if any(type(value) is list for value in values):
+        return keys.ARRAY
+    return keys.joined([keys.key_text(value) for value in values])
 
 
 def _key_value(attribute: Attribute) -> Any:

@@ -70,7 +70,8 @@ def _of_operators(
 def _is_free(table: Table, path: str) -> bool:
     """Whether a field is a plain attribute: top-level, no key of the table, an index or a constraint."""
     constrained = {field.partition(".")[0] for unique in table.spec.unique for field in unique.fields}
-    names = {"", "_id", table.codec.reserved, table.codec.ttl, *table.codec.limits, *constrained}
+    indexed = {*table.codec.limits, *table.codec.composites, *(n for each in table.spec.indexes for n in each.fields)}
+    names = {"", "_id", table.codec.reserved, table.codec.ttl, *indexed, *constrained}
     return path[:1] != "$" and "." not in path and path not in names and len(path.encode()) <= 255
 
 

@@ -22,6 +22,7 @@ Limits of key length, 2048 bytes (partition) and 1024 bytes (sort): Amazon Dynam
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -40,6 +41,7 @@ __all__ = [
     "date_text",
     "decode_key",
     "is_natural",
+    "joined",
     "key_text",
     "part_key",
     "text_and_exactness",
@@ -77,6 +79,12 @@ def is_natural(text: str) -> bool:
 
 def key_text(value: Any, limit: int = HASH_LIMIT) -> str:
     return text_and_exactness(value, limit)[0]
+
+
+def joined(texts: Sequence[str]) -> str:
+    """The text of several key texts together: with their lengths, so that no two lists of texts have the same."""
+    text = "".join(f"{len(each)}:{each}" for each in texts)
+    return text if len(text.encode()) <= HASH_LIMIT else f"~all:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def text_and_exactness(value: Any, limit: int = HASH_LIMIT) -> tuple[str, bool]:

@@ -14,6 +14,8 @@ An array field has the one text `~array` in an index (see keys.py), so each quer
 from __future__ import annotations
 
 import datetime as dt
+import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -170,9 +172,9 @@ def _union(
     return UnionPlan(tuple(parts)) if requests <= _MOST_QUERIES else None
 
 
-def _precision(query: QueryPlan) -> tuple[bool, int]:
+def _precision(query: QueryPlan) -> tuple[int, bool, int]:
     narrowed = query.index.range is not None and query.ranges[0] != KeyRange(query.ranges[0].hash)
-    return narrowed, -len(query.ranges)
+    return len(query.index.fields), narrowed, -len(query.ranges)
 
 
 def _values(condition: Condition) -> list[Any] | None:
@@ -195,12 +197,23 @@ def _fixed(found: Sequence[Condition], path: str, limit: int) -> tuple[str, ...]
 
 
 def _query(found: Sequence[Condition], index: IndexSpec) -> QueryPlan | None:
-    hashes = _texts(found, index.hash, keys.HASH_LIMIT)
+    hashes = _joined(found, index.fields) if index.fields else _texts(found, index.hash, keys.HASH_LIMIT)
     if hashes is None:
         return None
     between = spans(found, index.range) if index.range is not None else [(None, None)]
     ranges = tuple(KeyRange(text, low, high) for text in hashes for low, high in between)
     return QueryPlan(index, ranges) if len(ranges) <= _MOST_QUERIES else None
+
+
+def _joined(found: Sequence[Condition], fields: Sequence[str]) -> list[str] | None:
+    """The texts that several fields have together in every match; None if they cannot all be named."""
+    several = [_texts(found, path, keys.HASH_LIMIT) for path in fields]
+    if any(texts is None for texts in several):
+        return None
+    named = [[text for text in texts or () if text != keys.ARRAY] for texts in several]
+    if math.prod(map(len, named)) > _MOST_QUERIES:
+        return None
+    return [*(keys.joined(texts) for texts in itertools.product(*named)), keys.ARRAY]
 
 
 def _texts(found: Sequence[Condition], path: str, limit: int) -> list[str] | None:
