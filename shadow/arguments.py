@@ -129,14 +129,14 @@ class Arguments:
         """Refuses every option that is given and would change an answer."""
         for name, value in options.items():
             if name == "hint" and value is not None:
-                self.hint(verb, value)
+                self.hint(f"{verb}(hint=...)", value)
             elif value is not None and name not in _HARMLESS:
                 raise UnsupportedOperation(f"{verb}({name}=...)", "it has no meaning that both stores share")
 
-    def hint(self, verb: str, hint: Any) -> None:
+    def hint(self, name: str, hint: Any) -> None:
         """Accepts a hint that names an index which is there, for it changes no answer."""
         if not self._knows(hint):
-            raise UnsupportedOperation(f"{verb}(hint=...)", "it names no index that the configuration declares")
+            raise UnsupportedOperation(name, "it names no index that the configuration declares")
 
     def _check_names(self, what: str, value: Any) -> None:
         for name in _names(value):

@@ -83,7 +83,7 @@ class Cursor:
 
     def hint(self, index: Any) -> Self:
         if index is not None:
-            self._take.hint("cursor", index)
+            self._take.hint("cursor.hint", index)
         return self
 
     def collation(self, collation: Any) -> Self:

@@ -7,6 +7,7 @@ import gc
 import json
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ def one_loop_a_task(site: Site, loops: int, closing: bool, out: str) -> None:
 
 def _held(shadow: Any) -> dict[str, int]:
     gc.collect()
+    _until_threads_rest()
     process = psutil.Process()
     return {
         "files": process.num_fds(),
@@ -54,6 +56,16 @@ def _held(shadow: Any) -> dict[str, int]:
         "threads": threading.active_count(),
         "loops": len(shadow._runtimes),
     }
+
+
+def _until_threads_rest(longest: float = 20.0, quiet: float = 1.5) -> None:
+    """The drivers' threads of clients that were closed end in their own time: waits until none has for a while."""
+    deadline = time.monotonic() + longest
+    count, since = threading.active_count(), time.monotonic()
+    while time.monotonic() < deadline and time.monotonic() - since < quiet:
+        time.sleep(0.02)
+        if threading.active_count() != count:
+            count, since = threading.active_count(), time.monotonic()
 
 
 def forked(site: Site, children: int, each: int) -> None:

@@ -15,7 +15,7 @@ import contextlib
 import datetime as dt
 import random
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -55,6 +55,14 @@ class Found:
 
 
 NOTHING: Final = Found(None, Image(ABSENT))
+
+
+async def _all_of(*requests: Awaitable[Any]) -> None:
+    """Makes the requests together and ends when all have ended, whatever one of them raises: none may still write
+    when the caller has gone on."""
+    for result in await asyncio.gather(*requests, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
 
 
 class Writer:
@@ -181,7 +189,7 @@ class Writer:
             }
             for number, data in enumerate(encoded.parts)
         ]
-        await asyncio.gather(
+        await _all_of(
             *(
                 self._gateway.call(
                     "put_item", table.name, TableName=table.name, Item=item, ReturnConsumedCapacity="TOTAL"
@@ -197,7 +205,7 @@ class Writer:
                 await self.delete_keys(table, Parts(key_text, encoded.generation, len(encoded.parts)).keys)
 
     async def delete_keys(self, table: Table, key_texts: Iterable[str]) -> None:
-        await asyncio.gather(
+        await _all_of(
             *(
                 self._gateway.call(
                     "delete_item",
