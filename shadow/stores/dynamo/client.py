@@ -21,6 +21,7 @@ from botocore.loaders import create_loader
 
 from shadow.stores.dynamo.codec import Item
 from shadow.stores.dynamo.errors import translate
+from shadow.stores.dynamo.pace import Pace
 from shadow.stores.dynamo.parser import ParserFactory
 from shadow.stores.dynamo.settings import DynamoSettings
 
@@ -84,7 +85,10 @@ class Gateway:
                 context = _session(self._settings).client(
                     "dynamodb", endpoint_url=self._settings.endpoint_url, config=_config(self._settings)
                 )
-                self._client = await self._stack.enter_async_context(context)
+                client = await self._stack.enter_async_context(context)
+                if self._settings.retry_mode == "adaptive":
+                    Pace().attach(client)
+                self._client = client
         return self._client
 
     async def close(self) -> None:
@@ -126,7 +130,8 @@ def _config(settings: DynamoSettings) -> AioConfig:
         max_pool_connections=settings.max_concurrency,
         connect_timeout=settings.connect_timeout,
         read_timeout=settings.read_timeout,
-        retries={"mode": settings.retry_mode, "total_max_attempts": settings.max_attempts},
+        # "adaptive" is standard retries with a `Pace`
+        retries={"mode": "standard", "total_max_attempts": settings.max_attempts},
         parameter_validation=False,
         tcp_keepalive=True,
     )
