@@ -30,7 +30,7 @@ QUICK = Limits(operation=2.0, write_deadline=0.4, read_deadline=0.4, settle=0.02
 """Limits under which a test need not wait long for what production gives seconds."""
 
 
-async def until(condition: Callable[[], Any], timeout: float = 10.0) -> None:
+async def until(condition: Callable[[], Any], timeout: float = 30.0) -> None:
     """Waits until `condition` holds; the test fails if it does not within `timeout` seconds."""
     async with asyncio.timeout(timeout):
         while not condition():  # noqa: ASYNC110 - the condition belongs to somebody else
