@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-__all__ = ["Pulse"]
+__all__ = ["LoopLag"]
 
 _BEAT: Final = 0.05
 _FADE: Final = 0.5
 """Of the lag that was known, what is left of it after a beat that came in time."""
 
 
-class Pulse:
+class LoopLag:
     """Beats once started, on the running loop. `limit`: seconds of lag from which the loop is late; 0: never."""
 
     def __init__(self, limit: float) -> None:
@@ -41,7 +41,7 @@ class Pulse:
         self._lag = 0.0
 
     @property
-    def lag(self) -> float:
+    def seconds(self) -> float:
         """Seconds by which callbacks come later than they are due."""
         if self._due is None or self._loop is None:
             return 0.0
@@ -49,7 +49,7 @@ class Pulse:
 
     @property
     def late(self) -> bool:
-        return self._limit > 0 and self.lag > self._limit
+        return self._limit > 0 and self.seconds > self._limit
 
     def _beat_later(self, loop: asyncio.AbstractEventLoop) -> None:
         self._due = loop.time() + _BEAT
