@@ -12,19 +12,19 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
-from pymongo.errors import NetworkTimeout
+from pymongo.errors import NetworkTimeout, PyMongoError
 
 from shadow.compare.equality import Comparison
-from shadow.errors import JournalError, SecondaryWriteError
+from shadow.errors import SecondaryWriteError, UnsupportedOperation
 from shadow.model.operation import Applied, Change, Hit, Insert, Query, Verb, Write
 from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import Role, Route, StoreName, WriteMode
 from shadow.model.reporter import Reporter
 from shadow.model.values import snapshot
-from shadow.model.verdict import Deferral, ShedReason
+from shadow.model.verdict import Deferral, ShedReason, Slice
 from shadow.model.version import Document, Key, fresh_id
 from shadow.replicate.follower import Follower
-from shadow.replicate.journal import Entry, Journal
+from shadow.replicate.intents import Intents
 from shadow.replicate.limits import Limits
 from shadow.replicate.points import Point, Reach
 from shadow.replicate.routes import Routes
@@ -33,8 +33,8 @@ from shadow.stores.base import Store
 
 __all__ = ["Router"]
 
-_OPEN_ATTEMPTS: Final = 3
-"""How often intents are opened anew because the journal was slow."""
+_BY_KEY: Final = 100
+"""Documents of an unsorted answer that was left early which are asked for by their keys."""
 
 T = TypeVar("T")
 Result = Applied | Exception | None
@@ -47,7 +47,7 @@ class Router:
         self,
         stores: Mapping[StoreName, Store],
         routes: Routes,
-        journal: Journal,
+        intents: Intents,
         follower: Follower,
         reader: ShadowReader,
         limits: Limits,
@@ -56,7 +56,7 @@ class Router:
     ) -> None:
         self._stores = stores
         self._routes = routes
-        self._journal = journal
+        self._intents = intents
         self._follower = follower
         self._reader = reader
         self._limits = limits
@@ -67,34 +67,45 @@ class Router:
     # --- reads --------------------------------------------------------------------------------------------------
 
     async def find_one(self, collection: str, query: Query) -> Hit | None:
-        route = self._routes[collection]
-        asked = self._stores[route.primary].find_one(collection, query)
-        hit = await self._observed(collection, Verb.FIND_ONE, route, asked)
-        if self._reader.sampled(route):
-            query = _first(query, 1)
-            self._reader.offer_hits(collection, Verb.FIND_ONE, query, [] if hit is None else [_snapshot(hit)], route)
+        route = await self._routes.route(collection)
+        started, sampled = time.perf_counter(), self._reader.sampled(route)
+
+        async def ask(store: Store) -> Hit | None:
+            return await store.find_one(collection, query)
+
+        hit = await self._observed(collection, Verb.FIND_ONE, route, ask, sampled=sampled)
+        if sampled:
+            hits = [] if hit is None else [_snapshot(hit)]
+            self._reader.offer_hits(collection, Verb.FIND_ONE, _first(query, 1), hits, route)
+        self._taxed(Verb.FIND_ONE, route, time.perf_counter() - started, sampled=sampled)
         return hit
 
     async def find(self, collection: str, query: Query) -> AsyncIterator[list[Hit]]:
         """The primary's pages. What was read of them is compared when the answer ends or is left."""
-        route = self._routes[collection]
-        kept = _Kept(self._limits.compare_documents) if self._reader.sampled(route) else None
-        started = time.perf_counter()
+        route = await self._routes.route(collection)
+        sampled = self._reader.sampled(route)
+        kept = _Kept(self._limits.compare_documents) if sampled else None
+        watch = _Watch()
         outcome, whole = Outcome.ACKED, False
         try:
             async for page in self._stores[route.primary].find(collection, query):
                 if kept is not None:
                     kept.add(page)
+                watch.stop()
                 yield page
+                watch.start()
             whole = True
         except Exception as error:
             outcome, kept = classify(error), None
+            if sampled:
+                self._offer_refusal(collection, Verb.FIND, _pages(collection, query), error, route)
             raise
         finally:
-            seconds = time.perf_counter() - started
-            self._reporter.operation(collection, Verb.FIND, route.primary, Role.PRIMARY, outcome, seconds)
+            self._reporter.operation(collection, Verb.FIND, route.primary, Role.PRIMARY, outcome, watch.seconds)
+            watch.start()
             if kept is not None:
                 self._compare_kept(collection, query, kept, route, whole=whole)
+            self._taxed(Verb.FIND, route, watch.seconds, sampled=sampled)
 
     def _compare_kept(self, collection: str, query: Query, kept: _Kept, route: Route, *, whole: bool) -> None:
         if kept.overflowed:
@@ -103,8 +114,10 @@ class Router:
             self._reader.offer_hits(collection, Verb.FIND, query, kept.hits, route)
         elif query.sort and kept.hits:
             self._reader.offer_hits(collection, Verb.FIND, _first(query, len(kept.hits)), kept.hits, route)
+        elif 0 < len(kept.hits) <= _BY_KEY:
+            # Left early and unsorted: other documents would have been right as well, but these have to be there.
+            self._reader.offer_hits(collection, Verb.FIND, _these(query, kept.hits), kept.hits, route)
         else:
-            # Left early and unsorted: any documents would have been a right answer.
             self._reader.incomparable(collection, Verb.FIND)
 
     async def answer(
@@ -113,24 +126,27 @@ class Router:
         verb: Verb,
         ask: Callable[[Store], Awaitable[T]],
         compare: Callable[[T, T], Comparison],
+        filter: Document | None = None,
     ) -> T:
         """A read that names no documents (a count, distinct values, an aggregate), asked of the primary and compared
-        in the shadow."""
-        route = self._routes[collection]
-        found = await self._observed(collection, verb, route, ask(self._stores[route.primary]))
-        if self._reader.sampled(route):
-            self._reader.offer_answer(collection, verb, Answer(snapshot(found), ask, compare), route)
+        in the shadow. `filter` is by what its documents are found."""
+        route = await self._routes.route(collection)
+        started, sampled = time.perf_counter(), self._reader.sampled(route)
+        found = await self._observed(collection, verb, route, ask, sampled=sampled)
+        if sampled:
+            self._reader.offer_answer(collection, verb, Answer(snapshot(found), ask, compare), route, filter)
+        self._taxed(verb, route, time.perf_counter() - started, sampled=sampled)
         return found
 
     async def key_of(self, collection: str, filter: Document, sort: Sequence[tuple[str, int]] = ()) -> Hit | None:
         """The document that a write with this filter is about, on the primary; never compared or counted."""
-        route = self._routes[collection]
+        route = await self._routes.route(collection)
         query = Query(filter=filter, projection={"_id": 1}, sort=tuple(sort))
         return await self._stores[route.primary].find_one(collection, query)
 
     async def keys_of(self, collection: str, filter: Document) -> list[Key]:
         """The keys of all documents that a write with this filter is about, on the primary."""
-        route = self._routes[collection]
+        route = await self._routes.route(collection)
         query = Query(filter=filter, projection={"_id": 1})
         return [hit.key async for page in self._stores[route.primary].find(collection, query) for hit in page]
 
@@ -180,35 +196,19 @@ class Router:
         async with self._routes.writing(collection) as route:
             if not route.dual_write:
                 return await self._ask(collection, verb, route, [fresh_id() for _ in changes], ask)
-            op_ids = await self._open(collection, changes)
-            results = await self._ask(collection, verb, route, op_ids, ask)
+            keys = [change.key for change in changes]
+            opened = await self._intents.open(collection, keys)
+            results = await self._ask(collection, verb, route, opened.op_ids, ask)
             self._reach(Point.AFTER_PRIMARY)
+            if self._intents.expired(opened):
+                opened = await self._intents.renew(collection, keys, opened)
             following = [
                 self._settle(collection, verb, change, op_id, result, route)
-                for change, op_id, result in zip(changes, op_ids, results, strict=True)
+                for change, op_id, result in zip(changes, opened.op_ids, results, strict=True)
             ]
-        await self._wait_for(route, [each for each in following if each is not None], results)
+        under_way = [each for each in following if each is not None]
+        await self._wait_for(collection, route, under_way, results, durable=opened.durable)
         return results
-
-    async def _open(self, collection: str, changes: Sequence[Change]) -> list[str]:
-        """Makes one intent a change durable, and answers their ids. Intents that took so long that others may soon
-        take them for orphaned are given up for new ones. Raises `JournalError`."""
-        self._reach(Point.BEFORE_INTENT)
-        for _ in range(_OPEN_ATTEMPTS):
-            op_ids = [fresh_id() for _ in changes]
-            started = time.monotonic()
-            await self._journal.open(
-                [Entry(op_id, collection, each.key) for op_id, each in zip(op_ids, changes, strict=True)]
-            )
-            if time.monotonic() - started <= self._limits.operation / 4:
-                self._reach(Point.AFTER_INTENT)
-                return op_ids
-            for op_id in op_ids:
-                self._journal.close(op_id)
-        raise JournalError(
-            f"the journal took longer than {self._limits.operation / 4:g} s, {_OPEN_ATTEMPTS} times in a row",
-            hint="look at the disk that it is on; writes are refused until it can keep up",
-        )
 
     async def _ask(
         self,
@@ -245,16 +245,25 @@ class Router:
         if isinstance(result, Exception) and classify(result) is Outcome.UNKNOWN:
             self._follower.defer(collection, op_id, Deferral.PRIMARY_UNKNOWN)
         else:
-            self._journal.close(op_id)
+            self._intents.close(op_id)
         return None
 
     async def _wait_for(
-        self, route: Route, following: Sequence[asyncio.Future[bool]], results: Sequence[Result]
+        self,
+        collection: str,
+        route: Route,
+        following: Sequence[asyncio.Future[bool]],
+        results: Sequence[Result],
+        *,
+        durable: bool,
     ) -> None:
-        if route.writes is WriteMode.BACKGROUND or not following:
+        """Waits for the secondary where the mode of writing asks for it, and where no intent stands for the write."""
+        if not following or (route.writes is WriteMode.BACKGROUND and durable):
             return
         done, _ = await asyncio.wait(following, timeout=self._limits.write_deadline)
         taken = len(done) == len(following) and all(each.result() for each in done)
+        if not taken and not durable:
+            self._intents.doubt(collection)
         # What the primary refused goes first: the caller must hear it.
         refused = any(isinstance(each, Exception) for each in results)
         if route.writes is WriteMode.STRICT and not taken and not refused:
@@ -265,17 +274,32 @@ class Router:
 
     # --- shared -------------------------------------------------------------------------------------------------
 
-    async def _observed(self, collection: str, verb: Verb, route: Route, asked: Awaitable[T]) -> T:
+    async def _observed(
+        self, collection: str, verb: Verb, route: Route, ask: Callable[[Store], Awaitable[T]], *, sampled: bool
+    ) -> T:
         started = time.perf_counter()
         outcome = Outcome.ACKED
         try:
-            return await asked
+            return await ask(self._stores[route.primary])
         except Exception as error:
             outcome = classify(error)
+            if sampled:
+                self._offer_refusal(collection, verb, ask, error, route)
             raise
         finally:
             seconds = time.perf_counter() - started
             self._reporter.operation(collection, verb, route.primary, Role.PRIMARY, outcome, seconds)
+
+    def _offer_refusal(
+        self, collection: str, verb: Verb, ask: Callable[[Store], Awaitable[object]], error: Exception, route: Route
+    ) -> None:
+        """What the primary refuses, the secondary has to refuse; what we refuse ourselves reaches neither."""
+        if classify(error) is Outcome.REFUSED and isinstance(error, PyMongoError) and not _is_ours(error):
+            self._reader.offer_refusal(collection, verb, Answer(None, ask, _never), error, route)
+
+    def _taxed(self, verb: Verb, route: Route, seconds: float, *, sampled: bool) -> None:
+        if route.shadow_read:
+            self._reporter.read(verb, Slice.SHADOWED if sampled else Slice.LEFT_OUT, seconds)
 
     async def _shielded(self, work: Awaitable[T]) -> T:
         """Runs `work` to its end even if the caller is cancelled."""
@@ -289,6 +313,27 @@ class Router:
         # A caller that has gone cannot hear it; asking for the exception keeps asyncio from calling it lost.
         if not task.cancelled():
             task.exception()
+
+
+class _Watch:
+    """Counts the seconds that are ours, and not those in which the application has a page in hand."""
+
+    __slots__ = ("_since", "_sum")
+
+    def __init__(self) -> None:
+        self._sum = 0.0
+        self._since: float | None = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return self._sum + (0.0 if self._since is None else time.perf_counter() - self._since)
+
+    def start(self) -> None:
+        if self._since is None:
+            self._since = time.perf_counter()
+
+    def stop(self) -> None:
+        self._sum, self._since = self.seconds, None
 
 
 class _Kept:
@@ -312,6 +357,28 @@ class _Kept:
 def _snapshot(hit: Hit) -> Hit:
     """The application may change what it was given before the comparison comes to it."""
     return Hit(hit.key, hit.version, snapshot(hit.document))
+
+
+def _these(query: Query, hits: Sequence[Hit]) -> Query:
+    """The same query, narrowed to the documents that were read."""
+    keys: Document = {"_id": {"$in": [hit.key for hit in hits]}}
+    return Query({"$and": [query.filter, keys]} if query.filter else keys, query.projection)
+
+
+def _pages(collection: str, query: Query) -> Callable[[Store], Awaitable[object]]:
+    async def ask(store: Store) -> None:
+        async for _ in store.find(collection, query):
+            return
+
+    return ask
+
+
+def _is_ours(error: Exception) -> bool:
+    return isinstance(error, UnsupportedOperation)
+
+
+def _never(primary: object, secondary: object) -> Comparison:
+    return Comparison()
 
 
 def _first(query: Query, count: int) -> Query:

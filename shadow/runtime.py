@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
 from shadow.compare.diff import Hasher
+from shadow.compare.rules import Excuses
+from shadow.errors import JournalError
 from shadow.model.phase import StoreName
 from shadow.model.reporter import Reporter
 from shadow.observe.log import Event
 from shadow.replicate.breaker import Breaker
 from shadow.replicate.follower import Follower
+from shadow.replicate.intents import Intents, OnFailure
 from shadow.replicate.journal import Journal, JournalStats
 from shadow.replicate.lane import Lane
-from shadow.replicate.limits import Limits
+from shadow.replicate.limits import Limits, Watch
 from shadow.replicate.points import Reach
 from shadow.replicate.routes import Routes
 from shadow.replicate.shadow_read import ShadowReader
+from shadow.replicate.suspects import MemorySuspects, Suspects
 from shadow.router import Router
 from shadow.stores.base import Store
 
@@ -37,6 +42,10 @@ class Parts:
     hasher: Hasher
     reach: Reach
     on_secondary: Callable[[StoreName, bool], None]
+    excuses: Excuses = field(default_factory=Excuses)
+    on_journal_failure: OnFailure = OnFailure.REFUSE
+    watch: Watch = field(default_factory=Watch)
+    suspects: Suspects = field(default_factory=MemorySuspects)
 
 
 @dataclass
@@ -47,6 +56,8 @@ class Runtime:
     parts: Parts
     stores: Mapping[StoreName, Store]
     stats: JournalStats = field(default_factory=JournalStats)
+    resting: bool = False
+    """Whether nothing is done but what is asked for: no recovery, no looks at the journal by itself."""
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -62,6 +73,14 @@ class Runtime:
             capacity=limits.read_queue,
             on_error=lambda error: parts.reporter.failed("lane", error),
         )
+        intents = Intents(
+            parts.journal,
+            limits,
+            parts.reporter,
+            on_failure=parts.on_journal_failure,
+            on_journal=self._journal_changed,
+            reach=parts.reach,
+        )
         self.follower = Follower(
             self.stores,
             self.breakers,
@@ -72,16 +91,36 @@ class Runtime:
             parts.hasher,
             parts.routes,
             parts.reach,
+            excuses=parts.excuses,
+            intents=intents,
         )
         self.reader = ShadowReader(
-            self.stores, self.breakers, parts.journal, self.reads, self.writes, limits, parts.reporter, parts.hasher
+            self.stores,
+            self.breakers,
+            parts.journal,
+            self.reads,
+            self.writes,
+            limits,
+            parts.reporter,
+            parts.hasher,
+            excuses=parts.excuses,
+            suspects=parts.suspects,
+            watch=parts.watch,
+            routes=parts.routes.all,
         )
         self.router = Router(
-            self.stores, parts.routes, parts.journal, self.follower, self.reader, limits, parts.reporter, parts.reach
+            self.stores, parts.routes, intents, self.follower, self.reader, limits, parts.reporter, parts.reach
         )
         self.keep(self._hold_stores(), "stores")
+        if self.resting:
+            return
         self.keep(self.follower.recover_forever(), "recovery")
         self.keep(self._refresh_forever(), "refresh")
+        self.keep(self.reader.canaries.run(), "canaries")
+        self.keep(self.reader.revisit_forever(), "suspects")
+
+    def _journal_changed(self, works: bool) -> None:
+        self.parts.reporter.event(Event.JOURNAL_WORKING if works else Event.JOURNAL_FAILING)
 
     def _breaker(self, name: StoreName) -> Breaker:
         return Breaker(on_change=lambda up: self.parts.on_secondary(name, up))
@@ -117,34 +156,73 @@ class Runtime:
             await asyncio.sleep(1.0)
 
     async def refresh(self) -> JournalStats:
-        before, self.stats = self.stats, await self.parts.journal.stats()
+        """Looks into the journal. Raises `JournalError`; what was doubted in this process is known all the same."""
+        before, journal = self.stats, self.parts.journal
+        found = before
+        try:
+            found = await journal.stats()
+        finally:
+            self.stats = dataclasses.replace(found, unclean={**journal.doubted, **found.unclean})
+            self._tell(before)
+        return self.stats
+
+    def _tell(self, before: JournalStats) -> None:
         for collection in self.stats.unclean.keys() - before.unclean.keys():
             since = round(self.stats.unclean[collection], 3)
             self.parts.reporter.event(Event.JOURNAL_UNCLEAN, collection=collection, since_seconds=since)
-        return self.stats
 
     @property
     def at_work(self) -> bool:
         """Whether a write is being followed, or a comparison is not yet decided."""
         return bool(self.writes.depth or self.reads.depth or self.reader.waiting)
 
-    async def change_primary(self, collection: str, change: Callable[[], None]) -> bool:
-        """Holds the collection's writes, brings the secondary level, and makes the change between two operations.
-        False: the secondary was not level within `limits.drain`, or a request to it was given up on so lately that
-        it may still arrive; nothing was changed, and the writes go on."""
+    async def change_primary(self, collection: str, change: Callable[[], None], to: StoreName | None = None) -> bool:
+        """Holds the collection's writes, brings the secondary level, and makes the change between two operations;
+        `to` is noted in the journal before. False: the secondary was not level within `limits.drain`, or a request
+        to it was given up on so lately that it may still arrive, or the journal could not be written; nothing was
+        changed, and the writes go on."""
         drain = self.parts.limits.drain
+        await self.parts.routes.learnt(writing=True)
         try:
-            async with asyncio.timeout(drain), self.parts.routes.held(collection, drain):
+            async with asyncio.timeout(drain) as limit, self.parts.routes.held(collection, drain):
                 if not await self.writes.drain(drain, collection):
                     return False
                 await self._level(collection)
                 async with self.parts.routes.changing(collection):
                     if self.follower.may_straggle(collection):
                         return False
-                    change()
-                return True
+                    limit.reschedule(None)
+                    return await self._whole(self._note_and_change(collection, change, to))
         except TimeoutError:
             return False
+
+    async def _note_and_change(self, collection: str, change: Callable[[], None], to: StoreName | None) -> bool:
+        if to is not None:
+            before = self.parts.routes[collection].primary
+            try:
+                await self.parts.journal.set_primary(collection, str(to))
+            except JournalError as error:
+                self.parts.reporter.failed("journal", error)
+                await self._take_back(collection, before)
+                return False
+        change()
+        return True
+
+    async def _take_back(self, collection: str, before: StoreName) -> None:
+        """What could not be noted may have been noted all the same."""
+        try:
+            await self.parts.journal.set_primary(collection, str(before))
+        except JournalError:
+            self.parts.journal.doubt(collection)
+
+    async def _whole(self, work: Coroutine[Any, Any, bool]) -> bool:
+        """Cancelling the caller cancels nothing of it, and the caller does not go before it has ended."""
+        task = self.loop.create_task(work, name="shadow-flip")
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await asyncio.wait([task])
+            raise
 
     async def _level(self, collection: str) -> None:
         """Returns when the journal holds nothing of the collection; the caller bounds the time."""

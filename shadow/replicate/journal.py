@@ -23,7 +23,7 @@ from typing import Protocol
 
 from shadow.model.version import Key
 
-__all__ = ["Due", "Entry", "Journal", "JournalStats"]
+__all__ = ["Due", "Entry", "Journal", "JournalStats", "Pending"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A deferred key, claimed for a while by the process that asked; `claimed` and `since` are epoch seconds."""
+    """A deferred key, claimed by the process that asked from `claimed` `until`; these and `since` are epoch seconds."""
 
     collection: str
     key: Key
@@ -45,18 +45,48 @@ class Due:
     attempts: int
     since: float
     claimed: float
+    until: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """One thing that the journal holds, as it is shown to people: an open intent, or a deferred key.
+
+    `since`: when the intent was opened, or the oldest of those that became the deferral. `settle_after`: the moment
+    before which no heal may settle it; for an intent, the moment from which any process may adopt it, which the death
+    of its owner brings forward. An intent has `op_id`, `owner` (the process that opened it) and `owner_dead` (only if
+    that is certain); a deferral has `generation`, `attempts` (heals that failed) and `next_try`. Times are epoch
+    seconds.
+    """
+
+    collection: str
+    key: Key
+    since: float
+    settle_after: float
+    op_id: str = ""
+    owner: str = ""
+    owner_dead: bool = False
+    generation: int = 0
+    attempts: int = 0
+    next_try: float = 0.0
+
+    @property
+    def deferred(self) -> bool:
+        return self.generation > 0
 
 
 @dataclass(frozen=True, slots=True)
 class JournalStats:
     """Open intents and deferred keys by collection, the age in seconds of the oldest of either (0 if none), and the
     collections that want to be verified since a moment (epoch seconds), for intents may have been lost with an
-    operating system."""
+    operating system. `passed`: how many intents were ever opened, by collection and all processes: between two equal
+    figures no write has begun."""
 
     open_by_collection: Mapping[str, int] = field(default_factory=dict)
     deferred_by_collection: Mapping[str, int] = field(default_factory=dict)
     oldest_age: float = 0.0
     unclean: Mapping[str, float] = field(default_factory=dict)
+    passed: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def open(self) -> int:
@@ -86,7 +116,34 @@ class Journal(Protocol):
     async def postpone(self, due: Due, delay: float) -> None:
         """The heal failed; not again for `delay` seconds."""
 
+    async def claim(self, collection: str, key: Key, lease: float) -> Due | None:
+        """What `due` would return for this one key, whether its turn has come or not; None if nothing is deferred.
+        Adopts what is orphaned."""
+
+    async def entries(
+        self, limit: int, *, collection: str | None = None, after: Pending | None = None
+    ) -> list[Pending]:
+        """Up to `limit` intents and deferrals, oldest first, of one collection or of all; changes nothing. `after`:
+        the last of an earlier answer, to read on behind it."""
+
+    async def explain(self, collection: str, key: Key) -> list[Pending]:
+        """All intents and the deferral of one key, oldest first; changes nothing."""
+
     async def stats(self) -> JournalStats: ...
+
+    async def primaries(self, configured: Mapping[str, str]) -> Mapping[str, str]:
+        """The name of the store that is noted as primary, by collection; notes that of `configured` where none is."""
+
+    async def set_primary(self, collection: str, primary: str) -> None:
+        """Notes the primary from now on; durable when it returns."""
+
+    def doubt(self, collection: str) -> None:
+        """A write of the collection may have left no entry: it wants to be verified from now on. Returns at once, and
+        holds for this process even while the journal cannot be written."""
+
+    @property
+    def doubted(self) -> Mapping[str, float]:
+        """The collections doubted here of which the journal may not know yet, with the moment (epoch seconds)."""
 
     async def trust(self, collection: str) -> None:
         """The collection was verified: it is unclean no more."""

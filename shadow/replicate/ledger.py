@@ -7,9 +7,10 @@ step by step, on a connection in memory. The rules are those of `journal`.
 from __future__ import annotations
 
 import contextlib
+import math
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -17,37 +18,34 @@ import bson
 
 from shadow.model.values import CANONICAL
 from shadow.model.version import Key
-from shadow.replicate.journal import Due, Entry, JournalStats
+from shadow.replicate.journal import Due, Entry, JournalStats, Pending
 from shadow.replicate.process import Owner
+from shadow.replicate.schema import DamagedJournal, check_of, make_schema
 
 __all__ = ["Job", "Ledger", "Work"]
 
-_SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS owners (
-    id TEXT PRIMARY KEY, place TEXT NOT NULL, pid INTEGER NOT NULL, started REAL NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS written (
-    owner TEXT NOT NULL, collection TEXT NOT NULL, PRIMARY KEY (owner, collection)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS unclean (collection TEXT PRIMARY KEY, since REAL NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS intents (
-    op_id TEXT PRIMARY KEY, collection TEXT NOT NULL, key BLOB NOT NULL, opened REAL NOT NULL, owner TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS intents_by_key ON intents (collection, key);
-CREATE TABLE IF NOT EXISTS deferred (
-    collection TEXT NOT NULL, key BLOB NOT NULL, generation INTEGER NOT NULL, since REAL NOT NULL,
-    attempts INTEGER NOT NULL, next_try REAL NOT NULL, settle_after REAL NOT NULL, PRIMARY KEY (collection, key)
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS deferred_by_turn ON deferred (next_try, since);
-"""
-
 _DEFER: Final = """
-INSERT INTO deferred (collection, key, generation, since, attempts, next_try, settle_after)
-SELECT collection, key, 1, opened, 0, 0, {settle} FROM intents WHERE {where}
+INSERT INTO deferred
+SELECT collection, key, 1, opened, 0, opened, {settle}, "check" FROM intents WHERE {where}
 ON CONFLICT (collection, key) DO UPDATE SET
-    generation = generation + 1, since = min(since, excluded.since), next_try = 0,
+    generation = generation + 1, since = min(since, excluded.since), next_try = min(since, excluded.since),
     settle_after = max(settle_after, excluded.settle_after)
 """
+
+_PENDING: Final = """
+SELECT * FROM (
+    SELECT opened AS since, collection, key, op_id, owner, opened + :limit AS settle_after,
+        0 AS generation, 0 AS attempts, 0.0 AS next_try FROM intents
+    WHERE opened >= :since AND (opened, collection, key, op_id) > (:since, :name, :key, :op_id) {where}
+    ORDER BY opened, collection, key, op_id LIMIT :most
+) UNION ALL SELECT * FROM (
+    SELECT since, collection, key, '', '', settle_after, generation, attempts, next_try FROM deferred
+    WHERE since >= :since AND (since, collection, key, '') > (:since, :name, :key, :op_id) {where}
+    ORDER BY since, collection, key LIMIT :most
+) ORDER BY 1, 2, 3, 4 LIMIT :most
+"""
+"""Each half in its own order and cut by itself, so that the index on age is walked and not a million rows sorted."""
+_START: Final[dict[str, Any]] = {"since": -math.inf, "name": "", "key": b"", "op_id": ""}
 
 
 class Ledger:
@@ -75,8 +73,8 @@ class Ledger:
         self._written: set[str] = set()
 
     def enter(self) -> None:
-        """Makes the tables that are missing and registers the owner."""
-        self._db.executescript(_SCHEMA)
+        """Makes the tables if they are missing and registers the owner. Raises what `schema.make_schema` raises."""
+        make_schema(self._db)
         owner = self._owner
         row = (owner.id, owner.place, owner.pid, owner.started)
         self._db.execute("INSERT OR REPLACE INTO owners VALUES (?, ?, ?, ?)", row)
@@ -96,8 +94,8 @@ class Ledger:
         owner = self._owner.id
         for name in {entry.collection for entry in entries} - self._written:
             self._db.execute("INSERT OR IGNORE INTO written VALUES (?, ?)", (owner, name))
-        rows = [(entry.op_id, entry.collection, _pack(entry.key), opened, owner) for entry in entries]
-        self._db.executemany("INSERT INTO intents VALUES (?, ?, ?, ?, ?)", rows)
+        rows = [_intent(entry, _pack(entry.key), opened, owner) for entry in entries]
+        self._db.executemany("INSERT INTO intents VALUES (?, ?, ?, ?, ?, ?)", rows)
         self._written.update(entry.collection for entry in entries)
 
     def close(self, op_id: str) -> None:
@@ -120,19 +118,56 @@ class Ledger:
         now = self._now()
         self._adopt(now)
         rows = self._db.execute(
-            "SELECT collection, key, generation, attempts, since FROM deferred "
-            "WHERE next_try <= ? ORDER BY since LIMIT ?",
+            'SELECT collection, key, generation, attempts, since, "check" FROM deferred '
+            "WHERE next_try <= ? ORDER BY next_try LIMIT ?",
             (now, limit),
         ).fetchall()
+        _check(rows)
         self._db.executemany(
             "UPDATE deferred SET next_try = ? WHERE collection = ? AND key = ?",
             [(now + lease, row[0], row[1]) for row in rows],
         )
-        return [Due(row[0], _unpack(row[1]), row[2], row[3], row[4], now) for row in rows]
+        return [Due(row[0], _unpack(row[1]), row[2], row[3], row[4], now, now + lease) for row in rows]
+
+    def claim(self, collection: str, key: Key, lease: float) -> Due | None:
+        now = self._now()
+        self._adopt(now)
+        place = (collection, _pack(key))
+        where = "WHERE collection = ? AND key = ?"
+        row = self._db.execute(f"SELECT generation, attempts, since FROM deferred {where}", place).fetchone()  # noqa: S608
+        if row is None:
+            return None
+        self._db.execute(f"UPDATE deferred SET next_try = ? {where}", (now + lease, *place))  # noqa: S608
+        generation, attempts, since = row
+        return Due(collection, key, generation, attempts, since, now, now + lease)
+
+    def entries(self, limit: int, collection: str | None, after: Pending | None) -> list[Pending]:
+        where = "" if collection is None else "AND collection = :collection"
+        place = _START
+        if after is not None:
+            place = {"since": after.since, "name": after.collection, "key": _pack(after.key), "op_id": after.op_id}
+        arguments = {"limit": self._limit, "collection": collection, "most": limit, **place}
+        return self._pending(self._db.execute(_PENDING.format(where=where), arguments).fetchall())
+
+    def explain(self, collection: str, key: Key) -> list[Pending]:
+        query = _PENDING.format(where="AND collection = :collection AND key = :its")
+        arguments = {"limit": self._limit, "collection": collection, "its": _pack(key), "most": -1, **_START}
+        return self._pending(self._db.execute(query, arguments).fetchall())
+
+    def _pending(self, rows: Sequence[tuple[Any, ...]]) -> list[Pending]:
+        """Rows of `_PENDING` as what they say, with the owners that are known to be dead."""
+        known = self._db.execute("SELECT id, place, pid, started FROM owners").fetchall()
+        dead = {id_ for id_, *owner in known if self._known_dead(Owner(*owner))}
+        return [
+            Pending(collection, _unpack(key), since, settle_after, op_id, owner, owner in dead, *rest)
+            for since, collection, key, op_id, owner, settle_after, *rest in rows
+        ]
 
     def settle(self, due: Due) -> bool:
-        entry = (due.collection, _pack(due.key), due.generation)
-        where = "WHERE collection = ? AND key = ? AND generation = ?"
+        # `next_try` is that of this claim: a settlement that came late could else clear the first deferral of a key
+        # that another process has settled meanwhile, for generations begin anew then.
+        entry = (due.collection, _pack(due.key), due.generation, due.until)
+        where = "WHERE collection = ? AND key = ? AND generation = ? AND next_try = ?"
         done = self._db.execute(f"DELETE FROM deferred {where} AND settle_after <= ?", (*entry, due.claimed))  # noqa: S608
         if done.rowcount == 0:
             self._db.execute(f"UPDATE deferred SET next_try = settle_after {where}", entry)  # noqa: S608
@@ -141,18 +176,21 @@ class Ledger:
     def postpone(self, due: Due, delay: float) -> None:
         self._db.execute(
             "UPDATE deferred SET attempts = attempts + 1, next_try = ? "
-            "WHERE collection = ? AND key = ? AND generation = ?",
-            (self._now() + delay, due.collection, _pack(due.key), due.generation),
+            "WHERE collection = ? AND key = ? AND generation = ? AND next_try = ?",
+            (self._now() + delay, due.collection, _pack(due.key), due.generation, due.until),
         )
 
     def stats(self) -> JournalStats:
-        intents = dict(self._db.execute("SELECT collection, count(*) FROM intents GROUP BY collection").fetchall())
-        deferred = dict(self._db.execute("SELECT collection, count(*) FROM deferred GROUP BY collection").fetchall())
         oldest = self._db.execute(
             "SELECT min(at) FROM (SELECT min(opened) AS at FROM intents UNION ALL SELECT min(since) FROM deferred)"
         ).fetchone()[0]
         age = max(0.0, self._now() - oldest) if oldest is not None else 0.0
-        return JournalStats(intents, deferred, age, dict(self._db.execute("SELECT * FROM unclean").fetchall()))
+        unclean = dict(self._db.execute("SELECT collection, since FROM unclean").fetchall())
+        return JournalStats(self._count("intents"), self._count("deferred"), age, unclean, self._count("passed"))
+
+    def _count(self, kind: str) -> dict[str, int]:
+        query = "SELECT collection, number FROM counts WHERE kind = ? AND number > 0"
+        return dict(self._db.execute(query, (kind,)).fetchall())
 
     def _adopt(self, now: float) -> None:
         """Defers the intents of dead processes and those older than the limit. The primary may still be at work on
@@ -168,12 +206,25 @@ class Ledger:
         """A process that ended with its operating system, and not cleanly, may have lost its last intents: what it
         wrote to wants to be verified, from its start on."""
         if owner.ended_with_its_system():
-            self._db.execute(
-                "INSERT INTO unclean SELECT collection, ? FROM written WHERE owner = ? "
-                "ON CONFLICT (collection) DO UPDATE SET since = min(since, excluded.since)",
-                (owner.started, id_),
-            )
+            wrote = self._db.execute("SELECT collection FROM written WHERE owner = ?", (id_,)).fetchall()
+            for (collection,) in wrote:
+                self.doubt(collection, owner.started)
         self._db.execute("DELETE FROM written WHERE owner = ?", (id_,))
+
+    def doubt(self, collection: str, since: float) -> None:
+        """The collection wants to be verified from `since` (epoch seconds) on: a write of it may have left no entry."""
+        self._db.execute(
+            "INSERT INTO unclean VALUES (?, ?, ?) "
+            "ON CONFLICT (collection) DO UPDATE SET since = min(since, excluded.since)",
+            (collection, since, check_of(collection)),
+        )
+
+    def primaries(self, configured: Mapping[str, str]) -> dict[str, str]:
+        self._db.executemany("INSERT OR IGNORE INTO primaries VALUES (?, ?)", configured.items())
+        return dict(self._db.execute("SELECT collection, name FROM primaries").fetchall())
+
+    def set_primary(self, collection: str, primary: str) -> None:
+        self._db.execute("INSERT OR REPLACE INTO primaries VALUES (?, ?)", (collection, primary))
 
     def trust(self, collection: str) -> None:
         """The collection was verified: it is unclean no more."""
@@ -202,6 +253,7 @@ class Ledger:
             raise
 
     def _do(self, job: Job) -> None:
+        job.error = None
         self._db.execute("SAVEPOINT job")
         try:
             job.result = job.work(self)
@@ -222,6 +274,16 @@ class Job:
     work: Work
     result: Any = None
     error: BaseException | None = None
+
+
+def _intent(entry: Entry, key: bytes, opened: float, owner: str) -> tuple[str, str, bytes, float, str, int]:
+    return entry.op_id, entry.collection, key, opened, owner, check_of(entry.collection, key)
+
+
+def _check(rows: Sequence[tuple[Any, ...]]) -> None:
+    """Raises `DamagedJournal` for a row (collection, key, ..., check) whose key is not the one that was deferred."""
+    if any(row[-1] != check_of(row[0], row[1]) for row in rows):
+        raise DamagedJournal("an entry of the journal has another key than it was given")
 
 
 def _pack(key: Key) -> bytes:

@@ -10,10 +10,17 @@ import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from typing import Protocol
 
 from shadow.model.phase import Phase, Route, StoreName
 
-__all__ = ["Routes"]
+__all__ = ["Learn", "Routes"]
+
+
+class Learn(Protocol):
+    """Puts the primaries in force that are remembered from before. Raises `JournalError` for a write."""
+
+    async def __call__(self, *, writing: bool) -> None: ...
 
 
 class _Gate:
@@ -45,6 +52,8 @@ class Routes:
         self._on_unknown = on_unknown
         self._routes: dict[str, Route] = {}
         self._gates: dict[str, _Gate] = {}
+        self.known = True
+        self._learn: Learn | None = None
         for collection, route in routes.items():
             self.set(collection, route)
 
@@ -55,6 +64,21 @@ class Routes:
             route = self._routes[collection] = Route(StoreName.MONGO, Phase.OFF)
             self._on_unknown(collection)
             return route
+
+    def begin_with(self, learn: Learn) -> None:
+        """The primaries are not known until `learn` has set `known`; it is asked before the first operation."""
+        self.known, self._learn = False, learn
+
+    async def learnt(self, *, writing: bool) -> None:
+        """Returns when the primaries are known, or a read may go on without. Raises `JournalError` for a write."""
+        if not self.known and self._learn is not None:
+            await self._learn(writing=writing)
+
+    async def route(self, collection: str) -> Route:
+        """The route for one read."""
+        if not self.known:
+            await self.learnt(writing=False)
+        return self[collection]
 
     def all(self) -> dict[str, Route]:
         return dict(self._routes)
@@ -68,7 +92,10 @@ class Routes:
 
     @asynccontextmanager
     async def writing(self, collection: str) -> AsyncIterator[Route]:
-        """The route for one write, which stays in force until the block ends."""
+        """The route for one write, which stays in force until the block ends. Raises `JournalError` if it cannot be
+        known which store is the primary."""
+        if not self.known:
+            await self.learnt(writing=True)
         gate = self._gate(collection)
         while gate.held is not None:
             await gate.held.wait()
@@ -105,7 +132,10 @@ class Routes:
     @asynccontextmanager
     async def healing(self, collection: str) -> AsyncIterator[Route]:
         """The route for one heal or copy. The primary does not change before the block ends: with its roles the
-        other way round, a heal would put the old store's image over the new one's."""
+        other way round, a heal would put the old store's image over the new one's. Raises `JournalError` if it
+        cannot be known."""
+        if not self.known:
+            await self.learnt(writing=True)
         gate = self._gate(collection)
         while gate.changing is not None:
             await gate.changing.wait()

@@ -9,25 +9,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from shadow.errors import JournalError
 from shadow.model.version import Key
-from shadow.replicate.journal import Due, Entry, JournalStats
+from shadow.replicate.journal import Due, Entry, JournalStats, Pending
+from shadow.replicate.journal_file import FileSettings, JournalFile, SalvageFailed, is_damage, is_full
 from shadow.replicate.ledger import Job, Ledger, Work
 from shadow.replicate.process import Owner, this_process
+from shadow.replicate.salvage import Salvage
 
 __all__ = ["SqliteJournal"]
 
 _BATCH: Final = 512
+_MOST_WAITING: Final = 50_000
+"""Jobs that may wait for the disk before no more intents are taken."""
+_RETRY: Final = 0.5
+"""Seconds between two attempts to write closes and deferrals that could not be written."""
+_OPENINGS: Final = 3
+"""How often the file is opened anew for one batch, when it is replaced or found to be damaged."""
 
 
 @dataclass(slots=True)
@@ -52,6 +61,9 @@ class SqliteJournal:
     """See `journal.Journal`. Bound to no event loop; its thread starts with the first use, and again after a fork.
 
     `path`: the file, made with its folder if missing. `limit`: seconds after which an intent may be adopted.
+    `max_bytes`: how large the file may grow; what does not fit is refused, like what does not fit on the disk.
+    A damaged file is salvaged: `collections` names those that are marked to be verified then, beside those that the
+    entries name, and `on_damage` is told, in the journal's thread.
     """
 
     def __init__(
@@ -60,12 +72,16 @@ class SqliteJournal:
         *,
         synchronous: Literal["NORMAL", "FULL"] = "NORMAL",
         limit: float = 30.0,
+        max_bytes: int | None = None,
+        collections: Iterable[str] = (),
+        on_damage: Callable[[Salvage], None] = lambda salvaged: None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self.path = Path(path)
         self.limit = limit
-        self._synchronous = synchronous
         self._now = now
+        self._settings = FileSettings(self.path, synchronous, max_bytes, limit, now, tuple(collections), on_damage)
+        self._doubted: dict[str, float] = {}
         self._lock = threading.Lock()
         self._writer: _Writer | None = None
 
@@ -73,6 +89,8 @@ class SqliteJournal:
 
     async def open(self, entries: Sequence[Entry]) -> None:
         opened = self._now()
+        if self._alive().queue.qsize() > _MOST_WAITING:
+            raise JournalError("the journal does not keep up", hint="look at the disk that it is on")
         await self._run(lambda ledger: ledger.open(entries, opened))
 
     def close(self, op_id: str) -> None:
@@ -94,12 +112,49 @@ class SqliteJournal:
     async def postpone(self, due: Due, delay: float) -> None:
         await self._run(lambda ledger: ledger.postpone(due, delay))
 
+    async def claim(self, collection: str, key: Key, lease: float) -> Due | None:
+        found: Due | None = await self._run(lambda ledger: ledger.claim(collection, key, lease))
+        return found
+
+    async def entries(
+        self, limit: int, *, collection: str | None = None, after: Pending | None = None
+    ) -> list[Pending]:
+        found: list[Pending] = await self._run(lambda ledger: ledger.entries(limit, collection, after))
+        return found
+
+    async def explain(self, collection: str, key: Key) -> list[Pending]:
+        found: list[Pending] = await self._run(lambda ledger: ledger.explain(collection, key))
+        return found
+
+    async def primaries(self, configured: Mapping[str, str]) -> Mapping[str, str]:
+        found: Mapping[str, str] = await self._run(lambda ledger: ledger.primaries(configured))
+        return found
+
+    async def set_primary(self, collection: str, primary: str) -> None:
+        await self._run(lambda ledger: ledger.set_primary(collection, primary))
+
     async def stats(self) -> JournalStats:
+        doubted = self.doubted
         found: JournalStats = await self._run(Ledger.stats)
+        # In order: what was doubted before has been written before.
+        for name, since in doubted.items():
+            if self._doubted.get(name) == since:
+                del self._doubted[name]
         return found
 
     async def trust(self, collection: str) -> None:
+        self._doubted.pop(collection, None)
         await self._run(lambda ledger: ledger.trust(collection))
+
+    @property
+    def doubted(self) -> Mapping[str, float]:
+        return dict(self._doubted)
+
+    def doubt(self, collection: str) -> None:
+        if collection in self._doubted:
+            return
+        since = self._doubted[collection] = self._now()
+        self._submit(_Job(lambda ledger: ledger.doubt(collection, since)))
 
     async def flush(self) -> None:
         await self._run(lambda ledger: None)
@@ -139,53 +194,117 @@ class SqliteJournal:
                 writer.thread.start()
             return self._writer
 
-    def _connect(self, owner: Owner) -> tuple[sqlite3.Connection, Ledger]:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        db = sqlite3.connect(self.path, timeout=10.0, isolation_level=None)
-        db.execute("PRAGMA journal_mode=WAL")
-        db.execute(f"PRAGMA synchronous={self._synchronous}")
-        ledger = Ledger(db, owner, limit=self.limit, now=self._now)
-        ledger.enter()
-        return db, ledger
-
     def _serve(self, writer: _Writer) -> None:
-        connected: tuple[sqlite3.Connection, Ledger] | None = None
-        while True:
-            jobs, ending = _take(writer.queue)
-            try:
-                if connected is None:
-                    connected = self._connect(writer.owner)
-                connected[1].commit(jobs)
-            except Exception as error:
-                _fail(jobs, self._explain(error))
-                if connected is not None:
-                    with contextlib.suppress(sqlite3.Error):
-                        connected[0].close()
-                    connected = None
+        hand = _Hand(self._settings, writer.owner)
+        late: list[_Job] = []
+        ending = False
+        while not ending:
+            jobs, ending = _take(writer.queue, _RETRY if late else None)
+            jobs = late + jobs
+            late = hand.do(jobs)
             _wake(jobs)
-            if ending:
-                break
-        if connected is not None:
-            with contextlib.suppress(sqlite3.Error):
-                connected[1].leave()
-                connected[0].close()
+        hand.close()
+
+
+class _Hand:
+    """What the thread works with: the file, opened when it is first needed and again when it was lost."""
+
+    def __init__(self, settings: FileSettings, owner: Owner) -> None:
+        self._settings = settings
+        self._owner = owner
+        self._file: JournalFile | None = None
+        self._suspect: int | None = None
+        self._hopeless: SalvageFailed | None = None
+        self._not_before = 0.0
+
+    def do(self, jobs: list[_Job]) -> list[_Job]:
+        """Does the jobs, or gives those that are waited for an error. Answers those that nobody waits for and that
+        are still to be done: closes and deferrals, which must not be lost while the process lives."""
+        try:
+            self._commit(jobs)
+        except Exception as error:
+            return self._do_apart(jobs, self._explain(error))
+        return []
+
+    def _do_apart(self, jobs: list[_Job], error: JournalError) -> list[_Job]:
+        """Closes and deferrals first: in a file that is full they make room, and they must not fail with what takes
+        room."""
+        asked = [job for job in jobs if job.loop is not None]
+        quiet = [job for job in jobs if job.loop is None]
+        if self._file is None or not quiet:
+            _fail(asked, error)
+            return quiet
+        try:
+            self._commit(quiet)
+            quiet = []
+            self._commit(asked)
+        except Exception as again:
+            _fail(asked, self._explain(again))
+        return quiet
+
+    def _commit(self, jobs: list[_Job]) -> None:
+        if not jobs:
+            return
+        for _ in range(_OPENINGS):
+            if self._file is None:
+                self._open()
+            assert self._file is not None
+            if self._try(self._file, jobs):
+                return
+        raise OSError("the journal was replaced again and again")
+
+    def _open(self) -> None:
+        if self._hopeless is not None and time.monotonic() < self._not_before:
+            raise self._hopeless
+        try:
+            self._file = JournalFile(self._settings, self._owner, suspect=self._suspect)
+        except SalvageFailed as error:
+            # To read a large file in vain for every write would keep the disk from all else.
+            self._hopeless, self._not_before = error, time.monotonic() + _RETRY
+            raise
+        self._suspect = self._hopeless = None
+
+    def _try(self, file: JournalFile, jobs: list[_Job]) -> bool:
+        """False: the file is another one by now, or damaged; it must be opened again."""
+        try:
+            if file.commit(jobs):
+                return True
+        except sqlite3.Error as error:
+            # Any other error leaves the connection as it was, and the file as it is; to open it again on a full disk
+            # would be one thing more that can fail.
+            if not is_damage(error):
+                raise
+            self._suspect = file.number
+        self._file = None
+        file.abandon()
+        return False
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
 
     def _explain(self, error: Exception) -> JournalError:
+        if isinstance(error, JournalError):
+            return error
+        full = is_full(error) or getattr(error, "errno", None) == errno.ENOSPC
         wrapped = JournalError(
-            f"the journal {self.path} could not be written: {error}",
-            hint="check the free space and the rights of its folder; writes are refused until it can be written",
+            f"the journal {self._settings.path} could not be written: {error}",
+            hint="free some space on its disk, or raise journal.max_bytes"
+            if full
+            else "check the rights of the file and of its folder, and the disk that they are on",
         )
         wrapped.__cause__ = error
         return wrapped
 
 
-def _take(jobs: queue.SimpleQueue[_Job | None]) -> tuple[list[_Job], bool]:
-    """Waits for one job, then takes what else is queued; the flag says that the end was asked for."""
+def _take(jobs: queue.SimpleQueue[_Job | None], wait: float | None) -> tuple[list[_Job], bool]:
+    """Waits for one job (for `wait` seconds at most, if given), then takes what else is queued; the flag says that
+    the end was asked for."""
     batch: list[_Job] = []
     block = True
     while len(batch) < _BATCH:
         try:
-            job = jobs.get(block=block)
+            job = jobs.get(block, wait)
         except queue.Empty:
             break
         if job is None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from shadow.errors import JournalError
 from shadow.model.version import Key
-from shadow.replicate.journal import Due, Entry, JournalStats
+from shadow.replicate.journal import Due, Entry, JournalStats, Pending
 from shadow.replicate.ledger import Job, Ledger, Work
 from shadow.replicate.process import Owner
 from tests.simulation.conditions import LIMIT, Conditions
@@ -81,6 +81,36 @@ class SimulatedJournal:
 
     async def postpone(self, due: Due, delay: float) -> None:
         await self._run(lambda ledger: ledger.postpone(due, delay))
+
+    async def claim(self, collection: str, key: Key, lease: float) -> Due | None:
+        found: Due | None = await self._run(lambda ledger: ledger.claim(collection, key, lease))
+        return found
+
+    async def entries(
+        self, limit: int, *, collection: str | None = None, after: Pending | None = None
+    ) -> list[Pending]:
+        found: list[Pending] = await self._run(lambda ledger: ledger.entries(limit, collection, after))
+        return found
+
+    async def explain(self, collection: str, key: Key) -> list[Pending]:
+        found: list[Pending] = await self._run(lambda ledger: ledger.explain(collection, key))
+        return found
+
+    def doubt(self, collection: str) -> None:
+        self._process.note(f"doubt {collection}")
+        since = self._process.now()
+        self._submit(_Job(lambda ledger: ledger.doubt(collection, since)))
+
+    @property
+    def doubted(self) -> Mapping[str, float]:
+        return {}
+
+    async def primaries(self, configured: Mapping[str, str]) -> Mapping[str, str]:
+        found: Mapping[str, str] = await self._run(lambda ledger: ledger.primaries(configured))
+        return found
+
+    async def set_primary(self, collection: str, primary: str) -> None:
+        await self._run(lambda ledger: ledger.set_primary(collection, primary))
 
     async def stats(self) -> JournalStats:
         found: JournalStats = await self._run(Ledger.stats)

@@ -178,6 +178,9 @@ class Client:
         memory = self._server.memory
         yield await self._ask("find", lambda: memory._find(collection, query))
 
+    def may_lag(self, collection: str, filter: Document) -> bool:
+        return False
+
     async def count(self, collection: str, filter: Document, skip: int = 0, limit: int = 0) -> int:
         memory = self._server.memory
         return await self._ask("count", lambda: at_once(memory.count(collection, filter, skip, limit)))

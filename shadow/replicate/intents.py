@@ -1,0 +1,176 @@
+"""The intents of an operation: opened before the primary is asked, ended by what became of the write.
+
+An intent protects its write for `limits.operation` and no longer: after that any process may take it for orphaned, heal
+its key and forget it. So one that is a quarter of that old before the primary is asked is given up for a new one, and
+one that is three quarters old when the primary has answered, which only a stopped process or a sleeping machine brings
+about, is renewed before the write is followed.
+
+Where the journal cannot be written, the operation is refused, or, by setting, made without an intent and waited for on
+both sides. A process that dies in the middle of such a write leaves no trace of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from shadow.errors import JournalError
+from shadow.model.reporter import Reporter
+from shadow.model.verdict import Deferral
+from shadow.model.version import Key, fresh_id
+from shadow.replicate.breaker import Breaker
+from shadow.replicate.journal import Entry, Journal
+from shadow.replicate.limits import Limits
+from shadow.replicate.points import Point, Reach, pass_by
+
+__all__ = ["Intents", "OnFailure", "Opened"]
+
+_ATTEMPTS: Final = 3
+"""How often intents are opened anew because the journal was slow."""
+
+
+class OnFailure(enum.StrEnum):
+    """What becomes of writes while the journal cannot be written."""
+
+    REFUSE = "refuse"
+    """`JournalError`; neither store is asked."""
+    SYNC = "sync"
+    """Both stores are written, and the caller waits for both. What the secondary did not take is not known to the
+    journal: its collection is marked to be verified."""
+
+
+@dataclass(slots=True)
+class _Age:
+    """Seconds since it was made: by the steady clock, or by the wall clock if that says more, for the steady one
+    stands still while the machine sleeps."""
+
+    steady: float = field(default_factory=lambda: time.monotonic())
+    wall: float = field(default_factory=lambda: time.time())
+
+    @property
+    def seconds(self) -> float:
+        return max(time.monotonic() - self.steady, time.time() - self.wall)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The intents of one operation, one for each of its changes; `durable`: whether the journal has them."""
+
+    op_ids: Sequence[str]
+    durable: bool
+    age: _Age
+
+
+class Intents:
+    """One for each event loop. `on_journal` is told False when the journal fails, and True when it works again."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        limits: Limits,
+        reporter: Reporter,
+        *,
+        on_failure: OnFailure = OnFailure.REFUSE,
+        on_journal: Callable[[bool], None] = lambda works: None,
+        reach: Reach = pass_by,
+    ) -> None:
+        self._journal = journal
+        self._limit = limits.operation
+        self._reporter = reporter
+        self._on_failure = on_failure
+        self._breaker = Breaker(threshold=1, on_change=on_journal)
+        self._reach = reach
+        self._bare: set[str] = set()
+
+    async def open(self, collection: str, keys: Sequence[Key]) -> Opened:
+        """Makes one intent a key durable. Raises `JournalError` with `on_failure: refuse`; else it answers intents
+        that are not durable when the journal cannot be written, at once if that is known."""
+        if self._on_failure is OnFailure.SYNC and not self._breaker.allow():
+            return self._without(keys)
+        try:
+            opened = await self._open(collection, keys)
+        except JournalError as error:
+            self._breaker.failed()
+            self._reporter.failed("journal", error)
+            if self._on_failure is OnFailure.REFUSE:
+                raise
+            return self._without(keys)
+        self._breaker.succeeded()
+        return opened
+
+    def expired(self, opened: Opened) -> bool:
+        """Whether others may take the intents for orphaned, or soon will."""
+        return opened.durable and opened.age.seconds > self._limit * 3 / 4
+
+    async def renew(self, collection: str, keys: Sequence[Key], opened: Opened) -> Opened:
+        """New intents for those that have expired. What cannot be written is in doubt: the primary has the write."""
+        try:
+            fresh = await self._open(collection, keys)
+        except JournalError as error:
+            self._reporter.failed("journal", error)
+            self._journal.doubt(collection)
+            fresh = self._without(keys)
+        for op_id in opened.op_ids:
+            self._journal.close(op_id)
+        return fresh
+
+    def close(self, op_id: str) -> None:
+        """The primary refused the change, or changed nothing."""
+        if op_id in self._bare:
+            self._bare.discard(op_id)
+        else:
+            self._journal.close(op_id)
+
+    def taken(self, collection: str, op_id: str) -> None:
+        """The secondary has the write."""
+        if op_id in self._bare:
+            self._reporter.unjournaled(collection, taken=True)
+        self.close(op_id)
+
+    def defer(self, collection: str, op_id: str, reason: Deferral) -> None:
+        """The secondary does not have the write yet, or nobody knows whether the primary has it."""
+        if op_id in self._bare:
+            self._bare.discard(op_id)
+            self._reporter.unjournaled(collection, taken=False)
+            self._journal.doubt(collection)
+        else:
+            self._journal.defer(op_id, unknown=reason is Deferral.PRIMARY_UNKNOWN)
+
+    def doubt(self, collection: str) -> None:
+        """An intent that is not durable is left while its write is under way."""
+        self._journal.doubt(collection)
+
+    def _without(self, keys: Sequence[Key]) -> Opened:
+        op_ids = [fresh_id() for _ in keys]
+        self._bare.update(op_ids)
+        return Opened(op_ids, durable=False, age=_Age())
+
+    async def _open(self, collection: str, keys: Sequence[Key]) -> Opened:
+        self._reach(Point.BEFORE_INTENT)
+        attempts = _ATTEMPTS if self._on_failure is OnFailure.REFUSE else 1
+        for _ in range(attempts):
+            opened = Opened([fresh_id() for _ in keys], durable=True, age=_Age())
+            if await self._open_once(collection, keys, opened):
+                return opened
+            for op_id in opened.op_ids:
+                self._journal.close(op_id)
+        raise JournalError(
+            f"the journal took longer than {self._limit / 4:g} s" + (f", {attempts} times in a row" * (attempts > 1)),
+            hint="look at the disk or the server that it is on",
+        )
+
+    async def _open_once(self, collection: str, keys: Sequence[Key], opened: Opened) -> bool:
+        """False: it took so long that others may soon take the intents for orphaned."""
+        entries = [Entry(op_id, collection, key) for op_id, key in zip(opened.op_ids, keys, strict=True)]
+        try:
+            async with asyncio.timeout(self._limit / 4):
+                await self._journal.open(entries)
+        except TimeoutError:
+            return False
+        self._reach(Point.AFTER_INTENT)
+        # Last of all before the primary is asked: a process may have been stopped up to here.
+        return opened.age.seconds <= self._limit / 4

@@ -1,0 +1,161 @@
+"""What a server has to do for the journal: blocking calls, made by the threads of `remote`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import bson
+
+from shadow.model.order import key_digest
+from shadow.model.values import CANONICAL
+from shadow.model.version import Key
+from shadow.replicate.journal import Due, JournalStats, Pending
+from shadow.replicate.journals.clock import Clock
+from shadow.replicate.process import Owner
+
+__all__ = [
+    "NotReady",
+    "Registered",
+    "RemoteLedger",
+    "Row",
+    "estimate",
+    "in_order",
+    "pack",
+    "place_of",
+    "unpack",
+]
+
+
+class NotReady(Exception):
+    """The place of the journal is being made and cannot be used yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An intent. `opened` is the earliest that its opening can have been, `expires` the latest that its operation can
+    last: from then on any process may adopt it. Both in epoch seconds of the server; `key` is packed."""
+
+    op_id: str
+    collection: str
+    digest: str
+    key: bytes
+    opened: float
+    expires: float
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A process that writes to the journal; `beat`: the latest that its last sign of life can have been."""
+
+    id: str
+    process: Owner
+    beat: float
+
+
+class RemoteLedger(Protocol):
+    """One process's hand on a journal that a server keeps. Used by several threads at once.
+
+    Every method may raise what its client raises, within about `patience` seconds. Whatever it has written when it
+    returns is as durable as the server makes anything. Keys go by their digest (`key_digest`).
+    """
+
+    clock: Clock
+    name: str
+    """By which the process signs."""
+
+    def enter(self) -> None:
+        """Makes what is missing, registers the process, sets the clock. Raises `NotReady`."""
+
+    def beat(self) -> None:
+        """The process lives, and the journal can be written."""
+
+    def leave(self) -> None:
+        """The clean end of a process that leaves no intents."""
+
+    def release(self) -> None:
+        """Ends the connections."""
+
+    def explain(self, error: Exception) -> tuple[str, str]:
+        """What went wrong and what to do next, without content."""
+
+    def open(self, rows: Sequence[Row]) -> None:
+        """Writes intents; if it raises, some may stand."""
+
+    def close(self, rows: Sequence[Row]) -> None:
+        """Counts the intents as passed, then removes them: whoever sees none open sees that they have passed."""
+
+    def defer(self, rows: Sequence[tuple[Row, float]]) -> None:
+        """Turns intents into deferrals, each with its `settle_after`; a deferral stands before its intent goes."""
+
+    def has_open(self, collection: str, digest: str) -> bool: ...
+
+    def take(self, limit: int, now: float, until: float) -> list[Due]:
+        """Claims keys whose turn has come until a moment: first those that never failed, oldest first. `now` becomes
+        their `claimed`."""
+
+    def claim(self, collection: str, key: Key, now: float, until: float) -> Due | None: ...
+
+    def settle(self, due: Due) -> bool: ...
+
+    def postpone(self, due: Due, until: float) -> None: ...
+
+    def entries(self, limit: int, collection: str | None, after: Pending | None) -> list[Pending]: ...
+
+    def explain_key(self, collection: str, key: Key) -> list[Pending]: ...
+
+    def primaries(self, configured: Mapping[str, str]) -> Mapping[str, str]:
+        """What is noted, after `configured` was noted where nothing was."""
+
+    def set_primary(self, collection: str, primary: str) -> None: ...
+
+    def doubt(self, collection: str, since: float) -> None:
+        """The collection wants to be verified from `since` on."""
+
+    def trust(self, collection: str) -> None: ...
+
+    def stats(self) -> JournalStats:
+        """Exact up to some number of each kind and collection, beyond it estimated; nothing is called empty that is
+        not."""
+
+    def take_sweep(self, now: float, until: float) -> bool:
+        """Whether this process may look for orphans now; no other may before `until`."""
+
+    def end_sweep(self, until: float) -> None:
+        """The sweep is over; the next one may begin at `until`."""
+
+    def owners(self) -> list[Registered]: ...
+
+    def forget(self, owner: Registered) -> None:
+        """Unless it has given another sign of life."""
+
+    def orphans(self, owner: str) -> Iterator[list[Row]]:
+        """The intents of one process, in batches; each batch is deferred before the next is asked for."""
+
+    def expired(self, now: float) -> Iterator[list[Row]]:
+        """The intents that have expired, likewise."""
+
+
+def pack(key: Key) -> bytes:
+    return bson.encode({"": key})
+
+
+def unpack(blob: bytes) -> Key:
+    return bson.decode(blob, codec_options=CANONICAL)[""]
+
+
+def estimate(counted: int, last_digest: str) -> int:
+    """How many there are, if so many have digests up to the last one: digests are spread evenly."""
+    share = (int(last_digest[:12], 16) + 1) / 16**12
+    return max(counted, round(counted / share))
+
+
+def place_of(pending: Pending) -> tuple[float, str, str, str]:
+    """Where an entry stands in the order of `entries`."""
+    return pending.since, pending.collection, key_digest(pending.key), pending.op_id
+
+
+def in_order(found: Iterable[Pending], limit: int) -> list[Pending]:
+    return sorted(found, key=place_of)[:limit]

@@ -1,0 +1,108 @@
+"""Locks between the processes of a host, on files beside the journal. The kernel ends them with the process.
+
+Where the platform has no `flock` they hold nothing apart, and SQLite's own locks are what is left.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+if sys.platform != "win32":
+    import fcntl
+
+__all__ = ["FileLock"]
+
+_PAUSE: Final = 0.005
+_COURTESY: Final = 1.0
+"""Seconds that those who share let one who wants the lock alone go first. One who died wanting it costs no more."""
+
+
+_open: Final[weakref.WeakSet[FileLock]] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    """A child holds nothing for its parent: through the descriptors that it inherits, the parent's locks would live
+    as long as the child."""
+    for lock in list(_open):
+        lock.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
+class FileLock:
+    """Shared or alone, by way of one descriptor of one thread. Raises OSError where the file cannot be opened."""
+
+    def __init__(self, path: Path, *, patience: float = 30.0) -> None:
+        """`patience`: seconds to wait for the lock before a TimeoutError (a process may have been stopped with it)."""
+        self._path = path
+        self._patience = patience
+        self._number = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+        _open.add(self)
+
+    def close(self) -> None:
+        """Idempotent."""
+        number, self._number = self._number, -1
+        if number >= 0:
+            os.close(number)
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        self._let_pass()
+        self._wait(alone=False)
+        try:
+            yield
+        finally:
+            self.release()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Says by the size of the file that it waits: those who share would else take turns without end."""
+        os.ftruncate(self._number, 1)
+        try:
+            self._wait(alone=True)
+            try:
+                yield
+            finally:
+                self.release()
+        finally:
+            os.ftruncate(self._number, 0)
+
+    def take(self, *, alone: bool) -> bool:
+        """Takes the lock at once, or answers False. One that is held changes from the one kind to the other."""
+        if sys.platform != "win32":
+            try:
+                fcntl.flock(self._number, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+        return True
+
+    def release(self) -> None:
+        if sys.platform != "win32":
+            fcntl.flock(self._number, fcntl.LOCK_UN)
+
+    def wait_shared(self) -> None:
+        """Takes the lock shared, to be kept until it is released or closed."""
+        self._wait(alone=False)
+
+    def _let_pass(self) -> None:
+        if not os.fstat(self._number).st_size:
+            return
+        end = time.monotonic() + _COURTESY
+        while os.fstat(self._number).st_size and time.monotonic() < end:
+            time.sleep(_PAUSE)
+
+    def _wait(self, *, alone: bool) -> None:
+        end = time.monotonic() + self._patience
+        while not self.take(alone=alone):
+            if time.monotonic() > end:
+                raise TimeoutError(f"another process has held {self._path.name} for {self._patience:g} s")
+            time.sleep(_PAUSE)

@@ -1,0 +1,364 @@
+"""One contract, kept by every journal: in a file, in MongoDB, in DynamoDB (DynamoDB Local and ministack)."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from bson import Decimal128, Int64, ObjectId
+
+from shadow.replicate.journal import Entry, Journal
+from tests.support.journals import JOURNALS, LIMIT, Place, SetClock
+
+
+@pytest.fixture(params=JOURNALS)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    made = Place(request.param, tmp_path, request.getfixturevalue)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def clock() -> SetClock:
+    return SetClock()
+
+
+@pytest.fixture
+def journal(place: Place, clock: SetClock) -> Journal:
+    return place.journal(clock)
+
+
+async def pass_time(clock: SetClock, seconds: float, *living: Journal) -> None:
+    """Lets time go by in steps in which living processes give their signs of life."""
+    end = clock.now + seconds
+    while clock.now < end:
+        clock.now = min(end, clock.now + LIMIT / 4)
+        for each in living:
+            await each.flush()
+
+
+async def test_an_opened_intent_is_seen_by_another_process_when_open_returns(
+    journal: Journal, place: Place, clock: SetClock
+) -> None:
+    other = place.journal(clock)
+    key = ObjectId()
+    assert not await other.has_open("users", key)
+    await journal.open([Entry("op1", "users", key)])
+    assert await other.has_open("users", key)
+    assert not await other.has_open("users", ObjectId())
+    assert not await other.has_open("documents", key)
+    assert (await other.stats()).open_by_collection == {"users": 1}
+
+
+async def test_open_is_all_or_nothing(journal: Journal) -> None:
+    await journal.open([Entry("op1", "users", 1)])
+    with pytest.raises(Exception):  # noqa: B017 - each journal has its own way to say so
+        await journal.open([Entry("op2", "users", 2), Entry("op1", "users", 3)])
+    assert await journal.has_open("users", 1)
+    assert not await journal.has_open("users", 2)
+    assert not await journal.has_open("users", 3)
+
+
+async def test_a_closed_intent_is_gone_and_others_stay(journal: Journal) -> None:
+    await journal.open([Entry("op1", "users", 1), Entry("op2", "users", 1)])
+    journal.close("op1")
+    await journal.flush()
+    assert await journal.has_open("users", 1)
+    journal.close("op2")
+    await journal.flush()
+    assert not await journal.has_open("users", 1)
+    assert (await journal.stats()).open == 0
+
+
+async def test_what_is_asked_knows_every_earlier_close_and_deferral(journal: Journal) -> None:
+    for number in range(20):
+        await journal.open([Entry(f"op{number}", "users", number)])
+        journal.close(f"op{number}") if number % 2 else journal.defer(f"op{number}")
+        assert await journal.has_open("users", number) == (number % 2 == 0)
+    assert (await journal.stats()).deferred_by_collection == {"users": 10}
+
+
+async def test_keys_of_every_type_come_back_as_they_were(journal: Journal) -> None:
+    keys = ["text", 1, Int64(2**40), ObjectId(), {"a": 1, "b": "x"}, None, True, 1.5, b"bytes", Decimal128("0.1")]
+    keys += ["a#b", "~", "", "ä" * 300]
+    await journal.open([Entry(f"op{i}", "c/d#e f", key) for i, key in enumerate(keys)])
+    for i in range(len(keys)):
+        journal.defer(f"op{i}")
+    found = [due.key for due in await journal.due(100, 10)]
+    assert sorted(map(repr, found)) == sorted(map(repr, keys))
+    assert (await journal.stats()).deferred_by_collection == {"c/d#e f": len(keys)}
+
+
+async def test_deferrals_of_one_key_become_one_entry_that_keeps_the_oldest_time(
+    journal: Journal, clock: SetClock
+) -> None:
+    await journal.open([Entry("op1", "users", 1)])
+    clock.now += 5
+    await journal.open([Entry("op2", "users", 1)])
+    journal.defer("op2")
+    journal.defer("op1")
+    (due,) = await journal.due(10, 10)
+    assert (due.generation, due.since) == (2, 1_000_000.0)
+    assert (await journal.stats()).open == 1
+
+
+async def test_a_settle_does_not_clear_a_deferral_that_came_after_it_was_due(journal: Journal) -> None:
+    await journal.open([Entry("op1", "users", 1), Entry("op2", "users", 1)])
+    journal.defer("op1")
+    (due,) = await journal.due(10, 10)
+    journal.defer("op2")
+    assert not await journal.settle(due)
+    (again,) = await journal.due(10, 10)
+    assert await journal.settle(again)
+    assert (await journal.stats()).open == 0
+
+
+async def test_an_unknown_outcome_is_not_settled_before_the_operation_must_have_ended(
+    journal: Journal, clock: SetClock
+) -> None:
+    await journal.open([Entry("op1", "users", 1)])
+    journal.defer("op1", unknown=True)
+    (due,) = await journal.due(10, 10)
+    clock.now += LIMIT + 1
+    assert not await journal.settle(due), "that heal began while the primary could still have been at work"
+    (due,) = await journal.due(10, 10)
+    assert await journal.settle(due)
+
+
+async def test_an_unknown_outcome_stays_unknown_under_a_later_deferral_of_the_key(
+    journal: Journal, clock: SetClock
+) -> None:
+    await journal.open([Entry("op1", "users", 1), Entry("op2", "users", 1), Entry("op3", "users", 1)])
+    journal.defer("op2")
+    journal.defer("op1", unknown=True)
+    journal.defer("op3")
+    (due,) = await journal.due(10, 10)
+    assert due.generation == 3
+    assert not await journal.settle(due)
+    clock.now += LIMIT + 1
+    (due,) = await journal.due(10, 10)
+    assert await journal.settle(due)
+
+
+async def test_what_is_due_is_leased_to_one_process_at_a_time(journal: Journal, place: Place, clock: SetClock) -> None:
+    other = place.journal(clock)
+    await journal.open([Entry("op1", "users", 1)])
+    journal.defer("op1")
+    assert len(await journal.due(10, lease=10)) == 1
+    assert await other.due(10, lease=10) == []
+    clock.now += 11
+    assert len(await other.due(10, lease=10)) == 1
+
+
+async def test_processes_that_ask_at_once_share_what_is_due(place: Place) -> None:
+    journals = [place.journal() for _ in range(3)]
+    for journal in journals:
+        await journal.flush()
+    await journals[0].open([Entry(f"op{n}", "users", n) for n in range(60)])
+    for number in range(60):
+        journals[0].defer(f"op{number}")
+    await journals[0].flush()
+    keys: list[int] = []
+    async with asyncio.timeout(60):
+        while len(keys) < 60:
+            for some in await asyncio.gather(*(each.due(10, 600) for each in journals)):
+                keys += [due.key for due in some]
+    assert sorted(keys) == list(range(60)), "each key once"
+
+
+async def test_a_postponed_key_comes_back_after_its_delay(journal: Journal, clock: SetClock) -> None:
+    await journal.open([Entry("op1", "users", 1)])
+    clock.now += 1
+    await journal.open([Entry("op2", "users", 2)])
+    journal.defer("op2")
+    journal.defer("op1")
+    first, second = await journal.due(10, 10)
+    assert (first.key, second.key) == (1, 2), "oldest first"
+    await journal.postpone(first, 60)
+    clock.now += 20
+    assert [due.key for due in await journal.due(10, 10)] == [2]
+    clock.now += 60
+    found = {due.key: due.attempts for due in await journal.due(10, 10)}
+    assert found == {1: 1, 2: 0}
+
+
+async def test_the_oldest_are_due_first_when_there_is_no_room_for_all(journal: Journal, clock: SetClock) -> None:
+    for number in range(12):
+        await journal.open([Entry(f"op{number}", "users", number)])
+        clock.now += 1
+    for number in reversed(range(12)):
+        journal.defer(f"op{number}")
+    assert [due.key for due in await journal.due(5, 10)] == [0, 1, 2, 3, 4]
+    assert [due.key for due in await journal.due(5, 10)] == [5, 6, 7, 8, 9]
+
+
+async def test_intents_of_a_living_young_operation_are_left_alone(
+    journal: Journal, place: Place, clock: SetClock
+) -> None:
+    other = place.journal(clock)
+    await journal.open([Entry("op1", "users", 1)])
+    await pass_time(clock, LIMIT - 1, journal)
+    assert await other.due(10, 10) == []
+    await pass_time(clock, 2, journal)
+    (due,) = await other.due(10, 10)
+    assert due.key == 1
+    assert await other.settle(due), "the operation must have ended when the heal began"
+    journal.close("op1")
+    assert (await journal.stats()).open == 0
+
+
+async def test_one_deferral_is_asked_for_by_name_whether_its_turn_has_come_or_not(
+    journal: Journal, place: Place, clock: SetClock
+) -> None:
+    other = place.journal(clock)
+    await journal.open([Entry("op1", "users", 1), Entry("op2", "users", 2)])
+    journal.defer("op1")
+    (due,) = await journal.due(10, 100)
+    assert await other.claim("users", 2, 10) is None, "an open intent of a living process"
+    clock.now += 1
+    claimed = await other.claim("users", 1, 10)
+    assert claimed is not None
+    assert (claimed.key, claimed.generation) == (1, due.generation)
+    assert await other.settle(claimed)
+    assert await journal.claim("users", 1, 10) is None
+
+
+async def test_entries_are_shown_oldest_first_page_by_page(journal: Journal, clock: SetClock) -> None:
+    for number in range(9):
+        entries = [Entry(f"op{number}.{n}", f"c{n}", number) for n in range(2)]
+        await journal.open(entries)
+        if number % 3 == 0:
+            journal.defer(entries[0].op_id)
+        clock.now += number % 2
+    seen = []
+    after = None
+    while page := await journal.entries(4, after=after):
+        assert len(page) <= 4
+        seen += page
+        after = page[-1]
+    assert len(seen) == 18
+    assert [each.since for each in seen] == sorted(each.since for each in seen)
+    assert {(each.collection, each.key) for each in seen} == {
+        (f"c{n}", number) for n in range(2) for number in range(9)
+    }
+    assert sorted(each.key for each in seen if each.deferred) == [0, 3, 6]
+    assert all(each.owner and not each.owner_dead for each in seen if not each.deferred)
+    assert {each.key for each in await journal.entries(100, collection="c1")} == set(range(9))
+
+
+async def test_a_key_is_explained_by_its_intents_and_its_deferral(journal: Journal, clock: SetClock) -> None:
+    await journal.open([Entry("op1", "users", 1), Entry("op2", "users", 2)])
+    journal.defer("op1", unknown=True)
+    clock.now += 1
+    await journal.open([Entry("op3", "users", 1)])
+    deferral, intent = await journal.explain("users", 1)
+    assert (deferral.generation, deferral.settle_after, deferral.since) == (1, 1_000_000.0 + LIMIT, 1_000_000.0)
+    assert (intent.op_id, intent.since, intent.settle_after) == ("op3", clock.now, clock.now + LIMIT)
+
+
+async def test_the_age_is_that_of_the_oldest_entry(journal: Journal, clock: SetClock) -> None:
+    assert (await journal.stats()).oldest_age == 0.0
+    await journal.open([Entry("op1", "users", 1)])
+    clock.now += 5
+    await journal.open([Entry("op2", "users", 2)])
+    assert (await journal.stats()).oldest_age == 5.0
+    journal.close("op1")
+    journal.defer("op2")
+    clock.now += 2
+    assert (await journal.stats()).oldest_age == 2.0
+
+
+async def test_many_concurrent_opens_are_all_durable_and_few_requests(journal: Journal, place: Place) -> None:
+    await asyncio.gather(*(journal.open([Entry(f"op{i}", "users", i)]) for i in range(500)))
+    assert (await place.journal().stats()).open_by_collection == {"users": 500}
+
+
+async def test_between_two_equal_figures_of_what_has_passed_no_write_has_begun(
+    journal: Journal, place: Place, clock: SetClock
+) -> None:
+    other = place.journal(clock)
+    before = (await other.stats()).passed.get("a.b/c", 0)
+    await journal.open([Entry("op1", "a.b/c", 1)])
+    journal.close("op1")
+    await journal.flush()
+    after = await other.stats()
+    assert after.open == 0
+    assert after.passed["a.b/c"] > before
+    assert (await other.stats()).passed == after.passed
+
+
+async def test_a_doubted_collection_is_unclean_for_all_until_it_is_trusted(
+    journal: Journal, place: Place, clock: SetClock
+) -> None:
+    other = place.journal(clock)
+    journal.doubt("users")
+    assert journal.doubted.keys() == {"users"}, "known here at once"
+    assert (await journal.stats()).unclean.keys() == {"users"}
+    assert (await other.stats()).unclean.keys() == {"users"}
+    await other.trust("users")
+    assert (await journal.stats()).unclean == {}
+
+
+def test_a_forked_child_has_a_journal_of_its_own(journal: Journal, place: Place) -> None:
+    asyncio.run(journal.open([Entry("op1", "users", 1)]))
+    child = multiprocessing.get_context("fork").Process(target=_open_and_shut, args=(journal, "op2"))
+    child.start()
+    child.join(30)
+    assert child.exitcode == 0
+    journal.close("op1")
+    assert asyncio.run(journal.stats()).open_by_collection == {"users": 1}
+
+
+def _open_and_shut(journal: Journal, op_id: str) -> None:
+    asyncio.run(journal.open([Entry(op_id, "users", op_id)]))
+    journal.shut()
+
+
+def test_one_journal_serves_event_loops_one_after_the_other(journal: Journal) -> None:
+    for number in range(5):
+        asyncio.run(journal.open([Entry(f"op{number}", "users", number)]))
+    assert asyncio.run(journal.stats()).open_by_collection == {"users": 5}
+
+
+async def test_a_journal_that_was_shut_can_be_used_again_and_finds_what_it_left(
+    journal: Journal, clock: SetClock
+) -> None:
+    await journal.open([Entry("op1", "users", 1), Entry("op2", "users", 2)])
+    journal.close("op2")
+    await asyncio.to_thread(journal.shut)
+    assert await journal.has_open("users", 1)
+    assert not await journal.has_open("users", 2)
+    await pass_time(clock, LIMIT + 1, journal)
+    assert [due.key for due in await journal.due(10, 10)] == [1]
+
+
+async def test_the_primary_that_was_noted_first_stays_until_another_is_set(
+    journal: Journal, place: Place, clock: SetClock
+) -> None:
+    other = place.journal(clock)
+    assert await journal.primaries({}) == {}
+    assert await journal.primaries({"users": "mongo"}) == {"users": "mongo"}
+    configured = {"users": "dynamo", "documents": "dynamo"}
+    assert await other.primaries(configured) == {"users": "mongo", "documents": "dynamo"}
+    await other.set_primary("users", "dynamo")
+    assert await journal.primaries({}) == {"users": "dynamo", "documents": "dynamo"}
+
+
+async def test_a_settlement_that_comes_late_clears_no_deferral_that_came_meanwhile(
+    journal: Journal, place: Place, clock: SetClock
+) -> None:
+    """The first process stops in the middle of a heal; another one heals the key, which is then deferred anew."""
+    await journal.open([Entry("op1", "users", 1), Entry("op2", "users", 1)])
+    journal.defer("op1")
+    (late,) = await journal.due(10, 5)
+    other = place.journal(clock)
+    await pass_time(clock, 6, journal, other)
+    (due,) = await other.due(10, 5)
+    assert await other.settle(due)
+    journal.defer("op2")
+    await journal.flush()
+    assert not await journal.settle(late)
+    assert (await journal.stats()).deferred_by_collection == {"users": 1}

@@ -1,0 +1,87 @@
+"""The journals that the contract suite holds to one contract, and a clock that a test may set."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from shadow.replicate.journal import Journal
+from shadow.replicate.journals.dynamo import DynamoLedger
+from shadow.replicate.journals.dynamo_table import Access
+from shadow.replicate.journals.ledger import RemoteLedger
+from shadow.replicate.journals.mongo import MongoLedger
+from shadow.replicate.journals.remote import RemoteJournal, patience
+from shadow.replicate.process import Owner
+from shadow.replicate.sqlite_journal import SqliteJournal
+
+__all__ = ["JOURNALS", "LIMIT", "Place", "SetClock", "dynamo_journal", "mongo_journal"]
+
+JOURNALS: Final = ("sqlite", "mongo", "dynamo-local", *(["dynamo-ministack"] if os.environ.get("SHADOW_LONG") else []))
+LIMIT: Final = 30.0
+
+
+class SetClock:
+    """Both a `time.time` and a server's clock without doubt, which stand until they are set."""
+
+    def __init__(self, now: float = 1_000_000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+    earliest = latest = __call__
+
+    def observe(self, stamp: float, resolution: float, sent: float, received: float) -> None:
+        """The server's own time counts for nothing here."""
+
+
+def mongo_journal(url: str, database: str, *, limit: float = LIMIT, clock: SetClock | None = None) -> RemoteJournal:
+    def make(owner: Owner, name: str) -> RemoteLedger:
+        return MongoLedger(url, database, "journal", owner, name, patience=patience(limit), clock=clock)
+
+    return RemoteJournal(make, place=f"mongodb {database}", limit=limit)
+
+
+def dynamo_journal(url: str, table: str, *, limit: float = LIMIT, clock: SetClock | None = None) -> RemoteJournal:
+    def make(owner: Owner, name: str) -> RemoteLedger:
+        access = Access("us-east-1", url, "local", "local")
+        return DynamoLedger(access, table, owner, name, patience=patience(limit), clock=clock)
+
+    return RemoteJournal(make, place=f"dynamodb {table}", limit=limit)
+
+
+class Place:
+    """Where one journal is kept; `journal()` opens it as one more process would."""
+
+    def __init__(self, kind: str, folder: Path, fixture: Callable[[str], Any]) -> None:
+        self.kind = kind
+        self.name = f"j{uuid.uuid4().hex[:12]}"
+        self._folder = folder
+        self._fixture = fixture
+        self._open: list[SqliteJournal | RemoteJournal] = []
+
+    def journal(self, clock: SetClock | None = None, limit: float = LIMIT) -> Journal:
+        made = self._make(clock, limit)
+        self._open.append(made)
+        return made
+
+    def _make(self, clock: SetClock | None, limit: float) -> SqliteJournal | RemoteJournal:
+        match self.kind:
+            case "sqlite":
+                path = self._folder / "shadow.db"
+                return (
+                    SqliteJournal(path, limit=limit) if clock is None else SqliteJournal(path, limit=limit, now=clock)
+                )
+            case "mongo":
+                return mongo_journal(self._fixture("mongo_url"), self.name, limit=limit, clock=clock)
+            case "dynamo-local":
+                return dynamo_journal(self._fixture("dynamodb_local_url"), self.name, limit=limit, clock=clock)
+            case _:
+                return dynamo_journal(self._fixture("ministack_url"), self.name, limit=limit, clock=clock)
+
+    def close(self) -> None:
+        for journal in self._open:
+            journal.shut()
