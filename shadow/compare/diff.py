@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import time
 from collections.abc import Iterator
 from itertools import chain, islice
 from typing import Any, Final
@@ -32,6 +33,9 @@ MAX_LIST: Final = 100
 WALKED: Final = 200_000
 """Values that are walked before a document is called different as a whole."""
 
+LONGEST: Final = 2.0
+"""Seconds after which a walk ends with what it has found: lists in lists are compared once for each level."""
+
 _PLAIN_NAME: Final = re.compile(r"[A-Za-z_$][A-Za-z_$0-9-]{0,47}")
 _CODED: Final = re.compile(r"[0-9a-fA-F-]{16,}|\d{5,}|(?=\w*\d)\w{24,}")
 MAX_NAMES: Final = 64
@@ -45,7 +49,11 @@ class Hasher:
     """
 
     def __init__(self, secret: bytes = b"") -> None:
-        self._key = hashlib.blake2b(secret or os.urandom(32), digest_size=32, person=b"shadow").digest()
+        self.adopt(secret or os.urandom(32))
+
+    def adopt(self, secret: bytes) -> None:
+        """Takes another secret, before anything was hashed with the first."""
+        self._key = hashlib.blake2b(secret, digest_size=32, person=b"shadow").digest()
 
     def __repr__(self) -> str:
         return "Hasher(***)"
@@ -79,8 +87,8 @@ def explain(
     Empty exactly if they are the same (`equality.same`). Paths are dotted; a name that is data (`safe_name`, or one of
     very many) is `*`. Kinds: TYPE, VALUE, MISSING and EXTRA (in the secondary), ORDER (of an object's fields, or of a
     list whose elements are otherwise the same). Up to `max_nodes` differing values DeepDiff pairs the elements of
-    lists; beyond that they are paired by position, and a difference that is not found in `WALKED` values is said of
-    the path `*`.
+    lists; beyond that they are paired by position, and a difference that is not found in `WALKED` values and `LONGEST`
+    seconds is said of the path `*`.
     """
     if same(a, b):
         return ()
@@ -137,10 +145,11 @@ class _Walk:
         self._hasher = hasher
         self._nodes = max_nodes
         self._left = WALKED
+        self._end = time.monotonic() + LONGEST
 
     @property
     def exhausted(self) -> bool:
-        return self._left <= 0
+        return self._left <= 0 or time.monotonic() > self._end
 
     def objects(self, a: dict[str, Any], b: dict[str, Any], path: _Path) -> Iterator[Difference]:
         hide = len(a) > MAX_NAMES or len(b) > MAX_NAMES

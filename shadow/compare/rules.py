@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Final, Literal, TypeAlias
 
 from bson import DatetimeMS, Decimal128, Int64
@@ -19,6 +20,7 @@ from shadow.model.order import millis
 from shadow.model.version import Document
 
 __all__ = [
+    "Excuses",
     "Ignore",
     "MissingAsNull",
     "Rule",
@@ -40,7 +42,6 @@ class _Rule(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
-    collection: str = Field(min_length=1)
     path: str
     expires: dt.date | None = None
 
@@ -132,16 +133,14 @@ Rule: TypeAlias = Annotated[
     Ignore | MissingAsNull | Truncate | Tolerance | Unordered,
     Field(discriminator="rule"),
 ]
-"""One entry of the settings' list of excuses, told apart by `rule`."""
+"""One entry of a collection's list `compare` in the settings, told apart by `rule`."""
 
 _UNITS: Final = {"second": 1000, "minute": 60_000, "hour": 3_600_000, "day": 86_400_000}
 
 
-def active(rules: Iterable[Rule], collection: str, today: dt.date) -> tuple[Rule, ...]:
-    """The rules of a collection that have not expired, in the order in which they act."""
-    standing = [
-        rule for rule in rules if rule.collection == collection and (rule.expires is None or today <= rule.expires)
-    ]
+def active(rules: Iterable[Rule], today: dt.date) -> tuple[Rule, ...]:
+    """The rules that have not expired, in the order in which they act."""
+    standing = [rule for rule in rules if rule.expires is None or today <= rule.expires]
     return tuple(sorted(standing, key=lambda rule: rule.rank))
 
 
@@ -159,6 +158,60 @@ def excused_by(rules: Sequence[Rule], a: Document, b: Document) -> tuple[str, ..
         if _same_under(fewer, a, b):
             needed = fewer
     return tuple(rule.name for rule in needed)
+
+
+class Excuses:
+    """The rules in force by collection, and how often each was needed. Thread-safe: sets are replaced whole.
+
+    `today` gives the current day (UTC).
+    """
+
+    def __init__(
+        self,
+        rules: Mapping[str, Sequence[Rule]] | None = None,
+        *,
+        today: Callable[[], dt.date] = lambda: dt.datetime.now(dt.UTC).date(),
+    ) -> None:
+        self._today = today
+        self._rules: dict[str, tuple[Rule, ...]] = {}
+        self._taken: Counter[tuple[str, str]] = Counter()
+        self.replace(rules or {})
+
+    def replace(self, rules: Mapping[str, Sequence[Rule]]) -> None:
+        """Puts other rules in force. The counts of those that stay are kept."""
+        self._rules = {collection: tuple(each) for collection, each in rules.items() if each}
+
+    def names(self) -> list[tuple[str, str]]:
+        """Pairs (collection, rule name)."""
+        return [(collection, rule.name) for collection, rules in self._rules.items() for rule in rules]
+
+    def excuse(self, collection: str, a: Document, b: Document) -> tuple[str, ...] | None:
+        """`excused_by` for the rules of a collection; changes no count."""
+        rules = self._rules.get(collection)
+        return excused_by(active(rules, self._today()), a, b) if rules else None
+
+    def taken(self, collection: str, names: Iterable[str]) -> None:
+        """Counts the rules that one comparison needed."""
+        self._taken.update((collection, name) for name in names)
+
+    def status(self) -> list[dict[str, Any]]:
+        """Every rule, JSON-able: collection, name, rule, path, expires (a date or None), how often it was needed
+        since the start, and `state`: "active", "never_matched" or "expired"."""
+        today = self._today()
+        return [self._row(collection, rule, today) for collection, rules in self._rules.items() for rule in rules]
+
+    def _row(self, collection: str, rule: Rule, today: dt.date) -> dict[str, Any]:
+        taken = self._taken[collection, rule.name]
+        expired = rule.expires is not None and today > rule.expires
+        return {
+            "collection": collection,
+            "name": rule.name,
+            "rule": rule.rule,
+            "path": rule.path,
+            "expires": None if rule.expires is None else rule.expires.isoformat(),
+            "excused": taken,
+            "state": "expired" if expired else "active" if taken else "never_matched",
+        }
 
 
 def _same_under(rules: Iterable[Rule], a: Document, b: Document) -> bool:

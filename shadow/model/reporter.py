@@ -5,12 +5,13 @@ A hook never raises into its caller and never blocks: the implementation guards 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from shadow.model.operation import Verb
 from shadow.model.outcome import Outcome
 from shadow.model.phase import Role, Route, StoreName
-from shadow.model.verdict import Deferral, Healing, Mismatch, ShedReason, Verdict
+from shadow.model.verdict import Deferral, Healing, Mismatch, ShedReason, Slice, Verdict
 
 __all__ = ["Reporter", "Silent"]
 
@@ -24,6 +25,18 @@ class Reporter(Protocol):
     def comparison(self, collection: str, verb: Verb, verdict: Verdict) -> None:
         """A comparison has come to a verdict."""
 
+    def excused(self, collection: str, rules: Iterable[str]) -> None:
+        """The rules, by name, without which a comparison would not have come to `excused`."""
+
+    def noise(self, collection: str, verb: Verb, verdict: Verdict) -> None:
+        """A comparison of the primary with itself has come to a verdict."""
+
+    def canary(self, collection: str, *, found: bool) -> None:
+        """A planted difference was given to the comparison, or was found by it."""
+
+    def read(self, verb: Verb, slice: Slice, seconds: float) -> None:
+        """A read has been answered to the application, in `seconds` of wall time, with what shadowing it adds."""
+
     def mismatch(self, found: Mismatch) -> None:
         """A mismatch is confirmed: counted, logged, kept as a finding."""
 
@@ -32,6 +45,9 @@ class Reporter(Protocol):
 
     def deferred(self, collection: str, reason: Deferral) -> None:
         """A write was left to its intent."""
+
+    def unjournaled(self, collection: str, *, taken: bool) -> None:
+        """A write was made without an intent, for the journal could not be written; `taken`: the secondary has it."""
 
     def healed(self, collection: str, result: Healing) -> None:
         """A heal has ended."""
@@ -58,11 +74,21 @@ class Silent:
 
     def comparison(self, collection: str, verb: Verb, verdict: Verdict) -> None: ...
 
+    def excused(self, collection: str, rules: Iterable[str]) -> None: ...
+
+    def noise(self, collection: str, verb: Verb, verdict: Verdict) -> None: ...
+
+    def canary(self, collection: str, *, found: bool) -> None: ...
+
+    def read(self, verb: Verb, slice: Slice, seconds: float) -> None: ...
+
     def mismatch(self, found: Mismatch) -> None: ...
 
     def shed(self, collection: str, verb: Verb, reason: ShedReason) -> None: ...
 
     def deferred(self, collection: str, reason: Deferral) -> None: ...
+
+    def unjournaled(self, collection: str, *, taken: bool) -> None: ...
 
     def healed(self, collection: str, result: Healing) -> None: ...
 

@@ -4,11 +4,25 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import Final
 
 from shadow.model.operation import Verb
 from shadow.model.version import Key, State
 
-__all__ = ["Deferral", "Difference", "Healing", "Kind", "Mismatch", "ShedReason", "Verdict"]
+__all__ = [
+    "ERROR_PATH",
+    "MATCHED_PATH",
+    "Bypass",
+    "Deferral",
+    "Difference",
+    "Healing",
+    "Kind",
+    "Mismatch",
+    "ShedReason",
+    "Slice",
+    "Unjournaled",
+    "Verdict",
+]
 
 
 class Verdict(enum.StrEnum):
@@ -24,7 +38,12 @@ class Verdict(enum.StrEnum):
 
 
 class Kind(enum.StrEnum):
-    """In what way the stores differ."""
+    """In what way the stores differ: the one list for comparison, verify, repair, metrics and console.
+
+    `count`: answers of different length of which no document can be named. `version_lost`: the secondary stands at
+    another version than the primary, and nothing is under way. `write_result`: the same write, made from the same
+    version, came to something else over there: another image, or it matched nothing. `error_...`: one store refused
+    what the other answered; both refused with different classes of error is `type` at the path `ERROR_PATH`."""
 
     MISSING = "missing_in_secondary"
     EXTRA = "extra_in_secondary"
@@ -36,6 +55,30 @@ class Kind(enum.StrEnum):
     ERROR_SECONDARY_ONLY = "error_secondary_only"
     VERSION_LOST = "version_lost"
     WRITE_RESULT = "write_result"
+
+
+ERROR_PATH: Final = "$error"
+"""The path of a difference between two errors; the types are the names of their classes."""
+
+
+MATCHED_PATH: Final = "$matched"
+"""The path of a write that matched the document on one side alone."""
+
+
+class Slice(enum.StrEnum):
+    """Whether a read of a collection in phase shadow was shadowed, or left out by chance, to be measured against."""
+
+    SHADOWED = "shadowed"
+    LEFT_OUT = "left_out"
+
+
+class Bypass(enum.StrEnum):
+    """What a writer did that went past the shim, as far as both stores show it."""
+
+    CHANGED = "changed"
+    REPLACED = "replaced"
+    INSERTED = "inserted"
+    DELETED = "deleted"
 
 
 class ShedReason(enum.StrEnum):
@@ -57,6 +100,13 @@ class Deferral(enum.StrEnum):
     SECONDARY_ERROR = "secondary_error"
     PRIMARY_UNKNOWN = "primary_unknown"
     CLOSING = "closing"
+
+
+class Unjournaled(enum.StrEnum):
+    """What became of a write that was made without an intent."""
+
+    TAKEN = "taken"
+    DOUBTED = "doubted"
 
 
 class Healing(enum.StrEnum):

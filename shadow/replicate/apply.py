@@ -13,7 +13,7 @@ from shadow.model.verdict import Healing
 from shadow.model.version import Image, Key, Tombstone, Version, fresh_id
 from shadow.stores.base import Store
 
-__all__ = ["HealContended", "Replayed", "heal", "replay"]
+__all__ = ["HealContended", "Replayed", "heal", "replay", "replay_fenced"]
 
 
 class Replayed(enum.Enum):
@@ -23,6 +23,8 @@ class Replayed(enum.Enum):
     """The secondary was not where the primary had been before the write; nothing changed."""
     DIFFERENT = enum.auto()
     """The secondary took the write and came to something else: a mismatch of the write kind."""
+    UNMATCHED = enum.auto()
+    """The secondary is where the primary had been, and yet the write matched nothing there: one as well."""
 
 
 class HealContended(Exception):
@@ -35,6 +37,19 @@ async def replay(secondary: Store, write: Write) -> tuple[Replayed, Image | None
     if image is None:
         return Replayed.FENCED, None
     return (Replayed.EQUAL if _as_meant(write, image) else Replayed.DIFFERENT), image
+
+
+async def replay_fenced(secondary: Store, write: Write) -> tuple[Replayed, Image | None]:
+    """What a replay that changed nothing means: the fence, or, where the secondary stands at the version before the
+    write, a filter that matches nothing over there. That is asked twice: a copy may have come in between."""
+    seen = await secondary.image(write.collection, write.key)
+    if not isinstance(write.pre, Version) or seen.state != write.pre:
+        return Replayed.FENCED, None
+    result, image = await replay(secondary, write)
+    if result is not Replayed.FENCED:
+        return result, image
+    seen = await secondary.image(write.collection, write.key)
+    return (Replayed.UNMATCHED, seen) if seen.state == write.pre else (Replayed.FENCED, None)
 
 
 def _as_meant(write: Write, image: Image) -> bool:

@@ -11,20 +11,24 @@ import contextlib
 import random
 import time
 from collections.abc import Mapping
+from typing import Final
 
 from pymongo.errors import ConnectionFailure
 
-from shadow.compare.diff import Hasher, explain
+from shadow.compare.diff import Hasher
+from shadow.compare.rules import Excuses
 from shadow.errors import JournalError, UnsupportedOperation
-from shadow.model.operation import Write
+from shadow.model.operation import Verb, Write
 from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import Role, Route, StoreName
 from shadow.model.reporter import Reporter
-from shadow.model.verdict import Deferral, Difference, Healing, Kind, Mismatch
+from shadow.model.verdict import MATCHED_PATH, Deferral, Difference, Healing, Kind, Mismatch, Verdict
 from shadow.model.version import Image, Key
-from shadow.replicate.apply import HealContended, Replayed, heal, replay
+from shadow.replicate.apply import HealContended, Replayed, heal, replay, replay_fenced
 from shadow.replicate.breaker import Breaker
+from shadow.replicate.intents import Intents
 from shadow.replicate.journal import Due, Journal
+from shadow.replicate.judge import Judge
 from shadow.replicate.keys import lane_key
 from shadow.replicate.lane import Lane
 from shadow.replicate.limits import Limits
@@ -33,6 +37,10 @@ from shadow.replicate.routes import Routes
 from shadow.stores.base import Store
 
 __all__ = ["Follower"]
+
+_REFUSALS: Final = 6
+"""Copies of one document that the secondary has to refuse before that is a mismatch: what is refused because another
+key's write is still to come (a unique value that moves) is taken by then."""
 
 
 class Follower:
@@ -49,6 +57,9 @@ class Follower:
         hasher: Hasher,
         routes: Routes,
         reach: Reach,
+        *,
+        excuses: Excuses | None = None,
+        intents: Intents | None = None,
     ) -> None:
         self._stores = stores
         self._breakers = breakers
@@ -56,9 +67,10 @@ class Follower:
         self._lane = lane
         self._limits = limits
         self._reporter = reporter
-        self._hasher = hasher
+        self._compare = Judge(hasher, excuses or Excuses())
         self._routes = routes
         self._reach = reach
+        self._intents = intents or Intents(journal, limits, reporter)
         self._wake = asyncio.Event()
         self._following: dict[str, str] = {}
         self._given_up: dict[str, float] = {}
@@ -87,7 +99,7 @@ class Follower:
 
     def defer(self, collection: str, op_id: str, reason: Deferral) -> None:
         """Leaves the write to its intent."""
-        self._journal.defer(op_id, unknown=reason is Deferral.PRIMARY_UNKNOWN)
+        self._intents.defer(collection, op_id, reason)
         self._reporter.deferred(collection, reason)
         self._wake.set()
 
@@ -112,7 +124,7 @@ class Follower:
             self.defer(write.collection, write.op_id, self._judge(write.collection, error, breaker))
             return False
         breaker.succeeded()
-        self._journal.close(write.op_id)
+        self._intents.taken(write.collection, write.op_id)
         self._reach(Point.AFTER_CLOSE)
         return True
 
@@ -121,20 +133,27 @@ class Follower:
         self._reach(Point.BEFORE_REPLAY)
         secondary = self._stores[route.secondary]
         started = time.perf_counter()
+        refused = False
         try:
             result, image = await replay(secondary, write)
+            if result is Replayed.FENCED:
+                result, image = await replay_fenced(secondary, write)
         except UnsupportedOperation:
-            result, image = Replayed.FENCED, None
+            result, image, refused = Replayed.FENCED, None, True
         except Exception as error:
             self._observe(write, route, classify(error), started)
             raise
         self._observe(write, route, Outcome.ACKED, started)
         self._reach(Point.AFTER_REPLAY)
         if result is Replayed.EQUAL:
+            self._reporter.comparison(write.collection, write.verb, Verdict.MATCH)
             return
         healing = await self._heal(write.collection, write, route)
-        if result is Replayed.DIFFERENT and image is not None:
-            self._report_different(write, image, healing)
+        if image is None:
+            verdict = Verdict.INCOMPARABLE if refused else Verdict.LAGGING
+        else:
+            verdict = await self._judge_different(write, image, healing, unmatched=result is Replayed.UNMATCHED)
+        self._reporter.comparison(write.collection, write.verb, verdict)
 
     async def _heal(self, collection: str, entry: Write | Due, route: Route) -> Healing:
         self._reach(Point.BEFORE_HEAL)
@@ -143,10 +162,19 @@ class Follower:
         self._reporter.healed(collection, result)
         return result
 
-    def _report_different(self, write: Write, image: Image, healing: Healing) -> None:
+    async def _judge_different(self, write: Write, image: Image, healing: Healing, *, unmatched: bool) -> Verdict:
+        """The same write from the same version came to something else: an excuse, or a mismatch that needs no second
+        look, for the fence held. It is healed either way."""
+        rules = None if unmatched else await self._compare.agree(write.collection, write.post, image)
+        if rules:
+            self._compare.taken(write.collection, rules)
+            self._reporter.excused(write.collection, rules)
+            return Verdict.EXCUSED
         differences: tuple[Difference, ...] = ()
-        if write.post.document is not None and image.document is not None:
-            differences = explain(write.post.document, image.document, hasher=self._hasher)
+        if unmatched:
+            differences = (Difference(Kind.WRITE_RESULT, MATCHED_PATH, "bool", "bool"),)
+        elif write.post.document is not None and image.document is not None:
+            differences = await self._compare.explain(write.post.document, image.document)
         self._reporter.mismatch(
             Mismatch(
                 collection=write.collection,
@@ -159,6 +187,7 @@ class Follower:
                 healed=healing is not Healing.FAILED,
             )
         )
+        return Verdict.MISMATCH
 
     def _observe(self, write: Write, route: Route, outcome: Outcome, started: float) -> None:
         seconds = time.perf_counter() - started
@@ -232,11 +261,21 @@ class Follower:
                 raise
             except Exception as error:
                 self._judge(due.collection, error, breaker)
+                self._report_refused(due, error)
                 self._reporter.healed(due.collection, Healing.FAILED)
                 await self._journal.postpone(due, self._backoff(due.attempts))
             else:
                 breaker.succeeded()
                 await self._journal.settle(due)
+
+    def _report_refused(self, due: Due, error: Exception) -> None:
+        """A secondary that refuses, time and again, to hold what the primary holds: said once for each deferral."""
+        if (
+            due.attempts == _REFUSALS - 1
+            and classify(error) is Outcome.REFUSED
+            and not isinstance(error, HealContended)
+        ):
+            self._reporter.mismatch(Mismatch(due.collection, Verb.REPLACE_ONE, Kind.ERROR_SECONDARY_ONLY, due.key))
 
     async def repair(self, collection: str, key: Key) -> Healing:
         """Heals one key on request. Raises `HealContended`, TimeoutError, and what the stores raise."""

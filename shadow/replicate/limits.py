@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Limits"]
+__all__ = ["Limits", "Watch"]
 
 
 class Limits(BaseModel):
@@ -26,6 +28,10 @@ class Limits(BaseModel):
     """The most documents of one answer that are kept for comparison; a longer answer is shed, and counted."""
     settle: float = Field(default=0.25, ge=0, le=60)
     """Between the first look at a difference and the next: what settles within it is transient."""
+    minimum_age: float = Field(default=0.5, ge=0, le=3600)
+    """How long a difference must have stood, with both stores still, before it is confirmed."""
+    index_age: float = Field(default=5.0, ge=0, le=3600)
+    """The same for a read through an index that lags behind its table, where every document by itself agrees."""
     confirmations: int = Field(default=4, ge=1, le=100)
     """Looks after the first before a difference that new writes keep disturbing is called lagging."""
     recover_every: float = Field(default=0.5, gt=0, le=60)
@@ -35,3 +41,14 @@ class Limits(BaseModel):
     """How long a request to the secondary whose answer was given up on may still arrive: no flip within that time."""
     drain: float = Field(default=5.0, ge=0, le=300)
     """For `close()` and for a change of routing: what is not done by then stays in the journal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """How the comparison is watched over. Shares are 0 to 1, times seconds; as it stands here, not at all."""
+
+    noise_share: float = 0.0
+    left_out: float = 0.0
+    canary_every: float = 0.0
+    """0: no differences are planted."""
+    canary_within: float = 30.0

@@ -35,6 +35,9 @@ class Store(Protocol):
     def find(self, collection: str, query: Query) -> AsyncIterator[list[Hit]]:
         """The answer in pages, in order. Closing the iterator early ends the read."""
 
+    def may_lag(self, collection: str, filter: Document) -> bool:
+        """Whether a read with this filter may be answered from an index that is behind what was acknowledged."""
+
     async def count(self, collection: str, filter: Document, skip: int = 0, limit: int = 0) -> int:
         """How many documents match; `limit` 0 is none."""
 

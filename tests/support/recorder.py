@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
-from shadow.model.operation import Verb
+from shadow.model.operation import READS, Verb
 from shadow.model.outcome import Outcome
 from shadow.model.phase import Role, StoreName
 from shadow.model.reporter import Silent
-from shadow.model.verdict import Deferral, Healing, Mismatch, ShedReason, Verdict
+from shadow.model.verdict import Deferral, Healing, Mismatch, ShedReason, Slice, Verdict
 
 __all__ = ["Recorder"]
 
@@ -18,6 +19,11 @@ class Recorder(Silent):
     def __init__(self) -> None:
         self.operations: Counter[tuple[Role, Outcome]] = Counter()
         self.verdicts: Counter[Verdict] = Counter()
+        self.write_verdicts: Counter[Verdict] = Counter()
+        self.noises: Counter[Verdict] = Counter()
+        self.excuses: Counter[str] = Counter()
+        self.canaries: Counter[bool] = Counter()
+        self.reads: Counter[Slice] = Counter()
         self.mismatches: list[Mismatch] = []
         self.sheds: Counter[ShedReason] = Counter()
         self.deferrals: Counter[Deferral] = Counter()
@@ -30,7 +36,19 @@ class Recorder(Silent):
         self.operations[role, outcome] += 1
 
     def comparison(self, collection: str, verb: Verb, verdict: Verdict) -> None:
-        self.verdicts[verdict] += 1
+        (self.verdicts if verb in READS else self.write_verdicts)[verdict] += 1
+
+    def excused(self, collection: str, rules: Iterable[str]) -> None:
+        self.excuses.update(rules)
+
+    def noise(self, collection: str, verb: Verb, verdict: Verdict) -> None:
+        self.noises[verdict] += 1
+
+    def canary(self, collection: str, *, found: bool) -> None:
+        self.canaries[found] += 1
+
+    def read(self, verb: Verb, slice: Slice, seconds: float) -> None:
+        self.reads[slice] += 1
 
     def mismatch(self, found: Mismatch) -> None:
         self.mismatches.append(found)

@@ -190,10 +190,10 @@ HUGE = {
 @pytest.mark.parametrize("name", HUGE)
 def test_huge_documents_are_explained_in_bounded_time(name: str) -> None:
     a, b = HUGE[name]
-    started = time.perf_counter()
+    started = time.process_time()
     found = explain(a, b, hasher=HASHER)
     assert 1 <= len(found) <= 50
-    assert time.perf_counter() - started < 1.0
+    assert time.process_time() - started < 20, "it takes a tenth of a second; without a bound, minutes"
 
 
 def test_beyond_what_is_walked_the_document_differs_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,6 +201,23 @@ def test_beyond_what_is_walked_the_document_differs_as_a_whole(monkeypatch: pyte
     a, b = {str(i): i for i in range(200)}, {**{str(i): i for i in range(200)}, "199": -1}
     assert explain(a, b, hasher=HASHER) == (Difference(Kind.VALUE, "*", "object", "object"),)
     assert explain(a, a, hasher=HASHER) == ()
+
+
+def test_when_the_time_is_over_the_document_differs_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shadow.compare.diff.LONGEST", -1.0)
+    assert explain({"a": 1}, {"a": 2}, hasher=HASHER) == (Difference(Kind.VALUE, "*", "object", "object"),)
+    assert explain({"a": 1}, {"a": 1}, hasher=HASHER) == ()
+
+
+def test_lists_in_lists_are_explained_to_the_bottom() -> None:
+    def nested(bottom: list[int]) -> Any:
+        whole: Any = bottom
+        for _ in range(90):
+            whole = [whole]
+        return whole
+
+    found = explain({"x": nested(list(range(1000)))}, {"x": nested([-1, *range(1, 1000)])}, hasher=HASHER)
+    assert [each.path for each in found] == [".".join(["x", *["0"] * 91])]
 
 
 def test_no_value_is_in_an_explanation() -> None:

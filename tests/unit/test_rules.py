@@ -10,14 +10,14 @@ import pytest
 from bson import DatetimeMS, Decimal128, Int64
 from pydantic import TypeAdapter, ValidationError
 
-from shadow.compare.rules import Rule, active, excused_by
+from shadow.compare.rules import Excuses, Rule, active, excused_by
 from shadow.model.version import Document
 
 RULE: TypeAdapter[Rule] = TypeAdapter(Rule)
 
 
 def rule(kind: str, path: str, name: str = "r", **more: Any) -> Rule:
-    return RULE.validate_python({"rule": kind, "name": name, "collection": "users", "path": path, **more})
+    return RULE.validate_python({"rule": kind, "name": name, "path": path, **more})
 
 
 NOON = dt.datetime(2026, 1, 1, 12, 0, 0, 500_000)
@@ -84,16 +84,38 @@ def test_of_two_rules_of_which_either_suffices_one_is_named() -> None:
 
 
 def test_rules_act_in_an_order_in_which_they_add_up() -> None:
-    rules = active([rule("unordered", "a", "bag"), rule("ignore", "a.t", "times")], "users", dt.date(2026, 1, 1))
+    rules = active([rule("unordered", "a", "bag"), rule("ignore", "a.t", "times")], dt.date(2026, 1, 1))
     a, b = {"a": [{"k": 1, "t": 1}, {"k": 2, "t": 2}]}, {"a": [{"k": 2, "t": 9}, {"k": 1, "t": 8}]}
     assert excused_by(rules, a, b) == ("times", "bag")
 
 
-def test_rules_hold_for_their_collection_and_until_the_end_of_their_day() -> None:
+def test_rules_hold_until_the_end_of_their_day() -> None:
     lasting, expiring = rule("ignore", "a", "one"), rule("ignore", "b", "two", expires="2026-05-01")
-    assert active([lasting, expiring], "users", dt.date(2026, 5, 1)) == (lasting, expiring)
-    assert active([lasting, expiring], "users", dt.date(2026, 5, 2)) == (lasting,)
-    assert active([lasting, expiring], "documents", dt.date(2026, 5, 1)) == ()
+    assert active([lasting, expiring], dt.date(2026, 5, 1)) == (lasting, expiring)
+    assert active([lasting, expiring], dt.date(2026, 5, 2)) == (lasting,)
+
+
+def test_rules_hold_for_their_collection_and_say_whether_they_were_ever_needed() -> None:
+    today = dt.date(2026, 5, 2)
+    rules = [rule("ignore", "a", "one"), rule("ignore", "b", "two"), rule("ignore", "c", "old", expires="2026-05-01")]
+    excuses = Excuses({"users": rules, "empty": []}, today=lambda: today)
+    assert excuses.excuse("users", {"a": 1}, {"a": 2}) == ("one",)
+    assert excuses.excuse("documents", {"a": 1}, {"a": 2}) is None
+    assert excuses.excuse("users", {"c": 1}, {"c": 2}) is None
+    excuses.taken("users", ["one"])
+    assert [(row["name"], row["excused"], row["state"]) for row in excuses.status()] == [
+        ("one", 1, "active"),
+        ("two", 0, "never_matched"),
+        ("old", 0, "expired"),
+    ]
+    assert excuses.names() == [("users", "one"), ("users", "two"), ("users", "old")]
+
+
+def test_other_rules_keep_the_counts_of_those_that_stay() -> None:
+    excuses = Excuses({"users": [rule("ignore", "a", "one")]})
+    excuses.taken("users", ["one"])
+    excuses.replace({"users": [rule("ignore", "a", "one"), rule("ignore", "b", "two")]})
+    assert [(row["name"], row["excused"]) for row in excuses.status()] == [("one", 1), ("two", 0)]
 
 
 @pytest.mark.parametrize(
@@ -112,13 +134,13 @@ def test_rules_hold_for_their_collection_and_until_the_end_of_their_day() -> Non
         {"rule": "tolerance", "by": "inf"},
         {"rule": "truncate", "to": "century"},
         {"expires": "soon"},
-        {"collection": ""},
+        {"collection": "users"},
     ],
     ids=str,
 )
 def test_a_rule_that_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
-        RULE.validate_python({"rule": "ignore", "name": "r", "collection": "users", "path": "a", **wrong})
+        RULE.validate_python({"rule": "ignore", "name": "r", "path": "a", **wrong})
 
 
 def test_rules_are_frozen() -> None:

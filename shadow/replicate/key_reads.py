@@ -1,0 +1,186 @@
+"""Reads of one document by its key that are near in time, asked of the secondary in one request."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from bson import ObjectId
+from pymongo.errors import ConnectionFailure
+
+from shadow.model.operation import Hit, Verb
+from shadow.model.outcome import Outcome, classify
+from shadow.model.phase import Role, StoreName
+from shadow.model.reporter import Reporter
+from shadow.model.verdict import ShedReason, Verdict
+from shadow.model.version import Image, Key, Version
+from shadow.replicate.breaker import Breaker
+from shadow.replicate.confirm import Again, Ladder
+from shadow.replicate.gather import Gather
+from shadow.replicate.lane import Lane
+from shadow.replicate.limits import Limits
+from shadow.replicate.sides import Read
+
+__all__ = ["KeyReads", "by_key_alone"]
+
+_CHEAP_TOGETHER: Final = frozenset({StoreName.DYNAMO})
+"""Stores whose client spends most of its time on the request, whatever is in it. MongoDB's is not one."""
+_LINGER: Final = 0.025
+"""Seconds that a key read waits for others to share its request: far less than the settling time, which a write in
+between would cost."""
+_TOGETHER: Final = 25
+"""Key reads in one request. Decoding them keeps the event loop for some milliseconds; more would be felt."""
+
+
+@dataclass(frozen=True, slots=True)
+class _KeyRead:
+    """A read of one document by nothing but its key, the primary's answer to it, and its place among the accepted."""
+
+    read: Read
+    key: Key
+    hits: Sequence[Hit]
+    turn: int
+
+
+def by_key_alone(read: Read) -> bool:
+    """Whether the whole document under one key is asked for, of a store that answers many keys as cheaply as one."""
+    query = read.query
+    return (
+        read.verb is Verb.FIND_ONE
+        and read.sides.secondary.name in _CHEAP_TOGETHER
+        and len(query.filter) == 1
+        and type(query.filter.get("_id")) in (str, ObjectId)
+        and not query.projection
+        and not query.skip
+    )
+
+
+class KeyReads:
+    """`accepted` are the reads of which nothing has been said yet, by turn. `run` does a read that is alone, `later`
+    one that has to look again, `conclude` says what one came to, `shed` that it was not done."""
+
+    def __init__(
+        self,
+        lane: Lane,
+        limits: Limits,
+        ladder: Ladder,
+        reporter: Reporter,
+        turns: itertools.count[int],
+        accepted: dict[int, Read],
+        *,
+        run: Callable[[Read, Callable[[], Awaitable[Verdict | Again]]], Awaitable[None]],
+        later: Callable[[Read, Again], None],
+        conclude: Callable[[Read, Verdict | Again], None],
+        shed: Callable[[Read, ShedReason], None],
+    ) -> None:
+        self._lane = lane
+        self._limits = limits
+        self._ladder = ladder
+        self._reporter = reporter
+        self._turns = turns
+        self._accepted = accepted
+        self._run = run
+        self._later = later
+        self._conclude = conclude
+        self._shed = shed
+        self._near: Gather[_KeyRead] = Gather(linger=_LINGER, most=_TOGETHER, hand_over=self._offer)
+
+    def __len__(self) -> int:
+        """Reads that wait for company."""
+        return len(self._near)
+
+    def stop(self) -> None:
+        """Forgets those; they stay among the accepted."""
+        self._near.stop()
+
+    def offer(self, read: Read, hits: Sequence[Hit]) -> None:
+        """Takes a read (`by_key_alone`) with the primary's answer to it."""
+        if self._lane.closed or len(self._accepted) >= self._lane.capacity:
+            self._shed(read, ShedReason.CLOSING if self._lane.closed else ShedReason.LANE_FULL)
+            return
+        turn = next(self._turns)
+        self._accepted[turn] = read
+        self._near.add((read.collection, read.sides), _KeyRead(read, read.query.filter["_id"], hits, turn))
+
+    def _offer(self, near: list[_KeyRead]) -> None:
+        async def job() -> None:
+            try:
+                await self._run_together(near)
+            except asyncio.CancelledError:
+                self._shed_left(near, ShedReason.CLOSING)
+                raise
+            finally:
+                for each in near:
+                    self._accepted.pop(each.turn, None)
+
+        if not self._lane.offer(near[0].read.collection, ("read", near[0].turn), job):
+            self._shed_left(near, ShedReason.CLOSING if self._lane.closed else ShedReason.LANE_FULL)
+
+    def _shed_left(self, near: Sequence[_KeyRead], reason: ShedReason) -> None:
+        """Counts those of whom nothing has been said yet."""
+        for each in near:
+            if self._accepted.pop(each.turn, None) is not None:
+                self._shed(each.read, reason)
+
+    async def _run_together(self, near: Sequence[_KeyRead]) -> None:
+        first = near[0]
+        if len(near) == 1:
+            await self._run(first.read, lambda: self._ladder.first(first.read, first.hits))
+            return
+        breaker = first.read.sides.breaker
+        if breaker is not None and not breaker.allow():
+            self._shed_left(near, ShedReason.SECONDARY_DOWN)
+            return
+        try:
+            images = await self._ask(near)
+        except Exception as error:
+            self._failed(near, error, breaker)
+            return
+        if breaker is not None:
+            breaker.succeeded()
+        for each, image in zip(near, images, strict=True):
+            await self._judge_one(each, image)
+
+    async def _ask(self, near: Sequence[_KeyRead]) -> list[Image]:
+        read = near[0].read
+        store, started, outcome = read.sides.secondary, time.perf_counter(), Outcome.UNKNOWN
+        try:
+            async with asyncio.timeout(self._limits.read_deadline):
+                images = await store.images(read.collection, [each.key for each in near])
+            outcome = Outcome.ACKED
+            return images
+        finally:
+            seconds = time.perf_counter() - started
+            for _ in near:
+                self._reporter.operation(read.collection, read.verb, store.name, Role.SECONDARY, outcome, seconds)
+
+    def _failed(self, near: Sequence[_KeyRead], error: Exception, breaker: Breaker | None) -> None:
+        """One request failed, so one failure is counted. What was refused may be one of them: each is asked for
+        again by itself."""
+        if not isinstance(error, TimeoutError):
+            self._reporter.failed("shadow_read", error)
+        if isinstance(error, TimeoutError | ConnectionFailure) or classify(error) is Outcome.UNKNOWN:
+            if breaker is not None:
+                breaker.failed()
+            late = isinstance(error, TimeoutError)
+            self._shed_left(near, ShedReason.DEADLINE if late else ShedReason.SECONDARY_DOWN)
+            return
+        for each in near:
+            self._later(each.read, Again(lambda read=each.read: self._ladder.look(read)))  # type: ignore[misc]
+
+    async def _judge_one(self, each: _KeyRead, image: Image) -> None:
+        verdict: Verdict | Again
+        try:
+            found: list[Hit] = []
+            if isinstance(image.state, Version) and image.document is not None:
+                found.append(Hit(each.key, image.state, image.document))
+            verdict = await self._ladder.judge(each.read, each.hits, found)
+        except Exception as error:
+            self._reporter.failed("shadow_read", error)
+            verdict = Verdict.INCOMPARABLE
+        self._accepted.pop(each.turn, None)
+        self._conclude(each.read, verdict)

@@ -1,0 +1,122 @@
+"""What a comparison is made with: the read, whom to ask on either side, and who hears what it came to."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from shadow.compare.equality import Comparison
+from shadow.model.operation import Hit, Query, Verb
+from shadow.model.outcome import Outcome
+from shadow.model.phase import Role
+from shadow.model.reporter import Reporter
+from shadow.model.version import Document, Image, Key
+from shadow.replicate.breaker import Breaker
+from shadow.replicate.suspects import Suspects
+from shadow.stores.base import Store
+
+__all__ = ["Answer", "Read", "SecondaryFailed", "Sides", "collect", "image", "lags", "reply"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sides:
+    """Two stores that are compared. `breaker` stands before the secondary (None: nothing does); `hears` is told what
+    each comparison came to; `suspects` remembers the differences that are not confirmed yet."""
+
+    primary: Store
+    secondary: Store
+    breaker: Breaker | None
+    hears: Reporter
+    suspects: Suspects
+    counted: bool = True
+    """Whether requests to the secondary count as operations."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The primary's answer to a read that names no documents; how to ask a store again; how to compare two."""
+
+    primary: Any
+    ask: Callable[[Store], Awaitable[Any]]
+    compare: Callable[[Any, Any], Comparison]
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A read of the application, with the means to ask it again of either side."""
+
+    collection: str
+    verb: Verb
+    query: Query
+    sides: Sides
+    late: bool = False
+    """Whether it goes through an index that may lag behind its table, on either side."""
+    refused: bool = False
+    """Whether the secondary has refused it once."""
+
+
+class SecondaryFailed(Exception):
+    """Wraps what the secondary raised, to tell it from what the primary or the journal did."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+
+async def collect(read: Read, role: Role, deadline: float) -> list[Hit]:
+    """The whole answer of one side. Raises TimeoutError after `deadline` seconds, and what the store raises; all of
+    it as `SecondaryFailed` if it is the secondary's."""
+
+    async def documents(store: Store) -> list[Hit]:
+        if read.verb is Verb.FIND_ONE:
+            hit = await store.find_one(read.collection, read.query)
+            return [] if hit is None else [hit]
+        return [hit async for page in store.find(read.collection, read.query) for hit in page]
+
+    found: list[Hit] = await reply(read, role, documents, deadline)
+    return found
+
+
+async def reply(read: Read, role: Role, ask: Callable[[Store], Awaitable[Any]], deadline: float) -> Any:
+    """What `ask` gets from one side; raises as `collect` does. Requests to the secondary are counted."""
+    store = _store(read, role)
+    started, outcome = time.perf_counter(), Outcome.UNKNOWN
+    try:
+        with _blaming(role):
+            async with asyncio.timeout(deadline):
+                found = await ask(store)
+        outcome = Outcome.ACKED
+        return found
+    finally:
+        if role is Role.SECONDARY and read.sides.counted:
+            seconds = time.perf_counter() - started
+            read.sides.hears.operation(read.collection, read.verb, store.name, role, outcome, seconds)
+
+
+async def image(read: Read, role: Role, key: Key) -> Image:
+    """What the key holds on one side. The caller bounds the time."""
+    with _blaming(role):
+        return await _store(read, role).image(read.collection, key)
+
+
+def _store(read: Read, role: Role) -> Store:
+    return read.sides.primary if role is Role.PRIMARY else read.sides.secondary
+
+
+@contextmanager
+def _blaming(role: Role) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if role is Role.SECONDARY:
+            raise SecondaryFailed(error) from error
+        raise
+
+
+def lags(stores: Sides, collection: str, filter: Document) -> bool:
+    """Whether a read with this filter may be answered by an index that is behind its table, on either side."""
+    return stores.primary.may_lag(collection, filter) or stores.secondary.may_lag(collection, filter)
