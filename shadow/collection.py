@@ -18,12 +18,15 @@ from bson import ObjectId
 from bson.codec_options import CodecOptions
 from pymongo.errors import InvalidOperation, OperationFailure, WriteError
 from pymongo.operations import IndexModel
+from pymongo.read_concern import ReadConcern
 from pymongo.results import BulkWriteResult, DeleteResult, InsertManyResult, InsertOneResult, UpdateResult
+from pymongo.write_concern import WriteConcern
 
 from shadow import indexes
-from shadow.arguments import MISSING, Arguments, key_in, replacement_key, sort_pairs, with_key
+from shadow.arguments import MISSING, Arguments, key_in, replacement_key, with_key
 from shadow.bulk import Make, Step, kind_of, operation, runs
 from shadow.compare.equality import Comparison, compare_values
+from shadow.concerns import Kept, Wanted
 from shadow.cursor import Cursor, DocumentCursor
 from shadow.errors import UnsupportedOperation
 from shadow.model.matching import cached_filter, compile_projection
@@ -34,7 +37,7 @@ from shadow.model.order import equal
 from shadow.model.schema import CollectionSpec
 from shadow.model.values import present, snapshot
 from shadow.model.version import Document, Image, Key, fresh_id
-from shadow.results import Tally, as_command, as_write, deleted, updated
+from shadow.results import Tally, as_command, as_write, by_pipeline, deleted, updated
 from shadow.router import Router
 from shadow.stores.base import Store
 
@@ -57,18 +60,32 @@ class Handle(Protocol):
 
     def get_collection(self, name: str) -> Collection: ...
 
+    def kept(self) -> Kept:
+        """What the client of MongoDB keeps for every read and write."""
+
     async def add_index(self, spec: CollectionSpec, wanted: indexes.Wanted) -> CollectionSpec:
         """Makes an index that is not declared, and answers the collection as it is then."""
+
+    async def drop_index(self, collection: str, name: str) -> None:
+        """Drops an index that is not declared."""
 
 
 class Collection:
     """One collection of the application. Made by `Shadow.get_collection`; needs no event loop until it is used."""
 
-    def __init__(self, spec: CollectionSpec, handle: Handle, *, options: CodecOptions[Any] | None = None) -> None:
+    def __init__(
+        self,
+        spec: CollectionSpec,
+        handle: Handle,
+        *,
+        options: CodecOptions[Any] | None = None,
+        concerns: Wanted | None = None,
+    ) -> None:
         self._spec = spec
         self._name = spec.name
         self._handle = handle
         self._options = options
+        self._concerns = concerns or Wanted()
         self._take = Arguments(spec.reserved, options, self._knows)
 
     def _knows(self, hint: Any) -> bool:
@@ -89,6 +106,18 @@ class Collection:
     @property
     def codec_options(self) -> CodecOptions[Any]:
         return self._options if self._options is not None else CodecOptions()
+
+    @property
+    def read_preference(self) -> Any:
+        return self._concerns.read_preference or self._handle.kept().read_preference
+
+    @property
+    def write_concern(self) -> WriteConcern:
+        return self._concerns.write_concern or self._handle.kept().write_concern
+
+    @property
+    def read_concern(self) -> ReadConcern:
+        return self._concerns.read_concern or self._handle.kept().read_concern
 
     def __repr__(self) -> str:
         return f"Collection({self.full_name!r})"
@@ -116,10 +145,25 @@ class Collection:
     def __getitem__(self, name: str) -> Collection:
         return self._handle.get_collection(f"{self._name}.{name}")
 
-    def with_options(self, codec_options: CodecOptions[Any] | None = None, **options: Any) -> Collection:
-        """The same collection, decoding to `codec_options`. Read preferences and concerns are the client's."""
-        self._take.refuse("with_options", options)
-        return Collection(self._spec, self._handle, options=codec_options or self._options)
+    def with_options(
+        self,
+        codec_options: CodecOptions[Any] | None = None,
+        read_preference: Any = None,
+        write_concern: WriteConcern | None = None,
+        read_concern: ReadConcern | None = None,
+    ) -> Collection:
+        """The same collection, decoding to `codec_options`.
+
+        Preference and concerns are accepted where they make no difference: what the client of MongoDB keeps anyway,
+        and what is no more than that (primary, primaryPreferred; local, available; w=1), for DynamoDB reads and
+        writes with no less. Raises UnsupportedOperation for anything else by name (w=0 always): it would have to be
+        set for the client, in `mongo.url`.
+        """
+        given = Wanted(read_preference, write_concern, read_concern)
+        if given != Wanted():
+            self._handle.kept().check(given)
+        asked = {name: getattr(given, name) or getattr(self._concerns, name) for name in Wanted.__slots__}
+        return Collection(self._spec, self._handle, options=codec_options or self._options, concerns=Wanted(**asked))
 
     async def options(self) -> dict[str, Any]:
         """No collection here has options of its own."""
@@ -166,7 +210,7 @@ class Collection:
         async def ask(store: Store) -> int:
             return await store.count(self._name, query.filter, query.skip, query.limit)
 
-        return int(await self._answer(Verb.COUNT_DOCUMENTS, ask))
+        return int(await self._answer(Verb.COUNT_DOCUMENTS, ask, filter=query.filter))
 
     async def estimated_document_count(self, **options: Any) -> int:
         """How many documents there are. Counted exactly: tombstones must not be in it."""
@@ -188,7 +232,7 @@ class Collection:
         async def ask(store: Store) -> list[Any]:
             return await store.distinct(self._name, key, wanted)
 
-        return list(self._present({"": await self._answer(Verb.DISTINCT, ask)})[""])
+        return list(self._present({"": await self._answer(Verb.DISTINCT, ask, filter=wanted)})[""])
 
     def aggregate(self, pipeline: Sequence[Mapping[str, Any]], **options: Any) -> DocumentCursor:
         """A cursor over the answer of a pipeline. May be awaited first, as with PyMongo's own client, or not."""
@@ -199,7 +243,8 @@ class Collection:
             return await store.aggregate(self._name, wanted)
 
         async def documents() -> list[Document]:
-            return list(await self._answer(Verb.AGGREGATE, ask, pipeline=wanted))
+            first = wanted[0].get("$match", {}) if wanted else {}
+            return list(await self._answer(Verb.AGGREGATE, ask, pipeline=wanted, filter=first))
 
         return DocumentCursor(self, documents, self._present)
 
@@ -210,11 +255,18 @@ class Collection:
     def _pages(self, query: Query) -> AsyncIterator[list[Hit]]:
         return self._router.find(self._name, query)
 
-    async def _answer(self, verb: Verb, ask: Callable[[Store], Any], *, pipeline: Sequence[Document] = ()) -> Any:
+    async def _answer(
+        self,
+        verb: Verb,
+        ask: Callable[[Store], Any],
+        *,
+        pipeline: Sequence[Document] = (),
+        filter: Document | None = None,
+    ) -> Any:
         def compare(primary: Any, secondary: Any) -> Comparison:
             return compare_values(verb, primary, secondary, pipeline=pipeline)
 
-        return await self._router.answer(self._name, verb, ask, compare)
+        return await self._router.answer(self._name, verb, ask, compare, filter)
 
     def _query(
         self,
@@ -372,7 +424,8 @@ class Collection:
         def named() -> Any:
             return cached_update(change, filters).upsert_key(cached_filter(wanted))
 
-        return await self._write(verb, wanted, make, named if upsert else None, sort=sort)
+        applied = await self._write(verb, wanted, make, named if upsert else None, sort=sort)
+        return by_pipeline(applied, change) if isinstance(change, list) else applied
 
     async def _replace(
         self, verb: Verb, filter: Any, replacement: Any, *, upsert: bool, sort: Any = None
@@ -462,7 +515,8 @@ class Collection:
         if not keys and upsert:
             return await self._update(Verb.UPDATE_MANY, filter, update, array_filters, upsert=True)
         changes = [Update(key, wanted, change, fresh_id(), False, filters) for key in keys]
-        return await self._write_all(Verb.UPDATE_MANY, changes)
+        applied = await self._write_all(Verb.UPDATE_MANY, changes)
+        return by_pipeline(applied, change) if isinstance(change, list) else applied
 
     async def delete_many(self, filter: Mapping[str, Any], **options: Any) -> DeleteResult:
         self._take.refuse("delete_many", options)
@@ -571,7 +625,7 @@ class Collection:
         """The name of the index. One that the configuration serves is confirmed; a unique one is made on both stores
         (DuplicateKeyError if there are duplicates); a plain one on MongoDB, with a log line on how to have it on
         DynamoDB. Raises UnsupportedOperation for options that both stores cannot keep."""
-        wanted = indexes.wanted(self._spec, sort_pairs(keys), options)
+        wanted = indexes.wanted(self._spec, indexes.index_keys(keys), options)
         if not wanted.declared:
             self._spec = await self._handle.add_index(self._spec, wanted)
         return wanted.name
@@ -594,13 +648,15 @@ class Collection:
 
         return DocumentCursor(self, documents, self._present)
 
-    async def drop_index(self, index_or_name: Any, **options: Any) -> NoReturn:
-        raise UnsupportedOperation(
-            "drop_index", "indexes belong to the configuration", hint="take it out of the file; the table keeps it"
-        )
+    async def drop_index(self, index_or_name: Any, **options: Any) -> None:
+        """Drops a plain index that `create_index` has made, by name or by keys. Raises OperationFailure code 27 if
+        there is none, UnsupportedOperation for one that the configuration declares or that is unique."""
+        await self._handle.drop_index(self._name, indexes.to_drop(self._spec, index_or_name))
 
     async def drop_indexes(self, **options: Any) -> NoReturn:
-        await self.drop_index("*")
+        raise UnsupportedOperation(
+            "drop_indexes", "indexes belong to the configuration", hint="drop_index takes what create_index has made"
+        )
 
     async def drop(self, **options: Any) -> None:
         """Deletes every document, on both stores, one by one with an intent each; tables and indexes stay."""

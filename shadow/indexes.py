@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
+
+from pymongo.errors import OperationFailure
 
 from shadow.arguments import sort_pairs
 from shadow.errors import UnsupportedOperation
@@ -18,8 +20,19 @@ from shadow.model.operation import Sort
 from shadow.model.schema import CollectionSpec, UniqueSpec
 from shadow.model.version import Document
 
-__all__ = ["Wanted", "documents", "information", "is_known", "wanted"]
+__all__ = [
+    "Wanted",
+    "documents",
+    "index_keys",
+    "index_not_found",
+    "information",
+    "is_known",
+    "is_not_found",
+    "to_drop",
+    "wanted",
+]
 
+_INDEX_NOT_FOUND: Final = 27
 _HARMLESS = frozenset({"name", "background", "comment", "v", "maxTimeMS"})
 
 
@@ -64,6 +77,18 @@ class Wanted:
         return _lines(self.paths, self.unique)
 
 
+def index_keys(keys: Any) -> Sort:
+    """The keys of an index as pairs. Raises UnsupportedOperation for kinds that only MongoDB has."""
+    given = [] if isinstance(keys, str) else list(keys.items() if isinstance(keys, Mapping) else keys)
+    for path, kind in (each for each in given if not isinstance(each, str)):
+        if isinstance(kind, str):
+            raise UnsupportedOperation(f"create_index of kind {kind!r}", f"DynamoDB has none (asked for {path!r})")
+    pairs = sort_pairs(keys)
+    if any("$**" in path for path, _ in pairs):
+        raise UnsupportedOperation("create_index of a wildcard", "a DynamoDB index names its fields")
+    return pairs
+
+
 def wanted(spec: CollectionSpec, keys: Sort, options: Mapping[str, Any]) -> Wanted:
     """What `create_index` asks for. Raises UnsupportedOperation for an option that both stores cannot keep."""
     paths = tuple(path for path, _ in keys)
@@ -86,6 +111,38 @@ def is_known(spec: CollectionSpec, hint: Any) -> bool:
         return hint in documents(spec)
     keys = tuple(path for path, _ in sort_pairs(hint))
     return any(tuple(each["key"]) == keys for each in documents(spec).values())
+
+
+def to_drop(spec: CollectionSpec, index_or_name: Any) -> str:
+    """The name of the index that `drop_index` is to drop. Raises what MongoDB says of `_id_`, and UnsupportedOperation
+    for one that the collection's description has."""
+    keys = () if isinstance(index_or_name, str) else sort_pairs(index_or_name)
+    name = index_or_name if isinstance(index_or_name, str) else "_".join(f"{p}_{direction}" for p, direction in keys)
+    if name == "_id_" or keys == (("_id", 1),):
+        text = "cannot drop _id index"
+        raise OperationFailure(text, 72, {"ok": 0.0, "errmsg": text, "code": 72, "codeName": "InvalidOptions"})
+    if name.startswith(f"{spec.reserved}_"):
+        raise UnsupportedOperation("drop_index", "tombstones expire by that index")
+    if is_known(spec, name) or (keys and is_known(spec, keys)):
+        raise UnsupportedOperation(
+            "drop_index",
+            "an index that is declared, or unique, is every process's",
+            hint="take it out of the configuration; the tables keep it",
+        )
+    return name
+
+
+def index_not_found(name: str) -> OperationFailure:
+    """The server's error for an index that is not there."""
+    text = f"index not found with name [{name}]"
+    return OperationFailure(
+        text, _INDEX_NOT_FOUND, {"ok": 0.0, "errmsg": text, "code": 27, "codeName": "IndexNotFound"}
+    )
+
+
+def is_not_found(error: Exception) -> bool:
+    """Whether a store says that it has no such index: an answer, and no failure."""
+    return isinstance(error, OperationFailure) and error.code == _INDEX_NOT_FOUND
 
 
 def _lines(wanted: tuple[str, ...], unique: bool) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -10,11 +11,13 @@ from pymongo.errors import BulkWriteError, OperationFailure, WriteError
 from pymongo.results import DeleteResult, UpdateResult
 
 from shadow.compare.equality import same
+from shadow.model.matching.pipelines import compile_update_pipeline
 from shadow.model.operation import Applied
 from shadow.model.outcome import Outcome, classify
+from shadow.model.values import snapshot
 from shadow.model.version import Document
 
-__all__ = ["Tally", "as_command", "as_write", "deleted", "is_modified", "updated"]
+__all__ = ["Tally", "as_command", "as_write", "by_pipeline", "deleted", "is_modified", "updated"]
 
 _NOT_OF_THE_WRITE: Final = frozenset({13, 18, 59, 72, 115})
 """Codes of a command that the server would not run at all (Unauthorized, AuthenticationFailed, CommandNotFound,
@@ -58,6 +61,18 @@ def is_modified(applied: Applied) -> bool:
     if applied.pre.document is None or applied.post.document is None:
         return False
     return applied.rewritten or not same(applied.pre.document, applied.post.document)
+
+
+def by_pipeline(applied: Sequence[Applied], stages: Sequence[Document]) -> list[Applied]:
+    """What a pipeline of updates did. MongoDB puts an `_id` that the pipeline has lost back after it has seen that the
+    document changed, so losing it counts as modified where nothing else does."""
+    run = compile_update_pipeline(stages)
+
+    def lost(each: Applied) -> bool:
+        unchanged = each.pre.document is not None and not is_modified(each)
+        return unchanged and "_id" not in run(snapshot(each.pre.document))
+
+    return [dataclasses.replace(each, rewritten=True) if lost(each) else each for each in applied]
 
 
 def updated(applied: Sequence[Applied]) -> UpdateResult:

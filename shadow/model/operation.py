@@ -8,11 +8,24 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from shadow.model.version import Document, Image, Key, State, Version
 
-__all__ = ["Applied", "Change", "Delete", "Hit", "Insert", "Query", "Replace", "Sort", "Update", "Verb", "Write"]
+__all__ = [
+    "READS",
+    "Applied",
+    "Change",
+    "Delete",
+    "Hit",
+    "Insert",
+    "Query",
+    "Replace",
+    "Sort",
+    "Update",
+    "Verb",
+    "Write",
+]
 
 Sort: TypeAlias = tuple[tuple[str, int], ...]
 """Pairs of dotted path and direction (1 or -1), most significant first."""
@@ -38,6 +51,17 @@ class Verb(enum.StrEnum):
     ESTIMATED_DOCUMENT_COUNT = "estimated_document_count"
     DISTINCT = "distinct"
     AGGREGATE = "aggregate"
+
+
+READS: Final = (
+    Verb.FIND_ONE,
+    Verb.FIND,
+    Verb.COUNT_DOCUMENTS,
+    Verb.ESTIMATED_DOCUMENT_COUNT,
+    Verb.DISTINCT,
+    Verb.AGGREGATE,
+)
+"""The verbs that change nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,9 @@ class MemoryStore:
         for start in range(0, len(hits), size):
             yield hits[start : start + size]
 
+    def may_lag(self, collection: str, filter: Document) -> bool:
+        return False
+
     async def count(self, collection: str, filter: Document, skip: int = 0, limit: int = 0) -> int:
         return len(self._find(collection, Query(filter=filter, skip=skip, limit=limit)))
 

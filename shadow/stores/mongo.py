@@ -10,8 +10,10 @@ from __future__ import annotations
 import datetime as dt
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
+import pymongo
 from bson import Decimal128, Regex
 from pymongo import AsyncMongoClient, ReadPreference, ReturnDocument
 from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure, PyMongoError, WriteError
@@ -39,6 +41,8 @@ from shadow.model.version import (
     split,
     stamp_of,
 )
+from shadow.stores.mongo_changes import Bare, bare_writes
+from shadow.stores.mongo_ranges import MongoRanges
 
 __all__ = ["MongoStore", "connect"]
 
@@ -87,6 +91,7 @@ class MongoStore:
         # Versions are read where they were written: a member that lags would make heal copy an older image.
         self._exact = client.get_database(database, codec_options=CANONICAL, read_preference=ReadPreference.PRIMARY)
         self._collections: dict[str, Any] = {}
+        self.ranges = MongoRanges(self._exact, self._reserved, _raw)
 
     # --- life ---------------------------------------------------------------------------------------------------
 
@@ -121,6 +126,10 @@ class MongoStore:
     async def speed_up(self, collection: str, keys: Sort, name: str) -> bool:
         await self._collection(collection).create_index(list(keys), name=name)
         return True
+
+    async def drop_index(self, collection: str, name: str) -> None:
+        """Raises OperationFailure, code 27, if there is none of that name."""
+        await self._collection(collection).drop_index(name)
 
     async def drop(self, collection: str) -> None:
         await self._collection(collection).drop()
@@ -158,6 +167,10 @@ class MongoStore:
         finally:
             await cursor.close()
 
+    def may_lag(self, collection: str, filter: Document) -> bool:
+        """Reads go to the primary member, whose indexes are as new as its documents."""
+        return False
+
     async def count(self, collection: str, filter: Document, skip: int = 0, limit: int = 0) -> int:
         options = {name: value for name, value in (("skip", skip), ("limit", limit)) if value}
         hidden = _hide(filter, self._reserved(collection), always=True)
@@ -191,18 +204,29 @@ class MongoStore:
         found = [raw async for raw in cursor]
         return [next((split(raw, reserved) for raw in found if m.matches(raw)), Image(ABSENT)) for m in matchers]
 
+    def bare_writes(self, after: Mapping[str, Any] | None) -> AsyncIterator[tuple[Bare, Mapping[str, Any]]]:
+        """The writes to configured collections that moved no version: see `mongo_changes`."""
+        return bare_writes(self._database, {name: spec.reserved for name, spec in self._specs.items()}, after)
+
     # --- writes as the store that answers -----------------------------------------------------------------------
 
     async def apply(self, collection: str, change: Change, op_id: str) -> Applied | None:
-        match change:
-            case Insert():
-                return await self._insert(collection, change)
-            case Update():
-                return await self._update(collection, change)
-            case Replace():
-                return await self._replace(collection, change)
-            case Delete():
-                return await self._delete(collection, change)
+        with self._in_time():
+            match change:
+                case Insert():
+                    return await self._insert(collection, change)
+                case Update():
+                    return await self._update(collection, change)
+                case Replace():
+                    return await self._replace(collection, change)
+                case Delete():
+                    return await self._delete(collection, change)
+
+    def _in_time(self) -> AbstractContextManager[None]:
+        """No command of the block runs on beyond the time that an operation has: the driver gives each of them what
+        is left as its `maxTimeMS`, inserts too, which take none as an option. A number that is fixed would begin anew
+        when the command arrives, however late that is."""
+        return pymongo.timeout(self._max_time_ms / 1000)
 
     async def _insert(self, collection: str, change: Insert) -> Applied:
         reserved = self._reserved(collection)
@@ -228,10 +252,11 @@ class MongoStore:
         self, collection: str, inserts: Sequence[Insert], op_ids: Sequence[str], *, ordered: bool
     ) -> list[Applied | Exception | None]:
         results: list[Applied | Exception | None] = []
-        while len(results) < len(inserts):
-            results += await self._insert_some(collection, inserts[len(results) :], ordered=ordered)
-            if ordered and isinstance(results[-1], Exception):
-                return results + [None] * (len(inserts) - len(results))
+        with self._in_time():
+            while len(results) < len(inserts):
+                results += await self._insert_some(collection, inserts[len(results) :], ordered=ordered)
+                if ordered and isinstance(results[-1], Exception):
+                    return results + [None] * (len(inserts) - len(results))
         return results
 
     async def _insert_some(

@@ -227,3 +227,8 @@ async def test_18_a_push_that_is_cut_off_again_modifies_nothing(sides: Sides) ->
         counts.append((result.matched_count, result.modified_count))
         assert await side.find_one() == {"_id": 1, "a": [1, 2]}
     assert counts == [(1, 1), (1, 0)]
+    counts.clear()
+    for side in (sides.bare, sides.shim):
+        result = await side.bulk_write([pymongo.UpdateOne({"_id": 1}, {"$push": {"a": {"$each": [3], "$slice": 2}}})])
+        counts.append((result.matched_count, result.modified_count))
+    assert counts == [(1, 1), (1, 0)]

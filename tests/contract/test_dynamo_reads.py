@@ -17,7 +17,7 @@ import pytest
 import pytest_asyncio
 from bson import DatetimeMS, Decimal128, Int64, ObjectId
 
-from shadow.model.matching import compile_filter, compile_projection
+from shadow.model.matching import compile_filter, compile_pipeline, compile_projection
 from shadow.model.operation import Delete, Insert, Query
 from shadow.model.order import sort_key
 from shadow.model.schema import CollectionSpec, IndexSpec
@@ -219,6 +219,78 @@ async def test_among_strings_the_gaps_are_looked_into(empty: DynamoStore, calls:
     assert [each["_id"] for each in answer] == ["least", 0]
     answer = await ask(empty, {"owner": "o"}, sort=(("at", -1),), limit=2)
     assert [each["_id"] for each in answer] == ["middle", 299]
+
+
+# ---- the first few, in any order ----
+
+
+async def test_the_first_few_of_an_index_cost_no_more_than_themselves(empty: DynamoStore, calls: Calls) -> None:
+    """Nobody sorts, so whichever the index names first will do; a whole answer of it would be 150 units and more."""
+    await fill(empty, [{"_id": n, "user": "u", "n": n, "t": "x" * 4_000} for n in range(300)])
+    calls.units = 0.0
+    found = await empty.find_one("docs", Query({"user": "u"}))
+    assert found is not None
+    assert calls.units <= 2
+    calls.units = 0.0
+    assert len(await ask(empty, {"user": "u"}, skip=2, limit=3)) == 3
+    assert calls.units <= 5
+    calls.units = 0.0
+    assert await empty.count("docs", {"user": "u"}, limit=1) == 1
+    assert calls.units <= 2
+    calls.units = 0.0
+    assert await empty.find_one("docs", Query({"$or": [{"user": "u"}, {"_id": "nothing"}]})) is not None
+    assert calls.units <= 3
+
+
+async def test_where_the_index_cannot_decide_all_it_reads_on_until_there_is_enough(
+    empty: DynamoStore, calls: Calls
+) -> None:
+    await fill(empty, [{"_id": n, "user": "u", "n": n} for n in range(300)])
+    await fill(empty, [{"_id": "list", "user": ["u", "v"], "n": -1}])
+    calls.requests.clear()
+    assert [each["_id"] for each in await ask(empty, {"user": "u", "n": 250}, limit=1)] == [250]
+    assert [each["_id"] for each in await ask(empty, {"user": "u", "n": -1}, limit=1)] == ["list"]
+    assert await ask(empty, {"user": "u", "n": 999}, limit=2) == []
+    assert calls.verbs.count("query") <= 24
+    assert {each["_id"] for each in await ask(empty, {"user": "u"}, limit=1000)} == {*range(300), "list"}
+
+
+# ---- joins ----
+
+
+@pytest.mark.parametrize("foreign", ["_id", "user", "n"])
+async def test_a_lookup_reads_by_key_or_index_and_finds_what_a_scan_would(
+    empty: DynamoStore, calls: Calls, foreign: str
+) -> None:
+    """Values of every kind that a join may meet, an array of them and none at all; `n` has no index."""
+    odd: list[Any] = [1, 1.0, "a", "~b", None, [1, "a"], [], {"x": 1}, ObjectId("a" * 24), [[1]]]
+    await fill(empty, [{"_id": f"o{n}", "user": each, "n": each, "kind": "other"} for n, each in enumerate(odd)])
+    await fill(
+        empty, [{"_id": f"d{n}", "ref": each, "kind": "doc"} for n, each in enumerate([*odd, "o1", ["o2", "o3"]])]
+    )
+    await fill(empty, [{"_id": "d-none", "kind": "doc"}])
+    join = {"from": "docs", "localField": "ref", "foreignField": foreign, "as": "found"}
+    for few in ({"_id": "d0"}, {"_id": "d11"}, {"kind": "doc"}, {"_id": {"$in": ["d2", "d3", "d-none"]}}):
+        calls.requests.clear()
+        answer = await empty.aggregate("docs", [{"$match": few}, {"$sort": {"_id": 1}}, {"$lookup": join}])
+        scans = calls.verbs.count("scan")
+        everything = {"docs": await ask(empty, {}, sort=(("_id", 1),))}
+        chosen = [each for each in everything["docs"] if compile_filter(few).matches(each)]
+        expected = compile_pipeline([{"$sort": {"_id": 1}}, {"$lookup": join}]).run(chosen, everything.__getitem__)
+        assert same(answer, expected)
+        if foreign == "_id" and few != {"kind": "doc"}:
+            assert scans == 0
+        if foreign == "user" and few == {"_id": "d0"}:
+            assert scans == 0
+
+
+async def test_a_lookup_over_a_field_that_a_stage_has_written_reads_all(empty: DynamoStore) -> None:
+    await fill(empty, [{"_id": 1, "ref": 5, "v": 2}, {"_id": 2, "ref": 7}])
+    join = {"from": "docs", "localField": "ref", "foreignField": "_id", "as": "found"}
+    for rewritten in ([{"$set": {"ref": "$v"}}], [{"$lookup": {**join, "localField": "v", "as": "ref"}}]):
+        stages = [{"$match": {"_id": 1}}, *rewritten, {"$set": {"ref": 2}}, {"$lookup": join}]
+        (found,) = await empty.aggregate("docs", stages)
+        assert found["found"] == [{"_id": 2, "ref": 7}]
 
 
 # ---- segments ----

@@ -28,6 +28,7 @@ from shadow.model.version import ABSENT, Document, Image, Tombstone, Version, fr
 from shadow.stores.dynamo.codec import ITEM_LIMIT, Codec, item_size
 from shadow.stores.dynamo.settings import DynamoSettings
 from shadow.stores.dynamo.store import DynamoStore
+from shadow.stores.dynamo.writes import SWEEP_MARK
 from tests.unit.test_codec import documents as any_document
 
 DOCS = CollectionSpec("docs", (IndexSpec("user-index", "user"), IndexSpec("owner-at-index", "owner", "at")))
@@ -112,12 +113,13 @@ async def found(store: DynamoStore, filter: Document, **more: Any) -> list[Docum
 
 
 async def raw_items(store: DynamoStore, collection: str = "docs") -> list[dict[str, Any]]:
+    """All items but the mark of a table with large documents."""
     table = store._table(collection).name
     items: list[dict[str, Any]] = []
     more: dict[str, Any] = {}
     while True:
         answer = await store._gateway.call("scan", table, TableName=table, ConsistentRead=True, **more)
-        items += answer["Items"]
+        items += [item for item in answer["Items"] if item["_id"]["S"] != SWEEP_MARK]
         if not answer.get("LastEvaluatedKey"):
             return items
         more = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
@@ -197,6 +199,30 @@ async def test_many_keys_travel_in_one_request(
     assert verbs == ["batch_get_item"]
     assert capacity.taken() == {("", "batch_get_item"): 90.0}
     assert [image.document and image.document["_id"] for image in images] == [*range(89, -1, -1), 5, None]
+
+
+async def test_keys_that_dynamodb_leaves_over_are_asked_for_again(
+    store: DynamoStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full answer leaves some over, and so does throttling, of which an empty one is the sign."""
+    for i in range(30):
+        await insert(store, "docs", {"_id": i})
+    call, asked = store._gateway.call, 0
+
+    async def short(verb: str, table: str, **parameters: Any) -> Any:
+        nonlocal asked
+        ((name, wanted),) = parameters["RequestItems"].items()
+        asked += 1
+        few, rest = wanted["Keys"][:7], wanted["Keys"][7:]
+        if asked == 2:
+            return {"Responses": {}, "UnprocessedKeys": {name: wanted}}
+        answer = await call(verb, table, **{**parameters, "RequestItems": {name: {**wanted, "Keys": few}}})
+        return {**answer, "UnprocessedKeys": {name: {**wanted, "Keys": rest}} if rest else {}}
+
+    monkeypatch.setattr(store._gateway, "call", short)
+    images = await store.images("docs", range(30))
+    assert [image.document for image in images] == [{"_id": i} for i in range(30)]
+    assert asked == 6
 
 
 async def test_what_scans_is_counted_by_shape(store: DynamoStore) -> None:

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pymongo
 import pytest
-from pymongo.errors import DuplicateKeyError
+from pymongo.errors import DuplicateKeyError, OperationFailure
+from pymongo.operations import IndexModel
 
 from shadow import Settings, Shadow, UnsupportedOperation
 from shadow.config import parse
+from shadow.model.phase import StoreName
 from shadow.model.version import fresh_id
 
 
-def settings(mongo_url: str, dynamo_url: str, folder: Path, primary: str) -> Settings:
+def settings(mongo_url: str, dynamo_url: str, folder: Path, primary: str, phase: str = "shadow") -> Settings:
     name = fresh_id()
     return parse(
         f"""
         mongo: {{url: "{mongo_url}", database: indexes_{name}}}
         dynamo: {{endpoint_url: "{dynamo_url}", table_prefix: "{name}-", access_key_id: a, secret_access_key: b}}
         journal: {{url: "sqlite:///{folder}/shadow.db"}}
-        defaults: {{primary: {primary}}}
+        defaults: {{primary: {primary}, phase: "{phase}"}}
         collections: {{users: {{indexes: [{{name: email-index, hash: email, range: at}}]}}}}
         """,
         {},
@@ -75,6 +78,8 @@ async def test_a_plain_index_is_made_on_mongodb_and_the_log_says_how_to_have_it_
     assert await shadow["users"].create_index([("city", 1), ("age", -1)]) == "city_1_age_-1"
     with pymongo.MongoClient(mongo_url) as client:
         assert "city_1_age_-1" in client[shadow.name]["users"].index_information()
+        await shadow["users"].drop_index([("city", 1), ("age", -1)])
+        assert "city_1_age_-1" not in client[shadow.name]["users"].index_information()
     (line,) = [each.getMessage() for each in caplog.records if "index.undeclared" in each.getMessage()]
     assert "hash: city, range: age" in line
 
@@ -102,3 +107,55 @@ async def test_a_collection_that_is_not_configured_keeps_its_indexes_on_mongodb(
     await other.insert_one({"slug": "a"})
     with pytest.raises(DuplicateKeyError):
         await other.insert_one({"slug": "a"})
+
+
+async def test_many_indexes_at_once_are_made_confirmed_or_refused_one_by_one(shadow: Shadow) -> None:
+    users = shadow["users"]
+    wanted = [IndexModel("email"), IndexModel([("nick", 1)], unique=True), IndexModel([("city", -1)], name="by_city")]
+    assert await users.create_indexes(wanted) == ["email-index", "nick_1", "by_city"]
+    assert set(await users.index_information()) == {"_id_", "email-index", "nick_1"}
+    assert {each["name"] for each in await users.list_indexes().to_list(None)} == {"_id_", "email-index", "nick_1"}
+    await users.drop_index("by_city")
+
+
+async def test_dropping_says_what_mongodb_says_or_that_the_index_is_the_configurations(shadow: Shadow) -> None:
+    users = shadow["users"]
+    for missing in ("nothing", [("nothing", 1)]):
+        with pytest.raises(OperationFailure) as refused:
+            await users.drop_index(missing)
+        assert refused.value.code == 27
+    with pytest.raises(OperationFailure) as refused:
+        await users.drop_index("_id_")
+    assert refused.value.code == 72
+    await users.create_index("nick", unique=True)
+    for declared in ("email-index", [("email", 1), ("at", 1)], "nick_1", "_shadow_ttl"):
+        with pytest.raises(UnsupportedOperation, match="drop_index"):
+            await users.drop_index(declared)
+
+
+@pytest.mark.parametrize("phase", ["off", "dual_write"])
+async def test_indexes_can_be_made_though_mongodb_is_gone_after_the_flip(
+    dynamodb_local_url: str, tmp_path: Path, phase: str
+) -> None:
+    """An application goes on making its indexes at start-up; what follows, or is not in use, raises nothing."""
+    gone = "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=200"
+    made = settings(gone, dynamodb_local_url, tmp_path, "dynamo", phase)
+    async with Shadow.from_settings(made) as shadow:
+        await shadow._runtime().stores[StoreName.DYNAMO].prepare(made.specs().values())
+        users = shadow["users"]
+        assert await users.create_index("city") == "city_1"
+        assert await users.create_index("nick", unique=True) == "nick_1"
+        await users.insert_one({"_id": 1, "nick": "a"})
+        with pytest.raises(DuplicateKeyError):
+            await users.insert_one({"_id": 2, "nick": "a"})
+        failed = shadow.metrics_registry.totals()["failures"]["index"]
+        assert failed == (0 if phase == "off" else 2)
+
+
+@pytest.mark.parametrize(
+    "keys", [[("a", "text")], [("a", 1), ("b", "2dsphere")], {"a": "hashed"}, "$**", [("a.$**", 1)]]
+)
+async def test_a_kind_of_index_that_only_mongodb_has_is_refused_by_name(tmp_path: Path, keys: Any) -> None:
+    users = Shadow.from_settings(settings("mongodb://127.0.0.1:1/", "http://127.0.0.1:1", tmp_path, "mongo"))["users"]
+    with pytest.raises(UnsupportedOperation, match="create_index"):
+        await users.create_index(keys)

@@ -16,7 +16,7 @@ from shadow.model.matching.stages import Lookup, Stage
 from shadow.model.order import MISSING, as_document
 from shadow.model.version import Document
 
-__all__ = ["compile_lookup", "compile_unwind", "with_value"]
+__all__ = ["compile_lookup", "compile_unwind", "local_values", "with_value"]
 
 
 def with_value(document: Document, parts: list[str], value: Any) -> Document:
@@ -136,6 +136,11 @@ def _partners(document: Document, local: list[str], foreign: list[str], others: 
         clauses.append({path: {"$in": plain}})
     matches: Callable[[Document], bool] = compile_filter({"$or": clauses}).matches
     return [other for other in others if matches(other)]
+
+
+def local_values(document: Document, path: str) -> Iterator[Any]:
+    """The values of a document that `$lookup` looks for where its `localField` is `path`; none: it looks for null."""
+    return _values(document, checked_path(path))
 
 
 def _values(value: Any, parts: list[str]) -> Iterator[Any]:

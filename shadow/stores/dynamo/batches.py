@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 from shadow.stores.dynamo.client import Gateway
@@ -49,13 +50,22 @@ def _statements(table: str, items: Sequence[Item]) -> dict[int, dict[str, Any] |
 
 
 def _statement(table: str, item: Item) -> dict[str, Any] | None:
-    if not all(_PLAIN_NAME.fullmatch(name) for name in item):
-        return None
-    text = f'INSERT INTO "{table}" VALUE {{' + ", ".join(f"'{name}': ?" for name in item) + "}"
-    return {"Statement": text, "Parameters": list(item.values())} if len(text) <= _LONGEST else None
+    text = _text(table, tuple(item))
+    return {"Statement": text, "Parameters": list(item.values())} if text else None
+
+
+@lru_cache(maxsize=1024)
+def _text(table: str, names: tuple[str, ...]) -> str:
+    """The statement for items with these attributes; "" if there is none. Documents of a table have few shapes."""
+    if not all(map(_PLAIN_NAME.fullmatch, names)):
+        return ""
+    text = f'INSERT INTO "{table}" VALUE {{' + ", ".join(f"'{name}': ?" for name in names) + "}"
+    return text if len(text) <= _LONGEST else ""
 
 
 async def _execute(gateway: Gateway, table: str, statements: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    answer = await gateway.call("batch_execute_statement", table, Statements=statements, ReturnConsumedCapacity="TOTAL")
+    answer = await gateway.call(
+        "batch_execute_statement", table, Statements=statements, ReturnConsumedCapacity="INDEXES"
+    )
     responses: list[dict[str, Any]] = answer.get("Responses", [])
     return responses

@@ -18,6 +18,7 @@ import aiobotocore.session
 from aiobotocore.config import AioConfig
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.loaders import create_loader
+from botocore.retries.standard import RetryEventAdapter, ThrottlingErrorDetector
 
 from shadow.stores.dynamo.codec import Item
 from shadow.stores.dynamo.errors import translate
@@ -58,6 +59,8 @@ class Gateway:
         self._client = client
         self._own = client is None
         self._on_capacity: Final[OnCapacity] = on_capacity or (lambda _table, _index, _verb, _units: None)
+        self.on_throttled: Callable[[], None] = lambda: None
+        self._throttling = ThrottlingErrorDetector(RetryEventAdapter())
         self._limit = asyncio.Semaphore(settings.max_concurrency)
         self._making = asyncio.Lock()
         self._stack = AsyncExitStack()
@@ -77,7 +80,13 @@ class Gateway:
         if consumed is None:
             return
         for one in consumed if isinstance(consumed, list) else [consumed]:
-            self._on_capacity(one.get("TableName", ""), index, verb, float(one.get("CapacityUnits", 0.0)))
+            table, left = one.get("TableName", ""), float(one.get("CapacityUnits", 0.0))
+            for name, part in (one.get("GlobalSecondaryIndexes") or {}).items():
+                units = float(part.get("CapacityUnits", 0.0))
+                self._on_capacity(table, name, verb, units)
+                left -= units
+            if left > 0 or "GlobalSecondaryIndexes" not in one:
+                self._on_capacity(table, index, verb, left)
 
     async def _make(self) -> Any:
         async with self._making:
@@ -88,8 +97,14 @@ class Gateway:
                 client = await self._stack.enter_async_context(context)
                 if self._settings.retry_mode == "adaptive":
                     Pace().attach(client)
+                client.meta.events.register("needs-retry", self._look_for_throttling)
                 self._client = client
         return self._client
+
+    def _look_for_throttling(self, **event: Any) -> None:
+        """Sees every attempt, those too that the client repeats by itself."""
+        if self._throttling.is_throttling_error(**event):
+            self.on_throttled()
 
     async def close(self) -> None:
         """Closes a client that was made here. Idempotent."""

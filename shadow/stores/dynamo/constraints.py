@@ -77,7 +77,7 @@ class Constraints:
     async def _mark(self, table: Table, constraint: UniqueSpec) -> None:
         item = {"_id": {"S": _marker(constraint)}, table.spec.reserved: {"M": {"k": {"S": "constraint"}}}}
         await self._gateway.call(
-            "put_item", table.name, TableName=table.name, Item=item, ReturnConsumedCapacity="TOTAL"
+            "put_item", table.name, TableName=table.name, Item=item, ReturnConsumedCapacity="INDEXES"
         )
 
     async def _pages(self, table: Table) -> AsyncIterator[list[Image]]:

@@ -62,7 +62,7 @@ def _of_operators(
         "ConditionExpression": " AND ".join(tests),
         "ReturnValues": "ALL_OLD",
         "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
-        "ReturnConsumedCapacity": "TOTAL",
+        "ReturnConsumedCapacity": "INDEXES",
         **expression.parameters(),
     }
 

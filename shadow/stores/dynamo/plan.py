@@ -37,6 +37,7 @@ __all__ = [
     "ScanPlan",
     "UnionPlan",
     "conditions",
+    "goes_by_index",
     "pinned_text",
     "plan",
     "shape",
@@ -134,6 +135,13 @@ def plan(filter: Mapping[str, Any], spec: CollectionSpec) -> Plan:
             return united
     indexed = {"_id"} | {name for index in spec.indexes for name in (index.hash, index.range) if name is not None}
     return ScanPlan(tuple(one for one in found if one.path.partition(".")[0] not in indexed and _is_pushed(one)))
+
+
+def goes_by_index(chosen: Plan) -> bool:
+    """Whether an index takes part, which may be behind its table."""
+    if isinstance(chosen, UnionPlan):
+        return any(map(goes_by_index, chosen.parts))
+    return isinstance(chosen, QueryPlan)
 
 
 def _is_pushed(one: Condition) -> bool:

@@ -23,11 +23,13 @@ from shadow.stores.dynamo.pushdown import pushed_text
 from shadow.stores.dynamo.scanning import Scanner
 from shadow.stores.dynamo.scans import ScanCounter
 
-__all__ = ["Reader", "Table"]
+__all__ = ["Reader", "Table", "scan_request"]
 
 BATCH_KEYS: Final = 100
 _ATTEMPTS: Final = 8
 _BODY_ATTEMPTS: Final = 5
+_GROWTH: Final = 4
+_LARGEST_ANSWER: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +164,7 @@ class Reader:
             case KeyPlan():
                 return self._key_pages(table, chosen, fetch)
             case QueryPlan():
-                return self._query_pages(table, chosen, fetch)
+                return self._query_pages(table, chosen, query, fetch)
             case UnionPlan():
                 return self._union_pages(table, chosen, query, fetch)
             case ScanPlan():
@@ -186,13 +188,16 @@ class Reader:
                     yield new
 
     async def _query_pages(
-        self, table: Table, chosen: QueryPlan, fetch: Fetch | None
+        self, table: Table, chosen: QueryPlan, query: Query, fetch: Fetch | None
     ) -> AsyncGenerator[list[Item], None]:
+        """Where only the first documents are wanted, no more are read than these; more and more of them, if what the
+        index cannot decide leaves some out."""
+        most = query.skip + query.limit if query.limit and not query.sort else 0
         seen: set[str] = set()
-        asked = (self.query(table, chosen.index, one, fetch=fetch) for one in chosen.ranges)
+        asked = (self.query(table, chosen.index, one, fetch=fetch, **_at_most(most)) for one in chosen.ranges)
         firsts = await asyncio.gather(*asked)
         for one, first in zip(chosen.ranges, firsts, strict=True):
-            answer = first
+            answer, size = first, most
             while True:
                 items = [item for item in answer.get("Items", []) if item["_id"]["S"] not in seen]
                 seen.update(item["_id"]["S"] for item in items)
@@ -200,7 +205,10 @@ class Reader:
                 start = answer.get("LastEvaluatedKey")
                 if not start:
                     break
-                answer = await self.query(table, chosen.index, one, fetch=fetch, ExclusiveStartKey=start)
+                size *= _GROWTH
+                answer = await self.query(
+                    table, chosen.index, one, fetch=fetch, ExclusiveStartKey=start, **_at_most(size)
+                )
 
     async def verified(self, table: Table, items: list[Item], fetch: Fetch | None = None) -> list[Item]:
         """What the table holds where an index has named `items`, if the settings ask for that; else `items`."""
@@ -234,7 +242,7 @@ class Reader:
         self, table: Table, chosen: ScanPlan, query: Query, fetch: Fetch | None
     ) -> AsyncGenerator[list[Item], None]:
         counted = self.scans.begin(table.spec.name, query)
-        request = _scan_request(table, chosen, fetch)
+        request = scan_request(table, chosen, fetch)
         limited = query.limit and not query.sort
         if limited and not query.filter:
             request["Limit"] = query.limit + query.skip
@@ -244,34 +252,42 @@ class Reader:
                 self.scans.add(counted, read=int(answer.get("ScannedCount", 0)), returned=len(items))
                 yield items
 
-    async def part_items(self, table: Table) -> list[Item]:
-        """The parts of large documents, all of them, without their data."""
+    async def part_pages(self, table: Table) -> AsyncIterator[list[Item]]:
+        """The parts of large documents without their data, one answer at a time. Eventually consistent, at half the
+        price: whoever asks looks at what is old."""
         expression = Expression()
         kind = expression.path(table.spec.reserved, "k")
         request: dict[str, Any] = {
             "TableName": table.name,
-            "ConsistentRead": True,
             "FilterExpression": f"{kind} = {expression.value({'S': 'part'})}",
             "ProjectionExpression": f"{expression.path('_id')}, {expression.path(table.spec.reserved)}",
+            "ReturnConsumedCapacity": "TOTAL",
             **expression.parameters(),
         }
-        return [item async for answer in self._scanner.answers(table.name, request) for item in answer.get("Items", [])]
+        async with aclosing(self._scanner.one_by_one(table.name, request)) as answers:
+            async for answer in answers:
+                yield answer.get("Items", [])
 
     async def item_pages(self, table: Table) -> AsyncIterator[list[Item]]:
         """The items of all documents; heads only, where a document is large."""
-        async with aclosing(self._scanner.answers(table.name, _scan_request(table, ScanPlan()))) as answers:
+        async with aclosing(self._scanner.answers(table.name, scan_request(table, ScanPlan()))) as answers:
             async for answer in answers:
                 yield answer.get("Items", [])
 
     async def count_all(self, table: Table) -> int:
         """How many documents the table holds, counted by DynamoDB itself."""
         counted = self.scans.begin(table.spec.name, Query())
-        request = {**_scan_request(table, ScanPlan()), "Select": "COUNT"}
+        request = {**scan_request(table, ScanPlan()), "Select": "COUNT"}
         total = 0
         async for answer in self._scanner.answers(table.name, request):
             total += int(answer["Count"])
             self.scans.add(counted, read=int(answer.get("ScannedCount", 0)))
         return total
+
+
+def _at_most(items: int) -> dict[str, int]:
+    """The parameter that reads at most so many items of an index; 0: as many as one answer holds."""
+    return {"Limit": items} if 0 < items < _LARGEST_ANSWER else {}
 
 
 def _range_condition(expression: Expression, name: str, one: KeyRange) -> str:
@@ -292,7 +308,8 @@ def _projection(table: Table, fetch: Fetch | None) -> dict[str, Any]:
     return {"ProjectionExpression": fetch.text(expression, table.spec.reserved), **expression.parameters()}
 
 
-def _scan_request(table: Table, chosen: ScanPlan, fetch: Fetch | None = None) -> dict[str, Any]:
+def scan_request(table: Table, chosen: ScanPlan, fetch: Fetch | None = None) -> dict[str, Any]:
+    """The parameters of a consistent scan that leaves out tombstones and what is no document."""
     expression = Expression()
     reserved = table.spec.reserved
     pushed = (pushed_text(one.path, one.operator, one.operand, expression, reserved) for one in chosen.pushed)

@@ -31,7 +31,7 @@ class Scanner:
         """The answers to a scan, each item once, in any order. `patient`: the caller may well stop after the first,
         so nothing else is asked before it is used."""
         if self._segments == 1 or "Limit" in request:
-            source = self._one(table, request)
+            source = self.one_by_one(table, request)
         elif table in self._large and not patient:
             source = self._all(table, request)
         else:
@@ -40,7 +40,8 @@ class Scanner:
             async for answer in answers:
                 yield answer
 
-    async def _one(self, table: str, request: dict[str, Any]) -> Answers:
+    async def one_by_one(self, table: str, request: dict[str, Any]) -> Answers:
+        """The answers to one segment, or to the whole table, each asked for after the one before it was used."""
         start: dict[str, Any] = {}
         while True:
             answer = await self._gateway.call("scan", table, **request, **start)
@@ -69,7 +70,7 @@ class Scanner:
 
     async def _all(self, table: str, request: dict[str, Any]) -> Answers:
         total = self._segments
-        sources = [self._one(table, {**request, "Segment": i, "TotalSegments": total}) for i in range(total)]
+        sources = [self.one_by_one(table, {**request, "Segment": i, "TotalSegments": total}) for i in range(total)]
         answered = 0
         async with aclosing(at_once(sources)) as answers:
             async for answer in answers:

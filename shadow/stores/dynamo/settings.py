@@ -15,7 +15,10 @@ class DynamoSettings(BaseModel):
     Times are in seconds. `max_concurrency` is the number of requests under way at once, and the size of the
     connection pool; `scan_segments` is the number of segments of a large table that are scanned at once;
     `max_attempts` counts the first attempt too; `verify_index_reads` reads each document that an index names once
-    more from the table, which is consistent where an index is not.
+    more from the table, which is consistent where an index is not; `transactional_inserts` sends an ordered
+    `insert_many` in transactions of up to 100 documents, at twice the write units of one request a document;
+    `sweep_every` is how often tables that have had large documents are searched for parts that a crash has left
+    behind, by one process for all (0: never).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,4 +37,6 @@ class DynamoSettings(BaseModel):
     retry_mode: Literal["adaptive", "standard"] = "adaptive"
     billing: Literal["on_demand"] = "on_demand"
     verify_index_reads: bool = False
+    transactional_inserts: bool = True
+    sweep_every: float = Field(default=86_400.0, ge=0)
     prepare_timeout: float = Field(default=300.0, gt=0)

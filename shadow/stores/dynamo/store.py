@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import datetime as dt
 import random
 import sys
@@ -12,8 +11,7 @@ from contextlib import aclosing
 from typing import Any, Final
 
 import aioboto3
-from bson.errors import BSONError
-from pymongo.errors import DocumentTooLarge, OperationFailure, WriteError
+from pymongo.errors import OperationFailure, WriteError
 
 from shadow.model.matching import cached_filter, compile_pipeline, compile_projection
 from shadow.model.matching.values_at import distinct_values
@@ -23,21 +21,25 @@ from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec
 from shadow.model.version import ABSENT, Document, Image, Key, State, Tombstone, Version, fresh_id
 from shadow.stores.dynamo import keys
-from shadow.stores.dynamo.batches import insert_absent
 from shadow.stores.dynamo.changes import Computation, computation, names_only_key, whole
 from shadow.stores.dynamo.client import ConditionFailed, Gateway, OnCapacity
-from shadow.stores.dynamo.codec import Codec, Item
+from shadow.stores.dynamo.codec import Codec
 from shadow.stores.dynamo.constraints import Constraints
 from shadow.stores.dynamo.direct import direct_request
 from shadow.stores.dynamo.errors import outcome_unknown
 from shadow.stores.dynamo.fetching import Fetch, fetch_of, looked_at
+from shadow.stores.dynamo.inserts import Inserter
+from shadow.stores.dynamo.joins import partners
 from shadow.stores.dynamo.ordered import first_in_order
 from shadow.stores.dynamo.ordering import ordered_plan
+from shadow.stores.dynamo.plan import ScanPlan, goes_by_index, plan
+from shadow.stores.dynamo.ranges import DynamoRanges
 from shadow.stores.dynamo.reads import Reader, Table
 from shadow.stores.dynamo.scans import OnScan
 from shadow.stores.dynamo.settings import DynamoSettings
-from shadow.stores.dynamo.tables import drop_table, prepare_table
-from shadow.stores.dynamo.unique import claims
+from shadow.stores.dynamo.sweeping import Sweeper
+from shadow.stores.dynamo.tables import describe_table, describe_ttl, drop_table, prepare_table
+from shadow.stores.dynamo.templates import drift
 from shadow.stores.dynamo.writes import NOTHING, VACANT, Expected, Found, Writer
 
 __all__ = ["DynamoStore"]
@@ -47,7 +49,6 @@ _PATIENCE: Final = 4
 """Lost races that are answered at once; each one after that waits, longer and longer."""
 
 _SORTED_AT_ONCE: Final = 5_000
-_WORTH_A_BATCH: Final = 2
 _WRITE_CONFLICT: Final = 112
 
 
@@ -57,7 +58,8 @@ class DynamoStore:
     `specs` describes the collections that have more than a name; a `client` that is handed in (aioboto3's or
     aiobotocore's low-level client) is never closed; `database` stands in the texts of errors; `on_capacity` is called
     as (table, index, verb, units) for every answer.
-    `on_scan` as (table, scans, items read, items returned) for every scan.
+    `on_scan` as (table, scans, items read, items returned) for every scan, `on_throttled` for every request that a
+    client made here saw throttled, repeated ones too.
     """
 
     name = StoreName.DYNAMO
@@ -71,16 +73,22 @@ class DynamoStore:
         database: str = "shadow",
         on_capacity: OnCapacity | None = None,
         on_scan: OnScan | None = None,
+        on_throttled: Callable[[], None] | None = None,
     ) -> None:
         self._settings = settings
         self._database = database
         self._gateway = Gateway(settings, client, on_capacity)
+        if on_throttled is not None:
+            self._gateway.on_throttled = on_throttled
         self._reader = Reader(
             self._gateway, verify_index_reads=settings.verify_index_reads, scan_segments=settings.scan_segments
         )
         self._writer = Writer(self._gateway, self._reader)
+        self._inserter = Inserter(self._gateway, self._writer, transactional=settings.transactional_inserts)
+        self._sweeper = Sweeper(self._gateway, self._reader, self._writer)
         self._constraints = Constraints(self._gateway, self._reader, self._writer)
         self._tables = {name: self._made(spec) for name, spec in specs.items()}
+        self.ranges = DynamoRanges(self._gateway, self._reader, self._table, self._copy_absent)
         if on_scan is not None:
             self._reader.scans.on_scan = lambda name, *counts: on_scan(self._table(name).name, *counts)
 
@@ -116,7 +124,9 @@ class DynamoStore:
         return False
 
     async def drop(self, collection: str) -> None:
-        await drop_table(self._gateway, self._table(collection).name, self._settings.prepare_timeout)
+        table = self._table(collection)
+        self._writer.forget_mark(table)
+        await drop_table(self._gateway, table.name, self._settings.prepare_timeout)
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -126,6 +136,19 @@ class DynamoStore:
             "region": self._settings.region,
             "table_prefix": self._settings.table_prefix,
         }
+
+    def tables(self) -> dict[str, CollectionSpec]:
+        """The tables of the collections that were described when the store was made, by their names."""
+        return {table.name: table.spec for table in self._tables.values()}
+
+    async def drift(self) -> dict[str, list[str]]:
+        """In what each of `tables` differs from what it ought to be; an empty list where it does not."""
+        found = {}
+        for name, spec in self.tables().items():
+            described = await describe_table(self._gateway, name)
+            ttl = {} if described is None else await describe_ttl(self._gateway, name)
+            found[name] = drift(name, spec, described, ttl)
+        return found
 
     def scans(self) -> list[dict[str, Any]]:
         """The query shapes that needed a scan (see `ScanCounter.report`)."""
@@ -198,13 +221,18 @@ class DynamoStore:
             async for images in pages:
                 yield [_hit(image) for image in images if matches(whole(image))]
 
+    def may_lag(self, collection: str, filter: Document) -> bool:
+        """Global secondary indexes are eventually consistent; what is read by key or by scan is not."""
+        return goes_by_index(plan(filter, self._table(collection).spec))
+
     async def count(self, collection: str, filter: Document, skip: int = 0, limit: int = 0) -> int:
         table = self._table(collection)
         if not filter:
             total = await self._reader.count_all(table)
         else:
             total = 0
-            async with aclosing(self._matching(table, Query(filter), looked_at(filter))) as pages:
+            wanted = Query(filter, skip=skip, limit=limit)
+            async with aclosing(self._matching(table, wanted, looked_at(filter))) as pages:
                 async for page in pages:
                     total += len(page)
                     if limit and total >= skip + limit:
@@ -220,12 +248,15 @@ class DynamoStore:
         compiled = compile_pipeline(list(pipeline))
 
         documents = await self._all(collection, compiled.leading_match or {})
-        joined = {name: await self._joined(name) for name in sorted(compiled.collections)}
+        filters = partners(pipeline, documents)
+        joined = {name: await self._joined(name, filters.get(name, {})) for name in sorted(compiled.collections)}
         return await asyncio.to_thread(compiled.run, documents, joined.__getitem__)
 
-    async def _joined(self, collection: str) -> list[Document]:
-        """All documents in the order of their keys: that of insertion, which MongoDB mostly shows, is not kept here."""
-        return sort_documents(await self._all(collection, {}), [("_id", 1)])
+    async def _joined(self, collection: str, filter: Document) -> list[Document]:
+        """All documents that a `$lookup` may find, in the order of their keys: that of insertion, which MongoDB
+        mostly shows, is not kept here. Without a key or an index for `filter` it is left to the stage."""
+        served = not isinstance(plan(filter, self._table(collection).spec), ScanPlan)
+        return sort_documents(await self._all(collection, filter if served else {}), [("_id", 1)])
 
     async def _all(self, collection: str, filter: Document, fetch: Fetch | None = None) -> list[Document]:
         pages = self._found_pages(collection, Query(filter), fetch)
@@ -290,57 +321,14 @@ class DynamoStore:
     async def insert_many(
         self, collection: str, inserts: Sequence[Insert], op_ids: Sequence[str], *, ordered: bool
     ) -> list[Applied | Exception | None]:
-        pairs = list(zip(inserts, op_ids, strict=True))
-        if not ordered:
-            return await self._insert_unordered(collection, pairs)
-        results: list[Applied | Exception | None] = [None] * len(pairs)
-        for place, pair in enumerate(pairs):
-            results[place] = outcome = await self._attempt(collection, *pair)
-            if isinstance(outcome, Exception):
-                break
-        return results
+        table, pairs = self._table(collection), list(zip(inserts, op_ids, strict=True))
 
-    async def _insert_unordered(
-        self, collection: str, pairs: Sequence[tuple[Insert, str]]
-    ) -> list[Applied | Exception | None]:
-        images = [Image(Version(insert.born, 1), insert.document) for insert, _ in pairs]
-        op_ids = [op_id for _, op_id in pairs]
-        done = await self._put_absent(collection, [insert.key for insert, _ in pairs], images, op_ids)
-
-        results: list[Applied | Exception | None] = [Applied(Image(ABSENT), image) for image in images]
-        left = [place for place, one in enumerate(done) if not one]
-        spec = self._table(collection).spec
-        for wave in _waves(left, lambda place: _wanted(spec, pairs[place][0])):
-            alone = await asyncio.gather(*(self._attempt(collection, *pairs[place]) for place in wave))
-            for place, result in zip(wave, alone, strict=True):
-                results[place] = result
-        return results
-
-    async def _put_absent(
-        self, collection: str, keys_: Sequence[Key], images: Sequence[Image], op_ids: Sequence[str]
-    ) -> list[bool]:
-        """Puts, in batches, the images whose keys are free. False: not, or not known."""
-        table = self._table(collection)
-        done = [False] * len(images)
-        if table.spec.unique or len(images) < _WORTH_A_BATCH:
-            return done
-        items: dict[int, Item] = {}
-        for place, (key, image, op_id) in enumerate(zip(keys_, images, op_ids, strict=True)):
-            with contextlib.suppress(BSONError, DocumentTooLarge, OverflowError, TypeError, ValueError):
-                encoded = table.codec.encode(keys.key_text(key), image.state, image.document, op_id)
-                if not encoded.parts:
-                    items[place] = encoded.item
-        # What a failed request has inserted after all is recognised, each by itself, when it is written alone.
-        inserted = await insert_absent(self._gateway, table.name, list(items.values()))
-        for place, one in zip(items, inserted, strict=True):
-            done[place] = one
-        return done
-
-    async def _attempt(self, collection: str, insert: Insert, op_id: str) -> Applied | Exception | None:
-        try:
+        async def alone(insert: Insert, op_id: str) -> Applied | None:
             return await self.apply(collection, insert, op_id)
-        except Exception as error:
-            return error
+
+        if ordered:
+            return await self._inserter.ordered(table, pairs, alone)
+        return await self._inserter.unordered(table, pairs, alone)
 
     # ---- writes as the side that follows ----
 
@@ -419,8 +407,8 @@ class DynamoStore:
         op_ids = [fresh_id() for _ in puts]
         free = [place for place, (_, _, expected) in enumerate(puts) if expected == ABSENT]
         images = [puts[place][1] for place in free]
-        inserted = await self._put_absent(
-            collection, [puts[place][0] for place in free], images, [op_ids[place] for place in free]
+        inserted = await self._inserter.put_absent(
+            self._table(collection), [puts[place][0] for place in free], images, [op_ids[place] for place in free]
         )
         done = dict(zip(free, inserted, strict=True))
 
@@ -434,6 +422,11 @@ class DynamoStore:
                 raise result
             results[place] = result
         return results
+
+    async def _copy_absent(self, collection: str, keys_: Sequence[Key], images: Sequence[Image]) -> list[bool]:
+        """Puts, in batches, the images whose keys are free. False: not, or not known."""
+        op_ids = [fresh_id() for _ in images]
+        return await self._inserter.put_absent(self._table(collection), keys_, images, op_ids)
 
     async def _put(self, collection: str, key: Key, image: Image, expected: State, op_id: str) -> bool:
         if image.state == ABSENT:
@@ -465,30 +458,16 @@ class DynamoStore:
         await self._constraints.forget(table)
         await self._constraints.accept(table, is_new=False)
 
-    async def sweep(self, collection: str, older_than: dt.timedelta = dt.timedelta(days=1)) -> int:
+    async def sweep(
+        self, collection: str, older_than: dt.timedelta = dt.timedelta(days=1), *, dry_run: bool = False
+    ) -> int:
         """Deletes parts of large documents that a crash has left behind; answers how many. `older_than` must exceed
-        the longest time that a write can take."""
-        table = self._table(collection)
-        return await self._writer.sweep(table, await self._reader.part_items(table), older_than)
+        the longest time that a write can take. `dry_run`: only counts them."""
+        return await self._sweeper.sweep(self._table(collection), older_than, dry_run=dry_run)
 
-
-def _wanted(spec: CollectionSpec, insert: Insert) -> set[str]:
-    """What of the table an insert takes for itself: its key and its unique values."""
-    return {keys.key_text(insert.key), *claims(spec, insert.document)}
-
-
-def _waves(places: Iterable[int], wanted: Callable[[int], set[str]]) -> list[list[int]]:
-    """The places apart in waves: of those that want the same, the first goes first."""
-    waves: list[list[int]] = []
-    last: dict[str, int] = {}
-    for place in places:
-        wants = wanted(place)
-        number = max((last[one] + 1 for one in wants if one in last), default=0)
-        last.update(dict.fromkeys(wants, number))
-        if number == len(waves):
-            waves.append([])
-        waves[number].append(place)
-    return waves
+    async def sweep_if_due(self, collection: str, every: float) -> int:
+        """`sweep`, where nobody has done so for `every` seconds and there is any need; answers how many."""
+        return await self.sweep(collection) if await self._sweeper.is_due(self._table(collection), every) else 0
 
 
 def _without_credentials(url: str) -> str:

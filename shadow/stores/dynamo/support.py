@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import enum
-from typing import Final
+from functools import cache
+from typing import Any, Final
 
 from shadow.model.matching.support import Entry, Family, Support
+from shadow.model.schema import CollectionSpec, IndexSpec
+from shadow.stores.dynamo.plan import ScanPlan, plan
 
 __all__ = ["How", "how"]
 
 
 class How(enum.StrEnum):
     NATIVE = "native"
-    """DynamoDB decides it: a key, an index, a condition of its own; the rest of a filter is still checked here."""
+    """DynamoDB decides it: a key, an index (`$or`: one for each of its branches), a condition of its own; the rest of
+    a filter is still checked here."""
     RESIDUAL = "residual"
     """The documents are read and the meaning is checked here, exactly."""
     COMPUTED = "computed"
@@ -21,16 +25,30 @@ class How(enum.StrEnum):
     """Refused by name, before any store is touched."""
 
 
-NATIVE: Final = {
-    Family.QUERY: frozenset({"$eq", "$in", "$gt", "$gte", "$lt", "$lte", "$and", "$exists"}),
-    Family.STAGE: frozenset({"$match"}),
-}
-"""What `plan` turns into keys, key conditions or filter expressions. `$match` only where it leads the pipeline."""
+_SPEC: Final = CollectionSpec("any", (IndexSpec("a-index", "a"),))
+_BRANCHES: Final = [{"_id": "k"}, {"a": "v"}]
+_OPERANDS: Final[dict[str, Any]] = {"$in": ["v"], "$nin": ["v"], "$exists": True, "$regex": "^v", "$not": {"$eq": "v"}}
+"""Where a plain string is no operand, or not the one that is served best."""
 
 
 def how(entry: Entry) -> How:
     if entry.status is Support.REFUSED:
         return How.REFUSED
-    if entry.name in NATIVE.get(entry.family, ()):
-        return How.NATIVE
-    return How.RESIDUAL if entry.family is Family.QUERY else How.COMPUTED
+    if entry.family is Family.QUERY:
+        return How.NATIVE if _is_planned(entry.name) else How.RESIDUAL
+    # A pipeline's first stage is read as a query is.
+    return How.NATIVE if (entry.family, entry.name) == (Family.STAGE, "$match") else How.COMPUTED
+
+
+@cache
+def _is_planned(name: str) -> bool:
+    """Whether the planner turns an operator into keys, key conditions or filter expressions."""
+    if name in ("$and", "$or", "$nor"):
+        return _narrows({name: _BRANCHES})
+    operand = _OPERANDS.get(name, "v")
+    return any(_narrows({field: {name: operand}}) for field in ("a", "plain"))
+
+
+def _narrows(filter: dict[str, Any]) -> bool:
+    chosen = plan(filter, _SPEC)
+    return not isinstance(chosen, ScanPlan) or bool(chosen.pushed)

@@ -13,7 +13,7 @@ from shadow.errors import StoreUnavailable
 from shadow.model.schema import CollectionSpec, IndexSpec
 from shadow.stores.dynamo.client import Gateway
 
-__all__ = ["describe_table", "drop_table", "prepare_table", "table_description"]
+__all__ = ["describe_table", "describe_ttl", "drop_table", "prepare_table", "table_description"]
 
 _POLL_SECONDS: Final = 0.2
 _NAMESPACE_NOT_FOUND: Final = 26
@@ -55,6 +55,13 @@ async def describe_table(gateway: Gateway, table: str) -> dict[str, Any] | None:
         if error.code == _NAMESPACE_NOT_FOUND:
             return None
         raise
+    return described
+
+
+async def describe_ttl(gateway: Gateway, table: str) -> dict[str, Any]:
+    """DynamoDB's description of the table's time to live."""
+    answer = await gateway.call("describe_time_to_live", table, TableName=table)
+    described: dict[str, Any] = answer.get("TimeToLiveDescription", {})
     return described
 
 
@@ -123,8 +130,8 @@ async def _pause(table: str, deadline: float) -> None:
 
 
 async def _enable_ttl(gateway: Gateway, table: str, attribute: str) -> None:
-    answer = await gateway.call("describe_time_to_live", table, TableName=table)
-    if answer.get("TimeToLiveDescription", {}).get("TimeToLiveStatus", "DISABLED") == "DISABLED":
+    described = await describe_ttl(gateway, table)
+    if described.get("TimeToLiveStatus", "DISABLED") == "DISABLED":
         specification = {"Enabled": True, "AttributeName": attribute}
         await gateway.call("update_time_to_live", table, TableName=table, TimeToLiveSpecification=specification)
 

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime as dt
 import random
+import time
 import uuid
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from bson import ObjectId
 from pymongo.errors import DuplicateKeyError, OperationFailure, PyMongoError, WriteError
 
 from shadow.model.version import ABSENT, Image, State
@@ -29,7 +28,10 @@ from shadow.stores.dynamo.codec import Encoded, Item, Parts
 from shadow.stores.dynamo.expressions import Expression, exactly, vacant
 from shadow.stores.dynamo.reads import Reader, Table
 
-__all__ = ["NOTHING", "VACANT", "Expected", "Found", "Vacant", "Writer"]
+__all__ = ["NOTHING", "SWEEP_MARK", "VACANT", "Addition", "Expected", "Found", "Vacant", "Writer"]
+
+SWEEP_MARK: Final = "~sweep"
+"""The key of the item that says that a table has had parts of large documents, and when it was swept last."""
 
 _TRANSACTION_ATTEMPTS: Final = 8
 _MOST_ACTIONS: Final = 100
@@ -57,6 +59,20 @@ class Found:
 NOTHING: Final = Found(None, Image(ABSENT))
 
 
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """A document to insert: its key text, its item, and its claims by the keys of their items."""
+
+    key_text: str
+    item: Item
+    claims: Mapping[str, unique.Claim]
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The keys of all items that inserting it writes."""
+        return frozenset((self.key_text, *self.claims))
+
+
 async def _all_of(*requests: Awaitable[Any]) -> None:
     """Makes the requests together and ends when all have ended, whatever one of them raises: none may still write
     when the caller has gone on."""
@@ -69,6 +85,7 @@ class Writer:
     def __init__(self, gateway: Gateway, reader: Reader) -> None:
         self._gateway = gateway
         self._reader = reader
+        self._marked: set[str] = set()
 
     async def commit(
         self, table: Table, key_text: str, expected: Expected, before: Found, after: Image, op_id: str
@@ -121,7 +138,7 @@ class Writer:
         verb = "delete_item" if encoded is None else "put_item"
         returned = "ALL_OLD" if before.item is None and expected != ABSENT else "NONE"
         answer = await self._gateway.call(
-            verb, table.name, **request, ReturnValues=returned, ReturnConsumedCapacity="TOTAL"
+            verb, table.name, **request, ReturnValues=returned, ReturnConsumedCapacity="INDEXES"
         )
         return answer.get("Attributes") or None
 
@@ -136,6 +153,36 @@ class Writer:
             **expression.parameters(),
         }
         await self._transact(table, key_text, {"ConditionCheck": check}, take, {})
+
+    async def add_all(self, table: Table, additions: Sequence[Addition]) -> Sequence[int]:
+        """Inserts all, each where there is nothing or a tombstone, or none of them; no two may share a name. Answers
+        the places of those that have to be written alone; none of them: all were inserted. Raises what the request
+        as a whole fails with; by `model.outcome.classify` it may have been made after all."""
+        actions = [(place, action) for place, each in enumerate(additions) for action in _actions(table, each)]
+        for attempt in range(_TRANSACTION_ATTEMPTS):
+            try:
+                await self._send(table, [action for _, action in actions])
+            except Cancelled as cancelled:
+                codes = [code for code, _ in cancelled.reasons]
+                refused = {
+                    place for (place, _), code in zip(actions, codes, strict=False) if code not in (*_BUSY, "None")
+                }
+                if refused:
+                    return sorted(refused)
+            else:
+                return ()
+            await asyncio.sleep(random.uniform(0, 0.02 * 2**attempt))
+        return range(len(additions))
+
+    async def _send(self, table: Table, actions: Sequence[dict[str, Any]]) -> None:
+        """One transaction. The token makes it one, however often the client sends it."""
+        await self._gateway.call(
+            "transact_write_items",
+            table.name,
+            TransactItems=actions,
+            ClientRequestToken=str(uuid.uuid4()),
+            ReturnConsumedCapacity="INDEXES",
+        )
 
     async def _transact(
         self,
@@ -156,13 +203,7 @@ class Writer:
             raise WriteError(f"{len(actions)} unique values change at once; the limit is {_MOST_ACTIONS}", 2)
         for attempt in range(_TRANSACTION_ATTEMPTS):
             try:
-                await self._gateway.call(
-                    "transact_write_items",
-                    table.name,
-                    TransactItems=actions,
-                    ClientRequestToken=str(uuid.uuid4()),
-                    ReturnConsumedCapacity="TOTAL",
-                )
+                await self._send(table, actions)
             except Cancelled as cancelled:
                 _judge(cancelled, table, taken)
             else:
@@ -181,6 +222,8 @@ class Writer:
 
     async def _write_parts(self, table: Table, key_text: str, encoded: Encoded) -> None:
         reserved = table.spec.reserved
+        if table.name not in self._marked:
+            await self._mark(table)
         items = [
             {
                 "_id": {"S": keys.part_key(key_text, encoded.generation, number)},
@@ -192,11 +235,31 @@ class Writer:
         await _all_of(
             *(
                 self._gateway.call(
-                    "put_item", table.name, TableName=table.name, Item=item, ReturnConsumedCapacity="TOTAL"
+                    "put_item", table.name, TableName=table.name, Item=item, ReturnConsumedCapacity="INDEXES"
                 )
                 for item in items
             )
         )
+
+    async def _mark(self, table: Table) -> None:
+        """Says in the table, once for each process, that from now on it may want sweeping."""
+        expression = Expression()
+        stamp = {"M": {"k": {"S": "sweep"}, "at": {"N": f"{time.time():.3f}"}}}
+        reserved = expression.path(table.spec.reserved)
+        await self._gateway.call(
+            "update_item",
+            table.name,
+            TableName=table.name,
+            Key={"_id": {"S": SWEEP_MARK}},
+            UpdateExpression=f"SET {reserved} = if_not_exists({reserved}, {expression.value(stamp)})",
+            ReturnConsumedCapacity="INDEXES",
+            **expression.parameters(),
+        )
+        self._marked.add(table.name)
+
+    def forget_mark(self, table: Table) -> None:
+        """The table is about to be dropped, and its mark with it."""
+        self._marked.discard(table.name)
 
     async def _discard(self, table: Table, key_text: str, encoded: Encoded | None) -> None:
         """Removes the parts of a write that was refused."""
@@ -212,26 +275,11 @@ class Writer:
                     table.name,
                     TableName=table.name,
                     Key={"_id": {"S": text}},
-                    ReturnConsumedCapacity="TOTAL",
+                    ReturnConsumedCapacity="INDEXES",
                 )
                 for text in key_texts
             )
         )
-
-    async def sweep(self, table: Table, parts: Sequence[Item], older_than: dt.timedelta) -> int:
-        """Deletes those of `parts` (items) older than `older_than` that no head names; answers how many."""
-        limit = dt.datetime.now(dt.UTC) - older_than
-        deleted = 0
-        for item in parts:
-            stamp = item[table.spec.reserved]["M"]
-            if ObjectId(stamp["g"]["S"]).generation_time >= limit:
-                continue
-            head = await self._reader.get(table, stamp["w"]["S"])
-            named = table.codec.parts(head) if head is not None else None
-            if named is None or named.generation != stamp["g"]["S"]:
-                await self.delete_keys(table, [item["_id"]["S"]])
-                deleted += 1
-        return deleted
 
     async def reindex(self, table: Table, items: Sequence[Item]) -> int:
         """Writes again those of `items` whose index attributes are not as the codec writes them today, each on the
@@ -246,6 +294,18 @@ class Writer:
                 await self.commit(table, item["_id"]["S"], image.state, found, image, table.codec.op_id(item))
                 written += 1
         return written
+
+
+def _actions(table: Table, addition: Addition) -> list[dict[str, Any]]:
+    expression = Expression()
+    put = {
+        "TableName": table.name,
+        "Item": addition.item,
+        "ConditionExpression": vacant(expression, table.spec.reserved),
+        **expression.parameters(),
+    }
+    takes = (unique.take(table.name, table.spec.reserved, name, addition.key_text) for name in addition.claims)
+    return [{"Put": put}, *takes]
 
 
 def _condition(expression: Expression, reserved: str, expected: Expected) -> str:

@@ -1,0 +1,72 @@
+"""A table in ranges: the segments of a scan, each of which can be gone on with from the last key that was read."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from typing import Final, TypeAlias
+
+from shadow.model.matching import cached_filter
+from shadow.model.version import ABSENT, Document, Image, Key
+from shadow.stores.dynamo import keys
+from shadow.stores.dynamo.client import Gateway
+from shadow.stores.dynamo.fetching import Fetch
+from shadow.stores.dynamo.plan import ScanPlan
+from shadow.stores.dynamo.reads import Reader, Table, scan_request
+from shadow.stores.dynamo.tables import describe_table
+from shadow.stores.ranges import Batch
+
+__all__ = ["DynamoRanges", "PutAbsent"]
+
+PutAbsent: TypeAlias = Callable[[str, Sequence[Key], Sequence[Image]], Awaitable[list[bool]]]
+
+_KEY_AND_VERSION: Final = Fetch(frozenset())
+
+
+class DynamoRanges:
+    """`table` describes a collection's table; `put_absent` inserts (collection, keys, images) where nothing is."""
+
+    def __init__(self, gateway: Gateway, reader: Reader, table: Callable[[str], Table], put_absent: PutAbsent) -> None:
+        self._gateway = gateway
+        self._reader = reader
+        self._table = table
+        self._put_absent = put_absent
+
+    async def estimate(self, collection: str) -> int:
+        described = await describe_table(self._gateway, self._table(collection).name)
+        return 0 if described is None else int(described.get("ItemCount", 0))
+
+    async def cut(self, collection: str, parts: int) -> list[Document]:
+        return [{"segment": number, "of": parts} for number in range(parts)]
+
+    async def walk(
+        self, collection: str, within: Document, place: Document | None, *, size: int, whole: bool, filter: Document
+    ) -> AsyncGenerator[Batch, None]:
+        table = self._table(collection)
+        matches = cached_filter(filter).matches if filter else None
+        fetch = None if whole or filter else _KEY_AND_VERSION
+        segment = {"Segment": within["segment"], "TotalSegments": within["of"]}
+        request = {**scan_request(table, ScanPlan(), fetch), **segment}
+        while True:
+            start = {"ExclusiveStartKey": {"_id": {"S": place["after"]}}} if place is not None else {}
+            answer = await self._gateway.call("scan", table.name, **request, **start, Limit=size)
+            items = answer.get("Items", [])
+            images = await self._reader.present(table, items, fetch)
+            documents = ((image.document or {}, image) for image in images)
+            kept = [(each["_id"], image) for each, image in documents if matches is None or matches(each)]
+            last = answer.get("LastEvaluatedKey")
+            if last or items:
+                place = {"after": (last or items[-1])["_id"]["S"]}
+                yield Batch(kept, place)
+            if not last:
+                return
+
+    async def look(self, collection: str, keys_: Sequence[Key], *, whole: bool) -> list[Image]:
+        table = self._table(collection)
+        texts = [keys.key_text(key) for key in keys_]
+        items = await self._reader.get_many(table, texts, None if whole else _KEY_AND_VERSION)
+        present = list(items.values())
+        images = dict(zip(items, await self._reader.images(table, present), strict=True))
+        return [images.get(text, Image(ABSENT)) for text in texts]
+
+    async def put_absent(self, collection: str, images: Sequence[tuple[Key, Image]]) -> list[bool]:
+        return await self._put_absent(collection, [key for key, _ in images], [image for _, image in images])

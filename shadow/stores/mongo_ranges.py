@@ -1,0 +1,139 @@
+"""A MongoDB collection in ranges of `_id`.
+
+The bounds are those of the index (`min` and `max` of a cursor), for comparisons in a filter only meet values of their
+own type, and the keys of one collection may be of several.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
+from typing import Any, Final
+
+from bson import MaxKey, ObjectId
+from pymongo.errors import BulkWriteError
+
+from shadow.model.order import key_digest
+from shadow.model.version import ABSENT, Document, Image, Key, split
+from shadow.stores.ranges import Batch
+
+__all__ = ["MongoRanges"]
+
+_SAMPLED: Final = 25
+"""Keys sampled for each range; more of them make the ranges more alike."""
+_BY_ID: Final = {"_id": 1}
+
+
+class MongoRanges:
+    """`database` is the driver's, reading from the primary member; `reserved` names the field of the version by
+    collection; `raw` makes the stored form of an image (image, reserved, key)."""
+
+    def __init__(
+        self, database: Any, reserved: Callable[[str], str], raw: Callable[[Image, str, Key], Document]
+    ) -> None:
+        self._database = database
+        self._reserved = reserved
+        self._raw = raw
+
+    async def estimate(self, collection: str) -> int:
+        return int(await self._database[collection].estimated_document_count())
+
+    async def cut(self, collection: str, parts: int) -> list[Document]:
+        bounds: list[Key] = []
+        if parts > 1:
+            sampled = await self._sample(collection, parts * _SAMPLED)
+            bounds = [sampled[len(sampled) * i // parts] for i in range(1, parts)] if sampled else []
+        bounds = _different(bounds)
+        lows = [{}, *({"low": key} for key in bounds)]
+        highs = [*({"high": key} for key in bounds), {}]
+        return [{**low, **high} for low, high in zip(lows, highs, strict=True)]
+
+    async def _sample(self, collection: str, size: int) -> list[Key]:
+        pipeline = [{"$sample": {"size": size}}, {"$project": {"_id": 1}}, {"$sort": {"_id": 1}}]
+        cursor = self._database[collection].aggregate(pipeline)
+        if inspect.isawaitable(cursor):
+            cursor = await cursor
+        return [each["_id"] for each in await cursor.to_list(length=None)]
+
+    async def walk(
+        self, collection: str, within: Document, place: Document | None, *, size: int, whole: bool, filter: Document
+    ) -> AsyncGenerator[Batch, None]:
+        reserved = self._reserved(collection)
+        while place is None or not isinstance(place["after"], MaxKey):
+            page = await self._page(collection, within, place, size + 1, filter, whole=whole)
+            if page and place is not None and _identity(page[0]["_id"]) == _identity(place["after"]):
+                page = page[1:]
+            if not page and "high" not in within:
+                page = await self._last(collection, filter, whole=whole)
+            if not page:
+                return
+            place = {"after": page[-1]["_id"]}
+            yield Batch([(raw["_id"], split(raw, reserved)) for raw in page], place)
+
+    async def _page(
+        self, collection: str, within: Document, place: Document | None, size: int, filter: Document, *, whole: bool
+    ) -> list[Document]:
+        """One reply of the server, at most 16 MB and perhaps fewer than `size` documents, and a query of its own for
+        each: no cursor waits on the server while the job is slowed down."""
+        command: Document = {"hint": _BY_ID, "sort": _BY_ID, "limit": size, "batchSize": size}
+        low = within if place is None else {"low": place["after"]}
+        if "low" in low:
+            command["min"] = {"_id": low["low"]}
+        if "high" in within:
+            command["max"] = {"_id": within["high"]}
+        return await self._find(collection, filter, command, whole=whole)
+
+    async def _last(self, collection: str, filter: Document, *, whole: bool) -> list[Document]:
+        """What is under the last of all keys, which a bound from below leaves out: it means an end that is excluded."""
+        last: Document = {"_id": MaxKey()}
+        return await self._find(collection, {"$and": [last, filter]} if filter else last, {}, whole=whole)
+
+    async def _find(self, collection: str, filter: Document, more: Document, *, whole: bool) -> list[Document]:
+        reserved = self._reserved(collection)
+        hidden: Document = {f"{reserved}.t": None}
+        command: Document = {
+            "find": collection,
+            "filter": {"$and": [filter, hidden]} if filter else hidden,
+            "singleBatch": True,
+            **more,
+        }
+        if not whole:
+            command["projection"] = {"_id": 1, reserved: 1}
+        answer = await self._database.command(command, codec_options=self._database.codec_options)
+        found: list[Document] = answer["cursor"]["firstBatch"]
+        return found
+
+    async def look(self, collection: str, keys: Sequence[Key], *, whole: bool) -> list[Image]:
+        reserved = self._reserved(collection)
+        projection = None if whole else {"_id": 1, reserved: 1}
+        cursor = self._database[collection].find({"_id": {"$in": list(keys)}}, projection)
+        found = {_identity(raw["_id"]): split(raw, reserved) for raw in await cursor.to_list(length=None)}
+        return [found.get(_identity(key), Image(ABSENT)) for key in keys]
+
+    async def put_absent(self, collection: str, images: Sequence[tuple[Key, Image]]) -> list[bool]:
+        reserved = self._reserved(collection)
+        raws = [self._raw(image, reserved, key) for key, image in images]
+        done = [True] * len(raws)
+        try:
+            await self._database[collection].insert_many(raws, ordered=False, bypass_document_validation=True)
+        except BulkWriteError as error:
+            for fault in error.details.get("writeErrors", ()):
+                done[fault["index"]] = False
+            if error.details.get("writeConcernErrors"):
+                return [False] * len(raws)
+        return done
+
+
+def _identity(key: Key) -> Hashable:
+    """Equal for keys that MongoDB holds equal."""
+    return (type(key), key) if type(key) in (str, ObjectId) else key_digest(key)
+
+
+def _different(keys: list[Key]) -> list[Key]:
+    """The keys that can be bounds, each once."""
+    found: dict[Hashable, Key] = {}
+    for key in keys:
+        if isinstance(key, MaxKey):
+            continue  # nothing comes after it: no range can begin there
+        found.setdefault(_identity(key), key)
+    return list(found.values())

@@ -1,0 +1,56 @@
+"""What jobs over whole collections need beside the contract of `base`: ranges that can be walked apart from each other,
+looks at many keys at once, and inserts in batches.
+
+A range and a place in one are opaque documents that BSON can hold, so that a job can write them down and go on later,
+in another process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from shadow.model.version import Document, Image, Key
+
+__all__ = ["Batch", "Ranged", "Ranges"]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some documents of a range, and the place after them."""
+
+    images: list[tuple[Key, Image]]
+    place: Document
+
+
+class Ranges(Protocol):
+    """Raises PyMongo's errors. Where `whole` is false, the documents in images have their `_id` only."""
+
+    async def estimate(self, collection: str) -> int:
+        """About how many documents there are, without reading them; 0 if that is not known."""
+
+    async def cut(self, collection: str, parts: int) -> list[Document]:
+        """At most `parts` ranges that together hold every document exactly once, also those inserted later."""
+
+    def walk(
+        self, collection: str, within: Document, place: Document | None, *, size: int, whole: bool, filter: Document
+    ) -> AsyncGenerator[Batch, None]:
+        """The documents of a range that match `filter` (tombstones never do), `size` at a time, from `place` on (None:
+        from the beginning). Holds one batch at a time; a batch may be empty."""
+
+    async def look(self, collection: str, keys: Sequence[Key], *, whole: bool) -> list[Image]:
+        """What the keys hold now, read consistently, in their order."""
+
+    async def put_absent(self, collection: str, images: Sequence[tuple[Key, Image]]) -> list[bool]:
+        """Inserts each image where there is nothing at all, no tombstone either. False: not inserted, or not known;
+        refusals raise nothing, so that the caller can look at each."""
+
+
+@runtime_checkable
+class Ranged(Protocol):
+    """A store that has ranges."""
+
+    @property
+    def ranges(self) -> Any:
+        """Its `Ranges`."""

@@ -1,0 +1,108 @@
+"""What is said of tables that differ from the configuration, and what other tools are given, by a real DynamoDB."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from shadow.embedded.audit import dynamo_client
+from shadow.model.schema import CollectionSpec, IndexSpec, UniqueSpec
+from shadow.stores.dynamo.settings import DynamoSettings
+from shadow.stores.dynamo.store import DynamoStore
+from shadow.stores.dynamo.templates import cloudformation, iam_policy, terraform
+
+INDEXES = (IndexSpec("email-index", "email"), IndexSpec("team-index", "team", "joined"))
+USERS = CollectionSpec("users", INDEXES, (UniqueSpec("email-unique", ("email",)),))
+
+
+@pytest.fixture
+async def store(dynamodb_local_url: str, fresh_name: str) -> AsyncIterator[DynamoStore]:
+    settings = DynamoSettings(
+        endpoint_url=dynamodb_local_url, table_prefix=f"{fresh_name}-", access_key_id="local", secret_access_key="local"
+    )
+    made = DynamoStore(settings, {"users": USERS})
+    yield made
+    await made.close()
+
+
+def name_of(store: DynamoStore) -> str:
+    (name,) = store.tables()
+    return name
+
+
+async def test_a_table_that_is_missing_and_one_as_it_ought_to_be(store: DynamoStore) -> None:
+    assert await store.drift() == {name_of(store): ["is missing"]}
+    await store.prepare([USERS])
+    assert await store.drift() == {name_of(store): []}
+
+
+async def test_each_way_to_differ_is_said(store: DynamoStore, dynamodb_local_url: str) -> None:
+    dynamo_client(dynamodb_local_url).create_table(
+        TableName=name_of(store),
+        KeySchema=[{"AttributeName": "_id", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": each, "AttributeType": "S"} for each in ("_id", "team", "old")]
+        + [{"AttributeName": "email", "AttributeType": "N"}],
+        BillingMode="PAY_PER_REQUEST",
+        GlobalSecondaryIndexes=[
+            index("team-index", "team", "ALL"),
+            index("email-index", "email", "KEYS_ONLY"),
+            index("old-index", "old", "ALL"),
+        ],
+    )
+    (said,) = (await store.drift()).values()
+    assert sorted(said) == [
+        "does not expire tombstones by _shadow_ttl",
+        "has email as type N and not as S",
+        "has the index email-index without all attributes",
+        "has the index old-index, which the configuration does not name",
+        "has the index team-index over other attributes",
+    ]
+
+
+def index(name: str, field: str, projection: str) -> dict[str, Any]:
+    return {
+        "IndexName": name,
+        "KeySchema": [{"AttributeName": field, "KeyType": "HASH"}],
+        "Projection": {"ProjectionType": projection},
+    }
+
+
+async def test_the_exported_table_is_the_one_that_is_wanted(store: DynamoStore, dynamodb_local_url: str) -> None:
+    """The properties of the template are what CreateTable takes; made from them, the table does not differ."""
+    (resource,) = cloudformation(store.tables())["Resources"].values()
+    properties = dict(resource["Properties"])
+    ttl = properties.pop("TimeToLiveSpecification")
+    client = dynamo_client(dynamodb_local_url)
+    client.create_table(**properties)
+    client.update_time_to_live(TableName=name_of(store), TimeToLiveSpecification=ttl)
+    assert await store.drift() == {name_of(store): []}
+    assert resource["DeletionPolicy"] == "Retain", "deleting the stack must not delete the data"
+
+
+def test_terraform_names_every_attribute_that_an_index_uses() -> None:
+    (table,) = terraform({"p-users": USERS})["resource"]["aws_dynamodb_table"].values()
+    used = {table["hash_key"]}
+    for each in table["global_secondary_index"]:
+        used |= {each["hash_key"], each.get("range_key", each["hash_key"])}
+    assert {each["name"] for each in table["attribute"]} == used == {"_id", "email", "team", "joined"}
+
+
+def test_names_of_resources_differ_for_different_tables() -> None:
+    names = ["a-b", "a_b", "ab", "a.b"]
+    resources = cloudformation({name: CollectionSpec("x") for name in names})["Resources"]
+    assert len(resources) == len(names)
+    assert all(name.isalnum() for name in resources)
+
+
+@pytest.mark.parametrize("making", [False, True])
+def test_the_policy_is_about_these_tables_alone(making: bool) -> None:
+    tables, reach = iam_policy(["p-users"], region="eu-west-1", making=making)["Statement"]
+    assert tables["Resource"] == [
+        "arn:aws:dynamodb:eu-west-1:*:table/p-users",
+        "arn:aws:dynamodb:eu-west-1:*:table/p-users/index/*",
+    ]
+    assert ("dynamodb:CreateTable" in tables["Action"]) is making
+    assert "dynamodb:DeleteTable" not in tables["Action"]
+    assert reach["Action"] == "dynamodb:ListTables"

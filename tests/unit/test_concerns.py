@@ -1,0 +1,84 @@
+"""What `with_options` accepts: what the client of MongoDB keeps anyway, or what is no more than that."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pymongo
+import pytest
+from pymongo import AsyncMongoClient, ReadPreference, WriteConcern
+from pymongo.read_concern import ReadConcern
+from pymongo.read_preferences import Nearest, PrimaryPreferred, Secondary, SecondaryPreferred
+
+from shadow.concerns import Kept, Wanted, kept_by_client, kept_by_url
+from shadow.errors import UnsupportedOperation
+
+PLAIN = "mongodb://host/"
+MAJORITY = "mongodb://host/?w=majority&journal=true&readConcernLevel=majority&readPreference=secondaryPreferred"
+
+ACCEPTED: list[tuple[str, dict[str, Any]]] = [
+    (PLAIN, {}),
+    (PLAIN, {"read_preference": ReadPreference.PRIMARY}),
+    (PLAIN, {"read_preference": PrimaryPreferred()}),
+    (PLAIN, {"read_concern": ReadConcern()}),
+    (PLAIN, {"read_concern": ReadConcern("local")}),
+    (PLAIN, {"read_concern": ReadConcern("available")}),
+    (PLAIN, {"write_concern": WriteConcern()}),
+    (PLAIN, {"write_concern": WriteConcern(w=1, j=False)}),
+    (MAJORITY, {"read_preference": SecondaryPreferred()}),
+    (MAJORITY, {"read_concern": ReadConcern("majority")}),
+    (MAJORITY, {"read_concern": ReadConcern("local")}),
+    (MAJORITY, {"write_concern": WriteConcern(w="majority")}),
+    (MAJORITY, {"write_concern": WriteConcern(w="majority", j=True)}),
+    (MAJORITY, {"write_concern": WriteConcern(w=1)}),
+    ("mongodb://host/?w=2&wtimeoutMS=500", {"write_concern": WriteConcern(w=2, wtimeout=500)}),
+]
+
+REFUSED: list[tuple[str, str, Any]] = [
+    (PLAIN, "read_preference", SecondaryPreferred()),
+    (PLAIN, "read_preference", Secondary(tag_sets=[{"dc": "east"}])),
+    (PLAIN, "read_preference", Nearest()),
+    (PLAIN, "read_preference", PrimaryPreferred(max_staleness=120)),
+    (MAJORITY, "read_preference", ReadPreference.PRIMARY),
+    (MAJORITY, "read_preference", SecondaryPreferred(tag_sets=[{"dc": "east"}])),
+    (PLAIN, "read_concern", ReadConcern("majority")),
+    (PLAIN, "read_concern", ReadConcern("linearizable")),
+    (MAJORITY, "read_concern", ReadConcern("snapshot")),
+    (PLAIN, "write_concern", WriteConcern(w=0)),
+    (PLAIN, "write_concern", WriteConcern(w="majority")),
+    (PLAIN, "write_concern", WriteConcern(w=2)),
+    (PLAIN, "write_concern", WriteConcern(j=True)),
+    (PLAIN, "write_concern", WriteConcern(w=1, wtimeout=100)),
+    ("mongodb://host/?w=0", "write_concern", WriteConcern(w=0)),
+]
+
+
+@pytest.mark.parametrize(("url", "options"), ACCEPTED)
+def test_what_makes_no_difference_is_accepted(url: str, options: dict[str, Any]) -> None:
+    kept_by_url(url).check(Wanted(**options))
+
+
+@pytest.mark.parametrize(("url", "name", "value"), REFUSED)
+def test_what_the_client_does_not_keep_is_refused_by_name(url: str, name: str, value: Any) -> None:
+    with pytest.raises(UnsupportedOperation) as refused:
+        kept_by_url(url).check(Wanted(**{name: value}))
+    assert refused.value.name == f"with_options({name}=...)"
+
+
+@pytest.mark.parametrize("option", ["read_preference", "read_concern", "write_concern"])
+def test_what_is_no_such_option_is_a_type_error(option: str) -> None:
+    with pytest.raises(TypeError, match=option):
+        Wanted(**{option: "majority"})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("url", [PLAIN, MAJORITY])
+async def test_a_client_that_was_handed_in_says_the_same_as_its_address(url: str) -> None:
+    client: AsyncMongoClient[dict[str, Any]] = pymongo.AsyncMongoClient(url, connect=False)
+    kept = kept_by_client(client)
+    assert kept == kept_by_url(url)
+    assert isinstance(kept, Kept)
+    await client.close()
+
+
+def test_an_address_that_wants_a_lookup_of_names_is_only_read() -> None:
+    assert kept_by_url("mongodb+srv://cluster.example/db?w=majority").write_concern == WriteConcern(w="majority")
