@@ -1,0 +1,82 @@
+"""`shadow backfill`: copies what was there before the migration, beside live traffic."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from shadow.cli.jobs import Collections, Join, Latency, Options, Processes, Rate, Restart, Workers, run_jobs
+from shadow.cli.options import AsJson, ConfigFile, print_json
+from shadow.migrate.backfill import Backfill
+from shadow.migrate.control import Job
+
+__all__ = ["backfill"]
+
+
+def backfill(
+    collections: Collections = None,
+    config: ConfigFile = Path("config/shadow.yaml"),
+    workers: Workers = 8,
+    processes: Processes = 1,
+    rate: Rate = None,
+    latency: Latency = 0.0,
+    restart: Restart = False,
+    join: Join = False,
+    as_json: AsJson = False,
+) -> None:
+    """Copies every document of the primary to the secondary, from whichever store is primary. Kill it and start it
+    again as you like: it goes on where it was. Never overwrites what a live write has put there, never brings back
+    what was deleted. Exit code 0 if all is copied, 1 if some documents could not be (the report says why), 2 if it was
+    stopped or refused."""
+    options = Options(workers, processes, rate, latency, restart=restart, join=join)
+    done = asyncio.run(
+        run_jobs(
+            config,
+            collections,
+            options,
+            lambda shadow, name: Backfill(shadow.sides(name)),
+            quiet=as_json,
+            verb=["backfill"],
+        )
+    )
+    reports = [_report(job, reasons) for job, reasons in done]
+    if as_json:
+        print_json(reports)
+    else:
+        for each in reports:
+            _show(each)
+    raise typer.Exit(_code([job for job, _ in done], join=join))
+
+
+def _code(jobs: list[Job], *, join: bool) -> int:
+    if any(job.finished is None for job in jobs) and not join:
+        return 2
+    return 1 if any(job.outcome == "incomplete" for job in jobs) else 0
+
+
+def _report(job: Job, reasons: dict[str, int]) -> dict[str, Any]:
+    seconds = None if job.finished is None else round(job.finished - job.started, 3)
+    return {
+        "job": job.id,
+        "collection": job.collection,
+        "outcome": job.outcome or "stopped",
+        **{name: job.counts.get(name, 0) for name in ("seen", "copied", "present", "moved", "gone")},
+        "not_copied": sum(job.issues.values()),
+        "reasons": reasons,
+        "seconds": seconds,
+    }
+
+
+def _show(each: dict[str, Any]) -> None:
+    typer.echo(
+        f"{each['collection']}: {each['outcome']}; {each['seen']} documents seen: {each['copied']} copied, "
+        f"{each['present']} were there, {each['moved']} changed meanwhile and healed, {each['gone']} gone meanwhile, "
+        f"{each['not_copied']} not copied"
+    )
+    for reason, count in each["reasons"].items():
+        typer.echo(f"  {reason}: {count}")
+    if each["outcome"] == "stopped":
+        typer.echo("  the same command goes on from here")

@@ -1,0 +1,101 @@
+"""`shadow verify`: whether both stores hold the same, document by document, in both directions."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import datetime as dt
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from bson import json_util
+
+from shadow.cli.jobs import Collections, Join, Latency, Options, Processes, Rate, Restart, Workers, run_jobs
+from shadow.cli.options import AsJson, ConfigFile, print_json
+from shadow.migrate.verify import Scope, Summary, Verify, summary
+
+__all__ = ["verify"]
+
+Filter = Annotated[
+    str, typer.Option("--filter", help="Only documents that match this MongoDB filter, as extended JSON.")
+]
+Since = Annotated[dt.datetime | None, typer.Option(help="Only documents whose --since-field is no earlier (UTC).")]
+Field = Annotated[str, typer.Option(help="The field that --since looks at.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Compare versions alone, not contents.")]
+Sample = Annotated[float, typer.Option(min=0.0001, max=1.0, help="The share of the keys; the same ones in every run.")]
+
+
+def verify(
+    collections: Collections = None,
+    config: ConfigFile = Path("config/shadow.yaml"),
+    quick: Quick = False,
+    sample: Sample = 1.0,
+    where: Filter = "{}",
+    since: Since = None,
+    since_field: Field = "updated_at",
+    workers: Workers = 8,
+    processes: Processes = 1,
+    rate: Rate = None,
+    latency: Latency = 0.0,
+    restart: Restart = False,
+    join: Join = False,
+    as_json: AsJson = False,
+) -> None:
+    """Walks both stores beside live traffic and holds each against the other. What differs is looked at again before it
+    counts. Exit code 0 if equal, 1 if there are differences (`shadow repair plan` goes on from there), 2 if it could
+    not be decided or nothing was compared."""
+    scope = Scope(full=not quick, sample=sample, filter=_filter(where, since, since_field))
+    options = Options(workers, processes, rate, latency, restart=restart, join=join)
+    verb = ["verify", "--filter", json_util.dumps(scope.filter), "--sample", str(sample), *(["--quick"] * quick)]
+    done = asyncio.run(
+        run_jobs(
+            config,
+            collections,
+            options,
+            lambda shadow, name: Verify(shadow.sides(name), scope),
+            quiet=as_json,
+            verb=verb,
+        )
+    )
+    summaries = [summary(job) for job, _ in done]
+    if as_json:
+        reasons = [{"reasons": each} for _, each in done]
+        print_json([{**_row(one), **more} for one, more in zip(summaries, reasons, strict=True)])
+    else:
+        for one, (_, each) in zip(summaries, done, strict=True):
+            _show(one, each)
+    raise typer.Exit(0 if join else _code(summaries))
+
+
+def _filter(text: str, since: dt.datetime | None, field: str) -> dict[str, Any]:
+    try:
+        found = json_util.loads(text, json_options=json_util.JSONOptions(tz_aware=False))
+    except (ValueError, TypeError) as error:
+        raise typer.BadParameter(f"--filter: not extended JSON ({type(error).__name__})") from None
+    if not isinstance(found, dict):
+        raise typer.BadParameter("--filter: a filter is an object")
+    return found if since is None else {**found, field: {"$gte": since}}
+
+
+def _code(summaries: list[Summary]) -> int:
+    outcomes = {each.outcome for each in summaries}
+    if "different" in outcomes:
+        return 1
+    return 0 if outcomes <= {"equal"} else 2
+
+
+def _row(one: Summary) -> dict[str, Any]:
+    return dataclasses.asdict(one)
+
+
+def _show(one: Summary, reasons: dict[str, int]) -> None:
+    share = "" if one.sample >= 1 else f", {one.sample:.2%} of the keys"
+    typer.echo(
+        f"{one.collection}: {one.outcome} ({one.mode}{share}{', filtered' if one.filtered else ''}); "
+        f"{one.primary_documents} documents of the primary and {one.secondary_documents} of the secondary looked at: "
+        f"{one.missing} missing, {one.extra} extra, {one.different} different, {one.undecided} undecided; "
+        f"{one.settled} settled while it looked"
+    )
+    for reason, count in reasons.items():
+        typer.echo(f"  {reason}: {count}")

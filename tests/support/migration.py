@@ -1,0 +1,47 @@
+"""Backfill and verify over a `Site`, in this process and in others."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pymongo
+
+from shadow import Shadow
+from shadow.migrate.backfill import Backfill
+from shadow.migrate.control import Control, Job
+from shadow.migrate.verify import Scope, Summary, Verify, summary
+from shadow.migrate.work import Pace, Work
+from tests.support.shadows import COLLECTION, Site
+
+__all__ = ["backfill", "control_of", "copy_in_another_process", "load", "verify"]
+
+
+def control_of(site: Site) -> Control:
+    return Control(Path(site.journal).with_name("jobs.db"))
+
+
+def load(site: Site, documents: list[dict[str, Any]]) -> None:
+    """Puts documents into MongoDB with the bare driver: nothing of shadow's is in them."""
+    with pymongo.MongoClient[dict[str, Any]](site.mongo_url) as client:
+        client[site.database][COLLECTION].insert_many(documents, ordered=False)
+
+
+async def backfill(shadow: Shadow, control: Control, **pace: Any) -> Job:
+    return await Work(Backfill(shadow.sides(COLLECTION)), control, Pace(**{"workers": 4, **pace})).run()
+
+
+async def verify(shadow: Shadow, control: Control, *, batch: int = 100, **scope: Any) -> Summary:
+    task = Verify(shadow.sides(COLLECTION), Scope(**scope))
+    return summary(await Work(task, control, Pace(workers=4, batch=batch)).run())
+
+
+def copy_in_another_process(site: Site, batch: int) -> None:
+    """The target of a child process that is going to be killed."""
+
+    async def run() -> None:
+        async with site.shadow() as shadow:
+            await backfill(shadow, control_of(site), batch=batch, rate=2000.0)
+
+    asyncio.run(run())
