@@ -7,8 +7,9 @@ import sys
 
 import typer
 
-from shadow.cli import config, demo, status, tables
+from shadow.cli import backfill, config, demo, findings, flip, jobs, repair, repair_plan, status, tables, verify
 from shadow.errors import ConfigurationError, ShadowError
+from shadow.migrate.sides import JobRefused
 
 __all__ = ["app", "main"]
 
@@ -21,6 +22,13 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("status")(status.status)
+app.add_typer(findings.app, name="findings")
+app.command("repair")(repair.repair)
+app.command("backfill")(backfill.backfill)
+app.command("verify")(verify.verify)
+app.command("flip")(flip.flip)
+app.add_typer(repair_plan.app, name="repair-plan")
+app.add_typer(jobs.app, name="jobs")
 app.add_typer(tables.app, name="tables")
 app.add_typer(config.app, name="config")
 
@@ -29,7 +37,7 @@ def main() -> None:
     """The program. An error of shadow's own is a message and an exit code, not a traceback."""
     try:
         app()
-    except ConfigurationError as error:
+    except (ConfigurationError, JobRefused) as error:
         _end(error, 2)
     except ShadowError as error:
         _end(error, 3)

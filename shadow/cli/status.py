@@ -1,10 +1,7 @@
-"""`shadow status`: what a running application says of itself."""
+"""`shadow status`: what a running application says of itself; first of all, whether it is safe to flip."""
 
 from __future__ import annotations
 
-import json
-import urllib.error
-import urllib.request
 from typing import Annotated, Any
 
 import typer
@@ -13,57 +10,68 @@ from rich.markup import escape
 from rich.table import Table
 
 from shadow.cli.options import AsJson, print_json
-from shadow.errors import StoreUnavailable
+from shadow.cli.remote import Url, ask
 
 __all__ = ["status"]
 
 
 def status(
-    url: Annotated[
-        str, typer.Option(envvar="SHADOW_STATUS_URL", help="Where the application serves the admin router.")
-    ] = "http://127.0.0.1:8000",
+    url: Url = "http://127.0.0.1:8000",
     indexes: Annotated[
         bool,
         typer.Option("--indexes", help="The queries that scan on DynamoDB, and the indexes that would serve them."),
     ] = False,
+    gates: Annotated[
+        bool, typer.Option("--gates", help="Every gate of every collection with its figure, the failed ones first.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Routes, journal, lanes, findings and totals of a running application. Exit code 3 if it cannot be reached."""
-    found = _ask(f"{url.rstrip('/')}/status")
+    """Whether it is safe to flip, the one thing to look at, and the figures behind it. Exit code 3 if the application
+    cannot be reached."""
+    found = ask(url, "/status")
     if as_json:
         print_json({"indexes": found["indexes"]} if indexes else found)
     elif indexes:
         _show_indexes(found["indexes"])
     else:
-        _show(found)
+        _show(found, every_gate=gates)
 
 
-def _ask(url: str) -> dict[str, Any]:
-    if not url.startswith(("http://", "https://")):
-        raise typer.BadParameter(f"{url}: must begin with http:// or https://")
-    try:
-        with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - the scheme was checked above
-            found: dict[str, Any] = json.load(answer)
-            return found
-    except (urllib.error.URLError, OSError, ValueError) as error:
-        raise StoreUnavailable(
-            f"{url} did not answer with a status ({type(error).__name__})",
-            hint="pass --url with the address under which `shadow.admin_router()` is served",
-        ) from error
-
-
-def _show(found: dict[str, Any]) -> None:
-    table = Table("collection", "primary", "phase", "writes", "open intents", "deferred")
-    journal = found["journal"]
+def _show(found: dict[str, Any], *, every_gate: bool) -> None:
+    console, verdict, journal = Console(), found["verdict"], found["journal"]
+    if verdict["safe"]:
+        console.print("[bold green]safe to flip[/]: every gate of every collection is open")
+    else:
+        console.print(f"[bold red]not safe to flip[/]; look at this first: {escape(verdict['look_at'])}")
+    table = Table("collection", "primary", "phase", "writes", "open intents", "deferred", "compared", "gates")
     for name, route in found["collections"].items():
-        waiting = (journal["open"].get(name, 0), journal["deferred"].get(name, 0))
-        table.add_row(name, route["primary"], route["phase"], route["writes"], *map(str, waiting))
-    console = Console()
+        waiting = (journal["open"].get(name, 0), journal["deferred"].get(name, 0), _compared(found, name))
+        closed = [gate["name"] for gate in verdict["gates"] if gate["collection"] == name and not gate["ok"]]
+        state = f"closed: {', '.join(closed)}" if closed else "open"
+        table.add_row(name, route["primary"], route["phase"], route["writes"], *map(str, waiting), state)
     console.print(table)
+    if every_gate:
+        _show_gates(console, verdict["gates"])
     totals = found["totals"]
     verdicts = ", ".join(f"{count} {name}" for name, count in totals["verdicts"].items() if count) or "none yet"
     console.print(f"stores: {', '.join(_store(name, each) for name, each in found['stores'].items())}")
+    for name, seen in found.get("bypassing", {}).items():
+        kinds = ", ".join(f"{count} {kind}" for kind, count in seen["kinds"].items())
+        console.print(f"[bold yellow]writers past the shim[/]: {escape(name)}: {kinds}; last {seen['last_seen']}")
     console.print(f"comparisons: {totals['comparisons']} ({verdicts}); findings: {found['findings']['open']}")
+
+
+def _compared(found: dict[str, Any], name: str) -> int:
+    """Comparisons of a collection that came to equal or not equal."""
+    verdicts = found["totals"]["collections"].get(name, {})
+    return sum(verdicts.get(each, 0) for each in ("match", "excused", "mismatch"))
+
+
+def _show_gates(console: Console, gates: list[dict[str, Any]]) -> None:
+    table = Table("collection", "gate", "state", "figure")
+    for gate in sorted(gates, key=lambda gate: bool(gate["ok"])):
+        table.add_row(gate["collection"], gate["name"], "open" if gate["ok"] else "closed", escape(gate["said"]))
+    console.print(table)
 
 
 def _show_indexes(found: list[dict[str, Any]]) -> None:

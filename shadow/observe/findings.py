@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -18,13 +18,16 @@ from shadow.compare.diff import Hasher
 from shadow.model.verdict import Difference, Kind, Mismatch
 from shadow.model.version import Absent, Key, State, Tombstone, Version
 
-__all__ = ["Findings", "path_pattern", "state_text"]
+__all__ = ["ELSEWHERE", "Findings", "Note", "path_pattern", "state_text"]
 
 MOST_DIFFERENCES: Final = 50
 """Differences kept for one finding."""
 
 ELSEWHERE: Final = "*"
 """The path of what is counted beyond the bound of groups."""
+
+MOST_NOTES: Final = 10_000
+"""Notes that wait to be written to a file; beyond, the oldest are lost."""
 
 
 def path_pattern(path: str) -> str:
@@ -77,11 +80,26 @@ class _Group:
     count: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One thing that happened to a finding, for whoever keeps it elsewhere too: seen (`row` is then what is known of it
+    now, as `get` answers it), or healed (`row` is None)."""
+
+    id: str
+    collection: str
+    key: Key
+    whole_answer: bool
+    at: float
+    verb: str = ""
+    row: dict[str, Any] | None = None
+    places: tuple[tuple[Kind, str], ...] = ()
+
+
 class Findings:
     """The store of findings. Thread-safe; keeps the oldest and the newest of them, at most `limit` in all.
 
     `reveal_keys` writes keys as text into what `get` and `list` answer; otherwise keys appear as keyed hashes only.
-    `clock` gives seconds since the epoch.
+    `notes`: keep what happens for `take_notes`. `clock` gives seconds since the epoch.
     """
 
     def __init__(
@@ -91,6 +109,7 @@ class Findings:
         limit: int = 1000,
         groups: int = 500,
         reveal_keys: bool = False,
+        notes: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._hasher = hasher
@@ -104,6 +123,7 @@ class Findings:
         self._groups: dict[tuple[str, Kind, str], _Group] = {}
         self._total = 0
         self._dropped = 0
+        self._notes: deque[Note] | None = deque(maxlen=MOST_NOTES) if notes else None
 
     def add(self, found: Mismatch) -> str:
         """Keeps a confirmed mismatch and answers its id."""
@@ -120,16 +140,37 @@ class Findings:
             finding.secondary_state = state_text(found.secondary_state)
             finding.healed = found.healed
             self._total += 1
-            self._count(found, now)
+            places = self._count(found, now)
+            if self._notes is not None:
+                row = self._row(finding)
+                self._notes.append(
+                    Note(name, found.collection, found.key, finding.whole_answer, now, found.verb.value, row, places)
+                )
         return name
 
     def mark_healed(self, collection: str, key: Key) -> bool:
         """Marks the finding of a document as healed; False if there is none."""
+        name = self._id(collection, key)
         with self._lock:
-            finding = self._at(self._id(collection, key))
+            finding = self._at(name)
             if finding is not None:
                 finding.healed = True
+            if self._notes is not None:
+                self._notes.append(Note(name, collection, key, whole_answer=False, at=self._clock()))
         return finding is not None
+
+    def take_notes(self) -> tuple[Note, ...]:
+        """What happened since the last call; nothing unless this was made with `notes`."""
+        with self._lock:
+            taken = tuple(self._notes or ())
+            if self._notes is not None:
+                self._notes.clear()
+        return taken
+
+    def put_back(self, notes: Iterable[Note]) -> None:
+        """Returns notes that could not be written, before those that came since."""
+        with self._lock:
+            self._notes = deque((*notes, *(self._notes or ())), maxlen=MOST_NOTES)
 
     def list(
         self,
@@ -174,10 +215,26 @@ class Findings:
             ]
         return sorted(rows, key=lambda row: -int(row["count"]))
 
+    def by_path(self, most: int = 50) -> dict[tuple[str, ...], int]:
+        """Counts by (collection, kind, path) of the `most` groups with the highest counts; the others are added up
+        at the path `ELSEWHERE`."""
+        counts: dict[tuple[str, ...], int] = {}
+        rows: Iterable[dict[str, Any]] = self.groups()
+        for i, row in enumerate(rows):
+            name = (row["collection"], row["kind"], row["path"] if i < most else ELSEWHERE)
+            counts[name] = counts.get(name, 0) + row["count"]
+        return counts
+
     def knows(self, collection: str, key: Key) -> bool:
         """Whether a mismatch of this document is kept."""
         with self._lock:
             return self._at(self._id(collection, key)) is not None
+
+    def open_by_collection(self) -> dict[str, int]:
+        """How many kept findings are not healed."""
+        with self._lock:
+            names = [each.collection for each in self._all() if not each.healed]
+        return {name: names.count(name) for name in dict.fromkeys(names)}
 
     def summary(self) -> dict[str, int]:
         """How many were seen (repeats too), are kept, are still open, and fell out of the bound."""
@@ -213,7 +270,7 @@ class Findings:
             self._dropped += 1
         return finding
 
-    def _count(self, found: Mismatch, now: float) -> None:
+    def _count(self, found: Mismatch, now: float) -> tuple[tuple[Kind, str], ...]:
         places = {(each.kind, path_pattern(each.path)) for each in found.differences} or {(found.kind, "")}
         for kind, path in places:
             name = (found.collection, kind, path)
@@ -222,6 +279,7 @@ class Findings:
             group = self._groups.setdefault(name, _Group(now, now))
             group.last_seen = now
             group.count += 1
+        return tuple(places)
 
     def _row(self, finding: _Finding) -> dict[str, Any]:
         row: dict[str, Any] = {

@@ -31,18 +31,28 @@ class Event(enum.StrEnum):
     JOURNAL_OPENED = "journal.opened"
     JOURNAL_RECOVERED = "journal.recovered"
     JOURNAL_UNCLEAN = "journal.unclean"
+    JOURNAL_DAMAGED = "journal.damaged"
+    JOURNAL_FAILING = "journal.failing"
+    JOURNAL_WORKING = "journal.working"
     CONFIG_RELOADED = "config.reloaded"
     CONFIG_REJECTED = "config.rejected"
     ROUTE_CHANGED = "route.changed"
     SECONDARY_DOWN = "secondary.down"
     SECONDARY_UP = "secondary.up"
+    FLIP_PENDING = "flip.pending"
     FLIP_STARTED = "flip.started"
     FLIP_DONE = "flip.done"
     FLIP_REFUSED = "flip.refused"
     COLLECTION_UNCONFIGURED = "collection.unconfigured"
     INDEX_UNDECLARED = "index.undeclared"
     SCAN_SHAPE = "scan.shape"
+    TABLE_SWEPT = "table.swept"
     INTERNAL_FAILED = "internal.failed"
+    WRITER_BYPASSING = "writer.bypassing"
+    ADMIN_HEALED = "admin.healed"
+    ADMIN_REVEALED = "admin.revealed"
+    ADMIN_FLIPPED = "admin.flipped"
+    ADMIN_REFUSED = "admin.refused"
     STARTED = "shadow.started"
     CLOSED = "shadow.closed"
 
@@ -53,12 +63,18 @@ WARNINGS: Final = frozenset(
         Event.WRITE_DEFERRED,
         Event.HEAL_FAILED,
         Event.JOURNAL_UNCLEAN,
+        Event.JOURNAL_DAMAGED,
+        Event.JOURNAL_FAILING,
         Event.CONFIG_REJECTED,
         Event.SECONDARY_DOWN,
+        Event.FLIP_PENDING,
         Event.FLIP_REFUSED,
         Event.COLLECTION_UNCONFIGURED,
         Event.INTERNAL_FAILED,
         Event.INDEX_UNDECLARED,
+        Event.WRITER_BYPASSING,
+        Event.ADMIN_REVEALED,
+        Event.ADMIN_REFUSED,
     }
 )
 """The events that are logged as warnings; the others are information."""
@@ -73,6 +89,7 @@ TEXT_FIELDS: Final = frozenset(
         "epoch",
         "error",
         "index",
+        "finding",
         "from_phase",
         "from_primary",
         "hint",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import os
 import platform
+from collections import Counter as Counts
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,12 +25,13 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from shadow.model.operation import Verb
+from shadow.model.operation import READS, Verb
 from shadow.model.outcome import Outcome
 from shadow.model.phase import Phase, Role, Route, StoreName
-from shadow.model.verdict import Deferral, Healing, Kind, ShedReason, Verdict
+from shadow.model.verdict import Bypass, Deferral, Healing, Kind, ShedReason, Slice, Unjournaled, Verdict
+from shadow.observe.workers import WorkerGauges
 
-__all__ = ["OTHER", "DynamoCall", "GaugeSnapshot", "MetricRow", "Metrics", "Part", "Reload", "metric_table"]
+__all__ = ["OTHER", "DynamoCall", "Flip", "GaugeSnapshot", "MetricRow", "Metrics", "Part", "Reload", "metric_table"]
 
 OTHER: Final = "other"
 """The label value of whatever is not configured or not listed."""
@@ -55,12 +57,20 @@ class Part(enum.StrEnum):
     GAUGES = "gauges"
     PROBE = "probe"
     CLOSE = "close"
+    SWEEP = "sweep"
+    INDEX = "index"
     OTHER = OTHER
 
 
 class Reload(enum.StrEnum):
     OK = "ok"
     REJECTED = "rejected"
+
+
+class Flip(enum.StrEnum):
+    STARTED = "started"
+    DONE = "done"
+    REFUSED = "refused"
 
 
 class DynamoCall(enum.StrEnum):
@@ -88,6 +98,8 @@ class MetricRow:
     help: str
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
+    merge: str = "max"
+    """How a gauge's values in several workers become one: sum, max or min."""
 
 
 OPERATIONS: Final = MetricRow(
@@ -100,13 +112,67 @@ LATENCY: Final = MetricRow(
     "shadow_operation_seconds", "histogram", "Time that a store took to answer.", ("store", "verb"), SECONDS
 )
 COMPARISONS: Final = MetricRow(
-    "shadow_comparisons_total", "counter", "Comparisons by what they came to.", ("collection", "verb", "verdict")
+    "shadow_comparisons_total",
+    "counter",
+    "Comparisons of reads by what they came to.",
+    ("collection", "verb", "verdict"),
+)
+WRITE_COMPARISONS: Final = MetricRow(
+    "shadow_write_comparisons_total",
+    "counter",
+    "Comparisons of what the same write came to in both stores.",
+    ("collection", "verb", "verdict"),
 )
 MISMATCHES: Final = MetricRow(
     "shadow_mismatches_total", "counter", "Confirmed mismatches by kind.", ("collection", "verb", "kind")
 )
+BY_PATH: Final = MetricRow(
+    "shadow_mismatches_by_path",
+    "gauge",
+    "Confirmed mismatches since the start in the places where most were; those of all others at the path *.",
+    ("collection", "kind", "path"),
+    merge="sum",
+)
 EXCUSED: Final = MetricRow(
     "shadow_excused_total", "counter", "Differences that a named rule has excused.", ("collection", "rule")
+)
+BYPASSING: Final = MetricRow(
+    "shadow_bypassing_writes_total",
+    "counter",
+    "Writes that went past the shim, as shadow reads or the watch came upon them.",
+    ("collection", "kind"),
+)
+NOISE: Final = MetricRow(
+    "shadow_noise_comparisons_total",
+    "counter",
+    "Comparisons of the primary with itself, by the same code: what is not a match here is noise.",
+    ("collection", "verb", "verdict"),
+)
+CANARY_SOUGHT: Final = MetricRow(
+    "shadow_canary_sought_total", "counter", "Planted differences that the comparison was given.", ("collection",)
+)
+CANARY_FOUND: Final = MetricRow(
+    "shadow_canary_found_total", "counter", "Planted differences that it found, with their kind.", ("collection",)
+)
+CANARY_LAST_FOUND: Final = MetricRow(
+    "shadow_canary_last_found_timestamp_seconds",
+    "gauge",
+    "When a planted difference was last found, in seconds since the epoch; 0 if never.",
+    ("collection",),
+)
+WORKING: Final = MetricRow(
+    "shadow_comparison_working",
+    "gauge",
+    "1 if planted differences are found in time, else 0; for collections in phase shadow.",
+    ("collection",),
+    merge="min",
+)
+READ_SECONDS: Final = MetricRow(
+    "shadow_read_seconds",
+    "histogram",
+    "Time of a read as the application sees it; left_out is a random slice that is not shadowed.",
+    ("verb", "slice"),
+    SECONDS,
 )
 SHED: Final = MetricRow(
     "shadow_shed_total", "counter", "Shadow reads that were not done or not finished.", ("collection", "reason")
@@ -114,6 +180,13 @@ SHED: Final = MetricRow(
 DEFERRED: Final = MetricRow(
     "shadow_deferred_writes_total", "counter", "Writes that were left to their intent.", ("collection", "reason")
 )
+UNJOURNALED: Final = MetricRow(
+    "shadow_unjournaled_writes_total",
+    "counter",
+    "Writes made without an intent (journal.on_failure: sync), by whether the secondary took them.",
+    ("collection", "result"),
+)
+DAMAGED: Final = MetricRow("shadow_journal_damaged_total", "counter", "Damaged journals that were salvaged.")
 HEALS: Final = MetricRow("shadow_heals_total", "counter", "Heals by what they found or did.", ("collection", "result"))
 RELOADS: Final = MetricRow(
     "shadow_config_reloads_total", "counter", "Times the configuration was read again.", ("result",)
@@ -126,6 +199,14 @@ CAPACITY: Final = MetricRow(
     "counter",
     "Capacity units consumed on DynamoDB; index is empty for the table itself.",
     ("table", "index", "verb"),
+)
+THROTTLED: Final = MetricRow(
+    "shadow_dynamo_throttled_requests_total",
+    "counter",
+    "Requests to DynamoDB that were throttled, repeated ones too; by a client that shadow made.",
+)
+FLIPS: Final = MetricRow(
+    "shadow_flips_total", "counter", "Changes of primary by what became of them.", ("collection", "result")
 )
 SCANS: Final = MetricRow(
     "shadow_dynamo_scans_total",
@@ -144,13 +225,23 @@ OPEN_INTENTS: Final = MetricRow("shadow_journal_open_intents", "gauge", "Intents
 OLDEST_INTENT: Final = MetricRow(
     "shadow_journal_oldest_intent_seconds", "gauge", "Age of the oldest open intent; 0 with none open."
 )
-LANE_DEPTH: Final = MetricRow("shadow_lane_depth", "gauge", "Pieces of work waiting or running in the lane.")
-LANE_CAPACITY: Final = MetricRow("shadow_lane_capacity", "gauge", "Pieces of work that the lane can hold.")
+LANE_DEPTH: Final = MetricRow(
+    "shadow_lane_depth", "gauge", "Pieces of work waiting or running in the lane.", merge="sum"
+)
+LANE_CAPACITY: Final = MetricRow("shadow_lane_capacity", "gauge", "Pieces of work that the lane can hold.", merge="sum")
 ROUTE: Final = MetricRow(
-    "shadow_route_info", "gauge", "1 for the current primary and phase, else 0.", ("collection", "primary", "phase")
+    "shadow_route_info",
+    "gauge",
+    "Worker processes with this primary and phase: 1 for the current one, else 0, where there is one process.",
+    ("collection", "primary", "phase"),
+    merge="sum",
 )
 SECONDARY_UP: Final = MetricRow(
-    "shadow_secondary_up", "gauge", "1 if the store, as a secondary, answers; 0 if it is taken to be down.", ("store",)
+    "shadow_secondary_up",
+    "gauge",
+    "1 if the store, as a secondary, answers; 0 if it is taken to be down.",
+    ("store",),
+    merge="min",
 )
 BUILD: Final = MetricRow("shadow_build_info", "gauge", "Always 1.", ("version", "python"))
 
@@ -158,10 +249,21 @@ TABLE: Final[tuple[MetricRow, ...]] = (
     OPERATIONS,
     LATENCY,
     COMPARISONS,
+    WRITE_COMPARISONS,
     MISMATCHES,
+    BY_PATH,
     EXCUSED,
+    BYPASSING,
+    NOISE,
+    CANARY_SOUGHT,
+    CANARY_FOUND,
+    CANARY_LAST_FOUND,
+    WORKING,
+    READ_SECONDS,
     SHED,
     DEFERRED,
+    UNJOURNALED,
+    DAMAGED,
     HEALS,
     OPEN_INTENTS,
     OLDEST_INTENT,
@@ -169,9 +271,11 @@ TABLE: Final[tuple[MetricRow, ...]] = (
     LANE_CAPACITY,
     ROUTE,
     SECONDARY_UP,
+    FLIPS,
     RELOADS,
     FAILURES,
     CAPACITY,
+    THROTTLED,
     SCANS,
     SCANNED,
     SCANNED_OUT,
@@ -184,10 +288,16 @@ def metric_table() -> list[MetricRow]:
     return list(TABLE)
 
 
+_WRITES: Final = tuple(verb for verb in Verb if verb not in READS)
+
+Labels = tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class GaugeSnapshot:
     """What the gauges say at one scrape. `open_intents` by collection; `oldest_intent_seconds` 0.0 with none open;
-    `secondary_up` for the stores that are a secondary now."""
+    `secondary_up` for the stores that are a secondary now; `canary_found` in epoch seconds, 0.0 for never, and
+    `comparison_working`, for the collections in phase shadow."""
 
     open_intents: Mapping[str, int] = field(default_factory=dict)
     oldest_intent_seconds: float = 0.0
@@ -195,9 +305,12 @@ class GaugeSnapshot:
     lane_capacity: int = 0
     routes: Mapping[str, Route] = field(default_factory=dict)
     secondary_up: Mapping[StoreName, bool] = field(default_factory=dict)
+    canary_found: Mapping[str, float] = field(default_factory=dict)
+    comparison_working: Mapping[str, bool] = field(default_factory=dict)
+    mismatches_by_path: Mapping[Labels, int] = field(default_factory=dict)
+    """By (collection, kind, path); whoever makes it bounds it."""
 
 
-Labels = tuple[str, ...]
 _C = TypeVar("_C", Counter, Histogram)
 
 
@@ -231,18 +344,40 @@ class Metrics:
                 Verb,
             ).items()
         }
-        self._comparisons = self._series(COMPARISONS, named, Verb, Verdict)
+        self._comparisons = self._series(COMPARISONS, named, READS, Verdict)
+        self._comparisons |= self._series(WRITE_COMPARISONS, named, _WRITES, Verdict)
         self._mismatches = self._series(MISMATCHES, named, Verb, Kind)
+        self._bypassing = self._series(BYPASSING, named, Bypass)
+        self._counted: Counts[tuple[str, Verdict]] = Counts()
+        self._noise = self._series(NOISE, named, READS, Verdict)
+        self._canary_sought = self._series(CANARY_SOUGHT, named)
+        self._canary_found = self._series(CANARY_FOUND, named)
+        self._reads = {
+            labels: child.observe
+            for labels, child in _children(
+                Histogram(
+                    READ_SECONDS.name, READ_SECONDS.help, READ_SECONDS.labels, buckets=SECONDS, registry=self._registry
+                ),
+                READS,
+                Slice,
+            ).items()
+        }
         self._shed = self._series(SHED, named, ShedReason)
         self._deferred = self._series(DEFERRED, named, Deferral)
+        self._unjournaled = self._series(UNJOURNALED, named, Unjournaled)
+        self._damaged = self._counter(DAMAGED)
         self._heals = self._series(HEALS, named, Healing)
+        self._flips = self._series(FLIPS, named, Flip)
         self._reloads = self._series(RELOADS, Reload)
         self._failures = self._series(FAILURES, Part)
-        self._excused = self._pairs(EXCUSED, [*rules, (OTHER, OTHER)])
+        self._excuse = self._counter(EXCUSED)
+        self._excused = {pair: self._excuse.labels(*pair).inc for pair in (*rules, (OTHER, OTHER))}
         indexes = [(table, index) for table, names in (tables or {}).items() for index in ("", *names)]
         self._capacity = self._pairs(
             CAPACITY, [(*place, call) for place in (*indexes, (OTHER, OTHER)) for call in map(str, DynamoCall)]
         )
+        self.throttled: Final[Callable[[], None]] = self._counter(THROTTLED).inc
+        """To be called for one request that was throttled."""
         named_tables = [(table,) for table in (*(tables or {}), OTHER)]
         self._scans = [self._pairs(row, named_tables) for row in (SCANS, SCANNED, SCANNED_OUT)]
         self._routes: dict[str, Route] = {}
@@ -274,9 +409,31 @@ class Metrics:
     def mismatch(self, collection: str, verb: Verb, kind: Kind) -> None:
         self._mismatches[self._name(collection), verb, kind]()
 
+    def bypassed(self, collection: str, kind: Bypass) -> None:
+        """A write that went past the shim was found."""
+        self._bypassing[self._name(collection), kind]()
+
     def excused(self, collection: str, rule: str) -> None:
         """A rule has excused a difference."""
         self._excused.get((collection, rule), self._excused[OTHER, OTHER])(1)
+
+    def excuses(self, rules: Iterable[tuple[str, str]]) -> None:
+        """Makes the series of further rules, pairs (collection, rule name)."""
+        for pair in rules:
+            self._excused.setdefault(pair, self._excuse.labels(*pair).inc)
+
+    def noise(self, collection: str, verb: Verb, verdict: Verdict) -> None:
+        """A comparison of the primary with itself came to `verdict`."""
+        self._noise[self._name(collection), verb, verdict]()
+        self._counted[self._name(collection), verdict] += 1
+
+    def canary(self, collection: str, *, found: bool) -> None:
+        """A planted difference was given to the comparison, or was found by it."""
+        (self._canary_found if found else self._canary_sought)[(self._name(collection),)]()
+
+    def read(self, verb: Verb, slice: Slice, seconds: float) -> None:
+        """One read of the application took `seconds`."""
+        self._reads[verb, slice](seconds)
 
     def shed(self, collection: str, reason: ShedReason) -> None:
         self._shed[self._name(collection), reason]()
@@ -284,8 +441,19 @@ class Metrics:
     def deferred(self, collection: str, reason: Deferral) -> None:
         self._deferred[self._name(collection), reason]()
 
+    def unjournaled(self, collection: str, result: Unjournaled) -> None:
+        self._unjournaled[self._name(collection), result]()
+
+    def damaged(self) -> None:
+        """A damaged journal was salvaged."""
+        self._damaged.inc()
+
     def healed(self, collection: str, result: Healing) -> None:
         self._heals[self._name(collection), result]()
+
+    def flipped(self, collection: str, result: Flip) -> None:
+        """A change of primary was begun, made, or given up."""
+        self._flips[self._name(collection), result]()
 
     def reloaded(self, ok: bool) -> None:
         self._reloads[(Reload.OK if ok else Reload.REJECTED,)]()
@@ -317,28 +485,46 @@ class Metrics:
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """The exposition and its content type: Prometheus's text format, or what the header `accept` prefers.
 
-        Where `PROMETHEUS_MULTIPROC_DIR` is set, counters and histograms are those of all processes that share it
-        (one `Metrics` in each: two of one process would share series); gauges are this process's own.
+        Where `PROMETHEUS_MULTIPROC_DIR` is set, everything is that of all processes that share it (one `Metrics` in
+        each: two of one process would share series); gauges of other processes as they last published them.
         """
         encode, content_type = choose_encoder(accept)
         return encode(self._view()), content_type
+
+    def publish(self) -> None:
+        """Shows this process's gauges to the other workers, where there are some; to be called about once a second.
+        Blocks for as long as a small file takes; a failure is counted."""
+        shared = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+        if shared:
+            try:
+                _workers(shared).publish(self._gauges.collect())
+            except OSError:
+                self.internal_failure(Part.GAUGES)
 
     def _view(self) -> CollectorRegistry:
         shared = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
         view = CollectorRegistry(auto_describe=False)
         if shared:
             MultiProcessCollector(view, path=shared)  # type: ignore[no-untyped-call]
+            self.publish()
+            view.register(_Merged(_workers(shared)))
         else:
             view.register(_Plain(self._registry))
-        view.register(self._gauges)
+            view.register(self._gauges)
         return view
+
+    def noise_of(self, collection: str) -> dict[str, int]:
+        """How often the primary was compared with itself, by verdict, in this process."""
+        name = self._name(collection)
+        return {verdict.value: self._counted[name, verdict] for verdict in Verdict if self._counted[name, verdict]}
 
     def totals(self) -> dict[str, Any]:
         """Sums for a status page or a report.
 
         Shape: {"operations": n, "outcomes": {...}, "comparisons": n, "verdicts": {...}, "mismatches": n,
-        "kinds": {...}, "shed": {...}, "deferred": {...}, "heals": {...}, "reloads": {...}, "failures": {...}}, each
-        inner one from label value to number.
+        "kinds": {...}, "excused": {...}, "noise": {...}, "shed": {...}, "deferred": {...}, "heals": {...},
+        "reloads": {...}, "failures": {...}, "collections": {name: {...}}}, each inner one from label value to number;
+        those of a collection are its verdicts.
         """
         families = {family.name: family for family in self._view().collect()}
 
@@ -348,6 +534,13 @@ class Metrics:
                 sums[sample.labels[row.labels[-1]]] += int(sample.value)
             return dict(sums)
 
+        collections: dict[str, dict[str, int]] = {
+            name: dict.fromkeys(Verdict, 0) for name in (*self.collections, OTHER)
+        }
+        for sample in families[COMPARISONS.name.removesuffix("_total")].samples:
+            if sample.labels["collection"] in collections:
+                collections[sample.labels["collection"]][sample.labels["verdict"]] += int(sample.value)
+
         outcomes, verdicts, kinds = (by_last_label(row) for row in (OPERATIONS, COMPARISONS, MISMATCHES))
         return {
             "operations": sum(outcomes.values()),
@@ -356,11 +549,14 @@ class Metrics:
             "verdicts": verdicts,
             "mismatches": sum(kinds.values()),
             "kinds": kinds,
+            "excused": by_last_label(EXCUSED),
+            "noise": by_last_label(NOISE),
             "shed": by_last_label(SHED),
             "deferred": by_last_label(DEFERRED),
             "heals": by_last_label(HEALS),
             "reloads": by_last_label(RELOADS),
             "failures": by_last_label(FAILURES),
+            "collections": collections,
         }
 
 
@@ -377,6 +573,20 @@ class _Plain(Collector):
         for family in self._registry.collect():
             family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
             yield family
+
+
+def _workers(folder: str) -> WorkerGauges:
+    return WorkerGauges(folder, {row.name: row.merge for row in TABLE if row.type == "gauge"})
+
+
+class _Merged(Collector):
+    """The gauges of all workers."""
+
+    def __init__(self, workers: WorkerGauges) -> None:
+        self._workers = workers
+
+    def collect(self) -> Iterator[Metric]:
+        return self._workers.merged()
 
 
 class _Gauges(Collector):
@@ -403,6 +613,9 @@ class _Gauges(Collector):
         yield _family(LANE_DEPTH, {(): snapshot.lane_depth})
         yield _family(LANE_CAPACITY, {(): snapshot.lane_capacity})
         yield _family(SECONDARY_UP, {(name,): int(up) for name, up in snapshot.secondary_up.items()})
+        yield _family(CANARY_LAST_FOUND, {(name,): at for name, at in snapshot.canary_found.items()})
+        yield _family(WORKING, {(name,): int(works) for name, works in snapshot.comparison_working.items()})
+        yield _family(BY_PATH, snapshot.mismatches_by_path)
         yield _family(ROUTE, self._info({**self._routes, **snapshot.routes}))
 
     def _info(self, routes: Mapping[str, Route]) -> dict[Labels, float]:

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any, Concatenate, ParamSpec
 
 import structlog
 
+from shadow.compare.bypass import bypass
 from shadow.compare.diff import Hasher
 from shadow.model.operation import Verb
 from shadow.model.outcome import Outcome
 from shadow.model.phase import Role, Route, StoreName
-from shadow.model.verdict import Deferral, Healing, Mismatch, ShedReason, Verdict
+from shadow.model.verdict import Bypass, Deferral, Healing, Mismatch, ShedReason, Slice, Unjournaled, Verdict
+from shadow.model.version import Key
+from shadow.observe.bypassing import HINTS, Bypassing
 from shadow.observe.findings import Findings, state_text
 from shadow.observe.log import WARNINGS, Event, Throttle, error_fields, get_logger, safe_fields, scrub
-from shadow.observe.metrics import Metrics, Part
+from shadow.observe.metrics import Flip, Metrics, Part
 
 __all__ = ["Report"]
 
 LOGGED_DIFFERENCES = 10
 """Differences that the line of one mismatch names; the finding has the others."""
+
+_FLIPS: dict[str, Flip] = {
+    Event.FLIP_STARTED: Flip.STARTED,
+    Event.FLIP_DONE: Flip.DONE,
+    Event.FLIP_REFUSED: Flip.REFUSED,
+}
 
 _PARTS = frozenset(part.value for part in Part)
 
@@ -59,10 +69,18 @@ class Report:
     ) -> None:
         self.metrics = metrics
         self.findings = findings
+        self.bypassing = Bypassing()
+        self.doubted: Callable[[str], bool] = lambda collection: False
+        """Whether the journal may have lost intents of a collection."""
+        self._since = time.time()
         self._hasher = hasher
         self._reveal = reveal_keys
         self._logger = logger or get_logger()
         self._throttle = throttle or Throttle()
+
+    @property
+    def hasher(self) -> Hasher:
+        return self._hasher
 
     @_guarded
     def operation(
@@ -81,7 +99,42 @@ class Report:
             self.metrics.excused(collection, rule)
 
     @_guarded
+    def noise(self, collection: str, verb: Verb, verdict: Verdict) -> None:
+        self.metrics.noise(collection, verb, verdict)
+
+    @_guarded
+    def canary(self, collection: str, *, found: bool) -> None:
+        self.metrics.canary(collection, found=found)
+
+    @_guarded
+    def read(self, verb: Verb, slice: Slice, seconds: float) -> None:
+        self.metrics.read(verb, slice, seconds)
+
+    def _bypassed(self, found: Mismatch) -> None:
+        """Counts the write past the shim that a mismatch is sure to come from, once however often it is come upon."""
+        kind = bypass(found, since=self._since, doubted=self.doubted(found.collection))
+        if kind is None:
+            return
+        content = tuple((each.path, each.primary_hash, each.secondary_hash) for each in found.differences)
+        mark = (found.primary_state, found.secondary_state, content)
+        self._count_bypass(found.collection, kind, found.key, mark, watched=False)
+
+    @_guarded
+    def watched(self, collection: str, kind: Bypass, key: Key, name: str) -> None:
+        """A write past the shim was seen as it happened; `name` tells it from every other. Not so a delete that may
+        be one whose intent was lost."""
+        if kind is not Bypass.DELETED or not self.doubted(collection):
+            self._count_bypass(collection, kind, key, name, watched=True)
+
+    def _count_bypass(self, collection: str, kind: Bypass, key: Key, mark: Hashable, *, watched: bool) -> None:
+        if self.bypassing.add(collection, kind, self._hasher.hash_key(key), mark, watched=watched):
+            self.metrics.bypassed(collection, kind)
+            fields = {"collection": collection, "kind": kind.value, "hint": HINTS[kind]}
+            self._throttled(Event.WRITER_BYPASSING, collection, kind, **fields)
+
+    @_guarded
     def mismatch(self, found: Mismatch) -> None:
+        self._bypassed(found)
         self.metrics.mismatch(found.collection, found.verb, found.kind)
         finding = self.findings.add(found)
         shown = found.differences[:LOGGED_DIFFERENCES]
@@ -107,6 +160,10 @@ class Report:
     def deferred(self, collection: str, reason: Deferral) -> None:
         self.metrics.deferred(collection, reason)
         self._throttled(Event.WRITE_DEFERRED, collection, reason, collection=collection, reason=reason.value)
+
+    @_guarded
+    def unjournaled(self, collection: str, *, taken: bool) -> None:
+        self.metrics.unjournaled(collection, Unjournaled.TAKEN if taken else Unjournaled.DOUBTED)
 
     @_guarded
     def healed(self, collection: str, result: Healing) -> None:
@@ -144,6 +201,8 @@ class Report:
 
     @_guarded
     def _event(self, name: str, fields: dict[str, Any]) -> None:
+        if name in _FLIPS:
+            self.metrics.flipped(str(fields.get("collection")), _FLIPS[name])
         key = self._key(fields.pop("key")) if "key" in fields else {}
         self._log(name, **safe_fields(fields, self._hasher.hash_value), **key)
 

@@ -51,16 +51,23 @@ class Backend(_HttpServer):
     name = "backend"
     health = "/readyz"
 
-    def __init__(self, settings: Mapping[str, str]) -> None:
+    def __init__(self, settings: Mapping[str, str], *, workers: int = 1) -> None:
         super().__init__()
         self._settings = dict(settings)
+        self._workers = workers
 
     def command(self) -> list[str]:
         factory = "shadow.embedded.notesllm.server:build"
-        return [sys.executable, "-m", "uvicorn", "--factory", factory, "--port", str(self.port)]
+        return [sys.executable, "-m", "uvicorn", "--factory", factory, "--port", str(self.port), *self._many()]
+
+    def _many(self) -> list[str]:
+        return ["--workers", str(self._workers)] if self._workers > 1 else []
 
     def environment(self) -> Mapping[str, str]:
         journal = {"SHADOW_JOURNAL_URL": f"sqlite:///{self.folder}/shadow.db"}
+        if self._workers > 1:
+            (self.folder / "metrics").mkdir(exist_ok=True)
+            journal["PROMETHEUS_MULTIPROC_DIR"] = str(self.folder / "metrics")
         return {**os.environ, "SHADOW_CONFIG": str(CONFIG / "shadow.yaml"), **journal, **self._settings}
 
 
@@ -80,6 +87,7 @@ class Prometheus(_HttpServer):
             raise StoreUnavailable("there is no prometheus here", hint="bash .ci/run fetches it; or apt-get install it")
         config = yaml.safe_load((CONFIG / "prometheus" / "prometheus.yml").read_text("utf-8"))
         config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+        config["rule_files"] = [str(CONFIG / "prometheus" / each) for each in config["rule_files"]]
         (job,) = config["scrape_configs"]
         job["static_configs"] = [{"targets": [self._target]}]
         file = self.folder / "prometheus.yml"

@@ -14,8 +14,16 @@ __all__ = ["Series", "complaints", "expression", "series_of"]
 Series: TypeAlias = list[tuple[str, dict[str, str]]]
 """(name, labels) of each series of an exposition."""
 
-_VARIABLES: Final = {"$__rate_interval": "1m", "$__range": "1h", "$collection": ".*"}
+_VARIABLES: Final = {
+    "$__rate_interval": "1m",
+    "$__range": "1h",
+    "$collection": ".*",
+    "$read_price": "0.125",
+    "$write_price": "0.625",
+}
 _MADE_BY_PROMETHEUS: Final = {"job", "instance"}
+_ALERTS: Final = ("alertname", "alertstate", "severity", "collection", "store")
+"""Labels of the series that Prometheus makes of our alert rules."""
 
 
 def expression(text: str) -> str:
@@ -44,6 +52,9 @@ def complaints(text: str, series: Series) -> list[str]:
     labels: set[str] = set()
     for node in _walk(tree):
         if isinstance(node, promql_parser.VectorSelector):
+            if node.name == "ALERTS":
+                labels |= {*_ALERTS}
+                continue
             matching = [has for name, has in series if name == node.name and _matches(has, node.matchers.matchers)]
             labels |= {label for has in matching for label in has}
             if not matching:

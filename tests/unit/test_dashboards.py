@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -13,8 +12,8 @@ import pytest
 from shadow.model.phase import Phase, Route, StoreName
 from shadow.observe.metrics import GaugeSnapshot, Metrics, metric_table
 from tests.support import promql
+from tests.support.boards import FOLDER, boards
 
-FOLDER: Final = Path(__file__).parents[2] / "config" / "grafana" / "dashboards"
 BOARDS: Final = {path.name: json.loads(path.read_text("utf-8")) for path in sorted(FOLDER.glob("*.json"))}
 
 
@@ -23,7 +22,17 @@ def series() -> promql.Series:
     """Everything that is exported, by a process with one collection."""
     metrics = Metrics(["users"], tables={"users": ["email-index"]}, rules=[("users", "ignore")])
     route = Route(StoreName.MONGO, Phase.SHADOW)
-    gauges = GaugeSnapshot({"users": 1}, 1.0, 1, 10, {"users": route}, {StoreName.DYNAMO: True})
+    gauges = GaugeSnapshot(
+        {"users": 1},
+        1.0,
+        1,
+        10,
+        {"users": route},
+        {StoreName.DYNAMO: True},
+        canary_found={"users": 1.0},
+        comparison_working={"users": True},
+        mismatches_by_path={("users", "value", "name"): 1},
+    )
     metrics.bind(lambda: gauges)
     return promql.series_of(metrics.render()[0].decode())
 
@@ -104,6 +113,11 @@ def test_panels_use_the_variable_for_the_data_source_and_say_what_they_show(boar
         assert panel["description"]
         sources = [panel["datasource"], *(target["datasource"] for target in panel["targets"])]
         assert all(source == {"type": "prometheus", "uid": "${datasource}"} for source in sources)
+
+
+def test_the_boards_are_as_the_code_says() -> None:
+    written = {path.name: path.read_text("utf-8") for path in FOLDER.glob("*.json")}
+    assert written == boards(), "run: python -m tests.support.boards"
 
 
 def test_boards_have_different_uids() -> None:

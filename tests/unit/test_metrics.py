@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import timeit
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,11 @@ from prometheus_client import REGISTRY
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
 
-from shadow.model.operation import Verb
+from shadow.model.operation import READS, Verb
 from shadow.model.outcome import Outcome
 from shadow.model.phase import Phase, Role, Route, StoreName
-from shadow.model.verdict import Deferral, Healing, Kind, ShedReason, Verdict
-from shadow.observe.metrics import DynamoCall, GaugeSnapshot, Metrics, Part, metric_table
+from shadow.model.verdict import Bypass, Deferral, Healing, Kind, ShedReason, Slice, Unjournaled, Verdict
+from shadow.observe.metrics import DynamoCall, Flip, GaugeSnapshot, Metrics, Part, metric_table
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -45,15 +46,25 @@ def use(metrics: Metrics) -> None:
     """Every counter once."""
     metrics.operation("users", Verb.FIND_ONE, StoreName.MONGO, Role.PRIMARY, Outcome.ACKED, 0.003)
     metrics.comparison("users", Verb.FIND_ONE, Verdict.MATCH)
+    metrics.comparison("users", Verb.UPDATE_ONE, Verdict.MATCH)
     metrics.mismatch("users", Verb.FIND_ONE, Kind.VALUE)
     metrics.excused("users", "last-seen")
     metrics.shed("users", ShedReason.LANE_FULL)
     metrics.deferred("users", Deferral.DEADLINE)
     metrics.healed("users", Healing.COPIED)
+    metrics.unjournaled("users", Unjournaled.DOUBTED)
+    metrics.damaged()
+    metrics.bypassed("users", Bypass.CHANGED)
     metrics.reloaded(True)
     metrics.internal_failure(Part.LANE)
     metrics.capacity("users", "email-index", DynamoCall.QUERY, 1.5)
     metrics.scanned("users", 1, 20, 3)
+    metrics.throttled()
+    metrics.flipped("users", Flip.DONE)
+    metrics.noise("users", Verb.FIND, Verdict.MATCH)
+    metrics.canary("users", found=False)
+    metrics.canary("users", found=True)
+    metrics.read(Verb.FIND_ONE, Slice.LEFT_OUT, 0.002)
 
 
 def test_every_hook_moves_its_series_by_one(metrics: Metrics) -> None:
@@ -66,11 +77,14 @@ def test_every_hook_moves_its_series_by_one(metrics: Metrics) -> None:
     assert value(metrics, "shadow_operation_seconds_bucket", store="mongo", verb="find_one", le="0.0025") == 0
     assert value(metrics, "shadow_operation_seconds_bucket", store="mongo", verb="find_one", le="0.005") == 1
     assert value(metrics, "shadow_comparisons_total", **users, verb="find_one", verdict="match") == 1
+    assert value(metrics, "shadow_write_comparisons_total", **users, verb="update_one", verdict="match") == 1
     assert value(metrics, "shadow_mismatches_total", **users, verb="find_one", kind="value") == 1
     assert value(metrics, "shadow_excused_total", **users, rule="last-seen") == 1
     assert value(metrics, "shadow_shed_total", **users, reason="lane_full") == 1
     assert value(metrics, "shadow_deferred_writes_total", **users, reason="deadline") == 1
     assert value(metrics, "shadow_heals_total", **users, result="copied") == 1
+    assert value(metrics, "shadow_unjournaled_writes_total", **users, result="doubted") == 1
+    assert value(metrics, "shadow_journal_damaged_total") == 1
     assert value(metrics, "shadow_config_reloads_total", result="ok") == 1
     assert value(metrics, "shadow_internal_failures_total", part="lane") == 1
     capacity = {"table": "users", "index": "email-index", "verb": "query"}
@@ -92,7 +106,8 @@ def test_every_combination_of_enum_values_is_there(metrics: Metrics) -> None:
     for verb in Verb:
         for verdict in Verdict:
             labels = {"collection": "documents", "verb": verb, "verdict": verdict}
-            assert ("shadow_comparisons_total", frozenset(labels.items())) in seen
+            name = "shadow_comparisons_total" if verb in READS else "shadow_write_comparisons_total"
+            assert (name, frozenset(labels.items())) in seen
         for kind in Kind:
             labels = {"collection": "other", "verb": verb, "kind": kind}
             assert ("shadow_mismatches_total", frozenset(labels.items())) in seen
@@ -176,7 +191,14 @@ def test_several_metrics_live_in_one_process_and_leave_the_global_registry_alone
 
 def test_the_table_documents_exactly_what_is_exported(metrics: Metrics) -> None:
     metrics.routed("users", Route(StoreName.MONGO, Phase.SHADOW))
-    metrics.bind(lambda: GaugeSnapshot(secondary_up={StoreName.DYNAMO: True}))
+    metrics.bind(
+        lambda: GaugeSnapshot(
+            secondary_up={StoreName.DYNAMO: True},
+            canary_found={"users": 1.0},
+            comparison_working={"users": True},
+            mismatches_by_path={("users", "value", "a"): 1},
+        )
+    )
     families = list(text_string_to_metric_families(metrics.render()[0].decode()))
     exported = {}
     for family in families:
@@ -244,21 +266,100 @@ def test_the_hot_hooks_cost_microseconds(metrics: Metrics) -> None:
 
 
 WORKER = """
-from shadow.model.operation import Verb
+import sys
+from shadow.model.operation import READS, Verb
+from shadow.model.phase import Phase, Route, StoreName
 from shadow.model.verdict import Verdict
-from shadow.observe.metrics import Metrics
+from shadow.observe.metrics import GaugeSnapshot, Metrics
 metrics = Metrics(["users"])
+primary, up, depth = StoreName(sys.argv[1]), sys.argv[2] == "up", int(sys.argv[3])
+route = Route(primary, Phase.SHADOW)
+metrics.bind(lambda: GaugeSnapshot({"users": depth}, depth, depth, 10, {"users": route}, {StoreName.DYNAMO: up}))
 for _ in range(3):
     metrics.comparison("users", Verb.FIND, Verdict.MATCH)
-print(metrics.totals()["verdicts"]["match"])
+metrics.publish()
+print("ready", flush=True)
+sys.stdin.readline()
+sys.stdout.write(metrics.render()[0].decode())
 """
 
 
+class Workers:
+    """Processes with a `Metrics` each, in one shared folder."""
+
+    def __init__(self, folder: Path) -> None:
+        path = os.pathsep.join(sys.path)
+        self._environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder), "PYTHONPATH": path}
+        self.running: list[subprocess.Popen[str]] = []
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", WORKER, *arguments],
+            env=self._environment,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        self.running.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        return process
+
+    def scrape(self, process: subprocess.Popen[str]) -> Series:
+        """What one worker, who ends with it, exports for all."""
+        text = process.communicate("\n", timeout=60)[0]
+        return {
+            (sample.name, frozenset(sample.labels.items())): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+        }
+
+
 @pytest.fixture
-def shared(tmp_path: Path) -> dict[str, str]:
-    return {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+def workers(tmp_path: Path) -> Iterator[Workers]:
+    made = Workers(tmp_path)
+    yield made
+    for process in made.running:
+        process.kill()
+        process.communicate()
 
 
-def test_workers_that_share_a_directory_export_their_sum(shared: dict[str, str]) -> None:
-    said = [subprocess.check_output([sys.executable, "-c", WORKER], env=shared, text=True) for _ in range(3)]
-    assert [int(each) for each in said] == [3, 6, 9]
+def test_any_worker_exports_what_all_of_them_say(workers: Workers) -> None:
+    """Counters are added up; each gauge is merged as its meaning wants; nothing is said twice."""
+    first = workers.start("mongo", "up", "2")
+    workers.start("dynamo", "down", "5")
+    seen = workers.scrape(first)
+    users = ("collection", "users")
+    verdict = frozenset({users, ("verb", "find"), ("verdict", "match")})
+    assert seen["shadow_comparisons_total", verdict] == 6
+    assert seen["shadow_lane_depth", frozenset()] == 7
+    assert seen["shadow_lane_capacity", frozenset()] == 20
+    assert seen["shadow_journal_open_intents", frozenset({users})] == 5
+    assert seen["shadow_journal_oldest_intent_seconds", frozenset()] == 5
+    assert seen["shadow_secondary_up", frozenset({("store", "dynamo")})] == 0
+    for primary in ("mongo", "dynamo"):
+        assert seen["shadow_route_info", frozenset({users, ("primary", primary), ("phase", "shadow")})] == 1
+    assert not any("pid" in dict(labels) for _, labels in seen)
+
+
+def test_the_counters_of_a_dead_worker_stay_and_its_gauges_go(workers: Workers, tmp_path: Path) -> None:
+    dead = workers.start("dynamo", "down", "5")
+    dead.kill()
+    dead.communicate()
+    seen = workers.scrape(workers.start("mongo", "up", "2"))
+    verdict = frozenset({("collection", "users"), ("verb", "find"), ("verdict", "match")})
+    assert seen["shadow_comparisons_total", verdict] == 6
+    assert seen["shadow_lane_depth", frozenset()] == 2
+    assert seen["shadow_secondary_up", frozenset({("store", "dynamo")})] == 1
+    routes = {dict(labels)["primary"]: on for (name, labels), on in seen.items() if name == "shadow_route_info" and on}
+    assert routes == {"mongo": 1}
+    assert not (tmp_path / f"shadow_gauges_{dead.pid}.json").exists()
+
+
+def test_gauges_that_cannot_be_published_are_counted(
+    metrics: Metrics, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path / "gone"))
+    metrics.publish()
+    monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR")
+    assert value(metrics, "shadow_internal_failures_total", part="gauges") == 1

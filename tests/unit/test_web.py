@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import httpx
@@ -10,6 +10,7 @@ import pytest
 from fastapi import FastAPI
 
 from shadow.model.phase import StoreName
+from shadow.model.verdict import Kind
 from shadow.observe.metrics import Metrics
 from shadow.web import AdminView, admin_router
 
@@ -22,8 +23,12 @@ class View:
             "status": {"primary": StoreName.MONGO, "journal": {"open": 0}},
             "ready": (True, {"primary": "ok", "journal": "ok", "config": "ok"}),
             "metrics": Metrics(["users"]).render(),
+            "findings": {"findings": [], "groups": [], "summary": {"seen": 0, "kept": 0, "open": 0, "dropped": 0}},
+            "finding": None,
+            "rates": {},
         }
         self.asked: list[str] = []
+        self.token: str | None = None
 
     def _answer(self, name: str) -> Any:
         self.asked.append(name)
@@ -44,6 +49,31 @@ class View:
         answer: tuple[bytes, str] = self._answer("metrics")
         return answer
 
+    async def findings(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        self.asked.append(str(dict(wanted)))
+        answer: dict[str, Any] = self._answer("findings")
+        return answer
+
+    async def finding(self, id: str) -> dict[str, Any] | None:
+        answer: dict[str, Any] | None = self._answer("finding")
+        return answer
+
+    def rates(self) -> dict[str, list[tuple[float, float]]]:
+        answer: dict[str, list[tuple[float, float]]] = self._answer("rates")
+        return answer
+
+    async def heal(self, ids: list[str], *, dry_run: bool) -> dict[str, Any]:
+        raise AssertionError("nothing here acts")
+
+    async def reveal(self, id: str, reason: str) -> dict[str, Any]:
+        raise AssertionError("nothing here acts")
+
+    async def flip(self, collection: str, to: str, reason: str) -> dict[str, Any]:
+        raise AssertionError("nothing here acts")
+
+    def refused(self, path: str, reason: str) -> None:
+        self.asked.append(f"refused {path}")
+
 
 @pytest.fixture
 def view() -> View:
@@ -56,7 +86,7 @@ async def client(view: View) -> AsyncIterator[httpx.AsyncClient]:
     accepted: AdminView = view
     app.include_router(admin_router(accepted))
     app.include_router(admin_router(accepted, prefix="/admin"))
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as http:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as http:
         yield http
 
 
@@ -109,6 +139,35 @@ async def test_a_prefix_moves_every_path_and_nothing_is_cached_or_changed(client
     assert (await client.get(path)).headers["cache-control"] == "no-store"
     for method in ("POST", "PUT", "DELETE", "PATCH"):
         assert (await client.request(method, path)).status_code == 405
+
+
+@pytest.mark.parametrize(
+    ("query", "wanted"),
+    [
+        ("", {}),
+        ("?collection=users&path=a.b", {"collection": "users", "path": "a.b"}),
+        ("?kind=value&healed=false&limit=7", {"kind": Kind.VALUE, "healed": False, "limit": 7}),
+    ],
+)
+async def test_filters_of_findings_arrive(client: httpx.AsyncClient, view: View, query: str, wanted: Any) -> None:
+    assert (await client.get(f"/findings{query}")).json() == view.answers["findings"]
+    assert view.asked[0] == str(wanted)
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["kind=nothing", "healed=maybe", "limit=0", "limit=1001", "limit=-1", "limit=x", "where=1", "limit=99999999999"],
+)
+async def test_a_filter_that_means_nothing_is_refused(client: httpx.AsyncClient, view: View, query: str) -> None:
+    answer = await client.get(f"/findings?{query}")
+    assert answer.status_code == 400
+    assert view.asked == []
+
+
+async def test_a_finding_that_is_not_there_is_not_found(client: httpx.AsyncClient, view: View) -> None:
+    assert (await client.get("/findings/abc")).status_code == 404
+    view.answers["finding"] = {"id": "abc"}
+    assert (await client.get("/findings/abc")).json() == {"id": "abc"}
 
 
 async def test_the_admin_paths_are_not_in_the_applications_own_schema(client: httpx.AsyncClient) -> None:

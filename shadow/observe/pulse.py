@@ -1,0 +1,87 @@
+"""What is done once a second beside the traffic: findings written, gauges shown to other workers, rates sampled."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from shadow.observe.findings_file import SharedFindings
+from shadow.observe.metrics import Metrics, Part
+
+__all__ = ["Pulse", "Sample", "Samples"]
+
+EVERY: Final = 5.0
+"""Seconds between two samples."""
+
+KEPT: Final = 720
+"""Samples that are kept: an hour of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Sums since the start, at a moment (epoch seconds): comparisons by verdict."""
+
+    at: float
+    verdicts: Mapping[str, int] = field(default_factory=dict)
+
+
+class Samples:
+    """The last hour, for plots that need no other server."""
+
+    def __init__(self, kept: int = KEPT) -> None:
+        self._ring: deque[Sample] = deque(maxlen=kept)
+
+    def add(self, sample: Sample) -> None:
+        """Keeps a sample. Sums that went back (another set of workers) begin a new series."""
+        if self._ring and any(sample.verdicts.get(name, 0) < was for name, was in self._ring[-1].verdicts.items()):
+            self._ring.clear()
+        self._ring.append(sample)
+
+    def rates(self, verdict: str, points: int = 120) -> list[tuple[float, float]]:
+        """(epoch seconds, comparisons a second) with at most `points` points, oldest first."""
+        step = max(1, -(-(len(self._ring) - 1) // points))
+        kept = list(self._ring)[::-1][::step][::-1]
+        return [
+            (later.at, (later.verdicts.get(verdict, 0) - before.verdicts.get(verdict, 0)) / (later.at - before.at))
+            for before, later in itertools.pairwise(kept)
+            if later.at > before.at
+        ]
+
+
+class Pulse:
+    """`beat` is one round; `run` goes on until it is cancelled. `on_error` hears of what failed."""
+
+    def __init__(self, metrics: Metrics, findings: SharedFindings, on_error: Callable[[str, Exception], None]) -> None:
+        self.samples = Samples()
+        self._metrics = metrics
+        self._findings = findings
+        self._on_error = on_error
+        self._sampled = -EVERY
+
+    async def run(self) -> None:
+        while True:
+            try:
+                await self.beat()
+            except Exception as error:
+                self._on_error(Part.REPORT, error)
+            await asyncio.sleep(1.0)
+
+    async def beat(self) -> None:
+        await self._findings.save()
+        totals = await asyncio.to_thread(self._look)
+        if totals is not None:
+            self.samples.add(Sample(time.time(), totals["verdicts"]))
+
+    def _look(self) -> dict[str, Any] | None:
+        """Reading every series takes some ten milliseconds, so it is done in a thread, and not each time."""
+        self._metrics.publish()
+        now = time.monotonic()
+        if now - self._sampled < EVERY:
+            return None
+        self._sampled = now
+        return self._metrics.totals()

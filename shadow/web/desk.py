@@ -1,0 +1,210 @@
+"""What the admin router shows and does, for one Shadow."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from bson import json_util
+
+from shadow.compare.diff import explain
+from shadow.compare.equality import same
+from shadow.config import Settings, parse
+from shadow.errors import ShadowError
+from shadow.migrate.flip import edited, replace_file
+from shadow.model.phase import StoreName
+from shadow.model.verdict import Healing
+from shadow.model.version import Document, Image, Key
+from shadow.observe.findings import path_pattern
+from shadow.observe.findings_file import SharedFindings
+from shadow.observe.log import Event
+from shadow.observe.pulse import Pulse
+from shadow.observe.report import Report
+
+__all__ = ["Desk", "Operated", "Refused"]
+
+MOST_AT_ONCE: Final = 100
+"""Findings that one request may heal."""
+
+LONGEST: Final = 2000
+"""Characters of one revealed value."""
+
+
+class Refused(Exception):
+    """What was asked for is not to be had; the text is for whoever asked and holds no document content."""
+
+
+class Operated(Protocol):
+    """What a `Shadow` offers to whoever operates it."""
+
+    settings: Settings
+    shared_findings: SharedFindings
+    pulse: Pulse
+    report: Report
+
+    async def status(self) -> dict[str, Any]: ...
+
+    async def ready(self) -> tuple[bool, dict[str, str]]: ...
+
+    def metrics(self) -> tuple[bytes, str]: ...
+
+    async def heal(self, collection: str, key: Key) -> Healing: ...
+
+    async def images(self, collection: str, key: Key) -> tuple[Image, Image]: ...
+
+
+class Desk:
+    """Implements `admin.AdminView`. Every action is logged with its outcome before it is answered."""
+
+    def __init__(self, shadow: Operated, path: Path | None = None) -> None:
+        """`path`: the configuration file, if there is one."""
+        self._shadow = shadow
+        self._path = path
+        token = shadow.settings.admin.token
+        self.token = token.get_secret_value() if token is not None else None
+
+    async def status(self) -> dict[str, Any]:
+        return await self._shadow.status()
+
+    async def ready(self) -> tuple[bool, dict[str, str]]:
+        return await self._shadow.ready()
+
+    def metrics(self) -> tuple[bytes, str]:
+        return self._shadow.metrics()
+
+    async def findings(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """Shape: {"findings": [...], "groups": [...], "summary": {...}}; `wanted` as `Findings.list` takes it."""
+        shared = self._shadow.shared_findings
+        return {
+            "findings": await shared.list(**wanted),
+            "groups": await shared.groups(),
+            "summary": await shared.summary(),
+        }
+
+    async def finding(self, id: str) -> dict[str, Any] | None:
+        return await self._shadow.shared_findings.get(id)
+
+    def rates(self) -> dict[str, list[tuple[float, float]]]:
+        """(epoch seconds, comparisons a second) of the last hour, by verdict."""
+        samples = self._shadow.pulse.samples
+        return {verdict: samples.rates(verdict) for verdict in ("match", "mismatch", "lagging", "transient", "shed")}
+
+    async def heal(self, ids: list[str], *, dry_run: bool) -> dict[str, Any]:
+        """One result each: {"id", "collection", "result"}. A dry run says what would be done: equal (nothing), copied,
+        tombstoned; and changes nothing."""
+        if not 0 < len(ids) <= MOST_AT_ONCE:
+            raise Refused(f"1 to {MOST_AT_ONCE} findings at once")
+        return {"dry_run": dry_run, "results": [await self._heal(each, dry_run=dry_run) for each in ids]}
+
+    async def _heal(self, id: str, *, dry_run: bool) -> dict[str, Any]:
+        found = await self._shadow.shared_findings.key_of(id)
+        if found is None:
+            return {"id": id, "collection": "", "result": "unknown_finding"}
+        result = await _said(self._would if dry_run else self._do, *found)
+        if not dry_run:
+            self._shadow.report.event(Event.ADMIN_HEALED, collection=found[0], finding=id, key=found[1], result=result)
+        return {"id": id, "collection": found[0], "result": result}
+
+    async def _do(self, collection: str, key: Key) -> str:
+        return (await self._shadow.heal(collection, key)).value
+
+    async def _would(self, collection: str, key: Key) -> str:
+        primary, secondary = await self._shadow.images(collection, key)
+        if _agree(primary, secondary):
+            return Healing.EQUAL.value
+        return (Healing.COPIED if primary.document is not None else Healing.TOMBSTONED).value
+
+    async def reveal(self, id: str, reason: str) -> dict[str, Any]:
+        """The values at the paths of a finding, read afresh from both stores: those that `reveal_fields` of the
+        collection allows, as extended JSON.
+        Shape: {"id", "collection", "values": [{"path", "primary", "secondary"}], "hidden": n}. Raises `Refused`."""
+        if not reason.strip():
+            raise Refused("a reason is wanted; it is logged")
+        found = await self._shadow.shared_findings.key_of(id)
+        if found is None:
+            raise Refused("no such finding, or it is about a whole answer")
+        collection, key = found
+        entry = self._shadow.settings.collections.get(collection)
+        allowed = entry.reveal_fields if entry is not None else ()
+        images = [image.document for image in await self._shadow.images(collection, key)]
+        paths = _paths(*images, hasher=self._shadow.report.hasher)
+        shown = [path for path in paths if _allowed(path, allowed)]
+        self._shadow.report.event(
+            Event.ADMIN_REVEALED, collection=collection, finding=id, key=key, reason=reason[:LONGEST], values=len(shown)
+        )
+        values = [{"path": path, "primary": _at(images[0], path), "secondary": _at(images[1], path)} for path in shown]
+        return {"id": id, "collection": collection, "values": values, "hidden": len(paths) - len(shown)}
+
+    async def flip(self, collection: str, to: str, reason: str) -> dict[str, Any]:
+        """Writes the other primary into the configuration file, if every gate of the collection is open; the watch over
+        the file then makes the change, in order. Shape: {"collection", "to", "asked": True}. Raises `Refused`."""
+        if not reason.strip():
+            raise Refused("a reason is wanted; it is logged")
+        if self._path is None:
+            raise Refused("there is no configuration file to change")
+        status = await self._shadow.status()
+        if collection not in status["collections"]:
+            raise Refused("not a configured collection")
+        closed = [each for each in status["verdict"]["gates"] if each["collection"] == collection and not each["ok"]]
+        if closed:
+            names = ", ".join(each["name"] for each in closed)
+            raise Refused(f"gates are closed: {names}; only `shadow flip --force` goes past them")
+        self._shadow.report.event(Event.ADMIN_FLIPPED, collection=collection, to=to, reason=reason[:LONGEST])
+        await asyncio.to_thread(_write_primary, self._path, collection, StoreName(to))
+        return {"collection": collection, "to": to, "asked": True}
+
+    def refused(self, path: str, reason: str) -> None:
+        """Someone asked for what they may not."""
+        self._shadow.report.event(Event.ADMIN_REFUSED, path=path, reason=reason)
+
+
+def _write_primary(path: Path, collection: str, to: StoreName) -> None:
+    """Raises `Refused`: the file may be mounted for reading only, or be wrong by now."""
+    try:
+        after = edited(path.read_text(encoding="utf-8"), [collection], to)
+        parse(after, source=str(path))
+        replace_file(path, after)
+    except (OSError, ShadowError) as error:
+        raise Refused(f"the configuration file could not be changed: {type(error).__name__}") from None
+
+
+async def _said(work: Callable[[str, Key], Awaitable[str]], collection: str, key: Key) -> str:
+    """The result, or the class of what went wrong: the text of an error may quote a document."""
+    try:
+        return await work(collection, key)
+    except Exception as error:
+        return f"failed: {type(error).__name__}"
+
+
+def _agree(primary: Image, secondary: Image) -> bool:
+    if primary.document is None or secondary.document is None:
+        return primary.document is secondary.document
+    return primary.state == secondary.state and same(primary.document, secondary.document)
+
+
+def _paths(primary: Document | None, secondary: Document | None, *, hasher: Any) -> list[str]:
+    """Where the documents differ; the names of fields where only one of them is there."""
+    if primary is not None and secondary is not None:
+        return [each.path for each in explain(primary, secondary, hasher=hasher)]
+    return [str(name) for name in (primary or secondary or {})]
+
+
+def _allowed(path: str, allowed: tuple[str, ...]) -> bool:
+    pattern = path_pattern(path)
+    return any(pattern == path_pattern(each) or pattern.startswith(f"{path_pattern(each)}.") for each in allowed)
+
+
+def _at(document: Document | None, path: str) -> str:
+    """The value at a path, for a person to read."""
+    value: Any = document
+    for part in path.split("."):
+        if isinstance(value, Mapping) and part in value:
+            value = value[part]
+        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            return "(missing)"
+    text = json_util.dumps(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."

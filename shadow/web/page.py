@@ -1,0 +1,218 @@
+"""The console's page: what `/status` and the findings say, for people. Written on the server; no build step."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from shadow.web.html import Child, Markup, join, tag
+from shadow.web.plot import plot
+
+__all__ = ["live", "page"]
+
+_MARKS: Final = {True: "✓", False: "✗"}
+
+
+def page(content: str, *, notice: str, acts: bool) -> str:
+    """The whole page. `content` is what `live` made; `notice` is shown where there is none; `acts`: whether an admin
+    token is configured."""
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("title", "shadow"),
+        tag("link", rel="stylesheet", href="console/console.css"),
+        tag("link", rel="icon", href="console/icon.svg"),
+        tag("script", src="console/console.js", defer=True),
+    )
+    body = tag(
+        "body",
+        tag("a", "Skip to the content", href="#live", class_="skip"),
+        tag("header", tag("h1", "shadow"), tag("p", "", id="freshness", role="status"), _token_form(acts)),
+        tag("p", notice, id="notice", class_="notice", hidden=not notice),
+        tag("div", "", id="outcome", role="status", aria_live="polite", tabindex="-1"),
+        tag("main", Markup(content), id="live", tabindex="-1"),
+    )
+    return f"<!doctype html>{tag('html', head, body, lang='en')}"
+
+
+def _token_form(acts: bool) -> Markup:
+    if not acts:
+        return tag("p", "Read only: no admin token is configured (SHADOW_ADMIN_TOKEN).", class_="quiet")
+    return tag(
+        "form",
+        tag("label", "Admin token", for_="token"),
+        tag("input", type="password", id="token", autocomplete="off", spellcheck="false"),
+        tag("button", "Use it", type="submit"),
+        id="token-form",
+    )
+
+
+def live(
+    status: Mapping[str, Any],
+    found: Mapping[str, Any],
+    rates: Mapping[str, list[tuple[float, float]]],
+    *,
+    acts: bool,
+) -> str:
+    """What changes: verdict, collections, plots, gates, findings, journal, indexes."""
+    return join(
+        (
+            _verdict(status["verdict"]),
+            _section("collections", "Collections", _collections(status, acts)),
+            _section("rates", "Comparisons a second, last hour", _plots(rates)),
+            _section("gates", "Gates", _gates(status["verdict"]["gates"])),
+            _section("findings", "Findings", _findings(found, acts)),
+            _section("journal", "Journal and lanes", _journal(status)),
+            _section("indexes", "Queries that scan on DynamoDB", _indexes(status["indexes"])),
+        )
+    )
+
+
+def _section(id: str, title: str, *children: Child) -> Markup:
+    return tag("section", tag("h2", title, id=f"{id}-title"), *children, aria_labelledby=f"{id}-title")
+
+
+def _verdict(verdict: Mapping[str, Any]) -> Markup:
+    safe = verdict["safe"]
+    title = "Safe to flip" if safe else "Not safe to flip"
+    look = "Every gate of every collection is open." if safe else f"Look at this first: {verdict['look_at']}."
+    return tag("div", tag("h2", title), tag("p", look), class_=f"verdict {'good' if safe else 'bad'}", id="verdict")
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[Child]], *, caption: str, empty: str) -> Markup:
+    head = list(head)
+    body = [
+        tag("tr", *(tag("td", cell, data_label=name) for name, cell in zip(head, row, strict=True))) for row in rows
+    ]
+    if not body:
+        return tag("p", empty, class_="quiet")
+    titles = tag("tr", *(tag("th", each, scope="col") for each in head))
+    table = tag("table", tag("caption", caption), tag("thead", titles), tag("tbody", *body))
+    return tag("div", table, class_="scroll", id=_slug(caption), tabindex="0", role="region", aria_label=caption)
+
+
+def _slug(text: str) -> str:
+    """An id, so that whoever stands there with the keyboard stays there when the page is made fresh."""
+    return "t-" + "".join(each if each.isalnum() else "-" for each in text.lower())
+
+
+def _collections(status: Mapping[str, Any], acts: bool) -> Markup:
+    journal, safe = status["journal"], status["verdict"]["collections"]
+    rows: list[list[Child]] = []
+    for name, route in status["collections"].items():
+        waiting = journal["open"].get(name, 0) + journal["deferred"].get(name, 0)
+        verdicts = status["totals"].get("collections", {}).get(name, {})
+        compared = sum(verdicts.get(each, 0) for each in ("match", "excused", "mismatch"))
+        cells: list[Child] = [name, route["primary"], route["phase"], route["writes"], f"{route['shadow_reads']:.0%}"]
+        rows.append([*cells, waiting, compared, verdicts.get("mismatch", 0), _mark(safe.get(name, False))])
+        if acts:
+            other = "dynamo" if route["primary"] == "mongo" else "mongo"
+            rows[-1].append(_button(f"Flip to {other}", "flip", f"flip-{name}", collection=name, to=other))
+    head = ["Collection", "Primary", "Phase", "Writes", "Shadow reads", "Open", "Compared", "Mismatches", "Gates"]
+    return _table(
+        [*head, *(["Flip"] if acts else [])], rows, caption="Routing of each collection", empty="None is configured."
+    )
+
+
+def _mark(ok: bool) -> Markup:
+    return tag("span", _MARKS[ok], " open" if ok else " closed", class_=f"mark {'good' if ok else 'bad'}")
+
+
+def _button(text: str, action: str, id: str, /, **data: str) -> Markup:
+    attributes: dict[str, Child | bool] = {f"data_{name}": value for name, value in data.items()}
+    return tag("button", text, type="button", id=id, data_action=action, **attributes)
+
+
+def _plots(rates: Mapping[str, list[tuple[float, float]]]) -> Markup:
+    return tag("div", *(plot(name, points) for name, points in rates.items()), class_="plots")
+
+
+def _gates(gates: Iterable[Mapping[str, Any]]) -> Markup:
+    rows = [
+        [gate["collection"], gate["name"], _mark(gate["ok"]), gate["said"], "" if gate["ok"] else gate["look_at"]]
+        for gate in sorted(gates, key=lambda gate: bool(gate["ok"]))
+    ]
+    return _table(
+        ["Collection", "Gate", "State", "Figure", "What to do"], rows, caption="What must hold before a flip", empty="-"
+    )
+
+
+def _findings(found: Mapping[str, Any], acts: bool) -> Markup:
+    summary, groups = found["summary"], found["groups"]
+    counts = f"{summary['open']} open of {summary['kept']} kept; seen {summary['seen']} times"
+    rows = [
+        [each["collection"], each["kind"], each["path"], each["count"], _moment(each["last_seen"])]
+        for each in groups[:20]
+    ]
+    grouped = _table(
+        ["Collection", "Kind", "Path", "Count", "Last seen"], rows, caption="Findings by kind and path", empty="None."
+    )
+    return join((tag("p", counts, class_="quiet"), grouped, *(_finding(each, acts) for each in found["findings"])))
+
+
+def _finding(each: Mapping[str, Any], acts: bool) -> Markup:
+    id = each["id"]
+    state = "healed" if each["healed"] else "open"
+    title = f"{each['collection']} {each['key_hash']}: {each['kind']}, {state}, {each['count']} times"
+    facts = (
+        f"First seen {_moment(each['first_seen'])}, last {_moment(each['last_seen'])}; version "
+        f"{each['primary_state'] or '?'} in the primary, {each['secondary_state'] or '?'} in the secondary."
+    )
+    rows = [
+        [
+            diff["path"] or "(document)",
+            diff["kind"],
+            f"{diff['primary_type']} {diff['primary_hash']}",
+            f"{diff['secondary_type']} {diff['secondary_hash']}",
+        ]
+        for diff in each["differences"]
+    ]
+    table = _table(
+        ["Path", "Kind", "Primary", "Secondary"], rows, caption=f"Differences of {id}", empty="The whole answer."
+    )
+    buttons: list[Child] = []
+    if acts and each["key_hash"]:
+        buttons = [
+            _button("What would a heal do?", "dry-run", f"dry-{id}", id=id),
+            _button("Heal", "heal", f"heal-{id}", id=id),
+            _button("Reveal values", "reveal", f"reveal-{id}", id=id),
+        ]
+    return tag("details", tag("summary", title, id=f"s-{id}"), tag("p", facts), table, tag("p", *buttons), id=f"f-{id}")
+
+
+def _journal(status: Mapping[str, Any]) -> Markup:
+    journal, lanes = status["journal"], status["lanes"]
+    names = dict.fromkeys((*journal["open"], *journal["deferred"], *journal["verify_since"]))
+    rows = [
+        [name, journal["open"].get(name, 0), journal["deferred"].get(name, 0), journal["verify_since"].get(name, "-")]
+        for name in names
+    ]
+    depths = "; ".join(f"{name}: {lane['depth']} of {lane['capacity']}" for name, lane in lanes.items())
+    facts = f"Oldest entry: {journal['oldest_seconds']:.1f} s. Lanes: {depths}."
+    table = _table(
+        ["Collection", "Open", "Deferred", "Verify since"], rows, caption="Writes under way", empty="It is empty."
+    )
+    return join((tag("p", facts), table))
+
+
+def _indexes(advice: Iterable[Mapping[str, Any]]) -> Markup:
+    rows = [
+        [
+            each["collection"] or "-",
+            each["shape"],
+            each["times"],
+            each["items_read"],
+            each["items_returned"],
+            each["suggested_index"] or "none would",
+        ]
+        for each in advice
+    ]
+    head = ["Collection", "Query", "Scans", "Read", "Returned", "Index that would serve it"]
+    return _table(head, rows, caption="Index adviser", empty="None since the application started.")
+
+
+def _moment(seconds: float) -> str:
+    return dt.datetime.fromtimestamp(seconds, dt.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

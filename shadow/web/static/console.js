@@ -1,0 +1,121 @@
+// Keeps the page fresh and sends its actions. The token stays in this tab's memory and goes nowhere but here.
+"use strict";
+
+const EVERY = 3000;
+const live = document.getElementById("live");
+const outcome = document.getElementById("outcome");
+const notice = document.getElementById("notice");
+const freshness = document.getElementById("freshness");
+const form = document.getElementById("token-form");
+let token = "";
+
+const headers = (more = {}) => (token ? { Authorization: `Bearer ${token}`, ...more } : more);
+
+function replace(text) {
+  const open = new Set([...live.querySelectorAll("details[open]")].map((each) => each.id));
+  const focused = live.contains(document.activeElement) ? document.activeElement.id : "";
+  live.innerHTML = text;
+  for (const id of open) {
+    const details = document.getElementById(id);
+    if (details) details.open = true;
+  }
+  if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
+}
+
+async function refresh() {
+  // Without something to show there must have been a refusal: wait for the token.
+  if (document.hidden || (form && !token && !live.firstChild)) return;
+  try {
+    const answer = await fetch("console/live", { headers: headers(), cache: "no-store" });
+    if (answer.ok) {
+      replace(await answer.text());
+      notice.hidden = true;
+      freshness.textContent = `as of ${new Date().toLocaleTimeString()}`;
+      freshness.className = "";
+    } else {
+      say((await answer.json()).error);
+      stale();
+    }
+  } catch {
+    stale();
+  }
+}
+
+function stale() {
+  freshness.textContent = "the application does not answer: what is shown is old";
+  freshness.className = "stale";
+}
+
+function say(text, lines = []) {
+  outcome.replaceChildren(document.createTextNode(text));
+  for (const line of lines) {
+    const row = document.createElement("p");
+    row.textContent = line;
+    outcome.append(row);
+  }
+}
+
+async function send(path, body) {
+  const answer = await fetch(path, {
+    method: "POST",
+    headers: headers({ "Content-Type": "application/json" }),
+    body: JSON.stringify(body),
+  });
+  const said = await answer.json();
+  if (!answer.ok) throw new Error(said.error);
+  return said;
+}
+
+const actions = {
+  async "dry-run"({ id }) {
+    const said = await send("findings/heal", { ids: [id], dry_run: true });
+    say("A heal would come to this; nothing was changed.", said.results.map((each) => `${each.id}: ${each.result}`));
+  },
+  async heal({ id }) {
+    if (!window.confirm("Make the secondary hold what the primary holds?")) return;
+    const said = await send("findings/heal", { ids: [id], dry_run: false });
+    say("Healed.", said.results.map((each) => `${each.id}: ${each.result}`));
+  },
+  async reveal({ id }) {
+    const reason = window.prompt("Why? The reason is logged.");
+    if (!reason) return;
+    const said = await send("findings/reveal", { id, reason });
+    const lines = said.values.map((each) => `${each.path}: ${each.primary} | ${each.secondary}`);
+    say(`Primary | secondary; ${said.hidden} more may not be shown (reveal_fields).`, lines);
+  },
+  async flip({ collection, to }) {
+    const reason = window.prompt(`Make ${to} the primary of ${collection}. Why? The reason is logged.`);
+    if (!reason) return;
+    const said = await send("flip", { collection, to, reason });
+    say(`The configuration file asks for ${said.to} now; the change is made as soon as the secondary is level.`);
+  },
+};
+
+live.addEventListener("click", async (event) => {
+  const button = event.target.closest("button[data-action]");
+  if (!button) return;
+  if (!token) {
+    say("Give the admin token first.");
+    document.getElementById("token")?.focus();
+    return;
+  }
+  try {
+    await actions[button.dataset.action](button.dataset);
+  } catch (error) {
+    say(error.message);
+  }
+  outcome.focus();
+  refresh();
+});
+
+form?.addEventListener("submit", (event) => {
+  event.preventDefault();
+  token = document.getElementById("token").value;
+  document.getElementById("token").value = "";
+  outcome.replaceChildren();
+  refresh();
+});
+
+document.addEventListener("visibilitychange", refresh);
+setInterval(refresh, EVERY);
+refresh();

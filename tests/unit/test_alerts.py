@@ -1,0 +1,231 @@
+"""The alert rules: each fires when it should, is silent when it should not, and has a section in the README."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+
+from shadow.errors import StoreUnavailable
+from tests.support import promql, services
+from tests.unit.test_dashboards import series  # noqa: F401 - a fixture
+
+ROOT: Final = Path(__file__).parents[2]
+FILE: Final = ROOT / "config" / "prometheus" / "rules" / "shadow.yml"
+RULES: Final[dict[str, dict[str, Any]]] = {
+    rule["alert"]: rule for group in yaml.safe_load(FILE.read_text("utf-8"))["groups"] for rule in group["rules"]
+}
+
+USERS: Final = 'collection="users"'
+
+
+@dataclass(frozen=True)
+class Case:
+    """`series`: what is scraped each half minute, in promtool's notation. `at`: when the alert is looked at."""
+
+    alert: str
+    what: str
+    fires: bool
+    series: dict[str, str]
+    at: str = "60m"
+
+
+def rising(by: float) -> str:
+    """A counter that rises by so much with each scrape, for more than an hour."""
+    return f"0+{by}x140"
+
+
+def still(value: float) -> str:
+    return f"{value}+0x140"
+
+
+def compared(mismatch: float, match: float, **more: float) -> dict[str, str]:
+    verdicts = {"mismatch": mismatch, "match": match, "excused": 0.0, "shed": 0.0, **more}
+    return {
+        f'shadow_comparisons_total{{{USERS},verb="find",verdict="{name}"}}': rising(by) for name, by in verdicts.items()
+    }
+
+
+def noise(mismatch: float, match: float) -> dict[str, str]:
+    verdicts = {"mismatch": mismatch, "match": match}
+    return {
+        f'shadow_noise_comparisons_total{{{USERS},verb="find",verdict="{name}"}}': rising(by)
+        for name, by in verdicts.items()
+    }
+
+
+def operations(role: str, store: str, **outcomes: float) -> dict[str, str]:
+    labels = f'{USERS},verb="find",store="{store}",role="{role}"'
+    return {f'shadow_operations_total{{{labels},outcome="{name}"}}': rising(by) for name, by in outcomes.items()}
+
+
+def route(instance: str, primary: str, phase: str, *, on: int = 1) -> dict[str, str]:
+    labels = f'{USERS},instance="{instance}",primary="{primary}",phase="{phase}"'
+    return {f"shadow_route_info{{{labels}}}": still(on)}
+
+
+MISMATCHES: Final = f'shadow_mismatches_total{{{USERS},verb="find",kind="value"}}'
+OPEN: Final = f'shadow_journal_open_intents{{{USERS},instance="a"}}'
+REJECTED: Final = 'shadow_config_reloads_total{instance="a",result="rejected"}'
+BYPASSING: Final = f'shadow_bypassing_writes_total{{{USERS},kind="changed"}}'
+FAILURES: Final = 'shadow_internal_failures_total{part="lane"}'
+SHADOWED: Final = route("a", "mongo", "shadow")
+
+CASES: Final = [
+    Case("ShadowDivergence", "one mismatch", True, {MISMATCHES: "0+0x100 1+0x40"}, "52m"),
+    Case("ShadowDivergence", "no mismatch", False, {MISMATCHES: still(0)}),
+    Case("ShadowDivergence", "one long ago", False, {MISMATCHES: "0+0x10 1+0x130"}),
+    Case("ShadowDivergenceOverNoise", "5 % differ, no noise", True, {**compared(5, 95), **noise(0, 10)}),
+    Case("ShadowDivergenceOverNoise", "5 % differ, as much is noise", False, {**compared(5, 95), **noise(0.5, 9.5)}),
+    Case(
+        "ShadowDivergenceOverNoise", "a mismatch in a hundred thousand", False, {**compared(0.001, 99), **noise(0, 10)}
+    ),
+    Case("ShadowDivergenceOverNoise", "no comparisons at all", False, {**compared(0, 0), **noise(0, 0)}),
+    Case("ShadowComparisonNotWorking", "not found", True, {f"shadow_comparison_working{{{USERS}}}": still(0)}),
+    Case("ShadowComparisonNotWorking", "found", False, {f"shadow_comparison_working{{{USERS}}}": still(1)}),
+    Case("ShadowComparisonNotWorking", "late once", False, {f"shadow_comparison_working{{{USERS}}}": "1+0x117 0+0x3"}),
+    Case(
+        "ShadowNoComparisons",
+        "reads without comparisons",
+        True,
+        {**operations("primary", "mongo", acked=30), **SHADOWED, **compared(0, 0)},
+    ),
+    Case(
+        "ShadowNoComparisons",
+        "every comparison is shed",
+        True,
+        {**operations("primary", "mongo", acked=30), **SHADOWED, **compared(0, 0, shed=30)},
+    ),
+    Case(
+        "ShadowNoComparisons",
+        "reads with comparisons",
+        False,
+        {**operations("primary", "mongo", acked=30), **SHADOWED, **compared(0, 30)},
+    ),
+    Case(
+        "ShadowNoComparisons",
+        "a phase that compares nothing",
+        False,
+        {
+            **operations("primary", "mongo", acked=30),
+            **route("a", "mongo", "shadow", on=0),
+            **route("a", "mongo", "dual_write"),
+            **compared(0, 0),
+        },
+    ),
+    Case("ShadowNoComparisons", "no traffic", False, {**operations("primary", "mongo", acked=0), **SHADOWED}),
+    Case("ShadowShedding", "half is shed", True, compared(0, 30, shed=30)),
+    Case("ShadowShedding", "a tenth is shed", False, compared(0, 90, shed=10)),
+    Case("ShadowShedding", "nothing is asked", False, compared(0, 0)),
+    Case("ShadowJournalOld", "it gets older", True, {'shadow_journal_oldest_intent_seconds{instance="a"}': rising(30)}),
+    Case("ShadowJournalOld", "always young", False, {'shadow_journal_oldest_intent_seconds{instance="a"}': still(5)}),
+    Case("ShadowJournalGrowing", "it grows", True, {OPEN: rising(100)}),
+    Case("ShadowJournalGrowing", "large, and it shrinks", False, {OPEN: "100000-100x140"}),
+    Case("ShadowJournalGrowing", "small", False, {OPEN: "0+1x140"}),
+    Case("ShadowSecondaryDown", "down", True, {'shadow_secondary_up{store="dynamo"}': still(0)}),
+    Case("ShadowSecondaryDown", "up", False, {'shadow_secondary_up{store="dynamo"}': still(1)}),
+    Case("ShadowSecondaryDown", "down for a scrape", False, {'shadow_secondary_up{store="dynamo"}': "1+0x118 0+0x0"}),
+    Case("ShadowSecondaryFailing", "one in five", True, operations("secondary", "dynamo", acked=8, unknown=2)),
+    Case("ShadowSecondaryFailing", "one in a hundred", False, operations("secondary", "dynamo", acked=99, unknown=1)),
+    Case("ShadowSecondaryFailing", "the primary's refusals", False, operations("primary", "mongo", acked=1, refused=9)),
+    Case("ShadowThrottled", "throttled", True, {"shadow_dynamo_throttled_requests_total": rising(10)}),
+    Case("ShadowThrottled", "once in a while", False, {"shadow_dynamo_throttled_requests_total": rising(0.1)}),
+    Case("ShadowReloadFailing", "refused", True, {REJECTED: "0+0x110 1+0x30"}),
+    Case("ShadowReloadFailing", "never refused", False, {REJECTED: still(0)}),
+    Case(
+        "ShadowPrimariesDisagree",
+        "two processes, two primaries",
+        True,
+        {**route("a", "mongo", "shadow"), **route("b", "dynamo", "shadow")},
+    ),
+    Case(
+        "ShadowPrimariesDisagree",
+        "two processes, one primary",
+        False,
+        {
+            **route("a", "mongo", "shadow"),
+            **route("b", "mongo", "shadow"),
+            **route("b", "dynamo", "shadow", on=0),
+        },
+    ),
+    Case("ShadowBypassed", "written past", True, {BYPASSING: "0+0x60 3+0x80"}),
+    Case("ShadowBypassed", "never", False, {BYPASSING: still(0)}),
+    Case("ShadowInternalFailures", "again and again", True, {FAILURES: rising(1)}),
+    Case("ShadowInternalFailures", "once", False, {FAILURES: "0+0x100 1+0x40"}),
+]
+
+
+@pytest.fixture(scope="module")
+def promtool() -> str:
+    found = shutil.which("promtool") or str(ROOT / ".cache/prometheus/usr/bin/promtool")
+    if not Path(found).exists():
+        services.missing("promtool", StoreUnavailable("there is no promtool here", hint="bash .ci/run fetches it"))
+    return found
+
+
+def run(promtool: str, *arguments: str) -> None:
+    ended = subprocess.run([promtool, *arguments], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.alert}: {case.what}")
+def test_an_alert_fires_when_it_should_and_only_then(promtool: str, case: Case, tmp_path: Path) -> None:
+    samples = [{"labels": "{}", "value": 1}] if case.fires else []
+    question = f'count(ALERTS{{alertname="{case.alert}",alertstate="firing"}})'
+    test = {
+        "rule_files": [str(FILE)],
+        "evaluation_interval": "30s",
+        "tests": [
+            {
+                "interval": "30s",
+                "input_series": [{"series": name, "values": values} for name, values in case.series.items()],
+                "promql_expr_test": [{"expr": question, "eval_time": case.at, "exp_samples": samples}],
+            }
+        ],
+    }
+    file = tmp_path / "test.yml"
+    file.write_text(yaml.safe_dump(test), encoding="utf-8")
+    run(promtool, "test", "rules", str(file))
+
+
+def test_promtool_finds_nothing_wrong_with_the_rules(promtool: str) -> None:
+    run(promtool, "check", "rules", str(FILE))
+
+
+@pytest.mark.parametrize("alert", RULES)
+def test_every_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not(alert: str) -> None:
+    assert {case.fires for case in CASES if case.alert == alert} == {True, False}
+
+
+@pytest.mark.parametrize("alert", RULES)
+def test_an_alert_waits_is_graded_and_is_explained(alert: str) -> None:
+    rule = RULES[alert]
+    assert re.fullmatch(r"\d+[sm]", rule["for"])
+    assert rule["labels"]["severity"] in ("warning", "critical")
+    assert rule["annotations"]["summary"]
+    assert rule["annotations"]["description"].endswith(("}}", "."))
+    assert rule["annotations"]["runbook_url"] == f"README.md#{alert.lower()}"
+    section = re.search(rf"^### {alert}\n(.*?)(?=^##|\Z)", (ROOT / "README.md").read_text("utf-8"), re.M | re.S)
+    assert section is not None, f"the README has no section for {alert}"
+    for word in ("Means", "Look at", "Do"):
+        assert f"**{word}:**" in section[1]
+
+
+@pytest.mark.parametrize("alert", RULES)
+def test_an_alert_asks_for_what_is_exported(alert: str, series: promql.Series) -> None:  # noqa: F811
+    assert promql.complaints(RULES[alert]["expr"], series) == []
+    values = {(label, value) for _, labels in series for label, value in labels.items()}
+    for label, pattern in re.findall(r'(\w+)[=!]~"([^"]+)"', RULES[alert]["expr"]):
+        assert all((label, each) in values for each in pattern.split("|"))
+
+
+def test_prometheus_reads_the_rules_where_they_are_mounted() -> None:
+    folder = ROOT / "config" / "prometheus"
+    (pattern,) = yaml.safe_load((folder / "prometheus.yml").read_text("utf-8"))["rule_files"]
+    assert FILE in folder.glob(pattern)

@@ -1,0 +1,213 @@
+"""What the admin router does for a Shadow: dry runs do nothing, values show only where allowed, all is logged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from shadow.compare.diff import Hasher
+from shadow.config import AdminSettings, CollectionSettings, Settings, parse
+from shadow.model.operation import Verb
+from shadow.model.phase import StoreName
+from shadow.model.verdict import Difference, Healing, Kind, Mismatch
+from shadow.model.version import ABSENT, Image, Key, Version
+from shadow.observe.findings import Findings
+from shadow.observe.findings_file import SharedFindings
+from shadow.observe.metrics import Metrics
+from shadow.observe.pulse import KEPT, Pulse, Sample, Samples
+from shadow.observe.report import Report
+from shadow.web.desk import Desk, Refused
+from shadow.web.plot import plot
+
+HASHER: Final = Hasher(b"secret")
+LEFT: Final = {"_id": 1, "name": "hunter2", "address": {"street": "Elm"}, "items": [{"price": 1}]}
+RIGHT: Final = {"_id": 1, "name": "hunter3", "address": {"street": "Oak"}, "items": [{"price": 2}]}
+
+
+class Log:
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, dict[str, Any]]] = []
+
+    def info(self, event: str, **fields: Any) -> None:
+        self.lines.append((event, fields))
+
+    warning = info
+
+
+class Operated:
+    """A Shadow with one document that differs; it keeps what was done."""
+
+    def __init__(self, allowed: tuple[str, ...] = ()) -> None:
+        self.settings = Settings(
+            collections={"users": CollectionSettings(reveal_fields=allowed)},
+            admin=AdminSettings(token="a-token-of-some-length"),
+        )
+        self.log = Log()
+        findings = Findings(HASHER)
+        self.shared_findings = SharedFindings(findings, None, lambda error: None)
+        self.report = Report(Metrics(["users"]), findings, hasher=HASHER, logger=self.log)  # type: ignore[arg-type]
+        self.pulse = Pulse(self.report.metrics, self.shared_findings, self.report.failed)
+        self.pair = Image(Version("b", 1), LEFT), Image(Version("b", 1), RIGHT)
+        self.healed: list[Key] = []
+        differences = (Difference(Kind.VALUE, "name", "string", "string", "aa", "bb"),)
+        self.id = findings.add(Mismatch("users", Verb.FIND, Kind.VALUE, 1, differences))
+        self.whole = findings.add(Mismatch("users", Verb.FIND, Kind.ORDER, None))
+
+    async def status(self) -> dict[str, Any]:
+        return {}
+
+    async def ready(self) -> tuple[bool, dict[str, str]]:
+        return True, {}
+
+    def metrics(self) -> tuple[bytes, str]:
+        return b"", ""
+
+    async def heal(self, collection: str, key: Key) -> Healing:
+        self.healed.append(key)
+        return Healing.COPIED
+
+    async def images(self, collection: str, key: Key) -> tuple[Image, Image]:
+        return self.pair
+
+    def events(self) -> list[str]:
+        return [event for event, _ in self.log.lines]
+
+
+async def test_a_dry_run_says_what_would_be_done_and_does_nothing() -> None:
+    operated = Operated()
+    desk = Desk(operated)
+    assert (await desk.heal([operated.id], dry_run=True))["results"][0]["result"] == "copied"
+    operated.pair = Image(ABSENT), operated.pair[1]
+    assert (await desk.heal([operated.id], dry_run=True))["results"][0]["result"] == "tombstoned"
+    operated.pair = operated.pair[1], operated.pair[1]
+    assert (await desk.heal([operated.id], dry_run=True))["results"][0]["result"] == "equal"
+    assert operated.healed == []
+    assert operated.events() == []
+
+
+async def test_a_heal_is_done_and_logged_and_one_that_cannot_be_says_why() -> None:
+    operated = Operated()
+    said = await Desk(operated).heal([operated.id, operated.whole, "gone"], dry_run=False)
+    assert [each["result"] for each in said["results"]] == ["copied", "unknown_finding", "unknown_finding"]
+    assert operated.healed == [1]
+    ((event, fields),) = operated.log.lines
+    assert (event, fields["finding"], fields["result"]) == ("admin.healed", operated.id, "copied")
+
+
+async def test_an_error_in_a_heal_is_its_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    operated = Operated()
+
+    async def broken(collection: str, key: Key) -> Healing:
+        raise RuntimeError("hunter2")
+
+    monkeypatch.setattr(operated, "heal", broken)
+    said = await Desk(operated).heal([operated.id], dry_run=False)
+    assert said["results"][0]["result"] == "failed: RuntimeError"
+
+
+@pytest.mark.parametrize("count", [0, 101])
+async def test_heals_at_once_are_bounded(count: int) -> None:
+    with pytest.raises(Refused):
+        await Desk(Operated()).heal(["x"] * count, dry_run=True)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "paths"),
+    [
+        ((), []),
+        (("name",), ["name"]),
+        (("address",), ["address.street"]),
+        (("items.0.price",), ["items.0.price"]),
+        (("items.7.price",), ["items.0.price"]),
+        (("nam", "address.str"), []),
+    ],
+)
+async def test_only_values_that_the_collection_allows_are_revealed_and_that_is_logged(
+    allowed: tuple[str, ...], paths: list[str]
+) -> None:
+    operated = Operated(allowed)
+    said = await Desk(operated).reveal(operated.id, "ticket 7")
+    assert [each["path"] for each in said["values"]] == paths
+    assert said["hidden"] == 3 - len(paths)
+    assert ("hunter2" in str(said)) == ("name" in allowed)
+    ((event, fields),) = operated.log.lines
+    assert (event, fields["reason"], fields["values"]) == ("admin.revealed", "ticket 7", len(paths))
+    assert "hunter" not in str(fields)
+
+
+async def test_nothing_is_revealed_without_a_reason_or_of_a_whole_answer() -> None:
+    operated = Operated(("name",))
+    for id, reason in ((operated.id, " "), (operated.whole, "because"), ("gone", "because")):
+        with pytest.raises(Refused):
+            await Desk(operated).reveal(id, reason)
+
+
+def test_rates_are_those_between_samples_and_are_bounded() -> None:
+    samples = Samples()
+    for i in range(2 * KEPT):
+        samples.add(Sample(5.0 * i, {"match": 10 * i}))
+    rates = samples.rates("match", points=100)
+    assert len(rates) <= 100
+    assert {rate for _, rate in rates} == {2.0}
+    assert samples.rates("shed")[0][1] == 0.0
+    samples.add(Sample(1e6, {"match": 0}))
+    assert samples.rates("match") == [], "sums that went back are another series"
+
+
+async def test_a_beat_takes_a_sample_now_and_then() -> None:
+    operated = Operated()
+    for _ in range(3):
+        await operated.pulse.beat()
+    assert operated.pulse.samples.rates("match") == []
+    assert Desk(operated).rates().keys() >= {"match", "mismatch"}
+
+
+def test_a_plot_says_its_figures_and_stays_inside() -> None:
+    drawn = plot("match", [(0.0, 1.0), (5.0, 40.0), (10.0, 0.0)])
+    assert "match: 0/s now, at most 40/s" in drawn
+    assert "160.0,18.0" in drawn
+    assert "not enough samples" in plot("match", [])
+
+
+def status_of(*, ok: bool) -> dict[str, Any]:
+    gates = [{"collection": "users", "name": "findings", "ok": ok}, {"collection": "other", "name": "x", "ok": False}]
+    return {"collections": {"users": {}}, "verdict": {"gates": gates}}
+
+
+async def flip(folder: Path, operated: Operated, *, ok: bool = True, reason: str = "ticket 7") -> str:
+    """Asks for a flip; the file afterwards."""
+
+    async def status() -> dict[str, Any]:
+        return status_of(ok=ok)
+
+    operated.status = status  # type: ignore[method-assign]
+    file = folder / "shadow.yaml"
+    file.write_text("collections:\n  users: {phase: shadow}\n", encoding="utf-8")
+    try:
+        await Desk(operated, file).flip("users", "dynamo", reason)
+    except Refused:
+        operated.log.lines.append(("refused", {}))
+    return file.read_text("utf-8")
+
+
+async def test_a_flip_with_every_gate_open_is_written_into_the_file_and_logged(tmp_path: Path) -> None:
+    operated = Operated()
+    settings = parse(await flip(tmp_path, operated), {})
+    assert settings.route("users").primary is StoreName.DYNAMO
+    assert operated.events() == ["admin.flipped"]
+
+
+@pytest.mark.parametrize("how", [{"ok": False}, {"reason": " "}], ids=str)
+async def test_a_flip_past_a_closed_gate_or_without_a_reason_changes_nothing(
+    tmp_path: Path, how: dict[str, Any]
+) -> None:
+    operated = Operated()
+    assert "dynamo" not in await flip(tmp_path, operated, **how)
+    assert operated.events() == ["refused"]
+
+
+async def test_a_flip_without_a_file_is_refused() -> None:
+    with pytest.raises(Refused):
+        await Desk(Operated()).flip("users", "dynamo", "ticket 7")
