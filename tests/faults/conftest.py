@@ -10,6 +10,13 @@ from tests.support.shadows import Site
 
 
 @pytest.fixture
-def site(mongo_url: str, mongo_database: str, dynamodb_local_url: str, fresh_name: str, tmp_path: Path) -> Site:
+def dynamo_url(request: pytest.FixtureRequest) -> str:
+    """DynamoDB Local, or the server whose fixture a test names by indirect parametrization."""
+    url: str = request.getfixturevalue(getattr(request, "param", "dynamodb_local_url"))
+    return url
+
+
+@pytest.fixture
+def site(mongo_url: str, mongo_database: str, dynamo_url: str, fresh_name: str, tmp_path: Path) -> Site:
     """Both stores, no proxy; MongoDB is primary."""
-    return Site(mongo_url, mongo_database, dynamodb_local_url, f"{fresh_name}-", str(tmp_path / "shadow.db"))
+    return Site(mongo_url, mongo_database, dynamo_url, f"{fresh_name}-", str(tmp_path / "shadow.db"))

@@ -57,7 +57,7 @@ async def test_cancelled_at_a_named_point(tmp_path: Path, complaints: list[str],
         await pair.things.insert_one({"_id": "old", "n": 1})
         await pair.settled()
         caller = asyncio.create_task(VERBS[verb](pair.things))
-        await asyncio.wait([caller])
+        await asyncio.wait([caller], timeout=30)
         await pair.settled()
         pair.assert_equal()
 
@@ -72,7 +72,7 @@ async def test_cancelled_after_any_number_of_steps(tmp_path: Path, complaints: l
             for _ in range(steps):
                 await asyncio.sleep(0)
             caller.cancel()
-            await asyncio.wait([caller])
+            await asyncio.wait([caller], timeout=30)
             await pair.settled()
             pair.assert_equal()
             await pair.things.delete_many({})
@@ -87,7 +87,7 @@ async def test_a_refusal_that_nobody_waits_for_any_more_is_not_called_lost(
         caller = asyncio.create_task(pair.things.insert_one({"_id": 1}))
         await asyncio.sleep(0)
         caller.cancel()
-        await asyncio.wait([caller])
+        await asyncio.wait([caller], timeout=30)
         await pair.settled()
         assert pair.documents(StoreName.MONGO) == pair.documents(StoreName.DYNAMO) == {}
 
@@ -97,11 +97,11 @@ async def served(app: FastAPI) -> AsyncIterator[int]:
     server = uvicorn.Server(uvicorn.Config(app, port=free_port(), log_level="error", timeout_graceful_shutdown=5))
     task = asyncio.create_task(server.serve())
     try:
-        await until(lambda: server.started or task.done())
+        await until(lambda: server.started or task.done(), 30)
         yield server.config.port
     finally:
         server.should_exit = True
-        await task
+        await asyncio.wait_for(task, 30)
 
 
 def half_a_conversation(port: int, path: str) -> socket.socket:

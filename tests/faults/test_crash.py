@@ -1,4 +1,4 @@
-"""The process is killed with SIGKILL, at each named point and at random; the next one makes both stores equal.
+"""The process is killed with SIGKILL at each named point; the next one makes both stores equal. At random: `chaos`.
 
 Nothing acknowledged is lost, nothing is applied twice, and the journal ends empty.
 """
@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter, defaultdict
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -22,27 +21,32 @@ import pytest
 from shadow.model.version import Document
 from shadow.replicate.points import Point
 from shadow.replicate.process import Owner, this_process
-from tests.support.pair import until
 from tests.support.shadows import COLLECTION, Site
-from tests.support.writer import STEPS, VERBS, crash_at, load, notes, spawn
+from tests.support.writer import STEPS, VERBS, crash_at, notes, spawn
 
 LIMITS = {"operation": 1.5}
-"""After it, what a killed process left without an answer can no longer change the primary."""
+"""Of the process that recovers: what a killed one left without an answer can no longer change the primary then."""
+
+PATIENT = {"operation": 60.0, "write_deadline": 20.0}
+"""Of the processes that are to be killed: a slow machine must not take the point from them."""
 
 LONG = os.environ.get("SHADOW_LONG") == "1"
 
-CASES = [("mongo", point) for point in Point] + [
-    ("dynamo", point) for point in (Point.AFTER_INTENT, Point.AFTER_PRIMARY, Point.AFTER_REPLAY, Point.AFTER_HEAL)
+PRIMARIES = ("mongo", "dynamo")
+OFTEN = (Point.AFTER_PRIMARY, Point.AFTER_REPLAY)
+"""Where a write is in the one store and not, or not known to be, in the other: also on the other server each time."""
+CASES = [("dynamodb_local_url", primary, point) for primary in PRIMARIES for point in Point] + [
+    ("ministack_url", primary, point) for primary in PRIMARIES for point in (Point if LONG else OFTEN)
 ]
 
 
 async def join(processes: list[BaseProcess]) -> list[int | None]:
-    await asyncio.gather(*(asyncio.to_thread(process.join, 30) for process in processes))
+    await asyncio.gather(*(asyncio.to_thread(process.join, 90) for process in processes))
     return [process.exitcode for process in processes]
 
 
 async def start_documents(site: Site) -> None:
-    async with site.shadow() as shadow:
+    async with site.but(limits=PATIENT, patience=20.0).shadow() as shadow:
         await shadow.prepare()
         things = shadow[COLLECTION]
         await things.insert_many([{"_id": "inc", "n": 0}, {"_id": "replace", "n": 0}])
@@ -57,12 +61,13 @@ async def recover(site: Site) -> dict[Any, Document]:
     return {document["_id"]: document for document in (await site.documents()).values()}
 
 
-@pytest.mark.parametrize(("primary", "point"), CASES)
+@pytest.mark.parametrize(("dynamo_url", "primary", "point"), CASES, indirect=["dynamo_url"])
 async def test_killed_at_a_named_point(site: Site, tmp_path: Path, primary: str, point: Point) -> None:
     site = site.but(primary=primary, limits=LIMITS)
     await start_documents(site)
     logs = {verb: tmp_path / f"{verb}.log" for verb in VERBS}
-    killed = await join([spawn(crash_at, site, verb, point, str(log)) for verb, log in logs.items()])
+    patient = site.but(limits=PATIENT, patience=20.0)
+    killed = await join([spawn(crash_at, patient, verb, point, str(log)) for verb, log in logs.items()])
     assert killed == [-signal.SIGKILL] * len(VERBS), "every process came to the point and died there"
     found = await recover(site)
     for verb, log in logs.items():
@@ -84,51 +89,16 @@ def check(verb: str, found: dict[Any, Document], acked: int) -> None:
             assert found[verb]["n"] in (acked, acked + 1)
 
 
-@pytest.mark.timeout(2400)
-@pytest.mark.slow
-async def test_killed_at_random_under_load(site: Site, tmp_path: Path) -> None:
-    site = site.but(limits={"operation": 3.0})
-    async with site.shadow() as shadow:
-        await shadow.prepare()
-    end = time.monotonic() + (1800 if LONG else 6)
-    logs: list[Path] = []
-    while time.monotonic() < end or len(logs) < 6:
-        await one_round(site, tmp_path, logs)
-    found = await recover(site)
-    started, acked = Counter[str](), Counter[str]()
-    documents = defaultdict[str, int](int)
-    for log in logs:
-        for what, task, _ in notes(log):
-            (acked if what == "ack" else started)[task] += 1
-    for key in found:
-        documents[str(key).rpartition("-")[0]] += 1
-    assert acked.total() > 0
-    for task, times in started.items():
-        assert acked[task] <= found.get(task, {"n": 0})["n"] <= times
-        assert acked[task] <= documents[task] <= times
-
-
-async def one_round(site: Site, folder: Path, logs: list[Path]) -> None:
-    """Two processes under load, killed when both have written a little, the one some writes after the other."""
-    mine = [folder / f"load-{len(logs) + n}.log" for n in range(2)]
-    logs += mine
-    processes = [spawn(load, site, 3, log.stem, str(log)) for log in mine]
-    for process, log, enough in zip(processes, mine, (20, 35), strict=True):
-        await until(lambda log=log, enough=enough: log.exists() and log.read_bytes().count(b"ack") >= enough, 30)
-        os.kill(process.pid or 0, signal.SIGKILL)
-    assert await join(processes) == [-signal.SIGKILL] * 2
-
-
 def test_a_killed_process_is_known_dead_before_its_parent_has_asked_for_it() -> None:
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
         owner = Owner(this_process().place, process.pid, psutil.Process(process.pid).create_time())
         assert not owner.known_dead()
         process.kill()
-        end = time.monotonic() + 10
+        end = time.monotonic() + 30
         while not owner.known_dead():
             assert time.monotonic() < end
             time.sleep(0.01)
     finally:
-        process.communicate()
+        process.communicate(timeout=30)
     assert owner.known_dead()

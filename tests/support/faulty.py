@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pymongo.errors import AutoReconnect, WriteError
 
@@ -48,11 +48,19 @@ def raising(error: Exception) -> Fault:
     return fault
 
 
+class _Expected(asyncio.Event):
+    """An event that must come: waiting for it raises TimeoutError after half a minute."""
+
+    async def wait(self) -> Literal[True]:
+        async with asyncio.timeout(30):
+            return await super().wait()
+
+
 class Gate:
     """A barrier before a call: `reached` when the call has come to it, and the call goes on when it is `opened`."""
 
     def __init__(self) -> None:
-        self.reached = asyncio.Event()
+        self.reached = _Expected()
         self.opened = asyncio.Event()
 
     async def __call__(self, call: Call) -> Any:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from shadow.collection import Collection
 from shadow.compare.diff import Hasher
+from shadow.compare.rules import Excuses, Rule
+from shadow.concerns import Kept, kept_by_url
 from shadow.model.operation import Query
 from shadow.model.phase import Phase, Route, StoreName, WriteMode
 from shadow.model.schema import CollectionSpec
 from shadow.model.version import Document, Key
 from shadow.replicate.journal import JournalStats
-from shadow.replicate.limits import Limits
+from shadow.replicate.limits import Limits, Watch
 from shadow.replicate.points import Reach, pass_by
 from shadow.replicate.routes import Routes
 from shadow.replicate.sqlite_journal import SqliteJournal
+from shadow.replicate.suspects import MemorySuspects, Suspects
 from shadow.router import Router
 from shadow.runtime import Parts, Runtime
 from shadow.stores.memory import MemoryStore
@@ -26,7 +29,16 @@ from tests.support.recorder import Recorder
 
 __all__ = ["QUICK", "Pair", "until"]
 
-QUICK = Limits(operation=2.0, write_deadline=0.4, read_deadline=0.4, settle=0.02, recover_every=0.02, drain=2.0)
+QUICK = Limits(
+    operation=2.0,
+    write_deadline=0.4,
+    read_deadline=0.4,
+    settle=0.02,
+    recover_every=0.02,
+    drain=2.0,
+    minimum_age=0.0,
+    index_age=0.0,
+)
 """Limits under which a test need not wait long for what production gives seconds."""
 
 
@@ -55,6 +67,9 @@ class Pair:
         beside: Pair | None = None,
         shadow_reads: float = 1.0,
         recovering: bool = True,
+        rules: Sequence[Rule] = (),
+        watch: Watch | None = None,
+        suspects: Suspects | None = None,
     ) -> None:
         self._recovering = recovering
         self.report = Recorder()
@@ -73,6 +88,9 @@ class Pair:
             Hasher(b"test"),
             reach,
             lambda name, up: None,
+            excuses=Excuses({"things": rules}),
+            watch=watch or Watch(),
+            suspects=suspects or MemorySuspects(),
         )
         self.things = self.get_collection("things")
         self.runtime: Runtime
@@ -96,6 +114,9 @@ class Pair:
     def current(self) -> Router:
         return self.runtime.router
 
+    def kept(self) -> Kept:
+        return kept_by_url("mongodb://127.0.0.1/")
+
     def get_collection(self, name: str) -> Collection:
         return Collection(CollectionSpec(name), self)
 
@@ -103,7 +124,7 @@ class Pair:
         await self.journal.flush()
         return await self.journal.stats()
 
-    async def settled(self, timeout: float = 10.0) -> None:
+    async def settled(self, timeout: float = 30.0) -> None:
         """Waits until no write is under way, no comparison is undecided and the journal is empty."""
         async with asyncio.timeout(timeout):
             while self.runtime.at_work or (await self.stats()).open:  # noqa: ASYNC110 - a file cannot wake us

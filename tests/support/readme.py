@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from shadow import Collection
+from shadow.concerns import OPTIONS
 from shadow.model.differences import DIFFERENCES
 from shadow.model.matching.support import Family, entries
 from shadow.observe.metrics import metric_table
@@ -18,8 +19,8 @@ __all__ = ["README", "made", "parts"]
 
 README: Final = Path(__file__).parents[2] / "README.md"
 
-REFUSED_VERBS: Final = ("drop_index", "drop_indexes", "rename", "watch")
-_NOT_VERBS: Final = ("name", "full_name", "database", "codec_options", "options", "with_options")
+REFUSED_VERBS: Final = ("drop_indexes", "rename", "watch")
+_NOT_VERBS: Final = ("name", "full_name", "database", "options", "with_options", *OPTIONS)
 _TITLES: Final = {
     Family.QUERY: "filters",
     Family.UPDATE: "updates",
@@ -45,10 +46,18 @@ def verbs() -> list[str]:
     return [name for name in names if name not in (*_NOT_VERBS, *REFUSED_VERBS)]
 
 
+def with_options() -> dict[str, str]:
+    """What each option may be, and what only the client can have it be."""
+    accepted = "; ".join(f"`{name}`: {each[0]}" for name, each in OPTIONS.items())
+    refused = "; ".join(f"`{name}`: {each[1]}" for name, each in OPTIONS.items() if each[1] != "-")
+    return {"accepted": accepted, "refused unless the client of MongoDB has it": refused}
+
+
 def operations() -> str:
     rows = ["| what | how on DynamoDB | names |", "|---|---|---|"]
     rows.append(f"| collection | supported | {_listed(verbs())} |")
     rows.append(f"| collection | refused | {_listed(REFUSED_VERBS)} |")
+    rows += [f"| `with_options` | {how} | {text} |" for how, text in with_options().items()]
     for family, title in _TITLES.items():
         for way in How:
             named = [entry.name for entry in entries() if entry.family is family and how(entry) is way]

@@ -42,6 +42,9 @@ class Site:
     driver: str = "pymongo"
     collection: str = COLLECTION
     limits: dict[str, Any] = dataclasses.field(default_factory=dict)
+    journal_options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    patience: float = 1.0
+    """Seconds that DynamoDB's client waits for an answer."""
 
     def settings(self) -> Settings:
         dynamo = {
@@ -49,15 +52,19 @@ class Site:
             "table_prefix": self.prefix,
             "access_key_id": "local",
             "secret_access_key": "local",
-            "connect_timeout": 1.0,
-            "read_timeout": 1.0,
+            "connect_timeout": self.patience,
+            "read_timeout": self.patience,
             "max_attempts": 1,
         }
         return Settings(
             mongo={"url": self.mongo_url, "database": self.database, "driver": self.driver},
             dynamo=dynamo,
-            journal={"url": f"sqlite:///{self.journal}"},
+            journal={
+                "url": self.journal if "://" in self.journal else f"sqlite:///{self.journal}",
+                **self.journal_options,
+            },
             limits={**LIMITS, **self.limits},
+            observe={"left_out": 0.0, "noise_share": 0.0},
             defaults={"primary": self.primary, "phase": self.phase, "writes": self.writes},
             collections={self.collection: {}},
         )
@@ -81,7 +88,7 @@ class Site:
         mongo, dynamo = await asyncio.to_thread(self.audit.documents, self.collection)
         return mongo if self.primary == "mongo" else dynamo
 
-    async def level(self, shadow: Shadow, timeout: float = 20.0) -> None:
+    async def level(self, shadow: Shadow, timeout: float = 60.0) -> None:
         """Everything has been followed and healed, the journal is empty, and both stores are equal."""
         assert await shadow.settled(timeout), (await shadow.status())["journal"]
         assert await self.disagreements() == []

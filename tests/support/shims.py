@@ -58,6 +58,6 @@ def audit_of(settings: Settings) -> Audit:
 async def assert_level(shadow: Shadow) -> None:
     """The journal is empty, both stores hold the same documents at the same versions, and no shadow read or replay
     has said otherwise."""
-    assert await shadow.settled(20), (await shadow.status())["journal"]
+    assert await shadow.settled(60), (await shadow.status())["journal"]
     assert await asyncio.to_thread(audit_of(shadow.settings).disagreements) == []
     assert shadow.findings.groups() == []

@@ -14,10 +14,12 @@ import pytest
 import yaml
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from shadow.config import CollectionSettings, Settings, load, parse
+from shadow.config import CollectionSettings, MongoSettings, Settings, load, parse
 from shadow.errors import ConfigurationError, Fault
 from shadow.model.phase import Phase, Route, StoreName, WriteMode
 from shadow.model.schema import CollectionSpec, IndexSpec, UniqueSpec
+from shadow.replicate.intents import OnFailure
+from shadow.replicate.limits import Watch
 
 SAMPLE: Final = Path(__file__).parents[2] / "config" / "shadow.yaml"
 
@@ -79,7 +81,7 @@ def test_an_unknown_key_is_refused_with_the_one_that_was_meant(text: str, field:
 
 def test_an_unknown_key_that_is_like_none_is_refused_with_all_that_are_known() -> None:
     (fault,) = faults("journal: {zzz: 1}")
-    assert "known keys: synchronous, url" in fault.expected
+    assert "known keys: max_bytes, on_failure, synchronous, url" in fault.expected
 
 
 @pytest.mark.parametrize(
@@ -90,7 +92,13 @@ def test_an_unknown_key_that_is_like_none_is_refused_with_all_that_are_known() -
         ("mongo: 5", "mongo"),
         ("journal: {url: /var/x.db}", "journal.url"),
         ("journal: {url: 'sqlite:///'}", "journal.url"),
+        ("journal: {url: 'mongodb://h/a/b'}", "journal.url"),
+        ("journal: {url: 'dynamodb://'}", "journal.url"),
+        ("journal: {url: 'dynamodb://table/more'}", "journal.url"),
+        ("journal: {url: 'redis://h'}", "journal.url"),
         ("journal: {synchronous: OFF}", "journal.synchronous"),
+        ("journal: {max_bytes: 1000}", "journal.max_bytes"),
+        ("journal: {on_failure: ignore}", "journal.on_failure"),
         ("limits: {operation: 0}", "limits.operation"),
         ("limits: {write_workers: many}", "limits.write_workers"),
         ("watch_every: 0", "watch_every"),
@@ -171,6 +179,38 @@ def test_the_sample_configuration_says_what_the_code_does_by_itself() -> None:
     assert settings.model_copy(update={"collections": {}}) == Settings()
 
 
+MONGO = MongoSettings(url=SecretStr("mongodb://u:p@stores:1/?w=1"), database="notes")
+
+
+@pytest.mark.parametrize(
+    ("url", "place", "mongo"),
+    [
+        (
+            "mongodb://u:p@h:1,i:2/d?replicaSet=r&journal=j&tlsCAFile=/x/y",
+            "mongodb://h:1,i:2/d",
+            ("mongodb://u:p@h:1,i:2/d?replicaSet=r&tlsCAFile=/x/y", "d", "j"),
+        ),
+        ("mongodb+srv://h/d", "mongodb+srv://h/d", ("mongodb+srv://h/d", "d", "shadow_journal")),
+        ("mongodb://h", "mongodb://h", ("mongodb://h", "notes", "shadow_journal")),
+        ("mongodb:///d", "mongodb:///d", ("mongodb://u:p@stores:1/?w=1", "d", "shadow_journal")),
+        ("mongodb:///?journal=j", "mongodb:///", ("mongodb://u:p@stores:1/?w=1", "notes", "j")),
+    ],
+)
+def test_a_journal_in_mongodb_is_named_by_its_url(url: str, place: str, mongo: tuple[str, str, str]) -> None:
+    journal = read(f"journal: {{url: '{url}'}}").journal
+    assert (journal.kind, journal.place, journal.mongo(MONGO)) == ("mongodb", place, mongo)
+
+
+def test_a_journal_in_dynamodb_is_named_by_its_table() -> None:
+    journal = read("", SHADOW_JOURNAL_URL="dynamodb://my-journal").journal
+    assert (journal.kind, journal.table, journal.place) == ("dynamodb", "my-journal", "dynamodb://my-journal")
+
+
+def test_no_password_of_a_journal_is_shown() -> None:
+    settings = read("journal: {url: 'mongodb://u:sesame@h/d'}")
+    assert "sesame" not in f"{settings!r} {settings.journal.place} {settings.model_dump_json()}"
+
+
 # --- the environment --------------------------------------------------------------------------------------------
 
 
@@ -195,10 +235,17 @@ OTHERS: Final[dict[str, tuple[str, Any]]] = {
     "dynamo.retry_mode": ("adaptive", "adaptive"),
     "dynamo.billing": ("on_demand", "on_demand"),
     "dynamo.verify_index_reads": ("true", True),
-    "journal.url": ("sqlite:////x/y.db", "sqlite:////x/y.db"),
+    "dynamo.transactional_inserts": ("false", False),
+    "journal.url": ("sqlite:////x/y.db", SecretStr("sqlite:////x/y.db")),
     "journal.synchronous": ("FULL", "FULL"),
+    "journal.max_bytes": ("104857600", 104857600),
+    "journal.on_failure": ("sync", OnFailure.SYNC),
     "observe.hash_secret": ("pepper", SecretStr("pepper")),
     "observe.reveal_keys": ("yes", True),
+    "observe.noise_share": ("0.5", 0.5),
+    "observe.left_out": ("0.5", 0.5),
+    "observe.watch_writers": ("true", True),
+    "admin.token": ("a-token-of-some-length", SecretStr("a-token-of-some-length")),
     "defaults.primary": ("dynamo", StoreName.DYNAMO),
     "defaults.phase": ("off", Phase.OFF),
     "defaults.writes": ("strict", WriteMode.STRICT),
@@ -347,3 +394,66 @@ def test_no_secret_is_in_a_fault_nor_in_what_it_was_raised_from(text: str) -> No
 def test_the_sample_configuration_names_no_credentials() -> None:
     raw = yaml.safe_load(SAMPLE.read_text("utf-8"))
     assert not {"access_key_id", "secret_access_key", "session_token"} & raw["dynamo"].keys()
+
+
+COMPARE = """
+collections:
+  users:
+    reveal_fields: [title, meta.kind]
+    compare:
+      - {rule: ignore, name: last-seen, path: last_seen, expires: 2030-01-31}
+      - {rule: tolerance, name: score, path: scores.*, by: 0.01}
+  documents:
+"""
+
+
+def test_excuses_are_read_by_collection() -> None:
+    settings = parse(COMPARE, {})
+    assert settings.rules()["documents"] == ()
+    first, second = settings.rules()["users"]
+    assert (first.rule, first.name, first.path, str(first.expires)) == (
+        "ignore",
+        "last-seen",
+        "last_seen",
+        "2030-01-31",
+    )
+    assert (second.rule, second.path, second.expires) == ("tolerance", "scores.*", None)
+    assert settings.collections["users"].reveal_fields == ("title", "meta.kind")
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ("{rule: ignor, name: x, path: y}", "'ignore', 'missing_as_null', 'truncate', 'tolerance', 'unordered'"),
+        ("{name: x, path: y}", "discriminator 'rule'"),
+        ("{rule: ignore, name: x}", "path"),
+        ("{rule: ignore, name: x, path: _id}", "_id cannot be excused"),
+        ("{rule: ignore, name: x, path: y, unti: 2030-01-01}", "known keys: expires, name, path, rule"),
+        ("{rule: tolerance, name: x, path: y}", "by"),
+        ("{rule: ignore, name: x, path: y}, {rule: ignore, name: x, path: z}", "x is there twice"),
+    ],
+)
+def test_a_faulty_excuse_is_named_with_its_place(rule: str, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"collections\.users\.compare") as fault:
+        parse(f"collections: {{users: {{compare: [{rule}]}}}}", {})
+    assert said in str(fault.value)
+
+
+def test_what_watches_over_the_comparison_is_set_under_observe() -> None:
+    settings = parse("observe: {noise_share: 0.5, left_out: 0, canary_every: 2, canary_within: 9}", {})
+    assert settings.observe.watch() == Watch(0.5, 0.0, 2.0, 9.0)
+    for wrong in ("noise_share: 2", "left_out: -1", "canary_every: 0", "canary_within: 0"):
+        with pytest.raises(ConfigurationError):
+            parse(f"observe: {{{wrong}}}", {})
+
+
+@pytest.mark.parametrize("token", ["short", "x" * 513, "with a\nline break in it", "umlaut-ä-and-long-enough"])
+def test_an_admin_token_that_is_too_short_or_odd_is_a_fault_that_does_not_show_it(token: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        parse("", {"SHADOW_ADMIN_TOKEN": token})
+    assert "admin.token" in str(raised.value)
+    assert token not in str(raised.value)
+
+
+def test_an_empty_admin_token_is_none() -> None:
+    assert parse("", {"SHADOW_ADMIN_TOKEN": ""}).admin.token is None

@@ -10,8 +10,8 @@ from pymongo.errors import OperationFailure
 from shadow import Collection, UnsupportedOperation
 from shadow.model.matching.support import Family, Support, entries
 from shadow.model.schema import CollectionSpec, IndexSpec
-from shadow.stores.dynamo.plan import KeyPlan, QueryPlan, plan
-from shadow.stores.dynamo.support import NATIVE, How, how
+from shadow.stores.dynamo.plan import KeyPlan, QueryPlan, ScanPlan, UnionPlan, plan
+from shadow.stores.dynamo.support import How, how
 from tests.support.readme import README, REFUSED_VERBS, made
 
 TEXT = README.read_text("utf-8")
@@ -31,14 +31,16 @@ def test_every_operator_has_a_word_and_refused_ones_say_so() -> None:
         assert (how(entry) is How.REFUSED) == (entry.status is Support.REFUSED)
 
 
-@pytest.mark.parametrize("operator", sorted(NATIVE[Family.QUERY] - {"$and"}))
-def test_what_is_called_native_reaches_dynamodb(operator: str) -> None:
+def test_what_is_called_native_is_what_the_planner_serves() -> None:
+    native = {entry.name for entry in entries() if entry.family is Family.QUERY and how(entry) is How.NATIVE}
+    assert native == {"$eq", "$in", "$gt", "$gte", "$lt", "$lte", "$exists", "$and", "$or"}
     spec = CollectionSpec("c", (IndexSpec("i", "a", "b"),))
-    operand = {"$in": ["x"], "$exists": True}.get(operator, "x")
-    on_keys = plan({"$and": [{"a": "x"}, {"b": {operator: operand}}]}, spec)
-    assert isinstance(on_keys, QueryPlan)
-    if operator in ("$eq", "$in"):
-        assert isinstance(plan({"_id": {operator: operand}}, spec), KeyPlan)
+    for operator in native - {"$and", "$or"}:
+        operand = {"$in": ["x"], "$exists": True}.get(operator, "x")
+        assert isinstance(plan({"$and": [{"a": "x"}, {"b": {operator: operand}}]}, spec), QueryPlan)
+        assert operator not in ("$eq", "$in") or isinstance(plan({"_id": {operator: operand}}, spec), KeyPlan)
+    assert isinstance(plan({"$or": [{"_id": "k"}, {"a": "x", "b": {"$gt": "y"}}]}, spec), UnionPlan)
+    assert isinstance(plan({"$or": [{"_id": "k"}, {"other": "x"}]}, spec), ScanPlan)
 
 
 @pytest.mark.parametrize("verb", REFUSED_VERBS)

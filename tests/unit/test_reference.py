@@ -9,6 +9,7 @@ import pytest
 from pymongo.errors import OperationFailure
 
 from shadow.collection import Collection
+from shadow.concerns import Kept, kept_by_url
 from shadow.errors import UnsupportedOperation
 from shadow.model.matching.support import Family, supported
 from shadow.model.schema import CollectionSpec
@@ -65,6 +66,9 @@ class Nobody:
 
     def current(self) -> NoReturn:
         raise Asked
+
+    def kept(self) -> Kept:
+        return kept_by_url("mongodb://127.0.0.1/")
 
     def get_collection(self, name: str) -> NoReturn:
         raise AssertionError(name)

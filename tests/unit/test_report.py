@@ -17,7 +17,7 @@ from shadow.model.operation import Verb
 from shadow.model.outcome import Outcome
 from shadow.model.phase import Phase, Role, Route, StoreName
 from shadow.model.reporter import Reporter
-from shadow.model.verdict import Deferral, Healing, Kind, Mismatch, ShedReason, Verdict
+from shadow.model.verdict import Deferral, Healing, Kind, Mismatch, ShedReason, Slice, Verdict
 from shadow.model.version import Version
 from shadow.observe.findings import Findings
 from shadow.observe.log import LOGGER_NAME, WARNINGS, Event, Throttle, error_fields, get_logger, scrub
@@ -74,6 +74,9 @@ def use_every_hook(report: Report, *, key: Any = "k1") -> None:
     report.operation("users", Verb.FIND_ONE, StoreName.MONGO, Role.PRIMARY, Outcome.ACKED, 0.01)
     report.comparison("users", Verb.FIND_ONE, Verdict.MATCH)
     report.excused("users", ["last-seen"])
+    report.noise("users", Verb.FIND_ONE, Verdict.MATCH)
+    report.canary("users", found=True)
+    report.read(Verb.FIND_ONE, Slice.SHADOWED, 0.01)
     report.mismatch(mismatch(key))
     report.shed("users", Verb.FIND, ShedReason.LANE_FULL)
     report.deferred("users", Deferral.SECONDARY_DOWN)

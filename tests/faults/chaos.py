@@ -1,0 +1,347 @@
+"""The kill and fault suite: several processes over the same hot keys, and everything done to them that production does.
+
+`python -m tests.faults.chaos --seconds 480 --seed 7 --primary mongo` runs it on servers of its own and prints the
+figures. The seed decides what is done and when; what comes of it is the machine's own.
+
+All the while, four *troublemakers* are at work beside one another: one kills processes (from outside, or sends out a
+process that kills itself at a named point, or ends one in order), one troubles the secondary, one the primary, one the
+journal. Then all is calmed, the processes are ended, a fresh process recovers, and both stores are read with the bare
+drivers: they must be equal, and hold what `tests.support.history` says that they can.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import random
+import resource
+import secrets
+import signal
+import sqlite3
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, Final
+
+import pymongo
+from pymongo.errors import PyMongoError
+
+from shadow.embedded.process import ServerProcess
+from shadow.embedded.servers import DynamoDBLocal, FaultProxy, Mode, Mongod
+from shadow.replicate.points import Point
+from tests.support import dynamodb_local
+from tests.support.hammer import Orders, hammer
+from tests.support.history import History
+from tests.support.shadows import Site
+from tests.support.trail import notes
+from tests.support.writer import spawn
+
+__all__ = ["Chaos", "Figures", "Plan"]
+
+MONGO_WRITES: Final = b"_shadow"
+"""What only requests to documents contain: a driver watches MongoDB on connections of its own."""
+HTTP_ONLY: Final = (Mode.THROTTLE, Mode.ERROR)
+RECOVERY: Final = 180.0
+"""Seconds within which everything must be level once all is calm; it takes two."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    seed: int
+    seconds: float
+    primary: str = "mongo"
+    processes: int = 3
+    tasks: int = 4
+    pause: float = 0.005
+
+
+@dataclass
+class Figures:
+    """What was done, what came of it, and what is wrong: nothing, if `wrong` is empty."""
+
+    seed: int
+    primary: str
+    seconds: float = 0.0
+    recovery_seconds: float = 0.0
+    processes: int = 0
+    operations: dict[str, dict[str, int]] = field(default_factory=dict)
+    kills: Counter[str] = field(default_factory=Counter)
+    troubles: Counter[str] = field(default_factory=Counter)
+    faulty_requests: int = 0
+    wrong: list[str] = field(default_factory=list)
+
+    def total(self, outcome: str) -> int:
+        return sum(each.get(outcome, 0) for each in self.operations.values())
+
+
+@dataclass(slots=True)
+class _Life:
+    """One process, from its start to its end."""
+
+    process: BaseProcess
+    trail: Path
+    point: Point | None
+    ending: bool = False
+
+
+class Chaos:
+    """`servers`: MongoDB and DynamoDB by the name of their store; they are killed and restarted, so they keep their
+    data over it."""
+
+    def __init__(self, plan: Plan, site: Site, servers: dict[str, ServerProcess], folder: Path) -> None:
+        self.plan = plan
+        self.figures = Figures(plan.seed, plan.primary)
+        self._bare = site.but(primary=plan.primary, phase="shadow", limits={"operation": 3.0, "drain": 2.0})
+        self._servers = servers
+        self._proxies = {name: FaultProxy.before(server.url) for name, server in servers.items()}
+        self._site = self._bare.but(mongo_url=self._proxies["mongo"].url, dynamo_url=self._proxies["dynamo"].url)
+        self._folder = folder
+        self._lives: list[_Life] = []
+        self._all: list[Path] = []
+        self._began = self._made = time.monotonic()
+
+    async def run(self) -> Figures:
+        with ExitStack() as stack:
+            for proxy in self._proxies.values():
+                stack.enter_context(proxy)
+            stack.callback(self._kill_all)
+            async with self._bare.shadow() as shadow:
+                await shadow.prepare()
+            for _ in range(self.plan.processes):
+                self._send_out(None, 0)
+            await self._under_way()
+            self._began = time.monotonic()
+            await self._trouble()
+            await self._calm()
+            self.figures.faulty_requests = sum(proxy.faults for proxy in self._proxies.values())
+        self.figures.seconds = round(time.monotonic() - self._began, 1)
+        await self._recover()
+        await self._judge()
+        return self.figures
+
+    # --- the processes ------------------------------------------------------------------------------------------
+
+    def _send_out(self, point: Point | None, after: int) -> None:
+        name = f"p{len(self._all)}"
+        trail = self._folder / f"{name}.trail"
+        self._all.append(trail)
+        orders = Orders(
+            self._site, name, str(trail), self._made, self.plan.tasks, self.plan.pause, point=point, after=after
+        )
+        self._lives.append(_Life(spawn(hammer, orders), trail, point))
+
+    def _bury(self) -> None:
+        """Takes note of those that have ended, and keeps the number of the living."""
+        for life in [each for each in self._lives if each.process.exitcode is not None]:
+            self._lives.remove(life)
+            code = life.process.exitcode
+            if code == -signal.SIGKILL and life.point is not None and not life.ending:
+                self.figures.kills[f"at {life.point}"] += 1
+            elif code != 0 and not life.ending:
+                self.figures.wrong.append(f"{life.trail.stem} ended with {code}: {_end_of(life.trail)}")
+
+    def _kill_all(self) -> None:
+        for life in self._lives:
+            life.process.kill()
+        for life in self._lives:
+            life.process.join(30)
+
+    async def _under_way(self) -> None:
+        """Returns when every process has done something: a loaded machine may take long to start them."""
+        async with asyncio.timeout(180):
+            for life in self._lives:
+                while not any(words[0] == "end" for words in notes(life.trail)):
+                    assert life.process.exitcode is None, _end_of(life.trail)
+                    await asyncio.sleep(0.05)
+
+    # --- the troublemakers --------------------------------------------------------------------------------------
+
+    async def _trouble(self) -> None:
+        primary = self.plan.primary
+        secondary = "dynamo" if primary == "mongo" else "mongo"
+        makers = [
+            self._again_and_again("processes", 0.3, 1.2, self._trouble_processes),
+            self._again_and_again("secondary", 0.5, 2.5, lambda chance: self._trouble_store(secondary, chance, 3.0)),
+            self._again_and_again("primary", 1.0, 3.0, lambda chance: self._trouble_store(primary, chance, 0.8)),
+            self._again_and_again("journal", 1.5, 5.0, self._trouble_journal),
+        ]
+        await asyncio.gather(*makers)
+
+    async def _again_and_again(
+        self, name: str, least: float, most: float, deed: Callable[[random.Random], Awaitable[str]]
+    ) -> None:
+        """`least` and `most` seconds of rest between two deeds."""
+        chance = random.Random(f"{self.plan.seed}-{name}")
+        while time.monotonic() - self._began < self.plan.seconds:
+            await asyncio.sleep(chance.uniform(least, most))
+            self.figures.troubles[f"{name}: {await deed(chance)}"] += 1
+
+    async def _trouble_processes(self, chance: random.Random) -> str:
+        self._bury()
+        if len(self._lives) < self.plan.processes:
+            armed = chance.random() < 0.6
+            self._send_out(chance.choice(list(Point)) if armed else None, chance.randrange(120))
+            return "sent out"
+        life = chance.choice(self._lives)
+        life.ending = True
+        orderly = chance.random() < 0.2
+        os.kill(life.process.pid or 0, signal.SIGTERM if orderly else signal.SIGKILL)
+        self.figures.kills["SIGTERM" if orderly else "at random"] += 1
+        await asyncio.to_thread(life.process.join, 30)
+        if life.process.exitcode is None:
+            self.figures.wrong.append(f"{life.trail.stem} did not end within 30 s of SIGTERM")
+            life.process.kill()
+        return "ended"
+
+    async def _trouble_store(self, name: str, chance: random.Random, longest: float) -> str:
+        """A fault of the network or the server; at most `longest` seconds of it, except that a start takes longer."""
+        deed = chance.random()
+        if deed < 0.15:
+            await self._crash(name)
+            return "killed and restarted"
+        if deed < 0.25:
+            await asyncio.to_thread(self._servers[name].pause)
+            await asyncio.sleep(chance.uniform(0.1, longest))
+            await asyncio.to_thread(self._servers[name].resume)
+            return "stopped and continued"
+        if deed < 0.35 and name == "mongo":
+            return await asyncio.to_thread(self._step_down)
+        modes = [mode for mode in Mode if mode is not Mode.PASS and (name == "dynamo" or mode not in HTTP_ONLY)]
+        mode = chance.choice(modes)
+        only = MONGO_WRITES if name == "mongo" else b""
+        times = chance.choice([None, 1, 3, 20])
+        await asyncio.to_thread(self._proxies[name].set, mode, seconds=0.3, only=only, times=times)
+        await asyncio.sleep(chance.uniform(0.1, longest))
+        await asyncio.to_thread(self._proxies[name].clear)
+        return str(mode)
+
+    async def _crash(self, name: str) -> None:
+        server = self._servers[name]
+        await asyncio.to_thread(server.kill)
+        await asyncio.to_thread(server.restart)
+
+    def _step_down(self) -> str:
+        """The one node gives up being the primary for a second, and is elected again."""
+        url = self._servers["mongo"].url
+        with pymongo.MongoClient[dict[str, Any]](url, serverSelectionTimeoutMS=5000) as client:
+            with contextlib.suppress(PyMongoError):
+                client.admin.command({"replSetStepDown": 1, "force": True})
+            end = time.monotonic() + 30
+            while time.monotonic() < end:
+                with contextlib.suppress(PyMongoError):
+                    if client.admin.command("hello").get("isWritablePrimary"):
+                        return "stepped down"
+                time.sleep(0.05)
+        self.figures.wrong.append("no primary within 30 s of stepping down")
+        return "stepped down"
+
+    async def _trouble_journal(self, chance: random.Random) -> str:
+        if chance.random() < 0.5:
+            await asyncio.to_thread(self._lock_journal, chance.uniform(0.1, 1.0))
+            return "locked"
+        living = [life for life in self._lives if life.process.exitcode is None and not life.ending]
+        if not living:
+            return "nobody there"
+        life = chance.choice(living)
+        with contextlib.suppress(ProcessLookupError):
+            self._limit_files(life, 0)
+            await asyncio.sleep(chance.uniform(0.1, 1.0))
+            self._limit_files(life, resource.RLIM_INFINITY)
+        return "full"
+
+    @staticmethod
+    def _limit_files(life: _Life, size: int) -> None:
+        """How far the process may write into files: to the journal it is a disk without a free byte."""
+        pid = life.process.pid or 0
+        _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, hard))
+
+    def _lock_journal(self, seconds: float) -> None:
+        db = sqlite3.connect(self._site.journal, timeout=10.0, isolation_level=None)
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            time.sleep(seconds)
+            db.execute("ROLLBACK")
+        except sqlite3.OperationalError:
+            pass  # the writers were quicker all the time: no trouble this once
+        finally:
+            db.close()
+
+    # --- the end ------------------------------------------------------------------------------------------------
+
+    async def _calm(self) -> None:
+        """All faults end, and so do the processes: the one half in order, the other killed."""
+        self._bury()
+        for number, life in enumerate(self._lives):
+            life.ending = True
+            os.kill(life.process.pid or 0, signal.SIGTERM if number % 2 else signal.SIGKILL)
+            self.figures.kills["at the end" if number % 2 == 0 else "SIGTERM"] += 1
+        await asyncio.gather(*(asyncio.to_thread(life.process.join, 60) for life in self._lives))
+        self.figures.wrong += [
+            f"{life.trail.stem} did not end within 60 s" for life in self._lives if life.process.exitcode is None
+        ]
+
+    async def _recover(self) -> None:
+        """By the next process, here."""
+        started = time.monotonic()
+        async with self._bare.shadow() as shadow:
+            if not await shadow.settled(RECOVERY):
+                self.figures.wrong.append(f"not level within {RECOVERY:g} s: {(await shadow.status())['journal']}")
+        self.figures.recovery_seconds = round(time.monotonic() - started, 1)
+
+    async def _judge(self) -> None:
+        figures, history = self.figures, History()
+        for trail in self._all:
+            history.read(trail)
+        figures.processes = len(self._all)
+        figures.operations = {kind: dict(found) for kind, found in sorted(history.outcomes().items())}
+        figures.wrong += [f"{times} times: {what}" for what, times in history.complaints.items()]
+        figures.wrong += [f"{each.key}: {each.what}" for each in await self._bare.disagreements()]
+        documents = {str(document["_id"]): document for document in (await self._bare.documents()).values()}
+        figures.wrong += history.faults(documents)
+
+
+def _end_of(trail: Path) -> str:
+    """What the process had to say at its end."""
+    said = trail.with_suffix(".log")
+    return said.read_text(errors="replace")[-1000:] if said.exists() else ""
+
+
+async def on_own_servers(plan: Plan) -> Figures:
+    """Starts servers, runs, ends them."""
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        home = dynamodb_local.home()
+        servers: dict[str, ServerProcess] = {
+            "mongo": stack.enter_context(Mongod()),
+            "dynamo": stack.enter_context(DynamoDBLocal(home, persistent=True)),
+        }
+        site = Site(servers["mongo"].url, "chaos", servers["dynamo"].url, "chaos-", f"{folder}/shadow.db")
+        return await Chaos(plan, site, servers, Path(folder)).run()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Kills and faults on real servers, and what is left afterwards.")
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000))
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--primary", choices=["mongo", "dynamo"], default="mongo")
+    parser.add_argument("--processes", type=int, default=3)
+    parser.add_argument("--tasks", type=int, default=4)
+    parser.add_argument("--pause", type=float, default=0.005, help="mean seconds between two operations of a task")
+    plan = Plan(**vars(parser.parse_args()))
+    print(f"seed {plan.seed}", file=sys.stderr, flush=True)
+    figures = asyncio.run(on_own_servers(plan))
+    print(json.dumps(vars(figures), indent=1))
+    return 1 if figures.wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""Kills and faults on real servers under load: nothing lost, nothing resurrected, nothing applied twice, stores equal.
+
+A share of `chaos` in every run; `SHADOW_LONG=1`: thirty minutes. The seed is printed; `SHADOW_SEED` gives one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from shadow.embedded.servers import DynamoDBLocal, Mongod
+from tests.faults.chaos import Chaos, Plan
+from tests.support.history import History, Op
+from tests.support.shadows import Site
+from tests.support.trail import Trail, notes
+
+LONG = os.environ.get("SHADOW_LONG") == "1"
+SECONDS = 900.0 if LONG else 10.0
+"""For each primary."""
+PROCESSES = 8 if LONG else 3
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(SECONDS + 600)
+@pytest.mark.parametrize("primary", ["mongo", "dynamo"])
+async def test_whatever_is_killed_or_fails_the_stores_end_equal_and_hold_what_was_acknowledged(
+    new_mongod: Callable[..., Mongod],
+    new_dynamodb_local: Callable[..., DynamoDBLocal],
+    fresh_name: str,
+    tmp_path: Path,
+    primary: str,
+) -> None:
+    seed = int(os.environ.get("SHADOW_SEED") or secrets.randbelow(1_000_000))
+    print(f"seed {seed}: python -m tests.faults.chaos --seed {seed} --primary {primary} --seconds {SECONDS:g}")
+    servers = {"mongo": new_mongod(), "dynamo": new_dynamodb_local(persistent=True)}
+    site = Site(
+        servers["mongo"].url, fresh_name, servers["dynamo"].url, f"{fresh_name}-", str(tmp_path / "journal" / "j.db")
+    )
+    figures = await Chaos(Plan(seed, SECONDS, primary, PROCESSES), site, servers, tmp_path).run()
+    print(json.dumps(vars(figures), indent=1))
+    assert figures.wrong == []
+    assert figures.total("acked") > 0
+    assert figures.kills.total() > 0
+    assert figures.troubles.total() > 0
+
+
+# --- the proof itself: it sees what is wrong ------------------------------------------------------------------------
+
+
+def op(tag: str, kind: str, key: str, start: float, end: float | None, effect: int = 1, refused: bool = False) -> Op:
+    """Without an `end` the outcome is unknown."""
+    if end is None:
+        return Op(tag, kind, key, start)
+    return Op(tag, kind, key, start, end, "refused" if refused else "acked", effect)
+
+
+COUNT = [op("a", "inc", "c", 0, 1), op("b", "inc", "c", 0, None), op("x", "inc", "c", 1, 2, refused=True)]
+LIST = [op("a", "push", "l", 0, 1), op("b", "push", "l", 0, None), op("x", "push", "l", 1, 2, refused=True)]
+BATCH = [op("a", "many", "a", 0, 1), op("b", "many", "b", 0, None), op("x", "many", "x", 0, 1, refused=True)]
+CHURN = [
+    op("one", "insert", "k", 0, 1),
+    op("gone", "delete", "k", 2, 3),
+    op("two", "insert", "k", 4, 5),
+    op("no", "insert", "k", 6, 7, refused=True),
+    op("set1", "set", "k", 8, 9),
+    op("set2", "set", "k", 10, 11),
+]
+TWO = {"by": "two", "set": "set2"}
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_counter_may_hold_what_was_acknowledged_and_what_is_unknown(n: int) -> None:
+    assert History(COUNT).faults({"c": {"n": n}}) == []
+
+
+@pytest.mark.parametrize(("n", "what"), [(0, "lost"), (3, "twice")])
+def test_a_counter_that_lost_an_increment_or_has_one_twice_is_seen(n: int, what: str) -> None:
+    (fault,) = History(COUNT).faults({"c": {"n": n}})
+    assert what in fault
+
+
+@pytest.mark.parametrize(
+    ("tags", "what"), [([], "lost"), (["a", "a"], "2 times"), (["a", "x"], "refused"), (["a", "z"], "nobody")]
+)
+def test_a_list_with_a_push_lost_doubled_refused_or_invented_is_seen(tags: list[str], what: str) -> None:
+    assert History(LIST).faults({"l": {"tags": ["a", "b"]}}) == []
+    (fault,) = History(LIST).faults({"l": {"tags": tags}})
+    assert what in fault
+
+
+def test_a_batch_is_there_if_acknowledged_and_not_if_refused() -> None:
+    there: dict[str, dict[str, object]] = {"by": {}}
+    assert History(BATCH).faults({"a": there, "b": there}) == []
+    assert len(History(BATCH).faults({"b": there})) == 1
+    assert len(History(BATCH).faults({"a": there, "x": there})) == 1
+
+
+@pytest.mark.parametrize(
+    ("document", "what"),
+    [
+        (None, "lost"),
+        ({"by": "one", "set": "set2"}, "resurrected"),
+        ({"by": "no", "set": "set2"}, "refused"),
+        ({"by": "nobody"}, "nobody wrote"),
+        ({"by": "two", "set": "set1"}, "resurrected"),
+        ({"by": "two"}, "lost: set1"),
+        ({"by": "two", "set": "never"}, "nobody set"),
+    ],
+)
+def test_a_document_that_no_order_of_the_operations_explains_is_seen(
+    document: dict[str, object] | None, what: str
+) -> None:
+    assert History(CHURN).faults({"k": TWO}) == []
+    faults = History(CHURN).faults({} if document is None else {"k": document})
+    assert any(what in fault for fault in faults)
+
+
+def test_what_an_unknown_outcome_may_have_done_is_no_fault() -> None:
+    late = op("late", "delete", "k", 3.5, None)
+    assert History([*CHURN, late]).faults({}) == []
+    assert History([*CHURN, op("three", "replace", "k", 3.5, None)]).faults({"k": {"by": "three"}}) == []
+
+
+def test_a_document_that_nobody_wrote_is_seen() -> None:
+    assert History(COUNT).faults({"c": {"n": 1}, "other": {}}) == ["other: nobody wrote it"]
+
+
+def test_notes_are_read_as_far_as_they_were_written(tmp_path: Path) -> None:
+    path = tmp_path / "trail"
+    trail = Trail(path)
+    trail("start", "a", "inc", "c", 1)
+    trail("end", "a", "acked", 1, 2)
+    trail._memory[trail._at : trail._at + 5] = b"start"  # killed in the middle of a line
+    history = History()
+    history.read(path)
+    assert [words[0] for words in notes(path)] == ["start", "end"]
+    assert history.ops["a"].sure

@@ -1,0 +1,528 @@
+"""The README's tables of failures, row by row: one test for each row, and no test for a row that is not there.
+
+A test brings the row about and answers the Shadow that saw it; the counters that the row names must have risen in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import functools
+import re
+import signal
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pymongo.errors import AutoReconnect, DuplicateKeyError, NetworkTimeout
+
+from shadow import Shadow
+from shadow.errors import JournalError, SecondaryWriteError
+from shadow.model.phase import StoreName
+from shadow.model.version import Image, Version
+from shadow.replicate.points import Point
+from tests.support.faulty import Gate, apply_and_lose, hang, lose, refuse
+from tests.support.memory import Place, counted
+from tests.support.pair import until
+from tests.support.readme import README
+from tests.support.shadows import COLLECTION, Site
+from tests.support.writer import crash_at, spawn
+
+Row = tuple[str, ...]
+Test = Callable[..., Awaitable[Shadow]]
+
+TESTS: dict[Row, list[str]] = {}
+"""The rows that have a test: their cells before `the caller sees`, and the tests' names."""
+
+SEEN = "the caller sees"
+
+
+def rows() -> Iterator[tuple[Row, str]]:
+    """Each row of the README's section: its first cells, and the cell of what is counted."""
+    section = re.split(r"\n##+ ", README.read_text("utf-8").partition("## What happens when")[2], maxsplit=1)[0]
+    split = 0
+    for line in section.splitlines():
+        if not line.startswith("|") or line.startswith("|---"):
+            continue
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if SEEN in cells:
+            split = cells.index(SEEN)
+        else:
+            yield tuple(cells[:split]), cells[split + 1]
+
+
+def counters(cell: str) -> Iterator[tuple[str, dict[str, str]]]:
+    for name, labels in re.findall(r"`(shadow_\w+_(?:total|sum))(?:\{(.*?)\})?`", cell):
+        yield name, dict(re.findall(r'(\w+)="(\w+)"', labels))
+
+
+def row(*cells: str) -> Callable[[Test], Callable[..., Awaitable[None]]]:
+    """The test of the row that begins with these cells."""
+
+    def mark(test: Test) -> Callable[..., Awaitable[None]]:
+        TESTS.setdefault(cells, []).append(test.__name__)
+
+        @functools.wraps(test)
+        async def held(*arguments: Any, **options: Any) -> None:
+            shadow = await test(*arguments, **options)
+            for name, labels in counters(dict(rows())[cells]):
+                assert counted(shadow, name, **labels) > 0, f"{name} {labels} has not risen"
+
+        return held
+
+    return mark
+
+
+def test_every_row_has_exactly_one_test_and_every_test_a_row() -> None:
+    told = [cells for cells, _ in rows()]
+    assert len(told) == len(set(told)) > 20
+    assert sorted(TESTS) == sorted(told)
+    assert {cells: names for cells, names in TESTS.items() if len(names) != 1} == {}
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+async def writes(shadow: Shadow, count: int = 1) -> None:
+    for number in range(count):
+        await shadow[COLLECTION].insert_one({"_id": number, "n": number})
+
+
+async def left(shadow: Shadow) -> int:
+    """Intents and deferred keys in the journal."""
+    status = (await shadow.status())["journal"]
+    return int(sum(status["open"].values()) + sum(status["deferred"].values()))
+
+
+def up(shadow: Shadow) -> float:
+    return counted(shadow, "shadow_secondary_up", store="dynamo")
+
+
+# --- primary x secondary x journal --------------------------------------------------------------------------------
+
+TAKES = "takes the write"
+UNKNOWN = 2.0
+"""`limits.operation`, where a test waits for it to be over."""
+
+
+@row(TAKES, "refuses it, or the connection breaks", "up")
+async def test_secondary_fails(place: Place) -> Shadow:
+    async with place.shadow() as shadow:
+        place.secondary.on("replay", refuse)
+        place.secondary.on("replay", lose)
+        await writes(shadow, 2)
+        await place.level(shadow)
+        assert place.secondary.calls["put"] == 2
+    return shadow
+
+
+@row(TAKES, "hangs: longer than `limits.write_deadline`", "up")
+async def test_secondary_hangs(place: Place) -> Shadow:
+    async with place.shadow(write_deadline=0.3) as shadow:
+        place.secondary.on("replay", hang)
+        await writes(shadow)
+        assert not place.held(StoreName.DYNAMO), "answered although the secondary had not"
+        await place.level(shadow)
+    return shadow
+
+
+@row(TAKES, "down: five failures in a row", "up")
+async def test_secondary_is_down(place: Place) -> Shadow:
+    async with place.shadow(write_workers=1) as shadow:
+        place.secondary.on_all(lose)
+        await writes(shadow, 5)
+        await until(lambda: up(shadow) == 0)
+        asked = place.secondary.calls["replay"]
+        await shadow[COLLECTION].insert_many([{"_id": number} for number in range(100, 200)])
+        await until(lambda: counted(shadow, "shadow_deferred_writes_total") >= 105)
+        assert place.secondary.calls["replay"] <= asked + 3, "a probe now and then"
+        place.secondary.clear()
+        await place.level(shadow)
+        assert up(shadow) == 1
+    return shadow
+
+
+@row(TAKES, "takes it, and its answer is lost", "up")
+async def test_the_secondarys_answer_is_lost(place: Place) -> Shadow:
+    async with place.shadow() as shadow:
+        place.secondary.on("replay", apply_and_lose)
+        await writes(shadow)
+        await place.level(shadow)
+        assert place.secondary.calls["put"] == 0
+    return shadow
+
+
+@row(TAKES, "comes to another result", "up")
+async def test_the_secondary_comes_to_something_else(place: Place) -> Shadow:
+    async def wrongly(call: Callable[[], Awaitable[Any]]) -> Any:
+        image = await call()
+        wrong = Image(image.state, {**image.document, "n": -1})
+        key = image.document["_id"]
+        assert await place.inner[StoreName.DYNAMO].put(COLLECTION, key, wrong, image.state)
+        return wrong
+
+    async with place.shadow() as shadow:
+        place.secondary.on("replay", wrongly)
+        await writes(shadow)
+        await place.level(shadow)
+        assert len(shadow.findings.groups()) == 1
+    return shadow
+
+
+@row(TAKES, "slow: more writes than the lane holds", "up")
+async def test_the_lane_is_full(place: Place) -> Shadow:
+    """What has no room leaves nothing behind in memory, and is healed in order of age."""
+    healed: list[Any] = []
+    async with place.shadow(write_queue=5, write_workers=1) as shadow:
+        gate = Gate()
+        place.secondary.on("replay", gate)
+        for number in range(5):
+            await shadow[COLLECTION].insert_one({"_id": f"lane-{number}"})
+        await gate.reached.wait()
+        runtime = shadow._runtime()
+        await hold_heals(shadow)
+        for number in range(60):
+            await shadow[COLLECTION].insert_one({"_id": number})
+            assert runtime.writes.depth <= 5
+            assert len(runtime.follower._following) <= 5
+        assert await left(shadow) == 65
+        note_heals(place, healed)
+        gate.opened.set()
+        release_heals(shadow)
+        await place.level(shadow)
+    assert healed == list(range(60)), "oldest first"
+    return shadow
+
+
+async def hold_heals(shadow: Shadow) -> None:
+    """Ends the recovery of this runtime until `release_heals`."""
+    (task,) = (task for task in shadow._runtime()._tasks if task.get_name() == "shadow-recovery")
+    task.cancel()
+    await asyncio.wait([task], timeout=20)
+
+
+def release_heals(shadow: Shadow) -> None:
+    """Recovery again, one key at a time: with several under way the order of their ends is not that of their age."""
+    runtime = shadow._runtime()
+    runtime.keep(runtime.follower.recover_forever(), "recovery")
+
+
+def note_heals(place: Place, healed: list[Any]) -> None:
+    real = place.inner[StoreName.DYNAMO].put
+
+    async def put(collection: str, key: Any, *rest: Any) -> bool:
+        healed.append(key)
+        return await real(collection, key, *rest)
+
+    place.inner[StoreName.DYNAMO].put = put  # type: ignore[method-assign, assignment]
+
+
+@row(f"{TAKES}, `writes: sync`", "fails", "up")
+async def test_sync_and_the_secondary_fails(place: Place) -> Shadow:
+    async with place.shadow(writes="sync") as shadow:
+        await writes(shadow)
+        assert len(place.held(StoreName.DYNAMO)) == 1, "answered when the secondary had it"
+        place.secondary.on("replay", lose)
+        await shadow[COLLECTION].update_one({"_id": 0}, {"$inc": {"n": 1}})
+        await place.level(shadow)
+    return shadow
+
+
+@row(f"{TAKES}, `writes: strict`", "fails", "up")
+async def test_strict_and_the_secondary_fails(place: Place) -> Shadow:
+    async with place.shadow(writes="strict") as shadow:
+        place.secondary.on("replay", lose)
+        with pytest.raises(SecondaryWriteError):
+            await writes(shadow)
+        assert len(place.held(StoreName.MONGO)) == 1
+        await place.level(shadow)
+    return shadow
+
+
+@row("refuses it (duplicate key, validation)", "not asked", "up")
+async def test_the_primary_refuses(place: Place) -> Shadow:
+    async with place.shadow() as shadow:
+        await writes(shadow)
+        await place.level(shadow)
+        asked = place.secondary.calls.copy()
+        with pytest.raises(DuplicateKeyError):
+            await writes(shadow)
+        await place.level(shadow)
+        assert place.secondary.calls == asked
+    return shadow
+
+
+@row("connection breaks: it may have the write or not", "not asked", "up")
+async def test_the_primarys_connection_breaks(place: Place) -> Shadow:
+    async with place.shadow(operation=UNKNOWN) as shadow:
+        began = time.time()
+        place.primary.on("apply", lose)
+        place.primary.on("apply", apply_and_lose)
+        for number in range(2):
+            with pytest.raises(AutoReconnect):
+                await shadow[COLLECTION].insert_one({"_id": number})
+        await place.level(shadow)
+        assert time.time() - began >= UNKNOWN, "settled before the operation must have ended"
+        assert place.secondary.calls["replay"] == 0
+        assert list(place.held(StoreName.MONGO)) == [1]
+    return shadow
+
+
+@row("slow, but answers", "up", "up")
+async def test_the_primary_is_slow(place: Place) -> Shadow:
+    async with place.shadow() as shadow:
+        gate = Gate()
+        place.primary.on("apply", gate)
+        call = asyncio.ensure_future(shadow[COLLECTION].insert_one({"_id": 1}))
+        await gate.reached.wait()
+        assert await left(shadow) == 1, "the intent comes first"
+        gate.opened.set()
+        assert (await call).inserted_id == 1
+        await place.level(shadow)
+        assert counted(shadow, "shadow_deferred_writes_total") == 0
+    return shadow
+
+
+@row("no answer within half of `limits.operation`", "not asked", "up")
+async def test_the_primary_does_not_answer(place: Place) -> Shadow:
+    async with place.shadow(operation=UNKNOWN) as shadow:
+        place.primary.on("apply", hang)
+        with pytest.raises(NetworkTimeout):
+            await writes(shadow)
+        assert place.secondary.calls["replay"] == 0
+        await place.level(shadow)
+    return shadow
+
+
+@row("down", "down", "up")
+async def test_both_are_down(place: Place) -> Shadow:
+    async with place.shadow(operation=UNKNOWN) as shadow:
+        await writes(shadow)
+        await place.level(shadow)
+        for store in place.stores.values():
+            store.on_all(lose)
+        with pytest.raises(AutoReconnect):
+            await shadow[COLLECTION].update_one({"_id": 0}, {"$inc": {"n": 1}})
+        await until(lambda: counted(shadow, "shadow_heals_total", result="failed"))
+        ready, checks = await shadow.ready()
+        assert not ready, checks
+        assert await left(shadow) == 1
+        for store in place.stores.values():
+            store.clear()
+        await place.level(shadow)
+        assert (await shadow.ready())[0]
+    return shadow
+
+
+@row("not asked", "not asked", "cannot be written: full disk, no rights")
+async def test_the_journal_cannot_be_written(place: Place) -> Shadow:
+    place.journal.parent.write_text("a file where the folder should be")
+    async with place.shadow() as shadow:
+        with pytest.raises(JournalError):
+            await writes(shadow)
+        assert place.primary.calls["apply"] == place.secondary.calls["replay"] == 0
+        assert await shadow[COLLECTION].find_one({"_id": 0}) is None, "reads go on"
+        await until(lambda: counted(shadow, "shadow_internal_failures_total", part="journal"))
+        ready, checks = await shadow.ready()
+        assert not ready
+        assert checks["journal"] != "ok"
+        place.journal.parent.unlink()
+        await written_again(shadow)
+        assert (await shadow.ready())[0]
+        await place.level(shadow)
+    return shadow
+
+
+async def written_again(shadow: Shadow) -> None:
+    """Writes go on by themselves; what was found out about the journal is kept for a moment."""
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                await writes(shadow)
+            except JournalError:
+                await asyncio.sleep(0.05)
+            else:
+                return
+
+
+@row("not asked", "not asked", "unreachable, or slower than a quarter of `limits.operation`, three times")
+async def test_the_journal_is_too_slow(place: Place) -> Shadow:
+    async with place.shadow(operation=UNKNOWN) as shadow:
+        real, slow = shadow._parts.journal.open, 3
+
+        async def opening(entries: Any) -> None:
+            nonlocal slow
+            await real(entries)
+            if slow:
+                slow -= 1
+                await asyncio.sleep(UNKNOWN / 3)
+
+        shadow._parts.journal.open = opening  # type: ignore[method-assign]
+        with pytest.raises(JournalError):
+            await writes(shadow)
+        assert place.primary.calls["apply"] == place.secondary.calls["replay"] == 0
+        assert await shadow.settled(20), "none of the intents that came too late is left"
+        await writes(shadow)
+        await place.level(shadow)
+    return shadow
+
+
+# --- and besides --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def site(mongo_url: str, mongo_database: str, dynamodb_local_url: str, fresh_name: str, tmp_path: Path) -> Site:
+    return Site(
+        mongo_url,
+        mongo_database,
+        dynamodb_local_url,
+        f"{fresh_name}-",
+        str(tmp_path / "shadow.db"),
+        limits={"operation": UNKNOWN},
+    )
+
+
+@row("the process is killed, at any point")
+async def test_the_process_is_killed(site: Site, tmp_path: Path) -> Shadow:
+    """One point stands for all here; `test_crash` has the others."""
+    async with site.shadow() as shadow:
+        await shadow.prepare()
+        await shadow[COLLECTION].insert_one({"_id": "inc", "n": 0})
+        await site.level(shadow)
+    patient = site.but(limits={"operation": 60.0, "write_deadline": 20.0}, patience=20.0)
+    process = spawn(crash_at, patient, "inc", Point.AFTER_PRIMARY, str(tmp_path / "log"))
+    await asyncio.to_thread(process.join, 60)
+    assert process.exitcode == -signal.SIGKILL
+    async with site.shadow() as shadow:
+        await shadow._runtime().refresh()
+        assert counted(shadow, "shadow_journal_open_intents") >= 1
+        await site.level(shadow)
+    return shadow
+
+
+@row("the operating system crashes (`synchronous: NORMAL`)")
+async def test_the_operating_system_crashes(place: Place) -> Shadow:
+    async with place.shadow() as shadow:
+        await writes(shadow)
+        await place.level(shadow)
+        before = shadow._parts.journal
+        # As another start of the system would find it: the owner is of an earlier one, and has not left in order.
+        await before._run(_of_an_earlier_boot)  # type: ignore[attr-defined]
+    async with place.shadow() as shadow:
+        await until_verify_is_wanted(shadow)
+        await shadow.trust(COLLECTION)
+        assert (await shadow.status())["journal"]["verify_since"] == {}
+        await place.level(shadow)
+    return shadow
+
+
+def _of_an_earlier_boot(ledger: Any) -> None:
+    host, _, rest = ledger._owner.place.partition("/")
+    place = f"{host}/another-boot/{rest.partition('/')[2]}"
+    earlier = dataclasses.replace(ledger._owner, place=place)
+    ledger._db.execute("INSERT INTO owners VALUES (?, ?, ?, ?)", (earlier.id, place, earlier.pid, earlier.started))
+    ledger._db.execute("INSERT INTO written VALUES (?, ?)", (earlier.id, COLLECTION))
+
+
+async def until_verify_is_wanted(shadow: Shadow) -> None:
+    async with asyncio.timeout(20):
+        while COLLECTION not in (await shadow.status())["journal"]["verify_since"]:  # noqa: ASYNC110 - of another thread
+            await asyncio.sleep(0.01)
+
+
+@row("the caller is cancelled (client disconnect)")
+async def test_the_caller_is_cancelled(place: Place) -> Shadow:
+    async with place.shadow() as shadow:
+        gate = Gate()
+        place.primary.on("apply", gate)
+        caller = asyncio.ensure_future(shadow[COLLECTION].insert_one({"_id": 1}))
+        await gate.reached.wait()
+        caller.cancel()
+        await asyncio.wait([caller], timeout=20)
+        assert caller.cancelled()
+        gate.opened.set()
+        await until(lambda: place.held(StoreName.DYNAMO))
+        await place.level(shadow)
+    return shadow
+
+
+@row("shutdown, and `limits.drain` is over first")
+async def test_the_drain_is_cut_short(place: Place) -> Shadow:
+    place.secondary.on("replay", hang, None)
+    async with place.shadow(drain=0.1) as shadow:
+        await writes(shadow, 3)
+    place.secondary.clear()
+    assert len(place.held(StoreName.MONGO)) == 3
+    assert not place.held(StoreName.DYNAMO)
+    async with place.shadow() as following:
+        await place.level(following)
+    return shadow
+
+
+@row("a shadow read differs, and still does after settling")
+async def test_a_shadow_read_differs(place: Place) -> Shadow:
+    async with place.shadow() as shadow:
+        await writes(shadow)
+        await place.level(shadow)
+        image = await place.inner[StoreName.DYNAMO].image(COLLECTION, 0)
+        assert isinstance(image.state, Version)
+        assert await place.inner[StoreName.DYNAMO].put(
+            COLLECTION, 0, Image(image.state, {"_id": 0, "n": 9}), image.state
+        )
+        found = await shadow[COLLECTION].find_one({"_id": 0})
+        assert found is not None
+        assert found["n"] == 0
+        await until(lambda: shadow.findings.groups())
+        await shadow.heal(COLLECTION, 0)
+        await place.level(shadow)
+    return shadow
+
+
+@row("a shadow read finds the secondary hanging or down")
+async def test_shadow_reads_of_a_secondary_that_hangs(place: Place) -> Shadow:
+    async with place.shadow(read_deadline=0.3) as shadow:
+        await writes(shadow)
+        await place.level(shadow)
+        place.secondary.on_all(hang)
+        async with asyncio.timeout(60):
+            while not counted(shadow, "shadow_shed_total", reason="secondary_down"):
+                assert await shadow[COLLECTION].find_one({"_id": 0}) == {"_id": 0, "n": 0}
+                await asyncio.sleep(0.01)
+        assert counted(shadow, "shadow_comparisons_total", verdict="match", verb="find_one") == 0
+        place.secondary.clear()
+        await place.level(shadow)
+    return shadow
+
+
+@row("more shadow reads than their lane holds")
+async def test_more_shadow_reads_than_their_lane_holds(place: Place) -> Shadow:
+    async with place.shadow(read_queue=1, read_workers=1) as shadow:
+        await writes(shadow)
+        await place.level(shadow)
+        gate = Gate()
+        for method in ("image", "images", "find_one", "find"):
+            place.secondary.on(method, gate, None)
+        async with asyncio.timeout(60):
+            while not counted(shadow, "shadow_shed_total", reason="lane_full"):
+                assert await shadow[COLLECTION].find({}).to_list(None) == [{"_id": 0, "n": 0}]
+                await asyncio.sleep(0.01)
+        gate.opened.set()
+        await place.level(shadow)
+    return shadow
+
+
+@row("the configuration file is broken")
+async def test_the_configuration_is_broken(place: Place) -> Shadow:
+    async with place.shadow() as shadow:
+        before = shadow.routes()
+        for text in ("collections: [", yaml.safe_dump({"collections": {COLLECTION: {"phase": "no such phase"}}})):
+            assert await shadow.reload(text)
+        assert shadow.routes() == before
+        await writes(shadow)
+        await place.level(shadow)
+    return shadow

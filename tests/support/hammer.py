@@ -1,0 +1,180 @@
+"""What the processes of the fault suite run: many operations on few keys, each noted before and after.
+
+A process ends by SIGTERM (in order), by SIGKILL from outside, or kills itself at a named point of the protocol.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pymongo.errors import DuplicateKeyError
+
+from shadow.errors import JournalError
+from shadow.model.outcome import Outcome, classify
+from shadow.replicate.points import Point
+from tests.support.shadows import COLLECTION, Site
+from tests.support.trail import Trail
+
+__all__ = ["Orders", "hammer"]
+
+COUNTERS: Final = 10
+CHURNED: Final = 40
+LISTS: Final = 2
+PERIOD: Final = 4.0
+"""Seconds after which another list is pushed to, so that none outgrows an item of a table."""
+MANY: Final = 3
+CANCELLED: Final = 0.04
+"""The share of operations whose caller goes away before the answer."""
+LONGEST: Final = 60.0
+"""Seconds. An operation that takes longer hangs, and is complained of."""
+
+Things = Any
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """`name` is unique to the life of one process; `began`: `time.monotonic()` of the whole run. With a `point`, the
+    process dies there, at the time that `after` counts down to."""
+
+    site: Site
+    name: str
+    trail: str
+    began: float
+    tasks: int = 4
+    pause: float = 0.005
+    point: Point | None = None
+    after: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    weight: int
+    key: Callable[[random.Random, float], str]
+    call: Callable[[Things, str, str], Awaitable[Any]]
+    effect: Callable[[Any], int] = lambda result: 1
+
+
+def _counter(chance: random.Random, age: float) -> str:
+    return f"counter-{chance.randrange(COUNTERS)}"
+
+
+def _list(chance: random.Random, age: float) -> str:
+    return f"list-{int(age // PERIOD)}-{chance.randrange(LISTS)}"
+
+
+def _churned(chance: random.Random, age: float) -> str:
+    return f"key-{chance.randrange(CHURNED)}"
+
+
+def _batch(chance: random.Random, age: float) -> str:
+    return "many"
+
+
+KINDS: Final = {
+    "inc": _Kind(30, _counter, lambda t, key, tag: _increment(t, key, tag)),
+    "push": _Kind(12, _list, lambda t, key, tag: t.update_one({"_id": key}, {"$push": {"tags": tag}}, upsert=True)),
+    "insert": _Kind(18, _churned, lambda t, key, tag: t.insert_one({"_id": key, "by": tag, "n": 0})),
+    "replace": _Kind(
+        8, _churned, lambda t, key, tag: t.replace_one({"_id": key}, {"by": tag, "n": 0, "x": "y"}, upsert=True)
+    ),
+    "set": _Kind(
+        12,
+        _churned,
+        lambda t, key, tag: t.update_one({"_id": key}, {"$set": {"set": tag}, "$inc": {"n": 1}}),
+        lambda result: result.matched_count,
+    ),
+    "delete": _Kind(12, _churned, lambda t, key, tag: t.delete_one({"_id": key}), lambda result: result.deleted_count),
+    "many": _Kind(
+        2, _batch, lambda t, key, tag: t.insert_many([{"_id": f"{tag}.{n}", "by": tag} for n in range(MANY)])
+    ),
+    "read": _Kind(6, _churned, lambda t, key, tag: t.find_one({"_id": key})),
+}
+
+
+def _increment(things: Things, key: str, tag: str) -> Awaitable[Any]:
+    """By the one verb or the other: both have the one path of the data, and answers of their own."""
+    update = {"$inc": {"n": 1}}
+    if tag.endswith(("1", "3")):
+        return things.find_one_and_update({"_id": key}, update, upsert=True)  # type: ignore[no-any-return]
+    return things.update_one({"_id": key}, update, upsert=True)  # type: ignore[no-any-return]
+
+
+def hammer(orders: Orders) -> None:
+    """Runs until SIGTERM or death. What it logs goes into a file beside its trail."""
+    said = os.open(Path(orders.trail).with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(said, 1)
+    os.dup2(said, 2)
+    asyncio.run(_Process(orders).run())
+
+
+class _Process:
+    def __init__(self, orders: Orders) -> None:
+        self._orders = orders
+        self._trail = Trail(orders.trail)
+        self._left = orders.after
+        self._stop: asyncio.Event
+
+    def _reach(self, at: Point) -> None:
+        if at is not self._orders.point:
+            return
+        self._left -= 1
+        if self._left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    async def run(self) -> None:
+        self._stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        loop.set_exception_handler(lambda loop, context: self._complain(str(context["message"])))
+        async with self._orders.site.shadow(self._reach) as shadow:
+            things = shadow[COLLECTION]
+            await asyncio.gather(*(self._task(things, number) for number in range(self._orders.tasks)))
+        for kind, times in shadow.metrics_registry.totals()["kinds"].items():
+            if times:
+                self._complain(f"mismatch {kind}")
+
+    def _complain(self, what: str) -> None:
+        self._trail("complaint", what)
+
+    async def _task(self, things: Things, number: int) -> None:
+        chance = random.Random(f"{self._orders.name}.{number}")
+        kinds, weights = list(KINDS), [each.weight for each in KINDS.values()]
+        count = 0
+        while not self._stop.is_set():
+            count += 1
+            await self._step(things, chance.choices(kinds, weights)[0], f"{self._orders.name}.{number}.{count}", chance)
+            await asyncio.sleep(2 * self._orders.pause * chance.random())
+
+    async def _step(self, things: Things, name: str, tag: str, chance: random.Random) -> None:
+        kind = KINDS[name]
+        key = kind.key(chance, time.monotonic() - self._orders.began)
+        told = [(tag, key)] if name != "many" else [(f"{tag}.{n}", f"{tag}.{n}") for n in range(MANY)]
+        for each, where in told:
+            self._trail("start", each, name, where, time.monotonic_ns())
+        patience = 0.02 * chance.random() if chance.random() < CANCELLED else LONGEST
+        outcome, effect = await self._outcome(kind.call(things, key, tag), kind, patience)
+        for each, _ in told:
+            self._trail("end", each, outcome, effect, time.monotonic_ns())
+
+    async def _outcome(self, call: Awaitable[Any], kind: _Kind, patience: float) -> tuple[str, int]:
+        try:
+            async with asyncio.timeout(patience):
+                return "acked", kind.effect(await call)
+        except TimeoutError:
+            if patience == LONGEST:
+                self._complain("an operation hangs")
+            return "unknown", 1
+        except (DuplicateKeyError, JournalError):
+            return "refused", 0
+        except Exception as error:
+            if classify(error) is not Outcome.UNKNOWN:
+                self._complain(f"{type(error).__name__} {getattr(error, 'code', '')}")
+        return "unknown", 1

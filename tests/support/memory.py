@@ -1,0 +1,85 @@
+"""A whole Shadow, with its settings, metrics and status, over stores in memory that fail when they are told to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from shadow import Shadow
+from shadow.config import Settings
+from shadow.model.phase import StoreName
+from shadow.replicate.points import Reach, pass_by
+from shadow.stores.memory import MemoryStore
+from tests.support.faulty import FaultyStore
+from tests.support.shadows import COLLECTION
+
+__all__ = ["LIMITS", "Place", "counted"]
+
+LIMITS: Final[dict[str, Any]] = {
+    "operation": 40.0,
+    "write_deadline": 10.0,
+    "read_deadline": 10.0,
+    "settle": 0.02,
+    "recover_every": 0.02,
+    "drain": 10.0,
+}
+"""Generous, so that a loaded machine changes no outcome; a test of a time that runs out makes that one short."""
+
+
+class Place:
+    """Two stores and a journal's file. Each `shadow()` is a process that uses them; MongoDB's part is primary."""
+
+    def __init__(self, folder: Path) -> None:
+        self.journal = folder / "journal" / "shadow.db"
+        self.inner = {name: MemoryStore(name) for name in StoreName}
+        self.stores = {name: FaultyStore(store) for name, store in self.inner.items()}
+        self.primary, self.secondary = self.stores[StoreName.MONGO], self.stores[StoreName.DYNAMO]
+
+    def settings(self, *, writes: str = "background", phase: str = "shadow", **limits: Any) -> Settings:
+        return Settings.model_validate(
+            {
+                "mongo": {"url": "mongodb://127.0.0.1:1", "database": "memory"},
+                "dynamo": {"endpoint_url": "http://127.0.0.1:1"},
+                "journal": {"url": f"sqlite:///{self.journal}"},
+                "limits": {**LIMITS, **limits},
+                "defaults": {"primary": "mongo", "phase": phase, "writes": writes},
+                "collections": {COLLECTION: {}},
+            }
+        )
+
+    def shadow(self, *, reach: Reach = pass_by, **changes: Any) -> Shadow:
+        """`changes`: `writes`, `phase`, and what `limits` has."""
+        return _InMemory(self.settings(**changes), self.stores, reach)
+
+    def held(self, name: StoreName) -> dict[Any, tuple[Any, Any]]:
+        """What a store holds, past every fault: key to version and document."""
+        images = self.inner[name]._images.get(COLLECTION, {}).values()
+        return {key: (image.state, image.document) for key, image in images if image.document is not None}
+
+    async def level(self, shadow: Shadow) -> None:
+        """The journal is empty and both stores are equal."""
+        assert await shadow.settled(60), (await shadow.status())["journal"]
+        assert self.held(StoreName.MONGO) == self.held(StoreName.DYNAMO)
+
+
+class _InMemory(Shadow):
+    def __init__(self, settings: Settings, stores: Mapping[StoreName, FaultyStore], reach: Reach) -> None:
+        super().__init__(settings, reach=reach)
+        self._stores = dict(stores)
+
+    def _make_stores(self) -> Any:
+        return self._stores
+
+
+def counted(shadow: Shadow, name: str, **labels: str) -> float:
+    """The sum of a metric's samples that have these labels."""
+    text = shadow.metrics()[0].decode()
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    )
