@@ -7,34 +7,58 @@ import dataclasses
 import datetime as dt
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
 
+from pydantic import SecretStr
 from pymongo.errors import DuplicateKeyError
 
 from shadow.collection import Collection
 from shadow.compare.diff import Hasher
-from shadow.config import Settings, load, parse
+from shadow.compare.rules import Excuses
+from shadow.concerns import Kept, kept_by_client, kept_by_url
+from shadow.config import Settings, load, parse, where
 from shadow.errors import ConfigurationError, Fault, ShadowClosed, ShadowError, StoreUnavailable
-from shadow.indexes import Wanted
+from shadow.indexes import Wanted, index_not_found, is_not_found
+from shadow.migrate.gates import read_gates
+from shadow.migrate.sides import JobRefused, Sides
 from shadow.model.phase import Phase, Route, StoreName, neighbours
 from shadow.model.schema import CollectionSpec
 from shadow.model.verdict import Healing
+from shadow.model.version import Image
 from shadow.observe.findings import Findings
+from shadow.observe.findings_file import FindingsFile, SharedFindings, shared_secret
+from shadow.observe.judge import judge
 from shadow.observe.log import Event
 from shadow.observe.metrics import GaugeSnapshot, Metrics
+from shadow.observe.pulse import Pulse
 from shadow.observe.report import Report
+from shadow.replicate.inspection import Explanation, Inspector
+from shadow.replicate.intents import OnFailure
+from shadow.replicate.journal import JournalStats, Pending
+from shadow.replicate.journals.dynamo import DynamoLedger
+from shadow.replicate.journals.dynamo_table import Access
+from shadow.replicate.journals.ledger import RemoteLedger
+from shadow.replicate.journals.mongo import MongoLedger
+from shadow.replicate.journals.remote import RemoteJournal, patience
 from shadow.replicate.points import Reach, pass_by
+from shadow.replicate.process import Owner
+from shadow.replicate.roles import Roles
 from shadow.replicate.routes import Routes
+from shadow.replicate.salvage import Salvage
 from shadow.replicate.sqlite_journal import SqliteJournal
+from shadow.replicate.suspects import SharedSuspects
+from shadow.replicate.writers import WriterWatch
 from shadow.router import Router
 from shadow.runtime import Parts, Runtime
 from shadow.stores.base import Store
 from shadow.stores.dynamo.store import DynamoStore
+from shadow.stores.dynamo.sweeping import sweep_forever
 from shadow.stores.mongo import MongoStore, connect
-from shadow.web import APIRouter, admin_router
+from shadow.stores.ranges import Ranged
+from shadow.web import APIRouter, Desk, admin_router
 
 __all__ = ["Shadow", "get_collection"]
 
@@ -54,8 +78,12 @@ class Shadow:
         mongo_client: Any = None,
         dynamo_client: Any = None,
         reach: Reach = pass_by,
+        resting: bool = False,
     ) -> None:
+        """`resting`: it does nothing by itself, no recovery and no watching; for tools beside an application."""
         self.settings = settings
+        self._resting = resting
+        self._writer_watch: WriterWatch | None = None
         self._path = path
         self._mongo_client = mongo_client
         self._dynamo_client = dynamo_client
@@ -64,22 +92,41 @@ class Shadow:
         self._specs = settings.specs()
         secret = settings.observe.hash_secret
         hasher = Hasher(secret.get_secret_value().encode() if secret is not None else b"")
-        self.metrics_registry = Metrics(settings.collections, tables=self._tables())
-        self.findings = Findings(hasher, reveal_keys=settings.observe.reveal_keys)
+        self.excuses = Excuses(settings.rules())
+        self._suspects = SharedSuspects(settings.host_file("suspects"))
+        self.metrics_registry = Metrics(settings.collections, tables=self._tables(), rules=self.excuses.names())
+        self.findings = Findings(hasher, reveal_keys=settings.observe.reveal_keys, notes=True)
         self.report = Report(
             self.metrics_registry, self.findings, hasher=hasher, reveal_keys=settings.observe.reveal_keys
         )
         self.metrics_registry.bind(self._gauges)
+        self.shared_findings = SharedFindings(
+            self.findings,
+            FindingsFile(settings.host_file("findings"), reveal_keys=settings.observe.reveal_keys),
+            lambda error: self.report.failed("report", error),
+        )
+        self.pulse = Pulse(self.metrics_registry, self.shared_findings, self.report.failed)
+        self.report.doubted = self._doubted
         self._parts = Parts(
-            journal=SqliteJournal(
-                settings.journal.path, synchronous=settings.journal.synchronous, limit=settings.limits.operation
-            ),
+            journal=_make_journal(settings, self._journal_damaged),
             routes=Routes(settings.routes(), on_change=self.report.routed, on_unknown=self._unconfigured),
             limits=settings.limits,
             reporter=self.report,
             hasher=hasher,
             reach=reach,
             on_secondary=self._secondary_changed,
+            excuses=self.excuses,
+            on_journal_failure=settings.journal.on_failure,
+            watch=settings.observe.watch(),
+            suspects=self._suspects,
+        )
+        self._pending: dict[str, Route] = {}
+        Roles(
+            self._parts.journal,
+            self._parts.routes,
+            self._kept_primary,
+            resting=resting,
+            lenient=settings.journal.on_failure == "sync",
         )
         self._text = _read(path)
         self._started = time.time()
@@ -115,10 +162,17 @@ class Shadow:
 
     database_name = name
 
-    def get_collection(self, name: str) -> Collection:
-        """The collection; may be called at import time."""
+    def get_collection(self, name: str, *arguments: Any, **options: Any) -> Collection:
+        """The collection; may be called at import time. What follows the name is for `Collection.with_options`."""
         spec = self._specs.get(name) or CollectionSpec(name)
-        return Collection(spec, self, options=getattr(self._mongo_client, "codec_options", None))
+        made = Collection(spec, self, options=getattr(self._mongo_client, "codec_options", None))
+        return made.with_options(*arguments, **options) if arguments or options else made
+
+    def kept(self) -> Kept:
+        """What the client of MongoDB keeps for every read and write."""
+        if self._mongo_client is not None:
+            return kept_by_client(self._mongo_client)
+        return kept_by_url(self.settings.mongo.url.get_secret_value())
 
     def __getitem__(self, name: str) -> Collection:
         return self.get_collection(name)
@@ -153,6 +207,8 @@ class Shadow:
         runtime = self._runtimes.pop(asyncio.get_running_loop(), None)
         if runtime is not None:
             await runtime.close()
+            await self.shared_findings.save()
+        await asyncio.to_thread(self._suspects.shut)
         await asyncio.to_thread(self._parts.journal.shut)
 
     async def __aenter__(self) -> Self:
@@ -175,10 +231,60 @@ class Shadow:
             if self._closed:
                 raise ShadowClosed("this Shadow is closed", hint="enter it again: `async with shadow:`")
             self._forget_dead_loops()
-            runtime = self._runtimes[loop] = Runtime(loop, self._parts, self._make_stores())
+            self._share_secret()
+            runtime = self._runtimes[loop] = Runtime(loop, self._parts, self._make_stores(), resting=self._resting)
             if self._path is not None:
                 runtime.keep(self._watch(), "watch")
+            if not self._resting:
+                runtime.keep(self.pulse.run(), "pulse")
+                if self._pending:
+                    runtime.keep(self._make_pending(), "flips")
+                self._keep_swept(runtime)
+                self._keep_writers_watched(runtime)
         return runtime
+
+    def _keep_writers_watched(self, runtime: Runtime) -> None:
+        """Watches for writers that go past the shim, where the configuration asks for it."""
+        store = runtime.stores[StoreName.MONGO]
+        if not self.settings.observe.watch_writers or not isinstance(store, MongoStore):
+            return
+        parts = self._parts
+        watch = self._writer_watch = WriterWatch(
+            store.bare_writes,
+            runtime.stores,
+            lambda name: parts.routes[name],
+            parts.journal,
+            parts.limits,
+            self.report.watched,
+            self.report.failed,
+        )
+        runtime.keep(watch.run(), "writers")
+
+    def _keep_swept(self, runtime: Runtime) -> None:
+        """Has parts of large documents that a crash left on DynamoDB deleted, as long as the runtime lives."""
+        store, every = runtime.stores[StoreName.DYNAMO], self.settings.dynamo.sweep_every
+        if not every or not isinstance(store, DynamoStore):
+            return
+
+        def in_use() -> list[str]:
+            routes = self.routes().items()
+            return [name for name, each in routes if each.dual_write or each.primary is StoreName.DYNAMO]
+
+        def failed(error: Exception) -> None:
+            self.report.failed("sweep", error)
+
+        def swept(collection: str, deleted: int) -> None:
+            self.report.event(Event.TABLE_SWEPT, collection=collection, deleted=deleted)
+
+        runtime.keep(sweep_forever(store, in_use, every, failed, swept), "sweep")
+
+    def _share_secret(self) -> None:
+        """Hashes and findings of the processes of one host compare, unless the file for it cannot be had."""
+        if self.settings.observe.hash_secret is None and not self._runtimes:
+            try:
+                self._parts.hasher.adopt(shared_secret(self.settings.host_file("key")))
+            except OSError as error:
+                self.report.failed("report", error)
 
     def _forget_dead_loops(self) -> None:
         for loop in [each for each in self._runtimes if each.is_closed()]:
@@ -197,14 +303,17 @@ class Shadow:
                 database=mongo.database,
                 on_capacity=self.metrics_registry.capacity,
                 on_scan=self.metrics_registry.scanned,
+                on_throttled=self.metrics_registry.throttled,
             ),
         }
 
     # --- what operators ask for ---------------------------------------------------------------------------------
 
     async def prepare(self) -> None:
-        """Makes the tables and indexes of the configured collections that are missing, on both stores. Raises
-        `StoreUnavailable` naming the store that could not."""
+        """Makes the tables and indexes of the configured collections that are missing, on both stores, and what a
+        journal on a server is kept in. Raises `StoreUnavailable` naming the store that could not, `JournalError`."""
+        if isinstance(self._parts.journal, RemoteJournal):
+            await self._parts.journal.prepare(self.settings.dynamo.prepare_timeout)
         for name, store in self._runtime().stores.items():
             try:
                 await store.prepare(self._specs.values())
@@ -223,21 +332,46 @@ class Shadow:
 
     async def add_index(self, spec: CollectionSpec, wanted: Wanted) -> CollectionSpec:
         """What `create_index` does with an index that the configuration does not declare: a unique one is made on
-        both stores, the primary first, and held from then on by this process; a plain one on MongoDB."""
-        runtime, route = self._runtime(), self._parts.routes[spec.name]
+        both stores, the primary first, and held from then on by this process; a plain one on MongoDB. A store that
+        is not in use is not asked, and what the secondary fails at is counted and not raised."""
+        stores = self._in_use(spec.name)
         if not wanted.unique:
-            await runtime.stores[StoreName.MONGO].speed_up(spec.name, wanted.keys, wanted.name)
             self.report.event(Event.INDEX_UNDECLARED, collection=spec.name, index=wanted.name, advice=wanted.advice())
+            for store in stores:
+                await self._on_index(spec.name, store, store.speed_up(spec.name, wanted.keys, wanted.name))
             return spec
         made = dataclasses.replace(spec, unique=(*spec.unique, wanted.constraint()))
-        for name in (route.primary, route.secondary) if spec.name in self._specs else (StoreName.MONGO,):
-            await runtime.stores[name].prepare([made])
+        for store in stores:
+            await self._on_index(spec.name, store, store.prepare([made]))
         self._specs[spec.name] = made
         return made
 
+    async def drop_index(self, collection: str, name: str) -> None:
+        """What `drop_index` does with an index that the configuration does not declare: it is on MongoDB, if it is."""
+        stores = [store for store in self._in_use(collection) if isinstance(store, MongoStore)]
+        if not stores:
+            raise index_not_found(name)
+        for store in stores:
+            await self._on_index(collection, store, store.drop_index(collection, name))
+
+    def _in_use(self, collection: str) -> list[Store]:
+        """The stores that an operation on a collection may reach, the primary first."""
+        route = self._parts.routes[collection]
+        names = (route.primary, route.secondary) if route.dual_write else (route.primary,)
+        return [self._runtime().stores[name] for name in names]
+
+    async def _on_index(self, collection: str, store: Store, work: Awaitable[object]) -> None:
+        try:
+            await work
+        except Exception as error:
+            if store.name is self._parts.routes[collection].primary or is_not_found(error):
+                raise
+            self.report.failed("index", error)
+
     def admin_router(self, prefix: str = "") -> APIRouter:
-        """/metrics, /healthz, /readyz and /status for a FastAPI application."""
-        return admin_router(self, prefix=prefix)
+        """/metrics, /healthz, /readyz, /status, /findings and /console for a FastAPI application; see *The console* in
+        the README for who may read them and who may act."""
+        return admin_router(Desk(self, self._path), prefix=prefix)
 
     def metrics(self) -> tuple[bytes, str]:
         """The metrics in Prometheus' text form, and its content type."""
@@ -259,10 +393,66 @@ class Shadow:
             self.findings.mark_healed(collection, key)
         return result
 
+    def inspector(self) -> Inspector:
+        """For looking at the journal, explaining a key, and healing what the journal holds."""
+        parts, runtime = self._parts, self._runtime()
+        return Inspector(
+            runtime.stores,
+            lambda name: parts.routes[name],
+            parts.journal,
+            parts.limits,
+            parts.hasher,
+            runtime.follower.repair,
+        )
+
+    async def journal_entries(self, collection: str | None = None, *, limit: int = 100) -> list[Pending]:
+        """What the journal holds, oldest first: open intents and deferred keys. Raises `JournalError`."""
+        return await self.inspector().entries(limit, collection)
+
+    async def journal_stats(self) -> JournalStats:
+        """How much the journal holds, by collection, and how old the oldest is. Raises `JournalError`."""
+        return await self._runtime().refresh()
+
+    async def explain(self, collection: str, key: Any) -> Explanation:
+        """What stands behind one key: its intents and deferral, the versions on both sides, where they differ by path
+        and type, and what a heal would do. No values. Raises `JournalError` and what the stores raise."""
+        return await self.inspector().explain(collection, key)
+
+    async def images(self, collection: str, key: Any) -> tuple[Image, Image]:
+        """What the primary and the secondary hold under `key` now. Raises what the stores raise."""
+        stores, route = self._runtime().stores, self._parts.routes[collection]
+        primary, secondary = await asyncio.gather(
+            stores[route.primary].image(collection, key), stores[route.secondary].image(collection, key)
+        )
+        return primary, secondary
+
     async def trust(self, collection: str) -> None:
         """Takes back what `/status` says under `verify_since`, when the collection has been compared whole."""
         self._runtime()
         await self._parts.journal.trust(collection)
+
+    def sides(self, collection: str) -> Sides:
+        """Both sides of a configured collection, for a job over all of it. Raises `JobRefused` for any other."""
+        if collection not in self._specs:
+            raise JobRefused(f"{collection}: not in the configuration", hint="name it under `collections` first")
+        runtime = self._runtime()
+
+        async def repair(key: Any) -> Healing:
+            return await self.heal(collection, key)
+
+        return Sides(
+            collection=collection,
+            identity=f"{where(self.settings)}|{self._specs[collection]}",
+            start=self._parts.routes[collection],
+            stores=runtime.stores,
+            ranges={name: store.ranges for name, store in runtime.stores.items() if isinstance(store, Ranged)},
+            routes=self._parts.routes,
+            journal=self._parts.journal,
+            limits=self._parts.limits,
+            reporter=self.report,
+            hasher=self._parts.hasher,
+            repair=repair,
+        )
 
     async def settled(self, timeout: float) -> bool:
         """Waits until lanes and journal are empty. False: they were not within `timeout` seconds."""
@@ -282,40 +472,65 @@ class Shadow:
     async def status(self) -> dict[str, Any]:
         """Everything that is known, JSON-able, without document content."""
         runtime = self._runtime()
-        stats = await runtime.refresh()
-        return {
+        failure = await _check(runtime.refresh(), 5.0)
+        stats = runtime.stats
+        findings = self.shared_findings
+        status: dict[str, Any] = {
             "collections": {name: _route_status(route) for name, route in self.routes().items()},
             "stores": {
                 str(name): {**store.describe(), "up": runtime.breakers[name].closed}
                 for name, store in runtime.stores.items()
             },
             "journal": {
-                "path": str(self.settings.journal.path),
+                "path": self.settings.journal.place,
+                "state": failure,
                 "open": dict(stats.open_by_collection),
                 "deferred": dict(stats.deferred_by_collection),
                 "oldest_seconds": round(stats.oldest_age, 3),
                 "verify_since": {name: _moment(since) for name, since in stats.unclean.items()},
+                "look": "shadow repair --journal [list | heal | explain KEY --collection NAME]",
             },
             "lanes": {
                 "writes": {"depth": runtime.writes.depth, "capacity": runtime.writes.capacity},
                 "reads": {"depth": runtime.reads.depth, "capacity": runtime.reads.capacity},
             },
+            "comparison": {
+                name: {**each, "noise": self.metrics_registry.noise_of(name)}
+                for name, each in runtime.reader.canaries.status().items()
+            },
+            "excuses": self.excuses.status(),
+            "suspects": {
+                "count": await self._suspects.count(),
+                "kept": "in this process alone" if self._suspects.fault else "on this host",
+            },
             "indexes": _index_advice(runtime.stores[StoreName.DYNAMO]),
-            "findings": self.findings.summary(),
+            "findings": {**await findings.summary(), "open_by_collection": await findings.open_by_collection()},
+            "bypassing": self.report.bypassing.status(),
+            "writer_watch": "off" if self._writer_watch is None else self._writer_watch.state,
             "totals": self.metrics_registry.totals(),
             "uptime_seconds": round(time.time() - self._started, 1),
         }
+        jobs = await asyncio.to_thread(read_gates, self.settings.host_file("jobs"), list(self._specs))
+        status["verdict"] = judge(status, jobs)
+        return status
 
     async def ready(self) -> tuple[bool, dict[str, str]]:
         """Whether the application can be served, and what each check says: the primaries answer, the journal can be
-        written. A secondary that is down does not make the application unready."""
+        written. A secondary that is down, or a comparison that does not work, is said and does not make the
+        application unready."""
         runtime = self._runtime()
         checks = {
             f"primary_{name}": await _check(runtime.stores[name].ping())
             for name in {route.primary for route in self.routes().values()}
         }
         checks["journal"] = await _check(self._parts.journal.flush())
-        return all(text == "ok" for text in checks.values()), checks
+        needed = dict(checks)
+        if self.settings.journal.on_failure is OnFailure.SYNC:
+            del needed["journal"]
+        ready = all(text == "ok" for text in needed.values())
+        for name, each in runtime.reader.canaries.status().items():
+            checks[f"comparison_{name}"] = "ok" if each["working"] else f"not working: {each['why_not']}"
+        return ready, checks
 
     def _gauges(self) -> GaugeSnapshot:
         runtimes = [each for loop, each in self._runtimes.items() if not loop.is_closed()]
@@ -334,10 +549,24 @@ class Shadow:
             lane_capacity=runtime.writes.capacity + runtime.reads.capacity,
             routes=self.routes(),
             secondary_up={name: breaker.closed for name, breaker in runtime.breakers.items()},
+            canary_found=runtime.reader.canaries.last_found(),
+            comparison_working=runtime.reader.canaries.working(),
+            mismatches_by_path=self.findings.by_path(),
         )
+
+    def _doubted(self, collection: str) -> bool:
+        """Whether intents of the collection are known to be lost, as far as the last look at the journal says."""
+        unclean = (each.stats.unclean for each in self._runtimes.values())
+        return collection in self._parts.journal.doubted or any(collection in each for each in unclean)
 
     def _secondary_changed(self, name: StoreName, up: bool) -> None:
         self.report.event(Event.SECONDARY_UP if up else Event.SECONDARY_DOWN, store=str(name))
+
+    def _journal_damaged(self, found: Salvage) -> None:
+        self.metrics_registry.damaged()
+        self.report.event(
+            Event.JOURNAL_DAMAGED, path=str(found.kept), entries=found.entries, collections=len(found.collections)
+        )
 
     def _unconfigured(self, collection: str) -> None:
         self.report.event(Event.COLLECTION_UNCONFIGURED, collection=collection)
@@ -371,9 +600,13 @@ class Shadow:
         except ConfigurationError as error:
             self.report.reloaded(False, str(error))
             return True
+        # A newer file decides what was still to be done for an older one.
+        self._pending.clear()
         done = [await self._change(name, wanted.route(name)) for name in wanted.collections]
         if all(done):
             self.settings = wanted
+            self.excuses.replace(wanted.rules())
+            self.metrics_registry.excuses(self.excuses.names())
             self.report.reloaded(True)
         elif first_look:
             self.report.reloaded(False, "a change of primary waits for the secondary to be level")
@@ -383,7 +616,7 @@ class Shadow:
         """What cannot change while it runs is a fault, and so is a leap between phases."""
         faults = [
             Fault(section, "changed", "a restart: only routing can change while it runs")
-            for section in ("mongo", "dynamo", "journal", "limits", "observe", "watch_every")
+            for section in ("mongo", "dynamo", "journal", "limits", "observe", "admin", "watch_every")
             if getattr(wanted, section) != getattr(self.settings, section)
         ]
         if wanted.specs() != self._specs:
@@ -401,8 +634,27 @@ class Shadow:
             return Fault(f"collections.{name}.primary", str(wanted.primary), "phase shadow before and after a flip")
         return None
 
+    def _kept_primary(self, name: str, kept: StoreName, wanted: StoreName) -> None:
+        """The file was given another primary while nothing ran: a flip like any other, and made like one."""
+        self.report.event(Event.FLIP_PENDING, collection=name, to=str(wanted))
+        if not self._resting:
+            self._pending[name] = dataclasses.replace(self._parts.routes[name], primary=wanted)
+            if len(self._pending) == 1:
+                self._runtime().keep(self._make_pending(), "flips")
+
+    async def _make_pending(self) -> None:
+        """Makes the flips that were still to be made when the process began, as soon as the secondary is level."""
+        while self._pending:
+            for name, wanted in list(self._pending.items()):
+                try:
+                    if await self._change(name, wanted):
+                        self._pending.pop(name, None)
+                except Exception as error:
+                    self.report.failed("watch", error)
+            await asyncio.sleep(min(1.0, self.settings.watch_every))
+
     async def _change(self, name: str, wanted: Route) -> bool:
-        now = self._parts.routes[name]
+        now = await self._parts.routes.route(name)
         if (wanted.primary, wanted.phase, wanted.writes, wanted.shadow_reads) == (
             now.primary,
             now.phase,
@@ -414,7 +666,8 @@ class Shadow:
             self._parts.routes.set(name, wanted)
             return True
         self.report.event(Event.FLIP_STARTED, collection=name, to=str(wanted.primary))
-        done = await self._runtime().change_primary(name, lambda: self._parts.routes.set(name, wanted))
+        routes = self._parts.routes
+        done = await self._runtime().change_primary(name, lambda: routes.set(name, wanted), wanted.primary)
         self.report.event(Event.FLIP_DONE if done else Event.FLIP_REFUSED, collection=name, to=str(wanted.primary))
         return done
 
@@ -436,6 +689,39 @@ def get_collection(name: str) -> Collection:
     if _shared is None:
         _shared = Shadow.from_environment()
     return _shared.get_collection(name)
+
+
+def _make_journal(settings: Settings, on_damage: Callable[[Salvage], None]) -> SqliteJournal | RemoteJournal:
+    """Where `journal.url` says."""
+    where, limit = settings.journal, settings.limits.operation
+    if where.kind == "sqlite":
+        return SqliteJournal(
+            where.path,
+            synchronous=where.synchronous,
+            limit=limit,
+            max_bytes=where.max_bytes,
+            collections=settings.collections,
+            on_damage=on_damage,
+        )
+
+    def make(owner: Owner, name: str) -> RemoteLedger:
+        if where.kind == "mongodb":
+            return MongoLedger(*where.mongo(settings.mongo), owner, name, patience=patience(limit))
+        dynamo = settings.dynamo
+        access = Access(
+            dynamo.region,
+            dynamo.endpoint_url,
+            _revealed(dynamo.access_key_id),
+            _revealed(dynamo.secret_access_key),
+            _revealed(dynamo.session_token),
+        )
+        return DynamoLedger(access, where.table, owner, name, patience=patience(limit))
+
+    return RemoteJournal(make, place=where.place, limit=limit)
+
+
+def _revealed(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
 
 
 def _route_status(route: Route) -> dict[str, Any]:
@@ -461,9 +747,9 @@ def _index_advice(store: Store) -> list[dict[str, Any]]:
     return store.scans() if isinstance(store, DynamoStore) else []
 
 
-async def _check(work: Any) -> str:
+async def _check(work: Any, seconds: float = 2.0) -> str:
     try:
-        async with asyncio.timeout(2.0):
+        async with asyncio.timeout(seconds):
             await work
     except Exception as error:
         return f"failed: {type(error).__name__}"

@@ -11,25 +11,32 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from shadow.compare.rules import Ignore, MissingAsNull, Rule, Tolerance, Truncate, Unordered
 from shadow.errors import ConfigurationError, Fault
 from shadow.model.phase import Phase, Route, StoreName, WriteMode
 from shadow.model.schema import RESERVED, CollectionSpec, IndexSpec, UniqueSpec
-from shadow.replicate.limits import Limits
+from shadow.replicate.intents import OnFailure
+from shadow.replicate.limits import Limits, Watch
 from shadow.stores.dynamo.settings import DynamoSettings
 
-__all__ = ["CollectionSettings", "Settings", "load", "parse"]
+__all__ = ["CollectionSettings", "Settings", "load", "parse", "where"]
 
 _FROZEN: Final = ConfigDict(frozen=True, extra="forbid")
+
+_TABLE: Final = re.compile(r"[a-zA-Z0-9_.-]{3,255}")
+"""What DynamoDB takes as the name of a table."""
 
 
 def _phase(value: Any) -> Any:
@@ -37,16 +44,33 @@ def _phase(value: Any) -> Any:
     return "off" if value is False else value
 
 
-def _journal_url(url: str) -> str:
-    if url.startswith("sqlite:///") and len(url) > len("sqlite:///"):
-        return url
-    raise ValueError("must be sqlite:///relative/path.db or sqlite:////absolute/path.db")
+def _journal_url(url: SecretStr) -> SecretStr:
+    parts = urlsplit(url.get_secret_value())
+    match parts.scheme:
+        case "sqlite" if url.get_secret_value().startswith("sqlite:///") and len(parts.path) > 1:
+            return url
+        case "mongodb" | "mongodb+srv" if parts.path.count("/") <= 1:
+            return url
+        case "dynamodb" if _TABLE.fullmatch(parts.netloc) and not (parts.path or parts.query):
+            return url
+    raise ValueError(
+        "must be sqlite:///relative/path.db, sqlite:////absolute/path.db, mongodb://host/database, mongodb:///database "
+        "(on the server of section mongo) or dynamodb://table"
+    )
 
 
 def _mongo_url(url: SecretStr) -> SecretStr:
     if url.get_secret_value().startswith(("mongodb://", "mongodb+srv://")):
         return url
     raise ValueError("must begin with mongodb:// or mongodb+srv://")
+
+
+def _named_once(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+    names = [rule.name for rule in rules]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"names that differ; {', '.join(twice)} is there twice")
+    return rules
 
 
 PhaseField = Annotated[Phase, BeforeValidator(_phase)]
@@ -67,16 +91,60 @@ class MongoSettings(BaseModel):
 
 
 class JournalSettings(BaseModel):
-    """`synchronous`: NORMAL survives the death of the process, FULL also that of the operating system."""
+    """Where the journal is kept. `url` may hold a password, so it is a secret:
+
+    - `sqlite:///path`: a file; the processes of one host may share it.
+    - `mongodb://host/database?journal=name` (or `mongodb+srv:`), with any other options of a connection string: three
+      collections that begin with `name` (`shadow_journal`). Without a host: the server of section `mongo`; without a
+      database: its database.
+    - `dynamodb://table`: a table of its own; region, endpoint and credentials are those of section `dynamo`.
+
+    `synchronous` is SQLite's: NORMAL survives the death of the process, FULL also that of the operating system.
+    """
 
     model_config = _FROZEN
 
-    url: Annotated[str, AfterValidator(_journal_url)] = "sqlite:///var/shadow.db"
+    url: Annotated[SecretStr, AfterValidator(_journal_url)] = SecretStr("sqlite:///var/shadow.db")
     synchronous: Literal["NORMAL", "FULL"] = "NORMAL"
+    max_bytes: Annotated[int, Field(ge=2**20)] | None = None
+    """The most bytes that SQLite's file may hold; beyond them it counts as full."""
+    on_failure: OnFailure = OnFailure.REFUSE
+    """What becomes of writes while the journal cannot be written: `refuse` them, or `sync`: write both stores and
+    wait for both."""
+
+    @property
+    def kind(self) -> Literal["sqlite", "mongodb", "dynamodb"]:
+        scheme = urlsplit(self.url.get_secret_value()).scheme
+        return "sqlite" if scheme == "sqlite" else "dynamodb" if scheme == "dynamodb" else "mongodb"
 
     @property
     def path(self) -> Path:
-        return Path(self.url.removeprefix("sqlite:///"))
+        """Of SQLite's file; with a journal on a server, of one that stands for it where files are kept beside it."""
+        if self.kind != "sqlite":
+            return Path("var") / "shadow.db"
+        return Path(self.url.get_secret_value().removeprefix("sqlite:///"))
+
+    @property
+    def table(self) -> str:
+        """DynamoDB's."""
+        return urlsplit(self.url.get_secret_value()).netloc
+
+    @property
+    def place(self) -> str:
+        """For people: the url without credentials and options."""
+        if self.kind == "sqlite":
+            return str(self.path)
+        parts = urlsplit(self.url.get_secret_value())
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+    def mongo(self, stores: MongoSettings) -> tuple[str, str, str]:
+        """The connection string, the database, and what the names of the collections begin with."""
+        parts = urlsplit(self.url.get_secret_value())
+        options = parse_qsl(parts.query, keep_blank_values=True)
+        name = dict(options).get("journal") or "shadow_journal"
+        query = urlencode([(key, value) for key, value in options if key != "journal"], safe=":/,")
+        url = urlunsplit(parts._replace(query=query)) if parts.netloc else stores.url.get_secret_value()
+        return url, parts.path.strip("/") or stores.database, name
 
 
 class ObserveSettings(BaseModel):
@@ -86,6 +154,39 @@ class ObserveSettings(BaseModel):
 
     hash_secret: SecretStr | None = None
     reveal_keys: bool = False
+    noise_share: Share = 0.01
+    """Of the shadowed reads, those that are also compared primary against primary."""
+    left_out: Share = 0.01
+    """Of the reads to be shadowed, those that are left alone, so that the cost of shadowing can be measured."""
+    canary_every: Annotated[float, Field(gt=0, le=3600)] = 10.0
+    """Seconds between two planted differences in a collection."""
+    canary_within: Annotated[float, Field(gt=0, le=86_400)] = 30.0
+    """Seconds within which one must have been found, or the comparison counts as not working."""
+    watch_writers: bool = False
+    """Whether MongoDB's change streams are watched for writers that go past shadow; for one process of a fleet, since
+    each that watches counts them all. Needs a replica set."""
+
+    def watch(self) -> Watch:
+        return Watch(self.noise_share, self.left_out, self.canary_every, self.canary_within)
+
+
+def _admin_token(token: Any) -> Any:
+    """An empty one is none, for compose files cannot leave a variable out."""
+    text = token.get_secret_value() if isinstance(token, SecretStr) else token
+    if text is None or text == "":
+        return None
+    if not isinstance(text, str) or not 16 <= len(text) <= 512 or not text.isascii() or not text.isprintable():
+        raise ValueError("must be 16 to 512 printable ASCII characters; `openssl rand -hex 24` makes one")
+    return text
+
+
+class AdminSettings(BaseModel):
+    """`token` lets its holder read findings and the console from anywhere, heal, reveal and flip. Without one they are
+    read from this machine alone, and nothing can be done through them."""
+
+    model_config = _FROZEN
+
+    token: Annotated[SecretStr | None, BeforeValidator(_admin_token)] = None
 
 
 class Defaults(BaseModel):
@@ -123,7 +224,8 @@ class UniqueSettings(BaseModel):
 
 
 class CollectionSettings(BaseModel):
-    """One collection. `unique` takes names of fields, or entries with `name`, `fields` and `sparse`."""
+    """One collection. `unique` takes names of fields, or entries with `name`, `fields` and `sparse`; `compare` the
+    rules that excuse differences; `reveal_fields` the dotted paths of which findings may show values."""
 
     model_config = _FROZEN
 
@@ -134,6 +236,8 @@ class CollectionSettings(BaseModel):
     indexes: tuple[IndexSettings, ...] = ()
     unique: tuple[Name | UniqueSettings, ...] = ()
     reserved: Name = RESERVED
+    compare: Annotated[tuple[Rule, ...], AfterValidator(_named_once)] = ()
+    reveal_fields: tuple[Name, ...] = ()
 
     def spec(self, name: str) -> CollectionSpec:
         """What the stores need to know."""
@@ -165,6 +269,7 @@ class Settings(BaseSettings):
     journal: JournalSettings = JournalSettings()
     limits: Limits = Limits()
     observe: ObserveSettings = ObserveSettings()
+    admin: AdminSettings = AdminSettings()
     defaults: Defaults = Defaults()
     collections: Annotated[dict[Name, CollectionSettings], BeforeValidator(_collections)] = Field(default_factory=dict)
     watch_every: Annotated[float, Field(gt=0, le=3600)] = 1.0
@@ -181,6 +286,12 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return (init_settings,)
 
+    def host_file(self, name: str) -> Path:
+        """A file that the processes of this host share, beside the journal's."""
+        if self.journal.kind == "sqlite":
+            return self.journal.path.with_name(f"{self.journal.path.name}.{name}")
+        return Path("var") / f"shadow.{name}"
+
     def route(self, name: str) -> Route:
         """The route of a configured collection."""
         entry, defaults = self.collections[name], self.defaults
@@ -194,8 +305,20 @@ class Settings(BaseSettings):
     def routes(self) -> dict[str, Route]:
         return {name: self.route(name) for name in self.collections}
 
+    def rules(self) -> dict[str, tuple[Rule, ...]]:
+        """The excuses by collection."""
+        return {name: entry.compare for name, entry in self.collections.items()}
+
     def specs(self) -> dict[str, CollectionSpec]:
         return {name: entry.spec(name) for name, entry in self.collections.items()}
+
+
+def where(settings: Settings) -> str:
+    """Which database and which tables these settings mean, without credentials."""
+    mongo, dynamo = settings.mongo, settings.dynamo
+    hosts = mongo.url.get_secret_value().partition("://")[2].partition("/")[0].rpartition("@")[2]
+    endpoint = (dynamo.endpoint_url or "aws").rpartition("@")[2]
+    return f"{hosts}/{mongo.database}|{endpoint}/{dynamo.region}/{dynamo.table_prefix}"
 
 
 # --- sources ----------------------------------------------------------------------------------------------------
@@ -344,6 +467,15 @@ def _read_yaml(text: str, source: str) -> dict[str, Any]:
 
 # --- faults -----------------------------------------------------------------------------------------------------
 
+_RULES: Final = {
+    "ignore": Ignore,
+    "missing_as_null": MissingAsNull,
+    "truncate": Truncate,
+    "tolerance": Tolerance,
+    "unordered": Unordered,
+}
+"""What pydantic calls the place of a rule, besides its number in the list."""
+
 _SECRET_WORDS: Final = ("secret", "key_id", "token", "password", "url")
 
 
@@ -362,7 +494,7 @@ def _shown(field: str, value: Any) -> str:
         return "a mapping"
     if isinstance(value, list | tuple):
         return "a list"
-    if any(word in name for word in _SECRET_WORDS) or field in ("mongo", "dynamo", "journal", "observe"):
+    if any(word in name for word in _SECRET_WORDS) or field in ("mongo", "dynamo", "journal", "observe", "admin"):
         return "(hidden)"
     text = repr(value)
     if section in ("mongo", "dynamo") and "://" in text:
@@ -395,6 +527,8 @@ def _suggest(place: tuple[Any, ...]) -> str:
 def _inside(model: Any, name: Any) -> Any:
     if model is CollectionSettings and name in ("indexes", "unique"):
         return IndexSettings if name == "indexes" else UniqueSettings
+    if name in _RULES:
+        return _RULES[name]
     if isinstance(name, int):
         return model
     info = getattr(model, "model_fields", {}).get(name)

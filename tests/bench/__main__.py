@@ -19,6 +19,7 @@ from shadow.stores.dynamo.settings import DynamoSettings
 from shadow.stores.dynamo.store import DynamoStore
 from tests.bench import parts, reads, writes
 from tests.bench.harness import Bench, Result, run
+from tests.bench.journals import journals_beside_each_other
 from tests.bench.peers import document, opened
 from tests.bench.sites import Sites
 from tests.bench.table import as_json, missed, row, table
@@ -63,10 +64,14 @@ async def measure(mongo_url: str, endpoint: str, folder: Path, chosen: argparse.
         ):
             await peers.plant(notes)
             await sites.plant(notes)
-            with writes.journal_benches(folder, chosen.calls) as journal:
+            with (
+                writes.journal_benches(folder, chosen.calls) as journal,
+                journals_beside_each_other(mongo_url, database, endpoint, folder, chosen.calls) as journals,
+            ):
                 benches = [
                     parts.comparison(chosen.calls),
                     *journal,
+                    *journals,
                     *await parts.store(peers, store, chosen.calls),
                     *await reads.benches(peers, sites, chosen.calls),
                     *await writes.benches(peers, sites, chosen.calls),
