@@ -21,6 +21,7 @@ from shadow.replicate.intents import Intents, OnFailure
 from shadow.replicate.journal import Journal, JournalStats
 from shadow.replicate.lane import Lane
 from shadow.replicate.limits import Limits, Watch
+from shadow.replicate.loop_lag import LoopLag
 from shadow.replicate.points import Reach
 from shadow.replicate.routes import Routes
 from shadow.replicate.shadow_read import ShadowReader
@@ -63,6 +64,7 @@ class Runtime:
     def __post_init__(self) -> None:
         parts, limits = self.parts, self.parts.limits
         self.breakers = {name: self._breaker(name) for name in StoreName}
+        self.lag = LoopLag(limits.loop_lag)
         self.writes = Lane(
             workers=limits.write_workers,
             capacity=limits.write_queue,
@@ -107,6 +109,7 @@ class Runtime:
             suspects=parts.suspects,
             watch=parts.watch,
             routes=parts.routes.all,
+            late=lambda: self.lag.late,
         )
         self.router = Router(
             self.stores, parts.routes, intents, self.follower, self.reader, limits, parts.reporter, parts.reach
@@ -114,6 +117,7 @@ class Runtime:
         self.keep(self._hold_stores(), "stores")
         if self.resting:
             return
+        self.lag.start()
         self.keep(self.follower.recover_forever(), "recovery")
         self.keep(self._refresh_forever(), "refresh")
         self.keep(self.reader.canaries.run(), "canaries")
@@ -240,6 +244,7 @@ class Runtime:
             stack.push_async_callback(self._close_stores)
             stack.push_async_callback(self._end_tasks)
             stack.callback(self.reader.stop)
+            stack.callback(self.lag.stop)
             stack.push_async_callback(self.reads.close, 0)
             await self.router.finish(self.parts.limits.drain)
             await self.writes.close(self.parts.limits.drain)

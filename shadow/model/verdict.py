@@ -88,6 +88,7 @@ class ShedReason(enum.StrEnum):
     DEADLINE = "deadline"
     SECONDARY_DOWN = "secondary_down"
     TOO_LARGE = "too_large"
+    LOOP_LAG = "loop_lag"
     CLOSING = "closing"
 
 

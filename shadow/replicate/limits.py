@@ -26,6 +26,9 @@ class Limits(BaseModel):
     read_queue: int = Field(default=500, ge=1)
     compare_documents: int = Field(default=1000, ge=1)
     """The most documents of one answer that are kept for comparison; a longer answer is shed, and counted."""
+    loop_lag: float = Field(default=0.5, ge=0, le=60)
+    """How late the application's event loop may be before reads are no longer shadowed, until it is in time again;
+    they are shed, and counted. 0: never."""
     settle: float = Field(default=0.25, ge=0, le=60)
     """Between the first look at a difference and the next: what settles within it is transient."""
     minimum_age: float = Field(default=0.5, ge=0, le=3600)

@@ -74,7 +74,9 @@ class ShadowReader:
         suspects: Suspects | None = None,
         watch: Watch | None = None,
         routes: Callable[[], Mapping[str, Route]] = dict,
+        late: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`late`: whether the application's own work waits for its turn in the event loop."""
         self._stores = stores
         self._breakers = breakers
         self._lane = lane
@@ -83,6 +85,7 @@ class ShadowReader:
         self._writes = writes
         self._watch = watch or Watch()
         self._routes = routes
+        self._late = late
         self._suspects = suspects or MemorySuspects()
         self._ladder = Ladder(journal, limits, Judge(hasher, excuses or Excuses()))
         self._turn = itertools.count()
@@ -126,6 +129,9 @@ class ShadowReader:
 
     def offer_hits(self, collection: str, verb: Verb, query: Query, hits: Sequence[Hit], route: Route) -> None:
         """Compares the primary's documents with the secondary's. `hits` are not changed by anyone after this."""
+        if self._late():
+            self.shed(collection, verb, ShedReason.LOOP_LAG)
+            return
         read = self._read(collection, verb, query, route)
         if any(self._writes.busy(lane_key(collection, hit.key)) for hit in hits):
             # A write of one of them is still on its way: looking now would only see that.
@@ -142,6 +148,9 @@ class ShadowReader:
         self, collection: str, verb: Verb, asked: Answer, route: Route, filter: Document | None = None
     ) -> None:
         """Compares an answer that names no documents; `filter` is by what its documents were found."""
+        if self._late():
+            self.shed(collection, verb, ShedReason.LOOP_LAG)
+            return
         read = self._read(collection, verb, Query(filter or {}), route)
         self._offer(read, lambda: self._ladder.first_answer(read, asked))
         if self._is_noise():

@@ -42,7 +42,7 @@ async def test_every_real_document_comes_back_from_each_store_byte_for_byte(
     """Inserted with one store as primary and found there, found by a second Shadow with the other one as primary and
     no shadow reads, and seen in both past everything."""
     url = request.getfixturevalue(server)
-    limits = Limits(compare_documents=5000, read_deadline=60, write_queue=10_000)
+    limits = Limits(loop_lag=0, compare_documents=5000, read_deadline=60, write_queue=10_000)
     documents = copy.deepcopy(real_documents)
     for collection in documents.values():
         for document in collection:

@@ -372,6 +372,25 @@ async def test_the_journal_is_too_slow(place: Place) -> Shadow:
     return shadow
 
 
+@row(TAKES, "asked before the answer", "cannot be written, and `journal.on_failure` is `sync`")
+async def test_the_journal_cannot_be_written_and_both_stores_are(place: Place) -> Shadow:
+    place.journal.parent.write_text("a file where the folder should be")
+    async with place.shadow(on_failure="sync", write_deadline=1.0) as shadow:
+        await writes(shadow)
+        assert place.held(StoreName.MONGO).keys() == place.held(StoreName.DYNAMO).keys() == {0}
+        place.secondary.on("replay", lose, None)
+        await shadow[COLLECTION].insert_one({"_id": 1})
+        assert counted(shadow, "shadow_unjournaled_writes_total", result="doubted") == 1
+        place.secondary.clear()
+        place.journal.parent.unlink()
+        async with asyncio.timeout(60):
+            while COLLECTION not in (await shadow.status())["journal"]["verify_since"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        assert await shadow.heal(COLLECTION, 1)
+        await place.level(shadow)
+    return shadow
+
+
 # --- and besides --------------------------------------------------------------------------------------------------
 
 
@@ -433,6 +452,55 @@ async def until_verify_is_wanted(shadow: Shadow) -> None:
     async with asyncio.timeout(20):
         while COLLECTION not in (await shadow.status())["journal"]["verify_since"]:  # noqa: ASYNC110 - of another thread
             await asyncio.sleep(0.01)
+
+
+@row("the journal's file is damaged")
+async def test_the_journal_is_damaged(place: Place) -> Shadow:
+    async with place.shadow(drain=0.1) as shadow:
+        place.secondary.on_all(lose)
+        await writes(shadow, 5)
+    place.secondary.clear()
+    whole = place.journal.read_bytes()
+    assert len(whole) > 4096
+    place.journal.write_bytes(whole[:100] + bytes(100) + whole[200:])
+    async with place.shadow() as shadow:
+        await writes_more(shadow)
+        await until(lambda: list(place.journal.parent.glob("*.damaged-*")))
+        assert COLLECTION in (await shadow.status())["journal"]["verify_since"]
+        for number in range(5):
+            await shadow.heal(COLLECTION, number)
+        await place.level(shadow)
+    return shadow
+
+
+async def writes_more(shadow: Shadow) -> None:
+    await shadow[COLLECTION].insert_one({"_id": "more"})
+
+
+@row("`primary` was edited while nothing ran, and the journal is not empty")
+async def test_another_primary_at_the_start(place: Place) -> Shadow:
+    async with place.shadow(drain=0.1) as shadow:
+        place.secondary.on_all(lose)
+        await writes(shadow)
+    place.secondary.clear()
+    async with place.shadow(primary="dynamo") as shadow:
+        assert await shadow[COLLECTION].find_one({"_id": 0}) == {"_id": 0, "n": 0}
+        await until(lambda: shadow.routes()[COLLECTION].primary is StoreName.DYNAMO)
+        await place.level(shadow)
+        assert place.held(StoreName.DYNAMO).keys() == {0}
+    return shadow
+
+
+@row("the application's event loop is late by more than `limits.loop_lag`")
+async def test_the_loop_is_late(place: Place) -> Shadow:
+    async with place.shadow(loop_lag=0.2) as shadow:
+        await writes(shadow)
+        await place.level(shadow)
+        await until(lambda: not shadow._runtime().lag.late)
+        time.sleep(0.5)
+        assert await shadow[COLLECTION].find_one({"_id": 0}) == {"_id": 0, "n": 0}
+        assert counted(shadow, "shadow_comparisons_total", verdict="match", verb="find_one") == 0
+    return shadow
 
 
 @row("the caller is cancelled (client disconnect)")

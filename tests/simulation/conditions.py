@@ -121,6 +121,7 @@ class Conditions:
 
     def limits(self) -> Limits:
         return Limits(
+            loop_lag=0.0,
             operation=LIMIT,
             write_deadline=0.5,
             read_deadline=0.5,

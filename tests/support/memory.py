@@ -22,6 +22,7 @@ LIMITS: Final[dict[str, Any]] = {
     "operation": 40.0,
     "write_deadline": 10.0,
     "read_deadline": 10.0,
+    "loop_lag": 0.0,
     "settle": 0.02,
     "recover_every": 0.02,
     "drain": 10.0,
@@ -38,20 +39,28 @@ class Place:
         self.stores = {name: FaultyStore(store) for name, store in self.inner.items()}
         self.primary, self.secondary = self.stores[StoreName.MONGO], self.stores[StoreName.DYNAMO]
 
-    def settings(self, *, writes: str = "background", phase: str = "shadow", **limits: Any) -> Settings:
+    def settings(
+        self,
+        *,
+        writes: str = "background",
+        phase: str = "shadow",
+        primary: str = "mongo",
+        on_failure: str = "refuse",
+        **limits: Any,
+    ) -> Settings:
         return Settings.model_validate(
             {
                 "mongo": {"url": "mongodb://127.0.0.1:1", "database": "memory"},
                 "dynamo": {"endpoint_url": "http://127.0.0.1:1"},
-                "journal": {"url": f"sqlite:///{self.journal}"},
+                "journal": {"url": f"sqlite:///{self.journal}", "on_failure": on_failure},
                 "limits": {**LIMITS, **limits},
-                "defaults": {"primary": "mongo", "phase": phase, "writes": writes},
+                "defaults": {"primary": primary, "phase": phase, "writes": writes},
                 "collections": {COLLECTION: {}},
             }
         )
 
     def shadow(self, *, reach: Reach = pass_by, **changes: Any) -> Shadow:
-        """`changes`: `writes`, `phase`, and what `limits` has."""
+        """`changes`: those of `settings`, and what `limits` has."""
         return _InMemory(self.settings(**changes), self.stores, reach)
 
     def held(self, name: StoreName) -> dict[Any, tuple[Any, Any]]:

@@ -36,6 +36,7 @@ QUICK = Limits(
     settle=0.02,
     recover_every=0.02,
     drain=2.0,
+    loop_lag=0.0,
     minimum_age=0.0,
     index_age=0.0,
 )

@@ -21,6 +21,7 @@ LIMITS: Final[dict[str, Any]] = {
     "operation": 10.0,
     "write_deadline": 0.5,
     "read_deadline": 0.5,
+    "loop_lag": 0.0,
     "settle": 0.05,
     "recover_every": 0.05,
     "drain": 5.0,

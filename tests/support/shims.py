@@ -16,7 +16,7 @@ from shadow.stores.dynamo.settings import DynamoSettings
 
 __all__ = ["assert_level", "audit_of", "settings_for"]
 
-QUICK: Final = Limits(recover_every=0.05, settle=0.05)
+QUICK: Final = Limits(recover_every=0.05, settle=0.05, loop_lag=0)
 
 
 def settings_for(

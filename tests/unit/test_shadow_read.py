@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -284,3 +285,20 @@ async def _reader(pair: Pair, chance: random.Random) -> None:
             case _:
                 await pair.things.find({"n": {"$gt": 0}}).to_list(None)
         await asyncio.sleep(chance.random() * 0.004)
+
+
+async def test_nothing_is_compared_while_the_loop_is_late_and_that_is_counted(tmp_path: Path) -> None:
+    async with Pair(tmp_path, phase=Phase.SHADOW, limits=QUICK.model_copy(update={"loop_lag": 0.2})) as pair:
+        await pair.things.insert_one({"_id": 1})
+        await pair.settled()
+        before = pair.report.verdicts.total()
+        time.sleep(0.5)
+        assert await pair.things.find_one({"_id": 1}) == {"_id": 1}
+        await pair.things.count_documents({})
+        assert pair.report.sheds[ShedReason.LOOP_LAG] == 2
+        await pair.settled()
+        assert pair.report.verdicts.total() - before == pair.report.verdicts[Verdict.SHED] == 2
+        await until(lambda: not pair.runtime.lag.late)
+        await pair.things.find_one({"_id": 1})
+        await pair.settled()
+        assert pair.report.verdicts.total() - before == 3
