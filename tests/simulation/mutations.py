@@ -90,9 +90,9 @@ _settle = Ledger.settle
 
 
 def _settle_any(self: Ledger, due: Due) -> bool:
-    query = "SELECT generation FROM deferred WHERE collection = ? AND key = ?"
+    query = "SELECT generation, next_try FROM deferred WHERE collection = ? AND key = ?"
     row = self._db.execute(query, (due.collection, bson.encode({"": due.key}))).fetchone()
-    return _settle(self, due if row is None else dataclasses.replace(due, generation=row[0]))
+    return _settle(self, due if row is None else dataclasses.replace(due, generation=row[0], until=row[1]))
 
 
 _defer = Ledger.defer
@@ -264,7 +264,7 @@ MUTATIONS: Final = (
         lambda drawn: _calm(drawn, processes=2, haste=0.3, slow=0.5, crashes=1),
     ),
     Mutation(
-        "a settlement ignores the generation",
+        "a settlement ignores what was deferred since",
         ((Ledger, "settle", _settle_any),),
         lambda drawn: _calm(drawn, processes=1, keys=3, callers=6, haste=0.1, narrow=True, verbs=_UPSERTS),
     ),

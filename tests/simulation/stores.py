@@ -8,23 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pymongo.errors import AutoReconnect, NetworkTimeout, WriteError
+from pymongo.errors import AutoReconnect, NetworkTimeout, PyMongoError, WriteError
 
 from shadow.model.operation import Applied, Change, Hit, Insert, Query, Write
 from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec
-from shadow.model.version import Document, Image, Key, State
+from shadow.model.version import ABSENT, Document, Image, Key, State
 from shadow.stores.memory import MemoryStore
+from shadow.stores.ranges import Batch
 from tests.simulation.conditions import LIMIT, REQUEST, Conditions
 from tests.simulation.history import WRONG, History
 
 if TYPE_CHECKING:
     from tests.simulation.world import Process
 
-__all__ = ["Client", "Server"]
+__all__ = ["Batched", "Client", "Server"]
 
 T = TypeVar("T")
 Effect = Callable[[], T]
@@ -277,3 +278,33 @@ class Client:
 
     def describe(self) -> dict[str, Any]:
         return {"kind": "simulated"}
+
+
+class Batched:
+    """What a backfill needs of a client: `shadow.stores.ranges.Ranges`, but for the walk."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def look(self, collection: str, keys: Sequence[Key], *, whole: bool) -> list[Image]:
+        return await self._client.images(collection, keys)
+
+    async def put_absent(self, collection: str, images: Sequence[tuple[Key, Image]]) -> list[bool]:
+        async def put(key: Key, image: Image) -> bool:
+            try:
+                return await self._client.put(collection, key, image, ABSENT)
+            except PyMongoError:
+                return False
+
+        return await asyncio.gather(*(put(key, image) for key, image in images))
+
+    async def estimate(self, collection: str) -> int:
+        raise NotImplementedError
+
+    async def cut(self, collection: str, parts: int) -> list[Document]:
+        raise NotImplementedError
+
+    def walk(
+        self, collection: str, within: Document, place: Document | None, *, size: int, whole: bool, filter: Document
+    ) -> AsyncGenerator[Batch, None]:
+        raise NotImplementedError

@@ -11,11 +11,13 @@ from typing import Any
 from pymongo.errors import PyMongoError
 
 from shadow.errors import SecondaryWriteError, ShadowError
+from shadow.migrate.backfill import Backfill
 from shadow.model.operation import Applied, Change, Delete, Insert, Query, Replace, Update, Verb
 from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import WriteMode
-from shadow.model.version import ABSENT, Key
+from shadow.model.version import Key
 from shadow.replicate import apply as healing
+from shadow.stores.ranges import Batch
 from tests.simulation.conditions import LIMIT
 from tests.simulation.history import mark_of
 from tests.simulation.world import COLLECTION, Process, World
@@ -275,17 +277,20 @@ class Workload:
         process = self._rng.choice(self._world.alive)
         self._start(process, self.fill(process))
 
-    async def fill(self, process: Process, attempts: int = 1) -> None:
-        """Copies the primary's images where nothing stands."""
-        route = self._world.route
-        primary, secondary = process.stores[route.primary], process.stores[route.secondary]
-        for key in self._world.keys + self._world.counters:
-            for _ in range(attempts):
-                try:
-                    async with asyncio.timeout(LIMIT):
-                        image = await primary.image(COLLECTION, key)
-                        if image.state != ABSENT:
-                            await secondary.put(COLLECTION, key, image, ABSENT)
-                        break
-                except (PyMongoError, TimeoutError) as error:
-                    process.note(f"the backfill of {key} failed: {error!r}")
+    async def fill(self, process: Process) -> None:
+        """The real backfill, in batches of any size."""
+        keys = self._world.keys + self._world.counters
+        size = self._rng.randint(1, len(keys))
+        for start in range(0, len(keys), size):
+            await self._fill(process, keys[start : start + size])
+
+    async def _fill(self, process: Process, keys: list[Key]) -> None:
+        sides = process.sides()
+        try:
+            async with asyncio.timeout(LIMIT):
+                images = await sides.primary.images(COLLECTION, keys)
+                batch = Batch([(key, image) for key, image in zip(keys, images, strict=True) if image.document], {})
+                handled = await Backfill(sides).handle({}, batch)
+                process.note(f"has filled {keys}: {dict(handled.counts)}")
+        except (PyMongoError, ShadowError, TimeoutError) as error:
+            process.note(f"the backfill of {keys} failed: {error!r}")

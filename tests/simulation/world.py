@@ -17,23 +17,25 @@ from pymongo.errors import NetworkTimeout, PyMongoError
 
 from shadow.compare.diff import Hasher
 from shadow.errors import ShadowError
+from shadow.migrate.sides import Sides
 from shadow.model import version
 from shadow.model.phase import Phase, Route, StoreName
 from shadow.model.reporter import Silent
-from shadow.model.verdict import Kind, Mismatch
+from shadow.model.verdict import Healing, Kind, Mismatch
 from shadow.model.version import Image, Key, Version
 from shadow.replicate.apply import HealContended
 from shadow.replicate.breaker import Breaker
 from shadow.replicate.points import Point
 from shadow.replicate.process import Owner
 from shadow.replicate.routes import Routes
+from shadow.replicate.suspects import MemorySuspects
 from shadow.runtime import Parts, Runtime
 from shadow.stores.memory import MemoryStore
 from tests.simulation.conditions import SKEW, Conditions
 from tests.simulation.history import Broken, History
 from tests.simulation.journal import SimulatedJournal
 from tests.simulation.loop import PROCESS, SimulatedClock, SimulatedLoop
-from tests.simulation.stores import Client, Server
+from tests.simulation.stores import Batched, Client, Server
 
 __all__ = ["COLLECTION", "Killed", "Process", "World"]
 
@@ -94,9 +96,31 @@ class Process:
             hasher=Hasher(b"simulation"),
             reach=self.reach,
             on_secondary=lambda *_: None,
+            suspects=MemorySuspects(now=self.loop.time),
         )
         with self._inside():
             self.runtime = Runtime(self.loop, parts, self.stores)
+
+    def sides(self) -> Sides:
+        """For a job over the collection."""
+        runtime, parts = self.runtime, self.runtime.parts
+
+        async def repair(key: Key) -> Healing:
+            return await runtime.follower.repair(COLLECTION, key)
+
+        return Sides(
+            collection=COLLECTION,
+            identity="simulation",
+            start=parts.routes[COLLECTION],
+            stores=self.stores,
+            ranges={name: Batched(client) for name, client in self.stores.items()},
+            routes=parts.routes,
+            journal=parts.journal,
+            limits=parts.limits,
+            reporter=parts.reporter,
+            hasher=parts.hasher,
+            repair=repair,
+        )
 
     @property
     def router(self) -> Any:
