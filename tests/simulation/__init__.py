@@ -41,8 +41,8 @@ close(o)        intents -= o. May be lost in a crash.
 defer(o)        intents -= o, and generation(k) += 1 in `deferred`, made if missing. May be lost in a crash.
 due             adopts, that is defers with settle_after = opened + limit, the intents of processes that are known dead
                 and those older than the limit; then claims deferred keys, oldest first, with their generation.
-settle(k, g)    after a heal that began after the claim: deferred -= k, if its generation is still g, nobody has claimed it
-                since, and the claim was made at settle_after or later.
+settle(k, g)    after a heal that began after the claim: deferred -= k, if its generation is still g, nobody has claimed
+                it since, and the claim was made at settle_after or later.
 copy(k)         the backfill: p := primary(k); put p if secondary(k) is nothing at all; heal(k) if it is something else
                 than p, or if primary(k) is no longer p.
 flip            holds new writes, waits for the writes and heals under way, and exchanges the stores when the journal
