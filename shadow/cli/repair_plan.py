@@ -60,7 +60,7 @@ def apply(
 ) -> None:
     """Makes the secondary hold what the primary holds, for the keys of a plan, where neither has moved since. Exit code
     0 if nothing of the plan is left, 1 if something has moved meanwhile or this was a dry run."""
-    target = log or file.with_suffix(f".undo-{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}.jsonl")
+    target = log or file.with_suffix(f".undo-{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S%f}.jsonl")
     counts = asyncio.run(_apply(config, file, target if really else None))
     report = {
         "applied": really,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -30,6 +31,26 @@ async def store(dynamodb_local_url: str, fresh_name: str) -> AsyncIterator[Dynam
 def name_of(store: DynamoStore) -> str:
     (name,) = store.tables()
     return name
+
+
+@pytest.mark.parametrize("url", ["dynamodb_local_url", "ministack_url"])
+async def test_workers_that_start_together_make_the_tables_together(
+    url: str, fresh_name: str, request: pytest.FixtureRequest
+) -> None:
+    address = request.getfixturevalue(url)
+    for number in range(4):
+        settings = DynamoSettings(
+            endpoint_url=address,
+            table_prefix=f"{fresh_name}{number}-",
+            access_key_id="local",
+            secret_access_key="local",
+        )
+        stores = [DynamoStore(settings, {"users": USERS}) for _ in range(4)]
+        bare = CollectionSpec("users", INDEXES[:1])
+        await asyncio.gather(*(each.prepare([bare]) for each in stores))
+        await asyncio.gather(*(each.prepare([USERS]) for each in stores))
+        assert await stores[0].drift() == {name_of(stores[0]): []}
+        await asyncio.gather(*(each.close() for each in stores))
 
 
 async def test_a_table_that_is_missing_and_one_as_it_ought_to_be(store: DynamoStore) -> None:

@@ -101,13 +101,19 @@ async def _create(gateway: Gateway, table: str, spec: CollectionSpec) -> bool:
 
 
 async def _add_index(gateway: Gateway, table: str, index: IndexSpec) -> None:
-    await gateway.call(
-        "update_table",
-        table,
-        TableName=table,
-        AttributeDefinitions=_definitions([index]),
-        GlobalSecondaryIndexUpdates=[{"Create": _index(index)}],
-    )
+    try:
+        await gateway.call(
+            "update_table",
+            table,
+            TableName=table,
+            AttributeDefinitions=_definitions([index]),
+            GlobalSecondaryIndexUpdates=[{"Create": _index(index)}],
+        )
+    except OperationFailure:
+        described = await describe_table(gateway, table) or {}
+        if index.name not in {each["IndexName"] for each in described.get("GlobalSecondaryIndexes", [])}:
+            raise
+        # another process has begun it in the meantime
 
 
 async def _active(gateway: Gateway, table: str, deadline: float) -> dict[str, Any]:
@@ -130,10 +136,19 @@ async def _pause(table: str, deadline: float) -> None:
 
 
 async def _enable_ttl(gateway: Gateway, table: str, attribute: str) -> None:
-    described = await describe_ttl(gateway, table)
-    if described.get("TimeToLiveStatus", "DISABLED") == "DISABLED":
-        specification = {"Enabled": True, "AttributeName": attribute}
+    if await _has_ttl(gateway, table):
+        return
+    specification = {"Enabled": True, "AttributeName": attribute}
+    try:
         await gateway.call("update_time_to_live", table, TableName=table, TimeToLiveSpecification=specification)
+    except OperationFailure:
+        if not await _has_ttl(gateway, table):
+            raise
+        # another process has turned it on in the meantime
+
+
+async def _has_ttl(gateway: Gateway, table: str) -> bool:
+    return (await describe_ttl(gateway, table)).get("TimeToLiveStatus", "DISABLED") != "DISABLED"
 
 
 async def drop_table(gateway: Gateway, table: str, timeout: float) -> None:
