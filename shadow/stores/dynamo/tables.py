@@ -148,7 +148,8 @@ async def _enable_ttl(gateway: Gateway, table: str, attribute: str) -> None:
 
 
 async def _has_ttl(gateway: Gateway, table: str) -> bool:
-    return (await describe_ttl(gateway, table)).get("TimeToLiveStatus", "DISABLED") != "DISABLED"
+    described = await describe_ttl(gateway, table)
+    return bool(described.get("TimeToLiveStatus", "DISABLED") != "DISABLED")
 
 
 async def drop_table(gateway: Gateway, table: str, timeout: float) -> None:
