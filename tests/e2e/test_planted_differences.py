@@ -29,6 +29,7 @@ from shadow.embedded.servers import FaultProxy
 from shadow.model.phase import StoreName
 from shadow.model.verdict import Kind, Mismatch
 from shadow.model.version import Image, Version
+from tests.support.memory import counted
 from tests.support.shadows import LIMITS
 
 COMPARISONS: Final = int(os.environ.get("SHADOW_COMPARISONS", "1000"))
@@ -280,11 +281,13 @@ async def test_all_planted_differences_are_found_under_writes_and_nothing_else_i
 
 
 @pytest.mark.timeout(240)
-async def test_a_secondary_that_lags_and_goes_away_makes_no_false_alarm_and_hides_nothing(site: Site) -> None:
+async def test_a_secondary_that_lags_throttles_and_goes_away_makes_no_false_alarm_and_hides_nothing(site: Site) -> None:
     async with site.traffic(seed=2):
         await plant(site)
         site.proxy.delay = 0.05
         await asyncio.sleep(1.0)
+        site.proxy.mode = "throttle"
+        await site.until(lambda: throttled(site) >= 5, lambda: f"throttled: {throttled(site)}")
         site.proxy.mode = "refuse"
         await site.until(lambda: not working(site), lambda: "the comparison is said to work without a secondary")
         site.proxy.clear()
@@ -298,6 +301,10 @@ async def test_a_secondary_that_lags_and_goes_away_makes_no_false_alarm_and_hide
         await site.until(lambda: working(site), lambda: "the comparison does not recover")
     assert await site.shadow.settled(WITHIN)
     assert false_alarms(site) == []
+
+
+def throttled(site: Site) -> float:
+    return counted(site.shadow, "shadow_dynamo_throttled_requests_total")
 
 
 def working(site: Site) -> bool:
