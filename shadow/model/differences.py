@@ -17,8 +17,9 @@ DIFFERENCES: Final[dict[int, str]] = {
     4: "`as` of `$lookup` over a field that exists: in its place, or at the end, depending on the server's engine.",
     5: "The code of an error where a call has several faults, or where the server's other engine evaluates `$group`.",
     6: "The server rewrites pipelines: `$sort` before `$unwind`, `$unwind` after `$project` sees holes, fields move.",
-    7: "The server garbles MinKey, MaxKey and code in `$group` and `$lookup`, loses elements where a `$sort` by "
-    "position precedes `$project`, and the local field where `as` of `$lookup` is under it; here they are kept.",
+    7: "The server garbles MinKey, MaxKey and code in `$group` and `$lookup`, loses elements where a `$sort` or "
+    "a `localField` by position (`a.0`) precedes `$project` or `$group`, and the local field where `as` of `$lookup` "
+    "is under it; here they are kept.",
     8: "An upsert whose filter can never match (`$all: []`, `$alwaysFalse`) is refused by name; the server inserts.",
     9: "The text of an error is ours: it names paths and types, never a value. Classes, codes, `keyPattern` and "
     "`keyValue` are the server's.",

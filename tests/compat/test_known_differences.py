@@ -114,10 +114,18 @@ async def test_06_what_the_stages_say_is_done_in_their_order(sides: Sides) -> No
     assert [each["a"] for each in ours] == [2, 3, 1]
 
 
-async def test_07_the_rare_types_come_through_a_group_as_they_are(sides: Sides) -> None:
+async def test_07_rare_types_and_positions_come_through_a_pipeline_as_they_are(sides: Sides) -> None:
     await sides.fill({"_id": 1, "a": MinKey()})
     ours = await sides.shim.aggregate([{"$group": {"_id": "$a", "all": {"$push": "$a"}}}]).to_list(None)
     assert ours == [{"_id": MinKey(), "all": [MinKey()]}]
+    await sides.fill({"_id": 2, "a": [7, 8]})
+    for others in (sides.bare.database["others"], sides.shadow["others"]):
+        await others.insert_many([{"_id": 1, "x": 7}, {"_id": 2}])
+    join = {"$lookup": {"from": "others", "localField": "a.0", "foreignField": "x", "as": "b"}}
+    theirs, ours = await sides.both([{"$match": {"_id": 2}}, join])
+    assert [each["_id"] for each in theirs[0]["b"]] == [each["_id"] for each in ours[0]["b"]] == [1]
+    theirs, ours = await sides.both([{"$match": {"_id": 2}}, join, {"$project": {"b._id": 1}}])
+    assert (theirs[0]["b"], ours[0]["b"]) == ([{"_id": 2}], [{"_id": 1}])
 
 
 async def test_08_an_upsert_that_can_never_match_is_refused_by_name(sides: Sides) -> None:
