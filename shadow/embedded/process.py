@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -247,7 +249,7 @@ class ServerProcess:
                 process.terminate()
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(_STOP_SECONDS)
-            process.kill()
+            _kill(process)
             process.wait()
         self._dismiss_watchdog()
 
@@ -257,3 +259,12 @@ class ServerProcess:
             return
         with contextlib.suppress(BrokenPipeError):
             guard.communicate(b"done\n")
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """With all that it has started: its process group is its own. Nothing happens to one that has ended, whose number
+    may be another's by now."""
+    if process.poll() is None and hasattr(os, "killpg"):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.kill()

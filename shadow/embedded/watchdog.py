@@ -17,14 +17,20 @@ from collections.abc import Callable
 
 
 def killer(pid: int) -> Callable[[], None]:
-    """What kills `pid`. On Linux it holds a handle, which cannot come to mean another process with the same id."""
+    """What kills `pid` and all that it has started. On Linux it holds a handle, which cannot come to mean another
+    process with the same id."""
     if not hasattr(os, "pidfd_open"):
         return lambda: os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
     try:
         handle = os.pidfd_open(pid)
     except ProcessLookupError:
         return lambda: None
-    return lambda: signal.pidfd_send_signal(handle, signal.SIGKILL)
+
+    def kill() -> None:
+        signal.pidfd_send_signal(handle, 0)  # raises if it is gone, and its group's number perhaps another's
+        os.killpg(pid, signal.SIGKILL)
+
+    return kill
 
 
 def main(folder: str) -> None:

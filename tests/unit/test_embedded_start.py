@@ -181,3 +181,20 @@ def test_a_port_that_was_asked_for_is_not_replaced() -> None:
         bind = "import socket, sys; s = socket.create_server(('127.0.0.1', int(sys.argv[1])));"
         with pytest.raises(StoreUnavailable, match="in use"):
             Script(bind + STEADY, port=taken.getsockname()[1]).start()
+
+
+PARENT = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])
+open('child.txt', 'w').write(str(child.pid))
+open('ready.txt', 'w').close()
+time.sleep(60)
+"""
+
+
+def test_what_a_server_has_started_ends_with_it() -> None:
+    with Script(PARENT) as server:
+        child = psutil.Process(int((server.folder / "child.txt").read_text()))
+        assert child.is_running()
+    psutil.wait_procs([child], timeout=30)
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
