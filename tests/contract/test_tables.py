@@ -39,8 +39,9 @@ async def test_workers_that_start_together_make_the_tables_together(
     url: str, fresh_name: str, request: pytest.FixtureRequest
 ) -> None:
     address = request.getfixturevalue(url)
-    # The first adds an index to tables that are there already, which takes DynamoDB Local long.
-    for number, first in enumerate([CollectionSpec("users", INDEXES[:1]), USERS, USERS]):
+    # An index is added to a table that is there on ministack alone: a DynamoDB Local with many tables takes minutes.
+    bare = CollectionSpec("users", INDEXES[:1]) if url == "ministack_url" else USERS
+    for number, first in enumerate([bare, USERS, USERS]):
         settings = DynamoSettings(
             endpoint_url=address,
             table_prefix=f"{fresh_name}{number}-",
