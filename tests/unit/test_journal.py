@@ -1,4 +1,4 @@
-"""The SQLite journal: what is acknowledged survives, and nobody clears what is not his."""
+"""What only the journal in a file has; what all journals have is in `tests/contract/test_journal_contract.py`."""
 
 from __future__ import annotations
 
@@ -46,79 +46,6 @@ async def test_an_opened_intent_is_in_the_file_when_open_returns(journal: Sqlite
     assert len(rows(journal, "intents")) == 1
 
 
-async def test_open_is_all_or_nothing(journal: SqliteJournal) -> None:
-    await journal.open([Entry("op1", "users", 1)])
-    with pytest.raises(sqlite3.IntegrityError):
-        await journal.open([Entry("op2", "users", 2), Entry("op1", "users", 3)])
-    assert {row[0] for row in rows(journal, "intents")} == {"op1"}
-
-
-async def test_a_closed_intent_is_gone_and_others_stay(journal: SqliteJournal) -> None:
-    await journal.open([Entry("op1", "users", 1), Entry("op2", "users", 1)])
-    journal.close("op1")
-    await journal.flush()
-    assert await journal.has_open("users", 1)
-    journal.close("op2")
-    await journal.flush()
-    assert not await journal.has_open("users", 1)
-
-
-async def test_keys_of_every_type_come_back_as_they_were(journal: SqliteJournal) -> None:
-    keys = ["text", 1, ObjectId(), {"a": 1, "b": "x"}, None, True, 1.5, b"bytes"]
-    await journal.open([Entry(f"op{i}", "c", key) for i, key in enumerate(keys)])
-    for i in range(len(keys)):
-        journal.defer(f"op{i}")
-    found = [due.key for due in await journal.due(100, 10)]
-    assert sorted(map(repr, found)) == sorted(map(repr, keys))
-
-
-async def test_deferrals_of_one_key_become_one_entry_that_keeps_the_oldest_time(
-    journal: SqliteJournal, clock: Clock
-) -> None:
-    await journal.open([Entry("op1", "users", 1)])
-    clock.now += 5
-    await journal.open([Entry("op2", "users", 1)])
-    journal.defer("op1")
-    journal.defer("op2")
-    (due,) = await journal.due(10, 10)
-    assert (due.generation, due.since) == (2, 1_000_000.0)
-    assert (await journal.stats()).open == 1
-
-
-async def test_a_settle_does_not_clear_a_deferral_that_came_after_it_was_due(journal: SqliteJournal) -> None:
-    await journal.open([Entry("op1", "users", 1), Entry("op2", "users", 1)])
-    journal.defer("op1")
-    (due,) = await journal.due(10, 10)
-    journal.defer("op2")
-    assert not await journal.settle(due)
-    (again,) = await journal.due(10, 10)
-    assert await journal.settle(again)
-    assert (await journal.stats()).open == 0
-
-
-async def test_an_unknown_outcome_is_not_settled_before_the_operation_must_have_ended(
-    journal: SqliteJournal, clock: Clock
-) -> None:
-    await journal.open([Entry("op1", "users", 1)])
-    journal.defer("op1", unknown=True)
-    (due,) = await journal.due(10, 10)
-    clock.now += 31
-    assert not await journal.settle(due), "that heal began while the primary could still have been at work"
-    (due,) = await journal.due(10, 10)
-    assert await journal.settle(due)
-
-
-async def test_what_is_due_is_leased_to_one_process_at_a_time(journal: SqliteJournal, clock: Clock) -> None:
-    other = SqliteJournal(journal.path, limit=30, now=clock)
-    await journal.open([Entry("op1", "users", 1)])
-    journal.defer("op1")
-    assert len(await journal.due(10, lease=10)) == 1
-    assert await other.due(10, lease=10) == []
-    clock.now += 11
-    assert len(await other.due(10, lease=10)) == 1
-    other.shut()
-
-
 async def test_a_postponed_key_comes_back_after_its_delay_oldest_first(journal: SqliteJournal, clock: Clock) -> None:
     await journal.open([Entry("op1", "users", 1)])
     clock.now += 1
@@ -132,16 +59,6 @@ async def test_a_postponed_key_comes_back_after_its_delay_oldest_first(journal: 
     assert [due.key for due in await journal.due(10, 10)] == [2]
     clock.now += 60
     assert {due.key for due in await journal.due(10, 10)} == {1, 2}
-
-
-async def test_intents_of_a_living_young_operation_are_left_alone(journal: SqliteJournal, clock: Clock) -> None:
-    other = SqliteJournal(journal.path, limit=30, now=clock)
-    await journal.open([Entry("op1", "users", 1)])
-    clock.now += 29
-    assert await other.due(10, 10) == []
-    clock.now += 2
-    assert [due.key for due in await other.due(10, 10)] == [1]
-    other.shut()
 
 
 async def test_intents_of_a_dead_process_are_adopted_at_once(journal: SqliteJournal) -> None:
@@ -189,12 +106,6 @@ def test_a_clean_end_takes_the_owner_away_but_not_its_intents(journal: SqliteJou
     journal.shut()
     assert len(rows(journal, "intents")) == 1
     assert len(rows(journal, "owners")) == 1, "open intents keep their owner, so that its death is noticed"
-
-
-def test_one_journal_serves_event_loops_one_after_the_other(journal: SqliteJournal) -> None:
-    for number in range(20):
-        asyncio.run(journal.open([Entry(f"op{number}", "users", number)]))
-    assert len(rows(journal, "intents")) == 20
 
 
 async def test_a_journal_that_cannot_be_written_says_so_and_works_again_when_it_can(tmp_path: Path) -> None:
