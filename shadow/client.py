@@ -12,14 +12,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import SecretStr
 from pymongo.errors import DuplicateKeyError
 
 from shadow.collection import Collection
 from shadow.compare.diff import Hasher
 from shadow.compare.rules import Excuses
 from shadow.concerns import Kept, kept_by_client, kept_by_url
-from shadow.config import Settings, load, parse, where
+from shadow.config import Settings, load, parse, revealed, where
 from shadow.errors import ConfigurationError, Fault, ShadowClosed, ShadowError, StoreUnavailable
 from shadow.indexes import Wanted, index_not_found, is_not_found
 from shadow.migrate.gates import read_gates
@@ -616,7 +615,7 @@ class Shadow:
         """What cannot change while it runs is a fault, and so is a leap between phases."""
         faults = [
             Fault(section, "changed", "a restart: only routing can change while it runs")
-            for section in ("mongo", "dynamo", "journal", "limits", "observe", "admin", "watch_every")
+            for section in ("mongo", "dynamo", "journal", "control", "limits", "observe", "admin", "watch_every")
             if getattr(wanted, section) != getattr(self.settings, section)
         ]
         if wanted.specs() != self._specs:
@@ -711,17 +710,13 @@ def _make_journal(settings: Settings, on_damage: Callable[[Salvage], None]) -> S
         access = Access(
             dynamo.region,
             dynamo.endpoint_url,
-            _revealed(dynamo.access_key_id),
-            _revealed(dynamo.secret_access_key),
-            _revealed(dynamo.session_token),
+            revealed(dynamo.access_key_id),
+            revealed(dynamo.secret_access_key),
+            revealed(dynamo.session_token),
         )
         return DynamoLedger(access, where.table, owner, name, patience=patience(limit))
 
     return RemoteJournal(make, place=where.place, limit=limit)
-
-
-def _revealed(secret: SecretStr | None) -> str | None:
-    return None if secret is None else secret.get_secret_value()
 
 
 def _route_status(route: Route) -> dict[str, Any]:

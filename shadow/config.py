@@ -24,19 +24,29 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from shadow.compare.rules import Ignore, MissingAsNull, Rule, Tolerance, Truncate, Unordered
+from shadow.control.place import ControlPlace, DynamoPlace, MongoPlace, SqlitePlace
 from shadow.errors import ConfigurationError, Fault
 from shadow.model.phase import Phase, Route, StoreName, WriteMode
 from shadow.model.schema import RESERVED, CollectionSpec, IndexSpec, UniqueSpec
 from shadow.replicate.intents import OnFailure
+from shadow.replicate.journals.dynamo_table import Access
 from shadow.replicate.limits import Limits, Watch
 from shadow.stores.dynamo.settings import DynamoSettings
 
-__all__ = ["CollectionSettings", "Settings", "load", "parse", "where"]
+__all__ = ["CollectionSettings", "Settings", "load", "parse", "revealed", "where"]
 
 _FROZEN: Final = ConfigDict(frozen=True, extra="forbid")
 
 _TABLE: Final = re.compile(r"[a-zA-Z0-9_.-]{3,255}")
 """What DynamoDB takes as the name of a table."""
+
+
+_OURS: Final = ("journal", "control")
+"""The options of a connection string that are ours and not the driver's."""
+
+
+def revealed(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
 
 
 def _phase(value: Any) -> Any:
@@ -137,14 +147,35 @@ class JournalSettings(BaseModel):
         parts = urlsplit(self.url.get_secret_value())
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
-    def mongo(self, stores: MongoSettings) -> tuple[str, str, str]:
-        """The connection string, the database, and what the names of the collections begin with."""
+    def mongo(
+        self, stores: MongoSettings, *, option: str = "journal", name: str = "shadow_journal"
+    ) -> tuple[str, str, str]:
+        """The connection string, the database, and what `option` names, else `name`: what the names of the
+        collections begin with."""
         parts = urlsplit(self.url.get_secret_value())
         options = parse_qsl(parts.query, keep_blank_values=True)
-        name = dict(options).get("journal") or "shadow_journal"
-        query = urlencode([(key, value) for key, value in options if key != "journal"], safe=":/,")
+        name = dict(options).get(option) or name
+        query = urlencode([(key, value) for key, value in options if key not in _OURS], safe=":/,")
         url = urlunsplit(parts._replace(query=query)) if parts.netloc else stores.url.get_secret_value()
         return url, parts.path.strip("/") or stores.database, name
+
+
+class ControlSettings(BaseModel):
+    """Where the control store is, by which processes agree on routing, flips and jobs. `url` as that of the journal:
+
+    - `sqlite:///path`: for the processes of one host;
+    - `mongodb://host/database?control=name`: one collection (`shadow_control`); without a host, the server of section
+      `mongo`;
+    - `dynamodb://table`: a table of its own, or the journal's.
+
+    Without one it is where the journal is: a file beside that of SQLite, the same database or table otherwise.
+    """
+
+    model_config = _FROZEN
+
+    url: Annotated[SecretStr, AfterValidator(_journal_url)] | None = None
+    heartbeat: Annotated[float, Field(gt=0, le=60)] = 1.0
+    """Seconds between two signs of life of a process, and between two looks for a flip that begins."""
 
 
 class ObserveSettings(BaseModel):
@@ -267,6 +298,7 @@ class Settings(BaseSettings):
     mongo: MongoSettings = MongoSettings()
     dynamo: DynamoSettings = DynamoSettings()
     journal: JournalSettings = JournalSettings()
+    control: ControlSettings = ControlSettings()
     limits: Limits = Limits()
     observe: ObserveSettings = ObserveSettings()
     admin: AdminSettings = AdminSettings()
@@ -291,6 +323,24 @@ class Settings(BaseSettings):
         if self.journal.kind == "sqlite":
             return self.journal.path.with_name(f"{self.journal.path.name}.{name}")
         return Path("var") / f"shadow.{name}"
+
+    def control_place(self) -> ControlPlace:
+        """Where the control store is."""
+        url = self.control.url
+        where = JournalSettings(url=url) if url is not None else self.journal
+        if where.kind == "sqlite":
+            return SqlitePlace(where.path if url is not None else self.host_file("control"))
+        if where.kind == "mongodb":
+            return MongoPlace(*where.mongo(self.mongo, option="control", name="shadow_control"))
+        dynamo = self.dynamo
+        access = Access(
+            dynamo.region,
+            dynamo.endpoint_url,
+            revealed(dynamo.access_key_id),
+            revealed(dynamo.secret_access_key),
+            revealed(dynamo.session_token),
+        )
+        return DynamoPlace(access, where.table)
 
     def route(self, name: str) -> Route:
         """The route of a configured collection."""
@@ -476,6 +526,7 @@ _RULES: Final = {
 }
 """What pydantic calls the place of a rule, besides its number in the list."""
 
+_SECRET_SECTIONS: Final = ("mongo", "dynamo", "journal", "control", "observe", "admin")
 _SECRET_WORDS: Final = ("secret", "key_id", "token", "password", "url")
 
 
@@ -494,7 +545,14 @@ def _shown(field: str, value: Any) -> str:
         return "a mapping"
     if isinstance(value, list | tuple):
         return "a list"
-    if any(word in name for word in _SECRET_WORDS) or field in ("mongo", "dynamo", "journal", "observe", "admin"):
+    if any(word in name for word in _SECRET_WORDS) or field in (
+        "mongo",
+        "dynamo",
+        "journal",
+        "control",
+        "observe",
+        "admin",
+    ):
         return "(hidden)"
     text = repr(value)
     if section in ("mongo", "dynamo") and "://" in text:

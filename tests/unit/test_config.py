@@ -15,10 +15,12 @@ import yaml
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from shadow.config import CollectionSettings, MongoSettings, Settings, load, parse
+from shadow.control.place import DynamoPlace, MongoPlace, SqlitePlace
 from shadow.errors import ConfigurationError, Fault
 from shadow.model.phase import Phase, Route, StoreName, WriteMode
 from shadow.model.schema import CollectionSpec, IndexSpec, UniqueSpec
 from shadow.replicate.intents import OnFailure
+from shadow.replicate.journals.dynamo_table import Access
 from shadow.replicate.limits import Watch
 
 SAMPLE: Final = Path(__file__).parents[2] / "config" / "shadow.yaml"
@@ -96,6 +98,8 @@ def test_an_unknown_key_that_is_like_none_is_refused_with_all_that_are_known() -
         ("journal: {url: 'dynamodb://'}", "journal.url"),
         ("journal: {url: 'dynamodb://table/more'}", "journal.url"),
         ("journal: {url: 'redis://h'}", "journal.url"),
+        ("control: {url: 'redis://h'}", "control.url"),
+        ("control: {heartbeat: 0}", "control.heartbeat"),
         ("journal: {synchronous: OFF}", "journal.synchronous"),
         ("journal: {max_bytes: 1000}", "journal.max_bytes"),
         ("journal: {on_failure: ignore}", "journal.on_failure"),
@@ -240,6 +244,8 @@ OTHERS: Final[dict[str, tuple[str, Any]]] = {
     "journal.synchronous": ("FULL", "FULL"),
     "journal.max_bytes": ("104857600", 104857600),
     "journal.on_failure": ("sync", OnFailure.SYNC),
+    "control.url": ("dynamodb://table", SecretStr("dynamodb://table")),
+    "control.heartbeat": ("0.5", 0.5),
     "observe.hash_secret": ("pepper", SecretStr("pepper")),
     "observe.reveal_keys": ("yes", True),
     "observe.noise_share": ("0.5", 0.5),
@@ -457,3 +463,24 @@ def test_an_admin_token_that_is_too_short_or_odd_is_a_fault_that_does_not_show_i
 
 def test_an_empty_admin_token_is_none() -> None:
     assert parse("", {"SHADOW_ADMIN_TOKEN": ""}).admin.token is None
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("", SqlitePlace(Path("var/shadow.db.control"))),
+        ("journal: {url: 'sqlite:////x/y.db'}", SqlitePlace(Path("/x/y.db.control"))),
+        ("control: {url: 'sqlite:////x/c.db'}", SqlitePlace(Path("/x/c.db"))),
+        ("journal: {url: 'mongodb://h/d?journal=j'}", MongoPlace("mongodb://h/d", "d", "shadow_control")),
+        (
+            "{mongo: {url: 'mongodb://m', database: b}, control: {url: 'mongodb:///?control=c'}}",
+            MongoPlace("mongodb://m", "b", "c"),
+        ),
+        (
+            "{dynamo: {region: r, access_key_id: a, secret_access_key: s}, journal: {url: 'dynamodb://table'}}",
+            DynamoPlace(Access("r", None, "a", "s"), "table"),
+        ),
+    ],
+)
+def test_the_control_store_is_where_it_was_put_or_beside_the_journal(text: str, place: object) -> None:
+    assert parse(text, {}).control_place() == place

@@ -18,7 +18,7 @@ PACKAGE: Final = ROOT / "shadow"
 # servers and the demo are apart from the product: they look at the stores past it.
 CLIENTS: Final = {"MongoClient", "AsyncMongoClient"}
 CLIENT_MODULES: Final = ("pymongo.mongo_client", "pymongo.asynchronous", "pymongo.synchronous", "motor")
-MAY_CONNECT: Final = ("stores/mongo.py", "replicate/journals/mongo.py", "embedded/")
+MAY_CONNECT: Final = ("stores/mongo.py", "control/mongo.py", "replicate/journals/mongo.py", "embedded/")
 
 
 def lint_imports(config: Path) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,52 @@
+"""Where a control store is, and how to open it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from shadow.control.dynamo import DynamoRecords
+from shadow.control.mongo import MongoRecords
+from shadow.control.records import Records
+from shadow.control.sqlite import SqliteRecords
+from shadow.replicate.journals.dynamo_table import Access
+
+__all__ = ["ControlPlace", "DynamoPlace", "MongoPlace", "SqlitePlace"]
+
+
+@dataclass(frozen=True)
+class SqlitePlace:
+    path: Path
+
+    def open(self) -> Records:
+        """Does no I/O."""
+        return SqliteRecords(self.path)
+
+
+@dataclass(frozen=True)
+class MongoPlace:
+    """`url` may hold a password."""
+
+    url: str
+    database: str
+    collection: str
+
+    def open(self) -> Records:
+        """Does no I/O."""
+        return MongoRecords(self.url, self.database, self.collection)
+
+
+@dataclass(frozen=True)
+class DynamoPlace:
+    """The table may be that of a journal: the records have a partition of their own."""
+
+    access: Access
+    table: str
+
+    def open(self) -> Records:
+        """Does no I/O."""
+        return DynamoRecords(self.access, self.table)
+
+
+ControlPlace: TypeAlias = SqlitePlace | MongoPlace | DynamoPlace
