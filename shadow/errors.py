@@ -5,6 +5,8 @@
     ├── UnsupportedOperation      also a pymongo.errors.OperationFailure (code 115, CommandNotSupported)
     ├── SecondaryWriteError       `writes: strict` only: the primary has the write, the secondary has not
     ├── JournalError              the intent could not be made durable, so the primary was not asked
+    ├── ControlError              the control store could not be asked, or did not answer
+    ├── WritesHeld                a flip holds the writes of the collection for too long; nothing was written
     ├── StoreUnavailable          a store could not be reached while preparing (tables, start-up, jobs)
     └── ShadowClosed              used after `close()`
 
@@ -21,6 +23,7 @@ from pymongo.errors import OperationFailure
 
 __all__ = [
     "ConfigurationError",
+    "ControlError",
     "Fault",
     "JournalError",
     "SecondaryWriteError",
@@ -28,6 +31,7 @@ __all__ = [
     "ShadowError",
     "StoreUnavailable",
     "UnsupportedOperation",
+    "WritesHeld",
 ]
 
 
@@ -86,6 +90,14 @@ class SecondaryWriteError(ShadowError):
 
 class JournalError(ShadowError):
     """The intent could not be written, so the primary was not asked and nothing has changed."""
+
+
+class ControlError(ShadowError):
+    """The control store could not be asked, or has no answer: what was to be written there may have been written."""
+
+
+class WritesHeld(ShadowError):
+    """A flip holds the writes of the collection, and it was not decided in time. Neither store was asked."""
 
 
 class StoreUnavailable(ShadowError):

@@ -11,7 +11,8 @@ from typing import Any, Final
 import bson
 from botocore.exceptions import BotoCoreError, ClientError
 
-from shadow.control.records import MISSING, ControlError, Record, Value
+from shadow.control.records import MISSING, Record, Value
+from shadow.errors import ControlError
 from shadow.model.values import CANONICAL
 from shadow.model.version import fresh_id
 from shadow.replicate.journals.clock import Clock, ServerClock

@@ -19,7 +19,8 @@ from pymongo.errors import ConnectionFailure, DuplicateKeyError, OperationFailur
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
-from shadow.control.records import MISSING, ControlError, Record, Value
+from shadow.control.records import MISSING, Record, Value
+from shadow.errors import ControlError
 from shadow.model.values import CANONICAL
 from shadow.model.version import fresh_id
 

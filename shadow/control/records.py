@@ -14,19 +14,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeAlias
 
-from shadow.errors import ShadowError
 
-__all__ = ["MISSING", "ControlError", "Record", "Records", "Value"]
+__all__ = ["MISSING", "Record", "Records", "Value"]
 
 Value: TypeAlias = Mapping[str, Any]
 """What BSON can hold, 300 KB at most."""
 
 MISSING: Final = ""
 """The revision of a record that is not there."""
-
-
-class ControlError(ShadowError):
-    """The control store could not be asked, or has no answer: what was to be written may have been written."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,9 @@ from bson import ObjectId
 
 from shadow.control.dynamo import DynamoRecords
 from shadow.control.mongo import MongoRecords
-from shadow.control.records import MISSING, ControlError, Records
+from shadow.control.records import MISSING, Records
 from shadow.control.sqlite import SqliteRecords
+from shadow.errors import ControlError
 from shadow.replicate.journals.dynamo_table import Access
 
 STORES: Final = ("sqlite", "mongo", "dynamodb-local", "ministack")
