@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Coroutine, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from shadow.compare.diff import Hasher
 from shadow.compare.rules import Excuses
+from shadow.control.participant import NotLevel
 from shadow.errors import JournalError
 from shadow.model.phase import StoreName
 from shadow.model.reporter import Reporter
@@ -180,24 +181,43 @@ class Runtime:
         """Whether a write is being followed, or a comparison is not yet decided."""
         return bool(self.writes.depth or self.reads.depth or self.reader.waiting)
 
+    @asynccontextmanager
+    async def holding(self, collections: Sequence[str]) -> AsyncIterator[None]:
+        """Holds the collections' writes; entered when the secondary is level and no heal is under way, and left when
+        the block ends. Raises `NotLevel` if the secondary was not level within `limits.drain`, or a request to it was
+        given up on so lately that it may still arrive."""
+        drain, routes = self.parts.limits.drain, self.parts.routes
+        await routes.learnt(writing=True)
+        async with AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(drain):
+                    for name in collections:
+                        await stack.enter_async_context(routes.held(name, drain))
+                    for name in collections:
+                        await self._empty(name)
+                    for name in collections:
+                        await stack.enter_async_context(routes.changing(name))
+            except TimeoutError:
+                raise NotLevel(f"the secondary was not level within {drain:g} s") from None
+            straggling = [name for name in collections if self.follower.may_straggle(name)]
+            if straggling:
+                raise NotLevel(f"{', '.join(straggling)}: a request that was given up on may still arrive")
+            yield
+
+    async def _empty(self, collection: str) -> None:
+        """Returns when neither lane nor journal holds anything of it; the caller bounds the time."""
+        if not await self.writes.drain(self.parts.limits.drain, collection):
+            raise TimeoutError
+        await self._level(collection)
+
     async def change_primary(self, collection: str, change: Callable[[], None], to: StoreName | None = None) -> bool:
-        """Holds the collection's writes, brings the secondary level, and makes the change between two operations;
-        `to` is noted in the journal before. False: the secondary was not level within `limits.drain`, or a request
-        to it was given up on so lately that it may still arrive, or the journal could not be written; nothing was
-        changed, and the writes go on."""
-        drain = self.parts.limits.drain
-        await self.parts.routes.learnt(writing=True)
+        """Makes the change between two operations, with the secondary level; `to` is noted in the journal before.
+        False: it was not level in time, or the journal could not be written; nothing was changed, and the writes go
+        on."""
         try:
-            async with asyncio.timeout(drain) as limit, self.parts.routes.held(collection, drain):
-                if not await self.writes.drain(drain, collection):
-                    return False
-                await self._level(collection)
-                async with self.parts.routes.changing(collection):
-                    if self.follower.may_straggle(collection):
-                        return False
-                    limit.reschedule(None)
-                    return await self._whole(self._note_and_change(collection, change, to))
-        except TimeoutError:
+            async with self.holding([collection]):
+                return await self._whole(self._note_and_change(collection, change, to))
+        except NotLevel:
             return False
 
     async def _note_and_change(self, collection: str, change: Callable[[], None], to: StoreName | None) -> bool:

@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeAlias
 
-
 __all__ = ["MISSING", "Record", "Records", "Value"]
 
 Value: TypeAlias = Mapping[str, Any]

@@ -12,13 +12,15 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Protocol
 
+from shadow.errors import WritesHeld
 from shadow.model.phase import Phase, Route, StoreName
 
 __all__ = ["Learn", "Routes"]
 
 
 class Learn(Protocol):
-    """Puts the primaries in force that are remembered from before. Raises `JournalError` for a write."""
+    """Puts the primaries in force that are remembered from before. Raises `JournalError` or `ControlError` for a
+    write."""
 
     async def __call__(self, *, writing: bool) -> None: ...
 
@@ -47,7 +49,10 @@ class Routes:
         *,
         on_change: Callable[[str, Route], None],
         on_unknown: Callable[[str], None],
+        patience: float | None = None,
     ) -> None:
+        """`patience`: seconds that a write waits for a change that holds it; None: as long as it takes."""
+        self._patience = patience
         self._on_change = on_change
         self._on_unknown = on_unknown
         self._routes: dict[str, Route] = {}
@@ -70,7 +75,8 @@ class Routes:
         self.known, self._learn = False, learn
 
     async def learnt(self, *, writing: bool) -> None:
-        """Returns when the primaries are known, or a read may go on without. Raises `JournalError` for a write."""
+        """Returns when the primaries are known, or a read may go on without. Raises `JournalError` or `ControlError`
+        for a write."""
         if not self.known and self._learn is not None:
             await self._learn(writing=writing)
 
@@ -84,23 +90,36 @@ class Routes:
         return dict(self._routes)
 
     def set(self, collection: str, route: Route) -> None:
-        """Puts the route in force with the next epoch. Where the primary changes, call it inside `held`."""
+        """Puts the route in force: with its own epoch, if it has one, else with the next one where the primary
+        changes. Where it does, call this inside `held`."""
         old = self._routes.get(collection)
-        route = dataclasses.replace(route, epoch=1 if old is None else old.epoch + 1)
+        if not route.epoch:
+            epoch = 1 if old is None else old.epoch + (route.primary is not old.primary)
+            route = dataclasses.replace(route, epoch=epoch)
         self._routes[collection] = route
         self._on_change(collection, route)
 
     @asynccontextmanager
     async def writing(self, collection: str) -> AsyncIterator[Route]:
-        """The route for one write, which stays in force until the block ends. Raises `JournalError` if it cannot be
-        known which store is the primary."""
+        """The route for one write, which stays in force until the block ends. Raises `JournalError` or `ControlError`
+        if it cannot be known which store is the primary, and `WritesHeld` if a change holds it for too long."""
         if not self.known:
             await self.learnt(writing=True)
         gate = self._gate(collection)
         while gate.held is not None:
-            await gate.held.wait()
+            await self._let_go(collection, gate.held)
         with self._inside(gate):
             yield self[collection]
+
+    async def _let_go(self, collection: str, held: asyncio.Event) -> None:
+        try:
+            async with asyncio.timeout(self._patience):
+                await held.wait()
+        except TimeoutError:
+            raise WritesHeld(
+                f"{collection}: a flip holds its writes, and is not decided after {self._patience:g} s",
+                hint="nothing was written; see `shadow fleet list`: the control store may be out of reach",
+            ) from None
 
     @contextmanager
     def _inside(self, gate: _Gate) -> Iterator[None]:

@@ -1,0 +1,151 @@
+"""The processes that take part: each has a record of its own, renewed while it lives.
+
+A process that is silent is not known to be gone: it may be stopped, or cut off, and still write. It counts until it
+leaves, until its death is certain (a process of this host that is no more), or until an operator forgets it. For the
+same reason the journals are recorded by themselves: what a process left in one when it died is nobody's word but that
+of a living process that shares it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from shadow.control.records import Records
+from shadow.model.phase import Phase, StoreName
+from shadow.replicate.process import Owner
+
+__all__ = ["Ack", "Member", "Standing", "disagreements", "forget", "journals", "members", "note_journal", "prune"]
+
+_MEMBERS: Final = "member/"
+_JOURNALS: Final = "journal/"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A process's route of one collection, and the primary that its configuration asks for."""
+
+    primary: StoreName
+    phase: Phase
+    wanted: StoreName
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """What a process says to a flip: ready, level, switched, or why not. `held`: seconds that writes were held."""
+
+    flip: str = ""
+    stage: str = ""
+    said: str = ""
+    held: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One process. `beat` rises with each sign of life; `journal` names the journal that it writes; `tool`: beside an
+    application, not one; `figures`: what its gates are judged by, by collection."""
+
+    id: str
+    owner: Owner
+    journal: str
+    beat: int = 0
+    tool: bool = False
+    standing: Mapping[str, Standing] = field(default_factory=dict)
+    ack: Ack = Ack()
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """For people: host, pid."""
+        return f"{self.owner.place.partition('/')[0]} pid {self.owner.pid}"
+
+    def write(self, records: Records) -> None:
+        records.put(f"{_MEMBERS}{self.id}", _encoded(self))
+
+    def leave(self, records: Records, *, empty: bool) -> None:
+        """`empty`: the journal holds nothing; it is forgotten then, unless another process shares it."""
+        records.delete(f"{_MEMBERS}{self.id}")
+        if empty and all(each.journal != self.journal for each in members(records)):
+            records.delete(_journal_key(self.journal))
+
+
+def members(records: Records) -> list[Member]:
+    """All that have not left."""
+    return [_decoded(each.value) for each in records.scan(_MEMBERS)]
+
+
+def prune(records: Records, found: Iterable[Member]) -> list[Member]:
+    """Those of `found` that may live; the records of the certainly dead go."""
+    alive = []
+    for each in found:
+        if each.owner.known_dead():
+            records.delete(f"{_MEMBERS}{each.id}")
+        else:
+            alive.append(each)
+    return alive
+
+
+def forget(records: Records, id: str) -> bool:
+    """Whether there was such a member."""
+    return records.delete(f"{_MEMBERS}{id}")
+
+
+def note_journal(records: Records, journal: str) -> None:
+    """Says that a journal is in use. It counts until it was left empty, or is forgotten."""
+    records.put(_journal_key(journal), {"journal": journal})
+
+
+def journals(records: Records) -> set[str]:
+    return {str(each.value["journal"]) for each in records.scan(_JOURNALS)}
+
+
+def forget_journal(records: Records, journal: str) -> bool:
+    return records.delete(_journal_key(journal))
+
+
+def _journal_key(journal: str) -> str:
+    return f"{_JOURNALS}{hashlib.sha256(journal.encode()).hexdigest()[:24]}"
+
+
+def disagreements(found: Iterable[Member]) -> dict[str, dict[str, list[str]]]:
+    """The collections for which processes do not stand alike: who stands where, by "primary, phase"."""
+    where: dict[str, dict[str, list[str]]] = {}
+    for member in found:
+        for name, each in member.standing.items():
+            where.setdefault(name, {}).setdefault(f"{each.primary}, {each.phase}", []).append(member.name)
+    return {name: each for name, each in where.items() if len(each) > 1}
+
+
+def _encoded(member: Member) -> dict[str, Any]:
+    owner, ack = member.owner, member.ack
+    standing = [[name, str(each.primary), str(each.phase), str(each.wanted)] for name, each in member.standing.items()]
+    return {
+        "id": member.id,
+        "owner": [owner.place, owner.pid, owner.started],
+        "journal": member.journal,
+        "beat": member.beat,
+        "tool": member.tool,
+        "standing": standing,
+        "ack": dataclasses.asdict(ack),
+        "figures": dict(member.figures),
+    }
+
+
+def _decoded(value: Mapping[str, Any]) -> Member:
+    standing = {
+        name: Standing(StoreName(primary), Phase(phase), StoreName(wanted))
+        for name, primary, phase, wanted in value["standing"]
+    }
+    return Member(
+        value["id"],
+        Owner(*value["owner"]),
+        value["journal"],
+        value["beat"],
+        value["tool"],
+        standing,
+        Ack(**value["ack"]),
+        value["figures"],
+    )

@@ -1,0 +1,357 @@
+"""This process's part in the fleet: it registers before its first write, shows that it lives, and takes part in flips.
+
+The order at the beginning is what keeps a new process and a flip from missing each other: the process writes its own
+record, and reads the routing record afterwards; the flip is written to the routing record, and the members are read
+afterwards. One of them sees the other.
+
+A process that cannot reach the control store goes on as it was: flips wait for its word, its operations wait for
+nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, suppress
+from typing import Any, Final, Protocol, TypeVar
+
+from shadow.control import members, routing
+from shadow.control.members import Ack, Member, Standing
+from shadow.control.records import Records
+from shadow.control.routing import Flip, FlipKind, FlipState, Placed, Routing
+from shadow.errors import ControlError
+from shadow.model.phase import Phase, Route, StoreName
+from shadow.model.version import fresh_id
+from shadow.replicate.process import this_process
+
+__all__ = ["FAILED", "LEVEL", "READY", "REFUSED", "SWITCHED", "NotLevel", "Participant", "Site"]
+
+READY: Final = "ready"
+REFUSED: Final = "refused"
+LEVEL: Final = "level"
+FAILED: Final = "failed"
+SWITCHED: Final = "switched"
+
+_QUICK: Final = 0.01
+"""Seconds between two looks while a flip is under way."""
+_RELEASE: Final = 1.0
+"""Seconds after which a process that has changed over lets its writes go on, whatever the others do: those that have
+not changed over yet hold theirs."""
+_FIGURES_EVERY: Final = 3.0
+
+T = TypeVar("T")
+
+
+class NotLevel(Exception):
+    """The writes could not be held, or the secondary not be brought level; the text says why."""
+
+
+class Site(Protocol):
+    """What a participant does in its own process."""
+
+    def routes(self) -> Mapping[str, Route]:
+        """Those of the configured collections."""
+
+    def wanted(self) -> Mapping[str, StoreName]:
+        """The primary that the configuration asks for, by collection."""
+
+    def holding(self, collections: list[str]) -> AbstractAsyncContextManager[None]:
+        """Entered when the writes of these are held and the secondary is level. Raises `NotLevel`."""
+
+    async def switch(self, placed: Mapping[str, Placed]) -> None:
+        """Puts primaries in force; the writes are held, or none was taken yet."""
+
+    async def figures(self) -> Mapping[str, Any]:
+        """What the gates are judged by."""
+
+    async def is_empty(self) -> bool:
+        """Whether the journal holds nothing."""
+
+    def heard(self, what: str, **about: Any) -> None:
+        """An event: "lost" and "found" (the control store), "flip" (with `state`, and `said`)."""
+
+
+class Participant:
+    """One for each Shadow; does I/O in threads. `journal` names the journal that the process writes."""
+
+    def __init__(
+        self, records: Records, site: Site, *, journal: str, heartbeat: float, limit: float, tool: bool
+    ) -> None:
+        """`limit`: seconds for which writes may be held before this process aborts a flip that is not decided."""
+        self.records = records
+        self._site = site
+        self._journal = journal
+        self._heartbeat = heartbeat
+        self._limit = limit
+        self._tool = tool
+        self._row: Member | None = None
+        self._routing = Routing()
+        self._flip: asyncio.Task[None] | None = None
+        self._seen_flip = ""
+        self._figures: Mapping[str, Any] = {}
+        self._figured = 0.0
+        self._reachable = True
+        self._writing = asyncio.Lock()
+        self._woken = asyncio.Event()
+
+    @property
+    def joined(self) -> bool:
+        return self._row is not None
+
+    @property
+    def id(self) -> str:
+        return self._row.id if self._row is not None else ""
+
+    @property
+    def routing(self) -> Routing:
+        """As it was last seen."""
+        return self._routing
+
+    @property
+    def reachable(self) -> bool:
+        """Whether the control store answered when it was last asked."""
+        return self._reachable
+
+    # --- the beginning and the end ------------------------------------------------------------------------------
+
+    async def join(self, kept: Mapping[str, StoreName]) -> Mapping[str, Placed]:
+        """Registers, and answers where the fleet stands. A collection that nobody has placed yet is placed at its
+        primary of `kept`. Waits for a flip that is being decided. Raises `ControlError`."""
+        # Whoever joins does so in an event loop of its own.
+        self._writing, self._woken = asyncio.Lock(), asyncio.Event()
+        row = Member(fresh_id(), this_process(), self._journal, tool=self._tool)
+        # A journal counts from before it is written to.
+        await self._ask(lambda: members.note_journal(self.records, self._journal))
+        while True:
+            await self._while_holding()
+            await self._ask(lambda: row.write(self.records))
+            found = await self._ask(lambda: routing.change(self.records, lambda seen: _placing(seen, kept)))
+            if found.flip is None or found.flip.state is not FlipState.HOLDING:
+                break
+            # It has asked everybody already: this process comes after it.
+            await self._ask(lambda: row.leave(self.records, empty=False))
+        self._routing, self._row = found, row
+        self._woken.set()
+        return found.placed
+
+    async def _while_holding(self) -> None:
+        since = time.monotonic()
+        while True:
+            seen = await self._ask(lambda: routing.load(self.records))
+            if seen.flip is None or seen.flip.state is not FlipState.HOLDING:
+                return
+            if time.monotonic() - since > 2 * self._limit:
+                await self._abort(seen, "its coordinator is gone")
+            await asyncio.sleep(_QUICK)
+
+    async def settled(self) -> None:
+        """Returns when no flip holds the writes of this process: they must not go on before it is decided."""
+        if self._flip is not None:
+            await asyncio.wait([self._flip], timeout=8 * self._limit)
+
+    async def leave(self) -> None:
+        """Unregisters. What the journal still holds keeps it on the list of journals. Never raises."""
+        if self._flip is not None:
+            self._flip.cancel()
+            await asyncio.gather(self._flip, return_exceptions=True)
+        row, self._row, self._flip, self._seen_flip = self._row, None, None, ""
+        if row is None:
+            return
+        with suppress(ControlError):
+            empty = await self._site.is_empty()
+            await self._ask(lambda: row.leave(self.records, empty=empty))
+
+    # --- life ---------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Renews the record and follows the routing record until cancelled."""
+        while True:
+            if self._row is not None:
+                try:
+                    await self._turn()
+                    self._reached(True)
+                except ControlError as error:
+                    self._reached(False, error)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), self._heartbeat)
+            self._woken.clear()
+
+    def _reached(self, answered: bool, error: ControlError | None = None) -> None:
+        if answered is not self._reachable:
+            self._reachable = answered
+            self._site.heard("found" if answered else "lost", said="" if error is None else error.message)
+
+    async def _turn(self) -> None:
+        if time.monotonic() - self._figured > max(_FIGURES_EVERY, self._heartbeat):
+            self._figures = await self._site.figures()
+            self._figured = time.monotonic()
+        await self.beat()
+        await self.look()
+
+    async def beat(self, ack: Ack | None = None) -> None:
+        """Shows that the process lives and how it stands, with its word on a flip. Raises `ControlError`."""
+        async with self._writing:
+            row = self._row
+            if row is None:
+                return
+            routes, wanted = self._site.routes(), self._site.wanted()
+            standing = {
+                name: Standing(each.primary, each.phase, wanted.get(name, each.primary))
+                for name, each in routes.items()
+            }
+            row = dataclasses.replace(
+                row, beat=row.beat + 1, standing=standing, ack=ack or row.ack, figures=self._figures
+            )
+            await self._ask(lambda: row.write(self.records))
+            if self._row is not None:
+                self._row = row
+
+    async def look(self) -> Routing:
+        """Reads the routing record and follows it. Raises `ControlError`."""
+        seen = await self._ask(lambda: routing.load(self.records))
+        if self._row is None:
+            return seen
+        self._routing = seen
+        flip = seen.flip
+        if flip is not None and not flip.state.over and flip.id != self._seen_flip:
+            self._seen_flip = flip.id
+            self._flip = asyncio.create_task(self._take_part(flip), name="shadow-flip")
+        if self._flip is None or self._flip.done():
+            await self._adopt(seen)
+        return seen
+
+    async def _adopt(self, seen: Routing) -> None:
+        """The fleet has changed over without this process, which somebody has forgotten: it comes after."""
+        routes = self._site.routes()
+        moved = {name: each for name, each in seen.placed.items() if name in routes and not _stands(routes[name], each)}
+        if moved and (seen.flip is None or not seen.flip.state.undecided):
+            try:
+                async with self._site.holding(list(moved)):
+                    await self._site.switch(moved)
+            except NotLevel:
+                await self._site.switch(moved)
+
+    # --- a flip -------------------------------------------------------------------------------------------------
+
+    async def _take_part(self, flip: Flip) -> None:
+        try:
+            why_not = self._objection(flip)
+            await self.beat(Ack(flip.id, REFUSED if why_not else READY, why_not))
+            seen = await self._until(flip.id, lambda state: state is not FlipState.ANNOUNCED)
+            if seen.flip is not None and seen.flip.id == flip.id and seen.flip.state is FlipState.HOLDING:
+                await self._hold(flip)
+        except ControlError as error:
+            # Nothing is held here, or no more: a flip that misses this process's word is aborted.
+            self._reached(False, error)
+
+    def _objection(self, flip: Flip) -> str:
+        routes = self._site.routes()
+        for name, to in flip.to.items():
+            route = routes.get(name)
+            if route is None:
+                return f"{name} is not in its configuration"
+            before = to.other if flip.kind in (FlipKind.FLIP, FlipKind.REHEARSAL) else to
+            if route.primary is not before:
+                return f"{name}: its primary is {route.primary}"
+            if not route.dual_write and flip.kind is not FlipKind.REOPEN:
+                return f"{name}: it is in phase {route.phase}"
+        return ""
+
+    async def _hold(self, flip: Flip) -> None:
+        names, since = list(flip.to), time.monotonic()
+        try:
+            async with self._site.holding(names):
+                await self._patiently(self.beat(Ack(flip.id, LEVEL, held=time.monotonic() - since)))
+                seen = await self._decided(flip.id)
+                now = seen.flip
+                committed = now is None or now.id != flip.id or now.state is not FlipState.ABORTED
+                if committed:
+                    await self._site.switch({name: seen.placed[name] for name in names if name in seen.placed})
+                    await self._released(flip.id, since)
+                self._site.heard("flip", state="done" if committed else "aborted", said="" if now is None else now.said)
+        except NotLevel as error:
+            await self.beat(Ack(flip.id, FAILED, str(error), time.monotonic() - since))
+            self._site.heard("flip", state="aborted", said=str(error))
+
+    async def _decided(self, id: str) -> Routing:
+        """Waits for the decision while the writes are held. Aborts a flip that is not decided in time; while the
+        control store does not answer nobody can know, and the writes stay held."""
+        since = time.monotonic()
+        while True:
+            with suppress(ControlError):
+                seen = await self._ask(lambda: routing.load(self.records))
+                if seen.flip is None or seen.flip.id != id or not seen.flip.state.undecided:
+                    self._routing = seen
+                    return seen
+                if time.monotonic() - since > self._limit:
+                    await self._abort(seen, f"{self._name()} has waited for {self._limit:g} s")
+            await asyncio.sleep(_QUICK)
+
+    async def _released(self, id: str, since: float) -> None:
+        with suppress(ControlError):
+            await self.beat(Ack(id, SWITCHED, held=time.monotonic() - since))
+            async with asyncio.timeout(_RELEASE):
+                with suppress(TimeoutError):
+                    await self._until(id, lambda state: state is not FlipState.COMMITTED)
+
+    async def _until(self, id: str, condition: Callable[[FlipState], bool]) -> Routing:
+        """Looks quickly until the flip is over or its state is as wanted. One that does not move is aborted."""
+        since = time.monotonic()
+        while True:
+            seen = await self._ask(lambda: routing.load(self.records))
+            self._routing = seen
+            if seen.flip is None or seen.flip.id != id or condition(seen.flip.state):
+                return seen
+            if seen.flip.state.undecided and time.monotonic() - since > 6 * self._limit:
+                await self._abort(seen, "its coordinator is gone")
+            await asyncio.sleep(_QUICK)
+
+    async def _abort(self, seen: Routing, said: str) -> None:
+        """If nobody has decided otherwise meanwhile."""
+        flip = seen.flip
+        if flip is not None and flip.state.undecided:
+            wanted = seen.with_flip(flip.moved(FlipState.ABORTED, said))
+            await self._ask(lambda: routing.save(self.records, wanted))
+
+    async def _patiently(self, work: Any) -> None:
+        """What cannot be said now is missed by whoever decides, who then aborts."""
+        with suppress(ControlError):
+            await work
+
+    def _name(self) -> str:
+        return self._row.name if self._row is not None else "a process"
+
+    async def _ask(self, question: Callable[[], T]) -> T:
+        return await asyncio.to_thread(question)
+
+    async def place(self, collection: str, primary: StoreName) -> Placed:
+        """Where the fleet stands with a collection; places it at `primary` if nobody has. Raises `ControlError`."""
+        kept = {collection: primary}
+        self._routing = await self._ask(lambda: routing.change(self.records, lambda seen: _placing(seen, kept)))
+        return self._routing.placed[collection]
+
+    async def broke(self, collection: str) -> None:
+        """One store of the collection is written alone from now on: there is nothing to go back to. Raises
+        `ControlError`."""
+
+        def make(seen: Routing) -> Routing | None:
+            placed = seen.placed.get(collection)
+            if placed is None:
+                return None
+            return seen.with_placed({collection: dataclasses.replace(placed, previous=None, broken=time.time())})
+
+        self._routing = await self._ask(lambda: routing.change(self.records, make))
+
+
+def _placing(seen: Routing, kept: Mapping[str, StoreName]) -> Routing | None:
+    new = {name: Placed(primary, since=time.time()) for name, primary in kept.items() if name not in seen.placed}
+    return seen.with_placed(new) if new else None
+
+
+def _stands(route: Route, placed: Placed) -> bool:
+    """Whether the route is as the record says. A store that is written alone is the configuration's own word."""
+    if placed.completed:
+        return route.phase is Phase.OFF
+    return not route.dual_write or route.primary is placed.primary

@@ -1,0 +1,319 @@
+"""How this process takes part in the fleet, and the flips that its configuration file asks for.
+
+The file of every process says which store is to be primary. Where all of them say the same, and it is not what is in
+force, one of them makes the flip for all. A process with an older file, or a newer one than the others, changes nothing
+by itself. What the command line has flipped stays so, whatever the files say, until all of them have come after.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from shadow.control import members, receipts, routing
+from shadow.control.coordinator import Aborted, make_flip
+from shadow.control.members import Member
+from shadow.control.participant import Participant
+from shadow.control.records import Records
+from shadow.control.routing import FlipState, Placed, Routing
+from shadow.errors import ControlError, JournalError
+from shadow.migrate.gates import fleet_gates
+from shadow.model.phase import Phase, Route, StoreName
+from shadow.observe.log import Event
+from shadow.replicate.process import this_process
+from shadow.runtime import Parts, Runtime
+
+__all__ = ["Fleet"]
+
+_AGAIN: Final = 0.5
+"""Seconds before a flip that could not be made is tried again."""
+
+
+class Fleet:
+    """Implements `participant.Site` for one Shadow. `current`: the runtime of the running event loop; `figures`: what
+    the gates are judged by; `journal`: names the journal for other hosts."""
+
+    def __init__(
+        self,
+        records: Records,
+        parts: Parts,
+        wanted: Mapping[str, Route],
+        *,
+        current: Callable[[], Runtime],
+        figures: Callable[[], Awaitable[Mapping[str, Any]]],
+        journal: str,
+        heartbeat: float,
+        tool: bool,
+    ) -> None:
+        self._records = records
+        self._parts = parts
+        self._current = current
+        self._figures = figures
+        self._heartbeat = heartbeat
+        self._tool = tool
+        self._wanted = {name: route.primary for name, route in wanted.items()}
+        self._pending: dict[str, StoreName] = {}
+        self._told: dict[str, str] = {}
+        self._forced: Mapping[str, str] = {}
+        self.participant = Participant(
+            records, self, journal=journal, heartbeat=heartbeat, limit=parts.limits.drain, tool=tool
+        )
+
+    # --- what the participant asks for --------------------------------------------------------------------------
+
+    def routes(self) -> Mapping[str, Route]:
+        routes = self._parts.routes.all()
+        return {name: routes[name] for name in self._wanted}
+
+    def wanted(self) -> Mapping[str, StoreName]:
+        return dict(self._wanted)
+
+    @asynccontextmanager
+    async def holding(self, collections: list[str]) -> AsyncIterator[None]:
+        for name in collections:
+            self._parts.reporter.event(Event.FLIP_STARTED, collection=name)
+        async with self._current().holding(collections):
+            yield
+
+    async def switch(self, placed: Mapping[str, Placed]) -> None:
+        for name, each in placed.items():
+            try:
+                await self._parts.journal.set_primary(name, str(each.primary))
+            except JournalError as error:
+                # The fleet's record decides at the next start, whatever the journal has noted.
+                self._parts.reporter.failed("journal", error)
+            now = self._parts.routes[name]
+            phase = Phase.OFF if each.completed else now.phase
+            self._parts.routes.set(name, dataclasses.replace(now, primary=each.primary, phase=phase, epoch=each.epoch))
+            self._pending.pop(name, None)
+
+    async def figures(self) -> Mapping[str, Any]:
+        return await self._figures() if not self._tool else {}
+
+    async def is_empty(self) -> bool:
+        try:
+            await self._parts.journal.flush()
+            stats = await self._parts.journal.stats()
+        except JournalError:
+            return False
+        return stats.open == 0
+
+    def heard(self, what: str, **about: Any) -> None:
+        said = about.get("said", "")
+        if what == "flip":
+            event = Event.FLIP_DONE if about["state"] == "done" else Event.FLIP_REFUSED
+            for name in about["collections"]:
+                self._parts.reporter.event(event, collection=name, detail=said)
+        else:
+            self._parts.reporter.event(Event.CONTROL_LOST if what == "lost" else Event.CONTROL_FOUND, detail=said)
+
+    # --- the file -----------------------------------------------------------------------------------------------
+
+    def kept(self, name: str, primary: StoreName, wanted: StoreName) -> None:
+        """The process begins with another primary than its file asks for."""
+        if self._tool:
+            return
+        self._parts.reporter.event(Event.FLIP_PENDING, collection=name, to=str(wanted))
+        self._pending[name] = wanted
+
+    def wishes(self, wanted: Mapping[str, Route], forced: Mapping[str, str]) -> None:
+        """What a new file asks for. `forced`: why closed gates are no reason to wait, by collection."""
+        self._wanted = {name: route.primary for name, route in wanted.items()}
+        self._forced = dict(forced)
+        self._pending.clear()
+        self._told.clear()
+
+    async def change(self, name: str, wanted: Route) -> bool:
+        """Puts in force what a file asks for; False: a change of primary is still to be made."""
+        now = await self._parts.routes.route(name)
+        placed = self.participant.routing.placed.get(name)
+        if placed is not None and placed.completed:
+            wanted = dataclasses.replace(wanted, primary=placed.primary, phase=Phase.OFF)
+        elif _is_behind(placed, wanted.primary):
+            self._parts.reporter.event(Event.FLIP_BEHIND, collection=name, to=str(wanted.primary))
+            wanted = dataclasses.replace(wanted, primary=now.primary)
+        if wanted.primary is not now.primary:
+            self._pending[name] = wanted.primary
+            if not await self._flip(name):
+                return False
+            now = self._parts.routes[name]
+        await self._set(name, now, wanted)
+        return True
+
+    async def _set(self, name: str, now: Route, wanted: Route) -> None:
+        wanted = dataclasses.replace(wanted, epoch=now.epoch)
+        if wanted == now:
+            return
+        if now.dual_write is not wanted.dual_write:
+            await self._alone(name, now, wanted)
+        self._parts.routes.set(name, wanted)
+
+    async def _alone(self, name: str, now: Route, wanted: Route) -> None:
+        """Dual writes begin or end: whatever was copied and verified before says nothing any more."""
+        try:
+            if not self.participant.joined:
+                await self.participant.join({name: now.primary})
+            await self.participant.place(name, now.primary)
+            await self.participant.broke(name)
+        except ControlError as error:
+            self._parts.reporter.failed("control", error)
+
+    async def tend(self) -> None:
+        """Makes the flips that are still to be made, until cancelled."""
+        while True:
+            try:
+                for name in list(self._pending):
+                    await self._flip(name)
+                await self._come_after()
+            except Exception as error:
+                self._parts.reporter.failed("control", error)
+            await asyncio.sleep(min(_AGAIN, self._heartbeat))
+
+    async def _flip(self, name: str) -> bool:
+        """Whether the collection has the primary that is wanted."""
+        to = self._pending[name]
+        try:
+            await self.participant.beat()
+            seen = await self.participant.look()
+            await self.participant.settled()
+            if self._parts.routes[name].primary is to or _is_behind(seen.placed.get(name), to):
+                self._pending.pop(name, None)
+                return self._parts.routes[name].primary is to
+            why_not = await asyncio.to_thread(self._obstacle, seen, name, to)
+            if not why_not:
+                why_not = await self._make(name, to)
+        except ControlError as error:
+            why_not = error.message
+        if why_not:
+            self._refused(name, to, why_not)
+        return self._parts.routes[name].primary is to
+
+    def _obstacle(self, seen: Routing, name: str, to: StoreName) -> str:
+        """Why the flip cannot be made now; "" if it can. Does I/O."""
+        if name not in seen.placed:
+            return "no process has placed it yet"
+        if seen.flip is not None and not seen.flip.state.over:
+            return "another flip is under way"
+        rows = members.prune(self._records, members.members(self._records))
+        others = [row for row in rows if not row.tool and row.standing.get(name) and row.standing[name].wanted is not to]
+        if others:
+            return f"the configuration of {', '.join(row.name for row in others)} asks for another primary"
+        if name in self._forced:
+            return ""
+        closed = [gate for gate in fleet_gates(self._records, rows, seen, [name], to=to) if not gate.ok]
+        return "; ".join(f"gate {gate.name}: {gate.said}" for gate in closed)
+
+    async def _make(self, name: str, to: StoreName) -> str:
+        who = this_process()
+        try:
+            flipped = await asyncio.to_thread(
+                make_flip,
+                self._records,
+                {name: to},
+                by=f"the configuration file, {who.place.partition('/')[0]} pid {who.pid}",
+                reason=self._forced.get(name, ""),
+                heartbeat=self._heartbeat,
+                limit=self._parts.limits.drain,
+            )
+        except Aborted as error:
+            return str(error)
+        await asyncio.to_thread(receipts.file, self._records, "flip", flipped.receipt())
+        await self.participant.look()
+        await self.participant.settled()
+        return "" if flipped.done else flipped.said
+
+    def _refused(self, name: str, to: StoreName, why_not: str) -> None:
+        """Says so once for each reason."""
+        if self._told.get(name) != why_not:
+            self._told[name] = why_not
+            self._parts.reporter.event(Event.FLIP_REFUSED, collection=name, to=str(to), detail=why_not)
+
+    async def _come_after(self) -> None:
+        """Once every file asks for what the command line has put in force, files count again."""
+        seen = self.participant.routing
+        spent = [name for name, each in seen.placed.items() if each.spent and self._wanted.get(name) is each.primary]
+        if not spent or not self.participant.joined or (seen.flip is not None and not seen.flip.state.over):
+            return
+
+        def make(now: Routing) -> Routing | None:
+            rows = members.members(self._records)
+            caught_up = {
+                name: dataclasses.replace(now.placed[name], spent=False)
+                for name in spent
+                if now.placed[name].spent and all(_asks_for(row, name, now.placed[name].primary) for row in rows)
+            }
+            over = now.flip is None or now.flip.state.over
+            return now.with_placed(caught_up) if caught_up and over else None
+
+        await asyncio.to_thread(routing.change, self._records, make)
+
+    # --- what people ask for ------------------------------------------------------------------------------------
+
+    async def status(self) -> dict[str, Any]:
+        """JSON-able. Shape: {"control": text, "members": [...], "disagreements": {...}, "routing": {...}, "flip": ...};
+        where the control store does not answer: {"control": text, "state": text}."""
+        try:
+            rows = await asyncio.to_thread(lambda: members.members(self._records))
+            seen = await asyncio.to_thread(lambda: routing.load(self._records))
+        except ControlError as error:
+            return {"control": self._records.place, "state": error.message}
+        return {"control": self._records.place, "state": "ok", **described(seen, rows)}
+
+
+def described(seen: Routing, rows: list[Member]) -> dict[str, Any]:
+    """The fleet for people, JSON-able."""
+    flip = seen.flip
+    return {
+        "members": [_member(row) for row in rows],
+        "disagreements": members.disagreements(row for row in rows if not row.tool),
+        "routing": {name: _placed(each) for name, each in seen.placed.items()},
+        "flip": None
+        if flip is None or flip.state is FlipState.RELEASED
+        else {
+            "id": flip.id,
+            "kind": str(flip.kind),
+            "state": str(flip.state),
+            "to": {name: str(to) for name, to in flip.to.items()},
+            "by": flip.by,
+            "said": flip.said,
+        },
+    }
+
+
+def _member(row: Member) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "name": row.name,
+        "tool": row.tool,
+        "journal": row.journal,
+        "dead": row.owner.known_dead(),
+        "beat": row.beat,
+        "standing": {
+            name: {"primary": str(each.primary), "phase": str(each.phase), "file": str(each.wanted)}
+            for name, each in row.standing.items()
+        },
+    }
+
+
+def _placed(each: Placed) -> dict[str, Any]:
+    return {
+        "primary": str(each.primary),
+        "epoch": each.epoch,
+        "since": each.since,
+        "way_back": each.previous is not None,
+        "completed": each.completed,
+        "files_behind": each.spent,
+    }
+
+
+def _asks_for(row: Member, name: str, primary: StoreName) -> bool:
+    standing = row.standing.get(name)
+    return row.tool or standing is None or standing.wanted is primary
+
+
+def _is_behind(placed: Placed | None, wanted: StoreName) -> bool:
+    """Whether a file asks for what the command line has flipped away from since."""
+    return placed is not None and placed.spent and wanted is not placed.primary
