@@ -29,6 +29,7 @@ from shadow.model.operation import READS, Verb
 from shadow.model.outcome import Outcome
 from shadow.model.phase import Phase, Role, Route, StoreName
 from shadow.model.verdict import Bypass, Deferral, Healing, Kind, ShedReason, Slice, Unjournaled, Verdict
+from shadow.observe.recent import Recent
 from shadow.observe.workers import WorkerGauges
 
 __all__ = ["OTHER", "DynamoCall", "Flip", "GaugeSnapshot", "MetricRow", "Metrics", "Part", "Reload", "metric_table"]
@@ -381,6 +382,7 @@ class Metrics:
         named_tables = [(table,) for table in (*(tables or {}), OTHER)]
         self._scans = [self._pairs(row, named_tables) for row in (SCANS, SCANNED, SCANNED_OUT)]
         self._routes: dict[str, Route] = {}
+        self.recent: Final = Recent()
         self._gauges = _Gauges(self.collections, self._routes, self._failures[(Part.GAUGES,)])
 
     def _counter(self, row: MetricRow) -> Counter:
@@ -404,7 +406,10 @@ class Metrics:
         self._latency[store, verb](seconds)
 
     def comparison(self, collection: str, verb: Verb, verdict: Verdict) -> None:
-        self._comparisons[self._name(collection), verb, verdict]()
+        name = self._name(collection)
+        self._comparisons[name, verb, verdict]()
+        if verb in READS:
+            self.recent.add(name, verdict)
 
     def mismatch(self, collection: str, verb: Verb, kind: Kind) -> None:
         self._mismatches[self._name(collection), verb, kind]()
@@ -475,7 +480,9 @@ class Metrics:
 
     def routed(self, collection: str, route: Route) -> None:
         """The route of a collection, until a bound `GaugeSnapshot` says otherwise."""
-        self._routes[self._name(collection)] = route
+        name = self._name(collection)
+        self._routes[name] = route
+        self.recent.stands(name, (route.primary, route.phase))
 
     def bind(self, gauges: Callable[[], GaugeSnapshot]) -> None:
         """Sets where the gauges are read at each scrape. `gauges` may be called from any thread, must not block, and
@@ -524,7 +531,7 @@ class Metrics:
         Shape: {"operations": n, "outcomes": {...}, "comparisons": n, "verdicts": {...}, "mismatches": n,
         "kinds": {...}, "excused": {...}, "noise": {...}, "shed": {...}, "deferred": {...}, "heals": {...},
         "reloads": {...}, "failures": {...}, "collections": {name: {...}}}, each inner one from label value to number;
-        those of a collection are its verdicts.
+        those of a collection are its verdicts. Beside them "recent": {name: as `Recent.status`}, of this process alone.
         """
         families = {family.name: family for family in self._view().collect()}
 
@@ -557,6 +564,7 @@ class Metrics:
             "reloads": by_last_label(RELOADS),
             "failures": by_last_label(FAILURES),
             "collections": collections,
+            "recent": {name: self.recent.status(name) for name in self.collections},
         }
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import json
 from typing import Any
 
+import bson
 import pytest
 
-from shadow.observe.judge import ENOUGH, Gate, judge
+from shadow.observe.judge import ENOUGH, Gate, figures, gates_of, judge, verdict
 
 
 @pytest.fixture
@@ -16,11 +18,14 @@ def status() -> dict[str, Any]:
     return {
         "collections": {"users": {"primary": "mongo", "phase": "shadow", "writes": "background", "shadow_reads": 1.0}},
         "stores": {"mongo": {"up": True}, "dynamo": {"up": True}},
-        "journal": {"open": {"users": 2}, "deferred": {}, "oldest_seconds": 0.4, "verify_since": {}},
+        "journal": {"open": {"users": 2}, "deferred": {}, "oldest_seconds": 0.4, "verify_since": {}, "state": "ok"},
         "findings": {"open_by_collection": {}},
         "comparison": {"users": {"working": True}},
         "bypassing": {},
-        "totals": {"collections": {"users": {"match": ENOUGH, "excused": 0, "mismatch": 0, "shed": 3}}},
+        "totals": {
+            "collections": {"users": {"match": 10 * ENOUGH, "excused": 0, "mismatch": 0, "shed": 0}},
+            "recent": {"users": {"compared": ENOUGH, "shed": 3, "seconds": 3600.0}},
+        },
     }
 
 
@@ -41,9 +46,13 @@ def test_where_all_is_well_it_is_safe(status: dict[str, Any]) -> None:
         ("bypassing", {"users": {"count": 1}}, "writers"),
         ("collections.users.phase", "dual_write", "phase"),
         ("collections.users.shadow_reads", 0.0, "phase"),
-        ("totals.collections.users.match", ENOUGH - 1, "compared"),
-        ("totals.collections", {}, "compared"),
-        ("totals.collections.users.shed", ENOUGH, "shed"),
+        ("journal.state", "failed: TimeoutError", "journal"),
+        ("totals.recent.users.compared", ENOUGH - 1, "compared"),
+        ("totals.recent", {}, "compared"),
+        ("totals.recent", {}, "shed"),
+        ("totals.recent.users", {"compared": 0, "shed": 0, "seconds": 3600.0}, "compared"),
+        ("totals.recent.users", {"compared": 0, "shed": 0, "seconds": 3600.0}, "shed"),
+        ("totals.recent.users.shed", ENOUGH, "shed"),
     ],
 )
 def test_one_thing_that_is_wrong_is_named_and_closes_the_way(
@@ -63,7 +72,7 @@ def test_one_thing_that_is_wrong_is_named_and_closes_the_way(
 
 def test_what_weighs_most_is_what_to_look_at(status: dict[str, Any]) -> None:
     worse = copy.deepcopy(status)
-    worse["totals"]["collections"] = {}
+    worse["totals"]["recent"] = {}
     worse["findings"]["open_by_collection"] = {"users": 3}
     assert judge(worse)["look_at"] == "3 documents or answers of users differ: shadow findings list --collection users"
     worse["stores"]["dynamo"]["up"] = False
@@ -80,3 +89,69 @@ def test_other_gates_count_and_nothing_at_all_is_not_safe(status: dict[str, Any]
     assert (said["safe"], said["look_at"]) == (False, "copy it first")
     status["collections"] = {}
     assert judge(status)["safe"] is False
+
+
+def closed(*processes: Any) -> list[str]:
+    return sorted(gate.name for gate in gates_of(processes) if not gate.ok)
+
+
+def changed(status: dict[str, Any], **fields: Any) -> dict[str, dict[str, Any]]:
+    """The figures of a process that says something else of `users`."""
+    return {"users": {**figures(status)["users"], **fields}}
+
+
+def test_one_process_is_the_fleet_of_one(status: dict[str, Any]) -> None:
+    assert judge(status) == verdict(list(gates_of([figures(status)])))
+
+
+def test_figures_are_small_and_survive_the_stores_that_a_fleet_shares(status: dict[str, Any]) -> None:
+    said = figures(status)
+    assert json.loads(json.dumps(said)) == said
+    assert bson.decode(bson.encode(said)) == said
+    assert len(json.dumps(said["users"])) < 400
+
+
+def test_what_a_fleet_has_compared_and_shed_is_added_up(status: dict[str, Any]) -> None:
+    half = changed(status, compared=ENOUGH // 2, shed=0)
+    assert closed(half) == ["compared"]
+    assert closed(half, half) == []
+    assert closed(half, changed(status, compared=ENOUGH // 2, shed=ENOUGH)) == ["shed"]
+    idle = changed(status, compared=0, shed=0)
+    assert closed(idle, changed(status)) == []
+    assert closed(idle, idle) == ["compared", "shed"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "gate"),
+    [
+        ({"down": ["dynamo"]}, "secondary"),
+        ({"findings": 1}, "findings"),
+        ({"works": False}, "comparison works"),
+        ({"planted": False}, "comparison works"),
+        ({"waiting": 1, "oldest": 61.0}, "journal"),
+        ({"read": False}, "journal"),
+        ({"unverified": "2026-01-01T00:00:00+00:00"}, "verified"),
+        ({"bypassing": 1}, "writers"),
+        ({"phase": "dual_write"}, "phase"),
+        ({"shadow_reads": 0.0}, "phase"),
+        ({"primary": "dynamo"}, "phase"),
+    ],
+)
+def test_one_process_of_many_closes_a_gate(status: dict[str, Any], fields: dict[str, Any], gate: str) -> None:
+    well = changed(status)
+    assert closed(well, changed(status, **fields), well) == [gate]
+
+
+def test_a_process_that_does_not_know_a_collection_or_a_figure_closes_its_gates(status: dict[str, Any]) -> None:
+    well = changed(status)
+    every = sorted(gate.name for gate in gates_of([well]))
+    assert closed(well, {}) == every
+    for name in figures(status)["users"]:
+        less = {"users": {key: value for key, value in well["users"].items() if key != name}}
+        assert closed(well, less), name
+        assert closed(well, changed(status, **{name: None})), name
+
+
+def test_gates_of_no_process_are_never_safe() -> None:
+    assert list(gates_of([])) == []
+    assert verdict([])["safe"] is False

@@ -1,0 +1,94 @@
+"""How many comparisons came to a verdict of late: of a collection as it is routed now, and of no time before that."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from shadow.model.verdict import Verdict
+
+__all__ = ["WINDOW", "Recent"]
+
+WINDOW: Final = 3600.0
+"""Seconds that are looked back on."""
+
+_STEP: Final = 60.0
+"""Seconds that are counted together, and go out of sight together."""
+
+_DECIDED: Final = frozenset((Verdict.MATCH, Verdict.EXCUSED, Verdict.MISMATCH))
+
+
+@dataclass(slots=True)
+class _Step:
+    number: int
+    compared: int = 0
+    shed: int = 0
+
+
+@dataclass(slots=True)
+class _Series:
+    began: float
+    standing: object = None
+    steps: deque[_Step] = field(default_factory=deque)
+
+
+class Recent:
+    """Counts in this process, by collection; at most an hour of minutes each. Thread-safe. `now` gives seconds of a
+    clock that only goes forward."""
+
+    def __init__(self, *, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._lock = threading.Lock()
+        self._series: dict[str, _Series] = {}
+
+    def add(self, collection: str, verdict: Verdict) -> None:
+        """One comparison. Verdicts that say neither equal nor different, and were not shed, do not count."""
+        decided = verdict in _DECIDED
+        if not decided and verdict is not Verdict.SHED:
+            return
+        now = self._now()
+        with self._lock:
+            steps = self._of(collection, now).steps
+            if not steps or steps[-1].number != int(now // _STEP):
+                self._forget(steps, now)
+                steps.append(_Step(int(now // _STEP)))
+            if decided:
+                steps[-1].compared += 1
+            else:
+                steps[-1].shed += 1
+
+    def stands(self, collection: str, standing: object) -> None:
+        """The collection is routed so from now on: where that is news, what was counted before is forgotten."""
+        now = self._now()
+        with self._lock:
+            series = self._of(collection, now)
+            if series.standing != standing:
+                self._series[collection] = _Series(now, standing)
+
+    def status(self, collection: str) -> dict[str, Any]:
+        """{"compared": n, "shed": n, "seconds": looked back on}, JSON-able."""
+        now = self._now()
+        with self._lock:
+            series = self._of(collection, now)
+            self._forget(series.steps, now)
+            return {
+                "compared": sum(each.compared for each in series.steps),
+                "shed": sum(each.shed for each in series.steps),
+                "seconds": round(min(WINDOW, now - series.began), 1),
+            }
+
+    def _of(self, collection: str, now: float) -> _Series:
+        series = self._series.get(collection)
+        if series is None:
+            series = self._series[collection] = _Series(now)
+        return series
+
+    @staticmethod
+    def _forget(steps: deque[_Step], now: float) -> None:
+        oldest = int((now - WINDOW) // _STEP)
+        while steps and steps[0].number <= oldest:
+            steps.popleft()
