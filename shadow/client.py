@@ -6,8 +6,9 @@ import asyncio
 import dataclasses
 import datetime as dt
 import os
+import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -19,7 +20,9 @@ from shadow.compare.diff import Hasher
 from shadow.compare.rules import Excuses
 from shadow.concerns import Kept, kept_by_client, kept_by_url
 from shadow.config import Settings, load, parse, revealed, where
+from shadow.control.routing import Placed
 from shadow.errors import ConfigurationError, Fault, ShadowClosed, ShadowError, StoreUnavailable
+from shadow.fleet import Fleet
 from shadow.indexes import Wanted, index_not_found, is_not_found
 from shadow.migrate.gates import read_gates
 from shadow.migrate.sides import JobRefused, Sides
@@ -29,7 +32,7 @@ from shadow.model.verdict import Healing
 from shadow.model.version import Image
 from shadow.observe.findings import Findings
 from shadow.observe.findings_file import FindingsFile, SharedFindings, shared_secret
-from shadow.observe.judge import judge
+from shadow.observe.judge import Gate, figures, verdict
 from shadow.observe.log import Event
 from shadow.observe.metrics import GaugeSnapshot, Metrics
 from shadow.observe.pulse import Pulse
@@ -108,7 +111,12 @@ class Shadow:
         self.report.doubted = self._doubted
         self._parts = Parts(
             journal=_make_journal(settings, self._journal_damaged),
-            routes=Routes(settings.routes(), on_change=self.report.routed, on_unknown=self._unconfigured),
+            routes=Routes(
+                settings.routes(),
+                on_change=self.report.routed,
+                on_unknown=self._unconfigured,
+                patience=settings.limits.operation / 2,
+            ),
             limits=settings.limits,
             reporter=self.report,
             hasher=hasher,
@@ -119,11 +127,23 @@ class Shadow:
             watch=settings.observe.watch(),
             suspects=self._suspects,
         )
-        self._pending: dict[str, Route] = {}
+        self.fleet = Fleet(
+            settings.control_place().open(),
+            self._parts,
+            settings.routes(),
+            current=self._runtime,
+            figures=self._figures,
+            job_gates=self._job_gates,
+            journal=_journal_name(settings),
+            heartbeat=settings.control.heartbeat,
+            tool=resting,
+        )
+        self.fleet.wishes(settings.routes(), settings.forced())
         Roles(
             self._parts.journal,
             self._parts.routes,
-            self._kept_primary,
+            self.fleet.kept,
+            join=self.fleet.participant.join,
             resting=resting,
             lenient=settings.journal.on_failure == "sync",
         )
@@ -203,10 +223,12 @@ class Shadow:
         """Drains within `limits.drain` and ends everything that was started in the running loop; what was not done
         stays in the journal. Clients that were handed in stay open."""
         self._closed = True
+        await self.fleet.participant.settled()
         runtime = self._runtimes.pop(asyncio.get_running_loop(), None)
         if runtime is not None:
             await runtime.close()
             await self.shared_findings.save()
+            await self.fleet.participant.leave()
         await asyncio.to_thread(self._suspects.shut)
         await asyncio.to_thread(self._parts.journal.shut)
 
@@ -234,13 +256,23 @@ class Shadow:
             runtime = self._runtimes[loop] = Runtime(loop, self._parts, self._make_stores(), resting=self._resting)
             if self._path is not None:
                 runtime.keep(self._watch(), "watch")
+            runtime.keep(self._belong(), "fleet")
             if not self._resting:
                 runtime.keep(self.pulse.run(), "pulse")
-                if self._pending:
-                    runtime.keep(self._make_pending(), "flips")
+                runtime.keep(self.fleet.tend(), "flips")
                 self._keep_swept(runtime)
                 self._keep_writers_watched(runtime)
         return runtime
+
+    async def _belong(self) -> None:
+        """Takes part in the fleet until cancelled: by `close`, or at the end of a loop that nobody closed, after which
+        the next one has to learn anew where the fleet stands."""
+        try:
+            await self.fleet.participant.run()
+        finally:
+            if not self._closed:
+                self._parts.routes.forget()
+                await self.fleet.participant.leave()
 
     def _keep_writers_watched(self, runtime: Runtime) -> None:
         """Watches for writers that go past the shim, where the configuration asks for it."""
@@ -470,11 +502,24 @@ class Shadow:
 
     async def status(self) -> dict[str, Any]:
         """Everything that is known, JSON-able, without document content."""
+        status = await self._own_status()
+        status["fleet"] = await self.fleet.status()
+        status["verdict"] = verdict(await self.fleet.gates(figures(status)))
+        return status
+
+    async def _figures(self) -> Mapping[str, Any]:
+        return figures(await self._own_status())
+
+    def _job_gates(self, placed: Mapping[str, Placed]) -> list[Gate]:
+        return read_gates(self.settings.host_file("jobs"), list(self._specs))
+
+    async def _own_status(self) -> dict[str, Any]:
+        """What this process knows by itself."""
         runtime = self._runtime()
         failure = await _check(runtime.refresh(), 5.0)
         stats = runtime.stats
         findings = self.shared_findings
-        status: dict[str, Any] = {
+        return {
             "collections": {name: _route_status(route) for name, route in self.routes().items()},
             "stores": {
                 str(name): {**store.describe(), "up": runtime.breakers[name].closed}
@@ -509,9 +554,6 @@ class Shadow:
             "totals": self.metrics_registry.totals(),
             "uptime_seconds": round(time.time() - self._started, 1),
         }
-        jobs = await asyncio.to_thread(read_gates, self.settings.host_file("jobs"), list(self._specs))
-        status["verdict"] = judge(status, jobs)
-        return status
 
     async def ready(self) -> tuple[bool, dict[str, str]]:
         """Whether the application can be served, and what each check says: the primaries answer, the journal can be
@@ -600,15 +642,15 @@ class Shadow:
             self.report.reloaded(False, str(error))
             return True
         # A newer file decides what was still to be done for an older one.
-        self._pending.clear()
-        done = [await self._change(name, wanted.route(name)) for name in wanted.collections]
+        self.fleet.wishes(wanted.routes(), wanted.forced())
+        done = [await self.fleet.change(name, wanted.route(name)) for name in wanted.collections]
         if all(done):
             self.settings = wanted
             self.excuses.replace(wanted.rules())
             self.metrics_registry.excuses(self.excuses.names())
             self.report.reloaded(True)
         elif first_look:
-            self.report.reloaded(False, "a change of primary waits for the secondary to be level")
+            self.report.reloaded(False, "a change of primary waits: see event flip.refused")
         return all(done)
 
     def _check_reload(self, wanted: Settings) -> None:
@@ -627,48 +669,13 @@ class Shadow:
 
     def _leap(self, name: str, wanted: Route) -> Fault | None:
         now = self._parts.routes[name]
+        if self.fleet.decides(name, wanted):
+            return None
         if wanted.phase not in (now.phase, *neighbours(now.phase)):
             return Fault(f"collections.{name}.phase", str(wanted.phase), f"one step at a time from {now.phase}")
         if wanted.primary is not now.primary and not (now.phase is wanted.phase is Phase.SHADOW):
             return Fault(f"collections.{name}.primary", str(wanted.primary), "phase shadow before and after a flip")
         return None
-
-    def _kept_primary(self, name: str, kept: StoreName, wanted: StoreName) -> None:
-        """The file was given another primary while nothing ran: a flip like any other, and made like one."""
-        self.report.event(Event.FLIP_PENDING, collection=name, to=str(wanted))
-        if not self._resting:
-            self._pending[name] = dataclasses.replace(self._parts.routes[name], primary=wanted)
-            if len(self._pending) == 1:
-                self._runtime().keep(self._make_pending(), "flips")
-
-    async def _make_pending(self) -> None:
-        """Makes the flips that were still to be made when the process began, as soon as the secondary is level."""
-        while self._pending:
-            for name, wanted in list(self._pending.items()):
-                try:
-                    if await self._change(name, wanted):
-                        self._pending.pop(name, None)
-                except Exception as error:
-                    self.report.failed("watch", error)
-            await asyncio.sleep(min(1.0, self.settings.watch_every))
-
-    async def _change(self, name: str, wanted: Route) -> bool:
-        now = await self._parts.routes.route(name)
-        if (wanted.primary, wanted.phase, wanted.writes, wanted.shadow_reads) == (
-            now.primary,
-            now.phase,
-            now.writes,
-            now.shadow_reads,
-        ):
-            return True
-        if wanted.primary is now.primary:
-            self._parts.routes.set(name, wanted)
-            return True
-        self.report.event(Event.FLIP_STARTED, collection=name, to=str(wanted.primary))
-        routes = self._parts.routes
-        done = await self._runtime().change_primary(name, lambda: routes.set(name, wanted), wanted.primary)
-        self.report.event(Event.FLIP_DONE if done else Event.FLIP_REFUSED, collection=name, to=str(wanted.primary))
-        return done
 
 
 _NOTES = """
@@ -727,6 +734,14 @@ def _route_status(route: Route) -> dict[str, Any]:
         "shadow_reads": route.shadow_reads,
         "epoch": route.epoch,
     }
+
+
+def _journal_name(settings: Settings) -> str:
+    """Names the journal for every host: that of a file is its own host's."""
+    journal = settings.journal
+    if journal.kind != "sqlite":
+        return f"{journal.place} {journal.name}"
+    return f"{socket.gethostname()}:{journal.path.absolute()}"
 
 
 def _moment(seconds: float) -> str:

@@ -86,6 +86,7 @@ def _named_once(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
 PhaseField = Annotated[Phase, BeforeValidator(_phase)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Name = Annotated[str, Field(min_length=1, max_length=255)]
+Reason = Annotated[str, Field(min_length=3, max_length=500)]
 
 
 class MongoSettings(BaseModel):
@@ -138,6 +139,11 @@ class JournalSettings(BaseModel):
     def table(self) -> str:
         """DynamoDB's."""
         return urlsplit(self.url.get_secret_value()).netloc
+
+    @property
+    def name(self) -> str:
+        """Of the journal among others in the same database."""
+        return dict(parse_qsl(urlsplit(self.url.get_secret_value()).query)).get("journal", "")
 
     @property
     def place(self) -> str:
@@ -229,6 +235,7 @@ class Defaults(BaseModel):
     phase: PhaseField = Phase.SHADOW
     writes: WriteMode = WriteMode.BACKGROUND
     shadow_reads: Share = 1.0
+    forced: Reason | None = None
 
 
 class IndexSettings(BaseModel):
@@ -264,6 +271,8 @@ class CollectionSettings(BaseModel):
     phase: Annotated[Phase | None, BeforeValidator(_phase)] = None
     writes: WriteMode | None = None
     shadow_reads: Share | None = None
+    forced: Reason | None = None
+    """Why a change of `primary` in this file is made though gates are closed; it is kept in the receipt."""
     indexes: tuple[IndexSettings, ...] = ()
     unique: tuple[Name | UniqueSettings, ...] = ()
     reserved: Name = RESERVED
@@ -351,6 +360,11 @@ class Settings(BaseSettings):
             writes=entry.writes or defaults.writes,
             shadow_reads=defaults.shadow_reads if entry.shadow_reads is None else entry.shadow_reads,
         )
+
+    def forced(self) -> dict[str, str]:
+        """By collection: why closed gates are no reason to wait with a flip."""
+        found = {name: entry.forced or self.defaults.forced for name, entry in self.collections.items()}
+        return {name: reason for name, reason in found.items() if reason}
 
     def routes(self) -> dict[str, Route]:
         return {name: self.route(name) for name in self.collections}

@@ -20,8 +20,9 @@ from shadow.control.participant import Participant
 from shadow.control.records import Records
 from shadow.control.routing import FlipState, Placed, Routing
 from shadow.errors import ControlError, JournalError
-from shadow.migrate.gates import fleet_gates
+from shadow.migrate.readiness import fleet_gates
 from shadow.model.phase import Phase, Route, StoreName
+from shadow.observe.judge import Gate
 from shadow.observe.log import Event
 from shadow.replicate.process import this_process
 from shadow.runtime import Parts, Runtime
@@ -34,7 +35,8 @@ _AGAIN: Final = 0.5
 
 class Fleet:
     """Implements `participant.Site` for one Shadow. `current`: the runtime of the running event loop; `figures`: what
-    the gates are judged by; `journal`: names the journal for other hosts."""
+    the gates are judged by; `job_gates`: the gates of the jobs, which does I/O; `journal`: names the journal for other
+    hosts."""
 
     def __init__(
         self,
@@ -44,6 +46,7 @@ class Fleet:
         *,
         current: Callable[[], Runtime],
         figures: Callable[[], Awaitable[Mapping[str, Any]]],
+        job_gates: Callable[[Mapping[str, Placed]], list[Gate]],
         journal: str,
         heartbeat: float,
         tool: bool,
@@ -52,6 +55,7 @@ class Fleet:
         self._parts = parts
         self._current = current
         self._figures = figures
+        self._job_gates = job_gates
         self._heartbeat = heartbeat
         self._tool = tool
         self._wanted = {name: route.primary for name, route in wanted.items()}
@@ -143,6 +147,11 @@ class Fleet:
         await self._set(name, now, wanted)
         return True
 
+    def decides(self, name: str, wanted: Route) -> bool:
+        """Whether the fleet's word stands against what a file asks for, so that the file changes nothing there."""
+        placed = self.participant.routing.placed.get(name)
+        return placed is not None and (placed.completed or _is_behind(placed, wanted.primary))
+
     async def _set(self, name: str, now: Route, wanted: Route) -> None:
         wanted = dataclasses.replace(wanted, epoch=now.epoch)
         if wanted == now:
@@ -198,13 +207,19 @@ class Fleet:
         if seen.flip is not None and not seen.flip.state.over:
             return "another flip is under way"
         rows = members.prune(self._records, members.members(self._records))
-        others = [row for row in rows if not row.tool and row.standing.get(name) and row.standing[name].wanted is not to]
+        others = [
+            row for row in rows if not row.tool and row.standing.get(name) and row.standing[name].wanted is not to
+        ]
         if others:
             return f"the configuration of {', '.join(row.name for row in others)} asks for another primary"
         if name in self._forced:
             return ""
-        closed = [gate for gate in fleet_gates(self._records, rows, seen, [name], to=to) if not gate.ok]
+        closed = [gate for gate in self._gates_of(name, rows, seen, to) if not gate.ok]
         return "; ".join(f"gate {gate.name}: {gate.said}" for gate in closed)
+
+    def _gates_of(self, name: str, rows: list[Member], seen: Routing, to: StoreName) -> list[Gate]:
+        silent = members.journals(self._records) - {row.journal for row in rows}
+        return fleet_gates(name, rows, silent, seen.placed.get(name), to, self._job_gates(seen.placed))
 
     async def _make(self, name: str, to: StoreName) -> str:
         who = this_process()
@@ -251,6 +266,26 @@ class Fleet:
         await asyncio.to_thread(routing.change, self._records, make)
 
     # --- what people ask for ------------------------------------------------------------------------------------
+
+    async def gates(self, own: Mapping[str, Any]) -> list[Gate]:
+        """Every gate of every configured collection for a flip to its other store; `own`: this process's figures."""
+        return await asyncio.to_thread(self._all_gates, own)
+
+    def _all_gates(self, own: Mapping[str, Any]) -> list[Gate]:
+        seen, routes = self.participant.routing, self.routes()
+        try:
+            rows = members.prune(self._records, members.members(self._records))
+            silent = members.journals(self._records) - {row.journal for row in rows}
+        except ControlError as error:
+            look = f"the control store cannot be asked: {error.message}"
+            return [Gate(name, "processes", False, "not known", look) for name in routes]
+        others = [row.figures for row in rows if not row.tool and row.id != self.participant.id]
+        jobs = self._job_gates(seen.placed)
+        return [
+            gate
+            for name, route in routes.items()
+            for gate in fleet_gates(name, rows, silent, seen.placed.get(name), route.secondary, jobs, [own, *others])
+        ]
 
     async def status(self) -> dict[str, Any]:
         """JSON-able. Shape: {"control": text, "members": [...], "disagreements": {...}, "routing": {...}, "flip": ...};

@@ -95,7 +95,8 @@ def forget(records: Records, id: str) -> bool:
 
 def note_journal(records: Records, journal: str) -> None:
     """Says that a journal is in use. It counts until it was left empty, or is forgotten."""
-    records.put(_journal_key(journal), {"journal": journal})
+    if records.get(_journal_key(journal)) is None:
+        records.put(_journal_key(journal), {"journal": journal})
 
 
 def journals(records: Records) -> set[str]:

@@ -70,7 +70,7 @@ class Site(Protocol):
         """Whether the journal holds nothing."""
 
     def heard(self, what: str, **about: Any) -> None:
-        """An event: "lost" and "found" (the control store), "flip" (with `state`, and `said`)."""
+        """An event: "lost" and "found" (the control store; `said`), "flip" (`state`, `said`, `collections`)."""
 
 
 class Participant:
@@ -119,32 +119,34 @@ class Participant:
     async def join(self, kept: Mapping[str, StoreName]) -> Mapping[str, Placed]:
         """Registers, and answers where the fleet stands. A collection that nobody has placed yet is placed at its
         primary of `kept`. Waits for a flip that is being decided. Raises `ControlError`."""
-        # Whoever joins does so in an event loop of its own.
-        self._writing, self._woken = asyncio.Lock(), asyncio.Event()
-        row = Member(fresh_id(), this_process(), self._journal, tool=self._tool)
-        # A journal counts from before it is written to.
-        await self._ask(lambda: members.note_journal(self.records, self._journal))
-        while True:
-            await self._while_holding()
-            await self._ask(lambda: row.write(self.records))
-            found = await self._ask(lambda: routing.change(self.records, lambda seen: _placing(seen, kept)))
-            if found.flip is None or found.flip.state is not FlipState.HOLDING:
-                break
-            # It has asked everybody already: this process comes after it.
-            await self._ask(lambda: row.leave(self.records, empty=False))
-        self._routing, self._row = found, row
-        self._woken.set()
-        return found.placed
+        if self._row is None:
+            row = Member(fresh_id(), this_process(), self._journal, tool=self._tool)
+            self._routing = await self._ask(lambda: self._register(row, kept))
+            self._row = row
+            self._woken.set()
+        return self._routing.placed
 
-    async def _while_holding(self) -> None:
+    def _register(self, row: Member, kept: Mapping[str, StoreName]) -> Routing:
+        # A journal counts from before it is written to.
+        members.note_journal(self.records, self._journal)
+        while True:
+            self._wait_while_holding()
+            row.write(self.records)
+            found = routing.change(self.records, lambda seen: _placing(seen, kept))
+            if found.flip is None or found.flip.state is not FlipState.HOLDING:
+                return found
+            # It has asked everybody already: this process comes after it.
+            row.leave(self.records, empty=False)
+
+    def _wait_while_holding(self) -> None:
         since = time.monotonic()
         while True:
-            seen = await self._ask(lambda: routing.load(self.records))
+            seen = routing.load(self.records)
             if seen.flip is None or seen.flip.state is not FlipState.HOLDING:
                 return
             if time.monotonic() - since > 2 * self._limit:
-                await self._abort(seen, "its coordinator is gone")
-            await asyncio.sleep(_QUICK)
+                routing.save(self.records, _aborted(seen, "its coordinator is gone"))
+            time.sleep(_QUICK)
 
     async def settled(self) -> None:
         """Returns when no flip holds the writes of this process: they must not go on before it is decided."""
@@ -167,6 +169,8 @@ class Participant:
 
     async def run(self) -> None:
         """Renews the record and follows the routing record until cancelled."""
+        # Those of before may belong to an event loop that has ended.
+        self._writing, self._woken = asyncio.Lock(), asyncio.Event()
         while True:
             if self._row is not None:
                 try:
@@ -270,10 +274,11 @@ class Participant:
                 if committed:
                     await self._site.switch({name: seen.placed[name] for name in names if name in seen.placed})
                     await self._released(flip.id, since)
-                self._site.heard("flip", state="done" if committed else "aborted", said="" if now is None else now.said)
+                said = "" if now is None else now.said
+                self._site.heard("flip", state="done" if committed else "aborted", said=said, collections=names)
         except NotLevel as error:
             await self.beat(Ack(flip.id, FAILED, str(error), time.monotonic() - since))
-            self._site.heard("flip", state="aborted", said=str(error))
+            self._site.heard("flip", state="aborted", said=str(error), collections=names)
 
     async def _decided(self, id: str) -> Routing:
         """Waits for the decision while the writes are held. Aborts a flip that is not decided in time; while the
@@ -310,10 +315,8 @@ class Participant:
 
     async def _abort(self, seen: Routing, said: str) -> None:
         """If nobody has decided otherwise meanwhile."""
-        flip = seen.flip
-        if flip is not None and flip.state.undecided:
-            wanted = seen.with_flip(flip.moved(FlipState.ABORTED, said))
-            await self._ask(lambda: routing.save(self.records, wanted))
+        if seen.flip is not None and seen.flip.state.undecided:
+            await self._ask(lambda: routing.save(self.records, _aborted(seen, said)))
 
     async def _patiently(self, work: Any) -> None:
         """What cannot be said now is missed by whoever decides, who then aborts."""
@@ -343,6 +346,11 @@ class Participant:
             return seen.with_placed({collection: dataclasses.replace(placed, previous=None, broken=time.time())})
 
         self._routing = await self._ask(lambda: routing.change(self.records, make))
+
+
+def _aborted(seen: Routing, said: str) -> Routing:
+    assert seen.flip is not None
+    return seen.with_flip(seen.flip.moved(FlipState.ABORTED, said))
 
 
 def _placing(seen: Routing, kept: Mapping[str, StoreName]) -> Routing | None:

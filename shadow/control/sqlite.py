@@ -1,4 +1,7 @@
-"""The control store in an SQLite file, for the processes of one host."""
+"""The control store in an SQLite file, for the processes of one host.
+
+What is written on a condition is a decision, and survives the operating system; the rest survives the process.
+"""
 
 from __future__ import annotations
 
@@ -30,9 +33,8 @@ _BUSY: Final = 20.0
 class SqliteRecords:
     """See `records.Records`. Opens the file on first use, and makes it with its folder if it is missing."""
 
-    def __init__(self, path: str | Path, *, synchronous: str = "FULL") -> None:
+    def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._synchronous = synchronous
         self._lock = threading.RLock()
         self._opened: sqlite3.Connection | None = None
         self._pid = 0
@@ -65,13 +67,17 @@ class SqliteRecords:
             if expected is None:
                 db.execute("INSERT OR REPLACE INTO records VALUES (?, ?, ?)", (key, blob, revision))
                 return revision
-            if expected == MISSING:
-                done = db.execute("INSERT OR IGNORE INTO records VALUES (?, ?, ?)", (key, blob, revision))
-            else:
-                done = db.execute(
-                    "UPDATE records SET value = ?, revision = ? WHERE key = ? AND revision = ?",
-                    (blob, revision, key, expected),
-                )
+            db.execute("PRAGMA synchronous=FULL")
+            try:
+                if expected == MISSING:
+                    done = db.execute("INSERT OR IGNORE INTO records VALUES (?, ?, ?)", (key, blob, revision))
+                else:
+                    done = db.execute(
+                        "UPDATE records SET value = ?, revision = ? WHERE key = ? AND revision = ?",
+                        (blob, revision, key, expected),
+                    )
+            finally:
+                db.execute("PRAGMA synchronous=NORMAL")
             return revision if done.rowcount else None
 
     def put_many(self, values: Mapping[str, Value]) -> None:
@@ -119,7 +125,7 @@ class SqliteRecords:
             db = sqlite3.connect(self.path, timeout=_BUSY, isolation_level=None, check_same_thread=False)
             try:
                 db.execute("PRAGMA journal_mode=WAL")
-                db.execute(f"PRAGMA synchronous={self._synchronous}")
+                db.execute("PRAGMA synchronous=NORMAL")
                 db.execute(_SCHEMA)
             except BaseException:
                 db.close()

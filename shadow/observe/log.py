@@ -43,6 +43,9 @@ class Event(enum.StrEnum):
     FLIP_STARTED = "flip.started"
     FLIP_DONE = "flip.done"
     FLIP_REFUSED = "flip.refused"
+    FLIP_BEHIND = "flip.behind"
+    CONTROL_LOST = "control.lost"
+    CONTROL_FOUND = "control.found"
     COLLECTION_UNCONFIGURED = "collection.unconfigured"
     INDEX_UNDECLARED = "index.undeclared"
     SCAN_SHAPE = "scan.shape"
@@ -69,6 +72,8 @@ WARNINGS: Final = frozenset(
         Event.SECONDARY_DOWN,
         Event.FLIP_PENDING,
         Event.FLIP_REFUSED,
+        Event.FLIP_BEHIND,
+        Event.CONTROL_LOST,
         Event.COLLECTION_UNCONFIGURED,
         Event.INTERNAL_FAILED,
         Event.INDEX_UNDECLARED,

@@ -74,6 +74,10 @@ class Routes:
         """The primaries are not known until `learn` has set `known`; it is asked before the first operation."""
         self.known, self._learn = False, learn
 
+    def forget(self) -> None:
+        """They may change from now on without this process: they are to be learnt again before the next operation."""
+        self.known = self._learn is None
+
     async def learnt(self, *, writing: bool) -> None:
         """Returns when the primaries are known, or a read may go on without. Raises `JournalError` or `ControlError`
         for a write."""

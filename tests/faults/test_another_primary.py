@@ -71,8 +71,9 @@ async def test_the_flip_is_remembered_by_the_next_process(site: Site, new_proxy:
     assert noted(site) == [(COLLECTION, "dynamo")]
     async with site.shadow() as shadow:
         await shadow[COLLECTION].find_one({"_id": "new"})
-        assert b'shadow_flips_total{collection="things",result="started"} 1.0' in shadow.metrics()[0]
         await until(lambda: primary_of(shadow) is StoreName.MONGO)
+        done = b'shadow_flips_total{collection="things",result="done"} 1.0'
+        await until(lambda: done in shadow.metrics()[0])
         await site.level(shadow)
     assert noted(site) == [(COLLECTION, "mongo")]
 

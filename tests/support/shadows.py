@@ -66,7 +66,8 @@ class Site:
             },
             limits={**LIMITS, **self.limits},
             observe={"left_out": 0.0, "noise_share": 0.0},
-            defaults={"primary": self.primary, "phase": self.phase, "writes": self.writes},
+            control={"heartbeat": 0.1},
+            defaults={"primary": self.primary, "phase": self.phase, "writes": self.writes, "forced": "a test"},
             collections={self.collection: {}},
         )
 

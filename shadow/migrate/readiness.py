@@ -1,0 +1,68 @@
+"""Whether a collection may be flipped: the gates of all processes, of the jobs, and of the fleet itself.
+
+The way back asks for less. As long as every write has gone to both stores since the flip, going back needs what keeps
+writes from being lost, and no figure that a young primary has not had the time to earn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from shadow.control.members import Member, disagreements
+from shadow.control.routing import Placed
+from shadow.model.phase import StoreName
+from shadow.observe.judge import Gate, gates_of
+
+__all__ = ["fleet_gates", "is_way_back"]
+
+_FOR_THE_WAY_BACK: Final = frozenset({"processes", "secondary", "journal", "verified"})
+
+
+def is_way_back(placed: Placed | None, to: StoreName) -> bool:
+    """Whether `to` was primary before, and has had every write since."""
+    return placed is not None and placed.previous is to
+
+
+def fleet_gates(
+    name: str,
+    rows: Sequence[Member],
+    silent: Iterable[str],
+    placed: Placed | None,
+    to: StoreName,
+    more: Iterable[Gate] = (),
+    figures: Sequence[Mapping[str, Any]] | None = None,
+) -> list[Gate]:
+    """The gates of one collection for a flip to `to`.
+
+    `silent`: journals that no living process shares; `more`: the gates of the jobs; `figures`: of every process of the
+    application, where they are fresher than in its row.
+    """
+    application = [row for row in rows if not row.tool]
+    told = [row.figures for row in application] if figures is None else figures
+    found = [
+        _processes(name, application, silent),
+        *(gate for gate in gates_of(told) if gate.collection == name),
+        *(gate for gate in more if gate.collection == name),
+    ]
+    if is_way_back(placed, to):
+        return [gate for gate in found if gate.name in _FOR_THE_WAY_BACK]
+    return found
+
+
+def _processes(name: str, rows: Sequence[Member], silent: Iterable[str]) -> Gate:
+    look = f"the processes that write {name} do not stand alike: shadow fleet list"
+    without = [row.name for row in rows if name not in row.standing]
+    apart = disagreements(rows).get(name, {})
+    left = sorted(silent)
+    if not rows:
+        return Gate(name, "processes", False, "no process is registered", "no process of the application is registered")
+    if without:
+        return Gate(name, "processes", False, f"not in the configuration of {', '.join(without)}", look)
+    if apart:
+        said = "; ".join(f"{len(who)} at {where}" for where, who in apart.items())
+        return Gate(name, "processes", False, f"they do not stand alike: {said}", look)
+    if left:
+        look = f"a journal has entries or was not closed, and no process shares it: start one there ({', '.join(left)})"
+        return Gate(name, "processes", False, f"nobody vouches for {len(left)} journals", look)
+    return Gate(name, "processes", True, f"{len(rows)}, all alike")
