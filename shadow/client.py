@@ -21,7 +21,7 @@ from shadow.concerns import Kept, kept_by_client, kept_by_url
 from shadow.config import Settings, load, parse, revealed, where
 from shadow.errors import ConfigurationError, Fault, ShadowClosed, ShadowError, StoreUnavailable
 from shadow.indexes import Wanted, index_not_found, is_not_found
-from shadow.migrate.gates import read_gates
+from shadow.migrate.gates import JobGates
 from shadow.migrate.sides import JobRefused, Sides
 from shadow.model.phase import Phase, Route, StoreName, neighbours
 from shadow.model.schema import CollectionSpec
@@ -93,6 +93,7 @@ class Shadow:
         hasher = Hasher(secret.get_secret_value().encode() if secret is not None else b"")
         self.excuses = Excuses(settings.rules())
         self._suspects = SharedSuspects(settings.host_file("suspects"))
+        self._job_gates = JobGates(settings.control_place())
         self.metrics_registry = Metrics(settings.collections, tables=self._tables(), rules=self.excuses.names())
         self.findings = Findings(hasher, reveal_keys=settings.observe.reveal_keys, notes=True)
         self.report = Report(
@@ -208,6 +209,7 @@ class Shadow:
             await runtime.close()
             await self.shared_findings.save()
         await asyncio.to_thread(self._suspects.shut)
+        await asyncio.to_thread(self._job_gates.close)
         await asyncio.to_thread(self._parts.journal.shut)
 
     async def __aenter__(self) -> Self:
@@ -509,7 +511,7 @@ class Shadow:
             "totals": self.metrics_registry.totals(),
             "uptime_seconds": round(time.time() - self._started, 1),
         }
-        jobs = await asyncio.to_thread(read_gates, self.settings.host_file("jobs"), list(self._specs))
+        jobs = await asyncio.to_thread(self._job_gates.read, list(self._specs))
         status["verdict"] = judge(status, jobs)
         return status
 

@@ -16,6 +16,7 @@ from shadow.cli.jobs import control_of
 from shadow.cli.options import AsJson, ConfigFile, print_json
 from shadow.cli.remote import Url, ask
 from shadow.config import Settings, load, parse
+from shadow.control import receipts
 from shadow.errors import ConfigurationError
 from shadow.migrate.flip import edited, living, replace_file
 from shadow.migrate.sides import JobRefused
@@ -54,8 +55,8 @@ def flip(
     started = time.time()
     done = _change(config, before, after, settings, url, collections, to)
     receipt = {**report, "flipped": done, "seconds": round(time.time() - started, 3), "who": getpass.getuser()}
-    with contextlib.closing(control_of(settings)) as control:
-        number = control.file_receipt("flip", {**receipt, "gates": status["verdict"]["gates"]})
+    with contextlib.closing(control_of(settings)) as records:
+        number = receipts.file(records, "flip", {**receipt, "gates": status["verdict"]["gates"]})
     _show({**receipt, "receipt": number}, dry_run=False, as_json=as_json)
     raise typer.Exit(0 if done else 1)
 

@@ -5,46 +5,66 @@ A job that never ran, that is not over, or that compared nothing leaves its gate
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any, Final
 
-from shadow.migrate.control import Control, Job
+from shadow.control.place import ControlPlace, SqlitePlace
+from shadow.control.records import ControlError, Records
+from shadow.migrate.jobs import Job, Jobs
 from shadow.migrate.verify import Summary, summary
 from shadow.observe.judge import Gate
 
-__all__ = ["FRESH", "job_gates", "read_gates"]
+__all__ = ["FRESH", "JobGates", "job_gates", "read_gates"]
 
 FRESH: Final = 24 * 3600.0
 """Seconds for which a clean verification counts."""
 
-_LAST: Final = 20
+_ALL: Final = 10_000
+_PATIENCE: Final = 1.0
+"""Seconds to wait for the control store: whoever asks for the status is not to wait long."""
 
 
-def read_gates(path: Path, collections: Iterable[str], *, now: float | None = None) -> list[Gate]:
-    """The gates of the jobs in a control store; all closed where there is no such file. Does I/O."""
-    names = list(collections)
-    if not path.exists():
-        return [gate for name in names for gate in job_gates(name, [], [])]
-    try:
-        control = Control(path)
-    except sqlite3.Error:
-        return [gate for name in names for gate in job_gates(name, [], [])]
-    try:
-        return [
-            gate
-            for name in names
-            for gate in job_gates(
-                name,
-                control.jobs(kind="backfill", collection=name, limit=1),
-                control.jobs(kind="verify", collection=name, limit=_LAST),
-                now=now,
-            )
-        ]
-    finally:
-        control.close()
+class JobGates:
+    """The gates of the jobs in one control store, which stays open between two looks. For threads."""
+
+    def __init__(self, place: ControlPlace) -> None:
+        self._place = place
+        self._records = place.open(_PATIENCE)
+
+    def read(self, collections: Iterable[str]) -> list[Gate]:
+        """All closed where there is no control store, or where it does not answer."""
+        names = list(collections)
+        if isinstance(self._place, SqlitePlace) and not self._place.path.exists():
+            return [gate for name in names for gate in job_gates(name, [], [])]
+        try:
+            return read_gates(self._records, names)
+        except ControlError as error:
+            return [_unknown(name, gate, error) for name in names for gate in ("copied", "equal")]
+
+    def close(self) -> None:
+        """Idempotent; the next look opens it again."""
+        self._records.close()
+
+
+def read_gates(records: Records, collections: Iterable[str], *, now: float | None = None) -> list[Gate]:
+    """The gates of the jobs in a control store, in one scan, and one more for each job under way. Raises
+    `ControlError`."""
+    every = Jobs(records).jobs(limit=_ALL)
+    return [
+        gate
+        for name in collections
+        for gate in job_gates(
+            name,
+            [job for job in every if (job.kind, job.collection) == ("backfill", name)],
+            [job for job in every if (job.kind, job.collection) == ("verify", name)],
+            now=now,
+        )
+    ]
+
+
+def _unknown(name: str, gate: str, error: ControlError) -> Gate:
+    return Gate(name, gate, False, "unknown: the control store did not answer", f"{error.message}: {error.hint}")
 
 
 def job_gates(name: str, backfills: list[Job], verifications: list[Job], *, now: float | None = None) -> Iterator[Gate]:
