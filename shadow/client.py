@@ -9,7 +9,7 @@ import os
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,11 +20,9 @@ from shadow.compare.diff import Hasher
 from shadow.compare.rules import Excuses
 from shadow.concerns import Kept, kept_by_client, kept_by_url
 from shadow.config import Settings, load, parse, revealed, where
-from shadow.control.routing import Placed
 from shadow.errors import ConfigurationError, Fault, ShadowClosed, ShadowError, StoreUnavailable
 from shadow.fleet import Fleet
 from shadow.indexes import Wanted, index_not_found, is_not_found
-from shadow.migrate.gates import read_gates
 from shadow.migrate.sides import JobRefused, Sides
 from shadow.model.phase import Phase, Route, StoreName, neighbours
 from shadow.model.schema import CollectionSpec
@@ -32,7 +30,7 @@ from shadow.model.verdict import Healing
 from shadow.model.version import Image
 from shadow.observe.findings import Findings
 from shadow.observe.findings_file import FindingsFile, SharedFindings, shared_secret
-from shadow.observe.judge import Gate, figures, verdict
+from shadow.observe.judge import figures, verdict
 from shadow.observe.log import Event
 from shadow.observe.metrics import GaugeSnapshot, Metrics
 from shadow.observe.pulse import Pulse
@@ -133,7 +131,6 @@ class Shadow:
             settings.routes(),
             current=self._runtime,
             figures=self._figures,
-            job_gates=self._job_gates,
             journal=_journal_name(settings),
             heartbeat=settings.control.heartbeat,
             tool=resting,
@@ -230,6 +227,7 @@ class Shadow:
             await self.shared_findings.save()
             await self.fleet.participant.leave()
         await asyncio.to_thread(self._suspects.shut)
+        await asyncio.to_thread(self.fleet.close)
         await asyncio.to_thread(self._parts.journal.shut)
 
     async def __aenter__(self) -> Self:
@@ -268,11 +266,20 @@ class Shadow:
         """Takes part in the fleet until cancelled: by `close`, or at the end of a loop that nobody closed, after which
         the next one has to learn anew where the fleet stands."""
         try:
+            while not await self._placed():
+                await asyncio.sleep(self.settings.control.heartbeat)
             await self.fleet.participant.run()
         finally:
             if not self._closed:
                 self._parts.routes.forget()
                 await self.fleet.participant.leave()
+
+    async def _placed(self) -> bool:
+        """Whether it is known where the fleet stands. An operation that comes first asks the same, and hears what is
+        wrong."""
+        with suppress(ShadowError):
+            await self._parts.routes.learnt(writing=True)
+        return self._parts.routes.known
 
     def _keep_writers_watched(self, runtime: Runtime) -> None:
         """Watches for writers that go past the shim, where the configuration asks for it."""
@@ -345,6 +352,7 @@ class Shadow:
         journal on a server is kept in. Raises `StoreUnavailable` naming the store that could not, `JournalError`."""
         if isinstance(self._parts.journal, RemoteJournal):
             await self._parts.journal.prepare(self.settings.dynamo.prepare_timeout)
+        await asyncio.to_thread(self.fleet.prepare)
         for name, store in self._runtime().stores.items():
             try:
                 await store.prepare(self._specs.values())
@@ -423,6 +431,13 @@ class Shadow:
         if result is not Healing.FAILED:
             self.findings.mark_healed(collection, key)
         return result
+
+    async def flip(self, collection: str, to: StoreName, reason: str) -> dict[str, Any]:
+        """Makes the other store the primary in every process of the fleet, whatever the gates say; a receipt is kept.
+        Shape: {"done": bool, "said": why not, "held": seconds that writes were held}. Raises `JobRefused`,
+        `ControlError`."""
+        self._runtime()
+        return await self.fleet.order(collection, to, reason)
 
     def inspector(self) -> Inspector:
         """For looking at the journal, explaining a key, and healing what the journal holds."""
@@ -509,9 +524,6 @@ class Shadow:
 
     async def _figures(self) -> Mapping[str, Any]:
         return figures(await self._own_status())
-
-    def _job_gates(self, placed: Mapping[str, Placed]) -> list[Gate]:
-        return read_gates(self.settings.host_file("jobs"), list(self._specs))
 
     async def _own_status(self) -> dict[str, Any]:
         """What this process knows by itself."""

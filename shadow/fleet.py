@@ -18,9 +18,10 @@ from shadow.control.coordinator import Aborted, make_flip
 from shadow.control.members import Member
 from shadow.control.participant import Participant
 from shadow.control.records import Records
-from shadow.control.routing import FlipState, Placed, Routing
+from shadow.control.routing import FlipKind, FlipState, Placed, Routing
 from shadow.errors import ControlError, JournalError
-from shadow.migrate.readiness import fleet_gates
+from shadow.migrate.flip import Order
+from shadow.migrate.readiness import fleet_gates, more_gates
 from shadow.model.phase import Phase, Route, StoreName
 from shadow.observe.judge import Gate
 from shadow.observe.log import Event
@@ -35,8 +36,7 @@ _AGAIN: Final = 0.5
 
 class Fleet:
     """Implements `participant.Site` for one Shadow. `current`: the runtime of the running event loop; `figures`: what
-    the gates are judged by; `job_gates`: the gates of the jobs, which does I/O; `journal`: names the journal for other
-    hosts."""
+    the gates are judged by; `journal`: names the journal for other hosts."""
 
     def __init__(
         self,
@@ -46,7 +46,6 @@ class Fleet:
         *,
         current: Callable[[], Runtime],
         figures: Callable[[], Awaitable[Mapping[str, Any]]],
-        job_gates: Callable[[Mapping[str, Placed]], list[Gate]],
         journal: str,
         heartbeat: float,
         tool: bool,
@@ -55,7 +54,6 @@ class Fleet:
         self._parts = parts
         self._current = current
         self._figures = figures
-        self._job_gates = job_gates
         self._heartbeat = heartbeat
         self._tool = tool
         self._wanted = {name: route.primary for name, route in wanted.items()}
@@ -219,7 +217,9 @@ class Fleet:
 
     def _gates_of(self, name: str, rows: list[Member], seen: Routing, to: StoreName) -> list[Gate]:
         silent = members.journals(self._records) - {row.journal for row in rows}
-        return fleet_gates(name, rows, silent, seen.placed.get(name), to, self._job_gates(seen.placed))
+        return fleet_gates(
+            name, rows, silent, seen.placed.get(name), to, more_gates(self._records, seen.placed, [name])
+        )
 
     async def _make(self, name: str, to: StoreName) -> str:
         who = this_process()
@@ -239,6 +239,22 @@ class Fleet:
         await self.participant.look()
         await self.participant.settled()
         return "" if flipped.done else flipped.said
+
+    async def order(self, name: str, to: StoreName, reason: str) -> dict[str, Any]:
+        """What an operator orders through this process. Shape: {"done", "said", "held"}."""
+        order = Order(self._records, FlipKind.FLIP, [name], to, self._heartbeat, self._parts.limits.drain)
+
+        def make() -> dict[str, Any]:
+            outlook = order.look()
+            closed = bool(outlook.closed)
+            try:
+                flipped = order.make(outlook, reason=reason, forced=closed, step=lambda step, said: None, more={})
+            except Aborted as error:
+                return {"done": False, "said": str(error), "held": 0.0}
+            held = max(flipped.held.values(), default=0.0)
+            return {"done": flipped.done, "said": flipped.said, "held": held}
+
+        return await asyncio.to_thread(make)
 
     def _refused(self, name: str, to: StoreName, why_not: str) -> None:
         """Says so once for each reason."""
@@ -265,6 +281,14 @@ class Fleet:
 
         await asyncio.to_thread(routing.change, self._records, make)
 
+    def prepare(self) -> None:
+        """Makes what the control store is kept in. Blocks; raises `ControlError`."""
+        self._records.prepare()
+
+    def close(self) -> None:
+        """Idempotent; the next use opens it again."""
+        self._records.close()
+
     # --- what people ask for ------------------------------------------------------------------------------------
 
     async def gates(self, own: Mapping[str, Any]) -> list[Gate]:
@@ -280,11 +304,11 @@ class Fleet:
             look = f"the control store cannot be asked: {error.message}"
             return [Gate(name, "processes", False, "not known", look) for name in routes]
         others = [row.figures for row in rows if not row.tool and row.id != self.participant.id]
-        jobs = self._job_gates(seen.placed)
+        more = more_gates(self._records, seen.placed, routes)
         return [
             gate
             for name, route in routes.items()
-            for gate in fleet_gates(name, rows, silent, seen.placed.get(name), route.secondary, jobs, [own, *others])
+            for gate in fleet_gates(name, rows, silent, seen.placed.get(name), route.secondary, more, [own, *others])
         ]
 
     async def status(self) -> dict[str, Any]:

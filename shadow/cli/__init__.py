@@ -7,7 +7,21 @@ import sys
 
 import typer
 
-from shadow.cli import backfill, config, demo, findings, flip, jobs, repair, repair_plan, status, tables, verify
+from shadow.cli import (
+    backfill,
+    complete,
+    config,
+    demo,
+    findings,
+    fleet,
+    flip,
+    jobs,
+    repair,
+    repair_plan,
+    status,
+    tables,
+    verify,
+)
 from shadow.errors import ConfigurationError, ShadowError
 from shadow.migrate.sides import JobRefused
 
@@ -27,6 +41,8 @@ app.command("repair")(repair.repair)
 app.command("backfill")(backfill.backfill)
 app.command("verify")(verify.verify)
 app.command("flip")(flip.flip)
+app.command("complete")(complete.complete)
+app.add_typer(fleet.app, name="fleet")
 app.add_typer(repair_plan.app, name="repair-plan")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(tables.app, name="tables")

@@ -8,10 +8,11 @@ from typing import Any
 
 import typer
 
-from shadow.cli.jobs import Collections, Join, Latency, Options, Processes, Rate, Restart, Workers, run_jobs
+from shadow.cli.jobs import Collections, Join, Latency, Options, Processes, Rate, Restart, Scheduler, Workers, run_jobs
 from shadow.cli.options import AsJson, ConfigFile, print_json
+from shadow.client import Shadow
 from shadow.migrate.backfill import Backfill
-from shadow.migrate.control import Job
+from shadow.migrate.jobs import Job, reasons_of
 
 __all__ = ["backfill"]
 
@@ -23,6 +24,7 @@ def backfill(
     processes: Processes = 1,
     rate: Rate = None,
     latency: Latency = 0.0,
+    scheduler: Scheduler = None,
     restart: Restart = False,
     join: Join = False,
     as_json: AsJson = False,
@@ -31,24 +33,19 @@ def backfill(
     again as you like: it goes on where it was. Never overwrites what a live write has put there, never brings back
     what was deleted. Exit code 0 if all is copied, 1 if some documents could not be (the report says why), 2 if it was
     stopped or refused."""
-    options = Options(workers, processes, rate, latency, restart=restart, join=join)
-    done = asyncio.run(
-        run_jobs(
-            config,
-            collections,
-            options,
-            lambda shadow, name: Backfill(shadow.sides(name)),
-            quiet=as_json,
-            verb=["backfill"],
-        )
-    )
-    reports = [_report(job, reasons) for job, reasons in done]
+    options = Options(workers, processes, rate, latency, scheduler=scheduler, restart=restart, join=join)
+    done = asyncio.run(run_jobs(config, collections, options, _task, quiet=as_json, verb=["backfill"]))
+    reports = [_report(job) for job in done]
     if as_json:
         print_json(reports)
     else:
         for each in reports:
             _show(each)
-    raise typer.Exit(_code([job for job, _ in done], join=join))
+    raise typer.Exit(_code(done, join=join))
+
+
+def _task(shadow: Shadow, collection: str) -> Backfill:
+    return Backfill(shadow.sides(collection))
 
 
 def _code(jobs: list[Job], *, join: bool) -> int:
@@ -57,7 +54,7 @@ def _code(jobs: list[Job], *, join: bool) -> int:
     return 1 if any(job.outcome == "incomplete" for job in jobs) else 0
 
 
-def _report(job: Job, reasons: dict[str, int]) -> dict[str, Any]:
+def _report(job: Job) -> dict[str, Any]:
     seconds = None if job.finished is None else round(job.finished - job.started, 3)
     return {
         "job": job.id,
@@ -65,7 +62,7 @@ def _report(job: Job, reasons: dict[str, int]) -> dict[str, Any]:
         "outcome": job.outcome or "stopped",
         **{name: job.counts.get(name, 0) for name in ("seen", "copied", "present", "moved", "gone")},
         "not_copied": sum(job.issues.values()),
-        "reasons": reasons,
+        "reasons": reasons_of(job),
         "seconds": seconds,
     }
 

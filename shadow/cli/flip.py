@@ -1,164 +1,198 @@
-"""`shadow flip`: makes the other store the primary of collections, when the gates are open."""
+"""`shadow flip`: makes the other store the primary, in all processes at once, when the gates are open."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import difflib
-import getpass
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
 
 from shadow.cli.jobs import control_of
 from shadow.cli.options import AsJson, ConfigFile, print_json
-from shadow.cli.remote import Url, ask
-from shadow.config import Settings, load, parse
-from shadow.errors import ConfigurationError
-from shadow.migrate.flip import edited, living, replace_file
+from shadow.cli.rehearsal import rehearse
+from shadow.config import Settings, load
+from shadow.control.coordinator import Aborted, Flipped
+from shadow.control.routing import FlipKind
+from shadow.migrate.config_file import edited, put_in_file
+from shadow.migrate.flip import Order, Outlook
 from shadow.migrate.sides import JobRefused
-from shadow.model.phase import Phase, StoreName
+from shadow.model.phase import StoreName
 
-__all__ = ["flip"]
+__all__ = ["Force", "Reason", "carry_out", "flip"]
 
-_POLL: Final = 0.1
-_MARGIN: Final = 5.0
+Force = Annotated[bool, typer.Option("--force", help="Go past closed gates; needs --reason.")]
+Reason = Annotated[str, typer.Option(help="Why; kept in the receipt.")]
 
 
 def flip(
-    collections: Annotated[list[str], typer.Argument(help="The collections, flipped together.")],
     to: Annotated[StoreName, typer.Option(help="The store that is to answer.")],
+    collections: Annotated[list[str] | None, typer.Argument(help="The collections, flipped together.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All collections of the configuration.")] = False,
     config: ConfigFile = Path("config/shadow.yaml"),
-    url: Url = "http://127.0.0.1:8000",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show gates and steps, change nothing.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Flip though gates are closed; needs --reason.")] = False,
-    reason: Annotated[str, typer.Option(help="Why; kept in the receipt.")] = "",
+    rehearsal: Annotated[
+        bool,
+        typer.Option(
+            "--rehearse",
+            help="Flip documents of a collection of its own forward and back, hold all writes once as a flip does, and "
+            "give it up there.",
+        ),
+    ] = False,
+    force: Force = False,
+    reason: Reason = "",
     as_json: AsJson = False,
 ) -> None:
-    """Sets `primary` of the collections in the configuration file, and waits until the running application has changed
-    over; if it has not in time, the file is put back. For an application of one process; the way back is the same
-    command. Exit code 0 done, 1 if gates are closed or the application did not change over, 2 if it was refused."""
-    if force and not reason:
-        raise typer.BadParameter("--force needs a --reason, which is kept")
-    settings, before = load(config), config.read_text(encoding="utf-8")
-    after = _wanted(config, before, settings, collections, to)
-    status = ask(url, "/status")
-    _check_running(settings, status, collections, to)
-    closed = [gate for gate in status["verdict"]["gates"] if gate["collection"] in collections and not gate["ok"]]
-    report = {"collections": collections, "to": str(to), "closed": closed, "forced": force, "reason": reason}
-    if dry_run or (closed and not force):
-        _show({**report, "flipped": False, "diff": _diff(config, before, after)}, dry_run=dry_run, as_json=as_json)
-        raise typer.Exit(1 if closed and not force else 0)
-    started = time.time()
-    done = _change(config, before, after, settings, url, collections, to)
-    receipt = {**report, "flipped": done, "seconds": round(time.time() - started, 3), "who": getpass.getuser()}
-    with contextlib.closing(control_of(settings)) as control:
-        number = control.file_receipt("flip", {**receipt, "gates": status["verdict"]["gates"]})
-    _show({**receipt, "receipt": number}, dry_run=False, as_json=as_json)
-    raise typer.Exit(0 if done else 1)
+    """Makes the other store the primary: every process holds its writes, brings the secondary level, and changes over
+    with the others, or none does. The way back is the same command with the other store. Exit code 0 done (for
+    --dry-run: it could be done), 1 if gates are closed or a process did not take part, 2 if it was refused."""
+    settings = load(config)
+    names = _names(settings, collections, every=every)
+    kind = FlipKind.REHEARSAL if rehearsal else FlipKind.FLIP
+    with contextlib.closing(control_of(settings)) as records:
+        order = Order(records, kind, names, to, settings.control.heartbeat, settings.limits.drain)
+        carry_out(
+            order, settings, config, {"primary": str(to)}, dry_run=dry_run, force=force, reason=reason, as_json=as_json
+        )
 
 
-def _wanted(path: Path, text: str, settings: Settings, collections: Sequence[str], to: StoreName) -> str:
-    """The file as it has to be. Raises `JobRefused` if the flip is no step that can be taken from here."""
-    for name in collections:
+def _names(settings: Settings, given: Sequence[str] | None, *, every: bool) -> list[str]:
+    if bool(given) is every:
+        raise typer.BadParameter("name collections, or all of them with --all")
+    names = list(settings.collections) if every else list(dict.fromkeys(given or ()))
+    for name in names:
         if name not in settings.collections:
             raise JobRefused(f"{name}: not in the configuration")
-        route = settings.route(name)
-        if route.primary is to:
-            raise JobRefused(f"{name}: {to} is its primary already")
-        if route.phase is not Phase.SHADOW:
-            raise JobRefused(f"{name}: in phase {route.phase}; a flip starts from phase shadow")
-    after = edited(text, collections, to)
-    try:
-        made = parse(after, source=str(path))
-    except ConfigurationError:
-        made = settings
-    others = {name: route for name, route in settings.routes().items() if name not in collections}
-    rest = {name: route for name, route in made.routes().items() if name not in collections}
-    if others != rest or any(made.route(name).primary is not to for name in collections):
-        raise JobRefused(
-            "the file alone does not decide the primary", hint="look for SHADOW_COLLECTIONS_... in the environment"
-        )
-    return after
+    return names
 
 
-def _check_running(settings: Settings, status: Mapping[str, Any], collections: Sequence[str], to: StoreName) -> None:
-    """The application that answers is the only one, and stands where the file says."""
-    for name in collections:
-        found = status["collections"].get(name)
-        if found is None or found["primary"] != str(to.other) or found["phase"] != "shadow":
-            raise JobRefused(f"{name}: the running application does not stand where the file says")
-    if settings.journal.kind != "sqlite":
-        raise JobRefused("a journal on a server may be shared by other hosts, which this flip cannot hold together")
-    others = living(settings.journal.path)
-    if others > 1:
-        raise JobRefused(
-            f"{others} processes share the journal; this flip can hold one",
-            hint="end jobs that run; run the application as one process for the flip",
-        )
-
-
-def _change(
-    path: Path,
-    before: str,
-    after: str,
+def carry_out(
+    order: Order,
     settings: Settings,
-    url: str,
-    collections: Sequence[str],
-    to: StoreName,
-) -> bool:
-    """Writes the file and waits for the application. False: it did not change over, and the file is as it was."""
-    patience = settings.limits.drain + settings.watch_every + _MARGIN
-
-    def stand(store: StoreName) -> Callable[[], bool]:
-        def look() -> bool:
-            routes = ask(url, "/status")["collections"]
-            return all(routes[name]["primary"] == str(store) for name in collections)
-
-        return look
-
-    replace_file(path, after)
-    if _until(stand(to), patience):
-        return True
-    replace_file(path, before)
-    if not _until(stand(to.other), patience):
-        raise JobRefused(
-            "the application neither changed over nor back; the file is as it was before",
-            hint="look at `shadow status`: it changes back as soon as the secondary is level",
-        )
-    return False
-
-
-def _until(condition: Callable[[], bool], patience: float) -> bool:
-    end = time.monotonic() + patience
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(_POLL)
-    return True
+    path: Path,
+    values: Mapping[str, str],
+    *,
+    dry_run: bool,
+    force: bool,
+    reason: str,
+    as_json: bool,
+) -> None:
+    """The order from its gates to its receipt; `values` go into the file afterwards. Raises `typer.Exit`."""
+    if force and not reason:
+        raise typer.BadParameter("--force needs a --reason, which is kept")
+    outlook = order.look()
+    report: dict[str, Any] = {
+        "kind": str(order.kind),
+        "collections": list(order.names),
+        "to": str(order.to),
+        "closed": [
+            {"collection": gate.collection, "name": gate.name, "said": gate.said, "look_at": gate.look_at}
+            for gate in outlook.closed
+        ],
+        "forced": force,
+        "reason": reason,
+        "done": False,
+    }
+    if dry_run or (outlook.closed and not force):
+        report |= {"steps": outlook.steps(order), "diff": _diff(order, path, values)}
+        _tell(report, dry_run=dry_run, as_json=as_json)
+        raise typer.Exit(1 if outlook.closed and not force else 0)
+    report |= _made(order, outlook, settings, path, values, force=force, reason=reason, as_json=as_json)
+    _tell(report, dry_run=False, as_json=as_json)
+    raise typer.Exit(0 if report["done"] else 1)
 
 
-def _diff(path: Path, before: str, after: str) -> str:
+def _made(
+    order: Order,
+    outlook: Outlook,
+    settings: Settings,
+    path: Path,
+    values: Mapping[str, str],
+    *,
+    force: bool,
+    reason: str,
+    as_json: bool,
+) -> dict[str, Any]:
+    more: dict[str, Any] = {}
+    if order.kind is FlipKind.REHEARSAL:
+        more["canaries"] = {name: asyncio.run(rehearse(settings, name, order.to)) for name in order.names}
+
+    def step(name: str, said: str) -> None:
+        if not as_json:
+            typer.echo(f"{name}: {said}")
+
+    try:
+        flipped = order.make(outlook, reason=reason, forced=force, step=step, more=more)
+    except Aborted as error:
+        return {"said": str(error), **more}
+    after: dict[str, Any] = {**flipped.receipt(), **more, "file": ""}
+    if flipped.done and order.kind is not FlipKind.REHEARSAL:
+        after["file"] = put_in_file(path, order.names, values) or _overruled(path, order, values)
+    return {**after, "to": str(order.to), "done": flipped.done and _well(flipped, more)}
+
+
+def _well(flipped: Flipped, more: Mapping[str, Any]) -> bool:
+    return all(each["equal"] for each in more.get("canaries", {}).values())
+
+
+def _overruled(path: Path, order: Order, values: Mapping[str, str]) -> str:
+    """The environment goes before the file, and may still ask for the store of before."""
+    settings = load(path)
+    others = [name for name in order.names if "primary" in values and settings.route(name).primary is not order.to]
+    return f"the environment still asks for another primary of {', '.join(others)}: change it there" if others else ""
+
+
+def _diff(order: Order, path: Path, values: Mapping[str, str]) -> str:
+    if order.kind is FlipKind.REHEARSAL:
+        return ""
+    before = path.read_text(encoding="utf-8")
+    try:
+        after = edited(before, order.names, values)
+    except JobRefused as error:
+        return error.message
     lines = difflib.unified_diff(before.splitlines(True), after.splitlines(True), str(path), str(path), n=1)
     return "".join(lines)
 
 
-def _show(report: Mapping[str, Any], *, dry_run: bool, as_json: bool) -> None:
+def _tell(report: Mapping[str, Any], *, dry_run: bool, as_json: bool) -> None:
     if as_json:
         print_json(report)
         return
     for gate in report["closed"]:
         typer.echo(f"closed: {gate['collection']}: {gate['name']}: {gate['said']}; {gate['look_at']}")
-    names = ", ".join(report["collections"])
     if "diff" in report:
-        typer.echo(report["diff"])
-        if report["closed"] and not report["forced"]:
-            typer.echo("refused: gates are closed (--force --reason TEXT goes on all the same, and is recorded)")
-        if dry_run:
-            typer.echo("the steps: write the file as above; the application holds the writes of each collection, waits")
-            typer.echo("until the secondary is level, changes over, lets the writes go on; else the file is put back")
+        _tell_steps(report, dry_run=dry_run)
         return
-    outcome = f"{report['to']} is primary now" if report["flipped"] else "not changed over; all is as before"
-    typer.echo(f"{names}: {outcome} ({report['seconds']} s; receipt {report['receipt']})")
+    names = ", ".join(report["collections"])
+    if not report["done"]:
+        typer.echo(f"{names}: not done, all is as before: {report['said']}")
+        return
+    held = max(report["held_seconds"].values(), default=0.0) * 1000
+    typer.echo(f"{names}: {_outcome(report)}; writes were held for {held:.0f} ms at most")
+    if report["file"]:
+        typer.echo(f"note: {report['file']}")
+
+
+def _outcome(report: Mapping[str, Any]) -> str:
+    match FlipKind(report["kind"]):
+        case FlipKind.REHEARSAL:
+            documents = sum(each["documents"] for each in report["canaries"].values())
+            return f"rehearsed there and back with {documents} documents of its own"
+        case FlipKind.COMPLETE:
+            return f"complete; {report['to']} is written alone"
+        case _:
+            return f"{report['to']} is primary now"
+
+
+def _tell_steps(report: Mapping[str, Any], *, dry_run: bool) -> None:
+    if report["closed"] and not report["forced"]:
+        typer.echo("refused: gates are closed (--force --reason TEXT goes on all the same, and is recorded)")
+    if dry_run:
+        typer.echo("the steps:")
+        for number, step in enumerate(report["steps"], start=1):
+            typer.echo(f"  {number}. {step}")
+        if report["diff"]:
+            typer.echo(f"and the file:\n{report['diff']}")

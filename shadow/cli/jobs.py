@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -20,9 +20,12 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from shadow.cli.options import AsJson, ConfigFile, is_quiet, print_json
+from shadow.cli.part import part_of, take_part
 from shadow.client import Shadow
 from shadow.config import Settings, load
-from shadow.migrate.control import Control, Job
+from shadow.control.records import Records
+from shadow.migrate.cluster import Cluster
+from shadow.migrate.jobs import Job, Jobs
 from shadow.migrate.work import Pace, Task, Work
 
 __all__ = ["Options", "app", "control_of", "run_jobs"]
@@ -39,6 +42,10 @@ Rate = Annotated[
 Latency = Annotated[
     float, typer.Option(min=0, help="Milliseconds that a read of the primary may take before the job slows down.")
 ]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(help="A Dask cluster whose workers do the work instead: the address of its scheduler (tcp://...)."),
+]
 Restart = Annotated[bool, typer.Option("--restart", help="Give up the checkpoints there are, and begin anew.")]
 Join = Annotated[bool, typer.Option("--join", hidden=True)]
 
@@ -50,17 +57,107 @@ class Options:
     """How a verb that runs a job was called."""
 
     def __init__(
-        self, workers: int, processes: int, rate: float | None, latency: float, *, restart: bool, join: bool
+        self,
+        workers: int,
+        processes: int,
+        rate: float | None,
+        latency: float,
+        *,
+        scheduler: str | None,
+        restart: bool,
+        join: bool,
     ) -> None:
+        if scheduler is not None and processes > 1:
+            raise typer.BadParameter("--processes are of this host, --scheduler names a cluster: give one of them")
         self.pace = Pace(workers=workers, rate=rate, latency=latency / 1000)
         self.processes = processes
+        self.scheduler = scheduler
         self.restart = restart
         self.join = join
 
 
-def control_of(settings: Settings) -> Control:
-    """The control store of a configuration: a file beside its journal."""
-    return Control(settings.host_file("jobs"))
+def control_of(settings: Settings) -> Records:
+    """The control store of a configuration, made if it is missing. The caller closes it."""
+    records = settings.control_place().open()
+    records.prepare()
+    return records
+
+
+class _Run:
+    """One call of a verb: a job for each collection, one after the other."""
+
+    def __init__(
+        self,
+        config: Path,
+        options: Options,
+        task: Callable[[Shadow, str], Task],
+        *,
+        quiet: bool,
+        verb: Sequence[str],
+    ) -> None:
+        self._config = config
+        self._options = options
+        self._task = task
+        self._quiet = quiet
+        self._verb = verb
+
+    async def __call__(self, collections: Sequence[str] | None) -> list[Job]:
+        settings = load(self._config)
+        done: list[Job] = []
+        async with contextlib.AsyncExitStack() as stack:
+            records = stack.enter_context(contextlib.closing(await asyncio.to_thread(control_of, settings)))
+            shadow = await stack.enter_async_context(Shadow.from_file(self._config))
+            scheduler = self._options.scheduler
+            cluster = None if scheduler is None else await stack.enter_async_context(Cluster(scheduler))
+            for name in collections or list(settings.collections):
+                work = self._work(shadow, name, records, cluster)
+                done.append(await (self._here(work, name) if cluster is None else self._there(work, name, cluster)))
+                if done[-1].finished is None:
+                    break
+        return done
+
+    def _work(self, shadow: Shadow, name: str, records: Records, cluster: Cluster | None) -> Work:
+        options = self._options
+        processes = options.processes if cluster is None else cluster.size
+        return Work(
+            self._task(shadow, name),
+            Jobs(records),
+            options.pace,
+            restart=options.restart,
+            join=options.join,
+            slots=processes * options.pace.workers,
+        )
+
+    async def _here(self, work: Work, name: str) -> Job:
+        """In this process, and in helping ones of this host."""
+        await work.begin()
+        helper = [*self._verb, name, "--config", str(self._config)]
+        helpers = [await _help(helper, self._options) for _ in range(self._options.processes - 1)]
+        try:
+            async with self._watched(work):
+                return await work.run()
+        finally:
+            for each in helpers:
+                with contextlib.suppress(ProcessLookupError):
+                    each.terminate()
+            await asyncio.gather(*(each.wait() for each in helpers))
+
+    async def _there(self, work: Work, name: str, cluster: Cluster) -> Job:
+        """On the workers of a cluster; this process sees to it that each has its part."""
+        await work.begin()
+        part = part_of(self._config, load(self._config), name, self._task, self._options.pace)
+        async with self._watched(work):
+            await cluster.work_off(work, take_part, part)
+            return await work.end()
+
+    @contextlib.asynccontextmanager
+    async def _watched(self, work: Work) -> AsyncIterator[None]:
+        with _until_signalled(work), _bar(work.task.kind, quiet=self._quiet) as bar:
+            shown = asyncio.create_task(_show(work, bar))
+            try:
+                yield
+            finally:
+                shown.cancel()
 
 
 async def run_jobs(
@@ -71,35 +168,10 @@ async def run_jobs(
     *,
     quiet: bool,
     verb: Sequence[str],
-) -> list[tuple[Job, dict[str, int]]]:
-    """Runs one job a collection, one after the other: each with the reasons of its issues. `verb` is the command line
-    that a helping process gets."""
-    settings = load(config)
-    done = []
-    with contextlib.closing(control_of(settings)) as control:
-        async with Shadow.from_file(config) as shadow:
-            for name in collections or list(settings.collections):
-                work = Work(task(shadow, name), control, options.pace, restart=options.restart, join=options.join)
-                job = await _run(work, options, quiet=quiet, helper=[*verb, name, "--config", str(config)])
-                done.append((job, control.reasons(job.id)))
-                if job.finished is None:
-                    break
-    return done
-
-
-async def _run(work: Work, options: Options, *, quiet: bool, helper: Sequence[str]) -> Job:
-    await work.begin()
-    helpers = [await _help(helper, options) for _ in range(options.processes - 1)]
-    with _until_signalled(work), _bar(work.task.kind, quiet=quiet) as bar:
-        shown = asyncio.create_task(_show(work, bar))
-        try:
-            return await work.run()
-        finally:
-            shown.cancel()
-            for each in helpers:
-                with contextlib.suppress(ProcessLookupError):
-                    each.terminate()
-            await asyncio.gather(*(each.wait() for each in helpers))
+) -> list[Job]:
+    """Runs one job a collection, one after the other. `verb` is the command line that a helping process gets, `task`
+    a function that a worker of a cluster can import."""
+    return await _Run(config, options, task, quiet=quiet, verb=verb)(collections)
 
 
 async def _help(helper: Sequence[str], options: Options) -> asyncio.subprocess.Process:
@@ -132,7 +204,7 @@ async def _show(work: Work, bar: Progress) -> None:
     task = bar.add_task("starting", total=None)
     seen: deque[tuple[float, int]] = deque(maxlen=_WINDOW)
     while not bar.disable:
-        job = await asyncio.to_thread(work.control.job, work.job_id)
+        job = await work.look()
         seen.append((time.monotonic(), job.counts.get("seen", 0)))
         rate = _rate(seen)
         left = f", {_time((job.total - seen[-1][1]) / rate)} left" if rate and job.total > seen[-1][1] else ""
@@ -156,7 +228,7 @@ def _time(seconds: float) -> str:
 
 
 def _row(job: Job) -> dict[str, Any]:
-    state = job.outcome or ("stopping" if job.stopping else "running" if job.workers else "not at work")
+    state = job.outcome or ("stopping" if job.stopping else "running" if job.parts else "not at work")
     return {
         "job": job.id,
         "kind": job.kind,
@@ -167,7 +239,7 @@ def _row(job: Job) -> dict[str, Any]:
         "total": job.total,
         "issues": sum(job.issues.values()),
         "rate": job.rate,
-        "processes": job.workers,
+        "processes": job.parts,
         "started": job.started,
         "finished": job.finished,
     }
@@ -175,9 +247,9 @@ def _row(job: Job) -> dict[str, Any]:
 
 @app.command("list")
 def list_jobs(config: ConfigFile = Path("config/shadow.yaml"), as_json: AsJson = False) -> None:
-    """The jobs of this host, the newest first."""
-    with contextlib.closing(control_of(load(config))) as control:
-        rows = [_row(job) for job in control.jobs()]
+    """The jobs in the control store, the newest first."""
+    with _jobs(config) as jobs:
+        rows = [_row(job) for job in jobs.jobs()]
     if as_json:
         print_json(rows)
         return
@@ -197,9 +269,8 @@ def rate(
     config: ConfigFile = Path("config/shadow.yaml"),
 ) -> None:
     """Changes how fast a job may go; within a second, also while it runs."""
-    with contextlib.closing(control_of(load(config))) as control:
-        _known(control, job)
-        control.set_rate(job, documents or None)
+    with _jobs(config) as jobs:
+        jobs.set_rate(job, documents or None)
     typer.echo(f"job {job}: {f'{documents:g} documents a second' if documents else 'no limit'}")
 
 
@@ -209,12 +280,12 @@ def stop(
     config: ConfigFile = Path("config/shadow.yaml"),
 ) -> None:
     """Ends a job after the batches at hand, in all its processes. The same command as before goes on with it."""
-    with contextlib.closing(control_of(load(config))) as control:
-        _known(control, job)
-        control.stop(job)
+    with _jobs(config) as jobs:
+        jobs.stop(job)
     typer.echo(f"job {job}: stopping")
 
 
-def _known(control: Control, job: int) -> None:
-    if job not in {each.id for each in control.jobs(limit=1000)}:
-        raise typer.BadParameter(f"there is no job {job}")
+@contextlib.contextmanager
+def _jobs(config: Path) -> Iterator[Jobs]:
+    with contextlib.closing(control_of(load(config))) as records:
+        yield Jobs(records)

@@ -18,6 +18,8 @@ from shadow.cli.jobs import control_of
 from shadow.cli.options import AsJson, ConfigFile, print_json
 from shadow.client import Shadow
 from shadow.config import load
+from shadow.control import receipts
+from shadow.migrate.jobs import Jobs
 from shadow.migrate.repair import apply_plan, read_plan, undo, write_plan
 from shadow.migrate.sides import JobRefused
 
@@ -36,14 +38,15 @@ def make(
     as_json: AsJson = False,
 ) -> None:
     """Writes a plan of what the last verification of a collection found. It holds keys and versions, no contents."""
-    with contextlib.closing(control_of(load(config))) as control:
-        jobs = control.jobs(kind="verify", collection=collection, limit=1)
-        if not jobs:
+    with contextlib.closing(control_of(load(config))) as records:
+        jobs = Jobs(records)
+        last = jobs.jobs(kind="verify", collection=collection, limit=1)
+        if not last:
             raise JobRefused(f"{collection}: never verified", hint=f"run `shadow verify {collection}` first")
         with _private(file) as opened:
-            lines = write_plan(opened, control, jobs[0])
+            lines = write_plan(opened, jobs, last[0])
     if as_json:
-        print_json({"collection": collection, "job": jobs[0].id, "lines": lines, "file": str(file)})
+        print_json({"collection": collection, "job": last[0].id, "lines": lines, "file": str(file)})
     else:
         typer.echo(f"{file}: {lines} documents to repair; look it over, then: shadow repair-plan apply {file}")
 
@@ -115,5 +118,5 @@ def _private(path: Path) -> IO[str]:
 
 def _file_receipt(config: Path, kind: str, file: Path, counts: dict[str, Any]) -> None:
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    with contextlib.closing(control_of(load(config))) as control:
-        control.file_receipt(kind, {"who": getpass.getuser(), "file": str(file), "sha256": digest, **counts})
+    with contextlib.closing(control_of(load(config))) as records:
+        receipts.file(records, kind, {"who": getpass.getuser(), "file": str(file), "sha256": digest, **counts})

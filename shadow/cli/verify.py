@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import datetime as dt
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from bson import json_util
 
-from shadow.cli.jobs import Collections, Join, Latency, Options, Processes, Rate, Restart, Workers, run_jobs
+from shadow.cli.jobs import Collections, Join, Latency, Options, Processes, Rate, Restart, Scheduler, Workers, run_jobs
 from shadow.cli.options import AsJson, ConfigFile, print_json
+from shadow.client import Shadow
+from shadow.migrate.jobs import reasons_of
 from shadow.migrate.verify import Scope, Summary, Verify, summary
 
 __all__ = ["verify"]
@@ -38,6 +41,7 @@ def verify(
     processes: Processes = 1,
     rate: Rate = None,
     latency: Latency = 0.0,
+    scheduler: Scheduler = None,
     restart: Restart = False,
     join: Join = False,
     as_json: AsJson = False,
@@ -46,26 +50,20 @@ def verify(
     counts. Exit code 0 if equal, 1 if there are differences (`shadow repair plan` goes on from there), 2 if it could
     not be decided or nothing was compared."""
     scope = Scope(full=not quick, sample=sample, filter=_filter(where, since, since_field))
-    options = Options(workers, processes, rate, latency, restart=restart, join=join)
+    options = Options(workers, processes, rate, latency, scheduler=scheduler, restart=restart, join=join)
     verb = ["verify", "--filter", json_util.dumps(scope.filter), "--sample", str(sample), *(["--quick"] * quick)]
-    done = asyncio.run(
-        run_jobs(
-            config,
-            collections,
-            options,
-            lambda shadow, name: Verify(shadow.sides(name), scope),
-            quiet=as_json,
-            verb=verb,
-        )
-    )
-    summaries = [summary(job) for job, _ in done]
+    done = asyncio.run(run_jobs(config, collections, options, partial(_task, scope), quiet=as_json, verb=verb))
+    summaries = [summary(job) for job in done]
     if as_json:
-        reasons = [{"reasons": each} for _, each in done]
-        print_json([{**_row(one), **more} for one, more in zip(summaries, reasons, strict=True)])
+        print_json([{**_row(one), "reasons": reasons_of(job)} for one, job in zip(summaries, done, strict=True)])
     else:
-        for one, (_, each) in zip(summaries, done, strict=True):
-            _show(one, each)
+        for one, job in zip(summaries, done, strict=True):
+            _show(one, reasons_of(job))
     raise typer.Exit(0 if join else _code(summaries))
+
+
+def _task(scope: Scope, shadow: Shadow, collection: str) -> Verify:
+    return Verify(shadow.sides(collection), scope)
 
 
 def _filter(text: str, since: dt.datetime | None, field: str) -> dict[str, Any]:

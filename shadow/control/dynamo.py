@@ -23,6 +23,7 @@ __all__ = ["DynamoRecords"]
 _PATIENCE: Final = 5.0
 """Seconds for one request, in all its attempts."""
 _PARTITION: Final = {"S": "control"}
+_DELETED_AT_ONCE: Final = 1000
 _READY: Final = 120.0
 """Seconds for a new table to become active."""
 
@@ -115,11 +116,12 @@ class DynamoRecords:
         return "Attributes" in gone
 
     def delete_all(self, prefix: str) -> int:
-        keys = [each.key for each in self.scan(prefix)]
-        if keys:
+        deleted = 0
+        while keys := [each.key for each in self.scan(prefix, limit=_DELETED_AT_ONCE)]:
             with self._using() as table:
                 table.write([{"DeleteRequest": {"Key": _key(key)}} for key in keys])
-        return len(keys)
+            deleted += len(keys)
+        return deleted
 
     def close(self) -> None:
         with self._lock:

@@ -127,6 +127,7 @@ class Participant:
         return self._routing.placed
 
     def _register(self, row: Member, kept: Mapping[str, StoreName]) -> Routing:
+        self.records.prepare()
         # A journal counts from before it is written to.
         members.note_journal(self.records, self._journal)
         while True:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from shadow.control.dynamo import DynamoRecords
 from shadow.control.mongo import MongoRecords
@@ -12,14 +12,19 @@ from shadow.control.records import Records
 from shadow.control.sqlite import SqliteRecords
 from shadow.replicate.journals.dynamo_table import Access
 
-__all__ = ["ControlPlace", "DynamoPlace", "MongoPlace", "SqlitePlace"]
+__all__ = ["PATIENCE", "ControlPlace", "DynamoPlace", "MongoPlace", "SqlitePlace"]
+
+PATIENCE: Final = 5.0
+"""Seconds for one request to a server."""
 
 
 @dataclass(frozen=True)
 class SqlitePlace:
+    """For the processes of one host."""
+
     path: Path
 
-    def open(self) -> Records:
+    def open(self, patience: float = PATIENCE) -> Records:
         """Does no I/O."""
         return SqliteRecords(self.path)
 
@@ -32,9 +37,9 @@ class MongoPlace:
     database: str
     collection: str
 
-    def open(self) -> Records:
-        """Does no I/O."""
-        return MongoRecords(self.url, self.database, self.collection)
+    def open(self, patience: float = PATIENCE) -> Records:
+        """Does no I/O. `patience`: seconds for one request, about."""
+        return MongoRecords(self.url, self.database, self.collection, patience=patience)
 
 
 @dataclass(frozen=True)
@@ -44,9 +49,9 @@ class DynamoPlace:
     access: Access
     table: str
 
-    def open(self) -> Records:
-        """Does no I/O."""
-        return DynamoRecords(self.access, self.table)
+    def open(self, patience: float = PATIENCE) -> Records:
+        """Does no I/O. `patience`: seconds for one request, about."""
+        return DynamoRecords(self.access, self.table, patience=patience)
 
 
 ControlPlace: TypeAlias = SqlitePlace | MongoPlace | DynamoPlace

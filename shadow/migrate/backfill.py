@@ -16,9 +16,10 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
-from shadow.migrate.control import Control, Issue
+from shadow.migrate.jobs import Issue, Jobs
 from shadow.migrate.sides import JobRefused, RouteChanged, Sides
 from shadow.migrate.work import Handled, failed
+from shadow.model.order import key_digest
 from shadow.model.outcome import Outcome, classify
 from shadow.model.verdict import Healing
 from shadow.model.version import ABSENT, Document, Image, Key
@@ -136,12 +137,15 @@ class Backfill:
             handled.counts["failed"] += 1
             handled.issues.append(Issue(key, "failed", failed(error)))
 
-    async def conclude(self, control: Control, job: int) -> str:
+    async def conclude(self, jobs: Jobs, job: int) -> str:
         """Tries once more what could not be copied."""
-        for issues in control.issues(job):
+        pages = jobs.issues(job)
+        while issues := await asyncio.to_thread(next, pages, None):
             handled = Handled()
             keys = [each.key for each in issues]
             await self._heal(keys, handled)
-            control.forget(job, keys)
-            control.note(job, handled.issues)
-        return "incomplete" if control.job(job).issues else "complete"
+            still = {key_digest(each.key) for each in handled.issues}
+            await asyncio.to_thread(jobs.note, job, handled.issues)
+            await asyncio.to_thread(jobs.forget, job, [key for key in keys if key_digest(key) not in still])
+        left = await asyncio.to_thread(jobs.count_issues, job)
+        return "incomplete" if left.issues else "complete"

@@ -1,91 +1,140 @@
-"""The flip of one application process, by its configuration file: what to write there, and who else is at work.
+"""A flip as an operator asks for it: the gates, the steps, the receipt, and the file that comes after.
 
-The file is where the routing stands, so a flip is a change of the file: the application sees it, holds the writes of
-the collection, brings the secondary level and changes over between two operations. Nothing is decided anywhere else, so
-a process that starts later begins with the same primary. Several processes would see the file at different moments,
-and for that time hold different primaries, each taking the other's writes for lag: the flip is refused then.
+The control store decides who is primary; the configuration files say what is wanted. An operator's flip goes to the
+control store, so that all processes change over together, and is written into the file at hand afterwards. Other
+hosts' files may stay behind: they are asked for the primary again when all of them have named the new one.
 """
 
 from __future__ import annotations
 
-import os
-import sqlite3
-import tempfile
-from collections.abc import Iterable
-from contextlib import closing
-from pathlib import Path
+import getpass
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-import yaml
-
+from shadow.control import members, receipts, routing
+from shadow.control.coordinator import Flipped, Step, make_flip
+from shadow.control.members import Member
+from shadow.control.records import Records
+from shadow.control.routing import FlipKind, Placed, Routing
+from shadow.migrate.readiness import REHEARSAL, fleet_gates, is_way_back, more_gates
 from shadow.migrate.sides import JobRefused
 from shadow.model.phase import StoreName
-from shadow.replicate.process import Owner, this_process
+from shadow.observe.judge import Gate
 
-__all__ = ["edited", "living", "replace_file"]
-
-
-def edited(text: str, collections: Iterable[str], to: StoreName) -> str:
-    """The YAML `text` with `primary` of each collection set, and nothing else changed, comments included. Raises
-    `JobRefused` where an entry is not written in a way that can be changed so."""
-    for name in collections:
-        text = _edit(text, name, to)
-    return text
+__all__ = ["Order", "Outlook"]
 
 
-def _edit(text: str, name: str, to: StoreName) -> str:
-    entry = _value(_value(yaml.compose(text, Loader=yaml.SafeLoader), "collections"), name)
-    if isinstance(entry, yaml.ScalarNode) and entry.value in ("", "null", "~"):
-        at = entry.start_mark.index
-        return f"{text[:at].rstrip(' ')} {{primary: {to}}}{text[entry.end_mark.index :]}"
-    if not isinstance(entry, yaml.MappingNode):
-        raise _cannot(name)
-    primary = _value(entry, "primary")
-    if primary is not None:
-        return f"{text[: primary.start_mark.index]}{to}{text[primary.end_mark.index :]}"
-    at = entry.start_mark.index
-    if entry.flow_style:
-        return f"{text[: at + 1]}primary: {to}{', ' if entry.value else ''}{text[at + 1 :]}"
-    return f"{text[:at]}primary: {to}\n{' ' * entry.start_mark.column}{text[at:]}"
+@dataclass(frozen=True)
+class Order:
+    """What is to be done to which collections. For a completion, `to` is the store that stays. Does I/O; raises
+    `JobRefused` where it makes no sense from here, `ControlError`."""
+
+    records: Records
+    kind: FlipKind
+    names: Sequence[str]
+    to: StoreName
+    heartbeat: float
+    limit: float
+
+    def look(self) -> Outlook:
+        """Where the fleet stands, and which gates are closed."""
+        seen = routing.load(self.records)
+        self._check(seen)
+        rows = members.prune(self.records, members.members(self.records))
+        silent = members.journals(self.records) - {row.journal for row in rows}
+        more = more_gates(self.records, seen.placed, self.names)
+        gates = [gate for name in self.names for gate in self._gates(name, rows, silent, seen.placed[name], more)]
+        return Outlook(seen, rows, gates)
+
+    def _check(self, seen: Routing) -> None:
+        for name in self.names:
+            placed = seen.placed.get(name)
+            if placed is None:
+                raise JobRefused(
+                    f"{name}: no process has written to it under this control store ({self.records.place})",
+                    hint="start the application, in phase dual_write or shadow, with this configuration",
+                )
+            if placed.completed:
+                raise JobRefused(
+                    f"{name}: its migration is complete, and {placed.primary} is written alone",
+                    hint=f"`shadow complete {name} --reopen` begins a new one",
+                )
+            if self.kind is FlipKind.COMPLETE and placed.primary is not self.to:
+                raise JobRefused(f"{name}: {placed.primary} is its primary", hint=f"flip it first: shadow flip {name}")
+            if self.kind is not FlipKind.COMPLETE and placed.primary is self.to:
+                raise JobRefused(f"{name}: {self.to} is its primary already")
+
+    def _gates(
+        self, name: str, rows: Sequence[Member], silent: Iterable[str], placed: Placed, more: Sequence[Gate]
+    ) -> list[Gate]:
+        gates = fleet_gates(name, rows, silent, placed, self.to, more)
+        if self.kind is FlipKind.COMPLETE:
+            return [gate for gate in gates if gate.name in _FOR_THE_END]
+        if self.kind is FlipKind.REHEARSAL:
+            return [gate for gate in gates if gate.name in _FOR_A_REHEARSAL]
+        return gates
+
+    def make(self, outlook: Outlook, *, reason: str, forced: bool, step: Step, more: Mapping[str, Any]) -> Flipped:
+        """Makes it, and keeps a receipt with the gates as they were. Raises `Aborted` if it did not begin."""
+        who = f"{getpass.getuser()} at {socket.gethostname()}"
+        to = dict.fromkeys(self.names, self.to)
+        flipped = make_flip(
+            self.records,
+            to,
+            kind=self.kind,
+            by=who,
+            reason=reason,
+            heartbeat=self.heartbeat,
+            limit=self.limit,
+            spent=True,
+            step=step,
+        )
+        body = {
+            **flipped.receipt(),
+            "by": who,
+            "reason": reason,
+            "forced": forced,
+            "gates": [[gate.collection, gate.name, gate.ok, gate.said] for gate in outlook.gates],
+            "processes": [row.name for row in outlook.rows],
+            **more,
+        }
+        receipts.file(self.records, REHEARSAL if self.kind is FlipKind.REHEARSAL else str(self.kind), body)
+        return flipped
 
 
-def _value(node: yaml.Node | None, name: str) -> yaml.Node | None:
-    if not isinstance(node, yaml.MappingNode):
-        return None
-    return next((value for key, value in node.value if key.value == name), None)
+_FOR_THE_END = frozenset({"processes", "findings", "verified", "journal", "secondary", "equal", "writers"})
+_FOR_A_REHEARSAL = frozenset({"processes", "secondary", "journal"})
 
 
-def _cannot(name: str) -> JobRefused:
-    return JobRefused(
-        f"the entry of {name} cannot be changed from here",
-        hint=f"set `primary` under collections.{name} in the file by hand: the application takes it from there",
-    )
+@dataclass(frozen=True)
+class Outlook:
+    """Where the fleet stands before an order."""
 
+    seen: Routing
+    rows: Sequence[Member]
+    gates: Sequence[Gate]
 
-def replace_file(path: Path, text: str) -> None:
-    """Puts `text` in the place of the file in one step, with its rights: nobody reads half of it."""
-    real = path.resolve()
-    handle, name = tempfile.mkstemp(dir=real.parent, prefix=f".{real.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(real.stat().st_mode & 0o7777)
-        Path(name).replace(real)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    @property
+    def closed(self) -> list[Gate]:
+        return [gate for gate in self.gates if not gate.ok]
 
-
-def living(journal: Path) -> int:
-    """How many other processes may be alive that share a journal's file: those not known to be dead.
-    Raises `JobRefused` if it cannot be read."""
-    if not journal.exists():
-        return 0
-    try:
-        with closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True, timeout=10.0)) as db:
-            rows = db.execute("SELECT id, place, pid, started FROM owners").fetchall()
-    except sqlite3.Error as error:
-        raise JobRefused(f"the journal {journal} does not say which processes share it") from error
-    own = this_process().id
-    return sum(1 for id_, place, pid, started in rows if id_ != own and not Owner(place, pid, started).known_dead())
+    def steps(self, order: Order) -> list[str]:
+        """What would be done, in order."""
+        rows, names = self.rows, ", ".join(order.names)
+        last = {
+            FlipKind.FLIP: f"commit: {order.to} is primary of {names}, in one write for all processes",
+            FlipKind.COMPLETE: f"commit: {names} are written to {order.to} alone from now on; there is no way back",
+            FlipKind.REHEARSAL: "give it up there: nothing changes",
+        }[order.kind]
+        epochs = ", ".join(f"{name} {self.seen.placed[name].epoch}" for name in order.names)
+        back = [name for name in order.names if is_way_back(self.seen.placed[name], order.to)]
+        return [
+            f"announce it to {len(rows)} processes ({', '.join(row.name for row in rows)}), epochs now: {epochs}",
+            "each says within seconds that it could take part, or it ends here",
+            f"each holds the writes of {names} and waits until lane and journal are empty: {order.limit:g} s at most",
+            last,
+            "each changes over, and lets its writes go on",
+            f"keep a receipt{f'; the way back of {chr(44).join(back)} wants fewer gates' if back else ''}",
+        ]

@@ -5,13 +5,14 @@ A job that never ran, that is not over, or that compared nothing leaves its gate
 
 from __future__ import annotations
 
-import sqlite3
 import time
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
-from shadow.migrate.control import Control, Job
+from shadow.control.records import Records
+from shadow.errors import ControlError
+from shadow.migrate.jobs import Job, Jobs
 from shadow.migrate.verify import Summary, summary
 from shadow.observe.judge import Gate
 
@@ -20,31 +21,34 @@ __all__ = ["FRESH", "job_gates", "read_gates"]
 FRESH: Final = 24 * 3600.0
 """Seconds for which a clean verification counts."""
 
-_LAST: Final = 20
+_ALL: Final = 10_000
 
 
-def read_gates(path: Path, collections: Iterable[str], *, now: float | None = None) -> list[Gate]:
-    """The gates of the jobs in a control store; all closed where there is no such file. Does I/O."""
+def read_gates(
+    records: Records,
+    collections: Iterable[str],
+    *,
+    since: Mapping[str, float] = MappingProxyType({}),
+    now: float | None = None,
+) -> list[Gate]:
+    """The gates of the jobs in a control store, in one scan, and one more for each job under way; closed where it does
+    not answer. `since`: epoch seconds, by collection, before which a job says nothing."""
     names = list(collections)
-    if not path.exists():
-        return [gate for name in names for gate in job_gates(name, [], [])]
     try:
-        control = Control(path)
-    except sqlite3.Error:
-        return [gate for name in names for gate in job_gates(name, [], [])]
-    try:
-        return [
-            gate
-            for name in names
-            for gate in job_gates(
-                name,
-                control.jobs(kind="backfill", collection=name, limit=1),
-                control.jobs(kind="verify", collection=name, limit=_LAST),
-                now=now,
-            )
-        ]
-    finally:
-        control.close()
+        every = Jobs(records).jobs(limit=_ALL)
+    except ControlError as error:
+        return [_unknown(name, gate, error) for name in names for gate in ("copied", "equal")]
+    return [gate for name in names for gate in job_gates(name, *_of(every, name, since.get(name, 0.0)), now=now)]
+
+
+def _of(every: Iterable[Job], name: str, since: float) -> tuple[list[Job], list[Job]]:
+    """The backfills and the verifications of a collection that began after a moment."""
+    counting = [job for job in every if job.collection == name and job.started > since]
+    return [job for job in counting if job.kind == "backfill"], [job for job in counting if job.kind == "verify"]
+
+
+def _unknown(name: str, gate: str, error: ControlError) -> Gate:
+    return Gate(name, gate, False, "unknown: the control store did not answer", f"{error.message}: {error.hint}")
 
 
 def job_gates(name: str, backfills: list[Job], verifications: list[Job], *, now: float | None = None) -> Iterator[Gate]:

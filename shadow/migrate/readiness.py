@@ -6,15 +6,25 @@ writes from being lost, and no figure that a young primary has not had the time 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from shadow.control import receipts
 from shadow.control.members import Member, disagreements
+from shadow.control.records import Records
 from shadow.control.routing import Placed
+from shadow.errors import ControlError
+from shadow.migrate.gates import read_gates
 from shadow.model.phase import StoreName
 from shadow.observe.judge import Gate, gates_of
 
-__all__ = ["fleet_gates", "is_way_back"]
+__all__ = ["REHEARSAL", "REHEARSED", "fleet_gates", "is_way_back", "more_gates"]
+
+REHEARSAL: Final = "rehearsal"
+"""The kind of a rehearsal's receipt."""
+REHEARSED: Final = 7 * 24 * 3600.0
+"""Seconds for which a rehearsal counts."""
 
 _FOR_THE_WAY_BACK: Final = frozenset({"processes", "secondary", "journal", "verified"})
 
@@ -48,6 +58,30 @@ def fleet_gates(
     if is_way_back(placed, to):
         return [gate for gate in found if gate.name in _FOR_THE_WAY_BACK]
     return found
+
+
+def more_gates(records: Records, placed: Mapping[str, Placed], names: Iterable[str]) -> list[Gate]:
+    """The gates that the control store answers for: those of the jobs, and that the way back was rehearsed. Does I/O;
+    closed where it does not answer."""
+    names = list(names)
+    since = {name: each.broken for name, each in placed.items()}
+    found = read_gates(records, names, since=since)
+    try:
+        rehearsed = receipts.listed(records, REHEARSAL)
+    except ControlError as error:
+        return [*found, *(Gate(name, "way back", False, "not known", error.message) for name in names)]
+    return [*found, *(_way_back(name, rehearsed, since.get(name, 0.0)) for name in names)]
+
+
+def _way_back(name: str, rehearsed: Sequence[Mapping[str, Any]], since: float) -> Gate:
+    """A rehearsal takes a while of its own: those of before the last break count no more than those of long ago."""
+    done = [each for each in rehearsed if each["done"] and name in each["to"] and each["at"] > since]
+    look = f"the way back of {name} was not rehearsed lately: shadow flip {name} --to STORE --rehearse"
+    if not done:
+        return Gate(name, "way back", False, "never rehearsed", look)
+    age = time.time() - done[0]["at"]
+    said = f"rehearsed {age / 3600:.1f} h ago (at most {REHEARSED / 3600:.0f} h)"
+    return Gate(name, "way back", age <= REHEARSED, said, look)
 
 
 def _processes(name: str, rows: Sequence[Member], silent: Iterable[str]) -> Gate:

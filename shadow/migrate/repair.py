@@ -18,7 +18,7 @@ from typing import IO, Any, Final
 
 from bson import json_util
 
-from shadow.migrate.control import Control, Job
+from shadow.migrate.jobs import Job, Jobs
 from shadow.migrate.sides import JobRefused, Sides
 from shadow.migrate.verify import DIFFERENCES, state_json
 from shadow.migrate.work import fingerprint
@@ -46,14 +46,14 @@ class Line:
 # --- the plan ---------------------------------------------------------------------------------------------------
 
 
-def write_plan(file: IO[str], control: Control, job: Job) -> int:
+def write_plan(file: IO[str], jobs: Jobs, job: Job) -> int:
     """The plan of a verification's differences; how many lines. Raises `JobRefused` unless it is one that has ended."""
     if job.kind != "verify" or job.finished is None:
         raise JobRefused(f"job {job.id} is no verification that has ended", hint="run `shadow verify` first")
     header = {"plan": PLAN, "collection": job.collection, "fingerprint": job.fingerprint, "job": job.id}
     file.write(json.dumps(header) + "\n")
     lines = 0
-    for issues in control.issues(job.id):
+    for issues in jobs.issues(job.id):
         for each in issues:
             if each.kind in DIFFERENCES:
                 key = json.loads(_dumps({"_id": each.key}))["_id"]

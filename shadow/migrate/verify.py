@@ -19,7 +19,7 @@ from bson import json_util
 
 from shadow.compare.diff import explain
 from shadow.compare.equality import compare_documents, same
-from shadow.migrate.control import Control, Issue, Job
+from shadow.migrate.jobs import Issue, Job, Jobs
 from shadow.migrate.sides import Sides
 from shadow.migrate.work import Handled
 from shadow.model.operation import Verb
@@ -228,9 +228,9 @@ class Verify:
             return "different", Kind.VERSION_LOST, differences
         return "different", compare_documents(primary.document, secondary.document) or Kind.VALUE, differences
 
-    async def conclude(self, control: Control, job: int) -> str:
+    async def conclude(self, jobs: Jobs, job: int) -> str:
         """ "equal", "different", "undecided", or "nothing" where no document was compared."""
-        counted = control.job(job)
+        counted = await asyncio.to_thread(jobs.count_issues, job)
         if any(counted.issues.get(name) for name in DIFFERENCES):
             return "different"
         if counted.issues.get("undecided"):

@@ -1,6 +1,7 @@
 """How a job is worked off: claim a range, do it batch by batch with a checkpoint after each, until nothing is left.
 
-The same code runs in one process, in several that share the control store, and again after any of them was killed.
+The same code runs in one process, in several of any hosts that share the control store, and again after any of them was
+killed.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
 from pymongo.errors import PyMongoError
 
-from shadow.errors import StoreUnavailable
-from shadow.migrate.control import FORMAT, Claim, Control, Issue, Job
+from shadow.errors import ControlError, StoreUnavailable
+from shadow.migrate.jobs import FORMAT, SILENT, Claim, Issue, Job, Jobs
 from shadow.migrate.sides import JobRefused, Sides
 from shadow.migrate.throttle import Throttle
 from shadow.model.outcome import Outcome, classify
@@ -29,12 +30,17 @@ from shadow.stores.ranges import Batch
 __all__ = ["Handled", "Pace", "Task", "Work", "failed", "fingerprint", "patiently"]
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 _TICK: Final = 0.5
-"""Seconds between two looks at the control row and at the primary's latency."""
-_PARTS_A_WORKER: Final = 4
-"""Ranges for each worker: the more, the more evenly they end."""
-_IDLE: Final = 0.2
+"""Seconds between two looks at the job's record and at the primary's latency."""
+_RANGES_A_WORKER: Final = 4
+"""The more, the more evenly they end."""
+_MOST_RANGES: Final = 1000
+_IDLE: Final = 0.25
+"""Seconds between two looks for a range that has become free."""
+_BEAT: Final = SILENT / 4
+"""Seconds after which a claim says that it is alive, where a batch takes that long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +82,7 @@ class Task(Protocol):
     async def handle(self, within: Document, batch: Batch) -> Handled:
         """Does one batch. Doing it again does no harm."""
 
-    async def conclude(self, control: Control, job: int) -> str:
+    async def conclude(self, jobs: Jobs, job: int) -> str:
         """When all ranges are done: what is left to do, and the outcome of the job."""
 
 
@@ -89,14 +95,14 @@ def fingerprint(sides: Sides) -> str:
 async def patiently(
     work: Callable[[], Awaitable[T]], patience: float, *, clock: Callable[[], float] = time.monotonic
 ) -> T:
-    """Tries again while a store is out of reach or throttles. Raises `StoreUnavailable` after `patience` seconds, and
-    what is no passing fault at once."""
+    """Tries again while a store, or the control store, is out of reach or throttles. Raises `StoreUnavailable` after
+    `patience` seconds, and what is no passing fault at once."""
     began, attempt = clock(), 0
     while True:
         try:
             return await work()
-        except (PyMongoError, TimeoutError) as error:
-            if classify(error) is Outcome.REFUSED:
+        except (PyMongoError, TimeoutError, ControlError) as error:
+            if not isinstance(error, ControlError) and classify(error) is Outcome.REFUSED:
                 raise
             if clock() - began > patience:
                 raise StoreUnavailable(
@@ -108,16 +114,35 @@ async def patiently(
 
 
 class Work:
-    """One process's part in a job. `join`: only go on with a job that there is, as a helper of another process."""
+    """One process's part in a job, or one task's of a cluster.
 
-    def __init__(self, task: Task, control: Control, pace: Pace, *, restart: bool = False, join: bool = False) -> None:
+    `join`: only go on with a job that there is, as a helper; with `wait`, until it is done or stopped, else for as long
+    as ranges are free. `slots`: how many workers there are going to be in all parts; the job is cut accordingly.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        jobs: Jobs,
+        pace: Pace,
+        *,
+        restart: bool = False,
+        join: bool = False,
+        wait: bool = False,
+        slots: int | None = None,
+    ) -> None:
         self.task = task
-        self.control = control
+        self.jobs = jobs
         self.pace = pace
         self.throttle = Throttle()
         self._restart = restart
         self._join = join
+        self._wait = wait or not join
+        self._slots = slots or pace.workers
         self._owner = this_process()
+        self._part = fresh_id()
+        self._held: dict[str, Claim] = {}
+        self._seeking = asyncio.Lock()
         self._stopping = asyncio.Event()
         self.job_id = 0
 
@@ -125,19 +150,8 @@ class Work:
         """Works until nothing is left, or until the job is stopped (then it has no `finished`). Raises `JobRefused`,
         `StoreUnavailable`, and what the stores raise that is no passing fault; the checkpoints stand."""
         await self.begin()
-        keeper = asyncio.create_task(self._keep())
-        workers = [asyncio.create_task(self._work(number)) for number in range(self.pace.workers)]
-        try:
-            await asyncio.gather(*workers)
-        finally:
-            for each in (*workers, keeper):
-                each.cancel()
-            await asyncio.gather(*workers, keeper, return_exceptions=True)
-        job = self._job()
-        if not self._join and job.ranges_done == job.ranges and not job.finished:
-            outcome = await patiently(lambda: self.task.conclude(self.control, self.job_id), self.pace.patience)
-            self.control.finish(self.job_id, outcome)
-        return self._job()
+        await self.work()
+        return await self.end()
 
     async def begin(self) -> None:
         """Finds the job to go on with, or makes it and cuts it into ranges. `run` does so if it was not done."""
@@ -145,54 +159,87 @@ class Work:
         if self.job_id:
             return
         if self._join:
-            self.job_id = self._joined()
+            self.job_id = await self._joined()
             return
-        self.job_id = self.control.begin(
-            task.kind, sides.collection, fingerprint(sides), task.options(), restart=self._restart
+        self.job_id = await self._ask(
+            self.jobs.begin, task.kind, sides.collection, fingerprint(sides), task.options(), restart=self._restart
         )
         if self.pace.rate is not None:
-            self.control.set_rate(self.job_id, self.pace.rate)
-        if not self.control.is_laid_out(self.job_id):
-            parts = self.pace.workers * _PARTS_A_WORKER
+            await self._ask(self.jobs.set_rate, self.job_id, self.pace.rate)
+        if not (await self.look()).laid_out:
+            parts = min(_MOST_RANGES, self._slots * _RANGES_A_WORKER)
             ranges, total = await patiently(lambda: task.cut(parts), self.pace.patience)
-            self.control.lay_out(self.job_id, ranges, total)
+            await self._ask(self.jobs.lay_out, self.job_id, ranges, total)
 
-    def _joined(self) -> int:
+    async def _joined(self) -> int:
         task, sides = self.task, self.task.sides
-        for job in self.control.jobs(kind=task.kind, collection=sides.collection, limit=1):
+        for job in await self._ask(self.jobs.jobs, kind=task.kind, collection=sides.collection, limit=1):
             if job.finished is None and job.fingerprint == fingerprint(sides):
                 return job.id
-        raise JobRefused(f"{task.kind} of {sides.collection}: there is none to join")
+        raise JobRefused(
+            f"{task.kind} of {sides.collection}: there is none to join",
+            hint="a helper must have the same stores, tables and control store as the command that it helps",
+        )
+
+    async def work(self) -> None:
+        """This process's workers, until they have nothing left to do."""
+        keeper = asyncio.create_task(self._keep())
+        workers = [asyncio.create_task(self._work()) for _ in range(self.pace.workers)]
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            for each in (*workers, keeper):
+                each.cancel()
+            await asyncio.gather(*workers, keeper, return_exceptions=True)
+
+    async def end(self) -> Job:
+        """The job as it stands; concluded if all of it is done, unless this is a helper."""
+        job = await self.look()
+        if not self._join and job.done and not job.finished:
+            outcome = await patiently(lambda: self.task.conclude(self.jobs, self.job_id), self.pace.patience)
+            await self._ask(self.jobs.finish, self.job_id, outcome)
+            return await self.look()
+        return job
 
     def stop(self) -> None:
         """Ends this process's part after the batches at hand; `run` then returns an unfinished job."""
         self._stopping.set()
 
-    def _job(self) -> Job:
-        return self.control.job(self.job_id)
+    @property
+    def stopping(self) -> bool:
+        return self._stopping.is_set()
+
+    async def look(self) -> Job:
+        return await self._ask(self.jobs.job, self.job_id)
+
+    async def _ask(self, what: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+        """Asks the control store, in a thread, patiently: whatever it is asked does no harm twice."""
+        return await patiently(lambda: asyncio.to_thread(what, *arguments, **options), self.pace.patience)
 
     # --- workers ------------------------------------------------------------------------------------------------
 
-    async def _work(self, number: int) -> None:
-        worker = f"{self._owner.id}/{number}/{fresh_id()}"
-        while not self._stopping.is_set():
-            claim = await asyncio.to_thread(self.control.claim, self.job_id, worker, self._owner)
-            if claim is None:
-                if await self._is_done():
-                    return
-                await asyncio.sleep(_IDLE)
-                continue
+    async def _work(self) -> None:
+        while (claim := await self._next()) is not None:
+            self._held[claim.token] = claim
             try:
                 done = await self._range(claim)
             except BaseException:
-                self.control.release(claim)
+                with suppress(ControlError):
+                    await asyncio.to_thread(self.jobs.release, claim)
                 raise
-            await asyncio.to_thread(self.control.complete if done else self.control.release, claim)
+            finally:
+                del self._held[claim.token]
+            await self._ask(self.jobs.complete if done else self.jobs.release, claim)
 
-    async def _is_done(self) -> bool:
-        """Whether nothing is left to claim. A helper does not wait for ranges that others are at work on."""
-        job = await asyncio.to_thread(self._job)
-        return self._join or job.ranges_done == job.ranges
+    async def _next(self) -> Claim | None:
+        """The next range to work on; None if there is nothing more to do. One worker asks for all that wait."""
+        async with self._seeking:
+            while not self.stopping:
+                claim = await self._ask(self.jobs.claim, self.job_id, self._part, self._owner)
+                if claim is not None or not self._wait or (await self.look()).done:
+                    return claim
+                await asyncio.sleep(_IDLE)
+        return None
 
     async def _range(self, claim: Claim) -> bool:
         """Whether the range was done to its end by this worker."""
@@ -218,7 +265,7 @@ class Work:
     async def _batch(self, claim: Claim, batch: Batch) -> bool:
         await self.throttle.take(len(batch.images))
         handled = await patiently(lambda: self._handled(claim, batch), self.pace.patience)
-        return await asyncio.to_thread(self.control.advance, claim, batch.place, handled.counts, handled.issues)
+        return await self._ask(self.jobs.advance, claim, batch.place, handled.counts, handled.issues)
 
     async def _handled(self, claim: Claim, batch: Batch) -> Handled:
         handled = await self.task.handle(claim.range, batch)
@@ -228,17 +275,20 @@ class Work:
     # --- the pace -----------------------------------------------------------------------------------------------
 
     async def _keep(self) -> None:
-        """Follows the control row, and the primary's latency."""
+        """Follows the job's record and the primary's latency, and says that this process is alive."""
         while True:
-            with suppress(PyMongoError, TimeoutError):
-                await self._look()
+            with suppress(PyMongoError, TimeoutError, ControlError):
+                await self._follow()
             await asyncio.sleep(_TICK)
 
-    async def _look(self) -> None:
-        job = await asyncio.to_thread(self._job)
-        if job.stopping:
-            self._stopping.set()
-        self.throttle.rate = None if job.rate is None else job.rate / max(1, job.workers)
+    async def _follow(self) -> None:
+        for claim in list(self._held.values()):
+            if time.monotonic() - claim.written > _BEAT:
+                await asyncio.to_thread(self.jobs.beat, claim)
+        job = await asyncio.to_thread(self.jobs.job, self.job_id)
+        if job.stopping or job.finished:
+            self.stop()
+        self.throttle.rate = None if job.rate is None else job.rate / max(1, job.parts)
         if self.pace.latency:
             started = time.perf_counter()
             await self.task.sides.source.look(self.task.sides.collection, [""], whole=False)

@@ -67,6 +67,7 @@ _ORDER: Final = (
     "verified",
     "copied",
     "equal",
+    "way back",
     "writers",
     "phase",
     "compared",

@@ -11,9 +11,8 @@ from bson import json_util
 
 from shadow.compare.diff import explain
 from shadow.compare.equality import same
-from shadow.config import Settings, parse
-from shadow.errors import ShadowError
-from shadow.migrate.flip import edited, replace_file
+from shadow.config import Settings
+from shadow.migrate.config_file import put_in_file
 from shadow.model.phase import StoreName
 from shadow.model.verdict import Healing
 from shadow.model.version import Document, Image, Key
@@ -51,6 +50,8 @@ class Operated(Protocol):
     def metrics(self) -> tuple[bytes, str]: ...
 
     async def heal(self, collection: str, key: Key) -> Healing: ...
+
+    async def flip(self, collection: str, to: StoreName, reason: str) -> dict[str, Any]: ...
 
     async def images(self, collection: str, key: Key) -> tuple[Image, Image]: ...
 
@@ -138,12 +139,11 @@ class Desk:
         return {"id": id, "collection": collection, "values": values, "hidden": len(paths) - len(shown)}
 
     async def flip(self, collection: str, to: str, reason: str) -> dict[str, Any]:
-        """Writes the other primary into the configuration file, if every gate of the collection is open; the watch over
-        the file then makes the change, in order. Shape: {"collection", "to", "asked": True}. Raises `Refused`."""
+        """Makes the other store the primary, in every process, if every gate of the collection is open, and writes it
+        into the configuration file of this one. Shape: {"collection", "to", "done": bool, "said": text, "held": seconds
+        that writes were held, "file": why it could not be changed, or ""}. Raises `Refused`."""
         if not reason.strip():
             raise Refused("a reason is wanted; it is logged")
-        if self._path is None:
-            raise Refused("there is no configuration file to change")
         status = await self._shadow.status()
         if collection not in status["collections"]:
             raise Refused("not a configured collection")
@@ -152,22 +152,15 @@ class Desk:
             names = ", ".join(each["name"] for each in closed)
             raise Refused(f"gates are closed: {names}; only `shadow flip --force` goes past them")
         self._shadow.report.event(Event.ADMIN_FLIPPED, collection=collection, to=to, reason=reason[:LONGEST])
-        await asyncio.to_thread(_write_primary, self._path, collection, StoreName(to))
-        return {"collection": collection, "to": to, "asked": True}
+        made = await self._shadow.flip(collection, StoreName(to), reason[:LONGEST])
+        file = ""
+        if made["done"] and self._path is not None:
+            file = await asyncio.to_thread(put_in_file, self._path, [collection], {"primary": to})
+        return {"collection": collection, "to": to, **made, "file": file}
 
     def refused(self, path: str, reason: str) -> None:
         """Someone asked for what they may not."""
         self._shadow.report.event(Event.ADMIN_REFUSED, path=path, reason=reason)
-
-
-def _write_primary(path: Path, collection: str, to: StoreName) -> None:
-    """Raises `Refused`: the file may be mounted for reading only, or be wrong by now."""
-    try:
-        after = edited(path.read_text(encoding="utf-8"), [collection], to)
-        parse(after, source=str(path))
-        replace_file(path, after)
-    except (OSError, ShadowError) as error:
-        raise Refused(f"the configuration file could not be changed: {type(error).__name__}") from None
 
 
 async def _said(work: Callable[[str, Key], Awaitable[str]], collection: str, key: Key) -> str:

@@ -1,13 +1,22 @@
-"""Every store in turn, each made once a module."""
+"""Every store in turn, each made once a module; and every control store."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Final
 
 import pytest
 import pytest_asyncio
 
+from shadow.control.dynamo import DynamoRecords
+from shadow.control.mongo import MongoRecords
+from shadow.control.records import Records
+from shadow.control.sqlite import SqliteRecords
+from shadow.replicate.journals.dynamo_table import Access
 from tests.support.backends import BACKENDS, Backend, open_backend
+
+_CONTROL_STORES: Final = ("sqlite", "mongo", "dynamodb-local", "ministack")
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
@@ -21,3 +30,29 @@ async def backend(unopened_backend: Backend) -> AsyncIterator[Backend]:
     await unopened_backend.open()
     yield unopened_backend
     await unopened_backend.close()
+
+
+@pytest.fixture(params=_CONTROL_STORES)
+def open_records(request: pytest.FixtureRequest, tmp_path: Path, fresh_name: str) -> Iterator[Callable[[], Records]]:
+    """Opens the same store anew, as another process would."""
+    opened: list[Records] = []
+
+    def make() -> Records:
+        if request.param == "sqlite":
+            return SqliteRecords(tmp_path / "folder" / "control.db")
+        if request.param == "mongo":
+            return MongoRecords(
+                request.getfixturevalue("mongo_url"), request.getfixturevalue("mongo_database"), "control"
+            )
+        local = request.param == "dynamodb-local"
+        url = request.getfixturevalue("dynamodb_local_url" if local else "ministack_url")
+        return DynamoRecords(Access("us-east-1", url, "local", "local"), f"{fresh_name}-control")
+
+    def open_() -> Records:
+        opened.append(make())
+        opened[-1].prepare()
+        return opened[-1]
+
+    yield open_
+    for each in opened:
+        each.close()

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
 
 import bson
 import pytest
@@ -18,34 +17,6 @@ from shadow.control.records import MISSING, Records
 from shadow.control.sqlite import SqliteRecords
 from shadow.errors import ControlError
 from shadow.replicate.journals.dynamo_table import Access
-
-STORES: Final = ("sqlite", "mongo", "dynamodb-local", "ministack")
-
-
-@pytest.fixture(params=STORES)
-def open_records(request: pytest.FixtureRequest, tmp_path: Path, fresh_name: str) -> Iterator[Callable[[], Records]]:
-    """Opens the same store anew, as another process would."""
-    opened: list[Records] = []
-
-    def make() -> Records:
-        if request.param == "sqlite":
-            return SqliteRecords(tmp_path / "folder" / "control.db")
-        if request.param == "mongo":
-            return MongoRecords(
-                request.getfixturevalue("mongo_url"), request.getfixturevalue("mongo_database"), "control"
-            )
-        local = request.param == "dynamodb-local"
-        url = request.getfixturevalue("dynamodb_local_url" if local else "ministack_url")
-        return DynamoRecords(Access("us-east-1", url, "local", "local"), f"{fresh_name}-control")
-
-    def open_() -> Records:
-        opened.append(make())
-        opened[-1].prepare()
-        return opened[-1]
-
-    yield open_
-    for each in opened:
-        each.close()
 
 
 @pytest.fixture

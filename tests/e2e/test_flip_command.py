@@ -33,8 +33,7 @@ class Application:
 
     async def shadow_(self, *words: str, code: int = 0) -> Any:
         """Runs `shadow` beside the application."""
-        url = ["--url", f"http://127.0.0.1:{self.port}"] if words[0] == "flip" else []
-        said = await asyncio.to_thread(self.operator.run, *words, *url, "--json", code=code)
+        said = await asyncio.to_thread(self.operator.run, *words, "--json", code=code)
         return json.loads(said) if code != 2 else said
 
     def primary(self) -> str:
@@ -73,6 +72,7 @@ async def test_a_flip_is_refused_forced_under_load_and_taken_back(application: A
     assert (application.operator.config.read_text(), application.primary()) == (before, "mongo")
     dry = await application.shadow_("flip", COLLECTION, "--to", "dynamo", "--dry-run", code=1)
     assert "primary: dynamo" in dry["diff"]
+    assert len(dry["steps"]) == 6
     assert application.operator.config.read_text() == before
 
     async def write() -> None:
@@ -83,10 +83,10 @@ async def test_a_flip_is_refused_forced_under_load_and_taken_back(application: A
 
     writing = asyncio.create_task(write())
     done = await application.shadow_("flip", COLLECTION, "--to", "dynamo", "--force", "--reason", "a rehearsal")
-    assert (done["flipped"], application.primary()) == (True, "dynamo")
+    assert (done["done"], application.primary()) == (True, "dynamo")
     assert "# a comment that stays" in application.operator.config.read_text()
     back = await application.shadow_("flip", COLLECTION, "--to", "mongo", "--force", "--reason", "and back")
-    assert (back["flipped"], application.primary()) == (True, "mongo")
+    assert (back["done"], application.primary()) == (True, "mongo")
     ended.set()
     await writing
     assert await application.shadow.settled(20)

@@ -11,10 +11,10 @@ import pymongo
 import pytest
 
 from shadow import Shadow
-from shadow.migrate.control import Control
+from shadow.migrate.jobs import reasons_of
 from shadow.migrate.sides import JobRefused
 from shadow.replicate.journal import Entry
-from tests.support.migration import backfill, control_of, load, verify
+from tests.support.migration import OpenJobs, backfill, control_of, load, verify
 from tests.support.pair import until
 from tests.support.shadows import COLLECTION, Site
 
@@ -30,7 +30,7 @@ def site(mongo_url: str, mongo_database: str, dynamodb_local_url: str, fresh_nam
 
 
 @pytest.fixture
-async def copied(site: Site) -> AsyncIterator[tuple[Shadow, Control]]:
+async def copied(site: Site) -> AsyncIterator[tuple[Shadow, OpenJobs]]:
     """Two equal stores with `COUNT` documents each."""
     load(site, [{"_id": number, "n": number, "text": f"text {number}"} for number in range(COUNT)])
     control = control_of(site)
@@ -49,14 +49,14 @@ def damage(site: Site) -> None:
     site.audit.plant(COLLECTION, {"_id": "extra", "n": 1})
 
 
-async def test_equal_stores_are_equal_with_denominators(copied: tuple[Shadow, Control]) -> None:
+async def test_equal_stores_are_equal_with_denominators(copied: tuple[Shadow, OpenJobs]) -> None:
     found = await verify(*copied)
     assert found.clean
     assert (found.primary_documents, found.secondary_documents, found.compared, found.equal) == (COUNT,) * 4
     assert (found.missing, found.extra, found.different, found.undecided) == (0, 0, 0, 0)
 
 
-async def test_full_verify_finds_every_damage_and_nothing_else(copied: tuple[Shadow, Control], site: Site) -> None:
+async def test_full_verify_finds_every_damage_and_nothing_else(copied: tuple[Shadow, OpenJobs], site: Site) -> None:
     shadow, control = copied
     damage(site)
     found = await verify(shadow, control)
@@ -66,7 +66,7 @@ async def test_full_verify_finds_every_damage_and_nothing_else(copied: tuple[Sha
     assert shadow.findings.summary()["open"] == 4, "they are findings as those of shadow reads are"
 
 
-async def test_quick_verify_finds_what_versions_show(copied: tuple[Shadow, Control], site: Site) -> None:
+async def test_quick_verify_finds_what_versions_show(copied: tuple[Shadow, OpenJobs], site: Site) -> None:
     damage(site)
     found = await verify(*copied, full=False)
     assert (found.missing, found.extra, found.different) == (2, 1, 0), (
@@ -74,25 +74,25 @@ async def test_quick_verify_finds_what_versions_show(copied: tuple[Shadow, Contr
     )
 
 
-async def test_a_sample_is_the_same_in_every_run_and_says_what_it_is(copied: tuple[Shadow, Control]) -> None:
+async def test_a_sample_is_the_same_in_every_run_and_says_what_it_is(copied: tuple[Shadow, OpenJobs]) -> None:
     first, second = await verify(*copied, sample=0.2), await verify(*copied, sample=0.2)
     assert 0 < first.compared < COUNT / 2
     assert (first.compared, first.secondary_documents) == (second.compared, second.secondary_documents)
     assert first.primary_documents == first.secondary_documents, "both directions look at the same keys"
 
 
-async def test_a_filter_leaves_out_the_rest(copied: tuple[Shadow, Control], site: Site) -> None:
+async def test_a_filter_leaves_out_the_rest(copied: tuple[Shadow, OpenJobs], site: Site) -> None:
     damage(site)
     found = await verify(*copied, filter={"n": {"$gte": 100, "$lt": 200}})
     assert (found.outcome, found.compared) == ("equal", 100)
 
 
-async def test_nothing_compared_is_not_equal(copied: tuple[Shadow, Control]) -> None:
+async def test_nothing_compared_is_not_equal(copied: tuple[Shadow, OpenJobs]) -> None:
     found = await verify(*copied, filter={"n": -1})
     assert (found.outcome, found.clean) == ("nothing", False)
 
 
-async def test_keys_in_flight_are_no_differences(copied: tuple[Shadow, Control], site: Site) -> None:
+async def test_keys_in_flight_are_no_differences(copied: tuple[Shadow, OpenJobs], site: Site) -> None:
     """A key that the journal holds open may differ; it counts neither as different nor, for good, as equal."""
     shadow, control = copied
     journal = shadow.sides(COLLECTION).journal
@@ -105,7 +105,7 @@ async def test_keys_in_flight_are_no_differences(copied: tuple[Shadow, Control],
     assert (await verify(shadow, control)).missing == 1
 
 
-async def test_verify_beside_writes_finds_nothing_that_is_not_there(copied: tuple[Shadow, Control]) -> None:
+async def test_verify_beside_writes_finds_nothing_that_is_not_there(copied: tuple[Shadow, OpenJobs]) -> None:
     shadow, control = copied
     ended = asyncio.Event()
 
@@ -125,7 +125,7 @@ async def test_verify_beside_writes_finds_nothing_that_is_not_there(copied: tupl
     assert (found.outcome, found.missing, found.extra, found.different) == ("equal", 0, 0, 0), found
 
 
-async def test_a_clean_full_verify_takes_back_the_doubt_of_a_crash(copied: tuple[Shadow, Control]) -> None:
+async def test_a_clean_full_verify_takes_back_the_doubt_of_a_crash(copied: tuple[Shadow, OpenJobs]) -> None:
     shadow, control = copied
     trusted = []
     journal = shadow.sides(COLLECTION).journal
@@ -142,7 +142,7 @@ async def test_a_clean_full_verify_takes_back_the_doubt_of_a_crash(copied: tuple
 
 
 async def test_checkpoints_of_another_configuration_or_scope_are_refused(
-    copied: tuple[Shadow, Control], site: Site
+    copied: tuple[Shadow, OpenJobs], site: Site
 ) -> None:
     shadow, control = copied
     from shadow.migrate.verify import Scope, Verify
@@ -185,7 +185,7 @@ async def test_what_cannot_be_copied_is_reported_by_reason(site: Site) -> None:
         job = await backfill(shadow, control)
     assert job.outcome == "incomplete"
     assert (job.counts["copied"], sum(job.issues.values())) == (39, 1)
-    assert control.reasons(job.id) == {"failed: DuplicateKeyError 11000": 1}
+    assert reasons_of(job) == {"failed: DuplicateKeyError 11000": 1}
 
 
 async def test_the_rate_can_be_changed_while_it_runs(site: Site) -> None:

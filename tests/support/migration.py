@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 import pymongo
 
 from shadow import Shadow
+from shadow.control.records import Records
 from shadow.migrate.backfill import Backfill
-from shadow.migrate.control import Control, Job
+from shadow.migrate.jobs import Job, Jobs
 from shadow.migrate.verify import Scope, Summary, Verify, summary
 from shadow.migrate.work import Pace, Work
 from tests.support.shadows import COLLECTION, Site
 
-__all__ = ["backfill", "control_of", "copy_in_another_process", "load", "verify"]
+__all__ = ["OpenJobs", "backfill", "control_of", "copy_in_another_process", "load", "verify"]
 
 
-def control_of(site: Site) -> Control:
-    return Control(Path(site.journal).with_name("jobs.db"))
+class OpenJobs(Jobs):
+    """Jobs that close the control store as well."""
+
+    def __init__(self, records: Records, **clocks: Any) -> None:
+        super().__init__(records, **clocks)
+        self.records = records
+
+    def close(self) -> None:
+        self.records.close()
+
+
+def control_of(site: Site) -> OpenJobs:
+    """The jobs in the control store of a site, opened as one more process would."""
+    records = site.settings().control_place().open()
+    records.prepare()
+    return OpenJobs(records)
 
 
 def load(site: Site, documents: list[dict[str, Any]]) -> None:
@@ -28,11 +42,11 @@ def load(site: Site, documents: list[dict[str, Any]]) -> None:
         client[site.database][COLLECTION].insert_many(documents, ordered=False)
 
 
-async def backfill(shadow: Shadow, control: Control, **pace: Any) -> Job:
+async def backfill(shadow: Shadow, control: Jobs, **pace: Any) -> Job:
     return await Work(Backfill(shadow.sides(COLLECTION)), control, Pace(**{"workers": 4, **pace})).run()
 
 
-async def verify(shadow: Shadow, control: Control, *, batch: int = 100, **scope: Any) -> Summary:
+async def verify(shadow: Shadow, control: Jobs, *, batch: int = 100, **scope: Any) -> Summary:
     task = Verify(shadow.sides(COLLECTION), Scope(**scope))
     return summary(await Work(task, control, Pace(workers=4, batch=batch)).run())
 

@@ -44,6 +44,8 @@ class Site:
     collection: str = COLLECTION
     limits: dict[str, Any] = dataclasses.field(default_factory=dict)
     journal_options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    control: str | None = None
+    """The url of the control store; none: where the journal is."""
     patience: float = 1.0
     """Seconds that DynamoDB's client waits for an answer."""
 
@@ -64,9 +66,9 @@ class Site:
                 "url": self.journal if "://" in self.journal else f"sqlite:///{self.journal}",
                 **self.journal_options,
             },
+            control={"url": self.control, "heartbeat": 0.1},
             limits={**LIMITS, **self.limits},
             observe={"left_out": 0.0, "noise_share": 0.0},
-            control={"heartbeat": 0.1},
             defaults={"primary": self.primary, "phase": self.phase, "writes": self.writes, "forced": "a test"},
             collections={self.collection: {}},
         )

@@ -244,6 +244,7 @@ OTHERS: Final[dict[str, tuple[str, Any]]] = {
     "journal.synchronous": ("FULL", "FULL"),
     "journal.max_bytes": ("104857600", 104857600),
     "journal.on_failure": ("sync", OnFailure.SYNC),
+    "defaults.forced": ("a reason", "a reason"),
     "control.url": ("dynamodb://table", SecretStr("dynamodb://table")),
     "control.heartbeat": ("0.5", 0.5),
     "observe.hash_secret": ("pepper", SecretStr("pepper")),

@@ -51,6 +51,8 @@ class Operated:
         self.pulse = Pulse(self.report.metrics, self.shared_findings, self.report.failed)
         self.pair = Image(Version("b", 1), LEFT), Image(Version("b", 1), RIGHT)
         self.healed: list[Key] = []
+        self.flipped: list[tuple[str, StoreName, str]] = []
+        self.flips = True
         differences = (Difference(Kind.VALUE, "name", "string", "string", "aa", "bb"),)
         self.id = findings.add(Mismatch("users", Verb.FIND, Kind.VALUE, 1, differences))
         self.whole = findings.add(Mismatch("users", Verb.FIND, Kind.ORDER, None))
@@ -67,6 +69,10 @@ class Operated:
     async def heal(self, collection: str, key: Key) -> Healing:
         self.healed.append(key)
         return Healing.COPIED
+
+    async def flip(self, collection: str, to: StoreName, reason: str) -> dict[str, Any]:
+        self.flipped.append((collection, to, reason))
+        return {"done": self.flips, "said": "", "held": 0.01}
 
     async def images(self, collection: str, key: Key) -> tuple[Image, Image]:
         return self.pair
@@ -197,6 +203,13 @@ async def test_a_flip_with_every_gate_open_is_written_into_the_file_and_logged(t
     settings = parse(await flip(tmp_path, operated), {})
     assert settings.route("users").primary is StoreName.DYNAMO
     assert operated.events() == ["admin.flipped"]
+    assert operated.flipped == [("users", StoreName.DYNAMO, "ticket 7")]
+
+
+async def test_a_flip_that_could_not_be_made_leaves_the_file_as_it_is(tmp_path: Path) -> None:
+    operated = Operated()
+    operated.flips = False
+    assert "dynamo" not in await flip(tmp_path, operated)
 
 
 @pytest.mark.parametrize("how", [{"ok": False}, {"reason": " "}], ids=str)
@@ -206,8 +219,15 @@ async def test_a_flip_past_a_closed_gate_or_without_a_reason_changes_nothing(
     operated = Operated()
     assert "dynamo" not in await flip(tmp_path, operated, **how)
     assert operated.events() == ["refused"]
+    assert operated.flipped == []
 
 
-async def test_a_flip_without_a_file_is_refused() -> None:
-    with pytest.raises(Refused):
-        await Desk(Operated()).flip("users", "dynamo", "ticket 7")
+async def test_a_flip_needs_no_file(tmp_path: Path) -> None:
+    operated = Operated()
+
+    async def status() -> dict[str, Any]:
+        return status_of(ok=True)
+
+    operated.status = status  # type: ignore[method-assign]
+    said = await Desk(operated).flip("users", "dynamo", "ticket 7")
+    assert (said["done"], said["file"]) == (True, "")

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from shadow.migrate.control import Control, Issue
+from shadow.control.mongo import MongoRecords
+from shadow.control.sqlite import SqliteRecords
 from shadow.migrate.gates import FRESH, read_gates
+from shadow.migrate.jobs import Issue
 from shadow.replicate.process import this_process
+from tests.support.migration import OpenJobs
 
 FULL = {"full": True, "sample": 1.0, "filter": "{}"}
 
@@ -27,13 +30,13 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def control(tmp_path: Path, clock: Clock) -> Iterator[Control]:
-    made = Control(tmp_path / "jobs", now=clock)
+def control(tmp_path: Path, clock: Clock) -> Iterator[OpenJobs]:
+    made = OpenJobs(SqliteRecords(tmp_path / "control.db"), now=clock)
     yield made
     made.close()
 
 
-def done(control: Control, kind: str, outcome: str | None, options: dict[str, object] | None = None) -> None:
+def done(control: OpenJobs, kind: str, outcome: str | None, options: dict[str, object] | None = None) -> None:
     """A job of one range with ten documents; unfinished without an outcome."""
     job = control.begin(kind, "things", "mark", options or {}, restart=True)
     control.lay_out(job, [{}], 10)
@@ -46,50 +49,57 @@ def done(control: Control, kind: str, outcome: str | None, options: dict[str, ob
         control.finish(job, outcome)
 
 
-def opened(control: Control, clock: Clock) -> dict[str, bool]:
-    return {gate.name: gate.ok for gate in read_gates(control.path, ["things"], now=clock.now)}
+def opened(control: OpenJobs, clock: Clock) -> dict[str, bool]:
+    return {gate.name: gate.ok for gate in read_gates(control.records, ["things"], now=clock.now)}
 
 
-def test_where_no_job_ever_ran_both_are_closed(control: Control, clock: Clock, tmp_path: Path) -> None:
+def test_where_no_job_ever_ran_both_are_closed(control: OpenJobs, clock: Clock) -> None:
     assert opened(control, clock) == {"copied": False, "equal": False}
-    missing = read_gates(tmp_path / "nowhere" / "jobs", ["things"], now=clock.now)
-    assert [gate.ok for gate in missing] == [False, False]
-    assert not (tmp_path / "nowhere").exists(), "asking makes no file"
 
 
-def test_a_whole_copy_and_a_whole_clean_verification_open_them(control: Control, clock: Clock) -> None:
+def test_a_control_store_that_does_not_answer_closes_them_soon_and_says_so() -> None:
+    records = MongoRecords("mongodb://127.0.0.1:9/?directConnection=true", "db", "control", patience=0.3)
+    found = read_gates(records, ["things", "others"])
+    records.close()
+    assert [(gate.collection, gate.name, gate.ok) for gate in found] == [
+        (collection, name, False) for collection in ("things", "others") for name in ("copied", "equal")
+    ]
+    assert "did not answer" in found[0].said
+
+
+def test_a_whole_copy_and_a_whole_clean_verification_open_them(control: OpenJobs, clock: Clock) -> None:
     done(control, "backfill", "complete")
     done(control, "verify", "equal", FULL)
     assert opened(control, clock) == {"copied": True, "equal": True}
 
 
 @pytest.mark.parametrize("outcome", ["incomplete", "abandoned", None])
-def test_a_copy_that_is_not_whole_does_not_count(control: Control, clock: Clock, outcome: str | None) -> None:
+def test_a_copy_that_is_not_whole_does_not_count(control: OpenJobs, clock: Clock, outcome: str | None) -> None:
     done(control, "backfill", outcome)
     assert not opened(control, clock)["copied"]
 
 
 @pytest.mark.parametrize("options", [{**FULL, "full": False}, {**FULL, "sample": 0.5}, {**FULL, "filter": '{"n": 1}'}])
 def test_a_part_of_a_verification_does_not_speak_for_the_whole(
-    control: Control, clock: Clock, options: dict[str, object]
+    control: OpenJobs, clock: Clock, options: dict[str, object]
 ) -> None:
     done(control, "verify", "equal", options)
     assert not opened(control, clock)["equal"]
 
 
 @pytest.mark.parametrize("outcome", ["different", "undecided", "nothing", None])
-def test_nothing_but_equal_is_equal(control: Control, clock: Clock, outcome: str | None) -> None:
+def test_nothing_but_equal_is_equal(control: OpenJobs, clock: Clock, outcome: str | None) -> None:
     done(control, "verify", outcome, FULL)
     assert not opened(control, clock)["equal"]
 
 
-def test_a_verification_grows_old(control: Control, clock: Clock) -> None:
+def test_a_verification_grows_old(control: OpenJobs, clock: Clock) -> None:
     done(control, "verify", "equal", FULL)
     clock.now += FRESH + 1
     assert not opened(control, clock)["equal"]
 
 
-def test_a_difference_found_later_by_a_quick_look_closes_it(control: Control, clock: Clock) -> None:
+def test_a_difference_found_later_by_a_quick_look_closes_it(control: OpenJobs, clock: Clock) -> None:
     done(control, "verify", "equal", FULL)
     clock.now += 10
     done(control, "verify", "different", {**FULL, "full": False})
@@ -97,3 +107,14 @@ def test_a_difference_found_later_by_a_quick_look_closes_it(control: Control, cl
     clock.now += 10
     done(control, "verify", "equal", FULL)
     assert opened(control, clock)["equal"]
+
+
+def test_what_was_copied_and_verified_before_one_store_was_written_alone_says_nothing(
+    control: OpenJobs, clock: Clock
+) -> None:
+    done(control, "backfill", "complete")
+    done(control, "verify", "equal", FULL)
+    assert opened(control, clock) == {"copied": True, "equal": True}
+    since = {"things": clock.now + 1}
+    gates = read_gates(control.records, ["things"], since=since, now=clock.now)
+    assert [gate.ok for gate in gates] == [False, False]

@@ -87,7 +87,8 @@ const actions = {
     const reason = window.prompt(`Make ${to} the primary of ${collection}. Why? The reason is logged.`);
     if (!reason) return;
     const said = await send("flip", { collection, to, reason });
-    say(`The configuration file asks for ${said.to} now; the change is made as soon as the secondary is level.`);
+    const held = `writes were held for ${Math.round(said.held * 1000)} ms`;
+    say(said.done ? `${said.to} is the primary of ${collection} now; ${held}. ${said.file}` : `Not done: ${said.said}`);
   },
 };
 

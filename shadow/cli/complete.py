@@ -1,0 +1,62 @@
+"""`shadow complete`: the end of a migration: one store is written alone from now on."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shadow.cli.flip import Force, Reason, carry_out
+from shadow.cli.jobs import control_of
+from shadow.cli.options import AsJson, ConfigFile, print_json
+from shadow.config import load
+from shadow.control import routing
+from shadow.control.records import Records
+from shadow.control.routing import FlipKind, Routing
+from shadow.migrate.flip import Order
+from shadow.migrate.sides import JobRefused
+from shadow.model.phase import StoreName
+
+__all__ = ["complete"]
+
+
+def complete(
+    collections: Annotated[list[str], typer.Argument(help="The collections, completed together.")],
+    on: Annotated[StoreName, typer.Option(help="The store that stays; it has to be the primary.")] = StoreName.DYNAMO,
+    config: ConfigFile = Path("config/shadow.yaml"),
+    apply: Annotated[bool, typer.Option("--apply", help="Do it; without this it is a dry run.")] = False,
+    reopen: Annotated[
+        bool, typer.Option("--reopen", help="Take the mark back, to begin a migration anew: backfill and all.")
+    ] = False,
+    force: Force = False,
+    reason: Reason = "",
+    as_json: AsJson = False,
+) -> None:
+    """Ends dual writes, in all processes at once. There is no way back after this but a new migration: the other store
+    gets no more writes. A dry run unless --apply. Exit code 0 done, 1 if gates are closed or a process did not take
+    part, 2 if it was refused."""
+    settings = load(config)
+    with contextlib.closing(control_of(settings)) as records:
+        if reopen:
+            _reopen(records, collections)
+            if as_json:
+                print_json({"collections": collections, "reopened": True})
+            else:
+                typer.echo(f"{', '.join(collections)}: open again; set phase dual_write and begin with a backfill")
+            return
+        order = Order(records, FlipKind.COMPLETE, collections, on, settings.control.heartbeat, settings.limits.drain)
+        values = {"primary": str(on), "phase": "off"}
+        carry_out(order, settings, config, values, dry_run=not apply, force=force, reason=reason, as_json=as_json)
+
+
+def _reopen(records: Records, names: list[str]) -> None:
+    def make(seen: Routing) -> Routing:
+        for name in names:
+            if name not in seen.placed or not seen.placed[name].completed:
+                raise JobRefused(f"{name}: its migration is not complete")
+        return seen.with_placed({name: dataclasses.replace(seen.placed[name], completed=False) for name in names})
+
+    routing.change(records, make)

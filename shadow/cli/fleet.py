@@ -1,0 +1,107 @@
+"""`shadow fleet`: the processes that agree on the routing, and those that somebody has to take off."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from shadow.cli.jobs import control_of
+from shadow.cli.options import AsJson, ConfigFile, print_json
+from shadow.config import load
+from shadow.control import members, receipts, routing
+from shadow.fleet import described
+
+__all__ = ["app"]
+
+app = typer.Typer(help="The processes that share the control store.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_fleet(config: ConfigFile = Path("config/shadow.yaml"), as_json: AsJson = False) -> None:
+    """The processes, how each stands and what its file asks for; the routing in force; a flip under way. Exit code 1 if
+    processes disagree."""
+    with contextlib.closing(control_of(load(config))) as records:
+        found = described(routing.load(records), members.members(records))
+        found["journals"] = sorted(members.journals(records))
+        found["control"] = records.place
+    if as_json:
+        print_json(found)
+    else:
+        _show(Console(), found)
+    raise typer.Exit(1 if found["disagreements"] else 0)
+
+
+@app.command("forget")
+def forget(
+    id: Annotated[str, typer.Argument(help="A process, as `shadow fleet list` names it, or a journal with --journal.")],
+    config: ConfigFile = Path("config/shadow.yaml"),
+    journal: Annotated[
+        bool, typer.Option("--journal", help="Give up a journal: what it still holds is followed by nobody.")
+    ] = False,
+) -> None:
+    """Takes a process off the list that is gone for good. Be sure that it is: if it still writes, it would go on
+    writing to the old primary until it reaches the control store again. Exit code 1 if there is no such one."""
+    with contextlib.closing(control_of(load(config))) as records:
+        done = members.forget_journal(records, id) if journal else members.forget(records, id)
+    typer.echo(f"{id}: {'forgotten' if done else 'not on the list'}")
+    raise typer.Exit(0 if done else 1)
+
+
+@app.command("receipts")
+def list_receipts(
+    config: ConfigFile = Path("config/shadow.yaml"),
+    limit: Annotated[int, typer.Option(min=1, help="How many.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """What was flipped, rehearsed and completed, the newest first: who, why, gates, how long writes were held."""
+    with contextlib.closing(control_of(load(config))) as records:
+        found = receipts.listed(records, limit=limit)
+    if as_json:
+        print_json(found)
+        return
+    table = Table("receipt", "kind", "collections", "done", "by", "reason", "held, ms")
+    for each in found:
+        held = max(each.get("held_seconds", {}).values(), default=0.0) * 1000
+        to = ", ".join(f"{name} to {store}" for name, store in each.get("to", {}).items())
+        row = (
+            each["id"],
+            each["kind"],
+            to,
+            each.get("done"),
+            each.get("by", ""),
+            each.get("reason", ""),
+            f"{held:.0f}",
+        )
+        table.add_row(*(escape(str(cell)) for cell in row))
+    Console().print(table)
+
+
+def _show(console: Console, found: dict[str, Any]) -> None:
+    table = Table("id", "process", "collection", "primary", "phase", "its file asks for")
+    for each in found["members"]:
+        name = f"{each['name']}{' (tool)' if each['tool'] else ''}{' DEAD' if each['dead'] else ''}"
+        for collection, standing in each["standing"].items():
+            row = (each["id"], name, collection, standing["primary"], standing["phase"], standing["file"])
+            table.add_row(*(escape(cell) for cell in row))
+    console.print(table)
+    for name, each in found["routing"].items():
+        marks = [text for text, there in _MARKS.items() if each[there]]
+        console.print(escape(f"{name}: {each['primary']}, epoch {each['epoch']}{''.join(marks)}"))
+    for name, apart in found["disagreements"].items():
+        said = "; ".join(f"{', '.join(who)} at {where}" for where, who in apart.items())
+        console.print(f"[bold red]processes disagree[/] on {escape(name)}: {escape(said)}")
+    if found["flip"] is not None:
+        flip = found["flip"]
+        console.print(
+            escape(f"last flip: {flip['state']}, by {flip['by']}{': ' if flip['said'] else ''}{flip['said']}")
+        )
+    console.print(escape(f"control store: {found['control']}; journals: {', '.join(found['journals']) or 'none'}"))
+
+
+_MARKS = {", with a way back": "way_back", ", complete": "completed", ", some files behind": "files_behind"}

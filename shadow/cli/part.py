@@ -1,0 +1,72 @@
+"""One part of a job on a worker of a Dask cluster: what is sent there, and what is done with it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from shadow.client import Shadow
+from shadow.config import Settings, parse
+from shadow.control.place import SqlitePlace
+from shadow.errors import ConfigurationError, ShadowError
+from shadow.migrate.cluster import Ended
+from shadow.migrate.jobs import Jobs
+from shadow.migrate.sides import JobRefused
+from shadow.migrate.work import Pace, Task, Work
+from shadow.replicate.process import this_process
+
+__all__ = ["Part", "part_of", "take_part"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a worker needs to know. `settings`: the text of the configuration file, over which the worker lays its own
+    environment, as always; `files`: what is laid over that, for files that only `home` (see `Owner.place`) has."""
+
+    settings: str
+    files: Mapping[str, str]
+    home: str
+    collection: str
+    task: Callable[[Shadow, str], Task]
+    pace: Pace
+
+
+def part_of(config: Path, settings: Settings, collection: str, task: Callable[[Shadow, str], Task], pace: Pace) -> Part:
+    """The part for every worker of a cluster. `task` is importable by its name, with arguments that can be pickled."""
+    files = {}
+    if settings.journal.kind == "sqlite":
+        files["SHADOW_JOURNAL_URL"] = f"sqlite:///{settings.journal.path.absolute()}"
+    place = settings.control_place()
+    if isinstance(place, SqlitePlace):
+        files["SHADOW_CONTROL_URL"] = f"sqlite:///{place.path.absolute()}"
+    return Part(config.read_text(encoding="utf-8"), files, this_process().place, collection, task, pace)
+
+
+def take_part(part: Part) -> Ended:
+    """Works on the job's ranges until none is left or it is stopped; runs in a thread of the worker. Errors of shadow's
+    own come back as text: not all of them can be pickled."""
+    try:
+        asyncio.run(_take_part(part))
+    except (ConfigurationError, JobRefused) as error:
+        return Ended(refused=str(error))
+    except ShadowError as error:
+        return Ended(failed=str(error))
+    return Ended()
+
+
+async def _take_part(part: Part) -> None:
+    if part.files and this_process().place != part.home:
+        what = " and ".join(name.removeprefix("SHADOW_").removesuffix("_URL").lower() for name in part.files)
+        raise JobRefused(
+            f"{what} in a file cannot be shared with a worker on another host",
+            hint="set journal.url and control.url to a server (MongoDB or DynamoDB) that all workers reach",
+        )
+    settings = parse(part.settings, {**os.environ, **part.files}, source="(sent to the worker)")
+    with closing(settings.control_place().open()) as records:
+        async with Shadow(settings) as shadow:
+            task = part.task(shadow, part.collection)
+            await Work(task, Jobs(records), part.pace, join=True, wait=True).run()
