@@ -25,8 +25,8 @@ from tests.support.pair import until
 from tests.support.shadows import COLLECTION, Site
 from tests.support.tool import Tool
 
-COUNT = 1500
-SLOWLY = ("--rate", "300", "--workers", "2", "--json")
+COUNT = 600
+SLOWLY = ("--rate", "150", "--workers", "2", "--json")
 DAMAGE = {"k00005": "different", "k00006": "missing", "k00007": "missing", "extra": "extra"}
 
 
@@ -86,7 +86,7 @@ async def test_a_backfill_is_stopped_gone_on_with_and_survives_its_workers(
         *("backfill", "--scheduler", cluster.address, *SLOWLY, "--config", str(tool.config)),
         stdout=asyncio.subprocess.PIPE,
     )
-    await reach(jobs, 200, "backfill")
+    await reach(jobs, 50, "backfill")
     program.send_signal(signal.SIGINT)
     out, _ = await program.communicate()
     assert program.returncode == 2

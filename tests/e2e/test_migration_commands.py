@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 import re
 import stat
+import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -16,7 +20,7 @@ import pytest
 import yaml
 
 from shadow.cli import main
-from tests.support.migration import load
+from tests.support.migration import control_of, load
 from tests.support.shadows import COLLECTION, Site
 
 COUNT = 500
@@ -34,6 +38,7 @@ class Operator:
                     "mongo": {"url": site.mongo_url, "database": site.database},
                     "dynamo": {"endpoint_url": site.dynamo_url, "table_prefix": site.prefix},
                     "journal": {"url": f"sqlite:///{site.journal}"},
+                    "control": {"url": site.control},
                     "limits": {"settle": 0.05, "operation": 10.0},
                     "defaults": {"phase": "dual_write"},
                     "collections": {COLLECTION: {}},
@@ -55,6 +60,17 @@ class Operator:
                 ended = error.code
         assert (ended or 0) == code, out.getvalue() + err.getvalue()
         return out.getvalue() if code != 2 else err.getvalue()
+
+    def program(self, *words: str) -> str:
+        """The same as a process of its own, which has to end well."""
+        command = [sys.executable, "-c", "from shadow.cli import main; main()", *words, "--config", str(self.config)]
+        credentials = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
+        done = subprocess.run(
+            command, env={**os.environ, **credentials}, capture_output=True, text=True, timeout=100, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        sys.stderr.write(done.stderr)
+        return done.stdout
 
     def json(self, *words: str, code: int = 0) -> Any:
         return json.loads(self.run(*words, "--json", code=code))
@@ -122,6 +138,37 @@ def test_a_plan_leaves_alone_what_has_moved(site: Site, tmp_path: Path) -> None:
     done = operator.json("repair-plan", "apply", str(plan), "--apply")
     assert (done["copied"], done["settled"], done["moved"]) == (18, 2, 0)
     assert asyncio.run(site.disagreements()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("control", ["sqlite", "mongo", "dynamodb-local"])
+def test_helping_processes_share_the_work_through_every_control_store(
+    site: Site, tmp_path: Path, control: str, fresh_name: str
+) -> None:
+    urls = {"sqlite": None, "mongo": "mongodb:///", "dynamodb-local": f"dynamodb://{fresh_name}-control"}
+    site = site.but(control=urls[control])
+    load(site, [{"_id": number} for number in range(400)])
+    operator = Operator(site, tmp_path)
+    operator.run("tables", "create")
+    jobs = control_of(site)
+
+    def at_work() -> bool:
+        found = jobs.jobs()
+        return bool(found) and found[0].parts == 3
+
+    with ThreadPoolExecutor(1) as pool:
+        command = pool.submit(
+            operator.program, "backfill", "--processes", "3", "--workers", "1", "--rate", "5", "--json"
+        )
+        while not at_work():
+            assert not command.done(), command.result()
+            time.sleep(0.05)
+        jobs.set_rate(1, None)
+        report = json.loads(command.result())[0]
+    assert (report["outcome"], report["seen"], report["copied"]) == ("complete", 400, 400)
+    assert asyncio.run(site.disagreements()) == []
+    jobs.close()
 
 
 @pytest.mark.timeout(60)
