@@ -304,8 +304,12 @@ class Shadow:
                 on_capacity=self.metrics_registry.capacity,
                 on_scan=self.metrics_registry.scanned,
                 on_throttled=self.metrics_registry.throttled,
+                on_lacking=self._lacking,
             ),
         }
+
+    def _lacking(self, table: str, text: str) -> None:
+        self.report.event(Event.TABLE_LACKING, table=table, detail=text)
 
     # --- what operators ask for ---------------------------------------------------------------------------------
 

@@ -16,10 +16,10 @@ from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import Progress
 from rich.table import Table
 
-from shadow.cli.options import AsJson, ConfigFile, is_quiet, print_json
+from shadow.cli.options import AsJson, ConfigFile, bar, print_json
 from shadow.client import Shadow
 from shadow.config import Settings, load
 from shadow.migrate.control import Control, Job
@@ -90,12 +90,12 @@ async def run_jobs(
 async def _run(work: Work, options: Options, *, quiet: bool, helper: Sequence[str]) -> Job:
     await work.begin()
     helpers = [await _help(helper, options) for _ in range(options.processes - 1)]
-    with _until_signalled(work), _bar(work.task.kind, quiet=quiet) as bar:
-        shown = asyncio.create_task(_show(work, bar))
+    with _until_signalled(work), bar(work.task.kind, quiet=quiet) as shown:
+        showing = asyncio.create_task(_show(work, shown))
         try:
             return await work.run()
         finally:
-            shown.cancel()
+            showing.cancel()
             for each in helpers:
                 with contextlib.suppress(ProcessLookupError):
                     each.terminate()
@@ -123,21 +123,16 @@ def _until_signalled(work: Work) -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
-def _bar(title: str, *, quiet: bool) -> Progress:
-    columns = (TextColumn(title), BarColumn(), TextColumn("{task.description}"))
-    return Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet or is_quiet())
-
-
-async def _show(work: Work, bar: Progress) -> None:
-    task = bar.add_task("starting", total=None)
+async def _show(work: Work, shown: Progress) -> None:
+    task = shown.add_task("starting", total=None)
     seen: deque[tuple[float, int]] = deque(maxlen=_WINDOW)
-    while not bar.disable:
+    while not shown.disable:
         job = await asyncio.to_thread(work.control.job, work.job_id)
         seen.append((time.monotonic(), job.counts.get("seen", 0)))
         rate = _rate(seen)
         left = f", {_time((job.total - seen[-1][1]) / rate)} left" if rate and job.total > seen[-1][1] else ""
         text = f"{job.collection}: {seen[-1][1]} of about {job.total}, {rate:.0f}/s{left}"
-        bar.update(task, total=job.total or None, completed=seen[-1][1], description=text)
+        shown.update(task, total=job.total or None, completed=seen[-1][1], description=text)
         await asyncio.sleep(_TICK)
 
 
