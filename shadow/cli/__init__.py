@@ -7,7 +7,20 @@ import sys
 
 import typer
 
-from shadow.cli import backfill, config, demo, findings, flip, jobs, repair, repair_plan, status, tables, verify
+from shadow.cli import (
+    backfill,
+    config,
+    demo,
+    finalize,
+    findings,
+    flip,
+    jobs,
+    repair,
+    repair_plan,
+    status,
+    tables,
+    verify,
+)
 from shadow.errors import ConfigurationError, ShadowError
 from shadow.migrate.sides import JobRefused
 
@@ -27,6 +40,7 @@ app.command("repair")(repair.repair)
 app.command("backfill")(backfill.backfill)
 app.command("verify")(verify.verify)
 app.command("flip")(flip.flip)
+app.command("finalize")(finalize.finalize)
 app.add_typer(repair_plan.app, name="repair-plan")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(tables.app, name="tables")

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -67,7 +67,7 @@ async def run_jobs(
     config: Path,
     collections: Sequence[str] | None,
     options: Options,
-    task: Callable[[Shadow, str], Task],
+    task: Callable[[Shadow, str], Task | Awaitable[Task]],
     *,
     quiet: bool,
     verb: Sequence[str],
@@ -79,7 +79,9 @@ async def run_jobs(
     with contextlib.closing(control_of(settings)) as control:
         async with Shadow.from_file(config) as shadow:
             for name in collections or list(settings.collections):
-                work = Work(task(shadow, name), control, options.pace, restart=options.restart, join=options.join)
+                made = task(shadow, name)
+                one = await made if isinstance(made, Awaitable) else made
+                work = Work(one, control, options.pace, restart=options.restart, join=options.join)
                 job = await _run(work, options, quiet=quiet, helper=[*verb, name, "--config", str(config)])
                 done.append((job, control.reasons(job.id)))
                 if job.finished is None:

@@ -40,6 +40,7 @@ from shadow.stores.dynamo.ranges import DynamoRanges
 from shadow.stores.dynamo.reads import Reader, Table
 from shadow.stores.dynamo.scans import OnScan
 from shadow.stores.dynamo.settings import DynamoSettings
+from shadow.stores.dynamo.stamps import DynamoStamps
 from shadow.stores.dynamo.sweeping import Sweeper
 from shadow.stores.dynamo.tables import drop_table
 from shadow.stores.dynamo.wanted import Wanted, collection_table
@@ -94,6 +95,7 @@ class DynamoStore:
         self._constraints = Constraints(self._gateway, self._reader, self._writer)
         self._tables = {name: self._made(spec) for name, spec in specs.items()}
         self.ranges = DynamoRanges(self._gateway, self._reader, self._table, self._copy_absent)
+        self.stamps = DynamoStamps(self._gateway, self._reader, self._table)
         if on_scan is not None:
             self._reader.scans.on_scan = lambda name, *counts: on_scan(self._table(name).name, *counts)
 
