@@ -313,10 +313,11 @@ class Shadow:
 
     # --- what operators ask for ---------------------------------------------------------------------------------
 
-    async def prepare(self) -> None:
+    async def prepare(self, *, journal: bool = True) -> None:
         """Makes the tables and indexes of the configured collections that are missing, on both stores, and what a
-        journal on a server is kept in. Raises `StoreUnavailable` naming the store that could not, `JournalError`."""
-        if isinstance(self._parts.journal, RemoteJournal):
+        journal on a server is kept in (unless told not to). What the server does not have of what the configuration
+        wants of a table is logged. Raises `StoreUnavailable` naming the store that could not, `JournalError`."""
+        if journal and isinstance(self._parts.journal, RemoteJournal):
             await self._parts.journal.prepare(self.settings.dynamo.prepare_timeout)
         for name, store in self._runtime().stores.items():
             try:

@@ -69,9 +69,11 @@ def create(config: ConfigFile = Path("config/shadow.yaml"), as_json: AsJson = Fa
 
 
 async def _create(config: Path) -> list[str]:
-    async with Shadow.from_file(config) as shadow:
-        await shadow.prepare()
-        return list(shadow.settings.collections)
+    settings = load(config)
+    async with Shadow(settings, path=config, resting=True) as shadow:
+        # A journal's table is made like the others: to enter the journal takes more rights than to make it.
+        await shadow.prepare(journal=_journal(settings) is None)
+        return list(settings.collections)
 
 
 @app.command("sweep")

@@ -59,10 +59,7 @@ class Right:
     indexes: bool = False
 
 
-_DOCUMENTS: Final = (
-    "BatchGetItem", "DeleteItem", "GetItem", "PartiQLInsert", "PutItem", "Scan", "UpdateItem",
-)  # fmt: skip
-_REWRITING: Final = ("BatchGetItem", "DeleteItem", "GetItem", "PutItem", "Scan", "UpdateItem")
+_DOCUMENTS: Final = ("BatchGetItem", "DeleteItem", "GetItem", "PutItem", "Scan", "UpdateItem")
 _RECORDS: Final = (
     "BatchGetItem", "BatchWriteItem", "DeleteItem", "DescribeTable", "GetItem", "PutItem", "Query", "UpdateItem",
 )  # fmt: skip
@@ -79,16 +76,17 @@ _MADE: Final = (
     Right("Tagged", ("ListTagsOfResource", "TagResource"), lambda place: bool(place.wanted.table.tags)),
 )
 _INDEXES: Final = Right("Indexes", ("Query",), lambda place: place.indexed, indexes=True)
+_BATCHED: Final = Right("Batches", ("PartiQLInsert",), lambda place: not place.unique)
 _CHECKED: Final = Right("Unique", ("ConditionCheckItem",), lambda place: place.unique)
 
 _COLLECTIONS: Final[Mapping[Use, tuple[Right, ...]]] = {
-    Use.APPLICATION: (Right("Documents", _DOCUMENTS), _INDEXES),
+    Use.APPLICATION: (Right("Documents", _DOCUMENTS), _BATCHED, _INDEXES),
     Use.UNIQUE: (Right("Declared", ("ConditionCheckItem", "DescribeTable")),),
-    Use.JOBS: (Right("Documents", (*_DOCUMENTS, "DescribeTable")), _CHECKED),
+    Use.JOBS: (Right("Documents", (*_DOCUMENTS, "DescribeTable")), _BATCHED, _CHECKED),
     Use.TABLES: (
         *_MADE,
         Right("Expiring", ("DescribeTimeToLive", "UpdateTimeToLive")),
-        Right("Rewritten", _REWRITING, lambda place: place.indexed),
+        Right("Rewritten", _DOCUMENTS, lambda place: place.indexed),
         Right("Claimed", ("BatchGetItem", "ConditionCheckItem", "GetItem", "PutItem", "Scan"), lambda p: p.unique),
     ),
 }
