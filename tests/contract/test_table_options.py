@@ -16,6 +16,7 @@ from shadow.model.schema import Billing, CollectionSpec, IndexSpec, TableSpec
 from shadow.model.version import fresh_id
 from shadow.stores.dynamo.settings import DynamoSettings
 from shadow.stores.dynamo.store import DynamoStore
+from shadow.stores.dynamo.templates import cloudformation
 from shadow.stores.dynamo.wanted import control_table
 
 EMAIL = IndexSpec("email-index", "email")
@@ -139,6 +140,22 @@ async def test_each_difference_is_said_and_changed_in_place_there_and_back(addre
     if not local:
         tags = dynamo_client(address).list_tags_of_resource(ResourceArn=arn)["Tags"]
         assert {each["Key"] for each in tags} == {"env", "owner", "team"}
+
+
+@pytest.mark.timeout(120)
+async def test_the_exported_table_is_the_one_that_is_wanted(ministack_url: str, fresh_name: str) -> None:
+    """The properties of the template, handed to the requests that take them, leave no difference."""
+    async with opened(ministack_url, fresh_name, FULL) as store:
+        (resource,) = cloudformation(store.tables())["Resources"].values()
+        properties = dict(resource["Properties"])
+        later = {name: properties.pop(name) for name in ("TimeToLiveSpecification", "PointInTimeRecoverySpecification")}
+        client, table = dynamo_client(ministack_url), properties["TableName"]
+        client.create_table(**properties)
+        client.update_time_to_live(TableName=table, TimeToLiveSpecification=later["TimeToLiveSpecification"])
+        client.update_continuous_backups(
+            TableName=table, PointInTimeRecoverySpecification=later["PointInTimeRecoverySpecification"]
+        )
+        assert await drifts(store) == ([], [])
 
 
 @pytest.mark.timeout(240)
