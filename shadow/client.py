@@ -266,7 +266,7 @@ class Shadow:
         """Takes part in the fleet until cancelled: by `close`, or at the end of a loop that nobody closed, after which
         the next one has to learn anew where the fleet stands."""
         try:
-            while not await self._placed():
+            while not await self._placed():  # noqa: ASYNC110 - what it waits for is another process's
                 await asyncio.sleep(self.settings.control.heartbeat)
             await self.fleet.participant.run()
         finally:
@@ -342,15 +342,20 @@ class Shadow:
                 on_capacity=self.metrics_registry.capacity,
                 on_scan=self.metrics_registry.scanned,
                 on_throttled=self.metrics_registry.throttled,
+                on_lacking=self._lacking,
             ),
         }
 
+    def _lacking(self, table: str, text: str) -> None:
+        self.report.event(Event.TABLE_LACKING, table=table, detail=text)
+
     # --- what operators ask for ---------------------------------------------------------------------------------
 
-    async def prepare(self) -> None:
+    async def prepare(self, *, journal: bool = True) -> None:
         """Makes the tables and indexes of the configured collections that are missing, on both stores, and what a
-        journal on a server is kept in. Raises `StoreUnavailable` naming the store that could not, `JournalError`."""
-        if isinstance(self._parts.journal, RemoteJournal):
+        journal on a server is kept in (unless told not to). What the server does not have of what the configuration
+        wants of a table is logged. Raises `StoreUnavailable` naming the store that could not, `JournalError`."""
+        if journal and isinstance(self._parts.journal, RemoteJournal):
             await self._parts.journal.prepare(self.settings.dynamo.prepare_timeout)
         await asyncio.to_thread(self.fleet.prepare)
         for name, store in self._runtime().stores.items():

@@ -19,7 +19,17 @@ from typing import Annotated, Any, Final, Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -31,7 +41,7 @@ from shadow.model.schema import RESERVED, CollectionSpec, IndexSpec, UniqueSpec
 from shadow.replicate.intents import OnFailure
 from shadow.replicate.journals.dynamo_table import Access
 from shadow.replicate.limits import Limits, Watch
-from shadow.stores.dynamo.settings import DynamoSettings
+from shadow.stores.dynamo.settings import DynamoSettings, TableSettings
 
 __all__ = ["CollectionSettings", "Settings", "load", "parse", "revealed", "where"]
 
@@ -278,9 +288,11 @@ class CollectionSettings(BaseModel):
     reserved: Name = RESERVED
     compare: Annotated[tuple[Rule, ...], AfterValidator(_named_once)] = ()
     reveal_fields: tuple[Name, ...] = ()
+    table: TableSettings = TableSettings()
+    """Of its table on DynamoDB; what it leaves out, `dynamo.table` says."""
 
-    def spec(self, name: str) -> CollectionSpec:
-        """What the stores need to know."""
+    def spec(self, name: str, tables: TableSettings | None = None) -> CollectionSpec:
+        """What the stores need to know; `tables` are the settings for all tables."""
         unique = (
             UniqueSpec(f"{each}-unique", (each,))
             if isinstance(each, str)
@@ -288,7 +300,8 @@ class CollectionSettings(BaseModel):
             for each in self.unique
         )
         indexes = (each.spec(self.reserved) for each in self.indexes)
-        return CollectionSpec(name, tuple(indexes), tuple(unique), self.reserved)
+        table = self.table.over(tables or TableSettings())
+        return CollectionSpec(name, tuple(indexes), tuple(unique), self.reserved, table)
 
 
 def _collections(value: Any) -> Any:
@@ -315,6 +328,17 @@ class Settings(BaseSettings):
     collections: Annotated[dict[Name, CollectionSettings], BeforeValidator(_collections)] = Field(default_factory=dict)
     watch_every: Annotated[float, Field(gt=0, le=3600)] = 1.0
     """Seconds between two looks at the configuration file."""
+
+    @field_validator("collections")
+    @classmethod
+    def _table_each(cls, entries: dict[str, CollectionSettings], info: ValidationInfo) -> dict[str, CollectionSettings]:
+        below = info.data["dynamo"].table if "dynamo" in info.data else TableSettings(read=1, write=1)
+        for name, entry in entries.items():
+            try:
+                entry.table.over(below)
+            except ValueError as error:
+                raise ValueError(f"{name}.table: {error}") from None
+        return entries
 
     @classmethod
     def settings_customise_sources(
@@ -374,7 +398,7 @@ class Settings(BaseSettings):
         return {name: entry.compare for name, entry in self.collections.items()}
 
     def specs(self) -> dict[str, CollectionSpec]:
-        return {name: entry.spec(name) for name, entry in self.collections.items()}
+        return {name: entry.spec(name, self.dynamo.table) for name, entry in self.collections.items()}
 
 
 def where(settings: Settings) -> str:
@@ -454,7 +478,8 @@ def _is_simple(annotation: Any) -> bool:
     origin = typing.get_origin(annotation)
     if origin is Annotated:
         return _is_simple(typing.get_args(annotation)[0])
-    return origin not in (tuple, list, dict)
+    is_section = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    return not is_section and origin not in (tuple, list, dict)
 
 
 def _read(text: str, simple: bool) -> Any:

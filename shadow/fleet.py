@@ -50,7 +50,7 @@ class Fleet:
         heartbeat: float,
         tool: bool,
     ) -> None:
-        self._records = records
+        self.records = records
         self._parts = parts
         self._current = current
         self._figures = figures
@@ -204,7 +204,7 @@ class Fleet:
             return "no process has placed it yet"
         if seen.flip is not None and not seen.flip.state.over:
             return "another flip is under way"
-        rows = members.prune(self._records, members.members(self._records))
+        rows = members.prune(self.records, members.members(self.records))
         others = [
             row for row in rows if not row.tool and row.standing.get(name) and row.standing[name].wanted is not to
         ]
@@ -216,17 +216,15 @@ class Fleet:
         return "; ".join(f"gate {gate.name}: {gate.said}" for gate in closed)
 
     def _gates_of(self, name: str, rows: list[Member], seen: Routing, to: StoreName) -> list[Gate]:
-        silent = members.journals(self._records) - {row.journal for row in rows}
-        return fleet_gates(
-            name, rows, silent, seen.placed.get(name), to, more_gates(self._records, seen.placed, [name])
-        )
+        silent = members.journals(self.records) - {row.journal for row in rows}
+        return fleet_gates(name, rows, silent, seen.placed.get(name), to, more_gates(self.records, seen.placed, [name]))
 
     async def _make(self, name: str, to: StoreName) -> str:
         who = this_process()
         try:
             flipped = await asyncio.to_thread(
                 make_flip,
-                self._records,
+                self.records,
                 {name: to},
                 by=f"the configuration file, {who.place.partition('/')[0]} pid {who.pid}",
                 reason=self._forced.get(name, ""),
@@ -235,14 +233,14 @@ class Fleet:
             )
         except Aborted as error:
             return str(error)
-        await asyncio.to_thread(receipts.file, self._records, "flip", flipped.receipt())
+        await asyncio.to_thread(receipts.file, self.records, "flip", flipped.receipt())
         await self.participant.look()
         await self.participant.settled()
         return "" if flipped.done else flipped.said
 
     async def order(self, name: str, to: StoreName, reason: str) -> dict[str, Any]:
         """What an operator orders through this process. Shape: {"done", "said", "held"}."""
-        order = Order(self._records, FlipKind.FLIP, [name], to, self._heartbeat, self._parts.limits.drain)
+        order = Order(self.records, FlipKind.FLIP, [name], to, self._heartbeat, self._parts.limits.drain)
 
         def make() -> dict[str, Any]:
             outlook = order.look()
@@ -270,7 +268,7 @@ class Fleet:
             return
 
         def make(now: Routing) -> Routing | None:
-            rows = members.members(self._records)
+            rows = members.members(self.records)
             caught_up = {
                 name: dataclasses.replace(now.placed[name], spent=False)
                 for name in spent
@@ -279,15 +277,15 @@ class Fleet:
             over = now.flip is None or now.flip.state.over
             return now.with_placed(caught_up) if caught_up and over else None
 
-        await asyncio.to_thread(routing.change, self._records, make)
+        await asyncio.to_thread(routing.change, self.records, make)
 
     def prepare(self) -> None:
         """Makes what the control store is kept in. Blocks; raises `ControlError`."""
-        self._records.prepare()
+        self.records.prepare()
 
     def close(self) -> None:
         """Idempotent; the next use opens it again."""
-        self._records.close()
+        self.records.close()
 
     # --- what people ask for ------------------------------------------------------------------------------------
 
@@ -298,13 +296,13 @@ class Fleet:
     def _all_gates(self, own: Mapping[str, Any]) -> list[Gate]:
         seen, routes = self.participant.routing, self.routes()
         try:
-            rows = members.prune(self._records, members.members(self._records))
-            silent = members.journals(self._records) - {row.journal for row in rows}
+            rows = members.prune(self.records, members.members(self.records))
+            silent = members.journals(self.records) - {row.journal for row in rows}
         except ControlError as error:
             look = f"the control store cannot be asked: {error.message}"
             return [Gate(name, "processes", False, "not known", look) for name in routes]
         others = [row.figures for row in rows if not row.tool and row.id != self.participant.id]
-        more = more_gates(self._records, seen.placed, routes)
+        more = more_gates(self.records, seen.placed, routes)
         return [
             gate
             for name, route in routes.items()
@@ -315,11 +313,11 @@ class Fleet:
         """JSON-able. Shape: {"control": text, "members": [...], "disagreements": {...}, "routing": {...}, "flip": ...};
         where the control store does not answer: {"control": text, "state": text}."""
         try:
-            rows = await asyncio.to_thread(lambda: members.members(self._records))
-            seen = await asyncio.to_thread(lambda: routing.load(self._records))
+            rows = await asyncio.to_thread(lambda: members.members(self.records))
+            seen = await asyncio.to_thread(lambda: routing.load(self.records))
         except ControlError as error:
-            return {"control": self._records.place, "state": error.message}
-        return {"control": self._records.place, "state": "ok", **described(seen, rows)}
+            return {"control": self.records.place, "state": error.message}
+        return {"control": self.records.place, "state": "ok", **described(seen, rows)}
 
 
 def described(seen: Routing, rows: list[Member]) -> dict[str, Any]:

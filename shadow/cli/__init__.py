@@ -12,6 +12,7 @@ from shadow.cli import (
     complete,
     config,
     demo,
+    finalize,
     findings,
     fleet,
     flip,
@@ -43,6 +44,7 @@ app.command("verify")(verify.verify)
 app.command("flip")(flip.flip)
 app.command("complete")(complete.complete)
 app.add_typer(fleet.app, name="fleet")
+app.command("finalize")(finalize.finalize)
 app.add_typer(repair_plan.app, name="repair-plan")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(tables.app, name="tables")

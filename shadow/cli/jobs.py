@@ -10,16 +10,16 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, cast
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import Progress
 from rich.table import Table
 
-from shadow.cli.options import AsJson, ConfigFile, is_quiet, print_json
+from shadow.cli.options import AsJson, ConfigFile, bar, print_json
 from shadow.cli.part import part_of, take_part
 from shadow.client import Shadow
 from shadow.config import Settings, load
@@ -90,7 +90,7 @@ class _Run:
         self,
         config: Path,
         options: Options,
-        task: Callable[[Shadow, str], Task],
+        task: Callable[[Shadow, str], Task | Awaitable[Task]],
         *,
         quiet: bool,
         verb: Sequence[str],
@@ -110,17 +110,17 @@ class _Run:
             scheduler = self._options.scheduler
             cluster = None if scheduler is None else await stack.enter_async_context(Cluster(scheduler))
             for name in collections or list(settings.collections):
-                work = self._work(shadow, name, records, cluster)
+                work = await self._work(shadow, name, records, cluster)
                 done.append(await (self._here(work, name) if cluster is None else self._there(work, name, cluster)))
                 if done[-1].finished is None:
                     break
         return done
 
-    def _work(self, shadow: Shadow, name: str, records: Records, cluster: Cluster | None) -> Work:
-        options = self._options
+    async def _work(self, shadow: Shadow, name: str, records: Records, cluster: Cluster | None) -> Work:
+        options, made = self._options, self._task(shadow, name)
         processes = options.processes if cluster is None else cluster.size
         return Work(
-            self._task(shadow, name),
+            await made if isinstance(made, Awaitable) else made,
             Jobs(records),
             options.pace,
             restart=options.restart,
@@ -145,26 +145,28 @@ class _Run:
     async def _there(self, work: Work, name: str, cluster: Cluster) -> Job:
         """On the workers of a cluster; this process sees to it that each has its part."""
         await work.begin()
-        part = part_of(self._config, load(self._config), name, self._task, self._options.pace)
+        # Only verbs whose task is made at once take --scheduler.
+        make = cast(Callable[[Shadow, str], Task], self._task)
+        part = part_of(self._config, load(self._config), name, make, self._options.pace)
         async with self._watched(work):
             await cluster.work_off(work, take_part, part)
             return await work.end()
 
     @contextlib.asynccontextmanager
     async def _watched(self, work: Work) -> AsyncIterator[None]:
-        with _until_signalled(work), _bar(work.task.kind, quiet=self._quiet) as bar:
-            shown = asyncio.create_task(_show(work, bar))
+        with _until_signalled(work), bar(work.task.kind, quiet=self._quiet) as shown:
+            showing = asyncio.create_task(_show(work, shown))
             try:
                 yield
             finally:
-                shown.cancel()
+                showing.cancel()
 
 
 async def run_jobs(
     config: Path,
     collections: Sequence[str] | None,
     options: Options,
-    task: Callable[[Shadow, str], Task],
+    task: Callable[[Shadow, str], Task | Awaitable[Task]],
     *,
     quiet: bool,
     verb: Sequence[str],
@@ -195,21 +197,16 @@ def _until_signalled(work: Work) -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
-def _bar(title: str, *, quiet: bool) -> Progress:
-    columns = (TextColumn(title), BarColumn(), TextColumn("{task.description}"))
-    return Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet or is_quiet())
-
-
-async def _show(work: Work, bar: Progress) -> None:
-    task = bar.add_task("starting", total=None)
+async def _show(work: Work, shown: Progress) -> None:
+    task = shown.add_task("starting", total=None)
     seen: deque[tuple[float, int]] = deque(maxlen=_WINDOW)
-    while not bar.disable:
+    while not shown.disable:
         job = await work.look()
         seen.append((time.monotonic(), job.counts.get("seen", 0)))
         rate = _rate(seen)
         left = f", {_time((job.total - seen[-1][1]) / rate)} left" if rate and job.total > seen[-1][1] else ""
         text = f"{job.collection}: {seen[-1][1]} of about {job.total}, {rate:.0f}/s{left}"
-        bar.update(task, total=job.total or None, completed=seen[-1][1], description=text)
+        shown.update(task, total=job.total or None, completed=seen[-1][1], description=text)
         await asyncio.sleep(_TICK)
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
 
-__all__ = ["AsJson", "ConfigFile", "print_json"]
+__all__ = ["AsJson", "ConfigFile", "bar", "is_quiet", "print_json"]
 
 ConfigFile = Annotated[
     Path,
@@ -25,3 +27,9 @@ def print_json(value: Any) -> None:
 def is_quiet() -> bool:
     """Whether nobody watches: no progress bars then."""
     return not os.isatty(2)
+
+
+def bar(title: str, *, quiet: bool) -> Progress:
+    """A progress bar on standard error, gone when it ends."""
+    columns = (TextColumn(title), BarColumn(), TextColumn("{task.description}"))
+    return Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet or is_quiet())

@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import enum
 import json
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Final, TypeAlias, TypeVar
 
 import typer
 from pymongo.errors import DuplicateKeyError, PyMongoError
+from rich.progress import Progress
 
-from shadow.cli.options import AsJson, ConfigFile, print_json
+from shadow.cli.options import AsJson, ConfigFile, bar, print_json
 from shadow.client import Shadow
 from shadow.config import Settings, load
 from shadow.errors import StoreUnavailable
+from shadow.model.schema import CollectionSpec
+from shadow.replicate.journals.dynamo_table import table_description as journal_description
+from shadow.stores.dynamo.policy import Use, iam_policy
 from shadow.stores.dynamo.store import DynamoStore
-from shadow.stores.dynamo.templates import cloudformation, iam_policy, terraform
+from shadow.stores.dynamo.tables import TableState
+from shadow.stores.dynamo.templates import cloudformation, terraform
+from shadow.stores.dynamo.wanted import Wanted, collection_table, plain_table
 
 __all__ = ["app"]
 
 T = TypeVar("T")
+Reports: TypeAlias = dict[str, tuple[list[str], list[str]]]
+"""By table: in what it differs, and what the server lacks."""
+
+_POLL: Final = 1.0
 
 app = typer.Typer(help="Tables and indexes.", no_args_is_help=True)
 
@@ -33,19 +45,35 @@ def tables() -> None:
 
 @app.command("create")
 def create(config: ConfigFile = Path("config/shadow.yaml"), as_json: AsJson = False) -> None:
-    """Makes the tables and indexes that are missing, on both stores, and waits until they can be used. Changes none
-    that exists."""
+    """Makes the tables and indexes that are missing, on both stores, changes in place what of `table` is otherwise
+    (billing, capacity, protection, expiry, recovery, tags), and waits until they can be used. Touches no document,
+    but for those that a new index would not find. Says what the server lacks, and what it cannot change."""
+    settings = load(config)
     names = asyncio.run(_create(config))
+
+    async def rest(store: DynamoStore) -> Reports:
+        for wanted in _others(settings):
+            await store.keeper.prepare(wanted)
+        return await store.keeper.drift(_wanted(settings))
+
+    left = _on_dynamo(settings, rest)
     if as_json:
-        print_json({"prepared": names})
+        print_json({"prepared": names, "tables": _reported(left)})
         return
     typer.echo(f"prepared: {', '.join(names)}")
+    for table, (differences, lacking) in left.items():
+        for text in differences:
+            typer.echo(f"{table}: {text}; left as it is")
+        for text in lacking:
+            typer.echo(f"{table}: {text}")
 
 
 async def _create(config: Path) -> list[str]:
-    async with Shadow.from_file(config) as shadow:
-        await shadow.prepare()
-        return list(shadow.settings.collections)
+    settings = load(config)
+    async with Shadow(settings, path=config, resting=True) as shadow:
+        # A journal's table is made like the others: to enter the journal takes more rights than to make it.
+        await shadow.prepare(journal=_journal(settings) is None)
+        return list(settings.collections)
 
 
 @app.command("sweep")
@@ -92,16 +120,59 @@ def check_unique(config: ConfigFile = Path("config/shadow.yaml"), as_json: AsJso
 @app.command("plan")
 def plan(config: ConfigFile = Path("config/shadow.yaml"), as_json: AsJson = False) -> None:
     """Compares the tables on DynamoDB with the configuration: what is missing, and what is otherwise than it ought to
-    be. Changes nothing. Exit code 1 if something differs; `create` makes what is missing."""
-    found = _on_dynamo(load(config), lambda store: store.drift())
+    be. Changes nothing. Exit code 1 if something differs; `create` makes what is missing. What the server does not
+    have is said, and is no difference."""
+    settings = load(config)
+    found = _on_dynamo(settings, lambda store: store.keeper.drift(_wanted(settings)))
     if as_json:
-        print_json(found)
+        print_json(_reported(found))
     else:
-        for table, differences in found.items():
-            for text in differences or ["as configured"]:
+        for table, (differences, lacking) in found.items():
+            for text in [*differences, *lacking] or ["as configured"]:
                 typer.echo(f"{table}: {text}")
-    if any(found.values()):
+    if any(differences for differences, _ in found.values()):
         raise typer.Exit(1)
+
+
+@app.command("wait")
+def wait(
+    config: ConfigFile = Path("config/shadow.yaml"),
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait at most.")] = 300.0,
+    as_json: AsJson = False,
+) -> None:
+    """Waits until every table and index of the configuration is ACTIVE, whoever makes them. Changes nothing. Exit
+    code 1 if one is not when the time is over."""
+    settings = load(config)
+
+    async def until(store: DynamoStore) -> dict[str, TableState]:
+        with bar("tables", quiet=as_json) as shown:
+            return await _ready(store, _wanted(settings), timeout, shown)
+
+    states = _on_dynamo(settings, until)
+    if as_json:
+        rows = {name: {**dataclasses.asdict(each), "ready": each.is_ready} for name, each in states.items()}
+        print_json(rows)
+    else:
+        for name, each in states.items():
+            indexes = [f"{index} {status}" for index, status in each.indexes.items()]
+            typer.echo(f"{name}: {', '.join([each.status, *indexes])}")
+    if not all(each.is_ready for each in states.values()):
+        raise typer.Exit(1)
+
+
+async def _ready(
+    store: DynamoStore, wanted: Sequence[Wanted], timeout: float, shown: Progress
+) -> dict[str, TableState]:
+    deadline = time.monotonic() + timeout
+    task = shown.add_task("", total=len(wanted))
+    while True:
+        states = await store.keeper.states(wanted)
+        left = [name for name, each in states.items() if not each.is_ready]
+        text = f"{len(wanted) - len(left)} of {len(wanted)} ready{f'; waiting for {left[0]}' if left else ''}"
+        shown.update(task, completed=len(wanted) - len(left), description=text)
+        if not left or time.monotonic() >= deadline:
+            return states
+        await asyncio.sleep(min(_POLL, max(0.0, deadline - time.monotonic())))
 
 
 class Form(enum.StrEnum):
@@ -114,20 +185,55 @@ class Form(enum.StrEnum):
 def export(
     form: Annotated[Form, typer.Argument(help="What to print, as JSON; terraform is a *.tf.json file.")],
     config: ConfigFile = Path("config/shadow.yaml"),
-    making: Annotated[bool, typer.Option("--making", help="iam: also the rights to make tables and indexes.")] = False,
+    uses: Annotated[
+        list[Use] | None,
+        typer.Option("--for", help="iam: what the rights are for; can be given several times. [default: application]"),
+    ] = None,
 ) -> None:
-    """Prints the tables for CloudFormation or Terraform, or the least rights that they need. Asks no server."""
+    """Prints the tables for CloudFormation or Terraform, or the least rights that they need: for the application, for
+    its create_index(unique=True), for jobs, or to make the tables. The tables of the collections, and that of a
+    journal on DynamoDB. Asks no server."""
     settings = load(config)
-    prefix = settings.dynamo.table_prefix
-    specs = {f"{prefix}{name}": spec for name, spec in settings.specs().items()}
     match form:
         case Form.CLOUDFORMATION:
-            made = cloudformation(specs)
+            made = cloudformation(_wanted(settings))
         case Form.TERRAFORM:
-            made = terraform(specs)
+            made = terraform(_wanted(settings))
         case Form.IAM:
-            made = iam_policy(specs, region=settings.dynamo.region, making=making)
+            made = iam_policy(
+                _collections(settings),
+                uses or [Use.APPLICATION],
+                region=settings.dynamo.region,
+                journal=_journal(settings),
+            )
     typer.echo(json.dumps(made, indent=2))
+
+
+# --- the tables of a configuration ------------------------------------------------------------------------------
+
+
+def _collections(settings: Settings) -> dict[str, tuple[Wanted, CollectionSpec]]:
+    named = {f"{settings.dynamo.table_prefix}{name}": spec for name, spec in settings.specs().items()}
+    return {table: (collection_table(table, spec), spec) for table, spec in named.items()}
+
+
+def _journal(settings: Settings) -> Wanted | None:
+    if settings.journal.kind != "dynamodb":
+        return None
+    return plain_table(journal_description(settings.journal.table), settings.dynamo.table.shared())
+
+
+def _others(settings: Settings) -> list[Wanted]:
+    """The tables beside those of the collections."""
+    return [wanted for wanted in (_journal(settings),) if wanted is not None]
+
+
+def _wanted(settings: Settings) -> list[Wanted]:
+    return [*(wanted for wanted, _ in _collections(settings).values()), *_others(settings)]
+
+
+def _reported(found: Reports) -> dict[str, dict[str, list[str]]]:
+    return {table: {"differences": one, "lacking": other} for table, (one, other) in found.items()}
 
 
 async def _checked(store: DynamoStore, name: str) -> str:

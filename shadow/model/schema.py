@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import enum
+from dataclasses import dataclass, field
 from typing import Final
 
-__all__ = ["RESERVED", "CollectionSpec", "IndexSpec", "UniqueSpec"]
+__all__ = ["RESERVED", "Billing", "CollectionSpec", "IndexSpec", "TableSpec", "UniqueSpec"]
 
 RESERVED: Final = "_shadow"
 """The default name of the field that holds version, tombstone and codec hints in every stored document."""
@@ -38,9 +39,30 @@ class UniqueSpec:
     sparse: bool = False
 
 
+class Billing(enum.StrEnum):
+    ON_DEMAND = "on_demand"
+    PROVISIONED = "provisioned"
+
+
+@dataclass(frozen=True, slots=True)
+class TableSpec:
+    """What a table on DynamoDB is to be beside its keys and indexes. None, and a tag that is not named: whatever it is;
+    such a table is made on demand and without the rest. `read` and `write` are the units a second of provisioned
+    capacity, of the table and of each of its indexes."""
+
+    billing: Billing | None = None
+    read: int = 0
+    write: int = 0
+    point_in_time_recovery: bool | None = None
+    deletion_protection: bool | None = None
+    tags: tuple[tuple[str, str], ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class CollectionSpec:
     name: str
     indexes: tuple[IndexSpec, ...] = ()
     unique: tuple[UniqueSpec, ...] = ()
     reserved: str = RESERVED
+    table: TableSpec = field(default=TableSpec(), repr=False)
+    """Left out of the text of a spec, which checkpoints of jobs are held to: no document depends on it."""

@@ -50,6 +50,7 @@ class Event(enum.StrEnum):
     INDEX_UNDECLARED = "index.undeclared"
     SCAN_SHAPE = "scan.shape"
     TABLE_SWEPT = "table.swept"
+    TABLE_LACKING = "table.lacking"
     INTERNAL_FAILED = "internal.failed"
     WRITER_BYPASSING = "writer.bypassing"
     ADMIN_HEALED = "admin.healed"
@@ -77,6 +78,7 @@ WARNINGS: Final = frozenset(
         Event.COLLECTION_UNCONFIGURED,
         Event.INTERNAL_FAILED,
         Event.INDEX_UNDECLARED,
+        Event.TABLE_LACKING,
         Event.WRITER_BYPASSING,
         Event.ADMIN_REVEALED,
         Event.ADMIN_REFUSED,

@@ -43,6 +43,7 @@ from shadow.model.version import (
 )
 from shadow.stores.mongo_changes import Bare, bare_writes
 from shadow.stores.mongo_ranges import MongoRanges
+from shadow.stores.mongo_stamps import MongoStamps
 
 __all__ = ["MongoStore", "connect"]
 
@@ -92,6 +93,7 @@ class MongoStore:
         self._exact = client.get_database(database, codec_options=CANONICAL, read_preference=ReadPreference.PRIMARY)
         self._collections: dict[str, Any] = {}
         self.ranges = MongoRanges(self._exact, self._reserved, _raw)
+        self.stamps = MongoStamps(self._exact, self._reserved, self.ranges, _exactly)
 
     # --- life ---------------------------------------------------------------------------------------------------
 
@@ -240,13 +242,18 @@ class MongoStore:
         return Applied(Image(ABSENT), image)
 
     async def _take_tombstone(self, collection: str, key: Key, raw: Document, error: WriteError) -> bool:
-        """Puts `raw` where a tombstone stands; False if what stands under the key is a document, or if the
-        refusal is of another kind."""
+        """Puts `raw` where a tombstone stands, or has stood and is gone by now; False if what stands under the key is a
+        document, or if the refusal is of another kind."""
         if not isinstance(error, DuplicateKeyError) or not _is_id(error):
             return False
         standing = {"_id": key, f"{self._reserved(collection)}.t": {"$ne": None}}
-        result = await self._collection(collection).replace_one(standing, raw)
-        return bool(result.matched_count)
+        try:
+            await self._collection(collection).replace_one(standing, raw, upsert=True)
+        except DuplicateKeyError as refusal:
+            if not _is_id(refusal):
+                raise
+            return False
+        return True
 
     async def insert_many(
         self, collection: str, inserts: Sequence[Insert], op_ids: Sequence[str], *, ordered: bool

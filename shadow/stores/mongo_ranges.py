@@ -17,7 +17,7 @@ from shadow.model.order import key_digest
 from shadow.model.version import ABSENT, Document, Image, Key, split
 from shadow.stores.ranges import Batch
 
-__all__ = ["MongoRanges"]
+__all__ = ["MongoRanges", "identity"]
 
 _SAMPLED: Final = 25
 """Keys sampled for each range; more of them make the ranges more alike."""
@@ -59,16 +59,26 @@ class MongoRanges:
         self, collection: str, within: Document, place: Document | None, *, size: int, whole: bool, filter: Document
     ) -> AsyncGenerator[Batch, None]:
         reserved = self._reserved(collection)
+        hidden: Document = {f"{reserved}.t": None}
+        shown = {"$and": [filter, hidden]} if filter else hidden
+        async for page in self.pages(collection, within, place, size=size, whole=whole, filter=shown):
+            yield Batch([(raw["_id"], split(raw, reserved)) for raw in page], {"after": page[-1]["_id"]})
+
+    async def pages(
+        self, collection: str, within: Document, place: Document | None, *, size: int, whole: bool, filter: Document
+    ) -> AsyncGenerator[list[Document], None]:
+        """What is stored in a range and matches `filter`, tombstones too; the place after a page is that of its last
+        document."""
         while place is None or not isinstance(place["after"], MaxKey):
             page = await self._page(collection, within, place, size + 1, filter, whole=whole)
-            if page and place is not None and _identity(page[0]["_id"]) == _identity(place["after"]):
+            if page and place is not None and identity(page[0]["_id"]) == identity(place["after"]):
                 page = page[1:]
             if not page and "high" not in within:
                 page = await self._last(collection, filter, whole=whole)
             if not page:
                 return
             place = {"after": page[-1]["_id"]}
-            yield Batch([(raw["_id"], split(raw, reserved)) for raw in page], place)
+            yield page
 
     async def _page(
         self, collection: str, within: Document, place: Document | None, size: int, filter: Document, *, whole: bool
@@ -86,19 +96,12 @@ class MongoRanges:
     async def _last(self, collection: str, filter: Document, *, whole: bool) -> list[Document]:
         """What is under the last of all keys, which a bound from below leaves out: it means an end that is excluded."""
         last: Document = {"_id": MaxKey()}
-        return await self._find(collection, {"$and": [last, filter]} if filter else last, {}, whole=whole)
+        return await self._find(collection, {"$and": [last, filter]}, {}, whole=whole)
 
     async def _find(self, collection: str, filter: Document, more: Document, *, whole: bool) -> list[Document]:
-        reserved = self._reserved(collection)
-        hidden: Document = {f"{reserved}.t": None}
-        command: Document = {
-            "find": collection,
-            "filter": {"$and": [filter, hidden]} if filter else hidden,
-            "singleBatch": True,
-            **more,
-        }
+        command: Document = {"find": collection, "filter": filter, "singleBatch": True, **more}
         if not whole:
-            command["projection"] = {"_id": 1, reserved: 1}
+            command["projection"] = {"_id": 1, self._reserved(collection): 1}
         answer = await self._database.command(command, codec_options=self._database.codec_options)
         found: list[Document] = answer["cursor"]["firstBatch"]
         return found
@@ -107,8 +110,8 @@ class MongoRanges:
         reserved = self._reserved(collection)
         projection = None if whole else {"_id": 1, reserved: 1}
         cursor = self._database[collection].find({"_id": {"$in": list(keys)}}, projection)
-        found = {_identity(raw["_id"]): split(raw, reserved) for raw in await cursor.to_list(length=None)}
-        return [found.get(_identity(key), Image(ABSENT)) for key in keys]
+        found = {identity(raw["_id"]): split(raw, reserved) for raw in await cursor.to_list(length=None)}
+        return [found.get(identity(key), Image(ABSENT)) for key in keys]
 
     async def put_absent(self, collection: str, images: Sequence[tuple[Key, Image]]) -> list[bool]:
         reserved = self._reserved(collection)
@@ -124,7 +127,7 @@ class MongoRanges:
         return done
 
 
-def _identity(key: Key) -> Hashable:
+def identity(key: Key) -> Hashable:
     """Equal for keys that MongoDB holds equal."""
     return (type(key), key) if type(key) in (str, ObjectId) else key_digest(key)
 
@@ -135,5 +138,5 @@ def _different(keys: list[Key]) -> list[Key]:
     for key in keys:
         if isinstance(key, MaxKey):
             continue  # nothing comes after it: no range can begin there
-        found.setdefault(_identity(key), key)
+        found.setdefault(identity(key), key)
     return list(found.values())

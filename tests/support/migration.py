@@ -10,12 +10,23 @@ import pymongo
 from shadow import Shadow
 from shadow.control.records import Records
 from shadow.migrate.backfill import Backfill
+from shadow.migrate.finalize import Finalize, may_finalize
 from shadow.migrate.jobs import Job, Jobs
 from shadow.migrate.verify import Scope, Summary, Verify, summary
 from shadow.migrate.work import Pace, Work
+from shadow.model.phase import StoreName
 from tests.support.shadows import COLLECTION, Site
 
-__all__ = ["OpenJobs", "backfill", "control_of", "copy_in_another_process", "load", "verify"]
+__all__ = [
+    "OpenJobs",
+    "backfill",
+    "control_of",
+    "copy_in_another_process",
+    "finalize",
+    "finalize_in_another_process",
+    "load",
+    "verify",
+]
 
 
 class OpenJobs(Jobs):
@@ -57,5 +68,31 @@ def copy_in_another_process(site: Site, batch: int) -> None:
     async def run() -> None:
         async with site.shadow() as shadow:
             await backfill(shadow, control_of(site), batch=batch, rate=2000.0)
+
+    asyncio.run(run())
+
+
+async def finalize(
+    shadow: Shadow,
+    control: Jobs,
+    store: str,
+    *,
+    collection: str = COLLECTION,
+    apply: bool = True,
+    older_than: float | None = 0.0,
+    **pace: Any,
+) -> Job:
+    sides, name = shadow.sides(collection), StoreName(store)
+    await may_finalize(sides, name)
+    task = Finalize(sides, name, apply=apply, older_than=older_than)
+    return await Work(task, control, Pace(**{"workers": 4, **pace})).run()
+
+
+def finalize_in_another_process(site: Site, store: str, batch: int) -> None:
+    """The target of a child process that is going to be killed."""
+
+    async def run() -> None:
+        async with site.shadow() as shadow:
+            await finalize(shadow, control_of(site), store, batch=batch, rate=2000.0)
 
     asyncio.run(run())

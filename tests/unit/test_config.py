@@ -18,10 +18,11 @@ from shadow.config import CollectionSettings, MongoSettings, Settings, load, par
 from shadow.control.place import DynamoPlace, MongoPlace, SqlitePlace
 from shadow.errors import ConfigurationError, Fault
 from shadow.model.phase import Phase, Route, StoreName, WriteMode
-from shadow.model.schema import CollectionSpec, IndexSpec, UniqueSpec
+from shadow.model.schema import Billing, CollectionSpec, IndexSpec, TableSpec, UniqueSpec
 from shadow.replicate.intents import OnFailure
 from shadow.replicate.journals.dynamo_table import Access
 from shadow.replicate.limits import Watch
+from shadow.stores.dynamo.settings import TableSettings
 
 SAMPLE: Final = Path(__file__).parents[2] / "config" / "shadow.yaml"
 
@@ -237,7 +238,10 @@ OTHERS: Final[dict[str, tuple[str, Any]]] = {
     "dynamo.secret_access_key": ("sesame", SecretStr("sesame")),
     "dynamo.session_token": ("token", SecretStr("token")),
     "dynamo.retry_mode": ("adaptive", "adaptive"),
-    "dynamo.billing": ("on_demand", "on_demand"),
+    "dynamo.table.billing": ("provisioned", Billing.PROVISIONED),
+    "dynamo.table.point_in_time_recovery": ("true", True),
+    "dynamo.table.deletion_protection": ("true", True),
+    "dynamo.table.tags": ('{"team": "x"}', {"team": "x"}),
     "dynamo.verify_index_reads": ("true", True),
     "dynamo.transactional_inserts": ("false", False),
     "journal.url": ("sqlite:////x/y.db", SecretStr("sqlite:////x/y.db")),
@@ -281,6 +285,7 @@ def test_every_setting_can_be_given_in_the_environment(path: tuple[str, ...]) ->
         ("RESERVED", "_v", "_v"),
         ("UNIQUE", '["email"]', ("email",)),
         ("INDEXES", '[{"name": "i", "hash": "h"}]', None),
+        ("TABLE", '{"deletion_protection": true}', TableSettings(deletion_protection=True)),
     ],
 )
 def test_every_setting_of_a_collection_can_be_given_in_the_environment(name: str, text: str, expected: Any) -> None:
@@ -485,3 +490,39 @@ def test_an_empty_admin_token_is_none() -> None:
 )
 def test_the_control_store_is_where_it_was_put_or_beside_the_journal(text: str, place: object) -> None:
     assert parse(text, {}).control_place() == place
+
+
+def test_the_table_of_a_collection_is_that_of_all_tables_where_it_says_nothing() -> None:
+    """And has the tags of both."""
+    text = """
+    dynamo: {table: {billing: provisioned, read: 5, write: 6, deletion_protection: true, tags: {team: a, env: test}}}
+    collections: {users: {table: {write: 60, deletion_protection: false, tags: {team: b}}}, notes: , logs: {table: {billing: on_demand}}}
+    """  # noqa: E501
+    specs = read(text).specs()
+    assert specs["users"].table == TableSpec(Billing.PROVISIONED, 5, 60, None, False, (("env", "test"), ("team", "b")))
+    assert (specs["notes"].table.write, specs["notes"].table.deletion_protection) == (6, True)
+    assert (specs["logs"].table.billing, specs["logs"].table.read) == (Billing.ON_DEMAND, 0)
+
+
+def test_nothing_is_asked_of_a_table_by_default() -> None:
+    """What nobody has named is not looked at, and not changed."""
+    assert read("collections: {users: }").specs()["users"].table == TableSpec()
+
+
+def test_capacity_belongs_to_provisioned_billing() -> None:
+    """It cannot be left out there; the message names the collection."""
+    (fault,) = faults("collections: {users: {table: {billing: provisioned, read: 5}}}")
+    assert fault.field == "collections"
+    assert fault.expected == "users.table: billing: provisioned wants read and write, in units a second"
+
+
+def test_a_tag_that_is_awss_own_is_refused() -> None:
+    (fault,) = faults("dynamo: {table: {tags: {'aws:x': y}}}")
+    assert fault.field.startswith("dynamo.table.tags")
+
+
+def test_checkpoints_do_not_depend_on_what_a_table_costs() -> None:
+    """The text of a spec is what the checkpoints of jobs are held to."""
+    plain, tagged = (read(f"collections: {{users: {{table: {each}}}}}").specs() for each in ("{}", "{tags: {a: b}}"))
+    assert plain != tagged
+    assert str(plain) == str(tagged)

@@ -44,6 +44,7 @@ _refused = _operation_failure(2)
 ERRORS: Final[Mapping[str, Maker]] = {
     "AccessDeniedException": _unauthorised,
     "ConditionalCheckFailedException": _conflict,
+    "ContinuousBackupsUnavailableException": _in_use,
     "DuplicateItemException": _conflict,
     "ExpiredTokenException": _unauthenticated,
     "IdempotentParameterMismatchException": _refused,
@@ -64,6 +65,7 @@ ERRORS: Final[Mapping[str, Maker]] = {
     "SerializationException": _refused,
     "ServiceUnavailable": _reconnect,
     "ServiceUnavailableException": _reconnect,
+    "TableNotFoundException": _missing,
     "Throttling": _throttled,
     "ThrottlingException": _throttled,
     "TransactionCanceledException": _conflict,
@@ -81,9 +83,13 @@ _WITHOUT_CONTENT: Final = frozenset(
     {
         "create_table",
         "delete_table",
+        "describe_continuous_backups",
         "describe_table",
         "describe_time_to_live",
         "list_tables",
+        "list_tags_of_resource",
+        "tag_resource",
+        "update_continuous_backups",
         "update_table",
         "update_time_to_live",
     }

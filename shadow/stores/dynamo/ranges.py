@@ -10,9 +10,9 @@ from shadow.model.version import ABSENT, Document, Image, Key
 from shadow.stores.dynamo import keys
 from shadow.stores.dynamo.client import Gateway
 from shadow.stores.dynamo.fetching import Fetch
+from shadow.stores.dynamo.options import describe_table
 from shadow.stores.dynamo.plan import ScanPlan
 from shadow.stores.dynamo.reads import Reader, Table, scan_request
-from shadow.stores.dynamo.tables import describe_table
 from shadow.stores.ranges import Batch
 
 __all__ = ["DynamoRanges", "PutAbsent"]

@@ -2,11 +2,57 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
-__all__ = ["DynamoSettings"]
+from shadow.model.schema import Billing, TableSpec
+
+__all__ = ["DynamoSettings", "TableSettings"]
+
+
+def _tag(name: str) -> str:
+    if name.lower().startswith("aws:"):
+        raise ValueError("must not begin with aws:, which is AWS's own")
+    return name
+
+
+Tag = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_tag)]
+Units = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class TableSettings(BaseModel):
+    """What a table is to be beside its keys and indexes. What is left out is not looked at and not changed; a table
+    that is made without it is billed on demand, and unprotected.
+
+    `read` and `write`: units a second, with `billing: provisioned` alone, for the table and each of its indexes.
+    `tags`: those named here; others on the table stay.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    billing: Billing | None = None
+    read: Units | None = None
+    write: Units | None = None
+    point_in_time_recovery: bool | None = None
+    deletion_protection: bool | None = None
+    tags: Annotated[dict[Tag, Annotated[str, Field(max_length=256)]], Field(max_length=50)] = Field(
+        default_factory=dict
+    )
+
+    def over(self, below: TableSettings) -> TableSpec:
+        """These settings, and those of `below` where these say nothing; the tags of both."""
+        said = {**below.model_dump(exclude_none=True), **self.model_dump(exclude_none=True)}
+        provisioned = said.get("billing") is Billing.PROVISIONED
+        if not provisioned:
+            said = {name: value for name, value in said.items() if name not in ("read", "write")}
+        elif not {"read", "write"} <= said.keys():
+            raise ValueError("billing: provisioned wants read and write, in units a second")
+        return TableSpec(**{**said, "tags": tuple(sorted({**below.tags, **self.tags}.items()))})
+
+    def shared(self) -> TableSpec:
+        """What of these settings goes for tables that are no collection's."""
+        return TableSpec(deletion_protection=self.deletion_protection, tags=tuple(sorted(self.tags.items())))
 
 
 class DynamoSettings(BaseModel):
@@ -18,7 +64,7 @@ class DynamoSettings(BaseModel):
     more from the table, which is consistent where an index is not; `transactional_inserts` sends an ordered
     `insert_many` in transactions of up to 100 documents, at twice the write units of one request a document;
     `sweep_every` is how often tables that have had large documents are searched for parts that a crash has left
-    behind, by one process for all (0: never).
+    behind, by one process for all (0: never); `table` is for all tables, unless a collection says otherwise.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,7 +81,7 @@ class DynamoSettings(BaseModel):
     read_timeout: float = Field(default=5.0, gt=0)
     max_attempts: int = Field(default=3, ge=1, le=20)
     retry_mode: Literal["adaptive", "standard"] = "adaptive"
-    billing: Literal["on_demand"] = "on_demand"
+    table: TableSettings = TableSettings()
     verify_index_reads: bool = False
     transactional_inserts: bool = True
     sweep_every: float = Field(default=86_400.0, ge=0)

@@ -8,6 +8,7 @@ import random
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, Final
 
 import aioboto3
@@ -30,6 +31,8 @@ from shadow.stores.dynamo.errors import outcome_unknown
 from shadow.stores.dynamo.fetching import Fetch, fetch_of, looked_at
 from shadow.stores.dynamo.inserts import Inserter
 from shadow.stores.dynamo.joins import partners
+from shadow.stores.dynamo.keeper import OnLacking, TableKeeper
+from shadow.stores.dynamo.options import describe_table
 from shadow.stores.dynamo.ordered import first_in_order
 from shadow.stores.dynamo.ordering import ordered_plan
 from shadow.stores.dynamo.plan import ScanPlan, goes_by_index, plan
@@ -37,9 +40,10 @@ from shadow.stores.dynamo.ranges import DynamoRanges
 from shadow.stores.dynamo.reads import Reader, Table
 from shadow.stores.dynamo.scans import OnScan
 from shadow.stores.dynamo.settings import DynamoSettings
+from shadow.stores.dynamo.stamps import DynamoStamps
 from shadow.stores.dynamo.sweeping import Sweeper
-from shadow.stores.dynamo.tables import describe_table, describe_ttl, drop_table, prepare_table
-from shadow.stores.dynamo.templates import drift
+from shadow.stores.dynamo.tables import drop_table
+from shadow.stores.dynamo.wanted import Wanted, collection_table
 from shadow.stores.dynamo.writes import NOTHING, VACANT, Expected, Found, Writer
 
 __all__ = ["DynamoStore"]
@@ -59,7 +63,7 @@ class DynamoStore:
     aiobotocore's low-level client) is never closed; `database` stands in the texts of errors; `on_capacity` is called
     as (table, index, verb, units) for every answer.
     `on_scan` as (table, scans, items read, items returned) for every scan, `on_throttled` for every request that a
-    client made here saw throttled, repeated ones too.
+    client made here saw throttled, repeated ones too; `on_lacking` by `prepare`.
     """
 
     name = StoreName.DYNAMO
@@ -74,12 +78,14 @@ class DynamoStore:
         on_capacity: OnCapacity | None = None,
         on_scan: OnScan | None = None,
         on_throttled: Callable[[], None] | None = None,
+        on_lacking: OnLacking | None = None,
     ) -> None:
         self._settings = settings
         self._database = database
         self._gateway = Gateway(settings, client, on_capacity)
         if on_throttled is not None:
             self._gateway.on_throttled = on_throttled
+        self.keeper = TableKeeper(self._gateway, settings.prepare_timeout, on_lacking)
         self._reader = Reader(
             self._gateway, verify_index_reads=settings.verify_index_reads, scan_segments=settings.scan_segments
         )
@@ -89,6 +95,7 @@ class DynamoStore:
         self._constraints = Constraints(self._gateway, self._reader, self._writer)
         self._tables = {name: self._made(spec) for name, spec in specs.items()}
         self.ranges = DynamoRanges(self._gateway, self._reader, self._table, self._copy_absent)
+        self.stamps = DynamoStamps(self._gateway, self._reader, self._table)
         if on_scan is not None:
             self._reader.scans.on_scan = lambda name, *counts: on_scan(self._table(name).name, *counts)
 
@@ -114,11 +121,18 @@ class DynamoStore:
         await asyncio.gather(*(self._prepare(spec) for spec in collections))
 
     async def _prepare(self, spec: CollectionSpec) -> None:
+        known = self._tables.get(spec.name)
         table = self._tables[spec.name] = self._made(spec)
-        is_new = await prepare_table(
-            self._gateway, table.name, spec, self._settings.prepare_timeout, lambda: self.reindex(spec.name)
-        )
+        if known is not None and await self._lacks_constraints_alone(table, known.spec):
+            await self._constraints.accept(table, is_new=False)
+            return
+        is_new = await self.keeper.prepare(collection_table(table.name, spec), lambda: self.reindex(spec.name))
         await self._constraints.accept(table, is_new=is_new)
+
+    async def _lacks_constraints_alone(self, table: Table, known: CollectionSpec) -> bool:
+        """Whether the table is there and only unique constraints are to be added, which takes no right to make it."""
+        added = table.spec.unique != known.unique and replace(table.spec, unique=known.unique) == known
+        return added and await describe_table(self._gateway, table.name) is not None
 
     async def speed_up(self, collection: str, keys: Sort, name: str) -> bool:
         return False
@@ -137,18 +151,13 @@ class DynamoStore:
             "table_prefix": self._settings.table_prefix,
         }
 
-    def tables(self) -> dict[str, CollectionSpec]:
-        """The tables of the collections that were described when the store was made, by their names."""
-        return {table.name: table.spec for table in self._tables.values()}
+    def tables(self) -> list[Wanted]:
+        """The tables of the collections that were described when the store was made, as they ought to be."""
+        return [collection_table(table.name, table.spec) for table in self._tables.values()]
 
     async def drift(self) -> dict[str, list[str]]:
         """In what each of `tables` differs from what it ought to be; an empty list where it does not."""
-        found = {}
-        for name, spec in self.tables().items():
-            described = await describe_table(self._gateway, name)
-            ttl = {} if described is None else await describe_ttl(self._gateway, name)
-            found[name] = drift(name, spec, described, ttl)
-        return found
+        return {name: differences for name, (differences, _) in (await self.keeper.drift(self.tables())).items()}
 
     def scans(self) -> list[dict[str, Any]]:
         """The query shapes that needed a scan (see `ScanCounter.report`)."""

@@ -120,7 +120,7 @@ def _encode_binary(value: Binary, _depth: int) -> Pair:
 def _encode_regex(value: Regex[Any], depth: int) -> Pair:
     if isinstance(value.pattern, bytes):
         return _blob(value, depth)
-    return {"S": value.pattern}, {"S": f"/{value.flags}"}
+    return {"S": value.pattern}, {"S": f"/{int(value.flags)}"}
 
 
 def _encode_code(value: Code, depth: int) -> Pair:

@@ -1,0 +1,93 @@
+"""`shadow finalize`: what the migration has left in a store is taken off, when the migration is over."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from shadow.cli.jobs import Collections, Join, Latency, Options, Processes, Rate, Restart, Workers, run_jobs
+from shadow.cli.options import AsJson, ConfigFile, print_json
+from shadow.client import Shadow
+from shadow.control import routing
+from shadow.migrate.finalize import Finalize, may_finalize
+from shadow.migrate.jobs import Job, reasons_of
+from shadow.model.phase import StoreName
+
+__all__ = ["finalize"]
+
+Store = Annotated[StoreName, typer.Option("--store", help="The store to take versions and tombstones off.")]
+Apply = Annotated[bool, typer.Option("--apply", help="Do it; without it they are only counted.")]
+
+
+def finalize(
+    store: Store,
+    collections: Collections = None,
+    config: ConfigFile = Path("config/shadow.yaml"),
+    apply: Apply = False,
+    workers: Workers = 8,
+    processes: Processes = 1,
+    rate: Rate = None,
+    latency: Latency = 0.0,
+    restart: Restart = False,
+    join: Join = False,
+    as_json: AsJson = False,
+) -> None:
+    """Takes the versions off the documents of one store and deletes its tombstones, when the phase of the collection is
+    off and the journal is empty of it. A document that is written meanwhile is not harmed. What DynamoDB needs to keep
+    documents exactly, stays. Kill it and start it again as you like. Exit code 0 if all is done (or counted), 1 if
+    something was written just now or all the time and is left, 2 if it was stopped or refused."""
+    options = Options(workers, processes, rate, latency, scheduler=None, restart=restart, join=join)
+
+    async def task(shadow: Shadow, name: str) -> Finalize:
+        sides = shadow.sides(name)
+        seen = await asyncio.to_thread(routing.load, shadow.fleet.records)
+        await may_finalize(sides, store, seen.placed.get(name))
+        return Finalize(sides, store, apply=apply)
+
+    verb = ["finalize", "--store", str(store), *(["--apply"] * apply)]
+    done = asyncio.run(run_jobs(config, collections, options, task, quiet=as_json, verb=verb))
+    reports = [_report(job, store, apply=apply) for job in done]
+    if as_json:
+        print_json(reports)
+    else:
+        for each in reports:
+            _show(each)
+    raise typer.Exit(_code(done, join=join))
+
+
+def _code(jobs: list[Job], *, join: bool) -> int:
+    if any(job.finished is None for job in jobs) and not join:
+        return 2
+    return 1 if any(job.outcome == "incomplete" for job in jobs) else 0
+
+
+def _report(job: Job, store: StoreName, *, apply: bool) -> dict[str, Any]:
+    return {
+        "job": job.id,
+        "collection": job.collection,
+        "store": str(store),
+        "applied": apply,
+        "outcome": job.outcome or "stopped",
+        **{name: job.counts.get(name, 0) for name in ("versions", "tombstones", "later")},
+        "left": sum(job.issues.values()),
+        "reasons": reasons_of(job),
+        "seconds": None if job.finished is None else round(job.finished - job.started, 3),
+    }
+
+
+def _show(each: dict[str, Any]) -> None:
+    done = "taken off" if each["applied"] else "to be taken off"
+    gone = "deleted" if each["applied"] else "to be deleted"
+    typer.echo(
+        f"{each['collection']}: {each['outcome']}; {each['store']}: {each['versions']} versions {done}, "
+        f"{each['tombstones']} tombstones {gone}, {each['later']} came last, {each['left']} left"
+    )
+    for reason, count in each["reasons"].items():
+        typer.echo(f"  {reason}: {count}")
+    if each["outcome"] == "stopped":
+        typer.echo("  the same command goes on from here")
+    elif not each["applied"]:
+        typer.echo("  a dry run: --apply does it")

@@ -1,0 +1,84 @@
+"""Versions and tombstones taken off a MongoDB collection: the reserved field, whole, and the index of its expiry."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from pymongo import DeleteOne, UpdateOne
+from pymongo.errors import OperationFailure
+
+from shadow.model.version import Document, Image, Key, State, Tombstone, split
+from shadow.stores.mongo_ranges import MongoRanges, identity
+from shadow.stores.ranges import Batch
+from shadow.stores.stamps import Stamp
+
+__all__ = ["MongoStamps"]
+
+
+class MongoStamps:
+    """As `MongoRanges`; `exactly` makes the condition that a stored document is at a state (state, reserved)."""
+
+    def __init__(
+        self,
+        database: Any,
+        reserved: Callable[[str], str],
+        ranges: MongoRanges,
+        exactly: Callable[[State, str], Document],
+    ) -> None:
+        self._database = database
+        self._reserved = reserved
+        self._ranges = ranges
+        self._exactly = exactly
+
+    async def walk(
+        self, collection: str, within: Document, place: Document | None, *, size: int
+    ) -> AsyncGenerator[Batch, None]:
+        reserved = self._reserved(collection)
+        pages = self._ranges.pages(collection, within, place, size=size, whole=False, filter=_stamped(reserved))
+        async with aclosing(pages):
+            async for page in pages:
+                stamps = [_stamp(raw, reserved) for raw in page]
+                yield Batch([(each, Image(each.state)) for each in stamps], {"after": page[-1]["_id"]})
+
+    async def look(self, collection: str, keys: Sequence[Key]) -> list[Stamp | None]:
+        reserved = self._reserved(collection)
+        cursor = self._database[collection].find(
+            {"_id": {"$in": list(keys)}, **_stamped(reserved)}, {"_id": 1, reserved: 1}
+        )
+        found = {identity(raw["_id"]): _stamp(raw, reserved) for raw in await cursor.to_list(length=None)}
+        return [found.get(identity(key)) for key in keys]
+
+    async def strip(self, collection: str, stamps: Sequence[Stamp]) -> list[bool]:
+        """One request for all. A document that its collection's validator would refuse today is no reason to keep its
+        version."""
+        if not stamps:
+            return []
+        reserved = self._reserved(collection)
+        wanted = [_write(each, reserved, self._exactly) for each in stamps]
+        result = await self._database[collection].bulk_write(wanted, ordered=False, bypass_document_validation=True)
+        if result.matched_count + result.deleted_count == len(stamps):
+            return [True] * len(stamps)
+        left = await self.look(collection, [each.key for each in stamps])
+        return [each is None for each in left]
+
+    async def clear(self, collection: str) -> None:
+        with contextlib.suppress(OperationFailure):  # there is none
+            await self._database[collection].drop_index(f"{self._reserved(collection)}_ttl")
+
+
+def _stamped(reserved: str) -> Document:
+    return {reserved: {"$type": "object"}}
+
+
+def _stamp(raw: Document, reserved: str) -> Stamp:
+    return Stamp(raw["_id"], split(raw, reserved).state)
+
+
+def _write(stamp: Stamp, reserved: str, exactly: Callable[[State, str], Document]) -> UpdateOne | DeleteOne:
+    where = {"_id": stamp.key, **exactly(stamp.state, reserved)}
+    if isinstance(stamp.state, Tombstone):
+        return DeleteOne(where)
+    return UpdateOne(where, {"$unset": {reserved: ""}})

@@ -1,0 +1,57 @@
+"""What `finalize` takes off a store: versions and tombstones, and nothing else.
+
+A document without a version is at version ("", 0); so it is after its version was taken off, and decodes to the same
+value as before. What a store needs beside the version to keep a document exactly stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from shadow.model.version import Document, Key, State
+from shadow.stores.ranges import Batch
+
+__all__ = ["Stamp", "Stamped", "Stamps"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """The version of a document, or a tombstone. `key` is in the store's own form, which BSON can hold; `writer` is the
+    id of the operation that wrote it last, "" where the store keeps none."""
+
+    key: Key
+    state: State
+    writer: str = ""
+    rest: bool = False
+    """Whether something beside the version stands with it, as far as was seen, and has to stay."""
+
+
+class Stamps(Protocol):
+    """Raises PyMongo's errors."""
+
+    def walk(
+        self, collection: str, within: Document, place: Document | None, *, size: int
+    ) -> AsyncGenerator[Batch, None]:
+        """Everything in a range of `Ranges.cut` that has a stamp, from `place` on; the keys of the batches are the
+        `Stamp`s, and their images have no documents."""
+
+    async def look(self, collection: str, keys: Sequence[Key]) -> list[Stamp | None]:
+        """The stamps under these keys (a `Stamp`'s) now; None where there is none, or nothing at all."""
+
+    async def strip(self, collection: str, stamps: Sequence[Stamp]) -> list[bool]:
+        """Takes each off, and deletes tombstones, where what stands there still has exactly this stamp. False: it has
+        not, or an earlier attempt has done it."""
+
+    async def clear(self, collection: str) -> None:
+        """Removes what served the stamps alone, when none is left."""
+
+
+@runtime_checkable
+class Stamped(Protocol):
+    """A store from which stamps can be taken off."""
+
+    @property
+    def stamps(self) -> Any:
+        """Its `Stamps`."""
