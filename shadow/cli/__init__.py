@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from shadow.cli import backfill, config, demo, findings, flip, jobs, repair, repair_plan, status, tables, verify
+from shadow.cli import assess, backfill, config, demo, findings, flip, jobs, repair, repair_plan, status, tables, verify
 from shadow.errors import ConfigurationError, ShadowError
 from shadow.migrate.sides import JobRefused
 
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("status")(status.status)
+app.command("assess")(assess.assess)
 app.add_typer(findings.app, name="findings")
 app.command("repair")(repair.repair)
 app.command("backfill")(backfill.backfill)

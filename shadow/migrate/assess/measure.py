@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from shadow.compare.diff import Hasher
@@ -74,7 +74,7 @@ class Tally:
         )
 
 
-@dataclass(slots=True)
+@dataclass
 class Weights:
     """Sums over the documents that were looked at: units of one write and of one read, bytes as billed. `index_units`
     and `index_bytes` are by name of the index; `claims` are uniqueness items."""
@@ -84,11 +84,9 @@ class Weights:
     read_units: int = 0
     bytes: int = 0
     claims: int = 0
-
-    def __post_init__(self) -> None:
-        self.index_units: Counter[str] = Counter()
-        self.index_bytes: Counter[str] = Counter()
-        self.index_entries: Counter[str] = Counter()
+    index_units: Counter[str] = field(default_factory=Counter)
+    index_bytes: Counter[str] = field(default_factory=Counter)
+    index_entries: Counter[str] = field(default_factory=Counter)
 
 
 class Meter:

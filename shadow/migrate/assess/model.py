@@ -143,6 +143,8 @@ class IndexReport:
     becomes: str
     configured: bool
     """Whether the written configuration has something for it."""
+    target: str = ""
+    """The name of its index of the table, where it has one of its own."""
     uses: int | None = None
     """Since the server started, where the server tells."""
     entries: float = 0.0

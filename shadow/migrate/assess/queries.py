@@ -72,8 +72,8 @@ class Shape:
 
 
 def from_lines(lines: Iterable[str]) -> Iterator[Recorded]:
-    """From a file: a JSON object a line, with `collection`, and `filter` (extended JSON), `sort`, `limit` and `count`, or
-    `pipeline`, as wanted. Raises ValueError with the number of the line that is none."""
+    """From a file: a JSON object a line, with `collection`, and `filter` (extended JSON), `sort`, `limit`, `count` and
+    `pipeline` as wanted. Raises ValueError with the number of the line that is none."""
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:

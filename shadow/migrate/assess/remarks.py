@@ -134,8 +134,8 @@ def of_documents(name: str, meter: Meter, made: Design, unreadable: int, units: 
     if blobs:
         text = f"kept as BSON where DynamoDB has no form for them: {_some(blobs)}"
         yield Remark(_N, Kind.BLOB, name, text)
-    for each in meter.key_reports():
-        yield from _of_key(name, each)
+    for key in meter.key_reports():
+        yield from _of_key(name, key)
     for index in made.spec.indexes:
         yield from _of_hot(name, meter, index.name, units)
     for each in made.became:

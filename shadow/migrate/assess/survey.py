@@ -223,7 +223,11 @@ def _indexes(made: Design, meter: Meter, hasher: Hasher) -> list[IndexReport]:
             assert each.unique is not None
             said = (each.unique.name, ", ".join(each.unique.fields), ("unique",))
         report = IndexReport(
-            *said, each.text, spec is not None or each.unique is not None, source.uses if source is not None else None
+            *said,
+            each.text,
+            configured=spec is not None or each.unique is not None,
+            target=spec.name if spec is not None else "",
+            uses=source.uses if source is not None else None,
         )
         found.append(report if spec is None else _measured_index(report, spec, meter, hasher))
     return found
@@ -252,7 +256,7 @@ def _units(query: QueryReport, report: CollectionReport) -> float | None:
         case Served.SCAN:
             return report.units.scan
         case Served.INDEX:
-            index = next((each for each in report.indexes if each.becomes.find(f"{query.detail}: ") >= 0), None)
+            index = next((each for each in report.indexes if each.target == query.detail), None)
             if index is None or not index.values:
                 return None
             return report.documents * index.entries / index.values * report.units.read * _INDEX_READ

@@ -49,7 +49,7 @@ def _sections(place: Place) -> Iterator[str]:
         yield ""
     yield "defaults:"
     yield "  primary: mongo"
-    yield "  phase: off    # then `shadow tables create`, dual_write, backfill, verify, shadow: README, Moving what was there"
+    yield "  phase: off    # nothing changes yet; then step by step, as in the README: Moving what was there before"
     yield ""
 
 
