@@ -14,13 +14,15 @@ from shadow.migrate.assess.model import Costs, Rates, Units
 from shadow.migrate.assess.prices import Prices
 from shadow.model.schema import CollectionSpec
 
-__all__ = ["HOUR", "MONTH", "NEW_TABLE_UNITS", "PARTITION_UNITS", "costs", "dynamo_bytes", "units"]
+__all__ = ["HOUR", "MONTH", "NEW_TABLE_UNITS", "PARTITION_READS", "PARTITION_UNITS", "costs", "dynamo_bytes", "units"]
 
 HOUR: Final = 3600
 MONTH: Final = 730 * HOUR
 """Seconds."""
 PARTITION_UNITS: Final = 1000
 """Write units a second that one partition takes (Developer Guide, "Partitions and data distribution")."""
+PARTITION_READS: Final = 3000
+"""Read units a second (the same)."""
 NEW_TABLE_UNITS: Final = 4000
 """Write units a second that a new table on demand takes at once (the same, "On-demand capacity mode")."""
 _GIGABYTE: Final = 1024**3

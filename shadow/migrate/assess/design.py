@@ -99,13 +99,14 @@ def read_index(raw: Mapping[str, Any], uses: Mapping[str, int]) -> MongoIndex:
 @dataclass(frozen=True, slots=True)
 class Became:
     """What became of one index (`source`; None: of queries, or of the configuration there was). `warning`: what is
-    not as before; `spec` and `unique`: what the configuration says."""
+    not as before; `spec` and `unique`: what the configuration says; `dropped`: the index that it could have said."""
 
     text: str
     source: MongoIndex | None = None
     spec: IndexSpec | None = None
     unique: UniqueSpec | None = None
     warning: str = ""
+    dropped: IndexSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,7 +309,7 @@ def pruned(made: Design, keys: Mapping[str, KeyReport], hottest: Mapping[str, tu
 
 def _dropped(each: Became, reason: str) -> Became:
     kept = f"unique constraint {each.unique.name}" if each.unique else "nothing"
-    return replace(each, text=kept, spec=None, warning=f"an index is left out: {reason}")
+    return replace(each, text=kept, spec=None, dropped=each.spec, warning=f"an index is left out: {reason}")
 
 
 def _unworthy(spec: IndexSpec, keys: Mapping[str, KeyReport], hottest: Mapping[str, tuple[int, float]]) -> str:

@@ -20,6 +20,7 @@ __all__ = [
     "rate",
     "rates",
     "read_by",
+    "short",
     "totals",
 ]
 
@@ -82,11 +83,16 @@ def hot(each: Sequence[Hot]) -> str:
     return ", ".join(f"{one.share:.1%} ({one.hash})" for one in each) or "none comes twice"
 
 
+def short(path: str) -> str:
+    """A path with its middle left out where it is very long."""
+    return path if len(path) <= 60 else f"{path[:28]}...{path[-28:]}"
+
+
 def key_facts(key: KeyReport) -> str:
     """What the values of a key are to it."""
     counts = {"by themselves": key.exact, "escaped": key.escaped, "lists": key.arrays, "null or missing": key.absent}
-    told = [f"{count} {name}" for name, count in counts.items() if count]
-    told += [f"{count} {kind}, as a digest or without its type" for kind, count in key.aside.items()]
+    told = [f"{count:,} {name}" for name, count in counts.items() if count]
+    told += [f"{count} {kind}, which no key holds" for kind, count in key.aside.items()]
     return "; ".join(told) or "none"
 
 

@@ -145,6 +145,8 @@ class IndexReport:
     """Whether the written configuration has something for it."""
     target: str = ""
     """The name of its index of the table, where it has one of its own."""
+    warning: str = ""
+    """What is not as before, or why it is left out."""
     uses: int | None = None
     """Since the server started, where the server tells."""
     entries: float = 0.0

@@ -174,7 +174,7 @@ def _indexes(each: CollectionReport) -> Markup:
         [
             one.name,
             f"{one.keys} ({', '.join(one.options)})" if one.options else one.keys,
-            one.becomes,
+            join((one.becomes, tag("code", one.warning) if one.warning else None)),
             f"{one.entries:.0%}" if one.target else "-",
             one.values if one.target else "-",
             "-" if one.uses is None else f"{one.uses:,}",
@@ -191,7 +191,7 @@ def _keys(each: CollectionReport) -> Markup:
 
 
 def _fields(each: CollectionReport) -> Markup:
-    rows = [[one.path, one.type, f"{one.count:,}", one.form] for one in each.fields]
+    rows = [[say.short(one.path), one.type, f"{one.count:,}", one.form] for one in each.fields]
     table = _table(["Path", "Type", "Seen", "On DynamoDB"], rows, "None.")
     return tag(
         "details", tag("summary", f"Types: {len(rows)} at {len({one.path for one in each.fields})} paths"), table

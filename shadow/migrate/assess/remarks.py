@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from shadow.migrate.assess.cost import PARTITION_UNITS
+from shadow.migrate.assess.cost import PARTITION_READS, PARTITION_UNITS
 from shadow.migrate.assess.design import Design, is_table_name
+from shadow.migrate.assess.figures import short
 from shadow.migrate.assess.measure import Meter
 from shadow.migrate.assess.model import (
     FieldReport,
@@ -122,7 +123,7 @@ def of_documents(name: str, meter: Meter, made: Design, unreadable: int, units: 
             _B,
             Kind.RESERVED,
             name,
-            f"{meter.foreign} of the documents looked at have a field {reserved} that is not shadow's",
+            f"documents with a field {reserved} that is not shadow's: {meter.foreign}",
             "give the collection another `reserved`; the written configuration does",
         )
     if unreadable:
@@ -132,7 +133,7 @@ def of_documents(name: str, meter: Meter, made: Design, unreadable: int, units: 
     yield from _of_sizes(name, meter.sizes())
     blobs = sorted({each.path for each in meter.paths.report() if each.form == BLOB})
     if blobs:
-        text = f"kept as BSON where DynamoDB has no form for them: {_some(blobs)}"
+        text = f"no form on DynamoDB, so exact but not readable there: {_some([short(each) for each in blobs])}"
         yield Remark(_N, Kind.BLOB, name, text)
     for key in meter.key_reports():
         yield from _of_key(name, key)
@@ -140,7 +141,7 @@ def of_documents(name: str, meter: Meter, made: Design, unreadable: int, units: 
         yield from _of_hot(name, meter, index.name, units)
     for each in made.became:
         if each.warning:
-            source = each.source.name if each.source is not None else "a suggested index"
+            source = each.source.name if each.source else each.dropped.name if each.dropped else "an index"
             yield Remark(_W, Kind.INDEX, name, f"{source}: {each.warning}")
 
 
@@ -150,17 +151,17 @@ def _of_sizes(name: str, sizes: Sizes) -> Iterator[Remark]:
             _W,
             Kind.LARGE,
             name,
-            f"{sizes.split} are over 400 KB even compressed, and will be split over up to {sizes.most_parts} items",
+            f"over 400 KB even compressed: {sizes.split}; each is split over up to {sizes.most_parts} items",
             "they work; each write of one costs many units, and other tools cannot read them",
         )
     compressed = sizes.compressed - sizes.unnamed
     if compressed > 0:
-        yield Remark(_W, Kind.LARGE, name, f"{compressed} are over 400 KB and will be kept compressed")
+        yield Remark(_W, Kind.LARGE, name, f"over 400 KB, so kept compressed: {compressed}")
     if sizes.unnamed:
-        text = f"{sizes.unnamed} have field names that no item can have, and will be kept compressed"
+        text = f"with field names that no item can have, so kept compressed: {sizes.unnamed}"
         yield Remark(_W, Kind.NAME, name, text)
     if sizes.near:
-        text = f"{sizes.near} are within a tenth of 400 KB ({ITEM_LIMIT} bytes); they will be compressed as they grow"
+        text = f"within a tenth of 400 KB ({ITEM_LIMIT} bytes): {sizes.near}; they are kept compressed when they grow"
         yield Remark(_N, Kind.LARGE, name, text)
 
 
@@ -168,11 +169,11 @@ def _of_key(name: str, key: KeyReport) -> Iterator[Remark]:
     aside = sum(key.aside.values())
     if aside:
         kinds = ", ".join(f"{count} {kind}" for kind, count in key.aside.items())
-        text = f"{key.path}: {kinds}: as a key they are a digest or lose their type, with the value beside it"
+        text = f"{key.path}: {kinds}: no key holds them, so a digest or a number stands there and the value beside it"
         yield Remark(_N, Kind.KEY, name, f"{text}; they are found by equality, not by range")
     if key.arrays:
-        text = f"{key.path}: {key.arrays} are lists, which share one partition of an index"
-        yield Remark(_W, Kind.KEY, name, f"{text}; each query of it reads them all")
+        text = f"{key.path}: lists, which share one partition of an index: {key.arrays}"
+        yield Remark(_W, Kind.KEY, name, f"{text}; each query by it reads them all")
 
 
 def _of_hot(name: str, meter: Meter, index: str, units: Units) -> Iterator[Remark]:
@@ -204,10 +205,15 @@ def of_queries(queries: Sequence[QueryReport]) -> Iterator[Remark]:
                 "ask it otherwise, or keep it on the driver",
             )
         elif each.served is Served.SCAN:
-            served = each.suggestion or "no index would serve it"
+            served = each.suggestion or "no index of the table would serve it"
             units = "" if each.units is None else f", {each.units:.0f} read units each time"
             text = f"{each.verb} {each.shape} scans the table{units}"
-            yield Remark(_W, Kind.QUERY, each.collection, text, served if each.suggestion else "")
+            yield Remark(_W, Kind.QUERY, each.collection, text, served)
+        for hot in each.hottest:
+            if hot.share >= _HOT:
+                text = f"{each.verb} {each.shape}: {hot.share:.0%} of {each.count} ask for one key ({hot.hash})"
+                mend = f"one partition takes {PARTITION_READS} read units a second: keep such a key in a cache"
+                yield Remark(_N, Kind.HOT, each.collection, text, mend)
 
 
 def of_rights(denied: Mapping[str, str]) -> Iterator[Remark]:

@@ -79,7 +79,8 @@ class Page:
 
     documents: list[tuple[Document, int]] = field(default_factory=list)
     unreadable: int = 0
-    last: Any = None
+    last: tuple[Any, ...] = ()
+    """The key of the last document."""
 
 
 class Server:
@@ -231,31 +232,23 @@ class Server:
         return _page(await cursor.to_list(length=size))
 
     async def _walk(self, collection: str) -> AsyncIterator[Page]:
-        """By `_id`, one query a page: no cursor waits on the server. What is left out is only what comes after the
-        greatest of all keys."""
+        """By `_id`, one query a page: no cursor waits on the server. Nothing comes after the greatest of all keys."""
         source = self._database.get_collection(collection, codec_options=_RAW)
-        after: Document = {}
-        while True:
+        page = Page()
+        while not (page.last and isinstance(page.last[0], MaxKey)):
             await self._throttle.take(_PAGE)
             cursor = source.find(
-                {},
-                sort=[("_id", 1)],
-                hint=[("_id", 1)],
-                limit=_PAGE + bool(after),
-                max_time_ms=_MILLISECONDS,
-                comment=MARK,
-                **after,
+                sort=[("_id", 1)], hint=[("_id", 1)], limit=_PAGE + 1, max_time_ms=_MILLISECONDS, comment=MARK
             )
+            if page.last:
+                cursor = cursor.min([("_id", page.last[0])])
             raw = await cursor.to_list(length=None)
-            if after and raw:
+            if page.last:
                 raw = raw[1:]
             if not raw:
                 return
             page = _page(raw)
             yield page
-            if isinstance(page.last, MaxKey):
-                return
-            after = {"min": [("_id", page.last)]}
 
     # --- validators ---------------------------------------------------------------------------------------------
 
@@ -302,8 +295,8 @@ def _page(raw: Sequence[RawBSONDocument]) -> Page:
         except (InvalidBSON, ValueError):
             page.unreadable += 1
             with contextlib.suppress(InvalidBSON, ValueError):
-                page.last = each["_id"]
+                page.last = (each["_id"],)
         else:
             page.documents.append((document, len(each.raw)))
-            page.last = document["_id"]
+            page.last = (document["_id"],)
     return page

@@ -28,6 +28,7 @@ from shadow.migrate.assess.queries import Recorded, Shape, from_profile, gather,
 from shadow.migrate.assess.rates import rates, stated
 from shadow.migrate.assess.server import Asked, Counts, Found, Server, is_whole
 from shadow.model.schema import CollectionSpec, IndexSpec
+from shadow.model.version import Document
 
 __all__ = ["Options", "survey"]
 
@@ -58,6 +59,8 @@ class Options:
         return self.given.get(name) or CollectionSpec(name)
 
 
+_FIRST: Final = 2_000
+_FIRST_BYTES: Final = 2**25
 _INDEX_READ: Final = 0.5
 """Read units of an index are those of eventually consistent reads."""
 
@@ -142,10 +145,7 @@ async def _collection(
     uses = await server.index_uses(name)
     indexes = [read_index(raw, uses) for raw in await server.indexes(name)]
     wished = design(name, indexes, shapes, given, given.reserved)
-    meter, unreadable = await _measured(server, name, counts, wished.spec, options)
-    keys = {report.path: report for report in meter.key_reports()}
-    hottest = {index: (tally.total, tally.share) for index, tally in meter.tallies.items()}
-    made = pruned(wished, keys, hottest)
+    meter, made, unreadable = await _measured(server, name, counts, wished, options)
     each = units(meter.weights, made.spec)
     passing = None
     if found.options.get("validator"):
@@ -162,18 +162,54 @@ def _reserved(meter: Meter) -> str:
 
 
 async def _measured(
-    server: Server, name: str, counts: Counts, spec: CollectionSpec, options: Options
-) -> tuple[Meter, int]:
-    meter, unreadable = Meter(spec), 0
-    whole = is_whole(counts.documents, options.sample)
-    wanted = counts.documents if whole else options.sample or 0
+    server: Server, name: str, counts: Counts, wished: Design, options: Options
+) -> tuple[Meter, Design, int]:
+    """Everything that is looked at. The first documents say which indexes are worth having, and are measured once more
+    without the others; what comes out later is left out of the design, and the sizes stay."""
+    first = _First(wished)
+    unreadable = 0
+    wanted = counts.documents if is_whole(counts.documents, options.sample) else options.sample or 0
     async for page in server.documents(name, counts.documents, options.sample):
         for document, length in page.documents:
-            meter.add(document, length)
+            first.add(document, length)
         unreadable += page.unreadable
-        options.on_progress(name, meter.weights.documents, wanted)
+        options.on_progress(name, first.meter.weights.documents, wanted)
         await asyncio.sleep(0)
-    return meter, unreadable
+    first.settle()
+    return first.meter, _pruned(first.design, first.meter), unreadable
+
+
+class _First:
+    """Measures, and keeps the first documents until the design is settled."""
+
+    def __init__(self, wished: Design) -> None:
+        self.design = wished
+        self.meter = Meter(wished.spec)
+        self._kept: list[tuple[Document, int]] | None = []
+        self._bytes = 0
+
+    def add(self, document: Document, length: int) -> None:
+        self.meter.add(document, length)
+        if self._kept is not None:
+            self._kept.append((document, length))
+            self._bytes += length
+            if len(self._kept) >= _FIRST or self._bytes >= _FIRST_BYTES:
+                self.settle()
+
+    def settle(self) -> None:
+        kept, self._kept = self._kept, None
+        settled = _pruned(self.design, self.meter)
+        if kept and settled.spec != self.design.spec:
+            self.meter = Meter(settled.spec)
+            for document, length in kept:
+                self.meter.add(document, length)
+        self.design = settled if kept else self.design
+
+
+def _pruned(made: Design, meter: Meter) -> Design:
+    keys = {report.path: report for report in meter.key_reports()}
+    hottest = {index: (tally.total, tally.share) for index, tally in meter.tallies.items()}
+    return pruned(made, keys, hottest)
 
 
 def _report(
@@ -214,11 +250,11 @@ def _with_reserved(spec: CollectionSpec, reserved: str) -> CollectionSpec:
 def _indexes(made: Design, meter: Meter, hasher: Hasher) -> list[IndexReport]:
     found = []
     for each in made.became:
-        source, spec = each.source, each.spec
+        source, spec, named = each.source, each.spec, each.spec or each.dropped
         if source is not None:
             said = (source.name, source.keys_text(), source.options)
-        elif spec is not None:
-            said = (spec.name, ", ".join(spec.keys), ())
+        elif named is not None:
+            said = (named.name, ", ".join(named.keys), ())
         else:
             assert each.unique is not None
             said = (each.unique.name, ", ".join(each.unique.fields), ("unique",))
@@ -227,6 +263,7 @@ def _indexes(made: Design, meter: Meter, hasher: Hasher) -> list[IndexReport]:
             each.text,
             configured=spec is not None or each.unique is not None,
             target=spec.name if spec is not None else "",
+            warning=each.warning,
             uses=source.uses if source is not None else None,
         )
         found.append(report if spec is None else _measured_index(report, spec, meter, hasher))
@@ -243,9 +280,22 @@ def _queries(shapes: Sequence[Shape], reports: Sequence[CollectionReport], optio
     by_name = {report.name: report for report in reports}
     specs = {name: report.spec for name, report in by_name.items()}
     return tuple(
-        replace(query, units=_units(query, by_name[query.collection]))
+        replace(
+            query,
+            units=_units(query, by_name[query.collection]),
+            suggestion=_suggestion(query, by_name[query.collection]),
+        )
         for _, query in reported(shapes, specs, options.hasher)
     )
+
+
+def _suggestion(query: QueryReport, report: CollectionReport) -> str:
+    """The index that would serve it; why not, if it was looked at and left out."""
+    hash = query.suggestion.removeprefix("hash ").partition(", range ")[0]
+    for index in report.indexes:
+        if hash and not index.configured and index.keys.partition(":")[0].partition(",")[0] == hash and index.warning:
+            return f"{query.suggestion}: {index.warning}"
+    return query.suggestion
 
 
 def _units(query: QueryReport, report: CollectionReport) -> float | None:

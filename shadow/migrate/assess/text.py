@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -68,8 +69,8 @@ def _collection(each: CollectionReport) -> Iterator[str]:
     )
     most = max(one.documents for one in sizes.histogram)
     for one in sizes.histogram:
-        bar = "#" * round(one.documents / most * _BAR) if one.documents else ""
-        yield f"    {say.bucket(one):>12}  {one.documents:>9}  {bar or ('.' if one.documents else '')}".rstrip()
+        if one.documents:
+            yield f"    {say.bucket(one):>12}  {one.documents:>9}  {'#' * math.ceil(one.documents / most * _BAR)}"
     yield f"  nesting: {each.deepest} deep; with a version of shadow already: {each.stamped}"
     yield from _fields(each)
     yield "  keys:"
@@ -86,7 +87,7 @@ def _collection(each: CollectionReport) -> Iterator[str]:
 
 def _fields(each: CollectionReport) -> Iterator[str]:
     yield "  types:"
-    rows = [[one.path, one.type, str(one.count), one.form] for one in each.fields[:_MOST_FIELDS]]
+    rows = [[say.short(one.path), one.type, str(one.count), one.form] for one in each.fields[:_MOST_FIELDS]]
     yield from _table([["path", "type", "seen", "on DynamoDB"], *rows])
     if len(each.fields) > _MOST_FIELDS:
         yield f"    and {len(each.fields) - _MOST_FIELDS} more (--json has them)"

@@ -69,7 +69,8 @@ def _collection(each: CollectionReport) -> Iterator[str]:
     yield f"  {_flow(each.name)}:{'' if _is_said(each) else ' {}'}    # {each.documents} documents"
     for index in each.indexes:
         if not index.configured:
-            yield f"    # {_comment(index.name)}: {_comment(index.becomes)}"
+            reason = f" ({index.warning})" if index.warning else ""
+            yield f"    # {_comment(index.name)} over {_comment(index.keys)}: {_comment(index.becomes + reason)}"
     if spec.reserved != RESERVED:
         yield f"    reserved: {_flow(spec.reserved)}    # the documents have a field {RESERVED} of their own"
     if spec.indexes:
