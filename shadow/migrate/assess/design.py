@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from shadow.migrate.assess.model import KeyReport
-from shadow.migrate.assess.queries import Shape
+from shadow.migrate.assess.queries import Shape, is_speakable
 from shadow.model.schema import CollectionSpec, IndexSpec, UniqueSpec
 from shadow.stores.dynamo.plan import ScanPlan, conditions, plan, wanted_keys
 
@@ -237,7 +237,7 @@ def _wanted(shape: Shape, spec: CollectionSpec) -> Became | None:
         keys = wanted_keys(shape.query) if isinstance(plan(shape.query.filter, spec), ScanPlan) else None
     except (TypeError, AttributeError):  # no filter at all; whoever reports on it says so
         return None
-    if keys is None or keys[0] == "_id":
+    if keys is None or keys[0] == "_id" or not is_speakable(shape.query):
         return None
     range_ = keys[1] if keys[1] != "_id" else None
     made = IndexSpec(index_name([name for name in (keys[0], range_) if name is not None]), keys[0], range_)

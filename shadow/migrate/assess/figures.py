@@ -90,7 +90,7 @@ def short(path: str) -> str:
 
 def key_facts(key: KeyReport) -> str:
     """What the values of a key are to it."""
-    counts = {"by themselves": key.exact, "escaped": key.escaped, "lists": key.arrays, "null or missing": key.absent}
+    counts = {"as they are": key.exact, "escaped": key.escaped, "lists": key.arrays, "null or missing": key.absent}
     told = [f"{count:,} {name}" for name, count in counts.items() if count]
     told += [f"{count} {kind}, which no key holds" for kind, count in key.aside.items()]
     return "; ".join(told) or "none"

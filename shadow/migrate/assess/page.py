@@ -91,14 +91,16 @@ def _tiles(found: Assessment) -> Markup:
 def _remarks(remarks: Sequence[Remark]) -> Markup:
     rows: list[list[Child]] = []
     for each in remarks:
-        mark = tag("span", _WORDS[each.severity], class_=f"mark {_CLASSES[each.severity]}")
+        mark = tag("span", _WORDS[each.severity], class_=f"mark word {_CLASSES[each.severity]}")
         what = join((each.text, tag("code", each.mend) if each.mend else None))
         rows.append([mark, each.collection or "(database)", each.kind, what])
     return _table(["", "Collection", "About", "What, and what to do"], rows, "Nothing.")
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[Child]], empty: str) -> Markup:
-    body = [tag("tr", *(tag("td", cell) for cell in row)) for row in rows]
+    body = [
+        tag("tr", *(tag("td", cell, data_label=name) for name, cell in zip(head, row, strict=True))) for row in rows
+    ]
     if not body:
         return tag("p", empty, class_="quiet")
     titles = tag("tr", *(tag("th", each, scope="col") for each in head))

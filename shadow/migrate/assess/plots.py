@@ -9,7 +9,7 @@ from shadow.markup import Markup, tag
 
 __all__ = ["bars", "columns"]
 
-_WIDTH: Final = 360
+_WIDTH: Final = 320
 _HEIGHT: Final = 150
 _FLOOR: Final = _HEIGHT - 30
 _ROOF: Final = 16

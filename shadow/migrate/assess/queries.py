@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from bson import json_util
 from bson.errors import BSONError
 from pymongo.errors import OperationFailure
 
-from shadow.compare.diff import Hasher
+from shadow.compare.diff import Hasher, safe_name
 from shadow.errors import UnsupportedOperation
 from shadow.migrate.assess.measure import Tally
 from shadow.migrate.assess.model import Hot, QueryReport, Served
@@ -20,9 +20,19 @@ from shadow.model.operation import Query, Sort
 from shadow.model.schema import CollectionSpec
 from shadow.model.values import normalise
 from shadow.stores.dynamo.ordering import ordered_plan
-from shadow.stores.dynamo.plan import KeyPlan, Plan, QueryPlan, ScanPlan, UnionPlan, plan, shape, suggestion
+from shadow.stores.dynamo.plan import (
+    KeyPlan,
+    Plan,
+    QueryPlan,
+    ScanPlan,
+    UnionPlan,
+    plan,
+    shape,
+    suggestion,
+    wanted_keys,
+)
 
-__all__ = ["MARK", "Recorded", "Shape", "from_lines", "from_profile", "gather", "reported"]
+__all__ = ["MARK", "Recorded", "Shape", "from_lines", "from_profile", "gather", "is_speakable", "reported"]
 
 MARK: Final = "shadow assess"
 """The comment on every query of ours, by which the profiler's entries of them are known."""
@@ -188,7 +198,7 @@ def gather(recorded: Iterable[Recorded]) -> list[Shape]:
     """By shape, the most frequent first; at most 500 of them."""
     shapes: dict[tuple[str, str, str], Shape] = {}
     for each in recorded:
-        text = shape(each.query) + _stages(each.pipeline)
+        text = shape(_named_safely(each.query)) + _stages(each.pipeline)
         key = (each.collection, each.verb.value, text)
         if key not in shapes and len(shapes) >= _MOST_SHAPES:
             continue
@@ -197,6 +207,27 @@ def gather(recorded: Iterable[Recorded]) -> list[Shape]:
         for way, text in _keys_asked(each.query):
             found.asked.setdefault(way, Tally(10_000)).add(text)
     return sorted(shapes.values(), key=lambda one: -one.count)
+
+
+def _named_safely(query: Query) -> Query:
+    """The query with `*` for every name that is data; nothing else of its names is said."""
+    return replace(
+        query, filter=_safe_filter(query.filter), sort=tuple((_safe_path(path), way) for path, way in query.sort)
+    )
+
+
+def _safe_filter(filter: Mapping[str, Any]) -> dict[str, Any]:
+    safe: dict[str, Any] = {}
+    for name, operand in filter.items():
+        if name in ("$and", "$or", "$nor") and isinstance(operand, list):
+            safe[name] = [_safe_filter(part) for part in operand if isinstance(part, Mapping)]
+        else:
+            safe[name if name.startswith("$") else _safe_path(name)] = operand
+    return safe
+
+
+def _safe_path(path: str) -> str:
+    return ".".join(part if safe_name(part) or part.isdigit() else "*" for part in path.split("."))
 
 
 def _stages(pipeline: Sequence[Mapping[str, Any]] | None) -> str:
@@ -221,7 +252,7 @@ def reported(
         spec = specs.get(one.collection)
         if spec is not None:
             served, detail, is_sorted_here = _served(one, spec)
-            wanted = suggestion(one.query) if served is Served.SCAN else ""
+            wanted = suggestion(one.query) if served is Served.SCAN and is_speakable(one.query) else ""
             hottest = tuple(hot for tally in one.asked.values() for hot in _hottest(tally, hasher))
             yield (
                 one,
@@ -237,6 +268,12 @@ def reported(
                     hottest=hottest,
                 ),
             )
+
+
+def is_speakable(query: Query) -> bool:
+    """Whether the index that it wants is over names, and not over data."""
+    keys = wanted_keys(query)
+    return keys is not None and all(safe_name(name) for name in keys if name is not None)
 
 
 def _hottest(tally: Tally, hasher: Hasher) -> tuple[Hot, ...]:
