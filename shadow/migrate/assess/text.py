@@ -21,8 +21,8 @@ _TITLES: Final = {
 
 
 def text(found: Assessment) -> str:
-    """For a terminal, in lines that end without a newline."""
-    return "\n".join(_lines(found))
+    """For a terminal: no name of the database's can do more there than be read."""
+    return "\n".join("".join(each if each.isprintable() else "?" for each in line) for line in _lines(found))
 
 
 def _lines(found: Assessment) -> Iterator[str]:
@@ -67,7 +67,7 @@ def _collection(each: CollectionReport) -> Iterator[str]:
         f"  items: smallest {say.data(sizes.smallest)}, median {say.data(sizes.median)}, 99 % up to "
         f"{say.data(sizes.p99)}, largest {say.data(sizes.largest)} ({say.headroom(sizes.largest)})"
     )
-    most = max(one.documents for one in sizes.histogram)
+    most = max((one.documents for one in sizes.histogram), default=0)
     for one in sizes.histogram:
         if one.documents:
             yield f"    {say.bucket(one):>12}  {one.documents:>9}  {'#' * math.ceil(one.documents / most * _BAR)}"
