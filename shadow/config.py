@@ -36,6 +36,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from shadow.compare.rules import Ignore, MissingAsNull, Rule, Tolerance, Truncate, Unordered
 from shadow.control.place import ControlPlace, DynamoPlace, MongoPlace, SqlitePlace
 from shadow.errors import ConfigurationError, Fault
+from shadow.migrate.assess.prices import Prices
 from shadow.model.phase import Phase, Route, StoreName, WriteMode
 from shadow.model.schema import RESERVED, CollectionSpec, IndexSpec, UniqueSpec
 from shadow.replicate.intents import OnFailure
@@ -324,6 +325,7 @@ class Settings(BaseSettings):
     limits: Limits = Limits()
     observe: ObserveSettings = ObserveSettings()
     admin: AdminSettings = AdminSettings()
+    prices: Prices = Prices()
     defaults: Defaults = Defaults()
     collections: Annotated[dict[Name, CollectionSettings], BeforeValidator(_collections)] = Field(default_factory=dict)
     watch_every: Annotated[float, Field(gt=0, le=3600)] = 1.0

@@ -8,6 +8,7 @@ import sys
 import typer
 
 from shadow.cli import (
+    assess,
     backfill,
     complete,
     config,
@@ -37,6 +38,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("status")(status.status)
+app.command("assess")(assess.assess)
 app.add_typer(findings.app, name="findings")
 app.command("repair")(repair.repair)
 app.command("backfill")(backfill.backfill)

@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from shadow.web.html import Child, Markup, join, tag
+from shadow.markup import Child, Markup, join, tag
 from shadow.web.plot import plot
 
 __all__ = ["live", "page"]

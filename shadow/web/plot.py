@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Sequence
 from typing import Final
 
-from shadow.web.html import Markup, tag
+from shadow.markup import Markup, tag
 
 __all__ = ["plot"]
 

@@ -121,6 +121,12 @@ class Codec:
             return Encoded(natural)
         return self._packed(key_text, state, document, op_id, zlib.compress(raw, 6))
 
+    def natural_size(self, key_text: str, state: State, document: Document, op_id: str) -> int | None:
+        """The bytes of the item with one attribute a field, whether or not it may be so large; None if there is no
+        such item. Raises what `bson.encode` raises."""
+        natural = self._natural(key_text, state, document, op_id)
+        return None if natural is None else item_size(natural)
+
     @staticmethod
     def is_large(document: Document) -> bool:
         """Whether encoding takes so long that it should not be done in the event loop."""

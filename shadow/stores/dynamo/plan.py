@@ -43,6 +43,7 @@ __all__ = [
     "shape",
     "spans",
     "suggestion",
+    "wanted_keys",
 ]
 
 _MOST_QUERIES: Final = 100
@@ -313,11 +314,19 @@ def _clause(name: str, operand: Any) -> str:
 
 def suggestion(query: Query) -> str:
     """The index that would spare the scan, in words; "" if none would."""
+    keys_ = wanted_keys(query)
+    if keys_ is None:
+        return ""
+    return f"hash {keys_[0]}" + (f", range {keys_[1]}" if keys_[1] is not None else "")
+
+
+def wanted_keys(query: Query) -> tuple[str, str | None] | None:
+    """The hash field and the range field of the index that would spare the scan; None if none would."""
     found = list(conditions(query.filter))
     hashes = [one.path for one in found if _values(one) is not None and None not in (_values(one) or ())]
     top = [path for path in dict.fromkeys(hashes) if "." not in path]
     if not top:
-        return ""
+        return None
     rest = [one.path for one in found if one.operator in _COMPARISONS] + [path for path, _ in query.sort]
     ranges = [path for path in rest if "." not in path and path != top[0]]
-    return f"hash {top[0]}" + (f", range {ranges[0]}" if ranges else "")
+    return top[0], ranges[0] if ranges else None

@@ -1,0 +1,203 @@
+"""`shadow assess`: what will happen, before anything does."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+from pathlib import Path
+from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
+
+import typer
+from pydantic import SecretStr
+from pymongo.errors import OperationFailure, PyMongoError
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from shadow.cli.options import AsJson, is_quiet, print_json
+from shadow.compare.diff import Hasher
+from shadow.config import Settings, load, parse
+from shadow.errors import StoreUnavailable
+from shadow.migrate.assess.model import Assessment
+from shadow.migrate.assess.page import page
+from shadow.migrate.assess.queries import Recorded, from_lines
+from shadow.migrate.assess.rates import parse as parse_rates
+from shadow.migrate.assess.server import Server
+from shadow.migrate.assess.survey import Options, survey
+from shadow.migrate.assess.text import text
+from shadow.migrate.assess.written import Place, configuration
+from shadow.stores.mongo import connect
+
+__all__ = ["assess"]
+
+_FILE: Final = Path("config/shadow.yaml")
+
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        "-c",
+        envvar="SHADOW_CONFIG",
+        help="The configuration file; without one, and without --mongo-url, config/shadow.yaml if it is there.",
+    ),
+]
+Url = Annotated[str | None, typer.Option(help="The MongoDB to look at; a user who may only read will do.")]
+Name = Annotated[str | None, typer.Option(help="The database; that of the url or the configuration otherwise.")]
+Chosen = Annotated[list[str] | None, typer.Option("--collection", help="This collection alone; again for more.")]
+Sample = Annotated[int, typer.Option(min=1, help="Documents of each collection, at random.")]
+Whole = Annotated[bool, typer.Option("--whole", help="Every document instead.")]
+Rate = Annotated[float, typer.Option(min=1, help="Documents a second that are read at the most.")]
+Queries = Annotated[
+    Path | None, typer.Option(help="Recorded queries, a JSON object a line: {collection, filter, sort, limit, count}.")
+]
+Watch = Annotated[float, typer.Option(min=0, max=3600, help="Seconds over which the server's counters are watched.")]
+Reads = Annotated[list[str] | None, typer.Option(help="Reads a second, of all collections or as COLLECTION=N.")]
+Writes = Annotated[list[str] | None, typer.Option(help="Writes a second, of all collections or as COLLECTION=N.")]
+CopyRate = Annotated[float, typer.Option(min=1, help="Documents a second of the copy whose time is estimated.")]
+Out = Annotated[Path | None, typer.Option(help="Write the configuration that fits to this file.")]
+Html = Annotated[Path | None, typer.Option(help="Write the report to this file, with plots.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")]
+
+
+def assess(
+    config: Config = None,
+    mongo_url: Url = None,
+    database: Name = None,
+    collection: Chosen = None,
+    sample: Sample = 10_000,
+    whole: Whole = False,
+    rate: Rate = 1000.0,
+    queries: Queries = None,
+    watch: Watch = 10.0,
+    reads: Reads = None,
+    writes: Writes = None,
+    copy_rate: CopyRate = 1000.0,
+    out: Out = None,
+    html: Html = None,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Looks at a live MongoDB, without changing anything, and says what will happen: sizes on DynamoDB, what becomes of
+    types and indexes, what keys cannot hold, validators in the way, queries that will scan, hot keys, cost and time.
+    No value of a document is shown. Exit code 1 if something is to be mended before the migration."""
+    for path in (out, html):
+        if path is not None and path.exists() and not force:
+            raise typer.BadParameter(f"{path} is there already; --force overwrites it")
+    settings = _settings(config, mongo_url, database)
+    options = Options(
+        prices=settings.prices,
+        hasher=Hasher(_secret(settings.observe.hash_secret)),
+        collections=collection or (),
+        sample=None if whole else sample,
+        watch=watch,
+        copy_rate=copy_rate,
+        reads=_rates(reads, "--reads"),
+        writes=_rates(writes, "--writes"),
+        recorded=_recorded(queries),
+        prefix=settings.dynamo.table_prefix,
+        given=settings.specs(),
+    )
+    found = asyncio.run(_survey(settings, options, rate, quiet=as_json))
+    written = configuration(found, _place(settings))
+    parse(written, {}, source="the suggested configuration")
+    if out is not None:
+        _write(out, written)
+    if html is not None:
+        _write(html, page(found))
+    if as_json:
+        print_json({**dataclasses.asdict(found), "blockers": found.blockers, "configuration": written})
+    else:
+        typer.echo(text(found))
+        for path in (out, html):
+            if path is not None:
+                typer.echo(f"written: {path}")
+    if found.blockers:
+        raise typer.Exit(1)
+
+
+async def _survey(settings: Settings, options: Options, rate: float, *, quiet: bool) -> Assessment:
+    client = connect(settings.mongo.url.get_secret_value(), "pymongo")
+    columns = (TextColumn("assess"), BarColumn(), TextColumn("{task.description}"))
+    bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet or is_quiet())
+    try:
+        with bar:
+            task = bar.add_task("starting", total=None)
+
+            def show(name: str, seen: int, total: int) -> None:
+                bar.update(task, total=total or None, completed=seen, description=f"{name}: {seen} of about {total}")
+
+            watched = dataclasses.replace(options, on_progress=show)
+            return await survey(Server(client, settings.mongo.database, rate=rate), settings.mongo.database, watched)
+    except PyMongoError as error:
+        said = f"code {error.code}" if isinstance(error, OperationFailure) else type(error).__name__
+        raise StoreUnavailable(f"mongo: {said} while it was read", hint="the assessment can be repeated") from error
+    finally:
+        await client.close()
+
+
+def _settings(config: Path | None, url: str | None, database: str | None) -> Settings:
+    """Those of the file, or of the environment alone; what the command line says goes before both."""
+    path = config if config is not None or url is not None or not _FILE.exists() else _FILE
+    environment = dict(os.environ)
+    if url is not None:
+        environment["SHADOW_MONGO_URL"] = url
+    named = database or (urlsplit(url).path.strip("/") if url is not None else "")
+    if named:
+        environment["SHADOW_MONGO_DATABASE"] = named
+    return load(path, environment) if path is not None else parse("", environment)
+
+
+def _secret(secret: SecretStr | None) -> bytes:
+    return secret.get_secret_value().encode() if secret is not None else b""
+
+
+def _rates(given: list[str] | None, option: str) -> list[str]:
+    try:
+        parse_rates(given or ())
+    except ValueError:
+        raise typer.BadParameter(f"{option}: a number of operations a second, or COLLECTION=NUMBER") from None
+    return given or []
+
+
+def _recorded(path: Path | None) -> list[Recorded]:
+    if path is None:
+        return []
+    try:
+        with path.open(encoding="utf-8") as lines:
+            return list(from_lines(lines))
+    except OSError as error:
+        raise typer.BadParameter(f"--queries {path}: {type(error).__name__}") from None
+    except ValueError as error:
+        raise typer.BadParameter(f"--queries {path}: {error}") from None
+
+
+def _place(settings: Settings) -> Place:
+    """Without credentials, and without the options of the url, which may hold some."""
+    url = settings.mongo.url.get_secret_value()
+    scheme, _, rest = url.partition("://")
+    hosts = rest.partition("/")[0]
+    who, _, bare = hosts.rpartition("@")
+    query = urlsplit(url).query
+    keeps = "" if who or "auth" in query.lower() or "password" in query.lower() else query
+    dynamo: dict[str, Any] = {"region": settings.dynamo.region}
+    if settings.dynamo.endpoint_url:
+        parts = urlsplit(settings.dynamo.endpoint_url)
+        dynamo["endpoint_url"] = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    dynamo["table_prefix"] = settings.dynamo.table_prefix
+    journal = (
+        settings.journal.url.get_secret_value() if settings.journal.kind == "sqlite" else "sqlite:///var/shadow.db"
+    )
+    return Place(
+        {"url": f"{scheme}://{bare}/{f'?{keeps}' if keeps else ''}", "database": settings.mongo.database},
+        dynamo,
+        {"url": journal},
+        "The url of MongoDB goes without user, password and options here: SHADOW_MONGO_URL is the place for the whole."
+        if who or keeps != query
+        else "",
+    )
+
+
+def _write(path: Path, content: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content, encoding="utf-8")

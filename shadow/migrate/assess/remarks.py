@@ -1,0 +1,226 @@
+"""What somebody should know, the worst first, each with what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from shadow.migrate.assess.cost import PARTITION_READS, PARTITION_UNITS
+from shadow.migrate.assess.design import Design, is_table_name
+from shadow.migrate.assess.figures import short
+from shadow.migrate.assess.measure import Meter
+from shadow.migrate.assess.model import (
+    FieldReport,
+    KeyReport,
+    Kind,
+    QueryReport,
+    Remark,
+    Served,
+    Severity,
+    Sizes,
+    Units,
+)
+from shadow.migrate.assess.paths import BLOB
+from shadow.migrate.assess.server import Found
+from shadow.migrate.assess.validators import Verdict, judge, mending
+from shadow.stores.dynamo.codec import ITEM_LIMIT
+
+__all__ = ["name_of_reserved", "of_collection", "of_documents", "of_queries", "of_rights", "sort_remarks", "unmovable"]
+
+_HOT: Final = 0.1
+_ENOUGH: Final = 100
+_ORDER: Final = {Severity.BLOCKER: 0, Severity.WARNING: 1, Severity.NOTE: 2}
+_B, _W, _N = Severity.BLOCKER, Severity.WARNING, Severity.NOTE
+
+
+def sort_remarks(remarks: Sequence[Remark]) -> tuple[Remark, ...]:
+    return tuple(sorted(remarks, key=lambda remark: (_ORDER[remark.severity], remark.collection)))
+
+
+def unmovable(found: Found, prefix: str) -> Remark | None:
+    """Why a collection is left out; None if it is not."""
+    if found.type != "collection":
+        return Remark(_W, Kind.NOT_MOVED, found.name, f"it is a {found.type}, and is not moved")
+    if not is_table_name(prefix + found.name):
+        return Remark(
+            _B,
+            Kind.NAME,
+            found.name,
+            "its name can be no table's: letters, digits and _ . - alone, 3 to 255 of them",
+            "give all tables a dynamo.table_prefix if it is too short; else rename the collection first",
+        )
+    return None
+
+
+def name_of_reserved(reserved: str, taken: Sequence[FieldReport]) -> str:
+    """A name for the reserved field that no document has."""
+    names = {each.path.partition(".")[0] for each in taken}
+    wanted = f"{reserved}_version"
+    while wanted in names:
+        wanted += "_"
+    return wanted
+
+
+# --- of the collection itself -----------------------------------------------------------------------------------
+
+
+def of_collection(found: Found, passing: tuple[int, int] | None, reserved: str) -> Iterator[Remark]:
+    options = found.options
+    if options.get("capped"):
+        yield Remark(_W, Kind.OPTION, found.name, "it is capped; DynamoDB drops nothing by itself")
+    if options.get("collation"):
+        yield Remark(
+            _W,
+            Kind.OPTION,
+            found.name,
+            "it has a default collation; on DynamoDB strings compare by their bytes, so answers will differ",
+            "store what is compared in one spelling, or keep the collection on MongoDB",
+        )
+    validator = options.get("validator")
+    if validator and options.get("validationLevel") != "off":
+        yield from _of_validator(found, validator, passing, reserved)
+
+
+def _of_validator(
+    found: Found, validator: Mapping[str, Any], passing: tuple[int, int] | None, reserved: str
+) -> Iterator[Remark]:
+    verdict, places = judge(validator, reserved)
+    said = "its validator"
+    if passing is not None and passing[0]:
+        now, then = passing
+        verdict = Verdict.REFUSES if then < now else Verdict.ACCEPTS if verdict is not Verdict.REFUSES else verdict
+        said = f"its validator, asked about {now} documents that pass it,"
+    severity = _W if options_warn(found) else _B
+    mend = mending(found.name, validator, reserved) if places else f"let it accept a field {reserved} of type object"
+    if verdict is Verdict.REFUSES:
+        effect = "logs a warning for" if options_warn(found) else "refuses"
+        yield Remark(
+            severity, Kind.VALIDATOR, found.name, f"{said} {effect} documents that carry a version in {reserved}", mend
+        )
+    elif verdict is Verdict.UNSURE:
+        text = f"{said} may refuse documents that carry a version in {reserved}: nothing shows that it does not"
+        yield Remark(_W, Kind.VALIDATOR, found.name, text, mend)
+    yield Remark(
+        _N,
+        Kind.VALIDATOR,
+        found.name,
+        "it has a validator: MongoDB as the secondary takes copies and tombstones past it, which needs the right "
+        "bypassDocumentValidation; DynamoDB has no validators",
+    )
+
+
+def options_warn(found: Found) -> bool:
+    return found.options.get("validationAction") == "warn"
+
+
+# --- of its documents -------------------------------------------------------------------------------------------
+
+
+def of_documents(name: str, meter: Meter, made: Design, unreadable: int, units: Units) -> Iterator[Remark]:
+    reserved = meter.spec.reserved
+    if meter.foreign:
+        yield Remark(
+            _B,
+            Kind.RESERVED,
+            name,
+            f"documents with a field {reserved} that is not shadow's: {meter.foreign}",
+            "give the collection another `reserved`; the written configuration does",
+        )
+    if unreadable:
+        yield Remark(
+            _B, Kind.UNREADABLE, name, f"{unreadable} documents hold strings that are no UTF-8; no driver decodes them"
+        )
+    yield from _of_sizes(name, meter.sizes())
+    blobs = sorted({each.path for each in meter.paths.report() if each.form == BLOB})
+    if blobs:
+        text = f"no form on DynamoDB, so exact but not readable there: {_some([short(each) for each in blobs])}"
+        yield Remark(_N, Kind.BLOB, name, text)
+    for key in meter.key_reports():
+        yield from _of_key(name, key)
+    for index in made.spec.indexes:
+        yield from _of_hot(name, meter, index.name, units)
+    for each in made.became:
+        if each.warning:
+            source = each.source.name if each.source else each.dropped.name if each.dropped else "an index"
+            yield Remark(_W, Kind.INDEX, name, f"{source}: {each.warning}")
+
+
+def _of_sizes(name: str, sizes: Sizes) -> Iterator[Remark]:
+    if sizes.split:
+        yield Remark(
+            _W,
+            Kind.LARGE,
+            name,
+            f"over 400 KB even compressed: {sizes.split}; each is split over up to {sizes.most_parts} items",
+            "they work; each write of one costs many units, and other tools cannot read them",
+        )
+    compressed = sizes.compressed - sizes.unnamed
+    if compressed > 0:
+        yield Remark(_W, Kind.LARGE, name, f"over 400 KB, so kept compressed: {compressed}")
+    if sizes.unnamed:
+        text = f"with field names that no item can have, so kept compressed: {sizes.unnamed}"
+        yield Remark(_W, Kind.NAME, name, text)
+    if sizes.near:
+        text = f"within a tenth of 400 KB ({ITEM_LIMIT} bytes): {sizes.near}; they are kept compressed when they grow"
+        yield Remark(_N, Kind.LARGE, name, text)
+
+
+def _of_key(name: str, key: KeyReport) -> Iterator[Remark]:
+    aside = sum(key.aside.values())
+    if aside:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in key.aside.items())
+        text = f"{key.path}: {kinds}: no key holds them, so a digest or a number stands there and the value beside it"
+        yield Remark(_N, Kind.KEY, name, f"{text}; they are found by equality, not by range")
+    if key.arrays:
+        text = f"{key.path}: lists, which share one partition of an index: {key.arrays}"
+        yield Remark(_W, Kind.KEY, name, f"{text}; each query by it reads them all")
+
+
+def _of_hot(name: str, meter: Meter, index: str, units: Units) -> Iterator[Remark]:
+    tally = meter.tallies[index]
+    share = tally.share
+    if tally.total >= _ENOUGH and share >= _HOT:
+        entries = share * meter.weights.index_entries[index] / max(1, meter.weights.documents)
+        bound = PARTITION_UNITS / max(units.item, 1.0) / max(entries, 1e-9)
+        yield Remark(
+            _W,
+            Kind.HOT,
+            name,
+            f"{index}: one value has {share:.0%} of the entries; one partition takes {PARTITION_UNITS} write units a "
+            f"second, so writes throttle from about {bound:.0f} a second on, and so does the copy",
+        )
+
+
+# --- of the whole -----------------------------------------------------------------------------------------------
+
+
+def of_queries(queries: Sequence[QueryReport]) -> Iterator[Remark]:
+    for each in queries:
+        if each.served is Served.REFUSED:
+            yield Remark(
+                _B,
+                Kind.QUERY,
+                each.collection,
+                f"{each.verb} {each.shape}: {each.detail} is refused by name, on either primary",
+                "ask it otherwise, or keep it on the driver",
+            )
+        elif each.served is Served.SCAN:
+            served = each.suggestion or "no index of the table would serve it"
+            units = "" if each.units is None else f", {each.units:.0f} read units each time"
+            text = f"{each.verb} {each.shape} scans the table{units}"
+            yield Remark(_W, Kind.QUERY, each.collection, text, served)
+        for hot in each.hottest:
+            if hot.share >= _HOT:
+                text = f"{each.verb} {each.shape}: {hot.share:.0%} of {each.count} ask for one key ({hot.hash})"
+                mend = f"one partition takes {PARTITION_READS} read units a second: keep such a key in a cache"
+                yield Remark(_N, Kind.HOT, each.collection, text, mend)
+
+
+def of_rights(denied: Mapping[str, str]) -> Iterator[Remark]:
+    for what, tells in denied.items():
+        mend = "role clusterMonitor on admin" if what in ("top", "serverStatus", "indexStats") else "role dbAdmin"
+        yield Remark(_N, Kind.RIGHTS, "", f"{what}: not allowed, so not known: {tells}", mend)
+
+
+def _some(names: Sequence[str], most: int = 8) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
