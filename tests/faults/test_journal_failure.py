@@ -109,16 +109,17 @@ async def test_refuse_changes_nothing_and_needs_no_restart(on_disk: Site, disk: 
         assert len(await on_disk.documents()) == refused + 2
 
 
-async def test_a_full_disk_makes_the_application_unready_and_room_makes_it_ready(
+async def test_a_full_disk_makes_an_idle_application_unready_and_room_makes_it_ready(
     on_disk: Site, disk: TinyDisk | NoGrowth
 ) -> None:
+    """Nothing waits to be written, and no write of the application has to be refused first."""
     async with on_disk.shadow() as shadow:
         await shadow.prepare()
         things = shadow[COLLECTION]
         await things.insert_one({"_id": "before"})
+        await on_disk.level(shadow)
         assert await shadow.ready() == (True, {"primary_mongo": "ok", "journal": "ok"})
         disk.fill()
-        await writes_until_refused(things)
         async with asyncio.timeout(30):
             while (await shadow.ready())[0]:
                 pass
