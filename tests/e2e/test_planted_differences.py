@@ -353,6 +353,9 @@ def working(site: Site) -> bool:
 # --- broken on purpose ------------------------------------------------------------------------------------------
 
 
+RESTING_ON_COMPARISONS: Final = ("comparison works", "findings", "writers", "compared", "shed")
+
+
 async def says_all_is_well(shadow: Shadow) -> list[str]:
     """Every place that says so of the collection `quiet`."""
     app = FastAPI()
@@ -361,6 +364,7 @@ async def says_all_is_well(shadow: Shadow) -> list[str]:
         status = (await client.get("/status")).json()
         ready = (await client.get("/readyz")).json()
         metrics = (await client.get("/metrics")).text
+        console = (await client.get("/console")).text
     said = []
     if status["comparison"]["quiet"]["working"]:
         said.append("status")
@@ -368,8 +372,15 @@ async def says_all_is_well(shadow: Shadow) -> list[str]:
         said.append("readyz")
     if 'shadow_comparison_working{collection="quiet"} 1.0' in metrics:
         said.append("metrics")
-    if status.get("verdict", {}).get("safe"):
+    if status["verdict"]["safe"]:
         said.append("verdict")
+    if "Not safe to flip" not in console:
+        said.append("console")
+    said += [
+        f"gate {gate['name']}"
+        for gate in status["verdict"]["gates"]
+        if gate["collection"] == "quiet" and gate["name"] in RESTING_ON_COMPARISONS and gate["ok"]
+    ]
     assert ready["ready"], "a comparison that does not work must not take the application out of service"
     return said
 
