@@ -193,7 +193,7 @@ OVERVIEW: Final = Board(
                 Panel(
                     "Build",
                     "The versions that run.",
-                    [("count by (version, python) (shadow_build_info)", "")],
+                    [("count by (version, python, metrics) (shadow_build_info)", "")],
                     kind="table",
                     width=8,
                     height=7,
