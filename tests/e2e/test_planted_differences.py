@@ -21,6 +21,7 @@ import pytest
 from bson import ObjectId
 from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient
+from pymongo.errors import ConnectionFailure
 
 from shadow import Shadow
 from shadow.config import Settings
@@ -74,6 +75,7 @@ class Site:
         self.proxy = proxy
         self.confirmed: list[Mismatch] = []
         self.heard_at: list[float] = []
+        self.unanswered = 0
         report = shadow.report
         heard = report.mismatch
 
@@ -111,7 +113,11 @@ class Site:
         self, act: Callable[[random.Random], Awaitable[Any]], stop: asyncio.Event, chance: random.Random
     ) -> None:
         while not stop.is_set():
-            await act(chance)
+            try:
+                await act(chance)
+            except ConnectionFailure:
+                # A primary that is starved for so long is the machine's fault; what came of the write has to be found.
+                self.unanswered += 1
             await asyncio.sleep(0)
 
     async def _write(self, chance: random.Random) -> None:
@@ -290,7 +296,7 @@ async def heal(site: Site) -> None:
     await site.shadow.heal("counted", "c3")
 
 
-@pytest.mark.timeout(3600 if COMPARISONS > 10_000 else 240)
+@pytest.mark.timeout(7200 if COMPARISONS > 10_000 else 240)
 async def test_all_planted_differences_are_found_under_writes_and_nothing_else_is(site: Site) -> None:
     async with site.traffic():
         began = time.monotonic()
@@ -306,11 +312,13 @@ async def test_all_planted_differences_are_found_under_writes_and_nothing_else_i
     site.shadow._runtime().reads.capacity = 500
     async with site.traffic(seed=3, more=8):
         end = time.monotonic() + WITHIN * max(1, COMPARISONS // 1000)
-        while site.compared() < COMPARISONS:
-            assert time.monotonic() < end, f"{site.compared()} comparisons"
+        while (compared := site.compared()) < COMPARISONS:
+            assert time.monotonic() < end, f"{compared} comparisons"
+            print(f"{time.monotonic() - began:.0f} s: {compared} comparisons, {len(site.confirmed)} mismatches")
             await asyncio.sleep(COMPARISONS / 5000)
     assert await site.shadow.settled(WITHIN)
     status = await site.shadow.status()
+    print(f"{site.unanswered} calls without an answer of the primary")
     print(f"{site.compared()} comparisons in {time.monotonic() - began:.0f} s: {status['totals']['verdicts']}")
     assert false_alarms(site) == []
     assert site.audit.disagreements() == []
