@@ -160,7 +160,7 @@ def _look_at_comparison(name: str) -> str:
 def _findings(name: str, said: _Said) -> Gate:
     # The processes of a host keep them together, so a sum would count the same ones again.
     count = max(int(each["findings"]) for each in said)
-    look = f"{count} documents or answers of {name} differ: shadow findings list --collection {name}"
+    look = f"open findings in {name}: {count}; shadow findings list --collection {name}"
     if count == 0 and not _works(said):
         return Gate(name, "findings", False, _NOTHING_SAID, _look_at_comparison(name))
     return Gate(name, "findings", count == 0, f"{count} open", look)
@@ -195,7 +195,7 @@ def _bypassed(name: str, said: _Said) -> Gate:
     look = f"{name} is written past shadow: find the writer"
     if count == 0 and not _works(said):
         return Gate(name, "writers", False, _NOTHING_SAID, _look_at_comparison(name))
-    return Gate(name, "writers", count == 0, f"{count} writes past shadow", look)
+    return Gate(name, "writers", count == 0, f"writes past shadow: {count}", look)
 
 
 def _phase(name: str, said: _Said) -> Gate:
@@ -216,7 +216,7 @@ def _recent(said: _Said) -> tuple[int, int, str]:
 
 def _compared(name: str, said: _Said) -> Gate:
     compared, _, lately = _recent(said)
-    look = f"only {compared} comparisons of {name} in {lately}: more traffic, or a higher shadow_reads"
+    look = f"too few comparisons of {name}, {compared} in {lately}: more traffic, or a higher shadow_reads"
     text = f"{compared} with a verdict in {lately} (at least {ENOUGH})"
     return Gate(name, "compared", compared >= ENOUGH, text, look)
 

@@ -74,7 +74,7 @@ def test_what_weighs_most_is_what_to_look_at(status: dict[str, Any]) -> None:
     worse = copy.deepcopy(status)
     worse["totals"]["recent"] = {}
     worse["findings"]["open_by_collection"] = {"users": 3}
-    assert judge(worse)["look_at"] == "3 documents or answers of users differ: shadow findings list --collection users"
+    assert judge(worse)["look_at"] == "open findings in users: 3; shadow findings list --collection users"
     worse["stores"]["dynamo"]["up"] = False
     assert "does not answer" in judge(worse)["look_at"]
 
