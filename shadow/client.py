@@ -581,7 +581,7 @@ class Shadow:
             f"primary_{name}": await _check(runtime.stores[name].ping())
             for name in {route.primary for route in self.routes().values()}
         }
-        checks["journal"] = await _check(self._parts.journal.flush())
+        checks["journal"] = await _check(self._parts.journal.probe())
         needed = dict(checks)
         if self.settings.journal.on_failure is OnFailure.SYNC:
             del needed["journal"]

@@ -147,10 +147,23 @@ def _secondary(name: str, said: _Said) -> Gate:
     return Gate(name, "secondary", not down, text, f"the secondary of {name} does not answer")
 
 
+def _works(said: _Said) -> bool:
+    return all(each["planted"] and each["works"] is True for each in said)
+
+
+_NOTHING_SAID: Final = "0, which says nothing: planted differences are not found"
+
+
+def _look_at_comparison(name: str) -> str:
+    return f"planted differences in {name} are not found: the comparison does not work"
+
+
 def _findings(name: str, said: _Said) -> Gate:
     # The processes of a host keep them together, so a sum would count the same ones again.
     count = max(int(each["findings"]) for each in said)
-    look = f"{count} documents or answers of {name} differ: shadow findings list --collection {name}"
+    look = f"open findings in {name}: {count}; shadow findings list --collection {name}"
+    if count == 0 and not _works(said):
+        return Gate(name, "findings", False, _NOTHING_SAID, _look_at_comparison(name))
     return Gate(name, "findings", count == 0, f"{count} open", look)
 
 
@@ -158,9 +171,9 @@ def _working(name: str, said: _Said) -> Gate:
     if not all(each["planted"] for each in said):
         look = f"nothing shows that differences in {name} would be found"
         return Gate(name, "comparison works", False, "not watched by planted differences", look)
-    works = all(each["works"] is True for each in said)
-    look = f"planted differences in {name} are not found: the comparison does not work"
-    return Gate(name, "comparison works", works, "planted differences are found" if works else "not found", look)
+    works = _works(said)
+    text = "planted differences are found" if works else "not found"
+    return Gate(name, "comparison works", works, text, _look_at_comparison(name))
 
 
 def _journal(name: str, said: _Said) -> Gate:
@@ -181,7 +194,9 @@ def _verified(name: str, said: _Said) -> Gate:
 def _bypassed(name: str, said: _Said) -> Gate:
     count = sum(int(each["bypassing"]) for each in said)
     look = f"{name} is written past shadow: find the writer"
-    return Gate(name, "writers", count == 0, f"{count} writes past shadow", look)
+    if count == 0 and not _works(said):
+        return Gate(name, "writers", False, _NOTHING_SAID, _look_at_comparison(name))
+    return Gate(name, "writers", count == 0, f"writes past shadow: {count}", look)
 
 
 def _phase(name: str, said: _Said) -> Gate:
@@ -202,7 +217,7 @@ def _recent(said: _Said) -> tuple[int, int, str]:
 
 def _compared(name: str, said: _Said) -> Gate:
     compared, _, lately = _recent(said)
-    look = f"only {compared} comparisons of {name} in {lately}: more traffic, or a higher shadow_reads"
+    look = f"too few comparisons of {name}, {compared} in {lately}: more traffic, or a higher shadow_reads"
     text = f"{compared} with a verdict in {lately} (at least {ENOUGH})"
     return Gate(name, "compared", compared >= ENOUGH, text, look)
 

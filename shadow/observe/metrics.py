@@ -32,10 +32,24 @@ from shadow.model.verdict import Bypass, Deferral, Healing, Kind, ShedReason, Sl
 from shadow.observe.recent import Recent
 from shadow.observe.workers import WorkerGauges
 
-__all__ = ["OTHER", "DynamoCall", "Flip", "GaugeSnapshot", "MetricRow", "Metrics", "Part", "Reload", "metric_table"]
+__all__ = [
+    "LIST_VERSION",
+    "OTHER",
+    "DynamoCall",
+    "Flip",
+    "GaugeSnapshot",
+    "MetricRow",
+    "Metrics",
+    "Part",
+    "Reload",
+    "metric_table",
+]
 
 OTHER: Final = "other"
 """The label value of whatever is not configured or not listed."""
+
+LIST_VERSION: Final = 1
+"""Of the documented list of metrics. Within a version, metrics and label values are only added."""
 
 SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds of the latency buckets, in seconds: from a read in one data centre to the longest client time limit."""
@@ -244,7 +258,12 @@ SECONDARY_UP: Final = MetricRow(
     ("store",),
     merge="min",
 )
-BUILD: Final = MetricRow("shadow_build_info", "gauge", "Always 1.", ("version", "python"))
+BUILD: Final = MetricRow(
+    "shadow_build_info",
+    "gauge",
+    "Always 1; metrics is the version of this list.",
+    ("version", "python", "metrics"),
+)
 
 TABLE: Final[tuple[MetricRow, ...]] = (
     OPERATIONS,
@@ -607,7 +626,7 @@ class _Gauges(Collector):
         self.read: Callable[[], GaugeSnapshot] = GaugeSnapshot
 
     def collect(self) -> Iterator[Metric]:
-        yield _family(BUILD, {(_version(), platform.python_version()): 1})
+        yield _family(BUILD, {(_version(), platform.python_version(), str(LIST_VERSION)): 1})
         try:
             snapshot = self.read()
         except Exception:

@@ -151,5 +151,8 @@ class Journal(Protocol):
     async def flush(self) -> None:
         """Returns when every earlier close and defer is durable."""
 
+    async def probe(self) -> None:
+        """Writes something and takes it back; raises `JournalError` where an intent could not be opened either."""
+
     def shut(self) -> None:
         """Writes what is queued, notes the clean end of this process, releases the files. Idempotent; blocks."""

@@ -22,7 +22,11 @@ two to reach its caller, who would else wait until the secondary's client has bu
 
 
 class Lane:
-    """`workers` jobs run at once, `capacity` wait at most. Jobs of one key run one after the other, in order."""
+    """`workers` jobs run at once, `capacity` wait at most. Jobs of one key run one after the other, in order.
+
+    Jobs that go on with what was begun may come `ahead` of those that begin something, and once more `capacity` of them
+    are taken: with too much to do, what was begun is brought to its end, and less is begun.
+    """
 
     def __init__(self, *, workers: int, capacity: int, on_error: Callable[[BaseException], None]) -> None:
         self.capacity = capacity
@@ -30,6 +34,7 @@ class Lane:
         self._on_error = on_error
         self._queues: dict[Hashable, deque[tuple[str, Job]]] = {}
         self._ready: deque[Hashable] = deque()
+        self._ahead: deque[Hashable] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._busy = 0
         self._pending: Counter[str] = Counter()
@@ -54,9 +59,9 @@ class Lane:
     def pending(self, collection: str) -> int:
         return self._pending[collection]
 
-    def offer(self, collection: str, key: Hashable, job: Job) -> bool:
-        """Takes the job, or answers False: full, or closed."""
-        if self._closed or self._depth >= self.capacity:
+    def offer(self, collection: str, key: Hashable, job: Job, *, ahead: bool = False) -> bool:
+        """Takes the job, or answers False: full, or closed. `ahead` is for a key that has no other jobs."""
+        if self._closed or self._depth >= (2 * self.capacity if ahead else self.capacity):
             return False
         self._depth += 1
         self._pending[collection] += 1
@@ -65,7 +70,7 @@ class Lane:
             waiting.append((collection, job))
             return True
         self._queues[key] = deque([(collection, job)])
-        self._ready.append(key)
+        (self._ahead if ahead else self._ready).append(key)
         if self._busy < self._workers:
             self._busy += 1
             task = asyncio.get_running_loop().create_task(self._work(), name="shadow-lane")
@@ -97,8 +102,8 @@ class Lane:
         try:
             for _ in range(_AFTER_YOU):
                 await asyncio.sleep(0)
-            while self._ready:
-                await self._one(self._ready.popleft())
+            while ready := self._ahead or self._ready:
+                await self._one(ready.popleft())
         finally:
             # Here and not when the task is done: a job offered in between would find a worker that takes no more.
             self._busy -= 1

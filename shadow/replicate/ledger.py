@@ -20,7 +20,7 @@ from shadow.model.values import CANONICAL
 from shadow.model.version import Key
 from shadow.replicate.journal import Due, Entry, JournalStats, Pending
 from shadow.replicate.process import Owner
-from shadow.replicate.schema import DamagedJournal, check_of, make_schema
+from shadow.replicate.schema import PAGE_SIZE, DamagedJournal, check_of, make_schema
 
 __all__ = ["Job", "Ledger", "Work"]
 
@@ -46,6 +46,8 @@ SELECT * FROM (
 """
 """Each half in its own order and cut by itself, so that the index on age is walked and not a million rows sorted."""
 _START: Final[dict[str, Any]] = {"since": -math.inf, "name": "", "key": b"", "op_id": ""}
+_ROOM: Final = "?" * PAGE_SIZE
+"""What needs a page more than the table has."""
 
 
 class Ledger:
@@ -210,6 +212,11 @@ class Ledger:
             for (collection,) in wrote:
                 self.doubt(collection, owner.started)
         self._db.execute("DELETE FROM written WHERE owner = ?", (id_,))
+
+    def probe(self) -> None:
+        """Takes a page and gives it back: a transaction that writes nothing succeeds on a full disk too."""
+        self._db.execute("INSERT OR REPLACE INTO uses VALUES (?)", (_ROOM,))
+        self._db.execute("DELETE FROM uses WHERE file = ?", (_ROOM,))
 
     def doubt(self, collection: str, since: float) -> None:
         """The collection wants to be verified from `since` (epoch seconds) on: a write of it may have left no entry."""

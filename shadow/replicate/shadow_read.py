@@ -224,7 +224,7 @@ class ShadowReader:
         read.sides.hears.shed(read.collection, read.verb, reason)
         read.sides.hears.comparison(read.collection, read.verb, Verdict.SHED)
 
-    def _offer(self, read: Read, look: Look) -> None:
+    def _offer(self, read: Read, look: Look, *, begun: bool = False) -> None:
         turn = next(self._turn)
 
         async def job() -> None:
@@ -237,13 +237,15 @@ class ShadowReader:
                 self._accepted.pop(turn, None)
 
         # Reads need no order among themselves: each has a place of its own in the lane.
-        if self._lane.offer(read.collection, ("read", turn), job):
+        if self._lane.offer(read.collection, ("read", turn), job, ahead=begun):
             self._accepted[turn] = read
         else:
             self._shed(read, ShedReason.CLOSING if self._lane.closed else ShedReason.LANE_FULL)
 
-    def _look_later(self, read: Read, again: Again) -> None:
-        """The next look, after the settling time at least, without holding a place in the lane meanwhile."""
+    def _look_later(self, read: Read, again: Again, *, begun: bool = False) -> None:
+        """The next look, after the settling time at least, without holding a place in the lane meanwhile. `begun`: it
+        has differed at a look before; behind all reads that were not looked at yet, it would take a queue's length for
+        each look."""
         if len(self._waiting) >= self._lane.capacity:
             self._shed(read, ShedReason.LANE_FULL)
             return
@@ -251,7 +253,7 @@ class ShadowReader:
 
         def due() -> None:
             del self._waiting[turn]
-            self._offer(read, again.look)
+            self._offer(read, again.look, begun=begun)
 
         after = max(self._limits.settle, again.after)
         self._waiting[turn] = asyncio.get_running_loop().call_later(after, due), read
@@ -281,7 +283,7 @@ class ShadowReader:
         if isinstance(verdict, Verdict):
             read.sides.hears.comparison(read.collection, read.verb, verdict)
         else:
-            self._look_later(read, verdict)
+            self._look_later(read, verdict, begun=True)
 
     def _failed(self, read: Read, look: Look, error: Exception) -> None:
         breaker, hears = read.sides.breaker, read.sides.hears

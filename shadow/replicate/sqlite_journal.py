@@ -159,6 +159,9 @@ class SqliteJournal:
     async def flush(self) -> None:
         await self._run(lambda ledger: None)
 
+    async def probe(self) -> None:
+        await self._run(Ledger.probe)
+
     def shut(self) -> None:
         with self._lock:
             writer, self._writer = self._writer, None

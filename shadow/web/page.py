@@ -30,7 +30,7 @@ def page(content: str, *, notice: str, acts: bool) -> str:
     body = tag(
         "body",
         tag("a", "Skip to the content", href="#live", class_="skip"),
-        tag("header", tag("h1", "shadow"), tag("p", "", id="freshness", role="status"), _token_form(acts)),
+        tag("header", tag("h1", "shadow"), tag("p", "", id="freshness"), _token_form(acts)),
         tag("p", notice, id="notice", class_="notice", hidden=not notice),
         tag("div", "", id="outcome", role="status", aria_live="polite", tabindex="-1"),
         tag("main", Markup(content), id="live", tabindex="-1"),
@@ -78,8 +78,19 @@ def _section(id: str, title: str, *children: Child) -> Markup:
 def _verdict(verdict: Mapping[str, Any]) -> Markup:
     safe = verdict["safe"]
     title = "Safe to flip" if safe else "Not safe to flip"
-    look = "Every gate of every collection is open." if safe else f"Look at this first: {verdict['look_at']}."
-    return tag("div", tag("h2", title), tag("p", look), class_=f"verdict {'good' if safe else 'bad'}", id="verdict")
+    look = (
+        ("Every gate of every collection is open.",) if safe else ("Look at this first: ", _advice(verdict["look_at"]))
+    )
+    return tag("div", tag("h2", title), tag("p", *look), class_=f"verdict {'good' if safe else 'bad'}", id="verdict")
+
+
+def _advice(text: str) -> Markup:
+    """A sentence that may end in a command to type: its words stay whole, `--options` too."""
+    before, found, command = text.partition("shadow ")
+    if not found or (before and not before.endswith((": ", "; "))):
+        return join((text,))
+    first, *rest = (tag("span", word, class_="word") for word in f"{found}{command}".split(" "))
+    return join((before, tag("code", first, *(child for word in rest for child in (" ", word)))))
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[Child]], *, caption: str, empty: str) -> Markup:
@@ -112,9 +123,8 @@ def _collections(status: Mapping[str, Any], acts: bool) -> Markup:
             other = "dynamo" if route["primary"] == "mongo" else "mongo"
             rows[-1].append(_button(f"Flip to {other}", "flip", f"flip-{name}", collection=name, to=other))
     head = ["Collection", "Primary", "Phase", "Writes", "Shadow reads", "Open", "Compared", "Mismatches", "Gates"]
-    return _table(
-        [*head, *(["Flip"] if acts else [])], rows, caption="Routing of each collection", empty="None is configured."
-    )
+    caption = "Routing of each collection, and figures since the start"
+    return _table([*head, *(["Flip"] if acts else [])], rows, caption=caption, empty="None is configured.")
 
 
 def _mark(ok: bool) -> Markup:
@@ -131,13 +141,20 @@ def _plots(rates: Mapping[str, list[tuple[float, float]]]) -> Markup:
 
 
 def _gates(gates: Iterable[Mapping[str, Any]]) -> Markup:
-    rows = [
-        [gate["collection"], gate["name"], _mark(gate["ok"]), gate["said"], "" if gate["ok"] else gate["look_at"]]
-        for gate in sorted(gates, key=lambda gate: bool(gate["ok"]))
-    ]
-    return _table(
-        ["Collection", "Gate", "State", "Figure", "What to do"], rows, caption="What must hold before a flip", empty="-"
+    """The closed ones at once, the open ones behind a line that says how many there are."""
+    every = list(gates)
+    closed, opened = [each for each in every if not each["ok"]], [each for each in every if each["ok"]]
+    rows = [[each["collection"], each["name"], _mark(False), each["said"], _advice(each["look_at"])] for each in closed]
+    head = ["Collection", "Gate", "State", "Figure"]
+    shut = _table([*head, "What to do"], rows, caption="What must hold before a flip, and does not", empty="None.")
+    rest = _table(
+        head,
+        [[each["collection"], each["name"], _mark(True), each["said"]] for each in opened],
+        caption="What must hold before a flip, and does",
+        empty="None.",
     )
+    title = f"{len(opened)} of {len(every)} gates are open"
+    return join((shut, tag("details", tag("summary", title, id="s-open-gates"), rest, id="open-gates")))
 
 
 def _findings(found: Mapping[str, Any], acts: bool) -> Markup:

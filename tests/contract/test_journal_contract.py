@@ -73,6 +73,16 @@ async def test_a_closed_intent_is_gone_and_others_stay(journal: Journal) -> None
     assert (await journal.stats()).open == 0
 
 
+async def test_a_probe_leaves_nothing_behind(journal: Journal, place: Place, clock: SetClock) -> None:
+    await journal.open([Entry("op1", "users", 1)])
+    before = await journal.stats()
+    for _ in range(3):
+        await journal.probe()
+    after = await place.journal(clock).stats()
+    assert (after.open_by_collection, after.passed) == (before.open_by_collection, before.passed)
+    assert [each.op_id for each in await journal.entries(10)] == ["op1"]
+
+
 async def test_what_is_asked_knows_every_earlier_close_and_deferral(journal: Journal) -> None:
     for number in range(20):
         await journal.open([Entry(f"op{number}", "users", number)])

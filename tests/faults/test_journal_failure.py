@@ -109,6 +109,29 @@ async def test_refuse_changes_nothing_and_needs_no_restart(on_disk: Site, disk: 
         assert len(await on_disk.documents()) == refused + 2
 
 
+async def test_a_full_disk_makes_an_idle_application_unready_and_room_makes_it_ready(
+    on_disk: Site, disk: TinyDisk | NoGrowth
+) -> None:
+    """Nothing waits to be written, and no write of the application has to be refused first."""
+    async with on_disk.shadow() as shadow:
+        await shadow.prepare()
+        things = shadow[COLLECTION]
+        await things.insert_one({"_id": "before"})
+        await on_disk.level(shadow)
+        assert await shadow.ready() == (True, {"primary_mongo": "ok", "journal": "ok"})
+        disk.fill()
+        async with asyncio.timeout(30):
+            while (await shadow.ready())[0]:
+                pass
+        assert (await shadow.ready())[1]["journal"] == "failed: JournalError"
+        disk.free()
+        async with asyncio.timeout(30):
+            while not (await shadow.ready())[0]:
+                pass
+        await until_written(things, {"_id": "after"})
+        await on_disk.level(shadow)
+
+
 async def until_written(things: Any, document: dict[str, Any]) -> None:
     async with asyncio.timeout(30):
         while True:
@@ -210,6 +233,8 @@ async def test_a_bound_on_the_size_refuses_what_takes_room_and_takes_what_makes_
         with pytest.raises(JournalError, match="full"):
             await fill()
         assert (tmp_path / "shadow.db").stat().st_size <= 2**20
+        with pytest.raises(JournalError, match="full"):
+            await journal.probe()
         assert (await journal.stats()).open == len(op_ids)
         for op_id in op_ids:
             journal.close(op_id)

@@ -119,6 +119,9 @@ class SimulatedJournal:
     async def flush(self) -> None:
         await self._run(lambda ledger: None)
 
+    async def probe(self) -> None:
+        await self._run(Ledger.probe)
+
     def shut(self) -> None:
         if not self._process.dead:
             self._ledger.commit(self._queue)

@@ -19,11 +19,13 @@ _MISMATCHED: Final = f'{_OF},verdict="mismatch"'
 _NOISY: Final = f'{_OF},verdict!="match"'
 _FAILED: Final = f'{_OF},role="secondary",outcome!="acked"'
 _DECIDED: Final = 'verdict=~"match|excused|mismatch"'
+_DECIDED_OR_SHED: Final = 'verdict=~"match|excused|mismatch|shed"'
 _READS: Final = 'verb=~"get_item|batch_get_item|query|scan|transact_get_items"'
 _WRITES: Final = 'verb=~"put_item|update_item|delete_item|batch_write_item|transact_write_items"'
 _MONTH: Final = 30 * 86_400
 
-GOOD_IS_LOW: Final = (("green", None), ("red", 1e-9))
+BAD_IF_ANY: Final = (("text", None), ("red", 1e-9))
+"""Zero is not green: it may rest on nothing."""
 GOOD_IS_HIGH: Final = (("red", None), ("green", 1.0))
 
 
@@ -43,7 +45,10 @@ _SAFE: Final = (
     f"(sum by (collection) (increase(shadow_mismatches_total{{{_OF}}}[1h])) == bool 0)"
     f" * min by (collection) (shadow_comparison_working{{{_OF}}})"
     f" * (sum by (collection) (increase(shadow_comparisons_total{{{_OF},{_DECIDED}}}[1h])) >= bool 1000)"
+    f' * (sum by (collection) (increase(shadow_comparisons_total{{{_OF},verdict="shed"}}[1h]))'
+    f" / sum by (collection) (increase(shadow_comparisons_total{{{_OF},{_DECIDED_OR_SHED}}}[1h])) <= bool 0.1)"
     f" * (sum by (collection) (increase(shadow_bypassing_writes_total{{{_OF}}}[1h])) == bool 0)"
+    f' * (sum by (collection) (increase(shadow_flips_total{{{_OF},result="done"}}[1h])) == bool 0)'
     " * scalar(max(shadow_journal_oldest_intent_seconds) < bool 60) * scalar(min(shadow_secondary_up))"
 )
 
@@ -57,9 +62,10 @@ OVERVIEW: Final = Board(
             [
                 Panel(
                     "Safe to flip, as far as figures say",
-                    "No mismatch and no write past shadow in the last hour, at least 1,000 comparisons in it, planted "
-                    "differences are found, the journal is not behind, the secondary is up. No data is not a yes. "
-                    "`shadow status` knows the findings too, which outlive an hour.",
+                    "No mismatch, no write past shadow and no flip in the last hour, at least 1,000 comparisons in it, "
+                    "at most a tenth of them shed, planted differences are found, the journal is not behind, the "
+                    "secondary is up. No data is not a yes. `shadow status` knows the findings too, which outlive an "
+                    "hour.",
                     [(_SAFE, "{{collection}}")],
                     kind="stat",
                     steps=GOOD_IS_HIGH,
@@ -91,7 +97,7 @@ OVERVIEW: Final = Board(
                     unit="percentunit",
                     width=4,
                     height=5,
-                    steps=GOOD_IS_LOW,
+                    steps=BAD_IF_ANY,
                 ),
                 Panel(
                     "Comparisons per second",
@@ -109,7 +115,7 @@ OVERVIEW: Final = Board(
                     kind="stat",
                     width=4,
                     height=5,
-                    steps=GOOD_IS_LOW,
+                    steps=BAD_IF_ANY,
                 ),
                 Panel(
                     "Comparison works",
@@ -187,7 +193,7 @@ OVERVIEW: Final = Board(
                 Panel(
                     "Build",
                     "The versions that run.",
-                    [("count by (version, python) (shadow_build_info)", "")],
+                    [("count by (version, python, metrics) (shadow_build_info)", "")],
                     kind="table",
                     width=8,
                     height=7,

@@ -74,7 +74,7 @@ def test_what_weighs_most_is_what_to_look_at(status: dict[str, Any]) -> None:
     worse = copy.deepcopy(status)
     worse["totals"]["recent"] = {}
     worse["findings"]["open_by_collection"] = {"users": 3}
-    assert judge(worse)["look_at"] == "3 documents or answers of users differ: shadow findings list --collection users"
+    assert judge(worse)["look_at"] == "open findings in users: 3; shadow findings list --collection users"
     worse["stores"]["dynamo"]["up"] = False
     assert "does not answer" in judge(worse)["look_at"]
 
@@ -126,8 +126,6 @@ def test_what_a_fleet_has_compared_and_shed_is_added_up(status: dict[str, Any]) 
     [
         ({"down": ["dynamo"]}, "secondary"),
         ({"findings": 1}, "findings"),
-        ({"works": False}, "comparison works"),
-        ({"planted": False}, "comparison works"),
         ({"waiting": 1, "oldest": 61.0}, "journal"),
         ({"read": False}, "journal"),
         ({"unverified": "2026-01-01T00:00:00+00:00"}, "verified"),
@@ -140,6 +138,13 @@ def test_what_a_fleet_has_compared_and_shed_is_added_up(status: dict[str, Any]) 
 def test_one_process_of_many_closes_a_gate(status: dict[str, Any], fields: dict[str, Any], gate: str) -> None:
     well = changed(status)
     assert closed(well, changed(status, **fields), well) == [gate]
+
+
+@pytest.mark.parametrize("fields", [{"works": False}, {"planted": False}, {"works": None}])
+def test_where_the_comparison_does_not_work_nothing_that_rests_on_it_is_open(
+    status: dict[str, Any], fields: dict[str, Any]
+) -> None:
+    assert closed(changed(status), changed(status, **fields)) == ["comparison works", "findings", "writers"]
 
 
 def test_a_process_that_does_not_know_a_collection_or_a_figure_closes_its_gates(status: dict[str, Any]) -> None:

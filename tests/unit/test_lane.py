@@ -69,6 +69,32 @@ async def test_a_full_lane_refuses_and_takes_again_when_there_is_room() -> None:
     assert await under_test.drain(5)
 
 
+async def test_what_goes_on_comes_before_what_begins_and_is_taken_where_that_is_not() -> None:
+    under_test, _ = lane(workers=1, capacity=3)
+    started, gate, seen = asyncio.Event(), asyncio.Event(), list[str]()
+
+    def job(name: str):
+        async def run() -> None:
+            started.set()
+            await gate.wait()
+            seen.append(name)
+
+        return run
+
+    for name in ("running", "new 1", "new 2"):
+        assert under_test.offer("c", name, job(name))
+    await started.wait()
+    assert not under_test.offer("c", "new 3", job("new 3"))
+    for name in ("begun 1", "begun 2", "begun 3"):
+        assert under_test.offer("c", name, job(name), ahead=True)
+    assert not under_test.offer("c", "begun 4", job("begun 4"), ahead=True)
+    gate.set()
+    assert await under_test.drain(5)
+    assert seen == ["running", "begun 1", "begun 2", "begun 3", "new 1", "new 2"]
+    under_test.capacity = 0
+    assert not under_test.offer("c", "begun 5", job("begun 5"), ahead=True)
+
+
 async def test_an_error_ends_one_job_only_and_is_reported() -> None:
     under_test, errors = lane(workers=1)
     done = []

@@ -19,7 +19,9 @@ from shadow.model.operation import READS, Verb
 from shadow.model.outcome import Outcome
 from shadow.model.phase import Phase, Role, Route, StoreName
 from shadow.model.verdict import Bypass, Deferral, Healing, Kind, ShedReason, Slice, Unjournaled, Verdict
-from shadow.observe.metrics import DynamoCall, Flip, GaugeSnapshot, Metrics, Part, metric_table
+from shadow.observe.metrics import LIST_VERSION, DynamoCall, Flip, GaugeSnapshot, Metrics, Part, metric_table
+from tests.support import metric_list
+from tests.support.readme import README
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -363,3 +365,44 @@ def test_gauges_that_cannot_be_published_are_counted(
     metrics.publish()
     monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR")
     assert value(metrics, "shadow_internal_failures_total", part="gauges") == 1
+
+
+# --- the documented list ----------------------------------------------------------------------------------------
+
+
+def test_nothing_is_gone_from_the_documented_list_and_what_is_new_is_written_into_it() -> None:
+    promised, has = metric_list.written(), metric_list.listed()
+    assert metric_list.missing(promised, has) == [], "raise metrics.LIST_VERSION"
+    assert promised == has, "run: python -m tests.support.metric_list"
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda each: each.pop("shadow_lane_depth"), "shadow_lane_depth is gone"),
+        (lambda each: each.update(shadow_depth=each.pop("shadow_lane_depth")), "shadow_lane_depth is gone"),
+        (lambda each: each["shadow_lane_depth"].update(type="counter"), "shadow_lane_depth: another type"),
+        (lambda each: each["shadow_lane_depth"]["labels"].append("host"), "shadow_lane_depth: another labels"),
+        (
+            lambda each: each["shadow_shed_total"]["values"]["reason"].remove("lane_full"),
+            'shadow_shed_total: no reason="lane_full"',
+        ),
+        (lambda each: each["shadow_read_seconds"]["buckets"].remove(0.001), "shadow_read_seconds: no bucket 0.001"),
+    ],
+)
+def test_what_is_removed_renamed_or_labelled_otherwise_wants_another_version(change, says: str) -> None:
+    has = metric_list.listed()
+    change(has)
+    assert metric_list.missing(metric_list.listed(), has) == [says]
+
+
+def test_what_is_added_wants_none() -> None:
+    less = metric_list.listed()
+    del less["shadow_lane_depth"]
+    less["shadow_shed_total"]["values"]["reason"].remove("lane_full")
+    assert metric_list.missing(less, metric_list.listed()) == []
+
+
+def test_the_version_of_the_list_is_exported_and_documented(metrics: Metrics) -> None:
+    assert f'metrics="{LIST_VERSION}"' in metrics.render()[0].decode()
+    assert f"This list of metrics is version {LIST_VERSION} " in README.read_text("utf-8")

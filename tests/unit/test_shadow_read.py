@@ -226,6 +226,27 @@ async def test_waiting_for_the_next_look_holds_no_place_in_the_lane(tmp_path: Pa
     assert pair.report.sheds[ShedReason.CLOSING] == 20
 
 
+async def test_a_full_lane_sheds_no_difference_that_is_to_be_looked_at_again_nor_makes_it_wait(tmp_path: Path) -> None:
+    limits = QUICK.model_copy(update={"settle": 1.0, "read_deadline": 30.0, "read_workers": 1, "read_queue": 4})
+    async with Pair(tmp_path, phase=Phase.SHADOW, limits=limits) as pair:
+        await pair.things.insert_many([{"_id": n, "n": n} for n in range(3)])
+        await pair.settled()
+        await damage(pair, 1, {"n": 99})
+        await pair.things.find_one({"_id": 1})
+        await until(lambda: pair.runtime.reader.waiting == 1 and not pair.runtime.reads.depth)
+        gate, matches = Gate(), list[int]()
+        pair.report.mismatch = lambda found: matches.append(pair.report.verdicts[Verdict.MATCH])  # type: ignore[method-assign]
+        pair.secondary.on("count", gate)
+        for _ in range(4):
+            await pair.things.count_documents({})
+        assert (pair.runtime.reader.waiting, pair.runtime.reads.depth) == (1, 4)
+        await until(lambda: pair.runtime.reads.depth == 5)
+        gate.opened.set()
+        await until(lambda: pair.report.verdicts.total() == 5)
+    assert matches == [1], "the reads that waited were looked at first"
+    assert pair.report.verdicts == {Verdict.MISMATCH: 1, Verdict.MATCH: 4}
+
+
 async def test_a_secondary_that_hangs_at_the_second_look_does_not_hold_its_place(pair: Pair) -> None:
     await damage(pair, 1, {"n": 99})
     pair.secondary.on("image", hang, None)

@@ -217,6 +217,9 @@ class RemoteJournal:
     async def flush(self) -> None:
         await self._ask(lambda ledger: ledger.beat())
 
+    async def probe(self) -> None:
+        await self.flush()
+
     async def prepare(self, timeout: float = 300.0) -> None:
         """Makes what the journal is kept in and waits until it can be used. Raises `JournalError`."""
         deadline = time.monotonic() + timeout

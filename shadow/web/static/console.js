@@ -8,10 +8,15 @@ const notice = document.getElementById("notice");
 const freshness = document.getElementById("freshness");
 const form = document.getElementById("token-form");
 let token = "";
+let asking = false;
 
 const headers = (more = {}) => (token ? { Authorization: `Bearer ${token}`, ...more } : more);
 
 function replace(text) {
+  const selection = document.getSelection();
+  // Somebody is about to copy a command: what is marked stays until it is not.
+  if (!selection.isCollapsed && live.contains(selection.anchorNode)) return false;
+  const scrolled = [...live.querySelectorAll(".scroll")].map((each) => [each.id, each.scrollLeft]);
   const open = new Set([...live.querySelectorAll("details[open]")].map((each) => each.id));
   const focused = live.contains(document.activeElement) ? document.activeElement.id : "";
   live.innerHTML = text;
@@ -19,29 +24,44 @@ function replace(text) {
     const details = document.getElementById(id);
     if (details) details.open = true;
   }
+  for (const [id, left] of scrolled) {
+    const table = document.getElementById(id);
+    if (table) table.scrollLeft = left;
+  }
   if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
+  return true;
 }
 
 async function refresh() {
   // Without something to show there must have been a refusal: wait for the token.
-  if (document.hidden || (form && !token && !live.firstChild)) return;
+  if (asking || document.hidden || (form && !token && !live.firstChild)) return;
+  asking = true;
   try {
     const answer = await fetch("console/live", { headers: headers(), cache: "no-store" });
     if (answer.ok) {
-      replace(await answer.text());
+      const replaced = replace(await answer.text());
       notice.hidden = true;
-      freshness.textContent = `as of ${new Date().toLocaleTimeString()}`;
-      freshness.className = "";
+      if (replaced) fresh();
     } else {
       say((await answer.json()).error);
       stale();
     }
   } catch {
     stale();
+  } finally {
+    asking = false;
   }
 }
 
+function fresh() {
+  freshness.textContent = `as of ${new Date().toLocaleTimeString()}`;
+  freshness.className = "";
+  // Not told to a screen reader every three seconds.
+  freshness.removeAttribute("role");
+}
+
 function stale() {
+  freshness.setAttribute("role", "alert");
   freshness.textContent = "the application does not answer: what is shown is old";
   freshness.className = "stale";
 }

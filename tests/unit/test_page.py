@@ -1,0 +1,57 @@
+"""The console's page: what it says of gates, and in what form."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shadow.web.page import live
+
+
+def status(*gates: dict[str, Any], safe: bool = False, look_at: str = "") -> dict[str, Any]:
+    return {
+        "verdict": {"safe": safe, "look_at": look_at, "collections": {"users": safe}, "gates": list(gates)},
+        "collections": {},
+        "totals": {},
+        "journal": {"open": {}, "deferred": {}, "verify_since": {}, "oldest_seconds": 0.0},
+        "lanes": {},
+        "indexes": [],
+    }
+
+
+def shown(status: dict[str, Any]) -> str:
+    found = {"findings": [], "groups": [], "summary": {"open": 0, "kept": 0, "seen": 0}}
+    return live(status, found, {}, acts=False)
+
+
+def gate(name: str, ok: bool, look_at: str = "") -> dict[str, Any]:
+    return {"collection": "users", "name": name, "ok": ok, "said": "a figure", "look_at": look_at}
+
+
+def test_closed_gates_are_seen_at_once_and_open_ones_behind_their_number() -> None:
+    page = shown(status(gate("findings", False), gate("shed", True), gate("journal", True)))
+    before, _, behind = page.partition('<details id="open-gates">')
+    assert "2 of 3 gates are open" in behind
+    assert "findings</td>" in before
+    assert "findings</td>" not in behind.partition("</details>")[0]
+    assert "shed</td>" not in before
+    assert "shed</td>" in behind
+
+
+def test_a_command_to_type_stands_by_itself_and_its_words_are_not_parted() -> None:
+    look = "open findings in users: 3; shadow findings list --collection users"
+    page = shown(status(gate("findings", False, look), look_at=look))
+    command = " ".join(
+        f'<span class="word">{word}</span>' for word in "shadow findings list --collection users".split(" ")
+    )
+    assert page.count(f"open findings in users: 3; <code>{command}</code>") == 2
+
+
+def test_a_sentence_about_shadow_is_no_command_and_no_markup() -> None:
+    page = shown(status(gate("writers", False, "users is written past shadow itself: find <the> writer")))
+    assert "users is written past shadow itself: find &lt;the&gt; writer" in page
+    assert "<code>" not in page
+
+
+def test_it_is_said_to_be_safe_only_where_it_is() -> None:
+    assert "Not safe to flip" in shown(status(gate("findings", False)))
+    assert "Not safe to flip" not in shown(status(gate("findings", True), safe=True))
