@@ -655,12 +655,7 @@ class Shadow:
 
     async def _change(self, name: str, wanted: Route) -> bool:
         now = await self._parts.routes.route(name)
-        if (wanted.primary, wanted.phase, wanted.writes, wanted.shadow_reads) == (
-            now.primary,
-            now.phase,
-            now.writes,
-            now.shadow_reads,
-        ):
+        if dataclasses.replace(wanted, epoch=now.epoch) == now:
             return True
         if wanted.primary is now.primary:
             self._parts.routes.set(name, wanted)
@@ -730,6 +725,8 @@ def _route_status(route: Route) -> dict[str, Any]:
         "phase": str(route.phase),
         "writes": str(route.writes),
         "shadow_reads": route.shadow_reads,
+        "reads": route.reads.named(),
+        "secondary_reads": route.secondary_reads,
         "epoch": route.epoch,
     }
 

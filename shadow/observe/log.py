@@ -43,6 +43,7 @@ class Event(enum.StrEnum):
     FLIP_STARTED = "flip.started"
     FLIP_DONE = "flip.done"
     FLIP_REFUSED = "flip.refused"
+    READS_IDLE = "reads.idle"
     COLLECTION_UNCONFIGURED = "collection.unconfigured"
     INDEX_UNDECLARED = "index.undeclared"
     SCAN_SHAPE = "scan.shape"
@@ -69,6 +70,7 @@ WARNINGS: Final = frozenset(
         Event.SECONDARY_DOWN,
         Event.FLIP_PENDING,
         Event.FLIP_REFUSED,
+        Event.READS_IDLE,
         Event.COLLECTION_UNCONFIGURED,
         Event.INTERNAL_FAILED,
         Event.INDEX_UNDECLARED,
