@@ -749,6 +749,8 @@ def _route_status(route: Route) -> dict[str, Any]:
         "phase": str(route.phase),
         "writes": str(route.writes),
         "shadow_reads": route.shadow_reads,
+        "reads": route.reads.named(),
+        "secondary_reads": route.secondary_reads,
         "epoch": route.epoch,
     }
 

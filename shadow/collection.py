@@ -266,7 +266,7 @@ class Collection:
         def compare(primary: Any, secondary: Any) -> Comparison:
             return compare_values(verb, primary, secondary, pipeline=pipeline)
 
-        return await self._router.answer(self._name, verb, ask, compare, filter)
+        return await self._router.answer(self._name, verb, ask, compare, filter, pipeline)
 
     def _query(
         self,

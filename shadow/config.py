@@ -29,6 +29,7 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -37,7 +38,7 @@ from shadow.compare.rules import Ignore, MissingAsNull, Rule, Tolerance, Truncat
 from shadow.control.place import ControlPlace, DynamoPlace, MongoPlace, SqlitePlace
 from shadow.errors import ConfigurationError, Fault
 from shadow.migrate.assess.prices import Prices
-from shadow.model.phase import Phase, Route, StoreName, WriteMode
+from shadow.model.phase import NO_SHARES, Phase, ReadShares, Route, StoreName, WriteMode
 from shadow.model.schema import RESERVED, CollectionSpec, IndexSpec, UniqueSpec
 from shadow.replicate.intents import OnFailure
 from shadow.replicate.journals.dynamo_table import Access
@@ -94,8 +95,21 @@ def _named_once(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
     return rules
 
 
+def _share_of_reads(value: Any) -> float:
+    """A share as people write it: `5%`, or a number up to 1."""
+    text = value.strip() if isinstance(value, str) else value
+    try:
+        share = float(text[:-1]) / 100 if isinstance(text, str) and text.endswith("%") else float(text)
+    except (TypeError, ValueError, OverflowError):
+        share = -1.0
+    if isinstance(value, bool) or not 0.0 <= share <= 1.0:
+        raise ValueError("must be a share of the reads from 0% to 100%: 5% or 0.05")
+    return share
+
+
 PhaseField = Annotated[Phase, BeforeValidator(_phase)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+ShareOfReads = Annotated[float, BeforeValidator(_share_of_reads)]
 Name = Annotated[str, Field(min_length=1, max_length=255)]
 Reason = Annotated[str, Field(min_length=3, max_length=500)]
 
@@ -237,6 +251,26 @@ class AdminSettings(BaseModel):
     token: Annotated[SecretStr | None, BeforeValidator(_admin_token)] = None
 
 
+class ReadsSettings(BaseModel):
+    """The share of the reads that each store answers while it is the secondary, in phase `shadow`. A store that is
+    the primary answers all others, so its own share has no effect."""
+
+    model_config = _FROZEN
+
+    mongo: ShareOfReads = 0.0
+    dynamo: ShareOfReads = 0.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_mapping(cls, value: Any) -> Any:
+        if isinstance(value, Mapping | ReadsSettings):
+            return value
+        raise ValueError("must name the store that answers the share: {dynamo: 5%}")
+
+    def shares(self) -> ReadShares:
+        return ReadShares(self.mongo, self.dynamo) if self.mongo or self.dynamo else NO_SHARES
+
+
 class Defaults(BaseModel):
     """What a collection does unless its entry says otherwise."""
 
@@ -247,6 +281,7 @@ class Defaults(BaseModel):
     writes: WriteMode = WriteMode.BACKGROUND
     shadow_reads: Share = 1.0
     forced: Reason | None = None
+    reads: ReadsSettings = ReadsSettings()
 
 
 class IndexSettings(BaseModel):
@@ -284,6 +319,7 @@ class CollectionSettings(BaseModel):
     shadow_reads: Share | None = None
     forced: Reason | None = None
     """Why a change of `primary` in this file is made though gates are closed; it is kept in the receipt."""
+    reads: ReadsSettings | None = None
     indexes: tuple[IndexSettings, ...] = ()
     unique: tuple[Name | UniqueSettings, ...] = ()
     reserved: Name = RESERVED
@@ -380,11 +416,13 @@ class Settings(BaseSettings):
     def route(self, name: str) -> Route:
         """The route of a configured collection."""
         entry, defaults = self.collections[name], self.defaults
+        phase = entry.phase or defaults.phase
         return Route(
             primary=entry.primary or defaults.primary,
-            phase=entry.phase or defaults.phase,
+            phase=phase,
             writes=entry.writes or defaults.writes,
             shadow_reads=defaults.shadow_reads if entry.shadow_reads is None else entry.shadow_reads,
+            reads=(entry.reads or defaults.reads).shares() if phase is Phase.SHADOW else NO_SHARES,
         )
 
     def forced(self) -> dict[str, str]:
@@ -452,10 +490,10 @@ class EnvironmentSource(PydanticBaseSettingsSource):
             if name in self._environment:
                 yield path, _read(self._environment[name], simple)
         for each in self._names:
-            for field, info in CollectionSettings.model_fields.items():
-                name = f"SHADOW_COLLECTIONS_{each}_{field}".upper().replace(".", "_").replace("-", "_")
+            for path, simple in _of_collection():
+                name = "_".join(("SHADOW_COLLECTIONS", each, *path)).upper().replace(".", "_").replace("-", "_")
                 if name in self._environment:
-                    yield ("collections", each, field), _read(self._environment[name], _is_simple(info.annotation))
+                    yield ("collections", each, *path), _read(self._environment[name], simple)
 
 
 _AWS: Final = {
@@ -474,6 +512,15 @@ def _leaves(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tupl
             yield from _leaves(info.annotation, (*path, name))
         elif (*path, name) != ("collections",):
             yield (*path, name), _is_simple(info.annotation)
+
+
+def _of_collection() -> Iterator[tuple[tuple[str, ...], bool]]:
+    """The same for the settings of one collection."""
+    for name, info in CollectionSettings.model_fields.items():
+        if name == "reads":
+            yield from _leaves(ReadsSettings, (name,))
+        else:
+            yield (name,), _is_simple(info.annotation)
 
 
 def _is_simple(annotation: Any) -> bool:
@@ -535,10 +582,14 @@ def parse(text: str, environment: Mapping[str, str] | None = None, *, source: st
     named = raw.get("collections")
     above = EnvironmentSource(os.environ if environment is None else environment, named if named else {})()
     merged = _merge({**raw, "collections": _collections(named) or {}}, above)
+    misplaced = list(_misplaced_reads(merged))
     try:
-        return Settings(**merged)
+        settings = Settings(**merged)
     except ValidationError as error:
-        raise ConfigurationError(source, [_fault(each, merged) for each in error.errors()]) from None
+        raise ConfigurationError(source, [*(_fault(each, merged) for each in error.errors()), *misplaced]) from None
+    if misplaced:
+        raise ConfigurationError(source, misplaced)
+    return settings
 
 
 def _read_yaml(text: str, source: str) -> dict[str, Any]:
@@ -568,6 +619,32 @@ _RULES: Final = {
 """What pydantic calls the place of a rule, besides its number in the list."""
 
 _SECRET_SECTIONS: Final = ("mongo", "dynamo", "journal", "control", "observe", "admin")
+
+
+def _misplaced_reads(given: Mapping[str, Any]) -> Iterator[Fault]:
+    """A share of the reads where no phase `shadow` is: the secondary may lack what was there before."""
+    defaults, collections = given.get("defaults"), given.get("collections")
+    defaults = defaults if isinstance(defaults, Mapping) else {}
+    entries = collections if isinstance(collections, Mapping) else {}
+    sections = [("defaults", defaults), *((f"collections.{name}", entry) for name, entry in entries.items())]
+    for place, section in sections:
+        reads = section.get("reads") if isinstance(section, Mapping) else None
+        if not isinstance(reads, Mapping) or not any(map(_is_share, reads.values())):
+            continue
+        own = section.get("phase")
+        phase = _phase(defaults.get("phase", Phase.SHADOW) if own is None else own)
+        if phase in (Phase.OFF, Phase.DUAL_WRITE):
+            shown = ", ".join(f"{name}: {share}" for name, share in reads.items())
+            yield Fault(f"{place}.reads", f"{{{shown}}}", f"phase shadow (it is {phase}), or 0%")
+
+
+def _is_share(value: Any) -> bool:
+    try:
+        return _share_of_reads(value) > 0
+    except ValueError:
+        return False
+
+
 _SECRET_WORDS: Final = ("secret", "key_id", "token", "password", "url")
 
 
@@ -628,6 +705,8 @@ def _inside(model: Any, name: Any) -> Any:
         return IndexSettings if name == "indexes" else UniqueSettings
     if name in _RULES:
         return _RULES[name]
+    if name == "reads":
+        return ReadsSettings
     if isinstance(name, int):
         return model
     info = getattr(model, "model_fields", {}).get(name)

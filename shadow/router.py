@@ -1,7 +1,7 @@
 """The fork: every operation of the application passes here, and nowhere else is it decided who is asked.
 
 The primary answers. What the secondary has to do, it does off the caller's path; the only waiting for it is what the
-write mode of the collection asks for by name.
+write mode of the collection, or its share of reads for the secondary, asks for by name.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from shadow.model.version import Document, Key, fresh_id
 from shadow.replicate.follower import Follower
 from shadow.replicate.intents import Intents
 from shadow.replicate.limits import Limits
+from shadow.replicate.percent_reads import PercentReads
 from shadow.replicate.points import Point, Reach
 from shadow.replicate.routes import Routes
 from shadow.replicate.shadow_read import Answer, ShadowReader
@@ -53,6 +54,7 @@ class Router:
         limits: Limits,
         reporter: Reporter,
         reach: Reach,
+        percent: PercentReads,
     ) -> None:
         self._stores = stores
         self._routes = routes
@@ -62,17 +64,24 @@ class Router:
         self._limits = limits
         self._reporter = reporter
         self._reach = reach
+        self._percent = percent
         self._tasks: set[asyncio.Task[object]] = set()
 
     # --- reads --------------------------------------------------------------------------------------------------
 
     async def find_one(self, collection: str, query: Query) -> Hit | None:
         route = await self._routes.route(collection)
-        started, sampled = time.perf_counter(), self._reader.sampled(route)
 
         async def ask(store: Store) -> Hit | None:
             return await store.find_one(collection, query)
 
+        if route.secondary_reads:
+            routed = await self._percent.answer(collection, Verb.FIND_ONE, route, ask, query.filter)
+            if routed is not None:
+                found = [] if routed.value is None else [routed.value]
+                self._compare_routed(collection, Verb.FIND_ONE, _first(query, 1), found, route)
+                return routed.value
+        started, sampled = time.perf_counter(), self._reader.sampled(route)
         hit = await self._observed(collection, Verb.FIND_ONE, route, ask, sampled=sampled)
         if sampled:
             hits = [] if hit is None else [_snapshot(hit)]
@@ -83,6 +92,12 @@ class Router:
     async def find(self, collection: str, query: Query) -> AsyncIterator[list[Hit]]:
         """The primary's pages. What was read of them is compared when the answer ends or is left."""
         route = await self._routes.route(collection)
+        if route.secondary_reads:
+            routed = await self._percent.hits(collection, query, route)
+            if routed is not None:
+                self._compare_routed(collection, Verb.FIND, query, routed.value, route)
+                yield routed.value
+                return
         sampled = self._reader.sampled(route)
         kept = _Kept(self._limits.compare_documents) if sampled else None
         watch = _Watch()
@@ -107,6 +122,12 @@ class Router:
                 self._compare_kept(collection, query, kept, route, whole=whole)
             self._taxed(Verb.FIND, route, watch.seconds, sampled=sampled)
 
+    def _compare_routed(self, collection: str, verb: Verb, query: Query, hits: Sequence[Hit], route: Route) -> None:
+        """Compares what the secondary has answered to the application."""
+        if self._reader.sampled(route):
+            kept = [_snapshot(hit) for hit in hits]
+            self._reader.offer_hits(collection, verb, query, kept, route, by=Role.SECONDARY)
+
     def _compare_kept(self, collection: str, query: Query, kept: _Kept, route: Route, *, whole: bool) -> None:
         if kept.overflowed:
             self._reader.shed(collection, Verb.FIND, ShedReason.TOO_LARGE)
@@ -127,10 +148,18 @@ class Router:
         ask: Callable[[Store], Awaitable[T]],
         compare: Callable[[T, T], Comparison],
         filter: Document | None = None,
+        pipeline: Sequence[Document] = (),
     ) -> T:
         """A read that names no documents (a count, distinct values, an aggregate), asked of the primary and compared
-        in the shadow. `filter` is by what its documents are found."""
+        in the shadow. `filter` is by what its documents are found, `pipeline` what an aggregate does with them."""
         route = await self._routes.route(collection)
+        if route.secondary_reads:
+            routed = await self._percent.answer(collection, verb, route, ask, filter or {}, pipeline)
+            if routed is not None:
+                if self._reader.sampled(route):
+                    asked = Answer(snapshot(routed.value), ask, compare, by=Role.SECONDARY)
+                    self._reader.offer_answer(collection, verb, asked, route, filter)
+                return routed.value
         started, sampled = time.perf_counter(), self._reader.sampled(route)
         found = await self._observed(collection, verb, route, ask, sampled=sampled)
         if sampled:

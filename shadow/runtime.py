@@ -23,6 +23,7 @@ from shadow.replicate.journal import Journal, JournalStats
 from shadow.replicate.lane import Lane
 from shadow.replicate.limits import Limits, Watch
 from shadow.replicate.loop_lag import LoopLag
+from shadow.replicate.percent_reads import PercentReads
 from shadow.replicate.points import Reach
 from shadow.replicate.routes import Routes
 from shadow.replicate.shadow_read import ShadowReader
@@ -61,6 +62,8 @@ class Runtime:
     resting: bool = False
     """Whether nothing is done but what is asked for: no recovery, no looks at the journal by itself."""
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _asked: bool = False
+    """Whether the journal has ever answered what it holds."""
 
     def __post_init__(self) -> None:
         parts, limits = self.parts, self.parts.limits
@@ -112,8 +115,11 @@ class Runtime:
             routes=parts.routes.all,
             late=lambda: self.lag.late,
         )
+        percent = PercentReads(
+            self.stores, self.breakers, parts.journal, self.writes, limits, parts.reporter, doubted=self._doubted
+        )
         self.router = Router(
-            self.stores, parts.routes, intents, self.follower, self.reader, limits, parts.reporter, parts.reach
+            self.stores, parts.routes, intents, self.follower, self.reader, limits, parts.reporter, parts.reach, percent
         )
         self.keep(self._hold_stores(), "stores")
         if self.resting:
@@ -126,6 +132,10 @@ class Runtime:
 
     def _journal_changed(self, works: bool) -> None:
         self.parts.reporter.event(Event.JOURNAL_WORKING if works else Event.JOURNAL_FAILING)
+
+    def _doubted(self, collection: str) -> bool:
+        """Whether intents of the collection are known to be lost, or nobody has asked the journal yet."""
+        return not self._asked or collection in self.stats.unclean or collection in self.parts.journal.doubted
 
     def _breaker(self, name: StoreName) -> Breaker:
         return Breaker(on_change=lambda up: self.parts.on_secondary(name, up))
@@ -166,6 +176,7 @@ class Runtime:
         found = before
         try:
             found = await journal.stats()
+            self._asked = True
         finally:
             self.stats = dataclasses.replace(found, unclean={**journal.doubted, **found.unclean})
             self._tell(before)

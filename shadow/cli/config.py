@@ -8,6 +8,7 @@ import typer
 
 from shadow.cli.options import AsJson, ConfigFile, print_json
 from shadow.config import load
+from shadow.model.phase import Route
 
 __all__ = ["app"]
 
@@ -19,7 +20,7 @@ def check(config: ConfigFile = Path("config/shadow.yaml"), as_json: AsJson = Fal
     """Reads the file and the environment together; every fault is one line. Exit code 2 if there is one."""
     settings = load(config)
     routes = {
-        name: f"{route.primary} {route.phase} writes={route.writes} shadow_reads={route.shadow_reads:g}"
+        name: f"{route.primary} {route.phase} writes={route.writes} shadow_reads={route.shadow_reads:g}{_reads(route)}"
         for name, route in settings.routes().items()
     }
     if as_json:
@@ -28,6 +29,12 @@ def check(config: ConfigFile = Path("config/shadow.yaml"), as_json: AsJson = Fal
     typer.echo(f"{config}: no faults")
     for name, text in routes.items():
         typer.echo(f"  {name}: {text}")
+
+
+def _reads(route: Route) -> str:
+    """The shares of reads that are set, and whether they do anything."""
+    said = "".join(f" reads={store}:{share:.4g}" for store, share in route.reads.named().items())
+    return said if not said or route.secondary_reads else f"{said} (no effect: {route.primary} is the primary)"
 
 
 @app.command("show")

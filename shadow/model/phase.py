@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["PHASES", "Phase", "Role", "Route", "StoreName", "WriteMode", "neighbours"]
+__all__ = ["NO_SHARES", "PHASES", "Phase", "ReadShares", "Role", "Route", "StoreName", "WriteMode", "neighbours"]
 
 
 class StoreName(enum.StrEnum):
@@ -54,6 +54,24 @@ PHASES: Final[dict[Phase, Doing]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class ReadShares:
+    """The share of the reads, 0 to 1, that each store answers while it is the secondary."""
+
+    mongo: float = 0.0
+    dynamo: float = 0.0
+
+    def of(self, store: StoreName) -> float:
+        return self.mongo if store is StoreName.MONGO else self.dynamo
+
+    def named(self) -> dict[str, float]:
+        """By name of store, without those that have none."""
+        return {str(store): self.of(store) for store in StoreName if self.of(store)}
+
+
+NO_SHARES: Final = ReadShares()
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """Where the operations of one collection go. `epoch` is the number of the record that said so."""
 
@@ -61,11 +79,19 @@ class Route:
     phase: Phase
     writes: WriteMode = WriteMode.BACKGROUND
     shadow_reads: float = 1.0
+    reads: ReadShares = NO_SHARES
     epoch: int = 0
 
     @property
     def secondary(self) -> StoreName:
         return self.primary.other
+
+    @property
+    def secondary_reads(self) -> float:
+        """The share of the reads that the secondary answers; none outside of phase `shadow`."""
+        if self.reads is NO_SHARES or self.phase is not Phase.SHADOW:
+            return 0.0
+        return self.reads.of(self.secondary)
 
     @property
     def dual_write(self) -> bool:

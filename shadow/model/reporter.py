@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from shadow.model.operation import Verb
 from shadow.model.outcome import Outcome
 from shadow.model.phase import Role, Route, StoreName
-from shadow.model.verdict import Deferral, Healing, Mismatch, ShedReason, Slice, Verdict
+from shadow.model.verdict import Deferral, Healing, Mismatch, Routed, ShedReason, Slice, Verdict
 
 __all__ = ["Reporter", "Silent"]
 
@@ -36,6 +36,9 @@ class Reporter(Protocol):
 
     def read(self, verb: Verb, slice: Slice, seconds: float) -> None:
         """A read has been answered to the application, in `seconds` of wall time, with what shadowing it adds."""
+
+    def routed_read(self, collection: str, store: StoreName, reason: Routed) -> None:
+        """A read of a collection of which the secondary answers a share was, or will be, answered by `store`."""
 
     def mismatch(self, found: Mismatch) -> None:
         """A mismatch is confirmed: counted, logged, kept as a finding."""
@@ -81,6 +84,8 @@ class Silent:
     def canary(self, collection: str, *, found: bool) -> None: ...
 
     def read(self, verb: Verb, slice: Slice, seconds: float) -> None: ...
+
+    def routed_read(self, collection: str, store: StoreName, reason: Routed) -> None: ...
 
     def mismatch(self, found: Mismatch) -> None: ...
 

@@ -18,6 +18,7 @@ __all__ = [
     "Healing",
     "Kind",
     "Mismatch",
+    "Routed",
     "ShedReason",
     "Slice",
     "Unjournaled",
@@ -90,6 +91,26 @@ class ShedReason(enum.StrEnum):
     TOO_LARGE = "too_large"
     LOOP_LAG = "loop_lag"
     CLOSING = "closing"
+
+
+class Routed(enum.StrEnum):
+    """Why the store that answered a read did so, where a share of the reads is the secondary's. `share` is the one
+    reason of the secondary; all others are those of the primary."""
+
+    SHARE = "share"
+    OUTSIDE = "outside_share"
+    OPEN = "open_write"
+    """A write of the document (or, for a read not by key, of the collection) may not have reached the secondary."""
+    SLOW = "secondary_slow"
+    DOWN = "secondary_down"
+    ERROR = "secondary_error"
+    TOO_LARGE = "too_large"
+    JOINS = "joins"
+    """It reads another collection, which the secondary may not follow."""
+    JOURNAL = "journal"
+    """The journal could not be asked for open writes."""
+    DOUBTED = "doubted"
+    """Intents of the collection may be lost: it wants to be verified."""
 
 
 class Deferral(enum.StrEnum):

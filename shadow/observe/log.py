@@ -46,6 +46,7 @@ class Event(enum.StrEnum):
     FLIP_BEHIND = "flip.behind"
     CONTROL_LOST = "control.lost"
     CONTROL_FOUND = "control.found"
+    READS_IDLE = "reads.idle"
     COLLECTION_UNCONFIGURED = "collection.unconfigured"
     INDEX_UNDECLARED = "index.undeclared"
     SCAN_SHAPE = "scan.shape"
@@ -75,6 +76,7 @@ WARNINGS: Final = frozenset(
         Event.FLIP_REFUSED,
         Event.FLIP_BEHIND,
         Event.CONTROL_LOST,
+        Event.READS_IDLE,
         Event.COLLECTION_UNCONFIGURED,
         Event.INTERNAL_FAILED,
         Event.INDEX_UNDECLARED,

@@ -28,7 +28,7 @@ from prometheus_client.registry import Collector
 from shadow.model.operation import READS, Verb
 from shadow.model.outcome import Outcome
 from shadow.model.phase import Phase, Role, Route, StoreName
-from shadow.model.verdict import Bypass, Deferral, Healing, Kind, ShedReason, Slice, Unjournaled, Verdict
+from shadow.model.verdict import Bypass, Deferral, Healing, Kind, Routed, ShedReason, Slice, Unjournaled, Verdict
 from shadow.observe.recent import Recent
 from shadow.observe.workers import WorkerGauges
 
@@ -62,6 +62,7 @@ class Part(enum.StrEnum):
     COMPARE = "compare"
     CONFIRM = "confirm"
     SHADOW_READ = "shadow_read"
+    ROUTED_READ = "routed_read"
     REPLAY = "replay"
     HEAL = "heal"
     LANE = "lane"
@@ -189,6 +190,12 @@ READ_SECONDS: Final = MetricRow(
     ("verb", "slice"),
     SECONDS,
 )
+ROUTED: Final = MetricRow(
+    "shadow_routed_reads_total",
+    "counter",
+    "Reads of collections of which the secondary answers a share (reads), by the store that answered and why.",
+    ("collection", "store", "reason"),
+)
 SHED: Final = MetricRow(
     "shadow_shed_total", "counter", "Shadow reads that were not done or not finished.", ("collection", "reason")
 )
@@ -280,6 +287,7 @@ TABLE: Final[tuple[MetricRow, ...]] = (
     CANARY_LAST_FOUND,
     WORKING,
     READ_SECONDS,
+    ROUTED,
     SHED,
     DEFERRED,
     UNJOURNALED,
@@ -382,6 +390,7 @@ class Metrics:
                 Slice,
             ).items()
         }
+        self._routed = self._series(ROUTED, named, StoreName, Routed)
         self._shed = self._series(SHED, named, ShedReason)
         self._deferred = self._series(DEFERRED, named, Deferral)
         self._unjournaled = self._series(UNJOURNALED, named, Unjournaled)
@@ -458,6 +467,10 @@ class Metrics:
     def read(self, verb: Verb, slice: Slice, seconds: float) -> None:
         """One read of the application took `seconds`."""
         self._reads[verb, slice](seconds)
+
+    def routed_read(self, collection: str, store: StoreName, reason: Routed) -> None:
+        """A read of a collection of which the secondary answers a share was answered by `store`."""
+        self._routed[self._name(collection), store, reason]()
 
     def shed(self, collection: str, reason: ShedReason) -> None:
         self._shed[self._name(collection), reason]()
@@ -549,8 +562,9 @@ class Metrics:
 
         Shape: {"operations": n, "outcomes": {...}, "comparisons": n, "verdicts": {...}, "mismatches": n,
         "kinds": {...}, "excused": {...}, "noise": {...}, "shed": {...}, "deferred": {...}, "heals": {...},
-        "reloads": {...}, "failures": {...}, "collections": {name: {...}}}, each inner one from label value to number;
-        those of a collection are its verdicts. Beside them "recent": {name: as `Recent.status`}, of this process alone.
+        "reloads": {...}, "failures": {...}, "collections": {name: {...}}, "routed_reads": {name: {store: {...}}}},
+        each inner one from label value to number; those of a collection are its verdicts, those of `routed_reads` the
+        reasons that were ever counted. Beside them "recent": {name: as `Recent.status`}, of this process alone.
         """
         families = {family.name: family for family in self._view().collect()}
 
@@ -584,6 +598,7 @@ class Metrics:
             "failures": by_last_label(FAILURES),
             "collections": collections,
             "recent": {name: self.recent.status(name) for name in self.collections},
+            "routed_reads": _routed(families[ROUTED.name.removesuffix("_total")]),
         }
 
 
@@ -656,6 +671,16 @@ def _family(row: MetricRow, values: Mapping[Labels, float]) -> Metric:
     for labels, value in values.items():
         family.add_metric(labels, value)
     return family
+
+
+def _routed(family: Metric) -> dict[str, dict[str, dict[str, int]]]:
+    """By collection, store and reason, without what was never counted."""
+    found: dict[str, dict[str, dict[str, int]]] = {}
+    for sample in family.samples:
+        if sample.value:
+            stores = found.setdefault(sample.labels["collection"], {})
+            stores.setdefault(sample.labels["store"], {})[sample.labels["reason"]] = int(sample.value)
+    return found
 
 
 def _version() -> str:

@@ -14,7 +14,17 @@ from shadow.compare.diff import Hasher
 from shadow.model.operation import Verb
 from shadow.model.outcome import Outcome
 from shadow.model.phase import Role, Route, StoreName
-from shadow.model.verdict import Bypass, Deferral, Healing, Mismatch, ShedReason, Slice, Unjournaled, Verdict
+from shadow.model.verdict import (
+    Bypass,
+    Deferral,
+    Healing,
+    Mismatch,
+    Routed,
+    ShedReason,
+    Slice,
+    Unjournaled,
+    Verdict,
+)
 from shadow.model.version import Key
 from shadow.observe.bypassing import HINTS, Bypassing
 from shadow.observe.findings import Findings, state_text
@@ -110,6 +120,10 @@ class Report:
     def read(self, verb: Verb, slice: Slice, seconds: float) -> None:
         self.metrics.read(verb, slice, seconds)
 
+    @_guarded
+    def routed_read(self, collection: str, store: StoreName, reason: Routed) -> None:
+        self.metrics.routed_read(collection, store, reason)
+
     def _bypassed(self, found: Mismatch) -> None:
         """Counts the write past the shim that a mismatch is sure to come from, once however often it is come upon."""
         kind = bypass(found, since=self._since, doubted=self.doubted(found.collection))
@@ -186,8 +200,12 @@ class Report:
             phase=route.phase.value,
             writes=route.writes.value,
             shadow_reads=route.shadow_reads,
+            secondary_reads=route.secondary_reads,
             epoch=route.epoch,
         )
+        if route.reads.of(route.primary):
+            # A share of reads for a store that answers them all, as it is left behind by a flip: no fault, but said.
+            self._log(Event.READS_IDLE, collection=collection, store=route.primary.value)
 
     @_guarded
     def failed(self, part: str, error: BaseException) -> None:

@@ -92,6 +92,10 @@ class Ladder:
         """Asks the secondary what the primary has answered with `hits`."""
         return await self.judge(read, hits, await collect(read, Role.SECONDARY, self._limits.read_deadline))
 
+    async def first_of_secondary(self, read: Read, hits: Sequence[Hit]) -> Verdict | Again:
+        """Asks the primary what the secondary has answered with `hits`."""
+        return await self.judge(read, await collect(read, Role.PRIMARY, self._limits.read_deadline), hits)
+
     async def judge(self, read: Read, hits: Sequence[Hit], secondary: Sequence[Hit]) -> Verdict | Again:
         """The first look, with both answers at hand."""
         seen = await self._judge.hits(read.collection, read.query, hits, secondary)
@@ -217,8 +221,11 @@ class Ladder:
     # --- answers that name no documents: counts, distinct values, aggregates -------------------------------------
 
     async def first_answer(self, read: Read, asked: Answer) -> Verdict | Again:
-        secondary = await self._reply(read, asked, Role.SECONDARY)
-        seen = await self._judge.values(asked.compare, asked.primary, secondary)
+        if asked.by is Role.PRIMARY:
+            primary, secondary = asked.given, await self._reply(read, asked, Role.SECONDARY)
+        else:
+            primary, secondary = await self._reply(read, asked, Role.PRIMARY), asked.given
+        seen = await self._judge.values(asked.compare, primary, secondary)
         if not seen.keys:
             return Verdict.INCOMPARABLE if seen.incomparable else Verdict.MATCH
         return Again(lambda: self._answer_again(read, asked, None, 1))

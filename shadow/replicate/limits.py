@@ -20,6 +20,8 @@ class Limits(BaseModel):
     """For the replay of one write on the secondary; after that it is left to its intent."""
     read_deadline: float = Field(default=2.0, gt=0, le=60)
     """For one shadow read."""
+    routed_read: float = Field(default=0.25, gt=0, le=60)
+    """What the secondary may take for a read that it answers (`reads`); after that the primary answers it."""
     write_workers: int = Field(default=16, ge=1, le=256)
     write_queue: int = Field(default=2000, ge=1)
     read_workers: int = Field(default=8, ge=1, le=256)

@@ -18,7 +18,7 @@ from shadow.compare.diff import Hasher
 from shadow.compare.rules import Excuses
 from shadow.model.operation import Hit, Query, Verb
 from shadow.model.outcome import Outcome, classify
-from shadow.model.phase import Route, StoreName
+from shadow.model.phase import Role, Route, StoreName
 from shadow.model.reporter import Reporter, Silent
 from shadow.model.verdict import Kind, Mismatch, ShedReason, Verdict
 from shadow.model.version import Document
@@ -127,8 +127,18 @@ class ShadowReader:
             return False
         return not self._watch.left_out or random.random() >= self._watch.left_out
 
-    def offer_hits(self, collection: str, verb: Verb, query: Query, hits: Sequence[Hit], route: Route) -> None:
-        """Compares the primary's documents with the secondary's. `hits` are not changed by anyone after this."""
+    def offer_hits(
+        self,
+        collection: str,
+        verb: Verb,
+        query: Query,
+        hits: Sequence[Hit],
+        route: Route,
+        *,
+        by: Role = Role.PRIMARY,
+    ) -> None:
+        """Compares the documents that one side has answered with the other's. `hits` are not changed by anyone after
+        this."""
         if self._late():
             self.shed(collection, verb, ShedReason.LOOP_LAG)
             return
@@ -136,11 +146,13 @@ class ShadowReader:
         if any(self._writes.busy(lane_key(collection, hit.key)) for hit in hits):
             # A write of one of them is still on its way: looking now would only see that.
             self._look_later(read, Again(lambda: self._ladder.look(read)))
+        elif by is Role.SECONDARY:
+            self._offer(read, lambda: self._ladder.first_of_secondary(read, hits))
         elif by_key_alone(read):
             self._near.offer(read, hits)
         else:
             self._offer(read, lambda: self._ladder.first(read, hits))
-        if self._is_noise():
+        if by is Role.PRIMARY and self._is_noise():
             noise = dataclasses.replace(read, sides=self._noises[route.primary])
             self._offer(noise, lambda: self._ladder.first(noise, hits))
 
@@ -153,7 +165,7 @@ class ShadowReader:
             return
         read = self._read(collection, verb, Query(filter or {}), route)
         self._offer(read, lambda: self._ladder.first_answer(read, asked))
-        if self._is_noise():
+        if asked.by is Role.PRIMARY and self._is_noise():
             noise = dataclasses.replace(read, sides=self._noises[route.primary])
             self._offer(noise, lambda: self._ladder.first_answer(noise, asked))
 

@@ -38,11 +38,13 @@ class Sides:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The primary's answer to a read that names no documents; how to ask a store again; how to compare two."""
+    """The answer to a read that names no documents; how to ask a store again; how to compare the primary's with the
+    secondary's; whose it is."""
 
-    primary: Any
+    given: Any
     ask: Callable[[Store], Awaitable[Any]]
     compare: Callable[[Any, Any], Comparison]
+    by: Role = Role.PRIMARY
 
 
 @dataclass(frozen=True, slots=True)

@@ -243,7 +243,7 @@ def test_a_sample_is_taken_at_random_and_each_document_counts_once(new_mongod: C
 
 
 def test_rates_that_the_server_tells_become_money(new_mongod: Callable[..., Mongod]) -> None:
-    """What happened since the server started counts where it is more than what happens now; what is stated goes first."""
+    """What happened since the server started counts where it is more than what happens now; what is stated is first."""
     server = new_mongod()
     with pymongo.MongoClient[dict[str, Any]](server.url) as client:
         for n in range(200):
@@ -286,7 +286,7 @@ def with_user(server: Mongod, name: str, password: str) -> str:
 
 
 def test_a_user_who_may_only_read_is_told_what_is_missing(guarded: Mongod, tmp_path: Path) -> None:
-    """Sizes, types, indexes and writes are known; what is not is said, with the role that would tell it. The password is
+    """Sizes, types, indexes and writes are known; what is not is said, with the role that would tell. The password is
     in no file."""
     url, file, html = with_user(guarded, "reader", SECRET), tmp_path / "shadow.yaml", tmp_path / "a.html"
     result = call("--mongo-url", url, "--database", DATABASE, *SHORT, "--out", str(file), "--html", str(html), "--json")

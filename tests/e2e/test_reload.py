@@ -170,11 +170,46 @@ async def test_the_write_mode_and_the_share_of_reads_change_at_once(config: Conf
     assert not config.route().shadow_read
 
 
+async def test_a_share_of_reads_begins_and_ends_with_the_file_and_means_nothing_to_the_primary(config: Config) -> None:
+    things = config.shadow["things"]
+    await things.insert_many([{"_id": f"k{n}"} for n in range(20)])
+    assert await config.shadow.settled(30)
+
+    async def answered_by_dynamo() -> int:
+        for number in range(20):
+            assert await things.find_one({"_id": f"k{number}"}) is not None
+        counted = (await config.shadow.status())["totals"]["routed_reads"].get("things", {})
+        return int(counted.get("dynamo", {}).get("share", 0))
+
+    assert await answered_by_dynamo() == 0
+    config.write(collections={"things": {"reads": {"dynamo": "100%"}}})
+    await until(lambda: config.route().secondary_reads == 1.0)
+    assert await answered_by_dynamo() == 20
+    shown = (await config.shadow.status())["collections"]["things"]
+    assert (shown["reads"], shown["secondary_reads"]) == ({"dynamo": 1.0}, 1.0)
+
+    config.write(collections={"things": {"reads": {"dynamo": 7}}})
+    await until(lambda: config.reloads("rejected") == 1)
+    assert await answered_by_dynamo() == 40, "a bad file changes nothing"
+
+    config.write(collections={"things": {"reads": {"dynamo": "100%"}, "primary": "dynamo"}})
+    await until(lambda: config.is_at(DYNAMO), timeout=20)
+    assert config.route().secondary_reads == 0.0
+    assert await answered_by_dynamo() == 40, "as the primary it needs no share"
+    shown = (await config.shadow.status())["collections"]["things"]
+    assert (shown["reads"], shown["secondary_reads"]) == ({"dynamo": 1.0}, 0.0)
+
+    config.write(collections={"things": None})
+    await until(lambda: config.is_at(MONGO), timeout=20)
+    assert await answered_by_dynamo() == 40
+
+
 BAD: Final[dict[str, dict[str, Any] | str]] = {
     "not YAML": "defaults: {primary: [",
     "an unknown key": {"defaults": {"primry": "dynamo"}},
     "an unknown value": {"defaults": {"primary": "postgres"}},
     "one fault beside a good change": {"defaults": {"primary": "dynamo"}, "watch_every": -1},
+    "a share of reads outside of shadow": {"defaults": {"phase": "dual_write", "reads": {"dynamo": "5%"}}},
     "a leap over a phase": {"defaults": {"phase": "off"}},
     "a flip outside of shadow": {"defaults": {"phase": "dual_write", "primary": "dynamo"}},
     "what wants a restart": {"limits": {"drain": 1.0}, "defaults": {"primary": "dynamo"}},

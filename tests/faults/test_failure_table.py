@@ -584,6 +584,49 @@ async def test_more_shadow_reads_than_their_lane_holds(place: Place) -> Shadow:
     return shadow
 
 
+@row("a read of the share in `reads`, and the secondary fails, hangs or is down")
+async def test_a_routed_read_of_a_secondary_that_fails(place: Place) -> Shadow:
+    async with place.shadow(reads={"dynamo": "100%"}, routed_read=0.2) as shadow:
+        await writes(shadow)
+        await place.level(shadow)
+        await until(lambda: not shadow._runtime()._doubted(COLLECTION))
+
+        async def right(reason: str) -> None:
+            started = time.monotonic()
+            assert await shadow[COLLECTION].find_one({"_id": 0}) == {"_id": 0, "n": 0}
+            assert counted(shadow, "shadow_routed_reads_total", store="mongo", reason=reason) > 0
+            assert time.monotonic() - started < 5, "the bound, and what a loaded machine adds"
+
+        for fault, reason in ((refuse, "secondary_error"), (hang, "secondary_slow")):
+            place.secondary.on("find_one", fault)
+            await right(reason)
+        breaker = shadow._runtime().breakers[StoreName.DYNAMO]
+        for _ in range(5):
+            breaker.failed()
+        await right("secondary_down")
+        breaker.succeeded()
+        await place.level(shadow)
+    return shadow
+
+
+@row("a read of the share in `reads`, and a write is still open")
+async def test_a_routed_read_beside_an_open_write(place: Place) -> Shadow:
+    async with place.shadow(reads={"dynamo": "100%"}, routed_read=10.0) as shadow:
+        await writes(shadow)
+        await place.level(shadow)
+        await until(lambda: not shadow._runtime()._doubted(COLLECTION))
+        gate = Gate()
+        place.secondary.on("replay", gate)
+        await shadow[COLLECTION].update_one({"_id": 0}, {"$set": {"n": 1}})
+        await gate.reached.wait()
+        assert await shadow[COLLECTION].find_one({"_id": 0}) == {"_id": 0, "n": 1}
+        assert await shadow[COLLECTION].count_documents({"n": 1}) == 1
+        gate.opened.set()
+        await place.level(shadow)
+        assert await shadow[COLLECTION].find_one({"_id": 0}) == {"_id": 0, "n": 1}
+    return shadow
+
+
 @row("the configuration file is broken")
 async def test_the_configuration_is_broken(place: Place) -> Shadow:
     async with place.shadow() as shadow:

@@ -393,6 +393,12 @@ LATENCY: Final = Board(
                     unit="ops",
                 ),
                 Panel(
+                    "Reads that the secondary answers a share of",
+                    "Where reads is set: the store that answered, and why.",
+                    [(_rate("shadow_routed_reads_total", "store, reason"), "{{store}} {{reason}}")],
+                    unit="ops",
+                ),
+                Panel(
                     "Operations by store and role",
                     "How many operations the latencies rest on.",
                     [(_rate("shadow_operations_total", "store, role"), "{{role}} {{store}}")],

@@ -17,7 +17,19 @@ Call = Callable[[], Awaitable[Any]]
 Fault = Callable[[Call], Awaitable[Any]]
 """Given the real call, does it or not, before or after something else."""
 
-_CALLS: Final = ("ping", "find_one", "count", "aggregate", "apply", "insert_many", "replay", "image", "images", "put")
+_CALLS: Final = (
+    "ping",
+    "find_one",
+    "count",
+    "distinct",
+    "aggregate",
+    "apply",
+    "insert_many",
+    "replay",
+    "image",
+    "images",
+    "put",
+)
 
 
 async def refuse(call: Call) -> Any:

@@ -46,6 +46,7 @@ class Place:
         phase: str = "shadow",
         primary: str = "mongo",
         on_failure: str = "refuse",
+        reads: Mapping[str, Any] | None = None,
         **limits: Any,
     ) -> Settings:
         return Settings.model_validate(
@@ -54,7 +55,7 @@ class Place:
                 "dynamo": {"endpoint_url": "http://127.0.0.1:1"},
                 "journal": {"url": f"sqlite:///{self.journal}", "on_failure": on_failure},
                 "limits": {**LIMITS, **limits},
-                "defaults": {"primary": primary, "phase": phase, "writes": writes},
+                "defaults": {"primary": primary, "phase": phase, "writes": writes, "reads": reads or {}},
                 "collections": {COLLECTION: {}},
             }
         )

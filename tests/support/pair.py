@@ -12,7 +12,7 @@ from shadow.compare.diff import Hasher
 from shadow.compare.rules import Excuses, Rule
 from shadow.concerns import Kept, kept_by_url
 from shadow.model.operation import Query
-from shadow.model.phase import Phase, Route, StoreName, WriteMode
+from shadow.model.phase import NO_SHARES, Phase, ReadShares, Route, StoreName, WriteMode
 from shadow.model.schema import CollectionSpec
 from shadow.model.version import Document, Key
 from shadow.replicate.journal import JournalStats
@@ -67,6 +67,7 @@ class Pair:
         reach: Reach = pass_by,
         beside: Pair | None = None,
         shadow_reads: float = 1.0,
+        reads: ReadShares = NO_SHARES,
         recovering: bool = True,
         rules: Sequence[Rule] = (),
         watch: Watch | None = None,
@@ -78,7 +79,7 @@ class Pair:
         self.inner = inner
         self.stores = {name: FaultyStore(store) for name, store in inner.items()}
         self.primary, self.secondary = self.stores[StoreName.MONGO], self.stores[StoreName.DYNAMO]
-        self.route = Route(StoreName.MONGO, phase, writes, shadow_reads)
+        self.route = Route(StoreName.MONGO, phase, writes, shadow_reads, reads)
         self.journal = SqliteJournal(folder / "shadow.db", limit=limits.operation)
         self.routes = Routes({"things": self.route}, on_change=self.report.routed, on_unknown=lambda name: None)
         self._parts = Parts(

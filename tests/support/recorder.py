@@ -10,7 +10,7 @@ from shadow.model.operation import READS, Verb
 from shadow.model.outcome import Outcome
 from shadow.model.phase import Role, StoreName
 from shadow.model.reporter import Silent
-from shadow.model.verdict import Deferral, Healing, Mismatch, ShedReason, Slice, Verdict
+from shadow.model.verdict import Deferral, Healing, Mismatch, Routed, ShedReason, Slice, Verdict
 
 __all__ = ["Recorder"]
 
@@ -24,6 +24,7 @@ class Recorder(Silent):
         self.excuses: Counter[str] = Counter()
         self.canaries: Counter[bool] = Counter()
         self.reads: Counter[Slice] = Counter()
+        self.answered_by: Counter[tuple[StoreName, Routed]] = Counter()
         self.mismatches: list[Mismatch] = []
         self.sheds: Counter[ShedReason] = Counter()
         self.deferrals: Counter[Deferral] = Counter()
@@ -49,6 +50,9 @@ class Recorder(Silent):
 
     def read(self, verb: Verb, slice: Slice, seconds: float) -> None:
         self.reads[slice] += 1
+
+    def routed_read(self, collection: str, store: StoreName, reason: Routed) -> None:
+        self.answered_by[store, reason] += 1
 
     def mismatch(self, found: Mismatch) -> None:
         self.mismatches.append(found)

@@ -14,10 +14,10 @@ import pytest
 import yaml
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from shadow.config import CollectionSettings, MongoSettings, Settings, load, parse
+from shadow.config import CollectionSettings, MongoSettings, ReadsSettings, Settings, load, parse
 from shadow.control.place import DynamoPlace, MongoPlace, SqlitePlace
 from shadow.errors import ConfigurationError, Fault
-from shadow.model.phase import Phase, Route, StoreName, WriteMode
+from shadow.model.phase import Phase, ReadShares, Route, StoreName, WriteMode
 from shadow.model.schema import Billing, CollectionSpec, IndexSpec, TableSpec, UniqueSpec
 from shadow.replicate.intents import OnFailure
 from shadow.replicate.journals.dynamo_table import Access
@@ -261,6 +261,8 @@ OTHERS: Final[dict[str, tuple[str, Any]]] = {
     "defaults.phase": ("off", Phase.OFF),
     "defaults.writes": ("strict", WriteMode.STRICT),
     "defaults.shadow_reads": ("0.25", 0.25),
+    "defaults.reads.mongo": ("0.05", 0.05),
+    "defaults.reads.dynamo": ("5%", 0.05),
     "collections": ('{"a": {"phase": "off"}}', {"a": CollectionSettings(phase=Phase.OFF)}),
 }
 
@@ -282,6 +284,7 @@ def test_every_setting_can_be_given_in_the_environment(path: tuple[str, ...]) ->
         ("PHASE", "off", Phase.OFF),
         ("WRITES", "sync", WriteMode.SYNC),
         ("SHADOW_READS", "0.5", 0.5),
+        ("READS_DYNAMO", "5%", ReadsSettings(dynamo=0.05)),
         ("RESERVED", "_v", "_v"),
         ("UNIQUE", '["email"]', ("email",)),
         ("INDEXES", '[{"name": "i", "hash": "h"}]', None),
@@ -291,8 +294,65 @@ def test_every_setting_can_be_given_in_the_environment(path: tuple[str, ...]) ->
 def test_every_setting_of_a_collection_can_be_given_in_the_environment(name: str, text: str, expected: Any) -> None:
     environment = {f"SHADOW_COLLECTIONS_GENERATED_CONTENT_{name}": text}
     entry = read("collections: {generated_content: }", **environment).collections["generated_content"]
-    value = getattr(entry, name.lower())
+    value = entry.reads if name.startswith("READS") else getattr(entry, name.lower())
     assert value == expected if expected is not None else value[0].hash == "h"
+
+
+@pytest.mark.parametrize(("text", "share"), [("5%", 0.05), ("0.05", 0.05), ("5 %", 0.05), ("0", 0.0), ("100%", 1.0)])
+def test_a_share_of_reads_is_taken_as_people_write_it(text: str, share: float) -> None:
+    route = read(f"collections: {{users: {{reads: {{dynamo: {text}}}}}}}").route("users")
+    assert route.secondary_reads == pytest.approx(share)
+
+
+BAD_READS: Final[dict[str, tuple[str, str, str]]] = {
+    "{dynamo: 5}": ("collections.users.reads.dynamo", "5", "5% or 0.05"),
+    "{dynamo: 101%}": ("collections.users.reads.dynamo", "'101%'", "from 0% to 100%"),
+    "{dynamo: -1%}": ("collections.users.reads.dynamo", "'-1%'", "from 0% to 100%"),
+    "{dynamo: .nan}": ("collections.users.reads.dynamo", "nan", "from 0% to 100%"),
+    "{dynamo: true}": ("collections.users.reads.dynamo", "True", "from 0% to 100%"),
+    "{dynamo: some}": ("collections.users.reads.dynamo", "'some'", "from 0% to 100%"),
+    "{dynamo: '%'}": ("collections.users.reads.dynamo", "'%'", "from 0% to 100%"),
+    "{dynmo: 5%}": ("collections.users.reads.dynmo", "unknown key", "did you mean 'dynamo'?"),
+    "5%": ("collections.users.reads", "'5%'", "{dynamo: 5%}"),
+}
+
+
+@pytest.mark.parametrize("given", BAD_READS)
+def test_a_bad_share_of_reads_is_a_fault_with_field_value_and_what_would_be_right(given: str) -> None:
+    field, value, expected = BAD_READS[given]
+    (fault,) = faults(f"collections: {{users: {{reads: {given}}}}}")
+    assert (fault.field, fault.value) == (field, value)
+    assert expected in fault.expected
+
+
+def test_a_share_of_reads_is_a_fault_outside_of_phase_shadow_beside_all_other_faults() -> None:
+    text = """
+    defaults: {phase: dual_write, reads: {dynamo: 5%}, primary: postgres}
+    collections:
+      alone: {phase: off, reads: {dynamo: 0.01}}
+      as_default: {reads: {dynamo: 1%}}
+      shadowed: {phase: shadow, reads: {dynamo: 1%}}
+      none: {phase: off, reads: {dynamo: 0%}}
+    """
+    found = {fault.field: fault for fault in faults(text)}
+    assert set(found) == {
+        "defaults.reads",
+        "defaults.primary",
+        "collections.alone.reads",
+        "collections.as_default.reads",
+    }
+    assert found["collections.alone.reads"].value == "{dynamo: 0.01}"
+    assert "phase shadow (it is off)" in found["collections.alone.reads"].expected
+
+
+def test_a_default_share_of_reads_is_that_of_the_collections_in_phase_shadow_alone() -> None:
+    text = """
+    defaults: {reads: {dynamo: 5%}}
+    collections: {a: , b: {phase: dual_write}, c: {reads: {dynamo: 10%}}, d: {reads: {dynamo: 0}}, e: {primary: dynamo}}
+    """
+    shares = {name: route.secondary_reads for name, route in read(text).routes().items()}
+    assert shares == {"a": 0.05, "b": 0.0, "c": 0.1, "d": 0.0, "e": 0.0}
+    assert read(text).route("e").reads == ReadShares(dynamo=0.05), "back in force with the way back"
 
 
 def test_the_environment_wins_over_the_file_key_by_key() -> None:

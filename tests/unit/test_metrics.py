@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from shadow.model.operation import READS, Verb
 from shadow.model.outcome import Outcome
 from shadow.model.phase import Phase, Role, Route, StoreName
-from shadow.model.verdict import Bypass, Deferral, Healing, Kind, ShedReason, Slice, Unjournaled, Verdict
+from shadow.model.verdict import Bypass, Deferral, Healing, Kind, Routed, ShedReason, Slice, Unjournaled, Verdict
 from shadow.observe.metrics import LIST_VERSION, DynamoCall, Flip, GaugeSnapshot, Metrics, Part, metric_table
 from tests.support import metric_list
 from tests.support.readme import README
@@ -51,6 +51,7 @@ def use(metrics: Metrics) -> None:
     metrics.comparison("users", Verb.UPDATE_ONE, Verdict.MATCH)
     metrics.mismatch("users", Verb.FIND_ONE, Kind.VALUE)
     metrics.excused("users", "last-seen")
+    metrics.routed_read("users", StoreName.DYNAMO, Routed.SHARE)
     metrics.shed("users", ShedReason.LANE_FULL)
     metrics.deferred("users", Deferral.DEADLINE)
     metrics.healed("users", Healing.COPIED)
@@ -123,6 +124,7 @@ def test_what_is_not_configured_counts_as_other(metrics: Metrics) -> None:
         metrics.comparison(name, Verb.FIND, Verdict.SHED)
         metrics.mismatch(name, Verb.FIND, Kind.ORDER)
         metrics.excused("users", name)
+        metrics.routed_read(name, StoreName.DYNAMO, Routed.SHARE)
         metrics.shed(name, ShedReason.CLOSING)
         metrics.deferred(name, Deferral.CLOSING)
         metrics.healed(name, Healing.FAILED)

@@ -41,7 +41,7 @@ def test_a_command_to_type_stands_by_itself_and_its_words_are_not_parted() -> No
     look = "open findings in users: 3; shadow findings list --collection users"
     page = shown(status(gate("findings", False, look), look_at=look))
     command = " ".join(
-        f'<span class="word">{word}</span>' for word in "shadow findings list --collection users".split(" ")
+        f'<span class="word">{word}</span>' for word in ["shadow", "findings", "list", "--collection", "users"]
     )
     assert page.count(f"open findings in users: 3; <code>{command}</code>") == 2
 
