@@ -610,6 +610,7 @@ class Shadow:
             canary_found=runtime.reader.canaries.last_found(),
             comparison_working=runtime.reader.canaries.working(),
             mismatches_by_path=self.findings.by_path(),
+            **self.fleet.gauges(),
         )
 
     def _doubted(self, collection: str) -> bool:

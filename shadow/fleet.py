@@ -309,6 +309,17 @@ class Fleet:
             for gate in fleet_gates(name, rows, silent, seen.placed.get(name), route.secondary, more, [own, *others])
         ]
 
+    def gauges(self) -> dict[str, Any]:
+        """What metrics show of the fleet, as last seen; does no I/O."""
+        part = self.participant
+        application = [row for row in part.seen_members if not row.tool]
+        return {
+            "control_up": part.reachable,
+            "members": len(application),
+            "disagreements": members.disagreements(application).keys(),
+            "held": dict(part.held),
+        }
+
     async def status(self) -> dict[str, Any]:
         """JSON-able. Shape: {"control": text, "members": [...], "disagreements": {...}, "routing": {...}, "flip": ...};
         where the control store does not answer: {"control": text, "state": text}."""

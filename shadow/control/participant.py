@@ -93,6 +93,10 @@ class Participant:
         self._figures: Mapping[str, Any] = {}
         self._figured = 0.0
         self._reachable = True
+        self.seen_members: list[Member] = []
+        """All processes, as last seen."""
+        self.held: dict[str, float] = {}
+        """Seconds for which the last flip held writes here, by collection."""
         self._writing = asyncio.Lock()
         self._woken = asyncio.Event()
 
@@ -192,6 +196,7 @@ class Participant:
         if time.monotonic() - self._figured > max(_FIGURES_EVERY, self._heartbeat):
             self._figures = await self._site.figures()
             self._figured = time.monotonic()
+            self.seen_members = await self._ask(lambda: members.members(self.records))
         await self.beat()
         await self.look()
 
@@ -275,6 +280,7 @@ class Participant:
                 if committed:
                     await self._site.switch({name: seen.placed[name] for name in names if name in seen.placed})
                     await self._released(flip.id, since)
+                self.held.update(dict.fromkeys(names, time.monotonic() - since))
                 said = "" if now is None else now.said
                 self._site.heard("flip", state="done" if committed else "aborted", said=said, collections=names)
         except NotLevel as error:

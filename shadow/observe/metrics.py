@@ -12,7 +12,7 @@ import os
 import platform
 from collections import Counter as Counts
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from itertools import product
@@ -75,6 +75,7 @@ class Part(enum.StrEnum):
     CLOSE = "close"
     SWEEP = "sweep"
     INDEX = "index"
+    CONTROL = "control"
     OTHER = OTHER
 
 
@@ -265,6 +266,21 @@ SECONDARY_UP: Final = MetricRow(
     ("store",),
     merge="min",
 )
+CONTROL_UP: Final = MetricRow(
+    "shadow_control_up", "gauge", "1 if the control store answered when it was last asked.", merge="min"
+)
+MEMBERS: Final = MetricRow(
+    "shadow_fleet_members", "gauge", "Processes of the application that share the control store, as last seen."
+)
+DISAGREEMENTS: Final = MetricRow(
+    "shadow_fleet_disagreements",
+    "gauge",
+    "1 if processes of the fleet do not have the same primary and phase, as last seen.",
+    ("collection",),
+)
+HELD: Final = MetricRow(
+    "shadow_flip_held_seconds", "gauge", "For how long the last flip held the writes; 0 with none.", ("collection",)
+)
 BUILD: Final = MetricRow(
     "shadow_build_info",
     "gauge",
@@ -297,6 +313,10 @@ TABLE: Final[tuple[MetricRow, ...]] = (
     OLDEST_INTENT,
     LANE_DEPTH,
     LANE_CAPACITY,
+    CONTROL_UP,
+    MEMBERS,
+    DISAGREEMENTS,
+    HELD,
     ROUTE,
     SECONDARY_UP,
     FLIPS,
@@ -337,6 +357,11 @@ class GaugeSnapshot:
     comparison_working: Mapping[str, bool] = field(default_factory=dict)
     mismatches_by_path: Mapping[Labels, int] = field(default_factory=dict)
     """By (collection, kind, path); whoever makes it bounds it."""
+    control_up: bool = False
+    members: int = 0
+    disagreements: Collection[str] = ()
+    """The collections on which processes disagree."""
+    held: Mapping[str, float] = field(default_factory=dict)
 
 
 _C = TypeVar("_C", Counter, Histogram)
@@ -658,6 +683,10 @@ class _Gauges(Collector):
         yield _family(CANARY_LAST_FOUND, {(name,): at for name, at in snapshot.canary_found.items()})
         yield _family(WORKING, {(name,): int(works) for name, works in snapshot.comparison_working.items()})
         yield _family(BY_PATH, snapshot.mismatches_by_path)
+        yield _family(CONTROL_UP, {(): int(snapshot.control_up)})
+        yield _family(MEMBERS, {(): snapshot.members})
+        yield _family(DISAGREEMENTS, {(name,): int(name in snapshot.disagreements) for name in self._collections})
+        yield _family(HELD, {(name,): snapshot.held.get(name, 0.0) for name in self._collections})
         yield _family(ROUTE, self._info({**self._routes, **snapshot.routes}))
 
     def _info(self, routes: Mapping[str, Route]) -> dict[Labels, float]:

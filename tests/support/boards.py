@@ -583,6 +583,16 @@ FLIP: Final = Board(
                     kind="table",
                 ),
                 Panel(
+                    "The fleet",
+                    "Processes of the application, whether the control store answers, and whether they disagree.",
+                    [
+                        ("max(shadow_fleet_members)", "processes"),
+                        ("min(shadow_control_up)", "control store answers"),
+                        (f"max by (collection) (shadow_fleet_disagreements{{{_OF}}})", "{{collection}}: disagree"),
+                    ],
+                    width=8,
+                ),
+                Panel(
                     "Processes by primary",
                     "A flip is a step; anything else is not one.",
                     [
@@ -597,6 +607,13 @@ FLIP: Final = Board(
         (
             "The change",
             [
+                Panel(
+                    "Writes held",
+                    "For how long the last flip held the writes of each collection.",
+                    [(f"max by (collection) (shadow_flip_held_seconds{{{_OF}}})", "{{collection}}")],
+                    unit="s",
+                    width=8,
+                ),
                 Panel(
                     "Flips",
                     "Begun, done, refused because the secondary was not level.",
