@@ -1,0 +1,477 @@
+"""Processes that agree on the primary in one record: all change over, or none does, whatever is missing or dies.
+
+The processes here are participants in one event loop, each with a site that keeps no documents: what is tested is the
+protocol over the real control stores. `tests/e2e/test_fleet_flip.py` has real processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from shadow.control import members, routing
+from shadow.control.coordinator import Aborted, Flipped, make_flip
+from shadow.control.dynamo import DynamoRecords
+from shadow.control.members import Member
+from shadow.control.mongo import MongoRecords
+from shadow.control.participant import NotLevel, Participant
+from shadow.control.records import Records, Value
+from shadow.control.routing import Flip, FlipKind, FlipState, Placed
+from shadow.control.sqlite import SqliteRecords
+from shadow.errors import ControlError
+from shadow.model.phase import Phase, Route, StoreName
+from shadow.replicate.journals.dynamo_table import Access
+from shadow.replicate.process import Owner, this_process
+from tests.support.pair import until
+
+MONGO, DYNAMO = StoreName.MONGO, StoreName.DYNAMO
+HEARTBEAT: Final = 0.05
+LIMIT: Final = 1.0
+STORES: Final = ("sqlite", "mongo", "dynamodb-local")
+
+
+class Process:
+    """A site without documents: it knows its route and whether its writes are held."""
+
+    def __init__(self, records: Records, name: str, *, journal: str = "a journal", tool: bool = False) -> None:
+        self.name = name
+        self.route = Route(MONGO, Phase.SHADOW)
+        self.is_held = False
+        self.obstacle = ""
+        self.heard_of: list[str] = []
+        self.participant = Participant(records, self, journal=journal, heartbeat=HEARTBEAT, limit=LIMIT, tool=tool)
+        self._running: asyncio.Task[None] | None = None
+
+    def routes(self) -> Mapping[str, Route]:
+        return {"things": self.route}
+
+    def wanted(self) -> Mapping[str, StoreName]:
+        return {"things": self.route.primary}
+
+    @asynccontextmanager
+    async def holding(self, collections: list[str]) -> AsyncIterator[None]:
+        assert collections == ["things"]
+        if self.obstacle:
+            raise NotLevel(self.obstacle)
+        self.is_held = True
+        try:
+            yield
+        finally:
+            self.is_held = False
+
+    async def switch(self, placed: Mapping[str, Placed]) -> None:
+        each = placed["things"]
+        phase = Phase.OFF if each.completed else self.route.phase
+        self.route = Route(each.primary, phase, epoch=each.epoch)
+
+    async def figures(self) -> Mapping[str, Any]:
+        return {"things": {"of": self.name}}
+
+    async def is_empty(self) -> bool:
+        return True
+
+    def heard(self, what: str, **about: Any) -> None:
+        self.heard_of.append(f"{what} {about.get('state', '')}".strip())
+
+    async def begin(self) -> Process:
+        placed = await self.participant.join({"things": MONGO})
+        await self.switch(placed)
+        self._running = asyncio.create_task(self.participant.run())
+        return self
+
+    async def die(self) -> None:
+        """As a killed process does: its record stays."""
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.gather(self._running, return_exceptions=True)
+        if self.participant._flip is not None:
+            self.participant._flip.cancel()
+            await asyncio.gather(self.participant._flip, return_exceptions=True)
+        self.is_held = False
+
+    async def end(self) -> None:
+        await self.die()
+        await self.participant.leave()
+
+
+@pytest.fixture(params=STORES)
+def records(request: pytest.FixtureRequest, tmp_path: Path, fresh_name: str) -> Iterator[Records]:
+    if request.param == "sqlite":
+        made: Records = SqliteRecords(tmp_path / "control.db")
+    elif request.param == "mongo":
+        url, database = request.getfixturevalue("mongo_url"), request.getfixturevalue("mongo_database")
+        made = MongoRecords(url, database, "control")
+    else:
+        url = request.getfixturevalue("dynamodb_local_url")
+        made = DynamoRecords(Access("us-east-1", url, "local", "local"), f"{fresh_name}-control")
+    made.prepare()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Iterator[Records]:
+    """One store, where the store makes no difference."""
+    made = SqliteRecords(tmp_path / "control.db")
+    yield made
+    made.close()
+
+
+@asynccontextmanager
+async def fleet(records: Records, count: int) -> AsyncIterator[list[Process]]:
+    processes = [await Process(records, f"p{number}").begin() for number in range(count)]
+    yield processes
+    for each in processes:
+        await each.end()
+
+
+async def flip(records: Records, to: StoreName = DYNAMO, **options: Any) -> Flipped:
+    return await asyncio.to_thread(
+        make_flip,
+        records,
+        {"things": to},
+        **{"by": "a test", "heartbeat": HEARTBEAT, "limit": LIMIT, **options},
+    )
+
+
+def state(records: Records) -> FlipState | None:
+    found = routing.load(records).flip
+    return None if found is None else found.state
+
+
+async def test_all_processes_change_over_together_and_back(records: Records) -> None:
+    async with fleet(records, 4) as processes:
+        done = await flip(records)
+        assert done.done, done.said
+        assert {each.route.primary for each in processes} == {DYNAMO}
+        assert {each.route.epoch for each in processes} == {2}
+        assert len(done.held) == 4
+        placed = routing.load(records).placed["things"]
+        assert (placed.primary, placed.previous, placed.epoch) == (DYNAMO, MONGO, 2)
+        assert (await flip(records, MONGO)).done
+        assert {each.route.primary for each in processes} == {MONGO}
+        await until(lambda: not any(each.is_held for each in processes))
+    assert members.members(records) == []
+    assert members.journals(records) == set(), "left empty"
+
+
+async def test_nobody_changes_over_before_all_hold_their_writes(local: Records) -> None:
+    """Whoever has changed over has seen every other process hold or change."""
+    async with fleet(local, 5) as processes:
+        for process in processes:
+            switch = process.switch
+
+            async def seen(placed: Mapping[str, Placed], switch: Any = switch) -> None:
+                assert all(each.is_held for each in processes)
+                await switch(placed)
+
+            process.switch = seen  # type: ignore[method-assign]
+        assert (await flip(local)).done
+
+
+async def test_one_that_is_not_level_aborts_for_all(records: Records) -> None:
+    async with fleet(records, 3) as processes:
+        processes[1].obstacle = "its secondary is down"
+        failed = await flip(records)
+        assert not failed.done
+        assert "its secondary is down" in failed.said
+        await until(lambda: not any(each.is_held for each in processes))
+        assert {each.route.primary for each in processes} == {MONGO}
+        processes[1].obstacle = ""
+        assert (await flip(records)).done
+
+
+async def test_one_that_stands_elsewhere_is_a_reason_not_to_begin(local: Records) -> None:
+    """Nobody's writes are held for it."""
+    async with fleet(local, 3) as processes:
+        processes[2].route = Route(MONGO, Phase.OFF)
+        failed = await flip(local)
+        assert "phase off" in failed.said
+        assert failed.paused == 0.0
+
+
+async def test_a_silent_process_aborts_and_is_named_until_it_is_forgotten(local: Records) -> None:
+    async with fleet(local, 2) as processes:
+        await processes[1].die()
+        silent = processes[1].participant.id
+        failed = await flip(local, limit=0.3)
+        assert silent in failed.said
+        assert processes[0].route.primary is MONGO
+        assert members.forget(local, silent)
+        assert (await flip(local)).done
+
+
+async def test_a_process_that_is_certainly_dead_is_not_waited_for(local: Records) -> None:
+    own = this_process()
+    dead = Member("gone", Owner(own.place, own.pid, own.started - 5000), "a journal")
+    dead.write(local)
+    async with fleet(local, 2):
+        assert (await flip(local)).done
+    assert members.members(local) == []
+
+
+async def test_a_journal_that_nobody_shares_any_more_stands_in_the_way(local: Records) -> None:
+    """What a dead process has left in it could only be healed the wrong way round after a flip."""
+    own = this_process()
+    Member("gone", Owner(own.place, own.pid, own.started - 5000), "another host's").write(local)
+    members.note_journal(local, "another host's")
+    async with fleet(local, 2) as processes:
+        failed = await flip(local)
+        assert "another host's" in failed.said
+        assert {each.route.primary for each in processes} == {MONGO}
+        heir = await Process(local, "heir", journal="another host's").begin()
+        assert (await flip(local)).done
+        await heir.end()
+
+
+async def test_a_forgotten_process_that_comes_back_follows(local: Records) -> None:
+    async with fleet(local, 2) as processes:
+        await processes[1].die()
+        members.forget(local, processes[1].participant.id)
+        assert (await flip(local)).done
+        assert processes[1].route.primary is MONGO
+        processes[1]._running = asyncio.create_task(processes[1].participant.run())
+        await until(lambda: processes[1].route.primary is DYNAMO)
+
+
+async def test_a_tool_takes_part_too(local: Records) -> None:
+    """It heals, so it must not hold on to the roles of before."""
+    async with fleet(local, 1):
+        tool = await Process(local, "tool", tool=True).begin()
+        assert (await flip(local)).done
+        assert tool.route.primary is DYNAMO
+        await tool.end()
+
+
+# --- the coordinator dies -------------------------------------------------------------------------------------------
+
+
+class Dies(Exception):
+    """The coordinator ends here."""
+
+
+class Mortal:
+    """Records of a coordinator that dies with its n-th write of the routing record, before or after it is made."""
+
+    def __init__(self, records: Records, at: int, *, written: bool) -> None:
+        self._records = records
+        self._left = at
+        self._written = written
+
+    def put(self, key: str, value: Value, *, expected: str | None = None) -> str | None:
+        if key != routing.KEY:
+            return self._records.put(key, value, expected=expected)
+        self._left -= 1
+        if self._left < 0 or (self._left == 0 and not self._written):
+            raise Dies
+        done = self._records.put(key, value, expected=expected)
+        if self._left == 0:
+            raise Dies
+        return done
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._records, name)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("written", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("at", [1, 2, 3, 4], ids=["announcing", "holding", "committing", "releasing"])
+async def test_a_coordinator_that_dies_anywhere_leaves_one_routing_for_all(
+    local: Records, at: int, *, written: bool
+) -> None:
+    async with fleet(local, 3) as processes:
+        for each in processes:
+            each.participant._limit = 0.2
+        with contextlib.suppress(Dies):
+            await flip(Mortal(local, at, written=written))  # type: ignore[arg-type]
+        decided = at == 4 or (at == 3 and written)
+        primary = DYNAMO if decided else MONGO
+        await until(lambda: {each.route.primary for each in processes} == {primary})
+        await until(lambda: not any(each.is_held for each in processes))
+        assert routing.load(local).placed["things"].primary is primary
+        again = await flip(local, primary.other)
+        assert again.done, again.said
+        assert {each.route.primary for each in processes} == {primary.other}
+
+
+async def test_two_flips_at_once_come_one_after_the_other(local: Records) -> None:
+    async with fleet(local, 3) as processes:
+        both = await asyncio.gather(flip(local), flip(local, MONGO), return_exceptions=True)
+        done = [each for each in both if isinstance(each, Flipped)]
+        assert len(done) == 2
+        assert any(each.done for each in done)
+        await until(lambda: len({each.route for each in processes}) == 1)
+        assert processes[0].route.primary is routing.load(local).placed["things"].primary
+
+
+# --- coming and going -----------------------------------------------------------------------------------------------
+
+
+async def test_a_process_that_starts_while_writes_are_held_waits_for_the_decision(records: Records) -> None:
+    """It begins with the primary that comes of it, and the flip does not wait for it."""
+    async with fleet(records, 2) as processes:
+        holding, going = asyncio.Event(), asyncio.Event()
+        hold = processes[0].holding
+
+        @asynccontextmanager
+        async def slowly(collections: list[str]) -> AsyncIterator[None]:
+            holding.set()
+            await going.wait()
+            async with hold(collections):
+                yield
+
+        processes[0].holding = slowly  # type: ignore[method-assign]
+        flipping = asyncio.create_task(flip(records))
+        await holding.wait()
+        newcomer = Process(records, "newcomer")
+        beginning = asyncio.create_task(newcomer.begin())
+        await asyncio.sleep(0)
+        assert not newcomer.participant.joined
+        going.set()
+        assert (await flipping).done
+        await beginning
+        assert newcomer.route.primary is DYNAMO
+        await newcomer.end()
+
+
+async def test_processes_that_start_with_different_wishes_have_one_primary(records: Records) -> None:
+    """Whoever comes first places the collection."""
+
+    async def begin(primary: StoreName) -> Process:
+        process = Process(records, str(primary))
+        await process.switch(await process.participant.join({"things": primary}))
+        return process
+
+    processes = await asyncio.gather(*(begin(each) for each in (MONGO, DYNAMO, MONGO, DYNAMO)))
+    assert len({each.route.primary for each in processes}) == 1
+    for each in processes:
+        await each.participant.leave()
+
+
+async def test_processes_that_disagree_are_seen_by_all(local: Records) -> None:
+    async with fleet(local, 3) as processes:
+        processes[1].route = Route(DYNAMO, Phase.SHADOW)
+        await processes[1].participant.beat()
+        apart = members.disagreements(members.members(local))["things"]
+        assert sorted(map(len, apart.values())) == [1, 2]
+        assert set(apart) == {"mongo, shadow", "dynamo, shadow"}
+
+
+async def test_a_rehearsal_holds_the_writes_and_changes_nothing(local: Records) -> None:
+    async with fleet(local, 3) as processes:
+        done = await flip(local, kind=FlipKind.REHEARSAL)
+        assert done.done
+        assert state(local) is FlipState.ABORTED
+        assert {each.route.primary for each in processes} == {MONGO}
+        await until(lambda: all("flip aborted" in each.heard_of for each in processes))
+
+
+async def test_a_completion_ends_dual_writes_everywhere(local: Records) -> None:
+    async with fleet(local, 3) as processes:
+        assert (await flip(local)).done
+        assert (await flip(local, DYNAMO, kind=FlipKind.COMPLETE)).done
+        assert {(each.route.primary, each.route.phase) for each in processes} == {(DYNAMO, Phase.OFF)}
+        placed = routing.load(local).placed["things"]
+        assert (placed.completed, placed.previous) == (True, None)
+
+
+async def test_without_a_process_nothing_can_be_flipped(local: Records) -> None:
+    with pytest.raises(Aborted, match="is the application running"):
+        await flip(local)
+
+
+# --- the control store is out of reach ------------------------------------------------------------------------------
+
+
+class Unreachable:
+    """Records that answer only while `up`."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+        self.up = True
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._records, name)
+        if not callable(found):
+            return found
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            if not self.up:
+                raise ControlError("the control store did not answer")
+            return found(*arguments, **options)
+
+        return call
+
+
+async def test_a_process_that_cannot_reach_the_control_store_goes_on_and_aborts_flips(local: Records) -> None:
+    cut = Unreachable(local)
+    async with fleet(local, 2) as processes:
+        alone = await Process(cut, "alone").begin()  # type: ignore[arg-type]
+        cut.up = False
+        await until(lambda: "lost" in alone.heard_of)
+        failed = await flip(local, limit=0.3)
+        assert alone.participant.id in failed.said
+        assert {each.route.primary for each in (*processes, alone)} == {MONGO}
+        cut.up = True
+        await until(lambda: "found" in alone.heard_of)
+        assert (await flip(local)).done
+        assert alone.route.primary is DYNAMO
+        await alone.end()
+
+
+async def test_writes_stay_held_while_nobody_can_know_what_was_decided(local: Records) -> None:
+    """Letting them go on could mean two primaries: the decision may have been made."""
+    cut = Unreachable(local)
+    process = await Process(cut, "cut off").begin()  # type: ignore[arg-type]
+    process.participant._limit = 0.1
+    other = await Process(local, "other").begin()
+    level = asyncio.Event()
+    beat = process.participant.beat
+
+    async def said(ack: Any = None) -> None:
+        await beat(ack)
+        if ack is not None and ack.stage == "level":
+            cut.up = False
+            level.set()
+
+    process.participant.beat = said  # type: ignore[method-assign]
+    flipping = asyncio.create_task(flip(local))
+    await level.wait()
+    done = await flipping
+    assert done.done
+    assert other.route.primary is DYNAMO
+    assert process.is_held
+    assert process.route.primary is MONGO
+    cut.up = True
+    await until(lambda: process.route.primary is DYNAMO and not process.is_held)
+    await process.end()
+    await other.end()
+
+
+# --- the record -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("from_", list(FlipState))
+@pytest.mark.parametrize("to", list(FlipState))
+def test_the_states_of_a_flip_move_as_the_table_says(from_: FlipState, to: FlipState) -> None:
+    one = Flip("id", FlipKind.FLIP, from_, {"things": DYNAMO})
+    if to in routing.MOVES[from_]:
+        assert one.moved(to).state is to
+    else:
+        with pytest.raises(AssertionError):
+            one.moved(to)
+
+
+def test_the_record_comes_back_as_it_was_written(records: Records) -> None:
+    placed = {"a.b": Placed(DYNAMO, 3, 1.5, MONGO, spent=True), "c": Placed(MONGO, completed=True, broken=2.0)}
+    wanted = routing.Routing(placed, Flip("id", FlipKind.FLIP, FlipState.ANNOUNCED, {"a.b": MONGO}, "me", "why", "no"))
+    saved = routing.save(records, wanted)
+    assert saved is not None
+    assert routing.load(records) == saved
+    assert routing.save(records, wanted) is None, "it has moved on"
