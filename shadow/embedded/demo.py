@@ -304,7 +304,7 @@ class Demo:
     async def _flip(self, collection: str) -> None:
         """By editing the file, as an operator would."""
         self._say(0.8, f"flipping {collection} to DynamoDB by editing the file")
-        self._settings["collections"][collection]["primary"] = "dynamo"
+        self._settings["collections"][collection] |= {"primary": "dynamo", "forced": "a demo has no hour for its gates"}
         self._write_config()
 
         async def flipped() -> bool:
