@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from shadow.cli.options import AsJson, ConfigFile, print_json
-from shadow.config import load
-from shadow.model.phase import Route
+from shadow.config import load, parse
+from shadow.migrate.config_file import edited, replace_file
+from shadow.migrate.sides import JobRefused
+from shadow.model.phase import Phase, Route, neighbours
 
 __all__ = ["app"]
 
@@ -41,3 +44,28 @@ def _reads(route: Route) -> str:
 def show(config: ConfigFile = Path("config/shadow.yaml")) -> None:
     """The settings in force, with the defaults filled in, as JSON. Secrets are hidden."""
     typer.echo(load(config).model_dump_json(indent=2))
+
+
+@app.command("phase")
+def phase(
+    phase: Annotated[Phase, typer.Argument(help="The phase that they are to have.")],
+    collections: Annotated[list[str], typer.Argument(help="The collections.")],
+    config: ConfigFile = Path("config/shadow.yaml"),
+) -> None:
+    """Sets the phase of collections in the file, comments kept; running applications that watch this file take it from
+    there. One step at a time: off, dual_write, shadow. Exit code 2 if the file would not be right."""
+    settings, before = load(config), config.read_text(encoding="utf-8")
+    for name in collections:
+        if name not in settings.collections:
+            raise JobRefused(f"{name}: not in the configuration")
+        now = settings.route(name).phase
+        if phase not in (now, *neighbours(now)):
+            raise JobRefused(f"{name}: it is in phase {now}", hint=f"first {neighbours(now)[0]}, in every process")
+    after = edited(before, collections, {"phase": str(phase)})
+    made = parse(after, source=str(config))
+    behind = [name for name in collections if made.route(name).phase is not phase]
+    if behind:
+        raise JobRefused("the file alone does not decide it", hint="look for SHADOW_COLLECTIONS_... in the environment")
+    if after != before:
+        replace_file(config, after)
+    typer.echo(f"{', '.join(collections)}: phase {phase} in {config}")

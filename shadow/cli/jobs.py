@@ -23,10 +23,14 @@ from shadow.cli.options import AsJson, ConfigFile, bar, print_json
 from shadow.cli.part import part_of, take_part
 from shadow.client import Shadow
 from shadow.config import Settings, load
+from shadow.control import members
+from shadow.control.members import Member
 from shadow.control.records import Records
 from shadow.migrate.cluster import Cluster
 from shadow.migrate.jobs import Job, Jobs
+from shadow.migrate.sides import JobRefused
 from shadow.migrate.work import Pace, Task, Work
+from shadow.model.phase import Phase
 
 __all__ = ["Options", "app", "control_of", "run_jobs"]
 
@@ -117,6 +121,7 @@ class _Run:
         return done
 
     async def _work(self, shadow: Shadow, name: str, records: Records, cluster: Cluster | None) -> Work:
+        await asyncio.to_thread(_check_fleet, records, name, shadow)
         options, made = self._options, self._task(shadow, name)
         processes = options.processes if cluster is None else cluster.size
         return Work(
@@ -160,6 +165,24 @@ class _Run:
                 yield
             finally:
                 showing.cancel()
+
+
+def _check_fleet(records: Records, name: str, shadow: Shadow) -> None:
+    """A job over what one process of the application does not write twice would miss its writes."""
+    if not shadow.routes()[name].dual_write:
+        return
+    rows = members.prune(records, members.members(records))
+    alone = [row.name for row in rows if not row.tool and _writes_alone(row, name)]
+    if alone:
+        raise JobRefused(
+            f"{name}: {', '.join(alone)} writes to one store only",
+            hint="give every process of the application phase dual_write first: shadow fleet list",
+        )
+
+
+def _writes_alone(row: Member, name: str) -> bool:
+    standing = row.standing.get(name)
+    return standing is not None and standing.phase is Phase.OFF
 
 
 async def run_jobs(
