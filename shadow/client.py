@@ -276,9 +276,10 @@ class Shadow:
 
     async def _placed(self) -> bool:
         """Whether it is known where the fleet stands. An operation that comes first asks the same, and hears what is
-        wrong."""
+        wrong. A tool asks only when it needs it."""
         with suppress(ShadowError):
-            await self._parts.routes.learnt(writing=True)
+            if not self._resting:
+                await self._parts.routes.learnt(writing=True)
         return self._parts.routes.known
 
     def _keep_writers_watched(self, runtime: Runtime) -> None:

@@ -411,7 +411,8 @@ class Settings(BaseSettings):
             revealed(dynamo.secret_access_key),
             revealed(dynamo.session_token),
         )
-        return DynamoPlace(access, where.table)
+        of_journal = self.journal.kind == "dynamodb" and self.journal.table == where.table
+        return DynamoPlace(access, where.table, of_journal)
 
     def route(self, name: str) -> Route:
         """The route of a configured collection."""

@@ -18,6 +18,8 @@ from rich.progress import Progress
 from shadow.cli.options import AsJson, ConfigFile, bar, print_json
 from shadow.client import Shadow
 from shadow.config import Settings, load
+from shadow.control.dynamo import control_description
+from shadow.control.place import DynamoPlace
 from shadow.errors import StoreUnavailable
 from shadow.model.schema import CollectionSpec
 from shadow.replicate.journals.dynamo_table import table_description as journal_description
@@ -205,6 +207,7 @@ def export(
                 uses or [Use.APPLICATION],
                 region=settings.dynamo.region,
                 journal=_journal(settings),
+                control=_control(settings),
             )
     typer.echo(json.dumps(made, indent=2))
 
@@ -223,9 +226,19 @@ def _journal(settings: Settings) -> Wanted | None:
     return plain_table(journal_description(settings.journal.table), settings.dynamo.table.shared())
 
 
+def _control(settings: Settings) -> Wanted | None:
+    """The table of the control store, which may be the journal's."""
+    place = settings.control_place()
+    if not isinstance(place, DynamoPlace):
+        return None
+    describe = journal_description if place.of_journal else control_description
+    return plain_table(describe(place.table), settings.dynamo.table.shared())
+
+
 def _others(settings: Settings) -> list[Wanted]:
     """The tables beside those of the collections."""
-    return [wanted for wanted in (_journal(settings),) if wanted is not None]
+    found = {each.name: each for each in (_control(settings), _journal(settings)) if each is not None}
+    return list(found.values())
 
 
 def _wanted(settings: Settings) -> list[Wanted]:

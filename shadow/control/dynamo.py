@@ -16,9 +16,9 @@ from shadow.errors import ControlError
 from shadow.model.values import CANONICAL
 from shadow.model.version import fresh_id
 from shadow.replicate.journals.clock import Clock, ServerClock
-from shadow.replicate.journals.dynamo_table import CONDITION, Access, Table, code_of, explained
+from shadow.replicate.journals.dynamo_table import CONDITION, Access, Table, code_of, explained, table_description
 
-__all__ = ["DynamoRecords"]
+__all__ = ["DynamoRecords", "control_description"]
 
 _PATIENCE: Final = 5.0
 """Seconds for one request, in all its attempts."""
@@ -28,11 +28,24 @@ _READY: Final = 120.0
 """Seconds for a new table to become active."""
 
 
+def control_description(table: str) -> dict[str, Any]:
+    """The parameters of CreateTable for a table of its own."""
+    keys = {"pk": "HASH", "sk": "RANGE"}
+    return {
+        "TableName": table,
+        "KeySchema": [{"AttributeName": key, "KeyType": kind} for key, kind in keys.items()],
+        "AttributeDefinitions": [{"AttributeName": key, "AttributeType": "S"} for key in keys],
+        "BillingMode": "PAY_PER_REQUEST",
+    }
+
+
 class DynamoRecords:
     """See `records.Records`. An item holds `sk` the key, `v` the value as BSON, `r` the revision. Connects on first
     use; `patience`: seconds for one request."""
 
-    def __init__(self, access: Access, table: str, *, patience: float = _PATIENCE) -> None:
+    def __init__(self, access: Access, table: str, *, patience: float = _PATIENCE, of_journal: bool = False) -> None:
+        """`of_journal`: the table is a journal's, and is made as one."""
+        self._describe = table_description if of_journal else control_description
         self._access = access
         self._name = table
         self._patience = patience
@@ -134,7 +147,7 @@ class DynamoRecords:
         try:
             with self._lock:
                 if self._opened is None:
-                    self._opened = Table(self._access, self._name, self._clock, self._patience)
+                    self._opened = Table(self._access, self._name, self._clock, self._patience, self._describe)
                 table = self._opened
             yield table
         except (ClientError, BotoCoreError, OSError) as error:

@@ -48,10 +48,11 @@ class DynamoPlace:
 
     access: Access
     table: str
+    of_journal: bool = False
 
     def open(self, patience: float = PATIENCE) -> Records:
         """Does no I/O. `patience`: seconds for one request, about."""
-        return DynamoRecords(self.access, self.table, patience=patience)
+        return DynamoRecords(self.access, self.table, patience=patience, of_journal=self.of_journal)
 
 
 ControlPlace: TypeAlias = SqlitePlace | MongoPlace | DynamoPlace

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import random
 import re
 from collections.abc import AsyncIterator, Iterator
@@ -20,7 +21,9 @@ from pymongo.errors import DuplicateKeyError
 from shadow import Shadow
 from shadow.cli import tables
 from shadow.config import Settings
-from shadow.control.sqlite import SqliteRecords
+from shadow.control import routing
+from shadow.control.dynamo import control_description
+from shadow.control.routing import Routing
 from shadow.migrate.backfill import Backfill
 from shadow.migrate.finalize import Finalize
 from shadow.migrate.repair import apply_plan, write_plan
@@ -30,7 +33,7 @@ from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec, IndexSpec, TableSpec, UniqueSpec
 from shadow.model.version import ABSENT, Image, Version, fresh_id
 from shadow.stores.dynamo.policy import Use, iam_policy
-from shadow.stores.dynamo.wanted import collection_table, control_table
+from shadow.stores.dynamo.wanted import Wanted, collection_table, plain_table
 from tests.support.migration import OpenJobs
 
 LARGE = random.Random(1).randbytes(900_000)
@@ -128,6 +131,7 @@ class Site:
                 "table": table or {},
             },
             journal={"url": f"dynamodb://{self.database}-journal"},
+            control={"url": f"dynamodb://{self.database}-control"},
             limits={"recover_every": 0.05, "settle": 0.05, "loop_lag": 0, "operation": 10.0},
             observe={"canary_every": 3600},
             defaults={"phase": "shadow"},
@@ -136,12 +140,16 @@ class Site:
 
     def policy(self, settings: Settings, *uses: Use) -> dict[str, Any]:
         return iam_policy(
-            tables._collections(settings), uses, region=settings.dynamo.region, journal=tables._journal(settings)
+            tables._collections(settings),
+            uses,
+            region=settings.dynamo.region,
+            journal=tables._journal(settings),
+            control=tables._control(settings),
         )
 
     @property
     def control(self) -> OpenJobs:
-        return OpenJobs(SqliteRecords(self.folder / "jobs.db"))
+        return OpenJobs(self.settings().control_place().open())
 
 
 COLLECTIONS: dict[str, dict[str, Any]] = {
@@ -194,6 +202,7 @@ async def test_the_application_has_the_rights_that_it_uses(site: Site, recorder:
             async with quietly(recorder, settings) as other:
                 for name in COLLECTIONS:
                     await other._parts.journal.set_primary(name, primary)
+                await asyncio.to_thread(routing.change, other.fleet.records, _placed_on_dynamo)
         async with Shadow(used) as shadow:
             if primary == "mongo":
                 await shadow["gone"].insert_one({"_id": "k"})
@@ -292,6 +301,15 @@ async def test_jobs_have_the_rights_that_they_use(site: Site, recorder: Recorder
     _hold(recorder.wanted, granted(site.policy(settings, Use.JOBS)), site)
 
 
+def _placed_on_dynamo(seen: Routing) -> Routing:
+    here = {name: dataclasses.replace(seen.placed[name], primary=StoreName.DYNAMO) for name in COLLECTIONS}
+    return seen.with_placed(here)
+
+
+def _control_table(name: str, table: TableSpec) -> Wanted:
+    return plain_table(control_description(name), table)
+
+
 def _hold(used: Rights, given: Rights, site: Site) -> None:
     """Of the journal's table it is enough that nothing is missing: which of its requests come, is a matter of time."""
     journal = f"{site.database}-journal"
@@ -356,7 +374,7 @@ def policy(*uses: Use, region: str = "eu-west-1", spec: CollectionSpec = USERS, 
 
 def test_the_policy_is_about_these_tables_alone() -> None:
     """The region's, by name; nothing but the question whether DynamoDB answers is about all. Nobody may delete one."""
-    control = control_table("p-control", TableSpec())
+    control = _control_table("p-control", TableSpec())
     for statement in policy(*Use, control=control)["Statement"]:
         if statement["Sid"] != "Reachable":
             arns = re.compile(r"arn:aws:dynamodb:eu-west-1:\*:table/p-(users(/index/email-index)?|control)")
@@ -365,7 +383,7 @@ def test_the_policy_is_about_these_tables_alone() -> None:
 
 
 def test_statements_have_names_that_differ() -> None:
-    journal, control = (control_table(name, TableSpec()) for name in ("p-journal", "p-control"))
+    journal, control = (_control_table(name, TableSpec()) for name in ("p-journal", "p-control"))
     titles = [each["Sid"] for each in policy(*Use, journal=journal, control=control)["Statement"]]
     assert len(titles) == len(set(titles))
     assert all(each.isalnum() for each in titles)
@@ -385,7 +403,7 @@ def test_a_feature_that_nobody_configured_gives_no_right() -> None:
 
 
 def test_the_use_of_a_control_store_is_in_the_policy_where_there_is_one() -> None:
-    control = control_table("p-control", TableSpec())
+    control = _control_table("p-control", TableSpec())
     rights = granted(policy(Use.APPLICATION, control=control)) - granted(policy(Use.APPLICATION))
     assert {table for _, table in rights} == {"p-control"}
 

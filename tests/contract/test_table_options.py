@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from shadow.control.dynamo import control_description
 from shadow.embedded.audit import dynamo_client
 from shadow.model.operation import Insert
 from shadow.model.schema import Billing, CollectionSpec, IndexSpec, TableSpec
@@ -17,7 +18,7 @@ from shadow.model.version import fresh_id
 from shadow.stores.dynamo.settings import DynamoSettings
 from shadow.stores.dynamo.store import DynamoStore
 from shadow.stores.dynamo.templates import cloudformation
-from shadow.stores.dynamo.wanted import control_table
+from shadow.stores.dynamo.wanted import plain_table
 
 EMAIL = IndexSpec("email-index", "email")
 BARE = CollectionSpec("users", (EMAIL,))
@@ -198,7 +199,9 @@ async def test_an_index_is_added_to_a_table_with_capacity(ministack_url: str, fr
 
 @pytest.mark.timeout(120)
 async def test_a_table_of_a_control_store_is_made_and_looked_at_like_the_others(address: str, fresh_name: str) -> None:
-    wanted = control_table(f"{fresh_name}-control", TableSpec(deletion_protection=False, tags=(("team", "a"),)))
+    wanted = plain_table(
+        control_description(f"{fresh_name}-control"), TableSpec(deletion_protection=False, tags=(("team", "a"),))
+    )
     async with opened(address, fresh_name) as store:
         assert (await store.keeper.drift([wanted]))[wanted.name][0] == ["is missing"]
         assert await store.keeper.prepare(wanted)

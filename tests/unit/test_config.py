@@ -544,7 +544,7 @@ def test_an_empty_admin_token_is_none() -> None:
         ),
         (
             "{dynamo: {region: r, access_key_id: a, secret_access_key: s}, journal: {url: 'dynamodb://table'}}",
-            DynamoPlace(Access("r", None, "a", "s"), "table"),
+            DynamoPlace(Access("r", None, "a", "s"), "table", of_journal=True),
         ),
     ],
 )

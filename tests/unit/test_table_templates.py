@@ -8,10 +8,11 @@ import botocore.session
 import pytest
 from botocore.validate import ParamValidator
 
+from shadow.control.dynamo import control_description
 from shadow.model.schema import Billing, CollectionSpec, IndexSpec, TableSpec
 from shadow.replicate.journals.dynamo_table import table_description as journal_description
 from shadow.stores.dynamo.templates import cloudformation, terraform
-from shadow.stores.dynamo.wanted import Wanted, collection_table, control_table, creation, plain_table
+from shadow.stores.dynamo.wanted import Wanted, collection_table, creation, plain_table
 
 FULL = TableSpec(Billing.PROVISIONED, 5, 6, True, True, (("env", "test"), ("team", "a")))
 INDEXES = (
@@ -24,7 +25,7 @@ TABLES = {
     "plain": collection_table("p-plain", CollectionSpec("plain", reserved="_v")),
     "on demand": collection_table("p-some", CollectionSpec("some", table=TableSpec(Billing.ON_DEMAND, 0, 0, False))),
     "journal": plain_table(journal_description("p-journal"), FULL),
-    "control": control_table("p-control", FULL),
+    "control": plain_table(control_description("p-control"), FULL),
 }
 
 

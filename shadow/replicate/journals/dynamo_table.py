@@ -75,9 +75,18 @@ def table_description(table: str) -> dict[str, Any]:
 class Table:
     """Requests on one table. What they raise is the client's; what they answer also tells the server's time."""
 
-    def __init__(self, access: Access, name: str, clock: Clock, patience: float) -> None:
-        """Connects on first use. `patience`: seconds for one request, about, in all its attempts."""
+    def __init__(
+        self,
+        access: Access,
+        name: str,
+        clock: Clock,
+        patience: float,
+        describe: Callable[[str], dict[str, Any]] = table_description,
+    ) -> None:
+        """Connects on first use. `patience`: seconds for one request, about, in all its attempts; `describe`: the
+        parameters with which a table that is missing is made."""
         self.name = name
+        self._describe = describe
         self._clock = clock
         self._patience = patience
         self._client = _client(access, patience)
@@ -96,7 +105,7 @@ class Table:
                 raise
         # Another process may be quicker.
         with Unless("ResourceInUseException"):
-            self.call("create_table", **table_description(self.name))
+            self.call("create_table", **self._describe(self.name))
         return "CREATING"
 
     def call(self, verb: str, **parameters: Any) -> dict[str, Any]:

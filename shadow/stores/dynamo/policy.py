@@ -63,7 +63,7 @@ _DOCUMENTS: Final = ("BatchGetItem", "DeleteItem", "GetItem", "PutItem", "Scan",
 _RECORDS: Final = (
     "BatchGetItem", "BatchWriteItem", "DeleteItem", "DescribeTable", "GetItem", "PutItem", "Query", "UpdateItem",
 )  # fmt: skip
-_CONTROL: Final = ("DeleteItem", "GetItem", "PutItem", "Query", "UpdateItem")
+_CONTROL: Final = ("DeleteItem", "DescribeTable", "GetItem", "PutItem", "Query")
 
 _MADE: Final = (
     Right("Made", ("CreateTable", "DescribeTable")),
@@ -99,7 +99,7 @@ _JOURNAL: Final[Mapping[Use, tuple[Right, ...]]] = {
 }
 _CONTROLLED: Final[Mapping[Use, tuple[Right, ...]]] = {
     Use.APPLICATION: (Right("Control", _CONTROL),),
-    Use.JOBS: (Right("Control", _CONTROL),),
+    Use.JOBS: (Right("Control", ("BatchWriteItem", *_CONTROL)),),
     Use.TABLES: _MADE,
 }
 _REACHED: Final[Mapping[Use, tuple[str, ...]]] = {

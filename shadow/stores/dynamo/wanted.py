@@ -18,7 +18,6 @@ __all__ = [
     "billing_of",
     "capacity_of",
     "collection_table",
-    "control_table",
     "creation",
     "index_of",
     "plain_table",
@@ -65,17 +64,6 @@ def plain_table(description: dict[str, Any], table: TableSpec) -> Wanted:
     }
     own = TableSpec(deletion_protection=table.deletion_protection, tags=table.tags)
     return Wanted(description["TableName"], schema, own)
-
-
-def control_table(name: str, table: TableSpec) -> Wanted:
-    """The table of a control store: small records under `pk` and `sk`."""
-    keys = {"pk": "HASH", "sk": "RANGE"}
-    description = {
-        "TableName": name,
-        "KeySchema": [{"AttributeName": key, "KeyType": kind} for key, kind in keys.items()],
-        "AttributeDefinitions": [{"AttributeName": key, "AttributeType": "S"} for key in keys],
-    }
-    return plain_table(description, table)
 
 
 def creation(wanted: Wanted) -> dict[str, Any]:
