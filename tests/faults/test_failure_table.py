@@ -598,8 +598,10 @@ async def test_a_routed_read_of_a_secondary_that_fails(place: Place) -> Shadow:
             assert time.monotonic() - started < 5, "the bound, and what a loaded machine adds"
 
         for fault, reason in ((refuse, "secondary_error"), (hang, "secondary_slow")):
-            place.secondary.on("find_one", fault)
+            # Every one, for the read of before is compared in the shadow as well.
+            place.secondary.on("find_one", fault, None)
             await right(reason)
+            place.secondary.clear()
         breaker = shadow._runtime().breakers[StoreName.DYNAMO]
         for _ in range(5):
             breaker.failed()

@@ -51,7 +51,7 @@ async def healed(site: Site) -> dict[object, dict[str, object]]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600 if LONG else 150)
+@pytest.mark.timeout(3600 if LONG else 300)
 @pytest.mark.parametrize("driver", ["motor", "pymongo"])
 @pytest.mark.parametrize("closing", [False, True], ids=["left open", "closed"])
 async def test_one_event_loop_after_the_other_leaks_nothing(
@@ -59,7 +59,7 @@ async def test_one_event_loop_after_the_other_leaks_nothing(
 ) -> None:
     """`closing`: each task enters the Shadow; otherwise loops just end, with writes still on their way."""
     many = driver == "pymongo" and not closing
-    loops, out = (5000 if LONG else 500 if many else 40), tmp_path / "held.json"
+    loops, out = (5000 if LONG else 150 if many else 40), tmp_path / "held.json"
     await finished(spawn(one_loop_a_task, ready.but(driver=driver), loops, closing, str(out)), 3000)
     told = json.loads(out.read_text())
     early, late = told["held"]

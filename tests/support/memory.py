@@ -55,7 +55,14 @@ class Place:
                 "dynamo": {"endpoint_url": "http://127.0.0.1:1"},
                 "journal": {"url": f"sqlite:///{self.journal}", "on_failure": on_failure},
                 "limits": {**LIMITS, **limits},
-                "defaults": {"primary": primary, "phase": phase, "writes": writes, "reads": reads or {}},
+                "control": {"heartbeat": 0.1},
+                "defaults": {
+                    "primary": primary,
+                    "phase": phase,
+                    "writes": writes,
+                    "reads": reads or {},
+                    "forced": "a test",
+                },
                 "collections": {COLLECTION: {}},
             }
         )
