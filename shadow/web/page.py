@@ -57,11 +57,12 @@ def live(
     *,
     acts: bool,
 ) -> str:
-    """What changes: verdict, collections, plots, gates, findings, journal, indexes."""
+    """What changes: verdict, collections, fleet, plots, gates, findings, journal, indexes."""
     return join(
         (
             _verdict(status["verdict"]),
             _section("collections", "Collections", _collections(status, acts)),
+            _section("fleet", "Processes", _fleet(status.get("fleet", {}))),
             _section("rates", "Comparisons a second, last hour", _plots(rates)),
             _section("gates", "Gates", _gates(status["verdict"]["gates"])),
             _section("findings", "Findings", _findings(found, acts)),
@@ -125,6 +126,38 @@ def _collections(status: Mapping[str, Any], acts: bool) -> Markup:
     head = ["Collection", "Primary", "Phase", "Writes", "Shadow reads", "Open", "Compared", "Mismatches", "Gates"]
     caption = "Routing of each collection, and figures since the start"
     return _table([*head, *(["Flip"] if acts else [])], rows, caption=caption, empty="None is configured.")
+
+
+def _fleet(fleet: Mapping[str, Any]) -> Markup:
+    """Every process and how it stands, those that do not stand like the others marked."""
+    if fleet.get("state", "ok") != "ok":
+        return tag("p", f"The control store cannot be asked: {fleet['state']}. No flip can be made.", class_="bad")
+    apart = fleet.get("disagreements", {})
+    rows = [
+        [
+            f"{each['name']}{' (tool)' if each['tool'] else ''}",
+            name,
+            standing["primary"],
+            standing["phase"],
+            standing["file"],
+            _apart(name in apart and not each["tool"]),
+        ]
+        for each in fleet.get("members", ())
+        for name, standing in each["standing"].items()
+    ]
+    head = ["Process", "Collection", "Primary", "Phase", "Its file asks for", "Alike"]
+    table = _table(
+        head, rows, caption="The processes of the fleet, as they say themselves", empty="None is registered."
+    )
+    flip = fleet.get("flip")
+    if flip is None:
+        return table
+    said = f": {flip['said']}" if flip["said"] else ""
+    return join((table, tag("p", f"The last flip is {flip['state']}, by {flip['by']}{said}", class_="quiet")))
+
+
+def _apart(differs: bool) -> Markup:
+    return tag("span", _MARKS[not differs], " no" if differs else " yes", class_=f"mark {'bad' if differs else 'good'}")
 
 
 def _mark(ok: bool) -> Markup:

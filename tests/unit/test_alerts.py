@@ -73,6 +73,8 @@ def route(instance: str, primary: str, phase: str, *, on: int = 1) -> dict[str, 
 MISMATCHES: Final = f'shadow_mismatches_total{{{USERS},verb="find",kind="value"}}'
 OPEN: Final = f'shadow_journal_open_intents{{{USERS},instance="a"}}'
 REJECTED: Final = 'shadow_config_reloads_total{instance="a",result="rejected"}'
+DISAGREEMENTS: Final = 'shadow_fleet_disagreements{collection="users",instance="a"}'
+CONTROL: Final = 'shadow_control_up{instance="a"}'
 BYPASSING: Final = f'shadow_bypassing_writes_total{{{USERS},kind="changed"}}'
 FAILURES: Final = 'shadow_internal_failures_total{part="lane"}'
 SHADOWED: Final = route("a", "mongo", "shadow")
@@ -154,6 +156,11 @@ CASES: Final = [
             **route("b", "dynamo", "shadow", on=0),
         },
     ),
+    Case("ShadowPrimariesDisagree", "a process that is not scraped here", True, {DISAGREEMENTS: still(1)}),
+    Case("ShadowPrimariesDisagree", "the fleet stands alike", False, {DISAGREEMENTS: still(0)}),
+    Case("ShadowControlDown", "out of reach", True, {CONTROL: still(0)}),
+    Case("ShadowControlDown", "it answers", False, {CONTROL: still(1)}),
+    Case("ShadowControlDown", "for a moment", False, {CONTROL: "1+0x100 0+0x2 1+0x60"}),
     Case("ShadowBypassed", "written past", True, {BYPASSING: "0+0x60 3+0x80"}),
     Case("ShadowBypassed", "never", False, {BYPASSING: still(0)}),
     Case("ShadowInternalFailures", "again and again", True, {FAILURES: rising(1)}),

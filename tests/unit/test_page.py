@@ -55,3 +55,29 @@ def test_a_sentence_about_shadow_is_no_command_and_no_markup() -> None:
 def test_it_is_said_to_be_safe_only_where_it_is() -> None:
     assert "Not safe to flip" in shown(status(gate("findings", False)))
     assert "Not safe to flip" not in shown(status(gate("findings", True), safe=True))
+
+
+def member(name: str, primary: str, *, tool: bool = False) -> dict[str, Any]:
+    standing = {"users": {"primary": primary, "phase": "shadow", "file": "mongo"}}
+    return {"name": name, "tool": tool, "standing": standing}
+
+
+def test_processes_that_stand_apart_are_marked_and_a_tool_beside_them_is_not() -> None:
+    apart = {"users": {"mongo, shadow": ["host pid 1"], "dynamo, shadow": ["host pid 2"]}}
+    members = [member("host pid 1", "mongo"), member("host pid 2", "dynamo"), member("host pid 3", "mongo", tool=True)]
+    page = shown({**status(), "fleet": {"state": "ok", "members": members, "disagreements": apart, "flip": None}})
+    fleet = page.partition('id="fleet-title"')[2].partition("</section>")[0]
+    assert fleet.count("mark bad") == 2
+    assert fleet.count("mark good") == 1
+    assert "host pid 3 (tool)" in fleet
+
+
+def test_a_control_store_that_cannot_be_asked_is_said_to_be_so() -> None:
+    page = shown({**status(), "fleet": {"control": "x", "state": "it did not <answer>"}})
+    assert "cannot be asked: it did not &lt;answer&gt;" in page
+
+
+def test_the_last_flip_says_what_became_of_it() -> None:
+    flip = {"state": "aborted", "by": "somebody", "said": "not level"}
+    page = shown({**status(), "fleet": {"state": "ok", "members": [], "disagreements": {}, "flip": flip}})
+    assert "The last flip is aborted, by somebody: not level" in page
