@@ -275,12 +275,15 @@ class Shadow:
                 await self.fleet.participant.leave()
 
     async def _placed(self) -> bool:
-        """Whether it is known where the fleet stands. An operation that comes first asks the same, and hears what is
-        wrong. A tool asks only when it needs it."""
+        """Whether it is known where the fleet stands, and the fleet knows of this process. An operation that comes
+        first asks the same, and hears what is wrong. A tool asks only when it needs it; where one store is written
+        alone, no operation waits for the fleet."""
+        participant = self.fleet.participant
         with suppress(ShadowError):
             if not self._resting:
                 await self._parts.routes.learnt(writing=True)
-        return self._parts.routes.known
+                await participant.join({})
+        return participant.joined
 
     def _keep_writers_watched(self, runtime: Runtime) -> None:
         """Watches for writers that go past the shim, where the configuration asks for it."""
