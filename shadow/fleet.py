@@ -10,17 +10,17 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
-from shadow.control import members, receipts, routing
-from shadow.control.coordinator import Aborted, make_flip
+from shadow.control import members, routing
+from shadow.control.coordinator import Aborted, Flipped
 from shadow.control.members import Member
 from shadow.control.participant import Participant
 from shadow.control.records import Records
 from shadow.control.routing import FlipKind, FlipState, Placed, Routing
 from shadow.errors import ControlError, JournalError
-from shadow.migrate.flip import Order
+from shadow.migrate.flip import Order, Outlook
 from shadow.migrate.readiness import fleet_gates, more_gates
 from shadow.model.phase import Phase, Route, StoreName
 from shadow.observe.judge import Gate
@@ -131,6 +131,9 @@ class Fleet:
     async def change(self, name: str, wanted: Route) -> bool:
         """Puts in force what a file asks for; False: a change of primary is still to be made."""
         now = await self._parts.routes.route(name)
+        if wanted.primary is not now.primary and self.participant.joined:
+            with suppress(ControlError):
+                await self.participant.look()
         placed = self.participant.routing.placed.get(name)
         if placed is not None and placed.completed:
             wanted = dataclasses.replace(wanted, primary=placed.primary, phase=Phase.OFF)
@@ -189,51 +192,49 @@ class Fleet:
             if self._parts.routes[name].primary is to or _is_behind(seen.placed.get(name), to):
                 self._pending.pop(name, None)
                 return self._parts.routes[name].primary is to
-            why_not = await asyncio.to_thread(self._obstacle, seen, name, to)
+            rows = await asyncio.to_thread(lambda: members.prune(self.records, members.members(self.records)))
+            gates = await asyncio.to_thread(self._gates_of, name, rows, seen, to)
+            why_not = self._obstacle(seen, name, to, rows, gates)
             if not why_not:
-                why_not = await self._make(name, to)
+                why_not = await self._make(name, to, rows, gates)
         except ControlError as error:
             why_not = error.message
         if why_not:
             self._refused(name, to, why_not)
         return self._parts.routes[name].primary is to
 
-    def _obstacle(self, seen: Routing, name: str, to: StoreName) -> str:
-        """Why the flip cannot be made now; "" if it can. Does I/O."""
+    def _obstacle(self, seen: Routing, name: str, to: StoreName, rows: list[Member], gates: list[Gate]) -> str:
+        """Why the flip cannot be made now; "" if it can."""
         if name not in seen.placed:
             return "no process has placed it yet"
         if seen.flip is not None and not seen.flip.state.over:
             return "another flip is under way"
-        rows = members.prune(self.records, members.members(self.records))
-        others = [
-            row for row in rows if not row.tool and row.standing.get(name) and row.standing[name].wanted is not to
-        ]
+        others = [row for row in rows if not _asks_for(row, name, to)]
         if others:
             return f"the configuration of {', '.join(row.name for row in others)} asks for another primary"
         if name in self._forced:
             return ""
-        closed = [gate for gate in self._gates_of(name, rows, seen, to) if not gate.ok]
-        return "; ".join(f"gate {gate.name}: {gate.said}" for gate in closed)
+        return "; ".join(f"gate {gate.name}: {gate.said}" for gate in gates if not gate.ok)
 
     def _gates_of(self, name: str, rows: list[Member], seen: Routing, to: StoreName) -> list[Gate]:
         silent = members.journals(self.records) - {row.journal for row in rows}
-        return fleet_gates(name, rows, silent, seen.placed.get(name), to, more_gates(self.records, seen.placed, [name]))
+        more = more_gates(self.records, seen.placed, [name])
+        return fleet_gates(name, rows, silent, seen.placed.get(name), to, more)
 
-    async def _make(self, name: str, to: StoreName) -> str:
+    async def _make(self, name: str, to: StoreName, rows: list[Member], gates: list[Gate]) -> str:
         who = this_process()
+        order = Order(self.records, FlipKind.FLIP, [name], to, self._heartbeat, self._parts.limits.drain)
+        by = f"the configuration file, {who.place.partition('/')[0]} pid {who.pid}"
+        forced = self._forced.get(name, "")
+        outlook = Outlook(self.participant.routing, rows, gates)
+
+        def make() -> Flipped:
+            return order.make(outlook, reason=forced, forced=bool(forced), by=by, spent=False)
+
         try:
-            flipped = await asyncio.to_thread(
-                make_flip,
-                self.records,
-                {name: to},
-                by=f"the configuration file, {who.place.partition('/')[0]} pid {who.pid}",
-                reason=self._forced.get(name, ""),
-                heartbeat=self._heartbeat,
-                limit=self._parts.limits.drain,
-            )
+            flipped = await asyncio.to_thread(make)
         except Aborted as error:
             return str(error)
-        await asyncio.to_thread(receipts.file, self.records, "flip", flipped.receipt())
         await self.participant.look()
         await self.participant.settled()
         return "" if flipped.done else flipped.said
@@ -246,7 +247,7 @@ class Fleet:
             outlook = order.look()
             closed = bool(outlook.closed)
             try:
-                flipped = order.make(outlook, reason=reason, forced=closed, step=lambda step, said: None, more={})
+                flipped = order.make(outlook, reason=reason, forced=closed)
             except Aborted as error:
                 return {"done": False, "said": str(error), "held": 0.0}
             held = max(flipped.held.values(), default=0.0)
@@ -378,8 +379,9 @@ def _placed(each: Placed) -> dict[str, Any]:
 
 
 def _asks_for(row: Member, name: str, primary: StoreName) -> bool:
+    """A tool has no say; a process that does not have the collection does not agree."""
     standing = row.standing.get(name)
-    return row.tool or standing is None or standing.wanted is primary
+    return row.tool or (standing is not None and standing.wanted is primary)
 
 
 def _is_behind(placed: Placed | None, wanted: StoreName) -> bool:

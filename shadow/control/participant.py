@@ -124,7 +124,8 @@ class Participant:
         """Registers, and answers where the fleet stands. A collection that nobody has placed yet is placed at its
         primary of `kept`. Waits for a flip that is being decided. Raises `ControlError`."""
         if self._row is None:
-            row = Member(fresh_id(), this_process(), self._journal, tool=self._tool)
+            standing = self._standing(kept)
+            row = Member(fresh_id(), this_process(), self._journal, tool=self._tool, standing=standing)
             self._routing = await self._ask(lambda: self._register(row, kept))
             self._row = row
             self._woken.set()
@@ -206,17 +207,20 @@ class Participant:
             row = self._row
             if row is None:
                 return
-            routes, wanted = self._site.routes(), self._site.wanted()
-            standing = {
-                name: Standing(each.primary, each.phase, wanted.get(name, each.primary))
-                for name, each in routes.items()
-            }
             row = dataclasses.replace(
-                row, beat=row.beat + 1, standing=standing, ack=ack or row.ack, figures=self._figures
+                row, beat=row.beat + 1, standing=self._standing({}), ack=ack or row.ack, figures=self._figures
             )
             await self._ask(lambda: row.write(self.records))
             if self._row is not None:
                 self._row = row
+
+    def _standing(self, kept: Mapping[str, StoreName]) -> dict[str, Standing]:
+        """As the routes are, but for the primaries of `kept`."""
+        wanted = self._site.wanted()
+        return {
+            name: Standing(kept.get(name, each.primary), each.phase, wanted.get(name, each.primary))
+            for name, each in self._site.routes().items()
+        }
 
     async def look(self) -> Routing:
         """Reads the routing record and follows it. Raises `ControlError`."""

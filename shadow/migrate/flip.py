@@ -11,6 +11,7 @@ import getpass
 import socket
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from shadow.control import members, receipts, routing
@@ -76,9 +77,20 @@ class Order:
             return [gate for gate in gates if gate.name in _FOR_A_REHEARSAL]
         return gates
 
-    def make(self, outlook: Outlook, *, reason: str, forced: bool, step: Step, more: Mapping[str, Any]) -> Flipped:
-        """Makes it, and keeps a receipt with the gates as they were. Raises `Aborted` if it did not begin."""
-        who = f"{getpass.getuser()} at {socket.gethostname()}"
+    def make(
+        self,
+        outlook: Outlook,
+        *,
+        reason: str,
+        forced: bool,
+        by: str = "",
+        spent: bool = True,
+        step: Step = lambda step, said: None,
+        more: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Flipped:
+        """Makes it, and keeps a receipt with the gates as they were. Raises `Aborted` if it did not begin. `by`: who,
+        the user of this process by default; `spent`: the files come after, see `Placed`; `more`: for the receipt."""
+        who = by or f"{getpass.getuser()} at {socket.gethostname()}"
         to = dict.fromkeys(self.names, self.to)
         flipped = make_flip(
             self.records,
@@ -88,7 +100,7 @@ class Order:
             reason=reason,
             heartbeat=self.heartbeat,
             limit=self.limit,
-            spent=True,
+            spent=spent,
             step=step,
         )
         body = {

@@ -356,6 +356,9 @@ async def test_processes_that_start_with_different_wishes_have_one_primary(recor
 
 async def test_processes_that_disagree_are_seen_by_all(local: Records) -> None:
     async with fleet(local, 3) as processes:
+        for each in processes:
+            # Nobody is to be put right before it is seen.
+            await each.die()
         processes[1].route = Route(DYNAMO, Phase.SHADOW)
         for each in processes:
             await each.participant.beat()

@@ -64,7 +64,7 @@ async def order(shadow: Shadow, to: StoreName, kind: FlipKind = FlipKind.FLIP) -
     made = Order(shadow.fleet.records, kind, [COLLECTION], to, 0.1, 10.0)
 
     def make() -> None:
-        flipped = made.make(made.look(), reason="a test", forced=True, step=lambda name, said: None, more={})
+        flipped = made.make(made.look(), reason="a test", forced=True)
         assert flipped.done, flipped.said
 
     await asyncio.to_thread(make)
@@ -117,7 +117,7 @@ async def test_closed_gates_keep_a_file_from_flipping_and_are_named(
     async with fleet(place, 1) as (shadow,):
         assert not await shadow.reload(text(shadow, primary="dynamo", forced=None))
         assert primaries([shadow]) == {MONGO}
-        said = [record.getMessage() for record in caplog.records if "flip.refused" in record.getMessage()]
+        said = [record.getMessage() for record in caplog.records if '"flip.refused"' in record.getMessage()]
         assert "gate copied: never copied" in said[-1]
         assert "gate way back: never rehearsed" in said[-1]
         assert await shadow.reload(text(shadow, primary="dynamo"))
