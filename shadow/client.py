@@ -79,8 +79,10 @@ class Shadow:
         dynamo_client: Any = None,
         reach: Reach = pass_by,
         resting: bool = False,
+        tool: bool = False,
     ) -> None:
-        """`resting`: it does nothing by itself, no recovery and no watching; for tools beside an application."""
+        """`tool`: it is beside an application, and its word on the routing does not count; `resting`: a tool that does
+        nothing by itself, no recovery and no watching."""
         self.settings = settings
         self._resting = resting
         self._writer_watch: WriterWatch | None = None
@@ -133,7 +135,7 @@ class Shadow:
             figures=self._figures,
             journal=_journal_name(settings),
             heartbeat=settings.control.heartbeat,
-            tool=resting,
+            tool=tool or resting,
         )
         self.fleet.wishes(settings.routes(), settings.forced())
         Roles(

@@ -137,6 +137,8 @@ class Fleet:
         placed = self.participant.routing.placed.get(name)
         if placed is not None and placed.completed:
             wanted = dataclasses.replace(wanted, primary=placed.primary, phase=Phase.OFF)
+        elif self._tool:
+            wanted = dataclasses.replace(wanted, primary=now.primary)
         elif _is_behind(placed, wanted.primary):
             self._parts.reporter.event(Event.FLIP_BEHIND, collection=name, to=str(wanted.primary))
             wanted = dataclasses.replace(wanted, primary=now.primary)

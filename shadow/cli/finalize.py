@@ -11,7 +11,7 @@ import typer
 from shadow.cli.jobs import Collections, Join, Latency, Options, Processes, Rate, Restart, Workers, run_jobs
 from shadow.cli.options import AsJson, ConfigFile, print_json
 from shadow.client import Shadow
-from shadow.control import routing
+from shadow.control import members
 from shadow.migrate.finalize import Finalize, may_finalize
 from shadow.migrate.jobs import Job, reasons_of
 from shadow.model.phase import StoreName
@@ -43,8 +43,9 @@ def finalize(
 
     async def task(shadow: Shadow, name: str) -> Finalize:
         sides = shadow.sides(name)
-        seen = await asyncio.to_thread(routing.load, shadow.fleet.records)
-        await may_finalize(sides, store, seen.placed.get(name))
+        records = shadow.fleet.records
+        fleet = await asyncio.to_thread(lambda: members.prune(records, members.members(records)))
+        await may_finalize(sides, store, fleet)
         return Finalize(sides, store, apply=apply)
 
     verb = ["finalize", "--store", str(store), *(["--apply"] * apply)]

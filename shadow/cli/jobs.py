@@ -110,7 +110,7 @@ class _Run:
         done: list[Job] = []
         async with contextlib.AsyncExitStack() as stack:
             records = stack.enter_context(contextlib.closing(await asyncio.to_thread(control_of, settings)))
-            shadow = await stack.enter_async_context(Shadow.from_file(self._config))
+            shadow = await stack.enter_async_context(Shadow(settings, path=self._config, tool=True))
             scheduler = self._options.scheduler
             cluster = None if scheduler is None else await stack.enter_async_context(Cluster(scheduler))
             for name in collections or list(settings.collections):

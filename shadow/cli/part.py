@@ -67,6 +67,6 @@ async def _take_part(part: Part) -> None:
         )
     settings = parse(part.settings, {**os.environ, **part.files}, source="(sent to the worker)")
     with closing(settings.control_place().open()) as records:
-        async with Shadow(settings) as shadow:
+        async with Shadow(settings, tool=True) as shadow:
             task = part.task(shadow, part.collection)
             await Work(task, Jobs(records), part.pace, join=True, wait=True).run()

@@ -86,7 +86,7 @@ async def _apply(config: Path, file: Path, log: Path | None) -> Counter[str]:
     header, _ = read_plan(file)
     with contextlib.ExitStack() as stack:
         opened = None if log is None else stack.enter_context(_private(log))
-        async with Shadow.from_file(config) as shadow:
+        async with Shadow(load(config), path=config, tool=True) as shadow:
             counts = await apply_plan(shadow.sides(str(header["collection"])), file, log=opened)
     if log is not None:
         _file_receipt(config, "repair", file, {**counts, "undo": str(log)})
@@ -107,7 +107,7 @@ def take_back(file: Plan, config: ConfigFile = Path("config/shadow.yaml"), as_js
 
 async def _undo(config: Path, file: Path) -> Counter[str]:
     header, _ = read_plan(file)
-    async with Shadow.from_file(config) as shadow:
+    async with Shadow(load(config), path=config, tool=True) as shadow:
         return await undo(shadow.sides(str(header["collection"])), file)
 
 

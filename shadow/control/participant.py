@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
@@ -99,6 +100,9 @@ class Participant:
         """Seconds for which the last flip held writes here, by collection."""
         self._writing = asyncio.Lock()
         self._woken = asyncio.Event()
+        # Cancelling a task does not end its thread, which must not bring back the record of a process that has left.
+        self._mutex = threading.Lock()
+        self._present = ""
 
     @property
     def joined(self) -> bool:
@@ -137,12 +141,14 @@ class Participant:
         members.note_journal(self.records, self._journal)
         while True:
             self._wait_while_holding()
-            row.write(self.records)
+            with self._mutex:
+                self._present = row.id
+                row.write(self.records)
             found = routing.change(self.records, lambda seen: _placing(seen, kept))
             if found.flip is None or found.flip.state is not FlipState.HOLDING:
                 return found
             # It has asked everybody already: this process comes after it.
-            row.leave(self.records, empty=False)
+            self._unregister(row, empty=False)
 
     def _wait_while_holding(self) -> None:
         since = time.monotonic()
@@ -169,7 +175,17 @@ class Participant:
             return
         with suppress(ControlError):
             empty = await self._site.is_empty()
-            await self._ask(lambda: row.leave(self.records, empty=empty))
+            await self._ask(lambda: self._unregister(row, empty=empty))
+
+    def _unregister(self, row: Member, *, empty: bool) -> None:
+        with self._mutex:
+            self._present = ""
+            row.leave(self.records, empty=empty)
+
+    def _renew(self, row: Member) -> None:
+        with self._mutex:
+            if self._present == row.id:
+                row.write(self.records)
 
     # --- life ---------------------------------------------------------------------------------------------------
 
@@ -210,7 +226,7 @@ class Participant:
             row = dataclasses.replace(
                 row, beat=row.beat + 1, standing=self._standing({}), ack=ack or row.ack, figures=self._figures
             )
-            await self._ask(lambda: row.write(self.records))
+            await self._ask(lambda: self._renew(row))
             if self._row is not None:
                 self._row = row
 

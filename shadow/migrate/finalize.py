@@ -16,13 +16,13 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from bson import ObjectId
 from bson.errors import InvalidId
 
-from shadow.control.routing import Placed
+from shadow.control.members import Member
 from shadow.migrate.jobs import Issue, Jobs
 from shadow.migrate.sides import JobRefused, Sides
 from shadow.migrate.work import Handled
@@ -39,13 +39,14 @@ _YOUNG: Final = "young"
 _MOVING: Final = "moving"
 
 
-async def may_finalize(sides: Sides, store: StoreName, placed: Placed | None = None) -> None:
-    """Raises `JobRefused` unless nothing is to follow in the collection any more: both stores' phase is off, the
-    journal holds nothing of it, and the migration is complete where the fleet has placed it."""
+async def may_finalize(sides: Sides, store: StoreName, fleet: Iterable[Member] = ()) -> None:
+    """Raises `JobRefused` unless nothing is to follow in the collection any more: both stores' phase is off, in every
+    process of the fleet, and the journal holds nothing of it."""
     name = sides.collection
-    if placed is not None and not placed.completed:
+    twice = [row.name for row in fleet if not row.tool and _writes_twice(row, name)]
+    if twice:
         raise JobRefused(
-            f"{name}: its migration is not complete, and {store} may still be needed",
+            f"{name}: {', '.join(twice)} still writes to both stores, and the versions on {store} are needed",
             hint=f"end dual writes in every process first: shadow complete {name}",
         )
     if sides.start.phase is not Phase.OFF:
@@ -60,6 +61,11 @@ async def may_finalize(sides: Sides, store: StoreName, placed: Placed | None = N
             f"{name}: the journal holds {waiting} keys of it",
             hint="heal them first: shadow repair --journal heal --apply",
         )
+
+
+def _writes_twice(row: Member, name: str) -> bool:
+    standing = row.standing.get(name)
+    return standing is not None and standing.phase is not Phase.OFF
 
 
 def finalize_kind(store: StoreName, *, apply: bool) -> str:

@@ -152,6 +152,7 @@ def test_exports_have_the_journals_table(site: Site, tmp_path: Path) -> None:
     assert {each["Properties"]["TableName"] for each in resources} == names
     assert {each["name"] for each in exported("terraform")["resource"]["aws_dynamodb_table"].values()} == names
     titles = [each["Sid"] for each in exported("iam")["Statement"]]
-    assert titles == ["ApplicationDocuments", "ApplicationJournal", "ApplicationJournalIndexes", "Reachable"]
+    journal = ["ApplicationJournal", "ApplicationJournalIndexes", "ApplicationControl"]
+    assert titles == ["ApplicationDocuments", "ApplicationBatches", *journal, "Reachable"]
     making = {each["Sid"] for each in exported("iam", "--for", "tables", "--for", "jobs")["Statement"]}
     assert {"TablesMade", "TablesMadeJournal", "TablesTaggedJournal", "JobsDocuments", "JobsJournal"} <= making
