@@ -289,6 +289,18 @@ async def search(site: Site) -> None:
     await asyncio.gather(by_key(), by_index(), site.shadow["counted"].count_documents({}))
 
 
+async def write_again(site: Site) -> None:
+    """A write that the secondary was too slow for, on a crowded machine, is healed and not compared: planted anew."""
+    if ("q17", Kind.WRITE_RESULT, "smuggled") not in missing(site):
+        return
+    dynamo = site.shadow._runtime().stores[StoreName.DYNAMO]
+    seen = await dynamo.image("quiet", "q17")
+    if seen.document is not None and not await site.shadow.lagging("quiet", "q17"):
+        image = Image(seen.state, {**seen.document, "smuggled": True})
+        if await dynamo.put("quiet", "q17", image, seen.state):
+            await site.shadow["quiet"].update_one({"_id": "q17"}, {"$inc": {"n": 1}})
+
+
 async def heal(site: Site) -> None:
     """Everything that was planted."""
     for key in sorted({key for key, _, _ in PLANTED if key}):
@@ -303,7 +315,12 @@ async def test_all_planted_differences_are_found_under_writes_and_nothing_else_i
         await plant(site)
         await site.shadow["quiet"].update_one({"_id": "q17"}, {"$inc": {"n": 1}})
         planted = time.monotonic()
-        await site.until(lambda: not missing(site), lambda: f"not found: {missing(site)}", lambda: search(site))
+
+        async def look() -> None:
+            await search(site)
+            await write_again(site)
+
+        await site.until(lambda: not missing(site), lambda: f"not found: {missing(site)}", look)
         took = seconds_until_found(site, planted)
         print(f"planted within {planted - began:.1f} s; found, from the last one on:")
         print("\n".join(f"{seconds:6.2f} s  {what}" for what, seconds in took.items()))
