@@ -27,7 +27,6 @@ from tests.bench.sites import Sites
 from tests.bench.table import as_json, missed, row, table
 from tests.support import dynamodb_local
 
-
 _QUICK = ("comparison", "find_one off", "find_one shadow", "find_one paced", "update_one paced")
 """What a minute's look is at: the lines of the budget. `--only` chooses others."""
 
