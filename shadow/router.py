@@ -70,19 +70,26 @@ class Router:
     # --- reads --------------------------------------------------------------------------------------------------
 
     async def find_one(self, collection: str, query: Query) -> Hit | None:
-        route = await self._routes.route(collection)
-
-        async def ask(store: Store) -> Hit | None:
-            return await store.find_one(collection, query)
-
+        routes = self._routes
+        route = routes[collection] if routes.known else await routes.route(collection)
         if route.secondary_reads:
-            routed = await self._percent.answer(collection, Verb.FIND_ONE, route, ask, query.filter)
+            routed = await self._percent.answer(collection, Verb.FIND_ONE, route, _one(collection, query), query.filter)
             if routed is not None:
                 found = [] if routed.value is None else [routed.value]
                 self._compare_routed(collection, Verb.FIND_ONE, _first(query, 1), found, route)
                 return routed.value
-        started, sampled = time.perf_counter(), self._reader.sampled(route)
-        hit = await self._observed(collection, Verb.FIND_ONE, route, ask, sampled=sampled)
+        # The commonest call of all: what `_observed` does, without its closure and a coroutine more.
+        sampled, outcome, started = self._reader.sampled(route), Outcome.ACKED, time.perf_counter()
+        try:
+            hit = await self._stores[route.primary].find_one(collection, query)
+        except Exception as error:
+            outcome = classify(error)
+            if sampled:
+                self._offer_refusal(collection, Verb.FIND_ONE, _one(collection, query), error, route)
+            raise
+        finally:
+            seconds = time.perf_counter() - started
+            self._reporter.operation(collection, Verb.FIND_ONE, route.primary, Role.PRIMARY, outcome, seconds)
         if sampled:
             hits = [] if hit is None else [_snapshot(hit)]
             self._reader.offer_hits(collection, Verb.FIND_ONE, _first(query, 1), hits, route)
@@ -392,6 +399,10 @@ def _these(query: Query, hits: Sequence[Hit]) -> Query:
     """The same query, narrowed to the documents that were read."""
     keys: Document = {"_id": {"$in": [hit.key for hit in hits]}}
     return Query({"$and": [query.filter, keys]} if query.filter else keys, query.projection)
+
+
+def _one(collection: str, query: Query) -> Callable[[Store], Awaitable[Hit | None]]:
+    return lambda store: store.find_one(collection, query)
 
 
 def _pages(collection: str, query: Query) -> Callable[[Store], Awaitable[object]]:

@@ -105,7 +105,7 @@ def split(raw: Mapping[str, Any], reserved: str) -> Image:
     """
     document = dict(raw)
     stamp = document.pop(reserved, None)
-    if not isinstance(stamp, Mapping):
+    if type(stamp) is not dict and not isinstance(stamp, Mapping):
         return Image(Version("", 0), document)
     tombstone = stamp.get("t")
     if tombstone is not None:

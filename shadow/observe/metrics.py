@@ -385,6 +385,7 @@ class Metrics:
         """`collections`: the configured names. `tables`: DynamoDB tables with the names of their indexes. `rules`:
         pairs (collection, rule name) of the configured excuses."""
         self._registry = CollectorRegistry(auto_describe=False)
+        self._counters: dict[str, Counter] = {}
         self.collections: Final = tuple(dict.fromkeys(collections))
         named = (*self.collections, OTHER)
         self._known = frozenset(named)
@@ -439,7 +440,8 @@ class Metrics:
         self._gauges = _Gauges(self.collections, self._routes, self._failures[(Part.GAUGES,)])
 
     def _counter(self, row: MetricRow) -> Counter:
-        return Counter(row.name, row.help, row.labels, registry=self._registry)
+        made = self._counters[row.name] = Counter(row.name, row.help, row.labels, registry=self._registry)
+        return made
 
     def _series(self, row: MetricRow, *values: Iterable[str]) -> dict[Labels, Callable[[], None]]:
         return {labels: child.inc for labels, child in _children(self._counter(row), *values).items()}
@@ -591,20 +593,20 @@ class Metrics:
         each inner one from label value to number; those of a collection are its verdicts, those of `routed_reads` the
         reasons that were ever counted. Beside them "recent": {name: as `Recent.status`}, of this process alone.
         """
-        families = {family.name: family for family in self._view().collect()}
+        counted = self._of_all_workers() if os.environ.get("PROMETHEUS_MULTIPROC_DIR") else self._of_this_process
 
         def by_last_label(row: MetricRow) -> dict[str, int]:
             sums: dict[str, int] = defaultdict(int)
-            for sample in families[row.name.removesuffix("_total")].samples:
-                sums[sample.labels[row.labels[-1]]] += int(sample.value)
+            for labels, value in counted(row):
+                sums[labels[-1]] += value
             return dict(sums)
 
         collections: dict[str, dict[str, int]] = {
             name: dict.fromkeys(Verdict, 0) for name in (*self.collections, OTHER)
         }
-        for sample in families[COMPARISONS.name.removesuffix("_total")].samples:
-            if sample.labels["collection"] in collections:
-                collections[sample.labels["collection"]][sample.labels["verdict"]] += int(sample.value)
+        for (name, _, verdict), value in counted(COMPARISONS):
+            if name in collections:
+                collections[name][verdict] += value
 
         outcomes, verdicts, kinds = (by_last_label(row) for row in (OPERATIONS, COMPARISONS, MISMATCHES))
         return {
@@ -623,8 +625,24 @@ class Metrics:
             "failures": by_last_label(FAILURES),
             "collections": collections,
             "recent": {name: self.recent.status(name) for name in self.collections},
-            "routed_reads": _routed(families[ROUTED.name.removesuffix("_total")]),
+            "routed_reads": _routed(counted(ROUTED)),
         }
+
+    def _of_this_process(self, row: MetricRow) -> Iterator[tuple[Labels, int]]:
+        """The series of a counter. Past the registry, which builds all samples of all series for it: some fifty
+        milliseconds, in the event loop, each time that the fleet's figures or the status are asked for."""
+        children: Mapping[Any, Any] = self._counters[row.name]._metrics
+        for labels, child in list(children.items()):
+            yield tuple(labels), int(child._value.get())
+
+    def _of_all_workers(self) -> Callable[[MetricRow], Iterator[tuple[Labels, int]]]:
+        families = {family.name: family for family in self._view().collect()}
+
+        def counted(row: MetricRow) -> Iterator[tuple[Labels, int]]:
+            for sample in families[row.name.removesuffix("_total")].samples:
+                yield tuple(sample.labels[name] for name in row.labels), int(sample.value)
+
+        return counted
 
 
 class _Plain(Collector):
@@ -702,13 +720,12 @@ def _family(row: MetricRow, values: Mapping[Labels, float]) -> Metric:
     return family
 
 
-def _routed(family: Metric) -> dict[str, dict[str, dict[str, int]]]:
+def _routed(counted: Iterable[tuple[Labels, int]]) -> dict[str, dict[str, dict[str, int]]]:
     """By collection, store and reason, without what was never counted."""
     found: dict[str, dict[str, dict[str, int]]] = {}
-    for sample in family.samples:
-        if sample.value:
-            stores = found.setdefault(sample.labels["collection"], {})
-            stores.setdefault(sample.labels["store"], {})[sample.labels["reason"]] = int(sample.value)
+    for (collection, store, reason), value in counted:
+        if value:
+            found.setdefault(collection, {}).setdefault(store, {})[reason] = value
     return found
 
 

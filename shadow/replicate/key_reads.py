@@ -29,11 +29,13 @@ __all__ = ["KeyReads", "by_key_alone"]
 
 _CHEAP_TOGETHER: Final = frozenset({StoreName.DYNAMO})
 """Stores whose client spends most of its time on the request, whatever is in it. MongoDB's is not one."""
-_LINGER: Final = 0.025
-"""Seconds that a key read waits for others to share its request: far less than the settling time, which a write in
-between would cost."""
+_LINGER: Final = 0.1
+"""Seconds that a key read waits for others to share its request: less than the settling time, which a write in between
+would cost. The client's work for a request is many times that for one more key in it."""
 _TOGETHER: Final = 25
-"""Key reads in one request. Decoding them keeps the event loop for some milliseconds; more would be felt."""
+"""Key reads in one request. Taking its answer apart keeps the event loop for a millisecond; more would be felt."""
+_IN_ONE_GO: Final = 5
+"""Comparisons after which the application has its turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,9 @@ class KeyReads:
             return
         if breaker is not None:
             breaker.succeeded()
-        for each, image in zip(near, images, strict=True):
+        for place, (each, image) in enumerate(zip(near, images, strict=True)):
+            if place % _IN_ONE_GO == 0:
+                await asyncio.sleep(0)
             await self._judge_one(each, image)
 
     async def _ask(self, near: Sequence[_KeyRead]) -> list[Image]:

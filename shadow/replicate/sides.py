@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from bson import ObjectId
+
 from shadow.compare.equality import Comparison
 from shadow.model.operation import Hit, Query, Verb
 from shadow.model.outcome import Outcome
@@ -121,4 +123,6 @@ def _blaming(role: Role) -> Iterator[None]:
 
 def lags(stores: Sides, collection: str, filter: Document) -> bool:
     """Whether a read with this filter may be answered by an index that is behind its table, on either side."""
+    if len(filter) == 1 and type(filter.get("_id")) in (str, ObjectId):
+        return False  # by its key: no index has a part in it, and no plan need be made to say so
     return stores.primary.may_lag(collection, filter) or stores.secondary.may_lag(collection, filter)

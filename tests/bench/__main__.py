@@ -18,12 +18,17 @@ from shadow.embedded.servers import CREDENTIALS, DynamoDBLocal, Ministack, Mongo
 from shadow.stores.dynamo.settings import DynamoSettings
 from shadow.stores.dynamo.store import DynamoStore
 from tests.bench import parts, reads, writes
+from tests.bench.faults import beside_faults
 from tests.bench.harness import Bench, Result, run
 from tests.bench.journals import journals_beside_each_other
 from tests.bench.peers import document, opened
+from tests.bench.processes import COUNTS, processes
 from tests.bench.sites import Sites
 from tests.bench.table import as_json, missed, row, table
 from tests.support import dynamodb_local
+
+_QUICK = ("comparison", "find_one off", "find_one shadow", "find_one paced", "update_one paced")
+"""What a minute's look is at: the lines of the budget. `--only` chooses others."""
 
 
 def arguments(given: list[str]) -> argparse.Namespace:
@@ -39,6 +44,7 @@ def arguments(given: list[str]) -> argparse.Namespace:
     chosen = parser.parse_args(given)
     chosen.rounds = chosen.rounds or (3 if chosen.quick else 7)
     chosen.calls = chosen.calls or (150 if chosen.quick else 600)
+    chosen.only = chosen.only or (list(_QUICK) if chosen.quick and not chosen.list else [])
     return chosen
 
 
@@ -51,6 +57,7 @@ async def measure(mongo_url: str, endpoint: str, folder: Path, chosen: argparse.
     database = f"bench{uuid.uuid4().hex[:8]}"
     notes = [document(number) for number in range(reads.COUNT)]
     notes += [document(number, size) for number, size in reads.keys_of_sizes().items()]
+    notes += reads.many()
     settings = DynamoSettings(
         endpoint_url=endpoint,
         access_key_id=CREDENTIALS["aws_access_key_id"],
@@ -67,6 +74,7 @@ async def measure(mongo_url: str, endpoint: str, folder: Path, chosen: argparse.
             with (
                 writes.journal_benches(folder, chosen.calls) as journal,
                 journals_beside_each_other(mongo_url, database, endpoint, folder, chosen.calls) as journals,
+                beside_faults(endpoint) as secondary,
             ):
                 benches = [
                     parts.comparison(chosen.calls),
@@ -75,13 +83,20 @@ async def measure(mongo_url: str, endpoint: str, folder: Path, chosen: argparse.
                     *await parts.store(peers, store, chosen.calls),
                     *await reads.benches(peers, sites, chosen.calls),
                     *await writes.benches(peers, sites, chosen.calls),
+                    await secondary(sites, chosen.calls),
                 ]
                 if chosen.list:
-                    print("\n".join(each.name for each in benches))
+                    print("\n".join([*(each.name for each in benches), *map("processes {}".format, COUNTS)]))
                     return
                 for bench in wanted(benches, chosen.only):
                     for result in await run(bench, chosen.rounds):
                         yield result
+                for count in COUNTS:
+                    if not any(f"processes {count}".startswith(name) for name in chosen.only or [""]):
+                        continue
+                    async with processes(count, chosen.calls, mongo_url, database, endpoint) as bench:
+                        for result in await run(bench, chosen.rounds):
+                            yield result
     finally:
         await store.close()
 

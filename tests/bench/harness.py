@@ -34,6 +34,8 @@ class Contender:
     shed: Callable[[], int] = lambda: 0
     share: float = 1.0
     """Of the load's calls: less for what is very slow."""
+    block: Callable[[], Awaitable[Block]] | None = None
+    """Makes a block by itself, in other processes, in the place of `call`."""
 
 
 @dataclass(frozen=True)
@@ -190,6 +192,8 @@ async def run(bench: Bench, rounds: int, *, warm_up: int = 1) -> list[Result]:
 async def _block(contender: Contender, load: Closed | Paced) -> Block:
     await contender.settled()
     gc.collect()
+    if contender.block is not None:
+        return await contender.block()
     wall, cpu = time.perf_counter(), time.process_time()
     latencies = await load.drive(contender.call, contender.share)
     wall = time.perf_counter() - wall

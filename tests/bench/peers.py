@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import aioboto3
 import aiohttp
+import boto3
 from aiobotocore.config import AioConfig
 from aiodynamo.client import Client as AioDynamo
 from aiodynamo.client import Table
@@ -19,8 +20,9 @@ from aiodynamo.http.aiohttp import AIOHTTP
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from bson import ObjectId
 from deepdiff import DeepDiff
+from laboratory import Experiment
 from motor.motor_asyncio import AsyncIOMotorClient
-from pymongo import AsyncMongoClient
+from pymongo import AsyncMongoClient, MongoClient
 from yarl import URL
 
 from shadow.embedded.servers import CREDENTIALS
@@ -68,6 +70,8 @@ class Peers:
     session: aioboto3.Session
     endpoint: str
     aiodynamo: Table
+    blocking_mongo: Any
+    blocking_dynamo: Any
 
     async def get_item(self, key: str) -> Any:
         answer = await self.dynamo.get_item(TableName=PLAIN, Key={"_id": {"S": key}}, ConsistentRead=True)
@@ -82,6 +86,21 @@ class Peers:
         found = {name: _DESERIALIZER.deserialize(value) for name, value in secondary.items()}
         DeepDiff(primary, found, ignore_order=True)
         return primary
+
+    async def laboratory_find_one(self, key: str) -> Any:
+        """Both in turn, as a published experiment library does it; it knows no coroutines, so it has blocking clients
+        and a thread."""
+        return await asyncio.to_thread(self._experiment, key)
+
+    def _experiment(self, key: str) -> Any:
+        def second() -> Any:
+            answer = self.blocking_dynamo.get_item(TableName=PLAIN, Key={"_id": {"S": key}}, ConsistentRead=True)
+            return {name: _DESERIALIZER.deserialize(value) for name, value in answer["Item"].items()}
+
+        experiment = Experiment()
+        experiment.control(lambda: self.blocking_mongo.find_one({"_id": key}))
+        experiment.candidate(second)
+        return experiment.conduct()
 
     async def session_find_one(self, mongo: Any, key: str) -> Any:
         """Both at once, with a client for the call."""
@@ -130,6 +149,17 @@ async def opened(mongo_url: str, database: str, endpoint: str) -> AsyncIterator[
         aiohttp.ClientSession() as http,
     ):
         other = AioDynamo(AIOHTTP(http), credentials, CREDENTIALS["region_name"], endpoint=URL(endpoint))
-        yield Peers(motor[database][PLAIN], pymongo[database][PLAIN], dynamo, session, endpoint, other.table(PLAIN))
+        blocking = MongoClient[dict[str, Any]](mongo_url)
+        yield Peers(
+            motor[database][PLAIN],
+            pymongo[database][PLAIN],
+            dynamo,
+            session,
+            endpoint,
+            other.table(PLAIN),
+            blocking[database][PLAIN],
+            boto3.client("dynamodb", endpoint_url=endpoint, **CREDENTIALS),
+        )
     motor.close()
+    blocking.close()
     await pymongo.close()

@@ -5,16 +5,18 @@ from __future__ import annotations
 from typing import Any, Final
 
 from tests.bench.harness import Bench, Closed, Contender, Line, Paced
-from tests.bench.peers import Peers
+from tests.bench.peers import Peers, document
 from tests.bench.sites import NOTES, Sites, of
 
-__all__ = ["COUNT", "SIZES", "benches"]
+__all__ = ["COUNT", "SIZES", "benches", "many"]
 
 COUNT: Final = 500
 """Documents of ordinary size; keys are asked for in turn."""
 
 SIZES: Final = {"0.2 KB": 0, "2 KB": 2_000, "20 KB": 20_000, "300 KB": 300_000}
 _PER_SIZE: Final = 4
+MANY: Final = 1_000
+"""Documents of one user, for answers of many."""
 
 
 def key(number: int) -> str:
@@ -31,6 +33,11 @@ def keys_of_sizes() -> dict[int, int]:
     return {
         COUNT + place * _PER_SIZE + each: size for place, size in enumerate(SIZES.values()) for each in range(_PER_SIZE)
     }
+
+
+def many() -> list[dict[str, Any]]:
+    """The documents for answers of many, in the order of their keys."""
+    return [{**document(10_000 + number), "user_id": "many"} for number in range(MANY)]
 
 
 def bare(name: str, collection: Any) -> Contender:
@@ -53,6 +60,7 @@ async def benches(peers: Peers, sites: Sites, calls: int) -> list[Bench]:
     each_time = Contender(
         "client per call", lambda number: peers.session_find_one(peers.motor, key(number)), share=0.02
     )
+    laboratory = Contender("laboratory", lambda number: peers.laboratory_find_one(key(number)), share=0.5)
     return [
         Bench(
             "find_one off",
@@ -67,12 +75,14 @@ async def benches(peers: Peers, sites: Sites, calls: int) -> list[Bench]:
         ),
         Bench(
             "find_one shadow",
-            [motor, shadowing, naive, each_time, pymongo, on_pymongo],
+            [motor, shadowing, naive, each_time, laboratory, pymongo, on_pymongo],
             Closed(calls),
             [
                 Line("find_one, every read shadowed", "cpu", shadowing.name, motor.name, 1.5),
                 Line("naive shim", "cpu", naive.name, motor.name),
                 Line("a client for each call", "cpu", each_time.name, motor.name),
+                Line("laboratory, around blocking clients in a thread", "cpu", laboratory.name, motor.name),
+                Line("laboratory, around blocking clients in a thread", "p50", laboratory.name, motor.name),
                 Line("find_one, every read shadowed, on PyMongo async", "cpu", on_pymongo.name, pymongo.name),
                 Line("the same against bare Motor", "cpu", on_pymongo.name, motor.name),
                 Line("find_one, every read shadowed", "p50", shadowing.name, motor.name),
@@ -94,7 +104,8 @@ async def benches(peers: Peers, sites: Sites, calls: int) -> list[Bench]:
         ),
         await _find_twenty(peers, sites, calls),
         await _sampling(peers, sites, calls),
-        *[_concurrency(tasks, motor, shadowing, naive, calls) for tasks in (1, 4, 16, 64)],
+        *[_concurrency(tasks, motor, shadowing, naive, calls) for tasks in (1, 4, 16, 64, 256)],
+        *[await _result_set(peers, sites, size, calls) for size in (1, 10, 100, 1_000)],
         *[await _size(peers, sites, place, name, calls) for place, name in enumerate(SIZES)],
     ]
 
@@ -119,6 +130,22 @@ async def _find_twenty(peers: Peers, sites: Sites, calls: int) -> Bench:
         [
             Line("find of 20 by an index, phase off", "p50", off.name, motor.name),
             Line("find of 20 by an index, shadowed", "cpu", shadowing.name, motor.name),
+        ],
+    )
+
+
+async def _result_set(peers: Peers, sites: Sites, size: int, calls: int) -> Bench:
+    shadow = await sites.shadow("motor", "shadow")
+    notes, query = shadow[NOTES], {"user_id": "many"}
+    motor = Contender("motor", lambda _: peers.motor.find(query).sort("_id", 1).limit(size).to_list(length=size))
+    shadowing = of(shadow, "shadow", lambda _: notes.find(query).sort("_id", 1).limit(size).to_list(size))
+    return Bench(
+        f"result set {size}",
+        [motor, shadowing],
+        Paced(max(10, calls // (4 if size <= 10 else 10 if size <= 100 else 40)), 50.0 if size <= 10 else 5.0),
+        [
+            Line(f"find of {size:,}, every read shadowed", "cpu", shadowing.name, motor.name),
+            Line(f"find of {size:,}, every read shadowed", "p50", shadowing.name, motor.name),
         ],
     )
 

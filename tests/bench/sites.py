@@ -27,8 +27,14 @@ class Sites:
     database: str
     endpoint: str
     folder: Path
-    _made: dict[tuple[str, str, float], Shadow] = field(default_factory=dict)
-    _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+    tag: str = ""
+    """Set for Shadows that reach the secondary by another way."""
+    _made: dict[tuple[str, str, float], Shadow] = field(default_factory=dict, init=False)
+    _stack: AsyncExitStack = field(default_factory=AsyncExitStack, init=False)
+
+    def adopt(self, other: Sites) -> None:
+        """Closes the other's Shadows with its own."""
+        self._stack.push_async_callback(other._stack.aclose)
 
     async def __aenter__(self) -> Sites:
         return self
@@ -52,7 +58,7 @@ class Sites:
                 "access_key_id": CREDENTIALS["aws_access_key_id"],
                 "secret_access_key": CREDENTIALS["aws_secret_access_key"],
             },
-            journal={"url": f"sqlite:///{self.folder / f'{driver}-{phase}-{shadow_reads}.db'}"},
+            journal={"url": f"sqlite:///{self.folder / f'{self.tag}{driver}-{phase}-{shadow_reads}.db'}"},
             defaults={"phase": phase, "shadow_reads": shadow_reads},
             collections={NOTES: {"indexes": [{"name": "user_id-index", "hash": "user_id"}]}},
         )

@@ -98,3 +98,23 @@ def test_quick_means_fewer_rounds_and_names_choose_benches() -> None:
     chosen = bench(Closed(1), [])
     assert wanted([chosen], quick.only) == [chosen]
     assert wanted([chosen], ["other"]) == []
+
+
+def test_quick_by_itself_looks_at_the_budget_alone() -> None:
+    assert "find_one off" in arguments(["--quick"]).only
+    assert not arguments([]).only
+
+
+async def test_a_contender_may_make_its_blocks_in_other_processes() -> None:
+    async def block() -> Block:
+        return Block([0.003, 0.003], cpu=0.1, wall=0.2)
+
+    async def base() -> Block:
+        return Block([0.002, 0.002], cpu=0.1, wall=0.2)
+
+    async def call(number: int) -> None:
+        raise AssertionError("it makes no calls here")
+
+    contenders = [Contender("theirs", call, block=base), Contender("ours", call, block=block)]
+    (found,) = await run(Bench("trivial", contenders, Closed(2), [LINE]), 1)
+    assert found.ratio == pytest.approx(1.5)

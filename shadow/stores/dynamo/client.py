@@ -14,7 +14,9 @@ from contextlib import AsyncExitStack
 from typing import Any, Final, TypeAlias
 
 import aioboto3
+import aiobotocore
 import aiobotocore.session
+import botocore
 from aiobotocore.config import AioConfig
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.loaders import create_loader
@@ -27,6 +29,8 @@ from shadow.stores.dynamo.parser import ParserFactory
 from shadow.stores.dynamo.settings import DynamoSettings
 
 __all__ = ["Cancelled", "ConditionFailed", "Gateway", "OnCapacity"]
+
+_USER_AGENT: Final = f"shadow aiobotocore/{aiobotocore.__version__} botocore/{botocore.__version__}"
 
 OnCapacity: TypeAlias = Callable[[str, str, str, float], None]
 """Called as (table, index or "", verb, capacity units) for each answer that says what it consumed."""
@@ -148,6 +152,8 @@ def _config(settings: DynamoSettings) -> AioConfig:
         # "adaptive" is standard retries with a `Pace`
         retries={"mode": "standard", "total_max_attempts": settings.max_attempts},
         parameter_validation=False,
+        # botocore puts its own together anew for each request, twice.
+        user_agent=_USER_AGENT,
         tcp_keepalive=True,
     )
 

@@ -27,6 +27,8 @@ __all__ = ["Reader", "Table", "scan_request"]
 
 BATCH_KEYS: Final = 100
 _ATTEMPTS: Final = 8
+_IN_ONE_GO: Final = 8
+"""Items decoded without a pause."""
 _BODY_ATTEMPTS: Final = 5
 _GROWTH: Final = 4
 _LARGEST_ANSWER: Final = 10_000
@@ -118,10 +120,13 @@ class Reader:
         return b"".join(bytes(piece["d"]["B"]) for piece in pieces if piece is not None) if all(pieces) else None
 
     async def images(self, table: Table, items: Sequence[Item]) -> list[Image]:
-        codec = table.codec
-        if not any(codec.parts(item) for item in items):
-            return [codec.decode(item) for item in items]
-        return [await self.image(table, item) for item in items]
+        codec, images = table.codec, list[Image]()
+        for place, item in enumerate(items):
+            # Others have their turn in the event loop in between: an answer may be of a hundred documents.
+            if place and place % _IN_ONE_GO == 0:
+                await asyncio.sleep(0)
+            images.append(codec.decode(item) if codec.parts(item) is None else await self.image(table, item))
+        return images
 
     # ---- pages ----
 

@@ -6,8 +6,9 @@ An attribute is in the wire form of the low-level client ({"S": ...}), and so is
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final, TypeAlias
 
@@ -38,6 +39,8 @@ Item: TypeAlias = dict[str, Attribute]
 
 NAME_LIMIT: Final = 65_535
 """The most bytes that the name of an attribute can have."""
+_FEW_NAMES: Final = 32
+"""Fields of a document whose order is remembered."""
 
 _DEPTH: Final = 26
 """Containers deeper than this are written as BSON; hints lie up to five levels deeper than what they describe."""
@@ -310,9 +313,21 @@ def opened(hint: Attribute | None) -> tuple[Mapping[str, Attribute], bytes | Non
     return hints, bytes(order["B"]) if order is not None else None
 
 
-def ordered_names(names: list[str], order: bytes | None) -> list[str]:
+def ordered_names(names: list[str], order: bytes | None) -> Sequence[str]:
     """`names` in the order that was kept; sorted, if there is none or it belongs to other fields (a foreign writer
     has added or removed one)."""
+    if len(names) <= _FEW_NAMES:
+        return _ordered_once(frozenset(names), order)
+    return _ordered(names, order)
+
+
+@functools.lru_cache(maxsize=1024)
+def _ordered_once(names: frozenset[str], order: bytes | None) -> tuple[str, ...]:
+    """Documents of a collection have few shapes."""
+    return tuple(_ordered(list(names), order))
+
+
+def _ordered(names: list[str], order: bytes | None) -> list[str]:
     ordered = _by_name(names)
     if order is None:
         return ordered
