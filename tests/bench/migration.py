@@ -33,7 +33,10 @@ class Bench(Site):
     def settings(self) -> Settings:
         made = super().settings()
         return made.model_copy(
-            update={"dynamo": made.dynamo.model_copy(update={"read_timeout": 5.0, "max_attempts": 3})}
+            update={
+                "dynamo": made.dynamo.model_copy(update={"read_timeout": 5.0, "max_attempts": 3}),
+                "control": made.control.model_copy(update={"heartbeat": 1.0}),
+            }
         )
 
 

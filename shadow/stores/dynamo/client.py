@@ -26,6 +26,7 @@ from shadow.stores.dynamo.codec import Item
 from shadow.stores.dynamo.errors import translate
 from shadow.stores.dynamo.pace import Pace
 from shadow.stores.dynamo.parser import ParserFactory
+from shadow.stores.dynamo.serializer import quicken
 from shadow.stores.dynamo.settings import DynamoSettings
 
 __all__ = ["Cancelled", "ConditionFailed", "Gateway", "OnCapacity"]
@@ -99,6 +100,7 @@ class Gateway:
                     "dynamodb", endpoint_url=self._settings.endpoint_url, config=_config(self._settings)
                 )
                 client = await self._stack.enter_async_context(context)
+                quicken(client)
                 if self._settings.retry_mode == "adaptive":
                     Pace().attach(client)
                 client.meta.events.register("needs-retry", self._look_for_throttling)
