@@ -12,12 +12,16 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import yaml
 from bson import Binary, Decimal128, ObjectId
 from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient
+from pydantic import SecretStr
 from pymongo.errors import DuplicateKeyError, PyMongoError
+from typer.testing import CliRunner
 
 from shadow import Shadow, UnsupportedOperation
+from shadow.cli import app
 from shadow.config import Settings, parse
 from shadow.embedded.audit import Audit
 from shadow.embedded.servers import FaultProxy
@@ -295,3 +299,90 @@ def test_a_fault_in_the_configuration_names_no_secret_of_it(text: str) -> None:
         parse(text, {})
     assert leaks(str(fault.value)) == []
     assert PASSWORD[:10] not in str(fault.value)
+
+
+COMMANDS: Final = """\
+config check
+config show
+tables plan
+tables plan --json
+tables export cloudformation
+tables export terraform
+tables export iam --for application --for jobs
+assess --whole
+assess --whole --json
+verify people
+verify people --restart --json
+repair-plan make people {folder}/plan
+repair-plan make people {folder}/plan-2 --json
+repair-plan apply {folder}/plan --undo {folder}/undo
+backfill
+backfill --restart --json
+jobs list
+jobs list --json
+repair list
+repair list --json
+repair heal
+findings list --file {folder}/shadow.findings --json
+flip people --to dynamo --dry-run
+flip people --to dynamo
+flip people --to dynamo --json
+flip people --to dynamo --rehearse
+complete people --on mongo
+complete people --on mongo --json
+fleet list
+fleet list --json
+fleet receipts
+fleet receipts --json
+finalize people --store dynamo
+finalize people --store dynamo --json
+"""
+
+
+def run(config: Path, line: str) -> tuple[int, str]:
+    """A command in this process: its exit code, and everything that it printed or raised."""
+    arguments = line.format(folder=config.parent).split()
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(app, [*arguments, "--config", str(config)])
+    if result.exception is not None:
+        # the program prints the message of the second, and ends
+        assert isinstance(result.exception, SystemExit | ShadowError), line
+    return result.exit_code, f"{result.stdout}\n{result.stderr}\n{result.exception}"
+
+
+@pytest.mark.timeout(180)
+async def test_no_secret_comes_out_of_the_command_line(
+    told: tuple[Shadow, FaultProxy, Audit], ears: Ears, tmp_path: Path
+) -> None:
+    shadow, proxy, _ = told
+    people = shadow["people"]
+    await people.insert_many([person(key, number) for number, key in enumerate(KEYS)])
+    assert await shadow.settled(30)
+    await damage(shadow)
+    proxy.mode = "refuse"
+    await people.update_one({"_id": KEYS[5]}, {"$set": {"title": SECRET}})
+    proxy.clear()
+    config = tmp_path / "shadow.yaml"
+    config.write_text(yaml.safe_dump(written_out(shadow.settings)), encoding="utf-8")
+    said: dict[str, tuple[int, str]] = {}
+    for line in COMMANDS.splitlines():
+        said[line] = await asyncio.to_thread(run, config, line)
+    assert {line: found for line, (_, text) in said.items() if (found := leaks(text))} == {}
+    assert [line for line in ears.lines if leaks(line)] == []
+    codes = {line: code for line, (code, _) in said.items()}
+    assert codes["verify people"] == 1, said["verify people"]
+    assert codes["repair-plan make people {folder}/plan"] == 0, said
+    assert codes["flip people --to dynamo"] == 1, said["flip people --to dynamo"]
+
+
+def written_out(settings: Settings) -> dict[str, Any]:
+    """Settings as a file would have them, the secrets among them."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, SecretStr):
+            return value.get_secret_value()
+        if isinstance(value, dict):
+            return {name: plain(each) for name, each in value.items()}
+        return [plain(each) for each in value] if isinstance(value, list | tuple) else value
+
+    chosen: dict[str, Any] = plain(settings.model_dump(exclude_unset=True))
+    return chosen
