@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from pymongo.errors import ConnectionFailure
@@ -235,7 +235,7 @@ class Follower:
         """Heals one batch of due keys; how many were due. While the secondary is down, one key is the probe."""
         probing = not all(breaker.closed for breaker in self._breakers.values())
         batch = 1 if probing else self._limits.recover_batch
-        found = await self._journal.due(batch, lease=self._limits.operation)
+        found = await self._claimed(batch)
         gate = asyncio.Semaphore(self._limits.write_workers)
         # All of them to their end, whatever one of them raises: none may run on behind a caller that has gone.
         results = await asyncio.gather(*(self._recover_one(due, gate) for due in found), return_exceptions=True)
@@ -244,29 +244,46 @@ class Follower:
                 raise result
         return len(found)
 
+    async def _claimed(self, batch: int) -> list[Due]:
+        asked = asyncio.ensure_future(self._journal.due(batch, lease=self._limits.operation))
+        try:
+            return await asyncio.shield(asked)
+        except asyncio.CancelledError:
+            with contextlib.suppress(JournalError):
+                await asyncio.shield(self._given_back(await asked))
+            raise
+
+    async def _given_back(self, found: Sequence[Due]) -> None:
+        """Claims must not outlive the attempt, nor one that was never made: another process may follow at once."""
+        await asyncio.gather(*(self._journal.postpone(due, 0) for due in found))
+
     async def _recover_one(self, due: Due, gate: asyncio.Semaphore) -> None:
-        async with gate, self._routes.healing(due.collection) as route:
-            breaker = self._breakers[route.secondary]
-            if not route.dual_write or not breaker.allow():
-                await self._journal.postpone(due, self._limits.recover_every)
-                return
-            try:
-                async with asyncio.timeout(min(self._limits.operation / 2, 2 * self._limits.write_deadline)):
-                    await self._heal(due.collection, due, route)
-            except JournalError:
-                raise
-            except asyncio.CancelledError:
-                # The lease must not outlive the attempt: another one may follow at once.
-                await asyncio.shield(self._journal.postpone(due, 0))
-                raise
-            except Exception as error:
-                self._judge(due.collection, error, breaker)
-                self._report_refused(due, error)
-                self._reporter.healed(due.collection, Healing.FAILED)
-                await self._journal.postpone(due, self._backoff(due.attempts))
-            else:
-                breaker.succeeded()
-                await self._journal.settle(due)
+        try:
+            async with gate, self._routes.healing(due.collection) as route:
+                await self._attempt(due, route)
+        except asyncio.CancelledError:
+            with contextlib.suppress(JournalError):
+                await asyncio.shield(self._given_back([due]))
+            raise
+
+    async def _attempt(self, due: Due, route: Route) -> None:
+        breaker = self._breakers[route.secondary]
+        if not route.dual_write or not breaker.allow():
+            await self._journal.postpone(due, self._limits.recover_every)
+            return
+        try:
+            async with asyncio.timeout(min(self._limits.operation / 2, 2 * self._limits.write_deadline)):
+                await self._heal(due.collection, due, route)
+        except JournalError:
+            raise
+        except Exception as error:
+            self._judge(due.collection, error, breaker)
+            self._report_refused(due, error)
+            self._reporter.healed(due.collection, Healing.FAILED)
+            await self._journal.postpone(due, self._backoff(due.attempts))
+        else:
+            breaker.succeeded()
+            await self._journal.settle(due)
 
     def _report_refused(self, due: Due, error: Exception) -> None:
         """A secondary that refuses, time and again, to hold what the primary holds: said once for each deferral."""

@@ -13,6 +13,7 @@ from shadow.errors import JournalError, ShadowError
 from shadow.model.outcome import Outcome
 from shadow.model.phase import Phase, Role, StoreName, WriteMode
 from shadow.model.verdict import Deferral, ShedReason
+from shadow.replicate.journal import Entry
 from shadow.replicate.limits import Limits
 from shadow.replicate.points import Point
 from tests.support.faulty import Gate, hang, lose, raising
@@ -167,6 +168,35 @@ async def test_close_leaves_what_does_not_end_in_time_to_the_journal_and_no_task
     async with Pair(tmp_path, beside=pair) as again:
         assert (await again.stats()).open >= 30
         await until(lambda: len(again.documents(StoreName.DYNAMO)) == 30)
+
+
+@pytest.mark.parametrize("moment", ["while claims are made", "while claims wait for a worker"])
+async def test_a_recovery_that_is_cancelled_gives_its_claims_back(tmp_path: Path, moment: str) -> None:
+    limits = QUICK.model_copy(update={"operation": 60.0, "write_deadline": 30.0, "write_workers": 1})
+    async with Pair(tmp_path, limits=limits, recovering=False) as pair:
+        await pair.journal.open([Entry(f"{number}", "things", number) for number in range(10)])
+        for number in range(10):
+            pair.journal.defer(f"{number}")
+        await pair.journal.flush()
+        gate, claim = Gate(), pair.journal.due
+
+        async def claimed(limit: int, lease: float) -> Any:
+            found = await claim(limit, lease)
+            gate.reached.set()
+            await gate.opened.wait()
+            return found
+
+        if moment == "while claims are made":
+            pair.journal.due = claimed  # type: ignore[method-assign]
+        else:
+            pair.secondary.on_all(gate)
+        recovery = asyncio.create_task(pair.runtime.follower.recover())
+        await gate.reached.wait()
+        recovery.cancel()
+        gate.opened.set()
+        with pytest.raises(asyncio.CancelledError):
+            await recovery
+        assert len(await claim(50, 60.0)) == 10
 
 
 async def test_every_point_of_the_protocol_is_passed_in_its_order(tmp_path: Path) -> None:
