@@ -18,6 +18,8 @@ from shadow.embedded.servers import CREDENTIALS, DynamoDBLocal, Ministack, Mongo
 from shadow.stores.dynamo.settings import DynamoSettings
 from shadow.stores.dynamo.store import DynamoStore
 from tests.bench import parts, reads, writes
+from tests.bench.bulk import NAMES as BULK
+from tests.bench.bulk import bulk
 from tests.bench.faults import beside_faults
 from tests.bench.harness import Bench, Result, run
 from tests.bench.journals import journals_beside_each_other
@@ -27,7 +29,7 @@ from tests.bench.sites import Sites
 from tests.bench.table import as_json, missed, row, table
 from tests.support import dynamodb_local
 
-_QUICK = ("comparison", "find_one off", "find_one shadow", "find_one paced", "update_one paced")
+_QUICK = ("comparison", "find_one off", "find_one shadow", "find_one paced", "update_one paced", *BULK)
 """What a minute's look is at: the lines of the budget. `--only` chooses others."""
 
 
@@ -86,11 +88,16 @@ async def measure(mongo_url: str, endpoint: str, folder: Path, chosen: argparse.
                     await secondary(sites, chosen.calls),
                 ]
                 if chosen.list:
-                    print("\n".join([*(each.name for each in benches), *map("processes {}".format, COUNTS)]))
+                    print("\n".join([*(each.name for each in benches), *BULK, *map("processes {}".format, COUNTS)]))
                     return
                 for bench in wanted(benches, chosen.only):
                     for result in await run(bench, chosen.rounds):
                         yield result
+                if any(name.startswith(only) for name in BULK for only in chosen.only or [""]):
+                    async with bulk(mongo_url, endpoint, folder, chosen.calls) as jobs:
+                        for bench in wanted(jobs, chosen.only):
+                            for result in await run(bench, chosen.rounds):
+                                yield result
                 for count in COUNTS:
                     if not any(f"processes {count}".startswith(name) for name in chosen.only or [""]):
                         continue

@@ -1,24 +1,21 @@
-"""Backfill and verify against what they cannot do without: `python -m tests.bench.bulk [documents] [rounds]`.
+"""Backfill and verify against what they cannot do without.
 
     backfill    against BatchWriteItem of the same items, encoded before the clock starts: no reading, no conditions
     verify      against reading both sides whole, as documents, and comparing nothing
 
 The writes go through aioboto3's client as it comes, with the settings of ours; the reads through the ranges that the
-jobs walk. Both have as many workers at once and as many documents at a time as the jobs.
-Each round begins with empty tables, runs every contender, in an order that turns from round to round, and gives one
-ratio of items a second. Starts a MongoDB and a DynamoDB Local of its own.
+jobs walk. All have as many workers at once and as many documents at a time as the jobs. A block is one job, or the same
+work of the peer, over the whole collection; what is written is written into tables that are made for the block.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
-import gc
-import statistics
-import sys
-import tempfile
+import itertools
 import time
-from collections.abc import Awaitable, Callable, Sequence
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,21 +23,26 @@ import aioboto3
 from aiobotocore.config import AioConfig
 
 from shadow import Shadow
-from shadow.embedded.servers import CREDENTIALS, DynamoDBLocal, Mongod
+from shadow.embedded.servers import CREDENTIALS
 from shadow.migrate.backfill import Backfill
 from shadow.migrate.verify import Scope, Verify, summary
 from shadow.migrate.work import Pace, Work
 from shadow.stores.dynamo.codec import Item
 from shadow.stores.ranges import Ranges
-from tests.bench.migration import Bench, fill
-from tests.support import dynamodb_local
+from tests.bench.harness import Bench, Block, Closed, Contender, Line
+from tests.bench.migration import PatientSite, fill
 from tests.support.migration import OpenJobs, control_of
 from tests.support.shadows import COLLECTION
 
+__all__ = ["NAMES", "bulk"]
+
+NAMES: Final = ("backfill", "verify")
 WORKERS: Final = 8
 BATCH: Final = 100
 _REQUEST: Final = 25
 """Puts that one BatchWriteItem takes."""
+_PER_CALL: Final = 10
+"""Documents for each call of an ordinary block."""
 
 
 async def encoded(shadow: Shadow) -> list[Item]:
@@ -90,45 +92,7 @@ async def bare_reads(sides: Sequence[Ranges]) -> int:
     return sum(await asyncio.gather(*(worker() for _ in range(WORKERS))))
 
 
-async def _seconds(work: Callable[[], Awaitable[object]]) -> float:
-    gc.collect()
-    started = time.perf_counter()
-    await work()
-    return time.perf_counter() - started
-
-
-class Rounds:
-    """`made` gives a site with empty tables for each name."""
-
-    def __init__(self, made: Callable[[str], Bench], documents: int) -> None:
-        self._made = made
-        self._documents = documents
-        self.backfill: list[tuple[float, float]] = []
-        self.verify: list[tuple[float, float]] = []
-
-    async def one(self, number: int) -> None:
-        """One round: seconds of (ours, the peer's) for both jobs."""
-        site = self._made(f"ours{number}")
-        bare = self._made(f"bare{number}")
-        async with site.shadow() as shadow, bare.shadow() as other, _client(bare) as client:
-            await shadow.prepare()
-            await other.prepare()
-            control = control_of(site)
-            table = _table(other.sides(COLLECTION).secondary).name
-            write = functools.partial(bare_writes, client, table, await encoded(shadow))
-            self.backfill.append(await _pair(number, lambda: _backfill(shadow, control, self._documents), write))
-            sides = shadow.sides(COLLECTION)
-            self.verify.append(
-                await _pair(
-                    number,
-                    lambda: _verify(shadow, control, self._documents),
-                    lambda: bare_reads([sides.source, sides.target]),
-                )
-            )
-            control.close()
-
-
-def _client(site: Bench) -> Any:
+def _client(site: PatientSite) -> Any:
     """A context manager of a plain client."""
     chosen = site.settings().dynamo
     config = AioConfig(
@@ -142,59 +106,93 @@ def _client(site: Bench) -> Any:
     return aioboto3.Session().client("dynamodb", endpoint_url=site.dynamo_url, config=config, **CREDENTIALS)
 
 
-async def _pair(
-    number: int, ours: Callable[[], Awaitable[object]], peer: Callable[[], Awaitable[object]]
-) -> tuple[float, float]:
-    if number % 2:
-        taken = await _seconds(peer)
-        return await _seconds(ours), taken
-    return await _seconds(ours), await _seconds(peer)
-
-
-async def _backfill(shadow: Shadow, control: OpenJobs, documents: int) -> None:
+async def backfilled(shadow: Shadow, control: OpenJobs, documents: int) -> None:
     job = await Work(Backfill(shadow.sides(COLLECTION)), control, Pace(workers=WORKERS, batch=BATCH)).run()
     # A request that the client repeated finds there what its first attempt has inserted.
     if job.outcome != "complete" or job.counts["copied"] + job.counts.get("present", 0) != documents:
         raise RuntimeError(f"the backfill came to {job.outcome}: {dict(job.counts)}")
 
 
-async def _verify(shadow: Shadow, control: OpenJobs, documents: int) -> None:
+async def verified(shadow: Shadow, control: OpenJobs, documents: int) -> None:
     task = Verify(shadow.sides(COLLECTION), Scope())
-    found = summary(await Work(task, control, Pace(workers=WORKERS, batch=BATCH)).run())
+    found = summary(await Work(task, control, Pace(workers=WORKERS, batch=BATCH), restart=True).run())
     if not found.clean or found.compared != documents:
         raise RuntimeError(f"the verification came to {found.outcome}")
 
 
-def shown(what: str, documents: int, seconds: Sequence[tuple[float, float]]) -> str:
-    """A row of a Markdown table; the ratio is of items a second, ours to the peer's."""
-    ratios = [peer / ours for ours, peer in seconds]
-    rates = [documents / statistics.median(each) for each in zip(*seconds, strict=True)]
-    spread = f"{statistics.median(ratios):.2f} [{min(ratios):.2f} .. {max(ratios):.2f}]"
-    return f"| {what} | {spread} | {rates[0]:.0f} / {rates[1]:.0f} |"
+@asynccontextmanager
+async def bulk(mongo_url: str, endpoint: str, folder: Path, calls: int) -> AsyncIterator[list[Bench]]:
+    documents = calls * _PER_CALL
+    numbers, database = itertools.count(), f"bulk{uuid.uuid4().hex[:8]}"
+
+    def made() -> PatientSite:
+        """A site of its own over the same MongoDB: its tables are empty."""
+        name = f"{database}-{next(numbers)}"
+        limits = {"operation": 30.0, "write_deadline": 5.0}
+        return PatientSite(mongo_url, database, endpoint, f"{name}-", str(folder / f"{name}.db"), limits=limits)
+
+    async def timed(work: Callable[[], Awaitable[object]]) -> Block:
+        wall, cpu = time.perf_counter(), time.process_time()
+        await work()
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        return Block([wall / documents], cpu / documents, wall / documents)
+
+    async def our_backfill() -> Block:
+        site = made()
+        async with site.shadow() as shadow:
+            await shadow.prepare()
+            control = control_of(site)
+            block = await timed(lambda: backfilled(shadow, control, documents))
+            control.close()
+        return block
+
+    async def their_backfill() -> Block:
+        site = made()
+        async with site.shadow() as shadow, _client(site) as client:
+            await shadow.prepare()
+            table, items = _table(shadow.sides(COLLECTION).secondary).name, await encoded(shadow)
+            return await timed(lambda: bare_writes(client, table, items))
+
+    site = made()
+    await asyncio.to_thread(fill, site, documents)
+    async with site.shadow() as shadow:
+        await shadow.prepare()
+        control = control_of(site)
+        await backfilled(shadow, control, documents)
+        sides = shadow.sides(COLLECTION)
+        yield [
+            _bench("backfill", "BatchWriteItem", their_backfill, our_backfill, 0.6, documents),
+            _bench(
+                "verify",
+                "reading both sides",
+                lambda: timed(lambda: bare_reads([sides.source, sides.target])),
+                lambda: timed(lambda: verified(shadow, control, documents)),
+                0.7,
+                documents,
+            ),
+        ]
+        control.close()
 
 
-def main() -> None:
-    documents = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
-    count = int(sys.argv[2]) if len(sys.argv) > 2 else 5
-    with tempfile.TemporaryDirectory() as folder, Mongod() as mongo, DynamoDBLocal(dynamodb_local.home()) as dynamo:
-
-        def made(name: str) -> Bench:
-            limits = {"operation": 30.0, "write_deadline": 5.0}
-            place = str(Path(folder) / f"{name}.db")
-            return Bench(mongo.url, "bench", dynamo.url, f"{name}-", place, limits=limits)
-
-        fill(made("filled"), documents)
-        rounds = Rounds(made, documents)
-
-        async def run() -> None:
-            for number in range(count):
-                await rounds.one(number)
-
-        asyncio.run(run())
-    print("| what | items/s, ratio [least .. most] | documents/s, ours / the peer's |\n|---|---|---|")
-    print(shown("backfill against BatchWriteItem", documents, rounds.backfill))
-    print(shown("verify against reading both sides", documents, rounds.verify))
+def _bench(
+    name: str,
+    peer: str,
+    theirs: Callable[[], Awaitable[Block]],
+    ours: Callable[[], Awaitable[Block]],
+    budget: float,
+    documents: int,
+) -> Bench:
+    """Ratios of documents a second: the peer's time for one over ours."""
+    return Bench(
+        name,
+        [Contender(peer, _unused, block=theirs), Contender(name, _unused, block=ours)],
+        Closed(documents),
+        [
+            Line(f"{name} of {documents:,}: documents a second", "seconds", peer, name, budget, at_least=True),
+            Line(f"{name} of {documents:,}: processor time", "cpu", name, peer),
+        ],
+    )
 
 
-if __name__ == "__main__":
-    main()
+async def _unused(number: int) -> None:
+    raise AssertionError("a block is one job")

@@ -27,7 +27,7 @@ from tests.support.shadows import COLLECTION, Site
 _AT_ONCE = 10_000
 
 
-class Bench(Site):
+class PatientSite(Site):
     """A site with the patience that production has: the tests' own is short."""
 
     def settings(self) -> Settings:
@@ -75,7 +75,7 @@ def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
     with tempfile.TemporaryDirectory() as folder, Mongod() as mongo, DynamoDBLocal(dynamodb_local.home()) as dynamo:
         limits = {"operation": 30.0, "write_deadline": 5.0}
-        site = Bench(mongo.url, "bench", dynamo.url, "bench-", str(Path(folder) / "shadow.db"), limits=limits)
+        site = PatientSite(mongo.url, "bench", dynamo.url, "bench-", str(Path(folder) / "shadow.db"), limits=limits)
         fill(site, count)
         print(f"{count} documents, {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MiB before it begins")
         asyncio.run(run(site, count))
