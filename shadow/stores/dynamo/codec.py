@@ -57,8 +57,10 @@ from shadow.stores.dynamo.values import (
     escaped,
     item_size,
     map_hint,
+    octets,
     opened,
     ordered_names,
+    unescaped,
 )
 
 __all__ = ["ITEM_LIMIT", "Codec", "Encoded", "Item", "Parts", "item_size"]
@@ -264,16 +266,16 @@ class Codec:
         shadow = item.get(self.reserved, {}).get("M", {})
         packed = body if body is not None else shadow.get("z", {}).get("B")
         if packed is not None:
-            return Image(state, bson.decode(zlib.decompress(bytes(packed)), codec_options=CANONICAL))
+            return Image(state, bson.decode(zlib.decompress(octets(packed)), codec_options=CANONICAL))
         return Image(state, self._document(item, shadow))
 
     def _document(self, item: Item, shadow: Mapping[str, Attribute]) -> Document:
         hints, order = opened(shadow.get("h"))
-        aside = shadow.get("a", {}).get("M", {})
+        aside = shadow["a"]["M"] if "a" in shadow else {}
         names = {*item, *aside} - self._own
-        names.difference_update([name for name in names if hints.get(escaped(name)) == _ABSENT])
+        names.difference_update(unescaped(name) for name, hint in hints.items() if hint == _ABSENT)
         document: Document = {}
-        for name in ordered_names(list(names), order):
+        for name in ordered_names(names, order):
             if name in aside:
                 document[name] = decode_value(*aside[name]["L"])
             elif name == "_id":

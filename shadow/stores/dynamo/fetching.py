@@ -14,7 +14,7 @@ from typing import Any, Final
 from shadow.model.operation import Query
 from shadow.stores.dynamo.codec import Item
 from shadow.stores.dynamo.expressions import Expression
-from shadow.stores.dynamo.values import opened
+from shadow.stores.dynamo.values import octets, opened
 
 __all__ = ["Fetch", "fetch_of", "looked_at"]
 
@@ -47,7 +47,8 @@ class Fetch:
         if order is None or not self.shown:
             return True
         present = [name for name in self.shown if name in item or name in shadow.get("a", {}).get("M", {})]
-        return len(present) <= 1 and len(order) <= _NARROW and order[0] == 0
+        places = octets(order)
+        return len(present) <= 1 and len(places) <= _NARROW and places[0] == 0
 
 
 def fetch_of(query: Query) -> Fetch | None:

@@ -22,6 +22,7 @@ from shadow.stores.dynamo.plan import KeyPlan, KeyRange, Plan, QueryPlan, ScanPl
 from shadow.stores.dynamo.pushdown import pushed_text
 from shadow.stores.dynamo.scanning import Scanner
 from shadow.stores.dynamo.scans import ScanCounter
+from shadow.stores.dynamo.values import octets
 
 __all__ = ["Reader", "Table", "scan_request"]
 
@@ -117,7 +118,7 @@ class Reader:
     async def _body(self, table: Table, parts: Parts) -> bytes | None:
         found = await self.get_many(table, parts.keys)
         pieces = [found.get(key) for key in parts.keys]
-        return b"".join(bytes(piece["d"]["B"]) for piece in pieces if piece is not None) if all(pieces) else None
+        return b"".join(octets(piece["d"]["B"]) for piece in pieces if piece is not None) if all(pieces) else None
 
     async def images(self, table: Table, items: Sequence[Item]) -> list[Image]:
         codec, images = table.codec, list[Image]()

@@ -1,8 +1,8 @@
 """What botocore makes of a request, without walking through every AttributeValue: the other way of `parser`.
 
 An AttributeValue is, in the JSON protocol of DynamoDB, on the wire what the caller gave (all but binaries, which are
-base64). botocore's serializer looks up the shape of each member of each value of each item, which takes more of the
-processor than all else of a batch of writes together.
+base64, as those still are that came from the server). botocore's serializer looks up the shape of each member of each
+value of each item, which takes more of the processor than all else of a batch of writes together.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _wire(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _base64(raw: Any) -> str:
-    return base64.b64encode(raw).decode("ascii")
+    return raw if isinstance(raw, str) else base64.b64encode(raw).decode("ascii")
 
 
 _AS_THEY_ARE: Final = frozenset({"S", "N", "BOOL", "NULL", "SS", "NS"})

@@ -1,15 +1,18 @@
 """BSON values <-> AttributeValues with hints, without loss. The form of both is told in `codec`.
 
-An attribute is in the wire form of the low-level client ({"S": ...}), and so is a hint.
+An attribute is in the wire form of the low-level client ({"S": ...}), and so is a hint. Binaries are bytes where they
+are made, and base64, as they are on the wire, where they come from the server: `octets` takes both.
 """
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
 import functools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
 import bson
@@ -28,8 +31,10 @@ __all__ = [
     "escaped",
     "item_size",
     "map_hint",
+    "octets",
     "opened",
     "ordered_names",
+    "unescaped",
 ]
 
 Attribute: TypeAlias = dict[str, Any]
@@ -47,11 +52,17 @@ _DEPTH: Final = 26
 
 _PLAIN_DECIMAL: Final = re.compile(r"-?(0|[1-9]\d*[1-9]|[1-9]|(0|[1-9]\d*)\.\d*[1-9])")
 _NULL: Final[Attribute] = {"NULL": True}
+_NO_HINTS: Final[Mapping[str, Attribute]] = MappingProxyType({})
 _BLOB: Final[Attribute] = {"S": "$"}
 _SIMPLE: Final = frozenset("dlto")
 
 Pair: TypeAlias = tuple[Attribute, Attribute | None]
 """An attribute and its hint."""
+
+
+def octets(raw: str | bytes) -> bytes:
+    """What a B holds, in either of its forms."""
+    return base64.b64decode(raw) if type(raw) is str else bytes(raw)  # type: ignore[arg-type]
 
 
 # ---- values to attributes ----
@@ -170,6 +181,11 @@ def escaped(name: str) -> str:
     return f"~{name}" if name[0] == "~" else name
 
 
+def unescaped(name: str) -> str:
+    """The name of the field whose hint stands under `name`."""
+    return name[1:] if name[0] == "~" else name
+
+
 def map_hint(names: list[str], hints: dict[str, Attribute]) -> Attribute | None:
     """The hint of a document with fields `names` in this order, given the hints of its fields."""
     order = _order(names)
@@ -246,7 +262,7 @@ def decode_value(attribute: Attribute, hint: Attribute | None = None) -> Any:
         case "L":
             return [decode_value(element) for element in raw]
         case "B":
-            return bytes(raw)
+            return octets(raw)
         case "NULL":
             return None
         case _:
@@ -302,35 +318,36 @@ def _decode_map(raw: Mapping[str, Attribute], hint: Attribute | None) -> Documen
     return {name: decode_value(raw[name], hints.get(escaped(name))) for name in ordered_names(list(raw), order)}
 
 
-def opened(hint: Attribute | None) -> tuple[Mapping[str, Attribute], bytes | None]:
-    """The hints of a document's fields, by `escaped` name, and the order of the fields (None: sorted)."""
+def opened(hint: Attribute | None) -> tuple[Mapping[str, Attribute], str | bytes | None]:
+    """The hints of a document's fields, by `escaped` name, and the order of the fields (`octets`; None: sorted)."""
     if hint is None:
-        return {}, None
+        return _NO_HINTS, None
     if "B" in hint:
-        return {}, bytes(hint["B"])
+        return _NO_HINTS, hint["B"]
     hints = hint["M"]
     order = hints.get("~")
-    return hints, bytes(order["B"]) if order is not None else None
+    return hints, order["B"] if order is not None else None
 
 
-def ordered_names(names: list[str], order: bytes | None) -> Sequence[str]:
+def ordered_names(names: Collection[str], order: str | bytes | None) -> Sequence[str]:
     """`names` in the order that was kept; sorted, if there is none or it belongs to other fields (a foreign writer
     has added or removed one)."""
     if len(names) <= _FEW_NAMES:
         return _ordered_once(frozenset(names), order)
-    return _ordered(names, order)
+    return _ordered(list(names), order)
 
 
 @functools.lru_cache(maxsize=1024)
-def _ordered_once(names: frozenset[str], order: bytes | None) -> tuple[str, ...]:
+def _ordered_once(names: frozenset[str], order: str | bytes | None) -> tuple[str, ...]:
     """Documents of a collection have few shapes."""
     return tuple(_ordered(list(names), order))
 
 
-def _ordered(names: list[str], order: bytes | None) -> list[str]:
+def _ordered(names: list[str], kept: str | bytes | None) -> list[str]:
     ordered = _by_name(names)
-    if order is None:
+    if kept is None:
         return ordered
+    order = octets(kept)
     width = 1 if len(names) <= 255 else 2 if len(names) <= 65_535 else 3
     places = [int.from_bytes(order[i : i + width], "big") for i in range(0, len(order), width)]
     if len(places) != len(names) or any(place >= len(names) for place in places):
@@ -339,7 +356,7 @@ def _ordered(names: list[str], order: bytes | None) -> list[str]:
 
 
 def _unblob(raw: Any, _rest: str) -> Any:
-    return bson.decode(bytes(raw), codec_options=CANONICAL)[""]
+    return bson.decode(octets(raw), codec_options=CANONICAL)[""]
 
 
 def _decode_timestamp(raw: str, _rest: str) -> Timestamp:
@@ -354,7 +371,7 @@ _DECODERS: Final[dict[str, Callable[[Any, str], Any]]] = {
     "t": lambda raw, _rest: keys.date_of(raw),
     "m": lambda raw, _rest: DatetimeMS(int(raw)),
     "o": lambda raw, _rest: ObjectId(raw),
-    "b": lambda raw, rest: Binary(bytes(raw), int(rest)),
+    "b": lambda raw, rest: Binary(octets(raw), int(rest)),
     "/": lambda raw, rest: Regex(raw, int(rest)),
     "T": _decode_timestamp,
     "-": lambda _raw, _rest: MinKey(),
@@ -381,7 +398,7 @@ def _size(attribute: Attribute) -> int:
         case "N":
             return min(21, (len(raw) + 1) // 2 + 2)
         case "B":
-            return len(raw)
+            return len(octets(raw))
         case "L":
             return 3 + sum(1 + _size(element) for element in raw)
         case "M":
