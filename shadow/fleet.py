@@ -143,6 +143,8 @@ class Fleet:
             self._parts.reporter.event(Event.FLIP_BEHIND, collection=name, to=str(wanted.primary))
             wanted = dataclasses.replace(wanted, primary=now.primary)
         if wanted.primary is not now.primary:
+            # At once: a share that the new file takes away would else begin with the flip, and end just after it.
+            await self._set(name, now, dataclasses.replace(now, reads=wanted.reads))
             self._pending[name] = wanted.primary
             if not await self._flip(name):
                 return False

@@ -121,7 +121,8 @@ class _Run:
         return done
 
     async def _work(self, shadow: Shadow, name: str, records: Records, cluster: Cluster | None) -> Work:
-        await asyncio.to_thread(_check_fleet, records, name, shadow)
+        if name in shadow.routes():
+            await asyncio.to_thread(_check_fleet, records, name, shadow)
         options, made = self._options, self._task(shadow, name)
         processes = options.processes if cluster is None else cluster.size
         return Work(

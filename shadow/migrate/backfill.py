@@ -19,7 +19,6 @@ from typing import Any, Final
 from shadow.migrate.jobs import Issue, Jobs
 from shadow.migrate.sides import JobRefused, RouteChanged, Sides
 from shadow.migrate.work import Handled, failed
-from shadow.model.order import key_digest
 from shadow.model.outcome import Outcome, classify
 from shadow.model.verdict import Healing
 from shadow.model.version import ABSENT, Document, Image, Key
@@ -144,8 +143,7 @@ class Backfill:
             handled = Handled()
             keys = [each.key for each in issues]
             await self._heal(keys, handled)
-            still = {key_digest(each.key) for each in handled.issues}
-            await asyncio.to_thread(jobs.note, job, handled.issues)
-            await asyncio.to_thread(jobs.forget, job, [key for key in keys if key_digest(key) not in still])
+            del handled.counts["failed"]  # they are counted so already
+            await asyncio.to_thread(jobs.tried_again, job, keys, handled.counts, handled.issues)
         left = await asyncio.to_thread(jobs.count_issues, job)
         return "incomplete" if left.issues else "complete"

@@ -26,7 +26,6 @@ from shadow.control.members import Member
 from shadow.migrate.jobs import Issue, Jobs
 from shadow.migrate.sides import JobRefused, Sides
 from shadow.migrate.work import Handled
-from shadow.model.order import key_digest
 from shadow.model.phase import Phase, StoreName
 from shadow.model.version import Document, Tombstone, Version
 from shadow.stores.ranges import Batch
@@ -136,9 +135,8 @@ class Finalize:
             found = await self._stamps.look(self.sides.collection, keys)
             handled = Handled()
             await self._strip([stamp for stamp in found if stamp is not None], handled)
-            still = {key_digest(each.key) for each in handled.issues}
-            await asyncio.to_thread(jobs.note, job, handled.issues)
-            await asyncio.to_thread(jobs.forget, job, [key for key in keys if key_digest(key) not in still])
+            del handled.counts["later"]  # they are counted so already
+            await asyncio.to_thread(jobs.tried_again, job, keys, handled.counts, handled.issues)
         if (await asyncio.to_thread(jobs.count_issues, job)).issues:
             return "incomplete"
         if self._apply:

@@ -53,8 +53,8 @@ Reasons = dict[str, dict[str, int]]
 @dataclass(frozen=True, slots=True)
 class Job:
     """One run of a job over one collection. Times are epoch seconds; `rate` is documents a second over all workers;
-    `counts` adds up the ranges; `issues` counts by kind, while it runs a key that two ranges came upon twice;
-    `parts`: how many processes, or tasks of a cluster, are at work on it."""
+    `counts` adds up the ranges, and what came of their issues afterwards; `issues` counts by kind, while it runs a key
+    that two ranges came upon twice; `parts`: how many processes, or tasks of a cluster, are at work on it."""
 
     id: int
     kind: str
@@ -239,7 +239,7 @@ class Jobs:
 
     def _job(self, head: Record) -> Job:
         id, value = _number(head.key), head.value
-        figures = value.get("figures") or self._figures(self._ranges(id, value["layout"]))
+        figures = value.get("figures") or self._figures(self._ranges(id, value["layout"]), value.get("after", {}))
         return Job(
             id=id,
             kind=value["kind"],
@@ -260,8 +260,8 @@ class Jobs:
             parts=figures.get("parts", 0),
         )
 
-    def _figures(self, ranges: Sequence[Record]) -> dict[str, Any]:
-        counts: Counter[str] = Counter()
+    def _figures(self, ranges: Sequence[Record], after: Mapping[str, int]) -> dict[str, Any]:
+        counts = Counter(after)
         reasons: Reasons = {}
         for each in ranges:
             counts.update(each.value["counts"])
@@ -375,13 +375,21 @@ class Jobs:
 
     # --- issues -------------------------------------------------------------------------------------------------
 
-    def note(self, job: int, issues: Sequence[Issue]) -> None:
+    def tried_again(self, job: int, keys: Sequence[Key], counts: Mapping[str, int], issues: Sequence[Issue]) -> None:
+        """What came of keys that were issues, when the ranges were done: some still are, the others are none any more,
+        and `counts` of them are added."""
         self._records.put_many({_issue(job, each.key): _packed(each, "") for each in issues})
 
-    def forget(self, job: int, keys: Sequence[Key]) -> None:
-        """Takes back the issues of keys that are settled."""
+        def add(head: dict[str, Any]) -> bool:
+            head["after"] = dict(Counter(head.get("after", {})) + Counter(counts))
+            return True
+
+        if counts:
+            self._change(job, add)
+        still = {key_digest(each.key) for each in issues}
         for key in keys:
-            self._records.delete(_issue(job, key))
+            if key_digest(key) not in still:
+                self._records.delete(_issue(job, key))
 
     def _take_back(self, claim: Claim, issues: Sequence[Issue]) -> None:
         """Issues of a batch that did not count, unless whoever has the range now came upon them too."""

@@ -36,6 +36,8 @@ DIFFERENCES: Final = ("missing", "extra", "different")
 _SLOWEST: Final = 2.0
 """Seconds between two looks at a key that does not come to rest."""
 _SHARES: Final = 1 << 32
+_WIDER: Final = 5
+"""Times as many keys at once on the way back, which reads no contents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,7 @@ class Verify:
         ranges = self.sides.source if of_primary else self.sides.target
         # The other direction looks for keys that are too many, and the contents of the rest have been compared.
         whole = self.scope.full and of_primary
+        size = size if of_primary else size * _WIDER
         return ranges.walk(self.sides.collection, within["in"], place, size=size, whole=whole, filter=self.scope.filter)
 
     async def handle(self, within: Document, batch: Batch) -> Handled:

@@ -235,8 +235,10 @@ def test_issues_are_counted_by_kind_and_reason_each_key_once_in_the_end(jobs: Jo
     assert jobs.advance(two, {}, {}, [Issue(1, "different", "value"), Issue(4, "failed", "B")])
     assert jobs.count_issues(job).issues == {"different": 1, "failed": 3}
     assert reasons_of(jobs.job(job)) == {"failed: B": 2, "different: value": 1, "failed: A": 1}
-    jobs.forget(job, [1, 2])
-    jobs.note(job, [Issue(3, "failed", "C")])
+    before = jobs.job(job).counts
+    jobs.tried_again(job, [1, 2, 3], {"copied": 2}, [Issue(3, "failed", "C")])
+    jobs.tried_again(job, [3], {}, [Issue(3, "failed", "C")])
+    assert jobs.job(job).counts == {**before, "copied": before.get("copied", 0) + 2}
     assert reasons_of(jobs.count_issues(job)) == {"failed: C": 1, "failed: B": 1}
     jobs.finish(job, "different")
     jobs.finish(job, "equal")

@@ -48,6 +48,12 @@ class Operator:
 
     def run(self, *words: str, code: int = 0) -> str:
         """What it prints; the test fails unless it ends with `code`."""
+        ended, out, err = self.ended(*words)
+        assert ended == code, out + err
+        return out if code != 2 else err
+
+    def ended(self, *words: str) -> tuple[int, str, str]:
+        """The exit code, what stands on standard output and what on standard error."""
         out, err = io.StringIO(), io.StringIO()
         ended: Any = 0
         with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
@@ -58,8 +64,7 @@ class Operator:
                 main()
             except SystemExit as error:
                 ended = error.code
-        assert (ended or 0) == code, out.getvalue() + err.getvalue()
-        return out.getvalue() if code != 2 else err.getvalue()
+        return ended or 0, out.getvalue(), err.getvalue()
 
     def program(self, *words: str) -> str:
         """The same as a process of its own, which has to end well."""

@@ -160,7 +160,7 @@ async def test_changes_of_primary_and_phase_take_effect_under_load_and_lose_noth
             await load.some()
         assert load.primaries == {MONGO, DYNAMO}
     await assert_level(config.shadow)
-    assert config.reloads("ok") == len(steps)
+    await until(lambda: config.reloads("ok") == len(steps))
 
 
 async def test_the_write_mode_and_the_share_of_reads_change_at_once(config: Config) -> None:

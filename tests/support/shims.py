@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from shadow import Shadow
-from shadow.config import CollectionSettings, Defaults, JournalSettings, MongoSettings, Settings
+from shadow.config import CollectionSettings, Defaults, JournalSettings, MongoSettings, ObserveSettings, Settings
 from shadow.embedded.audit import Audit
 from shadow.model.phase import Phase, StoreName
 from shadow.replicate.limits import Limits
@@ -40,6 +40,7 @@ def settings_for(
         journal=JournalSettings(url=f"sqlite:///{folder / 'journal.db'}"),
         defaults=Defaults(primary=primary, phase=phase),
         limits=limits,
+        observe=ObserveSettings(noise_share=0.0),
         collections={each: CollectionSettings() for each in collections},
     )
 

@@ -63,7 +63,7 @@ from shadow.stores.dynamo.values import (
     unescaped,
 )
 
-__all__ = ["ITEM_LIMIT", "Codec", "Encoded", "Item", "Parts", "item_size"]
+__all__ = ["ITEM_LIMIT", "STAMP", "Codec", "Encoded", "Item", "Parts", "item_size"]
 
 ITEM_LIMIT: Final = 409_600
 PART_BYTES: Final = 390_000
@@ -71,6 +71,8 @@ BSON_LIMIT: Final = 16 * 1024 * 1024
 _SURELY_FITS: Final = 65_536
 """BSON of this length never makes an item over the limit: no value grows to more than five times its BSON."""
 
+STAMP: Final = ("b", "r", "t", "a")
+"""The parts of the reserved attribute that tell the state, and the key where its text does not."""
 _ABSENT: Final[Attribute] = {"S": "x"}
 
 
@@ -257,6 +259,14 @@ class Codec:
         if "g" not in shadow:
             return None
         return Parts(item["_id"]["S"], shadow["g"]["S"], int(shadow["n"]["N"]))
+
+    def stamp(self, item: Item) -> Image:
+        """The key and the state alone of an item: an image whose document has its `_id` only."""
+        state = self.state(item)
+        if isinstance(state, Tombstone):
+            return Image(state)
+        aside = item.get(self.reserved, {}).get("M", {}).get("a", {}).get("M", {})
+        return Image(state, {"_id": decode_value(*aside["_id"]["L"]) if "_id" in aside else _key_value(item["_id"])})
 
     def decode(self, item: Item, body: bytes | None = None) -> Image:
         """The image in an item; `body` is the joined parts where `parts` says that there are some."""

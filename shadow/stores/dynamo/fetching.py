@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from shadow.model.operation import Query
-from shadow.stores.dynamo.codec import Item
+from shadow.stores.dynamo.codec import STAMP, Item
 from shadow.stores.dynamo.expressions import Expression
 from shadow.stores.dynamo.values import octets, opened
 
@@ -29,6 +29,8 @@ class Fetch:
 
     names: frozenset[str]
     shown: frozenset[str] = frozenset()
+    stamp_only: bool = False
+    """Of the reserved attribute only what tells the key and the state: enough for `Codec.stamp`, not for `decode`."""
 
     @property
     def is_certain(self) -> bool:
@@ -37,6 +39,8 @@ class Fetch:
 
     def text(self, expression: Expression, reserved: str) -> str:
         """The projection expression."""
+        if self.stamp_only:
+            return ", ".join([expression.path("_id"), *(expression.path(reserved, part) for part in STAMP)])
         names = sorted(self.names - {"_id", reserved})
         return ", ".join(expression.path(name) for name in ("_id", reserved, *names))
 

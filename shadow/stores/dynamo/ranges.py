@@ -9,6 +9,7 @@ from shadow.model.matching import cached_filter
 from shadow.model.version import ABSENT, Document, Image, Key
 from shadow.stores.dynamo import keys
 from shadow.stores.dynamo.client import Gateway
+from shadow.stores.dynamo.codec import Item
 from shadow.stores.dynamo.fetching import Fetch
 from shadow.stores.dynamo.options import describe_table
 from shadow.stores.dynamo.plan import ScanPlan
@@ -19,7 +20,7 @@ __all__ = ["DynamoRanges", "PutAbsent"]
 
 PutAbsent: TypeAlias = Callable[[str, Sequence[Key], Sequence[Image]], Awaitable[list[bool]]]
 
-_KEY_AND_VERSION: Final = Fetch(frozenset())
+_STAMP: Final = Fetch(frozenset(), stamp_only=True)
 
 
 class DynamoRanges:
@@ -43,14 +44,14 @@ class DynamoRanges:
     ) -> AsyncGenerator[Batch, None]:
         table = self._table(collection)
         matches = cached_filter(filter).matches if filter else None
-        fetch = None if whole or filter else _KEY_AND_VERSION
+        fetch = None if whole or filter else _STAMP
         segment = {"Segment": within["segment"], "TotalSegments": within["of"]}
         request = {**scan_request(table, ScanPlan(), fetch), **segment}
         while True:
             start = {"ExclusiveStartKey": {"_id": {"S": place["after"]}}} if place is not None else {}
             answer = await self._gateway.call("scan", table.name, **request, **start, Limit=size)
             items = answer.get("Items", [])
-            images = await self._reader.present(table, items, fetch)
+            images = await self._reader.present(table, items) if fetch is None else _stamps(table, items)
             documents = ((image.document or {}, image) for image in images)
             kept = [(each["_id"], image) for each, image in documents if matches is None or matches(each)]
             last = answer.get("LastEvaluatedKey")
@@ -63,10 +64,16 @@ class DynamoRanges:
     async def look(self, collection: str, keys_: Sequence[Key], *, whole: bool) -> list[Image]:
         table = self._table(collection)
         texts = [keys.key_text(key) for key in keys_]
-        items = await self._reader.get_many(table, texts, None if whole else _KEY_AND_VERSION)
+        items = await self._reader.get_many(table, texts, None if whole else _STAMP)
         present = list(items.values())
-        images = dict(zip(items, await self._reader.images(table, present), strict=True))
+        decoded = await self._reader.images(table, present) if whole else _stamps(table, present)
+        images = dict(zip(items, decoded, strict=True))
         return [images.get(text, Image(ABSENT)) for text in texts]
 
     async def put_absent(self, collection: str, images: Sequence[tuple[Key, Image]]) -> list[bool]:
         return await self._put_absent(collection, [key for key, _ in images], [image for _, image in images])
+
+
+def _stamps(table: Table, items: Sequence[Item]) -> list[Image]:
+    """Of a scan's items, which has left out what is no document, or of items that were asked for by their keys."""
+    return [table.codec.stamp(item) for item in items]
