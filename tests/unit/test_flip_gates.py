@@ -1,0 +1,154 @@
+"""`shadow flip` is refused for each gate that does not hold, with the reason, and changes nothing; and is not refused
+where all of them hold. What the gates rest on is written into the control store as processes and jobs would."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from shadow.cli import app
+from shadow.control import members, receipts, routing
+from shadow.control.members import Member, Standing
+from shadow.control.records import Records
+from shadow.control.routing import Placed
+from shadow.control.sqlite import SqliteRecords
+from shadow.migrate.jobs import Issue
+from shadow.migrate.readiness import REHEARSAL, REHEARSED
+from shadow.model.phase import Phase, StoreName
+from shadow.model.version import fresh_id
+from shadow.observe.judge import _ORDER, ENOUGH
+from shadow.replicate.process import this_process
+from tests.support.migration import OpenJobs
+
+MONGO, DYNAMO = StoreName.MONGO, StoreName.DYNAMO
+NAME: Final = "things"
+WELL: Final[dict[str, Any]] = {
+    "primary": "mongo", "phase": "shadow", "shadow_reads": 1.0, "down": [], "findings": 0, "planted": True,
+    "works": True, "waiting": 0, "oldest": 0.0, "read": True, "unverified": "", "bypassing": 0, "compared": ENOUGH,
+    "shed": 0, "seconds": 3600.0,
+}  # fmt: skip
+COPIED: Final = ("backfill", "complete")
+EQUAL: Final = ("verify", "equal")
+FULL: Final = {"full": True, "sample": 1.0, "filter": "{}"}
+
+
+class Place:
+    """A control store of two processes that are ready for a flip, and the configuration beside it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.records: Records = SqliteRecords(folder / "control.db")
+        self.records.prepare()
+        self.config = folder / "shadow.yaml"
+        content = {
+            "mongo": {"url": "mongodb://127.0.0.1:1", "database": "none"},
+            "dynamo": {"endpoint_url": "http://127.0.0.1:1"},
+            "control": {"url": f"sqlite:///{folder / 'control.db'}"},
+            "defaults": {"primary": "mongo", "phase": "shadow"},
+            "collections": {NAME: {}},
+        }
+        self.config.write_text(yaml.safe_dump(content), encoding="utf-8")
+        routing.change(self.records, lambda seen: seen.with_placed({NAME: Placed(MONGO)}))
+        for _ in range(2):
+            self.process()
+        self.job(*COPIED)
+        self.job(*EQUAL)
+        self.rehearsed(age=60.0)
+
+    def process(self, *, standing: Standing | None = None, **figures: Any) -> None:
+        row = Member(fresh_id(), this_process(), "a journal")
+        stands = {NAME: standing or Standing(MONGO, Phase.SHADOW, MONGO)}
+        dataclasses.replace(row, standing=stands, figures={NAME: {**WELL, **figures}}).write(self.records)
+
+    def job(self, kind: str, outcome: str) -> None:
+        jobs = OpenJobs(self.records)
+        job = jobs.begin(kind, NAME, "mark", FULL if kind == "verify" else {}, restart=True)
+        jobs.lay_out(job, [{}], 10)
+        claim = jobs.claim(job, "worker", this_process())
+        assert claim is not None
+        issues = [Issue(1, "missing")] if outcome in ("different", "incomplete") else []
+        assert jobs.advance(claim, {"after": 1}, {"seen": 10, "compared": 10}, issues)
+        jobs.complete(claim)
+        jobs.finish(job, outcome)
+
+    def rehearsed(self, *, age: float) -> None:
+        at = 1.0 if age > REHEARSED else None
+        receipts.file(self.records, REHEARSAL, {"done": True, "to": {NAME: "dynamo"}}, at=at)
+
+    def forget(self, prefix: str) -> None:
+        self.records.delete_all(prefix)
+
+    def flip(self, *more: str) -> tuple[int, dict[str, Any]]:
+        words = ["flip", NAME, "--to", "dynamo", "--json", "--config", str(self.config), *more]
+        result = CliRunner().invoke(app, words)
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        return result.exit_code, json.loads(result.stdout)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    made = Place(tmp_path)
+    with contextlib.closing(made.records):
+        yield made
+
+
+def test_where_every_gate_holds_nothing_is_refused(place: Place) -> None:
+    code, said = place.flip("--dry-run")
+    assert (code, said["closed"]) == (0, [])
+    assert len(said["steps"]) > 3
+
+
+CASES: Final[list[tuple[str, str, Callable[[Place], object]]]] = [
+    ("processes", "do not stand alike", lambda place: place.process(standing=Standing(MONGO, Phase.OFF, MONGO))),
+    ("processes", "nobody vouches for", lambda place: members.note_journal(place.records, "a dead one's journal")),
+    ("processes", "no process is registered", lambda place: place.forget("member/")),
+    ("secondary", "dynamo is taken to be down", lambda place: place.process(down=["dynamo"])),
+    ("findings", "3 open", lambda place: place.process(findings=3)),
+    ("comparison works", "not found", lambda place: place.process(works=False)),
+    ("comparison works", "not watched", lambda place: place.process(planted=False)),
+    ("journal", "the oldest 61 s", lambda place: place.process(waiting=1, oldest=61.0)),
+    ("journal", "cannot be asked", lambda place: place.process(read=False)),
+    ("verified", "not since", lambda place: place.process(unverified="2026-01-01T00:00:00+00:00")),
+    ("copied", "never copied", lambda place: (place.forget("job"), place.job("verify", "different"))),
+    ("copied", "incomplete", lambda place: place.job("backfill", "incomplete")),
+    ("equal", "never verified whole", lambda place: (place.forget("job"), place.job(*COPIED))),
+    ("equal", "different", lambda place: place.job("verify", "different")),
+    ("equal", "undecided", lambda place: place.job("verify", "undecided")),
+    ("equal", "nothing", lambda place: place.job("verify", "nothing")),
+    ("way back", "never rehearsed", lambda place: place.forget("receipt/")),
+    ("way back", "h ago", lambda place: (place.forget("receipt/"), place.rehearsed(age=2 * REHEARSED))),
+    ("writers", "writes past shadow: 2", lambda place: place.process(bypassing=2)),
+    ("phase", "dual_write", lambda place: place.process(phase="dual_write")),
+    ("phase", "0% of the reads", lambda place: place.process(shadow_reads=0.0)),
+    ("compared", "0 with a verdict", lambda place: (place.forget("member/"), place.process(compared=0))),
+    ("compared", "999 with a verdict", lambda place: (place.forget("member/"), place.process(compared=ENOUGH - 1))),
+    ("shed", "nothing was asked", lambda place: (place.forget("member/"), place.process(compared=0))),
+    ("shed", "at most 10%", lambda place: place.process(shed=ENOUGH)),
+]
+
+
+@pytest.mark.parametrize(("gate", "why", "spoil"), CASES, ids=[f"{gate}: {why}" for gate, why, _ in CASES])
+def test_a_closed_gate_refuses_says_why_and_changes_nothing(
+    place: Place, gate: str, why: str, spoil: Callable[[Place], object]
+) -> None:
+    spoil(place)
+    before = place.config.read_text(), routing.load(place.records), receipts.listed(place.records)
+    code, said = place.flip()
+    assert (code, said["done"]) == (1, False)
+    (closed,) = [each for each in said["closed"] if each["name"] == gate]
+    assert why in closed["said"]
+    assert NAME in closed["look_at"] or "process" in closed["look_at"]
+    assert (place.config.read_text(), routing.load(place.records), receipts.listed(place.records)) == before
+    code, dry = place.flip("--dry-run")
+    assert (code, dry["closed"]) == (1, said["closed"])
+
+
+def test_every_gate_has_its_case() -> None:
+    assert {gate for gate, _, _ in CASES} == set(_ORDER)
