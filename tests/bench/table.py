@@ -23,7 +23,8 @@ def row(result: Result) -> tuple[str, ...]:
         result.bench,
         line.name,
         line.metric,
-        line.base,
+        # A ratio that is to be large is the peer's time over ours.
+        line.contender if line.at_least else line.base,
         f"{result.ratio:.2f} [{min(result.ratios):.2f}..{max(result.ratios):.2f}]",
         f"{_short(result.seconds[0])} / {_short(result.seconds[1])}",
         budget,
