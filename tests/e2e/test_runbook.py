@@ -37,7 +37,7 @@ from tests.support.readme import README
 from tests.support.shadows import LIMITS
 
 LONG: Final = os.environ.get("SHADOW_LONG") == "1"
-PROCESSES: Final = 8 if LONG else 4
+PROCESSES: Final = 8 if LONG else 3
 BETWEEN: Final = 60.0 if LONG else 1.0
 """Seconds of traffic between two steps."""
 DOCUMENTS: Final = 20_000 if LONG else 2000
@@ -193,7 +193,7 @@ def like(shown: str) -> re.Pattern[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600 if LONG else 600)
+@pytest.mark.timeout(3600 if LONG else 1200)
 def test_the_runbook_is_walked_through_under_the_traffic_of_many_processes(running: Site) -> None:
     before: dict[str, str] = {}
     for line, shown in steps():
