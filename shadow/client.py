@@ -271,6 +271,9 @@ class Shadow:
             while not await self._placed():  # noqa: ASYNC110 - what it waits for is another process's
                 await asyncio.sleep(self.settings.control.heartbeat)
             await self.fleet.participant.run()
+        except ShadowClosed:
+            # `close` has begun, and the sign of life that was under way finds no runtime to ask any more.
+            return
         finally:
             if not self._closed:
                 self._parts.routes.forget()

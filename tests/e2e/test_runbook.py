@@ -38,7 +38,7 @@ from tests.support.shadows import LIMITS
 
 LONG: Final = os.environ.get("SHADOW_LONG") == "1"
 PROCESSES: Final = 8 if LONG else 3
-BETWEEN: Final = 60.0 if LONG else 1.0
+BETWEEN: Final = float(os.environ.get("SHADOW_BETWEEN", "60" if LONG else "1"))
 """Seconds of traffic between two steps."""
 DOCUMENTS: Final = 20_000 if LONG else 2000
 KILLS: Final = 5

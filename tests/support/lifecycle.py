@@ -27,7 +27,7 @@ def one_loop_a_task(site: Site, loops: int, closing: bool, out: str) -> None:
 
     async def work(number: int) -> None:
         loop = asyncio.get_running_loop()
-        loop.set_exception_handler(lambda loop, context: complaints.append(str(context["message"])))
+        loop.set_exception_handler(lambda loop, context: complaints.append(_shown(context)))
         await things.insert_one({"_id": f"{closing}-{number}", "n": number})
         await things.update_one({"_id": "count"}, {"$inc": {"n": 1}}, upsert=True)
 
@@ -93,3 +93,8 @@ def forked(site: Site, children: int, each: int) -> None:
     asyncio.run(work("parent"))
     for pid in pids:
         assert os.waitpid(pid, 0)[1] == 0
+
+
+def _shown(context: dict[str, Any]) -> str:
+    """What an event loop complains of, with what it is about."""
+    return f"{context['message']}: {context.get('exception')!r} {context.get('future') or context.get('task')!r}"
