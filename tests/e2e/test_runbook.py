@@ -100,6 +100,7 @@ class Site:
         """What was there before the migration."""
         url, database = self.mongo
         with pymongo.MongoClient[dict[str, Any]](url) as client:
+            client[database][COLLECTION].create_index("group", name="group-index")
             client[database][COLLECTION].insert_many(
                 [{"_id": f"old-{n}", "group": f"g{n % 100}", "n": n} for n in range(DOCUMENTS)]
             )
