@@ -1,7 +1,7 @@
 """Processes that agree on the primary in one record: all change over, or none does, whatever is missing or dies.
 
 The processes here are participants in one event loop, each with a site that keeps no documents: what is tested is the
-protocol over the real control stores. `tests/e2e/test_fleet_flip.py` has real processes.
+protocol over the real control stores. `tests/e2e/test_runbook.py` has real processes.
 """
 
 from __future__ import annotations
