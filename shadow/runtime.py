@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from shadow.compare.diff import Hasher
 from shadow.compare.rules import Excuses
@@ -32,6 +32,11 @@ from shadow.router import Router
 from shadow.stores.base import Store
 
 __all__ = ["Parts", "Runtime"]
+
+_QUICK: Final = 0.01
+"""Seconds between two looks at a journal that is to become empty."""
+_ORPHANS: Final = 0.2
+"""Seconds after which what stays open is asked for whether its process has died."""
 
 
 @dataclass(frozen=True)
@@ -200,6 +205,8 @@ class Runtime:
         drain, routes = self.parts.limits.drain, self.parts.routes
         await routes.learnt(writing=True)
         async with AsyncExitStack() as stack:
+            # Every write of the application waits for this: nothing that can wait shall take its time.
+            stack.enter_context(self.reads.paused())
             try:
                 async with asyncio.timeout(drain):
                     for name in collections:
@@ -260,14 +267,19 @@ class Runtime:
             raise
 
     async def _level(self, collection: str) -> None:
-        """Returns when the journal holds nothing of the collection; the caller bounds the time."""
+        """Returns when the journal holds nothing of the collection; the caller bounds the time. Looks often and asks
+        for little: the other processes' writes, which it waits for, need the same journal."""
+        looked = self.loop.time()
+        await self.parts.journal.flush()
         while True:
-            await self.parts.journal.flush()
             stats = await self.refresh()
-            if not stats.open_by_collection.get(collection) and not stats.deferred_by_collection.get(collection):
+            deferred = stats.deferred_by_collection.get(collection)
+            if not deferred and not stats.open_by_collection.get(collection):
                 return
-            await self.follower.recover()
-            await asyncio.sleep(0.01)
+            if deferred or self.loop.time() - looked > _ORPHANS:
+                looked = self.loop.time()
+                await self.follower.recover()
+            await asyncio.sleep(_QUICK)
 
     async def close(self) -> None:
         """Drains within `limits.drain`; what is not done by then stays in the journal. No task outlives this."""

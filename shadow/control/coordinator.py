@@ -103,7 +103,7 @@ class _Making:
             self._journals(rows)
             holding = time.monotonic()
             seen = self._move(seen.with_flip(self._moved(seen, FlipState.HOLDING)))
-            rows = self._wait(LEVEL, self._limit)
+            rows = self._wait(LEVEL, self._limit, with_all=rows)
             self._journals(rows)
             self._say("level", "all writes are held, the secondary is level everywhere")
             if self._flip.kind is FlipKind.REHEARSAL:
@@ -160,11 +160,17 @@ class _Making:
 
     # --- waiting for the processes ------------------------------------------------------------------------------
 
-    def _wait(self, stage: str, patience: float) -> list[Member]:
-        """The members, when each has said `stage` of this flip. Raises `Aborted`."""
+    def _wait(self, stage: str, patience: float, *, with_all: Sequence[Member] = ()) -> list[Member]:
+        """The members, when each has said `stage` of this flip. Raises `Aborted`, also if one of `with_all` is no
+        more: a write of its last moments may be known to its journal only after the others had looked there, and
+        would be healed the wrong way round once the roles have changed."""
         end = time.monotonic() + patience
         while True:
             rows = self._members()
+            there = {row.id for row in rows}
+            gone = [row.name for row in with_all if row.id not in there]
+            if gone:
+                raise Aborted(f"{', '.join(gone)} ended while the writes were held: try again")
             for row in rows:
                 if row.ack.flip == self._flip.id and row.ack.stage in (REFUSED, FAILED):
                     raise Aborted(f"{row.name}: {row.ack.said}")

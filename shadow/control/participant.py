@@ -15,6 +15,7 @@ import dataclasses
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, Final, Protocol, TypeVar
 
@@ -37,6 +38,8 @@ SWITCHED: Final = "switched"
 
 _QUICK: Final = 0.01
 """Seconds between two looks while a flip is under way."""
+_WATCH: Final = 0.2
+"""Seconds for which one call looks: a thread cannot be cancelled, and a process that ends waits for it."""
 _RELEASE: Final = 1.0
 """Seconds after which a process that has changed over lets its writes go on, whatever the others do: those that have
 not changed over yet hold theirs."""
@@ -210,7 +213,8 @@ class Participant:
             self._site.heard("found" if answered else "lost", said="" if error is None else error.message)
 
     async def _turn(self) -> None:
-        if time.monotonic() - self._figured > max(_FIGURES_EVERY, self._heartbeat):
+        flipping = self._flip is not None and not self._flip.done()
+        if not flipping and time.monotonic() - self._figured > max(_FIGURES_EVERY, self._heartbeat):
             self._figures = await self._site.figures()
             self._figured = time.monotonic()
             self.seen_members = await self._ask(lambda: members.members(self.records))
@@ -313,7 +317,7 @@ class Participant:
         since = time.monotonic()
         while True:
             with suppress(ControlError):
-                seen = await self._ask(lambda: routing.load(self.records))
+                seen = await self._watched(id, lambda state: not state.undecided)
                 if seen.flip is None or seen.flip.id != id or not seen.flip.state.undecided:
                     self._routing = seen
                     return seen
@@ -332,13 +336,33 @@ class Participant:
         """Looks quickly until the flip is over or its state is as wanted. One that does not move is aborted."""
         since = time.monotonic()
         while True:
-            seen = await self._ask(lambda: routing.load(self.records))
+            seen = await self._watched(id, condition)
             self._routing = seen
             if seen.flip is None or seen.flip.id != id or condition(seen.flip.state):
                 return seen
             if seen.flip.state.undecided and time.monotonic() - since > 6 * self._limit:
                 await self._abort(seen, "its coordinator is gone")
             await asyncio.sleep(_QUICK)
+
+    async def _watched(self, id: str, condition: Callable[[FlipState], bool]) -> Routing:
+        """The routing record as soon as the flip is over or its state as wanted, or as it is after a while. Looks from
+        one thread: each look from the event loop would wait for its turn there, behind the application's work."""
+
+        def watch() -> Routing:
+            end = time.monotonic() + min(_WATCH, self._limit)
+            while True:
+                seen = routing.load(self.records)
+                over = seen.flip is None or seen.flip.id != id or condition(seen.flip.state)
+                if over or time.monotonic() > end:
+                    return seen
+                time.sleep(_QUICK)
+
+        # Not one of those that the event loop lends: they are few, and the application's as well.
+        thread = ThreadPoolExecutor(1, thread_name_prefix="shadow-flip")
+        try:
+            return await asyncio.get_running_loop().run_in_executor(thread, watch)
+        finally:
+            thread.shutdown(wait=False)
 
     async def _abort(self, seen: Routing, said: str) -> None:
         """If nobody has decided otherwise meanwhile."""

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from shadow.replicate.ledger import Job, Ledger
+from shadow.replicate.ledger import BUSY, Job, Ledger
 from shadow.replicate.locks import FileLock
 from shadow.replicate.process import Owner
 from shadow.replicate.salvage import Salvage, finish, salvage, set_aside
@@ -40,8 +40,6 @@ _LOG_LIMIT: Final = 16 * 2**20
 _FREE_PAGES: Final = 1024
 """Pages without content that the file may keep for what comes next."""
 _FREED_AT_ONCE: Final = 512
-_BUSY: Final = 10.0
-"""Seconds that a transaction waits for one of another process."""
 _TIDY_EVERY: Final = 1.0
 """Seconds between two looks at the size of the file."""
 
@@ -158,7 +156,7 @@ class JournalFile:
         settings = self._settings
         expected = self._before()
         new = not self._path.exists()
-        self._db = db = sqlite3.connect(self._path, timeout=_BUSY, isolation_level=None)
+        self._db = db = sqlite3.connect(self._path, timeout=BUSY, isolation_level=None)
         self._used(1)
         if new:
             db.execute(f"PRAGMA page_size = {PAGE_SIZE}")
@@ -181,6 +179,8 @@ class JournalFile:
         # Not before: to open it may take a page, and a full journal must be opened to be emptied.
         if settings.max_bytes is not None:
             db.execute(f"PRAGMA max_page_count = {max(16, settings.max_bytes // PAGE_SIZE)}")
+        # `Ledger.commit` waits by itself.
+        db.execute("PRAGMA busy_timeout = 0")
         self.number = self._inode()
 
     def _before(self) -> int | None:
@@ -242,21 +242,15 @@ class JournalFile:
                 # Not by `execute`, which stops after the first page: the pragma answers rows without columns.
                 self._db.executescript(f"PRAGMA incremental_vacuum({_FREED_AT_ONCE});")
             if self._beside("-wal").stat().st_size > 2 * _LOG_LIMIT:
-                self._cut_log()
-
-    def _cut_log(self) -> None:
-        """Not while somebody reads: nobody shall wait for a reader."""
-        self._db.execute("PRAGMA busy_timeout = 0")
-        try:
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        finally:
-            self._db.execute(f"PRAGMA busy_timeout = {_BUSY * 1000:.0f}")
+                # Not while somebody reads, for whom it would wait if it could.
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def close(self) -> None:
         """Ends the connection, and the owner's stay if the file can still be written. Raises nothing."""
         with contextlib.suppress(sqlite3.Error, OSError), self._gate.alone():
             try:
                 if self._inode() == self.number:
+                    self._db.execute(f"PRAGMA busy_timeout = {BUSY * 1000:.0f}")
                     self.ledger.leave()
                     self._leave()
             finally:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 __all__ = ["Job", "Lane"]
@@ -42,6 +43,8 @@ class Lane:
         self._closed = False
         self._quiet = asyncio.Event()
         self._quiet.set()
+        self._paused = 0
+        self._going = asyncio.Event()
 
     @property
     def depth(self) -> int:
@@ -78,6 +81,18 @@ class Lane:
             task.add_done_callback(self._tasks.discard)
         return True
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """No job begins before the block ends; what is offered waits."""
+        self._paused += 1
+        self._going.clear()
+        try:
+            yield
+        finally:
+            self._paused -= 1
+            if not self._paused:
+                self._going.set()
+
     async def drain(self, timeout: float, collection: str | None = None) -> bool:
         """Waits until nothing (of `collection`) is pending. False: the time was over first."""
         try:
@@ -102,8 +117,11 @@ class Lane:
         try:
             for _ in range(_AFTER_YOU):
                 await asyncio.sleep(0)
-            while ready := self._ahead or self._ready:
-                await self._one(ready.popleft())
+            while self._ahead or self._ready:
+                if self._paused:
+                    await self._going.wait()
+                else:
+                    await self._one((self._ahead or self._ready).popleft())
         finally:
             # Here and not when the task is done: a job offered in between would find a worker that takes no more.
             self._busy -= 1

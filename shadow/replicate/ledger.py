@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import random
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,11 @@ from shadow.replicate.journal import Due, Entry, JournalStats, Pending
 from shadow.replicate.process import Owner
 from shadow.replicate.schema import PAGE_SIZE, DamagedJournal, check_of, make_schema
 
-__all__ = ["Job", "Ledger", "Work"]
+__all__ = ["BUSY", "Job", "Ledger", "Work"]
+
+BUSY: Final = 10.0
+"""Seconds that a transaction waits for those of other processes."""
+_LOOK: Final = 0.002
 
 _DEFER: Final = """
 INSERT INTO deferred
@@ -245,10 +250,30 @@ class Ledger:
 
     def commit(self, jobs: Sequence[Job]) -> None:
         """All jobs in one transaction, durable when it returns. One that fails alone is answered alone, its own
-        changes rolled back; what else is raised undoes all."""
+        changes rolled back; what else is raised undoes all.
+
+        Jobs that only look wait for nobody. Where another process writes, it is tried again within moments, and given
+        up after `BUSY` seconds: SQLite's own waiting (1, 2, 5, 10, 15, 20, 25 ... 100 ms; source: its
+        `sqliteDefaultBusyCallback`) lets those who came last go first, and costs several processes tens of
+        milliseconds."""
         if not jobs:
             return
-        self._db.execute("BEGIN IMMEDIATE")
+        end = time.monotonic() + BUSY
+        while not self._committed(jobs, last=time.monotonic() > end):
+            time.sleep(random.uniform(_LOOK / 2, _LOOK))
+
+    def _committed(self, jobs: Sequence[Job], *, last: bool) -> bool:
+        """False: another process writes, and nothing was done; raises that as well if it was the `last` attempt."""
+        try:
+            self._transact(jobs)
+        except sqlite3.OperationalError as error:
+            if last or error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                raise
+            return False
+        return True
+
+    def _transact(self, jobs: Sequence[Job]) -> None:
+        self._db.execute("BEGIN" if all(job.reads for job in jobs) else "BEGIN IMMEDIATE")
         try:
             for job in jobs:
                 self._do(job)
@@ -279,6 +304,8 @@ class Job:
     """One piece of work, and what came of it."""
 
     work: Work
+    reads: bool = False
+    """Whether it changes nothing."""
     result: Any = None
     error: BaseException | None = None
 

@@ -100,7 +100,7 @@ class SqliteJournal:
         self._submit(_Job(lambda ledger: ledger.defer(op_id, unknown=unknown)))
 
     async def has_open(self, collection: str, key: Key) -> bool:
-        return bool(await self._run(lambda ledger: ledger.has_open(collection, key)))
+        return bool(await self._run(lambda ledger: ledger.has_open(collection, key), reads=True))
 
     async def due(self, limit: int, lease: float) -> list[Due]:
         found: list[Due] = await self._run(lambda ledger: ledger.due(limit, lease))
@@ -119,11 +119,11 @@ class SqliteJournal:
     async def entries(
         self, limit: int, *, collection: str | None = None, after: Pending | None = None
     ) -> list[Pending]:
-        found: list[Pending] = await self._run(lambda ledger: ledger.entries(limit, collection, after))
+        found: list[Pending] = await self._run(lambda ledger: ledger.entries(limit, collection, after), reads=True)
         return found
 
     async def explain(self, collection: str, key: Key) -> list[Pending]:
-        found: list[Pending] = await self._run(lambda ledger: ledger.explain(collection, key))
+        found: list[Pending] = await self._run(lambda ledger: ledger.explain(collection, key), reads=True)
         return found
 
     async def primaries(self, configured: Mapping[str, str]) -> Mapping[str, str]:
@@ -135,7 +135,7 @@ class SqliteJournal:
 
     async def stats(self) -> JournalStats:
         doubted = self.doubted
-        found: JournalStats = await self._run(Ledger.stats)
+        found: JournalStats = await self._run(Ledger.stats, reads=True)
         # In order: what was doubted before has been written before.
         for name, since in doubted.items():
             if self._doubted.get(name) == since:
@@ -157,7 +157,7 @@ class SqliteJournal:
         self._submit(_Job(lambda ledger: ledger.doubt(collection, since)))
 
     async def flush(self) -> None:
-        await self._run(lambda ledger: None)
+        await self._run(lambda ledger: None, reads=True)
 
     async def probe(self) -> None:
         await self._run(Ledger.probe)
@@ -173,10 +173,10 @@ class SqliteJournal:
 
     # --- the writer thread --------------------------------------------------------------------------------------
 
-    async def _run(self, work: Work) -> Any:
+    async def _run(self, work: Work, *, reads: bool = False) -> Any:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
-        self._submit(_Job(work, loop=loop, future=future))
+        self._submit(_Job(work, reads, loop=loop, future=future))
         return await future
 
     def _submit(self, job: _Job) -> None:

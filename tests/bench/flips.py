@@ -46,7 +46,8 @@ def show(found: list[dict[str, Any]], waits: list[float]) -> None:
             before = step["at"]
     held = sorted(seconds * 1000 for each in found for seconds in each["held_seconds"].values())
     print(f"held, each process: {_spread(held)}")
-    print(f"held, the longest of a flip: {_spread(sorted(max(each['held_seconds'].values()) * 1000 for each in found))}")
+    longest = sorted(max(each["held_seconds"].values()) * 1000 for each in found)
+    print(f"held, the longest of a flip: {_spread(longest)}")
     for name, took in steps.items():
         print(f"  {name}: {_spread(sorted(took))}")
     print(f"all {len(waits)} writes of the run: {_spread(sorted(each * 1000 for each in waits))}")

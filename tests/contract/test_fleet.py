@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Mapping
+import dataclasses
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -44,6 +45,7 @@ class Process:
         self.route = Route(MONGO, Phase.SHADOW)
         self.is_held = False
         self.obstacle = ""
+        self.at_hold: Callable[[Process], Awaitable[None]] | None = None
         self.heard_of: list[str] = []
         self.participant = Participant(records, self, journal=journal, heartbeat=HEARTBEAT, limit=LIMIT, tool=tool)
         self._running: asyncio.Task[None] | None = None
@@ -59,6 +61,10 @@ class Process:
         assert collections == ["things"]
         if self.obstacle:
             raise NotLevel(self.obstacle)
+        if self.at_hold is not None:
+            # Beside it: what is done there ends the task that holds.
+            self._ending = asyncio.create_task(self.at_hold(self))
+            await asyncio.Event().wait()
         self.is_held = True
         try:
             yield
@@ -214,6 +220,30 @@ async def test_a_process_that_is_certainly_dead_is_not_waited_for(local: Records
     async with fleet(local, 2):
         assert (await flip(local)).done
     assert members.members(local) == []
+
+
+@pytest.mark.parametrize("dies", [True, False])
+async def test_one_that_ends_before_it_is_level_aborts_for_all(local: Records, dies: bool) -> None:
+    """What it wrote in its last moments may have come into the journal after the others had looked."""
+    async with fleet(local, 3) as (one, two, ends):
+
+        async def at_hold(process: Process) -> None:
+            row = next(each for each in members.members(local) if each.id == process.participant.id)
+            await process.die()
+            if dies:
+                dataclasses.replace(row, owner=Owner(row.owner.place, 2**22 + 1, row.owner.started)).write(local)
+            else:
+                await process.participant.leave()
+
+        ends.at_hold = at_hold
+        done = await flip(local)
+        assert not done.done
+        assert "ended while the writes were held: try again" in done.said
+        assert [each.route.primary for each in (one, two)] == [MONGO, MONGO]
+        await until(lambda: not one.is_held and not two.is_held)
+        ends.at_hold = None
+        if dies:
+            assert (await flip(local)).done, "the next one does not wait for it"
 
 
 async def test_a_journal_that_nobody_shares_any_more_stands_in_the_way(local: Records) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from bson import ObjectId
 
 from shadow.errors import JournalError
+from shadow.replicate import ledger
 from shadow.replicate.journal import Entry
 from shadow.replicate.process import Owner
 from shadow.replicate.sqlite_journal import SqliteJournal
@@ -123,3 +125,35 @@ async def test_a_journal_that_cannot_be_written_says_so_and_works_again_when_it_
 async def test_many_concurrent_opens_are_all_durable(journal: SqliteJournal) -> None:
     await asyncio.gather(*(journal.open([Entry(f"op{i}", "users", i)]) for i in range(2000)))
     assert len(rows(journal, "intents")) == 2000
+
+
+async def test_what_only_looks_waits_for_no_other_process_and_what_writes_goes_on_after_it(
+    journal: SqliteJournal,
+) -> None:
+    await journal.open([Entry("op1", "users", 1)])
+    with contextlib.closing(sqlite3.connect(journal.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert await journal.has_open("users", 1)
+        assert (await journal.stats()).open_by_collection == {"users": 1}
+        assert [each.op_id for each in await journal.entries(10)] == ["op1"]
+        await journal.flush()
+        writing = asyncio.create_task(journal.open([Entry("op2", "users", 2)]))
+        await asyncio.sleep(0.05)
+        assert not writing.done()
+        other.execute("COMMIT")
+    await writing
+    assert len(rows(journal, "intents")) == 2
+
+
+async def test_another_process_that_never_ends_its_transaction_is_not_waited_for_without_end(
+    journal: SqliteJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "BUSY", 0.05)
+    await journal.open([Entry("op1", "users", 1)])
+    with contextlib.closing(sqlite3.connect(journal.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(JournalError, match="locked"):
+            await journal.open([Entry("op2", "users", 2)])
+        other.execute("COMMIT")
+    await journal.open([Entry("op3", "users", 3)])
+    assert [row[0] for row in rows(journal, "intents")] == ["op1", "op3"]

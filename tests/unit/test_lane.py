@@ -95,6 +95,31 @@ async def test_what_goes_on_comes_before_what_begins_and_is_taken_where_that_is_
     assert not under_test.offer("c", "begun 5", job("begun 5"), ahead=True)
 
 
+async def test_a_paused_lane_takes_jobs_and_begins_none_until_the_last_pause_has_ended() -> None:
+    under_test, _ = lane(workers=2)
+    done: list[int] = []
+
+    def job(number: int):
+        async def run() -> None:
+            done.append(number)
+
+        return run
+
+    with under_test.paused():
+        assert under_test.offer("c", 1, job(1))
+        with under_test.paused():
+            assert under_test.offer("c", 2, job(2))
+        assert not await under_test.drain(0.05)
+        assert done == []
+    assert under_test.offer("c", 3, job(3))
+    assert await under_test.drain(5)
+    assert sorted(done) == [1, 2, 3]
+    with under_test.paused():
+        assert under_test.offer("c", 4, job(4))
+        assert not await under_test.close(0)
+    assert 4 not in done
+
+
 async def test_an_error_ends_one_job_only_and_is_reported() -> None:
     under_test, errors = lane(workers=1)
     done = []
