@@ -18,6 +18,8 @@ from shadow.cli import app, main
 from shadow.config import load
 from shadow.embedded.servers import Mongod
 from shadow.errors import ConfigurationError, ShadowError, StoreUnavailable
+from shadow.migrate.assess import server as assess_server
+from shadow.migrate.assess.server import Server
 from shadow.migrate.assess.validators import mended
 from shadow.model.schema import IndexSpec, UniqueSpec
 from tests.support import assessed, documents, services
@@ -242,6 +244,33 @@ def test_a_sample_is_taken_at_random_and_each_document_counts_once(new_mongod: C
     assert (many["documents"], many["looked_at"], many["whole"]) == (3000, 300, False)
     assert (keys["documents"], keys["looked_at"], keys["whole"]) == (244, 244, True)
     assert many["units"]["scan"] == pytest.approx(3000 * 180 / 4096, rel=0.2), "of all, not of those looked at"
+
+
+@pytest.mark.parametrize("why", ["time limit", "the same again and again", "slow"])
+def test_where_documents_at_random_take_too_long_the_first_ones_by_key_do(
+    new_mongod: Callable[..., Mongod], monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    taken = []
+    take = Server._take
+
+    async def slowly(self: Server, collection: str, size: int) -> Any:
+        taken.append(size)
+        if len(taken) > 1 and why != "slow":
+            raise pymongo.errors.OperationFailure(why, {"time limit": 50}.get(why, 28799))
+        return await take(self, collection, size)
+
+    monkeypatch.setattr(Server, "_take", slowly)
+    if why == "slow":
+        monkeypatch.setattr(assess_server, "_SLOW", 0.0)
+    server = new_mongod()
+    with pymongo.MongoClient[dict[str, Any]](server.url) as client:
+        client[DATABASE]["many"].insert_many([{"n": n} for n in range(3000)])
+    said = found(server, "--sample", "900")
+    many = collection(said, "many")
+    assert (many["looked_at"], many["whole"]) == (900, False)
+    assert len(taken) == (3 if why == "slow" else 2)
+    (remark,) = remarks(said, "many", "sample")
+    assert "the first ones by key" in remark["text"]
 
 
 def test_rates_that_the_server_tells_become_money(new_mongod: Callable[..., Mongod]) -> None:

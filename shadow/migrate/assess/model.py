@@ -55,6 +55,7 @@ class Kind(enum.StrEnum):
     HOT = "hot key"
     INDEX = "index"
     QUERY = "query"
+    SAMPLE = "sample"
     RIGHTS = "rights"
 
 

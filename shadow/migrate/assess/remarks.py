@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from shadow.migrate.assess.cost import PARTITION_READS, PARTITION_UNITS
@@ -214,6 +214,12 @@ def of_queries(queries: Sequence[QueryReport]) -> Iterator[Remark]:
                 text = f"{each.verb} {each.shape}: {hot.share:.0%} of {each.count} ask for one key ({hot.hash})"
                 mend = f"one partition takes {PARTITION_READS} read units a second: keep such a key in a cache"
                 yield Remark(_N, Kind.HOT, each.collection, text, mend)
+
+
+def of_sampling(in_order: Iterable[str]) -> Iterator[Remark]:
+    for name in sorted(in_order):
+        text = "the server was too slow to give documents at random: most of those looked at are the first ones by key"
+        yield Remark(_N, Kind.SAMPLE, name, text, "repeat it when the server has less to do, or with --whole")
 
 
 def of_rights(denied: Mapping[str, str]) -> Iterator[Remark]:

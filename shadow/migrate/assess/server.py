@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -35,6 +36,12 @@ _DENIED: Final = frozenset({13, 8000})
 """Unauthorized (MongoDB's error_codes.yml), and how Atlas says it."""
 _GENTLY_SAMPLED: Final = 0.04
 """The share of a collection up to which `$sample` takes a random cursor (under 5 %); beyond it would sort all."""
+_NOT_SAMPLED: Final = frozenset({50, 262, 28799})
+"""MaxTimeMSExpired, ExceededTimeLimit, and that `$sample` has met the same documents again and again (MongoDB's
+error_codes.yml): its random cursor does badly where many documents have been deleted."""
+_SLOW: Final = 2.0
+_SLOW_PAGES: Final = 3
+"""Pages that may take more than `_SLOW` seconds each before it is given up to take them at random."""
 _MOST_PROFILED: Final = 10_000
 _RAW: Final[CodecOptions[RawBSONDocument]] = CodecOptions(
     document_class=RawBSONDocument, unicode_decode_error_handler="replace"
@@ -94,6 +101,8 @@ class Server:
         self._throttle = Throttle(rate)
         self.denied: dict[str, str] = {}
         """What was asked for in vain, and what it would have told."""
+        self.in_order: set[str] = set()
+        """The collections of which documents at random could not be had in time; the first ones by key came instead."""
         self.version = ""
 
     async def connect(self) -> None:
@@ -211,21 +220,31 @@ class Server:
     async def _sampled(self, collection: str, total: int, sample: int) -> AsyncIterator[Page]:
         size = max(1, min(_PAGE, int(total * _GENTLY_SAMPLED)))
         seen: set[str] = set()
+        slow = 0
         for _ in range(4 * sample // size + 4):
-            page = await self._take(collection, size)
-            different = []
-            for document, length in page.documents:
-                digest = key_digest(document["_id"])
-                if digest not in seen:
-                    seen.add(digest)
-                    different.append((document, length))
-            page.documents = different[: max(0, sample - (len(seen) - len(different)))]
-            yield page
+            await self._throttle.take(size)
+            asked = time.monotonic()
+            try:
+                page = await self._take(collection, size)
+            except OperationFailure as error:
+                if error.code not in _NOT_SAMPLED:
+                    raise
+                break
+            yield _different(page, seen, sample)
+            slow += time.monotonic() - asked > _SLOW
+            if slow == _SLOW_PAGES:
+                break
             if len(seen) >= sample or not (page.documents or page.unreadable or seen):
+                return
+        else:
+            return
+        self.in_order.add(collection)
+        async for page in self._walk(collection):
+            yield _different(page, seen, sample)
+            if len(seen) >= sample:
                 return
 
     async def _take(self, collection: str, size: int) -> Page:
-        await self._throttle.take(size)
         source = self._database.get_collection(collection, codec_options=_RAW)
         pipeline = [{"$sample": {"size": size}}]
         cursor = await source.aggregate(pipeline, batchSize=size, maxTimeMS=_MILLISECONDS, comment=MARK)
@@ -285,6 +304,18 @@ def is_whole(total: int, sample: int | None) -> bool:
 def _total(calls: Sequence[Mapping[str, Any]], names: Sequence[str]) -> int | None:
     known = [int(each[name]) for each in calls for name in names if name in each]
     return sum(known) if known else None
+
+
+def _different(page: Page, seen: set[str], most: int) -> Page:
+    """The page without what was seen before, and without what would be more than `most`; notes what is left."""
+    different = []
+    for document, length in page.documents:
+        digest = key_digest(document["_id"])
+        if digest not in seen and len(seen) < most:
+            seen.add(digest)
+            different.append((document, length))
+    page.documents = different
+    return page
 
 
 def _page(raw: Sequence[RawBSONDocument]) -> Page:

@@ -87,7 +87,7 @@ async def survey(server: Server, database: str, options: Options) -> Assessment:
         reports.append(report)
         remarks += more
     queries = _queries(shapes, reports, options)
-    remarks += [*say.of_queries(queries), *say.of_rights(server.denied)]
+    remarks += [*say.of_queries(queries), *say.of_sampling(server.in_order), *say.of_rights(server.denied)]
     sources = [f"{len(options.recorded)} recorded queries"] if options.recorded else []
     return Assessment(
         database,
