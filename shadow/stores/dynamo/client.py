@@ -28,6 +28,7 @@ from shadow.stores.dynamo.pace import Pace
 from shadow.stores.dynamo.parser import ParserFactory
 from shadow.stores.dynamo.serializer import quicken
 from shadow.stores.dynamo.settings import DynamoSettings
+from shadow.stores.dynamo.wire import OPERATIONS, Wire
 
 __all__ = ["Cancelled", "ConditionFailed", "Gateway", "OnCapacity"]
 
@@ -63,6 +64,7 @@ class Gateway:
         self._settings = settings
         self._client = client
         self._own = client is None
+        self._wire: Wire | None = None
         self._on_capacity: Final[OnCapacity] = on_capacity or (lambda _table, _index, _verb, _units: None)
         self.on_throttled: Callable[[], None] = lambda: None
         self._throttling = ThrottlingErrorDetector(RetryEventAdapter())
@@ -73,9 +75,13 @@ class Gateway:
     async def call(self, verb: str, table: str, **parameters: Any) -> dict[str, Any]:
         """One request; `verb` is a method of the client. Raises PyMongo's errors, `ConditionFailed`, `Cancelled`."""
         client = self._client or await self._make()
+        answer: dict[str, Any]
         async with self._limit:
             try:
-                answer: dict[str, Any] = await getattr(client, verb)(**parameters)
+                if self._wire is not None and verb in OPERATIONS:
+                    answer = await self._wire.call(verb, parameters)
+                else:
+                    answer = await getattr(client, verb)(**parameters)
             except (ClientError, BotoCoreError, OSError) as error:
                 raise _raised(error, verb, table) from None
         self._count(answer.get("ConsumedCapacity"), parameters.get("IndexName", ""), verb)
@@ -101,9 +107,12 @@ class Gateway:
                 )
                 client = await self._stack.enter_async_context(context)
                 quicken(client)
-                if self._settings.retry_mode == "adaptive":
-                    Pace().attach(client)
+                pace = Pace() if self._settings.retry_mode == "adaptive" else None
+                if pace is not None:
+                    pace.attach(client)
                 client.meta.events.register("needs-retry", self._look_for_throttling)
+                if self._settings.requests == "direct":
+                    self._wire = await Wire.of(client, pace, _USER_AGENT)
                 self._client = client
         return self._client
 
@@ -115,7 +124,7 @@ class Gateway:
     async def close(self) -> None:
         """Closes a client that was made here. Idempotent."""
         if self._own:
-            self._client = None
+            self._client = self._wire = None
             await self._stack.aclose()
 
 

@@ -54,6 +54,10 @@ class Pace:
         client.meta.events.register("needs-retry", self._after)
 
     async def _before(self, **_event: Any) -> None:
+        await self.wait()
+
+    async def wait(self) -> None:
+        """Returns when a request may be sent."""
         while (wait := self._take()) > 0:  # noqa: ASYNC110 - what it waits for is time
             await asyncio.sleep(min(wait, _LOOK_AGAIN))
 
@@ -62,7 +66,15 @@ class Pace:
         if self._throttled.is_throttling_error(**event):
             before = seen if self._rate is None else min(seen, self._rate)
             self._slow_to(self._wanted.error_received(before, self._now()), seen)
-        elif self._rate is not None:
+        else:
+            self._risen(seen)
+
+    def answered(self) -> None:
+        """A request has succeeded, of which the client's hooks do not tell."""
+        self._risen(self._seen.record())
+
+    def _risen(self, seen: float) -> None:
+        if self._rate is not None:
             self._slow_to(self._wanted.success_received(self._now()), seen)
 
     def _slow_to(self, wanted: float, seen: float) -> None:

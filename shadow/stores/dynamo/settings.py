@@ -60,8 +60,9 @@ class DynamoSettings(BaseModel):
 
     Times are in seconds. `max_concurrency` is the number of requests under way at once, and the size of the
     connection pool; `scan_segments` is the number of segments of a large table that are scanned at once;
-    `max_attempts` counts the first attempt too; `verify_index_reads` reads each document that an index names once
-    more from the table, which is consistent where an index is not; `transactional_inserts` sends an ordered
+    `max_attempts` counts the first attempt too; `requests: sdk` sends requests on items the SDK's own way, with its
+    hooks, which takes far more processor time (see `wire`); `verify_index_reads` reads each document that an index
+    names once more from the table, which is consistent where an index is not; `transactional_inserts` sends an ordered
     `insert_many` in transactions of up to 100 documents, at twice the write units of one request a document;
     `sweep_every` is how often tables that have had large documents are searched for parts that a crash has left
     behind, by one process for all (0: never); `table` is for all tables, unless a collection says otherwise.
@@ -81,6 +82,7 @@ class DynamoSettings(BaseModel):
     read_timeout: float = Field(default=5.0, gt=0)
     max_attempts: int = Field(default=3, ge=1, le=20)
     retry_mode: Literal["adaptive", "standard"] = "adaptive"
+    requests: Literal["direct", "sdk"] = "direct"
     table: TableSettings = TableSettings()
     verify_index_reads: bool = False
     transactional_inserts: bool = True
