@@ -238,6 +238,7 @@ OTHERS: Final[dict[str, tuple[str, Any]]] = {
     "dynamo.secret_access_key": ("sesame", SecretStr("sesame")),
     "dynamo.session_token": ("token", SecretStr("token")),
     "dynamo.retry_mode": ("adaptive", "adaptive"),
+    "dynamo.requests": ("sdk", "sdk"),
     "dynamo.table.billing": ("provisioned", Billing.PROVISIONED),
     "dynamo.table.point_in_time_recovery": ("true", True),
     "dynamo.table.deletion_protection": ("true", True),

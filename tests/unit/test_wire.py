@@ -1,0 +1,291 @@
+"""The short way to DynamoDB against a server of our own: signature, and what comes of each answer, are the SDK's."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import json
+import zlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import pymongo
+import pytest
+from aiohttp import web
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shadow.stores.dynamo.client import Cancelled, ConditionFailed, Gateway
+from shadow.stores.dynamo.settings import DynamoSettings
+from shadow.stores.dynamo.wire import Wire, signature_headers
+
+NOW: Final = datetime.datetime(2026, 2, 3, 4, 5, 6, tzinfo=datetime.UTC)
+TEXT: Final = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=40)
+WAYS: Final = ("direct", "sdk")
+
+
+# --- the signature ----------------------------------------------------------------------------------------------
+
+
+class _At(SigV4Auth):
+    """botocore's signer at a given moment, of the headers that are there."""
+
+    def add_auth(self, request: Any) -> None:
+        request.context["timestamp"] = NOW.strftime("%Y%m%dT%H%M%SZ")
+        canonical = self.canonical_request(request)
+        self._inject_signature_to_request(request, self.signature(self.string_to_sign(request, canonical), request))
+
+
+@given(TEXT, TEXT, st.none() | TEXT, st.sampled_from(["us-east-1", "eu-central-1"]), st.binary(max_size=200))
+def test_the_signature_is_botocores(key: str, secret: str, token: str | None, region: str, body: bytes) -> None:
+    target = "DynamoDB_20120810.GetItem"
+    ours = signature_headers(
+        key, secret, token, region=region, host="localhost:8000", target=target, body=body, now=NOW
+    )
+    headers = {name: value for name, value in ours.items() if name != "Authorization"}
+    request = AWSRequest("POST", "http://localhost:8000/", headers=headers, data=body)
+    _At(Credentials(key, secret, token), "dynamodb", region).add_auth(request)
+    assert ours["Authorization"] == request.headers["Authorization"]
+
+
+# --- answers ----------------------------------------------------------------------------------------------------
+
+
+class Server:
+    """Answers each request by the next of `answers`, and the last one for good."""
+
+    def __init__(self) -> None:
+        self.answers: list[Callable[[], web.StreamResponse]] = []
+        self.requests: list[tuple[dict[str, str], bytes]] = []
+        self.hanging = asyncio.Event()
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        self.requests.append((dict(request.headers), await request.read()))
+        made = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if made is never:
+            self.hanging.set()
+            await asyncio.Event().wait()
+        if made is cut and request.transport is not None:
+            request.transport.abort()
+            await asyncio.Event().wait()
+        return made()
+
+
+def said(status: int, body: Any, *, crc: int | None = None, raw: bytes | None = None) -> Callable[[], web.Response]:
+    content = json.dumps(body).encode() if raw is None else raw
+    headers = {"x-amz-crc32": str(zlib.crc32(content) if crc is None else crc), "x-amzn-RequestId": "R1"}
+    return lambda: web.Response(status=status, body=content, headers=headers)
+
+
+def failed(code: str, status: int = 400, **more: Any) -> Callable[[], web.Response]:
+    return said(status, {"__type": f"com.amazonaws.dynamodb.v20120810#{code}", "message": "why", **more})
+
+
+def cut() -> web.StreamResponse:
+    """Stands for the end of the connection."""
+    raise AssertionError
+
+
+def never() -> web.StreamResponse:
+    """Stands for no answer at all."""
+    raise AssertionError
+
+
+@asynccontextmanager
+async def served(**settings: Any) -> AsyncIterator[tuple[Server, Gateway]]:
+    server = Server()
+    app = web.Application()
+    app.router.add_post("/{tail:.*}", server.handle)
+    runner = web.AppRunner(app, handler_cancellation=True)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    access = {"access_key_id": "key", "secret_access_key": "secret"}
+    gateway = Gateway(DynamoSettings(**{"endpoint_url": f"http://127.0.0.1:{port}", **access, **settings}), None, None)
+    try:
+        yield server, gateway
+    finally:
+        await gateway.close()
+        await runner.cleanup()
+
+
+async def get(gateway: Gateway) -> dict[str, Any]:
+    return await gateway.call(
+        "get_item", "things", TableName="things", Key={"_id": {"S": "1"}, "b": {"B": b"\x00\xff"}}
+    )
+
+
+async def outcome(gateway: Gateway) -> str:
+    """What a call comes to, as text."""
+    try:
+        answer = await get(gateway)
+        answer.pop("ResponseMetadata", None)
+        return repr(answer)
+    except ConditionFailed as error:
+        return f"condition failed, {error.item}, {error.retried}"
+    except Cancelled as error:
+        return f"cancelled, {error.reasons}, {error.retried}"
+    except Exception as error:
+        # Where the answer is no JSON, the SDK does not look for the request's id.
+        text = str(error).replace(" (request R1)", "")
+        return f"{type(error).__name__}: {text} {getattr(error, 'code', '')}"
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever sleeps between two attempts does not."""
+    sleep = asyncio.sleep
+    monkeypatch.setattr(asyncio, "sleep", lambda seconds: sleep(0))
+
+
+ANSWERS: Final[dict[str, list[Callable[[], web.StreamResponse]]]] = {
+    "an item": [said(200, {"Item": {"a": {"N": "1.50"}, "b": {"B": "AP8="}, "m": {"M": {"x": {"NULL": True}}}}})],
+    "nothing": [said(200, {})],
+    "a condition": [failed("ConditionalCheckFailedException", Item={"_id": {"S": "1"}})],
+    "a condition without item": [failed("ConditionalCheckFailedException")],
+    "a cancelled transaction": [
+        failed(
+            "TransactionCanceledException",
+            CancellationReasons=[{"Code": "None"}, {"Code": "ConditionalCheckFailed", "Item": {"a": {"S": "x"}}}],
+        )
+    ],
+    "a missing table": [failed("ResourceNotFoundException")],
+    "a refusal": [failed("ValidationException")],
+    "a signature that is refused": [failed("InvalidSignatureException")],
+    "an error that nobody knows": [failed("SomethingNewException")],
+    "throttled once": [failed("ProvisionedThroughputExceededException"), said(200, {"Item": {}})],
+    "throttled for good": [failed("ThrottlingException")],
+    "a server error, then a condition": [failed("InternalServerError", 500), failed("ConditionalCheckFailedException")],
+    "a server error for good": [failed("InternalServerError", 500)],
+    "no json": [said(503, None, raw=b"<html>busy</html>"), said(200, {"Item": {"a": {"S": "x"}}})],
+    "no json for good": [said(503, None, raw=b"<html>busy</html>")],
+    "damaged on the way": [said(200, {"Item": {}}, crc=1), said(200, {"Item": {"a": {"S": "x"}}})],
+    "cut off once": [cut, said(200, {"Item": {"a": {"S": "x"}}})],
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+@pytest.mark.usefixtures("at_once")
+async def test_every_answer_comes_to_what_the_sdk_makes_of_it(name: str) -> None:
+    came, asked = [], []
+    for way in WAYS:
+        async with served(requests=way, retry_mode="standard") as (server, gateway):
+            server.answers = list(ANSWERS[name])
+            came.append(await outcome(gateway))
+            asked.append(len(server.requests))
+    assert came[0] == came[1]
+    assert asked[0] == asked[1]
+
+
+async def test_the_request_is_the_sdks() -> None:
+    bodies, targets = [], []
+    for way in WAYS:
+        async with served(requests=way) as (server, gateway):
+            server.answers = [said(200, {})]
+            await get(gateway)
+            ((headers, body),) = server.requests
+            assert headers["Content-Type"] == "application/x-amz-json-1.0"
+            bodies.append(json.loads(body))
+            targets.append(headers["X-Amz-Target"])
+    assert bodies[0] == bodies[1]
+    assert targets[0] == targets[1]
+
+
+async def test_a_transaction_that_is_sent_again_is_the_same_one() -> None:
+    async with served() as (server, gateway):
+        server.answers = [failed("InternalServerError", 500), said(200, {})]
+        await gateway.call("transact_write_items", "things", TransactItems=[])
+        tokens = [json.loads(body)["ClientRequestToken"] for _, body in server.requests]
+        await gateway.call("transact_write_items", "things", TransactItems=[])
+    assert len(tokens) == 2
+    assert len(set(tokens)) == 1
+    assert json.loads(server.requests[-1][1])["ClientRequestToken"] not in tokens
+
+
+async def test_a_server_that_does_not_answer_and_one_that_is_not_there() -> None:
+    async with served(read_timeout=0.1, max_attempts=1) as (server, gateway):
+        server.answers = [never]
+        with pytest.raises(pymongo.errors.NetworkTimeout):
+            await get(gateway)
+    async with served(endpoint_url="http://127.0.0.1:1", max_attempts=1) as (_, gateway):
+        with pytest.raises(pymongo.errors.ServerSelectionTimeoutError):
+            await get(gateway)
+
+
+async def test_a_call_that_is_cancelled_leaves_the_client_usable() -> None:
+    async with served(max_concurrency=1) as (server, gateway):
+        server.answers = [never, said(200, {"Item": {"a": {"S": "x"}}})]
+        call = asyncio.create_task(get(gateway))
+        await server.hanging.wait()
+        call.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await call
+        assert (await get(gateway))["Item"] == {"a": {"S": "x"}}
+
+
+async def test_throttling_is_told_and_slows_down_and_success_fills_the_quota_again() -> None:
+    async with served(max_attempts=2) as (server, gateway):
+        told: list[int] = []
+        gateway.on_throttled = lambda: told.append(1)
+        server.answers = [failed("ThrottlingException"), said(200, {})]
+        await get(gateway)
+        assert len(told) == 1
+        wire = gateway._wire
+        assert wire is not None
+        assert wire.pace.rate is not None
+        before = wire.pace.rate
+        for _ in range(20):
+            await get(gateway)
+        assert wire.pace.rate > before
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_a_retry_quota_that_is_spent_comes_back_with_successes() -> None:
+    """500 units, 5 for each retry: after 100 failures in a row the SDK stops trying again, until answers come."""
+    async with served(max_attempts=2, retry_mode="standard", requests="direct") as (server, gateway):
+        server.answers = [failed("ThrottlingException")]
+        sent = []
+        for _ in range(110):
+            before = len(server.requests)
+            with contextlib.suppress(pymongo.errors.PyMongoError):
+                await get(gateway)
+            sent.append(len(server.requests) - before)
+        assert (sent[0], sent[-1]) == (2, 1)
+        server.answers = [said(200, {})]
+        for _ in range(20):
+            await get(gateway)
+        server.answers = [failed("ThrottlingException")]
+        before = len(server.requests)
+        with contextlib.suppress(pymongo.errors.PyMongoError):
+            await get(gateway)
+        assert len(server.requests) - before == 2
+
+
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:1/behind/a/path", "http://127.0.0.1:1/?x=1"])
+async def test_an_endpoint_that_is_more_than_a_host_is_left_to_the_sdk(endpoint: str) -> None:
+    async with served(endpoint_url=endpoint) as (_, gateway):
+        await gateway._make()
+        assert gateway._wire is None
+
+
+async def test_a_client_that_is_made_otherwise_is_left_to_itself() -> None:
+    assert await Wire.of(object(), None, "") is None
+
+
+async def test_without_credentials_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    async with served(access_key_id=None, secret_access_key=None) as (server, gateway):
+        server.answers = [said(200, {})]
+        with pytest.raises(pymongo.errors.OperationFailure, match="no usable credentials"):
+            await get(gateway)
+        assert server.requests == []
