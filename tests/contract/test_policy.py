@@ -34,6 +34,7 @@ from shadow.model.schema import CollectionSpec, IndexSpec, TableSpec, UniqueSpec
 from shadow.model.version import ABSENT, Image, Version, fresh_id
 from shadow.stores.dynamo.policy import Use, iam_policy
 from shadow.stores.dynamo.wanted import Wanted, collection_table, plain_table
+from shadow.stores.dynamo.wire import OPERATIONS, Wire
 from tests.support.migration import OpenJobs
 
 LARGE = random.Random(1).randbytes(900_000)
@@ -111,6 +112,13 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
         made.note(operation, parameters)
         return await awaited(self, operation, parameters)
 
+    straight = Wire.call
+
+    async def call_straight(self: Wire, verb: str, parameters: Any) -> Any:
+        made.note(OPERATIONS[verb], parameters)
+        return await straight(self, verb, parameters)
+
+    monkeypatch.setattr(Wire, "call", call_straight)
     monkeypatch.setattr(botocore.client.BaseClient, "_make_api_call", call)
     monkeypatch.setattr(aiobotocore.client.AioBaseClient, "_make_api_call", call_later)
     return made
