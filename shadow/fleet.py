@@ -30,6 +30,7 @@ from shadow.runtime import Parts, Runtime
 
 __all__ = ["Fleet"]
 
+_ENDS: Final = {"done": Event.FLIP_DONE, "aborted": Event.FLIP_REFUSED, "rehearsed": Event.FLIP_REHEARSED}
 _AGAIN: Final = 0.5
 """Seconds before a flip that could not be made is tried again."""
 
@@ -106,7 +107,7 @@ class Fleet:
     def heard(self, what: str, **about: Any) -> None:
         said = about.get("said", "")
         if what == "flip":
-            event = Event.FLIP_DONE if about["state"] == "done" else Event.FLIP_REFUSED
+            event = _ENDS[about["state"]]
             for name in about["collections"]:
                 self._parts.reporter.event(event, collection=name, detail=said)
         else:

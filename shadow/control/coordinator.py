@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from shadow.control import members, routing
 from shadow.control.members import Member
-from shadow.control.participant import FAILED, LEVEL, READY, REFUSED, SWITCHED
+from shadow.control.participant import FAILED, LEVEL, READY, REFUSED, REHEARSED, SWITCHED
 from shadow.control.records import Records
 from shadow.control.routing import Flip, FlipKind, FlipState, Routing
 from shadow.errors import ControlError
@@ -107,7 +107,7 @@ class _Making:
             self._journals(rows)
             self._say("level", "all writes are held, the secondary is level everywhere")
             if self._flip.kind is FlipKind.REHEARSAL:
-                self._move(seen.with_flip(self._moved(seen, FlipState.ABORTED, "a rehearsal")))
+                self._move(seen.with_flip(self._moved(seen, FlipState.ABORTED, REHEARSED)))
                 return self._done(holding, rows, done=True)
             seen = self._move(seen.committed(time.time(), spent=spent))
         except Aborted as why:

@@ -28,13 +28,15 @@ from shadow.model.phase import Phase, Route, StoreName
 from shadow.model.version import fresh_id
 from shadow.replicate.process import this_process
 
-__all__ = ["FAILED", "LEVEL", "READY", "REFUSED", "SWITCHED", "NotLevel", "Participant", "Site"]
+__all__ = ["FAILED", "LEVEL", "READY", "REFUSED", "REHEARSED", "SWITCHED", "NotLevel", "Participant", "Site"]
 
 READY: Final = "ready"
 REFUSED: Final = "refused"
 LEVEL: Final = "level"
 FAILED: Final = "failed"
 SWITCHED: Final = "switched"
+REHEARSED: Final = "a rehearsal"
+"""Why a rehearsal that went well is aborted."""
 
 _QUICK: Final = 0.01
 """Seconds between two looks while a flip is under way."""
@@ -74,7 +76,8 @@ class Site(Protocol):
         """Whether the journal holds nothing."""
 
     def heard(self, what: str, **about: Any) -> None:
-        """An event: "lost" and "found" (the control store; `said`), "flip" (`state`, `said`, `collections`)."""
+        """An event: "lost" and "found" (the control store; `said`), "flip" (`state`: done, aborted, rehearsed; `said`,
+        `collections`)."""
 
 
 class Participant:
@@ -306,7 +309,8 @@ class Participant:
                     await self._released(flip.id, since)
                 self.held.update(dict.fromkeys(names, time.monotonic() - since))
                 said = "" if now is None else now.said
-                self._site.heard("flip", state="done" if committed else "aborted", said=said, collections=names)
+                aborted = "rehearsed" if said == REHEARSED else "aborted"
+                self._site.heard("flip", state="done" if committed else aborted, said=said, collections=names)
         except NotLevel as error:
             await self.beat(Ack(flip.id, FAILED, str(error), time.monotonic() - since))
             self._site.heard("flip", state="aborted", said=str(error), collections=names)

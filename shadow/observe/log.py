@@ -43,6 +43,7 @@ class Event(enum.StrEnum):
     FLIP_STARTED = "flip.started"
     FLIP_DONE = "flip.done"
     FLIP_REFUSED = "flip.refused"
+    FLIP_REHEARSED = "flip.rehearsed"
     FLIP_BEHIND = "flip.behind"
     CONTROL_LOST = "control.lost"
     CONTROL_FOUND = "control.found"

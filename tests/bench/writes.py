@@ -47,11 +47,17 @@ async def _update(peers: Peers, sites: Sites, name: str, load: Closed | Paced, b
     motor = Contender("motor", lambda number: peers.motor.update_one({"_id": key(number)}, change()))
     pymongo = Contender("pymongo", lambda number: peers.pymongo.update_one({"_id": key(number)}, change()))
     naive = Contender("naive shim", lambda number: peers.naive_update_one(peers.motor, key(number), number))
+
+    def versioned(number: int) -> Any:
+        """The command alone that a versioned update is: it answers the document of before."""
+        return peers.motor.find_one_and_update({"_id": key(number)}, {**change(), "$inc": {"_shadow.r": 1}})
+
+    bare = Contender("find_one_and_update", versioned)
     shadowing = await of_shadow("shadow", "motor", "dual_write")
     on_pymongo = await of_shadow("shadow on pymongo", "pymongo", "dual_write")
     return Bench(
         name,
-        [motor, shadowing, naive, pymongo, on_pymongo],
+        [motor, shadowing, naive, pymongo, on_pymongo, bare],
         load,
         [
             Line("update_one, background, durable intents", "p50", shadowing.name, motor.name, budget),
@@ -59,6 +65,7 @@ async def _update(peers: Peers, sites: Sites, name: str, load: Closed | Paced, b
             Line("the same, processor time", "cpu", shadowing.name, motor.name),
             Line("the same, on PyMongo async", "p50", on_pymongo.name, pymongo.name),
             Line("the same, on PyMongo async against bare Motor", "p50", on_pymongo.name, motor.name),
+            Line("its command alone, bare Motor's find_one_and_update", "p50", bare.name, motor.name),
             Line("naive shim, nothing durable", "p50", naive.name, motor.name),
             Line("naive shim, nothing durable", "cpu", naive.name, motor.name),
         ],

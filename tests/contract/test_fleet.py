@@ -403,7 +403,8 @@ async def test_a_rehearsal_holds_the_writes_and_changes_nothing(local: Records) 
         assert done.done
         assert state(local) is FlipState.ABORTED
         assert {each.route.primary for each in processes} == {MONGO}
-        await until(lambda: all("flip aborted" in each.heard_of for each in processes))
+        await until(lambda: all("flip rehearsed" in each.heard_of for each in processes))
+        assert not any("flip aborted" in each.heard_of for each in processes)
 
 
 async def test_a_completion_ends_dual_writes_everywhere(local: Records) -> None:
