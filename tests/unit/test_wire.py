@@ -20,6 +20,7 @@ from botocore.credentials import Credentials
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shadow.model.outcome import Outcome, classify
 from shadow.stores.dynamo.client import Cancelled, ConditionFailed, Gateway
 from shadow.stores.dynamo.settings import DynamoSettings
 from shadow.stores.dynamo.wire import Wire, signature_headers
@@ -265,6 +266,32 @@ async def test_a_retry_quota_that_is_spent_comes_back_with_successes() -> None:
         with contextlib.suppress(pymongo.errors.PyMongoError):
             await get(gateway)
         assert len(server.requests) - before == 2
+
+
+DAMAGED: Final = {
+    "for good": said(200, {"Item": {}}, crc=1),
+    "no json": said(200, None, raw=b"<html>hello</html>"),
+    "no object": said(200, [1]),
+}
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("name", DAMAGED)
+async def test_an_answer_that_is_damaged_for_good_says_that_nobody_knows_what_was_done(name: str) -> None:
+    async with served() as (server, gateway):
+        server.answers = [DAMAGED[name]]
+        with pytest.raises(pymongo.errors.AutoReconnect) as raised:
+            await get(gateway)
+        assert classify(raised.value) is Outcome.UNKNOWN
+        assert "hello" not in str(raised.value)
+
+
+async def test_no_answer_sends_a_request_elsewhere() -> None:
+    async with served() as (server, gateway):
+        server.answers = [lambda: web.Response(status=307, headers={"Location": "/elsewhere"})]
+        with pytest.raises(pymongo.errors.PyMongoError):
+            await get(gateway)
+        assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("endpoint", ["http://127.0.0.1:1/behind/a/path", "http://127.0.0.1:1/?x=1"])

@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 from botocore.exceptions import (
+    BotoCoreError,
     ClientError,
     ConnectionClosedError,
     ConnectTimeoutError,
@@ -102,7 +103,8 @@ class Wire:
             await made._session()
             signer = client._request_signer
             plain = signer.signing_name == "dynamodb" and signer.region_name and parts.path in ("", "/")
-        except (AttributeError, TypeError):
+        except (AttributeError, TypeError, BotoCoreError):
+            # What is wrong with the endpoint is said by the SDK at the first call.
             return None
         return made if plain and not parts.query and parts.username is None else None
 
@@ -122,8 +124,7 @@ class Wire:
             answer, error = await self._attempt(operation, body)
             if answer is not None and answer.status_code == 200 and _is_whole(answer):
                 await self._succeeded(operation, answer, context)
-                said: dict[str, Any] = json.loads(answer.body)
-                return said
+                return _said(answer)
             parsed = None if answer is None else _parsed(answer, attempts - 1)
             delay = await self._delay(operation, answer, parsed, error, attempts, context)
             if delay is None:
@@ -131,6 +132,9 @@ class Wire:
             await asyncio.sleep(delay)
         if error is not None:
             raise error
+        if answer is not None and answer.status_code == 200:
+            # It was done, and nobody can say what came of it.
+            raise HTTPClientError(error="the answer is damaged")
         raise ClientError(parsed, operation)
 
     # --- one attempt --------------------------------------------------------------------------------------------
@@ -139,7 +143,9 @@ class Wire:
         try:
             headers = await self._headers(operation, body)
             session, proxy = await self._session()
-            async with session.post(self.url, data=body, headers=headers, proxy=proxy) as response:
+            async with session.post(
+                self.url, data=body, headers=headers, proxy=proxy, allow_redirects=False
+            ) as response:
                 read = await response.read()
                 return _Answer(response.status, response.headers, read), None
         except Exception as error:
@@ -215,6 +221,16 @@ _ENCODER: Final = json.JSONEncoder(separators=(",", ":"), default=_encoded)
 def _is_whole(answer: _Answer) -> bool:
     expected = answer.headers.get("x-amz-crc32")
     return expected is None or zlib.crc32(answer.body) == int(expected)
+
+
+def _said(answer: _Answer) -> dict[str, Any]:
+    try:
+        said = json.loads(answer.body)
+    except ValueError as error:
+        raise HTTPClientError(error=type(error).__name__) from None
+    if not isinstance(said, dict):
+        raise HTTPClientError(error="the answer is no object")
+    return said
 
 
 def _parsed(answer: _Answer, retries: int) -> dict[str, Any]:
