@@ -267,7 +267,7 @@ class Ledger:
         try:
             self._transact(jobs)
         except sqlite3.OperationalError as error:
-            if last or error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+            if last or (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF != sqlite3.SQLITE_BUSY:
                 raise
             return False
         return True
