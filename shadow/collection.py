@@ -419,7 +419,8 @@ class Collection:
         change, filters = self._take.update(update, array_filters)
 
         def make(key: Key) -> Change:
-            return Update(key, wanted, change, fresh_id(), upsert, filters)
+            # Only an upsert may give birth to a document.
+            return Update(key, wanted, change, fresh_id() if upsert else "", upsert, filters)
 
         def named() -> Any:
             return cached_update(change, filters).upsert_key(cached_filter(wanted))

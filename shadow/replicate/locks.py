@@ -56,12 +56,16 @@ class FileLock:
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        self._let_pass()
-        self._wait(alone=False)
+        self.pass_shared()
         try:
             yield
         finally:
             self.release()
+
+    def pass_shared(self) -> None:
+        """Takes the lock shared, behind those who want it alone. The caller releases it."""
+        self._let_pass()
+        self._wait(alone=False)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -101,6 +105,8 @@ class FileLock:
             time.sleep(_PAUSE)
 
     def _wait(self, *, alone: bool) -> None:
+        if self.take(alone=alone):
+            return
         end = time.monotonic() + self._patience
         while not self.take(alone=alone):
             if time.monotonic() > end:

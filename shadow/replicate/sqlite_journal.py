@@ -33,6 +33,9 @@ __all__ = ["SqliteJournal"]
 _BATCH: Final = 512
 _MOST_WAITING: Final = 50_000
 """Jobs that may wait for the disk before no more intents are taken."""
+_COMPANY: Final = 0.02
+"""Seconds for which closes and deferrals wait for the next job to share their transaction. Each transaction costs the
+disk, the file system's own journal and two turns of this thread the same, whatever is in it."""
 _RETRY: Final = 0.5
 """Seconds between two attempts to write closes and deferrals that could not be written."""
 _OPENINGS: Final = 3
@@ -302,18 +305,25 @@ class _Hand:
 
 def _take(jobs: queue.SimpleQueue[_Job | None], wait: float | None) -> tuple[list[_Job], bool]:
     """Waits for one job (for `wait` seconds at most, if given), then takes what else is queued; the flag says that
-    the end was asked for."""
+    the end was asked for. Jobs that nobody waits for are given some company first."""
     batch: list[_Job] = []
-    block = True
+    until = None if wait is None else time.monotonic() + wait
     while len(batch) < _BATCH:
         try:
-            job = jobs.get(block, wait)
+            if until is None:
+                job = jobs.get()
+            else:
+                left = until - time.monotonic()
+                job = jobs.get(left > 0, max(0.0, left))
         except queue.Empty:
             break
         if job is None:
             return batch, True
         batch.append(job)
-        block = False
+        if job.loop is not None:
+            until = 0.0
+        elif len(batch) == 1:
+            until = time.monotonic() + _COMPANY
     return batch, False
 
 

@@ -190,7 +190,8 @@ def _changed(change: Update | Replace, pre: Image) -> Image:
         return _replaced(change, pre.document["_id"])
     assert isinstance(pre.state, Version)
     updater = cached_update(change.update, change.array_filters)
-    return Image(pre.state.next(), updater.apply(pre.document, cached_filter(change.filter)))
+    matched = cached_filter(change.filter) if updater.positional else None
+    return Image(pre.state.next(), updater.apply(pre.document, matched))
 
 
 def _replaced(change: Replace, key: Key) -> Image:

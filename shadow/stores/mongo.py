@@ -571,7 +571,8 @@ def _after_update(change: Update, pre: Image) -> Applied:
     assert isinstance(pre.state, Version)
     assert pre.document is not None
     updater = cached_update(change.update, change.array_filters)
-    return Applied(pre, Image(pre.state.next(), updater.apply(pre.document, cached_filter(change.filter))))
+    matched = cached_filter(change.filter) if updater.positional else None
+    return Applied(pre, Image(pre.state.next(), updater.apply(pre.document, matched)))
 
 
 def _replacement(change: Replace, key: Key) -> Document:

@@ -23,6 +23,8 @@ from tests.bench.bulk import bulk
 from tests.bench.faults import beside_faults
 from tests.bench.harness import Bench, Result, run
 from tests.bench.journals import journals_beside_each_other
+from tests.bench.lanes import NAME as LANES
+from tests.bench.lanes import lanes
 from tests.bench.peers import document, opened
 from tests.bench.processes import COUNTS, processes
 from tests.bench.sites import Sites
@@ -88,11 +90,16 @@ async def measure(mongo_url: str, endpoint: str, folder: Path, chosen: argparse.
                     await secondary(sites, chosen.calls),
                 ]
                 if chosen.list:
-                    print("\n".join([*(each.name for each in benches), *BULK, *map("processes {}".format, COUNTS)]))
+                    names = [each.name for each in benches]
+                    print("\n".join([*names, LANES, *BULK, *map("processes {}".format, COUNTS)]))
                     return
                 for bench in wanted(benches, chosen.only):
                     for result in await run(bench, chosen.rounds):
                         yield result
+                if any(LANES.startswith(only) for only in chosen.only or [""]):
+                    async with lanes(peers, endpoint, chosen.calls) as bench:
+                        for result in await run(bench, chosen.rounds):
+                            yield result
                 if any(name.startswith(only) for name in BULK for only in chosen.only or [""]):
                     async with bulk(mongo_url, endpoint, folder, chosen.calls) as jobs:
                         for bench in wanted(jobs, chosen.only):

@@ -13,10 +13,10 @@ from shadow.config import Settings
 from shadow.embedded.servers import CREDENTIALS
 from tests.bench.harness import Contender
 
-__all__ = ["NOTES", "Sites"]
+__all__ = ["NOTES", "PREFIX", "Sites"]
 
 NOTES: Final = "notes"
-_PREFIX: Final = "bench-"
+PREFIX: Final = "bench-"
 
 
 @dataclass
@@ -54,7 +54,7 @@ class Sites:
             mongo={"url": self.mongo_url, "database": self.database, "driver": driver},
             dynamo={
                 "endpoint_url": self.endpoint,
-                "table_prefix": _PREFIX,
+                "table_prefix": PREFIX,
                 "access_key_id": CREDENTIALS["aws_access_key_id"],
                 "secret_access_key": CREDENTIALS["aws_secret_access_key"],
             },

@@ -9,6 +9,7 @@ import pytest
 
 from tests.bench.__main__ import arguments, wanted
 from tests.bench.harness import METRICS, Bench, Block, Closed, Contender, Line, Paced, Result, run
+from tests.bench.migration import Figure, plot
 from tests.bench.table import as_json, missed, table
 
 LINE = Line("a call", "p50", "ours", "theirs", 1.5)
@@ -118,3 +119,9 @@ async def test_a_contender_may_make_its_blocks_in_other_processes() -> None:
     contenders = [Contender("theirs", call, block=base), Contender("ours", call, block=block)]
     (found,) = await run(Bench("trivial", contenders, Closed(2), [LINE]), 1)
     assert found.ratio == pytest.approx(1.5)
+
+
+def test_a_plot_has_a_bar_for_every_job_and_number_of_documents() -> None:
+    figures = [Figure("backfill", count, count / 1000, 100) for count in (10_000, 100_000)]
+    bars = [line.split("|")[1].split(" ") for line in plot(figures).splitlines() if "|" in line]
+    assert [(len(bar), said) for bar, said in bars] == [(12, "10.0"), (24, "100.0"), (20, "100"), (20, "100")]

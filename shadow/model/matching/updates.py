@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import bson
+from pymongo.errors import WriteError
 
 from shadow.errors import UnsupportedOperation
 from shadow.model.matching.failures import described, write_failure
@@ -49,19 +50,34 @@ class Reserved:
     """The source of a `$rename`: nothing else may touch it."""
 
 
-Branch: TypeAlias = Fields | Elements | Modifier | Reserved
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A modifier by its place among those of the update: trees are shared by all updates of one shape."""
+
+    number: int
+
+
+Branch: TypeAlias = Fields | Elements | Place | Reserved
+Shape: TypeAlias = tuple[tuple[str, tuple[str, ...]], ...]
+"""The operators of an update with their paths, in order."""
 
 
 class Updater:
-    """A compiled update. `paths` is operator -> {dotted path: operand}, None for a pipeline."""
+    """A compiled update. `paths` is operator -> {dotted path: operand}, None for a pipeline. `positional`: what it does
+    depends on which element of an array its filter has matched."""
 
-    __slots__ = ("_apply", "paths")
+    __slots__ = ("_apply", "paths", "positional")
 
     def __init__(
-        self, apply: Callable[[Document, int | None, bool], Document], paths: dict[str, Document] | None
+        self,
+        apply: Callable[[Document, int | None, bool], Document],
+        paths: dict[str, Document] | None,
+        *,
+        positional: bool = False,
     ) -> None:
         self._apply = apply
         self.paths = paths
+        self.positional = positional
 
     def apply(self, pre: Document, matched: Filter | None = None) -> Document:
         """The document after the update; `pre` stays as it is and shares nothing mutable with it.
@@ -118,24 +134,64 @@ def compile_update(
         if array_filters:
             raise write_failure(9, "Cannot specify arrayFilters and a pipeline update")
         return Updater(_by_pipeline(update), None)
-    tree = Fields()
     filters = _array_filters(array_filters)
-    used: set[str] = set()
-    for name, operands in update.items():
-        for path, operand in _operands(name, operands):
-            _parts(path)
-            _add(tree, OPERATORS[name](path, operand, now), filters, used)
     if not update:
         raise write_failure(9, "an update needs at least one operator")
-    for unused in filters.keys() - used:
-        raise write_failure(9, f"The array filter for identifier '{unused}' was not used in the update")
+    tree = None if filters else _known_tree(update)
+    modifiers: list[Modifier] = []
+    if tree is not None:
+        for name, operands in update.items():
+            make = OPERATORS[name]
+            modifiers += [make(path, operand, now) for path, operand in operands.items()]
+    else:
+        tree, modifiers = _planted(update, filters, now)
 
     def apply(pre: Document, place: int | None, insert: bool) -> Document:
         root: Document = copied(pre)
-        _Run(root, place, insert, filters).fields(tree, root, None)
+        _Run(root, place, insert, filters, modifiers).fields(tree, root, None)
         return root
 
-    return Updater(apply, {name: dict(operands) for name, operands in update.items()})
+    paths = {name: dict(operands) for name, operands in update.items()}
+    return Updater(apply, paths, positional=any(".$" in each.path for each in modifiers))
+
+
+def _planted(
+    update: Mapping[str, Any], filters: Mapping[str, Filter], now: dt.datetime | None
+) -> tuple[Fields, list[Modifier]]:
+    """The tree of an update with its modifiers. Raises what is wrong with it, in the order in which it stands there."""
+    tree, modifiers, used = Fields(), list[Modifier](), set[str]()
+    for name, operands in update.items():
+        for path, operand in _operands(name, operands):
+            _parts(path)
+            modifier = OPERATORS[name](path, operand, now)
+            if modifier.source is not None:
+                _insert(tree, modifier.source, Reserved(), filters, used)
+            _insert(tree, modifier.path, Place(len(modifiers)), filters, used)
+            modifiers.append(modifier)
+    for unused in filters.keys() - used:
+        raise write_failure(9, f"The array filter for identifier '{unused}' was not used in the update")
+    return tree, modifiers
+
+
+def _known_tree(update: Mapping[str, Any]) -> Fields | None:
+    """The tree that updates of this shape have; None where there is none, or where it depends on the operands."""
+    if not all(type(operands) is dict for operands in update.values()):
+        return None
+    return _tree_of(tuple((name, tuple(operands)) for name, operands in update.items()))
+
+
+@functools.lru_cache(maxsize=512)
+def _tree_of(shape: Shape) -> Fields | None:
+    """Applications send few shapes of updates, with ever other values."""
+    if any(name not in OPERATORS or name == "$rename" for name, _ in shape):
+        return None
+    tree = Fields()
+    try:
+        for number, path in enumerate(path for _, paths in shape for path in paths):
+            _insert(tree, path, Place(number), {}, set())
+    except WriteError:
+        return None
+    return tree
 
 
 def _operands(name: str, operands: Any) -> list[tuple[str, Any]]:
@@ -204,12 +260,6 @@ def _parts(path: str) -> list[str]:
 
 def _identifier(part: str) -> re.Match[str] | None:
     return re.fullmatch(r"\$\[(.*)\]", part)
-
-
-def _add(tree: Fields, modifier: Modifier, filters: Mapping[str, Filter], used: set[str]) -> None:
-    if modifier.source is not None:
-        _insert(tree, modifier.source, Reserved(), filters, used)
-    _insert(tree, modifier.path, modifier, filters, used)
 
 
 def _insert(tree: Fields, path: str, leaf: Branch, filters: Mapping[str, Filter], used: set[str]) -> None:
@@ -304,11 +354,19 @@ def _tops(node: Node) -> set[str]:
 class _Run:
     """One application of a tree to one document, which is changed in place."""
 
-    def __init__(self, root: Document, place: int | None, insert: bool, filters: Mapping[str, Filter]) -> None:
+    def __init__(
+        self,
+        root: Document,
+        place: int | None,
+        insert: bool,
+        filters: Mapping[str, Filter],
+        modifiers: Sequence[Modifier],
+    ) -> None:
         self.root = root
         self.place = place
         self.insert = insert
         self.filters = filters
+        self.modifiers = modifiers
 
     def fields(self, node: Fields, target: Any, viable: Callable[[], None] | None) -> None:
         """Applies `node` below `target`. `viable` is set where `target` is not yet part of the document: it raises
@@ -326,8 +384,8 @@ class _Run:
     def child(self, node: Branch, target: Any, name: str, viable: Callable[[], None] | None) -> None:
         present = _present(target, name)
         check = viable if viable is not None else functools.partial(_check_viable, target, name)
-        if isinstance(node, Modifier):
-            self.modify(node, target, name, present, check)
+        if isinstance(node, Place):
+            self.modify(self.modifiers[node.number], target, name, present, check)
         elif isinstance(node, Elements):
             self.elements(node, present, name)
         elif isinstance(node, Fields):
