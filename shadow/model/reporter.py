@@ -18,12 +18,19 @@ __all__ = ["Reporter", "Silent"]
 
 class Reporter(Protocol):
     def operation(
-        self, collection: str, verb: Verb, store: StoreName, role: Role, outcome: Outcome, seconds: float
+        self,
+        collection: str,
+        verb: Verb,
+        store: StoreName,
+        role: Role,
+        outcome: Outcome,
+        seconds: float,
+        count: int = 1,
     ) -> None:
-        """A store has answered one operation, in `seconds` of wall time."""
+        """A store has answered one operation, or `count` of them together, in `seconds` of wall time."""
 
-    def comparison(self, collection: str, verb: Verb, verdict: Verdict) -> None:
-        """A comparison has come to a verdict."""
+    def comparison(self, collection: str, verb: Verb, verdict: Verdict, count: int = 1) -> None:
+        """A comparison has come to a verdict, or `count` of them to the same."""
 
     def excused(self, collection: str, rules: Iterable[str]) -> None:
         """The rules, by name, without which a comparison would not have come to `excused`."""
@@ -72,10 +79,17 @@ class Silent:
     """A reporter that says nothing; the base for recorders in tests."""
 
     def operation(
-        self, collection: str, verb: Verb, store: StoreName, role: Role, outcome: Outcome, seconds: float
+        self,
+        collection: str,
+        verb: Verb,
+        store: StoreName,
+        role: Role,
+        outcome: Outcome,
+        seconds: float,
+        count: int = 1,
     ) -> None: ...
 
-    def comparison(self, collection: str, verb: Verb, verdict: Verdict) -> None: ...
+    def comparison(self, collection: str, verb: Verb, verdict: Verdict, count: int = 1) -> None: ...
 
     def excused(self, collection: str, rules: Iterable[str]) -> None: ...
 

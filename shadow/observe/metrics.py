@@ -443,7 +443,7 @@ class Metrics:
         made = self._counters[row.name] = Counter(row.name, row.help, row.labels, registry=self._registry)
         return made
 
-    def _series(self, row: MetricRow, *values: Iterable[str]) -> dict[Labels, Callable[[], None]]:
+    def _series(self, row: MetricRow, *values: Iterable[str]) -> dict[Labels, Callable[..., None]]:
         return {labels: child.inc for labels, child in _children(self._counter(row), *values).items()}
 
     def _pairs(self, row: MetricRow, labels: Iterable[Labels]) -> dict[Labels, Callable[[float], None]]:
@@ -454,17 +454,26 @@ class Metrics:
         return collection if collection in self._known else OTHER
 
     def operation(
-        self, collection: str, verb: Verb, store: StoreName, role: Role, outcome: Outcome, seconds: float
+        self,
+        collection: str,
+        verb: Verb,
+        store: StoreName,
+        role: Role,
+        outcome: Outcome,
+        seconds: float,
+        count: int = 1,
     ) -> None:
-        """One operation answered by a store in `seconds`."""
-        self._operations[self._name(collection), verb, store, role, outcome]()
-        self._latency[store, verb](seconds)
+        """One operation, or `count` together, answered by a store in `seconds`."""
+        self._operations[self._name(collection), verb, store, role, outcome](count)
+        observe = self._latency[store, verb]
+        for _ in range(count):
+            observe(seconds)
 
-    def comparison(self, collection: str, verb: Verb, verdict: Verdict) -> None:
+    def comparison(self, collection: str, verb: Verb, verdict: Verdict, count: int = 1) -> None:
         name = self._name(collection)
-        self._comparisons[name, verb, verdict]()
+        self._comparisons[name, verb, verdict](count)
         if verb in READS:
-            self.recent.add(name, verdict)
+            self.recent.add(name, verdict, count)
 
     def mismatch(self, collection: str, verb: Verb, kind: Kind) -> None:
         self._mismatches[self._name(collection), verb, kind]()

@@ -45,8 +45,9 @@ class Recent:
         self._lock = threading.Lock()
         self._series: dict[str, _Series] = {}
 
-    def add(self, collection: str, verdict: Verdict) -> None:
-        """One comparison. Verdicts that say neither equal nor different, and were not shed, do not count."""
+    def add(self, collection: str, verdict: Verdict, count: int = 1) -> None:
+        """One comparison, or `count` of them. Verdicts that say neither equal nor different, and were not shed, do not
+        count."""
         decided = verdict in _DECIDED
         if not decided and verdict is not Verdict.SHED:
             return
@@ -57,9 +58,9 @@ class Recent:
                 self._forget(steps, now)
                 steps.append(_Step(int(now // _STEP)))
             if decided:
-                steps[-1].compared += 1
+                steps[-1].compared += count
             else:
-                steps[-1].shed += 1
+                steps[-1].shed += count
 
     def stands(self, collection: str, standing: object) -> None:
         """The collection is routed so from now on: where that is news, what was counted before is forgotten."""

@@ -94,13 +94,20 @@ class Report:
 
     @_guarded
     def operation(
-        self, collection: str, verb: Verb, store: StoreName, role: Role, outcome: Outcome, seconds: float
+        self,
+        collection: str,
+        verb: Verb,
+        store: StoreName,
+        role: Role,
+        outcome: Outcome,
+        seconds: float,
+        count: int = 1,
     ) -> None:
-        self.metrics.operation(collection, verb, store, role, outcome, seconds)
+        self.metrics.operation(collection, verb, store, role, outcome, seconds, count)
 
     @_guarded
-    def comparison(self, collection: str, verb: Verb, verdict: Verdict) -> None:
-        self.metrics.comparison(collection, verb, verdict)
+    def comparison(self, collection: str, verb: Verb, verdict: Verdict, count: int = 1) -> None:
+        self.metrics.comparison(collection, verb, verdict, count)
 
     @_guarded
     def excused(self, collection: str, rules: Iterable[str]) -> None:

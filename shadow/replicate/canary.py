@@ -91,7 +91,7 @@ class Canary(Silent):
     def failed(self, part: str, error: BaseException) -> None:
         self._failure = f", failed: {type(error).__name__}"
 
-    def comparison(self, collection: str, verb: Verb, verdict: Verdict) -> None:
+    def comparison(self, collection: str, verb: Verb, verdict: Verdict, count: int = 1) -> None:
         if verdict is Verdict.SHED:
             return
         kinds = sorted({each.kind for each in self._found})

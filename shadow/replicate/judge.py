@@ -18,7 +18,7 @@ from shadow.model.verdict import Difference, Kind
 from shadow.model.version import Document, Image
 from shadow.replicate.apply import agree
 
-__all__ = ["Judge", "Seen"]
+__all__ = ["Judge", "Seen", "is_heavy"]
 
 HEAVY: Final = 2_000
 """Values, of both sides together, beyond which a thread judges: some milliseconds of comparison at the worst."""

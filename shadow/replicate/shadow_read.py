@@ -49,8 +49,9 @@ class _Noise(Silent):
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
 
-    def comparison(self, collection: str, verb: Verb, verdict: Verdict) -> None:
-        self._reporter.noise(collection, verb, verdict)
+    def comparison(self, collection: str, verb: Verb, verdict: Verdict, count: int = 1) -> None:
+        for _ in range(count):
+            self._reporter.noise(collection, verb, verdict)
 
     def failed(self, part: str, error: BaseException) -> None:
         self._reporter.failed(part, error)

@@ -32,12 +32,19 @@ class Recorder(Silent):
         self.failures: list[tuple[str, BaseException]] = []
 
     def operation(
-        self, collection: str, verb: Verb, store: StoreName, role: Role, outcome: Outcome, seconds: float
+        self,
+        collection: str,
+        verb: Verb,
+        store: StoreName,
+        role: Role,
+        outcome: Outcome,
+        seconds: float,
+        count: int = 1,
     ) -> None:
-        self.operations[role, outcome] += 1
+        self.operations[role, outcome] += count
 
-    def comparison(self, collection: str, verb: Verb, verdict: Verdict) -> None:
-        (self.verdicts if verb in READS else self.write_verdicts)[verdict] += 1
+    def comparison(self, collection: str, verb: Verb, verdict: Verdict, count: int = 1) -> None:
+        (self.verdicts if verb in READS else self.write_verdicts)[verdict] += count
 
     def excused(self, collection: str, rules: Iterable[str]) -> None:
         self.excuses.update(rules)

@@ -291,7 +291,11 @@ class Codec:
             elif name == "_id":
                 document[name] = _key_value(item[name])
             else:
-                document[name] = decode_value(item[name], hints.get(escaped(name)))
+                attribute = item[name]
+                hint = hints.get(escaped(name)) if hints else None
+                # A text, as most fields are, says all by itself.
+                plain = attribute.get("S") if hint is None else None
+                document[name] = decode_value(attribute, hint) if plain is None else plain
         return document
 
 
