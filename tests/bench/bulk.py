@@ -2,7 +2,8 @@
 
     backfill    against BatchWriteItem of the same items, encoded before the clock starts: no reading, no conditions;
                 and against the PartiQL batches of a backfill alone, which insert only where nothing is
-    verify      against reading both sides whole, as documents, and comparing nothing
+    verify      against reading both sides whole, as documents, and comparing nothing;
+                and against its own requests: one side walked and the other asked for the same keys, both ways
 
 The writes go through aioboto3's client as it comes, with the settings of ours; the reads through the ranges that the
 jobs walk. All have as many workers at once and as many documents at a time as the jobs. A block is one job, or the same
@@ -112,6 +113,19 @@ async def bare_reads(sides: Sequence[Ranges]) -> int:
     return sum(await asyncio.gather(*(worker() for _ in range(WORKERS))))
 
 
+async def both_ways(source: Ranges, target: Ranges) -> None:
+    """What a verification asks, with nothing compared: contents on the way there, stamps alone on the way back."""
+    ways = ((source, target, True, BATCH), (target, source, False, 5 * BATCH))
+    walks = iter([(way, each) for way in ways for each in await way[0].cut(COLLECTION, WORKERS * 4)])
+
+    async def worker() -> None:
+        for (walked, asked, whole, size), within in walks:
+            async for batch in walked.walk(COLLECTION, within, None, size=size, whole=whole, filter={}):
+                await asked.look(COLLECTION, [key for key, _ in batch.images], whole=whole)
+
+    await asyncio.gather(*(worker() for _ in range(WORKERS)))
+
+
 def _client(site: PatientSite) -> Any:
     """A context manager of a plain client."""
     chosen = site.settings().dynamo
@@ -198,7 +212,10 @@ async def bulk(mongo_url: str, endpoint: str, folder: Path, calls: int) -> Async
             _bench(
                 "verify",
                 lambda: timed(lambda: verified(shadow, control, documents)),
-                {"reading both sides": lambda: timed(lambda: bare_reads([sides.source, sides.target]))},
+                {
+                    "reading both sides": lambda: timed(lambda: bare_reads([sides.source, sides.target])),
+                    "its own requests": lambda: timed(lambda: both_ways(sides.source, sides.target)),
+                },
                 0.7,
                 documents,
             ),
