@@ -419,7 +419,6 @@ class Collection:
         change, filters = self._take.update(update, array_filters)
 
         def make(key: Key) -> Change:
-            # Only an upsert may give birth to a document.
             return Update(key, wanted, change, fresh_id() if upsert else "", upsert, filters)
 
         def named() -> Any:
@@ -515,7 +514,7 @@ class Collection:
         keys = await self._router.keys_of(self._name, wanted)
         if not keys and upsert:
             return await self._update(Verb.UPDATE_MANY, filter, update, array_filters, upsert=True)
-        changes = [Update(key, wanted, change, fresh_id(), False, filters) for key in keys]
+        changes = [Update(key, wanted, change, "", False, filters) for key in keys]
         applied = await self._write_all(Verb.UPDATE_MANY, changes)
         return by_pipeline(applied, change) if isinstance(change, list) else applied
 

@@ -99,7 +99,7 @@ class Update:
     """Changes the document under `key` if `filter` matches it; with `upsert` inserts where there is none.
 
     `update` is a mapping of operators or a pipeline. Version after it: the version before with rev + 1, or
-    (born, 1) for an upsert that inserted.
+    (born, 1) for an upsert that inserted; `born` is "" where it is none.
     """
 
     key: Key

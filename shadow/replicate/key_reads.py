@@ -151,11 +151,12 @@ class KeyReads:
             for place, (each, image) in enumerate(zip(near, images, strict=True)):
                 if place % _IN_ONE_GO == 0:
                     await asyncio.sleep(0)
-                if _is_equal(each, image):
-                    self._accepted.pop(each.turn, None)
+                verdict = await self._verdict(each, image)
+                self._accepted.pop(each.turn, None)
+                if verdict is Verdict.MATCH:
                     equal += 1
                 else:
-                    await self._judge_one(each, image)
+                    self._conclude(each.read, verdict)
         finally:
             # Counting them one by one would cost more than comparing them.
             if equal:
@@ -194,18 +195,17 @@ class KeyReads:
         for each in near:
             self._later(each.read, Again(lambda read=each.read: self._ladder.look(read)))  # type: ignore[misc]
 
-    async def _judge_one(self, each: _KeyRead, image: Image) -> None:
-        verdict: Verdict | Again
+    async def _verdict(self, each: _KeyRead, image: Image) -> Verdict | Again:
         try:
+            if _is_equal(each, image):
+                return Verdict.MATCH
             found: list[Hit] = []
             if isinstance(image.state, Version) and image.document is not None:
                 found.append(Hit(each.key, image.state, image.document))
-            verdict = await self._ladder.judge(each.read, each.hits, found)
+            return await self._ladder.judge(each.read, each.hits, found)
         except Exception as error:
             self._reporter.failed("shadow_read", error)
-            verdict = Verdict.INCOMPARABLE
-        self._accepted.pop(each.turn, None)
-        self._conclude(each.read, verdict)
+            return Verdict.INCOMPARABLE
 
 
 def _is_equal(each: _KeyRead, image: Image) -> bool:

@@ -33,12 +33,13 @@ __all__ = ["NAME", "lanes"]
 
 NAME: Final = "lanes"
 _LINGER: Final = 0.1
+"""This and the next are those of `shadow.replicate.key_reads`."""
 _TOGETHER: Final = 25
 _PATIENCE: Final = 30.0
 
 
 class _Work:
-    """The comparisons, on the loop on which `begin` is called."""
+    """The comparisons, on the loop on which `hand_over` is called."""
 
     def __init__(self, endpoint: str) -> None:
         settings = DynamoSettings(
@@ -49,10 +50,10 @@ class _Work:
         )
         self._store = DynamoStore(settings, {NOTES: CollectionSpec(NOTES)})
         self._tasks: set[asyncio.Task[None]] = set()
-        self.done = 0
+        self._done = 0
         self.unequal = 0
 
-    def begin(self, documents: Sequence[dict[str, Any]]) -> None:
+    def hand_over(self, documents: list[dict[str, Any]]) -> None:
         task = asyncio.get_running_loop().create_task(self.compare(documents))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -61,7 +62,12 @@ class _Work:
         images = await self._store.images(NOTES, [each["_id"] for each in documents])
         for document, image in zip(documents, images, strict=True):
             self.unequal += image.document is None or not same(document, image.document)
-            self.done += 1
+            self._done += 1
+
+    def done(self) -> int:
+        if self.unequal:
+            raise RuntimeError(f"{self.unequal} documents were not equal")
+        return self._done
 
     async def close(self) -> None:
         await asyncio.gather(*self._tasks)
@@ -79,20 +85,6 @@ class _Place(Protocol):
     async def close(self) -> None: ...
 
 
-class _SameLoop:
-    def __init__(self, endpoint: str) -> None:
-        self._work = _Work(endpoint)
-
-    def hand_over(self, documents: list[dict[str, Any]]) -> None:
-        self._work.begin(documents)
-
-    def done(self) -> int:
-        return _checked(self._work)
-
-    async def close(self) -> None:
-        await self._work.close()
-
-
 class _OwnThread:
     def __init__(self, endpoint: str) -> None:
         self._work = _Work(endpoint)
@@ -101,10 +93,10 @@ class _OwnThread:
         self._thread.start()
 
     def hand_over(self, documents: list[dict[str, Any]]) -> None:
-        self._loop.call_soon_threadsafe(self._work.begin, documents)
+        self._loop.call_soon_threadsafe(self._work.hand_over, documents)
 
     def done(self) -> int:
-        return _checked(self._work)
+        return self._work.done()
 
     async def close(self) -> None:
         await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._work.close(), self._loop))
@@ -152,12 +144,6 @@ def _served(pipe: Connection, endpoint: str) -> None:
     asyncio.run(serve())
 
 
-def _checked(work: _Work) -> int:
-    if work.unequal:
-        raise RuntimeError(f"{work.unequal} documents were not equal")
-    return work.done
-
-
 class _Reader:
     """Bare Motor's reads, each handed on to a place."""
 
@@ -182,7 +168,7 @@ class _Reader:
 async def lanes(peers: Peers, endpoint: str, calls: int) -> AsyncIterator[Bench]:
     """The documents of `peers` must be in the secondary's table as well."""
     kinds: dict[str, Callable[[str], _Place]] = {
-        "in the application's loop": _SameLoop,
+        "in the application's loop": _Work,
         "in a thread": _OwnThread,
         "in a process": _OwnProcess,
     }

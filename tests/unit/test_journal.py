@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import queue
 import sqlite3
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from bson import ObjectId
 
 from shadow.errors import JournalError
-from shadow.replicate import ledger
+from shadow.replicate import ledger, sqlite_journal
 from shadow.replicate.journal import Entry
 from shadow.replicate.process import Owner
 from shadow.replicate.sqlite_journal import SqliteJournal
@@ -157,3 +160,20 @@ async def test_another_process_that_never_ends_its_transaction_is_not_waited_for
         other.execute("COMMIT")
     await journal.open([Entry("op3", "users", 3)])
     assert [row[0] for row in rows(journal, "intents")] == ["op1", "op3"]
+
+
+def test_a_close_waits_for_the_next_job_and_that_job_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_journal, "_COMPANY", 60.0)
+    jobs: queue.SimpleQueue[sqlite_journal._Job | None] = queue.SimpleQueue()
+    quiet = sqlite_journal._Job(lambda ledger: None)
+    with contextlib.closing(asyncio.new_event_loop()) as loop, ThreadPoolExecutor(1) as threads:
+        asked = sqlite_journal._Job(lambda ledger: None, loop=loop)
+        jobs.put(quiet)
+        taken = threads.submit(sqlite_journal._take, jobs, None)
+        while not jobs.empty():
+            time.sleep(0.001)
+        jobs.put(asked)
+        assert taken.result(30) == ([quiet, asked], False)
+    jobs.put(quiet)
+    jobs.put(None)
+    assert sqlite_journal._take(jobs, None) == ([quiet], True)

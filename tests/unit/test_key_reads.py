@@ -55,6 +55,16 @@ async def test_what_differs_among_them_is_found_and_nothing_else(pair: Pair) -> 
     assert [(found.key, found.kind) for found in pair.report.mismatches] == [(key, Kind.VALUE)]
 
 
+async def test_what_cannot_be_compared_is_counted_so_and_keeps_no_other_from_its_verdict(pair: Pair) -> None:
+    """Another writer's item may hold what no document can: a name with a NUL byte."""
+    inner, key = pair.inner[StoreName.DYNAMO], KEYS[3]
+    before = await inner.image("things", key)
+    assert isinstance(before.state, Version)
+    assert await inner.put("things", key, Image(before.state, {"_id": key, "n\0": 1}), before.state)
+    await read_all(pair)
+    assert pair.report.verdicts == {Verdict.MATCH: len(KEYS) - 1, Verdict.INCOMPARABLE: 1}
+
+
 async def test_a_document_that_is_in_neither_store_is_equal(pair: Pair) -> None:
     for number in range(3):
         assert await pair.things.find_one({"_id": f"absent {number}"}) is None

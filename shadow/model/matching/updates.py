@@ -51,13 +51,13 @@ class Reserved:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A modifier by its place among those of the update: trees are shared by all updates of one shape."""
+class Slot:
+    """A modifier by its number among those of the update: trees are shared by all updates of one shape."""
 
     number: int
 
 
-Branch: TypeAlias = Fields | Elements | Place | Reserved
+Branch: TypeAlias = Fields | Elements | Slot | Reserved
 Shape: TypeAlias = tuple[tuple[str, tuple[str, ...]], ...]
 """The operators of an update with their paths, in order."""
 
@@ -166,7 +166,7 @@ def _planted(
             modifier = OPERATORS[name](path, operand, now)
             if modifier.source is not None:
                 _insert(tree, modifier.source, Reserved(), filters, used)
-            _insert(tree, modifier.path, Place(len(modifiers)), filters, used)
+            _insert(tree, modifier.path, Slot(len(modifiers)), filters, used)
             modifiers.append(modifier)
     for unused in filters.keys() - used:
         raise write_failure(9, f"The array filter for identifier '{unused}' was not used in the update")
@@ -188,7 +188,7 @@ def _tree_of(shape: Shape) -> Fields | None:
     tree = Fields()
     try:
         for number, path in enumerate(path for _, paths in shape for path in paths):
-            _insert(tree, path, Place(number), {}, set())
+            _insert(tree, path, Slot(number), {}, set())
     except WriteError:
         return None
     return tree
@@ -384,7 +384,7 @@ class _Run:
     def child(self, node: Branch, target: Any, name: str, viable: Callable[[], None] | None) -> None:
         present = _present(target, name)
         check = viable if viable is not None else functools.partial(_check_viable, target, name)
-        if isinstance(node, Place):
+        if isinstance(node, Slot):
             self.modify(self.modifiers[node.number], target, name, present, check)
         elif isinstance(node, Elements):
             self.elements(node, present, name)
