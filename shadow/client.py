@@ -384,14 +384,17 @@ class Shadow:
                 ) from error
 
     async def add_index(self, spec: CollectionSpec, wanted: Wanted) -> CollectionSpec:
-        """What `create_index` does with an index that the configuration does not declare: a unique one is made on
-        both stores, the primary first, and held from then on by this process; a plain one on MongoDB. A store that
-        is not in use is not asked, and what the secondary fails at is counted and not raised."""
+        """What `create_index` does: a unique index that the configuration does not declare is made on both stores, the
+        primary first, and held from then on by this process; a plain one is made on MongoDB. A store that is not in
+        use is not asked, and what the secondary fails at is counted and not raised."""
         stores = self._in_use(spec.name)
-        if not wanted.unique:
-            self.report.event(Event.INDEX_UNDECLARED, collection=spec.name, index=wanted.name, advice=wanted.advice())
+        if wanted.plain:
+            if not wanted.declared:
+                advice = wanted.advice()
+                self.report.event(Event.INDEX_UNDECLARED, collection=spec.name, index=wanted.name, advice=advice)
             for store in stores:
-                await self._on_index(spec.name, store, store.speed_up(spec.name, wanted.keys, wanted.name))
+                await self._on_index(spec.name, store, store.speed_up(spec.name, wanted.keys, wanted.plain_name))
+        if wanted.plain or wanted.declared:
             return spec
         made = dataclasses.replace(spec, unique=(*spec.unique, wanted.constraint()))
         for store in stores:

@@ -622,12 +622,11 @@ class Collection:
     # --- indexes and the collection itself ----------------------------------------------------------------------
 
     async def create_index(self, keys: Any, **options: Any) -> str:
-        """The name of the index. One that the configuration serves is confirmed; a unique one is made on both stores
+        """The name of the index: the configuration's, where that serves it. A unique one is made on both stores
         (DuplicateKeyError if there are duplicates); a plain one on MongoDB, with a log line on how to have it on
-        DynamoDB. Raises UnsupportedOperation for options that both stores cannot keep."""
+        DynamoDB if the configuration does not. Raises UnsupportedOperation for options that both stores cannot keep."""
         wanted = indexes.wanted(self._spec, indexes.index_keys(keys), options)
-        if not wanted.declared:
-            self._spec = await self._handle.add_index(self._spec, wanted)
+        self._spec = await self._handle.add_index(self._spec, wanted)
         return wanted.name
 
     async def create_indexes(self, indexes: Sequence[IndexModel], **options: Any) -> list[str]:

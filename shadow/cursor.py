@@ -38,6 +38,7 @@ class Cursor:
         self._iterator: AsyncIterator[list[Hit]] | None = None
         self._buffer: list[Hit] = []
         self._place = 0
+        self._fetched = 0
         self._ended = False
         self._started = False
 
@@ -138,6 +139,11 @@ class Cursor:
         async for page in self._iterator:
             if page:
                 self._buffer = page
+                self._fetched += len(page)
+                if 0 < self._query.limit <= self._fetched:
+                    # All has come: the read ends now, and not when somebody asks for more or the iterator is collected.
+                    self._ended = True
+                    await anext(self._iterator, None)
                 return True
         self._ended = True
         return False
@@ -158,7 +164,7 @@ class Cursor:
     def rewind(self) -> _Rewound:
         """Back to the start. May be awaited, as with PyMongo's own client, or not, as with Motor."""
         stale, self._iterator = self._iterator, None
-        self._buffer, self._place, self._ended, self._started = [], 0, False, False
+        self._buffer, self._place, self._fetched, self._ended, self._started = [], 0, 0, False, False
         return _Rewound(self, stale)
 
     async def __aenter__(self) -> Self:

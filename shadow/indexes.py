@@ -1,9 +1,9 @@
 """Indexes as the Motor surface sees them, in PyMongo's shapes.
 
-An application that calls `create_index` at start-up keeps doing so. What the configuration serves is confirmed; a
-unique index is made on both stores; a plain one is made on MongoDB, and a log line says what to write into the
-configuration to have it on DynamoDB, whose tables get their indexes from there. An option that would change what
-documents there are, or which of them an index holds, is refused by name.
+An application that calls `create_index` at start-up keeps doing so. A unique index is made on both stores; a plain one
+is made on MongoDB, as it would be without shadow. Where the configuration has one that serves it on DynamoDB, whose
+tables get their indexes from there, that one's name is answered; else a log line says what to write into it. An option
+that would change what documents there are, or which of them an index holds, is refused by name.
 """
 
 from __future__ import annotations
@@ -57,9 +57,11 @@ def information(spec: CollectionSpec) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """An index that an application asks for: `declared` if one that serves it is there already."""
+    """An index that an application asks for: `declared` if the configuration, or every store by itself, has one that
+    serves it. `name` is the one that it is known by from then on, `plain_name` the one that it has on MongoDB."""
 
     name: str
+    plain_name: str
     keys: Sort
     declared: bool
     unique: bool = False
@@ -68,6 +70,11 @@ class Wanted:
     @property
     def paths(self) -> tuple[str, ...]:
         return tuple(path for path, _ in self.keys)
+
+    @property
+    def plain(self) -> bool:
+        """Whether MongoDB has it only if it is made there: neither unique nor that of `_id`."""
+        return not self.unique and self.paths != ("_id",)
 
     def constraint(self) -> UniqueSpec:
         return UniqueSpec(self.name, self.paths, self.sparse)
@@ -96,13 +103,13 @@ def wanted(spec: CollectionSpec, keys: Sort, options: Mapping[str, Any]) -> Want
     unknown = {name for name, value in options.items() if value} - _HARMLESS - {"unique", "sparse"}
     if unknown:
         raise UnsupportedOperation(f"create_index({min(unknown)}=...)", "a DynamoDB index has no such option")
+    own = str(options.get("name") or "_".join(f"{path}_{direction}" for path, direction in keys))
     for name, each in documents(spec).items():
         key = tuple(each["key"])
         serves = set(key) == set(paths) if unique else key[: len(paths)] == paths
         if serves and unique == bool(each.get("unique")) and (not unique or sparse == bool(each.get("sparse"))):
-            return Wanted(name, keys, declared=True)
-    name = options.get("name") or "_".join(f"{path}_{direction}" for path, direction in keys)
-    return Wanted(str(name), keys, paths == ("_id",), unique, sparse)
+            return Wanted(name, own, keys, True, unique, sparse)
+    return Wanted(own, own, keys, paths == ("_id",), unique, sparse)
 
 
 def is_known(spec: CollectionSpec, hint: Any) -> bool:

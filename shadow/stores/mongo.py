@@ -47,8 +47,10 @@ from shadow.stores.mongo_stamps import MongoStamps
 
 __all__ = ["MongoStore", "connect"]
 
-_SAME_INDEX: Final = frozenset({85, 86})
-"""IndexOptionsConflict and IndexKeySpecsConflict: such an index exists, under another name."""
+_SAME_KEYS: Final = frozenset({85})
+"""IndexOptionsConflict: an index of these keys exists, under another name or with other options."""
+_SAME_INDEX: Final = _SAME_KEYS | {86}
+"""IndexKeySpecsConflict as well: such an index exists, under another name."""
 _NOT_OF_THE_WRITE: Final = frozenset({13, 18, 59, 72, 115})
 """Codes of a command that the server would not run at all (Unauthorized, AuthenticationFailed, CommandNotFound,
 InvalidOptions, CommandNotSupported; MongoDB's error_codes.yml)."""
@@ -116,17 +118,13 @@ class MongoStore:
                 await self._make_unique(spec.name, unique)
 
     async def _make_unique(self, collection: str, unique: UniqueSpec) -> None:
-        """The unique index that the configuration declares. One that is there under another name will do."""
+        """The unique index that the configuration declares."""
         keys = [(path, 1) for path in unique.fields]
-        try:
-            await self._collection(collection).create_index(keys, name=unique.name, unique=True, sparse=unique.sparse)
-        except OperationFailure as error:
-            if error.code in _SAME_INDEX:
-                return
-            raise
+        made = self._collection(collection).create_index(keys, name=unique.name, unique=True, sparse=unique.sparse)
+        await _unless(made, _SAME_INDEX)
 
     async def speed_up(self, collection: str, keys: Sort, name: str) -> bool:
-        await self._collection(collection).create_index(list(keys), name=name)
+        await _unless(self._collection(collection).create_index(list(keys), name=name), _SAME_KEYS)
         return True
 
     async def drop_index(self, collection: str, name: str) -> None:
@@ -163,11 +161,13 @@ class MongoStore:
         )
         size = query.batch_size or _PAGE
         try:
-            while page := await cursor.to_list(length=size):
+            while cursor.alive and (page := await cursor.to_list(length=size)):
                 hits = (_hit(raw, reserved, query.projection) for raw in page)
                 yield [hit for hit in hits if hit is not None]
         finally:
-            await cursor.close()
+            # The server has closed it by itself if all was read, and a driver would go to a thread to find out.
+            if cursor.alive:
+                await cursor.close()
 
     def may_lag(self, collection: str, filter: Document) -> bool:
         """Reads go to the primary member, whose indexes are as new as its documents."""
@@ -593,6 +593,15 @@ def _after_upsert(change: Update | Replace) -> Applied:
     else:
         document = cached_update(change.update, change.array_filters).upsert(change.filter, change.key)
     return Applied(Image(ABSENT), Image(Version(change.born, 1), document))
+
+
+async def _unless(call: Awaitable[Any], codes: frozenset[int]) -> None:
+    """Makes an index. It will do if the server answers with one of these codes that there is one."""
+    try:
+        await call
+    except OperationFailure as error:
+        if error.code not in codes:
+            raise
 
 
 async def _refusing(call: Awaitable[Any]) -> Any:

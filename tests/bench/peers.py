@@ -126,6 +126,7 @@ class Peers:
         )
 
     async def plant(self, notes: list[dict[str, Any]]) -> None:
+        await self.pymongo.create_index("user_id")
         await self.pymongo.insert_many([dict(each) for each in notes])
         await self.dynamo.create_table(
             TableName=PLAIN,

@@ -15,8 +15,8 @@ COUNT: Final = 500
 
 SIZES: Final = {"0.2 KB": 0, "2 KB": 2_000, "20 KB": 20_000, "300 KB": 300_000}
 _PER_SIZE: Final = 4
-MANY: Final = 1_000
-"""Documents of one user, for answers of many."""
+RESULTS: Final = (1, 10, 100, 1_000)
+"""Documents in an answer; for each there is a user who has as many."""
 
 
 def key(number: int) -> str:
@@ -37,7 +37,11 @@ def keys_of_sizes() -> dict[int, int]:
 
 def many() -> list[dict[str, Any]]:
     """The documents for answers of many, in the order of their keys."""
-    return [{**document(10_000 + number), "user_id": "many"} for number in range(MANY)]
+    return [
+        {**document(10_000 * (1 + place) + number), "user_id": f"with-{size}"}
+        for place, size in enumerate(RESULTS)
+        for number in range(size)
+    ]
 
 
 def bare(name: str, collection: Any) -> Contender:
@@ -105,7 +109,8 @@ async def benches(peers: Peers, sites: Sites, calls: int) -> list[Bench]:
         await _find_twenty(peers, sites, calls),
         await _sampling(peers, sites, calls),
         *[_concurrency(tasks, motor, shadowing, naive, calls) for tasks in (1, 4, 16, 64, 256)],
-        *[await _result_set(peers, sites, size, calls) for size in (1, 10, 100, 1_000)],
+        *[await _result_set(peers, sites, size, calls) for size in RESULTS],
+        await _first_of_many(peers, sites, calls),
         *[await _size(peers, sites, place, name, calls) for place, name in enumerate(SIZES)],
     ]
 
@@ -136,9 +141,9 @@ async def _find_twenty(peers: Peers, sites: Sites, calls: int) -> Bench:
 
 async def _result_set(peers: Peers, sites: Sites, size: int, calls: int) -> Bench:
     shadow = await sites.shadow("motor", "shadow")
-    notes, query = shadow[NOTES], {"user_id": "many"}
-    motor = Contender("motor", lambda _: peers.motor.find(query).sort("_id", 1).limit(size).to_list(length=size))
-    shadowing = of(shadow, "shadow", lambda _: notes.find(query).sort("_id", 1).limit(size).to_list(size))
+    notes, query = shadow[NOTES], {"user_id": f"with-{size}"}
+    motor = Contender("motor", lambda _: peers.motor.find(query).sort("_id", 1).to_list(length=size))
+    shadowing = of(shadow, "shadow", lambda _: notes.find(query).sort("_id", 1).to_list(size))
     return Bench(
         f"result set {size}",
         [motor, shadowing],
@@ -146,6 +151,23 @@ async def _result_set(peers: Peers, sites: Sites, size: int, calls: int) -> Benc
         [
             Line(f"find of {size:,}, every read shadowed", "cpu", shadowing.name, motor.name),
             Line(f"find of {size:,}, every read shadowed", "p50", shadowing.name, motor.name),
+        ],
+    )
+
+
+async def _first_of_many(peers: Peers, sites: Sites, calls: int) -> Bench:
+    """The first by an order that the secondary's index does not keep: the secondary reads all to answer one."""
+    shadow = await sites.shadow("motor", "shadow")
+    notes, query = shadow[NOTES], {"user_id": f"with-{RESULTS[-1]}"}
+    motor = Contender("motor", lambda _: peers.motor.find(query).sort("_id", 1).limit(1).to_list(length=1))
+    shadowing = of(shadow, "shadow", lambda _: notes.find(query).sort("_id", 1).limit(1).to_list(1))
+    return Bench(
+        "first of many",
+        [motor, shadowing],
+        Paced(max(10, calls // 40), 5.0),
+        [
+            Line(f"the first of {RESULTS[-1]:,}, in no index's order", "cpu", shadowing.name, motor.name),
+            Line(f"the first of {RESULTS[-1]:,}, in no index's order", "p50", shadowing.name, motor.name),
         ],
     )
 

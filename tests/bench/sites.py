@@ -67,6 +67,8 @@ class Sites:
         """Puts the documents into both stores."""
         shadow = await self.shadow("motor", "dual_write")
         await shadow.prepare()
+        # Whoever asks by a field has an index for it, on both sides.
+        await shadow[NOTES].create_index("user_id")
         await shadow[NOTES].insert_many([dict(each) for each in notes], ordered=False)
         assert await shadow.settled(60)
 

@@ -41,11 +41,24 @@ async def shadow(request: pytest.FixtureRequest, mongo_url: str, dynamodb_local_
         client.drop_database(shadow.name)
 
 
-async def test_a_declared_index_is_confirmed_by_its_name(shadow: Shadow) -> None:
+async def test_a_declared_index_is_confirmed_by_its_name_and_made_on_mongodb(shadow: Shadow, mongo_url: str) -> None:
+    """A MongoDB that is new has no index but those that the application asks for."""
     users = shadow["users"]
     assert await users.create_index("email") == "email-index"
     assert await users.create_index([("email", 1), ("at", -1)]) == "email-index"
     assert await users.create_index("_id") == "_id_"
+    assert await users.create_index("email", name="mails") == "email-index"
+    with pymongo.MongoClient(mongo_url) as client:
+        assert set(client[shadow.name]["users"].index_information()) == {
+            "_id_", "_shadow_ttl", "email_1", "email_1_at_-1"
+        }  # fmt: skip
+
+
+async def test_an_index_that_is_there_already_under_another_name_will_do(shadow: Shadow, mongo_url: str) -> None:
+    with pymongo.MongoClient(mongo_url) as client:
+        client[shadow.name]["users"].create_index("email", name="mails")
+    assert await shadow["users"].create_index("email") == "email-index"
+    assert not shadow.metrics_registry.totals()["failures"]["index"]
 
 
 async def test_a_unique_index_is_made_on_both_stores_and_held(shadow: Shadow) -> None:
