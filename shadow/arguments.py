@@ -53,10 +53,10 @@ class Arguments:
         """A filter that compiles. One that is no mapping is taken for an `_id`, as the drivers do."""
         if filter is None:
             return {}
-        if not isinstance(filter, Mapping):
-            filter = {"_id": filter}
         if _names_plain_key(filter):
             return {"_id": filter["_id"]}
+        if not isinstance(filter, Mapping):
+            filter = {"_id": filter}
         wanted = normalise(filter, self._options)
         self._check_names("filter", wanted)
         cached_filter(wanted)
@@ -66,11 +66,12 @@ class Arguments:
         self, update: Any, array_filters: Sequence[Mapping[str, Any]] | None
     ) -> tuple[Document | list[Document], tuple[Document, ...]]:
         """An update that compiles, with the clock of `$currentDate` fixed, and its array filters."""
-        if not isinstance(update, Mapping | list):
+        mapping = isinstance(update, (dict, Mapping))  # `dict` by itself is told at once, without the abstract class
+        if not mapping and not isinstance(update, list):
             raise TypeError("update must be an instance of dict, bson.son.SON, or a list (pipeline)")
         if not update:
             raise ValueError("update cannot be empty")
-        if isinstance(update, Mapping) and not next(iter(update)).startswith("$"):
+        if mapping and not next(iter(update)).startswith("$"):
             raise ValueError("update only works with $ operators")
         filters = tuple(normalise(each, self._options) for each in array_filters or ())
         wanted = normalise({"": update}, self._options)[""]
@@ -78,9 +79,9 @@ class Arguments:
         if isinstance(wanted, dict) and isinstance(wanted.get("$rename"), dict):
             for target in wanted["$rename"].values():
                 self.path("update", str(target))
-        now = dt.datetime.now(dt.UTC).replace(tzinfo=None)
-        now = now.replace(microsecond=now.microsecond // 1000 * 1000)
         if isinstance(wanted, dict) and "$currentDate" in wanted:
+            now = dt.datetime.now(dt.UTC).replace(tzinfo=None)
+            now = now.replace(microsecond=now.microsecond // 1000 * 1000)
             compile_update(wanted, filters, now=now)
             return _clocked(wanted, now), filters
         # Remembered: the stores that compute the image after it need the same again.
@@ -161,7 +162,7 @@ def key_in(filter: Document) -> Key:
     return MISSING if isinstance(wanted, list | Regex) else wanted
 
 
-def _names_plain_key(filter: Mapping[str, Any]) -> bool:
+def _names_plain_key(filter: Any) -> bool:
     """Whether the filter is an equality on `_id` alone that is canonical as it stands: the commonest filter of all,
     and nothing in it can be refused. ASCII, since other text may not be encodable."""
     if type(filter) is not dict or len(filter) != 1:

@@ -451,7 +451,7 @@ class Collection:
         return await self._write(verb, wanted, lambda key: Delete(key, wanted, fresh_id()), sort=sort)
 
     def _filter_of(self, filter: Any) -> Document:
-        if not isinstance(filter, Mapping):
+        if not isinstance(filter, (dict, Mapping)):
             raise TypeError(f"filter must be an instance of a mapping, not {type(filter).__name__}")
         return self._take.filter(filter)
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 from pymongo.errors import BulkWriteError, OperationFailure, WriteError
 from pymongo.results import DeleteResult, UpdateResult
 
-from shadow.compare.equality import same
+from shadow.compare.equality import same_after
 from shadow.model.matching.pipelines import compile_update_pipeline
 from shadow.model.operation import Applied
 from shadow.model.outcome import Outcome, classify
@@ -60,7 +60,7 @@ def is_modified(applied: Applied) -> bool:
     documents decide."""
     if applied.pre.document is None or applied.post.document is None:
         return False
-    return applied.rewritten or not same(applied.pre.document, applied.post.document)
+    return applied.rewritten or not same_after(applied.pre.document, applied.post.document)
 
 
 def by_pipeline(applied: Sequence[Applied], stages: Sequence[Document]) -> list[Applied]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Final, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
 from pymongo.errors import NetworkTimeout, PyMongoError
 
@@ -65,7 +65,7 @@ class Router:
         self._reporter = reporter
         self._reach = reach
         self._percent = percent
-        self._tasks: set[asyncio.Task[object]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     # --- reads --------------------------------------------------------------------------------------------------
 
@@ -337,18 +337,31 @@ class Router:
         if route.shadow_read:
             self._reporter.read(verb, Slice.SHADOWED if sampled else Slice.LEFT_OUT, seconds)
 
-    async def _shielded(self, work: Awaitable[T]) -> T:
+    async def _shielded(self, work: Coroutine[Any, Any, T]) -> T:
         """Runs `work` to its end even if the caller is cancelled."""
-        task: asyncio.Task[T] = asyncio.ensure_future(work)
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[T] = loop.create_future()
+        task = loop.create_task(_answering(work, answer))
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return await asyncio.shield(task)
+        task.add_done_callback(self._tasks.discard)
+        return await answer
 
-    def _ended(self, task: asyncio.Task[T]) -> None:
-        self._tasks.discard(task)
-        # A caller that has gone cannot hear it; asking for the exception keeps asyncio from calling it lost.
-        if not task.cancelled():
-            task.exception()
+
+async def _answering(work: Coroutine[Any, Any, T], answer: asyncio.Future[T]) -> None:
+    """Not by `asyncio.shield`, whose caller hears of the end two turns of the event loop later. Nobody is told of an
+    error whose caller has gone."""
+    try:
+        result = await work
+    except BaseException as error:
+        if isinstance(error, asyncio.CancelledError):
+            answer.cancel()
+        elif not answer.done():
+            answer.set_exception(error)
+        if not isinstance(error, Exception):
+            raise
+    else:
+        if not answer.done():
+            answer.set_result(result)
 
 
 class _Watch:

@@ -35,6 +35,7 @@ __all__ = [
     "compare_one",
     "compare_values",
     "same",
+    "same_after",
 ]
 
 UNSORTED_LIMIT: Final = "unsorted_limit"
@@ -56,6 +57,15 @@ ESTIMATE: Final = "estimate"
 def same(a: Document, b: Document) -> bool:
     """Whether two canonical documents are the same BSON (NaN equals NaN)."""
     return bson.encode(a) == bson.encode(b) or _same_mapping(_id_first(a), _id_first(b))
+
+
+def same_after(pre: Document, post: Document) -> bool:
+    """`same`, for a document and what a change has made of it: what was not touched is mostly the same object still."""
+    before, after = _id_first(pre), _id_first(post)
+    return len(before) == len(after) and all(
+        name == other and (before[name] is after[other] or same({"": before[name]}, {"": after[other]}))
+        for name, other in zip(before, after, strict=True)
+    )
 
 
 def _id_first(document: Document) -> Document:

@@ -26,6 +26,7 @@ from shadow.compare.equality import (
     compare_one,
     compare_values,
     same,
+    same_after,
 )
 from shadow.model.operation import Hit, Query, Verb
 from shadow.model.order import sort_documents
@@ -137,6 +138,15 @@ def test_canonical_forms_are_equal_exactly_if_the_bytes_are_but_for_the_order_of
     elif canonical(left) == canonical(right):
         assert compare_documents(left, right) is Kind.ORDER
     assert same(left, right) == (bson.encode(left) == bson.encode(right))
+
+
+@given(_values, _values, _values)
+def test_what_came_of_a_document_is_the_same_exactly_if_the_two_are(a: Any, b: Any, c: Any) -> None:
+    """Whatever of it is the same object still."""
+    pre: Document = {"a": a, "_id": 1, "b": b}
+    for post in ({**pre}, {**pre, "b": c}, {**pre, "c": c}, {"b": b, "a": a, "_id": 1}, {"_id": 1, "a": c, "b": b}, {}):
+        assert same_after(pre, post) == same(pre, post)
+        assert same_after(post, pre) == same(post, pre)
 
 
 # -- answers

@@ -121,6 +121,21 @@ async def test_a_wrong_count_is_a_mismatch_and_a_count_that_moves_is_not(pair: P
     assert [(found.kind, found.key) for found in pair.report.mismatches] == [(Kind.COUNT, None)]
 
 
+async def test_a_read_that_has_its_limit_is_over_and_compared_while_the_application_keeps_the_cursor(
+    pair: Pair,
+) -> None:
+    cursor = pair.things.find({"tag": "x"}).sort("n", 1).limit(2)
+    assert [each["_id"] for each in await cursor.to_list(2)] == [0, 1]
+    assert await verdicts(pair) == {Verdict.MATCH: 1}
+    assert not cursor.alive
+    assert await cursor.to_list(None) == []
+    cursor.rewind()
+    assert (await cursor.next())["_id"] == 0
+    assert cursor.alive
+    assert (await cursor.next())["_id"] == 1
+    assert await verdicts(pair) == {Verdict.MATCH: 2}
+
+
 async def test_an_unsorted_limit_cannot_be_compared_if_both_answers_are_right(pair: Pair) -> None:
     pair.secondary.on("find", _answering(pair, [4, 3]), None)
     await pair.things.find({}).limit(2).to_list(None)

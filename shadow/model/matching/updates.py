@@ -218,7 +218,7 @@ def _check_id(pre: Document, post: Document) -> None:
 
 
 def _identical(a: Any, b: Any) -> bool:
-    return bson.encode({"": a}) == bson.encode({"": b})
+    return a is b or bson.encode({"": a}) == bson.encode({"": b})
 
 
 def _check_names(pre: Document, post: Document) -> None:
