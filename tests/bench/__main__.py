@@ -40,14 +40,14 @@ def arguments(given: list[str]) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="fewer rounds and calls: a look, no figure to quote")
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="benches whose name begins so")
     parser.add_argument("--rounds", type=int, default=0, help="rounds that count (7; 3 with --quick)")
-    parser.add_argument("--calls", type=int, default=0, help="calls in a block (600; 150 with --quick)")
+    parser.add_argument("--calls", type=int, default=0, help="calls in a block (600; 80 with --quick)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here as well")
     parser.add_argument("--ministack", action="store_true", help="ministack in the place of DynamoDB Local")
     parser.add_argument("--list", action="store_true", help="name the benches and end")
     parser.add_argument("--strict", action="store_true", help="exit with 1 if a budget is not met")
     chosen = parser.parse_args(given)
     chosen.rounds = chosen.rounds or (3 if chosen.quick else 7)
-    chosen.calls = chosen.calls or (150 if chosen.quick else 600)
+    chosen.calls = chosen.calls or (80 if chosen.quick else 600)
     chosen.only = chosen.only or (list(_QUICK) if chosen.quick and not chosen.list else [])
     return chosen
 
