@@ -14,6 +14,8 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
+import uvloop
+
 from shadow.embedded.servers import CREDENTIALS, DynamoDBLocal, Ministack, Mongod
 from shadow.stores.dynamo.settings import DynamoSettings
 from shadow.stores.dynamo.store import DynamoStore
@@ -43,6 +45,7 @@ def arguments(given: list[str]) -> argparse.Namespace:
     parser.add_argument("--calls", type=int, default=0, help="calls in a block (600; 80 with --quick)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here as well")
     parser.add_argument("--ministack", action="store_true", help="ministack in the place of DynamoDB Local")
+    parser.add_argument("--uvloop", action="store_true", help="on uvloop, which most FastAPI applications run on")
     parser.add_argument("--list", action="store_true", help="name the benches and end")
     parser.add_argument("--strict", action="store_true", help="exit with 1 if a budget is not met")
     chosen = parser.parse_args(given)
@@ -129,7 +132,8 @@ def main(given: list[str]) -> int:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         mongo = stack.enter_context(Mongod())
         dynamo = stack.enter_context(Ministack() if chosen.ministack else DynamoDBLocal(dynamodb_local.home()))
-        results = asyncio.run(show(mongo.url, dynamo.url, folder, chosen))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop if chosen.uvloop else None) as runner:
+            results = runner.run(show(mongo.url, dynamo.url, folder, chosen))
     if results:
         print(table(results))
     if chosen.json is not None:
