@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, TypeVar
@@ -343,8 +344,15 @@ class Router:
         answer: asyncio.Future[T] = loop.create_future()
         task = loop.create_task(_answering(work, answer))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(functools.partial(self._ended, work, answer))
         return await answer
+
+    def _ended(self, work: Coroutine[Any, Any, T], answer: asyncio.Future[T], task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        # A task that is cancelled before its first step does nothing at all.
+        if not answer.done():
+            answer.cancel()
+            work.close()
 
 
 async def _answering(work: Coroutine[Any, Any, T], answer: asyncio.Future[T]) -> None:
