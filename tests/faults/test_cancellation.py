@@ -44,6 +44,21 @@ async def complaints() -> AsyncIterator[list[str]]:
     assert found == []
 
 
+async def test_a_write_that_is_ended_before_its_first_step_is_cancelled_for_its_caller_too(
+    tmp_path: Path, complaints: list[str]
+) -> None:
+    async with Pair(tmp_path) as pair:
+        caller = asyncio.create_task(pair.things.insert_one({"_id": "new"}))
+        while not pair.router._tasks:
+            await asyncio.sleep(0)
+        for task in pair.router._tasks:
+            task.cancel()
+        done, _ = await asyncio.wait([caller], timeout=30)
+        assert done == {caller}
+        assert caller.cancelled()
+        assert await pair.things.find_one({"_id": "new"}) is None
+
+
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("point", [point for point in Point if point is not Point.AFTER_HEAL])
 async def test_cancelled_at_a_named_point(tmp_path: Path, complaints: list[str], verb: str, point: Point) -> None:
