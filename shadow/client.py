@@ -138,7 +138,7 @@ class Shadow:
             tool=tool or resting,
         )
         self.fleet.wishes(settings.routes(), settings.forced())
-        Roles(
+        self._roles = Roles(
             self._parts.journal,
             self._parts.routes,
             self.fleet.kept,
@@ -226,6 +226,7 @@ class Shadow:
         runtime = self._runtimes.pop(asyncio.get_running_loop(), None)
         if runtime is not None:
             await runtime.close()
+            await self._roles.end(self.settings.limits.drain)
             await self.shared_findings.save()
             await self.fleet.participant.leave()
         await asyncio.to_thread(self._suspects.shut)

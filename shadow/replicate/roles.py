@@ -93,7 +93,24 @@ class Roles:
         loop = asyncio.get_running_loop()
         if self._learning is None or self._learning.done() or self._learning.get_loop() is not loop:
             self._learning = loop.create_task(self._learn(), name="shadow-roles")
-        await asyncio.shield(self._learning)
+        learning = self._learning
+        try:
+            await asyncio.shield(learning)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not learning.cancelled() or task is None or task.cancelling():
+                raise
+            raise JournalError("closed before it was known which store is the primary", hint="begin it anew") from None
+
+    async def end(self, patience: float) -> None:
+        """Returns when nobody learns any more, which nothing else would end: what it asks the journal for would begin
+        the journal anew after its end. After `patience` seconds it is cancelled."""
+        learning, self._learning = self._learning, None
+        if learning is None or learning.get_loop() is not asyncio.get_running_loop():
+            return
+        await asyncio.wait([learning], timeout=patience)
+        learning.cancel()
+        await asyncio.gather(learning, return_exceptions=True)
 
     async def _learn(self) -> None:
         routes = self._routes.all()

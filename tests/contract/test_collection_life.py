@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import threading
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,8 +21,9 @@ from shadow import Shadow
 from shadow.collection import Collection
 from shadow.config import CollectionSettings, DynamoSettings, JournalSettings, MongoSettings, Settings
 from shadow.embedded.servers import free_port
-from shadow.errors import ShadowClosed, UnsupportedOperation
+from shadow.errors import JournalError, ShadowClosed, UnsupportedOperation
 from shadow.model.phase import StoreName
+from tests.support.pair import QUICK
 from tests.support.shims import assert_level, settings_for
 
 KEY: Final = {"_id": 1}
@@ -238,6 +240,40 @@ async def test_what_is_asked_after_closing_is_refused_until_it_is_entered_again(
         await shadow["things"].find_one({"_id": 1})
     async with shadow:
         assert await shadow["things"].find_one({"_id": 1}) == {"_id": 1}
+
+
+@pytest.mark.parametrize("answered", [True, False])
+async def test_closing_ends_the_question_who_is_primary_and_then_the_journal(tmp_path: Path, answered: bool) -> None:
+    """Whatever asks the journal after its end begins it anew, with a thread that nobody ends."""
+    limits = QUICK.model_copy(update={"drain": 0.2})
+    nowhere = f"127.0.0.1:{free_port()}"
+    settings = settings_for(tmp_path, f"mongodb://{nowhere}", f"http://{nowhere}", "life", ["users"], limits=limits)
+    shadow = Shadow.from_settings(settings)
+    journal, asked, answer = shadow._parts.journal, asyncio.Event(), asyncio.Event()
+    plain, before = journal.primaries, threading.enumerate()
+
+    async def slow(configured: Mapping[str, str]) -> Mapping[str, str]:
+        asked.set()
+        await answer.wait()
+        found = await plain(configured)
+        await asyncio.sleep(0.05)
+        await journal.stats()
+        return found
+
+    journal.primaries = slow  # type: ignore[method-assign]
+    await shadow.start()
+    asking = asyncio.create_task(shadow._parts.routes.learnt(writing=True))
+    await asked.wait()
+    if answered:
+        asyncio.get_running_loop().call_later(0.05, answer.set)
+    await shadow.close()
+    assert [task for task in asyncio.all_tasks() if task.get_name() == "shadow-roles"] == []
+    if answered:
+        await asking
+    else:
+        with pytest.raises(JournalError, match="closed before"):
+            await asking
+    assert [each for each in threading.enumerate() if each.name == "shadow-journal" and each not in before] == []
 
 
 async def test_names_reach_collections_as_they_do_in_motor(nowhere: Shadow) -> None:
