@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Final, TypeVar
 
 from pymongo.errors import NetworkTimeout, PyMongoError
 
@@ -66,7 +65,7 @@ class Router:
         self._reporter = reporter
         self._reach = reach
         self._percent = percent
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
 
     # --- reads --------------------------------------------------------------------------------------------------
 
@@ -338,38 +337,18 @@ class Router:
         if route.shadow_read:
             self._reporter.read(verb, Slice.SHADOWED if sampled else Slice.LEFT_OUT, seconds)
 
-    async def _shielded(self, work: Coroutine[Any, Any, T]) -> T:
+    async def _shielded(self, work: Awaitable[T]) -> T:
         """Runs `work` to its end even if the caller is cancelled."""
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[T] = loop.create_future()
-        task = loop.create_task(_answering(work, answer))
+        task: asyncio.Task[T] = asyncio.ensure_future(work)
         self._tasks.add(task)
-        task.add_done_callback(functools.partial(self._ended, work, answer))
-        return await answer
+        task.add_done_callback(self._ended)
+        return await asyncio.shield(task)
 
-    def _ended(self, work: Coroutine[Any, Any, T], answer: asyncio.Future[T], task: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Task[T]) -> None:
         self._tasks.discard(task)
-        # A task that is cancelled before its first step does nothing at all.
-        if not answer.done():
-            answer.cancel()
-            work.close()
-
-
-async def _answering(work: Coroutine[Any, Any, T], answer: asyncio.Future[T]) -> None:
-    """Not by `asyncio.shield`, whose caller hears of the end two turns of the event loop later. Nobody is told of an
-    error whose caller has gone."""
-    try:
-        result = await work
-    except BaseException as error:
-        if isinstance(error, asyncio.CancelledError):
-            answer.cancel()
-        elif not answer.done():
-            answer.set_exception(error)
-        if not isinstance(error, Exception):
-            raise
-    else:
-        if not answer.done():
-            answer.set_result(result)
+        # A caller that has gone cannot hear it; asking for the exception keeps asyncio from calling it lost.
+        if not task.cancelled():
+            task.exception()
 
 
 class _Watch:
