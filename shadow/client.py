@@ -220,7 +220,8 @@ class Shadow:
 
     async def close(self) -> None:
         """Drains within `limits.drain` and ends everything that was started in the running loop; what was not done
-        stays in the journal. Clients that were handed in stay open."""
+        stays in the journal. Where it is still being learnt which store is primary, that has as long once more. Clients
+        that were handed in stay open."""
         self._closed = True
         await self.fleet.participant.settled()
         runtime = self._runtimes.pop(asyncio.get_running_loop(), None)
