@@ -25,6 +25,7 @@ from shadow.fleet import Fleet
 from shadow.host.process import hold_lock, share_locks
 from shadow.indexes import Wanted, index_not_found, is_not_found
 from shadow.migrate.sides import JobRefused, Sides
+from shadow.model.background import Background
 from shadow.model.phase import Phase, Route, StoreName, neighbours
 from shadow.model.schema import CollectionSpec
 from shadow.model.verdict import Healing
@@ -50,6 +51,7 @@ from shadow.replicate.roles import Roles
 from shadow.replicate.routes import Routes
 from shadow.replicate.salvage import Salvage
 from shadow.replicate.sqlite_journal import SqliteJournal
+from shadow.replicate.supervisor import Supervisor, Turn
 from shadow.replicate.suspects import SharedSuspects
 from shadow.replicate.writers import WriterWatch
 from shadow.router import Router
@@ -109,10 +111,11 @@ class Shadow:
             FindingsFile(settings.host_file("findings"), reveal_keys=settings.observe.reveal_keys),
             lambda error: self.report.failed("report", error),
         )
-        self.pulse = Pulse(self.metrics_registry, self.shared_findings, self.report.failed)
+        self.pulse = Pulse(self.metrics_registry, self.shared_findings)
+        self.supervisor = Supervisor(self.report.background_failed, self.report.background_works, reach)
         self.report.doubted = self._doubted
         self._parts = Parts(
-            journal=_make_journal(settings, self._journal_damaged),
+            journal=_make_journal(settings, self._journal_damaged, self.supervisor),
             routes=Routes(
                 settings.routes(),
                 on_change=self.report.routed,
@@ -128,6 +131,7 @@ class Shadow:
             on_journal_failure=settings.journal.on_failure,
             watch=settings.observe.watch(),
             suspects=self._suspects,
+            supervisor=self.supervisor,
         )
         self.fleet = Fleet(
             settings.control_place().open(),
@@ -150,6 +154,7 @@ class Shadow:
         )
         share_locks(settings.host_file("lives"))
         self._text = _read(path)
+        self._reload_pending = False
         self._started = time.time()
 
     # --- making -------------------------------------------------------------------------------------------------
@@ -261,29 +266,32 @@ class Shadow:
             self._hold_lock()
             runtime = self._runtimes[loop] = Runtime(loop, self._parts, self._make_stores(), resting=self._resting)
             if self._path is not None:
-                runtime.keep(self._watch(), "watch")
-            runtime.keep(self._belong(), "fleet")
+                runtime.keep(Background.WATCH, self._watch)
+            runtime.keep(Background.FLEET, self._belong)
             if not self._resting:
-                runtime.keep(self.pulse.run(), "pulse")
-                runtime.keep(self.fleet.tend(), "flips")
+                runtime.keep(Background.PULSE, self.pulse.run)
+                runtime.keep(Background.FLIPS, self.fleet.tend)
                 self._keep_swept(runtime)
                 self._keep_writers_watched(runtime)
         return runtime
 
-    async def _belong(self) -> None:
+    async def _belong(self, turn: Turn) -> None:
         """Takes part in the fleet until cancelled: by `close`, or at the end of a loop that nobody closed, after which
         the next one has to learn anew where the fleet stands."""
         try:
-            while not await self._placed():  # noqa: ASYNC110 - what it waits for is another process's
+            while not await self._placed():
+                turn()
                 await asyncio.sleep(self.settings.control.heartbeat)
-            await self.fleet.participant.run()
+            await self.fleet.participant.run(turn)
         except ShadowClosed:
             # `close` has begun, and the sign of life that was under way finds no runtime to ask any more.
             return
-        finally:
+        except asyncio.CancelledError:
+            # Only then: a process that has failed to give a sign of life still writes.
             if not self._closed:
                 self._parts.routes.forget()
                 await self.fleet.participant.leave()
+            raise
 
     async def _placed(self) -> bool:
         """Whether it is known where the fleet stands, and the fleet knows of this process. An operation that comes
@@ -311,7 +319,7 @@ class Shadow:
             self.report.watched,
             self.report.failed,
         )
-        runtime.keep(watch.run(), "writers")
+        runtime.keep(Background.WRITERS, watch.run)
 
     def _keep_swept(self, runtime: Runtime) -> None:
         """Has parts of large documents that a crash left on DynamoDB deleted, as long as the runtime lives."""
@@ -329,7 +337,7 @@ class Shadow:
         def swept(collection: str, deleted: int) -> None:
             self.report.event(Event.TABLE_SWEPT, collection=collection, deleted=deleted)
 
-        runtime.keep(sweep_forever(store, in_use, every, failed, swept), "sweep")
+        runtime.keep(Background.SWEEP, lambda turn: sweep_forever(store, in_use, every, failed, swept, turn))
 
     def _share_secret(self) -> None:
         """Hashes and findings of the processes of one host compare, unless the file for it cannot be had."""
@@ -599,8 +607,8 @@ class Shadow:
 
     async def ready(self) -> tuple[bool, dict[str, str]]:
         """Whether the application can be served, and what each check says: the primaries answer, the journal can be
-        written. A secondary that is down, or a comparison that does not work, is said and does not make the
-        application unready."""
+        written. A secondary that is down, a comparison that does not work, or a background task that has failed, is
+        said and does not make the application unready."""
         runtime = self._runtime()
         checks = {
             f"primary_{name}": await _check(runtime.stores[name].ping())
@@ -611,6 +619,10 @@ class Shadow:
         if self.settings.journal.on_failure is OnFailure.SYNC:
             del needed["journal"]
         ready = all(text == "ok" for text in needed.values())
+        down = self.supervisor.down
+        checks["background"] = "ok"
+        if down:
+            checks["background"] = "down: " + ", ".join(f"{task} ({error})" for task, error in sorted(down.items()))
         for name, each in runtime.reader.canaries.status().items():
             checks[f"comparison_{name}"] = "ok" if each["working"] else f"not working: {each['why_not']}"
         return ready, checks
@@ -635,6 +647,7 @@ class Shadow:
             canary_found=runtime.reader.canaries.last_found(),
             comparison_working=runtime.reader.canaries.working(),
             mismatches_by_path=self.findings.by_path(),
+            background_down=self.supervisor.down.keys(),
             **self.fleet.gauges(),
         )
 
@@ -661,17 +674,16 @@ class Shadow:
 
     # --- reloading ----------------------------------------------------------------------------------------------
 
-    async def _watch(self) -> None:
+    async def _watch(self, turn: Turn) -> None:
         """Looks at the file every `watch_every` seconds: content, not times, for mounted files keep odd ones."""
-        pending = False
         while True:
+            turn()
             await asyncio.sleep(self.settings.watch_every)
-            try:
-                text = await asyncio.to_thread(_read, self._path)
-                if text is not None and (text != self._text or pending):
-                    pending = not await self.reload(text)
-            except Exception as error:
-                self.report.failed("watch", error)
+            text = await asyncio.to_thread(_read, self._path)
+            if text is not None and (text != self._text or self._reload_pending):
+                # What fails in between is tried again, too.
+                self._reload_pending = True
+                self._reload_pending = not await self.reload(text)
 
     async def reload(self, text: str) -> bool:
         """Puts the routing that `text` (YAML) asks for in force. A fault changes nothing, is logged and counted.
@@ -740,7 +752,9 @@ def get_collection(name: str) -> Collection:
     return _shared.get_collection(name)
 
 
-def _make_journal(settings: Settings, on_damage: Callable[[Salvage], None]) -> SqliteJournal | RemoteJournal:
+def _make_journal(
+    settings: Settings, on_damage: Callable[[Salvage], None], supervisor: Supervisor
+) -> SqliteJournal | RemoteJournal:
     """Where `journal.url` says."""
     where, limit = settings.journal, settings.limits.operation
     if where.kind == "sqlite":
@@ -751,6 +765,7 @@ def _make_journal(settings: Settings, on_damage: Callable[[Salvage], None]) -> S
             max_bytes=where.max_bytes,
             collections=settings.collections,
             on_damage=on_damage,
+            supervisor=supervisor,
         )
 
     def make(owner: Owner, name: str) -> RemoteLedger:
@@ -766,7 +781,7 @@ def _make_journal(settings: Settings, on_damage: Callable[[Salvage], None]) -> S
         )
         return DynamoLedger(access, where.table, owner, name, patience=patience(limit))
 
-    return RemoteJournal(make, place=where.place, limit=limit)
+    return RemoteJournal(make, place=where.place, limit=limit, supervisor=supervisor)
 
 
 def _route_status(route: Route) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from shadow.control.routing import FlipKind, FlipState, Placed, Routing
 from shadow.errors import ControlError, JournalError
 from shadow.migrate.flip import Order, Outlook
 from shadow.migrate.readiness import fleet_gates, more_gates
+from shadow.model.background import Background
 from shadow.model.phase import Phase, Route, StoreName
 from shadow.observe.judge import Gate
 from shadow.observe.log import Event
@@ -104,6 +105,9 @@ class Fleet:
             return False
         return stats.open == 0
 
+    def failed(self, task: Background, error: BaseException | None) -> None:
+        self._parts.supervisor.report(task, error)
+
     def heard(self, what: str, **about: Any) -> None:
         said = about.get("said", "")
         if what == "flip":
@@ -176,15 +180,13 @@ class Fleet:
         except ControlError as error:
             self._parts.reporter.failed("control", error)
 
-    async def tend(self) -> None:
-        """Makes the flips that are still to be made, until cancelled."""
+    async def tend(self, turn: Callable[[], None] = lambda: None) -> None:
+        """Makes the flips that are still to be made, until cancelled. `turn` is called at each round."""
         while True:
-            try:
-                for name in list(self._pending):
-                    await self._flip(name)
-                await self._come_after()
-            except Exception as error:
-                self._parts.reporter.failed("control", error)
+            turn()
+            for name in list(self._pending):
+                await self._flip(name)
+            await self._come_after()
             await asyncio.sleep(min(_AGAIN, self._heartbeat))
 
     async def _flip(self, name: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -13,6 +13,7 @@ from shadow.compare.diff import Hasher
 from shadow.compare.rules import Excuses
 from shadow.control.participant import NotLevel
 from shadow.errors import JournalError
+from shadow.model.background import Background
 from shadow.model.phase import StoreName
 from shadow.model.reporter import Reporter
 from shadow.observe.log import Event
@@ -27,6 +28,7 @@ from shadow.replicate.percent_reads import PercentReads
 from shadow.replicate.points import Reach
 from shadow.replicate.routes import Routes
 from shadow.replicate.shadow_read import ShadowReader
+from shadow.replicate.supervisor import Supervisor, Turn
 from shadow.replicate.suspects import MemorySuspects, Suspects
 from shadow.router import Router
 from shadow.stores.base import Store
@@ -54,6 +56,7 @@ class Parts:
     on_journal_failure: OnFailure = OnFailure.REFUSE
     watch: Watch = field(default_factory=Watch)
     suspects: Suspects = field(default_factory=MemorySuspects)
+    supervisor: Supervisor = field(default_factory=Supervisor)
 
 
 @dataclass
@@ -126,14 +129,14 @@ class Runtime:
         self.router = Router(
             self.stores, parts.routes, intents, self.follower, self.reader, limits, parts.reporter, parts.reach, percent
         )
-        self.keep(self._hold_stores(), "stores")
+        self._spawn(self._hold_stores(), "stores")
         if self.resting:
             return
         self.lag.start()
-        self.keep(self.follower.recover_forever(), "recovery")
-        self.keep(self._refresh_forever(), "refresh")
-        self.keep(self.reader.canaries.run(), "canaries")
-        self.keep(self.reader.revisit_forever(), "suspects")
+        self.keep(Background.RECOVERY, self.follower.recover_forever)
+        self.keep(Background.REFRESH, self._refresh_forever)
+        self.keep(Background.CANARIES, self.reader.canaries.run)
+        self.keep(Background.SUSPECTS, self.reader.revisit_forever)
 
     def _journal_changed(self, works: bool) -> None:
         self.parts.reporter.event(Event.JOURNAL_WORKING if works else Event.JOURNAL_FAILING)
@@ -145,8 +148,12 @@ class Runtime:
     def _breaker(self, name: StoreName) -> Breaker:
         return Breaker(on_change=lambda up: self.parts.on_secondary(name, up))
 
-    def keep(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        """Runs a task for as long as the runtime lives, with a strong reference."""
+    def keep(self, task: Background, work: Callable[[Turn], Awaitable[None]]) -> None:
+        """Runs a task under supervision for as long as the runtime lives."""
+        self._spawn(self.parts.supervisor.run(task, work), task)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """With a strong reference."""
         task = self.loop.create_task(work, name=f"shadow-{name}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -169,13 +176,11 @@ class Runtime:
             except Exception as error:
                 self.parts.reporter.failed("close", error)
 
-    async def _refresh_forever(self) -> None:
+    async def _refresh_forever(self, turn: Turn) -> None:
         """Keeps the journal's figures near, for a scrape must not wait for a file."""
         while True:
-            try:
-                await self.refresh()
-            except Exception as error:
-                self.parts.reporter.failed("journal", error)
+            turn()
+            await self.refresh()
             await asyncio.sleep(1.0)
 
     async def refresh(self) -> JournalStats:
@@ -266,7 +271,8 @@ class Runtime:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            await asyncio.wait([task])
+            # With its result, which nobody else asks for.
+            await asyncio.gather(task, return_exceptions=True)
             raise
 
     async def _level(self, collection: str) -> None:

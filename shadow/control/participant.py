@@ -24,6 +24,7 @@ from shadow.control.members import Ack, Member, Standing
 from shadow.control.records import Records
 from shadow.control.routing import Flip, FlipKind, FlipState, Placed, Routing
 from shadow.errors import ControlError
+from shadow.model.background import Background
 from shadow.model.phase import Phase, Route, StoreName
 from shadow.model.version import fresh_id
 from shadow.replicate.process import this_process
@@ -46,6 +47,8 @@ _RELEASE: Final = 1.0
 """Seconds after which a process that has changed over lets its writes go on, whatever the others do: those that have
 not changed over yet hold theirs."""
 _FIGURES_EVERY: Final = 3.0
+_FIGURING: Final = 10.0
+"""Seconds after which what the gates are judged by counts as not to be had."""
 
 T = TypeVar("T")
 
@@ -74,6 +77,9 @@ class Site(Protocol):
 
     async def is_empty(self) -> bool:
         """Whether the journal holds nothing."""
+
+    def failed(self, task: Background, error: BaseException | None) -> None:
+        """A part of the work has failed, and goes on; None: it works."""
 
     def heard(self, what: str, **about: Any) -> None:
         """An event: "lost" and "found" (the control store; `said`), "flip" (`state`: done, aborted, rehearsed; `said`,
@@ -195,11 +201,12 @@ class Participant:
 
     # --- life ---------------------------------------------------------------------------------------------------
 
-    async def run(self) -> None:
-        """Renews the record and follows the routing record until cancelled."""
+    async def run(self, turn: Callable[[], None] = lambda: None) -> None:
+        """Renews the record and follows the routing record until cancelled. `turn` is called at each round."""
         # Those of before may belong to an event loop that has ended.
         self._writing, self._woken = asyncio.Lock(), asyncio.Event()
         while True:
+            turn()
             if self._row is not None:
                 try:
                     await self._turn()
@@ -218,11 +225,22 @@ class Participant:
     async def _turn(self) -> None:
         flipping = self._flip is not None and not self._flip.done()
         if not flipping and time.monotonic() - self._figured > max(_FIGURES_EVERY, self._heartbeat):
-            self._figures = await self._site.figures()
+            await self._figure()
             self._figured = time.monotonic()
             self.seen_members = await self._ask(lambda: members.members(self.records))
         await self.beat()
         await self.look()
+
+    async def _figure(self) -> None:
+        """What cannot be computed takes no sign of life with it, and says nothing: gates that need it are closed."""
+        try:
+            async with asyncio.timeout(_FIGURING):
+                self._figures = await self._site.figures()
+        except Exception as error:
+            self._figures = {}
+            self._site.failed(Background.FIGURES, error)
+        else:
+            self._site.failed(Background.FIGURES, None)
 
     async def beat(self, ack: Ack | None = None) -> None:
         """Shows that the process lives and how it stands, with its word on a flip. Raises `ControlError`."""
@@ -282,6 +300,12 @@ class Participant:
         except ControlError as error:
             # Nothing is held here, or no more: a flip that misses this process's word is aborted.
             self._reached(False, error)
+        except Exception as error:
+            self._site.failed(Background.FLIP, error)
+            with suppress(ControlError):
+                await self.beat(Ack(flip.id, FAILED, type(error).__name__))
+        else:
+            self._site.failed(Background.FLIP, None)
 
     def _objection(self, flip: Flip) -> str:
         routes = self._site.routes()
