@@ -356,8 +356,8 @@ class Participant:
     async def _released(self, id: str, since: float) -> None:
         with suppress(ControlError):
             await self.beat(Ack(id, SWITCHED, held=time.monotonic() - since))
-            async with asyncio.timeout(_RELEASE):
-                with suppress(TimeoutError):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_RELEASE):
                     await self._until(id, lambda state: state is not FlipState.COMMITTED)
 
     async def _until(self, id: str, condition: Callable[[FlipState], bool]) -> Routing:

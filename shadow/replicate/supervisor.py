@@ -114,7 +114,7 @@ class Supervisor:
             # Something that it waited for was cancelled, and nobody wants it to end.
             return error
         except Exception as error:
-            return error
+            return _alone(error)
         finally:
             proven.cancel()
         return None
@@ -148,6 +148,13 @@ class Supervisor:
         if up:
             with contextlib.suppress(Exception):
                 self._on_works(turn.task)
+
+
+def _alone(error: BaseException) -> BaseException:
+    """What a group of tasks has raised, if that is one error."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 def _cause(error: BaseException) -> str:
