@@ -11,15 +11,13 @@ from bson.codec_options import CodecOptions
 from pymongo.errors import OperationFailure
 
 from shadow.errors import UnsupportedOperation
-from shadow.model.matching import Filter, cached_filter, compile_pipeline, compile_projection, compile_update
+from shadow.model.matching import cached_filter, compile_pipeline, compile_projection, compile_update
 from shadow.model.matching.caching import cached_update
-from shadow.model.matching.failures import write_failure
-from shadow.model.operation import Sort
-from shadow.model.order import MISSING
+from shadow.model.operation import ANY, Sort
 from shadow.model.values import normalise
 from shadow.model.version import Document, Key
 
-__all__ = ["MISSING", "Arguments", "key_in", "replacement_key", "sort_pairs", "with_key"]
+__all__ = ["Arguments", "key_in", "sort_pairs"]
 
 _HARMLESS: Final = frozenset(
     {"comment", "bypass_document_validation", "maxTimeMS", "max_time_ms", "allow_disk_use", "allowDiskUse", "batchSize",
@@ -153,13 +151,13 @@ class Arguments:
 
 
 def key_in(filter: Document) -> Key:
-    """The key that a filter names by equality on `_id`, or `MISSING`."""
+    """The key that a filter names by equality on `_id`, or `ANY`."""
     if "_id" not in filter:
-        return MISSING
+        return ANY
     wanted = filter["_id"]
     if isinstance(wanted, dict) and any(name.startswith("$") for name in wanted):
-        wanted = wanted["$eq"] if set(wanted) == {"$eq"} else MISSING
-    return MISSING if isinstance(wanted, list | Regex) else wanted
+        wanted = wanted["$eq"] if set(wanted) == {"$eq"} else ANY
+    return ANY if isinstance(wanted, list | Regex) else wanted
 
 
 def _names_plain_key(filter: Any) -> bool:
@@ -169,24 +167,6 @@ def _names_plain_key(filter: Any) -> bool:
         return False
     key = filter.get("_id")
     return type(key) is ObjectId or (type(key) is str and key.isascii())
-
-
-def with_key(document: Document, key: Key) -> Document:
-    """`document` with `_id` first, where MongoDB stores it. Raises WriteError for what cannot be an `_id`."""
-    if isinstance(key, list | Regex):
-        kind = "array" if isinstance(key, list) else "regex"
-        raise write_failure(53, f"The '_id' value cannot be of type {kind}")
-    if isinstance(key, dict) and any(name.startswith("$") for name in key):
-        raise write_failure(52, "_id fields may not contain '$'-prefixed fields")
-    return {"_id": key, **{name: value for name, value in document.items() if name != "_id"}}
-
-
-def replacement_key(filter: Filter, replacement: Document) -> Key:
-    """The `_id` that an upsert's filter or its replacement names, or `MISSING`."""
-    named = filter.equalities()
-    if any(path.startswith("_id.") for path in named):
-        raise write_failure(111, "field at '_id' must be exactly specified, field at a sub-path found")
-    return named.get("_id", replacement.get("_id", MISSING))
 
 
 def sort_pairs(key: str | Sequence[Any] | Mapping[str, int], direction: int | None = None) -> Sort:

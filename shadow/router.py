@@ -12,11 +12,11 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
-from pymongo.errors import NetworkTimeout, PyMongoError
+from pymongo.errors import NetworkTimeout, PyMongoError, WriteError
 
 from shadow.compare.equality import Comparison
 from shadow.errors import SecondaryWriteError, UnsupportedOperation
-from shadow.model.operation import Applied, Change, Hit, Insert, Query, Verb, Write
+from shadow.model.operation import ANY, Applied, Change, Hit, Insert, Query, Verb, Write, at_key
 from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import Role, Route, StoreName, WriteMode
 from shadow.model.reporter import Reporter
@@ -29,6 +29,7 @@ from shadow.replicate.limits import Limits
 from shadow.replicate.percent_reads import PercentReads
 from shadow.replicate.points import Point, Reach
 from shadow.replicate.routes import Routes
+from shadow.replicate.search import Search
 from shadow.replicate.shadow_read import Answer, ShadowReader
 from shadow.stores.base import Store
 
@@ -39,6 +40,9 @@ _BY_KEY: Final = 100
 
 T = TypeVar("T")
 Result = Applied | Exception | None
+
+_NOT_CHOSEN: Final = WriteError("the primary does not choose documents by itself")
+"""Answered in a process that has just flipped: nothing was asked."""
 
 
 class Router:
@@ -65,6 +69,7 @@ class Router:
         self._reporter = reporter
         self._reach = reach
         self._percent = percent
+        self._search = Search(self._primary, self._write_at_key, limits)
         self._tasks: set[asyncio.Task[object]] = set()
 
     # --- reads --------------------------------------------------------------------------------------------------
@@ -174,12 +179,6 @@ class Router:
         self._taxed(verb, route, time.perf_counter() - started, sampled=sampled)
         return found
 
-    async def key_of(self, collection: str, filter: Document, sort: Sequence[tuple[str, int]] = ()) -> Hit | None:
-        """The document that a write with this filter is about, on the primary; never compared or counted."""
-        route = await self._routes.route(collection)
-        query = Query(filter=filter, projection={"_id": 1}, sort=tuple(sort))
-        return await self._stores[route.primary].find_one(collection, query)
-
     async def keys_of(self, collection: str, filter: Document) -> list[Key]:
         """The keys of all documents that a write with this filter is about, on the primary."""
         route = await self._routes.route(collection)
@@ -211,10 +210,29 @@ class Router:
         await asyncio.gather(*left, return_exceptions=True)
 
     async def _write_one(self, collection: str, verb: Verb, change: Change) -> list[Result]:
+        if isinstance(change, Insert) or change.key is not ANY:
+            return await self._write_at_key(collection, verb, change)
+        while True:
+            if (await self._primary(collection)).chooses(change):
+                results = await self._write_at_key(collection, verb, change)
+                if results != [_NOT_CHOSEN]:
+                    return results
+            else:
+                return [await self._search.change(collection, verb, change)]
+
+    async def _write_at_key(self, collection: str, verb: Verb, change: Change) -> list[Result]:
+        """The change of a document whose key is known, or which the primary chooses by itself."""
+
         async def ask(route: Route, op_ids: Sequence[str]) -> list[Result]:
-            return [await self._stores[route.primary].apply(collection, change, op_ids[0])]
+            store = self._stores[route.primary]
+            if change.key is ANY and not store.chooses(change):  # the primary is another one since it was asked
+                return [_NOT_CHOSEN]
+            return [await store.apply(collection, change, op_ids[0])]
 
         return await self._write(collection, verb, [change], ask)
+
+    async def _primary(self, collection: str) -> Store:
+        return self._stores[(await self._routes.route(collection)).primary]
 
     async def _insert_many(self, collection: str, inserts: Sequence[Insert], *, ordered: bool) -> list[Result]:
         async def ask(route: Route, op_ids: Sequence[str]) -> list[Result]:
@@ -236,7 +254,9 @@ class Router:
             opened = await self._intents.open(collection, keys)
             results = await self._ask(collection, verb, route, opened.op_ids, ask)
             self._reach(Point.AFTER_PRIMARY)
+            changes = [self._decided(*each) for each in zip(changes, opened.op_ids, results, strict=True)]
             if self._intents.expired(opened):
+                keys = [change.key for change in changes]
                 opened = await self._intents.renew(collection, keys, opened)
             following = [
                 self._settle(collection, verb, change, op_id, result, route)
@@ -245,6 +265,13 @@ class Router:
         under_way = [each for each in following if each is not None]
         await self._wait_for(collection, route, under_way, results, durable=opened.durable)
         return results
+
+    def _decided(self, change: Change, op_id: str, result: Result) -> Change:
+        """The change at the key that the primary has found for it."""
+        if change.key is not ANY or not isinstance(result, Applied):
+            return change
+        self._intents.decide(op_id, result.key)
+        return at_key(change, result.key)
 
     async def _ask(
         self,

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import enum
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 from shadow.compare.equality import same
-from shadow.model.operation import Write
+from shadow.model.operation import ANY, Write
 from shadow.model.verdict import Healing
 from shadow.model.version import Image, Key, Tombstone, Version, fresh_id
+from shadow.replicate.journal import undecided_op
 from shadow.stores.base import Store
 
-__all__ = ["HealContended", "Replayed", "heal", "replay", "replay_fenced"]
+__all__ = ["HealContended", "Replayed", "decided", "heal", "replay", "replay_fenced"]
 
 
 class Replayed(enum.Enum):
@@ -63,6 +64,16 @@ def agree(primary: Image, secondary: Image) -> bool:
     if primary.document is None or secondary.document is None:
         return primary.document is None and secondary.document is None
     return primary.state == secondary.state and same(primary.document, secondary.document)
+
+
+async def decided(stores: Iterable[Store], collection: str, key: Key) -> list[Key]:
+    """The key itself; for an undecided one the key of the document that its operation has changed, if there is any."""
+    op_id = undecided_op(key)
+    if op_id is None:
+        return [key]
+    # Every store: the operation may have been made while the other one was primary.
+    found = [await store.chosen(collection, op_id) for store in stores]
+    return [each for each in found if each is not ANY]
 
 
 async def heal(

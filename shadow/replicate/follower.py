@@ -24,7 +24,7 @@ from shadow.model.phase import Role, Route, StoreName
 from shadow.model.reporter import Reporter
 from shadow.model.verdict import MATCHED_PATH, Deferral, Difference, Healing, Kind, Mismatch, Verdict
 from shadow.model.version import Image, Key
-from shadow.replicate.apply import HealContended, Replayed, heal, replay, replay_fenced
+from shadow.replicate.apply import HealContended, Replayed, decided, heal, replay, replay_fenced
 from shadow.replicate.breaker import Breaker
 from shadow.replicate.intents import Intents
 from shadow.replicate.journal import Due, Journal
@@ -148,16 +148,20 @@ class Follower:
         if result is Replayed.EQUAL:
             self._reporter.comparison(write.collection, write.verb, Verdict.MATCH)
             return
-        healing = await self._heal(write.collection, write, route)
+        healing = await self._heal(write.collection, write.key, route)
         if image is None:
             verdict = Verdict.INCOMPARABLE if refused else Verdict.LAGGING
         else:
             verdict = await self._judge_different(write, image, healing, unmatched=result is Replayed.UNMATCHED)
         self._reporter.comparison(write.collection, write.verb, verdict)
 
-    async def _heal(self, collection: str, entry: Write | Due, route: Route) -> Healing:
+    async def _heal_due(self, due: Due, route: Route) -> None:
+        for key in await decided(self._stores.values(), due.collection, due.key):
+            await self._heal(due.collection, key, route)
+
+    async def _heal(self, collection: str, key: Key, route: Route) -> Healing:
         self._reach(Point.BEFORE_HEAL)
-        result = await heal(self._stores[route.primary], self._stores[route.secondary], collection, entry.key)
+        result = await heal(self._stores[route.primary], self._stores[route.secondary], collection, key)
         self._reach(Point.AFTER_HEAL)
         self._reporter.healed(collection, result)
         return result
@@ -273,7 +277,7 @@ class Follower:
             return
         try:
             async with asyncio.timeout(min(self._limits.operation / 2, 2 * self._limits.write_deadline)):
-                await self._heal(due.collection, due, route)
+                await self._heal_due(due, route)
         except JournalError:
             raise
         except Exception as error:
@@ -295,11 +299,16 @@ class Follower:
             self._reporter.mismatch(Mismatch(due.collection, Verb.REPLACE_ONE, Kind.ERROR_SECONDARY_ONLY, due.key))
 
     async def repair(self, collection: str, key: Key) -> Healing:
-        """Heals one key on request. Raises `HealContended`, TimeoutError, and what the stores raise."""
+        """Heals one key on request, or what an undecided one stands for. Raises `HealContended`, TimeoutError, and
+        what the stores raise."""
+        result = Healing.EQUAL
         async with self._routes.healing(collection) as route:
             try:
                 async with asyncio.timeout(self._limits.operation / 2):
-                    result = await heal(self._stores[route.primary], self._stores[route.secondary], collection, key)
+                    for each in await decided(self._stores.values(), collection, key):
+                        result = await heal(
+                            self._stores[route.primary], self._stores[route.secondary], collection, each
+                        )
             except BaseException:
                 self._given_up[collection] = asyncio.get_running_loop().time()
                 raise

@@ -18,9 +18,9 @@ from shadow.compare.diff import Hasher, explain
 from shadow.errors import JournalError, StoreUnavailable
 from shadow.model.phase import Route, StoreName
 from shadow.model.verdict import Difference, Healing
-from shadow.model.version import Image, Key, State, Version
-from shadow.replicate.apply import HealContended, agree
-from shadow.replicate.journal import Due, Journal, Pending
+from shadow.model.version import ABSENT, Image, Key, State, Version
+from shadow.replicate.apply import HealContended, agree, decided
+from shadow.replicate.journal import Due, Journal, Pending, undecided_op
 from shadow.replicate.keys import lane_key
 from shadow.replicate.limits import Limits
 from shadow.stores.base import Store
@@ -174,6 +174,8 @@ class Inspector:
         pending = tuple(await self._journal.explain(collection, key))
         primary, secondary = await self._images(collection, key, route)
         action = _action(primary, secondary)
+        if undecided_op(key) is not None and not primary.present and not secondary.present:
+            action = Action.NOTHING
         differences: tuple[Difference, ...] = ()
         if primary.document is not None and secondary.document is not None:
             differences = explain(primary.document, secondary.document, hasher=self._hasher)
@@ -282,8 +284,11 @@ class Inspector:
     async def _images(self, collection: str, key: Key, route: Route) -> tuple[Image, Image]:
         """The primary's and the secondary's; the secondary is read first, as every heal does."""
         async with asyncio.timeout(self._limits.operation / 2):
-            secondary = await self._stores[route.secondary].image(collection, key)
-            return await self._stores[route.primary].image(collection, key), secondary
+            keys = await decided(self._stores.values(), collection, key)
+            if not keys:  # an operation that has changed nothing, or whose document another one has changed since
+                return Image(ABSENT), Image(ABSENT)
+            secondary = await self._stores[route.secondary].image(collection, keys[0])
+            return await self._stores[route.primary].image(collection, keys[0]), secondary
 
     def _waits(self, route: Route, pending: tuple[Pending, ...], action: Action) -> Waits | None:
         if not pending:

@@ -19,11 +19,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from shadow.errors import JournalError
+from shadow.model.operation import ANY
 from shadow.model.reporter import Reporter
 from shadow.model.verdict import Deferral
 from shadow.model.version import Key, fresh_id
 from shadow.replicate.breaker import Breaker
-from shadow.replicate.journal import Entry, Journal
+from shadow.replicate.journal import Entry, Journal, undecided
 from shadow.replicate.limits import Limits
 from shadow.replicate.points import Point, Reach, pass_by
 
@@ -87,8 +88,8 @@ class Intents:
         self._bare: set[str] = set()
 
     async def open(self, collection: str, keys: Sequence[Key]) -> Opened:
-        """Makes one intent a key durable. Raises `JournalError` with `on_failure: refuse`; else it answers intents
-        that are not durable when the journal cannot be written, at once if that is known."""
+        """Makes one intent a key durable, undecided for `ANY`. Raises `JournalError` with `on_failure: refuse`; else
+        it answers intents that are not durable when the journal cannot be written, at once if that is known."""
         if self._on_failure is OnFailure.SYNC and not self._breaker.allow():
             return self._without(keys)
         try:
@@ -117,6 +118,11 @@ class Intents:
         for op_id in opened.op_ids:
             self._journal.close(op_id)
         return fresh
+
+    def decide(self, op_id: str, key: Key) -> None:
+        """The operation, which found its document by itself, has changed this key."""
+        if op_id not in self._bare:
+            self._journal.decide(op_id, key)
 
     def close(self, op_id: str) -> None:
         """The primary refused the change, or changed nothing."""
@@ -165,7 +171,10 @@ class Intents:
 
     async def _open_once(self, collection: str, keys: Sequence[Key], opened: Opened) -> bool:
         """False: it took so long that others may soon take the intents for orphaned."""
-        entries = [Entry(op_id, collection, key) for op_id, key in zip(opened.op_ids, keys, strict=True)]
+        entries = [
+            Entry(op_id, collection, undecided(op_id) if key is ANY else key)
+            for op_id, key in zip(opened.op_ids, keys, strict=True)
+        ]
         try:
             async with asyncio.timeout(self._limit / 4):
                 await self._journal.open(entries)

@@ -11,6 +11,11 @@ The rules that keep it safe:
   longest time that an operation can last), or whose process is dead, is deferred by whoever looks first.
 - A deferred entry has a generation, which rises with every deferral of the key: a heal settles only the generation
   that it saw before it read the stores, so that it never clears a deferral that came after.
+- An operation that finds its document by a filter does not know its key before the primary has answered. Its intent is
+  *undecided*: it stands for any key of the collection until `decide` names the one. What is left undecided by a crash
+  or a lost answer is decided by the operation's id, which the primary has stored with the document (`Store.chosen`);
+  where it is found with none, the operation changed nothing, or another one has changed the document since, and that
+  one's intent stands for the key.
 - An entry whose write has an unknown outcome is not settled before `settle_after`: until then the primary may still be
   about to make the change.
 """
@@ -23,12 +28,22 @@ from typing import Protocol
 
 from shadow.model.version import Key
 
-__all__ = ["Due", "Entry", "Journal", "JournalStats", "Pending"]
+__all__ = ["Due", "Entry", "Journal", "JournalStats", "Pending", "undecided", "undecided_op"]
+
+
+def undecided(op_id: str) -> Key:
+    """What stands for the key in the intent of an operation that has yet to find its document: no `_id` is an array."""
+    return [op_id]
+
+
+def undecided_op(key: Key) -> str | None:
+    """The operation whose intent this is, if it has not found its document; None for the key of a document."""
+    return str(key[0]) if type(key) is list else None
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An intent about to be opened: `op_id` is unique to one attempt of one change."""
+    """An intent about to be opened: `op_id` is unique to one attempt of one change; `key` may be `undecided`."""
 
     op_id: str
     collection: str
@@ -97,6 +112,9 @@ class Journal(Protocol):
     async def open(self, entries: Sequence[Entry]) -> None:
         """Makes intents durable, all or none. Raises `JournalError`."""
 
+    def decide(self, op_id: str, key: Key) -> None:
+        """The operation of an undecided intent has changed this key. Returns at once, and may be lost in a crash."""
+
     def close(self, op_id: str) -> None:
         """The secondary has the write (or the primary refused it). Returns at once; durable soon."""
 
@@ -104,7 +122,7 @@ class Journal(Protocol):
         """Leaves the key of this intent to be healed. `unknown`: the primary may not have done it yet."""
 
     async def has_open(self, collection: str, key: Key) -> bool:
-        """Whether any process has an intent or a deferral for the key."""
+        """Whether any process has an intent or a deferral for the key, or an undecided one that may be for it."""
 
     async def due(self, limit: int, lease: float) -> list[Due]:
         """Up to `limit` keys to heal, oldest first, each claimed for `lease` seconds; adopts what is orphaned."""

@@ -19,7 +19,7 @@ import bson
 
 from shadow.model.values import CANONICAL
 from shadow.model.version import Key
-from shadow.replicate.journal import Due, Entry, JournalStats, Pending
+from shadow.replicate.journal import Due, Entry, JournalStats, Pending, undecided
 from shadow.replicate.process import Owner
 from shadow.replicate.schema import PAGE_SIZE, DamagedJournal, check_of, make_schema
 
@@ -105,6 +105,13 @@ class Ledger:
         self._db.executemany("INSERT INTO intents VALUES (?, ?, ?, ?, ?, ?)", rows)
         self._written.update(entry.collection for entry in entries)
 
+    def decide(self, op_id: str, key: Key) -> None:
+        row = self._db.execute("SELECT collection FROM intents WHERE op_id = ?", (op_id,)).fetchone()
+        if row is not None:
+            packed = _pack(key)
+            change = (packed, check_of(row[0], packed), op_id)
+            self._db.execute('UPDATE intents SET key = ?, "check" = ? WHERE op_id = ?', change)
+
     def close(self, op_id: str) -> None:
         self._db.execute("DELETE FROM intents WHERE op_id = ?", (op_id,))
 
@@ -114,11 +121,12 @@ class Ledger:
         self.close(op_id)
 
     def has_open(self, collection: str, key: Key) -> bool:
-        arguments = (collection, _pack(key))
-        for table in ("intents", "deferred"):
-            query = f"SELECT 1 FROM {table} WHERE collection = ? AND key = ? LIMIT 1"  # noqa: S608 - two constants
-            if self._db.execute(query, arguments).fetchone():
-                return True
+        packed = _pack(key)
+        for first, last in ((packed, packed), _UNDECIDED):
+            for table in ("intents", "deferred"):
+                query = f"SELECT 1 FROM {table} WHERE collection = ? AND key BETWEEN ? AND ? LIMIT 1"  # noqa: S608
+                if self._db.execute(query, (collection, first, last)).fetchone():
+                    return True
         return False
 
     def due(self, limit: int, lease: float) -> list[Due]:
@@ -326,3 +334,12 @@ def _pack(key: Key) -> bytes:
 
 def _unpack(blob: bytes) -> Key:
     return bson.decode(blob, codec_options=CANONICAL)[""]
+
+
+def _undecided_keys() -> tuple[bytes, bytes]:
+    """The least and the greatest that an undecided key can be when it is packed; operations' ids are all as long."""
+    first, last = _pack(undecided("0" * 24)), _pack(undecided("f" * 24))
+    return first, last
+
+
+_UNDECIDED: Final = _undecided_keys()

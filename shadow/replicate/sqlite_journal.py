@@ -96,6 +96,9 @@ class SqliteJournal:
             raise JournalError("the journal does not keep up", hint="look at the disk that it is on")
         await self._run(lambda ledger: ledger.open(entries, opened))
 
+    def decide(self, op_id: str, key: Key) -> None:
+        self._submit(_Job(lambda ledger: ledger.decide(op_id, key)))
+
     def close(self, op_id: str) -> None:
         self._submit(_Job(lambda ledger: ledger.close(op_id)))
 

@@ -54,7 +54,18 @@ class Store(Protocol):
         the driver; whatever is not a refusal by `model.outcome.classify` leaves the outcome unknown. `op_id` is
         unique to this attempt of the application: a store whose client retries by itself keeps it in the stamp and
         recognises its own write by it.
+
+        A change whose key is `ANY` is only given to a store that `chooses` it.
         """
+
+    def chooses(self, change: Change) -> bool:
+        """Whether `apply` takes this change with `ANY` for its key: finds the document and changes it in one atomic
+        step, and leaves the operation's id with it, by which `chosen` finds it again. The ways of a store may depend
+        on the change; where the answer is no, the document is looked for first and changed by its key."""
+
+    async def chosen(self, collection: str, op_id: str) -> Key:
+        """The key of the document that this operation, given with `ANY` for its key, has changed. `ANY`: none, or
+        another operation has changed the document since, in which case that one's own intent stands for the key."""
 
     async def insert_many(
         self, collection: str, inserts: Sequence[Insert], op_ids: Sequence[str], *, ordered: bool

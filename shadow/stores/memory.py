@@ -12,8 +12,23 @@ from pymongo.errors import DuplicateKeyError
 from shadow.model.matching import cached_filter, compile_pipeline, compile_projection
 from shadow.model.matching.caching import cached_update
 from shadow.model.matching.updates import check_upsert
+from shadow.model.matching.upserts import insert_key
 from shadow.model.matching.values_at import distinct_values
-from shadow.model.operation import Applied, Change, Delete, Hit, Insert, Query, Replace, Sort, Update, Write
+from shadow.model.operation import (
+    ANY,
+    Applied,
+    Change,
+    Delete,
+    Hit,
+    Insert,
+    Query,
+    Replace,
+    Sort,
+    Update,
+    Write,
+    at_key,
+    version_after,
+)
 from shadow.model.order import key_digest, sort_documents
 from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec
@@ -33,6 +48,8 @@ class MemoryStore:
     def __init__(self, name: StoreName = StoreName.MONGO) -> None:
         self.name = name
         self._images: dict[str, dict[str, tuple[Key, Image]]] = {}
+        self._chosen: dict[tuple[str, str], str] = {}
+        """By collection and digest of the key, the last operation that has found its document by itself."""
 
     async def close(self) -> None:
         """Nothing to end; the images stay, as a server's would."""
@@ -104,16 +121,38 @@ class MemoryStore:
 
     # --- writes -------------------------------------------------------------------------------------------------
 
+    def chooses(self, change: Change) -> bool:
+        return isinstance(change, Update | Replace)
+
+    async def chosen(self, collection: str, op_id: str) -> Key:
+        for (name, digest), last in self._chosen.items():
+            if (name, last) == (collection, op_id):
+                return self._images[collection][digest][0]
+        return ANY
+
     async def apply(self, collection: str, change: Change, op_id: str) -> Applied | None:
+        if change.key is ANY:
+            return await self._apply_first(collection, change, op_id)
         pre = self._image(collection, change.key)
         post = _effect(change, pre)
         if post is None:
             return None
         if isinstance(change, Delete):
+            self._chosen.pop((collection, key_digest(change.key)), None)
             self._images[collection].pop(key_digest(change.key))
         else:
             self._set(collection, change.key, post)
         return Applied(pre if pre.present else Image(ABSENT), copy.deepcopy(post))
+
+    async def _apply_first(self, collection: str, change: Change, op_id: str) -> Applied | None:
+        assert isinstance(change, Update | Replace)
+        found = self._find(collection, Query(change.filter, sort=change.sort, limit=1))
+        if not found and not change.upsert:
+            return None
+        key = found[0].key if found else insert_key(change)
+        applied = await self.apply(collection, at_key(change, key), op_id)
+        self._chosen[collection, key_digest(key)] = op_id
+        return applied
 
     async def insert_many(
         self, collection: str, inserts: Sequence[Insert], op_ids: Sequence[str], *, ordered: bool
@@ -151,6 +190,7 @@ class MemoryStore:
         return Image(ABSENT) if found is None else found[1]
 
     def _set(self, collection: str, key: Key, image: Image) -> None:
+        self._chosen.pop((collection, key_digest(key)), None)
         self._images.setdefault(collection, {})[key_digest(key)] = (key, image)
 
 
@@ -191,7 +231,7 @@ def _changed(change: Update | Replace, pre: Image) -> Image:
     assert isinstance(pre.state, Version)
     updater = cached_update(change.update, change.array_filters)
     matched = cached_filter(change.filter) if updater.positional else None
-    return Image(pre.state.next(), updater.apply(pre.document, matched))
+    return Image(version_after(change, pre.state), updater.apply(pre.document, matched))
 
 
 def _replaced(change: Replace, key: Key) -> Image:

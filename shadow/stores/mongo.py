@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
@@ -23,7 +23,23 @@ from shadow.model.matching.caching import cached_update
 from shadow.model.matching.predicates import truthy
 from shadow.model.matching.projections import projection_includes
 from shadow.model.matching.updates import check_upsert
-from shadow.model.operation import Applied, Change, Delete, Hit, Insert, Query, Replace, Sort, Update, Write
+from shadow.model.matching.upserts import insert_key, keeps_key, named_key
+from shadow.model.operation import (
+    ANY,
+    Applied,
+    Change,
+    Delete,
+    Hit,
+    Insert,
+    Query,
+    Replace,
+    Sort,
+    Update,
+    Write,
+    at_key,
+    version_after,
+)
+from shadow.model.order import MISSING
 from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import StoreName
 from shadow.model.schema import RESERVED, CollectionSpec, UniqueSpec
@@ -114,6 +130,8 @@ class MongoStore:
             await self._database[spec.name].create_index(
                 f"{spec.reserved}.x", name=f"{spec.reserved}_ttl", expireAfterSeconds=0, sparse=True
             )
+            # By what recovery finds the document that an operation has chosen; only such documents are in it.
+            await self._database[spec.name].create_index(f"{spec.reserved}.o", name=f"{spec.reserved}_op", sparse=True)
             for unique in spec.unique:
                 await self._make_unique(spec.name, unique)
 
@@ -218,11 +236,22 @@ class MongoStore:
                 case Insert():
                     return await self._insert(collection, change)
                 case Update():
-                    return await self._update(collection, change)
+                    return await self._update(collection, change, op_id)
                 case Replace():
-                    return await self._replace(collection, change)
+                    return await self._replace(collection, change, op_id)
                 case Delete():
                     return await self._delete(collection, change)
+
+    def chooses(self, change: Change) -> bool:
+        """Not a delete, which leaves nothing with its operation's id; nor an upsert by a pipeline that may lose the
+        `_id` that it is to insert under."""
+        if isinstance(change, Update) and change.upsert and isinstance(change.update, list):
+            return keeps_key(change.update)
+        return isinstance(change, Update | Replace)
+
+    async def chosen(self, collection: str, op_id: str) -> Key:
+        raw = await self._exact[collection].find_one({f"{self._reserved(collection)}.o": op_id}, {"_id": 1})
+        return ANY if raw is None else raw["_id"]
 
     def _in_time(self) -> AbstractContextManager[None]:
         """No command of the block runs on beyond the time that an operation has: the driver gives each of them what
@@ -230,10 +259,10 @@ class MongoStore:
         when the command arrives, however late that is."""
         return pymongo.timeout(self._max_time_ms / 1000)
 
-    async def _insert(self, collection: str, change: Insert) -> Applied:
+    async def _insert(self, collection: str, change: Insert, op_id: str = "") -> Applied:
         reserved = self._reserved(collection)
         image = Image(Version(change.born, 1), change.document)
-        raw = _raw(image, reserved)
+        raw = _raw(image, reserved, op_id=op_id)
         try:
             await self._collection(collection).insert_one(raw)
         except DuplicateKeyError as error:
@@ -291,65 +320,60 @@ class MongoStore:
             return [error] * len(inserts)
         return results
 
-    async def _update(self, collection: str, change: Update) -> Applied | None:
+    async def _update(self, collection: str, change: Update, op_id: str) -> Applied | None:
         _check_upsert(change)
-        if isinstance(change.update, list):
-            return await self._update_by_pipeline(collection, change)
         reserved = self._reserved(collection)
+        by_filter = change.key is ANY
+        update = _stamping(change, op_id if by_filter else "", reserved)
+        options: dict[str, Any] = {"array_filters": list(change.array_filters) or None, "maxTimeMS": self._max_time_ms}
+        if by_filter:
+            options |= {"sort": list(change.sort) or None, "upsert": change.upsert}
+        where, target = _at(change, reserved), self._collection(collection)
+        return await self._changed(
+            collection, change, op_id, lambda: target.find_one_and_update(where, update, **options)
+        )
+
+    async def _changed(
+        self, collection: str, change: Update | Replace, op_id: str, ask: Callable[[], Awaitable[Document | None]]
+    ) -> Applied | None:
+        """Asks (a command that answers the document before it) until it has changed or inserted one, or has found
+        none and is no upsert."""
         while True:
-            raw = await _refusing(
-                self._collection(collection).find_one_and_update(
-                    _at(change, reserved),
-                    _moving(change.update, reserved),
-                    array_filters=list(change.array_filters) or None,
-                    return_document=ReturnDocument.BEFORE,
-                    maxTimeMS=self._max_time_ms,
-                )
-            )
+            raw, is_taken = await self._asked(change, ask)
             if raw is not None:
-                return _after_update(change, split(raw, reserved))
+                return _after(change, split(raw, self._reserved(collection)))
             if not change.upsert:
                 return None
-            if (applied := await self._upsert(collection, change)) is not None:
+            inserting = at_key(change, insert_key(change)) if change.key is ANY else change
+            assert isinstance(inserting, Update | Replace)
+            if change.key is ANY and not is_taken:
+                return _after_upsert(inserting)
+            given = op_id if change.key is ANY else ""
+            if (applied := await self._upsert(collection, inserting, given)) is not None:
                 return applied
 
-    async def _update_by_pipeline(self, collection: str, change: Update) -> Applied | None:
-        """A pipeline may replace the whole document and the stamp with it, so the stamp is set from what was read,
-        on the condition that it still stands."""
-        while True:
-            pre = await self.image(collection, change.key)
-            if pre.document is not None and cached_filter(change.filter).matches(pre.document):
-                applied = _after_update(change, pre)
-                if await self._run_pipeline(collection, change, pre.state, applied.post.state) is not None:
-                    return applied
-            elif not change.upsert:
-                return None
-            elif (inserted := await self._upsert(collection, change)) is not None:
-                return inserted
+    async def _asked(
+        self, change: Update | Replace, ask: Callable[[], Awaitable[Document | None]]
+    ) -> tuple[Document | None, bool]:
+        """The answer; whether an upsert by filter met its own `_id`, under which a tombstone may stand, or a document
+        that its filter matches by now."""
+        try:
+            return await _refusing(ask()), False
+        except DuplicateKeyError as error:
+            if change.key is not ANY or not change.upsert or not _is_id(error):
+                raise
+            return None, True
 
-    async def _run_pipeline(self, collection: str, change: Update, pre: State, post: State) -> Document | None:
-        reserved = self._reserved(collection)
-        stamp: Document = {"$set": {reserved: {"$literal": stamp_of(post)}}}
-        found: Document | None = await _refusing(
-            self._collection(collection).find_one_and_update(
-                {"$and": [change.filter, {"_id": change.key, **_exactly(pre, reserved)}]},
-                [*change.update, stamp],
-                return_document=ReturnDocument.BEFORE,
-                maxTimeMS=self._max_time_ms,
-            )
-        )
-        return found
-
-    async def _upsert(self, collection: str, change: Update | Replace) -> Applied | None:
+    async def _upsert(self, collection: str, change: Update | Replace, op_id: str) -> Applied | None:
         """Inserts what the upsert makes of nothing; None if a document that its filter matches has come in between.
 
-        The server's own upsert would take the conditions on the key and on the stamp for fields of the new document,
-        and would not take a tombstone's place.
+        The server's own upsert would take the condition on the key for a field of the new document, and would not
+        take a tombstone's place.
         """
         applied = _after_upsert(change)
         assert applied.post.document is not None
         try:
-            return await self._insert(collection, Insert(change.key, applied.post.document, change.born))
+            return await self._insert(collection, Insert(change.key, applied.post.document, change.born), op_id)
         except DuplicateKeyError as error:
             if not _is_id(error):
                 raise
@@ -358,25 +382,30 @@ class MongoStore:
                 raise
             return None
 
-    async def _replace(self, collection: str, change: Replace) -> Applied | None:
-        reserved = self._reserved(collection)
+    async def _replace(self, collection: str, change: Replace, op_id: str) -> Applied | None:
         _check_upsert(change)
-        born = Version(change.born, 1)
-        while True:
-            raw = await _refusing(
-                self._collection(collection).find_one_and_replace(
-                    _at(change, reserved),
-                    _raw(Image(born, change.replacement), reserved),
-                    return_document=ReturnDocument.BEFORE,
-                    maxTimeMS=self._max_time_ms,
-                )
+        reserved = self._reserved(collection)
+        by_filter = change.key is ANY
+        image = Image(Version(change.born, 1), change.replacement)
+        raw = _raw(image, reserved, op_id=op_id if by_filter else "")
+        where, target = _at(change, reserved), self._collection(collection)
+        if by_filter and change.upsert and _named(change) is MISSING:
+            # A replacement cannot say under which `_id` it is to be inserted, and be any document's; a pipeline can.
+            update = [{"$replaceWith": {"$mergeObjects": [{"_id": _own_id(change.new)}, {"$literal": raw}]}}]
+            options: dict[str, Any] = {
+                "sort": list(change.sort) or None,
+                "upsert": True,
+                "maxTimeMS": self._max_time_ms,
+            }
+            return await self._changed(
+                collection, change, op_id, lambda: target.find_one_and_update(where, update, **options)
             )
-            if raw is not None:
-                return Applied(split(raw, reserved), Image(born, _replacement(change, raw["_id"])))
-            if not change.upsert:
-                return None
-            if (applied := await self._upsert(collection, change)) is not None:
-                return applied
+        options = {"maxTimeMS": self._max_time_ms}
+        if by_filter:
+            options |= {"sort": list(change.sort) or None, "upsert": change.upsert}
+        return await self._changed(
+            collection, change, op_id, lambda: target.find_one_and_replace(where, raw, **options)
+        )
 
     async def _delete(self, collection: str, change: Delete) -> Applied | None:
         reserved = self._reserved(collection)
@@ -407,11 +436,7 @@ class MongoStore:
             image = Image(Version(change.born, 1), change.replacement)
             call = target.find_one_and_replace(where, _raw(image, reserved), **after)
         else:
-            update: Any = (
-                [*change.update, {"$set": {reserved: {"$literal": stamp_of(pre.next())}}}]
-                if isinstance(change.update, list)
-                else _moving(change.update, reserved)
-            )
+            update = _stamping(change, "", reserved)
             call = target.find_one_and_update(where, update, array_filters=list(change.array_filters) or None, **after)
         return await call
 
@@ -465,11 +490,12 @@ class MongoStore:
 # --- what is sent -----------------------------------------------------------------------------------------------
 
 
-def _raw(image: Image, reserved: str, key: Key = None) -> Document:
-    """The stored form of an image. A tombstone carries its key, its id and the moment of its expiry."""
+def _raw(image: Image, reserved: str, key: Key = None, *, op_id: str = "") -> Document:
+    """The stored form of an image; `op_id` of an operation that has found its document by itself. A tombstone carries
+    its key, its id and the moment of its expiry."""
     stamp = stamp_of(image.state)
     if image.document is not None:
-        return {**image.document, reserved: stamp}
+        return {**image.document, reserved: {**(stamp or {}), "o": op_id} if op_id else stamp}
     expiry = dt.datetime.now(dt.UTC) + TOMBSTONE_LIFETIME
     return {"_id": key, reserved: {**(stamp or {}), "x": expiry}}
 
@@ -520,7 +546,11 @@ def _hide_joined(pipeline: Sequence[Document], reserved: str) -> list[Document]:
 
 
 def _at(change: Update | Replace | Delete, reserved: str) -> Document:
-    """The key and the filter together; tombstones never match."""
+    """The key, if it is known, and the filter together; tombstones never match."""
+    if change.key is ANY:
+        # What an upsert's filter says by equality becomes a field of the new document.
+        hidden: Any = {"$exists": False} if not isinstance(change, Delete) and change.upsert else None
+        return {**change.filter, f"{reserved}.t": hidden}
     if "_id" in change.filter:
         # An equality on `_id` twice is one; anything else must hold beside the key.
         if len(change.filter) == 1 and not isinstance(change.filter["_id"], dict):
@@ -529,9 +559,43 @@ def _at(change: Update | Replace | Delete, reserved: str) -> Document:
     return {"_id": change.key, f"{reserved}.t": None, **change.filter}
 
 
-def _moving(update: Document, reserved: str) -> Document:
-    """The update, with the version moved in it."""
-    return {**update, "$inc": {**update.get("$inc", {}), f"{reserved}.r": 1}}
+def _stamping(change: Update, op_id: str, reserved: str) -> Document | list[Document]:
+    """The update, with the version moved in it. `op_id`: of an operation that finds its document by itself."""
+    if isinstance(change.update, list):
+        return _stamping_pipeline(change, change.update, op_id, reserved)
+    update: Document = {**change.update, "$inc": {**change.update.get("$inc", {}), f"{reserved}.r": 1}}
+    if op_id:
+        update["$set"] = {**update.get("$set", {}), f"{reserved}.o": op_id}
+        if change.upsert:
+            own = {f"{reserved}.b": change.born}
+            if _named(change) is MISSING:
+                own["_id"] = change.new
+            update["$setOnInsert"] = {**update.get("$setOnInsert", {}), **own}
+    return update
+
+
+def _stamping_pipeline(change: Update, stages: list[Document], op_id: str, reserved: str) -> list[Document]:
+    """A pipeline may replace the whole document and the stamp with it, so it gets a fresh one, and sees none."""
+    assert change.born
+    stamp = stamp_of(Version(change.born, 1)) or {}
+    inserting = (
+        [{"$set": {"_id": _own_id(change.new)}}] if op_id and change.upsert and _named(change) is MISSING else []
+    )
+    last = {"$set": {reserved: {"$literal": {**stamp, "o": op_id} if op_id else stamp}}}
+    return [*inserting, {"$unset": reserved}, *stages, last]
+
+
+def _own_id(new: Key) -> Document:
+    """The `_id` that a document has, or the one under which it is inserted."""
+    return {"$ifNull": ["$_id", {"$literal": new}]}
+
+
+def _named(change: Update | Replace) -> Key:
+    """The `_id` that an upsert names. One that cannot be is left to the server, which says so if it has to insert."""
+    try:
+        return named_key(change)
+    except WriteError:
+        return None
 
 
 def _project(projection: Document | None, reserved: str) -> Document | None:
@@ -567,18 +631,23 @@ def _hit(raw: Document, reserved: str, projection: Document | None) -> Hit | Non
 # --- what follows from it ---------------------------------------------------------------------------------------
 
 
-def _after_update(change: Update, pre: Image) -> Applied:
+def _after(change: Update | Replace, pre: Image) -> Applied:
+    """What the change has made of the document before it."""
     assert isinstance(pre.state, Version)
     assert pre.document is not None
+    state = version_after(change, pre.state)
+    if isinstance(change, Replace):
+        return Applied(pre, Image(state, _replacement(change, pre.document["_id"])))
     updater = cached_update(change.update, change.array_filters)
     matched = cached_filter(change.filter) if updater.positional else None
-    return Applied(pre, Image(pre.state.next(), updater.apply(pre.document, matched)))
+    return Applied(pre, Image(state, updater.apply(pre.document, matched)))
 
 
 def _replacement(change: Replace, key: Key) -> Document:
     """The document after a replacement: one without an `_id` keeps the `_id` that stands, which may be an equal number
     of another type."""
-    return change.replacement if "_id" in change.replacement else {"_id": key, **change.replacement}
+    own = change.replacement.get("_id", key)
+    return {"_id": own, **{name: value for name, value in change.replacement.items() if name != "_id"}}
 
 
 def _check_upsert(change: Update | Replace) -> None:

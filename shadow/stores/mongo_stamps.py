@@ -1,4 +1,4 @@
-"""Versions and tombstones taken off a MongoDB collection: the reserved field, whole, and the index of its expiry."""
+"""Versions and tombstones taken off a MongoDB collection: the reserved field, whole, and the indexes on it."""
 
 from __future__ import annotations
 
@@ -65,8 +65,9 @@ class MongoStamps:
         return [each is None for each in left]
 
     async def clear(self, collection: str) -> None:
-        with contextlib.suppress(OperationFailure):  # there is none
-            await self._database[collection].drop_index(f"{self._reserved(collection)}_ttl")
+        for made in ("ttl", "op"):
+            with contextlib.suppress(OperationFailure):  # there is none
+                await self._database[collection].drop_index(f"{self._reserved(collection)}_{made}")
 
 
 def _stamped(reserved: str) -> Document:

@@ -57,6 +57,10 @@ class SimulatedJournal:
         await self._run(lambda ledger: ledger.open(entries, opened))
         self._process.note(f"intents {[(each.op_id[-4:], each.key) for each in entries]} are open")
 
+    def decide(self, op_id: str, key: Key) -> None:
+        self._process.note(f"decide {op_id[-4:]}: {key}")
+        self._submit(_Job(lambda ledger: ledger.decide(op_id, key)))
+
     def close(self, op_id: str) -> None:
         self._process.note(f"close {op_id[-4:]}")
         self._submit(_Job(lambda ledger: ledger.close(op_id)))

@@ -19,7 +19,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from shadow.model.order import key_digest
 from shadow.model.version import Key
 from shadow.replicate.journal import Due, JournalStats, Pending
 from shadow.replicate.journals.clock import Clock, ServerClock
@@ -41,7 +40,17 @@ from shadow.replicate.journals.dynamo_items import (
     shard_of,
 )
 from shadow.replicate.journals.dynamo_table import CONDITION, Access, ClientError, Table, Unless, code_of, explained
-from shadow.replicate.journals.ledger import NotReady, Registered, Row, estimate, in_order, place_of, unpack
+from shadow.replicate.journals.ledger import (
+    UNDECIDED,
+    NotReady,
+    Registered,
+    Row,
+    digest_of,
+    estimate,
+    in_order,
+    place_of,
+    unpack,
+)
 from shadow.replicate.process import Owner
 
 __all__ = ["DynamoLedger"]
@@ -139,7 +148,7 @@ class DynamoLedger:
                     return
 
     def _defer_as(self, row: Row, settle_after: float, change: str, condition: str) -> None:
-        key = deferred_key(row.collection, row.digest)
+        key = deferred_key(row.collection, row.deferred_digest)
         answer = self._table.call(
             "update_item",
             Key=key,
@@ -150,7 +159,7 @@ class DynamoLedger:
             ConditionExpression=condition,
             ExpressionAttributeValues={
                 ":f": number(settle_after),
-                ":k": {"B": row.key},
+                ":k": {"B": row.deferred_key},
                 ":o": number(row.opened),
                 ":zero": number(0),
                 ":one": number(1),
@@ -169,13 +178,23 @@ class DynamoLedger:
 
     def has_open(self, collection: str, digest: str) -> bool:
         # The intent first: a deferral stands before its intent goes.
-        if self._intents_of(collection, digest, limit=1):
-            return True
-        answer = self._table.call("get_item", Key=deferred_key(collection, digest), ConsistentRead=True)
-        return "Item" in answer
+        return any(self._stands(kind, collection, each) for kind in ("i", "d") for each in (digest, UNDECIDED))
 
-    def _intents_of(self, collection: str, digest: str, **options: int) -> list[Item]:
-        parameters: dict[str, Any] = {"Limit": options["limit"]} if options else {}
+    def _stands(self, kind: str, collection: str, begin: str) -> bool:
+        """Whether there is anything of a kind whose digest begins so."""
+        answer = self._table.call(
+            "query",
+            KeyConditionExpression="pk = :pk AND begins_with(sk, :sk)",
+            ExpressionAttributeValues={
+                ":pk": {"S": f"{kind}#{shard_of(begin)}"},
+                ":sk": {"S": f"{quoted(collection)}#{begin}"},
+            },
+            ConsistentRead=True,
+            Limit=1,
+        )
+        return bool(answer["Items"])
+
+    def _intents_of(self, collection: str, digest: str) -> list[Item]:
         pages = self._table.pages(
             KeyConditionExpression="pk = :pk AND begins_with(sk, :sk)",
             ExpressionAttributeValues={
@@ -183,10 +202,7 @@ class DynamoLedger:
                 ":sk": {"S": f"{quoted(collection)}#{digest}#"},
             },
             ConsistentRead=True,
-            **parameters,
         )
-        if options:
-            return next(pages)
         return [item for page in pages for item in page]
 
     # --- deferred keys ------------------------------------------------------------------------------------------
@@ -239,7 +255,7 @@ class DynamoLedger:
         return None
 
     def claim(self, collection: str, key: Key, now: float, until: float) -> Due | None:
-        place = deferred_key(collection, key_digest(key))
+        place = deferred_key(collection, digest_of(key))
         return self._claim_if(place, "attribute_exists(g)", {}, now, until)
 
     def settle(self, due: Due) -> bool:
@@ -247,7 +263,7 @@ class DynamoLedger:
         try:
             self._table.call(
                 "delete_item",
-                Key=deferred_key(due.collection, key_digest(due.key)),
+                Key=deferred_key(due.collection, digest_of(due.key)),
                 ConditionExpression=f"{condition} AND f <= :m",
                 ExpressionAttributeValues=values,
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",
@@ -273,7 +289,7 @@ class DynamoLedger:
         with Unless(CONDITION):
             self._table.call(
                 "update_item",
-                Key=deferred_key(due.collection, key_digest(due.key)),
+                Key=deferred_key(due.collection, digest_of(due.key)),
                 UpdateExpression=change,
                 ConditionExpression=condition,
                 ExpressionAttributeValues={**seen, **values},
@@ -323,7 +339,7 @@ class DynamoLedger:
         return [pending_of(item) for item in self._table.get([item_key(partition, each) for _, each in found[:limit]])]
 
     def explain_key(self, collection: str, key: Key) -> list[Pending]:
-        digest = key_digest(key)
+        digest = digest_of(key)
         answer = self._table.call("get_item", Key=deferred_key(collection, digest), ConsistentRead=True)
         items = [*self._intents_of(collection, digest), *([answer["Item"]] if "Item" in answer else [])]
         return in_order(map(pending_of, items), len(items))

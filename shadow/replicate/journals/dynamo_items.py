@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias
 from urllib.parse import quote, unquote
 
 from shadow.replicate.journal import Due, Pending
-from shadow.replicate.journals.ledger import Registered, Row, unpack
+from shadow.replicate.journals.ledger import UNDECIDED, Registered, Row, unpack
 from shadow.replicate.process import Owner
 
 __all__ = [
@@ -50,8 +50,9 @@ def partitions(*kinds: str) -> list[str]:
 
 
 def shard_of(digest: str) -> int:
-    # From its end: within a partition the digests stay evenly spread from the first digit on.
-    return int(digest[-2:], 16) % _SHARDS
+    # From its end: within a partition the digests stay evenly spread from the first digit on. What is undecided lies
+    # in one partition, for it is asked for all at once.
+    return 0 if digest.startswith(UNDECIDED) else int(digest[-2:], 16) % _SHARDS
 
 
 def quoted(collection: str) -> str:

@@ -19,11 +19,19 @@ from pymongo import ASCENDING, IndexModel, MongoClient, ReadPreference, ReturnDo
 from pymongo.errors import ConnectionFailure, DuplicateKeyError, OperationFailure
 from pymongo.write_concern import WriteConcern
 
-from shadow.model.order import key_digest
 from shadow.model.version import Key
 from shadow.replicate.journal import Due, JournalStats, Pending
 from shadow.replicate.journals.clock import Clock, ServerClock, steady
-from shadow.replicate.journals.ledger import Registered, Row, estimate, in_order, place_of, unpack
+from shadow.replicate.journals.ledger import (
+    UNDECIDED,
+    Registered,
+    Row,
+    digest_of,
+    estimate,
+    in_order,
+    place_of,
+    unpack,
+)
 from shadow.replicate.process import Owner
 
 __all__ = ["MongoLedger"]
@@ -143,9 +151,8 @@ class MongoLedger:
 
     def has_open(self, collection: str, digest: str) -> bool:
         # The intent first: a deferral stands before its intent goes.
-        if self._intents.find_one({"c": collection, "d": digest}, {"_id": 1}) is not None:
-            return True
-        return self._deferred.find_one({"_id": _place(collection, digest)}, {"_id": 1}) is not None
+        either = {"c": collection, "$or": [{"d": digest}, {"d": {"$gte": UNDECIDED}}]}
+        return any(each.find_one(either, {"_id": 1}) is not None for each in (self._intents, self._deferred))
 
     # --- deferred keys ------------------------------------------------------------------------------------------
 
@@ -161,7 +168,7 @@ class MongoLedger:
         return sorted((_due(each, now) for each in found), key=lambda due: due.since)
 
     def claim(self, collection: str, key: Key, now: float, until: float) -> Due | None:
-        place = {"_id": _place(collection, key_digest(key))}
+        place = {"_id": _place(collection, digest_of(key))}
         claim = {"$set": {"t": until, "m": now}}
         raw = self._deferred.find_one_and_update(place, claim, return_document=ReturnDocument.AFTER)
         return None if raw is None else _due(raw, now)
@@ -202,7 +209,7 @@ class MongoLedger:
                     return
 
     def explain_key(self, collection: str, key: Key) -> list[Pending]:
-        where = {"c": collection, "d": key_digest(key)}
+        where = {"c": collection, "d": digest_of(key)}
         found = [_pending(raw) for each in (self._intents, self._deferred) for raw in each.find(where)]
         return in_order(found, len(found))
 
@@ -305,13 +312,18 @@ def _row(raw: Doc) -> Row:
 
 def _deferral(row: Row, settle_after: float) -> UpdateOne:
     return UpdateOne(
-        {"_id": _place(row.collection, row.digest)},
+        {"_id": _place(row.collection, row.deferred_digest)},
         {
             "$inc": {"g": 1},
             "$min": {"s": row.opened},
             "$max": {"f": settle_after},
             "$set": {"t": row.opened},
-            "$setOnInsert": {"a": 0, "c": row.collection, "d": row.digest, "k": Binary(row.key)},
+            "$setOnInsert": {
+                "a": 0,
+                "c": row.collection,
+                "d": row.deferred_digest,
+                "k": Binary(row.deferred_key),
+            },
         },
         upsert=True,
     )
@@ -328,7 +340,7 @@ def _due(raw: Doc, claimed: float) -> Due:
 
 def _seen(due: Due) -> Doc:
     """The deferral as it was claimed: no other claim holds it, and it is not a later one with the same number."""
-    return {"_id": _place(due.collection, key_digest(due.key)), "g": due.generation, "m": due.claimed}
+    return {"_id": _place(due.collection, digest_of(due.key)), "g": due.generation, "m": due.claimed}
 
 
 def _pending(raw: Doc) -> Pending:

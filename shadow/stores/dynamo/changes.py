@@ -10,7 +10,7 @@ from pymongo.errors import WriteError
 from shadow.errors import UnsupportedOperation
 from shadow.model.matching import cached_filter, compile_update
 from shadow.model.matching.updates import check_upsert
-from shadow.model.operation import Change, Delete, Insert, Replace, Update
+from shadow.model.operation import Change, Delete, Insert, Replace, Update, version_after
 from shadow.model.version import ABSENT, Document, Image, Key, Version
 from shadow.stores.dynamo import keys
 from shadow.stores.dynamo.errors import duplicate_key
@@ -54,7 +54,7 @@ def _updating(namespace: str, change: Update) -> Computation:
     def compute(before: Image) -> Image | None:
         if before.document is not None and filter.matches(before.document):
             assert isinstance(before.state, Version)
-            return Image(before.state.next(), update.apply(before.document, filter))
+            return Image(version_after(change, before.state), update.apply(before.document, filter))
         if not change.upsert:
             return None
         inserted = update.upsert(filter, change.key)

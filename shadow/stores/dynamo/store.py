@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import itertools
 import random
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -16,7 +17,7 @@ from pymongo.errors import OperationFailure, WriteError
 
 from shadow.model.matching import cached_filter, compile_pipeline, compile_projection
 from shadow.model.matching.values_at import distinct_values
-from shadow.model.operation import Applied, Change, Delete, Hit, Insert, Query, Sort, Write
+from shadow.model.operation import ANY, Applied, Change, Delete, Hit, Insert, Query, Sort, Write
 from shadow.model.order import sort_documents
 from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec
@@ -45,12 +46,15 @@ from shadow.stores.dynamo.sweeping import Sweeper
 from shadow.stores.dynamo.tables import drop_table
 from shadow.stores.dynamo.wanted import Wanted, collection_table
 from shadow.stores.dynamo.writes import NOTHING, VACANT, Expected, Found, Writer
+from shadow.stores.turns import Turns
 
 __all__ = ["DynamoStore"]
 
-_ATTEMPTS: Final = 32
-_PATIENCE: Final = 4
-"""Lost races that are answered at once; each one after that waits, longer and longer."""
+_PATIENCE: Final = 2
+"""Lost races that are answered at once; each one after that waits, longer and longer, up to `_LONGEST`."""
+_LONGEST: Final = 0.32
+"""Seconds. Each process has one writer at a document at a time, so that as many processes as this holds round trips
+come to their turn."""
 
 _SORTED_AT_ONCE: Final = 5_000
 _WRITE_CONFLICT: Final = 112
@@ -79,8 +83,12 @@ class DynamoStore:
         on_scan: OnScan | None = None,
         on_throttled: Callable[[], None] | None = None,
         on_lacking: OnLacking | None = None,
+        operation_limit: float = 30.0,
     ) -> None:
+        """`operation_limit`: seconds that an operation may last; a write that goes on losing gives up after half."""
         self._settings = settings
+        self._turns = Turns()
+        self._longest = operation_limit / 2
         self._database = database
         self._gateway = Gateway(settings, client, on_capacity)
         if on_throttled is not None:
@@ -288,15 +296,29 @@ class DynamoStore:
 
     # ---- writes as the side that answers ----
 
+    def chooses(self, change: Change) -> bool:
+        """DynamoDB changes an item by its key."""
+        return False
+
+    async def chosen(self, collection: str, op_id: str) -> Key:
+        return ANY
+
     async def apply(self, collection: str, change: Change, op_id: str) -> Applied | None:
         table = self._table(collection)
         text = keys.key_text(change.key)
         compute = computation(table.namespace, change)
         if isinstance(change, Insert):
-            found = NOTHING
-        else:
+            return await self._apply(table, text, change, compute, op_id, NOTHING)
+        async with self._turns.turn((table.name, text)):
             found = await self._found(table, text)
-        for attempt in range(_ATTEMPTS):
+            return await self._apply(table, text, change, compute, op_id, found)
+
+    async def _apply(
+        self, table: Table, text: str, change: Change, compute: Computation, op_id: str, found: Found
+    ) -> Applied | None:
+        """Tries until it has won: to lose a race is no answer."""
+        until = asyncio.get_running_loop().time() + self._longest
+        for attempt in itertools.count():
             after = compute(found.image)
             if after is None:
                 return None
@@ -304,11 +326,15 @@ class DynamoStore:
             try:
                 await self._writer.commit(table, text, expected, found, after, op_id)
             except ConditionFailed as failed:
-                if not self._is_own(table, failed, change, after, op_id):
-                    found = await self._after_lost_race(table, failed, change, attempt)
-                    continue
-            return Applied(found.image if found.image.present else Image(ABSENT), after)
-        raise OperationFailure(f"too many concurrent changes of one document in {table.name}", _WRITE_CONFLICT)
+                if self._is_own(table, failed, change, after, op_id):
+                    return _applied(found, after)
+                if asyncio.get_running_loop().time() > until:
+                    break
+                found = await self._after_lost_race(table, failed, change, attempt)
+            else:
+                return _applied(found, after)
+        message = f"too many concurrent changes of one document in {table.name}"
+        raise OperationFailure(message, _WRITE_CONFLICT, {"code": _WRITE_CONFLICT, "errmsg": message})
 
     def _is_own(self, table: Table, failed: ConditionFailed, change: Change, after: Image, op_id: str) -> bool:
         """Whether what stands in the way is this very write, applied by an earlier attempt of the client."""
@@ -324,7 +350,7 @@ class DynamoStore:
             # An earlier attempt may have been applied and then overwritten; to compute again could apply it twice.
             raise outcome_unknown("delete_item" if isinstance(change, Delete) else "put_item", table.name)
         if attempt >= _PATIENCE:
-            await asyncio.sleep(random.uniform(0, 0.005 * 2 ** min(attempt - _PATIENCE, 6)))
+            await asyncio.sleep(random.uniform(0, min(_LONGEST, 0.005 * 2.0 ** min(attempt - _PATIENCE, 10))))
         return Found(failed.item, await self._reader.image(table, failed.item))
 
     async def insert_many(
@@ -482,6 +508,10 @@ class DynamoStore:
 def _without_credentials(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+
+
+def _applied(found: Found, after: Image) -> Applied:
+    return Applied(found.image if found.image.present else Image(ABSENT), after)
 
 
 def _hit(image: Image) -> Hit:
