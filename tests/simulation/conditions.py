@@ -64,6 +64,8 @@ class Conditions:
     narrow: bool = False
     """A lane of one worker and two places."""
     deaths_known: bool = True
+    choosing: bool = True
+    """The store called MongoDB finds the document of a write by filter by itself; the other one never does."""
     verbs: tuple[tuple[str, int], ...] = (
         ("insert", 5),
         ("inc", 6),
@@ -72,6 +74,10 @@ class Conditions:
         ("upsert", 3),
         ("delete", 6),
         ("insert_many", 1),
+        ("first", 3),
+        ("upsert_first", 2),
+        ("replace_first", 1),
+        ("delete_first", 2),
     )
 
     @classmethod
@@ -114,6 +120,7 @@ class Conditions:
             reads=rate(0.4),
             narrow=rng.random() < 0.2,
             deaths_known=rng.random() < 0.7,
+            choosing=rng.random() < 0.7,
         )
 
     def but(self, **changes: Any) -> Conditions:

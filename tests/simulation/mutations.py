@@ -12,7 +12,7 @@ from unittest import mock
 
 import bson
 
-from shadow.model.operation import Delete, Write
+from shadow.model.operation import ANY, Delete, Write
 from shadow.model.order import key_digest
 from shadow.model.phase import Route
 from shadow.model.verdict import Healing
@@ -20,7 +20,7 @@ from shadow.model.version import ABSENT, Image, Key, State, Tombstone, Version, 
 from shadow.replicate import apply, follower
 from shadow.replicate.apply import HealContended, agree
 from shadow.replicate.follower import Follower
-from shadow.replicate.journal import Due, Entry
+from shadow.replicate.journal import Due, Entry, undecided_op
 from shadow.replicate.ledger import Ledger
 from shadow.stores import memory
 from shadow.stores.base import Store
@@ -86,6 +86,32 @@ def _adopt_all(self: Ledger, now: float) -> None:
         self.defer(row[0], unknown=False)
 
 
+_open = SimulatedJournal.open
+_defer = Ledger.defer
+
+
+async def _open_decided_only(self: SimulatedJournal, entries: Sequence[Entry]) -> None:
+    await _open(self, [entry for entry in entries if undecided_op(entry.key) is None])
+
+
+async def _decided_never(stores: Any, collection: str, key: Key) -> list[Key]:
+    """What an undecided intent stands for is not asked for."""
+    return [key] if undecided_op(key) is None else []
+
+
+async def _chosen_never(self: MemoryStore, collection: str, op_id: str) -> Key:
+    return ANY
+
+
+def _defer_decided(self: Ledger, op_id: str, *, unknown: bool) -> None:
+    """An operation whose outcome is unknown, and which has not found its document, has changed nothing."""
+    row = self._db.execute("SELECT key FROM intents WHERE op_id = ?", (op_id,)).fetchone()
+    if row is not None and undecided_op(bson.decode(row[0])[""]) is not None:
+        self.close(op_id)
+    else:
+        _defer(self, op_id, unknown=unknown)
+
+
 _settle = Ledger.settle
 
 
@@ -93,9 +119,6 @@ def _settle_any(self: Ledger, due: Due) -> bool:
     query = "SELECT generation, next_try FROM deferred WHERE collection = ? AND key = ?"
     row = self._db.execute(query, (due.collection, bson.encode({"": due.key}))).fetchone()
     return _settle(self, due if row is None else dataclasses.replace(due, generation=row[0], until=row[1]))
-
-
-_defer = Ledger.defer
 
 
 def _defer_known(self: Ledger, op_id: str, *, unknown: bool) -> None:
@@ -201,6 +224,9 @@ async def _heal_primary_first(primary: Store, secondary: Store, collection: str,
     raise HealContended(collection)
 
 
+_BY_FILTER: Final = (("first", 4), ("upsert_first", 3), ("replace_first", 1), ("insert", 1), ("delete", 1))
+
+
 def _heal_with(heal: Any) -> Patches:
     return ((follower, "heal", heal), (apply, "heal", heal))
 
@@ -272,5 +298,25 @@ MUTATIONS: Final = (
         "an unknown outcome is settled at once",
         ((Ledger, "defer", _defer_known),),
         lambda drawn: _calm(drawn, late=0.2),
+    ),
+    Mutation(
+        "no intent is opened before the document is found",
+        ((SimulatedJournal, "open", _open_decided_only),),
+        lambda drawn: _calm(drawn, crashes=1, verbs=_BY_FILTER),
+    ),
+    Mutation(
+        "recovery does not ask which document an operation has found",
+        ((follower, "decided", _decided_never),),
+        lambda drawn: _calm(drawn, crashes=1, verbs=_BY_FILTER),
+    ),
+    Mutation(
+        "the id of the operation that found a document is not kept with it",
+        ((MemoryStore, "chosen", _chosen_never),),
+        lambda drawn: _calm(drawn, unanswered=0.2, verbs=_BY_FILTER),
+    ),
+    Mutation(
+        "an operation without an answer that had no document yet is taken for undone",
+        ((Ledger, "defer", _defer_decided),),
+        lambda drawn: _calm(drawn, late=0.2, verbs=_BY_FILTER),
     ),
 )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pymongo.errors import AutoReconnect, NetworkTimeout, PyMongoError, WriteError
 
-from shadow.model.operation import Applied, Change, Hit, Insert, Query, Write
+from shadow.model.operation import Applied, Change, Hit, Insert, Query, Write, at_key
 from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec
 from shadow.model.version import ABSENT, Document, Image, Key, State
@@ -61,6 +61,7 @@ class Server:
         self.in_flight = 0
         self.healthy = False
         self.down = False
+        self.chooses = conditions.choosing and name is StoreName.MONGO
         self._conditions = conditions
         self._rng = rng
         self._loop = loop
@@ -208,10 +209,18 @@ class Client:
         what = f"{type(change).__name__} {change.key}"
         return await self._ask(what, lambda: self._apply(collection, change, op_id), write=True)
 
+    def chooses(self, change: Change) -> bool:
+        return self._server.chooses and self._server.memory.chooses(change)
+
+    async def chosen(self, collection: str, op_id: str) -> Key:
+        memory = self._server.memory
+        return await self._ask(f"chosen {op_id[-4:]}", lambda: at_once(memory.chosen(collection, op_id)))
+
     def _apply(self, collection: str, change: Change, op_id: str) -> Applied | None:
         applied = at_once(self._server.memory.apply(collection, change, op_id))
         if applied is not None:
-            self._server.history.primary_changed(change, self._server.image(collection, change.key))
+            made = at_key(change, applied.key)
+            self._server.history.primary_changed(made, self._server.image(collection, made.key))
         return applied
 
     async def insert_many(
