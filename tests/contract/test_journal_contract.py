@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from bson import Decimal128, Int64, ObjectId
 
-from shadow.replicate.journal import Entry, Journal
+from shadow.replicate.journal import Entry, Journal, undecided, undecided_op
 from tests.support.journals import JOURNALS, LIMIT, Place, SetClock
 
 
@@ -70,6 +70,65 @@ async def test_a_closed_intent_is_gone_and_others_stay(journal: Journal) -> None
     journal.close("op2")
     await journal.flush()
     assert not await journal.has_open("users", 1)
+    assert (await journal.stats()).open == 0
+
+
+OP, OTHER = "6b0e2f0a8d3c4e5f60718293", "6b0e2f0a8d3c4e5f60718294"
+
+
+async def test_an_undecided_intent_stands_for_every_key_of_its_collection(
+    journal: Journal, place: Place, clock: SetClock
+) -> None:
+    other = place.journal(clock)
+    await journal.open([Entry(OP, "users", undecided(OP))])
+    assert await other.has_open("users", ObjectId())
+    assert await other.has_open("users", "k")
+    assert not await other.has_open("documents", "k")
+    assert (await other.stats()).open_by_collection == {"users": 1}
+    journal.close(OP)
+    await journal.flush()
+    assert not await other.has_open("users", "k")
+    assert (await other.stats()).open == 0
+
+
+async def test_a_decided_intent_is_deferred_under_its_key(journal: Journal, place: Place, clock: SetClock) -> None:
+    other = place.journal(clock)
+    await journal.open([Entry(OP, "users", undecided(OP)), Entry(OTHER, "users", undecided(OTHER))])
+    journal.decide(OP, "k")
+    journal.decide(OTHER, "k")
+    journal.defer(OP)
+    journal.defer(OTHER)
+    await journal.flush()
+    assert await other.has_open("users", "k")
+    assert not await other.has_open("users", "other")
+    (due,) = await other.due(10, lease=5.0)
+    assert (due.key, due.generation) == ("k", 2)
+    assert await other.settle(due)
+    assert (await other.stats()).open == 0
+
+
+async def test_what_was_never_decided_is_deferred_by_its_operation(
+    journal: Journal, place: Place, clock: SetClock
+) -> None:
+    await journal.open([Entry(OP, "users", undecided(OP)), Entry(OTHER, "users", undecided(OTHER))])
+    journal.defer(OP, unknown=True)
+    journal.defer(OTHER, unknown=True)
+    await journal.flush()
+    other = place.journal(clock)
+    assert await other.has_open("users", "any")
+    found = await other.due(10, lease=5.0)
+    assert {undecided_op(due.key) for due in found} == {OP, OTHER}
+    assert [await other.settle(due) for due in found] == [False, False], "their outcome is not known yet"
+    await pass_time(clock, LIMIT * 2, journal, other)
+    found = await other.due(10, lease=5.0)
+    assert [await other.settle(due) for due in found] == [True, True]
+    assert not await other.has_open("users", "any")
+
+
+async def test_deciding_what_is_not_open_does_nothing(journal: Journal) -> None:
+    journal.decide(OP, "k")
+    await journal.flush()
+    assert not await journal.has_open("users", "k")
     assert (await journal.stats()).open == 0
 
 
