@@ -19,6 +19,7 @@ __all__ = [
     "Applied",
     "Change",
     "Delete",
+    "Guard",
     "Hit",
     "Insert",
     "Query",
@@ -110,6 +111,14 @@ ANY: Final = _Any()
 
 
 @dataclass(frozen=True, slots=True)
+class Guard:
+    """What an upsert has seen before it looked for a document; it inserts only if that has not changed."""
+
+    name: str
+    seen: int
+
+
+@dataclass(frozen=True, slots=True)
 class Update:
     """Changes the document under `key` if `filter` matches it; with `upsert` inserts where there is none.
 
@@ -118,7 +127,8 @@ class Update:
     operators that is no upsert.
 
     `key` is `ANY` where the document is to be found by the filter, the first one in the order of `sort`; an upsert
-    that finds none then inserts under `new`, unless filter or update name an `_id`.
+    that finds none then inserts under `new`, unless filter or update name an `_id`. `guard`: what `Store.guard` said
+    before an upsert looked in vain.
     """
 
     key: Key
@@ -129,14 +139,15 @@ class Update:
     array_filters: tuple[Document, ...] = ()
     sort: Sort = ()
     new: Key = None
+    guard: Guard | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Replace:
     """Replaces the document under `key` if `filter` matches it. Version after it: (born, 1), for nothing of the old
     document is left and versions are only ever compared for equality. A `replacement` without an `_id` keeps the one
-    that stands, which may be an equal number of another type; one with an `_id` puts its own. `key`, `sort` and `new`
-    as in `Update`."""
+    that stands, which may be an equal number of another type; one with an `_id` puts its own. `key`, `sort`,
+    `new` and `guard` as in `Update`."""
 
     key: Key
     filter: Document
@@ -145,6 +156,7 @@ class Replace:
     upsert: bool = False
     sort: Sort = ()
     new: Key = None
+    guard: Guard | None = None
 
 
 @dataclass(frozen=True, slots=True)

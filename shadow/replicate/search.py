@@ -2,13 +2,14 @@
 
 Between the two, another writer may have changed it. Then it is looked for again, for as long as anything matches: to
 lose a race is never "none". What would only collide takes turns within the process: updates of the same filter, which
-would all find the same document, and upserts of the same filter, which would all find none. Deletes do not wait for
-each other, since each takes another document.
+would all find the same document, and upserts of the same filter, which would all find none. Deletes take turns in
+looking alone, since each takes another document.
 """
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import random
 from collections import defaultdict
@@ -20,7 +21,7 @@ from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from shadow.model.matching.upserts import insert_key
 from shadow.model.operation import ANY, Applied, Change, Delete, Query, Replace, Update, Verb, at_key
-from shadow.model.version import Document, Key
+from shadow.model.version import Key
 from shadow.replicate.keys import lane_key
 from shadow.replicate.limits import Limits
 from shadow.stores.base import Store
@@ -65,16 +66,16 @@ class Search:
         until = asyncio.get_running_loop().time() + self._limits.operation
         duplicates = 0
         for attempt in itertools.count():
-            key = await self._first(collection, change)
+            change, key = await self._guarded(collection, change)
             if key is ANY and (isinstance(change, Delete) or not change.upsert):
                 return None
             result = await self._attempt(collection, verb, change, key)
             if isinstance(result, DuplicateKeyError) and key is ANY:
-                # Another upsert of the same filter was first: its document is found by the next look.
+                # Another upsert may have been first: its document is found by the next look.
                 duplicates += 1
                 if duplicates == _DUPLICATES:
                     return result
-            elif result is not None:
+            elif result is not None and not _has_lost(result):
                 return result
             if asyncio.get_running_loop().time() > until:
                 break
@@ -83,40 +84,60 @@ class Search:
         return OperationFailure(message, _WRITE_CONFLICT, {"code": _WRITE_CONFLICT, "errmsg": message})
 
     async def _attempt(self, collection: str, verb: Verb, change: Found, key: Key) -> Result:
-        if not isinstance(change, Delete):
-            (result,) = await self._write(collection, verb, at_key(change, insert_key(change) if key is ANY else key))
-            return result
-        address, busy = lane_key(collection, key), self._deleting[collection]
-        ended = busy[address] = asyncio.get_running_loop().create_future()
+        if isinstance(change, Delete):
+            return await self._delete(collection, verb, at_key(change, key))
+        (result,) = await self._write(collection, verb, at_key(change, insert_key(change) if key is ANY else key))
+        return result
+
+    async def _delete(self, collection: str, verb: Verb, change: Change) -> Result:
         try:
-            (result,) = await self._write(collection, verb, at_key(change, key))
+            (result,) = await self._write(collection, verb, change)
             return result
         finally:
-            del busy[address]
-            ended.set_result(None)
+            self._deleting[collection].pop(lane_key(collection, change.key)).set_result(None)
+
+    async def _guarded(self, collection: str, change: Found) -> tuple[Found, Key]:
+        """The first document's key, and the change; an upsert with the guard that was read before it looked."""
+        if isinstance(change, Delete) or not change.upsert:
+            return change, await self._first(collection, change)
+        guard, last = await (await self._primary(collection)).guard(collection, change)
+        key = await self._first(collection, change)
+        return dataclasses.replace(change, guard=guard), last if key is ANY else key
 
     async def _first(self, collection: str, change: Found) -> Key:
-        """The key of the first document that matches, `ANY` if none does. For a delete: the first that no other delete
-        of this process is about to take; if all are, one of those has to end first."""
-        if not isinstance(change, Delete):
-            found = await self._look(collection, change.filter, change, 1)
-            return found[0] if found else ANY
+        """The key of the first document that matches, `ANY` if none does."""
+        if isinstance(change, Delete):
+            # One looks at a time: whoever looks beside it would find the same document.
+            async with self._turns.turn(_address(collection, change)):
+                return await self._first_to_delete(collection, change)
+        found = await self._look(collection, change, 1)
+        return found[0] if found else ANY
+
+    async def _first_to_delete(self, collection: str, change: Delete) -> Key:
+        """The first that no other delete of this process is about to take, reserved; if all are, one of those has to
+        end first."""
+        busy = self._deleting[collection]
         while True:
-            busy = self._deleting[collection]
-            found = await self._look(collection, change.filter, change, len(busy) + 1)
+            found = await self._look(collection, change, len(busy) + 1)
             if not found:
                 return ANY
             places = {lane_key(collection, key): key for key in found}
-            free = next((key for place, key in places.items() if place not in busy), ANY)
-            if free is not ANY:
-                return free
+            for place, key in places.items():
+                if place not in busy:
+                    busy[place] = asyncio.get_running_loop().create_future()
+                    return key
             await asyncio.wait({busy[place] for place in places}, return_when=asyncio.FIRST_COMPLETED)
 
-    async def _look(self, collection: str, filter: Document, change: Found, limit: int) -> list[Key]:
-        query = Query(filter=filter, projection={"_id": 1}, sort=change.sort, limit=limit)
+    async def _look(self, collection: str, change: Found, limit: int) -> list[Key]:
+        query = Query(filter=change.filter, projection={"_id": 1}, sort=change.sort, limit=limit)
         store = await self._primary(collection)
         return [hit.key async for page in store.find(collection, query) for hit in page]
 
 
-def _address(collection: str, change: Update | Replace) -> Hashable:
+def _has_lost(result: Result) -> bool:
+    """Whether the write was refused because others were there before it, so that the next look may find another."""
+    return isinstance(result, OperationFailure) and result.code == _WRITE_CONFLICT
+
+
+def _address(collection: str, change: Found) -> Hashable:
     return lane_key(collection, [change.filter, [list(each) for each in change.sort]])

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, Protocol
 
-from shadow.model.operation import Applied, Change, Hit, Insert, Query, Sort, Write
+from shadow.model.operation import Applied, Change, Guard, Hit, Insert, Query, Replace, Sort, Update, Write
 from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec
 from shadow.model.version import Document, Image, Key, State
@@ -66,6 +66,11 @@ class Store(Protocol):
     async def chosen(self, collection: str, op_id: str) -> Key:
         """The key of the document that this operation, given with `ANY` for its key, has changed. `ANY`: none, or
         another operation has changed the document since, in which case that one's own intent stands for the key."""
+
+    async def guard(self, collection: str, change: Update | Replace) -> tuple[Guard | None, Key]:
+        """Asked before an upsert that this store does not choose looks for its document: what makes `apply` refuse to
+        insert, with code 112 (WriteConflict), where another upsert of the same filter has inserted since; and the key
+        of a document that matches, though a look might not show it yet, or `ANY`. Guard None: nothing is refused."""
 
     async def insert_many(
         self, collection: str, inserts: Sequence[Insert], op_ids: Sequence[str], *, ordered: bool

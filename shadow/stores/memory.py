@@ -19,6 +19,7 @@ from shadow.model.operation import (
     Applied,
     Change,
     Delete,
+    Guard,
     Hit,
     Insert,
     Query,
@@ -129,6 +130,9 @@ class MemoryStore:
             if (name, last) == (collection, op_id):
                 return self._images[collection][digest][0]
         return ANY
+
+    async def guard(self, collection: str, change: Update | Replace) -> tuple[Guard | None, Key]:
+        return None, ANY
 
     async def apply(self, collection: str, change: Change, op_id: str) -> Applied | None:
         if change.key is ANY:

@@ -29,6 +29,7 @@ from shadow.model.operation import (
     Applied,
     Change,
     Delete,
+    Guard,
     Hit,
     Insert,
     Query,
@@ -248,6 +249,9 @@ class MongoStore:
         if isinstance(change, Update) and change.upsert and isinstance(change.update, list):
             return keeps_key(change.update)
         return isinstance(change, Update | Replace)
+
+    async def guard(self, collection: str, change: Update | Replace) -> tuple[Guard | None, Key]:
+        return None, ANY
 
     async def chosen(self, collection: str, op_id: str) -> Key:
         raw = await self._exact[collection].find_one({f"{self._reserved(collection)}.o": op_id}, {"_id": 1})

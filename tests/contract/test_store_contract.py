@@ -588,7 +588,7 @@ async def test_changes_of_a_document_without_a_version_start_to_count(backend: B
     assert applied.pre.state == Version("", 0)
     assert applied.post.state == Version("", 1)
     assert_image(await image(backend, key), applied.post)
-    applied = await apply(backend, update(key, [{"$set": {"n": 9}}]))
+    applied = await apply(backend, update(key, {"$set": {"n": 9}}))
     assert applied is not None
     assert applied.post.state == Version("", 2)
     assert_image(await image(backend, key), applied.post)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pymongo.errors import AutoReconnect, NetworkTimeout, PyMongoError, WriteError
 
-from shadow.model.operation import Applied, Change, Hit, Insert, Query, Write, at_key
+from shadow.model.operation import Applied, Change, Guard, Hit, Insert, Query, Replace, Update, Write, at_key
 from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec
 from shadow.model.version import ABSENT, Document, Image, Key, State
@@ -211,6 +211,9 @@ class Client:
 
     def chooses(self, change: Change) -> bool:
         return self._server.chooses and self._server.memory.chooses(change)
+
+    async def guard(self, collection: str, change: Update | Replace) -> tuple[Guard | None, Key]:
+        return await self._server.memory.guard(collection, change)
 
     async def chosen(self, collection: str, op_id: str) -> Key:
         memory = self._server.memory

@@ -17,7 +17,20 @@ from pymongo.errors import OperationFailure, WriteError
 
 from shadow.model.matching import cached_filter, compile_pipeline, compile_projection
 from shadow.model.matching.values_at import distinct_values
-from shadow.model.operation import ANY, Applied, Change, Delete, Hit, Insert, Query, Sort, Write
+from shadow.model.operation import (
+    ANY,
+    Applied,
+    Change,
+    Delete,
+    Guard,
+    Hit,
+    Insert,
+    Query,
+    Replace,
+    Sort,
+    Update,
+    Write,
+)
 from shadow.model.order import sort_documents
 from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec
@@ -44,6 +57,7 @@ from shadow.stores.dynamo.settings import DynamoSettings
 from shadow.stores.dynamo.stamps import DynamoStamps
 from shadow.stores.dynamo.sweeping import Sweeper
 from shadow.stores.dynamo.tables import drop_table
+from shadow.stores.dynamo.upserts import guard_key, guard_of, last_inserted
 from shadow.stores.dynamo.wanted import Wanted, collection_table
 from shadow.stores.dynamo.writes import NOTHING, VACANT, Expected, Found, Writer
 from shadow.stores.turns import Turns
@@ -303,6 +317,13 @@ class DynamoStore:
     async def chosen(self, collection: str, op_id: str) -> Key:
         return ANY
 
+    async def guard(self, collection: str, change: Update | Replace) -> tuple[Guard | None, Key]:
+        table, name = self._table(collection), guard_key(change.filter)
+        item = await self._reader.get(table, name)
+        found = NOTHING if item is None else await self._found(table, last_inserted(table, item))
+        matches = found.image.present and cached_filter(change.filter).matches(whole(found.image))
+        return guard_of(table, name, item), whole(found.image)["_id"] if matches else ANY
+
     async def apply(self, collection: str, change: Change, op_id: str) -> Applied | None:
         table = self._table(collection)
         text = keys.key_text(change.key)
@@ -323,8 +344,9 @@ class DynamoStore:
             if after is None:
                 return None
             expected: Expected = found.image.state if found.image.present else VACANT
+            guard = change.guard if isinstance(change, Update | Replace) and not found.image.present else None
             try:
-                await self._writer.commit(table, text, expected, found, after, op_id)
+                await self._writer.commit(table, text, expected, found, after, op_id, guard)
             except ConditionFailed as failed:
                 if self._is_own(table, failed, change, after, op_id):
                     return _applied(found, after)

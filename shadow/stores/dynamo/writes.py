@@ -21,12 +21,14 @@ from typing import Any, Final, TypeAlias
 
 from pymongo.errors import DuplicateKeyError, OperationFailure, PyMongoError, WriteError
 
+from shadow.model.operation import Guard
 from shadow.model.version import ABSENT, Image, State
 from shadow.stores.dynamo import keys, unique
 from shadow.stores.dynamo.client import Cancelled, ConditionFailed, Gateway
 from shadow.stores.dynamo.codec import Encoded, Item, Parts
 from shadow.stores.dynamo.expressions import Expression, exactly, vacant
 from shadow.stores.dynamo.reads import Reader, Table
+from shadow.stores.dynamo.upserts import advance
 
 __all__ = ["NOTHING", "SWEEP_MARK", "VACANT", "Addition", "Expected", "Found", "Vacant", "Writer"]
 
@@ -35,6 +37,7 @@ SWEEP_MARK: Final = "~sweep"
 
 _TRANSACTION_ATTEMPTS: Final = 8
 _MOST_ACTIONS: Final = 100
+_WRITE_CONFLICT: Final = 112
 _BUSY: Final = frozenset({"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"})
 
 
@@ -81,6 +84,14 @@ async def _all_of(*requests: Awaitable[Any]) -> None:
             raise result
 
 
+class _GuardMoved(WriteError):
+    """Another upsert of the same filter has inserted its document; nothing was written."""
+
+    def __init__(self, guard: Guard) -> None:
+        message = "another upsert of the same filter was first"
+        super().__init__(message, _WRITE_CONFLICT, {"index": 0, "code": _WRITE_CONFLICT, "errmsg": message})
+
+
 class Writer:
     def __init__(self, gateway: Gateway, reader: Reader) -> None:
         self._gateway = gateway
@@ -88,23 +99,31 @@ class Writer:
         self._marked: set[str] = set()
 
     async def commit(
-        self, table: Table, key_text: str, expected: Expected, before: Found, after: Image, op_id: str
+        self,
+        table: Table,
+        key_text: str,
+        expected: Expected,
+        before: Found,
+        after: Image,
+        op_id: str,
+        guard: Guard | None = None,
     ) -> None:
         """Puts `after` under the key (ABSENT: deletes it) if the key is at `expected`.
 
         `before` is what was read there; NOTHING will do where no constraint is unique and nothing was read. Raises
-        `ConditionFailed` with what is there instead, `DuplicateKeyError` for a violated constraint.
+        `ConditionFailed` with what is there instead, `DuplicateKeyError` for a violated constraint, and a WriteError
+        with code 112 if `guard` is not as it was seen.
         """
         encoded = await self._encode(table, key_text, after, op_id)
         if encoded is not None and encoded.parts:
             await self._write_parts(table, key_text, encoded)
         try:
-            replaced = await self._write_head(table, key_text, expected, before, after, encoded)
+            replaced = await self._write_head(table, key_text, expected, before, after, encoded, guard)
         except ConditionFailed as failed:
             if not failed.retried:  # else an earlier attempt may have been applied, and the head may name the parts
                 await self._discard(table, key_text, encoded)
             raise
-        except DuplicateKeyError:
+        except (DuplicateKeyError, _GuardMoved):
             await self._discard(table, key_text, encoded)
             raise
         old = replaced if replaced is not None else before.item
@@ -120,7 +139,14 @@ class Writer:
         return encode(key_text, after.state, after.document, op_id)
 
     async def _write_head(
-        self, table: Table, key_text: str, expected: Expected, before: Found, after: Image, encoded: Encoded | None
+        self,
+        table: Table,
+        key_text: str,
+        expected: Expected,
+        before: Found,
+        after: Image,
+        encoded: Encoded | None,
+        guard: Guard | None,
     ) -> Item | None:
         """The conditional write; answers the item that it replaced, where DynamoDB says so."""
         expression = Expression()
@@ -132,8 +158,9 @@ class Writer:
         }
         request.update(expression.parameters())
         take, release = unique.changed_claims(table.spec, before.image.document, after.document)
-        if take or release:
-            await self._transact(table, key_text, {"Delete" if encoded is None else "Put": request}, take, release)
+        if take or release or guard:
+            head = {"Delete" if encoded is None else "Put": request}
+            await self._transact(table, key_text, head, take, release, guard)
             return None
         verb = "delete_item" if encoded is None else "put_item"
         returned = "ALL_OLD" if before.item is None and expected != ABSENT else "NONE"
@@ -191,6 +218,7 @@ class Writer:
         head: dict[str, Any],
         take: dict[str, unique.Claim],
         release: dict[str, unique.Claim],
+        guard: Guard | None = None,
     ) -> None:
         taken = list(take.values())
         reserved = table.spec.reserved
@@ -198,6 +226,7 @@ class Writer:
             head,
             *(unique.take(table.name, reserved, item_key, key_text) for item_key in take),
             *(unique.release(table.name, reserved, item_key, key_text) for item_key in release),
+            *([] if guard is None else [advance(table, guard, key_text)]),
         ]
         if len(actions) > _MOST_ACTIONS:
             raise WriteError(f"{len(actions)} unique values change at once; the limit is {_MOST_ACTIONS}", 2)
@@ -206,6 +235,8 @@ class Writer:
                 await self._send(table, actions)
             except Cancelled as cancelled:
                 _judge(cancelled, table, taken)
+                if guard is not None and cancelled.reasons[-1][0] == "ConditionalCheckFailed":
+                    raise _GuardMoved(guard) from cancelled
             else:
                 return
             await asyncio.sleep(random.uniform(0, 0.02 * 2**attempt))
