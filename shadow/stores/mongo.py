@@ -8,6 +8,7 @@ and leaves `modified_count` what MongoDB would have said.
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -44,6 +45,7 @@ from shadow.model.version import (
 from shadow.stores.mongo_changes import Bare, bare_writes
 from shadow.stores.mongo_ranges import MongoRanges
 from shadow.stores.mongo_stamps import MongoStamps
+from shadow.stores.mongo_validation import past_validator
 
 __all__ = ["MongoStore", "connect"]
 
@@ -438,8 +440,8 @@ class MongoStore:
         raw = _raw(image, self._reserved(collection), key)
         while True:
             try:
-                result = await self._collection(collection).replace_one(
-                    where, raw, upsert=upsert, bypass_document_validation=True
+                result = await past_validator(
+                    collection, functools.partial(self._replace_one, collection, where, raw, upsert)
                 )
             except DuplicateKeyError as error:
                 if _is_id(error):
@@ -449,6 +451,10 @@ class MongoStore:
                 raw = _apart(raw, error)
                 continue
             return bool(result.matched_count or result.upserted_id is not None)
+
+    async def _replace_one(self, collection: str, where: Document, raw: Document, upsert: bool, past: bool) -> Any:
+        more: dict[str, Any] = {"bypass_document_validation": True} if past else {}
+        return await self._collection(collection).replace_one(where, raw, upsert=upsert, **more)
 
     def _collection(self, name: str) -> Any:
         """The driver's collection object, made once: making one costs as much as the rest of this class's part."""

@@ -15,6 +15,7 @@ from pymongo.errors import BulkWriteError
 
 from shadow.model.order import key_digest
 from shadow.model.version import ABSENT, Document, Image, Key, split
+from shadow.stores.mongo_validation import VALIDATION_FAILED, past_validator, refused_by_validator
 from shadow.stores.ranges import Batch
 
 __all__ = ["MongoRanges", "identity"]
@@ -116,15 +117,28 @@ class MongoRanges:
     async def put_absent(self, collection: str, images: Sequence[tuple[Key, Image]]) -> list[bool]:
         reserved = self._reserved(collection)
         raws = [self._raw(image, reserved, key) for key, image in images]
-        done = [True] * len(raws)
-        try:
-            await self._database[collection].insert_many(raws, ordered=False, bypass_document_validation=True)
-        except BulkWriteError as error:
-            for fault in error.details.get("writeErrors", ()):
-                done[fault["index"]] = False
-            if error.details.get("writeConcernErrors"):
-                return [False] * len(raws)
-        return done
+        done: dict[int, bool] = dict.fromkeys(range(len(raws)), True)
+        left = list(done)
+
+        async def insert(past: bool) -> None:
+            """What is left of them; what the validator alone has refused stays left."""
+            more: dict[str, Any] = {"bypass_document_validation": True} if past else {}
+            chosen = list(left)
+            try:
+                await self._database[collection].insert_many([raws[n] for n in chosen], ordered=False, **more)
+            except BulkWriteError as error:
+                if error.details.get("writeConcernErrors"):
+                    done.update(dict.fromkeys(chosen, False))
+                    return
+                faults = {chosen[fault["index"]]: fault.get("code") for fault in error.details.get("writeErrors", ())}
+                done.update(dict.fromkeys(faults, False))
+                if refused_by_validator(error) and not past:
+                    left[:] = [n for n, code in faults.items() if code == VALIDATION_FAILED]
+                    done.update(dict.fromkeys(left, True))
+                    raise
+
+        await past_validator(collection, insert)
+        return [done[n] for n in range(len(raws))]
 
 
 def identity(key: Key) -> Hashable:

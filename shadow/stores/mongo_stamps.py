@@ -9,9 +9,11 @@ from typing import Any
 
 from pymongo import DeleteOne, UpdateOne
 from pymongo.errors import OperationFailure
+from pymongo.results import BulkWriteResult
 
 from shadow.model.version import Document, Image, Key, State, Tombstone, split
 from shadow.stores.mongo_ranges import MongoRanges, identity
+from shadow.stores.mongo_validation import past_validator
 from shadow.stores.ranges import Batch
 from shadow.stores.stamps import Stamp
 
@@ -58,7 +60,13 @@ class MongoStamps:
             return []
         reserved = self._reserved(collection)
         wanted = [_write(each, reserved, self._exactly) for each in stamps]
-        result = await self._database[collection].bulk_write(wanted, ordered=False, bypass_document_validation=True)
+
+        async def write(past: bool) -> BulkWriteResult:
+            more: dict[str, Any] = {"bypass_document_validation": True} if past else {}
+            result: BulkWriteResult = await self._database[collection].bulk_write(wanted, ordered=False, **more)
+            return result
+
+        result = await past_validator(collection, write)
         if result.matched_count + result.deleted_count == len(stamps):
             return [True] * len(stamps)
         left = await self.look(collection, [each.key for each in stamps])
