@@ -22,7 +22,7 @@ from shadow.embedded.mongod import Mongod
 from shadow.embedded.process import ServerProcess
 from shadow.errors import StoreUnavailable
 
-__all__ = ["DEPLOYMENTS", "ReplicaSet", "SecuredMongod", "admit", "root_url"]
+__all__ = ["DEPLOYMENTS", "ReplicaSet", "SecuredMongod", "admit", "allow_past_validators", "root_url"]
 
 DEPLOYMENTS: Final = {"one": "one_mongod_url", "replicas": "replica_set_url", "auth": "least_role_url"}
 """Name of a deployment to the session fixture with its url."""
@@ -52,6 +52,15 @@ def admit(url: str, database: str) -> None:
     if url in _roots:
         with Client(root_url(url)) as client:
             client.admin.command("grantRolesToUser", _USER, roles=[{"role": "readWrite", "db": database}])
+
+
+def allow_past_validators(url: str, database: str) -> None:
+    """Gives the application's user what `readWrite` lacks for a collection whose validator refuses copies."""
+    if url in _roots:
+        with Client(root_url(url)) as client:
+            may = {"resource": {"db": database, "collection": ""}, "actions": ["bypassDocumentValidation"]}
+            client[database].command("createRole", "past_validators", privileges=[may], roles=[])
+            client.admin.command("grantRolesToUser", _USER, roles=[{"role": "past_validators", "db": database}])
 
 
 class _Member(Mongod):
