@@ -55,7 +55,9 @@ class Router:
         reporter: Reporter,
         reach: Reach,
         percent: PercentReads,
+        admit: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        """`admit`: asked before each write to both stores, before its intent; it raises where there may be none."""
         self._stores = stores
         self._routes = routes
         self._intents = intents
@@ -65,6 +67,7 @@ class Router:
         self._reporter = reporter
         self._reach = reach
         self._percent = percent
+        self._admit = admit
         self._tasks: set[asyncio.Task[object]] = set()
 
     # --- reads --------------------------------------------------------------------------------------------------
@@ -232,6 +235,8 @@ class Router:
         async with self._routes.writing(collection) as route:
             if not route.dual_write:
                 return await self._ask(collection, verb, route, [fresh_id() for _ in changes], ask)
+            if self._admit is not None:
+                await self._admit()
             keys = [change.key for change in changes]
             opened = await self._intents.open(collection, keys)
             results = await self._ask(collection, verb, route, opened.op_ids, ask)

@@ -60,10 +60,15 @@ def one_mongod_url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def replica_set_url() -> Iterator[str]:
-    """A replica set of three members that all tests share."""
+def replica_set() -> Iterator[ReplicaSet]:
+    """A replica set of three members that all tests share; what a test does to it has to end with the test."""
     with services.start(ReplicaSet) as server:
-        yield server.url
+        yield server
+
+
+@pytest.fixture(scope="session")
+def replica_set_url(replica_set: ReplicaSet) -> str:
+    return replica_set.url
 
 
 @pytest.fixture(scope="session")
