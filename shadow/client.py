@@ -57,6 +57,7 @@ from shadow.stores.base import Store
 from shadow.stores.dynamo.store import DynamoStore
 from shadow.stores.dynamo.sweeping import sweep_forever
 from shadow.stores.mongo import MongoStore, connect
+from shadow.stores.mongo_durability import Durability
 from shadow.stores.ranges import Ranged
 from shadow.web import APIRouter, Desk, admin_router
 
@@ -86,6 +87,7 @@ class Shadow:
         self.settings = settings
         self._resting = resting
         self._writer_watch: WriterWatch | None = None
+        self._told_raised = False
         self._path = path
         self._mongo_client = mongo_client
         self._dynamo_client = dynamo_client
@@ -344,7 +346,16 @@ class Shadow:
         client = self._mongo_client or connect(mongo.url.get_secret_value(), mongo.driver)
         owned = self._mongo_client is None
         return {
-            StoreName.MONGO: MongoStore(client, mongo.database, self._specs, owned=owned, operation_limit=limit),
+            StoreName.MONGO: MongoStore(
+                client,
+                mongo.database,
+                self._specs,
+                owned=owned,
+                operation_limit=limit,
+                durability=Durability(
+                    client, weak=mongo.weak_writes, on_raised=self._raised, on_doubt=self._parts.journal.doubt
+                ),
+            ),
             StoreName.DYNAMO: DynamoStore(
                 self.settings.dynamo,
                 self._specs,
@@ -356,6 +367,12 @@ class Shadow:
                 on_lacking=self._lacking,
             ),
         }
+
+    def _raised(self, asked: str) -> None:
+        """Said once, however many event loops come and go."""
+        if not self._told_raised:
+            self._told_raised = True
+            self.report.event(Event.WRITES_RAISED, detail=f"{asked} could be rolled back: w=majority instead")
 
     def _lacking(self, table: str, text: str) -> None:
         self.report.event(Event.TABLE_LACKING, table=table, detail=text)

@@ -25,7 +25,7 @@ OPTIONS: Final[Mapping[str, tuple[str, str]]] = {
     "codec_options": ("any", "-"),
     "read_preference": ("primary, primaryPreferred", "secondary, secondaryPreferred, nearest, tags, staleness"),
     "read_concern": ("local, available", "majority, linearizable, snapshot"),
-    "write_concern": ("w=1, j=False", "w=0; other w, j, fsync, wtimeout"),
+    "write_concern": ("w=1, w=majority (unless the client has another w), j=False", "w=0; other w, j, fsync, wtimeout"),
 }
 """Option to what is accepted, and what is refused unless the client keeps it anyway (w=0: always). For the README."""
 
@@ -79,8 +79,10 @@ class Kept:
 
     def _writes_by(self, wanted: Mapping[str, Any]) -> bool:
         ours = self.write_concern.document
+        # Without a word a replica set is asked for a majority, and a single server has nobody else to ask.
+        enough = (1, ours.get("w", "majority"))
         return all(
-            value == ours.get(name) or (name == "w" and value == 1) or (name in ("j", "fsync") and not value)
+            (name == "w" and value in enough) or value == ours.get(name) or (name in ("j", "fsync") and not value)
             for name, value in wanted.items()
         )
 

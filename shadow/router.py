@@ -59,7 +59,9 @@ class Router:
         reporter: Reporter,
         reach: Reach,
         percent: PercentReads,
+        admit: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        """`admit`: asked before each write to both stores, before its intent; it raises where there may be none."""
         self._stores = stores
         self._routes = routes
         self._intents = intents
@@ -70,6 +72,7 @@ class Router:
         self._reach = reach
         self._percent = percent
         self._search = Search(self._primary, self._write_at_key, limits)
+        self._admit = admit
         self._tasks: set[asyncio.Task[object]] = set()
 
     # --- reads --------------------------------------------------------------------------------------------------
@@ -250,6 +253,8 @@ class Router:
         async with self._routes.writing(collection) as route:
             if not route.dual_write:
                 return await self._ask(collection, verb, route, [fresh_id() for _ in changes], ask)
+            if self._admit is not None:
+                await self._admit()
             keys = [change.key for change in changes]
             opened = await self._intents.open(collection, keys)
             results = await self._ask(collection, verb, route, opened.op_ids, ask)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -29,7 +29,7 @@ from shadow.replicate.routes import Routes
 from shadow.replicate.shadow_read import ShadowReader
 from shadow.replicate.suspects import MemorySuspects, Suspects
 from shadow.router import Router
-from shadow.stores.base import Store
+from shadow.stores.base import Admitting, Store
 
 __all__ = ["Parts", "Runtime"]
 
@@ -124,7 +124,16 @@ class Runtime:
             self.stores, self.breakers, parts.journal, self.writes, limits, parts.reporter, doubted=self._doubted
         )
         self.router = Router(
-            self.stores, parts.routes, intents, self.follower, self.reader, limits, parts.reporter, parts.reach, percent
+            self.stores,
+            parts.routes,
+            intents,
+            self.follower,
+            self.reader,
+            limits,
+            parts.reporter,
+            parts.reach,
+            percent,
+            self._admission(),
         )
         self.keep(self._hold_stores(), "stores")
         if self.resting:
@@ -134,6 +143,18 @@ class Runtime:
         self.keep(self._refresh_forever(), "refresh")
         self.keep(self.reader.canaries.run(), "canaries")
         self.keep(self.reader.revisit_forever(), "suspects")
+
+    def _admission(self) -> Callable[[], Awaitable[None]] | None:
+        """What asks the stores whether the application may write to both; None if they let everything pass."""
+        asked = [store for store in self.stores.values() if isinstance(store, Admitting) and store.refuses]
+        if not asked:
+            return None
+
+        async def admit() -> None:
+            for store in asked:
+                await store.admit()
+
+        return admit
 
     def _journal_changed(self, works: bool) -> None:
         self.parts.reporter.event(Event.JOURNAL_WORKING if works else Event.JOURNAL_FAILING)

@@ -55,6 +55,7 @@ class Event(enum.StrEnum):
     TABLE_LACKING = "table.lacking"
     INTERNAL_FAILED = "internal.failed"
     WRITER_BYPASSING = "writer.bypassing"
+    WRITES_RAISED = "writes.raised"
     ADMIN_HEALED = "admin.healed"
     ADMIN_REVEALED = "admin.revealed"
     ADMIN_FLIPPED = "admin.flipped"
@@ -83,6 +84,7 @@ WARNINGS: Final = frozenset(
         Event.INDEX_UNDECLARED,
         Event.TABLE_LACKING,
         Event.WRITER_BYPASSING,
+        Event.WRITES_RAISED,
         Event.ADMIN_REVEALED,
         Event.ADMIN_REFUSED,
     }

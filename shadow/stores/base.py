@@ -7,14 +7,14 @@ field. Errors cross it as PyMongo's exceptions. A store hides tombstones from ev
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from shadow.model.operation import Applied, Change, Guard, Hit, Insert, Query, Replace, Sort, Update, Write
 from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec
 from shadow.model.version import Document, Image, Key, State
 
-__all__ = ["Store"]
+__all__ = ["Admitting", "Store"]
 
 
 class Store(Protocol):
@@ -104,3 +104,14 @@ class Store(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """What this store is, for `/status`: kind, driver, endpoint without credentials."""
+
+
+@runtime_checkable
+class Admitting(Protocol):
+    """A store that may refuse all writes of the application, as things are. `refuses`: whether it ever does."""
+
+    refuses: bool
+
+    async def admit(self) -> None:
+        """Returns if the application may write. Raises `UnsupportedOperation` if it may not, and what the driver raises
+        if it reaches nobody."""

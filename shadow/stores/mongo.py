@@ -8,6 +8,7 @@ and leaves `modified_count` what MongoDB would have said.
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -15,7 +16,7 @@ from typing import Any, Final
 
 import pymongo
 from bson import Decimal128, Regex
-from pymongo import AsyncMongoClient, ReadPreference, ReturnDocument
+from pymongo import AsyncMongoClient, ReadPreference, ReturnDocument, WriteConcern
 from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure, PyMongoError, WriteError
 
 from shadow.model.matching import cached_filter, compile_projection
@@ -59,8 +60,10 @@ from shadow.model.version import (
     stamp_of,
 )
 from shadow.stores.mongo_changes import Bare, bare_writes
+from shadow.stores.mongo_durability import Durability, Lasting
 from shadow.stores.mongo_ranges import MongoRanges
 from shadow.stores.mongo_stamps import MongoStamps
+from shadow.stores.mongo_validation import past_validator
 
 __all__ = ["MongoStore", "connect"]
 
@@ -101,8 +104,11 @@ class MongoStore:
         *,
         owned: bool,
         operation_limit: float = 30.0,
+        durability: Durability | None = None,
     ) -> None:
         self._client = client
+        self._durability = durability or Durability(client)
+        self.refuses = self._durability.refuses
         self._owned = owned
         self._specs = specs
         # Opening the intent, the way to the server and the skew of clocks have to fit into the limit as well.
@@ -111,8 +117,11 @@ class MongoStore:
         # Versions are read where they were written: a member that lags would make heal copy an older image.
         self._exact = client.get_database(database, codec_options=CANONICAL, read_preference=ReadPreference.PRIMARY)
         self._collections: dict[str, Any] = {}
-        self.ranges = MongoRanges(self._exact, self._reserved, _raw)
-        self.stamps = MongoStamps(self._exact, self._reserved, self.ranges, _exactly)
+        self._concern: WriteConcern = client.write_concern
+        lasting = Lasting(self._exact, self._durability, self._max_time_ms)
+        self.ranges = MongoRanges(lasting, self._reserved, _raw)
+        self.stamps = MongoStamps(lasting, self._reserved, self.ranges, _exactly)
+        self._lasting = lasting
 
     # --- life ---------------------------------------------------------------------------------------------------
 
@@ -155,7 +164,12 @@ class MongoStore:
 
     def describe(self) -> dict[str, Any]:
         driver = "motor" if type(self._client).__module__.startswith("motor") else "pymongo"
-        return {"kind": "mongo", "driver": driver, "database": str(self._database.name)}
+        return {
+            "kind": "mongo",
+            "driver": driver,
+            "database": str(self._database.name),
+            "write_concern": self._durability.describe(),
+        }
 
     # --- reads --------------------------------------------------------------------------------------------------
 
@@ -215,7 +229,13 @@ class MongoStore:
         return found
 
     async def image(self, collection: str, key: Key) -> Image:
-        raw = await self._exact[collection].find_one({"_id": key})
+        return self._split(collection, await self._lasting.find_one(collection, key))
+
+    async def _image_now(self, collection: str, key: Key) -> Image:
+        """What a write that is conditional on it starts from: it need not last."""
+        return self._split(collection, await self._exact[collection].find_one({"_id": key}))
+
+    def _split(self, collection: str, raw: Document | None) -> Image:
         return Image(ABSENT) if raw is None else split(raw, self._reserved(collection))
 
     async def images(self, collection: str, keys: Sequence[Key]) -> list[Image]:
@@ -231,17 +251,31 @@ class MongoStore:
 
     # --- writes as the store that answers -----------------------------------------------------------------------
 
+    async def admit(self) -> None:
+        """Raises `UnsupportedOperation` if the client's write concern is to be refused: see `mongo_durability`."""
+        await self._durability.admit()
+
     async def apply(self, collection: str, change: Change, op_id: str) -> Applied | None:
         with self._in_time():
-            match change:
-                case Insert():
-                    return await self._insert(collection, change)
-                case Update():
-                    return await self._update(collection, change, op_id)
-                case Replace():
-                    return await self._replace(collection, change, op_id)
-                case Delete():
-                    return await self._delete(collection, change)
+            self._concern = await self._durability.for_application()
+            if not self._durability.unproven:
+                return await self._apply(collection, change, op_id)
+            before = self._durability.election()
+            applied = await self._apply(collection, change, op_id)
+            if applied is not None:
+                await self._durability.prove(self._exact[collection], before, self._max_time_ms)
+            return applied
+
+    async def _apply(self, collection: str, change: Change, op_id: str) -> Applied | None:
+        match change:
+            case Insert():
+                return await self._insert(collection, change)
+            case Update():
+                return await self._update(collection, change, op_id)
+            case Replace():
+                return await self._replace(collection, change, op_id)
+            case Delete():
+                return await self._delete(collection, change)
 
     def chooses(self, change: Change) -> bool:
         """Not a delete, which leaves nothing with its operation's id; nor an upsert by a pipeline that may lose the
@@ -291,12 +325,26 @@ class MongoStore:
     async def insert_many(
         self, collection: str, inserts: Sequence[Insert], op_ids: Sequence[str], *, ordered: bool
     ) -> list[Applied | Exception | None]:
-        results: list[Applied | Exception | None] = []
         with self._in_time():
-            while len(results) < len(inserts):
-                results += await self._insert_some(collection, inserts[len(results) :], ordered=ordered)
-                if ordered and isinstance(results[-1], Exception):
-                    return results + [None] * (len(inserts) - len(results))
+            self._concern = await self._durability.for_application()
+            if not self._durability.unproven:
+                return await self._insert_many(collection, inserts, ordered=ordered)
+            before = self._durability.election()
+            results = await self._insert_many(collection, inserts, ordered=ordered)
+            try:
+                await self._durability.prove(self._exact[collection], before, self._max_time_ms)
+            except PyMongoError as error:
+                return [error if isinstance(each, Applied) else each for each in results]
+            return results
+
+    async def _insert_many(
+        self, collection: str, inserts: Sequence[Insert], *, ordered: bool
+    ) -> list[Applied | Exception | None]:
+        results: list[Applied | Exception | None] = []
+        while len(results) < len(inserts):
+            results += await self._insert_some(collection, inserts[len(results) :], ordered=ordered)
+            if ordered and isinstance(results[-1], Exception):
+                return results + [None] * (len(inserts) - len(results))
         return results
 
     async def _insert_some(
@@ -381,7 +429,7 @@ class MongoStore:
         except DuplicateKeyError as error:
             if not _is_id(error):
                 raise
-            standing = (await self.image(collection, change.key)).document
+            standing = (await self._image_now(collection, change.key)).document
             if standing is not None and not cached_filter(change.filter).matches(standing):
                 raise
             return None
@@ -433,7 +481,7 @@ class MongoStore:
     async def _replay_change(self, collection: str, change: Update | Replace, pre: Version) -> Document | None:
         reserved = self._reserved(collection)
         where = {"$and": [change.filter, {"_id": change.key, **_exactly(pre, reserved)}]}
-        target = self._collection(collection)
+        target = await self._copies(collection)
         after: Any = {"return_document": ReturnDocument.AFTER, "maxTimeMS": self._max_time_ms}
         call: Awaitable[Document | None]
         if isinstance(change, Replace):
@@ -467,8 +515,8 @@ class MongoStore:
         raw = _raw(image, self._reserved(collection), key)
         while True:
             try:
-                result = await self._collection(collection).replace_one(
-                    where, raw, upsert=upsert, bypass_document_validation=True
+                result = await past_validator(
+                    collection, functools.partial(self._replace_one, collection, where, raw, upsert)
                 )
             except DuplicateKeyError as error:
                 if _is_id(error):
@@ -479,12 +527,24 @@ class MongoStore:
                 continue
             return bool(result.matched_count or result.upserted_id is not None)
 
+    async def _replace_one(self, collection: str, where: Document, raw: Document, upsert: bool, past: bool) -> Any:
+        more: dict[str, Any] = {"bypass_document_validation": True} if past else {}
+        return await (await self._copies(collection)).replace_one(where, raw, upsert=upsert, **more)
+
     def _collection(self, name: str) -> Any:
-        """The driver's collection object, made once: making one costs as much as the rest of this class's part."""
-        made = self._collections.get(name)
-        if made is None:
-            made = self._collections[name] = self._database[name]
-        return made
+        """The driver's collection object, with the write concern of the application's writes."""
+        return self._made(name, self._concern)
+
+    async def _copies(self, name: str) -> Any:
+        """The same for what this store follows by. Raises what the driver raises if it reaches nobody."""
+        return self._made(name, await self._durability.for_copies())
+
+    def _made(self, name: str, concern: WriteConcern) -> Any:
+        """Made once: making one costs as much as the rest of this class's part."""
+        kept = self._collections.get(name)
+        if kept is None or kept.write_concern != concern:
+            kept = self._collections[name] = self._database.get_collection(name, write_concern=concern)
+        return kept
 
     def _reserved(self, collection: str) -> str:
         spec = self._specs.get(collection)

@@ -15,6 +15,8 @@ from pymongo.errors import BulkWriteError
 
 from shadow.model.order import key_digest
 from shadow.model.version import ABSENT, Document, Image, Key, split
+from shadow.stores.mongo_durability import Lasting
+from shadow.stores.mongo_validation import VALIDATION_FAILED, past_validator, refused_by_validator
 from shadow.stores.ranges import Batch
 
 __all__ = ["MongoRanges", "identity"]
@@ -25,13 +27,14 @@ _BY_ID: Final = {"_id": 1}
 
 
 class MongoRanges:
-    """`database` is the driver's, reading from the primary member; `reserved` names the field of the version by
+    """`lasting` reads what stands for good; `reserved` names the field of the version by
     collection; `raw` makes the stored form of an image (image, reserved, key)."""
 
     def __init__(
-        self, database: Any, reserved: Callable[[str], str], raw: Callable[[Image, str, Key], Document]
+        self, lasting: Lasting, reserved: Callable[[str], str], raw: Callable[[Image, str, Key], Document]
     ) -> None:
-        self._database = database
+        self._lasting = lasting
+        self._database = lasting.database
         self._reserved = reserved
         self._raw = raw
 
@@ -102,29 +105,42 @@ class MongoRanges:
         command: Document = {"find": collection, "filter": filter, "singleBatch": True, **more}
         if not whole:
             command["projection"] = {"_id": 1, self._reserved(collection): 1}
-        answer = await self._database.command(command, codec_options=self._database.codec_options)
-        found: list[Document] = answer["cursor"]["firstBatch"]
-        return found
+        return await self._lasting.first_batch(command)
 
     async def look(self, collection: str, keys: Sequence[Key], *, whole: bool) -> list[Image]:
         reserved = self._reserved(collection)
         projection = None if whole else {"_id": 1, reserved: 1}
-        cursor = self._database[collection].find({"_id": {"$in": list(keys)}}, projection)
-        found = {identity(raw["_id"]): split(raw, reserved) for raw in await cursor.to_list(length=None)}
+        raws = await self._lasting.find(collection, {"_id": {"$in": list(keys)}}, projection)
+        found = {identity(raw["_id"]): split(raw, reserved) for raw in raws}
         return [found.get(identity(key), Image(ABSENT)) for key in keys]
 
     async def put_absent(self, collection: str, images: Sequence[tuple[Key, Image]]) -> list[bool]:
         reserved = self._reserved(collection)
         raws = [self._raw(image, reserved, key) for key, image in images]
-        done = [True] * len(raws)
-        try:
-            await self._database[collection].insert_many(raws, ordered=False, bypass_document_validation=True)
-        except BulkWriteError as error:
-            for fault in error.details.get("writeErrors", ()):
-                done[fault["index"]] = False
-            if error.details.get("writeConcernErrors"):
-                return [False] * len(raws)
-        return done
+        done: dict[int, bool] = dict.fromkeys(range(len(raws)), True)
+        left = list(done)
+
+        target = await self._lasting.copies(collection)
+
+        async def insert(past: bool) -> None:
+            """What is left of them; what the validator alone has refused stays left."""
+            more: dict[str, Any] = {"bypass_document_validation": True} if past else {}
+            chosen = list(left)
+            try:
+                await target.insert_many([raws[n] for n in chosen], ordered=False, **more)
+            except BulkWriteError as error:
+                if error.details.get("writeConcernErrors"):
+                    done.update(dict.fromkeys(chosen, False))
+                    return
+                faults = {chosen[fault["index"]]: fault.get("code") for fault in error.details.get("writeErrors", ())}
+                done.update(dict.fromkeys(faults, False))
+                if refused_by_validator(error) and not past:
+                    left[:] = [n for n, code in faults.items() if code == VALIDATION_FAILED]
+                    done.update(dict.fromkeys(left, True))
+                    raise
+
+        await past_validator(collection, insert)
+        return [done[n] for n in range(len(raws))]
 
 
 def identity(key: Key) -> Hashable:

@@ -9,9 +9,12 @@ from typing import Any
 
 from pymongo import DeleteOne, UpdateOne
 from pymongo.errors import OperationFailure
+from pymongo.results import BulkWriteResult
 
 from shadow.model.version import Document, Image, Key, State, Tombstone, split
+from shadow.stores.mongo_durability import Lasting
 from shadow.stores.mongo_ranges import MongoRanges, identity
+from shadow.stores.mongo_validation import past_validator
 from shadow.stores.ranges import Batch
 from shadow.stores.stamps import Stamp
 
@@ -23,12 +26,13 @@ class MongoStamps:
 
     def __init__(
         self,
-        database: Any,
+        lasting: Lasting,
         reserved: Callable[[str], str],
         ranges: MongoRanges,
         exactly: Callable[[State, str], Document],
     ) -> None:
-        self._database = database
+        self._lasting = lasting
+        self._database = lasting.database
         self._reserved = reserved
         self._ranges = ranges
         self._exactly = exactly
@@ -58,7 +62,15 @@ class MongoStamps:
             return []
         reserved = self._reserved(collection)
         wanted = [_write(each, reserved, self._exactly) for each in stamps]
-        result = await self._database[collection].bulk_write(wanted, ordered=False, bypass_document_validation=True)
+
+        target = await self._lasting.copies(collection)
+
+        async def write(past: bool) -> BulkWriteResult:
+            more: dict[str, Any] = {"bypass_document_validation": True} if past else {}
+            result: BulkWriteResult = await target.bulk_write(wanted, ordered=False, **more)
+            return result
+
+        result = await past_validator(collection, write)
         if result.matched_count + result.deleted_count == len(stamps):
             return [True] * len(stamps)
         left = await self.look(collection, [each.key for each in stamps])
