@@ -16,7 +16,7 @@ from typing import Any, Final, NoReturn, Protocol
 import pymongo
 from bson import ObjectId
 from bson.codec_options import CodecOptions
-from pymongo.errors import InvalidOperation, OperationFailure, WriteError
+from pymongo.errors import InvalidOperation, OperationFailure, WriteConcernError, WriteError
 from pymongo.operations import IndexModel
 from pymongo.read_concern import ReadConcern
 from pymongo.results import BulkWriteResult, DeleteResult, InsertManyResult, InsertOneResult, UpdateResult
@@ -532,8 +532,8 @@ class Collection:
         return Step(place, kind_of(request), operation(request), make=make)
 
     async def _make_all(self, steps: Sequence[Step], *, ordered: bool) -> Tally:
-        """Makes every step, or, ordered, those up to the first that is refused. Raises BulkWriteError for refusals, the
-        driver's error where the outcome is not known."""
+        """Makes every step, or, ordered, those up to the first that is refused. Raises BulkWriteError for refusals and
+        write concern errors, the driver's error where the outcome is not known."""
         tally = Tally()
         for run in runs(steps, ordered=ordered):
             if run[0].make is None:
@@ -542,15 +542,18 @@ class Collection:
                 await self._make_one(tally, run[0], run[0].make)
             if ordered and tally.has_errors:
                 break
-        tally.raise_refusals()
+        tally.raise_errors()
         return tally
 
     async def _make_inserts(self, tally: Tally, run: Sequence[Step], *, ordered: bool) -> None:
         inserts = [step.insert for step in run if step.insert is not None]
         results = await self._router.insert_many(self._name, inserts, ordered=ordered)
         for step, result in zip(run, results, strict=True):
-            if isinstance(result, Exception):
-                tally.refused(step.place, result, step.operation)
+            if isinstance(result, WriteConcernError):
+                tally.unsafe(result)
+                tally.inserted += 1
+            elif isinstance(result, Exception):
+                tally.failed(step.place, result, step.operation)
             elif result is not None:
                 tally.inserted += 1
 
@@ -558,8 +561,10 @@ class Collection:
         try:
             with as_write():
                 applied = await make()
+        except WriteConcernError as error:
+            tally.unsafe(error)
         except WriteError as error:
-            tally.refused(step.place, error, step.operation)
+            tally.failed(step.place, error, step.operation)
         else:
             tally.made(step.place, applied, removed=step.removes)
 

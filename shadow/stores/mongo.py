@@ -10,8 +10,8 @@ from __future__ import annotations
 import datetime as dt
 import functools
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final
 
 import pymongo
@@ -42,7 +42,7 @@ from shadow.model.operation import (
     version_after,
 )
 from shadow.model.order import MISSING
-from shadow.model.outcome import Outcome, classify
+from shadow.model.outcome import Outcome, classify, marked
 from shadow.model.phase import StoreName
 from shadow.model.schema import RESERVED, CollectionSpec, UniqueSpec
 from shadow.model.values import CANONICAL
@@ -59,6 +59,7 @@ from shadow.model.version import (
     split,
     stamp_of,
 )
+from shadow.stores.mongo_bulk import in_one_batch, write_concern_error
 from shadow.stores.mongo_changes import Bare, bare_writes
 from shadow.stores.mongo_durability import Durability, Lasting
 from shadow.stores.mongo_ranges import MongoRanges
@@ -350,7 +351,7 @@ class MongoStore:
     async def _insert_some(
         self, collection: str, inserts: Sequence[Insert], *, ordered: bool
     ) -> list[Applied | Exception | None]:
-        """One result for each of `inserts`, or, if ordered, for those before and with the first duplicate."""
+        """One result for each of `inserts`, or, if ordered, for those before and with the first refusal."""
         reserved = self._reserved(collection)
         images = [Image(Version(each.born, 1), each.document) for each in inserts]
         raws = [_raw(image, reserved) for image in images]
@@ -358,19 +359,29 @@ class MongoStore:
         try:
             await self._collection(collection).insert_many(raws, ordered=ordered)
         except BulkWriteError as error:
-            for fault in error.details.get("writeErrors", ()):
+            details = error.details or {}
+            if (doubt := write_concern_error(details)) is not None:
+                results = [doubt] * len(inserts)
+            for fault in details.get("writeErrors", ()):
                 place = fault["index"]
-                refusal = _write_error(fault)
-                if not await self._take_tombstone(collection, inserts[place].key, raws[place], refusal):
-                    results[place] = refusal
+                results[place] = await self._after_refusal(collection, inserts[place], images[place], fault)
                 if ordered:
                     del results[place + 1 :]
-            if error.details.get("writeConcernErrors"):
-                results = [error if isinstance(each, Applied) else each for each in results]
-        except PyMongoError as error:
-            # How many of them arrived is not known.
-            return [error] * len(inserts)
+        except Exception as error:
+            whole = error if in_one_batch(raws) else marked(error, Outcome.UNKNOWN)
+            return [whole] * len(inserts)
         return results
+
+    async def _after_refusal(
+        self, collection: str, insert: Insert, image: Image, fault: Mapping[str, Any]
+    ) -> Applied | Exception:
+        """What becomes of one insert of many that the server has refused; an error is this one's alone."""
+        refusal = _write_error(fault)
+        try:
+            taken = await self._take_tombstone(collection, insert.key, _raw(image, self._reserved(collection)), refusal)
+        except Exception as error:
+            return error
+        return Applied(Image(ABSENT), image) if taken else refusal
 
     async def _update(self, collection: str, change: Update, op_id: str) -> Applied | None:
         _check_upsert(change)
@@ -393,15 +404,15 @@ class MongoStore:
         while True:
             raw, is_taken = await self._asked(change, ask)
             if raw is not None:
-                return _after(change, split(raw, self._reserved(collection)))
+                with _done():
+                    return _after(change, split(raw, self._reserved(collection)))
             if not change.upsert:
                 return None
-            inserting = at_key(change, insert_key(change)) if change.key is ANY else change
-            assert isinstance(inserting, Update | Replace)
             if change.key is ANY and not is_taken:
-                return _after_upsert(inserting)
+                with _done():
+                    return _after_upsert(_inserting(change))
             given = op_id if change.key is ANY else ""
-            if (applied := await self._upsert(collection, inserting, given)) is not None:
+            if (applied := await self._upsert(collection, _inserting(change), given)) is not None:
                 return applied
 
     async def _asked(
@@ -462,7 +473,8 @@ class MongoStore:
     async def _delete(self, collection: str, change: Delete) -> Applied | None:
         reserved = self._reserved(collection)
         raw = await self._collection(collection).find_one_and_delete(_at(change, reserved), maxTimeMS=self._max_time_ms)
-        return None if raw is None else Applied(split(raw, reserved), Image(ABSENT))
+        with _done():
+            return None if raw is None else Applied(split(raw, reserved), Image(ABSENT))
 
     # --- writes as the store that follows -----------------------------------------------------------------------
 
@@ -654,6 +666,13 @@ def _own_id(new: Key) -> Document:
     return {"$ifNull": ["$_id", {"$literal": new}]}
 
 
+def _inserting(change: Update | Replace) -> Update | Replace:
+    """The upsert, at the key under which it inserts."""
+    made = at_key(change, insert_key(change)) if change.key is ANY else change
+    assert isinstance(made, Update | Replace)
+    return made
+
+
 def _named(change: Update | Replace) -> Key:
     """The `_id` that an upsert names. One that cannot be is left to the server, which says so if it has to insert."""
     try:
@@ -748,6 +767,16 @@ async def _refusing(call: Awaitable[Any]) -> Any:
             raise
         details = dict(error.details or {})
         raise WriteError(str(details.get("errmsg", "refused")), error.code, details) from error
+
+
+@contextmanager
+def _done() -> Iterator[None]:
+    """The server has done the write: whatever is wrong with the answer is no refusal."""
+    try:
+        yield
+    except Exception as error:
+        marked(error, Outcome.UNKNOWN)
+        raise
 
 
 def _is_id(error: WriteError) -> bool:

@@ -38,6 +38,8 @@ from botocore.exceptions import (
     SSLError,
 )
 
+from shadow.stores.dynamo.errors import BEFORE_SENDING
+
 __all__ = ["OPERATIONS", "Wire", "signature_headers"]
 
 OPERATIONS: Final[Mapping[str, str]] = {
@@ -131,7 +133,8 @@ class Wire:
                 break
             await asyncio.sleep(delay)
         if error is not None:
-            raise error
+            # Nothing was sent this time, but before: nobody knows what became of that.
+            raise HTTPClientError(error=error) if attempts > 1 and isinstance(error, BEFORE_SENDING) else error
         if answer is not None and answer.status_code == 200:
             # It was done, and nobody can say what came of it.
             raise HTTPClientError(error="the answer is damaged")
