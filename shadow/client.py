@@ -22,6 +22,7 @@ from shadow.concerns import Kept, kept_by_client, kept_by_url
 from shadow.config import Settings, load, parse, revealed, where
 from shadow.errors import ConfigurationError, Fault, ShadowClosed, ShadowError, StoreUnavailable
 from shadow.fleet import Fleet
+from shadow.host.process import hold_lock, share_locks
 from shadow.indexes import Wanted, index_not_found, is_not_found
 from shadow.migrate.sides import JobRefused, Sides
 from shadow.model.phase import Phase, Route, StoreName, neighbours
@@ -104,6 +105,7 @@ class Shadow:
             self.metrics_registry, self.findings, hasher=hasher, reveal_keys=settings.observe.reveal_keys
         )
         self.metrics_registry.bind(self._gauges)
+        self.metrics_registry.on_failure = self.report.failed
         self.shared_findings = SharedFindings(
             self.findings,
             FindingsFile(settings.host_file("findings"), reveal_keys=settings.observe.reveal_keys),
@@ -148,6 +150,7 @@ class Shadow:
             resting=resting,
             lenient=settings.journal.on_failure == "sync",
         )
+        share_locks(settings.host_file("lives"))
         self._text = _read(path)
         self._started = time.time()
 
@@ -257,6 +260,7 @@ class Shadow:
                 raise ShadowClosed("this Shadow is closed", hint="enter it again: `async with shadow:`")
             self._forget_dead_loops()
             self._share_secret()
+            self._hold_lock()
             runtime = self._runtimes[loop] = Runtime(loop, self._parts, self._make_stores(), resting=self._resting)
             if self._path is not None:
                 runtime.keep(self._watch(), "watch")
@@ -336,6 +340,13 @@ class Shadow:
                 self._parts.hasher.adopt(shared_secret(self.settings.host_file("key")))
             except OSError as error:
                 self.report.failed("report", error)
+
+    def _hold_lock(self) -> None:
+        """Before anything is signed by this process: those who share the folder know at once when it has died."""
+        try:
+            hold_lock(self.settings.host_file("lives"))
+        except OSError as error:
+            self.report.failed("report", error)
 
     def _forget_dead_loops(self) -> None:
         for loop in [each for each in self._runtimes if each.is_closed()]:

@@ -7,6 +7,7 @@ several `Shadow` objects can live in one process.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
 import platform
@@ -431,13 +432,14 @@ class Metrics:
         self._capacity = self._pairs(
             CAPACITY, [(*place, call) for place in (*indexes, (OTHER, OTHER)) for call in map(str, DynamoCall)]
         )
-        self.throttled: Final[Callable[[], None]] = self._counter(THROTTLED).inc
-        """To be called for one request that was throttled."""
+        self._throttled = self._counter(THROTTLED).inc
         named_tables = [(table,) for table in (*(tables or {}), OTHER)]
         self._scans = [self._pairs(row, named_tables) for row in (SCANS, SCANNED, SCANNED_OUT)]
         self._routes: dict[str, Route] = {}
         self.recent: Final = Recent()
-        self._gauges = _Gauges(self.collections, self._routes, self._failures[(Part.GAUGES,)])
+        self.on_failure: Callable[[str, Exception], None] = lambda part, error: self.internal_failure(part)
+        """Hears which part of the metrics could not be had, and why; as it stands it only counts that."""
+        self._gauges = _Gauges(self.collections, self._routes, self._unread)
 
     def _counter(self, row: MetricRow) -> Counter:
         made = self._counters[row.name] = Counter(row.name, row.help, row.labels, registry=self._registry)
@@ -532,19 +534,38 @@ class Metrics:
         self._reloads[(Reload.OK if ok else Reload.REJECTED,)]()
 
     def internal_failure(self, part: str) -> None:
-        """An internal part failed; a `part` that is not one of `Part` counts as "other"."""
-        self._failures.get((part,), self._failures[(Part.OTHER,)])()
+        """An internal part failed; a `part` that is not one of `Part` counts as "other". Never raises."""
+        # After a fork the counters of workers look for a file of their own, in a folder that may be gone.
+        with contextlib.suppress(Exception):
+            self._failures.get((part,), self._failures[(Part.OTHER,)])()
+
+    def _unread(self, error: Exception) -> None:
+        self.on_failure(Part.GAUGES, error)
+
+    def throttled(self) -> None:
+        """One request was throttled. Like the two that follow it never raises: the store's answer waits for them."""
+        with self._guarded():
+            self._throttled()
 
     def capacity(self, table: str, index: str, call: str, units: float) -> None:
         """`units` of capacity used by one API call (`get_item`, `query`, ...); `index` is "" for the table itself."""
-        place = (table, index) if (table, index, Part.OTHER) in self._capacity else (OTHER, OTHER)
-        self._capacity.get((*place, call), self._capacity[(*place, OTHER)])(units)
+        with self._guarded():
+            place = (table, index) if (table, index, Part.OTHER) in self._capacity else (OTHER, OTHER)
+            self._capacity.get((*place, call), self._capacity[(*place, OTHER)])(units)
 
     def scanned(self, table: str, scans: int, read: int, returned: int) -> None:
         """Scans that were begun on a table, and the items that they have read and returned."""
-        for counter, count in zip(self._scans, (scans, read, returned), strict=True):
-            if count:
-                counter.get((table,), counter[(OTHER,)])(count)
+        with self._guarded():
+            for counter, count in zip(self._scans, (scans, read, returned), strict=True):
+                if count:
+                    counter.get((table,), counter[(OTHER,)])(count)
+
+    @contextlib.contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception:
+            self.internal_failure(Part.REPORT)
 
     def routed(self, collection: str, route: Route) -> None:
         """The route of a collection, until a bound `GaugeSnapshot` says otherwise."""
@@ -561,10 +582,11 @@ class Metrics:
         """The exposition and its content type: Prometheus's text format, or what the header `accept` prefers.
 
         Where `PROMETHEUS_MULTIPROC_DIR` is set, everything is that of all processes that share it (one `Metrics` in
-        each: two of one process would share series); gauges of other processes as they last published them.
+        each: two of one process would share series); gauges of other processes as they last published them. Where that
+        folder cannot be read, it is what this process alone has counted, and the failure is counted.
         """
         encode, content_type = choose_encoder(accept)
-        return encode(self._view()), content_type
+        return encode(_Once(self._families())), content_type
 
     def publish(self) -> None:
         """Shows this process's gauges to the other workers, where there are some; to be called about once a second.
@@ -573,20 +595,21 @@ class Metrics:
         if shared:
             try:
                 _workers(shared).publish(self._gauges.collect())
-            except OSError:
-                self.internal_failure(Part.GAUGES)
+            except Exception as error:
+                self.on_failure(Part.GAUGES, error)
 
-    def _view(self) -> CollectorRegistry:
+    def _families(self) -> list[Metric]:
+        """All that there is to show; where the other workers cannot be read, what this process alone has."""
         shared = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-        view = CollectorRegistry(auto_describe=False)
         if shared:
-            MultiProcessCollector(view, path=shared)  # type: ignore[no-untyped-call]
             self.publish()
-            view.register(_Merged(_workers(shared)))
-        else:
-            view.register(_Plain(self._registry))
-            view.register(self._gauges)
-        return view
+            try:
+                every = CollectorRegistry(auto_describe=False)
+                counted = MultiProcessCollector(every, path=shared).collect()  # type: ignore[no-untyped-call]
+                return [*counted, *_workers(shared).merged()]
+            except Exception as error:
+                self.on_failure(Part.GAUGES, error)
+        return [*_plain(self._registry), *self._gauges.collect()]
 
     def noise_of(self, collection: str) -> dict[str, int]:
         """How often the primary was compared with itself, by verdict, in this process."""
@@ -645,48 +668,47 @@ class Metrics:
             yield tuple(labels), int(child._value.get())
 
     def _of_all_workers(self) -> Callable[[MetricRow], Iterator[tuple[Labels, int]]]:
-        families = {family.name: family for family in self._view().collect()}
+        families = {family.name: family for family in self._families()}
 
         def counted(row: MetricRow) -> Iterator[tuple[Labels, int]]:
-            for sample in families[row.name.removesuffix("_total")].samples:
+            family = families.get(row.name.removesuffix("_total"))
+            for sample in () if family is None else family.samples:
                 yield tuple(sample.labels[name] for name in row.labels), int(sample.value)
 
         return counted
 
 
-class _Plain(Collector):
+def _plain(registry: CollectorRegistry) -> Iterator[Metric]:
     """A registry without the `_created` samples: a second series for each counter, which no query here asks for.
 
     The library's own switch for them is one for the whole process, which is the application's to set.
     """
+    for family in registry.collect():
+        family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
+        yield family
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
 
-    def collect(self) -> Iterator[Metric]:
-        for family in self._registry.collect():
-            family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
-            yield family
+class _Once(CollectorRegistry):
+    """What has been collected, as an encoder wants it."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        super().__init__(auto_describe=False)
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
 
 
 def _workers(folder: str) -> WorkerGauges:
     return WorkerGauges(folder, {row.name: row.merge for row in TABLE if row.type == "gauge"})
 
 
-class _Merged(Collector):
-    """The gauges of all workers."""
-
-    def __init__(self, workers: WorkerGauges) -> None:
-        self._workers = workers
-
-    def collect(self) -> Iterator[Metric]:
-        return self._workers.merged()
-
-
 class _Gauges(Collector):
     """The gauges, read when they are asked for."""
 
-    def __init__(self, collections: tuple[str, ...], routes: Mapping[str, Route], failed: Callable[[], None]) -> None:
+    def __init__(
+        self, collections: tuple[str, ...], routes: Mapping[str, Route], failed: Callable[[Exception], None]
+    ) -> None:
         self._collections = collections
         self._routes = routes
         self._failed = failed
@@ -696,8 +718,8 @@ class _Gauges(Collector):
         yield _family(BUILD, {(_version(), platform.python_version(), str(LIST_VERSION)): 1})
         try:
             snapshot = self.read()
-        except Exception:
-            self._failed()
+        except Exception as error:
+            self._failed(error)
             return
         open_intents = dict.fromkeys((*self._collections, OTHER), 0)
         for name, count in snapshot.open_intents.items():

@@ -2,21 +2,23 @@
 
 Counters and histograms of workers are added up by prometheus_client's own multi-process mode. Gauges here are read when
 they are asked for, which only their own process can do: so each process writes what its gauges say to a file in the
-shared folder, about once a second, and whichever worker is scraped merges the files of those that live.
+shared folder, about once a second, and whichever worker is scraped merges the files of those that live. Each holds a
+lock in the folder too, by which workers in other containers are known to live or not.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import psutil
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
+
+from shadow.host.process import Owner, hold_lock, this_process
 
 __all__ = ["WorkerGauges"]
 
@@ -37,11 +39,19 @@ class WorkerGauges:
             [family.name, family.documentation, [[sample.labels, sample.value] for sample in family.samples]]
             for family in families
         ]
-        pid = os.getpid()
-        content = {"pid": pid, "started": psutil.Process(pid).create_time(), "gauges": said}
-        draft = self._folder / f"{_PREFIX}{pid}.new"
+        own = this_process()
+        content = {"owner": [own.place, own.pid, own.started], "gauges": said}
+        # A folder that is gone is somebody else's to make.
+        if self._folder.is_dir():
+            hold_lock(self._folder)
+        path = self.path_of(own)
+        draft = path.with_suffix(".new")
         draft.write_text(json.dumps(content), encoding="utf-8")
-        draft.replace(self._folder / f"{_PREFIX}{pid}.json")
+        draft.replace(path)
+
+    def path_of(self, owner: Owner) -> Path:
+        """The file of a process, which no other one has: pids are the same in several containers."""
+        return self._folder / f"{_PREFIX}{hashlib.sha256(owner.id.encode()).hexdigest()[:16]}.json"
 
     def merged(self) -> Iterator[Metric]:
         """The gauges of the processes that live; the files of the others are removed."""
@@ -63,16 +73,8 @@ class WorkerGauges:
             # A worker that ends may remove or replace it at any moment.
             with contextlib.suppress(OSError, ValueError):
                 content = json.loads(path.read_text(encoding="utf-8"))
-                if _lives(content["pid"], content["started"]):
+                owner = Owner(*content["owner"]) if "owner" in content else Owner("", content["pid"], 0.0)
+                if not owner.known_dead():
                     yield from (each for each in content["gauges"] if each[0] in self._merge)
                 else:
                     path.unlink(missing_ok=True)
-
-
-def _lives(pid: int, started: float) -> bool:
-    """Whether the very process lives, and not a later one with its pid."""
-    try:
-        found = psutil.Process(pid)
-        return abs(found.create_time() - started) < 1.0 and found.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False

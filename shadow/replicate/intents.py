@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import enum
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from shadow.errors import JournalError
+from shadow.host.steady import steady
 from shadow.model.operation import ANY
 from shadow.model.reporter import Reporter
 from shadow.model.verdict import Deferral
@@ -46,15 +46,13 @@ class OnFailure(enum.StrEnum):
 
 @dataclass(slots=True)
 class _Age:
-    """Seconds since it was made: by the steady clock, or by the wall clock if that says more, for the steady one
-    stands still while the machine sleeps."""
+    """Seconds since it was made, by a clock that goes on while the machine sleeps and that nobody sets."""
 
-    steady: float = field(default_factory=lambda: time.monotonic())
-    wall: float = field(default_factory=lambda: time.time())
+    since: float = field(default_factory=lambda: steady())
 
     @property
     def seconds(self) -> float:
-        return max(time.monotonic() - self.steady, time.time() - self.wall)
+        return steady() - self.since
 
 
 @dataclass(frozen=True, slots=True)

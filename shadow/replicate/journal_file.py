@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from shadow.host.process import hold_lock
 from shadow.replicate.ledger import BUSY, Job, Ledger
 from shadow.replicate.locks import FileLock
 from shadow.replicate.process import Owner
@@ -35,6 +36,8 @@ _DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _SHORT_READ: Final = 522
 """SQLITE_IOERR_SHORT_READ: the file ends before its own last page."""
 
+LOCKS: Final = ".lives"
+"""Of the folder beside the journal with the locks of the processes that live."""
 _LOG_LIMIT: Final = 16 * 2**20
 """Bytes to which the write-ahead log is cut back when it has been emptied."""
 _FREE_PAGES: Final = 1024
@@ -62,7 +65,7 @@ class FileSettings:
     synchronous: Literal["NORMAL", "FULL"] = "NORMAL"
     max_bytes: int | None = None
     limit: float = 30.0
-    now: Callable[[], float] = time.time
+    now: Callable[[], float] | None = None
     collections: Sequence[str] = ()
     on_damage: Callable[[Salvage], None] = lambda salvaged: None
 
@@ -103,6 +106,9 @@ class JournalFile:
             stack.callback(self._gate.close)
             self._users = FileLock(self._beside("-users"))
             stack.callback(self._users.close)
+            # Where no lock can be had, the kernel is asked for the pid.
+            with contextlib.suppress(OSError):
+                hold_lock(self._beside(LOCKS))
             stack.callback(self._detach)
             self._enter(owner, suspect)
             self._stack = stack.pop_all()
@@ -142,8 +148,9 @@ class JournalFile:
 
     def _salvage(self, kept: Path) -> Salvage:
         settings = self._settings
+        now = time.time() if settings.now is None else settings.now()
         try:
-            return salvage(self._path, kept, settings.collections, limit=settings.limit, now=settings.now())
+            return salvage(self._path, kept, settings.collections, limit=settings.limit, now=now)
         except (OSError, sqlite3.Error) as error:
             for suffix in ("", "-wal"):
                 kept.with_name(kept.name + suffix).unlink(missing_ok=True)
@@ -174,7 +181,7 @@ class JournalFile:
         elif expected is None and not new and thorough:
             raise DamagedJournal("the write-ahead log is gone")
         if thorough and not new:
-            _check_all(db, settings.now() + settings.limit)
+            _check_all(db, self.ledger.now() + settings.limit)
             _make_shrinkable(db)
         # Not before: to open it may take a page, and a full journal must be opened to be emptied.
         if settings.max_bytes is not None:

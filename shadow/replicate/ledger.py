@@ -17,6 +17,8 @@ from typing import Any, Final, TypeAlias
 
 import bson
 
+from shadow.host.process import time_id
+from shadow.host.steady import steady
 from shadow.model.values import CANONICAL
 from shadow.model.version import Key
 from shadow.replicate.journal import Due, Entry, JournalStats, Pending, undecided
@@ -53,11 +55,17 @@ SELECT * FROM (
 _START: Final[dict[str, Any]] = {"since": -math.inf, "name": "", "key": b"", "op_id": ""}
 _ROOM: Final = "?" * PAGE_SIZE
 """What needs a page more than the table has."""
+_CLOCK: Final = "clock"
+"""Kind of the counts that are none: microseconds from the steady clock's own beginning, by its name, to the epoch."""
 
 
 class Ledger:
     """One process's hand on the journal. `owner` signs its intents; `limit`: seconds after which an intent may be
-    adopted; `now`: epoch seconds; `known_dead`: whether an owner has certainly ended.
+    adopted; `known_dead`: whether an owner has certainly ended.
+
+    Its time is that of the host's steady clock, which no step of the wall clock moves, counted from a moment that the
+    journal keeps: the same for all processes of a boot. `clock` is another steady one; `now`, in epoch seconds, takes
+    the place of both.
 
     Its methods are the work of a `Job`; `commit` does many of them in one transaction. All raise `sqlite3.Error`.
     """
@@ -68,14 +76,17 @@ class Ledger:
         owner: Owner,
         *,
         limit: float,
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] | None = None,
+        clock: Callable[[], float] = steady,
         known_dead: Callable[[Owner], bool] = Owner.known_dead,
     ) -> None:
         """`db` is in autocommit mode (`isolation_level=None`) and used by one thread at a time."""
         self._db = db
         self._owner = owner
         self._limit = limit
-        self._now = now
+        self._clock = now or clock
+        self._anchored = now is None
+        self._offset = 0.0
         self._known_dead = known_dead
         self._written: set[str] = set()
 
@@ -85,6 +96,54 @@ class Ledger:
         owner = self._owner
         row = (owner.id, owner.place, owner.pid, owner.started)
         self._db.execute("INSERT OR REPLACE INTO owners VALUES (?, ?, ?, ?)", row)
+        if self._anchored:
+            self._anchor()
+
+    def _anchor(self) -> None:
+        """Learns what to add to the steady clock to get the time of the journal, which is kept beside its counts."""
+        mark = time_id()
+        if not mark:
+            # Nobody can say whether the steady clock has begun anew since.
+            self._clock, self._offset = time.time, 0.0
+            return
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            self._offset = self._kept_offset(mark)
+            self._db.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                self._db.execute("ROLLBACK")
+            raise
+
+    def _kept_offset(self, mark: str) -> float:
+        found = self._db.execute("SELECT number FROM counts WHERE kind = ? AND collection = ?", (_CLOCK, mark))
+        kept = found.fetchone()
+        if kept is not None:
+            return float(kept[0]) / 1e6
+        offset = round((time.time() - self._clock()) * 1e6)
+        boot = mark.partition("/")[0]
+        self._db.execute("DELETE FROM counts WHERE kind = ? AND collection NOT LIKE ? || '/%'", (_CLOCK, boot))
+        self._db.execute("INSERT INTO counts VALUES (?, ?, ?)", (_CLOCK, mark, offset))
+        self._restart_ages(self._clock() + offset / 1e6)
+        return offset / 1e6
+
+    def _restart_ages(self, now: float) -> None:
+        """The moments in the file are of another clock: what may still have been under way has the whole limit again
+        before it can be settled."""
+        self._db.execute("UPDATE intents SET opened = ?", (now,))
+        self._db.execute(
+            "UPDATE deferred SET since = min(since, :now), next_try = min(next_try, :now), "
+            "settle_after = CASE WHEN settle_after > 0 THEN :now + :limit ELSE 0.0 END",
+            {"now": now, "limit": self._limit},
+        )
+
+    def at(self, mark: float) -> float:
+        """The moment in the journal's time at which the clock showed `mark`."""
+        return mark + self._offset
+
+    def now(self) -> float:
+        """Epoch seconds in the journal's time: right when the host began, if its wall clock was."""
+        return self.at(self._clock())
 
     def leave(self) -> None:
         """The clean end of the owner. One that leaves intents stays registered, so that its death is noticed."""
@@ -130,7 +189,7 @@ class Ledger:
         return False
 
     def due(self, limit: int, lease: float) -> list[Due]:
-        now = self._now()
+        now = self.now()
         self._adopt(now)
         rows = self._db.execute(
             'SELECT collection, key, generation, attempts, since, "check" FROM deferred '
@@ -145,7 +204,7 @@ class Ledger:
         return [Due(row[0], _unpack(row[1]), row[2], row[3], row[4], now, now + lease) for row in rows]
 
     def claim(self, collection: str, key: Key, lease: float) -> Due | None:
-        now = self._now()
+        now = self.now()
         self._adopt(now)
         place = (collection, _pack(key))
         where = "WHERE collection = ? AND key = ?"
@@ -192,14 +251,14 @@ class Ledger:
         self._db.execute(
             "UPDATE deferred SET attempts = attempts + 1, next_try = ? "
             "WHERE collection = ? AND key = ? AND generation = ? AND next_try = ?",
-            (self._now() + delay, due.collection, _pack(due.key), due.generation, due.until),
+            (self.now() + delay, due.collection, _pack(due.key), due.generation, due.until),
         )
 
     def stats(self) -> JournalStats:
         oldest = self._db.execute(
             "SELECT min(at) FROM (SELECT min(opened) AS at FROM intents UNION ALL SELECT min(since) FROM deferred)"
         ).fetchone()[0]
-        age = max(0.0, self._now() - oldest) if oldest is not None else 0.0
+        age = max(0.0, self.now() - oldest) if oldest is not None else 0.0
         unclean = dict(self._db.execute("SELECT collection, since FROM unclean").fetchall())
         return JournalStats(self._count("intents"), self._count("deferred"), age, unclean, self._count("passed"))
 
@@ -223,7 +282,7 @@ class Ledger:
         if owner.ended_with_its_system():
             wrote = self._db.execute("SELECT collection FROM written WHERE owner = ?", (id_,)).fetchall()
             for (collection,) in wrote:
-                self.doubt(collection, owner.started)
+                self.doubt(collection, owner.since)
         self._db.execute("DELETE FROM written WHERE owner = ?", (id_,))
 
     def probe(self) -> None:

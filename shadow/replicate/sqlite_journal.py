@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from shadow.errors import JournalError
+from shadow.host.steady import steady
 from shadow.model.version import Key
 from shadow.replicate.journal import Due, Entry, JournalStats, Pending
 from shadow.replicate.journal_file import FileSettings, JournalFile, SalvageFailed, is_damage, is_full
@@ -65,8 +66,9 @@ class SqliteJournal:
 
     `path`: the file, made with its folder if missing. `limit`: seconds after which an intent may be adopted.
     `max_bytes`: how large the file may grow; what does not fit is refused, like what does not fit on the disk.
-    A damaged file is salvaged: `collections` names those that are marked to be verified then, beside those that the
-    entries name, and `on_damage` is told, in the journal's thread.
+    `now`: epoch seconds in place of the host's steady clock. A damaged file is salvaged: `collections` names those that
+    are marked to be verified then, beside those that the entries name, and `on_damage` is told, in the journal's
+    thread.
     """
 
     def __init__(
@@ -78,11 +80,12 @@ class SqliteJournal:
         max_bytes: int | None = None,
         collections: Iterable[str] = (),
         on_damage: Callable[[Salvage], None] = lambda salvaged: None,
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] | None = None,
     ) -> None:
         self.path = Path(path)
         self.limit = limit
-        self._now = now
+        self._mark = now or steady
+        self._wall = now or time.time
         self._settings = FileSettings(self.path, synchronous, max_bytes, limit, now, tuple(collections), on_damage)
         self._doubted: dict[str, float] = {}
         self._lock = threading.Lock()
@@ -91,10 +94,10 @@ class SqliteJournal:
     # --- the contract -------------------------------------------------------------------------------------------
 
     async def open(self, entries: Sequence[Entry]) -> None:
-        opened = self._now()
+        asked = self._mark()
         if self._alive().queue.qsize() > _MOST_WAITING:
             raise JournalError("the journal does not keep up", hint="look at the disk that it is on")
-        await self._run(lambda ledger: ledger.open(entries, opened))
+        await self._run(lambda ledger: ledger.open(entries, ledger.at(asked)))
 
     def decide(self, op_id: str, key: Key) -> None:
         self._submit(_Job(lambda ledger: ledger.decide(op_id, key)))
@@ -159,7 +162,7 @@ class SqliteJournal:
     def doubt(self, collection: str) -> None:
         if collection in self._doubted:
             return
-        since = self._doubted[collection] = self._now()
+        since = self._doubted[collection] = self._wall()
         self._submit(_Job(lambda ledger: ledger.doubt(collection, since)))
 
     async def flush(self) -> None:

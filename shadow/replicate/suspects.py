@@ -20,6 +20,7 @@ from typing import Any, Final, Protocol
 
 import bson
 
+from shadow.host.steady import steady
 from shadow.model.order import key_digest
 from shadow.model.values import CANONICAL
 from shadow.model.version import Key
@@ -113,13 +114,14 @@ RETURNING since
 
 
 class SharedSuspects:
-    """In a SQLite file, for all processes of a host; `now` gives epoch seconds, which they share.
+    """In a SQLite file, for all processes of a host; `now` gives seconds that they share, and that begin anew with the
+    host's system.
 
     A file that cannot be used costs the memory over a restart and nothing else: suspects are then kept in this
     process, and `fault` says why. Its work is done in threads; a lock keeps it in turn.
     """
 
-    def __init__(self, path: Path, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, path: Path, *, now: Callable[[], float] = steady) -> None:
         self.path = path
         self.fault = ""
         self._now = now
@@ -205,6 +207,8 @@ class SharedSuspects:
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=NORMAL")
             db.executescript(_SCHEMA)
+            # Of before the system began, or written by another clock: their time begins now.
+            db.execute("UPDATE suspects SET since = :now, seen = :now WHERE seen > :now", {"now": self._now()})
             self._db = db
         return self._db
 

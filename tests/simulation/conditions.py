@@ -57,6 +57,8 @@ class Conditions:
     secondary_down: int = 0
     primary_down: int = 0
     skewed: bool = False
+    steps: int = 0
+    """How often the wall clock of the host is set, forward or back, by up to ten times the limit."""
     flips: int = 0
     """Changes of the primary under traffic; with one process, for several do not yet agree on one."""
     repairs: int = 0
@@ -121,6 +123,7 @@ class Conditions:
             narrow=rng.random() < 0.2,
             deaths_known=rng.random() < 0.7,
             choosing=rng.random() < 0.7,
+            steps=some(3),
         )
 
     def but(self, **changes: Any) -> Conditions:

@@ -47,14 +47,14 @@ class SimulatedJournal:
         self._queue: list[_Job] = []
         self._at_work = False
         self.healthy = False
-        self._ledger = Ledger(db, process.owner, limit=LIMIT, now=process.now, known_dead=known_dead)
+        self._ledger = Ledger(db, process.owner, limit=LIMIT, clock=process.now, known_dead=known_dead)
         self._ledger.enter()
 
     # --- the contract -------------------------------------------------------------------------------------------
 
     async def open(self, entries: Sequence[Entry]) -> None:
-        opened = self._process.now()
-        await self._run(lambda ledger: ledger.open(entries, opened))
+        asked = self._process.now()
+        await self._run(lambda ledger: ledger.open(entries, ledger.at(asked)))
         self._process.note(f"intents {[(each.op_id[-4:], each.key) for each in entries]} are open")
 
     def decide(self, op_id: str, key: Key) -> None:

@@ -57,6 +57,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self._steps = steps
         self._numbers = itertools.count()
         self.made: list[asyncio.Task[Any]] = []
+        self.stepped = 0.0
+        """Seconds by which the wall clock of the host has been set forward; negative: back."""
         self.set_task_factory(self._make)
 
     def time(self) -> float:
@@ -118,4 +120,9 @@ class SimulatedClock:
     """Takes the place of the module `time` in the modules under test."""
 
     def __init__(self, loop: SimulatedLoop) -> None:
-        self.monotonic = self.perf_counter = self.time = loop.time
+        self.monotonic = self.perf_counter = loop.time
+        self._loop = loop
+
+    def time(self) -> float:
+        """The wall clock, which somebody may have set."""
+        return self._loop.time() + self._loop.stepped

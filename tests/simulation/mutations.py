@@ -17,7 +17,7 @@ from shadow.model.order import key_digest
 from shadow.model.phase import Route
 from shadow.model.verdict import Healing
 from shadow.model.version import ABSENT, Image, Key, State, Tombstone, Version, fresh_id
-from shadow.replicate import apply, follower
+from shadow.replicate import apply, follower, ledger
 from shadow.replicate.apply import HealContended, agree
 from shadow.replicate.follower import Follower
 from shadow.replicate.journal import Due, Entry, undecided_op
@@ -78,6 +78,11 @@ def _close_first(self: Follower, write: Write, route: Route) -> asyncio.Future[b
 
 async def _open_nothing(self: SimulatedJournal, entries: Sequence[Entry]) -> None:
     return None
+
+
+def _by_the_wall(self: Ledger, mark: float = 0.0) -> float:
+    """Each process goes by the host's wall clock."""
+    return ledger.time.time()
 
 
 def _adopt_all(self: Ledger, now: float) -> None:
@@ -288,6 +293,11 @@ MUTATIONS: Final = (
         "recovery takes over the intents of living, young operations",
         ((Ledger, "_adopt", _adopt_all),),
         lambda drawn: _calm(drawn, processes=2, haste=0.3, slow=0.5, crashes=1),
+    ),
+    Mutation(
+        "the journal goes by a clock that somebody sets",
+        ((Ledger, "now", _by_the_wall), (Ledger, "at", _by_the_wall)),
+        lambda drawn: _calm(drawn, processes=2, haste=0.3, slow=0.5, late=0.2, crashes=1, steps=3),
     ),
     Mutation(
         "a settlement ignores what was deferred since",

@@ -58,6 +58,8 @@ class Workload:
             self._caller(world.processes[number % len(world.processes)], conditions.operations)
         for _ in range(conditions.crashes):
             self._at_some_time(self._crash)
+        for _ in range(conditions.steps):
+            self._at_some_time(self._world.step_clock)
         for _ in range(conditions.restarts):
             self._at_some_time(self._restart)
         for _ in range(conditions.secondary_down):

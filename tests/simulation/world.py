@@ -31,7 +31,7 @@ from shadow.replicate.routes import Routes
 from shadow.replicate.suspects import MemorySuspects
 from shadow.runtime import Parts, Runtime
 from shadow.stores.memory import MemoryStore
-from tests.simulation.conditions import SKEW, Conditions
+from tests.simulation.conditions import LIMIT, SKEW, Conditions
 from tests.simulation.history import Broken, History
 from tests.simulation.journal import SimulatedJournal
 from tests.simulation.loop import PROCESS, SimulatedClock, SimulatedLoop
@@ -42,7 +42,7 @@ __all__ = ["COLLECTION", "Killed", "Process", "World"]
 COLLECTION = "things"
 
 _UNDER_TEST = ("shadow.router", "shadow.runtime", "tests.simulation.mutations")
-"""Beside `shadow.replicate`: whose clock, chance and ids are the run's."""
+"""Beside `shadow.replicate` and `shadow.host`: whose clock, chance and ids are the run's."""
 
 _EXPECTED = (PyMongoError, ShadowError, TimeoutError, HealContended)
 """What may fail inside without being a fault of the code."""
@@ -264,6 +264,12 @@ class World:
         process.note("begins")
         return process
 
+    def step_clock(self) -> None:
+        """Somebody sets the wall clock of the host."""
+        step = self.rng.choice((-1, 1)) * self.rng.random() * 10 * LIMIT
+        self.loop.stepped += step
+        self.note(f"the clock is set by {step:+.3f} s")
+
     def known_dead(self, owner: Owner) -> bool:
         return self.conditions.deaths_known and owner.pid in self.buried
 
@@ -330,7 +336,7 @@ class World:
         places = [
             (module, name, value)
             for path, module in list(sys.modules.items())
-            if path in _UNDER_TEST or path.startswith("shadow.replicate.")
+            if path in _UNDER_TEST or path.startswith(("shadow.replicate.", "shadow.host."))
             for name, value in vars(module).items()
             if any(value is each for each in swaps)
         ]

@@ -12,8 +12,9 @@ What is left: a server whose own clock leaps, or a new primary whose clock is ah
 
 from __future__ import annotations
 
-import time
 from typing import Final, NamedTuple, Protocol
+
+from shadow.host.steady import steady
 
 __all__ = ["Clock", "ServerClock", "steady"]
 
@@ -31,12 +32,6 @@ class Clock(Protocol):
     def observe(self, stamp: float, resolution: float, sent: float, received: float) -> None:
         """The server said `stamp`, which was right within `resolution` seconds after it, between the two moments
         `sent` and `received` of `steady`."""
-
-
-def steady() -> float:
-    """Seconds that never leap, and that go on while the machine sleeps where the system can tell."""
-    boot = getattr(time, "CLOCK_BOOTTIME", None)
-    return time.monotonic() if boot is None else time.clock_gettime(boot)
 
 
 class _Bounds(NamedTuple):
