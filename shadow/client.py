@@ -376,6 +376,7 @@ class Shadow:
                 on_scan=self.metrics_registry.scanned,
                 on_throttled=self.metrics_registry.throttled,
                 on_lacking=self._lacking,
+                operation_limit=self.settings.limits.operation,
             ),
         }
 
