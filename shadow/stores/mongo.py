@@ -243,8 +243,7 @@ class MongoStore:
                 return await self._apply(collection, change)
             before = self._durability.election()
             applied = await self._apply(collection, change)
-            if applied is not None:
-                await self._durability.prove(self._exact[collection], before, self._max_time_ms)
+            await self._durability.prove(self._exact[collection], before, self._max_time_ms)
             return applied
 
     async def _apply(self, collection: str, change: Change) -> Applied | None:
