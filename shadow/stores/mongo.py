@@ -263,8 +263,7 @@ class MongoStore:
                 return await self._apply(collection, change, op_id)
             before = self._durability.election()
             applied = await self._apply(collection, change, op_id)
-            if applied is not None:
-                await self._durability.prove(self._exact[collection], before, self._max_time_ms)
+            await self._durability.prove(self._exact[collection], before, self._max_time_ms)
             return applied
 
     async def _apply(self, collection: str, change: Change, op_id: str) -> Applied | None:

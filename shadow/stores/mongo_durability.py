@@ -135,21 +135,29 @@ class Durability:
 
     async def prove(self, collection: Any, before: Any, limit_ms: int) -> None:
         """Returns when a majority has what was acknowledged in `collection` (the driver's) under the election `before`.
-        Raises `WriteConcernError` if that is not known: the collection is in doubt then."""
-        reader = collection.with_options(read_concern=LINEARIZABLE)
-        cause: PyMongoError | None = None
+        Raises `WriteConcernError` if that is not known: the collection is in doubt then, as it is when this is
+        cancelled."""
+        proven = False
         try:
-            # What the answer is does not matter: it comes when a majority has all that the primary had before.
-            await reader.find_one({"_id": None}, {"_id": 1}, max_time_ms=limit_ms)
-            if before is not None and self.election() == before:
-                return
-        except PyMongoError as error:
-            cause = error
-        self._on_doubt(collection.name)
-        raise WriteConcernError(
-            f"acknowledged with {_shown(self._asked)}, and not known to be on a majority of the members",
-            _NOT_REPLICATED,
-        ) from cause
+            proven = await _has_majority(collection, limit_ms) and before is not None and self.election() == before
+        finally:
+            if not proven:
+                self._on_doubt(collection.name)
+        if not proven:
+            raise WriteConcernError(
+                f"acknowledged with {_shown(self._asked)}, and not known to be on a majority of the members",
+                _NOT_REPLICATED,
+            )
+
+
+async def _has_majority(collection: Any, limit_ms: int) -> bool:
+    """Whether a majority has all that the primary had before. What the answer is does not matter, but that it comes."""
+    reader = collection.with_options(read_concern=LINEARIZABLE)
+    try:
+        await reader.find_one({"_id": None}, {"_id": 1}, max_time_ms=limit_ms)
+    except PyMongoError:
+        return False
+    return True
 
 
 class Lasting:
@@ -211,7 +219,7 @@ def _members_of(server: Any) -> int:
 def election(description: Any) -> Any:
     """Names the term of the primary; None if the driver knows of none, or has it from a server that does not tell."""
     found = [
-        server.election_tuple
+        server.election_id
         for server in description.server_descriptions().values()
         if server.server_type_name == "RSPrimary" and server.election_id is not None
     ]
