@@ -178,6 +178,9 @@ class Runtime:
         try:
             await asyncio.Event().wait()
         finally:
+            # The lane may end before it has begun what it holds: those intents would stand until their time is over.
+            self.writes.shut()
+            self.follower.abandon()
             await self._close_stores()
 
     async def _close_stores(self) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
 from pymongo.errors import ConnectionFailure
@@ -239,36 +239,24 @@ class Follower:
         """Heals one batch of due keys; how many were due. While the secondary is down, one key is the probe."""
         probing = not all(breaker.closed for breaker in self._breakers.values())
         batch = 1 if probing else self._limits.recover_batch
-        found = await self._claimed(batch)
+        found = await self._journal.due(batch, lease=self._limits.operation)
         gate = asyncio.Semaphore(self._limits.write_workers)
-        # All of them to their end, whatever one of them raises: none may run on behind a caller that has gone.
-        results = await asyncio.gather(*(self._recover_one(due, gate) for due in found), return_exceptions=True)
+        try:
+            # All of them to their end, whatever one of them raises: none may run on behind a caller that has gone.
+            results = await asyncio.gather(*(self._recover_one(due, gate) for due in found), return_exceptions=True)
+        except asyncio.CancelledError:
+            # Here, and not where each of them is healed: one that is cancelled before its first step notices nothing.
+            for due in found:
+                self._journal.give_back(due)
+            raise
         for result in results:
             if isinstance(result, BaseException):
                 raise result
         return len(found)
 
-    async def _claimed(self, batch: int) -> list[Due]:
-        asked = asyncio.ensure_future(self._journal.due(batch, lease=self._limits.operation))
-        try:
-            return await asyncio.shield(asked)
-        except asyncio.CancelledError:
-            with contextlib.suppress(JournalError):
-                await asyncio.shield(self._given_back(await asked))
-            raise
-
-    async def _given_back(self, found: Sequence[Due]) -> None:
-        """Claims must not outlive the attempt, nor one that was never made: another process may follow at once."""
-        await asyncio.gather(*(self._journal.postpone(due, 0) for due in found))
-
     async def _recover_one(self, due: Due, gate: asyncio.Semaphore) -> None:
-        try:
-            async with gate, self._routes.healing(due.collection) as route:
-                await self._attempt(due, route)
-        except asyncio.CancelledError:
-            with contextlib.suppress(JournalError):
-                await asyncio.shield(self._given_back([due]))
-            raise
+        async with gate, self._routes.healing(due.collection) as route:
+            await self._attempt(due, route)
 
     async def _attempt(self, due: Due, route: Route) -> None:
         breaker = self._breakers[route.secondary]

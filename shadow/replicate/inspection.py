@@ -263,7 +263,7 @@ class Inspector:
             return await self._heal_claimed(due)
         except asyncio.CancelledError:
             # The claim must not outlive the attempt: somebody else may follow at once.
-            await asyncio.shield(self._journal.postpone(due, 0))
+            self._journal.give_back(due)
             raise
         except HealContended:
             await self._journal.postpone(due, self._limits.recover_every)

@@ -134,6 +134,10 @@ class Journal(Protocol):
     async def postpone(self, due: Due, delay: float) -> None:
         """The heal failed; not again for `delay` seconds."""
 
+    def give_back(self, due: Due) -> None:
+        """The heal was broken off, which is no failure of it: anybody may claim the key. Returns at once; durable
+        soon. A claim also ends by itself, with the event loop that made it."""
+
     async def claim(self, collection: str, key: Key, lease: float) -> Due | None:
         """What `due` would return for this one key, whether its turn has come or not; None if nothing is deferred.
         Adopts what is orphaned."""

@@ -93,6 +93,10 @@ class Lane:
             if not self._paused:
                 self._going.set()
 
+    def shut(self) -> None:
+        """Accepts nothing more; the loop ends, and what has not begun never will."""
+        self._closed = True
+
     async def drain(self, timeout: float, collection: str | None = None) -> bool:
         """Waits until nothing (of `collection`) is pending. False: the time was over first."""
         try:

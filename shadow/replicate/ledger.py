@@ -254,6 +254,12 @@ class Ledger:
             (self.now() + delay, due.collection, _pack(due.key), due.generation, due.until),
         )
 
+    def give_back(self, due: Due) -> None:
+        self._db.execute(
+            "UPDATE deferred SET next_try = since WHERE collection = ? AND key = ? AND generation = ? AND next_try = ?",
+            (due.collection, _pack(due.key), due.generation, due.until),
+        )
+
     def stats(self) -> JournalStats:
         oldest = self._db.execute(
             "SELECT min(at) FROM (SELECT min(opened) AS at FROM intents UNION ALL SELECT min(since) FROM deferred)"
@@ -274,6 +280,9 @@ class Ledger:
                 self._adopt_where("owner = ?", id_)
                 self._doubt(id_, Owner(place, pid, started))
                 self._db.execute("DELETE FROM owners WHERE id = ?", (id_,))
+                # Nobody has noted which of the claims were its own: a living process whose claim is ended with them
+                # finds its key healed once more, and a key that was postponed is tried a little early.
+                self._db.execute("UPDATE deferred SET next_try = since WHERE next_try > ?", (now,))
         self._adopt_where("opened < ?", now - self._limit)
 
     def _doubt(self, id_: str, owner: Owner) -> None:

@@ -17,12 +17,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from shadow.errors import JournalError
 from shadow.host.steady import steady
 from shadow.model.version import Key
+from shadow.replicate.claims import LOOK, Claims, Ticket
 from shadow.replicate.journal import Due, Entry, JournalStats, Pending
 from shadow.replicate.journal_file import FileSettings, JournalFile, SalvageFailed, is_damage, is_full
 from shadow.replicate.ledger import Job, Ledger, Work
@@ -87,6 +89,7 @@ class SqliteJournal:
         self._mark = now or steady
         self._wall = now or time.time
         self._settings = FileSettings(self.path, synchronous, max_bytes, limit, now, tuple(collections), on_damage)
+        self._claims = Claims()
         self._doubted: dict[str, float] = {}
         self._lock = threading.Lock()
         self._writer: _Writer | None = None
@@ -112,18 +115,51 @@ class SqliteJournal:
         return bool(await self._run(lambda ledger: ledger.has_open(collection, key), reads=True))
 
     async def due(self, limit: int, lease: float) -> list[Due]:
-        found: list[Due] = await self._run(lambda ledger: ledger.due(limit, lease))
-        return found
+        return await self._claim(lambda ledger: ledger.due(limit, lease), lease)
 
     async def settle(self, due: Due) -> bool:
-        return bool(await self._run(lambda ledger: ledger.settle(due)))
+        try:
+            return bool(await self._run(lambda ledger: ledger.settle(due)))
+        finally:
+            self._claims.drop(due)
 
     async def postpone(self, due: Due, delay: float) -> None:
-        await self._run(lambda ledger: ledger.postpone(due, delay))
+        try:
+            await self._run(lambda ledger: ledger.postpone(due, delay))
+        finally:
+            self._claims.drop(due)
+
+    def give_back(self, due: Due) -> None:
+        self._submit(_Job(partial(Ledger.give_back, due=due)))
+        self._claims.drop(due)
 
     async def claim(self, collection: str, key: Key, lease: float) -> Due | None:
-        found: Due | None = await self._run(lambda ledger: ledger.claim(collection, key, lease))
-        return found
+        def work(ledger: Ledger) -> list[Due]:
+            found = ledger.claim(collection, key, lease)
+            return [] if found is None else [found]
+
+        claimed = await self._claim(work, lease)
+        return claimed[0] if claimed else None
+
+    async def _claim(self, work: Callable[[Ledger], list[Due]], lease: float) -> list[Due]:
+        """What is claimed for somebody who has gone meanwhile is given back."""
+        ticket = Ticket(lease)
+
+        def claim(ledger: Ledger) -> list[Due]:
+            if ticket.over:
+                return []
+            found = work(ledger)
+            self._claims.add(ticket, found)
+            return found
+
+        try:
+            claimed: list[Due] = await self._run(claim)
+        except BaseException:
+            ticket.over = True
+            for due in self._claims.ended():
+                self.give_back(due)
+            raise
+        return claimed
 
     async def entries(
         self, limit: int, *, collection: str | None = None, after: Pending | None = None
@@ -176,6 +212,8 @@ class SqliteJournal:
             writer, self._writer = self._writer, None
         if writer is None or writer.pid != os.getpid():
             return
+        for due in self._claims.all():
+            writer.queue.put(_Job(partial(Ledger.give_back, due=due)))
         writer.queue.put(None)
         if writer.thread is not None:
             writer.thread.join(timeout=10)
@@ -201,6 +239,9 @@ class SqliteJournal:
         with self._lock:
             if self._writer is None or self._writer.pid != os.getpid():
                 writer = _Writer(os.getpid(), this_process())
+                if self._writer is not None:
+                    # What is claimed is the parent's.
+                    self._claims = Claims()
                 writer.thread = threading.Thread(target=self._serve, args=(writer,), name="shadow-journal", daemon=True)
                 self._writer = writer
                 writer.thread.start()
@@ -211,8 +252,10 @@ class SqliteJournal:
         late: list[_Job] = []
         ending = False
         while not ending:
-            jobs, ending = _take(writer.queue, _RETRY if late else None)
-            jobs = late + jobs
+            jobs, ending = _take(writer.queue, _RETRY if late else LOOK if self._claims else None)
+            jobs = late + jobs + [_Job(partial(Ledger.give_back, due=due)) for due in self._claims.ended()]
+            if not jobs:
+                continue
             late = hand.do(jobs)
             _wake(jobs)
         hand.close()

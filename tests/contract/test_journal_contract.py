@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from bson import Decimal128, Int64, ObjectId
 
-from shadow.replicate.journal import Entry, Journal, undecided, undecided_op
+from shadow.replicate.journal import Due, Entry, Journal, undecided, undecided_op
 from tests.support.journals import JOURNALS, LIMIT, Place, SetClock
 
 
@@ -384,6 +384,130 @@ def test_a_forked_child_has_a_journal_of_its_own(journal: Journal, place: Place)
 def _open_and_shut(journal: Journal, op_id: str) -> None:
     asyncio.run(journal.open([Entry(op_id, "users", op_id)]))
     journal.shut()
+
+
+# --- claims end with the loop that made them --------------------------------------------------------------------
+
+
+async def claimed_by_another(journal: Journal, limit: int = 10) -> list[Due]:
+    """As soon as there is something to claim: the end of a loop is noticed by a thread."""
+    async with asyncio.timeout(30):
+        while not (found := await journal.due(limit, 600)):  # noqa: ASYNC110 - a thread does it
+            await asyncio.sleep(0.01)
+    return found
+
+
+async def deferred(journal: Journal, count: int) -> None:
+    await journal.open([Entry(f"op{n}", "users", n) for n in range(count)])
+    for number in range(count):
+        journal.defer(f"op{number}")
+
+
+def test_a_key_that_was_claimed_is_free_when_the_loop_has_ended(
+    journal: Journal, place: Place, clock: SetClock
+) -> None:
+    """`asyncio.run` for each job, with a heal under way when the job is done."""
+
+    async def job() -> None:
+        await deferred(journal, 3)
+        assert len(await journal.due(2, 600)) == 2
+        assert await journal.claim("users", 2, 600) is not None
+
+    asyncio.run(job())
+    found = asyncio.run(claimed_by_another(place.journal(clock)))
+    assert {due.attempts for due in found} == {0}, "a claim that is given back is no failed heal"
+
+
+def test_a_loop_that_is_not_cancelled_but_closed_or_left_standing_keeps_no_claim(
+    journal: Journal, place: Place, clock: SetClock
+) -> None:
+    left, closed = asyncio.new_event_loop(), asyncio.new_event_loop()
+    left.run_until_complete(deferred(journal, 2))
+    assert len(left.run_until_complete(journal.due(1, 600))) == 1
+    assert len(closed.run_until_complete(journal.due(1, 600))) == 1
+    closed.close()
+    other = place.journal(clock)
+    keys: set[int] = set()
+    while keys != {0, 1}:
+        keys |= {due.key for due in asyncio.run(claimed_by_another(other))}
+    left.close()
+
+
+async def test_whoever_is_cancelled_while_he_waits_for_a_claim_leaves_none(
+    journal: Journal, place: Place, clock: SetClock
+) -> None:
+    """Cancelled before the journal has looked, while it looks, and when the answer is there but not yet taken."""
+    await deferred(journal, 1)
+    other = place.journal(clock)
+    for turns in (*range(5), 50, 500):
+        asked = asyncio.create_task(journal.due(10, 600))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        asked.cancel()
+        (answer,) = await asyncio.gather(asked, return_exceptions=True)
+        if isinstance(answer, list):
+            for due in answer:
+                journal.give_back(due)
+        (due,) = await claimed_by_another(other)
+        other.give_back(due)
+        await other.flush()
+
+
+async def test_a_claim_that_is_given_back_is_due_at_once_and_settles_nothing_for_a_later_claim(
+    journal: Journal, place: Place, clock: SetClock
+) -> None:
+    await deferred(journal, 1)
+    (first,) = await journal.due(10, 600)
+    journal.give_back(first)
+    await journal.flush()
+    clock.now += 1
+    (second,) = await place.journal(clock).due(10, 600)
+    journal.give_back(first)
+    assert not await journal.settle(first), "it is another process's now"
+    assert await journal.due(10, 600) == []
+    assert second.attempts == 0
+    assert (await journal.stats()).open == 1
+
+
+def test_who_shuts_the_journal_claims_nothing_any_more(journal: Journal, place: Place, clock: SetClock) -> None:
+    async def job() -> None:
+        await deferred(journal, 1)
+        assert len(await journal.due(10, 600)) == 1
+        await asyncio.to_thread(journal.shut)
+        assert len(await place.journal(clock).due(10, 600)) == 1
+
+    asyncio.run(job())
+
+
+async def test_the_claims_of_a_process_that_was_killed_are_free_when_its_death_is_known(
+    place: Place, tmp_path: Path
+) -> None:
+    clock = SetClock()
+    journal = place.journal(clock)
+    await deferred(journal, 2)
+    await journal.flush()
+    ready = tmp_path / "claimed"
+    child = multiprocessing.get_context("fork").Process(target=_claim_and_wait, args=(place, str(ready)))
+    child.start()
+    async with asyncio.timeout(60):
+        while not ready.exists():
+            assert child.exitcode is None
+            await asyncio.sleep(0.01)
+    assert await journal.due(10, 600) == []
+    child.kill()
+    child.join(30)
+    clock.now += LIMIT / 20 + 0.1  # a journal on a server looks for the dead that often
+    await journal.flush()
+    assert {due.key for due in await claimed_by_another(journal)} == {0, 1}
+
+
+def _claim_and_wait(place: Place, ready: str) -> None:
+    async def job() -> None:
+        assert len(await place.journal(SetClock()).due(10, 600)) == 2
+        Path(ready).touch()
+        await asyncio.Event().wait()
+
+    asyncio.run(job())
 
 
 def test_one_journal_serves_event_loops_one_after_the_other(journal: Journal) -> None:

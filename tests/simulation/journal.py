@@ -86,6 +86,10 @@ class SimulatedJournal:
     async def postpone(self, due: Due, delay: float) -> None:
         await self._run(lambda ledger: ledger.postpone(due, delay))
 
+    def give_back(self, due: Due) -> None:
+        self._process.note(f"give back {due.key}")
+        self._submit(_Job(lambda ledger: ledger.give_back(due)))
+
     async def claim(self, collection: str, key: Key, lease: float) -> Due | None:
         found: Due | None = await self._run(lambda ledger: ledger.claim(collection, key, lease))
         return found

@@ -237,9 +237,14 @@ class DynamoLedger:
             answer = self._table.call(
                 "update_item",
                 Key=key,
-                UpdateExpression="SET t = :until, m = :now",
+                UpdateExpression="SET t = :until, m = :now, l = :name",
                 ConditionExpression=condition,
-                ExpressionAttributeValues={**values, ":until": number(until), ":now": number(now)},
+                ExpressionAttributeValues={
+                    **values,
+                    ":until": number(until),
+                    ":now": number(now),
+                    ":name": {"S": self.name},
+                },
                 ReturnValues="ALL_NEW",
             )
             item = answer["Attributes"]
@@ -282,6 +287,31 @@ class DynamoLedger:
 
     def postpone(self, due: Due, until: float) -> None:
         self._change(due, "SET t = :until ADD a :one", {":until": number(until), ":one": number(1)})
+
+    def give_back(self, due: Due) -> None:
+        self._change(due, "SET t = s", {})
+
+    def end_claims(self, owner: str, now: float) -> None:
+        """Of all that is claimed or postponed, which is little."""
+        for partition in partitions("d"):
+            for page in self._table.pages(
+                IndexName="by_turn",
+                KeyConditionExpression="pk = :pk AND t > :now",
+                ExpressionAttributeValues={":pk": {"S": partition}, ":now": number(now)},
+            ):
+                for item in self._table.get([item_key(partition, each["sk"]["S"]) for each in page]):
+                    if item.get("l") == {"S": owner}:
+                        self._end_claim(item)
+
+    def _end_claim(self, item: Item) -> None:
+        with Unless(CONDITION):
+            self._table.call(
+                "update_item",
+                Key=item_key(item["pk"]["S"], item["sk"]["S"]),
+                UpdateExpression="SET t = s",
+                ConditionExpression="m = :m AND l = :l AND t = :t",
+                ExpressionAttributeValues={":m": item["m"], ":l": item["l"], ":t": item["t"]},
+            )
 
     def _change(self, due: Due, change: str, values: dict[str, Any]) -> None:
         """Changes the deferral if it stands as it was claimed."""

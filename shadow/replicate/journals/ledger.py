@@ -116,6 +116,12 @@ class RemoteLedger(Protocol):
 
     def postpone(self, due: Due, until: float) -> None: ...
 
+    def give_back(self, due: Due) -> None:
+        """Its turn is that of one that nobody has claimed."""
+
+    def end_claims(self, owner: str, now: float) -> None:
+        """Gives back what a process has claimed that is known dead, or cut off for long."""
+
     def entries(self, limit: int, collection: str | None, after: Pending | None) -> list[Pending]: ...
 
     def explain_key(self, collection: str, key: Key) -> list[Pending]: ...

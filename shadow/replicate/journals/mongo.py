@@ -8,6 +8,7 @@ and the keys that are behind. The client is PyMongo's own synchronous one, used 
 from __future__ import annotations
 
 import datetime as dt
+import re
 import secrets
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -162,14 +163,14 @@ class MongoLedger:
         if not ids:
             return []
         # Each document by itself is claimed by whoever comes first: afterwards its turn lies ahead.
-        mine = secrets.token_hex(8)
+        mine = f"{self.name}#{secrets.token_hex(8)}"
         self._deferred.update_many({"_id": {"$in": ids}, **turn}, {"$set": {"t": until, "m": now, "l": mine}})
         found = self._deferred.find({"_id": {"$in": ids}, "l": mine})
         return sorted((_due(each, now) for each in found), key=lambda due: due.since)
 
     def claim(self, collection: str, key: Key, now: float, until: float) -> Due | None:
         place = {"_id": _place(collection, digest_of(key))}
-        claim = {"$set": {"t": until, "m": now}}
+        claim = {"$set": {"t": until, "m": now, "l": f"{self.name}#"}}
         raw = self._deferred.find_one_and_update(place, claim, return_document=ReturnDocument.AFTER)
         return None if raw is None else _due(raw, now)
 
@@ -182,6 +183,13 @@ class MongoLedger:
 
     def postpone(self, due: Due, until: float) -> None:
         self._deferred.update_one(_seen(due), {"$inc": {"a": 1}, "$set": {"t": until}})
+
+    def give_back(self, due: Due) -> None:
+        self._deferred.update_one(_seen(due), [{"$set": {"t": "$s"}}])
+
+    def end_claims(self, owner: str, now: float) -> None:
+        claimed = {"t": {"$gt": now}, "l": {"$regex": f"^{re.escape(owner)}#"}}
+        self._deferred.update_many(claimed, [{"$set": {"t": "$s"}}])
 
     # --- what people ask for ------------------------------------------------------------------------------------
 

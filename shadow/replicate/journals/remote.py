@@ -28,6 +28,7 @@ from typing import Any, Final, TypeAlias
 
 from shadow.errors import JournalError
 from shadow.model.version import Key
+from shadow.replicate.claims import LOOK, Claims, Ticket
 from shadow.replicate.journal import Due, Entry, JournalStats, Pending
 from shadow.replicate.journals.ledger import NotReady, Registered, RemoteLedger, Row, digest_of, pack
 from shadow.replicate.process import Owner, this_process
@@ -86,6 +87,13 @@ class _Ending:
     settle_after: float | None = None
 
 
+@dataclass(slots=True)
+class _Return:
+    """The end of a claim that was not made use of."""
+
+    due: Due
+
+
 @dataclass
 class _Side:
     """What one process has of the journal; a fork leaves it behind."""
@@ -94,9 +102,10 @@ class _Side:
     owner: Owner
     name: str
     openings: queue.SimpleQueue[_Opening | None] = field(default_factory=queue.SimpleQueue)
-    rest: queue.SimpleQueue[_Asking | _Ending | None] = field(default_factory=queue.SimpleQueue)
+    rest: queue.SimpleQueue[_Asking | _Ending | _Return | None] = field(default_factory=queue.SimpleQueue)
     rows: dict[str, Row] = field(default_factory=dict)
     backlog: list[_Ending] = field(default_factory=list)
+    returns: list[Due] = field(default_factory=list)
     threads: list[threading.Thread] = field(default_factory=list)
     entering: threading.Lock = field(default_factory=threading.Lock)
     ledger: RemoteLedger | None = None
@@ -122,6 +131,7 @@ class RemoteJournal:
         self._lock = threading.Lock()
         self._side: _Side | None = None
         self._doubted: dict[str, float] = {}
+        self._claims = Claims()
         self._next_sweep = 0.0
 
     # --- the contract -------------------------------------------------------------------------------------------
@@ -161,23 +171,53 @@ class RemoteJournal:
             self._sweep(ledger, now)
             return ledger.take(limit, now, now + lease)
 
-        found: list[Due] = await self._ask(work)
-        return found
+        return await self._claim(work, lease)
 
     async def claim(self, collection: str, key: Key, lease: float) -> Due | None:
-        def work(ledger: RemoteLedger) -> Due | None:
+        def work(ledger: RemoteLedger) -> list[Due]:
             now = ledger.clock.earliest()
             self._sweep(ledger, now)
-            return ledger.claim(collection, key, now, now + lease)
+            found = ledger.claim(collection, key, now, now + lease)
+            return [] if found is None else [found]
 
-        found: Due | None = await self._ask(work)
-        return found
+        claimed = await self._claim(work, lease)
+        return claimed[0] if claimed else None
+
+    async def _claim(self, work: Callable[[RemoteLedger], list[Due]], lease: float) -> list[Due]:
+        """What is claimed for somebody who has gone meanwhile is given back."""
+        ticket = Ticket(lease)
+
+        def claim(ledger: RemoteLedger) -> list[Due]:
+            if ticket.over:
+                return []
+            found = work(ledger)
+            self._claims.add(ticket, found)
+            return found
+
+        try:
+            claimed: list[Due] = await self._ask(claim)
+        except BaseException:
+            ticket.over = True
+            for due in self._claims.ended():
+                self.give_back(due)
+            raise
+        return claimed
+
+    def give_back(self, due: Due) -> None:
+        self._alive().rest.put(_Return(due))
+        self._claims.drop(due)
 
     async def settle(self, due: Due) -> bool:
-        return bool(await self._ask(lambda ledger: ledger.settle(due)))
+        try:
+            return bool(await self._ask(lambda ledger: ledger.settle(due)))
+        finally:
+            self._claims.drop(due)
 
     async def postpone(self, due: Due, delay: float) -> None:
-        await self._ask(lambda ledger: ledger.postpone(due, ledger.clock.earliest() + delay))
+        try:
+            await self._ask(lambda ledger: ledger.postpone(due, ledger.clock.earliest() + delay))
+        finally:
+            self._claims.drop(due)
 
     async def entries(
         self, limit: int, *, collection: str | None = None, after: Pending | None = None
@@ -264,6 +304,9 @@ class RemoteJournal:
         with self._lock:
             if self._side is None or self._side.pid != os.getpid():
                 owner = this_process()
+                if self._side is not None:
+                    # What is claimed is the parent's.
+                    self._claims = Claims()
                 # One process may have several journals on one server, and each lives as long as it lives.
                 side = _Side(os.getpid(), owner, f"{owner.id}/{secrets.token_hex(4)}")
                 for name, serve in (("open", self._serve_openings), ("rest", self._serve_rest)):
@@ -361,11 +404,13 @@ class RemoteJournal:
         with ThreadPoolExecutor(_ASKING, thread_name_prefix="shadow-journal-ask") as pool:
             ending = False
             while not ending:
-                jobs, ending = _take(side.rest, timeout=_AGAIN if side.backlog else self._beat_every)
+                jobs, ending = _take(side.rest, timeout=self._patience_of(side))
+                side.returns += [job.due for job in jobs if isinstance(job, _Return)]
+                side.returns += self._claims.all() if ending else self._claims.ended()
                 side.backlog += [job for job in jobs if isinstance(job, _Ending)]
                 asking = [job for job in jobs if isinstance(job, _Asking)]
                 try:
-                    if jobs or side.backlog or side.entered or self._doubted:
+                    if jobs or side.backlog or side.returns or side.entered or self._doubted:
                         self._end(side, self._ready(side))
                 except Exception as error:
                     self._drop_expired(side)
@@ -377,6 +422,12 @@ class RemoteJournal:
                     _hand_over(pool, self._answer, side, asking)
         self._leave(side)
 
+    def _patience_of(self, side: _Side) -> float:
+        """Seconds for which nothing has to be done."""
+        if side.backlog or side.returns:
+            return _AGAIN
+        return min(LOOK, self._beat_every) if self._claims else self._beat_every
+
     def _end(self, side: _Side, ledger: RemoteLedger) -> None:
         """Writes what has ended, and gives a sign of life when it is time."""
         if deferred := [(each.row, each.settle_after) for each in side.backlog if each.settle_after is not None]:
@@ -384,6 +435,9 @@ class RemoteJournal:
         if closed := [each.row for each in side.backlog if each.settle_after is None]:
             ledger.close(closed)
         side.backlog.clear()
+        while side.returns:
+            ledger.give_back(side.returns[-1])
+            side.returns.pop()
         for name, since in self.doubted.items():
             if side.told.get(name) != since:
                 ledger.doubt(name, since)
@@ -399,8 +453,11 @@ class RemoteJournal:
         ledger = side.ledger
         if ledger is None or not side.entered:
             side.backlog.clear()
+            side.returns.clear()
             return
         now = ledger.clock.earliest()
+        # The lease is no longer than an operation.
+        side.returns[:] = [each for each in side.returns if each.claimed + self.limit > now]
         side.backlog[:] = [each for each in side.backlog if each.row.expires > now]
 
     def _prune(self, side: _Side, now: float) -> None:
@@ -444,6 +501,7 @@ class RemoteJournal:
             for owner in ledger.owners():
                 if owner.id != ledger.name and self._is_dead(owner, now):
                     _adopt(ledger, ledger.orphans(owner.id))
+                    ledger.end_claims(owner.id, now)
                     ledger.forget(owner)
             _adopt(ledger, ledger.expired(now))
         finally:
