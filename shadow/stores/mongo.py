@@ -37,13 +37,13 @@ from shadow.model.version import (
     State,
     Tombstone,
     Version,
-    fresh_id,
     split,
     stamp_of,
 )
 from shadow.stores.mongo_changes import Bare, bare_writes
 from shadow.stores.mongo_ranges import MongoRanges
 from shadow.stores.mongo_stamps import MongoStamps
+from shadow.stores.mongo_unique import MongoUnique
 
 __all__ = ["MongoStore", "connect"]
 
@@ -95,6 +95,7 @@ class MongoStore:
         self._exact = client.get_database(database, codec_options=CANONICAL, read_preference=ReadPreference.PRIMARY)
         self._collections: dict[str, Any] = {}
         self.ranges = MongoRanges(self._exact, self._reserved, _raw)
+        self._unique = MongoUnique(self._exact, self._reserved)
         self.stamps = MongoStamps(self._exact, self._reserved, self.ranges, _exactly)
 
     # --- life ---------------------------------------------------------------------------------------------------
@@ -114,6 +115,7 @@ class MongoStore:
             await self._database[spec.name].create_index(
                 f"{spec.reserved}.x", name=f"{spec.reserved}_ttl", expireAfterSeconds=0, sparse=True
             )
+            await self._unique.clear(spec.name, [unique.fields for unique in spec.unique])
             for unique in spec.unique:
                 await self._make_unique(spec.name, unique)
 
@@ -122,6 +124,7 @@ class MongoStore:
         keys = [(path, 1) for path in unique.fields]
         made = self._collection(collection).create_index(keys, name=unique.name, unique=True, sparse=unique.sparse)
         await _unless(made, _SAME_INDEX)
+        self._unique.forget(collection)
 
     async def speed_up(self, collection: str, keys: Sort, name: str) -> bool:
         await _unless(self._collection(collection).create_index(list(keys), name=name), _SAME_KEYS)
@@ -248,7 +251,7 @@ class MongoStore:
             return False
         standing = {"_id": key, f"{self._reserved(collection)}.t": {"$ne": None}}
         try:
-            await self._collection(collection).replace_one(standing, raw, upsert=True)
+            await _replacing(self._collection(collection), standing, raw, upsert=True)
         except DuplicateKeyError as refusal:
             if not _is_id(refusal):
                 raise
@@ -435,20 +438,32 @@ class MongoStore:
     async def _place(self, collection: str, key: Key, where: Document, image: Image, *, upsert: bool) -> bool:
         """Replaces what `where` names by the image. The conditions beside `_id` cannot become fields: a replacement
         upsert takes only `_id` from its filter."""
-        raw = _raw(image, self._reserved(collection), key)
+        plain = raw = _raw(image, self._reserved(collection), key)
+        if not image.present:
+            raw = await self._unique.aside(collection, plain)
         while True:
             try:
-                result = await self._collection(collection).replace_one(
-                    where, raw, upsert=upsert, bypass_document_validation=True
+                result = await _replacing(
+                    self._collection(collection), where, raw, upsert=upsert, bypass_document_validation=True
                 )
             except DuplicateKeyError as error:
                 if _is_id(error):
                     return False
-                if image.present:
+                # A tombstone stands in nobody's way, unless an index has come that was not known of.
+                self._unique.forget(collection)
+                renewed = raw if image.present else await self._unique.aside(collection, plain)
+                if renewed == raw:
                     raise
-                raw = _apart(raw, error)
+                raw = renewed
                 continue
             return bool(result.matched_count or result.upserted_id is not None)
+
+    async def put_all(self, collection: str, puts: Sequence[tuple[Key, Image, State]]) -> bool | None:
+        """Its indexes are checked with each write, in a transaction too: no two documents can trade values in one."""
+        return None
+
+    async def holders(self, collection: str, key: Key, document: Document) -> list[Key]:
+        return await self._unique.holders(collection, key, document)
 
     def _collection(self, name: str) -> Any:
         """The driver's collection object, made once: making one costs as much as the rest of this class's part."""
@@ -474,14 +489,12 @@ def _raw(image: Image, reserved: str, key: Key = None) -> Document:
     return {"_id": key, reserved: {**(stamp or {}), "x": expiry}}
 
 
-def _apart(raw: Document, error: DuplicateKeyError) -> Document:
-    """A tombstone that takes part in a unique index, where a second missing value would collide: its fields get
-    values that nothing else has."""
-    pattern = (error.details or {}).get("keyPattern") or {}
-    fields = [str(path).split(".")[0] for path in pattern]
-    if not fields or all(name in raw for name in fields):
-        raise error
-    return {**raw, **{name: f"{fresh_id()}" for name in fields if name not in raw}}
+async def _replacing(target: Any, where: Document, raw: Document, **options: Any) -> Any:
+    """`replace_one`, for every document that MongoDB can hold: an insert takes names with `$` at the top, a replacement
+    does not, and a pipeline does."""
+    if any(name.startswith("$") for name in raw):
+        return await target.update_one(where, [{"$replaceWith": {"$literal": raw}}], **options)
+    return await target.replace_one(where, raw, **options)
 
 
 def _exactly(state: State, reserved: str) -> Document:
