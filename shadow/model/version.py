@@ -38,6 +38,9 @@ TOMBSTONE_LIFETIME: Final = dt.timedelta(days=30)
 """How long a tombstone stands before the store's TTL takes it: far longer than any write can be delayed."""
 
 
+_PASSING: Final = "passing-"
+
+
 def fresh_id() -> str:
     """A new unique id (24 hex digits). An ObjectId is unique across processes, hosts and forks without coordination."""
     return str(ObjectId())
@@ -56,9 +59,20 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Tombstone:
-    """What is left where a document was deleted. Each deletion, and each touch of a deletion, has a fresh id."""
+    """What is left where a document was deleted. Each deletion, and each touch of a deletion, has a fresh id.
+
+    A *passing* one stands for a document that is set aside: the primary has it, and its place in the secondary is about
+    to be written anew."""
 
     id: str
+
+    @property
+    def passing(self) -> bool:
+        return self.id.startswith(_PASSING)
+
+    @classmethod
+    def in_passing(cls, id: str) -> Tombstone:
+        return cls(f"{_PASSING}{id}")
 
 
 @dataclass(frozen=True, slots=True)

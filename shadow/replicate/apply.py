@@ -6,6 +6,9 @@ import asyncio
 import enum
 import random
 from collections.abc import Awaitable, Callable, Iterable
+from typing import Protocol
+
+from pymongo.errors import DuplicateKeyError
 
 from shadow.compare.equality import same
 from shadow.model.operation import ANY, Write
@@ -14,7 +17,7 @@ from shadow.model.version import Image, Key, Tombstone, Version, fresh_id
 from shadow.replicate.journal import undecided_op
 from shadow.stores.base import Store
 
-__all__ = ["HealContended", "Replayed", "decided", "heal", "replay", "replay_fenced"]
+__all__ = ["HealContended", "Replayed", "Untangles", "decided", "heal", "replay", "replay_fenced"]
 
 
 class Replayed(enum.Enum):
@@ -30,6 +33,16 @@ class Replayed(enum.Enum):
 
 class HealContended(Exception):
     """The secondary moved under every attempt. The key stays deferred; whoever moved it heals it as well."""
+
+
+class Untangles(Protocol):
+    """See `replicate.untangle`."""
+
+    async def untangle(
+        self, primary: Store, secondary: Store, collection: str, key: Key, refusal: DuplicateKeyError
+    ) -> bool:
+        """Puts a document right together with those that are in its way. False: something moved meanwhile. Raises
+        `refusal` if nothing that is in its way can be put right."""
 
 
 async def replay(secondary: Store, write: Write) -> tuple[Replayed, Image | None]:
@@ -84,12 +97,16 @@ async def heal(
     *,
     attempts: int = 12,
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    untangles: Untangles | None = None,
 ) -> Healing:
     """Makes the secondary hold what the primary holds under `key`, whatever happened before.
 
     The secondary is read first: what the primary shows after that is at least as new as anything that could make the
     condition hold. A deletion always writes a fresh tombstone, even over one that stands or over nothing, because the
     touch is what makes a stale copy, still under way elsewhere, fail its condition.
+
+    With `untangles`, documents that are in the way by a unique value and differ from the primary's are put right along
+    with it.
 
     Raises `HealContended`, and whatever the stores raise.
     """
@@ -98,11 +115,17 @@ async def heal(
         wanted = await primary.image(collection, key)
         if wanted.document is not None and agree(wanted, seen):
             return Healing.EQUAL
-        if wanted.document is not None:
-            assert isinstance(wanted.state, Version)
-            if await secondary.put(collection, key, wanted, seen.state):
-                return Healing.COPIED
-        elif await secondary.put(collection, key, Image(Tombstone(fresh_id())), seen.state):
-            return Healing.TOMBSTONED
+        if isinstance(wanted.state, Tombstone) and wanted.state.passing:
+            # It was set aside while this store followed. Only the other store may still have it.
+            raise HealContended(f"{collection}: the primary has set the document of one key aside")
+        image = wanted if wanted.present else Image(Tombstone(fresh_id()))
+        try:
+            done = await secondary.put(collection, key, image, seen.state)
+        except DuplicateKeyError as refusal:
+            if untangles is None:
+                raise
+            done = await untangles.untangle(primary, secondary, collection, key, refusal)
+        if done:
+            return Healing.COPIED if image.present else Healing.TOMBSTONED
         await pause(random.uniform(0, min(0.5, 0.005 * 2**attempt)))
     raise HealContended(f"{collection}: the secondary changed under {attempts} attempts to heal one key")

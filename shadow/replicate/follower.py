@@ -34,6 +34,7 @@ from shadow.replicate.lane import Lane
 from shadow.replicate.limits import Limits
 from shadow.replicate.points import Point, Reach
 from shadow.replicate.routes import Routes
+from shadow.replicate.untangle import Untangler
 from shadow.stores.base import Store
 
 __all__ = ["Follower"]
@@ -71,6 +72,7 @@ class Follower:
         self._routes = routes
         self._reach = reach
         self._intents = intents or Intents(journal, limits, reporter)
+        self._untangler = Untangler(self._intents, reach)
         self._wake = asyncio.Event()
         self._following: dict[str, str] = {}
         self._given_up: dict[str, float] = {}
@@ -161,10 +163,14 @@ class Follower:
 
     async def _heal(self, collection: str, key: Key, route: Route) -> Healing:
         self._reach(Point.BEFORE_HEAL)
-        result = await heal(self._stores[route.primary], self._stores[route.secondary], collection, key)
+        result = await self._healed(collection, key, route)
         self._reach(Point.AFTER_HEAL)
         self._reporter.healed(collection, result)
         return result
+
+    async def _healed(self, collection: str, key: Key, route: Route) -> Healing:
+        primary, secondary = self._stores[route.primary], self._stores[route.secondary]
+        return await heal(primary, secondary, collection, key, untangles=self._untangler)
 
     async def _judge_different(self, write: Write, image: Image, healing: Healing, *, unmatched: bool) -> Verdict:
         """The same write from the same version came to something else: an excuse, or a mismatch that needs no second
@@ -294,9 +300,7 @@ class Follower:
             try:
                 async with asyncio.timeout(self._limits.operation / 2):
                     for each in await decided(self._stores.values(), collection, key):
-                        result = await heal(
-                            self._stores[route.primary], self._stores[route.secondary], collection, each
-                        )
+                        result = await self._healed(collection, each, route)
             except BaseException:
                 self._given_up[collection] = asyncio.get_running_loop().time()
                 raise

@@ -101,6 +101,10 @@ class Intents:
         self._breaker.succeeded()
         return opened
 
+    async def open_durably(self, collection: str, keys: Sequence[Key]) -> Opened:
+        """`open`, for what must not be done at all without intents. Raises `JournalError`."""
+        return await self._open(collection, keys)
+
     def expired(self, opened: Opened) -> bool:
         """Whether others may take the intents for orphaned, or soon will."""
         return opened.durable and opened.age.seconds > self._limit * 3 / 4

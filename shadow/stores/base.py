@@ -96,6 +96,15 @@ class Store(Protocol):
         """Copies `image` (a document at its version, or a tombstone) to the key if the store is exactly at
         `expected`. False: it was not, and nothing changed."""
 
+    async def put_all(self, collection: str, puts: Sequence[tuple[Key, Image, State]]) -> bool | None:
+        """`put` for several (key, image, expected) in one atomic step, in which unique values may change hands. False:
+        one was not at its state, and nothing changed. None: this store cannot do that with these. Raises
+        `DuplicateKeyError` if that leaves a value with two documents."""
+
+    async def holders(self, collection: str, key: Key, document: Document) -> list[Key]:
+        """The keys, other than `key`, whose documents or tombstones stand in the way of `document` by a unique value.
+        It may name some that do not."""
+
     async def speed_up(self, collection: str, keys: Sort, name: str) -> bool:
         """Makes an index that changes no answer. False: this store has only those of its description."""
 

@@ -4,7 +4,7 @@ suite holds it to the same tests as the real ones."""
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Any
 
 from pymongo.errors import DuplicateKeyError
@@ -32,7 +32,8 @@ from shadow.model.operation import (
 )
 from shadow.model.order import key_digest, sort_documents
 from shadow.model.phase import StoreName
-from shadow.model.schema import CollectionSpec
+from shadow.model.schema import CollectionSpec, UniqueSpec
+from shadow.model.uniqueness import held_values
 from shadow.model.version import ABSENT, Document, Image, Key, State, Tombstone, Version
 
 __all__ = ["MemoryStore"]
@@ -46,8 +47,13 @@ class MemoryStore:
     `name` is the role that it plays; nothing else depends on it.
     """
 
-    def __init__(self, name: StoreName = StoreName.MONGO) -> None:
+    def __init__(
+        self, name: StoreName = StoreName.MONGO, unique: Sequence[UniqueSpec] = (), *, together: bool = False
+    ) -> None:
+        """`unique`: constraints that it keeps; `together`: whether values can change hands in one step."""
         self.name = name
+        self._unique = tuple(unique)
+        self._together = together
         self._images: dict[str, dict[str, tuple[Key, Image]]] = {}
         self._chosen: dict[tuple[str, str], str] = {}
         """By collection and digest of the key, the last operation that has found its document by itself."""
@@ -141,6 +147,7 @@ class MemoryStore:
         post = _effect(change, pre)
         if post is None:
             return None
+        self._check_unique(collection, change.key, post)
         if isinstance(change, Delete):
             self._chosen.pop((collection, key_digest(change.key)), None)
             self._images[collection].pop(key_digest(change.key))
@@ -180,14 +187,50 @@ class MemoryStore:
         else:
             post = _effect(write.change, seen) if seen.state == write.pre else None
         if post is not None:
+            self._check_unique(collection, write.key, post)
             self._set(collection, write.key, post)
         return copy.deepcopy(post)
 
     async def put(self, collection: str, key: Key, image: Image, expected: State) -> bool:
         if self._image(collection, key).state != expected:
             return False
+        self._check_unique(collection, key, image)
         self._set(collection, key, copy.deepcopy(image))
         return True
+
+    async def put_all(self, collection: str, puts: Sequence[tuple[Key, Image, State]]) -> bool | None:
+        if not self._together:
+            return None
+        if any(self._image(collection, key).state != expected for key, _, expected in puts):
+            return False
+        before = dict(self._images.get(collection, {}))
+        for key, image, _ in puts:
+            self._set(collection, key, copy.deepcopy(image))
+        try:
+            for key, image, _ in puts:
+                self._check_unique(collection, key, image)
+        except DuplicateKeyError:
+            self._images[collection] = before
+            raise
+        return True
+
+    async def holders(self, collection: str, key: Key, document: Document) -> list[Key]:
+        return [holder for holder, _ in self._in_the_way(collection, key, document)]
+
+    def _in_the_way(self, collection: str, key: Key, document: Document) -> Iterator[tuple[Key, UniqueSpec]]:
+        for digest, (holder, image) in self._images.get(collection, {}).items():
+            for constraint in self._unique:
+                wanted = {key_digest(list(values)) for values in held_values(constraint, document)}
+                held = held_values(constraint, image.document) if image.document is not None else ()
+                if digest != key_digest(key) and not wanted.isdisjoint(key_digest(list(values)) for values in held):
+                    yield holder, constraint
+
+    def _check_unique(self, collection: str, key: Key, image: Image) -> None:
+        if image.document is None or not self._unique:
+            return
+        for _, constraint in self._in_the_way(collection, key, image.document):
+            details = {"code": 11000, "index": 0, "keyPattern": dict.fromkeys(constraint.fields, 1)}
+            raise DuplicateKeyError(f"E11000 duplicate key error: index: {constraint.name}", 11000, details)
 
     def _image(self, collection: str, key: Key) -> Image:
         found = self._images.get(collection, {}).get(key_digest(key))

@@ -55,7 +55,6 @@ from shadow.model.version import (
     State,
     Tombstone,
     Version,
-    fresh_id,
     split,
     stamp_of,
 )
@@ -64,6 +63,7 @@ from shadow.stores.mongo_changes import Bare, bare_writes
 from shadow.stores.mongo_durability import Durability, Lasting
 from shadow.stores.mongo_ranges import MongoRanges
 from shadow.stores.mongo_stamps import MongoStamps
+from shadow.stores.mongo_unique import MongoUnique
 from shadow.stores.mongo_validation import past_validator
 
 __all__ = ["MongoStore", "connect"]
@@ -123,6 +123,7 @@ class MongoStore:
         self.ranges = MongoRanges(lasting, self._reserved, _raw)
         self.stamps = MongoStamps(lasting, self._reserved, self.ranges, _exactly)
         self._lasting = lasting
+        self._unique = MongoUnique(self._exact, self._reserved)
 
     # --- life ---------------------------------------------------------------------------------------------------
 
@@ -143,6 +144,7 @@ class MongoStore:
             )
             # By what recovery finds the document that an operation has chosen; only such documents are in it.
             await self._database[spec.name].create_index(f"{spec.reserved}.o", name=f"{spec.reserved}_op", sparse=True)
+            await self._unique.clear(spec.name, [unique.fields for unique in spec.unique])
             for unique in spec.unique:
                 await self._make_unique(spec.name, unique)
 
@@ -151,6 +153,7 @@ class MongoStore:
         keys = [(path, 1) for path in unique.fields]
         made = self._collection(collection).create_index(keys, name=unique.name, unique=True, sparse=unique.sparse)
         await _unless(made, _SAME_INDEX)
+        self._unique.forget(collection)
 
     async def speed_up(self, collection: str, keys: Sort, name: str) -> bool:
         await _unless(self._collection(collection).create_index(list(keys), name=name), _SAME_KEYS)
@@ -315,7 +318,7 @@ class MongoStore:
             return False
         standing = {"_id": key, f"{self._reserved(collection)}.t": {"$ne": None}}
         try:
-            await self._collection(collection).replace_one(standing, raw, upsert=True)
+            await _replacing(self._collection(collection), standing, raw, upsert=True)
         except DuplicateKeyError as refusal:
             if not _is_id(refusal):
                 raise
@@ -523,7 +526,9 @@ class MongoStore:
     async def _place(self, collection: str, key: Key, where: Document, image: Image, *, upsert: bool) -> bool:
         """Replaces what `where` names by the image. The conditions beside `_id` cannot become fields: a replacement
         upsert takes only `_id` from its filter."""
-        raw = _raw(image, self._reserved(collection), key)
+        plain = raw = _raw(image, self._reserved(collection), key)
+        if not image.present:
+            raw = await self._unique.aside(collection, plain)
         while True:
             try:
                 result = await past_validator(
@@ -532,15 +537,25 @@ class MongoStore:
             except DuplicateKeyError as error:
                 if _is_id(error):
                     return False
-                if image.present:
+                # A tombstone stands in nobody's way, unless an index has come that was not known of.
+                self._unique.forget(collection)
+                renewed = raw if image.present else await self._unique.aside(collection, plain)
+                if renewed == raw:
                     raise
-                raw = _apart(raw, error)
+                raw = renewed
                 continue
             return bool(result.matched_count or result.upserted_id is not None)
 
     async def _replace_one(self, collection: str, where: Document, raw: Document, upsert: bool, past: bool) -> Any:
         more: dict[str, Any] = {"bypass_document_validation": True} if past else {}
-        return await (await self._copies(collection)).replace_one(where, raw, upsert=upsert, **more)
+        return await _replacing(await self._copies(collection), where, raw, upsert=upsert, **more)
+
+    async def put_all(self, collection: str, puts: Sequence[tuple[Key, Image, State]]) -> bool | None:
+        """Its indexes are checked with each write, in a transaction too: no two documents can trade values in one."""
+        return None
+
+    async def holders(self, collection: str, key: Key, document: Document) -> list[Key]:
+        return await self._unique.holders(collection, key, document)
 
     def _collection(self, name: str) -> Any:
         """The driver's collection object, with the write concern of the application's writes."""
@@ -575,14 +590,12 @@ def _raw(image: Image, reserved: str, key: Key = None, *, op_id: str = "") -> Do
     return {"_id": key, reserved: {**(stamp or {}), "x": expiry}}
 
 
-def _apart(raw: Document, error: DuplicateKeyError) -> Document:
-    """A tombstone that takes part in a unique index, where a second missing value would collide: its fields get
-    values that nothing else has."""
-    pattern = (error.details or {}).get("keyPattern") or {}
-    fields = [str(path).split(".")[0] for path in pattern]
-    if not fields or all(name in raw for name in fields):
-        raise error
-    return {**raw, **{name: f"{fresh_id()}" for name in fields if name not in raw}}
+async def _replacing(target: Any, where: Document, raw: Document, **options: Any) -> Any:
+    """`replace_one`, for every document that MongoDB can hold: an insert takes names with `$` at the top, a replacement
+    does not, and a pipeline does."""
+    if any(name.startswith("$") for name in raw):
+        return await target.update_one(where, [{"$replaceWith": {"$literal": raw}}], **options)
+    return await target.replace_one(where, raw, **options)
 
 
 def _exactly(state: State, reserved: str) -> Document:

@@ -50,6 +50,8 @@ __all__ = ["Chaos", "Figures", "Plan"]
 MONGO_WRITES: Final = b"_shadow"
 """What only requests to documents contain: a driver watches MongoDB on connections of its own."""
 HTTP_ONLY: Final = (Mode.THROTTLE, Mode.ERROR)
+POINTS: Final = [point for point in Point if point is not Point.AFTER_ASIDE]
+"""Those that the processes come by: no value of theirs is unique."""
 RECOVERY: Final = 180.0
 """Seconds within which everything must be level once all is calm; it takes two."""
 
@@ -189,7 +191,10 @@ class Chaos:
         self._bury()
         if len(self._lives) < self.plan.processes:
             armed = chance.random() < 0.6
-            self._send_out(chance.choice(list(Point)) if armed else None, chance.randrange(120))
+            self._send_out(
+                chance.choice(POINTS) if armed else None,
+                chance.randrange(120),
+            )
             return "sent out"
         life = chance.choice(self._lives)
         life.ending = True

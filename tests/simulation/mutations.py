@@ -22,6 +22,7 @@ from shadow.replicate.apply import HealContended, agree
 from shadow.replicate.follower import Follower
 from shadow.replicate.journal import Due, Entry, undecided_op
 from shadow.replicate.ledger import Ledger
+from shadow.replicate.untangle import Untangler
 from shadow.stores import memory
 from shadow.stores.base import Store
 from shadow.stores.memory import MemoryStore
@@ -230,6 +231,31 @@ async def _heal_primary_first(primary: Store, secondary: Store, collection: str,
 
 
 _BY_FILTER: Final = (("first", 4), ("upsert_first", 3), ("replace_first", 1), ("insert", 1), ("delete", 1))
+# --- values that change hands -----------------------------------------------------------------------------------
+
+
+async def _untangle_nothing(self: Untangler, *arguments: Any) -> bool:
+    raise arguments[-1]
+
+
+async def _put_all_always(self: MemoryStore, collection: str, puts: Sequence[tuple[Key, Image, State]]) -> bool:
+    for key, image, _ in puts:
+        self._set(collection, key, image)
+    return True
+
+
+def _trading(drawn: Conditions, **changes: Any) -> Conditions:
+    """Values that change hands while the secondary is away."""
+    return _calm(
+        drawn,
+        keys=3,
+        callers=4,
+        operations=12,
+        haste=0.1,
+        secondary_down=2,
+        unique=True,
+        verbs=(("take", 30), ("drop", 2), ("delete", 2)),
+    ).but(**changes)
 
 
 def _heal_with(heal: Any) -> Patches:
@@ -328,5 +354,15 @@ MUTATIONS: Final = (
         "an operation without an answer that had no document yet is taken for undone",
         ((Ledger, "defer", _defer_decided),),
         lambda drawn: _calm(drawn, late=0.2, verbs=_BY_FILTER),
+    ),
+    Mutation(
+        "documents that are in each other's way are healed one by one",
+        ((Untangler, "untangle", _untangle_nothing),),
+        _trading,
+    ),
+    Mutation(
+        "values change hands in one step that has no conditions",
+        ((MemoryStore, "put_all", _put_all_always),),
+        lambda drawn: _trading(drawn, processes=2, together=True),
     ),
 )

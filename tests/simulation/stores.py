@@ -274,6 +274,21 @@ class Client:
 
         return await self._ask(what, effect, write=True)
 
+    async def put_all(self, collection: str, puts: Sequence[tuple[Key, Image, State]]) -> bool | None:
+        server = self._server
+
+        def effect() -> bool | None:
+            done = at_once(server.memory.put_all(collection, puts))
+            for key, _, _ in puts:
+                server.followed(collection, key, changed=bool(done))
+            return done
+
+        return await self._ask(f"put_all {[key for key, _, _ in puts]}", effect, write=True)
+
+    async def holders(self, collection: str, key: Key, document: Document) -> list[Key]:
+        memory = self._server.memory
+        return await self._ask(f"holders {key}", lambda: at_once(memory.holders(collection, key, document)))
+
     # --- the store itself ---------------------------------------------------------------------------------------
 
     async def close(self) -> None:

@@ -192,6 +192,14 @@ class Workload:
     def _set(self, key: Key) -> tuple[Verb, Update]:
         return Verb.UPDATE_ONE, self._update(key, {"$set": {"mark": self._rng.randint(0, 99)}})
 
+    def _take(self, key: Key) -> tuple[Verb, Update]:
+        """One of one value more than there are keys; refused while another document holds it."""
+        value = self._rng.randint(0, self._world.conditions.keys)
+        return Verb.UPDATE_ONE, self._update(key, {"$set": {"held": value}}, upsert=self._rng.random() < 0.9)
+
+    def _drop(self, key: Key) -> tuple[Verb, Update]:
+        return Verb.UPDATE_ONE, self._update(key, {"$unset": {"held": ""}})
+
     def _upsert(self, key: Key) -> tuple[Verb, Update]:
         return Verb.UPDATE_ONE, self._update(key, {"$inc": {"n": 1}}, upsert=True)
 

@@ -57,6 +57,7 @@ from shadow.stores.dynamo.settings import DynamoSettings
 from shadow.stores.dynamo.stamps import DynamoStamps
 from shadow.stores.dynamo.sweeping import Sweeper
 from shadow.stores.dynamo.tables import drop_table
+from shadow.stores.dynamo.together import Together
 from shadow.stores.dynamo.upserts import guard_key, guard_of, last_inserted
 from shadow.stores.dynamo.wanted import Wanted, collection_table
 from shadow.stores.dynamo.writes import NOTHING, VACANT, Expected, Found, Writer
@@ -112,6 +113,7 @@ class DynamoStore:
             self._gateway, verify_index_reads=settings.verify_index_reads, scan_segments=settings.scan_segments
         )
         self._writer = Writer(self._gateway, self._reader)
+        self._together = Together(self._reader, self._writer)
         self._inserter = Inserter(self._gateway, self._writer, transactional=settings.transactional_inserts)
         self._sweeper = Sweeper(self._gateway, self._reader, self._writer)
         self._constraints = Constraints(self._gateway, self._reader, self._writer)
@@ -479,6 +481,12 @@ class DynamoStore:
                 raise result
             results[place] = result
         return results
+
+    async def put_all(self, collection: str, puts: Sequence[tuple[Key, Image, State]]) -> bool | None:
+        return await self._together.put(self._table(collection), puts)
+
+    async def holders(self, collection: str, key: Key, document: Document) -> list[Key]:
+        return await self._together.holders(self._table(collection), keys.key_text(key), document)
 
     async def _copy_absent(self, collection: str, keys_: Sequence[Key], images: Sequence[Image]) -> list[bool]:
         """Puts, in batches, the images whose keys are free. False: not, or not known."""

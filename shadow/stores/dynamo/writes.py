@@ -30,15 +30,27 @@ from shadow.stores.dynamo.expressions import Expression, exactly, vacant
 from shadow.stores.dynamo.reads import Reader, Table
 from shadow.stores.dynamo.upserts import advance
 
-__all__ = ["NOTHING", "SWEEP_MARK", "VACANT", "Addition", "Expected", "Found", "Vacant", "Writer"]
+__all__ = [
+    "BUSY",
+    "MOST_ACTIONS",
+    "NOTHING",
+    "SWEEP_MARK",
+    "TRANSACTION_ATTEMPTS",
+    "VACANT",
+    "Addition",
+    "Expected",
+    "Found",
+    "Vacant",
+    "Writer",
+]
 
 SWEEP_MARK: Final = "~sweep"
 """The key of the item that says that a table has had parts of large documents, and when it was swept last."""
 
-_TRANSACTION_ATTEMPTS: Final = 8
-_MOST_ACTIONS: Final = 100
+TRANSACTION_ATTEMPTS: Final = 8
+MOST_ACTIONS: Final = 100
 _WRITE_CONFLICT: Final = 112
-_BUSY: Final = frozenset({"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"})
+BUSY: Final = frozenset({"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,23 +126,23 @@ class Writer:
         `ConditionFailed` with what is there instead, `DuplicateKeyError` for a violated constraint, and a WriteError
         with code 112 if `guard` is not as it was seen.
         """
-        encoded = await self._encode(table, key_text, after, op_id)
+        encoded = await self.encode(table, key_text, after, op_id)
         if encoded is not None and encoded.parts:
-            await self._write_parts(table, key_text, encoded)
+            await self.write_parts(table, key_text, encoded)
         try:
             replaced = await self._write_head(table, key_text, expected, before, after, encoded, guard)
         except ConditionFailed as failed:
             if not failed.retried:  # else an earlier attempt may have been applied, and the head may name the parts
-                await self._discard(table, key_text, encoded)
+                await self.discard(table, key_text, encoded)
             raise
         except (DuplicateKeyError, _GuardMoved):
-            await self._discard(table, key_text, encoded)
+            await self.discard(table, key_text, encoded)
             raise
         old = replaced if replaced is not None else before.item
         if old is not None:
             await self.delete_body(table, old)
 
-    async def _encode(self, table: Table, key_text: str, after: Image, op_id: str) -> Encoded | None:
+    async def encode(self, table: Table, key_text: str, after: Image, op_id: str) -> Encoded | None:
         if after.state == ABSENT:
             return None
         encode = table.codec.encode
@@ -186,13 +198,13 @@ class Writer:
         the places of those that have to be written alone; none of them: all were inserted. Raises what the request
         as a whole fails with; by `model.outcome.classify` it may have been made after all."""
         actions = [(place, action) for place, each in enumerate(additions) for action in _actions(table, each)]
-        for attempt in range(_TRANSACTION_ATTEMPTS):
+        for attempt in range(TRANSACTION_ATTEMPTS):
             try:
-                await self._send(table, [action for _, action in actions])
+                await self.send(table, [action for _, action in actions])
             except Cancelled as cancelled:
                 codes = [code for code, _ in cancelled.reasons]
                 refused = {
-                    place for (place, _), code in zip(actions, codes, strict=False) if code not in (*_BUSY, "None")
+                    place for (place, _), code in zip(actions, codes, strict=False) if code not in (*BUSY, "None")
                 }
                 if refused:
                     return sorted(refused)
@@ -201,7 +213,7 @@ class Writer:
             await asyncio.sleep(random.uniform(0, 0.02 * 2**attempt))
         return range(len(additions))
 
-    async def _send(self, table: Table, actions: Sequence[dict[str, Any]]) -> None:
+    async def send(self, table: Table, actions: Sequence[dict[str, Any]]) -> None:
         """One transaction. The token makes it one, however often the client sends it."""
         await self._gateway.call(
             "transact_write_items",
@@ -228,11 +240,11 @@ class Writer:
             *(unique.release(table.name, reserved, item_key, key_text) for item_key in release),
             *([] if guard is None else [advance(table, guard, key_text)]),
         ]
-        if len(actions) > _MOST_ACTIONS:
-            raise WriteError(f"{len(actions)} unique values change at once; the limit is {_MOST_ACTIONS}", 2)
-        for attempt in range(_TRANSACTION_ATTEMPTS):
+        if len(actions) > MOST_ACTIONS:
+            raise WriteError(f"{len(actions)} unique values change at once; the limit is {MOST_ACTIONS}", 2)
+        for attempt in range(TRANSACTION_ATTEMPTS):
             try:
-                await self._send(table, actions)
+                await self.send(table, actions)
             except Cancelled as cancelled:
                 _judge(cancelled, table, taken)
                 if guard is not None and cancelled.reasons[-1][0] == "ConditionalCheckFailed":
@@ -251,7 +263,7 @@ class Writer:
             with contextlib.suppress(PyMongoError):
                 await self.delete_keys(table, parts.keys)
 
-    async def _write_parts(self, table: Table, key_text: str, encoded: Encoded) -> None:
+    async def write_parts(self, table: Table, key_text: str, encoded: Encoded) -> None:
         reserved = table.spec.reserved
         if table.name not in self._marked:
             await self._mark(table)
@@ -292,7 +304,7 @@ class Writer:
         """The table is about to be dropped, and its mark with it."""
         self._marked.discard(table.name)
 
-    async def _discard(self, table: Table, key_text: str, encoded: Encoded | None) -> None:
+    async def discard(self, table: Table, key_text: str, encoded: Encoded | None) -> None:
         """Removes the parts of a write that was refused."""
         if encoded is not None and encoded.parts:
             with contextlib.suppress(PyMongoError):
@@ -357,5 +369,5 @@ def _judge(cancelled: Cancelled, table: Table, taken: list[unique.Claim]) -> Non
     for claim, code in zip(taken, codes[1:], strict=False):
         if code == "ConditionalCheckFailed":
             raise unique.violation(table.namespace, claim)
-    if not _BUSY.intersection(codes) and "ConditionalCheckFailed" not in codes:
+    if not BUSY.intersection(codes) and "ConditionalCheckFailed" not in codes:
         raise WriteError(f"DynamoDB transact_write_items on {table.name}: {', '.join(sorted(set(codes)))}", 2)
