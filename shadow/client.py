@@ -116,6 +116,7 @@ class Shadow:
                 on_change=self.report.routed,
                 on_unknown=self._unconfigured,
                 patience=settings.limits.operation / 2,
+                straggle=settings.limits.straggle,
             ),
             limits=settings.limits,
             reporter=self.report,
@@ -142,7 +143,9 @@ class Shadow:
             self._parts.journal,
             self._parts.routes,
             self.fleet.kept,
-            join=self.fleet.participant.join,
+            join=self.fleet.join,
+            renew=self.fleet.participant.renew,
+            patience=settings.limits.operation / 4,
             resting=resting,
             lenient=settings.journal.on_failure == "sync",
         )
@@ -289,7 +292,6 @@ class Shadow:
         with suppress(ShadowError):
             if not self._resting:
                 await self._parts.routes.learnt(writing=True)
-                await participant.join({})
         return participant.joined
 
     def _keep_writers_watched(self, runtime: Runtime) -> None:
@@ -703,6 +705,8 @@ class Shadow:
         now = self._parts.routes[name]
         if self.fleet.decides(name, wanted):
             return None
+        # Dual writes that are still waited for count as begun.
+        now = dataclasses.replace(now, phase=self.fleet.wants_both().get(name, now.phase))
         if wanted.phase not in (now.phase, *neighbours(now.phase)):
             return Fault(f"collections.{name}.phase", str(wanted.phase), f"one step at a time from {now.phase}")
         if wanted.primary is not now.primary and not (now.phase is wanted.phase is Phase.SHADOW):
