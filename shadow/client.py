@@ -127,6 +127,8 @@ class Shadow:
             on_journal_failure=settings.journal.on_failure,
             watch=settings.observe.watch(),
             suspects=self._suspects,
+            on_gap=lambda name: self.fleet.gap(name),
+            on_journal=lambda works: self.fleet.journal_works(works),
         )
         self.fleet = Fleet(
             settings.control_place().open(),

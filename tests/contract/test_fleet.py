@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -99,6 +99,9 @@ class Process:
         each = placed["things"]
         phase = Phase.OFF if each.completed else self.route.phase
         self.route = Route(each.primary, phase, epoch=each.epoch)
+
+    async def vouch(self, collections: Collection[str]) -> str:
+        return ""
 
     async def figures(self) -> Mapping[str, Any]:
         return {"things": {"of": self.name}}
