@@ -34,7 +34,7 @@ from shadow.model.order import key_digest, sort_documents
 from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec, UniqueSpec
 from shadow.model.uniqueness import held_values
-from shadow.model.version import ABSENT, Document, Image, Key, State, Tombstone, Version
+from shadow.model.version import ABSENT, Document, Image, Key, State, Tombstone, Version, fresh_id
 
 __all__ = ["MemoryStore"]
 
@@ -57,6 +57,8 @@ class MemoryStore:
         self._images: dict[str, dict[str, tuple[Key, Image]]] = {}
         self._chosen: dict[tuple[str, str], str] = {}
         """By collection and digest of the key, the last operation that has found its document by itself."""
+        self._identities: dict[str, str] = {}
+        self._tokens: dict[str, str] = {}
 
     async def close(self) -> None:
         """Nothing to end; the images stay, as a server's would."""
@@ -73,6 +75,16 @@ class MemoryStore:
 
     async def drop(self, collection: str) -> None:
         self._images.pop(collection, None)
+        self._identities.pop(collection, None)
+
+    async def identity(self, collection: str) -> str:
+        return self._identities.setdefault(collection, fresh_id())
+
+    async def token(self, collection: str) -> str:
+        return self._tokens.get(collection, "")
+
+    async def set_token(self, collection: str, token: str) -> None:
+        self._tokens[collection] = token
 
     def describe(self) -> dict[str, Any]:
         return {"kind": "memory"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,6 +35,7 @@ class Place:
 
     def __init__(self, folder: Path) -> None:
         self.journal = folder / "journal" / "shadow.db"
+        self.control = folder / "journal" / "control.db"
         self.inner = {name: MemoryStore(name) for name in StoreName}
         self.stores = {name: FaultyStore(store) for name, store in self.inner.items()}
         self.primary, self.secondary = self.stores[StoreName.MONGO], self.stores[StoreName.DYNAMO]
@@ -47,15 +48,19 @@ class Place:
         primary: str = "mongo",
         on_failure: str = "refuse",
         reads: Mapping[str, Any] | None = None,
+        collections: Sequence[str] = (COLLECTION,),
+        control: str = "",
+        journal: str = "",
         **limits: Any,
     ) -> Settings:
+        """`control` and `journal`: other files than those of the place."""
         return Settings.model_validate(
             {
                 "mongo": {"url": "mongodb://127.0.0.1:1", "database": "memory"},
                 "dynamo": {"endpoint_url": "http://127.0.0.1:1"},
-                "journal": {"url": f"sqlite:///{self.journal}", "on_failure": on_failure},
+                "journal": {"url": f"sqlite:///{journal or self.journal}", "on_failure": on_failure},
                 "limits": {**LIMITS, **limits},
-                "control": {"heartbeat": 0.1},
+                "control": {"heartbeat": 0.1, "url": f"sqlite:///{control or self.control}"},
                 "defaults": {
                     "primary": primary,
                     "phase": phase,
@@ -63,7 +68,7 @@ class Place:
                     "reads": reads or {},
                     "forced": "a test",
                 },
-                "collections": {COLLECTION: {}},
+                "collections": {name: {} for name in collections},
             }
         )
 
