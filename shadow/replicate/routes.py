@@ -8,14 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import enum
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
 
 from shadow.errors import WritesHeld
 from shadow.model.phase import Phase, Route, StoreName
+from shadow.model.version import fresh_id
 
-__all__ = ["Learn", "Routes"]
+__all__ = ["Bare", "Learn", "Routes", "Writing"]
+
+
+class Bare(enum.Enum):
+    """Whether the writes of a collection may be the driver's own calls."""
+
+    NO = enum.auto()
+    """Both stores are written, by some process, or DynamoDB alone: every write moves the document's version."""
+    STAMPED = enum.auto()
+    """MongoDB alone is written; both stores were, once: documents carry versions, and tombstones may stand."""
+    YES = enum.auto()
+    """MongoDB alone is written, and always was, as far as is known."""
 
 
 class Learn(Protocol):
@@ -65,6 +78,10 @@ class Routes:
         self._gates: dict[str, _Gate] = {}
         self.known = True
         self._learn: Learn | None = None
+        self._were_dual: set[str] = set()
+        self._era = fresh_id()
+        self.unstamped: set[str] = set()
+        """The collections that were looked through, and hold neither versions nor tombstones."""
         for collection, route in routes.items():
             self.set(collection, route)
 
@@ -75,6 +92,23 @@ class Routes:
             route = self._routes[collection] = Route(StoreName.MONGO, Phase.OFF)
             self._on_unknown(collection)
             return route
+
+    def bare(self, collection: str) -> Bare:
+        """Whether the collection's writes may be the driver's own calls, as far as this process knows by now. For a
+        write, ask inside `writing`: what is answered there holds until the block ends."""
+        route = self[collection]
+        if route.primary is not StoreName.MONGO or route.dual_write:
+            return Bare.NO
+        return Bare.STAMPED if collection in self._were_dual else Bare.YES
+
+    def found_stamps(self, collection: str) -> None:
+        """The collection holds versions or tombstones of before this process."""
+        self._were_dual.add(collection)
+
+    def era(self, collection: str) -> str:
+        """Names the time since both stores were written last: the version of a document that is written bare is of
+        it."""
+        return self._era
 
     def begin_with(self, learn: Learn) -> None:
         """The primaries are not known until `learn` has set `known`; it is asked before the first operation."""
@@ -107,13 +141,17 @@ class Routes:
             epoch = 1 if old is None else old.epoch + (route.primary is not old.primary)
             route = dataclasses.replace(route, epoch=epoch)
         self._routes[collection] = route
+        if route.dual_write:
+            self._were_dual.add(collection)
+            self._era = fresh_id()
+            self.unstamped.discard(collection)
         self._on_change(collection, route)
 
-    def writing(self, collection: str) -> AbstractAsyncContextManager[Route]:
+    def writing(self, collection: str) -> Writing:
         """The route for one write, which stays in force until the block ends. Entering raises `JournalError` or
         `ControlError` if it cannot be known which store is the primary, and `WritesHeld` if a change holds it for too
         long."""
-        return _Writing(self, collection)
+        return Writing(self, collection)
 
     async def _enter(self, collection: str) -> tuple[_Gate, Route]:
         if not self.known:
@@ -194,8 +232,8 @@ class Routes:
         return gate
 
 
-class _Writing(AbstractAsyncContextManager[Route]):
-    """Not by `asynccontextmanager`, whose generator costs a write more than what it does."""
+class Writing(AbstractAsyncContextManager[Route]):
+    """One write inside the gate. Not by `asynccontextmanager`, whose generator costs a write more than what it does."""
 
     __slots__ = ("_collection", "_gate", "_routes")
 
@@ -208,4 +246,8 @@ class _Writing(AbstractAsyncContextManager[Route]):
         return route
 
     async def __aexit__(self, *exc_info: object) -> None:
+        self._gate.leave()
+
+    def leave(self) -> None:
+        """The end of a write that outlives its caller, which then does not leave the block itself."""
         self._gate.leave()

@@ -8,6 +8,7 @@ and leaves `modified_count` what MongoDB would have said.
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -16,7 +17,16 @@ from typing import Any, Final
 import pymongo
 from bson import Decimal128, Regex
 from pymongo import AsyncMongoClient, ReadPreference, ReturnDocument
-from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure, PyMongoError, WriteError
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.asynchronous.cursor import AsyncCursor
+from pymongo.errors import (
+    BulkWriteError,
+    DuplicateKeyError,
+    ExecutionTimeout,
+    OperationFailure,
+    PyMongoError,
+    WriteError,
+)
 
 from shadow.model.matching import cached_filter, compile_projection
 from shadow.model.matching.caching import cached_update
@@ -45,7 +55,7 @@ from shadow.stores.mongo_changes import Bare, bare_writes
 from shadow.stores.mongo_ranges import MongoRanges
 from shadow.stores.mongo_stamps import MongoStamps
 
-__all__ = ["MongoStore", "connect"]
+__all__ = ["MongoStore", "call_signature", "collection_class", "connect", "driver_of"]
 
 _SAME_KEYS: Final = frozenset({85})
 """IndexOptionsConflict: an index of these keys exists, under another name or with other options."""
@@ -66,6 +76,26 @@ def connect(url: str, driver: str) -> Any:
 
         return AsyncIOMotorClient(url)
     return AsyncMongoClient(url)
+
+
+def driver_of(client: Any) -> str:
+    """Which driver a client is of: `motor` or `pymongo`."""
+    return "motor" if type(client).__module__.startswith("motor") else "pymongo"
+
+
+def collection_class(driver: str) -> type[Any]:
+    """The class of a driver's collections."""
+    if driver == "motor":
+        from motor.motor_asyncio import AsyncIOMotorCollection
+
+        return AsyncIOMotorCollection
+    return AsyncCollection
+
+
+@functools.cache
+def call_signature(verb: str) -> inspect.Signature:
+    """What a verb of the drivers' collections takes; for `find`, what its cursor takes."""
+    return inspect.signature(AsyncCursor.__init__ if verb == "find" else getattr(AsyncCollection, verb))
 
 
 class MongoStore:
@@ -93,9 +123,26 @@ class MongoStore:
         self._database = client.get_database(database, codec_options=CANONICAL)
         # Versions are read where they were written: a member that lags would make heal copy an older image.
         self._exact = client.get_database(database, codec_options=CANONICAL, read_preference=ReadPreference.PRIMARY)
+        self._driver = client.get_database(database)
         self._collections: dict[str, Any] = {}
         self.ranges = MongoRanges(self._exact, self._reserved, _raw)
         self.stamps = MongoStamps(self._exact, self._reserved, self.ranges, _exactly)
+
+    @property
+    def driver(self) -> Any:
+        """The driver's database object, with the client's own options."""
+        return self._driver
+
+    async def has_stamps(self, collection: str, patience: float) -> bool:
+        """Whether a document carries a version, or a tombstone stands; True where `patience` seconds did not do to
+        look through all of it."""
+        reserved = self._reserved(collection)
+        stamped = {"$or": [{f"{reserved}.{part}": {"$exists": True}} for part in ("b", "r", "t")]}
+        try:
+            found = await self._exact[collection].find_one(stamped, {"_id": 1}, max_time_ms=int(patience * 1000))
+        except ExecutionTimeout:
+            return True
+        return found is not None
 
     # --- life ---------------------------------------------------------------------------------------------------
 
@@ -135,8 +182,7 @@ class MongoStore:
         await self._collection(collection).drop()
 
     def describe(self) -> dict[str, Any]:
-        driver = "motor" if type(self._client).__module__.startswith("motor") else "pymongo"
-        return {"kind": "mongo", "driver": driver, "database": str(self._database.name)}
+        return {"kind": "mongo", "driver": driver_of(self._client), "database": str(self._database.name)}
 
     # --- reads --------------------------------------------------------------------------------------------------
 
