@@ -132,6 +132,7 @@ class Shadow(DriverDatabase):
                 on_change=self.report.routed,
                 on_unknown=lambda collection: None,
                 patience=settings.limits.operation / 2,
+                straggle=settings.limits.straggle,
             ),
             limits=settings.limits,
             reporter=self.report,
@@ -158,7 +159,9 @@ class Shadow(DriverDatabase):
             self._parts.journal,
             self._parts.routes,
             self.fleet.kept,
-            join=self.fleet.participant.join,
+            join=self.fleet.join,
+            renew=self.fleet.participant.renew,
+            patience=settings.limits.operation / 4,
             resting=resting,
             lenient=settings.journal.on_failure == "sync",
         )
@@ -377,6 +380,7 @@ class Shadow(DriverDatabase):
             self._forget_dead_loops()
             self._share_secret()
             runtime = self._runtimes[loop] = Runtime(loop, self._parts, self._make_stores(), resting=self._resting)
+            runtime.forwarder.begin_with(self.fleet.era)
             if self._path is not None:
                 runtime.keep(self._watch(), "watch")
             runtime.keep(self._belong(), "fleet")
@@ -410,7 +414,6 @@ class Shadow(DriverDatabase):
         with suppress(ShadowError):
             if not self._resting:
                 await self._parts.routes.learnt(writing=True)
-                await participant.join({})
         return participant.joined
 
     def _keep_writers_watched(self, runtime: Runtime) -> None:
@@ -821,6 +824,8 @@ class Shadow(DriverDatabase):
         now = self._parts.routes[name]
         if self.fleet.decides(name, wanted):
             return None
+        # Dual writes that are still waited for count as begun.
+        now = dataclasses.replace(now, phase=self.fleet.wants_both().get(name, now.phase))
         if wanted.phase not in (now.phase, *neighbours(now.phase)):
             return Fault(f"collections.{name}.phase", str(wanted.phase), f"one step at a time from {now.phase}")
         if wanted.primary is not now.primary and not (now.phase is wanted.phase is Phase.SHADOW):

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, Final
 
-from shadow.control import members, routing
+from shadow.control import epochs, members, routing
 from shadow.control.coordinator import Aborted, Flipped
 from shadow.control.members import Member
 from shadow.control.participant import Participant
@@ -31,8 +32,19 @@ from shadow.runtime import Parts, Runtime
 __all__ = ["Fleet"]
 
 _ENDS: Final = {"done": Event.FLIP_DONE, "aborted": Event.FLIP_REFUSED, "rehearsed": Event.FLIP_REHEARSED}
+_RAISED: Final = 2.0
+"""Seconds in which the other processes take note of dual writes, as a rule."""
 _AGAIN: Final = 0.5
 """Seconds before a flip that could not be made is tried again."""
+
+
+@dataclass(frozen=True)
+class Agreed:
+    """Where the fleet stands with one collection, and the phase that this process may begin in."""
+
+    primary: StoreName
+    epoch: int
+    phase: Phase
 
 
 class Fleet:
@@ -57,22 +69,71 @@ class Fleet:
         self._figures = figures
         self._heartbeat = heartbeat
         self._tool = tool
-        self._wanted = {name: route.primary for name, route in wanted.items()}
+        self._wanted = dict(wanted)
         self._pending: dict[str, StoreName] = {}
         self._told: dict[str, str] = {}
         self._forced: Mapping[str, str] = {}
         self.participant = Participant(
-            records, self, journal=journal, heartbeat=heartbeat, limit=parts.limits.drain, tool=tool
+            records,
+            self,
+            journal=journal,
+            heartbeat=heartbeat,
+            limit=parts.limits.drain,
+            tool=tool,
+            late=parts.limits.operation + parts.limits.straggle,
         )
+
+    def era(self, collection: str) -> str:
+        """Names the time since both stores of a collection were written last, in all processes alike."""
+        placed = self.participant.routing.placed.get(collection)
+        return "one" if placed is None else f"one-{placed.dual}-{placed.broken:.6f}"
 
     # --- what the participant asks for --------------------------------------------------------------------------
 
     def routes(self) -> Mapping[str, Route]:
         routes = self._parts.routes.all()
-        return {name: routes[name] for name in self._wanted}
+        return {name: routes[name] for name in self._wanted if name in routes}
 
     def wanted(self) -> Mapping[str, StoreName]:
-        return dict(self._wanted)
+        return {name: route.primary for name, route in self._wanted.items()}
+
+    def wants_both(self) -> Mapping[str, Phase]:
+        return {name: route.phase for name, route in self._wanted.items() if route.dual_write}
+
+    def noted(self, seen: Routing, until: float) -> None:
+        routes = self._parts.routes
+        versioned = {name for name, each in seen.placed.items() if not epochs.bare(each)}
+        stamped = {name for name, each in seen.placed.items() if epochs.stamped(each)}
+        routes.lease(until, versioned=versioned, stamped=stamped)
+        if self._tool:
+            return
+        for name, route in self.routes().items():
+            placed = seen.placed.get(name)
+            if route.dual_write and placed is not None and placed.writing not in epochs.TWICE:
+                # Somebody has taken this process off the list: the others write one store alone by now.
+                routes.set(name, dataclasses.replace(route, phase=Phase.OFF))
+
+    def drained(self, collections: Iterable[str]) -> bool:
+        return self._parts.routes.drained(collections)
+
+    async def write_both(self, collections: list[str]) -> None:
+        routes, wants = self._parts.routes, self.wants_both()
+        for name in collections:
+            # What was written to one store has ended before this process says that it writes both.
+            async with routes.held(name, self._parts.limits.operation):
+                routes.set(name, dataclasses.replace(routes[name], phase=wants[name]))
+
+    async def join(self, kept: Mapping[str, StoreName]) -> Mapping[str, Agreed]:
+        """Takes part, as a process that begins, and says where each configured collection stands. Raises
+        `ControlError`."""
+        kept = {name: primary for name, primary in kept.items() if name in self._wanted}
+        placed = await self.participant.join(kept, self.wanted())
+        return {name: self._agreed(name, placed[name]) for name in kept}
+
+    def _agreed(self, name: str, placed: Placed) -> Agreed:
+        wanted = self._wanted[name].phase
+        may = not placed.completed if self._tool else placed.both
+        return Agreed(placed.primary, placed.epoch, wanted if may else Phase.OFF)
 
     @asynccontextmanager
     async def holding(self, collections: list[str]) -> AsyncIterator[None]:
@@ -110,6 +171,9 @@ class Fleet:
             event = _ENDS[about["state"]]
             for name in about["collections"]:
                 self._parts.reporter.event(event, collection=name, detail=said)
+        elif what == "gap":
+            for name in about["collections"]:
+                self._parts.reporter.event(Event.DUAL_WRITES_INTERRUPTED, collection=name)
         else:
             self._parts.reporter.event(Event.CONTROL_LOST if what == "lost" else Event.CONTROL_FOUND, detail=said)
 
@@ -124,7 +188,7 @@ class Fleet:
 
     def wishes(self, wanted: Mapping[str, Route], forced: Mapping[str, str]) -> None:
         """What a new file asks for. `forced`: why closed gates are no reason to wait, by collection."""
-        self._wanted = {name: route.primary for name, route in wanted.items()}
+        self._wanted = dict(wanted)
         self._forced = dict(forced)
         self._pending.clear()
         self._told.clear()
@@ -150,31 +214,45 @@ class Fleet:
             if not await self._flip(name):
                 return False
             now = self._parts.routes[name]
-        await self._set(name, now, wanted)
-        return True
+        return await self._set(name, now, wanted)
 
     def decides(self, name: str, wanted: Route) -> bool:
         """Whether the fleet's word stands against what a file asks for, so that the file changes nothing there."""
         placed = self.participant.routing.placed.get(name)
         return placed is not None and (placed.completed or _is_behind(placed, wanted.primary))
 
-    async def _set(self, name: str, now: Route, wanted: Route) -> None:
+    async def _set(self, name: str, now: Route, wanted: Route) -> bool:
         wanted = dataclasses.replace(wanted, epoch=now.epoch)
         if wanted == now:
-            return
-        if now.dual_write is not wanted.dual_write:
-            await self._alone(name, now, wanted)
+            return True
+        if wanted.dual_write and not now.dual_write and not self._tool:
+            self._parts.routes.set(name, dataclasses.replace(wanted, phase=now.phase))
+            return await self._raise(name)
+        if now.dual_write and not wanted.dual_write and not self._tool and not await self._write_alone(name):
+            return False
         self._parts.routes.set(name, wanted)
+        return True
 
-    async def _alone(self, name: str, now: Route, wanted: Route) -> None:
-        """Dual writes begin or end: whatever was copied and verified before says nothing any more."""
+    async def _raise(self, name: str) -> bool:
+        """Dual writes begin when no process makes a write any more that moves no version."""
         try:
             if not self.participant.joined:
-                await self.participant.join({name: now.primary})
-            await self.participant.place(name, now.primary)
-            await self.participant.broke(name)
-        except ControlError as error:
+                await self.participant.join({name: self._parts.routes[name].primary})
+            return await self.participant.want_both([name], _RAISED + 2 * self._heartbeat)
+        except (ControlError, TimeoutError) as error:
             self._parts.reporter.failed("control", error)
+            return False
+
+    async def _write_alone(self, name: str) -> bool:
+        """Whatever was copied and verified before says nothing any more. Where that cannot be recorded, dual writes go
+        on."""
+        try:
+            await self.participant.write_alone([name])
+        except ControlError as error:
+            self.participant.writes_both_again([name])
+            self._parts.reporter.failed("control", error)
+            return False
+        return True
 
     async def tend(self) -> None:
         """Makes the flips that are still to be made, until cancelled."""
@@ -269,7 +347,7 @@ class Fleet:
     async def _come_after(self) -> None:
         """Once every file asks for what the command line has put in force, files count again."""
         seen = self.participant.routing
-        spent = [name for name, each in seen.placed.items() if each.spent and self._wanted.get(name) is each.primary]
+        spent = [name for name, each in seen.placed.items() if each.spent and self.wanted().get(name) is each.primary]
         if not spent or not self.participant.joined or (seen.flip is not None and not seen.flip.state.over):
             return
 

@@ -12,17 +12,19 @@ is the right one, in one command, with every option. What remains to be done is 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol, TypeVar, runtime_checkable
 
+from shadow.errors import ControlError, JournalError
 from shadow.model.operation import Verb
 from shadow.model.outcome import Outcome, classify
-from shadow.model.phase import Role, StoreName
+from shadow.model.phase import Role, Route, StoreName
 from shadow.model.reporter import Reporter
-from shadow.replicate.limits import Limits
-from shadow.replicate.routes import Bare, Routes, Writing
+from shadow.model.version import fresh_id
+from shadow.replicate.routes import Routes, Writing
 from shadow.stores.base import Store
 
 __all__ = ["Forwarder", "HasDriver", "Passage", "expected"]
@@ -60,24 +62,25 @@ class HasDriver(Protocol):
 
 
 def expected(routes: Routes, collection: str) -> Passage:
-    """How a call of a configured collection would be made by what is known now."""
-    match routes.bare(collection):
-        case Bare.NO:
-            return Passage.VERSIONED
-        case Bare.STAMPED:
-            return Passage.STAMPED
-        case Bare.YES:
-            return Passage.OWN
+    """How a call of a configured collection would be made by what is known now; that may prove wrong when it is."""
+    route = routes[collection]
+    if route.dual_write or route.primary is not StoreName.MONGO:
+        return Passage.VERSIONED
+    return Passage.STAMPED if routes.stamped(collection) else Passage.OWN
+
+
+def _no_era(collection: str) -> str:
+    return fresh_id()
 
 
 class Forwarder:
     """One for each event loop."""
 
-    def __init__(self, store: Store, routes: Routes, reporter: Reporter, limits: Limits) -> None:
+    def __init__(self, store: Store, routes: Routes, reporter: Reporter) -> None:
         self._store = store if isinstance(store, HasDriver) else None
         self._routes = routes
         self._reporter = reporter
-        self._limits = limits
+        self._era: Callable[[str], str] = _no_era
         self._under_way: set[asyncio.Future[Any]] = set()
         self._looks: dict[str, asyncio.Lock] = {}
 
@@ -87,12 +90,17 @@ class Forwarder:
         return self._store.driver.get_collection(name, **options)
 
     def era(self, collection: str) -> str:
-        return self._routes.era(collection)
+        """Names the time since both stores were written last."""
+        return self._era(collection)
+
+    def begin_with(self, era: Callable[[str], str]) -> None:
+        """`era` names the time since both stores of a collection were written last, in all processes alike."""
+        self._era = era
 
     # --- which way ----------------------------------------------------------------------------------------------
 
     def expected(self, collection: str) -> Passage:
-        """How a call would be made by what is known now; it may prove another when it is made."""
+        """How a call would be made by what is known now."""
         return Passage.VERSIONED if self._store is None else expected(self._routes, collection)
 
     def known(self, collection: str) -> Passage | None:
@@ -100,28 +108,37 @@ class Forwarder:
         if not self._routes.known:
             return None
         found = self.expected(collection)
-        return None if found is Passage.OWN and collection not in self._routes.unstamped else found
+        if found is Passage.OWN and not (self._routes.plain(collection) and collection in self._routes.looked):
+            return None
+        return found
 
     async def asked(self, collection: str) -> Passage:
-        """How a read is made. Raises what the store raises."""
-        if not self._routes.known:
-            await self._routes.learnt(writing=False)
-        return await self._looked(collection)
-
-    async def _looked(self, collection: str) -> Passage:
-        """What is expected, once the collection was looked through: another control store, or an older version of this
-        library, may have left versions in it."""
+        """How a read is made. Where nobody can say whether documents carry versions, they are hidden. Raises what the
+        store raises."""
+        routes = self._routes
+        if not routes.known:
+            await routes.learnt(writing=False)
+        if self.expected(collection) is Passage.OWN:
+            await self._look(collection)
+            if not routes.plain(collection):
+                with contextlib.suppress(JournalError, ControlError):
+                    await routes.learnt(writing=True)
         found = self.expected(collection)
-        if found is not Passage.OWN or collection in self._routes.unstamped:
-            return found
-        assert self._store is not None
-        async with self._looks.setdefault(collection, asyncio.Lock()):
-            if collection not in self._routes.unstamped:
-                if await self._store.has_stamps(collection, _LOOK):
-                    self._routes.found_stamps(collection)
-                else:
-                    self._routes.unstamped.add(collection)
-        return self.expected(collection)
+        return Passage.STAMPED if found is Passage.OWN and not routes.plain(collection) else found
+
+    async def _look(self, collection: str) -> None:
+        """Looks through the collection once: another control store, or an older version of this library, may have left
+        versions in it."""
+        looked = self._routes.looked
+        if self._store is not None and collection not in looked:
+            async with self._looks.setdefault(collection, asyncio.Lock()):
+                if collection not in looked:
+                    looked[collection] = await self._store.has_stamps(collection, _LOOK)
+
+    def _of_write(self, route: Route) -> Passage:
+        if not route.bare or self._store is None:
+            return Passage.VERSIONED
+        return Passage.STAMPED if route.stamps else Passage.OWN
 
     # --- calls --------------------------------------------------------------------------------------------------
 
@@ -151,10 +168,14 @@ class Forwarder:
     ) -> tuple[Passage, Any]:
         """Makes a write by `call`, or answers VERSIONED if it has to be made otherwise. Cancelling the caller ends its
         waiting; the write counts as under way until the driver has answered."""
+        if self.expected(collection) is Passage.OWN:
+            await self._look(collection)
         writing = self._routes.writing(collection)
-        await writing.__aenter__()
+        route = await writing.__aenter__()
         try:
-            passage = await self._looked(collection)
+            passage = self._of_write(route)
+            if passage is Passage.OWN and self._routes.stamped(collection):
+                passage = Passage.STAMPED
             if passage is Passage.VERSIONED:
                 writing.leave()
                 return passage, None
@@ -167,24 +188,21 @@ class Forwarder:
 
         def ended(task: asyncio.Future[Any]) -> None:
             self._under_way.discard(task)
-            outcome = _outcome(task)
-            self.count(collection, verb, outcome, started)
-            self._leave(writing, outcome, session)
+            error = _error(task)
+            self.count(collection, verb, Outcome.ACKED if error is None else classify(error), started)
+            self._leave(writing, error, session)
 
         task.add_done_callback(ended)
         return passage, await asyncio.shield(task)
 
-    def _leave(self, writing: Writing, outcome: Outcome, session: Any) -> None:
-        """A write without an answer may still be made, and one in a transaction is made at its end."""
-        loop = asyncio.get_running_loop()
-        if session is not None and getattr(session, "in_transaction", False):
-            waiting = loop.create_task(self._transaction_ended(writing, session))
-            self._under_way.add(waiting)
-            waiting.add_done_callback(self._under_way.discard)
-        elif outcome is Outcome.UNKNOWN and self._limits.straggle:
-            loop.call_later(self._limits.straggle, writing.leave)
-        else:
-            writing.leave()
+    def _leave(self, writing: Writing, error: BaseException | None, session: Any) -> None:
+        """A write in a transaction is made when that ends."""
+        if session is None or not getattr(session, "in_transaction", False):
+            writing.leave(error)
+            return
+        waiting = asyncio.get_running_loop().create_task(self._transaction_ended(writing, session))
+        self._under_way.add(waiting)
+        waiting.add_done_callback(self._under_way.discard)
 
     async def _transaction_ended(self, writing: Writing, session: Any) -> None:
         try:
@@ -199,11 +217,6 @@ class Forwarder:
             await asyncio.wait(set(self._under_way), timeout=timeout)
 
 
-def _outcome(task: asyncio.Future[Any]) -> Outcome:
-    """Asking for the exception also keeps asyncio from calling it lost where the caller has gone."""
-    if task.cancelled():
-        return Outcome.UNKNOWN
-    error = task.exception()
-    if error is None:
-        return Outcome.ACKED
-    return classify(error)
+def _error(task: asyncio.Future[Any]) -> BaseException | None:
+    """Asking for it also keeps asyncio from calling it lost where the caller has gone."""
+    return asyncio.CancelledError() if task.cancelled() else task.exception()

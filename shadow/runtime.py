@@ -127,7 +127,7 @@ class Runtime:
         self.router = Router(
             self.stores, parts.routes, intents, self.follower, self.reader, limits, parts.reporter, parts.reach, percent
         )
-        self.forwarder = Forwarder(self.stores[StoreName.MONGO], parts.routes, parts.reporter, limits)
+        self.forwarder = Forwarder(self.stores[StoreName.MONGO], parts.routes, parts.reporter)
         self.keep(self._hold_stores(), "stores")
         if self.resting:
             return

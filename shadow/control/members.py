@@ -18,7 +18,24 @@ from shadow.control.records import Records
 from shadow.model.phase import Phase, StoreName
 from shadow.replicate.process import Owner
 
-__all__ = ["Ack", "Member", "Standing", "disagreements", "forget", "journals", "members", "note_journal", "prune"]
+__all__ = [
+    "FENCED",
+    "Ack",
+    "Member",
+    "Standing",
+    "disagreements",
+    "forget",
+    "forget_journal",
+    "is_member",
+    "journals",
+    "members",
+    "note_journal",
+    "prune",
+]
+
+FENCED: Final = 2
+"""The format of a record whose process says before each gap in dual writes that there is one. What an older version of
+this library writes has none."""
 
 _MEMBERS: Final = "member/"
 _JOURNALS: Final = "journal/"
@@ -46,7 +63,11 @@ class Ack:
 @dataclass(frozen=True, slots=True)
 class Member:
     """One process. `beat` rises with each sign of life; `journal` names the journal that it writes; `tool`: beside an
-    application, not one; `figures`: what its gates are judged by, by collection."""
+    application, not one; `figures`: what its gates are judged by, by collection.
+
+    `wants`: the collections that it wants to write twice; `fence`: what it has taken note of, see `Routing.fence`;
+    `lease`: seconds after a look at the routing record in which it may write without looking again.
+    """
 
     id: str
     owner: Owner
@@ -56,6 +77,10 @@ class Member:
     standing: Mapping[str, Standing] = field(default_factory=dict)
     ack: Ack = Ack()
     figures: Mapping[str, Any] = field(default_factory=dict)
+    format: int = FENCED
+    wants: tuple[str, ...] = ()
+    fence: int = 0
+    lease: float = 0.0
 
     @property
     def name(self) -> str:
@@ -75,6 +100,11 @@ class Member:
 def members(records: Records) -> list[Member]:
     """All that have not left."""
     return [_decoded(each.value) for each in records.scan(_MEMBERS)]
+
+
+def is_member(records: Records, id: str) -> bool:
+    """Whether the process still has its record, which an operator may have taken."""
+    return records.get(f"{_MEMBERS}{id}") is not None
 
 
 def prune(records: Records, found: Iterable[Member]) -> list[Member]:
@@ -132,6 +162,10 @@ def _encoded(member: Member) -> dict[str, Any]:
         "standing": standing,
         "ack": dataclasses.asdict(ack),
         "figures": dict(member.figures),
+        "format": member.format,
+        "wants": list(member.wants),
+        "fence": member.fence,
+        "lease": member.lease,
     }
 
 
@@ -149,4 +183,8 @@ def _decoded(value: Mapping[str, Any]) -> Member:
         standing,
         Ack(**value["ack"]),
         value["figures"],
+        value.get("format", 1),
+        tuple(value.get("wants", ())),
+        value.get("fence", 0),
+        value.get("lease", 0.0),
     )

@@ -45,6 +45,7 @@ class Event(enum.StrEnum):
     FLIP_REFUSED = "flip.refused"
     FLIP_REHEARSED = "flip.rehearsed"
     FLIP_BEHIND = "flip.behind"
+    DUAL_WRITES_INTERRUPTED = "dual_writes.interrupted"
     CONTROL_LOST = "control.lost"
     CONTROL_FOUND = "control.found"
     READS_IDLE = "reads.idle"
@@ -76,6 +77,7 @@ WARNINGS: Final = frozenset(
         Event.FLIP_PENDING,
         Event.FLIP_REFUSED,
         Event.FLIP_BEHIND,
+        Event.DUAL_WRITES_INTERRUPTED,
         Event.CONTROL_LOST,
         Event.READS_IDLE,
         Event.COLLECTION_UNCONFIGURED,

@@ -2,38 +2,43 @@
 
 A change of routing holds the writes of its collection for a bounded time: those under way end, those that come wait at
 the gate, and no write ever sees two routes.
+
+The routes come with a lease: after it has run out (a stalled event loop, a suspended host) the fleet's record is asked
+once before the next write. Within it, a write of a collection that no process writes to both stores may be *bare*, the
+driver's own call:
+
+    async with routes.writing(collection) as route:
+        if route.bare:
+            await driver_collection.update_one(...)   # MongoDB's own; no version moves, and no intent is needed
+        else:
+            ...                                       # the versioned way, also in phase `off`
+
+A process that wants to write both stores makes the others stop first; it waits for the bare writes that are inside. One
+that ends with an unknown outcome may still arrive, and is waited for as long as `limits.straggle`: let the driver's
+exception leave the block. `routes.plain(collection)` answers the same for reads, without waiting: whether documents
+carry no versions and no tombstone stands between them, so that a read may be the driver's own call as well.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
-import enum
-from collections.abc import AsyncIterator, Callable, Mapping
+import math
+from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
 
 from shadow.errors import WritesHeld
+from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import Phase, Route, StoreName
-from shadow.model.version import fresh_id
+from shadow.replicate.steady import steady
 
-__all__ = ["Bare", "Learn", "Routes", "Writing"]
-
-
-class Bare(enum.Enum):
-    """Whether the writes of a collection may be the driver's own calls."""
-
-    NO = enum.auto()
-    """Both stores are written, by some process, or DynamoDB alone: every write moves the document's version."""
-    STAMPED = enum.auto()
-    """MongoDB alone is written; both stores were, once: documents carry versions, and tombstones may stand."""
-    YES = enum.auto()
-    """MongoDB alone is written, and always was, as far as is known."""
+__all__ = ["Learn", "Routes", "Writing"]
 
 
 class Learn(Protocol):
-    """Puts the primaries in force that are remembered from before. Raises `JournalError` or `ControlError` for a
-    write."""
+    """Puts the primaries in force that are remembered from before; where they are in force, renews the lease. Raises
+    `JournalError` or `ControlError` for a write if they cannot be known."""
 
     async def __call__(self, *, writing: bool) -> None: ...
 
@@ -41,10 +46,12 @@ class Learn(Protocol):
 class _Gate:
     """Counts the writes that passed and have not ended; `opened` is set while a change holds the rest."""
 
-    __slots__ = ("changing", "healed", "healing", "held", "inside", "left")
+    __slots__ = ("bare", "changing", "given_up", "healed", "healing", "held", "inside", "left")
 
     def __init__(self) -> None:
         self.inside = 0
+        self.bare = 0
+        self.given_up = -math.inf
         self.held: asyncio.Event | None = None
         self.left: asyncio.Event | None = None
         self.healing = 0
@@ -69,19 +76,24 @@ class Routes:
         on_change: Callable[[str, Route], None],
         on_unknown: Callable[[str], None],
         patience: float | None = None,
+        straggle: float = 5.0,
     ) -> None:
-        """`patience`: seconds that a write waits for a change that holds it; None: as long as it takes."""
+        """`patience`: seconds that a write waits for a change that holds it; None: as long as it takes. `straggle`:
+        seconds in which a request that was given up on may still arrive."""
         self._patience = patience
+        self._straggle = straggle
         self._on_change = on_change
         self._on_unknown = on_unknown
         self._routes: dict[str, Route] = {}
         self._gates: dict[str, _Gate] = {}
         self.known = True
         self._learn: Learn | None = None
-        self._were_dual: set[str] = set()
-        self._era = fresh_id()
-        self.unstamped: set[str] = set()
-        """The collections that were looked through, and hold neither versions nor tombstones."""
+        self._until = math.inf
+        self._versioned: Container[str] | None = None
+        self._stamped: Container[str] = frozenset()
+        self._handed: dict[str, tuple[Route, Route]] = {}
+        self.looked: dict[str, bool] = {}
+        """By collection that was looked through: whether there were versions or tombstones in it."""
         for collection, route in routes.items():
             self.set(collection, route)
 
@@ -92,23 +104,6 @@ class Routes:
             route = self._routes[collection] = Route(StoreName.MONGO, Phase.OFF)
             self._on_unknown(collection)
             return route
-
-    def bare(self, collection: str) -> Bare:
-        """Whether the collection's writes may be the driver's own calls, as far as this process knows by now. For a
-        write, ask inside `writing`: what is answered there holds until the block ends."""
-        route = self[collection]
-        if route.primary is not StoreName.MONGO or route.dual_write:
-            return Bare.NO
-        return Bare.STAMPED if collection in self._were_dual else Bare.YES
-
-    def found_stamps(self, collection: str) -> None:
-        """The collection holds versions or tombstones of before this process."""
-        self._were_dual.add(collection)
-
-    def era(self, collection: str) -> str:
-        """Names the time since both stores were written last: the version of a document that is written bare is of
-        it."""
-        return self._era
 
     def begin_with(self, learn: Learn) -> None:
         """The primaries are not known until `learn` has set `known`; it is asked before the first operation."""
@@ -121,8 +116,32 @@ class Routes:
     async def learnt(self, *, writing: bool) -> None:
         """Returns when the primaries are known, or a read may go on without. Raises `JournalError` or `ControlError`
         for a write."""
-        if not self.known and self._learn is not None:
+        if self._learn is not None and (not self.known or (writing and not self.fresh)):
             await self._learn(writing=writing)
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the lease has not run out."""
+        return steady() < self._until
+
+    def lease(self, until: float, *, versioned: Container[str], stamped: Container[str]) -> None:
+        """What the fleet's record said lately, which may be relied on `until` a moment of `steady`. `versioned`: the
+        collections that must not be written past their versions; `stamped`: those whose documents may carry some."""
+        self._until, self._versioned, self._stamped = until, versioned, stamped
+
+    def plain(self, collection: str) -> bool:
+        """Whether its documents are known to carry no versions, with no tombstone between them: a read may be the
+        driver's own call. Where it was not known a moment ago, the answer is False, and nothing is asked."""
+        return self.known and self._versioned is not None and collection not in self._stamped and self.fresh
+
+    def stamped(self, collection: str) -> bool:
+        """Whether its documents may carry versions, as far as this process has heard."""
+        return collection in self._stamped or self.looked.get(collection, False)
+
+    def drained(self, collections: Iterable[str]) -> bool:
+        """Whether no bare write of these is under way in this process or may still arrive."""
+        gates = [self._gate(name) for name in collections]
+        return not any(gate.bare or steady() - gate.given_up < self._straggle for gate in gates)
 
     async def route(self, collection: str) -> Route:
         """The route for one read."""
@@ -142,9 +161,7 @@ class Routes:
             route = dataclasses.replace(route, epoch=epoch)
         self._routes[collection] = route
         if route.dual_write:
-            self._were_dual.add(collection)
-            self._era = fresh_id()
-            self.unstamped.discard(collection)
+            self.looked.pop(collection, None)
         self._on_change(collection, route)
 
     def writing(self, collection: str) -> Writing:
@@ -154,14 +171,31 @@ class Routes:
         return Writing(self, collection)
 
     async def _enter(self, collection: str) -> tuple[_Gate, Route]:
-        if not self.known:
-            await self.learnt(writing=True)
         gate = self._gate(collection)
-        while gate.held is not None:
+        while True:
+            if not self.known or steady() >= self._until:
+                await self.learnt(writing=True)
+            if gate.held is None:
+                break
             await self._let_go(collection, gate.held)
+        # From here on nothing waits: what is known now is so when the write begins.
         route = self[collection]
         gate.inside += 1
+        if route.dual_write or self._versioned is None:
+            return gate, route
+        route = self._handed_out(collection, route)
+        gate.bare += route.bare
         return gate, route
+
+    def _handed_out(self, collection: str, route: Route) -> Route:
+        """The route of a collection that this process writes to one store alone."""
+        bare = route.primary is StoreName.MONGO and collection not in (self._versioned or ()) and self.fresh
+        before, handed = self._handed.get(collection, (None, route))
+        stamps = collection in self._stamped
+        if before is not route or (handed.bare, handed.stamps) != (bare, stamps):
+            handed = dataclasses.replace(route, bare=bare, stamps=stamps)
+            self._handed[collection] = route, handed
+        return handed
 
     async def _let_go(self, collection: str, held: asyncio.Event) -> None:
         try:
@@ -233,21 +267,25 @@ class Routes:
 
 
 class Writing(AbstractAsyncContextManager[Route]):
-    """One write inside the gate. Not by `asynccontextmanager`, whose generator costs a write more than what it does."""
+    """One write. Not by `asynccontextmanager`, whose generator costs a write more than what it does."""
 
-    __slots__ = ("_collection", "_gate", "_routes")
+    __slots__ = ("_collection", "_gate", "_route", "_routes")
 
     def __init__(self, routes: Routes, collection: str) -> None:
         self._routes = routes
         self._collection = collection
 
     async def __aenter__(self) -> Route:
-        self._gate, route = await self._routes._enter(self._collection)
-        return route
+        self._gate, self._route = await self._routes._enter(self._collection)
+        return self._route
 
-    async def __aexit__(self, *exc_info: object) -> None:
-        self._gate.leave()
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self.leave(error)
 
-    def leave(self) -> None:
-        """The end of a write that outlives its caller, which then does not leave the block itself."""
+    def leave(self, error: BaseException | None = None) -> None:
+        """The end of a write; for one that outlives its caller, which then does not leave the block itself."""
+        if self._route.bare:
+            self._gate.bare -= 1
+            if error is not None and not (isinstance(error, Exception) and classify(error) is Outcome.REFUSED):
+                self._gate.given_up = steady()
         self._gate.leave()

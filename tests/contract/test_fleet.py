@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +23,7 @@ from shadow.control.members import Member
 from shadow.control.mongo import MongoRecords
 from shadow.control.participant import NotLevel, Participant
 from shadow.control.records import Records, Value
-from shadow.control.routing import Flip, FlipKind, FlipState, Placed
+from shadow.control.routing import Flip, FlipKind, FlipState, Placed, Routing
 from shadow.control.sqlite import SqliteRecords
 from shadow.errors import ControlError
 from shadow.model.phase import Phase, Route, StoreName
@@ -40,9 +40,21 @@ STORES: Final = ("sqlite", "mongo", "dynamodb-local")
 class Process:
     """A site without documents: it knows its route and whether its writes are held."""
 
-    def __init__(self, records: Records, name: str, *, journal: str = "a journal", tool: bool = False) -> None:
+    def __init__(
+        self,
+        records: Records,
+        name: str,
+        *,
+        journal: str = "a journal",
+        tool: bool = False,
+        phase: Phase = Phase.SHADOW,
+    ) -> None:
         self.name = name
-        self.route = Route(MONGO, Phase.SHADOW)
+        self.phase = phase
+        self.route = Route(MONGO, phase)
+        self.seen = Routing()
+        self.until = 0.0
+        self.bare = 0
         self.is_held = False
         self.obstacle = ""
         self.at_hold: Callable[[Process], Awaitable[None]] | None = None
@@ -55,6 +67,18 @@ class Process:
 
     def wanted(self) -> Mapping[str, StoreName]:
         return {"things": self.route.primary}
+
+    def wants_both(self) -> Mapping[str, Phase]:
+        return {"things": self.phase} if self.phase is not Phase.OFF else {}
+
+    def noted(self, seen: Routing, until: float) -> None:
+        self.seen, self.until = seen, until
+
+    def drained(self, collections: Iterable[str]) -> bool:
+        return not (self.bare and "things" in collections)
+
+    async def write_both(self, collections: list[str]) -> None:
+        self.route = dataclasses.replace(self.route, phase=self.phase)
 
     @asynccontextmanager
     async def holding(self, collections: list[str]) -> AsyncIterator[None]:
@@ -86,8 +110,11 @@ class Process:
         self.heard_of.append(f"{what} {about.get('state', '')}".strip())
 
     async def begin(self) -> Process:
+        self.route = Route(MONGO, self.phase)
         placed = await self.participant.join({"things": MONGO})
         await self.switch(placed)
+        if not placed["things"].both:
+            self.route = dataclasses.replace(self.route, phase=Phase.OFF)
         self._running = asyncio.create_task(self.participant.run())
         return self
 
@@ -196,6 +223,7 @@ async def test_one_that_is_not_level_aborts_for_all(records: Records) -> None:
 async def test_one_that_stands_elsewhere_is_a_reason_not_to_begin(local: Records) -> None:
     """Nobody's writes are held for it."""
     async with fleet(local, 3) as processes:
+        processes[2].phase = Phase.OFF
         processes[2].route = Route(MONGO, Phase.OFF)
         failed = await flip(local)
         assert "phase off" in failed.said
