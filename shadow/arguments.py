@@ -56,7 +56,7 @@ class Arguments:
         if not isinstance(filter, Mapping):
             filter = {"_id": filter}
         wanted = normalise(filter, self._options)
-        self._check_names("filter", wanted)
+        self.unreserved("filter", wanted)
         cached_filter(wanted)
         return wanted
 
@@ -73,7 +73,7 @@ class Arguments:
             raise ValueError("update only works with $ operators")
         filters = tuple(normalise(each, self._options) for each in array_filters or ())
         wanted = normalise({"": update}, self._options)[""]
-        self._check_names("update", wanted)
+        self.unreserved("update", wanted)
         if isinstance(wanted, dict) and isinstance(wanted.get("$rename"), dict):
             for target in wanted["$rename"].values():
                 self.path("update", str(target))
@@ -98,7 +98,7 @@ class Arguments:
         if not isinstance(projection, Mapping):
             projection = {str(name): 1 for name in projection}
         wanted = normalise(projection, self._options)
-        self._check_names("projection", wanted)
+        self.unreserved("projection", wanted)
         compile_projection(wanted)
         return wanted or None
 
@@ -120,7 +120,7 @@ class Arguments:
         if not isinstance(pipeline, Sequence) or isinstance(pipeline, str | bytes):
             raise TypeError("pipeline must be a list")
         wanted: list[Document] = normalise({"": list(pipeline)}, self._options)[""]
-        self._check_names("pipeline", wanted)
+        self.unreserved("pipeline", wanted)
         compile_pipeline(wanted)
         return wanted
 
@@ -137,10 +137,16 @@ class Arguments:
         if not self._knows(hint):
             raise UnsupportedOperation(name, "it names no index that the configuration declares")
 
-    def _check_names(self, what: str, value: Any) -> None:
+    def unreserved(self, what: str, value: Any) -> None:
+        """Refuses a filter, an update, a projection or a pipeline that names the version; checks nothing else."""
         for name in _names(value):
-            if name.lstrip("$").split(".")[0] == self._reserved:
+            if str(name).lstrip("$").split(".")[0] == self._reserved:
                 self._refuse_reserved(what)
+
+    def unstamped(self, what: str, document: Mapping[str, Any]) -> None:
+        """Refuses a whole document that holds the version's field; checks nothing else."""
+        if self._reserved in document:
+            self._refuse_reserved(what)
 
     def _refuse_reserved(self, what: str) -> NoReturn:
         raise UnsupportedOperation(

@@ -5,23 +5,33 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import datetime as dt
+import difflib
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
+from bson.codec_options import DEFAULT_CODEC_OPTIONS
 from pymongo.errors import DuplicateKeyError
 
-from shadow.collection import Collection
 from shadow.compare.diff import Hasher
 from shadow.compare.rules import Excuses
 from shadow.concerns import Kept, kept_by_client, kept_by_url
 from shadow.config import Settings, load, parse, revealed, where
-from shadow.errors import ConfigurationError, Fault, ShadowClosed, ShadowError, StoreUnavailable
+from shadow.errors import (
+    ConfigurationError,
+    Fault,
+    ShadowClosed,
+    ShadowError,
+    StoreUnavailable,
+    UnsupportedOperation,
+)
 from shadow.fleet import Fleet
+from shadow.forwarded import NOT_COLLECTIONS, DriverDatabase, ForwardedCollection, refuse_past
+from shadow.forwarder import Forwarder, Passage, expected
 from shadow.host.process import hold_lock, share_locks
 from shadow.indexes import Wanted, index_not_found, is_not_found
 from shadow.migrate.sides import JobRefused, Sides
@@ -52,12 +62,13 @@ from shadow.replicate.salvage import Salvage
 from shadow.replicate.sqlite_journal import SqliteJournal
 from shadow.replicate.suspects import SharedSuspects
 from shadow.replicate.writers import WriterWatch
+from shadow.routed import RoutedCollection
 from shadow.router import Router
 from shadow.runtime import Parts, Runtime
 from shadow.stores.base import Store
 from shadow.stores.dynamo.store import DynamoStore
 from shadow.stores.dynamo.sweeping import sweep_forever
-from shadow.stores.mongo import MongoStore, connect
+from shadow.stores.mongo import MongoStore, collection_class, connect, driver_of
 from shadow.stores.mongo_durability import Durability
 from shadow.stores.ranges import Ranged
 from shadow.web import APIRouter, Desk, admin_router
@@ -65,7 +76,7 @@ from shadow.web import APIRouter, Desk, admin_router
 __all__ = ["Shadow", "get_collection"]
 
 
-class Shadow:
+class Shadow(DriverDatabase):
     """Takes the place of the Motor database object: `shadow["users"]`, `shadow.get_collection("users")`.
 
     Making one does no I/O and needs no event loop; it connects on first use. Use it under one event loop after the
@@ -94,6 +105,11 @@ class Shadow:
         self._dynamo_client = dynamo_client
         self._runtimes: dict[asyncio.AbstractEventLoop, Runtime] = {}
         self._closed = False
+        self._owner = self
+        self._handed_in: Any = None
+        self._kind: type[Any] | None = None
+        self._kept_by_url: Kept | None = None
+        self._noticed: set[str] = set()
         self._specs = settings.specs()
         secret = settings.observe.hash_secret
         hasher = Hasher(secret.get_secret_value().encode() if secret is not None else b"")
@@ -118,7 +134,7 @@ class Shadow:
             routes=Routes(
                 settings.routes(),
                 on_change=self.report.routed,
-                on_unknown=self._unconfigured,
+                on_unknown=lambda collection: None,
                 patience=settings.limits.operation / 2,
                 straggle=settings.limits.straggle,
             ),
@@ -191,26 +207,131 @@ class Shadow:
 
     database_name = name
 
-    def get_collection(self, name: str, *arguments: Any, **options: Any) -> Collection:
-        """The collection; may be called at import time. What follows the name is for `Collection.with_options`."""
-        spec = self._specs.get(name) or CollectionSpec(name)
-        made = Collection(spec, self, options=getattr(self._mongo_client, "codec_options", None))
+    def get_collection(self, name: str, *arguments: Any, **options: Any) -> Any:
+        """The collection; may be called at import time. What follows the name is for its `with_options`.
+
+        A configured name gives a `Collection`; any other name gives the driver's own collection, as it is.
+        """
+        spec = self._specs.get(name)
+        made: RoutedCollection | ForwardedCollection
+        if spec is None:
+            self._notice(name)
+            made = ForwardedCollection(name, self)
+        else:
+            kept = self.kept().codec_options
+            made = RoutedCollection(spec, self, options=None if kept == DEFAULT_CODEC_OPTIONS else kept)
         return made.with_options(*arguments, **options) if arguments or options else made
+
+    def _notice(self, name: str) -> None:
+        """Says once of a name that is not configured, and nearly is, that it goes to MongoDB alone."""
+        if name in self._noticed or len(self._noticed) >= _NAMES or not isinstance(name, str):
+            return
+        self._noticed.add(name)
+        by_small = {each.casefold(): each for each in self._specs}
+        near = difflib.get_close_matches(name.casefold(), by_small, n=1, cutoff=0.85)
+        if near:
+            self.report.event(Event.COLLECTION_UNCONFIGURED, collection=name, meant=by_small[near[0]])
 
     def kept(self) -> Kept:
         """What the client of MongoDB keeps for every read and write."""
         if self._mongo_client is not None:
             return kept_by_client(self._mongo_client)
-        return kept_by_url(self.settings.mongo.url.get_secret_value())
+        if self._kept_by_url is None:
+            self._kept_by_url = kept_by_url(self.settings.mongo.url.get_secret_value())
+        return self._kept_by_url
 
-    def __getitem__(self, name: str) -> Collection:
+    def __getitem__(self, name: str) -> Any:
         return self.get_collection(name)
 
-    def __getattr__(self, name: str) -> Collection:
-        """Motor's `db.users`. Names that begin with an underscore are no collections, as in Motor."""
+    def __getattr__(self, name: str) -> Any:
+        """Motor's `db.users`. Names that begin with an underscore are no collections, as in Motor. Raises
+        UnsupportedOperation for what the driver's database object has and is not supported here."""
         if name.startswith("_"):
             raise AttributeError(name)
+        if name in NOT_COLLECTIONS:
+            raise UnsupportedOperation(f"db.{name}", "it is the driver's own", hint=f'a collection of it: db["{name}"]')
         return self.get_collection(name)
+
+    # --- what is the driver's own
+
+    def driver(self) -> Any:
+        """The driver's database object for the running event loop, past everything else. Raises `ShadowClosed`,
+        RuntimeError where there is no event loop and no client was handed in, `StoreUnavailable` if nothing is said of
+        a MongoDB."""
+        if self._mongo_client is not None:
+            if self._handed_in is None:
+                self._handed_in = self._mongo_client.get_database(self.name)
+            return self._handed_in
+        if "url" not in self.settings.mongo.model_fields_set and not self.needs_mongo():
+            raise StoreUnavailable(
+                "the configuration says of no MongoDB where it is, and no configured collection is on one",
+                hint="name the collection under `collections`, or set `mongo.url`",
+            )
+        store = self._runtime().stores[StoreName.MONGO]
+        assert isinstance(store, MongoStore)
+        return store.driver
+
+    def driver_kind(self) -> type[Any]:
+        """The class of the driver's collections."""
+        if self._kind is None:
+            client = self._mongo_client
+            self._kind = collection_class(self.settings.mongo.driver if client is None else driver_of(client))
+        return self._kind
+
+    def driver_option(self, name: str) -> Any:
+        """What the client of MongoDB keeps, by name: `codec_options`, `read_concern`, ..."""
+        return getattr(self.kept(), name)
+
+    def needs_mongo(self) -> bool:
+        """Whether a configured collection has MongoDB as one of its stores."""
+        routes = [self._parts.routes[name] for name in self._specs]
+        return not routes or any(each.dual_write or each.primary is StoreName.MONGO for each in routes)
+
+    def configured(self) -> Collection[str]:
+        """The names of the configured collections."""
+        return self._specs
+
+    def is_forwarded(self, collection: str) -> bool:
+        """Whether a collection is MongoDB's alone, without a trace of another store."""
+        return collection not in self._specs or self.expected(collection) is Passage.OWN
+
+    def is_on_mongo(self, collection: str) -> bool:
+        """Whether MongoDB is the primary of a configured collection."""
+        return self._parts.routes[collection].primary is StoreName.MONGO
+
+    def expected(self, collection: str) -> Passage:
+        """How a call of a configured collection would be made by what is known now."""
+        return expected(self._parts.routes, collection)
+
+    def forwarder(self) -> Forwarder:
+        """That of the running event loop, made on first use."""
+        return self._runtime().forwarder
+
+    async def gated(self, collection: str, what: str, call: Callable[[], Awaitable[Any]]) -> Any:
+        """Makes a write to a collection, during which its phase does not change. Raises UnsupportedOperation, with
+        `what`, if it is configured and not MongoDB's alone."""
+        if collection not in self._specs:
+            return await call()
+
+        def made(passage: Passage) -> Awaitable[Any]:
+            refuse_past(self, [collection] if passage is not Passage.OWN else [], what)
+            return call()
+
+        passage, answer = await self.forwarder().write(collection, None, made)
+        refuse_past(self, [collection] if passage is Passage.VERSIONED else [], what)
+        return answer
+
+    def note_index(self, spec: CollectionSpec, wanted: Wanted) -> CollectionSpec:
+        """Takes note of an index that the driver has made while MongoDB alone is written: a unique one is held by this
+        process from then on, of a plain one a log line says how to have it on DynamoDB."""
+        if wanted.declared or not (wanted.plain or wanted.unique):
+            return spec
+        if wanted.plain:
+            advice = wanted.advice()
+            self.report.event(Event.INDEX_UNDECLARED, collection=spec.name, index=wanted.name, advice=advice)
+            return spec
+        made = self._specs[spec.name] = dataclasses.replace(spec, unique=(*spec.unique, wanted.constraint()))
+        return made
 
     def __repr__(self) -> str:
         return f"Shadow({self.name!r}, {len(self._specs)} collections)"
@@ -271,6 +392,7 @@ class Shadow:
             # What was agreed on in another event loop may have changed since.
             self._parts.routes.forget()
             runtime = self._runtimes[loop] = Runtime(loop, self._parts, self._make_stores(), resting=self._resting)
+            runtime.forwarder.begin_with(self.fleet.era)
             if self._path is not None:
                 runtime.keep(self._watch(), "watch")
             runtime.keep(self._belong(), "fleet")
@@ -704,9 +826,6 @@ class Shadow:
             Event.JOURNAL_DAMAGED, path=str(found.kept), entries=found.entries, collections=len(found.collections)
         )
 
-    def _unconfigured(self, collection: str) -> None:
-        self.report.event(Event.COLLECTION_UNCONFIGURED, collection=collection)
-
     def _tables(self) -> dict[str, list[str]]:
         prefix = self.settings.dynamo.table_prefix
         return {f"{prefix}{name}": [each.name for each in spec.indexes] for name, spec in self._specs.items()}
@@ -782,6 +901,9 @@ class Shadow:
         return None
 
 
+_NAMES = 10_000
+"""Names of collections that are remembered as said something of."""
+
 _NOTES = """
 collections:
   users: {indexes: [{name: email-index, hash: email}]}
@@ -792,7 +914,7 @@ collections:
 _shared: Shadow | None = None
 
 
-def get_collection(name: str) -> Collection:
+def get_collection(name: str) -> Any:
     """A collection of the Shadow that the environment describes (`SHADOW_CONFIG`, or `USE_DYNAMODB` and the `AWS_...`
     variables alone). The same Shadow for the whole process, made at the first call."""
     global _shared

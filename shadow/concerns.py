@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from bson.codec_options import DEFAULT_CODEC_OPTIONS, CodecOptions
 from pymongo import WriteConcern
 from pymongo.client_options import ClientOptions
 from pymongo.read_concern import ReadConcern
@@ -57,6 +58,7 @@ class Kept:
     read_preference: Any
     write_concern: WriteConcern
     read_concern: ReadConcern
+    codec_options: CodecOptions[Any] = DEFAULT_CODEC_OPTIONS
 
     def check(self, wanted: Wanted) -> None:
         """Raises UnsupportedOperation for what the client does not keep."""
@@ -97,11 +99,11 @@ def _refusal(name: str, reason: str) -> UnsupportedOperation:
 
 def kept_by_client(client: Any) -> Kept:
     """What a client that was handed in keeps."""
-    return Kept(client.read_preference, client.write_concern, client.read_concern)
+    return Kept(client.read_preference, client.write_concern, client.read_concern, client.codec_options)
 
 
 def kept_by_url(url: str) -> Kept:
     """What a client of this address keeps. Reads the text alone: no look-up of names, no connection."""
     query = url.partition("?")[2]
     given = ClientOptions(None, None, None, split_options(query) if query else {})  # type: ignore[arg-type]
-    return Kept(given.read_preference, given.write_concern, given.read_concern)
+    return Kept(given.read_preference, given.write_concern, given.read_concern, given.codec_options)

@@ -23,13 +23,13 @@ from shadow.control.records import Records
 from shadow.control.routing import FlipKind, FlipState, Placed, Routing
 from shadow.control.vouching import Vouching
 from shadow.errors import ControlError, JournalError
+from shadow.host.steady import steady
 from shadow.migrate.flip import Order, Outlook
 from shadow.migrate.readiness import fleet_gates, more_gates
 from shadow.model.phase import Phase, Route, StoreName
 from shadow.observe.judge import Gate
 from shadow.observe.log import Event
 from shadow.replicate.process import this_process
-from shadow.replicate.steady import steady
 from shadow.runtime import Parts, Runtime
 
 __all__ = ["Fleet"]
@@ -99,6 +99,11 @@ class Fleet:
         self._vouched = -math.inf
         self._looked = False
         self._gaps: set[str] = set()
+
+    def era(self, collection: str) -> str:
+        """Names the time since both stores of a collection were written last, in all processes alike."""
+        placed = self.participant.routing.placed.get(collection)
+        return "one" if placed is None else f"one-{placed.dual}-{placed.broken:.6f}"
 
     # --- what the participant asks for --------------------------------------------------------------------------
 

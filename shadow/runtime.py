@@ -13,6 +13,7 @@ from shadow.compare.diff import Hasher
 from shadow.compare.rules import Excuses
 from shadow.control.participant import NotLevel
 from shadow.errors import JournalError
+from shadow.forwarder import Forwarder
 from shadow.model.phase import StoreName
 from shadow.model.reporter import Reporter
 from shadow.observe.log import Event
@@ -140,6 +141,7 @@ class Runtime:
             percent,
             self._admission(),
         )
+        self.forwarder = Forwarder(self.stores[StoreName.MONGO], parts.routes, parts.reporter)
         self.keep(self._hold_stores(), "stores")
         if self.resting:
             return
@@ -320,6 +322,7 @@ class Runtime:
             stack.callback(self.reader.stop)
             stack.callback(self.lag.stop)
             stack.push_async_callback(self.reads.close, 0)
+            await self.forwarder.finish(self.parts.limits.drain)
             await self.router.finish(self.parts.limits.drain)
             await self.writes.close(self.parts.limits.drain)
             self.follower.abandon()

@@ -29,10 +29,10 @@ from shadow.control.raising import Raising, is_on_the_way
 from shadow.control.records import Records
 from shadow.control.routing import Flip, FlipKind, FlipState, Placed, Routing
 from shadow.errors import ControlError
+from shadow.host.steady import steady
 from shadow.model.phase import Phase, Route, StoreName
 from shadow.model.version import fresh_id
 from shadow.replicate.process import this_process
-from shadow.replicate.steady import steady
 
 __all__ = ["FAILED", "LEVEL", "READY", "REFUSED", "REHEARSED", "SWITCHED", "NotLevel", "Participant", "Site"]
 

@@ -9,8 +9,8 @@ from shadow.control import epochs, members, routing
 from shadow.control.members import Member
 from shadow.control.records import Records
 from shadow.control.routing import Placed, Routing, Writing
+from shadow.host.steady import steady
 from shadow.model.phase import StoreName
-from shadow.replicate.steady import steady
 
 __all__ = ["Raising", "is_on_the_way"]
 

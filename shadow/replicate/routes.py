@@ -29,11 +29,11 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
 
 from shadow.errors import WritesHeld
+from shadow.host.steady import steady
 from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import Phase, Route, StoreName
-from shadow.replicate.steady import steady
 
-__all__ = ["Learn", "Routes"]
+__all__ = ["Learn", "Routes", "Writing"]
 
 
 class Learn(Protocol):
@@ -92,6 +92,8 @@ class Routes:
         self._versioned: Container[str] | None = None
         self._stamped: Container[str] = frozenset()
         self._handed: dict[str, tuple[Route, Route]] = {}
+        self.looked: dict[str, bool] = {}
+        """By collection that was looked through: whether there were versions or tombstones in it."""
         for collection, route in routes.items():
             self.set(collection, route)
 
@@ -132,6 +134,10 @@ class Routes:
         driver's own call. Where it was not known a moment ago, the answer is False, and nothing is asked."""
         return self.known and self._versioned is not None and collection not in self._stamped and self.fresh
 
+    def stamped(self, collection: str) -> bool:
+        """Whether its documents may carry versions, as far as this process has heard."""
+        return collection in self._stamped or self.looked.get(collection, False)
+
     def drained(self, collections: Iterable[str]) -> bool:
         """Whether no bare write of these is under way in this process or may still arrive."""
         gates = [self._gate(name) for name in collections]
@@ -154,13 +160,15 @@ class Routes:
             epoch = 1 if old is None else old.epoch + (route.primary is not old.primary)
             route = dataclasses.replace(route, epoch=epoch)
         self._routes[collection] = route
+        if route.dual_write:
+            self.looked.pop(collection, None)
         self._on_change(collection, route)
 
-    def writing(self, collection: str) -> AbstractAsyncContextManager[Route]:
+    def writing(self, collection: str) -> Writing:
         """The route for one write, which stays in force until the block ends. Entering raises `JournalError` or
         `ControlError` if it cannot be known which store is the primary, and `WritesHeld` if a change holds it for too
         long."""
-        return _Writing(self, collection)
+        return Writing(self, collection)
 
     async def _enter(self, collection: str) -> tuple[_Gate, Route]:
         gate = self._gate(collection)
@@ -258,8 +266,8 @@ class Routes:
         return gate
 
 
-class _Writing(AbstractAsyncContextManager[Route]):
-    """Not by `asynccontextmanager`, whose generator costs a write more than what it does."""
+class Writing(AbstractAsyncContextManager[Route]):
+    """One write. Not by `asynccontextmanager`, whose generator costs a write more than what it does."""
 
     __slots__ = ("_collection", "_gate", "_route", "_routes")
 
@@ -272,6 +280,10 @@ class _Writing(AbstractAsyncContextManager[Route]):
         return self._route
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self.leave(error)
+
+    def leave(self, error: BaseException | None = None) -> None:
+        """The end of a write; for one that outlives its caller, which then does not leave the block itself."""
         if self._route.bare:
             self._gate.bare -= 1
             if error is not None and not (isinstance(error, Exception) and classify(error) is Outcome.REFUSED):

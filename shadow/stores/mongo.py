@@ -17,7 +17,16 @@ from typing import Any, Final
 import pymongo
 from bson import Decimal128, Regex
 from pymongo import AsyncMongoClient, ReadPreference, ReturnDocument, WriteConcern
-from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure, PyMongoError, WriteError
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.asynchronous.cursor import AsyncCursor
+from pymongo.errors import (
+    BulkWriteError,
+    DuplicateKeyError,
+    ExecutionTimeout,
+    OperationFailure,
+    PyMongoError,
+    WriteError,
+)
 
 from shadow.model.matching import cached_filter, compile_projection
 from shadow.model.matching.caching import cached_update
@@ -66,7 +75,7 @@ from shadow.stores.mongo_stamps import MongoStamps
 from shadow.stores.mongo_unique import MongoUnique
 from shadow.stores.mongo_validation import past_validator
 
-__all__ = ["MongoStore", "connect"]
+__all__ = ["MongoStore", "call_signature", "collection_class", "connect", "driver_of"]
 
 _SAME_KEYS: Final = frozenset({85})
 """IndexOptionsConflict: an index of these keys exists, under another name or with other options."""
@@ -90,6 +99,26 @@ def connect(url: str, driver: str) -> Any:
 
         return AsyncIOMotorClient(url)
     return AsyncMongoClient(url)
+
+
+def driver_of(client: Any) -> str:
+    """Which driver a client is of: `motor` or `pymongo`."""
+    return "motor" if type(client).__module__.startswith("motor") else "pymongo"
+
+
+def collection_class(driver: str) -> type[Any]:
+    """The class of a driver's collections."""
+    if driver == "motor":
+        from motor.motor_asyncio import AsyncIOMotorCollection
+
+        return AsyncIOMotorCollection
+    return AsyncCollection
+
+
+@functools.cache
+def call_signature(verb: str) -> inspect.Signature:
+    """What a verb of the drivers' collections takes; for `find`, what its cursor takes."""
+    return inspect.signature(AsyncCursor.__init__ if verb == "find" else getattr(AsyncCollection, verb))
 
 
 class MongoStore:
@@ -120,6 +149,7 @@ class MongoStore:
         self._database = client.get_database(database, codec_options=CANONICAL)
         # Versions are read where they were written: a member that lags would make heal copy an older image.
         self._exact = client.get_database(database, codec_options=CANONICAL, read_preference=ReadPreference.PRIMARY)
+        self._driver = client.get_database(database)
         self._collections: dict[str, Any] = {}
         self._concern: WriteConcern = client.write_concern
         lasting = Lasting(self._exact, self._durability, self._max_time_ms)
@@ -127,6 +157,22 @@ class MongoStore:
         self.stamps = MongoStamps(lasting, self._reserved, self.ranges, _exactly)
         self._lasting = lasting
         self._unique = MongoUnique(self._exact, self._reserved)
+
+    @property
+    def driver(self) -> Any:
+        """The driver's database object, with the client's own options."""
+        return self._driver
+
+    async def has_stamps(self, collection: str, patience: float) -> bool:
+        """Whether a document carries a version, or a tombstone stands; True where `patience` seconds did not do to
+        look through all of it."""
+        reserved = self._reserved(collection)
+        stamped = {"$or": [{f"{reserved}.{part}": {"$exists": True}} for part in ("b", "r", "t")]}
+        try:
+            found = await self._exact[collection].find_one(stamped, {"_id": 1}, max_time_ms=int(patience * 1000))
+        except ExecutionTimeout:
+            return True
+        return found is not None
 
     # --- life ---------------------------------------------------------------------------------------------------
 
@@ -186,10 +232,9 @@ class MongoStore:
         await self._exact[_WITNESS].update_one({"_id": collection}, {"$set": {"token": token}}, upsert=True)
 
     def describe(self) -> dict[str, Any]:
-        driver = "motor" if type(self._client).__module__.startswith("motor") else "pymongo"
         return {
             "kind": "mongo",
-            "driver": driver,
+            "driver": driver_of(self._client),
             "database": str(self._database.name),
             "write_concern": self._durability.describe(),
         }
