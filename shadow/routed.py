@@ -145,13 +145,12 @@ class RoutedCollection(Collection):
             return await getattr(super(), verb)(*arguments, **options)
         found = await getattr(self._own(), verb)(*arguments, **options)
         if verb == "index_information":
-            found.pop(self._expiry, None)
+            return {name: index for name, index in found.items() if not self._is_ours(name)}
         return found
 
-    @property
-    def _expiry(self) -> str:
-        """The index of the tombstones' expiry, which is none of the application's."""
-        return f"{self._spec.reserved}_ttl"
+    def _is_ours(self, index: Any) -> bool:
+        """Whether it is an index on the version, which is none of the application's."""
+        return str(index).startswith(f"{self._spec.reserved}_")
 
     async def _forward_other(self, verb: str, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
         """What concerns the collection and not its documents; while it runs, the phase does not change."""
@@ -228,7 +227,7 @@ class RoutedCollection(Collection):
                 return super(RoutedCollection, self).list_indexes(*arguments, **options)
             return self._own().list_indexes(*arguments, **options)
 
-        return RoutedAnswer(self, None, make, hidden=lambda index: index.get("name") == self._expiry)
+        return RoutedAnswer(self, None, make, hidden=lambda index: self._is_ours(index.get("name")))
 
     # --- indexes and the collection itself ----------------------------------------------------------------------
 
