@@ -52,7 +52,9 @@ async def start_documents(site: Site) -> None:
         await shadow.prepare()
         things = shadow[COLLECTION]
         await things.insert_many([{"_id": "inc", "n": 0}, {"_id": "replace", "n": 0}])
+        await things.insert_one({"_id": "first", "kind": "first", "n": 0})
         await things.insert_many([{"_id": f"delete-{n}", "n": n} for n in range(STEPS)])
+        await things.insert_many([{"_id": f"gone-{n}", "rank": n} for n in range(STEPS)])
         await site.level(shadow)
 
 
@@ -84,8 +86,11 @@ def check(verb: str, found: dict[Any, Document], acked: int) -> None:
         case "insert" | "upsert":
             there = [n for n in range(STEPS) if f"{verb}-{n}" in found]
             assert there in (list(range(acked)), list(range(acked + 1)))
-        case "delete":
-            there = [n for n in range(STEPS) if f"delete-{n}" in found]
+        case "named":
+            there = sorted(each["n"] for each in found.values() if "name" in each)
+            assert there in (list(range(acked)), list(range(acked + 1)))
+        case "delete" | "gone":
+            there = [n for n in range(STEPS) if f"{verb}-{n}" in found]
             assert there in (list(range(acked, STEPS)), list(range(acked + 1, STEPS)))
         case _:
             assert found[verb]["n"] in (acked, acked + 1)
