@@ -22,7 +22,7 @@ from shadow.control.participant import Participant
 from shadow.control.records import Records
 from shadow.control.routing import FlipKind, FlipState, Placed, Routing
 from shadow.control.vouching import Vouching
-from shadow.errors import ControlError, JournalError
+from shadow.errors import ControlError, JournalError, ShadowClosed
 from shadow.migrate.flip import Order, Outlook
 from shadow.migrate.readiness import fleet_gates, more_gates
 from shadow.model.phase import Phase, Route, StoreName
@@ -31,6 +31,7 @@ from shadow.observe.log import Event
 from shadow.replicate.process import this_process
 from shadow.replicate.steady import steady
 from shadow.runtime import Parts, Runtime
+from shadow.stores.base import Store
 
 __all__ = ["Fleet"]
 
@@ -91,14 +92,21 @@ class Fleet:
             records,
             parts.journal,
             journal,
-            lambda: current().stores,
+            self._stores,
             self.wants_both,
             self.participant.interrupt,
-            patience=parts.limits.read_deadline,
+            # Within what `close` waits for.
+            patience=min(parts.limits.read_deadline, parts.limits.drain / 4),
         )
         self._vouched = -math.inf
         self._looked = False
         self._gaps: set[str] = set()
+
+    def _stores(self) -> Mapping[StoreName, Store]:
+        try:
+            return self._current().stores
+        except ShadowClosed:
+            return {}
 
     # --- what the participant asks for --------------------------------------------------------------------------
 
