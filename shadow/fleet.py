@@ -22,7 +22,7 @@ from shadow.control.participant import Participant
 from shadow.control.records import Records
 from shadow.control.routing import FlipKind, FlipState, Placed, Routing
 from shadow.control.vouching import Vouching
-from shadow.errors import ControlError, JournalError
+from shadow.errors import ControlError, JournalError, ShadowClosed
 from shadow.host.steady import steady
 from shadow.migrate.flip import Order, Outlook
 from shadow.migrate.readiness import fleet_gates, more_gates
@@ -31,6 +31,7 @@ from shadow.observe.judge import Gate
 from shadow.observe.log import Event
 from shadow.replicate.process import this_process
 from shadow.runtime import Parts, Runtime
+from shadow.stores.base import Store
 
 __all__ = ["Fleet"]
 
@@ -91,10 +92,11 @@ class Fleet:
             records,
             parts.journal,
             journal,
-            lambda: current().stores,
+            self._stores,
             self.wants_both,
             self.participant.interrupt,
-            patience=parts.limits.read_deadline,
+            # Within what `close` waits for.
+            patience=min(parts.limits.read_deadline, parts.limits.drain / 4),
         )
         self._vouched = -math.inf
         self._looked = False
@@ -104,6 +106,12 @@ class Fleet:
         """Names the time since both stores of a collection were written last, in all processes alike."""
         placed = self.participant.routing.placed.get(collection)
         return "one" if placed is None else f"one-{placed.dual}-{placed.broken:.6f}"
+
+    def _stores(self) -> Mapping[StoreName, Store]:
+        try:
+            return self._current().stores
+        except ShadowClosed:
+            return {}
 
     # --- what the participant asks for --------------------------------------------------------------------------
 
