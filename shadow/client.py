@@ -162,6 +162,7 @@ class Shadow(DriverDatabase):
             join=self.fleet.join,
             renew=self.fleet.participant.renew,
             patience=settings.limits.operation / 4,
+            configured=self._configured,
             resting=resting,
             lenient=settings.journal.on_failure == "sync",
         )
@@ -353,7 +354,8 @@ class Shadow(DriverDatabase):
             await runtime.close()
             await self._roles.end(self.settings.limits.drain)
             await self.shared_findings.save()
-            await self.fleet.participant.leave()
+            if not self._other_loops():
+                await self.fleet.participant.leave()
         await asyncio.to_thread(self._suspects.shut)
         await asyncio.to_thread(self.fleet.close)
         await asyncio.to_thread(self._parts.journal.shut)
@@ -379,6 +381,8 @@ class Shadow(DriverDatabase):
                 raise ShadowClosed("this Shadow is closed", hint="enter it again: `async with shadow:`")
             self._forget_dead_loops()
             self._share_secret()
+            # What was agreed on in another event loop may have changed since.
+            self._parts.routes.forget()
             runtime = self._runtimes[loop] = Runtime(loop, self._parts, self._make_stores(), resting=self._resting)
             runtime.forwarder.begin_with(self.fleet.era)
             if self._path is not None:
@@ -392,8 +396,8 @@ class Shadow(DriverDatabase):
         return runtime
 
     async def _belong(self) -> None:
-        """Takes part in the fleet until cancelled: by `close`, or at the end of a loop that nobody closed, after which
-        the next one has to learn anew where the fleet stands."""
+        """Takes part in the fleet until cancelled: by `close`, or at the end of a loop that nobody closed. Each loop
+        learns anew where the fleet stands before its first write; the process leaves with the last of them."""
         try:
             while not await self._placed():  # noqa: ASYNC110 - what it waits for is another process's
                 await asyncio.sleep(self.settings.control.heartbeat)
@@ -402,9 +406,35 @@ class Shadow(DriverDatabase):
             # `close` has begun, and the sign of life that was under way finds no runtime to ask any more.
             return
         finally:
-            if not self._closed:
+            if not self._closed and not self._other_loops():
                 self._parts.routes.forget()
                 await self.fleet.participant.leave()
+
+    def _other_loops(self) -> bool:
+        """Whether this Shadow is in use in another event loop too."""
+        own = asyncio.get_running_loop()
+        return any(each is not own and each.is_running() for each in list(self._runtimes))
+
+    async def _configured(self) -> Mapping[str, Route]:
+        """What the configuration asks for as an event loop begins. Where no other one is at work, the file is looked
+        at before, as a process that starts would: a loop may be shorter than the watch over the file takes."""
+        if self._path is not None and not self._other_loops():
+            with suppress(OSError):
+                text = await asyncio.to_thread(_read, self._path)
+                if text is not None and text != self._text:
+                    self._begin_with(text)
+        return self.fleet.configured()
+
+    def _begin_with(self, text: str) -> None:
+        self._text = text
+        try:
+            wanted = parse(text, source=str(self._path))
+            self._check_unchanged(wanted)
+        except ConfigurationError as error:
+            self.report.reloaded(False, str(error))
+            return
+        self.fleet.wishes(wanted.routes(), wanted.forced())
+        self._put_in_force(wanted)
 
     async def _placed(self) -> bool:
         """Whether it is known where the fleet stands, and the fleet knows of this process. An operation that comes
@@ -798,16 +828,25 @@ class Shadow(DriverDatabase):
         self.fleet.wishes(wanted.routes(), wanted.forced())
         done = [await self.fleet.change(name, wanted.route(name)) for name in wanted.collections]
         if all(done):
-            self.settings = wanted
-            self.excuses.replace(wanted.rules())
-            self.metrics_registry.excuses(self.excuses.names())
-            self.report.reloaded(True)
+            self._put_in_force(wanted)
         elif first_look:
             self.report.reloaded(False, "a change of primary waits: see event flip.refused")
         return all(done)
 
+    def _put_in_force(self, wanted: Settings) -> None:
+        self.settings = wanted
+        self.excuses.replace(wanted.rules())
+        self.metrics_registry.excuses(self.excuses.names())
+        self.report.reloaded(True)
+
     def _check_reload(self, wanted: Settings) -> None:
         """What cannot change while it runs is a fault, and so is a leap between phases."""
+        self._check_unchanged(wanted)
+        faults = [fault for name in wanted.collections if (fault := self._leap(name, wanted.route(name)))]
+        if faults:
+            raise ConfigurationError(str(self._path), faults)
+
+    def _check_unchanged(self, wanted: Settings) -> None:
         faults = [
             Fault(section, "changed", "a restart: only routing can change while it runs")
             for section in ("mongo", "dynamo", "journal", "control", "limits", "observe", "admin", "watch_every")
@@ -815,8 +854,6 @@ class Shadow(DriverDatabase):
         ]
         if wanted.specs() != self._specs:
             faults.append(Fault("collections", "indexes, names or constraints changed", "a restart"))
-        else:
-            faults += [fault for name in wanted.collections if (fault := self._leap(name, wanted.route(name)))]
         if faults:
             raise ConfigurationError(str(self._path), faults)
 

@@ -183,8 +183,15 @@ class Fleet:
         """The process begins with another primary than its file asks for."""
         if self._tool:
             return
-        self._parts.reporter.event(Event.FLIP_PENDING, collection=name, to=str(wanted))
         self._pending[name] = wanted
+        if self._told.get(name) != str(primary):
+            # Once, and not for every event loop.
+            self._told[name] = str(primary)
+            self._parts.reporter.event(Event.FLIP_PENDING, collection=name, to=str(wanted))
+
+    def configured(self) -> Mapping[str, Route]:
+        """What the file asks for that was read last."""
+        return dict(self._wanted)
 
     def wishes(self, wanted: Mapping[str, Route], forced: Mapping[str, str]) -> None:
         """What a new file asks for. `forced`: why closed gates are no reason to wait, by collection."""

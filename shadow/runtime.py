@@ -205,7 +205,8 @@ class Runtime:
         the block ends. Raises `NotLevel` if the secondary was not level within `limits.drain`, or a request to it was
         given up on so lately that it may still arrive."""
         drain, routes = self.parts.limits.drain, self.parts.routes
-        await routes.learnt(writing=True)
+        if not routes.known:
+            await routes.learnt(writing=True)
         async with AsyncExitStack() as stack:
             # Every write of the application waits for this: nothing that can wait shall take its time.
             stack.enter_context(self.reads.paused())

@@ -171,6 +171,8 @@ class Participant:
         A collection that nobody has placed yet is placed at its primary of `kept`. `chosen`: the primaries that the
         configuration names, which count as long as nothing rests on another. Waits for a flip that is being decided.
         Raises `ControlError`."""
+        if self._flip is not None and self._flip.get_loop().is_closed():
+            self._flip, self._seen_flip = None, ""
         row = Member(
             self.id or fresh_id(),
             this_process(),
@@ -257,7 +259,7 @@ class Participant:
 
     async def settled(self) -> None:
         """Returns when no flip holds the writes of this process: they must not go on before it is decided."""
-        if self._flip is not None:
+        if self._flip is not None and self._flip.get_loop() is asyncio.get_running_loop():
             await asyncio.wait([self._flip], timeout=8 * self._limit)
 
     async def leave(self) -> None:

@@ -50,13 +50,14 @@ async def _alone(kept: Mapping[str, StoreName]) -> Mapping[str, Agreed]:
     return {}
 
 
-async def _never() -> None:
+async def _nothing() -> None:
     return
 
 
 class Roles:
     """Asks journal and fleet before the first operation, and the fleet again where the lease has run out. `resting`:
-    changes nothing in the journal, for tools. `renew` may take `patience` seconds.
+    changes nothing in the journal, for tools. `renew` may take `patience` seconds. `configured`: what the configuration
+    asks for, looked at anew each time.
 
     `on_kept` is told of a collection, in force, and wanted, where another primary is remembered. `lenient`: a journal
     that cannot be read lets writes go on with the configured primary.
@@ -69,8 +70,9 @@ class Roles:
         on_kept: Callable[[str, StoreName, StoreName], None],
         *,
         join: Join = _alone,
-        renew: Renew = _never,
+        renew: Renew = _nothing,
         patience: float = 10.0,
+        configured: Callable[[], Awaitable[Mapping[str, Route]]] | None = None,
         resting: bool = False,
         lenient: bool = False,
     ) -> None:
@@ -80,6 +82,7 @@ class Roles:
         self._join = join
         self._renew = renew
         self._patience = patience
+        self._configured = configured
         self._resting = resting
         self._lenient = lenient
         self._failed: JournalError | ControlError | None = None
@@ -148,7 +151,7 @@ class Roles:
         await asyncio.gather(learning, return_exceptions=True)
 
     async def _learn(self) -> None:
-        routes = self._routes.all()
+        routes = self._routes.all() if self._configured is None else await self._configured()
         noted = await self._journal.primaries({})
         kept = {name: StoreName(noted.get(name, each.primary)) for name, each in routes.items()}
         twice = any(each.dual_write for each in routes.values())
@@ -165,11 +168,12 @@ class Roles:
             await self._journal.primaries(dual)
         self._routes.known = True
 
-    def _begin(self, name: str, route: Route, now: Agreed | None, primary: StoreName) -> None:
-        epoch = 0 if now is None else now.epoch
-        phase = route.phase if now is None else now.phase
-        if (primary, epoch or route.epoch, phase) != (route.primary, route.epoch, route.phase):
-            self._routes.set(name, dataclasses.replace(route, primary=primary, phase=phase, epoch=epoch))
+    def _begin(self, name: str, route: Route, agreed: Agreed | None, primary: StoreName) -> None:
+        now = self._routes[name]
+        phase, epoch = (route.phase, now.epoch) if agreed is None else (agreed.phase, agreed.epoch)
+        wanted = dataclasses.replace(route, primary=primary, phase=phase, epoch=epoch)
+        if wanted != now:
+            self._routes.set(name, wanted)
         if primary is not route.primary:
             self._on_kept(name, primary, route.primary)
 
