@@ -33,6 +33,8 @@ T = TypeVar("T")
 
 _LOOK: Final = 2.0
 """Seconds for which a collection is looked through for versions; one that takes longer counts as one that has some."""
+_RENEWALS: Final = 3
+"""How often a write asks for a lease that has run out by the time that it is there."""
 _TRANSACTION: Final = 0.02
 """Seconds between two looks at whether a transaction has ended."""
 
@@ -170,8 +172,7 @@ class Forwarder:
         waiting; the write counts as under way until the driver has answered."""
         if self.expected(collection) is Passage.OWN:
             await self._look(collection)
-        writing = self._routes.writing(collection)
-        route = await writing.__aenter__()
+        writing, route = await self._entered(collection)
         try:
             passage = self._of_write(route)
             if passage is Passage.OWN and self._routes.stamped(collection):
@@ -194,6 +195,18 @@ class Forwarder:
 
         task.add_done_callback(ended)
         return passage, await asyncio.shield(task)
+
+    async def _entered(self, collection: str) -> tuple[Writing, Route]:
+        """The gate passed. A lease that ran out on the way is asked for again, or a slow host would have versions in
+        a collection that needs none."""
+        left = _RENEWALS
+        while True:
+            writing = self._routes.writing(collection)
+            route = await writing.__aenter__()
+            if self._routes.fresh or not left or self.expected(collection) is Passage.VERSIONED:
+                return writing, route
+            writing.leave()
+            left -= 1
 
     def _leave(self, writing: Writing, error: BaseException | None, session: Any) -> None:
         """A write in a transaction is made when that ends."""

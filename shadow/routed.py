@@ -28,7 +28,7 @@ from shadow.forwarder import Forwarder, Passage
 from shadow.model.operation import Verb
 from shadow.model.outcome import Outcome, classify
 from shadow.model.schema import CollectionSpec
-from shadow.stamping import READS, WRITES, Stamping
+from shadow.stamping import READS, WRITES, Stamping, is_stamp
 
 __all__ = ["RoutedCollection", "RoutedCursor", "RoutedHandle"]
 
@@ -120,9 +120,11 @@ class RoutedCollection(Collection):
         return self._unstamped(await forwarder.read(self._name, Verb(verb), call))
 
     def _unstamped(self, document: Any) -> Any:
-        """A document that was on its way when documents came to carry versions, without one."""
-        if isinstance(document, MutableMapping) and self._handle.expected(self._name) is not Passage.OWN:
-            document.pop(self._spec.reserved, None)
+        """The driver's document without a version. Some have one although nobody has asked for both stores: while the
+        control store does not answer writes move versions, and a document may have been on its way when the first
+        process began to write both."""
+        if isinstance(document, MutableMapping) and is_stamp(document.get(self._spec.reserved)):
+            del document[self._spec.reserved]
         return document
 
     async def _forward_write(self, verb: str, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
@@ -137,7 +139,7 @@ class RoutedCollection(Collection):
         if passage is Passage.VERSIONED:
             self._check_concerns()
             return await getattr(super(), verb)(*arguments, **options)
-        return answer
+        return self._unstamped(answer)
 
     async def _forward_look(self, verb: str, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
         """What is asked about the collection and not about its documents."""

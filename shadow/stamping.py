@@ -22,7 +22,7 @@ from shadow.model.matching.projections import projection_includes
 from shadow.model.version import Document, fresh_id
 from shadow.stores.mongo import call_signature
 
-__all__ = ["READS", "WRITES", "Stamping"]
+__all__ = ["READS", "WRITES", "Stamping", "is_stamp"]
 
 READS: Final = frozenset({"find_one", "find", "count_documents", "estimated_document_count", "distinct", "aggregate"})
 WRITES: Final = frozenset({
@@ -30,11 +30,17 @@ WRITES: Final = frozenset({
     "find_one_and_update", "find_one_and_replace", "find_one_and_delete", "bulk_write",
 })  # fmt: skip
 
+_STAMP: Final = frozenset({"b", "r", "t", "x"})
 _FIRST_ONLY: Final = frozenset({"$match", "$geoNear", "$search", "$vectorSearch"})
 """Stages that have to stay first, or gain by it; what is hidden is hidden after them."""
 _NO_DOCUMENTS: Final = frozenset({
     "$changeStream", "$collStats", "$indexStats", "$listSearchIndexes", "$planCacheStats", "$searchMeta",
 })  # fmt: skip
+
+
+def is_stamp(value: Any) -> bool:
+    """Whether a value of the reserved field is a version, and not the application's own."""
+    return isinstance(value, Mapping) and bool(value) and set(value) <= _STAMP
 
 
 class Stamping:
@@ -119,12 +125,6 @@ class Stamping:
                 case _:
                     made.append(stage)
         return made
-
-    def shown(self, document: Any) -> Any:
-        """A document of a call that was made before documents came to carry versions, without one."""
-        if isinstance(document, MutableMapping):
-            document.pop(self._reserved, None)
-        return document
 
     # --- writes -------------------------------------------------------------------------------------------------
 
