@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final
 
@@ -42,6 +42,7 @@ from shadow.model.version import (
     stamp_of,
 )
 from shadow.stores.mongo_bulk import in_one_batch, write_concern_error
+from shadow.stores.mongo_calls import MongoLink
 from shadow.stores.mongo_changes import Bare, bare_writes
 from shadow.stores.mongo_ranges import MongoRanges
 from shadow.stores.mongo_stamps import MongoStamps
@@ -72,7 +73,8 @@ def connect(url: str, driver: str) -> Any:
 class MongoStore:
     """`client` is Motor's or PyMongo's async client; `owned` says whether `close` ends it.
 
-    `specs` names the reserved field of each collection; collections without an entry use the default.
+    `specs` names the reserved field of each collection; collections without an entry use the default. `again` makes
+    another client like `client`, should that one, if it is `owned`, answer nothing any more.
     """
 
     name = StoreName.MONGO
@@ -85,15 +87,16 @@ class MongoStore:
         *,
         owned: bool,
         operation_limit: float = 30.0,
+        again: Callable[[], Any] | None = None,
     ) -> None:
-        self._client = client
+        self.link = link = MongoLink(client, again if owned else None, patience=operation_limit / 2)
         self._owned = owned
         self._specs = specs
         # Opening the intent, the way to the server and the skew of clocks have to fit into the limit as well.
         self._max_time_ms = max(1, int(operation_limit * 500))
-        self._database = client.get_database(database, codec_options=CANONICAL)
+        self._database = link.database(database, codec_options=CANONICAL)
         # Versions are read where they were written: a member that lags would make heal copy an older image.
-        self._exact = client.get_database(database, codec_options=CANONICAL, read_preference=ReadPreference.PRIMARY)
+        self._exact = link.database(database, codec_options=CANONICAL, read_preference=ReadPreference.PRIMARY)
         self._collections: dict[str, Any] = {}
         self.ranges = MongoRanges(self._exact, self._reserved, _raw)
         self.stamps = MongoStamps(self._exact, self._reserved, self.ranges, _exactly)
@@ -101,11 +104,7 @@ class MongoStore:
     # --- life ---------------------------------------------------------------------------------------------------
 
     async def close(self) -> None:
-        if not self._owned:
-            return
-        ending = self._client.close()
-        if inspect.isawaitable(ending):
-            await ending
+        await self.link.close(owned=self._owned)
 
     async def ping(self) -> None:
         await self._database.command("ping")
@@ -136,7 +135,7 @@ class MongoStore:
         await self._collection(collection).drop()
 
     def describe(self) -> dict[str, Any]:
-        driver = "motor" if type(self._client).__module__.startswith("motor") else "pymongo"
+        driver = "motor" if self.link.is_motor else "pymongo"
         return {"kind": "mongo", "driver": driver, "database": str(self._database.name)}
 
     # --- reads --------------------------------------------------------------------------------------------------
