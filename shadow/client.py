@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import datetime as dt
+import functools
 import os
 import socket
 import time
@@ -50,6 +51,7 @@ from shadow.replicate.routes import Routes
 from shadow.replicate.salvage import Salvage
 from shadow.replicate.sqlite_journal import SqliteJournal
 from shadow.replicate.suspects import SharedSuspects
+from shadow.replicate.within import within
 from shadow.replicate.writers import WriterWatch
 from shadow.router import Router
 from shadow.runtime import Parts, Runtime
@@ -343,19 +345,37 @@ class Shadow:
         mongo, limit = self.settings.mongo, self.settings.limits.operation
         client = self._mongo_client or connect(mongo.url.get_secret_value(), mongo.driver)
         owned = self._mongo_client is None
-        return {
-            StoreName.MONGO: MongoStore(client, mongo.database, self._specs, owned=owned, operation_limit=limit),
-            StoreName.DYNAMO: DynamoStore(
-                self.settings.dynamo,
-                self._specs,
-                client=self._dynamo_client,
-                database=mongo.database,
-                on_capacity=self.metrics_registry.capacity,
-                on_scan=self.metrics_registry.scanned,
-                on_throttled=self.metrics_registry.throttled,
-                on_lacking=self._lacking,
-            ),
-        }
+        store = MongoStore(
+            client,
+            mongo.database,
+            self._specs,
+            owned=owned,
+            operation_limit=limit,
+            again=lambda: connect(mongo.url.get_secret_value(), mongo.driver),
+        )
+        dynamo = DynamoStore(
+            self.settings.dynamo,
+            self._specs,
+            client=self._dynamo_client,
+            database=mongo.database,
+            on_capacity=self.metrics_registry.capacity,
+            on_scan=self.metrics_registry.scanned,
+            on_throttled=self.metrics_registry.throttled,
+            on_lacking=self._lacking,
+        )
+        for each in (store, dynamo):
+            each.link.calls.on_abandoned = self.metrics_registry.abandoned[each.name]
+            each.link.on_stuck = functools.partial(self._client_stuck, each.name)
+        return {StoreName.MONGO: store, StoreName.DYNAMO: dynamo}
+
+    def _client_stuck(self, store: StoreName, replaced: bool) -> None:
+        self.metrics_registry.stuck[store]()
+        advice = (
+            "another was made in its place"
+            if replaced
+            else "it was handed in, so it stays: restart the process, or let shadow make its own"
+        )
+        self.report.event(Event.CLIENT_STUCK, store=str(store), advice=advice)
 
     def _lacking(self, table: str, text: str) -> None:
         self.report.event(Event.TABLE_LACKING, table=table, detail=text)
@@ -793,7 +813,7 @@ def _index_advice(store: Store) -> list[dict[str, Any]]:
 
 async def _check(work: Any, seconds: float = 2.0) -> str:
     try:
-        async with asyncio.timeout(seconds):
+        async with within(seconds):
             await work
     except Exception as error:
         return f"failed: {type(error).__name__}"

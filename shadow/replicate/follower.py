@@ -34,6 +34,7 @@ from shadow.replicate.lane import Lane
 from shadow.replicate.limits import Limits
 from shadow.replicate.points import Point, Reach
 from shadow.replicate.routes import Routes
+from shadow.replicate.within import within
 from shadow.stores.base import Store
 
 __all__ = ["Follower"]
@@ -115,7 +116,7 @@ class Follower:
             self.defer(write.collection, write.op_id, Deferral.SECONDARY_DOWN)
             return False
         try:
-            async with asyncio.timeout(self._limits.write_deadline):
+            async with within(self._limits.write_deadline):
                 await self._take(write, route)
         except asyncio.CancelledError:
             self.defer(write.collection, write.op_id, Deferral.CLOSING)
@@ -272,7 +273,7 @@ class Follower:
             await self._journal.postpone(due, self._limits.recover_every)
             return
         try:
-            async with asyncio.timeout(min(self._limits.operation / 2, 2 * self._limits.write_deadline)):
+            async with within(min(self._limits.operation / 2, 2 * self._limits.write_deadline)):
                 await self._heal(due.collection, due, route)
         except JournalError:
             raise
@@ -298,7 +299,7 @@ class Follower:
         """Heals one key on request. Raises `HealContended`, TimeoutError, and what the stores raise."""
         async with self._routes.healing(collection) as route:
             try:
-                async with asyncio.timeout(self._limits.operation / 2):
+                async with within(self._limits.operation / 2):
                     result = await heal(self._stores[route.primary], self._stores[route.secondary], collection, key)
             except BaseException:
                 self._given_up[collection] = asyncio.get_running_loop().time()

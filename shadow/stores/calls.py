@@ -20,7 +20,7 @@ from typing import Any, Final, TypeVar
 
 from pymongo.errors import AutoReconnect
 
-__all__ = ["MOST_ABANDONED", "Calls"]
+__all__ = ["MOST_ABANDONED", "Calls", "let_go"]
 
 T = TypeVar("T")
 
@@ -196,6 +196,13 @@ class Calls:
 
 async def _awaited(closing: Callable[[], Awaitable[object]]) -> None:
     await closing()
+
+
+async def let_go(closing: Callable[[], Awaitable[object]]) -> None:
+    """Closes a client that was given up, whose locks may never be had: what is cancelled here is used no more."""
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(_FAREWELL):
+            await closing()
 
 
 def _is_cancelled() -> bool:

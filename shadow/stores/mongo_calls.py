@@ -19,15 +19,13 @@ from typing import Any, Final, Self, TypeAlias
 import pymongo
 
 from shadow.model.deadline import left
-from shadow.stores.calls import Calls
+from shadow.stores.calls import Calls, let_go
 
 __all__ = ["MongoLink"]
 
 _GRACE: Final = 0.25
 """Seconds that the driver has beyond those for which its answer is waited for: whoever waits shall go first, so that it
 is its own limit that is said to be over."""
-_FAREWELL: Final = 5.0
-"""Seconds that a client that was given up has to close."""
 _CURSORS: Final = frozenset({"aggregate", "find", "list_indexes", "watch"})
 """Methods of databases and collections that answer a cursor, in Motor at once, in PyMongo some of them later."""
 
@@ -73,7 +71,7 @@ class MongoLink:
             return False
         before, self.client = self.client, self._again()
         self.generation += 1
-        closing = asyncio.get_running_loop().create_task(_closed(before))
+        closing = asyncio.get_running_loop().create_task(let_go(before.close))
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
         self.on_stuck(True)
@@ -180,13 +178,6 @@ class _Stream(_Cursor):
             if not self._inner.alive:
                 raise StopAsyncIteration
         return found
-
-
-async def _closed(client: Any) -> None:
-    """Closes a client that was given up, whose locks may never be had: what is cancelled here is used no more."""
-    with contextlib.suppress(Exception):
-        async with asyncio.timeout(_FAREWELL):
-            await client.close()
 
 
 async def _bounded(call: Awaitable[Any]) -> Any:
