@@ -101,6 +101,11 @@ class MongoStore:
         self.ranges = MongoRanges(self._exact, self._reserved, _raw)
         self.stamps = MongoStamps(self._exact, self._reserved, self.ranges, _exactly)
 
+    @property
+    def _client(self) -> Any:
+        """The driver's client that is in use now."""
+        return self.link.client
+
     # --- life ---------------------------------------------------------------------------------------------------
 
     async def close(self) -> None:
