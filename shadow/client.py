@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import datetime as dt
 import difflib
+import functools
 import os
 import socket
 import time
@@ -61,6 +62,7 @@ from shadow.replicate.routes import Routes
 from shadow.replicate.salvage import Salvage
 from shadow.replicate.sqlite_journal import SqliteJournal
 from shadow.replicate.suspects import SharedSuspects
+from shadow.replicate.within import within
 from shadow.replicate.writers import WriterWatch
 from shadow.routed import RoutedCollection
 from shadow.router import Router
@@ -69,7 +71,6 @@ from shadow.stores.base import Store
 from shadow.stores.dynamo.store import DynamoStore
 from shadow.stores.dynamo.sweeping import sweep_forever
 from shadow.stores.mongo import MongoStore, collection_class, connect, driver_of
-from shadow.stores.mongo_durability import Durability
 from shadow.stores.ranges import Ranged
 from shadow.web import APIRouter, Desk, admin_router
 
@@ -512,29 +513,41 @@ class Shadow(DriverDatabase):
         mongo, limit = self.settings.mongo, self.settings.limits.operation
         client = self._mongo_client or connect(mongo.url.get_secret_value(), mongo.driver)
         owned = self._mongo_client is None
-        return {
-            StoreName.MONGO: MongoStore(
-                client,
-                mongo.database,
-                self._specs,
-                owned=owned,
-                operation_limit=limit,
-                durability=Durability(
-                    client, weak=mongo.weak_writes, on_raised=self._raised, on_doubt=self._parts.journal.doubt
-                ),
-            ),
-            StoreName.DYNAMO: DynamoStore(
-                self.settings.dynamo,
-                self._specs,
-                client=self._dynamo_client,
-                database=mongo.database,
-                on_capacity=self.metrics_registry.capacity,
-                on_scan=self.metrics_registry.scanned,
-                on_throttled=self.metrics_registry.throttled,
-                on_lacking=self._lacking,
-                operation_limit=self.settings.limits.operation,
-            ),
-        }
+        store = MongoStore(
+            client,
+            mongo.database,
+            self._specs,
+            owned=owned,
+            operation_limit=limit,
+            again=lambda: connect(mongo.url.get_secret_value(), mongo.driver),
+            weak_writes=mongo.weak_writes,
+            on_raised=self._raised,
+            on_doubt=self._parts.journal.doubt,
+        )
+        dynamo = DynamoStore(
+            self.settings.dynamo,
+            self._specs,
+            client=self._dynamo_client,
+            database=mongo.database,
+            on_capacity=self.metrics_registry.capacity,
+            on_scan=self.metrics_registry.scanned,
+            on_throttled=self.metrics_registry.throttled,
+            on_lacking=self._lacking,
+            operation_limit=limit,
+        )
+        for each in (store, dynamo):
+            each.link.calls.on_abandoned = self.metrics_registry.abandoned[each.name]
+            each.link.on_stuck = functools.partial(self._client_stuck, each.name)
+        return {StoreName.MONGO: store, StoreName.DYNAMO: dynamo}
+
+    def _client_stuck(self, store: StoreName, replaced: bool) -> None:
+        self.metrics_registry.stuck[store]()
+        advice = (
+            "another was made in its place"
+            if replaced
+            else "it was handed in, so it stays: restart the process, or let shadow make its own"
+        )
+        self.report.event(Event.CLIENT_STUCK, store=str(store), advice=advice)
 
     def _raised(self, asked: str) -> None:
         """Said once, however many event loops come and go."""
@@ -987,7 +1000,7 @@ def _index_advice(store: Store) -> list[dict[str, Any]]:
 
 async def _check(work: Any, seconds: float = 2.0) -> str:
     try:
-        async with asyncio.timeout(seconds):
+        async with within(seconds):
             await work
     except Exception as error:
         return f"failed: {type(error).__name__}"

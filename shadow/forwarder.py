@@ -55,6 +55,10 @@ class HasDriver(Protocol):
     """A store that has a driver under it."""
 
     @property
+    def client(self) -> Any:
+        """The driver's client that is in use now: one that answers nothing any more is replaced."""
+
+    @property
     def driver(self) -> Any:
         """The driver's database object, as the application would have made it."""
 
@@ -85,6 +89,12 @@ class Forwarder:
         self._era: Callable[[str], str] = _no_era
         self._under_way: set[asyncio.Future[Any]] = set()
         self._looks: dict[str, asyncio.Lock] = {}
+
+    @property
+    def client(self) -> Any:
+        """The driver's client that is in use now."""
+        assert self._store is not None
+        return self._store.client
 
     def collection(self, name: str, options: dict[str, Any]) -> Any:
         """The driver's own collection."""

@@ -65,7 +65,7 @@ class RoutedCollection(Collection):
         """`asked`: the options of `with_options`, for the driver's own collection."""
         super().__init__(spec, handle, options=options, concerns=concerns)
         self._asked = dict(asked or {})
-        self._made: tuple[Forwarder, Any] | None = None
+        self._made: tuple[Any, Any] | None = None
 
     def with_options(
         self,
@@ -91,8 +91,9 @@ class RoutedCollection(Collection):
     def _own(self) -> Any:
         """The driver's own collection."""
         forwarder = self._handle.forwarder()
-        if self._made is None or self._made[0] is not forwarder:
-            self._made = (forwarder, forwarder.collection(self._name, self._asked))
+        client = forwarder.client
+        if self._made is None or self._made[0] is not client:
+            self._made = (client, forwarder.collection(self._name, self._asked))
         return self._made[1]
 
     def _stamping(self) -> Stamping:

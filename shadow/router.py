@@ -31,6 +31,7 @@ from shadow.replicate.points import Point, Reach
 from shadow.replicate.routes import Routes
 from shadow.replicate.search import Search
 from shadow.replicate.shadow_read import Answer, ShadowReader
+from shadow.replicate.within import within
 from shadow.stores.base import Store
 
 __all__ = ["Router"]
@@ -289,7 +290,7 @@ class Router:
         """The primary's answers. An error of the whole call is the answer to each change."""
         started = time.perf_counter()
         try:
-            async with asyncio.timeout(self._limits.operation / 2):
+            async with within(self._limits.operation / 2):
                 results = await ask(route, op_ids)
         except TimeoutError:
             results = [NetworkTimeout(f"no answer from {route.primary} within {self._limits.operation / 2:g} s")]

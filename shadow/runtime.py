@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -175,8 +176,9 @@ class Runtime:
         return Breaker(on_change=lambda up: self.parts.on_secondary(name, up))
 
     def keep(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        """Runs a task for as long as the runtime lives, with a strong reference."""
-        task = self.loop.create_task(work, name=f"shadow-{name}")
+        """Runs a task for as long as the runtime lives, with a strong reference; in a context of its own, since the one
+        at hand is that of the application's first call, with the time limit of that call in it."""
+        task = self.loop.create_task(work, name=f"shadow-{name}", context=Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -39,6 +39,7 @@ class Event(enum.StrEnum):
     ROUTE_CHANGED = "route.changed"
     SECONDARY_DOWN = "secondary.down"
     SECONDARY_UP = "secondary.up"
+    CLIENT_STUCK = "client.stuck"
     FLIP_PENDING = "flip.pending"
     FLIP_STARTED = "flip.started"
     FLIP_DONE = "flip.done"
@@ -75,6 +76,7 @@ WARNINGS: Final = frozenset(
         Event.JOURNAL_FAILING,
         Event.CONFIG_REJECTED,
         Event.SECONDARY_DOWN,
+        Event.CLIENT_STUCK,
         Event.FLIP_PENDING,
         Event.FLIP_REFUSED,
         Event.FLIP_BEHIND,

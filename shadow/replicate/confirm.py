@@ -23,6 +23,7 @@ from shadow.replicate.judge import Judge, Seen
 from shadow.replicate.keys import lane_key
 from shadow.replicate.limits import Limits
 from shadow.replicate.sides import Answer, Read, SecondaryFailed, collect, image, reply
+from shadow.replicate.within import within
 
 __all__ = ["Again", "Ladder", "Look"]
 
@@ -117,7 +118,7 @@ class Ladder:
         if not seen.comparison.keys:
             await self._forget(read, primary, secondary)
             return self._concluded(read, seen, Verdict.MATCH if before is None else Verdict.TRANSIENT)
-        async with asyncio.timeout(2 * deadline):
+        async with within(2 * deadline):
             examined = await self._examine(read, seen.comparison.keys, before)
         answers = _answers(primary, secondary)
         stood = examined.quiet and before is not None and before.quiet and before.answers == answers

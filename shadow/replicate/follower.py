@@ -35,6 +35,7 @@ from shadow.replicate.limits import Limits
 from shadow.replicate.points import Point, Reach
 from shadow.replicate.routes import Routes
 from shadow.replicate.untangle import Untangler
+from shadow.replicate.within import within
 from shadow.stores.base import Store
 
 __all__ = ["Follower"]
@@ -117,7 +118,7 @@ class Follower:
             self.defer(write.collection, write.op_id, Deferral.SECONDARY_DOWN)
             return False
         try:
-            async with asyncio.timeout(self._limits.write_deadline):
+            async with within(self._limits.write_deadline):
                 await self._take(write, route)
         except asyncio.CancelledError:
             self.defer(write.collection, write.op_id, Deferral.CLOSING)
@@ -270,7 +271,7 @@ class Follower:
             await self._journal.postpone(due, self._limits.recover_every)
             return
         try:
-            async with asyncio.timeout(min(self._limits.operation / 2, 2 * self._limits.write_deadline)):
+            async with within(min(self._limits.operation / 2, 2 * self._limits.write_deadline)):
                 await self._heal_due(due, route)
         except JournalError:
             raise
@@ -298,7 +299,7 @@ class Follower:
         result = Healing.EQUAL
         async with self._routes.healing(collection) as route:
             try:
-                async with asyncio.timeout(self._limits.operation / 2):
+                async with within(self._limits.operation / 2):
                     for each in await decided(self._stores.values(), collection, key):
                         result = await self._healed(collection, each, route)
             except BaseException:

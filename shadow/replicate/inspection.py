@@ -23,6 +23,7 @@ from shadow.replicate.apply import HealContended, agree, decided
 from shadow.replicate.journal import Due, Journal, Pending, undecided_op
 from shadow.replicate.keys import lane_key
 from shadow.replicate.limits import Limits
+from shadow.replicate.within import within
 from shadow.stores.base import Store
 
 __all__ = ["Action", "Ending", "Explanation", "HealReport", "Inspector", "Waits"]
@@ -283,7 +284,7 @@ class Inspector:
 
     async def _images(self, collection: str, key: Key, route: Route) -> tuple[Image, Image]:
         """The primary's and the secondary's; the secondary is read first, as every heal does."""
-        async with asyncio.timeout(self._limits.operation / 2):
+        async with within(self._limits.operation / 2):
             keys = await decided(self._stores.values(), collection, key)
             if not keys:  # an operation that has changed nothing, or whose document another one has changed since
                 return Image(ABSENT), Image(ABSENT)
@@ -330,7 +331,7 @@ class Inspector:
         """Better one error at the start than one for each key."""
         for name, store in self._stores.items():
             try:
-                async with asyncio.timeout(min(10.0, self._limits.operation)):
+                async with within(min(10.0, self._limits.operation)):
                     await store.ping()
             except Exception as error:
                 raise StoreUnavailable(

@@ -26,6 +26,7 @@ from shadow.replicate.judge import is_heavy
 from shadow.replicate.lane import Lane
 from shadow.replicate.limits import Limits
 from shadow.replicate.sides import Read
+from shadow.replicate.within import within
 
 __all__ = ["KeyReads", "by_key_alone"]
 
@@ -166,7 +167,7 @@ class KeyReads:
         read = near[0].read
         store, started, outcome = read.sides.secondary, time.perf_counter(), Outcome.UNKNOWN
         try:
-            async with asyncio.timeout(self._limits.read_deadline):
+            async with within(self._limits.read_deadline):
                 images = await store.images(read.collection, [each.key for each in near])
             outcome = Outcome.ACKED
             return images

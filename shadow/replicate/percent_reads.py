@@ -11,7 +11,6 @@ table are the exception, as they are after a flip.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from shadow.replicate.journal import Journal
 from shadow.replicate.keys import lane_key
 from shadow.replicate.lane import Lane
 from shadow.replicate.limits import Limits
+from shadow.replicate.within import within
 from shadow.stores.base import Store
 
 __all__ = ["Answered", "PercentReads"]
@@ -137,7 +137,7 @@ class PercentReads:
         patience, began, started = self._patience[route.secondary], False, time.perf_counter()
         outcome = Outcome.UNKNOWN
         try:
-            async with asyncio.timeout(self._limits.routed_read):
+            async with within(self._limits.routed_read):
                 if await self._is_open(collection, filter):
                     return Routed.OPEN
                 began, started = True, time.perf_counter()

@@ -68,8 +68,9 @@ from shadow.model.version import (
     stamp_of,
 )
 from shadow.stores.mongo_bulk import in_one_batch, write_concern_error
+from shadow.stores.mongo_calls import MongoLink
 from shadow.stores.mongo_changes import Bare, bare_writes
-from shadow.stores.mongo_durability import Durability, Lasting
+from shadow.stores.mongo_durability import Durability, Lasting, WeakWrites
 from shadow.stores.mongo_ranges import MongoRanges
 from shadow.stores.mongo_stamps import MongoStamps
 from shadow.stores.mongo_unique import MongoUnique
@@ -124,7 +125,8 @@ def call_signature(verb: str) -> inspect.Signature:
 class MongoStore:
     """`client` is Motor's or PyMongo's async client; `owned` says whether `close` ends it.
 
-    `specs` names the reserved field of each collection; collections without an entry use the default.
+    `specs` names the reserved field of each collection; collections without an entry use the default. `again` makes
+    another client like `client`, should that one, if it is `owned`, answer nothing any more.
     """
 
     name = StoreName.MONGO
@@ -137,19 +139,23 @@ class MongoStore:
         *,
         owned: bool,
         operation_limit: float = 30.0,
-        durability: Durability | None = None,
+        again: Callable[[], Any] | None = None,
+        weak_writes: WeakWrites = WeakWrites.RAISE,
+        on_raised: Callable[[str], None] = lambda asked: None,
+        on_doubt: Callable[[str], None] = lambda collection: None,
     ) -> None:
-        self._client = client
-        self._durability = durability or Durability(client)
+        """`again` makes another client like an owned one; for the rest see `Durability`."""
+        self.link = link = MongoLink(client, again if owned else None, patience=operation_limit / 2)
+        self._durability = Durability(link, weak=weak_writes, on_raised=on_raised, on_doubt=on_doubt)
         self.refuses = self._durability.refuses
+        self._name = database
         self._owned = owned
         self._specs = specs
         # Opening the intent, the way to the server and the skew of clocks have to fit into the limit as well.
         self._max_time_ms = max(1, int(operation_limit * 500))
-        self._database = client.get_database(database, codec_options=CANONICAL)
+        self._database = link.database(database, codec_options=CANONICAL)
         # Versions are read where they were written: a member that lags would make heal copy an older image.
-        self._exact = client.get_database(database, codec_options=CANONICAL, read_preference=ReadPreference.PRIMARY)
-        self._driver = client.get_database(database)
+        self._exact = link.database(database, codec_options=CANONICAL, read_preference=ReadPreference.PRIMARY)
         self._collections: dict[str, Any] = {}
         self._concern: WriteConcern = client.write_concern
         lasting = Lasting(self._exact, self._durability, self._max_time_ms)
@@ -161,7 +167,7 @@ class MongoStore:
     @property
     def driver(self) -> Any:
         """The driver's database object, with the client's own options."""
-        return self._driver
+        return self.client.get_database(self._name)
 
     async def has_stamps(self, collection: str, patience: float) -> bool:
         """Whether a document carries a version, or a tombstone stands; True where `patience` seconds did not do to
@@ -174,14 +180,15 @@ class MongoStore:
             return True
         return found is not None
 
+    @property
+    def client(self) -> Any:
+        """The driver's client that is in use now."""
+        return self.link.client
+
     # --- life ---------------------------------------------------------------------------------------------------
 
     async def close(self) -> None:
-        if not self._owned:
-            return
-        ending = self._client.close()
-        if inspect.isawaitable(ending):
-            await ending
+        await self.link.close(owned=self._owned)
 
     async def ping(self) -> None:
         await self._database.command("ping")
@@ -234,7 +241,7 @@ class MongoStore:
     def describe(self) -> dict[str, Any]:
         return {
             "kind": "mongo",
-            "driver": driver_of(self._client),
+            "driver": driver_of(self.client),
             "database": str(self._database.name),
             "write_concern": self._durability.describe(),
         }

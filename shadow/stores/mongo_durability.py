@@ -26,6 +26,7 @@ from pymongo.errors import PyMongoError, WriteConcernError
 from pymongo.read_concern import ReadConcern
 
 from shadow.errors import UnsupportedOperation
+from shadow.stores.mongo_calls import MongoLink
 
 __all__ = ["LINEARIZABLE", "Durability", "Lasting", "WeakWrites", "election", "members", "strengthened"]
 
@@ -48,19 +49,19 @@ class WeakWrites(enum.StrEnum):
 
 
 class Durability:
-    """Of one client. `on_raised` is told, in words, what the client asks for and does not get; `on_doubt` which
-    collection may have been acknowledged a write that was rolled back."""
+    """Of the clients of one link. `on_raised` is told, in words, what the client asks for and does not get; `on_doubt`
+    which collection may have been acknowledged a write that was rolled back."""
 
     def __init__(
         self,
-        client: Any,
+        link: MongoLink,
         *,
         weak: WeakWrites = WeakWrites.RAISE,
         on_raised: Callable[[str], None] = lambda asked: None,
         on_doubt: Callable[[str], None] = lambda collection: None,
     ) -> None:
-        self._client = client
-        self._asked: WriteConcern = client.write_concern
+        self._link = link
+        self._asked: WriteConcern = link.client.write_concern
         self.refuses = weak is WeakWrites.REFUSE
         self._on_raised = on_raised
         self._on_doubt = on_doubt
@@ -72,13 +73,13 @@ class Durability:
     async def learn(self) -> None:
         """Finds out how many members there are, if that is not known. Costs nothing while the driver has seen no
         change. Raises what the driver raises when it reaches nobody."""
-        description = self._client.topology_description
+        description = self._link.client.topology_description
         if description is self._seen:
             return
         count = members(description)
         if count is None and self._members is None:
-            await self._client.admin.command("hello")
-            description = self._client.topology_description
+            await self._link.database("admin").command("hello")
+            description = self._link.client.topology_description
             count = members(description) or _MANY
         self._seen = description
         if count is not None and count != self._members:
@@ -131,7 +132,7 @@ class Durability:
 
     def election(self) -> Any:
         """Names the term of the primary that the driver knows."""
-        return election(self._client.topology_description)
+        return election(self._link.client.topology_description)
 
     async def prove(self, collection: Any, before: Any, limit_ms: int) -> None:
         """Returns when a majority has what was acknowledged in `collection` (the driver's) under the election `before`.

@@ -26,6 +26,7 @@ from tests.support.pair import until
 from tests.support.shadows import COLLECTION, Site
 
 WRITES = ["insert", "update", "delete", "findAndModify"]
+INC = {"$inc": {"n": 1}}
 Verb = Callable[[Any, str], Awaitable[Any]]
 """Of a collection, and the beginning of the keys that the call is about."""
 
@@ -52,7 +53,6 @@ VERBS: dict[str, Verb] = {
     "find_one_and_replace": lambda c, k: c.find_one_and_replace({"_id": f"{k}old"}, {"n": 5}),
     "find_one_and_delete": lambda c, k: c.find_one_and_delete({"_id": f"{k}old"}),
 }
-INC = {"$inc": {"n": 1}}
 INSERTS = [verb for verb in VERBS if verb.startswith("insert") or verb == "bulk_write, inserts"]
 DRIVERS = ["motor", "pymongo"]
 
@@ -100,13 +100,14 @@ async def all_said(verbs: Sequence[str], things: Any, fails: AbstractContextMana
     """What each verb came to under the fault, on documents of its own."""
     await things.insert_many([each for verb in verbs for each in before(verb)])
     with fails:
-        return {verb: await said(VERBS[verb](things, verb)) for verb in verbs}
+        heard = await asyncio.gather(*(said(VERBS[verb](things, verb)) for verb in verbs))
+        return dict(zip(verbs, heard, strict=True))
 
 
 @pytest.fixture
 def site(failing: Mongod, dynamodb_local_url: str, fresh_name: str, tmp_path: Path) -> Site:
     journal = str(tmp_path / "shadow.db")
-    return Site(failing.url, fresh_name, dynamodb_local_url, f"{fresh_name}-", journal, limits={"operation": 1.0})
+    return Site(failing.url, fresh_name, dynamodb_local_url, f"{fresh_name}-", journal, limits={"operation": 5.0})
 
 
 HALF = {"BulkWriteError", "WriteConcernError", "NetworkTimeout", "ExecutionTimeout"}

@@ -123,6 +123,10 @@ class DynamoStore:
         if on_scan is not None:
             self._reader.scans.on_scan = lambda name, *counts: on_scan(self._table(name).name, *counts)
 
+    @property
+    def link(self) -> Gateway:
+        return self._gateway
+
     def _made(self, spec: CollectionSpec) -> Table:
         name = f"{self._settings.table_prefix}{spec.name}"
         return Table(name, f"{self._database}.{spec.name}", spec, Codec(spec))
