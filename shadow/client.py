@@ -36,6 +36,7 @@ from shadow.forwarder import Forwarder, Passage, expected
 from shadow.host.process import hold_lock, share_locks
 from shadow.indexes import Wanted, index_not_found, is_not_found
 from shadow.migrate.sides import JobRefused, Sides
+from shadow.model.background import Background
 from shadow.model.phase import Phase, Route, StoreName, neighbours
 from shadow.model.schema import CollectionSpec
 from shadow.model.verdict import Healing
@@ -61,6 +62,7 @@ from shadow.replicate.roles import Roles
 from shadow.replicate.routes import Routes
 from shadow.replicate.salvage import Salvage
 from shadow.replicate.sqlite_journal import SqliteJournal
+from shadow.replicate.supervisor import Supervisor, Turn
 from shadow.replicate.suspects import SharedSuspects
 from shadow.replicate.within import within
 from shadow.replicate.writers import WriterWatch
@@ -128,10 +130,11 @@ class Shadow(DriverDatabase):
             FindingsFile(settings.host_file("findings"), reveal_keys=settings.observe.reveal_keys),
             lambda error: self.report.failed("report", error),
         )
-        self.pulse = Pulse(self.metrics_registry, self.shared_findings, self.report.failed)
+        self.pulse = Pulse(self.metrics_registry, self.shared_findings)
+        self.supervisor = Supervisor(self.report.background_failed, self.report.background_works, reach)
         self.report.doubted = self._doubted
         self._parts = Parts(
-            journal=_make_journal(settings, self._journal_damaged),
+            journal=_make_journal(settings, self._journal_damaged, self.supervisor),
             routes=Routes(
                 settings.routes(),
                 on_change=self.report.routed,
@@ -150,6 +153,7 @@ class Shadow(DriverDatabase):
             suspects=self._suspects,
             on_gap=lambda name: self.fleet.gap(name),
             on_journal=lambda works: self.fleet.journal_works(works),
+            supervisor=self.supervisor,
         )
         self.fleet = Fleet(
             settings.control_place().open(),
@@ -175,6 +179,7 @@ class Shadow(DriverDatabase):
         )
         share_locks(settings.host_file("lives"))
         self._text = _read(path)
+        self._reload_pending = False
         self._started = time.time()
 
     # --- making -------------------------------------------------------------------------------------------------
@@ -395,29 +400,32 @@ class Shadow(DriverDatabase):
             runtime = self._runtimes[loop] = Runtime(loop, self._parts, self._make_stores(), resting=self._resting)
             runtime.forwarder.begin_with(self.fleet.era)
             if self._path is not None:
-                runtime.keep(self._watch(), "watch")
-            runtime.keep(self._belong(), "fleet")
+                runtime.keep(Background.WATCH, self._watch)
+            runtime.keep(Background.FLEET, self._belong)
             if not self._resting:
-                runtime.keep(self.pulse.run(), "pulse")
-                runtime.keep(self.fleet.tend(), "flips")
+                runtime.keep(Background.PULSE, self.pulse.run)
+                runtime.keep(Background.FLIPS, self.fleet.tend)
                 self._keep_swept(runtime)
                 self._keep_writers_watched(runtime)
         return runtime
 
-    async def _belong(self) -> None:
+    async def _belong(self, turn: Turn) -> None:
         """Takes part in the fleet until cancelled: by `close`, or at the end of a loop that nobody closed. Each loop
         learns anew where the fleet stands before its first write; the process leaves with the last of them."""
         try:
-            while not await self._placed():  # noqa: ASYNC110 - what it waits for is another process's
+            while not await self._placed():
+                turn()
                 await asyncio.sleep(self.settings.control.heartbeat)
-            await self.fleet.participant.run()
+            await self.fleet.participant.run(turn)
         except ShadowClosed:
             # `close` has begun, and the sign of life that was under way finds no runtime to ask any more.
             return
-        finally:
+        except asyncio.CancelledError:
+            # Only then: a process that has failed to give a sign of life still writes.
             if not self._closed and not self._other_loops():
                 self._parts.routes.forget()
                 await self.fleet.participant.leave()
+            raise
 
     def _other_loops(self) -> bool:
         """Whether this Shadow is in use in another event loop too."""
@@ -470,7 +478,7 @@ class Shadow(DriverDatabase):
             self.report.watched,
             self.report.failed,
         )
-        runtime.keep(watch.run(), "writers")
+        runtime.keep(Background.WRITERS, watch.run)
 
     def _keep_swept(self, runtime: Runtime) -> None:
         """Has parts of large documents that a crash left on DynamoDB deleted, as long as the runtime lives."""
@@ -488,7 +496,7 @@ class Shadow(DriverDatabase):
         def swept(collection: str, deleted: int) -> None:
             self.report.event(Event.TABLE_SWEPT, collection=collection, deleted=deleted)
 
-        runtime.keep(sweep_forever(store, in_use, every, failed, swept), "sweep")
+        runtime.keep(Background.SWEEP, lambda turn: sweep_forever(store, in_use, every, failed, swept, turn))
 
     def _share_secret(self) -> None:
         """Hashes and findings of the processes of one host compare, unless the file for it cannot be had."""
@@ -786,8 +794,8 @@ class Shadow(DriverDatabase):
 
     async def ready(self) -> tuple[bool, dict[str, str]]:
         """Whether the application can be served, and what each check says: the primaries answer, the journal can be
-        written. A secondary that is down, or a comparison that does not work, is said and does not make the
-        application unready."""
+        written. A secondary that is down, a comparison that does not work, or a background task that has failed, is
+        said and does not make the application unready."""
         runtime = self._runtime()
         checks = {
             f"primary_{name}": await _check(runtime.stores[name].ping())
@@ -798,6 +806,10 @@ class Shadow(DriverDatabase):
         if self.settings.journal.on_failure is OnFailure.SYNC:
             del needed["journal"]
         ready = all(text == "ok" for text in needed.values())
+        down = self.supervisor.down
+        checks["background"] = "ok"
+        if down:
+            checks["background"] = "down: " + ", ".join(f"{task} ({error})" for task, error in sorted(down.items()))
         for name, each in runtime.reader.canaries.status().items():
             checks[f"comparison_{name}"] = "ok" if each["working"] else f"not working: {each['why_not']}"
         return ready, checks
@@ -822,6 +834,7 @@ class Shadow(DriverDatabase):
             canary_found=runtime.reader.canaries.last_found(),
             comparison_working=runtime.reader.canaries.working(),
             mismatches_by_path=self.findings.by_path(),
+            background_down=self.supervisor.down.keys(),
             **self.fleet.gauges(),
         )
 
@@ -845,17 +858,16 @@ class Shadow(DriverDatabase):
 
     # --- reloading ----------------------------------------------------------------------------------------------
 
-    async def _watch(self) -> None:
+    async def _watch(self, turn: Turn) -> None:
         """Looks at the file every `watch_every` seconds: content, not times, for mounted files keep odd ones."""
-        pending = False
         while True:
+            turn()
             await asyncio.sleep(self.settings.watch_every)
-            try:
-                text = await asyncio.to_thread(_read, self._path)
-                if text is not None and (text != self._text or pending):
-                    pending = not await self.reload(text)
-            except Exception as error:
-                self.report.failed("watch", error)
+            text = await asyncio.to_thread(_read, self._path)
+            if text is not None and (text != self._text or self._reload_pending):
+                # What fails in between is tried again, too.
+                self._reload_pending = True
+                self._reload_pending = not await self.reload(text)
 
     async def reload(self, text: str) -> bool:
         """Puts the routing that `text` (YAML) asks for in force. A fault changes nothing, is logged and counted.
@@ -936,7 +948,9 @@ def get_collection(name: str) -> Any:
     return _shared.get_collection(name)
 
 
-def _make_journal(settings: Settings, on_damage: Callable[[Salvage], None]) -> SqliteJournal | RemoteJournal:
+def _make_journal(
+    settings: Settings, on_damage: Callable[[Salvage], None], supervisor: Supervisor
+) -> SqliteJournal | RemoteJournal:
     """Where `journal.url` says."""
     where, limit = settings.journal, settings.limits.operation
     if where.kind == "sqlite":
@@ -947,6 +961,7 @@ def _make_journal(settings: Settings, on_damage: Callable[[Salvage], None]) -> S
             max_bytes=where.max_bytes,
             collections=settings.collections,
             on_damage=on_damage,
+            supervisor=supervisor,
         )
 
     def make(owner: Owner, name: str) -> RemoteLedger:
@@ -962,7 +977,7 @@ def _make_journal(settings: Settings, on_damage: Callable[[Salvage], None]) -> S
         )
         return DynamoLedger(access, where.table, owner, name, patience=patience(limit))
 
-    return RemoteJournal(make, place=where.place, limit=limit)
+    return RemoteJournal(make, place=where.place, limit=limit, supervisor=supervisor)
 
 
 def _route_status(route: Route) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from shadow.errors import ControlError, JournalError, ShadowClosed
 from shadow.host.steady import steady
 from shadow.migrate.flip import Order, Outlook
 from shadow.migrate.readiness import fleet_gates, more_gates
+from shadow.model.background import Background
 from shadow.model.phase import Phase, Route, StoreName
 from shadow.observe.judge import Gate
 from shadow.observe.log import Event
@@ -201,6 +202,9 @@ class Fleet:
             return False
         return stats.open == 0
 
+    def failed(self, task: Background, error: BaseException | None) -> None:
+        self._parts.supervisor.report(task, error)
+
     def heard(self, what: str, **about: Any) -> None:
         said = about.get("said", "")
         if what == "flip":
@@ -297,16 +301,14 @@ class Fleet:
             return False
         return True
 
-    async def tend(self) -> None:
-        """Makes the flips that are still to be made, until cancelled."""
+    async def tend(self, turn: Callable[[], None] = lambda: None) -> None:
+        """Makes the flips that are still to be made, until cancelled. `turn` is called at each round."""
         while True:
-            try:
-                for name in list(self._pending):
-                    await self._flip(name)
-                await self._come_after()
-                await self._vouch()
-            except Exception as error:
-                self._parts.reporter.failed("control", error)
+            turn()
+            for name in list(self._pending):
+                await self._flip(name)
+            await self._come_after()
+            await self._vouch()
             await asyncio.sleep(min(_AGAIN, self._heartbeat))
 
     @property

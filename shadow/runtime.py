@@ -15,6 +15,7 @@ from shadow.compare.rules import Excuses
 from shadow.control.participant import NotLevel
 from shadow.errors import JournalError
 from shadow.forwarder import Forwarder
+from shadow.model.background import Background
 from shadow.model.phase import StoreName
 from shadow.model.reporter import Reporter
 from shadow.observe.log import Event
@@ -29,6 +30,7 @@ from shadow.replicate.percent_reads import PercentReads
 from shadow.replicate.points import Reach
 from shadow.replicate.routes import Routes
 from shadow.replicate.shadow_read import ShadowReader
+from shadow.replicate.supervisor import Supervisor, Turn
 from shadow.replicate.suspects import MemorySuspects, Suspects
 from shadow.router import Router
 from shadow.stores.base import Admitting, Store
@@ -60,6 +62,7 @@ class Parts:
     """Asked before a write without an intent."""
     on_journal: Callable[[bool], None] = lambda works: None
     """Told whether the journal works."""
+    supervisor: Supervisor = field(default_factory=Supervisor)
 
 
 @dataclass
@@ -143,14 +146,14 @@ class Runtime:
             self._admission(),
         )
         self.forwarder = Forwarder(self.stores[StoreName.MONGO], parts.routes, parts.reporter)
-        self.keep(self._hold_stores(), "stores")
+        self._spawn(self._hold_stores(), "stores")
         if self.resting:
             return
         self.lag.start()
-        self.keep(self.follower.recover_forever(), "recovery")
-        self.keep(self._refresh_forever(), "refresh")
-        self.keep(self.reader.canaries.run(), "canaries")
-        self.keep(self.reader.revisit_forever(), "suspects")
+        self.keep(Background.RECOVERY, self.follower.recover_forever)
+        self.keep(Background.REFRESH, self._refresh_forever)
+        self.keep(Background.CANARIES, self.reader.canaries.run)
+        self.keep(Background.SUSPECTS, self.reader.revisit_forever)
 
     def _admission(self) -> Callable[[], Awaitable[None]] | None:
         """What asks the stores whether the application may write to both; None if they let everything pass."""
@@ -175,9 +178,13 @@ class Runtime:
     def _breaker(self, name: StoreName) -> Breaker:
         return Breaker(on_change=lambda up: self.parts.on_secondary(name, up))
 
-    def keep(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        """Runs a task for as long as the runtime lives, with a strong reference; in a context of its own, since the one
-        at hand is that of the application's first call, with the time limit of that call in it."""
+    def keep(self, task: Background, work: Callable[[Turn], Awaitable[None]]) -> None:
+        """Runs a task under supervision for as long as the runtime lives."""
+        self._spawn(self.parts.supervisor.run(task, work), task)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """With a strong reference; in a context of its own, since the one at hand is that of the application's first
+        call, with the time limit of that call in it."""
         task = self.loop.create_task(work, name=f"shadow-{name}", context=Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -200,13 +207,11 @@ class Runtime:
             except Exception as error:
                 self.parts.reporter.failed("close", error)
 
-    async def _refresh_forever(self) -> None:
+    async def _refresh_forever(self, turn: Turn) -> None:
         """Keeps the journal's figures near, for a scrape must not wait for a file."""
         while True:
-            try:
-                await self.refresh()
-            except Exception as error:
-                self.parts.reporter.failed("journal", error)
+            turn()
+            await self.refresh()
             await asyncio.sleep(1.0)
 
     async def refresh(self) -> JournalStats:
@@ -298,7 +303,8 @@ class Runtime:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            await asyncio.wait([task])
+            # With its result, which nobody else asks for.
+            await asyncio.gather(task, return_exceptions=True)
             raise
 
     async def _level(self, collection: str) -> None:

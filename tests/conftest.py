@@ -6,7 +6,10 @@ unless a test asks for it by name.
 
 from __future__ import annotations
 
+import gc
+import logging
 import os
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -31,6 +34,49 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return folders[-1] if folders else len(_ORDER)
 
     items.sort(key=place)
+
+
+class _LostTasks(logging.Handler):
+    """What asyncio says of tasks and errors that nobody looks after any more. It says so when memory is collected: the
+    test that hears of it may be a later one than the test that lost it."""
+
+    _LOST = ("was never retrieved", "was destroyed but it is pending", "was never awaited")
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.heard: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        said = record.getMessage()
+        if any(each in said for each in self._LOST):
+            error = record.exc_info[1] if record.exc_info else None
+            self.heard.append(f"{said} {error!r}")
+
+    def take(self) -> list[str]:
+        heard, self.heard = self.heard, []
+        return heard
+
+
+_lost_tasks: Final = _LostTasks()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    logging.getLogger("asyncio").addHandler(_lost_tasks)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    yield
+    if heard := _lost_tasks.take():
+        pytest.fail("in this test or one before it:\n" + "\n".join(heard), pytrace=False)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """What the last test has lost is found by no later one."""
+    gc.collect()
+    if heard := _lost_tasks.take():
+        print("\n".join(["", "lost at the end of the run:", *heard]), file=sys.stderr)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def _dynamodb_local_home() -> Any:

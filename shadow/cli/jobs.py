@@ -166,6 +166,8 @@ class _Run:
                 yield
             finally:
                 showing.cancel()
+                # What it could not show is no fault of the job.
+                await asyncio.gather(showing, return_exceptions=True)
 
 
 def _check_fleet(records: Records, name: str, shadow: Shadow) -> None:

@@ -30,6 +30,7 @@ from shadow.control.records import Records
 from shadow.control.routing import Flip, FlipKind, FlipState, Placed, Routing
 from shadow.errors import ControlError
 from shadow.host.steady import steady
+from shadow.model.background import Background
 from shadow.model.phase import Phase, Route, StoreName
 from shadow.model.version import fresh_id
 from shadow.replicate.process import this_process
@@ -56,6 +57,8 @@ _RAISED: Final = 0.5
 """Seconds beside a heartbeat for which a process that begins waits for dual writes before its first write."""
 _SOON: Final = 0.05
 """Seconds between two looks while dual writes wait for the other processes."""
+_FIGURING: Final = 10.0
+"""Seconds after which what the gates are judged by counts as not to be had."""
 
 T = TypeVar("T")
 
@@ -99,6 +102,9 @@ class Site(Protocol):
 
     async def is_empty(self) -> bool:
         """Whether the journal holds nothing."""
+
+    def failed(self, task: Background, error: BaseException | None) -> None:
+        """A part of the work has failed, and goes on; None: it works."""
 
     def heard(self, what: str, **about: Any) -> None:
         """An event: "lost" and "found" (the control store; `said`), "flip" (`state`: done, aborted, rehearsed; `said`,
@@ -296,10 +302,11 @@ class Participant:
 
     # --- life ---------------------------------------------------------------------------------------------------
 
-    async def run(self) -> None:
+    async def run(self, turn: Callable[[], None] = lambda: None) -> None:
         """Renews the record and follows the routing record until cancelled. Looks twice in a heartbeat, so that the
-        lease does not run out in between."""
+        lease does not run out in between. `turn` is called at each round."""
         while True:
+            turn()
             if self._row is not None:
                 try:
                     await self._turn()
@@ -317,13 +324,24 @@ class Participant:
     async def _turn(self) -> None:
         flipping = self._flip is not None and not self._flip.done()
         if not flipping and time.monotonic() - self._figured > max(_FIGURES_EVERY, self._heartbeat):
-            self._figures = await self._site.figures()
+            await self._figure()
             self._figured = time.monotonic()
             self.seen_members = await self._ask(lambda: members.members(self.records))
         await self.look()
         await self._follow()
         if steady() - self._beaten >= 0.9 * self._heartbeat:
             await self.beat()
+
+    async def _figure(self) -> None:
+        """What cannot be computed takes no sign of life with it, and says nothing: gates that need it are closed."""
+        try:
+            async with asyncio.timeout(_FIGURING):
+                self._figures = await self._site.figures()
+        except Exception as error:
+            self._figures = {}
+            self._site.failed(Background.FIGURES, error)
+        else:
+            self._site.failed(Background.FIGURES, None)
 
     async def beat(self, ack: Ack | None = None) -> None:
         """Shows that the process lives and how it stands, with its word on a flip. Raises `ControlError`."""
@@ -469,6 +487,12 @@ class Participant:
         except ControlError as error:
             # Nothing is held here, or no more: a flip that misses this process's word is aborted.
             self._reached(False, error)
+        except Exception as error:
+            self._site.failed(Background.FLIP, error)
+            with suppress(ControlError):
+                await self.beat(Ack(flip.id, FAILED, type(error).__name__))
+        else:
+            self._site.failed(Background.FLIP, None)
 
     def _objection(self, flip: Flip) -> str:
         routes = self._site.routes()
@@ -519,8 +543,8 @@ class Participant:
     async def _released(self, id: str, since: float) -> None:
         with suppress(ControlError):
             await self.beat(Ack(id, SWITCHED, held=time.monotonic() - since))
-            async with asyncio.timeout(_RELEASE):
-                with suppress(TimeoutError):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_RELEASE):
                     await self._until(id, lambda state: state is not FlipState.COMMITTED)
 
     async def _until(self, id: str, condition: Callable[[FlipState], bool]) -> Routing:

@@ -277,8 +277,13 @@ class Work:
     async def _keep(self) -> None:
         """Follows the job's record and the primary's latency, and says that this process is alive."""
         while True:
-            with suppress(PyMongoError, TimeoutError, ControlError):
+            try:
                 await self._follow()
+            except (PyMongoError, TimeoutError, ControlError):
+                pass  # it is asked again in a moment
+            except Exception as error:
+                # A worker without signs of life would lose its range to another one.
+                self.task.sides.reporter.failed("control", error)
             await asyncio.sleep(_TICK)
 
     async def _follow(self) -> None:

@@ -56,6 +56,8 @@ class Event(enum.StrEnum):
     TABLE_SWEPT = "table.swept"
     TABLE_LACKING = "table.lacking"
     INTERNAL_FAILED = "internal.failed"
+    BACKGROUND_FAILED = "background.failed"
+    BACKGROUND_WORKING = "background.working"
     WRITER_BYPASSING = "writer.bypassing"
     WRITES_RAISED = "writes.raised"
     ADMIN_HEALED = "admin.healed"
@@ -85,6 +87,7 @@ WARNINGS: Final = frozenset(
         Event.READS_IDLE,
         Event.COLLECTION_UNCONFIGURED,
         Event.INTERNAL_FAILED,
+        Event.BACKGROUND_FAILED,
         Event.INDEX_UNDECLARED,
         Event.TABLE_LACKING,
         Event.WRITER_BYPASSING,

@@ -26,6 +26,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from shadow.model.background import Background
 from shadow.model.operation import READS, Verb
 from shadow.model.outcome import Outcome
 from shadow.model.phase import Phase, Role, Route, StoreName
@@ -218,6 +219,19 @@ RELOADS: Final = MetricRow(
 FAILURES: Final = MetricRow(
     "shadow_internal_failures_total", "counter", "Internal failures kept from the application.", ("part",)
 )
+BACKGROUND_FAILURES: Final = MetricRow(
+    "shadow_background_failures_total",
+    "counter",
+    "Failures of long-lived tasks and threads, after each of which the task begins again.",
+    ("task",),
+)
+BACKGROUND_UP: Final = MetricRow(
+    "shadow_background_up",
+    "gauge",
+    "0 if the task has failed and has not worked since, else 1.",
+    ("task",),
+    merge="min",
+)
 CAPACITY: Final = MetricRow(
     "shadow_dynamo_capacity_units_total",
     "counter",
@@ -335,6 +349,8 @@ TABLE: Final[tuple[MetricRow, ...]] = (
     FLIPS,
     RELOADS,
     FAILURES,
+    BACKGROUND_FAILURES,
+    BACKGROUND_UP,
     CAPACITY,
     THROTTLED,
     ABANDONED,
@@ -377,6 +393,8 @@ class GaugeSnapshot:
     disagreements: Collection[str] = ()
     """The collections on which processes disagree."""
     held: Mapping[str, float] = field(default_factory=dict)
+    background_down: Collection[Background] = ()
+    """The long-lived tasks that have failed and have not worked since."""
 
 
 _C = TypeVar("_C", Counter, Histogram)
@@ -440,6 +458,7 @@ class Metrics:
         self._flips = self._series(FLIPS, named, Flip)
         self._reloads = self._series(RELOADS, Reload)
         self._failures = self._series(FAILURES, Part)
+        self._background = self._series(BACKGROUND_FAILURES, Background)
         self._excuse = self._counter(EXCUSED)
         self._excused = {pair: self._excuse.labels(*pair).inc for pair in (*rules, (OTHER, OTHER))}
         indexes = [(table, index) for table, names in (tables or {}).items() for index in ("", *names)]
@@ -557,6 +576,10 @@ class Metrics:
         # After a fork the counters of workers look for a file of their own, in a folder that may be gone.
         with contextlib.suppress(Exception):
             self._failures.get((part,), self._failures[(Part.OTHER,)])()
+
+    def background_failure(self, task: Background) -> None:
+        """A long-lived task has failed."""
+        self._background[(task,)]()
 
     def _unread(self, error: Exception) -> None:
         self.on_failure(Part.GAUGES, error)
@@ -755,6 +778,7 @@ class _Gauges(Collector):
         yield _family(MEMBERS, {(): snapshot.members})
         yield _family(DISAGREEMENTS, {(name,): int(name in snapshot.disagreements) for name in self._collections})
         yield _family(HELD, {(name,): snapshot.held.get(name, 0.0) for name in self._collections})
+        yield _family(BACKGROUND_UP, {(each,): int(each not in snapshot.background_down) for each in Background})
         yield _family(ROUTE, self._info({**self._routes, **snapshot.routes}))
 
     def _info(self, routes: Mapping[str, Route]) -> dict[Labels, float]:

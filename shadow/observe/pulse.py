@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from shadow.observe.findings_file import SharedFindings
-from shadow.observe.metrics import Metrics, Part
+from shadow.observe.metrics import Metrics
 
 __all__ = ["Pulse", "Sample", "Samples"]
 
@@ -54,21 +54,18 @@ class Samples:
 
 
 class Pulse:
-    """`beat` is one round; `run` goes on until it is cancelled. `on_error` hears of what failed."""
+    """`beat` is one round; `run` goes on until it is cancelled, and calls `turn` at each round."""
 
-    def __init__(self, metrics: Metrics, findings: SharedFindings, on_error: Callable[[str, Exception], None]) -> None:
+    def __init__(self, metrics: Metrics, findings: SharedFindings) -> None:
         self.samples = Samples()
         self._metrics = metrics
         self._findings = findings
-        self._on_error = on_error
         self._sampled = -EVERY
 
-    async def run(self) -> None:
+    async def run(self, turn: Callable[[], None] = lambda: None) -> None:
         while True:
-            try:
-                await self.beat()
-            except Exception as error:
-                self._on_error(Part.REPORT, error)
+            turn()
+            await self.beat()
             await asyncio.sleep(1.0)
 
     async def beat(self) -> None:

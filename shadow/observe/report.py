@@ -11,6 +11,7 @@ import structlog
 
 from shadow.compare.bypass import bypass
 from shadow.compare.diff import Hasher
+from shadow.model.background import Background
 from shadow.model.operation import Verb
 from shadow.model.outcome import Outcome
 from shadow.model.phase import Role, Route, StoreName
@@ -40,6 +41,22 @@ _FLIPS: dict[str, Flip] = {
     Event.FLIP_STARTED: Flip.STARTED,
     Event.FLIP_DONE: Flip.DONE,
     Event.FLIP_REFUSED: Flip.REFUSED,
+}
+
+_PART_OF: dict[Background, Part] = {
+    Background.RECOVERY: Part.RECOVERY,
+    Background.REFRESH: Part.JOURNAL,
+    Background.CANARIES: Part.PROBE,
+    Background.SUSPECTS: Part.CONFIRM,
+    Background.WATCH: Part.WATCH,
+    Background.FLEET: Part.CONTROL,
+    Background.FIGURES: Part.CONTROL,
+    Background.FLIP: Part.CONTROL,
+    Background.FLIPS: Part.CONTROL,
+    Background.PULSE: Part.REPORT,
+    Background.WRITERS: Part.WATCH,
+    Background.SWEEP: Part.SWEEP,
+    Background.JOURNAL: Part.JOURNAL,
 }
 
 _PARTS = frozenset(part.value for part in Part)
@@ -220,6 +237,19 @@ class Report:
         fields = error_fields(error)
         known = part if part in _PARTS else Part.OTHER.value
         self._throttled(Event.INTERNAL_FAILED, known, fields["error"], part=known, **fields)
+
+    @_guarded
+    def background_failed(self, task: Background, error: BaseException, new: bool) -> None:
+        """A long-lived task has failed, and begins again. `new`: for this cause the first time since it has worked."""
+        self.metrics.background_failure(task)
+        self.metrics.internal_failure(_PART_OF.get(task, Part.OTHER))
+        if new:
+            self._log(Event.BACKGROUND_FAILED, task=task.value, **error_fields(error))
+
+    @_guarded
+    def background_works(self, task: Background) -> None:
+        """A long-lived task that had failed works again."""
+        self._log(Event.BACKGROUND_WORKING, task=task.value)
 
     def event(self, name: str, **fields: Any) -> None:
         self._event(name, fields)

@@ -137,12 +137,13 @@ class Canaries:
         self._offer = offer
         self._states: dict[str, _State] = {}
 
-    async def run(self) -> None:
-        """Plants until cancelled."""
+    async def run(self, turn: Callable[[], None] = lambda: None) -> None:
+        """Plants until cancelled. `turn` is called at each round."""
         if not self._watch.canary_every:
             return
         await asyncio.sleep(min(1.0, self._watch.canary_every))
         while True:
+            turn()
             self.plant()
             await asyncio.sleep(self._watch.canary_every)
 

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from pymongo.errors import ConnectionFailure
@@ -223,15 +223,11 @@ class Follower:
 
     # --- recovery -----------------------------------------------------------------------------------------------
 
-    async def recover_forever(self) -> None:
-        """Heals what is due until cancelled."""
+    async def recover_forever(self, turn: Callable[[], None] = lambda: None) -> None:
+        """Heals what is due until cancelled; raises what the journal raises. `turn` is called at each round."""
         while True:
-            full = False
-            try:
-                full = await self.recover() >= self._limits.recover_batch
-            except Exception as error:
-                self._reporter.failed("recovery", error)
-            if not full:
+            turn()
+            if await self.recover() < self._limits.recover_batch:
                 await self._rest()
 
     async def _rest(self) -> None:

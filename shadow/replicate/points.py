@@ -1,9 +1,12 @@
-"""The named points of the write protocol, in order. Tests stop, fail or kill a process at them."""
+"""The named points of the write protocol, in order, and those of the background tasks, of which each reaches its own
+at the start of every round. Tests stop, fail or kill a process at them."""
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Callable
+
+from shadow.model.background import Background
 
 __all__ = ["Point", "Reach", "pass_by"]
 
@@ -21,8 +24,8 @@ class Point(enum.StrEnum):
     """A document of the secondary has been set aside for another one (see `untangle`)."""
 
 
-Reach = Callable[[Point], None]
+Reach = Callable[[Point | Background], None]
 
 
-def pass_by(point: Point) -> None:
+def pass_by(point: Point | Background) -> None:
     """What production does at a point: nothing."""

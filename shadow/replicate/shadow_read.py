@@ -198,14 +198,12 @@ class ShadowReader:
         """Comparisons that will look, or look again, and hold no place in the lane yet."""
         return sum(read.sides.counted for _, read in self._waiting.values()) + len(self._near)
 
-    async def revisit_forever(self) -> None:
+    async def revisit_forever(self, turn: Callable[[], None] = lambda: None) -> None:
         """Looks at suspects that nobody looks at any more: those of processes that have ended, and those whose
-        documents are no longer read."""
+        documents are no longer read. `turn` is called at each round."""
         while True:
-            try:
-                await self.revisit(_REVISIT)
-            except Exception as error:
-                self._reporter.failed("confirm", error)
+            turn()
+            await self.revisit(_REVISIT)
             await asyncio.sleep(_REVISIT)
 
     async def revisit(self, idle: float) -> int:

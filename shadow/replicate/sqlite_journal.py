@@ -23,6 +23,7 @@ from typing import Any, Final, Literal
 
 from shadow.errors import JournalError
 from shadow.host.steady import steady
+from shadow.model.background import Background
 from shadow.model.version import Key
 from shadow.replicate.claims import LOOK, Claims, Ticket
 from shadow.replicate.journal import Due, Entry, JournalStats, Pending
@@ -30,6 +31,7 @@ from shadow.replicate.journal_file import FileSettings, JournalFile, SalvageFail
 from shadow.replicate.ledger import Job, Ledger, Work
 from shadow.replicate.process import Owner, this_process
 from shadow.replicate.salvage import Salvage
+from shadow.replicate.supervisor import Supervisor
 
 __all__ = ["SqliteJournal"]
 
@@ -61,6 +63,8 @@ class _Writer:
     owner: Owner
     queue: queue.SimpleQueue[_Job | None] = field(default_factory=queue.SimpleQueue)
     thread: threading.Thread | None = None
+    late: list[_Job] = field(default_factory=list)
+    """Closes and deferrals that could not be written yet."""
 
 
 class SqliteJournal:
@@ -83,12 +87,14 @@ class SqliteJournal:
         collections: Iterable[str] = (),
         on_damage: Callable[[Salvage], None] = lambda salvaged: None,
         now: Callable[[], float] | None = None,
+        supervisor: Supervisor | None = None,
     ) -> None:
         self.path = Path(path)
         self.limit = limit
         self._mark = now or steady
         self._wall = now or time.time
         self._settings = FileSettings(self.path, synchronous, max_bytes, limit, now, tuple(collections), on_damage)
+        self._supervisor = supervisor or Supervisor()
         self._claims = Claims()
         self._doubted: dict[str, float] = {}
         self._lock = threading.Lock()
@@ -249,16 +255,25 @@ class SqliteJournal:
 
     def _serve(self, writer: _Writer) -> None:
         hand = _Hand(self._settings, writer.owner)
-        late: list[_Job] = []
+        turn = self._supervisor.turn(Background.JOURNAL)
         ending = False
         while not ending:
-            jobs, ending = _take(writer.queue, _RETRY if late else LOOK if self._claims else None)
-            jobs = late + jobs + [_Job(partial(Ledger.give_back, due=due)) for due in self._claims.ended()]
-            if not jobs:
-                continue
-            late = hand.do(jobs)
+            jobs: list[_Job] = []
+            try:
+                turn()
+                wait = _RETRY if writer.late else LOOK if self._claims else None
+                jobs, ending = _take(writer.queue, wait)
+                jobs = [*jobs, *(_Job(partial(Ledger.give_back, due=due)) for due in self._claims.ended())]
+                if writer.late or jobs:
+                    writer.late = hand.do([*writer.late, *jobs])
+            except Exception as error:
+                # The thread must go on: whoever waits for it would wait for ever.
+                writer.late += [job for job in jobs if job.loop is None]
+                _fail([job for job in jobs if job.loop is not None], hand.explain(error))
+                time.sleep(turn.failed(error))
             _wake(jobs)
         hand.close()
+        turn.ended()
 
 
 class _Hand:
@@ -278,7 +293,7 @@ class _Hand:
         try:
             self._commit(jobs)
         except Exception as error:
-            return self._do_apart(jobs, self._explain(error))
+            return self._do_apart(jobs, self.explain(error))
         return []
 
     def _do_apart(self, jobs: list[_Job], error: JournalError) -> list[_Job]:
@@ -294,7 +309,7 @@ class _Hand:
             quiet = []
             self._commit(asked)
         except Exception as again:
-            _fail(asked, self._explain(again))
+            _fail(asked, self.explain(again))
         return quiet
 
     def _commit(self, jobs: list[_Job]) -> None:
@@ -338,7 +353,7 @@ class _Hand:
         if self._file is not None:
             self._file.close()
 
-    def _explain(self, error: Exception) -> JournalError:
+    def explain(self, error: Exception) -> JournalError:
         if isinstance(error, JournalError):
             return error
         full = is_full(error) or getattr(error, "errno", None) == errno.ENOSPC

@@ -61,10 +61,12 @@ class WriterWatch:
         self._token: Mapping[str, Any] | None = None
         self.state = "on"
 
-    async def run(self) -> None:
-        """Watches until cancelled, or until the server says that it cannot tell of changes."""
+    async def run(self, turn: Callable[[], None] = lambda: None) -> None:
+        """Watches until cancelled, or until the server says that it cannot tell of changes. `turn` is called each time
+        that it begins."""
         async with asyncio.TaskGroup() as deletes:
             while self.state == "on":
+                turn()
                 try:
                     await self._follow(deletes)
                 except OperationFailure as error:

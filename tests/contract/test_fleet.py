@@ -27,6 +27,7 @@ from shadow.control.records import Records, Value
 from shadow.control.routing import Flip, FlipKind, FlipState, Placed, Routing, Writing
 from shadow.control.sqlite import SqliteRecords
 from shadow.errors import ControlError
+from shadow.model.background import Background
 from shadow.model.phase import Phase, Route, StoreName
 from shadow.replicate.journals.dynamo_table import Access
 from shadow.replicate.process import Owner, this_process
@@ -109,6 +110,10 @@ class Process:
 
     async def is_empty(self) -> bool:
         return True
+
+    def failed(self, task: Background, error: BaseException | None) -> None:
+        if error is not None:
+            raise error
 
     def heard(self, what: str, **about: Any) -> None:
         self.heard_of.append(f"{what} {about.get('state', '')}".strip())

@@ -21,6 +21,7 @@ from pymongo.errors import AutoReconnect, DuplicateKeyError, NetworkTimeout
 
 from shadow import Shadow
 from shadow.errors import JournalError, SecondaryWriteError
+from shadow.model.background import Background
 from shadow.model.phase import StoreName
 from shadow.model.version import Image, Version
 from shadow.replicate.points import Point
@@ -209,7 +210,7 @@ async def hold_heals(shadow: Shadow) -> None:
 def release_heals(shadow: Shadow) -> None:
     """Recovery again, one key at a time: with several under way the order of their ends is not that of their age."""
     runtime = shadow._runtime()
-    runtime.keep(runtime.follower.recover_forever(), "recovery")
+    runtime.keep(Background.RECOVERY, runtime.follower.recover_forever)
 
 
 def note_heals(place: Place, healed: list[Any]) -> None:

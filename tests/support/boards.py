@@ -184,6 +184,20 @@ OVERVIEW: Final = Board(
                     height=7,
                 ),
                 Panel(
+                    "Background tasks that are down",
+                    "Long-lived tasks and threads that have failed and have not worked since.",
+                    [("min by (task) (shadow_background_up) == 0", "{{task}}")],
+                    width=8,
+                    height=7,
+                ),
+                Panel(
+                    "Failures of background tasks",
+                    "How often each of them has failed.",
+                    [("sum by (task) (increase(shadow_background_failures_total[$__rate_interval])) > 0", "{{task}}")],
+                    width=8,
+                    height=7,
+                ),
+                Panel(
                     "Configuration reloads",
                     "How often the file was read again, and refused.",
                     [("sum by (result) (increase(shadow_config_reloads_total[$__rate_interval]))", "{{result}}")],

@@ -76,6 +76,8 @@ REJECTED: Final = 'shadow_config_reloads_total{instance="a",result="rejected"}'
 DISAGREEMENTS: Final = 'shadow_fleet_disagreements{collection="users",instance="a"}'
 CONTROL: Final = 'shadow_control_up{instance="a"}'
 BYPASSING: Final = f'shadow_bypassing_writes_total{{{USERS},kind="changed"}}'
+BACKGROUND: Final = 'shadow_background_up{task="recovery",instance="a"}'
+BACKGROUND_FAILURES: Final = 'shadow_background_failures_total{task="recovery"}'
 FAILURES: Final = 'shadow_internal_failures_total{part="lane"}'
 SHADOWED: Final = route("a", "mongo", "shadow")
 
@@ -165,6 +167,11 @@ CASES: Final = [
     Case("ShadowControlDown", "for a moment", False, {CONTROL: "1+0x100 0+0x2 1+0x60"}),
     Case("ShadowBypassed", "written past", True, {BYPASSING: "0+0x60 3+0x80"}),
     Case("ShadowBypassed", "never", False, {BYPASSING: still(0)}),
+    Case("ShadowBackgroundDown", "down", True, {BACKGROUND: still(0)}),
+    Case("ShadowBackgroundDown", "up", False, {BACKGROUND: still(1)}),
+    Case("ShadowBackgroundDown", "down for a moment", False, {BACKGROUND: "1+0x60 0+0x2 1+0x80"}),
+    Case("ShadowBackgroundDown", "up in between, and down again", True, {BACKGROUND_FAILURES: rising(0.5)}),
+    Case("ShadowBackgroundDown", "failed a few times", False, {BACKGROUND_FAILURES: "0+0x60 5+0x80"}),
     Case("ShadowInternalFailures", "again and again", True, {FAILURES: rising(1)}),
     Case("ShadowInternalFailures", "once", False, {FAILURES: "0+0x100 1+0x40"}),
 ]

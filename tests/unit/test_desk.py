@@ -48,7 +48,7 @@ class Operated:
         findings = Findings(HASHER)
         self.shared_findings = SharedFindings(findings, None, lambda error: None)
         self.report = Report(Metrics(["users"]), findings, hasher=HASHER, logger=self.log)  # type: ignore[arg-type]
-        self.pulse = Pulse(self.report.metrics, self.shared_findings, self.report.failed)
+        self.pulse = Pulse(self.report.metrics, self.shared_findings)
         self.pair = Image(Version("b", 1), LEFT), Image(Version("b", 1), RIGHT)
         self.healed: list[Key] = []
         self.flipped: list[tuple[str, StoreName, str]] = []

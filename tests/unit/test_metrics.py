@@ -15,6 +15,7 @@ from prometheus_client import REGISTRY
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
 
+from shadow.model.background import Background
 from shadow.model.operation import READS, Verb
 from shadow.model.outcome import Outcome
 from shadow.model.phase import Phase, Role, Route, StoreName
@@ -60,6 +61,7 @@ def use(metrics: Metrics) -> None:
     metrics.bypassed("users", Bypass.CHANGED)
     metrics.reloaded(True)
     metrics.internal_failure(Part.LANE)
+    metrics.background_failure(Background.RECOVERY)
     metrics.capacity("users", "email-index", DynamoCall.QUERY, 1.5)
     metrics.scanned("users", 1, 20, 3)
     metrics.throttled()
@@ -98,7 +100,9 @@ def test_every_hook_moves_its_series_by_one(metrics: Metrics) -> None:
 
 def test_use_makes_no_new_series_and_all_counters_start_at_zero(metrics: Metrics) -> None:
     before = series(metrics)
-    assert not any(number for (name, _), number in before.items() if name != "shadow_build_info")
+    assert not any(
+        number for (name, _), number in before.items() if name not in ("shadow_build_info", "shadow_background_up")
+    )
     use(metrics)
     after = series(metrics)
     assert after.keys() == before.keys()

@@ -27,11 +27,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 from shadow.errors import JournalError
+from shadow.model.background import Background
 from shadow.model.version import Key
 from shadow.replicate.claims import LOOK, Claims, Ticket
 from shadow.replicate.journal import Due, Entry, JournalStats, Pending
 from shadow.replicate.journals.ledger import NotReady, Registered, RemoteLedger, Row, digest_of, pack
 from shadow.replicate.process import Owner, this_process
+from shadow.replicate.supervisor import Supervisor
 
 __all__ = ["Maker", "RemoteJournal", "patience"]
 
@@ -106,6 +108,7 @@ class _Side:
     rows: dict[str, Row] = field(default_factory=dict)
     backlog: list[_Ending] = field(default_factory=list)
     returns: list[Due] = field(default_factory=list)
+    ending: bool = False
     threads: list[threading.Thread] = field(default_factory=list)
     entering: threading.Lock = field(default_factory=threading.Lock)
     ledger: RemoteLedger | None = None
@@ -124,13 +127,14 @@ class RemoteJournal:
     server that does not answer makes a call fail with `JournalError` within about `patience(limit)` seconds.
     """
 
-    def __init__(self, make: Maker, *, place: str, limit: float = 30.0) -> None:
+    def __init__(self, make: Maker, *, place: str, limit: float = 30.0, supervisor: Supervisor | None = None) -> None:
         self.place = place
         self.limit = limit
         self._make = make
         self._lock = threading.Lock()
         self._side: _Side | None = None
         self._doubted: dict[str, float] = {}
+        self._supervisor = supervisor or Supervisor()
         self._claims = Claims()
         self._next_sweep = 0.0
 
@@ -346,12 +350,26 @@ class RemoteJournal:
     # --- opening ------------------------------------------------------------------------------------------------
 
     def _serve_openings(self, side: _Side) -> None:
-        while True:
-            jobs, ending = _take(side.openings)
-            if jobs:
-                self._open(side, jobs)
-            if ending:
-                return
+        turn = self._supervisor.turn(Background.JOURNAL)
+        ending = False
+        while not ending:
+            jobs: list[_Opening] = []
+            try:
+                turn()
+                jobs, ending = _take(side.openings)
+                if jobs:
+                    self._open(side, jobs)
+            except Exception as error:
+                self._break_off(side, jobs, error)
+                time.sleep(turn.failed(error))
+        turn.ended()
+
+    def _break_off(self, side: _Side, jobs: Sequence[_Waiting], error: Exception) -> None:
+        """The thread must go on: whoever waits for it would wait for ever."""
+        explained = self._explain(side, error)
+        for job in jobs:
+            job.error = explained
+        _wake(jobs)
 
     def _open(self, side: _Side, jobs: list[_Opening]) -> None:
         rows: list[Row] = []
@@ -401,26 +419,37 @@ class RemoteJournal:
     # --- the rest -----------------------------------------------------------------------------------------------
 
     def _serve_rest(self, side: _Side) -> None:
+        turn = self._supervisor.turn(Background.JOURNAL)
         with ThreadPoolExecutor(_ASKING, thread_name_prefix="shadow-journal-ask") as pool:
-            ending = False
-            while not ending:
-                jobs, ending = _take(side.rest, timeout=self._patience_of(side))
-                side.returns += [job.due for job in jobs if isinstance(job, _Return)]
-                side.returns += self._claims.all() if ending else self._claims.ended()
-                side.backlog += [job for job in jobs if isinstance(job, _Ending)]
-                asking = [job for job in jobs if isinstance(job, _Asking)]
+            while not side.ending:
+                jobs: list[Any] = []
                 try:
-                    if jobs or side.backlog or side.returns or side.entered or self._doubted:
-                        self._end(side, self._ready(side))
+                    turn()
+                    taken, side.ending = _take(side.rest, timeout=self._patience_of(side))
+                    jobs += taken
+                    self._serve_round(side, pool, jobs)
                 except Exception as error:
-                    self._drop_expired(side)
-                    explained = self._explain(side, error)
-                    for job in asking:
-                        job.error = explained
-                    _wake(asking)
-                else:
-                    _hand_over(pool, self._answer, side, asking)
+                    self._break_off(side, [job for job in jobs if isinstance(job, _Asking)], error)
+                    time.sleep(turn.failed(error))
         self._leave(side)
+        turn.ended()
+
+    def _serve_round(self, side: _Side, pool: ThreadPoolExecutor, jobs: Sequence[Any]) -> None:
+        side.returns += [job.due for job in jobs if isinstance(job, _Return)]
+        side.returns += self._claims.all() if side.ending else self._claims.ended()
+        side.backlog += [job for job in jobs if isinstance(job, _Ending)]
+        asking = [job for job in jobs if isinstance(job, _Asking)]
+        try:
+            if jobs or side.backlog or side.returns or side.entered or self._doubted:
+                self._end(side, self._ready(side))
+        except Exception as error:
+            self._drop_expired(side)
+            explained = self._explain(side, error)
+            for job in asking:
+                job.error = explained
+            _wake(asking)
+        else:
+            _hand_over(pool, self._answer, side, asking)
 
     def _patience_of(self, side: _Side) -> float:
         """Seconds for which nothing has to be done."""

@@ -93,11 +93,14 @@ async def sweep_forever(
     every: float,
     on_error: Callable[[Exception], None],
     on_swept: Callable[[str, int], None],
+    turn: Callable[[], None] = lambda: None,
 ) -> None:
     """Sweeps each of `collections` once in `every` seconds, until it is cancelled. One request at a time, and at
-    moments that differ from process to process. `on_error` is told what failed; the next look tries again."""
+    moments that differ from process to process. `on_error` is told what failed; the next look tries again. `turn` is
+    called at each look."""
     pause = min(every / _LOOKS, _FIRST_LOOK)
     while True:
+        turn()
         await asyncio.sleep(random.uniform(0, pause))
         for collection in _shuffled(collections()):
             try:
