@@ -9,11 +9,12 @@ from collections.abc import Awaitable, Callable
 
 from shadow.compare.equality import same
 from shadow.model.operation import Write
+from shadow.model.stored import check_copyable, is_copyable
 from shadow.model.verdict import Healing
 from shadow.model.version import Image, Key, Tombstone, Version, fresh_id
 from shadow.stores.base import Store
 
-__all__ = ["HealContended", "Replayed", "heal", "replay", "replay_fenced"]
+__all__ = ["HealContended", "Replayed", "agree", "heal", "replay", "replay_fenced"]
 
 
 class Replayed(enum.Enum):
@@ -59,7 +60,10 @@ def _as_meant(write: Write, image: Image) -> bool:
 
 
 def agree(primary: Image, secondary: Image) -> bool:
-    """Whether both stores hold the same under a key: the same document at the same version, or no document."""
+    """Whether both stores hold the same under a key: the same document at the same version, or no document. What
+    cannot be read agrees with nothing."""
+    if not is_copyable(primary) or not is_copyable(secondary):
+        return False
     if primary.document is None or secondary.document is None:
         return primary.document is None and secondary.document is None
     return primary.state == secondary.state and same(primary.document, secondary.document)
@@ -80,11 +84,15 @@ async def heal(
     condition hold. A deletion always writes a fresh tombstone, even over one that stands or over nothing, because the
     touch is what makes a stale copy, still under way elsewhere, fail its condition.
 
-    Raises `HealContended`, and whatever the stores raise.
+    What the secondary holds may be unreadable, for the copy depends on its stamp alone. What the primary holds may
+    not: that is neither copied nor taken for a deletion.
+
+    Raises `HealContended`, `UnreadableDocument`, and whatever the stores raise.
     """
     for attempt in range(attempts):
         seen = await secondary.image(collection, key)
         wanted = await primary.image(collection, key)
+        check_copyable(wanted)
         if wanted.document is not None and agree(wanted, seen):
             return Healing.EQUAL
         if wanted.document is not None:

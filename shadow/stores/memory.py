@@ -17,6 +17,7 @@ from shadow.model.operation import Applied, Change, Delete, Hit, Insert, Query, 
 from shadow.model.order import key_digest, sort_documents
 from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec
+from shadow.model.stored import with_id
 from shadow.model.version import ABSENT, Document, Image, Key, State, Tombstone, Version
 
 __all__ = ["MemoryStore"]
@@ -196,7 +197,7 @@ def _changed(change: Update | Replace, pre: Image) -> Image:
 
 def _replaced(change: Replace, key: Key) -> Image:
     """A replacement without an `_id` keeps the `_id` that stands."""
-    return Image(Version(change.born, 1), {"_id": key, **copy.deepcopy(change.replacement)})
+    return Image(Version(change.born, 1), with_id(copy.deepcopy(change.replacement), key))
 
 
 def _duplicate(key: Key) -> DuplicateKeyError:

@@ -27,6 +27,7 @@ from shadow.model.operation import Applied, Change, Delete, Hit, Insert, Query, 
 from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import StoreName
 from shadow.model.schema import RESERVED, CollectionSpec, UniqueSpec
+from shadow.model.stored import RAW, Damaged, check_copyable, check_readable, document_of, split, with_id
 from shadow.model.values import CANONICAL
 from shadow.model.version import (
     ABSENT,
@@ -36,11 +37,12 @@ from shadow.model.version import (
     Key,
     State,
     Tombstone,
+    Unknown,
     Version,
     fresh_id,
-    split,
     stamp_of,
 )
+from shadow.stores.mongo_bytes import exact_form, has_empty_timestamp, literal, plain_errors, stored, taken
 from shadow.stores.mongo_changes import Bare, bare_writes
 from shadow.stores.mongo_ranges import MongoRanges
 from shadow.stores.mongo_stamps import MongoStamps
@@ -92,10 +94,12 @@ class MongoStore:
         self._max_time_ms = max(1, int(operation_limit * 500))
         self._database = client.get_database(database, codec_options=CANONICAL)
         # Versions are read where they were written: a member that lags would make heal copy an older image.
-        self._exact = client.get_database(database, codec_options=CANONICAL, read_preference=ReadPreference.PRIMARY)
+        self._exact = client.get_database(database, codec_options=RAW, read_preference=ReadPreference.PRIMARY)
         self._collections: dict[str, Any] = {}
+        self._raw_collections: dict[str, Any] = {}
         self.ranges = MongoRanges(self._exact, self._reserved, _raw)
-        self.stamps = MongoStamps(self._exact, self._reserved, self.ranges, _exactly)
+        plain = client.get_database(database, codec_options=CANONICAL, read_preference=ReadPreference.PRIMARY)
+        self.stamps = MongoStamps(plain, self._reserved, self.ranges, _exactly)
 
     # --- life ---------------------------------------------------------------------------------------------------
 
@@ -146,12 +150,13 @@ class MongoStore:
         if query.skip:
             options["skip"] = query.skip
         projection = _project(query.projection, reserved)
-        raw = await self._collection(collection).find_one(_hide(query.filter, reserved), projection, **options)
+        with plain_errors():
+            raw = await self._bytes(collection).find_one(_hide(query.filter, reserved), projection, **options)
         return None if raw is None else _hit(raw, reserved, query.projection)
 
     async def find(self, collection: str, query: Query) -> AsyncIterator[list[Hit]]:
         reserved = self._reserved(collection)
-        cursor = self._collection(collection).find(
+        cursor = self._bytes(collection).find(
             _hide(query.filter, reserved),
             _project(query.projection, reserved),
             skip=query.skip,
@@ -161,7 +166,7 @@ class MongoStore:
         )
         size = query.batch_size or _PAGE
         try:
-            while cursor.alive and (page := await cursor.to_list(length=size)):
+            while cursor.alive and (page := await _next_page(cursor, size)):
                 hits = (_hit(raw, reserved, query.projection) for raw in page)
                 yield [hit for hit in hits if hit is not None]
         finally:
@@ -180,7 +185,17 @@ class MongoStore:
 
     async def distinct(self, collection: str, path: str, filter: Document) -> list[Any]:
         hidden = _hide(filter, self._reserved(collection), always=True)
-        return list(await self._collection(collection).distinct(path, hidden))
+        values = self._collection(collection)
+        if self._decoding_errors() != "strict":
+            options = CANONICAL.with_options(unicode_decode_error_handler=self._decoding_errors())
+            values = values.with_options(codec_options=options)
+        return list(await values.distinct(path, hidden))
+
+    def _decoding_errors(self) -> str:
+        """What the application's own client does with text that is no UTF-8. Values that stand alone have no bytes
+        beside them, so they are read as it reads them."""
+        options = getattr(self._client, "codec_options", None)
+        return str(getattr(options, "unicode_decode_error_handler", "strict"))
 
     async def aggregate(self, collection: str, pipeline: Sequence[Document]) -> list[Document]:
         reserved = self._reserved(collection)
@@ -189,22 +204,28 @@ class MongoStore:
             {"$unset": reserved},
             *_hide_joined(pipeline, reserved),
         ]
-        cursor = self._collection(collection).aggregate(hidden)
-        if inspect.isawaitable(cursor):
-            cursor = await cursor
-        found: list[Document] = await cursor.to_list(length=None)
-        return found
+        with plain_errors():
+            cursor = self._bytes(collection).aggregate(hidden)
+            if inspect.isawaitable(cursor):
+                cursor = await cursor
+            return [document_of(bytes(each.raw)) for each in await cursor.to_list(length=None)]
 
     async def image(self, collection: str, key: Key) -> Image:
-        raw = await self._exact[collection].find_one({"_id": key})
+        raw = await self._stored(collection, key)
         return Image(ABSENT) if raw is None else split(raw, self._reserved(collection))
+
+    async def _stored(self, collection: str, key: Key) -> Any:
+        """What stands under a key as the driver's raw document, or None."""
+        with plain_errors():
+            return await self._exact[collection].find_one({"_id": key})
 
     async def images(self, collection: str, keys: Sequence[Key]) -> list[Image]:
         reserved = self._reserved(collection)
-        cursor = self._exact[collection].find({"_id": {"$in": list(keys)}})
         matchers = [cached_filter({"_id": {"$eq": key}}) for key in keys]
-        found = [raw async for raw in cursor]
-        return [next((split(raw, reserved) for raw in found if m.matches(raw)), Image(ABSENT)) for m in matchers]
+        with plain_errors():
+            cursor = self._exact[collection].find({"_id": {"$in": list(keys)}})
+            found = [(taken(raw), raw) async for raw in cursor]
+        return [next((split(raw, reserved) for key, raw in found if m.matches(key)), Image(ABSENT)) for m in matchers]
 
     def bare_writes(self, after: Mapping[str, Any] | None) -> AsyncIterator[tuple[Bare, Mapping[str, Any]]]:
         """The writes to configured collections that moved no version: see `mongo_changes`."""
@@ -235,7 +256,10 @@ class MongoStore:
         image = Image(Version(change.born, 1), change.document)
         raw = _raw(image, reserved)
         try:
-            await self._collection(collection).insert_one(raw)
+            if has_empty_timestamp(change.document):
+                await self._insert_literally(collection, change.key, raw)
+            else:
+                await self._collection(collection).insert_one(raw)
         except DuplicateKeyError as error:
             if not await self._take_tombstone(collection, change.key, raw, error):
                 raise
@@ -291,6 +315,11 @@ class MongoStore:
             return [error] * len(inserts)
         return results
 
+    async def _insert_literally(self, collection: str, key: Key, raw: Document) -> None:
+        """Inserts what an upsert has made: the server fills in empty timestamps in inserts, and not in updates."""
+        where = {"_id": key, f"{self._reserved(collection)}.never": True}
+        await self._collection(collection).update_one(where, literal(raw), upsert=True)
+
     async def _update(self, collection: str, change: Update) -> Applied | None:
         _check_upsert(change)
         if isinstance(change.update, list):
@@ -298,7 +327,7 @@ class MongoStore:
         reserved = self._reserved(collection)
         while True:
             raw = await _refusing(
-                self._collection(collection).find_one_and_update(
+                self._bytes(collection).find_one_and_update(
                     _at(change, reserved),
                     _moving(change.update, reserved),
                     array_filters=list(change.array_filters) or None,
@@ -307,7 +336,7 @@ class MongoStore:
                 )
             )
             if raw is not None:
-                return _after_update(change, split(raw, reserved))
+                return await self._updated(collection, change, split(raw, reserved))
             if not change.upsert:
                 return None
             if (applied := await self._upsert(collection, change)) is not None:
@@ -318,7 +347,13 @@ class MongoStore:
         on the condition that it still stands."""
         while True:
             pre = await self.image(collection, change.key)
-            if pre.document is not None and cached_filter(change.filter).matches(pre.document):
+            if pre.document is not None and not _is_plain(pre):
+                if await self._run_pipeline(collection, change, pre.state, _next(pre)) is not None:
+                    return await self._read_back(collection, change, pre)
+                # Only the server can say whether its filter matched: the version that stands tells which it was.
+                if (await self.image(collection, change.key)).state == pre.state:
+                    return None
+            elif pre.document is not None and cached_filter(change.filter).matches(pre.document):
                 applied = _after_update(change, pre)
                 if await self._run_pipeline(collection, change, pre.state, applied.post.state) is not None:
                     return applied
@@ -331,7 +366,7 @@ class MongoStore:
         reserved = self._reserved(collection)
         stamp: Document = {"$set": {reserved: {"$literal": stamp_of(post)}}}
         found: Document | None = await _refusing(
-            self._collection(collection).find_one_and_update(
+            self._bytes(collection).find_one_and_update(
                 {"$and": [change.filter, {"_id": change.key, **_exactly(pre, reserved)}]},
                 [*change.update, stamp],
                 return_document=ReturnDocument.BEFORE,
@@ -339,6 +374,17 @@ class MongoStore:
             )
         )
         return found
+
+    async def _updated(self, collection: str, change: Update, pre: Image) -> Applied:
+        return _after_update(change, pre) if _is_plain(pre) else await self._read_back(collection, change, pre)
+
+    async def _read_back(self, collection: str, change: Update, pre: Image) -> Applied:
+        """What an update made of a document that Python's values do not say whole: only the server knows. Where the
+        next write has been faster, nobody does, and the secondary is healed."""
+        after = await self.image(collection, change.key)
+        if after.state == _next(pre):
+            return Applied(pre, after)
+        return Applied(pre, Image(_next(pre), Damaged({"_id": change.key}, {"": "changed before it was read back"})))
 
     async def _upsert(self, collection: str, change: Update | Replace) -> Applied | None:
         """Inserts what the upsert makes of nothing; None if a document that its filter matches has come in between.
@@ -364,7 +410,7 @@ class MongoStore:
         born = Version(change.born, 1)
         while True:
             raw = await _refusing(
-                self._collection(collection).find_one_and_replace(
+                self._bytes(collection).find_one_and_replace(
                     _at(change, reserved),
                     _raw(Image(born, change.replacement), reserved),
                     return_document=ReturnDocument.BEFORE,
@@ -372,7 +418,9 @@ class MongoStore:
                 )
             )
             if raw is not None:
-                return Applied(split(raw, reserved), Image(born, _replacement(change, raw["_id"])))
+                pre = split(raw, reserved)
+                key = change.key if pre.document is None else pre.document.get("_id", change.key)
+                return Applied(pre, Image(born, _replacement(change, key)))
             if not change.upsert:
                 return None
             if (applied := await self._upsert(collection, change)) is not None:
@@ -380,7 +428,8 @@ class MongoStore:
 
     async def _delete(self, collection: str, change: Delete) -> Applied | None:
         reserved = self._reserved(collection)
-        raw = await self._collection(collection).find_one_and_delete(_at(change, reserved), maxTimeMS=self._max_time_ms)
+        with plain_errors():
+            raw = await self._bytes(collection).find_one_and_delete(_at(change, reserved), maxTimeMS=self._max_time_ms)
         return None if raw is None else Applied(split(raw, reserved), Image(ABSENT))
 
     # --- writes as the store that follows -----------------------------------------------------------------------
@@ -400,7 +449,7 @@ class MongoStore:
     async def _replay_change(self, collection: str, change: Update | Replace, pre: Version) -> Document | None:
         reserved = self._reserved(collection)
         where = {"$and": [change.filter, {"_id": change.key, **_exactly(pre, reserved)}]}
-        target = self._collection(collection)
+        target = self._bytes(collection)
         after: Any = {"return_document": ReturnDocument.AFTER, "maxTimeMS": self._max_time_ms}
         call: Awaitable[Document | None]
         if isinstance(change, Replace):
@@ -413,7 +462,8 @@ class MongoStore:
                 else _moving(change.update, reserved)
             )
             call = target.find_one_and_update(where, update, array_filters=list(change.array_filters) or None, **after)
-        return await call
+        with plain_errors():
+            return await call
 
     async def _replay_delete(self, collection: str, write: Write, change: Delete) -> Image | None:
         """By key alone, in one round trip: the upsert inserts the tombstone where nothing stands, and collides where
@@ -429,6 +479,13 @@ class MongoStore:
 
     async def put(self, collection: str, key: Key, image: Image, expected: State) -> bool:
         reserved = self._reserved(collection)
+        if isinstance(expected, Unknown):
+            raw = await self._stored(collection, key)
+            if raw is None or split(raw, reserved).state != expected:
+                return False
+            return await self._place(
+                collection, key, {"_id": key, reserved: {"$eq": raw[reserved]}}, image, upsert=False
+            )
         where = {"_id": key, **(_exactly(expected, reserved) if expected != ABSENT else {f"{reserved}.never": True})}
         return await self._place(collection, key, where, image, upsert=expected == ABSENT)
 
@@ -438,9 +495,15 @@ class MongoStore:
         raw = _raw(image, self._reserved(collection), key)
         while True:
             try:
-                result = await self._collection(collection).replace_one(
-                    where, raw, upsert=upsert, bypass_document_validation=True
-                )
+                if has_empty_timestamp(image.document):
+                    call = self._collection(collection).update_one(
+                        where, literal(raw), upsert=upsert, bypass_document_validation=True
+                    )
+                else:
+                    call = self._collection(collection).replace_one(
+                        where, raw, upsert=upsert, bypass_document_validation=True
+                    )
+                result = await call
             except DuplicateKeyError as error:
                 if _is_id(error):
                     return False
@@ -457,6 +520,13 @@ class MongoStore:
             made = self._collections[name] = self._database[name]
         return made
 
+    def _bytes(self, name: str) -> Any:
+        """The same, for what answers documents: they come with the bytes that are stored."""
+        made = self._raw_collections.get(name)
+        if made is None:
+            made = self._raw_collections[name] = self._collection(name).with_options(codec_options=RAW)
+        return made
+
     def _reserved(self, collection: str) -> str:
         spec = self._specs.get(collection)
         return RESERVED if spec is None else spec.reserved
@@ -466,10 +536,12 @@ class MongoStore:
 
 
 def _raw(image: Image, reserved: str, key: Key = None) -> Document:
-    """The stored form of an image. A tombstone carries its key, its id and the moment of its expiry."""
+    """The stored form of an image. A tombstone carries its key, its id and the moment of its expiry. Raises
+    `UnreadableDocument` for an image that must not be copied."""
+    check_copyable(image)
     stamp = stamp_of(image.state)
     if image.document is not None:
-        return {**image.document, reserved: stamp}
+        return exact_form(image.document, reserved, stamp)
     expiry = dt.datetime.now(dt.UTC) + TOMBSTONE_LIFETIME
     return {"_id": key, reserved: {**(stamp or {}), "x": expiry}}
 
@@ -488,6 +560,8 @@ def _exactly(state: State, reserved: str) -> Document:
     """The condition that a stored document is at `state`."""
     if isinstance(state, Tombstone):
         return {f"{reserved}.t": state.id}
+    if isinstance(state, Unknown):
+        return {reserved: {"$in": []}}  # nothing is: a stamp that cannot be read is compared whole (`put`)
     assert isinstance(state, Version)
     # A document that no writer of shadow has made lacks these parts; a copy of such a document has them, empty.
     born = state.born or {"$in": [None, ""]}
@@ -555,16 +629,33 @@ def _hit(raw: Document, reserved: str, projection: Document | None) -> Hit | Non
     image = split(raw, reserved)
     if image.document is None:
         return None
-    assert isinstance(image.state, Version)
-    key = image.document["_id"]
+    version = image.state if isinstance(image.state, Version) else Version("", 0)
+    document = image.document
+    key = document["_id"] if "_id" in document else taken(raw)["_id"]
     if projection and _computes_key(projection):
-        return Hit(key, image.state, compile_projection(projection)(image.document))
+        check_readable(document)
+        return Hit(key, version, compile_projection(projection)(document))
     if projection and not truthy(projection.get("_id", True)):
-        del image.document["_id"]
-    return Hit(key, image.state, image.document)
+        document = stored(document, "_id")
+    return Hit(key, version, document)
 
 
 # --- what follows from it ---------------------------------------------------------------------------------------
+
+
+def _is_plain(image: Image) -> bool:
+    """Whether what a change makes of an image can be told here."""
+    return type(image.document) is dict and isinstance(image.state, Version)
+
+
+def _next(pre: Image) -> Version:
+    return pre.state.next() if isinstance(pre.state, Version) else Version("", 0)
+
+
+async def _next_page(cursor: Any, size: int) -> list[Any]:
+    with plain_errors():
+        page: list[Any] = await cursor.to_list(length=size)
+        return page
 
 
 def _after_update(change: Update, pre: Image) -> Applied:
@@ -578,7 +669,7 @@ def _after_update(change: Update, pre: Image) -> Applied:
 def _replacement(change: Replace, key: Key) -> Document:
     """The document after a replacement: one without an `_id` keeps the `_id` that stands, which may be an equal number
     of another type."""
-    return change.replacement if "_id" in change.replacement else {"_id": key, **change.replacement}
+    return change.replacement if "_id" in change.replacement else with_id(change.replacement, key)
 
 
 def _check_upsert(change: Update | Replace) -> None:
@@ -608,7 +699,8 @@ async def _refusing(call: Awaitable[Any]) -> Any:
     """What the server's `findAndModify` refuses is a plain `OperationFailure` to the drivers, where its `update` would
     be a `WriteError`; here both are the latter, which is one of the former."""
     try:
-        return await call
+        with plain_errors():
+            return await call
     except OperationFailure as error:
         of_the_write = type(error) is OperationFailure and error.code not in _NOT_OF_THE_WRITE
         if not of_the_write or classify(error) is not Outcome.REFUSED:

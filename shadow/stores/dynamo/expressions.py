@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from shadow.model.version import Absent, State, Tombstone, Version
+from shadow.model.version import Absent, State, Tombstone, Unknown, Version
+from shadow.stores.dynamo.values import Item
 
-__all__ = ["Expression", "exactly", "hidden", "vacant"]
+__all__ = ["Expression", "exactly", "hidden", "stamped_as", "vacant"]
 
 
 class Expression:
@@ -42,7 +43,7 @@ def vacant(expression: Expression, reserved: str) -> str:
 
 
 def exactly(expression: Expression, reserved: str, state: State) -> str:
-    """The key holds exactly `state`."""
+    """The key holds exactly `state`. Not for a stamp that cannot be read, which is compared whole (`stamped_as`)."""
     match state:
         case Absent():
             return f"attribute_not_exists({expression.path('_id')})"
@@ -56,6 +57,16 @@ def exactly(expression: Expression, reserved: str, state: State) -> str:
             )
             unstamped = f" AND attribute_not_exists({expression.path(reserved, 't')})" if not born else ""
             return f"({' AND '.join(parts)}{unstamped})"
+        case Unknown():
+            raise ValueError("a stamp that cannot be read has no parts to compare")
+
+
+def stamped_as(expression: Expression, reserved: str, item: Item) -> str:
+    """The key holds an item with the stamp of `item`, whatever that is: every writer of shadow changes it."""
+    path, stamp = expression.path(reserved), item.get(reserved)
+    there = f"attribute_exists({expression.path('_id')})"
+    same = f"attribute_not_exists({path})" if stamp is None else f"{path} = {expression.value(stamp)}"
+    return f"{there} AND {same}"
 
 
 def _part(expression: Expression, path: str, attribute: dict[str, Any], *, default: bool) -> str:

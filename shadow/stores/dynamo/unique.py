@@ -15,6 +15,7 @@ from pymongo.errors import DuplicateKeyError
 
 from shadow.model.order import MISSING, UNDEFINED, index_keys
 from shadow.model.schema import CollectionSpec, UniqueSpec
+from shadow.model.stored import Damaged
 from shadow.model.version import Document
 from shadow.stores.dynamo import keys
 from shadow.stores.dynamo.errors import duplicate_key
@@ -33,14 +34,24 @@ class Claim:
 
 def claims(spec: CollectionSpec, document: Document | None) -> dict[str, Claim]:
     """All claims of a document, by the key of their item. Lists count by their elements, as in MongoDB's indexes;
-    missing counts as null, except that a sparse constraint leaves out documents with none of its fields."""
+    missing counts as null, except that a sparse constraint leaves out documents with none of its fields. Of a document
+    that cannot be read whole, only the claims that can be told."""
     if document is None:
         return {}
     return {
         keys.unique_key(claim.constraint.name, claim.values): claim
         for constraint in spec.unique
+        if not _is_hidden(constraint, document)
         for claim in _of_constraint(constraint, document)
     }
+
+
+def _is_hidden(constraint: UniqueSpec, document: Document) -> bool:
+    """Whether the values under a constraint cannot be read."""
+    if not isinstance(document, Damaged):
+        return False
+    fields = {path.partition(".")[0] for path in constraint.fields}
+    return "" in document.faults or not fields.isdisjoint(document.faults)
 
 
 def _of_constraint(constraint: UniqueSpec, document: Document) -> Iterator[Claim]:
@@ -72,10 +83,13 @@ def changed_claims(
     )
 
 
-def take(table: str, reserved: str, item_key: str, owner: str) -> dict[str, Any]:
-    """The transaction's action that takes a claim for the document with key text `owner`."""
+def take(table: str, reserved: str, item_key: str, owner: str, before: str | None = None) -> dict[str, Any]:
+    """The transaction's action that takes a claim for the document with key text `owner`; also from `before`, an owner
+    that does not hold it."""
     expression = Expression()
-    condition = f"attribute_not_exists({expression.path('_id')}) OR {_owned(expression, reserved, owner)}"
+    owners = [owner] if before is None else [owner, before]
+    owned = " OR ".join(_owned(expression, reserved, each) for each in owners)
+    condition = f"attribute_not_exists({expression.path('_id')}) OR {owned}"
     item = {"_id": {"S": item_key}, reserved: {"M": {"k": {"S": "unique"}, "w": {"S": owner}}}}
     return {"Put": {"TableName": table, "Item": item, "ConditionExpression": condition, **expression.parameters()}}
 
