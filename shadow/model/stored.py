@@ -229,7 +229,7 @@ def is_readable(document: Document | None) -> bool:
     return not isinstance(document, Damaged)
 
 
-def check_readable(document: Document | None) -> None:
+def check_readable(document: object) -> None:
     """Raises `UnreadableDocument` for one that cannot be read whole: it must not be copied or changed."""
     if isinstance(document, Damaged):
         raise UnreadableDocument(document.reason)

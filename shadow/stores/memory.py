@@ -96,11 +96,11 @@ class MemoryStore:
         if query.sort:
             found = sort_documents(found, query.sort, key=lambda pair: pair[1])
         found = found[query.skip : query.skip + query.limit if query.limit else None]
-        project = compile_projection(query.projection)
+        project = compile_projection(query.projection) if query.projection else None
         hits = []
         for state, document in found:
             assert isinstance(state, Version)
-            hits.append(Hit(document["_id"], state, copy.deepcopy(project(document))))
+            hits.append(Hit(document["_id"], state, copy.deepcopy(document if project is None else project(document))))
         return hits
 
     # --- writes -------------------------------------------------------------------------------------------------

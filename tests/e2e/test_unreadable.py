@@ -4,6 +4,7 @@ the other side is whole it is repaired by copy."""
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,8 +15,10 @@ import pymongo
 import pytest
 from bson.errors import InvalidBSON
 from bson.raw_bson import RawBSONDocument
+from typer.testing import CliRunner
 
 from shadow import Shadow
+from shadow.cli import app
 from shadow.embedded.audit import dynamo_client
 from shadow.errors import UnreadableDocument
 from shadow.migrate.repair import apply_plan, undo, write_plan
@@ -302,6 +305,29 @@ async def test_backfill_and_verify_of_documents_that_cannot_be_read(
         things.delete_many({"_id": {"$in": [f"bad {name}" for name in UNREADABLE]}})
         things.delete_one({"_id": {"$type": "string"}, "n": 1, "half": {"$exists": False}})
     assert (await verify(shadow, control, batch=7)).clean
+
+
+def test_assess_counts_them_by_kind_and_names_the_first(site: Site) -> None:
+    """Also where they stand on a page of their own; what is odd is told apart from what cannot be read."""
+    load(site, [{"_id": number, "n": number} for number in range(1200)])
+    bad = [document(element(2, "_id", text(f"bad {n}")), element(2, "n", text(b"\xe9"))) for n in range(1200)]
+    load(site, [*map(RawBSONDocument, bad), *raws()])  # type: ignore[arg-type]
+    called = ["assess", "--mongo-url", site.mongo_url, "--database", site.database, "--watch", "0", "--whole", "--json"]
+    result = CliRunner(env={"COLUMNS": "200", "SHADOW_CONFIG": ""}).invoke(app, called)
+    assert result.exit_code == 1
+    said = json.loads(result.stdout)
+    (one,) = said["collections"]
+    assert one["looked_at"] == 1200 + len(ODD)
+    (remark,) = [each for each in said["remarks"] if each["kind"] == "unreadable"]
+    assert remark["text"].startswith(f"{1200 + len(UNREADABLE) + 3} documents cannot be read")
+    assert f"{1200 + len(UNREADABLE)} text that is no UTF-8" in remark["text"]
+    assert "2 a key with a name given twice" in remark["text"]
+    assert "keys: " in remark["text"]
+    assert "bad" not in remark["text"], "by their hashes"
+    (kept,) = [each for each in said["remarks"] if each["kind"] == "kept as BSON" and "to the byte" in each["text"]]
+    assert "undefined" in kept["text"]
+    sizes = one["sizes"]
+    assert (sizes["unnamed"], sizes["compressed"]) == (0, 0), "they are neither large nor oddly named"
 
 
 async def test_a_document_that_cannot_be_read_is_no_deletion(opened: tuple[Shadow, OpenJobs], site: Site) -> None:

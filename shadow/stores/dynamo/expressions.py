@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from shadow.model.version import Absent, State, Tombstone, Unknown, Version
 from shadow.stores.dynamo.values import Item
@@ -62,11 +62,21 @@ def exactly(expression: Expression, reserved: str, state: State) -> str:
 
 
 def stamped_as(expression: Expression, reserved: str, item: Item) -> str:
-    """The key holds an item with the stamp of `item`, whatever that is: every writer of shadow changes it."""
-    path, stamp = expression.path(reserved), item.get(reserved)
-    there = f"attribute_exists({expression.path('_id')})"
-    same = f"attribute_not_exists({path})" if stamp is None else f"{path} = {expression.value(stamp)}"
-    return f"{there} AND {same}"
+    """The key holds an item with the stamp of `item`, whatever that is. Part by part, of those that say the state and
+    who wrote it: every writer of shadow changes one of them, and a body may be as large as an item."""
+    stamp = item.get(reserved)
+    tests = [f"attribute_exists({expression.path('_id')})"]
+    if stamp is None or "M" not in stamp:
+        return " AND ".join([*tests, _same(expression, expression.path(reserved), stamp)])
+    parts = (_same(expression, expression.path(reserved, name), stamp["M"].get(name)) for name in _TELLING)
+    return " AND ".join([*tests, *parts])
+
+
+_TELLING: Final = ("b", "r", "t", "o", "g", "n")
+
+
+def _same(expression: Expression, path: str, attribute: Any) -> str:
+    return f"attribute_not_exists({path})" if attribute is None else f"{path} = {expression.value(attribute)}"
 
 
 def _part(expression: Expression, path: str, attribute: dict[str, Any], *, default: bool) -> str:

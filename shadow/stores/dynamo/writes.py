@@ -213,12 +213,12 @@ class Writer:
                 await self._send(table, actions)
             except Cancelled as cancelled:
                 found = await stale_claim(self._reader, table, cancelled, take)
-                if found is None or found == stale.get(found.item_key):
+                if found is None:
                     _judge(cancelled, table, taken)
+                    stale.clear()  # an owner may have moved since it was seen
                 else:
                     stale[found.item_key] = found
-                    actions = _claiming(table, key_text, head, take, release, stale)
-                    continue
+                actions = _claiming(table, key_text, head, take, release, stale)
             else:
                 return
             await asyncio.sleep(random.uniform(0, 0.02 * 2**attempt))
