@@ -14,6 +14,7 @@ from shadow.errors import UnsupportedOperation
 from shadow.model.matching import cached_filter, compile_pipeline, compile_projection, compile_update
 from shadow.model.matching.caching import cached_update
 from shadow.model.operation import ANY, Sort
+from shadow.model.stored import exact_value, taken_in, with_time
 from shadow.model.values import normalise
 from shadow.model.version import Document, Key
 
@@ -39,13 +40,14 @@ class Arguments:
         self._options = options
 
     def document(self, document: Any, what: str = "document") -> Document:
-        """A whole document. Raises TypeError, `bson.errors.InvalidDocument`, or that it holds the reserved field."""
+        """A whole document to insert or to put in another's place, its empty timestamps filled in. Raises TypeError,
+        `bson.errors.InvalidDocument`, or that it holds the reserved field."""
         if not isinstance(document, Mapping):
             raise TypeError(f"{what} must be an instance of a mapping, not {type(document).__name__}")
-        whole = normalise(document, self._options)
+        whole = taken_in(document, self._options)
         if self._reserved in whole:
             self._refuse_reserved(what)
-        return whole
+        return with_time(whole)
 
     def filter(self, filter: Any) -> Document:
         """A filter that compiles. One that is no mapping is taken for an `_id`, as the drivers do."""
@@ -72,7 +74,7 @@ class Arguments:
         if mapping and not next(iter(update)).startswith("$"):
             raise ValueError("update only works with $ operators")
         filters = tuple(normalise(each, self._options) for each in array_filters or ())
-        wanted = normalise({"": update}, self._options)[""]
+        wanted = exact_value(update, self._options)
         self.unreserved("update", wanted)
         if isinstance(wanted, dict) and isinstance(wanted.get("$rename"), dict):
             for target in wanted["$rename"].values():

@@ -69,8 +69,9 @@ def by_pipeline(applied: Sequence[Applied], stages: Sequence[Document]) -> list[
     run = compile_update_pipeline(stages)
 
     def lost(each: Applied) -> bool:
-        unchanged = each.pre.document is not None and not is_modified(each)
-        return unchanged and "_id" not in run(snapshot(each.pre.document))
+        if each.pre.document is None or is_modified(each):
+            return False
+        return "_id" not in run(snapshot(dict(each.pre.document)))
 
     return [dataclasses.replace(each, rewritten=True) if lost(each) else each for each in applied]
 

@@ -12,12 +12,13 @@ from pymongo.errors import DuplicateKeyError
 
 from shadow.compare.equality import same
 from shadow.model.operation import ANY, Write
+from shadow.model.stored import check_copyable, is_copyable
 from shadow.model.verdict import Healing
 from shadow.model.version import Image, Key, Tombstone, Version, fresh_id
 from shadow.replicate.journal import undecided_op
 from shadow.stores.base import Store
 
-__all__ = ["HealContended", "Replayed", "Untangles", "decided", "heal", "replay", "replay_fenced"]
+__all__ = ["HealContended", "Replayed", "Untangles", "agree", "decided", "heal", "replay", "replay_fenced"]
 
 
 class Replayed(enum.Enum):
@@ -73,7 +74,10 @@ def _as_meant(write: Write, image: Image) -> bool:
 
 
 def agree(primary: Image, secondary: Image) -> bool:
-    """Whether both stores hold the same under a key: the same document at the same version, or no document."""
+    """Whether both stores hold the same under a key: the same document at the same version, or no document. What
+    cannot be read agrees with nothing."""
+    if not is_copyable(primary) or not is_copyable(secondary):
+        return False
     if primary.document is None or secondary.document is None:
         return primary.document is None and secondary.document is None
     return primary.state == secondary.state and same(primary.document, secondary.document)
@@ -108,11 +112,15 @@ async def heal(
     With `untangles`, documents that are in the way by a unique value and differ from the primary's are put right along
     with it.
 
-    Raises `HealContended`, and whatever the stores raise.
+    What the secondary holds may be unreadable, for the copy depends on its stamp alone. What the primary holds may
+    not: that is neither copied nor taken for a deletion.
+
+    Raises `HealContended`, `UnreadableDocument`, and whatever the stores raise.
     """
     for attempt in range(attempts):
         seen = await secondary.image(collection, key)
         wanted = await primary.image(collection, key)
+        check_copyable(wanted)
         if wanted.document is not None and agree(wanted, seen):
             return Healing.EQUAL
         if isinstance(wanted.state, Tombstone) and wanted.state.passing:

@@ -17,7 +17,7 @@ from shadow.model.operation import Hit
 from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import Role
 from shadow.model.verdict import ERROR_PATH, Difference, Kind, Mismatch, Verdict
-from shadow.model.version import ABSENT, Image, State, Version
+from shadow.model.version import ABSENT, Image, State, Unknown, Version
 from shadow.replicate.journal import Journal, JournalStats
 from shadow.replicate.judge import Judge, Seen
 from shadow.replicate.keys import lane_key
@@ -319,7 +319,7 @@ def _now() -> float:
 
 
 def _shown(state: State) -> State:
-    return state if isinstance(state, Version) else ABSENT
+    return state if isinstance(state, Version | Unknown) else ABSENT
 
 
 def _version(hit: Hit | None) -> State:
@@ -332,8 +332,18 @@ def _stood(before: _Shown, now: _Shown) -> bool:
 
 def _standing(shown: _Shown) -> str:
     """As what a document stands still, by the rule of `_stood`."""
-    primary, secondary = (f"{each.born}@{each.rev}" if isinstance(each, Version) else "-" for each in shown)
+    primary, secondary = map(_shown_state, shown)
     return primary if isinstance(shown[0], Version) else f"- {secondary}"
+
+
+def _shown_state(state: State) -> str:
+    match state:
+        case Version(born, rev):
+            return f"{born}@{rev}"
+        case Unknown(digest):
+            return f"?{digest}"
+        case _:
+            return "-"
 
 
 def _answers(primary: Sequence[Hit], secondary: Sequence[Hit]) -> Hashable:

@@ -26,6 +26,7 @@ from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import Role, Route, StoreName
 from shadow.model.reporter import Reporter
 from shadow.model.stickiness import fixed_key, place
+from shadow.model.stored import check_readable
 from shadow.model.verdict import Routed
 from shadow.model.version import Document
 from shadow.replicate.breaker import Breaker
@@ -53,6 +54,13 @@ class Answered(Generic[T]):
 
 class _TooLarge(Exception):
     """An answer of more documents than are kept before the first is handed on."""
+
+
+def _check_readable(value: object) -> None:
+    """Raises `UnreadableDocument` for an answer that cannot be given out: the primary's can."""
+    hits = value if isinstance(value, list) else [value]
+    for hit in hits:
+        check_readable(hit.document if isinstance(hit, Hit) else hit)
 
 
 class PercentReads:
@@ -142,6 +150,7 @@ class PercentReads:
                     return Routed.OPEN
                 began, started = True, time.perf_counter()
                 value = await ask(self._stores[route.secondary])
+                _check_readable(value)
         except TimeoutError:
             patience.failed()
             return Routed.SLOW

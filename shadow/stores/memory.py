@@ -33,6 +33,7 @@ from shadow.model.operation import (
 from shadow.model.order import key_digest, sort_documents
 from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec, UniqueSpec
+from shadow.model.stored import with_id
 from shadow.model.uniqueness import held_values
 from shadow.model.version import ABSENT, Document, Image, Key, State, Tombstone, Version, fresh_id
 
@@ -131,11 +132,11 @@ class MemoryStore:
         if query.sort:
             found = sort_documents(found, query.sort, key=lambda pair: pair[1])
         found = found[query.skip : query.skip + query.limit if query.limit else None]
-        project = compile_projection(query.projection)
+        project = compile_projection(query.projection) if query.projection else None
         hits = []
         for state, document in found:
             assert isinstance(state, Version)
-            hits.append(Hit(document["_id"], state, copy.deepcopy(project(document))))
+            hits.append(Hit(document["_id"], state, copy.deepcopy(document if project is None else project(document))))
         return hits
 
     # --- writes -------------------------------------------------------------------------------------------------
@@ -295,7 +296,7 @@ def _changed(change: Update | Replace, pre: Image) -> Image:
 
 def _replaced(change: Replace, key: Key) -> Image:
     """A replacement without an `_id` keeps the `_id` that stands."""
-    return Image(Version(change.born, 1), {"_id": key, **copy.deepcopy(change.replacement)})
+    return Image(Version(change.born, 1), with_id(copy.deepcopy(change.replacement), key))
 
 
 def _duplicate(key: Key) -> DuplicateKeyError:

@@ -54,6 +54,7 @@ from shadow.model.order import MISSING
 from shadow.model.outcome import Outcome, classify, marked
 from shadow.model.phase import StoreName
 from shadow.model.schema import RESERVED, CollectionSpec, UniqueSpec
+from shadow.model.stored import RAW, Damaged, check_copyable, check_readable, document_of, split, with_id
 from shadow.model.values import CANONICAL
 from shadow.model.version import (
     ABSENT,
@@ -63,11 +64,12 @@ from shadow.model.version import (
     Key,
     State,
     Tombstone,
+    Unknown,
     Version,
-    split,
     stamp_of,
 )
 from shadow.stores.mongo_bulk import in_one_batch, write_concern_error
+from shadow.stores.mongo_bytes import exact_form, has_empty_timestamp, literal, plain_errors, stored, taken
 from shadow.stores.mongo_calls import MongoLink
 from shadow.stores.mongo_changes import Bare, bare_writes
 from shadow.stores.mongo_durability import Durability, Lasting, WeakWrites
@@ -155,14 +157,17 @@ class MongoStore:
         self._max_time_ms = max(1, int(operation_limit * 500))
         self._database = link.database(database, codec_options=CANONICAL)
         # Versions are read where they were written: a member that lags would make heal copy an older image.
-        self._exact = link.database(database, codec_options=CANONICAL, read_preference=ReadPreference.PRIMARY)
-        self._collections: dict[str, Any] = {}
+        self._exact = link.database(database, codec_options=RAW, read_preference=ReadPreference.PRIMARY)
+        plain = link.database(database, codec_options=CANONICAL, read_preference=ReadPreference.PRIMARY)
+        self._collections: dict[tuple[str, bool], Any] = {}
         self._concern: WriteConcern = client.write_concern
         lasting = Lasting(self._exact, self._durability, self._max_time_ms)
         self.ranges = MongoRanges(lasting, self._reserved, _raw)
-        self.stamps = MongoStamps(lasting, self._reserved, self.ranges, _exactly)
+        self.stamps = MongoStamps(
+            Lasting(plain, self._durability, self._max_time_ms), self._reserved, self.ranges, _exactly
+        )
         self._lasting = lasting
-        self._unique = MongoUnique(self._exact, self._reserved)
+        self._unique = MongoUnique(plain, self._reserved)
 
     @property
     def driver(self) -> Any:
@@ -254,12 +259,13 @@ class MongoStore:
         if query.skip:
             options["skip"] = query.skip
         projection = _project(query.projection, reserved)
-        raw = await self._collection(collection).find_one(_hide(query.filter, reserved), projection, **options)
+        with plain_errors():
+            raw = await self._bytes(collection).find_one(_hide(query.filter, reserved), projection, **options)
         return None if raw is None else _hit(raw, reserved, query.projection)
 
     async def find(self, collection: str, query: Query) -> AsyncIterator[list[Hit]]:
         reserved = self._reserved(collection)
-        cursor = self._collection(collection).find(
+        cursor = self._bytes(collection).find(
             _hide(query.filter, reserved),
             _project(query.projection, reserved),
             skip=query.skip,
@@ -269,7 +275,7 @@ class MongoStore:
         )
         size = query.batch_size or _PAGE
         try:
-            while cursor.alive and (page := await cursor.to_list(length=size)):
+            while cursor.alive and (page := await _next_page(cursor, size)):
                 hits = (_hit(raw, reserved, query.projection) for raw in page)
                 yield [hit for hit in hits if hit is not None]
         finally:
@@ -288,7 +294,17 @@ class MongoStore:
 
     async def distinct(self, collection: str, path: str, filter: Document) -> list[Any]:
         hidden = _hide(filter, self._reserved(collection), always=True)
-        return list(await self._collection(collection).distinct(path, hidden))
+        values = self._collection(collection)
+        if self._decoding_errors() != "strict":
+            options = CANONICAL.with_options(unicode_decode_error_handler=self._decoding_errors())
+            values = values.with_options(codec_options=options)
+        return list(await values.distinct(path, hidden))
+
+    def _decoding_errors(self) -> str:
+        """What the application's own client does with text that is no UTF-8. Values that stand alone have no bytes
+        beside them, so they are read as it reads them."""
+        options = getattr(self.client, "codec_options", None)
+        return str(getattr(options, "unicode_decode_error_handler", "strict"))
 
     async def aggregate(self, collection: str, pipeline: Sequence[Document]) -> list[Document]:
         reserved = self._reserved(collection)
@@ -297,28 +313,35 @@ class MongoStore:
             {"$unset": reserved},
             *_hide_joined(pipeline, reserved),
         ]
-        cursor = self._collection(collection).aggregate(hidden)
-        if inspect.isawaitable(cursor):
-            cursor = await cursor
-        found: list[Document] = await cursor.to_list(length=None)
-        return found
+        with plain_errors():
+            cursor = self._bytes(collection).aggregate(hidden)
+            if inspect.isawaitable(cursor):
+                cursor = await cursor
+            return [document_of(bytes(each.raw)) for each in await cursor.to_list(length=None)]
 
     async def image(self, collection: str, key: Key) -> Image:
-        return self._split(collection, await self._lasting.find_one(collection, key))
+        with plain_errors():
+            return self._split(collection, await self._lasting.find_one(collection, key))
 
     async def _image_now(self, collection: str, key: Key) -> Image:
         """What a write that is conditional on it starts from: it need not last."""
-        return self._split(collection, await self._exact[collection].find_one({"_id": key}))
+        return self._split(collection, await self._stored(collection, key))
 
     def _split(self, collection: str, raw: Document | None) -> Image:
         return Image(ABSENT) if raw is None else split(raw, self._reserved(collection))
 
+    async def _stored(self, collection: str, key: Key) -> Any:
+        """What stands under a key as the driver's raw document, or None."""
+        with plain_errors():
+            return await self._exact[collection].find_one({"_id": key})
+
     async def images(self, collection: str, keys: Sequence[Key]) -> list[Image]:
         reserved = self._reserved(collection)
-        cursor = self._exact[collection].find({"_id": {"$in": list(keys)}})
         matchers = [cached_filter({"_id": {"$eq": key}}) for key in keys]
-        found = [raw async for raw in cursor]
-        return [next((split(raw, reserved) for raw in found if m.matches(raw)), Image(ABSENT)) for m in matchers]
+        with plain_errors():
+            cursor = self._exact[collection].find({"_id": {"$in": list(keys)}})
+            found = [(taken(raw), raw) async for raw in cursor]
+        return [next((split(raw, reserved) for key, raw in found if m.matches(key)), Image(ABSENT)) for m in matchers]
 
     def bare_writes(self, after: Mapping[str, Any] | None) -> AsyncIterator[tuple[Bare, Mapping[str, Any]]]:
         """The writes to configured collections that moved no version: see `mongo_changes`."""
@@ -356,6 +379,8 @@ class MongoStore:
         `_id` that it is to insert under."""
         if isinstance(change, Update) and change.upsert and isinstance(change.update, list):
             return keeps_key(change.update)
+        if isinstance(change, Replace) and change.upsert:
+            return type(change.replacement) is dict  # a pipeline would lose what its bytes say beyond its values
         return isinstance(change, Update | Replace)
 
     async def guard(self, collection: str, change: Update | Replace) -> tuple[Guard | None, Key]:
@@ -363,7 +388,7 @@ class MongoStore:
 
     async def chosen(self, collection: str, op_id: str) -> Key:
         raw = await self._exact[collection].find_one({f"{self._reserved(collection)}.o": op_id}, {"_id": 1})
-        return ANY if raw is None else raw["_id"]
+        return ANY if raw is None else taken(raw)["_id"]
 
     def _in_time(self) -> AbstractContextManager[None]:
         """No command of the block runs on beyond the time that an operation has: the driver gives each of them what
@@ -376,7 +401,10 @@ class MongoStore:
         image = Image(Version(change.born, 1), change.document)
         raw = _raw(image, reserved, op_id=op_id)
         try:
-            await self._collection(collection).insert_one(raw)
+            if has_empty_timestamp(change.document):
+                await self._insert_literally(collection, change.key, raw)
+            else:
+                await self._collection(collection).insert_one(raw)
         except DuplicateKeyError as error:
             if not await self._take_tombstone(collection, change.key, raw, error):
                 raise
@@ -451,10 +479,15 @@ class MongoStore:
         """What becomes of one insert of many that the server has refused; an error is this one's alone."""
         refusal = _write_error(fault)
         try:
-            taken = await self._take_tombstone(collection, insert.key, _raw(image, self._reserved(collection)), refusal)
+            done = await self._take_tombstone(collection, insert.key, _raw(image, self._reserved(collection)), refusal)
         except Exception as error:
             return error
-        return Applied(Image(ABSENT), image) if taken else refusal
+        return Applied(Image(ABSENT), image) if done else refusal
+
+    async def _insert_literally(self, collection: str, key: Key, raw: Document) -> None:
+        """Inserts what an upsert has made: the server fills in empty timestamps in inserts, and not in updates."""
+        where = {"_id": key, f"{self._reserved(collection)}.never": True}
+        await self._collection(collection).update_one(where, literal(raw), upsert=True)
 
     async def _update(self, collection: str, change: Update, op_id: str) -> Applied | None:
         _check_upsert(change)
@@ -464,7 +497,7 @@ class MongoStore:
         options: dict[str, Any] = {"array_filters": list(change.array_filters) or None, "maxTimeMS": self._max_time_ms}
         if by_filter:
             options |= {"sort": list(change.sort) or None, "upsert": change.upsert}
-        where, target = _at(change, reserved), self._collection(collection)
+        where, target = _at(change, reserved), self._bytes(collection)
         return await self._changed(
             collection, change, op_id, lambda: target.find_one_and_update(where, update, **options)
         )
@@ -478,7 +511,7 @@ class MongoStore:
             raw, is_taken = await self._asked(change, ask)
             if raw is not None:
                 with _done():
-                    return _after(change, split(raw, self._reserved(collection)))
+                    return await self._made_of(collection, change, split(raw, self._reserved(collection)))
             if not change.upsert:
                 return None
             if change.key is ANY and not is_taken:
@@ -499,6 +532,19 @@ class MongoStore:
             if change.key is not ANY or not change.upsert or not _is_id(error):
                 raise
             return None, True
+
+    async def _made_of(self, collection: str, change: Update | Replace, pre: Image) -> Applied:
+        """What the change has made of the document before it. Of one that Python's values do not say whole, only the
+        server knows what an update made; where the next write has been faster, nobody does, and the secondary is
+        healed."""
+        if isinstance(change, Replace) or _is_plain(pre):
+            return _after(change, pre)
+        assert pre.document is not None
+        key, state = pre.document.get("_id", change.key), _next(change, pre)
+        after = await self._image_now(collection, key)
+        if after.state == state:
+            return Applied(pre, after)
+        return Applied(pre, Image(state, Damaged({"_id": key}, {"": "changed before it was read back"})))
 
     async def _upsert(self, collection: str, change: Update | Replace, op_id: str) -> Applied | None:
         """Inserts what the upsert makes of nothing; None if a document that its filter matches has come in between.
@@ -524,7 +570,7 @@ class MongoStore:
         by_filter = change.key is ANY
         image = Image(Version(change.born, 1), change.replacement)
         raw = _raw(image, reserved, op_id=op_id if by_filter else "")
-        where, target = _at(change, reserved), self._collection(collection)
+        where, target = _at(change, reserved), self._bytes(collection)
         if by_filter and change.upsert and _named(change) is MISSING:
             # A replacement cannot say under which `_id` it is to be inserted, and be any document's; a pipeline can.
             update = [{"$replaceWith": {"$mergeObjects": [{"_id": _own_id(change.new)}, {"$literal": raw}]}}]
@@ -545,7 +591,8 @@ class MongoStore:
 
     async def _delete(self, collection: str, change: Delete) -> Applied | None:
         reserved = self._reserved(collection)
-        raw = await self._collection(collection).find_one_and_delete(_at(change, reserved), maxTimeMS=self._max_time_ms)
+        with plain_errors():
+            raw = await self._bytes(collection).find_one_and_delete(_at(change, reserved), maxTimeMS=self._max_time_ms)
         with _done():
             return None if raw is None else Applied(split(raw, reserved), Image(ABSENT))
 
@@ -566,7 +613,7 @@ class MongoStore:
     async def _replay_change(self, collection: str, change: Update | Replace, pre: Version) -> Document | None:
         reserved = self._reserved(collection)
         where = {"$and": [change.filter, {"_id": change.key, **_exactly(pre, reserved)}]}
-        target = await self._copies(collection)
+        target = self._made(collection, await self._durability.for_copies(), raw=True)
         after: Any = {"return_document": ReturnDocument.AFTER, "maxTimeMS": self._max_time_ms}
         call: Awaitable[Document | None]
         if isinstance(change, Replace):
@@ -575,7 +622,8 @@ class MongoStore:
         else:
             update = _stamping(change, "", reserved)
             call = target.find_one_and_update(where, update, array_filters=list(change.array_filters) or None, **after)
-        return await call
+        with plain_errors():
+            return await call
 
     async def _replay_delete(self, collection: str, write: Write, change: Delete) -> Image | None:
         """By key alone, in one round trip: the upsert inserts the tombstone where nothing stands, and collides where
@@ -591,6 +639,13 @@ class MongoStore:
 
     async def put(self, collection: str, key: Key, image: Image, expected: State) -> bool:
         reserved = self._reserved(collection)
+        if isinstance(expected, Unknown):
+            raw = await self._stored(collection, key)
+            if raw is None or split(raw, reserved).state != expected:
+                return False
+            return await self._place(
+                collection, key, {"_id": key, reserved: {"$eq": raw[reserved]}}, image, upsert=False
+            )
         where = {"_id": key, **(_exactly(expected, reserved) if expected != ABSENT else {f"{reserved}.never": True})}
         return await self._place(collection, key, where, image, upsert=expected == ABSENT)
 
@@ -632,15 +687,21 @@ class MongoStore:
         """The driver's collection object, with the write concern of the application's writes."""
         return self._made(name, self._concern)
 
+    def _bytes(self, name: str) -> Any:
+        """The same, for what answers documents: they come with the bytes that are stored."""
+        return self._made(name, self._concern, raw=True)
+
     async def _copies(self, name: str) -> Any:
         """The same for what this store follows by. Raises what the driver raises if it reaches nobody."""
         return self._made(name, await self._durability.for_copies())
 
-    def _made(self, name: str, concern: WriteConcern) -> Any:
+    def _made(self, name: str, concern: WriteConcern, *, raw: bool = False) -> Any:
         """Made once: making one costs as much as the rest of this class's part."""
-        kept = self._collections.get(name)
+        kept = self._collections.get((name, raw))
         if kept is None or kept.write_concern != concern:
-            kept = self._collections[name] = self._database.get_collection(name, write_concern=concern)
+            options = {"codec_options": RAW} if raw else {}
+            kept = self._database.get_collection(name, write_concern=concern, **options)
+            self._collections[name, raw] = kept
         return kept
 
     def _reserved(self, collection: str) -> str:
@@ -653,19 +714,20 @@ class MongoStore:
 
 def _raw(image: Image, reserved: str, key: Key = None, *, op_id: str = "") -> Document:
     """The stored form of an image; `op_id` of an operation that has found its document by itself. A tombstone carries
-    its key, its id and the moment of its expiry."""
+    its key, its id and the moment of its expiry. Raises `UnreadableDocument` for an image that must not be copied."""
+    check_copyable(image)
     stamp = stamp_of(image.state)
     if image.document is not None:
-        return {**image.document, reserved: {**(stamp or {}), "o": op_id} if op_id else stamp}
+        return exact_form(image.document, reserved, {**(stamp or {}), "o": op_id} if op_id else stamp)
     expiry = dt.datetime.now(dt.UTC) + TOMBSTONE_LIFETIME
     return {"_id": key, reserved: {**(stamp or {}), "x": expiry}}
 
 
 async def _replacing(target: Any, where: Document, raw: Document, **options: Any) -> Any:
     """`replace_one`, for every document that MongoDB can hold: an insert takes names with `$` at the top, a replacement
-    does not, and a pipeline does."""
-    if any(name.startswith("$") for name in raw):
-        return await target.update_one(where, [{"$replaceWith": {"$literal": raw}}], **options)
+    does not, and fills in empty timestamps; a pipeline takes all as it is."""
+    if any(name.startswith("$") for name in raw) or has_empty_timestamp(raw):
+        return await target.update_one(where, literal(raw), **options)
     return await target.replace_one(where, raw, **options)
 
 
@@ -673,6 +735,8 @@ def _exactly(state: State, reserved: str) -> Document:
     """The condition that a stored document is at `state`."""
     if isinstance(state, Tombstone):
         return {f"{reserved}.t": state.id}
+    if isinstance(state, Unknown):
+        return {reserved: {"$in": []}}  # nothing is: a stamp that cannot be read is compared whole (`put`)
     assert isinstance(state, Version)
     # A document that no writer of shadow has made lacks these parts; a copy of such a document has them, empty.
     born = state.born or {"$in": [None, ""]}
@@ -785,25 +849,41 @@ def _hit(raw: Document, reserved: str, projection: Document | None) -> Hit | Non
     image = split(raw, reserved)
     if image.document is None:
         return None
-    assert isinstance(image.state, Version)
-    key = image.document["_id"]
+    version = image.state if isinstance(image.state, Version) else Version("", 0)
+    document = image.document
+    key = document["_id"] if "_id" in document else taken(raw)["_id"]
     if projection and _computes_key(projection):
-        return Hit(key, image.state, compile_projection(projection)(image.document))
+        check_readable(document)
+        return Hit(key, version, compile_projection(projection)(document))
     if projection and not truthy(projection.get("_id", True)):
-        del image.document["_id"]
-    return Hit(key, image.state, image.document)
+        document = stored(document, "_id")
+    return Hit(key, version, document)
 
 
 # --- what follows from it ---------------------------------------------------------------------------------------
 
 
+def _is_plain(image: Image) -> bool:
+    """Whether what a change makes of an image can be told here."""
+    return type(image.document) is dict and isinstance(image.state, Version)
+
+
+def _next(change: Update | Replace, pre: Image) -> Version:
+    return version_after(change, pre.state if isinstance(pre.state, Version) else Version("", 0))
+
+
+async def _next_page(cursor: Any, size: int) -> list[Any]:
+    with plain_errors():
+        page: list[Any] = await cursor.to_list(length=size)
+        return page
+
+
 def _after(change: Update | Replace, pre: Image) -> Applied:
-    """What the change has made of the document before it."""
-    assert isinstance(pre.state, Version)
+    """What the change has made of the document before it, if that can be told here."""
     assert pre.document is not None
-    state = version_after(change, pre.state)
+    state = _next(change, pre)
     if isinstance(change, Replace):
-        return Applied(pre, Image(state, _replacement(change, pre.document["_id"])))
+        return Applied(pre, Image(state, _replacement(change, pre.document.get("_id", change.key))))
     updater = cached_update(change.update, change.array_filters)
     matched = cached_filter(change.filter) if updater.positional else None
     return Applied(pre, Image(state, updater.apply(pre.document, matched)))
@@ -812,8 +892,7 @@ def _after(change: Update | Replace, pre: Image) -> Applied:
 def _replacement(change: Replace, key: Key) -> Document:
     """The document after a replacement: one without an `_id` keeps the `_id` that stands, which may be an equal number
     of another type."""
-    own = change.replacement.get("_id", key)
-    return {"_id": own, **{name: value for name, value in change.replacement.items() if name != "_id"}}
+    return with_id(change.replacement, key)
 
 
 def _check_upsert(change: Update | Replace) -> None:
@@ -843,7 +922,8 @@ async def _refusing(call: Awaitable[Any]) -> Any:
     """What the server's `findAndModify` refuses is a plain `OperationFailure` to the drivers, where its `update` would
     be a `WriteError`; here both are the latter, which is one of the former."""
     try:
-        return await call
+        with plain_errors():
+            return await call
     except OperationFailure as error:
         of_the_write = type(error) is OperationFailure and error.code not in _NOT_OF_THE_WRITE
         if not of_the_write or classify(error) is not Outcome.REFUSED:

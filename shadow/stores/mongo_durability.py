@@ -163,29 +163,29 @@ async def _has_majority(collection: Any, limit_ms: int) -> bool:
 
 class Lasting:
     """Reads of what stands for good: where it could be rolled back, `linearizable`, and everywhere from the primary.
-    `database`: the driver's; `limit_ms`: how long the server may wait for a majority."""
+    `database`: the driver's, by whose codec options documents are answered; `limit_ms`: how long the server may wait
+    for a majority."""
 
     def __init__(self, database: Any, durability: Durability, limit_ms: int) -> None:
         self.database = database
         self._durability = durability
         self._limit_ms = limit_ms
 
-    async def find_one(self, collection: str, key: Any) -> dict[str, Any] | None:
-        found: dict[str, Any] | None = await (await self._reader(collection)).find_one({"_id": key}, **self._bound())
-        return found
+    async def find_one(self, collection: str, key: Any) -> Any:
+        return await (await self._reader(collection)).find_one({"_id": key}, **self._bound())
 
-    async def find(self, collection: str, filter: dict[str, Any], projection: Any) -> list[dict[str, Any]]:
+    async def find(self, collection: str, filter: dict[str, Any], projection: Any) -> list[Any]:
         cursor = (await self._reader(collection)).find(filter, projection, **self._bound())
-        found: list[dict[str, Any]] = await cursor.to_list(length=None)
+        found: list[Any] = await cursor.to_list(length=None)
         return found
 
-    async def first_batch(self, command: dict[str, Any]) -> list[dict[str, Any]]:
+    async def first_batch(self, command: dict[str, Any]) -> list[Any]:
         """The answer of a `find` command of one batch."""
         await self._durability.learn()
         if self._durability.replicated:
             command = {**command, "readConcern": LINEARIZABLE.document, "maxTimeMS": self._limit_ms}
         answer = await self.database.command(command, codec_options=self.database.codec_options)
-        found: list[dict[str, Any]] = answer["cursor"]["firstBatch"]
+        found: list[Any] = answer["cursor"]["firstBatch"]
         return found
 
     async def copies(self, collection: str) -> Any:

@@ -10,11 +10,12 @@ import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import aioboto3
 from pymongo.errors import OperationFailure, WriteError
 
+from shadow.errors import UnreadableDocument, UnsupportedOperation
 from shadow.model.matching import cached_filter, compile_pipeline, compile_projection
 from shadow.model.matching.values_at import distinct_values
 from shadow.model.operation import (
@@ -34,9 +35,10 @@ from shadow.model.operation import (
 from shadow.model.order import sort_documents
 from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec
-from shadow.model.version import ABSENT, Document, Image, Key, State, Tombstone, Version, fresh_id
+from shadow.model.stored import Damaged, RawDocument, check_readable, is_readable
+from shadow.model.version import ABSENT, Document, Image, Key, State, Tombstone, Unknown, Version, fresh_id
 from shadow.stores.dynamo import keys
-from shadow.stores.dynamo.changes import Computation, computation, names_only_key, whole
+from shadow.stores.dynamo.changes import Computation, computation, depends, matcher, names_only_key, whole
 from shadow.stores.dynamo.client import ConditionFailed, Gateway, OnCapacity
 from shadow.stores.dynamo.codec import Codec
 from shadow.stores.dynamo.constraints import Constraints
@@ -60,7 +62,7 @@ from shadow.stores.dynamo.tables import drop_table
 from shadow.stores.dynamo.together import Together
 from shadow.stores.dynamo.upserts import guard_key, guard_of, last_inserted
 from shadow.stores.dynamo.wanted import Wanted, collection_table
-from shadow.stores.dynamo.writes import NOTHING, VACANT, Expected, Found, Writer
+from shadow.stores.dynamo.writes import NOTHING, VACANT, Expected, Found, Standing, Writer
 from shadow.stores.turns import Turns
 
 __all__ = ["DynamoStore"]
@@ -240,6 +242,7 @@ class DynamoStore:
         wanted = query.skip + query.limit if query.limit else sys.maxsize
         hits: list[Hit] = []
         async for page in self._matching(table, query, fetch):
+            _check_order(page, query.sort)
             hits += page
             if len(hits) > wanted + _SORTED_AT_ONCE:
                 hits = sort_documents(hits, query.sort, key=lambda hit: hit.document)[:wanted]
@@ -250,16 +253,16 @@ class DynamoStore:
         chosen = ordered_plan(query, table.spec)
         if chosen is None:
             return None
-        matches = cached_filter(query.filter).matches
+        matches = _may_match(query.filter)
         images = await first_in_order(self._reader, table, chosen, query.skip + query.limit, matches, fetch)
-        if images is None:
+        if images is None or not all(is_readable(image.document) for image in images):
             return None
         return sort_documents([_hit(image) for image in images], query.sort, key=lambda hit: hit.document)
 
     async def _matching(
         self, table: Table, query: Query, fetch: Fetch | None = None
     ) -> AsyncGenerator[list[Hit], None]:
-        matches = cached_filter(query.filter).matches
+        matches = _may_match(query.filter)
         async with aclosing(self._reader.pages(table, query, fetch)) as pages:
             async for images in pages:
                 yield [_hit(image) for image in images if matches(whole(image))]
@@ -274,9 +277,11 @@ class DynamoStore:
             total = await self._reader.count_all(table)
         else:
             total = 0
-            wanted = Query(filter, skip=skip, limit=limit)
+            wanted, matches = Query(filter, skip=skip, limit=limit), matcher(filter)
             async with aclosing(self._matching(table, wanted, looked_at(filter))) as pages:
                 async for page in pages:
+                    for hit in page:
+                        matches(hit.document)
                     total += len(page)
                     if limit and total >= skip + limit:
                         break
@@ -302,8 +307,12 @@ class DynamoStore:
         return sort_documents(await self._all(collection, filter if served else {}), [("_id", 1)])
 
     async def _all(self, collection: str, filter: Document, fetch: Fetch | None = None) -> list[Document]:
+        """Raises `UnreadableDocument` where one of them cannot be read: what is made of them would not show it."""
         pages = self._found_pages(collection, Query(filter), fetch)
-        return [hit.document async for page in pages for hit in page]
+        found = [hit.document async for page in pages for hit in page]
+        for document in found:
+            check_readable(document)
+        return found
 
     async def image(self, collection: str, key: Key) -> Image:
         return (await self._found(self._table(collection), keys.key_text(key))).image
@@ -355,7 +364,7 @@ class DynamoStore:
             after = compute(found.image)
             if after is None:
                 return None
-            expected: Expected = found.image.state if found.image.present else VACANT
+            expected = _expected(found)
             guard = change.guard if isinstance(change, Update | Replace) and not found.image.present else None
             try:
                 await self._writer.commit(table, text, expected, found, after, op_id, guard)
@@ -418,6 +427,10 @@ class DynamoStore:
                 found = tried
             if found.image.state != write.pre:
                 return self._own_image(table, found, write)
+            if not is_readable(found.image.document):
+                return None
+            if isinstance(found.image.document, RawDocument) and isinstance(write.change, Update):
+                raise UnsupportedOperation("update", "the driver's values do not say all of the document")
         else:
             found = NOTHING
         after = compute(found.image)
@@ -434,7 +447,10 @@ class DynamoStore:
             return Found(failed.item, await self._reader.image(table, failed.item))
         except WriteError:
             return await self._found(table, text)
-        after = compute(table.codec.decode(answer["Attributes"]))
+        before = table.codec.decode(answer["Attributes"])
+        if not is_readable(before.document) and isinstance(before.state, Version):
+            return Image(before.state.next(), before.document)  # made, and still not to be read
+        after = compute(before)
         assert after is not None
         return after
 
@@ -452,7 +468,10 @@ class DynamoStore:
             return after
         if found.image.state not in (write.pre, ABSENT):
             return None
-        if found.image.document is not None and not cached_filter(change.filter).matches(found.image.document):
+        document = found.image.document
+        if not is_readable(document) and not names_only_key(change.filter):
+            return None
+        if document is not None and not cached_filter(change.filter).matches(document):
             return None
         return await self._follow(table, text, found.image.state, found, after, write.op_id)
 
@@ -508,12 +527,13 @@ class DynamoStore:
             raise ValueError("only a document or a tombstone can be put")
         table = self._table(collection)
         text = keys.key_text(key)
-        found = NOTHING
-        if table.spec.unique and expected != ABSENT:
+        found, wanted = NOTHING, cast(Expected, expected)
+        if isinstance(expected, Unknown) or (table.spec.unique and expected != ABSENT):
             found = await self._found(table, text)
             if found.image.state != expected:
                 return False
-        return await self._follow(table, text, expected, found, image, op_id) is not None
+            wanted = _expected(found) if isinstance(expected, Unknown) else expected
+        return await self._follow(table, text, wanted, found, image, op_id) is not None
 
     # ---- upkeep ----
 
@@ -554,14 +574,44 @@ def _applied(found: Found, after: Image) -> Applied:
     return Applied(found.image if found.image.present else Image(ABSENT), after)
 
 
+def _expected(found: Found) -> Expected:
+    """What a write that has read this expects to find."""
+    if isinstance(found.image.state, Unknown) and found.item is not None:
+        return Standing(found.item)
+    return found.image.state if found.image.present else VACANT
+
+
 def _hit(image: Image) -> Hit:
-    assert isinstance(image.state, Version)
     document = whole(image)
-    return Hit(document["_id"], image.state, document)
+    version = image.state if isinstance(image.state, Version) else Version("", 0)
+    return Hit(document["_id"], version, document)
 
 
 def _projected(hit: Hit, project: Callable[[Document], Document] | None) -> Hit:
-    return Hit(hit.key, hit.version, project(hit.document)) if project is not None else hit
+    if project is None or not is_readable(hit.document):
+        return hit
+    return Hit(hit.key, hit.version, project(hit.document))
+
+
+def _may_match(filter: Document) -> Callable[[Document], bool]:
+    """Whether a filter matches a document, or may match one that cannot be read: that must show."""
+    matching = matcher(filter)
+
+    def may(document: Document) -> bool:
+        try:
+            return matching(document)
+        except UnreadableDocument:
+            return True
+
+    return may
+
+
+def _check_order(hits: Sequence[Hit], sort: Sort) -> None:
+    """Raises `UnreadableDocument` where the place of a document in an order cannot be told."""
+    fields = frozenset(path.partition(".")[0] for path, _ in sort)
+    for hit in hits:
+        if isinstance(hit.document, Damaged) and depends(fields, hit.document):
+            check_readable(hit.document)
 
 
 def _window(hits: list[Hit], skip: int, limit: int) -> list[Hit]:

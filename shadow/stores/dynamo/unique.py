@@ -15,6 +15,7 @@ from pymongo.errors import DuplicateKeyError
 
 from shadow.model.order import UNDEFINED
 from shadow.model.schema import CollectionSpec, UniqueSpec
+from shadow.model.stored import Damaged
 from shadow.model.uniqueness import held_values
 from shadow.model.version import Document
 from shadow.stores.dynamo import keys
@@ -33,14 +34,24 @@ class Claim:
 
 
 def claims(spec: CollectionSpec, document: Document | None) -> dict[str, Claim]:
-    """All claims of a document, by the key of their item."""
+    """All claims of a document, by the key of their item. Of a document that cannot be read whole, only the claims that
+    can be told."""
     if document is None:
         return {}
     return {
         keys.unique_key(constraint.name, values): Claim(constraint, values)
         for constraint in spec.unique
+        if not _is_hidden(constraint, document)
         for values in held_values(constraint, document)
     }
+
+
+def _is_hidden(constraint: UniqueSpec, document: Document) -> bool:
+    """Whether the values under a constraint cannot be read."""
+    if not isinstance(document, Damaged):
+        return False
+    fields = {path.partition(".")[0] for path in constraint.fields}
+    return "" in document.faults or not fields.isdisjoint(document.faults)
 
 
 def changed_claims(
@@ -54,7 +65,7 @@ def changed_claims(
     )
 
 
-def take(table: str, reserved: str, item_key: str, owner: str, before: str = "") -> dict[str, Any]:
+def take(table: str, reserved: str, item_key: str, owner: str, before: str | None = None) -> dict[str, Any]:
     """The transaction's action that takes a claim for the document with key text `owner`; also from the document
     `before`, which must give it up in the same transaction."""
     expression = Expression()

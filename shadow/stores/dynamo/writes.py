@@ -22,12 +22,14 @@ from typing import Any, Final, TypeAlias
 from pymongo.errors import DuplicateKeyError, OperationFailure, PyMongoError, WriteError
 
 from shadow.model.operation import Guard
-from shadow.model.version import ABSENT, Image, State
+from shadow.model.stored import Damaged
+from shadow.model.version import ABSENT, Image, State, Unknown
 from shadow.stores.dynamo import keys, unique
 from shadow.stores.dynamo.client import Cancelled, ConditionFailed, Gateway
 from shadow.stores.dynamo.codec import Encoded, Item, Parts
-from shadow.stores.dynamo.expressions import Expression, exactly, vacant
+from shadow.stores.dynamo.expressions import Expression, exactly, stamped_as, vacant
 from shadow.stores.dynamo.reads import Reader, Table
+from shadow.stores.dynamo.stale import Stale, stale_claim
 from shadow.stores.dynamo.upserts import advance
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "Addition",
     "Expected",
     "Found",
+    "Standing",
     "Vacant",
     "Writer",
 ]
@@ -58,8 +61,15 @@ class Vacant:
     """Expected: nothing, or any tombstone."""
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Expected: the stamp of this item, whatever it is. For one that cannot be read."""
+
+    item: Item
+
+
 VACANT: Final = Vacant()
-Expected: TypeAlias = State | Vacant | tuple[State, ...]
+Expected: TypeAlias = State | Vacant | Standing | tuple[State, ...]
 """What a write expects to find; of a tuple, any one."""
 
 
@@ -170,6 +180,8 @@ class Writer:
         }
         request.update(expression.parameters())
         take, release = unique.changed_claims(table.spec, before.image.document, after.document)
+        if isinstance(before.image.state, Unknown):
+            take = unique.claims(table.spec, after.document)  # whether it ever took its own nobody knows
         if take or release or guard:
             head = {"Delete" if encoded is None else "Put": request}
             await self._transact(table, key_text, head, take, release, guard)
@@ -233,22 +245,23 @@ class Writer:
         guard: Guard | None = None,
     ) -> None:
         taken = list(take.values())
-        reserved = table.spec.reserved
-        actions = [
-            head,
-            *(unique.take(table.name, reserved, item_key, key_text) for item_key in take),
-            *(unique.release(table.name, reserved, item_key, key_text) for item_key in release),
-            *([] if guard is None else [advance(table, guard, key_text)]),
-        ]
+        stale: dict[str, Stale] = {}
+        actions = _claiming(table, key_text, head, take, release, stale, guard)
         if len(actions) > MOST_ACTIONS:
             raise WriteError(f"{len(actions)} unique values change at once; the limit is {MOST_ACTIONS}", 2)
         for attempt in range(TRANSACTION_ATTEMPTS):
             try:
                 await self.send(table, actions)
             except Cancelled as cancelled:
-                _judge(cancelled, table, taken)
                 if guard is not None and cancelled.reasons[-1][0] == "ConditionalCheckFailed":
                     raise _GuardMoved(guard) from cancelled
+                found = await stale_claim(self._reader, table, cancelled, take)
+                if found is None:
+                    _judge(cancelled, table, taken)
+                    stale.clear()  # an owner may have moved since it was seen
+                else:
+                    stale[found.item_key] = found
+                actions = _claiming(table, key_text, head, take, release, stale, guard)
             else:
                 return
             await asyncio.sleep(random.uniform(0, 0.02 * 2**attempt))
@@ -330,13 +343,35 @@ class Writer:
         written = 0
         for item in items:
             image = await self._reader.image(table, item)
-            if not image.present or table.codec.is_indexed(item, image):
-                continue
+            if not image.present or isinstance(image.document, Damaged) or table.codec.is_indexed(item, image):
+                continue  # one that cannot be read is mended by a copy, which writes its index attributes too
             found = Found(item, image)
             with contextlib.suppress(ConditionFailed):  # whoever has written it since has written it as of today
                 await self.commit(table, item["_id"]["S"], image.state, found, image, table.codec.op_id(item))
                 written += 1
         return written
+
+
+def _claiming(
+    table: Table,
+    key_text: str,
+    head: dict[str, Any],
+    take: Mapping[str, unique.Claim],
+    release: Mapping[str, unique.Claim],
+    stale: Mapping[str, Stale],
+    guard: Guard | None,
+) -> list[dict[str, Any]]:
+    """The actions of a document's write, its claims, and the checks of those that it takes over."""
+    reserved = table.spec.reserved
+    others = {item_key: each.owner for item_key, each in stale.items()}
+    checks = {each.owner: each.check(table) for each in stale.values()}
+    return [
+        head,
+        *(unique.take(table.name, reserved, item_key, key_text, others.get(item_key)) for item_key in take),
+        *(unique.release(table.name, reserved, item_key, key_text) for item_key in release),
+        *checks.values(),
+        *([] if guard is None else [advance(table, guard, key_text)]),
+    ]
 
 
 def _actions(table: Table, addition: Addition) -> list[dict[str, Any]]:
@@ -355,6 +390,8 @@ def _condition(expression: Expression, reserved: str, expected: Expected) -> str
     match expected:
         case Vacant():
             return vacant(expression, reserved)
+        case Standing(item):
+            return stamped_as(expression, reserved, item)
         case tuple():
             return " OR ".join(exactly(expression, reserved, state) for state in expected)
         case _:
