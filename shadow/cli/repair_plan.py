@@ -67,7 +67,7 @@ def apply(
     counts = asyncio.run(_apply(config, file, target if really else None))
     report = {
         "applied": really,
-        **{name: counts[name] for name in ("copied", "deleted", "settled", "moved")},
+        **{name: counts[name] for name in ("copied", "deleted", "settled", "moved", "refused")},
         "undo": str(target) if really else None,
     }
     if as_json:
@@ -78,8 +78,14 @@ def apply(
             f"{counts['copied']} {would}copied, {counts['deleted']} {would}deleted; {counts['settled']} equal by now, "
             f"{counts['moved']} changed since and left alone"
         )
+        if counts["refused"]:
+            typer.echo(
+                f"{counts['refused']} refused by the secondary: too deep or too large for it, or a unique value of it "
+                "has another document there; `shadow backfill` puts right what stands in each other's way, and names "
+                "the rest"
+            )
         typer.echo(f"undo log: {target}" if really else "a dry run: --apply does it")
-    raise typer.Exit(0 if really and not counts["moved"] else 1)
+    raise typer.Exit(0 if really and not counts["moved"] and not counts["refused"] else 1)
 
 
 async def _apply(config: Path, file: Path, log: Path | None) -> Counter[str]:

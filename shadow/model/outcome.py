@@ -9,7 +9,7 @@ from pymongo import errors as pm
 
 from shadow.errors import JournalError, UnsupportedOperation
 
-__all__ = ["Outcome", "classify"]
+__all__ = ["Outcome", "classify", "refusal_of"]
 
 
 class Outcome(enum.StrEnum):
@@ -47,3 +47,19 @@ def classify(error: BaseException) -> Outcome:
     if isinstance(error, pm.WriteError | pm.OperationFailure) and not isinstance(error, UnsupportedOperation):
         return Outcome.UNKNOWN if error.code is None or error.code in UNKNOWN_CODES else Outcome.REFUSED
     return Outcome.REFUSED if isinstance(error, _REFUSED) else Outcome.UNKNOWN
+
+
+_OF_THE_DOCUMENT = (pm.WriteError, pm.DocumentTooLarge, BSONError, OverflowError, ValueError)
+_DOCUMENT_CODES = frozenset({15, 52, 55, 10334, 17419})
+"""Overflow (nested too deep), DollarPrefixedFieldName, InvalidDBRef, BSONObjectTooLarge, and a result over 16 MB:
+said of a whole command where the document is in it (MongoDB's error_codes.yml; 17419 stands in its update code)."""
+
+
+def refusal_of(error: BaseException) -> str:
+    """With what a store refuses to hold a document, whoever asks and however often: the class of the error and its
+    code. "" if the error is of another kind, which may pass: the store, its tables or the rights in it."""
+    code = getattr(error, "code", None)
+    of_the_document = isinstance(error, _OF_THE_DOCUMENT) or code in _DOCUMENT_CODES
+    if not of_the_document or classify(error) is not Outcome.REFUSED:
+        return ""
+    return type(error).__name__ if code is None else f"{type(error).__name__} {code}"

@@ -112,8 +112,8 @@ class SqliteJournal:
     async def settle(self, due: Due) -> bool:
         return bool(await self._run(lambda ledger: ledger.settle(due)))
 
-    async def postpone(self, due: Due, delay: float) -> None:
-        await self._run(lambda ledger: ledger.postpone(due, delay))
+    async def postpone(self, due: Due, delay: float, refused: str = "") -> None:
+        await self._run(lambda ledger: ledger.postpone(due, delay, refused))
 
     async def claim(self, collection: str, key: Key, lease: float) -> Due | None:
         found: Due | None = await self._run(lambda ledger: ledger.claim(collection, key, lease))

@@ -56,6 +56,10 @@ class Store(Protocol):
         recognises its own write by it.
         """
 
+    def refusal(self, collection: str, change: Change, existed: bool, document: Document) -> Exception | None:
+        """The error with which this store would refuse to hold `document` as the outcome of `change`, as far as that
+        can be told without asking it; None: it can hold it. `existed`: it changes a document that is there."""
+
     async def insert_many(
         self, collection: str, inserts: Sequence[Insert], op_ids: Sequence[str], *, ordered: bool
     ) -> list[Applied | Exception | None]:

@@ -108,6 +108,9 @@ class MemoryStore:
             hits.append(Hit(document["_id"], state, copy.deepcopy(project(document))))
         return hits
 
+    def refusal(self, collection: str, change: Change, existed: bool, document: Document) -> Exception | None:
+        return None
+
     # --- writes -------------------------------------------------------------------------------------------------
 
     async def apply(self, collection: str, change: Change, op_id: str) -> Applied | None:

@@ -40,6 +40,7 @@ from shadow.model.version import (
     split,
     stamp_of,
 )
+from shadow.stores import mongo_limits
 from shadow.stores.mongo_changes import Bare, bare_writes
 from shadow.stores.mongo_ranges import MongoRanges
 from shadow.stores.mongo_stamps import MongoStamps
@@ -226,6 +227,9 @@ class MongoStore:
                     return await self._replace(collection, change)
                 case Delete():
                     return await self._delete(collection, change)
+
+    def refusal(self, collection: str, change: Change, existed: bool, document: Document) -> Exception | None:
+        return mongo_limits.refusal(change, existed, document)
 
     def _in_time(self) -> AbstractContextManager[None]:
         """No command of the block runs on beyond the time that an operation has: the driver gives each of them what

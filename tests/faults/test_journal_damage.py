@@ -307,7 +307,7 @@ async def test_a_newer_version_is_refused_and_left_alone(tmp_path: Path) -> None
     with sqlite3.connect(path) as db:
         db.executescript(f"PRAGMA user_version = 9; PRAGMA application_id = {APPLICATION + 9};")
     db.close()
-    await refusal(path, "version 9; this program knows versions up to 2")
+    await refusal(path, f"version 9; this program knows versions up to {VERSION}")
 
 
 async def test_a_database_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:

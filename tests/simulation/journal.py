@@ -79,8 +79,8 @@ class SimulatedJournal:
         self._process.note(f"settle {due.key} generation {due.generation}: {done}")
         return done
 
-    async def postpone(self, due: Due, delay: float) -> None:
-        await self._run(lambda ledger: ledger.postpone(due, delay))
+    async def postpone(self, due: Due, delay: float, refused: str = "") -> None:
+        await self._run(lambda ledger: ledger.postpone(due, delay, refused))
 
     async def claim(self, collection: str, key: Key, lease: float) -> Due | None:
         found: Due | None = await self._run(lambda ledger: ledger.claim(collection, key, lease))

@@ -171,8 +171,8 @@ class RemoteJournal:
     async def settle(self, due: Due) -> bool:
         return bool(await self._ask(lambda ledger: ledger.settle(due)))
 
-    async def postpone(self, due: Due, delay: float) -> None:
-        await self._ask(lambda ledger: ledger.postpone(due, ledger.clock.earliest() + delay))
+    async def postpone(self, due: Due, delay: float, refused: str = "") -> None:
+        await self._ask(lambda ledger: ledger.postpone(due, ledger.clock.earliest() + delay, refused))
 
     async def entries(
         self, limit: int, *, collection: str | None = None, after: Pending | None = None

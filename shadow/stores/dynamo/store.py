@@ -14,6 +14,7 @@ from typing import Any, Final
 import aioboto3
 from pymongo.errors import OperationFailure, WriteError
 
+from shadow.model.bounds import check_outcome
 from shadow.model.matching import cached_filter, compile_pipeline, compile_projection
 from shadow.model.matching.values_at import distinct_values
 from shadow.model.operation import Applied, Change, Delete, Hit, Insert, Query, Sort, Write
@@ -21,7 +22,7 @@ from shadow.model.order import sort_documents
 from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec
 from shadow.model.version import ABSENT, Document, Image, Key, State, Tombstone, Version, fresh_id
-from shadow.stores.dynamo import keys
+from shadow.stores.dynamo import keys, unique
 from shadow.stores.dynamo.changes import Computation, computation, names_only_key, whole
 from shadow.stores.dynamo.client import ConditionFailed, Gateway, OnCapacity
 from shadow.stores.dynamo.codec import Codec
@@ -302,6 +303,7 @@ class DynamoStore:
             after = compute(found.image)
             if after is None:
                 return None
+            check_outcome(change, after.document, existed=found.image.present)
             expected: Expected = found.image.state if found.image.present else VACANT
             try:
                 await self._writer.commit(table, text, expected, found, after, op_id)
@@ -328,6 +330,10 @@ class DynamoStore:
         if attempt >= _PATIENCE:
             await asyncio.sleep(random.uniform(0, 0.005 * 2 ** min(attempt - _PATIENCE, 6)))
         return Found(failed.item, await self._reader.image(table, failed.item))
+
+    def refusal(self, collection: str, change: Change, existed: bool, document: Document) -> Exception | None:
+        spec = self._table(collection).spec
+        return unique.too_many(spec, document) if spec.unique else None
 
     async def insert_many(
         self, collection: str, inserts: Sequence[Insert], op_ids: Sequence[str], *, ordered: bool

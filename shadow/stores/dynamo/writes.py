@@ -30,7 +30,6 @@ from shadow.stores.dynamo.reads import Reader, Table
 
 __all__ = [
     "BUSY",
-    "MOST_ACTIONS",
     "NOTHING",
     "SWEEP_MARK",
     "TRANSACTION_ATTEMPTS",
@@ -46,7 +45,6 @@ SWEEP_MARK: Final = "~sweep"
 """The key of the item that says that a table has had parts of large documents, and when it was swept last."""
 
 TRANSACTION_ATTEMPTS: Final = 8
-MOST_ACTIONS: Final = 100
 BUSY: Final = frozenset({"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"})
 
 
@@ -211,8 +209,8 @@ class Writer:
             *(unique.take(table.name, reserved, item_key, key_text) for item_key in take),
             *(unique.release(table.name, reserved, item_key, key_text) for item_key in release),
         ]
-        if len(actions) > MOST_ACTIONS:
-            raise WriteError(f"{len(actions)} unique values change at once; the limit is {MOST_ACTIONS}", 2)
+        if len(actions) > unique.MOST_ACTIONS:
+            raise WriteError(f"{len(actions)} unique values change at once; the limit is {unique.MOST_ACTIONS}", 2)
         for attempt in range(TRANSACTION_ATTEMPTS):
             try:
                 await self.send(table, actions)
