@@ -767,6 +767,7 @@ class Shadow(DriverDatabase):
                 "state": failure,
                 "open": dict(stats.open_by_collection),
                 "deferred": dict(stats.deferred_by_collection),
+                "refused": dict(stats.refused_by_collection),
                 "oldest_seconds": round(stats.oldest_age, 3),
                 "verify_since": {name: _moment(since) for name, since in stats.unclean.items()},
                 "look": "shadow repair --journal [list | heal | explain KEY --collection NAME]",

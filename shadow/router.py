@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Final, TypeVar
@@ -16,7 +17,8 @@ from pymongo.errors import NetworkTimeout, PyMongoError, WriteError
 
 from shadow.compare.equality import Comparison
 from shadow.errors import SecondaryWriteError, UnsupportedOperation
-from shadow.model.operation import ANY, Applied, Change, Hit, Insert, Query, Verb, Write, at_key
+from shadow.model.bounds import Refusal, held_to
+from shadow.model.operation import ANY, Applied, Change, Hit, Insert, Query, Replace, Verb, Write, at_key
 from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import Role, Route, StoreName, WriteMode
 from shadow.model.reporter import Reporter
@@ -193,6 +195,11 @@ class Router:
 
     async def write(self, collection: str, verb: Verb, change: Change) -> Applied | None:
         """One document's change. Cancelling the caller cancels nothing once it has begun."""
+        routes = self._routes
+        route = routes[collection] if routes.known else await routes.route(collection)
+        refused = self._refused(collection, change, route)
+        if refused is not None:
+            raise refused
         result = (await self._shielded(self._write_one(collection, verb, change)))[0]
         if isinstance(result, Exception):
             raise result
@@ -200,7 +207,47 @@ class Router:
 
     async def insert_many(self, collection: str, inserts: Sequence[Insert], *, ordered: bool) -> list[Result]:
         """One result each: what was applied, the error, or None where an earlier error ended an ordered batch."""
-        return await self._shielded(self._insert_many(collection, inserts, ordered=ordered))
+        route = await self._routes.route(collection)
+        refused = [self._refused(collection, each, route) for each in inserts]
+        if not any(refused):
+            return await self._shielded(self._insert_many(collection, inserts, ordered=ordered))
+        return await self._insert_rest(collection, inserts, refused, ordered=ordered)
+
+    async def _insert_rest(
+        self, collection: str, inserts: Sequence[Insert], refused: Sequence[Exception | None], *, ordered: bool
+    ) -> list[Result]:
+        """Inserts what both stores can hold, or, ordered, what stands before the first that one of them cannot."""
+        whole = next((each for each in refused if each is not None and not isinstance(each, WriteError)), None)
+        if whole is not None:
+            raise whole  # the drivers refuse the command with it
+        first = next(place for place, each in enumerate(refused) if each is not None)
+        places = [place for place, each in enumerate(refused) if each is None and (place < first or not ordered)]
+        results: list[Result] = [None if ordered else each for each in refused]
+        if places:
+            kept = [inserts[place] for place in places]
+            made = await self._shielded(self._insert_many(collection, kept, ordered=ordered))
+            for place, result in zip(places, made, strict=True):
+                results[place] = result
+        if ordered and all(isinstance(results[place], Applied) for place in places):
+            results[first] = refused[first]
+        return results
+
+    def _refused(self, collection: str, change: Change, route: Route) -> Exception | None:
+        """With what the secondary would refuse to hold what the change comes to, as far as that is known before the
+        primary is asked. Where only one store is written, the other one's limits are none."""
+        if not route.dual_write:
+            return None
+        match change:
+            case Insert(document=document):
+                return self._stores[route.secondary].refusal(collection, change, False, document)
+            case Replace(key=key, replacement=replacement):
+                named = change.new if key is ANY else key
+                return self._stores[route.secondary].refusal(collection, change, False, {"_id": named, **replacement})
+        return None
+
+    def _bounds(self, collection: str, route: Route) -> Refusal | None:
+        """What the outcome of a change is held to, by a primary that knows it before it is written."""
+        return functools.partial(self._stores[route.secondary].refusal, collection) if route.dual_write else None
 
     async def finish(self, timeout: float) -> None:
         """Waits for the writes that are under way, then leaves those that do not end to their intents."""
@@ -291,7 +338,8 @@ class Router:
         started = time.perf_counter()
         try:
             async with within(self._limits.operation / 2):
-                results = await ask(route, op_ids)
+                with held_to(self._bounds(collection, route)):
+                    results = await ask(route, op_ids)
         except TimeoutError:
             results = [NetworkTimeout(f"no answer from {route.primary} within {self._limits.operation / 2:g} s")]
         except Exception as error:

@@ -256,11 +256,19 @@ class Runtime:
                     for name in collections:
                         await stack.enter_async_context(routes.changing(name))
             except TimeoutError:
-                raise NotLevel(f"the secondary was not level within {drain:g} s") from None
+                raise NotLevel(self._why_not_level(collections)) from None
             straggling = [name for name in collections if self.follower.may_straggle(name)]
             if straggling:
                 raise NotLevel(f"{', '.join(straggling)}: a request that was given up on may still arrive")
             yield
+
+    def _why_not_level(self, collections: Sequence[str]) -> str:
+        text = f"the secondary was not level within {self.parts.limits.drain:g} s"
+        refused = {name: count for name in collections if (count := self.stats.refused_by_collection.get(name))}
+        if not refused:
+            return text
+        told = ", ".join(f"{count} documents of {name}" for name, count in refused.items())
+        return f"{text}, and never will be: it refuses to hold {told} (shadow repair --journal list)"
 
     async def _empty(self, collection: str) -> None:
         """Returns when neither lane nor journal holds anything of it; the caller bounds the time."""

@@ -68,7 +68,7 @@ def apply(
     counts = asyncio.run(_apply(config, file, target if really else None))
     report = {
         "applied": really,
-        **{name: counts[name] for name in ("copied", "deleted", "settled", "moved", "unreadable")},
+        **{name: counts[name] for name in ("copied", "deleted", "settled", "moved", "unreadable", "refused")},
         "undo": str(target) if really else None,
     }
     if as_json:
@@ -79,8 +79,15 @@ def apply(
             f"{counts['copied']} {would}copied, {counts['deleted']} {would}deleted; {counts['settled']} equal by now, "
             f"{counts['moved']} changed since and left alone, {counts['unreadable']} not to be read on the primary"
         )
+        if counts["refused"]:
+            typer.echo(
+                f"{counts['refused']} refused by the secondary: too deep or too large for it, or a unique value of it "
+                "has another document there; `shadow backfill` puts right what stands in each other's way, and names "
+                "the rest"
+            )
         typer.echo(f"undo log: {target}" if really else "a dry run: --apply does it")
-    raise typer.Exit(0 if really and not counts["moved"] and not counts["unreadable"] else 1)
+    left = counts["moved"] + counts["unreadable"] + counts["refused"]
+    raise typer.Exit(0 if really and not left else 1)
 
 
 async def _apply(config: Path, file: Path, log: Path | None) -> Counter[str]:

@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from bson import json_util
+from pymongo.errors import PyMongoError
 
 from shadow.migrate.jobs import Job, Jobs
 from shadow.migrate.sides import JobRefused, Sides
 from shadow.migrate.verify import DIFFERENCES, state_json
 from shadow.migrate.work import fingerprint
+from shadow.model.outcome import refusal_of
 from shadow.model.stored import Damaged, RawDocument, document_of, is_copyable
 from shadow.model.version import ABSENT, Document, Image, Key, State, Tombstone, Unknown, Version, fresh_id, split
 from shadow.replicate.apply import agree
@@ -111,9 +113,9 @@ def _state(stamp: dict[str, Any] | None) -> State:
 
 async def apply_plan(sides: Sides, path: Path, *, log: IO[str] | None) -> Counter[str]:
     """Applies a plan and counts: `copied`, `deleted`, `settled` (equal by now), `moved` (changed since, left alone),
-    `unreadable` (what the primary holds cannot be read, left alone).
-    `log` takes the undo log; without one it is a dry run, and says what would be done. Raises `JobRefused` if the plan
-    is of another configuration."""
+    `unreadable` (what the primary holds cannot be read, left alone), `refused` (the secondary refuses to hold it, or
+    another document there has a unique value of it). `log` takes the undo log; without one it is a dry run, and says
+    what would be done. Raises `JobRefused` if the plan is of another configuration."""
     header, lines = read_plan(path)
     if header["plan"] != PLAN or header.get("fingerprint") != fingerprint(sides):
         raise JobRefused(f"{path}: made for another configuration or another primary", hint="verify and plan anew")
@@ -146,7 +148,13 @@ async def _apply_one(sides: Sides, line: Line, primary: Image, secondary: Image,
     wanted = primary if primary.present else Image(Tombstone(fresh_id()))
     if log is not None:
         _remember(log, line.key, secondary, wanted.state)
-        if not await sides.secondary.put(sides.collection, line.key, wanted, secondary.state):
+        try:
+            done = await sides.secondary.put(sides.collection, line.key, wanted, secondary.state)
+        except PyMongoError as error:
+            if not refusal_of(error):
+                raise
+            return "refused"
+        if not done:
             return "moved"
     return "copied" if primary.present else "deleted"
 

@@ -19,7 +19,7 @@ from pymongo import errors as pm
 
 from shadow.errors import JournalError, UnsupportedOperation
 
-__all__ = ["ASSERTIONS", "CLASSES", "REFUSED_CODES", "Outcome", "classify", "marked"]
+__all__ = ["ASSERTIONS", "CLASSES", "REFUSED_CODES", "Outcome", "classify", "marked", "refusal_of"]
 
 E = TypeVar("E", bound=BaseException)
 
@@ -198,3 +198,19 @@ def _of_many(details: Mapping[str, Any]) -> Outcome:
 def _of_code(code: object) -> Outcome:
     refused = isinstance(code, int) and (code in REFUSED_CODES or any(code in numbers for numbers in ASSERTIONS))
     return _REFUSED if refused else _UNKNOWN
+
+
+_OF_THE_DOCUMENT = (pm.WriteError, pm.DocumentTooLarge, bs.BSONError, OverflowError, ValueError)
+_DOCUMENT_CODES = frozenset({15, 52, 55, 10334, 17419})
+"""Overflow (nested too deep), DollarPrefixedFieldName, InvalidDBRef, BSONObjectTooLarge, and a result over 16 MB:
+said of a whole command where the document is in it (MongoDB's error_codes.yml; 17419 stands in its update code)."""
+
+
+def refusal_of(error: BaseException) -> str:
+    """With what a store refuses to hold a document, whoever asks and however often: the class of the error and its
+    code. "" if the error is of another kind, which may pass: the store, its tables or the rights in it."""
+    code = getattr(error, "code", None)
+    of_the_document = isinstance(error, _OF_THE_DOCUMENT) or code in _DOCUMENT_CODES
+    if not of_the_document or classify(error) is not Outcome.REFUSED:
+        return ""
+    return type(error).__name__ if code is None else f"{type(error).__name__} {code}"

@@ -19,7 +19,7 @@ from shadow.compare.diff import Hasher
 from shadow.compare.rules import Excuses
 from shadow.errors import JournalError, UnsupportedOperation
 from shadow.model.operation import Verb, Write
-from shadow.model.outcome import Outcome, classify
+from shadow.model.outcome import Outcome, classify, refusal_of
 from shadow.model.phase import Role, Route, StoreName
 from shadow.model.reporter import Reporter
 from shadow.model.verdict import MATCHED_PATH, Deferral, Difference, Healing, Kind, Mismatch, Verdict
@@ -43,6 +43,12 @@ __all__ = ["Follower"]
 _REFUSALS: Final = 6
 """Copies of one document that the secondary has to refuse before that is a mismatch: what is refused because another
 key's write is still to come (a unique value that moves) is taken by then."""
+
+
+_OFTEN: Final = 10.0
+_RARELY: Final = 3600.0
+"""The longest pauses, in seconds, between two heals of a key that failed: of one that waits for the secondary, and of
+one that the secondary refuses to hold. The next write of such a key makes it due at once."""
 
 
 class Follower:
@@ -275,7 +281,9 @@ class Follower:
             self._judge(due.collection, error, breaker)
             self._report_refused(due, error)
             self._reporter.healed(due.collection, Healing.FAILED)
-            await self._journal.postpone(due, self._backoff(due.attempts))
+            refused = refusal_of(error)
+            pause = self._backoff(due.attempts_after(refused) - 1, most=_RARELY if refused else _OFTEN)
+            await self._journal.postpone(due, pause, refused)
         else:
             breaker.succeeded()
             await self._journal.settle(due)
@@ -283,7 +291,7 @@ class Follower:
     def _report_refused(self, due: Due, error: Exception) -> None:
         """A secondary that refuses, time and again, to hold what the primary holds: said once for each deferral."""
         if (
-            due.attempts == _REFUSALS - 1
+            due.attempts_after(refusal_of(error)) == _REFUSALS
             and classify(error) is Outcome.REFUSED
             and not isinstance(error, HealContended)
         ):
@@ -304,5 +312,5 @@ class Follower:
         self._reporter.healed(collection, result)
         return result
 
-    def _backoff(self, attempts: int) -> float:
-        return random.uniform(0.5, 1.0) * min(10.0, self._limits.recover_every * 2.0 ** min(attempts, 10))
+    def _backoff(self, attempts: int, most: float) -> float:
+        return random.uniform(0.5, 1.0) * min(most, self._limits.recover_every * 2.0 ** min(attempts, 20))

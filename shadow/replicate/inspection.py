@@ -16,6 +16,7 @@ from typing import Final
 
 from shadow.compare.diff import Hasher, explain
 from shadow.errors import JournalError, StoreUnavailable
+from shadow.model.outcome import refusal_of
 from shadow.model.phase import Route, StoreName
 from shadow.model.verdict import Difference, Healing
 from shadow.model.version import ABSENT, Image, Key, State, Version
@@ -57,6 +58,7 @@ class Waits(enum.StrEnum):
     UNKNOWN_OUTCOME = "unknown_outcome"
     NOT_FOLLOWED = "not_followed"
     REVERSED = "reversed"
+    REFUSED = "refused"
 
 
 class Ending(enum.StrEnum):
@@ -70,6 +72,7 @@ class Ending(enum.StrEnum):
     NOT_FOLLOWED = "not_followed"
     REVERSED = "reversed"
     CONTENDED = "contended"
+    REFUSED = "refused"
     FAILED = "failed"
 
 
@@ -93,7 +96,8 @@ _WOULD: Final = {
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """All that is known of one key, without values: what the journal holds of it, what each store shows, where they
-    differ, what a heal would do, and whether its entry could be settled now (`waits` is None) or why not.
+    differ, what a heal would do, and whether its entry could be settled now (`waits` is None) or why not. `refused`:
+    the error with which the secondary refused the primary's document at the last heal.
 
     `differences` are of the two documents; empty where one has none. `settles_at` is in epoch seconds, 0.0 with
     nothing in the journal.
@@ -110,6 +114,10 @@ class Explanation:
     action: Action
     waits: Waits | None
     settles_at: float
+
+    @property
+    def refused(self) -> str:
+        return next((each.refused for each in self.pending if each.refused), "")
 
 
 @dataclass(slots=True)
@@ -251,6 +259,8 @@ class Inspector:
                 return Ending.IN_FLIGHT, ""
             case Waits.UNKNOWN_OUTCOME:
                 return Ending.UNSETTLED, ""
+            case Waits.REFUSED:
+                return Ending.REFUSED, found.refused
         return _WOULD[found.action], ""
 
     async def _heal(self, collection: str, key: Key) -> tuple[Ending, str]:
@@ -269,8 +279,11 @@ class Inspector:
         except HealContended:
             await self._journal.postpone(due, self._limits.recover_every)
             return Ending.CONTENDED, ""
-        except Exception:
-            await self._journal.postpone(due, self._limits.recover_every)
+        except Exception as error:
+            refused = refusal_of(error)
+            await self._journal.postpone(due, self._limits.recover_every, refused)
+            if refused:
+                return Ending.REFUSED, refused
             raise
 
     async def _heal_claimed(self, due: Due) -> tuple[Ending, str]:
@@ -301,7 +314,9 @@ class Inspector:
         now = self._now()
         if any(not each.deferred and not each.owner_dead and each.settle_after > now for each in pending):
             return Waits.IN_FLIGHT
-        return Waits.UNKNOWN_OUTCOME if any(each.settle_after > now for each in pending) else None
+        if any(each.settle_after > now for each in pending):
+            return Waits.UNKNOWN_OUTCOME
+        return Waits.REFUSED if action is Action.COPY and any(each.refused for each in pending) else None
 
     # --- many ---------------------------------------------------------------------------------------------------
 

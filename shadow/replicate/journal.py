@@ -52,7 +52,8 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A deferred key, claimed by the process that asked from `claimed` `until`; these and `since` are epoch seconds."""
+    """A deferred key, claimed by the process that asked from `claimed` `until`; these and `since` are epoch seconds.
+    `refused` as in `Pending`; `attempts` then counts since the first refusal."""
 
     collection: str
     key: Key
@@ -61,6 +62,11 @@ class Due:
     since: float
     claimed: float
     until: float = 0.0
+    refused: str = ""
+
+    def attempts_after(self, refused: str) -> int:
+        """How many have failed when one more has; a refusal begins to count anew."""
+        return 1 if refused and not self.refused else self.attempts + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +76,8 @@ class Pending:
     `since`: when the intent was opened, or the oldest of those that became the deferral. `settle_after`: the moment
     before which no heal may settle it; for an intent, the moment from which any process may adopt it, which the death
     of its owner brings forward. An intent has `op_id`, `owner` (the process that opened it) and `owner_dead` (only if
-    that is certain); a deferral has `generation`, `attempts` (heals that failed) and `next_try`. Times are epoch
-    seconds.
+    that is certain); a deferral has `generation`, `attempts` (heals that failed), `next_try`, and, where the secondary
+    refuses to hold what the primary holds, `refused`: with what error. Times are epoch seconds.
     """
 
     collection: str
@@ -84,6 +90,7 @@ class Pending:
     generation: int = 0
     attempts: int = 0
     next_try: float = 0.0
+    refused: str = ""
 
     @property
     def deferred(self) -> bool:
@@ -95,13 +102,15 @@ class JournalStats:
     """Open intents and deferred keys by collection, the age in seconds of the oldest of either (0 if none), and the
     collections that want to be verified since a moment (epoch seconds), for intents may have been lost with an
     operating system. `passed`: how many intents were ever opened, by collection and all processes: between two equal
-    figures no write has begun."""
+    figures no write has begun. `refused_by_collection`: how many of the deferred keys do not wait for anything: the
+    secondary refuses what the primary holds under them."""
 
     open_by_collection: Mapping[str, int] = field(default_factory=dict)
     deferred_by_collection: Mapping[str, int] = field(default_factory=dict)
     oldest_age: float = 0.0
     unclean: Mapping[str, float] = field(default_factory=dict)
     passed: Mapping[str, int] = field(default_factory=dict)
+    refused_by_collection: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def open(self) -> int:
@@ -131,8 +140,9 @@ class Journal(Protocol):
         """The key was healed by a heal that began after `due` was returned. False: it was deferred again since, or
         the heal began before `settle_after`; the entry stays, and falls due again when it can be settled."""
 
-    async def postpone(self, due: Due, delay: float) -> None:
-        """The heal failed; not again for `delay` seconds."""
+    async def postpone(self, due: Due, delay: float, refused: str = "") -> None:
+        """The heal failed; not again for `delay` seconds. `refused`: the error with which the secondary refused the
+        document itself; none, if it failed for another reason."""
 
     def give_back(self, due: Due) -> None:
         """The heal was broken off, which is no failure of it: anybody may claim the key. Returns at once; durable

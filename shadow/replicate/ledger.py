@@ -39,14 +39,21 @@ ON CONFLICT (collection, key) DO UPDATE SET
     settle_after = max(settle_after, excluded.settle_after)
 """
 
+_REASON: Final = """coalesce((
+    SELECT reason FROM refused WHERE refused.collection = deferred.collection AND refused.key = deferred.key
+), '')"""
+_REFUSED: Final = """
+INSERT INTO refused VALUES (?, ?, ?) ON CONFLICT (collection, key) DO UPDATE SET reason = excluded.reason
+"""
+
 _PENDING: Final = """
 SELECT * FROM (
     SELECT opened AS since, collection, key, op_id, owner, opened + :limit AS settle_after,
-        0 AS generation, 0 AS attempts, 0.0 AS next_try FROM intents
+        0 AS generation, 0 AS attempts, 0.0 AS next_try, '' AS refused FROM intents
     WHERE opened >= :since AND (opened, collection, key, op_id) > (:since, :name, :key, :op_id) {where}
     ORDER BY opened, collection, key, op_id LIMIT :most
 ) UNION ALL SELECT * FROM (
-    SELECT since, collection, key, '', '', settle_after, generation, attempts, next_try FROM deferred
+    SELECT since, collection, key, '', '', settle_after, generation, attempts, next_try, {reason} FROM deferred
     WHERE since >= :since AND (since, collection, key, '') > (:since, :name, :key, :op_id) {where}
     ORDER BY since, collection, key LIMIT :most
 ) ORDER BY 1, 2, 3, 4 LIMIT :most
@@ -192,7 +199,7 @@ class Ledger:
         now = self.now()
         self._adopt(now)
         rows = self._db.execute(
-            'SELECT collection, key, generation, attempts, since, "check" FROM deferred '
+            f'SELECT collection, key, generation, attempts, since, {_REASON}, "check" FROM deferred '  # noqa: S608
             "WHERE next_try <= ? ORDER BY next_try LIMIT ?",
             (now, limit),
         ).fetchall()
@@ -201,19 +208,20 @@ class Ledger:
             "UPDATE deferred SET next_try = ? WHERE collection = ? AND key = ?",
             [(now + lease, row[0], row[1]) for row in rows],
         )
-        return [Due(row[0], _unpack(row[1]), row[2], row[3], row[4], now, now + lease) for row in rows]
+        return [Due(row[0], _unpack(row[1]), row[2], row[3], row[4], now, now + lease, row[5]) for row in rows]
 
     def claim(self, collection: str, key: Key, lease: float) -> Due | None:
         now = self.now()
         self._adopt(now)
         place = (collection, _pack(key))
         where = "WHERE collection = ? AND key = ?"
-        row = self._db.execute(f"SELECT generation, attempts, since FROM deferred {where}", place).fetchone()  # noqa: S608
+        query = f"SELECT generation, attempts, since, {_REASON} FROM deferred {where}"  # noqa: S608
+        row = self._db.execute(query, place).fetchone()
         if row is None:
             return None
         self._db.execute(f"UPDATE deferred SET next_try = ? {where}", (now + lease, *place))  # noqa: S608
-        generation, attempts, since = row
-        return Due(collection, key, generation, attempts, since, now, now + lease)
+        generation, attempts, since, refused = row
+        return Due(collection, key, generation, attempts, since, now, now + lease, refused)
 
     def entries(self, limit: int, collection: str | None, after: Pending | None) -> list[Pending]:
         where = "" if collection is None else "AND collection = :collection"
@@ -221,10 +229,10 @@ class Ledger:
         if after is not None:
             place = {"since": after.since, "name": after.collection, "key": _pack(after.key), "op_id": after.op_id}
         arguments = {"limit": self._limit, "collection": collection, "most": limit, **place}
-        return self._pending(self._db.execute(_PENDING.format(where=where), arguments).fetchall())
+        return self._pending(self._db.execute(_PENDING.format(where=where, reason=_REASON), arguments).fetchall())
 
     def explain(self, collection: str, key: Key) -> list[Pending]:
-        query = _PENDING.format(where="AND collection = :collection AND key = :its")
+        query = _PENDING.format(where="AND collection = :collection AND key = :its", reason=_REASON)
         arguments = {"limit": self._limit, "collection": collection, "its": _pack(key), "most": -1, **_START}
         return self._pending(self._db.execute(query, arguments).fetchall())
 
@@ -247,12 +255,17 @@ class Ledger:
             self._db.execute(f"UPDATE deferred SET next_try = settle_after {where}", entry)  # noqa: S608
         return done.rowcount == 1
 
-    def postpone(self, due: Due, delay: float) -> None:
-        self._db.execute(
-            "UPDATE deferred SET attempts = attempts + 1, next_try = ? "
+    def postpone(self, due: Due, delay: float, refused: str = "") -> None:
+        place = (due.collection, _pack(due.key))
+        done = self._db.execute(
+            "UPDATE deferred SET attempts = ?, next_try = ? "
             "WHERE collection = ? AND key = ? AND generation = ? AND next_try = ?",
-            (self.now() + delay, due.collection, _pack(due.key), due.generation, due.until),
+            (due.attempts_after(refused), self.now() + delay, *place, due.generation, due.until),
         )
+        if done.rowcount and refused:
+            self._db.execute(_REFUSED, (*place, refused))
+        elif done.rowcount:
+            self._db.execute("DELETE FROM refused WHERE collection = ? AND key = ?", place)
 
     def give_back(self, due: Due) -> None:
         self._db.execute(
@@ -266,7 +279,8 @@ class Ledger:
         ).fetchone()[0]
         age = max(0.0, self.now() - oldest) if oldest is not None else 0.0
         unclean = dict(self._db.execute("SELECT collection, since FROM unclean").fetchall())
-        return JournalStats(self._count("intents"), self._count("deferred"), age, unclean, self._count("passed"))
+        counts = {kind: self._count(kind) for kind in ("intents", "deferred", "passed", "refused")}
+        return JournalStats(counts["intents"], counts["deferred"], age, unclean, counts["passed"], counts["refused"])
 
     def _count(self, kind: str) -> dict[str, int]:
         query = "SELECT collection, number FROM counts WHERE kind = ? AND number > 0"

@@ -129,9 +129,9 @@ class SqliteJournal:
         finally:
             self._claims.drop(due)
 
-    async def postpone(self, due: Due, delay: float) -> None:
+    async def postpone(self, due: Due, delay: float, refused: str = "") -> None:
         try:
-            await self._run(lambda ledger: ledger.postpone(due, delay))
+            await self._run(lambda ledger: ledger.postpone(due, delay, refused))
         finally:
             self._claims.drop(due)
 

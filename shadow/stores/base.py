@@ -58,6 +58,10 @@ class Store(Protocol):
         A change whose key is `ANY` is only given to a store that `chooses` it.
         """
 
+    def refusal(self, collection: str, change: Change, existed: bool, document: Document) -> Exception | None:
+        """The error with which this store would refuse to hold `document` as the outcome of `change`, as far as that
+        can be told without asking it; None: it can hold it. `existed`: it changes a document that is there."""
+
     def chooses(self, change: Change) -> bool:
         """Whether `apply` takes this change with `ANY` for its key: finds the document and changes it in one atomic
         step, and leaves the operation's id with it, by which `chosen` finds it again. The ways of a store may depend

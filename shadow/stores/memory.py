@@ -139,6 +139,9 @@ class MemoryStore:
             hits.append(Hit(document["_id"], state, copy.deepcopy(document if project is None else project(document))))
         return hits
 
+    def refusal(self, collection: str, change: Change, existed: bool, document: Document) -> Exception | None:
+        return None
+
     # --- writes -------------------------------------------------------------------------------------------------
 
     def chooses(self, change: Change) -> bool:

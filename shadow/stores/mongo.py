@@ -68,6 +68,7 @@ from shadow.model.version import (
     Version,
     stamp_of,
 )
+from shadow.stores import mongo_limits
 from shadow.stores.mongo_bulk import in_one_batch, write_concern_error
 from shadow.stores.mongo_bytes import exact_form, has_empty_timestamp, literal, plain_errors, stored, taken
 from shadow.stores.mongo_calls import MongoLink
@@ -389,6 +390,9 @@ class MongoStore:
     async def chosen(self, collection: str, op_id: str) -> Key:
         raw = await self._exact[collection].find_one({f"{self._reserved(collection)}.o": op_id}, {"_id": 1})
         return ANY if raw is None else taken(raw)["_id"]
+
+    def refusal(self, collection: str, change: Change, existed: bool, document: Document) -> Exception | None:
+        return mongo_limits.refusal(change, existed, document)
 
     def _in_time(self) -> AbstractContextManager[None]:
         """No command of the block runs on beyond the time that an operation has: the driver gives each of them what

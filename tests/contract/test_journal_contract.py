@@ -254,6 +254,53 @@ async def test_a_postponed_key_comes_back_after_its_delay(journal: Journal, cloc
     assert found == {1: 1, 2: 0}
 
 
+async def test_a_key_that_the_secondary_refuses_is_told_from_one_that_waits(
+    journal: Journal, place: Place, clock: SetClock
+) -> None:
+    """By every process; its attempts count from the first refusal on, and what comes after a refusal is what counts."""
+    for number in range(3):
+        await journal.open([Entry(f"op{number}", "users", number)])
+        journal.defer(f"op{number}")
+    found = {due.key: due for due in await journal.due(10, 10)}
+    await journal.postpone(found[0], 0)
+    await journal.postpone(found[1], 0)
+    await journal.postpone(found[2], 0)
+    clock.now += 20
+    found = {due.key: due for due in await journal.due(10, 10)}
+    assert [found[key].attempts for key in range(3)] == [1, 1, 1]
+    await journal.postpone(found[0], 0, "WriteError 15")
+    await journal.postpone(found[1], 0, "DocumentTooLarge")
+    await journal.postpone(found[2], 0)
+    other = place.journal(clock)
+    stats = await other.stats()
+    assert (stats.deferred_by_collection, stats.refused_by_collection) == ({"users": 3}, {"users": 2})
+    told = {each.key: each.refused for each in await other.entries(10)}
+    assert told == {0: "WriteError 15", 1: "DocumentTooLarge", 2: ""}
+    assert [each.refused for each in await other.explain("users", 1)] == ["DocumentTooLarge"]
+
+    clock.now += 20
+    found = {due.key: due for due in await other.due(10, 10)}
+    assert [(found[key].attempts, found[key].refused) for key in range(3)] == [
+        (1, "WriteError 15"),
+        (1, "DocumentTooLarge"),
+        (2, ""),
+    ]
+    await other.postpone(found[0], 0, "WriteError 15")
+    await other.postpone(found[1], 0)
+    assert await other.settle(found[2])
+    clock.now += 20
+    assert (await journal.stats()).refused_by_collection == {"users": 1}
+    claimed = await journal.claim("users", 0, 10)
+    assert claimed is not None
+    assert (claimed.attempts, claimed.refused) == (2, "WriteError 15")
+    assert await journal.settle(claimed)
+    assert (await journal.stats()).refused_by_collection == {}
+    await journal.open([Entry("again", "users", 0)])
+    journal.defer("again")
+    await journal.flush()
+    assert [each.refused for each in await journal.explain("users", 0)] == [""], "it was settled, and began anew"
+
+
 async def test_the_oldest_are_due_first_when_there_is_no_room_for_all(journal: Journal, clock: SetClock) -> None:
     for number in range(12):
         await journal.open([Entry(f"op{number}", "users", number)])

@@ -83,8 +83,8 @@ class SimulatedJournal:
         self._process.note(f"settle {due.key} generation {due.generation}: {done}")
         return done
 
-    async def postpone(self, due: Due, delay: float) -> None:
-        await self._run(lambda ledger: ledger.postpone(due, delay))
+    async def postpone(self, due: Due, delay: float, refused: str = "") -> None:
+        await self._run(lambda ledger: ledger.postpone(due, delay, refused))
 
     def give_back(self, due: Due) -> None:
         self._process.note(f"give back {due.key}")

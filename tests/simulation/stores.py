@@ -203,6 +203,9 @@ class Client:
         memory = self._server.memory
         return await self._ask("images", lambda: at_once(memory.images(collection, keys)))
 
+    def refusal(self, collection: str, change: Change, existed: bool, document: Document) -> Exception | None:
+        return None
+
     # --- writes -------------------------------------------------------------------------------------------------
 
     async def apply(self, collection: str, change: Change, op_id: str) -> Applied | None:

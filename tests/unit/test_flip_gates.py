@@ -32,8 +32,8 @@ MONGO, DYNAMO = StoreName.MONGO, StoreName.DYNAMO
 NAME: Final = "things"
 WELL: Final[dict[str, Any]] = {
     "primary": "mongo", "phase": "shadow", "shadow_reads": 1.0, "down": [], "findings": 0, "planted": True,
-    "works": True, "waiting": 0, "oldest": 0.0, "read": True, "unverified": "", "bypassing": 0, "compared": ENOUGH,
-    "shed": 0, "seconds": 3600.0,
+    "works": True, "waiting": 0, "refused": 0, "oldest": 0.0, "read": True, "unverified": "", "bypassing": 0,
+    "compared": ENOUGH, "shed": 0, "seconds": 3600.0,
 }  # fmt: skip
 COPIED: Final = ("backfill", "complete")
 EQUAL: Final = ("verify", "equal")

@@ -256,6 +256,7 @@ class DynamoLedger:
                 int(item["a"]["N"]),
                 float(item["s"]["N"]),
                 float(item["m"]["N"]),
+                refused=item.get("r", {}).get("S", ""),
             )
         return None
 
@@ -285,8 +286,12 @@ class DynamoLedger:
         self._change(due, "SET t = f", {})
         return False
 
-    def postpone(self, due: Due, until: float) -> None:
-        self._change(due, "SET t = :until ADD a :one", {":until": number(until), ":one": number(1)})
+    def postpone(self, due: Due, until: float, refused: str) -> None:
+        values = {":until": number(until), ":a": number(due.attempts_after(refused))}
+        if refused:
+            self._change(due, "SET t = :until, a = :a, r = :r", {**values, ":r": {"S": refused}})
+        else:
+            self._change(due, "SET t = :until, a = :a REMOVE r", values)
 
     def give_back(self, due: Due) -> None:
         self._change(due, "SET t = s", {})
@@ -376,16 +381,17 @@ class DynamoLedger:
 
     def stats(self) -> JournalStats:
         tallies = dict(zip(partitions("i", "d"), self._table.each(self._tally, partitions("i", "d")), strict=True))
-        counts = {"i": Counter[str](), "d": Counter[str]()}
-        for partition, (count, _) in tallies.items():
+        counts, refused = {"i": Counter[str](), "d": Counter[str]()}, Counter[str]()
+        for partition, (count, no, _) in tallies.items():
             counts[partition[0]].update(count)
-        oldest = [first for _, first in tallies.values() if first is not None]
+            refused.update(no)
+        oldest = [first for _, _, first in tallies.values() if first is not None]
         age = max(0.0, self.clock.earliest() - min(oldest)) if oldest else 0.0
         # Behind the intents: what has gone from there is counted here.
         passed = Counter({name: int(item["n"]["N"]) for name, item in self._meta(_PASSED)})
         passed.update(counts["i"])
         unclean = {name: float(item["u"]["N"]) for name, item in self._meta(_UNCLEAN)}
-        return JournalStats(dict(counts["i"]), dict(counts["d"]), age, unclean, dict(passed))
+        return JournalStats(dict(counts["i"]), dict(counts["d"]), age, unclean, dict(passed), dict(refused))
 
     def _meta(self, prefix: str) -> list[tuple[str, Item]]:
         """What is noted under a prefix, each with the rest of its name."""
@@ -422,17 +428,20 @@ class DynamoLedger:
     def trust(self, collection: str) -> None:
         self._table.call("delete_item", Key=item_key(_META, f"{_UNCLEAN}{collection}"))
 
-    def _tally(self, partition: str) -> tuple[Counter[str], float | None]:
-        """How many of each collection, and the least moment among them. A collection of which there are too many is
-        counted in part, and left at once for the next: what is there is never called empty."""
-        counts, low, moments = Counter[str](), " ", list[float]()
+    def _tally(self, partition: str) -> tuple[Counter[str], Counter[str], float | None]:
+        """How many of each collection, how many of these the secondary refuses, as far as they were looked at, and the
+        least moment among them. A collection of which there are too many is counted in part, and left at once for the
+        next: what is there is never called empty."""
+        counts, refused, low, moments = Counter[str](), Counter[str](), " ", list[float]()
         while True:
             items, whole = self._some(partition, low)
             for item in items:
-                counts[parts(item["sk"]["S"])[0]] += 1
+                name = parts(item["sk"]["S"])[0]
+                counts[name] += 1
+                refused[name] += "r" in item
                 moments.append(float((item.get("s") or item["o"])["N"]))
             if whole:
-                return counts, min(moments, default=None)
+                return counts, +refused, min(moments, default=None)
             low = items[-1]["sk"]["S"]
             name, digest, _ = parts(low)
             if counts[name] >= _COUNTED:
@@ -459,7 +468,7 @@ class DynamoLedger:
             "query",
             KeyConditionExpression="pk = :pk AND sk > :low",
             ExpressionAttributeValues={":pk": {"S": partition}, ":low": {"S": low}},
-            ProjectionExpression="sk, s, o",
+            ProjectionExpression="sk, s, o, r",
             ConsistentRead=True,
             Limit=_COUNTED,
         )

@@ -1,8 +1,8 @@
 """What the journal's table holds, as DynamoDB's items: their keys and their attributes. No request.
 
 Attributes of an intent: `k` packed key, `o` opened, `e` expires, `w` its owner's name. Of a deferral: `k`, `g`
-generation, `s` since, `a` attempts, `t` next try, `f` settle after, `m` the moment of the claim that holds it. Times
-are epoch seconds of the server.
+generation, `s` since, `a` attempts, `t` next try, `f` settle after, `m` the moment of the claim that holds it, `r` with
+what the secondary refuses it. Times are epoch seconds of the server.
 """
 
 from __future__ import annotations
@@ -118,4 +118,5 @@ def pending_of(item: Item) -> Pending:
         generation=int(item["g"]["N"]),
         attempts=int(item["a"]["N"]),
         next_try=float(item["t"]["N"]),
+        refused=item.get("r", {}).get("S", ""),
     )

@@ -53,6 +53,7 @@ _DEFERRED: Final = (
     IndexModel([("c", ASCENDING), ("d", ASCENDING)], name="by_key"),
     IndexModel([("t", ASCENDING)], name="by_turn"),
     IndexModel([("s", ASCENDING), ("c", ASCENDING), ("d", ASCENDING)], name="by_age"),
+    IndexModel([("c", ASCENDING), ("r", ASCENDING)], name="by_refusal", partialFilterExpression={"r": {"$gt": ""}}),
 )
 
 Doc = dict[str, Any]
@@ -63,9 +64,9 @@ class MongoLedger:
 
     Fields of an intent: `c` collection, `d` digest and `k` packed key, `o` opened, `e` expires, `w` its owner's name.
     Of a deferral: `c`, `d`, `k`, `g` generation, `s` since, `a` attempts, `t` next try, `f` settle after, `m` the
-    moment and `l` the mark of the claim that holds it. Times are epoch seconds of the server. Among the owners are
-    also whose turn it is to look for orphans, how many intents of each collection have passed, and which collections
-    are unclean.
+    moment and `l` the mark of the claim that holds it, `r` with what the secondary refuses it. Times are epoch seconds
+    of the server. Among the owners are also whose turn it is to look for orphans, how many intents of each collection
+    have passed, and which collections are unclean.
     """
 
     def __init__(
@@ -181,8 +182,8 @@ class MongoLedger:
         self._deferred.update_one(seen, [{"$set": {"t": "$f"}}])
         return False
 
-    def postpone(self, due: Due, until: float) -> None:
-        self._deferred.update_one(_seen(due), {"$inc": {"a": 1}, "$set": {"t": until}})
+    def postpone(self, due: Due, until: float, refused: str) -> None:
+        self._deferred.update_one(_seen(due), {"$set": {"a": due.attempts_after(refused), "t": until, "r": refused}})
 
     def give_back(self, due: Due) -> None:
         self._deferred.update_one(_seen(due), [{"$set": {"t": "$s"}}])
@@ -234,7 +235,12 @@ class MongoLedger:
         passed = Counter({raw["c"]: raw["n"] for raw in notes if "n" in raw})
         passed.update(opened)
         unclean = {raw["c"]: raw["since"] for raw in notes if "since" in raw}
-        return JournalStats(opened, deferred, age, unclean, dict(passed))
+        return JournalStats(opened, deferred, age, unclean, dict(passed), self._refused() if deferred else {})
+
+    def _refused(self) -> dict[str, int]:
+        some = {"r": {"$gt": ""}}
+        names = self._deferred.distinct("c", some)
+        return {name: self._deferred.count_documents({"c": name, **some}, limit=_COUNTED) for name in names}
 
     def primaries(self, configured: Mapping[str, str]) -> Mapping[str, str]:
         for name, primary in configured.items():
@@ -343,7 +349,7 @@ def _passed(collection: str, number: int) -> UpdateOne:
 
 
 def _due(raw: Doc, claimed: float) -> Due:
-    return Due(raw["c"], unpack(raw["k"]), raw["g"], raw["a"], raw["s"], claimed)
+    return Due(raw["c"], unpack(raw["k"]), raw["g"], raw["a"], raw["s"], claimed, refused=raw.get("r", ""))
 
 
 def _seen(due: Due) -> Doc:
@@ -362,4 +368,5 @@ def _pending(raw: Doc) -> Pending:
         generation=raw["g"],
         attempts=raw["a"],
         next_try=raw["t"],
+        refused=raw.get("r", ""),
     )

@@ -217,9 +217,9 @@ class RemoteJournal:
         finally:
             self._claims.drop(due)
 
-    async def postpone(self, due: Due, delay: float) -> None:
+    async def postpone(self, due: Due, delay: float, refused: str = "") -> None:
         try:
-            await self._ask(lambda ledger: ledger.postpone(due, ledger.clock.earliest() + delay))
+            await self._ask(lambda ledger: ledger.postpone(due, ledger.clock.earliest() + delay, refused))
         finally:
             self._claims.drop(due)
 

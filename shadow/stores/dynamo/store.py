@@ -16,6 +16,7 @@ import aioboto3
 from pymongo.errors import OperationFailure, WriteError
 
 from shadow.errors import UnreadableDocument, UnsupportedOperation
+from shadow.model.bounds import check_outcome
 from shadow.model.matching import cached_filter, compile_pipeline, compile_projection
 from shadow.model.matching.values_at import distinct_values
 from shadow.model.operation import (
@@ -37,7 +38,7 @@ from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec
 from shadow.model.stored import Damaged, RawDocument, check_readable, is_readable
 from shadow.model.version import ABSENT, Document, Image, Key, State, Tombstone, Unknown, Version, fresh_id
-from shadow.stores.dynamo import keys
+from shadow.stores.dynamo import keys, unique
 from shadow.stores.dynamo.changes import Computation, computation, depends, matcher, names_only_key, whole
 from shadow.stores.dynamo.client import ConditionFailed, Gateway, OnCapacity
 from shadow.stores.dynamo.codec import Codec
@@ -364,6 +365,7 @@ class DynamoStore:
             after = compute(found.image)
             if after is None:
                 return None
+            check_outcome(change, after.document, existed=found.image.present)
             expected = _expected(found)
             guard = change.guard if isinstance(change, Update | Replace) and not found.image.present else None
             try:
@@ -395,6 +397,10 @@ class DynamoStore:
         if attempt >= _PATIENCE:
             await asyncio.sleep(random.uniform(0, min(_LONGEST, 0.005 * 2.0 ** min(attempt - _PATIENCE, 10))))
         return Found(failed.item, await self._reader.image(table, failed.item))
+
+    def refusal(self, collection: str, change: Change, existed: bool, document: Document) -> Exception | None:
+        spec = self._table(collection).spec
+        return unique.too_many(spec, document) if spec.unique else None
 
     async def insert_many(
         self, collection: str, inserts: Sequence[Insert], op_ids: Sequence[str], *, ordered: bool

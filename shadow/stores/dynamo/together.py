@@ -24,7 +24,7 @@ from shadow.stores.dynamo.client import Cancelled
 from shadow.stores.dynamo.codec import Encoded, item_size
 from shadow.stores.dynamo.expressions import Expression, exactly
 from shadow.stores.dynamo.reads import Reader, Table
-from shadow.stores.dynamo.writes import BUSY, MOST_ACTIONS, TRANSACTION_ATTEMPTS, Found, Writer
+from shadow.stores.dynamo.writes import BUSY, TRANSACTION_ATTEMPTS, Found, Writer
 
 __all__ = ["Put", "Together"]
 
@@ -84,7 +84,7 @@ class Together:
             changes.append(_Change(text, before, image, encoded))
         plan = await self._plan(table, changes)
         size = sum(item_size(each.encoded.item) for each in changes)
-        if len(plan.actions) > MOST_ACTIONS or size > _MOST_BYTES:
+        if len(plan.actions) > unique.MOST_ACTIONS or size > _MOST_BYTES:
             return None
         return await self._write(table, changes, plan)
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from pymongo.errors import DuplicateKeyError
+from pymongo.errors import DuplicateKeyError, WriteError
 
 from shadow.model.order import UNDEFINED
 from shadow.model.schema import CollectionSpec, UniqueSpec
@@ -22,7 +22,21 @@ from shadow.stores.dynamo import keys
 from shadow.stores.dynamo.errors import duplicate_key
 from shadow.stores.dynamo.expressions import Expression
 
-__all__ = ["Claim", "changed_claims", "claims", "owner_of", "release", "take", "violation"]
+__all__ = [
+    "MOST_ACTIONS",
+    "Claim",
+    "changed_claims",
+    "claims",
+    "owner_of",
+    "release",
+    "take",
+    "too_many",
+    "violation",
+]
+
+
+MOST_ACTIONS: Final = 100
+"""Of one transaction (Developer Guide, "TransactWriteItems")."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +66,19 @@ def _is_hidden(constraint: UniqueSpec, document: Document) -> bool:
         return False
     fields = {path.partition(".")[0] for path in constraint.fields}
     return "" in document.faults or not fields.isdisjoint(document.faults)
+
+
+def too_many(spec: CollectionSpec, document: Document) -> WriteError | None:
+    """The refusal of a document that holds more unique values than one transaction can write beside it. Only lists
+    make many of one document."""
+    roots = {path.partition(".")[0] for constraint in spec.unique for path in constraint.fields}
+    if not any(isinstance(document.get(name), list | dict) for name in roots):
+        return None
+    count = len(claims(spec, document))
+    if count < MOST_ACTIONS:
+        return None
+    text = f"{count} unique values in one document; DynamoDB can hold {MOST_ACTIONS - 1}"
+    return WriteError(text, 2, {"index": 0, "code": 2, "errmsg": text})
 
 
 def changed_claims(

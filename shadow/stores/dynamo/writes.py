@@ -34,7 +34,6 @@ from shadow.stores.dynamo.upserts import advance
 
 __all__ = [
     "BUSY",
-    "MOST_ACTIONS",
     "NOTHING",
     "SWEEP_MARK",
     "TRANSACTION_ATTEMPTS",
@@ -51,7 +50,6 @@ SWEEP_MARK: Final = "~sweep"
 """The key of the item that says that a table has had parts of large documents, and when it was swept last."""
 
 TRANSACTION_ATTEMPTS: Final = 8
-MOST_ACTIONS: Final = 100
 _WRITE_CONFLICT: Final = 112
 BUSY: Final = frozenset({"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"})
 
@@ -247,8 +245,8 @@ class Writer:
         taken = list(take.values())
         stale: dict[str, Stale] = {}
         actions = _claiming(table, key_text, head, take, release, stale, guard)
-        if len(actions) > MOST_ACTIONS:
-            raise WriteError(f"{len(actions)} unique values change at once; the limit is {MOST_ACTIONS}", 2)
+        if len(actions) > unique.MOST_ACTIONS:
+            raise WriteError(f"{len(actions)} unique values change at once; the limit is {unique.MOST_ACTIONS}", 2)
         for attempt in range(TRANSACTION_ATTEMPTS):
             try:
                 await self.send(table, actions)
