@@ -48,6 +48,8 @@ class Conditions:
     partial: float = 0.0
     wrong: float = 0.0
     """The secondary makes something else of a replayed operation."""
+    unreadable: float = 0.0
+    """An image, of either side, comes as one that nobody can read; the next time it can be read again."""
     journal_failing: float = 0.0
     journal_slow: float = 0.0
     crash_at_point: float = 0.0
@@ -114,6 +116,7 @@ class Conditions:
             reads=rate(0.4),
             narrow=rng.random() < 0.2,
             deaths_known=rng.random() < 0.7,
+            unreadable=rate(0.1),
         )
 
     def but(self, **changes: Any) -> Conditions:
