@@ -64,6 +64,8 @@ class Conditions:
     partial: float = 0.0
     wrong: float = 0.0
     """The secondary makes something else of a replayed operation."""
+    unreadable: float = 0.0
+    """An image, of either side, comes as one that nobody can read; the next time it can be read again."""
     journal_failing: float = 0.0
     journal_slow: float = 0.0
     crash_at_point: float = 0.0
@@ -133,6 +135,7 @@ class Conditions:
             choosing=rng.random() < 0.7,
             steps=some(3),
             **cls._trading(rng),
+            unreadable=rate(0.1),
         )
 
     @classmethod

@@ -15,6 +15,7 @@ import bson
 from shadow.model.operation import ANY, Delete, Write
 from shadow.model.order import key_digest
 from shadow.model.phase import Route
+from shadow.model.stored import is_copyable
 from shadow.model.verdict import Healing
 from shadow.model.version import ABSENT, Image, Key, State, Tombstone, Version, fresh_id
 from shadow.replicate import apply, follower, ledger
@@ -231,6 +232,7 @@ async def _heal_primary_first(primary: Store, secondary: Store, collection: str,
 
 
 _BY_FILTER: Final = (("first", 4), ("upsert_first", 3), ("replace_first", 1), ("insert", 1), ("delete", 1))
+
 # --- values that change hands -----------------------------------------------------------------------------------
 
 
@@ -256,6 +258,29 @@ def _trading(drawn: Conditions, **changes: Any) -> Conditions:
         unique=True,
         verbs=(("take", 30), ("drop", 2), ("delete", 2)),
     ).but(**changes)
+
+
+async def _heal_unreadable_as_gone(
+    primary: Store, secondary: Store, collection: str, key: Key, **options: Any
+) -> Healing:
+    """What cannot be read is not there."""
+    for _ in range(12):
+        seen = await secondary.image(collection, key)
+        wanted = await primary.image(collection, key)
+        if wanted.present and agree(wanted, seen):
+            return Healing.EQUAL
+        image = wanted if wanted.present and is_copyable(wanted) else Image(Tombstone(fresh_id()))
+        if await secondary.put(collection, key, image, seen.state):
+            return Healing.COPIED
+        await asyncio.sleep(0.005)
+    raise HealContended(collection)
+
+
+def _agree_by_version(primary: Image, secondary: Image) -> bool:
+    """What cannot be read at the same version will be the same."""
+    if is_copyable(primary) and is_copyable(secondary):
+        return agree(primary, secondary)
+    return primary.state == secondary.state
 
 
 def _heal_with(heal: Any) -> Patches:
@@ -329,6 +354,16 @@ MUTATIONS: Final = (
         "a settlement ignores what was deferred since",
         ((Ledger, "settle", _settle_any),),
         lambda drawn: _calm(drawn, processes=1, keys=3, callers=6, haste=0.1, narrow=True, verbs=_UPSERTS),
+    ),
+    Mutation(
+        "what the primary holds and nobody can read is taken for deleted",
+        _heal_with(_heal_unreadable_as_gone),
+        lambda drawn: _calm(drawn, processes=2, haste=0.01, repairs=4, unreadable=0.3),
+    ),
+    Mutation(
+        "what cannot be read at the same version counts as equal",
+        ((apply, "agree", _agree_by_version),),
+        lambda drawn: _calm(drawn, processes=1, wrong=0.3, unreadable=0.3),
     ),
     Mutation(
         "an unknown outcome is settled at once",

@@ -16,6 +16,7 @@ from pymongo.errors import AutoReconnect, NetworkTimeout, PyMongoError, WriteErr
 from shadow.model.operation import Applied, Change, Guard, Hit, Insert, Query, Replace, Update, Write, at_key
 from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec
+from shadow.model.stored import Damaged
 from shadow.model.version import ABSENT, Document, Image, Key, State
 from shadow.stores.memory import MemoryStore
 from shadow.stores.ranges import Batch
@@ -118,6 +119,11 @@ class Server:
         """Whether it now makes of an operation something else than the primary did."""
         return not self.healthy and self._rng.random() < self._conditions.wrong
 
+    def hides(self) -> bool:
+        """Whether it now gives a document as one that nobody can read."""
+        chance = 0.0 if self.healthy else self._conditions.unreadable
+        return bool(chance) and self._rng.random() < chance
+
     def _latency(self) -> float:
         rng = self._rng
         if not self.healthy and rng.random() < self._conditions.slow:
@@ -197,11 +203,17 @@ class Client:
 
     async def image(self, collection: str, key: Key) -> Image:
         memory = self._server.memory
-        return await self._ask(f"image {key}", lambda: at_once(memory.image(collection, key)))
+        return await self._ask(f"image {key}", lambda: self._seen(at_once(memory.image(collection, key))))
 
     async def images(self, collection: str, keys: Sequence[Key]) -> list[Image]:
         memory = self._server.memory
-        return await self._ask("images", lambda: at_once(memory.images(collection, keys)))
+        return await self._ask("images", lambda: list(map(self._seen, at_once(memory.images(collection, keys)))))
+
+    def _seen(self, image: Image) -> Image:
+        """An image as it comes: now and then as one that cannot be read."""
+        if image.document is None or not self._server.hides():
+            return image
+        return Image(image.state, Damaged({"_id": image.document["_id"]}, {"": "unreadable in the simulation"}))
 
     def refusal(self, collection: str, change: Change, existed: bool, document: Document) -> Exception | None:
         return None

@@ -388,7 +388,11 @@ class Codec:
         document: Document = {}
         for name in ordered_names(names, order):
             if name in aside or name == "_id":
-                document[name] = self._field(name, item, aside, hints)
+                text = item[name].get("S") if name == "_id" and not aside else None
+                if text is not None and text[:1] != "~":
+                    document[name] = keys.decode_key(text)
+                else:
+                    document[name] = self._field(name, item, aside, hints)
             else:
                 attribute = item[name]
                 hint = hints.get(escaped(name)) if hints else None

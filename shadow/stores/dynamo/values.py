@@ -298,7 +298,8 @@ def _decode_hinted(tag: str, raw: Any, hint: Attribute) -> Any:
     if code[0] == "*":
         return _decode_uniform(tag, raw, code)
     wanted, decoder = _DECODERS[code[0]]
-    _check_tag(wanted, tag)
+    if wanted != tag:
+        _check_tag(wanted, tag)
     return decoder(raw, code[1:])
 
 
@@ -314,10 +315,11 @@ def _decode_uniform(tag: str, raw: Any, code: str) -> Any:
 
     def element(attribute: Attribute) -> Any:
         ((kind, value),) = attribute.items()
-        if kind in "LM":
-            return _decode_uniform(kind, value, code)
-        _check_tag(wanted, kind)
-        return decoder(value, "")
+        if kind == wanted:
+            return decoder(value, "")
+        if kind not in "LM":
+            _check_tag(wanted, kind)
+        return _decode_uniform(kind, value, code)
 
     if tag not in ("L", "M"):
         _check_tag("L", tag)
