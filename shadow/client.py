@@ -278,6 +278,7 @@ class Shadow:
     async def _belong(self) -> None:
         """Takes part in the fleet until cancelled: by `close`, or at the end of a loop that nobody closed. Each loop
         learns anew where the fleet stands before its first write; the process leaves with the last of them."""
+        gone = False
         try:
             while not await self._placed():  # noqa: ASYNC110 - what it waits for is another process's
                 await asyncio.sleep(self.settings.control.heartbeat)
@@ -285,8 +286,12 @@ class Shadow:
         except ShadowClosed:
             # `close` has begun, and the sign of life that was under way finds no runtime to ask any more.
             return
+        except GeneratorExit:
+            # The loop was closed without a word; nothing can be waited for here.
+            gone = True
+            raise
         finally:
-            if not self._closed and not self._other_loops():
+            if not gone and not self._closed and not self._other_loops():
                 self._parts.routes.forget()
                 await self.fleet.participant.leave()
 
