@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from shadow import Shadow
-from shadow.config import Settings
+from shadow.config import Settings, load
 from shadow.model.phase import StoreName
 from shadow.replicate.points import Reach, pass_by
 from shadow.stores.memory import MemoryStore
@@ -76,6 +77,24 @@ class Place:
         """`changes`: those of `settings`, and what `limits` has."""
         return _InMemory(self.settings(**changes), self.stores, reach)
 
+    def file(self, path: Path, *, watch_every: float = 3600.0, heartbeat: float = 0.1, **defaults: Any) -> None:
+        """Writes a configuration file, which by default nobody looks at while an event loop runs."""
+        content = {
+            "mongo": {"url": "mongodb://127.0.0.1:1", "database": "memory"},
+            "dynamo": {"endpoint_url": "http://127.0.0.1:1"},
+            "journal": {"url": f"sqlite:///{self.journal}"},
+            "limits": LIMITS,
+            "control": {"heartbeat": heartbeat, "url": f"sqlite:///{self.control}"},
+            "watch_every": watch_every,
+            "defaults": {"forced": "a test", **defaults},
+            "collections": {COLLECTION: {}},
+        }
+        path.write_text(yaml.safe_dump(content), encoding="utf-8")
+
+    def from_file(self, path: Path) -> Shadow:
+        """A process with a configuration file."""
+        return _InMemory(load(path, {}), self.stores, pass_by, path)
+
     def held(self, name: StoreName) -> dict[Any, tuple[Any, Any]]:
         """What a store holds, past every fault: key to version and document."""
         images = self.inner[name]._images.get(COLLECTION, {}).values()
@@ -88,8 +107,10 @@ class Place:
 
 
 class _InMemory(Shadow):
-    def __init__(self, settings: Settings, stores: Mapping[StoreName, FaultyStore], reach: Reach) -> None:
-        super().__init__(settings, reach=reach)
+    def __init__(
+        self, settings: Settings, stores: Mapping[StoreName, FaultyStore], reach: Reach, path: Path | None = None
+    ) -> None:
+        super().__init__(settings, reach=reach, path=path)
         self._stores = dict(stores)
 
     def _make_stores(self) -> Any:
