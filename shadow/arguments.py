@@ -11,15 +11,14 @@ from bson.codec_options import CodecOptions
 from pymongo.errors import OperationFailure
 
 from shadow.errors import UnsupportedOperation
-from shadow.model.matching import Filter, cached_filter, compile_pipeline, compile_projection, compile_update
+from shadow.model.matching import cached_filter, compile_pipeline, compile_projection, compile_update
 from shadow.model.matching.caching import cached_update
-from shadow.model.matching.failures import write_failure
-from shadow.model.operation import Sort
-from shadow.model.order import MISSING
+from shadow.model.operation import ANY, Sort
+from shadow.model.stored import exact_value, taken_in, with_time
 from shadow.model.values import normalise
 from shadow.model.version import Document, Key
 
-__all__ = ["MISSING", "Arguments", "key_in", "replacement_key", "sort_pairs", "with_key"]
+__all__ = ["Arguments", "key_in", "sort_pairs"]
 
 _HARMLESS: Final = frozenset(
     {"comment", "bypass_document_validation", "maxTimeMS", "max_time_ms", "allow_disk_use", "allowDiskUse", "batchSize",
@@ -41,13 +40,14 @@ class Arguments:
         self._options = options
 
     def document(self, document: Any, what: str = "document") -> Document:
-        """A whole document. Raises TypeError, `bson.errors.InvalidDocument`, or that it holds the reserved field."""
+        """A whole document to insert or to put in another's place, its empty timestamps filled in. Raises TypeError,
+        `bson.errors.InvalidDocument`, or that it holds the reserved field."""
         if not isinstance(document, Mapping):
             raise TypeError(f"{what} must be an instance of a mapping, not {type(document).__name__}")
-        whole = normalise(document, self._options)
+        whole = taken_in(document, self._options)
         if self._reserved in whole:
             self._refuse_reserved(what)
-        return whole
+        return with_time(whole)
 
     def filter(self, filter: Any) -> Document:
         """A filter that compiles. One that is no mapping is taken for an `_id`, as the drivers do."""
@@ -58,7 +58,7 @@ class Arguments:
         if not isinstance(filter, Mapping):
             filter = {"_id": filter}
         wanted = normalise(filter, self._options)
-        self._check_names("filter", wanted)
+        self.unreserved("filter", wanted)
         cached_filter(wanted)
         return wanted
 
@@ -74,8 +74,8 @@ class Arguments:
         if mapping and not next(iter(update)).startswith("$"):
             raise ValueError("update only works with $ operators")
         filters = tuple(normalise(each, self._options) for each in array_filters or ())
-        wanted = normalise({"": update}, self._options)[""]
-        self._check_names("update", wanted)
+        wanted = exact_value(update, self._options)
+        self.unreserved("update", wanted)
         if isinstance(wanted, dict) and isinstance(wanted.get("$rename"), dict):
             for target in wanted["$rename"].values():
                 self.path("update", str(target))
@@ -100,7 +100,7 @@ class Arguments:
         if not isinstance(projection, Mapping):
             projection = {str(name): 1 for name in projection}
         wanted = normalise(projection, self._options)
-        self._check_names("projection", wanted)
+        self.unreserved("projection", wanted)
         compile_projection(wanted)
         return wanted or None
 
@@ -122,7 +122,7 @@ class Arguments:
         if not isinstance(pipeline, Sequence) or isinstance(pipeline, str | bytes):
             raise TypeError("pipeline must be a list")
         wanted: list[Document] = normalise({"": list(pipeline)}, self._options)[""]
-        self._check_names("pipeline", wanted)
+        self.unreserved("pipeline", wanted)
         compile_pipeline(wanted)
         return wanted
 
@@ -139,10 +139,16 @@ class Arguments:
         if not self._knows(hint):
             raise UnsupportedOperation(name, "it names no index that the configuration declares")
 
-    def _check_names(self, what: str, value: Any) -> None:
+    def unreserved(self, what: str, value: Any) -> None:
+        """Refuses a filter, an update, a projection or a pipeline that names the version; checks nothing else."""
         for name in _names(value):
-            if name.lstrip("$").split(".")[0] == self._reserved:
+            if str(name).lstrip("$").split(".")[0] == self._reserved:
                 self._refuse_reserved(what)
+
+    def unstamped(self, what: str, document: Mapping[str, Any]) -> None:
+        """Refuses a whole document that holds the version's field; checks nothing else."""
+        if self._reserved in document:
+            self._refuse_reserved(what)
 
     def _refuse_reserved(self, what: str) -> NoReturn:
         raise UnsupportedOperation(
@@ -153,13 +159,13 @@ class Arguments:
 
 
 def key_in(filter: Document) -> Key:
-    """The key that a filter names by equality on `_id`, or `MISSING`."""
+    """The key that a filter names by equality on `_id`, or `ANY`."""
     if "_id" not in filter:
-        return MISSING
+        return ANY
     wanted = filter["_id"]
     if isinstance(wanted, dict) and any(name.startswith("$") for name in wanted):
-        wanted = wanted["$eq"] if set(wanted) == {"$eq"} else MISSING
-    return MISSING if isinstance(wanted, list | Regex) else wanted
+        wanted = wanted["$eq"] if set(wanted) == {"$eq"} else ANY
+    return ANY if isinstance(wanted, list | Regex) else wanted
 
 
 def _names_plain_key(filter: Any) -> bool:
@@ -169,24 +175,6 @@ def _names_plain_key(filter: Any) -> bool:
         return False
     key = filter.get("_id")
     return type(key) is ObjectId or (type(key) is str and key.isascii())
-
-
-def with_key(document: Document, key: Key) -> Document:
-    """`document` with `_id` first, where MongoDB stores it. Raises WriteError for what cannot be an `_id`."""
-    if isinstance(key, list | Regex):
-        kind = "array" if isinstance(key, list) else "regex"
-        raise write_failure(53, f"The '_id' value cannot be of type {kind}")
-    if isinstance(key, dict) and any(name.startswith("$") for name in key):
-        raise write_failure(52, "_id fields may not contain '$'-prefixed fields")
-    return {"_id": key, **{name: value for name, value in document.items() if name != "_id"}}
-
-
-def replacement_key(filter: Filter, replacement: Document) -> Key:
-    """The `_id` that an upsert's filter or its replacement names, or `MISSING`."""
-    named = filter.equalities()
-    if any(path.startswith("_id.") for path in named):
-        raise write_failure(111, "field at '_id' must be exactly specified, field at a sub-path found")
-    return named.get("_id", replacement.get("_id", MISSING))
 
 
 def sort_pairs(key: str | Sequence[Any] | Mapping[str, int], direction: int | None = None) -> Sort:

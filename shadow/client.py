@@ -5,23 +5,34 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import datetime as dt
+import difflib
+import functools
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
+from bson.codec_options import DEFAULT_CODEC_OPTIONS
 from pymongo.errors import DuplicateKeyError
 
-from shadow.collection import Collection
 from shadow.compare.diff import Hasher
 from shadow.compare.rules import Excuses
 from shadow.concerns import Kept, kept_by_client, kept_by_url
 from shadow.config import Settings, load, parse, revealed, where
-from shadow.errors import ConfigurationError, Fault, ShadowClosed, ShadowError, StoreUnavailable
+from shadow.errors import (
+    ConfigurationError,
+    Fault,
+    ShadowClosed,
+    ShadowError,
+    StoreUnavailable,
+    UnsupportedOperation,
+)
 from shadow.fleet import Fleet
+from shadow.forwarded import NOT_COLLECTIONS, DriverDatabase, ForwardedCollection, refuse_past
+from shadow.forwarder import Forwarder, Passage, expected
 from shadow.host.process import hold_lock, share_locks
 from shadow.indexes import Wanted, index_not_found, is_not_found
 from shadow.migrate.sides import JobRefused, Sides
@@ -53,20 +64,22 @@ from shadow.replicate.salvage import Salvage
 from shadow.replicate.sqlite_journal import SqliteJournal
 from shadow.replicate.supervisor import Supervisor, Turn
 from shadow.replicate.suspects import SharedSuspects
+from shadow.replicate.within import within
 from shadow.replicate.writers import WriterWatch
+from shadow.routed import RoutedCollection
 from shadow.router import Router
 from shadow.runtime import Parts, Runtime
 from shadow.stores.base import Store
 from shadow.stores.dynamo.store import DynamoStore
 from shadow.stores.dynamo.sweeping import sweep_forever
-from shadow.stores.mongo import MongoStore, connect
+from shadow.stores.mongo import MongoStore, collection_class, connect, driver_of
 from shadow.stores.ranges import Ranged
 from shadow.web import APIRouter, Desk, admin_router
 
 __all__ = ["Shadow", "get_collection"]
 
 
-class Shadow:
+class Shadow(DriverDatabase):
     """Takes the place of the Motor database object: `shadow["users"]`, `shadow.get_collection("users")`.
 
     Making one does no I/O and needs no event loop; it connects on first use. Use it under one event loop after the
@@ -89,11 +102,17 @@ class Shadow:
         self.settings = settings
         self._resting = resting
         self._writer_watch: WriterWatch | None = None
+        self._told_raised = False
         self._path = path
         self._mongo_client = mongo_client
         self._dynamo_client = dynamo_client
         self._runtimes: dict[asyncio.AbstractEventLoop, Runtime] = {}
         self._closed = False
+        self._owner = self
+        self._handed_in: Any = None
+        self._kind: type[Any] | None = None
+        self._kept_by_url: Kept | None = None
+        self._noticed: set[str] = set()
         self._specs = settings.specs()
         secret = settings.observe.hash_secret
         hasher = Hasher(secret.get_secret_value().encode() if secret is not None else b"")
@@ -119,8 +138,9 @@ class Shadow:
             routes=Routes(
                 settings.routes(),
                 on_change=self.report.routed,
-                on_unknown=self._unconfigured,
+                on_unknown=lambda collection: None,
                 patience=settings.limits.operation / 2,
+                straggle=settings.limits.straggle,
             ),
             limits=settings.limits,
             reporter=self.report,
@@ -131,6 +151,8 @@ class Shadow:
             on_journal_failure=settings.journal.on_failure,
             watch=settings.observe.watch(),
             suspects=self._suspects,
+            on_gap=lambda name: self.fleet.gap(name),
+            on_journal=lambda works: self.fleet.journal_works(works),
             supervisor=self.supervisor,
         )
         self.fleet = Fleet(
@@ -148,7 +170,10 @@ class Shadow:
             self._parts.journal,
             self._parts.routes,
             self.fleet.kept,
-            join=self.fleet.participant.join,
+            join=self.fleet.join,
+            renew=self.fleet.participant.renew,
+            patience=settings.limits.operation / 4,
+            configured=self._configured,
             resting=resting,
             lenient=settings.journal.on_failure == "sync",
         )
@@ -188,26 +213,131 @@ class Shadow:
 
     database_name = name
 
-    def get_collection(self, name: str, *arguments: Any, **options: Any) -> Collection:
-        """The collection; may be called at import time. What follows the name is for `Collection.with_options`."""
-        spec = self._specs.get(name) or CollectionSpec(name)
-        made = Collection(spec, self, options=getattr(self._mongo_client, "codec_options", None))
+    def get_collection(self, name: str, *arguments: Any, **options: Any) -> Any:
+        """The collection; may be called at import time. What follows the name is for its `with_options`.
+
+        A configured name gives a `Collection`; any other name gives the driver's own collection, as it is.
+        """
+        spec = self._specs.get(name)
+        made: RoutedCollection | ForwardedCollection
+        if spec is None:
+            self._notice(name)
+            made = ForwardedCollection(name, self)
+        else:
+            kept = self.kept().codec_options
+            made = RoutedCollection(spec, self, options=None if kept == DEFAULT_CODEC_OPTIONS else kept)
         return made.with_options(*arguments, **options) if arguments or options else made
+
+    def _notice(self, name: str) -> None:
+        """Says once of a name that is not configured, and nearly is, that it goes to MongoDB alone."""
+        if name in self._noticed or len(self._noticed) >= _NAMES or not isinstance(name, str):
+            return
+        self._noticed.add(name)
+        by_small = {each.casefold(): each for each in self._specs}
+        near = difflib.get_close_matches(name.casefold(), by_small, n=1, cutoff=0.85)
+        if near:
+            self.report.event(Event.COLLECTION_UNCONFIGURED, collection=name, meant=by_small[near[0]])
 
     def kept(self) -> Kept:
         """What the client of MongoDB keeps for every read and write."""
         if self._mongo_client is not None:
             return kept_by_client(self._mongo_client)
-        return kept_by_url(self.settings.mongo.url.get_secret_value())
+        if self._kept_by_url is None:
+            self._kept_by_url = kept_by_url(self.settings.mongo.url.get_secret_value())
+        return self._kept_by_url
 
-    def __getitem__(self, name: str) -> Collection:
+    def __getitem__(self, name: str) -> Any:
         return self.get_collection(name)
 
-    def __getattr__(self, name: str) -> Collection:
-        """Motor's `db.users`. Names that begin with an underscore are no collections, as in Motor."""
+    def __getattr__(self, name: str) -> Any:
+        """Motor's `db.users`. Names that begin with an underscore are no collections, as in Motor. Raises
+        UnsupportedOperation for what the driver's database object has and is not supported here."""
         if name.startswith("_"):
             raise AttributeError(name)
+        if name in NOT_COLLECTIONS:
+            raise UnsupportedOperation(f"db.{name}", "it is the driver's own", hint=f'a collection of it: db["{name}"]')
         return self.get_collection(name)
+
+    # --- what is the driver's own
+
+    def driver(self) -> Any:
+        """The driver's database object for the running event loop, past everything else. Raises `ShadowClosed`,
+        RuntimeError where there is no event loop and no client was handed in, `StoreUnavailable` if nothing is said of
+        a MongoDB."""
+        if self._mongo_client is not None:
+            if self._handed_in is None:
+                self._handed_in = self._mongo_client.get_database(self.name)
+            return self._handed_in
+        if "url" not in self.settings.mongo.model_fields_set and not self.needs_mongo():
+            raise StoreUnavailable(
+                "the configuration says of no MongoDB where it is, and no configured collection is on one",
+                hint="name the collection under `collections`, or set `mongo.url`",
+            )
+        store = self._runtime().stores[StoreName.MONGO]
+        assert isinstance(store, MongoStore)
+        return store.driver
+
+    def driver_kind(self) -> type[Any]:
+        """The class of the driver's collections."""
+        if self._kind is None:
+            client = self._mongo_client
+            self._kind = collection_class(self.settings.mongo.driver if client is None else driver_of(client))
+        return self._kind
+
+    def driver_option(self, name: str) -> Any:
+        """What the client of MongoDB keeps, by name: `codec_options`, `read_concern`, ..."""
+        return getattr(self.kept(), name)
+
+    def needs_mongo(self) -> bool:
+        """Whether a configured collection has MongoDB as one of its stores."""
+        routes = [self._parts.routes[name] for name in self._specs]
+        return not routes or any(each.dual_write or each.primary is StoreName.MONGO for each in routes)
+
+    def configured(self) -> Collection[str]:
+        """The names of the configured collections."""
+        return self._specs
+
+    def is_forwarded(self, collection: str) -> bool:
+        """Whether a collection is MongoDB's alone, without a trace of another store."""
+        return collection not in self._specs or self.expected(collection) is Passage.OWN
+
+    def is_on_mongo(self, collection: str) -> bool:
+        """Whether MongoDB is the primary of a configured collection."""
+        return self._parts.routes[collection].primary is StoreName.MONGO
+
+    def expected(self, collection: str) -> Passage:
+        """How a call of a configured collection would be made by what is known now."""
+        return expected(self._parts.routes, collection)
+
+    def forwarder(self) -> Forwarder:
+        """That of the running event loop, made on first use."""
+        return self._runtime().forwarder
+
+    async def gated(self, collection: str, what: str, call: Callable[[], Awaitable[Any]]) -> Any:
+        """Makes a write to a collection, during which its phase does not change. Raises UnsupportedOperation, with
+        `what`, if it is configured and not MongoDB's alone."""
+        if collection not in self._specs:
+            return await call()
+
+        def made(passage: Passage) -> Awaitable[Any]:
+            refuse_past(self, [collection] if passage is not Passage.OWN else [], what)
+            return call()
+
+        passage, answer = await self.forwarder().write(collection, None, made)
+        refuse_past(self, [collection] if passage is Passage.VERSIONED else [], what)
+        return answer
+
+    def note_index(self, spec: CollectionSpec, wanted: Wanted) -> CollectionSpec:
+        """Takes note of an index that the driver has made while MongoDB alone is written: a unique one is held by this
+        process from then on, of a plain one a log line says how to have it on DynamoDB."""
+        if wanted.declared or not (wanted.plain or wanted.unique):
+            return spec
+        if wanted.plain:
+            advice = wanted.advice()
+            self.report.event(Event.INDEX_UNDECLARED, collection=spec.name, index=wanted.name, advice=advice)
+            return spec
+        made = self._specs[spec.name] = dataclasses.replace(spec, unique=(*spec.unique, wanted.constraint()))
+        return made
 
     def __repr__(self) -> str:
         return f"Shadow({self.name!r}, {len(self._specs)} collections)"
@@ -237,7 +367,8 @@ class Shadow:
             await runtime.close()
             await self._roles.end(self.settings.limits.drain)
             await self.shared_findings.save()
-            await self.fleet.participant.leave()
+            if not self._other_loops():
+                await self.fleet.participant.leave()
         await asyncio.to_thread(self._suspects.shut)
         await asyncio.to_thread(self.fleet.close)
         await asyncio.to_thread(self._parts.journal.shut)
@@ -264,7 +395,10 @@ class Shadow:
             self._forget_dead_loops()
             self._share_secret()
             self._hold_lock()
+            # What was agreed on in another event loop may have changed since.
+            self._parts.routes.forget()
             runtime = self._runtimes[loop] = Runtime(loop, self._parts, self._make_stores(), resting=self._resting)
+            runtime.forwarder.begin_with(self.fleet.era)
             if self._path is not None:
                 runtime.keep(Background.WATCH, self._watch)
             runtime.keep(Background.FLEET, self._belong)
@@ -276,8 +410,8 @@ class Shadow:
         return runtime
 
     async def _belong(self, turn: Turn) -> None:
-        """Takes part in the fleet until cancelled: by `close`, or at the end of a loop that nobody closed, after which
-        the next one has to learn anew where the fleet stands."""
+        """Takes part in the fleet until cancelled: by `close`, or at the end of a loop that nobody closed. Each loop
+        learns anew where the fleet stands before its first write; the process leaves with the last of them."""
         try:
             while not await self._placed():
                 turn()
@@ -288,10 +422,36 @@ class Shadow:
             return
         except asyncio.CancelledError:
             # Only then: a process that has failed to give a sign of life still writes.
-            if not self._closed:
+            if not self._closed and not self._other_loops():
                 self._parts.routes.forget()
                 await self.fleet.participant.leave()
             raise
+
+    def _other_loops(self) -> bool:
+        """Whether this Shadow is in use in another event loop too."""
+        own = asyncio.get_running_loop()
+        return any(each is not own and each.is_running() for each in list(self._runtimes))
+
+    async def _configured(self) -> Mapping[str, Route]:
+        """What the configuration asks for as an event loop begins. Where no other one is at work, the file is looked
+        at before, as a process that starts would: a loop may be shorter than the watch over the file takes."""
+        if self._path is not None and not self._other_loops():
+            with suppress(OSError):
+                text = await asyncio.to_thread(_read, self._path)
+                if text is not None and text != self._text:
+                    self._begin_with(text)
+        return self.fleet.configured()
+
+    def _begin_with(self, text: str) -> None:
+        self._text = text
+        try:
+            wanted = parse(text, source=str(self._path))
+            self._check_unchanged(wanted)
+        except ConfigurationError as error:
+            self.report.reloaded(False, str(error))
+            return
+        self.fleet.wishes(wanted.routes(), wanted.forced())
+        self._put_in_force(wanted)
 
     async def _placed(self) -> bool:
         """Whether it is known where the fleet stands, and the fleet knows of this process. An operation that comes
@@ -301,7 +461,6 @@ class Shadow:
         with suppress(ShadowError):
             if not self._resting:
                 await self._parts.routes.learnt(writing=True)
-                await participant.join({})
         return participant.joined
 
     def _keep_writers_watched(self, runtime: Runtime) -> None:
@@ -362,19 +521,47 @@ class Shadow:
         mongo, limit = self.settings.mongo, self.settings.limits.operation
         client = self._mongo_client or connect(mongo.url.get_secret_value(), mongo.driver)
         owned = self._mongo_client is None
-        return {
-            StoreName.MONGO: MongoStore(client, mongo.database, self._specs, owned=owned, operation_limit=limit),
-            StoreName.DYNAMO: DynamoStore(
-                self.settings.dynamo,
-                self._specs,
-                client=self._dynamo_client,
-                database=mongo.database,
-                on_capacity=self.metrics_registry.capacity,
-                on_scan=self.metrics_registry.scanned,
-                on_throttled=self.metrics_registry.throttled,
-                on_lacking=self._lacking,
-            ),
-        }
+        store = MongoStore(
+            client,
+            mongo.database,
+            self._specs,
+            owned=owned,
+            operation_limit=limit,
+            again=lambda: connect(mongo.url.get_secret_value(), mongo.driver),
+            weak_writes=mongo.weak_writes,
+            on_raised=self._raised,
+            on_doubt=self._parts.journal.doubt,
+        )
+        dynamo = DynamoStore(
+            self.settings.dynamo,
+            self._specs,
+            client=self._dynamo_client,
+            database=mongo.database,
+            on_capacity=self.metrics_registry.capacity,
+            on_scan=self.metrics_registry.scanned,
+            on_throttled=self.metrics_registry.throttled,
+            on_lacking=self._lacking,
+            operation_limit=limit,
+        )
+        for each in (store, dynamo):
+            each.link.calls.on_abandoned = self.metrics_registry.abandoned[each.name]
+            each.link.on_stuck = functools.partial(self._client_stuck, each.name)
+        return {StoreName.MONGO: store, StoreName.DYNAMO: dynamo}
+
+    def _client_stuck(self, store: StoreName, replaced: bool) -> None:
+        self.metrics_registry.stuck[store]()
+        advice = (
+            "another was made in its place"
+            if replaced
+            else "it was handed in, so it stays: restart the process, or let shadow make its own"
+        )
+        self.report.event(Event.CLIENT_STUCK, store=str(store), advice=advice)
+
+    def _raised(self, asked: str) -> None:
+        """Said once, however many event loops come and go."""
+        if not self._told_raised:
+            self._told_raised = True
+            self.report.event(Event.WRITES_RAISED, detail=f"{asked} could be rolled back: w=majority instead")
 
     def _lacking(self, table: str, text: str) -> None:
         self.report.event(Event.TABLE_LACKING, table=table, detail=text)
@@ -580,6 +767,7 @@ class Shadow:
                 "state": failure,
                 "open": dict(stats.open_by_collection),
                 "deferred": dict(stats.deferred_by_collection),
+                "refused": dict(stats.refused_by_collection),
                 "oldest_seconds": round(stats.oldest_age, 3),
                 "verify_since": {name: _moment(since) for name, since in stats.unclean.items()},
                 "look": "shadow repair --journal [list | heal | explain KEY --collection NAME]",
@@ -665,9 +853,6 @@ class Shadow:
             Event.JOURNAL_DAMAGED, path=str(found.kept), entries=found.entries, collections=len(found.collections)
         )
 
-    def _unconfigured(self, collection: str) -> None:
-        self.report.event(Event.COLLECTION_UNCONFIGURED, collection=collection)
-
     def _tables(self) -> dict[str, list[str]]:
         prefix = self.settings.dynamo.table_prefix
         return {f"{prefix}{name}": [each.name for each in spec.indexes] for name, spec in self._specs.items()}
@@ -700,16 +885,25 @@ class Shadow:
         self.fleet.wishes(wanted.routes(), wanted.forced())
         done = [await self.fleet.change(name, wanted.route(name)) for name in wanted.collections]
         if all(done):
-            self.settings = wanted
-            self.excuses.replace(wanted.rules())
-            self.metrics_registry.excuses(self.excuses.names())
-            self.report.reloaded(True)
+            self._put_in_force(wanted)
         elif first_look:
             self.report.reloaded(False, "a change of primary waits: see event flip.refused")
         return all(done)
 
+    def _put_in_force(self, wanted: Settings) -> None:
+        self.settings = wanted
+        self.excuses.replace(wanted.rules())
+        self.metrics_registry.excuses(self.excuses.names())
+        self.report.reloaded(True)
+
     def _check_reload(self, wanted: Settings) -> None:
         """What cannot change while it runs is a fault, and so is a leap between phases."""
+        self._check_unchanged(wanted)
+        faults = [fault for name in wanted.collections if (fault := self._leap(name, wanted.route(name)))]
+        if faults:
+            raise ConfigurationError(str(self._path), faults)
+
+    def _check_unchanged(self, wanted: Settings) -> None:
         faults = [
             Fault(section, "changed", "a restart: only routing can change while it runs")
             for section in ("mongo", "dynamo", "journal", "control", "limits", "observe", "admin", "watch_every")
@@ -717,8 +911,6 @@ class Shadow:
         ]
         if wanted.specs() != self._specs:
             faults.append(Fault("collections", "indexes, names or constraints changed", "a restart"))
-        else:
-            faults += [fault for name in wanted.collections if (fault := self._leap(name, wanted.route(name)))]
         if faults:
             raise ConfigurationError(str(self._path), faults)
 
@@ -726,12 +918,17 @@ class Shadow:
         now = self._parts.routes[name]
         if self.fleet.decides(name, wanted):
             return None
+        # Dual writes that are still waited for count as begun.
+        now = dataclasses.replace(now, phase=self.fleet.wants_both().get(name, now.phase))
         if wanted.phase not in (now.phase, *neighbours(now.phase)):
             return Fault(f"collections.{name}.phase", str(wanted.phase), f"one step at a time from {now.phase}")
         if wanted.primary is not now.primary and not (now.phase is wanted.phase is Phase.SHADOW):
             return Fault(f"collections.{name}.primary", str(wanted.primary), "phase shadow before and after a flip")
         return None
 
+
+_NAMES = 10_000
+"""Names of collections that are remembered as said something of."""
 
 _NOTES = """
 collections:
@@ -743,7 +940,7 @@ collections:
 _shared: Shadow | None = None
 
 
-def get_collection(name: str) -> Collection:
+def get_collection(name: str) -> Any:
     """A collection of the Shadow that the environment describes (`SHADOW_CONFIG`, or `USE_DYNAMODB` and the `AWS_...`
     variables alone). The same Shadow for the whole process, made at the first call."""
     global _shared
@@ -819,7 +1016,7 @@ def _index_advice(store: Store) -> list[dict[str, Any]]:
 
 async def _check(work: Any, seconds: float = 2.0) -> str:
     try:
-        async with asyncio.timeout(seconds):
+        async with within(seconds):
             await work
     except Exception as error:
         return f"failed: {type(error).__name__}"

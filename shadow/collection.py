@@ -16,35 +16,32 @@ from typing import Any, Final, NoReturn, Protocol
 import pymongo
 from bson import ObjectId
 from bson.codec_options import CodecOptions
-from pymongo.errors import InvalidOperation, OperationFailure, WriteError
+from pymongo.errors import InvalidOperation, OperationFailure, WriteConcernError, WriteError
 from pymongo.operations import IndexModel
 from pymongo.read_concern import ReadConcern
 from pymongo.results import BulkWriteResult, DeleteResult, InsertManyResult, InsertOneResult, UpdateResult
 from pymongo.write_concern import WriteConcern
 
 from shadow import indexes
-from shadow.arguments import MISSING, Arguments, key_in, replacement_key, with_key
+from shadow.arguments import Arguments, key_in
 from shadow.bulk import Make, Step, kind_of, operation, runs
 from shadow.compare.equality import Comparison, compare_values
 from shadow.concerns import Kept, Wanted
 from shadow.cursor import Cursor, DocumentCursor
 from shadow.errors import UnsupportedOperation
 from shadow.model.matching import cached_filter, compile_projection
-from shadow.model.matching.caching import cached_update
 from shadow.model.matching.updates import check_upsert
-from shadow.model.operation import Applied, Change, Delete, Hit, Insert, Query, Replace, Update, Verb
-from shadow.model.order import equal
+from shadow.model.matching.upserts import check_same_key, with_key
+from shadow.model.operation import ANY, Applied, Change, Delete, Hit, Insert, Query, Replace, Update, Verb
 from shadow.model.schema import CollectionSpec
 from shadow.model.values import present, snapshot
-from shadow.model.version import Document, Image, Key, fresh_id
+from shadow.model.version import Document, Image, fresh_id
 from shadow.results import Tally, as_command, as_write, by_pipeline, deleted, updated
 from shadow.router import Router
 from shadow.stores.base import Store
 
 __all__ = ["Collection", "Handle"]
 
-_RESOLVE_ATTEMPTS: Final = 8
-"""How often a write by filter looks for another document when the one it found was changed under it."""
 _MANY_AT_ONCE: Final = 16
 """Documents of one `update_many` or `delete_many` under way at once."""
 
@@ -415,80 +412,41 @@ class Collection:
     async def _update(
         self, verb: Verb, filter: Any, update: Any, array_filters: Any, *, upsert: bool, sort: Any = None
     ) -> list[Applied]:
-        wanted = self._filter_of(filter)
+        wanted, order = self._filter_of(filter), self._take.sort(sort)
         change, filters = self._take.update(update, array_filters)
-
-        def make(key: Key) -> Change:
-            return Update(key, wanted, change, fresh_id() if upsert else "", upsert, filters)
-
-        def named() -> Any:
-            return cached_update(change, filters).upsert_key(cached_filter(wanted))
-
-        applied = await self._write(verb, wanted, make, named if upsert else None, sort=sort)
+        born = fresh_id() if upsert or isinstance(change, list) else ""
+        new = ObjectId() if upsert else None
+        applied = await self._write(verb, Update(key_in(wanted), wanted, change, born, upsert, filters, order, new))
         return by_pipeline(applied, change) if isinstance(change, list) else applied
 
     async def _replace(
         self, verb: Verb, filter: Any, replacement: Any, *, upsert: bool, sort: Any = None
     ) -> list[Applied]:
-        wanted, whole = self._filter_of(filter), self._take.replacement(replacement)
-
-        def make(key: Key) -> Change:
-            if not equal(whole.get("_id", key), key):
-                raise WriteError(
-                    "After applying the update, the (immutable) field '_id' was found to have been altered", 66
-                )
-            own = with_key(whole, whole["_id"]) if "_id" in whole else whole
-            return Replace(key, wanted, own, fresh_id(), upsert)
-
-        def named() -> Any:
-            return replacement_key(cached_filter(wanted), whole)
-
-        applied = await self._write(verb, wanted, make, named if upsert else None, sort=sort)
+        wanted, whole, order = self._filter_of(filter), self._take.replacement(replacement), self._take.sort(sort)
+        key = key_in(wanted)
+        if "_id" in whole and key is not ANY:
+            check_same_key(whole, key)
+            whole = with_key(whole, whole["_id"])
+        new = ObjectId() if upsert else None
+        applied = await self._write(verb, Replace(key, wanted, whole, fresh_id(), upsert, order, new))
         return [dataclasses.replace(each, rewritten="_id" not in whole) for each in applied]
 
     async def _delete(self, verb: Verb, filter: Any, *, sort: Any = None) -> list[Applied]:
-        wanted = self._filter_of(filter)
-        return await self._write(verb, wanted, lambda key: Delete(key, wanted, fresh_id()), sort=sort)
+        wanted, order = self._filter_of(filter), self._take.sort(sort)
+        return await self._write(verb, Delete(key_in(wanted), wanted, fresh_id(), order))
 
     def _filter_of(self, filter: Any) -> Document:
         if not isinstance(filter, (dict, Mapping)):
             raise TypeError(f"filter must be an instance of a mapping, not {type(filter).__name__}")
         return self._take.filter(filter)
 
-    async def _write(
-        self,
-        verb: Verb,
-        filter: Document,
-        make: Callable[[Key], Change],
-        named: Callable[[], Any] | None = None,
-        *,
-        sort: Any = None,
-    ) -> list[Applied]:
-        """Finds the key that the write is about, on the primary, and makes the change there, the filter attached.
-        Another writer may change the document in between; then another one that matches is looked for. At most one
-        was applied. `named`, of an upsert, is the key of what it would insert, `MISSING` for a new one."""
-        order = self._take.sort(sort)
-        if named is not None:
-            check_upsert(cached_filter(filter))
-        key = key_in(filter)
-        if key is not MISSING:
-            applied = await self._router.write(self._name, verb, make(key))
-            return [] if applied is None else [applied]
-        for attempt in range(_RESOLVE_ATTEMPTS):
-            hit = await self._router.key_of(self._name, filter, order)
-            if hit is None and named is None:
-                return []
-            key = hit.key if hit is not None else _new_key(named)
-            try:
-                applied = await self._router.write(self._name, verb, make(key))
-            except WriteError as error:
-                # Two upserts of the same filter: the one that lost finds the other's document at the next look.
-                if hit is not None or error.code != 11000 or attempt == _RESOLVE_ATTEMPTS - 1:
-                    raise
-                continue
-            if applied is not None:
-                return [applied]
-        return []
+    async def _write(self, verb: Verb, change: Update | Replace | Delete) -> list[Applied]:
+        """Makes the change: of the document that the filter names by its key, or of the first that the filter
+        matches, which the primary finds. At most one was applied."""
+        if not isinstance(change, Delete) and change.upsert:
+            check_upsert(cached_filter(change.filter))
+        applied = await self._router.write(self._name, verb, change)
+        return [] if applied is None else [applied]
 
     # --- changes of many documents ------------------------------------------------------------------------------
 
@@ -514,7 +472,8 @@ class Collection:
         keys = await self._router.keys_of(self._name, wanted)
         if not keys and upsert:
             return await self._update(Verb.UPDATE_MANY, filter, update, array_filters, upsert=True)
-        changes = [Update(key, wanted, change, "", False, filters) for key in keys]
+        born = fresh_id if isinstance(change, list) else str
+        changes = [Update(key, wanted, change, born(), False, filters) for key in keys]
         applied = await self._write_all(Verb.UPDATE_MANY, changes)
         return by_pipeline(applied, change) if isinstance(change, list) else applied
 
@@ -573,8 +532,8 @@ class Collection:
         return Step(place, kind_of(request), operation(request), make=make)
 
     async def _make_all(self, steps: Sequence[Step], *, ordered: bool) -> Tally:
-        """Makes every step, or, ordered, those up to the first that is refused. Raises BulkWriteError for refusals, the
-        driver's error where the outcome is not known."""
+        """Makes every step, or, ordered, those up to the first that is refused. Raises BulkWriteError for refusals and
+        write concern errors, the driver's error where the outcome is not known."""
         tally = Tally()
         for run in runs(steps, ordered=ordered):
             if run[0].make is None:
@@ -583,15 +542,18 @@ class Collection:
                 await self._make_one(tally, run[0], run[0].make)
             if ordered and tally.has_errors:
                 break
-        tally.raise_refusals()
+        tally.raise_errors()
         return tally
 
     async def _make_inserts(self, tally: Tally, run: Sequence[Step], *, ordered: bool) -> None:
         inserts = [step.insert for step in run if step.insert is not None]
         results = await self._router.insert_many(self._name, inserts, ordered=ordered)
         for step, result in zip(run, results, strict=True):
-            if isinstance(result, Exception):
-                tally.refused(step.place, result, step.operation)
+            if isinstance(result, WriteConcernError):
+                tally.unsafe(result)
+                tally.inserted += 1
+            elif isinstance(result, Exception):
+                tally.failed(step.place, result, step.operation)
             elif result is not None:
                 tally.inserted += 1
 
@@ -599,8 +561,10 @@ class Collection:
         try:
             with as_write():
                 applied = await make()
+        except WriteConcernError as error:
+            tally.unsafe(error)
         except WriteError as error:
-            tally.refused(step.place, error, step.operation)
+            tally.failed(step.place, error, step.operation)
         else:
             tally.made(step.place, applied, removed=step.removes)
 
@@ -666,15 +630,6 @@ class Collection:
 
     def watch(self, *arguments: Any, **options: Any) -> NoReturn:
         raise UnsupportedOperation("watch", "the two stores have different change streams")
-
-
-def _new_key(named: Callable[[], Any] | None) -> Key:
-    """The key of the document that an upsert is about to insert."""
-    key = MISSING if named is None else named()
-    if key is MISSING:
-        return ObjectId()
-    with_key({}, key)
-    return snapshot(key)
 
 
 def _tried(check: Callable[..., Any], *arguments: Any) -> None:

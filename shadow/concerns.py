@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from bson.codec_options import DEFAULT_CODEC_OPTIONS, CodecOptions
 from pymongo import WriteConcern
 from pymongo.client_options import ClientOptions
 from pymongo.read_concern import ReadConcern
@@ -25,7 +26,7 @@ OPTIONS: Final[Mapping[str, tuple[str, str]]] = {
     "codec_options": ("any", "-"),
     "read_preference": ("primary, primaryPreferred", "secondary, secondaryPreferred, nearest, tags, staleness"),
     "read_concern": ("local, available", "majority, linearizable, snapshot"),
-    "write_concern": ("w=1, j=False", "w=0; other w, j, fsync, wtimeout"),
+    "write_concern": ("w=1, w=majority (unless the client has another w), j=False", "w=0; other w, j, fsync, wtimeout"),
 }
 """Option to what is accepted, and what is refused unless the client keeps it anyway (w=0: always). For the README."""
 
@@ -57,6 +58,7 @@ class Kept:
     read_preference: Any
     write_concern: WriteConcern
     read_concern: ReadConcern
+    codec_options: CodecOptions[Any] = DEFAULT_CODEC_OPTIONS
 
     def check(self, wanted: Wanted) -> None:
         """Raises UnsupportedOperation for what the client does not keep."""
@@ -79,8 +81,10 @@ class Kept:
 
     def _writes_by(self, wanted: Mapping[str, Any]) -> bool:
         ours = self.write_concern.document
+        # Without a word a replica set is asked for a majority, and a single server has nobody else to ask.
+        enough = (1, ours.get("w", "majority"))
         return all(
-            value == ours.get(name) or (name == "w" and value == 1) or (name in ("j", "fsync") and not value)
+            (name == "w" and value in enough) or value == ours.get(name) or (name in ("j", "fsync") and not value)
             for name, value in wanted.items()
         )
 
@@ -95,11 +99,11 @@ def _refusal(name: str, reason: str) -> UnsupportedOperation:
 
 def kept_by_client(client: Any) -> Kept:
     """What a client that was handed in keeps."""
-    return Kept(client.read_preference, client.write_concern, client.read_concern)
+    return Kept(client.read_preference, client.write_concern, client.read_concern, client.codec_options)
 
 
 def kept_by_url(url: str) -> Kept:
     """What a client of this address keeps. Reads the text alone: no look-up of names, no connection."""
     query = url.partition("?")[2]
     given = ClientOptions(None, None, None, split_options(query) if query else {})  # type: ignore[arg-type]
-    return Kept(given.read_preference, given.write_concern, given.read_concern)
+    return Kept(given.read_preference, given.write_concern, given.read_concern, given.codec_options)

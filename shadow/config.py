@@ -15,7 +15,7 @@ import re
 import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import yaml
@@ -35,6 +35,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from shadow.compare.rules import Ignore, MissingAsNull, Rule, Tolerance, Truncate, Unordered
+from shadow.concerns import kept_by_url
 from shadow.control.place import ControlPlace, DynamoPlace, MongoPlace, SqlitePlace
 from shadow.errors import ConfigurationError, Fault
 from shadow.migrate.assess.prices import Prices
@@ -44,6 +45,7 @@ from shadow.replicate.intents import OnFailure
 from shadow.replicate.journals.dynamo_table import Access
 from shadow.replicate.limits import Limits, Watch
 from shadow.stores.dynamo.settings import DynamoSettings, TableSettings
+from shadow.stores.mongo_durability import WeakWrites
 
 __all__ = ["CollectionSettings", "Settings", "load", "parse", "revealed", "where"]
 
@@ -124,6 +126,16 @@ class MongoSettings(BaseModel):
     )
     database: Name = "notesllm"
     driver: Literal["motor", "pymongo"] = "motor"
+    weak_writes: WeakWrites = WeakWrites.RAISE
+    """What becomes of writes whose write concern a replica set could roll back (`w=0`, `w=1`): `raise` them to
+    `w: majority`, or `refuse` them."""
+
+    @model_validator(mode="after")
+    def _acknowledged(self) -> Self:
+        kept = kept_by_url(self.url.get_secret_value())
+        if self.weak_writes is WeakWrites.REFUSE and not kept.write_concern.acknowledged:
+            raise ValueError("mongo.url says w=0, and weak_writes is refuse: say w=majority in the url")
+        return self
 
 
 class JournalSettings(BaseModel):

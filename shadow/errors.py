@@ -7,6 +7,7 @@
     ├── JournalError              the intent could not be made durable, so the primary was not asked
     ├── ControlError              the control store could not be asked, or did not answer
     ├── WritesHeld                a flip holds the writes of the collection for too long; nothing was written
+    ├── UnreadableDocument        also a bson.errors.InvalidBSON: a stored document cannot be read whole
     ├── StoreUnavailable          a store could not be reached while preparing (tables, start-up, jobs)
     └── ShadowClosed              used after `close()`
 
@@ -19,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bson.errors import InvalidBSON
 from pymongo.errors import OperationFailure
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "ShadowClosed",
     "ShadowError",
     "StoreUnavailable",
+    "UnreadableDocument",
     "UnsupportedOperation",
     "WritesHeld",
 ]
@@ -98,6 +101,18 @@ class ControlError(ShadowError):
 
 class WritesHeld(ShadowError):
     """A flip holds the writes of the collection, and it was not decided in time. Neither store was asked."""
+
+
+class UnreadableDocument(ShadowError, InvalidBSON):
+    """A stored document cannot be read whole, so it is neither given out, nor copied, nor changed. `reason` says why,
+    without anything of it. It is also what the drivers raise for BSON that they cannot decode."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(
+            f"a stored document cannot be read: {reason}",
+            hint="`shadow verify` names it by its key; mend or delete it in the store that holds it",
+        )
 
 
 class StoreUnavailable(ShadowError):

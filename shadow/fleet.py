@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, Final
 
-from shadow.control import members, routing
+from shadow.control import epochs, members, routing
 from shadow.control.coordinator import Aborted, Flipped
 from shadow.control.members import Member
 from shadow.control.participant import Participant
 from shadow.control.records import Records
 from shadow.control.routing import FlipKind, FlipState, Placed, Routing
-from shadow.errors import ControlError, JournalError
+from shadow.control.vouching import Vouching
+from shadow.errors import ControlError, JournalError, ShadowClosed
+from shadow.host.steady import steady
 from shadow.migrate.flip import Order, Outlook
 from shadow.migrate.readiness import fleet_gates, more_gates
 from shadow.model.background import Background
@@ -28,12 +32,26 @@ from shadow.observe.judge import Gate
 from shadow.observe.log import Event
 from shadow.replicate.process import this_process
 from shadow.runtime import Parts, Runtime
+from shadow.stores.base import Store
 
 __all__ = ["Fleet"]
 
 _ENDS: Final = {"done": Event.FLIP_DONE, "aborted": Event.FLIP_REFUSED, "rehearsed": Event.FLIP_REHEARSED}
+_RAISED: Final = 2.0
+"""Seconds in which the other processes take note of dual writes, as a rule."""
+_VOUCHED: Final = 30.0
+"""Seconds between two looks at whether journal and stores are those of before."""
 _AGAIN: Final = 0.5
 """Seconds before a flip that could not be made is tried again."""
+
+
+@dataclass(frozen=True)
+class Agreed:
+    """Where the fleet stands with one collection, and the phase that this process may begin in."""
+
+    primary: StoreName
+    epoch: int
+    phase: Phase
 
 
 class Fleet:
@@ -58,22 +76,93 @@ class Fleet:
         self._figures = figures
         self._heartbeat = heartbeat
         self._tool = tool
-        self._wanted = {name: route.primary for name, route in wanted.items()}
+        self._wanted = dict(wanted)
         self._pending: dict[str, StoreName] = {}
         self._told: dict[str, str] = {}
         self._forced: Mapping[str, str] = {}
         self.participant = Participant(
-            records, self, journal=journal, heartbeat=heartbeat, limit=parts.limits.drain, tool=tool
+            records,
+            self,
+            journal=journal,
+            heartbeat=heartbeat,
+            limit=parts.limits.drain,
+            tool=tool,
+            late=parts.limits.operation + parts.limits.straggle,
         )
+        self._vouching = Vouching(
+            records,
+            parts.journal,
+            journal,
+            self._stores,
+            self.wants_both,
+            self.participant.interrupt,
+            # Within what `close` waits for.
+            patience=min(parts.limits.read_deadline, parts.limits.drain / 4),
+        )
+        self._vouched = -math.inf
+        self._looked = False
+        self._gaps: set[str] = set()
+
+    def era(self, collection: str) -> str:
+        """Names the time since both stores of a collection were written last, in all processes alike."""
+        placed = self.participant.routing.placed.get(collection)
+        return "one" if placed is None else f"one-{placed.dual}-{placed.broken:.6f}"
+
+    def _stores(self) -> Mapping[StoreName, Store]:
+        try:
+            return self._current().stores
+        except ShadowClosed:
+            return {}
 
     # --- what the participant asks for --------------------------------------------------------------------------
 
     def routes(self) -> Mapping[str, Route]:
         routes = self._parts.routes.all()
-        return {name: routes[name] for name in self._wanted}
+        return {name: routes[name] for name in self._wanted if name in routes}
 
     def wanted(self) -> Mapping[str, StoreName]:
-        return dict(self._wanted)
+        return {name: route.primary for name, route in self._wanted.items()}
+
+    def wants_both(self) -> Mapping[str, Phase]:
+        return {name: route.phase for name, route in self._wanted.items() if route.dual_write}
+
+    def noted(self, seen: Routing, until: float) -> None:
+        routes = self._parts.routes
+        versioned = {name for name, each in seen.placed.items() if not epochs.bare(each)}
+        stamped = {name for name, each in seen.placed.items() if epochs.stamped(each)}
+        routes.lease(until, versioned=versioned, stamped=stamped)
+        if self._tool:
+            return
+        for name, route in self.routes().items():
+            placed = seen.placed.get(name)
+            if route.dual_write and placed is not None and placed.writing not in epochs.TWICE:
+                # Somebody has taken this process off the list: the others write one store alone by now.
+                routes.set(name, dataclasses.replace(route, phase=Phase.OFF))
+
+    def drained(self, collections: Iterable[str]) -> bool:
+        return self._parts.routes.drained(collections)
+
+    async def write_both(self, collections: list[str]) -> None:
+        routes, wants = self._parts.routes, self.wants_both()
+        for name in collections:
+            # What was written to one store has ended before this process says that it writes both.
+            async with routes.held(name, self._parts.limits.operation):
+                routes.set(name, dataclasses.replace(routes[name], phase=wants[name]))
+
+    async def join(self, kept: Mapping[str, StoreName]) -> Mapping[str, Agreed]:
+        """Takes part, as a process that begins, and says where each configured collection stands. Raises
+        `ControlError`."""
+        kept = {name: primary for name, primary in kept.items() if name in self._wanted}
+        placed = await self.participant.join(kept, self.wanted())
+        if not self._tool:
+            # A primary that does not answer keeps nobody waiting that could go on without it.
+            await self._vouching.tokens(name for name in kept if placed[name].primary is StoreName.MONGO)
+        return {name: self._agreed(name, placed[name]) for name in kept}
+
+    def _agreed(self, name: str, placed: Placed) -> Agreed:
+        wanted = self._wanted[name].phase
+        may = not placed.completed if self._tool else placed.both
+        return Agreed(placed.primary, placed.epoch, wanted if may else Phase.OFF)
 
     @asynccontextmanager
     async def holding(self, collections: list[str]) -> AsyncIterator[None]:
@@ -93,6 +182,14 @@ class Fleet:
             phase = Phase.OFF if each.completed else now.phase
             self._parts.routes.set(name, dataclasses.replace(now, primary=each.primary, phase=phase, epoch=each.epoch))
             self._pending.pop(name, None)
+
+    async def vouch(self, collections: Collection[str]) -> str:
+        if self._tool:
+            return ""
+        wrong = await self._vouching.tokens(collections) | await self._vouching.identities(collections)
+        if not wrong:
+            return ""
+        return f"{', '.join(sorted(wrong))}: a store or the journal is not the one of before: copy and verify anew"
 
     async def figures(self) -> Mapping[str, Any]:
         return await self._figures() if not self._tool else {}
@@ -114,6 +211,9 @@ class Fleet:
             event = _ENDS[about["state"]]
             for name in about["collections"]:
                 self._parts.reporter.event(event, collection=name, detail=said)
+        elif what == "gap":
+            for name in about["collections"]:
+                self._parts.reporter.event(Event.DUAL_WRITES_INTERRUPTED, collection=name)
         else:
             self._parts.reporter.event(Event.CONTROL_LOST if what == "lost" else Event.CONTROL_FOUND, detail=said)
 
@@ -123,12 +223,19 @@ class Fleet:
         """The process begins with another primary than its file asks for."""
         if self._tool:
             return
-        self._parts.reporter.event(Event.FLIP_PENDING, collection=name, to=str(wanted))
         self._pending[name] = wanted
+        if self._told.get(name) != str(primary):
+            # Once, and not for every event loop.
+            self._told[name] = str(primary)
+            self._parts.reporter.event(Event.FLIP_PENDING, collection=name, to=str(wanted))
+
+    def configured(self) -> Mapping[str, Route]:
+        """What the file asks for that was read last."""
+        return dict(self._wanted)
 
     def wishes(self, wanted: Mapping[str, Route], forced: Mapping[str, str]) -> None:
         """What a new file asks for. `forced`: why closed gates are no reason to wait, by collection."""
-        self._wanted = {name: route.primary for name, route in wanted.items()}
+        self._wanted = dict(wanted)
         self._forced = dict(forced)
         self._pending.clear()
         self._told.clear()
@@ -154,31 +261,45 @@ class Fleet:
             if not await self._flip(name):
                 return False
             now = self._parts.routes[name]
-        await self._set(name, now, wanted)
-        return True
+        return await self._set(name, now, wanted)
 
     def decides(self, name: str, wanted: Route) -> bool:
         """Whether the fleet's word stands against what a file asks for, so that the file changes nothing there."""
         placed = self.participant.routing.placed.get(name)
         return placed is not None and (placed.completed or _is_behind(placed, wanted.primary))
 
-    async def _set(self, name: str, now: Route, wanted: Route) -> None:
+    async def _set(self, name: str, now: Route, wanted: Route) -> bool:
         wanted = dataclasses.replace(wanted, epoch=now.epoch)
         if wanted == now:
-            return
-        if now.dual_write is not wanted.dual_write:
-            await self._alone(name, now, wanted)
+            return True
+        if wanted.dual_write and not now.dual_write and not self._tool:
+            self._parts.routes.set(name, dataclasses.replace(wanted, phase=now.phase))
+            return await self._raise(name)
+        if now.dual_write and not wanted.dual_write and not self._tool and not await self._write_alone(name):
+            return False
         self._parts.routes.set(name, wanted)
+        return True
 
-    async def _alone(self, name: str, now: Route, wanted: Route) -> None:
-        """Dual writes begin or end: whatever was copied and verified before says nothing any more."""
+    async def _raise(self, name: str) -> bool:
+        """Dual writes begin when no process makes a write any more that moves no version."""
         try:
             if not self.participant.joined:
-                await self.participant.join({name: now.primary})
-            await self.participant.place(name, now.primary)
-            await self.participant.broke(name)
-        except ControlError as error:
+                await self.participant.join({name: self._parts.routes[name].primary})
+            return await self.participant.want_both([name], _RAISED + 2 * self._heartbeat)
+        except (ControlError, TimeoutError) as error:
             self._parts.reporter.failed("control", error)
+            return False
+
+    async def _write_alone(self, name: str) -> bool:
+        """Whatever was copied and verified before says nothing any more. Where that cannot be recorded, dual writes go
+        on."""
+        try:
+            await self.participant.write_alone([name])
+        except ControlError as error:
+            self.participant.writes_both_again([name])
+            self._parts.reporter.failed("control", error)
+            return False
+        return True
 
     async def tend(self, turn: Callable[[], None] = lambda: None) -> None:
         """Makes the flips that are still to be made, until cancelled. `turn` is called at each round."""
@@ -187,7 +308,46 @@ class Fleet:
             for name in list(self._pending):
                 await self._flip(name)
             await self._come_after()
+            await self._vouch()
             await asyncio.sleep(min(_AGAIN, self._heartbeat))
+
+    @property
+    def vouched(self) -> bool:
+        """Whether this process has looked at journal and stores, and found them or noted that they are others."""
+        return self._looked
+
+    async def gap(self, name: str) -> None:
+        """This process is about to write without its journal: what was proven ends before. Where the control store
+        cannot be written either, as on a full disk, MongoDB's database keeps a sign of it. Raises `JournalError` where
+        nothing would know of it."""
+        if name in self._gaps:
+            return
+        try:
+            await self.participant.write_alone([name])
+        except ControlError as error:
+            self._parts.reporter.failed("control", error)
+            if not await self._vouching.spoil(name):
+                raise JournalError(
+                    f"{name}: neither the journal nor the control store can be written, nor MongoDB in their place",
+                    hint="nothing was written; free some space on the disk, or bring one of them back",
+                ) from error
+        self._gaps.add(name)
+
+    def journal_works(self, works: bool) -> None:
+        """What was written without it and did not arrive is in the journal by now, as unverified."""
+        if works:
+            self.participant.writes_both_again(self._gaps)
+            self._gaps.clear()
+
+    async def _vouch(self) -> None:
+        """From time to time, for all collections. Where none is written to both stores, there is nothing to prove."""
+        both = list(self.wants_both())
+        if steady() - self._vouched < _VOUCHED or self._tool or not both or not self.participant.joined:
+            return
+        self._vouched = steady()
+        await self._vouching.tokens(self._wanted, fresh=True)
+        await self._vouching.identities(both)
+        self._looked = True
 
     async def _flip(self, name: str) -> bool:
         """Whether the collection has the primary that is wanted."""
@@ -271,7 +431,7 @@ class Fleet:
     async def _come_after(self) -> None:
         """Once every file asks for what the command line has put in force, files count again."""
         seen = self.participant.routing
-        spent = [name for name, each in seen.placed.items() if each.spent and self._wanted.get(name) is each.primary]
+        spent = [name for name, each in seen.placed.items() if each.spent and self.wanted().get(name) is each.primary]
         if not spent or not self.participant.joined or (seen.flip is not None and not seen.flip.state.over):
             return
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
-from pymongo.errors import BulkWriteError, OperationFailure, WriteError
+from pymongo.errors import BulkWriteError, OperationFailure, WriteConcernError, WriteError
 from pymongo.results import DeleteResult, UpdateResult
 
 from shadow.compare.equality import same_after
@@ -69,8 +69,9 @@ def by_pipeline(applied: Sequence[Applied], stages: Sequence[Document]) -> list[
     run = compile_update_pipeline(stages)
 
     def lost(each: Applied) -> bool:
-        unchanged = each.pre.document is not None and not is_modified(each)
-        return unchanged and "_id" not in run(snapshot(each.pre.document))
+        if each.pre.document is None or is_modified(each):
+            return False
+        return "_id" not in run(snapshot(dict(each.pre.document)))
 
     return [dataclasses.replace(each, rewritten=True) if lost(each) else each for each in applied]
 
@@ -100,15 +101,22 @@ class Tally:
         self.inserted = self.matched = self.modified = self.removed = 0
         self._upserted: list[dict[str, Any]] = []
         self._errors: list[dict[str, Any]] = []
+        self._concerns: list[WriteConcernError] = []
 
-    def refused(self, index: int, error: Exception, operation: Document) -> None:
-        """Notes a refusal. Raises `error` itself if it is none: then nobody knows what was written."""
-        if not isinstance(error, WriteError) or classify(error) is Outcome.UNKNOWN:
+    def failed(self, index: int, error: Exception, operation: Document) -> None:
+        """Notes what the server said of one write. Raises `error` itself if it is not that: then nobody knows what
+        was written."""
+        if not isinstance(error, WriteError):
             raise error
         details = {name: value for name, value in (error.details or {}).items() if name not in ("index", "op")}
         message = details.get("errmsg", str(error))
         self._errors.append({"index": index, "code": error.code, "errmsg": message, **details, "op": operation})
         self._errors.sort(key=lambda each: int(each["index"]))
+
+    def unsafe(self, error: WriteConcernError) -> None:
+        """Notes a write concern error. One error of many writes is noted once."""
+        if error not in self._concerns:
+            self._concerns.append(error)
 
     def made(self, index: int, applied: Sequence[Applied], *, removed: bool) -> None:
         """Notes what an update, a replacement or a delete has done."""
@@ -126,7 +134,7 @@ class Tally:
     def details(self) -> dict[str, Any]:
         return {
             "writeErrors": self._errors,
-            "writeConcernErrors": [],
+            "writeConcernErrors": [dict(each.details or {}) for each in self._concerns],
             "nInserted": self.inserted,
             "nUpserted": len(self._upserted),
             "nMatched": self.matched,
@@ -139,6 +147,6 @@ class Tally:
     def has_errors(self) -> bool:
         return bool(self._errors)
 
-    def raise_refusals(self) -> None:
-        if self._errors:
+    def raise_errors(self) -> None:
+        if self._errors or self._concerns:
             raise BulkWriteError(self.details)

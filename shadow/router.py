@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
-from pymongo.errors import NetworkTimeout, PyMongoError
+from pymongo.errors import NetworkTimeout, PyMongoError, WriteError
 
 from shadow.compare.equality import Comparison
 from shadow.errors import SecondaryWriteError, UnsupportedOperation
-from shadow.model.operation import Applied, Change, Hit, Insert, Query, Verb, Write
+from shadow.model.bounds import Refusal, held_to
+from shadow.model.operation import ANY, Applied, Change, Hit, Insert, Query, Replace, Verb, Write, at_key
 from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import Role, Route, StoreName, WriteMode
 from shadow.model.reporter import Reporter
@@ -29,7 +31,9 @@ from shadow.replicate.limits import Limits
 from shadow.replicate.percent_reads import PercentReads
 from shadow.replicate.points import Point, Reach
 from shadow.replicate.routes import Routes
+from shadow.replicate.search import Search
 from shadow.replicate.shadow_read import Answer, ShadowReader
+from shadow.replicate.within import within
 from shadow.stores.base import Store
 
 __all__ = ["Router"]
@@ -39,6 +43,9 @@ _BY_KEY: Final = 100
 
 T = TypeVar("T")
 Result = Applied | Exception | None
+
+_NOT_CHOSEN: Final = WriteError("the primary does not choose documents by itself")
+"""Answered in a process that has just flipped: nothing was asked."""
 
 
 class Router:
@@ -55,7 +62,9 @@ class Router:
         reporter: Reporter,
         reach: Reach,
         percent: PercentReads,
+        admit: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        """`admit`: asked before each write to both stores, before its intent; it raises where there may be none."""
         self._stores = stores
         self._routes = routes
         self._intents = intents
@@ -65,6 +74,8 @@ class Router:
         self._reporter = reporter
         self._reach = reach
         self._percent = percent
+        self._search = Search(self._primary, self._write_at_key, limits)
+        self._admit = admit
         self._tasks: set[asyncio.Task[object]] = set()
 
     # --- reads --------------------------------------------------------------------------------------------------
@@ -174,12 +185,6 @@ class Router:
         self._taxed(verb, route, time.perf_counter() - started, sampled=sampled)
         return found
 
-    async def key_of(self, collection: str, filter: Document, sort: Sequence[tuple[str, int]] = ()) -> Hit | None:
-        """The document that a write with this filter is about, on the primary; never compared or counted."""
-        route = await self._routes.route(collection)
-        query = Query(filter=filter, projection={"_id": 1}, sort=tuple(sort))
-        return await self._stores[route.primary].find_one(collection, query)
-
     async def keys_of(self, collection: str, filter: Document) -> list[Key]:
         """The keys of all documents that a write with this filter is about, on the primary."""
         route = await self._routes.route(collection)
@@ -190,6 +195,11 @@ class Router:
 
     async def write(self, collection: str, verb: Verb, change: Change) -> Applied | None:
         """One document's change. Cancelling the caller cancels nothing once it has begun."""
+        routes = self._routes
+        route = routes[collection] if routes.known else await routes.route(collection)
+        refused = self._refused(collection, change, route)
+        if refused is not None:
+            raise refused
         result = (await self._shielded(self._write_one(collection, verb, change)))[0]
         if isinstance(result, Exception):
             raise result
@@ -197,7 +207,47 @@ class Router:
 
     async def insert_many(self, collection: str, inserts: Sequence[Insert], *, ordered: bool) -> list[Result]:
         """One result each: what was applied, the error, or None where an earlier error ended an ordered batch."""
-        return await self._shielded(self._insert_many(collection, inserts, ordered=ordered))
+        route = await self._routes.route(collection)
+        refused = [self._refused(collection, each, route) for each in inserts]
+        if not any(refused):
+            return await self._shielded(self._insert_many(collection, inserts, ordered=ordered))
+        return await self._insert_rest(collection, inserts, refused, ordered=ordered)
+
+    async def _insert_rest(
+        self, collection: str, inserts: Sequence[Insert], refused: Sequence[Exception | None], *, ordered: bool
+    ) -> list[Result]:
+        """Inserts what both stores can hold, or, ordered, what stands before the first that one of them cannot."""
+        whole = next((each for each in refused if each is not None and not isinstance(each, WriteError)), None)
+        if whole is not None:
+            raise whole  # the drivers refuse the command with it
+        first = next(place for place, each in enumerate(refused) if each is not None)
+        places = [place for place, each in enumerate(refused) if each is None and (place < first or not ordered)]
+        results: list[Result] = [None if ordered else each for each in refused]
+        if places:
+            kept = [inserts[place] for place in places]
+            made = await self._shielded(self._insert_many(collection, kept, ordered=ordered))
+            for place, result in zip(places, made, strict=True):
+                results[place] = result
+        if ordered and all(isinstance(results[place], Applied) for place in places):
+            results[first] = refused[first]
+        return results
+
+    def _refused(self, collection: str, change: Change, route: Route) -> Exception | None:
+        """With what the secondary would refuse to hold what the change comes to, as far as that is known before the
+        primary is asked. Where only one store is written, the other one's limits are none."""
+        if not route.dual_write:
+            return None
+        match change:
+            case Insert(document=document):
+                return self._stores[route.secondary].refusal(collection, change, False, document)
+            case Replace(key=key, replacement=replacement):
+                named = change.new if key is ANY else key
+                return self._stores[route.secondary].refusal(collection, change, False, {"_id": named, **replacement})
+        return None
+
+    def _bounds(self, collection: str, route: Route) -> Refusal | None:
+        """What the outcome of a change is held to, by a primary that knows it before it is written."""
+        return functools.partial(self._stores[route.secondary].refusal, collection) if route.dual_write else None
 
     async def finish(self, timeout: float) -> None:
         """Waits for the writes that are under way, then leaves those that do not end to their intents."""
@@ -211,10 +261,29 @@ class Router:
         await asyncio.gather(*left, return_exceptions=True)
 
     async def _write_one(self, collection: str, verb: Verb, change: Change) -> list[Result]:
+        if isinstance(change, Insert) or change.key is not ANY:
+            return await self._write_at_key(collection, verb, change)
+        while True:
+            if (await self._primary(collection)).chooses(change):
+                results = await self._write_at_key(collection, verb, change)
+                if results != [_NOT_CHOSEN]:
+                    return results
+            else:
+                return [await self._search.change(collection, verb, change)]
+
+    async def _write_at_key(self, collection: str, verb: Verb, change: Change) -> list[Result]:
+        """The change of a document whose key is known, or which the primary chooses by itself."""
+
         async def ask(route: Route, op_ids: Sequence[str]) -> list[Result]:
-            return [await self._stores[route.primary].apply(collection, change, op_ids[0])]
+            store = self._stores[route.primary]
+            if change.key is ANY and not store.chooses(change):  # the primary is another one since it was asked
+                return [_NOT_CHOSEN]
+            return [await store.apply(collection, change, op_ids[0])]
 
         return await self._write(collection, verb, [change], ask)
+
+    async def _primary(self, collection: str) -> Store:
+        return self._stores[(await self._routes.route(collection)).primary]
 
     async def _insert_many(self, collection: str, inserts: Sequence[Insert], *, ordered: bool) -> list[Result]:
         async def ask(route: Route, op_ids: Sequence[str]) -> list[Result]:
@@ -232,11 +301,15 @@ class Router:
         async with self._routes.writing(collection) as route:
             if not route.dual_write:
                 return await self._ask(collection, verb, route, [fresh_id() for _ in changes], ask)
+            if self._admit is not None:
+                await self._admit()
             keys = [change.key for change in changes]
             opened = await self._intents.open(collection, keys)
             results = await self._ask(collection, verb, route, opened.op_ids, ask)
             self._reach(Point.AFTER_PRIMARY)
+            changes = [self._decided(*each) for each in zip(changes, opened.op_ids, results, strict=True)]
             if self._intents.expired(opened):
+                keys = [change.key for change in changes]
                 opened = await self._intents.renew(collection, keys, opened)
             following = [
                 self._settle(collection, verb, change, op_id, result, route)
@@ -245,6 +318,13 @@ class Router:
         under_way = [each for each in following if each is not None]
         await self._wait_for(collection, route, under_way, results, durable=opened.durable)
         return results
+
+    def _decided(self, change: Change, op_id: str, result: Result) -> Change:
+        """The change at the key that the primary has found for it."""
+        if change.key is not ANY or not isinstance(result, Applied):
+            return change
+        self._intents.decide(op_id, result.key)
+        return at_key(change, result.key)
 
     async def _ask(
         self,
@@ -257,8 +337,9 @@ class Router:
         """The primary's answers. An error of the whole call is the answer to each change."""
         started = time.perf_counter()
         try:
-            async with asyncio.timeout(self._limits.operation / 2):
-                results = await ask(route, op_ids)
+            async with within(self._limits.operation / 2):
+                with held_to(self._bounds(collection, route)):
+                    results = await ask(route, op_ids)
         except TimeoutError:
             results = [NetworkTimeout(f"no answer from {route.primary} within {self._limits.operation / 2:g} s")]
         except Exception as error:

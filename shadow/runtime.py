@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from contextvars import Context
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -13,13 +14,14 @@ from shadow.compare.diff import Hasher
 from shadow.compare.rules import Excuses
 from shadow.control.participant import NotLevel
 from shadow.errors import JournalError
+from shadow.forwarder import Forwarder
 from shadow.model.background import Background
 from shadow.model.phase import StoreName
 from shadow.model.reporter import Reporter
 from shadow.observe.log import Event
 from shadow.replicate.breaker import Breaker
 from shadow.replicate.follower import Follower
-from shadow.replicate.intents import Intents, OnFailure
+from shadow.replicate.intents import Intents, OnFailure, OnGap, no_gap
 from shadow.replicate.journal import Journal, JournalStats
 from shadow.replicate.lane import Lane
 from shadow.replicate.limits import Limits, Watch
@@ -31,7 +33,7 @@ from shadow.replicate.shadow_read import ShadowReader
 from shadow.replicate.supervisor import Supervisor, Turn
 from shadow.replicate.suspects import MemorySuspects, Suspects
 from shadow.router import Router
-from shadow.stores.base import Store
+from shadow.stores.base import Admitting, Store
 
 __all__ = ["Parts", "Runtime"]
 
@@ -56,6 +58,10 @@ class Parts:
     on_journal_failure: OnFailure = OnFailure.REFUSE
     watch: Watch = field(default_factory=Watch)
     suspects: Suspects = field(default_factory=MemorySuspects)
+    on_gap: OnGap = no_gap
+    """Asked before a write without an intent."""
+    on_journal: Callable[[bool], None] = lambda works: None
+    """Told whether the journal works."""
     supervisor: Supervisor = field(default_factory=Supervisor)
 
 
@@ -93,6 +99,7 @@ class Runtime:
             parts.reporter,
             on_failure=parts.on_journal_failure,
             on_journal=self._journal_changed,
+            on_gap=parts.on_gap,
             reach=parts.reach,
         )
         self.follower = Follower(
@@ -127,8 +134,18 @@ class Runtime:
             self.stores, self.breakers, parts.journal, self.writes, limits, parts.reporter, doubted=self._doubted
         )
         self.router = Router(
-            self.stores, parts.routes, intents, self.follower, self.reader, limits, parts.reporter, parts.reach, percent
+            self.stores,
+            parts.routes,
+            intents,
+            self.follower,
+            self.reader,
+            limits,
+            parts.reporter,
+            parts.reach,
+            percent,
+            self._admission(),
         )
+        self.forwarder = Forwarder(self.stores[StoreName.MONGO], parts.routes, parts.reporter)
         self._spawn(self._hold_stores(), "stores")
         if self.resting:
             return
@@ -138,7 +155,20 @@ class Runtime:
         self.keep(Background.CANARIES, self.reader.canaries.run)
         self.keep(Background.SUSPECTS, self.reader.revisit_forever)
 
+    def _admission(self) -> Callable[[], Awaitable[None]] | None:
+        """What asks the stores whether the application may write to both; None if they let everything pass."""
+        asked = [store for store in self.stores.values() if isinstance(store, Admitting) and store.refuses]
+        if not asked:
+            return None
+
+        async def admit() -> None:
+            for store in asked:
+                await store.admit()
+
+        return admit
+
     def _journal_changed(self, works: bool) -> None:
+        self.parts.on_journal(works)
         self.parts.reporter.event(Event.JOURNAL_WORKING if works else Event.JOURNAL_FAILING)
 
     def _doubted(self, collection: str) -> bool:
@@ -153,8 +183,9 @@ class Runtime:
         self._spawn(self.parts.supervisor.run(task, work), task)
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        """With a strong reference."""
-        task = self.loop.create_task(work, name=f"shadow-{name}")
+        """With a strong reference; in a context of its own, since the one at hand is that of the application's first
+        call, with the time limit of that call in it."""
+        task = self.loop.create_task(work, name=f"shadow-{name}", context=Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -211,7 +242,8 @@ class Runtime:
         the block ends. Raises `NotLevel` if the secondary was not level within `limits.drain`, or a request to it was
         given up on so lately that it may still arrive."""
         drain, routes = self.parts.limits.drain, self.parts.routes
-        await routes.learnt(writing=True)
+        if not routes.known:
+            await routes.learnt(writing=True)
         async with AsyncExitStack() as stack:
             # Every write of the application waits for this: nothing that can wait shall take its time.
             stack.enter_context(self.reads.paused())
@@ -224,11 +256,19 @@ class Runtime:
                     for name in collections:
                         await stack.enter_async_context(routes.changing(name))
             except TimeoutError:
-                raise NotLevel(f"the secondary was not level within {drain:g} s") from None
+                raise NotLevel(self._why_not_level(collections)) from None
             straggling = [name for name in collections if self.follower.may_straggle(name)]
             if straggling:
                 raise NotLevel(f"{', '.join(straggling)}: a request that was given up on may still arrive")
             yield
+
+    def _why_not_level(self, collections: Sequence[str]) -> str:
+        text = f"the secondary was not level within {self.parts.limits.drain:g} s"
+        refused = {name: count for name in collections if (count := self.stats.refused_by_collection.get(name))}
+        if not refused:
+            return text
+        told = ", ".join(f"{count} documents of {name}" for name, count in refused.items())
+        return f"{text}, and never will be: it refuses to hold {told} (shadow repair --journal list)"
 
     async def _empty(self, collection: str) -> None:
         """Returns when neither lane nor journal holds anything of it; the caller bounds the time."""
@@ -298,6 +338,7 @@ class Runtime:
             stack.callback(self.reader.stop)
             stack.callback(self.lag.stop)
             stack.push_async_callback(self.reads.close, 0)
+            await self.forwarder.finish(self.parts.limits.drain)
             await self.router.finish(self.parts.limits.drain)
             await self.writes.close(self.parts.limits.drain)
             self.follower.abandon()

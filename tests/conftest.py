@@ -21,6 +21,7 @@ import pytest
 from shadow.embedded.servers import DynamoDBLocal, FaultProxy, Ministack, Mongod
 from shadow.errors import ShadowError
 from tests.support import documents, dynamodb_local, services
+from tests.support.topologies import DEPLOYMENTS, ReplicaSet, SecuredMongod, admit, root_url
 
 _ORDER: Final = ("unit", "contract", "compat", "faults", "races", "e2e", "bench")
 
@@ -86,13 +87,40 @@ def _dynamodb_local_home() -> Any:
 
 
 @pytest.fixture(scope="session")
-def mongo_url() -> Iterator[str]:
-    """A MongoDB that all tests share (SHADOW_MONGO_URL, else one of our own). Don't stop it; use `mongo_database`."""
+def mongo_url(request: pytest.FixtureRequest) -> str:
+    """A MongoDB that all tests share; don't stop it, and use `mongo_database`. One server, or the deployment of
+    `topologies.DEPLOYMENTS` that a test names by indirect parametrization."""
+    url: str = request.getfixturevalue(DEPLOYMENTS[getattr(request, "param", "one")])
+    return url
+
+
+@pytest.fixture(scope="session")
+def one_mongod_url() -> Iterator[str]:
+    """One server (SHADOW_MONGO_URL, else one of our own)."""
     given = os.environ.get("SHADOW_MONGO_URL")
     if given:
         yield given
         return
     with services.start(Mongod) as server:
+        yield server.url
+
+
+@pytest.fixture(scope="session")
+def replica_set() -> Iterator[ReplicaSet]:
+    """A replica set of three members that all tests share; what a test does to it has to end with the test."""
+    with services.start(ReplicaSet) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def replica_set_url(replica_set: ReplicaSet) -> str:
+    return replica_set.url
+
+
+@pytest.fixture(scope="session")
+def least_role_url() -> Iterator[str]:
+    """A server with authorization, and a user who has `readWrite` on the databases that it was admitted to."""
+    with services.start(SecuredMongod) as server:
         yield server.url
 
 
@@ -124,8 +152,9 @@ def fresh_name() -> str:
 @pytest.fixture
 def mongo_database(mongo_url: str, fresh_name: str) -> Iterator[str]:
     """The name of an empty database at `mongo_url`, dropped after the test."""
+    admit(mongo_url, fresh_name)
     yield fresh_name
-    with pymongo.MongoClient[dict[str, Any]](mongo_url) as client:
+    with pymongo.MongoClient[dict[str, Any]](root_url(mongo_url)) as client:
         client.drop_database(fresh_name)
 
 
@@ -134,6 +163,13 @@ def new_mongod() -> Iterator[Callable[..., Mongod]]:
     """Starts a `Mongod` (with its arguments) that the test may kill, pause and restart; it is gone after the test."""
     with ExitStack() as stack:
         yield lambda **options: stack.enter_context(services.start(lambda: Mongod(**options)))
+
+
+@pytest.fixture
+def new_replica_set() -> Iterator[Callable[[], ReplicaSet]]:
+    """Starts a `ReplicaSet` for one test, which may do to its members what it likes."""
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(services.start(ReplicaSet))
 
 
 @pytest.fixture

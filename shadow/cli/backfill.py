@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from shadow.cli.jobs import Collections, Join, Latency, Options, Processes, Rate, Restart, Scheduler, Workers, run_jobs
+from shadow.cli.jobs import (
+    Collections,
+    Join,
+    Latency,
+    Options,
+    Processes,
+    Rate,
+    Restart,
+    Scheduler,
+    Workers,
+    named,
+    run_jobs,
+)
 from shadow.cli.options import AsJson, ConfigFile, print_json
 from shadow.client import Shadow
 from shadow.migrate.backfill import Backfill
@@ -35,7 +48,7 @@ def backfill(
     stopped or refused."""
     options = Options(workers, processes, rate, latency, scheduler=scheduler, restart=restart, join=join)
     done = asyncio.run(run_jobs(config, collections, options, _task, quiet=as_json, verb=["backfill"]))
-    reports = [_report(job) for job in done]
+    reports = [{**_report(job), "keys": [dataclasses.asdict(each) for each in named(config, job)]} for job in done]
     if as_json:
         print_json(reports)
     else:
@@ -75,5 +88,7 @@ def _show(each: dict[str, Any]) -> None:
     )
     for reason, count in each["reasons"].items():
         typer.echo(f"  {reason}: {count}")
+    for one in each["keys"]:
+        typer.echo(f"  key {one['key']}: not copied: {one['reason']}")
     if each["outcome"] == "stopped":
         typer.echo("  the same command goes on from here")

@@ -11,6 +11,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Final, cast
 
@@ -22,17 +24,21 @@ from rich.table import Table
 from shadow.cli.options import AsJson, ConfigFile, bar, print_json
 from shadow.cli.part import part_of, take_part
 from shadow.client import Shadow
+from shadow.compare.diff import Hasher
 from shadow.config import Settings, load
 from shadow.control import members
 from shadow.control.members import Member
 from shadow.control.records import Records
 from shadow.migrate.cluster import Cluster
-from shadow.migrate.jobs import Job, Jobs
+from shadow.migrate.jobs import Issue, Job, Jobs
 from shadow.migrate.sides import JobRefused
+from shadow.migrate.verify import UNREADABLE
 from shadow.migrate.work import Pace, Task, Work
 from shadow.model.phase import Phase
+from shadow.model.values import type_name
+from shadow.model.verdict import Kind
 
-__all__ = ["Options", "app", "control_of", "run_jobs"]
+__all__ = ["Named", "Options", "app", "control_of", "named", "run_jobs"]
 
 app = typer.Typer(help="Backfills and verifications at work: how fast, and how to stop one.", no_args_is_help=True)
 
@@ -54,6 +60,8 @@ Restart = Annotated[bool, typer.Option("--restart", help="Give up the checkpoint
 Join = Annotated[bool, typer.Option("--join", hidden=True)]
 
 _WINDOW: Final = 10
+_NAMED: Final = 10
+"""Issues that a report names one by one."""
 _TICK: Final = 0.5
 
 
@@ -245,6 +253,34 @@ def _time(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}"
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """An issue of a job that wants a person: the type and the keyed hash of its key, its kind, and why."""
+
+    key: str
+    kind: str
+    reason: str
+
+
+def named(config: Path, job: Job) -> list[Named]:
+    """The first issues of a job whose documents cannot be read or copied, by key."""
+    if not job.issues:
+        return []
+    settings = load(config)
+    secret = settings.observe.hash_secret
+    hasher = Hasher(secret.get_secret_value().encode() if secret is not None else b"")
+    with contextlib.closing(control_of(settings)) as records:
+        kept = (each for issues in Jobs(records).issues(job.id) for each in issues if _wants_a_person(each))
+        return [
+            Named(f"{type_name(each.key)}:{hasher.hash_key(each.key)}", each.kind, each.reason)
+            for each in islice(kept, _NAMED)
+        ]
+
+
+def _wants_a_person(issue: Issue) -> bool:
+    return issue.kind in ("failed", UNREADABLE) or issue.reason.startswith(Kind.UNREADABLE)
 
 
 # --- the verbs --------------------------------------------------------------------------------------------------

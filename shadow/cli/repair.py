@@ -26,6 +26,7 @@ from shadow.model.version import Key
 from shadow.observe.findings import state_text
 from shadow.replicate.inspection import Action, Ending, Explanation, HealReport, Waits
 from shadow.replicate.journal import JournalStats, Pending
+from shadow.replicate.refusals import advice
 
 __all__ = ["repair"]
 
@@ -49,6 +50,7 @@ _WAITS: Final = {
     Waits.UNKNOWN_OUTCOME: "not before {at}: until then the primary may still make the change",
     Waits.NOT_FOLLOWED: "no: the collection's phase is off, so nothing follows its primary",
     Waits.REVERSED: "no: the secondary is ahead of the primary; look at `primary` in the configuration",
+    Waits.REFUSED: "no: the secondary refuses to hold this document ({refused}), which no waiting changes: {advice}",
 }
 _ENDINGS: Final = {
     Ending.EQUAL: ("equal already", "equal already"),
@@ -59,6 +61,7 @@ _ENDINGS: Final = {
     Ending.NOT_FOLLOWED: ("phase off, left alone", "phase off, left alone"),
     Ending.REVERSED: ("secondary is ahead, refused", "secondary is ahead, refused"),
     Ending.CONTENDED: ("moved meanwhile, left", "moved meanwhile, left"),
+    Ending.REFUSED: ("refused by the secondary", "refused by the secondary"),
     Ending.FAILED: ("cannot be read", "failed"),
 }
 """Each ending in a dry run, and in a run that applies."""
@@ -221,14 +224,15 @@ def _entry(each: Pending, key: str) -> dict[str, Any]:
     row: dict[str, Any] = {
         "collection": each.collection,
         "key": key,
-        "state": "deferred" if each.deferred else "open",
+        "state": "refused" if each.refused else "deferred" if each.deferred else "open",
         "age_seconds": round(age, 3),
         "since": _moment(each.since),
         "settle_after": _moment(each.settle_after),
     }
     if each.deferred:
         next_try = _moment(each.next_try) if each.next_try > time.time() else None
-        return {**row, "generation": each.generation, "attempts": each.attempts, "next_try": next_try}
+        more = {"refused": each.refused, "advice": advice(each.refused)} if each.refused else {}
+        return {**row, "generation": each.generation, "attempts": each.attempts, "next_try": next_try, **more}
     return {**row, "op_id": each.op_id, "owner": each.owner, "owner_dead": each.owner_dead}
 
 
@@ -271,6 +275,7 @@ def _explanation(found: Explanation) -> dict[str, Any]:
         "heal": found.action.value,
         "settles": found.waits is None,
         "waits": None if found.waits is None else found.waits.value,
+        **({"refused": found.refused, "advice": advice(found.refused)} if found.refused else {}),
         "settles_at": _moment(found.settles_at) if found.pending else None,
     }
 
@@ -295,6 +300,8 @@ def _show_list(rows: list[dict[str, Any]], counts: Mapping[str, tuple[int, int]]
     console.print(table)
     for name, (open_, deferred) in counts.items():
         console.print(f"{escape(name)}: {open_} open, {deferred} deferred", highlight=False)
+    for reason in dict.fromkeys(each["refused"] for each in rows if "refused" in each):
+        console.print(f"refused ({escape(reason)}): {escape(advice(reason))}", highlight=False)
     if more:
         console.print(f"... and {more} more; --limit shows them", highlight=False)
 
@@ -307,7 +314,8 @@ def _show_report(report: HealReport, directions: Mapping[str, str], key_text: Ca
         typer.echo(f"{name} ({directions.get(name, 'not in the configuration')}): {_sum(endings, report.applied)}")
     for name, key, ending, error in report.left[:limit]:
         why = _ENDINGS[ending][report.applied]
-        typer.echo(f"  {name} {key_text(key)}: {why}{f' ({error})' if error else ''}")
+        told = f"; {advice(error)}" if ending is Ending.REFUSED else ""
+        typer.echo(f"  {name} {key_text(key)}: {why}{f' ({error})' if error else ''}{told}")
     if report.stopped:
         typer.echo("stopped: too many failed one after the other")
     if not report.applied:
@@ -330,7 +338,7 @@ def _show_explanation(found: Explanation) -> None:
         typer.echo(f"  journal    {_entry_text(entry)}")
     typer.echo(f"  equal      {'yes' if found.equal else 'no'}")
     typer.echo(f"  heal would {_ACTIONS[found.action]}")
-    typer.echo(f"  settles    {_WAITS[found.waits].format(at=at)}")
+    typer.echo(f"  settles    {_WAITS[found.waits].format(at=at, refused=found.refused, advice=advice(found.refused))}")
 
 
 def _entry_text(each: Pending) -> str:
@@ -339,6 +347,8 @@ def _entry_text(each: Pending) -> str:
     if not each.deferred:
         return f"intent {each.op_id}, open for {age}, of {each.owner}{' (dead)' if each.owner_dead else ''}"
     turn = f", next try {_moment(each.next_try)}" if each.next_try > now else ""
+    if each.refused:
+        turn = f", refused with {each.refused}{turn}"
     return f"deferred for {age}, generation {each.generation}, {each.attempts} attempts failed{turn}"
 
 

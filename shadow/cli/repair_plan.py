@@ -62,12 +62,13 @@ def apply(
     as_json: AsJson = False,
 ) -> None:
     """Makes the secondary hold what the primary holds, for the keys of a plan, where neither has moved since. Exit code
-    0 if nothing of the plan is left, 1 if something has moved meanwhile or this was a dry run."""
+    0 if nothing of the plan is left, 1 if something has moved meanwhile, cannot be read on the primary, or this was a
+    dry run."""
     target = log or file.with_suffix(f".undo-{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S%f}.jsonl")
     counts = asyncio.run(_apply(config, file, target if really else None))
     report = {
         "applied": really,
-        **{name: counts[name] for name in ("copied", "deleted", "settled", "moved")},
+        **{name: counts[name] for name in ("copied", "deleted", "settled", "moved", "unreadable", "refused")},
         "undo": str(target) if really else None,
     }
     if as_json:
@@ -76,10 +77,17 @@ def apply(
         would = "" if really else "would be "
         typer.echo(
             f"{counts['copied']} {would}copied, {counts['deleted']} {would}deleted; {counts['settled']} equal by now, "
-            f"{counts['moved']} changed since and left alone"
+            f"{counts['moved']} changed since and left alone, {counts['unreadable']} not to be read on the primary"
         )
+        if counts["refused"]:
+            typer.echo(
+                f"{counts['refused']} refused by the secondary: too deep or too large for it, or a unique value of it "
+                "has another document there; `shadow backfill` puts right what stands in each other's way, and names "
+                "the rest"
+            )
         typer.echo(f"undo log: {target}" if really else "a dry run: --apply does it")
-    raise typer.Exit(0 if really and not counts["moved"] else 1)
+    left = counts["moved"] + counts["unreadable"] + counts["refused"]
+    raise typer.Exit(0 if really and not left else 1)
 
 
 async def _apply(config: Path, file: Path, log: Path | None) -> Counter[str]:
@@ -99,10 +107,13 @@ def take_back(file: Plan, config: ConfigFile = Path("config/shadow.yaml"), as_js
     counts = asyncio.run(_undo(config, file))
     _file_receipt(config, "undo", file, counts)
     if as_json:
-        print_json({"restored": counts["restored"], "moved": counts["moved"]})
+        print_json({name: counts[name] for name in ("restored", "moved", "unreadable")})
     else:
-        typer.echo(f"{counts['restored']} put back, {counts['moved']} changed since and left alone")
-    raise typer.Exit(1 if counts["moved"] else 0)
+        typer.echo(
+            f"{counts['restored']} put back, {counts['moved']} changed since and left alone, "
+            f"{counts['unreadable']} that could not be read before the repair"
+        )
+    raise typer.Exit(1 if counts["moved"] or counts["unreadable"] else 0)
 
 
 async def _undo(config: Path, file: Path) -> Counter[str]:

@@ -45,7 +45,7 @@ def _show(found: dict[str, Any], *, every_gate: bool) -> None:
         console.print(f"[bold red]not safe to flip[/]; look at this first: {escape(verdict['look_at'])}")
     table = Table("collection", "primary", "phase", "writes", "open intents", "deferred", "compared", "gates")
     for name, route in found["collections"].items():
-        waiting = (journal["open"].get(name, 0), journal["deferred"].get(name, 0), _compared(found, name))
+        waiting = (journal["open"].get(name, 0), _deferred(journal, name), _compared(found, name))
         closed = [gate["name"] for gate in verdict["gates"] if gate["collection"] == name and not gate["ok"]]
         state = f"closed: {', '.join(closed)}" if closed else "open"
         table.add_row(name, route["primary"], route["phase"], route["writes"], *map(str, waiting), state)
@@ -59,6 +59,11 @@ def _show(found: dict[str, Any], *, every_gate: bool) -> None:
         kinds = ", ".join(f"{count} {kind}" for kind, count in seen["kinds"].items())
         console.print(f"[bold yellow]writers past the shim[/]: {escape(name)}: {kinds}; last {seen['last_seen']}")
     console.print(f"comparisons: {totals['comparisons']} ({verdicts}); findings: {found['findings']['open']}")
+
+
+def _deferred(journal: dict[str, Any], name: str) -> str:
+    deferred, refused = journal["deferred"].get(name, 0), journal.get("refused", {}).get(name, 0)
+    return f"{deferred} ({refused} refused by the secondary)" if refused else str(deferred)
 
 
 def _compared(found: dict[str, Any], name: str) -> int:

@@ -12,7 +12,20 @@ from typing import Annotated, Any
 import typer
 from bson import json_util
 
-from shadow.cli.jobs import Collections, Join, Latency, Options, Processes, Rate, Restart, Scheduler, Workers, run_jobs
+from shadow.cli.jobs import (
+    Collections,
+    Join,
+    Latency,
+    Named,
+    Options,
+    Processes,
+    Rate,
+    Restart,
+    Scheduler,
+    Workers,
+    named,
+    run_jobs,
+)
 from shadow.cli.options import AsJson, ConfigFile, print_json
 from shadow.client import Shadow
 from shadow.migrate.jobs import reasons_of
@@ -55,10 +68,14 @@ def verify(
     done = asyncio.run(run_jobs(config, collections, options, partial(_task, scope), quiet=as_json, verb=verb))
     summaries = [summary(job) for job in done]
     if as_json:
-        print_json([{**_row(one), "reasons": reasons_of(job)} for one, job in zip(summaries, done, strict=True)])
+        rows = [
+            {**_row(one), "reasons": reasons_of(job), "keys": [_row(each) for each in named(config, job)]}
+            for one, job in zip(summaries, done, strict=True)
+        ]
+        print_json(rows)
     else:
         for one, job in zip(summaries, done, strict=True):
-            _show(one, reasons_of(job))
+            _show(one, reasons_of(job), named(config, job))
     raise typer.Exit(0 if join else _code(summaries))
 
 
@@ -83,17 +100,20 @@ def _code(summaries: list[Summary]) -> int:
     return 0 if outcomes <= {"equal"} else 2
 
 
-def _row(one: Summary) -> dict[str, Any]:
+def _row(one: Summary | Named) -> dict[str, Any]:
     return dataclasses.asdict(one)
 
 
-def _show(one: Summary, reasons: dict[str, int]) -> None:
+def _show(one: Summary, reasons: dict[str, int], keys: list[Named]) -> None:
     share = "" if one.sample >= 1 else f", {one.sample:.2%} of the keys"
     typer.echo(
         f"{one.collection}: {one.outcome} ({one.mode}{share}{', filtered' if one.filtered else ''}); "
         f"{one.primary_documents} documents of the primary and {one.secondary_documents} of the secondary looked at: "
-        f"{one.missing} missing, {one.extra} extra, {one.different} different, {one.undecided} undecided; "
+        f"{one.missing} missing, {one.extra} extra, {one.different} different, "
+        f"{one.unreadable} unreadable, {one.undecided} undecided; "
         f"{one.settled} settled while it looked"
     )
     for reason, count in reasons.items():
         typer.echo(f"  {reason}: {count}")
+    for each in keys:
+        typer.echo(f"  key {each.key}: {each.kind}: {each.reason}")

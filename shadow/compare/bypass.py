@@ -32,8 +32,9 @@ def bypass(found: Mismatch, *, since: float, doubted: bool = False) -> Bypass | 
     `since`: epoch seconds from which on the shim was in place for certain; `doubted`: the journal may have lost
     intents of the collection, so that a delete may be one that was never followed.
     """
-    if found.kind is Kind.WRITE_RESULT:
-        # The same write from the same version: what differs is what the stores made of it.
+    if found.kind in (Kind.WRITE_RESULT, Kind.UNREADABLE):
+        # The same write from the same version: what differs is what the stores made of it. And what cannot be read
+        # in the secondary was never written by way of the primary.
         return None
     match found.primary_state, found.secondary_state:
         case Version() as primary, Version() as secondary if primary == secondary:

@@ -19,6 +19,7 @@ from deepdiff import DeepDiff
 
 from shadow.compare.equality import canonical, same
 from shadow.model.order import key_digest
+from shadow.model.stored import Damaged, RawDocument, oddities
 from shadow.model.verdict import Difference, Kind
 from shadow.model.version import Document, Key
 
@@ -92,9 +93,40 @@ def explain(
     """
     if same(a, b):
         return ()
+    if isinstance(a, Damaged) or isinstance(b, Damaged):
+        return tuple(islice(_unreadable(a, b), limit))
     walk = _Walk(hasher, max_nodes)
     found = tuple(islice(walk.objects(_id_first(canonical(a)), _id_first(canonical(b)), ()), limit))
-    return found if found or not walk.exhausted else (Difference(Kind.VALUE, "*", "object", "object"),)
+    if found or not walk.exhausted:
+        return found or tuple(islice(_of_bytes(a, b), limit))
+    return (Difference(Kind.VALUE, "*", "object", "object"),)
+
+
+def _unreadable(a: Document, b: Document) -> Iterator[Difference]:
+    """The fields that keep a document from being read."""
+    names = dict.fromkeys(name for each in (a, b) if isinstance(each, Damaged) for name in each.faults)
+    for name in names:
+        left, right = ("unreadable" if _fails(each, name) else _type_at(each, name) for each in (a, b))
+        yield Difference(Kind.UNREADABLE, name if safe_name(name) else "*", left, right)
+
+
+def _fails(document: Document, name: str) -> bool:
+    return isinstance(document, Damaged) and name in document.faults
+
+
+def _type_at(document: Document, name: str) -> str:
+    return _type(canonical(document[name])) if name in document else "missing"
+
+
+def _of_bytes(a: Document, b: Document) -> Iterator[Difference]:
+    """Where two documents differ whose values are the same to the driver."""
+    left, right = (
+        {each.path: each.kind for each in oddities(one.raw)} if isinstance(one, RawDocument) else {} for one in (a, b)
+    )
+    paths = [path for path in {**left, **right} if left.get(path) != right.get(path)]
+    for path in paths or [""]:
+        shown = ".".join(part if part.isdigit() or safe_name(part) else "*" for part in path.split("."))
+        yield Difference(Kind.TYPE, shown, left.get(path, "object"), right.get(path, "object"))
 
 
 def _id_first(form: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,9 @@
 Documents are equal if they are the same BSON: int is not long, bool is not int, missing is not null, and the order of
 fields counts at every level, except for a top-level `_id`, which BSON encoders and the server put first. One thing is
 looser: a NaN equals any other, whatever its sign or payload, since only one of the stores keeps those.
+
+Where the driver's values do not say all of a document (`model.stored`), its bytes decide, and nothing is looser; one
+that cannot be read whole equals nothing but its own bytes.
 """
 
 from __future__ import annotations
@@ -15,9 +18,11 @@ from typing import Any, Final, TypeAlias
 
 import bson
 from bson import Binary, Code, DatetimeMS, DBRef, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp
+from bson.errors import BSONError
 
 from shadow.model.operation import Hit, Query, Sort, Verb
 from shadow.model.order import millis, order_key, regex_flags, sort_key
+from shadow.model.stored import Damaged, RawDocument, encoded
 from shadow.model.values import normalise_value, type_name
 from shadow.model.verdict import Kind
 from shadow.model.version import Document, Key, Version
@@ -25,6 +30,7 @@ from shadow.model.version import Document, Key, Version
 __all__ = [
     "ESTIMATE",
     "PIPELINE_ORDER",
+    "PROJECTED_BYTES",
     "PROJECTED_SORT",
     "UNSORTED_LIMIT",
     "Comparison",
@@ -47,6 +53,9 @@ PROJECTED_SORT: Final = "projected_sort"
 PIPELINE_ORDER: Final = "pipeline_order"
 """A stage of the pipeline depends on an order that the pipeline does not fix."""
 
+PROJECTED_BYTES: Final = "projected_bytes"
+"""A projection of a document that is kept as its bytes: the other store gives the driver's values of it."""
+
 ESTIMATE: Final = "estimate"
 """An estimated count promises nothing."""
 
@@ -56,11 +65,28 @@ ESTIMATE: Final = "estimate"
 
 def same(a: Document, b: Document) -> bool:
     """Whether two canonical documents are the same BSON (NaN equals NaN)."""
-    return bson.encode(a) == bson.encode(b) or _same_mapping(_id_first(a), _id_first(b))
+    if type(a) is not dict or type(b) is not dict:
+        return _same_bytes(a, b)
+    try:
+        return bson.encode(a) == bson.encode(b) or _same_mapping(_id_first(a), _id_first(b))
+    except _NO_BSON:
+        return False  # another hand has put into the other store what MongoDB could not hold
+
+
+_NO_BSON: Final = (BSONError, OverflowError)
+
+
+def _same_bytes(a: Document, b: Document) -> bool:
+    """`same`, where at least one is no plain document: by what is stored."""
+    if isinstance(a, Damaged) or isinstance(b, Damaged):
+        return isinstance(a, Damaged) and isinstance(b, Damaged) and a.raw == b.raw != b""
+    return encoded(_id_first(a)) == encoded(_id_first(b))
 
 
 def same_after(pre: Document, post: Document) -> bool:
     """`same`, for a document and what a change has made of it: what was not touched is mostly the same object still."""
+    if type(pre) is not dict or type(post) is not dict:
+        return _same_bytes(pre, post)
     before, after = _id_first(pre), _id_first(post)
     return len(before) == len(after) and all(
         name == other and (before[name] is after[other] or same({"": before[name]}, {"": after[other]}))
@@ -69,6 +95,8 @@ def same_after(pre: Document, post: Document) -> bool:
 
 
 def _id_first(document: Document) -> Document:
+    if isinstance(document, RawDocument):
+        return document
     return {"_id": document["_id"], **document} if "_id" in document else document
 
 
@@ -79,11 +107,19 @@ def _same_mapping(a: Document, b: Document) -> bool:
 
 
 def _same_value(a: Any, b: Any) -> bool:
+    a, b = _opened(a), _opened(b)
     if isinstance(a, dict) and isinstance(b, dict):
         return _same_mapping(a, b)
     if isinstance(a, list) and isinstance(b, list):
         return len(a) == len(b) and all(map(_same_value, a, b))
-    return bool(canonical(a) == canonical(b))
+    if isinstance(a, Code) and isinstance(b, Code) and a.scope is not None and b.scope is not None:
+        return str(a) == str(b) and _same_mapping(dict(a.scope), dict(b.scope))
+    return (type(a) is float and type(b) is float and a != a and b != b) or bson.encode({"": a}) == bson.encode({"": b})
+
+
+def _opened(value: Any) -> Any:
+    """A DBRef as the document that it is in BSON, whose fields have an order."""
+    return dict(value.as_doc()) if isinstance(value, DBRef) else value
 
 
 def _timestamp(value: Timestamp) -> str:
@@ -131,7 +167,7 @@ def canonical(value: Any) -> Any:
     Raises `bson.errors.InvalidDocument` for what BSON cannot hold.
     """
     kind = type(value)
-    if kind is dict:
+    if kind is dict or kind is RawDocument or kind is Damaged:
         return {name: canonical(inner) for name, inner in value.items()}
     if kind is list:
         return [canonical(inner) for inner in value]
@@ -142,15 +178,19 @@ def canonical(value: Any) -> Any:
 
 
 def compare_documents(primary: Document, secondary: Document) -> Kind | None:
-    """In what way two documents differ: None if they are the same, else the gravest of TYPE, VALUE and ORDER.
+    """In what way two documents differ: None if they are the same, else the gravest of TYPE, VALUE and ORDER;
+    UNREADABLE where one cannot be read whole.
 
     TYPE: some place holds different types on the two sides. ORDER: they differ in the order of fields alone.
     """
     if same(primary, secondary):
         return None
+    if isinstance(primary, Damaged) or isinstance(secondary, Damaged):
+        return Kind.UNREADABLE
     left, right = canonical(primary), canonical(secondary)
     if left == right:
-        return Kind.ORDER
+        odd = isinstance(primary, RawDocument) or isinstance(secondary, RawDocument)
+        return Kind.TYPE if odd else Kind.ORDER
     return Kind.TYPE if _types_differ(left, right) else Kind.VALUE
 
 
@@ -224,8 +264,25 @@ def compare_hits(query: Query, primary: Sequence[Hit], secondary: Sequence[Hit])
         query.skip,
     )
     if known:
-        return answers.compare("")
-    return answers.compare(PROJECTED_SORT if query.sort else UNSORTED_LIMIT, ordered=bool(query.sort))
+        found = answers.compare("")
+    else:
+        found = answers.compare(PROJECTED_SORT if query.sort else UNSORTED_LIMIT, ordered=bool(query.sort))
+    return _less_projected_bytes(found) if query.projection else found
+
+
+def _less_projected_bytes(found: Comparison) -> Comparison:
+    """Only MongoDB projects the bytes of a document that Python's values do not say: where nothing but these differs,
+    it is not known whether the documents do."""
+    rest = tuple(each for each in found.keys if not _differs_in_bytes_alone(each))
+    return found if len(rest) == len(found.keys) else Comparison(rest, found.incomparable or PROJECTED_BYTES)
+
+
+def _differs_in_bytes_alone(each: KeyDifference) -> bool:
+    if each.primary is None or each.secondary is None:
+        return False
+    left, right = each.primary.document, each.secondary.document
+    odd = isinstance(left, RawDocument) != isinstance(right, RawDocument)
+    return odd and not isinstance(left, Damaged) and not isinstance(right, Damaged) and same(dict(left), dict(right))
 
 
 def compare_one(query: Query, primary: Hit | None, secondary: Hit | None) -> Comparison:
@@ -439,7 +496,7 @@ def _numbered(documents: Sequence[Document]) -> list[Hit]:
     seen: Counter[str] = Counter()
     hits = []
     for document in documents:
-        content = bson.encode(document).hex()
+        content = (document.raw if isinstance(document, Damaged) else bson.encode(document)).hex()
         seen[content] += 1
         hits.append(Hit(f"{content}/{seen[content]}", Version("", 0), document))
     return hits

@@ -76,12 +76,14 @@ def make_flip(
     limit: float,
     spent: bool = False,
     step: Step = lambda name, said: None,
+    epochs: Mapping[str, str] | None = None,
 ) -> Flipped:
     """Blocks until it is made or aborted. `heartbeat`: seconds in which a process looks for flips; `limit`: seconds for
-    which writes may be held; `spent`: files may still ask for the primary of before. Raises `Aborted` if it did not
+    which writes may be held; `spent`: files may still ask for the primary of before; `epochs`: the epochs of dual
+    writes in which the gates were found open, by collection; None: they do not matter. Raises `Aborted` if it did not
     begin, and `ControlError` if the control store cannot say what came of it."""
     made = _Making(records, Flip(fresh_id(), kind, FlipState.ANNOUNCED, to, by, reason), heartbeat, limit, step)
-    return made.run(spent=spent)
+    return made.run(spent=spent, epochs=epochs or {})
 
 
 class _Making:
@@ -94,8 +96,8 @@ class _Making:
         self._began = time.monotonic()
         self._steps: list[tuple[float, str]] = []
 
-    def run(self, *, spent: bool) -> Flipped:
-        seen = self._announce()
+    def run(self, *, spent: bool, epochs: Mapping[str, str]) -> Flipped:
+        seen = self._announce(epochs)
         holding: float | None = None
         try:
             rows = self._wait(READY, 3 * self._heartbeat + self._limit)
@@ -128,7 +130,7 @@ class _Making:
         self._say("released", f"writes were held for {paused * 1000:.0f} ms")
         return self._done(holding, rows, done=True)
 
-    def _announce(self) -> Routing:
+    def _announce(self, epochs: Mapping[str, str]) -> Routing:
         since = time.monotonic()
         before = ""
         while True:
@@ -136,6 +138,9 @@ class _Making:
             unknown = [name for name in self._flip.to if name not in seen.placed]
             if unknown:
                 raise Aborted(f"no process has placed {', '.join(unknown)} yet: is the application running?")
+            gap = [name for name, mark in epochs.items() if seen.placed[name].mark != mark]
+            if gap:
+                raise Aborted(f"{', '.join(gap)}: dual writes were interrupted after the gates were looked at")
             if seen.flip is None or seen.flip.state.over:
                 saved = routing.save(self._records, seen.with_flip(self._flip))
                 if saved is not None:

@@ -15,10 +15,28 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from shadow.control.records import Records
+from shadow.control.witness import forget_token, journal_token
 from shadow.model.phase import Phase, StoreName
 from shadow.replicate.process import Owner
 
-__all__ = ["Ack", "Member", "Standing", "disagreements", "forget", "journals", "members", "note_journal", "prune"]
+__all__ = [
+    "FENCED",
+    "Ack",
+    "Member",
+    "Standing",
+    "disagreements",
+    "forget",
+    "forget_journal",
+    "is_member",
+    "journals",
+    "members",
+    "note_journal",
+    "prune",
+]
+
+FENCED: Final = 2
+"""The format of a record whose process says before each gap in dual writes that there is one. What an older version of
+this library writes has none."""
 
 _MEMBERS: Final = "member/"
 _JOURNALS: Final = "journal/"
@@ -46,7 +64,11 @@ class Ack:
 @dataclass(frozen=True, slots=True)
 class Member:
     """One process. `beat` rises with each sign of life; `journal` names the journal that it writes; `tool`: beside an
-    application, not one; `figures`: what its gates are judged by, by collection."""
+    application, not one; `figures`: what its gates are judged by, by collection.
+
+    `wants`: the collections that it wants to write twice; `fence`: what it has taken note of, see `Routing.fence`;
+    `lease`: seconds after a look at the routing record in which it may write without looking again.
+    """
 
     id: str
     owner: Owner
@@ -56,6 +78,10 @@ class Member:
     standing: Mapping[str, Standing] = field(default_factory=dict)
     ack: Ack = Ack()
     figures: Mapping[str, Any] = field(default_factory=dict)
+    format: int = FENCED
+    wants: tuple[str, ...] = ()
+    fence: int = 0
+    lease: float = 0.0
 
     @property
     def name(self) -> str:
@@ -70,11 +96,17 @@ class Member:
         records.delete(f"{_MEMBERS}{self.id}")
         if empty and all(each.journal != self.journal for each in members(records)):
             records.delete(_journal_key(self.journal))
+            forget_token(records, journal_token(self.journal))
 
 
 def members(records: Records) -> list[Member]:
     """All that have not left."""
     return [_decoded(each.value) for each in records.scan(_MEMBERS)]
+
+
+def is_member(records: Records, id: str) -> bool:
+    """Whether the process still has its record, which an operator may have taken."""
+    return records.get(f"{_MEMBERS}{id}") is not None
 
 
 def prune(records: Records, found: Iterable[Member]) -> list[Member]:
@@ -132,6 +164,10 @@ def _encoded(member: Member) -> dict[str, Any]:
         "standing": standing,
         "ack": dataclasses.asdict(ack),
         "figures": dict(member.figures),
+        "format": member.format,
+        "wants": list(member.wants),
+        "fence": member.fence,
+        "lease": member.lease,
     }
 
 
@@ -149,4 +185,8 @@ def _decoded(value: Mapping[str, Any]) -> Member:
         standing,
         Ack(**value["ack"]),
         value["figures"],
+        value.get("format", 1),
+        tuple(value.get("wants", ())),
+        value.get("fence", 0),
+        value.get("lease", 0.0),
     )

@@ -5,25 +5,31 @@ record, and reads the routing record afterwards; the flip is written to the rout
 afterwards. One of them sees the other.
 
 A process that cannot reach the control store goes on as it was: flips wait for its word, its operations wait for
-nobody.
+nobody. What it may do without the others' knowledge, the driver's own calls, it may do for a heartbeat after its last
+look at the routing record and no longer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
+import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, suppress
+from types import MappingProxyType
 from typing import Any, Final, Protocol, TypeVar
 
-from shadow.control import members, routing
+from shadow.control import epochs, members, routing
 from shadow.control.members import Ack, Member, Standing
+from shadow.control.raising import Raising, is_on_the_way
 from shadow.control.records import Records
 from shadow.control.routing import Flip, FlipKind, FlipState, Placed, Routing
 from shadow.errors import ControlError
+from shadow.host.steady import steady
 from shadow.model.background import Background
 from shadow.model.phase import Phase, Route, StoreName
 from shadow.model.version import fresh_id
@@ -47,6 +53,10 @@ _RELEASE: Final = 1.0
 """Seconds after which a process that has changed over lets its writes go on, whatever the others do: those that have
 not changed over yet hold theirs."""
 _FIGURES_EVERY: Final = 3.0
+_RAISED: Final = 0.5
+"""Seconds beside a heartbeat for which a process that begins waits for dual writes before its first write."""
+_SOON: Final = 0.05
+"""Seconds between two looks while dual writes wait for the other processes."""
 _FIGURING: Final = 10.0
 """Seconds after which what the gates are judged by counts as not to be had."""
 
@@ -66,11 +76,26 @@ class Site(Protocol):
     def wanted(self) -> Mapping[str, StoreName]:
         """The primary that the configuration asks for, by collection."""
 
+    def wants_both(self) -> Mapping[str, Phase]:
+        """The collections that the configuration wants to be written to both stores, with their phase."""
+
+    def noted(self, seen: Routing, until: float) -> None:
+        """What the routing record says, which may be relied on until a moment of `steady`. Waits for nothing."""
+
+    def drained(self, collections: Iterable[str]) -> bool:
+        """Whether no write that moves no version is under way, or may still arrive, in these."""
+
+    async def write_both(self, collections: list[str]) -> None:
+        """Begins dual writes of these, between two writes."""
+
     def holding(self, collections: list[str]) -> AbstractAsyncContextManager[None]:
         """Entered when the writes of these are held and the secondary is level. Raises `NotLevel`."""
 
     async def switch(self, placed: Mapping[str, Placed]) -> None:
         """Puts primaries in force; the writes are held, or none was taken yet."""
+
+    async def vouch(self, collections: Collection[str]) -> str:
+        """Why journal and stores of these are not those that the control store knows; "" if they are."""
 
     async def figures(self) -> Mapping[str, Any]:
         """What the gates are judged by."""
@@ -83,23 +108,34 @@ class Site(Protocol):
 
     def heard(self, what: str, **about: Any) -> None:
         """An event: "lost" and "found" (the control store; `said`), "flip" (`state`: done, aborted, rehearsed; `said`,
-        `collections`)."""
+        `collections`), "gap" (dual writes of `collections` were interrupted)."""
 
 
 class Participant:
     """One for each Shadow; does I/O in threads. `journal` names the journal that the process writes."""
 
     def __init__(
-        self, records: Records, site: Site, *, journal: str, heartbeat: float, limit: float, tool: bool
+        self,
+        records: Records,
+        site: Site,
+        *,
+        journal: str,
+        heartbeat: float,
+        limit: float,
+        tool: bool,
+        late: float = 60.0,
     ) -> None:
-        """`limit`: seconds for which writes may be held before this process aborts a flip that is not decided."""
+        """`limit`: seconds for which writes may be held before this process aborts a flip that is not decided; `late`:
+        seconds after which a request that a process has sent cannot arrive any more."""
         self.records = records
         self._site = site
         self._journal = journal
         self._heartbeat = heartbeat
         self._limit = limit
         self._tool = tool
+        self._raising = Raising(records, late=late)
         self._row: Member | None = None
+        self._alone: set[str] = set()
         self._routing = Routing()
         self._flip: asyncio.Task[None] | None = None
         self._seen_flip = ""
@@ -110,8 +146,9 @@ class Participant:
         """All processes, as last seen."""
         self.held: dict[str, float] = {}
         """Seconds for which the last flip held writes here, by collection."""
-        self._writing = asyncio.Lock()
-        self._woken = asyncio.Event()
+        self._beats = itertools.count(1)
+        self._beaten = -math.inf
+        self._written = 0
         # Cancelling a task does not end its thread, which must not bring back the record of a process that has left.
         self._mutex = threading.Lock()
         self._present = ""
@@ -136,31 +173,88 @@ class Participant:
 
     # --- the beginning and the end ------------------------------------------------------------------------------
 
-    async def join(self, kept: Mapping[str, StoreName]) -> Mapping[str, Placed]:
-        """Registers, and answers where the fleet stands. A collection that nobody has placed yet is placed at its
-        primary of `kept`. Waits for a flip that is being decided. Raises `ControlError`."""
-        if self._row is None:
-            standing = self._standing(kept)
-            row = Member(fresh_id(), this_process(), self._journal, tool=self._tool, standing=standing)
-            self._routing = await self._ask(lambda: self._register(row, kept))
-            self._row = row
-            self._woken.set()
+    async def join(
+        self, kept: Mapping[str, StoreName], chosen: Mapping[str, StoreName] = MappingProxyType({})
+    ) -> Mapping[str, Placed]:
+        """Registers, and answers where the fleet stands; a process that is registered comes after whatever has changed.
+        A collection that nobody has placed yet is placed at its primary of `kept`. `chosen`: the primaries that the
+        configuration names, which count as long as nothing rests on another. Waits for a flip that is being decided.
+        Raises `ControlError`."""
+        if self._flip is not None and self._flip.get_loop().is_closed():
+            self._flip, self._seen_flip = None, ""
+        row = Member(
+            self.id or fresh_id(),
+            this_process(),
+            self._journal,
+            beat=next(self._beats),
+            tool=self._tool,
+            standing=self._standing(kept, alone=True),
+            lease=self._heartbeat,
+        )
+        asked = steady()
+        row, self._routing = await self._ask(lambda: self._register(row, kept, chosen))
+        self._row = row
+        self._site.noted(self._routing, asked + self._heartbeat)
         return self._routing.placed
 
-    def _register(self, row: Member, kept: Mapping[str, StoreName]) -> Routing:
+    def _register(
+        self, row: Member, kept: Mapping[str, StoreName], chosen: Mapping[str, StoreName]
+    ) -> tuple[Member, Routing]:
         self.records.prepare()
         # A journal counts from before it is written to.
         members.note_journal(self.records, self._journal)
+        row = dataclasses.replace(row, wants=tuple(self._site.wants_both()))
         while True:
             self._wait_while_holding()
             with self._mutex:
                 self._present = row.id
                 row.write(self.records)
-            found = routing.change(self.records, lambda seen: _placing(seen, kept))
+            found = self._entered(row, kept, chosen)
             if found.flip is None or found.flip.state is not FlipState.HOLDING:
-                return found
+                break
             # It has asked everybody already: this process comes after it.
             self._unregister(row, empty=False)
+        row, found = self._raised(row, found)
+        row = dataclasses.replace(row, standing=self._begins(row, found), wants=_wants(row.wants, found))
+        self._renew(row)
+        return row, found
+
+    def _raised(self, row: Member, seen: Routing) -> tuple[Member, Routing]:
+        """Gives the other processes the time to take note of the dual writes that this one wants; those that begin as
+        well do the same. It goes on in `run` where that takes longer."""
+        end = steady() + _RAISED + self._heartbeat
+        while not self._tool:
+            if row.fence < seen.fence and self._is_drained(seen):
+                row = dataclasses.replace(row, fence=seen.fence)
+                self._renew(row)
+            seen = self._raising.advance(seen, row.wants)
+            if steady() > end or not any(is_on_the_way(seen.placed.get(name)) for name in row.wants):
+                break
+            if row.fence == seen.fence:
+                time.sleep(_QUICK)
+                seen = self._raising.want(row.wants)
+        return row, seen
+
+    def _entered(self, row: Member, kept: Mapping[str, StoreName], chosen: Mapping[str, StoreName]) -> Routing:
+        if self._tool:
+            return routing.change(self.records, lambda seen: _placing(seen, kept))
+        return self._raising.enter(row.id, row.wants, kept, chosen)
+
+    def _begins(self, row: Member, seen: Routing) -> dict[str, Standing]:
+        """How a process stands that begins now: the primary in force, and dual writes where they are wanted and have
+        begun."""
+        wants, found = self._site.wants_both(), {}
+        for name, each in row.standing.items():
+            placed = seen.placed.get(name)
+            primary = each.primary if placed is None else placed.primary
+            both = placed is not None and placed.both and name in wants and name not in self._alone
+            phase = wants[name] if both else each.phase
+            found[name] = dataclasses.replace(each, primary=primary, phase=phase)
+        return found
+
+    def _is_drained(self, seen: Routing) -> bool:
+        """Whether nothing of this process moves no version that has to, as far as the record says."""
+        return self._site.drained([name for name, each in seen.placed.items() if not epochs.bare(each)])
 
     def _wait_while_holding(self) -> None:
         since = time.monotonic()
@@ -174,12 +268,13 @@ class Participant:
 
     async def settled(self) -> None:
         """Returns when no flip holds the writes of this process: they must not go on before it is decided."""
-        if self._flip is not None:
+        if self._flip is not None and self._flip.get_loop() is asyncio.get_running_loop():
             await asyncio.wait([self._flip], timeout=8 * self._limit)
 
     async def leave(self) -> None:
-        """Unregisters. What the journal still holds keeps it on the list of journals. Never raises."""
-        if self._flip is not None:
+        """Unregisters: from here on, this process has to join before it may write. What the journal still holds keeps
+        it on the list of journals. Never raises."""
+        if self._flip is not None and self._flip.get_loop() is asyncio.get_running_loop():
             self._flip.cancel()
             await asyncio.gather(self._flip, return_exceptions=True)
         row, self._row, self._flip, self._seen_flip = self._row, None, None, ""
@@ -194,17 +289,22 @@ class Participant:
             self._present = ""
             row.leave(self.records, empty=empty)
 
-    def _renew(self, row: Member) -> None:
+    def _renew(self, row: Member) -> bool:
+        """Writes the record, unless a newer one was written. False: somebody has taken it."""
         with self._mutex:
-            if self._present == row.id:
-                row.write(self.records)
+            if self._present != row.id or row.beat < self._written:
+                return True
+            if not members.is_member(self.records, row.id):
+                return False
+            row.write(self.records)
+            self._written = row.beat
+            return True
 
     # --- life ---------------------------------------------------------------------------------------------------
 
     async def run(self, turn: Callable[[], None] = lambda: None) -> None:
-        """Renews the record and follows the routing record until cancelled. `turn` is called at each round."""
-        # Those of before may belong to an event loop that has ended.
-        self._writing, self._woken = asyncio.Lock(), asyncio.Event()
+        """Renews the record and follows the routing record until cancelled. Looks twice in a heartbeat, so that the
+        lease does not run out in between. `turn` is called at each round."""
         while True:
             turn()
             if self._row is not None:
@@ -213,9 +313,8 @@ class Participant:
                     self._reached(True)
                 except ControlError as error:
                     self._reached(False, error)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), self._heartbeat)
-            self._woken.clear()
+            on_the_way = any(is_on_the_way(self._routing.placed.get(name)) for name in self._site.wants_both())
+            await asyncio.sleep(min(_SOON, self._heartbeat / 2) if on_the_way else self._heartbeat / 2)
 
     def _reached(self, answered: bool, error: ControlError | None = None) -> None:
         if answered is not self._reachable:
@@ -228,8 +327,10 @@ class Participant:
             await self._figure()
             self._figured = time.monotonic()
             self.seen_members = await self._ask(lambda: members.members(self.records))
-        await self.beat()
         await self.look()
+        await self._follow()
+        if steady() - self._beaten >= 0.9 * self._heartbeat:
+            await self.beat()
 
     async def _figure(self) -> None:
         """What cannot be computed takes no sign of life with it, and says nothing: gates that need it are closed."""
@@ -244,31 +345,117 @@ class Participant:
 
     async def beat(self, ack: Ack | None = None) -> None:
         """Shows that the process lives and how it stands, with its word on a flip. Raises `ControlError`."""
-        async with self._writing:
-            row = self._row
-            if row is None:
-                return
-            row = dataclasses.replace(
-                row, beat=row.beat + 1, standing=self._standing({}), ack=ack or row.ack, figures=self._figures
-            )
-            await self._ask(lambda: self._renew(row))
-            if self._row is not None:
-                self._row = row
+        row = self._row
+        if row is None:
+            return
+        if ack is not None:
+            # At once: a sign of life that is under way says nothing of it, and must not be the last.
+            self._row = row = dataclasses.replace(row, ack=ack)
+        row = dataclasses.replace(
+            row,
+            beat=next(self._beats),
+            standing=self._standing({}),
+            wants=_wants(self._site.wants_both(), self._routing),
+            figures=self._figures,
+        )
+        self._beaten = steady()
+        there = await self._ask(lambda: self._renew(row))
+        if self._row is not None and self._row.id == row.id:
+            self._row = dataclasses.replace(row, ack=self._row.ack, fence=self._row.fence)
+            if not there:
+                await self.join({})
 
-    def _standing(self, kept: Mapping[str, StoreName]) -> dict[str, Standing]:
-        """As the routes are, but for the primaries of `kept`."""
+    async def renew(self) -> None:
+        """Looks at the routing record and follows it, before a write after a pause. Raises `ControlError`."""
+        if self._row is None:
+            return
+        if not self._reachable:
+            raise ControlError("the control store did not answer when it was last asked")
+        try:
+            await self.look()
+        except ControlError as error:
+            self._reached(False, error)
+            raise
+
+    async def _follow(self) -> None:
+        """Takes note of what the others want, and gets on with what this process wants."""
+        if self._tool or self._row is None:
+            return
+        seen, own = self._routing, self._row
+        if own.fence < seen.fence and self._is_drained(seen):
+            self._row = dataclasses.replace(own, fence=seen.fence)
+            await self.beat()
+        wants = self._site.wants_both()
+        if any(is_on_the_way(seen.placed.get(name)) for name in wants):
+            self._routing = seen = await self._ask(lambda: self._raising.want(wants))
+        routes = self._site.routes()
+        ready = [
+            name
+            for name in wants
+            if name in routes and not routes[name].dual_write and (each := seen.placed.get(name)) and each.both
+        ]
+        if ready:
+            await self._site.write_both(ready)
+            self._alone.difference_update(ready)
+            await self.beat()
+        names = self._raising.lowers(seen, [name for name in routes if name not in wants], self.seen_members)
+        if names:
+            self._routing = await self._ask(lambda: self._raising.lower(names))
+
+    async def want_both(self, names: Collection[str], patience: float) -> bool:
+        """Asks for dual writes of these, and waits until this process may write both. False: some process has not taken
+        note of it within `patience` seconds; it goes on in `run`. Raises `ControlError`."""
+        end = steady() + patience
+        while True:
+            await self.look()
+            await self._follow()
+            routes = self._site.routes()
+            if all(routes[name].dual_write for name in names if name in routes):
+                return True
+            if steady() > end:
+                return False
+            await asyncio.sleep(min(_SOON, self._heartbeat / 2))
+
+    async def write_alone(self, names: Collection[str]) -> None:
+        """Says, before it is so, that this process writes one store of these alone: what was proven says nothing any
+        more, and there is nothing to go back to. Raises `ControlError`."""
+        self._alone.update(names)
+        if self._row is None:
+            await self.join({})
+        # First this, then the epoch: see `epochs.proof_of`.
+        await self.beat()
+        await self.interrupt(names)
+
+    async def interrupt(self, names: Collection[str]) -> None:
+        """What was proven of these says nothing any more. Raises `ControlError`."""
+        self._routing = await self._ask(lambda: self._raising.interrupt(names))
+        self._site.heard("gap", collections=list(names))
+
+    def writes_both_again(self, names: Collection[str]) -> None:
+        """Takes back `write_alone`; the next sign of life says so."""
+        self._alone.difference_update(names)
+
+    def _standing(self, kept: Mapping[str, StoreName], *, alone: bool = False) -> dict[str, Standing]:
+        """As the routes are, but for the primaries of `kept`; `alone`: nothing is written to both stores yet."""
         wanted = self._site.wanted()
         return {
-            name: Standing(kept.get(name, each.primary), each.phase, wanted.get(name, each.primary))
+            name: Standing(
+                kept.get(name, each.primary),
+                Phase.OFF if (alone and not self._tool) or name in self._alone else each.phase,
+                wanted.get(name, each.primary),
+            )
             for name, each in self._site.routes().items()
         }
 
     async def look(self) -> Routing:
         """Reads the routing record and follows it. Raises `ControlError`."""
+        asked = steady()
         seen = await self._ask(lambda: routing.load(self.records))
         if self._row is None:
             return seen
         self._routing = seen
+        # Nothing may wait between this and `_adopt`, which holds the writes of what has moved.
+        self._site.noted(seen, asked + self._heartbeat)
         flip = seen.flip
         if flip is not None and not flip.state.over and flip.id != self._seen_flip:
             self._seen_flip = flip.id
@@ -292,7 +479,7 @@ class Participant:
 
     async def _take_part(self, flip: Flip) -> None:
         try:
-            why_not = self._objection(flip)
+            why_not = self._objection(flip) or await self._site.vouch(list(flip.to))
             await self.beat(Ack(flip.id, REFUSED if why_not else READY, why_not))
             seen = await self._until(flip.id, lambda state: state is not FlipState.ANNOUNCED)
             if seen.flip is not None and seen.flip.id == flip.id and seen.flip.state is FlipState.HOLDING:
@@ -408,24 +595,6 @@ class Participant:
     async def _ask(self, question: Callable[[], T]) -> T:
         return await asyncio.to_thread(question)
 
-    async def place(self, collection: str, primary: StoreName) -> Placed:
-        """Where the fleet stands with a collection; places it at `primary` if nobody has. Raises `ControlError`."""
-        kept = {collection: primary}
-        self._routing = await self._ask(lambda: routing.change(self.records, lambda seen: _placing(seen, kept)))
-        return self._routing.placed[collection]
-
-    async def broke(self, collection: str) -> None:
-        """One store of the collection is written alone from now on: there is nothing to go back to. Raises
-        `ControlError`."""
-
-        def make(seen: Routing) -> Routing | None:
-            placed = seen.placed.get(collection)
-            if placed is None:
-                return None
-            return seen.with_placed({collection: dataclasses.replace(placed, previous=None, broken=time.time())})
-
-        self._routing = await self._ask(lambda: routing.change(self.records, make))
-
 
 def _aborted(seen: Routing, said: str) -> Routing:
     assert seen.flip is not None
@@ -439,6 +608,9 @@ def _placing(seen: Routing, kept: Mapping[str, StoreName]) -> Routing | None:
 
 def _stands(route: Route, placed: Placed) -> bool:
     """Whether the route is as the record says. A store that is written alone is the configuration's own word."""
-    if placed.completed:
-        return route.phase is Phase.OFF
-    return not route.dual_write or route.primary is placed.primary
+    return route.primary is placed.primary and not (placed.completed and route.dual_write)
+
+
+def _wants(names: Collection[str], seen: Routing) -> tuple[str, ...]:
+    """Without those whose migration is complete."""
+    return tuple(name for name in names if name not in seen.placed or not seen.placed[name].completed)

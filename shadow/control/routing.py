@@ -10,6 +10,11 @@ It is one record, so that one conditional write decides a flip, whatever collect
 - holding: every process holds the writes of the collections, and brings the secondary level.
 - committed: the new primaries are in force. Every process changes over; there is no way back but another flip.
 - released, aborted: the writes go on.
+
+Beside that it says, of each collection, whether processes may write one store alone, and how (`Writing`), and which
+epoch of dual writes it is in. What was copied, verified and rehearsed notes the epoch that it was proven in, and counts
+in no other. These stand apart from `placed`: a version of this library that knows nothing of them loses them when it
+writes the record, so that nothing counts as proven any more.
 """
 
 from __future__ import annotations
@@ -22,8 +27,9 @@ from typing import Any, Final
 
 from shadow.control.records import MISSING, Records
 from shadow.model.phase import StoreName
+from shadow.model.version import fresh_id
 
-__all__ = ["MOVES", "Flip", "FlipKind", "FlipState", "Placed", "Routing", "change", "load", "save"]
+__all__ = ["MOVES", "Flip", "FlipKind", "FlipState", "Placed", "Routing", "Writing", "change", "load", "save"]
 
 KEY: Final = "routing"
 
@@ -65,6 +71,24 @@ class FlipKind(enum.StrEnum):
     REHEARSAL = "rehearsal"
 
 
+class Writing(enum.StrEnum):
+    """How the processes write a collection; `control.epochs` has the moves.
+
+    single --> announced --> raising --> dual --> closing --> single
+    """
+
+    SINGLE = "single"
+    """One store alone. A write may be the driver's own call, which moves no version."""
+    ANNOUNCED = "announced"
+    """The same, but documents may come to carry versions: every reader has to hide them."""
+    RAISING = "raising"
+    """No write is the driver's own call any more; some processes still write one store alone."""
+    DUAL = "dual"
+    """A process may write both stores."""
+    CLOSING = "closing"
+    """No process writes both any more, as far as one of them has seen; it makes sure of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Placed:
     """Where one collection stands. `since`: epoch seconds of the change that put it there.
@@ -72,7 +96,8 @@ class Placed:
     `previous`: the store that was primary before and has had every write since, so that it can be gone back to.
     `spent`: the files of some processes may still name `previous`; they are not asked for the primary until all of them
     have named this one. `broken`: epoch seconds of the last time that one store was written alone, 0 for never: what
-    was copied and verified before says nothing.
+    was copied and verified before says nothing. `dual` numbers the epochs of dual writes, 0 if there was none ever;
+    `mark` is the unique id of the one at hand, "" while there is none.
     """
 
     primary: StoreName
@@ -82,6 +107,20 @@ class Placed:
     completed: bool = False
     spent: bool = False
     broken: float = 0.0
+    writing: Writing = Writing.SINGLE
+    dual: int = 0
+    mark: str = ""
+
+    @property
+    def both(self) -> bool:
+        """Whether a process may write both stores."""
+        return self.writing is Writing.DUAL and not self.completed
+
+    def renewed(self, now: float) -> Placed:
+        """In the next epoch of dual writes: what was proven before says nothing, and there is no way back. `now`:
+        epoch seconds."""
+        mark = fresh_id() if self.writing is Writing.DUAL else ""
+        return dataclasses.replace(self, dual=self.dual + 1, mark=mark, previous=None, broken=now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +142,12 @@ class Flip:
 
 @dataclass(frozen=True, slots=True)
 class Routing:
+    """`fence` rises whenever processes have to say that they have taken note, before another may go on."""
+
     placed: Mapping[str, Placed] = field(default_factory=dict)
     flip: Flip | None = None
     revision: str = MISSING
+    fence: int = 0
 
     def committed(self, now: float, *, spent: bool) -> Routing:
         """With the flip that is holding in force. `now`: epoch seconds; `spent`: see `Placed`."""
@@ -127,7 +169,7 @@ def _after(before: Placed, kind: FlipKind, to: StoreName, now: float, *, spent: 
     epoch = before.epoch + 1
     match kind:
         case FlipKind.COMPLETE:
-            return dataclasses.replace(before, epoch=epoch, since=now, previous=None, completed=True, broken=now)
+            return dataclasses.replace(before.renewed(now), epoch=epoch, since=now, completed=True)
         case FlipKind.REOPEN:
             return dataclasses.replace(before, epoch=epoch, since=now, completed=False)
         case _:
@@ -163,8 +205,13 @@ def change(records: Records, make: Callable[[Routing], Routing | None]) -> Routi
 
 
 def _encoded(routing: Routing) -> dict[str, Any]:
-    placed = [{"name": name, **_plain(dataclasses.asdict(each))} for name, each in routing.placed.items()]
-    return {"placed": placed, "flip": None if routing.flip is None else _plain(_flip_row(routing.flip))}
+    placed, duals = [], []
+    for name, each in routing.placed.items():
+        row = {"name": name, **_plain(dataclasses.asdict(each))}
+        duals.append({"name": name, **{part: row.pop(part) for part in _DUAL}})
+        placed.append(row)
+    flip = None if routing.flip is None else _plain(_flip_row(routing.flip))
+    return {"placed": placed, "flip": flip, "duals": duals, "fence": routing.fence}
 
 
 def _flip_row(flip: Flip) -> dict[str, Any]:
@@ -172,6 +219,9 @@ def _flip_row(flip: Flip) -> dict[str, Any]:
     return {**{name: getattr(flip, name) for name in _FLIP}, "to": [[name, str(to)] for name, to in flip.to.items()]}
 
 
+_DUAL: Final = ("writing", "dual", "mark")
+_UNKNOWN: Final = {"writing": Writing.DUAL, "dual": 1, "mark": ""}
+"""Of a collection for which the record does not say it: an older version has written it, and nothing is proven."""
 _FLIP: Final = ("id", "kind", "state", "by", "reason", "said")
 
 
@@ -180,9 +230,11 @@ def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _decoded(value: Mapping[str, Any], revision: str) -> Routing:
+    duals = {each["name"]: each for each in value.get("duals", ())}
     placed = {}
     for each in value["placed"]:
-        row = dict(each)
+        row = {**each, **_UNKNOWN, **duals.get(each["name"], {})}
+        row["writing"] = Writing(row["writing"])
         name, previous = row.pop("name"), row.pop("previous")
         row["primary"] = StoreName(row["primary"])
         placed[name] = Placed(previous=None if previous is None else StoreName(previous), **row)
@@ -193,4 +245,4 @@ def _decoded(value: Mapping[str, Any], revision: str) -> Routing:
         flip = Flip(
             row["id"], FlipKind(row["kind"]), FlipState(row["state"]), to, row["by"], row["reason"], row["said"]
         )
-    return Routing(placed, flip, revision)
+    return Routing(placed, flip, revision, value.get("fence", 0))

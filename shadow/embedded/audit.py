@@ -13,8 +13,8 @@ from pymongo import MongoClient
 
 from shadow.model.order import key_digest
 from shadow.model.schema import CollectionSpec
-from shadow.model.values import CANONICAL
-from shadow.model.version import Document, Image, Key, Version, fresh_id, split
+from shadow.model.stored import RAW, is_readable, key_of, split
+from shadow.model.version import Document, Image, Key, Version, fresh_id
 from shadow.stores.dynamo.codec import Codec, Item
 from shadow.stores.dynamo.keys import key_text
 
@@ -76,9 +76,9 @@ class Audit:
 
     def _mongo(self, collection: str) -> dict[str, Image]:
         reserved = self._specs[collection].reserved
-        with MongoClient[dict[str, Any]](self._mongo_url, serverSelectionTimeoutMS=10_000) as client:
-            found = client.get_database(self._database, codec_options=CANONICAL)[collection].find()
-            return {key_digest(raw["_id"]): split(raw, reserved) for raw in found}
+        with MongoClient[Any](self._mongo_url, serverSelectionTimeoutMS=10_000) as client:
+            found = client.get_database(self._database, codec_options=RAW)[collection].find()
+            return {key_digest(key_of(raw)[0]): split(raw, reserved) for raw in found}
 
     def _dynamo(self, collection: str) -> dict[str, Image]:
         codec = Codec(self._specs[collection])
@@ -88,7 +88,7 @@ class Audit:
             if codec.is_auxiliary(item):
                 continue
             parts = codec.parts(item)
-            body = parts and b"".join(items[key]["d"]["B"] for key in parts.keys)
+            body = parts and b"".join(items.get(key, {}).get("d", {}).get("B", b"") for key in parts.keys)
             image = codec.decode(item, body or None)
             if image.document is not None:
                 images[key_digest(image.document["_id"])] = image
@@ -134,6 +134,8 @@ def _difference(left: Image | None, right: Image | None) -> str:
         return "" if right is None or right.document is None else "only in DynamoDB"
     if right is None or right.document is None:
         return "only in MongoDB"
+    if not is_readable(left.document) or not is_readable(right.document):
+        return "unreadable"
     if bson.encode(left.document) != bson.encode(right.document):
         return "different documents"
     return "" if left.state == right.state else "different versions"

@@ -27,6 +27,9 @@ from shadow.stores.ranges import Batch
 
 __all__ = ["Backfill"]
 
+NAMELESS: Final = "unreadable"
+"""The kind of issue of a document that cannot be asked for again, since no query can name its key."""
+
 _AT_ONCE: Final = 16
 _HEALED: Final = {Healing.EQUAL: "present", Healing.COPIED: "copied", Healing.TOMBSTONED: "gone"}
 
@@ -66,11 +69,16 @@ class Backfill:
         # Outside: a heal sees to the routing itself.
         await self._heal(other, handled)
         await self._heal(changed, handled, "moved")
+        for key, fault in batch.nameless:
+            handled.counts["failed"] += 1
+            handled.issues.append(Issue(key, NAMELESS, fault))
         return handled
 
     async def _copy(self, images: Sequence[_Pair], handled: Handled) -> list[Key]:
         """Inserts what is free, counts what is there already, and answers the rest."""
         name, target = self.sides.collection, self.sides.target
+        if not images:  # a page of tombstones
+            return []
         done = await target.put_absent(name, images)
         handled.counts["copied"] += sum(done)
         left = [pair for pair, one in zip(images, done, strict=True) if not one]
@@ -100,6 +108,8 @@ class Backfill:
         return taken
 
     async def _changed_since(self, images: Sequence[_Pair]) -> list[Key]:
+        if not images:
+            return []
         now = await self.sides.source.look(self.sides.collection, [key for key, _ in images], whole=False)
         return [key for (key, image), seen in zip(images, now, strict=True) if seen.state != image.state]
 
@@ -141,7 +151,7 @@ class Backfill:
         pages = jobs.issues(job)
         while issues := await asyncio.to_thread(next, pages, None):
             handled = Handled()
-            keys = [each.key for each in issues]
+            keys = [each.key for each in issues if each.kind != NAMELESS]
             await self._heal(keys, handled)
             del handled.counts["failed"]  # they are counted so already
             await asyncio.to_thread(jobs.tried_again, job, keys, handled.counts, handled.issues)

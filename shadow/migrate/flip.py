@@ -92,6 +92,7 @@ class Order:
         the user of this process by default; `spent`: the files come after, see `Placed`; `more`: for the receipt."""
         who = by or f"{getpass.getuser()} at {socket.gethostname()}"
         to = dict.fromkeys(self.names, self.to)
+        epochs = {name: outlook.seen.placed[name].mark for name in self.names}
         flipped = make_flip(
             self.records,
             to,
@@ -102,6 +103,7 @@ class Order:
             limit=self.limit,
             spent=spent,
             step=step,
+            epochs=None if forced else epochs,
         )
         body = {
             **flipped.receipt(),
@@ -110,6 +112,7 @@ class Order:
             "forced": forced,
             "gates": [[gate.collection, gate.name, gate.ok, gate.said] for gate in outlook.gates],
             "processes": [row.name for row in outlook.rows],
+            "epochs": epochs,
             **more,
         }
         receipts.file(self.records, REHEARSAL if self.kind is FlipKind.REHEARSAL else str(self.kind), body)

@@ -1,16 +1,19 @@
 """The gates that the jobs answer for: is everything copied, and has it been verified whole, and lately.
 
-A job that never ran, that is not over, or that compared nothing leaves its gate closed.
+A job that never ran, that is not over, or that compared nothing leaves its gate closed. So does one that began in
+another epoch of dual writes than the one at hand: a process may have written one store alone since.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from types import MappingProxyType
 from typing import Any, Final
 
+from shadow.control.epochs import has_epoch
 from shadow.control.records import Records
+from shadow.control.routing import Placed
 from shadow.errors import ControlError
 from shadow.migrate.jobs import Job, Jobs
 from shadow.migrate.verify import Summary, summary
@@ -25,26 +28,31 @@ _ALL: Final = 10_000
 
 
 def read_gates(
-    records: Records,
-    collections: Iterable[str],
-    *,
-    since: Mapping[str, float] = MappingProxyType({}),
-    now: float | None = None,
+    records: Records, collections: Iterable[str], placed: Mapping[str, Placed], *, now: float | None = None
 ) -> list[Gate]:
     """The gates of the jobs in a control store, in one scan, and one more for each job under way; closed where it does
-    not answer. `since`: epoch seconds, by collection, before which a job says nothing."""
+    not answer. `placed`: where the fleet stands with each collection."""
     names = list(collections)
     try:
         every = Jobs(records).jobs(limit=_ALL)
     except ControlError as error:
         return [_unknown(name, gate, error) for name in names for gate in ("copied", "equal")]
-    return [gate for name in names for gate in job_gates(name, *_of(every, name, since.get(name, 0.0)), now=now)]
+    return [gate for name in names for gate in _gates(name, every, placed.get(name), now)]
 
 
-def _of(every: Iterable[Job], name: str, since: float) -> tuple[list[Job], list[Job]]:
-    """The backfills and the verifications of a collection that began after a moment."""
-    counting = [job for job in every if job.collection == name and job.started > since]
-    return [job for job in counting if job.kind == "backfill"], [job for job in counting if job.kind == "verify"]
+def _gates(name: str, every: Iterable[Job], placed: Placed | None, now: float | None) -> Iterator[Gate]:
+    of_it = [job for job in every if job.collection == name]
+    backfills = [job for job in of_it if job.kind == "backfill"]
+    # A difference is a difference, whenever it was found.
+    verifications = [job for job in of_it if job.kind == "verify"]
+    counting = [job for job in verifications if job.outcome == "different" or has_epoch(placed, job.epoch)]
+    copies = [job for job in backfills if has_epoch(placed, job.epoch)]
+    gap = bool(len(backfills) > len(copies) or len(verifications) > len(counting))
+    for gate in job_gates(name, copies, counting, now=now):
+        yield dataclasses.replace(gate, said=f"{gate.said}, {_SINCE}") if gap and not gate.ok else gate
+
+
+_SINCE: Final = "since dual writes began or were last interrupted in some process"
 
 
 def _unknown(name: str, gate: str, error: ControlError) -> Gate:

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from shadow.control.epochs import proof_of
 from shadow.control.records import MISSING, Record, Records
 from shadow.migrate.sides import JobRefused
 from shadow.model.order import key_digest
@@ -39,6 +40,8 @@ FORMAT: Final = 2
 SILENT: Final = 60.0
 """Seconds without any change of its record after which a claimed range may be claimed by another."""
 
+_PROVING: Final = ("backfill", "verify")
+"""The kinds of jobs that gates rest on."""
 _LONG_AGO: Final = 600.0
 """Seconds, by this host's clock, after which the last sign of a process counts as old; in figures for people alone."""
 _KEPT: Final = 20
@@ -54,7 +57,8 @@ Reasons = dict[str, dict[str, int]]
 class Job:
     """One run of a job over one collection. Times are epoch seconds; `rate` is documents a second over all workers;
     `counts` adds up the ranges, and what came of their issues afterwards; `issues` counts by kind, while it runs a key
-    that two ranges came upon twice; `parts`: how many processes, or tasks of a cluster, are at work on it."""
+    that two ranges came upon twice; `parts`: how many processes, or tasks of a cluster, are at work on it;
+    `epoch`: the id of the epoch of dual writes in which it began, "" if what it finds proves nothing."""
 
     id: int
     kind: str
@@ -73,6 +77,7 @@ class Job:
     counts: Mapping[str, int]
     reasons: Mapping[str, Mapping[str, int]]
     parts: int
+    epoch: str
 
     @property
     def issues(self) -> Mapping[str, int]:
@@ -138,11 +143,13 @@ class Jobs:
         self, kind: str, collection: str, fingerprint: str, options: Mapping[str, Any], *, restart: bool = False
     ) -> int:
         """The unfinished job of this kind and collection, or a new one. Raises `JobRefused` if the unfinished one
-        belongs to another configuration, other options or another format; `restart` gives it up instead."""
+        belongs to another configuration, other options, another format or, where it proves something, another epoch of
+        dual writes; `restart` gives it up instead."""
         made = {
             "kind": kind, "collection": collection, "fingerprint": fingerprint, "format": FORMAT,
             "options": json.dumps(options, sort_keys=True), "started": self._now(), "finished": None, "outcome": None,
             "rate": None, "total": 0, "stopping": False, "layout": None, "ranges": 0,
+            "epoch": proof_of(self._records, collection),
         }  # fmt: skip
         name, given_up = f"{kind}/{collection}", None
         while True:
@@ -258,6 +265,7 @@ class Jobs:
             counts=Counter(figures["counts"]),
             reasons=value["reasons"] if "reasons" in value else figures["reasons"],
             parts=figures.get("parts", 0),
+            epoch=value.get("epoch", ""),
         )
 
     def _figures(self, ranges: Sequence[Record], after: Mapping[str, int]) -> dict[str, Any]:
@@ -479,6 +487,8 @@ def _check(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Raises `JobRefused` if an unfinished job cannot be gone on with."""
     parts = {"fingerprint": "the configuration", "format": "the format of checkpoints", "options": "the options"}
     changed = [said for part, said in parts.items() if found[part] != wanted[part]]
+    if found["kind"] in _PROVING and found.get("epoch", "") != wanted["epoch"]:
+        changed.append("the epoch of dual writes")
     if changed:
         raise JobRefused(
             f"{found['kind']} of {found['collection']}: there is one that has not ended, and {' and '.join(changed)} "

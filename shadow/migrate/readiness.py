@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from shadow.control import receipts
-from shadow.control.members import Member, disagreements
+from shadow.control.epochs import has_epoch
+from shadow.control.members import FENCED, Member, disagreements
 from shadow.control.records import Records
 from shadow.control.routing import Placed
 from shadow.errors import ControlError
@@ -31,7 +32,7 @@ _FOR_THE_WAY_BACK: Final = frozenset({"processes", "secondary", "journal", "veri
 
 def is_way_back(placed: Placed | None, to: StoreName) -> bool:
     """Whether `to` was primary before, and has had every write since."""
-    return placed is not None and placed.previous is to
+    return placed is not None and placed.previous is to and has_epoch(placed, placed.mark)
 
 
 def fleet_gates(
@@ -64,18 +65,21 @@ def more_gates(records: Records, placed: Mapping[str, Placed], names: Iterable[s
     """The gates that the control store answers for: those of the jobs, and that the way back was rehearsed. Does I/O;
     closed where it does not answer."""
     names = list(names)
-    since = {name: each.broken for name, each in placed.items()}
-    found = read_gates(records, names, since=since)
+    found = read_gates(records, names, placed)
     try:
         rehearsed = receipts.listed(records, REHEARSAL)
     except ControlError as error:
         return [*found, *(Gate(name, "way back", False, "not known", error.message) for name in names)]
-    return [*found, *(_way_back(name, rehearsed, since.get(name, 0.0)) for name in names)]
+    return [*found, *(_way_back(name, rehearsed, placed.get(name)) for name in names)]
 
 
-def _way_back(name: str, rehearsed: Sequence[Mapping[str, Any]], since: float) -> Gate:
-    """A rehearsal takes a while of its own: those of before the last break count no more than those of long ago."""
-    done = [each for each in rehearsed if each["done"] and name in each["to"] and each["at"] > since]
+def _way_back(name: str, rehearsed: Sequence[Mapping[str, Any]], placed: Placed | None) -> Gate:
+    """Those of other epochs of dual writes count no more than those of long ago."""
+    done = [
+        each
+        for each in rehearsed
+        if each["done"] and name in each["to"] and has_epoch(placed, each.get("epochs", {}).get(name, ""))
+    ]
     look = f"the way back of {name} was not rehearsed lately: shadow flip {name} --to STORE --rehearse"
     if not done:
         return Gate(name, "way back", False, "never rehearsed", look)
@@ -89,10 +93,13 @@ def _processes(name: str, rows: Sequence[Member], silent: Iterable[str]) -> Gate
     without = [row.name for row in rows if name not in row.standing]
     apart = disagreements(rows).get(name, {})
     left = sorted(silent)
+    old = [row.name for row in rows if row.format < FENCED]
     if not rows:
         return Gate(name, "processes", False, "no process is registered", "no process of the application is registered")
     if without:
         return Gate(name, "processes", False, f"not in the configuration of {', '.join(without)}", look)
+    if old:
+        return Gate(name, "processes", False, f"an older version of shadow runs in {', '.join(old)}", look)
     if apart:
         said = "; ".join(f"{len(who)} at {where}" for where, who in apart.items())
         return Gate(name, "processes", False, f"they do not stand alike: {said}", look)

@@ -17,12 +17,15 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from bson import json_util
+from pymongo.errors import PyMongoError
 
 from shadow.migrate.jobs import Job, Jobs
 from shadow.migrate.sides import JobRefused, Sides
 from shadow.migrate.verify import DIFFERENCES, state_json
 from shadow.migrate.work import fingerprint
-from shadow.model.version import ABSENT, Document, Image, Key, State, Tombstone, Version, fresh_id, split
+from shadow.model.outcome import refusal_of
+from shadow.model.stored import Damaged, RawDocument, document_of, is_copyable
+from shadow.model.version import ABSENT, Document, Image, Key, State, Tombstone, Unknown, Version, fresh_id, split
 from shadow.replicate.apply import agree
 
 __all__ = ["Line", "apply_plan", "read_plan", "undo", "write_plan"]
@@ -100,16 +103,19 @@ def _rows(path: Path) -> Iterator[list[dict[str, Any]]]:
 
 
 def _state(stamp: dict[str, Any] | None) -> State:
-    return ABSENT if stamp is None else split({_RESERVED: stamp}, _RESERVED).state
+    if stamp is None:
+        return ABSENT
+    return Unknown(stamp["?"]) if "?" in stamp else split({_RESERVED: stamp}, _RESERVED).state
 
 
 # --- applying it ------------------------------------------------------------------------------------------------
 
 
 async def apply_plan(sides: Sides, path: Path, *, log: IO[str] | None) -> Counter[str]:
-    """Applies a plan and counts: `copied`, `deleted`, `settled` (equal by now), `moved` (changed since, left alone).
-    `log` takes the undo log; without one it is a dry run, and says what would be done. Raises `JobRefused` if the plan
-    is of another configuration."""
+    """Applies a plan and counts: `copied`, `deleted`, `settled` (equal by now), `moved` (changed since, left alone),
+    `unreadable` (what the primary holds cannot be read, left alone), `refused` (the secondary refuses to hold it, or
+    another document there has a unique value of it). `log` takes the undo log; without one it is a dry run, and says
+    what would be done. Raises `JobRefused` if the plan is of another configuration."""
     header, lines = read_plan(path)
     if header["plan"] != PLAN or header.get("fingerprint") != fingerprint(sides):
         raise JobRefused(f"{path}: made for another configuration or another primary", hint="verify and plan anew")
@@ -135,19 +141,32 @@ async def _apply(sides: Sides, lines: Sequence[Line], log: IO[str] | None, count
 async def _apply_one(sides: Sides, line: Line, primary: Image, secondary: Image, log: IO[str] | None) -> str:
     if agree(primary, secondary):
         return "settled"
+    if not is_copyable(primary):
+        return "unreadable"
     if (primary.state, secondary.state) != (line.primary, line.secondary):
         return "moved"
     wanted = primary if primary.present else Image(Tombstone(fresh_id()))
     if log is not None:
         _remember(log, line.key, secondary, wanted.state)
-        if not await sides.secondary.put(sides.collection, line.key, wanted, secondary.state):
+        try:
+            done = await sides.secondary.put(sides.collection, line.key, wanted, secondary.state)
+        except PyMongoError as error:
+            if not refusal_of(error):
+                raise
+            return "refused"
+        if not done:
             return "moved"
     return "copied" if primary.present else "deleted"
 
 
 def _remember(log: IO[str], key: Key, before: Image, after: State) -> None:
-    """Durable before the change is made."""
-    row = {"_id": key, "document": before.document}
+    """Durable before the change is made. Of what cannot be read there is nothing to put back; what can be read of it
+    is kept for people."""
+    row: Document = {"_id": key, "document": None if before.document is None else dict(before.document)}
+    if isinstance(before.document, Damaged):
+        row["damaged"] = before.document.reason
+    elif isinstance(before.document, RawDocument):
+        row["bson"] = before.document.raw
     states = {"before": json.loads(state_json(before.state)), "after": json.loads(state_json(after))}
     log.write(json.dumps({**json.loads(_dumps(row)), **states}) + "\n")
     log.flush()
@@ -159,7 +178,8 @@ def _remember(log: IO[str], key: Key, before: Image, after: State) -> None:
 
 async def undo(sides: Sides, path: Path) -> Counter[str]:
     """Puts back what an undo log remembers, where the secondary is still as the repair left it. Counts: `restored`,
-    `moved`. Raises `JobRefused` if the file is no undo log of this configuration."""
+    `moved`, `unreadable` (what stood there could not be read, so it cannot be put back). Raises `JobRefused` if the
+    file is no undo log of this configuration."""
     with path.open(encoding="utf-8") as file:
         header = _header(file.readline(), path)
     if header["plan"] != UNDO or header.get("fingerprint") != fingerprint(sides):
@@ -168,15 +188,18 @@ async def undo(sides: Sides, path: Path) -> Counter[str]:
     for rows in _rows(path):
         async with sides.steady():
             for row in rows:
-                counts["restored" if await _restore(sides, row) else "moved"] += 1
+                counts[await _restore(sides, row)] += 1
     return counts
 
 
-async def _restore(sides: Sides, row: dict[str, Any]) -> bool:
+async def _restore(sides: Sides, row: dict[str, Any]) -> str:
     before, key = _state(row["before"]), _loads(row["_id"])
+    if "damaged" in row or isinstance(before, Unknown):
+        return "unreadable"
     was_there = isinstance(before, Version)
-    image = Image(before, _loads(row["document"])) if was_there else Image(Tombstone(fresh_id()))
-    return await sides.secondary.put(sides.collection, key, image, _state(row["after"]))
+    document = document_of(bytes(_loads(row["bson"]))) if "bson" in row else _loads(row["document"])
+    image = Image(before, document) if was_there else Image(Tombstone(fresh_id()))
+    return "restored" if await sides.secondary.put(sides.collection, key, image, _state(row["after"])) else "moved"
 
 
 _CANONICAL: Final = json_util.JSONOptions(json_mode=json_util.JSONMode.CANONICAL, tz_aware=False)

@@ -24,14 +24,19 @@ from shadow.migrate.sides import Sides
 from shadow.migrate.work import Handled
 from shadow.model.operation import Verb
 from shadow.model.order import key_digest
+from shadow.model.stored import NO_VERSION, Damaged, is_copyable
 from shadow.model.verdict import Difference, Kind, Mismatch
-from shadow.model.version import ABSENT, Document, Image, Key, State, Version, stamp_of
+from shadow.model.version import ABSENT, Document, Image, Key, State, Unknown, Version, stamp_of
 from shadow.stores.ranges import Batch
 
-__all__ = ["DIFFERENCES", "Scope", "Summary", "Verify", "summary"]
+__all__ = ["DIFFERENCES", "UNREADABLE", "Scope", "Summary", "Verify", "summary"]
 
 DIFFERENCES: Final = ("missing", "extra", "different")
-"""The counts that say that the stores are not equal."""
+"""The counts that say that the stores are not equal, and that a copy makes them so."""
+
+UNREADABLE: Final = "unreadable"
+"""The count of what the primary holds and nobody can read, and of what has no key that a query can name: the stores are
+not known to be equal there, and no copy makes them so."""
 
 _SLOWEST: Final = 2.0
 """Seconds between two looks at a key that does not come to rest."""
@@ -72,6 +77,7 @@ class Summary:
     missing: int
     extra: int
     different: int
+    unreadable: int
     settled: int
     undecided: int
     started: float
@@ -98,6 +104,7 @@ def summary(job: Job) -> Summary:
         missing=job.issues.get("missing", 0),
         extra=job.issues.get("extra", 0),
         different=job.issues.get("different", 0),
+        unreadable=job.issues.get(UNREADABLE, 0),
         settled=counts.get("settled", 0),
         undecided=job.issues.get("undecided", 0),
         started=job.started,
@@ -144,6 +151,12 @@ class Verify:
         else:
             suspects = await self._against_primary(images, handled.counts)
         await self._confirm(suspects, handled)
+        for key, fault in batch.nameless:
+            # No query finds it by this key, so it is not looked at again.
+            handled.counts[within["side"]] += 1
+            handled.counts["compared"] += within["side"] == "primary"
+            self._report(Issue(key, UNREADABLE, fault), Kind.UNREADABLE, (), Image(ABSENT), Image(ABSENT))
+            handled.issues.append(Issue(key, UNREADABLE, fault))
         return handled
 
     def _is_sampled(self, key: Key) -> bool:
@@ -164,6 +177,8 @@ class Verify:
         return [key for (key, image), seen in zip(images, there, strict=True) if seen.state != image.state]
 
     def _agree(self, primary: Image, secondary: Image) -> bool:
+        if not is_copyable(primary) or not is_copyable(secondary):
+            return False
         if primary.document is None or secondary.document is None:
             return primary.document is None and secondary.document is None
         if primary.state != secondary.state:
@@ -206,13 +221,20 @@ class Verify:
 
     def _found(self, key: Key, primary: Image, secondary: Image, handled: Handled) -> None:
         count, kind, differences = self._described(primary, secondary)
-        handled.issues.append(Issue(key, count, str(kind), state_json(primary.state), state_json(secondary.state)))
+        reason = ": ".join([str(kind), *_reasons(primary, secondary)])
+        issue = Issue(key, count, reason, state_json(primary.state), state_json(secondary.state))
+        handled.issues.append(issue)
+        self._report(issue, kind, differences, primary, secondary)
+
+    def _report(
+        self, issue: Issue, kind: Kind, differences: tuple[Difference, ...], primary: Image, secondary: Image
+    ) -> None:
         self.sides.reporter.mismatch(
             Mismatch(
                 collection=self.sides.collection,
                 verb=Verb.FIND,
                 kind=kind,
-                key=key,
+                key=issue.key,
                 differences=differences,
                 primary_state=primary.state,
                 secondary_state=secondary.state,
@@ -220,6 +242,8 @@ class Verify:
         )
 
     def _described(self, primary: Image, secondary: Image) -> tuple[str, Kind, tuple[Difference, ...]]:
+        if not is_copyable(primary):
+            return UNREADABLE, Kind.UNREADABLE, ()
         if secondary.document is None:
             return "missing", Kind.MISSING, ()
         if primary.document is None:
@@ -227,6 +251,8 @@ class Verify:
         differences: tuple[Difference, ...] = ()
         if self.scope.full:
             differences = explain(primary.document, secondary.document, hasher=self.sides.hasher)
+        if not is_copyable(secondary):
+            return "different", Kind.UNREADABLE, differences
         if primary.state != secondary.state:
             return "different", Kind.VERSION_LOST, differences
         return "different", compare_documents(primary.document, secondary.document) or Kind.VALUE, differences
@@ -234,7 +260,7 @@ class Verify:
     async def conclude(self, jobs: Jobs, job: int) -> str:
         """ "equal", "different", "undecided", or "nothing" where no document was compared."""
         counted = await asyncio.to_thread(jobs.count_issues, job)
-        if any(counted.issues.get(name) for name in DIFFERENCES):
+        if any(counted.issues.get(name) for name in (*DIFFERENCES, UNREADABLE)):
             return "different"
         if counted.issues.get("undecided"):
             return "undecided"
@@ -245,13 +271,21 @@ class Verify:
         return "equal"
 
 
+def _reasons(*images: Image) -> list[str]:
+    """Why images cannot be read."""
+    faults = [each.document.reason for each in images if isinstance(each.document, Damaged)]
+    if not faults and any(isinstance(each.state, Unknown) for each in images):
+        faults = [NO_VERSION]
+    return list(dict.fromkeys(faults))
+
+
 def state_json(state: State) -> str:
     """A state as JSON: the stamp that a store would hold, or null for nothing."""
     return json.dumps(stamp_of(state))
 
 
 def _shown(state: State) -> State:
-    return state if isinstance(state, Version) else ABSENT
+    return state if isinstance(state, Version | Unknown) else ABSENT
 
 
 def _stood(before: tuple[State, State], now: tuple[State, State]) -> bool:

@@ -18,7 +18,7 @@ from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
 from pymongo.errors import PyMongoError
 
-from shadow.errors import ControlError, StoreUnavailable
+from shadow.errors import ControlError, StoreUnavailable, UnreadableDocument
 from shadow.migrate.jobs import FORMAT, SILENT, Claim, Issue, Job, Jobs
 from shadow.migrate.sides import JobRefused, Sides
 from shadow.migrate.throttle import Throttle
@@ -302,5 +302,7 @@ class Work:
 
 def failed(error: Exception) -> str:
     """Why a document could not be done, without anything of it."""
+    if isinstance(error, UnreadableDocument):
+        return error.reason
     code = getattr(error, "code", None)
     return f"{type(error).__name__} {code}" if isinstance(code, int) else type(error).__name__

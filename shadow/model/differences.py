@@ -36,5 +36,7 @@ DIFFERENCES: Final[dict[int, str]] = {
     17: "A NaN loses its sign and payload.",
     18: "`modified_count` counts the documents that are different afterwards; the server also counts one that a "
     "`$push` with `$slice` or `$sort` has left as it was.",
+    19: "An update of a document with BSON that Python's driver does not give back as it is (undefined, symbol, a name "
+    "twice, a DBRef in another order) keeps what the driver reads; the server keeps the bytes of what it leaves alone.",
 }
 """Number to one sentence, or two, for people who decide whether it matters to them."""

@@ -6,6 +6,7 @@ A `Query` reads. A `Change` is what a write verb does to the document under one 
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
@@ -13,10 +14,12 @@ from typing import Final, TypeAlias
 from shadow.model.version import Document, Image, Key, State, Version
 
 __all__ = [
+    "ANY",
     "READS",
     "Applied",
     "Change",
     "Delete",
+    "Guard",
     "Hit",
     "Insert",
     "Query",
@@ -25,6 +28,8 @@ __all__ = [
     "Update",
     "Verb",
     "Write",
+    "at_key",
+    "version_after",
 ]
 
 Sort: TypeAlias = tuple[tuple[str, int], ...]
@@ -94,12 +99,36 @@ class Insert:
     born: str
 
 
+class _Any:
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "ANY"
+
+
+ANY: Final = _Any()
+"""The key of a change whose document is not known yet: the first that its filter matches in its order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """What an upsert has seen before it looked for a document; it inserts only if that has not changed."""
+
+    name: str
+    seen: int
+
+
 @dataclass(frozen=True, slots=True)
 class Update:
     """Changes the document under `key` if `filter` matches it; with `upsert` inserts where there is none.
 
-    `update` is a mapping of operators or a pipeline. Version after it: the version before with rev + 1, or
-    (born, 1) for an upsert that inserted; `born` is "" where it is none.
+    `update` is a mapping of operators or a pipeline. Version after it: the version before with rev + 1; (born, 1) for
+    a pipeline, which may replace the whole document, and for an upsert that inserted. `born` is "" for an update by
+    operators that is no upsert.
+
+    `key` is `ANY` where the document is to be found by the filter, the first one in the order of `sort`; an upsert
+    that finds none then inserts under `new`, unless filter or update name an `_id`. `guard`: what `Store.guard` said
+    before an upsert looked in vain.
     """
 
     key: Key
@@ -108,28 +137,37 @@ class Update:
     born: str
     upsert: bool = False
     array_filters: tuple[Document, ...] = ()
+    sort: Sort = ()
+    new: Key = None
+    guard: Guard | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Replace:
     """Replaces the document under `key` if `filter` matches it. Version after it: (born, 1), for nothing of the old
     document is left and versions are only ever compared for equality. A `replacement` without an `_id` keeps the one
-    that stands, which may be an equal number of another type; one with an `_id` puts its own."""
+    that stands, which may be an equal number of another type; one with an `_id` puts its own. `key`, `sort`,
+    `new` and `guard` as in `Update`."""
 
     key: Key
     filter: Document
     replacement: Document
     born: str
     upsert: bool = False
+    sort: Sort = ()
+    new: Key = None
+    guard: Guard | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """Deletes the document under `key` if `filter` matches it. `tombstone` is the id that the secondary will keep."""
+    """Deletes the document under `key` if `filter` matches it. `tombstone` is the id that the secondary will keep.
+    `key` and `sort` as in `Update`."""
 
     key: Key
     filter: Document
     tombstone: str
+    sort: Sort = ()
 
 
 Change: TypeAlias = Insert | Update | Replace | Delete
@@ -144,6 +182,13 @@ class Applied:
     pre: Image
     post: Image
     rewritten: bool = False
+
+    @property
+    def key(self) -> Key:
+        """The key of the document that was changed. The image before it names it as it stands in the store."""
+        document = self.pre.document if self.pre.document is not None else self.post.document
+        assert document is not None
+        return document["_id"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,3 +209,15 @@ class Write:
     @property
     def key(self) -> Key:
         return self.change.key
+
+
+def at_key(change: Change, key: Key) -> Change:
+    """The change, made to the document under `key`, which the store or a search has found for it."""
+    return change if isinstance(change, Insert) else dataclasses.replace(change, key=key, sort=())
+
+
+def version_after(change: Update | Replace, before: Version) -> Version:
+    """The version of a document that stood at `before` and was changed."""
+    if isinstance(change, Replace) or isinstance(change.update, list):
+        return Version(change.born, 1)
+    return before.next()

@@ -73,7 +73,12 @@ NO_SHARES: Final = ReadShares()
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where the operations of one collection go. `epoch` is the number of the record that said so."""
+    """Where the operations of one collection go. `epoch` is the number of the record that said so.
+
+    What `Routes.writing` hands out says two things more. `bare`: no process writes both stores of the collection, and
+    the write may be the driver's own call, which moves no version. `stamps`: its documents may carry versions, and
+    tombstones may stand between them, for it has or had dual writes.
+    """
 
     primary: StoreName
     phase: Phase
@@ -81,6 +86,8 @@ class Route:
     shadow_reads: float = 1.0
     reads: ReadShares = NO_SHARES
     epoch: int = 0
+    bare: bool = False
+    stamps: bool = True
 
     @property
     def secondary(self) -> StoreName:

@@ -64,7 +64,10 @@ def normalise_value(value: Any, options: CodecOptions[Any] | None = None) -> Any
 
 
 def present(document: Document, options: CodecOptions[Any] | None) -> Any:
-    """`document` (canonical) in the types of the application's codec options."""
+    """`document` (canonical, or of `model.stored`) in the types of the application's codec options. Raises
+    `bson.errors.InvalidBSON` for one that they cannot read."""
+    if type(document) is not dict and hasattr(document, "presented"):
+        return document.presented(options)
     if is_plain(options):
         return document
     assert options is not None

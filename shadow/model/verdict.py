@@ -56,6 +56,7 @@ class Kind(enum.StrEnum):
     ERROR_SECONDARY_ONLY = "error_secondary_only"
     VERSION_LOST = "version_lost"
     WRITE_RESULT = "write_result"
+    UNREADABLE = "unreadable"
 
 
 ERROR_PATH: Final = "$error"

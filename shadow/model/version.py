@@ -7,10 +7,12 @@ whole; `rev` rises by one, inside the store's own atomic update, with each chang
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
+import bson
 from bson import ObjectId
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "Key",
     "State",
     "Tombstone",
+    "Unknown",
     "Version",
     "fresh_id",
     "split",
@@ -36,6 +39,9 @@ Key: TypeAlias = Any
 
 TOMBSTONE_LIFETIME: Final = dt.timedelta(days=30)
 """How long a tombstone stands before the store's TTL takes it: far longer than any write can be delayed."""
+
+
+_PASSING: Final = "passing-"
 
 
 def fresh_id() -> str:
@@ -56,9 +62,20 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Tombstone:
-    """What is left where a document was deleted. Each deletion, and each touch of a deletion, has a fresh id."""
+    """What is left where a document was deleted. Each deletion, and each touch of a deletion, has a fresh id.
+
+    A *passing* one stands for a document that is set aside: the primary has it, and its place in the secondary is about
+    to be written anew."""
 
     id: str
+
+    @property
+    def passing(self) -> bool:
+        return self.id.startswith(_PASSING)
+
+    @classmethod
+    def in_passing(cls, id: str) -> Tombstone:
+        return cls(f"{_PASSING}{id}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +85,22 @@ class Absent:
 
 ABSENT: Final = Absent()
 
-State: TypeAlias = Version | Tombstone | Absent
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """Something stands under the key with a stamp that no writer of shadow has made. `digest` is that of the stamp as
+    it is stored, so that a copy over it can still be conditional on it."""
+
+    digest: str
+
+
+State: TypeAlias = Version | Tombstone | Absent | Unknown
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A whole document at a version; a tombstone; or nothing. `document` is set exactly if `state` is a Version."""
+    """A whole document at a version; a tombstone; or nothing. `document` is set if `state` is a Version, and where the
+    stamp cannot be read but is none of a tombstone; `model.stored` tells which documents are whole."""
 
     state: State
     document: Document | None = None
@@ -86,7 +113,8 @@ class Image:
 def stamp_of(state: State) -> dict[str, Any] | None:
     """What is written under the reserved field for `state`; None for nothing.
 
-    A document: {"b": born, "r": rev}; a tombstone: {"t": id}. Stores add what they need beside these (codec hints,
+    A document: {"b": born, "r": rev}; a tombstone: {"t": id}; {"?": digest} stands in plans and reports alone, for a
+    stamp that cannot be read. Stores add what they need beside these (codec hints,
     an operation id, a time to live) and take it off again when they read.
     """
     match state:
@@ -94,6 +122,8 @@ def stamp_of(state: State) -> dict[str, Any] | None:
             return {"b": born, "r": rev}
         case Tombstone(id_):
             return {"t": id_}
+        case Unknown(digest):
+            return {"?": digest}
         case _:
             return None
 
@@ -105,9 +135,26 @@ def split(raw: Mapping[str, Any], reserved: str) -> Image:
     """
     document = dict(raw)
     stamp = document.pop(reserved, None)
-    if type(stamp) is not dict and not isinstance(stamp, Mapping):
-        return Image(Version("", 0), document)
-    tombstone = stamp.get("t")
+    if type(stamp) is dict or isinstance(stamp, Mapping):
+        return _stamped(stamp, document)
+    # A condition on a part of an array looks into its elements, so an array is no missing stamp.
+    return Image(_unknown(stamp) if isinstance(stamp, list) else Version("", 0), document)
+
+
+def _stamped(stamp: Mapping[str, Any], document: Document) -> Image:
+    tombstone, born, rev = stamp.get("t"), stamp.get("b"), stamp.get("r")
     if tombstone is not None:
-        return Image(Tombstone(str(tombstone)))
-    return Image(Version(str(stamp.get("b", "")), int(stamp.get("r", 0))), document)
+        return Image(Tombstone(tombstone) if type(tombstone) is str else _unknown(stamp))
+    if not (born is None or type(born) is str) or not (rev is None or _is_whole(rev)):
+        return Image(_unknown(stamp), document)
+    return Image(Version(born or "", int(rev or 0)), document)
+
+
+def _is_whole(rev: Any) -> bool:
+    if type(rev) is float:
+        return rev.is_integer() and abs(rev) < 2**63
+    return isinstance(rev, int) and type(rev) is not bool
+
+
+def _unknown(stamp: Any) -> Unknown:
+    return Unknown(hashlib.sha256(bson.encode({"": stamp})).hexdigest()[:32])

@@ -87,8 +87,9 @@ def figures(status: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
     Shape: {name: {"primary": store, "phase": phase, "shadow_reads": share, "down": [secondary stores], "findings": open
     ones, "works": whether planted differences are found, "planted": whether any are, "waiting": entries of the journal,
-    "oldest": seconds, "read": whether the journal could be asked just now, "unverified": since when or "", "bypassing":
-    writes past shadow, "compared": n, "shed": n, "seconds": looked back on for these two}}. What is unknown is absent.
+    "refused": those of them that the secondary refuses to hold, "oldest": seconds, "read": whether the journal could be
+    asked just now, "unverified": since when or "", "bypassing": writes past shadow, "compared": n, "shed": n,
+    "seconds": looked back on for these two}}. What is unknown is absent.
     """
     return {name: _figures(status, name, route) for name, route in status["collections"].items()}
 
@@ -106,6 +107,7 @@ def _figures(status: Mapping[str, Any], name: str, route: Mapping[str, Any]) -> 
         "planted": said is not None,
         "works": said is not None and bool(said["working"]),
         "waiting": waiting,
+        "refused": journal.get("refused", {}).get(name, 0),
         "oldest": journal["oldest_seconds"] if waiting else 0.0,
         "read": journal.get("state") == "ok",
         "unverified": journal.get("verify_since", {}).get(name, ""),
@@ -182,6 +184,14 @@ def _journal(name: str, said: _Said) -> Gate:
     look = f"writes of {name} have not reached the secondary: see the journal"
     if not all(each["read"] is True for each in said):
         return Gate(name, "journal", False, "it cannot be asked", f"the journal cannot be asked what of {name} waits")
+    refused = max(int(each["refused"]) for each in said)
+    if refused:
+        text = f"{refused} of {count} open can never reach the secondary as they are: it refuses to hold them"
+        look = (
+            f"the secondary refuses {refused} documents of {name}: shadow repair --journal list --collection {name} "
+            "names them and says what to change in the primary"
+        )
+        return Gate(name, "journal", False, text, look)
     return Gate(name, "journal", oldest <= OLD, text, look)
 
 

@@ -39,12 +39,14 @@ class Event(enum.StrEnum):
     ROUTE_CHANGED = "route.changed"
     SECONDARY_DOWN = "secondary.down"
     SECONDARY_UP = "secondary.up"
+    CLIENT_STUCK = "client.stuck"
     FLIP_PENDING = "flip.pending"
     FLIP_STARTED = "flip.started"
     FLIP_DONE = "flip.done"
     FLIP_REFUSED = "flip.refused"
     FLIP_REHEARSED = "flip.rehearsed"
     FLIP_BEHIND = "flip.behind"
+    DUAL_WRITES_INTERRUPTED = "dual_writes.interrupted"
     CONTROL_LOST = "control.lost"
     CONTROL_FOUND = "control.found"
     READS_IDLE = "reads.idle"
@@ -57,6 +59,7 @@ class Event(enum.StrEnum):
     BACKGROUND_FAILED = "background.failed"
     BACKGROUND_WORKING = "background.working"
     WRITER_BYPASSING = "writer.bypassing"
+    WRITES_RAISED = "writes.raised"
     ADMIN_HEALED = "admin.healed"
     ADMIN_REVEALED = "admin.revealed"
     ADMIN_FLIPPED = "admin.flipped"
@@ -75,9 +78,11 @@ WARNINGS: Final = frozenset(
         Event.JOURNAL_FAILING,
         Event.CONFIG_REJECTED,
         Event.SECONDARY_DOWN,
+        Event.CLIENT_STUCK,
         Event.FLIP_PENDING,
         Event.FLIP_REFUSED,
         Event.FLIP_BEHIND,
+        Event.DUAL_WRITES_INTERRUPTED,
         Event.CONTROL_LOST,
         Event.READS_IDLE,
         Event.COLLECTION_UNCONFIGURED,
@@ -86,6 +91,7 @@ WARNINGS: Final = frozenset(
         Event.INDEX_UNDECLARED,
         Event.TABLE_LACKING,
         Event.WRITER_BYPASSING,
+        Event.WRITES_RAISED,
         Event.ADMIN_REVEALED,
         Event.ADMIN_REFUSED,
     }

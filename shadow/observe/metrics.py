@@ -243,6 +243,18 @@ THROTTLED: Final = MetricRow(
     "counter",
     "Requests to DynamoDB that were throttled, repeated ones too; by a client that shadow made.",
 )
+ABANDONED: Final = MetricRow(
+    "shadow_calls_abandoned_total",
+    "counter",
+    "Calls of a store's client whose caller went away; they run on to the client's own time limits.",
+    ("store",),
+)
+STUCK: Final = MetricRow(
+    "shadow_clients_stuck_total",
+    "counter",
+    "Clients of a store that answered nothing any more, not even a ping, and were given up where shadow had made them.",
+    ("store",),
+)
 FLIPS: Final = MetricRow(
     "shadow_flips_total", "counter", "Changes of primary by what became of them.", ("collection", "result")
 )
@@ -341,6 +353,8 @@ TABLE: Final[tuple[MetricRow, ...]] = (
     BACKGROUND_UP,
     CAPACITY,
     THROTTLED,
+    ABANDONED,
+    STUCK,
     SCANS,
     SCANNED,
     SCANNED_OUT,
@@ -452,6 +466,11 @@ class Metrics:
             CAPACITY, [(*place, call) for place in (*indexes, (OTHER, OTHER)) for call in map(str, DynamoCall)]
         )
         self._throttled = self._counter(THROTTLED).inc
+        abandoned, stuck = self._series(ABANDONED, StoreName), self._series(STUCK, StoreName)
+        self.abandoned: Final = {name: abandoned[(name,)] for name in StoreName}
+        """To be called for one call that was abandoned."""
+        self.stuck: Final = {name: stuck[(name,)] for name in StoreName}
+        """To be called for one client that answered nothing any more."""
         named_tables = [(table,) for table in (*(tables or {}), OTHER)]
         self._scans = [self._pairs(row, named_tables) for row in (SCANS, SCANNED, SCANNED_OUT)]
         self._routes: dict[str, Route] = {}

@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import enum
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Protocol
+
+from pymongo.errors import DuplicateKeyError
 
 from shadow.compare.equality import same
-from shadow.model.operation import Write
+from shadow.model.operation import ANY, Write
+from shadow.model.stored import check_copyable, is_copyable
 from shadow.model.verdict import Healing
 from shadow.model.version import Image, Key, Tombstone, Version, fresh_id
+from shadow.replicate.journal import undecided_op
 from shadow.stores.base import Store
 
-__all__ = ["HealContended", "Replayed", "heal", "replay", "replay_fenced"]
+__all__ = ["HealContended", "Replayed", "Untangles", "agree", "decided", "heal", "replay", "replay_fenced"]
 
 
 class Replayed(enum.Enum):
@@ -29,6 +34,16 @@ class Replayed(enum.Enum):
 
 class HealContended(Exception):
     """The secondary moved under every attempt. The key stays deferred; whoever moved it heals it as well."""
+
+
+class Untangles(Protocol):
+    """See `replicate.untangle`."""
+
+    async def untangle(
+        self, primary: Store, secondary: Store, collection: str, key: Key, refusal: DuplicateKeyError
+    ) -> bool:
+        """Puts a document right together with those that are in its way. False: something moved meanwhile. Raises
+        `refusal` if nothing that is in its way can be put right."""
 
 
 async def replay(secondary: Store, write: Write) -> tuple[Replayed, Image | None]:
@@ -59,10 +74,23 @@ def _as_meant(write: Write, image: Image) -> bool:
 
 
 def agree(primary: Image, secondary: Image) -> bool:
-    """Whether both stores hold the same under a key: the same document at the same version, or no document."""
+    """Whether both stores hold the same under a key: the same document at the same version, or no document. What
+    cannot be read agrees with nothing."""
+    if not is_copyable(primary) or not is_copyable(secondary):
+        return False
     if primary.document is None or secondary.document is None:
         return primary.document is None and secondary.document is None
     return primary.state == secondary.state and same(primary.document, secondary.document)
+
+
+async def decided(stores: Iterable[Store], collection: str, key: Key) -> list[Key]:
+    """The key itself; for an undecided one the key of the document that its operation has changed, if there is any."""
+    op_id = undecided_op(key)
+    if op_id is None:
+        return [key]
+    # Every store: the operation may have been made while the other one was primary.
+    found = [await store.chosen(collection, op_id) for store in stores]
+    return [each for each in found if each is not ANY]
 
 
 async def heal(
@@ -73,6 +101,7 @@ async def heal(
     *,
     attempts: int = 12,
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    untangles: Untangles | None = None,
 ) -> Healing:
     """Makes the secondary hold what the primary holds under `key`, whatever happened before.
 
@@ -80,18 +109,31 @@ async def heal(
     condition hold. A deletion always writes a fresh tombstone, even over one that stands or over nothing, because the
     touch is what makes a stale copy, still under way elsewhere, fail its condition.
 
-    Raises `HealContended`, and whatever the stores raise.
+    With `untangles`, documents that are in the way by a unique value and differ from the primary's are put right along
+    with it.
+
+    What the secondary holds may be unreadable, for the copy depends on its stamp alone. What the primary holds may
+    not: that is neither copied nor taken for a deletion.
+
+    Raises `HealContended`, `UnreadableDocument`, and whatever the stores raise.
     """
     for attempt in range(attempts):
         seen = await secondary.image(collection, key)
         wanted = await primary.image(collection, key)
+        check_copyable(wanted)
         if wanted.document is not None and agree(wanted, seen):
             return Healing.EQUAL
-        if wanted.document is not None:
-            assert isinstance(wanted.state, Version)
-            if await secondary.put(collection, key, wanted, seen.state):
-                return Healing.COPIED
-        elif await secondary.put(collection, key, Image(Tombstone(fresh_id())), seen.state):
-            return Healing.TOMBSTONED
+        if isinstance(wanted.state, Tombstone) and wanted.state.passing:
+            # It was set aside while this store followed. Only the other store may still have it.
+            raise HealContended(f"{collection}: the primary has set the document of one key aside")
+        image = wanted if wanted.present else Image(Tombstone(fresh_id()))
+        try:
+            done = await secondary.put(collection, key, image, seen.state)
+        except DuplicateKeyError as refusal:
+            if untangles is None:
+                raise
+            done = await untangles.untangle(primary, secondary, collection, key, refusal)
+        if done:
+            return Healing.COPIED if image.present else Healing.TOMBSTONED
         await pause(random.uniform(0, min(0.5, 0.005 * 2**attempt)))
     raise HealContended(f"{collection}: the secondary changed under {attempts} attempts to heal one key")

@@ -17,12 +17,13 @@ from shadow.model.operation import Hit
 from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import Role
 from shadow.model.verdict import ERROR_PATH, Difference, Kind, Mismatch, Verdict
-from shadow.model.version import ABSENT, Image, State, Version
+from shadow.model.version import ABSENT, Image, State, Unknown, Version
 from shadow.replicate.journal import Journal, JournalStats
 from shadow.replicate.judge import Judge, Seen
 from shadow.replicate.keys import lane_key
 from shadow.replicate.limits import Limits
 from shadow.replicate.sides import Answer, Read, SecondaryFailed, collect, image, reply
+from shadow.replicate.within import within
 
 __all__ = ["Again", "Ladder", "Look"]
 
@@ -117,7 +118,7 @@ class Ladder:
         if not seen.comparison.keys:
             await self._forget(read, primary, secondary)
             return self._concluded(read, seen, Verdict.MATCH if before is None else Verdict.TRANSIENT)
-        async with asyncio.timeout(2 * deadline):
+        async with within(2 * deadline):
             examined = await self._examine(read, seen.comparison.keys, before)
         answers = _answers(primary, secondary)
         stood = examined.quiet and before is not None and before.quiet and before.answers == answers
@@ -318,7 +319,7 @@ def _now() -> float:
 
 
 def _shown(state: State) -> State:
-    return state if isinstance(state, Version) else ABSENT
+    return state if isinstance(state, Version | Unknown) else ABSENT
 
 
 def _version(hit: Hit | None) -> State:
@@ -331,8 +332,18 @@ def _stood(before: _Shown, now: _Shown) -> bool:
 
 def _standing(shown: _Shown) -> str:
     """As what a document stands still, by the rule of `_stood`."""
-    primary, secondary = (f"{each.born}@{each.rev}" if isinstance(each, Version) else "-" for each in shown)
+    primary, secondary = map(_shown_state, shown)
     return primary if isinstance(shown[0], Version) else f"- {secondary}"
+
+
+def _shown_state(state: State) -> str:
+    match state:
+        case Version(born, rev):
+            return f"{born}@{rev}"
+        case Unknown(digest):
+            return f"?{digest}"
+        case _:
+            return "-"
 
 
 def _answers(primary: Sequence[Hit], secondary: Sequence[Hit]) -> Hashable:

@@ -19,12 +19,12 @@ from shadow.compare.diff import Hasher
 from shadow.compare.rules import Excuses
 from shadow.errors import JournalError, UnsupportedOperation
 from shadow.model.operation import Verb, Write
-from shadow.model.outcome import Outcome, classify
+from shadow.model.outcome import Outcome, classify, refusal_of
 from shadow.model.phase import Role, Route, StoreName
 from shadow.model.reporter import Reporter
 from shadow.model.verdict import MATCHED_PATH, Deferral, Difference, Healing, Kind, Mismatch, Verdict
 from shadow.model.version import Image, Key
-from shadow.replicate.apply import HealContended, Replayed, heal, replay, replay_fenced
+from shadow.replicate.apply import HealContended, Replayed, decided, heal, replay, replay_fenced
 from shadow.replicate.breaker import Breaker
 from shadow.replicate.intents import Intents
 from shadow.replicate.journal import Due, Journal
@@ -34,6 +34,8 @@ from shadow.replicate.lane import Lane
 from shadow.replicate.limits import Limits
 from shadow.replicate.points import Point, Reach
 from shadow.replicate.routes import Routes
+from shadow.replicate.untangle import Untangler
+from shadow.replicate.within import within
 from shadow.stores.base import Store
 
 __all__ = ["Follower"]
@@ -41,6 +43,12 @@ __all__ = ["Follower"]
 _REFUSALS: Final = 6
 """Copies of one document that the secondary has to refuse before that is a mismatch: what is refused because another
 key's write is still to come (a unique value that moves) is taken by then."""
+
+
+_OFTEN: Final = 10.0
+_RARELY: Final = 3600.0
+"""The longest pauses, in seconds, between two heals of a key that failed: of one that waits for the secondary, and of
+one that the secondary refuses to hold. The next write of such a key makes it due at once."""
 
 
 class Follower:
@@ -71,6 +79,7 @@ class Follower:
         self._routes = routes
         self._reach = reach
         self._intents = intents or Intents(journal, limits, reporter)
+        self._untangler = Untangler(self._intents, reach)
         self._wake = asyncio.Event()
         self._following: dict[str, str] = {}
         self._given_up: dict[str, float] = {}
@@ -115,7 +124,7 @@ class Follower:
             self.defer(write.collection, write.op_id, Deferral.SECONDARY_DOWN)
             return False
         try:
-            async with asyncio.timeout(self._limits.write_deadline):
+            async with within(self._limits.write_deadline):
                 await self._take(write, route)
         except asyncio.CancelledError:
             self.defer(write.collection, write.op_id, Deferral.CLOSING)
@@ -148,19 +157,27 @@ class Follower:
         if result is Replayed.EQUAL:
             self._reporter.comparison(write.collection, write.verb, Verdict.MATCH)
             return
-        healing = await self._heal(write.collection, write, route)
+        healing = await self._heal(write.collection, write.key, route)
         if image is None:
             verdict = Verdict.INCOMPARABLE if refused else Verdict.LAGGING
         else:
             verdict = await self._judge_different(write, image, healing, unmatched=result is Replayed.UNMATCHED)
         self._reporter.comparison(write.collection, write.verb, verdict)
 
-    async def _heal(self, collection: str, entry: Write | Due, route: Route) -> Healing:
+    async def _heal_due(self, due: Due, route: Route) -> None:
+        for key in await decided(self._stores.values(), due.collection, due.key):
+            await self._heal(due.collection, key, route)
+
+    async def _heal(self, collection: str, key: Key, route: Route) -> Healing:
         self._reach(Point.BEFORE_HEAL)
-        result = await heal(self._stores[route.primary], self._stores[route.secondary], collection, entry.key)
+        result = await self._healed(collection, key, route)
         self._reach(Point.AFTER_HEAL)
         self._reporter.healed(collection, result)
         return result
+
+    async def _healed(self, collection: str, key: Key, route: Route) -> Healing:
+        primary, secondary = self._stores[route.primary], self._stores[route.secondary]
+        return await heal(primary, secondary, collection, key, untangles=self._untangler)
 
     async def _judge_different(self, write: Write, image: Image, healing: Healing, *, unmatched: bool) -> Verdict:
         """The same write from the same version came to something else: an excuse, or a mismatch that needs no second
@@ -256,15 +273,17 @@ class Follower:
             await self._journal.postpone(due, self._limits.recover_every)
             return
         try:
-            async with asyncio.timeout(min(self._limits.operation / 2, 2 * self._limits.write_deadline)):
-                await self._heal(due.collection, due, route)
+            async with within(min(self._limits.operation / 2, 2 * self._limits.write_deadline)):
+                await self._heal_due(due, route)
         except JournalError:
             raise
         except Exception as error:
             self._judge(due.collection, error, breaker)
             self._report_refused(due, error)
             self._reporter.healed(due.collection, Healing.FAILED)
-            await self._journal.postpone(due, self._backoff(due.attempts))
+            refused = refusal_of(error)
+            pause = self._backoff(due.attempts_after(refused) - 1, most=_RARELY if refused else _OFTEN)
+            await self._journal.postpone(due, pause, refused)
         else:
             breaker.succeeded()
             await self._journal.settle(due)
@@ -272,23 +291,26 @@ class Follower:
     def _report_refused(self, due: Due, error: Exception) -> None:
         """A secondary that refuses, time and again, to hold what the primary holds: said once for each deferral."""
         if (
-            due.attempts == _REFUSALS - 1
+            due.attempts_after(refusal_of(error)) == _REFUSALS
             and classify(error) is Outcome.REFUSED
             and not isinstance(error, HealContended)
         ):
             self._reporter.mismatch(Mismatch(due.collection, Verb.REPLACE_ONE, Kind.ERROR_SECONDARY_ONLY, due.key))
 
     async def repair(self, collection: str, key: Key) -> Healing:
-        """Heals one key on request. Raises `HealContended`, TimeoutError, and what the stores raise."""
+        """Heals one key on request, or what an undecided one stands for. Raises `HealContended`, TimeoutError, and
+        what the stores raise."""
+        result = Healing.EQUAL
         async with self._routes.healing(collection) as route:
             try:
-                async with asyncio.timeout(self._limits.operation / 2):
-                    result = await heal(self._stores[route.primary], self._stores[route.secondary], collection, key)
+                async with within(self._limits.operation / 2):
+                    for each in await decided(self._stores.values(), collection, key):
+                        result = await self._healed(collection, each, route)
             except BaseException:
                 self._given_up[collection] = asyncio.get_running_loop().time()
                 raise
         self._reporter.healed(collection, result)
         return result
 
-    def _backoff(self, attempts: int) -> float:
-        return random.uniform(0.5, 1.0) * min(10.0, self._limits.recover_every * 2.0 ** min(attempts, 10))
+    def _backoff(self, attempts: int, most: float) -> float:
+        return random.uniform(0.5, 1.0) * min(most, self._limits.recover_every * 2.0 ** min(attempts, 20))

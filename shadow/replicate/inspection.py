@@ -16,13 +16,15 @@ from typing import Final
 
 from shadow.compare.diff import Hasher, explain
 from shadow.errors import JournalError, StoreUnavailable
+from shadow.model.outcome import refusal_of
 from shadow.model.phase import Route, StoreName
 from shadow.model.verdict import Difference, Healing
-from shadow.model.version import Image, Key, State, Version
-from shadow.replicate.apply import HealContended, agree
-from shadow.replicate.journal import Due, Journal, Pending
+from shadow.model.version import ABSENT, Image, Key, State, Version
+from shadow.replicate.apply import HealContended, agree, decided
+from shadow.replicate.journal import Due, Journal, Pending, undecided_op
 from shadow.replicate.keys import lane_key
 from shadow.replicate.limits import Limits
+from shadow.replicate.within import within
 from shadow.stores.base import Store
 
 __all__ = ["Action", "Ending", "Explanation", "HealReport", "Inspector", "Waits"]
@@ -56,6 +58,7 @@ class Waits(enum.StrEnum):
     UNKNOWN_OUTCOME = "unknown_outcome"
     NOT_FOLLOWED = "not_followed"
     REVERSED = "reversed"
+    REFUSED = "refused"
 
 
 class Ending(enum.StrEnum):
@@ -69,6 +72,7 @@ class Ending(enum.StrEnum):
     NOT_FOLLOWED = "not_followed"
     REVERSED = "reversed"
     CONTENDED = "contended"
+    REFUSED = "refused"
     FAILED = "failed"
 
 
@@ -92,7 +96,8 @@ _WOULD: Final = {
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """All that is known of one key, without values: what the journal holds of it, what each store shows, where they
-    differ, what a heal would do, and whether its entry could be settled now (`waits` is None) or why not.
+    differ, what a heal would do, and whether its entry could be settled now (`waits` is None) or why not. `refused`:
+    the error with which the secondary refused the primary's document at the last heal.
 
     `differences` are of the two documents; empty where one has none. `settles_at` is in epoch seconds, 0.0 with
     nothing in the journal.
@@ -109,6 +114,10 @@ class Explanation:
     action: Action
     waits: Waits | None
     settles_at: float
+
+    @property
+    def refused(self) -> str:
+        return next((each.refused for each in self.pending if each.refused), "")
 
 
 @dataclass(slots=True)
@@ -174,6 +183,8 @@ class Inspector:
         pending = tuple(await self._journal.explain(collection, key))
         primary, secondary = await self._images(collection, key, route)
         action = _action(primary, secondary)
+        if undecided_op(key) is not None and not primary.present and not secondary.present:
+            action = Action.NOTHING
         differences: tuple[Difference, ...] = ()
         if primary.document is not None and secondary.document is not None:
             differences = explain(primary.document, secondary.document, hasher=self._hasher)
@@ -248,6 +259,8 @@ class Inspector:
                 return Ending.IN_FLIGHT, ""
             case Waits.UNKNOWN_OUTCOME:
                 return Ending.UNSETTLED, ""
+            case Waits.REFUSED:
+                return Ending.REFUSED, found.refused
         return _WOULD[found.action], ""
 
     async def _heal(self, collection: str, key: Key) -> tuple[Ending, str]:
@@ -266,8 +279,11 @@ class Inspector:
         except HealContended:
             await self._journal.postpone(due, self._limits.recover_every)
             return Ending.CONTENDED, ""
-        except Exception:
-            await self._journal.postpone(due, self._limits.recover_every)
+        except Exception as error:
+            refused = refusal_of(error)
+            await self._journal.postpone(due, self._limits.recover_every, refused)
+            if refused:
+                return Ending.REFUSED, refused
             raise
 
     async def _heal_claimed(self, due: Due) -> tuple[Ending, str]:
@@ -281,9 +297,12 @@ class Inspector:
 
     async def _images(self, collection: str, key: Key, route: Route) -> tuple[Image, Image]:
         """The primary's and the secondary's; the secondary is read first, as every heal does."""
-        async with asyncio.timeout(self._limits.operation / 2):
-            secondary = await self._stores[route.secondary].image(collection, key)
-            return await self._stores[route.primary].image(collection, key), secondary
+        async with within(self._limits.operation / 2):
+            keys = await decided(self._stores.values(), collection, key)
+            if not keys:  # an operation that has changed nothing, or whose document another one has changed since
+                return Image(ABSENT), Image(ABSENT)
+            secondary = await self._stores[route.secondary].image(collection, keys[0])
+            return await self._stores[route.primary].image(collection, keys[0]), secondary
 
     def _waits(self, route: Route, pending: tuple[Pending, ...], action: Action) -> Waits | None:
         if not pending:
@@ -295,7 +314,9 @@ class Inspector:
         now = self._now()
         if any(not each.deferred and not each.owner_dead and each.settle_after > now for each in pending):
             return Waits.IN_FLIGHT
-        return Waits.UNKNOWN_OUTCOME if any(each.settle_after > now for each in pending) else None
+        if any(each.settle_after > now for each in pending):
+            return Waits.UNKNOWN_OUTCOME
+        return Waits.REFUSED if action is Action.COPY and any(each.refused for each in pending) else None
 
     # --- many ---------------------------------------------------------------------------------------------------
 
@@ -325,7 +346,7 @@ class Inspector:
         """Better one error at the start than one for each key."""
         for name, store in self._stores.items():
             try:
-                async with asyncio.timeout(min(10.0, self._limits.operation)):
+                async with within(min(10.0, self._limits.operation)):
                     await store.ping()
             except Exception as error:
                 raise StoreUnavailable(

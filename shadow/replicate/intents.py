@@ -6,31 +6,41 @@ one that is three quarters old when the primary has answered, which only a stopp
 about, is renewed before the write is followed.
 
 Where the journal cannot be written, the operation is refused, or, by setting, made without an intent and waited for on
-both sides. A process that dies in the middle of such a write leaves no trace of it.
+both sides. A process that dies in the middle of such a write leaves no trace of it, so what was proven of the
+collection ends before the first one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from shadow.errors import JournalError
 from shadow.host.steady import steady
+from shadow.model.operation import ANY
 from shadow.model.reporter import Reporter
 from shadow.model.verdict import Deferral
 from shadow.model.version import Key, fresh_id
 from shadow.replicate.breaker import Breaker
-from shadow.replicate.journal import Entry, Journal
+from shadow.replicate.journal import Entry, Journal, undecided
 from shadow.replicate.limits import Limits
 from shadow.replicate.points import Point, Reach, pass_by
 
-__all__ = ["Intents", "OnFailure", "Opened"]
+__all__ = ["Intents", "OnFailure", "OnGap", "Opened", "no_gap"]
 
 _ATTEMPTS: Final = 3
 """How often intents are opened anew because the journal was slow."""
+
+
+OnGap = Callable[[str], Awaitable[None]]
+
+
+async def no_gap(collection: str) -> None:
+    return
 
 
 class OnFailure(enum.StrEnum):
@@ -64,7 +74,8 @@ class Opened:
 
 
 class Intents:
-    """One for each event loop. `on_journal` is told False when the journal fails, and True when it works again."""
+    """One for each event loop. `on_journal` is told False when the journal fails, and True when it works again;
+    `on_gap` is asked before each write without an intent, and raises `JournalError` where it must not be made."""
 
     def __init__(
         self,
@@ -74,6 +85,7 @@ class Intents:
         *,
         on_failure: OnFailure = OnFailure.REFUSE,
         on_journal: Callable[[bool], None] = lambda works: None,
+        on_gap: OnGap = no_gap,
         reach: Reach = pass_by,
     ) -> None:
         self._journal = journal
@@ -81,14 +93,15 @@ class Intents:
         self._reporter = reporter
         self._on_failure = on_failure
         self._breaker = Breaker(threshold=1, on_change=on_journal)
+        self._on_gap = on_gap
         self._reach = reach
         self._bare: set[str] = set()
 
     async def open(self, collection: str, keys: Sequence[Key]) -> Opened:
-        """Makes one intent a key durable. Raises `JournalError` with `on_failure: refuse`; else it answers intents
-        that are not durable when the journal cannot be written, at once if that is known."""
+        """Makes one intent a key durable, undecided for `ANY`. Raises `JournalError` with `on_failure: refuse`; else
+        it answers intents that are not durable when the journal cannot be written, at once if that is known."""
         if self._on_failure is OnFailure.SYNC and not self._breaker.allow():
-            return self._without(keys)
+            return await self._gap(collection, keys)
         try:
             opened = await self._open(collection, keys)
         except JournalError as error:
@@ -96,9 +109,13 @@ class Intents:
             self._reporter.failed("journal", error)
             if self._on_failure is OnFailure.REFUSE:
                 raise
-            return self._without(keys)
+            return await self._gap(collection, keys)
         self._breaker.succeeded()
         return opened
+
+    async def open_durably(self, collection: str, keys: Sequence[Key]) -> Opened:
+        """`open`, for what must not be done at all without intents. Raises `JournalError`."""
+        return await self._open(collection, keys)
 
     def expired(self, opened: Opened) -> bool:
         """Whether others may take the intents for orphaned, or soon will."""
@@ -111,10 +128,17 @@ class Intents:
         except JournalError as error:
             self._reporter.failed("journal", error)
             self._journal.doubt(collection)
+            with contextlib.suppress(JournalError):
+                await self._on_gap(collection)
             fresh = self._without(keys)
         for op_id in opened.op_ids:
             self._journal.close(op_id)
         return fresh
+
+    def decide(self, op_id: str, key: Key) -> None:
+        """The operation, which found its document by itself, has changed this key."""
+        if op_id not in self._bare:
+            self._journal.decide(op_id, key)
 
     def close(self, op_id: str) -> None:
         """The primary refused the change, or changed nothing."""
@@ -142,6 +166,10 @@ class Intents:
         """An intent that is not durable is left while its write is under way."""
         self._journal.doubt(collection)
 
+    async def _gap(self, collection: str, keys: Sequence[Key]) -> Opened:
+        await self._on_gap(collection)
+        return self._without(keys)
+
     def _without(self, keys: Sequence[Key]) -> Opened:
         op_ids = [fresh_id() for _ in keys]
         self._bare.update(op_ids)
@@ -163,7 +191,10 @@ class Intents:
 
     async def _open_once(self, collection: str, keys: Sequence[Key], opened: Opened) -> bool:
         """False: it took so long that others may soon take the intents for orphaned."""
-        entries = [Entry(op_id, collection, key) for op_id, key in zip(opened.op_ids, keys, strict=True)]
+        entries = [
+            Entry(op_id, collection, undecided(op_id) if key is ANY else key)
+            for op_id, key in zip(opened.op_ids, keys, strict=True)
+        ]
         try:
             async with asyncio.timeout(self._limit / 4):
                 await self._journal.open(entries)

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Final, ParamSpec, TypeVar
 
 from shadow.compare.diff import Hasher, explain
-from shadow.compare.equality import Comparison, compare_documents, compare_hits
+from shadow.compare.equality import Comparison, KeyDifference, compare_documents, compare_hits
 from shadow.compare.rules import Excuses
 from shadow.model.operation import Hit, Query
+from shadow.model.stored import RawDocument, is_copyable
 from shadow.model.verdict import Difference, Kind
 from shadow.model.version import Document, Image
 from shadow.replicate.apply import agree
@@ -76,7 +77,7 @@ class Judge:
         rest, names = [], dict[str, None]()
         for each in found.keys:
             taken = None
-            if each.primary is not None and each.secondary is not None:
+            if each.primary is not None and each.secondary is not None and _is_excusable(each):
                 taken = self._excuses.excuse(collection, each.primary.document, each.secondary.document)
             if taken:
                 names.update(dict.fromkeys(taken))
@@ -89,6 +90,10 @@ class Judge:
             return ()
         if primary.document is None or secondary.document is None or primary.state != secondary.state:
             return None
+        if not is_copyable(primary) or not is_copyable(secondary):
+            return None  # what a rule would leave out of it cannot be told
+        if isinstance(primary.document, RawDocument) or isinstance(secondary.document, RawDocument):
+            return None  # rules look at the driver's values, which do not say where they differ
         return self._excuses.excuse(collection, primary.document, secondary.document)
 
     def _describe(self, primary: Image, secondary: Image) -> tuple[Kind, tuple[Difference, ...]]:
@@ -97,9 +102,16 @@ class Judge:
         if primary.document is None:
             return Kind.EXTRA, ()
         differences = explain(primary.document, secondary.document, hasher=self._hasher)
+        if not is_copyable(primary) or not is_copyable(secondary):
+            return Kind.UNREADABLE, differences
         if primary.state != secondary.state:
             return Kind.VERSION_LOST, differences
         return compare_documents(primary.document, secondary.document) or Kind.VALUE, differences
+
+
+def _is_excusable(each: KeyDifference) -> bool:
+    documents = (hit.document for hit in (each.primary, each.secondary) if hit is not None)
+    return all(type(document) is dict for document in documents)
 
 
 async def _bounded(values: Sequence[Any], work: Callable[_P, _T], *arguments: _P.args, **options: _P.kwargs) -> _T:

@@ -17,6 +17,7 @@ from shadow.model.operation import Hit, Verb
 from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import Role, StoreName
 from shadow.model.reporter import Reporter
+from shadow.model.stored import is_readable
 from shadow.model.verdict import ShedReason, Verdict
 from shadow.model.version import Image, Key, Version
 from shadow.replicate.breaker import Breaker
@@ -26,6 +27,7 @@ from shadow.replicate.judge import is_heavy
 from shadow.replicate.lane import Lane
 from shadow.replicate.limits import Limits
 from shadow.replicate.sides import Read
+from shadow.replicate.within import within
 
 __all__ = ["KeyReads", "by_key_alone"]
 
@@ -166,7 +168,7 @@ class KeyReads:
         read = near[0].read
         store, started, outcome = read.sides.secondary, time.perf_counter(), Outcome.UNKNOWN
         try:
-            async with asyncio.timeout(self._limits.read_deadline):
+            async with within(self._limits.read_deadline):
                 images = await store.images(read.collection, [each.key for each in near])
             outcome = Outcome.ACKED
             return images
@@ -200,8 +202,9 @@ class KeyReads:
             if _is_equal(each, image):
                 return Verdict.MATCH
             found: list[Hit] = []
-            if isinstance(image.state, Version) and image.document is not None:
-                found.append(Hit(each.key, image.state, image.document))
+            if image.document is not None:
+                version = image.state if isinstance(image.state, Version) else Version("", 0)
+                found.append(Hit(each.key, version, image.document))
             return await self._ladder.judge(each.read, each.hits, found)
         except Exception as error:
             self._reporter.failed("shadow_read", error)
@@ -212,5 +215,7 @@ def _is_equal(each: _KeyRead, image: Image) -> bool:
     """Whether both sides answered the same document to the byte, which is what nearly all reads come to; False if
     that needs a closer look, or one that would keep the event loop."""
     if len(each.hits) != 1 or image.document is None or is_heavy((image.document,)):
+        return False
+    if not is_readable(image.document) or not is_readable(each.hits[0].document):
         return False
     return bson.encode(each.hits[0].document) == bson.encode(image.document)

@@ -10,6 +10,7 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Hashable, Iterator
 from contextlib import contextmanager
+from contextvars import Context
 from typing import Final
 
 __all__ = ["Job", "Lane"]
@@ -76,7 +77,8 @@ class Lane:
         (self._ahead if ahead else self._ready).append(key)
         if self._busy < self._workers:
             self._busy += 1
-            task = asyncio.get_running_loop().create_task(self._work(), name="shadow-lane")
+            # In a context of its own: the time limit that an application has set for its call is not that of this work.
+            task = asyncio.get_running_loop().create_task(self._work(), name="shadow-lane", context=Context())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         return True

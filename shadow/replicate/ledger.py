@@ -21,7 +21,7 @@ from shadow.host.process import time_id
 from shadow.host.steady import steady
 from shadow.model.values import CANONICAL
 from shadow.model.version import Key
-from shadow.replicate.journal import Due, Entry, JournalStats, Pending
+from shadow.replicate.journal import Due, Entry, JournalStats, Pending, undecided
 from shadow.replicate.process import Owner
 from shadow.replicate.schema import PAGE_SIZE, DamagedJournal, check_of, make_schema
 
@@ -39,14 +39,21 @@ ON CONFLICT (collection, key) DO UPDATE SET
     settle_after = max(settle_after, excluded.settle_after)
 """
 
+_REASON: Final = """coalesce((
+    SELECT reason FROM refused WHERE refused.collection = deferred.collection AND refused.key = deferred.key
+), '')"""
+_REFUSED: Final = """
+INSERT INTO refused VALUES (?, ?, ?) ON CONFLICT (collection, key) DO UPDATE SET reason = excluded.reason
+"""
+
 _PENDING: Final = """
 SELECT * FROM (
     SELECT opened AS since, collection, key, op_id, owner, opened + :limit AS settle_after,
-        0 AS generation, 0 AS attempts, 0.0 AS next_try FROM intents
+        0 AS generation, 0 AS attempts, 0.0 AS next_try, '' AS refused FROM intents
     WHERE opened >= :since AND (opened, collection, key, op_id) > (:since, :name, :key, :op_id) {where}
     ORDER BY opened, collection, key, op_id LIMIT :most
 ) UNION ALL SELECT * FROM (
-    SELECT since, collection, key, '', '', settle_after, generation, attempts, next_try FROM deferred
+    SELECT since, collection, key, '', '', settle_after, generation, attempts, next_try, {reason} FROM deferred
     WHERE since >= :since AND (since, collection, key, '') > (:since, :name, :key, :op_id) {where}
     ORDER BY since, collection, key LIMIT :most
 ) ORDER BY 1, 2, 3, 4 LIMIT :most
@@ -164,6 +171,13 @@ class Ledger:
         self._db.executemany("INSERT INTO intents VALUES (?, ?, ?, ?, ?, ?)", rows)
         self._written.update(entry.collection for entry in entries)
 
+    def decide(self, op_id: str, key: Key) -> None:
+        row = self._db.execute("SELECT collection FROM intents WHERE op_id = ?", (op_id,)).fetchone()
+        if row is not None:
+            packed = _pack(key)
+            change = (packed, check_of(row[0], packed), op_id)
+            self._db.execute('UPDATE intents SET key = ?, "check" = ? WHERE op_id = ?', change)
+
     def close(self, op_id: str) -> None:
         self._db.execute("DELETE FROM intents WHERE op_id = ?", (op_id,))
 
@@ -173,18 +187,19 @@ class Ledger:
         self.close(op_id)
 
     def has_open(self, collection: str, key: Key) -> bool:
-        arguments = (collection, _pack(key))
-        for table in ("intents", "deferred"):
-            query = f"SELECT 1 FROM {table} WHERE collection = ? AND key = ? LIMIT 1"  # noqa: S608 - two constants
-            if self._db.execute(query, arguments).fetchone():
-                return True
+        packed = _pack(key)
+        for first, last in ((packed, packed), _UNDECIDED):
+            for table in ("intents", "deferred"):
+                query = f"SELECT 1 FROM {table} WHERE collection = ? AND key BETWEEN ? AND ? LIMIT 1"  # noqa: S608
+                if self._db.execute(query, (collection, first, last)).fetchone():
+                    return True
         return False
 
     def due(self, limit: int, lease: float) -> list[Due]:
         now = self.now()
         self._adopt(now)
         rows = self._db.execute(
-            'SELECT collection, key, generation, attempts, since, "check" FROM deferred '
+            f'SELECT collection, key, generation, attempts, since, {_REASON}, "check" FROM deferred '  # noqa: S608
             "WHERE next_try <= ? ORDER BY next_try LIMIT ?",
             (now, limit),
         ).fetchall()
@@ -193,19 +208,20 @@ class Ledger:
             "UPDATE deferred SET next_try = ? WHERE collection = ? AND key = ?",
             [(now + lease, row[0], row[1]) for row in rows],
         )
-        return [Due(row[0], _unpack(row[1]), row[2], row[3], row[4], now, now + lease) for row in rows]
+        return [Due(row[0], _unpack(row[1]), row[2], row[3], row[4], now, now + lease, row[5]) for row in rows]
 
     def claim(self, collection: str, key: Key, lease: float) -> Due | None:
         now = self.now()
         self._adopt(now)
         place = (collection, _pack(key))
         where = "WHERE collection = ? AND key = ?"
-        row = self._db.execute(f"SELECT generation, attempts, since FROM deferred {where}", place).fetchone()  # noqa: S608
+        query = f"SELECT generation, attempts, since, {_REASON} FROM deferred {where}"  # noqa: S608
+        row = self._db.execute(query, place).fetchone()
         if row is None:
             return None
         self._db.execute(f"UPDATE deferred SET next_try = ? {where}", (now + lease, *place))  # noqa: S608
-        generation, attempts, since = row
-        return Due(collection, key, generation, attempts, since, now, now + lease)
+        generation, attempts, since, refused = row
+        return Due(collection, key, generation, attempts, since, now, now + lease, refused)
 
     def entries(self, limit: int, collection: str | None, after: Pending | None) -> list[Pending]:
         where = "" if collection is None else "AND collection = :collection"
@@ -213,10 +229,10 @@ class Ledger:
         if after is not None:
             place = {"since": after.since, "name": after.collection, "key": _pack(after.key), "op_id": after.op_id}
         arguments = {"limit": self._limit, "collection": collection, "most": limit, **place}
-        return self._pending(self._db.execute(_PENDING.format(where=where), arguments).fetchall())
+        return self._pending(self._db.execute(_PENDING.format(where=where, reason=_REASON), arguments).fetchall())
 
     def explain(self, collection: str, key: Key) -> list[Pending]:
-        query = _PENDING.format(where="AND collection = :collection AND key = :its")
+        query = _PENDING.format(where="AND collection = :collection AND key = :its", reason=_REASON)
         arguments = {"limit": self._limit, "collection": collection, "its": _pack(key), "most": -1, **_START}
         return self._pending(self._db.execute(query, arguments).fetchall())
 
@@ -239,12 +255,17 @@ class Ledger:
             self._db.execute(f"UPDATE deferred SET next_try = settle_after {where}", entry)  # noqa: S608
         return done.rowcount == 1
 
-    def postpone(self, due: Due, delay: float) -> None:
-        self._db.execute(
-            "UPDATE deferred SET attempts = attempts + 1, next_try = ? "
+    def postpone(self, due: Due, delay: float, refused: str = "") -> None:
+        place = (due.collection, _pack(due.key))
+        done = self._db.execute(
+            "UPDATE deferred SET attempts = ?, next_try = ? "
             "WHERE collection = ? AND key = ? AND generation = ? AND next_try = ?",
-            (self.now() + delay, due.collection, _pack(due.key), due.generation, due.until),
+            (due.attempts_after(refused), self.now() + delay, *place, due.generation, due.until),
         )
+        if done.rowcount and refused:
+            self._db.execute(_REFUSED, (*place, refused))
+        elif done.rowcount:
+            self._db.execute("DELETE FROM refused WHERE collection = ? AND key = ?", place)
 
     def give_back(self, due: Due) -> None:
         self._db.execute(
@@ -258,7 +279,8 @@ class Ledger:
         ).fetchone()[0]
         age = max(0.0, self.now() - oldest) if oldest is not None else 0.0
         unclean = dict(self._db.execute("SELECT collection, since FROM unclean").fetchall())
-        return JournalStats(self._count("intents"), self._count("deferred"), age, unclean, self._count("passed"))
+        counts = {kind: self._count(kind) for kind in ("intents", "deferred", "passed", "refused")}
+        return JournalStats(counts["intents"], counts["deferred"], age, unclean, counts["passed"], counts["refused"])
 
     def _count(self, kind: str) -> dict[str, int]:
         query = "SELECT collection, number FROM counts WHERE kind = ? AND number > 0"
@@ -394,3 +416,12 @@ def _pack(key: Key) -> bytes:
 
 def _unpack(blob: bytes) -> Key:
     return bson.decode(blob, codec_options=CANONICAL)[""]
+
+
+def _undecided_keys() -> tuple[bytes, bytes]:
+    """The least and the greatest that an undecided key can be when it is packed; operations' ids are all as long."""
+    first, last = _pack(undecided("0" * 24)), _pack(undecided("f" * 24))
+    return first, last
+
+
+_UNDECIDED: Final = _undecided_keys()

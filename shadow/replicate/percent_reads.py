@@ -11,7 +11,6 @@ table are the exception, as they are after a flip.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import Role, Route, StoreName
 from shadow.model.reporter import Reporter
 from shadow.model.stickiness import fixed_key, place
+from shadow.model.stored import check_readable
 from shadow.model.verdict import Routed
 from shadow.model.version import Document
 from shadow.replicate.breaker import Breaker
@@ -34,6 +34,7 @@ from shadow.replicate.journal import Journal
 from shadow.replicate.keys import lane_key
 from shadow.replicate.lane import Lane
 from shadow.replicate.limits import Limits
+from shadow.replicate.within import within
 from shadow.stores.base import Store
 
 __all__ = ["Answered", "PercentReads"]
@@ -53,6 +54,13 @@ class Answered(Generic[T]):
 
 class _TooLarge(Exception):
     """An answer of more documents than are kept before the first is handed on."""
+
+
+def _check_readable(value: object) -> None:
+    """Raises `UnreadableDocument` for an answer that cannot be given out: the primary's can."""
+    hits = value if isinstance(value, list) else [value]
+    for hit in hits:
+        check_readable(hit.document if isinstance(hit, Hit) else hit)
 
 
 class PercentReads:
@@ -137,11 +145,12 @@ class PercentReads:
         patience, began, started = self._patience[route.secondary], False, time.perf_counter()
         outcome = Outcome.UNKNOWN
         try:
-            async with asyncio.timeout(self._limits.routed_read):
+            async with within(self._limits.routed_read):
                 if await self._is_open(collection, filter):
                     return Routed.OPEN
                 began, started = True, time.perf_counter()
                 value = await ask(self._stores[route.secondary])
+                _check_readable(value)
         except TimeoutError:
             patience.failed()
             return Routed.SLOW

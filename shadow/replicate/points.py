@@ -20,6 +20,8 @@ class Point(enum.StrEnum):
     BEFORE_HEAL = "before_heal"
     AFTER_HEAL = "after_heal"
     AFTER_CLOSE = "after_close"
+    AFTER_ASIDE = "after_aside"
+    """A document of the secondary has been set aside for another one (see `untangle`)."""
 
 
 Reach = Callable[[Point | Background], None]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Protocol
 
 from shadow.errors import ControlError, JournalError
@@ -35,19 +35,29 @@ class Agreed(Protocol):
     def epoch(self) -> int: ...
 
     @property
-    def completed(self) -> bool: ...
+    def phase(self) -> Phase:
+        """The one that this process may begin in."""
 
 
 Join = Callable[[Mapping[str, StoreName]], Awaitable[Mapping[str, Agreed]]]
 """Takes part in the fleet with what this process knows, and answers where the fleet stands. Raises `ControlError`."""
+
+Renew = Callable[[], Awaitable[None]]
+"""Looks again where the fleet stands, and follows it. Raises `ControlError`."""
 
 
 async def _alone(kept: Mapping[str, StoreName]) -> Mapping[str, Agreed]:
     return {}
 
 
+async def _nothing() -> None:
+    return
+
+
 class Roles:
-    """Asks journal and fleet once, before the first operation. `resting`: changes nothing in the journal, for tools.
+    """Asks journal and fleet before the first operation, and the fleet again where the lease has run out. `resting`:
+    changes nothing in the journal, for tools. `renew` may take `patience` seconds. `configured`: what the configuration
+    asks for, looked at anew each time.
 
     `on_kept` is told of a collection, in force, and wanted, where another primary is remembered. `lenient`: a journal
     that cannot be read lets writes go on with the configured primary.
@@ -60,6 +70,9 @@ class Roles:
         on_kept: Callable[[str, StoreName, StoreName], None],
         *,
         join: Join = _alone,
+        renew: Renew = _nothing,
+        patience: float = 10.0,
+        configured: Callable[[], Awaitable[Mapping[str, Route]]] | None = None,
         resting: bool = False,
         lenient: bool = False,
     ) -> None:
@@ -67,6 +80,9 @@ class Roles:
         self._routes = routes
         self._on_kept = on_kept
         self._join = join
+        self._renew = renew
+        self._patience = patience
+        self._configured = configured
         self._resting = resting
         self._lenient = lenient
         self._failed: JournalError | ControlError | None = None
@@ -76,7 +92,15 @@ class Roles:
 
     async def learn(self, *, writing: bool) -> None:
         """Puts the remembered primaries in force. Raises `JournalError` or `ControlError` for a write if that cannot
-        be known; reads go on with the configured primary, for an old answer is better than none."""
+        be known; reads go on with the configured primary, for an old answer is better than none.
+
+        Where they are in force, the lease is renewed. A control store that does not answer stops no write then: this
+        process is on its list, and no flip is made without its word. What may be bare, is not for as long.
+        """
+        if self._routes.known:
+            if time.monotonic() >= self._not_before:
+                await self._renewed()
+            return
         if self._failed is not None and (not writing or time.monotonic() < self._not_before):
             if writing and not self._lenient:
                 raise self._failed
@@ -88,11 +112,25 @@ class Roles:
             if writing and not self._lenient:
                 raise
 
+    async def _renewed(self) -> None:
+        try:
+            await self._once()
+        except (JournalError, ControlError):
+            self._not_before = time.monotonic() + _AGAIN
+
+    async def _look_again(self) -> None:
+        try:
+            async with asyncio.timeout(self._patience):
+                await self._renew()
+        except TimeoutError:
+            raise ControlError(f"the control store did not answer within {self._patience:g} s") from None
+
     async def _once(self) -> None:
         """Operations that come together learn it together, and a cancelled one leaves it to the others."""
         loop = asyncio.get_running_loop()
         if self._learning is None or self._learning.done() or self._learning.get_loop() is not loop:
-            self._learning = loop.create_task(self._learn(), name="shadow-roles")
+            work = self._look_again() if self._routes.known else self._learn()
+            self._learning = loop.create_task(work, name="shadow-roles")
         learning = self._learning
         try:
             await asyncio.shield(learning)
@@ -113,26 +151,29 @@ class Roles:
         await asyncio.gather(learning, return_exceptions=True)
 
     async def _learn(self) -> None:
-        routes = self._routes.all()
-        dual = {name: each.primary for name, each in routes.items() if each.dual_write}
-        noted = await self._journal.primaries({} if self._resting else {n: str(each) for n, each in dual.items()})
-        kept = {name: StoreName(noted.get(name, each)) for name, each in dual.items()}
-        agreed = await self._join(kept) if dual else {}
-        for name, primary in kept.items():
-            now = agreed.get(name)
-            if now is not None and now.primary is not primary:
-                await self._overruled(name, now.primary)
-            await self._begin(name, routes[name], now, primary)
-        await self._begin_alone([name for name in routes if name not in dual], routes, noted)
+        routes = self._routes.all() if self._configured is None else await self._configured()
+        noted = await self._journal.primaries({})
+        kept = {name: StoreName(noted.get(name, each.primary)) for name, each in routes.items()}
+        twice = any(each.dual_write for each in routes.values())
+        # A tool beside collections of one store each has nothing to agree on.
+        agreed = await self._join(kept) if twice or not self._resting else {}
+        for name, route in routes.items():
+            primary = agreed[name].primary if name in agreed else kept[name]
+            if noted.get(name, primary) != primary:
+                await self._overruled(name, primary)
+            self._begin(name, route, agreed.get(name), primary)
+        if not self._resting:
+            # Only now: what is noted once, is what later processes begin with.
+            dual = {name: str(each.primary) for name, each in self._routes.all().items() if each.dual_write}
+            await self._journal.primaries(dual)
         self._routes.known = True
 
-    async def _begin(self, name: str, route: Route, now: Agreed | None, kept: StoreName) -> None:
-        primary = kept if now is None else now.primary
-        epoch = 0 if now is None else now.epoch
-        if now is not None and now.completed:
-            self._routes.set(name, dataclasses.replace(route, primary=primary, phase=Phase.OFF, epoch=epoch))
-        elif (primary, epoch or route.epoch) != (route.primary, route.epoch):
-            self._routes.set(name, dataclasses.replace(route, primary=primary, epoch=epoch))
+    def _begin(self, name: str, route: Route, agreed: Agreed | None, primary: StoreName) -> None:
+        now = self._routes[name]
+        phase, epoch = (route.phase, now.epoch) if agreed is None else (agreed.phase, agreed.epoch)
+        wanted = dataclasses.replace(route, primary=primary, phase=phase, epoch=epoch)
+        if wanted != now:
+            self._routes.set(name, wanted)
         if primary is not route.primary:
             self._on_kept(name, primary, route.primary)
 
@@ -144,10 +185,3 @@ class Roles:
             self._journal.doubt(name)
         if not self._resting:
             await self._journal.set_primary(name, str(primary))
-
-    async def _begin_alone(self, names: Sequence[str], routes: Mapping[str, Route], noted: Mapping[str, str]) -> None:
-        """One store alone, by the operator's word: nothing can be brought level any more."""
-        for name in names:
-            if noted.get(name, routes[name].primary) != routes[name].primary and not self._resting:
-                self._journal.doubt(name)
-                await self._journal.set_primary(name, str(routes[name].primary))

@@ -2,25 +2,43 @@
 
 A change of routing holds the writes of its collection for a bounded time: those under way end, those that come wait at
 the gate, and no write ever sees two routes.
+
+The routes come with a lease: after it has run out (a stalled event loop, a suspended host) the fleet's record is asked
+once before the next write. Within it, a write of a collection that no process writes to both stores may be *bare*, the
+driver's own call:
+
+    async with routes.writing(collection) as route:
+        if route.bare:
+            await driver_collection.update_one(...)   # MongoDB's own; no version moves, and no intent is needed
+        else:
+            ...                                       # the versioned way, also in phase `off`
+
+A process that wants to write both stores makes the others stop first; it waits for the bare writes that are inside. One
+that ends with an unknown outcome may still arrive, and is waited for as long as `limits.straggle`: let the driver's
+exception leave the block. `routes.plain(collection)` answers the same for reads, without waiting: whether documents
+carry no versions and no tombstone stands between them, so that a read may be the driver's own call as well.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Callable, Mapping
+import math
+from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
 
 from shadow.errors import WritesHeld
+from shadow.host.steady import steady
+from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import Phase, Route, StoreName
 
-__all__ = ["Learn", "Routes"]
+__all__ = ["Learn", "Routes", "Writing"]
 
 
 class Learn(Protocol):
-    """Puts the primaries in force that are remembered from before. Raises `JournalError` or `ControlError` for a
-    write."""
+    """Puts the primaries in force that are remembered from before; where they are in force, renews the lease. Raises
+    `JournalError` or `ControlError` for a write if they cannot be known."""
 
     async def __call__(self, *, writing: bool) -> None: ...
 
@@ -28,10 +46,12 @@ class Learn(Protocol):
 class _Gate:
     """Counts the writes that passed and have not ended; `opened` is set while a change holds the rest."""
 
-    __slots__ = ("changing", "healed", "healing", "held", "inside", "left")
+    __slots__ = ("bare", "changing", "given_up", "healed", "healing", "held", "inside", "left")
 
     def __init__(self) -> None:
         self.inside = 0
+        self.bare = 0
+        self.given_up = -math.inf
         self.held: asyncio.Event | None = None
         self.left: asyncio.Event | None = None
         self.healing = 0
@@ -56,15 +76,24 @@ class Routes:
         on_change: Callable[[str, Route], None],
         on_unknown: Callable[[str], None],
         patience: float | None = None,
+        straggle: float = 5.0,
     ) -> None:
-        """`patience`: seconds that a write waits for a change that holds it; None: as long as it takes."""
+        """`patience`: seconds that a write waits for a change that holds it; None: as long as it takes. `straggle`:
+        seconds in which a request that was given up on may still arrive."""
         self._patience = patience
+        self._straggle = straggle
         self._on_change = on_change
         self._on_unknown = on_unknown
         self._routes: dict[str, Route] = {}
         self._gates: dict[str, _Gate] = {}
         self.known = True
         self._learn: Learn | None = None
+        self._until = math.inf
+        self._versioned: Container[str] | None = None
+        self._stamped: Container[str] = frozenset()
+        self._handed: dict[str, tuple[Route, Route]] = {}
+        self.looked: dict[str, bool] = {}
+        """By collection that was looked through: whether there were versions or tombstones in it."""
         for collection, route in routes.items():
             self.set(collection, route)
 
@@ -87,8 +116,32 @@ class Routes:
     async def learnt(self, *, writing: bool) -> None:
         """Returns when the primaries are known, or a read may go on without. Raises `JournalError` or `ControlError`
         for a write."""
-        if not self.known and self._learn is not None:
+        if self._learn is not None and (not self.known or (writing and not self.fresh)):
             await self._learn(writing=writing)
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the lease has not run out."""
+        return steady() < self._until
+
+    def lease(self, until: float, *, versioned: Container[str], stamped: Container[str]) -> None:
+        """What the fleet's record said lately, which may be relied on `until` a moment of `steady`. `versioned`: the
+        collections that must not be written past their versions; `stamped`: those whose documents may carry some."""
+        self._until, self._versioned, self._stamped = until, versioned, stamped
+
+    def plain(self, collection: str) -> bool:
+        """Whether its documents are known to carry no versions, with no tombstone between them: a read may be the
+        driver's own call. Where it was not known a moment ago, the answer is False, and nothing is asked."""
+        return self.known and self._versioned is not None and collection not in self._stamped and self.fresh
+
+    def stamped(self, collection: str) -> bool:
+        """Whether its documents may carry versions, as far as this process has heard."""
+        return collection in self._stamped or self.looked.get(collection, False)
+
+    def drained(self, collections: Iterable[str]) -> bool:
+        """Whether no bare write of these is under way in this process or may still arrive."""
+        gates = [self._gate(name) for name in collections]
+        return not any(gate.bare or steady() - gate.given_up < self._straggle for gate in gates)
 
     async def route(self, collection: str) -> Route:
         """The route for one read."""
@@ -107,23 +160,42 @@ class Routes:
             epoch = 1 if old is None else old.epoch + (route.primary is not old.primary)
             route = dataclasses.replace(route, epoch=epoch)
         self._routes[collection] = route
+        if route.dual_write:
+            self.looked.pop(collection, None)
         self._on_change(collection, route)
 
-    def writing(self, collection: str) -> AbstractAsyncContextManager[Route]:
+    def writing(self, collection: str) -> Writing:
         """The route for one write, which stays in force until the block ends. Entering raises `JournalError` or
         `ControlError` if it cannot be known which store is the primary, and `WritesHeld` if a change holds it for too
         long."""
-        return _Writing(self, collection)
+        return Writing(self, collection)
 
     async def _enter(self, collection: str) -> tuple[_Gate, Route]:
-        if not self.known:
-            await self.learnt(writing=True)
         gate = self._gate(collection)
-        while gate.held is not None:
+        while True:
+            if not self.known or steady() >= self._until:
+                await self.learnt(writing=True)
+            if gate.held is None:
+                break
             await self._let_go(collection, gate.held)
+        # From here on nothing waits: what is known now is so when the write begins.
         route = self[collection]
         gate.inside += 1
+        if route.dual_write or self._versioned is None:
+            return gate, route
+        route = self._handed_out(collection, route)
+        gate.bare += route.bare
         return gate, route
+
+    def _handed_out(self, collection: str, route: Route) -> Route:
+        """The route of a collection that this process writes to one store alone."""
+        bare = route.primary is StoreName.MONGO and collection not in (self._versioned or ()) and self.fresh
+        before, handed = self._handed.get(collection, (None, route))
+        stamps = collection in self._stamped
+        if before is not route or (handed.bare, handed.stamps) != (bare, stamps):
+            handed = dataclasses.replace(route, bare=bare, stamps=stamps)
+            self._handed[collection] = route, handed
+        return handed
 
     async def _let_go(self, collection: str, held: asyncio.Event) -> None:
         try:
@@ -194,18 +266,26 @@ class Routes:
         return gate
 
 
-class _Writing(AbstractAsyncContextManager[Route]):
-    """Not by `asynccontextmanager`, whose generator costs a write more than what it does."""
+class Writing(AbstractAsyncContextManager[Route]):
+    """One write. Not by `asynccontextmanager`, whose generator costs a write more than what it does."""
 
-    __slots__ = ("_collection", "_gate", "_routes")
+    __slots__ = ("_collection", "_gate", "_route", "_routes")
 
     def __init__(self, routes: Routes, collection: str) -> None:
         self._routes = routes
         self._collection = collection
 
     async def __aenter__(self) -> Route:
-        self._gate, route = await self._routes._enter(self._collection)
-        return route
+        self._gate, self._route = await self._routes._enter(self._collection)
+        return self._route
 
-    async def __aexit__(self, *exc_info: object) -> None:
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self.leave(error)
+
+    def leave(self, error: BaseException | None = None) -> None:
+        """The end of a write; for one that outlives its caller, which then does not leave the block itself."""
+        if self._route.bare:
+            self._gate.bare -= 1
+            if error is not None and not (isinstance(error, Exception) and classify(error) is Outcome.REFUSED):
+                self._gate.given_up = steady()
         self._gate.leave()

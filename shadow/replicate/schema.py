@@ -14,7 +14,7 @@ from shadow.errors import JournalError
 
 __all__ = ["APPLICATION", "PAGE_SIZE", "VERSION", "DamagedJournal", "check_of", "check_schema", "make_schema"]
 
-VERSION: Final = 2
+VERSION: Final = 3
 PAGE_SIZE: Final = 4096
 APPLICATION: Final = 0x53484A00
 """`PRAGMA application_id` of a journal, to which the version is added: one flipped bit in the file's header makes the
@@ -43,6 +43,9 @@ CREATE TABLE IF NOT EXISTS deferred (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS deferred_by_turn ON deferred (next_try);
 CREATE INDEX IF NOT EXISTS deferred_by_age ON deferred (since);
+CREATE TABLE IF NOT EXISTS refused (
+    collection TEXT NOT NULL, key BLOB NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (collection, key)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS primaries (collection TEXT PRIMARY KEY, name TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS uses (file TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS counts (
@@ -66,7 +69,15 @@ END;
 """
 """How many were ever opened: a comparison of figures holds only if none has passed meanwhile."""
 
-SCHEMA: Final = _TABLES + _TRIGGERS.format(table="intents") + _TRIGGERS.format(table="deferred") + _PASSED
+_SETTLED: Final = """
+CREATE TRIGGER IF NOT EXISTS deferred_settled AFTER DELETE ON deferred BEGIN
+    DELETE FROM refused WHERE collection = OLD.collection AND key = OLD.key;
+END;
+"""
+"""What the secondary refused to hold is part of the key's deferral, and goes with it."""
+
+_COUNTED: Final = ("intents", "deferred", "refused")
+SCHEMA: Final = _TABLES + "".join(_TRIGGERS.format(table=table) for table in _COUNTED) + _PASSED + _SETTLED
 
 _ASIDE: Final = """
 ALTER TABLE unclean RENAME TO unclean_1;
@@ -104,7 +115,8 @@ def make_schema(db: sqlite3.Connection) -> None:
     if version == VERSION:
         return
     db.create_function("check_of", 2, check_of, deterministic=True)
-    steps = SCHEMA if version == 0 else _ASIDE + SCHEMA + _OVER
+    # From version 2 on, what is missing is only added.
+    steps = _ASIDE + SCHEMA + _OVER if version == 1 else SCHEMA
     stamp = f"PRAGMA application_id = {APPLICATION + VERSION}; PRAGMA user_version = {VERSION};"
     try:
         db.executescript(f"BEGIN IMMEDIATE; {steps} {stamp} COMMIT;")
@@ -125,8 +137,8 @@ def _known_version(db: sqlite3.Connection) -> int:
             f"the journal is of version {stamped}; this program knows versions up to {VERSION}",
             hint="a newer shadow wrote it: run that one, or name another file in journal.url once it is empty",
         )
-    if stamped == VERSION and application == APPLICATION + VERSION:
-        return VERSION
+    if 2 <= stamped <= VERSION and application == APPLICATION + stamped:
+        return int(stamped)
     if stamped == application == 0:
         if ours and "counts" not in tables:
             return 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from shadow.model.reporter import Reporter
 from shadow.model.version import Document, Image, Key
 from shadow.replicate.breaker import Breaker
 from shadow.replicate.suspects import Suspects
+from shadow.replicate.within import within
 from shadow.stores.base import Store
 
 __all__ = ["Answer", "Read", "SecondaryFailed", "Sides", "collect", "image", "lags", "reply"]
@@ -91,7 +91,7 @@ async def reply(read: Read, role: Role, ask: Callable[[Store], Awaitable[Any]], 
     started, outcome = time.perf_counter(), Outcome.UNKNOWN
     try:
         with _blaming(role):
-            async with asyncio.timeout(deadline):
+            async with within(deadline):
                 found = await ask(store)
         outcome = Outcome.ACKED
         return found

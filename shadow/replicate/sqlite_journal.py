@@ -108,6 +108,9 @@ class SqliteJournal:
             raise JournalError("the journal does not keep up", hint="look at the disk that it is on")
         await self._run(lambda ledger: ledger.open(entries, ledger.at(asked)))
 
+    def decide(self, op_id: str, key: Key) -> None:
+        self._submit(_Job(lambda ledger: ledger.decide(op_id, key)))
+
     def close(self, op_id: str) -> None:
         self._submit(_Job(lambda ledger: ledger.close(op_id)))
 
@@ -126,9 +129,9 @@ class SqliteJournal:
         finally:
             self._claims.drop(due)
 
-    async def postpone(self, due: Due, delay: float) -> None:
+    async def postpone(self, due: Due, delay: float, refused: str = "") -> None:
         try:
-            await self._run(lambda ledger: ledger.postpone(due, delay))
+            await self._run(lambda ledger: ledger.postpone(due, delay, refused))
         finally:
             self._claims.drop(due)
 

@@ -19,6 +19,7 @@ from shadow.model.verdict import Bypass
 from shadow.model.version import Key, Version
 from shadow.replicate.journal import Journal
 from shadow.replicate.limits import Limits
+from shadow.replicate.within import within
 from shadow.stores.base import Store
 
 __all__ = ["Source", "WriterWatch"]
@@ -110,7 +111,7 @@ class WriterWatch:
 
     async def _unheard_of(self, collection: str, key: Key) -> bool:
         route = self._route_of(collection)
-        async with asyncio.timeout(self._limits.operation):
+        async with within(self._limits.operation):
             if not route.dual_write or await self._journal.has_open(collection, key):
                 return False
             secondary = await self._stores[route.secondary].image(collection, key)

@@ -7,14 +7,14 @@ field. Errors cross it as PyMongo's exceptions. A store hides tombstones from ev
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from shadow.model.operation import Applied, Change, Hit, Insert, Query, Sort, Write
+from shadow.model.operation import Applied, Change, Guard, Hit, Insert, Query, Replace, Sort, Update, Write
 from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec
 from shadow.model.version import Document, Image, Key, State
 
-__all__ = ["Store"]
+__all__ = ["Admitting", "Store"]
 
 
 class Store(Protocol):
@@ -54,7 +54,27 @@ class Store(Protocol):
         the driver; whatever is not a refusal by `model.outcome.classify` leaves the outcome unknown. `op_id` is
         unique to this attempt of the application: a store whose client retries by itself keeps it in the stamp and
         recognises its own write by it.
+
+        A change whose key is `ANY` is only given to a store that `chooses` it.
         """
+
+    def refusal(self, collection: str, change: Change, existed: bool, document: Document) -> Exception | None:
+        """The error with which this store would refuse to hold `document` as the outcome of `change`, as far as that
+        can be told without asking it; None: it can hold it. `existed`: it changes a document that is there."""
+
+    def chooses(self, change: Change) -> bool:
+        """Whether `apply` takes this change with `ANY` for its key: finds the document and changes it in one atomic
+        step, and leaves the operation's id with it, by which `chosen` finds it again. The ways of a store may depend
+        on the change; where the answer is no, the document is looked for first and changed by its key."""
+
+    async def chosen(self, collection: str, op_id: str) -> Key:
+        """The key of the document that this operation, given with `ANY` for its key, has changed. `ANY`: none, or
+        another operation has changed the document since, in which case that one's own intent stands for the key."""
+
+    async def guard(self, collection: str, change: Update | Replace) -> tuple[Guard | None, Key]:
+        """Asked before an upsert that this store does not choose looks for its document: what makes `apply` refuse to
+        insert, with code 112 (WriteConflict), where another upsert of the same filter has inserted since; and the key
+        of a document that matches, though a look might not show it yet, or `ANY`. Guard None: nothing is refused."""
 
     async def insert_many(
         self, collection: str, inserts: Sequence[Insert], op_ids: Sequence[str], *, ordered: bool
@@ -80,6 +100,15 @@ class Store(Protocol):
         """Copies `image` (a document at its version, or a tombstone) to the key if the store is exactly at
         `expected`. False: it was not, and nothing changed."""
 
+    async def put_all(self, collection: str, puts: Sequence[tuple[Key, Image, State]]) -> bool | None:
+        """`put` for several (key, image, expected) in one atomic step, in which unique values may change hands. False:
+        one was not at its state, and nothing changed. None: this store cannot do that with these. Raises
+        `DuplicateKeyError` if that leaves a value with two documents."""
+
+    async def holders(self, collection: str, key: Key, document: Document) -> list[Key]:
+        """The keys, other than `key`, whose documents or tombstones stand in the way of `document` by a unique value.
+        It may name some that do not."""
+
     async def speed_up(self, collection: str, keys: Sort, name: str) -> bool:
         """Makes an index that changes no answer. False: this store has only those of its description."""
 
@@ -88,3 +117,14 @@ class Store(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """What this store is, for `/status`: kind, driver, endpoint without credentials."""
+
+
+@runtime_checkable
+class Admitting(Protocol):
+    """A store that may refuse all writes of the application, as things are. `refuses`: whether it ever does."""
+
+    refuses: bool
+
+    async def admit(self) -> None:
+        """Returns if the application may write. Raises `UnsupportedOperation` if it may not, and what the driver raises
+        if it reaches nobody."""

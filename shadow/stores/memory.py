@@ -4,7 +4,7 @@ suite holds it to the same tests as the real ones."""
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Any
 
 from pymongo.errors import DuplicateKeyError
@@ -12,12 +12,30 @@ from pymongo.errors import DuplicateKeyError
 from shadow.model.matching import cached_filter, compile_pipeline, compile_projection
 from shadow.model.matching.caching import cached_update
 from shadow.model.matching.updates import check_upsert
+from shadow.model.matching.upserts import insert_key
 from shadow.model.matching.values_at import distinct_values
-from shadow.model.operation import Applied, Change, Delete, Hit, Insert, Query, Replace, Sort, Update, Write
+from shadow.model.operation import (
+    ANY,
+    Applied,
+    Change,
+    Delete,
+    Guard,
+    Hit,
+    Insert,
+    Query,
+    Replace,
+    Sort,
+    Update,
+    Write,
+    at_key,
+    version_after,
+)
 from shadow.model.order import key_digest, sort_documents
 from shadow.model.phase import StoreName
-from shadow.model.schema import CollectionSpec
-from shadow.model.version import ABSENT, Document, Image, Key, State, Tombstone, Version
+from shadow.model.schema import CollectionSpec, UniqueSpec
+from shadow.model.stored import with_id
+from shadow.model.uniqueness import held_values
+from shadow.model.version import ABSENT, Document, Image, Key, State, Tombstone, Version, fresh_id
 
 __all__ = ["MemoryStore"]
 
@@ -30,9 +48,18 @@ class MemoryStore:
     `name` is the role that it plays; nothing else depends on it.
     """
 
-    def __init__(self, name: StoreName = StoreName.MONGO) -> None:
+    def __init__(
+        self, name: StoreName = StoreName.MONGO, unique: Sequence[UniqueSpec] = (), *, together: bool = False
+    ) -> None:
+        """`unique`: constraints that it keeps; `together`: whether values can change hands in one step."""
         self.name = name
+        self._unique = tuple(unique)
+        self._together = together
         self._images: dict[str, dict[str, tuple[Key, Image]]] = {}
+        self._chosen: dict[tuple[str, str], str] = {}
+        """By collection and digest of the key, the last operation that has found its document by itself."""
+        self._identities: dict[str, str] = {}
+        self._tokens: dict[str, str] = {}
 
     async def close(self) -> None:
         """Nothing to end; the images stay, as a server's would."""
@@ -49,6 +76,16 @@ class MemoryStore:
 
     async def drop(self, collection: str) -> None:
         self._images.pop(collection, None)
+        self._identities.pop(collection, None)
+
+    async def identity(self, collection: str) -> str:
+        return self._identities.setdefault(collection, fresh_id())
+
+    async def token(self, collection: str) -> str:
+        return self._tokens.get(collection, "")
+
+    async def set_token(self, collection: str, token: str) -> None:
+        self._tokens[collection] = token
 
     def describe(self) -> dict[str, Any]:
         return {"kind": "memory"}
@@ -95,25 +132,54 @@ class MemoryStore:
         if query.sort:
             found = sort_documents(found, query.sort, key=lambda pair: pair[1])
         found = found[query.skip : query.skip + query.limit if query.limit else None]
-        project = compile_projection(query.projection)
+        project = compile_projection(query.projection) if query.projection else None
         hits = []
         for state, document in found:
             assert isinstance(state, Version)
-            hits.append(Hit(document["_id"], state, copy.deepcopy(project(document))))
+            hits.append(Hit(document["_id"], state, copy.deepcopy(document if project is None else project(document))))
         return hits
+
+    def refusal(self, collection: str, change: Change, existed: bool, document: Document) -> Exception | None:
+        return None
 
     # --- writes -------------------------------------------------------------------------------------------------
 
+    def chooses(self, change: Change) -> bool:
+        return isinstance(change, Update | Replace)
+
+    async def chosen(self, collection: str, op_id: str) -> Key:
+        for (name, digest), last in self._chosen.items():
+            if (name, last) == (collection, op_id):
+                return self._images[collection][digest][0]
+        return ANY
+
+    async def guard(self, collection: str, change: Update | Replace) -> tuple[Guard | None, Key]:
+        return None, ANY
+
     async def apply(self, collection: str, change: Change, op_id: str) -> Applied | None:
+        if change.key is ANY:
+            return await self._apply_first(collection, change, op_id)
         pre = self._image(collection, change.key)
         post = _effect(change, pre)
         if post is None:
             return None
+        self._check_unique(collection, change.key, post)
         if isinstance(change, Delete):
+            self._chosen.pop((collection, key_digest(change.key)), None)
             self._images[collection].pop(key_digest(change.key))
         else:
             self._set(collection, change.key, post)
         return Applied(pre if pre.present else Image(ABSENT), copy.deepcopy(post))
+
+    async def _apply_first(self, collection: str, change: Change, op_id: str) -> Applied | None:
+        assert isinstance(change, Update | Replace)
+        found = self._find(collection, Query(change.filter, sort=change.sort, limit=1))
+        if not found and not change.upsert:
+            return None
+        key = found[0].key if found else insert_key(change)
+        applied = await self.apply(collection, at_key(change, key), op_id)
+        self._chosen[collection, key_digest(key)] = op_id
+        return applied
 
     async def insert_many(
         self, collection: str, inserts: Sequence[Insert], op_ids: Sequence[str], *, ordered: bool
@@ -137,20 +203,57 @@ class MemoryStore:
         else:
             post = _effect(write.change, seen) if seen.state == write.pre else None
         if post is not None:
+            self._check_unique(collection, write.key, post)
             self._set(collection, write.key, post)
         return copy.deepcopy(post)
 
     async def put(self, collection: str, key: Key, image: Image, expected: State) -> bool:
         if self._image(collection, key).state != expected:
             return False
+        self._check_unique(collection, key, image)
         self._set(collection, key, copy.deepcopy(image))
         return True
+
+    async def put_all(self, collection: str, puts: Sequence[tuple[Key, Image, State]]) -> bool | None:
+        if not self._together:
+            return None
+        if any(self._image(collection, key).state != expected for key, _, expected in puts):
+            return False
+        before = dict(self._images.get(collection, {}))
+        for key, image, _ in puts:
+            self._set(collection, key, copy.deepcopy(image))
+        try:
+            for key, image, _ in puts:
+                self._check_unique(collection, key, image)
+        except DuplicateKeyError:
+            self._images[collection] = before
+            raise
+        return True
+
+    async def holders(self, collection: str, key: Key, document: Document) -> list[Key]:
+        return [holder for holder, _ in self._in_the_way(collection, key, document)]
+
+    def _in_the_way(self, collection: str, key: Key, document: Document) -> Iterator[tuple[Key, UniqueSpec]]:
+        for digest, (holder, image) in self._images.get(collection, {}).items():
+            for constraint in self._unique:
+                wanted = {key_digest(list(values)) for values in held_values(constraint, document)}
+                held = held_values(constraint, image.document) if image.document is not None else ()
+                if digest != key_digest(key) and not wanted.isdisjoint(key_digest(list(values)) for values in held):
+                    yield holder, constraint
+
+    def _check_unique(self, collection: str, key: Key, image: Image) -> None:
+        if image.document is None or not self._unique:
+            return
+        for _, constraint in self._in_the_way(collection, key, image.document):
+            details = {"code": 11000, "index": 0, "keyPattern": dict.fromkeys(constraint.fields, 1)}
+            raise DuplicateKeyError(f"E11000 duplicate key error: index: {constraint.name}", 11000, details)
 
     def _image(self, collection: str, key: Key) -> Image:
         found = self._images.get(collection, {}).get(key_digest(key))
         return Image(ABSENT) if found is None else found[1]
 
     def _set(self, collection: str, key: Key, image: Image) -> None:
+        self._chosen.pop((collection, key_digest(key)), None)
         self._images.setdefault(collection, {})[key_digest(key)] = (key, image)
 
 
@@ -191,12 +294,12 @@ def _changed(change: Update | Replace, pre: Image) -> Image:
     assert isinstance(pre.state, Version)
     updater = cached_update(change.update, change.array_filters)
     matched = cached_filter(change.filter) if updater.positional else None
-    return Image(pre.state.next(), updater.apply(pre.document, matched))
+    return Image(version_after(change, pre.state), updater.apply(pre.document, matched))
 
 
 def _replaced(change: Replace, key: Key) -> Image:
     """A replacement without an `_id` keeps the `_id` that stands."""
-    return Image(Version(change.born, 1), {"_id": key, **copy.deepcopy(change.replacement)})
+    return Image(Version(change.born, 1), with_id(copy.deepcopy(change.replacement), key))
 
 
 def _duplicate(key: Key) -> DuplicateKeyError:

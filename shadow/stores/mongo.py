@@ -8,25 +8,53 @@ and leaves `modified_count` what MongoDB would have said.
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final
 
 import pymongo
 from bson import Decimal128, Regex
-from pymongo import AsyncMongoClient, ReadPreference, ReturnDocument
-from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure, PyMongoError, WriteError
+from pymongo import AsyncMongoClient, ReadPreference, ReturnDocument, WriteConcern
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.asynchronous.cursor import AsyncCursor
+from pymongo.errors import (
+    BulkWriteError,
+    DuplicateKeyError,
+    ExecutionTimeout,
+    OperationFailure,
+    PyMongoError,
+    WriteError,
+)
 
 from shadow.model.matching import cached_filter, compile_projection
 from shadow.model.matching.caching import cached_update
 from shadow.model.matching.predicates import truthy
 from shadow.model.matching.projections import projection_includes
 from shadow.model.matching.updates import check_upsert
-from shadow.model.operation import Applied, Change, Delete, Hit, Insert, Query, Replace, Sort, Update, Write
-from shadow.model.outcome import Outcome, classify
+from shadow.model.matching.upserts import insert_key, keeps_key, named_key
+from shadow.model.operation import (
+    ANY,
+    Applied,
+    Change,
+    Delete,
+    Guard,
+    Hit,
+    Insert,
+    Query,
+    Replace,
+    Sort,
+    Update,
+    Write,
+    at_key,
+    version_after,
+)
+from shadow.model.order import MISSING
+from shadow.model.outcome import Outcome, classify, marked
 from shadow.model.phase import StoreName
 from shadow.model.schema import RESERVED, CollectionSpec, UniqueSpec
+from shadow.model.stored import RAW, Damaged, check_copyable, check_readable, document_of, split, with_id
 from shadow.model.values import CANONICAL
 from shadow.model.version import (
     ABSENT,
@@ -36,16 +64,22 @@ from shadow.model.version import (
     Key,
     State,
     Tombstone,
+    Unknown,
     Version,
-    fresh_id,
-    split,
     stamp_of,
 )
+from shadow.stores import mongo_limits
+from shadow.stores.mongo_bulk import in_one_batch, write_concern_error
+from shadow.stores.mongo_bytes import exact_form, has_empty_timestamp, literal, plain_errors, stored, taken
+from shadow.stores.mongo_calls import MongoLink
 from shadow.stores.mongo_changes import Bare, bare_writes
+from shadow.stores.mongo_durability import Durability, Lasting, WeakWrites
 from shadow.stores.mongo_ranges import MongoRanges
 from shadow.stores.mongo_stamps import MongoStamps
+from shadow.stores.mongo_unique import MongoUnique
+from shadow.stores.mongo_validation import past_validator
 
-__all__ = ["MongoStore", "connect"]
+__all__ = ["MongoStore", "call_signature", "collection_class", "connect", "driver_of"]
 
 _SAME_KEYS: Final = frozenset({85})
 """IndexOptionsConflict: an index of these keys exists, under another name or with other options."""
@@ -59,6 +93,9 @@ _PAGE: Final = 100
 """Documents fetched at a time where the application named no batch size; MongoDB's own first batch has 101."""
 
 
+_WITNESS: Final = "shadow_witness"
+
+
 def connect(url: str, driver: str) -> Any:
     """A client of our own: `motor` or `pymongo` (its async client). Connects on first use."""
     if driver == "motor":
@@ -68,10 +105,31 @@ def connect(url: str, driver: str) -> Any:
     return AsyncMongoClient(url)
 
 
+def driver_of(client: Any) -> str:
+    """Which driver a client is of: `motor` or `pymongo`."""
+    return "motor" if type(client).__module__.startswith("motor") else "pymongo"
+
+
+def collection_class(driver: str) -> type[Any]:
+    """The class of a driver's collections."""
+    if driver == "motor":
+        from motor.motor_asyncio import AsyncIOMotorCollection
+
+        return AsyncIOMotorCollection
+    return AsyncCollection
+
+
+@functools.cache
+def call_signature(verb: str) -> inspect.Signature:
+    """What a verb of the drivers' collections takes; for `find`, what its cursor takes."""
+    return inspect.signature(AsyncCursor.__init__ if verb == "find" else getattr(AsyncCollection, verb))
+
+
 class MongoStore:
     """`client` is Motor's or PyMongo's async client; `owned` says whether `close` ends it.
 
-    `specs` names the reserved field of each collection; collections without an entry use the default.
+    `specs` names the reserved field of each collection; collections without an entry use the default. `again` makes
+    another client like `client`, should that one, if it is `owned`, answer nothing any more.
     """
 
     name = StoreName.MONGO
@@ -84,27 +142,59 @@ class MongoStore:
         *,
         owned: bool,
         operation_limit: float = 30.0,
+        again: Callable[[], Any] | None = None,
+        weak_writes: WeakWrites = WeakWrites.RAISE,
+        on_raised: Callable[[str], None] = lambda asked: None,
+        on_doubt: Callable[[str], None] = lambda collection: None,
     ) -> None:
-        self._client = client
+        """`again` makes another client like an owned one; for the rest see `Durability`."""
+        self.link = link = MongoLink(client, again if owned else None, patience=operation_limit / 2)
+        self._durability = Durability(link, weak=weak_writes, on_raised=on_raised, on_doubt=on_doubt)
+        self.refuses = self._durability.refuses
+        self._name = database
         self._owned = owned
         self._specs = specs
         # Opening the intent, the way to the server and the skew of clocks have to fit into the limit as well.
         self._max_time_ms = max(1, int(operation_limit * 500))
-        self._database = client.get_database(database, codec_options=CANONICAL)
+        self._database = link.database(database, codec_options=CANONICAL)
         # Versions are read where they were written: a member that lags would make heal copy an older image.
-        self._exact = client.get_database(database, codec_options=CANONICAL, read_preference=ReadPreference.PRIMARY)
-        self._collections: dict[str, Any] = {}
-        self.ranges = MongoRanges(self._exact, self._reserved, _raw)
-        self.stamps = MongoStamps(self._exact, self._reserved, self.ranges, _exactly)
+        self._exact = link.database(database, codec_options=RAW, read_preference=ReadPreference.PRIMARY)
+        plain = link.database(database, codec_options=CANONICAL, read_preference=ReadPreference.PRIMARY)
+        self._collections: dict[tuple[str, bool], Any] = {}
+        self._concern: WriteConcern = client.write_concern
+        lasting = Lasting(self._exact, self._durability, self._max_time_ms)
+        self.ranges = MongoRanges(lasting, self._reserved, _raw)
+        self.stamps = MongoStamps(
+            Lasting(plain, self._durability, self._max_time_ms), self._reserved, self.ranges, _exactly
+        )
+        self._lasting = lasting
+        self._unique = MongoUnique(plain, self._reserved)
+
+    @property
+    def driver(self) -> Any:
+        """The driver's database object, with the client's own options."""
+        return self.client.get_database(self._name)
+
+    async def has_stamps(self, collection: str, patience: float) -> bool:
+        """Whether a document carries a version, or a tombstone stands; True where `patience` seconds did not do to
+        look through all of it."""
+        reserved = self._reserved(collection)
+        stamped = {"$or": [{f"{reserved}.{part}": {"$exists": True}} for part in ("b", "r", "t")]}
+        try:
+            found = await self._exact[collection].find_one(stamped, {"_id": 1}, max_time_ms=int(patience * 1000))
+        except ExecutionTimeout:
+            return True
+        return found is not None
+
+    @property
+    def client(self) -> Any:
+        """The driver's client that is in use now."""
+        return self.link.client
 
     # --- life ---------------------------------------------------------------------------------------------------
 
     async def close(self) -> None:
-        if not self._owned:
-            return
-        ending = self._client.close()
-        if inspect.isawaitable(ending):
-            await ending
+        await self.link.close(owned=self._owned)
 
     async def ping(self) -> None:
         await self._database.command("ping")
@@ -114,6 +204,9 @@ class MongoStore:
             await self._database[spec.name].create_index(
                 f"{spec.reserved}.x", name=f"{spec.reserved}_ttl", expireAfterSeconds=0, sparse=True
             )
+            # By what recovery finds the document that an operation has chosen; only such documents are in it.
+            await self._database[spec.name].create_index(f"{spec.reserved}.o", name=f"{spec.reserved}_op", sparse=True)
+            await self._unique.clear(spec.name, [unique.fields for unique in spec.unique])
             for unique in spec.unique:
                 await self._make_unique(spec.name, unique)
 
@@ -122,6 +215,7 @@ class MongoStore:
         keys = [(path, 1) for path in unique.fields]
         made = self._collection(collection).create_index(keys, name=unique.name, unique=True, sparse=unique.sparse)
         await _unless(made, _SAME_INDEX)
+        self._unique.forget(collection)
 
     async def speed_up(self, collection: str, keys: Sort, name: str) -> bool:
         await _unless(self._collection(collection).create_index(list(keys), name=name), _SAME_KEYS)
@@ -134,9 +228,29 @@ class MongoStore:
     async def drop(self, collection: str) -> None:
         await self._collection(collection).drop()
 
+    # --- whether this is the same as before -----------------------------------------------------------------------
+
+    async def identity(self, collection: str) -> str:
+        """The collection's UUID; "" if there is none. Source: the server's manual, `listCollections`."""
+        command = {"listCollections": 1, "filter": {"name": collection}}
+        found = (await self._exact.command(command))["cursor"]["firstBatch"]
+        return bytes(found[0]["info"]["uuid"]).hex() if found and "uuid" in found[0].get("info", {}) else ""
+
+    async def token(self, collection: str) -> str:
+        """What `set_token` has put into the collection `shadow_witness` of the database."""
+        found = await self._exact[_WITNESS].find_one({"_id": collection})
+        return "" if found is None else str(found["token"])
+
+    async def set_token(self, collection: str, token: str) -> None:
+        await self._exact[_WITNESS].update_one({"_id": collection}, {"$set": {"token": token}}, upsert=True)
+
     def describe(self) -> dict[str, Any]:
-        driver = "motor" if type(self._client).__module__.startswith("motor") else "pymongo"
-        return {"kind": "mongo", "driver": driver, "database": str(self._database.name)}
+        return {
+            "kind": "mongo",
+            "driver": driver_of(self.client),
+            "database": str(self._database.name),
+            "write_concern": self._durability.describe(),
+        }
 
     # --- reads --------------------------------------------------------------------------------------------------
 
@@ -146,12 +260,13 @@ class MongoStore:
         if query.skip:
             options["skip"] = query.skip
         projection = _project(query.projection, reserved)
-        raw = await self._collection(collection).find_one(_hide(query.filter, reserved), projection, **options)
+        with plain_errors():
+            raw = await self._bytes(collection).find_one(_hide(query.filter, reserved), projection, **options)
         return None if raw is None else _hit(raw, reserved, query.projection)
 
     async def find(self, collection: str, query: Query) -> AsyncIterator[list[Hit]]:
         reserved = self._reserved(collection)
-        cursor = self._collection(collection).find(
+        cursor = self._bytes(collection).find(
             _hide(query.filter, reserved),
             _project(query.projection, reserved),
             skip=query.skip,
@@ -161,7 +276,7 @@ class MongoStore:
         )
         size = query.batch_size or _PAGE
         try:
-            while cursor.alive and (page := await cursor.to_list(length=size)):
+            while cursor.alive and (page := await _next_page(cursor, size)):
                 hits = (_hit(raw, reserved, query.projection) for raw in page)
                 yield [hit for hit in hits if hit is not None]
         finally:
@@ -180,7 +295,17 @@ class MongoStore:
 
     async def distinct(self, collection: str, path: str, filter: Document) -> list[Any]:
         hidden = _hide(filter, self._reserved(collection), always=True)
-        return list(await self._collection(collection).distinct(path, hidden))
+        values = self._collection(collection)
+        if self._decoding_errors() != "strict":
+            options = CANONICAL.with_options(unicode_decode_error_handler=self._decoding_errors())
+            values = values.with_options(codec_options=options)
+        return list(await values.distinct(path, hidden))
+
+    def _decoding_errors(self) -> str:
+        """What the application's own client does with text that is no UTF-8. Values that stand alone have no bytes
+        beside them, so they are read as it reads them."""
+        options = getattr(self.client, "codec_options", None)
+        return str(getattr(options, "unicode_decode_error_handler", "strict"))
 
     async def aggregate(self, collection: str, pipeline: Sequence[Document]) -> list[Document]:
         reserved = self._reserved(collection)
@@ -189,22 +314,35 @@ class MongoStore:
             {"$unset": reserved},
             *_hide_joined(pipeline, reserved),
         ]
-        cursor = self._collection(collection).aggregate(hidden)
-        if inspect.isawaitable(cursor):
-            cursor = await cursor
-        found: list[Document] = await cursor.to_list(length=None)
-        return found
+        with plain_errors():
+            cursor = self._bytes(collection).aggregate(hidden)
+            if inspect.isawaitable(cursor):
+                cursor = await cursor
+            return [document_of(bytes(each.raw)) for each in await cursor.to_list(length=None)]
 
     async def image(self, collection: str, key: Key) -> Image:
-        raw = await self._exact[collection].find_one({"_id": key})
+        with plain_errors():
+            return self._split(collection, await self._lasting.find_one(collection, key))
+
+    async def _image_now(self, collection: str, key: Key) -> Image:
+        """What a write that is conditional on it starts from: it need not last."""
+        return self._split(collection, await self._stored(collection, key))
+
+    def _split(self, collection: str, raw: Document | None) -> Image:
         return Image(ABSENT) if raw is None else split(raw, self._reserved(collection))
+
+    async def _stored(self, collection: str, key: Key) -> Any:
+        """What stands under a key as the driver's raw document, or None."""
+        with plain_errors():
+            return await self._exact[collection].find_one({"_id": key})
 
     async def images(self, collection: str, keys: Sequence[Key]) -> list[Image]:
         reserved = self._reserved(collection)
-        cursor = self._exact[collection].find({"_id": {"$in": list(keys)}})
         matchers = [cached_filter({"_id": {"$eq": key}}) for key in keys]
-        found = [raw async for raw in cursor]
-        return [next((split(raw, reserved) for raw in found if m.matches(raw)), Image(ABSENT)) for m in matchers]
+        with plain_errors():
+            cursor = self._exact[collection].find({"_id": {"$in": list(keys)}})
+            found = [(taken(raw), raw) async for raw in cursor]
+        return [next((split(raw, reserved) for key, raw in found if m.matches(key)), Image(ABSENT)) for m in matchers]
 
     def bare_writes(self, after: Mapping[str, Any] | None) -> AsyncIterator[tuple[Bare, Mapping[str, Any]]]:
         """The writes to configured collections that moved no version: see `mongo_changes`."""
@@ -212,17 +350,49 @@ class MongoStore:
 
     # --- writes as the store that answers -----------------------------------------------------------------------
 
+    async def admit(self) -> None:
+        """Raises `UnsupportedOperation` if the client's write concern is to be refused: see `mongo_durability`."""
+        await self._durability.admit()
+
     async def apply(self, collection: str, change: Change, op_id: str) -> Applied | None:
         with self._in_time():
-            match change:
-                case Insert():
-                    return await self._insert(collection, change)
-                case Update():
-                    return await self._update(collection, change)
-                case Replace():
-                    return await self._replace(collection, change)
-                case Delete():
-                    return await self._delete(collection, change)
+            self._concern = await self._durability.for_application()
+            if not self._durability.unproven:
+                return await self._apply(collection, change, op_id)
+            before = self._durability.election()
+            applied = await self._apply(collection, change, op_id)
+            await self._durability.prove(self._exact[collection], before, self._max_time_ms)
+            return applied
+
+    async def _apply(self, collection: str, change: Change, op_id: str) -> Applied | None:
+        match change:
+            case Insert():
+                return await self._insert(collection, change)
+            case Update():
+                return await self._update(collection, change, op_id)
+            case Replace():
+                return await self._replace(collection, change, op_id)
+            case Delete():
+                return await self._delete(collection, change)
+
+    def chooses(self, change: Change) -> bool:
+        """Not a delete, which leaves nothing with its operation's id; nor an upsert by a pipeline that may lose the
+        `_id` that it is to insert under."""
+        if isinstance(change, Update) and change.upsert and isinstance(change.update, list):
+            return keeps_key(change.update)
+        if isinstance(change, Replace) and change.upsert:
+            return type(change.replacement) is dict  # a pipeline would lose what its bytes say beyond its values
+        return isinstance(change, Update | Replace)
+
+    async def guard(self, collection: str, change: Update | Replace) -> tuple[Guard | None, Key]:
+        return None, ANY
+
+    async def chosen(self, collection: str, op_id: str) -> Key:
+        raw = await self._exact[collection].find_one({f"{self._reserved(collection)}.o": op_id}, {"_id": 1})
+        return ANY if raw is None else taken(raw)["_id"]
+
+    def refusal(self, collection: str, change: Change, existed: bool, document: Document) -> Exception | None:
+        return mongo_limits.refusal(change, existed, document)
 
     def _in_time(self) -> AbstractContextManager[None]:
         """No command of the block runs on beyond the time that an operation has: the driver gives each of them what
@@ -230,12 +400,15 @@ class MongoStore:
         when the command arrives, however late that is."""
         return pymongo.timeout(self._max_time_ms / 1000)
 
-    async def _insert(self, collection: str, change: Insert) -> Applied:
+    async def _insert(self, collection: str, change: Insert, op_id: str = "") -> Applied:
         reserved = self._reserved(collection)
         image = Image(Version(change.born, 1), change.document)
-        raw = _raw(image, reserved)
+        raw = _raw(image, reserved, op_id=op_id)
         try:
-            await self._collection(collection).insert_one(raw)
+            if has_empty_timestamp(change.document):
+                await self._insert_literally(collection, change.key, raw)
+            else:
+                await self._collection(collection).insert_one(raw)
         except DuplicateKeyError as error:
             if not await self._take_tombstone(collection, change.key, raw, error):
                 raise
@@ -248,7 +421,7 @@ class MongoStore:
             return False
         standing = {"_id": key, f"{self._reserved(collection)}.t": {"$ne": None}}
         try:
-            await self._collection(collection).replace_one(standing, raw, upsert=True)
+            await _replacing(self._collection(collection), standing, raw, upsert=True)
         except DuplicateKeyError as refusal:
             if not _is_id(refusal):
                 raise
@@ -258,18 +431,32 @@ class MongoStore:
     async def insert_many(
         self, collection: str, inserts: Sequence[Insert], op_ids: Sequence[str], *, ordered: bool
     ) -> list[Applied | Exception | None]:
-        results: list[Applied | Exception | None] = []
         with self._in_time():
-            while len(results) < len(inserts):
-                results += await self._insert_some(collection, inserts[len(results) :], ordered=ordered)
-                if ordered and isinstance(results[-1], Exception):
-                    return results + [None] * (len(inserts) - len(results))
+            self._concern = await self._durability.for_application()
+            if not self._durability.unproven:
+                return await self._insert_many(collection, inserts, ordered=ordered)
+            before = self._durability.election()
+            results = await self._insert_many(collection, inserts, ordered=ordered)
+            try:
+                await self._durability.prove(self._exact[collection], before, self._max_time_ms)
+            except PyMongoError as error:
+                return [error if isinstance(each, Applied) else each for each in results]
+            return results
+
+    async def _insert_many(
+        self, collection: str, inserts: Sequence[Insert], *, ordered: bool
+    ) -> list[Applied | Exception | None]:
+        results: list[Applied | Exception | None] = []
+        while len(results) < len(inserts):
+            results += await self._insert_some(collection, inserts[len(results) :], ordered=ordered)
+            if ordered and isinstance(results[-1], Exception):
+                return results + [None] * (len(inserts) - len(results))
         return results
 
     async def _insert_some(
         self, collection: str, inserts: Sequence[Insert], *, ordered: bool
     ) -> list[Applied | Exception | None]:
-        """One result for each of `inserts`, or, if ordered, for those before and with the first duplicate."""
+        """One result for each of `inserts`, or, if ordered, for those before and with the first refusal."""
         reserved = self._reserved(collection)
         images = [Image(Version(each.born, 1), each.document) for each in inserts]
         raws = [_raw(image, reserved) for image in images]
@@ -277,111 +464,141 @@ class MongoStore:
         try:
             await self._collection(collection).insert_many(raws, ordered=ordered)
         except BulkWriteError as error:
-            for fault in error.details.get("writeErrors", ()):
+            details = error.details or {}
+            if (doubt := write_concern_error(details)) is not None:
+                results = [doubt] * len(inserts)
+            for fault in details.get("writeErrors", ()):
                 place = fault["index"]
-                refusal = _write_error(fault)
-                if not await self._take_tombstone(collection, inserts[place].key, raws[place], refusal):
-                    results[place] = refusal
+                results[place] = await self._after_refusal(collection, inserts[place], images[place], fault)
                 if ordered:
                     del results[place + 1 :]
-            if error.details.get("writeConcernErrors"):
-                results = [error if isinstance(each, Applied) else each for each in results]
-        except PyMongoError as error:
-            # How many of them arrived is not known.
-            return [error] * len(inserts)
+        except Exception as error:
+            whole = error if in_one_batch(raws) else marked(error, Outcome.UNKNOWN)
+            return [whole] * len(inserts)
         return results
 
-    async def _update(self, collection: str, change: Update) -> Applied | None:
+    async def _after_refusal(
+        self, collection: str, insert: Insert, image: Image, fault: Mapping[str, Any]
+    ) -> Applied | Exception:
+        """What becomes of one insert of many that the server has refused; an error is this one's alone."""
+        refusal = _write_error(fault)
+        try:
+            done = await self._take_tombstone(collection, insert.key, _raw(image, self._reserved(collection)), refusal)
+        except Exception as error:
+            return error
+        return Applied(Image(ABSENT), image) if done else refusal
+
+    async def _insert_literally(self, collection: str, key: Key, raw: Document) -> None:
+        """Inserts what an upsert has made: the server fills in empty timestamps in inserts, and not in updates."""
+        where = {"_id": key, f"{self._reserved(collection)}.never": True}
+        await self._collection(collection).update_one(where, literal(raw), upsert=True)
+
+    async def _update(self, collection: str, change: Update, op_id: str) -> Applied | None:
         _check_upsert(change)
-        if isinstance(change.update, list):
-            return await self._update_by_pipeline(collection, change)
         reserved = self._reserved(collection)
+        by_filter = change.key is ANY
+        update = _stamping(change, op_id if by_filter else "", reserved)
+        options: dict[str, Any] = {"array_filters": list(change.array_filters) or None, "maxTimeMS": self._max_time_ms}
+        if by_filter:
+            options |= {"sort": list(change.sort) or None, "upsert": change.upsert}
+        where, target = _at(change, reserved), self._bytes(collection)
+        return await self._changed(
+            collection, change, op_id, lambda: target.find_one_and_update(where, update, **options)
+        )
+
+    async def _changed(
+        self, collection: str, change: Update | Replace, op_id: str, ask: Callable[[], Awaitable[Document | None]]
+    ) -> Applied | None:
+        """Asks (a command that answers the document before it) until it has changed or inserted one, or has found
+        none and is no upsert."""
         while True:
-            raw = await _refusing(
-                self._collection(collection).find_one_and_update(
-                    _at(change, reserved),
-                    _moving(change.update, reserved),
-                    array_filters=list(change.array_filters) or None,
-                    return_document=ReturnDocument.BEFORE,
-                    maxTimeMS=self._max_time_ms,
-                )
-            )
+            raw, is_taken = await self._asked(change, ask)
             if raw is not None:
-                return _after_update(change, split(raw, reserved))
+                with _done():
+                    return await self._made_of(collection, change, split(raw, self._reserved(collection)))
             if not change.upsert:
                 return None
-            if (applied := await self._upsert(collection, change)) is not None:
+            if change.key is ANY and not is_taken:
+                with _done():
+                    return _after_upsert(_inserting(change))
+            given = op_id if change.key is ANY else ""
+            if (applied := await self._upsert(collection, _inserting(change), given)) is not None:
                 return applied
 
-    async def _update_by_pipeline(self, collection: str, change: Update) -> Applied | None:
-        """A pipeline may replace the whole document and the stamp with it, so the stamp is set from what was read,
-        on the condition that it still stands."""
-        while True:
-            pre = await self.image(collection, change.key)
-            if pre.document is not None and cached_filter(change.filter).matches(pre.document):
-                applied = _after_update(change, pre)
-                if await self._run_pipeline(collection, change, pre.state, applied.post.state) is not None:
-                    return applied
-            elif not change.upsert:
-                return None
-            elif (inserted := await self._upsert(collection, change)) is not None:
-                return inserted
+    async def _asked(
+        self, change: Update | Replace, ask: Callable[[], Awaitable[Document | None]]
+    ) -> tuple[Document | None, bool]:
+        """The answer; whether an upsert by filter met its own `_id`, under which a tombstone may stand, or a document
+        that its filter matches by now."""
+        try:
+            return await _refusing(ask()), False
+        except DuplicateKeyError as error:
+            if change.key is not ANY or not change.upsert or not _is_id(error):
+                raise
+            return None, True
 
-    async def _run_pipeline(self, collection: str, change: Update, pre: State, post: State) -> Document | None:
-        reserved = self._reserved(collection)
-        stamp: Document = {"$set": {reserved: {"$literal": stamp_of(post)}}}
-        found: Document | None = await _refusing(
-            self._collection(collection).find_one_and_update(
-                {"$and": [change.filter, {"_id": change.key, **_exactly(pre, reserved)}]},
-                [*change.update, stamp],
-                return_document=ReturnDocument.BEFORE,
-                maxTimeMS=self._max_time_ms,
-            )
-        )
-        return found
+    async def _made_of(self, collection: str, change: Update | Replace, pre: Image) -> Applied:
+        """What the change has made of the document before it. Of one that Python's values do not say whole, only the
+        server knows what an update made; where the next write has been faster, nobody does, and the secondary is
+        healed."""
+        if isinstance(change, Replace) or _is_plain(pre):
+            return _after(change, pre)
+        assert pre.document is not None
+        key, state = pre.document.get("_id", change.key), _next(change, pre)
+        after = await self._image_now(collection, key)
+        if after.state == state:
+            return Applied(pre, after)
+        return Applied(pre, Image(state, Damaged({"_id": key}, {"": "changed before it was read back"})))
 
-    async def _upsert(self, collection: str, change: Update | Replace) -> Applied | None:
+    async def _upsert(self, collection: str, change: Update | Replace, op_id: str) -> Applied | None:
         """Inserts what the upsert makes of nothing; None if a document that its filter matches has come in between.
 
-        The server's own upsert would take the conditions on the key and on the stamp for fields of the new document,
-        and would not take a tombstone's place.
+        The server's own upsert would take the condition on the key for a field of the new document, and would not
+        take a tombstone's place.
         """
         applied = _after_upsert(change)
         assert applied.post.document is not None
         try:
-            return await self._insert(collection, Insert(change.key, applied.post.document, change.born))
+            return await self._insert(collection, Insert(change.key, applied.post.document, change.born), op_id)
         except DuplicateKeyError as error:
             if not _is_id(error):
                 raise
-            standing = (await self.image(collection, change.key)).document
+            standing = (await self._image_now(collection, change.key)).document
             if standing is not None and not cached_filter(change.filter).matches(standing):
                 raise
             return None
 
-    async def _replace(self, collection: str, change: Replace) -> Applied | None:
-        reserved = self._reserved(collection)
+    async def _replace(self, collection: str, change: Replace, op_id: str) -> Applied | None:
         _check_upsert(change)
-        born = Version(change.born, 1)
-        while True:
-            raw = await _refusing(
-                self._collection(collection).find_one_and_replace(
-                    _at(change, reserved),
-                    _raw(Image(born, change.replacement), reserved),
-                    return_document=ReturnDocument.BEFORE,
-                    maxTimeMS=self._max_time_ms,
-                )
+        reserved = self._reserved(collection)
+        by_filter = change.key is ANY
+        image = Image(Version(change.born, 1), change.replacement)
+        raw = _raw(image, reserved, op_id=op_id if by_filter else "")
+        where, target = _at(change, reserved), self._bytes(collection)
+        if by_filter and change.upsert and _named(change) is MISSING:
+            # A replacement cannot say under which `_id` it is to be inserted, and be any document's; a pipeline can.
+            update = [{"$replaceWith": {"$mergeObjects": [{"_id": _own_id(change.new)}, {"$literal": raw}]}}]
+            options: dict[str, Any] = {
+                "sort": list(change.sort) or None,
+                "upsert": True,
+                "maxTimeMS": self._max_time_ms,
+            }
+            return await self._changed(
+                collection, change, op_id, lambda: target.find_one_and_update(where, update, **options)
             )
-            if raw is not None:
-                return Applied(split(raw, reserved), Image(born, _replacement(change, raw["_id"])))
-            if not change.upsert:
-                return None
-            if (applied := await self._upsert(collection, change)) is not None:
-                return applied
+        options = {"maxTimeMS": self._max_time_ms}
+        if by_filter:
+            options |= {"sort": list(change.sort) or None, "upsert": change.upsert}
+        return await self._changed(
+            collection, change, op_id, lambda: target.find_one_and_replace(where, raw, **options)
+        )
 
     async def _delete(self, collection: str, change: Delete) -> Applied | None:
         reserved = self._reserved(collection)
-        raw = await self._collection(collection).find_one_and_delete(_at(change, reserved), maxTimeMS=self._max_time_ms)
-        return None if raw is None else Applied(split(raw, reserved), Image(ABSENT))
+        with plain_errors():
+            raw = await self._bytes(collection).find_one_and_delete(_at(change, reserved), maxTimeMS=self._max_time_ms)
+        with _done():
+            return None if raw is None else Applied(split(raw, reserved), Image(ABSENT))
 
     # --- writes as the store that follows -----------------------------------------------------------------------
 
@@ -400,20 +617,17 @@ class MongoStore:
     async def _replay_change(self, collection: str, change: Update | Replace, pre: Version) -> Document | None:
         reserved = self._reserved(collection)
         where = {"$and": [change.filter, {"_id": change.key, **_exactly(pre, reserved)}]}
-        target = self._collection(collection)
+        target = self._made(collection, await self._durability.for_copies(), raw=True)
         after: Any = {"return_document": ReturnDocument.AFTER, "maxTimeMS": self._max_time_ms}
         call: Awaitable[Document | None]
         if isinstance(change, Replace):
             image = Image(Version(change.born, 1), change.replacement)
             call = target.find_one_and_replace(where, _raw(image, reserved), **after)
         else:
-            update: Any = (
-                [*change.update, {"$set": {reserved: {"$literal": stamp_of(pre.next())}}}]
-                if isinstance(change.update, list)
-                else _moving(change.update, reserved)
-            )
+            update = _stamping(change, "", reserved)
             call = target.find_one_and_update(where, update, array_filters=list(change.array_filters) or None, **after)
-        return await call
+        with plain_errors():
+            return await call
 
     async def _replay_delete(self, collection: str, write: Write, change: Delete) -> Image | None:
         """By key alone, in one round trip: the upsert inserts the tombstone where nothing stands, and collides where
@@ -429,33 +643,70 @@ class MongoStore:
 
     async def put(self, collection: str, key: Key, image: Image, expected: State) -> bool:
         reserved = self._reserved(collection)
+        if isinstance(expected, Unknown):
+            raw = await self._stored(collection, key)
+            if raw is None or split(raw, reserved).state != expected:
+                return False
+            return await self._place(
+                collection, key, {"_id": key, reserved: {"$eq": raw[reserved]}}, image, upsert=False
+            )
         where = {"_id": key, **(_exactly(expected, reserved) if expected != ABSENT else {f"{reserved}.never": True})}
         return await self._place(collection, key, where, image, upsert=expected == ABSENT)
 
     async def _place(self, collection: str, key: Key, where: Document, image: Image, *, upsert: bool) -> bool:
         """Replaces what `where` names by the image. The conditions beside `_id` cannot become fields: a replacement
         upsert takes only `_id` from its filter."""
-        raw = _raw(image, self._reserved(collection), key)
+        plain = raw = _raw(image, self._reserved(collection), key)
+        if not image.present:
+            raw = await self._unique.aside(collection, plain)
         while True:
             try:
-                result = await self._collection(collection).replace_one(
-                    where, raw, upsert=upsert, bypass_document_validation=True
+                result = await past_validator(
+                    collection, functools.partial(self._replace_one, collection, where, raw, upsert)
                 )
             except DuplicateKeyError as error:
                 if _is_id(error):
                     return False
-                if image.present:
+                # A tombstone stands in nobody's way, unless an index has come that was not known of.
+                self._unique.forget(collection)
+                renewed = raw if image.present else await self._unique.aside(collection, plain)
+                if renewed == raw:
                     raise
-                raw = _apart(raw, error)
+                raw = renewed
                 continue
             return bool(result.matched_count or result.upserted_id is not None)
 
+    async def _replace_one(self, collection: str, where: Document, raw: Document, upsert: bool, past: bool) -> Any:
+        more: dict[str, Any] = {"bypass_document_validation": True} if past else {}
+        return await _replacing(await self._copies(collection), where, raw, upsert=upsert, **more)
+
+    async def put_all(self, collection: str, puts: Sequence[tuple[Key, Image, State]]) -> bool | None:
+        """Its indexes are checked with each write, in a transaction too: no two documents can trade values in one."""
+        return None
+
+    async def holders(self, collection: str, key: Key, document: Document) -> list[Key]:
+        return await self._unique.holders(collection, key, document)
+
     def _collection(self, name: str) -> Any:
-        """The driver's collection object, made once: making one costs as much as the rest of this class's part."""
-        made = self._collections.get(name)
-        if made is None:
-            made = self._collections[name] = self._database[name]
-        return made
+        """The driver's collection object, with the write concern of the application's writes."""
+        return self._made(name, self._concern)
+
+    def _bytes(self, name: str) -> Any:
+        """The same, for what answers documents: they come with the bytes that are stored."""
+        return self._made(name, self._concern, raw=True)
+
+    async def _copies(self, name: str) -> Any:
+        """The same for what this store follows by. Raises what the driver raises if it reaches nobody."""
+        return self._made(name, await self._durability.for_copies())
+
+    def _made(self, name: str, concern: WriteConcern, *, raw: bool = False) -> Any:
+        """Made once: making one costs as much as the rest of this class's part."""
+        kept = self._collections.get((name, raw))
+        if kept is None or kept.write_concern != concern:
+            options = {"codec_options": RAW} if raw else {}
+            kept = self._database.get_collection(name, write_concern=concern, **options)
+            self._collections[name, raw] = kept
+        return kept
 
     def _reserved(self, collection: str) -> str:
         spec = self._specs.get(collection)
@@ -465,29 +716,31 @@ class MongoStore:
 # --- what is sent -----------------------------------------------------------------------------------------------
 
 
-def _raw(image: Image, reserved: str, key: Key = None) -> Document:
-    """The stored form of an image. A tombstone carries its key, its id and the moment of its expiry."""
+def _raw(image: Image, reserved: str, key: Key = None, *, op_id: str = "") -> Document:
+    """The stored form of an image; `op_id` of an operation that has found its document by itself. A tombstone carries
+    its key, its id and the moment of its expiry. Raises `UnreadableDocument` for an image that must not be copied."""
+    check_copyable(image)
     stamp = stamp_of(image.state)
     if image.document is not None:
-        return {**image.document, reserved: stamp}
+        return exact_form(image.document, reserved, {**(stamp or {}), "o": op_id} if op_id else stamp)
     expiry = dt.datetime.now(dt.UTC) + TOMBSTONE_LIFETIME
     return {"_id": key, reserved: {**(stamp or {}), "x": expiry}}
 
 
-def _apart(raw: Document, error: DuplicateKeyError) -> Document:
-    """A tombstone that takes part in a unique index, where a second missing value would collide: its fields get
-    values that nothing else has."""
-    pattern = (error.details or {}).get("keyPattern") or {}
-    fields = [str(path).split(".")[0] for path in pattern]
-    if not fields or all(name in raw for name in fields):
-        raise error
-    return {**raw, **{name: f"{fresh_id()}" for name in fields if name not in raw}}
+async def _replacing(target: Any, where: Document, raw: Document, **options: Any) -> Any:
+    """`replace_one`, for every document that MongoDB can hold: an insert takes names with `$` at the top, a replacement
+    does not, and fills in empty timestamps; a pipeline takes all as it is."""
+    if any(name.startswith("$") for name in raw) or has_empty_timestamp(raw):
+        return await target.update_one(where, literal(raw), **options)
+    return await target.replace_one(where, raw, **options)
 
 
 def _exactly(state: State, reserved: str) -> Document:
     """The condition that a stored document is at `state`."""
     if isinstance(state, Tombstone):
         return {f"{reserved}.t": state.id}
+    if isinstance(state, Unknown):
+        return {reserved: {"$in": []}}  # nothing is: a stamp that cannot be read is compared whole (`put`)
     assert isinstance(state, Version)
     # A document that no writer of shadow has made lacks these parts; a copy of such a document has them, empty.
     born = state.born or {"$in": [None, ""]}
@@ -520,7 +773,11 @@ def _hide_joined(pipeline: Sequence[Document], reserved: str) -> list[Document]:
 
 
 def _at(change: Update | Replace | Delete, reserved: str) -> Document:
-    """The key and the filter together; tombstones never match."""
+    """The key, if it is known, and the filter together; tombstones never match."""
+    if change.key is ANY:
+        # What an upsert's filter says by equality becomes a field of the new document.
+        hidden: Any = {"$exists": False} if not isinstance(change, Delete) and change.upsert else None
+        return {**change.filter, f"{reserved}.t": hidden}
     if "_id" in change.filter:
         # An equality on `_id` twice is one; anything else must hold beside the key.
         if len(change.filter) == 1 and not isinstance(change.filter["_id"], dict):
@@ -529,9 +786,50 @@ def _at(change: Update | Replace | Delete, reserved: str) -> Document:
     return {"_id": change.key, f"{reserved}.t": None, **change.filter}
 
 
-def _moving(update: Document, reserved: str) -> Document:
-    """The update, with the version moved in it."""
-    return {**update, "$inc": {**update.get("$inc", {}), f"{reserved}.r": 1}}
+def _stamping(change: Update, op_id: str, reserved: str) -> Document | list[Document]:
+    """The update, with the version moved in it. `op_id`: of an operation that finds its document by itself."""
+    if isinstance(change.update, list):
+        return _stamping_pipeline(change, change.update, op_id, reserved)
+    update: Document = {**change.update, "$inc": {**change.update.get("$inc", {}), f"{reserved}.r": 1}}
+    if op_id:
+        update["$set"] = {**update.get("$set", {}), f"{reserved}.o": op_id}
+        if change.upsert:
+            own = {f"{reserved}.b": change.born}
+            if _named(change) is MISSING:
+                own["_id"] = change.new
+            update["$setOnInsert"] = {**update.get("$setOnInsert", {}), **own}
+    return update
+
+
+def _stamping_pipeline(change: Update, stages: list[Document], op_id: str, reserved: str) -> list[Document]:
+    """A pipeline may replace the whole document and the stamp with it, so it gets a fresh one, and sees none."""
+    assert change.born
+    stamp = stamp_of(Version(change.born, 1)) or {}
+    inserting = (
+        [{"$set": {"_id": _own_id(change.new)}}] if op_id and change.upsert and _named(change) is MISSING else []
+    )
+    last = {"$set": {reserved: {"$literal": {**stamp, "o": op_id} if op_id else stamp}}}
+    return [*inserting, {"$unset": reserved}, *stages, last]
+
+
+def _own_id(new: Key) -> Document:
+    """The `_id` that a document has, or the one under which it is inserted."""
+    return {"$ifNull": ["$_id", {"$literal": new}]}
+
+
+def _inserting(change: Update | Replace) -> Update | Replace:
+    """The upsert, at the key under which it inserts."""
+    made = at_key(change, insert_key(change)) if change.key is ANY else change
+    assert isinstance(made, Update | Replace)
+    return made
+
+
+def _named(change: Update | Replace) -> Key:
+    """The `_id` that an upsert names. One that cannot be is left to the server, which says so if it has to insert."""
+    try:
+        return named_key(change)
+    except WriteError:
+        return None
 
 
 def _project(projection: Document | None, reserved: str) -> Document | None:
@@ -555,30 +853,50 @@ def _hit(raw: Document, reserved: str, projection: Document | None) -> Hit | Non
     image = split(raw, reserved)
     if image.document is None:
         return None
-    assert isinstance(image.state, Version)
-    key = image.document["_id"]
+    version = image.state if isinstance(image.state, Version) else Version("", 0)
+    document = image.document
+    key = document["_id"] if "_id" in document else taken(raw)["_id"]
     if projection and _computes_key(projection):
-        return Hit(key, image.state, compile_projection(projection)(image.document))
+        check_readable(document)
+        return Hit(key, version, compile_projection(projection)(document))
     if projection and not truthy(projection.get("_id", True)):
-        del image.document["_id"]
-    return Hit(key, image.state, image.document)
+        document = stored(document, "_id")
+    return Hit(key, version, document)
 
 
 # --- what follows from it ---------------------------------------------------------------------------------------
 
 
-def _after_update(change: Update, pre: Image) -> Applied:
-    assert isinstance(pre.state, Version)
+def _is_plain(image: Image) -> bool:
+    """Whether what a change makes of an image can be told here."""
+    return type(image.document) is dict and isinstance(image.state, Version)
+
+
+def _next(change: Update | Replace, pre: Image) -> Version:
+    return version_after(change, pre.state if isinstance(pre.state, Version) else Version("", 0))
+
+
+async def _next_page(cursor: Any, size: int) -> list[Any]:
+    with plain_errors():
+        page: list[Any] = await cursor.to_list(length=size)
+        return page
+
+
+def _after(change: Update | Replace, pre: Image) -> Applied:
+    """What the change has made of the document before it, if that can be told here."""
     assert pre.document is not None
+    state = _next(change, pre)
+    if isinstance(change, Replace):
+        return Applied(pre, Image(state, _replacement(change, pre.document.get("_id", change.key))))
     updater = cached_update(change.update, change.array_filters)
     matched = cached_filter(change.filter) if updater.positional else None
-    return Applied(pre, Image(pre.state.next(), updater.apply(pre.document, matched)))
+    return Applied(pre, Image(state, updater.apply(pre.document, matched)))
 
 
 def _replacement(change: Replace, key: Key) -> Document:
     """The document after a replacement: one without an `_id` keeps the `_id` that stands, which may be an equal number
     of another type."""
-    return change.replacement if "_id" in change.replacement else {"_id": key, **change.replacement}
+    return with_id(change.replacement, key)
 
 
 def _check_upsert(change: Update | Replace) -> None:
@@ -608,13 +926,24 @@ async def _refusing(call: Awaitable[Any]) -> Any:
     """What the server's `findAndModify` refuses is a plain `OperationFailure` to the drivers, where its `update` would
     be a `WriteError`; here both are the latter, which is one of the former."""
     try:
-        return await call
+        with plain_errors():
+            return await call
     except OperationFailure as error:
         of_the_write = type(error) is OperationFailure and error.code not in _NOT_OF_THE_WRITE
         if not of_the_write or classify(error) is not Outcome.REFUSED:
             raise
         details = dict(error.details or {})
         raise WriteError(str(details.get("errmsg", "refused")), error.code, details) from error
+
+
+@contextmanager
+def _done() -> Iterator[None]:
+    """The server has done the write: whatever is wrong with the answer is no refusal."""
+    try:
+        yield
+    except Exception as error:
+        marked(error, Outcome.UNKNOWN)
+        raise
 
 
 def _is_id(error: WriteError) -> bool:

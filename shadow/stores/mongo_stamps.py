@@ -1,4 +1,4 @@
-"""Versions and tombstones taken off a MongoDB collection: the reserved field, whole, and the index of its expiry."""
+"""Versions and tombstones taken off a MongoDB collection: the reserved field, whole, and the indexes on it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,17 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any
 
+from bson.raw_bson import RawBSONDocument
 from pymongo import DeleteOne, UpdateOne
 from pymongo.errors import OperationFailure
+from pymongo.results import BulkWriteResult
 
-from shadow.model.version import Document, Image, Key, State, Tombstone, split
-from shadow.stores.mongo_ranges import MongoRanges, identity
+from shadow.model.stored import RAW, key_of, split
+from shadow.model.version import Document, Image, Key, State, Tombstone
+from shadow.stores.mongo_bytes import plain_errors
+from shadow.stores.mongo_durability import Lasting
+from shadow.stores.mongo_ranges import MongoRanges, identity, place_after
+from shadow.stores.mongo_validation import past_validator
 from shadow.stores.ranges import Batch
 from shadow.stores.stamps import Stamp
 
@@ -23,12 +29,13 @@ class MongoStamps:
 
     def __init__(
         self,
-        database: Any,
+        lasting: Lasting,
         reserved: Callable[[str], str],
         ranges: MongoRanges,
         exactly: Callable[[State, str], Document],
     ) -> None:
-        self._database = database
+        self._lasting = lasting
+        self._database = lasting.database
         self._reserved = reserved
         self._ranges = ranges
         self._exactly = exactly
@@ -41,14 +48,15 @@ class MongoStamps:
         async with aclosing(pages):
             async for page in pages:
                 stamps = [_stamp(raw, reserved) for raw in page]
-                yield Batch([(each, Image(each.state)) for each in stamps], {"after": page[-1]["_id"]})
+                yield Batch([(each, Image(each.state)) for each in stamps], place_after(page))
 
     async def look(self, collection: str, keys: Sequence[Key]) -> list[Stamp | None]:
         reserved = self._reserved(collection)
-        cursor = self._database[collection].find(
-            {"_id": {"$in": list(keys)}, **_stamped(reserved)}, {"_id": 1, reserved: 1}
-        )
-        found = {identity(raw["_id"]): _stamp(raw, reserved) for raw in await cursor.to_list(length=None)}
+        source = self._database[collection].with_options(codec_options=RAW)
+        with plain_errors():
+            cursor = source.find({"_id": {"$in": list(keys)}, **_stamped(reserved)}, {"_id": 1, reserved: 1})
+            stamps = [_stamp(raw, reserved) for raw in await cursor.to_list(length=None)]
+        found = {identity(each.key): each for each in stamps}
         return [found.get(identity(key)) for key in keys]
 
     async def strip(self, collection: str, stamps: Sequence[Stamp]) -> list[bool]:
@@ -58,23 +66,32 @@ class MongoStamps:
             return []
         reserved = self._reserved(collection)
         wanted = [_write(each, reserved, self._exactly) for each in stamps]
-        result = await self._database[collection].bulk_write(wanted, ordered=False, bypass_document_validation=True)
+
+        target = await self._lasting.copies(collection)
+
+        async def write(past: bool) -> BulkWriteResult:
+            more: dict[str, Any] = {"bypass_document_validation": True} if past else {}
+            result: BulkWriteResult = await target.bulk_write(wanted, ordered=False, **more)
+            return result
+
+        result = await past_validator(collection, write)
         if result.matched_count + result.deleted_count == len(stamps):
             return [True] * len(stamps)
         left = await self.look(collection, [each.key for each in stamps])
         return [each is None for each in left]
 
     async def clear(self, collection: str) -> None:
-        with contextlib.suppress(OperationFailure):  # there is none
-            await self._database[collection].drop_index(f"{self._reserved(collection)}_ttl")
+        for made in ("ttl", "op"):
+            with contextlib.suppress(OperationFailure):  # there is none
+                await self._database[collection].drop_index(f"{self._reserved(collection)}_{made}")
 
 
 def _stamped(reserved: str) -> Document:
     return {reserved: {"$type": "object"}}
 
 
-def _stamp(raw: Document, reserved: str) -> Stamp:
-    return Stamp(raw["_id"], split(raw, reserved).state)
+def _stamp(raw: RawBSONDocument, reserved: str) -> Stamp:
+    return Stamp(key_of(raw)[0], split(raw, reserved).state)
 
 
 def _write(stamp: Stamp, reserved: str, exactly: Callable[[State, str], Document]) -> UpdateOne | DeleteOne:

@@ -8,7 +8,7 @@ in another process.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from shadow.model.version import Document, Image, Key
@@ -18,10 +18,12 @@ __all__ = ["Batch", "Ranged", "Ranges"]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Some documents of a range, and the place after them."""
+    """Some documents of a range, and the place after them. `nameless`: those whose key no query can name, each by what
+    can be shown of its key, and why."""
 
     images: list[tuple[Key, Image]]
     place: Document
+    nameless: list[tuple[Key, str]] = field(default_factory=list)
 
 
 class Ranges(Protocol):

@@ -10,10 +10,10 @@ from typing import Any, Final, Protocol
 from bson import json_util
 
 from shadow.compare.diff import explain
-from shadow.compare.equality import same
 from shadow.config import Settings
 from shadow.migrate.config_file import put_in_file
 from shadow.model.phase import StoreName
+from shadow.model.stored import check_copyable
 from shadow.model.verdict import Healing
 from shadow.model.version import Document, Image, Key
 from shadow.observe.findings import path_pattern
@@ -21,6 +21,7 @@ from shadow.observe.findings_file import SharedFindings
 from shadow.observe.log import Event
 from shadow.observe.pulse import Pulse
 from shadow.observe.report import Report
+from shadow.replicate.apply import agree
 
 __all__ = ["Desk", "Operated", "Refused"]
 
@@ -113,8 +114,9 @@ class Desk:
 
     async def _would(self, collection: str, key: Key) -> str:
         primary, secondary = await self._shadow.images(collection, key)
-        if _agree(primary, secondary):
+        if agree(primary, secondary):
             return Healing.EQUAL.value
+        check_copyable(primary)
         return (Healing.COPIED if primary.document is not None else Healing.TOMBSTONED).value
 
     async def reveal(self, id: str, reason: str) -> dict[str, Any]:
@@ -169,12 +171,6 @@ async def _said(work: Callable[[str, Key], Awaitable[str]], collection: str, key
         return await work(collection, key)
     except Exception as error:
         return f"failed: {type(error).__name__}"
-
-
-def _agree(primary: Image, secondary: Image) -> bool:
-    if primary.document is None or secondary.document is None:
-        return primary.document is secondary.document
-    return primary.state == secondary.state and same(primary.document, secondary.document)
 
 
 def _paths(primary: Document | None, secondary: Document | None, *, hasher: Any) -> list[str]:

@@ -12,9 +12,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import bson
 import pymongo
 import pytest
 from bson import MinKey
+from bson.raw_bson import RawBSONDocument
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo.errors import DuplicateKeyError, OperationFailure, WriteError
 
@@ -24,6 +26,7 @@ from shadow.model.differences import DIFFERENCES
 from shadow.model.phase import StoreName
 from shadow.stores.dynamo.settings import DynamoSettings
 from tests.compat.cases import Answer, Case, verdict
+from tests.support.raw_bson import document, element, int32, text
 from tests.support.shims import audit_of, settings_for
 
 
@@ -240,3 +243,25 @@ async def test_18_a_push_that_is_cut_off_again_modifies_nothing(sides: Sides) ->
         result = await side.bulk_write([pymongo.UpdateOne({"_id": 1}, {"$push": {"a": {"$each": [3], "$slice": 2}}})])
         counts.append((result.matched_count, result.modified_count))
     assert counts == [(1, 1), (1, 0)]
+
+
+async def test_19_an_update_keeps_what_the_driver_reads(sides: Sides) -> None:
+    """Inserts and replacements are kept to the byte on both; only an update tells them apart."""
+    raw = document(element(2, "_id", text("odd")), element(6, "u", b""), element(14, "s", text("sym")))
+    for side in (sides.bare, sides.shim):
+        await side.insert_one(RawBSONDocument(raw))
+        assert await side.find_one({"_id": "odd"}) == {"_id": "odd", "u": None, "s": "sym"}
+    stores = sides.shadow._runtime().stores
+    assert bson.encode((await stores[StoreName.DYNAMO].image("things", "odd")).document) == raw
+    for side in (sides.bare, sides.shim):
+        await side.update_one({"_id": "odd"}, {"$set": {"n": 1}})
+        assert await side.find_one({"_id": "odd"}) == {"_id": "odd", "u": None, "s": "sym", "n": 1}
+    kept = (await stores[StoreName.DYNAMO].image("things", "odd")).document
+    assert bson.encode(kept) == bson.encode({"_id": "odd", "u": None, "s": "sym", "n": 1})
+    there = sides.bare.with_options(codec_options=bson.CodecOptions(document_class=RawBSONDocument))
+    found = await there.find_one({"_id": "odd"})
+    assert bytes(found.raw) == raw_with(raw, element(16, "n", int32(1)))
+
+
+def raw_with(raw: bytes, more: bytes) -> bytes:
+    return document(raw[4:-1], more)

@@ -1,5 +1,5 @@
 """The whole Motor surface against Motor itself: random sequences of calls on a bare collection and through a Shadow
-whose primary is DynamoDB, compared call by call, and byte by byte at the end.
+whose primary is DynamoDB or MongoDB, compared call by call, and byte by byte at the end.
 
 Each seed is one sequence. SHADOW_COMPAT_CASES (20,000 and more) makes more of them, SHADOW_COMPAT_SEED is the first.
 """
@@ -54,11 +54,11 @@ class Pair:
 
 
 @contextlib.asynccontextmanager
-async def pair(folder: Path, mongo_url: str, dynamo_url: str, *, unique: bool) -> AsyncIterator[tuple[Pair, Shadow]]:
+async def pair(
+    folder: Path, mongo_url: str, dynamo_url: str, *, unique: bool, primary: StoreName = StoreName.DYNAMO
+) -> AsyncIterator[tuple[Pair, Shadow]]:
     name = f"t{uuid.uuid4().hex[:12]}"
-    settings = settings_for(
-        folder, mongo_url, dynamo_url, name, ["things", "others"], primary=StoreName.DYNAMO, driver="motor"
-    )
+    settings = settings_for(folder, mongo_url, dynamo_url, name, ["things", "others"], primary=primary, driver="motor")
     things = {"indexes": [{"name": "a-index", "hash": "a"}, {"name": "b-index", "hash": "b", "range": "c"}]}
     if unique:
         things["unique"] = [{"name": "u_1", "fields": ["u"], "sparse": True}]
@@ -211,11 +211,13 @@ async def _stored(collection: Any) -> dict[str, bytes]:
     return {key_digest(each["_id"]): bson.encode(each) for each in await collection.find().to_list(None)}
 
 
+@pytest.mark.parametrize("primary", [StoreName.DYNAMO, StoreName.MONGO])
 @pytest.mark.parametrize("seed", range(SEED, SEED + SEQUENCES))
 async def test_a_random_sequence_of_calls_has_motors_answers(
-    mongo_url: str, dynamodb_local_url: str, tmp_path: Path, seed: int
+    mongo_url: str, dynamodb_local_url: str, tmp_path: Path, seed: int, primary: StoreName
 ) -> None:
-    async with pair(tmp_path, mongo_url, dynamodb_local_url, unique=seed % 2 == 1) as (both, shadow):
+    unique = seed % 2 == 1
+    async with pair(tmp_path, mongo_url, dynamodb_local_url, unique=unique, primary=primary) as (both, shadow):
         found = await _run(both, seed)
         print(f"seed {seed}: {dict(found)}")
         await _level(shadow)

@@ -15,8 +15,9 @@ from shadow.control.records import Records
 from shadow.control.sqlite import SqliteRecords
 from shadow.replicate.journals.dynamo_table import Access
 from tests.support.backends import BACKENDS, Backend, open_backend
+from tests.support.topologies import DEPLOYMENTS, admit
 
-_CONTROL_STORES: Final = ("sqlite", "mongo", "dynamodb-local", "ministack")
+_CONTROL_STORES: Final = ("sqlite", "mongo", "mongo-replicas", "mongo-auth", "dynamodb-local", "ministack")
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
@@ -40,10 +41,10 @@ def open_records(request: pytest.FixtureRequest, tmp_path: Path, fresh_name: str
     def make() -> Records:
         if request.param == "sqlite":
             return SqliteRecords(tmp_path / "folder" / "control.db")
-        if request.param == "mongo":
-            return MongoRecords(
-                request.getfixturevalue("mongo_url"), request.getfixturevalue("mongo_database"), "control"
-            )
+        if request.param.startswith("mongo"):
+            url = request.getfixturevalue(DEPLOYMENTS[request.param.partition("-")[2] or "one"])
+            admit(url, fresh_name)
+            return MongoRecords(url, fresh_name, "control")
         local = request.param == "dynamodb-local"
         url = request.getfixturevalue("dynamodb_local_url" if local else "ministack_url")
         return DynamoRecords(Access("us-east-1", url, "local", "local"), f"{fresh_name}-control")

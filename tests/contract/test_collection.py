@@ -23,28 +23,34 @@ from shadow.collection import Collection
 from shadow.model.phase import StoreName
 from tests.support.shims import assert_level, settings_for
 from tests.support.surface import Scenario, Seen, assert_same
+from tests.support.topologies import DEPLOYMENTS, admit, root_url
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 AFTER: Final = pymongo.ReturnDocument.AFTER
 BEFORE: Final = pymongo.ReturnDocument.BEFORE
-SIDES: Final = [(StoreName.MONGO, "motor"), (StoreName.MONGO, "pymongo"), (StoreName.DYNAMO, "motor")]
+SIDES: Final = [
+    (StoreName.MONGO, "motor", "one"),
+    (StoreName.MONGO, "pymongo", "replicas"),
+    (StoreName.DYNAMO, "motor", "auth"),
+]
+"""Primary, driver, deployment of MongoDB."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=SIDES, ids=lambda side: "-".join(side))
 async def shadow(
-    request: pytest.FixtureRequest, mongo_url: str, dynamodb_local_url: str, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, dynamodb_local_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Shadow]:
-    primary, driver = request.param
+    primary, driver, deployment = request.param
+    url = request.getfixturevalue(DEPLOYMENTS[deployment])
     folder = tmp_path_factory.mktemp("journal")
     name = f"t{uuid.uuid4().hex[:12]}"
-    settings = settings_for(
-        folder, mongo_url, dynamodb_local_url, name, ["things", "others"], primary=primary, driver=driver
-    )
+    admit(url, name)
+    settings = settings_for(folder, url, dynamodb_local_url, name, ["things", "others"], primary=primary, driver=driver)
     async with Shadow.from_settings(settings) as shadow:
         await shadow.prepare()
         yield shadow
-    with pymongo.MongoClient[dict[str, Any]](mongo_url) as client:
+    with pymongo.MongoClient[dict[str, Any]](root_url(url)) as client:
         client.drop_database(name)
 
 

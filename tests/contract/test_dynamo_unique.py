@@ -11,10 +11,10 @@ from typing import Any, Final
 import pytest
 from pymongo.errors import DuplicateKeyError
 
-from shadow.model.operation import Delete, Insert, Update
+from shadow.model.operation import Delete, Insert, Query, Update
 from shadow.model.order import key_digest
 from shadow.model.schema import CollectionSpec, UniqueSpec
-from shadow.model.version import Document, fresh_id
+from shadow.model.version import Document, Image, Version, fresh_id
 from shadow.stores.dynamo.store import DynamoStore
 from tests.support.claimants import EMAIL, USERS, claim, store_at
 from tests.support.writer import spawn
@@ -154,3 +154,74 @@ async def test_documents_that_change_while_a_constraint_is_put_on_them_keep_it_t
     assert sorted((await items_of(store, "unique")).values()) == sorted(await items_of(store, ""))
     await store.check_unique("users")
     await aware.close()
+
+
+async def damage(store: DynamoStore, key: str, name: str) -> None:
+    """Another hand leaves a field unreadable, so that nobody can tell which values the document holds."""
+    table = store._table("users").name
+    await store._gateway.call(
+        "update_item",
+        table,
+        TableName=table,
+        Key={"_id": {"S": key}},
+        UpdateExpression="SET #s.#h = :h, #f = :v",
+        ExpressionAttributeNames={"#f": name, "#s": "_shadow", "#h": "h"},
+        ExpressionAttributeValues={":h": {"M": {name: {"S": "t"}}}, ":v": {"S": "no date"}},
+    )
+
+
+async def copied(store: DynamoStore, document: Document, version: Version) -> None:
+    """A copy of the primary's over what stands there, as a heal makes it."""
+    seen = await store.image("users", document["_id"])
+    assert await store.put("users", document["_id"], Image(version, document), seen.state)
+
+
+async def test_a_copy_over_what_cannot_be_read_takes_its_values_and_blocks_no_others(store: DynamoStore) -> None:
+    """The claim of the value that nobody could read stays behind, and gives way to the next who wants it."""
+    await store.prepare([USERS])
+    await insert(store, {"_id": "a", "email": "one"})
+    await damage(store, "a", "email")
+    await copied(store, {"_id": "a", "email": "two"}, Version("b", 2))
+    assert sorted((await items_of(store, "unique")).values()) == ["a", "a"], "the old claim stands for nothing"
+    await insert(store, {"_id": "b", "email": "one"})
+    assert sorted((await items_of(store, "unique")).values()) == ["a", "b"]
+    for taken in ("one", "two"):
+        with pytest.raises(DuplicateKeyError):
+            await insert(store, {"_id": "c", "email": taken})
+
+
+async def test_a_value_of_what_cannot_be_read_is_not_given_away(store: DynamoStore) -> None:
+    await store.prepare([USERS])
+    await insert(store, {"_id": "a", "email": "one"})
+    await damage(store, "a", "email")
+    with pytest.raises(DuplicateKeyError):
+        await insert(store, {"_id": "b", "email": "one"})
+    await copied(store, {"_id": "a", "email": "one"}, Version("b", 2))
+    with pytest.raises(DuplicateKeyError):
+        await insert(store, {"_id": "b", "email": "one"})
+
+
+async def test_of_many_who_want_a_claim_that_nobody_holds_one_gets_it(store: DynamoStore) -> None:
+    await store.prepare([USERS])
+    await insert(store, {"_id": "a", "email": "one"})
+    await damage(store, "a", "email")
+    await copied(store, {"_id": "a", "email": "two"}, Version("b", 2))
+    results = await asyncio.gather(
+        *(insert(store, {"_id": f"c{number}", "email": "one"}) for number in range(6)),
+        copied(store, {"_id": "a", "email": "one"}, Version("b", 3)),
+        return_exceptions=True,
+    )
+    assert [type(each) for each in results if each is not None] == [DuplicateKeyError] * 6
+    documents = [hit.document async for page in store.find("users", Query({"email": "one"})) for hit in page]
+    assert len(documents) == 1
+
+
+async def test_constraints_are_put_on_a_table_with_an_item_that_cannot_be_read(store: DynamoStore) -> None:
+    await store.prepare([PLAIN])
+    await insert(store, {"_id": "a", "email": "one"})
+    await insert(store, {"_id": "b", "email": "two"})
+    await damage(store, "a", "email")
+    await store.prepare([USERS])
+    assert list((await items_of(store, "unique")).values()) == ["b"]
+    await copied(store, {"_id": "a", "email": "one"}, Version("b", 2))
+    assert sorted((await items_of(store, "unique")).values()) == ["a", "b"]

@@ -100,6 +100,11 @@ async def put(shadow: Shadow, place: Place, key: Key, image: Image) -> None:
     assert await store_of(shadow, place).put(NAME, key, image, ABSENT)
 
 
+async def versioned(shadow: Shadow, place: Place, document: Document) -> None:
+    """Inserts as a write to both stores does."""
+    assert await store_of(shadow, place).apply(NAME, Insert(document["_id"], document, fresh_id()), fresh_id())
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 async def test_every_value_is_the_same_to_the_byte_afterwards(place: Place, shadow: Shadow) -> None:
@@ -107,7 +112,7 @@ async def test_every_value_is_the_same_to_the_byte_afterwards(place: Place, shad
     operation, and the documents are found, changed and deleted as before."""
     store = store_of(shadow, place)
     for document in DOCUMENTS:
-        await store.apply(NAME, Insert(document["_id"], document, fresh_id()), fresh_id())
+        await versioned(shadow, place, document)
     before = place.raw()
 
     job = await place.finalize(shadow)
@@ -119,12 +124,13 @@ async def test_every_value_is_the_same_to_the_byte_afterwards(place: Place, shad
         assert image.state == UNTOUCHED
         assert bson.encode(image.document) == bson.encode(document)
 
+    things = shadow[NAME].with_options(CANONICAL)
     for document in DOCUMENTS:
         query = {"_id": {"$eq": document["_id"]}}
-        result = await shadow[NAME].update_one(query, {"$inc": {"n": 1}})
+        result = await things.update_one(query, {"$inc": {"n": 1}})
         assert (result.matched_count, result.modified_count) == (1, 1)
-        assert bson.encode(await shadow[NAME].find_one(query)) == bson.encode({**document, "n": document["n"] + 1})
-        assert (await shadow[NAME].delete_one(query)).deleted_count == 1
+        assert bson.encode(await things.find_one(query)) == bson.encode({**document, "n": document["n"] + 1})
+        assert (await things.delete_one(query)).deleted_count == 1
     assert await shadow[NAME].count_documents({}) == 0
 
 
@@ -150,7 +156,7 @@ def _without_version(raw: Raw, store: StoreName) -> Raw:
 async def test_a_dry_run_counts_and_changes_nothing(place: Place, shadow: Shadow) -> None:
     """What it counts is what is then done; a second time there is nothing to do."""
     for number in range(30):
-        await shadow[NAME].insert_one({"_id": number})
+        await versioned(shadow, place, {"_id": number})
     for number in range(30, 37):
         await put(shadow, place, number, Image(Tombstone(fresh_id())))
     before = place.raw()
@@ -180,7 +186,7 @@ async def test_the_field_of_the_version_may_have_any_name(place: Place) -> None:
     place.settings = settings
     async with place.shadow() as shadow:
         await shadow.prepare()
-        await shadow[NAME].insert_one({"_id": "k", "_shadow": {"b": "the application's own"}})
+        await versioned(shadow, place, {"_id": "k", "_shadow": {"b": "the application's own"}})
         assert (await place.finalize(shadow)).counts["versions"] == 1
         assert await shadow[NAME].find_one({}) == {"_id": "k", "_shadow": {"b": "the application's own"}}
         (raw,) = place.documents()
@@ -209,7 +215,7 @@ async def test_shadow_goes_on_in_phase_off(place: Place, shadow: Shadow) -> None
     """Every verb, on documents whose version is gone, and on keys whose tombstone is."""
     things, store = shadow[NAME], store_of(shadow, place)
     for key in ("a", "b", "c", "d"):
-        await things.insert_one({"_id": key, "n": 1})
+        await versioned(shadow, place, {"_id": key, "n": 1})
     await put(shadow, place, "gone", Image(Tombstone(fresh_id())))
     await place.finalize(shadow)
     assert (await things.update_one({"_id": "a"}, {"$inc": {"n": 1}})).modified_count == 1
@@ -226,7 +232,11 @@ async def test_shadow_goes_on_in_phase_off(place: Place, shadow: Shadow) -> None
         {"_id": "gone", "n": 9},
         {"_id": "new", "n": 1},
     ]
-    assert (await store.image(NAME, "a")).state == Version("", 2), "a version begins anew where there was none"
+    state = (await store.image(NAME, "a")).state
+    if place.store is StoreName.MONGO:
+        assert state == UNTOUCHED, "no version begins where one store alone is written by the driver's own calls"
+    else:
+        assert state == Version("", 2), "a version begins anew where there was none"
 
 
 @pytest.mark.slow
@@ -297,7 +307,7 @@ async def test_a_key_in_the_journal_forbids_it(place: Place) -> None:
 @pytest.mark.timeout(120)
 async def test_what_was_written_just_now_waits(place: Place, shadow: Shadow) -> None:
     """A late copy of a request might still come; it is counted, left, and done by a later run."""
-    await shadow[NAME].insert_one({"_id": "young"})
+    await versioned(shadow, place, {"_id": "young"})
     await put(shadow, place, "gone", Image(Tombstone(fresh_id())))
     before = place.raw()
     job = await place.finalize(shadow, older_than=3600)
@@ -319,7 +329,7 @@ async def test_a_write_between_the_look_and_the_deed_is_not_lost(
     """An update, a delete, an insert in the place of a tombstone: each comes exactly when the stamp has been seen."""
     store = store_of(shadow, place)
     for key in ("updated", "deleted", "left"):
-        await shadow[NAME].insert_one({"_id": key, "n": 0})
+        await versioned(shadow, place, {"_id": key, "n": 0})
     for key in ("inserted", "stands"):
         await put(shadow, place, key, Image(Tombstone(fresh_id())))
     changes = {

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from bson import Decimal128, Int64, ObjectId
 
-from shadow.replicate.journal import Due, Entry, Journal
+from shadow.replicate.journal import Due, Entry, Journal, undecided, undecided_op
 from tests.support.journals import JOURNALS, LIMIT, Place, SetClock
 
 
@@ -70,6 +70,65 @@ async def test_a_closed_intent_is_gone_and_others_stay(journal: Journal) -> None
     journal.close("op2")
     await journal.flush()
     assert not await journal.has_open("users", 1)
+    assert (await journal.stats()).open == 0
+
+
+OP, OTHER = "6b0e2f0a8d3c4e5f60718293", "6b0e2f0a8d3c4e5f60718294"
+
+
+async def test_an_undecided_intent_stands_for_every_key_of_its_collection(
+    journal: Journal, place: Place, clock: SetClock
+) -> None:
+    other = place.journal(clock)
+    await journal.open([Entry(OP, "users", undecided(OP))])
+    assert await other.has_open("users", ObjectId())
+    assert await other.has_open("users", "k")
+    assert not await other.has_open("documents", "k")
+    assert (await other.stats()).open_by_collection == {"users": 1}
+    journal.close(OP)
+    await journal.flush()
+    assert not await other.has_open("users", "k")
+    assert (await other.stats()).open == 0
+
+
+async def test_a_decided_intent_is_deferred_under_its_key(journal: Journal, place: Place, clock: SetClock) -> None:
+    other = place.journal(clock)
+    await journal.open([Entry(OP, "users", undecided(OP)), Entry(OTHER, "users", undecided(OTHER))])
+    journal.decide(OP, "k")
+    journal.decide(OTHER, "k")
+    journal.defer(OP)
+    journal.defer(OTHER)
+    await journal.flush()
+    assert await other.has_open("users", "k")
+    assert not await other.has_open("users", "other")
+    (due,) = await other.due(10, lease=5.0)
+    assert (due.key, due.generation) == ("k", 2)
+    assert await other.settle(due)
+    assert (await other.stats()).open == 0
+
+
+async def test_what_was_never_decided_is_deferred_by_its_operation(
+    journal: Journal, place: Place, clock: SetClock
+) -> None:
+    await journal.open([Entry(OP, "users", undecided(OP)), Entry(OTHER, "users", undecided(OTHER))])
+    journal.defer(OP, unknown=True)
+    journal.defer(OTHER, unknown=True)
+    await journal.flush()
+    other = place.journal(clock)
+    assert await other.has_open("users", "any")
+    found = await other.due(10, lease=5.0)
+    assert {undecided_op(due.key) for due in found} == {OP, OTHER}
+    assert [await other.settle(due) for due in found] == [False, False], "their outcome is not known yet"
+    await pass_time(clock, LIMIT * 2, journal, other)
+    found = await other.due(10, lease=5.0)
+    assert [await other.settle(due) for due in found] == [True, True]
+    assert not await other.has_open("users", "any")
+
+
+async def test_deciding_what_is_not_open_does_nothing(journal: Journal) -> None:
+    journal.decide(OP, "k")
+    await journal.flush()
+    assert not await journal.has_open("users", "k")
     assert (await journal.stats()).open == 0
 
 
@@ -193,6 +252,53 @@ async def test_a_postponed_key_comes_back_after_its_delay(journal: Journal, cloc
     clock.now += 60
     found = {due.key: due.attempts for due in await journal.due(10, 10)}
     assert found == {1: 1, 2: 0}
+
+
+async def test_a_key_that_the_secondary_refuses_is_told_from_one_that_waits(
+    journal: Journal, place: Place, clock: SetClock
+) -> None:
+    """By every process; its attempts count from the first refusal on, and what comes after a refusal is what counts."""
+    for number in range(3):
+        await journal.open([Entry(f"op{number}", "users", number)])
+        journal.defer(f"op{number}")
+    found = {due.key: due for due in await journal.due(10, 10)}
+    await journal.postpone(found[0], 0)
+    await journal.postpone(found[1], 0)
+    await journal.postpone(found[2], 0)
+    clock.now += 20
+    found = {due.key: due for due in await journal.due(10, 10)}
+    assert [found[key].attempts for key in range(3)] == [1, 1, 1]
+    await journal.postpone(found[0], 0, "WriteError 15")
+    await journal.postpone(found[1], 0, "DocumentTooLarge")
+    await journal.postpone(found[2], 0)
+    other = place.journal(clock)
+    stats = await other.stats()
+    assert (stats.deferred_by_collection, stats.refused_by_collection) == ({"users": 3}, {"users": 2})
+    told = {each.key: each.refused for each in await other.entries(10)}
+    assert told == {0: "WriteError 15", 1: "DocumentTooLarge", 2: ""}
+    assert [each.refused for each in await other.explain("users", 1)] == ["DocumentTooLarge"]
+
+    clock.now += 20
+    found = {due.key: due for due in await other.due(10, 10)}
+    assert [(found[key].attempts, found[key].refused) for key in range(3)] == [
+        (1, "WriteError 15"),
+        (1, "DocumentTooLarge"),
+        (2, ""),
+    ]
+    await other.postpone(found[0], 0, "WriteError 15")
+    await other.postpone(found[1], 0)
+    assert await other.settle(found[2])
+    clock.now += 20
+    assert (await journal.stats()).refused_by_collection == {"users": 1}
+    claimed = await journal.claim("users", 0, 10)
+    assert claimed is not None
+    assert (claimed.attempts, claimed.refused) == (2, "WriteError 15")
+    assert await journal.settle(claimed)
+    assert (await journal.stats()).refused_by_collection == {}
+    await journal.open([Entry("again", "users", 0)])
+    journal.defer("again")
+    await journal.flush()
+    assert [each.refused for each in await journal.explain("users", 0)] == [""], "it was settled, and began anew"
 
 
 async def test_the_oldest_are_due_first_when_there_is_no_room_for_all(journal: Journal, clock: SetClock) -> None:

@@ -11,7 +11,7 @@ import pytest
 from bson import ObjectId
 from pymongo.errors import DuplicateKeyError, WriteError
 
-from shadow.model.operation import Applied, Change, Delete, Insert, Query, Replace, Update, Verb, Write
+from shadow.model.operation import Applied, Change, Delete, Insert, Query, Replace, Update, Verb, Write, version_after
 from shadow.model.schema import CollectionSpec
 from shadow.model.version import ABSENT, Document, Image, Key, State, Tombstone, Version, fresh_id
 from tests.support.backends import Backend
@@ -188,13 +188,14 @@ async def test_array_filters_and_the_positional_operator_hit_the_elements_that_m
     ],
     ids=["set-unset", "replaceWith", "literal"],
 )
-async def test_an_update_by_pipeline_moves_the_version_whatever_it_does_to_the_document(
+async def test_an_update_by_pipeline_leaves_a_fresh_version_whatever_it_does_to_the_document(
     backend: Backend, pipeline: list[Document], expected: Document
 ) -> None:
     before = await inserted(backend, n=7, s="$n")
-    applied = await apply(backend, update(key_of(before), pipeline))
+    change = update(key_of(before), pipeline)
+    applied = await apply(backend, change)
     assert applied is not None
-    assert applied.post.state == version_of(before).next()
+    assert applied.post.state == version_after(change, version_of(before)) == Version(change.born, 1)
     assert applied.post.document == {"_id": key_of(before), **expected}
     assert_image(await image(backend, key_of(before)), applied.post)
 
@@ -426,6 +427,7 @@ def writes(key: Key) -> dict[str, tuple[Write, set[str]]]:
     born = fresh_id()
     insert = Insert(key, {"_id": key, "n": 1}, born)
     by_key = {"_id": key}
+    by_pipeline = update(key, [{"$set": {"n": {"$add": ["$n", 1]}}}])
     return {
         "insert": (a_write(insert, ABSENT, Image(Version(born, 1), insert.document)), {"absent"}),
         "update": (
@@ -433,7 +435,7 @@ def writes(key: Key) -> dict[str, tuple[Write, set[str]]]:
             {"at the version before"},
         ),
         "pipeline": (
-            a_write(update(key, [{"$set": {"n": {"$add": ["$n", 1]}}}]), AT, Image(AT.next(), {"_id": key, "n": 2})),
+            a_write(by_pipeline, AT, Image(version_after(by_pipeline, AT), {"_id": key, "n": 2})),
             {"at the version before"},
         ),
         "upsert that changed": (
@@ -586,7 +588,7 @@ async def test_changes_of_a_document_without_a_version_start_to_count(backend: B
     assert applied.pre.state == Version("", 0)
     assert applied.post.state == Version("", 1)
     assert_image(await image(backend, key), applied.post)
-    applied = await apply(backend, update(key, [{"$set": {"n": 9}}]))
+    applied = await apply(backend, update(key, {"$set": {"n": 9}}))
     assert applied is not None
     assert applied.post.state == Version("", 2)
     assert_image(await image(backend, key), applied.post)

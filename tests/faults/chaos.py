@@ -50,7 +50,12 @@ __all__ = ["Chaos", "Figures", "Plan"]
 
 MONGO_WRITES: Final = b"_shadow"
 """What only requests to documents contain: a driver watches MongoDB on connections of its own."""
+CROWD: Final = 200
+CROWDED: Final = 0.3
+"""Callers of a process that has many, and the share of processes that have."""
 HTTP_ONLY: Final = (Mode.THROTTLE, Mode.ERROR)
+POINTS: Final = [point for point in Point if point is not Point.AFTER_ASIDE]
+"""Those that the processes come by: no value of theirs is unique."""
 RECOVERY: Final = 180.0
 """Seconds within which everything must be level once all is calm; it takes two."""
 
@@ -63,6 +68,8 @@ class Plan:
     processes: int = 3
     tasks: int = 4
     pause: float = 0.005
+    away: float = 3.0
+    """Seconds that a store is away at most, with all its connections."""
 
 
 @dataclass
@@ -136,17 +143,14 @@ class Chaos:
         name = f"p{len(self._all)}"
         trail = self._folder / f"{name}.trail"
         self._all.append(trail)
-        orders = Orders(
-            self._site,
-            name,
-            str(trail),
-            self._made,
-            self.plan.tasks,
-            self.plan.pause,
-            point=point,
-            after=after,
-            clock=str(self._clock.path),
-        )
+        chance = random.Random(f"{self.plan.seed}-{name}")
+        site = self._site.but(driver=chance.choice(["motor", "pymongo"]))
+        tasks, pause = self.plan.tasks, self.plan.pause
+        if chance.random() < CROWDED:
+            # As many operations, by many more callers.
+            tasks, pause = CROWD, pause * CROWD / tasks
+        clock = str(self._clock.path)
+        orders = Orders(site, name, str(trail), self._made, tasks, pause, point=point, after=after, clock=clock)
         self._lives.append(_Life(spawn(hammer, orders), trail, point))
 
     def _bury(self) -> None:
@@ -200,7 +204,10 @@ class Chaos:
         self._bury()
         if len(self._lives) < self.plan.processes:
             armed = chance.random() < 0.6
-            self._send_out(chance.choice(list(Point)) if armed else None, chance.randrange(120))
+            self._send_out(
+                chance.choice(POINTS) if armed else None,
+                chance.randrange(120),
+            )
             return "sent out"
         life = chance.choice(self._lives)
         life.ending = True
@@ -226,6 +233,8 @@ class Chaos:
             return "stopped and continued"
         if deed < 0.35 and name == "mongo":
             return await asyncio.to_thread(self._step_down)
+        if deed < 0.45:
+            return await self._away(name, chance)
         modes = [mode for mode in Mode if mode is not Mode.PASS and (name == "dynamo" or mode not in HTTP_ONLY)]
         mode = chance.choice(modes)
         only = MONGO_WRITES if name == "mongo" else b""
@@ -234,6 +243,16 @@ class Chaos:
         await asyncio.sleep(chance.uniform(0.1, longest))
         await asyncio.to_thread(self._proxies[name].clear)
         return str(mode)
+
+    async def _away(self, name: str, chance: random.Random) -> str:
+        """Out of reach again and again, for the connections too by which a driver watches its server."""
+        proxy = self._proxies[name]
+        for _ in range(chance.randint(1, 3)):
+            await asyncio.to_thread(proxy.set, chance.choice([Mode.REFUSE, Mode.HANG]))
+            await asyncio.sleep(chance.uniform(0.2, self.plan.away))
+            await asyncio.to_thread(proxy.clear)
+            await asyncio.sleep(chance.uniform(0.0, 0.5))
+        return "away"
 
     async def _crash(self, name: str) -> None:
         server = self._servers[name]
@@ -353,6 +372,7 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=3)
     parser.add_argument("--tasks", type=int, default=4)
     parser.add_argument("--pause", type=float, default=0.005, help="mean seconds between two operations of a task")
+    parser.add_argument("--away", type=float, default=3.0, help="most seconds that a store is away")
     plan = Plan(**vars(parser.parse_args()))
     print(f"seed {plan.seed}", file=sys.stderr, flush=True)
     figures = asyncio.run(on_own_servers(plan))

@@ -59,7 +59,7 @@ async def test_a_write_that_is_ended_before_its_first_step_is_cancelled_for_its_
 
 
 @pytest.mark.parametrize("verb", VERBS)
-@pytest.mark.parametrize("point", [point for point in Point if point is not Point.AFTER_HEAL])
+@pytest.mark.parametrize("point", [point for point in Point if point not in (Point.AFTER_HEAL, Point.AFTER_ASIDE)])
 async def test_cancelled_at_a_named_point(tmp_path: Path, complaints: list[str], verb: str, point: Point) -> None:
     caller: asyncio.Task[Any] | None = None
 

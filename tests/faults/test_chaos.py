@@ -23,6 +23,7 @@ LONG = os.environ.get("SHADOW_LONG") == "1"
 SECONDS = 900.0 if LONG else 10.0
 """For each primary."""
 PROCESSES = 8 if LONG else 3
+AWAY = 60.0 if LONG else 3.0
 
 
 @pytest.mark.slow
@@ -41,7 +42,7 @@ async def test_whatever_is_killed_or_fails_the_stores_end_equal_and_hold_what_wa
     site = Site(
         servers["mongo"].url, fresh_name, servers["dynamo"].url, f"{fresh_name}-", str(tmp_path / "journal" / "j.db")
     )
-    figures = await Chaos(Plan(seed, SECONDS, primary, PROCESSES), site, servers, tmp_path).run()
+    figures = await Chaos(Plan(seed, SECONDS, primary, PROCESSES, away=AWAY), site, servers, tmp_path).run()
     print(json.dumps(vars(figures), indent=1))
     assert figures.wrong == []
     assert figures.total("acked") > 0

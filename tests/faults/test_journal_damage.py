@@ -290,6 +290,29 @@ async def test_an_older_version_is_brought_up_with_all_that_it_holds(tmp_path: P
         assert db.execute("PRAGMA user_version").fetchone() == (VERSION,)
 
 
+async def test_version_2_is_brought_up_with_all_that_it_holds(tmp_path: Path) -> None:
+    """It knew nothing of keys that the secondary refuses."""
+    path = tmp_path / "shadow.db"
+    journal = SqliteJournal(path, collections=COLLECTIONS)
+    await journal.open([Entry("op", "users", "deferred"), Entry("op2", "users", "intent")])
+    journal.defer("op")
+    await journal.flush()
+    journal.shut()
+    with sqlite3.connect(path) as db:
+        db.executescript(
+            f"DROP TRIGGER deferred_settled; DROP TABLE refused;"
+            f"PRAGMA application_id = {APPLICATION + 2}; PRAGMA user_version = 2;"
+        )
+    db.close()
+    told: list[Salvage] = []
+    found, stats = await look(path, told)
+    assert found == {("users", "'intent'"), ("users", "'deferred'")}
+    assert (stats.refused_by_collection, told) == ({}, [])
+    with sqlite3.connect(path) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (VERSION,)
+    db.close()
+
+
 async def refusal(path: Path, match: str) -> None:
     before = path.read_bytes()
     journal = SqliteJournal(path, collections=COLLECTIONS)
@@ -307,7 +330,7 @@ async def test_a_newer_version_is_refused_and_left_alone(tmp_path: Path) -> None
     with sqlite3.connect(path) as db:
         db.executescript(f"PRAGMA user_version = 9; PRAGMA application_id = {APPLICATION + 9};")
     db.close()
-    await refusal(path, "version 9; this program knows versions up to 2")
+    await refusal(path, f"version 9; this program knows versions up to {VERSION}")
 
 
 async def test_a_database_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:

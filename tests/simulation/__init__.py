@@ -43,6 +43,10 @@ due             adopts, that is defers with settle_after = opened + limit, the i
                 and those older than the limit; then claims deferred keys, oldest first, with their generation.
 settle(k, g)    after a heal that began after the claim: deferred -= k, if its generation is still g, nobody has claimed
                 it since, and the claim was made at settle_after or later.
+untangle(k)     where a put of heal(k) is refused for a unique value: G := k and all keys that differ and hold, in the
+                secondary, a value that a member of G is to get. For each of G an intent. Then all of G are put in one
+                step, each if it is still at its s0; or one after the other, and one that is in the way of another is
+                set aside first: a fresh *passing* tombstone, if it is still at its s0.
 copy(k)         the backfill: p := primary(k); put p if secondary(k) is nothing at all; heal(k) if it is something else
                 than p, or if primary(k) is no longer p.
 flip            holds new writes, waits for the writes and heals under way, and exchanges the stores when the journal
@@ -66,7 +70,8 @@ While it runs:
 
 1. Versions only ever rise: no state comes back in history(k).
 2. The secondary only ever moves forward: every secondary(k) is a member of history(k), and never an earlier one than
-   the one before it. (Where the secondary itself has made something else of a replayed operation, the version is.)
+   the one before it. (Where the secondary itself has made something else of a replayed operation, the version is; and
+   a document that is set aside stands where it stood before that.)
 3. `strict`: when the caller is told that it is done, the secondary has come as far as that write.
 4. Callers hear the drivers' errors and shadow's own, and nothing else; nothing fails inside but what was made to.
 5. No false alarm: without a backfill to be done, no comparison comes to `mismatch`.

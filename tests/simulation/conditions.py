@@ -10,7 +10,7 @@ from typing import Any, Final
 from shadow.model.phase import WriteMode
 from shadow.replicate.limits import Limits
 
-__all__ = ["LIMIT", "REQUEST", "SKEW", "Conditions"]
+__all__ = ["LIMIT", "REQUEST", "SKEW", "VERBS", "Conditions"]
 
 LIMIT: Final = 4.0
 """`limits.operation` of every run, in virtual seconds."""
@@ -20,6 +20,22 @@ REQUEST: Final = 0.625 * LIMIT
 
 SKEW: Final = 0.125 * LIMIT
 """The most that any two clocks differ by. Opening (at most a quarter of the limit), request and skew fill it."""
+
+
+VERBS: Final = (
+    ("insert", 5),
+    ("inc", 6),
+    ("set", 2),
+    ("replace", 2),
+    ("upsert", 3),
+    ("delete", 6),
+    ("insert_many", 1),
+    ("first", 3),
+    ("upsert_first", 2),
+    ("replace_first", 1),
+    ("delete_first", 2),
+)
+"""What callers do, and how often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +64,8 @@ class Conditions:
     partial: float = 0.0
     wrong: float = 0.0
     """The secondary makes something else of a replayed operation."""
+    unreadable: float = 0.0
+    """An image, of either side, comes as one that nobody can read; the next time it can be read again."""
     journal_failing: float = 0.0
     journal_slow: float = 0.0
     crash_at_point: float = 0.0
@@ -65,16 +83,14 @@ class Conditions:
     reads: float = 0.1
     narrow: bool = False
     """A lane of one worker and two places."""
+    unique: bool = False
+    """The documents hold marks that no two of them may have, and pass them on to each other."""
+    together: bool = False
+    """The secondary can change several documents in one step."""
     deaths_known: bool = True
-    verbs: tuple[tuple[str, int], ...] = (
-        ("insert", 5),
-        ("inc", 6),
-        ("set", 2),
-        ("replace", 2),
-        ("upsert", 3),
-        ("delete", 6),
-        ("insert_many", 1),
-    )
+    choosing: bool = True
+    """The store called MongoDB finds the document of a write by filter by itself; the other one never does."""
+    verbs: tuple[tuple[str, int], ...] = VERBS
 
     @classmethod
     def drawn(cls, rng: random.Random) -> Conditions:
@@ -116,8 +132,18 @@ class Conditions:
             reads=rate(0.4),
             narrow=rng.random() < 0.2,
             deaths_known=rng.random() < 0.7,
+            choosing=rng.random() < 0.7,
             steps=some(3),
+            **cls._trading(rng),
+            unreadable=rate(0.1),
         )
+
+    @classmethod
+    def _trading(cls, rng: random.Random) -> dict[str, Any]:
+        if rng.random() < 0.7:
+            return {}
+        verbs = (*VERBS, ("take", 8), ("drop", 3))
+        return {"unique": True, "together": rng.random() < 0.5, "verbs": verbs}
 
     def but(self, **changes: Any) -> Conditions:
         return dataclasses.replace(self, **changes)

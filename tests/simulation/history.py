@@ -72,6 +72,10 @@ class History:
         line = self._line(key)
         if now.state == line.state and not now.present:
             return
+        if isinstance(now.state, Tombstone) and now.state.passing:
+            # Set aside: the line stays where it was, and goes on from there.
+            line.state = now.state
+            return
         place = self._place(line, now)
         if place is None:
             self.broken(f"nothing that was never written: the secondary came to {key} {now.state}")

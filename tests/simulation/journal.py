@@ -57,6 +57,10 @@ class SimulatedJournal:
         await self._run(lambda ledger: ledger.open(entries, ledger.at(asked)))
         self._process.note(f"intents {[(each.op_id[-4:], each.key) for each in entries]} are open")
 
+    def decide(self, op_id: str, key: Key) -> None:
+        self._process.note(f"decide {op_id[-4:]}: {key}")
+        self._submit(_Job(lambda ledger: ledger.decide(op_id, key)))
+
     def close(self, op_id: str) -> None:
         self._process.note(f"close {op_id[-4:]}")
         self._submit(_Job(lambda ledger: ledger.close(op_id)))
@@ -79,8 +83,8 @@ class SimulatedJournal:
         self._process.note(f"settle {due.key} generation {due.generation}: {done}")
         return done
 
-    async def postpone(self, due: Due, delay: float) -> None:
-        await self._run(lambda ledger: ledger.postpone(due, delay))
+    async def postpone(self, due: Due, delay: float, refused: str = "") -> None:
+        await self._run(lambda ledger: ledger.postpone(due, delay, refused))
 
     def give_back(self, due: Due) -> None:
         self._process.note(f"give back {due.key}")

@@ -12,16 +12,18 @@ from unittest import mock
 
 import bson
 
-from shadow.model.operation import Delete, Write
+from shadow.model.operation import ANY, Delete, Write
 from shadow.model.order import key_digest
 from shadow.model.phase import Route
+from shadow.model.stored import is_copyable
 from shadow.model.verdict import Healing
 from shadow.model.version import ABSENT, Image, Key, State, Tombstone, Version, fresh_id
 from shadow.replicate import apply, follower, ledger
 from shadow.replicate.apply import HealContended, agree
 from shadow.replicate.follower import Follower
-from shadow.replicate.journal import Due, Entry
+from shadow.replicate.journal import Due, Entry, undecided_op
 from shadow.replicate.ledger import Ledger
+from shadow.replicate.untangle import Untangler
 from shadow.stores import memory
 from shadow.stores.base import Store
 from shadow.stores.memory import MemoryStore
@@ -91,6 +93,32 @@ def _adopt_all(self: Ledger, now: float) -> None:
         self.defer(row[0], unknown=False)
 
 
+_open = SimulatedJournal.open
+_defer = Ledger.defer
+
+
+async def _open_decided_only(self: SimulatedJournal, entries: Sequence[Entry]) -> None:
+    await _open(self, [entry for entry in entries if undecided_op(entry.key) is None])
+
+
+async def _decided_never(stores: Any, collection: str, key: Key) -> list[Key]:
+    """What an undecided intent stands for is not asked for."""
+    return [key] if undecided_op(key) is None else []
+
+
+async def _chosen_never(self: MemoryStore, collection: str, op_id: str) -> Key:
+    return ANY
+
+
+def _defer_decided(self: Ledger, op_id: str, *, unknown: bool) -> None:
+    """An operation whose outcome is unknown, and which has not found its document, has changed nothing."""
+    row = self._db.execute("SELECT key FROM intents WHERE op_id = ?", (op_id,)).fetchone()
+    if row is not None and undecided_op(bson.decode(row[0])[""]) is not None:
+        self.close(op_id)
+    else:
+        _defer(self, op_id, unknown=unknown)
+
+
 _settle = Ledger.settle
 
 
@@ -98,9 +126,6 @@ def _settle_any(self: Ledger, due: Due) -> bool:
     query = "SELECT generation, next_try FROM deferred WHERE collection = ? AND key = ?"
     row = self._db.execute(query, (due.collection, bson.encode({"": due.key}))).fetchone()
     return _settle(self, due if row is None else dataclasses.replace(due, generation=row[0], until=row[1]))
-
-
-_defer = Ledger.defer
 
 
 def _defer_known(self: Ledger, op_id: str, *, unknown: bool) -> None:
@@ -206,6 +231,58 @@ async def _heal_primary_first(primary: Store, secondary: Store, collection: str,
     raise HealContended(collection)
 
 
+_BY_FILTER: Final = (("first", 4), ("upsert_first", 3), ("replace_first", 1), ("insert", 1), ("delete", 1))
+
+# --- values that change hands -----------------------------------------------------------------------------------
+
+
+async def _untangle_nothing(self: Untangler, *arguments: Any) -> bool:
+    raise arguments[-1]
+
+
+async def _put_all_always(self: MemoryStore, collection: str, puts: Sequence[tuple[Key, Image, State]]) -> bool:
+    for key, image, _ in puts:
+        self._set(collection, key, image)
+    return True
+
+
+def _trading(drawn: Conditions, **changes: Any) -> Conditions:
+    """Values that change hands while the secondary is away."""
+    return _calm(
+        drawn,
+        keys=3,
+        callers=4,
+        operations=12,
+        haste=0.1,
+        secondary_down=2,
+        unique=True,
+        verbs=(("take", 30), ("drop", 2), ("delete", 2)),
+    ).but(**changes)
+
+
+async def _heal_unreadable_as_gone(
+    primary: Store, secondary: Store, collection: str, key: Key, **options: Any
+) -> Healing:
+    """What cannot be read is not there."""
+    for _ in range(12):
+        seen = await secondary.image(collection, key)
+        wanted = await primary.image(collection, key)
+        if wanted.present and agree(wanted, seen):
+            return Healing.EQUAL
+        image = wanted if wanted.present and is_copyable(wanted) else Image(Tombstone(fresh_id()))
+        if await secondary.put(collection, key, image, seen.state):
+            return Healing.COPIED
+        await asyncio.sleep(0.005)
+    raise HealContended(collection)
+
+
+def _agree_by_version(primary: Image, secondary: Image) -> bool:
+    """What cannot be read at the same version will be the same."""
+    if is_copyable(primary) and is_copyable(secondary):
+        return agree(primary, secondary)
+    return primary.state == secondary.state
+
+
 def _heal_with(heal: Any) -> Patches:
     return ((follower, "heal", heal), (apply, "heal", heal))
 
@@ -279,8 +356,48 @@ MUTATIONS: Final = (
         lambda drawn: _calm(drawn, processes=1, keys=3, callers=6, haste=0.1, narrow=True, verbs=_UPSERTS),
     ),
     Mutation(
+        "what the primary holds and nobody can read is taken for deleted",
+        _heal_with(_heal_unreadable_as_gone),
+        lambda drawn: _calm(drawn, processes=2, haste=0.01, repairs=4, unreadable=0.3),
+    ),
+    Mutation(
+        "what cannot be read at the same version counts as equal",
+        ((apply, "agree", _agree_by_version),),
+        lambda drawn: _calm(drawn, processes=1, wrong=0.3, unreadable=0.3),
+    ),
+    Mutation(
         "an unknown outcome is settled at once",
         ((Ledger, "defer", _defer_known),),
         lambda drawn: _calm(drawn, late=0.2),
+    ),
+    Mutation(
+        "no intent is opened before the document is found",
+        ((SimulatedJournal, "open", _open_decided_only),),
+        lambda drawn: _calm(drawn, crashes=1, verbs=_BY_FILTER),
+    ),
+    Mutation(
+        "recovery does not ask which document an operation has found",
+        ((follower, "decided", _decided_never),),
+        lambda drawn: _calm(drawn, crashes=1, verbs=_BY_FILTER),
+    ),
+    Mutation(
+        "the id of the operation that found a document is not kept with it",
+        ((MemoryStore, "chosen", _chosen_never),),
+        lambda drawn: _calm(drawn, unanswered=0.2, verbs=_BY_FILTER),
+    ),
+    Mutation(
+        "an operation without an answer that had no document yet is taken for undone",
+        ((Ledger, "defer", _defer_decided),),
+        lambda drawn: _calm(drawn, late=0.2, verbs=_BY_FILTER),
+    ),
+    Mutation(
+        "documents that are in each other's way are healed one by one",
+        ((Untangler, "untangle", _untangle_nothing),),
+        _trading,
+    ),
+    Mutation(
+        "values change hands in one step that has no conditions",
+        ((MemoryStore, "put_all", _put_all_always),),
+        lambda drawn: _trading(drawn, processes=2, together=True),
     ),
 )

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pymongo.errors import AutoReconnect, NetworkTimeout, PyMongoError, WriteError
 
-from shadow.model.operation import Applied, Change, Hit, Insert, Query, Write
+from shadow.model.operation import Applied, Change, Guard, Hit, Insert, Query, Replace, Update, Write, at_key
 from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec
+from shadow.model.stored import Damaged
 from shadow.model.version import ABSENT, Document, Image, Key, State
 from shadow.stores.memory import MemoryStore
 from shadow.stores.ranges import Batch
@@ -61,6 +62,7 @@ class Server:
         self.in_flight = 0
         self.healthy = False
         self.down = False
+        self.chooses = conditions.choosing and name is StoreName.MONGO
         self._conditions = conditions
         self._rng = rng
         self._loop = loop
@@ -116,6 +118,11 @@ class Server:
     def errs(self) -> bool:
         """Whether it now makes of an operation something else than the primary did."""
         return not self.healthy and self._rng.random() < self._conditions.wrong
+
+    def hides(self) -> bool:
+        """Whether it now gives a document as one that nobody can read."""
+        chance = 0.0 if self.healthy else self._conditions.unreadable
+        return bool(chance) and self._rng.random() < chance
 
     def _latency(self) -> float:
         rng = self._rng
@@ -196,11 +203,20 @@ class Client:
 
     async def image(self, collection: str, key: Key) -> Image:
         memory = self._server.memory
-        return await self._ask(f"image {key}", lambda: at_once(memory.image(collection, key)))
+        return await self._ask(f"image {key}", lambda: self._seen(at_once(memory.image(collection, key))))
 
     async def images(self, collection: str, keys: Sequence[Key]) -> list[Image]:
         memory = self._server.memory
-        return await self._ask("images", lambda: at_once(memory.images(collection, keys)))
+        return await self._ask("images", lambda: list(map(self._seen, at_once(memory.images(collection, keys)))))
+
+    def _seen(self, image: Image) -> Image:
+        """An image as it comes: now and then as one that cannot be read."""
+        if image.document is None or not self._server.hides():
+            return image
+        return Image(image.state, Damaged({"_id": image.document["_id"]}, {"": "unreadable in the simulation"}))
+
+    def refusal(self, collection: str, change: Change, existed: bool, document: Document) -> Exception | None:
+        return None
 
     # --- writes -------------------------------------------------------------------------------------------------
 
@@ -208,10 +224,21 @@ class Client:
         what = f"{type(change).__name__} {change.key}"
         return await self._ask(what, lambda: self._apply(collection, change, op_id), write=True)
 
+    def chooses(self, change: Change) -> bool:
+        return self._server.chooses and self._server.memory.chooses(change)
+
+    async def guard(self, collection: str, change: Update | Replace) -> tuple[Guard | None, Key]:
+        return await self._server.memory.guard(collection, change)
+
+    async def chosen(self, collection: str, op_id: str) -> Key:
+        memory = self._server.memory
+        return await self._ask(f"chosen {op_id[-4:]}", lambda: at_once(memory.chosen(collection, op_id)))
+
     def _apply(self, collection: str, change: Change, op_id: str) -> Applied | None:
         applied = at_once(self._server.memory.apply(collection, change, op_id))
         if applied is not None:
-            self._server.history.primary_changed(change, self._server.image(collection, change.key))
+            made = at_key(change, applied.key)
+            self._server.history.primary_changed(made, self._server.image(collection, made.key))
         return applied
 
     async def insert_many(
@@ -261,6 +288,21 @@ class Client:
             return done
 
         return await self._ask(what, effect, write=True)
+
+    async def put_all(self, collection: str, puts: Sequence[tuple[Key, Image, State]]) -> bool | None:
+        server = self._server
+
+        def effect() -> bool | None:
+            done = at_once(server.memory.put_all(collection, puts))
+            for key, _, _ in puts:
+                server.followed(collection, key, changed=bool(done))
+            return done
+
+        return await self._ask(f"put_all {[key for key, _, _ in puts]}", effect, write=True)
+
+    async def holders(self, collection: str, key: Key, document: Document) -> list[Key]:
+        memory = self._server.memory
+        return await self._ask(f"holders {key}", lambda: at_once(memory.holders(collection, key, document)))
 
     # --- the store itself ---------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from pymongo.errors import PyMongoError
 
 from shadow.errors import SecondaryWriteError, ShadowError
 from shadow.migrate.backfill import Backfill
-from shadow.model.operation import Applied, Change, Delete, Insert, Query, Replace, Update, Verb
+from shadow.model.operation import ANY, Applied, Change, Delete, Insert, Query, Replace, Update, Verb
 from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import WriteMode
 from shadow.model.version import Key
@@ -171,7 +171,7 @@ class Workload:
         self.answers.append(Answer(change, heard, amount))
         strict = self._world.conditions.mode is WriteMode.STRICT
         if strict and isinstance(result, Applied) and not isinstance(change, Insert):
-            followed = self._world.history.has_followed(change.key, mark)
+            followed = self._world.history.has_followed(result.key, mark)
             self._world.check(followed, f"strict: {change.key} was acknowledged before the secondary had it")
 
     # --- verbs --------------------------------------------------------------------------------------------------
@@ -192,6 +192,14 @@ class Workload:
     def _set(self, key: Key) -> tuple[Verb, Update]:
         return Verb.UPDATE_ONE, self._update(key, {"$set": {"mark": self._rng.randint(0, 99)}})
 
+    def _take(self, key: Key) -> tuple[Verb, Update]:
+        """One of one value more than there are keys; refused while another document holds it."""
+        value = self._rng.randint(0, self._world.conditions.keys)
+        return Verb.UPDATE_ONE, self._update(key, {"$set": {"held": value}}, upsert=self._rng.random() < 0.9)
+
+    def _drop(self, key: Key) -> tuple[Verb, Update]:
+        return Verb.UPDATE_ONE, self._update(key, {"$unset": {"held": ""}})
+
     def _upsert(self, key: Key) -> tuple[Verb, Update]:
         return Verb.UPDATE_ONE, self._update(key, {"$inc": {"n": 1}}, upsert=True)
 
@@ -199,6 +207,30 @@ class Workload:
         born = self._world.fresh_id()
         document = {"_id": key, "n": 0, "whole": born[-4:]}
         return Verb.REPLACE_ONE, Replace(key, {"_id": key}, document, born, self._rng.random() < 0.3)
+
+    def _among(self) -> dict[str, Any]:
+        """A filter without a key: no counter matches it, and few documents or many do."""
+        return {"_id": {"$nin": list(self._world.counters)}, "n": {"$lt": self._rng.randint(1, 4)}}
+
+    def _order(self) -> tuple[tuple[str, int], ...]:
+        return self._rng.choice(((), (("n", 1),), (("n", -1), ("_id", 1))))
+
+    def _first(self, key: Key) -> tuple[Verb, Update]:
+        born = self._world.fresh_id()
+        return Verb.UPDATE_ONE, Update(ANY, self._among(), {"$inc": {"n": 1}}, born, sort=self._order())
+
+    def _upsert_first(self, key: Key) -> tuple[Verb, Update]:
+        born, filter = self._world.fresh_id(), self._among()
+        return Verb.UPDATE_ONE, Update(ANY, filter, {"$inc": {"n": 1}}, born, upsert=True, sort=self._order(), new=key)
+
+    def _replace_first(self, key: Key) -> tuple[Verb, Replace]:
+        born = self._world.fresh_id()
+        upsert = self._rng.random() < 0.3
+        whole = {"n": 0, "whole": born[-4:]}
+        return Verb.REPLACE_ONE, Replace(ANY, self._among(), whole, born, upsert, self._order(), key)
+
+    def _delete_first(self, key: Key) -> tuple[Verb, Delete]:
+        return Verb.DELETE_ONE, Delete(ANY, self._among(), self._world.fresh_id(), self._order())
 
     def _delete(self, key: Key) -> tuple[Verb, Delete]:
         return Verb.DELETE_ONE, Delete(key, {"_id": key}, self._world.fresh_id())

@@ -21,6 +21,7 @@ from shadow.migrate.sides import Sides
 from shadow.model import version
 from shadow.model.phase import Phase, Route, StoreName
 from shadow.model.reporter import Silent
+from shadow.model.schema import UniqueSpec
 from shadow.model.verdict import Healing, Kind, Mismatch
 from shadow.model.version import Image, Key, Version
 from shadow.replicate.apply import HealContended
@@ -213,7 +214,7 @@ class World:
         initial = self._initial()
         self.history = History(initial, self.broken)
         self.servers = {
-            name: Server(name, MemoryStore(name), self.history, conditions, rng, loop, self.note) for name in StoreName
+            name: Server(name, self._memory(name), self.history, conditions, rng, loop, self.note) for name in StoreName
         }
         self._plant(initial)
         self.processes: list[Process] = []
@@ -281,6 +282,10 @@ class World:
                 self.begin()
 
         self.loop.call_later(self.rng.random() * 2.0, again)
+
+    def _memory(self, name: StoreName) -> MemoryStore:
+        unique = (UniqueSpec("held", ("held",), sparse=True),) if self.conditions.unique else ()
+        return MemoryStore(name, unique, together=self.conditions.together)
 
     def _initial(self) -> dict[Key, Image]:
         """Counters begin at nought. A document that no writer of shadow has touched has the version ("", 0)."""

@@ -19,10 +19,19 @@ from shadow.stores.dynamo.settings import DynamoSettings
 from shadow.stores.dynamo.store import DynamoStore
 from shadow.stores.memory import MemoryStore
 from shadow.stores.mongo import MongoStore, connect
+from tests.support.topologies import DEPLOYMENTS, admit, root_url
 
 __all__ = ["BACKENDS", "Backend", "open_backend"]
 
-BACKENDS: Final = ("memory", "mongo-motor", "mongo-pymongo", "dynamo-local", "dynamo-ministack")
+BACKENDS: Final = (
+    "memory",
+    "mongo-motor",
+    "mongo-pymongo",
+    "mongo-motor-replicas",
+    "mongo-pymongo-auth",
+    "dynamo-local",
+    "dynamo-ministack",
+)
 
 
 class Backend:
@@ -69,7 +78,8 @@ class Memory(Backend):
 class Mongo(Backend):
     def __init__(self, url: str, driver: str) -> None:
         super().__init__()
-        self._bare = MongoClient[dict[str, Any]](url)
+        admit(url, self._prefix)
+        self._bare = MongoClient[dict[str, Any]](root_url(url))
         self._client = connect(url, driver)
         self._database = self._prefix
         self.store = MongoStore(self._client, self._database, {}, owned=False)
@@ -105,8 +115,8 @@ class Dynamo(Backend):
 def open_backend(name: str, url_of: Callable[[str], str]) -> Backend:
     """`url_of` answers the value of a session fixture with the url of a server."""
     match name.split("-"):
-        case ["mongo", driver]:
-            return Mongo(url_of("mongo_url"), driver)
+        case ["mongo", driver, *deployment]:
+            return Mongo(url_of(DEPLOYMENTS[deployment[0] if deployment else "one"]), driver)
         case ["dynamo", "local"]:
             return Dynamo(url_of("dynamodb_local_url"))
         case ["dynamo", "ministack"]:

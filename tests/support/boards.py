@@ -383,6 +383,17 @@ LATENCY: Final = Board(
                     [(_quantile(0.99, "shadow_operation_seconds", "verb", 'store="dynamo"'), "{{verb}}")],
                     unit="s",
                 ),
+                Panel(
+                    "Calls that nobody waits for any more",
+                    "Their caller's time was over, or it was cancelled; they end by the client's own time limits.",
+                    [("sum by (store) (rate(shadow_calls_abandoned_total[$__rate_interval]))", "{{store}}")],
+                    unit="ops",
+                ),
+                Panel(
+                    "Clients that answered nothing any more",
+                    "Not even a ping with a time limit of its own. Those that shadow made were replaced.",
+                    [("sum by (store) (increase(shadow_clients_stuck_total[$__rate_interval]))", "{{store}}")],
+                ),
             ],
         ),
         (

@@ -34,7 +34,7 @@ PERIOD: Final = 4.0
 MANY: Final = 3
 CANCELLED: Final = 0.04
 """The share of operations whose caller goes away before the answer."""
-LONGEST: Final = 60.0
+LONGEST: Final = 150.0
 """Seconds. An operation that takes longer hangs, and is complained of."""
 
 Things = Any
@@ -91,10 +91,12 @@ KINDS: Final = {
     "set": _Kind(
         12,
         _churned,
-        lambda t, key, tag: t.update_one({"_id": key}, {"$set": {"set": tag}, "$inc": {"n": 1}}),
+        lambda t, key, tag: t.update_one(_where(key, tag), {"$set": {"set": tag}, "$inc": {"n": 1}}),
         lambda result: result.matched_count,
     ),
-    "delete": _Kind(12, _churned, lambda t, key, tag: t.delete_one({"_id": key}), lambda result: result.deleted_count),
+    "delete": _Kind(
+        12, _churned, lambda t, key, tag: t.delete_one(_where(key, tag)), lambda result: result.deleted_count
+    ),
     "many": _Kind(
         2, _batch, lambda t, key, tag: t.insert_many([{"_id": f"{tag}.{n}", "by": tag} for n in range(MANY)])
     ),
@@ -106,8 +108,13 @@ def _increment(things: Things, key: str, tag: str) -> Awaitable[Any]:
     """By the one verb or the other: both have the one path of the data, and answers of their own."""
     update = {"$inc": {"n": 1}}
     if tag.endswith(("1", "3")):
-        return things.find_one_and_update({"_id": key}, update, upsert=True)  # type: ignore[no-any-return]
-    return things.update_one({"_id": key}, update, upsert=True)  # type: ignore[no-any-return]
+        return things.find_one_and_update(_where(key, tag), update, upsert=True)  # type: ignore[no-any-return]
+    return things.update_one(_where(key, tag), update, upsert=True)  # type: ignore[no-any-return]
+
+
+def _where(key: str, tag: str) -> dict[str, Any]:
+    """The key, named so that it is known before the primary is asked, or so that it has to be found."""
+    return {"$or": [{"_id": key}]} if tag.endswith(("3", "4", "8")) else {"_id": key}
 
 
 def hammer(orders: Orders) -> None:

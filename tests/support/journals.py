@@ -16,10 +16,18 @@ from shadow.replicate.journals.mongo import MongoLedger
 from shadow.replicate.journals.remote import RemoteJournal, patience
 from shadow.replicate.process import Owner
 from shadow.replicate.sqlite_journal import SqliteJournal
+from tests.support.topologies import DEPLOYMENTS, admit
 
 __all__ = ["JOURNALS", "LIMIT", "Place", "SetClock", "dynamo_journal", "mongo_journal"]
 
-JOURNALS: Final = ("sqlite", "mongo", "dynamo-local", *(["dynamo-ministack"] if os.environ.get("SHADOW_LONG") else []))
+JOURNALS: Final = (
+    "sqlite",
+    "mongo-one",
+    "mongo-replicas",
+    "mongo-auth",
+    "dynamo-local",
+    *(["dynamo-ministack"] if os.environ.get("SHADOW_LONG") else []),
+)
 LIMIT: Final = 30.0
 
 
@@ -69,15 +77,17 @@ class Place:
         return made
 
     def _make(self, clock: SetClock | None, limit: float) -> SqliteJournal | RemoteJournal:
-        match self.kind:
-            case "sqlite":
+        match self.kind.split("-"):
+            case ["sqlite"]:
                 path = self._folder / "shadow.db"
                 return (
                     SqliteJournal(path, limit=limit) if clock is None else SqliteJournal(path, limit=limit, now=clock)
                 )
-            case "mongo":
-                return mongo_journal(self._fixture("mongo_url"), self.name, limit=limit, clock=clock)
-            case "dynamo-local":
+            case ["mongo", deployment]:
+                url: str = self._fixture(DEPLOYMENTS[deployment])
+                admit(url, self.name)
+                return mongo_journal(url, self.name, limit=limit, clock=clock)
+            case ["dynamo", "local"]:
                 return dynamo_journal(self._fixture("dynamodb_local_url"), self.name, limit=limit, clock=clock)
             case _:
                 return dynamo_journal(self._fixture("ministack_url"), self.name, limit=limit, clock=clock)

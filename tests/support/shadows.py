@@ -46,6 +46,8 @@ class Site:
     journal_options: dict[str, Any] = dataclasses.field(default_factory=dict)
     control: str | None = None
     """The url of the control store; none: where the journal is."""
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Of the collection."""
     patience: float = 1.0
     """Seconds that DynamoDB's client waits for an answer."""
 
@@ -70,7 +72,7 @@ class Site:
             limits={**LIMITS, **self.limits},
             observe={"left_out": 0.0, "noise_share": 0.0},
             defaults={"primary": self.primary, "phase": self.phase, "writes": self.writes, "forced": "a test"},
-            collections={self.collection: {}},
+            collections={self.collection: self.options},
         )
 
     def shadow(self, reach: Reach = pass_by) -> Shadow:

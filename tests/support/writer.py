@@ -42,6 +42,10 @@ VERBS: Final[dict[str, Callable[[Things, int], Awaitable[Any]]]] = {
     "replace": lambda things, n: things.replace_one({"_id": "replace"}, {"n": n + 1}),
     "delete": lambda things, n: things.delete_one({"_id": f"delete-{n}"}),
     "upsert": lambda things, n: things.update_one({"_id": f"upsert-{n}"}, {"$set": {"n": n}}, upsert=True),
+    # By filters that name no key: it is not known before the primary is asked.
+    "first": lambda things, n: things.update_one({"kind": "first"}, {"$inc": {"n": 1}}),
+    "named": lambda things, n: things.update_one({"name": f"named-{n}"}, {"$set": {"n": n}}, upsert=True),
+    "gone": lambda things, n: things.find_one_and_delete({"rank": {"$gte": 0}}, sort=[("rank", 1)]),
 }
 
 

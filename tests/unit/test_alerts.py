@@ -140,6 +140,8 @@ CASES: Final = [
     Case("ShadowSecondaryFailing", "the primary's refusals", False, operations("primary", "mongo", acked=1, refused=9)),
     Case("ShadowThrottled", "throttled", True, {"shadow_dynamo_throttled_requests_total": rising(10)}),
     Case("ShadowThrottled", "once in a while", False, {"shadow_dynamo_throttled_requests_total": rising(0.1)}),
+    Case("ShadowClientStuck", "once", True, {'shadow_clients_stuck_total{store="mongo"}': "0+0x110 1+0x30"}),
+    Case("ShadowClientStuck", "never", False, {'shadow_clients_stuck_total{store="mongo"}': still(0)}),
     Case("ShadowReloadFailing", "refused", True, {REJECTED: "0+0x110 1+0x30"}),
     Case("ShadowReloadFailing", "never refused", False, {REJECTED: still(0)}),
     Case(

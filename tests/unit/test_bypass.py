@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import time
 from typing import Any
@@ -49,6 +50,11 @@ SURE: dict[str, tuple[State, State, Any, Bypass]] = {
 def test_what_no_writer_of_the_shim_can_have_done_is_named(case: str) -> None:
     primary, secondary, key, kind = SURE[case]
     assert bypass(mismatch(primary, secondary, key), since=STARTED) is kind
+
+
+def test_a_hand_in_the_secondary_that_left_it_unreadable_blames_no_writer_of_the_primary() -> None:
+    found = dataclasses.replace(mismatch(FIRST, FIRST, "k"), kind=Kind.UNREADABLE)
+    assert bypass(found, since=STARTED) is None
 
 
 UNSURE: dict[str, tuple[State | None, State | None, Any]] = {

@@ -23,6 +23,7 @@ from shadow.replicate.intents import OnFailure
 from shadow.replicate.journals.dynamo_table import Access
 from shadow.replicate.limits import Watch
 from shadow.stores.dynamo.settings import TableSettings
+from shadow.stores.mongo_durability import WeakWrites
 
 SAMPLE: Final = Path(__file__).parents[2] / "config" / "shadow.yaml"
 
@@ -231,6 +232,7 @@ OTHERS: Final[dict[str, tuple[str, Any]]] = {
     "mongo.url": ("mongodb://other:1/", SecretStr("mongodb://other:1/")),
     "mongo.database": ("other", "other"),
     "mongo.driver": ("pymongo", "pymongo"),
+    "mongo.weak_writes": ("refuse", WeakWrites.REFUSE),
     "dynamo.region": ("eu-west-1", "eu-west-1"),
     "dynamo.endpoint_url": ("http://127.0.0.1:1", "http://127.0.0.1:1"),
     "dynamo.table_prefix": ("app-", "app-"),

@@ -15,10 +15,10 @@ import yaml
 from typer.testing import CliRunner
 
 from shadow.cli import app
-from shadow.control import members, receipts, routing
+from shadow.control import epochs, members, receipts, routing
 from shadow.control.members import Member, Standing
 from shadow.control.records import Records
-from shadow.control.routing import Placed
+from shadow.control.routing import Placed, Writing
 from shadow.control.sqlite import SqliteRecords
 from shadow.migrate.jobs import Issue
 from shadow.migrate.readiness import REHEARSAL, REHEARSED
@@ -32,11 +32,12 @@ MONGO, DYNAMO = StoreName.MONGO, StoreName.DYNAMO
 NAME: Final = "things"
 WELL: Final[dict[str, Any]] = {
     "primary": "mongo", "phase": "shadow", "shadow_reads": 1.0, "down": [], "findings": 0, "planted": True,
-    "works": True, "waiting": 0, "oldest": 0.0, "read": True, "unverified": "", "bypassing": 0, "compared": ENOUGH,
-    "shed": 0, "seconds": 3600.0,
+    "works": True, "waiting": 0, "refused": 0, "oldest": 0.0, "read": True, "unverified": "", "bypassing": 0,
+    "compared": ENOUGH, "shed": 0, "seconds": 3600.0,
 }  # fmt: skip
 COPIED: Final = ("backfill", "complete")
 EQUAL: Final = ("verify", "equal")
+DUAL: Final = Placed(MONGO, writing=Writing.DUAL, dual=1, mark="an epoch")
 FULL: Final = {"full": True, "sample": 1.0, "filter": "{}"}
 
 
@@ -55,15 +56,18 @@ class Place:
             "collections": {NAME: {}},
         }
         self.config.write_text(yaml.safe_dump(content), encoding="utf-8")
-        routing.change(self.records, lambda seen: seen.with_placed({NAME: Placed(MONGO)}))
+        routing.change(self.records, lambda seen: seen.with_placed({NAME: DUAL}))
         for _ in range(2):
             self.process()
         self.job(*COPIED)
         self.job(*EQUAL)
         self.rehearsed(age=60.0)
 
-    def process(self, *, standing: Standing | None = None, **figures: Any) -> None:
-        row = Member(fresh_id(), this_process(), "a journal")
+    def interrupt(self) -> None:
+        routing.change(self.records, lambda seen: epochs.interrupted(seen, [NAME]))
+
+    def process(self, *, standing: Standing | None = None, format: int = members.FENCED, **figures: Any) -> None:
+        row = Member(fresh_id(), this_process(), "a journal", format=format)
         stands = {NAME: standing or Standing(MONGO, Phase.SHADOW, MONGO)}
         dataclasses.replace(row, standing=stands, figures={NAME: {**WELL, **figures}}).write(self.records)
 
@@ -80,7 +84,9 @@ class Place:
 
     def rehearsed(self, *, age: float) -> None:
         at = 1.0 if age > REHEARSED else None
-        receipts.file(self.records, REHEARSAL, {"done": True, "to": {NAME: "dynamo"}}, at=at)
+        receipts.file(
+            self.records, REHEARSAL, {"done": True, "to": {NAME: "dynamo"}, "epochs": {NAME: DUAL.mark}}, at=at
+        )
 
     def forget(self, prefix: str) -> None:
         self.records.delete_all(prefix)
@@ -109,6 +115,10 @@ CASES: Final[list[tuple[str, str, Callable[[Place], object]]]] = [
     ("processes", "do not stand alike", lambda place: place.process(standing=Standing(MONGO, Phase.OFF, MONGO))),
     ("processes", "nobody vouches for", lambda place: members.note_journal(place.records, "a dead one's journal")),
     ("processes", "no process is registered", lambda place: place.forget("member/")),
+    ("processes", "an older version of shadow", lambda place: place.process(format=1)),
+    ("copied", "interrupted", lambda place: place.interrupt()),
+    ("equal", "interrupted", lambda place: place.interrupt()),
+    ("way back", "never rehearsed", lambda place: place.interrupt()),
     ("secondary", "dynamo is taken to be down", lambda place: place.process(down=["dynamo"])),
     ("findings", "3 open", lambda place: place.process(findings=3)),
     ("comparison works", "not found", lambda place: place.process(works=False)),

@@ -7,13 +7,21 @@ from pathlib import Path
 
 import pytest
 
+from shadow.control import routing
+from shadow.control.epochs import interrupted
+from shadow.control.members import Member, Standing
 from shadow.control.mongo import MongoRecords
+from shadow.control.routing import Placed, Writing
 from shadow.control.sqlite import SqliteRecords
 from shadow.migrate.gates import FRESH, read_gates
 from shadow.migrate.jobs import Issue
+from shadow.migrate.sides import JobRefused
+from shadow.model.phase import Phase, StoreName
+from shadow.observe.judge import Gate
 from shadow.replicate.process import this_process
 from tests.support.migration import OpenJobs
 
+MONGO = StoreName.MONGO
 FULL = {"full": True, "sample": 1.0, "filter": "{}"}
 
 
@@ -32,6 +40,8 @@ def clock() -> Clock:
 @pytest.fixture
 def control(tmp_path: Path, clock: Clock) -> Iterator[OpenJobs]:
     made = OpenJobs(SqliteRecords(tmp_path / "control.db"), now=clock)
+    dual = Placed(MONGO, writing=Writing.DUAL, dual=1, mark="an epoch")
+    routing.change(made.records, lambda seen: seen.with_placed({"things": dual}))
     yield made
     made.close()
 
@@ -49,8 +59,12 @@ def done(control: OpenJobs, kind: str, outcome: str | None, options: dict[str, o
         control.finish(job, outcome)
 
 
+def gates(control: OpenJobs, clock: Clock) -> list[Gate]:
+    return read_gates(control.records, ["things"], routing.load(control.records).placed, now=clock.now)
+
+
 def opened(control: OpenJobs, clock: Clock) -> dict[str, bool]:
-    return {gate.name: gate.ok for gate in read_gates(control.records, ["things"], now=clock.now)}
+    return {gate.name: gate.ok for gate in gates(control, clock)}
 
 
 def test_where_no_job_ever_ran_both_are_closed(control: OpenJobs, clock: Clock) -> None:
@@ -59,7 +73,7 @@ def test_where_no_job_ever_ran_both_are_closed(control: OpenJobs, clock: Clock) 
 
 def test_a_control_store_that_does_not_answer_closes_them_soon_and_says_so() -> None:
     records = MongoRecords("mongodb://127.0.0.1:9/?directConnection=true", "db", "control", patience=0.3)
-    found = read_gates(records, ["things", "others"])
+    found = read_gates(records, ["things", "others"], {})
     records.close()
     assert [(gate.collection, gate.name, gate.ok) for gate in found] == [
         (collection, name, False) for collection in ("things", "others") for name in ("copied", "equal")
@@ -109,12 +123,49 @@ def test_a_difference_found_later_by_a_quick_look_closes_it(control: OpenJobs, c
     assert opened(control, clock)["equal"]
 
 
-def test_what_was_copied_and_verified_before_one_store_was_written_alone_says_nothing(
+def test_what_was_copied_and_verified_in_another_epoch_of_dual_writes_says_nothing(
     control: OpenJobs, clock: Clock
 ) -> None:
     done(control, "backfill", "complete")
     done(control, "verify", "equal", FULL)
     assert opened(control, clock) == {"copied": True, "equal": True}
-    since = {"things": clock.now + 1}
-    gates = read_gates(control.records, ["things"], since=since, now=clock.now)
-    assert [gate.ok for gate in gates] == [False, False]
+    routing.change(control.records, lambda seen: interrupted(seen, ["things"]))
+    assert opened(control, clock) == {"copied": False, "equal": False}
+    assert all("interrupted" in gate.said for gate in gates(control, clock))
+    done(control, "verify", "equal", FULL)
+    assert opened(control, clock) == {"copied": True, "equal": True}
+
+
+def test_what_was_copied_while_a_process_wrote_one_store_alone_says_nothing(control: OpenJobs, clock: Clock) -> None:
+    own = Member("alone", this_process(), "a journal", standing={"things": Standing(MONGO, Phase.OFF, MONGO)})
+    own.write(control.records)
+    done(control, "backfill", "complete")
+    own.leave(control.records, empty=True)
+    done(control, "verify", "equal", {**FULL, "sample": 0.5})
+    assert opened(control, clock) == {"copied": False, "equal": False}
+
+
+def test_a_process_of_an_older_version_is_taken_to_write_one_store_alone(control: OpenJobs, clock: Clock) -> None:
+    stands = {"things": Standing(MONGO, Phase.SHADOW, MONGO)}
+    Member("old", this_process(), "a journal", standing=stands, format=1).write(control.records)
+    done(control, "verify", "equal", FULL)
+    assert not opened(control, clock)["equal"]
+
+
+def test_a_record_that_an_older_version_has_written_proves_nothing(control: OpenJobs, clock: Clock) -> None:
+    done(control, "verify", "equal", FULL)
+    found = control.records.get(routing.KEY)
+    assert found is not None
+    control.records.put(routing.KEY, {"placed": found.value["placed"], "flip": None})
+    assert not opened(control, clock)["equal"]
+    done(control, "verify", "equal", FULL)
+    assert not opened(control, clock)["equal"], "nobody has begun an epoch yet"
+
+
+def test_a_job_of_another_epoch_is_not_gone_on_with(control: OpenJobs, clock: Clock) -> None:
+    done(control, "backfill", None)
+    control.begin("backfill", "things", "mark", {})
+    routing.change(control.records, lambda seen: interrupted(seen, ["things"]))
+    with pytest.raises(JobRefused, match="the epoch of dual writes changed since"):
+        control.begin("backfill", "things", "mark", {})
+    control.begin("backfill", "things", "mark", {}, restart=True)

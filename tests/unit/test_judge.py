@@ -42,6 +42,7 @@ def test_where_all_is_well_it_is_safe(status: dict[str, Any]) -> None:
         ("comparison.users.working", False, "comparison works"),
         ("comparison", {}, "comparison works"),
         ("journal.oldest_seconds", 61.0, "journal"),
+        ("journal.refused", {"users": 1}, "journal"),
         ("journal.verify_since", {"users": "2026-01-01T00:00:00+00:00"}, "verified"),
         ("bypassing", {"users": {"count": 1}}, "writers"),
         ("collections.users.phase", "dual_write", "phase"),

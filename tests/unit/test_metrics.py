@@ -65,6 +65,8 @@ def use(metrics: Metrics) -> None:
     metrics.capacity("users", "email-index", DynamoCall.QUERY, 1.5)
     metrics.scanned("users", 1, 20, 3)
     metrics.throttled()
+    metrics.abandoned[StoreName.MONGO]()
+    metrics.stuck[StoreName.MONGO]()
     metrics.flipped("users", Flip.DONE)
     metrics.noise("users", Verb.FIND, Verdict.MATCH)
     metrics.canary("users", found=False)

@@ -15,6 +15,7 @@ from pymongo.errors import OperationFailure
 from shadow.errors import JournalError
 from shadow.model.phase import Phase, ReadShares, Role, Route, StoreName, WriteMode
 from shadow.model.stickiness import place
+from shadow.model.stored import Damaged
 from shadow.model.verdict import Kind, Routed, Slice, Verdict
 from shadow.model.version import Image, Tombstone
 from shadow.replicate.limits import Limits
@@ -397,3 +398,13 @@ async def test_reads_outside_of_the_share_are_shadowed_and_measured_as_ever(tmp_
     assert pair.report.verdicts == {Verdict.MATCH: len(READS)}
     assert pair.report.reads == {Slice.SHADOWED: len(READS)}
     await pair.__aexit__()
+
+
+async def test_what_cannot_be_read_in_the_secondary_is_answered_by_the_primary(pair: Pair) -> None:
+    seen = await pair.inner[StoreName.DYNAMO].image("things", "k1")
+    broken = Image(seen.state, Damaged({"_id": "k1", "n": 1, "tag": "x"}, {"at": "it was changed by hand"}))
+    assert await pair.inner[StoreName.DYNAMO].put("things", "k1", broken, seen.state)
+    assert await pair.things.find_one({"_id": "k1"}) == {"_id": "k1", "n": 1, "tag": "x"}
+    assert len(await pair.things.find({"tag": "x"}).to_list(None)) == 5
+    assert pair.report.answered_by[StoreName.MONGO, Routed.ERROR] == 2
+    await pair.settled()

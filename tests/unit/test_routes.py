@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
 import pytest
+from pymongo.errors import DuplicateKeyError, NetworkTimeout
 
 from shadow.model.phase import Phase, Route, StoreName
+from shadow.replicate import routes as routes_module
 from shadow.replicate.routes import Routes
 
 HERE = Route(StoreName.MONGO, Phase.SHADOW)
@@ -134,3 +137,128 @@ async def test_two_changes_of_one_collection_come_one_after_the_other() -> None:
 
     await asyncio.gather(*(change() for _ in range(5)))
     assert len(changes) == 2 + 5
+
+
+# --- the lease, and bare writes -------------------------------------------------------------------------------------
+
+ALONE = Route(StoreName.MONGO, Phase.OFF)
+
+
+class Clock:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        monkeypatch.setattr(routes_module, "steady", lambda: self.now)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def alone(**routes: Route) -> Routes:
+    return Routes({"a": ALONE, **routes}, on_change=lambda *_: None, on_unknown=lambda _: None, straggle=5.0)
+
+
+async def bare(made: Routes, collection: str = "a") -> bool:
+    async with made.writing(collection) as route:
+        return route.bare
+
+
+async def test_a_write_is_bare_only_within_a_lease_that_says_so(clock: Clock) -> None:
+    made = alone(b=HERE, c=Route(StoreName.DYNAMO, Phase.OFF))
+    assert not await bare(made), "nobody has said that no process writes both"
+    made.lease(110.0, versioned={"d"}, stamped={"d", "e"})
+    assert [await bare(made, name) for name in "abcde"] == [True, False, False, False, True]
+    async with made.writing("e") as route:
+        assert route.stamps
+    async with made.writing("a") as route:
+        assert not route.stamps
+    assert [made.plain(name) for name in "ade"] == [True, False, False]
+    clock.now = 110.0
+    assert not await bare(made)
+    assert not made.plain("a")
+    assert made["a"].phase is Phase.OFF, "what is in force says nothing of it"
+
+
+async def test_a_lease_that_has_run_out_is_renewed_once_before_the_next_write_and_not_for_a_read(clock: Clock) -> None:
+    made, asked = alone(), 0
+
+    async def renew(*, writing: bool) -> None:
+        nonlocal asked
+        asked += 1
+        made.known = True
+        made.lease(clock.now + 1, versioned=(), stamped=())
+
+    made.begin_with(renew)
+    assert await bare(made)
+    assert await bare(made)
+    assert asked == 1
+    clock.now += 60
+    assert (await made.route("a")).phase is Phase.OFF
+    assert asked == 1
+    assert await bare(made)
+    assert asked == 2
+
+
+async def test_a_lease_that_cannot_be_renewed_stops_no_write_and_none_is_bare(clock: Clock) -> None:
+    made = alone()
+
+    async def unreachable(*, writing: bool) -> None:
+        made.known = True
+
+    made.begin_with(unreachable)
+    made.lease(101.0, versioned=(), stamped=())
+    assert await bare(made)
+    clock.now = 102.0
+    assert not await bare(made)
+
+
+async def test_a_write_that_was_held_longer_than_its_lease_asks_again(clock: Clock) -> None:
+    made = alone()
+    made.lease(101.0, versioned=(), stamped=())
+    seen: list[bool] = []
+
+    async def renew(*, writing: bool) -> None:
+        made.known = True
+        made.lease(math.inf, versioned={"a"}, stamped={"a"})
+
+    made.begin_with(renew)
+    made.known = True
+
+    async def write() -> None:
+        async with made.writing("a") as route:
+            seen.append(route.bare)
+
+    async with made.held("a", 5):
+        task = asyncio.create_task(write())
+        await asyncio.sleep(0)
+        clock.now = 102.0
+    await task
+    assert seen == [False]
+
+
+async def test_bare_writes_are_waited_for_and_those_of_unknown_outcome_until_they_cannot_arrive(clock: Clock) -> None:
+    made = alone()
+    made.lease(math.inf, versioned=(), stamped=())
+    async with made.writing("a"):
+        assert not made.drained(["a", "b"])
+        assert made.drained(["b"])
+    assert made.drained(["a"])
+    with pytest.raises(DuplicateKeyError):
+        async with made.writing("a"):
+            raise DuplicateKeyError("refused", 11000)
+    assert made.drained(["a"])
+    for lost in (NetworkTimeout("no answer"), asyncio.CancelledError()):
+        with pytest.raises(type(lost)):
+            async with made.writing("a"):
+                raise lost
+        assert not made.drained(["a"])
+        clock.now += 5
+        assert made.drained(["a"])
+
+
+async def test_versioned_writes_are_not_counted_as_bare() -> None:
+    made = alone(b=HERE)
+    made.lease(math.inf, versioned={"a"}, stamped=())
+    async with made.writing("a"), made.writing("b"):
+        assert made.drained(["a", "b"])

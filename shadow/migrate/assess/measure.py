@@ -12,6 +12,7 @@ from shadow.compare.diff import Hasher
 from shadow.migrate.assess.model import ITEM_BUCKETS, Bucket, Hot, KeyReport, Sizes
 from shadow.migrate.assess.paths import Paths
 from shadow.model.schema import CollectionSpec, IndexSpec
+from shadow.model.stored import RawDocument, document_of, oddities, without
 from shadow.model.values import type_name
 from shadow.model.version import Document, Version
 from shadow.stores.dynamo import keys, unique
@@ -97,6 +98,8 @@ class Meter:
         self.paths = Paths()
         self.weights = Weights()
         self.stamped = self.foreign = self.tombstones = 0
+        self.odd: Counter[str] = Counter()
+        """Documents that hold what the driver does not give back as it is, by what that is."""
         fields = {name: keys.HASH_LIMIT for index in spec.indexes for name in index.keys}
         fields |= {index.range: keys.RANGE_LIMIT for index in spec.indexes if index.range is not None}
         self._keys = {"_id": _KeyMeter("_id", keys.HASH_LIMIT)} | {
@@ -119,10 +122,13 @@ class Meter:
         elif self.spec.reserved in raw:
             self.foreign += 1
             document[f"{self.spec.reserved}_"] = stamp  # the reserved field will be another one
+        if isinstance(raw, RawDocument):
+            document = document_of(without(raw.raw, self.spec.reserved))
+            self.odd.update({each.kind for each in oddities(raw.raw)})
         text = keys.key_text(document["_id"])
         encoded = self._codec.encode(text, _VERSION, document, _OPERATION)
         natural = self._codec.natural_size(text, _VERSION, document, _OPERATION)
-        self._sizes.add(encoded, natural, bson_bytes)
+        self._sizes.add(encoded, natural, bson_bytes, odd=isinstance(document, RawDocument))
         self.paths.add(document, self._key_fields)
         for meter in self._keys.values():
             meter.add(document)
@@ -210,7 +216,7 @@ class _SizeMeter:
         self._near = self._compressed = self._split = self._most_parts = self._unnamed = 0
         self._bson = self._items = 0
 
-    def add(self, encoded: Encoded, natural: int | None, bson_bytes: int) -> None:
+    def add(self, encoded: Encoded, natural: int | None, bson_bytes: int, *, odd: bool) -> None:
         head = item_size(encoded.item)
         size = head if natural is None else natural
         self._smallest = size if self._smallest is None else min(self._smallest, size)
@@ -219,9 +225,9 @@ class _SizeMeter:
         self._buckets[next((upto for upto in ITEM_BUCKETS if size <= upto), None)] += 1
         self._near += _NEAR < size <= ITEM_LIMIT
         self._split += bool(encoded.parts)
-        self._compressed += not encoded.parts and (natural is None or natural > ITEM_LIMIT)
+        self._compressed += not encoded.parts and not odd and (natural is None or natural > ITEM_LIMIT)
         self._most_parts = max(self._most_parts, len(encoded.parts))
-        self._unnamed += natural is None
+        self._unnamed += natural is None and not odd
         self._bson += bson_bytes
         self._items += head + sum(len(part) + _PART_OVERHEAD for part in encoded.parts)
 

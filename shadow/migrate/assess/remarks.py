@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from shadow.compare.diff import Hasher
 from shadow.migrate.assess.cost import PARTITION_READS, PARTITION_UNITS
 from shadow.migrate.assess.design import Design, is_table_name
 from shadow.migrate.assess.figures import short
@@ -21,11 +22,21 @@ from shadow.migrate.assess.model import (
     Units,
 )
 from shadow.migrate.assess.paths import BLOB
-from shadow.migrate.assess.server import Found
+from shadow.migrate.assess.server import Found, Unreadable
 from shadow.migrate.assess.validators import Verdict, judge, mending
+from shadow.model.values import type_name
 from shadow.stores.dynamo.codec import ITEM_LIMIT
 
-__all__ = ["name_of_reserved", "of_collection", "of_documents", "of_queries", "of_rights", "sort_remarks", "unmovable"]
+__all__ = [
+    "name_of_reserved",
+    "of_collection",
+    "of_documents",
+    "of_queries",
+    "of_rights",
+    "of_unreadable",
+    "sort_remarks",
+    "unmovable",
+]
 
 _HOT: Final = 0.1
 _ENOUGH: Final = 100
@@ -116,7 +127,22 @@ def options_warn(found: Found) -> bool:
 # --- of its documents -------------------------------------------------------------------------------------------
 
 
-def of_documents(name: str, meter: Meter, made: Design, unreadable: int, units: Units) -> Iterator[Remark]:
+def of_unreadable(name: str, found: Unreadable, hasher: Hasher) -> Iterator[Remark]:
+    """Documents that nothing can copy: how many of them, why, and the first of them by the hash of their key."""
+    if not found.reasons:
+        return
+    kinds = ", ".join(f"{count} {reason}" for reason, count in found.reasons.most_common())
+    keys = ", ".join(f"{type_name(key)}:{hasher.hash_key(key)}" for key in found.keys)
+    yield Remark(
+        _B,
+        Kind.UNREADABLE,
+        name,
+        f"{found.reasons.total()} documents cannot be read, so nothing copies them: {kinds}; keys: {keys}",
+        "mend or delete them in MongoDB: `shadow backfill` names them too, and the gates stay shut until then",
+    )
+
+
+def of_documents(name: str, meter: Meter, made: Design, units: Units) -> Iterator[Remark]:
     reserved = meter.spec.reserved
     if meter.foreign:
         yield Remark(
@@ -126,9 +152,15 @@ def of_documents(name: str, meter: Meter, made: Design, unreadable: int, units: 
             f"documents with a field {reserved} that is not shadow's: {meter.foreign}",
             "give the collection another `reserved`; the written configuration does",
         )
-    if unreadable:
+    if meter.odd:
+        places = _some([f"{kind} ({count})" for kind, count in meter.odd.most_common()])
         yield Remark(
-            _B, Kind.UNREADABLE, name, f"{unreadable} documents hold strings that are no UTF-8; no driver decodes them"
+            _W,
+            Kind.BLOB,
+            name,
+            f"BSON that Python's driver does not give back as it is: {places}; such documents are kept as their BSON, "
+            "to the byte",
+            "an update on DynamoDB keeps what the driver reads of them; write them anew if that will not do",
         )
     yield from _of_sizes(name, meter.sizes())
     blobs = sorted({each.path for each in meter.paths.report() if each.form == BLOB})

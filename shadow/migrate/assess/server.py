@@ -6,16 +6,14 @@ noted in `denied`, and nothing else comes of it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import bson
 from bson import MaxKey
 from bson.codec_options import CodecOptions
-from bson.errors import InvalidBSON
 from bson.raw_bson import RawBSONDocument
 from pymongo import ReadPreference
 from pymongo.errors import OperationFailure, PyMongoError
@@ -24,13 +22,16 @@ from shadow.errors import StoreUnavailable
 from shadow.migrate.assess.queries import MARK
 from shadow.migrate.throttle import Throttle
 from shadow.model.order import key_digest
+from shadow.model.stored import Damaged, document_of, element_document, key_of
 from shadow.model.values import CANONICAL
-from shadow.model.version import Document
+from shadow.model.version import Document, Key
 
 __all__ = ["Asked", "Counts", "Found", "Page", "Server", "is_whole"]
 
 _SECONDS: Final = 30
 _MILLISECONDS: Final = _SECONDS * 1000
+_NAMED: Final = 8
+"""Documents that cannot be read of which the keys are kept."""
 _PAGE: Final = 100
 _DENIED: Final = frozenset({13, 8000})
 """Unauthorized (MongoDB's error_codes.yml), and how Atlas says it."""
@@ -82,12 +83,26 @@ class Asked:
 
 @dataclass(slots=True)
 class Page:
-    """Documents with their lengths in BSON, and how many could not be decoded."""
+    """Documents with their lengths in BSON; the keys of those that cannot be read or named, and why."""
 
     documents: list[tuple[Document, int]] = field(default_factory=list)
-    unreadable: int = 0
-    last: tuple[Any, ...] = ()
-    """The key of the last document."""
+    unreadable: list[tuple[Key, str]] = field(default_factory=list)
+    last: bytes = b""
+    """The key of the last document, as a document of BSON."""
+    last_of_all: bool = False
+    """Whether it is the greatest of all keys."""
+
+
+@dataclass(slots=True)
+class Unreadable:
+    """How many documents cannot be read or named, by reason; the keys of the first of them."""
+
+    reasons: Counter[str] = field(default_factory=Counter)
+    keys: list[Key] = field(default_factory=list)
+
+    def add(self, found: Sequence[tuple[Key, str]]) -> None:
+        self.reasons.update(reason for _, reason in found)
+        self.keys += [key for key, _ in found[: _NAMED - len(self.keys)]]
 
 
 class Server:
@@ -252,17 +267,18 @@ class Server:
 
     async def _walk(self, collection: str) -> AsyncIterator[Page]:
         """By `_id`, one query a page: no cursor waits on the server. Nothing comes after the greatest of all keys."""
-        source = self._database.get_collection(collection, codec_options=_RAW)
         page = Page()
-        while not (page.last and isinstance(page.last[0], MaxKey)):
+        while not page.last_of_all:
             await self._throttle.take(_PAGE)
-            cursor = source.find(
-                sort=[("_id", 1)], hint=[("_id", 1)], limit=_PAGE + 1, max_time_ms=_MILLISECONDS, comment=MARK
+            command: Document = {"find": collection, "sort": {"_id": 1}, "hint": {"_id": 1}, "limit": _PAGE + 1}
+            command |= {"batchSize": _PAGE + 1, "singleBatch": True, "maxTimeMS": _MILLISECONDS, "comment": MARK}
+            if page.last:
+                command["min"] = RawBSONDocument(page.last)
+            answer = await self._database.command(
+                command, codec_options=_RAW, read_preference=self._database.read_preference
             )
-            if page.last:
-                cursor = cursor.min([("_id", page.last[0])])
-            raw = await cursor.to_list(length=None)
-            if page.last:
+            raw = answer["cursor"]["firstBatch"]
+            if raw and page.last and element_document(bytes(raw[0].raw), "_id", "_id") == page.last:
                 raw = raw[1:]
             if not raw:
                 return
@@ -321,13 +337,14 @@ def _different(page: Page, seen: set[str], most: int) -> Page:
 def _page(raw: Sequence[RawBSONDocument]) -> Page:
     page = Page()
     for each in raw:
-        try:
-            document = bson.decode(each.raw, codec_options=CANONICAL)
-        except (InvalidBSON, ValueError):
-            page.unreadable += 1
-            with contextlib.suppress(InvalidBSON, ValueError):
-                page.last = (each["_id"],)
+        document = document_of(bytes(each.raw))
+        key, fault = (document["_id"], "") if type(document) is dict else key_of(each)
+        if fault:
+            page.unreadable.append((key, fault))
+        elif isinstance(document, Damaged):
+            page.unreadable.append((key, document.reason))
         else:
             page.documents.append((document, len(each.raw)))
-            page.last = (document["_id"],)
+        page.last = element_document(bytes(each.raw), "_id", "_id") or b""
+        page.last_of_all = isinstance(key, MaxKey)
     return page

@@ -26,7 +26,7 @@ from shadow.migrate.assess.model import (
 from shadow.migrate.assess.prices import Prices
 from shadow.migrate.assess.queries import Recorded, Shape, from_profile, gather, reported
 from shadow.migrate.assess.rates import rates, stated
-from shadow.migrate.assess.server import Asked, Counts, Found, Server, is_whole
+from shadow.migrate.assess.server import Asked, Counts, Found, Server, Unreadable, is_whole
 from shadow.model.schema import CollectionSpec, IndexSpec
 from shadow.model.version import Document
 
@@ -152,7 +152,8 @@ async def _collection(
         passing = await server.passing(name, found.options["validator"], given.reserved)
     remarks = [
         *say.of_collection(found, passing, given.reserved),
-        *say.of_documents(name, meter, made, unreadable, each),
+        *say.of_unreadable(name, unreadable, options.hasher),
+        *say.of_documents(name, meter, made, each),
     ]
     return _report(name, meter, made, counts, rated, options, reserved=_reserved(meter)), remarks
 
@@ -163,16 +164,16 @@ def _reserved(meter: Meter) -> str:
 
 async def _measured(
     server: Server, name: str, counts: Counts, wished: Design, options: Options
-) -> tuple[Meter, Design, int]:
+) -> tuple[Meter, Design, Unreadable]:
     """Everything that is looked at. The first documents say which indexes are worth having, and are measured once more
     without the others; what comes out later is left out of the design, and the sizes stay."""
     first = _First(wished)
-    unreadable = 0
+    unreadable = Unreadable()
     wanted = counts.documents if is_whole(counts.documents, options.sample) else options.sample or 0
     async for page in server.documents(name, counts.documents, options.sample):
         for document, length in page.documents:
             first.add(document, length)
-        unreadable += page.unreadable
+        unreadable.add(page.unreadable)
         options.on_progress(name, first.meter.weights.documents, wanted)
         await asyncio.sleep(0)
     first.settle()

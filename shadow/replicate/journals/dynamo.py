@@ -19,7 +19,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from shadow.model.order import key_digest
 from shadow.model.version import Key
 from shadow.replicate.journal import Due, JournalStats, Pending
 from shadow.replicate.journals.clock import Clock, ServerClock
@@ -41,7 +40,17 @@ from shadow.replicate.journals.dynamo_items import (
     shard_of,
 )
 from shadow.replicate.journals.dynamo_table import CONDITION, Access, ClientError, Table, Unless, code_of, explained
-from shadow.replicate.journals.ledger import NotReady, Registered, Row, estimate, in_order, place_of, unpack
+from shadow.replicate.journals.ledger import (
+    UNDECIDED,
+    NotReady,
+    Registered,
+    Row,
+    digest_of,
+    estimate,
+    in_order,
+    place_of,
+    unpack,
+)
 from shadow.replicate.process import Owner
 
 __all__ = ["DynamoLedger"]
@@ -139,7 +148,7 @@ class DynamoLedger:
                     return
 
     def _defer_as(self, row: Row, settle_after: float, change: str, condition: str) -> None:
-        key = deferred_key(row.collection, row.digest)
+        key = deferred_key(row.collection, row.deferred_digest)
         answer = self._table.call(
             "update_item",
             Key=key,
@@ -150,7 +159,7 @@ class DynamoLedger:
             ConditionExpression=condition,
             ExpressionAttributeValues={
                 ":f": number(settle_after),
-                ":k": {"B": row.key},
+                ":k": {"B": row.deferred_key},
                 ":o": number(row.opened),
                 ":zero": number(0),
                 ":one": number(1),
@@ -169,13 +178,23 @@ class DynamoLedger:
 
     def has_open(self, collection: str, digest: str) -> bool:
         # The intent first: a deferral stands before its intent goes.
-        if self._intents_of(collection, digest, limit=1):
-            return True
-        answer = self._table.call("get_item", Key=deferred_key(collection, digest), ConsistentRead=True)
-        return "Item" in answer
+        return any(self._stands(kind, collection, each) for kind in ("i", "d") for each in (digest, UNDECIDED))
 
-    def _intents_of(self, collection: str, digest: str, **options: int) -> list[Item]:
-        parameters: dict[str, Any] = {"Limit": options["limit"]} if options else {}
+    def _stands(self, kind: str, collection: str, begin: str) -> bool:
+        """Whether there is anything of a kind whose digest begins so."""
+        answer = self._table.call(
+            "query",
+            KeyConditionExpression="pk = :pk AND begins_with(sk, :sk)",
+            ExpressionAttributeValues={
+                ":pk": {"S": f"{kind}#{shard_of(begin)}"},
+                ":sk": {"S": f"{quoted(collection)}#{begin}"},
+            },
+            ConsistentRead=True,
+            Limit=1,
+        )
+        return bool(answer["Items"])
+
+    def _intents_of(self, collection: str, digest: str) -> list[Item]:
         pages = self._table.pages(
             KeyConditionExpression="pk = :pk AND begins_with(sk, :sk)",
             ExpressionAttributeValues={
@@ -183,10 +202,7 @@ class DynamoLedger:
                 ":sk": {"S": f"{quoted(collection)}#{digest}#"},
             },
             ConsistentRead=True,
-            **parameters,
         )
-        if options:
-            return next(pages)
         return [item for page in pages for item in page]
 
     # --- deferred keys ------------------------------------------------------------------------------------------
@@ -240,11 +256,12 @@ class DynamoLedger:
                 int(item["a"]["N"]),
                 float(item["s"]["N"]),
                 float(item["m"]["N"]),
+                refused=item.get("r", {}).get("S", ""),
             )
         return None
 
     def claim(self, collection: str, key: Key, now: float, until: float) -> Due | None:
-        place = deferred_key(collection, key_digest(key))
+        place = deferred_key(collection, digest_of(key))
         return self._claim_if(place, "attribute_exists(g)", {}, now, until)
 
     def settle(self, due: Due) -> bool:
@@ -252,7 +269,7 @@ class DynamoLedger:
         try:
             self._table.call(
                 "delete_item",
-                Key=deferred_key(due.collection, key_digest(due.key)),
+                Key=deferred_key(due.collection, digest_of(due.key)),
                 ConditionExpression=f"{condition} AND f <= :m",
                 ExpressionAttributeValues=values,
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",
@@ -269,8 +286,12 @@ class DynamoLedger:
         self._change(due, "SET t = f", {})
         return False
 
-    def postpone(self, due: Due, until: float) -> None:
-        self._change(due, "SET t = :until ADD a :one", {":until": number(until), ":one": number(1)})
+    def postpone(self, due: Due, until: float, refused: str) -> None:
+        values = {":until": number(until), ":a": number(due.attempts_after(refused))}
+        if refused:
+            self._change(due, "SET t = :until, a = :a, r = :r", {**values, ":r": {"S": refused}})
+        else:
+            self._change(due, "SET t = :until, a = :a REMOVE r", values)
 
     def give_back(self, due: Due) -> None:
         self._change(due, "SET t = s", {})
@@ -303,7 +324,7 @@ class DynamoLedger:
         with Unless(CONDITION):
             self._table.call(
                 "update_item",
-                Key=deferred_key(due.collection, key_digest(due.key)),
+                Key=deferred_key(due.collection, digest_of(due.key)),
                 UpdateExpression=change,
                 ConditionExpression=condition,
                 ExpressionAttributeValues={**seen, **values},
@@ -353,23 +374,24 @@ class DynamoLedger:
         return [pending_of(item) for item in self._table.get([item_key(partition, each) for _, each in found[:limit]])]
 
     def explain_key(self, collection: str, key: Key) -> list[Pending]:
-        digest = key_digest(key)
+        digest = digest_of(key)
         answer = self._table.call("get_item", Key=deferred_key(collection, digest), ConsistentRead=True)
         items = [*self._intents_of(collection, digest), *([answer["Item"]] if "Item" in answer else [])]
         return in_order(map(pending_of, items), len(items))
 
     def stats(self) -> JournalStats:
         tallies = dict(zip(partitions("i", "d"), self._table.each(self._tally, partitions("i", "d")), strict=True))
-        counts = {"i": Counter[str](), "d": Counter[str]()}
-        for partition, (count, _) in tallies.items():
+        counts, refused = {"i": Counter[str](), "d": Counter[str]()}, Counter[str]()
+        for partition, (count, no, _) in tallies.items():
             counts[partition[0]].update(count)
-        oldest = [first for _, first in tallies.values() if first is not None]
+            refused.update(no)
+        oldest = [first for _, _, first in tallies.values() if first is not None]
         age = max(0.0, self.clock.earliest() - min(oldest)) if oldest else 0.0
         # Behind the intents: what has gone from there is counted here.
         passed = Counter({name: int(item["n"]["N"]) for name, item in self._meta(_PASSED)})
         passed.update(counts["i"])
         unclean = {name: float(item["u"]["N"]) for name, item in self._meta(_UNCLEAN)}
-        return JournalStats(dict(counts["i"]), dict(counts["d"]), age, unclean, dict(passed))
+        return JournalStats(dict(counts["i"]), dict(counts["d"]), age, unclean, dict(passed), dict(refused))
 
     def _meta(self, prefix: str) -> list[tuple[str, Item]]:
         """What is noted under a prefix, each with the rest of its name."""
@@ -406,17 +428,20 @@ class DynamoLedger:
     def trust(self, collection: str) -> None:
         self._table.call("delete_item", Key=item_key(_META, f"{_UNCLEAN}{collection}"))
 
-    def _tally(self, partition: str) -> tuple[Counter[str], float | None]:
-        """How many of each collection, and the least moment among them. A collection of which there are too many is
-        counted in part, and left at once for the next: what is there is never called empty."""
-        counts, low, moments = Counter[str](), " ", list[float]()
+    def _tally(self, partition: str) -> tuple[Counter[str], Counter[str], float | None]:
+        """How many of each collection, how many of these the secondary refuses, as far as they were looked at, and the
+        least moment among them. A collection of which there are too many is counted in part, and left at once for the
+        next: what is there is never called empty."""
+        counts, refused, low, moments = Counter[str](), Counter[str](), " ", list[float]()
         while True:
             items, whole = self._some(partition, low)
             for item in items:
-                counts[parts(item["sk"]["S"])[0]] += 1
+                name = parts(item["sk"]["S"])[0]
+                counts[name] += 1
+                refused[name] += "r" in item
                 moments.append(float((item.get("s") or item["o"])["N"]))
             if whole:
-                return counts, min(moments, default=None)
+                return counts, +refused, min(moments, default=None)
             low = items[-1]["sk"]["S"]
             name, digest, _ = parts(low)
             if counts[name] >= _COUNTED:
@@ -443,7 +468,7 @@ class DynamoLedger:
             "query",
             KeyConditionExpression="pk = :pk AND sk > :low",
             ExpressionAttributeValues={":pk": {"S": partition}, ":low": {"S": low}},
-            ProjectionExpression="sk, s, o",
+            ProjectionExpression="sk, s, o, r",
             ConsistentRead=True,
             Limit=_COUNTED,
         )

@@ -1,8 +1,8 @@
 """What the journal's table holds, as DynamoDB's items: their keys and their attributes. No request.
 
 Attributes of an intent: `k` packed key, `o` opened, `e` expires, `w` its owner's name. Of a deferral: `k`, `g`
-generation, `s` since, `a` attempts, `t` next try, `f` settle after, `m` the moment of the claim that holds it. Times
-are epoch seconds of the server.
+generation, `s` since, `a` attempts, `t` next try, `f` settle after, `m` the moment of the claim that holds it, `r` with
+what the secondary refuses it. Times are epoch seconds of the server.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias
 from urllib.parse import quote, unquote
 
 from shadow.replicate.journal import Due, Pending
-from shadow.replicate.journals.ledger import Registered, Row, unpack
+from shadow.replicate.journals.ledger import UNDECIDED, Registered, Row, unpack
 from shadow.replicate.process import Owner
 
 __all__ = [
@@ -50,8 +50,9 @@ def partitions(*kinds: str) -> list[str]:
 
 
 def shard_of(digest: str) -> int:
-    # From its end: within a partition the digests stay evenly spread from the first digit on.
-    return int(digest[-2:], 16) % _SHARDS
+    # From its end: within a partition the digests stay evenly spread from the first digit on. What is undecided lies
+    # in one partition, for it is asked for all at once.
+    return 0 if digest.startswith(UNDECIDED) else int(digest[-2:], 16) % _SHARDS
 
 
 def quoted(collection: str) -> str:
@@ -117,4 +118,5 @@ def pending_of(item: Item) -> Pending:
         generation=int(item["g"]["N"]),
         attempts=int(item["a"]["N"]),
         next_try=float(item["t"]["N"]),
+        refused=item.get("r", {}).get("S", ""),
     )

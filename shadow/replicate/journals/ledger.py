@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import bson
 
 from shadow.model.order import key_digest
 from shadow.model.values import CANONICAL
 from shadow.model.version import Key
-from shadow.replicate.journal import Due, JournalStats, Pending
+from shadow.replicate.journal import Due, JournalStats, Pending, undecided_op
 from shadow.replicate.journals.clock import Clock
 from shadow.replicate.process import Owner
 
 __all__ = [
+    "UNDECIDED",
     "NotReady",
     "Registered",
     "RemoteLedger",
     "Row",
+    "digest_of",
     "estimate",
     "in_order",
     "pack",
@@ -44,6 +46,17 @@ class Row:
     opened: float
     expires: float
     owner: str
+    decided: bytes = b""
+    """The packed key that an undecided operation has changed, which the server has not been told; else nothing."""
+
+    @property
+    def deferred_key(self) -> bytes:
+        """Under what it is deferred."""
+        return self.decided or self.key
+
+    @property
+    def deferred_digest(self) -> str:
+        return digest_of(unpack(self.decided)) if self.decided else self.digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +72,7 @@ class RemoteLedger(Protocol):
     """One process's hand on a journal that a server keeps. Used by several threads at once.
 
     Every method may raise what its client raises, within about `patience` seconds. Whatever it has written when it
-    returns is as durable as the server makes anything. Keys go by their digest (`key_digest`).
+    returns is as durable as the server makes anything. Keys go by their digest (`digest_of`).
     """
 
     clock: Clock
@@ -90,7 +103,8 @@ class RemoteLedger(Protocol):
     def defer(self, rows: Sequence[tuple[Row, float]]) -> None:
         """Turns intents into deferrals, each with its `settle_after`; a deferral stands before its intent goes."""
 
-    def has_open(self, collection: str, digest: str) -> bool: ...
+    def has_open(self, collection: str, digest: str) -> bool:
+        """Whether anything stands for a key, or something undecided for any key of the collection."""
 
     def take(self, limit: int, now: float, until: float) -> list[Due]:
         """Claims keys whose turn has come until a moment: first those that never failed, oldest first. `now` becomes
@@ -100,7 +114,7 @@ class RemoteLedger(Protocol):
 
     def settle(self, due: Due) -> bool: ...
 
-    def postpone(self, due: Due, until: float) -> None: ...
+    def postpone(self, due: Due, until: float, refused: str) -> None: ...
 
     def give_back(self, due: Due) -> None:
         """Its turn is that of one that nobody has claimed."""
@@ -152,6 +166,16 @@ def unpack(blob: bytes) -> Key:
     return bson.decode(blob, codec_options=CANONICAL)[""]
 
 
+UNDECIDED: Final = "f" * 16
+"""With what the digest of an undecided key begins, so that all of them lie together, behind nearly all others."""
+
+
+def digest_of(key: Key) -> str:
+    """The digest by which a journal addresses what stands for a key."""
+    op_id = undecided_op(key)
+    return key_digest(key) if op_id is None else f"{UNDECIDED}{op_id}"
+
+
 def estimate(counted: int, last_digest: str) -> int:
     """How many there are, if so many have digests up to the last one: digests are spread evenly."""
     share = (int(last_digest[:12], 16) + 1) / 16**12
@@ -160,7 +184,7 @@ def estimate(counted: int, last_digest: str) -> int:
 
 def place_of(pending: Pending) -> tuple[float, str, str, str]:
     """Where an entry stands in the order of `entries`."""
-    return pending.since, pending.collection, key_digest(pending.key), pending.op_id
+    return pending.since, pending.collection, digest_of(pending.key), pending.op_id
 
 
 def in_order(found: Iterable[Pending], limit: int) -> list[Pending]:

@@ -20,11 +20,19 @@ from pymongo import ASCENDING, IndexModel, MongoClient, ReadPreference, ReturnDo
 from pymongo.errors import ConnectionFailure, DuplicateKeyError, OperationFailure
 from pymongo.write_concern import WriteConcern
 
-from shadow.model.order import key_digest
 from shadow.model.version import Key
 from shadow.replicate.journal import Due, JournalStats, Pending
 from shadow.replicate.journals.clock import Clock, ServerClock, steady
-from shadow.replicate.journals.ledger import Registered, Row, estimate, in_order, place_of, unpack
+from shadow.replicate.journals.ledger import (
+    UNDECIDED,
+    Registered,
+    Row,
+    digest_of,
+    estimate,
+    in_order,
+    place_of,
+    unpack,
+)
 from shadow.replicate.process import Owner
 
 __all__ = ["MongoLedger"]
@@ -45,6 +53,7 @@ _DEFERRED: Final = (
     IndexModel([("c", ASCENDING), ("d", ASCENDING)], name="by_key"),
     IndexModel([("t", ASCENDING)], name="by_turn"),
     IndexModel([("s", ASCENDING), ("c", ASCENDING), ("d", ASCENDING)], name="by_age"),
+    IndexModel([("c", ASCENDING), ("r", ASCENDING)], name="by_refusal", partialFilterExpression={"r": {"$gt": ""}}),
 )
 
 Doc = dict[str, Any]
@@ -55,9 +64,9 @@ class MongoLedger:
 
     Fields of an intent: `c` collection, `d` digest and `k` packed key, `o` opened, `e` expires, `w` its owner's name.
     Of a deferral: `c`, `d`, `k`, `g` generation, `s` since, `a` attempts, `t` next try, `f` settle after, `m` the
-    moment and `l` the mark of the claim that holds it. Times are epoch seconds of the server. Among the owners are
-    also whose turn it is to look for orphans, how many intents of each collection have passed, and which collections
-    are unclean.
+    moment and `l` the mark of the claim that holds it, `r` with what the secondary refuses it. Times are epoch seconds
+    of the server. Among the owners are also whose turn it is to look for orphans, how many intents of each collection
+    have passed, and which collections are unclean.
     """
 
     def __init__(
@@ -144,9 +153,8 @@ class MongoLedger:
 
     def has_open(self, collection: str, digest: str) -> bool:
         # The intent first: a deferral stands before its intent goes.
-        if self._intents.find_one({"c": collection, "d": digest}, {"_id": 1}) is not None:
-            return True
-        return self._deferred.find_one({"_id": _place(collection, digest)}, {"_id": 1}) is not None
+        either = {"c": collection, "$or": [{"d": digest}, {"d": {"$gte": UNDECIDED}}]}
+        return any(each.find_one(either, {"_id": 1}) is not None for each in (self._intents, self._deferred))
 
     # --- deferred keys ------------------------------------------------------------------------------------------
 
@@ -162,7 +170,7 @@ class MongoLedger:
         return sorted((_due(each, now) for each in found), key=lambda due: due.since)
 
     def claim(self, collection: str, key: Key, now: float, until: float) -> Due | None:
-        place = {"_id": _place(collection, key_digest(key))}
+        place = {"_id": _place(collection, digest_of(key))}
         claim = {"$set": {"t": until, "m": now, "l": f"{self.name}#"}}
         raw = self._deferred.find_one_and_update(place, claim, return_document=ReturnDocument.AFTER)
         return None if raw is None else _due(raw, now)
@@ -174,8 +182,8 @@ class MongoLedger:
         self._deferred.update_one(seen, [{"$set": {"t": "$f"}}])
         return False
 
-    def postpone(self, due: Due, until: float) -> None:
-        self._deferred.update_one(_seen(due), {"$inc": {"a": 1}, "$set": {"t": until}})
+    def postpone(self, due: Due, until: float, refused: str) -> None:
+        self._deferred.update_one(_seen(due), {"$set": {"a": due.attempts_after(refused), "t": until, "r": refused}})
 
     def give_back(self, due: Due) -> None:
         self._deferred.update_one(_seen(due), [{"$set": {"t": "$s"}}])
@@ -210,7 +218,7 @@ class MongoLedger:
                     return
 
     def explain_key(self, collection: str, key: Key) -> list[Pending]:
-        where = {"c": collection, "d": key_digest(key)}
+        where = {"c": collection, "d": digest_of(key)}
         found = [_pending(raw) for each in (self._intents, self._deferred) for raw in each.find(where)]
         return in_order(found, len(found))
 
@@ -227,7 +235,12 @@ class MongoLedger:
         passed = Counter({raw["c"]: raw["n"] for raw in notes if "n" in raw})
         passed.update(opened)
         unclean = {raw["c"]: raw["since"] for raw in notes if "since" in raw}
-        return JournalStats(opened, deferred, age, unclean, dict(passed))
+        return JournalStats(opened, deferred, age, unclean, dict(passed), self._refused() if deferred else {})
+
+    def _refused(self) -> dict[str, int]:
+        some = {"r": {"$gt": ""}}
+        names = self._deferred.distinct("c", some)
+        return {name: self._deferred.count_documents({"c": name, **some}, limit=_COUNTED) for name in names}
 
     def primaries(self, configured: Mapping[str, str]) -> Mapping[str, str]:
         for name, primary in configured.items():
@@ -313,13 +326,18 @@ def _row(raw: Doc) -> Row:
 
 def _deferral(row: Row, settle_after: float) -> UpdateOne:
     return UpdateOne(
-        {"_id": _place(row.collection, row.digest)},
+        {"_id": _place(row.collection, row.deferred_digest)},
         {
             "$inc": {"g": 1},
             "$min": {"s": row.opened},
             "$max": {"f": settle_after},
             "$set": {"t": row.opened},
-            "$setOnInsert": {"a": 0, "c": row.collection, "d": row.digest, "k": Binary(row.key)},
+            "$setOnInsert": {
+                "a": 0,
+                "c": row.collection,
+                "d": row.deferred_digest,
+                "k": Binary(row.deferred_key),
+            },
         },
         upsert=True,
     )
@@ -331,12 +349,12 @@ def _passed(collection: str, number: int) -> UpdateOne:
 
 
 def _due(raw: Doc, claimed: float) -> Due:
-    return Due(raw["c"], unpack(raw["k"]), raw["g"], raw["a"], raw["s"], claimed)
+    return Due(raw["c"], unpack(raw["k"]), raw["g"], raw["a"], raw["s"], claimed, refused=raw.get("r", ""))
 
 
 def _seen(due: Due) -> Doc:
     """The deferral as it was claimed: no other claim holds it, and it is not a later one with the same number."""
-    return {"_id": _place(due.collection, key_digest(due.key)), "g": due.generation, "m": due.claimed}
+    return {"_id": _place(due.collection, digest_of(due.key)), "g": due.generation, "m": due.claimed}
 
 
 def _pending(raw: Doc) -> Pending:
@@ -350,4 +368,5 @@ def _pending(raw: Doc) -> Pending:
         generation=raw["g"],
         attempts=raw["a"],
         next_try=raw["t"],
+        refused=raw.get("r", ""),
     )

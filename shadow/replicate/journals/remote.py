@@ -28,11 +28,10 @@ from typing import Any, Final, TypeAlias
 
 from shadow.errors import JournalError
 from shadow.model.background import Background
-from shadow.model.order import key_digest
 from shadow.model.version import Key
 from shadow.replicate.claims import LOOK, Claims, Ticket
 from shadow.replicate.journal import Due, Entry, JournalStats, Pending
-from shadow.replicate.journals.ledger import NotReady, Registered, RemoteLedger, Row, pack
+from shadow.replicate.journals.ledger import NotReady, Registered, RemoteLedger, Row, digest_of, pack
 from shadow.replicate.process import Owner, this_process
 from shadow.replicate.supervisor import Supervisor
 
@@ -150,6 +149,12 @@ class RemoteJournal:
         side.openings.put(job)
         await job.future
 
+    def decide(self, op_id: str, key: Key) -> None:
+        # The server is told only if the key is deferred: most intents are closed within moments.
+        side = self._alive()
+        if (row := side.rows.get(op_id)) is not None:
+            side.rows[op_id] = dataclasses.replace(row, decided=pack(key))
+
     def close(self, op_id: str) -> None:
         side = self._alive()
         if (row := side.rows.pop(op_id, None)) is not None:
@@ -161,7 +166,7 @@ class RemoteJournal:
             side.rest.put(_Ending(row, row.expires if unknown else 0.0))
 
     async def has_open(self, collection: str, key: Key) -> bool:
-        digest = key_digest(key)
+        digest = digest_of(key)
         return bool(await self._ask(lambda ledger: ledger.has_open(collection, digest)))
 
     async def due(self, limit: int, lease: float) -> list[Due]:
@@ -212,9 +217,9 @@ class RemoteJournal:
         finally:
             self._claims.drop(due)
 
-    async def postpone(self, due: Due, delay: float) -> None:
+    async def postpone(self, due: Due, delay: float, refused: str = "") -> None:
         try:
-            await self._ask(lambda ledger: ledger.postpone(due, ledger.clock.earliest() + delay))
+            await self._ask(lambda ledger: ledger.postpone(due, ledger.clock.earliest() + delay, refused))
         finally:
             self._claims.drop(due)
 
@@ -391,7 +396,7 @@ class RemoteJournal:
     def _rows(self, side: _Side, ledger: RemoteLedger, jobs: Iterable[_Opening]) -> list[Row]:
         opened, expires = ledger.clock.earliest(), ledger.clock.latest() + self.limit
         return [
-            Row(each.op_id, each.collection, key_digest(each.key), pack(each.key), opened, expires, side.name)
+            Row(each.op_id, each.collection, digest_of(each.key), pack(each.key), opened, expires, side.name)
             for job in jobs
             for each in job.entries
         ]

@@ -22,13 +22,14 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.loaders import create_loader
 from botocore.retries.standard import RetryEventAdapter, ThrottlingErrorDetector
 
+from shadow.stores.calls import Calls, let_go
 from shadow.stores.dynamo.codec import Item
 from shadow.stores.dynamo.errors import translate
 from shadow.stores.dynamo.pace import Pace
 from shadow.stores.dynamo.parser import ParserFactory
 from shadow.stores.dynamo.serializer import quicken
 from shadow.stores.dynamo.settings import DynamoSettings
-from shadow.stores.dynamo.wire import OPERATIONS, Wire
+from shadow.stores.dynamo.wire import OPERATIONS, Wire, in_time
 
 __all__ = ["Cancelled", "ConditionFailed", "Gateway", "OnCapacity"]
 
@@ -71,19 +72,29 @@ class Gateway:
         self._limit = asyncio.Semaphore(settings.max_concurrency)
         self._making = asyncio.Lock()
         self._stack = AsyncExitStack()
+        self._closing: set[asyncio.Task[None]] = set()
+        self.on_stuck: Callable[[bool], None] = lambda replaced: None
+        """Told when the client answers nothing any more, and whether it was replaced."""
+        patience = (settings.connect_timeout + settings.read_timeout) * settings.max_attempts
+        self.calls: Final = Calls("DynamoDB", patience=patience, ping=self._ping, on_stuck=self._stuck)
 
     async def call(self, verb: str, table: str, **parameters: Any) -> dict[str, Any]:
-        """One request; `verb` is a method of the client. Raises PyMongo's errors, `ConditionFailed`, `Cancelled`."""
-        client = self._client or await self._make()
+        """One request; `verb` is a method of the client. Raises PyMongo's errors, `ConditionFailed`, `Cancelled`.
+
+        A caller that is cancelled leaves the request to its end, and its place among those under way with it."""
+        client = self._client or await self.calls.run(self._make())
+        await self._limit.acquire()
+        return await self.calls.run(self._send(client, verb, table, parameters), self._limit.release)
+
+    async def _send(self, client: Any, verb: str, table: str, parameters: dict[str, Any]) -> dict[str, Any]:
         answer: dict[str, Any]
-        async with self._limit:
-            try:
-                if self._wire is not None and verb in OPERATIONS:
-                    answer = await self._wire.call(verb, parameters)
-                else:
-                    answer = await getattr(client, verb)(**parameters)
-            except (ClientError, BotoCoreError, OSError) as error:
-                raise _raised(error, verb, table) from None
+        try:
+            if self._wire is not None and verb in OPERATIONS:
+                answer = await self._wire.call(verb, parameters)
+            else:
+                answer = await getattr(client, verb)(**parameters)
+        except (ClientError, BotoCoreError, OSError) as error:
+            raise _raised(error, verb, table) from None
         self._count(answer.get("ConsumedCapacity"), parameters.get("IndexName", ""), verb)
         return answer
 
@@ -111,6 +122,7 @@ class Gateway:
                 if pace is not None:
                     pace.attach(client)
                 client.meta.events.register("needs-retry", self._look_for_throttling)
+                client.meta.events.register("before-send", in_time)
                 if self._settings.requests == "direct":
                     self._wire = await Wire.of(client, pace, _USER_AGENT)
                 self._client = client
@@ -125,7 +137,26 @@ class Gateway:
         """Closes a client that was made here. Idempotent."""
         if self._own:
             self._client = self._wire = None
-            await self._stack.aclose()
+        await self.calls.end(self._stack.aclose if self._own else None)
+        if self._closing:
+            await asyncio.wait(set(self._closing))
+
+    async def _ping(self) -> None:
+        """Any answer will do, a refusal too."""
+        client = self._client
+        if client is not None:
+            await client.list_tables(Limit=1)
+
+    def _stuck(self) -> bool:
+        if self._own:
+            before, self._stack = self._stack, AsyncExitStack()
+            self._client = self._wire = None
+            self._making = asyncio.Lock()
+            closing = asyncio.get_running_loop().create_task(let_go(before.aclose))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+        self.on_stuck(self._own)
+        return self._own
 
 
 def _session(settings: DynamoSettings) -> Any:

@@ -25,7 +25,8 @@ their names (`_id` first). Hints are AttributeValues themselves, shaped like the
                      names that begin with ~ have one more
     {"L": [hint]}    a DBRef, written as the document that it is in BSON
 
-A document that no item can hold (over 400 KB, or with field names that DynamoDB refuses) keeps its index attributes
+A document that no item can hold (over 400 KB, with field names that DynamoDB refuses, or with BSON that the driver's
+values do not say: see `model.stored`) keeps its index attributes
 and has its BSON, compressed, in `_shadow.z`; if that is still too large, in n parts of generation g (see writes.py).
 
 Rules of DynamoDB used here (Developer Guide, "Constraints" and "Item sizes and formats"): 38 digits between 1e-130 and
@@ -34,6 +35,9 @@ Rules of DynamoDB used here (Developer Guide, "Constraints" and "Item sizes and 
 
 from __future__ import annotations
 
+import hashlib
+import json
+import struct
 import time
 import zlib
 from collections.abc import Mapping, Sequence
@@ -42,11 +46,13 @@ from typing import Any, Final
 
 import bson
 from bson import ObjectId
+from bson.errors import BSONError
 from pymongo.errors import DocumentTooLarge
 
+from shadow.errors import UnreadableDocument
 from shadow.model.schema import CollectionSpec
-from shadow.model.values import CANONICAL
-from shadow.model.version import TOMBSTONE_LIFETIME, Document, Image, State, Tombstone, Version, fresh_id
+from shadow.model.stored import NO_VERSION, Damaged, RawDocument, check_readable, document_of
+from shadow.model.version import TOMBSTONE_LIFETIME, Document, Image, Key, State, Tombstone, Unknown, Version, fresh_id
 from shadow.stores.dynamo import keys
 from shadow.stores.dynamo.values import (
     NAME_LIMIT,
@@ -74,6 +80,31 @@ _SURELY_FITS: Final = 65_536
 STAMP: Final = ("b", "r", "t", "a")
 """The parts of the reserved attribute that tell the state, and the key where its text does not."""
 _ABSENT: Final[Attribute] = {"S": "x"}
+_NO_STAMP: Final[dict[str, Any]] = {}
+_NO_BIRTH: Final[Attribute] = {"S": ""}
+_NO_REVISION: Final[Attribute] = {"N": "0"}
+
+_MOST_BYTES: Final = BSON_LIMIT + 65_536
+"""Of a document unpacked: MongoDB's own limit, and some room."""
+_MOST_PARTS: Final = _MOST_BYTES // PART_BYTES + 2
+
+_NO_VALUE: Final = "an attribute that is not as it was written"
+_NO_HINTS: Final = "hints that are not as they were written"
+_NO_BODY: Final = "a body that is missing or damaged"
+_NO_KEY: Final = "a key that is no text of a key"
+
+_FAULTS: Final = (
+    ArithmeticError,
+    AttributeError,
+    BSONError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+"""What decoding an item may raise that another hand has changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +145,11 @@ class Codec:
         self._refused = frozenset({"", *self._own})
 
     def encode(self, key_text: str, state: State, document: Document | None, op_id: str) -> Encoded:
-        """The item of an image. Raises `DocumentTooLarge` over MongoDB's 16 MB, and what `bson.encode` raises."""
+        """The item of an image. Raises `DocumentTooLarge` over MongoDB's 16 MB, `UnreadableDocument` for a document
+        that cannot be read whole, and what `bson.encode` raises."""
         if document is None:
             return Encoded(self._tombstone(key_text, state, op_id))
+        check_readable(document)
         raw = bson.encode(document)
         if len(raw) > BSON_LIMIT:
             raise DocumentTooLarge(f"the document has {len(raw)} bytes of BSON; the limit is {BSON_LIMIT}")
@@ -145,7 +178,10 @@ class Codec:
         }
 
     def _natural(self, key_text: str, state: State, document: Document, op_id: str) -> Item | None:
-        """The item with one attribute a field; None if a field has a name that no attribute can have."""
+        """The item with one attribute a field; None if a field has a name that no attribute can have, or a value that
+        none says."""
+        if isinstance(document, RawDocument):
+            return None  # its values do not say all of it
         item: Item = {"_id": {"S": key_text}}
         hints: dict[str, Attribute] = {}
         aside: dict[str, Attribute] = {}
@@ -239,11 +275,15 @@ class Codec:
         return all(item.get(name) == (None if text is None else {"S": text}) for name, text in texts.items())
 
     def state(self, item: Item) -> State:
-        """The version or tombstone of an item."""
-        shadow = item.get(self.reserved, {}).get("M", {})
-        if "t" in shadow:
-            return Tombstone(shadow["t"]["S"])
-        return Version(shadow.get("b", {}).get("S", ""), int(shadow.get("r", {}).get("N", 0)))
+        """The version or tombstone of an item; `Unknown` for a stamp that no codec has written."""
+        stamp = item.get(self.reserved, _NO_STAMP).get("M", _NO_STAMP)
+        if "t" in stamp:
+            tombstone = stamp["t"].get("S")
+            return _unknown(item[self.reserved]) if tombstone is None else Tombstone(tombstone)
+        born, rev = stamp.get("b", _NO_BIRTH).get("S"), stamp.get("r", _NO_REVISION).get("N", "")
+        if born is None or not rev.removeprefix("-").isdecimal():
+            return _unknown(item[self.reserved])
+        return Version(born, int(rev))
 
     def op_id(self, item: Item) -> str:
         """The id of the operation that wrote the item last; "" if it was none of ours."""
@@ -254,30 +294,91 @@ class Codec:
         return "k" in item.get(self.reserved, {}).get("M", {})
 
     def parts(self, item: Item) -> Parts | None:
-        """Where the body lies, if the item is only the head of a large document."""
+        """Where the body lies, if the item is only the head of a large document; None too if it does not say."""
         shadow = item.get(self.reserved, {}).get("M", {})
-        if "g" not in shadow:
+        generation, count = self.generation(item), str(shadow.get("n", {}).get("N", ""))
+        # More parts than the largest document can have were never written.
+        if generation is None or not count.isdecimal() or not 0 < int(count) <= _MOST_PARTS:
             return None
-        return Parts(item["_id"]["S"], shadow["g"]["S"], int(shadow["n"]["N"]))
+        return Parts(item["_id"]["S"], generation, int(count))
+
+    def generation(self, item: Item) -> str | None:
+        """Under which the parts of its body were written, if it has such a body."""
+        generation = item.get(self.reserved, {}).get("M", {}).get("g", {}).get("S")
+        return None if generation is None else str(generation)
+
+    def key(self, item: Item) -> tuple[Key, str]:
+        """The key of an item, and "" or why it cannot be told: then it is the key's text."""
+        text = item["_id"].get("S")
+        aside = item.get(self.reserved, {}).get("M", {}).get("a", {}).get("M", {})
+        if text is not None and text[:1] != "~" and "_id" not in aside:
+            return keys.decode_key(text), ""
+        try:
+            value = decode_value(*aside["_id"]["L"]) if "_id" in aside else _key_value(item["_id"])
+            if keys.key_text(value) == text:
+                return value, ""
+        except _FAULTS:
+            pass
+        return str(text), _NO_KEY
 
     def stamp(self, item: Item) -> Image:
         """The key and the state alone of an item: an image whose document has its `_id` only."""
         state = self.state(item)
-        if isinstance(state, Tombstone):
+        if self._is_tombstone(item):
             return Image(state)
-        aside = item.get(self.reserved, {}).get("M", {}).get("a", {}).get("M", {})
-        return Image(state, {"_id": decode_value(*aside["_id"]["L"]) if "_id" in aside else _key_value(item["_id"])})
+        key, fault = self.key(item)
+        return Image(state, Damaged({"_id": key}, {"_id": fault}) if fault else {"_id": key})
+
+    def _is_tombstone(self, item: Item) -> bool:
+        """Whether reads hide an item: a tombstone, also one whose id cannot be read."""
+        return "t" in item.get(self.reserved, {}).get("M", {})
 
     def decode(self, item: Item, body: bytes | None = None) -> Image:
-        """The image in an item; `body` is the joined parts where `parts` says that there are some."""
+        """The image in an item; `body` is the joined parts where `parts` says that there are some. An item that another
+        hand has left unreadable is a `Damaged` document, with the fields that can be read."""
         state = self.state(item)
-        if isinstance(state, Tombstone):
+        if self._is_tombstone(item):
             return Image(state)
         shadow = item.get(self.reserved, {}).get("M", {})
         packed = body if body is not None else shadow.get("z", {}).get("B")
-        if packed is not None:
-            return Image(state, bson.decode(zlib.decompress(octets(packed)), codec_options=CANONICAL))
-        return Image(state, self._document(item, shadow))
+        try:
+            if packed is not None:
+                return Image(state, self._with_key(item, document_of(_unpacked(octets(packed)))))
+            if "g" not in shadow and "z" not in shadow:
+                return Image(state, self._document(item, shadow))
+        except _FAULTS:
+            return Image(state, self._damaged(item, shadow, packed=packed is not None))
+        return self.damaged(item, _NO_BODY)
+
+    def _with_key(self, item: Item, document: Document) -> Document:
+        """One that cannot be read whole is known by its key all the same."""
+        if not isinstance(document, Damaged) or "_id" in document:
+            return document
+        return Damaged({"_id": self.key(item)[0], **document}, document.faults, document.raw)
+
+    def damaged(self, item: Item, reason: str) -> Image:
+        """An item of whose document nothing but the key can be read."""
+        return Image(self.state(item), Damaged({"_id": self.key(item)[0]}, {"": reason}))
+
+    def _damaged(self, item: Item, shadow: Mapping[str, Attribute], *, packed: bool) -> Damaged:
+        """Field by field, so that one that cannot be read hides no other."""
+        key, fault = self.key(item)
+        values: Document = {"_id": key}
+        faults = {"_id": fault} if fault else {}
+        try:
+            hints, _ = opened(shadow.get("h"))
+            aside = shadow["a"]["M"] if "a" in shadow else {}
+            absent = {unescaped(name) for name, hint in hints.items() if hint == _ABSENT}
+        except _FAULTS:
+            return Damaged(values, {**faults, "": _NO_HINTS})
+        if packed:
+            return Damaged(values, {**faults, "": _NO_BODY})
+        for name in sorted({*item, *aside} - self._own - absent - {"_id"}):
+            try:
+                values[name] = self._field(name, item, aside, hints)
+            except _FAULTS:
+                faults[name] = _NO_VALUE
+        return Damaged(values, faults or {"": _NO_HINTS})
 
     def _document(self, item: Item, shadow: Mapping[str, Attribute]) -> Document:
         hints, order = opened(shadow.get("h"))
@@ -286,10 +387,12 @@ class Codec:
         names.difference_update(unescaped(name) for name, hint in hints.items() if hint == _ABSENT)
         document: Document = {}
         for name in ordered_names(names, order):
-            if name in aside:
-                document[name] = decode_value(*aside[name]["L"])
-            elif name == "_id":
-                document[name] = _key_value(item[name])
+            if name in aside or name == "_id":
+                text = item[name].get("S") if name == "_id" and not aside else None
+                if text is not None and text[:1] != "~":
+                    document[name] = keys.decode_key(text)
+                else:
+                    document[name] = self._field(name, item, aside, hints)
             else:
                 attribute = item[name]
                 hint = hints.get(escaped(name)) if hints else None
@@ -297,6 +400,32 @@ class Codec:
                 plain = attribute.get("S") if hint is None else None
                 document[name] = decode_value(attribute, hint) if plain is None else plain
         return document
+
+    def _field(self, name: str, item: Item, aside: Mapping[str, Attribute], hints: Mapping[str, Attribute]) -> Any:
+        """One field. Raises one of `_FAULTS` for what no codec has written."""
+        if name != "_id":
+            return (
+                decode_value(*aside[name]["L"]) if name in aside else decode_value(item[name], hints.get(escaped(name)))
+            )
+        key, fault = self.key(item)
+        if fault:
+            raise ValueError(fault)
+        return key
+
+
+def _unpacked(body: bytes) -> bytes:
+    """Raises for what is no compressed document, and for one over MongoDB's limit before it is unpacked whole."""
+    unpacking = zlib.decompressobj()
+    raw = unpacking.decompress(body, _MOST_BYTES)
+    if not unpacking.eof:
+        raise ValueError("a body that does not end")
+    return raw
+
+
+def _unknown(stamp: Attribute) -> Unknown:
+    """By the parts that every read has, be it of the stamp alone."""
+    parts = {name: stamp["M"][name] for name in ("b", "r", "t") if name in stamp["M"]}
+    return Unknown(hashlib.sha256(json.dumps(parts, sort_keys=True, default=bytes.hex).encode()).hexdigest()[:32])
 
 
 def _joined_text(document: Document, fields: Sequence[str]) -> str | None:
@@ -318,6 +447,8 @@ def _stamp(state: State, op_id: str) -> dict[str, Attribute]:
     """{b, r} or {t}, and o. Parts with their default value are left out, so that an unstamped document and one
     stamped as such are one state."""
     stamp: dict[str, Attribute] = {}
+    if isinstance(state, Unknown):
+        raise UnreadableDocument(NO_VERSION)
     if isinstance(state, Tombstone):
         stamp["t"] = {"S": state.id}
     elif isinstance(state, Version):

@@ -16,7 +16,7 @@ from pymongo.errors import DuplicateKeyError
 from shadow.model.order import key_digest
 from shadow.model.schema import UniqueSpec
 from shadow.model.values import type_name
-from shadow.model.version import Image, Key
+from shadow.model.version import Image, Key, Unknown
 from shadow.stores.dynamo import keys, unique
 from shadow.stores.dynamo.changes import whole
 from shadow.stores.dynamo.client import ConditionFailed, Gateway
@@ -96,8 +96,9 @@ class Constraints:
                 raise _refusal(table, constraint, list(shared.values()))
 
     async def _claim(self, table: Table, image: Image) -> None:
-        """Takes the claims of one document; if it has changed meanwhile, those of what it is now."""
-        while (document := image.document) is not None:
+        """Takes the claims of one document; if it has changed meanwhile, those of what it is now. One whose stamp
+        cannot be read takes its claims with the copy that mends it."""
+        while (document := image.document) is not None and not isinstance(image.state, Unknown):
             claims = unique.claims(table.spec, document)
             text = keys.key_text(document["_id"])
             try:

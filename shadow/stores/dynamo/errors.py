@@ -13,7 +13,18 @@ from botocore import exceptions as bc
 from bson import Decimal128, Int64, ObjectId
 from pymongo import errors as pm
 
-__all__ = ["ERRORS", "EXPECTED", "duplicate_key", "outcome_unknown", "translate"]
+from shadow.model.outcome import Outcome, classify, marked
+
+__all__ = [
+    "BEFORE_SENDING",
+    "ERRORS",
+    "EXPECTED",
+    "NEVER_OF_A_REQUEST",
+    "UNANSWERED",
+    "duplicate_key",
+    "outcome_unknown",
+    "translate",
+]
 
 Maker: TypeAlias = Callable[[str, dict[str, Any]], pm.PyMongoError]
 """Makes the exception from the text and the details."""
@@ -21,6 +32,12 @@ Maker: TypeAlias = Callable[[str, dict[str, Any]], pm.PyMongoError]
 
 def _operation_failure(code: int) -> Maker:
     return lambda text, details: pm.OperationFailure(text, code, {"code": code, "errmsg": text, **details})
+
+
+def _definite(code: int) -> Maker:
+    """MongoDB's code leaves it open, DynamoDB does not: every request is signed by itself, and refused as a whole."""
+    make = _operation_failure(code)
+    return lambda text, details: marked(make(text, details), Outcome.REFUSED)
 
 
 def _write_error(text: str, details: dict[str, Any]) -> pm.PyMongoError:
@@ -35,11 +52,16 @@ def _reconnect(text: str, details: dict[str, Any]) -> pm.PyMongoError:
 # 48 NamespaceExists, 112 WriteConflict, 202 NetworkInterfaceExceededTimeLimit, 262 ExceededTimeLimit.
 _throttled = _operation_failure(262)
 _unauthorised = _operation_failure(13)
-_unauthenticated = _operation_failure(18)
+_unauthenticated = _definite(18)
 _missing = _operation_failure(26)
 _in_use = _operation_failure(48)
 _conflict = _operation_failure(112)
 _refused = _operation_failure(2)
+
+
+def _unlisted(text: str, details: dict[str, Any]) -> pm.PyMongoError:
+    return marked(_refused(text, details), Outcome.UNKNOWN)
+
 
 ERRORS: Final[Mapping[str, Maker]] = {
     "AccessDeniedException": _unauthorised,
@@ -47,7 +69,7 @@ ERRORS: Final[Mapping[str, Maker]] = {
     "ContinuousBackupsUnavailableException": _in_use,
     "DuplicateItemException": _conflict,
     "ExpiredTokenException": _unauthenticated,
-    "IdempotentParameterMismatchException": _refused,
+    "IdempotentParameterMismatchException": _unlisted,  # a transaction of this token has been done
     "IncompleteSignatureException": _unauthenticated,
     "InternalServerError": _reconnect,
     "InternalServerErrorException": _reconnect,
@@ -74,7 +96,9 @@ ERRORS: Final[Mapping[str, Maker]] = {
     "UnrecognizedClientException": _unauthenticated,
     "ValidationException": _write_error,
 }
-"""AWS error code to exception. Codes from the service model of DynamoDB and its guide's "Error handling"."""
+"""AWS error code to exception, whose class, code and mark say what became of a write (`model.outcome`). Codes from the
+service model of DynamoDB and its guide's "Error handling". A code that is not here is unknown, whatever its status: it
+may be that of something on the way."""
 
 EXPECTED: Final = frozenset({"ConditionalCheckFailedException", "TransactionCanceledException"})
 """Codes that the store itself asks for and answers; the table has them for the case that one escapes."""
@@ -97,29 +121,118 @@ _WITHOUT_CONTENT: Final = frozenset(
 
 _HINTS: Final = {26: "make the tables first: shadow tables create"}
 
-_TRANSPORT: Final[tuple[tuple[type[Exception], type[pm.PyMongoError]], ...]] = (
+UNANSWERED: Final[tuple[tuple[type[Exception], type[pm.PyMongoError]], ...]] = (
     (bc.ReadTimeoutError, pm.NetworkTimeout),
     (bc.ConnectTimeoutError, pm.ServerSelectionTimeoutError),
     (bc.EndpointConnectionError, pm.ServerSelectionTimeoutError),
+    (bc.ConnectionError, pm.AutoReconnect),
     (bc.HTTPClientError, pm.AutoReconnect),
+    (bc.ChecksumError, pm.AutoReconnect),
+    (bc.FlexibleChecksumError, pm.AutoReconnect),
+    (bc.IncompleteReadError, pm.AutoReconnect),
+    (bc.AwsChunkedWrapperError, pm.AutoReconnect),
+    (bc.CredentialRetrievalError, pm.AutoReconnect),
+    (bc.MetadataRetrievalError, pm.AutoReconnect),
+    (bc.TokenRetrievalError, pm.AutoReconnect),
+    (bc.SSOError, pm.AutoReconnect),
+    (bc.CapacityNotAvailableError, pm.AutoReconnect),
     (TimeoutError, pm.NetworkTimeout),
     (OSError, pm.AutoReconnect),
 )
-_CREDENTIALS: Final = (bc.NoCredentialsError, bc.PartialCredentialsError, bc.CredentialRetrievalError)
+"""What the SDK raises without an answer, or without one that can be read: unknown, all of it. Credentials are asked for
+before each attempt, so that they may fail after one that was done."""
+
+_CREDENTIALS: Final = (bc.NoCredentialsError, bc.PartialCredentialsError, bc.NoAuthTokenError)
+BEFORE_SENDING: Final[tuple[type[bc.BotoCoreError], ...]] = (
+    *_CREDENTIALS,
+    bc.BaseEndpointResolverError,
+    bc.EndpointProviderError,
+    bc.InvalidEndpointConfigurationError,
+    bc.InvalidHostLabelError,
+    bc.InvalidProxiesConfigError,
+    bc.MissingParametersError,
+    bc.ParamValidationError,
+    bc.ServiceNotInRegionError,
+    bc.UnknownRegionError,
+    bc.UnknownSignatureVersionError,
+    bc.UnsupportedSignatureVersionError,
+    bc.ValidationError,
+)
+"""What it raises before the first attempt, so that nothing was sent."""
+
+NEVER_OF_A_REQUEST: Final = frozenset(
+    {
+        "ApiVersionNotFoundError",
+        "ConfigNotFound",
+        "ConfigParseError",
+        "DataNotFoundError",
+        "InvalidChecksumConfigError",
+        "InvalidConfigError",
+        "InvalidDNSNameError",
+        "InvalidDefaultsMode",
+        "InvalidEndpointDiscoveryConfigurationError",
+        "InvalidExpressionError",
+        "InvalidIMDSEndpointError",
+        "InvalidIMDSEndpointModeError",
+        "InvalidRetryConfigurationError",
+        "InvalidS3AddressingStyleError",
+        "InvalidS3UsEast1RegionalEndpointConfigError",
+        "InvalidSTSRegionalEndpointsConfigError",
+        "MD5UnavailableError",
+        "MissingDependencyException",
+        "OperationNotPageableError",
+        "PaginationError",
+        "ProfileNotFound",
+        "RefreshWithMFAUnsupportedError",
+        "StubResponseError",
+        "UnknownClientMethodError",
+        "UnknownCredentialError",
+        "UnknownServiceStyle",
+        "UnseekableStreamError",
+        "UnsupportedOutpostResourceError",
+        "UnsupportedS3AccesspointConfigurationError",
+        "UnsupportedS3ArnError",
+        "UnsupportedS3ConfigurationError",
+        "UnsupportedS3ControlArnError",
+        "UnsupportedS3ControlConfigurationError",
+        "UnsupportedServiceProtocolsError",
+        "WaiterConfigError",
+        "WaiterError",
+    }
+)
+"""The SDK's other classes, by name: of other services, of files, of making a client. Unknown, should one come."""
+
+_WRITES: Final = frozenset(
+    {
+        "batch_execute_statement",
+        "batch_write_item",
+        "delete_item",
+        "execute_statement",
+        "put_item",
+        "transact_write_items",
+        "update_item",
+    }
+)
 
 
 def translate(error: Exception, operation: str, table: str) -> Exception:
     """The PyMongo exception for what the client raised; `error` itself if it is nothing of AWS's or the network's."""
     where = f"DynamoDB {operation} on {table}"
     if isinstance(error, bc.ClientError):
-        return _of_code(error, where, quoted=operation in _WITHOUT_CONTENT)
+        made = _of_code(error, where, quoted=operation in _WITHOUT_CONTENT)
+        attempts = error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0)
+        if attempts and operation in _WRITES and classify(made) is Outcome.REFUSED:
+            # The last attempt was refused. What became of those before it, nobody knows.
+            marked(made, Outcome.UNKNOWN)
+        return made
     if isinstance(error, _CREDENTIALS):
-        return pm.OperationFailure(f"{where}: no usable credentials", 18, {"code": 18})
-    for kind, made in _TRANSPORT:
+        return _unauthenticated(f"{where}: no usable credentials", {})
+    for kind, known in UNANSWERED:
         if isinstance(error, kind):
-            return made(f"{where}: {type(error).__name__}")
+            return known(f"{where}: {type(error).__name__}")
     if isinstance(error, bc.BotoCoreError):
-        return pm.OperationFailure(f"{where}: {type(error).__name__}", 2, {"code": 2})
+        make = _refused if isinstance(error, BEFORE_SENDING) else _unlisted
+        return make(f"{where}: {type(error).__name__}", {})
     return error
 
 
@@ -130,7 +243,7 @@ def _of_code(error: bc.ClientError, where: str, *, quoted: bool) -> pm.PyMongoEr
     text = f"{where}: {code}" + (f" (request {request})" if request else "")
     if quoted:
         text += f": {error.response['Error'].get('Message', '')}"
-    maker = ERRORS.get(code) or (_reconnect if status >= 500 or not status else _refused)
+    maker = ERRORS.get(code) or (_reconnect if status >= 500 or not status else _unlisted)
     made = maker(text, {"awsCode": code})
     hint = _HINTS.get(getattr(made, "code", None) or 0)
     return maker(f"{text}\n  hint: {hint}", {"awsCode": code}) if hint else made

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
-from shadow.model.version import Absent, State, Tombstone, Version
+from shadow.model.version import Absent, State, Tombstone, Unknown, Version
+from shadow.stores.dynamo.values import Item
 
-__all__ = ["Expression", "exactly", "hidden", "vacant"]
+__all__ = ["Expression", "exactly", "hidden", "stamped_as", "vacant"]
 
 
 class Expression:
@@ -42,7 +43,7 @@ def vacant(expression: Expression, reserved: str) -> str:
 
 
 def exactly(expression: Expression, reserved: str, state: State) -> str:
-    """The key holds exactly `state`."""
+    """The key holds exactly `state`. Not for a stamp that cannot be read, which is compared whole (`stamped_as`)."""
     match state:
         case Absent():
             return f"attribute_not_exists({expression.path('_id')})"
@@ -56,6 +57,26 @@ def exactly(expression: Expression, reserved: str, state: State) -> str:
             )
             unstamped = f" AND attribute_not_exists({expression.path(reserved, 't')})" if not born else ""
             return f"({' AND '.join(parts)}{unstamped})"
+        case Unknown():
+            raise ValueError("a stamp that cannot be read has no parts to compare")
+
+
+def stamped_as(expression: Expression, reserved: str, item: Item) -> str:
+    """The key holds an item with the stamp of `item`, whatever that is. Part by part, of those that say the state and
+    who wrote it: every writer of shadow changes one of them, and a body may be as large as an item."""
+    stamp = item.get(reserved)
+    tests = [f"attribute_exists({expression.path('_id')})"]
+    if stamp is None or "M" not in stamp:
+        return " AND ".join([*tests, _same(expression, expression.path(reserved), stamp)])
+    parts = (_same(expression, expression.path(reserved, name), stamp["M"].get(name)) for name in _TELLING)
+    return " AND ".join([*tests, *parts])
+
+
+_TELLING: Final = ("b", "r", "t", "o", "g", "n")
+
+
+def _same(expression: Expression, path: str, attribute: Any) -> str:
+    return f"attribute_not_exists({path})" if attribute is None else f"{path} = {expression.value(attribute)}"
 
 
 def _part(expression: Expression, path: str, attribute: dict[str, Any], *, default: bool) -> str:

@@ -16,7 +16,7 @@ from shadow.stores.dynamo.codec import STAMP, Item
 from shadow.stores.dynamo.expressions import Expression
 from shadow.stores.dynamo.values import octets, opened
 
-__all__ = ["Fetch", "fetch_of", "looked_at"]
+__all__ = ["Fetch", "fetch_of", "looked_at", "top_level_fields"]
 
 _MOST_NAMES: Final = 30
 _LONGEST_NAME: Final = 255
@@ -58,7 +58,7 @@ class Fetch:
 def fetch_of(query: Query) -> Fetch | None:
     """What a query needs of each item; None if that is everything, or can't be told."""
     shown = _included(query.projection)
-    read = _fields_of(query.filter)
+    read = top_level_fields(query.filter)
     if shown is None or read is None:
         return None
     return _limited(Fetch(frozenset(shown | read | {path.partition(".")[0] for path, _ in query.sort}), shown))
@@ -66,7 +66,7 @@ def fetch_of(query: Query) -> Fetch | None:
 
 def looked_at(filter: Mapping[str, Any], *paths: str) -> Fetch | None:
     """What a filter and the values at `paths` need of an item, where the order of its fields does not matter."""
-    fields = _fields_of(filter)
+    fields = top_level_fields(filter)
     return None if fields is None else _limited(Fetch(fields | {path.partition(".")[0] for path in paths}))
 
 
@@ -87,7 +87,7 @@ def _included(projection: Mapping[str, Any] | None) -> frozenset[str] | None:
     return frozenset(kept - {"_id"})
 
 
-def _fields_of(filter: Mapping[str, Any]) -> frozenset[str] | None:
+def top_level_fields(filter: Mapping[str, Any]) -> frozenset[str] | None:
     """The top-level fields that a filter looks at; None if it may look at any."""
     found: set[str] = set()
     for name, operand in filter.items():
@@ -104,5 +104,5 @@ def _fields_of(filter: Mapping[str, Any]) -> frozenset[str] | None:
 
 
 def _all_fields_of(filters: Sequence[Mapping[str, Any]]) -> frozenset[str] | None:
-    parts = [_fields_of(one) for one in filters]
+    parts = [top_level_fields(one) for one in filters]
     return None if None in parts else frozenset(name for part in parts if part is not None for name in part)

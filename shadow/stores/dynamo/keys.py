@@ -58,6 +58,9 @@ _OBJECT_ID: Final = re.compile(r"[0-9a-f]{24}")
 _EPOCH: Final = dt.datetime(1970, 1, 1)
 _MILLISECOND: Final = dt.timedelta(milliseconds=1)
 _LONGEST_INTEGER: Final = 34
+_DATE_LENGTH: Final = 24
+_DATE_MARKS: Final = "--T::."
+"""What stands between the parts of a date."""
 
 
 def date_text(value: dt.datetime) -> str:
@@ -68,8 +71,11 @@ def date_text(value: dt.datetime) -> str:
 
 
 def date_of(text: str) -> dt.datetime:
-    """The naive UTC datetime that `date_text` wrote."""
-    return dt.datetime.fromisoformat(text.removesuffix("Z"))
+    """The naive UTC datetime that `date_text` wrote. Raises ValueError for a text that it cannot have written: Python
+    reads more than one form of ISO 8601."""
+    if len(text) != _DATE_LENGTH or text[4:20:3] != _DATE_MARKS or text[-1] != "Z":
+        raise ValueError("not a date as it is written here")
+    return dt.datetime.fromisoformat(text[:-1])
 
 
 def is_natural(text: str) -> bool:

@@ -64,7 +64,8 @@ class _Reading:
         read = await self.reader.verified(self.table, items, self.fetch)
         images = await self.reader.present(self.table, read, self.fetch)
         kept = (image for image in images if self.matches(whole(image)))
-        return [(texts[keys.key_text(whole(image)["_id"])], image) for image in kept]
+        # One that cannot be read may have no key; whoever asked finds the order another way then.
+        return [(texts.get(keys.key_text(whole(image)["_id"]), ""), image) for image in kept]
 
     async def side_is_empty(self, answer: Answer) -> bool:
         return not answer.get("LastEvaluatedKey") and not await self.matching(answer["Items"])

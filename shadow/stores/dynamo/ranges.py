@@ -6,10 +6,10 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Final, TypeAlias
 
 from shadow.model.matching import cached_filter
+from shadow.model.stored import is_readable
 from shadow.model.version import ABSENT, Document, Image, Key
 from shadow.stores.dynamo import keys
 from shadow.stores.dynamo.client import Gateway
-from shadow.stores.dynamo.codec import Item
 from shadow.stores.dynamo.fetching import Fetch
 from shadow.stores.dynamo.options import describe_table
 from shadow.stores.dynamo.plan import ScanPlan
@@ -51,13 +51,21 @@ class DynamoRanges:
             start = {"ExclusiveStartKey": {"_id": {"S": place["after"]}}} if place is not None else {}
             answer = await self._gateway.call("scan", table.name, **request, **start, Limit=size)
             items = answer.get("Items", [])
-            images = await self._reader.present(table, items) if fetch is None else _stamps(table, items)
-            documents = ((image.document or {}, image) for image in images)
-            kept = [(each["_id"], image) for each, image in documents if matches is None or matches(each)]
+            if fetch is None:
+                pairs = await self._reader.documents(table, items)
+            else:
+                pairs = [(item, table.codec.stamp(item)) for item in items]
+            # Whether one that cannot be read would match nobody knows: it is shown.
+            kept = [
+                (*table.codec.key(item), image)
+                for item, image in pairs
+                if matches is None or not is_readable(image.document) or matches(image.document or {})
+            ]
             last = answer.get("LastEvaluatedKey")
             if last or items:
                 place = {"after": (last or items[-1])["_id"]["S"]}
-                yield Batch(kept, place)
+                named = [(key, image) for key, fault, image in kept if not fault]
+                yield Batch(named, place, [(key, fault) for key, fault, _ in kept if fault])
             if not last:
                 return
 
@@ -66,14 +74,9 @@ class DynamoRanges:
         texts = [keys.key_text(key) for key in keys_]
         items = await self._reader.get_many(table, texts, None if whole else _STAMP)
         present = list(items.values())
-        decoded = await self._reader.images(table, present) if whole else _stamps(table, present)
+        decoded = await self._reader.images(table, present) if whole else [table.codec.stamp(one) for one in present]
         images = dict(zip(items, decoded, strict=True))
         return [images.get(text, Image(ABSENT)) for text in texts]
 
     async def put_absent(self, collection: str, images: Sequence[tuple[Key, Image]]) -> list[bool]:
         return await self._put_absent(collection, [key for key, _ in images], [image for _, image in images])
-
-
-def _stamps(table: Table, items: Sequence[Item]) -> list[Image]:
-    """Of a scan's items, which has left out what is no document, or of items that were asked for by their keys."""
-    return [table.codec.stamp(item) for item in items]

@@ -103,22 +103,28 @@ class Reader:
 
     async def image(self, table: Table, item: Item | None) -> Image:
         """The image in an item, with the parts of a large document; what is there now if they have been replaced."""
+        seen: str | None = None
         for _ in range(_BODY_ATTEMPTS):
             if item is None:
                 return Image(ABSENT)
             parts = table.codec.parts(item)
             if parts is None:
                 return table.codec.decode(item)
+            if parts.generation == seen:
+                # Parts are written before their head and deleted after it has moved on: these are lost.
+                return table.codec.damaged(item, "parts of the body are missing")
             body = await self._body(table, parts)
             if body is not None:
                 return await asyncio.to_thread(table.codec.decode, item, body)
+            seen = parts.generation
             item = await self.get(table, item["_id"]["S"])
-        raise OperationFailure(f"a document in {table.name} has lost parts of its body", 262, {"code": 262})
+        raise OperationFailure(f"a document in {table.name} is replaced faster than it can be read", 262, {"code": 262})
 
     async def _body(self, table: Table, parts: Parts) -> bytes | None:
         found = await self.get_many(table, parts.keys)
-        pieces = [found.get(key) for key in parts.keys]
-        return b"".join(octets(piece["d"]["B"]) for piece in pieces if piece is not None) if all(pieces) else None
+        pieces = [found.get(key, {}).get("d", {}).get("B") for key in parts.keys]
+        whole = [octets(piece) for piece in pieces if piece is not None]
+        return b"".join(whole) if len(whole) == len(pieces) else None
 
     async def images(self, table: Table, items: Sequence[Item]) -> list[Image]:
         codec, images = table.codec, list[Image]()
@@ -145,9 +151,16 @@ class Reader:
 
     async def present(self, table: Table, items: Sequence[Item], fetch: Fetch | None = None) -> list[Image]:
         """The images of those items that are documents."""
+        return [image for _, image in await self.documents(table, items, fetch)]
+
+    async def documents(
+        self, table: Table, items: Sequence[Item], fetch: Fetch | None = None
+    ) -> list[tuple[Item, Image]]:
+        """`present`, each with its item."""
         whole = await self._completed(table, items, fetch)
         kept = [item for item in whole if not table.codec.is_auxiliary(item)]
-        return [image for image in await self.images(table, kept) if image.present]
+        images = await self.images(table, kept)
+        return [(item, image) for item, image in zip(kept, images, strict=True) if image.present]
 
     async def _completed(self, table: Table, items: Sequence[Item], fetch: Fetch | None) -> Sequence[Item]:
         """The items, read again where what was fetched does not tell the order of the fields."""

@@ -4,25 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import itertools
 import random
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import aioboto3
 from pymongo.errors import OperationFailure, WriteError
 
+from shadow.errors import UnreadableDocument, UnsupportedOperation
+from shadow.model.bounds import check_outcome
 from shadow.model.matching import cached_filter, compile_pipeline, compile_projection
 from shadow.model.matching.values_at import distinct_values
-from shadow.model.operation import Applied, Change, Delete, Hit, Insert, Query, Sort, Write
+from shadow.model.operation import (
+    ANY,
+    Applied,
+    Change,
+    Delete,
+    Guard,
+    Hit,
+    Insert,
+    Query,
+    Replace,
+    Sort,
+    Update,
+    Write,
+)
 from shadow.model.order import sort_documents
 from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec
-from shadow.model.version import ABSENT, Document, Image, Key, State, Tombstone, Version, fresh_id
-from shadow.stores.dynamo import keys
-from shadow.stores.dynamo.changes import Computation, computation, names_only_key, whole
+from shadow.model.stored import Damaged, RawDocument, check_readable, is_readable
+from shadow.model.version import ABSENT, Document, Image, Key, State, Tombstone, Unknown, Version, fresh_id
+from shadow.stores.dynamo import keys, unique
+from shadow.stores.dynamo.changes import Computation, computation, depends, matcher, names_only_key, whole
 from shadow.stores.dynamo.client import ConditionFailed, Gateway, OnCapacity
 from shadow.stores.dynamo.codec import Codec
 from shadow.stores.dynamo.constraints import Constraints
@@ -43,14 +60,19 @@ from shadow.stores.dynamo.settings import DynamoSettings
 from shadow.stores.dynamo.stamps import DynamoStamps
 from shadow.stores.dynamo.sweeping import Sweeper
 from shadow.stores.dynamo.tables import drop_table
+from shadow.stores.dynamo.together import Together
+from shadow.stores.dynamo.upserts import guard_key, guard_of, last_inserted
 from shadow.stores.dynamo.wanted import Wanted, collection_table
-from shadow.stores.dynamo.writes import NOTHING, VACANT, Expected, Found, Writer
+from shadow.stores.dynamo.writes import NOTHING, VACANT, Expected, Found, Standing, Writer
+from shadow.stores.turns import Turns
 
 __all__ = ["DynamoStore"]
 
-_ATTEMPTS: Final = 32
-_PATIENCE: Final = 4
-"""Lost races that are answered at once; each one after that waits, longer and longer."""
+_PATIENCE: Final = 2
+"""Lost races that are answered at once; each one after that waits, longer and longer, up to `_LONGEST`."""
+_LONGEST: Final = 0.32
+"""Seconds. Each process has one writer at a document at a time, so that as many processes as this holds round trips
+come to their turn."""
 
 _SORTED_AT_ONCE: Final = 5_000
 _WRITE_CONFLICT: Final = 112
@@ -79,8 +101,12 @@ class DynamoStore:
         on_scan: OnScan | None = None,
         on_throttled: Callable[[], None] | None = None,
         on_lacking: OnLacking | None = None,
+        operation_limit: float = 30.0,
     ) -> None:
+        """`operation_limit`: seconds that an operation may last; a write that goes on losing gives up after half."""
         self._settings = settings
+        self._turns = Turns()
+        self._longest = operation_limit / 2
         self._database = database
         self._gateway = Gateway(settings, client, on_capacity)
         if on_throttled is not None:
@@ -90,6 +116,7 @@ class DynamoStore:
             self._gateway, verify_index_reads=settings.verify_index_reads, scan_segments=settings.scan_segments
         )
         self._writer = Writer(self._gateway, self._reader)
+        self._together = Together(self._reader, self._writer)
         self._inserter = Inserter(self._gateway, self._writer, transactional=settings.transactional_inserts)
         self._sweeper = Sweeper(self._gateway, self._reader, self._writer)
         self._constraints = Constraints(self._gateway, self._reader, self._writer)
@@ -98,6 +125,10 @@ class DynamoStore:
         self.stamps = DynamoStamps(self._gateway, self._reader, self._table)
         if on_scan is not None:
             self._reader.scans.on_scan = lambda name, *counts: on_scan(self._table(name).name, *counts)
+
+    @property
+    def link(self) -> Gateway:
+        return self._gateway
 
     def _made(self, spec: CollectionSpec) -> Table:
         name = f"{self._settings.table_prefix}{spec.name}"
@@ -141,6 +172,12 @@ class DynamoStore:
         table = self._table(collection)
         self._writer.forget_mark(table)
         await drop_table(self._gateway, table.name, self._settings.prepare_timeout)
+
+    async def identity(self, collection: str) -> str:
+        """The table's id; "" if there is no table. A backup is always restored into a new table. Source: the API's
+        reference, `TableDescription` and `RestoreTableFromBackup`."""
+        described = await describe_table(self._gateway, self._table(collection).name)
+        return "" if described is None else str(described.get("TableId", ""))
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -206,6 +243,7 @@ class DynamoStore:
         wanted = query.skip + query.limit if query.limit else sys.maxsize
         hits: list[Hit] = []
         async for page in self._matching(table, query, fetch):
+            _check_order(page, query.sort)
             hits += page
             if len(hits) > wanted + _SORTED_AT_ONCE:
                 hits = sort_documents(hits, query.sort, key=lambda hit: hit.document)[:wanted]
@@ -216,16 +254,16 @@ class DynamoStore:
         chosen = ordered_plan(query, table.spec)
         if chosen is None:
             return None
-        matches = cached_filter(query.filter).matches
+        matches = _may_match(query.filter)
         images = await first_in_order(self._reader, table, chosen, query.skip + query.limit, matches, fetch)
-        if images is None:
+        if images is None or not all(is_readable(image.document) for image in images):
             return None
         return sort_documents([_hit(image) for image in images], query.sort, key=lambda hit: hit.document)
 
     async def _matching(
         self, table: Table, query: Query, fetch: Fetch | None = None
     ) -> AsyncGenerator[list[Hit], None]:
-        matches = cached_filter(query.filter).matches
+        matches = _may_match(query.filter)
         async with aclosing(self._reader.pages(table, query, fetch)) as pages:
             async for images in pages:
                 yield [_hit(image) for image in images if matches(whole(image))]
@@ -240,9 +278,11 @@ class DynamoStore:
             total = await self._reader.count_all(table)
         else:
             total = 0
-            wanted = Query(filter, skip=skip, limit=limit)
+            wanted, matches = Query(filter, skip=skip, limit=limit), matcher(filter)
             async with aclosing(self._matching(table, wanted, looked_at(filter))) as pages:
                 async for page in pages:
+                    for hit in page:
+                        matches(hit.document)
                     total += len(page)
                     if limit and total >= skip + limit:
                         break
@@ -268,8 +308,12 @@ class DynamoStore:
         return sort_documents(await self._all(collection, filter if served else {}), [("_id", 1)])
 
     async def _all(self, collection: str, filter: Document, fetch: Fetch | None = None) -> list[Document]:
+        """Raises `UnreadableDocument` where one of them cannot be read: what is made of them would not show it."""
         pages = self._found_pages(collection, Query(filter), fetch)
-        return [hit.document async for page in pages for hit in page]
+        found = [hit.document async for page in pages for hit in page]
+        for document in found:
+            check_readable(document)
+        return found
 
     async def image(self, collection: str, key: Key) -> Image:
         return (await self._found(self._table(collection), keys.key_text(key))).image
@@ -288,27 +332,54 @@ class DynamoStore:
 
     # ---- writes as the side that answers ----
 
+    def chooses(self, change: Change) -> bool:
+        """DynamoDB changes an item by its key."""
+        return False
+
+    async def chosen(self, collection: str, op_id: str) -> Key:
+        return ANY
+
+    async def guard(self, collection: str, change: Update | Replace) -> tuple[Guard | None, Key]:
+        table, name = self._table(collection), guard_key(change.filter)
+        item = await self._reader.get(table, name)
+        found = NOTHING if item is None else await self._found(table, last_inserted(table, item))
+        matches = found.image.present and cached_filter(change.filter).matches(whole(found.image))
+        return guard_of(table, name, item), whole(found.image)["_id"] if matches else ANY
+
     async def apply(self, collection: str, change: Change, op_id: str) -> Applied | None:
         table = self._table(collection)
         text = keys.key_text(change.key)
         compute = computation(table.namespace, change)
         if isinstance(change, Insert):
-            found = NOTHING
-        else:
+            return await self._apply(table, text, change, compute, op_id, NOTHING)
+        async with self._turns.turn((table.name, text)):
             found = await self._found(table, text)
-        for attempt in range(_ATTEMPTS):
+            return await self._apply(table, text, change, compute, op_id, found)
+
+    async def _apply(
+        self, table: Table, text: str, change: Change, compute: Computation, op_id: str, found: Found
+    ) -> Applied | None:
+        """Tries until it has won: to lose a race is no answer."""
+        until = asyncio.get_running_loop().time() + self._longest
+        for attempt in itertools.count():
             after = compute(found.image)
             if after is None:
                 return None
-            expected: Expected = found.image.state if found.image.present else VACANT
+            check_outcome(change, after.document, existed=found.image.present)
+            expected = _expected(found)
+            guard = change.guard if isinstance(change, Update | Replace) and not found.image.present else None
             try:
-                await self._writer.commit(table, text, expected, found, after, op_id)
+                await self._writer.commit(table, text, expected, found, after, op_id, guard)
             except ConditionFailed as failed:
-                if not self._is_own(table, failed, change, after, op_id):
-                    found = await self._after_lost_race(table, failed, change, attempt)
-                    continue
-            return Applied(found.image if found.image.present else Image(ABSENT), after)
-        raise OperationFailure(f"too many concurrent changes of one document in {table.name}", _WRITE_CONFLICT)
+                if self._is_own(table, failed, change, after, op_id):
+                    return _applied(found, after)
+                if asyncio.get_running_loop().time() > until:
+                    break
+                found = await self._after_lost_race(table, failed, change, attempt)
+            else:
+                return _applied(found, after)
+        message = f"too many concurrent changes of one document in {table.name}"
+        raise OperationFailure(message, _WRITE_CONFLICT, {"code": _WRITE_CONFLICT, "errmsg": message})
 
     def _is_own(self, table: Table, failed: ConditionFailed, change: Change, after: Image, op_id: str) -> bool:
         """Whether what stands in the way is this very write, applied by an earlier attempt of the client."""
@@ -324,8 +395,12 @@ class DynamoStore:
             # An earlier attempt may have been applied and then overwritten; to compute again could apply it twice.
             raise outcome_unknown("delete_item" if isinstance(change, Delete) else "put_item", table.name)
         if attempt >= _PATIENCE:
-            await asyncio.sleep(random.uniform(0, 0.005 * 2 ** min(attempt - _PATIENCE, 6)))
+            await asyncio.sleep(random.uniform(0, min(_LONGEST, 0.005 * 2.0 ** min(attempt - _PATIENCE, 10))))
         return Found(failed.item, await self._reader.image(table, failed.item))
+
+    def refusal(self, collection: str, change: Change, existed: bool, document: Document) -> Exception | None:
+        spec = self._table(collection).spec
+        return unique.too_many(spec, document) if spec.unique else None
 
     async def insert_many(
         self, collection: str, inserts: Sequence[Insert], op_ids: Sequence[str], *, ordered: bool
@@ -358,6 +433,10 @@ class DynamoStore:
                 found = tried
             if found.image.state != write.pre:
                 return self._own_image(table, found, write)
+            if not is_readable(found.image.document):
+                return None
+            if isinstance(found.image.document, RawDocument) and isinstance(write.change, Update):
+                raise UnsupportedOperation("update", "the driver's values do not say all of the document")
         else:
             found = NOTHING
         after = compute(found.image)
@@ -374,7 +453,10 @@ class DynamoStore:
             return Found(failed.item, await self._reader.image(table, failed.item))
         except WriteError:
             return await self._found(table, text)
-        after = compute(table.codec.decode(answer["Attributes"]))
+        before = table.codec.decode(answer["Attributes"])
+        if not is_readable(before.document) and isinstance(before.state, Version):
+            return Image(before.state.next(), before.document)  # made, and still not to be read
+        after = compute(before)
         assert after is not None
         return after
 
@@ -392,7 +474,10 @@ class DynamoStore:
             return after
         if found.image.state not in (write.pre, ABSENT):
             return None
-        if found.image.document is not None and not cached_filter(change.filter).matches(found.image.document):
+        document = found.image.document
+        if not is_readable(document) and not names_only_key(change.filter):
+            return None
+        if document is not None and not cached_filter(change.filter).matches(document):
             return None
         return await self._follow(table, text, found.image.state, found, after, write.op_id)
 
@@ -432,6 +517,12 @@ class DynamoStore:
             results[place] = result
         return results
 
+    async def put_all(self, collection: str, puts: Sequence[tuple[Key, Image, State]]) -> bool | None:
+        return await self._together.put(self._table(collection), puts)
+
+    async def holders(self, collection: str, key: Key, document: Document) -> list[Key]:
+        return await self._together.holders(self._table(collection), keys.key_text(key), document)
+
     async def _copy_absent(self, collection: str, keys_: Sequence[Key], images: Sequence[Image]) -> list[bool]:
         """Puts, in batches, the images whose keys are free. False: not, or not known."""
         op_ids = [fresh_id() for _ in images]
@@ -442,12 +533,13 @@ class DynamoStore:
             raise ValueError("only a document or a tombstone can be put")
         table = self._table(collection)
         text = keys.key_text(key)
-        found = NOTHING
-        if table.spec.unique and expected != ABSENT:
+        found, wanted = NOTHING, cast(Expected, expected)
+        if isinstance(expected, Unknown) or (table.spec.unique and expected != ABSENT):
             found = await self._found(table, text)
             if found.image.state != expected:
                 return False
-        return await self._follow(table, text, expected, found, image, op_id) is not None
+            wanted = _expected(found) if isinstance(expected, Unknown) else expected
+        return await self._follow(table, text, wanted, found, image, op_id) is not None
 
     # ---- upkeep ----
 
@@ -484,14 +576,48 @@ def _without_credentials(url: str) -> str:
     return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
 
+def _applied(found: Found, after: Image) -> Applied:
+    return Applied(found.image if found.image.present else Image(ABSENT), after)
+
+
+def _expected(found: Found) -> Expected:
+    """What a write that has read this expects to find."""
+    if isinstance(found.image.state, Unknown) and found.item is not None:
+        return Standing(found.item)
+    return found.image.state if found.image.present else VACANT
+
+
 def _hit(image: Image) -> Hit:
-    assert isinstance(image.state, Version)
     document = whole(image)
-    return Hit(document["_id"], image.state, document)
+    version = image.state if isinstance(image.state, Version) else Version("", 0)
+    return Hit(document["_id"], version, document)
 
 
 def _projected(hit: Hit, project: Callable[[Document], Document] | None) -> Hit:
-    return Hit(hit.key, hit.version, project(hit.document)) if project is not None else hit
+    if project is None or not is_readable(hit.document):
+        return hit
+    return Hit(hit.key, hit.version, project(hit.document))
+
+
+def _may_match(filter: Document) -> Callable[[Document], bool]:
+    """Whether a filter matches a document, or may match one that cannot be read: that must show."""
+    matching = matcher(filter)
+
+    def may(document: Document) -> bool:
+        try:
+            return matching(document)
+        except UnreadableDocument:
+            return True
+
+    return may
+
+
+def _check_order(hits: Sequence[Hit], sort: Sort) -> None:
+    """Raises `UnreadableDocument` where the place of a document in an order cannot be told."""
+    fields = frozenset(path.partition(".")[0] for path, _ in sort)
+    for hit in hits:
+        if isinstance(hit.document, Damaged) and depends(fields, hit.document):
+            check_readable(hit.document)
 
 
 def _window(hits: list[Hit], skip: int, limit: int) -> list[Hit]:

@@ -7,20 +7,36 @@ value, and a document may write its own again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from pymongo.errors import DuplicateKeyError
+from pymongo.errors import DuplicateKeyError, WriteError
 
-from shadow.model.order import MISSING, UNDEFINED, index_keys
+from shadow.model.order import UNDEFINED
 from shadow.model.schema import CollectionSpec, UniqueSpec
+from shadow.model.stored import Damaged
+from shadow.model.uniqueness import held_values
 from shadow.model.version import Document
 from shadow.stores.dynamo import keys
 from shadow.stores.dynamo.errors import duplicate_key
 from shadow.stores.dynamo.expressions import Expression
 
-__all__ = ["Claim", "changed_claims", "claims", "release", "take", "violation"]
+__all__ = [
+    "MOST_ACTIONS",
+    "Claim",
+    "changed_claims",
+    "claims",
+    "owner_of",
+    "release",
+    "take",
+    "too_many",
+    "violation",
+]
+
+
+MOST_ACTIONS: Final = 100
+"""Of one transaction (Developer Guide, "TransactWriteItems")."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,33 +48,37 @@ class Claim:
 
 
 def claims(spec: CollectionSpec, document: Document | None) -> dict[str, Claim]:
-    """All claims of a document, by the key of their item. Lists count by their elements, as in MongoDB's indexes;
-    missing counts as null, except that a sparse constraint leaves out documents with none of its fields."""
+    """All claims of a document, by the key of their item. Of a document that cannot be read whole, only the claims that
+    can be told."""
     if document is None:
         return {}
     return {
-        keys.unique_key(claim.constraint.name, claim.values): claim
+        keys.unique_key(constraint.name, values): Claim(constraint, values)
         for constraint in spec.unique
-        for claim in _of_constraint(constraint, document)
+        if not _is_hidden(constraint, document)
+        for values in held_values(constraint, document)
     }
 
 
-def _of_constraint(constraint: UniqueSpec, document: Document) -> Iterator[Claim]:
-    if constraint.sparse and not any(_has(document, path) for path in constraint.fields):
-        return
-    for values in index_keys(document, constraint.fields):
-        yield Claim(constraint, tuple(None if value in (MISSING, UNDEFINED) else value for value in values))
+def _is_hidden(constraint: UniqueSpec, document: Document) -> bool:
+    """Whether the values under a constraint cannot be read."""
+    if not isinstance(document, Damaged):
+        return False
+    fields = {path.partition(".")[0] for path in constraint.fields}
+    return "" in document.faults or not fields.isdisjoint(document.faults)
 
 
-def _has(value: Any, path: str) -> bool:
-    if not path:
-        return True
-    name, _, rest = path.partition(".")
-    if isinstance(value, list):
-        return any(_has(element, path) for element in value if isinstance(element, dict)) or (
-            name.isdigit() and int(name) < len(value) and _has(value[int(name)], rest)
-        )
-    return isinstance(value, Mapping) and name in value and _has(value[name], rest)
+def too_many(spec: CollectionSpec, document: Document) -> WriteError | None:
+    """The refusal of a document that holds more unique values than one transaction can write beside it. Only lists
+    make many of one document."""
+    roots = {path.partition(".")[0] for constraint in spec.unique for path in constraint.fields}
+    if not any(isinstance(document.get(name), list | dict) for name in roots):
+        return None
+    count = len(claims(spec, document))
+    if count < MOST_ACTIONS:
+        return None
+    text = f"{count} unique values in one document; DynamoDB can hold {MOST_ACTIONS - 1}"
+    return WriteError(text, 2, {"index": 0, "code": 2, "errmsg": text})
 
 
 def changed_claims(
@@ -72,10 +92,13 @@ def changed_claims(
     )
 
 
-def take(table: str, reserved: str, item_key: str, owner: str) -> dict[str, Any]:
-    """The transaction's action that takes a claim for the document with key text `owner`."""
+def take(table: str, reserved: str, item_key: str, owner: str, before: str | None = None) -> dict[str, Any]:
+    """The transaction's action that takes a claim for the document with key text `owner`; also from the document
+    `before`, which must give it up in the same transaction."""
     expression = Expression()
-    condition = f"attribute_not_exists({expression.path('_id')}) OR {_owned(expression, reserved, owner)}"
+    free = f"attribute_not_exists({expression.path('_id')})"
+    owners = [_owned(expression, reserved, each) for each in (owner, before) if each]
+    condition = " OR ".join((free, *owners))
     item = {"_id": {"S": item_key}, reserved: {"M": {"k": {"S": "unique"}, "w": {"S": owner}}}}
     return {"Put": {"TableName": table, "Item": item, "ConditionExpression": condition, **expression.parameters()}}
 
@@ -92,8 +115,14 @@ def _owned(expression: Expression, reserved: str, owner: str) -> str:
     return f"{expression.path(reserved, 'w')} = {expression.value({'S': owner})}"
 
 
+def owner_of(item: Mapping[str, Any], reserved: str) -> str:
+    """The key text of the document that a uniqueness item belongs to."""
+    return str(item.get(reserved, {}).get("M", {}).get("w", {}).get("S", ""))
+
+
 def violation(namespace: str, claim: Claim) -> DuplicateKeyError:
     fields = claim.constraint.fields
+    values = (None if value is UNDEFINED else value for value in claim.values)
     return duplicate_key(
-        namespace, claim.constraint.name, dict.fromkeys(fields, 1), dict(zip(fields, claim.values, strict=True))
+        namespace, claim.constraint.name, dict.fromkeys(fields, 1), dict(zip(fields, values, strict=True))
     )

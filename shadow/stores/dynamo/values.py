@@ -18,6 +18,7 @@ from typing import Any, Final, TypeAlias
 import bson
 from bson import Binary, Code, DatetimeMS, DBRef, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp
 
+from shadow.model.stored import document_of
 from shadow.model.values import CANONICAL
 from shadow.model.version import Document
 from shadow.stores.dynamo import keys
@@ -290,19 +291,38 @@ def _decode_hinted(tag: str, raw: Any, hint: Attribute) -> Any:
             inner = hint["L"][0]
             document = decode_value({tag: raw}, None if "NULL" in inner else inner)
             return DBRef(document.pop("$ref"), document.pop("$id", None), document.pop("$db", None), document)
-        return _decode_list(raw, hint["M"]) if tag == "L" else _decode_map(raw, hint)
+        if tag == "L":
+            return _decode_list(raw, hint["M"])
+        _check_tag("M", tag)
+        return _decode_map(raw, hint)
     if code[0] == "*":
         return _decode_uniform(tag, raw, code)
-    return _DECODERS[code[0]](raw, code[1:])
+    wanted, decoder = _DECODERS[code[0]]
+    if wanted != tag:
+        _check_tag(wanted, tag)
+    return decoder(raw, code[1:])
+
+
+def _check_tag(wanted: str, found: str) -> None:
+    """Raises ValueError for an attribute of another type than its hint belongs to: another hand has changed it, and
+    what a decoder made of it would be chance."""
+    if wanted != found:
+        raise ValueError(f"an attribute of type {found} under a hint for {wanted}")
 
 
 def _decode_uniform(tag: str, raw: Any, code: str) -> Any:
-    decoder = _DECODERS[code[1]]
+    wanted, decoder = _DECODERS[code[1]]
 
     def element(attribute: Attribute) -> Any:
         ((kind, value),) = attribute.items()
-        return _decode_uniform(kind, value, code) if kind in "LM" else decoder(value, "")
+        if kind == wanted:
+            return decoder(value, "")
+        if kind not in "LM":
+            _check_tag(wanted, kind)
+        return _decode_uniform(kind, value, code)
 
+    if tag not in ("L", "M"):
+        _check_tag("L", tag)
     return [element(one) for one in raw] if tag == "L" else {name: element(raw[name]) for name in _by_name(list(raw))}
 
 
@@ -356,7 +376,10 @@ def _ordered(names: list[str], kept: str | bytes | None) -> list[str]:
 
 
 def _unblob(raw: Any, _rest: str) -> Any:
-    return bson.decode(octets(raw), codec_options=CANONICAL)[""]
+    document = document_of(octets(raw))
+    if type(document) is not dict:
+        raise ValueError("a value in BSON that is not as the driver would write it")
+    return document[""]
 
 
 def _decode_timestamp(raw: str, _rest: str) -> Timestamp:
@@ -364,22 +387,37 @@ def _decode_timestamp(raw: str, _rest: str) -> Timestamp:
     return Timestamp(int(seconds), int(increment))
 
 
-_DECODERS: Final[dict[str, Callable[[Any, str], Any]]] = {
-    "d": lambda raw, _rest: float(raw),
-    "l": lambda raw, _rest: Int64(int(raw)),
-    "D": lambda raw, rest: Decimal128(rest or raw),
-    "t": lambda raw, _rest: keys.date_of(raw),
-    "m": lambda raw, _rest: DatetimeMS(int(raw)),
-    "o": lambda raw, _rest: ObjectId(raw),
-    "b": lambda raw, rest: Binary(octets(raw), int(rest)),
-    "/": lambda raw, rest: Regex(raw, int(rest)),
-    "T": _decode_timestamp,
-    "-": lambda _raw, _rest: MinKey(),
-    "+": lambda _raw, _rest: MaxKey(),
-    "j": lambda raw, _rest: Code(raw),
-    "$": _unblob,
-    "k": lambda raw, _rest: keys.decode_key(raw),
+def _decode_decimal(raw: str, rest: str) -> Decimal128:
+    value = Decimal128(rest or raw)
+    if rest and value.to_decimal() != Decimal(raw):
+        raise ValueError("a number under the text of another one")
+    return value
+
+
+def _int64(raw: str) -> int:
+    number = int(raw)
+    if not -(2**63) <= number < 2**63:
+        raise OverflowError("BSON can only handle up to 8-byte ints")
+    return number
+
+
+_DECODERS: Final[dict[str, tuple[str, Callable[[Any, str], Any]]]] = {
+    "d": ("N", lambda raw, _rest: float(raw)),
+    "l": ("N", lambda raw, _rest: Int64(_int64(raw))),
+    "D": ("N", _decode_decimal),
+    "t": ("S", lambda raw, _rest: keys.date_of(raw)),
+    "m": ("N", lambda raw, _rest: DatetimeMS(_int64(raw))),
+    "o": ("S", lambda raw, _rest: ObjectId(raw)),
+    "b": ("B", lambda raw, rest: Binary(octets(raw), int(rest))),
+    "/": ("S", lambda raw, rest: Regex(raw, int(rest))),
+    "T": ("S", _decode_timestamp),
+    "-": ("NULL", lambda _raw, _rest: MinKey()),
+    "+": ("NULL", lambda _raw, _rest: MaxKey()),
+    "j": ("S", lambda raw, _rest: Code(raw)),
+    "$": ("B", _unblob),
+    "k": ("S", lambda raw, _rest: keys.decode_key(raw)),
 }
+"""By code: the type of the attribute, and what makes its value from it and the rest of the code."""
 
 
 # ---- sizes ----

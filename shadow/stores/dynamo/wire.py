@@ -38,7 +38,10 @@ from botocore.exceptions import (
     SSLError,
 )
 
-__all__ = ["OPERATIONS", "Wire", "signature_headers"]
+from shadow.model.deadline import left
+from shadow.stores.dynamo.errors import BEFORE_SENDING
+
+__all__ = ["OPERATIONS", "Wire", "in_time", "signature_headers"]
 
 OPERATIONS: Final[Mapping[str, str]] = {
     "batch_execute_statement": "BatchExecuteStatement",
@@ -61,6 +64,18 @@ _TARGET: Final = "DynamoDB_20120810."
 _REFILL: Final = 500
 """Answers after a failure of which the SDK is told, which so fills its retry quota again. Source: the quota's capacity
 in botocore.retries.quota, one unit of which an answer gives back."""
+
+
+_GRACE: Final = 0.25
+"""Seconds that a request has beyond those for which its answer is waited for."""
+
+
+def in_time(**_event: Any) -> None:
+    """Raises TimeoutError once the time of the caller is over: no attempt is begun then, for whoever gave up the first
+    ones must know from when on nothing is sent any more. Also a hook of the SDK's own way ("before-send")."""
+    seconds = left()
+    if seconds is not None and seconds <= 0:
+        raise TimeoutError("nobody waits for the answer any more")
 
 
 @dataclass(frozen=True)
@@ -121,6 +136,7 @@ class Wire:
             attempts += 1
             if self.pace is not None:
                 await self.pace.wait()
+            in_time()
             answer, error = await self._attempt(operation, body)
             if answer is not None and answer.status_code == 200 and _is_whole(answer):
                 await self._succeeded(operation, answer, context)
@@ -131,7 +147,8 @@ class Wire:
                 break
             await asyncio.sleep(delay)
         if error is not None:
-            raise error
+            # Nothing was sent this time, but before: nobody knows what became of that.
+            raise HTTPClientError(error=error) if attempts > 1 and isinstance(error, BEFORE_SENDING) else error
         if answer is not None and answer.status_code == 200:
             # It was done, and nobody can say what came of it.
             raise HTTPClientError(error="the answer is damaged")
@@ -144,12 +161,25 @@ class Wire:
             headers = await self._headers(operation, body)
             session, proxy = await self._session()
             async with session.post(
-                self.url, data=body, headers=headers, proxy=proxy, allow_redirects=False
+                self.url, data=body, headers=headers, proxy=proxy, allow_redirects=False, **self._limits()
             ) as response:
                 read = await response.read()
                 return _Answer(response.status, response.headers, read), None
         except Exception as error:
             return None, _explained(error, self.url)
+
+    def _limits(self) -> dict[str, Any]:
+        """The request ends with the time of its caller, where that has a limit, by a limit of its own."""
+        seconds = left()
+        if seconds is None:
+            return {}
+        config = self.client.meta.config
+        total = max(seconds, 0.0) + _GRACE
+        return {
+            "timeout": aiohttp.ClientTimeout(
+                total=total, sock_connect=config.connect_timeout, sock_read=config.read_timeout
+            )
+        }
 
     async def _session(self) -> tuple[aiohttp.ClientSession, str | None]:
         http = self.client._endpoint.http_session

@@ -21,21 +21,37 @@ from typing import Any, Final, TypeAlias
 
 from pymongo.errors import DuplicateKeyError, OperationFailure, PyMongoError, WriteError
 
-from shadow.model.version import ABSENT, Image, State
+from shadow.model.operation import Guard
+from shadow.model.stored import Damaged
+from shadow.model.version import ABSENT, Image, State, Unknown
 from shadow.stores.dynamo import keys, unique
 from shadow.stores.dynamo.client import Cancelled, ConditionFailed, Gateway
 from shadow.stores.dynamo.codec import Encoded, Item, Parts
-from shadow.stores.dynamo.expressions import Expression, exactly, vacant
+from shadow.stores.dynamo.expressions import Expression, exactly, stamped_as, vacant
 from shadow.stores.dynamo.reads import Reader, Table
+from shadow.stores.dynamo.stale import Stale, stale_claim
+from shadow.stores.dynamo.upserts import advance
 
-__all__ = ["NOTHING", "SWEEP_MARK", "VACANT", "Addition", "Expected", "Found", "Vacant", "Writer"]
+__all__ = [
+    "BUSY",
+    "NOTHING",
+    "SWEEP_MARK",
+    "TRANSACTION_ATTEMPTS",
+    "VACANT",
+    "Addition",
+    "Expected",
+    "Found",
+    "Standing",
+    "Vacant",
+    "Writer",
+]
 
 SWEEP_MARK: Final = "~sweep"
 """The key of the item that says that a table has had parts of large documents, and when it was swept last."""
 
-_TRANSACTION_ATTEMPTS: Final = 8
-_MOST_ACTIONS: Final = 100
-_BUSY: Final = frozenset({"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"})
+TRANSACTION_ATTEMPTS: Final = 8
+_WRITE_CONFLICT: Final = 112
+BUSY: Final = frozenset({"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +59,15 @@ class Vacant:
     """Expected: nothing, or any tombstone."""
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Expected: the stamp of this item, whatever it is. For one that cannot be read."""
+
+    item: Item
+
+
 VACANT: Final = Vacant()
-Expected: TypeAlias = State | Vacant | tuple[State, ...]
+Expected: TypeAlias = State | Vacant | Standing | tuple[State, ...]
 """What a write expects to find; of a tuple, any one."""
 
 
@@ -81,6 +104,14 @@ async def _all_of(*requests: Awaitable[Any]) -> None:
             raise result
 
 
+class _GuardMoved(WriteError):
+    """Another upsert of the same filter has inserted its document; nothing was written."""
+
+    def __init__(self, guard: Guard) -> None:
+        message = "another upsert of the same filter was first"
+        super().__init__(message, _WRITE_CONFLICT, {"index": 0, "code": _WRITE_CONFLICT, "errmsg": message})
+
+
 class Writer:
     def __init__(self, gateway: Gateway, reader: Reader) -> None:
         self._gateway = gateway
@@ -88,30 +119,38 @@ class Writer:
         self._marked: set[str] = set()
 
     async def commit(
-        self, table: Table, key_text: str, expected: Expected, before: Found, after: Image, op_id: str
+        self,
+        table: Table,
+        key_text: str,
+        expected: Expected,
+        before: Found,
+        after: Image,
+        op_id: str,
+        guard: Guard | None = None,
     ) -> None:
         """Puts `after` under the key (ABSENT: deletes it) if the key is at `expected`.
 
         `before` is what was read there; NOTHING will do where no constraint is unique and nothing was read. Raises
-        `ConditionFailed` with what is there instead, `DuplicateKeyError` for a violated constraint.
+        `ConditionFailed` with what is there instead, `DuplicateKeyError` for a violated constraint, and a WriteError
+        with code 112 if `guard` is not as it was seen.
         """
-        encoded = await self._encode(table, key_text, after, op_id)
+        encoded = await self.encode(table, key_text, after, op_id)
         if encoded is not None and encoded.parts:
-            await self._write_parts(table, key_text, encoded)
+            await self.write_parts(table, key_text, encoded)
         try:
-            replaced = await self._write_head(table, key_text, expected, before, after, encoded)
+            replaced = await self._write_head(table, key_text, expected, before, after, encoded, guard)
         except ConditionFailed as failed:
             if not failed.retried:  # else an earlier attempt may have been applied, and the head may name the parts
-                await self._discard(table, key_text, encoded)
+                await self.discard(table, key_text, encoded)
             raise
-        except DuplicateKeyError:
-            await self._discard(table, key_text, encoded)
+        except (DuplicateKeyError, _GuardMoved):
+            await self.discard(table, key_text, encoded)
             raise
         old = replaced if replaced is not None else before.item
         if old is not None:
             await self.delete_body(table, old)
 
-    async def _encode(self, table: Table, key_text: str, after: Image, op_id: str) -> Encoded | None:
+    async def encode(self, table: Table, key_text: str, after: Image, op_id: str) -> Encoded | None:
         if after.state == ABSENT:
             return None
         encode = table.codec.encode
@@ -120,7 +159,14 @@ class Writer:
         return encode(key_text, after.state, after.document, op_id)
 
     async def _write_head(
-        self, table: Table, key_text: str, expected: Expected, before: Found, after: Image, encoded: Encoded | None
+        self,
+        table: Table,
+        key_text: str,
+        expected: Expected,
+        before: Found,
+        after: Image,
+        encoded: Encoded | None,
+        guard: Guard | None,
     ) -> Item | None:
         """The conditional write; answers the item that it replaced, where DynamoDB says so."""
         expression = Expression()
@@ -132,8 +178,11 @@ class Writer:
         }
         request.update(expression.parameters())
         take, release = unique.changed_claims(table.spec, before.image.document, after.document)
-        if take or release:
-            await self._transact(table, key_text, {"Delete" if encoded is None else "Put": request}, take, release)
+        if isinstance(before.image.state, Unknown):
+            take = unique.claims(table.spec, after.document)  # whether it ever took its own nobody knows
+        if take or release or guard:
+            head = {"Delete" if encoded is None else "Put": request}
+            await self._transact(table, key_text, head, take, release, guard)
             return None
         verb = "delete_item" if encoded is None else "put_item"
         returned = "ALL_OLD" if before.item is None and expected != ABSENT else "NONE"
@@ -159,13 +208,13 @@ class Writer:
         the places of those that have to be written alone; none of them: all were inserted. Raises what the request
         as a whole fails with; by `model.outcome.classify` it may have been made after all."""
         actions = [(place, action) for place, each in enumerate(additions) for action in _actions(table, each)]
-        for attempt in range(_TRANSACTION_ATTEMPTS):
+        for attempt in range(TRANSACTION_ATTEMPTS):
             try:
-                await self._send(table, [action for _, action in actions])
+                await self.send(table, [action for _, action in actions])
             except Cancelled as cancelled:
                 codes = [code for code, _ in cancelled.reasons]
                 refused = {
-                    place for (place, _), code in zip(actions, codes, strict=False) if code not in (*_BUSY, "None")
+                    place for (place, _), code in zip(actions, codes, strict=False) if code not in (*BUSY, "None")
                 }
                 if refused:
                     return sorted(refused)
@@ -174,7 +223,7 @@ class Writer:
             await asyncio.sleep(random.uniform(0, 0.02 * 2**attempt))
         return range(len(additions))
 
-    async def _send(self, table: Table, actions: Sequence[dict[str, Any]]) -> None:
+    async def send(self, table: Table, actions: Sequence[dict[str, Any]]) -> None:
         """One transaction. The token makes it one, however often the client sends it."""
         await self._gateway.call(
             "transact_write_items",
@@ -191,21 +240,26 @@ class Writer:
         head: dict[str, Any],
         take: dict[str, unique.Claim],
         release: dict[str, unique.Claim],
+        guard: Guard | None = None,
     ) -> None:
         taken = list(take.values())
-        reserved = table.spec.reserved
-        actions = [
-            head,
-            *(unique.take(table.name, reserved, item_key, key_text) for item_key in take),
-            *(unique.release(table.name, reserved, item_key, key_text) for item_key in release),
-        ]
-        if len(actions) > _MOST_ACTIONS:
-            raise WriteError(f"{len(actions)} unique values change at once; the limit is {_MOST_ACTIONS}", 2)
-        for attempt in range(_TRANSACTION_ATTEMPTS):
+        stale: dict[str, Stale] = {}
+        actions = _claiming(table, key_text, head, take, release, stale, guard)
+        if len(actions) > unique.MOST_ACTIONS:
+            raise WriteError(f"{len(actions)} unique values change at once; the limit is {unique.MOST_ACTIONS}", 2)
+        for attempt in range(TRANSACTION_ATTEMPTS):
             try:
-                await self._send(table, actions)
+                await self.send(table, actions)
             except Cancelled as cancelled:
-                _judge(cancelled, table, taken)
+                if guard is not None and cancelled.reasons[-1][0] == "ConditionalCheckFailed":
+                    raise _GuardMoved(guard) from cancelled
+                found = await stale_claim(self._reader, table, cancelled, take)
+                if found is None:
+                    _judge(cancelled, table, taken)
+                    stale.clear()  # an owner may have moved since it was seen
+                else:
+                    stale[found.item_key] = found
+                actions = _claiming(table, key_text, head, take, release, stale, guard)
             else:
                 return
             await asyncio.sleep(random.uniform(0, 0.02 * 2**attempt))
@@ -220,7 +274,7 @@ class Writer:
             with contextlib.suppress(PyMongoError):
                 await self.delete_keys(table, parts.keys)
 
-    async def _write_parts(self, table: Table, key_text: str, encoded: Encoded) -> None:
+    async def write_parts(self, table: Table, key_text: str, encoded: Encoded) -> None:
         reserved = table.spec.reserved
         if table.name not in self._marked:
             await self._mark(table)
@@ -261,7 +315,7 @@ class Writer:
         """The table is about to be dropped, and its mark with it."""
         self._marked.discard(table.name)
 
-    async def _discard(self, table: Table, key_text: str, encoded: Encoded | None) -> None:
+    async def discard(self, table: Table, key_text: str, encoded: Encoded | None) -> None:
         """Removes the parts of a write that was refused."""
         if encoded is not None and encoded.parts:
             with contextlib.suppress(PyMongoError):
@@ -287,13 +341,35 @@ class Writer:
         written = 0
         for item in items:
             image = await self._reader.image(table, item)
-            if not image.present or table.codec.is_indexed(item, image):
-                continue
+            if not image.present or isinstance(image.document, Damaged) or table.codec.is_indexed(item, image):
+                continue  # one that cannot be read is mended by a copy, which writes its index attributes too
             found = Found(item, image)
             with contextlib.suppress(ConditionFailed):  # whoever has written it since has written it as of today
                 await self.commit(table, item["_id"]["S"], image.state, found, image, table.codec.op_id(item))
                 written += 1
         return written
+
+
+def _claiming(
+    table: Table,
+    key_text: str,
+    head: dict[str, Any],
+    take: Mapping[str, unique.Claim],
+    release: Mapping[str, unique.Claim],
+    stale: Mapping[str, Stale],
+    guard: Guard | None,
+) -> list[dict[str, Any]]:
+    """The actions of a document's write, its claims, and the checks of those that it takes over."""
+    reserved = table.spec.reserved
+    others = {item_key: each.owner for item_key, each in stale.items()}
+    checks = {each.owner: each.check(table) for each in stale.values()}
+    return [
+        head,
+        *(unique.take(table.name, reserved, item_key, key_text, others.get(item_key)) for item_key in take),
+        *(unique.release(table.name, reserved, item_key, key_text) for item_key in release),
+        *checks.values(),
+        *([] if guard is None else [advance(table, guard, key_text)]),
+    ]
 
 
 def _actions(table: Table, addition: Addition) -> list[dict[str, Any]]:
@@ -312,6 +388,8 @@ def _condition(expression: Expression, reserved: str, expected: Expected) -> str
     match expected:
         case Vacant():
             return vacant(expression, reserved)
+        case Standing(item):
+            return stamped_as(expression, reserved, item)
         case tuple():
             return " OR ".join(exactly(expression, reserved, state) for state in expected)
         case _:
@@ -326,5 +404,5 @@ def _judge(cancelled: Cancelled, table: Table, taken: list[unique.Claim]) -> Non
     for claim, code in zip(taken, codes[1:], strict=False):
         if code == "ConditionalCheckFailed":
             raise unique.violation(table.namespace, claim)
-    if not _BUSY.intersection(codes) and "ConditionalCheckFailed" not in codes:
+    if not BUSY.intersection(codes) and "ConditionalCheckFailed" not in codes:
         raise WriteError(f"DynamoDB transact_write_items on {table.name}: {', '.join(sorted(set(codes)))}", 2)

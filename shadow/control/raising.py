@@ -1,0 +1,97 @@
+"""The moves of `epochs`, made in the control store: does I/O, and blocks."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+
+from shadow.control import epochs, members, routing
+from shadow.control.members import Member
+from shadow.control.records import Records
+from shadow.control.routing import Placed, Routing, Writing
+from shadow.host.steady import steady
+from shadow.model.phase import StoreName
+
+__all__ = ["Raising", "is_on_the_way"]
+
+
+def is_on_the_way(placed: Placed | None) -> bool:
+    """Whether dual writes that are wanted have not begun yet."""
+    return placed is not None and not placed.completed and not (placed.both and placed.mark)
+
+
+class Raising:
+    """One for each process. `late`: seconds after which a request that another process has sent cannot arrive any
+    more. Every method raises `ControlError`."""
+
+    def __init__(self, records: Records, *, late: float) -> None:
+        self._records = records
+        self._late = late
+        self._silence: dict[str, tuple[int, float]] = {}
+
+    def enter(
+        self, own: str, dual: Collection[str], kept: Mapping[str, StoreName], chosen: Mapping[str, StoreName]
+    ) -> Routing:
+        """See `epochs.entered`."""
+        others = self._others(own)
+        return routing.change(self._records, lambda seen: epochs.entered(seen, kept, dual, others, chosen=chosen))
+
+    def want(self, names: Collection[str]) -> Routing:
+        """Asks for dual writes of these and brings them nearer."""
+
+        def make(seen: Routing) -> Routing | None:
+            placed = {name: each for name, each in seen.placed.items() if name in names}
+            asked = epochs.entered(dataclasses.replace(seen, placed=placed), {}, names, rows)
+            return None if asked is None else dataclasses.replace(asked, placed={**seen.placed, **asked.placed})
+
+        rows = members.members(self._records)
+        return self.advance(routing.change(self._records, make), names)
+
+    def advance(self, seen: Routing, names: Collection[str]) -> Routing:
+        """As near to dual writes of these as all processes let it come, this one among them."""
+        while any(is_on_the_way(seen.placed.get(name)) for name in names):
+            others = self._others("")
+            wanted = epochs.advanced(seen, names, others, self._silent(others))
+            if wanted is None:
+                return seen
+            seen = routing.save(self._records, wanted) or routing.load(self._records)
+        return seen
+
+    def _others(self, own: str) -> list[Member]:
+        return [row for row in members.prune(self._records, members.members(self._records)) if row.id != own]
+
+    def _silent(self, rows: Sequence[Member]) -> set[str]:
+        """Those whose lease has run out long enough ago, as this process's own clock sees it: it was given before their
+        last sign of life was seen here first."""
+        now, silent = steady(), set()
+        for row in rows:
+            beat, since = self._silence.get(row.id, (-1, now))
+            if beat != row.beat:
+                beat, since = self._silence[row.id] = row.beat, now
+            if now - since > 1.1 * row.lease + self._late:
+                silent.add(row.id)
+        return silent
+
+    def lower(self, names: Collection[str]) -> Routing:
+        """See `epochs.lowered`; both steps, each with a look of its own at all processes."""
+        seen = routing.load(self._records)
+        for _ in range(2):
+            wanted = epochs.lowered(seen, names, self._others(""))
+            if wanted is not None:
+                seen = routing.save(self._records, wanted) or routing.load(self._records)
+        return seen
+
+    def interrupt(self, names: Collection[str]) -> Routing:
+        """See `epochs.interrupted`."""
+        return routing.change(self._records, lambda seen: epochs.interrupted(seen, names))
+
+    @staticmethod
+    def lowers(seen: Routing, names: Collection[str], rows: Sequence[Member]) -> list[str]:
+        """Those of these that may be lowered, as far as `rows`, seen before, say."""
+        return [
+            name
+            for name in names
+            if name in seen.placed
+            and seen.placed[name].writing is not Writing.SINGLE
+            and not any(epochs.wants_both(row, name) for row in rows)
+        ]

@@ -1,0 +1,414 @@
+"""Documents of which Python's values do not say all that is stored.
+
+The driver decodes BSON into values that cannot always be encoded to the same bytes again: of a name given twice it
+keeps the last, undefined becomes None, a symbol becomes a string. Two documents compared by such values would be called
+equal, and one copied by them would be changed, in silence. So what comes from MongoDB is encoded again, which costs
+about a microsecond; where the bytes are not those that were read, the document keeps them (`RawDocument`), and is
+compared and copied by them.
+
+    RawDocument   reads as the driver reads it, and is encoded as it is stored
+    Damaged       cannot be read whole; equal to nothing, copied nowhere, and never the ground of a change
+
+BSON's layout is that of bsonspec.org, version 1.1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import secrets
+import struct
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import bson
+from bson import Timestamp
+from bson.codec_options import DEFAULT_CODEC_OPTIONS, CodecOptions
+from bson.errors import BSONError, InvalidBSON
+from bson.raw_bson import RawBSONDocument
+
+from shadow.errors import UnreadableDocument, UnsupportedOperation
+from shadow.model import version
+from shadow.model.values import CANONICAL
+from shadow.model.version import Document, Image, Key, Unknown, Version
+
+__all__ = [
+    "CANNOT_READ",
+    "EMPTY",
+    "NO_UTF8",
+    "NO_VERSION",
+    "RAW",
+    "Damaged",
+    "Oddity",
+    "RawDocument",
+    "check_copyable",
+    "check_readable",
+    "document_of",
+    "element_document",
+    "elements",
+    "encoded",
+    "exact_value",
+    "is_copyable",
+    "is_readable",
+    "key_of",
+    "oddities",
+    "split",
+    "taken_in",
+    "unreadable_in",
+    "with_field",
+    "with_id",
+    "with_time",
+    "without",
+]
+
+RAW: Final[CodecOptions[Any]] = CANONICAL.with_options(document_class=RawBSONDocument)
+"""Decodes to documents that keep their bytes."""
+
+_ENCODED_AS_IT_IS: Final = 101
+"""PyMongo's mark of a document that is encoded by its `raw` (bson/raw_bson.py, `_RAW_BSON_DOCUMENT_MARKER`)."""
+
+NO_UTF8: Final = "text that is no UTF-8"
+CANNOT_READ: Final = "a value that the driver cannot read"
+NO_VERSION: Final = "a version that no writer of shadow has made"
+
+_FAULTS: Final = (BSONError, ValueError, TypeError, OverflowError, RecursionError)
+"""What decoding a document may raise."""
+
+
+class RawDocument(dict[str, Any]):
+    """The driver's values of a document, and its BSON, by which it is encoded. Not to be changed."""
+
+    __slots__ = ("raw",)
+    _type_marker: Final = _ENCODED_AS_IT_IS
+
+    def __init__(self, values: Mapping[str, Any] = {}, raw: bytes = b"") -> None:
+        super().__init__(values)
+        self.raw = raw
+
+    def presented(self, options: CodecOptions[Any] | None) -> Any:
+        """As the driver would give it to the application."""
+        return bson.decode(self.raw, codec_options=options or DEFAULT_CODEC_OPTIONS)
+
+
+class Damaged(dict[str, Any]):
+    """The fields that can be read of a document that cannot be read whole. `faults`: why, by top-level name; the name
+    is "" where it is none of a field. `raw`: its BSON; empty where it is no BSON. Not to be changed."""
+
+    __slots__ = ("faults", "raw")
+
+    def __init__(self, values: Mapping[str, Any] = {}, faults: Mapping[str, str] = {}, raw: bytes = b"") -> None:
+        super().__init__(values)
+        self.faults = dict(faults)
+        self.raw = raw
+
+    @property
+    def reason(self) -> str:
+        """Why it cannot be read, without anything of it."""
+        return ", ".join(dict.fromkeys(self.faults.values())) or CANNOT_READ
+
+    def presented(self, options: CodecOptions[Any] | None) -> Any:
+        """As the driver would give it to the application, which may know how to read it. Raises
+        `bson.errors.InvalidBSON` as the driver does; `UnreadableDocument`, one of these, where there is no BSON."""
+        if self.raw:
+            return bson.decode(self.raw, codec_options=options or DEFAULT_CODEC_OPTIONS)
+        raise UnreadableDocument(self.reason)
+
+
+def taken_in(document: Mapping[str, Any], options: CodecOptions[Any] | None) -> Document:
+    """A document of the application as MongoDB would store it. Raises `bson.errors.InvalidDocument` and its kin, and
+    `UnsupportedOperation` for an `_id` that no query could name."""
+    given = bson.encode(document) if options is None else bson.encode(document, codec_options=options)
+    whole = document_of(given)
+    check_readable(whole)
+    if isinstance(whole, RawDocument) and "_id" in whole:
+        fault = key_of(RawBSONDocument(given))[1]
+        if fault:
+            raise UnsupportedOperation("_id", f"it is {fault}", hint="give it another `_id`")
+    return whole
+
+
+def exact_value(update: Any, options: CodecOptions[Any] | None) -> Any:
+    """An update as MongoDB would take it. Raises `bson.errors.InvalidDocument` and its kin, and `UnsupportedOperation`
+    where the driver's values do not say all of it: then nobody here could tell what it makes of a document."""
+    given = {"": update}
+    found = document_of(bson.encode(given) if options is None else bson.encode(given, codec_options=options))
+    if type(found) is dict:
+        return found[""]
+    kinds = ", ".join(sorted({each.kind for each in oddities(found.raw)} if isinstance(found, RawDocument) else {}))
+    raise UnsupportedOperation("update", f"it has {kinds or CANNOT_READ}", hint="give a bson.DBRef, and plain values")
+
+
+def with_id(document: Document, key: Key) -> Document:
+    """`document` with its `_id`, or `key` if it has none, as its first field, where MongoDB stores it."""
+    if not isinstance(document, RawDocument):
+        return {"_id": document.get("_id", key), **{name: each for name, each in document.items() if name != "_id"}}
+    alone = element_document(document.raw, "_id", "_id") or bson.encode({"_id": key})
+    return document_of(_joined([alone[4:-1], without(document.raw, "_id")[4:-1]]))
+
+
+def with_time(document: Document) -> Document:
+    """`document`, to be inserted or to take another's place, with this host's time in its empty timestamps.
+
+    The server fills in `Timestamp(0, 0)` so, in the top-level fields of inserts and replacements (those of upserts
+    too), `_id` apart, and nowhere else (MongoDB 6.0.5, by trial; manual, "BSON Types: Timestamps"). Above both stores,
+    the time is the same in both. Each timestamp is another one, and greater than those before it in the same second.
+    """
+    empty = [name for name, value in document.items() if type(value) is Timestamp and value == EMPTY and name != "_id"]
+    for name in empty:
+        now = Timestamp(int(time.time()), next(_TICKS) % _MOST_TICKS + 1)
+        if isinstance(document, RawDocument):
+            document = document_of(with_value(document.raw, name, now))
+        else:
+            document[name] = now
+    return document
+
+
+EMPTY: Final = Timestamp(0, 0)
+_MOST_TICKS: Final = 2**32 - 1
+_TICKS: Final = itertools.count(secrets.randbelow(2**31))
+
+
+# --- reading ----------------------------------------------------------------------------------------------------
+
+
+def document_of(raw: bytes) -> Document:
+    """The document in `raw`: a plain one if its values say all that there is."""
+    try:
+        values = bson.decode(raw, codec_options=CANONICAL)
+        # Inside of another document no field is moved to the front, as a top-level `_id` would be.
+        again = bson.encode({"": values})
+    except _FAULTS:
+        return _damaged(raw)
+    return values if again.startswith(raw, _BEFORE) else RawDocument(values, raw)
+
+
+_BEFORE: Final = 6
+"""Bytes before the inner document: the length, a type and an empty name."""
+
+
+def split(raw: Mapping[str, Any], reserved: str) -> Image:
+    """`model.version.split`, for documents as `RAW` decodes them (others are taken as they are)."""
+    if type(raw) is not RawBSONDocument:
+        return version.split(raw, reserved)
+    document = document_of(bytes(raw.raw))
+    return version.split(document, reserved) if type(document) is dict else _split_odd(bytes(raw.raw), reserved)
+
+
+def _split_odd(raw: bytes, reserved: str) -> Image:
+    body = document_of(without(raw, reserved))
+    stamp = element_document(raw, reserved, "")
+    if stamp is None:
+        return Image(Version("", 0), body)
+    read = document_of(stamp)
+    if isinstance(read, Damaged):
+        return Image(Unknown(hashlib.sha256(stamp).hexdigest()[:32]), body)
+    found = version.split({reserved: read[""]}, reserved)
+    return found if found.document is None else Image(found.state, body)
+
+
+def key_of(raw: RawBSONDocument) -> tuple[Key, str]:
+    """The `_id` of a stored document, and "" or why no query can name it: then the key is a digest of it."""
+    alone = element_document(bytes(raw.raw), "_id", "_id")
+    if alone is None:
+        return None, CANNOT_READ
+    document = document_of(alone)
+    if type(document) is dict:
+        return document["_id"], ""
+    if isinstance(document.get("_id"), str):
+        return document["_id"], ""  # it finds a symbol too, which the server compares as a string
+    kinds = ", ".join(sorted({each.kind for each in oddities(alone)}))
+    reason = f"of {document.reason}" if isinstance(document, Damaged) else f"with {kinds}"
+    return hashlib.sha256(alone).hexdigest()[:32], f"a key {reason}"
+
+
+def is_readable(document: Document | None) -> bool:
+    """Whether a document, if there is one, can be read whole."""
+    return not isinstance(document, Damaged)
+
+
+def check_readable(document: object) -> None:
+    """Raises `UnreadableDocument` for one that cannot be read whole: it must not be copied or changed."""
+    if isinstance(document, Damaged):
+        raise UnreadableDocument(document.reason)
+
+
+def check_copyable(image: Image) -> None:
+    """Raises `UnreadableDocument` for an image that nobody can read whole, its version included: no copy of it would be
+    one, and it is no deletion."""
+    check_readable(image.document)
+    if isinstance(image.state, Unknown):
+        raise UnreadableDocument(NO_VERSION)
+
+
+def is_copyable(image: Image) -> bool:
+    """Whether `check_copyable` lets an image pass."""
+    return is_readable(image.document) and not isinstance(image.state, Unknown)
+
+
+def encoded(document: Document) -> bytes:
+    """The BSON of a document in the order that it has. `Damaged` is refused with `UnreadableDocument`."""
+    check_readable(document)
+    return document.raw if isinstance(document, RawDocument) else bson.encode({"": document})[_BEFORE:-1]
+
+
+def _damaged(raw: bytes) -> Damaged:
+    """Field by field, so that one that cannot be read hides no other."""
+    values: Document = {}
+    faults: dict[str, str] = {}
+    try:
+        for kind, name, value in elements(raw):
+            text = name.decode("utf-8", "replace")
+            try:
+                values.update(bson.decode(_wrapped(kind, name, value), codec_options=CANONICAL))
+            except _FAULTS as error:
+                faults[text] = _reason(error)
+    except (InvalidBSON, struct.error, ValueError, IndexError):
+        faults[""] = CANNOT_READ
+    return Damaged(values, faults or {"": CANNOT_READ}, raw)
+
+
+def _reason(error: Exception) -> str:
+    return NO_UTF8 if isinstance(error, UnicodeDecodeError) or "utf-8" in str(error) else CANNOT_READ
+
+
+# --- bytes ------------------------------------------------------------------------------------------------------
+
+_FIXED: Final = {1: 8, 6: 0, 7: 12, 8: 1, 9: 8, 10: 0, 16: 4, 17: 8, 18: 8, 19: 16, 255: 0, 127: 0}
+"""Bytes of the values that are all of one length, by type."""
+_COUNTED: Final = {2: 4, 3: 0, 4: 0, 5: 5, 12: 16, 13: 4, 14: 4, 15: 0}
+"""Of the values that begin with a length: how many bytes there are beside those that it counts."""
+
+
+def elements(raw: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+    """Type, name and value of each top-level field. Raises `InvalidBSON` for what is no BSON."""
+    place, end = 4, len(raw) - 1
+    while place < end:
+        kind = raw[place]
+        name_end = raw.index(0, place + 1)
+        start = name_end + 1
+        stop = start + _length(kind, raw, start)
+        if stop > end:
+            raise InvalidBSON("a value ends behind its document")
+        yield kind, raw[place + 1 : name_end], raw[start:stop]
+        place = stop
+
+
+def _length(kind: int, raw: bytes, start: int) -> int:
+    if kind in _FIXED:
+        return _FIXED[kind]
+    if kind in _COUNTED:
+        length: int = struct.unpack_from("<i", raw, start)[0]
+        if length < 0:
+            raise InvalidBSON("a length under zero")
+        return length + _COUNTED[kind]
+    if kind == 11:
+        return raw.index(0, raw.index(0, start) + 1) + 1 - start
+    raise InvalidBSON("an unknown type")
+
+
+def _wrapped(kind: int, name: bytes, value: bytes) -> bytes:
+    """A document of one field."""
+    body = bytes((kind,)) + name + b"\0" + value + b"\0"
+    return struct.pack("<i", len(body) + 4) + body
+
+
+def element_document(raw: bytes, name: str, called: str) -> bytes | None:
+    """A document of one top-level field of `raw`, there called something else; None if there is no such field."""
+    wanted = name.encode()
+    found = ((kind, value) for kind, each, value in _elements_of(raw) if each == wanted)
+    return next((_wrapped(kind, called.encode(), value) for kind, value in found), None)
+
+
+def without(raw: bytes, name: str) -> bytes:
+    """`raw` less a top-level field."""
+    wanted = name.encode()
+    kept = [_wrapped(kind, each, value)[4:-1] for kind, each, value in _elements_of(raw) if each != wanted]
+    return _joined(kept)
+
+
+def with_value(raw: bytes, name: str, value: Any) -> bytes:
+    """`raw` with another value in each top-level field of this name."""
+    wanted, new = name.encode(), bson.encode({name: value})[4:-1]
+    return _joined(
+        [new if each == wanted else _wrapped(kind, each, old)[4:-1] for kind, each, old in _elements_of(raw)]
+    )
+
+
+def with_field(raw: bytes, name: str, value: Any) -> bytes:
+    """`raw` and one field more, at its end."""
+    return _joined([raw[4:-1], bson.encode({name: value})[4:-1]])
+
+
+def _joined(parts: list[bytes]) -> bytes:
+    body = b"".join(parts)
+    return struct.pack("<i", len(body) + 5) + body + b"\0"
+
+
+def _elements_of(raw: bytes) -> list[tuple[int, bytes, bytes]]:
+    """The fields as far as they can be told."""
+    found: list[tuple[int, bytes, bytes]] = []
+    with contextlib.suppress(InvalidBSON, struct.error, ValueError, IndexError):
+        found.extend(elements(raw))
+    return found
+
+
+# --- what is odd in them ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Oddity:
+    """One place of a document that Python's values do not say: a dotted path, and in what way."""
+
+    path: str
+    kind: str
+
+
+_OBSOLETE: Final = {6: "undefined", 12: "a DBPointer", 14: "a symbol"}
+_FLAGS: Final = b"ilmsux"
+"""Of regular expressions, in the order in which the driver writes them."""
+
+
+def oddities(raw: bytes) -> list[Oddity]:
+    """What the driver's values would lose of a document that it can read, by place; the first of each."""
+    return list(dict.fromkeys(_odd(raw, "", is_list=False)))
+
+
+def _odd(raw: bytes, path: str, *, is_list: bool) -> Iterator[Oddity]:
+    fields = _elements_of(raw)
+    names = [name for _, name, _ in fields]
+    if is_list and names != [b"%d" % place for place in range(len(names))]:
+        yield Oddity(path, "an array whose names are not its places")
+    elif not is_list and len(set(names)) != len(names):
+        yield Oddity(path, "a name given twice")
+    if not is_list and _is_moved_reference(fields):
+        yield Oddity(path, "a DBRef in another order")
+    for kind, name, value in fields:
+        inner = f"{path}.{name.decode('utf-8', 'replace')}".lstrip(".")
+        if kind in _OBSOLETE:
+            yield Oddity(inner, _OBSOLETE[kind])
+        elif kind in (3, 4):
+            yield from _odd(value, inner, is_list=kind == 4)
+        elif kind == 11:
+            flags = value.split(b"\0")[1]
+            if flags != bytes(each for each in _FLAGS if each in flags):
+                yield Oddity(inner, "flags of a regular expression")
+        elif kind == 15:
+            (length,) = struct.unpack_from("<i", value, 4)
+            yield from _odd(value[8 + length :], inner, is_list=False)
+
+
+def _is_moved_reference(fields: list[tuple[int, bytes, bytes]]) -> bool:
+    names = [name for _, name, _ in fields]
+    if b"$ref" not in names or b"$id" not in names or fields[names.index(b"$ref")][0] != 2:
+        return False
+    wanted = [b"$ref", b"$id", *([b"$db"] if b"$db" in names else [])]
+    return names[: len(wanted)] != wanted
+
+
+def unreadable_in(raw: bytes) -> list[Oddity]:
+    """What keeps a document from being read, by top-level field."""
+    document = document_of(raw)
+    return [Oddity(name, why) for name, why in document.faults.items()] if isinstance(document, Damaged) else []

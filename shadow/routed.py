@@ -1,0 +1,566 @@
+"""A configured collection: the driver's own one where MongoDB alone is written, else that of `Collection`.
+
+Collections are made at import time and kept for as long as the process lives; phases come and go. So which way a call
+takes is decided when it is made, and nothing of the way is kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
+from typing import Any, Final, NoReturn, Protocol, Self
+
+from bson.codec_options import CodecOptions
+from pymongo.errors import OperationFailure
+from pymongo.read_concern import ReadConcern
+from pymongo.write_concern import WriteConcern
+
+from shadow import indexes
+from shadow.collection import Collection, Handle
+from shadow.concerns import Wanted
+from shadow.cursor import DocumentCursor
+from shadow.errors import UnsupportedOperation
+from shadow.forwarded import Owner, check_pipeline, refuse_past, target_of
+from shadow.forwarder import Forwarder, Passage
+from shadow.model.operation import Verb
+from shadow.model.outcome import Outcome, classify
+from shadow.model.schema import CollectionSpec
+from shadow.stamping import READS, WRITES, Stamping, is_stamp
+
+__all__ = ["RoutedCollection", "RoutedCursor", "RoutedHandle"]
+
+_OPTIONS: Final = ("codec_options", "read_preference", "write_concern", "read_concern")
+
+
+class RoutedHandle(Handle, Owner, Protocol):
+    """What a routed collection needs of the Shadow that made it."""
+
+    def forwarder(self) -> Forwarder:
+        """That of the running event loop. Raises RuntimeError where there is none, `ShadowClosed`."""
+
+    def expected(self, collection: str) -> Passage:
+        """How a call would be made by what is known now. Needs no event loop."""
+
+    def note_index(self, spec: CollectionSpec, wanted: indexes.Wanted) -> CollectionSpec:
+        """Takes note of an index that the driver has made, and answers the collection as it is then."""
+
+
+class RoutedCollection(Collection):
+    """One configured collection of the application."""
+
+    _handle: RoutedHandle
+
+    def __init__(
+        self,
+        spec: CollectionSpec,
+        handle: RoutedHandle,
+        *,
+        options: CodecOptions[Any] | None = None,
+        concerns: Wanted | None = None,
+        asked: Mapping[str, Any] | None = None,
+    ) -> None:
+        """`asked`: the options of `with_options`, for the driver's own collection."""
+        super().__init__(spec, handle, options=options, concerns=concerns)
+        self._asked = dict(asked or {})
+        self._made: tuple[Any, Any] | None = None
+
+    def with_options(
+        self,
+        codec_options: CodecOptions[Any] | None = None,
+        read_preference: Any = None,
+        write_concern: WriteConcern | None = None,
+        read_concern: ReadConcern | None = None,
+    ) -> RoutedCollection:
+        """The same collection with other options. While MongoDB alone is written they are the driver's, whatever they
+        are. Else see `Collection.with_options`: what is refused there is refused at once, or, where the phase changes
+        later, by the first call after that."""
+        given = dict(zip(_OPTIONS, (codec_options, read_preference, write_concern, read_concern), strict=True))
+        asked = {**self._asked, **{name: value for name, value in given.items() if value is not None}}
+        concerns = Wanted(read_preference, write_concern, read_concern)
+        if self._handle.expected(self._name) is Passage.VERSIONED and concerns != Wanted():
+            self._handle.kept().check(concerns)
+        merged = Wanted(**{name: asked.get(name) for name in Wanted.__slots__})
+        options = codec_options or self._options
+        return RoutedCollection(self._spec, self._handle, options=options, concerns=merged, asked=asked)
+
+    # --- which way ----------------------------------------------------------------------------------------------
+
+    def _own(self) -> Any:
+        """The driver's own collection."""
+        forwarder = self._handle.forwarder()
+        client = forwarder.client
+        if self._made is None or self._made[0] is not client:
+            self._made = (client, forwarder.collection(self._name, self._asked))
+        return self._made[1]
+
+    def _stamping(self) -> Stamping:
+        return Stamping(self._spec.reserved, self._handle.forwarder().era(self._name), self._take)
+
+    def _check_concerns(self) -> None:
+        """What was asked for while the driver alone was concerned may be more than both stores can keep."""
+        if self._concerns != Wanted():
+            self._handle.kept().check(self._concerns)
+
+    async def _passage(self) -> Passage:
+        forwarder = self._handle.forwarder()
+        return forwarder.known(self._name) or await forwarder.asked(self._name)
+
+    async def _forward_read(self, verb: str, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
+        passage = await self._passage()
+        if passage is Passage.VERSIONED:
+            self._check_concerns()
+            return await getattr(super(), verb)(*arguments, **options)
+        asked, forwarder = verb, self._handle.forwarder()
+        if passage is Passage.STAMPED:
+            asked, options = self._stamping().read(verb, arguments, options)
+            arguments = ()
+        call = getattr(self._own(), asked)(*arguments, **options)
+        return self._unstamped(await forwarder.read(self._name, Verb(verb), call))
+
+    def _unstamped(self, document: Any) -> Any:
+        """The driver's document without a version. Some have one although nobody has asked for both stores: while the
+        control store does not answer writes move versions, and a document may have been on its way when the first
+        process began to write both."""
+        if isinstance(document, MutableMapping) and is_stamp(document.get(self._spec.reserved)):
+            del document[self._spec.reserved]
+        return document
+
+    async def _forward_write(self, verb: str, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
+        def call(passage: Passage) -> Awaitable[Any]:
+            if passage is Passage.STAMPED:
+                return self._stamping().write(self._own(), verb, arguments, options)
+            made: Awaitable[Any] = getattr(self._own(), verb)(*arguments, **options)
+            return made
+
+        forwarder = self._handle.forwarder()
+        passage, answer = await forwarder.write(self._name, Verb(verb), call, options.get("session"))
+        if passage is Passage.VERSIONED:
+            self._check_concerns()
+            return await getattr(super(), verb)(*arguments, **options)
+        return self._unstamped(answer)
+
+    async def _forward_look(self, verb: str, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
+        """What is asked about the collection and not about its documents."""
+        if await self._passage() is Passage.VERSIONED:
+            return await getattr(super(), verb)(*arguments, **options)
+        found = await getattr(self._own(), verb)(*arguments, **options)
+        if verb == "index_information":
+            return {name: index for name, index in found.items() if not self._is_ours(name)}
+        return found
+
+    def _is_ours(self, index: Any) -> bool:
+        """Whether it is an index on the version, which is none of the application's."""
+        return str(index).startswith(f"{self._spec.reserved}_")
+
+    async def _forward_other(self, verb: str, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
+        """What concerns the collection and not its documents; while it runs, the phase does not change."""
+        passage, answer = await self._handle.forwarder().write(
+            self._name, None, lambda passage: getattr(self._own(), verb)(*arguments, **options), options.get("session")
+        )
+        if passage is Passage.VERSIONED:
+            return await getattr(super(), verb)(*arguments, **options)
+        return answer
+
+    # --- cursors ------------------------------------------------------------------------------------------------
+
+    def find(self, *arguments: Any, **options: Any) -> Any:
+        """A cursor over the documents that match; nothing is asked yet."""
+        if self._handle.expected(self._name) is not Passage.VERSIONED:
+            return RoutedCursor(self, arguments, options)
+        self._check_concerns()
+        return super().find(*arguments, **options)
+
+    def _found(self, passage: Passage, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
+        """The cursor of one way."""
+        if passage is Passage.VERSIONED:
+            self._check_concerns()
+            return super().find(*arguments, **options)
+        if passage is Passage.STAMPED:
+            return self._own().find(**self._stamping().read("find", arguments, options)[1])
+        return self._own().find(*arguments, **options)
+
+    def aggregate(self, pipeline: Any, *arguments: Any, **options: Any) -> Any:
+        """A cursor over the answer of a pipeline. May be awaited first, as with PyMongo's own client, or not."""
+        if self._handle.expected(self._name) is Passage.VERSIONED:
+            self._check_concerns()
+            return super().aggregate(pipeline, *arguments, **options)
+        check_pipeline(self._handle, pipeline)
+        if target_of(pipeline) is not None:
+            return DocumentCursor(self, lambda: self._written_elsewhere(pipeline, arguments, options), _as_is)
+
+        def make(passage: Passage) -> Any:
+            if passage is Passage.VERSIONED:
+                self._check_concerns()
+                return super(RoutedCollection, self).aggregate(pipeline, *arguments, **options)
+            if passage is Passage.STAMPED:
+                return self._own().aggregate(**self._stamping().read("aggregate", (pipeline, *arguments), options)[1])
+            return self._own().aggregate(pipeline, *arguments, **options)
+
+        return RoutedAnswer(self, Verb.AGGREGATE, make)
+
+    async def _written_elsewhere(
+        self, pipeline: Any, arguments: Sequence[Any], options: Mapping[str, Any]
+    ) -> list[Any]:
+        """A pipeline that ends in `$out` or `$merge`, as a write to its target."""
+        passage, target = await self._passage(), target_of(pipeline)
+        if passage is Passage.VERSIONED:
+            return list(await super().aggregate(pipeline, *arguments, **options).to_list())
+        given: Mapping[str, Any] = {"pipeline": pipeline, **options}
+        if passage is Passage.STAMPED:
+            given, arguments = self._stamping().read("aggregate", (pipeline, *arguments), options)[1], ()
+
+        async def call() -> list[Any]:
+            rest = dict(given)
+            made = self._own().aggregate(rest.pop("pipeline"), *arguments, **rest)
+            made = await made if inspect.isawaitable(made) else made
+            return list(await made.to_list(None))
+
+        return list(await self._handle.gated(target or "", f"aggregate into {target!r}", call))
+
+    def list_indexes(self, *arguments: Any, **options: Any) -> Any:
+        """A cursor over the indexes: while MongoDB alone is written, those that MongoDB has."""
+        if self._handle.expected(self._name) is Passage.VERSIONED:
+            return super().list_indexes(*arguments, **options)
+
+        def make(passage: Passage) -> Any:
+            if passage is Passage.VERSIONED:
+                return super(RoutedCollection, self).list_indexes(*arguments, **options)
+            return self._own().list_indexes(*arguments, **options)
+
+        return RoutedAnswer(self, None, make, hidden=lambda index: self._is_ours(index.get("name")))
+
+    # --- indexes and the collection itself ----------------------------------------------------------------------
+
+    async def create_index(self, keys: Any, *arguments: Any, **options: Any) -> str:
+        """While MongoDB alone is written, the driver's own, whatever the index. Where the configuration has made one
+        that serves, under another name, that one's name is answered, as in other phases; see `Collection`."""
+        passage, answer = await self._handle.forwarder().write(
+            self._name, None, lambda passage: self._indexed(keys, arguments, options), options.get("session")
+        )
+        return str(answer if passage is not Passage.VERSIONED else await super().create_index(keys, **options))
+
+    async def _indexed(self, keys: Any, arguments: Sequence[Any], options: Mapping[str, Any]) -> str:
+        try:
+            wanted = indexes.wanted(self._spec, indexes.index_keys(keys), options)
+        except (OperationFailure, TypeError, ValueError):
+            wanted = None  # the driver's to judge
+        try:
+            name = str(await self._own().create_index(keys, *arguments, **options))
+        except OperationFailure as error:
+            if error.code in _SAME_INDEX and wanted is not None and wanted.declared:
+                return wanted.name
+            raise
+        if wanted is not None:
+            self._spec = self._handle.note_index(self._spec, wanted)
+        return name
+
+    async def create_indexes(self, indexes: Sequence[Any], *arguments: Any, **options: Any) -> list[str]:
+        """See `create_index`."""
+        if self._handle.expected(self._name) is Passage.VERSIONED:
+            return await super().create_indexes(indexes, *arguments, **options)
+        return list(await self._forward_other("create_indexes", (indexes, *arguments), options))
+
+    async def drop(self, *arguments: Any, **options: Any) -> None:
+        """While MongoDB alone is written the driver's own, which drops the indexes too; see `Collection`."""
+        await self._forward_other("drop", arguments, options)
+
+    async def rename(self, new_name: str, *arguments: Any, **options: Any) -> Any:
+        """The driver's own while MongoDB alone is written, and always was. Raises UnsupportedOperation else."""
+        if self._handle.expected(self._name) is Passage.STAMPED:
+            raise UnsupportedOperation("rename", "documents carry versions", hint="shadow finalize takes them off")
+        refuse_past(self._handle, [new_name], "rename to")
+
+        async def call() -> Any:
+            return await self._forward_other("rename", (new_name, *arguments), options)
+
+        return await self._handle.gated(new_name, f"rename to {new_name!r}", call)
+
+    def watch(self, *arguments: Any, **options: Any) -> Any:
+        """The driver's own while MongoDB alone is written, and always was. Raises UnsupportedOperation else."""
+        if self._handle.expected(self._name) is Passage.OWN:
+            return self._own().watch(*arguments, **options)
+        return super().watch(*arguments, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        """While MongoDB alone is written, and always was: what the driver has beside the verbs of `Collection`, or, as
+        in the driver, a sub-collection. Raises UnsupportedOperation else."""
+        if name.startswith("_") or self._handle.expected(self._name) is not Passage.OWN:
+            return super().__getattr__(name)
+        if not hasattr(self._handle.driver_kind(), name):
+            return self[name]
+        found = getattr(self._own(), name)
+        if name != "aggregate_raw_batches":
+            return found
+
+        def checked(pipeline: Any, *arguments: Any, **options: Any) -> Any:
+            check_pipeline(self._handle, pipeline)
+            return found(pipeline, *arguments, **options)
+
+        return checked
+
+    def __call__(self, *arguments: Any, **options: Any) -> NoReturn:
+        raise TypeError(f"there is no such verb: {self._name.rpartition('.')[2]!r} (of collection {self._name!r})")
+
+
+_SAME_INDEX: Final = (85, 86)
+"""IndexOptionsConflict, IndexKeySpecsConflict: such an index exists, under another name or with other options."""
+
+
+def _as_is(document: Any) -> Any:
+    return document
+
+
+def _forwarding(verb: str, forward: str) -> Any:
+    """The verb of `Collection`, by the way that is right when it is called."""
+
+    @functools.wraps(getattr(Collection, verb))
+    async def forwarded(self: RoutedCollection, *arguments: Any, **options: Any) -> Any:
+        return await getattr(self, forward)(verb, arguments, options)
+
+    return forwarded
+
+
+for _verb in READS - {"find", "aggregate"}:
+    setattr(RoutedCollection, _verb, _forwarding(_verb, "_forward_read"))
+for _verb in WRITES:
+    setattr(RoutedCollection, _verb, _forwarding(_verb, "_forward_write"))
+for _verb in ("drop_index", "drop_indexes"):
+    setattr(RoutedCollection, _verb, _forwarding(_verb, "_forward_other"))
+for _verb in ("options", "index_information"):
+    setattr(RoutedCollection, _verb, _forwarding(_verb, "_forward_look"))
+
+
+class RoutedCursor:
+    """The cursor of `find`: the driver's own with all of its methods, or that of `Collection`, whichever is right when
+    its first document is asked for. Options are the driver's until then."""
+
+    def __init__(
+        self,
+        collection: RoutedCollection,
+        arguments: Sequence[Any],
+        options: Mapping[str, Any],
+        calls: Sequence[tuple[str, Sequence[Any], Mapping[str, Any]]] = (),
+    ) -> None:
+        self._collection = collection
+        self._given = (arguments, options)
+        self._calls = list(calls)
+        self._passage: Passage | None = None
+        self._inner: Any = None
+        self._settled = False
+        if _running():
+            self._make(collection._handle.expected(collection.name))
+
+    def _make(self, passage: Passage) -> None:
+        inner = self._collection._found(passage, *self._given)
+        for name, arguments, options in self._calls:
+            inner = getattr(inner, name)(*arguments, **options)
+        self._inner, self._passage = inner, passage
+
+    async def _settle(self) -> None:
+        """Which way is decided now."""
+        passage = await self._collection._passage()
+        if self._inner is None or passage is not self._passage:
+            self._make(passage)
+        self._settled = True
+
+    @property
+    def collection(self) -> RoutedCollection:
+        return self._collection
+
+    @property
+    def alive(self) -> bool:
+        return True if self._inner is None else bool(self._inner.alive)
+
+    # --- documents
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        if not self._settled:
+            return await self._first(lambda: self._inner.__anext__())
+        return self._collection._unstamped(await self._inner.__anext__())
+
+    async def next(self) -> Any:
+        """The next document. Raises StopAsyncIteration at the end."""
+        return await self.__anext__()
+
+    async def to_list(self, *arguments: Any, **options: Any) -> list[Any]:
+        """The next documents, or all that are left."""
+        found = await self._first(lambda: self._inner.to_list(*arguments, **options))
+        return [self._collection._unstamped(each) for each in found]
+
+    async def _first(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        if self._settled:
+            return await call()
+        await self._settle()
+        if self._passage is Passage.VERSIONED:
+            return await call()
+        return await _counted(self._collection, Verb.FIND, call)
+
+    # --- everything else
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if self._inner is None:
+            return functools.partial(self._note, name)
+        found = getattr(self._inner, name)
+        return functools.partial(self._call, name) if callable(found) else found
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._call("__getitem__", index)
+
+    def _note(self, name: str, *arguments: Any, **options: Any) -> Self:
+        """Made at import time: it is the driver's to judge when there is an event loop."""
+        self._calls.append((name, arguments, options))
+        return self
+
+    def _call(self, name: str, *arguments: Any, **options: Any) -> Any:
+        if name in _ASKING and not self._settled:
+            return self._ask(name, arguments, options)
+        made = getattr(self._inner, name)(*arguments, **options)
+        if made is not self._inner:
+            return made
+        self._calls.append((name, arguments, options))
+        return self
+
+    async def _ask(self, name: str, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
+        await self._settle()
+        return await getattr(self._inner, name)(*arguments, **options)
+
+    # --- life
+
+    async def close(self) -> None:
+        if self._inner is not None:
+            await self._inner.close()
+
+    def clone(self) -> RoutedCursor:
+        """A new cursor with the same options, at the start."""
+        return RoutedCursor(self._collection, *self._given, calls=self._calls)
+
+    def rewind(self) -> Any:
+        """Back to the start: to be awaited with PyMongo's own client, and not with Motor, as theirs."""
+        self._settled = False
+        made = None if self._inner is None else self._inner.rewind()
+        return self._rewound(made) if inspect.isawaitable(made) else self
+
+    async def _rewound(self, made: Awaitable[Any]) -> Self:
+        await made
+        return self
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+
+_ASKING: Final = ("distinct", "explain")
+
+
+class RoutedAnswer:
+    """A cursor over the answer to a command: the driver's own, made when it is awaited or its first document is asked
+    for."""
+
+    def __init__(
+        self,
+        collection: RoutedCollection,
+        verb: Verb | None,
+        make: Callable[[Passage], Any],
+        *,
+        hidden: Callable[[Any], bool] = lambda document: False,
+    ) -> None:
+        self._collection = collection
+        self._verb = verb
+        self._make = make
+        self._hidden = hidden
+        self._inner: Any = None
+        self._asked = False
+
+    @property
+    def collection(self) -> RoutedCollection:
+        return self._collection
+
+    @property
+    def alive(self) -> bool:
+        return True if self._inner is None else bool(self._inner.alive)
+
+    def __await__(self) -> Iterator[Any]:
+        return self._opened().__await__()
+
+    async def _opened(self) -> Self:
+        if self._inner is None:
+            passage = await self._collection._passage()
+
+            async def made() -> Any:
+                found = self._make(passage)
+                return await found if inspect.isawaitable(found) else found
+
+            self._inner = await made()
+        return self
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        while self._hidden(found := await self._ask(lambda: self._inner.__anext__())):
+            continue
+        return self._collection._unstamped(found)
+
+    async def next(self) -> Any:
+        """The next document. Raises StopAsyncIteration at the end."""
+        return await self.__anext__()
+
+    async def to_list(self, *arguments: Any, **options: Any) -> list[Any]:
+        """The next documents, or all that are left."""
+        found = await self._ask(lambda: self._inner.to_list(*arguments or (None,), **options))
+        return [self._collection._unstamped(each) for each in found if not self._hidden(each)]
+
+    async def _ask(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        await self._opened()
+        if self._asked or self._verb is None:
+            return await call()
+        self._asked = True
+        return await _counted(self._collection, self._verb, call)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or self._inner is None:
+            raise AttributeError(name)
+        return getattr(self._inner, name)
+
+    async def close(self) -> None:
+        if self._inner is not None:
+            await self._inner.close()
+
+    async def __aenter__(self) -> Self:
+        await self._opened()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+
+async def _counted(collection: RoutedCollection, verb: Verb | None, call: Callable[[], Awaitable[Any]]) -> Any:
+    """The first answer to a cursor, counted; that there are no documents is an answer too."""
+    started, outcome = time.perf_counter(), Outcome.ACKED
+    try:
+        return await call()
+    except StopAsyncIteration:
+        raise
+    except Exception as error:
+        outcome = classify(error)
+        raise
+    finally:
+        collection._handle.forwarder().count(collection.name, verb, outcome, started)
+
+
+def _running() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

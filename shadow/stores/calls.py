@@ -1,0 +1,211 @@
+"""The calls of a driver's client that are under way, none of which is ever cancelled while the client is in use.
+
+A client keeps locks and conditions, and does not always survive a cancellation inside them. PyMongo's async client
+waits for a server with `wait_for(condition.wait())`: cancelled while that takes its lock back, it lets go of a lock
+that is not its own and leaves it taken for good, so that every later call hangs. The SDK's adaptive retries do the
+same.
+
+So each call is a task of its own. Whoever stops waiting for it *abandons* it: it runs to its end, which the driver's
+own time limits bring about (`model.deadline`), and what it answers goes to nobody. How many there are is bounded and
+counted. And should a client answer nothing at all any more, not even a ping with a time limit of its own, it is given
+up: its owner makes another, and whoever still waits hears that the outcome is not known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, TypeVar
+
+from pymongo.errors import AutoReconnect
+
+__all__ = ["MOST_ABANDONED", "Calls", "let_go"]
+
+T = TypeVar("T")
+
+MOST_ABANDONED: Final = 1000
+"""Calls that nobody waits for and that have not ended; with more of them no call is begun."""
+_FAREWELL: Final = 5.0
+"""Seconds for a client to close, and for its last calls to end."""
+
+
+class Calls:
+    """The calls of one client after the other, in one event loop.
+
+    `ping` asks the client for a sign of life, within `patience` seconds by the driver's own limit; it is asked when
+    calls are under way and none has ended for so long. If it has not ended after twice that time either, `on_stuck` is
+    asked whether to give the client up, once for each ping. `on_abandoned` is told of each call that is abandoned.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        patience: float,
+        ping: Callable[[], Coroutine[Any, Any, object]],
+        on_stuck: Callable[[], bool],
+        on_abandoned: Callable[[], None] = lambda: None,
+        most_abandoned: int = MOST_ABANDONED,
+    ) -> None:
+        self._name = name
+        self._patience = patience
+        self._ping = ping
+        self._on_stuck = on_stuck
+        self.on_abandoned = on_abandoned
+        self._most = most_abandoned
+        self._under_way: set[asyncio.Task[Any]] = set()
+        self._abandoned: set[asyncio.Task[Any]] = set()
+        self._given_up: set[asyncio.Task[Any]] = set()
+        self._progress = 0.0
+        self._look: asyncio.TimerHandle | None = None
+        self._probe: asyncio.Task[None] | None = None
+        self._said = False
+
+    @property
+    def abandoned(self) -> int:
+        """Calls that nobody waits for and that have not ended."""
+        return len(self._abandoned)
+
+    async def run(self, call: Coroutine[Any, Any, T], on_end: Callable[[], None] | None = None) -> T:
+        """The answer of `call`. Cancelling this abandons the call; `on_end` is told when it has ended.
+
+        Raises what the call raises, and `AutoReconnect` if its client was given up, or too many calls are abandoned.
+        """
+        return await self.wait(self.begin(call, on_end))
+
+    def begin(self, call: Coroutine[Any, Any, T], on_end: Callable[[], None] | None = None) -> asyncio.Task[T]:
+        """Begins the call, for `wait`. Raises as `run` does."""
+        if len(self._abandoned) >= self._most:
+            call.close()
+            if on_end is not None:
+                on_end()
+            raise AutoReconnect(f"{self._name}: {len(self._abandoned)} calls that nobody waits for have not ended")
+        loop = asyncio.get_running_loop()
+        if not self._under_way:
+            self._progress = loop.time()
+        task = loop.create_task(call)
+        self._under_way.add(task)
+        task.add_done_callback(self._ended)
+        if on_end is not None:
+            task.add_done_callback(lambda _: on_end())
+        if self._look is None:
+            self._look_in(self._patience)
+        return task
+
+    async def wait(self, task: asyncio.Task[T]) -> T:
+        """The answer of a call that was begun here."""
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled() and task in self._given_up and not _is_cancelled():
+                raise AutoReconnect(f"{self._name}: the client answered nothing any more, and was given up") from None
+            if not task.done():
+                self._abandon(task)
+            raise
+        finally:
+            self._given_up.discard(task)
+
+    def follow(self, task: asyncio.Task[Any], call: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        """Has `call` made when `task` has ended, with nobody to wait for it."""
+
+        async def following() -> None:
+            await asyncio.wait([task])
+            with contextlib.suppress(Exception):
+                await call()
+
+        with contextlib.suppress(AutoReconnect):
+            self._abandon(self.begin(following()))
+
+    def _abandon(self, task: asyncio.Task[Any]) -> None:
+        self._abandoned.add(task)
+        self.on_abandoned()
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._under_way.discard(task)
+        self._progress = task.get_loop().time()
+        if task in self._abandoned:
+            self._abandoned.discard(task)
+            # Nobody else will ask for it, and asyncio would call it lost.
+            if not task.cancelled():
+                task.exception()
+
+    # --- a client that answers nothing --------------------------------------------------------------------------
+
+    def _look_in(self, seconds: float) -> None:
+        self._look = asyncio.get_running_loop().call_later(seconds, self._look_now)
+
+    def _look_now(self) -> None:
+        self._look = None
+        if not self._under_way:
+            return
+        silent = asyncio.get_running_loop().time() - self._progress
+        if silent < self._patience:
+            self._look_in(self._patience - silent)
+        elif self._probe is None:
+            self._said = False
+            self._probe = asyncio.get_running_loop().create_task(self._sign_of_life())
+            self._look_in(2 * self._patience)
+        elif self._probe.done():
+            # An error is an answer too: the client is well, and the server is away.
+            self._probe, self._progress = None, asyncio.get_running_loop().time()
+            self._look_in(self._patience)
+        elif not self._said and self._on_stuck():
+            self.give_up()
+        else:
+            self._said = True
+            self._look_in(2 * self._patience)
+
+    async def _sign_of_life(self) -> None:
+        with contextlib.suppress(Exception):
+            await self._ping()
+
+    def give_up(self) -> None:
+        """Ends the calls of a client that is used no more, so that cancelling them can do no harm."""
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+        probe, self._probe = self._probe, None
+        if probe is not None:
+            probe.cancel()
+        self._given_up |= self._under_way - self._abandoned
+        for task in self._under_way:
+            task.cancel()
+
+    async def end(self, closing: Callable[[], Awaitable[object]] | None) -> None:
+        """Ends a client of our own with `closing`, and what is under way on it; waits, without it, for the calls on a
+        client that others go on using. Takes a few seconds at most."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + _FAREWELL
+        if closing is not None:
+            ending = loop.create_task(_awaited(closing))
+            await asyncio.wait([ending], timeout=_FAREWELL)
+            if ending.done():
+                ending.exception()
+            else:
+                ending.cancel()
+            self.give_up()
+        if self._under_way:
+            await asyncio.wait(set(self._under_way), timeout=max(0.1, end - loop.time()))
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+        if self._probe is not None:
+            self._probe.cancel()
+
+
+async def _awaited(closing: Callable[[], Awaitable[object]]) -> None:
+    await closing()
+
+
+async def let_go(closing: Callable[[], Awaitable[object]]) -> None:
+    """Closes a client that was given up, whose locks may never be had: what is cancelled here is used no more."""
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(_FAREWELL):
+            await closing()
+
+
+def _is_cancelled() -> bool:
+    """Whether it is the task at hand that somebody cancels."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,0 +1,261 @@
+"""The driver that never comes back: stores that go away and return under hundreds of callers, with either driver.
+
+Whoever stops waiting leaves the driver's call alone; a client whose lock is taken for good all the same is replaced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+from pymongo import AsyncMongoClient
+from pymongo.errors import AutoReconnect, PyMongoError
+
+from shadow import Shadow
+from shadow.embedded.servers import FaultProxy, Mode
+from shadow.model.operation import Query
+from shadow.model.phase import StoreName
+from shadow.stores.calls import Calls
+from shadow.stores.mongo import MongoStore
+from tests.support.memory import counted
+from tests.support.pair import until
+from tests.support.shadows import COLLECTION, Site
+
+CALLERS = 200
+Proxies = dict[StoreName, FaultProxy]
+
+
+@pytest.fixture
+def proxies(site: Site, new_proxy: Callable[[str], FaultProxy]) -> Proxies:
+    return {StoreName.MONGO: new_proxy(site.mongo_url), StoreName.DYNAMO: new_proxy(site.dynamo_url)}
+
+
+@pytest.fixture
+def troubled(site: Site, proxies: Proxies) -> Site:
+    """Both stores behind a proxy; every time limit of the library is over many times while a store is away."""
+    return site.but(
+        mongo_url=proxies[StoreName.MONGO].url,
+        dynamo_url=proxies[StoreName.DYNAMO].url,
+        phase="shadow",
+        limits={"operation": 1.0, "write_deadline": 0.2, "read_deadline": 0.1},
+    )
+
+
+class Crowd:
+    """Callers that write and read without a pause, each for as long as the block lasts; every third goes away now and
+    then in the middle of a call."""
+
+    def __init__(self, shadow: Shadow) -> None:
+        self._things = shadow[COLLECTION]
+        self.answered = 0
+        self._callers: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Crowd:
+        self._callers = [asyncio.create_task(self._caller(number)) for number in range(CALLERS)]
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        for each in self._callers:
+            each.cancel()
+        await asyncio.gather(*self._callers, return_exceptions=True)
+
+    async def _caller(self, number: int) -> None:
+        chance = random.Random(number)
+        while True:
+            patience = chance.uniform(0.0, 0.3) if number % 3 == 0 else 30.0
+            with contextlib.suppress(PyMongoError, TimeoutError):
+                async with asyncio.timeout(patience):
+                    await self._call(chance)
+                self.answered += 1
+            await asyncio.sleep(chance.uniform(0.0, 0.4))
+
+    async def _call(self, chance: random.Random) -> None:
+        key = chance.randrange(100)
+        if chance.random() < 0.4:
+            await self._things.update_one({"_id": key}, {"$inc": {"n": 1}})
+        elif chance.random() < 0.6:
+            await self._things.find_one({"_id": key})
+        else:
+            await self._things.find({"_id": {"$lt": key}}).to_list(None)
+
+    async def goes_on(self) -> None:
+        """As many calls as there are callers are answered from now on."""
+        wanted = self.answered + CALLERS
+        await until(lambda: self.answered >= wanted, 60)
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("primary", ["mongo", "dynamo"])
+@pytest.mark.parametrize("driver", ["motor", "pymongo"])
+async def test_a_store_that_is_away_again_and_again_is_used_again_when_it_is_back(
+    troubled: Site, site: Site, proxies: Proxies, driver: str, primary: str
+) -> None:
+    """Refusing and hanging, one store and the other; no client had to be given up for it."""
+    async with troubled.but(driver=driver, primary=primary).shadow() as shadow:
+        await shadow.prepare()
+        await shadow[COLLECTION].insert_many([{"_id": key, "n": 0} for key in range(100)])
+        async with Crowd(shadow) as crowd:
+            await crowd.goes_on()
+            for store in StoreName:
+                for mode in (Mode.REFUSE, Mode.HANG, Mode.REFUSE):
+                    proxies[store].set(mode)
+                    await asyncio.sleep(1.5)  # how long the store is away
+                    proxies[store].clear()
+                    await crowd.goes_on()
+        assert all(counted(shadow, "shadow_clients_stuck_total", store=store) == 0 for store in StoreName)
+        assert await shadow.settled(60)
+    assert await site.but(primary=primary).disagreements() == []
+
+
+async def test_the_same_ends_in_a_client_that_is_stuck_if_calls_are_cancelled(
+    troubled: Site, proxies: Proxies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proof that the test above can fail: with cancellations let through, the client is stuck, and replaced."""
+
+    async def cancelling(self: Calls, task: asyncio.Task[Any]) -> Any:
+        try:
+            return await task
+        finally:
+            self._given_up.discard(task)
+
+    monkeypatch.setattr(Calls, "wait", cancelling)
+    async with troubled.shadow() as shadow:
+        await shadow.prepare()
+        async with Crowd(shadow) as crowd:
+            await crowd.goes_on()
+            for _ in range(20):
+                proxies[StoreName.MONGO].set(Mode.REFUSE)
+                await asyncio.sleep(1.5)  # how long the store is away
+                proxies[StoreName.MONGO].clear()
+                if counted(shadow, "shadow_clients_stuck_total", store="mongo"):
+                    break
+            await until(lambda: counted(shadow, "shadow_clients_stuck_total", store="mongo"), 20)
+
+
+# --- a client that is stuck all the same ------------------------------------------------------------------------
+
+
+def store_of(shadow: Shadow) -> MongoStore:
+    store = shadow._runtime().stores[StoreName.MONGO]
+    assert isinstance(store, MongoStore)
+    return store
+
+
+async def take_for_good(client: Any) -> None:
+    """The lock of PyMongo's async client, which every call of it needs."""
+    await client._get_topology()
+    await client._topology._lock.acquire()
+
+
+async def test_a_client_of_our_own_that_is_stuck_is_replaced(site: Site) -> None:
+    """Whoever waits hears that the outcome is unknown; calls after it are answered, on cursors and all."""
+    async with site.but(limits={"operation": 1.0}).shadow() as shadow:
+        await shadow.prepare()
+        things = shadow[COLLECTION]
+        await things.insert_one({"_id": 1, "n": 0})
+        before = store_of(shadow)._client
+        await take_for_good(before)
+        with pytest.raises(AutoReconnect):
+            await things.find_one({"_id": 1})
+        assert store_of(shadow)._client is not before
+        assert counted(shadow, "shadow_clients_stuck_total", store="mongo") == 1
+        await things.update_one({"_id": 1}, {"$inc": {"n": 1}})
+        assert [each async for each in things.find({})] == [{"_id": 1, "n": 1}]
+        await site.level(shadow)
+
+
+async def test_a_client_that_was_handed_in_is_said_to_be_stuck_and_kept(site: Site) -> None:
+    """It is not ours to close; what it answers later is heard."""
+    client: AsyncMongoClient[Any] = AsyncMongoClient(site.mongo_url)
+    limited = site.but(limits={"operation": 1.0})
+    async with client, Shadow.from_settings(limited.settings(), mongo_client=client) as shadow:
+        await shadow.prepare()
+        await shadow[COLLECTION].insert_one({"_id": 1})
+        await take_for_good(client)
+        reading = asyncio.create_task(shadow[COLLECTION].find_one({"_id": 1}))
+        await until(lambda: counted(shadow, "shadow_clients_stuck_total", store="mongo") == 1)
+        client._topology._lock.release()
+        assert await reading == {"_id": 1}
+        assert store_of(shadow)._client is client
+
+
+# --- who goes away ----------------------------------------------------------------------------------------------
+
+
+async def test_a_reader_that_goes_away_leaves_its_call_alone(troubled: Site, proxies: Proxies) -> None:
+    """The call ends when the store answers, and is counted; the next one is answered."""
+    async with troubled.but(limits={"operation": 30.0}).shadow() as shadow:
+        await shadow.prepare()
+        await shadow[COLLECTION].insert_one({"_id": 1})
+        assert await shadow.settled(30)
+        before = counted(shadow, "shadow_calls_abandoned_total", store="mongo")
+        proxies[StoreName.MONGO].set(Mode.HANG, only=b"find")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await shadow[COLLECTION].find_one({"_id": 1})
+        assert counted(shadow, "shadow_calls_abandoned_total", store="mongo") == before + 1
+        assert store_of(shadow).link.calls.abandoned == 1
+        proxies[StoreName.MONGO].clear()
+        assert await shadow[COLLECTION].find_one({"_id": 1}) == {"_id": 1}
+        await until(lambda: store_of(shadow).link.calls.abandoned == 0)
+
+
+@pytest.mark.parametrize("driver", ["motor", "pymongo"])
+async def test_a_cursor_that_is_left_in_the_middle_of_a_page_is_closed_on_the_server(
+    troubled: Site, proxies: Proxies, driver: str
+) -> None:
+    """After the page has come, by which the server names it."""
+    async with troubled.but(driver=driver, limits={"operation": 30.0}).shadow() as shadow:
+        await shadow.prepare()
+        await shadow[COLLECTION].insert_many([{"_id": key} for key in range(1000)])
+        assert await shadow.settled(30)
+
+        async def first() -> None:
+            async with aclosing(shadow.current().find(COLLECTION, Query({}, batch_size=10))) as pages:  # type: ignore[type-var]
+                async for _ in pages:
+                    return
+
+        proxies[StoreName.MONGO].set(Mode.DELAY, seconds=0.5, only=b"find")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await first()
+        proxies[StoreName.MONGO].clear()
+        if driver == "pymongo":
+            await until(lambda: store_of(shadow).link.calls.abandoned == 0)
+        await first()
+        admin = store_of(shadow)._client.admin
+
+        async def open_cursors() -> int:
+            status = await admin.command("serverStatus")
+            return int(status["metrics"]["cursor"]["open"]["total"])
+
+        async with asyncio.timeout(30):
+            while await open_cursors() > 1:  # noqa: ASYNC110 - the server wakes nobody; one may be another test's
+                await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("driver", ["motor", "pymongo"])
+@pytest.mark.parametrize("store", list(StoreName))
+async def test_close_ends_although_a_store_hangs_and_no_task_outlives_it(
+    troubled: Site, proxies: Proxies, driver: str, store: StoreName
+) -> None:
+    """With calls of every kind under way."""
+    before = asyncio.all_tasks()
+    site = troubled.but(driver=driver, limits={"operation": 1.0, "drain": 0.5})
+    async with site.shadow() as shadow:
+        await shadow.prepare()
+        things = shadow[COLLECTION]
+        await things.insert_one({"_id": 1})
+        proxies[store].set(Mode.HANG)
+        calls = [asyncio.create_task(each) for each in (things.find_one({"_id": 1}), things.delete_one({"_id": 1}))]
+        await until(lambda: proxies[store].faults >= 1)
+    for each in calls:
+        each.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+    proxies[store].clear()
+    await until(lambda: not (asyncio.all_tasks() - before))

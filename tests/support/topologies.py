@@ -1,0 +1,313 @@
+"""MongoDB as production runs it: a replica set of three members, and a server that asks who is there.
+
+Tests name a deployment by its fixture (`DEPLOYMENTS`), mostly by indirect parametrization of `mongo_url`. What they do
+to a set (`step_down`, `lagging`, `paused`, `roll_back`) ends with their block, or they have one of their own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from pymongo import MongoClient, WriteConcern
+from pymongo.errors import OperationFailure, PyMongoError
+
+from shadow.embedded.mongod import Mongod
+from shadow.embedded.process import ServerProcess
+from shadow.errors import StoreUnavailable
+
+__all__ = ["DEPLOYMENTS", "ReplicaSet", "SecuredMongod", "admit", "allow_past_validators", "root_url"]
+
+DEPLOYMENTS: Final = {"one": "one_mongod_url", "replicas": "replica_set_url", "auth": "least_role_url"}
+"""Name of a deployment to the session fixture with its url."""
+
+HERE: Final = "here"
+"""A named write concern of every set: acknowledged by one member, whichever it is."""
+
+_NAME: Final = "rs0"
+_USER: Final = "app"
+_ALREADY_THERE: Final = 51003
+"""Of a user (error_codes.yml)."""
+
+Client = MongoClient[dict[str, Any]]
+
+_roots: dict[str, str] = {}
+"""The url of an application's user to that of one who may do everything."""
+
+
+def root_url(url: str) -> str:
+    """The same server, for somebody who may do everything: tests clean up by it."""
+    return _roots.get(url, url)
+
+
+def admit(url: str, database: str) -> None:
+    """Gives the application's user the role that the README names, `readWrite` on this one database. Does nothing
+    where the server lets everybody in."""
+    if url in _roots:
+        with Client(root_url(url)) as client:
+            client.admin.command("grantRolesToUser", _USER, roles=[{"role": "readWrite", "db": database}])
+
+
+def allow_past_validators(url: str, database: str) -> None:
+    """Gives the application's user what `readWrite` lacks for a collection whose validator refuses copies."""
+    if url in _roots:
+        with Client(root_url(url)) as client:
+            may = {"resource": {"db": database, "collection": ""}, "actions": ["bypassDocumentValidation"]}
+            client[database].command("createRole", "past_validators", privileges=[may], roles=[])
+            client.admin.command("grantRolesToUser", _USER, roles=[{"role": "past_validators", "db": database}])
+
+
+class _Member(Mongod):
+    """One member. The set makes the replica set of them, so none makes one of itself."""
+
+    def ready(self) -> bool:
+        try:
+            with Client(self.url, serverSelectionTimeoutMS=1000, connectTimeoutMS=1000) as client:
+                return bool(client.admin.command("hello"))
+        except PyMongoError:
+            return False
+
+
+class ReplicaSet(ServerProcess):
+    """A set of three: `start` returns when it has a primary and two secondaries. It stands where one server would:
+    `kill`, `restart`, `pause` and `resume` are of its primary, whichever that is when they are called."""
+
+    name = "replica set"
+
+    def __init__(self, *, start_seconds: float = 60.0) -> None:
+        super().__init__(start_seconds=start_seconds)
+        self._members: list[_Member] = []
+        self._down: list[_Member] = []
+        self._paused: list[_Member] = []
+
+    # --- life ---------------------------------------------------------------------------------------------------
+
+    def start(self) -> Self:
+        if self._members:
+            return self
+        extra = ("--setParameter", "enableTestCommands=1", "--oplogSize", "64")
+        try:
+            for _ in range(3):
+                self._members.append(_Member(extra=extra).start())
+            self._initiate()
+            self.wait_until_whole()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        members, self._members = self._members, []
+        for member in members:
+            member.stop()
+
+    def _initiate(self) -> None:
+        members = [
+            {"_id": number, "host": _address(each), "tags": {f"m{number}": "yes", "all": f"{number}"}}
+            for number, each in enumerate(self._members)
+        ]
+        settings = {
+            "electionTimeoutMillis": 1500,
+            "heartbeatIntervalMillis": 200,
+            "getLastErrorModes": {HERE: {"all": 1}},
+        }
+        with self._client(self._members[0]) as client:
+            client.admin.command("replSetInitiate", {"_id": _NAME, "members": members, "settings": settings})
+
+    @property
+    def url(self) -> str:
+        hosts = ",".join(_address(each) for each in self._members)
+        return f"mongodb://{hosts}/?replicaSet={_NAME}"
+
+    @property
+    def running(self) -> bool:
+        return all(each.running for each in self._members)
+
+    def wait_until_whole(self) -> None:
+        """Returns when one member is primary, the others follow it, and nobody is behind."""
+        self._wait("the set is not whole", self._whole)
+
+    def _whole(self) -> bool:
+        with self._client(self.primary) as client:
+            members = client.admin.command("replSetGetStatus")["members"]
+        states = sorted(each["stateStr"] for each in members)
+        return states == ["PRIMARY", "SECONDARY", "SECONDARY"] and len({each["optime"]["t"] for each in members}) == 1
+
+    # --- who is who ---------------------------------------------------------------------------------------------
+
+    @property
+    def primary(self) -> _Member:
+        """The member that may be written to; waits for an election."""
+        found: list[_Member] = []
+
+        def elected() -> bool:
+            found[:] = [each for each in self._members if each.running and each not in self._paused and _writable(each)]
+            return len(found) == 1
+
+        self._wait("no primary", elected)
+        return found[0]
+
+    def secondaries(self) -> list[_Member]:
+        primary = self.primary
+        return [each for each in self._members if each is not primary]
+
+    def _client(self, member: _Member) -> Client:
+        return Client(member.url, serverSelectionTimeoutMS=5000)
+
+    def _wait(self, what: str, condition: Callable[[], bool]) -> None:
+        end = time.monotonic() + self._start_seconds
+        while True:
+            with contextlib.suppress(PyMongoError, OSError):
+                if condition():
+                    return
+            if time.monotonic() > end:
+                raise StoreUnavailable(f"{what} within {self._start_seconds:g} s")
+            time.sleep(0.02)
+
+    # --- what happens to a set ----------------------------------------------------------------------------------
+
+    def step_down(self) -> None:
+        """The primary gives up, and another member is elected; returns when there is one."""
+        before = self.primary
+        with self._client(before) as client, contextlib.suppress(PyMongoError):
+            client.admin.command({"replSetStepDown": 5, "secondaryCatchUpPeriodSecs": 5})
+        self._wait("nobody else was elected", lambda: self.primary is not before)
+
+    @contextmanager
+    def lagging(self, *members: _Member) -> Iterator[None]:
+        """These members (all secondaries, if none is named) apply nothing in the block."""
+        chosen = members or tuple(self.secondaries())
+        _on_all(chosen, "rsSyncApplyStop", "alwaysOn")
+        try:
+            yield
+        finally:
+            _on_all(chosen, "rsSyncApplyStop", "off")
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """The secondaries fetch nothing of the primary in the block: what it acknowledges alone is on it alone."""
+        chosen = tuple(self.secondaries())
+        _on_all(chosen, "stopReplProducer", "alwaysOn")
+        try:
+            yield
+        finally:
+            _on_all([each for each in chosen if each.running], "stopReplProducer", "off")
+
+    @contextmanager
+    def rolling_back(self) -> Iterator[None]:
+        """Whatever the primary does in the block, and no other member has by its end, is rolled back: it dies, another
+        one is elected without it, and it comes back to find that its own writes never were."""
+        old = self.primary
+        with self.apart():
+            yield
+            with self._client(old) as client:
+                # What is rolled back has to be on its disk, or it would come back without it, which is less.
+                client.admin.get_collection("flushed", write_concern=WriteConcern(1, j=True)).insert_one({})
+            old.kill()
+        self._wait("nobody else was elected", lambda: self.primary is not old)
+        with self._client(self.primary) as client:
+            majority = client.admin.get_collection("elected", write_concern=WriteConcern("majority"))
+            majority.insert_one({})
+        old.restart()
+        self.wait_until_whole()
+
+    # --- as one server ------------------------------------------------------------------------------------------
+
+    def kill(self) -> None:
+        """The primary dies; the others elect another one."""
+        self._down.append(self.primary)
+        self._down[-1].kill()
+
+    def restart(self) -> None:
+        while self._down:
+            self._down.pop().restart()
+        self.wait_until_whole()
+
+    def pause(self) -> None:
+        self._paused.append(self.primary)
+        self._paused[-1].pause()
+
+    def resume(self) -> None:
+        while self._paused:
+            self._paused.pop().resume()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+
+class SecuredMongod(Mongod):
+    """A server that lets nobody in without a password. `url` is that of the application's user, who may do nothing
+    before `admit`; `root` that of one who may do everything."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._passwords = {"root": secrets.token_hex(8), _USER: secrets.token_hex(8)}
+
+    @property
+    def url(self) -> str:
+        return self._url_of(_USER)
+
+    @property
+    def root(self) -> str:
+        return self._url_of("root")
+
+    def _url_of(self, user: str) -> str:
+        return f"mongodb://{user}:{self._passwords[user]}@127.0.0.1:{self.port}/?directConnection=true&authSource=admin"
+
+    def command(self) -> list[str]:
+        return [*super().command(), "--keyFile", str(self._key())]
+
+    def _key(self) -> Path:
+        path = self.folder / "key"
+        if not path.exists():
+            path.write_text(secrets.token_hex(32))
+            path.chmod(0o400)
+        return path
+
+    def ready(self) -> bool:
+        # Anybody may say hello, and while there is no user, who comes from this host may make a set and one.
+        with Client(f"mongodb://127.0.0.1:{self.port}/?directConnection=true", serverSelectionTimeoutMS=1000) as client:
+            try:
+                hello = client.admin.command("hello")
+                if not hello.get("setName"):
+                    self._initiate(client)
+                if not hello.get("isWritablePrimary"):
+                    return False
+                self._make_users(client)
+            except PyMongoError:
+                return False
+        return True
+
+    def _make_users(self, nobody: Client) -> None:
+        if self.url in _roots:
+            return
+        with contextlib.suppress(OperationFailure):
+            nobody.admin.command("createUser", "root", pwd=self._passwords["root"], roles=["root"])
+        with Client(self.root, serverSelectionTimeoutMS=2000) as client:
+            try:
+                client.admin.command("createUser", _USER, pwd=self._passwords[_USER], roles=[])
+            except OperationFailure as error:
+                if error.code != _ALREADY_THERE:
+                    raise
+        _roots[self.url] = self.root
+
+
+def _address(member: _Member) -> str:
+    return f"127.0.0.1:{member.port}"
+
+
+def _writable(member: _Member) -> bool:
+    with Client(member.url, serverSelectionTimeoutMS=500, socketTimeoutMS=2000) as client:
+        return bool(client.admin.command("hello").get("isWritablePrimary"))
+
+
+def _on_all(members: Any, failpoint: str, mode: str) -> None:
+    for member in members:
+        with Client(member.url, serverSelectionTimeoutMS=5000) as client:
+            client.admin.command("configureFailPoint", failpoint, mode=mode)
