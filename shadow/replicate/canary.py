@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from shadow.host.steady import steady
 from shadow.model.operation import Hit, Query, Verb
 from shadow.model.phase import PHASES, Route, StoreName
 from shadow.model.reporter import Reporter, Silent
@@ -107,12 +108,14 @@ class Canary(Silent):
 
 @dataclass(slots=True)
 class _State:
-    """Of one collection; times are epoch seconds, 0.0 for never. `said`: why the last one was not found."""
+    """Of one collection. `last_found`: epoch seconds, 0.0 for never, to be shown; `found_at`: the same moment by the
+    steady clock. `said`: why the last one was not found."""
 
     turn: int = 0
     sought: int = 0
     found: int = 0
     last_found: float = 0.0
+    found_at: float = 0.0
     said: str = "not yet"
 
 
@@ -174,7 +177,7 @@ class Canaries:
             state.said = why_not
             if not why_not:
                 state.found += 1
-                state.last_found = time.time()
+                state.last_found, state.found_at = time.time(), steady()
                 self._reporter.canary(collection, found=True)
 
         sides = Sides(
@@ -221,7 +224,8 @@ class Canaries:
         if not self._watch.canary_every:
             return "no differences are planted"
         state = self._state(collection)
-        if state.last_found and time.time() - state.last_found <= self._watch.canary_within:
+        ago = steady() - state.found_at
+        if state.last_found and ago <= self._watch.canary_within:
             return ""
-        since = f"for {time.time() - state.last_found:.0f} s" if state.last_found else "since it began"
+        since = f"for {ago:.0f} s" if state.last_found else "since it began"
         return f"no planted difference was found {since} (the last one: {state.said or 'under way'})"

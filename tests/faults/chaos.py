@@ -3,10 +3,10 @@
 `python -m tests.faults.chaos --seconds 480 --seed 7 --primary mongo` runs it on servers of its own and prints the
 figures. The seed decides what is done and when; what comes of it is the machine's own.
 
-All the while, four *troublemakers* are at work beside one another: one kills processes (from outside, or sends out a
+All the while, five *troublemakers* are at work beside one another: one kills processes (from outside, or sends out a
 process that kills itself at a named point, or ends one in order), one troubles the secondary, one the primary, one the
-journal. Then all is calmed, the processes are ended, a fresh process recovers, and both stores are read with the bare
-drivers: they must be equal, and hold what `tests.support.history` says that they can.
+journal, and one sets the wall clock. Then all is calmed, the processes are ended, a fresh process recovers, and both
+stores are read with the bare drivers: they must be equal, and hold what `tests.support.history` says that they can.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from tests.support import dynamodb_local
 from tests.support.hammer import Orders, hammer
 from tests.support.history import History
 from tests.support.shadows import Site
+from tests.support.stepped_clock import SteppedClock
 from tests.support.trail import notes
 from tests.support.writer import spawn
 
@@ -112,6 +113,7 @@ class Chaos:
         self._proxies = {name: FaultProxy.before(server.url) for name, server in servers.items()}
         self._site = self._bare.but(mongo_url=self._proxies["mongo"].url, dynamo_url=self._proxies["dynamo"].url)
         self._folder = folder
+        self._clock = SteppedClock(folder / "clock")
         self._lives: list[_Life] = []
         self._all: list[Path] = []
         self._began = self._made = time.monotonic()
@@ -147,7 +149,8 @@ class Chaos:
         if chance.random() < CROWDED:
             # As many operations, by many more callers.
             tasks, pause = CROWD, pause * CROWD / tasks
-        orders = Orders(site, name, str(trail), self._made, tasks, pause, point=point, after=after)
+        clock = str(self._clock.path)
+        orders = Orders(site, name, str(trail), self._made, tasks, pause, point=point, after=after, clock=clock)
         self._lives.append(_Life(spawn(hammer, orders), trail, point))
 
     def _bury(self) -> None:
@@ -184,6 +187,7 @@ class Chaos:
             self._again_and_again("secondary", 0.5, 2.5, lambda chance: self._trouble_store(secondary, chance, 3.0)),
             self._again_and_again("primary", 1.0, 3.0, lambda chance: self._trouble_store(primary, chance, 0.8)),
             self._again_and_again("journal", 1.5, 5.0, self._trouble_journal),
+            self._again_and_again("clock", 0.5, 2.0, self._trouble_clock),
         ]
         await asyncio.gather(*makers)
 
@@ -283,6 +287,12 @@ class Chaos:
             await asyncio.sleep(chance.uniform(0.1, 1.0))
             self._limit_files(life, resource.RLIM_INFINITY)
         return "full"
+
+    async def _trouble_clock(self, chance: random.Random) -> str:
+        """By less than an operation may last, or by far more."""
+        seconds = chance.choice((-1, 1)) * chance.choice((0.5, 5.0, 600.0))
+        self._clock.step(seconds)
+        return f"set by {seconds:+g} s"
 
     @staticmethod
     def _limit_files(life: _Life, size: int) -> None:

@@ -21,6 +21,7 @@ from shadow.errors import JournalError
 from shadow.model.outcome import Outcome, classify
 from shadow.replicate.points import Point
 from tests.support.shadows import COLLECTION, Site
+from tests.support.stepped_clock import follow
 from tests.support.trail import Trail
 
 __all__ = ["Orders", "hammer"]
@@ -52,6 +53,8 @@ class Orders:
     pause: float = 0.005
     point: Point | None = None
     after: int = 0
+    clock: str = ""
+    """The file of a `SteppedClock` that the process goes by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,8 @@ def hammer(orders: Orders) -> None:
     said = os.open(Path(orders.trail).with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(said, 1)
     os.dup2(said, 2)
+    if orders.clock:
+        follow(orders.clock)
     asyncio.run(_Process(orders).run())
 
 
