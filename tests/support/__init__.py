@@ -1,0 +1,3 @@
+from tests.support.stepped_clock import install
+
+install()
