@@ -42,7 +42,6 @@ from shadow.embedded.process import ServerProcess
 from shadow.embedded.servers import FaultProxy, Mode
 from shadow.replicate.points import Point
 from tests.faults.deployments import CHOICES, Deployment
-from tests.support import stepped_clock
 from tests.support.hammer import Orders, hammer, trail_of_child
 from tests.support.history import History
 from tests.support.shadows import Site
@@ -55,8 +54,6 @@ __all__ = ["Chaos", "Figures", "Plan"]
 
 MONGO_WRITES: Final = b"_shadow"
 """What only requests to documents contain: a driver watches MongoDB on connections of its own."""
-STEPS: Final = (-3600.0, -600.0, -30.0, -2.0, 2.0, 30.0, 600.0, 3600.0)
-"""Seconds by which the clock is set."""
 HTTP_ONLY: Final = (Mode.THROTTLE, Mode.ERROR)
 RECOVERY: Final = 180.0
 """Seconds within which everything must be level once all is calm; it takes two."""
@@ -136,8 +133,6 @@ class Chaos:
     def _environment_of(self, deployment: Deployment) -> dict[str, str]:
         """What the processes have in theirs."""
         found = {}
-        if deployment.clocks == "stepped":
-            found[stepped_clock.VARIABLE] = str(self._folder / "clock")
         if deployment.metrics == "shared":
             found["PROMETHEUS_MULTIPROC_DIR"] = str(self._folder / "metrics")
             (self._folder / "metrics").mkdir()
@@ -177,6 +172,7 @@ class Chaos:
             self.plan.pause,
             point=point,
             after=after,
+            clock="" if self._clock is None else str(self._clock.path),
             life=self.plan.deployment.life,
         )
         self._lives.append(_Life(self._started(orders), trail, point))
@@ -205,6 +201,14 @@ class Chaos:
             elif code != 0 and not life.ending:
                 self.figures.wrong.append(f"{life.trail.stem} ended with {code}: {_end_of(life.trail)}")
 
+    def _ended_in_order(self, life: _Life) -> None:
+        """A process that was asked to end may still come to the point that it dies at, or not have begun."""
+        code = life.process.exitcode
+        died = life.point is not None and code == -signal.SIGKILL
+        not_begun = code == -signal.SIGTERM and not any(notes(life.trail))
+        if code not in (0, None) and not died and not not_begun:
+            self.figures.wrong.append(f"{life.trail.stem} ended with {life.process.exitcode}: {_end_of(life.trail)}")
+
     def _kill_all(self) -> None:
         for life in self._lives:
             life.process.kill()
@@ -232,7 +236,7 @@ class Chaos:
         if self.plan.deployment.journal == "sqlite":
             makers.append(self._again_and_again("journal", 1.5, 5.0, self._trouble_journal))
         if self._clock is not None:
-            makers.append(self._again_and_again("clock", 1.0, 4.0, self._trouble_clock))
+            makers.append(self._again_and_again("clock", 0.5, 2.0, self._trouble_clock))
         await asyncio.gather(*makers)
 
     async def _again_and_again(
@@ -259,6 +263,8 @@ class Chaos:
         if life.process.exitcode is None:
             self.figures.wrong.append(f"{life.trail.stem} did not end within 30 s of SIGTERM")
             life.process.kill()
+        elif orderly:
+            self._ended_in_order(life)
         return "ended"
 
     async def _trouble_store(self, name: str, chance: random.Random, longest: float) -> str:
@@ -326,9 +332,11 @@ class Chaos:
         return "primary cut off"
 
     async def _trouble_clock(self, chance: random.Random) -> str:
+        """By less than an operation may last, or by far more."""
         assert self._clock is not None
-        self._clock.step(chance.choice(STEPS))
-        return "set"
+        seconds = chance.choice((-1, 1)) * chance.choice((0.5, 5.0, 600.0))
+        self._clock.step(seconds)
+        return f"set by {seconds:+g} s"
 
     async def _trouble_journal(self, chance: random.Random) -> str:
         if chance.random() < 0.5:
@@ -375,6 +383,8 @@ class Chaos:
         self.figures.wrong += [
             f"{life.trail.stem} did not end within 60 s" for life in self._lives if life.process.exitcode is None
         ]
+        for life in self._lives[1::2]:
+            self._ended_in_order(life)
         await asyncio.to_thread(self._bury_children)
         for server in self._servers.values():
             if isinstance(server, ReplicaSet):
