@@ -42,7 +42,6 @@ from shadow.embedded.process import ServerProcess
 from shadow.embedded.servers import FaultProxy, Mode
 from shadow.replicate.points import Point
 from tests.faults.deployments import CHOICES, Deployment
-from tests.support import stepped_clock
 from tests.support.hammer import Orders, hammer, trail_of_child
 from tests.support.history import History
 from tests.support.shadows import Site
@@ -58,8 +57,6 @@ MONGO_WRITES: Final = b"_shadow"
 CROWD: Final = 200
 CROWDED: Final = 0.3
 """Callers of a process that has many, and the share of processes that have."""
-STEPS: Final = (-3600.0, -600.0, -30.0, -2.0, 2.0, 30.0, 600.0, 3600.0)
-"""Seconds by which the clock is set."""
 HTTP_ONLY: Final = (Mode.THROTTLE, Mode.ERROR)
 POINTS: Final = [point for point in Point if point is not Point.AFTER_ASIDE]
 """Those that the processes come by: no value of theirs is unique."""
@@ -143,8 +140,6 @@ class Chaos:
     def _environment_of(self, deployment: Deployment) -> dict[str, str]:
         """What the processes have in theirs."""
         found = {}
-        if deployment.clocks == "stepped":
-            found[stepped_clock.VARIABLE] = str(self._folder / "clock")
         if deployment.metrics == "shared":
             found["PROMETHEUS_MULTIPROC_DIR"] = str(self._folder / "metrics")
             (self._folder / "metrics").mkdir()
@@ -180,8 +175,11 @@ class Chaos:
         if chance.random() < CROWDED:
             # As many operations, by many more callers.
             tasks, pause = CROWD, pause * CROWD / tasks
+        clock = "" if self._clock is None else str(self._clock.path)
         life = self.plan.deployment.life
-        orders = Orders(self._site, name, str(trail), self._made, tasks, pause, point=point, after=after, life=life)
+        orders = Orders(
+            self._site, name, str(trail), self._made, tasks, pause, point=point, after=after, clock=clock, life=life
+        )
         self._lives.append(_Life(self._started(orders), trail, point))
 
     def _started(self, orders: Orders) -> BaseProcess:
@@ -207,6 +205,14 @@ class Chaos:
                 self.figures.kills[f"at {life.point}"] += 1
             elif code != 0 and not life.ending:
                 self.figures.wrong.append(f"{life.trail.stem} ended with {code}: {_end_of(life.trail)}")
+
+    def _ended_in_order(self, life: _Life) -> None:
+        """A process that was asked to end may still come to the point that it dies at, or not have begun."""
+        code = life.process.exitcode
+        died = life.point is not None and code == -signal.SIGKILL
+        not_begun = code == -signal.SIGTERM and not any(notes(life.trail))
+        if code not in (0, None) and not died and not not_begun:
+            self.figures.wrong.append(f"{life.trail.stem} ended with {life.process.exitcode}: {_end_of(life.trail)}")
 
     def _kill_all(self) -> None:
         for life in self._lives:
@@ -235,7 +241,7 @@ class Chaos:
         if self.plan.deployment.journal == "sqlite":
             makers.append(self._again_and_again("journal", 1.5, 5.0, self._trouble_journal))
         if self._clock is not None:
-            makers.append(self._again_and_again("clock", 1.0, 4.0, self._trouble_clock))
+            makers.append(self._again_and_again("clock", 0.5, 2.0, self._trouble_clock))
         await asyncio.gather(*makers)
 
     async def _again_and_again(
@@ -265,6 +271,8 @@ class Chaos:
         if life.process.exitcode is None:
             self.figures.wrong.append(f"{life.trail.stem} did not end within 30 s of SIGTERM")
             life.process.kill()
+        elif orderly:
+            self._ended_in_order(life)
         return "ended"
 
     async def _trouble_store(self, name: str, chance: random.Random, longest: float) -> str:
@@ -344,9 +352,11 @@ class Chaos:
         return "primary cut off"
 
     async def _trouble_clock(self, chance: random.Random) -> str:
+        """By less than an operation may last, or by far more."""
         assert self._clock is not None
-        self._clock.step(chance.choice(STEPS))
-        return "set"
+        seconds = chance.choice((-1, 1)) * chance.choice((0.5, 5.0, 600.0))
+        self._clock.step(seconds)
+        return f"set by {seconds:+g} s"
 
     async def _trouble_journal(self, chance: random.Random) -> str:
         if chance.random() < 0.5:
@@ -393,6 +403,8 @@ class Chaos:
         self.figures.wrong += [
             f"{life.trail.stem} did not end within 60 s" for life in self._lives if life.process.exitcode is None
         ]
+        for life in self._lives[1::2]:
+            self._ended_in_order(life)
         await asyncio.to_thread(self._bury_children)
         for server in self._servers.values():
             if isinstance(server, ReplicaSet):

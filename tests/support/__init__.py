@@ -1,3 +1,0 @@
-from tests.support.stepped_clock import install
-
-install()

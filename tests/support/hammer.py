@@ -24,6 +24,7 @@ from shadow.errors import JournalError
 from shadow.model.outcome import Outcome, classify
 from shadow.replicate.points import Point
 from tests.support.shadows import COLLECTION, Site
+from tests.support.stepped_clock import follow
 from tests.support.trail import Trail
 
 __all__ = ["Orders", "hammer", "trail_of_child"]
@@ -57,7 +58,10 @@ class Orders:
     pause: float = 0.005
     point: Point | None = None
     after: int = 0
+    clock: str = ""
+    """The file of a `SteppedClock` that the process goes by."""
     life: str = "one loop"
+    """What it does with event loops and forks: see `deployments.CHOICES`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +130,8 @@ def hammer(orders: Orders) -> None:
     os.dup2(said, 1)
     os.dup2(said, 2)
     os.chdir(Path(orders.trail).parent)
+    if orders.clock:
+        follow(orders.clock)
     process = _Process(orders)
     signal.signal(signal.SIGTERM, process.stop)
     match orders.life:
@@ -163,7 +169,7 @@ class _Process:
 
     async def run(self, shadow: Shadow | None = None) -> None:
         """In one loop, to the end."""
-        shadow = shadow or self._orders.site.shadow(self._reach)
+        shadow = self._orders.site.shadow(self._reach) if shadow is None else shadow
         async with shadow:
             await self._work(shadow)
         self._look_at(shadow)

@@ -1,14 +1,11 @@
-"""A wall clock that somebody else sets: forward and back, under processes that go on.
+"""A wall clock that a test sets, forward or back, for processes that are at work; the steady clocks stay as they are.
 
-Where `SHADOW_TEST_CLOCK` names a file, `time.time` of this process is off by as many seconds as the file says. It is
-put in place when `tests.support` is imported, before anything of shadow's is, for a default argument keeps the clock
-that it was made with. The steady clocks stay what they are.
+Stepped as the kernel steps it: with the time of day moves the moment of the boot, and whatever is derived from that.
 """
 
 from __future__ import annotations
 
 import mmap
-import os
 import struct
 import time
 from pathlib import Path
@@ -16,45 +13,38 @@ from typing import Final
 
 import psutil
 
-__all__ = ["VARIABLE", "SteppedClock", "follow", "install"]
+__all__ = ["SteppedClock", "follow"]
 
-VARIABLE: Final = "SHADOW_TEST_CLOCK"
-_OFFSET: Final = struct.Struct("d")
+_DOUBLE: Final = struct.Struct("d")
 
 
 class SteppedClock:
-    """The file, for who sets it and who reads it."""
+    """`path`: the file by which processes are told."""
 
-    def __init__(self, path: str | Path) -> None:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT)
-        os.ftruncate(handle, _OFFSET.size)
-        self._memory = mmap.mmap(handle, _OFFSET.size)
-        os.close(handle)
-
-    @property
-    def offset(self) -> float:
-        """Seconds by which it is ahead."""
-        seconds: float = _OFFSET.unpack_from(self._memory)[0]
-        return seconds
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.write_bytes(_DOUBLE.pack(0.0))
 
     def step(self, seconds: float) -> None:
-        """Sets it forward, or back."""
-        _OFFSET.pack_into(self._memory, 0, self.offset + seconds)
+        """Sets the clocks of all that follow it so much forward; negative: back."""
+        with self.path.open("r+b") as file, mmap.mmap(file.fileno(), _DOUBLE.size) as shared:
+            shared[:] = _DOUBLE.pack(_DOUBLE.unpack(shared[:])[0] + seconds)
 
 
-def install() -> None:
-    """Puts the clock in place of the wall clock, if the environment names one."""
-    path = os.environ.get(VARIABLE)
-    if path:
-        follow(path)
-
-
-def follow(path: str | Path) -> None:
-    """For as long as this process lives, its wall clock is the one that is set at `path`. As where the kernel's is set,
-    the moment of the boot moves with it, and whatever is derived from that."""
-    clock, now, boot = SteppedClock(path), time.time, psutil.boot_time
-    time.time = lambda: now() + clock.offset
-    psutil.boot_time = lambda: boot() + clock.offset
+def follow(path: str) -> None:
+    """For as long as this process lives, its wall clock is the one that is set at `path`."""
+    with Path(path).open("rb") as file:
+        shared = mmap.mmap(file.fileno(), _DOUBLE.size, access=mmap.ACCESS_READ)
+    now, boot = time.time, psutil.boot_time
     linux = getattr(psutil, "_pslinux", None)
+
+    def stepped() -> float:
+        return now() + float(_DOUBLE.unpack(shared[:])[0])
+
+    def booted() -> float:
+        return boot() + float(_DOUBLE.unpack(shared[:])[0])
+
+    time.time = stepped
+    psutil.boot_time = booted
     if linux is not None:
-        linux.boot_time = psutil.boot_time
+        linux.boot_time = booted
