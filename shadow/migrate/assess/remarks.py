@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from shadow.migrate.assess import reach
 from shadow.migrate.assess.cost import PARTITION_READS, PARTITION_UNITS
 from shadow.migrate.assess.design import Design, is_table_name
 from shadow.migrate.assess.figures import short
@@ -131,6 +132,7 @@ def of_documents(name: str, meter: Meter, made: Design, unreadable: int, units: 
             _B, Kind.UNREADABLE, name, f"{unreadable} documents hold strings that are no UTF-8; no driver decodes them"
         )
     yield from _of_sizes(name, meter.sizes())
+    yield from reach.remarks_of(name, meter.reach())
     blobs = sorted({each.path for each in meter.paths.report() if each.form == BLOB})
     if blobs:
         text = f"no form on DynamoDB, so exact but not readable there: {_some([short(each) for each in blobs])}"
