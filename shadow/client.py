@@ -143,6 +143,8 @@ class Shadow(DriverDatabase):
             on_journal_failure=settings.journal.on_failure,
             watch=settings.observe.watch(),
             suspects=self._suspects,
+            on_gap=lambda name: self.fleet.gap(name),
+            on_journal=lambda works: self.fleet.journal_works(works),
         )
         self.fleet = Fleet(
             settings.control_place().open(),
@@ -402,6 +404,7 @@ class Shadow(DriverDatabase):
     async def _belong(self) -> None:
         """Takes part in the fleet until cancelled: by `close`, or at the end of a loop that nobody closed. Each loop
         learns anew where the fleet stands before its first write; the process leaves with the last of them."""
+        gone = False
         try:
             while not await self._placed():  # noqa: ASYNC110 - what it waits for is another process's
                 await asyncio.sleep(self.settings.control.heartbeat)
@@ -409,8 +412,12 @@ class Shadow(DriverDatabase):
         except ShadowClosed:
             # `close` has begun, and the sign of life that was under way finds no runtime to ask any more.
             return
+        except GeneratorExit:
+            # The loop was closed without a word; nothing can be waited for here.
+            gone = True
+            raise
         finally:
-            if not self._closed and not self._other_loops():
+            if not gone and not self._closed and not self._other_loops():
                 self._parts.routes.forget()
                 await self.fleet.participant.leave()
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,20 +21,25 @@ from shadow.control.members import Member
 from shadow.control.participant import Participant
 from shadow.control.records import Records
 from shadow.control.routing import FlipKind, FlipState, Placed, Routing
-from shadow.errors import ControlError, JournalError
+from shadow.control.vouching import Vouching
+from shadow.errors import ControlError, JournalError, ShadowClosed
 from shadow.migrate.flip import Order, Outlook
 from shadow.migrate.readiness import fleet_gates, more_gates
 from shadow.model.phase import Phase, Route, StoreName
 from shadow.observe.judge import Gate
 from shadow.observe.log import Event
 from shadow.replicate.process import this_process
+from shadow.replicate.steady import steady
 from shadow.runtime import Parts, Runtime
+from shadow.stores.base import Store
 
 __all__ = ["Fleet"]
 
 _ENDS: Final = {"done": Event.FLIP_DONE, "aborted": Event.FLIP_REFUSED, "rehearsed": Event.FLIP_REHEARSED}
 _RAISED: Final = 2.0
 """Seconds in which the other processes take note of dual writes, as a rule."""
+_VOUCHED: Final = 30.0
+"""Seconds between two looks at whether journal and stores are those of before."""
 _AGAIN: Final = 0.5
 """Seconds before a flip that could not be made is tried again."""
 
@@ -82,6 +88,25 @@ class Fleet:
             tool=tool,
             late=parts.limits.operation + parts.limits.straggle,
         )
+        self._vouching = Vouching(
+            records,
+            parts.journal,
+            journal,
+            self._stores,
+            self.wants_both,
+            self.participant.interrupt,
+            # Within what `close` waits for.
+            patience=min(parts.limits.read_deadline, parts.limits.drain / 4),
+        )
+        self._vouched = -math.inf
+        self._looked = False
+        self._gaps: set[str] = set()
+
+    def _stores(self) -> Mapping[StoreName, Store]:
+        try:
+            return self._current().stores
+        except ShadowClosed:
+            return {}
 
     def era(self, collection: str) -> str:
         """Names the time since both stores of a collection were written last, in all processes alike."""
@@ -128,6 +153,9 @@ class Fleet:
         `ControlError`."""
         kept = {name: primary for name, primary in kept.items() if name in self._wanted}
         placed = await self.participant.join(kept, self.wanted())
+        if not self._tool:
+            # A primary that does not answer keeps nobody waiting that could go on without it.
+            await self._vouching.tokens(name for name in kept if placed[name].primary is StoreName.MONGO)
         return {name: self._agreed(name, placed[name]) for name in kept}
 
     def _agreed(self, name: str, placed: Placed) -> Agreed:
@@ -153,6 +181,14 @@ class Fleet:
             phase = Phase.OFF if each.completed else now.phase
             self._parts.routes.set(name, dataclasses.replace(now, primary=each.primary, phase=phase, epoch=each.epoch))
             self._pending.pop(name, None)
+
+    async def vouch(self, collections: Collection[str]) -> str:
+        if self._tool:
+            return ""
+        wrong = await self._vouching.tokens(collections) | await self._vouching.identities(collections)
+        if not wrong:
+            return ""
+        return f"{', '.join(sorted(wrong))}: a store or the journal is not the one of before: copy and verify anew"
 
     async def figures(self) -> Mapping[str, Any]:
         return await self._figures() if not self._tool else {}
@@ -268,9 +304,48 @@ class Fleet:
                 for name in list(self._pending):
                     await self._flip(name)
                 await self._come_after()
+                await self._vouch()
             except Exception as error:
                 self._parts.reporter.failed("control", error)
             await asyncio.sleep(min(_AGAIN, self._heartbeat))
+
+    @property
+    def vouched(self) -> bool:
+        """Whether this process has looked at journal and stores, and found them or noted that they are others."""
+        return self._looked
+
+    async def gap(self, name: str) -> None:
+        """This process is about to write without its journal: what was proven ends before. Where the control store
+        cannot be written either, as on a full disk, MongoDB's database keeps a sign of it. Raises `JournalError` where
+        nothing would know of it."""
+        if name in self._gaps:
+            return
+        try:
+            await self.participant.write_alone([name])
+        except ControlError as error:
+            self._parts.reporter.failed("control", error)
+            if not await self._vouching.spoil(name):
+                raise JournalError(
+                    f"{name}: neither the journal nor the control store can be written, nor MongoDB in their place",
+                    hint="nothing was written; free some space on the disk, or bring one of them back",
+                ) from error
+        self._gaps.add(name)
+
+    def journal_works(self, works: bool) -> None:
+        """What was written without it and did not arrive is in the journal by now, as unverified."""
+        if works:
+            self.participant.writes_both_again(self._gaps)
+            self._gaps.clear()
+
+    async def _vouch(self) -> None:
+        """From time to time, for all collections. Where none is written to both stores, there is nothing to prove."""
+        both = list(self.wants_both())
+        if steady() - self._vouched < _VOUCHED or self._tool or not both or not self.participant.joined:
+            return
+        self._vouched = steady()
+        await self._vouching.tokens(self._wanted, fresh=True)
+        await self._vouching.identities(both)
+        self._looked = True
 
     async def _flip(self, name: str) -> bool:
         """Whether the collection has the primary that is wanted."""

@@ -19,7 +19,7 @@ from shadow.model.reporter import Reporter
 from shadow.observe.log import Event
 from shadow.replicate.breaker import Breaker
 from shadow.replicate.follower import Follower
-from shadow.replicate.intents import Intents, OnFailure
+from shadow.replicate.intents import Intents, OnFailure, OnGap, no_gap
 from shadow.replicate.journal import Journal, JournalStats
 from shadow.replicate.lane import Lane
 from shadow.replicate.limits import Limits, Watch
@@ -55,6 +55,10 @@ class Parts:
     on_journal_failure: OnFailure = OnFailure.REFUSE
     watch: Watch = field(default_factory=Watch)
     suspects: Suspects = field(default_factory=MemorySuspects)
+    on_gap: OnGap = no_gap
+    """Asked before a write without an intent."""
+    on_journal: Callable[[bool], None] = lambda works: None
+    """Told whether the journal works."""
 
 
 @dataclass
@@ -91,6 +95,7 @@ class Runtime:
             parts.reporter,
             on_failure=parts.on_journal_failure,
             on_journal=self._journal_changed,
+            on_gap=parts.on_gap,
             reach=parts.reach,
         )
         self.follower = Follower(
@@ -138,6 +143,7 @@ class Runtime:
         self.keep(self.reader.revisit_forever(), "suspects")
 
     def _journal_changed(self, works: bool) -> None:
+        self.parts.on_journal(works)
         self.parts.reporter.event(Event.JOURNAL_WORKING if works else Event.JOURNAL_FAILING)
 
     def _doubted(self, collection: str) -> bool:

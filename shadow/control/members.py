@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from shadow.control.records import Records
+from shadow.control.witness import forget_token, journal_token
 from shadow.model.phase import Phase, StoreName
 from shadow.replicate.process import Owner
 
@@ -95,6 +96,7 @@ class Member:
         records.delete(f"{_MEMBERS}{self.id}")
         if empty and all(each.journal != self.journal for each in members(records)):
             records.delete(_journal_key(self.journal))
+            forget_token(records, journal_token(self.journal))
 
 
 def members(records: Records) -> list[Member]:

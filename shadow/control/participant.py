@@ -91,6 +91,9 @@ class Site(Protocol):
     async def switch(self, placed: Mapping[str, Placed]) -> None:
         """Puts primaries in force; the writes are held, or none was taken yet."""
 
+    async def vouch(self, collections: Collection[str]) -> str:
+        """Why journal and stores of these are not those that the control store knows; "" if they are."""
+
     async def figures(self) -> Mapping[str, Any]:
         """What the gates are judged by."""
 
@@ -403,6 +406,10 @@ class Participant:
             await self.join({})
         # First this, then the epoch: see `epochs.proof_of`.
         await self.beat()
+        await self.interrupt(names)
+
+    async def interrupt(self, names: Collection[str]) -> None:
+        """What was proven of these says nothing any more. Raises `ControlError`."""
         self._routing = await self._ask(lambda: self._raising.interrupt(names))
         self._site.heard("gap", collections=list(names))
 
@@ -454,7 +461,7 @@ class Participant:
 
     async def _take_part(self, flip: Flip) -> None:
         try:
-            why_not = self._objection(flip)
+            why_not = self._objection(flip) or await self._site.vouch(list(flip.to))
             await self.beat(Ack(flip.id, REFUSED if why_not else READY, why_not))
             seen = await self._until(flip.id, lambda state: state is not FlipState.ANNOUNCED)
             if seen.flip is not None and seen.flip.id == flip.id and seen.flip.state is FlipState.HOLDING:

@@ -6,15 +6,17 @@ one that is three quarters old when the primary has answered, which only a stopp
 about, is renewed before the write is followed.
 
 Where the journal cannot be written, the operation is refused, or, by setting, made without an intent and waited for on
-both sides. A process that dies in the middle of such a write leaves no trace of it.
+both sides. A process that dies in the middle of such a write leaves no trace of it, so what was proven of the
+collection ends before the first one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -27,10 +29,17 @@ from shadow.replicate.journal import Entry, Journal
 from shadow.replicate.limits import Limits
 from shadow.replicate.points import Point, Reach, pass_by
 
-__all__ = ["Intents", "OnFailure", "Opened"]
+__all__ = ["Intents", "OnFailure", "OnGap", "Opened", "no_gap"]
 
 _ATTEMPTS: Final = 3
 """How often intents are opened anew because the journal was slow."""
+
+
+OnGap = Callable[[str], Awaitable[None]]
+
+
+async def no_gap(collection: str) -> None:
+    return
 
 
 class OnFailure(enum.StrEnum):
@@ -66,7 +75,8 @@ class Opened:
 
 
 class Intents:
-    """One for each event loop. `on_journal` is told False when the journal fails, and True when it works again."""
+    """One for each event loop. `on_journal` is told False when the journal fails, and True when it works again;
+    `on_gap` is asked before each write without an intent, and raises `JournalError` where it must not be made."""
 
     def __init__(
         self,
@@ -76,6 +86,7 @@ class Intents:
         *,
         on_failure: OnFailure = OnFailure.REFUSE,
         on_journal: Callable[[bool], None] = lambda works: None,
+        on_gap: OnGap = no_gap,
         reach: Reach = pass_by,
     ) -> None:
         self._journal = journal
@@ -83,6 +94,7 @@ class Intents:
         self._reporter = reporter
         self._on_failure = on_failure
         self._breaker = Breaker(threshold=1, on_change=on_journal)
+        self._on_gap = on_gap
         self._reach = reach
         self._bare: set[str] = set()
 
@@ -90,7 +102,7 @@ class Intents:
         """Makes one intent a key durable. Raises `JournalError` with `on_failure: refuse`; else it answers intents
         that are not durable when the journal cannot be written, at once if that is known."""
         if self._on_failure is OnFailure.SYNC and not self._breaker.allow():
-            return self._without(keys)
+            return await self._gap(collection, keys)
         try:
             opened = await self._open(collection, keys)
         except JournalError as error:
@@ -98,7 +110,7 @@ class Intents:
             self._reporter.failed("journal", error)
             if self._on_failure is OnFailure.REFUSE:
                 raise
-            return self._without(keys)
+            return await self._gap(collection, keys)
         self._breaker.succeeded()
         return opened
 
@@ -113,6 +125,8 @@ class Intents:
         except JournalError as error:
             self._reporter.failed("journal", error)
             self._journal.doubt(collection)
+            with contextlib.suppress(JournalError):
+                await self._on_gap(collection)
             fresh = self._without(keys)
         for op_id in opened.op_ids:
             self._journal.close(op_id)
@@ -143,6 +157,10 @@ class Intents:
     def doubt(self, collection: str) -> None:
         """An intent that is not durable is left while its write is under way."""
         self._journal.doubt(collection)
+
+    async def _gap(self, collection: str, keys: Sequence[Key]) -> Opened:
+        await self._on_gap(collection)
+        return self._without(keys)
 
     def _without(self, keys: Sequence[Key]) -> Opened:
         op_ids = [fresh_id() for _ in keys]

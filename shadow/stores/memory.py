@@ -17,7 +17,7 @@ from shadow.model.operation import Applied, Change, Delete, Hit, Insert, Query, 
 from shadow.model.order import key_digest, sort_documents
 from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec
-from shadow.model.version import ABSENT, Document, Image, Key, State, Tombstone, Version
+from shadow.model.version import ABSENT, Document, Image, Key, State, Tombstone, Version, fresh_id
 
 __all__ = ["MemoryStore"]
 
@@ -33,6 +33,8 @@ class MemoryStore:
     def __init__(self, name: StoreName = StoreName.MONGO) -> None:
         self.name = name
         self._images: dict[str, dict[str, tuple[Key, Image]]] = {}
+        self._identities: dict[str, str] = {}
+        self._tokens: dict[str, str] = {}
 
     async def close(self) -> None:
         """Nothing to end; the images stay, as a server's would."""
@@ -49,6 +51,16 @@ class MemoryStore:
 
     async def drop(self, collection: str) -> None:
         self._images.pop(collection, None)
+        self._identities.pop(collection, None)
+
+    async def identity(self, collection: str) -> str:
+        return self._identities.setdefault(collection, fresh_id())
+
+    async def token(self, collection: str) -> str:
+        return self._tokens.get(collection, "")
+
+    async def set_token(self, collection: str, token: str) -> None:
+        self._tokens[collection] = token
 
     def describe(self) -> dict[str, Any]:
         return {"kind": "memory"}

@@ -69,6 +69,9 @@ _PAGE: Final = 100
 """Documents fetched at a time where the application named no batch size; MongoDB's own first batch has 101."""
 
 
+_WITNESS: Final = "shadow_witness"
+
+
 def connect(url: str, driver: str) -> Any:
     """A client of our own: `motor` or `pymongo` (its async client). Connects on first use."""
     if driver == "motor":
@@ -184,6 +187,22 @@ class MongoStore:
 
     async def drop(self, collection: str) -> None:
         await self._collection(collection).drop()
+
+    # --- whether this is the same as before -----------------------------------------------------------------------
+
+    async def identity(self, collection: str) -> str:
+        """The collection's UUID; "" if there is none. Source: the server's manual, `listCollections`."""
+        command = {"listCollections": 1, "filter": {"name": collection}}
+        found = (await self._exact.command(command))["cursor"]["firstBatch"]
+        return bytes(found[0]["info"]["uuid"]).hex() if found and "uuid" in found[0].get("info", {}) else ""
+
+    async def token(self, collection: str) -> str:
+        """What `set_token` has put into the collection `shadow_witness` of the database."""
+        found = await self._exact[_WITNESS].find_one({"_id": collection})
+        return "" if found is None else str(found["token"])
+
+    async def set_token(self, collection: str, token: str) -> None:
+        await self._exact[_WITNESS].update_one({"_id": collection}, {"$set": {"token": token}}, upsert=True)
 
     def describe(self) -> dict[str, Any]:
         return {"kind": "mongo", "driver": driver_of(self._client), "database": str(self._database.name)}

@@ -245,7 +245,7 @@ async def test_what_is_asked_after_closing_is_refused_until_it_is_entered_again(
 @pytest.mark.parametrize("answered", [True, False])
 async def test_closing_ends_the_question_who_is_primary_and_then_the_journal(tmp_path: Path, answered: bool) -> None:
     """Whatever asks the journal after its end begins it anew, with a thread that nobody ends."""
-    limits = QUICK.model_copy(update={"drain": 0.2})
+    limits = QUICK.model_copy(update={"drain": 1.0})
     nowhere = f"127.0.0.1:{free_port()}"
     settings = settings_for(tmp_path, f"mongodb://{nowhere}", f"http://{nowhere}", "life", ["users"], limits=limits)
     shadow = Shadow.from_settings(settings)

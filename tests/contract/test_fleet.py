@@ -9,26 +9,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
-from shadow.control import members, routing
+from shadow.control import epochs, members, raising, routing
 from shadow.control.coordinator import Aborted, Flipped, make_flip
 from shadow.control.dynamo import DynamoRecords
-from shadow.control.members import Member
+from shadow.control.members import Member, Standing
 from shadow.control.mongo import MongoRecords
 from shadow.control.participant import NotLevel, Participant
 from shadow.control.records import Records, Value
-from shadow.control.routing import Flip, FlipKind, FlipState, Placed, Routing
+from shadow.control.routing import Flip, FlipKind, FlipState, Placed, Routing, Writing
 from shadow.control.sqlite import SqliteRecords
 from shadow.errors import ControlError
 from shadow.model.phase import Phase, Route, StoreName
 from shadow.replicate.journals.dynamo_table import Access
 from shadow.replicate.process import Owner, this_process
+from shadow.replicate.steady import steady
 from tests.support.pair import until
 
 MONGO, DYNAMO = StoreName.MONGO, StoreName.DYNAMO
@@ -100,6 +101,9 @@ class Process:
         phase = Phase.OFF if each.completed else self.route.phase
         self.route = Route(each.primary, phase, epoch=each.epoch)
 
+    async def vouch(self, collections: Collection[str]) -> str:
+        return ""
+
     async def figures(self) -> Mapping[str, Any]:
         return {"things": {"of": self.name}}
 
@@ -157,8 +161,8 @@ def local(tmp_path: Path) -> Iterator[Records]:
 
 
 @asynccontextmanager
-async def fleet(records: Records, count: int) -> AsyncIterator[list[Process]]:
-    processes = [await Process(records, f"p{number}").begin() for number in range(count)]
+async def fleet(records: Records, count: int, *, phase: Phase = Phase.SHADOW) -> AsyncIterator[list[Process]]:
+    processes = [await Process(records, f"p{number}", phase=phase).begin() for number in range(count)]
     yield processes
     for each in processes:
         await each.end()
@@ -517,6 +521,171 @@ async def test_writes_stay_held_while_nobody_can_know_what_was_decided(local: Re
     await other.end()
 
 
+# --- dual writes begin and end --------------------------------------------------------------------------------------
+
+
+def writing(records: Records) -> Writing:
+    return routing.load(records).placed["things"].writing
+
+
+def mark(records: Records) -> str:
+    return routing.load(records).placed["things"].mark
+
+
+async def test_dual_writes_begin_when_every_process_has_ended_its_bare_writes(records: Records) -> None:
+    async with fleet(records, 1, phase=Phase.OFF) as (bare,):
+        assert writing(records) is Writing.SINGLE
+        bare.bare = 1
+        wants = await Process(records, "wants").begin()
+        assert wants.route.phase is Phase.OFF, "it writes one store alone for as long"
+        await until(lambda: writing(records) is Writing.RAISING and not epochs.bare(bare.seen.placed["things"]))
+        bare.bare = 0
+        await until(lambda: wants.route.phase is Phase.SHADOW)
+        assert writing(records) is Writing.DUAL
+        await wants.end()
+
+
+async def test_a_silent_process_is_waited_for_until_its_lease_has_long_run_out(
+    local: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with fleet(local, 1, phase=Phase.OFF) as (silent,):
+        await silent.die()
+        wants = Process(local, "wants")
+        now = [1000.0]
+        monkeypatch.setattr(raising, "steady", lambda: now[0])
+        await wants.begin()
+        await wants.participant._follow()
+        now[0] += 60.0
+        await wants.participant._follow()
+        assert wants.route.phase is Phase.OFF, "its last write may still arrive"
+        now[0] += 1.0
+        await until(lambda: wants.route.phase is Phase.SHADOW)
+        await wants.end()
+
+
+async def test_a_stopped_process_does_not_write_as_before_when_it_goes_on(local: Records) -> None:
+    """It looks before it writes: its lease has run out. What it finds holds for its next write."""
+    async with fleet(local, 1, phase=Phase.OFF) as (stopped,):
+        await stopped.die()
+        assert steady() < stopped.until + 60, "as long as a lease"
+        members.forget(local, stopped.participant.id)
+        wants = await Process(local, "wants").begin()
+        assert wants.route.phase is Phase.SHADOW
+        before = mark(local)
+        await stopped.participant.renew()
+        assert not epochs.bare(stopped.seen.placed["things"])
+        await stopped.participant.beat()
+        assert mark(local) != before, "it was taken off the list, and writes one store alone"
+        await wants.end()
+
+
+async def test_several_processes_that_begin_together_write_both_at_once(records: Records) -> None:
+    several = await asyncio.gather(*(Process(records, f"p{n}").begin() for n in range(4)))
+    await until(lambda: all(each.route.dual_write for each in several))
+    first = mark(records)
+    assert first
+    for each in several:
+        await each.end()
+    again = await Process(records, "later").begin()
+    assert mark(records) == first, "nobody wrote one store alone in between"
+    await again.end()
+
+
+async def test_bare_writes_come_back_when_nobody_writes_both_or_wants_to(records: Records) -> None:
+    async with fleet(records, 1) as (dual,), fleet(records, 1, phase=Phase.OFF) as (alone,):
+        await until(lambda: len(alone.participant.seen_members) == 2)
+        assert writing(records) is Writing.DUAL
+        await dual.end()
+        await until(lambda: writing(records) is Writing.SINGLE, timeout=60)
+        placed = routing.load(records).placed["things"]
+        assert (placed.mark, placed.previous) == ("", None)
+        assert epochs.stamped(placed), "its documents have versions"
+        await until(lambda: epochs.bare(alone.seen.placed["things"]))
+
+
+async def test_one_that_begins_while_another_lowers_is_seen_or_sees(local: Records) -> None:
+    """Between the two steps down, and after them."""
+    async with fleet(local, 1, phase=Phase.OFF) as (alone,):
+        await alone.die()
+        dual = await Process(local, "dual").begin()
+        await dual.end()
+        closing = routing.change(local, lambda seen: epochs.lowered(seen, ["things"], []))
+        assert closing.placed["things"].writing is Writing.CLOSING
+        late = await Process(local, "late").begin()
+        assert late.route.dual_write
+        assert writing(local) is Writing.DUAL
+        assert routing.save(local, closing) is None, "who was lowering comes too late"
+        assert epochs.lowered(routing.load(local), ["things"], members.members(local)) is None
+        await late.end()
+
+
+async def test_a_process_of_an_older_version_keeps_everything_from_being_proven(local: Records) -> None:
+    async with fleet(local, 1) as (process,):
+        assert epochs.proof_of(local, "things") == mark(local) != ""
+        own = this_process()
+        old = Member("old", own, "a journal", standing={"things": Standing(MONGO, Phase.SHADOW, MONGO)}, format=1)
+        old.write(local)
+        assert epochs.proof_of(local, "things") == ""
+        old.leave(local, empty=False)
+        found = local.get(routing.KEY)
+        assert found is not None
+        local.put(routing.KEY, {"placed": found.value["placed"], "flip": None})
+        assert routing.load(local).placed["things"].writing is Writing.DUAL
+        assert epochs.proof_of(local, "things") == ""
+        await until(lambda: epochs.proof_of(local, "things") != "", timeout=30)
+        assert process.route.dual_write
+
+
+async def test_a_gap_is_said_before_the_epoch_ends(local: Records) -> None:
+    """A proof that begins in between sees the process that writes alone, or is of the epoch of before."""
+    async with fleet(local, 1) as (process,):
+        await process.die()
+        seen: list[str] = []
+        interrupt = process.participant._raising.interrupt
+
+        def looked(names: Collection[str]) -> Routing:
+            seen.append(epochs.proof_of(local, "things"))
+            return interrupt(names)
+
+        process.participant._raising.interrupt = looked  # type: ignore[method-assign]
+        before = mark(local)
+        await process.participant.write_alone(["things"])
+        assert seen == [""]
+        assert epochs.proof_of(local, "things") == ""
+        assert mark(local) not in ("", before)
+        process.participant.writes_both_again(["things"])
+        await process.participant.beat()
+        assert epochs.proof_of(local, "things") == mark(local)
+
+
+async def test_gates_that_were_looked_at_in_another_epoch_begin_no_flip(local: Records) -> None:
+    async with fleet(local, 1):
+        before = {"things": mark(local)}
+        routing.change(local, lambda seen: epochs.interrupted(seen, ["things"]))
+        with pytest.raises(Aborted, match="interrupted after the gates were looked at"):
+            await flip(local, epochs=before)
+        assert (await flip(local, epochs={"things": mark(local)})).done
+
+
+async def test_a_primary_that_was_never_written_twice_is_the_configurations_choice(local: Records) -> None:
+    async def begin(wanted: StoreName, *, end: bool = True) -> StoreName:
+        process = Process(local, str(wanted), phase=Phase.OFF)
+        placed = await process.participant.join({"things": MONGO}, {"things": wanted})
+        if end:
+            await process.participant.leave()
+        return placed["things"].primary
+
+    assert await begin(MONGO) is MONGO
+    assert await begin(DYNAMO) is DYNAMO
+    assert await begin(MONGO, end=False) is MONGO
+    assert await begin(DYNAMO) is MONGO, "somebody else is there"
+    for row in members.members(local):
+        row.leave(local, empty=True)
+    dual = await Process(local, "dual").begin()
+    await dual.end()
+    assert await begin(DYNAMO) is MONGO, "a flip is the way"
+
+
 # --- the record -----------------------------------------------------------------------------------------------------
 
 
@@ -532,8 +701,11 @@ def test_the_states_of_a_flip_move_as_the_table_says(from_: FlipState, to: FlipS
 
 
 def test_the_record_comes_back_as_it_was_written(records: Records) -> None:
-    placed = {"a.b": Placed(DYNAMO, 3, 1.5, MONGO, spent=True), "c": Placed(MONGO, completed=True, broken=2.0)}
-    wanted = routing.Routing(placed, Flip("id", FlipKind.FLIP, FlipState.ANNOUNCED, {"a.b": MONGO}, "me", "why", "no"))
+    dual = Placed(DYNAMO, 3, 1.5, MONGO, spent=True, writing=Writing.DUAL, dual=2, mark="an epoch")
+    placed = {"a.b": dual, "c": Placed(MONGO, completed=True, broken=2.0)}
+    wanted = routing.Routing(
+        placed, Flip("id", FlipKind.FLIP, FlipState.ANNOUNCED, {"a.b": MONGO}, "me", "why", "no"), fence=4
+    )
     saved = routing.save(records, wanted)
     assert saved is not None
     assert routing.load(records) == saved

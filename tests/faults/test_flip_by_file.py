@@ -48,7 +48,7 @@ def text(shadow: Shadow, **defaults: Any) -> str:
         "dynamo": {"endpoint_url": "http://127.0.0.1:1"},
         "journal": {"url": shadow.settings.journal.url.get_secret_value(), "on_failure": "refuse"},
         "limits": LIMITS,
-        "control": {"heartbeat": 0.1},
+        "control": {"heartbeat": 0.1, "url": shadow.settings.control.url.get_secret_value()},
         "defaults": {"forced": "a test", **defaults},
         "collections": {COLLECTION: {}},
     }

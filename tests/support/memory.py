@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from shadow import Shadow
-from shadow.config import Settings
+from shadow.config import Settings, load
 from shadow.model.phase import StoreName
 from shadow.replicate.points import Reach, pass_by
 from shadow.stores.memory import MemoryStore
@@ -35,6 +36,7 @@ class Place:
 
     def __init__(self, folder: Path) -> None:
         self.journal = folder / "journal" / "shadow.db"
+        self.control = folder / "journal" / "control.db"
         self.inner = {name: MemoryStore(name) for name in StoreName}
         self.stores = {name: FaultyStore(store) for name, store in self.inner.items()}
         self.primary, self.secondary = self.stores[StoreName.MONGO], self.stores[StoreName.DYNAMO]
@@ -47,15 +49,19 @@ class Place:
         primary: str = "mongo",
         on_failure: str = "refuse",
         reads: Mapping[str, Any] | None = None,
+        collections: Sequence[str] = (COLLECTION,),
+        control: str = "",
+        journal: str = "",
         **limits: Any,
     ) -> Settings:
+        """`control` and `journal`: other files than those of the place."""
         return Settings.model_validate(
             {
                 "mongo": {"url": "mongodb://127.0.0.1:1", "database": "memory"},
                 "dynamo": {"endpoint_url": "http://127.0.0.1:1"},
-                "journal": {"url": f"sqlite:///{self.journal}", "on_failure": on_failure},
+                "journal": {"url": f"sqlite:///{journal or self.journal}", "on_failure": on_failure},
                 "limits": {**LIMITS, **limits},
-                "control": {"heartbeat": 0.1},
+                "control": {"heartbeat": 0.1, "url": f"sqlite:///{control or self.control}"},
                 "defaults": {
                     "primary": primary,
                     "phase": phase,
@@ -63,13 +69,31 @@ class Place:
                     "reads": reads or {},
                     "forced": "a test",
                 },
-                "collections": {COLLECTION: {}},
+                "collections": {name: {} for name in collections},
             }
         )
 
     def shadow(self, *, reach: Reach = pass_by, **changes: Any) -> Shadow:
         """`changes`: those of `settings`, and what `limits` has."""
         return _InMemory(self.settings(**changes), self.stores, reach)
+
+    def file(self, path: Path, *, watch_every: float = 3600.0, heartbeat: float = 0.1, **defaults: Any) -> None:
+        """Writes a configuration file, which by default nobody looks at while an event loop runs."""
+        content = {
+            "mongo": {"url": "mongodb://127.0.0.1:1", "database": "memory"},
+            "dynamo": {"endpoint_url": "http://127.0.0.1:1"},
+            "journal": {"url": f"sqlite:///{self.journal}"},
+            "limits": LIMITS,
+            "control": {"heartbeat": heartbeat, "url": f"sqlite:///{self.control}"},
+            "watch_every": watch_every,
+            "defaults": {"forced": "a test", **defaults},
+            "collections": {COLLECTION: {}},
+        }
+        path.write_text(yaml.safe_dump(content), encoding="utf-8")
+
+    def from_file(self, path: Path) -> Shadow:
+        """A process with a configuration file."""
+        return _InMemory(load(path, {}), self.stores, pass_by, path)
 
     def held(self, name: StoreName) -> dict[Any, tuple[Any, Any]]:
         """What a store holds, past every fault: key to version and document."""
@@ -83,8 +107,10 @@ class Place:
 
 
 class _InMemory(Shadow):
-    def __init__(self, settings: Settings, stores: Mapping[StoreName, FaultyStore], reach: Reach) -> None:
-        super().__init__(settings, reach=reach)
+    def __init__(
+        self, settings: Settings, stores: Mapping[StoreName, FaultyStore], reach: Reach, path: Path | None = None
+    ) -> None:
+        super().__init__(settings, reach=reach, path=path)
         self._stores = dict(stores)
 
     def _make_stores(self) -> Any:

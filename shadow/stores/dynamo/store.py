@@ -142,6 +142,12 @@ class DynamoStore:
         self._writer.forget_mark(table)
         await drop_table(self._gateway, table.name, self._settings.prepare_timeout)
 
+    async def identity(self, collection: str) -> str:
+        """The table's id; "" if there is no table. A backup is always restored into a new table. Source: the API's
+        reference, `TableDescription` and `RestoreTableFromBackup`."""
+        described = await describe_table(self._gateway, self._table(collection).name)
+        return "" if described is None else str(described.get("TableId", ""))
+
     def describe(self) -> dict[str, Any]:
         return {
             "kind": "dynamo",

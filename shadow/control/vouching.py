@@ -1,0 +1,135 @@
+"""What one process does with `witness`: it vouches for journal and stores as it begins, from time to time, and before
+it takes part in a flip."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from typing import Any, TypeVar
+
+from shadow.control.records import Records
+from shadow.control.witness import (
+    Identified,
+    Identities,
+    JournalToken,
+    Noted,
+    StoreToken,
+    Tokened,
+    Tokens,
+    journal_token,
+)
+from shadow.errors import ControlError, JournalError
+from shadow.model.version import fresh_id
+
+__all__ = ["Vouching"]
+
+T = TypeVar("T")
+
+
+class Vouching:
+    """`stores`: those of the running event loop, by name; `both`: the collections that are to be written to both;
+    `interrupt`: ends what was proven of some. A store is waited for `patience` seconds; one that does not answer is
+    left for the next time, for nothing of it is known to be wrong. Raises `ControlError`."""
+
+    def __init__(
+        self,
+        records: Records,
+        journal: Noted,
+        journal_name: str,
+        stores: Callable[[], Mapping[Any, object]],
+        both: Callable[[], Collection[str]],
+        interrupt: Callable[[Collection[str]], Awaitable[None]],
+        *,
+        patience: float,
+    ) -> None:
+        self._records = records
+        self._journal = Tokens(records, journal_token(journal_name), JournalToken(journal), own=False)
+        self._stores = stores
+        self._both = both
+        self._interrupt = interrupt
+        self._patience = patience
+
+    async def tokens(self, collections: Iterable[str], *, fresh: bool = False) -> set[str]:
+        """The collections whose journal or database carries another token than was noted, or one that nobody here has
+        noted: what was proven of them is ended, and the token is replaced. `fresh`: those that agree as well."""
+        both, names = self._both(), list(collections)
+        suspicious: set[str] = set()
+        due: list[Tokens] = []
+        if both:
+            found = await self._asked(self._state(self._journal, wanted=True))
+            if found == "wrong":
+                suspicious.update(both)
+            if found in ("wrong", "new") or (found == "right" and fresh):
+                due.append(self._journal)
+        places = [(name, place) for name in names for place in self._places(name)]
+        states = await asyncio.gather(*(self._asked(self._state(place, wanted=name in both)) for name, place in places))
+        for (name, place), found in zip(places, states, strict=True):
+            if found == "wrong":
+                suspicious.add(name)
+            if found in ("wrong", "new") or (found == "right" and fresh):
+                due.append(place)
+        if suspicious:
+            await self._interrupt(sorted(suspicious))
+        for place in due:
+            await self._asked(place.replace())
+        return suspicious
+
+    async def identities(self, collections: Iterable[str]) -> set[str]:
+        """Those of these that were made anew on a store: what was proven of them is ended."""
+        suspicious: set[str] = set()
+        found: dict[str, dict[str, str]] = {}
+        for name in collections:
+            found[name] = {
+                str(key): identity
+                for key, store in self._stores().items()
+                if isinstance(store, Identified) and (identity := await self._asked(store.identity(name))) is not None
+            }
+            if not await Identities(self._records, name).agree(found[name]):
+                suspicious.add(name)
+        if suspicious:
+            await self._interrupt(sorted(suspicious))
+        for name, each in found.items():
+            await Identities(self._records, name).note(each)
+        return suspicious
+
+    async def spoil(self, collection: str) -> bool:
+        """Leaves a token that no control store has noted, for the time when this one answers again. False: that could
+        not be done either."""
+        spoilt = False
+        for store in self._stores().values():
+            if isinstance(store, Tokened):
+                spoilt |= await self._asked(_done(store.set_token(collection, fresh_id()))) is not None
+        return spoilt
+
+    def _places(self, collection: str) -> list[Tokens]:
+        return [
+            Tokens(self._records, f"{key} {collection}", StoreToken(store, collection), own=True)
+            for key, store in self._stores().items()
+            if isinstance(store, Tokened)
+        ]
+
+    async def _state(self, tokens: Tokens, *, wanted: bool) -> str:
+        """right, wrong, new (there is none yet, and one is `wanted`), or "" (there is none)."""
+        if not await tokens.agrees():
+            return "wrong"
+        if await tokens.is_noted():
+            return "right"
+        return "new" if wanted else ""
+
+    async def _asked(self, work: Awaitable[T]) -> T | None:
+        """None: there was no answer."""
+        try:
+            async with asyncio.timeout(self._patience):
+                return await work
+        except (ControlError, asyncio.CancelledError):
+            raise
+        except (JournalError, TimeoutError):
+            return None
+        except Exception:
+            # Whatever a driver raises: an account that may not look is no reason to stop.
+            return None
+
+
+async def _done(work: Awaitable[object]) -> bool:
+    await work
+    return True

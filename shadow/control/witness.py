@@ -1,0 +1,176 @@
+"""Whether journal and stores are still those that the control store knows, and none is a backup that was put back.
+
+A backup lacks what was written after it was made, and nothing in it says so. So the control store keeps what would have
+changed:
+
+- A *token* in the journal, and one in MongoDB's database for each collection, which are replaced every minute. Where
+  another one is found than was noted, journal or database are older, or have another control store by now.
+- The *identity* of each collection on each store: the UUID of a collection, the id of a table. A collection that was
+  restored by itself has another one.
+
+Whatever does not agree ends what was proven; it is noted afterwards, so that it is found again if that did not come to
+pass.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Mapping
+from typing import Final, Protocol, runtime_checkable
+
+from shadow.control.records import MISSING, Record, Records
+from shadow.model.version import fresh_id
+
+__all__ = [
+    "Identified",
+    "Identities",
+    "JournalToken",
+    "Noted",
+    "StoreToken",
+    "Token",
+    "Tokened",
+    "Tokens",
+    "forget_token",
+    "journal_token",
+]
+
+_ROW: Final = "$witness"
+"""Where a journal keeps its token, among the primaries: no collection has such a name."""
+
+
+class Token(Protocol):
+    async def token(self) -> str:
+        """The one that was set last; "" if there is none."""
+
+    async def set_token(self, token: str) -> None: ...
+
+
+@runtime_checkable
+class Tokened(Protocol):
+    """A store that keeps a token for each collection, apart from it."""
+
+    async def token(self, collection: str) -> str: ...
+
+    async def set_token(self, collection: str, token: str) -> None: ...
+
+
+class StoreToken:
+    def __init__(self, store: Tokened, collection: str) -> None:
+        self._store = store
+        self._collection = collection
+
+    async def token(self) -> str:
+        return await self._store.token(self._collection)
+
+    async def set_token(self, token: str) -> None:
+        await self._store.set_token(self._collection, token)
+
+
+@runtime_checkable
+class Identified(Protocol):
+    """A store whose collections have identities."""
+
+    async def identity(self, collection: str) -> str:
+        """Another one than before if the collection was made anew; "" if there is none."""
+
+
+class Noted(Protocol):
+    """The part of a journal in which a token is kept."""
+
+    async def primaries(self, configured: Mapping[str, str]) -> Mapping[str, str]: ...
+
+    async def set_primary(self, collection: str, primary: str) -> None: ...
+
+
+class JournalToken:
+    def __init__(self, journal: Noted) -> None:
+        self._journal = journal
+
+    async def token(self) -> str:
+        return (await self._journal.primaries({})).get(_ROW, "")
+
+    async def set_token(self, token: str) -> None:
+        await self._journal.set_primary(_ROW, token)
+
+
+class Tokens:
+    """One token. `own`: nobody else's may be found there, so that one that is found without being noted is another
+    control store's. Does I/O in threads; raises `ControlError` and what the token's place raises."""
+
+    def __init__(self, records: Records, name: str, place: Token, *, own: bool) -> None:
+        self._records = records
+        self._key = f"witness/{_digest(name)}"
+        self._place = place
+        self._own = own
+
+    async def agrees(self) -> bool:
+        """Whether what is there is what was noted, or nothing was noted and nothing can be wrong."""
+        noted, found = await self._seen()
+        if noted is None:
+            return not (self._own and found)
+        return found in (noted.value["current"], noted.value["next"])
+
+    async def _seen(self) -> tuple[Record | None, str]:
+        """What is noted, and what was there while nobody changed it."""
+        noted = await asyncio.to_thread(self._records.get, self._key)
+        while True:
+            found = await self._place.token()
+            again = await asyncio.to_thread(self._records.get, self._key)
+            if (noted and noted.revision) == (again and again.revision):
+                return noted, found
+            noted = again
+
+    async def is_noted(self) -> bool:
+        return await asyncio.to_thread(self._records.get, self._key) is not None
+
+    async def replace(self) -> None:
+        """Puts a fresh one there; where several processes do so at once, one does."""
+        noted = await asyncio.to_thread(self._records.get, self._key)
+        found, token = await self._place.token(), fresh_id()
+        seen = MISSING if noted is None else noted.revision
+        # Both count until it is known to be there, which it may never be: an account may be allowed to read alone.
+        value = {"current": found, "next": token}
+        revision = await asyncio.to_thread(lambda: self._records.put(self._key, value, expected=seen))
+        if revision is not None:
+            await self._place.set_token(token)
+            value = {"current": token, "next": token}
+            await asyncio.to_thread(lambda: self._records.put(self._key, value, expected=revision))
+
+
+def journal_token(journal: str) -> str:
+    """The name of a journal's token."""
+    return f"journal {journal}"
+
+
+def forget_token(records: Records, name: str) -> None:
+    """What carries it may be another one from now on."""
+    records.delete(f"witness/{_digest(name)}")
+
+
+class Identities:
+    """Those of one collection. Does I/O in threads; raises `ControlError`."""
+
+    def __init__(self, records: Records, collection: str) -> None:
+        self._records = records
+        self._collection = collection
+        self._key = f"identity/{_digest(collection)}"
+
+    async def agree(self, found: Mapping[str, str]) -> bool:
+        """`found`: by name of store; a store that did not answer is left out."""
+        noted = await self._noted()
+        return all(noted.get(store, "") in ("", identity) for store, identity in found.items())
+
+    async def note(self, found: Mapping[str, str]) -> None:
+        noted = await self._noted()
+        if any(noted.get(store) != identity for store, identity in found.items()):
+            value = {"collection": self._collection, "stores": {**noted, **found}}
+            await asyncio.to_thread(self._records.put, self._key, value)
+
+    async def _noted(self) -> Mapping[str, str]:
+        found = await asyncio.to_thread(self._records.get, self._key)
+        return {} if found is None else found.value["stores"]
+
+
+def _digest(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:24]
