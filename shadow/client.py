@@ -268,7 +268,7 @@ class Shadow(DriverDatabase):
             if self._handed_in is None:
                 self._handed_in = self._mongo_client.get_database(self.name)
             return self._handed_in
-        if "url" not in self.settings.mongo.model_fields_set and not self.needs_mongo():
+        if not self.needs_mongo() and "url" not in self.settings.mongo.model_fields_set:
             raise StoreUnavailable(
                 "the configuration says of no MongoDB where it is, and no configured collection is on one",
                 hint="name the collection under `collections`, or set `mongo.url`",
@@ -290,8 +290,12 @@ class Shadow(DriverDatabase):
 
     def needs_mongo(self) -> bool:
         """Whether a configured collection has MongoDB as one of its stores."""
-        routes = [self._parts.routes[name] for name in self._specs]
-        return not routes or any(each.dual_write or each.primary is StoreName.MONGO for each in routes)
+        routes = self._parts.routes
+        for name in self._specs:
+            route = routes[name]
+            if route.primary is StoreName.MONGO or route.dual_write:
+                return True
+        return not self._specs
 
     def configured(self) -> Collection[str]:
         """The names of the configured collections."""

@@ -16,6 +16,7 @@ from pymongo.errors import ServerSelectionTimeoutError
 
 from shadow.cursor import DocumentCursor
 from shadow.errors import StoreUnavailable, UnsupportedOperation
+from shadow.stores.mongo import COLLECTION_VERBS
 
 __all__ = [
     "NOT_COLLECTIONS",
@@ -184,11 +185,13 @@ class ForwardedCollection:
         """The driver's own attribute, or, as in the driver, a sub-collection."""
         if not name.startswith("_") and not hasattr(self._owner.driver_kind(), name) and name not in _INSTANCE:
             return self[name]
-        needed = self._owner.needs_mongo()
+        return self._attribute(name)
+
+    def _attribute(self, name: str) -> Any:
         found = getattr(self._own(), name)
         if name in _WRITES_ELSEWHERE:
             found = self._checked(name, found)
-        return found if needed or not callable(found) else _explained(found, self._name)
+        return found if self._owner.needs_mongo() or not callable(found) else _explained(found, self._name)
 
     def _checked(self, verb: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def checked(*arguments: Any, **options: Any) -> Any:
@@ -216,6 +219,22 @@ class ForwardedCollection:
 
         return checked
 
+
+class _Verb:
+    """An attribute of the driver's collections. By `__getattr__` it would be found as well, after a lookup that fails,
+    which costs more than all the rest."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, collection: ForwardedCollection | None, kind: type[Any]) -> Any:
+        return self if collection is None else collection._attribute(self._name)
+
+
+for _name in COLLECTION_VERBS - vars(ForwardedCollection).keys():
+    setattr(ForwardedCollection, _name, _Verb(_name))
 
 _INSTANCE: Final = ("delegate", "io_loop")
 """Attributes that Motor's objects have and their classes have not."""

@@ -124,9 +124,18 @@ class RoutedCollection(Collection):
         """The driver's document without a version. Some have one although nobody has asked for both stores: while the
         control store does not answer writes move versions, and a document may have been on its way when the first
         process began to write both."""
+        if type(document) is dict and self._spec.reserved not in document:
+            return document
         if isinstance(document, MutableMapping) and is_stamp(document.get(self._spec.reserved)):
             del document[self._spec.reserved]
         return document
+
+    def _all_unstamped(self, found: list[Any]) -> list[Any]:
+        reserved = self._spec.reserved
+        for each in found:
+            if type(each) is not dict or reserved in each:
+                self._unstamped(each)
+        return found
 
     async def _forward_write(self, verb: str, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
         def call(passage: Passage) -> Awaitable[Any]:
@@ -391,7 +400,7 @@ class RoutedCursor:
     async def to_list(self, *arguments: Any, **options: Any) -> list[Any]:
         """The next documents, or all that are left."""
         found = await self._first(lambda: self._inner.to_list(*arguments, **options))
-        return [self._collection._unstamped(each) for each in found]
+        return self._collection._all_unstamped(found)
 
     async def _first(self, call: Callable[[], Awaitable[Any]]) -> Any:
         if self._settled:
@@ -518,7 +527,7 @@ class RoutedAnswer:
     async def to_list(self, *arguments: Any, **options: Any) -> list[Any]:
         """The next documents, or all that are left."""
         found = await self._ask(lambda: self._inner.to_list(*arguments or (None,), **options))
-        return [self._collection._unstamped(each) for each in found if not self._hidden(each)]
+        return self._collection._all_unstamped([each for each in found if not self._hidden(each)])
 
     async def _ask(self, call: Callable[[], Awaitable[Any]]) -> Any:
         await self._opened()

@@ -139,8 +139,11 @@ class Stamping:
         try:
             return await call(**asked)
         except DuplicateKeyError as error:
-            if not await self._cleared(own, [_refused_key(error)]):
+            key = _refused_key(error)
+            if key is _NONE:
                 raise
+            await self._cleared(own, [key])
+        # Also where no tombstone stands: one has stood, and is gone by now.
         return await call(**asked)
 
     def _asked(self, verb: str, given: Document) -> Document:
@@ -223,13 +226,10 @@ class Stamping:
     def _stamp(self) -> Document:
         return {"b": self._era, "r": 0}
 
-    async def _cleared(self, own: Any, keys: Sequence[Any]) -> int:
-        """Deletes the tombstones under keys that are about to be inserted; how many there were."""
-        wanted = [key for key in keys if key is not _NONE]
-        if not wanted:
-            return 0
-        standing = {"_id": {"$in": wanted}, f"{self._reserved}.t": {"$exists": True}}
-        return int((await own.delete_many(standing)).deleted_count)
+    async def _cleared(self, own: Any, keys: Sequence[Any]) -> None:
+        """Deletes the tombstones under keys that are about to be inserted."""
+        if keys:
+            await own.delete_many({"_id": {"$in": list(keys)}, f"{self._reserved}.t": {"$exists": True}})
 
 
 _NONE: Final = object()

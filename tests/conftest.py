@@ -159,6 +159,15 @@ def mongo_database(mongo_url: str, fresh_name: str) -> Iterator[str]:
 
 
 @pytest.fixture
+def least_role_database(least_role_url: str, fresh_name: str) -> Iterator[str]:
+    """The name of an empty database at `least_role_url`, the only one where its user may do anything."""
+    admit(least_role_url, fresh_name)
+    yield fresh_name
+    with pymongo.MongoClient[dict[str, Any]](root_url(least_role_url)) as client:
+        client.drop_database(fresh_name)
+
+
+@pytest.fixture
 def new_mongod() -> Iterator[Callable[..., Mongod]]:
     """Starts a `Mongod` (with its arguments) that the test may kill, pause and restart; it is gone after the test."""
     with ExitStack() as stack:

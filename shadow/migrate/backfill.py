@@ -16,6 +16,8 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
+from pymongo.errors import DuplicateKeyError
+
 from shadow.migrate.jobs import Issue, Jobs
 from shadow.migrate.sides import JobRefused, RouteChanged, Sides
 from shadow.migrate.work import Handled, failed
@@ -95,11 +97,15 @@ class Backfill:
         return other + await self._put_alone(alone, handled)
 
     async def _put_alone(self, pairs: Sequence[_Pair], handled: Handled) -> list[Key]:
-        """What no batch could take; answers the keys that something has come to stand under."""
+        """What no batch could take; answers the keys that something has come to stand under, or in the way of."""
         taken: list[Key] = []
 
         async def put(pair: _Pair) -> None:
-            if await self.sides.secondary.put(self.sides.collection, *pair, ABSENT):
+            try:
+                done = await self.sides.secondary.put(self.sides.collection, *pair, ABSENT)
+            except DuplicateKeyError:
+                done = False  # another document there has a unique value of it: a heal puts right both, if it can
+            if done:
                 handled.counts["copied"] += 1
             else:
                 taken.append(pair[0])

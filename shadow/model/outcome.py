@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 from bson import errors as bs
 from pymongo import errors as pm
 
-from shadow.errors import JournalError, UnsupportedOperation
+from shadow.errors import JournalError, UnreadableDocument, UnsupportedOperation
 
 __all__ = ["ASSERTIONS", "CLASSES", "REFUSED_CODES", "Outcome", "classify", "marked", "refusal_of"]
 
@@ -110,6 +110,7 @@ CLASSES: Final[Mapping[type[BaseException], Outcome | None]] = {
     # Of this library: raised before the store is asked.
     UnsupportedOperation: _REFUSED,
     JournalError: _REFUSED,
+    UnreadableDocument: _REFUSED,
     # A value that cannot be encoded, so nothing was sent; UnicodeDecodeError is of an answer.
     TypeError: _REFUSED,
     ValueError: _REFUSED,

@@ -33,7 +33,7 @@ from shadow.model.operation import (
 from shadow.model.order import key_digest, sort_documents
 from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec, UniqueSpec
-from shadow.model.stored import with_id
+from shadow.model.stored import check_copyable, with_id
 from shadow.model.uniqueness import held_values
 from shadow.model.version import ABSENT, Document, Image, Key, State, Tombstone, Version, fresh_id
 
@@ -208,6 +208,7 @@ class MemoryStore:
         return copy.deepcopy(post)
 
     async def put(self, collection: str, key: Key, image: Image, expected: State) -> bool:
+        check_copyable(image)
         if self._image(collection, key).state != expected:
             return False
         self._check_unique(collection, key, image)

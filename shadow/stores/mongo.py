@@ -79,7 +79,7 @@ from shadow.stores.mongo_stamps import MongoStamps
 from shadow.stores.mongo_unique import MongoUnique
 from shadow.stores.mongo_validation import past_validator
 
-__all__ = ["MongoStore", "call_signature", "collection_class", "connect", "driver_of"]
+__all__ = ["COLLECTION_VERBS", "MongoStore", "call_signature", "collection_class", "connect", "driver_of"]
 
 _SAME_KEYS: Final = frozenset({85})
 """IndexOptionsConflict: an index of these keys exists, under another name or with other options."""
@@ -117,6 +117,10 @@ def collection_class(driver: str) -> type[Any]:
 
         return AsyncIOMotorCollection
     return AsyncCollection
+
+
+COLLECTION_VERBS: Final = frozenset(name for name in dir(AsyncCollection) if not name.startswith("_"))
+"""The public attributes of the drivers' collections; Motor's have a few more."""
 
 
 @functools.cache

@@ -127,7 +127,7 @@ async def test_versions_and_tombstones_stay_hidden(site: Site) -> None:
             assert found
             assert "_shadow" not in repr(found)
             assert "gone" not in repr(found)
-        assert "_shadow_ttl" not in await things.index_information()
+        assert not {"_shadow_ttl", "_shadow_op"} & set(await things.index_information())
         for refused in ({"_shadow.r": 1}, {"$expr": {"$eq": ["$_shadow.r", 1]}}):
             with pytest.raises(UnsupportedOperation):
                 await things.find_one(refused)

@@ -37,10 +37,12 @@ def cluster() -> Iterator[Dask]:
 
 
 @pytest.fixture
-def site(mongo_url: str, mongo_database: str, dynamodb_local_url: str, fresh_name: str, tmp_path: Path) -> Site:
+def site(
+    least_role_url: str, least_role_database: str, dynamodb_local_url: str, fresh_name: str, tmp_path: Path
+) -> Site:
     """Its journal and control store are files of this host, unless a test wants another place."""
     return Site(
-        mongo_url, mongo_database, dynamodb_local_url, f"{fresh_name}-", str(tmp_path / "shadow.db"),
+        least_role_url, least_role_database, dynamodb_local_url, f"{fresh_name}-", str(tmp_path / "shadow.db"),
         limits={"write_deadline": 2.0, "settle": 0.05},
     )  # fmt: skip
 

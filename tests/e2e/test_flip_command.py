@@ -42,12 +42,12 @@ class Application:
 
 @pytest.fixture
 async def application(
-    mongo_url: str, mongo_database: str, dynamodb_local_url: str, fresh_name: str, tmp_path: Path,
+    least_role_url: str, least_role_database: str, dynamodb_local_url: str, fresh_name: str, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Application]:  # fmt: skip
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "local")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "local")
-    site = Site(mongo_url, mongo_database, dynamodb_local_url, f"{fresh_name}-", str(tmp_path / "shadow.db"))
+    site = Site(least_role_url, least_role_database, dynamodb_local_url, f"{fresh_name}-", str(tmp_path / "shadow.db"))
     operator = Operator(site, tmp_path)
     content = yaml.safe_load(operator.config.read_text())
     operator.config.write_text(

@@ -45,8 +45,9 @@ async def journal_gate(shadow: Shadow) -> dict[str, Any]:
     return dict(gate)
 
 
-async def check_told(site: Site, shadow: Shadow, tool: Tool, key: str, error: str, what: str) -> None:
+async def check_told(site: Site, shadow: Shadow, folder: Path, key: str, error: str, what: str) -> None:
     """By the gate, by a flip that is forced, and by each verb of `repair --journal`."""
+    tool = Tool(site, folder, collections={COLLECTION: site.options})
     gate = await journal_gate(shadow)
     assert not gate["ok"]
     assert "1 of 1 open can never reach the secondary" in gate["said"]
@@ -83,7 +84,7 @@ async def test_mongodb_cannot_hold_what_dynamodb_has(site: Site, tmp_path: Path)
         await check_told(
             site,
             shadow,
-            Tool(site, tmp_path, collections={COLLECTION: site.options}),
+            tmp_path,
             "deep",
             "WriteError 15",
             "180 levels",
@@ -109,7 +110,7 @@ async def test_dynamodb_cannot_hold_what_an_update_has_made_on_mongodb(site: Sit
         await check_told(
             site,
             shadow,
-            Tool(site, tmp_path, collections={COLLECTION: site.options}),
+            tmp_path,
             "tagged",
             "WriteError 2",
             "both stores can hold",

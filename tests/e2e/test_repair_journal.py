@@ -29,15 +29,17 @@ OF_THINGS = ("--collection", COLLECTION)
 @pytest.fixture(params=["mongo", "dynamo"])
 def site(
     request: pytest.FixtureRequest,
-    mongo_url: str,
-    mongo_database: str,
+    least_role_url: str,
+    least_role_database: str,
     dynamodb_local_url: str,
     fresh_name: str,
     tmp_path: Path,
 ) -> Site:
     """Both stores; either is primary."""
     journal = str(tmp_path / "shadow.db")
-    return Site(mongo_url, mongo_database, dynamodb_local_url, f"{fresh_name}-", journal, primary=request.param)
+    return Site(
+        least_role_url, least_role_database, dynamodb_local_url, f"{fresh_name}-", journal, primary=request.param
+    )
 
 
 @pytest.fixture
@@ -162,12 +164,12 @@ async def test_one_key_is_explained_by_versions_paths_and_types_without_values(
 
 @pytest.mark.parametrize("kind", ["mongodb", "dynamodb"])
 async def test_a_journal_on_a_server_is_listed_explained_and_healed_alike(
-    mongo_url: str, mongo_database: str, dynamodb_local_url: str, fresh_name: str, tmp_path: Path, kind: str
+    least_role_url: str, least_role_database: str, dynamodb_local_url: str, fresh_name: str, tmp_path: Path, kind: str
 ) -> None:
     """The secondary is away; the journal, wherever it is, is not."""
     journal = "mongodb:///" if kind == "mongodb" else f"dynamodb://{fresh_name}-journal"
     primary = "mongo" if kind == "mongodb" else "dynamo"
-    site = Site(mongo_url, mongo_database, dynamodb_local_url, f"{fresh_name}-", journal, primary=primary)
+    site = Site(least_role_url, least_role_database, dynamodb_local_url, f"{fresh_name}-", journal, primary=primary)
     async with running(site) as shadow:
         await shadow.prepare()
     async with running(without_secondary(site)) as shadow:

@@ -51,8 +51,12 @@ def test_the_runbook_has_all_its_steps() -> None:
 
 
 @pytest.fixture
-def running(mongo_url: str, mongo_database: str, dynamodb_local_url: str, tmp_path: Path) -> Iterator[FleetSite]:
-    made = FleetSite(tmp_path, mongo_url, mongo_database, dynamodb_local_url, processes=PROCESSES, documents=DOCUMENTS)
+def running(
+    least_role_url: str, least_role_database: str, dynamodb_local_url: str, tmp_path: Path
+) -> Iterator[FleetSite]:
+    made = FleetSite(
+        tmp_path, least_role_url, least_role_database, dynamodb_local_url, processes=PROCESSES, documents=DOCUMENTS
+    )
     made.fill()
     made.start()
     yield made

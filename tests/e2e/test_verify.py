@@ -22,9 +22,11 @@ COUNT = 300
 
 
 @pytest.fixture
-def site(mongo_url: str, mongo_database: str, dynamodb_local_url: str, fresh_name: str, tmp_path: Path) -> Site:
+def site(
+    least_role_url: str, least_role_database: str, dynamodb_local_url: str, fresh_name: str, tmp_path: Path
+) -> Site:
     return Site(
-        mongo_url, mongo_database, dynamodb_local_url, f"{fresh_name}-", str(tmp_path / "shadow.db"),
+        least_role_url, least_role_database, dynamodb_local_url, f"{fresh_name}-", str(tmp_path / "shadow.db"),
         limits={"write_deadline": 2.0},
     )  # fmt: skip
 

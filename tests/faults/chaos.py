@@ -1,12 +1,13 @@
 """The kill and fault suite: several processes over the same hot keys, and everything done to them that production does.
 
-`python -m tests.faults.chaos --seconds 480 --seed 7 --primary mongo` runs it on servers of its own and prints the
-figures. The seed decides what is done and when; what comes of it is the machine's own.
+`python -m tests.faults.chaos --seconds 480 --seed 7` runs it on servers of its own and prints the figures. The seed
+decides on what it runs (`tests.faults.deployments`; each part can be named, as in `--topology replicas`), what is done
+and when; what comes of it is the machine's own.
 
-All the while, five *troublemakers* are at work beside one another: one kills processes (from outside, or sends out a
-process that kills itself at a named point, or ends one in order), one troubles the secondary, one the primary, one the
-journal, and one sets the wall clock. Then all is calmed, the processes are ended, a fresh process recovers, and both
-stores are read with the bare drivers: they must be equal, and hold what `tests.support.history` says that they can.
+All the while, *troublemakers* are at work beside one another: one kills processes (from outside, or sends out a process
+that kills itself at a named point, or ends one in order), one troubles the secondary, one the primary, one the journal,
+one sets the clock. Then all is calmed, the processes are ended, a fresh process recovers, and both stores are read with
+the bare drivers: they must be equal, and hold what `tests.support.history` says that they can.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import multiprocessing
 import os
 import random
 import resource
@@ -32,17 +34,19 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Final
 
+import psutil
 import pymongo
 from pymongo.errors import PyMongoError
 
 from shadow.embedded.process import ServerProcess
-from shadow.embedded.servers import DynamoDBLocal, FaultProxy, Mode, Mongod
+from shadow.embedded.servers import FaultProxy, Mode
 from shadow.replicate.points import Point
-from tests.support import dynamodb_local
-from tests.support.hammer import Orders, hammer
+from tests.faults.deployments import CHOICES, Deployment
+from tests.support.hammer import Orders, hammer, trail_of_child
 from tests.support.history import History
 from tests.support.shadows import Site
 from tests.support.stepped_clock import SteppedClock
+from tests.support.topologies import ReplicaSet, root_url
 from tests.support.trail import notes
 from tests.support.writer import spawn
 
@@ -64,7 +68,7 @@ RECOVERY: Final = 180.0
 class Plan:
     seed: int
     seconds: float
-    primary: str = "mongo"
+    deployment: Deployment
     processes: int = 3
     tasks: int = 4
     pause: float = 0.005
@@ -77,7 +81,7 @@ class Figures:
     """What was done, what came of it, and what is wrong: nothing, if `wrong` is empty."""
 
     seed: int
-    primary: str
+    deployment: str
     seconds: float = 0.0
     recovery_seconds: float = 0.0
     processes: int = 0
@@ -107,16 +111,39 @@ class Chaos:
 
     def __init__(self, plan: Plan, site: Site, servers: dict[str, ServerProcess], folder: Path) -> None:
         self.plan = plan
-        self.figures = Figures(plan.seed, plan.primary)
-        self._bare = site.but(primary=plan.primary, phase="shadow", limits={"operation": 3.0, "drain": 2.0})
+        self.figures = Figures(plan.seed, str(plan.deployment))
         self._servers = servers
-        self._proxies = {name: FaultProxy.before(server.url) for name, server in servers.items()}
-        self._site = self._bare.but(mongo_url=self._proxies["mongo"].url, dynamo_url=self._proxies["dynamo"].url)
+        # The drivers go to the members of a set by the addresses that these tell: no proxy stands in between.
+        self._proxies = {
+            name: FaultProxy.before(server.url)
+            for name, server in servers.items()
+            if not isinstance(server, ReplicaSet)
+        }
+        urls = {name: server.url for name, server in servers.items()}
+        self._bare = self._on(site, urls)
+        self._site = self._on(site, urls | {name: proxy.url for name, proxy in self._proxies.items()})
         self._folder = folder
-        self._clock = SteppedClock(folder / "clock")
+        self._clock = SteppedClock(folder / "clock") if plan.deployment.clocks == "stepped" else None
+        self._environment = self._environment_of(plan.deployment)
         self._lives: list[_Life] = []
         self._all: list[Path] = []
         self._began = self._made = time.monotonic()
+
+    def _on(self, site: Site, urls: dict[str, str]) -> Site:
+        return site.but(
+            mongo_url=urls["mongo"] + self.plan.deployment.options,
+            dynamo_url=urls["dynamo"],
+            phase="shadow",
+            limits={"operation": 3.0, "drain": 2.0},
+        )
+
+    def _environment_of(self, deployment: Deployment) -> dict[str, str]:
+        """What the processes have in theirs."""
+        found = {}
+        if deployment.metrics == "shared":
+            found["PROMETHEUS_MULTIPROC_DIR"] = str(self._folder / "metrics")
+            (self._folder / "metrics").mkdir()
+        return found
 
     async def run(self) -> Figures:
         with ExitStack() as stack:
@@ -144,14 +171,30 @@ class Chaos:
         trail = self._folder / f"{name}.trail"
         self._all.append(trail)
         chance = random.Random(f"{self.plan.seed}-{name}")
-        site = self._site.but(driver=chance.choice(["motor", "pymongo"]))
         tasks, pause = self.plan.tasks, self.plan.pause
         if chance.random() < CROWDED:
             # As many operations, by many more callers.
             tasks, pause = CROWD, pause * CROWD / tasks
-        clock = str(self._clock.path)
-        orders = Orders(site, name, str(trail), self._made, tasks, pause, point=point, after=after, clock=clock)
-        self._lives.append(_Life(spawn(hammer, orders), trail, point))
+        clock = "" if self._clock is None else str(self._clock.path)
+        life = self.plan.deployment.life
+        orders = Orders(
+            self._site, name, str(trail), self._made, tasks, pause, point=point, after=after, clock=clock, life=life
+        )
+        self._lives.append(_Life(self._started(orders), trail, point))
+
+    def _started(self, orders: Orders) -> BaseProcess:
+        """An environment of its own has to be there before anything is imported: no fork of what has it all."""
+        if not self._environment:
+            return spawn(hammer, orders)
+        process = multiprocessing.get_context("spawn").Process(target=hammer, args=(orders,), daemon=True)
+        before = dict(os.environ)
+        os.environ.update(self._environment)
+        try:
+            process.start()
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+        return process
 
     def _bury(self) -> None:
         """Takes note of those that have ended, and keeps the number of the living."""
@@ -162,6 +205,14 @@ class Chaos:
                 self.figures.kills[f"at {life.point}"] += 1
             elif code != 0 and not life.ending:
                 self.figures.wrong.append(f"{life.trail.stem} ended with {code}: {_end_of(life.trail)}")
+
+    def _ended_in_order(self, life: _Life) -> None:
+        """A process that was asked to end may still come to the point that it dies at, or not have begun."""
+        code = life.process.exitcode
+        died = life.point is not None and code == -signal.SIGKILL
+        not_begun = code == -signal.SIGTERM and not any(notes(life.trail))
+        if code not in (0, None) and not died and not not_begun:
+            self.figures.wrong.append(f"{life.trail.stem} ended with {life.process.exitcode}: {_end_of(life.trail)}")
 
     def _kill_all(self) -> None:
         for life in self._lives:
@@ -180,15 +231,17 @@ class Chaos:
     # --- the troublemakers --------------------------------------------------------------------------------------
 
     async def _trouble(self) -> None:
-        primary = self.plan.primary
+        primary = self.plan.deployment.primary
         secondary = "dynamo" if primary == "mongo" else "mongo"
         makers = [
             self._again_and_again("processes", 0.3, 1.2, self._trouble_processes),
             self._again_and_again("secondary", 0.5, 2.5, lambda chance: self._trouble_store(secondary, chance, 3.0)),
             self._again_and_again("primary", 1.0, 3.0, lambda chance: self._trouble_store(primary, chance, 0.8)),
-            self._again_and_again("journal", 1.5, 5.0, self._trouble_journal),
-            self._again_and_again("clock", 0.5, 2.0, self._trouble_clock),
         ]
+        if self.plan.deployment.journal == "sqlite":
+            makers.append(self._again_and_again("journal", 1.5, 5.0, self._trouble_journal))
+        if self._clock is not None:
+            makers.append(self._again_and_again("clock", 0.5, 2.0, self._trouble_clock))
         await asyncio.gather(*makers)
 
     async def _again_and_again(
@@ -218,6 +271,8 @@ class Chaos:
         if life.process.exitcode is None:
             self.figures.wrong.append(f"{life.trail.stem} did not end within 30 s of SIGTERM")
             life.process.kill()
+        elif orderly:
+            self._ended_in_order(life)
         return "ended"
 
     async def _trouble_store(self, name: str, chance: random.Random, longest: float) -> str:
@@ -233,6 +288,9 @@ class Chaos:
             return "stopped and continued"
         if deed < 0.35 and name == "mongo":
             return await asyncio.to_thread(self._step_down)
+        server = self._servers[name]
+        if isinstance(server, ReplicaSet):
+            return await asyncio.to_thread(self._divide, server, chance.random(), chance.uniform(0.1, longest))
         if deed < 0.45:
             return await self._away(name, chance)
         modes = [mode for mode in Mode if mode is not Mode.PASS and (name == "dynamo" or mode not in HTTP_ONLY)]
@@ -260,8 +318,12 @@ class Chaos:
         await asyncio.to_thread(server.restart)
 
     def _step_down(self) -> str:
-        """The one node gives up being the primary for a second, and is elected again."""
-        url = self._servers["mongo"].url
+        """The one node gives up being the primary for a second, and is elected again; in a set, another one is."""
+        server = self._servers["mongo"]
+        if isinstance(server, ReplicaSet):
+            server.step_down()
+            return "another elected"
+        url = root_url(server.url)
         with pymongo.MongoClient[dict[str, Any]](url, serverSelectionTimeoutMS=5000) as client:
             with contextlib.suppress(PyMongoError):
                 client.admin.command({"replSetStepDown": 1, "force": True})
@@ -273,6 +335,28 @@ class Chaos:
                 time.sleep(0.05)
         self.figures.wrong.append("no primary within 30 s of stepping down")
         return "stepped down"
+
+    @staticmethod
+    def _divide(members: ReplicaSet, deed: float, seconds: float) -> str:
+        """Members of a set that do not follow, or cannot be heard."""
+        if deed < 0.3:
+            with members.lagging(members.secondaries()[0]):
+                time.sleep(seconds)
+            return "one member behind"
+        if deed < 0.6:
+            with members.apart():
+                time.sleep(seconds)
+            return "all members behind"
+        with members.cut_off():
+            time.sleep(seconds)
+        return "primary cut off"
+
+    async def _trouble_clock(self, chance: random.Random) -> str:
+        """By less than an operation may last, or by far more."""
+        assert self._clock is not None
+        seconds = chance.choice((-1, 1)) * chance.choice((0.5, 5.0, 600.0))
+        self._clock.step(seconds)
+        return f"set by {seconds:+g} s"
 
     async def _trouble_journal(self, chance: random.Random) -> str:
         if chance.random() < 0.5:
@@ -287,12 +371,6 @@ class Chaos:
             await asyncio.sleep(chance.uniform(0.1, 1.0))
             self._limit_files(life, resource.RLIM_INFINITY)
         return "full"
-
-    async def _trouble_clock(self, chance: random.Random) -> str:
-        """By less than an operation may last, or by far more."""
-        seconds = chance.choice((-1, 1)) * chance.choice((0.5, 5.0, 600.0))
-        self._clock.step(seconds)
-        return f"set by {seconds:+g} s"
 
     @staticmethod
     def _limit_files(life: _Life, size: int) -> None:
@@ -325,6 +403,26 @@ class Chaos:
         self.figures.wrong += [
             f"{life.trail.stem} did not end within 60 s" for life in self._lives if life.process.exitcode is None
         ]
+        for life in self._lives[1::2]:
+            self._ended_in_order(life)
+        await asyncio.to_thread(self._bury_children)
+        for server in self._servers.values():
+            if isinstance(server, ReplicaSet):
+                await asyncio.to_thread(server.wait_until_whole)
+
+    def _bury_children(self) -> None:
+        """Of processes that have forked; they end by themselves, whatever became of those."""
+        for trail in map(trail_of_child, list(self._all)):
+            pid = next((int(words[1]) for words in notes(trail) if words[0] == "child"), None)
+            if pid is None:
+                continue
+            self._all.append(trail)
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.TimeoutExpired):
+                child = psutil.Process(pid)
+                if "python" in child.name() and child.create_time() < time.time():
+                    child.wait(60)
+            if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                self.figures.wrong.append(f"{trail.stem} did not end within 60 s")
 
     async def _recover(self) -> None:
         """By the next process, here."""
@@ -355,12 +453,9 @@ def _end_of(trail: Path) -> str:
 async def on_own_servers(plan: Plan) -> Figures:
     """Starts servers, runs, ends them."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        home = dynamodb_local.home()
-        servers: dict[str, ServerProcess] = {
-            "mongo": stack.enter_context(Mongod()),
-            "dynamo": stack.enter_context(DynamoDBLocal(home, persistent=True)),
-        }
-        site = Site(servers["mongo"].url, "chaos", servers["dynamo"].url, "chaos-", f"{folder}/shadow.db")
+        stack.enter_context(contextlib.chdir(folder))  # a journal on a server leaves its files beside it here
+        servers = plan.deployment.servers(lambda make: stack.enter_context(make()))
+        site = plan.deployment.site(servers, "chaos", f"{folder}/shadow.db")
         return await Chaos(plan, site, servers, Path(folder)).run()
 
 
@@ -368,13 +463,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Kills and faults on real servers, and what is left afterwards.")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000))
     parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--primary", choices=["mongo", "dynamo"], default="mongo")
+    for name, values in CHOICES.items():
+        parser.add_argument(f"--{name}", help=f"one of {', '.join(map(repr, values))}; else the seed decides")
     parser.add_argument("--processes", type=int, default=3)
     parser.add_argument("--tasks", type=int, default=4)
     parser.add_argument("--pause", type=float, default=0.005, help="mean seconds between two operations of a task")
     parser.add_argument("--away", type=float, default=3.0, help="most seconds that a store is away")
-    plan = Plan(**vars(parser.parse_args()))
-    print(f"seed {plan.seed}", file=sys.stderr, flush=True)
+    given = vars(parser.parse_args())
+    deployment = Deployment.drawn(given["seed"], **{name: given.pop(name) for name in CHOICES})
+    plan = Plan(**given, deployment=deployment)
+    print(f"--seed {plan.seed} {deployment}", file=sys.stderr, flush=True)
     figures = asyncio.run(on_own_servers(plan))
     print(json.dumps(vars(figures), indent=1))
     return 1 if figures.wrong else 0

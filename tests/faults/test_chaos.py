@@ -8,47 +8,60 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from shadow.embedded.servers import DynamoDBLocal, Mongod
 from tests.faults.chaos import Chaos, Plan
+from tests.faults.deployments import CHOICES, Deployment
+from tests.support import services
 from tests.support.history import History, Op
-from tests.support.shadows import Site
 from tests.support.trail import Trail, notes
 
 LONG = os.environ.get("SHADOW_LONG") == "1"
 SECONDS = 900.0 if LONG else 10.0
-"""For each primary."""
+"""For each run."""
 PROCESSES = 8 if LONG else 3
 AWAY = 60.0 if LONG else 3.0
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(SECONDS + 600)
-@pytest.mark.parametrize("primary", ["mongo", "dynamo"])
+@pytest.mark.parametrize(
+    "named",
+    [{"primary": "mongo", "topology": "replicas"}, {"primary": "mongo"}, {"primary": "dynamo"}],
+    ids=["mongo-replicas", "mongo", "dynamo"],
+)
 async def test_whatever_is_killed_or_fails_the_stores_end_equal_and_hold_what_was_acknowledged(
-    new_mongod: Callable[..., Mongod],
-    new_dynamodb_local: Callable[..., DynamoDBLocal],
-    fresh_name: str,
-    tmp_path: Path,
-    primary: str,
+    named: dict[str, str], fresh_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """On what it runs is drawn by the seed, but for what is named."""
     seed = int(os.environ.get("SHADOW_SEED") or secrets.randbelow(1_000_000))
-    print(f"seed {seed}: python -m tests.faults.chaos --seed {seed} --primary {primary} --seconds {SECONDS:g}")
-    servers = {"mongo": new_mongod(), "dynamo": new_dynamodb_local(persistent=True)}
-    site = Site(
-        servers["mongo"].url, fresh_name, servers["dynamo"].url, f"{fresh_name}-", str(tmp_path / "journal" / "j.db")
-    )
-    figures = await Chaos(Plan(seed, SECONDS, primary, PROCESSES, away=AWAY), site, servers, tmp_path).run()
+    deployment = Deployment.drawn(seed, **named)
+    print(f"python -m tests.faults.chaos --seed {seed} --seconds {SECONDS:g} {deployment}")
+    monkeypatch.chdir(tmp_path)  # a journal on a server leaves its files beside it here
+    with ExitStack() as stack:
+        servers = deployment.servers(lambda make: stack.enter_context(services.start(make)))
+        site = deployment.site(servers, fresh_name, str(tmp_path / "journal" / "j.db"))
+        figures = await Chaos(Plan(seed, SECONDS, deployment, PROCESSES, away=AWAY), site, servers, tmp_path).run()
     print(json.dumps(vars(figures), indent=1))
     assert figures.wrong == []
     assert figures.total("acked") > 0
     assert figures.kills.total() > 0
     assert figures.troubles.total() > 0
-    assert any(each.startswith("clock: set by") for each in figures.troubles)
+    if deployment.clocks == "stepped":
+        assert any(each.startswith("clock: ") for each in figures.troubles)
+
+
+def test_each_part_of_a_deployment_is_drawn_by_the_seed_and_by_itself() -> None:
+    drawn = [Deployment.drawn(seed) for seed in range(400)]
+    for name, values in CHOICES.items():
+        assert {getattr(each, name) for each in drawn} >= set(values), name
+    for seed in range(40):
+        plain, named = Deployment.drawn(seed), Deployment.drawn(seed, driver="motor")
+        assert named == plain.but(driver="motor")
+        assert Deployment.drawn(seed) == plain
 
 
 # --- the proof itself: it sees what is wrong ------------------------------------------------------------------------

@@ -17,9 +17,10 @@ from typing import Any
 
 import pytest
 import yaml
-from pymongo.errors import AutoReconnect, DuplicateKeyError, NetworkTimeout
+from pymongo.errors import AutoReconnect, DuplicateKeyError, NetworkTimeout, WriteConcernError
 
 from shadow import Shadow
+from shadow.embedded.servers import FaultProxy, Mode
 from shadow.errors import JournalError, SecondaryWriteError
 from shadow.model.background import Background
 from shadow.model.phase import StoreName
@@ -274,6 +275,21 @@ async def test_the_primarys_connection_breaks(place: Place) -> Shadow:
     return shadow
 
 
+@row("takes the write, with a write concern error", "not asked", "up")
+async def test_the_primary_takes_it_and_may_lose_it(place: Place) -> Shadow:
+    async def doubtful(call: Any) -> Any:
+        await call()
+        raise WriteConcernError("waiting for replication timed out", 64)
+
+    async with place.shadow(operation=UNKNOWN) as shadow:
+        place.primary.on("apply", doubtful)
+        with pytest.raises(WriteConcernError):
+            await writes(shadow)
+        await place.level(shadow)
+        assert list(place.held(StoreName.DYNAMO)) == [0]
+    return shadow
+
+
 @row("slow, but answers", "up", "up")
 async def test_the_primary_is_slow(place: Place) -> Shadow:
     async with place.shadow() as shadow:
@@ -501,6 +517,33 @@ async def test_the_loop_is_late(place: Place) -> Shadow:
         time.sleep(0.5)
         assert await shadow[COLLECTION].find_one({"_id": 0}) == {"_id": 0, "n": 0}
         assert counted(shadow, "shadow_comparisons_total", verdict="match", verb="find_one") == 0
+    return shadow
+
+
+@row("the time for an answer is over, or a reader is cancelled")
+async def test_a_reader_goes_away(site: Site, new_proxy: Callable[[str], FaultProxy]) -> Shadow:
+    proxy = new_proxy(site.mongo_url)
+    async with site.but(mongo_url=proxy.url).shadow() as shadow:
+        await shadow.prepare()
+        proxy.set(Mode.HANG, only=b"find")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await shadow[COLLECTION].find_one({"_id": 1})
+        proxy.clear()
+        assert await shadow[COLLECTION].find_one({"_id": 1}) is None
+    return shadow
+
+
+@row("a client answers nothing any more, not even a ping")
+async def test_a_client_is_stuck(site: Site) -> Shadow:
+    async with site.but(limits={"operation": 1.0}).shadow() as shadow:
+        await shadow.prepare()
+        client: Any = shadow._runtime().stores[StoreName.MONGO]._client  # type: ignore[attr-defined]
+        await client._get_topology()
+        await client._topology._lock.acquire()  # which it never gets back
+        with pytest.raises(AutoReconnect):
+            await shadow[COLLECTION].find_one({"_id": 1})
+        assert await shadow[COLLECTION].find_one({"_id": 1}) is None
     return shadow
 
 

@@ -72,11 +72,14 @@ async def test_one_event_loop_after_the_other_leaks_nothing(
     assert len(found) == loops + 1
 
 
-async def test_a_fork_after_import_gives_every_process_a_shadow_of_its_own(ready: Site) -> None:
-    await finished(spawn(forked, ready, 3, 10))
+@pytest.mark.parametrize("mongo_url", ["one", "replicas"], indirect=True)
+@pytest.mark.parametrize("driver", ["motor", "pymongo"])
+@pytest.mark.parametrize("used", [0, 5], ids=["after import", "after use"])
+async def test_a_fork_gives_every_process_a_shadow_of_its_own(ready: Site, driver: str, used: int) -> None:
+    await finished(spawn(forked, ready.but(driver=driver), 3, 10, used))
     found = await healed(ready)
     assert found["count"]["n"] == 40
-    assert len(found) == 41
+    assert len(found) == 41 + used
 
 
 async def test_one_shadow_is_entered_and_left_again_and_again_without_a_task_left(ready: Site) -> None:

@@ -4,10 +4,12 @@ it puts them right."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from pathlib import Path
 from typing import Any, Final
 
+import pymongo
 import pytest
 
 from shadow import Shadow
@@ -25,6 +27,7 @@ from shadow.replicate.sqlite_journal import SqliteJournal
 from shadow.replicate.untangle import Untangler
 from shadow.stores.memory import MemoryStore
 from tests.support.faulty import FaultyStore, Gate
+from tests.support.migration import backfill, control_of
 from tests.support.shadows import COLLECTION, Site
 from tests.support.tangled import die_aside
 from tests.support.writer import spawn
@@ -64,6 +67,27 @@ async def test_the_journal_empties_by_itself_once_the_secondary_is_back(
             await site.level(shadow)
             gates = {each["name"]: each for each in (await shadow.status())["verdict"]["gates"]}
             assert gates["journal"]["ok"], gates["journal"]
+
+
+async def test_a_backfill_puts_right_what_stands_in_its_way(site: Site) -> None:
+    """Somebody has traded the values past the library, and a newcomer has one of a document that is gone."""
+    site = site.but(options=UNIQUE)
+    async with site.shadow() as shadow:
+        await shadow.prepare()
+        things = shadow[COLLECTION]
+        await things.insert_many([{"_id": key, "mail": f"m{key}", "nick": f"n{key}"} for key in "ABC"])
+        await site.level(shadow)
+        with pymongo.MongoClient[dict[str, Any]](site.mongo_url) as client:
+            bare = client[site.database][COLLECTION]
+            bare.update_one({"_id": "A"}, {"$set": {"mail": "none"}})
+            bare.update_one({"_id": "B"}, {"$set": {"mail": "mA"}})
+            bare.update_one({"_id": "A"}, {"$set": {"mail": "mB"}})
+            bare.delete_one({"_id": "C"})
+            bare.insert_one({"_id": "D", "mail": "mD", "nick": "nC"})
+        with contextlib.closing(control_of(site)) as control:
+            job = await backfill(shadow, control)
+        assert (job.outcome, job.issues) == ("complete", {})
+        await site.level(shadow)
 
 
 @pytest.mark.parametrize("times", [1, 2])

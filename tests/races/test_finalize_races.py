@@ -16,6 +16,7 @@ from shadow.embedded.audit import dynamo_client
 from shadow.migrate.finalize import Finalize
 from shadow.migrate.sides import RouteChanged
 from shadow.migrate.work import Pace, Work
+from shadow.model.operation import Insert
 from shadow.model.phase import StoreName
 from shadow.model.version import ABSENT, Image, Tombstone, Version, fresh_id
 from tests.support.migration import control_of, finalize, finalize_in_another_process
@@ -100,9 +101,11 @@ async def test_one_that_is_killed_goes_on_where_it_was(kept: Site) -> None:
     count, batch, kills = 900, 20, 2
     async with kept.shadow() as shadow:
         await shadow.prepare()
+        store = shadow.sides(COLLECTION).stores[StoreName(kept.primary)]
         for start in range(0, count, 100):
             documents = [{"_id": f"k{start + n:05}", "n": n} for n in range(100)]
-            await shadow[COLLECTION].insert_many(documents, ordered=False)
+            inserts = [Insert(each["_id"], each, fresh_id()) for each in documents]
+            await store.insert_many(COLLECTION, inserts, [fresh_id() for _ in inserts], ordered=False)
     control = control_of(kept)
     for turn in range(1, kills + 1):
         process = spawn(finalize_in_another_process, kept, kept.primary, batch)

@@ -1,11 +1,13 @@
 """What the processes of the fault suite run: many operations on few keys, each noted before and after.
 
-A process ends by SIGTERM (in order), by SIGKILL from outside, or kills itself at a named point of the protocol.
+A process ends by SIGTERM (in order), by SIGKILL from outside, or kills itself at a named point of the protocol. It
+works in one event loop, in one after the other, or forks once it has used its Shadow, and both go on with it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import random
 import signal
@@ -13,10 +15,11 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from pymongo.errors import DuplicateKeyError
 
+from shadow import Shadow
 from shadow.errors import JournalError
 from shadow.model.outcome import Outcome, classify
 from shadow.replicate.points import Point
@@ -24,7 +27,7 @@ from tests.support.shadows import COLLECTION, Site
 from tests.support.stepped_clock import follow
 from tests.support.trail import Trail
 
-__all__ = ["Orders", "hammer"]
+__all__ = ["Orders", "hammer", "trail_of_child"]
 
 COUNTERS: Final = 10
 CHURNED: Final = 40
@@ -34,6 +37,8 @@ PERIOD: Final = 4.0
 MANY: Final = 3
 CANCELLED: Final = 0.04
 """The share of operations whose caller goes away before the answer."""
+LOOP: Final = 1.5
+"""Seconds that one loop lasts where there are several, and that the child of a fork works."""
 LONGEST: Final = 150.0
 """Seconds. An operation that takes longer hangs, and is complained of."""
 
@@ -55,6 +60,8 @@ class Orders:
     after: int = 0
     clock: str = ""
     """The file of a `SteppedClock` that the process goes by."""
+    life: str = "one loop"
+    """What it does with event loops and forks: see `deployments.CHOICES`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +129,23 @@ def hammer(orders: Orders) -> None:
     said = os.open(Path(orders.trail).with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(said, 1)
     os.dup2(said, 2)
+    os.chdir(Path(orders.trail).parent)
     if orders.clock:
         follow(orders.clock)
-    asyncio.run(_Process(orders).run())
+    process = _Process(orders)
+    signal.signal(signal.SIGTERM, process.stop)
+    match orders.life:
+        case "loops":
+            process.in_loops()
+        case "forks":
+            process.forking()
+        case _:
+            asyncio.run(process.run())
+
+
+def trail_of_child(trail: Path) -> Path:
+    """Where the child of a process that forks notes what it does; its first line is `child PID`."""
+    return trail.with_name(f"{trail.stem}c.trail")
 
 
 class _Process:
@@ -132,7 +153,12 @@ class _Process:
         self._orders = orders
         self._trail = Trail(orders.trail)
         self._left = orders.after
-        self._stop: asyncio.Event
+        self._name = orders.name
+        self._numbers = itertools.count()
+        self._stopped = False
+
+    def stop(self, *signal: object) -> None:
+        self._stopped = True
 
     def _reach(self, at: Point) -> None:
         if at is not self._orders.point:
@@ -141,14 +167,52 @@ class _Process:
         if self._left < 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    async def run(self) -> None:
-        self._stop = asyncio.Event()
+    async def run(self, shadow: Shadow | None = None) -> None:
+        """In one loop, to the end."""
+        shadow = self._orders.site.shadow(self._reach) if shadow is None else shadow
+        async with shadow:
+            await self._work(shadow)
+        self._look_at(shadow)
+
+    def in_loops(self) -> None:
+        """As a task queue does it: one Shadow, one loop after the other, and only the last one is closed."""
+        shadow = self._orders.site.shadow(self._reach)
+        while not self._stopped:
+            asyncio.run(self._work(shadow, LOOP))
+        asyncio.run(self.run(shadow))
+
+    def forking(self) -> None:
+        """As a server does it that warms up before it forks: both sides go on with a Shadow that is in use."""
+        shadow = self._orders.site.shadow(self._reach)
+        asyncio.run(self._work(shadow, LOOP))
+        child = os.fork()
+        if child == 0:
+            self._as_child(shadow)
+        asyncio.run(self.run(shadow))
+        if os.waitpid(child, 0)[1]:
+            self._complain("the child of a fork did not end well")
+
+    def _as_child(self, shadow: Shadow) -> NoReturn:
+        status = 1
+        try:
+            self._trail = Trail(trail_of_child(Path(self._orders.trail)))
+            self._trail("child", os.getpid())
+            self._name, self._left = f"{self._name}c", 1 << 62
+            asyncio.run(self._work(shadow, LOOP))
+            self._stopped = True
+            asyncio.run(self.run(shadow))
+            status = 0
+        finally:
+            os._exit(status)
+
+    async def _work(self, shadow: Shadow, seconds: float = float("inf")) -> None:
+        """All tasks, until the time is up or the process is to end."""
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         loop.set_exception_handler(lambda loop, context: self._complain(str(context["message"])))
-        async with self._orders.site.shadow(self._reach) as shadow:
-            things = shadow[COLLECTION]
-            await asyncio.gather(*(self._task(things, number) for number in range(self._orders.tasks)))
+        end = loop.time() + seconds
+        await asyncio.gather(*(self._task(shadow[COLLECTION], number, end) for number in range(self._orders.tasks)))
+
+    def _look_at(self, shadow: Shadow) -> None:
         for kind, times in shadow.metrics_registry.totals()["kinds"].items():
             if times:
                 self._complain(f"mismatch {kind}")
@@ -156,13 +220,13 @@ class _Process:
     def _complain(self, what: str) -> None:
         self._trail("complaint", what)
 
-    async def _task(self, things: Things, number: int) -> None:
-        chance = random.Random(f"{self._orders.name}.{number}")
+    async def _task(self, things: Things, number: int, end: float) -> None:
+        chance = random.Random(f"{self._name}.{number}.{next(self._numbers)}")
         kinds, weights = list(KINDS), [each.weight for each in KINDS.values()]
-        count = 0
-        while not self._stop.is_set():
-            count += 1
-            await self._step(things, chance.choices(kinds, weights)[0], f"{self._orders.name}.{number}.{count}", chance)
+        loop = asyncio.get_running_loop()
+        while not self._stopped and loop.time() < end:
+            tag = f"{self._name}.{number}.{next(self._numbers)}"
+            await self._step(things, chance.choices(kinds, weights)[0], tag, chance)
             await asyncio.sleep(2 * self._orders.pause * chance.random())
 
     async def _step(self, things: Things, name: str, tag: str, chance: random.Random) -> None:

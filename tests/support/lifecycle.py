@@ -68,10 +68,17 @@ def _until_threads_rest(longest: float = 20.0, quiet: float = 1.5) -> None:
             count, since = threading.active_count(), time.monotonic()
 
 
-def forked(site: Site, children: int, each: int) -> None:
-    """Makes Shadow and collection as an import does, then forks, as a server that loads the application first."""
+def forked(site: Site, children: int, each: int, used: int = 0) -> None:
+    """Makes Shadow and collection as an import does, then forks, as a server that loads the application first. With
+    `used`, so many writes have been made before, in a loop that is over: clients, threads and files are open."""
     shadow = site.shadow()
     things = shadow[COLLECTION]
+
+    async def use() -> None:
+        for number in range(used):
+            await things.insert_one({"_id": f"before-{number}"})
+
+    asyncio.run(use())
 
     async def work(name: str) -> None:
         async with shadow:

@@ -200,6 +200,18 @@ class ReplicaSet(ServerProcess):
             _on_all([each for each in chosen if each.running], "stopReplProducer", "off")
 
     @contextmanager
+    def cut_off(self) -> Iterator[None]:
+        """The primary hears nobody in the block, nor does anybody hear the others: it gives up after a while."""
+        chosen = self.secondaries()
+        for member in chosen:
+            member.pause()
+        try:
+            yield
+        finally:
+            for member in chosen:
+                member.resume()
+
+    @contextmanager
     def rolling_back(self) -> Iterator[None]:
         """Whatever the primary does in the block, and no other member has by its end, is rolled back: it dies, another
         one is elected without it, and it comes back to find that its own writes never were."""

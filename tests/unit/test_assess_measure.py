@@ -12,11 +12,13 @@ from bson import Binary, Code, DBRef, Decimal128, Int64, MaxKey, MinKey, ObjectI
 
 from shadow.compare.diff import Hasher
 from shadow.migrate.assess.measure import Meter, Tally, is_stamp
-from shadow.migrate.assess.model import FieldReport, KeyReport
+from shadow.migrate.assess.model import FieldReport, KeyReport, Reach, Severity
 from shadow.migrate.assess.paths import BLOB, KEY
+from shadow.migrate.assess.reach import remarks_of
 from shadow.model.schema import CollectionSpec, IndexSpec, UniqueSpec
 from shadow.model.version import Document, Tombstone, Version, stamp_of
 from shadow.stores.dynamo.codec import ITEM_LIMIT, Codec, item_size
+from shadow.stores.mongo_limits import LARGEST, ROOM
 
 SPEC = CollectionSpec("things", (IndexSpec("owner-index", "owner", "at"), IndexSpec("email-index", "email")))
 NOISE = random.Random(3).randbytes(900_000)
@@ -71,6 +73,32 @@ def test_a_large_document_weighs_its_parts_and_its_entries_its_head() -> None:
     assert 880 <= weights.write_units <= 900
     assert weights.index_units == {"email-index": 1}
     assert metered({"email": None, "t": NOISE}).weights.index_units == {}
+
+
+def nested(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels - 1):
+        value = [value]
+    return value
+
+
+def test_documents_within_reach_of_a_limit_are_counted_and_told() -> None:
+    """A little growth would make one of the stores refuse them; what is beyond a limit has to be mended first."""
+    spec = CollectionSpec("things", unique=(UniqueSpec("tags", ("tags",), True),))
+    meter = Meter(spec)
+    for size in (1000, LARGEST - 2_000_000, LARGEST - 1_000_000, LARGEST - ROOM, LARGEST - ROOM + 1, LARGEST):
+        meter.add({"_id": size}, size)
+    rows = [{"v": nested(levels)} for levels in (162, 163, 180)]
+    rows += [{"tags": list(range(1000 * count, 1000 * count + count))} for count in (89, 90, 99, 100)]
+    rows += [{"a": 1, "$b": 2}, {"a": {"$b": 2}}]
+    for place, document in enumerate(rows):
+        meter.add({"_id": place, **document}, 100)
+    found = meter.reach()
+    assert found == Reach(near_size=2, no_room=2, near_depth=2, near_values=2, too_many_values=1, dollar=1)
+    remarks = list(remarks_of("things", found))
+    assert [each.severity for each in remarks] == [Severity.BLOCKER] * 2 + [Severity.NOTE] * 4
+    assert all(each.collection == "things" for each in remarks)
+    assert list(remarks_of("things", metered({"a": 1}).reach())) == []
 
 
 def test_every_type_is_told_with_what_the_codec_makes_of_it() -> None:

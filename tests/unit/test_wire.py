@@ -13,6 +13,8 @@ from typing import Any, Final
 
 import pymongo
 import pytest
+from aiobotocore.config import AioConfig
+from aiobotocore.session import get_session
 from aiohttp import web
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
@@ -20,7 +22,9 @@ from botocore.credentials import Credentials
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shadow.model.deadline import ending
 from shadow.model.outcome import Outcome, classify
+from shadow.replicate.within import within
 from shadow.stores.dynamo.client import Cancelled, ConditionFailed, Gateway
 from shadow.stores.dynamo.settings import DynamoSettings
 from shadow.stores.dynamo.wire import Wire, signature_headers
@@ -228,6 +232,77 @@ async def test_a_call_that_is_cancelled_leaves_the_client_usable() -> None:
         with contextlib.suppress(asyncio.CancelledError):
             await call
         assert (await get(gateway))["Item"] == {"a": {"S": "x"}}
+
+
+@pytest.mark.parametrize("requests", ["direct", "sdk"])
+async def test_no_attempt_is_begun_when_the_time_of_the_caller_is_over(requests: str) -> None:
+    """The first one ends by a limit of its own, and nothing is sent after it that a heal would not know of."""
+    async with served(requests=requests, read_timeout=0.4, max_attempts=5) as (server, gateway):
+        server.answers = [said(200, {}), never]
+        await get(gateway)
+        with pytest.raises(pymongo.errors.NetworkTimeout), ending(0.3):
+            await get(gateway)
+        assert len(server.requests) == 2
+
+
+async def test_a_request_ends_with_the_time_of_its_caller_although_it_is_not_cancelled() -> None:
+    """And leaves its place among those under way, long before the client's own limit."""
+    async with served(max_concurrency=1, read_timeout=600.0) as (server, gateway):
+        server.answers = [said(200, {}), never, said(200, {"Item": {"a": {"S": "x"}}})]
+        await get(gateway)
+        with pytest.raises(TimeoutError):
+            async with within(0.3):
+                await get(gateway)
+        assert gateway.calls.abandoned == 1
+        assert (await get(gateway))["Item"] == {"a": {"S": "x"}}
+        assert gateway.calls.abandoned == 0
+
+
+async def test_a_clients_own_adaptive_retries_survive_callers_that_go_away() -> None:
+    """They wait on a condition that no cancellation may meet: of a client that was handed in, too."""
+    async with served() as (server, gateway):
+        url = gateway._settings.endpoint_url
+        config = AioConfig(retries={"mode": "adaptive", "total_max_attempts": 3})
+        access = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
+        made = get_session().create_client("dynamodb", endpoint_url=url, config=config, **access)
+        async with made as client:
+            handed = Gateway(DynamoSettings(), client, None)
+            server.answers = [failed("ThrottlingException")] * 3 + [said(200, {"Item": {"a": {"S": "x"}}})]
+            with contextlib.suppress(pymongo.errors.PyMongoError):
+                await get(handed)
+            for turn in range(30):
+                callers = [asyncio.create_task(get(handed)) for _ in range(5)]
+                await asyncio.sleep(0.01 * (turn % 4))
+                for each in callers:
+                    each.cancel()
+                    await asyncio.sleep(0)
+                    each.cancel()
+                await asyncio.gather(*callers, return_exceptions=True)
+            async with asyncio.timeout(120):
+                assert (await get(handed))["Item"] == {"a": {"S": "x"}}
+            await handed.close()
+
+
+async def test_a_client_that_is_stuck_is_replaced() -> None:
+    """One made here: not even a request without a document is answered, and its lock is never had again."""
+    async with served(connect_timeout=0.1, read_timeout=0.1, max_attempts=1) as (server, gateway):
+        server.answers = [said(200, {"Item": {"a": {"S": "x"}}})]
+        told: list[bool] = []
+        gateway.on_stuck = told.append
+        await get(gateway)
+        before = gateway._client
+
+        async def stuck(*arguments: Any, **options: Any) -> Any:
+            await asyncio.Event().wait()
+
+        assert gateway._wire is not None
+        gateway._wire.call = stuck  # type: ignore[method-assign]
+        before._make_api_call = stuck
+        with pytest.raises(pymongo.errors.AutoReconnect):
+            await get(gateway)
+        assert told == [True]
+        assert (await get(gateway))["Item"] == {"a": {"S": "x"}}
+        assert gateway._client is not before
 
 
 async def test_throttling_is_told_and_slows_down_and_success_fills_the_quota_again() -> None:

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from shadow.compare.diff import Hasher
-from shadow.migrate.assess.model import ITEM_BUCKETS, Bucket, Hot, KeyReport, Sizes
+from shadow.migrate.assess.model import ITEM_BUCKETS, Bucket, Hot, KeyReport, Reach, Sizes
 from shadow.migrate.assess.paths import Paths
+from shadow.migrate.assess.reach import ReachMeter
 from shadow.model.schema import CollectionSpec, IndexSpec
 from shadow.model.stored import RawDocument, document_of, oddities, without
 from shadow.model.values import type_name
@@ -109,6 +110,7 @@ class Meter:
         self._codec = Codec(spec)
         self._key_fields = frozenset({"_id", *self._codec.limits})
         self._sizes = _SizeMeter()
+        self._reach = ReachMeter()
 
     def add(self, raw: Mapping[str, Any], bson_bytes: int) -> None:
         """One document as it stands in MongoDB; `bson_bytes` is its length there."""
@@ -132,16 +134,18 @@ class Meter:
         self.paths.add(document, self._key_fields)
         for meter in self._keys.values():
             meter.add(document)
-        self._weigh(encoded, document)
+        self._weigh(encoded, document, bson_bytes)
 
-    def _weigh(self, encoded: Encoded, document: Document) -> None:
+    def _weigh(self, encoded: Encoded, document: Document, bson_bytes: int) -> None:
         weights, head = self.weights, item_size(encoded.item)
         pieces = [head, *(len(part) + _PART_OVERHEAD for part in encoded.parts)]
         weights.documents += 1
         weights.write_units += sum(math.ceil(size / WRITE_UNIT) for size in pieces)
         weights.read_units += sum(math.ceil(size / READ_UNIT) for size in pieces)
         weights.bytes += sum(size + BILLED_BYTES for size in pieces)
-        weights.claims += len(unique.claims(self.spec, document))
+        values = len(unique.claims(self.spec, document))
+        weights.claims += values
+        self._reach.add(document, bson_bytes, values)
         for index in self.spec.indexes:
             entry = _entry(encoded, index)
             if entry is not None:
@@ -149,6 +153,9 @@ class Meter:
                 weights.index_units[index.name] += math.ceil(head / WRITE_UNIT)
                 weights.index_bytes[index.name] += head + BILLED_BYTES
                 weights.index_entries[index.name] += 1
+
+    def reach(self) -> Reach:
+        return self._reach.report()
 
     def sizes(self) -> Sizes:
         return self._sizes.report()

@@ -49,6 +49,7 @@ class Kind(enum.StrEnum):
     NOT_MOVED = "not moved"
     OPTION = "option"
     LARGE = "large documents"
+    NESTED = "nested documents"
     UNREADABLE = "unreadable"
     BLOB = "kept as BSON"
     KEY = "keys"
@@ -98,6 +99,20 @@ class Sizes:
     bson_bytes: int = 0
     item_bytes: int = 0
     """All that was looked at: heads and parts, without indexes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Documents near a limit of one of the stores (within a tenth of it), or beyond it: bytes of BSON, levels of
+    nesting, unique values in one document; and those with a name that begins with `$` at the top."""
+
+    near_size: int = 0
+    no_room: int = 0
+    """So near to 16 MB that there is no room for a version."""
+    near_depth: int = 0
+    near_values: int = 0
+    too_many_values: int = 0
+    dollar: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +263,7 @@ class CollectionReport:
     rates: Rates
     units: Units
     costs: Costs
+    reach: Reach = Reach()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from shadow.compare.diff import Hasher
+from shadow.migrate.assess import reach
 from shadow.migrate.assess.cost import PARTITION_READS, PARTITION_UNITS
 from shadow.migrate.assess.design import Design, is_table_name
 from shadow.migrate.assess.figures import short
@@ -163,6 +164,7 @@ def of_documents(name: str, meter: Meter, made: Design, units: Units) -> Iterato
             "an update on DynamoDB keeps what the driver reads of them; write them anew if that will not do",
         )
     yield from _of_sizes(name, meter.sizes())
+    yield from reach.remarks_of(name, meter.reach())
     blobs = sorted({each.path for each in meter.paths.report() if each.form == BLOB})
     if blobs:
         text = f"no form on DynamoDB, so exact but not readable there: {_some([short(each) for each in blobs])}"

@@ -239,6 +239,7 @@ def _report(
         rates=rated,
         units=each,
         costs=costs(each, counts.documents, stored, rated, options.prices, options.copy_rate, max(shares, default=0.0)),
+        reach=meter.reach(),
     )
 
 

@@ -1,0 +1,102 @@
+"""A MongoDB that says what a test tells it to say, in the server's own protocol, to any driver.
+
+Messages by the wire protocol's specification: OP_MSG, and OP_QUERY for a driver's first `hello`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import struct
+from collections.abc import Callable
+from typing import Any, Final, Self
+
+import bson
+
+__all__ = ["Answer", "ScriptedMongo"]
+
+_QUERY, _REPLY, _MSG = 2004, 1, 2013
+_HELLO: Final = ("hello", "ismaster", "isMaster")
+
+Answer = Callable[[str, dict[str, Any]], dict[str, Any]]
+"""Of the command's name and the command: the answer, less `ok`."""
+
+
+class ScriptedMongo:
+    """`async with ScriptedMongo() as server`: `server.url`; `server.answer` decides, and `hello` is its own."""
+
+    def __init__(self) -> None:
+        self.answer: Answer = lambda name, command: {}
+        self.commands: list[str] = []
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._address = "{}:{}".format(*self._server.sockets[0].getsockname())
+        self.url = f"mongodb://{self._address}/?directConnection=true&retryWrites=false&retryReads=false"
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
+        await self._server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            while True:
+                length, number, _, kind = struct.unpack("<iiii", await reader.readexactly(16))
+                body = await reader.readexactly(length - 16)
+                if kind == _QUERY:
+                    start = body.index(b"\0", 4) + 1 + 8
+                    document = bson.encode(self._said(bson.decode(body[start:])))
+                    made, kind = struct.pack("<iqii", 8, 0, 0, 1) + document, _REPLY
+                else:
+                    made = struct.pack("<iB", 0, 0) + bson.encode(self._said(_command(body)))
+                writer.write(struct.pack("<iiii", 16 + len(made), 0, number, kind) + made)
+        self._writers.discard(writer)
+        writer.transport.abort()
+
+    def _said(self, command: dict[str, Any]) -> dict[str, Any]:
+        name = next(iter(command))
+        if name in _HELLO:
+            return self._hello()
+        self.commands.append(name)
+        return {"ok": 1.0, **self.answer(name, command)}
+
+    def _hello(self) -> dict[str, Any]:
+        return {
+            "ok": 1.0,
+            "isWritablePrimary": True,
+            "ismaster": True,
+            "helloOk": True,
+            "setName": "rs",
+            "hosts": [self._address],
+            "me": self._address,
+            "primary": self._address,
+            "logicalSessionTimeoutMinutes": 30,
+            "maxBsonObjectSize": 16_777_216,
+            "maxMessageSizeBytes": 48_000_000,
+            "maxWriteBatchSize": 100_000,
+            "minWireVersion": 0,
+            "maxWireVersion": 17,
+        }
+
+
+def _command(body: bytes) -> dict[str, Any]:
+    """The sections of an OP_MSG as one document."""
+    command: dict[str, Any] = {}
+    at = 4
+    while at < len(body):
+        kind, at = body[at], at + 1
+        size = struct.unpack_from("<i", body, at)[0]
+        section, at = body[at : at + size], at + size
+        if kind == 0:
+            command = {**bson.decode(section), **command}
+        else:
+            end = section.index(b"\0", 4)
+            command[section[4:end].decode()] = bson.decode_all(section[end + 1 :])
+    # The name of a command is its first field, whatever came before it in the message.
+    name = next(each for each in command if not isinstance(command[each], list))
+    return {name: command.pop(name), **command}
