@@ -51,6 +51,8 @@ def fleet_gates(
     """
     application = [row for row in rows if not row.tool]
     told = [row.figures for row in application] if figures is None else figures
+    # A process that has said nothing yet is heard as one that says nothing good.
+    told = [{name: {}, **each} for each in told]
     found = [
         _processes(name, application, silent),
         *(gate for gate in gates_of(told) if gate.collection == name),

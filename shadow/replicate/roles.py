@@ -158,8 +158,10 @@ class Roles:
         # A tool beside collections of one store each has nothing to agree on.
         agreed = await self._join(kept) if twice or not self._resting else {}
         for name, route in routes.items():
-            primary = agreed[name].primary if name in agreed else kept[name]
-            if noted.get(name, primary) != primary:
+            primary = kept[name] if route.dual_write else route.primary
+            if name in agreed:
+                primary = agreed[name].primary
+            if name in agreed and noted.get(name, primary) != primary:
                 await self._overruled(name, primary)
             self._begin(name, route, agreed.get(name), primary)
         if not self._resting:

@@ -559,11 +559,14 @@ async def test_a_silent_process_is_waited_for_until_its_lease_has_long_run_out(
         now = [1000.0]
         monkeypatch.setattr(raising, "steady", lambda: now[0])
         await wants.begin()
-        await wants.participant._follow()
-        now[0] += 60.0
-        await wants.participant._follow()
-        assert wants.route.phase is Phase.OFF, "its last write may still arrive"
-        now[0] += 1.0
+        for step in (Writing.ANNOUNCED, Writing.RAISING):
+            await until(lambda step=step: writing(local) is step)
+            await wants.participant._follow()
+            now[0] += 60.0
+            await wants.participant._follow()
+            assert writing(local) is step, "its last write may still arrive"
+            assert wants.route.phase is Phase.OFF
+            now[0] += 1.0
         await until(lambda: wants.route.phase is Phase.SHADOW)
         await wants.end()
 
@@ -610,18 +613,30 @@ async def test_bare_writes_come_back_when_nobody_writes_both_or_wants_to(records
 
 async def test_one_that_begins_while_another_lowers_is_seen_or_sees(local: Records) -> None:
     """Between the two steps down, and after them."""
-    async with fleet(local, 1, phase=Phase.OFF) as (alone,):
-        await alone.die()
-        dual = await Process(local, "dual").begin()
-        await dual.end()
-        closing = routing.change(local, lambda seen: epochs.lowered(seen, ["things"], []))
-        assert closing.placed["things"].writing is Writing.CLOSING
-        late = await Process(local, "late").begin()
-        assert late.route.dual_write
-        assert writing(local) is Writing.DUAL
-        assert routing.save(local, closing) is None, "who was lowering comes too late"
-        assert epochs.lowered(routing.load(local), ["things"], members.members(local)) is None
-        await late.end()
+    dual = await Process(local, "dual").begin()
+    await dual.end()
+    closing = routing.change(local, lambda seen: epochs.lowered(seen, ["things"], []))
+    assert closing.placed["things"].writing is Writing.CLOSING
+    late = await Process(local, "late").begin()
+    assert late.route.dual_write
+    assert writing(local) is Writing.DUAL
+    assert routing.save(local, closing) is None, "who was lowering comes too late"
+    assert epochs.lowered(routing.load(local), ["things"], members.members(local)) is None
+    await late.end()
+
+
+async def test_dual_writes_that_have_not_begun_are_given_up_in_one_step(local: Records) -> None:
+    """By way of `closing` one that comes back would write both at once, while others still make bare writes."""
+    async with fleet(local, 1, phase=Phase.OFF) as (bare,):
+        bare.bare = 1
+        wants = await Process(local, "wants").begin()
+        await until(lambda: writing(local) is Writing.RAISING)
+        await wants.end()
+        lowered = epochs.lowered(routing.load(local), ["things"], members.members(local))
+        assert lowered is not None
+        placed = lowered.placed["things"]
+        assert placed.writing is Writing.SINGLE
+        assert epochs.stamped(placed), "what was written meanwhile has versions"
 
 
 async def test_a_process_of_an_older_version_keeps_everything_from_being_proven(local: Records) -> None:

@@ -71,6 +71,11 @@ class Place:
         stands = {NAME: standing or Standing(MONGO, Phase.SHADOW, MONGO)}
         dataclasses.replace(row, standing=stands, figures={NAME: {**WELL, **figures}}).write(self.records)
 
+    def beginning(self) -> None:
+        """A process that has not told its figures yet."""
+        stands = {NAME: Standing(MONGO, Phase.SHADOW, MONGO)}
+        Member(fresh_id(), this_process(), "a journal", standing=stands).write(self.records)
+
     def job(self, kind: str, outcome: str) -> None:
         jobs = OpenJobs(self.records)
         job = jobs.begin(kind, NAME, "mark", FULL if kind == "verify" else {}, restart=True)
@@ -119,6 +124,7 @@ CASES: Final[list[tuple[str, str, Callable[[Place], object]]]] = [
     ("copied", "interrupted", lambda place: place.interrupt()),
     ("equal", "interrupted", lambda place: place.interrupt()),
     ("way back", "never rehearsed", lambda place: place.interrupt()),
+    ("compared", "not known of all", lambda place: (place.forget("member/"), place.beginning())),
     ("secondary", "dynamo is taken to be down", lambda place: place.process(down=["dynamo"])),
     ("findings", "3 open", lambda place: place.process(findings=3)),
     ("comparison works", "not found", lambda place: place.process(works=False)),
