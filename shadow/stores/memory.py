@@ -17,7 +17,7 @@ from shadow.model.operation import Applied, Change, Delete, Hit, Insert, Query, 
 from shadow.model.order import key_digest, sort_documents
 from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec
-from shadow.model.stored import with_id
+from shadow.model.stored import check_copyable, with_id
 from shadow.model.version import ABSENT, Document, Image, Key, State, Tombstone, Version
 
 __all__ = ["MemoryStore"]
@@ -142,6 +142,7 @@ class MemoryStore:
         return copy.deepcopy(post)
 
     async def put(self, collection: str, key: Key, image: Image, expected: State) -> bool:
+        check_copyable(image)
         if self._image(collection, key).state != expected:
             return False
         self._set(collection, key, copy.deepcopy(image))
