@@ -11,6 +11,7 @@ from shadow.errors import (
     ShadowClosed,
     ShadowError,
     StoreUnavailable,
+    UnreadableDocument,
     UnsupportedOperation,
 )
 
@@ -25,6 +26,7 @@ __all__ = [
     "ShadowClosed",
     "ShadowError",
     "StoreUnavailable",
+    "UnreadableDocument",
     "UnsupportedOperation",
     "get_collection",
 ]

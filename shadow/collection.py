@@ -407,6 +407,9 @@ class Collection:
         image: Image | None = (applied[0].post if after else applied[0].pre) if applied else None
         if image is None or image.document is None:
             return None
+        if type(image.document) is not dict:
+            shown = self._present(image.document)  # which says more than its values do
+            return compile_projection(shape)(shown) if shape else shown
         return self._present(snapshot(compile_projection(shape)(image.document)))
 
     async def _update(

@@ -41,6 +41,7 @@ _ACTIONS: Final = {
     Action.NOTHING: "nothing: both stores hold the same",
     Action.COPY: "put the primary's document into the secondary",
     Action.TOMBSTONE: "put a tombstone into the secondary, for the primary has no document",
+    Action.UNREADABLE: "refuse: what the primary holds cannot be read; mend or delete it there",
     Action.REFUSE: "refuse: the secondary is ahead, so the primary of this configuration is not the application's",
 }
 _WAITS: Final = {

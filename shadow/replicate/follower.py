@@ -17,7 +17,7 @@ from pymongo.errors import ConnectionFailure
 
 from shadow.compare.diff import Hasher
 from shadow.compare.rules import Excuses
-from shadow.errors import JournalError, UnsupportedOperation
+from shadow.errors import JournalError, UnreadableDocument, UnsupportedOperation
 from shadow.model.operation import Verb, Write
 from shadow.model.outcome import Outcome, classify, refusal_of
 from shadow.model.phase import Role, Route, StoreName
@@ -224,7 +224,8 @@ class Follower:
             breaker.failed()
             self._given_up[collection] = asyncio.get_running_loop().time()
             return Deferral.DEADLINE if isinstance(error, TimeoutError) else otherwise
-        self._reporter.failed("replay", error)
+        if not isinstance(error, UnreadableDocument):  # it is a difference, and no failure of a part
+            self._reporter.failed("replay", error)
         return otherwise
 
     # --- recovery -----------------------------------------------------------------------------------------------
@@ -289,7 +290,12 @@ class Follower:
             await self._journal.settle(due)
 
     def _report_refused(self, due: Due, error: Exception) -> None:
-        """A secondary that refuses, time and again, to hold what the primary holds: said once for each deferral."""
+        """A secondary that refuses, time and again, to hold what the primary holds: said once for each deferral. And
+        what the primary holds and nobody can read, which no other write will mend."""
+        if isinstance(error, UnreadableDocument):
+            if due.attempts == 0:
+                self._reporter.mismatch(Mismatch(due.collection, Verb.REPLACE_ONE, Kind.UNREADABLE, due.key))
+            return
         if (
             due.attempts_after(refusal_of(error)) == _REFUSALS
             and classify(error) is Outcome.REFUSED

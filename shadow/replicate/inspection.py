@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from shadow.compare.diff import Hasher, explain
-from shadow.errors import JournalError, StoreUnavailable
+from shadow.errors import JournalError, StoreUnavailable, UnreadableDocument
 from shadow.model.outcome import refusal_of
 from shadow.model.phase import Route, StoreName
+from shadow.model.stored import is_copyable
 from shadow.model.verdict import Difference, Healing
 from shadow.model.version import ABSENT, Image, Key, State, Version
 from shadow.replicate.apply import HealContended, agree, decided
@@ -48,6 +49,8 @@ class Action(enum.StrEnum):
     COPY = "copy"
     TOMBSTONE = "tombstone"
     REFUSE = "refuse"
+    UNREADABLE = "unreadable"
+    """None: what the primary holds cannot be read, so there is nothing to copy and nothing was deleted."""
 
 
 class Waits(enum.StrEnum):
@@ -90,6 +93,7 @@ _WOULD: Final = {
     Action.COPY: Ending.COPIED,
     Action.TOMBSTONE: Ending.TOMBSTONED,
     Action.REFUSE: Ending.REVERSED,
+    Action.UNREADABLE: Ending.FAILED,
 }
 
 
@@ -240,14 +244,18 @@ class Inspector:
         async with gate:
             if failures.too_many:
                 return
+            # One that cannot be read says nothing about the store, so it ends no run.
+            counted = True
             try:
                 ending, error = await (self._heal if report.applied else self._foresee)(collection, key)
             except JournalError:
                 raise
+            except UnreadableDocument as failure:
+                ending, error, counted = Ending.FAILED, failure.reason, False
             except Exception as failure:
                 ending, error = Ending.FAILED, type(failure).__name__
             report.add(collection, key, ending, error)
-            failures.count(failed=ending is Ending.FAILED)
+            failures.count(failed=counted and ending is Ending.FAILED)
 
     async def _foresee(self, collection: str, key: Key) -> tuple[Ending, str]:
         """What `_heal` would come to now."""
@@ -261,6 +269,8 @@ class Inspector:
                 return Ending.UNSETTLED, ""
             case Waits.REFUSED:
                 return Ending.REFUSED, found.refused
+        if found.action is Action.UNREADABLE:
+            raise UnreadableDocument("what the primary holds cannot be read")
         return _WOULD[found.action], ""
 
     async def _heal(self, collection: str, key: Key) -> tuple[Ending, str]:
@@ -370,8 +380,11 @@ class _Failures:
 
 
 def _action(primary: Image, secondary: Image) -> Action:
-    """What a heal would do. It refuses where the secondary is ahead of the primary: revisions of one birth only ever
-    rise on the primary, so the roles are not those under which the writes were made."""
+    """What a heal would do. It refuses what the primary holds and nobody can read, and where the secondary is ahead of
+    the primary: revisions of one birth only ever rise on the primary, so the roles are not those under which the
+    writes were made."""
+    if not is_copyable(primary):
+        return Action.UNREADABLE
     ahead = (
         isinstance(primary.state, Version)
         and isinstance(secondary.state, Version)

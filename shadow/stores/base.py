@@ -1,7 +1,9 @@
 """The contract that every store keeps: memory, MongoDB (either driver), DynamoDB. `tests/contract` holds each to it.
 
 Documents cross this border as plain Python and BSON values (`model.values.CANONICAL`), whole, without the reserved
-field. Errors cross it as PyMongo's exceptions. A store hides tombstones from every read but `image`.
+field. Where these values do not say all that is stored, they are those of `model.stored`: what an image holds is known
+to the byte, or known not to be known. Errors cross it as PyMongo's exceptions. A store hides tombstones from every read
+but `image`.
 """
 
 from __future__ import annotations
@@ -98,7 +100,8 @@ class Store(Protocol):
 
     async def put(self, collection: str, key: Key, image: Image, expected: State) -> bool:
         """Copies `image` (a document at its version, or a tombstone) to the key if the store is exactly at
-        `expected`. False: it was not, and nothing changed."""
+        `expected`; that may be `Unknown`, for what stands there need not be readable. False: it was not, and nothing
+        changed. Raises `UnreadableDocument` for an image that cannot be read whole."""
 
     async def put_all(self, collection: str, puts: Sequence[tuple[Key, Image, State]]) -> bool | None:
         """`put` for several (key, image, expected) in one atomic step, in which unique values may change hands. False:

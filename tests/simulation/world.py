@@ -64,6 +64,8 @@ class _Recorder(Silent):
         world = self._process.world
         if found.kind is Kind.WRITE_RESULT and world.conditions.wrong:
             return
+        if found.kind is Kind.UNREADABLE and world.conditions.unreadable:
+            return
         if found.kind is Kind.ERROR_SECONDARY_ONLY and world.conditions.refused:
             return
         if not self._process.dead and not world.conditions.seeded:

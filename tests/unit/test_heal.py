@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from shadow.model.operation import Change, Delete, Insert, Replace, Update, Verb, Write
 from shadow.model.phase import StoreName
-from shadow.model.verdict import Healing
+from shadow.model.stored import Damaged
+from shadow.model.verdict import Healing, Kind
 from shadow.model.version import ABSENT, Image, State, Tombstone, Version
 from shadow.replicate.apply import HealContended, Replayed, heal, replay
+from shadow.replicate.journal import Entry
 from shadow.stores.memory import MemoryStore
 from tests.support.faulty import FaultyStore
+from tests.support.pair import Pair, until
 
 KEY = "k"
 OLD, NEW = Version("a", 1), Version("a", 2)
@@ -179,3 +183,20 @@ async def test_many_heals_of_one_key_at_once_all_end_equal() -> None:
 
 async def _no_pause(seconds: float) -> None:
     await asyncio.sleep(0)
+
+
+async def test_what_the_primary_holds_and_nobody_can_read_is_a_mismatch_and_no_deletion(tmp_path: Path) -> None:
+    """Left to the journal, said once by its key, and settled when it can be read again."""
+    async with Pair(tmp_path) as pair:
+        await pair.things.insert_one({"_id": "k", "n": 1})
+        await pair.settled()
+        memory = pair.inner[StoreName.MONGO]
+        seen = await memory.image("things", "k")
+        memory._set("things", "k", Image(seen.state, Damaged({"_id": "k"}, {"n": "text that is no UTF-8"})))
+        await pair.journal.open([Entry("an-operation", "things", "k")])
+        pair.journal.defer("an-operation")
+        await until(lambda: any(each.kind is Kind.UNREADABLE for each in pair.report.mismatches))
+        assert [each.key for each in pair.report.mismatches] == ["k"]
+        assert pair.documents(StoreName.DYNAMO) == {"k": {"_id": "k", "n": 1}}
+        memory._set("things", "k", seen)
+        await pair.settled()

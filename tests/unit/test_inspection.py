@@ -11,6 +11,8 @@ import pytest
 from pymongo.errors import AutoReconnect
 
 from shadow.errors import StoreUnavailable
+from shadow.model.phase import StoreName
+from shadow.model.stored import Damaged
 from shadow.model.version import Image, Version
 from shadow.replicate import inspection
 from shadow.replicate.inspection import Action, Ending, Inspector, Waits
@@ -178,3 +180,20 @@ async def test_a_collection_that_nothing_follows_is_left_alone(pair: Pair) -> No
     for apply in (False, True):
         assert (await inspector(pair).heal(apply=apply)).endings == {Ending.NOT_FOLLOWED: 1}
     assert [each.deferred for each in await pair.journal.entries(10)] == [True]
+
+
+async def test_documents_that_cannot_be_read_are_named_and_end_no_run(pair: Pair) -> None:
+    """However many there are: they say nothing about the store. What can be healed is healed."""
+    await owe(pair, *range(inspection.IN_A_ROW + 5), "whole")
+    memory = pair.inner[StoreName.MONGO]
+    for key in range(inspection.IN_A_ROW + 5):
+        seen = await memory.image("things", key)
+        memory._set("things", key, Image(seen.state, Damaged({"_id": key}, {"n": "text that is no UTF-8"})))
+    found = await inspector(pair).explain("things", 0)
+    assert (found.action, found.equal) == (Action.UNREADABLE, False)
+    for apply in (False, True):
+        report = await inspector(pair).heal(apply=apply, workers=1)
+        assert not report.stopped
+        assert report.endings == {Ending.FAILED: inspection.IN_A_ROW + 5, Ending.COPIED: 1}
+    assert {error for _, _, _, error in report.left} == {"text that is no UTF-8"}
+    assert list(pair.documents(StoreName.DYNAMO)) == ["whole"], "and nothing was taken for deleted"
