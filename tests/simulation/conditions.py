@@ -44,6 +44,8 @@ class Conditions:
     late: float = 0.0
     """No answer, applied later."""
     hung: float = 0.0
+    half: float = 0.0
+    """Applied, and answered with a write concern error."""
     slow: float = 0.0
     partial: float = 0.0
     wrong: float = 0.0
@@ -114,6 +116,7 @@ class Conditions:
             reads=rate(0.4),
             narrow=rng.random() < 0.2,
             deaths_known=rng.random() < 0.7,
+            half=rate(0.05),
         )
 
     def but(self, **changes: Any) -> Conditions:

@@ -11,9 +11,12 @@ from typing import Any, Final
 from unittest import mock
 
 import bson
+from pymongo.errors import WriteConcernError
 
+from shadow import router
 from shadow.model.operation import Delete, Write
 from shadow.model.order import key_digest
+from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import Route
 from shadow.model.verdict import Healing
 from shadow.model.version import ABSENT, Image, Key, State, Tombstone, Version, fresh_id
@@ -65,6 +68,11 @@ def _calm(drawn: Conditions, **changes: Any) -> Conditions:
 _UPSERTS: Final = (("upsert", 1),)
 _COME_AND_GO: Final = (("upsert", 1), ("delete", 1))
 _CHURN: Final = (("insert", 5), ("upsert", 3), ("delete", 6))
+
+
+def _refuses_half(error: BaseException) -> Outcome:
+    return Outcome.REFUSED if isinstance(error, WriteConcernError) else classify(error)
+
 
 # --- the journal ------------------------------------------------------------------------------------------------
 
@@ -272,5 +280,10 @@ MUTATIONS: Final = (
         "an unknown outcome is settled at once",
         ((Ledger, "defer", _defer_known),),
         lambda drawn: _calm(drawn, late=0.2),
+    ),
+    Mutation(
+        "a write concern error is taken for a refusal",
+        ((router, "classify", _refuses_half),),
+        lambda drawn: _calm(drawn, half=0.2),
     ),
 )
