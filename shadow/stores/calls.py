@@ -20,12 +20,14 @@ from typing import Any, Final, TypeVar
 
 from pymongo.errors import AutoReconnect
 
-__all__ = ["MOST_ABANDONED", "Calls", "let_go"]
+__all__ = ["LEAST_PATIENCE", "MOST_ABANDONED", "Calls", "let_go"]
 
 T = TypeVar("T")
 
 MOST_ABANDONED: Final = 1000
 """Calls that nobody waits for and that have not ended; with more of them no call is begun."""
+LEAST_PATIENCE: Final = 5.0
+"""Seconds without an answer that say nothing yet: an event loop may be late by some."""
 _FAREWELL: Final = 5.0
 """Seconds for a client to close, and for its last calls to end."""
 
@@ -66,6 +68,16 @@ class Calls:
     def abandoned(self) -> int:
         """Calls that nobody waits for and that have not ended."""
         return len(self._abandoned)
+
+    @property
+    def under_way(self) -> frozenset[asyncio.Task[Any]]:
+        """Calls that have not ended, abandoned ones among them."""
+        return frozenset(self._under_way)
+
+    @property
+    def stuck(self) -> bool:
+        """Whether the client was found to answer nothing, and is in use still."""
+        return self._said
 
     async def run(self, call: Coroutine[Any, Any, T], on_end: Callable[[], None] | None = None) -> T:
         """The answer of `call`. Cancelling this abandons the call; `on_end` is told when it has ended.
@@ -143,12 +155,11 @@ class Calls:
         if silent < self._patience:
             self._look_in(self._patience - silent)
         elif self._probe is None:
-            self._said = False
             self._probe = asyncio.get_running_loop().create_task(self._sign_of_life())
             self._look_in(2 * self._patience)
         elif self._probe.done():
             # An error is an answer too: the client is well, and the server is away.
-            self._probe, self._progress = None, asyncio.get_running_loop().time()
+            self._probe, self._progress, self._said = None, asyncio.get_running_loop().time(), False
             self._look_in(self._patience)
         elif not self._said and self._on_stuck():
             self.give_up()

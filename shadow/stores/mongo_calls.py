@@ -12,20 +12,22 @@ import asyncio
 import contextlib
 import functools
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import AbstractContextManager
 from typing import Any, Final, Self, TypeAlias
 
 import pymongo
 
 from shadow.model.deadline import left
-from shadow.stores.calls import Calls, let_go
+from shadow.stores.calls import LEAST_PATIENCE, Calls, let_go
 
 __all__ = ["MongoLink"]
 
 _GRACE: Final = 0.25
 """Seconds that the driver has beyond those for which its answer is waited for: whoever waits shall go first, so that it
 is its own limit that is said to be over."""
+_TURNS: Final = 10_000
+"""Turns of the event loop within which the calls of a client that was given up have to end."""
 _CURSORS: Final = frozenset({"aggregate", "find", "list_indexes", "watch"})
 """Methods of databases and collections that answer a cursor, in Motor at once, in PyMongo some of them later."""
 
@@ -42,9 +44,9 @@ class MongoLink:
         self.on_stuck: Callable[[bool], None] = lambda replaced: None
         """Told when the client answers nothing any more, and whether it was replaced."""
         self._again = again
-        self._patience = patience
         self._closing: set[asyncio.Task[None]] = set()
         self.is_motor = type(client).__module__.startswith("motor")
+        self._patience = patience = max(patience, LEAST_PATIENCE)
         self.calls: Final = Calls("MongoDB", patience=patience, ping=self._ping, on_stuck=self._stuck)
 
     def database(self, name: str, **options: Any) -> Any:
@@ -58,6 +60,8 @@ class MongoLink:
                 self.client.close()
             return
         await self.calls.end(self.client.close if owned else None)
+        if owned or self.calls.stuck:
+            await _freed(self.client, self.calls.under_way)
         if self._closing:
             await asyncio.wait(set(self._closing))
 
@@ -71,7 +75,7 @@ class MongoLink:
             return False
         before, self.client = self.client, self._again()
         self.generation += 1
-        closing = asyncio.get_running_loop().create_task(let_go(before.close))
+        closing = asyncio.get_running_loop().create_task(_retire(before, self.calls.under_way))
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
         self.on_stuck(True)
@@ -98,29 +102,31 @@ class _Proxy:
         found = getattr(self._now(), name)
         if not inspect.ismethod(found):
             return found
-        made = functools.partial(self._cursor if name in _CURSORS else self._call, name)
+        kind = self._of_motor if self._link.is_motor else self._of_pymongo
+        made = functools.partial(kind, name, inspect.iscoroutinefunction(found))
         setattr(self, name, made)
         return made
 
-    def _call(self, name: str, /, *arguments: Any, **options: Any) -> Any:
-        method, link = getattr(self._now(), name), self._link
+    def _of_motor(self, name: str, _is_async: bool, /, *arguments: Any, **options: Any) -> Any:
         seconds = left()
-        if link.is_motor:
-            if seconds is None:
-                return method(*arguments, **options)
-            with _limit(seconds):
-                return method(*arguments, **options)
-        made = method(*arguments, **options)
-        return link.calls.run(_bounded(made)) if inspect.iscoroutine(made) else made
+        if name in _CURSORS:
+            return _cursor(self._link, name, getattr(self._now(), name)(*arguments, **options))
+        if seconds is None:
+            return getattr(self._now(), name)(*arguments, **options)
+        with _limit(seconds):
+            return getattr(self._now(), name)(*arguments, **options)
 
-    def _cursor(self, name: str, /, *arguments: Any, **options: Any) -> Any:
-        made = getattr(self._now(), name)(*arguments, **options)
-        kind = _Stream if name == "watch" else _Cursor
-        return self._later(kind, made) if inspect.isawaitable(made) else kind(self._link, made)
+    def _of_pymongo(self, name: str, is_async: bool, /, *arguments: Any, **options: Any) -> Any:
+        if not is_async:
+            made = getattr(self._now(), name)(*arguments, **options)
+            return _cursor(self._link, name, made) if name in _CURSORS else made
+        call = functools.partial(getattr(self._now(), name), *arguments, **options)
+        if name in _CURSORS:
+            return self._cursor_later(name, call)
+        return self._link.calls.run(_bounded(call))
 
-    async def _later(self, kind: type[_Cursor], made: Awaitable[Any]) -> Any:
-        link = self._link
-        return kind(link, await link.calls.run(_bounded(made)))
+    async def _cursor_later(self, name: str, call: Callable[[], Awaitable[Any]]) -> Any:
+        return _cursor(self._link, name, await self._link.calls.run(_bounded(call)))
 
 
 class _Collection(_Proxy):
@@ -173,7 +179,7 @@ class _Cursor:
             with _limit(seconds) if seconds is not None else contextlib.nullcontext():
                 future = call()
             return await future
-        self._running = link.calls.begin(_bounded(call()))
+        self._running = link.calls.begin(_bounded(call))
         return await link.calls.wait(self._running)
 
 
@@ -188,13 +194,45 @@ class _Stream(_Cursor):
         return found
 
 
-async def _bounded(call: Awaitable[Any]) -> Any:
-    """Awaits it with what is left of the caller's time as the driver's limit."""
+def _cursor(link: MongoLink, name: str, made: Any) -> _Cursor:
+    return _Stream(link, made) if name == "watch" else _Cursor(link, made)
+
+
+async def _retire(client: Any, calls: Collection[asyncio.Task[Any]]) -> None:
+    """The end of a client that was given up, and of its calls."""
+    await _freed(client, calls)
+    await let_go(client.close)
+
+
+async def _freed(client: Any, calls: Collection[asyncio.Task[Any]]) -> None:
+    """Returns when the cancelled calls of a client that is used no more have ended, and what they have begun. Whoever
+    waits for the lock of a condition swallows every cancellation until he has it, and the event loop could never end:
+    so the lock is let go."""
+    for _ in range(_TURNS):
+        locks = _locks(client)
+        if not locks and all(call.done() for call in calls):
+            return
+        for lock in locks:
+            with contextlib.suppress(RuntimeError):
+                lock.release()
+        await asyncio.sleep(0)
+
+
+def _locks(client: Any) -> list[Any]:
+    """Those of PyMongo's that calls wait for, as far as they are there."""
+    topology = getattr(client, "_topology", None)
+    servers = getattr(topology, "_servers", {}).values()
+    found = [getattr(topology, "_lock", None), *(getattr(getattr(s, "pool", None), "lock", None) for s in servers)]
+    return [lock for lock in found if lock is not None and lock.locked()]
+
+
+async def _bounded(call: Callable[[], Awaitable[Any]]) -> Any:
+    """What the call answers, with what is left of the caller's time as the driver's limit."""
     seconds = left()
     if seconds is None:
-        return await call
+        return await call()
     with _limit(seconds):
-        return await call
+        return await call()
 
 
 def _limit(seconds: float) -> AbstractContextManager[None]:

@@ -114,6 +114,13 @@ async def test_a_store_that_is_away_again_and_again_is_used_again_when_it_is_bac
     assert await site.but(primary=primary).disagreements() == []
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client is asked for a sign of life soon."""
+    monkeypatch.setattr("shadow.stores.mongo_calls.LEAST_PATIENCE", 0.5)
+
+
+@pytest.mark.usefixtures("impatient")
 async def test_the_same_ends_in_a_client_that_is_stuck_if_calls_are_cancelled(
     troubled: Site, proxies: Proxies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,6 +161,7 @@ async def take_for_good(client: Any) -> None:
     await client._topology._lock.acquire()
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_a_client_of_our_own_that_is_stuck_is_replaced(site: Site) -> None:
     """Whoever waits hears that the outcome is unknown; calls after it are answered, on cursors and all."""
     async with site.but(limits={"operation": 1.0}).shadow() as shadow:
@@ -171,6 +179,7 @@ async def test_a_client_of_our_own_that_is_stuck_is_replaced(site: Site) -> None
         await site.level(shadow)
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_a_client_that_was_handed_in_is_said_to_be_stuck_and_kept(site: Site) -> None:
     """It is not ours to close; what it answers later is heard."""
     client: AsyncMongoClient[Any] = AsyncMongoClient(site.mongo_url)

@@ -60,6 +60,8 @@ class Conditions:
     late: float = 0.0
     """No answer, applied later."""
     hung: float = 0.0
+    half: float = 0.0
+    """Applied, and answered with a write concern error."""
     slow: float = 0.0
     partial: float = 0.0
     wrong: float = 0.0
@@ -136,6 +138,7 @@ class Conditions:
             steps=some(3),
             **cls._trading(rng),
             unreadable=rate(0.1),
+            half=rate(0.05),
         )
 
     @classmethod

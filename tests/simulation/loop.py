@@ -70,9 +70,11 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         coro: Coroutine[Any, Any, Any] | Generator[Any, None, Any],
         **options: Any,
     ) -> asyncio.Task[Any]:
+        member, context = PROCESS.get(), options.get("context")
+        if context is not None:
+            context.run(PROCESS.set, member)  # a task in a context of its own belongs to who made it as well
         task = _Task(coro, next(self._numbers), loop=loop, **options)
         self.made.append(task)
-        member = PROCESS.get()
         if member is not None:
             member.tasks.append(task)
             if member.dead:

@@ -11,9 +11,12 @@ from typing import Any, Final
 from unittest import mock
 
 import bson
+from pymongo.errors import WriteConcernError
 
+from shadow import router
 from shadow.model.operation import ANY, Delete, Write
 from shadow.model.order import key_digest
+from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import Route
 from shadow.model.stored import is_copyable
 from shadow.model.verdict import Healing
@@ -67,6 +70,11 @@ def _calm(drawn: Conditions, **changes: Any) -> Conditions:
 _UPSERTS: Final = (("upsert", 1),)
 _COME_AND_GO: Final = (("upsert", 1), ("delete", 1))
 _CHURN: Final = (("insert", 5), ("upsert", 3), ("delete", 6))
+
+
+def _refuses_half(error: BaseException) -> Outcome:
+    return Outcome.REFUSED if isinstance(error, WriteConcernError) else classify(error)
+
 
 # --- the journal ------------------------------------------------------------------------------------------------
 
@@ -399,5 +407,10 @@ MUTATIONS: Final = (
         "values change hands in one step that has no conditions",
         ((MemoryStore, "put_all", _put_all_always),),
         lambda drawn: _trading(drawn, processes=2, together=True),
+    ),
+    Mutation(
+        "a write concern error is taken for a refusal",
+        ((router, "classify", _refuses_half),),
+        lambda drawn: _calm(drawn, half=0.2),
     ),
 )

@@ -11,7 +11,7 @@ import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pymongo.errors import AutoReconnect, NetworkTimeout, PyMongoError, WriteError
+from pymongo.errors import AutoReconnect, NetworkTimeout, PyMongoError, WriteConcernError, WriteError
 
 from shadow.model.operation import Applied, Change, Guard, Hit, Insert, Query, Replace, Update, Write, at_key
 from shadow.model.phase import StoreName
@@ -96,6 +96,8 @@ class Server:
                 there = rng.random() * (REQUEST if self.primary else 2 * REQUEST)
             self._later(there, lambda: self._land(what, effect))
             self._later(rng.random() * back * 2, lambda: _fail(answer, NetworkTimeout("no answer in the simulation")))
+        elif fault == "half":
+            self._later(there, lambda: self._land(what, _doubted(effect), answer, back))
         elif fault == "hung":
             if rng.random() < 0.5:
                 self._later(rng.random() * REQUEST, lambda: self._land(what, effect))
@@ -109,7 +111,7 @@ class Server:
         if self.down:
             return "down" if self._rng.random() < 0.8 else "hung"
         conditions, chance = self._conditions, self._rng.random()
-        for fault in ("refused", "lost", "unanswered", "late", "hung"):
+        for fault in ("refused", "lost", "unanswered", "late", "hung", "half"):
             chance -= getattr(conditions, fault)
             if chance < 0:
                 return fault if write or fault == "hung" else "lost"
@@ -150,6 +152,19 @@ class Server:
         self._note(f"{self.name} -- {what}: {result}")
         if answer is not None:
             self._later(back, lambda: _resolve(answer, result))
+
+
+def _doubted(effect: Effect[T]) -> Effect[T]:
+    """Done, and answered with a write concern error; of many, each that was done."""
+    doubt = WriteConcernError("the simulation may undo it", 64)
+
+    def done() -> T:
+        result = effect()
+        if not isinstance(result, list):
+            raise doubt
+        return [doubt if isinstance(each, Applied) else each for each in result]  # type: ignore[return-value]
+
+    return done
 
 
 def _resolve(answer: asyncio.Future[T], result: T) -> None:

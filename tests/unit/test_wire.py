@@ -283,8 +283,9 @@ async def test_a_clients_own_adaptive_retries_survive_callers_that_go_away() -> 
             await handed.close()
 
 
-async def test_a_client_that_is_stuck_is_replaced() -> None:
+async def test_a_client_that_is_stuck_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     """One made here: not even a request without a document is answered, and its lock is never had again."""
+    monkeypatch.setattr("shadow.stores.dynamo.client.LEAST_PATIENCE", 0.2)
     async with served(connect_timeout=0.1, read_timeout=0.1, max_attempts=1) as (server, gateway):
         server.answers = [said(200, {"Item": {"a": {"S": "x"}}})]
         told: list[bool] = []

@@ -22,7 +22,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.loaders import create_loader
 from botocore.retries.standard import RetryEventAdapter, ThrottlingErrorDetector
 
-from shadow.stores.calls import Calls, let_go
+from shadow.stores.calls import LEAST_PATIENCE, Calls, let_go
 from shadow.stores.dynamo.codec import Item
 from shadow.stores.dynamo.errors import translate
 from shadow.stores.dynamo.pace import Pace
@@ -76,6 +76,7 @@ class Gateway:
         self.on_stuck: Callable[[bool], None] = lambda replaced: None
         """Told when the client answers nothing any more, and whether it was replaced."""
         patience = (settings.connect_timeout + settings.read_timeout) * settings.max_attempts
+        patience = max(patience, LEAST_PATIENCE)
         self.calls: Final = Calls("DynamoDB", patience=patience, ping=self._ping, on_stuck=self._stuck)
 
     async def call(self, verb: str, table: str, **parameters: Any) -> dict[str, Any]:
