@@ -225,9 +225,12 @@ class Forwarder:
             writing.leave()
 
     async def finish(self, timeout: float) -> None:
-        """Waits for the writes that are under way."""
+        """Waits for the writes that are under way, then gives up on those that do not end."""
         if self._under_way:
-            await asyncio.wait(set(self._under_way), timeout=timeout)
+            _, left = await asyncio.wait(set(self._under_way), timeout=timeout)
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
 
 
 def _error(task: asyncio.Future[Any]) -> BaseException | None:

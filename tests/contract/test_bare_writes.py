@@ -133,6 +133,22 @@ async def test_versions_and_tombstones_stay_hidden(site: Site) -> None:
                 await things.find_one(refused)
 
 
+async def test_versions_stay_hidden_in_what_another_collection_joins(site: Site) -> None:
+    await site.was_dual({"_id": 1, "n": 1})
+    for phase in (Phase.OFF, Phase.DUAL_WRITE):
+        async with site.shadow(phase) as shadow:
+            await shadow[NAME].find_one({})
+            elsewhere = shadow["elsewhere"]
+            await elsewhere.insert_one({"n": 1})
+            join = {"from": NAME, "localField": "n", "foreignField": "n", "as": "same"}
+            for stages in ([{"$lookup": join}], [{"$unionWith": {"coll": NAME}}]):
+                cursor = elsewhere.aggregate(stages)
+                cursor = await cursor if hasattr(cursor, "__await__") else cursor
+                found = await cursor.to_list(None)
+                assert repr({"_id": 1, "n": 1}) in repr(found)
+                assert "_shadow" not in repr(found)
+
+
 async def test_every_write_moves_the_version_in_one_command(site: Site) -> None:
     await site.was_dual(*({"_id": n, "n": 0} for n in range(8)))
     before = versions(site)
