@@ -127,8 +127,11 @@ def lowered(seen: Routing, names: Iterable[str], rows: Iterable[Member]) -> Rout
         each = seen.placed.get(name)
         if each is None or each.writing is Writing.SINGLE or any(wants_both(row, name) for row in application):
             continue
-        down = Writing.SINGLE if each.writing is Writing.CLOSING else Writing.CLOSING
-        changes[name] = dataclasses.replace(each, writing=down, mark="", previous=None)
+        # Whoever comes back from `closing` writes both at once, so it is for those alone that were there. Where dual
+        # writes had not begun, nobody wrote both; what was written meanwhile may have versions.
+        down = Writing.CLOSING if each.writing is Writing.DUAL else Writing.SINGLE
+        dual = each.dual + (each.writing is Writing.RAISING)
+        changes[name] = dataclasses.replace(each, writing=down, dual=dual, mark="", previous=None)
     return seen.with_placed(changes) if changes else None
 
 

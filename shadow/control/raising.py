@@ -27,7 +27,7 @@ class Raising:
     def __init__(self, records: Records, *, late: float) -> None:
         self._records = records
         self._late = late
-        self._silence: dict[str, tuple[int, float]] = {}
+        self._silence: dict[str, tuple[tuple[int, int], float]] = {}
 
     def enter(
         self, own: str, dual: Collection[str], kept: Mapping[str, StoreName], chosen: Mapping[str, StoreName]
@@ -51,7 +51,7 @@ class Raising:
         """As near to dual writes of these as all processes let it come, this one among them."""
         while any(is_on_the_way(seen.placed.get(name)) for name in names):
             others = self._others("")
-            wanted = epochs.advanced(seen, names, others, self._silent(others))
+            wanted = epochs.advanced(seen, names, others, self._silent(others, seen.fence))
             if wanted is None:
                 return seen
             seen = routing.save(self._records, wanted) or routing.load(self._records)
@@ -60,14 +60,14 @@ class Raising:
     def _others(self, own: str) -> list[Member]:
         return [row for row in members.prune(self._records, members.members(self._records)) if row.id != own]
 
-    def _silent(self, rows: Sequence[Member]) -> set[str]:
-        """Those whose lease has run out long enough ago, as this process's own clock sees it: it was given before their
-        last sign of life was seen here first."""
+    def _silent(self, rows: Sequence[Member], fence: int) -> set[str]:
+        """Those whose lease has run out long enough ago, as this process's own clock sees it. A lease that lets them
+        write as before the fence was given before this process saw the fence first."""
         now, silent = steady(), set()
         for row in rows:
-            beat, since = self._silence.get(row.id, (-1, now))
-            if beat != row.beat:
-                beat, since = self._silence[row.id] = row.beat, now
+            state, since = self._silence.get(row.id, ((-1, -1), now))
+            if state != (row.beat, fence):
+                state, since = self._silence[row.id] = (row.beat, fence), now
             if now - since > 1.1 * row.lease + self._late:
                 silent.add(row.id)
         return silent

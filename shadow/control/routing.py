@@ -74,7 +74,9 @@ class FlipKind(enum.StrEnum):
 class Writing(enum.StrEnum):
     """How the processes write a collection; `control.epochs` has the moves.
 
-    single --> announced --> raising --> dual --> closing --> single
+    single --> announced --> raising --> dual <--> closing --> single
+       ^           |            |
+       +-----------+------------+
     """
 
     SINGLE = "single"
