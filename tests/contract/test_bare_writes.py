@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -379,3 +380,24 @@ async def test_options_that_only_the_driver_can_keep(site: Site) -> None:
             await weak.insert_one({"_id": 2})
         with pytest.raises(UnsupportedOperation, match="w=0"):
             shadow[NAME].with_options(write_concern=pymongo.WriteConcern(w=0))
+
+
+async def test_while_nobody_knows_versions_move_and_are_hidden(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control store does not answer: another process may be about to write both stores."""
+    async with site.shadow(Phase.OFF) as shadow:
+        things, routes = shadow[NAME], shadow._parts.routes
+        await bare(shadow)
+        await things.insert_many([{"_id": n} for n in range(3)])
+        with monkeypatch.context() as patched:
+            routes.lease(-math.inf, versioned=(), stamped=())
+            patched.setattr(routes, "lease", lambda *arguments, **options: None)
+            await things.update_one({"_id": 1}, {"$set": {"n": 1}})
+            with pytest.raises(UnsupportedOperation):
+                await things.update_one({"_id": 1}, {"$set": {"n": 1}}, collation={"locale": "en"})
+            assert await things.find({}, comment="why").to_list(None) == [{"_id": 0}, {"_id": 1, "n": 1}, {"_id": 2}]
+            assert await things.find_one(1) == {"_id": 1, "n": 1}
+        assert [key for key, version in versions(site).items() if version] == [1]
+        await bare(shadow)
+        await until(lambda: routes.plain(NAME))
+        assert await things.find({}).to_list(None) == [{"_id": 0}, {"_id": 1, "n": 1}, {"_id": 2}]
+        assert await things.find_one_and_update({"_id": 1}, {"$set": {"n": 2}}) == {"_id": 1, "n": 1}
