@@ -305,6 +305,10 @@ class Shadow(DriverDatabase):
         """Whether a collection is MongoDB's alone, without a trace of another store."""
         return collection not in self._specs or self.expected(collection) is Passage.OWN
 
+    def reserved_of(self, collection: str) -> str:
+        """The field of the version in a configured collection."""
+        return self._specs[collection].reserved
+
     def is_on_mongo(self, collection: str) -> bool:
         """Whether MongoDB is the primary of a configured collection."""
         return self._parts.routes[collection].primary is StoreName.MONGO

@@ -16,6 +16,7 @@ from pymongo.errors import ServerSelectionTimeoutError
 
 from shadow.cursor import DocumentCursor
 from shadow.errors import StoreUnavailable, UnsupportedOperation
+from shadow.stamping import joins_hidden
 from shadow.stores.mongo import COLLECTION_VERBS
 
 __all__ = [
@@ -71,6 +72,9 @@ class Owner(Protocol):
     def gated(self, collection: str, what: str, call: Callable[[], Awaitable[Any]]) -> Coroutine[Any, Any, Any]:
         """Makes a write to a collection, during which its phase does not change. Raises UnsupportedOperation, with
         `what`, if it is configured and not MongoDB's alone."""
+
+    def reserved_of(self, collection: str) -> str:
+        """The field of the version in a configured collection."""
 
     def is_on_mongo(self, collection: str) -> bool:
         """Whether MongoDB is the primary of a configured collection."""
@@ -183,7 +187,11 @@ class ForwardedCollection:
 
     def __getattr__(self, name: str) -> Any:
         """The driver's own attribute, or, as in the driver, a sub-collection."""
-        if not name.startswith("_") and not hasattr(self._owner.driver_kind(), name) and name not in _INSTANCE:
+        if name.startswith("_"):
+            raise AttributeError(
+                f"ForwardedCollection has no attribute {name!r}: a collection of it is {name!r} in brackets"
+            )
+        if not hasattr(self._owner.driver_kind(), name) and name not in _INSTANCE:
             return self[name]
         return self._attribute(name)
 
@@ -194,30 +202,39 @@ class ForwardedCollection:
         return found if self._owner.needs_mongo() or not callable(found) else _explained(found, self._name)
 
     def _checked(self, verb: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        name = "new_name" if verb == "rename" else "pipeline"
+
         def checked(*arguments: Any, **options: Any) -> Any:
-            first = arguments[0] if arguments else options.get("new_name" if verb == "rename" else "pipeline")
+            given = list(arguments)
+            target = first = given[0] if given else options.get(name)
             if verb == "rename":
-                target = first if isinstance(first, str) else None
                 refuse_past(self._owner, [target], "rename to")
             else:
-                check_pipeline(self._owner, first)
-                target = target_of(first)
-            if not target or target not in self._owner.configured():
-                return call(*arguments, **options)
-            if verb == "rename":
-                return self._owner.gated(target, f"rename to {target!r}", lambda: call(*arguments, **options))
-
-            async def documents() -> list[Any]:
-                made = call(*arguments, **options)
-                made = await made if inspect.isawaitable(made) else made
-                return list(await made.to_list(None))
-
-            def gated() -> Awaitable[list[Any]]:
-                return self._owner.gated(target, f"aggregate into {target!r}", documents)
-
-            return DocumentCursor(self, gated, lambda document: document)
+                target, first = target_of(first), checked_pipeline(self._owner, first)
+                if given:
+                    given[0] = first
+                elif name in options:
+                    options[name] = first
+            return self._gated(verb, target, lambda: call(*given, **options))
 
         return checked
+
+    def _gated(self, verb: str, target: Any, call: Callable[[], Any]) -> Any:
+        """A write to another collection, during which the phase of that one does not change, if it is configured."""
+        if not isinstance(target, str) or target not in self._owner.configured():
+            return call()
+        if verb == "rename":
+            return self._owner.gated(target, f"rename to {target!r}", call)
+
+        async def documents() -> list[Any]:
+            made = call()
+            made = await made if inspect.isawaitable(made) else made
+            return list(await made.to_list(None))
+
+        def gated() -> Awaitable[list[Any]]:
+            return self._owner.gated(target, f"aggregate into {target!r}", documents)
+
+        return DocumentCursor(self, gated, lambda document: document)
 
 
 class _Verb:
@@ -309,14 +326,14 @@ def refuse_past(owner: Owner, names: Sequence[Any], what: str) -> None:
         if isinstance(name, str) and not owner.is_forwarded(name):
             raise UnsupportedOperation(
                 f"{what} {name!r}",
-                "the configuration names it, and its other store would not hear of this",
+                "the configuration names it, and this would go past its other store, or its documents' versions",
                 hint=f"write to it through the collection itself: shadow[{name!r}]",
             )
 
 
-def check_pipeline(owner: Owner, pipeline: Any) -> None:
-    """Raises UnsupportedOperation for a pipeline that writes to a configured collection past its other store, or that
-    reads one whose documents are on DynamoDB."""
+def checked_pipeline(owner: Owner, pipeline: Any) -> Any:
+    """`pipeline`, with the versions of configured collections hidden in what it joins. Raises UnsupportedOperation if
+    it writes to a configured collection past its other store, or reads one whose documents are on DynamoDB."""
     target = target_of(pipeline)
     if target:
         refuse_past(owner, [target], "aggregate into")
@@ -325,6 +342,10 @@ def check_pipeline(owner: Owner, pipeline: Any) -> None:
             raise UnsupportedOperation(
                 f"aggregate with {name!r}", "its primary is DynamoDB, and MongoDB may hold something older"
             )
+    joined = {name for name in collections_of(pipeline) if not owner.is_forwarded(name)}
+    return (
+        joins_hidden(pipeline, lambda name: owner.reserved_of(name) if name in joined else None) if joined else pipeline
+    )
 
 
 class DriverDatabase:
@@ -364,7 +385,7 @@ class DriverDatabase:
             self._all_forwarded(f"db.command({name!r})")
         elif name.lower() not in _ABOUT:
             refuse_past(self._owner, [next(iter(whole.values()), None)], f"db.command({name!r}) on")
-        check_pipeline(self._owner, whole.get("pipeline"))
+        checked_pipeline(self._owner, whole.get("pipeline"))
 
     def _all_forwarded(self, what: str) -> None:
         kept = [name for name in self._owner.configured() if not self._owner.is_forwarded(name)]
@@ -411,7 +432,7 @@ class DriverDatabase:
 
     def aggregate(self, pipeline: Any, *arguments: Any, **options: Any) -> Any:
         """The driver's own pipeline over the database (`$currentOp` and its kin)."""
-        check_pipeline(self._owner, pipeline)
+        pipeline = checked_pipeline(self._owner, pipeline)
         return self._owner.driver().aggregate(pipeline, *arguments, **options)
 
     def watch(self, *arguments: Any, **options: Any) -> Any:

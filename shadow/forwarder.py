@@ -12,13 +12,11 @@ is the right one, in one command, with every option. What remains to be done is 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import enum
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol, TypeVar, runtime_checkable
 
-from shadow.errors import ControlError, JournalError
 from shadow.model.operation import Verb
 from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import Role, Route, StoreName
@@ -125,16 +123,13 @@ class Forwarder:
         return found
 
     async def asked(self, collection: str) -> Passage:
-        """How a read is made. Where nobody can say whether documents carry versions, they are hidden. Raises what the
-        store raises."""
+        """How a read is made. Where nobody can say whether documents carry versions, they are hidden: a read does not
+        wait for the control store. Raises what the store raises."""
         routes = self._routes
         if not routes.known:
             await routes.learnt(writing=False)
         if self.expected(collection) is Passage.OWN:
             await self._look(collection)
-            if not routes.plain(collection):
-                with contextlib.suppress(JournalError, ControlError):
-                    await routes.learnt(writing=True)
         found = self.expected(collection)
         return Passage.STAMPED if found is Passage.OWN and not routes.plain(collection) else found
 
@@ -235,9 +230,12 @@ class Forwarder:
             writing.leave()
 
     async def finish(self, timeout: float) -> None:
-        """Waits for the writes that are under way."""
+        """Waits for the writes that are under way, then gives up on those that do not end."""
         if self._under_way:
-            await asyncio.wait(set(self._under_way), timeout=timeout)
+            _, left = await asyncio.wait(set(self._under_way), timeout=timeout)
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
 
 
 def _error(task: asyncio.Future[Any]) -> BaseException | None:

@@ -23,7 +23,7 @@ from shadow.collection import Collection, Handle
 from shadow.concerns import Wanted
 from shadow.cursor import DocumentCursor
 from shadow.errors import UnsupportedOperation
-from shadow.forwarded import Owner, check_pipeline, refuse_past, target_of
+from shadow.forwarded import Owner, checked_pipeline, refuse_past, target_of
 from shadow.forwarder import Forwarder, Passage
 from shadow.model.operation import Verb
 from shadow.model.outcome import Outcome, classify
@@ -196,7 +196,7 @@ class RoutedCollection(Collection):
         if self._handle.expected(self._name) is Passage.VERSIONED:
             self._check_concerns()
             return super().aggregate(pipeline, *arguments, **options)
-        check_pipeline(self._handle, pipeline)
+        checked = checked_pipeline(self._handle, pipeline)
         if target_of(pipeline) is not None:
             return DocumentCursor(self, lambda: self._written_elsewhere(pipeline, arguments, options), _as_is)
 
@@ -206,7 +206,7 @@ class RoutedCollection(Collection):
                 return super(RoutedCollection, self).aggregate(pipeline, *arguments, **options)
             if passage is Passage.STAMPED:
                 return self._own().aggregate(**self._stamping().read("aggregate", (pipeline, *arguments), options)[1])
-            return self._own().aggregate(pipeline, *arguments, **options)
+            return self._own().aggregate(checked, *arguments, **options)
 
         return RoutedAnswer(self, Verb.AGGREGATE, make)
 
@@ -217,7 +217,7 @@ class RoutedCollection(Collection):
         passage, target = await self._passage(), target_of(pipeline)
         if passage is Passage.VERSIONED:
             return list(await super().aggregate(pipeline, *arguments, **options).to_list())
-        given: Mapping[str, Any] = {"pipeline": pipeline, **options}
+        given: Mapping[str, Any] = {"pipeline": checked_pipeline(self._handle, pipeline), **options}
         if passage is Passage.STAMPED:
             given, arguments = self._stamping().read("aggregate", (pipeline, *arguments), options)[1], ()
 
@@ -305,8 +305,7 @@ class RoutedCollection(Collection):
             return found
 
         def checked(pipeline: Any, *arguments: Any, **options: Any) -> Any:
-            check_pipeline(self._handle, pipeline)
-            return found(pipeline, *arguments, **options)
+            return found(checked_pipeline(self._handle, pipeline), *arguments, **options)
 
         return checked
 
@@ -489,6 +488,7 @@ class RoutedAnswer:
         self._hidden = hidden
         self._inner: Any = None
         self._asked = False
+        self._sizes: list[int] = []
 
     @property
     def collection(self) -> RoutedCollection:
@@ -507,7 +507,10 @@ class RoutedAnswer:
 
             async def made() -> Any:
                 found = self._make(passage)
-                return await found if inspect.isawaitable(found) else found
+                found = await found if inspect.isawaitable(found) else found
+                for size in self._sizes:
+                    found = found.batch_size(size)
+                return found
 
             self._inner = await made()
         return self
@@ -537,9 +540,19 @@ class RoutedAnswer:
         return await _counted(self._collection, self._verb, call)
 
     def __getattr__(self, name: str) -> Any:
+        if name == "fetch_next":  # Motor's
+            return self._fetched()
         if name.startswith("_") or self._inner is None:
             raise AttributeError(name)
         return getattr(self._inner, name)
+
+    async def _fetched(self) -> bool:
+        return bool(await self._ask(lambda: self._inner.fetch_next))
+
+    def batch_size(self, batch_size: int) -> Self:
+        """The driver's own."""
+        self._sizes.append(batch_size)
+        return self
 
     async def close(self) -> None:
         if self._inner is not None:

@@ -338,8 +338,8 @@ class Runtime:
             stack.callback(self.reader.stop)
             stack.callback(self.lag.stop)
             stack.push_async_callback(self.reads.close, 0)
-            await self.forwarder.finish(self.parts.limits.drain)
-            await self.router.finish(self.parts.limits.drain)
+            drain = self.parts.limits.drain
+            await asyncio.gather(self.forwarder.finish(drain), self.router.finish(drain))
             await self.writes.close(self.parts.limits.drain)
             self.follower.abandon()
 

@@ -22,7 +22,7 @@ from shadow.model.matching.projections import projection_includes
 from shadow.model.version import Document, fresh_id
 from shadow.stores.mongo import call_signature
 
-__all__ = ["READS", "WRITES", "Stamping", "is_stamp"]
+__all__ = ["READS", "WRITES", "Stamping", "is_stamp", "joins_hidden"]
 
 READS: Final = frozenset({"find_one", "find", "count_documents", "estimated_document_count", "distinct", "aggregate"})
 WRITES: Final = frozenset({
@@ -41,6 +41,41 @@ _NO_DOCUMENTS: Final = frozenset({
 def is_stamp(value: Any) -> bool:
     """Whether a value of the reserved field is a version, and not the application's own."""
     return isinstance(value, Mapping) and bool(value) and set(value) <= _STAMP
+
+
+def _hiding(reserved: str) -> list[Any]:
+    return [{"$match": {f"{reserved}.t": {"$exists": False}}}, {"$unset": reserved}]
+
+
+def joins_hidden(pipeline: Sequence[Any], reserved_of: Callable[[str], str | None]) -> list[Any]:
+    """`pipeline`, with versions and tombstones hidden in the collections that it joins. `reserved_of`: the field of the
+    version in a collection, None where there is none."""
+    made: list[Any] = []
+    for stage in pipeline:
+        match stage:
+            case {"$lookup": {"from": str(name)} as join}:
+                inner = _joined(name, join.get("pipeline", ()), reserved_of)
+                made.append({"$lookup": {**join, "pipeline": inner}} if inner else stage)
+            case {"$unionWith": str(name)}:
+                inner = _joined(name, (), reserved_of)
+                made.append({"$unionWith": {"coll": name, "pipeline": inner}} if inner else stage)
+            case {"$unionWith": {"coll": str(name)} as union}:
+                inner = _joined(name, union.get("pipeline", ()), reserved_of)
+                made.append({"$unionWith": {**union, "pipeline": inner}} if inner else stage)
+            case {"$graphLookup": {"from": str(name), "as": str(field)}}:
+                reserved = reserved_of(name)
+                made += [stage] if reserved is None else [stage, {"$unset": f"{field}.{reserved}"}]
+            case {"$facet": facets} if isinstance(facets, Mapping):
+                inside = {name: joins_hidden(inner, reserved_of) for name, inner in facets.items()}
+                made.append({"$facet": inside})
+            case _:
+                made.append(stage)
+    return made
+
+
+def _joined(name: str, pipeline: Sequence[Any], reserved_of: Callable[[str], str | None]) -> list[Any]:
+    reserved = reserved_of(name)
+    return [*([] if reserved is None else _hiding(reserved)), *joins_hidden(pipeline, reserved_of)]
 
 
 class Stamping:
@@ -97,34 +132,14 @@ class Stamping:
         if not isinstance(pipeline, Sequence) or isinstance(pipeline, str | bytes):
             return pipeline
         self._take.unreserved("pipeline", pipeline)
-        stages = self._joins_hidden(pipeline)
+        stages = joins_hidden(pipeline, lambda name: self._reserved)
         name = next(iter(stages[0]), "") if stages and isinstance(stages[0], Mapping) else ""
         if name in _NO_DOCUMENTS:
             return stages
         return [stages[0], *self._hidden(), *stages[1:]] if name in _FIRST_ONLY else [*self._hidden(), *stages]
 
     def _hidden(self) -> list[Any]:
-        return [{"$match": {f"{self._reserved}.t": {"$exists": False}}}, {"$unset": self._reserved}]
-
-    def _joins_hidden(self, pipeline: Sequence[Any]) -> list[Any]:
-        made: list[Any] = []
-        for stage in pipeline:
-            match stage:
-                case {"$lookup": {"from": _} as join}:
-                    inner = [*self._hidden(), *self._joins_hidden(join.get("pipeline", ()))]
-                    made.append({"$lookup": {**join, "pipeline": inner}})
-                case {"$unionWith": str(name)}:
-                    made.append({"$unionWith": {"coll": name, "pipeline": self._hidden()}})
-                case {"$unionWith": {"coll": _} as union}:
-                    inner = [*self._hidden(), *self._joins_hidden(union.get("pipeline", ()))]
-                    made.append({"$unionWith": {**union, "pipeline": inner}})
-                case {"$graphLookup": {"as": str(field)}}:
-                    made += [stage, {"$unset": f"{field}.{self._reserved}"}]
-                case {"$facet": facets} if isinstance(facets, Mapping):
-                    made.append({"$facet": {name: self._joins_hidden(inner) for name, inner in facets.items()}})
-                case _:
-                    made.append(stage)
-        return made
+        return _hiding(self._reserved)
 
     # --- writes -------------------------------------------------------------------------------------------------
 

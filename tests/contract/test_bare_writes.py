@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -131,6 +132,22 @@ async def test_versions_and_tombstones_stay_hidden(site: Site) -> None:
         for refused in ({"_shadow.r": 1}, {"$expr": {"$eq": ["$_shadow.r", 1]}}):
             with pytest.raises(UnsupportedOperation):
                 await things.find_one(refused)
+
+
+async def test_versions_stay_hidden_in_what_another_collection_joins(site: Site) -> None:
+    await site.was_dual({"_id": 1, "n": 1})
+    for phase in (Phase.OFF, Phase.DUAL_WRITE):
+        async with site.shadow(phase) as shadow:
+            await shadow[NAME].find_one({})
+            elsewhere = shadow["elsewhere"]
+            await elsewhere.insert_one({"n": 1})
+            join = {"from": NAME, "localField": "n", "foreignField": "n", "as": "same"}
+            for stages in ([{"$lookup": join}], [{"$unionWith": {"coll": NAME}}]):
+                cursor = elsewhere.aggregate(stages)
+                cursor = await cursor if hasattr(cursor, "__await__") else cursor
+                found = await cursor.to_list(None)
+                assert repr({"_id": 1, "n": 1}) in repr(found)
+                assert "_shadow" not in repr(found)
 
 
 async def test_every_write_moves_the_version_in_one_command(site: Site) -> None:
@@ -363,3 +380,24 @@ async def test_options_that_only_the_driver_can_keep(site: Site) -> None:
             await weak.insert_one({"_id": 2})
         with pytest.raises(UnsupportedOperation, match="w=0"):
             shadow[NAME].with_options(write_concern=pymongo.WriteConcern(w=0))
+
+
+async def test_while_nobody_knows_versions_move_and_are_hidden(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control store does not answer: another process may be about to write both stores."""
+    async with site.shadow(Phase.OFF) as shadow:
+        things, routes = shadow[NAME], shadow._parts.routes
+        await bare(shadow)
+        await things.insert_many([{"_id": n} for n in range(3)])
+        with monkeypatch.context() as patched:
+            routes.lease(-math.inf, versioned=(), stamped=())
+            patched.setattr(routes, "lease", lambda *arguments, **options: None)
+            await things.update_one({"_id": 1}, {"$set": {"n": 1}})
+            with pytest.raises(UnsupportedOperation):
+                await things.update_one({"_id": 1}, {"$set": {"n": 1}}, collation={"locale": "en"})
+            assert await things.find({}, comment="why").to_list(None) == [{"_id": 0}, {"_id": 1, "n": 1}, {"_id": 2}]
+            assert await things.find_one(1) == {"_id": 1, "n": 1}
+        assert [key for key, version in versions(site).items() if version] == [1]
+        await bare(shadow)
+        await until(lambda: routes.plain(NAME))
+        assert await things.find({}).to_list(None) == [{"_id": 0}, {"_id": 1, "n": 1}, {"_id": 2}]
+        assert await things.find_one_and_update({"_id": 1}, {"$set": {"n": 2}}) == {"_id": 1, "n": 1}

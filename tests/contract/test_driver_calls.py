@@ -313,17 +313,21 @@ async def test_a_counter_that_is_made_by_whoever_comes_first(site: Beside) -> No
 
 
 class Sent(pymongo.monitoring.CommandListener):
-    """The commands of a client, and the bytes of their replies."""
+    """The commands of a client about one collection, and the bytes of their replies."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
         self.replies = 0
+        self._asked: set[int] = set()
 
     def started(self, event: pymongo.monitoring.CommandStartedEvent) -> None:
-        self.names.append(event.command_name)
+        if event.command[event.command_name] == "things":
+            self.names.append(event.command_name)
+            self._asked.add(event.request_id)
 
     def succeeded(self, event: pymongo.monitoring.CommandSucceededEvent) -> None:
-        self.replies += len(bson.encode(event.reply))
+        if event.request_id in self._asked:
+            self.replies += len(bson.encode(event.reply))
 
     def failed(self, event: pymongo.monitoring.CommandFailedEvent) -> None:
         pass
