@@ -235,6 +235,30 @@ async def test_live_writes_heal_what_they_meet(opened: tuple[Shadow, OpenJobs], 
     await site.level(shadow)
 
 
+@pytest.mark.parametrize("name", list(StoreName))
+async def test_stamps_that_no_writer_has_made_are_left_where_they_are(
+    opened: tuple[Shadow, OpenJobs], site: Site, name: StoreName
+) -> None:
+    """What finalize takes off is shadow's own; the rest is told and stops nothing."""
+    shadow, _ = opened
+    await shadow[COLLECTION].insert_many([plain(number) for number in range(6)])
+    assert await shadow.settled(30)
+    hand = items(site)
+    await asyncio.to_thread(hand.set, "k1", *DAMAGES["a revision that is text"])
+    await asyncio.to_thread(hand.set, "k2", *DAMAGES["a tombstone's mark"])
+    with pymongo.MongoClient[Document](site.mongo_url) as client:
+        things = client[site.database][COLLECTION]
+        things.update_one({"_id": "k1"}, {"$set": {"_shadow.r": "x"}})
+        things.update_one({"_id": "k2"}, {"$set": {"_shadow.t": 1}})
+    store: Any = shadow._runtime().stores[name]
+    found = []
+    for within in await store.ranges.cut(COLLECTION, 1):
+        async for batch in store.stamps.walk(COLLECTION, within, None, size=4):
+            found += [stamp for stamp, _ in batch.images]
+    taken = dict(zip([each.key for each in found], await store.stamps.strip(COLLECTION, found), strict=True))
+    assert taken == {f"k{number}": number not in (1, 2) for number in range(6)}
+
+
 async def test_shadow_reads_name_the_document_that_cannot_be_read(site: Site) -> None:
     """By key, by keys that are read near to each other, by filter and in order; the application's answers are whole."""
     async with site.but(phase="shadow").shadow() as shadow:

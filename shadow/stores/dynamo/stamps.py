@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, Final
 
-from shadow.model.version import Document, Image, Key, State, Tombstone
+from shadow.model.version import Document, Image, Key, State, Tombstone, Unknown
 from shadow.stores.dynamo.client import ConditionFailed, Gateway
 from shadow.stores.dynamo.codec import Item
 from shadow.stores.dynamo.expressions import Expression, exactly
@@ -65,6 +65,8 @@ class DynamoStamps:
         return list(await asyncio.gather(*(self._strip(table, each) for each in stamps)))
 
     async def _strip(self, table: Table, stamp: Stamp) -> bool:
+        if isinstance(stamp.state, Unknown):
+            return False  # no writer of shadow has made it, so it is not shadow's to take off
         if isinstance(stamp.state, Tombstone):
             return await self._asked("delete_item", table, stamp) is None
         if not stamp.rest:
