@@ -152,7 +152,11 @@ class Fleet:
     async def join(self, kept: Mapping[str, StoreName]) -> Mapping[str, Agreed]:
         """Takes part, as a process that begins, and says where each configured collection stands. Raises
         `ControlError`."""
-        kept = {name: primary for name, primary in kept.items() if name in self._wanted}
+        # A tool beside collections of one store each has nothing to agree on, and follows its file.
+        wanted = self.wants_both() if self._tool else self._wanted
+        kept = {name: primary for name, primary in kept.items() if name in wanted}
+        if self._tool and not kept:
+            return {}
         placed = await self.participant.join(kept, self.wanted())
         if not self._tool:
             # A primary that does not answer keeps nobody waiting that could go on without it.

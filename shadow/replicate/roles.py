@@ -154,9 +154,7 @@ class Roles:
         routes = self._routes.all() if self._configured is None else await self._configured()
         noted = await self._journal.primaries({})
         kept = {name: StoreName(noted.get(name, each.primary)) for name, each in routes.items()}
-        twice = any(each.dual_write for each in routes.values())
-        # A tool beside collections of one store each has nothing to agree on.
-        agreed = await self._join(kept) if twice or not self._resting else {}
+        agreed = await self._join(kept)
         for name, route in routes.items():
             primary = kept[name] if route.dual_write else route.primary
             if name in agreed:

@@ -41,7 +41,7 @@ async def left_behind(site: Site, new_proxy: NewProxy) -> None:
 
 def noted(site: Site) -> list[tuple[str, str]]:
     with sqlite3.connect(site.journal) as journal:
-        return journal.execute("SELECT collection, name FROM primaries").fetchall()
+        return journal.execute(f"SELECT collection, name FROM primaries WHERE collection = '{COLLECTION}'").fetchall()
 
 
 def primary_of(shadow: Shadow) -> StoreName:
