@@ -28,6 +28,8 @@ _GRACE: Final = 0.25
 is its own limit that is said to be over."""
 _TURNS: Final = 10_000
 """Turns of the event loop within which the calls of a client that was given up have to end."""
+_FAREWELL: Final = 5.0
+"""Seconds that Motor's client has to tell its server that it ends."""
 _QUIET: Final = 20
 """Turns in a row in which nobody has a lock of it, after which nobody will."""
 _CURSORS: Final = frozenset({"aggregate", "find", "list_indexes", "watch"})
@@ -59,7 +61,9 @@ class MongoLink:
         """Ends a client of our own; what runs on another is waited for, for a few seconds."""
         if self.is_motor:
             if owned:
-                self.client.close()
+                # It tells the server so, and waits for the answer: not in the event loop, nor for ever.
+                with pymongo.timeout(_FAREWELL):
+                    await asyncio.to_thread(self.client.close)
             return
         await self.calls.end(self.client.close if owned else None)
         if owned or self.calls.stuck:
