@@ -41,6 +41,9 @@ __all__ = ["Router"]
 _BY_KEY: Final = 100
 """Documents of an unsorted answer that was left early which are asked for by their keys."""
 
+_LAST_WORD: Final = 0.05
+"""Seconds: what is waited for begins its own time a little later, and shall say itself that it is over."""
+
 T = TypeVar("T")
 Result = Applied | Exception | None
 
@@ -377,7 +380,7 @@ class Router:
         """Waits for the secondary where the mode of writing asks for it, and where no intent stands for the write."""
         if not following or (route.writes is WriteMode.BACKGROUND and durable):
             return
-        done, _ = await asyncio.wait(following, timeout=self._limits.write_deadline)
+        done, _ = await asyncio.wait(following, timeout=self._limits.write_deadline + _LAST_WORD)
         taken = len(done) == len(following) and all(each.result() for each in done)
         if not taken and not durable:
             self._intents.doubt(collection)

@@ -28,6 +28,10 @@ _GRACE: Final = 0.25
 is its own limit that is said to be over."""
 _TURNS: Final = 10_000
 """Turns of the event loop within which the calls of a client that was given up have to end."""
+_FAREWELL: Final = 5.0
+"""Seconds that Motor's client has to tell its server that it ends."""
+_QUIET: Final = 20
+"""Turns in a row in which nobody has a lock of it, after which nobody will."""
 _CURSORS: Final = frozenset({"aggregate", "find", "list_indexes", "watch"})
 """Methods of databases and collections that answer a cursor, in Motor at once, in PyMongo some of them later."""
 
@@ -57,7 +61,9 @@ class MongoLink:
         """Ends a client of our own; what runs on another is waited for, for a few seconds."""
         if self.is_motor:
             if owned:
-                self.client.close()
+                # It tells the server so, and waits for the answer: not in the event loop, nor for ever.
+                with pymongo.timeout(_FAREWELL):
+                    await asyncio.to_thread(self.client.close)
             return
         await self.calls.end(self.client.close if owned else None)
         if owned or self.calls.stuck:
@@ -208,9 +214,12 @@ async def _freed(client: Any, calls: Collection[asyncio.Task[Any]]) -> None:
     """Returns when the cancelled calls of a client that is used no more have ended, and what they have begun. Whoever
     waits for the lock of a condition swallows every cancellation until he has it, and the event loop could never end:
     so the lock is let go."""
+    quiet = 0
     for _ in range(_TURNS):
         locks = _locks(client)
-        if not locks and all(call.done() for call in calls):
+        # One look is not enough: what was cancelled comes for the lock a few turns later.
+        quiet = 0 if locks or not all(call.done() for call in calls) else quiet + 1
+        if quiet > _QUIET:
             return
         for lock in locks:
             with contextlib.suppress(RuntimeError):

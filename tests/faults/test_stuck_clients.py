@@ -96,7 +96,7 @@ async def test_a_store_that_is_away_again_and_again_is_used_again_when_it_is_bac
     troubled: Site, site: Site, proxies: Proxies, driver: str, primary: str
 ) -> None:
     """Refusing and hanging, one store and the other; no client had to be given up for it."""
-    async with site.but(primary=primary).shadow() as shadow:
+    async with site.but(primary=primary, patience=30.0).shadow() as shadow:
         await shadow.prepare()
         await shadow[COLLECTION].insert_many([{"_id": key, "n": 0} for key in range(100)])
         assert await shadow.settled(60)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import struct
+import threading
 from collections.abc import Callable
 from typing import Any, Final, Self
 
@@ -23,7 +24,10 @@ Answer = Callable[[str, dict[str, Any]], dict[str, Any]]
 
 
 class ScriptedMongo:
-    """`async with ScriptedMongo() as server`: `server.url`; `server.answer` decides, and `hello` is its own."""
+    """`async with ScriptedMongo() as server`: `server.url`; `server.answer` decides, and `hello` is its own.
+
+    It runs in a thread and event loop of its own: a driver may wait for it without a turn of the test's loop.
+    """
 
     def __init__(self) -> None:
         self.answer: Answer = lambda name, command: {}
@@ -31,16 +35,30 @@ class ScriptedMongo:
         self._writers: set[asyncio.StreamWriter] = set()
 
     async def __aenter__(self) -> Self:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="scripted-mongo", daemon=True)
+        self._thread.start()
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._open(), self._loop))
+        return self
+
+    async def _open(self) -> None:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self._address = "{}:{}".format(*self._server.sockets[0].getsockname())
         self.url = f"mongodb://{self._address}/?directConnection=true&retryWrites=false&retryReads=false"
-        return self
 
     async def __aexit__(self, *exc_info: object) -> None:
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._close(), self._loop))
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        await asyncio.to_thread(self._thread.join)
+        self._loop.close()
+
+    async def _close(self) -> None:
         self._server.close()
         for writer in self._writers:
             writer.transport.abort()
         await self._server.wait_closed()
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait([task])
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
