@@ -195,8 +195,12 @@ class Runtime:
         try:
             await asyncio.Event().wait()
         finally:
-            # The lane may end before it has begun what it holds: those intents would stand until their time is over.
-            self.writes.shut()
+            # `asyncio.run` cancels the tasks that it sees: those that begin meanwhile would be destroyed with the loop.
+            for lane in (self.reads, self.writes):
+                await lane.cut_off()
+            self.reader.stop()
+            self.lag.stop()
+            # What the lane has not begun: those intents would stand until their time is over.
             self.follower.abandon()
             await self._close_stores()
 

@@ -28,7 +28,7 @@ from shadow.control.members import Ack, Member, Standing
 from shadow.control.raising import Raising, is_on_the_way
 from shadow.control.records import Records
 from shadow.control.routing import Flip, FlipKind, FlipState, Placed, Routing
-from shadow.errors import ControlError
+from shadow.errors import ControlError, ShadowClosed
 from shadow.host.steady import steady
 from shadow.model.background import Background
 from shadow.model.phase import Phase, Route, StoreName
@@ -337,6 +337,8 @@ class Participant:
         try:
             async with asyncio.timeout(_FIGURING):
                 self._figures = await self._site.figures()
+        except ShadowClosed:
+            raise
         except Exception as error:
             self._figures = {}
             self._site.failed(Background.FIGURES, error)

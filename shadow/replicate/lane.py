@@ -95,10 +95,6 @@ class Lane:
             if not self._paused:
                 self._going.set()
 
-    def shut(self) -> None:
-        """Accepts nothing more; the loop ends, and what has not begun never will."""
-        self._closed = True
-
     async def drain(self, timeout: float, collection: str | None = None) -> bool:
         """Waits until nothing (of `collection`) is pending. False: the time was over first."""
         try:
@@ -114,10 +110,15 @@ class Lane:
         """Accepts nothing more, drains within `timeout` seconds, then cancels what is left. False: something was."""
         self._closed = True
         drained = await self.drain(timeout)
+        await self.cut_off()
+        return drained
+
+    async def cut_off(self) -> None:
+        """Accepts nothing more, and cancels what is there: the loop ends."""
+        self._closed = True
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        return drained
 
     async def _work(self) -> None:
         try:

@@ -118,7 +118,7 @@ async def test_a_full_disk_makes_an_idle_application_unready_and_room_makes_it_r
         things = shadow[COLLECTION]
         await things.insert_one({"_id": "before"})
         await on_disk.level(shadow)
-        assert await shadow.ready() == (True, {"primary_mongo": "ok", "journal": "ok"})
+        assert await shadow.ready() == (True, {"primary_mongo": "ok", "journal": "ok", "background": "ok"})
         disk.fill()
         async with asyncio.timeout(30):
             while (await shadow.ready())[0]:
