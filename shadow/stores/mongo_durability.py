@@ -18,7 +18,7 @@ specification "Server Discovery and Monitoring" for how servers describe themsel
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from pymongo import WriteConcern
@@ -65,7 +65,7 @@ class Durability:
         self.refuses = weak is WeakWrites.REFUSE
         self._on_raised = on_raised
         self._on_doubt = on_doubt
-        self._seen: Any = None
+        self._seen: Any = self
         self._members: int | None = None
         self._concern: WriteConcern = self._asked
         self._told = False
@@ -73,14 +73,13 @@ class Durability:
     async def learn(self) -> None:
         """Finds out how many members there are, if that is not known. Costs nothing while the driver has seen no
         change. Raises what the driver raises when it reaches nobody."""
-        description = self._link.client.topology_description
+        description = self._description()
         if description is self._seen:
             return
         count = members(description)
         if count is None and self._members is None:
-            await self._link.database("admin").command("hello")
-            description = self._link.client.topology_description
-            count = members(description) or _MANY
+            count = _members_said(await self._link.database("admin").command("hello"))
+            description = self._description()
         self._seen = description
         if count is not None and count != self._members:
             self._members = count
@@ -132,7 +131,11 @@ class Durability:
 
     def election(self) -> Any:
         """Names the term of the primary that the driver knows."""
-        return election(self._link.client.topology_description)
+        return election(self._description())
+
+    def _description(self) -> Any:
+        """What the driver has seen of the servers; None of a client that does not tell."""
+        return getattr(self._link.client, "topology_description", None)
 
     async def prove(self, collection: Any, before: Any, limit_ms: int) -> None:
         """Returns when a majority has what was acknowledged in `collection` (the driver's) under the election `before`.
@@ -203,6 +206,8 @@ class Lasting:
 
 def members(description: Any) -> int | None:
     """How many members that could be asked a driver's `TopologyDescription` tells of; None if it has seen nobody."""
+    if description is None:
+        return None
     counts = [
         _members_of(server)
         for server in description.server_descriptions().values()
@@ -217,8 +222,17 @@ def _members_of(server: Any) -> int:
     return len(server.all_hosts) if server.server_type_name.startswith("RS") else _MANY
 
 
+def _members_said(hello: Mapping[str, Any]) -> int:
+    """The same by a server's own answer."""
+    if "setName" in hello:
+        return sum(len(hello.get(kind, ())) for kind in ("hosts", "passives", "arbiters"))
+    return _MANY if hello.get("msg") == "isdbgrid" else 1
+
+
 def election(description: Any) -> Any:
     """Names the term of the primary; None if the driver knows of none, or has it from a server that does not tell."""
+    if description is None:
+        return None
     found = [
         server.election_id
         for server in description.server_descriptions().values()

@@ -50,8 +50,7 @@ async def test_whatever_is_killed_or_fails_the_stores_end_equal_and_hold_what_wa
     assert figures.total("acked") > 0
     assert figures.kills.total() > 0
     assert figures.troubles.total() > 0
-    if deployment.clocks == "stepped":
-        assert any(each.startswith("clock: ") for each in figures.troubles)
+    assert any(each.startswith("clock: set by") for each in figures.troubles) == (deployment.clocks == "stepped")
 
 
 def test_each_part_of_a_deployment_is_drawn_by_the_seed_and_by_itself() -> None:

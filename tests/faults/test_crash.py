@@ -37,8 +37,15 @@ OFTEN = (Point.AFTER_PRIMARY, Point.AFTER_REPLAY)
 """Where a write is in the one store and not, or not known to be, in the other: also on the other server each time."""
 POINTS = [point for point in Point if point is not Point.AFTER_ASIDE]
 """Those that every write comes by, or can be made to; for the other one see `test_untangling`."""
-CASES = [("dynamodb_local_url", primary, point) for primary in PRIMARIES for point in POINTS] + [
-    ("ministack_url", primary, point) for primary in PRIMARIES for point in (POINTS if LONG else OFTEN)
+CASES = [
+    *(("one", "dynamodb_local_url", primary, point) for primary in PRIMARIES for point in POINTS),
+    *(("one", "ministack_url", primary, point) for primary in PRIMARIES for point in (POINTS if LONG else OFTEN)),
+    *(
+        ("replicas", "dynamodb_local_url", primary, point)
+        for primary in PRIMARIES
+        for point in (POINTS if LONG else OFTEN)
+    ),
+    *(("auth", "dynamodb_local_url", "dynamo", point) for point in (POINTS if LONG else OFTEN)),
 ]
 
 
@@ -65,7 +72,7 @@ async def recover(site: Site) -> dict[Any, Document]:
     return {document["_id"]: document for document in (await site.documents()).values()}
 
 
-@pytest.mark.parametrize(("dynamo_url", "primary", "point"), CASES, indirect=["dynamo_url"])
+@pytest.mark.parametrize(("mongo_url", "dynamo_url", "primary", "point"), CASES, indirect=["mongo_url", "dynamo_url"])
 async def test_killed_at_a_named_point(site: Site, tmp_path: Path, primary: str, point: Point) -> None:
     site = site.but(primary=primary, limits=LIMITS)
     await start_documents(site)

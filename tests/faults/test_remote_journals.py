@@ -61,6 +61,7 @@ CRASHES = [(in_mongo, Point.AFTER_INTENT), (in_dynamo, Point.AFTER_PRIMARY)] + L
 AWAY = [("mongo", Mode.HANG), ("dynamo", Mode.REFUSE)] + LONG * [("mongo", Mode.REFUSE), ("dynamo", Mode.HANG)]
 
 
+@pytest.mark.parametrize("mongo_url", ["auth"], indirect=True)
 @pytest.mark.parametrize(("keep", "point"), CRASHES)
 async def test_what_a_killed_process_left_is_healed_by_another(
     site: Site, tmp_path: Path, keep: Callable[[Site], Site], point: Point

@@ -15,11 +15,13 @@ from shadow import Shadow
 from tests.support.migration import backfill, control_of, copy_in_another_process, load, verify
 from tests.support.pair import until
 from tests.support.shadows import COLLECTION, Site
+from tests.support.topologies import DEPLOYMENTS
 from tests.support.writer import spawn
 
 LONG = os.environ.get("SHADOW_LONG") == "1"
 SEEDS = range(40 if LONG else 2)
 KEYS = 250
+ALTERNATING = ("one", "replicas")
 
 
 async def disturb(shadow: Shadow, dice: random.Random, ended: asyncio.Event) -> int:
@@ -44,7 +46,11 @@ async def disturb(shadow: Shadow, dice: random.Random, ended: asyncio.Event) -> 
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(
+    ("mongo_url", "seed"),
+    [(deployment, seed) for seed in SEEDS for deployment in (DEPLOYMENTS if LONG else [ALTERNATING[seed]])],
+    indirect=["mongo_url"],
+)
 async def test_a_backfill_beside_writes_to_the_same_keys_ends_in_equal_stores(site: Site, seed: int) -> None:
     """Nothing newer is overwritten, nothing deleted comes back, whatever the order in which things happen."""
     dice, ended = random.Random(seed), asyncio.Event()

@@ -19,9 +19,13 @@ SECONDS = 120.0 if LONG else 3.0
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("primary", ["mongo", "dynamo"])
+@pytest.mark.parametrize(
+    ("mongo_url", "primary"),
+    [("one", "mongo"), ("replicas", "mongo"), ("auth", "dynamo")],
+    indirect=["mongo_url"],
+)
 async def test_processes_over_hot_keys(site: Site, tmp_path: Path, primary: str) -> None:
-    site = site.but(primary=primary, limits={"write_deadline": 2.0})
+    site = site.but(primary=primary, limits={"write_deadline": 2.0, "operation": 60.0})
     async with site.shadow() as shadow:
         await shadow.prepare()
     logs = [tmp_path / f"hot-{number}.log" for number in range(PROCESSES)]

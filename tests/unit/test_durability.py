@@ -10,7 +10,7 @@ from pymongo import WriteConcern
 
 from shadow.config import parse
 from shadow.errors import ConfigurationError
-from shadow.stores.mongo_durability import election, members, strengthened
+from shadow.stores.mongo_durability import Durability, election, members, strengthened
 
 MAJORITY = WriteConcern("majority")
 
@@ -73,6 +73,31 @@ def description(*servers: Any) -> Any:
 )
 def test_members_are_counted_as_the_servers_tell_of_them(servers: list[Any], count: int | None) -> None:
     assert members(description(*servers)) == count
+
+
+@pytest.mark.parametrize(
+    ("hello", "replicated"),
+    [
+        ({"isWritablePrimary": True}, False),
+        ({"setName": "rs", "hosts": ["a:1"]}, False),
+        ({"setName": "rs", "hosts": ["a:1", "b:1"], "arbiters": ["c:1"]}, True),
+        ({"msg": "isdbgrid"}, True),
+    ],
+)
+async def test_a_client_that_tells_nothing_of_the_servers_has_them_asked_once(
+    hello: dict[str, Any], replicated: bool
+) -> None:
+    asked: list[str] = []
+
+    async def command(name: str) -> dict[str, Any]:
+        asked.append(name)
+        return hello
+
+    client = SimpleNamespace(write_concern=WriteConcern(w=1), admin=SimpleNamespace(command=command))
+    durability = Durability(client)
+    concerns = [await durability.for_application() for _ in range(3)]
+    assert (durability.replicated, asked) == (replicated, ["hello"])
+    assert concerns == [MAJORITY if replicated else WriteConcern(w=1)] * 3
 
 
 def test_an_election_is_the_latest_that_a_primary_tells_of() -> None:
