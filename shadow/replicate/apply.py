@@ -6,7 +6,7 @@ import asyncio
 import enum
 import random
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Protocol
+from typing import Final, Protocol
 
 from pymongo.errors import DuplicateKeyError
 
@@ -19,6 +19,11 @@ from shadow.replicate.journal import undecided_op
 from shadow.stores.base import Store
 
 __all__ = ["HealContended", "Replayed", "Untangles", "agree", "decided", "heal", "replay", "replay_fenced"]
+
+
+_REFUSALS: Final = 4
+"""How often one heal meets a unique value that is taken before that is its answer: whatever could be put right is put
+right by then, and what is left would keep the heal from its end."""
 
 
 class Replayed(enum.Enum):
@@ -117,6 +122,7 @@ async def heal(
 
     Raises `HealContended`, `UnreadableDocument`, and whatever the stores raise.
     """
+    refusals = 0
     for attempt in range(attempts):
         seen = await secondary.image(collection, key)
         wanted = await primary.image(collection, key)
@@ -130,7 +136,8 @@ async def heal(
         try:
             done = await secondary.put(collection, key, image, seen.state)
         except DuplicateKeyError as refusal:
-            if untangles is None:
+            refusals += 1
+            if untangles is None or refusals == _REFUSALS:
                 raise
             done = await untangles.untangle(primary, secondary, collection, key, refusal)
         if done:
