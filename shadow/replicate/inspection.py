@@ -292,7 +292,7 @@ class Inspector:
         except Exception as error:
             refused = refusal_of(error)
             await self._journal.postpone(due, self._limits.recover_every, refused)
-            if refused:
+            if refused and not isinstance(error, UnreadableDocument):
                 return Ending.REFUSED, refused
             raise
 

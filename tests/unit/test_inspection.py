@@ -194,6 +194,6 @@ async def test_documents_that_cannot_be_read_are_named_and_end_no_run(pair: Pair
     for apply in (False, True):
         report = await inspector(pair).heal(apply=apply, workers=1)
         assert not report.stopped
-        assert report.endings == {Ending.REFUSED: inspection.IN_A_ROW + 5, Ending.COPIED: 1}
+        assert report.endings == {Ending.FAILED: inspection.IN_A_ROW + 5, Ending.COPIED: 1}
     assert {error for _, _, _, error in report.left} == {"text that is no UTF-8"}
     assert list(pair.documents(StoreName.DYNAMO)) == ["whole"], "and nothing was taken for deleted"
