@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Final
@@ -13,7 +14,7 @@ def _steady() -> Callable[[], float]:
     clock = getattr(time, "CLOCK_BOOTTIME", None)
     if clock is None:
         return time.monotonic
-    return lambda: time.clock_gettime(clock)
+    return functools.partial(time.clock_gettime, clock)
 
 
 steady: Final[Callable[[], float]] = _steady()
