@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from shadow.replicate.steady import steady
+from shadow.host.steady import steady
 
 from shadow.control import epochs, members, raising, routing
 from shadow.control.coordinator import Aborted, Flipped, make_flip
