@@ -25,11 +25,11 @@ from botocore.retries.standard import RetryEventAdapter, ThrottlingErrorDetector
 from shadow.stores.calls import LEAST_PATIENCE, Calls, let_go
 from shadow.stores.dynamo.codec import Item
 from shadow.stores.dynamo.errors import translate
-from shadow.stores.dynamo.pace import Pace
+from shadow.stores.dynamo.pace import Pace, in_time
 from shadow.stores.dynamo.parser import ParserFactory
 from shadow.stores.dynamo.serializer import quicken
 from shadow.stores.dynamo.settings import DynamoSettings
-from shadow.stores.dynamo.wire import OPERATIONS, Wire, in_time
+from shadow.stores.dynamo.wire import OPERATIONS, Wire
 
 __all__ = ["Cancelled", "ConditionFailed", "Gateway", "OnCapacity"]
 

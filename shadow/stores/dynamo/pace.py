@@ -17,13 +17,23 @@ from botocore.retries.adaptive import RateClocker
 from botocore.retries.standard import RetryEventAdapter, ThrottlingErrorDetector
 from botocore.retries.throttling import CubicCalculator
 
-__all__ = ["Pace"]
+from shadow.model.deadline import left
+
+__all__ = ["Pace", "in_time"]
 
 _LEAST_RATE: Final = 0.5
 _RISE: Final = 2.0
 """The rate wanted is never more than this times the rate seen. Source for both figures: botocore.retries.adaptive."""
 _LOOK_AGAIN: Final = 0.1
 """Seconds; the rate may have risen while a request slept."""
+
+
+def in_time(**_event: Any) -> None:
+    """Raises TimeoutError once the time of the caller is over: no attempt is begun then, for whoever gave up the first
+    ones must know from when on nothing is sent any more. Also a hook of the SDK's own way ("before-send")."""
+    seconds = left()
+    if seconds is not None and seconds <= 0:
+        raise TimeoutError("nobody waits for the answer any more")
 
 
 class _Clock:
@@ -57,9 +67,12 @@ class Pace:
         await self.wait()
 
     async def wait(self) -> None:
-        """Returns when a request may be sent."""
-        while (wait := self._take()) > 0:  # noqa: ASYNC110 - what it waits for is time
+        """Returns when a request may be sent. Raises TimeoutError when the time of the caller is over before: requests
+        that nobody waits for any more must not take the places of those that somebody does."""
+        in_time()
+        while (wait := self._take()) > 0:
             await asyncio.sleep(min(wait, _LOOK_AGAIN))
+            in_time()
 
     def _after(self, **event: Any) -> None:
         seen = self._seen.record()

@@ -40,8 +40,9 @@ from botocore.exceptions import (
 
 from shadow.model.deadline import left
 from shadow.stores.dynamo.errors import BEFORE_SENDING
+from shadow.stores.dynamo.pace import in_time
 
-__all__ = ["OPERATIONS", "Wire", "in_time", "signature_headers"]
+__all__ = ["OPERATIONS", "Wire", "signature_headers"]
 
 OPERATIONS: Final[Mapping[str, str]] = {
     "batch_execute_statement": "BatchExecuteStatement",
@@ -68,14 +69,6 @@ in botocore.retries.quota, one unit of which an answer gives back."""
 
 _GRACE: Final = 0.25
 """Seconds that a request has beyond those for which its answer is waited for."""
-
-
-def in_time(**_event: Any) -> None:
-    """Raises TimeoutError once the time of the caller is over: no attempt is begun then, for whoever gave up the first
-    ones must know from when on nothing is sent any more. Also a hook of the SDK's own way ("before-send")."""
-    seconds = left()
-    if seconds is not None and seconds <= 0:
-        raise TimeoutError("nobody waits for the answer any more")
 
 
 @dataclass(frozen=True)
