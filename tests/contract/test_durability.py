@@ -38,7 +38,8 @@ class Said(monitoring.CommandListener):
         self.reads: list[Any] = []
 
     def started(self, event: monitoring.CommandStartedEvent) -> None:
-        if event.command_name in WRITES:
+        # What the fleet notes of a database is no write of the application's.
+        if event.command_name in WRITES and event.command[event.command_name] == NAME:
             self.writes.append(event.command.get("writeConcern"))
         if event.command_name == "find":
             self.reads.append(event.command.get("readConcern"))

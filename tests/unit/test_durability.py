@@ -93,8 +93,9 @@ async def test_a_client_that_tells_nothing_of_the_servers_has_them_asked_once(
         asked.append(name)
         return hello
 
-    client = SimpleNamespace(write_concern=WriteConcern(w=1), admin=SimpleNamespace(command=command))
-    durability = Durability(client)
+    database = SimpleNamespace(command=command)
+    link: Any = SimpleNamespace(client=SimpleNamespace(write_concern=WriteConcern(w=1)), database=lambda name: database)
+    durability = Durability(link)
     concerns = [await durability.for_application() for _ in range(3)]
     assert (durability.replicated, asked) == (replicated, ["hello"])
     assert concerns == [MAJORITY if replicated else WriteConcern(w=1)] * 3

@@ -12,6 +12,7 @@ from shadow.model.matching.failures import write_failure
 from shadow.model.matching.filters import Filter, cached_filter
 from shadow.model.operation import Replace, Update
 from shadow.model.order import MISSING, equal
+from shadow.model.stored import with_id
 from shadow.model.values import snapshot
 from shadow.model.version import Document, Key
 
@@ -25,7 +26,7 @@ def with_key(document: Document, key: Key) -> Document:
         raise write_failure(53, f"The '_id' value cannot be of type {kind}")
     if isinstance(key, dict) and any(name.startswith("$") for name in key):
         raise write_failure(52, "_id fields may not contain '$'-prefixed fields")
-    return {"_id": key, **{name: value for name, value in document.items() if name != "_id"}}
+    return with_id(document, key)
 
 
 def check_same_key(replacement: Document, key: Key) -> None:
