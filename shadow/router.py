@@ -191,7 +191,7 @@ class Router:
     async def keys_of(self, collection: str, filter: Document) -> list[Key]:
         """The keys of all documents that a write with this filter is about, on the primary."""
         route = await self._routes.route(collection)
-        query = Query(filter=filter, projection={"_id": 1})
+        query = Query(filter=filter, projection={"_id": 1}, newest=True)
         return [hit.key async for page in self._stores[route.primary].find(collection, query) for hit in page]
 
     # --- writes -------------------------------------------------------------------------------------------------

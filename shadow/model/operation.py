@@ -71,7 +71,8 @@ READS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A read. `projection` is MongoDB's, as a mapping; `limit` and `batch_size` 0 mean none given."""
+    """A read. `projection` is MongoDB's, as a mapping; `limit` and `batch_size` 0 mean none given. `newest`: as the
+    next write would find it, whatever the application prefers to read from; for looks inside a write."""
 
     filter: Document = field(default_factory=dict)
     projection: Document | None = None
@@ -79,6 +80,7 @@ class Query:
     skip: int = 0
     limit: int = 0
     batch_size: int = 0
+    newest: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,7 +129,7 @@ class Search:
             await asyncio.wait({busy[place] for place in places}, return_when=asyncio.FIRST_COMPLETED)
 
     async def _look(self, collection: str, change: Found, limit: int) -> list[Key]:
-        query = Query(filter=change.filter, projection={"_id": 1}, sort=change.sort, limit=limit)
+        query = Query(filter=change.filter, projection={"_id": 1}, sort=change.sort, limit=limit, newest=True)
         store = await self._primary(collection)
         return [hit.key async for page in store.find(collection, query) for hit in page]
 

@@ -270,7 +270,9 @@ class MongoStore:
 
     async def find(self, collection: str, query: Query) -> AsyncIterator[list[Hit]]:
         reserved = self._reserved(collection)
-        cursor = self._bytes(collection).find(
+        # A member that lags may not have what a write is about.
+        source = self._exact[collection] if query.newest else self._bytes(collection)
+        cursor = source.find(
             _hide(query.filter, reserved),
             _project(query.projection, reserved),
             skip=query.skip,

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from shadow.host.steady import steady
 
 from shadow.control import epochs, members, raising, routing
 from shadow.control.coordinator import Aborted, Flipped, make_flip
@@ -27,6 +26,7 @@ from shadow.control.records import Records, Value
 from shadow.control.routing import Flip, FlipKind, FlipState, Placed, Routing, Writing
 from shadow.control.sqlite import SqliteRecords
 from shadow.errors import ControlError
+from shadow.host.steady import steady
 from shadow.model.background import Background
 from shadow.model.phase import Phase, Route, StoreName
 from shadow.replicate.journals.dynamo_table import Access
