@@ -186,14 +186,14 @@ OVERVIEW: Final = Board(
                 Panel(
                     "Background tasks that are down",
                     "Long-lived tasks and threads that have failed and have not worked since.",
-                    [("min by (task) (shadow_background_up) == 0", "{{task}}")],
+                    [("1 - min by (task) (shadow_background_up)", "{{task}}")],
                     width=8,
                     height=7,
                 ),
                 Panel(
                     "Failures of background tasks",
                     "How often each of them has failed.",
-                    [("sum by (task) (increase(shadow_background_failures_total[$__rate_interval])) > 0", "{{task}}")],
+                    [("sum by (task) (increase(shadow_background_failures_total[$__rate_interval]))", "{{task}}")],
                     width=8,
                     height=7,
                 ),
