@@ -25,7 +25,7 @@ __all__ = ["Part", "part_of", "take_part"]
 @dataclass(frozen=True)
 class Part:
     """What a worker needs to know. `settings`: the text of the configuration file, over which the worker lays its own
-    environment, as always; `files`: what is laid over that, for files that only `home` (see `Owner.place`) has."""
+    environment, as always; `files`: what is laid over that, for files that only `home` (see `Owner.realm`) has."""
 
     settings: str
     files: Mapping[str, str]
@@ -43,7 +43,7 @@ def part_of(config: Path, settings: Settings, collection: str, task: Callable[[S
     place = settings.control_place()
     if isinstance(place, SqlitePlace):
         files["SHADOW_CONTROL_URL"] = f"sqlite:///{place.path.absolute()}"
-    return Part(config.read_text(encoding="utf-8"), files, this_process().place, collection, task, pace)
+    return Part(config.read_text(encoding="utf-8"), files, this_process().realm, collection, task, pace)
 
 
 def take_part(part: Part) -> Ended:
@@ -59,7 +59,7 @@ def take_part(part: Part) -> Ended:
 
 
 async def _take_part(part: Part) -> None:
-    if part.files and this_process().place != part.home:
+    if part.files and this_process().realm != part.home:
         what = " and ".join(name.removeprefix("SHADOW_").removesuffix("_URL").lower() for name in part.files)
         raise JobRefused(
             f"{what} in a file cannot be shared with a worker on another host",

@@ -85,6 +85,11 @@ class Owner:
         return self.place.partition("/")[0]
 
     @property
+    def realm(self) -> str:
+        """Host, boot and namespaces, the same for all processes that share them."""
+        return self._parts()[0]
+
+    @property
     def since(self) -> float:
         """About when it began, in epoch seconds by its host's clock; 0.0 if that is not known."""
         _, said = self._parts()

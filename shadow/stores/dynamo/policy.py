@@ -80,8 +80,9 @@ _BATCHED: Final = Right("Batches", ("PartiQLInsert",), lambda place: not place.u
 _CHECKED: Final = Right("Unique", ("ConditionCheckItem",), lambda place: place.unique)
 
 _COLLECTIONS: Final[Mapping[Use, tuple[Right, ...]]] = {
-    Use.APPLICATION: (Right("Documents", _DOCUMENTS), _BATCHED, _INDEXES),
-    Use.UNIQUE: (Right("Declared", ("ConditionCheckItem", "DescribeTable")),),
+    # The application asks for each table's id: one that was restored from a backup is another one.
+    Use.APPLICATION: (Right("Documents", (*_DOCUMENTS, "DescribeTable")), _BATCHED, _INDEXES),
+    Use.UNIQUE: (Right("Declared", ("ConditionCheckItem",)),),
     Use.JOBS: (Right("Documents", (*_DOCUMENTS, "DescribeTable")), _BATCHED, _CHECKED),
     Use.TABLES: (
         *_MADE,
