@@ -538,7 +538,7 @@ async def test_a_reader_goes_away(site: Site, new_proxy: Callable[[str], FaultPr
 async def test_a_client_is_stuck(site: Site) -> Shadow:
     async with site.but(limits={"operation": 1.0}).shadow() as shadow:
         await shadow.prepare()
-        client: Any = shadow._runtime().stores[StoreName.MONGO]._client  # type: ignore[attr-defined]
+        client: Any = shadow._runtime().stores[StoreName.MONGO].client  # type: ignore[attr-defined]
         await client._get_topology()
         await client._topology._lock.acquire()  # which it never gets back
         with pytest.raises(AutoReconnect):

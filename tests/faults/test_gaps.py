@@ -24,7 +24,9 @@ from shadow.control.sqlite import SqliteRecords
 from shadow.errors import ControlError, JournalError
 from shadow.migrate.jobs import Jobs
 from shadow.migrate.readiness import REHEARSAL, is_way_back, more_gates
+from shadow.model.operation import Insert
 from shadow.model.phase import Phase, StoreName
+from shadow.model.version import fresh_id
 from shadow.replicate.process import this_process
 from tests.faults.test_flip_by_file import order, text
 from tests.support.memory import Place
@@ -153,10 +155,10 @@ async def a_journal_and_a_control_store_that_fail_with_on_failure_sync(place: Pl
 
 
 async def taken_out_of_the_file(place: Place, witness: Witness) -> None:
-    """Its process may write it at any time, past everything."""
+    """Its process may write it at any time, by the driver's own calls."""
     async with place.shadow(collections=["others"]) as shadow:
         await shadow["others"].insert_one({"_id": 1})
-        await shadow[COLLECTION].insert_one({"_id": "alone"})
+        await place.primary.apply(COLLECTION, Insert("alone", {"_id": "alone"}, fresh_id()), fresh_id())
 
 
 # --- something was put back, or is another one ----------------------------------------------------------------------

@@ -168,11 +168,11 @@ async def test_a_client_of_our_own_that_is_stuck_is_replaced(site: Site) -> None
         await shadow.prepare()
         things = shadow[COLLECTION]
         await things.insert_one({"_id": 1, "n": 0})
-        before = store_of(shadow)._client
+        before = store_of(shadow).client
         await take_for_good(before)
         with pytest.raises(AutoReconnect):
             await things.find_one({"_id": 1})
-        assert store_of(shadow)._client is not before
+        assert store_of(shadow).client is not before
         assert counted(shadow, "shadow_clients_stuck_total", store="mongo") == 1
         await things.update_one({"_id": 1}, {"$inc": {"n": 1}})
         assert [each async for each in things.find({})] == [{"_id": 1, "n": 1}]
@@ -192,7 +192,7 @@ async def test_a_client_that_was_handed_in_is_said_to_be_stuck_and_kept(site: Si
         await until(lambda: counted(shadow, "shadow_clients_stuck_total", store="mongo") == 1)
         client._topology._lock.release()
         assert await reading == {"_id": 1}
-        assert store_of(shadow)._client is client
+        assert store_of(shadow).client is client
 
 
 # --- who goes away ----------------------------------------------------------------------------------------------
@@ -239,7 +239,7 @@ async def test_a_cursor_that_is_left_in_the_middle_of_a_page_is_closed_on_the_se
         if driver == "pymongo":
             await until(lambda: store_of(shadow).link.calls.abandoned == 0)
         await first()
-        admin = store_of(shadow)._client.admin
+        admin = store_of(shadow).client.admin
 
         async def open_cursors() -> int:
             status = await admin.command("serverStatus")
