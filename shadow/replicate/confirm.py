@@ -179,7 +179,7 @@ class Ladder:
         return examined
 
     async def _examine_one(self, read: Read, each: KeyDifference, before: _Look | None, examined: _Examined) -> None:
-        place = lane_key("", each.key)
+        place, asked = lane_key("", each.key), _now()
         open_now = await self._journal.has_open(read.collection, each.key)
         secondary = await image(read, Role.SECONDARY, each.key)
         primary = await image(read, Role.PRIMARY, each.key)
@@ -193,7 +193,9 @@ class Ladder:
             return
         stood = await read.sides.suspects.note(read.collection, each.key, _standing(shown))
         known = before is not None and place in before.states and _stood(before.states[place], shown)
-        if not known and stood < max(self._limits.settle, 0.001):
+        # What another look has seen counts only from before this one asked the journal: a write that began after
+        # both had asked is open, and neither has heard of it.
+        if not known and stood - (_now() - asked) < max(self._limits.settle, 0.001):
             return
         if stood < self._limits.minimum_age:
             examined.young = max(examined.young, self._limits.minimum_age - stood)
