@@ -64,7 +64,18 @@ __all__ = [
     "without",
 ]
 
-RAW: Final[CodecOptions[Any]] = CANONICAL.with_options(document_class=RawBSONDocument)
+
+class _Reply(RawBSONDocument):
+    """PyMongo adds the labels of an error to what the server says of it (helpers_shared.py,
+    `_check_command_response`), and sends such a write once more: it fails if that is a document that cannot change."""
+
+    __slots__ = ()
+
+    def update(self, more: Mapping[str, Any]) -> None:
+        self.__init__(bson.encode({**self, **more}), RAW)  # type: ignore[misc]
+
+
+RAW: Final[CodecOptions[Any]] = CANONICAL.with_options(document_class=_Reply)
 """Decodes to documents that keep their bytes."""
 
 _ENCODED_AS_IT_IS: Final = 101
@@ -191,7 +202,7 @@ _BEFORE: Final = 6
 
 def split(raw: Mapping[str, Any], reserved: str) -> Image:
     """`model.version.split`, for documents as `RAW` decodes them (others are taken as they are)."""
-    if type(raw) is not RawBSONDocument:
+    if type(raw) is not _Reply and type(raw) is not RawBSONDocument:
         return version.split(raw, reserved)
     document = document_of(bytes(raw.raw))
     return version.split(document, reserved) if type(document) is dict else _split_odd(bytes(raw.raw), reserved)

@@ -447,7 +447,7 @@ class Chaos:
 def _end_of(trail: Path) -> str:
     """What the process had to say at its end."""
     said = trail.with_suffix(".log")
-    return said.read_text(errors="replace")[-1000:] if said.exists() else ""
+    return said.read_text(errors="replace")[-1000:] if said.exists() else "before it had begun"
 
 
 async def on_own_servers(plan: Plan) -> Figures:

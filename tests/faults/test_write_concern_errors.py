@@ -126,6 +126,19 @@ async def test_a_write_concern_error_is_no_refusal(site: Site, driver: str, code
         await site.level(shadow)
 
 
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("driver", DRIVERS)
+async def test_a_write_concern_error_that_the_driver_is_to_send_once_more(site: Site, driver: str) -> None:
+    """Servers that shut down label it so."""
+    namespace = f"{site.database}.{COLLECTION}"
+    data = {"writeConcernError": {"code": 11600, "errmsg": "x"}, "errorLabels": ["RetryableWriteError"]}
+    async with site.but(driver=driver).shadow() as shadow:
+        await shadow.prepare()
+        heard = await all_said(list(VERBS), shadow[COLLECTION], failpoint(site.mongo_url, namespace, data))
+        assert {kind for kind, _ in heard.values()} <= HALF, heard
+        await site.level(shadow)
+
+
 @pytest.mark.parametrize("driver", DRIVERS)
 async def test_many_inserts_with_a_write_concern_error_are_said_as_the_driver_says_them(
     site: Site, driver: str
