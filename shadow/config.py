@@ -33,6 +33,8 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pymongo.errors import PyMongoError
+from pymongo.uri_parser import parse_uri
 
 from shadow.compare.rules import Ignore, MissingAsNull, Rule, Tolerance, Truncate, Unordered
 from shadow.concerns import kept_by_url
@@ -54,6 +56,9 @@ _FROZEN: Final = ConfigDict(frozen=True, extra="forbid")
 _TABLE: Final = re.compile(r"[a-zA-Z0-9_.-]{3,255}")
 """What DynamoDB takes as the name of a table."""
 
+
+_INDEXES: Final = 20
+"""What DynamoDB takes of global secondary indexes on one table, unless AWS raises it (developer guide, "Quotas")."""
 
 _OURS: Final = ("journal", "control")
 """The options of a connection string that are ours and not the driver's."""
@@ -84,9 +89,37 @@ def _journal_url(url: SecretStr) -> SecretStr:
 
 
 def _mongo_url(url: SecretStr) -> SecretStr:
-    if url.get_secret_value().startswith(("mongodb://", "mongodb+srv://")):
-        return url
-    raise ValueError("must begin with mongodb:// or mongodb+srv://")
+    scheme, _, rest = url.get_secret_value().partition("://")
+    if scheme not in ("mongodb", "mongodb+srv"):
+        raise ValueError("must begin with mongodb:// or mongodb+srv://")
+    try:
+        # As a plain one, so that no name is looked up; the client checks the options' values.
+        parse_uri(f"mongodb://{rest}", validate=False)
+    except (PyMongoError, ValueError):
+        # What it says may show parts of a password.
+        raise ValueError(
+            "must be a connection string that PyMongo reads: `@ : / ? # [ ] %` in user and password escaped "
+            "(urllib.parse.quote_plus), each host with a port from 1 to 65535 or none, each option with a value"
+        ) from None
+    return url
+
+
+def _top_level(field: str) -> str:
+    if "." in field:
+        raise ValueError("must be a top-level field: DynamoDB has no index of a path")
+    return field
+
+
+def _index_name(name: str) -> str:
+    if not _TABLE.fullmatch(name):
+        raise ValueError("must be 3 to 255 of a-z, A-Z, 0-9, `_`, `-` and `.`, as DynamoDB wants the name of an index")
+    return name
+
+
+def _reserved(name: str) -> str:
+    if name == "_id" or name.startswith("$") or "." in name or "\0" in name:
+        raise ValueError("must be a top-level field that is shadow's own: not _id, no `.` in it, no `$` before it")
+    return name
 
 
 def _named_once(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
@@ -113,6 +146,7 @@ PhaseField = Annotated[Phase, BeforeValidator(_phase)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 ShareOfReads = Annotated[float, BeforeValidator(_share_of_reads)]
 Name = Annotated[str, Field(min_length=1, max_length=255)]
+TopLevel = Annotated[Name, AfterValidator(_top_level)]
 Reason = Annotated[str, Field(min_length=3, max_length=500)]
 
 
@@ -301,9 +335,9 @@ class IndexSettings(BaseModel):
 
     model_config = _FROZEN
 
-    name: Name
-    hash: Name | Annotated[tuple[Name, ...], Field(min_length=2, max_length=4)]
-    range: Name | None = None
+    name: Annotated[Name, AfterValidator(_index_name)]
+    hash: TopLevel | Annotated[tuple[TopLevel, ...], Field(min_length=2, max_length=4)]
+    range: TopLevel | None = None
 
     def spec(self, reserved: str) -> IndexSpec:
         if isinstance(self.hash, str):
@@ -332,9 +366,9 @@ class CollectionSettings(BaseModel):
     forced: Reason | None = None
     """Why a change of `primary` in this file is made though gates are closed; it is kept in the receipt."""
     reads: ReadsSettings | None = None
-    indexes: tuple[IndexSettings, ...] = ()
+    indexes: Annotated[tuple[IndexSettings, ...], AfterValidator(_indexes)] = ()
     unique: tuple[Name | UniqueSettings, ...] = ()
-    reserved: Name = RESERVED
+    reserved: Annotated[Name, AfterValidator(_reserved)] = RESERVED
     compare: Annotated[tuple[Rule, ...], AfterValidator(_named_once)] = ()
     reveal_fields: tuple[Name, ...] = ()
     table: TableSettings = TableSettings()
@@ -351,6 +385,16 @@ class CollectionSettings(BaseModel):
         indexes = (each.spec(self.reserved) for each in self.indexes)
         table = self.table.over(tables or TableSettings())
         return CollectionSpec(name, tuple(indexes), tuple(unique), self.reserved, table)
+
+
+def _indexes(indexes: tuple[IndexSettings, ...]) -> tuple[IndexSettings, ...]:
+    names = [index.name for index in indexes]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"names that differ; {', '.join(twice)} is there twice")
+    if len(names) > _INDEXES:
+        raise ValueError(f"at most {_INDEXES} indexes: DynamoDB takes no more on one table; {len(names)} are there")
+    return indexes
 
 
 def _collections(value: Any) -> Any:
@@ -383,7 +427,13 @@ class Settings(BaseSettings):
     @classmethod
     def _table_each(cls, entries: dict[str, CollectionSettings], info: ValidationInfo) -> dict[str, CollectionSettings]:
         below = info.data["dynamo"].table if "dynamo" in info.data else TableSettings(read=1, write=1)
+        prefix = info.data["dynamo"].table_prefix if "dynamo" in info.data else ""
         for name, entry in entries.items():
+            if "dynamo" in info.data and not _TABLE.fullmatch(f"{prefix}{name}"):
+                raise ValueError(
+                    f"{name}: its table would be {prefix + name!r}, and DynamoDB wants 3 to 255 of a-z, A-Z, 0-9, `_`, "
+                    "`-` and `.`: give all tables a dynamo.table_prefix if it is too short, else rename the collection"
+                )
             try:
                 entry.table.over(below)
             except ValueError as error:
@@ -605,14 +655,39 @@ def parse(text: str, environment: Mapping[str, str] | None = None, *, source: st
     return settings
 
 
+class _BadKey(yaml.constructor.ConstructorError):
+    def __init__(self, problem: str, expected: str, mark: Any) -> None:
+        super().__init__(None, None, problem, mark)
+        self.expected = expected
+
+
+class _Yaml(yaml.SafeLoader):
+    """Refuses what YAML's own loader takes in silence: a key that is there twice, of which the last would count, and
+    one that is no text, as `yes`, `null` or `2024` are without quotes."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":
+                continue
+            if key.tag != "tag:yaml.org,2002:str":
+                shown = getattr(key, "value", "a key")
+                raise _BadKey(f"the key {shown} is read as no text", "a name; quote it if it is one", key.start_mark)
+            if key.value in seen:
+                raise _BadKey(f"the key {key.value} a second time", "each key once", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def _read_yaml(text: str, source: str) -> dict[str, Any]:
     try:
-        raw = yaml.safe_load(text)
+        raw = yaml.load(text, _Yaml)  # noqa: S506 -- it is a SafeLoader
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"line {mark.line + 1}, column {mark.column + 1}" if mark is not None else "(file)"
         problem = getattr(error, "problem", None) or "not YAML"
-        raise ConfigurationError(source, [Fault(place, str(problem), "valid YAML")]) from None
+        expected = error.expected if isinstance(error, _BadKey) else "valid YAML"
+        raise ConfigurationError(source, [Fault(place, str(problem), expected)]) from None
     if raw is None:
         return {}
     if not isinstance(raw, dict):

@@ -266,15 +266,18 @@ OTHERS: Final[dict[str, tuple[str, Any]]] = {
     "defaults.shadow_reads": ("0.25", 0.25),
     "defaults.reads.mongo": ("0.05", 0.05),
     "defaults.reads.dynamo": ("5%", 0.05),
-    "collections": ('{"a": {"phase": "off"}}', {"a": CollectionSettings(phase=Phase.OFF)}),
+    "collections": ('{"abc": {"phase": "off"}}', {"abc": CollectionSettings(phase=Phase.OFF)}),
 }
+
+CREDENTIALS: Final = {("dynamo", name) for name in ("access_key_id", "secret_access_key", "session_token")}
 
 
 @pytest.mark.parametrize("path", list(leaves(Settings)), ids=".".join)
 def test_every_setting_can_be_given_in_the_environment(path: tuple[str, ...]) -> None:
     """A setting that this test has no value for is a number."""
     text, expected = OTHERS.get(".".join(path), ("2", 2))
-    value: Any = read("", **{"_".join(("SHADOW", *path)).upper(): text})
+    file = "dynamo: {access_key_id: a, secret_access_key: b}" if path in CREDENTIALS else ""
+    value: Any = read(file, **{"_".join(("SHADOW", *path)).upper(): text})
     for name in path:
         value = getattr(value, name)
     assert value == expected
@@ -290,7 +293,7 @@ def test_every_setting_can_be_given_in_the_environment(path: tuple[str, ...]) ->
         ("READS_DYNAMO", "5%", ReadsSettings(dynamo=0.05)),
         ("RESERVED", "_v", "_v"),
         ("UNIQUE", '["email"]', ("email",)),
-        ("INDEXES", '[{"name": "i", "hash": "h"}]', None),
+        ("INDEXES", '[{"name": "by-h", "hash": "h"}]', None),
         ("TABLE", '{"deletion_protection": true}', TableSettings(deletion_protection=True)),
     ],
 )
@@ -351,6 +354,7 @@ def test_a_share_of_reads_is_a_fault_outside_of_phase_shadow_beside_all_other_fa
 def test_a_default_share_of_reads_is_that_of_the_collections_in_phase_shadow_alone() -> None:
     text = """
     defaults: {reads: {dynamo: 5%}}
+    dynamo: {table_prefix: app-}
     collections: {a: , b: {phase: dual_write}, c: {reads: {dynamo: 10%}}, d: {reads: {dynamo: 0}}, e: {primary: dynamo}}
     """
     shares = {name: route.secondary_reads for name, route in read(text).routes().items()}
@@ -589,3 +593,76 @@ def test_checkpoints_do_not_depend_on_what_a_table_costs() -> None:
     plain, tagged = (read(f"collections: {{users: {{table: {each}}}}}").specs() for each in ("{}", "{tags: {a: b}}"))
     assert plain != tagged
     assert str(plain) == str(tagged)
+
+
+# --- what no server would take ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "said"),
+    [
+        ("collections: {users: }\ncollections: {orders: }", "line 2, column 1", "each key once"),
+        ("collections:\n  users: {unique: [email]}\n  users: {}", "line 3, column 3", "each key once"),
+        ("collections: {users: {phase: off, phase: shadow}}", "line 1, column 35", "each key once"),
+        ("collections: {2024: }", "line 1, column 15", "quote it"),
+        ("collections: {yes: }", "line 1, column 15", "quote it"),
+        ("collections: {null: }", "line 1, column 15", "quote it"),
+        ("collections: {2024-01-01: }", "line 1, column 15", "quote it"),
+        ("collections: {[a]: }", "line 1, column 15", "a name"),
+        ("collections: {db: }", "collections", "3 to 255"),
+        ("collections: {my users: }", "collections", "'my users'"),
+        ("collections: {ünïcode: }", "collections", "3 to 255"),
+        ("dynamo: {table_prefix: 'a b-'}\ncollections: {users: }", "collections", "'a b-users'"),
+        ("collections: {users: {indexes: [{name: id, hash: email}]}}", "collections.users.indexes.0.name", "3 to 255"),
+        ("collections: {users: {indexes: [{name: by email, hash: e}]}}", "collections.users.indexes.0.name", "3 to"),
+        (
+            "collections: {users: {indexes: [{name: abc, hash: a}, {name: abc, hash: b}]}}",
+            "collections.users.indexes",
+            "abc is there twice",
+        ),
+        (
+            f"collections: {{users: {{indexes: {json.dumps([{'name': f'of-{n}', 'hash': 'a'} for n in range(21)])}}}}}",
+            "collections.users.indexes",
+            "at most 20",
+        ),
+        (
+            "collections: {users: {indexes: [{name: abc, hash: a, range: b.c}]}}",
+            "collections.users.indexes.0.range",
+            "top",
+        ),
+        ("collections: {users: {reserved: _id}}", "collections.users.reserved", "not _id"),
+        ("collections: {users: {reserved: a.b}}", "collections.users.reserved", "top-level"),
+        ("collections: {users: {reserved: $x}}", "collections.users.reserved", "no `$`"),
+        ("mongo: {url: 'mongodb://h/?replicaSet'}", "mongo.url", "each option with a value"),
+        ("mongo: {url: 'mongodb://u:p@ss@h/'}", "mongo.url", "escaped"),
+        ("mongo: {url: 'mongodb+srv://u:p%zz:x@h/'}", "mongo.url", "escaped"),
+        ("mongo: {url: 'mongodb://h:port/'}", "mongo.url", "a port"),
+        ("mongo: {url: 'mongodb://h:99999/'}", "mongo.url", "a port"),
+        ("dynamo: {access_key_id: AKIA}", "dynamo", "go together"),
+        ("dynamo: {secret_access_key: sesame}", "dynamo", "go together"),
+        ("dynamo: {session_token: token}", "dynamo", "with both"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_made(text: str, field: str, said: str) -> None:
+    (fault,) = faults(text)
+    assert fault.field == field
+    assert said in fault.expected
+
+
+@pytest.mark.parametrize("hash", ["profile.city", ["user_id", "profile.city"]])
+def test_an_index_of_a_path_is_refused(hash: object) -> None:
+    text = json.dumps({"collections": {"users": {"indexes": [{"name": "by-city", "hash": hash}]}}})
+    assert any("top-level field" in fault.expected for fault in faults(text))
+
+
+def test_yaml_may_go_on_merging_and_quoting() -> None:
+    text = """
+    collections:
+      users: &same {unique: [email]}
+      "2024": {<<: *same, phase: dual_write}
+      'yes': {<<: *same, unique: [name]}
+    """
+    collections = read(text).collections
+    assert set(collections) == {"users", "2024", "yes"}
+    assert collections["2024"].unique == ("email",)
+    assert collections["yes"].unique == ("name",)

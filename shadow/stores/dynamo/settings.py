@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from shadow.model.schema import Billing, TableSpec
 
@@ -88,3 +88,13 @@ class DynamoSettings(BaseModel):
     transactional_inserts: bool = True
     sweep_every: float = Field(default=86_400.0, ge=0)
     prepare_timeout: float = Field(default=300.0, gt=0)
+
+    @model_validator(mode="after")
+    def _whole_credentials(self) -> Self:
+        parts = (self.access_key_id, self.secret_access_key)
+        if (parts[0] is None) != (parts[1] is None) or (self.session_token is not None and None in parts):
+            raise ValueError(
+                "access_key_id and secret_access_key go together, and session_token with both: give them all, or none "
+                "(then the AWS SDK finds its own)"
+            )
+        return self
