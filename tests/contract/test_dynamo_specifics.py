@@ -859,5 +859,6 @@ async def test_preparing_adds_a_missing_index_and_every_document_is_found_throug
 
 def test_the_description_hides_credentials() -> None:
     """What /status shows of an endpoint."""
-    hidden = DynamoSettings(endpoint_url="http://user:secret@localhost:8000", secret_access_key="secret")
+    keys = {"access_key_id": "secret", "secret_access_key": "secret"}
+    hidden = DynamoSettings(endpoint_url="http://user:secret@localhost:8000", **keys)
     assert "secret" not in str(DynamoStore(hidden, {}).describe())

@@ -135,7 +135,10 @@ async def test_it_ends_when_the_collection_is_followed_again(kept: Site) -> None
         await shadow.prepare()
         await plant(shadow, kept)
         task = Finalize(shadow.sides(COLLECTION), StoreName(kept.primary), apply=True, older_than=0.0)
-        shadow._parts.routes.set(COLLECTION, kept.but(phase="dual_write").settings().route(COLLECTION))
+        wanted = kept.but(phase="dual_write").settings()
+        shadow.fleet.wishes(wanted.routes(), {})
+        assert await shadow.fleet.change(COLLECTION, wanted.route(COLLECTION))
+        await until(lambda: shadow._parts.routes[COLLECTION].dual_write, 20)
         with pytest.raises(RouteChanged):
             await Work(task, control, Pace(workers=2)).run()
         assert stamped(kept) == KEYS

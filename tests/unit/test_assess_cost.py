@@ -162,7 +162,9 @@ def test_what_is_written_is_what_was_designed(tmp_path: Path) -> None:
         CollectionSpec(
             "1e5", (IndexSpec("null-index", "null", "yes"),), (UniqueSpec("a: b", ("#x", "a.b"), sparse=True),)
         ),
-        CollectionSpec("uni", (IndexSpec("no-index", "no"), IndexSpec("p-q", "_v_by_p-q", "r", ("x", "y"))), reserved="_v"),
+        CollectionSpec(
+            "uni", (IndexSpec("no-index", "no"), IndexSpec("p-q", "_v_by_p-q", "r", ("x", "y"))), reserved="_v"
+        ),
         CollectionSpec("null", (), (UniqueSpec("x" * 250, ("y" * 250,)),)),
     ]
     left = IndexReport("odd\nname", "a: 1", (), "nothing", configured=False, warning="it is: odd")
