@@ -104,12 +104,6 @@ def _mongo_url(url: SecretStr) -> SecretStr:
     return url
 
 
-def _top_level(field: str) -> str:
-    if "." in field:
-        raise ValueError("must be a top-level field: DynamoDB has no index of a path")
-    return field
-
-
 def _index_name(name: str) -> str:
     if not _TABLE.fullmatch(name):
         raise ValueError("must be 3 to 255 of a-z, A-Z, 0-9, `_`, `-` and `.`, as DynamoDB wants the name of an index")
@@ -146,7 +140,6 @@ PhaseField = Annotated[Phase, BeforeValidator(_phase)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 ShareOfReads = Annotated[float, BeforeValidator(_share_of_reads)]
 Name = Annotated[str, Field(min_length=1, max_length=255)]
-TopLevel = Annotated[Name, AfterValidator(_top_level)]
 Reason = Annotated[str, Field(min_length=3, max_length=500)]
 
 
@@ -336,8 +329,15 @@ class IndexSettings(BaseModel):
     model_config = _FROZEN
 
     name: Annotated[Name, AfterValidator(_index_name)]
-    hash: TopLevel | Annotated[tuple[TopLevel, ...], Field(min_length=2, max_length=4)]
-    range: TopLevel | None = None
+    hash: Name | Annotated[tuple[Name, ...], Field(min_length=2, max_length=4)]
+    range: Name | None = None
+
+    @field_validator("hash", "range")
+    @classmethod
+    def _top_level(cls, fields: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+        if any("." in each for each in ((fields,) if isinstance(fields, str) else fields or ())):
+            raise ValueError("must be a top-level field: DynamoDB has no index of a path")
+        return fields
 
     def spec(self, reserved: str) -> IndexSpec:
         if isinstance(self.hash, str):

@@ -652,7 +652,9 @@ def test_what_cannot_work_is_refused_before_anything_is_made(text: str, field: s
 @pytest.mark.parametrize("hash", ["profile.city", ["user_id", "profile.city"]])
 def test_an_index_of_a_path_is_refused(hash: object) -> None:
     text = json.dumps({"collections": {"users": {"indexes": [{"name": "by-city", "hash": hash}]}}})
-    assert any("top-level field" in fault.expected for fault in faults(text))
+    (fault,) = faults(text)
+    assert fault.field == "collections.users.indexes.0.hash"
+    assert "top-level field" in fault.expected
 
 
 def test_yaml_may_go_on_merging_and_quoting() -> None:
