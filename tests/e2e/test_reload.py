@@ -214,7 +214,7 @@ BAD: Final[dict[str, dict[str, Any] | str]] = {
     "a flip outside of shadow": {"defaults": {"phase": "dual_write", "primary": "dynamo"}},
     "what wants a restart": {"limits": {"drain": 1.0}, "defaults": {"primary": "dynamo"}},
     "another collection": {"collections": {"things": None, "more": None}, "defaults": {"primary": "dynamo"}},
-    "other indexes": {"collections": {"things": {"indexes": [{"name": "i", "hash": "h"}], "primary": "dynamo"}}},
+    "other indexes": {"collections": {"things": {"indexes": [{"name": "by-h", "hash": "h"}], "primary": "dynamo"}}},
 }
 
 
