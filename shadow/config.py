@@ -11,7 +11,6 @@ from __future__ import annotations
 import difflib
 import json
 import os
-import re
 import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -46,19 +45,12 @@ from shadow.model.schema import RESERVED, CollectionSpec, IndexSpec, UniqueSpec
 from shadow.replicate.intents import OnFailure
 from shadow.replicate.journals.dynamo_table import Access
 from shadow.replicate.limits import Limits, Watch
-from shadow.stores.dynamo.settings import DynamoSettings, TableSettings
+from shadow.stores.dynamo.settings import MOST_INDEXES, DynamoSettings, TableSettings, is_table_name
 from shadow.stores.mongo_durability import WeakWrites
 
 __all__ = ["CollectionSettings", "Settings", "load", "parse", "revealed", "where"]
 
 _FROZEN: Final = ConfigDict(frozen=True, extra="forbid")
-
-_TABLE: Final = re.compile(r"[a-zA-Z0-9_.-]{3,255}")
-"""What DynamoDB takes as the name of a table."""
-
-
-_INDEXES: Final = 20
-"""What DynamoDB takes of global secondary indexes on one table, unless AWS raises it (developer guide, "Quotas")."""
 
 _OURS: Final = ("journal", "control")
 """The options of a connection string that are ours and not the driver's."""
@@ -80,7 +72,7 @@ def _journal_url(url: SecretStr) -> SecretStr:
             return url
         case "mongodb" | "mongodb+srv" if parts.path.count("/") <= 1:
             return url
-        case "dynamodb" if _TABLE.fullmatch(parts.netloc) and not (parts.path or parts.query):
+        case "dynamodb" if is_table_name(parts.netloc) and not (parts.path or parts.query):
             return url
     raise ValueError(
         "must be sqlite:///relative/path.db, sqlite:////absolute/path.db, mongodb://host/database, mongodb:///database "
@@ -105,7 +97,7 @@ def _mongo_url(url: SecretStr) -> SecretStr:
 
 
 def _index_name(name: str) -> str:
-    if not _TABLE.fullmatch(name):
+    if not is_table_name(name):
         raise ValueError("must be 3 to 255 of a-z, A-Z, 0-9, `_`, `-` and `.`, as DynamoDB wants the name of an index")
     return name
 
@@ -392,8 +384,8 @@ def _indexes(indexes: tuple[IndexSettings, ...]) -> tuple[IndexSettings, ...]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"names that differ; {', '.join(twice)} is there twice")
-    if len(names) > _INDEXES:
-        raise ValueError(f"at most {_INDEXES} indexes: DynamoDB takes no more on one table; {len(names)} are there")
+    if len(names) > MOST_INDEXES:
+        raise ValueError(f"at most {MOST_INDEXES} indexes: DynamoDB takes no more on one table; {len(names)} are there")
     return indexes
 
 
@@ -429,7 +421,7 @@ class Settings(BaseSettings):
         below = info.data["dynamo"].table if "dynamo" in info.data else TableSettings(read=1, write=1)
         prefix = info.data["dynamo"].table_prefix if "dynamo" in info.data else ""
         for name, entry in entries.items():
-            if "dynamo" in info.data and not _TABLE.fullmatch(f"{prefix}{name}"):
+            if "dynamo" in info.data and not is_table_name(f"{prefix}{name}"):
                 raise ValueError(
                     f"{name}: its table would be {prefix + name!r}, and DynamoDB wants 3 to 255 of a-z, A-Z, 0-9, `_`, "
                     "`-` and `.`: give all tables a dynamo.table_prefix if it is too short, else rename the collection"

@@ -193,7 +193,7 @@ class Fleet:
         wrong = await self._vouching.tokens(collections) | await self._vouching.identities(collections)
         if not wrong:
             return ""
-        return f"{', '.join(sorted(wrong))}: a store or the journal is not the one of before: copy and verify anew"
+        return f"{', '.join(sorted(wrong))}: a store or the journal is not the one of before: copy and verify again"
 
     async def figures(self) -> Mapping[str, Any]:
         return await self._figures() if not self._tool else {}

@@ -3,7 +3,7 @@
 While MongoDB alone is written, by every process, nothing follows a write and nothing is compared: the driver's own call
 is the right one, in one command, with every option. What remains to be done is here:
 
-- no call is handed on before it is known that this is so, and none while it may be about to change: a write counts as
+- no call is forwarded before it is known that this is so, and none while it may be about to change: a write counts as
   under way until the driver has answered, whoever waits for it, and its transaction has ended;
 - where both stores were written once, documents carry versions and tombstones may stand. They are hidden, and a write
   moves the version: see `stamping`.

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from shadow.migrate.assess.design import Design, MongoIndex, design, is_table_name, pruned, read_index
+from shadow.migrate.assess.design import Design, MongoIndex, design, pruned, read_index
 from shadow.migrate.assess.measure import Meter
 from shadow.migrate.assess.model import KeyReport
 from shadow.migrate.assess.queries import Recorded, Verb, gather
 from shadow.model.operation import Query
 from shadow.model.schema import CollectionSpec, IndexSpec, UniqueSpec
+from shadow.stores.dynamo.settings import is_table_name
 
 
 def index(*keys: tuple[str, Any], **options: Any) -> MongoIndex:

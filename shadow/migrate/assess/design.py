@@ -15,33 +15,24 @@ from shadow.migrate.assess.model import KeyReport
 from shadow.migrate.assess.queries import Shape, is_speakable
 from shadow.model.schema import CollectionSpec, IndexSpec, UniqueSpec
 from shadow.stores.dynamo.plan import ScanPlan, conditions, plan, wanted_keys
+from shadow.stores.dynamo.settings import MOST_INDEXES
 
 __all__ = [
-    "MOST_INDEXES",
     "Became",
     "Design",
     "MongoIndex",
     "design",
     "index_name",
-    "is_table_name",
     "pruned",
     "read_index",
 ]
 
-MOST_INDEXES: Final = 20
-"""Global secondary indexes a table, unless AWS has raised the quota (Developer Guide, "Quotas")."""
-
-_TABLE_NAME: Final = re.compile(r"[a-zA-Z0-9_.-]{3,255}")
 _NOT_A_NAME: Final = re.compile(r"[^a-zA-Z0-9_.-]")
 _MOST_FIELDS: Final = 4
 _HOT: Final = 0.5
 """The share of one value from which an index of it is not worth having: a query for it is nearly a scan."""
 _ENOUGH: Final = 100
 """Entries from which a share says something."""
-
-
-def is_table_name(name: str) -> bool:
-    return _TABLE_NAME.fullmatch(name) is not None
 
 
 @dataclass(frozen=True, slots=True)

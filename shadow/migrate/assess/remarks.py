@@ -8,7 +8,7 @@ from typing import Any, Final
 from shadow.compare.diff import Hasher
 from shadow.migrate.assess import reach
 from shadow.migrate.assess.cost import PARTITION_READS, PARTITION_UNITS
-from shadow.migrate.assess.design import Design, is_table_name
+from shadow.migrate.assess.design import Design
 from shadow.migrate.assess.figures import short
 from shadow.migrate.assess.measure import Meter
 from shadow.migrate.assess.model import (
@@ -27,6 +27,7 @@ from shadow.migrate.assess.server import Found, Unreadable
 from shadow.migrate.assess.validators import Verdict, judge, mending
 from shadow.model.values import type_name
 from shadow.stores.dynamo.codec import ITEM_LIMIT
+from shadow.stores.dynamo.settings import is_table_name
 
 __all__ = [
     "name_of_reserved",

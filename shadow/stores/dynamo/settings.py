@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+import re
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from shadow.model.schema import Billing, TableSpec
 
-__all__ = ["DynamoSettings", "TableSettings"]
+__all__ = ["MOST_INDEXES", "DynamoSettings", "TableSettings", "is_table_name"]
+
+MOST_INDEXES: Final = 20
+"""Global secondary indexes a table, unless AWS has raised the quota (Developer Guide, "Quotas")."""
+
+_TABLE_NAME: Final = re.compile(r"[a-zA-Z0-9_.-]{3,255}")
+
+
+def is_table_name(name: str) -> bool:
+    """Whether DynamoDB takes it as the name of a table, or of an index."""
+    return _TABLE_NAME.fullmatch(name) is not None
 
 
 def _tag(name: str) -> str:
