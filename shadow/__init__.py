@@ -1,19 +1,27 @@
-"""shadow: move a live backend from MongoDB to DynamoDB, in parallel first, compared, and with a way back."""
+"""shadow: move a live backend from MongoDB to DynamoDB, in parallel first, compared, and with a way back.
 
-from shadow.client import Shadow, get_collection
-from shadow.collection import Collection
-from shadow.config import Settings
-from shadow.cursor import Cursor
-from shadow.errors import (
-    ConfigurationError,
-    JournalError,
-    SecondaryWriteError,
-    ShadowClosed,
-    ShadowError,
-    StoreUnavailable,
-    UnreadableDocument,
-    UnsupportedOperation,
-)
+Importing the package loads none of it: each name is loaded when it is asked for (PEP 562), and the drivers when a
+`Shadow` is made.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from shadow.client import Shadow, get_collection
+    from shadow.config import Settings
+    from shadow.errors import (
+        ConfigurationError,
+        JournalError,
+        SecondaryWriteError,
+        ShadowClosed,
+        ShadowError,
+        StoreUnavailable,
+        UnreadableDocument,
+        UnsupportedOperation,
+    )
+    from shadow.surface.collection import Collection
+    from shadow.surface.cursor import Cursor
 
 __all__ = [
     "Collection",
@@ -30,3 +38,24 @@ __all__ = [
     "UnsupportedOperation",
     "get_collection",
 ]
+
+_MODULES: Final = {
+    "Collection": "surface.collection",
+    "Cursor": "surface.cursor",
+    "Settings": "config",
+    "Shadow": "client",
+    "get_collection": "client",
+}
+"""Where a name is, if not in `errors`."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(f"{__name__}.{_MODULES.get(name, 'errors')}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -7,6 +7,7 @@
     ├── JournalError              the intent could not be made durable, so the primary was not asked
     ├── ControlError              the control store could not be asked, or did not answer
     ├── WritesHeld                a flip holds the writes of the collection for too long; nothing was written
+    ├── NotFollowed               a heal of a collection that is written to one store alone; nothing was written
     ├── UnreadableDocument        also a bson.errors.InvalidBSON: a stored document cannot be read whole
     ├── StoreUnavailable          a store could not be reached while preparing (tables, start-up, jobs)
     └── ShadowClosed              used after `close()`
@@ -28,6 +29,7 @@ __all__ = [
     "ControlError",
     "Fault",
     "JournalError",
+    "NotFollowed",
     "SecondaryWriteError",
     "ShadowClosed",
     "ShadowError",
@@ -103,6 +105,17 @@ class WritesHeld(ShadowError):
     """A flip holds the writes of the collection, and it was not decided in time. Neither store was asked."""
 
 
+class NotFollowed(ShadowError):
+    """Nothing is copied or healed in a collection of which this process writes one store alone: versions come again in
+    such a time, so that a copy could not be told from what is written after it."""
+
+    def __init__(self, collection: str) -> None:
+        super().__init__(
+            f"{collection}: phase off writes to one store alone, so nothing is copied to the other one",
+            hint="set its phase to dual_write in every process first; a backfill then brings everything over",
+        )
+
+
 class UnreadableDocument(ShadowError, InvalidBSON):
     """A stored document cannot be read whole, so it is neither given out, nor copied, nor changed. `reason` says why,
     without anything of it. It is also what the drivers raise for BSON that they cannot decode."""
@@ -121,3 +134,7 @@ class StoreUnavailable(ShadowError):
 
 class ShadowClosed(ShadowError):
     """The Shadow object was used after `close()`."""
+
+
+class NotCaughtUp(Exception):
+    """The writes could not be held, or the secondary not be brought level; the text says why."""

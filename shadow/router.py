@@ -17,24 +17,24 @@ from pymongo.errors import NetworkTimeout, PyMongoError, WriteError
 
 from shadow.compare.equality import Comparison
 from shadow.errors import SecondaryWriteError, UnsupportedOperation
+from shadow.host.failpoints import Failpoints, Point
 from shadow.model.bounds import Refusal, held_to
+from shadow.model.limits import Limits
 from shadow.model.operation import ANY, Applied, Change, Hit, Insert, Query, Replace, Verb, Write, at_key
 from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import Role, Route, StoreName, WriteMode
 from shadow.model.reporter import Reporter
 from shadow.model.values import snapshot
-from shadow.model.verdict import Deferral, ShedReason, Slice
+from shadow.model.verdict import Deferral, Incomparable, ShedReason, Slice
 from shadow.model.version import Document, Key, fresh_id
-from shadow.replicate.follower import Follower
-from shadow.replicate.intents import Intents
-from shadow.replicate.limits import Limits
-from shadow.replicate.percent_reads import PercentReads
-from shadow.replicate.points import Point, Reach
-from shadow.replicate.routes import Routes
-from shadow.replicate.search import Search
-from shadow.replicate.shadow_read import Answer, ShadowReader
-from shadow.replicate.within import within
+from shadow.reads.percent_reads import PercentReads
+from shadow.reads.shadow_read import Answer, ShadowReader
+from shadow.routes.routes import Routes
 from shadow.stores.base import Store
+from shadow.stores.within import within
+from shadow.writes.intents import Intents
+from shadow.writes.replicator import Replicator
+from shadow.writes.search import Search
 
 __all__ = ["Router"]
 
@@ -59,15 +59,16 @@ class Router:
         stores: Mapping[StoreName, Store],
         routes: Routes,
         intents: Intents,
-        follower: Follower,
+        follower: Replicator,
         reader: ShadowReader,
         limits: Limits,
         reporter: Reporter,
-        reach: Reach,
+        reach: Failpoints,
         percent: PercentReads,
-        admit: Callable[[], Awaitable[None]] | None = None,
+        admit: Callable[[str, StoreName], Awaitable[None]] | None = None,
     ) -> None:
-        """`admit`: asked before each write to both stores, before its intent; it raises where there may be none."""
+        """`admit`: asked before each write to both stores, before its intent, with the collection and its primary; it
+        raises where there may be none."""
         self._stores = stores
         self._routes = routes
         self._intents = intents
@@ -160,7 +161,7 @@ class Router:
             # Left early and unsorted: other documents would have been right as well, but these have to be there.
             self._reader.offer_hits(collection, Verb.FIND, _these(query, kept.hits), kept.hits, route)
         else:
-            self._reader.incomparable(collection, Verb.FIND)
+            self._reader.incomparable(collection, Verb.FIND, Incomparable.LEFT_EARLY)
 
     async def answer(
         self,
@@ -203,6 +204,9 @@ class Router:
         refused = self._refused(collection, change, route)
         if refused is not None:
             raise refused
+        if self._admit is not None and route.dual_write and change.key is ANY:
+            # Here already: a store is searched for the document before it is written.
+            await self._admit(collection, route.primary)
         result = (await self._shielded(self._write_one(collection, verb, change)))[0]
         if isinstance(result, Exception):
             raise result
@@ -301,11 +305,15 @@ class Router:
         changes: Sequence[Change],
         ask: Callable[[Route, Sequence[str]], Awaitable[list[Result]]],
     ) -> list[Result]:
-        async with self._routes.writing(collection) as route:
+        writing = self._routes.writing(collection)
+        async with writing as route:
             if not route.dual_write:
-                return await self._ask(collection, verb, route, [fresh_id() for _ in changes], ask)
+                results = await self._ask(collection, verb, route, [fresh_id() for _ in changes], ask)
+                if any(isinstance(each, Exception) and classify(each) is Outcome.UNKNOWN for each in results):
+                    writing.lost()
+                return results
             if self._admit is not None:
-                await self._admit()
+                await self._admit(collection, route.primary)
             keys = [change.key for change in changes]
             opened = await self._intents.open(collection, keys)
             results = await self._ask(collection, verb, route, opened.op_ids, ask)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import datetime as dt
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import Context
@@ -12,30 +13,31 @@ from typing import Any, Final
 
 from shadow.compare.diff import Hasher
 from shadow.compare.rules import Excuses
-from shadow.control.participant import NotLevel
-from shadow.errors import JournalError
-from shadow.forwarder import Forwarder
+from shadow.errors import NotCaughtUp
+from shadow.host.failpoints import Failpoints
+from shadow.host.supervisor import Supervisor, Turn
+from shadow.host.tasks import begin
+from shadow.journal.base import Journal, JournalStats
 from shadow.model.background import Background
+from shadow.model.limits import Limits, Watch
 from shadow.model.phase import StoreName
 from shadow.model.reporter import Reporter
 from shadow.observe.log import Event
-from shadow.replicate.breaker import Breaker
-from shadow.replicate.follower import Follower
-from shadow.replicate.intents import Intents, OnFailure, OnGap, no_gap
-from shadow.replicate.journal import Journal, JournalStats
-from shadow.replicate.lane import Lane
-from shadow.replicate.limits import Limits, Watch
-from shadow.replicate.loop_lag import LoopLag
-from shadow.replicate.percent_reads import PercentReads
-from shadow.replicate.points import Reach
-from shadow.replicate.routes import Routes
-from shadow.replicate.shadow_read import ShadowReader
-from shadow.replicate.supervisor import Supervisor, Turn
-from shadow.replicate.suspects import MemorySuspects, Suspects
+from shadow.reads.loop_lag import LoopLag
+from shadow.reads.percent_reads import PercentReads
+from shadow.reads.shadow_read import ShadowReader
+from shadow.reads.suspects import MemorySuspects, Suspects
 from shadow.router import Router
-from shadow.stores.base import Admitting, Store
+from shadow.routes.forwarder import Forwarder
+from shadow.routes.routes import Routes
+from shadow.stores.base import Store
+from shadow.stores.breaker import Breaker
+from shadow.writes.admission import Admission, OnUnfit
+from shadow.writes.intents import Intents, OnFailure, OnGap, no_gap
+from shadow.writes.lane import WorkQueue
+from shadow.writes.replicator import Replicator
 
-__all__ = ["Parts", "Runtime"]
+__all__ = ["Runtime", "Shared"]
 
 _QUICK: Final = 0.01
 """Seconds between two looks at a journal that is to become empty."""
@@ -44,7 +46,7 @@ _ORPHANS: Final = 0.2
 
 
 @dataclass(frozen=True)
-class Parts:
+class Shared:
     """What outlives an event loop and is shared by the runtimes of a Shadow, one after the other."""
 
     journal: Journal
@@ -52,7 +54,7 @@ class Parts:
     limits: Limits
     reporter: Reporter
     hasher: Hasher
-    reach: Reach
+    reach: Failpoints
     on_secondary: Callable[[StoreName, bool], None]
     excuses: Excuses = field(default_factory=Excuses)
     on_journal_failure: OnFailure = OnFailure.REFUSE
@@ -62,6 +64,8 @@ class Parts:
     """Asked before a write without an intent."""
     on_journal: Callable[[bool], None] = lambda works: None
     """Told whether the journal works."""
+    on_unfit: OnUnfit = lambda collection, reason, advice: None
+    """Told of a collection that cannot be written to both stores."""
     supervisor: Supervisor = field(default_factory=Supervisor)
 
 
@@ -70,7 +74,7 @@ class Runtime:
     """Made inside its event loop, on first use; does no I/O until the first operation does."""
 
     loop: asyncio.AbstractEventLoop
-    parts: Parts
+    parts: Shared
     stores: Mapping[StoreName, Store]
     stats: JournalStats = field(default_factory=JournalStats)
     resting: bool = False
@@ -83,12 +87,12 @@ class Runtime:
         parts, limits = self.parts, self.parts.limits
         self.breakers = {name: self._breaker(name) for name in StoreName}
         self.lag = LoopLag(limits.loop_lag)
-        self.writes = Lane(
+        self.writes = WorkQueue(
             workers=limits.write_workers,
             capacity=limits.write_queue,
             on_error=lambda error: parts.reporter.failed("lane", error),
         )
-        self.reads = Lane(
+        self.reads = WorkQueue(
             workers=limits.read_workers,
             capacity=limits.read_queue,
             on_error=lambda error: parts.reporter.failed("lane", error),
@@ -102,7 +106,7 @@ class Runtime:
             on_gap=parts.on_gap,
             reach=parts.reach,
         )
-        self.follower = Follower(
+        self.follower = Replicator(
             self.stores,
             self.breakers,
             parts.journal,
@@ -130,6 +134,7 @@ class Runtime:
             routes=parts.routes.all,
             late=lambda: self.lag.late,
         )
+        self.admission = Admission(self.stores.values(), limits, parts.on_unfit)
         percent = PercentReads(
             self.stores, self.breakers, parts.journal, self.writes, limits, parts.reporter, doubted=self._doubted
         )
@@ -143,7 +148,7 @@ class Runtime:
             parts.reporter,
             parts.reach,
             percent,
-            self._admission(),
+            self.admission,
         )
         self.forwarder = Forwarder(self.stores[StoreName.MONGO], parts.routes, parts.reporter)
         self._spawn(self._hold_stores(), "stores")
@@ -154,18 +159,6 @@ class Runtime:
         self.keep(Background.REFRESH, self._refresh_forever)
         self.keep(Background.CANARIES, self.reader.canaries.run)
         self.keep(Background.SUSPECTS, self.reader.revisit_forever)
-
-    def _admission(self) -> Callable[[], Awaitable[None]] | None:
-        """What asks the stores whether the application may write to both; None if they let everything pass."""
-        asked = [store for store in self.stores.values() if isinstance(store, Admitting) and store.refuses]
-        if not asked:
-            return None
-
-        async def admit() -> None:
-            for store in asked:
-                await store.admit()
-
-        return admit
 
     def _journal_changed(self, works: bool) -> None:
         self.parts.on_journal(works)
@@ -185,9 +178,13 @@ class Runtime:
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """With a strong reference; in a context of its own, since the one at hand is that of the application's first
         call, with the time limit of that call in it."""
-        task = self.loop.create_task(work, name=f"shadow-{name}", context=Context())
+        task = begin(work, name=f"shadow-{name}", context=Context(), failed=self._lost)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _lost(self, error: BaseException) -> None:
+        """What no supervisor has caught ends its task for good, and must not do so in silence."""
+        self.parts.reporter.failed("background", error)
 
     async def _hold_stores(self) -> None:
         """Closes the stores when it is cancelled: by `close`, or by `asyncio.run` at the end of a loop that nobody
@@ -198,6 +195,7 @@ class Runtime:
             # `asyncio.run` cancels the tasks that it sees: those that begin meanwhile would be destroyed with the loop.
             for lane in (self.reads, self.writes):
                 await lane.cut_off()
+            self.admission.stop()
             self.reader.stop()
             self.lag.stop()
             # What the lane has not begun: those intents would stand until their time is over.
@@ -232,8 +230,8 @@ class Runtime:
 
     def _tell(self, before: JournalStats) -> None:
         for collection in self.stats.unclean.keys() - before.unclean.keys():
-            since = round(self.stats.unclean[collection], 3)
-            self.parts.reporter.event(Event.JOURNAL_UNCLEAN, collection=collection, since_seconds=since)
+            since = dt.datetime.fromtimestamp(self.stats.unclean[collection], dt.UTC).isoformat(timespec="seconds")
+            self.parts.reporter.event(Event.JOURNAL_UNCLEAN, collection=collection, since=since)
 
     @property
     def at_work(self) -> bool:
@@ -243,8 +241,8 @@ class Runtime:
     @asynccontextmanager
     async def holding(self, collections: Sequence[str]) -> AsyncIterator[None]:
         """Holds the collections' writes; entered when the secondary is level and no heal is under way, and left when
-        the block ends. Raises `NotLevel` if the secondary was not level within `limits.drain`, or a request to it was
-        given up on so lately that it may still arrive."""
+        the block ends. Raises `NotCaughtUp` if the secondary was not level within `limits.drain`, or a request to it
+        was given up on so lately that it may still arrive."""
         drain, routes = self.parts.limits.drain, self.parts.routes
         if not routes.known:
             await routes.learnt(writing=True)
@@ -260,10 +258,10 @@ class Runtime:
                     for name in collections:
                         await stack.enter_async_context(routes.changing(name))
             except TimeoutError:
-                raise NotLevel(self._why_not_level(collections)) from None
+                raise NotCaughtUp(self._why_not_level(collections)) from None
             straggling = [name for name in collections if self.follower.may_straggle(name)]
             if straggling:
-                raise NotLevel(f"{', '.join(straggling)}: a request that was given up on may still arrive")
+                raise NotCaughtUp(f"{', '.join(straggling)}: a request that was given up on may still arrive")
             yield
 
     def _why_not_level(self, collections: Sequence[str]) -> str:
@@ -272,52 +270,13 @@ class Runtime:
         if not refused:
             return text
         told = ", ".join(f"{count} documents of {name}" for name, count in refused.items())
-        return f"{text}, and never will be: it refuses to hold {told} (shadow repair --journal list)"
+        return f"{text}, and never will be: it refuses to hold {told} (shadow journal list)"
 
     async def _empty(self, collection: str) -> None:
         """Returns when neither lane nor journal holds anything of it; the caller bounds the time."""
         if not await self.writes.drain(self.parts.limits.drain, collection):
             raise TimeoutError
         await self._level(collection)
-
-    async def change_primary(self, collection: str, change: Callable[[], None], to: StoreName | None = None) -> bool:
-        """Makes the change between two operations, with the secondary level; `to` is noted in the journal before.
-        False: it was not level in time, or the journal could not be written; nothing was changed, and the writes go
-        on."""
-        try:
-            async with self.holding([collection]):
-                return await self._whole(self._note_and_change(collection, change, to))
-        except NotLevel:
-            return False
-
-    async def _note_and_change(self, collection: str, change: Callable[[], None], to: StoreName | None) -> bool:
-        if to is not None:
-            before = self.parts.routes[collection].primary
-            try:
-                await self.parts.journal.set_primary(collection, str(to))
-            except JournalError as error:
-                self.parts.reporter.failed("journal", error)
-                await self._take_back(collection, before)
-                return False
-        change()
-        return True
-
-    async def _take_back(self, collection: str, before: StoreName) -> None:
-        """What could not be noted may have been noted all the same."""
-        try:
-            await self.parts.journal.set_primary(collection, str(before))
-        except JournalError:
-            self.parts.journal.doubt(collection)
-
-    async def _whole(self, work: Coroutine[Any, Any, bool]) -> bool:
-        """Cancelling the caller cancels nothing of it, and the caller does not go before it has ended."""
-        task = self.loop.create_task(work, name="shadow-flip")
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            # With its result, which nobody else asks for.
-            await asyncio.gather(task, return_exceptions=True)
-            raise
 
     async def _level(self, collection: str) -> None:
         """Returns when the journal holds nothing of the collection; the caller bounds the time. Looks often and asks
@@ -339,6 +298,7 @@ class Runtime:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._close_stores)
             stack.push_async_callback(self._end_tasks)
+            stack.callback(self.admission.stop)
             stack.callback(self.reader.stop)
             stack.callback(self.lag.stop)
             stack.push_async_callback(self.reads.close, 0)

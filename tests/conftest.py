@@ -1,7 +1,8 @@
 """What all tests share: real servers, started once and on demand, and real documents.
 
 A server that cannot be had fails the test in CI and skips it elsewhere (`support.services`). Nothing here starts
-unless a test asks for it by name.
+unless a test asks for it by name. Tests that are spread over processes (`pytest -n`) share servers with the other tests
+of their process alone: what one does to a server disturbs no test beside it.
 """
 
 from __future__ import annotations
@@ -15,23 +16,93 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any, Final
 
-import pymongo
+import aiobotocore.httpsession
+import hypothesis
 import pytest
 
 from shadow.embedded.servers import DynamoDBLocal, FaultProxy, Ministack, Mongod
 from shadow.errors import ShadowError
-from tests.support import documents, dynamodb_local, services
-from tests.support.topologies import DEPLOYMENTS, ReplicaSet, SecuredMongod, admit, root_url
+from tests.support import documents, drawn, dynamodb_local, services
+from tests.support.drawn import Draw, Draws
+from tests.support.topologies import DEPLOYMENTS, ReplicaSet, SecuredMongod, admit, drop
 
 _ORDER: Final = ("unit", "contract", "compat", "faults", "races", "e2e", "bench")
+_DRAWN: Final = ("contract", "compat")
+"""The suites whose tests draw the MongoDB that they have (`support.drawn`)."""
+
+hypothesis.settings.register_profile(
+    "shadow",
+    deadline=None,  # how long a busy machine takes for a case says nothing of the case
+    max_examples=drawn.examples(100),
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("shadow")
+
+_draws: Final = pytest.StashKey[Draws]()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Quick tests first: whoever waits for a failure waits less."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    drawn.add_options(parser)
 
-    def place(item: pytest.Item) -> int:
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return config.stash[_draws].header
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if terminalreporter.stats.keys() & {"failed", "error"}:
+        terminalreporter.write_line(config.stash[_draws].header)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    test = metafunc.definition
+    named = any("mongo_url" in str(mark.args[0]) for mark in test.iter_markers("parametrize"))
+    if "mongo_url" not in metafunc.fixturenames or named or not _is_drawn(test):
+        return
+    try:
+        chosen: Any = metafunc.config.stash[_draws].of_test(test)
+    except drawn.CannotRun as error:
+        chosen = pytest.param("one", marks=pytest.mark.skip(reason=str(error)))
+    metafunc.parametrize("mongo_url", [chosen], indirect=True, ids=[pytest.HIDDEN_PARAM])
+
+
+def _is_drawn(node: pytest.Item | pytest.Collector) -> bool:
+    return node.path.parent.name in _DRAWN
+
+
+def _draw_of(item: pytest.Item) -> Draw | None:
+    own = item.callspec.params.get("mongo_url") if hasattr(item, "callspec") else None
+    return own if isinstance(own, Draw) else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """A test that fails says which MongoDB it had."""
+    report: Any = yield
+    if report.failed and _is_drawn(item):
+        own = _draw_of(item)
+        others = [each for each in item.config.stash[_draws].made_for(item) if each is not own]
+        lines = [*([f"{own}"] if own else []), *(f"{'if it drew more: ' if own else ''}{each}" for each in others)]
+        report.sections.append(("MongoDB", "\n".join(lines)))
+    return report
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Quick tests first: whoever waits for a failure waits less. Spread over processes, the long ones first: whatever
+    is last is short, and no process waits long for another. Within a file, the tests of one deployment together: what
+    they share is made once for each. What `drawn_over` leaves for another run is not run."""
+    left = drawn.combinations(config, config.stash[_draws].seed, items)
+    if left:
+        config.hook.pytest_deselected(items=[item for item in items if item in left])
+        items[:] = [item for item in items if item not in left]
+    files = {path: number for number, path in enumerate(dict.fromkeys(item.path for item in items))}
+    spread = hasattr(config, "workerinput")
+    slow = {item.path for item in items if spread and item.get_closest_marker("slow") is not None}
+
+    def place(item: pytest.Item) -> tuple[bool, int, int, str]:
         folders = [_ORDER.index(part) for part in item.path.parts if part in _ORDER]
-        return folders[-1] if folders else len(_ORDER)
+        folder = folders[-1] if folders else len(_ORDER)
+        return item.path not in slow, -folder if spread else folder, files[item.path], str(_draw_of(item) or "")
 
     items.sort(key=place)
 
@@ -58,10 +129,27 @@ class _LostTasks(logging.Handler):
 
 
 _lost_tasks: Final = _LostTasks()
+_lost_by_others: Final[list[str]] = []
+"""At the end of the processes that ran tests for this one."""
+_died: Final[list[str]] = []
+"""What is said of those that have not come to their end: tests may be missing that nobody has run."""
+_LOST: Final = "lost"
 
 
 def pytest_configure(config: pytest.Config) -> None:
     logging.getLogger("asyncio").addHandler(_lost_tasks)
+    config.stash[_draws] = drawn.of_run(config)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[object]:
+    """In the suites that SHADOW_ASYNCIO_DEBUG names ("contract,unit"), event loops are made in asyncio's debug mode."""
+    suites = os.environ.get("SHADOW_ASYNCIO_DEBUG")
+    if not suites:
+        return (yield)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONASYNCIODEBUG", "1" if item.path.parent.name in suites.split(",") else "")
+        return (yield)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -71,12 +159,25 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
         pytest.fail("in this test or one before it:\n" + "\n".join(heard), pytrace=False)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """One of the processes over which `pytest -n` spreads the tests has ended."""
+    _lost_by_others.extend(getattr(node, "workeroutput", {}).get(_LOST, ()))
+    if error is not None:
+        _died.append(str(error))
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """What the last test has lost is found by no later one."""
     gc.collect()
-    if heard := _lost_tasks.take():
+    heard = _lost_tasks.take()
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput[_LOST] = heard
+    elif heard := [*heard, *_lost_by_others]:
         print("\n".join(["", "lost at the end of the run:", *heard]), file=sys.stderr)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    if _died:
+        session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
 
 
 def _dynamodb_local_home() -> Any:
@@ -86,12 +187,34 @@ def _dynamodb_local_home() -> Any:
         services.missing("DynamoDB Local", error)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_authorities() -> Iterator[None]:
+    """Clients of DynamoDB read the certificates of all authorities when they are made, which takes longer than making a
+    table. No server of these tests speaks TLS."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(aiobotocore.httpsession, "get_cert_path", lambda verify: None)
+        yield
+
+
 @pytest.fixture(scope="session")
-def mongo_url(request: pytest.FixtureRequest) -> str:
-    """A MongoDB that all tests share; don't stop it, and use `mongo_database`. One server, or the deployment of
-    `topologies.DEPLOYMENTS` that a test names by indirect parametrization."""
-    url: str = request.getfixturevalue(DEPLOYMENTS[getattr(request, "param", "one")])
-    return url
+def draws(request: pytest.FixtureRequest) -> Draws:
+    """For fixtures that draw by themselves."""
+    return request.config.stash[_draws]
+
+
+@pytest.fixture(scope="module")
+def mongo_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A MongoDB that all tests share; don't stop it, and use `mongo_database`. In the suites that draw, what was drawn
+    for the test; else one server, or the deployment of `topologies.DEPLOYMENTS` that a test names by indirect
+    parametrization."""
+    chosen = getattr(request, "param", None)
+    if chosen is None and _is_drawn(request.node):
+        chosen = request.config.stash[_draws].of_module(request.node)
+    deployment = chosen.deployment if isinstance(chosen, Draw) else chosen or "one"
+    url: str = request.getfixturevalue(DEPLOYMENTS[deployment])
+    made = chosen.url(url) if isinstance(chosen, Draw) else url
+    yield made
+    drawn.forget(made)
 
 
 @pytest.fixture(scope="session")
@@ -107,8 +230,9 @@ def one_mongod_url() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def replica_set() -> Iterator[ReplicaSet]:
-    """A replica set of three members that all tests share; what a test does to it has to end with the test."""
-    with services.start(ReplicaSet) as server:
+    """A replica set of three members that all tests share; what a test does to it has to end with the test. It does not
+    elect because a busy machine kept its primary from saying anything."""
+    with services.start(lambda: ReplicaSet(election_ms=10_000, heartbeat_ms=1000)) as server:
         yield server
 
 
@@ -137,6 +261,15 @@ def dynamodb_local_url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def roomy_dynamodb_local_url() -> Iterator[str]:
+    """Another DynamoDB Local, for tests that add an index to a table with items. It does that by one of ten threads,
+    which the sweeps of tables with a time to live keep busy: beside a hundred such tables an index takes minutes."""
+    home = _dynamodb_local_home()
+    with services.start(lambda: DynamoDBLocal(home)) as server:
+        yield server.url
+
+
+@pytest.fixture(scope="session")
 def ministack_url() -> Iterator[str]:
     """A ministack that all tests share. Prefix your tables."""
     with services.start(Ministack) as server:
@@ -154,8 +287,7 @@ def mongo_database(mongo_url: str, fresh_name: str) -> Iterator[str]:
     """The name of an empty database at `mongo_url`, dropped after the test."""
     admit(mongo_url, fresh_name)
     yield fresh_name
-    with pymongo.MongoClient[dict[str, Any]](root_url(mongo_url)) as client:
-        client.drop_database(fresh_name)
+    drop(mongo_url, fresh_name)
 
 
 @pytest.fixture
@@ -163,8 +295,7 @@ def least_role_database(least_role_url: str, fresh_name: str) -> Iterator[str]:
     """The name of an empty database at `least_role_url`, the only one where its user may do anything."""
     admit(least_role_url, fresh_name)
     yield fresh_name
-    with pymongo.MongoClient[dict[str, Any]](root_url(least_role_url)) as client:
-        client.drop_database(fresh_name)
+    drop(least_role_url, fresh_name)
 
 
 @pytest.fixture
@@ -175,10 +306,10 @@ def new_mongod() -> Iterator[Callable[..., Mongod]]:
 
 
 @pytest.fixture
-def new_replica_set() -> Iterator[Callable[[], ReplicaSet]]:
-    """Starts a `ReplicaSet` for one test, which may do to its members what it likes."""
+def new_replica_set() -> Iterator[Callable[..., ReplicaSet]]:
+    """Starts a `ReplicaSet` (with its arguments) for one test, which may do to its members what it likes."""
     with ExitStack() as stack:
-        yield lambda: stack.enter_context(services.start(ReplicaSet))
+        yield lambda **options: stack.enter_context(services.start(lambda: ReplicaSet(**options)))
 
 
 @pytest.fixture

@@ -1,9 +1,10 @@
 """The command line, one file a verb. Exit codes: 0 done, 1 the answer is no (see the report), 2 wrong use or settings,
-3 a store or server that could not be reached."""
+3 a store or server that could not be reached, 130 interrupted."""
 
 from __future__ import annotations
 
-import sys
+from importlib import metadata
+from typing import Annotated
 
 import typer
 
@@ -13,56 +14,72 @@ from shadow.cli import (
     complete,
     config,
     demo,
+    docs,
     finalize,
     findings,
     fleet,
     flip,
     jobs,
-    repair,
+    journal,
+    old_spellings,
     repair_plan,
     status,
     tables,
     verify,
 )
-from shadow.errors import ConfigurationError, ShadowError
-from shadow.migrate.sides import JobRefused
+from shadow.cli.ending import ended
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="shadow",
-    help="Move a live backend from MongoDB to DynamoDB: in parallel first, compared, and with a way back.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"shadow {metadata.version('shadow')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Moves a live backend from MongoDB to DynamoDB, with a way back."""
+
+
 app.command("demo")(demo.demo)
 app.command("status")(status.status)
 app.command("assess")(assess.assess)
 app.add_typer(findings.app, name="findings")
-app.command("repair")(repair.repair)
+app.add_typer(journal.app, name="journal")
 app.command("backfill")(backfill.backfill)
 app.command("verify")(verify.verify)
 app.command("flip")(flip.flip)
 app.command("complete")(complete.complete)
 app.add_typer(fleet.app, name="fleet")
 app.command("finalize")(finalize.finalize)
-app.add_typer(repair_plan.app, name="repair-plan")
+app.add_typer(repair_plan.app, name="repair")
+repair_plan.app.command(old_spellings.HIDDEN, hidden=True)(old_spellings.journal)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(tables.app, name="tables")
 app.add_typer(config.app, name="config")
+app.command("docs")(docs.docs)
+app.add_typer(
+    old_spellings.old_repair_plan(
+        {"make": repair_plan.plan, "apply": repair_plan.apply, "undo": repair_plan.take_back}
+    ),
+    name="repair-plan",
+    hidden=True,
+)
 
 
 def main() -> None:
-    """The program. An error of shadow's own is a message and an exit code, not a traceback."""
-    try:
-        app()
-    except (ConfigurationError, JobRefused) as error:
-        _end(error, 2)
-    except ShadowError as error:
-        _end(error, 3)
-
-
-def _end(error: ShadowError, code: int) -> None:
-    sys.stderr.write(f"shadow: {error}\n")
-    raise SystemExit(code)
+    """The program. Whatever a user can do ends in a message and an exit code, not in a traceback."""
+    ended(app)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
@@ -12,22 +13,25 @@ from urllib.parse import urlsplit
 import typer
 from pydantic import SecretStr
 from pymongo.errors import OperationFailure, PyMongoError
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 
-from shadow.cli.options import AsJson, is_quiet, print_json
+from shadow.assess.model import Assessment, Remark, RemarkKind, Severity
+from shadow.assess.page import page
+from shadow.assess.queries import Recorded, from_lines
+from shadow.assess.rates import parse as parse_rates
+from shadow.assess.remarks import sort_remarks
+from shadow.assess.server import Server
+from shadow.assess.survey import SurveyOptions, survey
+from shadow.assess.text import text
+from shadow.assess.written import StoreSections, configuration
+from shadow.cli.options import AsJson, print_json, why_unwritable
+from shadow.cli.progress import progress
+from shadow.cli.rights import lacking_for_all
 from shadow.compare.diff import Hasher
 from shadow.config import Settings, load, parse
 from shadow.errors import StoreUnavailable
-from shadow.migrate.assess.model import Assessment
-from shadow.migrate.assess.page import page
-from shadow.migrate.assess.queries import Recorded, from_lines
-from shadow.migrate.assess.rates import parse as parse_rates
-from shadow.migrate.assess.server import Server
-from shadow.migrate.assess.survey import Options, survey
-from shadow.migrate.assess.text import text
-from shadow.migrate.assess.written import Place, configuration
-from shadow.stores.mongo import connect
+from shadow.rights import LackedRights
+from shadow.stores.mongo.rights import grants
+from shadow.stores.mongo.store import connect
 
 __all__ = ["assess"]
 
@@ -78,14 +82,19 @@ def assess(
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Looks at a live MongoDB, without changing anything, and says what will happen: sizes on DynamoDB, what becomes of
-    types and indexes, what keys cannot hold, validators in the way, queries that will scan, hot keys, cost and time.
-    No value of a document is shown. Exit code 1 if something is to be mended before the migration."""
+    """Reads a MongoDB, without changing it, and says what a migration will meet.
+
+    Sizes on DynamoDB, what becomes of types and indexes, what keys cannot hold, validators in the way, queries that
+    will scan, hot keys, cost and time. No value of a document is shown. Exit code 1 if something must be fixed
+    before the migration."""
     for path in (out, html):
         if path is not None and path.exists() and not force:
             raise typer.BadParameter(f"{path} is there already; --force overwrites it")
+        if path is not None and (why_not := why_unwritable(path)):
+            # Now, and not when the database was read for an hour.
+            raise typer.BadParameter(f"{path} cannot be written: {why_not}")
     settings = _settings(config, mongo_url, database)
-    options = Options(
+    options = SurveyOptions(
         prices=settings.prices,
         hasher=Hasher(_secret(settings.observe.hash_secret)),
         collections=collection or (),
@@ -116,24 +125,55 @@ def assess(
         raise typer.Exit(1)
 
 
-async def _survey(settings: Settings, options: Options, rate: float, *, quiet: bool) -> Assessment:
+async def _survey(settings: Settings, options: SurveyOptions, rate: float, *, quiet: bool) -> Assessment:
     client = connect(settings.mongo.url.get_secret_value(), "pymongo")
-    columns = (TextColumn("assess"), BarColumn(), TextColumn("{task.description}"))
-    bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet or is_quiet())
     try:
-        with bar:
+        with progress("assess", quiet=quiet) as bar:
             task = bar.add_task("starting", total=None)
 
             def show(name: str, seen: int, total: int) -> None:
                 bar.update(task, total=total or None, completed=seen, description=f"{name}: {seen} of about {total}")
 
             watched = dataclasses.replace(options, on_progress=show)
-            return await survey(Server(client, settings.mongo.database, rate=rate), settings.mongo.database, watched)
+            found = await survey(Server(client, settings.mongo.database, rate=rate), settings.mongo.database, watched)
+            rights = await _rights(settings, [each.name for each in found.collections], client)
+            return dataclasses.replace(found, remarks=sort_remarks([*found.remarks, *rights]))
     except PyMongoError as error:
         said = f"code {error.code}" if isinstance(error, OperationFailure) else type(error).__name__
         raise StoreUnavailable(f"mongo: {said} while it was read", hint="the assessment can be repeated") from error
     finally:
         await client.close()
+
+
+async def _rights(settings: Settings, names: list[str], client: Any) -> list[Remark]:
+    """A server that goes away now takes nothing of what was found before."""
+    try:
+        return list(_of_rights(await lacking_for_all(settings, names, client)))
+    except PyMongoError as error:
+        text = f"what the user may do was not seen ({type(error).__name__})"
+        return [Remark(Severity.NOTE, RemarkKind.RIGHTS, "", text, "shadow config check --connect")]
+
+
+def _of_rights(found: Iterable[LackedRights]) -> Iterator[Remark]:
+    """One for each collection and purpose, and one with the commands. The user may be one who only reads, for the
+    assessment; so it is no blocker."""
+    for each in found:
+        name = f"the user {each.user.name!r}" if each.user.name else "the url without a user"
+        for lack in each.lacks:
+            actions = ", ".join(sorted(lack.actions))
+            yield Remark(
+                Severity.WARNING,
+                RemarkKind.RIGHTS,
+                lack.need.collection,
+                f"{name} lacks {actions} on {lack.resource} ({lack.need.what})",
+                "only if the application is to connect as this user",
+            )
+        commands = [str(grant) for grant in grants(each.user, each.lacks)] if each.user.name else []
+        if commands:
+            text = f"{name} lacks rights that the migration needs, if the application is to connect as this user"
+            yield Remark(
+                Severity.WARNING, RemarkKind.RIGHTS, "", text, f"in mongosh, as an administrator: {'; '.join(commands)}"
+            )
 
 
 def _settings(config: Path | None, url: str | None, database: str | None) -> Settings:
@@ -172,7 +212,7 @@ def _recorded(path: Path | None) -> list[Recorded]:
         raise typer.BadParameter(f"--queries {path}: {error}") from None
 
 
-def _place(settings: Settings) -> Place:
+def _place(settings: Settings) -> StoreSections:
     """Without credentials, and without the options of the url, which may hold some."""
     url = settings.mongo.url.get_secret_value()
     scheme, _, rest = url.partition("://")
@@ -188,7 +228,7 @@ def _place(settings: Settings) -> Place:
     journal = (
         settings.journal.url.get_secret_value() if settings.journal.kind == "sqlite" else "sqlite:///var/shadow.db"
     )
-    return Place(
+    return StoreSections(
         {"url": f"{scheme}://{bare}/{f'?{keeps}' if keeps else ''}", "database": settings.mongo.database},
         dynamo,
         {"url": journal},

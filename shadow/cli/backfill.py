@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,9 @@ import typer
 
 from shadow.cli.jobs import (
     Collections,
+    JobOptions,
     Join,
     Latency,
-    Options,
     Processes,
     Rate,
     Restart,
@@ -23,9 +22,10 @@ from shadow.cli.jobs import (
     run_jobs,
 )
 from shadow.cli.options import AsJson, ConfigFile, print_json
+from shadow.cli.rights import run, tell_lacking
 from shadow.client import Shadow
-from shadow.migrate.backfill import Backfill
-from shadow.migrate.jobs import Job, reasons_of
+from shadow.jobs.backfill import Backfill
+from shadow.jobs.jobs import Job, reasons_of
 
 __all__ = ["backfill"]
 
@@ -42,12 +42,14 @@ def backfill(
     join: Join = False,
     as_json: AsJson = False,
 ) -> None:
-    """Copies every document of the primary to the secondary, from whichever store is primary. Kill it and start it
-    again as you like: it goes on where it was. Never overwrites what a live write has put there, never brings back
-    what was deleted. Exit code 0 if all is copied, 1 if some documents could not be (the report says why), 2 if it was
-    stopped or refused."""
-    options = Options(workers, processes, rate, latency, scheduler=scheduler, restart=restart, join=join)
-    done = asyncio.run(run_jobs(config, collections, options, _task, quiet=as_json, verb=["backfill"]))
+    """Copies the documents of the primary to the secondary, beside live traffic.
+
+    Whichever store is primary. Kill it and start it again at any time: it continues. It never overwrites what a
+    live write has put there, and never brings back what was deleted. Exit code 0 if everything is copied, 1 if some
+    documents could not be (the report says why), 2 if it was stopped or refused."""
+    options = JobOptions(workers, processes, rate, latency, scheduler=scheduler, restart=restart, join=join)
+    done = run(config, run_jobs(config, collections, options, _task, quiet=as_json, verb=["backfill"]))
+    tell_lacking(config, (reason for job in done if not join for reason in reasons_of(job)))
     reports = [{**_report(job), "keys": [dataclasses.asdict(each) for each in named(config, job)]} for job in done]
     if as_json:
         print_json(reports)
@@ -58,7 +60,7 @@ def backfill(
 
 
 def _task(shadow: Shadow, collection: str) -> Backfill:
-    return Backfill(shadow.sides(collection))
+    return Backfill(shadow.admin.sides(collection))
 
 
 def _code(jobs: list[Job], *, join: bool) -> int:

@@ -10,14 +10,14 @@ from typing import Annotated
 import typer
 
 from shadow.cli.flip import Force, Reason, carry_out
-from shadow.cli.jobs import control_of
+from shadow.cli.jobs import chosen, control_of
 from shadow.cli.options import AsJson, ConfigFile, print_json
 from shadow.config import load
-from shadow.control import routing
+from shadow.control import flip_record as routing
+from shadow.control.flip_record import FlipKind, Routing
 from shadow.control.records import Records
-from shadow.control.routing import FlipKind, Routing
-from shadow.migrate.flip import Order
-from shadow.migrate.sides import JobRefused
+from shadow.fleet.flip import FlipRequest
+from shadow.jobs.target import JobRefused
 from shadow.model.phase import StoreName
 
 __all__ = ["complete"]
@@ -25,20 +25,22 @@ __all__ = ["complete"]
 
 def complete(
     collections: Annotated[list[str], typer.Argument(help="The collections, completed together.")],
-    on: Annotated[StoreName, typer.Option(help="The store that stays; it has to be the primary.")] = StoreName.DYNAMO,
+    on: Annotated[StoreName, typer.Option(help="The store that stays; it must be the primary.")] = StoreName.DYNAMO,
     config: ConfigFile = Path("config/shadow.yaml"),
-    apply: Annotated[bool, typer.Option("--apply", help="Do it; without this it is a dry run.")] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="Do it. Without this it is a dry run.")] = False,
     reopen: Annotated[
-        bool, typer.Option("--reopen", help="Take the mark back, to begin a migration anew: backfill and all.")
+        bool, typer.Option("--reopen", help="Remove the mark, to start another migration, backfill included.")
     ] = False,
     force: Force = False,
     reason: Reason = "",
     as_json: AsJson = False,
 ) -> None:
-    """Ends dual writes, in all processes at once. There is no way back after this but a new migration: the other store
-    gets no more writes. A dry run unless --apply. Exit code 0 done, 1 if gates are closed or a process did not take
-    part, 2 if it was refused."""
+    """Ends dual writes, in all processes at once.
+
+    After this the only way back is another migration: the other store gets no more writes. A dry run unless --apply
+    is given. Exit code 0 if it is done, 1 if gates are closed or a process did not take part, 2 if it was refused."""
     settings = load(config)
+    collections = chosen(settings, collections)
     with contextlib.closing(control_of(settings)) as records:
         if reopen:
             _reopen(records, collections)
@@ -47,7 +49,9 @@ def complete(
             else:
                 typer.echo(f"{', '.join(collections)}: open again; set phase dual_write and begin with a backfill")
             return
-        order = Order(records, FlipKind.COMPLETE, collections, on, settings.control.heartbeat, settings.limits.drain)
+        order = FlipRequest(
+            records, FlipKind.COMPLETE, collections, on, settings.control.heartbeat, settings.limits.drain
+        )
         values = {"primary": str(on), "phase": "off"}
         carry_out(order, settings, config, values, dry_run=not apply, force=force, reason=reason, as_json=as_json)
 

@@ -2,36 +2,97 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from pymongo.errors import PyMongoError
 
-from shadow.cli.options import AsJson, ConfigFile, print_json
-from shadow.config import load, parse
-from shadow.migrate.config_file import edited, replace_file
-from shadow.migrate.sides import JobRefused
+from shadow.cli.jobs import chosen
+from shadow.cli.kinds import Looked, look_at
+from shadow.cli.options import AsJson, ConfigFile, print_json, why_unwritable
+from shadow.config import Settings, load, parse
+from shadow.errors import ConfigurationError, Fault, StoreUnavailable
+from shadow.jobs.config_file import edited, replace_file
+from shadow.jobs.target import JobRefused
 from shadow.model.phase import Phase, Route, neighbours
+from shadow.rights import LackedRights, ask
+from shadow.settings.sources import given, not_used
+from shadow.stores.mongo.store import connect as open_client
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Check and show the settings.", no_args_is_help=True)
+app = typer.Typer(help="Checks, shows and changes the settings.", no_args_is_help=True)
 
 
 @app.command("check")
-def check(config: ConfigFile = Path("config/shadow.yaml"), as_json: AsJson = False) -> None:
-    """Reads the file and the environment together; every fault is one line. Exit code 2 if there is one."""
+def check(
+    config: ConfigFile = Path("config/shadow.yaml"),
+    connect: Annotated[bool, typer.Option("--connect", help="Ask MongoDB for rights and collections.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Checks the file and the environment together; every fault is one line.
+
+    Exit code 2 if there is a fault. With --connect, 1 if a user of MongoDB lacks a right that reads or writes need,
+    or if two stores cannot keep a collection equal that is to be written to both."""
     settings = load(config)
+    faults = [*_of_files(settings)]
+    if faults:
+        raise ConfigurationError(str(config), faults)
+    found = asyncio.run(_rights(settings)) if connect else []
+    both = [name for name, route in settings.routes().items() if route.dual_write]
+    looked = asyncio.run(look_at(settings, both)) if connect else Looked()
+    stops = any(each.stops for each in found) or bool(looked.refused)
     routes = {
         name: f"{route.primary} {route.phase} writes={route.writes} shadow_reads={route.shadow_reads:g}{_reads(route)}"
         for name, route in settings.routes().items()
     }
     if as_json:
-        print_json({"ok": True, "routes": routes})
-        return
-    typer.echo(f"{config}: no faults")
-    for name, text in routes.items():
-        typer.echo(f"  {name}: {text}")
+        asked: dict[str, Any] = {}
+        if connect:
+            refused = [
+                {"collection": each.collection, "kind": str(each.special), "why": each.reason, "next": each.advice}
+                for each in looked.refused
+            ]
+            asked = {"rights_lacking": [str(each) for each in found], "refused": refused}
+        print_json({"ok": not stops, "routes": routes, **asked})
+    else:
+        typer.echo(f"{config}: no faults")
+        for name, text in routes.items():
+            typer.echo(f"  {name}: {text}")
+        if unused := not_used(given(os.environ)):
+            typer.echo(f"note: {', '.join(unused)} does nothing here: the keys of SHADOW_DYNAMO_... go before it")
+        for each in found:
+            typer.echo(f"{'error' if each.stops else 'warning'}: {each}")
+        for unfit in looked.refused:
+            typer.echo(f"error: {unfit.error().message}; {unfit.advice}")
+        if looked.not_seen:
+            typer.echo(f"warning: the collections were not looked at ({looked.not_seen})")
+    if stops:
+        raise typer.Exit(1)
+
+
+async def _rights(settings: Settings) -> list[LackedRights]:
+    """Raises `StoreUnavailable`."""
+    client = open_client(settings.mongo.url.get_secret_value(), "pymongo")
+    try:
+        return await ask(settings, settings.routes(), client.get_database)
+    except PyMongoError as error:
+        raise StoreUnavailable(
+            f"mongo: {type(error).__name__}", hint="check mongo.url, that the server runs, user and password"
+        ) from error
+    finally:
+        await client.close()
+
+
+def _of_files(settings: Settings) -> Iterator[Fault]:
+    """What this host has where journal and control store are to be files. Nothing is made."""
+    for field, place in settings.places().items():
+        if place.kind == "sqlite" and (why_not := why_unwritable(place.path)):
+            yield Fault(field, str(place.path), f"a file that can be written here: {why_not}")
 
 
 def _reads(route: Route) -> str:
@@ -42,22 +103,25 @@ def _reads(route: Route) -> str:
 
 @app.command("show")
 def show(config: ConfigFile = Path("config/shadow.yaml")) -> None:
-    """The settings in force, with the defaults filled in, as JSON. Secrets are hidden."""
+    """Prints the settings in force as JSON, with the defaults filled in.
+
+    Secrets are hidden."""
     typer.echo(load(config).model_dump_json(indent=2))
 
 
 @app.command("phase")
 def phase(
-    phase: Annotated[Phase, typer.Argument(help="The phase that they are to have.")],
+    phase: Annotated[Phase, typer.Argument(help="The phase to set.")],
     collections: Annotated[list[str], typer.Argument(help="The collections.")],
     config: ConfigFile = Path("config/shadow.yaml"),
 ) -> None:
-    """Sets the phase of collections in the file, comments kept; running applications that watch this file take it from
-    there. One step at a time: off, dual_write, shadow. Exit code 2 if the file would not be right."""
+    """Sets the phase of collections in the file; comments are kept.
+
+    Running applications that watch this file take it from there. One step at a time: off, dual_write, shadow. If
+    MongoDB can be reached, it is checked first: a collection that two stores cannot keep equal stays as it is. Exit
+    code 2 if the file would not be valid, or a collection is refused."""
     settings, before = load(config), config.read_text(encoding="utf-8")
-    for name in collections:
-        if name not in settings.collections:
-            raise JobRefused(f"{name}: not in the configuration")
+    for name in chosen(settings, collections):
         now = settings.route(name).phase
         if phase not in (now, *neighbours(now)):
             raise JobRefused(f"{name}: it is in phase {now}", hint=f"first {neighbours(now)[0]}, in every process")
@@ -66,6 +130,24 @@ def phase(
     behind = [name for name in collections if made.route(name).phase is not phase]
     if behind:
         raise JobRefused("the file alone does not decide it", hint="look for SHADOW_COLLECTIONS_... in the environment")
+    note = _kinds(made, collections) if phase is not Phase.OFF else ""
     if after != before:
         replace_file(config, after)
     typer.echo(f"{', '.join(collections)}: phase {phase} in {config}")
+    if note:
+        typer.echo(f"note: {note}", err=True)
+
+
+def _kinds(settings: Settings, names: list[str]) -> str:
+    """What to note: that nobody answered. Raises `JobRefused`."""
+    looked = asyncio.run(look_at(settings, names))
+    if looked.refused:
+        said = "; ".join(each.error().message for each in looked.refused)
+        hint = "; ".join(dict.fromkeys(f"{each.collection}: {each.advice}" for each in looked.refused))
+        raise JobRefused(f"{said}; the file is as it was", hint=hint)
+    if not looked.not_seen:
+        return ""
+    return (
+        f"MongoDB was not looked at ({looked.not_seen}): a process of the application that finds a collection that two "
+        "stores cannot hold level leaves its phase as it is (event config.rejected)"
+    )

@@ -8,12 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from shadow.cli.jobs import Collections, Join, Latency, Options, Processes, Rate, Restart, Workers, run_jobs
+from shadow.cli.jobs import Collections, JobOptions, Join, Latency, Processes, Rate, Restart, Workers, run_jobs
 from shadow.cli.options import AsJson, ConfigFile, print_json
+from shadow.cli.rights import run, tell_lacking
 from shadow.client import Shadow
 from shadow.control import members
-from shadow.migrate.finalize import Finalize, may_finalize
-from shadow.migrate.jobs import Job, reasons_of
+from shadow.jobs.finalize import Finalize, may_finalize
+from shadow.jobs.jobs import Job, reasons_of
 from shadow.model.phase import StoreName
 
 __all__ = ["finalize"]
@@ -35,21 +36,24 @@ def finalize(
     join: Join = False,
     as_json: AsJson = False,
 ) -> None:
-    """Takes the versions off the documents of one store and deletes its tombstones, when the phase of the collection is
-    off and the journal is empty of it. A document that is written meanwhile is not harmed. What DynamoDB needs to keep
-    documents exactly, stays. Kill it and start it again as you like. Exit code 0 if all is done (or counted), 1 if
-    something was written just now or all the time and is left, 2 if it was stopped or refused."""
-    options = Options(workers, processes, rate, latency, scheduler=None, restart=restart, join=join)
+    """Removes versions and tombstones from one store after a migration.
+
+    The phase of the collection must be off, and the journal empty of it. Concurrent writes are not harmed. What
+    DynamoDB needs to return documents exactly, stays. Kill it and start it again at any time. Exit code 0 if
+    everything is done (or counted), 1 if something was written just now and is left, 2 if it was stopped or
+    refused."""
+    options = JobOptions(workers, processes, rate, latency, scheduler=None, restart=restart, join=join)
 
     async def task(shadow: Shadow, name: str) -> Finalize:
-        sides = shadow.sides(name)
-        records = shadow.fleet.records
+        sides = shadow.admin.sides(name)
+        records = shadow.admin.fleet.records
         fleet = await asyncio.to_thread(lambda: members.prune(records, members.members(records)))
         await may_finalize(sides, store, fleet)
         return Finalize(sides, store, apply=apply)
 
     verb = ["finalize", "--store", str(store), *(["--apply"] * apply)]
-    done = asyncio.run(run_jobs(config, collections, options, task, quiet=as_json, verb=verb))
+    done = run(config, run_jobs(config, collections, options, task, quiet=as_json, verb=verb))
+    tell_lacking(config, (reason for job in done if not join for reason in reasons_of(job)))
     reports = [_report(job, store, apply=apply) for job in done]
     if as_json:
         print_json(reports)

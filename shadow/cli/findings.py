@@ -22,15 +22,20 @@ LOCAL = "http://127.0.0.1:8000"
 AT_ONCE = 100
 """Findings that one request heals; more are asked for in several."""
 
-app = typer.Typer(help="Confirmed mismatches of a running application.", no_args_is_help=True)
+app = typer.Typer(help="Shows confirmed mismatches, and repairs them.", no_args_is_help=True)
 
 OfCollection = Annotated[str | None, typer.Option("--collection", help="Only of this collection.")]
 OfKind = Annotated[Kind | None, typer.Option("--kind", help="Only of this kind.")]
 OfPath = Annotated[str | None, typer.Option("--path", help="Only with a difference at this path; * for positions.")]
-Limit = Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")]
+Limit = Annotated[int, typer.Option(min=1, max=1000, help="The most that are shown or repaired.")]
 FromFile = Annotated[
     Path | None,
-    typer.Option("--file", exists=True, dir_okay=False, help="Ask no application; read JOURNAL.findings."),
+    typer.Option(
+        "--file",
+        exists=True,
+        dir_okay=False,
+        help="Read this file (JOURNAL.findings); ask no application.",
+    ),
 ]
 
 
@@ -41,12 +46,13 @@ def list_(
     collection: OfCollection = None,
     kind: OfKind = None,
     path: OfPath = None,
-    healed: Annotated[bool | None, typer.Option("--healed/--open", help="Only healed ones, or only open ones.")] = None,
+    healed: Annotated[bool | None, typer.Option("--healed/--open", help="Only repaired, or only open ones.")] = None,
     limit: Limit = 50,
     as_json: AsJson = False,
 ) -> None:
-    """The findings, last seen first, and their groups by collection, kind and path. Exit code 1 if there are any that
-    are open."""
+    """Lists findings, last seen first, and their groups by collection, kind and path.
+
+    Exit code 1 if any of them is open."""
     wanted = {"collection": collection, "kind": kind, "path": path, "healed": healed, "limit": limit}
     found = _list(url, file, wanted)
     if as_json:
@@ -57,8 +63,13 @@ def list_(
 
 
 @app.command("show")
-def show(id: str, url: Url = LOCAL, file: FromFile = None, as_json: AsJson = False) -> None:
-    """One finding with its differences by path: types and hashes, never values."""
+def show(
+    id: Annotated[str, typer.Argument(help="The finding, as `shadow findings list` names it.")],
+    url: Url = LOCAL,
+    file: FromFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Shows one finding by path: types and hashes, never values."""
     if file is not None:
         from shadow.observe.findings_file import FindingsFile
 
@@ -86,8 +97,10 @@ def heal(
     limit: Limit = 1000,
     as_json: AsJson = False,
 ) -> None:
-    """Makes the secondary hold what the primary holds. A dry run unless --apply is given; the application needs an
-    admin token (SHADOW_ADMIN_TOKEN, the same here and there). Exit code 1 if one of them could not be healed."""
+    """Repairs findings: makes the secondary hold what the primary holds.
+
+    A dry run unless --apply is given. The application needs an admin token (SHADOW_ADMIN_TOKEN, the same here and
+    there). Exit code 1 if one of them could not be repaired."""
     if not ids and not (collection or kind or path):
         raise typer.BadParameter("name findings, or choose them with --collection, --kind or --path")
     chosen = ids or _chosen(

@@ -14,18 +14,20 @@ from rich.table import Table
 from shadow.cli.jobs import control_of
 from shadow.cli.options import AsJson, ConfigFile, print_json
 from shadow.config import load
-from shadow.control import members, receipts, routing
-from shadow.fleet import described
+from shadow.control import flip_record as routing
+from shadow.control import members, receipts
+from shadow.fleet.fleet import described
 
 __all__ = ["app"]
 
-app = typer.Typer(help="The processes that share the control store.", no_args_is_help=True)
+app = typer.Typer(help="Shows the processes that share the control store, and what they decided.", no_args_is_help=True)
 
 
 @app.command("list")
 def list_fleet(config: ConfigFile = Path("config/shadow.yaml"), as_json: AsJson = False) -> None:
-    """The processes, how each stands and what its file asks for; the routing in force; a flip under way. Exit code 1 if
-    processes disagree."""
+    """Lists the processes: how each is routed, and what its file asks for.
+
+    Also the routes in force, and a flip under way. Exit code 1 if processes disagree."""
     with contextlib.closing(control_of(load(config))) as records:
         found = described(routing.load(records), members.members(records))
         found["journals"] = sorted(members.journals(records))
@@ -42,11 +44,13 @@ def forget(
     id: Annotated[str, typer.Argument(help="A process, as `shadow fleet list` names it, or a journal with --journal.")],
     config: ConfigFile = Path("config/shadow.yaml"),
     journal: Annotated[
-        bool, typer.Option("--journal", help="Give up a journal: what it still holds is followed by nobody.")
+        bool, typer.Option("--journal", help="Give up a journal: nobody replicates what it still holds.")
     ] = False,
 ) -> None:
-    """Takes a process off the list that is gone for good. Be sure that it is: if it still writes, it would go on
-    writing to the old primary until it reaches the control store again. Exit code 1 if there is no such one."""
+    """Removes a process from the list that is gone for good.
+
+    Be sure that it is: a process that still writes would write to the old primary until it reaches the control
+    store again. Exit code 1 if there is no such process."""
     with contextlib.closing(control_of(load(config))) as records:
         done = members.forget_journal(records, id) if journal else members.forget(records, id)
     typer.echo(f"{id}: {'forgotten' if done else 'not on the list'}")
@@ -59,7 +63,9 @@ def list_receipts(
     limit: Annotated[int, typer.Option(min=1, help="How many.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """What was flipped, rehearsed and completed, the newest first: who, why, gates, how long writes were held."""
+    """Lists what was flipped, rehearsed, completed and repaired, newest first.
+
+    Who, why, which gates, and for how long writes were paused."""
     with contextlib.closing(control_of(load(config))) as records:
         found = receipts.listed(records, limit=limit)
     if as_json:

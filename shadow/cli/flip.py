@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import difflib
 from collections.abc import Mapping, Sequence
@@ -11,15 +10,16 @@ from typing import Annotated, Any
 
 import typer
 
-from shadow.cli.jobs import control_of
+from shadow.cli.jobs import chosen, control_of
 from shadow.cli.options import AsJson, ConfigFile, print_json
-from shadow.cli.rehearsal import rehearse
+from shadow.cli.rehearsal import COLLECTION, rehearse
+from shadow.cli.rights import run
 from shadow.config import Settings, load
-from shadow.control.coordinator import Aborted, Flipped
-from shadow.control.routing import FlipKind
-from shadow.migrate.config_file import edited, put_in_file
-from shadow.migrate.flip import Order, Outlook
-from shadow.migrate.sides import JobRefused
+from shadow.control.flip_record import FlipKind
+from shadow.fleet.coordinator import Aborted, Flipped
+from shadow.fleet.flip import FlipPlan, FlipRequest
+from shadow.jobs.config_file import edited, put_in_file
+from shadow.jobs.target import JobRefused
 from shadow.model.phase import StoreName
 
 __all__ = ["Force", "Reason", "carry_out", "flip"]
@@ -29,7 +29,7 @@ Reason = Annotated[str, typer.Option(help="Why; kept in the receipt.")]
 
 
 def flip(
-    to: Annotated[StoreName, typer.Option(help="The store that is to answer.")],
+    to: Annotated[StoreName, typer.Option(help="The store that answers from then on.")],
     collections: Annotated[list[str] | None, typer.Argument(help="The collections, flipped together.")] = None,
     every: Annotated[bool, typer.Option("--all", help="All collections of the configuration.")] = False,
     config: ConfigFile = Path("config/shadow.yaml"),
@@ -38,22 +38,24 @@ def flip(
         bool,
         typer.Option(
             "--rehearse",
-            help="Flip documents of a collection of its own forward and back, hold all writes once as a flip does, and "
-            "give it up there.",
+            help="Flip documents of a collection of its own forward and back, pause all writes once as a flip does, "
+            "and end there.",
         ),
     ] = False,
     force: Force = False,
     reason: Reason = "",
     as_json: AsJson = False,
 ) -> None:
-    """Makes the other store the primary: every process holds its writes, brings the secondary level, and changes over
-    with the others, or none does. The way back is the same command with the other store. Exit code 0 done (for
-    --dry-run: it could be done), 1 if gates are closed or a process did not take part, 2 if it was refused."""
+    """Makes the other store the primary, in all processes at once.
+
+    Every process pauses its writes, waits until the secondary has caught up, and changes over with the others, or
+    none does. The way back is the same command with the other store. Exit code 0 if it is done (with --dry-run: if
+    it could be done), 1 if gates are closed or a process did not take part, 2 if it was refused."""
     settings = load(config)
     names = _names(settings, collections, every=every)
     kind = FlipKind.REHEARSAL if rehearsal else FlipKind.FLIP
     with contextlib.closing(control_of(settings)) as records:
-        order = Order(records, kind, names, to, settings.control.heartbeat, settings.limits.drain)
+        order = FlipRequest(records, kind, names, to, settings.control.heartbeat, settings.limits.drain)
         carry_out(
             order, settings, config, {"primary": str(to)}, dry_run=dry_run, force=force, reason=reason, as_json=as_json
         )
@@ -62,15 +64,11 @@ def flip(
 def _names(settings: Settings, given: Sequence[str] | None, *, every: bool) -> list[str]:
     if bool(given) is every:
         raise typer.BadParameter("name collections, or all of them with --all")
-    names = list(settings.collections) if every else list(dict.fromkeys(given or ()))
-    for name in names:
-        if name not in settings.collections:
-            raise JobRefused(f"{name}: not in the configuration")
-    return names
+    return chosen(settings, given)
 
 
 def carry_out(
-    order: Order,
+    order: FlipRequest,
     settings: Settings,
     path: Path,
     values: Mapping[str, str],
@@ -100,14 +98,17 @@ def carry_out(
         report |= {"steps": outlook.steps(order), "diff": _diff(order, path, values)}
         _tell(report, dry_run=dry_run, as_json=as_json)
         raise typer.Exit(1 if outlook.closed and not force else 0)
+    if not as_json:
+        # Before the steps: it is what they are made in spite of.
+        _tell_closed(report)
     report |= _made(order, outlook, settings, path, values, force=force, reason=reason, as_json=as_json)
     _tell(report, dry_run=False, as_json=as_json)
     raise typer.Exit(0 if report["done"] else 1)
 
 
 def _made(
-    order: Order,
-    outlook: Outlook,
+    order: FlipRequest,
+    outlook: FlipPlan,
     settings: Settings,
     path: Path,
     values: Mapping[str, str],
@@ -118,7 +119,9 @@ def _made(
 ) -> dict[str, Any]:
     more: dict[str, Any] = {}
     if order.kind is FlipKind.REHEARSAL:
-        more["canaries"] = {name: asyncio.run(rehearse(settings, name, order.to)) for name in order.names}
+        more["canaries"] = {
+            name: run(path, rehearse(settings, name, order.to), beside=[COLLECTION]) for name in order.names
+        }
 
     def step(name: str, said: str) -> None:
         if not as_json:
@@ -138,14 +141,14 @@ def _well(flipped: Flipped, more: Mapping[str, Any]) -> bool:
     return all(each["equal"] for each in more.get("canaries", {}).values())
 
 
-def _overruled(path: Path, order: Order, values: Mapping[str, str]) -> str:
+def _overruled(path: Path, order: FlipRequest, values: Mapping[str, str]) -> str:
     """The environment goes before the file, and may still ask for the store of before."""
     settings = load(path)
     others = [name for name in order.names if "primary" in values and settings.route(name).primary is not order.to]
     return f"the environment still asks for another primary of {', '.join(others)}: change it there" if others else ""
 
 
-def _diff(order: Order, path: Path, values: Mapping[str, str]) -> str:
+def _diff(order: FlipRequest, path: Path, values: Mapping[str, str]) -> str:
     if order.kind is FlipKind.REHEARSAL:
         return ""
     before = path.read_text(encoding="utf-8")
@@ -161,9 +164,8 @@ def _tell(report: Mapping[str, Any], *, dry_run: bool, as_json: bool) -> None:
     if as_json:
         print_json(report)
         return
-    for gate in report["closed"]:
-        typer.echo(f"closed: {gate['collection']}: {gate['name']}: {gate['said']}; {gate['look_at']}")
     if "diff" in report:
+        _tell_closed(report)
         _tell_steps(report, dry_run=dry_run)
         return
     names = ", ".join(report["collections"])
@@ -174,6 +176,12 @@ def _tell(report: Mapping[str, Any], *, dry_run: bool, as_json: bool) -> None:
     typer.echo(f"{names}: {_outcome(report)}; writes were held for {held:.0f} ms at most")
     if report["file"]:
         typer.echo(f"note: {report['file']}")
+
+
+def _tell_closed(report: Mapping[str, Any]) -> None:
+    word = "closed, and gone past" if report["forced"] else "closed"
+    for gate in report["closed"]:
+        typer.echo(f"{word}: {gate['collection']}: {gate['name']}: {gate['said']}; {gate['look_at']}")
 
 
 def _outcome(report: Mapping[str, Any]) -> str:

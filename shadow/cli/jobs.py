@@ -18,29 +18,32 @@ from typing import Annotated, Any, Final, cast
 
 import typer
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
-from shadow.cli.options import AsJson, ConfigFile, bar, print_json
+from shadow.cli.options import AsJson, ConfigFile, print_json
 from shadow.cli.part import part_of, take_part
+from shadow.cli.progress import Shown, duration, is_watched, progress
 from shadow.client import Shadow
 from shadow.compare.diff import Hasher
 from shadow.config import Settings, load
-from shadow.control import members
+from shadow.control import epochs, members
+from shadow.control import flip_record as routing
 from shadow.control.members import Member
 from shadow.control.records import Records
-from shadow.migrate.cluster import Cluster
-from shadow.migrate.jobs import Issue, Job, Jobs
-from shadow.migrate.sides import JobRefused
-from shadow.migrate.verify import UNREADABLE
-from shadow.migrate.work import Pace, Task, Work
-from shadow.model.phase import Phase
+from shadow.host.tasks import begin
+from shadow.jobs.cluster import Cluster
+from shadow.jobs.jobs import Issue, Job, Jobs
+from shadow.jobs.round import Round
+from shadow.jobs.target import JobRefused
+from shadow.jobs.verify import UNREADABLE
+from shadow.jobs.work import JobPace, Task, Work
+from shadow.model.phase import Phase, Route
 from shadow.model.values import type_name
 from shadow.model.verdict import Kind
 
-__all__ = ["Named", "Options", "app", "control_of", "named", "run_jobs"]
+__all__ = ["JobOptions", "Named", "app", "chosen", "control_of", "named", "run_jobs"]
 
-app = typer.Typer(help="Backfills and verifications at work: how fast, and how to stop one.", no_args_is_help=True)
+app = typer.Typer(help="Shows backfills and verifications at work, and controls them.", no_args_is_help=True)
 
 Collections = Annotated[list[str] | None, typer.Argument(help="The collections; all of the configuration if none.")]
 Workers = Annotated[int, typer.Option(min=1, max=256, help="Ranges worked on at once in each process.")]
@@ -56,16 +59,18 @@ Scheduler = Annotated[
     str | None,
     typer.Option(help="A Dask cluster whose workers do the work instead: the address of its scheduler (tcp://...)."),
 ]
-Restart = Annotated[bool, typer.Option("--restart", help="Give up the checkpoints there are, and begin anew.")]
+Restart = Annotated[bool, typer.Option("--restart", help="Discard the checkpoints, and start again.")]
 Join = Annotated[bool, typer.Option("--join", hidden=True)]
 
 _WINDOW: Final = 10
 _NAMED: Final = 10
 """Issues that a report names one by one."""
 _TICK: Final = 0.5
+"""Seconds between two looks at how far a job has come, where somebody watches."""
+_UNWATCHED: Final = 2.0
 
 
-class Options:
+class JobOptions:
     """How a verb that runs a job was called."""
 
     def __init__(
@@ -81,7 +86,7 @@ class Options:
     ) -> None:
         if scheduler is not None and processes > 1:
             raise typer.BadParameter("--processes are of this host, --scheduler names a cluster: give one of them")
-        self.pace = Pace(workers=workers, rate=rate, latency=latency / 1000)
+        self.pace = JobPace(workers=workers, rate=rate, latency=latency / 1000)
         self.processes = processes
         self.scheduler = scheduler
         self.restart = restart
@@ -95,13 +100,13 @@ def control_of(settings: Settings) -> Records:
     return records
 
 
-class _Run:
+class _JobCall:
     """One call of a verb: a job for each collection, one after the other."""
 
     def __init__(
         self,
         config: Path,
-        options: Options,
+        options: JobOptions,
         task: Callable[[Shadow, str], Task | Awaitable[Task]],
         *,
         quiet: bool,
@@ -115,26 +120,60 @@ class _Run:
 
     async def __call__(self, collections: Sequence[str] | None) -> list[Job]:
         settings = load(self._config)
+        names = chosen(settings, collections)
         done: list[Job] = []
         async with contextlib.AsyncExitStack() as stack:
             records = stack.enter_context(contextlib.closing(await asyncio.to_thread(control_of, settings)))
             shadow = await stack.enter_async_context(Shadow(settings, path=self._config, tool=True))
+            await shadow.admin.learn()
+            self._tell_primaries(shadow, names)
             scheduler = self._options.scheduler
             cluster = None if scheduler is None else await stack.enter_async_context(Cluster(scheduler))
-            for name in collections or list(settings.collections):
-                work = await self._work(shadow, name, records, cluster)
-                done.append(await (self._here(work, name) if cluster is None else self._there(work, name, cluster)))
+            round = Round(records, self._verb, names)
+            await asyncio.to_thread(round.begin, restart=self._options.restart)
+            for name in names:
+                done.append(await self._one(shadow, name, records, cluster, round))
                 if done[-1].finished is None:
-                    break
+                    return done
+            if not self._options.join:
+                await asyncio.to_thread(round.end)
         return done
 
-    async def _work(self, shadow: Shadow, name: str, records: Records, cluster: Cluster | None) -> Work:
-        if name in shadow.routes():
-            await asyncio.to_thread(_check_fleet, records, name, shadow)
-        options, made = self._options, self._task(shadow, name)
+    async def _one(self, shadow: Shadow, name: str, records: Records, cluster: Cluster | None, round: Round) -> Job:
+        if name in shadow.admin.routes():
+            await asyncio.to_thread(_check_fleet, records, name, shadow.admin.routes()[name])
+        made = self._task(shadow, name)
+        task = await made if isinstance(made, Awaitable) else made
+        if not self._options.join and (had := await asyncio.to_thread(round.had, task)) is not None:
+            self._note(
+                f"{name}: {had.outcome} before this call was interrupted (job {had.id}); --restart does it again"
+            )
+            return had
+        work = self._work(task, records, cluster)
+        job = await (self._here(work, name) if cluster is None else self._there(work, name, cluster))
+        if not self._options.join and job.finished is not None:
+            await asyncio.to_thread(round.note, job)
+        return job
+
+    def _tell_primaries(self, shadow: Shadow, names: Sequence[str]) -> None:
+        """A file that is behind, or ahead, changes nothing about which store is the primary."""
+        for name in names:
+            now, wanted = shadow.admin.routes()[name].primary, shadow.admin.fleet.wanted()[name]
+            if now is not wanted:
+                self._note(
+                    f"{name}: {now} is the primary in force, whatever {self._config} says (primary: {wanted}): "
+                    f"the work is done from {now} to {now.other}"
+                )
+
+    def _note(self, text: str) -> None:
+        if not self._options.join:
+            typer.echo(f"note: {text}", err=True)
+
+    def _work(self, task: Task, records: Records, cluster: Cluster | None) -> Work:
+        options = self._options
         processes = options.processes if cluster is None else cluster.size
         return Work(
-            await made if isinstance(made, Awaitable) else made,
+            task,
             Jobs(records),
             options.pace,
             restart=options.restart,
@@ -144,11 +183,13 @@ class _Run:
 
     async def _here(self, work: Work, name: str) -> Job:
         """In this process, and in helping ones of this host."""
-        await work.begin()
         helper = [*self._verb, name, "--config", str(self._config)]
-        helpers = [await _help(helper, self._options) for _ in range(self._options.processes - 1)]
+        helpers: list[asyncio.subprocess.Process] = []
         try:
-            async with self._watched(work):
+            async with self._watched(work, name):
+                await work.begin()
+                for _ in range(self._options.processes - 1):
+                    helpers.append(await _help(helper, self._options))
                 return await work.run()
         finally:
             for each in helpers:
@@ -158,18 +199,18 @@ class _Run:
 
     async def _there(self, work: Work, name: str, cluster: Cluster) -> Job:
         """On the workers of a cluster; this process sees to it that each has its part."""
-        await work.begin()
         # Only verbs whose task is made at once take --scheduler.
         make = cast(Callable[[Shadow, str], Task], self._task)
         part = part_of(self._config, load(self._config), name, make, self._options.pace)
-        async with self._watched(work):
+        async with self._watched(work, name):
+            await work.begin()
             await cluster.work_off(work, take_part, part)
             return await work.end()
 
     @contextlib.asynccontextmanager
-    async def _watched(self, work: Work) -> AsyncIterator[None]:
-        with _until_signalled(work), bar(work.task.kind, quiet=self._quiet) as shown:
-            showing = asyncio.create_task(_show(work, shown))
+    async def _watched(self, work: Work, name: str) -> AsyncIterator[None]:
+        with _until_signalled(work), progress(work.task.kind, quiet=self._quiet) as shown:
+            showing = begin(_show(work, shown, name))
             try:
                 yield
             finally:
@@ -178,16 +219,41 @@ class _Run:
                 await asyncio.gather(showing, return_exceptions=True)
 
 
-def _check_fleet(records: Records, name: str, shadow: Shadow) -> None:
+def chosen(settings: Settings, given: Sequence[str] | None) -> list[str]:
+    """The collections that a command is about: those given, each once, or all. Raises `JobRefused` for those that the
+    configuration does not have, and where there are none, before anything is done."""
+    names = list(dict.fromkeys(given or settings.collections))
+    unknown = [name for name in names if name not in settings.collections]
+    known = ", ".join(settings.collections)
+    if unknown:
+        raise JobRefused(f"{', '.join(unknown)}: not in the configuration", hint=f"it has {known or 'no collections'}")
+    if not names:
+        raise JobRefused("the configuration names no collections", hint="name them under `collections`")
+    return names
+
+
+def _check_fleet(records: Records, name: str, route: Route) -> None:
     """A job over what one process of the application does not write twice would miss its writes."""
-    if not shadow.routes()[name].dual_write:
+    if not route.dual_write:
         return
-    rows = members.prune(records, members.members(records))
-    alone = [row.name for row in rows if not row.tool and _writes_alone(row, name)]
+    rows = members.members(records)
+    living = members.prune(records, rows)
+    alone = [row.name for row in living if not row.tool and _writes_alone(row, name)]
     if alone:
         raise JobRefused(
-            f"{name}: {', '.join(alone)} writes to one store only",
+            f"{name}: {', '.join(alone)} writes to one store only, or has until a moment ago",
             hint="give every process of the application phase dual_write first: shadow fleet list",
+        )
+    placed = routing.load(records).placed.get(name)
+    if placed is None or not placed.both:
+        return
+    gone = [row for row in epochs.alone(rows, name) if row not in living]
+    if gone:
+        raise JobRefused(
+            f"{name}: {', '.join(row.name for row in gone)} died while it wrote to one store only, and what it has "
+            "sent may still arrive",
+            hint="run the same command again when a process of the application has taken it off `shadow fleet list`, "
+            "about a minute after its death",
         )
 
 
@@ -199,7 +265,7 @@ def _writes_alone(row: Member, name: str) -> bool:
 async def run_jobs(
     config: Path,
     collections: Sequence[str] | None,
-    options: Options,
+    options: JobOptions,
     task: Callable[[Shadow, str], Task | Awaitable[Task]],
     *,
     quiet: bool,
@@ -207,10 +273,10 @@ async def run_jobs(
 ) -> list[Job]:
     """Runs one job a collection, one after the other. `verb` is the command line that a helping process gets, `task`
     a function that a worker of a cluster can import."""
-    return await _Run(config, options, task, quiet=quiet, verb=verb)(collections)
+    return await _JobCall(config, options, task, quiet=quiet, verb=verb)(collections)
 
 
-async def _help(helper: Sequence[str], options: Options) -> asyncio.subprocess.Process:
+async def _help(helper: Sequence[str], options: JobOptions) -> asyncio.subprocess.Process:
     program = [sys.executable, "-c", "from shadow.cli import main; main()"]
     pace = ["--join", "--json", "--workers", str(options.pace.workers), "--latency", str(options.pace.latency * 1000)]
     return await asyncio.create_subprocess_exec(*program, *helper, *pace, stdout=asyncio.subprocess.DEVNULL)
@@ -218,12 +284,19 @@ async def _help(helper: Sequence[str], options: Options) -> asyncio.subprocess.P
 
 @contextlib.contextmanager
 def _until_signalled(work: Work) -> Iterator[None]:
-    """The first Ctrl-C (or SIGTERM) ends the work after the batches at hand, with its checkpoints."""
-    loop = asyncio.get_running_loop()
+    """The first Ctrl-C (or SIGTERM) ends the work after the batches at hand, with its checkpoints. The second one, and
+    one before there is a job, ends it at once: a store that does not answer is waited for."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
     able = os.name == "posix" and threading.current_thread() is threading.main_thread()
     numbers = (signal.SIGINT, signal.SIGTERM) if able else ()
+
+    def asked() -> None:
+        if task is not None and (work.stopping or not work.job_id):
+            task.cancel()
+        work.stop()
+
     for number in numbers:
-        loop.add_signal_handler(number, work.stop)
+        loop.add_signal_handler(number, asked)
     try:
         yield
     finally:
@@ -231,28 +304,26 @@ def _until_signalled(work: Work) -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
-async def _show(work: Work, shown: Progress) -> None:
-    task = shown.add_task("starting", total=None)
+async def _show(work: Work, shown: Shown, name: str) -> None:
+    task = shown.add_task(f"{name}: starting", total=None)
     seen: deque[tuple[float, int]] = deque(maxlen=_WINDOW)
     while not shown.disable:
+        if not work.job_id:
+            # The stores are asked for the ranges, for as long as they do not answer.
+            await asyncio.sleep(_TICK)
+            continue
         job = await work.look()
         seen.append((time.monotonic(), job.counts.get("seen", 0)))
         rate = _rate(seen)
-        left = f", {_time((job.total - seen[-1][1]) / rate)} left" if rate and job.total > seen[-1][1] else ""
+        left = f", {duration((job.total - seen[-1][1]) / rate)} left" if rate and job.total > seen[-1][1] else ""
         text = f"{job.collection}: {seen[-1][1]} of about {job.total}, {rate:.0f}/s{left}"
         shown.update(task, total=job.total or None, completed=seen[-1][1], description=text)
-        await asyncio.sleep(_TICK)
+        await asyncio.sleep(_TICK if is_watched() else _UNWATCHED)
 
 
 def _rate(seen: Sequence[tuple[float, int]]) -> float:
     (first, before), (last, now) = seen[0], seen[-1]
     return (now - before) / (last - first) if last > first else 0.0
-
-
-def _time(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,7 +377,7 @@ def _row(job: Job) -> dict[str, Any]:
 
 @app.command("list")
 def list_jobs(config: ConfigFile = Path("config/shadow.yaml"), as_json: AsJson = False) -> None:
-    """The jobs in the control store, the newest first."""
+    """Lists the jobs in the control store, newest first."""
     with _jobs(config) as jobs:
         rows = [_row(job) for job in jobs.jobs()]
     if as_json:
@@ -327,7 +398,9 @@ def rate(
     documents: Annotated[float, typer.Argument(min=0, help="Documents a second over all processes; 0 for no limit.")],
     config: ConfigFile = Path("config/shadow.yaml"),
 ) -> None:
-    """Changes how fast a job may go; within a second, also while it runs."""
+    """Changes the speed limit of a job, also while it runs.
+
+    It takes effect within a second, in all of its processes."""
     with _jobs(config) as jobs:
         jobs.set_rate(job, documents or None)
     typer.echo(f"job {job}: {f'{documents:g} documents a second' if documents else 'no limit'}")
@@ -338,7 +411,9 @@ def stop(
     job: Annotated[int, typer.Argument(help="Its number, as `shadow jobs list` says.")],
     config: ConfigFile = Path("config/shadow.yaml"),
 ) -> None:
-    """Ends a job after the batches at hand, in all its processes. The same command as before goes on with it."""
+    """Stops a job after its current batches, in all its processes.
+
+    The command that started it continues it later."""
     with _jobs(config) as jobs:
         jobs.stop(job)
     typer.echo(f"job {job}: stopping")

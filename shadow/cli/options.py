@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 
-__all__ = ["AsJson", "ConfigFile", "bar", "is_quiet", "print_json"]
+__all__ = ["AsJson", "ConfigFile", "print_json", "why_unwritable"]
 
 ConfigFile = Annotated[
     Path,
@@ -24,12 +22,13 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, default=str))
 
 
-def is_quiet() -> bool:
-    """Whether nobody watches: no progress bars then."""
-    return not os.isatty(2)
-
-
-def bar(title: str, *, quiet: bool) -> Progress:
-    """A progress bar on standard error, gone when it ends."""
-    columns = (TextColumn(title), BarColumn(), TextColumn("{task.description}"))
-    return Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet or is_quiet())
+def why_unwritable(path: Path) -> str:
+    """As far as can be seen now; "" if nothing stands against it. A folder that is missing is made."""
+    folder = path.absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    if path.is_dir():
+        return "it is a folder"
+    if not folder.is_dir():
+        return f"{folder} is no folder"
+    return "" if os.access(path if path.exists() else folder, os.W_OK) else f"no right to write in {folder}"

@@ -13,17 +13,17 @@ from shadow.client import Shadow
 from shadow.config import Settings, parse
 from shadow.control.place import SqlitePlace
 from shadow.errors import ConfigurationError, ShadowError
-from shadow.migrate.cluster import Ended
-from shadow.migrate.jobs import Jobs
-from shadow.migrate.sides import JobRefused
-from shadow.migrate.work import Pace, Task, Work
-from shadow.replicate.process import this_process
+from shadow.host.process import this_process
+from shadow.jobs.cluster import Ended
+from shadow.jobs.jobs import Jobs
+from shadow.jobs.target import JobRefused
+from shadow.jobs.work import JobPace, Task, Work
 
-__all__ = ["Part", "part_of", "take_part"]
+__all__ = ["WorkerTask", "part_of", "take_part"]
 
 
 @dataclass(frozen=True)
-class Part:
+class WorkerTask:
     """What a worker needs to know. `settings`: the text of the configuration file, over which the worker lays its own
     environment, as always; `files`: what is laid over that, for files that only `home` (see `Owner.realm`) has."""
 
@@ -32,10 +32,12 @@ class Part:
     home: str
     collection: str
     task: Callable[[Shadow, str], Task]
-    pace: Pace
+    pace: JobPace
 
 
-def part_of(config: Path, settings: Settings, collection: str, task: Callable[[Shadow, str], Task], pace: Pace) -> Part:
+def part_of(
+    config: Path, settings: Settings, collection: str, task: Callable[[Shadow, str], Task], pace: JobPace
+) -> WorkerTask:
     """The part for every worker of a cluster. `task` is importable by its name, with arguments that can be pickled."""
     files = {}
     if settings.journal.kind == "sqlite":
@@ -43,10 +45,10 @@ def part_of(config: Path, settings: Settings, collection: str, task: Callable[[S
     place = settings.control_place()
     if isinstance(place, SqlitePlace):
         files["SHADOW_CONTROL_URL"] = f"sqlite:///{place.path.absolute()}"
-    return Part(config.read_text(encoding="utf-8"), files, this_process().realm, collection, task, pace)
+    return WorkerTask(config.read_text(encoding="utf-8"), files, this_process().realm, collection, task, pace)
 
 
-def take_part(part: Part) -> Ended:
+def take_part(part: WorkerTask) -> Ended:
     """Works on the job's ranges until none is left or it is stopped; runs in a thread of the worker. Errors of shadow's
     own come back as text: not all of them can be pickled."""
     try:
@@ -58,7 +60,7 @@ def take_part(part: Part) -> Ended:
     return Ended()
 
 
-async def _take_part(part: Part) -> None:
+async def _take_part(part: WorkerTask) -> None:
     if part.files and this_process().realm != part.home:
         what = " and ".join(name.removeprefix("SHADOW_").removesuffix("_URL").lower() for name in part.files)
         raise JobRefused(
@@ -68,5 +70,6 @@ async def _take_part(part: Part) -> None:
     settings = parse(part.settings, {**os.environ, **part.files}, source="(sent to the worker)")
     with closing(settings.control_place().open()) as records:
         async with Shadow(settings, tool=True) as shadow:
+            await shadow.admin.learn()
             task = part.task(shadow, part.collection)
             await Work(task, Jobs(records), part.pace, join=True, wait=True).run()

@@ -18,13 +18,13 @@ from bson import Decimal128, Int64, ObjectId
 from pydantic import SecretStr
 
 from shadow.client import Shadow
-from shadow.collection import Collection
 from shadow.compare.equality import same
 from shadow.config import ControlSettings, JournalSettings, Settings
-from shadow.control.coordinator import make_flip
-from shadow.migrate.sides import JobRefused
+from shadow.fleet.coordinator import make_flip
+from shadow.jobs.target import JobRefused
 from shadow.model.phase import Phase, StoreName
 from shadow.model.version import Document
+from shadow.surface.collection import Collection
 
 __all__ = ["COLLECTION", "rehearse"]
 
@@ -78,7 +78,7 @@ async def _flip(shadow: Shadow, settings: Settings, to: StoreName) -> float:
         heartbeat=_HEARTBEAT,
         limit=settings.limits.drain + settings.limits.straggle,
     )
-    if shadow.routes()[COLLECTION].primary is not to:
+    if shadow.admin.routes()[COLLECTION].primary is not to:
         raise JobRefused(f"the rehearsal did not change over: {flipped.said}", hint="nothing of yours was touched")
     return round(flipped.paused, 4)
 
@@ -99,7 +99,7 @@ async def _stage(shadow: Shadow, things: Collection, stage: int, unique: Sequenc
 
 
 async def _is_equal(shadow: Shadow, key: str) -> bool:
-    primary, secondary = await shadow.images(COLLECTION, key)
+    primary, secondary = await shadow.admin.images(COLLECTION, key)
     if primary.document is None or secondary.document is None:
         return False
     return primary.state == secondary.state and same(primary.document, secondary.document)

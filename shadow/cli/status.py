@@ -19,14 +19,20 @@ def status(
     url: Url = "http://127.0.0.1:8000",
     indexes: Annotated[
         bool,
-        typer.Option("--indexes", help="The queries that scan on DynamoDB, and the indexes that would serve them."),
+        typer.Option(
+            "--indexes",
+            help="Each shape of query that scans on DynamoDB: how often, what it read and returned, and the index that "
+            "would serve it.",
+        ),
     ] = False,
     gates: Annotated[
         bool, typer.Option("--gates", help="Every gate of every collection with its figure, the failed ones first.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Whether it is safe to flip, the one thing to look at, and the figures behind it. Exit code 3 if the application
+    """Tells whether it is safe to flip, and the one thing to look at.
+
+    Also routes, journal, work queues, findings and totals of a running application. Exit code 3 if the application
     cannot be reached."""
     found = ask(url, "/status")
     if as_json:

@@ -7,27 +7,28 @@ import dataclasses
 import enum
 import json
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Final, TypeAlias, TypeVar
 
 import typer
 from pymongo.errors import DuplicateKeyError, PyMongoError
-from rich.progress import Progress
 
-from shadow.cli.options import AsJson, ConfigFile, bar, print_json
+from shadow.cli.options import AsJson, ConfigFile, print_json
+from shadow.cli.progress import Shown, progress
+from shadow.cli.rights import run
 from shadow.client import Shadow
 from shadow.config import Settings, load
 from shadow.control.dynamo import control_description
 from shadow.control.place import DynamoPlace
 from shadow.errors import StoreUnavailable
+from shadow.journal.server.dynamo_table import table_description as journal_description
 from shadow.model.schema import CollectionSpec
-from shadow.replicate.journals.dynamo_table import table_description as journal_description
-from shadow.stores.dynamo.policy import Use, iam_policy
 from shadow.stores.dynamo.store import DynamoStore
-from shadow.stores.dynamo.tables import TableState
-from shadow.stores.dynamo.templates import cloudformation, terraform
-from shadow.stores.dynamo.wanted import Wanted, collection_table, plain_table
+from shadow.stores.dynamo.tables.policy import Use, iam_policy
+from shadow.stores.dynamo.tables.spec import TableDefinition, collection_table, plain_table
+from shadow.stores.dynamo.tables.tables import TableState
+from shadow.stores.dynamo.tables.templates import cloudformation, terraform
 
 __all__ = ["app"]
 
@@ -37,28 +38,30 @@ Reports: TypeAlias = dict[str, tuple[list[str], list[str]]]
 
 _POLL: Final = 1.0
 
-app = typer.Typer(help="Tables and indexes.", no_args_is_help=True)
+app = typer.Typer(help="Creates, checks and exports tables and indexes.", no_args_is_help=True)
 
 
 @app.callback()
 def tables() -> None:
-    """Tables and indexes."""
+    """Creates, checks and exports tables and indexes."""
 
 
 @app.command("create")
 def create(config: ConfigFile = Path("config/shadow.yaml"), as_json: AsJson = False) -> None:
-    """Makes the tables and indexes that are missing, on both stores, changes in place what of `table` is otherwise
-    (billing, capacity, protection, expiry, recovery, tags), and waits until they can be used. Touches no document,
-    but for those that a new index would not find. Says what the server lacks, and what it cannot change."""
+    """Creates missing tables and indexes, and applies changed table settings.
+
+    On both stores. It changes in place what `table` says (billing, capacity, protection, expiry, recovery, tags),
+    and waits until everything can be used. It touches no document, except those that a new index would not find. It
+    reports what the server lacks, and what it cannot change."""
     settings = load(config)
-    names = asyncio.run(_create(config))
+    names = run(config, _create(config))
 
     async def rest(store: DynamoStore) -> Reports:
         for wanted in _others(settings):
             await store.keeper.prepare(wanted)
         return await store.keeper.drift(_wanted(settings))
 
-    left = _on_dynamo(settings, rest)
+    left = _on_dynamo(settings, rest, "tables create", quiet=as_json)
     if as_json:
         print_json({"prepared": names, "tables": _reported(left)})
         return
@@ -84,14 +87,16 @@ def sweep(
     apply: Annotated[bool, typer.Option("--apply", help="Delete them; without it they are only counted.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Finds the parts of large documents on DynamoDB that a crash has left behind (over a day old, named by nothing).
-    A running application does so by itself every `dynamo.sweep_every` seconds. Scans the tables."""
+    """Finds the parts of large documents on DynamoDB that a crash left behind.
+
+    Parts that are over a day old and that no document names. A running application does this by itself every
+    `dynamo.sweep_every` seconds. Scans the tables."""
     settings = load(config)
 
     async def each(store: DynamoStore) -> dict[str, int]:
         return {name: await store.sweep(name, dry_run=not apply) for name in settings.collections}
 
-    left = _on_dynamo(settings, each)
+    left = _on_dynamo(settings, each, "tables sweep", quiet=as_json)
     if as_json:
         print_json({"left_behind": left, "deleted": apply})
         return
@@ -101,18 +106,22 @@ def sweep(
 
 @app.command("check-unique")
 def check_unique(config: ConfigFile = Path("config/shadow.yaml"), as_json: AsJson = False) -> None:
-    """Looks at every document of the collections with `unique` on DynamoDB once more, and takes the values that a
-    writer without the constraint has left untaken. Exit code 1 if two documents share one."""
+    """Checks unique values of every document on DynamoDB again.
+
+    For collections with `unique`. It also records the values of documents that a writer without the constraint has
+    written. Exit code 1 if two documents share a value."""
     settings = load(config)
 
     async def each(store: DynamoStore) -> dict[str, str]:
         return {name: await _checked(store, name) for name, spec in settings.specs().items() if spec.unique}
 
-    said = _on_dynamo(settings, each)
+    said = _on_dynamo(settings, each, "tables check-unique", quiet=as_json)
     shared = {name: text for name, text in said.items() if text}
     if as_json:
         print_json({"checked": list(said), "duplicates": shared})
     else:
+        if not said:
+            typer.echo("no collection of the configuration has `unique`")
         for name, text in said.items():
             typer.echo(f"{name}: {text or 'every value belongs to one document'}")
     if shared:
@@ -121,11 +130,12 @@ def check_unique(config: ConfigFile = Path("config/shadow.yaml"), as_json: AsJso
 
 @app.command("plan")
 def plan(config: ConfigFile = Path("config/shadow.yaml"), as_json: AsJson = False) -> None:
-    """Compares the tables on DynamoDB with the configuration: what is missing, and what is otherwise than it ought to
-    be. Changes nothing. Exit code 1 if something differs; `create` makes what is missing. What the server does not
-    have is said, and is no difference."""
+    """Compares the tables on DynamoDB with the configuration; changes nothing.
+
+    What is missing, and what differs. Exit code 1 if anything does; `shadow tables create` applies it. What the
+    server does not support is reported, and does not count as a difference."""
     settings = load(config)
-    found = _on_dynamo(settings, lambda store: store.keeper.drift(_wanted(settings)))
+    found = _on_dynamo(settings, lambda store: store.keeper.drift(_wanted(settings)), "tables plan", quiet=as_json)
     if as_json:
         print_json(_reported(found))
     else:
@@ -142,15 +152,16 @@ def wait(
     timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait at most.")] = 300.0,
     as_json: AsJson = False,
 ) -> None:
-    """Waits until every table and index of the configuration is ACTIVE, whoever makes them. Changes nothing. Exit
-    code 1 if one is not when the time is over."""
+    """Waits until every table and index is ACTIVE, whoever creates them.
+
+    Changes nothing. Exit code 1 if one is not ACTIVE in time."""
     settings = load(config)
 
     async def until(store: DynamoStore) -> dict[str, TableState]:
-        with bar("tables", quiet=as_json) as shown:
+        with progress("tables wait", quiet=as_json) as shown:
             return await _ready(store, _wanted(settings), timeout, shown)
 
-    states = _on_dynamo(settings, until)
+    states = _on_dynamo(settings, until, "tables wait", quiet=True)
     if as_json:
         rows = {name: {**dataclasses.asdict(each), "ready": each.is_ready} for name, each in states.items()}
         print_json(rows)
@@ -163,7 +174,7 @@ def wait(
 
 
 async def _ready(
-    store: DynamoStore, wanted: Sequence[Wanted], timeout: float, shown: Progress
+    store: DynamoStore, wanted: Sequence[TableDefinition], timeout: float, shown: Shown
 ) -> dict[str, TableState]:
     deadline = time.monotonic() + timeout
     task = shown.add_task("", total=len(wanted))
@@ -192,9 +203,10 @@ def export(
         typer.Option("--for", help="iam: what the rights are for; can be given several times. [default: application]"),
     ] = None,
 ) -> None:
-    """Prints the tables for CloudFormation or Terraform, or the least rights that they need: for the application, for
-    its create_index(unique=True), for jobs, or to make the tables. The tables of the collections, and that of a
-    journal on DynamoDB. Asks no server."""
+    """Prints the tables for CloudFormation or Terraform, or the least IAM rights.
+
+    The rights are for the application, for its create_index(unique=True), for jobs, or for creating the tables. The
+    tables are those of the collections, and that of a journal on DynamoDB. It contacts no server."""
     settings = load(config)
     match form:
         case Form.CLOUDFORMATION:
@@ -215,18 +227,18 @@ def export(
 # --- the tables of a configuration ------------------------------------------------------------------------------
 
 
-def _collections(settings: Settings) -> dict[str, tuple[Wanted, CollectionSpec]]:
+def _collections(settings: Settings) -> dict[str, tuple[TableDefinition, CollectionSpec]]:
     named = {f"{settings.dynamo.table_prefix}{name}": spec for name, spec in settings.specs().items()}
     return {table: (collection_table(table, spec), spec) for table, spec in named.items()}
 
 
-def _journal(settings: Settings) -> Wanted | None:
+def _journal(settings: Settings) -> TableDefinition | None:
     if settings.journal.kind != "dynamodb":
         return None
     return plain_table(journal_description(settings.journal.table), settings.dynamo.table.shared())
 
 
-def _control(settings: Settings) -> Wanted | None:
+def _control(settings: Settings) -> TableDefinition | None:
     """The table of the control store, which may be the journal's."""
     place = settings.control_place()
     if not isinstance(place, DynamoPlace):
@@ -235,13 +247,13 @@ def _control(settings: Settings) -> Wanted | None:
     return plain_table(describe(place.table), settings.dynamo.table.shared())
 
 
-def _others(settings: Settings) -> list[Wanted]:
+def _others(settings: Settings) -> list[TableDefinition]:
     """The tables beside those of the collections."""
     found = {each.name: each for each in (_control(settings), _journal(settings)) if each is not None}
     return list(found.values())
 
 
-def _wanted(settings: Settings) -> list[Wanted]:
+def _wanted(settings: Settings) -> list[TableDefinition]:
     return [*(wanted for wanted, _ in _collections(settings).values()), *_others(settings)]
 
 
@@ -257,8 +269,9 @@ async def _checked(store: DynamoStore, name: str) -> str:
     return ""
 
 
-def _on_dynamo(settings: Settings, ask: Callable[[DynamoStore], Awaitable[T]]) -> T:
-    """Asks a store of its own. Raises `StoreUnavailable` for what DynamoDB, or the way to it, refuses."""
+def _on_dynamo(settings: Settings, ask: Callable[[DynamoStore], Awaitable[T]], title: str, *, quiet: bool) -> T:
+    """Asks a store of its own, and says now and then that it is at work. Raises `StoreUnavailable` for what DynamoDB,
+    or the way to it, refuses."""
 
     async def asked() -> T:
         store = DynamoStore(settings.dynamo, settings.specs(), database=settings.mongo.database)
@@ -268,6 +281,17 @@ def _on_dynamo(settings: Settings, ask: Callable[[DynamoStore], Awaitable[T]]) -
             await store.close()
 
     try:
-        return asyncio.run(asked())
+        with progress(title, quiet=quiet) as shown:
+            shown.add_task(", ".join(settings.collections))
+            return asyncio.run(asked())
     except PyMongoError as error:
-        raise StoreUnavailable(f"dynamo: {error}", hint="check that it runs, and `shadow tables create`") from error
+        raise StoreUnavailable(
+            f"dynamo: {_said(error)}", hint="check that it runs, and `shadow tables create`"
+        ) from error
+
+
+def _said(error: PyMongoError) -> str:
+    """Without the next step that an error of ours has in it, and without the details that PyMongo appends."""
+    details = getattr(error, "details", None)
+    text = str(details.get("errmsg") or error) if isinstance(details, Mapping) else str(error)
+    return text.partition("\n")[0]

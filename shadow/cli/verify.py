@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import datetime as dt
 from functools import partial
@@ -14,10 +13,10 @@ from bson import json_util
 
 from shadow.cli.jobs import (
     Collections,
+    JobOptions,
     Join,
     Latency,
     Named,
-    Options,
     Processes,
     Rate,
     Restart,
@@ -27,9 +26,10 @@ from shadow.cli.jobs import (
     run_jobs,
 )
 from shadow.cli.options import AsJson, ConfigFile, print_json
+from shadow.cli.rights import run, tell_lacking
 from shadow.client import Shadow
-from shadow.migrate.jobs import reasons_of
-from shadow.migrate.verify import Scope, Summary, Verify, summary
+from shadow.jobs.jobs import reasons_of
+from shadow.jobs.verify import Scope, Summary, Verify, summary
 
 __all__ = ["verify"]
 
@@ -59,13 +59,15 @@ def verify(
     join: Join = False,
     as_json: AsJson = False,
 ) -> None:
-    """Walks both stores beside live traffic and holds each against the other. What differs is looked at again before it
-    counts. Exit code 0 if equal, 1 if there are differences (`shadow repair plan` goes on from there), 2 if it could
-    not be decided or nothing was compared."""
+    """Compares both stores, beside live traffic.
+
+    What differs is read again before it counts. Exit code 0 if the stores are equal, 1 if there are differences
+    (continue with `shadow repair plan`), 2 if it could not be decided or nothing was compared."""
     scope = Scope(full=not quick, sample=sample, filter=_filter(where, since, since_field))
-    options = Options(workers, processes, rate, latency, scheduler=scheduler, restart=restart, join=join)
+    options = JobOptions(workers, processes, rate, latency, scheduler=scheduler, restart=restart, join=join)
     verb = ["verify", "--filter", json_util.dumps(scope.filter), "--sample", str(sample), *(["--quick"] * quick)]
-    done = asyncio.run(run_jobs(config, collections, options, partial(_task, scope), quiet=as_json, verb=verb))
+    done = run(config, run_jobs(config, collections, options, partial(_task, scope), quiet=as_json, verb=verb))
+    tell_lacking(config, (reason for job in done if not join for reason in reasons_of(job)))
     summaries = [summary(job) for job in done]
     if as_json:
         rows = [
@@ -80,7 +82,7 @@ def verify(
 
 
 def _task(scope: Scope, shadow: Shadow, collection: str) -> Verify:
-    return Verify(shadow.sides(collection), scope)
+    return Verify(shadow.admin.sides(collection), scope)
 
 
 def _filter(text: str, since: dt.datetime | None, field: str) -> dict[str, Any]:

@@ -19,11 +19,11 @@ from deepdiff import DeepDiff
 
 from shadow.compare.equality import canonical, same
 from shadow.model.order import key_digest
-from shadow.model.stored import Damaged, RawDocument, oddities
-from shadow.model.verdict import Difference, Kind
-from shadow.model.version import Document, Key
+from shadow.model.stored import Damaged, RawDocument, is_copyable, oddities
+from shadow.model.verdict import DOCUMENT_PATH, VERSION_PATH, Difference, Kind
+from shadow.model.version import Document, Image, Key, State
 
-__all__ = ["Hasher", "explain", "safe_name"]
+__all__ = ["Hasher", "explain", "explain_images", "explain_lack", "explain_versions", "safe_name"]
 
 MAX_NODES: Final = 400
 """Values (both sides together) that DeepDiff may be given; it takes about 25 microseconds for each."""
@@ -100,6 +100,40 @@ def explain(
     if found or not walk.exhausted:
         return found or tuple(islice(_of_bytes(a, b), limit))
     return (Difference(Kind.VALUE, "*", "object", "object"),)
+
+
+def explain_lack(document: Document | None, *, hasher: Hasher, kind: Kind) -> Difference:
+    """A document that only one side has: the primary (`kind` MISSING) or the secondary (EXTRA)."""
+    shown = "" if document is None else hasher.hash_value(document)
+    if kind is Kind.EXTRA:
+        return Difference(kind, DOCUMENT_PATH, "missing", "object", "", shown)
+    return Difference(kind, DOCUMENT_PATH, "object", "missing", shown, "")
+
+
+def explain_images(primary: Image, secondary: Image, *, hasher: Hasher) -> tuple[Difference, ...]:
+    """Where two images differ, their versions included. Empty exactly if they are the same and both can be read."""
+    found: tuple[Difference, ...] = ()
+    if primary.document is not None and secondary.document is not None:
+        found = explain(primary.document, secondary.document, hasher=hasher)
+        found = found or explain_versions(primary.state, secondary.state, hasher=hasher)
+    elif primary.document is not None:
+        found = (explain_lack(primary.document, hasher=hasher, kind=Kind.MISSING),)
+    elif secondary.document is not None:
+        found = (explain_lack(secondary.document, hasher=hasher, kind=Kind.EXTRA),)
+    if found or (is_copyable(primary) and is_copyable(secondary)):
+        return found
+    # The same on both sides, and yet nobody can say what it is.
+    unread = _unreadable(primary.document or {}, secondary.document or {})
+    return tuple(unread) or (Difference(Kind.UNREADABLE, "*", "unreadable", "unreadable"),)
+
+
+def explain_versions(primary: State, secondary: State, *, hasher: Hasher) -> tuple[Difference, ...]:
+    """The difference of two versions, as hashes; none if they are the same."""
+    if primary == secondary:
+        return ()
+    types = [type(state).__name__.lower() for state in (primary, secondary)]
+    hashes = [hasher.hash_canonical(f"version:{state!r}") for state in (primary, secondary)]
+    return (Difference(Kind.VERSION_LOST, VERSION_PATH, *types, *hashes),)
 
 
 def _unreadable(a: Document, b: Document) -> Iterator[Difference]:

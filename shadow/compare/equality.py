@@ -11,7 +11,6 @@ that cannot be read whole equals nothing but its own bytes.
 from __future__ import annotations
 
 import datetime as dt
-from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
@@ -20,45 +19,27 @@ import bson
 from bson import Binary, Code, DatetimeMS, DBRef, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp
 from bson.errors import BSONError
 
-from shadow.model.operation import Hit, Query, Sort, Verb
+from shadow.model.operation import Hit, Query, Sort
 from shadow.model.order import millis, order_key, regex_flags, sort_key
-from shadow.model.stored import Damaged, RawDocument, encoded
+from shadow.model.stored import Damaged, RawDocument, encoded, is_copyable
 from shadow.model.values import normalise_value, type_name
-from shadow.model.verdict import Kind
-from shadow.model.version import Document, Key, Version
+from shadow.model.verdict import COUNT_PATH, ORDER_PATH, Incomparable, Kind
+from shadow.model.version import Document, Image, Key, Version
 
 __all__ = [
-    "ESTIMATE",
-    "PIPELINE_ORDER",
-    "PROJECTED_BYTES",
-    "PROJECTED_SORT",
-    "UNSORTED_LIMIT",
     "Comparison",
     "KeyDifference",
+    "agree",
     "canonical",
     "compare_documents",
     "compare_hits",
     "compare_one",
-    "compare_values",
+    "counts",
+    "orders",
     "same",
     "same_after",
+    "whole",
 ]
-
-UNSORTED_LIMIT: Final = "unsorted_limit"
-"""A limit or skip without a sort: each store may choose which documents it answers."""
-
-PROJECTED_SORT: Final = "projected_sort"
-"""The projection takes away what the sort goes by, so ties cannot be told."""
-
-PIPELINE_ORDER: Final = "pipeline_order"
-"""A stage of the pipeline depends on an order that the pipeline does not fix."""
-
-PROJECTED_BYTES: Final = "projected_bytes"
-"""A projection of a document that is kept as its bytes: the other store gives the driver's values of it."""
-
-ESTIMATE: Final = "estimate"
-"""An estimated count promises nothing."""
-
 
 # -- documents ----------------------------------------------------------------------------------------------------
 
@@ -209,16 +190,38 @@ def _types_differ(left: Any, right: Any) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class KeyDifference:
-    """One document in which two answers differ, with what each store answered for it.
+    """One document in which two answers differ, with what each store answered for it; None where it lacks that.
 
-    Both hits None: the answers differ as a whole (`key` is None too): ORDER, or COUNT where their numbers of documents
-    differ or one is shifted against the other, and no document can be named for it.
+    Not `named`: the answers differ as a whole, and no document can be asked for by a key (`key` is None). The hits
+    then hold what differs: documents of an aggregate, or one made of the numbers (`counts`) or of the places
+    (`orders`). Raises ValueError without a hit: there is no difference that nobody can point at.
     """
 
     key: Key
     kind: Kind
     primary: Hit | None = None
     secondary: Hit | None = None
+    named: bool = True
+
+    def __post_init__(self) -> None:
+        if self.primary is None and self.secondary is None:
+            raise ValueError(f"a difference ({self.kind}) without what differs")
+
+
+def counts(primary: Any, secondary: Any) -> KeyDifference:
+    """Answers of different numbers of documents, of which none can be named."""
+    return whole(Kind.COUNT, {COUNT_PATH: primary}, {COUNT_PATH: secondary})
+
+
+def orders(primary: Sequence[Any], secondary: Sequence[Any]) -> KeyDifference:
+    """Answers that hold the same documents in another order, as two lists of places or keys."""
+    return whole(Kind.ORDER, {ORDER_PATH: list(primary)}, {ORDER_PATH: list(secondary)})
+
+
+def whole(kind: Kind, primary: Document, secondary: Document) -> KeyDifference:
+    """A difference between two answers, shown by a document of each."""
+    left, right = (Hit(None, Version("", 0), each) for each in (primary, secondary))
+    return KeyDifference(None, kind, left, right, named=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +230,7 @@ class Comparison:
     differences found in the rest stand beside it."""
 
     keys: tuple[KeyDifference, ...] = ()
-    incomparable: str = ""
+    incomparable: Incomparable | None = None
 
     @property
     def equal(self) -> bool:
@@ -240,23 +243,24 @@ _Row: TypeAlias = tuple[Any, Hit]
 """What a document sorts by, and its hit."""
 
 
-def compare_hits(query: Query, primary: Sequence[Hit], secondary: Sequence[Hit]) -> Comparison:
+def compare_hits(query: Query, primary: Sequence[Hit], secondary: Sequence[Hit], *, keyed: bool = True) -> Comparison:
     """Compares the two answers to `query`, whole and in order.
 
     Documents are paired by `_id`, equal as MongoDB holds keys equal. With a sort, documents that tie may come in any
     order, and where `limit` or `skip` cuts through a tie, either side of it may be answered: a document counts as
     missing or extra only if the other answer's range covers its place. A window that is shifted as a whole is COUNT.
     Without a sort, `limit` and `skip` cut anywhere: documents that both answered are compared, the rest is
-    `UNSORTED_LIMIT`. A projection that takes the sort's fields away leaves the order undecidable: keys are compared
-    as without a sort, and where that is not enough the rest is `PROJECTED_SORT`.
+    `Incomparable.UNSORTED_LIMIT`. A projection that takes the sort's fields away leaves the order undecidable: keys
+    are compared as without a sort, and where that is not enough the rest is `Incomparable.PROJECTED_SORT`.
 
     `query.limit` has to say how far both were read: 1 for `find_one` (as `compare_one` does), and the number of
-    documents read for a cursor that the application left early.
+    documents read for a cursor that the application left early. `keyed`: a hit's key is its
+    `_id`, also where the document shows none.
     """
     if len(primary) == len(secondary) and all(map(_same_hit, primary, secondary)):
         return _EQUAL
     known = bool(query.sort) and all(_visible(query.projection, path) for path, _ in query.sort)
-    place = _by(query.sort) if known else _no_place
+    place = _by(query.sort, keyed=keyed) if known else _no_place
     answers = _Answers(
         [(place(hit), hit) for hit in primary],
         [(place(hit), hit) for hit in secondary],
@@ -264,9 +268,10 @@ def compare_hits(query: Query, primary: Sequence[Hit], secondary: Sequence[Hit])
         query.skip,
     )
     if known:
-        found = answers.compare("")
+        found = answers.compare(None)
     else:
-        found = answers.compare(PROJECTED_SORT if query.sort else UNSORTED_LIMIT, ordered=bool(query.sort))
+        reason = Incomparable.PROJECTED_SORT if query.sort else Incomparable.UNSORTED_LIMIT
+        found = answers.compare(reason, ordered=bool(query.sort))
     return _less_projected_bytes(found) if query.projection else found
 
 
@@ -274,7 +279,9 @@ def _less_projected_bytes(found: Comparison) -> Comparison:
     """Only MongoDB projects the bytes of a document that Python's values do not say: where nothing but these differs,
     it is not known whether the documents do."""
     rest = tuple(each for each in found.keys if not _differs_in_bytes_alone(each))
-    return found if len(rest) == len(found.keys) else Comparison(rest, found.incomparable or PROJECTED_BYTES)
+    return (
+        found if len(rest) == len(found.keys) else Comparison(rest, found.incomparable or Incomparable.PROJECTED_BYTES)
+    )
 
 
 def _differs_in_bytes_alone(each: KeyDifference) -> bool:
@@ -296,9 +303,11 @@ def _same_hit(a: Hit, b: Hit) -> bool:
     return _identity(a.key) == _identity(b.key) and same(a.document, b.document)
 
 
-def _by(sort: Sort) -> Callable[[Hit], Any]:
+def _by(sort: Sort, *, keyed: bool) -> Callable[[Hit], Any]:
     """Places by `sort`. `_id` is known even where the projection leaves it out."""
     key = sort_key(sort)
+    if not keyed:
+        return lambda hit: key(hit.document)
     return lambda hit: key({**hit.document, "_id": hit.key})
 
 
@@ -341,24 +350,35 @@ class _Answers:
         self._left = {_identity(hit.key): (place, hit) for place, hit in primary}
         self._right = {_identity(hit.key): (place, hit) for place, hit in secondary}
 
-    def compare(self, undecided: str, *, ordered: bool = False) -> Comparison:
+    def compare(self, undecided: Incomparable | None, *, ordered: bool = False) -> Comparison:
         """`undecided` is the reason to give where places are unknown; `ordered`: there is an order all the same."""
         keys = (*self._changed(), *self._missing(), *self._extra())
         if undecided:
             return self._undecided(keys, undecided, ordered)
         if not self._in_order():
-            return Comparison((*keys, KeyDifference(None, Kind.ORDER)))
+            return Comparison((*keys, orders(*map(self._keys, (self._primary, self._secondary)))))
         if not keys and [place for place, _ in self._primary] != [place for place, _ in self._secondary]:
-            return Comparison((KeyDifference(None, Kind.COUNT),))
+            return Comparison((self._shifted(),))
         return Comparison(keys)
 
-    def _undecided(self, keys: tuple[KeyDifference, ...], reason: str, ordered: bool) -> Comparison:
+    def _shifted(self) -> KeyDifference:
+        """Windows of the same order that show different parts of it."""
+        if len(self._primary) != len(self._secondary):
+            return counts(len(self._primary), len(self._secondary))
+        shifted = orders(*map(self._keys, (self._primary, self._secondary)))
+        return replace(shifted, kind=Kind.COUNT)
+
+    @staticmethod
+    def _keys(rows: list[_Row]) -> list[Key]:
+        return [hit.key for _, hit in rows]
+
+    def _undecided(self, keys: tuple[KeyDifference, ...], reason: Incomparable, ordered: bool) -> Comparison:
         if not keys and len(self._primary) != len(self._secondary):
-            return Comparison((KeyDifference(None, Kind.COUNT),))
+            return Comparison((counts(len(self._primary), len(self._secondary)),))
         told = {_identity(each.key) for each in keys}
         rest = (self._left.keys() ^ self._right.keys()) - told
         moved = ordered and self._common(self._primary) != self._common(self._secondary)
-        return Comparison(keys, reason if rest or moved else "")
+        return Comparison(keys, reason if rest or moved else None)
 
     def _changed(self) -> list[KeyDifference]:
         found = []
@@ -411,104 +431,11 @@ class _Answers:
         ]
 
 
-# -- values -------------------------------------------------------------------------------------------------------
-
-_ORDER_FREE: Final = frozenset(
-    {
-        "$addFields",
-        "$count",
-        "$lookup",
-        "$match",
-        "$project",
-        "$replaceRoot",
-        "$replaceWith",
-        "$set",
-        "$sort",
-        "$sortByCount",
-        "$unset",
-        "$unwind",
-    }
-)
-_ACCUMULATORS: Final = frozenset({"$avg", "$count", "$max", "$min", "$sum"})
-
-
-def compare_values(verb: Verb, primary: Any, secondary: Any, *, pipeline: Sequence[Document] = ()) -> Comparison:
-    """Compares the answers of `count_documents` and `estimated_document_count` (numbers), `distinct` and `aggregate`
-    (lists; `pipeline` is what was asked).
-
-    `distinct` compares as a set under MongoDB's equality, for which of 1 and 1.0 stands for both is left open.
-    Aggregates compare in order, ties free, if the pipeline ends in `$sort` (and `$skip`, `$limit` after it), else as
-    multisets; where the answer depends on an order that nothing fixes, unequal is `PIPELINE_ORDER`.
-    Differences name no document. Raises ValueError for another verb.
-    """
-    match verb:
-        case Verb.COUNT_DOCUMENTS:
-            return _EQUAL if primary == secondary else Comparison((KeyDifference(None, Kind.COUNT),))
-        case Verb.ESTIMATED_DOCUMENT_COUNT:
-            return _EQUAL if primary == secondary else Comparison(incomparable=ESTIMATE)
-        case Verb.DISTINCT:
-            return _whole(set(map(order_key, primary)) == set(map(order_key, secondary)), len(primary), len(secondary))
-        case Verb.AGGREGATE:
-            return _compare_aggregates(pipeline, primary, secondary)
-        case _:
-            raise ValueError(f"{verb} answers no values")
-
-
-def _whole(equal: bool, left: int, right: int, otherwise: str = "") -> Comparison:
-    if equal:
-        return _EQUAL
-    if otherwise:
-        return Comparison(incomparable=otherwise)
-    return Comparison((KeyDifference(None, Kind.VALUE if left == right else Kind.COUNT),))
-
-
-def _compare_aggregates(
-    pipeline: Sequence[Document], primary: Sequence[Document], secondary: Sequence[Document]
-) -> Comparison:
-    if len(primary) == len(secondary) and all(map(same, primary, secondary)):
-        return _EQUAL
-    tail = len(pipeline)
-    while tail and _name(pipeline[tail - 1]) in ("$skip", "$limit"):
-        tail -= 1
-    left, right = _numbered(primary), _numbered(secondary)
-    if tail and _name(pipeline[tail - 1]) == "$sort" and all(map(_order_free, pipeline[: tail - 1])):
-        found = compare_hits(_window(pipeline[tail - 1 :]), left, right)
-        return Comparison(tuple({each.kind: KeyDifference(None, each.kind) for each in found.keys}.values()))
-    otherwise = "" if all(map(_order_free, pipeline)) else PIPELINE_ORDER
-    return _whole({hit.key for hit in left} == {hit.key for hit in right}, len(left), len(right), otherwise)
-
-
-def _name(stage: Document) -> str:
-    return next(iter(stage), "")
-
-
-def _order_free(stage: Document) -> bool:
-    """Whether the stage's answer, as a multiset, is the same in whatever order its documents come."""
-    name = _name(stage)
-    if name != "$group":
-        return name in _ORDER_FREE
-    outputs = [value for field, value in stage[name].items() if field != "_id"]
-    return all(isinstance(value, dict) and _name(value) in _ACCUMULATORS for value in outputs)
-
-
-def _numbered(documents: Sequence[Document]) -> list[Hit]:
-    """Documents as hits whose keys are their contents, the repeats told apart by a number."""
-    seen: Counter[str] = Counter()
-    hits = []
-    for document in documents:
-        content = (document.raw if isinstance(document, Damaged) else bson.encode(document)).hex()
-        seen[content] += 1
-        hits.append(Hit(f"{content}/{seen[content]}", Version("", 0), document))
-    return hits
-
-
-def _window(stages: Sequence[Document]) -> Query:
-    """`$sort` and the `$skip`s and `$limit`s after it, as a query."""
-    skip, limit = 0, 0
-    for stage in stages[1:]:
-        if "$skip" in stage:
-            skip += stage["$skip"]
-            limit = max(limit - stage["$skip"], 0) if limit else 0
-        else:
-            limit = min(limit or stage["$limit"], stage["$limit"])
-    return Query(sort=tuple(stages[0]["$sort"].items()), skip=int(skip), limit=int(limit))
+def agree(primary: Image, secondary: Image) -> bool:
+    """Whether both stores hold the same under a key: the same document at the same version, or no document. What
+    cannot be read agrees with nothing."""
+    if not is_copyable(primary) or not is_copyable(secondary):
+        return False
+    if primary.document is None or secondary.document is None:
+        return primary.document is None and secondary.document is None
+    return primary.state == secondary.state and same(primary.document, secondary.document)

@@ -13,10 +13,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from shadow.control.records import MISSING, Record, Value
 from shadow.errors import ControlError
+from shadow.journal.server.clock import Clock, ServerClock
+from shadow.journal.server.dynamo_table import CONDITION, Access, JournalTable, code_of, explained, table_description
 from shadow.model.values import CANONICAL
 from shadow.model.version import fresh_id
-from shadow.replicate.journals.clock import Clock, ServerClock
-from shadow.replicate.journals.dynamo_table import CONDITION, Access, Table, code_of, explained, table_description
 
 __all__ = ["DynamoRecords", "control_description"]
 
@@ -51,7 +51,7 @@ class DynamoRecords:
         self._patience = patience
         self._clock: Clock = ServerClock()
         self._lock = threading.Lock()
-        self._opened: Table | None = None
+        self._opened: JournalTable | None = None
 
     @property
     def place(self) -> str:
@@ -143,11 +143,11 @@ class DynamoRecords:
             opened.release()
 
     @contextmanager
-    def _using(self) -> Iterator[Table]:
+    def _using(self) -> Iterator[JournalTable]:
         try:
             with self._lock:
                 if self._opened is None:
-                    self._opened = Table(self._access, self._name, self._clock, self._patience, self._describe)
+                    self._opened = JournalTable(self._access, self._name, self._clock, self._patience, self._describe)
                 table = self._opened
             yield table
         except (ClientError, BotoCoreError, OSError) as error:

@@ -23,15 +23,17 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
-from shadow.control import members, routing
+from shadow.control import flip_record as routing
+from shadow.control import members
+from shadow.control.flip_record import RouteRecord, Routing, WriteState
 from shadow.control.members import Member
 from shadow.control.records import Records
-from shadow.control.routing import Placed, Routing, Writing
 from shadow.model.phase import Phase, StoreName
 
 __all__ = [
     "TWICE",
     "advanced",
+    "alone",
     "bare",
     "entered",
     "has_epoch",
@@ -43,7 +45,7 @@ __all__ = [
     "writes_alone",
 ]
 
-TWICE: Final = (Writing.DUAL, Writing.CLOSING)
+TWICE: Final = (WriteState.DUAL, WriteState.CLOSING)
 """While some process may write both."""
 
 
@@ -61,7 +63,7 @@ def entered(
     now = time.time()
     placed = dict(seen.placed)
     for name, primary in kept.items():
-        placed.setdefault(name, Placed(primary, since=now))
+        placed.setdefault(name, RouteRecord(primary, since=now))
     fence = seen.fence
     for name, each in placed.items():
         if name in dual and not each.completed:
@@ -75,22 +77,22 @@ def entered(
     return None if placed == dict(seen.placed) else dataclasses.replace(seen, placed=placed, fence=fence)
 
 
-def _wanted(each: Placed, now: float) -> tuple[Placed, bool]:
+def _wanted(each: RouteRecord, now: float) -> tuple[RouteRecord, bool]:
     """With dual writes wanted, and whether the others have to take note of it."""
-    if each.writing is Writing.SINGLE:
-        return dataclasses.replace(each, writing=Writing.ANNOUNCED, previous=None), True
-    if each.writing is Writing.CLOSING or not each.mark:
+    if each.writing is WriteState.SINGLE:
+        return dataclasses.replace(each, writing=WriteState.ANNOUNCED, previous=None), True
+    if each.writing is WriteState.CLOSING or not each.mark:
         return _begun(each, now) if each.writing in TWICE else each, False
     return each, False
 
 
-def _begun(each: Placed, now: float) -> Placed:
-    return dataclasses.replace(each, writing=Writing.DUAL).renewed(now)
+def _begun(each: RouteRecord, now: float) -> RouteRecord:
+    return dataclasses.replace(each, writing=WriteState.DUAL).renewed(now)
 
 
-def _is_free(each: Placed, rows: Iterable[Member]) -> bool:
+def _is_free(each: RouteRecord, rows: Iterable[Member]) -> bool:
     """Whether nothing rests on the collection's primary: it was never written twice, and nobody else is there."""
-    return each.writing is Writing.SINGLE and each.dual == 0 and all(row.tool for row in rows)
+    return each.writing is WriteState.SINGLE and each.dual == 0 and all(row.tool for row in rows)
 
 
 def _next_fence(seen: Routing, rows: Iterable[Member]) -> int:
@@ -111,9 +113,9 @@ def advanced(
         each = seen.placed.get(name)
         if each is None or each.completed:
             continue
-        if each.writing is Writing.ANNOUNCED:
-            changes[name], fence = dataclasses.replace(each, writing=Writing.RAISING), _next_fence(seen, rows)
-        elif each.writing is Writing.RAISING or (each.writing is Writing.DUAL and not each.mark):
+        if each.writing is WriteState.ANNOUNCED:
+            changes[name], fence = dataclasses.replace(each, writing=WriteState.RAISING), _next_fence(seen, rows)
+        elif each.writing is WriteState.RAISING or (each.writing is WriteState.DUAL and not each.mark):
             changes[name] = _begun(each, now)
     return dataclasses.replace(seen.with_placed(changes), fence=fence) if changes else None
 
@@ -125,12 +127,12 @@ def lowered(seen: Routing, names: Iterable[str], rows: Iterable[Member]) -> Rout
     changes = {}
     for name in names:
         each = seen.placed.get(name)
-        if each is None or each.writing is Writing.SINGLE or any(wants_both(row, name) for row in application):
+        if each is None or each.writing is WriteState.SINGLE or any(wants_both(row, name) for row in application):
             continue
         # Whoever comes back from `closing` writes both at once, so it is for those alone that were there. Where dual
         # writes had not begun, nobody wrote both; what was written meanwhile may have versions.
-        down = Writing.CLOSING if each.writing is Writing.DUAL else Writing.SINGLE
-        dual = each.dual + (each.writing is Writing.RAISING)
+        down = WriteState.CLOSING if each.writing is WriteState.DUAL else WriteState.SINGLE
+        dual = each.dual + (each.writing is WriteState.RAISING)
         changes[name] = dataclasses.replace(each, writing=down, dual=dual, mark="", previous=None)
     return seen.with_placed(changes) if changes else None
 
@@ -157,22 +159,22 @@ def interrupted(seen: Routing, names: Iterable[str]) -> Routing | None:
 # --- what the record lets a process do ------------------------------------------------------------------------------
 
 
-def bare(each: Placed) -> bool:
+def bare(each: RouteRecord) -> bool:
     """Whether a write may be the driver's own call, as far as the record goes."""
-    return each.writing in (Writing.SINGLE, Writing.ANNOUNCED)
+    return each.writing in (WriteState.SINGLE, WriteState.ANNOUNCED)
 
 
-def stamped(each: Placed) -> bool:
+def stamped(each: RouteRecord) -> bool:
     """Whether documents may carry versions, and tombstones may stand between them."""
-    return each.dual > 0 or each.writing is not Writing.SINGLE
+    return each.dual > 0 or each.writing is not WriteState.SINGLE
 
 
 # --- what is proven -------------------------------------------------------------------------------------------------
 
 
-def has_epoch(placed: Placed | None, mark: str) -> bool:
+def has_epoch(placed: RouteRecord | None, mark: str) -> bool:
     """Whether what was proven in the epoch of this id counts now."""
-    return placed is not None and placed.writing is Writing.DUAL and mark not in ("", None) and placed.mark == mark
+    return placed is not None and placed.writing is WriteState.DUAL and mark not in ("", None) and placed.mark == mark
 
 
 def writes_alone(row: Member, name: str) -> bool:
@@ -183,11 +185,16 @@ def writes_alone(row: Member, name: str) -> bool:
     return row.format < members.FENCED or standing is None or standing.phase is Phase.OFF
 
 
+def alone(rows: Iterable[Member], name: str) -> list[Member]:
+    """Those of `rows`, all processes, that may write one store of the collection alone, or may have sent such a write
+    that can still arrive: one that died counts until its record goes, see `Raising.bury`."""
+    return [row for row in rows if writes_alone(row, name) and (row.alone or not row.owner.known_dead())]
+
+
 def proof_of(records: Records, name: str) -> str:
     """The id of the epoch that a proof begins in which begins now; "": nothing that it finds would count. Does I/O;
     raises `ControlError`."""
     placed = routing.load(records).placed.get(name)
-    if placed is None or placed.writing is not Writing.DUAL:
+    if placed is None or placed.writing is not WriteState.DUAL:
         return ""
-    alive = [row for row in members.members(records) if not row.owner.known_dead()]
-    return "" if any(writes_alone(row, name) for row in alive) else placed.mark
+    return "" if alone(members.members(records), name) else placed.mark

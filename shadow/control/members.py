@@ -16,20 +16,21 @@ from typing import Any, Final
 
 from shadow.control.records import Records
 from shadow.control.witness import forget_token, journal_token
+from shadow.host.process import Owner
 from shadow.model.phase import Phase, StoreName
-from shadow.replicate.process import Owner
 
 __all__ = [
     "FENCED",
     "Ack",
     "Member",
-    "Standing",
+    "MemberRoute",
     "disagreements",
     "forget",
     "forget_journal",
     "is_member",
     "journals",
     "members",
+    "misplaced",
     "note_journal",
     "prune",
 ]
@@ -43,7 +44,7 @@ _JOURNALS: Final = "journal/"
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class MemberRoute:
     """A process's route of one collection, and the primary that its configuration asks for."""
 
     primary: StoreName
@@ -67,7 +68,8 @@ class Member:
     application, not one; `figures`: what its gates are judged by, by collection.
 
     `wants`: the collections that it wants to write twice; `fence`: what it has taken note of, see `Routing.fence`;
-    `lease`: seconds after a look at the routing record in which it may write without looking again.
+    `lease`: seconds after a look at the routing record in which it may write without looking again; `where`: what its
+    file says of the places that all processes have to have alike, by setting.
     """
 
     id: str
@@ -75,21 +77,36 @@ class Member:
     journal: str
     beat: int = 0
     tool: bool = False
-    standing: Mapping[str, Standing] = field(default_factory=dict)
+    standing: Mapping[str, MemberRoute] = field(default_factory=dict)
     ack: Ack = Ack()
     figures: Mapping[str, Any] = field(default_factory=dict)
     format: int = FENCED
     wants: tuple[str, ...] = ()
     fence: int = 0
     lease: float = 0.0
+    where: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """For people: host, pid."""
         return f"{self.owner.place.partition('/')[0]} pid {self.owner.pid}"
 
+    @property
+    def alone(self) -> bool:
+        """Whether it is of the application and writes one store alone of some collection, as far as it says."""
+        return not self.tool and any(each.phase is Phase.OFF for each in self.standing.values())
+
     def write(self, records: Records) -> None:
         records.put(f"{_MEMBERS}{self.id}", _encoded(self))
+
+    def renew(self, records: Records) -> bool:
+        """Writes the record over the one that stands. False: there is none, for somebody has taken it; it is not
+        brought back then, for others may go on without this process since."""
+        key = f"{_MEMBERS}{self.id}"
+        while (held := records.get(key)) is not None:
+            if records.put(key, _encoded(self), expected=held.revision) is not None:
+                return True
+        return False
 
     def leave(self, records: Records, *, empty: bool) -> None:
         """`empty`: the journal holds nothing; it is forgotten then, unless another process shares it."""
@@ -110,13 +127,14 @@ def is_member(records: Records, id: str) -> bool:
 
 
 def prune(records: Records, found: Iterable[Member]) -> list[Member]:
-    """Those of `found` that may live; the records of the certainly dead go."""
+    """Those of `found` that may live; the records of the certainly dead go, but for those that have written one store
+    alone: what they have sent may still arrive, see `raising`."""
     alive = []
     for each in found:
-        if each.owner.known_dead():
-            records.delete(f"{_MEMBERS}{each.id}")
-        else:
+        if not each.owner.known_dead():
             alive.append(each)
+        elif not each.alone:
+            records.delete(f"{_MEMBERS}{each.id}")
     return alive
 
 
@@ -152,6 +170,16 @@ def disagreements(found: Iterable[Member]) -> dict[str, dict[str, list[str]]]:
     return {name: each for name, each in where.items() if len(each) > 1}
 
 
+def misplaced(found: Iterable[Member]) -> dict[str, dict[str, list[str]]]:
+    """The settings of places for which processes say different things: who says what, by setting. A process of an
+    older version says nothing."""
+    said: dict[str, dict[str, list[str]]] = {}
+    for member in found:
+        for setting, place in member.where.items():
+            said.setdefault(setting, {}).setdefault(place, []).append(member.name)
+    return {setting: each for setting, each in said.items() if len(each) > 1}
+
+
 def _encoded(member: Member) -> dict[str, Any]:
     owner, ack = member.owner, member.ack
     standing = [[name, str(each.primary), str(each.phase), str(each.wanted)] for name, each in member.standing.items()]
@@ -168,12 +196,13 @@ def _encoded(member: Member) -> dict[str, Any]:
         "wants": list(member.wants),
         "fence": member.fence,
         "lease": member.lease,
+        "where": dict(member.where),
     }
 
 
 def _decoded(value: Mapping[str, Any]) -> Member:
     standing = {
-        name: Standing(StoreName(primary), Phase(phase), StoreName(wanted))
+        name: MemberRoute(StoreName(primary), Phase(phase), StoreName(wanted))
         for name, primary, phase, wanted in value["standing"]
     }
     return Member(
@@ -189,4 +218,5 @@ def _decoded(value: Mapping[str, Any]) -> Member:
         tuple(value.get("wants", ())),
         value.get("fence", 0),
         value.get("lease", 0.0),
+        value.get("where", {}),
     )

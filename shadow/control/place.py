@@ -10,7 +10,7 @@ from shadow.control.dynamo import DynamoRecords
 from shadow.control.mongo import MongoRecords
 from shadow.control.records import Records
 from shadow.control.sqlite import SqliteRecords
-from shadow.replicate.journals.dynamo_table import Access
+from shadow.journal.server.dynamo_table import Access
 
 __all__ = ["PATIENCE", "ControlPlace", "DynamoPlace", "MongoPlace", "SqlitePlace"]
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 
-from shadow.control import epochs, members, routing
+from shadow.control import epochs, members
+from shadow.control import flip_record as routing
+from shadow.control.flip_record import RouteRecord, Routing, WriteState
 from shadow.control.members import Member
 from shadow.control.records import Records
-from shadow.control.routing import Placed, Routing, Writing
 from shadow.host.steady import steady
 from shadow.model.phase import StoreName
 
 __all__ = ["Raising", "is_on_the_way"]
 
 
-def is_on_the_way(placed: Placed | None) -> bool:
+def is_on_the_way(placed: RouteRecord | None) -> bool:
     """Whether dual writes that are wanted have not begun yet."""
     return placed is not None and not placed.completed and not (placed.both and placed.mark)
 
@@ -28,6 +29,8 @@ class Raising:
         self._records = records
         self._late = late
         self._silence: dict[str, tuple[tuple[int, int], float]] = {}
+        self._deaths: dict[str, float] = {}
+        """When this process first saw that another one was dead, by its id."""
 
     def enter(
         self, own: str, dual: Collection[str], kept: Mapping[str, StoreName], chosen: Mapping[str, StoreName]
@@ -51,11 +54,28 @@ class Raising:
         """As near to dual writes of these as all processes let it come, this one among them."""
         while any(is_on_the_way(seen.placed.get(name)) for name in names):
             others = self._others("")
+            if self.bury():
+                return seen
             wanted = epochs.advanced(seen, names, others, self._silent(others, seen.fence))
             if wanted is None:
                 return seen
             seen = routing.save(self._records, wanted) or routing.load(self._records)
         return seen
+
+    def bury(self) -> bool:
+        """Whether a process that is certainly dead may have sent a write to one store that can still arrive. The
+        records of those of which nothing can arrive any more go."""
+        dead = [row for row in members.members(self._records) if row.alone and row.owner.known_dead()]
+        return self._arriving(dead)
+
+    def _arriving(self, dead: Sequence[Member]) -> bool:
+        now = steady()
+        self._deaths = {row.id: self._deaths.get(row.id, now) for row in dead}
+        over = [id for id, since in self._deaths.items() if now - since > self._late]
+        for id in over:
+            members.forget(self._records, id)
+            del self._deaths[id]
+        return bool(self._deaths)
 
     def _others(self, own: str) -> list[Member]:
         return [row for row in members.prune(self._records, members.members(self._records)) if row.id != own]
@@ -92,6 +112,6 @@ class Raising:
             name
             for name in names
             if name in seen.placed
-            and seen.placed[name].writing is not Writing.SINGLE
+            and seen.placed[name].writing is not WriteState.SINGLE
             and not any(epochs.wants_both(row, name) for row in rows)
         ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from shadow.control.records import Records
 from shadow.control.witness import (
@@ -25,6 +25,8 @@ __all__ = ["Vouching"]
 
 T = TypeVar("T")
 
+_JOURNAL: Final = "the journal"
+
 
 class Vouching:
     """`stores`: those of the running event loop, by name; `both`: the collections that are to be written to both;
@@ -41,13 +43,21 @@ class Vouching:
         interrupt: Callable[[Collection[str]], Awaitable[None]],
         *,
         patience: float,
+        by: str = "",
+        on_stranger: Callable[[str, str], None] = lambda place, by: None,
     ) -> None:
+        """`by`: the control store and the process, which a token says beside itself; `on_stranger` is told of a place
+        with a token that this control store has not noted, and of what that says."""
+        self._by = by
+        self._on_stranger = on_stranger
         self._records = records
-        self._journal = Tokens(records, journal_token(journal_name), JournalToken(journal), own=False)
+        self._journal = Tokens(records, journal_token(journal_name), JournalToken(journal), own=False, by=by)
         self._stores = stores
         self._both = both
         self._interrupt = interrupt
         self._patience = patience
+        self.silent: set[str] = set()
+        """What did not answer in time when the tokens were last looked at: collections, and the journal by its name."""
 
     async def tokens(self, collections: Iterable[str], *, fresh: bool = False) -> set[str]:
         """The collections whose journal or database carries another token than was noted, or one that nobody here has
@@ -55,17 +65,22 @@ class Vouching:
         both, names = self._both(), list(collections)
         suspicious: set[str] = set()
         due: list[Tokens] = []
+        self.silent = set()
         if both:
-            found = await self._asked(self._state(self._journal, wanted=True))
+            found = await self._asked(self._state(self._journal, wanted=True), _JOURNAL)
             if found == "wrong":
                 suspicious.update(both)
+                await self._ask_who(_JOURNAL, self._journal)
             if found in ("wrong", "new") or (found == "right" and fresh):
                 due.append(self._journal)
         places = [(name, place) for name in names for place in self._places(name)]
-        states = await asyncio.gather(*(self._asked(self._state(place, wanted=name in both)) for name, place in places))
+        states = await asyncio.gather(
+            *(self._asked(self._state(place, wanted=name in both), name) for name, place in places)
+        )
         for (name, place), found in zip(places, states, strict=True):
             if found == "wrong":
                 suspicious.add(name)
+                await self._ask_who(name, place)
             if found in ("wrong", "new") or (found == "right" and fresh):
                 due.append(place)
         if suspicious:
@@ -73,6 +88,11 @@ class Vouching:
         for place in due:
             await self._asked(place.replace())
         return suspicious
+
+    async def _ask_who(self, what: str, place: Tokens) -> None:
+        by = await self._asked(place.by())
+        if by:
+            self._on_stranger(what, by)
 
     async def identities(self, collections: Iterable[str]) -> set[str]:
         """Those of these that were made anew on a store: what was proven of them is ended."""
@@ -103,7 +123,7 @@ class Vouching:
 
     def _places(self, collection: str) -> list[Tokens]:
         return [
-            Tokens(self._records, f"{key} {collection}", StoreToken(store, collection), own=True)
+            Tokens(self._records, f"{key} {collection}", StoreToken(store, collection), own=True, by=self._by)
             for key, store in self._stores().items()
             if isinstance(store, Tokened)
         ]
@@ -116,14 +136,16 @@ class Vouching:
             return "right"
         return "new" if wanted else ""
 
-    async def _asked(self, work: Awaitable[T]) -> T | None:
-        """None: there was no answer."""
+    async def _asked(self, work: Awaitable[T], what: str = "") -> T | None:
+        """None: there was no answer; `what` is silent then."""
         try:
             async with asyncio.timeout(self._patience):
                 return await work
         except (ControlError, asyncio.CancelledError):
             raise
         except (JournalError, TimeoutError):
+            if what:
+                self.silent.add(what)
             return None
         except Exception:
             # Whatever a driver raises: an account that may not look is no reason to stop.

@@ -28,18 +28,19 @@ __all__ = [
     "JournalToken",
     "Noted",
     "StoreToken",
-    "Token",
+    "TokenSource",
     "Tokened",
     "Tokens",
     "forget_token",
     "journal_token",
 ]
 
+_BY: Final = " of "
 _ROW: Final = "$witness"
 """Where a journal keeps its token, among the primaries: no collection has such a name."""
 
 
-class Token(Protocol):
+class TokenSource(Protocol):
     async def token(self) -> str:
         """The one that was set last; "" if there is none."""
 
@@ -98,7 +99,9 @@ class Tokens:
     """One token. `own`: nobody else's may be found there, so that one that is found without being noted is another
     control store's. Does I/O in threads; raises `ControlError` and what the token's place raises."""
 
-    def __init__(self, records: Records, name: str, place: Token, *, own: bool) -> None:
+    def __init__(self, records: Records, name: str, place: TokenSource, *, own: bool, by: str = "") -> None:
+        """`by`: says, in each token, whose it is; for people."""
+        self._by = by
         self._records = records
         self._key = f"witness/{_digest(name)}"
         self._place = place
@@ -121,13 +124,17 @@ class Tokens:
                 return noted, found
             noted = again
 
+    async def by(self) -> str:
+        """Whose the token is that is there, as far as it says."""
+        return (await self._place.token()).partition(_BY)[2]
+
     async def is_noted(self) -> bool:
         return await asyncio.to_thread(self._records.get, self._key) is not None
 
     async def replace(self) -> None:
         """Puts a fresh one there; where several processes do so at once, one does."""
         noted = await asyncio.to_thread(self._records.get, self._key)
-        found, token = await self._place.token(), fresh_id()
+        found, token = await self._place.token(), f"{fresh_id()}{_BY}{self._by}" if self._by else fresh_id()
         seen = MISSING if noted is None else noted.revision
         # Both count until it is known to be there, which it may never be: an account may be allowed to read alone.
         value = {"current": found, "next": token}

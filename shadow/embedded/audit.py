@@ -15,8 +15,8 @@ from shadow.model.order import key_digest
 from shadow.model.schema import CollectionSpec
 from shadow.model.stored import RAW, is_readable, key_of, split
 from shadow.model.version import Document, Image, Key, Version, fresh_id
-from shadow.stores.dynamo.codec import Codec, Item
-from shadow.stores.dynamo.keys import key_text
+from shadow.stores.dynamo.items.codec import Codec, Item
+from shadow.stores.dynamo.items.keys import key_text
 
 __all__ = ["Audit", "Disagreement", "dynamo_client"]
 
@@ -33,7 +33,10 @@ class Disagreement:
 @functools.lru_cache(maxsize=8)
 def dynamo_client(endpoint: str) -> Any:
     """A plain synchronous client with the credentials that local servers take."""
-    return botocore.session.get_session().create_client(
+    session = botocore.session.get_session()
+    # A profile of the environment is nothing to a local server; botocore would fail where there is none of that name.
+    session.get_component("config_store").set_config_variable("profile", None)
+    return session.create_client(
         "dynamodb",
         region_name="us-east-1",
         endpoint_url=endpoint,

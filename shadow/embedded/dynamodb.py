@@ -80,7 +80,7 @@ class DynamoDBLocal(_DynamoServer):
         *,
         port: int | None = None,
         persistent: bool = False,
-        start_seconds: float = 60.0,
+        start_seconds: float = 120.0,
     ) -> None:
         super().__init__(port=port, start_seconds=start_seconds)
         self._home = home
@@ -117,7 +117,7 @@ class Ministack(_DynamoServer):
 
     name = "ministack"
 
-    def __init__(self, *, port: int | None = None, persistent: bool = False, start_seconds: float = 30.0) -> None:
+    def __init__(self, *, port: int | None = None, persistent: bool = False, start_seconds: float = 120.0) -> None:
         super().__init__(port=port, start_seconds=start_seconds)
         self._persistent = persistent
 

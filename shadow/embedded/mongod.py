@@ -19,6 +19,9 @@ from shadow.errors import StoreUnavailable
 
 __all__ = ["Mongod", "find_mongod"]
 
+_FLUSHED_MS = "30"
+"""Between two flushes of the journal (`storage.journal.commitIntervalMs`; the server's default is 100). A majority has
+an index, or the end of a database, with the next one, and whoever makes it waits for that."""
 _ALREADY_INITIALIZED = 23  # error_codes.yml of the server
 _LIBRARY = re.compile(r"error while loading shared libraries: (\S+?):")
 _PACKAGES = {"libcurl.so.4": "libcurl4", "libssl.so.3": "libssl3", "libcrypto.so.3": "libssl3"}
@@ -49,7 +52,7 @@ class Mongod(ServerProcess):
 
     name = "mongod"
 
-    def __init__(self, *, port: int | None = None, extra: Sequence[str] = (), start_seconds: float = 30.0) -> None:
+    def __init__(self, *, port: int | None = None, extra: Sequence[str] = (), start_seconds: float = 120.0) -> None:
         super().__init__(port=port, start_seconds=start_seconds)
         self._extra = tuple(extra)
 
@@ -64,6 +67,7 @@ class Mongod(ServerProcess):
             str(find_mongod()),
             *("--port", str(self.port), "--bind_ip", "127.0.0.1", "--dbpath", str(data), "--replSet", "rs0"),
             *("--wiredTigerCacheSizeGB", "0.25", "--nounixsocket", "--quiet"),
+            *("--journalCommitInterval", _FLUSHED_MS),
             *("--setParameter", "diagnosticDataCollectionEnabled=false"),
             *self._extra,
         ]

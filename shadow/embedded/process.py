@@ -58,7 +58,7 @@ class ServerProcess:
 
     name = "server"
 
-    def __init__(self, *, port: int | None = None, start_seconds: float = 30.0) -> None:
+    def __init__(self, *, port: int | None = None, start_seconds: float = 120.0) -> None:
         self.port = port or 0
         self._port_is_fixed = port is not None
         self._start_seconds = start_seconds

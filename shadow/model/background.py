@@ -32,5 +32,7 @@ class Background(enum.StrEnum):
     """Watches for writes past the shim."""
     SWEEP = "sweep"
     """Deletes what a crash has left of large documents."""
+    RIGHTS = "rights"
+    """Asks what the users of MongoDB may do."""
     JOURNAL = "journal"
     """The threads that write the journal."""

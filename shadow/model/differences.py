@@ -1,6 +1,6 @@
 """The known differences between MongoDB's answers and those of a collection whose primary is DynamoDB.
 
-Numbered once for all: the README's table is made from this list, and `tests/compat/test_known_differences.py` has a
+Numbered once for all: the manual's list is made from this list, and `tests/compat/test_known_differences.py` has a
 test of the same number for each, which shows the difference on the real servers, or what holds instead.
 """
 

@@ -19,13 +19,13 @@ __all__ = [
     "Applied",
     "Change",
     "Delete",
-    "Guard",
     "Hit",
     "Insert",
     "Query",
     "Replace",
     "Sort",
     "Update",
+    "UpsertGuard",
     "Verb",
     "Write",
     "at_key",
@@ -113,7 +113,7 @@ ANY: Final = _Any()
 
 
 @dataclass(frozen=True, slots=True)
-class Guard:
+class UpsertGuard:
     """What an upsert has seen before it looked for a document; it inserts only if that has not changed."""
 
     name: str
@@ -141,7 +141,7 @@ class Update:
     array_filters: tuple[Document, ...] = ()
     sort: Sort = ()
     new: Key = None
-    guard: Guard | None = None
+    guard: UpsertGuard | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,7 @@ class Replace:
     upsert: bool = False
     sort: Sort = ()
     new: Key = None
-    guard: Guard | None = None
+    guard: UpsertGuard | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -252,6 +252,8 @@ def sort_key(sort: Sequence[tuple[str, int]]) -> Callable[[Document], Any]:
     """A function from a document to the key by which `sort` orders it."""
     paths = [path for path, _ in sort]
     ascending = [direction > 0 for _, direction in sort]
+    if paths == ["_id"]:
+        return _by_id(ascending[0])
 
     def directed(values: Sequence[Any]) -> tuple[Any, ...]:
         keys = [order_key(v) for v in values]
@@ -262,6 +264,16 @@ def sort_key(sort: Sequence[tuple[str, int]]) -> Callable[[Document], Any]:
         if _ARRAY not in simple:
             return directed(simple)
         return min(directed(values) for values in index_keys(document, paths))
+
+    return make
+
+
+def _by_id(ascending: bool) -> Callable[[Document], Any]:
+    """By `_id` alone a list counts as a whole, as in the index over `_id`; documents made by `$group` may have one."""
+
+    def make(document: Document) -> Any:
+        key = order_key(document.get("_id"))
+        return key if ascending else _Descending(key)
 
     return make
 
@@ -289,11 +301,12 @@ def _simple(document: Any, path: str) -> Any:
     return None if value is MISSING else value
 
 
-def index_keys(document: Document, paths: Sequence[str]) -> list[tuple[Any, ...]]:
-    """All the keys that an index over `paths` would hold for the document, as the server's key generator makes them."""
+def index_keys(document: Document, paths: Sequence[str], *, sparse: bool = False) -> list[tuple[Any, ...]]:
+    """All the keys that an index over `paths` would hold for the document, as the server's key generator makes them. A
+    sparse index has none where all of its paths end in nothing, be it within one element of an array."""
     keys: list[tuple[Any, ...]] = []
     rest: list[str | None] = list(paths)
-    _with_array(document, rest, [None] * len(paths), [None] * len(paths), keys)
+    _with_array(document, rest, [None] * len(paths), [None] * len(paths), keys, len(paths) if sparse else None)
     return keys
 
 
@@ -340,7 +353,9 @@ def _with_array(
     fixed: list[Any],
     positional: Sequence[_Positional | None],
     keys: list[tuple[Any, ...]],
+    wanted: int | None,
 ) -> None:
+    """`wanted`: how many paths must end in nothing from here on for there to be no key; None: there always is one."""
     array: Any = None
     reached: list[int] = []
     expand = True
@@ -351,6 +366,7 @@ def _with_array(
         rests[i] = rest
         if value is MISSING:
             fixed[i] = None
+            wanted = None if wanted is None else wanted - 1
         elif type(value) is list:
             if array is not None and array is not value:
                 raise OperationFailure("cannot sort with keys that are parallel arrays", 2)
@@ -360,7 +376,8 @@ def _with_array(
         else:
             fixed[i] = value
     if array is None:
-        keys.append(tuple(fixed))
+        if wanted != 0:
+            keys.append(tuple(fixed))
         return
     info = [_position(array, rest) if rest is not None else None for rest in rests] if array else [None] * len(rests)
     for element in array or [UNDEFINED]:
@@ -369,7 +386,7 @@ def _with_array(
             if rests[i] is None:
                 values[i] = element if expand or not array else array
         inner = as_document(element)
-        _with_array(inner if type(inner) is dict else {}, list(rests), values, info, keys)
+        _with_array(inner if type(inner) is dict else {}, list(rests), values, info, keys, wanted)
 
 
 def _position(array: list[Any], rest: str) -> _Positional | None:

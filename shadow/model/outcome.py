@@ -80,6 +80,7 @@ REFUSED_CODES: Final[Mapping[int, str]] = {
     167: "OptionNotSupportedOnView",
     168: "InvalidPipelineOperator",
     169: "CommandOnShardedViewNotSupportedOnMongod",
+    171: "CannotIndexParallelArrays",
     197: "InvalidIndexSpecificationOption",
     224: "QueryFeatureNotAllowed",
     238: "NotImplemented",
@@ -92,7 +93,7 @@ REFUSED_CODES: Final[Mapping[int, str]] = {
     12582: "DuplicateKey, of old, from a router",
 }
 """Codes with which the server refuses a statement: none of it is done. Names and numbers from its error_codes.yml.
-AuthenticationFailed is not among them: it comes from a connection made anew, after an attempt that had no answer."""
+AuthenticationFailed is not among them: it comes from a connection made again, after an attempt that had no answer."""
 
 ASSERTIONS: Final = (
     range(15_000, 18_000),

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 from shadow.model.operation import Verb
 from shadow.model.outcome import Outcome
 from shadow.model.phase import Role, Route, StoreName
-from shadow.model.verdict import Deferral, Healing, Mismatch, Routed, ShedReason, Slice, Verdict
+from shadow.model.verdict import Deferral, Healing, Incomparable, Mismatch, Routed, ShedReason, Slice, Verdict
+from shadow.model.version import Key
 
 __all__ = ["Reporter", "Silent"]
 
@@ -50,8 +51,14 @@ class Reporter(Protocol):
     def mismatch(self, found: Mismatch) -> None:
         """A mismatch is confirmed: counted, logged, kept as a finding."""
 
+    def level(self, collection: str, key: Key) -> None:
+        """Both stores were seen, or made, to hold the same under a key: what was found of it is settled."""
+
     def shed(self, collection: str, verb: Verb, reason: ShedReason) -> None:
         """A shadow read was not done or not finished."""
+
+    def incomparable(self, collection: str, verb: Verb, reason: Incomparable) -> None:
+        """Of a comparison neither equal nor different can be said; `comparison` follows with that verdict."""
 
     def deferred(self, collection: str, reason: Deferral) -> None:
         """A write was left to its intent."""
@@ -103,7 +110,11 @@ class Silent:
 
     def mismatch(self, found: Mismatch) -> None: ...
 
+    def level(self, collection: str, key: Key) -> None: ...
+
     def shed(self, collection: str, verb: Verb, reason: ShedReason) -> None: ...
+
+    def incomparable(self, collection: str, verb: Verb, reason: Incomparable) -> None: ...
 
     def deferred(self, collection: str, reason: Deferral) -> None: ...
 

@@ -16,12 +16,18 @@ RESERVED: Final = "_shadow"
 class IndexSpec:
     """A global secondary index of the DynamoDB table. `hash` and `range` are top-level field names; it carries whole
     items (projection ALL). Over several fields, `fields` names them, and `hash` the attribute that joins their texts.
+    Raises `ValueError` for a path: DynamoDB has no index of one, and would have an index in which nothing is found.
     """
 
     name: str
     hash: str
     range: str | None = None
     fields: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        paths = [name for name in self.keys if "." in name]
+        if paths:
+            raise ValueError(f"index {self.name}: {paths[0]} is a path; an index is of top-level fields")
 
     @property
     def keys(self) -> tuple[str, ...]:

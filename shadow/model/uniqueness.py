@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
+
+from pymongo.errors import OperationFailure, WriteError
 
 from shadow.model.order import MISSING, index_keys
 from shadow.model.schema import UniqueSpec
 from shadow.model.version import Document
 
-__all__ = ["has_field", "held_values"]
+__all__ = ["held_values"]
 
 
 def held_values(constraint: UniqueSpec, document: Document) -> list[tuple[Any, ...]]:
     """The tuples of values that `document` holds, one value for each field of the constraint.
 
     Lists count by their elements. A missing field counts as null, and an empty list as `UNDEFINED`, which is neither
-    null nor missing. A sparse constraint leaves out documents with none of its fields.
+    null nor missing. A sparse constraint leaves out what has none of its fields: the document, or an element of a list.
+    Raises WriteError with the server's code for a document that an index over these fields cannot hold: 171 for lists
+    in two of them.
     """
-    if constraint.sparse and not any(has_field(document, path) for path in constraint.fields):
-        return []
-    return [
-        tuple(None if value is MISSING else value for value in values)
-        for values in index_keys(document, constraint.fields)
-    ]
+    try:
+        found = index_keys(document, constraint.fields, sparse=constraint.sparse)
+    except OperationFailure as error:
+        raise _not_held(constraint, error) from None
+    return [tuple(None if value is MISSING else value for value in values) for values in found]
 
 
-def has_field(value: Any, path: str) -> bool:
-    """Whether there is anything at a dotted path, arrays opened."""
-    if not path:
-        return True
-    name, _, rest = path.partition(".")
-    if isinstance(value, list):
-        return any(has_field(element, path) for element in value if isinstance(element, dict)) or (
-            name.isdigit() and int(name) < len(value) and has_field(value[int(name)], rest)
-        )
-    return isinstance(value, Mapping) and name in value and has_field(value[name], rest)
+def _not_held(constraint: UniqueSpec, error: OperationFailure) -> WriteError:
+    if error.code != _PARALLEL:
+        text, code = f"index {constraint.name}: {error.details['errmsg'] if error.details else error}", error.code
+    else:
+        text, code = f"cannot index parallel arrays: index {constraint.name}, fields {list(constraint.fields)}", 171
+    return WriteError(text, code, {"index": 0, "code": code, "errmsg": text})
+
+
+_PARALLEL: Final = 2
+"""The code with which a sort refuses what an index calls parallel arrays."""

@@ -10,12 +10,17 @@ from shadow.model.operation import Verb
 from shadow.model.version import Key, State
 
 __all__ = [
+    "COUNT_PATH",
+    "DOCUMENT_PATH",
     "ERROR_PATH",
     "MATCHED_PATH",
+    "ORDER_PATH",
+    "VERSION_PATH",
     "Bypass",
     "Deferral",
     "Difference",
     "Healing",
+    "Incomparable",
     "Kind",
     "Mismatch",
     "Routed",
@@ -65,6 +70,46 @@ ERROR_PATH: Final = "$error"
 
 MATCHED_PATH: Final = "$matched"
 """The path of a write that matched the document on one side alone."""
+
+
+DOCUMENT_PATH: Final = "$document"
+"""The path of a document that only one side has."""
+
+
+COUNT_PATH: Final = "$count"
+"""The path of a difference between two numbers of documents."""
+
+
+ORDER_PATH: Final = "$order"
+"""The path of a difference in the order of two answers."""
+
+
+VERSION_PATH: Final = "$version"
+"""The path of a difference between two versions."""
+
+
+class Incomparable(enum.StrEnum):
+    """Why a comparison can say neither equal nor different.
+
+    What the server leaves open: `unsorted_limit` a limit or skip without a sort; `projected_sort` what the order goes
+    by is not in the answer; `pipeline_order` the pipeline depends on an order that it does not fix; `rounding` the
+    last digits of a sum of doubles; `field_order` the order of fields after several stages; `estimate` an estimated
+    count. What cannot be seen: `projected_bytes` a projection of a document that is kept as its bytes; `left_early` a
+    cursor that was left; `refused_replay` a write that only the primary can make; `failed` the primary or the journal
+    could not be asked again; `no_difference` two answers that differ, and nothing in them does.
+    """
+
+    UNSORTED_LIMIT = "unsorted_limit"
+    PROJECTED_SORT = "projected_sort"
+    PIPELINE_ORDER = "pipeline_order"
+    ROUNDING = "rounding"
+    FIELD_ORDER = "field_order"
+    ESTIMATE = "estimate"
+    PROJECTED_BYTES = "projected_bytes"
+    LEFT_EARLY = "left_early"
+    REFUSED_REPLAY = "refused_replay"
+    FAILED = "failed"
+    NO_DIFFERENCE = "no_difference"
 
 
 class Slice(enum.StrEnum):
@@ -123,6 +168,8 @@ class Deferral(enum.StrEnum):
     SECONDARY_ERROR = "secondary_error"
     PRIMARY_UNKNOWN = "primary_unknown"
     CLOSING = "closing"
+    NOT_FOLLOWED = "not_followed"
+    """One store of the collection is written alone since."""
 
 
 class Unjournaled(enum.StrEnum):
@@ -159,13 +206,18 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
-    """A confirmed mismatch of one document (or of one whole answer: `key` is then None)."""
+    """A confirmed mismatch of one document (or of one whole answer: `key` is then None). Raises ValueError without a
+    difference: what nobody can point at is none."""
 
     collection: str
     verb: Verb
     kind: Kind
     key: Key | None
-    differences: tuple[Difference, ...] = ()
+    differences: tuple[Difference, ...]
     primary_state: State | None = None
     secondary_state: State | None = None
     healed: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.differences:
+            raise ValueError(f"a mismatch ({self.kind}) without a difference")

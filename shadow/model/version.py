@@ -65,7 +65,7 @@ class Tombstone:
     """What is left where a document was deleted. Each deletion, and each touch of a deletion, has a fresh id.
 
     A *passing* one stands for a document that is set aside: the primary has it, and its place in the secondary is about
-    to be written anew."""
+    to be written again."""
 
     id: str
 

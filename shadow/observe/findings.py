@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -18,13 +18,16 @@ from shadow.compare.diff import Hasher
 from shadow.model.verdict import Difference, Kind, Mismatch
 from shadow.model.version import Absent, Key, State, Tombstone, Version
 
-__all__ = ["ELSEWHERE", "Findings", "Note", "path_pattern", "state_text"]
+__all__ = ["ELSEWHERE", "Findings", "Note", "Open", "path_pattern", "state_text"]
 
 MOST_DIFFERENCES: Final = 50
 """Differences kept for one finding."""
 
 ELSEWHERE: Final = "*"
 """The path of what is counted beyond the bound of groups."""
+
+MOST_LEVEL: Final = 100_000
+"""Documents made level that are remembered for a file which may know findings of them; beyond, the oldest are lost."""
 
 MOST_NOTES: Final = 10_000
 """Notes that wait to be written to a file; beyond, the oldest are lost."""
@@ -95,6 +98,29 @@ class Note:
     places: tuple[tuple[Kind, str], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Open:
+    """A finding that is not healed, as it stood at one moment: `count` is how often it had been seen. `of_answer`: what
+    differs is an answer and no document, as far as is known, so that looking at documents proves nothing of it."""
+
+    id: str
+    collection: str
+    key: Key
+    of_answer: bool
+    kind: Kind
+    count: int
+
+
+def is_of_answer(whole_answer: bool, row: Mapping[str, Any]) -> bool:
+    """Whether a finding is of an answer: it names no document, or documents that agreed while the answers did not."""
+    looked_at = row["primary_state"] or row["secondary_state"]
+    return whole_answer or (not looked_at and row["kind"] not in _OF_DOCUMENTS)
+
+
+_OF_DOCUMENTS: Final = (Kind.UNREADABLE, Kind.ERROR_SECONDARY_ONLY)
+"""Kinds that are of a document though no state of it was noted."""
+
+
 class Findings:
     """The store of findings. Thread-safe; keeps the oldest and the newest of them, at most `limit` in all.
 
@@ -124,6 +150,7 @@ class Findings:
         self._total = 0
         self._dropped = 0
         self._notes: deque[Note] | None = deque(maxlen=MOST_NOTES) if notes else None
+        self._level: OrderedDict[str, None] = OrderedDict()
 
     def add(self, found: Mismatch) -> str:
         """Keeps a confirmed mismatch and answers its id."""
@@ -140,6 +167,7 @@ class Findings:
             finding.secondary_state = state_text(found.secondary_state)
             finding.healed = found.healed
             self._total += 1
+            self._level.pop(name, None)
             places = self._count(found, now)
             if self._notes is not None:
                 row = self._row(finding)
@@ -149,15 +177,65 @@ class Findings:
         return name
 
     def mark_healed(self, collection: str, key: Key) -> bool:
-        """Marks the finding of a document as healed; False if there is none."""
+        """Marks the finding of a document as healed; False if there is none here. Another process may have one, which
+        the file knows."""
         name = self._id(collection, key)
         with self._lock:
             finding = self._at(name)
             if finding is not None:
                 finding.healed = True
-            if self._notes is not None:
+            if self._notes is None:
+                return finding is not None
+            if finding is not None:
                 self._notes.append(Note(name, collection, key, whole_answer=False, at=self._clock()))
+            else:
+                # By their ids alone: heals come in crowds, and must not take the place of what was seen.
+                self._level[name] = None
+                if len(self._level) > MOST_LEVEL:
+                    self._level.popitem(last=False)
         return finding is not None
+
+    def open(self, collection: str) -> Sequence[Open]:
+        """The findings of a collection that are not healed."""
+        with self._lock:
+            rows = [
+                (each, self._row(each)) for each in self._all() if each.collection == collection and not each.healed
+            ]
+            return [
+                Open(each.id, collection, each.key, is_of_answer(each.whole_answer, row), each.kind, each.count)
+                for each, row in rows
+            ]
+
+    def close(self, found: Iterable[Open]) -> int:
+        """Marks these as healed, but for those that were seen again since; how many."""
+        with self._lock:
+            still = [
+                finding
+                for each in found
+                if (finding := self._at(each.id)) is not None and finding.count == each.count and not finding.healed
+            ]
+            for finding in still:
+                finding.healed = True
+        return len(still)
+
+    def closed_elsewhere(self, ids: Iterable[str]) -> None:
+        """The file says that these are healed."""
+        with self._lock:
+            for id in ids:
+                if (finding := self._at(id)) is not None:
+                    finding.healed = True
+
+    def take_level(self) -> tuple[str, ...]:
+        """The ids of what was made level since the last call, and of which nothing was found here."""
+        with self._lock:
+            taken = tuple(self._level)
+            self._level.clear()
+        return taken
+
+    def put_back_level(self, ids: Iterable[str]) -> None:
+        """Returns what could not be written."""
+        with self._lock:
+            self._level.update(dict.fromkeys(ids))
 
     def take_notes(self) -> tuple[Note, ...]:
         """What happened since the last call; nothing unless this was made with `notes`."""

@@ -12,9 +12,10 @@ import contextlib
 import json
 import os
 import secrets
+import socket
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -23,7 +24,7 @@ import bson
 from shadow.model.values import CANONICAL
 from shadow.model.verdict import Kind
 from shadow.model.version import Key
-from shadow.observe.findings import ELSEWHERE, Findings, Note, path_pattern
+from shadow.observe.findings import ELSEWHERE, Findings, Note, Open, is_of_answer, path_pattern
 
 __all__ = ["FindingsFile", "SharedFindings", "shared_secret"]
 
@@ -88,12 +89,16 @@ class FindingsFile:
         """Writes what is new in `findings`, in one transaction; how many notes that were. If it cannot be written the
         notes are kept for the next time."""
         with self._lock:
-            notes = findings.take_notes()
-            if notes:
+            # In this order: what is found after it was made level, differs again.
+            level, notes = findings.take_level(), findings.take_notes()
+            if level or notes:
                 try:
                     with self._open() as db:
+                        db.execute("BEGIN IMMEDIATE")
+                        self._heal(db, self._open_among(db, level))
                         self._write(db, notes)
                 except BaseException:
+                    findings.put_back_level(level)
                     findings.put_back(notes)
                     raise
         return len(notes)
@@ -136,6 +141,34 @@ class FindingsFile:
             found = db.execute("SELECT collection, key FROM findings WHERE id = ?", (id,)).fetchone()
         return None if found is None or found[1] is None else (found[0], _key(found[1]))
 
+    def open(self, collection: str) -> Sequence[Open]:
+        """As `Findings.open`, of every process."""
+        with self._open() as db:
+            rows = db.execute(
+                "SELECT id, key, row FROM findings WHERE NOT healed AND collection = ?", (collection,)
+            ).fetchall()
+        found = [(id, key, json.loads(row)) for id, key, row in rows]
+        return [
+            Open(
+                id,
+                collection,
+                None if key is None else _key(key),
+                is_of_answer(key is None, row),
+                Kind(row["kind"]),
+                row["count"],
+            )
+            for id, key, row in found
+        ]
+
+    def close(self, found: Iterable[Open]) -> Sequence[str]:
+        """As `Findings.close`, of every process; answers the ids of those that were closed."""
+        with self._open() as db:
+            db.execute("BEGIN IMMEDIATE")
+            counts = {each.id: each.count for each in found}
+            still = [each for each in self._open_among(db, counts) if json.loads(each[1])["count"] == counts[each[0]]]
+            self._heal(db, still)
+        return [id for id, _ in still]
+
     def groups(self) -> list[dict[str, Any]]:  # type: ignore[valid-type]
         """As `Findings.groups`, of every process."""
         names = ("collection", "kind", "path", "first_seen", "last_seen", "count")
@@ -174,7 +207,6 @@ class FindingsFile:
             db.close()
 
     def _write(self, db: sqlite3.Connection, notes: Sequence[Note]) -> None:
-        db.execute("BEGIN IMMEDIATE")
         groups = {tuple(row) for row in db.execute("SELECT collection, kind, path FROM groups")}
         for note in notes:
             self._keep(db, note)
@@ -187,6 +219,20 @@ class FindingsFile:
                 "INSERT INTO sums VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
                 (name, value),
             )
+
+    @staticmethod
+    def _open_among(db: sqlite3.Connection, ids: Collection[str]) -> Sequence[tuple[str, str]]:
+        """(id, row) of those of these that are open; there are few that are."""
+        if not ids:
+            return []
+        wanted = set(ids)
+        return [each for each in db.execute("SELECT id, row FROM findings WHERE NOT healed") if each[0] in wanted]
+
+    @staticmethod
+    def _heal(db: sqlite3.Connection, found: Iterable[tuple[str, str]]) -> None:
+        for id, row in found:
+            healed = json.dumps({**json.loads(row), "healed": True})
+            db.execute("UPDATE findings SET healed = 1, row = ? WHERE id = ?", (healed, id))
 
     def _keep(self, db: sqlite3.Connection, note: Note) -> None:
         known = db.execute("SELECT row FROM findings WHERE id = ?", (note.id,)).fetchone()
@@ -253,6 +299,12 @@ class SharedFindings:
         self._file = file
         self._on_error = on_error
 
+    @property
+    def place(self) -> str:
+        """Host and file where they are kept; host and process, where there is no file."""
+        where = f"process {os.getpid()}" if self._file is None else str(self._file.path.absolute())
+        return f"{socket.gethostname()}: {where}"
+
     async def save(self) -> None:
         """Writes what is new. Never raises; what cannot be written waits."""
         await self._ask(lambda file: None, lambda: None)
@@ -266,6 +318,20 @@ class SharedFindings:
 
     async def key_of(self, id: str) -> tuple[str, Key] | None:
         return await self._ask(lambda file: file.key_of(id), lambda: self.own.key_of(id))
+
+    async def open(self, collection: str) -> Sequence[Open]:
+        """As `Findings.open`."""
+        return await self._ask(lambda file: file.open(collection), lambda: self.own.open(collection))
+
+    async def close(self, found: Collection[Open]) -> int:
+        """As `Findings.close`."""
+
+        def closed(file: FindingsFile) -> int:
+            ids = file.close(found)
+            self.own.closed_elsewhere(ids)
+            return len(ids)
+
+        return await self._ask(closed, lambda: self.own.close(found))
 
     async def groups(self) -> list[dict[str, Any]]:  # type: ignore[valid-type]
         return await self._ask(lambda file: file.groups(), self.own.groups)

@@ -17,7 +17,7 @@ from typing import Any, Final, cast
 
 import structlog
 
-__all__ = ["LOGGER_NAME", "TEXT_FIELDS", "Event", "Throttle", "error_fields", "get_logger", "safe_fields", "scrub"]
+__all__ = ["LOGGER_NAME", "TEXT_FIELDS", "Event", "LogThrottle", "error_fields", "get_logger", "safe_fields", "scrub"]
 
 LOGGER_NAME: Final = "shadow"
 
@@ -28,8 +28,6 @@ class Event(enum.StrEnum):
     MISMATCH_CONFIRMED = "mismatch.confirmed"
     WRITE_DEFERRED = "write.deferred"
     HEAL_FAILED = "heal.failed"
-    JOURNAL_OPENED = "journal.opened"
-    JOURNAL_RECOVERED = "journal.recovered"
     JOURNAL_UNCLEAN = "journal.unclean"
     JOURNAL_DAMAGED = "journal.damaged"
     JOURNAL_FAILING = "journal.failing"
@@ -49,10 +47,12 @@ class Event(enum.StrEnum):
     DUAL_WRITES_INTERRUPTED = "dual_writes.interrupted"
     CONTROL_LOST = "control.lost"
     CONTROL_FOUND = "control.found"
+    CONTROL_ELSEWHERE = "control.elsewhere"
     READS_IDLE = "reads.idle"
     COLLECTION_UNCONFIGURED = "collection.unconfigured"
+    COLLECTION_REFUSED = "collection.refused"
+    COLLECTION_EXPIRING = "collection.expiring"
     INDEX_UNDECLARED = "index.undeclared"
-    SCAN_SHAPE = "scan.shape"
     TABLE_SWEPT = "table.swept"
     TABLE_LACKING = "table.lacking"
     INTERNAL_FAILED = "internal.failed"
@@ -60,12 +60,13 @@ class Event(enum.StrEnum):
     BACKGROUND_WORKING = "background.working"
     WRITER_BYPASSING = "writer.bypassing"
     WRITES_RAISED = "writes.raised"
+    LINES_HELD = "log.held_back"
+    RIGHTS_LACKING = "rights.lacking"
+    RIGHTS_LACKING_FOR_JOBS = "rights.lacking_for_jobs"
     ADMIN_HEALED = "admin.healed"
     ADMIN_REVEALED = "admin.revealed"
     ADMIN_FLIPPED = "admin.flipped"
     ADMIN_REFUSED = "admin.refused"
-    STARTED = "shadow.started"
-    CLOSED = "shadow.closed"
 
 
 WARNINGS: Final = frozenset(
@@ -84,19 +85,30 @@ WARNINGS: Final = frozenset(
         Event.FLIP_BEHIND,
         Event.DUAL_WRITES_INTERRUPTED,
         Event.CONTROL_LOST,
+        Event.CONTROL_ELSEWHERE,
         Event.READS_IDLE,
         Event.COLLECTION_UNCONFIGURED,
+        Event.COLLECTION_REFUSED,
+        Event.COLLECTION_EXPIRING,
         Event.INTERNAL_FAILED,
         Event.BACKGROUND_FAILED,
         Event.INDEX_UNDECLARED,
         Event.TABLE_LACKING,
         Event.WRITER_BYPASSING,
         Event.WRITES_RAISED,
+        Event.LINES_HELD,
+        Event.RIGHTS_LACKING_FOR_JOBS,
         Event.ADMIN_REVEALED,
         Event.ADMIN_REFUSED,
     }
 )
-"""The events that are logged as warnings; the others are information."""
+"""The events that are logged as warnings; what is in neither set is information."""
+
+ERRORS: Final = frozenset({Event.RIGHTS_LACKING})
+"""The events that are logged as errors."""
+
+UNBOUNDED: Final = frozenset({Event.ADMIN_REVEALED, Event.LINES_HELD, Event.RIGHTS_LACKING_FOR_JOBS})
+"""Warnings of which every line is written: what people did is on record whole, and they are few."""
 
 TEXT_FIELDS: Final = frozenset(
     {
@@ -128,6 +140,7 @@ TEXT_FIELDS: Final = frozenset(
         "secondary",
         "secondary_state",
         "shape",
+        "since",
         "source",
         "state",
         "step",
@@ -213,7 +226,7 @@ def _safe(name: str, value: Any, hash_value: Callable[[Any], str]) -> Any:
         return f"<{type(value).__name__}>"
 
 
-class Throttle:
+class LogThrottle:
     """Lets one event through for each name and `interval` (seconds), and counts those it holds back."""
 
     def __init__(self, interval: float = 10.0, *, limit: int = 1000, clock: Callable[[], float] = time.monotonic):

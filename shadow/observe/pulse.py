@@ -13,7 +13,7 @@ from typing import Any, Final
 from shadow.observe.findings_file import SharedFindings
 from shadow.observe.metrics import Metrics
 
-__all__ = ["Pulse", "Sample", "Samples"]
+__all__ = ["PeriodicTasks", "Sample", "Samples"]
 
 EVERY: Final = 5.0
 """Seconds between two samples."""
@@ -53,13 +53,14 @@ class Samples:
         ]
 
 
-class Pulse:
+class PeriodicTasks:
     """`beat` is one round; `run` goes on until it is cancelled, and calls `turn` at each round."""
 
-    def __init__(self, metrics: Metrics, findings: SharedFindings) -> None:
+    def __init__(self, metrics: Metrics, findings: SharedFindings, on_beat: Callable[[], None] = lambda: None) -> None:
         self.samples = Samples()
         self._metrics = metrics
         self._findings = findings
+        self._on_beat = on_beat
         self._sampled = -EVERY
 
     async def run(self, turn: Callable[[], None] = lambda: None) -> None:
@@ -69,6 +70,7 @@ class Pulse:
             await asyncio.sleep(1.0)
 
     async def beat(self) -> None:
+        self._on_beat()
         await self._findings.save()
         totals = await asyncio.to_thread(self._look)
         if totals is not None:

@@ -19,6 +19,7 @@ from shadow.model.verdict import (
     Bypass,
     Deferral,
     Healing,
+    Incomparable,
     Mismatch,
     Routed,
     ShedReason,
@@ -27,39 +28,52 @@ from shadow.model.verdict import (
     Verdict,
 )
 from shadow.model.version import Key
+from shadow.observe.bounding import Bounds
 from shadow.observe.bypassing import HINTS, Bypassing
 from shadow.observe.findings import Findings, state_text
-from shadow.observe.log import WARNINGS, Event, Throttle, error_fields, get_logger, safe_fields, scrub
-from shadow.observe.metrics import Flip, Metrics, Part
+from shadow.observe.log import (
+    ERRORS,
+    UNBOUNDED,
+    WARNINGS,
+    Event,
+    LogThrottle,
+    error_fields,
+    get_logger,
+    safe_fields,
+    scrub,
+)
+from shadow.observe.metric_table import Component, FlipOutcome
+from shadow.observe.metrics import Metrics
 
 __all__ = ["Report"]
 
 LOGGED_DIFFERENCES = 10
 """Differences that the line of one mismatch names; the finding has the others."""
 
-_FLIPS: dict[str, Flip] = {
-    Event.FLIP_STARTED: Flip.STARTED,
-    Event.FLIP_DONE: Flip.DONE,
-    Event.FLIP_REFUSED: Flip.REFUSED,
+_FLIPS: dict[str, FlipOutcome] = {
+    Event.FLIP_STARTED: FlipOutcome.STARTED,
+    Event.FLIP_DONE: FlipOutcome.DONE,
+    Event.FLIP_REFUSED: FlipOutcome.REFUSED,
 }
 
-_PART_OF: dict[Background, Part] = {
-    Background.RECOVERY: Part.RECOVERY,
-    Background.REFRESH: Part.JOURNAL,
-    Background.CANARIES: Part.PROBE,
-    Background.SUSPECTS: Part.CONFIRM,
-    Background.WATCH: Part.WATCH,
-    Background.FLEET: Part.CONTROL,
-    Background.FIGURES: Part.CONTROL,
-    Background.FLIP: Part.CONTROL,
-    Background.FLIPS: Part.CONTROL,
-    Background.PULSE: Part.REPORT,
-    Background.WRITERS: Part.WATCH,
-    Background.SWEEP: Part.SWEEP,
-    Background.JOURNAL: Part.JOURNAL,
+_PART_OF: dict[Background, Component] = {
+    Background.RECOVERY: Component.RECOVERY,
+    Background.REFRESH: Component.JOURNAL,
+    Background.CANARIES: Component.PROBE,
+    Background.SUSPECTS: Component.CONFIRM,
+    Background.WATCH: Component.WATCH,
+    Background.FLEET: Component.CONTROL,
+    Background.FIGURES: Component.CONTROL,
+    Background.FLIP: Component.CONTROL,
+    Background.FLIPS: Component.CONTROL,
+    Background.PULSE: Component.REPORT,
+    Background.WRITERS: Component.WATCH,
+    Background.SWEEP: Component.SWEEP,
+    Background.RIGHTS: Component.OTHER,
+    Background.JOURNAL: Component.JOURNAL,
 }
 
-_PARTS = frozenset(part.value for part in Part)
+_PARTS = frozenset(part.value for part in Component)
 
 _P = ParamSpec("_P")
 
@@ -72,7 +86,7 @@ def _guarded(hook: Callable[Concatenate[Report, _P], None]) -> Callable[Concaten
         try:
             hook(self, *args, **kwargs)
         except Exception:
-            self.metrics.internal_failure(Part.REPORT)
+            self.metrics.internal_failure(Component.REPORT)
 
     return guarded
 
@@ -92,7 +106,8 @@ class Report:
         hasher: Hasher,
         reveal_keys: bool = False,
         logger: structlog.typing.FilteringBoundLogger | None = None,
-        throttle: Throttle | None = None,
+        throttle: LogThrottle | None = None,
+        bounds: Bounds | None = None,
     ) -> None:
         self.metrics = metrics
         self.findings = findings
@@ -103,7 +118,8 @@ class Report:
         self._hasher = hasher
         self._reveal = reveal_keys
         self._logger = logger or get_logger()
-        self._throttle = throttle or Throttle()
+        self._throttle = throttle or LogThrottle()
+        self._bounds = bounds or Bounds()
 
     @property
     def hasher(self) -> Hasher:
@@ -178,6 +194,7 @@ class Report:
         shown = found.differences[:LOGGED_DIFFERENCES]
         self._log(
             Event.MISMATCH_CONFIRMED,
+            finding,
             collection=found.collection,
             verb=found.verb.value,
             kind=found.kind.value,
@@ -191,8 +208,16 @@ class Report:
         )
 
     @_guarded
+    def level(self, collection: str, key: Key) -> None:
+        self.findings.mark_healed(collection, key)
+
+    @_guarded
     def shed(self, collection: str, verb: Verb, reason: ShedReason) -> None:
         self.metrics.shed(collection, reason)
+
+    @_guarded
+    def incomparable(self, collection: str, verb: Verb, reason: Incomparable) -> None:
+        self.metrics.incomparable(collection, reason)
 
     @_guarded
     def deferred(self, collection: str, reason: Deferral) -> None:
@@ -235,14 +260,14 @@ class Report:
     def failed(self, part: str, error: BaseException) -> None:
         self.metrics.internal_failure(part)
         fields = error_fields(error)
-        known = part if part in _PARTS else Part.OTHER.value
+        known = part if part in _PARTS else Component.OTHER.value
         self._throttled(Event.INTERNAL_FAILED, known, fields["error"], part=known, **fields)
 
     @_guarded
     def background_failed(self, task: Background, error: BaseException, new: bool) -> None:
         """A long-lived task has failed, and begins again. `new`: for this cause the first time since it has worked."""
         self.metrics.background_failure(task)
-        self.metrics.internal_failure(_PART_OF.get(task, Part.OTHER))
+        self.metrics.internal_failure(_PART_OF.get(task, Component.OTHER))
         if new:
             self._log(Event.BACKGROUND_FAILED, task=task.value, **error_fields(error))
 
@@ -272,5 +297,18 @@ class Report:
         if held is not None:
             self._log(event, **fields, repeated=held)
 
-    def _log(self, event: str, **fields: Any) -> None:
-        (self._logger.warning if event in WARNINGS else self._logger.info)(str(event), **fields)
+    @_guarded
+    def say_held(self, *, ending: bool = False) -> None:
+        """Says how many lines were held back, once a minute at most; to be called once a second."""
+        held = self._bounds.due(ending=ending)
+        if held is not None:
+            about = {"not_written": held.not_written, "by_event": held.by_kind, "repeated": held.repeated}
+            self._log(Event.LINES_HELD, **about, seconds=held.seconds)
+
+    def _log(self, event: str, _thing: str = "", /, **fields: Any) -> None:
+        """The one place where lines are written. `_thing`: what the line names, to be named once."""
+        if event in WARNINGS and event not in UNBOUNDED and not self._bounds.admit(str(event), _thing):
+            return
+        logger = self._logger
+        log = logger.error if event in ERRORS else logger.warning if event in WARNINGS else logger.info
+        log(str(event), **fields)

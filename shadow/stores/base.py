@@ -8,15 +8,15 @@ but `image`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from shadow.model.operation import Applied, Change, Guard, Hit, Insert, Query, Replace, Sort, Update, Write
+from shadow.model.operation import Applied, Change, Hit, Insert, Query, Replace, Sort, Update, UpsertGuard, Write
 from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec
 from shadow.model.version import Document, Image, Key, State
 
-__all__ = ["Admitting", "Store"]
+__all__ = ["Admitting", "Indexed", "Judging", "Scanning", "Store", "Unfit"]
 
 
 class Store(Protocol):
@@ -47,7 +47,7 @@ class Store(Protocol):
         """The different values at a dotted path of the documents that match, arrays opened, in any order."""
 
     async def aggregate(self, collection: str, pipeline: Sequence[Document]) -> list[Document]:
-        """The answer of an aggregation pipeline (the supported stages of `model.matching`)."""
+        """The answer of an aggregation pipeline (the supported stages of `mongoql`)."""
 
     async def apply(self, collection: str, change: Change, op_id: str) -> Applied | None:
         """Makes the change as the store that answers, with the version moved in the same atomic step.
@@ -73,7 +73,7 @@ class Store(Protocol):
         """The key of the document that this operation, given with `ANY` for its key, has changed. `ANY`: none, or
         another operation has changed the document since, in which case that one's own intent stands for the key."""
 
-    async def guard(self, collection: str, change: Update | Replace) -> tuple[Guard | None, Key]:
+    async def guard(self, collection: str, change: Update | Replace) -> tuple[UpsertGuard | None, Key]:
         """Asked before an upsert that this store does not choose looks for its document: what makes `apply` refuse to
         insert, with code 112 (WriteConflict), where another upsert of the same filter has inserted since; and the key
         of a document that matches, though a look might not show it yet, or `ANY`. Guard None: nothing is refused."""
@@ -112,7 +112,7 @@ class Store(Protocol):
         """The keys, other than `key`, whose documents or tombstones stand in the way of `document` by a unique value.
         It may name some that do not."""
 
-    async def speed_up(self, collection: str, keys: Sort, name: str) -> bool:
+    async def ensure_index(self, collection: str, keys: Sort, name: str, *, sparse: bool = False) -> bool:
         """Makes an index that changes no answer. False: this store has only those of its description."""
 
     async def drop(self, collection: str) -> None:
@@ -131,3 +131,49 @@ class Admitting(Protocol):
     async def admit(self) -> None:
         """Returns if the application may write. Raises `UnsupportedOperation` if it may not, and what the driver raises
         if it reaches nobody."""
+
+
+class Unfit(Protocol):
+    """Why a collection cannot be written to both stores, in words, and what to do."""
+
+    @property
+    def reason(self) -> str: ...
+
+    @property
+    def advice(self) -> str: ...
+
+    def error(self) -> Exception:
+        """What a write raises that would go to both stores: an `UnsupportedOperation`, a fresh one each time."""
+
+
+@runtime_checkable
+class Judging(Protocol):
+    """A store of which a collection may be of a kind that the other store cannot be held level with."""
+
+    name: StoreName
+
+    @property
+    def unfit(self) -> Mapping[str, Unfit | None]:
+        """Of the collections that were looked at; None: both stores can hold it."""
+
+    async def look(self, collection: str) -> Unfit | None:
+        """Looks at what the collection is now. Raises what the driver raises if it reaches nobody."""
+
+
+@runtime_checkable
+class Indexed(Protocol):
+    """A store that can say which indexes a collection has, and drop one by its name."""
+
+    async def indexes(self, collection: str) -> list[Any]:
+        """What the server lists, as it lists it. Raises what the driver raises."""
+
+    async def drop_index(self, collection: str, name: str) -> None:
+        """Raises what the driver raises, also for an index that is not there."""
+
+
+@runtime_checkable
+class Scanning(Protocol):
+    """A store that reads whole collections for want of an index, and remembers for which queries."""
+
+    def scans(self) -> list[dict[str, Any]]:
+        """The shapes of such queries, the costliest first, each with the index that would serve it."""

@@ -20,6 +20,8 @@ from typing import Any, Final, TypeVar
 
 from pymongo.errors import AutoReconnect
 
+from shadow.host.tasks import begin
+
 __all__ = ["LEAST_PATIENCE", "MOST_ABANDONED", "Calls", "let_go"]
 
 T = TypeVar("T")
@@ -136,11 +138,10 @@ class Calls:
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._under_way.discard(task)
         self._progress = task.get_loop().time()
-        if task in self._abandoned:
-            self._abandoned.discard(task)
-            # Nobody else will ask for it, and asyncio would call it lost.
-            if not task.cancelled():
-                task.exception()
+        self._abandoned.discard(task)
+        # Whoever began it may have gone, and asyncio would call its error lost.
+        if not task.cancelled():
+            task.exception()
 
     # --- a client that answers nothing --------------------------------------------------------------------------
 
@@ -155,7 +156,7 @@ class Calls:
         if silent < self._patience:
             self._look_in(self._patience - silent)
         elif self._probe is None:
-            self._probe = asyncio.get_running_loop().create_task(self._sign_of_life())
+            self._probe = begin(self._sign_of_life())
             self._look_in(2 * self._patience)
         elif self._probe.done():
             # An error is an answer too: the client is well, and the server is away.
@@ -189,7 +190,7 @@ class Calls:
         loop = asyncio.get_running_loop()
         end = loop.time() + _FAREWELL
         if closing is not None:
-            ending = loop.create_task(_awaited(closing))
+            ending = begin(_awaited(closing))
             await asyncio.wait([ending], timeout=_FAREWELL)
             ending.cancel()
             self.give_up()

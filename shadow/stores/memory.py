@@ -9,23 +9,18 @@ from typing import Any
 
 from pymongo.errors import DuplicateKeyError
 
-from shadow.model.matching import cached_filter, compile_pipeline, compile_projection
-from shadow.model.matching.caching import cached_update
-from shadow.model.matching.updates import check_upsert
-from shadow.model.matching.upserts import insert_key
-from shadow.model.matching.values_at import distinct_values
 from shadow.model.operation import (
     ANY,
     Applied,
     Change,
     Delete,
-    Guard,
     Hit,
     Insert,
     Query,
     Replace,
     Sort,
     Update,
+    UpsertGuard,
     Write,
     at_key,
     version_after,
@@ -36,6 +31,11 @@ from shadow.model.schema import CollectionSpec, UniqueSpec
 from shadow.model.stored import check_copyable, with_id
 from shadow.model.uniqueness import held_values
 from shadow.model.version import ABSENT, Document, Image, Key, State, Tombstone, Version, fresh_id
+from shadow.mongoql import cached_filter, compile_pipeline, compile_projection
+from shadow.mongoql.caching import cached_update
+from shadow.mongoql.updates import check_upsert
+from shadow.mongoql.upserts import insert_key
+from shadow.mongoql.values_at import distinct_values
 
 __all__ = ["MemoryStore"]
 
@@ -71,7 +71,7 @@ class MemoryStore:
         for spec in collections:
             self._images.setdefault(spec.name, {})
 
-    async def speed_up(self, collection: str, keys: Sort, name: str) -> bool:
+    async def ensure_index(self, collection: str, keys: Sort, name: str, *, sparse: bool = False) -> bool:
         return False
 
     async def drop(self, collection: str) -> None:
@@ -153,7 +153,7 @@ class MemoryStore:
                 return self._images[collection][digest][0]
         return ANY
 
-    async def guard(self, collection: str, change: Update | Replace) -> tuple[Guard | None, Key]:
+    async def guard(self, collection: str, change: Update | Replace) -> tuple[UpsertGuard | None, Key]:
         return None, ANY
 
     async def apply(self, collection: str, change: Change, op_id: str) -> Applied | None:

@@ -3,6 +3,6 @@
 from fastapi import APIRouter
 
 from shadow.web.admin import AdminView, admin_router
-from shadow.web.desk import Desk
+from shadow.web.desk import AdminService
 
-__all__ = ["APIRouter", "AdminView", "Desk", "admin_router"]
+__all__ = ["APIRouter", "AdminService", "AdminView", "admin_router"]

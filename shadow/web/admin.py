@@ -16,7 +16,7 @@ from fastapi import APIRouter, Request, Response
 
 from shadow.model.verdict import Kind
 from shadow.web.desk import Refused
-from shadow.web.guard import Guard, Refusal
+from shadow.web.guard import AdminGuard, Refusal
 from shadow.web.page import live, page
 
 __all__ = ["AdminView", "admin_router"]
@@ -53,6 +53,8 @@ class AdminView(Protocol):
     and nothing more. `desk.Refused` is an answer: its text is shown."""
 
     token: str | None
+    docs_url: str
+    """Where the manual is on the web, or ""."""
 
     async def status(self) -> dict[str, Any]:
         """The state of everything, JSON-able: routes, journal, lane, findings, totals, verdict."""
@@ -98,7 +100,7 @@ def admin_router(view: AdminView, *, prefix: str = "") -> APIRouter:
     `/findings/reveal`, `/flip`.
     """
     router = APIRouter(prefix=prefix, tags=["shadow"], include_in_schema=False)
-    pages = _Pages(view)
+    pages = _Endpoints(view)
     reads = {
         "/metrics": pages.metrics,
         "/healthz": pages.healthz,
@@ -137,12 +139,12 @@ def _guarded(endpoint: _Endpoint) -> _Endpoint:
     return guarded
 
 
-class _Pages:
+class _Endpoints:
     """The endpoints."""
 
     def __init__(self, view: AdminView) -> None:
         self._view = view
-        self._guard = Guard(view.token)
+        self._guard = AdminGuard(view.token)
 
     def reading(self, endpoint: _Endpoint) -> _Endpoint:
         async def checked(request: Request) -> Response:
@@ -207,7 +209,7 @@ class _Pages:
     async def _live(self) -> str:
         status = await self._view.status()
         found = await self._view.findings({"limit": 50})
-        return live(status, found, self._view.rates(), acts=self._guard.has_token)
+        return live(status, found, self._view.rates(), acts=self._guard.has_token, docs_url=self._view.docs_url)
 
     async def asset(self, request: Request) -> Response:
         name = request.path_params["name"]
@@ -233,7 +235,7 @@ class _Pages:
         return await self._view.flip(_field(body, "collection", str), to, _field(body, "reason", str))
 
 
-def _notice(guard: Guard) -> str:
+def _notice(guard: AdminGuard) -> str:
     if guard.has_token:
         return "Give the admin token to see anything."
     return "No admin token is configured, so only this machine may read this page: set SHADOW_ADMIN_TOKEN."

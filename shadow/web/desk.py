@@ -10,20 +10,21 @@ from typing import Any, Final, Protocol
 from bson import json_util
 
 from shadow.compare.diff import explain
+from shadow.compare.equality import agree
 from shadow.config import Settings
-from shadow.migrate.config_file import put_in_file
-from shadow.model.phase import StoreName
+from shadow.errors import NotFollowed
+from shadow.jobs.config_file import put_in_file
+from shadow.model.phase import Route, StoreName
 from shadow.model.stored import check_copyable
 from shadow.model.verdict import Healing
 from shadow.model.version import Document, Image, Key
 from shadow.observe.findings import path_pattern
 from shadow.observe.findings_file import SharedFindings
 from shadow.observe.log import Event
-from shadow.observe.pulse import Pulse
+from shadow.observe.pulse import PeriodicTasks
 from shadow.observe.report import Report
-from shadow.replicate.apply import agree
 
-__all__ = ["Desk", "Operated", "Refused"]
+__all__ = ["AdminService", "Operated", "Refused"]
 
 MOST_AT_ONCE: Final = 100
 """Findings that one request may heal."""
@@ -37,18 +38,27 @@ class Refused(Exception):
 
 
 class Operated(Protocol):
-    """What a `Shadow` offers to whoever operates it."""
+    """What `shadow.admin` offers to whoever operates it."""
 
-    settings: Settings
-    shared_findings: SharedFindings
-    pulse: Pulse
-    report: Report
+    @property
+    def settings(self) -> Settings: ...
+
+    @property
+    def shared_findings(self) -> SharedFindings: ...
+
+    @property
+    def pulse(self) -> PeriodicTasks: ...
+
+    @property
+    def report(self) -> Report: ...
 
     async def status(self) -> dict[str, Any]: ...
 
     async def ready(self) -> tuple[bool, dict[str, str]]: ...
 
     def metrics(self) -> tuple[bytes, str]: ...
+
+    def routes(self) -> Mapping[str, Route]: ...
 
     async def heal(self, collection: str, key: Key) -> Healing: ...
 
@@ -57,7 +67,7 @@ class Operated(Protocol):
     async def images(self, collection: str, key: Key) -> tuple[Image, Image]: ...
 
 
-class Desk:
+class AdminService:
     """Implements `admin.AdminView`. Every action is logged with its outcome before it is answered."""
 
     def __init__(self, shadow: Operated, path: Path | None = None) -> None:
@@ -66,6 +76,7 @@ class Desk:
         self._path = path
         token = shadow.settings.admin.token
         self.token = token.get_secret_value() if token is not None else None
+        self.docs_url = shadow.settings.docs_url
 
     async def status(self) -> dict[str, Any]:
         return await self._shadow.status()
@@ -110,9 +121,17 @@ class Desk:
         return {"id": id, "collection": found[0], "result": result}
 
     async def _do(self, collection: str, key: Key) -> str:
+        self._check_followed(collection)
         return (await self._shadow.heal(collection, key)).value
 
+    def _check_followed(self, collection: str) -> None:
+        """A finding may be older than the configuration."""
+        route = self._shadow.routes().get(collection)
+        if route is None or not route.dual_write:
+            raise NotFollowed(collection)
+
     async def _would(self, collection: str, key: Key) -> str:
+        self._check_followed(collection)
         primary, secondary = await self._shadow.images(collection, key)
         if agree(primary, secondary):
             return Healing.EQUAL.value
@@ -130,7 +149,9 @@ class Desk:
             raise Refused("no such finding, or it is about a whole answer")
         collection, key = found
         entry = self._shadow.settings.collections.get(collection)
-        allowed = entry.reveal_fields if entry is not None else ()
+        if entry is None:
+            raise Refused("its collection is not configured any more")
+        allowed = entry.reveal_fields
         images = [image.document for image in await self._shadow.images(collection, key)]
         paths = _paths(*images, hasher=self._shadow.report.hasher)
         shown = [path for path in paths if _allowed(path, allowed)]

@@ -14,7 +14,7 @@ from typing import Final
 
 from fastapi import Request
 
-__all__ = ["Guard", "Refusal"]
+__all__ = ["AdminGuard", "Refusal"]
 
 _FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
 _SAME: Final = ("same-origin", "none")
@@ -28,7 +28,7 @@ class Refusal:
     reason: str
 
 
-class Guard:
+class AdminGuard:
     """`token`: the one that is configured, or None."""
 
     def __init__(self, token: str | None) -> None:
@@ -74,7 +74,7 @@ def _same_site(request: Request) -> bool:
 
 def _is_local(request: Request) -> bool:
     """Whether the request was made on this machine and for this machine. The name it asked for counts too: a foreign
-    name that leads here is another site's; and what a proxy hands on is not local, wherever the proxy runs."""
+    name that leads here is another site's; and what a proxy forwards is not local, wherever the proxy runs."""
     client = request.client.host if request.client is not None else ""
     if any(name in request.headers for name in _FORWARDED):
         return False

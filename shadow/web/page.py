@@ -6,12 +6,24 @@ import datetime as dt
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from shadow import manual
 from shadow.markup import Child, Markup, join, tag
 from shadow.web.plot import plot
 
 __all__ = ["live", "page"]
 
 _MARKS: Final = {True: "✓", False: "✗"}
+
+HELP: Final = {
+    "collections": ("concepts", "phases"),
+    "fleet": ("concepts", "the-flip"),
+    "rates": ("concepts", "what-is-compared"),
+    "gates": ("concepts", "gates"),
+    "findings": ("metrics", "findings-and-who-may-see-them"),
+    "journal": ("runbook", "the-journal-by-hand"),
+    "indexes": ("configuration", "collections"),
+}
+"""The page and heading of the manual that explains a section."""
 
 
 def page(content: str, *, notice: str, acts: bool) -> str:
@@ -56,24 +68,36 @@ def live(
     rates: Mapping[str, list[tuple[float, float]]],
     *,
     acts: bool,
+    docs_url: str = "",
 ) -> str:
-    """What changes: verdict, collections, fleet, plots, gates, findings, journal, indexes."""
+    """What changes: verdict, collections, fleet, plots, gates, findings, journal, indexes. `docs_url`: where the
+    manual is on the web; without it, sections name the command that prints their explanation."""
+
+    def section(id: str, title: str, *children: Child) -> Markup:
+        return tag(
+            "section", tag("h2", title, id=f"{id}-title"), _help(id, docs_url), *children, aria_labelledby=f"{id}-title"
+        )
+
     return join(
         (
             _verdict(status["verdict"]),
-            _section("collections", "Collections", _collections(status, acts)),
-            _section("fleet", "Processes", _fleet(status.get("fleet", {}))),
-            _section("rates", "Comparisons a second, last hour", _plots(rates)),
-            _section("gates", "Gates", _gates(status["verdict"]["gates"])),
-            _section("findings", "Findings", _findings(found, acts)),
-            _section("journal", "Journal and lanes", _journal(status)),
-            _section("indexes", "Queries that scan on DynamoDB", _indexes(status["indexes"])),
+            section("collections", "Collections", _collections(status, acts)),
+            section("fleet", "Processes", _fleet(status.get("fleet", {}))),
+            section("rates", "Comparisons a second, last hour", _plots(rates)),
+            section("gates", "Gates", _gates(status["verdict"]["gates"])),
+            section("findings", "Findings", _findings(found, acts)),
+            section("journal", "Journal and lanes", _journal(status)),
+            section("indexes", "Queries that scan on DynamoDB", _indexes(status["indexes"])),
         )
     )
 
 
-def _section(id: str, title: str, *children: Child) -> Markup:
-    return tag("section", tag("h2", title, id=f"{id}-title"), *children, aria_labelledby=f"{id}-title")
+def _help(id: str, docs_url: str) -> Markup:
+    topic, anchor = HELP[id]
+    url = manual.address(docs_url, topic, anchor)
+    if url:
+        return tag("p", tag("a", "Explained in the manual", href=url, rel="noreferrer"), class_="quiet help")
+    return tag("p", "Explained by ", tag("code", manual.where("", topic, anchor)), class_="quiet help")
 
 
 def _verdict(verdict: Mapping[str, Any]) -> Markup:

@@ -17,7 +17,7 @@ from pathlib import Path
 import uvloop
 
 from shadow.embedded.servers import CREDENTIALS, DynamoDBLocal, Ministack, Mongod
-from shadow.stores.dynamo.settings import DynamoSettings
+from shadow.stores.dynamo.client.settings import DynamoSettings
 from shadow.stores.dynamo.store import DynamoStore
 from tests.bench import parts, reads, writes
 from tests.bench.bulk import NAMES as BULK
@@ -85,6 +85,7 @@ async def measure(mongo_url: str, endpoint: str, folder: Path, chosen: argparse.
             ):
                 benches = [
                     parts.comparison(chosen.calls),
+                    parts.imports(chosen.calls),
                     *journal,
                     *journals,
                     *await parts.store(peers, store, chosen.calls),

@@ -26,11 +26,11 @@ from aiobotocore.config import AioConfig
 
 from shadow import Shadow
 from shadow.embedded.servers import CREDENTIALS
-from shadow.migrate.backfill import Backfill
-from shadow.migrate.verify import Scope, Verify, summary
-from shadow.migrate.work import Pace, Work
-from shadow.stores.dynamo.batches import insert_absent
-from shadow.stores.dynamo.codec import Item
+from shadow.jobs.backfill import Backfill
+from shadow.jobs.verify import Scope, Verify, summary
+from shadow.jobs.work import JobPace, Work
+from shadow.stores.dynamo.items.codec import Item
+from shadow.stores.dynamo.write.batches import insert_absent
 from shadow.stores.ranges import Ranges
 from tests.bench.harness import Bench, Block, Closed, Contender, Line
 from tests.bench.migration import PatientSite, fill
@@ -50,7 +50,7 @@ _PER_CALL: Final = 10
 
 async def encoded(shadow: Shadow) -> list[Item]:
     """The items that a backfill writes, but for the ids of the operations."""
-    sides = shadow.sides(COLLECTION)
+    sides = shadow.admin.sides(COLLECTION)
     codec = _table(sides.secondary).codec
     items: list[Item] = []
     async for batch in sides.source.walk(COLLECTION, {}, None, size=BATCH, whole=True, filter={}):
@@ -141,15 +141,15 @@ def _client(site: PatientSite) -> Any:
 
 
 async def backfilled(shadow: Shadow, control: OpenJobs, documents: int) -> None:
-    job = await Work(Backfill(shadow.sides(COLLECTION)), control, Pace(workers=WORKERS, batch=BATCH)).run()
+    job = await Work(Backfill(shadow.admin.sides(COLLECTION)), control, JobPace(workers=WORKERS, batch=BATCH)).run()
     # A request that the client repeated finds there what its first attempt has inserted.
     if job.outcome != "complete" or job.counts["copied"] + job.counts.get("present", 0) != documents:
         raise RuntimeError(f"the backfill came to {job.outcome}: {dict(job.counts)}")
 
 
 async def verified(shadow: Shadow, control: OpenJobs, documents: int) -> None:
-    task = Verify(shadow.sides(COLLECTION), Scope())
-    found = summary(await Work(task, control, Pace(workers=WORKERS, batch=BATCH), restart=True).run())
+    task = Verify(shadow.admin.sides(COLLECTION), Scope())
+    found = summary(await Work(task, control, JobPace(workers=WORKERS, batch=BATCH), restart=True).run())
     if not found.clean or found.compared != documents:
         raise RuntimeError(f"the verification came to {found.outcome}")
 
@@ -184,14 +184,14 @@ async def bulk(mongo_url: str, endpoint: str, folder: Path, calls: int) -> Async
         site = made()
         async with site.shadow() as shadow, _client(site) as client:
             await shadow.prepare()
-            table, items = _table(shadow.sides(COLLECTION).secondary).name, await encoded(shadow)
+            table, items = _table(shadow.admin.sides(COLLECTION).secondary).name, await encoded(shadow)
             return await timed(lambda: bare_writes(client, table, items))
 
     async def only_conditional() -> Block:
         site = made()
         async with site.shadow() as shadow:
             await shadow.prepare()
-            store, items = shadow.sides(COLLECTION).secondary, await encoded(shadow)
+            store, items = shadow.admin.sides(COLLECTION).secondary, await encoded(shadow)
             return await timed(lambda: conditional_writes(store, items))
 
     site = made()
@@ -200,7 +200,7 @@ async def bulk(mongo_url: str, endpoint: str, folder: Path, calls: int) -> Async
         await shadow.prepare()
         control = control_of(site)
         await backfilled(shadow, control, documents)
-        sides = shadow.sides(COLLECTION)
+        sides = shadow.admin.sides(COLLECTION)
         yield [
             _bench(
                 "backfill",

@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from shadow.journal.base import Entry, Journal
+from shadow.journal.server.remote import RemoteJournal
+from shadow.journal.sqlite.journal import SqliteJournal
 from shadow.model.version import fresh_id
-from shadow.replicate.journal import Entry, Journal
-from shadow.replicate.journals.remote import RemoteJournal
-from shadow.replicate.sqlite_journal import SqliteJournal
 from tests.bench.harness import Bench, Closed, Contender, Line
 from tests.bench.reads import key
 from tests.bench.sites import NOTES

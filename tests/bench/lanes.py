@@ -21,8 +21,8 @@ from shadow.compare.equality import same
 from shadow.embedded.servers import CREDENTIALS
 from shadow.model.schema import CollectionSpec
 from shadow.model.values import CANONICAL
-from shadow.replicate.gather import Gather
-from shadow.stores.dynamo.settings import DynamoSettings
+from shadow.reads.batching import Batcher
+from shadow.stores.dynamo.client.settings import DynamoSettings
 from shadow.stores.dynamo.store import DynamoStore
 from tests.bench.harness import Bench, Contender, Line, Paced
 from tests.bench.peers import Peers
@@ -32,9 +32,9 @@ from tests.bench.sites import NOTES, PREFIX
 __all__ = ["NAME", "lanes"]
 
 NAME: Final = "lanes"
-_LINGER: Final = 0.1
-"""This and the next are those of `shadow.replicate.key_reads`."""
-_TOGETHER: Final = 25
+_MAX_WAIT: Final = 0.1
+"""This and the next are those of `shadow.reads.batching`."""
+_MAX_BATCH: Final = 25
 _PATIENCE: Final = 30.0
 
 
@@ -145,13 +145,15 @@ def _served(pipe: Connection, endpoint: str) -> None:
 
 
 class _Reader:
-    """Bare Motor's reads, each handed on to a place."""
+    """Bare Motor's reads, each forwarded to a place."""
 
     def __init__(self, peers: Peers, place: _Place) -> None:
         self._peers = peers
         self._place = place
         self._offered = 0
-        self._near: Gather[dict[str, Any]] = Gather(linger=_LINGER, most=_TOGETHER, hand_over=place.hand_over)
+        self._near: Batcher[dict[str, Any]] = Batcher(
+            max_wait=_MAX_WAIT, max_size=_MAX_BATCH, hand_over=place.hand_over
+        )
 
     async def call(self, number: int) -> None:
         document = await self._peers.motor.find_one({"_id": key(number)})

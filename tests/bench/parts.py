@@ -1,8 +1,10 @@
-"""Parts alone: the comparison against DeepDiff, and the DynamoDB store against the bare clients."""
+"""Parts alone: the comparison against DeepDiff, the DynamoDB store against the bare clients, and the import."""
 
 from __future__ import annotations
 
+import asyncio
 import copy
+import sys
 from typing import Any
 
 from deepdiff import DeepDiff
@@ -16,7 +18,7 @@ from tests.bench.harness import Bench, Closed, Contender, Line
 from tests.bench.peers import PLAIN, Peers, document
 from tests.bench.reads import key
 
-__all__ = ["comparison", "store"]
+__all__ = ["comparison", "imports", "store"]
 
 _REPEATS = 200
 
@@ -51,6 +53,29 @@ def comparison(calls: int) -> Bench:
         [
             Line(f"two equal documents, {_REPEATS} times", "p50", "DeepDiff", "documents", 50, at_least=True),
             Line(f"two equal answers of one document, {_REPEATS} times", "p50", "DeepDiff", "answers"),
+        ],
+    )
+
+
+def imports(calls: int) -> Bench:
+    """A process that imports and ends, against one that imports the two drivers."""
+
+    def of(program: str) -> Contender:
+        async def call(_: int) -> None:
+            process = await asyncio.create_subprocess_exec(sys.executable, "-c", program)
+            if await process.wait():
+                raise RuntimeError(f"{program}: exit status {process.returncode}")
+
+        return Contender(program, call)
+
+    drivers, package, named = "import motor, aioboto3", "import shadow", "from shadow import Shadow"
+    return Bench(
+        "import",
+        [of(drivers), of(package), of(named)],
+        Closed(max(3, calls // 60)),
+        [
+            Line("`import shadow`", "p50", package, drivers, 1.15),
+            Line("`from shadow import Shadow`", "p50", named, drivers, 1.15),
         ],
     )
 

@@ -77,7 +77,7 @@ def of(shadow: Shadow, name: str, call: Any, *, share: float = 1.0) -> Contender
     """A contender that is done when the Shadow has followed and compared everything."""
 
     def shed() -> int:
-        totals = shadow.metrics_registry.totals()
+        totals = shadow.admin.metrics_registry.totals()
         return sum(totals["shed"].values()) + sum(totals["deferred"].values())
 
     async def settled() -> None:

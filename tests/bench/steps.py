@@ -21,9 +21,9 @@ from typing import Any, Final
 from motor.motor_asyncio import AsyncIOMotorCollection
 
 from shadow.embedded.servers import DynamoDBLocal, Mongod
-from shadow.replicate.intents import Intents
 from shadow.router import Router
-from shadow.stores.mongo import MongoStore
+from shadow.stores.mongo.store import MongoStore
+from shadow.writes.intents import Intents
 from tests.bench.peers import document, opened
 from tests.bench.reads import COUNT, key
 from tests.bench.sites import NOTES, Sites
@@ -33,7 +33,7 @@ _PAUSE: Final = 0.04
 _CALLS: Final = 75
 _STATIONS: Final = (
     (Router, "write", "arguments", "told"),
-    (Router, "_write_one", "task", "handed on"),
+    (Router, "_write_one", "task", "forwarded"),
     (Intents, "open", "route", "journal"),
     (MongoStore, "apply", "", "image after"),
     (AsyncIOMotorCollection, "find_one_and_update", "statement", "driver and server"),

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from shadow.journal.base import Entry
+from shadow.journal.sqlite.journal import SqliteJournal
 from shadow.model.version import fresh_id
-from shadow.replicate.journal import Entry
-from shadow.replicate.sqlite_journal import SqliteJournal
 from tests.bench.harness import Bench, Closed, Contender, Line, Paced
 from tests.bench.peers import Peers, document
 from tests.bench.reads import key

@@ -1,4 +1,4 @@
-"""One differential case: documents and an operation, asked of a real mongod and of `shadow.model.matching`.
+"""One differential case: documents and an operation, asked of a real mongod and of `shadow.mongoql`.
 
 The two answers are compared by BSON bytes, or as errors by their code. The differences that are known are named here,
 each with its number; a case that falls under one is counted, not passed over in silence.
@@ -17,9 +17,9 @@ from pymongo.errors import OperationFailure
 
 from shadow.errors import UnsupportedOperation
 from shadow.model.differences import DIFFERENCES
-from shadow.model.matching import compile_filter, compile_pipeline, compile_projection, compile_update
 from shadow.model.order import order_key, sort_documents
 from shadow.model.values import CANONICAL, normalise_value
+from shadow.mongoql import compile_filter, compile_pipeline, compile_projection, compile_update
 
 KINDS = ("filter", "sort", "projection", "update", "upsert", "pipeline_update", "pipeline")
 
@@ -133,7 +133,9 @@ def _engine(case: Case) -> list[dict[str, Any]]:
             project = compile_projection(case.operation)
             return [project(d) for d in case.documents]
         case "pipeline":
-            answer = compile_pipeline(case.operation).run(case.documents, lambda name: case.others)
+            answer = compile_pipeline(case.operation).run(
+                case.documents, lambda name: case.others if name == "others" else []
+            )
             return [normalise_value(d) for d in answer]
         case _:
             return _engine_update(case)

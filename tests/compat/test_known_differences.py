@@ -24,10 +24,11 @@ from shadow import Shadow
 from shadow.errors import UnsupportedOperation
 from shadow.model.differences import DIFFERENCES
 from shadow.model.phase import StoreName
-from shadow.stores.dynamo.settings import DynamoSettings
+from shadow.stores.dynamo.client.settings import DynamoSettings
 from tests.compat.cases import Answer, Case, verdict
 from tests.support.raw_bson import document, element, int32, text
 from tests.support.shims import audit_of, settings_for
+from tests.support.topologies import drop, root_url
 
 
 class Sides:
@@ -52,14 +53,12 @@ async def sides(mongo_url: str, dynamodb_local_url: str, tmp_path: Path) -> Asyn
     settings = settings_for(
         tmp_path, mongo_url, dynamodb_local_url, name, ["things", "others"], primary=StoreName.DYNAMO
     )
-    client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(mongo_url)
+    client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(root_url(mongo_url))
     async with Shadow.from_settings(settings) as shadow:
         await shadow.prepare()
         yield Sides(client[f"{name}bare"]["things"], shadow)
     client.close()
-    with pymongo.MongoClient[dict[str, Any]](mongo_url) as blocking:
-        blocking.drop_database(name)
-        blocking.drop_database(f"{name}bare")
+    drop(mongo_url, name, f"{name}bare")
 
 
 def test_every_difference_has_a_test_of_its_number() -> None:
@@ -193,11 +192,11 @@ async def test_14_what_has_been_deleted_is_hidden_though_the_follower_still_hold
     await sides.fill({"_id": 1}, {"_id": 2})
     await sides.shim.delete_one({"_id": 1})
     assert await sides.shadow.settled(20)
-    with pymongo.MongoClient[dict[str, Any]](sides.shadow.settings.mongo.url.get_secret_value()) as client:
+    with pymongo.MongoClient[dict[str, Any]](sides.shadow.admin.settings.mongo.url.get_secret_value()) as client:
         raw = client[sides.shadow.name]["things"].find_one({"_id": 1})
     assert raw is not None
     assert set(raw) == {"_id", "_shadow"}
-    mongo, dynamo = audit_of(sides.shadow.settings).documents("things")
+    mongo, dynamo = audit_of(sides.shadow.admin.settings).documents("things")
     assert len(mongo) == len(dynamo) == 1
 
 
@@ -218,7 +217,7 @@ async def test_16_sort_in_update_one_and_replace_one(sides: Sides) -> None:
     with pytest.raises(OperationFailure):
         await sides.bare.update_one({}, {"$set": {"b": 1}}, sort={"a": -1})
     await sides.shim.update_one({}, {"$set": {"b": 1}}, sort={"a": -1})
-    await sides.shim.replace_one({}, {"c": 1}, sort=[("a", 1)])
+    await sides.shim.replace_one({}, {"c": 1}, sort={"a": 1})
     assert await sides.shim.find(sort=[("_id", 1)]).to_list(None) == [{"_id": 1, "c": 1}, {"_id": 2, "a": 2, "b": 1}]
 
 
@@ -251,7 +250,7 @@ async def test_19_an_update_keeps_what_the_driver_reads(sides: Sides) -> None:
     for side in (sides.bare, sides.shim):
         await side.insert_one(RawBSONDocument(raw))
         assert await side.find_one({"_id": "odd"}) == {"_id": "odd", "u": None, "s": "sym"}
-    stores = sides.shadow._runtime().stores
+    stores = sides.shadow._engine.runtime().stores
     assert bson.encode((await stores[StoreName.DYNAMO].image("things", "odd")).document) == raw
     for side in (sides.bare, sides.shim):
         await side.update_one({"_id": "odd"}, {"$set": {"n": 1}})

@@ -13,16 +13,17 @@ from shadow.control.dynamo import DynamoRecords
 from shadow.control.mongo import MongoRecords
 from shadow.control.records import Records
 from shadow.control.sqlite import SqliteRecords
-from shadow.replicate.journals.dynamo_table import Access
+from shadow.journal.server.dynamo_table import Access
 from tests.support.backends import BACKENDS, Backend, open_backend
+from tests.support.drawn import Draws
 from tests.support.topologies import DEPLOYMENTS, admit
 
-_CONTROL_STORES: Final = ("sqlite", "mongo", "mongo-replicas", "mongo-auth", "dynamodb-local", "ministack")
+_CONTROL_STORES: Final = ("sqlite", "mongo", "mongo-replicas", "mongo-auth", "dynamo-local", "dynamo-ministack")
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
-def unopened_backend(request: pytest.FixtureRequest) -> Backend:
-    return open_backend(request.param, request.getfixturevalue)
+def unopened_backend(request: pytest.FixtureRequest, draws: Draws) -> Backend:
+    return open_backend(request.param, request.getfixturevalue, draws.of_node(request.node))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -34,18 +35,21 @@ async def backend(unopened_backend: Backend) -> AsyncIterator[Backend]:
 
 
 @pytest.fixture(params=_CONTROL_STORES)
-def open_records(request: pytest.FixtureRequest, tmp_path: Path, fresh_name: str) -> Iterator[Callable[[], Records]]:
-    """Opens the same store anew, as another process would."""
+def open_records(
+    request: pytest.FixtureRequest, draws: Draws, tmp_path: Path, fresh_name: str
+) -> Iterator[Callable[[], Records]]:
+    """Opens the same store again, as another process would."""
     opened: list[Records] = []
 
     def make() -> Records:
         if request.param == "sqlite":
             return SqliteRecords(tmp_path / "folder" / "control.db")
         if request.param.startswith("mongo"):
-            url = request.getfixturevalue(DEPLOYMENTS[request.param.partition("-")[2] or "one"])
+            deployment = request.param.partition("-")[2] or "one"
+            url = draws.of_node(request.node)(deployment).url(request.getfixturevalue(DEPLOYMENTS[deployment]))
             admit(url, fresh_name)
             return MongoRecords(url, fresh_name, "control")
-        local = request.param == "dynamodb-local"
+        local = request.param == "dynamo-local"
         url = request.getfixturevalue("dynamodb_local_url" if local else "ministack_url")
         return DynamoRecords(Access("us-east-1", url, "local", "local"), f"{fresh_name}-control")
 

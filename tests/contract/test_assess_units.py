@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from pymongo.errors import OperationFailure, WriteError
 
-from shadow.migrate.assess.measure import Meter
+from shadow.assess.measure import Meter
 from shadow.model.operation import Delete, Insert, Update
 from shadow.model.schema import CollectionSpec, IndexSpec
 from shadow.model.version import Document, Version
-from shadow.stores.dynamo.codec import ITEM_LIMIT, Codec
-from shadow.stores.dynamo.settings import DynamoSettings
+from shadow.stores.dynamo.client.limits import ITEM_LIMIT
+from shadow.stores.dynamo.client.settings import DynamoSettings
+from shadow.stores.dynamo.items.codec import Codec
 from shadow.stores.dynamo.store import DynamoStore
 
 BORN, OPERATION = "b" * 24, "o" * 24

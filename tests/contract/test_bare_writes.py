@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import math
 import uuid
 from collections.abc import AsyncIterator
@@ -15,18 +16,25 @@ from typing import Any, Final
 import pymongo
 import pytest
 import pytest_asyncio
-from pymongo.errors import BulkWriteError, DuplicateKeyError
+from pymongo.errors import BulkWriteError, DuplicateKeyError, NetworkTimeout
 
 from shadow import Shadow
 from shadow.config import CollectionSettings, Settings
+from shadow.control import members
+from shadow.control.epochs import proof_of
 from shadow.control.sqlite import SqliteRecords
-from shadow.errors import UnsupportedOperation
-from shadow.forwarder import Passage
+from shadow.errors import NotFollowed, UnsupportedOperation
+from shadow.jobs.backfill import Backfill
+from shadow.jobs.target import JobRefused
+from shadow.jobs.work import Handled, JobPace, Work
 from shadow.model.phase import Phase, StoreName
+from shadow.model.verdict import Healing
 from shadow.model.version import ABSENT, Image, Tombstone, fresh_id
+from shadow.routes.forwarder import Passage
 from tests.support import migration
 from tests.support.pair import until
 from tests.support.shims import settings_for
+from tests.support.topologies import drop, root_client
 
 NAME: Final = "things"
 
@@ -36,18 +44,20 @@ class Site:
 
     def __init__(self, folder: Path, mongo_url: str, dynamo_url: str, driver: str) -> None:
         self.name = f"t{uuid.uuid4().hex[:12]}"
+        self._mongo_url = mongo_url
         self._settings = settings_for(folder, mongo_url, dynamo_url, self.name, [NAME], driver=driver)
-        self.raw = pymongo.MongoClient[dict[str, Any]](mongo_url)
+        self.raw = root_client(mongo_url)
         self.jobs = migration.OpenJobs(SqliteRecords(folder / "jobs.db"))
 
-    def settings(self, phase: Phase) -> Settings:
+    def settings(self, phase: Phase, heartbeat: float = 0.1, **limits: Any) -> Settings:
         entry = CollectionSettings(phase=phase, primary=StoreName.MONGO)
-        control = self._settings.control.model_copy(update={"heartbeat": 0.1})
-        return self._settings.model_copy(update={"collections": {NAME: entry}, "control": control})
+        control = self._settings.control.model_copy(update={"heartbeat": heartbeat})
+        quick = self._settings.limits.model_copy(update=limits)
+        return self._settings.model_copy(update={"collections": {NAME: entry}, "control": control, "limits": quick})
 
     @contextlib.asynccontextmanager
-    async def shadow(self, phase: Phase) -> AsyncIterator[Shadow]:
-        async with Shadow.from_settings(self.settings(phase)) as made:
+    async def shadow(self, phase: Phase, heartbeat: float = 0.1, **limits: Any) -> AsyncIterator[Shadow]:
+        async with Shadow.from_settings(self.settings(phase, heartbeat, **limits)) as made:
             yield made
 
     def stored(self) -> dict[Any, dict[str, Any]]:
@@ -62,8 +72,7 @@ class Site:
 
     def end(self) -> None:
         self.jobs.close()
-        self.raw.drop_database(self.name)
-        self.raw.close()
+        drop(self._mongo_url, self.name)
 
 
 @pytest_asyncio.fixture(params=["motor", "pymongo"])
@@ -80,7 +89,7 @@ async def bare(shadow: Shadow) -> None:
     record too."""
     async with asyncio.timeout(20):
         while True:
-            async with shadow._parts.routes.writing(NAME) as route:
+            async with shadow._engine.parts.routes.writing(NAME) as route:
                 if route.bare:
                     return
             await asyncio.sleep(0.01)
@@ -97,7 +106,7 @@ async def test_versions_and_tombstones_stay_hidden(site: Site) -> None:
     await site.was_dual({"_id": 1, "n": 1, "s": "a"}, {"_id": 2, "n": 2, "s": "A"}, {"_id": 3, "n": 2})
     async with site.shadow(Phase.OFF) as shadow:
         things = shadow[NAME]
-        store = shadow._runtime().stores[StoreName.MONGO]
+        store = shadow._engine.runtime().stores[StoreName.MONGO]
         assert await store.put(NAME, "gone", Image(Tombstone(fresh_id())), ABSENT)
         assert await things.find_one({"_id": 1}) == {"_id": 1, "n": 1, "s": "a"} == await things.find_one(1)
         assert await things.find_one({"_id": "gone"}) is None
@@ -186,7 +195,7 @@ async def test_every_write_moves_the_version_in_one_command(site: Site) -> None:
 async def test_an_insert_takes_the_place_of_a_tombstone(site: Site) -> None:
     await site.was_dual({"_id": 1})
     async with site.shadow(Phase.OFF) as shadow:
-        things, store = shadow[NAME], shadow._runtime().stores[StoreName.MONGO]
+        things, store = shadow[NAME], shadow._engine.runtime().stores[StoreName.MONGO]
         await bare(shadow)
 
         async def buried(*keys: Any) -> None:
@@ -226,19 +235,19 @@ async def test_what_was_written_alone_is_found_by_the_next_time_of_dual_writes(s
         await things.insert_one({"_id": 2, "n": 1})
         await things.insert_one({"_id": "new"})
     async with site.shadow(Phase.DUAL_WRITE) as shadow:
-        await until(lambda: shadow.expected(NAME) is Passage.VERSIONED)
+        await until(lambda: shadow._engine.expected(NAME) is Passage.VERSIONED)
         # The fence holds against what stands at the other store: no replay comes to something else.
         await shadow[NAME].update_one({"_id": 0}, {"$inc": {"n": 1}})
         assert await shadow.settled(30)
-        assert shadow.findings.groups() == []
-        sides = shadow.sides(NAME)
+        assert shadow.admin.findings.groups() == []
+        sides = shadow.admin.sides(NAME)
         quick = migration.Verify(sides, migration.Scope(full=False))
-        found = migration.summary(await migration.Work(quick, site.jobs, migration.Pace()).run())
+        found = migration.summary(await migration.Work(quick, site.jobs, migration.JobPace()).run())
         assert (found.missing, found.different, found.extra) == (1, 2, 0)
-        await migration.Work(migration.Backfill(sides), site.jobs, migration.Pace()).run()
+        await migration.Work(migration.Backfill(sides), site.jobs, migration.JobPace()).run()
         assert await shadow.settled(30)
         verify = migration.Verify(sides, migration.Scope())
-        assert migration.summary(await migration.Work(verify, site.jobs, migration.Pace()).run()).clean
+        assert migration.summary(await migration.Work(verify, site.jobs, migration.JobPace()).run()).clean
         assert await shadow[NAME].find_one({"_id": 0}) == {"_id": 0, "n": 2}
 
 
@@ -256,12 +265,13 @@ async def test_versions_of_an_unknown_past_are_found(site: Site) -> None:
 
 
 async def test_no_version_without_a_second_store(site: Site) -> None:
-    async with site.shadow(Phase.OFF) as shadow:
+    """With a heartbeat that a busy machine keeps: writes move versions while it is late."""
+    async with site.shadow(Phase.OFF, heartbeat=10.0) as shadow:
         things = shadow[NAME]
         await things.insert_many([{"_id": n, "_shadow": "the application's own"} for n in range(3)])
         await things.update_many({}, {"$set": {"n": 1}})
         assert await things.find_one({"_shadow": "the application's own", "_id": 1}) is not None
-        assert shadow.metrics()[0].count(b"shadow_operations_total{") > 0
+        assert shadow.admin.metrics()[0].count(b"shadow_operations_total{") > 0
     assert set(map(str, versions(site).values())) == {"the application's own"}
 
 
@@ -274,7 +284,7 @@ async def test_calls_are_counted(site: Site) -> None:
         await things.find().to_list(None)
         assert [each async for each in things.find({"_id": "none"})] == []
         await things.find_one(1)
-        text = shadow.metrics()[0].decode()
+        text = shadow.admin.metrics()[0].decode()
 
         def counted(verb: str, outcome: str) -> float:
             wanted = [f'verb="{verb}"', f'outcome="{outcome}"', f'collection="{NAME}"', 'store="mongo"']
@@ -319,7 +329,7 @@ async def test_a_bare_write_under_way_holds_dual_writes_back(site: Site, monkeyp
                 await gate.wait()
                 return await own.update_one(*arguments, **options)
 
-        monkeypatch.setattr(alone.forwarder(), "collection", lambda name, options: Slow())
+        monkeypatch.setattr(alone._engine.forwarder(), "collection", lambda name, options: Slow())
         caller = asyncio.create_task(alone[NAME].update_one({"_id": 1}, {"$set": {"n": 1}}))
         await asked.wait()
         caller.cancel()
@@ -328,8 +338,8 @@ async def test_a_bare_write_under_way_holds_dual_writes_back(site: Site, monkeyp
         async with site.shadow(Phase.DUAL_WRITE) as both:
             await both.prepare()
             writing = asyncio.create_task(both[NAME].insert_one({"_id": 2}))
-            await until(lambda: alone._parts.routes.stamped(NAME))
-            assert not alone._parts.routes.drained([NAME])
+            await until(lambda: alone._engine.parts.routes.stamped(NAME))
+            assert not alone._engine.parts.routes.drained([NAME])
             assert versions(site).get(2) is None, "no version of a dual write while the bare one is under way"
             gate.set()
             await writing
@@ -339,7 +349,7 @@ async def test_a_bare_write_under_way_holds_dual_writes_back(site: Site, monkeyp
 
 async def test_a_transaction_under_way_is_a_write_under_way(site: Site) -> None:
     async with site.shadow(Phase.OFF) as alone:
-        things, routes = alone[NAME], alone._parts.routes
+        things, routes = alone[NAME], alone._engine.parts.routes
         await things.insert_one({"_id": 1})
         session = alone.client.start_session()
         async with await session if hasattr(session, "__await__") else session as session:
@@ -374,7 +384,7 @@ async def test_options_that_only_the_driver_can_keep(site: Site) -> None:
     async with site.shadow(Phase.OFF) as shadow:
         weak = shadow[NAME].with_options(write_concern=pymongo.WriteConcern(w=0))
         assert not (await weak.insert_one({"_id": 1})).acknowledged
-        routes = shadow._parts.routes
+        routes = shadow._engine.parts.routes
         routes.set(NAME, site.settings(Phase.DUAL_WRITE).route(NAME))
         with pytest.raises(UnsupportedOperation, match="w=0"):
             await weak.insert_one({"_id": 2})
@@ -385,7 +395,7 @@ async def test_options_that_only_the_driver_can_keep(site: Site) -> None:
 async def test_while_nobody_knows_versions_move_and_are_hidden(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """The control store does not answer: another process may be about to write both stores."""
     async with site.shadow(Phase.OFF) as shadow:
-        things, routes = shadow[NAME], shadow._parts.routes
+        things, routes = shadow[NAME], shadow._engine.parts.routes
         await bare(shadow)
         await things.insert_many([{"_id": n} for n in range(3)])
         with monkeypatch.context() as patched:
@@ -401,3 +411,107 @@ async def test_while_nobody_knows_versions_move_and_are_hidden(site: Site, monke
         await until(lambda: routes.plain(NAME))
         assert await things.find({}).to_list(None) == [{"_id": 0}, {"_id": 1, "n": 1}, {"_id": 2}]
         assert await things.find_one_and_update({"_id": 1}, {"$set": {"n": 2}}) == {"_id": 1, "n": 1}
+
+
+# --- writes of one store alone, and what is copied or proven beside them -----------------------------------------
+
+
+async def put_in_phase(site: Site, shadow: Shadow, phase: Phase) -> None:
+    """As by a new file."""
+    route = dataclasses.replace(shadow.admin.routes()[NAME], phase=phase)
+    shadow.admin.fleet.wishes({NAME: route}, {})
+    await shadow.admin.fleet.change(NAME, route)
+    await until(lambda: shadow.admin.routes()[NAME].phase is phase)
+
+
+async def test_nothing_is_copied_while_one_store_is_written_alone(site: Site) -> None:
+    """MongoDB's own calls give one version to one document after the other: whoever compares versions would take what
+    was copied in between for what is there at the end."""
+    await site.was_dual({"_id": 1, "n": 0}, {"_id": 2, "n": 0})
+    async with site.shadow(Phase.DUAL_WRITE) as shadow:
+        await until(lambda: shadow.admin.fleet.participant.joined and shadow.admin.routes()[NAME].dual_write)
+        sides = shadow.admin.sides(NAME)
+        assert await shadow.admin.heal(NAME, 1) is Healing.EQUAL
+        job = await Work(Backfill(sides), site.jobs, JobPace()).run()
+        assert job.outcome == "complete"
+        await put_in_phase(site, shadow, Phase.OFF)
+        await bare(shadow)
+        await shadow[NAME].update_one({"_id": 1}, {"$set": {"n": 1}})
+        version = versions(site)[1]
+        with pytest.raises(NotFollowed, match="phase off writes to one store alone"):
+            await shadow.admin.heal(NAME, 1)
+        for refused in (lambda: Backfill(shadow.admin.sides(NAME)), lambda: Backfill(sides)._heal([1], Handled())):
+            with pytest.raises(JobRefused):
+                await refused()  # type: ignore[misc]
+        await shadow[NAME].update_one({"_id": 1}, {"$set": {"n": 2}})
+        assert versions(site)[1] == version, "the same version, of another document"
+        secondary = shadow._engine.runtime().stores[StoreName.DYNAMO]
+        assert (await secondary.image(NAME, 1)).document == {"_id": 1, "n": 0}
+        await put_in_phase(site, shadow, Phase.DUAL_WRITE)
+        assert await shadow.admin.heal(NAME, 1) is Healing.COPIED
+        assert (await secondary.image(NAME, 1)).document == {"_id": 1, "n": 2}
+
+
+async def test_a_heal_under_way_ends_before_the_process_says_that_it_writes_one_store(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has read the primary before anybody could write it alone."""
+    await site.was_dual({"_id": 1, "n": 0})
+    async with site.shadow(Phase.DUAL_WRITE) as shadow:
+        await until(lambda: shadow.admin.fleet.participant.joined and shadow.admin.routes()[NAME].dual_write)
+        primary = shadow._engine.runtime().stores[StoreName.MONGO]
+        reached, gate, image = asyncio.Event(), asyncio.Event(), primary.image
+
+        async def slow(*arguments: Any) -> Image:
+            reached.set()
+            await gate.wait()
+            return await image(*arguments)
+
+        monkeypatch.setattr(primary, "image", slow)
+        heal = asyncio.create_task(shadow.admin.heal(NAME, 1))
+        await reached.wait()
+        lowering = asyncio.create_task(put_in_phase(site, shadow, Phase.OFF))
+        await asyncio.sleep(0.3)
+        mine = next(each for each in members.members(shadow.admin.fleet.records) if not each.tool)
+        assert mine.standing[NAME].phase is Phase.DUAL_WRITE
+        gate.set()
+        assert await heal is Healing.EQUAL
+        await lowering
+        await shadow.admin.fleet.participant.beat()
+        mine = next(each for each in members.members(shadow.admin.fleet.records) if not each.tool)
+        assert mine.standing[NAME].phase is Phase.OFF
+
+
+async def test_nothing_is_proven_while_a_write_to_one_store_may_still_arrive(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Versioned, beside a process that writes both; its caller has heard that nobody knows. No intent stands for it, so
+    that no proof may begin before it has arrived or never will."""
+    async with site.shadow(Phase.DUAL_WRITE) as both, site.shadow(Phase.OFF, straggle=1.0) as alone:
+        await both.prepare()
+        await both[NAME].insert_one({"_id": 1, "n": 0})
+        primary = alone._engine.runtime().stores[StoreName.MONGO]
+        gate, apply = asyncio.Event(), primary.apply
+        under_way: list[asyncio.Task[Any]] = []
+
+        async def late(*arguments: Any) -> Any:
+            async def arrive() -> Any:
+                await gate.wait()
+                return await apply(*arguments)
+
+            under_way.append(asyncio.create_task(arrive()))
+            raise NetworkTimeout("no answer")
+
+        monkeypatch.setattr(primary, "apply", late)
+        with pytest.raises(NetworkTimeout):
+            await alone[NAME].update_one({"_id": 1}, {"$set": {"n": 1}})
+        records = both.admin.fleet.records
+        assert alone._engine.parts.routes.drained([NAME])
+        assert proof_of(records, NAME) == ""
+        await put_in_phase(site, alone, Phase.DUAL_WRITE)
+        assert proof_of(records, NAME) == "", "both write both, and the write may still arrive"
+        gate.set()
+        await asyncio.gather(*under_way)
+        assert site.stored()[1]["n"] == 1
+        await until(lambda: proof_of(records, NAME) != "")
+        assert alone._engine.parts.routes.arrived([NAME])

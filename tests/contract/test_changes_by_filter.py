@@ -13,8 +13,9 @@ from pymongo.errors import DuplicateKeyError, WriteError
 from shadow.model.operation import ANY, Applied, Delete, Insert, Query, Replace, Update
 from shadow.model.version import ABSENT, Document, Image, Key, Tombstone, Version, fresh_id
 from tests.support.backends import Backend
+from tests.support.drawn import in_one_deployment
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), in_one_deployment("unopened_backend")]
 
 
 def an_update(filter: Document, update: Any, **options: Any) -> Update:

@@ -19,39 +19,34 @@ from bson import Decimal128, Int64, ObjectId, Regex
 from motor.motor_asyncio import AsyncIOMotorClient
 
 from shadow import Shadow
-from shadow.collection import Collection
 from shadow.model.phase import StoreName
+from shadow.surface.collection import Collection
+from tests.support.drawn import Draws
 from tests.support.shims import assert_level, settings_for
 from tests.support.surface import Scenario, Seen, assert_same
-from tests.support.topologies import DEPLOYMENTS, admit, root_url
+from tests.support.topologies import DEPLOYMENTS, drop
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 AFTER: Final = pymongo.ReturnDocument.AFTER
 BEFORE: Final = pymongo.ReturnDocument.BEFORE
-SIDES: Final = [
-    (StoreName.MONGO, "motor", "one"),
-    (StoreName.MONGO, "pymongo", "replicas"),
-    (StoreName.DYNAMO, "motor", "auth"),
-]
-"""Primary, driver, deployment of MongoDB."""
+SIDES: Final = [(StoreName.MONGO, "one"), (StoreName.MONGO, "replicas"), (StoreName.DYNAMO, "auth")]
+"""Primary, deployment of MongoDB."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=SIDES, ids=lambda side: "-".join(side))
 async def shadow(
-    request: pytest.FixtureRequest, dynamodb_local_url: str, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, draws: Draws, dynamodb_local_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Shadow]:
-    primary, driver, deployment = request.param
-    url = request.getfixturevalue(DEPLOYMENTS[deployment])
+    primary, deployment = request.param
+    url = draws.of_node(request.node)(deployment).url(request.getfixturevalue(DEPLOYMENTS[deployment]))
     folder = tmp_path_factory.mktemp("journal")
     name = f"t{uuid.uuid4().hex[:12]}"
-    admit(url, name)
-    settings = settings_for(folder, url, dynamodb_local_url, name, ["things", "others"], primary=primary, driver=driver)
+    settings = settings_for(folder, url, dynamodb_local_url, name, ["things", "others"], primary=primary)
     async with Shadow.from_settings(settings) as shadow:
         await shadow.prepare()
         yield shadow
-    with pymongo.MongoClient[dict[str, Any]](root_url(url)) as client:
-        client.drop_database(name)
+    drop(url, name)
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -428,6 +423,7 @@ async def numbers_and_keys(c: Any, see: Seen) -> None:
     await all_of(c, see)
 
 
+@pytest.mark.drawn_over("shadow", of=2, reason="two of the three are MongoDB as primary, alone and in a set")
 @pytest.mark.parametrize("name", SCENARIOS)
 async def test_the_shim_answers_as_bare_motor_does(shadow: Shadow, things: Collection, bare: Any, name: str) -> None:
     theirs, ours = Seen(), Seen()

@@ -15,14 +15,14 @@ import pymongo
 import pytest
 from bson.codec_options import CodecOptions
 from motor.motor_asyncio import AsyncIOMotorClient
-from pymongo import AsyncMongoClient
+from pymongo import AsyncMongoClient, CursorType
 
 from shadow import Shadow
-from shadow.collection import Collection
 from shadow.config import CollectionSettings, DynamoSettings, JournalSettings, MongoSettings, Settings
 from shadow.embedded.servers import free_port
 from shadow.errors import JournalError, ShadowClosed, UnsupportedOperation
 from shadow.model.phase import StoreName
+from shadow.surface.collection import Collection
 from tests.support.pair import QUICK
 from tests.support.shims import assert_level, settings_for
 
@@ -46,7 +46,7 @@ REFUSED: Final[dict[str, Call]] = {
     "find_one(session=": lambda c: c.find_one(KEY, session=object()),
     "find(collation=": lambda c: c.find(KEY, collation={"locale": "de"}).to_list(None),
     "find(hint=": lambda c: c.find(KEY, hint="n_1").to_list(None),
-    "find(tailable=": lambda c: c.find(KEY, tailable=True).to_list(None),
+    "find(cursor_type=": lambda c: c.find(KEY, cursor_type=CursorType.TAILABLE).to_list(None),
     "cursor.hint": lambda c: c.find(KEY).hint("n_1").to_list(None),
     "cursor.collation": lambda c: c.find(KEY).collation({"locale": "de"}).to_list(None),
     "find_one_and_update(session=": lambda c: c.find_one_and_update(KEY, SET, session=object()),
@@ -106,7 +106,7 @@ def nowhere(tmp_path: Path) -> Shadow:
 
 async def refusal(call: Call, collection: Collection) -> UnsupportedOperation:
     with pytest.raises(UnsupportedOperation) as caught:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):  # a store would be waited for longer
             await call(collection)
     return caught.value
 
@@ -249,7 +249,7 @@ async def test_closing_ends_the_question_who_is_primary_and_then_the_journal(tmp
     nowhere = f"127.0.0.1:{free_port()}"
     settings = settings_for(tmp_path, f"mongodb://{nowhere}", f"http://{nowhere}", "life", ["users"], limits=limits)
     shadow = Shadow.from_settings(settings)
-    journal, asked, answer = shadow._parts.journal, asyncio.Event(), asyncio.Event()
+    journal, asked, answer = shadow._engine.parts.journal, asyncio.Event(), asyncio.Event()
     plain, before = journal.primaries, threading.enumerate()
 
     async def slow(configured: Mapping[str, str]) -> Mapping[str, str]:
@@ -261,8 +261,8 @@ async def test_closing_ends_the_question_who_is_primary_and_then_the_journal(tmp
         return found
 
     journal.primaries = slow  # type: ignore[method-assign]
-    await shadow.start()
-    asking = asyncio.create_task(shadow._parts.routes.learnt(writing=True))
+    await shadow._engine.start()
+    asking = asyncio.create_task(shadow._engine.parts.routes.learnt(writing=True))
     await asked.wait()
     if answered:
         asyncio.get_running_loop().call_later(0.05, answer.set)

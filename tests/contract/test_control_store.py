@@ -16,7 +16,10 @@ from shadow.control.mongo import MongoRecords
 from shadow.control.records import MISSING, Records
 from shadow.control.sqlite import SqliteRecords
 from shadow.errors import ControlError
-from shadow.replicate.journals.dynamo_table import Access
+from shadow.journal.server.dynamo_table import Access
+from tests.support.drawn import in_one_deployment
+
+pytestmark = in_one_deployment("open_records")
 
 
 @pytest.fixture

@@ -25,15 +25,18 @@ from pymongo import AsyncMongoClient, ReadPreference, WriteConcern
 from pymongo.read_concern import ReadConcern
 
 from shadow import Shadow
-from shadow.collection import Collection
 from shadow.config import CollectionSettings, Defaults, JournalSettings, MongoSettings, Settings
 from shadow.errors import StoreUnavailable, UnsupportedOperation
-from shadow.forwarded import NOT_COLLECTIONS, ForwardedCollection
 from shadow.model.phase import Phase, StoreName
-from shadow.routed import RoutedCollection
-from shadow.stores.dynamo.settings import DynamoSettings
-from shadow.stores.mongo import collection_class, connect
+from shadow.stores.dynamo.client.settings import DynamoSettings
+from shadow.stores.mongo.store import collection_class, connect
+from shadow.surface.collection import Collection
+from shadow.surface.forwarded import NOT_COLLECTIONS, ForwardedCollection
+from shadow.surface.routed import RoutedCollection
 from tests.support.calls import DOCUMENTS, INDEX_CALLS, Call, answer_of, calls, undocumented
+from tests.support.topologies import admit, drop, root_client, root_url
+
+pytestmark = pytest.mark.drawn_over("site", "driver", of=2, reason="each call is forwarded by the same code")
 
 _NOWHERE = DynamoSettings(endpoint_url="http://127.0.0.1:9", access_key_id="x", secret_access_key="x")
 
@@ -49,7 +52,7 @@ class Beside:
         self.shim = shadow[collection]
         self.names = (f"{name}bare", name)
         self._way_past: pymongo.MongoClient[Any] = pymongo.MongoClient(
-            shadow.settings.mongo.url.get_secret_value(), document_class=RawBSONDocument
+            root_url(shadow.admin.settings.mongo.url.get_secret_value()), document_class=RawBSONDocument
         )
 
     def stored(self, shim: bool) -> list[bytes]:
@@ -69,9 +72,8 @@ class Beside:
             database[self.collection].insert_many([dict(each) for each in DOCUMENTS])
 
     def end(self) -> None:
-        for name in self.names:
-            self._way_past.drop_database(name)
         self._way_past.close()
+        drop(self.shadow.admin.settings.mongo.url.get_secret_value(), *self.names)
 
     async def difference(self, call: Call, before: str = "drop") -> str:
         self.refill(anew=before in INDEX_CALLS)
@@ -93,6 +95,7 @@ async def beside(
     folder: Path, mongo_url: str, driver: str, *, named: bool, handed_in: bool, options: str = ""
 ) -> AsyncIterator[Beside]:
     name, url = f"t{uuid.uuid4().hex[:12]}", f"{mongo_url}{options}"
+    admit(url, name, f"{name}bare")
     settings = Settings(
         mongo=MongoSettings(url=url, database=name, driver=driver),
         dynamo=_NOWHERE,
@@ -131,6 +134,7 @@ def test_every_documented_option_is_tried() -> None:
     assert undocumented() == set()
 
 
+@pytest.mark.drawn_over("driver", "named", "handed_in", of=2, reason="each call is forwarded by the same code")
 @pytest.mark.parametrize("named", [False, True], ids=["unnamed", "off"])
 @pytest.mark.parametrize("handed_in", [False, True], ids=["own", "handed-in"])
 async def test_every_verb_with_every_option(
@@ -190,6 +194,7 @@ async def test_a_pipeline_may_be_awaited_or_not_as_with_the_driver(site: Beside,
         assert await site.shadow["elsewhere"].count_documents({}) == 2
 
 
+@pytest.mark.plain_options(reason="it reads by a majority what it has written with what the url says")
 async def test_options_are_the_drivers_whatever_they_are(site: Beside) -> None:
     site.refill()
     assert site.shim.codec_options == site.bare.codec_options
@@ -206,6 +211,7 @@ async def test_options_are_the_drivers_whatever_they_are(site: Beside) -> None:
     assert [type(each) async for each in raw.find({"n": 2})] == [RawBSONDocument] * 2
 
 
+@pytest.mark.plain_options(reason="it gives the url options of its own")
 async def test_the_urls_options_are_the_drivers(tmp_path: Path, mongo_url: str, driver: str) -> None:
     options = "&uuidRepresentation=standard&tz_aware=true"
     for named in (False, True):
@@ -242,13 +248,14 @@ async def test_what_it_is(site: Beside, driver: str) -> None:
 
 async def test_a_configured_name_below_one_that_is_not(tmp_path: Path, mongo_url: str, driver: str) -> None:
     async with beside(tmp_path, mongo_url, driver, named=True, handed_in=False) as site:
-        specs = site.shadow._specs
+        specs = site.shadow._engine.specs
         specs["a.b"] = specs["things"]
         assert type(site.shadow["a"]["b"]) is type(site.shadow.a.b) is type(site.shim)
 
 
 def test_made_without_an_event_loop(tmp_path: Path, mongo_url: str, driver: str, fresh_name: str) -> None:
     """At import time, and used under one loop after the other."""
+    admit(mongo_url, fresh_name)
     shadow = Shadow.from_settings(
         Settings(
             mongo=MongoSettings(url=mongo_url, database=fresh_name, driver=driver),
@@ -274,9 +281,9 @@ def test_made_without_an_event_loop(tmp_path: Path, mongo_url: str, driver: str,
         for number in range(3):
             asyncio.run(job(number))
     finally:
-        with pymongo.MongoClient[dict[str, Any]](mongo_url) as client:
-            assert all("_shadow" not in each for each in client[fresh_name]["named"].find())
-            client.drop_database(fresh_name)
+        stored = list(root_client(mongo_url)[fresh_name]["named"].find())
+        drop(mongo_url, fresh_name)
+    assert all("_shadow" not in each for each in stored)
 
 
 # --- callers that meet ------------------------------------------------------------------------------------------
@@ -334,12 +341,12 @@ class Sent(pymongo.monitoring.CommandListener):
 
 
 @pytest.mark.parametrize("named", [False, True], ids=["unnamed", "off"])
-async def test_one_command_for_each_call(tmp_path: Path, mongo_url: str, fresh_name: str, named: bool) -> None:
+async def test_one_command_for_each_call(tmp_path: Path, mongo_url: str, mongo_database: str, named: bool) -> None:
     """However many documents it changes; and none of them comes over the wire that was not asked for."""
     sent = Sent()
     client: AsyncMongoClient[Any] = AsyncMongoClient(mongo_url, event_listeners=[sent])
     settings = Settings(
-        mongo=MongoSettings(url=mongo_url, database=fresh_name),
+        mongo=MongoSettings(url=mongo_url, database=mongo_database),
         dynamo=_NOWHERE,
         journal=JournalSettings(url=f"sqlite:///{tmp_path / 'journal.db'}"),
         collections={"things" if named else "others": CollectionSettings(phase=Phase.OFF)},
@@ -359,7 +366,6 @@ async def test_one_command_for_each_call(tmp_path: Path, mongo_url: str, fresh_n
             assert sent.names == ["update", "update", "findAndModify", "delete"]
             assert sent.replies < 2000
     finally:
-        await client.drop_database(fresh_name)
         await client.close()
 
 
@@ -417,7 +423,7 @@ async def test_nothing_goes_past_a_collection_that_is_on_two_stores(
     """By a pipeline, a rename or a command: its other store would not hear of it."""
     async with beside(tmp_path, mongo_url, driver, named=False, handed_in=False) as site:
         shadow, things = site.shadow, site.shim
-        routes = shadow._parts.routes
+        routes = shadow._engine.parts.routes
         routes.set("others", dataclasses.replace(routes["others"], phase=Phase.DUAL_WRITE))
         for call in (
             lambda: things.aggregate([{"$out": "others"}]),

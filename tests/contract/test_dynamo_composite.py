@@ -9,8 +9,8 @@ from shadow.config import parse
 from shadow.model.operation import Insert, Query, Update
 from shadow.model.schema import CollectionSpec
 from shadow.model.version import fresh_id
-from shadow.stores.dynamo.plan import QueryPlan, ScanPlan, plan
-from shadow.stores.dynamo.settings import DynamoSettings
+from shadow.stores.dynamo.client.settings import DynamoSettings
+from shadow.stores.dynamo.query.plan import QueryPlan, ScanPlan, plan
 from shadow.stores.dynamo.store import DynamoStore
 
 TEXT = "collections: {jobs: {indexes: [{name: owner-status-index, hash: [owner, status], range: at}]}}"
@@ -91,9 +91,9 @@ async def test_it_costs_in_proportion_to_what_it_returns(store: DynamoStore) -> 
     assert sum(units for index, units in store.used if index != "owner-status-index") <= 2  # type: ignore[attr-defined]
 
 
-async def test_it_can_be_added_to_a_table_with_documents(dynamodb_local_url: str) -> None:
+async def test_it_can_be_added_to_a_table_with_documents(roomy_dynamodb_local_url: str) -> None:
     settings = DynamoSettings(
-        endpoint_url=dynamodb_local_url, table_prefix=f"{fresh_id()}-", access_key_id="a", secret_access_key="b"
+        endpoint_url=roomy_dynamodb_local_url, table_prefix=f"{fresh_id()}-", access_key_id="a", secret_access_key="b"
     )
     plain = CollectionSpec("jobs")
     store = DynamoStore(settings, {"jobs": plain})

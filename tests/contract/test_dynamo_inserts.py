@@ -12,7 +12,7 @@ from shadow.embedded.servers import FaultProxy
 from shadow.model.operation import Applied, Insert, Query
 from shadow.model.outcome import Outcome, classify
 from shadow.model.version import ABSENT, Document, Image, Tombstone, fresh_id
-from shadow.stores.dynamo.client import Cancelled
+from shadow.stores.dynamo.client.gateway import Cancelled
 from shadow.stores.dynamo.store import DynamoStore
 from tests.contract.test_dynamo_specifics import (
     Capacity,

@@ -17,15 +17,16 @@ import pytest
 import pytest_asyncio
 from bson import DatetimeMS, Decimal128, Int64, ObjectId
 
-from shadow.model.matching import compile_filter, compile_pipeline, compile_projection
 from shadow.model.operation import Delete, Insert, Query
 from shadow.model.order import sort_key
 from shadow.model.schema import CollectionSpec, IndexSpec
 from shadow.model.values import normalise
 from shadow.model.version import Document, fresh_id
-from shadow.stores.dynamo import scanning
-from shadow.stores.dynamo.settings import DynamoSettings
+from shadow.mongoql import compile_filter, compile_pipeline, compile_projection
+from shadow.stores.dynamo.client.settings import DynamoSettings
+from shadow.stores.dynamo.query import scanning
 from shadow.stores.dynamo.store import DynamoStore
+from tests.support.topologies import admit, drop
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -153,8 +154,9 @@ def documents_of(pool: list[Any], seed: int) -> list[Document]:
 def mongo(mongo_url: str) -> Iterator[Any]:
     with pymongo.MongoClient(mongo_url, datetime_conversion="DATETIME_AUTO") as client:
         name = f"t{fresh_id()}"
+        admit(mongo_url, name)
         yield client[name]["docs"]
-        client.drop_database(name)
+    drop(mongo_url, name)
 
 
 @pytest.mark.parametrize("seed", [1, 2])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
+import os
 import random
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -19,16 +20,18 @@ from hypothesis import strategies as st
 from pymongo import errors as pm
 
 from shadow.embedded.servers import CREDENTIALS, FaultProxy
-from shadow.model.matching import compile_filter
 from shadow.model.operation import Applied, Delete, Insert, Query, Replace, Update, Verb, Write
 from shadow.model.outcome import Outcome, classify
 from shadow.model.schema import CollectionSpec, IndexSpec, UniqueSpec
 from shadow.model.values import normalise
 from shadow.model.version import ABSENT, Document, Image, Tombstone, Version, fresh_id
-from shadow.stores.dynamo.codec import ITEM_LIMIT, Codec, item_size
-from shadow.stores.dynamo.settings import DynamoSettings
+from shadow.mongoql import compile_filter
+from shadow.stores.dynamo.client.limits import ITEM_LIMIT
+from shadow.stores.dynamo.client.settings import DynamoSettings
+from shadow.stores.dynamo.items.codec import Codec, item_size
 from shadow.stores.dynamo.store import DynamoStore
-from shadow.stores.dynamo.writes import SWEEP_MARK
+from shadow.stores.dynamo.write.writes import SWEEP_MARK
+from tests.support.drawn import examples
 from tests.unit.test_codec import documents as any_document
 
 DOCS = CollectionSpec("docs", (IndexSpec("user-index", "user"), IndexSpec("owner-at-index", "owner", "at")))
@@ -271,7 +274,7 @@ async def test_documents_at_the_item_limit_are_kept_whole(dynamodb_local_url: st
 
 
 @settings(
-    max_examples=25,
+    max_examples=examples(32),
     deadline=None,
     phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
@@ -281,7 +284,7 @@ def test_every_document_survives_the_table(url: str, documents: list[Document]) 
     """Whatever the codec makes is taken by the server, and comes back to the byte."""
 
     async def round_trip() -> None:
-        async with opened(url, "survives") as store:
+        async with opened(url, f"survives{os.getpid()}") as store:
             await store.prepare([DOCS])
             for document in map(normalise, documents):
                 image = Image(Version("b", 1), document)
@@ -836,6 +839,7 @@ async def test_more_calls_than_connections_all_get_their_turn(url: str, fresh_na
         await store.drop("docs")
 
 
+@pytest.mark.parametrize("url", ["roomy_dynamodb_local_url", "ministack_url"], indirect=True)
 async def test_preparing_adds_a_missing_index_and_every_document_is_found_through_it(store: DynamoStore) -> None:
     """Documents written before the index was declared stand in the table with natural values; the new index wants key
     texts. Run again, preparing does nothing; versions do not move."""

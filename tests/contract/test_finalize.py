@@ -17,16 +17,17 @@ from shadow import Shadow
 from shadow.config import CollectionSettings, IndexSettings, Settings, UniqueSettings
 from shadow.control.sqlite import SqliteRecords
 from shadow.embedded.audit import dynamo_client
-from shadow.migrate.jobs import reasons_of
-from shadow.migrate.sides import JobRefused
+from shadow.jobs.jobs import reasons_of
+from shadow.jobs.target import JobRefused
 from shadow.model.operation import Delete, Insert, Update
 from shadow.model.phase import Phase, StoreName
 from shadow.model.values import CANONICAL
 from shadow.model.version import ABSENT, Document, Image, Key, Tombstone, Version, fresh_id
-from shadow.stores.mongo import MongoStore
+from shadow.stores.mongo.store import MongoStore
 from tests.contract.test_odd_values import CASES, INDEX, RANGE
 from tests.support import migration
 from tests.support.shims import settings_for
+from tests.support.topologies import drop
 
 NAME = "things"
 NOISE: Document = {"_id": "noise", "b": random.Random(1).randbytes(900_000), "n": 1}
@@ -74,8 +75,7 @@ def place(request: pytest.FixtureRequest, mongo_url: str, dynamodb_local_url: st
     made = Place(settings.model_copy(update={"collections": {NAME: INDEXED}}), request.param, tmp_path)
     yield made
     made.control.close()
-    with pymongo.MongoClient[Raw](mongo_url) as client:
-        client.drop_database(name)
+    drop(mongo_url, name)
 
 
 INDEXED = CollectionSettings(
@@ -93,7 +93,7 @@ async def shadow(place: Place) -> AsyncIterator[Shadow]:
 
 
 def store_of(shadow: Shadow, place: Place) -> Any:
-    return shadow._runtime().stores[place.store]
+    return shadow._engine.runtime().stores[place.store]
 
 
 async def put(shadow: Shadow, place: Place, key: Key, image: Image) -> None:
@@ -243,6 +243,7 @@ async def test_shadow_goes_on_in_phase_off(place: Place, shadow: Shadow) -> None
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
+@pytest.mark.drawn_over("place", reason="the same way on from either store")
 @pytest.mark.parametrize("both", [False, True])
 async def test_a_later_migration_begins_where_this_one_ended(place: Place, both: bool) -> None:
     """The store left behind is stale, has what was deleted since, and has versions or not: after dual writes, backfill
@@ -268,16 +269,16 @@ async def test_a_later_migration_begins_where_this_one_ended(place: Place, both:
         await shadow.prepare()
         await shadow[NAME].update_one({"_id": 1}, {"$inc": {"n": 1}})
         await shadow[NAME].update_one({"_id": 20}, {"$set": {"n": 5}})
-        sides = shadow.sides(NAME)
-        job = await migration.Work(migration.Backfill(sides), place.control, migration.Pace(workers=4)).run()
+        sides = shadow.admin.sides(NAME)
+        job = await migration.Work(migration.Backfill(sides), place.control, migration.JobPace(workers=4)).run()
         assert job.outcome == "complete"
         assert await shadow.settled(20)
-        work = migration.Work(migration.Verify(sides, migration.Scope()), place.control, migration.Pace(workers=4))
+        work = migration.Work(migration.Verify(sides, migration.Scope()), place.control, migration.JobPace(workers=4))
         found = migration.summary(await work.run())
         # What was deleted in phase off stands in the store left behind: verify says so, as after any such pause.
         assert (found.missing, found.different, found.extra) == (0, 0, 1)
-        await shadow.heal(NAME, 11)
-        work = migration.Work(migration.Verify(sides, migration.Scope()), place.control, migration.Pace(workers=4))
+        await shadow.admin.heal(NAME, 11)
+        work = migration.Work(migration.Verify(sides, migration.Scope()), place.control, migration.JobPace(workers=4))
         assert migration.summary(await work.run()).clean
 
 

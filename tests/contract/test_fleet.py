@@ -9,6 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import subprocess
+import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,27 +19,34 @@ from typing import Any, Final
 
 import pytest
 
-from shadow.control import epochs, members, raising, routing
-from shadow.control.coordinator import Aborted, Flipped, make_flip
+from shadow.cli import jobs
+from shadow.control import epochs, members, raising
+from shadow.control import flip_record as routing
 from shadow.control.dynamo import DynamoRecords
-from shadow.control.members import Member, Standing
+from shadow.control.flip_record import Flip, FlipKind, FlipState, RouteRecord, Routing, WriteState
+from shadow.control.members import Member, MemberRoute
 from shadow.control.mongo import MongoRecords
-from shadow.control.participant import NotLevel, Participant
 from shadow.control.records import Records, Value
-from shadow.control.routing import Flip, FlipKind, FlipState, Placed, Routing, Writing
 from shadow.control.sqlite import SqliteRecords
 from shadow.errors import ControlError
+from shadow.fleet.coordinator import Aborted, Flipped, make_flip
+from shadow.fleet.participant import NotCaughtUp, Participant
+from shadow.host.process import Owner, this_process
 from shadow.host.steady import steady
+from shadow.jobs.target import JobRefused
+from shadow.journal.server.dynamo_table import Access
 from shadow.model.background import Background
 from shadow.model.phase import Phase, Route, StoreName
-from shadow.replicate.journals.dynamo_table import Access
-from shadow.replicate.process import Owner, this_process
 from tests.support.pair import until
 
 MONGO, DYNAMO = StoreName.MONGO, StoreName.DYNAMO
 HEARTBEAT: Final = 0.05
 LIMIT: Final = 1.0
-STORES: Final = ("sqlite", "mongo", "dynamodb-local")
+STORES: Final = ("sqlite", "mongo", "dynamo-local")
+
+pytestmark = pytest.mark.drawn_over(
+    "records", reason="one protocol, over what test_control_store holds every control store to"
+)
 
 
 class Process:
@@ -57,6 +67,7 @@ class Process:
         self.seen = Routing()
         self.until = 0.0
         self.bare = 0
+        self.lost = 0
         self.is_held = False
         self.obstacle = ""
         self.at_hold: Callable[[Process], Awaitable[None]] | None = None
@@ -79,6 +90,9 @@ class Process:
     def drained(self, collections: Iterable[str]) -> bool:
         return not (self.bare and "things" in collections)
 
+    def arrived(self, collections: Iterable[str]) -> bool:
+        return self.drained(collections) and not (self.lost and "things" in collections)
+
     async def write_both(self, collections: list[str]) -> None:
         self.route = dataclasses.replace(self.route, phase=self.phase)
 
@@ -86,7 +100,7 @@ class Process:
     async def holding(self, collections: list[str]) -> AsyncIterator[None]:
         assert collections == ["things"]
         if self.obstacle:
-            raise NotLevel(self.obstacle)
+            raise NotCaughtUp(self.obstacle)
         if self.at_hold is not None:
             # Beside it: what is done there ends the task that holds.
             self._ending = asyncio.create_task(self.at_hold(self))
@@ -97,12 +111,12 @@ class Process:
         finally:
             self.is_held = False
 
-    async def switch(self, placed: Mapping[str, Placed]) -> None:
+    async def switch(self, placed: Mapping[str, RouteRecord]) -> None:
         each = placed["things"]
         phase = Phase.OFF if each.completed else self.route.phase
         self.route = Route(each.primary, phase, epoch=each.epoch)
 
-    async def vouch(self, collections: Collection[str]) -> str:
+    async def vouch(self, collections: Collection[str], *, whole: bool = True) -> str:
         return ""
 
     async def figures(self) -> Mapping[str, Any]:
@@ -209,7 +223,7 @@ async def test_nobody_changes_over_before_all_hold_their_writes(local: Records) 
         for process in processes:
             switch = process.switch
 
-            async def seen(placed: Mapping[str, Placed], switch: Any = switch) -> None:
+            async def seen(placed: Mapping[str, RouteRecord], switch: Any = switch) -> None:
                 assert all(each.is_held for each in processes)
                 await switch(placed)
 
@@ -529,7 +543,7 @@ async def test_writes_stay_held_while_nobody_can_know_what_was_decided(local: Re
 # --- dual writes begin and end --------------------------------------------------------------------------------------
 
 
-def writing(records: Records) -> Writing:
+def writing(records: Records) -> WriteState:
     return routing.load(records).placed["things"].writing
 
 
@@ -539,14 +553,14 @@ def mark(records: Records) -> str:
 
 async def test_dual_writes_begin_when_every_process_has_ended_its_bare_writes(records: Records) -> None:
     async with fleet(records, 1, phase=Phase.OFF) as (bare,):
-        assert writing(records) is Writing.SINGLE
+        assert writing(records) is WriteState.SINGLE
         bare.bare = 1
         wants = await Process(records, "wants").begin()
         assert wants.route.phase is Phase.OFF, "it writes one store alone for as long"
-        await until(lambda: writing(records) is Writing.RAISING and not epochs.bare(bare.seen.placed["things"]))
+        await until(lambda: writing(records) is WriteState.RAISING and not epochs.bare(bare.seen.placed["things"]))
         bare.bare = 0
         await until(lambda: wants.route.phase is Phase.SHADOW)
-        assert writing(records) is Writing.DUAL
+        assert writing(records) is WriteState.DUAL
         await wants.end()
 
 
@@ -559,7 +573,7 @@ async def test_a_silent_process_is_waited_for_until_its_lease_has_long_run_out(
         now = [1000.0]
         monkeypatch.setattr(raising, "steady", lambda: now[0])
         await wants.begin()
-        for step in (Writing.ANNOUNCED, Writing.RAISING):
+        for step in (WriteState.ANNOUNCED, WriteState.RAISING):
             await until(lambda step=step: writing(local) is step)
             await wants.participant._follow()
             now[0] += 60.0
@@ -569,6 +583,68 @@ async def test_a_silent_process_is_waited_for_until_its_lease_has_long_run_out(
             now[0] += 1.0
         await until(lambda: wants.route.phase is Phase.SHADOW)
         await wants.end()
+
+
+def died(records: Records, phase: Phase) -> None:
+    """Leaves the record of a process of this host that has died, with `phase` in force."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    owner = dataclasses.replace(this_process(), pid=ended.pid)
+    assert owner.known_dead()
+    Member("dead", owner, "a journal", standing={"things": MemberRoute(MONGO, phase, MONGO)}).write(records)
+
+
+async def test_what_a_process_that_died_has_sent_to_one_store_is_waited_for(
+    local: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process is gone at once, its last request is not."""
+    now = [1000.0]
+    monkeypatch.setattr(raising, "steady", lambda: now[0])
+    died(local, Phase.OFF)
+    wants = await Process(local, "wants").begin()
+    for passed in (0.0, 60.0):
+        now[0] += passed
+        await wants.participant._follow()
+        assert writing(local) is WriteState.ANNOUNCED, "its last write may still arrive"
+        assert wants.route.phase is Phase.OFF
+        assert members.is_member(local, "dead"), "whoever begins now has to wait as well"
+    now[0] += 1.0
+    await until(lambda: wants.route.phase is Phase.SHADOW)
+    assert not members.is_member(local, "dead")
+    await wants.end()
+
+
+async def test_a_process_that_died_and_wrote_both_is_not_waited_for(
+    local: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(raising, "steady", lambda: 1000.0)
+    died(local, Phase.SHADOW)
+    wants = await Process(local, "wants").begin()
+    assert wants.route.phase is Phase.SHADOW
+    assert not members.is_member(local, "dead")
+    await wants.end()
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+async def test_a_process_that_ends_stays_on_the_list_while_a_bare_write_can_arrive(
+    local: Records, arrives: bool
+) -> None:
+    """And no longer than a request can take."""
+    bare = await Process(local, "bare", phase=Phase.OFF).begin()
+    bare.bare = 1
+    if not arrives:
+        bare.participant._late = 0.5
+    since = steady()
+    ending = asyncio.create_task(bare.end())
+    while steady() - since < 0.3:
+        await asyncio.sleep(0.05)
+        assert members.is_member(local, bare.participant.id)
+        assert not ending.done()
+    if arrives:
+        bare.bare = 0
+    await ending
+    assert members.members(local) == []
+    assert arrives or steady() - since >= 0.5
 
 
 async def test_a_stopped_process_does_not_write_as_before_when_it_goes_on(local: Records) -> None:
@@ -602,9 +678,9 @@ async def test_several_processes_that_begin_together_write_both_at_once(records:
 async def test_bare_writes_come_back_when_nobody_writes_both_or_wants_to(records: Records) -> None:
     async with fleet(records, 1) as (dual,), fleet(records, 1, phase=Phase.OFF) as (alone,):
         await until(lambda: len(alone.participant.seen_members) == 2)
-        assert writing(records) is Writing.DUAL
+        assert writing(records) is WriteState.DUAL
         await dual.end()
-        await until(lambda: writing(records) is Writing.SINGLE, timeout=60)
+        await until(lambda: writing(records) is WriteState.SINGLE, timeout=60)
         placed = routing.load(records).placed["things"]
         assert (placed.mark, placed.previous) == ("", None)
         assert epochs.stamped(placed), "its documents have versions"
@@ -616,10 +692,10 @@ async def test_one_that_begins_while_another_lowers_is_seen_or_sees(local: Recor
     dual = await Process(local, "dual").begin()
     await dual.end()
     closing = routing.change(local, lambda seen: epochs.lowered(seen, ["things"], []))
-    assert closing.placed["things"].writing is Writing.CLOSING
+    assert closing.placed["things"].writing is WriteState.CLOSING
     late = await Process(local, "late").begin()
     assert late.route.dual_write
-    assert writing(local) is Writing.DUAL
+    assert writing(local) is WriteState.DUAL
     assert routing.save(local, closing) is None, "who was lowering comes too late"
     assert epochs.lowered(routing.load(local), ["things"], members.members(local)) is None
     await late.end()
@@ -630,27 +706,28 @@ async def test_dual_writes_that_have_not_begun_are_given_up_in_one_step(local: R
     async with fleet(local, 1, phase=Phase.OFF) as (bare,):
         bare.bare = 1
         wants = await Process(local, "wants").begin()
-        await until(lambda: writing(local) is Writing.RAISING)
+        await until(lambda: writing(local) is WriteState.RAISING)
         await wants.end()
         lowered = epochs.lowered(routing.load(local), ["things"], members.members(local))
         assert lowered is not None
         placed = lowered.placed["things"]
-        assert placed.writing is Writing.SINGLE
+        assert placed.writing is WriteState.SINGLE
         assert epochs.stamped(placed), "what was written meanwhile has versions"
+        bare.bare = 0
 
 
 async def test_a_process_of_an_older_version_keeps_everything_from_being_proven(local: Records) -> None:
     async with fleet(local, 1) as (process,):
         assert epochs.proof_of(local, "things") == mark(local) != ""
         own = this_process()
-        old = Member("old", own, "a journal", standing={"things": Standing(MONGO, Phase.SHADOW, MONGO)}, format=1)
+        old = Member("old", own, "a journal", standing={"things": MemberRoute(MONGO, Phase.SHADOW, MONGO)}, format=1)
         old.write(local)
         assert epochs.proof_of(local, "things") == ""
         old.leave(local, empty=False)
         found = local.get(routing.KEY)
         assert found is not None
         local.put(routing.KEY, {"placed": found.value["placed"], "flip": None})
-        assert routing.load(local).placed["things"].writing is Writing.DUAL
+        assert routing.load(local).placed["things"].writing is WriteState.DUAL
         assert epochs.proof_of(local, "things") == ""
         await until(lambda: epochs.proof_of(local, "things") != "", timeout=30)
         assert process.route.dual_write
@@ -706,6 +783,205 @@ async def test_a_primary_that_was_never_written_twice_is_the_configurations_choi
     assert await begin(DYNAMO) is MONGO, "a flip is the way"
 
 
+async def test_nothing_is_proven_while_what_was_written_to_one_store_may_still_arrive(
+    local: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a process that writes both again, and by one that has died. Either lasts for a time and no longer."""
+    now = [1000.0]
+    monkeypatch.setattr(raising, "steady", lambda: now[0])
+    async with fleet(local, 1) as (process,):
+        assert epochs.proof_of(local, "things") == mark(local) != ""
+        process.lost = 1
+        await process.participant.beat()
+        assert epochs.proof_of(local, "things") == ""
+        process.lost = 0
+        await process.participant.beat()
+        assert epochs.proof_of(local, "things") == mark(local)
+        died(local, Phase.SHADOW)
+        assert epochs.proof_of(local, "things") == mark(local)
+        died(local, Phase.OFF)
+        for passed in (0.0, 60.0):
+            now[0] += passed
+            process.participant._members()
+            assert epochs.proof_of(local, "things") == ""
+        now[0] += 1.0
+        process.participant._members()
+        assert not members.is_member(local, "dead")
+        assert epochs.proof_of(local, "things") == mark(local)
+
+
+async def test_a_job_that_would_prove_nothing_says_so_before_it_begins(local: Records) -> None:
+    async with fleet(local, 1) as (process,):
+        jobs._check_fleet(local, "things", process.routes()["things"])
+        process.lost = 1
+        await process.participant.beat()
+        with pytest.raises(JobRefused, match="writes to one store only, or has until a moment ago"):
+            jobs._check_fleet(local, "things", process.routes()["things"])
+        process.lost = 0
+        await process.participant.beat()
+        died(local, Phase.OFF)
+        with pytest.raises(JobRefused, match="died while it wrote to one store only"):
+            jobs._check_fleet(local, "things", process.routes()["things"])
+        members.forget(local, "dead")
+        jobs._check_fleet(local, "things", process.routes()["things"])
+
+
+async def test_a_versioned_write_without_an_answer_keeps_nobody_from_writing_both(local: Records) -> None:
+    """It moves a version, so that it cannot hide: it stands in the way of proofs alone."""
+    async with fleet(local, 1, phase=Phase.OFF) as (alone,):
+        alone.lost = 1
+        wants = await Process(local, "wants").begin()
+        await until(lambda: wants.route.dual_write)
+        await wants.end()
+        ending = asyncio.create_task(alone.participant.leave())
+        await asyncio.sleep(0.2)
+        assert not ending.done(), "it stays on the list for as long"
+        alone.lost = 0
+        await ending
+
+
+class Takes:
+    """A control store in which somebody takes a process's record away between a look at it and the write after it."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+        self.armed = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._records, name)
+
+    def get(self, key: str) -> Any:
+        found = self._records.get(key)
+        if self.armed and key.startswith("member/"):
+            self.armed = False
+            assert self._records.delete(key)
+        return found
+
+
+async def test_a_record_that_is_taken_while_it_is_renewed_is_not_brought_back(records: Records) -> None:
+    """Others may have gone on without the process in between: it enters again."""
+    taking: Any = Takes(records)
+    process = await Process(taking, "a").begin()
+    participant = process.participant
+    assert participant._row is not None
+    taking.armed = True
+    assert not participant._renew(dataclasses.replace(participant._row, beat=1000))
+    assert not members.is_member(records, participant.id)
+    await participant.beat()
+    assert members.is_member(records, participant.id)
+    await process.end()
+
+
+async def test_one_that_could_not_be_taken_off_the_list_enters_by_the_same_record(
+    local: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old one would be nobody's, of a process that lives: nothing could be proven any more."""
+    process = await Process(local, "a").begin()
+    await process.die()
+    with monkeypatch.context() as patch:
+
+        def refuse(*arguments: Any, **options: Any) -> None:
+            raise ControlError("not now")
+
+        patch.setattr(Member, "leave", refuse)
+        await process.participant.leave()
+    assert len(members.members(local)) == 1
+    await process.begin()
+    assert [each.id for each in members.members(local)] == [process.participant.id]
+    assert epochs.proof_of(local, "things") == mark(local) != ""
+    await process.end()
+    assert members.members(local) == []
+
+
+async def test_one_that_is_taken_off_the_list_while_it_enters_begins_again(
+    local: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process, looks = Process(local, "a"), 0
+    raised = process.participant._raised
+
+    def taken(row: Member, seen: Routing) -> Any:
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            members.forget(local, row.id)
+        return raised(row, seen)
+
+    monkeypatch.setattr(process.participant, "_raised", taken)
+    await process.begin()
+    assert looks == 2
+    assert members.is_member(local, process.participant.id)
+    await process.end()
+
+
+async def test_one_that_comes_back_while_it_writes_one_store_alone_says_so(local: Records) -> None:
+    """Whatever its file wants: it was off the list when the others began to write both, and has not begun itself."""
+    back = Process(local, "back")
+    async with fleet(local, 1):
+        await back.begin()
+        await back.die()
+        back.route = dataclasses.replace(back.route, phase=Phase.OFF)
+        members.forget(local, back.participant.id)
+        proven = epochs.proof_of(local, "things")
+        assert proven
+        await back.participant.renew()
+        assert mark(local) != proven
+        assert epochs.proof_of(local, "things") == ""
+        await back.participant._follow()
+        assert back.route.dual_write
+        assert epochs.proof_of(local, "things") == mark(local) != ""
+        await back.participant.leave()
+
+
+# --- one process, one record ---------------------------------------------------------------------------------------
+
+
+async def test_whoever_enters_at_once_in_one_process_is_one_member(local: Records) -> None:
+    process = Process(local, "a")
+    await asyncio.gather(*(process.participant.join({"things": MONGO}) for _ in range(5)))
+    assert [each.id for each in members.members(local)] == [process.participant.id]
+    await process.participant.leave()
+    assert members.members(local) == []
+
+
+@pytest.mark.parametrize("again", [True, False])
+async def test_one_who_did_not_wait_for_the_answer_leaves_no_record_behind(
+    local: Records, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    """Its thread goes on, and registers later. Nobody would renew that record, of a process that lives."""
+    process = Process(local, "a")
+    write, register = members.note_journal, process.participant._register
+    reached, go_on = threading.Event(), threading.Event()
+    ended: list[str] = []
+
+    def slow(records: Records, journal: str) -> None:
+        reached.set()
+        go_on.wait(30)
+        write(records, journal)
+
+    def registers(row: Member, *placed: Any, **options: Any) -> Any:
+        try:
+            return register(row, *placed, **options)
+        finally:
+            ended.append(row.id)
+
+    process.participant._register = registers  # type: ignore[method-assign]
+    monkeypatch.setattr(members, "note_journal", slow)
+    entering = asyncio.create_task(process.participant.join({"things": MONGO}))
+    await asyncio.to_thread(reached.wait, 30)
+    entering.cancel()
+    await asyncio.gather(entering, return_exceptions=True)
+    monkeypatch.setattr(members, "note_journal", write)
+    if again:
+        await process.participant.join({"things": MONGO})
+    else:
+        await process.participant.leave()
+    go_on.set()
+    await until(lambda: len(ended) == 1 + again)
+    assert [each.id for each in members.members(local)] == ([process.participant.id] if again else [])
+    await process.participant.leave()
+    assert members.members(local) == []
+
+
 # --- the record -----------------------------------------------------------------------------------------------------
 
 
@@ -721,8 +997,8 @@ def test_the_states_of_a_flip_move_as_the_table_says(from_: FlipState, to: FlipS
 
 
 def test_the_record_comes_back_as_it_was_written(records: Records) -> None:
-    dual = Placed(DYNAMO, 3, 1.5, MONGO, spent=True, writing=Writing.DUAL, dual=2, mark="an epoch")
-    placed = {"a.b": dual, "c": Placed(MONGO, completed=True, broken=2.0)}
+    dual = RouteRecord(DYNAMO, 3, 1.5, MONGO, spent=True, writing=WriteState.DUAL, dual=2, mark="an epoch")
+    placed = {"a.b": dual, "c": RouteRecord(MONGO, completed=True, broken=2.0)}
     wanted = routing.Routing(
         placed, Flip("id", FlipKind.FLIP, FlipState.ANNOUNCED, {"a.b": MONGO}, "me", "why", "no"), fence=4
     )

@@ -7,20 +7,23 @@ from typing import Any
 
 import pymongo
 import pytest
-from pymongo.errors import DuplicateKeyError, OperationFailure
+from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure, WriteError
 from pymongo.operations import IndexModel
 
 from shadow import Settings, Shadow, UnsupportedOperation
 from shadow.config import parse
 from shadow.model.phase import StoreName
 from shadow.model.version import fresh_id
+from tests.support.drawn import driver_of
+from tests.support.topologies import admit, drop
 
 
 def settings(mongo_url: str, dynamo_url: str, folder: Path, primary: str, phase: str = "shadow") -> Settings:
     name = fresh_id()
+    admit(mongo_url, f"indexes_{name}")
     return parse(
         f"""
-        mongo: {{url: "{mongo_url}", database: indexes_{name}}}
+        mongo: {{url: "{mongo_url}", database: indexes_{name}, driver: {driver_of(mongo_url, "motor")}}}
         dynamo: {{endpoint_url: "{dynamo_url}", table_prefix: "{name}-", access_key_id: a, secret_access_key: b}}
         journal: {{url: "sqlite:///{folder}/shadow.db"}}
         defaults: {{primary: {primary}, phase: "{phase}"}}
@@ -37,8 +40,7 @@ async def shadow(request: pytest.FixtureRequest, mongo_url: str, dynamodb_local_
         await shadow.prepare()
         yield shadow
         assert await shadow.settled(20)
-    with pymongo.MongoClient(mongo_url) as client:
-        client.drop_database(shadow.name)
+    drop(mongo_url, shadow.name)
 
 
 async def test_a_declared_index_is_confirmed_by_its_name_and_made_on_mongodb(shadow: Shadow, mongo_url: str) -> None:
@@ -58,7 +60,7 @@ async def test_an_index_that_is_there_already_under_another_name_will_do(shadow:
     with pymongo.MongoClient(mongo_url) as client:
         client[shadow.name]["users"].create_index("email", name="mails")
     assert await shadow["users"].create_index("email") == "email-index"
-    assert not shadow.metrics_registry.totals()["failures"]["index"]
+    assert not shadow.admin.metrics_registry.totals()["failures"]["index"]
 
 
 async def test_a_unique_index_is_made_on_both_stores_and_held(shadow: Shadow) -> None:
@@ -154,14 +156,14 @@ async def test_indexes_can_be_made_though_mongodb_is_gone_after_the_flip(
     gone = "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=200"
     made = settings(gone, dynamodb_local_url, tmp_path, "dynamo", phase)
     async with Shadow.from_settings(made) as shadow:
-        await shadow._runtime().stores[StoreName.DYNAMO].prepare(made.specs().values())
+        await shadow._engine.runtime().stores[StoreName.DYNAMO].prepare(made.specs().values())
         users = shadow["users"]
         assert await users.create_index("city") == "city_1"
         assert await users.create_index("nick", unique=True) == "nick_1"
         await users.insert_one({"_id": 1, "nick": "a"})
         with pytest.raises(DuplicateKeyError):
             await users.insert_one({"_id": 2, "nick": "a"})
-        failed = shadow.metrics_registry.totals()["failures"]["index"]
+        failed = shadow.admin.metrics_registry.totals()["failures"]["index"]
         assert failed == (0 if phase == "off" else 2)
 
 
@@ -172,3 +174,159 @@ async def test_a_kind_of_index_that_only_mongodb_has_is_refused_by_name(tmp_path
     users = Shadow.from_settings(settings("mongodb://127.0.0.1:1/", "http://127.0.0.1:1", tmp_path, "mongo"))["users"]
     with pytest.raises(UnsupportedOperation, match="create_index"):
         await users.create_index(keys)
+
+
+@pytest.mark.drawn_over("shadow", reason="what the server would not make is refused before any store is asked")
+@pytest.mark.parametrize(
+    ("keys", "options", "code"),
+    [
+        ("at", {"name": "email-index"}, 86),
+        ("email", {"name": "email-index", "unique": True}, 86),
+        ("name", {"unique": True, "sparse": True}, 86),
+        ("name", {}, 86),
+        ("at", {"name": "name_1"}, 86),
+        ("at", {"name": "_id_"}, 2),
+        ([("_id", -1)], {}, 2),
+        ("_id", {"unique": True}, 197),
+        ("at", {"name": 5}, 14),
+        ("at", {"name": ""}, 67),
+        ("at", {"unique": "yes"}, 14),
+        *((path, {}, 67) for path in ("", ".a", "a.", "a..b", "$a", "a.$b")),
+        ([("at", 0)], {}, 67),
+        ([("at", True)], {}, 67),
+    ],
+)
+async def test_an_index_that_the_server_would_not_make_is_refused_with_its_code(
+    shadow: Shadow, mongo_url: str, keys: Any, options: dict[str, Any], code: int
+) -> None:
+    """The same as a bare collection with the same indexes, where it has them."""
+    await shadow["users"].create_index("name", unique=True)
+    with pytest.raises(OperationFailure) as raised:
+        await shadow["users"].create_index(keys, **options)
+    assert raised.value.code == code
+    with pymongo.MongoClient(mongo_url) as client:
+        bare = client[shadow.name]["bare"]
+        bare.create_index([("email", 1), ("at", 1)], name="email-index")
+        bare.create_index("name", unique=True)
+        with pytest.raises(OperationFailure) as theirs:
+            bare.create_index(keys, **options)
+    assert theirs.value.code == code
+
+
+@pytest.mark.parametrize("shadow", ["dynamo"], indirect=True)
+async def test_lists_in_two_fields_of_a_unique_index_are_refused_alone(shadow: Shadow) -> None:
+    """With the server's code, for each document by itself: the rest of a bulk is made."""
+    users = shadow["users"]
+    await users.create_index([("a", 1), ("b", 1)], unique=True)
+    parallel = {"_id": "p", "a": [1, 2], "b": [3, 4]}
+    with pytest.raises(WriteError) as raised:
+        await users.insert_one(dict(parallel))
+    assert raised.value.code == 171
+    with pytest.raises(BulkWriteError) as many:
+        await users.insert_many([{"_id": "x", "a": 1}, dict(parallel), {"_id": "y", "a": 2}], ordered=False)
+    assert [(each["index"], each["code"]) for each in many.value.details["writeErrors"]] == [(1, 171)]
+    assert {each["_id"] async for each in users.find()} == {"x", "y"}
+    with pytest.raises(WriteError) as updated:
+        await users.update_one({"_id": "x"}, {"$set": {"a": [1], "b": [2]}})
+    assert updated.value.code == 171
+    with pytest.raises(BulkWriteError) as bulk:
+        await users.bulk_write(
+            [
+                pymongo.UpdateOne({"_id": "x"}, {"$set": {"a": [1], "b": [2]}}),
+                pymongo.UpdateOne({"_id": "y"}, {"$set": {"c": 1}}),
+            ],
+            ordered=False,
+        )
+    assert [(each["index"], each["code"]) for each in bulk.value.details["writeErrors"]] == [(0, 171)]
+    assert (await users.find_one({"_id": "y"}))["c"] == 1
+
+
+A, NOT_A, B = [("a", 1)], [("a", -1)], [("b", 1)]
+OF_THE_SAME: list[tuple[Any, ...]] = [
+    ((A, {}), (A, {})),
+    ((A, {}), (A, {"name": "m"})),
+    ((A, {}), (A, {"unique": True})),
+    ((A, {}), (A, {"sparse": True})),
+    ((A, {}), (NOT_A, {})),
+    ((A, {"name": "n"}), (B, {"name": "n"})),
+    ((A, {"name": "n"}), (A, {"name": "n", "unique": True})),
+    ((A, {"name": "n"}), (A, {"name": "m", "unique": True})),
+    ((A, {"name": "n"}), (A, {"name": "m", "sparse": True})),
+    ((A, {"name": "n"}), (NOT_A, {"name": "n"})),
+    ((A, {"name": "n"}), ([*A, *B], {"name": "n"})),
+    ((A, {"sparse": True}), (A, {"sparse": True})),
+    ((A, {"sparse": True}), (A, {})),
+    ((A, {"sparse": True}), (A, {"sparse": True, "name": "m"})),
+    ((A, {"unique": True}), (A, {"unique": True})),
+    ((A, {"unique": True}), (A, {})),
+    ((A, {"unique": True}), (A, {"name": "m"})),
+    ((A, {"unique": True}), (A, {"unique": True, "name": "m"})),
+    ((A, {"unique": True}), (A, {"unique": True, "sparse": True})),
+    ((A, {"unique": True, "name": "n"}), (A, {"name": "n"})),
+    ((A, {"unique": True, "name": "n"}), (B, {"unique": True, "name": "n"})),
+    ((A, {"unique": True, "name": "n"}), (B, {"name": "n"})),
+]
+"""Two that are asked for one after the other: the same, of one name with other keys or options, of two names."""
+
+
+@pytest.mark.drawn_over("primary", "phase", of=2, reason="whoever is primary, MongoDB's indexes are looked at alike")
+@pytest.mark.parametrize("primary", ["mongo", "dynamo"])
+@pytest.mark.parametrize("phase", ["off", "dual_write", "shadow"])
+async def test_indexes_in_each_other_s_way_get_the_codes_of_a_bare_collection(
+    mongo_url: str, dynamodb_local_url: str, tmp_path: Path, primary: str, phase: str
+) -> None:
+    """Whoever is primary, and whether MongoDB is in use at all."""
+    made = settings(mongo_url, dynamodb_local_url, tmp_path, primary, phase)
+    names = [f"c{number}" for number in range(len(OF_THE_SAME))]
+    entry = made.collections["users"].model_copy(update={"indexes": ()})
+    made = made.model_copy(update={"collections": dict.fromkeys(names, entry)})
+    found: dict[str, list[int | None]] = {"bare": [], "shadow": []}
+    async with Shadow.from_settings(made) as shadow:
+        await shadow.prepare()
+        with pymongo.MongoClient(mongo_url) as client:
+            for name, pair in zip(names, OF_THE_SAME, strict=True):
+                for keys, options in pair:
+                    try:
+                        client[shadow.name][f"bare_{name}"].create_index(keys, **options)
+                        found["bare"].append(None)
+                    except OperationFailure as error:
+                        found["bare"].append(error.code)
+                    try:
+                        await shadow[name].create_index(keys, **options)
+                        found["shadow"].append(None)
+                    except OperationFailure as error:
+                        found["shadow"].append(error.code)
+        assert not shadow.admin.metrics_registry.totals()["failures"]["index"]
+    drop(mongo_url, shadow.name)
+    assert found["shadow"] == found["bare"]
+    assert {85, 86, None} == set(found["bare"])
+
+
+async def test_an_index_that_was_made_past_shadow_counts_with_all_its_options(shadow: Shadow, mongo_url: str) -> None:
+    with pymongo.MongoClient(mongo_url) as client:
+        bare = client[shadow.name]["users"]
+        bare.create_index("gone", expireAfterSeconds=10**9)
+        bare.create_index("part", partialFilterExpression={"part": {"$gt": 1}})
+        for path, code in (("gone", 85), ("part", 86)):
+            with pytest.raises(OperationFailure) as theirs:
+                bare.create_index(path)
+            with pytest.raises(OperationFailure) as ours:
+                await shadow["users"].create_index(path)
+            assert theirs.value.code == ours.value.code == code
+
+
+async def test_of_many_indexes_none_is_made_if_one_is_in_another_s_way(shadow: Shadow, mongo_url: str) -> None:
+    users = shadow["users"]
+    await users.create_index("a", name="n")
+    with pytest.raises(OperationFailure) as refused:
+        await users.create_indexes([IndexModel("c"), IndexModel("b", name="n")])
+    assert refused.value.code == 86
+    with pymongo.MongoClient(mongo_url) as client:
+        assert "c_1" not in client[shadow.name]["users"].index_information()
+
+
+async def test_an_index_that_was_dropped_is_in_nobody_s_way(shadow: Shadow) -> None:
+    users = shadow["users"]
+    await users.create_index("a", name="n")
+    await users.drop_index("n")
+    assert await users.create_index("b", name="n") == "n"

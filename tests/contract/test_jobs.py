@@ -15,11 +15,16 @@ import pytest
 from shadow.control import receipts
 from shadow.control.records import Records
 from shadow.errors import ControlError
-from shadow.migrate.jobs import SILENT, Claim, Issue, Jobs, reasons_of
-from shadow.migrate.sides import JobRefused
-from shadow.replicate.process import Owner, this_process
+from shadow.host.process import Owner, this_process
+from shadow.jobs.jobs import SILENT, Issue, Jobs, RangeClaim, reasons_of
+from shadow.jobs.target import JobRefused
 
-pytestmark = pytest.mark.parametrize("open_records", ["sqlite", "mongo", "dynamodb-local"], indirect=True)
+pytestmark = [
+    pytest.mark.parametrize("open_records", ["sqlite", "mongo", "dynamo-local"], indirect=True),
+    pytest.mark.drawn_over(
+        "open_records", reason="whatever test_control_store holds a control store to is all it uses"
+    ),
+]
 
 Open = Callable[[], Records]
 ELSEWHERE = Owner("another-host/boot/pid:[1]", 7, 1.0)
@@ -43,11 +48,11 @@ def jobs(open_records: Open) -> Jobs:
 
 def begun(jobs: Jobs, *, ranges: int = 3, kind: str = "backfill", collection: str = "things", **more: Any) -> int:
     job = jobs.begin(kind, collection, "mark", {"full": True}, **more)
-    jobs.lay_out(job, [{"from": number} for number in range(ranges)], 100 * ranges)
+    jobs.create_ranges(job, [{"from": number} for number in range(ranges)], 100 * ranges)
     return job
 
 
-def claimed(jobs: Jobs, job: int, owner: Owner | None = None, part: str = "part") -> Claim:
+def claimed(jobs: Jobs, job: int, owner: Owner | None = None, part: str = "part") -> RangeClaim:
     claim = jobs.claim(job, part, owner or this_process())
     assert claim is not None
     return claim
@@ -273,7 +278,7 @@ def test_the_rate_and_the_end_reach_every_process(jobs: Jobs, open_records: Open
 
 
 def test_of_older_jobs_the_figures_stay(jobs: Jobs, open_records: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shadow.migrate.jobs._KEPT", 3)
+    monkeypatch.setattr("shadow.jobs.jobs._KEPT", 3)
     made = []
     for turn in range(5):
         job = begun(jobs, ranges=1, kind="verify")

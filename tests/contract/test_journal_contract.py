@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 from bson import Decimal128, Int64, ObjectId
 
-from shadow.replicate.journal import Due, Entry, Journal, undecided, undecided_op
+from shadow.journal.base import Due, Entry, Journal, undecided, undecided_op
+from tests.support.drawn import in_one_deployment
 from tests.support.journals import JOURNALS, LIMIT, Place, SetClock
+
+pytestmark = in_one_deployment("place")
 
 
 @pytest.fixture(params=JOURNALS)
@@ -414,8 +417,42 @@ async def test_a_doubted_collection_is_unclean_for_all_until_it_is_trusted(
     assert journal.doubted.keys() == {"users"}, "known here at once"
     assert (await journal.stats()).unclean.keys() == {"users"}
     assert (await other.stats()).unclean.keys() == {"users"}
-    await other.trust("users")
+    await other.trust("users", await other.doubts("users"))
     assert (await journal.stats()).unclean == {}
+
+
+@pytest.mark.parametrize("standing", [0, 1])
+async def test_what_was_doubted_after_a_verification_had_begun_stays_doubted(
+    journal: Journal, place: Place, clock: SetClock, standing: int
+) -> None:
+    """Whether there was a doubt before or not, and however soon after that."""
+    other = place.journal(clock)
+    for _ in range(standing):
+        journal.doubt("users")
+        await journal.stats()
+        journal.doubt("users")
+        await journal.stats()
+    began = await other.doubts("users")
+    assert bool(began) == bool(standing)
+    journal.doubt("users")
+    assert (await journal.stats()).unclean.keys() == {"users"}
+    assert await other.doubts("users") != began
+    await other.trust("users", began)
+    assert (await journal.stats()).unclean.keys() == (await other.stats()).unclean.keys() == {"users"}
+    await other.trust("users", await other.doubts("users"))
+    assert (await journal.stats()).unclean == (await other.stats()).unclean == {}
+    assert await other.doubts("users") == ""
+
+
+async def test_a_verification_that_begins_right_after_a_doubt_has_seen_it_and_no_later_one(journal: Journal) -> None:
+    journal.doubt("users")
+    began = await journal.doubts("users")
+    journal.doubt("users")
+    await journal.trust("users", began)
+    assert (await journal.stats()).unclean.keys() == {"users"}
+    await journal.trust("users", await journal.doubts("users"))
+    assert (await journal.stats()).unclean == {}
+    assert journal.doubted == {}
 
 
 def test_a_forked_child_has_a_journal_of_its_own(journal: Journal, place: Place) -> None:

@@ -13,16 +13,16 @@ import pytest_asyncio
 from shadow.model.operation import Change, Delete, Insert, Query, Replace, Update
 from shadow.model.schema import CollectionSpec, IndexSpec
 from shadow.model.version import ABSENT, Document, Image, fresh_id
-from shadow.stores.dynamo.settings import DynamoSettings
+from shadow.stores.dynamo.client.settings import DynamoSettings
 from shadow.stores.dynamo.store import DynamoStore
-from shadow.stores.dynamo.writes import SWEEP_MARK
+from shadow.stores.dynamo.write.writes import SWEEP_MARK
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 SPEC: Final = CollectionSpec("docs", (IndexSpec("user-index", "user"),))
 WRITES: Final = frozenset({"put_item", "delete_item", "update_item", "transact_write_items", "batch_execute_statement"})
 KEY: Final = {"_id": "k"}
-PARTS: Final = 3
+PARTS: Final = 2
 """How many parts the documents of the crash tests have; the steps of each change follow from it."""
 
 
@@ -117,8 +117,8 @@ def dying(store: DynamoStore, monkeypatch: pytest.MonkeyPatch, step: int, *, aft
     return lambda: made
 
 
-OLD: Final = {"_id": "k", "user": "u", "n": 1, "data": noise(900_000, 1)}
-NEW: Final = {"_id": "k", "user": "v", "n": 2, "data": noise(950_000, 2)}
+OLD: Final = {"_id": "k", "user": "u", "n": 1, "data": noise(500_000, 1)}
+NEW: Final = {"_id": "k", "user": "v", "n": 2, "data": noise(550_000, 2)}
 CHANGES: Final[dict[str, tuple[Document | None, Change, Document | None, int]]] = {
     "insert": (None, Insert("k", OLD, "b"), OLD, PARTS + 1),
     "insert over a small tombstone's place": (None, Replace("k", KEY, OLD, "b", upsert=True), OLD, PARTS + 1),

@@ -6,7 +6,6 @@ import asyncio
 import uuid
 from pathlib import Path
 
-import pymongo
 import pytest
 import uvloop
 
@@ -14,6 +13,7 @@ from shadow import Shadow
 from shadow.config import Settings
 from shadow.model.phase import StoreName
 from tests.support.shims import assert_level, settings_for
+from tests.support.topologies import drop
 
 _WRITERS = 8
 _WRITES = 12
@@ -42,14 +42,14 @@ async def _work(settings: Settings) -> None:
 
         found = await users.find({"city": "x"}).sort("n", -1).limit(3).to_list(None)
         assert len(found) == 3
-        assert [each async for each in users.aggregate([{"$group": {"_id": None, "n": {"$sum": "$n"}}}])] == [
-            {"_id": None, "n": _WRITERS * _WRITES + 1}
-        ]
-        await shadow.flip("users", StoreName.DYNAMO, "a test")
+        (sums,) = [each async for each in users.aggregate([{"$group": {"_id": None, "n": {"$sum": "$n"}}}])]
+        # The last one had not begun where its process asked first how the collection stands.
+        assert sums["n"] - _WRITERS * _WRITES in (0, 1)
+        await shadow.admin.flip("users", StoreName.DYNAMO, "a test")
         await users.delete_one({"_id": "u3"})
         assert await users.count_documents({}) == 3
         await assert_level(shadow)
-        totals = shadow.metrics_registry.totals()
+        totals = shadow.admin.metrics_registry.totals()
         assert totals["verdicts"]["match"] > 0
         assert not totals["verdicts"]["mismatch"]
         assert not any(totals["failures"].values())
@@ -61,5 +61,4 @@ def test_writes_reads_and_a_flip_on_uvloop(
 ) -> None:
     name = f"uvloop{uuid.uuid4().hex[:8]}"
     uvloop.run(_work(settings_for(tmp_path, mongo_url, dynamodb_local_url, name, ["users"], driver=driver)))
-    with pymongo.MongoClient(mongo_url) as client:
-        client.drop_database(name)
+    drop(mongo_url, name)

@@ -8,17 +8,17 @@ import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
-import pymongo
 import pytest
 import pytest_asyncio
 
 from shadow import Shadow
 from shadow.config import ReadsSettings
 from shadow.model.phase import StoreName, WriteMode
-from shadow.model.stickiness import place
+from shadow.reads.stickiness import place
 from tests.contract.test_collection import SCENARIOS, bare, things
 from tests.support.shims import assert_level, settings_for
 from tests.support.surface import Scenario, Seen, assert_same
+from tests.support.topologies import drop
 
 __all__ = ["bare", "things"]
 
@@ -41,13 +41,12 @@ async def shadow(
     async with Shadow.from_settings(made.model_copy(update={"defaults": defaults, "limits": limits})) as shadow:
         await shadow.prepare()
         yield shadow
-    with pymongo.MongoClient[dict[str, Any]](mongo_url) as client:
-        client.drop_database(name)
+    drop(mongo_url, name)
 
 
 def answered(shadow: Shadow) -> dict[str, int]:
     """How many reads each store has answered."""
-    counted = shadow.metrics_registry.totals()["routed_reads"].get("things", {})
+    counted = shadow.admin.metrics_registry.totals()["routed_reads"].get("things", {})
     return {store: sum(reasons.values()) for store, reasons in counted.items()}
 
 
@@ -65,14 +64,14 @@ async def test_answers_of_the_secondary_are_those_of_a_bare_collection(
     await run(things, ours)
     assert_same(theirs, ours)
     await assert_level(shadow)
-    secondary = str(shadow.routes()["things"].secondary)
+    secondary = str(shadow.admin.routes()["things"].secondary)
     assert answered(shadow).get(secondary, 0) > before.get(secondary, 0), "some reads found nothing open"
 
 
 async def test_writers_that_read_back_what_they_wrote_never_see_less(things: Any, shadow: Shadow) -> None:
     """By key and by another field, in the middle of the writes of others, in the mode that waits for nobody."""
-    route = shadow.routes()["things"]
-    shadow._parts.routes.set("things", type(route)(route.primary, route.phase, reads=route.reads))
+    route = shadow.admin.routes()["things"]
+    shadow._engine.parts.routes.set("things", type(route)(route.primary, route.phase, reads=route.reads))
 
     async def writer(name: str) -> None:
         for count in range(1, 25):
@@ -85,18 +84,18 @@ async def test_writers_that_read_back_what_they_wrote_never_see_less(things: Any
     await asyncio.gather(*(writer(f"w{n}") for n in range(4)))
     await shadow.settled(30)
     assert (await things.find_one({"_id": "w1"}))["count"] == 24
-    shadow._parts.routes.set("things", route)
-    reasons = shadow.metrics_registry.totals()["routed_reads"]["things"]
+    shadow._engine.parts.routes.set("things", route)
+    reasons = shadow.admin.metrics_registry.totals()["routed_reads"]["things"]
     assert reasons[str(route.primary)]["open_write"]
     assert reasons[str(route.secondary)]["share"]
 
 
 async def test_a_share_is_the_same_keys_in_the_counters_and_in_the_stores(things: Any, shadow: Shadow) -> None:
-    route = shadow.routes()["things"]
+    route = shadow.admin.routes()["things"]
     await things.insert_many([{"_id": f"k{n}"} for n in range(60)])
     assert await shadow.settled(30)
     shares = ReadsSettings(mongo=0.3, dynamo=0.3).shares()
-    shadow._parts.routes.set("things", type(route)(route.primary, route.phase, reads=shares))
+    shadow._engine.parts.routes.set("things", type(route)(route.primary, route.phase, reads=shares))
     secondary = str(route.secondary)
     for _ in range(2):
         before = answered(shadow).get(secondary, 0)
@@ -104,5 +103,5 @@ async def test_a_share_is_the_same_keys_in_the_counters_and_in_the_stores(things
             assert await things.find_one({"_id": f"k{number}"}) == {"_id": f"k{number}"}
         expected = sum(place("things", {"_id": f"k{n}"}) < 0.3 for n in range(60))
         assert answered(shadow)[secondary] - before == expected
-    shadow._parts.routes.set("things", route)
+    shadow._engine.parts.routes.set("things", route)
     assert await shadow.settled(30)

@@ -21,23 +21,24 @@ from pymongo.errors import DuplicateKeyError
 from shadow import Shadow
 from shadow.cli import tables
 from shadow.config import Settings
-from shadow.control import routing
+from shadow.control import flip_record as routing
 from shadow.control.dynamo import control_description
-from shadow.control.routing import Routing
-from shadow.migrate.backfill import Backfill
-from shadow.migrate.finalize import Finalize
-from shadow.migrate.repair import apply_plan, write_plan
-from shadow.migrate.verify import Scope, Verify
-from shadow.migrate.work import Pace, Work
+from shadow.control.flip_record import Routing
+from shadow.jobs.backfill import Backfill
+from shadow.jobs.finalize import Finalize
+from shadow.jobs.plan_file import write_plan
+from shadow.jobs.repair import apply_plan
+from shadow.jobs.verify import Scope, Verify
+from shadow.jobs.work import JobPace, Work
 from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec, IndexSpec, TableSpec, UniqueSpec
 from shadow.model.version import ABSENT, Image, Version, fresh_id
-from shadow.stores.dynamo.policy import Use, iam_policy
-from shadow.stores.dynamo.wanted import Wanted, collection_table, plain_table
-from shadow.stores.dynamo.wire import OPERATIONS, Wire
+from shadow.stores.dynamo.client.wire import OPERATIONS, Wire
+from shadow.stores.dynamo.tables.policy import Use, iam_policy
+from shadow.stores.dynamo.tables.spec import TableDefinition, collection_table, plain_table
 from tests.support.migration import OpenJobs
 
-LARGE = random.Random(1).randbytes(900_000)
+LARGE = random.Random(1).randbytes(500_000)
 
 Rights = set[tuple[str, str]]
 """Actions with what they are done to: a table, `table/index`, or `*`."""
@@ -140,7 +141,14 @@ class Site:
             },
             journal={"url": f"dynamodb://{self.database}-journal"},
             control={"url": f"dynamodb://{self.database}-control"},
-            limits={"recover_every": 0.05, "settle": 0.05, "loop_lag": 0, "operation": 10.0},
+            limits={
+                "recover_every": 0.3,
+                "settle": 0.05,
+                "write_deadline": 20.0,
+                "read_deadline": 20.0,
+                "loop_lag": 0,
+                "operation": 10.0,
+            },
             observe={"canary_every": 3600},
             defaults={"phase": "shadow"},
             collections={**COLLECTIONS, **entries},
@@ -209,21 +217,21 @@ async def test_the_application_has_the_rights_that_it_uses(site: Site, recorder:
         if primary == "dynamo":
             async with quietly(recorder, settings) as other:
                 for name in COLLECTIONS:
-                    await other._parts.journal.set_primary(name, primary)
-                await asyncio.to_thread(routing.change, other.fleet.records, _placed_on_dynamo)
+                    await other._engine.parts.journal.set_primary(name, primary)
+                await asyncio.to_thread(routing.change, other.admin.fleet.records, _placed_on_dynamo)
         async with Shadow(used) as shadow:
             if primary == "mongo":
                 await shadow["gone"].insert_one({"_id": "k"})
                 await _until_deferred(shadow)
                 with recorder.off():
-                    await shadow._runtime().stores[StoreName.DYNAMO].prepare([CollectionSpec("gone")])
+                    await shadow._engine.runtime().stores[StoreName.DYNAMO].prepare([CollectionSpec("gone")])
             for name in COLLECTIONS:
                 await use(shadow[name])
-                assert await shadow.settled(60), await shadow.status()
-                await shadow._runtime().stores[StoreName.DYNAMO].sweep_if_due(name, 0.0)  # type: ignore[attr-defined]
+                assert await shadow.settled(60), await shadow.admin.status()
+                await shadow._engine.runtime().stores[StoreName.DYNAMO].sweep_if_due(name, 0.0)  # type: ignore[attr-defined]
             await use(shadow["gone"])
-            await shadow.ready()
-            await shadow.status()
+            await shadow.admin.ready()
+            await shadow.admin.status()
             assert await shadow.settled(60)
     wanted = granted(site.policy(settings, Use.APPLICATION))
     gone = f"{site.database}-gone"
@@ -237,9 +245,9 @@ def _split(rights: Rights, table: str) -> tuple[Rights, Rights]:
 
 async def _until_deferred(shadow: Shadow) -> None:
     async with asyncio.timeout(60):
-        while not (await shadow.journal_stats()).deferred_by_collection.get("gone"):  # noqa: ASYNC110
+        while not (await shadow.admin.journal_stats()).deferred_by_collection.get("gone"):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
-    assert await shadow.journal_entries()
+    assert await shadow.admin.journal_entries()
 
 
 @pytest.mark.timeout(120)
@@ -279,32 +287,32 @@ async def test_jobs_have_the_rights_that_they_use(site: Site, recorder: Recorder
             client[site.database][name].insert_many([*documents, large])
     control = site.control
     async with Shadow(settings) as shadow:
-        store: Any = shadow._runtime().stores[StoreName.DYNAMO]
+        store: Any = shadow._engine.runtime().stores[StoreName.DYNAMO]
         for name in COLLECTIONS:
-            sides = shadow.sides(name)
-            work = Work(Backfill(sides), control, Pace(workers=2))
+            sides = shadow.admin.sides(name)
+            work = Work(Backfill(sides), control, JobPace(workers=2))
             assert (await work.run()).outcome == "complete"
             await work._answers()
             with recorder.off():
                 extra = Image(Version(fresh_id(), 1), {"_id": "extra", "email": "extra"})
                 await store.put(name, "extra", extra, ABSENT)
                 await store._writer.delete_keys(store._table(name), ["large"])
-            job = await Work(Verify(sides, Scope()), control, Pace(workers=2)).run()
+            job = await Work(Verify(sides, Scope()), control, JobPace(workers=2)).run()
             plan = site.folder / f"{name}.jsonl"
             with plan.open("w") as file:
                 write_plan(file, control, job)
             with (site.folder / f"{name}.undo").open("w") as log:
-                counts = await apply_plan(sides, plan, log=log)
+                counts = await apply_plan(sides, plan, log=lambda: log)
             assert (counts["copied"], counts["deleted"]) == (1, 1)
             await store.sweep(name)
             await store.check_unique(name)
-            await shadow.inspector().entries(10)
+            await shadow.admin.inspector().entries(10)
         assert await shadow.settled(20)
     off = settings.model_copy(update={"defaults": settings.defaults.model_copy(update={"phase": "off"})})
     async with Shadow(off) as shadow:
         for name in COLLECTIONS:
-            task = Finalize(shadow.sides(name), StoreName.DYNAMO, apply=True, older_than=0.0)
-            assert (await Work(task, control, Pace(workers=2)).run()).counts["tombstones"] == 2
+            task = Finalize(shadow.admin.sides(name), StoreName.DYNAMO, apply=True, older_than=0.0)
+            assert (await Work(task, control, JobPace(workers=2)).run()).counts["tombstones"] == 2
     control.close()
     _hold(recorder.wanted, granted(site.policy(settings, Use.JOBS)), site)
 
@@ -314,7 +322,7 @@ def _placed_on_dynamo(seen: Routing) -> Routing:
     return seen.with_placed(here)
 
 
-def _control_table(name: str, table: TableSpec) -> Wanted:
+def _control_table(name: str, table: TableSpec) -> TableDefinition:
     return plain_table(control_description(name), table)
 
 
@@ -360,7 +368,7 @@ async def _make(settings: Settings) -> Any:
     """As `shadow tables create`, `plan` and `wait` do."""
     async with Shadow(settings, resting=True) as shadow:
         await shadow.prepare(journal=False)
-        store: Any = shadow._runtime().stores[StoreName.DYNAMO]
+        store: Any = shadow._engine.runtime().stores[StoreName.DYNAMO]
         for wanted in tables._others(settings):
             await store.keeper.prepare(wanted)
         await store.keeper.states(tables._wanted(settings))

@@ -13,9 +13,10 @@ from bson import Decimal128
 from motor.motor_asyncio import AsyncIOMotorClient
 
 from shadow import Shadow
-from shadow.collection import Collection
 from shadow.model.phase import StoreName
+from shadow.surface.collection import Collection
 from tests.support.shims import assert_level, settings_for
+from tests.support.topologies import drop
 
 DOCUMENTS: Final[list[dict[str, Any]]] = [
     {"_id": 1, "a": [{"b": 1, "c": 2}, {"b": 2}, {"b": 3}], "n": {"x": 1, "y": 2}, "s": "one"},
@@ -60,8 +61,7 @@ async def shadow(
     async with Shadow.from_settings(settings) as shadow:
         await shadow.prepare()
         yield shadow
-    with pymongo.MongoClient[dict[str, Any]](mongo_url) as client:
-        client.drop_database(name)
+    drop(mongo_url, name)
 
 
 async def test_a_projection_has_the_servers_answer(shadow: Shadow, mongo_url: str, mongo_database: str) -> None:
@@ -92,7 +92,7 @@ async def _shown(collection: Any, projection: dict[str, Any]) -> list[dict[str, 
 async def test_the_sort_of_a_write_of_one_document_chooses_it(shadow: Shadow) -> None:
     things: Collection = shadow["things"]
     await things.insert_many([{"_id": n, "a": n % 3} for n in range(6)])
-    await things.update_one({"a": {"$gte": 1}}, {"$set": {"hit": 1}}, sort=[("a", -1), ("_id", -1)])
+    await things.update_one({"a": {"$gte": 1}}, {"$set": {"hit": 1}}, sort={"a": -1, "_id": -1})
     await things.replace_one({"a": {"$gte": 0}}, {"hit": 2}, sort={"a": 1, "_id": -1})
     assert await things.find({"hit": {"$exists": True}}, sort=[("_id", 1)]).to_list(None) == [
         {"_id": 3, "hit": 2},
@@ -108,13 +108,13 @@ async def test_a_query_that_scans_is_in_the_status_with_the_index_that_would_ser
     for value in (0, 1):
         await things.find({"a": value}).to_list(None)
     assert await shadow.settled(20)
-    (line,) = [each for each in (await shadow.status())["indexes"] if each["shape"] == "{a: $eq}"]
+    (line,) = [each for each in (await shadow.admin.status())["indexes"] if each["shape"] == "{a: $eq}"]
     assert (line["collection"], line["times"], line["suggested_index"]) == ("things", 2, "hash a")
     assert line["items_read"] == 12
     assert line["items_returned"] == 4
-    assert "scans" not in (await shadow.status())["stores"]["dynamo"]
-    table = f'{{table="{shadow.settings.dynamo.table_prefix}things"}}'
-    text = shadow.metrics()[0].decode()
+    assert "scans" not in (await shadow.admin.status())["stores"]["dynamo"]
+    table = f'{{table="{shadow.admin.settings.dynamo.table_prefix}things"}}'
+    text = shadow.admin.metrics()[0].decode()
     assert f"shadow_dynamo_scan_items_read_total{table} 12.0" in text
     assert f"shadow_dynamo_scan_items_returned_total{table} 4.0" in text
 

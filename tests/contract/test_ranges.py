@@ -44,12 +44,12 @@ async def stocked(
     """A store with a document under every key, put there in one call."""
     site = Site(
         mongo_url, mongo_database, dynamodb_local_url, f"{fresh_name}-", str(tmp_path / "shadow.db"),
-        limits={"operation": 30.0},
+        limits={"operation": 30.0}, patience=10.0,
     )  # fmt: skip
     name = StoreName(request.param)
     async with site.shadow() as shadow:
         await shadow.prepare()
-        sides = shadow.sides(NAME)
+        sides = shadow.admin.sides(NAME)
         ranges = sides.ranges[name]
         for key, done in zip(KEYS, await ranges.put_absent(NAME, [(key, image(key)) for key in KEYS]), strict=True):
             assert done or await sides.stores[name].put(NAME, key, image(key), ABSENT)
@@ -102,7 +102,7 @@ async def test_places_outlive_the_document_that_they_name(stocked: Any) -> None:
     async with aclosing(walk) as batches:
         first = await anext(batches)
     last = first.images[-1][0]
-    assert await shadow.sides(NAME).stores[name].put(NAME, last, Image(Tombstone("t" * 24)), image(last).state)
+    assert await shadow.admin.sides(NAME).stores[name].put(NAME, last, Image(Tombstone("t" * 24)), image(last).state)
     rest = await walked(ranges, within, first.place)
     assert digests([key for key, _ in first.images] + rest) == digests(KEYS)
 
@@ -121,7 +121,7 @@ async def test_a_look_answers_in_order_what_is_there(stocked: Any) -> None:
 async def test_put_absent_meets_documents_and_tombstones(stocked: Any) -> None:
     shadow, name, ranges = stocked
     dead = Tombstone("d" * 24)
-    store = shadow.sides(NAME).stores[name]
+    store = shadow.admin.sides(NAME).stores[name]
     assert await store.put(NAME, "gone", Image(dead), ABSENT)
     stale = [(key, Image(Version("a" * 24, 1), {"_id": key, "n": 0})) for key in ("gone", "k001", "new one", "new two")]
     assert await ranges.put_absent(NAME, stale) == [False, False, True, True]
@@ -131,7 +131,7 @@ async def test_put_absent_meets_documents_and_tombstones(stocked: Any) -> None:
 
 async def test_a_walk_takes_a_filter_and_leaves_out_tombstones(stocked: Any) -> None:
     shadow, name, ranges = stocked
-    assert await shadow.sides(NAME).stores[name].put(NAME, "gone", Image(Tombstone("d" * 24)), ABSENT)
+    assert await shadow.admin.sides(NAME).stores[name].put(NAME, "gone", Image(Tombstone("d" * 24)), ABSENT)
     found: list[Any] = []
     for within in await ranges.cut(NAME, 3):
         walk = ranges.walk(NAME, within, None, size=9, whole=False, filter={"_id": {"$gte": "k030"}})

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from shadow.replicate.journal import Entry
+from shadow.journal.base import Entry
+from tests.support.drawn import in_one_deployment
 from tests.support.journals import JOURNALS, LIMIT, Place, SetClock
+
+pytestmark = in_one_deployment("place")
 
 
 @pytest.fixture(params=[kind for kind in JOURNALS if kind != "sqlite"])

@@ -15,8 +15,9 @@ from shadow.model.operation import Applied, Change, Delete, Insert, Query, Repla
 from shadow.model.schema import CollectionSpec
 from shadow.model.version import ABSENT, Document, Image, Key, State, Tombstone, Version, fresh_id
 from tests.support.backends import Backend
+from tests.support.drawn import in_one_deployment
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), in_one_deployment("unopened_backend")]
 
 SHARED: Final = Backend.shared
 

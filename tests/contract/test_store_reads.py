@@ -26,13 +26,14 @@ from bson import (
 )
 from pymongo.errors import DuplicateKeyError
 
-from shadow.model.matching import compile_filter, compile_projection
 from shadow.model.operation import Hit, Insert, Query, Replace, Update
 from shadow.model.order import key_digest, sort_documents
 from shadow.model.version import ABSENT, Document, Image, Tombstone, Version, fresh_id
+from shadow.mongoql import compile_filter, compile_projection
 from tests.support.backends import Backend
+from tests.support.drawn import in_one_deployment
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), in_one_deployment("unopened_backend")]
 
 SHARED: Final = Backend.shared
 

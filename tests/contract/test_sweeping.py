@@ -21,11 +21,11 @@ from shadow.embedded.servers import CREDENTIALS
 from shadow.model.operation import Insert, Query
 from shadow.model.phase import StoreName
 from shadow.model.version import Document, fresh_id
-from shadow.stores.dynamo import keys
-from shadow.stores.dynamo.settings import DynamoSettings
+from shadow.stores.dynamo.client.settings import DynamoSettings
+from shadow.stores.dynamo.items import keys
 from shadow.stores.dynamo.store import DynamoStore
-from shadow.stores.dynamo.sweeping import sweep_forever
-from shadow.stores.dynamo.writes import SWEEP_MARK
+from shadow.stores.dynamo.write.sweeping import sweep_forever
+from shadow.stores.dynamo.write.writes import SWEEP_MARK
 from tests.contract.test_dynamo_specifics import SPECS, opened, raw_items, settings_for, verbs_of
 from tests.support import shims
 
@@ -166,7 +166,7 @@ async def test_a_running_application_sweeps_by_itself_and_ends_with_it(
     async with Shadow.from_settings(raw) as shadow:
         await shadow.prepare()
         await shadow["things"].insert_one(dict(LARGE))
-        store = shadow._runtime().stores[StoreName.DYNAMO]
+        store = shadow._engine.runtime().stores[StoreName.DYNAMO]
         assert isinstance(store, DynamoStore)
         named = await parts(store, "things")
         await orphan(store, "things")

@@ -15,10 +15,10 @@ from shadow.embedded.audit import dynamo_client
 from shadow.model.operation import Insert
 from shadow.model.schema import Billing, CollectionSpec, IndexSpec, TableSpec
 from shadow.model.version import fresh_id
-from shadow.stores.dynamo.settings import DynamoSettings
+from shadow.stores.dynamo.client.settings import DynamoSettings
 from shadow.stores.dynamo.store import DynamoStore
-from shadow.stores.dynamo.templates import cloudformation
-from shadow.stores.dynamo.wanted import plain_table
+from shadow.stores.dynamo.tables.spec import plain_table
+from shadow.stores.dynamo.tables.templates import cloudformation
 
 EMAIL = IndexSpec("email-index", "email")
 BARE = CollectionSpec("users", (EMAIL,))

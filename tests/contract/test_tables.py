@@ -10,9 +10,9 @@ import pytest
 
 from shadow.embedded.audit import dynamo_client
 from shadow.model.schema import CollectionSpec, IndexSpec, UniqueSpec
-from shadow.stores.dynamo.settings import DynamoSettings
+from shadow.stores.dynamo.client.settings import DynamoSettings
 from shadow.stores.dynamo.store import DynamoStore
-from shadow.stores.dynamo.templates import cloudformation
+from shadow.stores.dynamo.tables.templates import cloudformation
 
 INDEXES = (IndexSpec("email-index", "email"), IndexSpec("team-index", "team", "joined"))
 USERS = CollectionSpec("users", INDEXES, (UniqueSpec("email-unique", ("email",)),))

@@ -10,7 +10,7 @@ from pymongo import AsyncMongoClient, monitoring
 
 from shadow.model.operation import Delete, Insert, Replace, Update
 from shadow.model.version import fresh_id
-from shadow.stores.mongo import MongoStore
+from shadow.stores.mongo.store import MongoStore
 
 WRITES = {"insert", "update", "findAndModify", "delete"}
 

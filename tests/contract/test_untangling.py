@@ -17,6 +17,9 @@ import pytest
 from pymongo import MongoClient
 from pymongo.errors import DuplicateKeyError
 
+from shadow.compare.equality import agree
+from shadow.journal.sqlite.journal import SqliteJournal
+from shadow.model.limits import Limits
 from shadow.model.operation import Delete, Insert, Verb, Write
 from shadow.model.order import key_digest
 from shadow.model.phase import StoreName
@@ -24,16 +27,19 @@ from shadow.model.reporter import Silent
 from shadow.model.schema import CollectionSpec, UniqueSpec
 from shadow.model.verdict import Healing
 from shadow.model.version import ABSENT, Document, Image, Key, Tombstone, Version, fresh_id
-from shadow.replicate.apply import agree, heal
-from shadow.replicate.intents import Intents
-from shadow.replicate.limits import Limits
-from shadow.replicate.sqlite_journal import SqliteJournal
-from shadow.replicate.untangle import Untangler
 from shadow.stores.base import Store
-from shadow.stores.dynamo.settings import DynamoSettings
+from shadow.stores.dynamo.client.settings import DynamoSettings
 from shadow.stores.dynamo.store import DynamoStore
 from shadow.stores.memory import MemoryStore
-from shadow.stores.mongo import MongoStore, connect
+from shadow.stores.mongo.store import MongoStore, connect
+from shadow.writes.heal import heal
+from shadow.writes.intents import Intents
+from shadow.writes.untangle import Untangler
+from tests.support.topologies import admit
+
+pytestmark = pytest.mark.drawn_over(
+    "secondary", alike=("mongo", "dynamo"), reason="one store, of either driver or server"
+)
 
 THINGS: Final = "things"
 SPEC: Final = CollectionSpec(
@@ -108,6 +114,7 @@ async def secondary(request: pytest.FixtureRequest, fresh_name: str) -> AsyncIte
         made = MemoryStore(StoreName.DYNAMO, SPEC.unique, together=how == "together")
     elif kind == "mongo":
         client = connect(request.getfixturevalue("mongo_url"), how)
+        admit(request.getfixturevalue("mongo_url"), f"u{fresh_name}")
         made = MongoStore(client, f"u{fresh_name}", {THINGS: SPEC}, owned=True)
     else:
         url = request.getfixturevalue("dynamodb_local_url" if how == "local" else "ministack_url")

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 from pymongo import MongoClient
-from pymongo.errors import OperationFailure
 
+from shadow.model.outcome import refusal_of
 from shadow.model.version import ABSENT, Document, Image, Tombstone, Version
-from shadow.stores.mongo import MongoStore, connect
+from shadow.stores.mongo.store import MongoStore, connect
+from shadow.stores.mongo.validation import RefusedByValidator
 from shadow.stores.stamps import Stamp
+from shadow.writes.refusals import advice
 from tests.support.topologies import allow_past_validators, root_url
 
 NAME = "strict"
@@ -59,10 +61,13 @@ async def test_a_copy_and_a_tombstone_pass_by_the_validator(
 async def test_without_the_right_what_is_valid_is_copied_and_the_right_is_named_for_the_rest(store: MongoStore) -> None:
     assert await store.put(NAME, "valid", image(VALID), ABSENT)
     for refused in (image(INVALID), Image(Tombstone("t"))):
-        with pytest.raises(OperationFailure, match=r"strict.*bypassDocumentValidation") as caught:
+        with pytest.raises(RefusedByValidator, match=r"strict.*bypassDocumentValidation") as caught:
             await store.put(NAME, "invalid", refused, ABSENT)
-        assert caught.value.code == 13
+        assert refusal_of(caught.value) == "RefusedByValidator 121"
+        assert "bypassDocumentValidation" in advice(refusal_of(caught.value))
     other: Document = {"_id": "other", "n": 2}
-    with pytest.raises(OperationFailure, match="bypassDocumentValidation"):
-        await store.ranges.put_absent(NAME, [(each["_id"], image(each)) for each in (INVALID, other)])
+    assert await store.ranges.put_absent(NAME, [(each["_id"], image(each)) for each in (INVALID, other)]) == [
+        False,
+        True,
+    ]
     assert await store.images(NAME, ["valid", "other", "invalid"]) == [image(VALID), image(other), Image(ABSENT)]

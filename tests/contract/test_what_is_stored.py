@@ -24,6 +24,7 @@ from shadow.model.verdict import Healing
 from shadow.model.version import Document, Unknown
 from tests.support.raw_bson import ODD, UNREADABLE, document, element, int32, text
 from tests.support.shims import assert_level, settings_for
+from tests.support.topologies import admit, drop
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -41,21 +42,20 @@ async def shadow(
         await shadow.prepare()
         yield shadow
         await assert_level(shadow)
-    with pymongo.MongoClient[dict[str, Any]](mongo_url) as client:
-        client.drop_database(name)
+    drop(mongo_url, name)
 
 
 async def stored(shadow: Shadow, key: Any) -> list[bytes]:
     """What each store holds under a key, as bytes."""
     assert await shadow.settled(30)
-    images = [await shadow._runtime().stores[name].image("things", key) for name in StoreName]
+    images = [await shadow._engine.runtime().stores[name].image("things", key) for name in StoreName]
     assert images[0].state == images[1].state or not any(image.present for image in images)
     return [encoded(image.document) for image in images if image.document is not None]
 
 
 async def bare(shadow: Shadow) -> Any:
     """MongoDB past the shim."""
-    mongo = shadow.settings.mongo
+    mongo = shadow.admin.settings.mongo
     client: Any = AsyncIOMotorClient(mongo.url.get_secret_value())
     return client[mongo.database]["things"]
 
@@ -122,15 +122,15 @@ async def test_a_copy_of_an_empty_timestamp_leaves_it_empty(shadow: Shadow) -> N
     await things.update_one({"_id": "k"}, {"$set": {"at": EMPTY}})
     wanted = [bson.encode({"_id": "k", "at": EMPTY})] * 2
     assert await stored(shadow, "k") == wanted
-    primary = shadow.routes()["things"].primary
-    secondary = shadow._runtime().stores[primary.other]
+    primary = shadow.admin.routes()["things"].primary
+    secondary = shadow._engine.runtime().stores[primary.other]
     image = await secondary.image("things", "k")
     if primary is StoreName.DYNAMO:
         await (await bare(shadow)).delete_one({"_id": "k"})
-        await shadow.heal("things", "k")
+        await shadow.admin.heal("things", "k")
         assert await stored(shadow, "k") == wanted
         await (await bare(shadow)).update_one({"_id": "k"}, {"$set": {"at": 1}})
-        await shadow.heal("things", "k")
+        await shadow.admin.heal("things", "k")
     else:
         assert await secondary.put("things", "k", image, image.state)
     assert await stored(shadow, "k") == wanted
@@ -153,18 +153,18 @@ async def test_what_mongodb_cannot_show_is_copied_over_or_not_copied(shadow: Sha
             "a stamp": {"b": "x", "r": "1"}, "an array of stamps": [{"b": "x", "r": 1}], "a tombstone": {"t": 5}
         }  # fmt: skip
         await mongo.update_one({"_id": "k"}, {"$set": {"_shadow": stamps[name]}})
-    image = await shadow._runtime().stores[StoreName.MONGO].image("things", "k")
+    image = await shadow._engine.runtime().stores[StoreName.MONGO].image("things", "k")
     assert isinstance(image.state, Unknown) is (name not in UNREADABLE)
-    if shadow.routes()["things"].primary is StoreName.DYNAMO:
-        assert await shadow.heal("things", "k") is Healing.COPIED
+    if shadow.admin.routes()["things"].primary is StoreName.DYNAMO:
+        assert await shadow.admin.heal("things", "k") is Healing.COPIED
         assert await stored(shadow, "k") == [bson.encode({"_id": "k", "n": 1})] * 2
     else:
         with pytest.raises(UnreadableDocument):
-            await shadow.heal("things", "k")
-        there = await shadow._runtime().stores[StoreName.DYNAMO].image("things", "k")
+            await shadow.admin.heal("things", "k")
+        there = await shadow._engine.runtime().stores[StoreName.DYNAMO].image("things", "k")
         assert there.document == {"_id": "k", "n": 1}
         await mongo.delete_one({"_id": "k"})
-        await shadow.heal("things", "k")
+        await shadow.admin.heal("things", "k")
     await things.delete_one({"_id": "k"})
     assert await shadow.settled(30)
 
@@ -175,6 +175,7 @@ async def test_an_application_that_can_read_it_reads_it_by_every_verb(
     """`unicode_decode_error_handler` of its client holds here as it does on the bare driver."""
     name = f"t{uuid.uuid4().hex[:12]}"
     client: Any = AsyncIOMotorClient(mongo_url, unicode_decode_error_handler="replace")
+    admit(mongo_url, name)
     settings = settings_for(tmp_path, mongo_url, dynamodb_local_url, name, ["things"])
     plain = client[name]["things"]
     await plain.insert_one(RawBSONDocument(document(element(16, "_id", int32(1)), UNREADABLE["text"])))
@@ -203,4 +204,5 @@ async def test_an_application_that_can_read_it_reads_it_by_every_verb(
     async with Shadow(strict) as shadow:
         with pytest.raises(InvalidBSON):
             await shadow["things"].find_one({"_id": 1})
-    client.drop_database(name)
+    client.close()
+    drop(mongo_url, name)

@@ -15,6 +15,7 @@ from shadow.model.phase import StoreName
 from tests.support.shims import assert_level, settings_for
 
 
+@pytest.mark.plain_options(reason="what it asks for is measured by what a client keeps that was told nothing")
 @pytest.mark.parametrize("primary", list(StoreName))
 async def test_a_collection_with_options_is_the_same_collection(
     mongo_url: str, mongo_database: str, dynamodb_local_url: str, tmp_path: Path, primary: StoreName

@@ -14,14 +14,14 @@ import pytest
 from pymongo.errors import WriteError
 from typer.testing import CliRunner
 
+from shadow.assess import server as assess_server
+from shadow.assess.server import Server
 from shadow.cli import app, main
 from shadow.config import load
 from shadow.embedded.servers import Mongod
 from shadow.errors import ConfigurationError, ShadowError, StoreUnavailable
-from shadow.migrate.assess import server as assess_server
-from shadow.migrate.assess.server import Server
-from shadow.migrate.assess.validators import mended
 from shadow.model.schema import IndexSpec, UniqueSpec
+from shadow.stores.mongo.validators import mended
 from tests.support import assessed, documents, services
 from tests.support.assessed import SECRET, SECRET_KEY
 from tests.support.browser import open_page
@@ -331,10 +331,24 @@ def test_a_user_who_may_only_read_is_told_what_is_missing(guarded: Mongod, tmp_p
     assert missing.keys() >= {"top", "serverStatus", "system.profile"}
     assert "clusterMonitor" in missing["top"]
     assert "dbAdmin" in missing["system.profile"]
+    (lacks, *more) = remarks(said, "users", "rights")
+    assert f"lacks insert, remove, update on {DATABASE}.users (reads and writes of the application)" in lacks["text"]
+    assert any("bypassDocumentValidation" in each["text"] for each in more)
+    (commands,) = (each["mend"] for each in remarks(said, "", "rights") if "mongosh" in each["mend"])
+    assert "readWrite" in commands
+    assert "bypassDocumentValidation" in commands
+    assert result.exit_code == (1 if said["blockers"] else 0)
     for text in (result.stdout, file.read_text("utf-8"), html.read_text("utf-8")):
         assert SECRET not in text
     assert "SHADOW_MONGO_URL" in file.read_text("utf-8")
     assert load(file, {"SHADOW_MONGO_URL": url}).mongo.url.get_secret_value() == url
+
+
+def test_who_may_all_that_the_migration_needs_is_told_nothing_of_it(guarded: Mongod) -> None:
+    said = json.loads(
+        call("--mongo-url", with_user(guarded, "root", "root"), "--database", DATABASE, *SHORT, "--json").stdout
+    )
+    assert not [each for each in said["remarks"] if each["kind"] == "rights" and "lacks" in each["text"]]
 
 
 def test_who_may_nothing_is_an_error_with_a_hint(guarded: Mongod) -> None:
@@ -396,6 +410,7 @@ def test_no_value_of_a_document_query_or_validator_leaves(
     lines.write_text(f'{{"collection": "odd", "filter": {{"by.{SECRET}@example.org": "{SECRET}"}}}}\n')
     arguments = ("--mongo-url", server.url, "--database", DATABASE, *SHORT, "--whole")
     result = call(*arguments, "--queries", str(lines), "--out", str(file), "--html", str(html))
+    assert file.exists(), (result.output, result.exception)
     for text in (result.output, json.dumps(whole), file.read_text("utf-8"), html.read_text("utf-8")):
         assert SECRET not in text
         assert str(SECRET_KEY) not in text

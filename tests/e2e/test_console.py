@@ -29,7 +29,7 @@ AUTHORIZED: Final = {"Authorization": f"Bearer {TOKEN}"}
 SECRET: Final = "hunter2 is what the document says"
 
 
-def until(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
+def until(condition: Callable[[], Any], what: str, seconds: float = 90.0) -> Any:
     deadline = time.monotonic() + seconds
     while not (result := condition()):
         assert time.monotonic() < deadline, what
@@ -49,7 +49,7 @@ class Site:
         return self.backend.url
 
     def admin(self, path: str) -> dict[str, Any]:
-        answer = httpx.get(f"{self.url}{path}", headers=AUTHORIZED, timeout=30)
+        answer = httpx.get(f"{self.url}{path}", headers=AUTHORIZED, timeout=60)
         assert answer.status_code == 200, answer.text
         found: dict[str, Any] = answer.json()
         return found
@@ -101,7 +101,7 @@ def site(mongo_url: str, dynamodb_local_url: str) -> Iterator[Site]:
 @pytest.fixture(scope="module")
 def finding(site: Site) -> dict[str, Any]:
     """A difference that was made in the secondary, and found."""
-    with httpx.Client(base_url=site.url, timeout=30) as client:
+    with httpx.Client(base_url=site.url, timeout=60) as client:
         credentials = {"email": "ada@example.org", "password": "correct horse"}
         client.post("/users", json={**credentials, "name": "Ada"}).raise_for_status()
         headers = {"Authorization": f"Bearer {client.post('/login', json=credentials).json()['token']}"}
@@ -135,7 +135,7 @@ def test_both_workers_serve_and_their_figures_are_one(site: Site, finding: dict[
     until(lambda: len(site.workers()) == 2, "there are not two workers")
     capacity = json.loads(json.dumps(site.admin("/status")["lanes"]))
     both = 2 * sum(lane["capacity"] for lane in capacity.values())
-    until(lambda: site.series()["shadow_lane_capacity", frozenset()] == both, "the capacity is not that of both")
+    until(lambda: site.series()["shadow_queue_capacity", frozenset()] == both, "the capacity is not that of both")
     series = site.series()
     route = frozenset({("collection", "documents"), ("primary", "mongo"), ("phase", "shadow")})
     assert series["shadow_route_info", route] == 2

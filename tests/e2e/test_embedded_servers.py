@@ -30,7 +30,7 @@ time.sleep(100)
 """
 
 
-def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = 90.0) -> None:
     """Waits for a condition; fails if it does not come true."""
     deadline = time.monotonic() + seconds
     while not condition():

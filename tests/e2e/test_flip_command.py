@@ -37,7 +37,7 @@ class Application:
         return json.loads(said) if code != 2 else said
 
     def primary(self) -> str:
-        return str(self.shadow.routes()[COLLECTION].primary)
+        return str(self.shadow.admin.routes()[COLLECTION].primary)
 
 
 @pytest.fixture
@@ -62,7 +62,6 @@ async def application(
     await serving
 
 
-@pytest.mark.timeout(120)
 async def test_a_flip_is_refused_forced_under_load_and_taken_back(application: Application) -> None:
     things, ended, written = application.shadow[COLLECTION], asyncio.Event(), 0
     before = application.operator.config.read_text()
@@ -89,23 +88,21 @@ async def test_a_flip_is_refused_forced_under_load_and_taken_back(application: A
     assert (back["done"], application.primary()) == (True, "mongo")
     ended.set()
     await writing
-    assert await application.shadow.settled(20)
+    assert await application.shadow.settled(90)
     found = [each async for each in things.find({})]
     assert sum(each["n"] for each in found) == written, "no write was lost or done twice"
 
 
-@pytest.mark.timeout(120)
 async def test_a_copied_and_verified_collection_opens_its_gates(application: Application) -> None:
     await application.shadow[COLLECTION].insert_many([{"_id": number} for number in range(50)])
-    await application.shadow.settled(20)
+    await application.shadow.settled(90)
     await application.shadow_("backfill", COLLECTION)
     await application.shadow_("verify", COLLECTION)
-    gates = (await application.shadow.status())["verdict"]["gates"]
+    gates = (await application.shadow.admin.status())["verdict"]["gates"]
     opened = {gate["name"]: gate["ok"] for gate in gates if gate["collection"] == COLLECTION}
     assert (opened["copied"], opened["equal"]) == (True, True), gates
 
 
-@pytest.mark.timeout(60)
 async def test_refusals_change_nothing(application: Application) -> None:
     before = application.operator.config.read_text()
     assert "is its primary already" in await application.shadow_("flip", COLLECTION, "--to", "mongo", code=2)

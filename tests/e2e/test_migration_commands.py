@@ -71,7 +71,7 @@ class Operator:
         command = [sys.executable, "-c", "from shadow.cli import main; main()", *words, "--config", str(self.config)]
         credentials = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
         done = subprocess.run(
-            command, env={**os.environ, **credentials}, capture_output=True, text=True, timeout=100, check=False
+            command, env={**os.environ, **credentials}, capture_output=True, text=True, timeout=240, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
         sys.stderr.write(done.stderr)
@@ -89,7 +89,6 @@ def site(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 def test_copy_verify_repair_and_undo(site: Site, tmp_path: Path) -> None:
     operator = Operator(site, tmp_path)
     load(site, [{"_id": f"k{number}", "n": number, "text": "secret"} for number in range(COUNT)])
@@ -107,48 +106,47 @@ def test_copy_verify_repair_and_undo(site: Site, tmp_path: Path) -> None:
     assert (found["missing"], found["extra"], found["different"]) == (1, 1, 1)
 
     plan = tmp_path / "plan.jsonl"
-    assert operator.json("repair-plan", "make", COLLECTION, str(plan))["lines"] == 3
+    assert operator.json("repair", "plan", COLLECTION, str(plan))["lines"] == 3
     assert "secret" not in plan.read_text(), "a plan holds keys and versions alone"
-    dry = operator.json("repair-plan", "apply", str(plan), code=1)
+    dry = operator.json("repair", "apply", str(plan), code=1)
     assert (dry["applied"], dry["copied"], dry["deleted"]) == (False, 2, 1)
     assert len(asyncio.run(site.disagreements())) == 3, "a dry run changes nothing"
 
-    done = operator.json("repair-plan", "apply", str(plan), "--apply")
+    done = operator.json("repair", "apply", str(plan), "--apply")
     assert (done["copied"], done["deleted"], done["moved"]) == (2, 1, 0)
     assert asyncio.run(site.disagreements()) == []
     log = Path(done["undo"])
     assert stat.S_IMODE(log.stat().st_mode) == 0o600, "it holds documents"
-    assert operator.json("repair-plan", "apply", str(plan), "--apply")["settled"] == 3
+    assert operator.json("repair", "apply", str(plan), "--apply")["settled"] == 3
 
-    assert operator.json("repair-plan", "undo", str(log))["restored"] == 3
+    assert operator.json("repair", "undo", str(log))["restored"] == 3
     assert len(asyncio.run(site.disagreements())) == 3, "as it was before the repair"
     assert "repair of" not in operator.run("jobs", "list")
     assert {row["kind"] for row in operator.json("jobs", "list")} == {"backfill", "verify"}
 
 
-@pytest.mark.timeout(120)
 def test_a_plan_leaves_alone_what_has_moved(site: Site, tmp_path: Path) -> None:
     operator = Operator(site, tmp_path)
     load(site, [{"_id": f"k{number}", "n": number} for number in range(20)])
     operator.run("tables", "create")
     operator.run("verify", code=1)
     plan = tmp_path / "plan.jsonl"
-    operator.run("repair-plan", "make", COLLECTION, str(plan))
+    operator.run("repair", "plan", COLLECTION, str(plan))
 
     async def change() -> None:
         async with site.shadow() as shadow:
             await shadow[COLLECTION].update_one({"_id": "k3"}, {"$inc": {"n": 1}})
             await shadow[COLLECTION].delete_one({"_id": "k4"})
-            assert await shadow.settled(20)
+            assert await shadow.settled(90)
 
     asyncio.run(change())
-    done = operator.json("repair-plan", "apply", str(plan), "--apply")
+    done = operator.json("repair", "apply", str(plan), "--apply")
     assert (done["copied"], done["settled"], done["moved"]) == (18, 2, 0)
     assert asyncio.run(site.disagreements()) == []
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.drawn_over("control", reason="the same work, shared through another store")
 @pytest.mark.parametrize("control", ["sqlite", "mongo", "dynamodb-local"])
 def test_helping_processes_share_the_work_through_every_control_store(
     site: Site, tmp_path: Path, control: str, fresh_name: str
@@ -178,10 +176,9 @@ def test_helping_processes_share_the_work_through_every_control_store(
     jobs.close()
 
 
-@pytest.mark.timeout(60)
 def test_refusals_say_what_to_do(site: Site, tmp_path: Path) -> None:
     operator = Operator(site, tmp_path)
     said = operator.run("backfill", "no-such", code=2)
     assert re.search("not in the configuration", said)
-    said = operator.run("repair-plan", "make", COLLECTION, str(tmp_path / "p"), code=2)
+    said = operator.run("repair", "plan", COLLECTION, str(tmp_path / "p"), code=2)
     assert "never verified" in said

@@ -38,7 +38,7 @@ BUSY: Final = 24
 """Documents that are written and read all the time."""
 PAUSE: Final = 0.02
 """Seconds between two reads of one reader. The writers make none."""
-WITHIN: Final = 60.0
+WITHIN: Final = 100.0
 """Seconds: far more than it takes, for a loaded machine."""
 
 
@@ -76,7 +76,7 @@ class Site:
         self.confirmed: list[Mismatch] = []
         self.heard_at: list[float] = []
         self.unanswered = 0
-        report = shadow.report
+        report = shadow.admin.report
         heard = report.mismatch
 
         def hear(found: Mismatch) -> None:
@@ -87,7 +87,9 @@ class Site:
         report.mismatch = hear  # type: ignore[method-assign]
 
     def compared(self) -> int:
-        return sum(count for name, count in self.shadow.metrics_registry.totals()["verdicts"].items() if name != "shed")
+        return sum(
+            count for name, count in self.shadow.admin.metrics_registry.totals()["verdicts"].items() if name != "shed"
+        )
 
     async def fill(self) -> None:
         await self.shadow["busy"].insert_many([{"_id": f"b{n}", "n": 0, "group": "g"} for n in range(BUSY)])
@@ -206,7 +208,7 @@ assert len({kind for _, kind, _ in PLANTED}) == 8
 
 async def plant(site: Site) -> None:
     """Changes the secondary behind the shim."""
-    runtime = site.shadow._runtime()
+    runtime = site.shadow._engine.runtime()
     dynamo, mongo = runtime.stores[StoreName.DYNAMO], runtime.stores[StoreName.MONGO]
 
     async def put(key: str, change: Callable[[dict[str, Any]], dict[str, Any]], version: Version | None = None) -> None:
@@ -293,9 +295,9 @@ async def write_again(site: Site) -> None:
     """A write that the secondary was too slow for, on a crowded machine, is healed and not compared: planted anew."""
     if ("q17", Kind.WRITE_RESULT, "smuggled") not in missing(site):
         return
-    dynamo = site.shadow._runtime().stores[StoreName.DYNAMO]
+    dynamo = site.shadow._engine.runtime().stores[StoreName.DYNAMO]
     seen = await dynamo.image("quiet", "q17")
-    if seen.document is not None and not await site.shadow.lagging("quiet", "q17"):
+    if seen.document is not None and not await site.shadow.admin.lagging("quiet", "q17"):
         image = Image(seen.state, {**seen.document, "smuggled": True})
         if await dynamo.put("quiet", "q17", image, seen.state):
             await site.shadow["quiet"].update_one({"_id": "q17"}, {"$inc": {"n": 1}})
@@ -304,8 +306,8 @@ async def write_again(site: Site) -> None:
 async def heal(site: Site) -> None:
     """Everything that was planted."""
     for key in sorted({key for key, _, _ in PLANTED if key}):
-        await site.shadow.heal("quiet", key)
-    await site.shadow.heal("counted", "c3")
+        await site.shadow.admin.heal("quiet", key)
+    await site.shadow.admin.heal("counted", "c3")
 
 
 @pytest.mark.timeout(7200 if COMPARISONS > 10_000 else 240)
@@ -326,7 +328,7 @@ async def test_all_planted_differences_are_found_under_writes_and_nothing_else_i
         print("\n".join(f"{seconds:6.2f} s  {what}" for what, seconds in took.items()))
     await heal(site)
     # How long one takes is not asked any more: a longer queue compares more.
-    site.shadow._runtime().reads.capacity = 500
+    site.shadow._engine.runtime().reads.capacity = 500
     async with site.traffic(seed=3, more=8):
         end = time.monotonic() + WITHIN * max(1, COMPARISONS // 1000)
         while (compared := site.compared()) < COMPARISONS:
@@ -334,7 +336,7 @@ async def test_all_planted_differences_are_found_under_writes_and_nothing_else_i
             print(f"{time.monotonic() - began:.0f} s: {compared} comparisons, {len(site.confirmed)} mismatches")
             await asyncio.sleep(COMPARISONS / 5000)
     assert await site.shadow.settled(WITHIN)
-    status = await site.shadow.status()
+    status = await site.shadow.admin.status()
     print(f"{site.unanswered} calls without an answer of the primary")
     print(f"{site.compared()} comparisons in {time.monotonic() - began:.0f} s: {status['totals']['verdicts']}")
     assert false_alarms(site) == []
@@ -344,7 +346,6 @@ async def test_all_planted_differences_are_found_under_writes_and_nothing_else_i
     assert all(each["working"] for each in status["comparison"].values())
 
 
-@pytest.mark.timeout(240)
 async def test_a_secondary_that_lags_throttles_and_goes_away_makes_no_false_alarm_and_hides_nothing(site: Site) -> None:
     async with site.traffic(seed=2):
         await plant(site)
@@ -372,7 +373,7 @@ def throttled(site: Site) -> float:
 
 
 def working(site: Site) -> bool:
-    return all(site.shadow._runtime().reader.canaries.working().values())
+    return all(site.shadow._engine.runtime().reader.canaries.working().values())
 
 
 # --- broken on purpose ------------------------------------------------------------------------------------------
@@ -414,7 +415,7 @@ async def never_well(shadow: Shadow, rounds: int = 4) -> None:
     """After a canary's time, and for some rounds more, nothing says that all is well."""
     end = time.monotonic() + WITHIN
     while await says_all_is_well(shadow):
-        assert time.monotonic() < end, json.dumps((await shadow.status())["comparison"])
+        assert time.monotonic() < end, json.dumps((await shadow.admin.status())["comparison"])
         await asyncio.sleep(0.2)
     sought = canaries(shadow)
     while canaries(shadow) < sought + rounds:
@@ -423,17 +424,16 @@ async def never_well(shadow: Shadow, rounds: int = 4) -> None:
 
 
 def canaries(shadow: Shadow) -> int:
-    return int(shadow._runtime().reader.canaries.status()["quiet"]["canary"]["sought"])
+    return int(shadow._engine.runtime().reader.canaries.status()["quiet"]["canary"]["injected"])
 
 
 async def works(shadow: Shadow) -> None:
     end = time.monotonic() + WITHIN
-    while not shadow._runtime().reader.canaries.working()["quiet"]:
-        assert time.monotonic() < end, shadow._runtime().reader.canaries.status()
+    while not shadow._engine.runtime().reader.canaries.working()["quiet"]:
+        assert time.monotonic() < end, shadow._engine.runtime().reader.canaries.status()
         await asyncio.sleep(0.1)
 
 
-@pytest.mark.timeout(180)
 async def test_a_secondary_whose_reads_fail_is_never_all_is_well(site: Site) -> None:
     await works(site.shadow)
     site.proxy.mode = "refuse"
@@ -442,16 +442,14 @@ async def test_a_secondary_whose_reads_fail_is_never_all_is_well(site: Site) -> 
     await never_well(site.shadow)
 
 
-@pytest.mark.timeout(180)
 async def test_a_lane_that_is_always_full_is_never_all_is_well(site: Site) -> None:
     await works(site.shadow)
-    site.shadow._runtime().reads.capacity = 0
+    site.shadow._engine.runtime().reads.capacity = 0
     await site.shadow["quiet"].find_one({"_id": "q1"})
     await never_well(site.shadow)
-    assert site.shadow.metrics_registry.totals()["shed"]["lane_full"] > 0
+    assert site.shadow.admin.metrics_registry.totals()["shed"]["lane_full"] > 0
 
 
-@pytest.mark.timeout(180)
 async def test_sampling_at_zero_is_never_all_is_well(
     mongo_url: str, mongo_database: str, dynamodb_local_url: str, tmp_path: Path
 ) -> None:
@@ -463,4 +461,4 @@ async def test_sampling_at_zero_is_never_all_is_well(
         for _ in range(5):
             assert await says_all_is_well(shadow) == []
             await asyncio.sleep(0.3)
-        assert "sampling is 0" in (await shadow.status())["comparison"]["quiet"]["why_not"]
+        assert "sampling is 0" in (await shadow.admin.status())["comparison"]["quiet"]["why_not"]

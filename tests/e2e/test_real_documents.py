@@ -10,9 +10,9 @@ import bson
 import pytest
 
 from shadow import Shadow
+from shadow.model.limits import Limits
 from shadow.model.order import key_digest
 from shadow.model.phase import Phase, StoreName
-from shadow.replicate.limits import Limits
 from tests.support.shims import assert_level, audit_of, settings_for
 
 Documents = dict[str, list[dict[str, Any]]]
@@ -59,7 +59,7 @@ async def test_every_real_document_comes_back_from_each_store_byte_for_byte(
     async with Shadow.from_settings(after) as shadow:
         await found_again(shadow, documents)
         await assert_level(shadow)
-        audit = audit_of(shadow.settings)
+        audit = audit_of(shadow.admin.settings)
     for name, collection in documents.items():
         for stored in audit.documents(name):
             assert by_key(list(stored.values())) == by_key(collection), name

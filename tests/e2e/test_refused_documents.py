@@ -11,12 +11,12 @@ import pytest
 from pymongo.errors import WriteError
 
 from shadow import Shadow
-from shadow.replicate.journal import Entry
-from shadow.replicate.sqlite_journal import SqliteJournal
+from shadow.journal.base import Entry
+from shadow.journal.sqlite.journal import SqliteJournal
 from tests.support.shadows import COLLECTION, Site
 from tests.support.tool import Tool
 
-JOURNAL = ("repair", "--journal")
+JOURNAL = ("journal",)
 OF_THINGS = ("--collection", COLLECTION)
 
 
@@ -33,27 +33,27 @@ def site(mongo_url: str, mongo_database: str, dynamodb_local_url: str, fresh_nam
 
 
 async def until_refused(shadow: Shadow) -> None:
-    async with asyncio.timeout(60):
-        while not (await shadow.journal_stats()).refused_by_collection:  # noqa: ASYNC110 - the file wakes nobody
+    async with asyncio.timeout(90):
+        while not (await shadow.admin.journal_stats()).refused_by_collection:  # noqa: ASYNC110 - the file wakes nobody
             await asyncio.sleep(0.02)
 
 
 async def journal_gate(shadow: Shadow) -> dict[str, Any]:
-    status = await shadow.status()
+    status = await shadow.admin.status()
     assert status["journal"]["refused"] == {COLLECTION: 1}
     (gate,) = (each for each in status["verdict"]["gates"] if each["name"] == "journal")
     return dict(gate)
 
 
 async def check_told(site: Site, shadow: Shadow, folder: Path, key: str, error: str, what: str) -> None:
-    """By the gate, by a flip that is forced, and by each verb of `repair --journal`."""
+    """By the gate, by a flip that is forced, and by each verb of `journal`."""
     tool = Tool(site, folder, collections={COLLECTION: site.options})
     gate = await journal_gate(shadow)
     assert not gate["ok"]
     assert "1 of 1 open can never reach the secondary" in gate["said"]
-    assert "shadow repair --journal list" in gate["look_at"]
+    assert "shadow journal list" in gate["look_at"]
     to = "dynamo" if site.primary == "mongo" else "mongo"
-    flipped = await shadow.flip(COLLECTION, to, "a test")  # type: ignore[arg-type]
+    flipped = await shadow.admin.flip(COLLECTION, to, "a test")  # type: ignore[arg-type]
     assert not flipped["done"]
     listed = await tool(*JOURNAL, "list", "--json")
     (entry,) = listed.json["entries"]
@@ -94,7 +94,7 @@ async def test_mongodb_cannot_hold_what_dynamodb_has(site: Site, tmp_path: Path)
         assert caught.value.code == 15
         await shadow[COLLECTION].update_one({"_id": "deep"}, {"$set": {"v": "flat"}})
         await site.level(shadow)
-        assert (await shadow.status())["journal"]["refused"] == {}
+        assert (await shadow.admin.status())["journal"]["refused"] == {}
 
 
 async def test_dynamodb_cannot_hold_what_an_update_has_made_on_mongodb(site: Site, tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ from tests.support.shims import assert_level
 
 MONGO, DYNAMO = StoreName.MONGO, StoreName.DYNAMO
 WORKERS: Final = 6
+FLIPPED: Final = 100.0
+"""Seconds in which a change of primary has come, on a machine that is busy with other tests."""
 
 
 class Config:
@@ -48,7 +50,7 @@ class Config:
         beside.replace(self._path)
 
     def route(self, collection: str = "things") -> Route:
-        return self.shadow.routes()[collection]
+        return self.shadow.admin.routes()[collection]
 
     def is_at(self, primary: StoreName, phase: Phase = Phase.SHADOW) -> bool:
         return (self.route().primary, self.route().phase) == (primary, phase)
@@ -59,7 +61,7 @@ class Config:
     def metric(self, name: str, **labels: str) -> float:
         return next(
             sample.value
-            for family in text_string_to_metric_families(self.shadow.metrics()[0].decode())
+            for family in text_string_to_metric_families(self.shadow.admin.metrics()[0].decode())
             for sample in family.samples
             if sample.name == name and sample.labels == labels
         )
@@ -88,7 +90,7 @@ async def config(
             "max_attempts": 1,
         },
         "journal": {"url": f"sqlite:///{tmp_path / 'journal.db'}"},
-        "limits": {"drain": 0.5, "recover_every": 0.05, "write_deadline": 0.5, "settle": 0.05},
+        "limits": {"drain": 5.0, "recover_every": 0.05, "write_deadline": 0.5, "settle": 0.05},
         "collections": {"things": None},
         "watch_every": 0.03,
     }
@@ -125,13 +127,13 @@ class Load:
                 await self.things.insert_one({"_id": f"{key}-{count}"})
                 assert (await self.things.delete_one({"_id": f"{key}-{count - 5}"})).deleted_count == (count > 5)
             self.done += 1
-            self.primaries.add(self._shadow.routes()["things"].primary)
+            self.primaries.add(self._shadow.admin.routes()["things"].primary)
         return count
 
     async def some(self, more: int = 30) -> None:
         """Returns when that many rounds more have been done."""
         goal = self.done + more
-        await until(lambda: self.done >= goal or any(task.done() for task in self._tasks), timeout=20)
+        await until(lambda: self.done >= goal or any(task.done() for task in self._tasks), timeout=FLIPPED)
 
     async def __aexit__(self, *exc_info: object) -> None:
         self._ended = True
@@ -140,6 +142,7 @@ class Load:
         assert [each["n"] for each in found] == counts
 
 
+@pytest.mark.timeout(420)
 async def test_changes_of_primary_and_phase_take_effect_under_load_and_lose_nothing(config: Config) -> None:
     async with Load(config.shadow) as load:
         await load.some()
@@ -155,7 +158,7 @@ async def test_changes_of_primary_and_phase_take_effect_under_load_and_lose_noth
         for primary, phase in steps:
             flips += config.route().primary is not primary
             config.write(defaults={"primary": str(primary), "phase": str(phase)})
-            await until(lambda primary=primary, phase=phase: config.is_at(primary, phase), timeout=20)
+            await until(lambda primary=primary, phase=phase: config.is_at(primary, phase), timeout=FLIPPED)
             assert config.route().epoch == flips
             await load.some()
         assert load.primaries == {MONGO, DYNAMO}
@@ -173,19 +176,19 @@ async def test_the_write_mode_and_the_share_of_reads_change_at_once(config: Conf
 async def test_a_share_of_reads_begins_and_ends_with_the_file_and_means_nothing_to_the_primary(config: Config) -> None:
     things = config.shadow["things"]
     await things.insert_many([{"_id": f"k{n}"} for n in range(20)])
-    assert await config.shadow.settled(30)
+    assert await config.shadow.settled(90)
 
     async def answered_by_dynamo() -> int:
         for number in range(20):
             assert await things.find_one({"_id": f"k{number}"}) is not None
-        counted = (await config.shadow.status())["totals"]["routed_reads"].get("things", {})
+        counted = (await config.shadow.admin.status())["totals"]["routed_reads"].get("things", {})
         return int(counted.get("dynamo", {}).get("share", 0))
 
     assert await answered_by_dynamo() == 0
     config.write(collections={"things": {"reads": {"dynamo": "100%"}}})
     await until(lambda: config.route().secondary_reads == 1.0)
     assert await answered_by_dynamo() == 20
-    shown = (await config.shadow.status())["collections"]["things"]
+    shown = (await config.shadow.admin.status())["collections"]["things"]
     assert (shown["reads"], shown["secondary_reads"]) == ({"dynamo": 1.0}, 1.0)
 
     config.write(collections={"things": {"reads": {"dynamo": 7}}})
@@ -193,14 +196,14 @@ async def test_a_share_of_reads_begins_and_ends_with_the_file_and_means_nothing_
     assert await answered_by_dynamo() == 40, "a bad file changes nothing"
 
     config.write(collections={"things": {"reads": {"dynamo": "100%"}, "primary": "dynamo"}})
-    await until(lambda: config.is_at(DYNAMO), timeout=20)
+    await until(lambda: config.is_at(DYNAMO), timeout=FLIPPED)
     assert config.route().secondary_reads == 0.0
     assert await answered_by_dynamo() == 40, "as the primary it needs no share"
-    shown = (await config.shadow.status())["collections"]["things"]
+    shown = (await config.shadow.admin.status())["collections"]["things"]
     assert (shown["reads"], shown["secondary_reads"]) == ({"dynamo": 1.0}, 0.0)
 
     config.write(collections={"things": None})
-    await until(lambda: config.is_at(MONGO), timeout=20)
+    await until(lambda: config.is_at(MONGO), timeout=FLIPPED)
     assert await answered_by_dynamo() == 40
 
 
@@ -265,7 +268,7 @@ async def test_a_flip_waits_while_the_secondary_is_down_and_happens_when_it_is_b
         await load.some(WORKERS)
         assert load.primaries == {MONGO}
         proxy.clear()
-        await until(lambda: config.is_at(DYNAMO), timeout=30)
+        await until(lambda: config.is_at(DYNAMO), 90)
         await load.some()
     # Counted when the flip is over, which is after the route is in force.
     await until(lambda: config.reloads("ok") == 1)

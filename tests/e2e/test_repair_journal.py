@@ -1,4 +1,4 @@
-"""`shadow repair --journal` on real servers: what waits is shown, explained and healed, without a running application
+"""`shadow journal` on real servers: what waits is shown, explained and healed, without a running application
 and beside one, and a dry run changes nothing."""
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from bson import ObjectId
 from shadow import Shadow
 from shadow.embedded.servers import free_port
 from shadow.errors import JournalError
+from shadow.journal.base import Entry
+from shadow.journal.sqlite.journal import SqliteJournal
 from shadow.model.keytext import format_key
-from shadow.replicate.journal import Entry
-from shadow.replicate.sqlite_journal import SqliteJournal
 from tests.support.shadows import COLLECTION, Site
 from tests.support.tool import Tool
 
 SECRET = "content-that-nobody-may-see"
-JOURNAL = ("repair", "--journal")
+JOURNAL = ("journal",)
 OF_THINGS = ("--collection", COLLECTION)
 
 
@@ -92,7 +92,7 @@ async def test_what_waits_is_listed_oldest_first_and_bounded(site: Site, tool: T
     assert [each["key"] for each in shown] == [format_key(owed[name]) for name in ("inserted", "updated", "deleted")]
     cut = (await tool(*JOURNAL, "list", "--json", "--limit", "1")).json
     assert (len(cut["entries"]), cut["more"]) == (1, 2)
-    text = await tool(*JOURNAL)
+    text = await tool(*JOURNAL, "list")
     assert f"{COLLECTION}: 0 open, 3 deferred" in text.out
 
 
@@ -271,13 +271,17 @@ async def test_wrong_use_is_said_and_no_journal_is_made(site: Site, tool: Tool) 
         await tool(*JOURNAL, "list")
     assert not Path(site.journal).exists()
     async with running(site) as shadow:
-        await shadow.start()
-        await shadow.journal_stats()
+        await shadow._engine.start()
+        await shadow.admin.journal_stats()
     for arguments, reason in {
-        ("repair", "list"): "--journal",
-        (*JOURNAL, "list", "--apply"): "--apply belongs to heal",
-        (*JOURNAL, "explain", "k"): "a key and its collection",
-        (*JOURNAL, "list", "k", *OF_THINGS): "list takes no key",
+        ("repair", "list"): "shadow journal list",
+        (*JOURNAL, "list", "--apply"): "No such option",
+        (*JOURNAL, "explain", "k"): "--collection",
+        (*JOURNAL, "heal", "k"): "a key and its collection",
+        (*JOURNAL, "list", "k", *OF_THINGS): "unexpected extra argument",
+        ("repair", "--journal", "list", "--apply"): "--apply belongs to heal",
+        ("repair", "--journal", "explain", "k"): "a key and its collection",
+        ("repair", "--journal", "list", "k", *OF_THINGS): "list takes no key",
         (*JOURNAL, "explain", "ObjectId(1)", *OF_THINGS): "24 hexadecimal digits",
         (*JOURNAL, "list", "--collection", "nobody"): "not in",
     }.items():

@@ -1,4 +1,4 @@
-"""The README's runbook, as it stands: each command in its order, on real servers, under the traffic of many processes.
+"""The manual's runbook, as it is written: each command in order, on real servers, under the traffic of processes.
 
 Nothing acknowledged is lost or done twice, nothing is found that is not so, and no write is answered by two primaries
 at one time: that is read off what each write of each process was answered by. SHADOW_LONG=1 has more processes and
@@ -21,21 +21,21 @@ import pytest
 from shadow.config import load
 from shadow.control import receipts
 from shadow.model.order import key_digest
+from tests.support import manual
 from tests.support.fleet_site import FleetSite
 from tests.support.fleet_worker import COLLECTION, SHARED, TASKS
-from tests.support.readme import README
 
 LONG: Final = os.environ.get("SHADOW_LONG") == "1"
 PROCESSES: Final = 8 if LONG else 3
-BETWEEN: Final = float(os.environ.get("SHADOW_BETWEEN", "60" if LONG else "1"))
+BETWEEN: Final = float(os.environ.get("SHADOW_BETWEEN", "60" if LONG else "0.2"))
 """Seconds of traffic between two steps."""
-DOCUMENTS: Final = 20_000 if LONG else 2000
-KILLS: Final = 5
+DOCUMENTS: Final = 20_000 if LONG else 500
+KILLS: Final = 5 if LONG else 2
 
 
 def steps() -> list[tuple[str, str]]:
     """Each command of the runbook in order, with what is printed below its block ("" for all but the last of one)."""
-    chapter = README.read_text("utf-8").partition("<!-- runbook -->\n")[2].partition("<!-- end -->")[0]
+    chapter = manual.text("runbook").partition("<!-- runbook -->\n")[2].partition("<!-- end -->")[0]
     found: list[tuple[str, str]] = []
     for block in re.finditer(r"```sh\n(.*?)```\n(?:\n```\n(.*?)```)?", chapter, re.DOTALL):
         *first, last = block[1].strip().splitlines()
@@ -64,7 +64,7 @@ def running(
 
 
 def like(shown: str) -> re.Pattern[str]:
-    """What the README shows, with any number for each of its numbers."""
+    """What the manual shows, with any number for each of its numbers."""
     return re.compile(r"\d+".join(map(re.escape, re.split(r"\d+", shown))))
 
 
@@ -107,7 +107,7 @@ def prepare(site: FleetSite, line: str, before: dict[str, str]) -> None:
         before["back"] = line
     if line.startswith("shadow finalize"):
         # What was written only just now is left: it is said so, with exit code 1.
-        site.until(lambda: site.code(line) == 0, lambda: site.run(line))
+        site.until(lambda: site.ended(line).code == 0, lambda: site.run(line))
 
 
 def check_counts(site: FleetSite, notes: list[dict[str, Any]]) -> None:

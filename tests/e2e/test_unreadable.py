@@ -21,11 +21,12 @@ from shadow import Shadow
 from shadow.cli import app
 from shadow.embedded.audit import dynamo_client
 from shadow.errors import UnreadableDocument
-from shadow.migrate.repair import apply_plan, undo, write_plan
+from shadow.jobs.plan_file import write_plan
+from shadow.jobs.repair import apply_plan, undo
 from shadow.model.phase import StoreName
 from shadow.model.verdict import Healing, Kind
 from shadow.model.version import Document, Image, Unknown
-from shadow.stores.dynamo.keys import key_text
+from shadow.stores.dynamo.items.keys import key_text
 from tests.support.migration import OpenJobs, backfill, control_of, load, verify
 from tests.support.raw_bson import ODD, UNREADABLE, document, element, int32, text
 from tests.support.shadows import COLLECTION, Site
@@ -117,7 +118,7 @@ async def damaged(shadow: Shadow, site: Site) -> dict[str, str]:
     things = shadow[COLLECTION]
     await things.insert_many([plain(number) for number in range(COUNT)])
     await things.insert_one({"_id": "large", "body": os.urandom(900_000)})
-    assert await shadow.settled(60)
+    assert await shadow.settled(90)
     hand = items(site)
     by_key = {f"k{number}": name for number, name in enumerate(DAMAGES)}
     for key, name in by_key.items():
@@ -147,18 +148,18 @@ async def test_damaged_items_are_differences_like_others_and_a_plan_repairs_them
     assert {key for key, (kind, _) in issues.items() if kind == "missing"} == hidden
     unreadable = {key for key, (_, reason) in issues.items() if reason.startswith(Kind.UNREADABLE)}
     assert set(by_key) - unreadable - hidden == {"k12"}, "without a stamp its values can be read, as another writer's"
-    assert shadow.findings.summary()["open"] == len(by_key)
+    assert shadow.admin.findings.summary()["open"] == len(by_key)
 
     plan, log = tmp_path / "plan.jsonl", tmp_path / "undo.jsonl"
     with plan.open("w") as file:
         assert write_plan(file, control, control.jobs(kind="verify", limit=1)[0]) == len(by_key)
-    dry = await apply_plan(shadow.sides(COLLECTION), plan, log=None)
+    dry = await apply_plan(shadow.admin.sides(COLLECTION), plan, log=None)
     assert dry == {"copied": len(by_key)}
     with log.open("w") as file:
-        assert await apply_plan(shadow.sides(COLLECTION), plan, log=file) == {"copied": len(by_key)}
+        assert await apply_plan(shadow.admin.sides(COLLECTION), plan, log=lambda: file) == {"copied": len(by_key)}
     assert (await verify(shadow, control)).clean
     assert await site.disagreements() == []
-    back = await undo(shadow.sides(COLLECTION), log)
+    back = await undo(shadow.admin.sides(COLLECTION), log)
     assert back["unreadable"] == len(by_key) - back["restored"]
     assert back["restored"] <= 2, "what could not be read cannot be put back"
 
@@ -169,7 +170,7 @@ async def test_an_item_under_no_key_is_named_and_stops_nothing(
 ) -> None:
     shadow, control = opened
     await shadow[COLLECTION].insert_many([plain(number) for number in range(20)])
-    assert await shadow.settled(30)
+    assert await shadow.settled(90)
     await asyncio.to_thread(items(site).put, "~foo:bar", n={"N": "1"})
     found = await verify(shadow, control, full=full)
     assert (found.outcome, found.unreadable, found.missing, found.extra) == ("different", 1, 0, 0)
@@ -181,14 +182,14 @@ async def test_an_item_under_no_key_is_named_and_stops_nothing(
 async def test_heal_copies_over_what_cannot_be_read(opened: tuple[Shadow, OpenJobs], site: Site, name: str) -> None:
     shadow, _ = opened
     await shadow[COLLECTION].insert_one(plain(1))
-    assert await shadow.settled(30)
+    assert await shadow.settled(90)
     await asyncio.to_thread(items(site).set, "k1", *DAMAGES[name])
-    assert await shadow.heal(COLLECTION, "k1") is Healing.COPIED
+    assert await shadow.admin.heal(COLLECTION, "k1") is Healing.COPIED
     assert await site.disagreements() == []
     await asyncio.to_thread(items(site).set, "k1", *DAMAGES[name])
     with pymongo.MongoClient[Document](site.mongo_url) as client:
         client[site.database][COLLECTION].delete_one({"_id": "k1"})
-    assert await shadow.heal(COLLECTION, "k1") is Healing.TOMBSTONED
+    assert await shadow.admin.heal(COLLECTION, "k1") is Healing.TOMBSTONED
     assert await site.disagreements() == []
 
 
@@ -198,12 +199,12 @@ async def test_a_copy_over_what_cannot_be_read_depends_on_what_stood_there(
     """A stamp that cannot be read is a fence as any version is: what has changed since is not copied over."""
     shadow, _ = opened
     await shadow[COLLECTION].insert_one(plain(1))
-    assert await shadow.settled(30)
-    store, hand = shadow._runtime().stores[StoreName.DYNAMO], items(site)
+    assert await shadow.settled(90)
+    store, hand = shadow._engine.runtime().stores[StoreName.DYNAMO], items(site)
     await asyncio.to_thread(hand.set, "k1", "_shadow.r", {"S": "3"})
     seen = await store.image(COLLECTION, "k1")
     assert isinstance(seen.state, Unknown)
-    wanted = await shadow._runtime().stores[StoreName.MONGO].image(COLLECTION, "k1")
+    wanted = await shadow._engine.runtime().stores[StoreName.MONGO].image(COLLECTION, "k1")
     await asyncio.to_thread(hand.set, "k1", "_shadow.r", {"S": "4"})
     assert not await store.put(COLLECTION, "k1", wanted, seen.state)
     again = await store.image(COLLECTION, "k1")
@@ -225,7 +226,7 @@ async def test_live_writes_heal_what_they_meet(opened: tuple[Shadow, OpenJobs], 
     shadow, _ = opened
     things, hand = shadow[COLLECTION], items(site)
     await things.insert_many([plain(number) for number in range(4)])
-    assert await shadow.settled(30)
+    assert await shadow.settled(90)
     for number in range(4):
         await asyncio.to_thread(hand.set, f"k{number}", *DAMAGES[name])
     assert (await things.update_one({"_id": "k0"}, {"$set": {"n": 77}})).modified_count == 1
@@ -242,7 +243,7 @@ async def test_stamps_that_no_writer_has_made_are_left_where_they_are(
     """What finalize takes off is shadow's own; the rest is told and stops nothing."""
     shadow, _ = opened
     await shadow[COLLECTION].insert_many([plain(number) for number in range(6)])
-    assert await shadow.settled(30)
+    assert await shadow.settled(90)
     hand = items(site)
     await asyncio.to_thread(hand.set, "k1", *DAMAGES["a revision that is text"])
     await asyncio.to_thread(hand.set, "k2", *DAMAGES["a tombstone's mark"])
@@ -250,7 +251,7 @@ async def test_stamps_that_no_writer_has_made_are_left_where_they_are(
         things = client[site.database][COLLECTION]
         things.update_one({"_id": "k1"}, {"$set": {"_shadow.r": "x"}})
         things.update_one({"_id": "k2"}, {"$set": {"_shadow.t": 1}})
-    store: Any = shadow._runtime().stores[name]
+    store: Any = shadow._engine.runtime().stores[name]
     found = []
     for within in await store.ranges.cut(COLLECTION, 1):
         async for batch in store.stamps.walk(COLLECTION, within, None, size=4):
@@ -265,7 +266,7 @@ async def test_shadow_reads_name_the_document_that_cannot_be_read(site: Site) ->
         await shadow.prepare()
         things, hand = shadow[COLLECTION], items(site)
         await things.insert_many([plain(number) for number in range(10)])
-        assert await shadow.settled(30)
+        assert await shadow.settled(90)
         await asyncio.to_thread(hand.set, "k7", *DAMAGES["a date's text"])
         await asyncio.to_thread(hand.set, "k8", *DAMAGES["a revision that is text"])
 
@@ -278,8 +279,8 @@ async def test_shadow_reads_name_the_document_that_cannot_be_read(site: Site) ->
             assert await things.count_documents({"at": {"$exists": True}}) == 10
 
         await read()
-        async with asyncio.timeout(60):
-            while (await shadow.status())["totals"]["kinds"].get(Kind.UNREADABLE, 0) < 2:
+        async with asyncio.timeout(90):
+            while (await shadow.admin.status())["totals"]["kinds"].get(Kind.UNREADABLE, 0) < 2:
                 await read()
                 await asyncio.sleep(0.1)
 
@@ -319,7 +320,7 @@ async def test_backfill_and_verify_of_documents_that_cannot_be_read(
     assert found.compared == COUNT + len(ODD) + bad
     assert found.equal == COUNT + len(ODD)
     assert found.secondary_documents == COUNT + len(ODD)
-    dynamo = shadow._runtime().stores[StoreName.DYNAMO]
+    dynamo = shadow._engine.runtime().stores[StoreName.DYNAMO]
     for name, fields in ODD.items():
         kept = (await dynamo.image(COLLECTION, f"odd {name}")).document
         assert bson.encode(kept) == document(element(2, "_id", text(f"odd {name}")), fields)
@@ -358,7 +359,7 @@ async def test_a_document_that_cannot_be_read_is_no_deletion(opened: tuple[Shado
     """Its copy in the secondary, made while it was whole, stays; neither heal nor a plan takes it away."""
     shadow, control = opened
     await shadow[COLLECTION].insert_one({"_id": "k", "n": "abcd"})
-    assert await shadow.settled(30)
+    assert await shadow.settled(90)
     with pymongo.MongoClient[Any](site.mongo_url) as client:
         things = client[site.database].get_collection(
             COLLECTION, codec_options=bson.CodecOptions(document_class=RawBSONDocument)
@@ -367,10 +368,10 @@ async def test_a_document_that_cannot_be_read_is_no_deletion(opened: tuple[Shado
         things.delete_one({"_id": "k"})
         things.insert_one(RawBSONDocument(raw))
     with pytest.raises(UnreadableDocument):
-        await shadow.heal(COLLECTION, "k")
+        await shadow.admin.heal(COLLECTION, "k")
     found = await verify(shadow, control)
     assert (found.outcome, found.unreadable) == ("different", 1)
-    there = await shadow._runtime().stores[StoreName.DYNAMO].image(COLLECTION, "k")
+    there = await shadow._engine.runtime().stores[StoreName.DYNAMO].image(COLLECTION, "k")
     assert there.document == {"_id": "k", "n": "abcd"}
     with pytest.raises(InvalidBSON):
         await shadow[COLLECTION].find_one({"_id": "k"})
@@ -390,12 +391,12 @@ async def test_odd_documents_are_changed_on_the_server_and_followed_to_the_byte(
         assert (await things.update_one({"_id": key}, [{"$set": {"more": 2}}])).modified_count == 1
         shown = await things.find_one_and_update({"_id": key}, {"$inc": {"more": 1}}, return_document=True)
         assert shown["more"] == 3
-        assert await shadow.settled(30)
+        assert await shadow.settled(90)
         wanted = document(element(2, "_id", text(key)), fields, element(16, "more", int32(3)))
-        for store in shadow._runtime().stores.values():
+        for store in shadow._engine.runtime().stores.values():
             assert bson.encode((await store.image(COLLECTION, key)).document) == wanted
     assert (await verify(shadow, control)).clean
-    assert shadow.findings.groups() == []
+    assert shadow.admin.findings.groups() == []
 
 
 # --- the other direction -------------------------------------------------------------------------------------------
@@ -406,7 +407,7 @@ async def test_backfill_towards_mongodb_of_items_that_cannot_be_read(site: Site)
         await shadow.prepare()
         hand, things = items(site), shadow[COLLECTION]
         await things.insert_many([plain(number) for number in range(COUNT)])
-        assert await shadow.settled(60)
+        assert await shadow.settled(90)
         with pymongo.MongoClient[Any](site.mongo_url) as client:
             client[site.database][COLLECTION].delete_many({})
         await asyncio.to_thread(hand.set, "k7", *DAMAGES["a date's text"])
@@ -418,7 +419,7 @@ async def test_backfill_towards_mongodb_of_items_that_cannot_be_read(site: Site)
         found = await verify(shadow, control, batch=20)
         assert (found.outcome, found.unreadable, found.equal) == ("different", 3, COUNT - 2)
         with pytest.raises(UnreadableDocument):
-            await shadow.heal(COLLECTION, "k7")
+            await shadow.admin.heal(COLLECTION, "k7")
         with pytest.raises(InvalidBSON):
             await things.find_one({"_id": "k7"})
         with pytest.raises(InvalidBSON):
@@ -427,7 +428,7 @@ async def test_backfill_towards_mongodb_of_items_that_cannot_be_read(site: Site)
         assert await things.count_documents({"n": {"$lt": 10}}) == 11, "what it asks for can be read"
         await things.replace_one({"_id": "k7"}, plain(7))
         await things.replace_one({"_id": "k8"}, plain(8))
-        assert await shadow.settled(30)
+        assert await shadow.settled(90)
         found = await verify(shadow, control, batch=20)
         assert (found.unreadable, found.equal) == (1, COUNT)
         control.close()
@@ -443,7 +444,7 @@ async def test_a_page_without_a_living_document_is_no_end(site: Site, primary: s
         await site.level(shadow)
     if primary == "dynamo":
         async with site.shadow() as shadow:
-            await shadow.flip(COLLECTION, StoreName.DYNAMO, "a test")
+            await shadow.admin.flip(COLLECTION, StoreName.DYNAMO, "a test")
     async with site.but(primary=primary).shadow() as shadow:
         control = control_of(site)
         job = await backfill(shadow, control, batch=10)

@@ -5,15 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pymongo
 import pytest
+from pymongo.errors import OperationFailure
 
 from shadow import Shadow
-from shadow.migrate.jobs import reasons_of
-from shadow.migrate.sides import JobRefused
-from shadow.replicate.journal import Entry
+from shadow.jobs.jobs import reasons_of
+from shadow.jobs.plan_file import made_whole, new_file, write_plan
+from shadow.jobs.repair import apply_plan, undo
+from shadow.jobs.target import JobRefused
+from shadow.jobs.verify import Scope, Verify
+from shadow.jobs.work import JobPace, Work
+from shadow.journal.base import Entry
+from shadow.model.operation import Verb
+from shadow.model.verdict import Difference, Kind, Mismatch
+from shadow.model.version import Version
 from tests.support.migration import OpenJobs, backfill, control_of, load, verify
 from tests.support.pair import until
 from tests.support.shadows import COLLECTION, Site
@@ -65,7 +73,7 @@ async def test_full_verify_finds_every_damage_and_nothing_else(copied: tuple[Sha
     assert (found.outcome, found.missing, found.extra, found.different) == ("different", 2, 1, 1)
     issues = {each.key: each.kind for page in control.issues(control.jobs()[0].id) for each in page}
     assert issues == {5: "different", 6: "missing", 7: "missing", "extra": "extra"}
-    assert shadow.findings.summary()["open"] == 4, "they are findings as those of shadow reads are"
+    assert shadow.admin.findings.summary()["open"] == 4, "they are findings as those of shadow reads are"
 
 
 async def test_quick_verify_finds_what_versions_show(copied: tuple[Shadow, OpenJobs], site: Site) -> None:
@@ -97,7 +105,7 @@ async def test_nothing_compared_is_not_equal(copied: tuple[Shadow, OpenJobs]) ->
 async def test_keys_in_flight_are_no_differences(copied: tuple[Shadow, OpenJobs], site: Site) -> None:
     """A key that the journal holds open may differ; it counts neither as different nor, for good, as equal."""
     shadow, control = copied
-    journal = shadow.sides(COLLECTION).journal
+    journal = shadow.admin.sides(COLLECTION).journal
     await journal.open([Entry("an-operation-under-way", COLLECTION, 6)])
     site.audit.remove(COLLECTION, 6)
     found = await verify(shadow, control, patience=1.0)
@@ -130,9 +138,9 @@ async def test_verify_beside_writes_finds_nothing_that_is_not_there(copied: tupl
 async def test_a_clean_full_verify_takes_back_the_doubt_of_a_crash(copied: tuple[Shadow, OpenJobs]) -> None:
     shadow, control = copied
     trusted = []
-    journal = shadow.sides(COLLECTION).journal
+    journal = shadow.admin.sides(COLLECTION).journal
 
-    async def trust(collection: str) -> None:
+    async def trust(collection: str, doubts: str) -> None:
         trusted.append(collection)
 
     journal.trust = trust  # type: ignore[method-assign]
@@ -143,15 +151,35 @@ async def test_a_clean_full_verify_takes_back_the_doubt_of_a_crash(copied: tuple
     assert trusted == [COLLECTION]
 
 
+async def test_a_doubt_that_comes_while_a_verification_runs_is_not_taken_back_by_it(
+    copied: tuple[Shadow, OpenJobs], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shadow, control = copied
+    journal, handle = shadow.admin.sides(COLLECTION).journal, Verify.handle
+
+    async def unclean() -> list[str]:
+        return list((await shadow.admin.status())["journal"]["verify_since"])
+
+    async def handled(self: Verify, within: Any, batch: Any) -> Any:
+        found = await handle(self, within, batch)
+        journal.doubt(COLLECTION)
+        return found
+
+    journal.doubt(COLLECTION)
+    monkeypatch.setattr(Verify, "handle", handled)
+    assert (await verify(shadow, control)).clean
+    assert await unclean() == [COLLECTION]
+    monkeypatch.setattr(Verify, "handle", handle)
+    assert (await verify(shadow, control)).clean
+    assert await unclean() == []
+
+
 async def test_checkpoints_of_another_configuration_or_scope_are_refused(
     copied: tuple[Shadow, OpenJobs], site: Site
 ) -> None:
     shadow, control = copied
-    from shadow.migrate.verify import Scope, Verify
-    from shadow.migrate.work import Pace, Work
-
-    task = Verify(shadow.sides(COLLECTION), Scope())
-    stopped = Work(task, control, Pace(workers=2, batch=10))
+    task = Verify(shadow.admin.sides(COLLECTION), Scope())
+    stopped = Work(task, control, JobPace(workers=2, batch=10))
     await stopped.begin()
     stopped.stop()
     assert (await stopped.run()).finished is None
@@ -161,8 +189,8 @@ async def test_checkpoints_of_another_configuration_or_scope_are_refused(
     async with other.shadow() as changed:
         with pytest.raises(JobRefused, match="the configuration changed"):
             await verify(changed, control)
-    anew = await Work(task, control, Pace(), restart=True).run()
-    assert anew.outcome == "equal"
+    restarted = await Work(task, control, JobPace(), restart=True).run()
+    assert restarted.outcome == "equal"
 
 
 async def test_a_backfill_needs_dual_writes(site: Site) -> None:
@@ -183,7 +211,7 @@ async def test_what_cannot_be_copied_is_reported_by_reason(site: Site) -> None:
     unique = Settings(**{**settings.model_dump(), "collections": {COLLECTION: entry}})
     control = control_of(site)
     async with Shadow(unique) as shadow:
-        await shadow.sides(COLLECTION).secondary.prepare(unique.specs().values())
+        await shadow.admin.sides(COLLECTION).secondary.prepare(unique.specs().values())
         job = await backfill(shadow, control)
     assert job.outcome == "incomplete"
     assert (job.counts["copied"], sum(job.issues.values())) == (39, 1)
@@ -200,3 +228,134 @@ async def test_the_rate_can_be_changed_while_it_runs(site: Site) -> None:
         assert control.jobs()[0].counts["seen"] < 300
         control.set_rate(control.jobs()[0].id, None)
         assert (await asyncio.wait_for(running, 30)).outcome == "complete"
+
+
+# --- findings are closed by proof -----------------------------------------------------------------------------------
+
+
+COUNTED: Final = Mismatch(COLLECTION, Verb.COUNT_DOCUMENTS, Kind.COUNT, None, (Difference(Kind.COUNT, "$count"),))
+
+
+async def opened(shadow: Shadow) -> int:
+    return (await shadow.admin.shared_findings.open_by_collection()).get(COLLECTION, 0)
+
+
+def answers(shadow: Shadow) -> None:
+    """What reads have found: a document, an answer that names none, and documents that agree though the answers to a
+    read of them did not."""
+    states = (Version("b", 1), Version("b", 1))
+    shadow.admin.report.mismatch(
+        Mismatch(COLLECTION, Verb.FIND, Kind.VALUE, 5, (Difference(Kind.VALUE, "n"),), *states)
+    )
+    shadow.admin.report.mismatch(COUNTED)
+    shadow.admin.report.mismatch(Mismatch(COLLECTION, Verb.FIND, Kind.ORDER, 9, (Difference(Kind.ORDER, "$order"),)))
+
+
+async def test_a_clean_verification_closes_what_was_found_before_it(copied: tuple[Shadow, OpenJobs]) -> None:
+    shadow, control = copied
+    answers(shadow)
+    assert await opened(shadow) == 3
+    assert (await verify(shadow, control)).clean
+    assert await opened(shadow) == 0
+
+
+async def test_a_verification_of_a_part_closes_what_it_can_prove(copied: tuple[Shadow, OpenJobs]) -> None:
+    """The document is looked at by itself; of answers only the whole speaks."""
+    shadow, control = copied
+    answers(shadow)
+    await verify(shadow, control, full=False)
+    assert await opened(shadow) == 2
+    assert {each.of_answer for each in await shadow.admin.shared_findings.open(COLLECTION)} == {True}
+    await verify(shadow, control, filter={"n": -1})
+    assert await opened(shadow) == 2
+
+
+async def test_what_is_found_while_it_verifies_stays_open(copied: tuple[Shadow, OpenJobs]) -> None:
+    shadow, control = copied
+    answers(shadow)
+    task = Verify(shadow.admin.sides(COLLECTION), Scope())
+    work = Work(task, control, JobPace(workers=4))
+    await work.begin()
+    shadow.admin.report.mismatch(COUNTED)
+    assert (await work.run()).outcome == "equal"
+    (left,) = await shadow.admin.shared_findings.open(COLLECTION)
+    assert (left.key, left.count) == (None, 2)
+
+
+async def test_what_still_differs_and_what_is_in_flight_stays_open(copied: tuple[Shadow, OpenJobs], site: Site) -> None:
+    shadow, control = copied
+    damage(site)
+    await verify(shadow, control)
+    assert await opened(shadow) == 4
+    journal = shadow.admin.sides(COLLECTION).journal
+    await journal.open([Entry("an-operation-under-way", COLLECTION, 5)])
+    await shadow.admin.heal(COLLECTION, 6)
+    assert await opened(shadow) == 3
+    site.audit.damage(COLLECTION, 5, "n", {"N": "5"})
+    await verify(shadow, control, patience=1.0)
+    assert await opened(shadow) == 3, "equal, but a write of it is under way"
+    journal.close("an-operation-under-way")
+    await journal.flush()
+    await verify(shadow, control)
+    assert await opened(shadow) == 2
+
+
+async def test_every_way_of_healing_closes_the_finding(copied: tuple[Shadow, OpenJobs], site: Site) -> None:
+    shadow, control = copied
+    for key in (5, 6, 7):
+        site.audit.damage(COLLECTION, key, "n", {"N": "999"})
+    assert (await verify(shadow, control)).different == 3
+    assert await opened(shadow) == 3
+    await shadow.admin.heal(COLLECTION, 5)
+    assert await opened(shadow) == 2
+    journal = shadow.admin.sides(COLLECTION).journal
+    await journal.open([Entry("a-write", COLLECTION, 6)])
+    journal.defer("a-write")
+    assert await shadow.settled(90)
+    assert await opened(shadow) == 1
+    await shadow[COLLECTION].update_one({"_id": 7}, {"$set": {"text": "new"}})
+    assert await shadow.settled(90)
+    assert (await verify(shadow, control)).clean
+    assert await opened(shadow) == 0
+
+
+async def test_a_repair_by_plan_closes_and_its_undoing_opens_again(
+    copied: tuple[Shadow, OpenJobs], site: Site, tmp_path: Path
+) -> None:
+    shadow, control = copied
+    damage(site)
+    await verify(shadow, control)
+    plan, log = tmp_path / "plan", tmp_path / "log"
+    with made_whole(plan) as file:
+        write_plan(file, control, control.jobs(kind="verify", limit=1)[0])
+    await apply_plan(shadow.admin.sides(COLLECTION), plan, log=None)
+    assert await opened(shadow) == 4, "a dry run proves nothing"
+    with new_file(log) as file:
+        assert (await apply_plan(shadow.admin.sides(COLLECTION), plan, log=lambda: file))["moved"] == 0
+    assert await opened(shadow) == 0
+    assert (await undo(shadow.admin.sides(COLLECTION), log))["restored"] == 4
+    assert await opened(shadow) == 4
+
+
+# --- a collection without documents ---------------------------------------------------------------------------------
+
+
+async def test_stores_that_are_both_empty_are_equal_and_all_is_copied(site: Site) -> None:
+    control = control_of(site)
+    async with site.shadow() as shadow:
+        await shadow.prepare()
+        assert (await backfill(shadow, control)).outcome == "complete"
+        found = await verify(shadow, control)
+        assert (found.outcome, found.clean, found.compared) == ("equal", True, 0)
+        assert (await verify(shadow, control, full=False)).outcome == "equal"
+        assert (await verify(shadow, control, sample=0.5)).outcome == "nothing"
+        assert (await verify(shadow, control, filter={"n": 1})).outcome == "nothing"
+        site.audit.plant(COLLECTION, {"_id": "extra", "n": 1})
+        assert (await verify(shadow, control)).outcome == "different"
+    control.close()
+
+
+async def test_a_table_that_is_missing_is_said_to_be_where_there_is_nothing_to_copy(site: Site) -> None:
+    async with site.shadow() as shadow:
+        with pytest.raises(OperationFailure, match="shadow tables create"):
+            await backfill(shadow, control_of(site))

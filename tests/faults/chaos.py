@@ -16,7 +16,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import multiprocessing
 import os
 import random
 import resource
@@ -40,15 +39,15 @@ from pymongo.errors import PyMongoError
 
 from shadow.embedded.process import ServerProcess
 from shadow.embedded.servers import FaultProxy, Mode
-from shadow.replicate.points import Point
+from shadow.host.failpoints import Point
 from tests.faults.deployments import CHOICES, Deployment
 from tests.support.hammer import Orders, hammer, trail_of_child
 from tests.support.history import History
 from tests.support.shadows import Site
 from tests.support.stepped_clock import SteppedClock
 from tests.support.topologies import ReplicaSet, root_url
-from tests.support.trail import notes
-from tests.support.writer import spawn
+from tests.support.trail import notes, prepare
+from tests.support.worker import Worker
 
 __all__ = ["Chaos", "Figures", "Plan"]
 
@@ -60,6 +59,8 @@ CROWDED: Final = 0.3
 HTTP_ONLY: Final = (Mode.THROTTLE, Mode.ERROR)
 POINTS: Final = [point for point in Point if point is not Point.AFTER_ASIDE]
 """Those that the processes come by: no value of theirs is unique."""
+ENDING: Final = 120.0
+"""Seconds within which a process that was asked to end must have done so; it takes two."""
 RECOVERY: Final = 180.0
 """Seconds within which everything must be level once all is calm; it takes two."""
 
@@ -99,10 +100,18 @@ class Figures:
 class _Life:
     """One process, from its start to its end."""
 
-    process: BaseProcess
+    worker: Worker
     trail: Path
     point: Point | None
     ending: bool = False
+
+    @property
+    def process(self) -> BaseProcess:
+        return self.worker.process
+
+    def __str__(self) -> str:
+        """How it ended, and what it had to say."""
+        return f"{self.trail.stem} ended with {self.process.exitcode}: {self.worker.last_words()}"
 
 
 class Chaos:
@@ -180,21 +189,10 @@ class Chaos:
         orders = Orders(
             self._site, name, str(trail), self._made, tasks, pause, point=point, after=after, clock=clock, life=life
         )
-        self._lives.append(_Life(self._started(orders), trail, point))
-
-    def _started(self, orders: Orders) -> BaseProcess:
-        """An environment of its own has to be there before anything is imported: no fork of what has it all."""
-        if not self._environment:
-            return spawn(hammer, orders)
-        process = multiprocessing.get_context("spawn").Process(target=hammer, args=(orders,), daemon=True)
-        before = dict(os.environ)
-        os.environ.update(self._environment)
-        try:
-            process.start()
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
-        return process
+        for each in (trail, trail_of_child(trail)) if life == "forks" else (trail,):
+            prepare(each)
+        worker = Worker(trail.with_suffix(".log"), hammer, orders, environment=self._environment)
+        self._lives.append(_Life(worker, trail, point))
 
     def _bury(self) -> None:
         """Takes note of those that have ended, and keeps the number of the living."""
@@ -204,7 +202,7 @@ class Chaos:
             if code == -signal.SIGKILL and life.point is not None and not life.ending:
                 self.figures.kills[f"at {life.point}"] += 1
             elif code != 0 and not life.ending:
-                self.figures.wrong.append(f"{life.trail.stem} ended with {code}: {_end_of(life.trail)}")
+                self.figures.wrong.append(str(life))
 
     def _ended_in_order(self, life: _Life) -> None:
         """A process that was asked to end may still come to the point that it dies at, or not have begun."""
@@ -212,20 +210,20 @@ class Chaos:
         died = life.point is not None and code == -signal.SIGKILL
         not_begun = code == -signal.SIGTERM and not any(notes(life.trail))
         if code not in (0, None) and not died and not not_begun:
-            self.figures.wrong.append(f"{life.trail.stem} ended with {life.process.exitcode}: {_end_of(life.trail)}")
+            self.figures.wrong.append(str(life))
 
     def _kill_all(self) -> None:
         for life in self._lives:
             life.process.kill()
         for life in self._lives:
-            life.process.join(30)
+            life.process.join(90)
 
     async def _under_way(self) -> None:
         """Returns when every process has done something: a loaded machine may take long to start them."""
         async with asyncio.timeout(180):
             for life in self._lives:
                 while not any(words[0] == "end" for words in notes(life.trail)):
-                    assert life.process.exitcode is None, _end_of(life.trail)
+                    assert life.process.exitcode is None, str(life)
                     await asyncio.sleep(0.05)
 
     # --- the troublemakers --------------------------------------------------------------------------------------
@@ -267,9 +265,9 @@ class Chaos:
         orderly = chance.random() < 0.2
         os.kill(life.process.pid or 0, signal.SIGTERM if orderly else signal.SIGKILL)
         self.figures.kills["SIGTERM" if orderly else "at random"] += 1
-        await asyncio.to_thread(life.process.join, 30)
+        await asyncio.to_thread(life.process.join, ENDING)
         if life.process.exitcode is None:
-            self.figures.wrong.append(f"{life.trail.stem} did not end within 30 s of SIGTERM")
+            self.figures.wrong.append(f"{life.trail.stem} did not end within {ENDING:g} s of SIGTERM")
             life.process.kill()
         elif orderly:
             self._ended_in_order(life)
@@ -327,13 +325,13 @@ class Chaos:
         with pymongo.MongoClient[dict[str, Any]](url, serverSelectionTimeoutMS=5000) as client:
             with contextlib.suppress(PyMongoError):
                 client.admin.command({"replSetStepDown": 1, "force": True})
-            end = time.monotonic() + 30
+            end = time.monotonic() + ENDING
             while time.monotonic() < end:
                 with contextlib.suppress(PyMongoError):
                     if client.admin.command("hello").get("isWritablePrimary"):
                         return "stepped down"
                 time.sleep(0.05)
-        self.figures.wrong.append("no primary within 30 s of stepping down")
+        self.figures.wrong.append(f"no primary within {ENDING:g} s of stepping down")
         return "stepped down"
 
     @staticmethod
@@ -399,9 +397,11 @@ class Chaos:
             life.ending = True
             os.kill(life.process.pid or 0, signal.SIGTERM if number % 2 else signal.SIGKILL)
             self.figures.kills["at the end" if number % 2 == 0 else "SIGTERM"] += 1
-        await asyncio.gather(*(asyncio.to_thread(life.process.join, 60) for life in self._lives))
+        await asyncio.gather(*(asyncio.to_thread(life.process.join, ENDING) for life in self._lives))
         self.figures.wrong += [
-            f"{life.trail.stem} did not end within 60 s" for life in self._lives if life.process.exitcode is None
+            f"{life.trail.stem} did not end within {ENDING:g} s"
+            for life in self._lives
+            if life.process.exitcode is None
         ]
         for life in self._lives[1::2]:
             self._ended_in_order(life)
@@ -420,16 +420,18 @@ class Chaos:
             with contextlib.suppress(psutil.NoSuchProcess, psutil.TimeoutExpired):
                 child = psutil.Process(pid)
                 if "python" in child.name() and child.create_time() < time.time():
-                    child.wait(60)
+                    child.wait(ENDING)
             if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-                self.figures.wrong.append(f"{trail.stem} did not end within 60 s")
+                self.figures.wrong.append(f"{trail.stem} did not end within {ENDING:g} s")
 
     async def _recover(self) -> None:
         """By the next process, here."""
         started = time.monotonic()
         async with self._bare.shadow() as shadow:
             if not await shadow.settled(RECOVERY):
-                self.figures.wrong.append(f"not level within {RECOVERY:g} s: {(await shadow.status())['journal']}")
+                self.figures.wrong.append(
+                    f"not level within {RECOVERY:g} s: {(await shadow.admin.status())['journal']}"
+                )
         self.figures.recovery_seconds = round(time.monotonic() - started, 1)
 
     async def _judge(self) -> None:
@@ -442,12 +444,6 @@ class Chaos:
         figures.wrong += [f"{each.key}: {each.what}" for each in await self._bare.disagreements()]
         documents = {str(document["_id"]): document for document in (await self._bare.documents()).values()}
         figures.wrong += history.faults(documents)
-
-
-def _end_of(trail: Path) -> str:
-    """What the process had to say at its end."""
-    said = trail.with_suffix(".log")
-    return said.read_text(errors="replace")[-1000:] if said.exists() else "before it had begun"
 
 
 async def on_own_servers(plan: Plan) -> Figures:

@@ -32,7 +32,7 @@ async def left_behind(site: Site, new_proxy: NewProxy) -> None:
         await shadow.prepare()
         things = shadow[COLLECTION]
         await things.insert_many([{"_id": "changed", "n": 1}, {"_id": "gone", "n": 1}])
-        assert await shadow.settled(30)
+        assert await shadow.settled(90)
         proxy.set(Mode.REFUSE, only=b"" if site.primary == "mongo" else b"_shadow")
         await things.insert_one({"_id": "new", "n": 1})
         await things.update_one({"_id": "changed"}, {"$inc": {"n": 1}})
@@ -45,7 +45,7 @@ def noted(site: Site) -> list[tuple[str, str]]:
 
 
 def primary_of(shadow: Shadow) -> StoreName:
-    return shadow.routes()[COLLECTION].primary
+    return shadow.admin.routes()[COLLECTION].primary
 
 
 @pytest.mark.parametrize("primary", ["mongo", "dynamo"])
@@ -73,7 +73,7 @@ async def test_the_flip_is_remembered_by_the_next_process(site: Site, new_proxy:
         await shadow[COLLECTION].find_one({"_id": "new"})
         await until(lambda: primary_of(shadow) is StoreName.MONGO)
         done = b'shadow_flips_total{collection="things",result="done"} 1.0'
-        await until(lambda: done in shadow.metrics()[0])
+        await until(lambda: done in shadow.admin.metrics()[0])
         await site.level(shadow)
     assert noted(site) == [(COLLECTION, "mongo")]
 
@@ -81,9 +81,9 @@ async def test_the_flip_is_remembered_by_the_next_process(site: Site, new_proxy:
 async def test_a_tool_heals_the_way_that_is_remembered_and_changes_nothing(site: Site, new_proxy: NewProxy) -> None:
     await left_behind(site, new_proxy)
     async with Shadow(site.but(primary="dynamo").settings(), resting=True) as tool:
-        async with asyncio.timeout(60):
-            while (await tool.journal_stats()).open:
-                await tool.inspector().heal(apply=True)
+        async with asyncio.timeout(90):
+            while (await tool.admin.journal_stats()).open:
+                await tool.admin.inspector().heal(apply=True)
         assert primary_of(tool) is StoreName.MONGO
         await site.level(tool)
         assert site.digest("new") in await site.documents()

@@ -16,8 +16,8 @@ from fastapi import FastAPI
 
 from shadow.embedded.process import free_port
 from shadow.embedded.servers import FaultProxy, Mode
+from shadow.host.failpoints import Point
 from shadow.model.phase import StoreName
-from shadow.replicate.points import Point
 from tests.support.faulty import refuse
 from tests.support.pair import Pair, until
 from tests.support.service import create
@@ -52,7 +52,7 @@ async def test_a_write_that_is_ended_before_its_first_step_is_cancelled_for_its_
         await asyncio.sleep(0)
         (task,) = pair.current()._tasks
         task.cancel()
-        done, _ = await asyncio.wait([caller], timeout=30)
+        done, _ = await asyncio.wait([caller], timeout=90)
         assert done == {caller}
         assert caller.cancelled()
         assert await pair.things.find_one({"_id": "new"}) is None
@@ -71,7 +71,7 @@ async def test_cancelled_at_a_named_point(tmp_path: Path, complaints: list[str],
         await pair.things.insert_one({"_id": "old", "n": 1})
         await pair.settled()
         caller = asyncio.create_task(VERBS[verb](pair.things))
-        await asyncio.wait([caller], timeout=30)
+        await asyncio.wait([caller], timeout=90)
         await pair.settled()
         pair.assert_equal()
 
@@ -86,7 +86,7 @@ async def test_cancelled_after_any_number_of_steps(tmp_path: Path, complaints: l
             for _ in range(steps):
                 await asyncio.sleep(0)
             caller.cancel()
-            await asyncio.wait([caller], timeout=30)
+            await asyncio.wait([caller], timeout=90)
             await pair.settled()
             pair.assert_equal()
             await pair.things.delete_many({})
@@ -101,7 +101,7 @@ async def test_a_refusal_that_nobody_waits_for_any_more_is_not_called_lost(
         caller = asyncio.create_task(pair.things.insert_one({"_id": 1}))
         await asyncio.sleep(0)
         caller.cancel()
-        await asyncio.wait([caller], timeout=30)
+        await asyncio.wait([caller], timeout=90)
         await pair.settled()
         assert pair.documents(StoreName.MONGO) == pair.documents(StoreName.DYNAMO) == {}
 
@@ -111,7 +111,7 @@ async def served(app: FastAPI) -> AsyncIterator[int]:
     server = uvicorn.Server(uvicorn.Config(app, port=free_port(), log_level="error", timeout_graceful_shutdown=5))
     task = asyncio.create_task(server.serve())
     try:
-        await until(lambda: server.started or task.done(), 30)
+        await until(lambda: server.started or task.done(), 90)
         yield server.config.port
     finally:
         server.should_exit = True

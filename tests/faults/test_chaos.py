@@ -5,9 +5,13 @@ A share of `chaos` in every run; `SHADOW_LONG=1`: thirty minutes. The seed is pr
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import resource
 import secrets
+import signal
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -18,16 +22,18 @@ from tests.faults.deployments import CHOICES, Deployment
 from tests.support import services
 from tests.support.history import History, Op
 from tests.support.trail import Trail, notes
+from tests.support.worker import Worker
 
 LONG = os.environ.get("SHADOW_LONG") == "1"
-SECONDS = 900.0 if LONG else 10.0
+SECONDS = 900.0 if LONG else 7.0
 """For each run."""
 PROCESSES = 8 if LONG else 3
 AWAY = 60.0 if LONG else 3.0
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(SECONDS + 600)
+@pytest.mark.timeout(SECONDS + 900)
+@pytest.mark.drawn_over("named", of=2, reason="what is named is drawn as the rest of a deployment is")
 @pytest.mark.parametrize(
     "named",
     [{"primary": "mongo", "topology": "replicas"}, {"primary": "mongo"}, {"primary": "dynamo"}],
@@ -142,6 +148,64 @@ def test_what_an_unknown_outcome_may_have_done_is_no_fault() -> None:
 
 def test_a_document_that_nobody_wrote_is_seen() -> None:
     assert History(COUNT).faults({"c": {"n": 1}, "other": {}}) == ["other: nobody wrote it"]
+
+
+# --- the processes: none dies without a word ------------------------------------------------------------------------
+
+PARENT = os.getpid()
+AWAY_FROM_HERE = """
+import os
+if os.getpid() != {parent}:
+    raise ImportError("not to be imported there")
+def nothing(): ...
+"""
+
+
+def full_disk() -> None:
+    """From here on, no file can be written."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+
+
+def fails_on_a_full_disk() -> None:
+    full_disk()
+    raise RuntimeError("told all the same")
+
+
+def crashes_hard() -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+WAYS = pytest.mark.parametrize("environment", [{}, {"SHADOW_NOTHING": "1"}], ids=["forked", "begun by itself"])
+
+
+@WAYS
+@pytest.mark.parametrize(
+    ("target", "code", "words"),
+    [
+        (fails_on_a_full_disk, 1, ["RuntimeError: told all the same", "fails_on_a_full_disk"]),
+        (crashes_hard, -signal.SIGSEGV, ["Segmentation fault", "crashes_hard"]),
+    ],
+)
+def test_a_process_that_dies_has_said_why(
+    target: Callable[[], None], code: int, words: list[str], environment: dict[str, str], tmp_path: Path
+) -> None:
+    worker = Worker(tmp_path / "said", target, environment=environment)
+    worker.process.join(90)
+    assert worker.process.exitcode == code
+    assert all(each in worker.last_words() for each in words), worker.last_words()
+
+
+@WAYS
+def test_a_process_that_cannot_import_its_work_has_said_so(
+    environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "only_at_home.py").write_text(AWAY_FROM_HERE.format(parent=PARENT))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    target = importlib.import_module("only_at_home").nothing
+    worker = Worker(tmp_path / "said", target, environment=environment)
+    worker.process.join(90)
+    assert worker.process.exitcode == 1
+    assert "ImportError: not to be imported there" in worker.last_words()
 
 
 def test_notes_are_read_as_far_as_they_were_written(tmp_path: Path) -> None:

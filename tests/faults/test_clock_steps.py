@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from shadow.replicate.points import Point
+from shadow.host.failpoints import Point
 from tests.support.pair import until
 from tests.support.shadows import COLLECTION, Site
 from tests.support.stepped_clock import SteppedClock, follow
@@ -49,14 +49,15 @@ def write_and_wait(site: Site, clock: str, there: str, go: str) -> None:
         async with site.shadow(reach) as shadow:
             things = shadow[COLLECTION]
             await things.update_one({"_id": "key"}, {"$inc": {"n": 1}}, upsert=True)
-            assert await shadow.settled(60)
+            assert await shadow.settled(90)
             armed = True
             await things.update_one({"_id": "key"}, {"$inc": {"n": 1}})
-            assert await shadow.settled(60)
+            assert await shadow.settled(90)
 
     asyncio.run(run())
 
 
+@pytest.mark.drawn_over("place", "step", of=3, reason="the same clock, whatever keeps the intents")
 @pytest.mark.parametrize("place", [in_file, in_mongo, in_dynamo])
 @pytest.mark.parametrize("step", [-FAR, FAR])
 async def test_a_clock_that_is_set_neither_ends_an_intent_nor_keeps_it(
@@ -70,24 +71,27 @@ async def test_a_clock_that_is_set_neither_ends_an_intent_nor_keeps_it(
         await shadow.prepare()
         writer = spawn(write_and_wait, site, str(clock.path), str(there), str(go))
         try:
-            await until(there.exists, 60)
+            await until(there.exists, 90)
             clock.step(step)
             for _ in range(5):
-                assert await shadow._runtime().follower.recover() == 0, "nothing of a living, young operation is due"
-            (intent,) = [each for each in await shadow.journal_entries() if each.collection == COLLECTION]
+                assert await shadow._engine.runtime().follower.recover() == 0, (
+                    "nothing of a living, young operation is due"
+                )
+            (intent,) = [each for each in await shadow.admin.journal_entries() if each.collection == COLLECTION]
             assert not intent.deferred
             assert not intent.owner_dead
             go.touch()
-            await asyncio.to_thread(writer.join, 60)
+            await asyncio.to_thread(writer.join, 90)
             assert writer.exitcode == 0
         finally:
             writer.kill()
-            writer.join(30)
+            writer.join(90)
         await site.level(shadow)
     (document,) = (await site.documents()).values()
     assert document["n"] == 2
 
 
+@pytest.mark.drawn_over("place", "apart", of=3, reason="the same clock, whatever keeps the intents")
 @pytest.mark.parametrize("place", [in_file, in_mongo, in_dynamo])
 @pytest.mark.parametrize("apart", [-FAR, FAR])
 async def test_the_death_of_a_process_whose_clock_is_far_off_is_noticed(
@@ -100,10 +104,10 @@ async def test_the_death_of_a_process_whose_clock_is_far_off_is_noticed(
     async with site.shadow() as shadow:
         await shadow.prepare()
         writer = spawn(write_and_wait, site, str(clock.path), str(there), str(go))
-        await until(there.exists, 60)
+        await until(there.exists, 90)
         writer.kill()
-        await asyncio.to_thread(writer.join, 30)
-        members = (await shadow.fleet.status())["members"]
+        await asyncio.to_thread(writer.join, 90)
+        members = (await shadow.admin.fleet.status())["members"]
         assert [each["dead"] for each in members if not each["name"].endswith(f" {os.getpid()}")] == [True]
         await site.level(shadow)
     (document,) = (await site.documents()).values()

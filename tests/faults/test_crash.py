@@ -18,9 +18,9 @@ from typing import Any
 import psutil
 import pytest
 
+from shadow.host.failpoints import Point
+from shadow.host.process import Owner, this_process
 from shadow.model.version import Document
-from shadow.replicate.points import Point
-from shadow.replicate.process import Owner, this_process
 from tests.support.shadows import COLLECTION, Site
 from tests.support.writer import STEPS, VERBS, crash_at, notes, spawn
 
@@ -50,7 +50,7 @@ CASES = [
 
 
 async def join(processes: list[BaseProcess]) -> list[int | None]:
-    await asyncio.gather(*(asyncio.to_thread(process.join, 90) for process in processes))
+    await asyncio.gather(*(asyncio.to_thread(process.join, 200) for process in processes))
     return [process.exitcode for process in processes]
 
 
@@ -72,6 +72,7 @@ async def recover(site: Site) -> dict[Any, Document]:
     return {document["_id"]: document for document in (await site.documents()).values()}
 
 
+@pytest.mark.drawn_over("primary", "mongo_url", "dynamo_url", reason="the same death, on other servers")
 @pytest.mark.parametrize(("mongo_url", "dynamo_url", "primary", "point"), CASES, indirect=["mongo_url", "dynamo_url"])
 async def test_killed_at_a_named_point(site: Site, tmp_path: Path, primary: str, point: Point) -> None:
     site = site.but(primary=primary, limits=LIMITS)

@@ -98,7 +98,7 @@ def test_hang_holds_back_everything_until_it_ends(proxy: FaultProxy, mongo_url: 
         assert not answered.wait(0.3)
         proxy.mode = "pass"
         assert answered.wait(30)
-        thread.join(30)
+        thread.join(90)
 
 
 def test_refuse_after_hang_delivers_nothing(proxy: FaultProxy, things: Things, direct: Things) -> None:

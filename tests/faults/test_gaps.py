@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import dataclasses
 import shutil
 import sqlite3
 from collections.abc import Awaitable, Callable
@@ -17,17 +18,19 @@ from typing import Any
 import pytest
 
 from shadow import Shadow
-from shadow.control import receipts, routing
+from shadow.control import flip_record as routing
+from shadow.control import receipts
+from shadow.control.epochs import proof_of
+from shadow.control.flip_record import KEY, RouteRecord
 from shadow.control.records import Records
-from shadow.control.routing import KEY, Placed
 from shadow.control.sqlite import SqliteRecords
 from shadow.errors import ControlError, JournalError
-from shadow.migrate.jobs import Jobs
-from shadow.migrate.readiness import REHEARSAL, is_way_back, more_gates
+from shadow.fleet.gates import REHEARSAL, is_way_back, more_gates
+from shadow.host.process import this_process
+from shadow.jobs.jobs import Jobs
 from shadow.model.operation import Insert
 from shadow.model.phase import Phase, StoreName
 from shadow.model.version import fresh_id
-from shadow.replicate.process import this_process
 from tests.faults.test_flip_by_file import order, text
 from tests.support.memory import Place
 from tests.support.pair import until
@@ -50,7 +53,7 @@ class Witness:
         self.records: Records = SqliteRecords(place.control)
         self.jobs = Jobs(self.records)
 
-    def placed(self) -> Placed:
+    def placed(self) -> RouteRecord:
         return routing.load(self.records).placed[COLLECTION]
 
     def proven(self) -> dict[str, bool]:
@@ -61,7 +64,7 @@ class Witness:
         """What backfill, verify and a rehearsal leave behind."""
         for kind, outcome, options in (("backfill", "complete", {}), ("verify", "equal", FULL)):
             job = self.jobs.begin(kind, COLLECTION, "mark", options, restart=True)
-            self.jobs.lay_out(job, [{}], 10)
+            self.jobs.create_ranges(job, [{}], 10)
             claim = self.jobs.claim(job, "worker", this_process())
             assert claim is not None
             assert self.jobs.advance(claim, {"after": 1}, {"seen": 10, "compared": 10}, [])
@@ -76,7 +79,15 @@ class Witness:
 
 async def vouched(shadow: Shadow) -> None:
     """It has looked at journal and stores, and left fresh tokens."""
-    await until(lambda: shadow.fleet.vouched)
+    await until(lambda: shadow.admin.fleet.vouched)
+
+
+async def fresh_tokens(shadow: Shadow) -> None:
+    """Leaves them in journal and stores, however long one of them takes to answer."""
+    vouching = shadow.admin.fleet._vouching
+    await vouching.tokens([COLLECTION], fresh=True)
+    while "the journal" in vouching.silent:
+        await vouching.tokens([COLLECTION], fresh=True)
 
 
 async def begun(place: Place, witness: Witness) -> None:
@@ -111,18 +122,18 @@ async def an_older_file_beside_the_others(place: Place, witness: Witness) -> Non
     async with place.shadow() as new, place.shadow(phase="off") as old:
         await new[COLLECTION].find_one({})
         await old[COLLECTION].insert_one({"_id": "alone"})
-        assert new.routes()[COLLECTION].dual_write
+        assert new.admin.routes()[COLLECTION].dual_write
 
 
 async def a_new_file_that_says_off(place: Place, witness: Witness) -> None:
     async with place.shadow() as shadow:
         await shadow[COLLECTION].find_one({})
-        await until(lambda: shadow.fleet.participant.joined)
+        await until(lambda: shadow.admin.fleet.participant.joined)
         for phase in ("dual_write", "off"):
-            assert await shadow.reload(text(shadow, phase=phase))
+            assert await shadow.admin.reload(text(shadow, phase=phase))
         await shadow[COLLECTION].insert_one({"_id": "alone"})
         for phase in ("dual_write", "shadow"):
-            assert await shadow.reload(text(shadow, phase=phase))
+            assert await shadow.admin.reload(text(shadow, phase=phase))
 
 
 async def another_journal(place: Place, witness: Witness) -> None:
@@ -148,9 +159,27 @@ async def a_journal_and_a_control_store_that_fail_with_on_failure_sync(place: Pl
     async with place.shadow(on_failure="sync") as shadow:
         await shadow[COLLECTION].find_one({})
         fail(shadow)
-        shadow.fleet.records.close()
-        shadow.fleet.participant._raising._records = Gone()
-        shadow.fleet.participant.records = Gone()
+        shadow.admin.fleet.records.close()
+        shadow.admin.fleet.participant._raising._records = Gone()
+        shadow.admin.fleet.participant.records = Gone()
+        await shadow[COLLECTION].insert_one({"_id": "alone"})
+
+
+async def phase_off_by_the_environment(place: Place, witness: Witness) -> None:
+    """Whatever its file says."""
+    path = place.journal.with_name("shadow.yaml")
+    place.file(path, phase="shadow")
+    async with place.from_file(path, {f"SHADOW_COLLECTIONS_{COLLECTION.upper()}_PHASE": "off"}) as shadow:
+        await shadow[COLLECTION].insert_one({"_id": "alone"})
+        assert shadow.admin.routes()[COLLECTION].phase is Phase.OFF
+
+
+async def phase_off_without_a_control_store_with_on_failure_sync(place: Place, witness: Witness) -> None:
+    """It goes on with the configured primary, and no list of processes has it."""
+    async with place.shadow(phase="off", on_failure="sync") as shadow:
+        shadow.admin.fleet.records.close()
+        shadow.admin.fleet.participant._raising._records = Gone()
+        shadow.admin.fleet.participant.records = Gone()
         await shadow[COLLECTION].insert_one({"_id": "alone"})
 
 
@@ -170,20 +199,20 @@ async def a_journal_of_before(place: Place, witness: Witness) -> None:
         from_.backup(to)
     place.primary.on_all(hang_up)
     dying = place.shadow()
-    await dying.fleet.participant.join({COLLECTION: MONGO})
-    await dying.fleet._vouching.tokens([COLLECTION], fresh=True)
+    await dying.admin.fleet.participant.join({COLLECTION: MONGO})
+    await fresh_tokens(dying)
     place.primary.clear()
     for suffix in ("", "-wal", "-shm"):
         place.journal.with_name(place.journal.name + suffix).unlink(missing_ok=True)
-    dying._parts.journal.shut()
+    dying._engine.parts.journal.shut()
     shutil.copy(backup, place.journal)
 
 
 async def a_journal_that_is_gone(place: Place, witness: Witness) -> None:
     dying = place.shadow()
-    await dying.fleet.participant.join({COLLECTION: MONGO})
-    await dying.fleet._vouching.tokens([COLLECTION], fresh=True)
-    dying._parts.journal.shut()
+    await dying.admin.fleet.participant.join({COLLECTION: MONGO})
+    await fresh_tokens(dying)
+    dying._engine.parts.journal.shut()
     for suffix in ("", "-wal", "-shm"):
         place.journal.with_name(place.journal.name + suffix).unlink(missing_ok=True)
 
@@ -231,7 +260,7 @@ def fail(shadow: Shadow) -> None:
     async def full(entries: Any) -> None:
         raise JournalError("the disk is full")
 
-    shadow._parts.journal.open = full  # type: ignore[method-assign]
+    shadow._engine.parts.journal.open = full  # type: ignore[method-assign]
 
 
 WRITTEN_ALONE = (
@@ -240,11 +269,13 @@ WRITTEN_ALONE = (
     a_new_file_that_says_off,
     another_journal,
     a_journal_that_fails_with_on_failure_sync,
+    phase_off_by_the_environment,
     taken_out_of_the_file,
 )
 LATER = (
     another_control_store,
     a_journal_and_a_control_store_that_fail_with_on_failure_sync,
+    phase_off_without_a_control_store_with_on_failure_sync,
     a_journal_of_before,
     a_journal_that_is_gone,
     mongodb_of_before,
@@ -263,7 +294,7 @@ async def test_what_was_proven_before_a_gap_opens_no_gate_after_it(place: Place,
     async with place.shadow() as shadow:
         await shadow[COLLECTION].find_one({})
         await vouched(shadow)
-        assert shadow.routes()[COLLECTION].phase is Phase.SHADOW
+        assert shadow.admin.routes()[COLLECTION].phase is Phase.SHADOW
         assert witness.proven() == dict.fromkeys(PROVEN, False)
         await asyncio.to_thread(witness.prove)
         assert witness.proven() == PROVEN, "what is proven now counts"
@@ -278,6 +309,27 @@ async def test_the_control_store_knows_of_a_gap_before_the_first_write(place: Pl
     await way(place, witness)
     assert seen
     assert all(each == dict.fromkeys(PROVEN, False) for each in seen)
+    witness.close()
+
+
+async def test_nothing_is_flipped_that_does_not_say_whether_it_is_the_one_of_before(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def silent(collection: str) -> str:
+        raise TimeoutError
+
+    witness = Witness(place)
+    await begun(place, witness)
+    async with place.shadow() as shadow:
+        await shadow[COLLECTION].find_one({})
+        await vouched(shadow)
+        assert await shadow.admin.fleet.vouch([COLLECTION]) == ""
+        monkeypatch.setattr(place.inner[MONGO], "token", silent)
+        assert "no answer in time" in await shadow.admin.fleet.vouch([COLLECTION])
+        assert await shadow.admin.fleet.vouch([COLLECTION], whole=False) == "", "a store that was switched off"
+        monkeypatch.undo()
+        assert await shadow.admin.fleet.vouch([COLLECTION]) == ""
+    assert witness.proven() == PROVEN
     witness.close()
 
 
@@ -319,7 +371,44 @@ async def test_a_flip_takes_the_way_back_only_as_long_as_there_is_no_gap(place: 
         assert is_way_back(witness.placed(), MONGO)
         async with place.shadow(phase="off") as alone:
             await alone[COLLECTION].insert_one({"_id": 2})
-            assert alone.routes()[COLLECTION].primary is DYNAMO, "the fleet's word, whatever the file says"
+            assert alone.admin.routes()[COLLECTION].primary is DYNAMO, "the fleet's word, whatever the file says"
         assert not is_way_back(witness.placed(), MONGO)
         assert place.held(DYNAMO).keys() == {1, 2}
     witness.close()
+
+
+@pytest.mark.parametrize("way", ["cancelled", "refused"])
+async def test_a_gap_that_does_not_come_about_leaves_no_process_standing_alone(
+    place: Place, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """A loop that ends while its file changes to phase `off`, and a write that neither journal nor control store take:
+    the process goes on writing both, and what is proven from then on counts."""
+    async with place.shadow() as shadow:
+        await until(lambda: shadow.admin.fleet.participant.joined and shadow.admin.routes()[COLLECTION].dual_write)
+        fleet, reached = shadow.admin.fleet, asyncio.Event()
+
+        async def hangs(names: Any) -> None:
+            reached.set()
+            await asyncio.Event().wait()
+
+        async def fails(*names: Any) -> bool:
+            if names == (COLLECTION,):
+                return False
+            raise ControlError("not now")
+
+        if way == "cancelled":
+            monkeypatch.setattr(fleet.participant, "interrupt", hangs)
+            off = dataclasses.replace(shadow.admin.routes()[COLLECTION], phase=Phase.OFF)
+            change = asyncio.create_task(fleet.change(COLLECTION, off))
+            await reached.wait()
+            assert proof_of(fleet.records, COLLECTION) == ""
+            change.cancel()
+            await asyncio.gather(change, return_exceptions=True)
+        else:
+            monkeypatch.setattr(fleet.participant, "interrupt", fails)
+            monkeypatch.setattr(fleet._vouching, "spoil", fails)
+            with pytest.raises(JournalError):
+                await fleet.gap(COLLECTION)
+        assert shadow.admin.routes()[COLLECTION].dual_write
+        await fleet.participant.beat()
+        assert proof_of(fleet.records, COLLECTION) != ""

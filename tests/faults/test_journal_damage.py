@@ -24,16 +24,16 @@ import pytest
 from bson import ObjectId
 
 from shadow.errors import JournalError
-from shadow.replicate.journal import Entry, JournalStats
-from shadow.replicate.journal_file import FileSettings, JournalFile
-from shadow.replicate.process import this_process
-from shadow.replicate.salvage import Salvage
-from shadow.replicate.schema import APPLICATION, VERSION
-from shadow.replicate.sqlite_journal import SqliteJournal
+from shadow.host.process import this_process
+from shadow.journal.base import Entry, JournalStats
+from shadow.journal.sqlite.file import FileSettings, JournalFile
+from shadow.journal.sqlite.journal import SqliteJournal
+from shadow.journal.sqlite.recovery import Salvage
+from shadow.journal.sqlite.schema import APPLICATION, VERSION
 
 COLLECTIONS: Final = ("users", "documents", "notes")
 OPEN: Final = 210
-ROUNDS: Final = 4000 if os.environ.get("SHADOW_LONG") == "1" else 40
+ROUNDS: Final = 4000 if os.environ.get("SHADOW_LONG") == "1" else 20
 
 Keys = set[tuple[str, Any]]
 
@@ -145,7 +145,7 @@ def damage(folder: Path, seed: int) -> str:
     return ", ".join(done)
 
 
-@pytest.mark.timeout(60 + ROUNDS)
+@pytest.mark.timeout(300 + ROUNDS)
 async def test_whatever_the_damage_each_key_is_open_or_its_collection_in_doubt(
     left_behind: tuple[Path, Keys], tmp_path: Path
 ) -> None:
@@ -210,7 +210,7 @@ async def test_several_that_open_it_at_once_salvage_it_once(left_behind: tuple[P
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(90)
     assert len(opened) == 8
     assert len(told) == 1
     assert len({each.number for each in opened}) == 1, "all have the new file"
@@ -345,8 +345,8 @@ async def test_a_database_of_something_else_is_refused_and_left_alone(tmp_path: 
 _AS_NOBODY: Final = """
 import asyncio, os, sys
 from shadow.errors import JournalError
-from shadow.replicate.journal import Entry
-from shadow.replicate.sqlite_journal import SqliteJournal
+from shadow.journal.base import Entry
+from shadow.journal.sqlite.journal import SqliteJournal
 
 async def run():
     journal = SqliteJournal(sys.argv[1], collections=["users"], on_damage=lambda found: print("damaged"))

@@ -19,9 +19,9 @@ import pytest
 from shadow import Shadow
 from shadow.embedded.servers import FaultProxy
 from shadow.errors import JournalError
-from shadow.replicate.intents import OnFailure
-from shadow.replicate.journal import Entry
-from shadow.replicate.sqlite_journal import SqliteJournal
+from shadow.journal.base import Entry
+from shadow.journal.sqlite.journal import SqliteJournal
+from shadow.writes.intents import OnFailure
 from tests.support.pair import until
 from tests.support.shadows import COLLECTION, Site
 
@@ -118,22 +118,22 @@ async def test_a_full_disk_makes_an_idle_application_unready_and_room_makes_it_r
         things = shadow[COLLECTION]
         await things.insert_one({"_id": "before"})
         await on_disk.level(shadow)
-        assert await shadow.ready() == (True, {"primary_mongo": "ok", "journal": "ok", "background": "ok"})
+        assert await shadow.admin.ready() == (True, {"primary_mongo": "ok", "journal": "ok", "background": "ok"})
         disk.fill()
-        async with asyncio.timeout(30):
-            while (await shadow.ready())[0]:
+        async with asyncio.timeout(90):
+            while (await shadow.admin.ready())[0]:
                 pass
-        assert (await shadow.ready())[1]["journal"] == "failed: JournalError"
+        assert (await shadow.admin.ready())[1]["journal"] == "failed: JournalError"
         disk.free()
-        async with asyncio.timeout(30):
-            while not (await shadow.ready())[0]:
+        async with asyncio.timeout(90):
+            while not (await shadow.admin.ready())[0]:
                 pass
         await until_written(things, {"_id": "after"})
         await on_disk.level(shadow)
 
 
 async def until_written(things: Any, document: dict[str, Any]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         while True:
             try:
                 return await things.insert_one(document)
@@ -156,10 +156,10 @@ async def test_what_was_to_be_closed_and_deferred_while_the_disk_was_full_is_not
         disk.fill()
         await writes_until_refused(things)
         proxy.clear()
-        runtime = shadow._runtime()
-        await until(lambda: runtime.writes.depth == 0, 60)
+        runtime = shadow._engine.runtime()
+        await until(lambda: runtime.writes.depth == 0, 90)
         disk.free()
-        assert await shadow.settled(60), "they were not lost: they would stand for two minutes"
+        assert await shadow.settled(90), "they were not lost: they would stand for two minutes"
         assert await on_disk.disagreements() == []
 
 
@@ -176,7 +176,7 @@ async def journal_works(shadow: Shadow, things: Any, number: int) -> bool:
 
 
 def made_without(shadow: Shadow) -> float:
-    text = shadow.metrics()[0].decode().splitlines()
+    text = shadow.admin.metrics()[0].decode().splitlines()
     return sum(float(line.split()[-1]) for line in text if line.startswith("shadow_unjournaled_writes_total{"))
 
 
@@ -198,26 +198,26 @@ async def test_sync_makes_both_writes_and_says_what_the_secondary_did_not_take(
             mongo, dynamo = await asyncio.to_thread(on_disk.audit.documents, COLLECTION)
             assert Site.digest(n) in mongo
             assert Site.digest(n) in dynamo, "the caller waited for both"
-        assert COLLECTION not in (await shadow.status())["journal"]["verify_since"]
-        assert (await shadow.ready())[0]
+        assert COLLECTION not in (await shadow.admin.status())["journal"]["verify_since"]
+        assert (await shadow.admin.ready())[0]
         proxy.mode = "refuse"
         await things.update_one({"_id": 0}, {"$set": {"n": 1}})
-        status = (await shadow.status())["journal"]
+        status = (await shadow.admin.status())["journal"]
         assert COLLECTION in status["verify_since"]
         proxy.clear()
         disk.free()
         number = 0
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(90):
             while not await journal_works(shadow, things, number):
                 number += 1
-        assert await shadow.settled(60)
-        assert COLLECTION in (await shadow.status())["journal"]["verify_since"]
-        await shadow.heal(COLLECTION, 0)
-        await shadow.trust(COLLECTION)
+        assert await shadow.settled(90)
+        assert COLLECTION in (await shadow.admin.status())["journal"]["verify_since"]
+        await shadow.admin.heal(COLLECTION, 0)
+        await shadow.admin.trust(COLLECTION)
         await on_disk.level(shadow)
-        assert COLLECTION not in (await shadow.status())["journal"]["verify_since"]
+        assert COLLECTION not in (await shadow.admin.status())["journal"]["verify_since"]
     async with on_disk.shadow() as shadow:
-        assert (await shadow.status())["journal"]["verify_since"] == {}
+        assert (await shadow.admin.status())["journal"]["verify_since"] == {}
 
 
 async def test_a_bound_on_the_size_refuses_what_takes_room_and_takes_what_makes_room(tmp_path: Path) -> None:

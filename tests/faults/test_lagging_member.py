@@ -3,13 +3,13 @@ on the member that takes writes, as the server's own would."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import pytest
 
 from shadow import Shadow
+from shadow.model.limits import Limits
 from shadow.model.phase import Phase, StoreName
 from tests.support.shims import settings_for
 from tests.support.topologies import ReplicaSet
@@ -20,10 +20,9 @@ DOCUMENTS: Final = 12
 
 @pytest.mark.parametrize("driver", ["motor", "pymongo"])
 async def test_writes_look_their_documents_up_where_they_are_written(
-    new_replica_set: Callable[..., ReplicaSet], dynamodb_local_url: str, fresh_name: str, tmp_path: Path, driver: str
+    replica_set: ReplicaSet, dynamodb_local_url: str, fresh_name: str, tmp_path: Path, driver: str
 ) -> None:
-    members = new_replica_set()
-    url = f"{members.url}&readPreference=secondaryPreferred"
+    url = f"{replica_set.url}&readPreference=secondaryPreferred"
     settings = settings_for(
         tmp_path, url, dynamodb_local_url, fresh_name, ["things"], phase=Phase.DUAL_WRITE, driver=driver
     )
@@ -32,7 +31,8 @@ async def test_writes_look_their_documents_up_where_they_are_written(
         await shadow.prepare()
         things = shadow["things"]
         await things.insert_one({"_id": "before"})
-        with members.lagging(members.secondaries()[0]):
+        replica_set.wait_until_whole()
+        with replica_set.lagging(replica_set.secondaries()[0]):
             await things.insert_many([{"_id": n, "k": n, "n": 0} for n in range(DOCUMENTS)])
             for n in range(DOCUMENTS):
                 assert (await things.update_one({"k": n}, {"$set": {"n": 1}})).matched_count == 1
@@ -42,4 +42,49 @@ async def test_writes_look_their_documents_up_where_they_are_written(
                     assert (await things.delete_one({"k": n})).deleted_count == 1
                 else:
                     assert (await things.delete_many({"k": n})).deleted_count == 1
-        assert await shadow.settled(60)
+        assert await shadow.settled(90)
+
+
+QUICK: Final = Limits(recover_every=0.05, settle=0.05, minimum_age=0.3, index_age=0.3, loop_lag=0)
+
+
+@pytest.mark.parametrize("driver", ["motor", "pymongo"])
+@pytest.mark.parametrize("primary", list(StoreName))
+async def test_what_a_lagging_member_answers_is_never_a_mismatch(
+    replica_set: ReplicaSet,
+    dynamodb_local_url: str,
+    fresh_name: str,
+    tmp_path: Path,
+    driver: str,
+    primary: StoreName,
+) -> None:
+    behind = replica_set.secondaries()[0]
+    url = f"{replica_set.url}&readPreference=secondary&readPreferenceTags={replica_set.tag_of(behind)}:yes"
+    settings = settings_for(
+        tmp_path, url, dynamodb_local_url, fresh_name, ["things"], primary=primary, driver=driver, limits=QUICK
+    )
+    async with Shadow.from_settings(settings) as shadow:
+        await shadow.prepare()
+        things = shadow["things"]
+        await things.insert_many([{"_id": n, "n": 0} for n in range(4)])
+        assert await shadow.settled(90)
+        replica_set.wait_until_whole()
+        with replica_set.lagging(behind):
+            await things.update_one({"_id": 1}, {"$set": {"n": 1}})
+            await things.insert_one({"_id": 9, "n": 9})
+            await things.delete_one({"_id": 2})
+            for _ in range(2):
+                answers = [
+                    await things.find_one({"_id": 9}),
+                    await things.find({"n": 0}).sort("_id", 1).to_list(None),
+                    await things.count_documents({}),
+                    sorted(await things.distinct("n")),
+                    await things.aggregate([{"$group": {"_id": None, "sum": {"$sum": "$n"}}}]).to_list(None),
+                ]
+            stale = primary is StoreName.MONGO
+            assert (answers[0] is None, answers[3]) == (stale, [0] if stale else [0, 1, 9])
+            assert await shadow.settled(90)
+            totals = (await shadow.admin.status())["totals"]
+            assert shadow.admin.findings.groups() == []
+            assert sum(totals["kinds"].values()) == 0
+            assert totals["verdicts"].get("transient", 0) > 0

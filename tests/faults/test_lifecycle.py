@@ -28,14 +28,15 @@ BOUNDED = 12
 ROOT = Path(__file__).parents[2]
 
 
-async def finished(process: object, timeout: float = 90) -> None:
+async def finished(process: object, timeout: float = 240) -> None:
     await asyncio.to_thread(process.join, timeout)  # type: ignore[attr-defined]
     assert process.exitcode == 0  # type: ignore[attr-defined]
 
 
 @pytest.fixture
 async def ready(site: Site) -> Site:
-    site = site.but(limits={"operation": 3.0, "drain": 0.5})
+    # A busy machine takes none of these writes for one without an answer.
+    site = site.but(limits={"operation": 20.0, "drain": 0.5})
     async with site.shadow() as shadow:
         await shadow.prepare()
     return site
@@ -51,15 +52,15 @@ async def healed(site: Site) -> dict[object, dict[str, object]]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600 if LONG else 300)
+@pytest.mark.timeout(3600 if LONG else 900)
+@pytest.mark.drawn_over("closing", "driver", of=2, reason="the same loops, with what else they can meet")
 @pytest.mark.parametrize("driver", ["motor", "pymongo"])
 @pytest.mark.parametrize("closing", [False, True], ids=["left open", "closed"])
 async def test_one_event_loop_after_the_other_leaks_nothing(
     ready: Site, tmp_path: Path, closing: bool, driver: str
 ) -> None:
     """`closing`: each task enters the Shadow; otherwise loops just end, with writes still on their way."""
-    many = driver == "pymongo" and not closing
-    loops, out = (5000 if LONG else 150 if many else 40), tmp_path / "held.json"
+    loops, out = (5000 if LONG else 50), tmp_path / "held.json"
     await finished(spawn(one_loop_a_task, ready.but(driver=driver), loops, closing, str(out)), 3000)
     told = json.loads(out.read_text())
     early, late = told["held"]
@@ -72,11 +73,14 @@ async def test_one_event_loop_after_the_other_leaks_nothing(
     assert len(found) == loops + 1
 
 
+@pytest.mark.drawn_over("mongo_url", "driver", "used", of=3, reason="the same fork, of other processes")
 @pytest.mark.parametrize("mongo_url", ["one", "replicas"], indirect=True)
 @pytest.mark.parametrize("driver", ["motor", "pymongo"])
 @pytest.mark.parametrize("used", [0, 5], ids=["after import", "after use"])
 async def test_a_fork_gives_every_process_a_shadow_of_its_own(ready: Site, driver: str, used: int) -> None:
-    await finished(spawn(forked, ready.but(driver=driver), 3, 10, used))
+    # Four processes that begin at once have more to do than to answer.
+    patient = ready.but(driver=driver, limits={"operation": 30.0, "drain": 0.5})
+    await finished(spawn(forked, patient, 3, 10, used))
     found = await healed(ready)
     assert found["count"]["n"] == 40
     assert len(found) == 41 + used
@@ -127,7 +131,7 @@ async def bump(client: httpx.AsyncClient, name: str, acked: list[str], started: 
 
 
 async def up(client: httpx.AsyncClient) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         while True:
             try:
                 await client.get("/nothing")
@@ -146,20 +150,20 @@ async def test_sigterm_under_load_drains_and_leaves_the_rest_to_the_next_start(
     acked: list[str] = []
     started: list[str] = []
     async with uvicorn_of(ready.but(dynamo_url=proxy.url), workers=2) as (server, url):
-        async with httpx.AsyncClient(base_url=url, timeout=10) as client:
+        async with httpx.AsyncClient(base_url=url, timeout=60) as client:
             await up(client)
             if secondary == "hanging":
                 proxy.mode = Mode.HANG
             load = [asyncio.create_task(bump(client, f"c{n}", acked, started)) for n in range(6)]
-            await until(lambda: len(acked) >= 120, 40)
+            await until(lambda: len(acked) >= 120, 90)
             server.send_signal(signal.SIGTERM)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(90):
                 await server.wait()
                 await asyncio.gather(*load)
         assert server.returncode in (0, -signal.SIGTERM)
     proxy.clear()
     async with ready.shadow() as shadow:
-        left = (await shadow.status())["journal"]
+        left = (await shadow.admin.status())["journal"]
         open_at_start = sum(left["open"].values()) + sum(left["deferred"].values())
     assert (open_at_start > 0) == (secondary == "hanging"), left
     found = await healed(ready)

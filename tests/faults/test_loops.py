@@ -17,9 +17,11 @@ from typing import Any
 import pytest
 
 from shadow import Shadow
-from shadow.control import members, routing
-from shadow.control.routing import Placed
-from shadow.migrate.readiness import is_way_back
+from shadow.control import flip_record as routing
+from shadow.control import members
+from shadow.control.flip_record import RouteRecord
+from shadow.fleet.gates import is_way_back
+from shadow.host.process import Owner
 from shadow.model.phase import Phase, StoreName
 from tests.faults.test_flip_by_file import order
 from tests.support.memory import Place
@@ -43,7 +45,7 @@ def config(tmp_path: Path) -> Path:
 async def web(place: Place, **changes: Any) -> AsyncIterator[Shadow]:
     async with place.shadow(**changes) as shadow:
         await shadow[COLLECTION].find_one({})
-        await until(lambda: shadow.fleet.participant.joined)
+        await until(lambda: shadow.admin.fleet.participant.joined)
         yield shadow
 
 
@@ -54,11 +56,11 @@ async def job(worker: Shadow, key: str) -> Any:
 
 async def insert(worker: Shadow, key: str) -> None:
     await worker[COLLECTION].insert_one({"_id": key})
-    assert await worker.settled(30)
+    assert await worker.settled(90)
 
 
-def placed(shadow: Shadow) -> Placed:
-    return routing.load(shadow.fleet.records).placed[COLLECTION]
+def placed(shadow: Shadow) -> RouteRecord:
+    return routing.load(shadow.admin.fleet.records).placed[COLLECTION]
 
 
 async def test_a_worker_between_two_jobs_follows_a_migration_from_beginning_to_end(place: Place, config: Path) -> None:
@@ -70,20 +72,20 @@ async def test_a_worker_between_two_jobs_follows_a_migration_from_beginning_to_e
     place.file(config, phase="shadow")
     async with web(place) as shadow:
         await job(worker, "in phase shadow")
-        assert worker.routes()[COLLECTION].phase is Phase.SHADOW
+        assert worker.admin.routes()[COLLECTION].phase is Phase.SHADOW
         mark = placed(shadow).mark
         await order(shadow, DYNAMO)
         assert placed(shadow).mark == mark != ""
         await job(worker, "after the flip")
         assert await shadow[COLLECTION].find_one({"_id": "after the flip"}) is not None
-        assert worker.routes()[COLLECTION].primary is DYNAMO
-        assert shadow._parts.journal.doubted == worker._parts.journal.doubted == {}
-        assert (await shadow.journal_stats()).unclean == {}
+        assert worker.admin.routes()[COLLECTION].primary is DYNAMO
+        assert shadow._engine.parts.journal.doubted == worker._engine.parts.journal.doubted == {}
+        assert (await shadow.admin.journal_stats()).unclean == {}
         assert is_way_back(placed(shadow), MONGO)
         with sqlite3.connect(place.journal) as journal:
             noted = dict(journal.execute("SELECT collection, name FROM primaries").fetchall())
         assert noted[COLLECTION] == "dynamo"
-        await shadow.heal(COLLECTION, "in phase off")
+        await shadow.admin.heal(COLLECTION, "in phase off")
         await place.level(shadow)
 
 
@@ -94,7 +96,7 @@ async def test_a_worker_whose_file_is_behind_takes_the_fleets_word(place: Place,
         await order(shadow, DYNAMO)
         mark = placed(shadow).mark
         await job(worker, "by an older file")
-        assert worker.routes()[COLLECTION].primary is DYNAMO
+        assert worker.admin.routes()[COLLECTION].primary is DYNAMO
         assert place.held(MONGO) == {}, "it writes one store alone, and never the old primary"
         assert place.held(DYNAMO).keys() == {"by an older file"}
         assert placed(shadow).mark != mark
@@ -108,13 +110,13 @@ async def test_a_new_file_is_seen_at_the_start_of_each_loop(place: Place, config
     await job(worker, "one")
     place.file(config, phase=phase)
     await job(worker, "two")
-    assert worker.routes()[COLLECTION].phase == phase
+    assert worker.admin.routes()[COLLECTION].phase == phase
     config.write_text("collections: [", encoding="utf-8")
     await job(worker, "three")
-    assert worker.routes()[COLLECTION].phase == phase
+    assert worker.admin.routes()[COLLECTION].phase == phase
     place.file(config, phase="off")
     await job(worker, "four")
-    assert worker.routes()[COLLECTION].phase is Phase.OFF
+    assert worker.admin.routes()[COLLECTION].phase is Phase.OFF
     assert place.held(MONGO).keys() == {"one", "two", "three", "four"}
 
 
@@ -134,14 +136,14 @@ async def test_a_loop_that_is_closed_without_a_word_fences_the_next_one(place: P
     worker = place.from_file(config)
     async with web(place) as shadow:
         await run_and_close(asyncio.new_event_loop(), insert(worker, "before"))
-        rows = members.members(shadow.fleet.records)
+        rows = members.members(shadow.admin.fleet.records)
         assert len(rows) == 2, "it may write on at any time, and a flip waits for its word"
         assert members.forget(
-            shadow.fleet.records, next(row.id for row in rows if row.id != shadow.fleet.participant.id)
+            shadow.admin.fleet.records, next(row.id for row in rows if row.id != shadow.admin.fleet.participant.id)
         )
         await order(shadow, DYNAMO)
         await run_and_close(asyncio.new_event_loop(), insert(worker, "after"))
-        assert worker.routes()[COLLECTION].primary is DYNAMO
+        assert worker.admin.routes()[COLLECTION].primary is DYNAMO
         await shadow[COLLECTION].find_one({"_id": "after"})
         await until(lambda: "after" in place.held(DYNAMO))
 
@@ -157,16 +159,17 @@ async def test_a_loop_that_stood_still_looks_before_its_next_write(place: Place,
 
     async with web(place) as shadow:
         await asyncio.to_thread(
-            loop.run_until_complete, write("before", lambda: worker.fleet.participant.joined and worker.fleet.vouched)
+            loop.run_until_complete,
+            write("before", lambda: worker.admin.fleet.participant.joined and worker.admin.fleet.vouched),
         )
         await place.level(shadow)
-        members.forget(shadow.fleet.records, worker.fleet.participant.id)
+        members.forget(shadow.admin.fleet.records, worker.admin.fleet.participant.id)
         await order(shadow, DYNAMO)
-        await until(lambda: not worker._parts.routes.fresh)
+        await until(lambda: not worker._engine.parts.routes.fresh)
         asked = place.primary.calls["apply"]
         await asyncio.to_thread(loop.run_until_complete, write("after", lambda: True))
         assert place.primary.calls["apply"] == asked, "MongoDB was not asked as the primary"
-        assert worker.routes()[COLLECTION].primary is DYNAMO
+        assert worker.admin.routes()[COLLECTION].primary is DYNAMO
         await asyncio.to_thread(loop.run_until_complete, worker.close())
     loop.close()
 
@@ -174,24 +177,38 @@ async def test_a_loop_that_stood_still_looks_before_its_next_write(place: Place,
 async def test_a_process_stays_a_member_as_long_as_one_of_its_loops_lives(place: Place) -> None:
     async with web(place) as shadow:
         await job(shadow, "in a second loop")
-        assert [row.id for row in members.members(shadow.fleet.records)] == [shadow.fleet.participant.id]
+        assert [row.id for row in members.members(shadow.admin.fleet.records)] == [shadow.admin.fleet.participant.id]
         await shadow[COLLECTION].insert_one({"_id": "in the first"})
         await order(shadow, DYNAMO)
         await job(shadow, "after the flip")
         assert "after the flip" in place.held(DYNAMO)
 
 
+async def test_a_forked_process_has_a_record_of_its_own(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was forked while its parent was on the list: neither takes the other off it."""
+    async with web(place) as shadow:
+        participant, parent = shadow.admin.fleet.participant, shadow.admin.fleet.participant.id
+        # Nobody here can know that it is none.
+        child = Owner("another-host/boot/pid:[1]", 7, 1.0)
+        monkeypatch.setattr("shadow.fleet.participant.this_process", lambda: child)
+        await participant.join({COLLECTION: MONGO})
+        assert {row.id for row in members.members(shadow.admin.fleet.records)} == {parent, participant.id}
+        assert participant.id != parent
+        await participant.leave()
+        assert [row.id for row in members.members(shadow.admin.fleet.records)] == [parent]
+
+
 async def test_a_control_store_that_is_away_stops_no_process_that_has_joined(place: Place) -> None:
     async with web(place) as shadow:
         away = place.control.with_name("away")
-        shadow.fleet.records.close()
+        shadow.admin.fleet.records.close()
         place.control.rename(away)
         place.control.mkdir()
         try:
-            await until(lambda: not shadow.fleet.participant.reachable)
+            await until(lambda: not shadow.admin.fleet.participant.reachable)
             await shadow[COLLECTION].insert_one({"_id": 1})
         finally:
             place.control.rmdir()
             away.rename(place.control)
-        await until(lambda: shadow.fleet.participant.reachable)
+        await until(lambda: shadow.admin.fleet.participant.reachable)
         await place.level(shadow)

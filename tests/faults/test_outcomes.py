@@ -21,10 +21,10 @@ import pytest
 from pymongo.errors import AutoReconnect, BulkWriteError, NetworkTimeout, WriteError
 
 from shadow.errors import JournalError, SecondaryWriteError
+from shadow.model.limits import Limits
 from shadow.model.outcome import Outcome
 from shadow.model.phase import Role, StoreName, WriteMode
 from shadow.model.verdict import Deferral
-from shadow.replicate.limits import Limits
 from tests.support.faulty import Fault, apply_and_lose, hang, lose, refuse
 from tests.support.pair import QUICK, Pair, until
 

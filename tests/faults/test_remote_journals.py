@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import socket
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,7 @@ from shadow import Shadow
 from shadow.embedded.audit import dynamo_client
 from shadow.embedded.servers import FaultProxy, Mode
 from shadow.errors import JournalError
-from shadow.replicate.points import Point
+from shadow.host.failpoints import Point
 from tests.support.pair import until
 from tests.support.recoverer import increment, recover
 from tests.support.shadows import COLLECTION, Site
@@ -28,8 +27,9 @@ from tests.support.writer import STEPS, crash_at, notes, spawn
 NewProxy = Callable[[str], FaultProxy]
 KEYS = 60
 LONG = os.environ.get("SHADOW_LONG") == "1"
-SOON = 20.0
-"""Seconds within which a call must have ended that the journal's server does not answer; it takes two to ten."""
+SOON = 90.0
+"""Seconds within which a call must have ended that the journal's server never answers; it takes two to ten, and what a
+busy machine adds."""
 
 
 def in_mongo(site: Site) -> Site:
@@ -48,7 +48,7 @@ def closed_port() -> int:
 
 
 async def ended(*processes: Any) -> list[int | None]:
-    await asyncio.gather(*(asyncio.to_thread(process.join, 60) for process in processes))
+    await asyncio.gather(*(asyncio.to_thread(process.join, 90) for process in processes))
     return [process.exitcode for process in processes]
 
 
@@ -75,7 +75,7 @@ async def test_what_a_killed_process_left_is_healed_by_another(
     assert await ended(spawn(crash_at, site, "inc", point, str(log))) == [-signal.SIGKILL]
     acked = sum(words[0] == "ack" for words in notes(log))
     async with site.shadow() as shadow:
-        held = (await shadow.status())["journal"]
+        held = (await shadow.admin.status())["journal"]
         assert held["open"].get(COLLECTION, 0) + held["deferred"].get(COLLECTION, 0) >= 1, "it outlived its process"
         await site.level(shadow)
     (found,) = (await site.documents()).values()
@@ -105,12 +105,12 @@ async def test_two_processes_that_recover_at_once_heal_each_key_once(
     broken = broken.but(limits={"operation": 60.0, "drain": 1.0})
     async with Shadow(broken.settings(), resting=True) as shadow:
         await shadow[COLLECTION].insert_many([{"_id": n} for n in range(KEYS)])
-        await until(lambda: not shadow._runtime().at_work, 30)
-        status = (await shadow.status())["journal"]
+        await until(lambda: not shadow._engine.runtime().at_work, 90)
+        status = (await shadow.admin.status())["journal"]
         assert status["open"].get(COLLECTION, 0) + status["deferred"].get(COLLECTION, 0) == KEYS
     logs, go = [tmp_path / f"{n}.log" for n in range(2)], tmp_path / "go"
     processes = [spawn(recover, site, str(go), str(log)) for log in logs]
-    await until(lambda: all(log.exists() for log in logs), 30)
+    await until(lambda: all(log.exists() for log in logs), 90)
     go.touch()
     assert await ended(*processes) == [0, 0]
     healed = [log.read_text().count("heal") for log in logs]
@@ -132,21 +132,20 @@ async def test_without_the_journal_the_primary_is_not_asked_and_with_it_again_al
     async with site.shadow() as shadow:
         await shadow.prepare()
         await shadow[COLLECTION].insert_one({"_id": "before"})
-        await until(lambda: not shadow._runtime().at_work, SOON)
+        await until(lambda: not shadow._engine.runtime().at_work, SOON)
         proxy.set(fault)
-        started = time.monotonic()
-        with pytest.raises(JournalError, match=r"journal\.url|can reach") as raised:
-            await shadow[COLLECTION].insert_one({"_id": "meanwhile"})
-        assert time.monotonic() - started < SOON
+        async with asyncio.timeout(SOON):
+            with pytest.raises(JournalError, match=r"journal\.url|can reach|took longer than") as raised:
+                await shadow[COLLECTION].insert_one({"_id": "meanwhile"})
         assert "meanwhile" not in str(raised.value)
         assert await shadow[COLLECTION].find_one({"_id": "meanwhile"}) is None
-        ready, checks = await shadow.ready()
+        ready, checks = await shadow.admin.ready()
         assert (ready, checks["journal"][:6]) == (False, "failed")
         proxy.clear()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(90):
             while not await attempted(shadow[COLLECTION].insert_one({"_id": "after"})):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
-        assert await shadow.settled(60)
+        assert await shadow.settled(90)
     names = {document["_id"] for document in (await site.documents()).values()}
     assert names == {"before", "after"}
     assert await site.disagreements() == []
@@ -174,7 +173,7 @@ async def test_processes_that_write_the_same_keys_leave_both_stores_equal(
             await shadow[COLLECTION].update_one({"_id": number % 5}, {"$inc": {"n": 1}}, upsert=True)
 
     for each in shadows:
-        await each.start()
+        await each._engine.start()
     await asyncio.gather(*(write(shadow) for shadow in shadows))
     await site.level(shadows[0], 60)
     assert sum(document["n"] for document in (await site.documents()).values()) == 90
@@ -196,11 +195,11 @@ async def test_killed_at_random_under_load(site: Site, tmp_path: Path, keep: Cal
         logs += mine
         processes = [spawn(increment, site, log.stem, str(log)) for log in mine]
         for process, log, enough in zip(processes, mine, (20, 35), strict=True):
-            await until(lambda log=log, enough=enough: log.exists() and log.read_bytes().count(b"ack") >= enough, 60)
+            await until(lambda log=log, enough=enough: log.exists() and log.read_bytes().count(b"ack") >= enough, 90)
             process.kill()
         assert await ended(*processes) == [-signal.SIGKILL] * 2
     async with site.shadow() as shadow:
-        await site.level(shadow, 60)
+        await site.level(shadow)
     counts = {key: document.get("n", 0) for document in (await site.documents()).values() if (key := document["_id"])}
     started = Counter(words[1] for log in logs for words in notes(log) if words[0] == "start")
     acked = Counter(words[1] for log in logs for words in notes(log) if words[0] == "ack")
@@ -212,7 +211,7 @@ async def test_killed_at_random_under_load(site: Site, tmp_path: Path, keep: Cal
 async def test_prepare_makes_what_the_journal_is_kept_in(site: Site) -> None:
     async with in_dynamo(site).shadow() as shadow:
         await shadow.prepare()
-        assert (await shadow.status())["journal"]["path"] == f"dynamodb://{site.prefix}journal"
+        assert (await shadow.admin.status())["journal"]["path"] == f"dynamodb://{site.prefix}journal"
     described = dynamo_client(site.dynamo_url).describe_table(TableName=f"{site.prefix}journal")["Table"]
     assert {index["IndexName"] for index in described["GlobalSecondaryIndexes"]} == {"by_turn", "by_age"}
     async with in_mongo(site).shadow() as shadow:
@@ -235,7 +234,7 @@ def test_one_shadow_over_a_journal_on_a_server_serves_event_loops_one_after_the_
 
     async def end() -> None:
         async with shadow:
-            await site.level(shadow, 60)
+            await site.level(shadow)
 
     before = len(os.listdir("/proc/self/task"))
     for number in range(10):

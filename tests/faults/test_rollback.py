@@ -7,7 +7,7 @@ could know is marked.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from shadow.errors import ShadowError
 from shadow.model.outcome import Outcome, classify
 from shadow.model.verdict import Healing
 from shadow.model.version import ABSENT, Image, Version
-from shadow.stores.mongo import MongoStore, connect
+from shadow.stores.mongo.store import MongoStore, connect
+from tests.support import services
 from tests.support.migration import control_of, verify
 from tests.support.shadows import COLLECTION, Site
 from tests.support.topologies import ReplicaSet
@@ -41,6 +42,13 @@ WRITES: dict[str, Callable[[Things], Awaitable[Any]]] = {
     "delete_one": lambda things: things.delete_one({"_id": "old"}),
     "find_one_and_update": lambda things: things.find_one_and_update({"_id": "old"}, {"$inc": {"n": 1}}),
 }
+
+
+@pytest.fixture(scope="module")
+def replica_set() -> Iterator[ReplicaSet]:
+    """One that soon elects another primary."""
+    with services.start(ReplicaSet) as server:
+        yield server
 
 
 @pytest.fixture
@@ -88,7 +96,7 @@ async def test_what_was_rolled_back_had_not_been_acknowledged(
         await site.level(shadow)
         assert await things.find_one({"_id": "old"}) == {"_id": "old", "n": 0}
         assert await things.count_documents({}) == 1
-        doubted = (await shadow.status())["journal"]["verify_since"]
+        doubted = (await shadow.admin.status())["journal"]["verify_since"]
         # What one member had acknowledged in the words of the application's own choice is marked.
         assert list(doubted) == ([COLLECTION] if asked == "&w=here" else [])
 
@@ -126,15 +134,15 @@ async def test_nothing_is_healed_after_what_can_be_rolled_back(
         if primary == "dynamo":
             await asyncio.to_thread(alone(site).delete_one, {"_id": "k"})
             await asyncio.to_thread(replica_set.wait_until_whole)
-        standing = await shadow.images(COLLECTION, "k")
+        standing = await shadow.admin.images(COLLECTION, "k")
         async with rolling_back(replica_set):
             stamp = {"b": standing[0].state.born, "r": 2 if primary == "mongo" else 1}  # type: ignore[union-attr]
             passing = {"n": 1 if primary == "mongo" else 0, "_shadow": stamp}
             await asyncio.to_thread(alone(site).replace_one, {"_id": "k"}, passing, upsert=True)
             with pytest.raises((PyMongoError, TimeoutError)):
-                await shadow.heal(COLLECTION, "k")
+                await shadow.admin.heal(COLLECTION, "k")
         expected = Healing.EQUAL if primary == "mongo" else Healing.COPIED
-        assert await shadow.heal(COLLECTION, "k") is expected
+        assert await shadow.admin.heal(COLLECTION, "k") is expected
         await site.level(shadow)
         assert await shadow[COLLECTION].find_one({"_id": "k"}) == {"_id": "k", "n": 0}
 
@@ -177,19 +185,19 @@ async def test_what_was_acknowledged_by_name_and_not_by_a_majority_is_marked_unt
         await shadow.prepare()
         things = shadow[COLLECTION]
         await things.insert_one({"_id": "old", "n": 0})
-        assert (await shadow.status())["journal"]["verify_since"] == {}, "a majority has it: nothing is in doubt"
+        assert (await shadow.admin.status())["journal"]["verify_since"] == {}, "a majority has it: nothing is in doubt"
         async with rolling_back(replica_set):
             with pytest.raises(PyMongoError) as caught:
                 await things.update_one({"_id": "old"}, {"$inc": {"n": 1}})
             assert classify(caught.value) is Outcome.UNKNOWN
-            assert list((await shadow.status())["journal"]["verify_since"]) == [COLLECTION]
+            assert list((await shadow.admin.status())["journal"]["verify_since"]) == [COLLECTION]
         await site.level(shadow)
         control = control_of(named)
         try:
             assert (await verify(shadow, control)).clean
         finally:
             control.close()
-        assert (await shadow.status())["journal"]["verify_since"] == {}
+        assert (await shadow.admin.status())["journal"]["verify_since"] == {}
 
 
 async def test_a_step_down_in_the_middle_of_writes_loses_and_doubles_nothing(

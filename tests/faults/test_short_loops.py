@@ -43,8 +43,8 @@ async def test_the_journal_is_empty_soon_after_each_loop_and_a_flip_can_be_made(
         await web[COLLECTION].insert_one({"_id": "web"})
         for number in range(JOBS):
             await asyncio.to_thread(lambda number=number: asyncio.run(_job(worker, number)))  # type: ignore[misc]
-            assert await web.settled(30), (await web.status())["journal"]
-        done = await web.flip(COLLECTION, StoreName.DYNAMO, "a test")
+            assert await web.settled(90), (await web.admin.status())["journal"]
+        done = await web.admin.flip(COLLECTION, StoreName.DYNAMO, "a test")
         assert done["done"], done
     assert await place.disagreements() == []
 
@@ -55,5 +55,5 @@ async def test_the_next_loop_of_the_same_worker_takes_over_by_itself(place: Site
     for number in range(JOBS):
         await asyncio.to_thread(lambda number=number: asyncio.run(_job(worker, number)))  # type: ignore[misc]
     async with worker:
-        assert await worker.settled(30), (await worker.status())["journal"]
+        assert await worker.settled(90), (await worker.admin.status())["journal"]
     assert await place.disagreements() == []

@@ -14,18 +14,18 @@ import pytest
 
 from shadow import Shadow
 from shadow.embedded.servers import FaultProxy, Mode
+from shadow.journal.sqlite.journal import SqliteJournal
+from shadow.model.limits import Limits
 from shadow.model.operation import Update, Verb, Write
 from shadow.model.phase import StoreName
 from shadow.model.reporter import Silent
 from shadow.model.schema import UniqueSpec
 from shadow.model.verdict import Healing
 from shadow.model.version import ABSENT, Document, Image, Key, Tombstone, Version
-from shadow.replicate.apply import HealContended, heal
-from shadow.replicate.intents import Intents
-from shadow.replicate.limits import Limits
-from shadow.replicate.sqlite_journal import SqliteJournal
-from shadow.replicate.untangle import Untangler
 from shadow.stores.memory import MemoryStore
+from shadow.writes.heal import HealContended, heal
+from shadow.writes.intents import Intents
+from shadow.writes.untangle import Untangler
 from tests.support.faulty import FaultyStore, Gate
 from tests.support.migration import backfill, control_of
 from tests.support.shadows import COLLECTION, Site
@@ -60,12 +60,12 @@ async def test_the_journal_empties_by_itself_once_the_secondary_is_back(
             await things.insert_many(
                 [{"_id": key, "mail": f"m{n}", "nick": f"n{n}"} for n, key in enumerate("ABCD", 1)]
             )
-            assert await shadow.settled(60)
+            assert await shadow.settled(90)
             proxy.set(Mode.REFUSE)
             await _trade(things)
             proxy.clear()
             await site.level(shadow)
-            gates = {each["name"]: each for each in (await shadow.status())["verdict"]["gates"]}
+            gates = {each["name"]: each for each in (await shadow.admin.status())["verdict"]["gates"]}
             assert gates["journal"]["ok"], gates["journal"]
 
 
@@ -113,7 +113,7 @@ async def test_a_process_that_dies_with_a_document_set_aside(site: Site, times: 
 
 async def _stand(shadow: Shadow, key: Key, document: Document) -> None:
     """Puts a document into the primary alone, with its unique values taken from whoever holds them."""
-    primary = shadow._runtime().stores[StoreName.DYNAMO]
+    primary = shadow._engine.runtime().stores[StoreName.DYNAMO]
     seen = await primary.image(COLLECTION, key)
     assert isinstance(seen.state, Version)
     holders = {

@@ -114,7 +114,6 @@ HALF = {"BulkWriteError", "WriteConcernError", "NetworkTimeout", "ExecutionTimeo
 """The last two: after some codes the driver sends the write once more, until its time is over."""
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize(("driver", "code"), [("motor", 64), ("motor", 91), ("pymongo", 64), ("pymongo", 11600)])
 async def test_a_write_concern_error_is_no_refusal(site: Site, driver: str, code: int) -> None:
     """For each verb: what the primary has done, the secondary gets."""
@@ -126,7 +125,6 @@ async def test_a_write_concern_error_is_no_refusal(site: Site, driver: str, code
         await site.level(shadow)
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("driver", DRIVERS)
 async def test_a_write_concern_error_that_the_driver_is_to_send_once_more(site: Site, driver: str) -> None:
     """Servers that shut down label it so."""
@@ -158,7 +156,6 @@ async def test_many_inserts_with_a_write_concern_error_are_said_as_the_driver_sa
         await site.level(shadow)
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("code", [13, 121, 91, 11601, 424_242])
 async def test_a_code_of_a_command_is_refused_or_leaves_the_intent(site: Site, code: int) -> None:
     """A command that fails as a whole, with codes of the table and others: the stores end level."""
@@ -171,7 +168,6 @@ async def test_a_code_of_a_command_is_refused_or_leaves_the_intent(site: Site, c
         await site.level(shadow)
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("driver", DRIVERS)
 async def test_a_connection_that_is_closed_under_the_write(site: Site, driver: str) -> None:
     """Every attempt is cut off; the caller hears so, and the stores end level."""

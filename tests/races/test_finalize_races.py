@@ -13,9 +13,9 @@ import pytest
 
 from shadow import Shadow
 from shadow.embedded.audit import dynamo_client
-from shadow.migrate.finalize import Finalize
-from shadow.migrate.sides import RouteChanged
-from shadow.migrate.work import Pace, Work
+from shadow.jobs.finalize import Finalize
+from shadow.jobs.target import RouteChanged
+from shadow.jobs.work import JobPace, Work
 from shadow.model.operation import Insert
 from shadow.model.phase import StoreName
 from shadow.model.version import ABSENT, Image, Tombstone, Version, fresh_id
@@ -52,7 +52,6 @@ async def disturb(shadow: Shadow, number: int, seed: int, ended: asyncio.Event, 
                 sums[key] += 1
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_no_write_is_lost_beside_it(kept: Site, seed: int) -> None:
     """Every acknowledged write stands afterwards; what was deleted stays so; a last run leaves no version at all."""
@@ -77,7 +76,7 @@ async def test_no_write_is_lost_beside_it(kept: Site, seed: int) -> None:
 
 async def plant(shadow: Shadow, site: Site) -> None:
     """Documents at a version under even keys, tombstones under odd ones."""
-    store = shadow.sides(COLLECTION).stores[StoreName(site.primary)]
+    store = shadow.admin.sides(COLLECTION).stores[StoreName(site.primary)]
     for key in range(KEYS):
         even = Image(Version(fresh_id(), 3), {"_id": key, "n": 1})
         assert await store.put(COLLECTION, key, Image(Tombstone(fresh_id())) if key % 2 else even, ABSENT)
@@ -95,13 +94,12 @@ def stamped(site: Site) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 async def test_one_that_is_killed_goes_on_where_it_was(kept: Site) -> None:
     """Killed again and again; the same job ends with nothing left and every document as it was."""
     count, batch, kills = 900, 20, 2
     async with kept.shadow() as shadow:
         await shadow.prepare()
-        store = shadow.sides(COLLECTION).stores[StoreName(kept.primary)]
+        store = shadow.admin.sides(COLLECTION).stores[StoreName(kept.primary)]
         for start in range(0, count, 100):
             documents = [{"_id": f"k{start + n:05}", "n": n} for n in range(100)]
             inserts = [Insert(each["_id"], each, fresh_id()) for each in documents]
@@ -109,7 +107,7 @@ async def test_one_that_is_killed_goes_on_where_it_was(kept: Site) -> None:
     control = control_of(kept)
     for turn in range(1, kills + 1):
         process = spawn(finalize_in_another_process, kept, kept.primary, batch)
-        await until(lambda turn=turn: _seen(control) >= turn * count // (kills + 2), 60)
+        await until(lambda turn=turn: _seen(control) >= turn * count // (kills + 2), 90)
         process.kill()
         process.join()
         assert 0 < stamped(kept) < count
@@ -127,19 +125,18 @@ def _seen(control: Any) -> int:
     return jobs[0].counts.get("seen", 0) if jobs else 0
 
 
-@pytest.mark.timeout(60)
 async def test_it_ends_when_the_collection_is_followed_again(kept: Site) -> None:
     """The phase goes on to dual writes under it: from then on the versions are needed, and none is taken."""
     control = control_of(kept)
     async with kept.shadow() as shadow:
         await shadow.prepare()
         await plant(shadow, kept)
-        task = Finalize(shadow.sides(COLLECTION), StoreName(kept.primary), apply=True, older_than=0.0)
+        task = Finalize(shadow.admin.sides(COLLECTION), StoreName(kept.primary), apply=True, older_than=0.0)
         wanted = kept.but(phase="dual_write").settings()
-        shadow.fleet.wishes(wanted.routes(), {})
-        assert await shadow.fleet.change(COLLECTION, wanted.route(COLLECTION))
-        await until(lambda: shadow._parts.routes[COLLECTION].dual_write, 20)
+        shadow.admin.fleet.wishes(wanted.routes(), {})
+        assert await shadow.admin.fleet.change(COLLECTION, wanted.route(COLLECTION))
+        await until(lambda: shadow._engine.parts.routes[COLLECTION].dual_write, 90)
         with pytest.raises(RouteChanged):
-            await Work(task, control, Pace(workers=2)).run()
+            await Work(task, control, JobPace(workers=2)).run()
         assert stamped(kept) == KEYS
     control.close()

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from shadow.model.phase import Route, StoreName, WriteMode
+from shadow.model.phase import StoreName, WriteMode
 from shadow.model.verdict import Deferral
 from shadow.model.version import Tombstone
-from shadow.replicate.apply import heal
+from shadow.writes.heal import heal
 from tests.support.faulty import Gate, lose
-from tests.support.pair import QUICK, Pair, until
+from tests.support.pair import Pair, until
 from tests.support.shadows import COLLECTION, Site
 
 KEY = "k"
@@ -157,43 +157,6 @@ async def test_a_replay_that_was_given_up_and_arrives_after_its_heal(tmp_path: P
         assert "late" not in a.documents(StoreName.DYNAMO)
 
 
-async def test_a_flip_while_writes_are_held(tmp_path: Path) -> None:
-    """One write is inside, others come during the change: each sees one primary, and none is lost."""
-    async with Pair(tmp_path) as pair:
-        await pair.things.insert_one({"_id": KEY, "n": 0})
-        await pair.settled()
-        gate = Gate()
-        pair.primary.on("apply", gate)
-        inside = asyncio.create_task(pair.things.update_one({"_id": KEY}, {"$inc": {"n": 1}}))
-        await gate.reached.wait()
-        there = Route(StoreName.DYNAMO, pair.route.phase)
-        flip = asyncio.create_task(pair.runtime.change_primary("things", lambda: pair.routes.set("things", there)))
-        await asyncio.sleep(0)
-        held = [asyncio.create_task(pair.things.update_one({"_id": KEY}, {"$inc": {"n": 1}})) for _ in range(5)]
-        for _ in range(20):
-            await asyncio.sleep(0)
-        assert not any(task.done() for task in held)
-        gate.opened.set()
-        assert await flip
-        await asyncio.gather(inside, *held)
-        await pair.settled()
-        assert pair.routes["things"].primary is StoreName.DYNAMO
-        assert pair.secondary.calls["apply"] == 5
-        assert pair.documents(StoreName.MONGO)[KEY]["n"] == 6
-        pair.assert_equal()
-
-
-async def test_a_flip_is_refused_while_the_secondary_is_not_level_and_the_writes_go_on(tmp_path: Path) -> None:
-    async with Pair(tmp_path, limits=QUICK.model_copy(update={"drain": 0.2})) as pair:
-        pair.secondary.on_all(lose)
-        await pair.things.insert_one({"_id": KEY, "n": 0})
-        assert not await pair.runtime.change_primary("things", lambda: pytest.fail("changed"))
-        pair.secondary.clear()
-        await pair.things.update_one({"_id": KEY}, {"$inc": {"n": 1}})
-        await pair.settled()
-        pair.assert_equal()
-
-
 async def test_two_processes_that_recover_the_same_keys_at_once(tmp_path: Path) -> None:
     async with two_processes(tmp_path) as (a, b):
         a.secondary.on("replay", lose, 20)
@@ -221,7 +184,7 @@ async def test_many_increments_of_one_key_through_two_shadows_on_one_journal(sit
 
 async def test_strict_writers_of_one_key_in_two_processes_never_wait_for_each_other_for_ever(tmp_path: Path) -> None:
     async with two_processes(tmp_path, writes=WriteMode.STRICT) as (a, b):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(90):
             for _ in range(10):
                 await asyncio.gather(
                     a.things.update_one({"_id": KEY}, {"$inc": {"n": 1}}),

@@ -47,10 +47,33 @@ untangle(k)     where a put of heal(k) is refused for a unique value: G := k and
                 secondary, a value that a member of G is to get. For each of G an intent. Then all of G are put in one
                 step, each if it is still at its s0; or one after the other, and one that is in the way of another is
                 set aside first: a fresh *passing* tombstone, if it is still at its s0.
+                None in a process that writes one store alone; one under way ends before it says that it does.
 copy(k)         the backfill: p := primary(k); put p if secondary(k) is nothing at all; heal(k) if it is something else
                 than p, or if primary(k) is no longer p.
-flip            holds new writes, waits for the writes and heals under way, and exchanges the stores when the journal
-                is empty and no request to the secondary can still arrive.
+bare(o, k)      while no process writes both stores: the driver's own call. No intent; the primary changes, and where
+                both were written before, its version names the era: the time since then. Under way until it has
+                answered; without an answer, for as long as it can still arrive.
+raise           announced, then raising, then dual: each step when every process on the list has taken note of the one
+                before, and a process takes note when no bare write of it is under way. One that is silent is waited for
+                until its lease has run out and its last request has arrived, one that died likewise; one that ends
+                stays on the list for as long.
+alone           a process says on the list that it writes one store alone, then begins the next epoch, and only then
+                does so. One that begins alone does the same before its first write. One that writes both again waits
+                for its writes under way first, and says so when none that had no answer can still arrive: no intent
+                stands for it.
+prove           reads the epoch of dual writes, then the list; nobody on it may write alone, or has died alone and may
+                have sent what can still arrive. Then heals and verifies.
+                What was found counts for as long as that epoch lasts.
+durable         an answer counts when a majority has the write: by the write concern, or by asking for it afterwards.
+                Where the term changed in between, the collection is in doubt until a verification that began later.
+                What is healed, and which document an operation has found, is read from a primary that a majority
+                confirms.
+flip            one process announces it in the record that all share; each says whether it could take part. Then each
+                holds new writes, waits for the writes and heals under way, and says so when the journal is empty and no
+                request to the secondary can still arrive. When all have said it, one conditional write of the record
+                exchanges the stores; each process changes over, and lets its writes go on. What is not decided within
+                the limit is aborted in the same record, by whoever sees it first. One that begins meanwhile waits for
+                the decision. A flip that nobody moves any more is ended by any process.
 
 Assumptions
 -----------
@@ -59,16 +82,34 @@ Assumptions
 took longer is opened anew), a request takes effect within five eighths of it or never, and the clocks of two processes
 differ by at most an eighth. No process stands still for that long between two steps without noticing. All faults end.
 
-A flip is made by one process alone, with no backfill running. No request of before it may land on the store that
-followed: a replay or a copy that expects nothing at all would find that again after a deletion there, for the primary
-keeps no tombstones. Hence no flip within `limits.straggle` of a request that was given up on, nor during a heal.
+A flip is made with no backfill running, where both stores are proven to be equal. No request of before it may land on
+the store that followed: a replay or a copy that expects nothing at all would find that again after a deletion there,
+for the primary keeps no tombstones. Hence no flip within `limits.straggle` of a request that was given up on, nor
+during a heal.
+
+Faults
+------
+
+Of the servers: a request that is refused, lost, without an answer, late, answered late (`dawdling`), hung, or answered
+with a write concern error; an outage; an image that cannot be read; a secondary that makes something else of an
+operation (`wrong`). A replica set that is divided: an old primary acknowledges what is rolled back (see `replicas`).
+Of the processes: a crash, also at a named point; an end and a new beginning; an event loop that ends, and another one
+in the same process; callers that are cancelled; clocks that differ, and a wall clock that somebody sets.
+Of the journal: a commit that fails or is slow. Of the fleet (see
+`fleets`): a control store that is down, for all or for one process alone; files that ask one process, or all of them,
+for another phase while their callers write.
+
+Not played: how soon the claims of an event loop end with it, which `tests/faults/test_short_loops.py` has; upserts by a
+filter that two processes make at once on a primary that does not find the document by itself.
 
 Invariants
 ----------
 
 While it runs:
 
-1. Versions only ever rise: no state comes back in history(k).
+1. Versions only ever rise: no state comes back in history(k). One that the driver's own calls give does as long as one
+   store is written alone, for it names that time (before all dual writes: no version at all); no more, once both were
+   written while it stood there. So it never comes to the secondary before that.
 2. The secondary only ever moves forward: every secondary(k) is a member of history(k), and never an earlier one than
    the one before it. (Where the secondary itself has made something else of a replayed operation, the version is; and
    a document that is set aside stands where it stood before that.)
@@ -76,13 +117,23 @@ While it runs:
 4. Callers hear the drivers' errors and shadow's own, and nothing else; nothing fails inside but what was made to.
 5. No false alarm: without a backfill to be done, no comparison comes to `mismatch`.
 
+6. A gate that would pass tells the truth: while the journal is empty, nothing is in doubt, and what was proven counts,
+   both are equal.
+7. No bare write lands while both stores are written, and none hides behind a version that both may have.
+8. A flip is decided while every process holds its writes and the journal is empty, and no write is asked of the store
+   that is not primary.
+
 Once the faults have ended, within a bounded time:
 
-6. Both are equal: the same document at the same version, or no document in either.
-7. No acknowledged write is lost or doubled: what was acknowledged as done is in history(k) exactly once, what was
+9. Both are equal: the same document at the same version, or no document in either.
+10. No acknowledged write is lost or doubled: what was acknowledged as done is in history(k) exactly once, what was
    refused never, what is unknown at most once. A counter holds what was acknowledged, and what is unknown at most.
-8. The journal is empty: intents = deferred = {}.
-9. No task is left when the runtimes are closed.
+11. The journal is empty: intents = deferred = {}.
+12. What was acknowledged and rolled back is in doubt, or was verified since; a verification takes the doubt back.
+13. The fleet comes to dual writes when all files ask for them, and a proof is made.
+14. All processes have the primary of the record, and no flip is under way.
+15. No task is left when the runtimes are closed.
 
-`mutations` weakens these rules one by one; each of them is then seen to break one of the invariants.
+`mutations` and `flip_mutations` weaken these rules one by one; each of them is then seen to break one of the
+invariants.
 """

@@ -10,6 +10,7 @@ import sys
 from contextlib import nullcontext
 
 from tests.simulation.conditions import Conditions
+from tests.simulation.flip_mutations import FLIP_MUTATIONS
 from tests.simulation.mutations import MUTATIONS
 from tests.simulation.runs import run
 
@@ -18,7 +19,7 @@ def main(seed: int, arguments: list[str]) -> int:
     pairs = [each.split("=", 1) for each in arguments if "=" in each]
     changes = {name: ast.literal_eval(value) for name, value in pairs}
     words = " ".join(each for each in arguments if "=" not in each)
-    mutation = next((each for each in MUTATIONS if words and words in each.name), None)
+    mutation = next((each for each in MUTATIONS + FLIP_MUTATIONS if words and words in each.name), None)
 
     def conditions(drawn: Conditions) -> Conditions:
         return (drawn if mutation is None else mutation.conditions(drawn)).but(**changes)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from shadow.model.phase import WriteMode
-from shadow.replicate.limits import Limits
+from shadow.model.limits import Limits
+from shadow.model.phase import StoreName, WriteMode
 
-__all__ = ["LIMIT", "REQUEST", "SKEW", "VERBS", "Conditions"]
+__all__ = ["COLLECTION", "DRIVEN", "LIMIT", "REQUEST", "SKEW", "VERBS", "Conditions"]
+
+COLLECTION: Final = "things"
 
 LIMIT: Final = 4.0
 """`limits.operation` of every run, in virtual seconds."""
@@ -36,6 +39,9 @@ VERBS: Final = (
     ("delete_first", 2),
 )
 """What callers do, and how often."""
+
+DRIVEN: Final = (("insert", 5), ("inc", 6), ("set", 2), ("delete", 4))
+"""What they do where a call may be the driver's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +69,8 @@ class Conditions:
     half: float = 0.0
     """Applied, and answered with a write concern error."""
     slow: float = 0.0
+    dawdling: float = 0.0
+    """Writes to the primary that take effect late, and are answered."""
     partial: float = 0.0
     wrong: float = 0.0
     """The secondary makes something else of a replayed operation."""
@@ -73,6 +81,8 @@ class Conditions:
     crash_at_point: float = 0.0
     crashes: int = 0
     restarts: int = 0
+    loops: int = 0
+    """How often the event loop of a process ends, and another one begins in it a moment later."""
     cancelled: float = 0.0
     secondary_down: int = 0
     primary_down: int = 0
@@ -92,6 +102,25 @@ class Conditions:
     deaths_known: bool = True
     choosing: bool = True
     """The store called MongoDB finds the document of a write by filter by itself; the other one never does."""
+    replicas: bool = False
+    """The store called MongoDB is a replica set: see `replicas`."""
+    divisions: int = 0
+    """How often the set is divided, with the processes on either side of it."""
+    asked: str = "majority"
+    """The write concern of the application's client, a name of `replicas.CONCERNS`."""
+    primary: StoreName = StoreName.MONGO
+    """At the beginning."""
+    verifications: int = 0
+    fleet: bool = False
+    """The processes begin in phase `off` or `dual_write`, and change between them: see `fleets`."""
+    raised: bool = False
+    """Their files ask for dual writes as the run begins."""
+    changes: int = 0
+    everywhere: float = 0.0
+    """How often a change of the phase comes to the files of all processes and not of one."""
+    control_down: int = 0
+    cut_off: int = 0
+    """How often one process alone loses the control store, for long."""
     verbs: tuple[tuple[str, int], ...] = VERBS
 
     @classmethod
@@ -102,17 +131,19 @@ class Conditions:
         def some(most: int) -> int:
             return rng.randint(1, most) if rng.random() < 0.4 else 0
 
-        flips = some(3) if rng.random() < 0.3 else 0
+        if rng.random() < 0.15:
+            return cls._of_a_fleet(rng, rate, some)
+        if rng.random() < 0.07:
+            return cls._of_flips(rng, rate, some)
         return cls(
-            flips=flips,
-            processes=1 if flips else rng.randint(1, 3),
+            processes=rng.randint(1, 3),
             keys=rng.randint(1, 3),
             counters=rng.randint(0, 1),
             callers=rng.randint(2, 5),
             operations=rng.randint(2, 8),
             haste=rng.choice((0.0, 0.01, 0.05, 0.3)),
             mode=rng.choice((WriteMode.BACKGROUND, WriteMode.BACKGROUND, WriteMode.SYNC, WriteMode.STRICT)),
-            seeded=rng.random() < 0.3 and not flips,
+            seeded=rng.random() < 0.3,
             refused=rate(0.05),
             lost=rate(0.1),
             unanswered=rate(0.1),
@@ -125,7 +156,7 @@ class Conditions:
             journal_slow=rate(0.05),
             crash_at_point=rate(0.02),
             crashes=some(2),
-            restarts=0 if flips else some(1),
+            restarts=some(1),
             cancelled=rate(0.2),
             secondary_down=some(1),
             primary_down=some(1) if rng.random() < 0.5 else 0,
@@ -139,7 +170,99 @@ class Conditions:
             **cls._trading(rng),
             unreadable=rate(0.1),
             half=rate(0.05),
+            verifications=some(3),
+            **cls._replicated(rng),
         )
+
+    @classmethod
+    def _of_a_fleet(cls, rng: random.Random, rate: Callable[[float], float], some: Callable[[int], int]) -> Conditions:
+        return cls(
+            fleet=True,
+            changes=rng.randint(1, 5),
+            raised=rng.random() < 0.5,
+            everywhere=rng.choice((0.0, 0.0, 0.5)),
+            control_down=some(2),
+            cut_off=some(1),
+            processes=rng.randint(2, 3),
+            keys=rng.randint(1, 2),
+            counters=1,
+            callers=rng.randint(2, 4),
+            operations=rng.randint(4, 10),
+            haste=rng.choice((0.05, 0.3)),
+            seeded=rng.random() < 0.5,
+            refused=rate(0.05),
+            lost=rate(0.1),
+            unanswered=rate(0.1),
+            late=rate(0.1),
+            slow=rate(0.2),
+            dawdling=rate(0.2),
+            journal_failing=rate(0.05),
+            crashes=some(2),
+            restarts=some(1),
+            cancelled=rate(0.2),
+            secondary_down=some(1),
+            skewed=rng.random() < 0.5,
+            steps=some(2),
+            repairs=some(2),
+            reads=0.0,
+            verifications=some(4),
+            loops=some(2),
+            verbs=DRIVEN,
+        )
+
+    @classmethod
+    def _of_flips(cls, rng: random.Random, rate: Callable[[float], float], some: Callable[[int], int]) -> Conditions:
+        """With few faults: a flip is not made while the secondary lags."""
+        return cls(
+            fleet=True,
+            flips=rng.randint(1, 3),
+            control_down=some(1),
+            cut_off=some(1),
+            processes=rng.randint(1, 3),
+            keys=rng.randint(1, 3),
+            counters=1,
+            callers=rng.randint(2, 5),
+            operations=rng.randint(2, 8),
+            haste=rng.choice((0.05, 0.3)),
+            mode=rng.choice((WriteMode.BACKGROUND, WriteMode.BACKGROUND, WriteMode.SYNC, WriteMode.STRICT)),
+            refused=rate(0.05),
+            lost=rate(0.02),
+            unanswered=rate(0.03),
+            late=rate(0.03),
+            hung=rate(0.01),
+            slow=rate(0.1),
+            partial=rate(0.5),
+            wrong=rate(0.1) if rng.random() < 0.3 else 0.0,
+            journal_failing=rate(0.02),
+            crash_at_point=rate(0.01),
+            crashes=some(1),
+            restarts=some(2),
+            loops=some(1),
+            cancelled=rate(0.2),
+            secondary_down=some(1) if rng.random() < 0.5 else 0,
+            skewed=rng.random() < 0.5,
+            steps=some(1),
+            repairs=some(4),
+            reads=rate(0.3),
+            narrow=rng.random() < 0.2,
+            choosing=rng.random() < 0.7,
+            unreadable=rate(0.03),
+            half=rate(0.02),
+            verifications=some(1),
+            **cls._trading(rng),
+            **cls._replicated(rng),
+        )
+
+    @classmethod
+    def _replicated(cls, rng: random.Random) -> dict[str, Any]:
+        if rng.random() < 0.7:
+            return {}
+        return {
+            "replicas": True,
+            "divisions": rng.randint(1, 2),
+            "asked": rng.choice(("1", "none", "majority", "here")),
+            "primary": rng.choice((*StoreName, StoreName.MONGO)),
+        }
 
     @classmethod
     def _trading(cls, rng: random.Random) -> dict[str, Any]:
@@ -147,6 +270,11 @@ class Conditions:
             return {}
         verbs = (*VERBS, ("take", 8), ("drop", 3))
         return {"unique": True, "together": rng.random() < 0.5, "verbs": verbs}
+
+    @property
+    def mixed(self) -> bool:
+        """Whether one store is written alone at times."""
+        return self.fleet and not self.flips
 
     def but(self, **changes: Any) -> Conditions:
         return dataclasses.replace(self, **changes)

@@ -18,13 +18,14 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 from unittest import mock
 
-from shadow.control import epochs, members, raising, routing
-from shadow.control.members import Member, Standing
+from shadow.control import epochs, members, raising
+from shadow.control import flip_record as routing
+from shadow.control.flip_record import Routing
+from shadow.control.members import Member, MemberRoute
 from shadow.control.raising import Raising, is_on_the_way
 from shadow.control.records import MISSING, Record
-from shadow.control.routing import Routing
+from shadow.host.process import Owner
 from shadow.model.phase import Phase, StoreName
-from shadow.replicate.process import Owner
 
 __all__ = ["RULES", "Broken", "run"]
 
@@ -244,7 +245,7 @@ class Process:
 
     def say(self, *, both: bool | None = None, **changes: Any) -> None:
         phase = Phase.DUAL_WRITE if (self.both if both is None else both) else Phase.OFF
-        standing = {NAME: Standing(StoreName.MONGO, phase, StoreName.MONGO)}
+        standing = {NAME: MemberRoute(StoreName.MONGO, phase, StoreName.MONGO)}
         beat = self.row.beat + 1
         self.row = dataclasses.replace(self.row, standing=standing, wants=self.wants, beat=beat, **changes)
         self.row.write(self.world.records)

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from shadow.compare.equality import same
 from shadow.model.operation import Change, Delete
-from shadow.model.version import ABSENT, Image, Key, State, Tombstone
+from shadow.model.version import ABSENT, Image, Key, State, Tombstone, Version
 
 __all__ = ["WRONG", "Broken", "History", "mark_of"]
 
 WRONG = "wrong"
 """A field of documents that the secondary, by a fault of its own, has made of a replayed operation."""
+
+
+TWICE: Final = (0, True)
+"""The `Era` of a run in which both stores are written all the time."""
+
+Era = tuple[int, bool]
+"""How often dual writes have begun, and whether they go on."""
 
 
 class Broken(Exception):
@@ -29,9 +37,36 @@ class _Line:
     furthest: int = -1
     """The latest place that the state may have: a tombstone put by a heal stands for any deletion so far."""
     state: State = ABSENT
+    era: Era = TWICE
+    """In which the primary came to where it is."""
+    firm: set[State] = field(default_factory=set)
+    """The states in which the primary was while both stores were written. None of them may come back, for the other
+    store may have it."""
+
+    def came_to(self, name: State, after: Image, era: Era) -> None:
+        last = self.images[-1].state
+        if self.era != era:
+            self.firm.add(last)
+        if era[1]:
+            self.firm |= {last, name}
+        self.places[name] = len(self.images)
+        self.images.append(after)
+        self.era = era
+
+    def may_follow(self, state: State, now: Era) -> bool:
+        """Whether the state was there while both stores were written: what one store is given alone is not copied as
+        long as that goes on."""
+        is_there = self.images[-1].state == state and (now[1] or self.era != now)
+        return not is_of_an_era(state) or is_there or state in self.firm
 
     def last_deletion(self) -> int:
         return max(place for place, image in enumerate(self.images) if not image.present)
+
+
+def is_of_an_era(state: State) -> bool:
+    """Whether the version names a time in which one store alone was written, the one before all dual writes among them.
+    MongoDB's own calls give it to one document after the other, so that it comes back while that time lasts."""
+    return isinstance(state, Version) and (state.born == "" or state.born.startswith("one"))
 
 
 def mark_of(change: Change) -> str:
@@ -41,10 +76,12 @@ def mark_of(change: Change) -> str:
 
 @dataclass(slots=True)
 class History:
-    """`broken` is told of the first thing that must not be; `initial`: what the primary began with."""
+    """`broken` is told of the first thing that must not be; `initial`: what the primary began with; `era`: the one at
+    hand."""
 
     initial: Mapping[Key, Image]
     broken: Callable[[str], None]
+    era: Callable[[], Era] = lambda: TWICE
     marks: dict[str, int] = field(default_factory=dict)
     """How often each attempt took effect in the primary."""
     _lines: dict[Key, _Line] = field(default_factory=dict)
@@ -53,7 +90,7 @@ class History:
         line = self._lines.get(key)
         if line is None:
             first = self.initial.get(key, Image(ABSENT))
-            line = self._lines[key] = _Line([first], {first.state: 0} if first.present else {})
+            line = self._lines[key] = _Line([first], {first.state: 0} if first.present else {}, era=(0, False))
         return line
 
     def primary_changed(self, change: Change, after: Image) -> None:
@@ -62,10 +99,19 @@ class History:
         self.marks[mark] = self.marks.get(mark, 0) + 1
         # A replayed deletion leaves the tombstone that the deletion carries: it names this very place.
         name: State = Tombstone(mark) if isinstance(change, Delete) else after.state
-        if name in line.places:
+        if name in line.places and (name in line.firm or not is_of_an_era(name)):
             self.broken(f"versions only ever rise: {change.key} came to {name} a second time")
-        line.places[name] = len(line.images)
-        line.images.append(after)
+        line.came_to(name, after, self.era())
+
+    def primary_changed_bare(self, change: Change, after: Image) -> None:
+        """The same by the driver's own call: the version may be what it was, as long as the other store cannot have it,
+        and names the latest such state."""
+        line, mark = self._line(change.key), mark_of(change)
+        self.marks[mark] = self.marks.get(mark, 0) + 1
+        name: State = after.state if after.present else Tombstone(mark)
+        line.came_to(name, after, self.era())
+        if name in line.firm:
+            self.broken(f"no bare write hides behind a version that both stores have: {change.key} {name}")
 
     def secondary_is(self, key: Key, now: Image) -> None:
         """The secondary was written, or nearly: holds it to the order of the primary's states (promise 3)."""
@@ -77,7 +123,9 @@ class History:
             line.state = now.state
             return
         place = self._place(line, now)
-        if place is None:
+        if not line.may_follow(now.state, self.era()):
+            self.broken(f"nothing that one store was given alone: the secondary came to {key} {now.state}")
+        elif place is None:
             self.broken(f"nothing that was never written: the secondary came to {key} {now.state}")
         elif place < line.place:
             self.broken(f"only forward: {key} went back from {line.state} to {now.state}, {line.place} -> {place}")

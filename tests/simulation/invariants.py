@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import asyncio
 
+from shadow.compare.equality import agree
+from shadow.control.epochs import has_epoch
 from shadow.model.version import Key
-from shadow.replicate.apply import agree
+from tests.simulation.conditions import COLLECTION
 from tests.simulation.history import mark_of
 from tests.simulation.workload import Answer, Heard, Workload
-from tests.simulation.world import COLLECTION, World
+from tests.simulation.world import World
 
-__all__ = ["check_settled", "check_tasks"]
+__all__ = ["check_gates", "check_settled", "check_tasks"]
+
+
+def check_gates(world: World) -> None:
+    """At any moment: where the gates would let a flip pass, both are equal. They would where the journal holds nothing
+    and nothing is in doubt, of stores that were equal at the beginning or have been verified."""
+    if world.conditions.fleet:
+        proven = has_epoch(world.placed, world.proof)
+    else:
+        proven = bool(world.verified) or not world.conditions.seeded
+    if not proven or world.doubted or world.open():
+        return
+    for key in world.keys + world.counters:
+        _check_equal(world, key)
 
 
 def check_settled(world: World, workload: Workload) -> None:
@@ -25,6 +40,15 @@ def check_settled(world: World, workload: Workload) -> None:
     for table in ("intents", "deferred"):
         left = world.db.execute(f"SELECT * FROM {table}").fetchall()
         world.check(not left, f"the journal is empty: {table} holds {left}")
+    _check_doubt(world)
+
+
+def _check_doubt(world: World) -> None:
+    """What was acknowledged and rolled back is in doubt until it has been verified. A process that died before it could
+    say so has told nobody of the write either."""
+    for at, process in world.undone:
+        told = process.dead or at < world.verified or world.doubted
+        world.check(told, f"a rollback puts the collection in doubt: {process.name} was told at {at:.3f}")
 
 
 def _check_equal(world: World, key: Key) -> None:

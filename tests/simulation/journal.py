@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from shadow.errors import JournalError
+from shadow.host.process import Owner
+from shadow.journal.base import Due, Entry, JournalStats, Pending
+from shadow.journal.sqlite.tables import JournalTask, Ledger, Work
 from shadow.model.version import Key
-from shadow.replicate.journal import Due, Entry, JournalStats, Pending
-from shadow.replicate.ledger import Job, Ledger, Work
-from shadow.replicate.process import Owner
 from tests.simulation.conditions import LIMIT, Conditions
 
 if TYPE_CHECKING:
@@ -23,8 +23,10 @@ __all__ = ["SimulatedJournal"]
 
 
 @dataclass(slots=True)
-class _Job(Job):
+class _Job(JournalTask):
     future: asyncio.Future[Any] | None = None
+    lasting: bool = False
+    """Whether it is tried again until it is done. What ends an intent is not, or no crash would ever lose it."""
 
 
 class SimulatedJournal:
@@ -47,6 +49,7 @@ class SimulatedJournal:
         self._queue: list[_Job] = []
         self._at_work = False
         self.healthy = False
+        self._doubted: dict[str, float] = {}
         self._ledger = Ledger(db, process.owner, limit=LIMIT, clock=process.now, known_dead=known_dead)
         self._ledger.enter()
 
@@ -106,12 +109,18 @@ class SimulatedJournal:
 
     def doubt(self, collection: str) -> None:
         self._process.note(f"doubt {collection}")
-        since = self._process.now()
-        self._submit(_Job(lambda ledger: ledger.doubt(collection, since)))
+        since = self._doubted[collection] = self._process.now()
+        self._submit(_Job(lambda ledger: ledger.doubt(collection, since), lasting=True))
 
     @property
     def doubted(self) -> Mapping[str, float]:
-        return {}
+        return dict(self._doubted)
+
+    async def doubts(self, collection: str) -> str:
+        return str(await self._run(lambda ledger: ledger.doubts(collection)))
+
+    async def trust(self, collection: str, doubts: str) -> None:
+        await self._run(lambda ledger: ledger.trust(collection, doubts))
 
     async def primaries(self, configured: Mapping[str, str]) -> Mapping[str, str]:
         found: Mapping[str, str] = await self._run(lambda ledger: ledger.primaries(configured))
@@ -121,7 +130,12 @@ class SimulatedJournal:
         await self._run(lambda ledger: ledger.set_primary(collection, primary))
 
     async def stats(self) -> JournalStats:
+        doubted = self.doubted
         found: JournalStats = await self._run(Ledger.stats)
+        # In order: what was doubted before has been written before.
+        for name, since in doubted.items():
+            if self._doubted.get(name) == since:
+                del self._doubted[name]
         return found
 
     async def flush(self) -> None:
@@ -173,6 +187,10 @@ class SimulatedJournal:
             self._process.note(f"the journal fails for {len(jobs)} jobs")
             for job in jobs:
                 job.error = JournalError("the disk is full in the simulation")
+            again = [job for job in jobs if job.lasting]
+            self._queue[:0] = again
+            if again and not self._at_work:
+                self._begin()
         self._process.loop.call_later(self._rng.random() * 0.002, lambda: _answer(jobs))
 
 

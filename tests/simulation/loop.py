@@ -10,11 +10,15 @@ import asyncio
 import heapq
 import itertools
 import random
-from collections.abc import Coroutine, Generator
-from contextvars import ContextVar
-from typing import Any, Protocol
+from collections.abc import Callable, Coroutine, Generator
+from contextvars import ContextVar, copy_context
+from typing import Any, Protocol, TypeVar
+
+from tests.simulation.threads import SimulatedThread
 
 __all__ = ["PROCESS", "Member", "SimulatedClock", "SimulatedLoop", "Stalled"]
+
+T = TypeVar("T")
 
 
 class Member(Protocol):
@@ -57,6 +61,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self._steps = steps
         self._numbers = itertools.count()
         self.made: list[asyncio.Task[Any]] = []
+        self._threads: list[SimulatedThread] = []
         self.stepped = 0.0
         """Seconds by which the wall clock of the host has been set forward; negative: back."""
         self.set_task_factory(self._make)
@@ -80,6 +85,44 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             if member.dead:
                 task.cancel()
         return task
+
+    # --- threads ------------------------------------------------------------------------------------------------
+
+    def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:  # type: ignore[override]
+        """In a simulated thread, which goes on when whoever waits for it is cancelled, as a real one does."""
+        answer: asyncio.Future[T] = self.create_future()
+        context = copy_context()
+
+        def job() -> None:
+            try:
+                result = func(*args)
+            except Exception as error:
+                self.call_soon(_fail, answer, error)
+            except BaseException:
+                # Of a dead process, or at the end of the run: nobody is there to hear of it.
+                self.call_soon(answer.cancel)
+            else:
+                self.call_soon(_resolve, answer, result)
+
+        thread = SimulatedThread(lambda: context.run(job))
+        self._threads = [each for each in self._threads if not each.done]
+        self._threads.append(thread)
+        self.call_soon(thread.resume)
+        return answer
+
+    def sleep(self, seconds: float) -> None:
+        """Of a thread."""
+        thread = SimulatedThread.current()
+        assert thread is not None, "nobody sleeps in the event loop"
+        self.call_later(seconds, thread.resume)
+        thread.pause()
+
+    def end_threads(self) -> None:
+        """Unwinds those that are left."""
+        for thread in self._threads:
+            thread.end()
+
+    # --- what runs next -----------------------------------------------------------------------------------------
 
     def _run_once(self) -> None:
         """Runs until stopped."""
@@ -118,11 +161,22 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         """No I/O, so no events."""
 
 
+def _resolve(answer: asyncio.Future[T], result: T) -> None:
+    if not answer.done():
+        answer.set_result(result)
+
+
+def _fail(answer: asyncio.Future[T], error: Exception) -> None:
+    if not answer.done():
+        answer.set_exception(error)
+
+
 class SimulatedClock:
     """Takes the place of the module `time` in the modules under test."""
 
     def __init__(self, loop: SimulatedLoop) -> None:
         self.monotonic = self.perf_counter = loop.time
+        self.sleep = loop.sleep
         self._loop = loop
 
     def time(self) -> float:

@@ -11,26 +11,39 @@ from typing import Any, Final
 from unittest import mock
 
 import bson
+from pymongo import WriteConcern
 from pymongo.errors import WriteConcernError
 
 from shadow import router
+from shadow.compare.equality import agree
+from shadow.control import epochs, members
+from shadow.control.members import Member
+from shadow.control.raising import Raising
+from shadow.fleet.fleet import Fleet
+from shadow.fleet.participant import Participant
+from shadow.journal.base import Due, Entry, undecided_op
+from shadow.journal.sqlite import tables as ledger
+from shadow.journal.sqlite.tables import Ledger
 from shadow.model.operation import ANY, Delete, Write
 from shadow.model.order import key_digest
 from shadow.model.outcome import Outcome, classify
-from shadow.model.phase import Route
+from shadow.model.phase import Route, StoreName
 from shadow.model.stored import is_copyable
 from shadow.model.verdict import Healing
 from shadow.model.version import ABSENT, Image, Key, State, Tombstone, Version, fresh_id
-from shadow.replicate import apply, follower, ledger
-from shadow.replicate.apply import HealContended, agree
-from shadow.replicate.follower import Follower
-from shadow.replicate.journal import Due, Entry, undecided_op
-from shadow.replicate.ledger import Ledger
-from shadow.replicate.untangle import Untangler
+from shadow.routes.routes import OpenWrite, Routes
 from shadow.stores import memory
 from shadow.stores.base import Store
 from shadow.stores.memory import MemoryStore
-from tests.simulation.conditions import Conditions
+from shadow.stores.mongo import durability as mongo_durability
+from shadow.stores.mongo.durability import Durability, Lasting
+from shadow.surface.stamping import Stamping
+from shadow.writes import heal as apply
+from shadow.writes import replicator as follower
+from shadow.writes.heal import HealContended
+from shadow.writes.replicator import Replicator
+from shadow.writes.untangle import Untangler
+from tests.simulation.conditions import DRIVEN, Conditions
 from tests.simulation.journal import SimulatedJournal
 
 __all__ = ["MUTATIONS", "Mutation"]
@@ -53,7 +66,7 @@ class Mutation:
         return stack
 
 
-def _calm(drawn: Conditions, **changes: Any) -> Conditions:
+def calm(drawn: Conditions, **changes: Any) -> Conditions:
     """No faults but the ones named, so that what is caught is the rule."""
     return Conditions(
         processes=drawn.processes,
@@ -78,10 +91,10 @@ def _refuses_half(error: BaseException) -> Outcome:
 
 # --- the journal ------------------------------------------------------------------------------------------------
 
-_follow = Follower.follow
+_follow = Replicator.follow
 
 
-def _close_first(self: Follower, write: Write, route: Route) -> asyncio.Future[bool]:
+def _close_first(self: Replicator, write: Write, route: Route) -> asyncio.Future[bool]:
     self._journal.close(write.op_id)
     return _follow(self, write, route)
 
@@ -256,7 +269,7 @@ async def _put_all_always(self: MemoryStore, collection: str, puts: Sequence[tup
 
 def _trading(drawn: Conditions, **changes: Any) -> Conditions:
     """Values that change hands while the secondary is away."""
-    return _calm(
+    return calm(
         drawn,
         keys=3,
         callers=4,
@@ -291,6 +304,133 @@ def _agree_by_version(primary: Image, secondary: Image) -> bool:
     return primary.state == secondary.state
 
 
+# --- what is rolled back ----------------------------------------------------------------------------------------
+
+
+def _as_asked(asked: WriteConcern, count: int) -> WriteConcern:
+    return asked
+
+
+def _one_term(self: Durability) -> int:
+    return 1
+
+
+async def _without_asking(collection: Any, limit_ms: int) -> bool:
+    return True
+
+
+_prove = Durability.prove
+
+
+async def _prove_unmarked(self: Durability, *arguments: Any) -> None:
+    self._on_doubt = lambda collection: None
+    await _prove(self, *arguments)
+
+
+async def _by_one_member(self: Durability) -> WriteConcern:
+    return WriteConcern(1)
+
+
+async def _read_anyhow(self: Lasting, collection: str) -> Any:
+    return self.database.get_collection(collection)
+
+
+_find = Lasting.find
+
+
+async def _found_anyhow(self: Lasting, collection: str, filter: dict[str, Any], projection: Any) -> list[Any]:
+    """Images are read from the primary for good; which document an operation has found, from whoever answers."""
+    if "op" not in filter:
+        return await _find(self, collection, filter, projection)
+    found: list[Any] = await self.database.get_collection(collection).find(filter, projection).to_list(length=None)
+    return found
+
+
+def _trust_always(self: Ledger, collection: str, doubts: str) -> None:
+    self._db.execute("DELETE FROM unclean WHERE collection = ?", (collection,))
+
+
+def _divided(drawn: Conditions, **changes: Any) -> Conditions:
+    """A set that is divided while its callers are at work."""
+    divided: dict[str, Any] = {"replicas": True, "divisions": 2, "operations": 8, "haste": 0.3, "keys": 2}
+    return calm(drawn, **divided | changes)
+
+
+# --- writes of one store and of both ----------------------------------------------------------------------------
+
+
+def _left_as_refused(self: OpenWrite, error: BaseException | None = None) -> None:
+    """Whatever came of it, it has ended."""
+    _leave(self)
+
+
+_leave = OpenWrite.leave
+_advanced = epochs.advanced
+_entered = epochs.entered
+
+
+def _advanced_at_once(seen: Any, names: Any, rows: Any, silent: Any = ()) -> Any:
+    return _advanced(seen, names, [], silent)
+
+
+def _forgotten_at_once(self: Raising, dead: Sequence[Member]) -> bool:
+    for row in dead:
+        members.forget(self._records, row.id)
+    return False
+
+
+def _entered_quietly(seen: Any, kept: Any, dual: Any, rows: Any, **options: Any) -> Any:
+    """In the epoch that stands, whatever it writes itself."""
+    standing = [name for name, each in seen.placed.items() if each.both]
+    return _entered(seen, kept, [*dual, *standing], rows, **options)
+
+
+async def _unstamped(self: Stamping, own: Any, verb: str, arguments: Any, options: Any) -> Any:
+    return await getattr(own, verb)(**options)
+
+
+async def _interrupt_nothing(self: Participant, names: Any) -> None:
+    return None
+
+
+async def _lower_at_once(self: Fleet, name: str, wanted: Route) -> bool:
+    """While a heal is under way."""
+    done = await self._write_alone(name)
+    if done:
+        self._parts.routes.set(name, wanted)
+    return done
+
+
+def _lost_if_bare(self: OpenWrite) -> None:
+    """What moves a version will be found by whoever looks."""
+    if self._route.bare:
+        _lost(self)
+
+
+_lost = OpenWrite.lost
+
+
+async def _write_both_at_once(self: Fleet, collections: list[str]) -> None:
+    """While writes of one store are under way."""
+    routes = self._parts.routes
+    for name in collections:
+        routes.set(name, dataclasses.replace(routes[name], phase=self.wants_both()[name]))
+
+
+def _mixed(drawn: Conditions, **changes: Any) -> Conditions:
+    """Processes that change between writes of one store and of both, while all of them write."""
+    mixed: dict[str, Any] = {
+        "fleet": True, "changes": 4, "processes": 3, "callers": 4, "operations": 8, "haste": 0.3, "counters": 1,
+        "verifications": 3, "verbs": DRIVEN, "slow": 0.2,
+    }  # fmt: skip
+    return calm(drawn, **mixed | changes)
+
+
+def _raised(drawn: Conditions, **changes: Any) -> Conditions:
+    """All begin with dual writes and some prove; then a few processes leave them, with callers that have much to do."""
+    return _mixed(drawn, raised=True, operations=20, seeded=False, verifications=4).but(**changes)
+
+
 def _heal_with(heal: Any) -> Patches:
     return ((follower, "heal", heal), (apply, "heal", heal))
 
@@ -298,105 +438,103 @@ def _heal_with(heal: Any) -> Patches:
 MUTATIONS: Final = (
     Mutation(
         "the intent is closed before the secondary has the write",
-        ((Follower, "follow", _close_first),),
-        lambda drawn: _calm(drawn, crashes=1),
+        ((Replicator, "follow", _close_first),),
+        lambda drawn: calm(drawn, crashes=1),
     ),
     Mutation(
         "no intent is opened",
         ((SimulatedJournal, "open", _open_nothing),),
-        lambda drawn: _calm(drawn, crashes=1),
+        lambda drawn: calm(drawn, crashes=1),
     ),
     Mutation(
         "the replay has no fence",
         ((MemoryStore, "replay", _replay_unfenced),),
-        lambda drawn: _calm(drawn, processes=2, haste=0.01),
+        lambda drawn: calm(drawn, processes=2, haste=0.01),
     ),
     Mutation(
         "fences order versions instead of comparing them for equality",
         ((MemoryStore, "replay", _replay_ordered),),
-        lambda drawn: _calm(drawn, processes=2, haste=0.05, skewed=True),
+        lambda drawn: calm(drawn, processes=2, haste=0.05, skewed=True),
     ),
     Mutation(
         "an insert is replayed over a tombstone",
         ((MemoryStore, "replay", _replay_over_tombstones),),
-        lambda drawn: _calm(drawn, processes=2, haste=0.01, verbs=_CHURN),
+        lambda drawn: calm(drawn, processes=2, haste=0.01, verbs=_CHURN),
     ),
     Mutation(
         "a deletion leaves no tombstone",
         ((MemoryStore, "_set", _set_without_tombstones),),
-        lambda drawn: _calm(drawn, processes=2, haste=0.01, verbs=_CHURN),
+        lambda drawn: calm(drawn, processes=2, haste=0.01, verbs=_CHURN),
     ),
     Mutation(
         "a deletion leaves no tombstone where the secondary had nothing",
         ((MemoryStore, "_set", _set_tombstones_over_documents_only),),
-        lambda drawn: _calm(drawn, processes=2, callers=2, operations=2, haste=0.02, verbs=_CHURN, late=0.2),
+        lambda drawn: calm(drawn, processes=2, callers=2, operations=2, haste=0.02, verbs=_CHURN, late=0.2),
     ),
     Mutation(
         "a deletion is not touched again",
         _heal_with(_heal_without_touch),
-        lambda drawn: _calm(
-            drawn, processes=1, keys=3, callers=3, operations=6, verbs=_COME_AND_GO, late=0.2, slow=0.0
-        ),
+        lambda drawn: calm(drawn, processes=1, keys=3, callers=3, operations=6, verbs=_COME_AND_GO, late=0.2, slow=0.0),
     ),
     Mutation(
         "heal reads the primary first",
         _heal_with(_heal_primary_first),
-        lambda drawn: _calm(drawn, processes=2, haste=0.01, repairs=4),
+        lambda drawn: calm(drawn, processes=2, haste=0.01, repairs=4),
     ),
     Mutation(
         "the copy has no condition",
         ((MemoryStore, "put", _put_always),),
-        lambda drawn: _calm(drawn, processes=2, haste=0.01, repairs=4),
+        lambda drawn: calm(drawn, processes=2, haste=0.01, repairs=4),
     ),
     Mutation(
         "recovery takes over the intents of living, young operations",
         ((Ledger, "_adopt", _adopt_all),),
-        lambda drawn: _calm(drawn, processes=2, haste=0.3, slow=0.5, crashes=1),
+        lambda drawn: calm(drawn, processes=2, haste=0.3, slow=0.5, crashes=1),
     ),
     Mutation(
         "the journal goes by a clock that somebody sets",
         ((Ledger, "now", _by_the_wall), (Ledger, "at", _by_the_wall)),
-        lambda drawn: _calm(drawn, processes=2, haste=0.3, slow=0.5, late=0.2, crashes=1, steps=3),
+        lambda drawn: calm(drawn, processes=2, haste=0.3, slow=0.5, late=0.2, crashes=1, steps=3),
     ),
     Mutation(
         "a settlement ignores what was deferred since",
         ((Ledger, "settle", _settle_any),),
-        lambda drawn: _calm(drawn, processes=1, keys=3, callers=6, haste=0.1, narrow=True, verbs=_UPSERTS),
+        lambda drawn: calm(drawn, processes=1, keys=3, callers=6, haste=0.1, narrow=True, verbs=_UPSERTS),
     ),
     Mutation(
         "what the primary holds and nobody can read is taken for deleted",
         _heal_with(_heal_unreadable_as_gone),
-        lambda drawn: _calm(drawn, processes=2, haste=0.01, repairs=4, unreadable=0.3),
+        lambda drawn: calm(drawn, processes=2, haste=0.01, repairs=4, unreadable=0.3),
     ),
     Mutation(
         "what cannot be read at the same version counts as equal",
         ((apply, "agree", _agree_by_version),),
-        lambda drawn: _calm(drawn, processes=1, wrong=0.3, unreadable=0.3),
+        lambda drawn: calm(drawn, processes=1, wrong=0.3, unreadable=0.3),
     ),
     Mutation(
         "an unknown outcome is settled at once",
         ((Ledger, "defer", _defer_known),),
-        lambda drawn: _calm(drawn, late=0.2),
+        lambda drawn: calm(drawn, late=0.2),
     ),
     Mutation(
         "no intent is opened before the document is found",
         ((SimulatedJournal, "open", _open_decided_only),),
-        lambda drawn: _calm(drawn, crashes=1, verbs=_BY_FILTER),
+        lambda drawn: calm(drawn, crashes=1, verbs=_BY_FILTER),
     ),
     Mutation(
         "recovery does not ask which document an operation has found",
         ((follower, "decided", _decided_never),),
-        lambda drawn: _calm(drawn, crashes=1, verbs=_BY_FILTER),
+        lambda drawn: calm(drawn, crashes=1, verbs=_BY_FILTER),
     ),
     Mutation(
         "the id of the operation that found a document is not kept with it",
         ((MemoryStore, "chosen", _chosen_never),),
-        lambda drawn: _calm(drawn, unanswered=0.2, verbs=_BY_FILTER),
+        lambda drawn: calm(drawn, unanswered=0.2, verbs=_BY_FILTER),
     ),
     Mutation(
         "an operation without an answer that had no document yet is taken for undone",
         ((Ledger, "defer", _defer_decided),),
-        lambda drawn: _calm(drawn, late=0.2, verbs=_BY_FILTER),
+        lambda drawn: calm(drawn, late=0.2, verbs=_BY_FILTER),
     ),
     Mutation(
         "documents that are in each other's way are healed one by one",
@@ -411,6 +549,125 @@ MUTATIONS: Final = (
     Mutation(
         "a write concern error is taken for a refusal",
         ((router, "classify", _refuses_half),),
-        lambda drawn: _calm(drawn, half=0.2),
+        lambda drawn: calm(drawn, half=0.2),
+    ),
+    Mutation(
+        "a write is acknowledged before a majority has it",
+        ((mongo_durability, "strengthened", _as_asked), (Durability, "unproven", False)),
+        lambda drawn: _divided(drawn, asked="1"),
+    ),
+    Mutation(
+        "what one member has acknowledged is not held against a majority",
+        ((mongo_durability, "_has_majority", _without_asking),),
+        lambda drawn: _divided(drawn, asked="here"),
+    ),
+    Mutation(
+        "a change of term between the acknowledgement and the majority is not noticed",
+        ((Durability, "election", _one_term),),
+        lambda drawn: _divided(drawn, asked="here"),
+    ),
+    Mutation(
+        "what may have been rolled back is not marked",
+        ((Durability, "prove", _prove_unmarked),),
+        lambda drawn: _divided(drawn, asked="here"),
+    ),
+    Mutation(
+        "a verification takes back what was doubted while it ran",
+        ((Ledger, "trust", _trust_always),),
+        lambda drawn: _divided(drawn, asked="here", verifications=4, slow=0.6),
+    ),
+    Mutation(
+        "a copy that one member has counts as made",
+        ((Durability, "for_copies", _by_one_member),),
+        lambda drawn: _divided(drawn, primary=StoreName.DYNAMO),
+    ),
+    Mutation(
+        "what is healed is read from whoever says that it is the primary",
+        ((Lasting, "reader", _read_anyhow),),
+        lambda drawn: _divided(drawn, crashes=1, repairs=4),
+    ),
+    Mutation(
+        "which document an operation has found is asked of whoever says that it is the primary",
+        ((Lasting, "find", _found_anyhow),),
+        lambda drawn: _divided(drawn, processes=3, operations=4, haste=2.0, keys=6, unanswered=0.3, verbs=_BY_FILTER),
+    ),
+    Mutation(
+        "a process goes on with bare writes when it hears nothing any more",
+        ((Routes, "fresh", True),),
+        lambda drawn: _mixed(drawn, operations=16, cut_off=2),
+    ),
+    Mutation(
+        "bare writes under way are not waited for",
+        ((Routes, "drained", lambda self, collections: True),),
+        lambda drawn: _mixed(drawn, slow=0.6),
+    ),
+    Mutation(
+        "a bare write without an answer counts as ended",
+        ((OpenWrite, "leave", _left_as_refused),),
+        lambda drawn: _mixed(drawn, late=0.3),
+    ),
+    Mutation(
+        "dual writes begin before the others have taken note",
+        ((epochs, "advanced", _advanced_at_once),),
+        _mixed,
+    ),
+    Mutation(
+        "a process that has died has no bare write under way",
+        ((Raising, "_arriving", _forgotten_at_once),),
+        lambda drawn: _mixed(drawn, late=0.2, crashes=2),
+    ),
+    Mutation(
+        "a process that ends has no bare write under way",
+        ((Participant, "_arrived", _interrupt_nothing),),
+        lambda drawn: _mixed(drawn, late=0.3, restarts=3),
+    ),
+    Mutation(
+        "an event loop begins by what the one before it knew",
+        ((Routes, "forget", lambda self: None),),
+        lambda drawn: _raised(drawn, loops=6, operations=8, processes=2),
+    ),
+    Mutation(
+        "what one store is given alone keeps the version that both have",
+        ((Stamping, "write", _unstamped),),
+        lambda drawn: _raised(drawn, changes=8, everywhere=1.0),
+    ),
+    Mutation(
+        "two times of writes to one store have one name",
+        ((Fleet, "era", lambda self, collection: "one"),),
+        lambda drawn: _raised(drawn, changes=8, everywhere=1.0),
+    ),
+    Mutation(
+        "what one store is given alone is copied to the other",
+        ((follower, "_check_followed", lambda collection, route: None),),
+        lambda drawn: _raised(drawn, changes=8, everywhere=1.0, repairs=4, processes=2, operations=8),
+    ),
+    Mutation(
+        "a heal goes on while its process begins to write one store alone",
+        ((Fleet, "_lower", _lower_at_once),),
+        lambda drawn: _raised(drawn, changes=4, everywhere=1.0, repairs=12, processes=2, operations=8),
+    ),
+    Mutation(
+        "a versioned write to one store alone that had no answer counts as ended",
+        ((OpenWrite, "lost", _lost_if_bare),),
+        lambda drawn: _raised(
+            drawn, changes=10, late=0.15, slow=0.0, processes=2, keys=2, callers=2, operations=8, verifications=8
+        ),
+    ),
+    Mutation(
+        "a process writes alone and what was proven stands",
+        ((Participant, "interrupt", _interrupt_nothing),),
+        _raised,
+    ),
+    Mutation(
+        "a process that begins alone leaves what was proven as it is",
+        ((epochs, "entered", _entered_quietly),),
+        lambda drawn: _raised(drawn, restarts=4, processes=2, keys=2, callers=2, operations=8, verifications=8),
+    ),
+    Mutation(
+        "a process writes both while a write of its own to one store is under way",
+        ((Fleet, "write_both", _write_both_at_once),),
+        lambda drawn: _raised(
+            drawn, slow=0.0, dawdling=0.3, changes=10, processes=2, keys=2, callers=2, operations=8, verifications=8
+        ),
     ),
 )

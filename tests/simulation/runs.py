@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from shadow.errors import ControlError
+from shadow.model.phase import Phase
 from tests.simulation.conditions import LIMIT, Conditions
+from tests.simulation.fleets import HEARTBEAT
 from tests.simulation.history import Broken
-from tests.simulation.invariants import check_settled, check_tasks
+from tests.simulation.invariants import check_gates, check_settled, check_tasks
 from tests.simulation.loop import SimulatedLoop, Stalled
 from tests.simulation.workload import Workload
 from tests.simulation.world import World
@@ -18,6 +22,9 @@ __all__ = ["Run", "run"]
 
 SETTLING = 20 * LIMIT
 """Virtual seconds within which everything must be level once the faults have stopped."""
+
+GATES = 0.1
+"""Virtual seconds between two looks at the gates."""
 
 Trace = list[tuple[float, str]]
 
@@ -65,18 +72,35 @@ async def _main(world: World) -> None:
         world.begin()
     workload = Workload(world)
     workload.begin()
+    _watch_gates(world)
     await _until(lambda: workload.done)
     await asyncio.sleep(world.rng.random())
     _stop_faults(world)
+    if world.conditions.mixed:
+        await _until(lambda: workload.done)
+        await _raise(world)
     await _settle(world, workload)
-    if world.conditions.seeded:
+    if world.conditions.fleet:
+        await _prove(world, workload)
+    elif world.conditions.seeded:
         await world.alive[0].spawn(workload.fill(world.alive[0]))
     check_settled(world, workload)
+    if world.conditions.divisions or world.conditions.verifications:
+        process = world.alive[0]
+        clean = await process.spawn(workload.verify(process))
+        await process.journal.stats()
+        world.check(clean and not world.doubted, "a verification finds both equal, and takes the doubt back")
     for process in world.alive:
-        await process.spawn(process.runtime.close())
-        process.journal.shut()
+        await process.spawn(process.end())
     await asyncio.sleep(0)
     check_tasks(world)
+
+
+def _watch_gates(world: World) -> None:
+    """Between any two steps would be dearer, and no other."""
+    with contextlib.suppress(Broken):
+        check_gates(world)
+        world.loop.call_later(GATES, _watch_gates, world)
 
 
 async def _until(holds: Callable[[], bool]) -> None:
@@ -88,9 +112,40 @@ def _stop_faults(world: World) -> None:
     world.note("--- the faults stop ---")
     world.healed = True
     for server in world.servers.values():
+        server.reunite()
         server.healthy, server.down = True, False
     for process in world.alive:
         process.journal.healthy = True
+
+
+async def _raise(world: World) -> None:
+    """All files ask for dual writes, and they begin."""
+    if not world.alive:
+        world.begin()
+    asked = [process.spawn(process.part.change(Phase.DUAL_WRITE)) for process in world.alive if process.part]
+    await asyncio.wait(asked)
+    end = world.loop.time() + SETTLING
+    while world.loop.time() < end:
+        if world.placed is not None and world.placed.both and all(process.both for process in world.alive):
+            return
+        await asyncio.sleep(0.1)
+    world.check(False, f"dual writes begin: after {SETTLING:g} s the fleet stands at {world.placed}")
+
+
+async def _prove(world: World, workload: Workload) -> None:
+    """A proof counts as soon as every process has said that it writes both."""
+    end = world.loop.time() + SETTLING
+    while not await _is_proven(world, workload):
+        text = f"within {SETTLING:g} s, what one store was given alone is put right in the other"
+        world.check(world.loop.time() < end, text)
+        await asyncio.sleep(HEARTBEAT)
+
+
+async def _is_proven(world: World, workload: Workload) -> bool:
+    try:
+        return await world.alive[0].spawn(workload.prove(world.alive[0]))
+    except ControlError:
+        return False  # the control store is there again, and this process has not asked it again yet
 
 
 async def _settle(world: World, workload: Workload) -> None:
@@ -102,10 +157,10 @@ async def _settle(world: World, workload: Workload) -> None:
         await asyncio.sleep(0.25)
         if not workload.done or any(server.in_flight for server in world.servers.values()):
             continue
-        if all(process.quiet for process in world.alive) and not _open(world):
+        if not all(process.quiet for process in world.alive) or world.open():
+            continue
+        if not world.conditions.flips or all(process.stands for process in world.alive):
             return
-    world.check(False, f"recovery settles: after {SETTLING:g} s the journal still holds {_open(world)}")
-
-
-def _open(world: World) -> list[tuple[object, ...]]:
-    return [row for table in ("intents", "deferred") for row in world.db.execute(f"SELECT * FROM {table}").fetchall()]
+    standing = {process.name: process.standing for process in world.alive}
+    world.check(not world.conditions.flips or world.open(), f"all processes have one primary: {standing}")
+    world.check(False, f"recovery settles: after {SETTLING:g} s the journal still holds {world.open()}")

@@ -7,29 +7,42 @@ write without an answer, a cancelled caller and a dead process can all have been
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pymongo.errors import AutoReconnect, NetworkTimeout, PyMongoError, WriteConcernError, WriteError
+from pymongo.errors import (
+    AutoReconnect,
+    NetworkTimeout,
+    NotPrimaryError,
+    PyMongoError,
+    WriteConcernError,
+    WriteError,
+)
 
-from shadow.model.operation import Applied, Change, Guard, Hit, Insert, Query, Replace, Update, Write, at_key
+from shadow.model.operation import ANY, Applied, Change, Hit, Insert, Query, Replace, Update, UpsertGuard, Write, at_key
 from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec
 from shadow.model.stored import Damaged
-from shadow.model.version import ABSENT, Document, Image, Key, State
+from shadow.model.version import ABSENT, Document, Image, Key, State, Version
 from shadow.stores.memory import MemoryStore
+from shadow.stores.mongo.durability import Durability, Lasting
 from shadow.stores.ranges import Batch
-from tests.simulation.conditions import LIMIT, REQUEST, Conditions
+from tests.simulation.conditions import COLLECTION, LIMIT, REQUEST, Conditions
 from tests.simulation.history import WRONG, History
+from tests.simulation.replicas import Driver, Member, is_lasting
 
 if TYPE_CHECKING:
     from tests.simulation.world import Process
 
-__all__ = ["Batched", "Client", "Server"]
+__all__ = ["Batched", "Client", "Driven", "Server"]
 
 T = TypeVar("T")
-Effect = Callable[[], T]
+
+_LONGEST = int(1000 * LIMIT)
+"""Milliseconds that a server may wait for a majority."""
+Effect = Callable[[Member], T]
 
 
 def at_once(work: Coroutine[Any, Any, T]) -> T:
@@ -56,9 +69,11 @@ class Server:
         note: Callable[[str], None],
     ) -> None:
         self.name = name
-        self.memory = memory
+        self.member = Member(memory)
+        self.deposed: Member | None = None
+        self.replicated = conditions.replicas and name is StoreName.MONGO
         self.history = history
-        self.primary = name is StoreName.MONGO
+        self.primary = name is conditions.primary
         self.in_flight = 0
         self.healthy = False
         self.down = False
@@ -68,19 +83,52 @@ class Server:
         self._loop = loop
         self._note = note
 
+    @property
+    def memory(self) -> MemoryStore:
+        """What stands for good."""
+        return self.member.memory
+
     def image(self, collection: str, key: Key) -> Image:
         return self.memory._image(collection, key)
 
-    def followed(self, collection: str, key: Key, *, changed: bool) -> None:
-        """A replay or a copy has landed here."""
+    def divide(self) -> Member:
+        """Elects another primary. What the old one is given from here on will be undone."""
+        assert self.deposed is None
+        self.deposed = self.member.divided()
+        self._note(f"{self.name} has another primary")
+        return self.deposed
+
+    def reunite(self) -> None:
+        """The old primary steps down, and undoes what it has alone."""
+        if self.deposed is not None:
+            self.deposed.gone, self.deposed = True, None
+            self._note(f"{self.name} rolls back")
+
+    def followed(self, member: Member, collection: str, key: Key, *, changed: bool) -> None:
+        """A replay or a copy has landed here. What it did not change was held to the order when it came; of an era, the
+        primary may have another state by the same name since."""
+        if member.deposed or not changed:
+            return
         if not self.primary:
             self.history.secondary_is(key, self.image(collection, key))
-        elif changed:
+        else:
             self.history.broken(f"nothing is replayed or copied to the primary: {key}")
 
-    def send(self, what: str, effect: Effect[T], *, write: bool) -> asyncio.Future[T]:
-        """Sends a request. The future may never be done; what is still to land is counted by `in_flight`."""
+    def send(
+        self, what: str, ask: Effect[T], *, write: bool, to: Member | None = None, lasting: bool = False
+    ) -> asyncio.Future[T]:
+        """Sends a request. The future may never be done; what is still to land is counted by `in_flight`. `lasting`:
+        answered only if a majority follows the member that it went to."""
         answer: asyncio.Future[T] = self._loop.create_future()
+        member = to or self.member
+        if member.deposed and lasting:
+            return self._send_in_vain(what, ask, answer, member)
+
+        def effect() -> T:
+            if member.gone:
+                raise NotPrimaryError("it has stepped down in the simulation", {"code": 10107})
+            return ask(member)
+
         rng = self._rng
         there, back = self._latency(), self._latency()
         fault = "" if self.healthy else self._fault(write=write)
@@ -104,7 +152,26 @@ class Server:
             # Drivers wait long, but not for ever.
             self._later(2 * LIMIT, lambda: _fail(answer, NetworkTimeout("no answer for long in the simulation")))
         else:
+            dawdling = self._conditions.dawdling if write and self.primary and not self.healthy else 0.0
+            if dawdling and rng.random() < dawdling:
+                there = rng.random() * REQUEST
             self._later(there, lambda: self._land(what, effect, answer, back))
+        return answer
+
+    def _send_in_vain(self, what: str, ask: Effect[T], answer: asyncio.Future[T], member: Member) -> asyncio.Future[T]:
+        """The old primary does what it is asked to, and waits for a majority that does not follow it."""
+
+        def arrive() -> None:
+            if not member.gone:
+                with contextlib.suppress(PyMongoError):
+                    ask(member)
+
+        self._note(f"{self.name} <- {what} !deposed")
+        there = self._latency()
+        self._later(there, arrive)
+        errors = (WriteConcernError("waiting for replication timed out", 64), AutoReconnect("it has stepped down"))
+        error = self._rng.choice(errors)
+        self._later(there + self._rng.random() * LIMIT, lambda: _fail(answer, error))
         return answer
 
     def _fault(self, *, write: bool) -> str:
@@ -140,7 +207,9 @@ class Server:
         self.in_flight += 1
         self._loop.call_later(delay, happen)
 
-    def _land(self, what: str, effect: Effect[T], answer: asyncio.Future[T] | None = None, back: float = 0.0) -> None:
+    def _land(
+        self, what: str, effect: Callable[[], T], answer: asyncio.Future[T] | None = None, back: float = 0.0
+    ) -> None:
         try:
             result = effect()
         except Exception as error:
@@ -154,7 +223,7 @@ class Server:
             self._later(back, lambda: _resolve(answer, result))
 
 
-def _doubted(effect: Effect[T]) -> Effect[T]:
+def _doubted(effect: Callable[[], T]) -> Callable[[], T]:
     """Done, and answered with a write concern error; of many, each that was done."""
     doubt = WriteConcernError("the simulation may undo it", 64)
 
@@ -180,49 +249,94 @@ def _fail(answer: asyncio.Future[T], error: Exception) -> None:
 class Client:
     """A store as one process has it: the contract of `shadow.stores.base.Store`."""
 
-    def __init__(self, server: Server, process: Process) -> None:
+    def __init__(self, server: Server, process: Process, asked: str) -> None:
+        """`asked`: the write concern of the application's client, a name of `replicas.CONCERNS`."""
         self.name = server.name
         self._server = server
         self._process = process
+        self.seat = server.member
+        """The member that the driver takes for the primary, as long as that is one."""
+        self._driver = Driver(asked, lambda: self.primary, self._look, self._find_chosen)
+        link: Any = self._driver
+        self._durability = Durability(link, on_doubt=process.journal.doubt) if server.replicated else None
+        self._reads = None if self._durability is None else Lasting(self._driver, self._durability, _LONGEST)
 
-    async def _ask(self, what: str, effect: Effect[T], *, write: bool = False) -> T:
+    @property
+    def primary(self) -> Member:
+        return self._server.member if self.seat.gone else self.seat
+
+    def finds_primary(self) -> None:
+        """The driver hears of the new primary."""
+        self.seat = self._server.member
+
+    async def _ask(self, what: str, effect: Effect[T], *, write: bool = False, lasting: bool = False) -> T:
         self._process.step()
-        answer = await self._server.send(f"{self._process.name} {what}", effect, write=write)
+        name = f"{self._process.name} {what}"
+        asked = self._server.send(name, effect, write=write, to=self.primary, lasting=lasting)
+        answer = await asked
         self._process.step()
         return answer
+
+    async def _acknowledged(self, collection: str, what: str, effect: Effect[T]) -> tuple[T, PyMongoError | None]:
+        """A write of the application, in the steps in which the store of MongoDB takes it; with the error that says
+        that it may be undone."""
+        durability = self._durability
+        if durability is None:
+            return await self._ask(what, effect, write=True), None
+        concern = await durability.for_application()
+        if not durability.unproven:
+            return await self._ask(what, effect, write=True, lasting=is_lasting(concern)), None
+        before, seat = durability.election(), self.primary
+        result = await self._ask(what, effect, write=True, lasting=is_lasting(concern))
+        if seat.deposed:
+            self._process.world.weakly_acknowledged(self._process)
+        try:
+            await durability.prove(self._driver[collection], before, _LONGEST)
+        except PyMongoError as error:
+            return result, error
+        return result, None
+
+    async def _copied(self, what: str, effect: Effect[T]) -> T:
+        """A write of what the other store holds."""
+        concern = None if self._durability is None else await self._durability.for_copies()
+        return await self._ask(what, effect, write=True, lasting=concern is not None and is_lasting(concern))
 
     # --- reads --------------------------------------------------------------------------------------------------
 
     async def find_one(self, collection: str, query: Query) -> Hit | None:
-        memory = self._server.memory
-        return await self._ask("find_one", lambda: at_once(memory.find_one(collection, query)))
+        return await self._ask("find_one", lambda on: at_once(on.memory.find_one(collection, query)))
 
     async def find(self, collection: str, query: Query) -> AsyncIterator[list[Hit]]:
-        memory = self._server.memory
-        yield await self._ask("find", lambda: memory._find(collection, query))
+        yield await self._ask("find", lambda on: on.memory._find(collection, query))
 
     def may_lag(self, collection: str, filter: Document) -> bool:
         return False
 
     async def count(self, collection: str, filter: Document, skip: int = 0, limit: int = 0) -> int:
-        memory = self._server.memory
-        return await self._ask("count", lambda: at_once(memory.count(collection, filter, skip, limit)))
+        return await self._ask("count", lambda on: at_once(on.memory.count(collection, filter, skip, limit)))
 
     async def distinct(self, collection: str, path: str, filter: Document) -> list[Any]:
-        memory = self._server.memory
-        return await self._ask("distinct", lambda: at_once(memory.distinct(collection, path, filter)))
+        return await self._ask("distinct", lambda on: at_once(on.memory.distinct(collection, path, filter)))
 
     async def aggregate(self, collection: str, pipeline: Sequence[Document]) -> list[Document]:
-        memory = self._server.memory
-        return await self._ask("aggregate", lambda: at_once(memory.aggregate(collection, pipeline)))
+        return await self._ask("aggregate", lambda on: at_once(on.memory.aggregate(collection, pipeline)))
 
     async def image(self, collection: str, key: Key) -> Image:
-        memory = self._server.memory
-        return await self._ask(f"image {key}", lambda: self._seen(at_once(memory.image(collection, key))))
+        if self._reads is not None:
+            found: Image = await self._reads.find_one(collection, key)
+            return found
+        return (await self._look([key], False))[0]
 
     async def images(self, collection: str, keys: Sequence[Key]) -> list[Image]:
-        memory = self._server.memory
-        return await self._ask("images", lambda: list(map(self._seen, at_once(memory.images(collection, keys)))))
+        if self._reads is not None:
+            return await self._reads.find(collection, {"_id": {"$in": list(keys)}}, None)
+        return await self._look(keys, False)
+
+    async def _look(self, keys: Sequence[Key], lasting: bool) -> list[Image]:
+        def look(on: Member) -> list[Image]:
+            return [self._seen(at_once(on.memory.image(COLLECTION, key))) for key in keys]
+
+        return await self._ask(f"image {' '.join(map(str, keys))}", look, lasting=lasting)
 
     def _seen(self, image: Image) -> Image:
         """An image as it comes: now and then as one that cannot be read."""
@@ -237,21 +351,37 @@ class Client:
 
     async def apply(self, collection: str, change: Change, op_id: str) -> Applied | None:
         what = f"{type(change).__name__} {change.key}"
-        return await self._ask(what, lambda: self._apply(collection, change, op_id), write=True)
+        applied, doubt = await self._acknowledged(
+            collection, what, lambda on: self._apply(on, collection, change, op_id)
+        )
+        if doubt is not None:
+            raise doubt
+        return applied
 
     def chooses(self, change: Change) -> bool:
         return self._server.chooses and self._server.memory.chooses(change)
 
-    async def guard(self, collection: str, change: Update | Replace) -> tuple[Guard | None, Key]:
-        return await self._server.memory.guard(collection, change)
+    async def guard(self, collection: str, change: Update | Replace) -> tuple[UpsertGuard | None, Key]:
+        return await self.primary.memory.guard(collection, change)
 
     async def chosen(self, collection: str, op_id: str) -> Key:
-        memory = self._server.memory
-        return await self._ask(f"chosen {op_id[-4:]}", lambda: at_once(memory.chosen(collection, op_id)))
+        if self._reads is None:
+            found = await self._find_chosen(op_id, False)
+        else:
+            found = await self._reads.find(collection, {"op": op_id}, None)
+        return next(iter(found), ANY)
 
-    def _apply(self, collection: str, change: Change, op_id: str) -> Applied | None:
-        applied = at_once(self._server.memory.apply(collection, change, op_id))
-        if applied is not None:
+    async def _find_chosen(self, op_id: str, lasting: bool) -> list[Key]:
+        def find(on: Member) -> list[Key]:
+            return [key for key in [at_once(on.memory.chosen(COLLECTION, op_id))] if key is not ANY]
+
+        return await self._ask(f"chosen {op_id[-4:]}", find, lasting=lasting)
+
+    def _apply(self, on: Member, collection: str, change: Change, op_id: str) -> Applied | None:
+        applied = at_once(on.memory.apply(collection, change, op_id))
+        if not self._server.primary:
+            self._server.history.broken(f"nothing is asked of the store that is not primary: {change.key}")
+        if applied is not None and not on.deposed:
             made = at_key(change, applied.key)
             self._server.history.primary_changed(made, self._server.image(collection, made.key))
         return applied
@@ -262,11 +392,11 @@ class Client:
         places, error = self._process.part_of(len(inserts))
         what = f"insert_many {[each.key for each in inserts][:places]}"
 
-        def effect() -> list[Applied | Exception | None]:
+        def effect(on: Member) -> list[Applied | Exception | None]:
             results: list[Applied | Exception | None] = []
             for insert, op_id in zip(inserts[:places], op_ids, strict=False):
                 try:
-                    results.append(self._apply(collection, insert, op_id))
+                    results.append(self._apply(on, collection, insert, op_id))
                 except Exception as refusal:
                     results.append(refusal)
                     if ordered:
@@ -277,47 +407,47 @@ class Client:
                 raise error
             return results
 
-        return await self._ask(what, effect, write=True)
+        results, doubt = await self._acknowledged(collection, what, effect)
+        return [doubt if doubt is not None and isinstance(each, Applied) else each for each in results]
 
     async def replay(self, collection: str, write: Write) -> Image | None:
         what = f"replay {type(write.change).__name__} {write.key} at {write.pre}"
         server = self._server
 
-        def effect() -> Image | None:
-            image = at_once(server.memory.replay(collection, write))
+        def effect(on: Member) -> Image | None:
+            image = at_once(on.memory.replay(collection, write))
             if image is not None and image.document is not None and server.errs():
                 image = Image(image.state, {**image.document, WRONG: True})
-                server.memory._set(collection, write.key, image)
-            server.followed(collection, write.key, changed=image is not None)
+                on.memory._set(collection, write.key, image)
+            server.followed(on, collection, write.key, changed=image is not None)
             return image
 
-        return await self._ask(what, effect, write=True)
+        return await self._copied(what, effect)
 
     async def put(self, collection: str, key: Key, image: Image, expected: State) -> bool:
         what = f"put {key} {image.state} at {expected}"
         server = self._server
 
-        def effect() -> bool:
-            done = at_once(server.memory.put(collection, key, image, expected))
-            server.followed(collection, key, changed=done)
+        def effect(on: Member) -> bool:
+            done = at_once(on.memory.put(collection, key, image, expected))
+            server.followed(on, collection, key, changed=done)
             return done
 
-        return await self._ask(what, effect, write=True)
+        return await self._copied(what, effect)
 
     async def put_all(self, collection: str, puts: Sequence[tuple[Key, Image, State]]) -> bool | None:
         server = self._server
 
-        def effect() -> bool | None:
-            done = at_once(server.memory.put_all(collection, puts))
+        def effect(on: Member) -> bool | None:
+            done = at_once(on.memory.put_all(collection, puts))
             for key, _, _ in puts:
-                server.followed(collection, key, changed=bool(done))
+                server.followed(on, collection, key, changed=bool(done))
             return done
 
-        return await self._ask(f"put_all {[key for key, _, _ in puts]}", effect, write=True)
+        return await self._copied(f"put_all {[key for key, _, _ in puts]}", effect)
 
     async def holders(self, collection: str, key: Key, document: Document) -> list[Key]:
-        memory = self._server.memory
-        return await self._ask(f"holders {key}", lambda: at_once(memory.holders(collection, key, document)))
+        return await self._ask(f"holders {key}", lambda on: at_once(on.memory.holders(collection, key, document)))
 
     # --- the store itself ---------------------------------------------------------------------------------------
 
@@ -325,7 +455,7 @@ class Client:
         """The server stays."""
 
     async def ping(self) -> None:
-        await self._ask("ping", lambda: None)
+        await self._ask("ping", lambda on: None)
 
     async def prepare(self, collections: Iterable[CollectionSpec]) -> None:
         """Nothing to prepare."""
@@ -335,6 +465,20 @@ class Client:
 
     def describe(self) -> dict[str, Any]:
         return {"kind": "simulated"}
+
+
+class Driven(Client):
+    """A client with a driver under it: see `fleets`."""
+
+    client: Any = None
+    driver: Any = None
+
+    async def has_stamps(self, collection: str, patience: float) -> bool:
+        def look(on: Member) -> bool:
+            images = [image for _, image in on.memory._images.get(collection, {}).values()]
+            return any(image.state != Version("", 0) for image in images)
+
+        return await self._ask("has_stamps", look)
 
 
 class Batched:

@@ -7,6 +7,12 @@ import pytest
 from tests.simulation.epochs import RULES, Broken, run
 
 SEEDS = 100
+FIRST = {
+    "a process has its record before it enters": 135,
+    "a bare write needs a lease": 75,
+    "lowering looks at all processes again": 1255,
+}
+"""The seed to begin with, for a rule that few seeds show to be needed."""
 
 
 @pytest.mark.timeout(300)
@@ -18,7 +24,8 @@ def test_no_seed_breaks_a_promise() -> None:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.replace(" ", "_"))
 def test_a_rule_that_is_not_kept_is_caught(rule: str) -> None:
-    for seed in range(20 * SEEDS):
+    first = FIRST.get(rule, 0)
+    for seed in range(first, first + 20 * SEEDS):
         try:
             run(seed, without=rule)
         except Broken:

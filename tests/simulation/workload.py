@@ -10,19 +10,26 @@ from typing import Any
 
 from pymongo.errors import PyMongoError
 
+from shadow.control.epochs import proof_of
 from shadow.errors import SecondaryWriteError, ShadowError
-from shadow.migrate.backfill import Backfill
+from shadow.jobs.backfill import Backfill
+from shadow.jobs.verify import Scope, Verify
 from shadow.model.operation import ANY, Applied, Change, Delete, Insert, Query, Replace, Update, Verb
 from shadow.model.outcome import Outcome, classify
-from shadow.model.phase import WriteMode
+from shadow.model.phase import Phase, WriteMode
 from shadow.model.version import Key
-from shadow.replicate import apply as healing
 from shadow.stores.ranges import Batch
-from tests.simulation.conditions import LIMIT
+from shadow.writes import heal as healing
+from tests.simulation.conditions import COLLECTION, LIMIT
+from tests.simulation.fleets import HEARTBEAT
 from tests.simulation.history import mark_of
-from tests.simulation.world import COLLECTION, Process, World
+from tests.simulation.world import Process, World
 
 __all__ = ["Answer", "Heard", "Workload"]
+
+
+_TRIES = 3
+"""How often somebody tries to flip where something is in the way."""
 
 
 class Heard(enum.Enum):
@@ -62,6 +69,8 @@ class Workload:
             self._at_some_time(self._world.step_clock)
         for _ in range(conditions.restarts):
             self._at_some_time(self._restart)
+        for _ in range(conditions.loops):
+            self._at_some_time(self._end_loop)
         for _ in range(conditions.secondary_down):
             self._outage(world.secondary)
         for _ in range(conditions.primary_down):
@@ -72,6 +81,16 @@ class Workload:
             self._at_some_time(self._backfill)
         for _ in range(conditions.flips):
             self._at_some_time(self._flip)
+        for _ in range(conditions.changes):
+            self._at_some_time(self._change_phase)
+        for _ in range(conditions.control_down):
+            self._outage(self._world.records)
+        for _ in range(conditions.cut_off):
+            self._at_some_time(self._cut_off)
+        for _ in range(conditions.divisions):
+            self._at_some_time(self._world.divide)
+        for _ in range(conditions.verifications):
+            self._at_some_time(self._verify)
 
     @property
     def done(self) -> bool:
@@ -127,14 +146,14 @@ class Workload:
         mark = mark_of(change)
         self._asked[mark] = change, amount
         process.note(f"asks {verb} {change.key} {mark[-4:]}")
-        call = process.spawn(process.router.write(COLLECTION, verb, change))
+        call = process.spawn(process.write(verb, change))
         if not self._world.healed and self._rng.random() < self._world.conditions.cancelled:
             self._world.loop.call_later(self._rng.random() * 0.02, call.cancel)
         try:
             result = await call
         except asyncio.CancelledError:
             process.note(f"caller of {mark[-4:]} is cancelled")
-            if process.dead:
+            if process.dead or process.resting:
                 raise
         except Exception as error:
             self._hear(process, change, error, amount)
@@ -156,13 +175,13 @@ class Workload:
         for insert, result in zip(inserts, results, strict=True):
             self._hear(process, insert, result, 0)
 
-    def _hear(self, process: Process, change: Change, result: Applied | Exception | None, amount: int) -> None:
+    def _hear(self, process: Process, change: Change, result: Applied | Exception | bool | None, amount: int) -> None:
         mark = mark_of(change)
         self._asked.pop(mark)
         process.note(f"hears of {mark[-4:]}: {result!r}"[:160])
         if isinstance(result, Exception) and not isinstance(result, PyMongoError | ShadowError):
             self._world.broken(f"callers hear the drivers' errors and shadow's own: {result!r}")
-        if isinstance(result, Applied | SecondaryWriteError):
+        if isinstance(result, Applied | SecondaryWriteError) or result is True:
             heard = Heard.DONE
         elif isinstance(result, Exception) and classify(result) is Outcome.UNKNOWN:
             heard = Heard.UNKNOWN
@@ -260,10 +279,22 @@ class Workload:
         self._start(process, self._end(process))
         self._caller(self._world.begin(), 2)
 
+    def _end_loop(self) -> None:
+        """Of a worker that calls `asyncio.run` for each job. The next one begins soon, or long after."""
+        able = [process for process in self._world.alive if not process.ending]
+        if able:
+            self._busy.append(self._world.loop.create_task(self._next_loop(self._rng.choice(able))))
+
+    async def _next_loop(self, process: Process) -> None:
+        await process.rest()
+        await asyncio.sleep(self._rng.random() * self._rng.choice((0.01, 0.5, 3.0)))
+        if not process.dead:
+            process.resume()
+            self._caller(process, 3)
+
     async def _end(self, process: Process) -> None:
         process.note("ends")
-        await process.runtime.close()
-        process.journal.shut()
+        await process.end()
         process.note("has ended")
         # What its callers still do, and whoever else has it in hand, ends with it.
         process.dead = True
@@ -294,18 +325,23 @@ class Workload:
         process.note(f"repairs {key}")
         try:
             await process.runtime.follower.repair(COLLECTION, key)
-        except (PyMongoError, TimeoutError, healing.HealContended) as error:
+        except (PyMongoError, ShadowError, TimeoutError, healing.HealContended) as error:
             process.note(f"the repair of {key} failed: {error!r}")
 
     def _flip(self) -> None:
-        (process,) = self._world.alive
+        process = self._rng.choice(self._world.alive)
         self._start(process, self._flip_safely(process))
 
     async def _flip_safely(self, process: Process) -> None:
         try:
-            await process.flip()
-        except (PyMongoError, ShadowError) as error:
+            for _ in range(_TRIES):
+                if await process.flip():
+                    return
+                await asyncio.sleep(self._rng.random() * LIMIT)
+        except ShadowError as error:
             process.note(f"the flip failed: {error!r}")
+        except Exception as error:
+            self._world.broken(f"a flip fails in order: {error!r}")
 
     def _backfill(self) -> None:
         process = self._rng.choice(self._world.alive)
@@ -328,3 +364,68 @@ class Workload:
                 process.note(f"has filled {keys}: {dict(handled.counts)}")
         except (PyMongoError, ShadowError, TimeoutError) as error:
             process.note(f"the backfill of {keys} failed: {error!r}")
+
+    def _change_phase(self) -> None:
+        world, phase = self._world, self._rng.choice((Phase.OFF, Phase.DUAL_WRITE))
+        all_files = self._rng.random() < world.conditions.everywhere
+        for process in world.alive if all_files else [self._rng.choice(world.alive)]:
+            assert process.part is not None
+            self._start(process, process.part.change(phase))
+
+    def _cut_off(self) -> None:
+        """One process loses the control store, for longer than the others wait for its word."""
+        part = self._rng.choice(self._world.alive).part
+        assert part is not None
+        part.down = True
+
+        def found() -> None:
+            part.down = False
+
+        self._world.loop.call_later(self._rng.random() * 5 * LIMIT, found)
+
+    async def prove(self, process: Process) -> bool:
+        """A verification, as a job makes it: what it finds counts in the epoch in which it began. What it would find
+        is put right before."""
+        world, part = self._world, process.part
+        if part is None:
+            return await self.verify(process)
+        mark = await part.ask(lambda: proof_of(world.records, COLLECTION))
+        if not mark or not process.both:
+            return False
+        for key in world.keys + world.counters:
+            await process.runtime.follower.repair(COLLECTION, key)
+        clean = await self.verify(process)
+        if clean:
+            process.note(f"has proven epoch {mark[-4:]}")
+            world.proof = mark
+        return clean
+
+    def _verify(self) -> None:
+        process = self._rng.choice(self._world.alive)
+        self._start(process, self._verify_safely(process))
+
+    async def _verify_safely(self, process: Process) -> None:
+        try:
+            async with asyncio.timeout(3 * LIMIT):
+                # Where processes write one store alone, somebody tries again.
+                while not await self.prove(process) and process.part is not None:  # noqa: ASYNC110 - as people do
+                    await asyncio.sleep(self._rng.random() * HEARTBEAT)
+        except (PyMongoError, ShadowError, TimeoutError, healing.HealContended) as error:
+            process.note(f"the verification failed: {error!r}")
+
+    async def verify(self, process: Process) -> bool:
+        """The real verification, each way in one batch; whether it found nothing but equal documents."""
+        sides, world = process.sides(), self._world
+        task, began = Verify(sides, Scope(patience=LIMIT)), world.loop.time()
+        process.note("verifies")
+        doubts = await task.doubts()
+        keys, issues = world.keys + world.counters, []
+        for side, ranges in (("primary", sides.source), ("secondary", sides.target)):
+            images = zip(keys, await ranges.look(COLLECTION, keys, whole=True), strict=True)
+            batch = Batch([(key, image) for key, image in images if image.document is not None], {})
+            issues += (await task.handle({"side": side}, batch)).issues
+        process.note(f"has verified, with {len(issues)} issues")
+        if not issues:
+            await sides.journal.trust(COLLECTION, doubts)
+            world.verified = began
+        return not issues

@@ -16,34 +16,63 @@ from typing import Any
 from pymongo.errors import NetworkTimeout, PyMongoError
 
 from shadow.compare.diff import Hasher
+from shadow.control import epochs
+from shadow.control import flip_record as routing
+from shadow.control.epochs import has_epoch
+from shadow.control.flip_record import RouteRecord, Routing, WriteState
 from shadow.errors import ShadowError
-from shadow.migrate.sides import Sides
+from shadow.host.failpoints import Point
+from shadow.host.process import Owner
+from shadow.host.steady import steady
+from shadow.jobs.target import JobTarget
 from shadow.model import version
+from shadow.model.operation import Change, Verb
 from shadow.model.phase import Phase, Route, StoreName
 from shadow.model.reporter import Silent
 from shadow.model.schema import UniqueSpec
 from shadow.model.verdict import Healing, Kind, Mismatch
 from shadow.model.version import Image, Key, Version
-from shadow.replicate.apply import HealContended
-from shadow.replicate.breaker import Breaker
-from shadow.replicate.points import Point
-from shadow.replicate.process import Owner
-from shadow.replicate.routes import Routes
-from shadow.replicate.suspects import MemorySuspects
-from shadow.runtime import Parts, Runtime
+from shadow.reads.suspects import MemorySuspects
+from shadow.routes.routes import Routes
+from shadow.runtime import Runtime, Shared
+from shadow.stores.breaker import Breaker
 from shadow.stores.memory import MemoryStore
-from tests.simulation.conditions import LIMIT, SKEW, Conditions
-from tests.simulation.history import Broken, History
+from shadow.writes.heal import HealContended
+from tests.simulation.conditions import COLLECTION, LIMIT, SKEW, Conditions
+from tests.simulation.fleets import Part, SharedRecords, patched_fleet
+from tests.simulation.history import TWICE, Broken, Era, History
 from tests.simulation.journal import SimulatedJournal
 from tests.simulation.loop import PROCESS, SimulatedClock, SimulatedLoop
-from tests.simulation.stores import Batched, Client, Server
+from tests.simulation.stores import Batched, Client, Driven, Server
 
-__all__ = ["COLLECTION", "Killed", "Process", "World"]
+__all__ = ["Killed", "Process", "World"]
 
-COLLECTION = "things"
-
-_UNDER_TEST = ("shadow.router", "shadow.runtime", "tests.simulation.mutations")
-"""Beside `shadow.replicate` and `shadow.host`: whose clock, chance and ids are the run's."""
+_UNDER_TEST = (
+    "shadow.fleet.fleet",
+    "shadow.routes.forwarder",
+    "shadow.router",
+    "shadow.runtime",
+    "shadow.surface.stamping",
+    "shadow.compare.comparer",
+    "shadow.fleet.coordinator",
+    "shadow.fleet.participant",
+    "shadow.stores.breaker",
+    "shadow.stores.within",
+    "tests.simulation.flip_mutations",
+    "tests.simulation.mutations",
+)
+"""Beside the packages below: whose clock, chance and ids are the run's."""
+_PACKAGES = (
+    "shadow.writes.",
+    "shadow.reads.",
+    "shadow.routes.",
+    "shadow.journal.",
+    "shadow.stores.within",
+    "shadow.stores.breaker",
+    "shadow.host.",
+    "shadow.control.",
+    "shadow.fleet.",
+)
 
 _EXPECTED = (PyMongoError, ShadowError, TimeoutError, HealContended)
 """What may fail inside without being a fault of the code."""
@@ -64,11 +93,13 @@ class _Recorder(Silent):
         world = self._process.world
         if found.kind is Kind.WRITE_RESULT and world.conditions.wrong:
             return
+        if found.kind is not Kind.WRITE_RESULT and world.conditions.mixed:
+            return  # what was written to one store alone is a difference, and is to be found
         if found.kind is Kind.UNREADABLE and world.conditions.unreadable:
             return
         if found.kind is Kind.ERROR_SECONDARY_ONLY and world.conditions.refused:
             return
-        if not self._process.dead and not world.conditions.seeded:
+        if not self._process.dead and (world.conditions.mixed or not world.conditions.seeded):
             world.broken(f"no false alarm: {found.verb} called {found.key} {found.kind}")
 
     def failed(self, part: str, error: BaseException) -> None:
@@ -89,11 +120,17 @@ class Process:
         self.skew = skew
         self.owner = Owner("simulation", number, 0.0)
         self.journal = SimulatedJournal(world.db, self, world.conditions, world.known_dead, world.rng)
-        self.stores = {name: Client(server, self) for name, server in world.servers.items()}
+        kind = Driven if world.conditions.fleet else Client
+        self.stores = {name: kind(server, self, world.conditions.asked) for name, server in world.servers.items()}
         recorder = _Recorder(self)
-        parts = Parts(
+        parts = Shared(
             journal=self.journal,
-            routes=Routes({COLLECTION: world.route}, on_change=lambda *_: None, on_unknown=lambda _: None),
+            routes=Routes(
+                {COLLECTION: Route(world.conditions.primary, Phase.SHADOW, world.conditions.mode)},
+                on_change=lambda _, route: self.note(f"is in phase {route.phase}"),
+                on_unknown=lambda _: None,
+                straggle=LIMIT,
+            ),
             limits=world.conditions.limits(),
             reporter=recorder,
             hasher=Hasher(b"simulation"),
@@ -101,17 +138,59 @@ class Process:
             on_secondary=lambda *_: None,
             suspects=MemorySuspects(now=self.loop.time),
         )
+        self.resting = False
+        """Whether it is between two of its event loops."""
+        self.ending = False
         with self._inside():
             self.runtime = Runtime(self.loop, parts, self.stores)
+            self.part = Part(self, world.asked_phase()) if world.conditions.fleet else None
 
-    def sides(self) -> Sides:
+    async def write(self, verb: Verb, change: Change) -> Any:
+        """What a caller asks for; True or False where the driver has answered that."""
+        return await (self.router if self.part is None else self.part).write(COLLECTION, verb, change)
+
+    async def rest(self) -> None:
+        """Its event loop ends, as `asyncio.run` ends one: every task is cancelled, and waited for."""
+        self.note("is at the end of its event loop")
+        self.resting = True
+        left = [task for task in self.tasks if not task.done()]
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left)
+
+    def resume(self) -> None:
+        """The next event loop begins, as a Shadow begins it."""
+        self.note("begins another event loop")
+        with self._inside():
+            self.runtime.abandon()
+            self.runtime.parts.routes.forget()
+            self.runtime = Runtime(self.loop, self.runtime.parts, self.stores)
+            if self.part is not None:
+                self.part.begin_loop()
+        self.resting = False
+
+    async def end(self) -> None:
+        """In order."""
+        self.ending = True
+        await self.runtime.close()
+        if self.part is not None:
+            await self.part.leave()
+        self.journal.shut()
+
+    @property
+    def both(self) -> bool:
+        """Whether it writes both stores."""
+        return self.runtime.parts.routes[COLLECTION].dual_write
+
+    def sides(self) -> JobTarget:
         """For a job over the collection."""
         runtime, parts = self.runtime, self.runtime.parts
 
         async def repair(key: Key) -> Healing:
             return await runtime.follower.repair(COLLECTION, key)
 
-        return Sides(
+        return JobTarget(
             collection=COLLECTION,
             identity="simulation",
             start=parts.routes[COLLECTION],
@@ -178,18 +257,30 @@ class Process:
             return count, None
         return world.rng.randint(0, count), NetworkTimeout("a part of the batch has no answer in the simulation")
 
-    async def flip(self) -> None:
-        """Makes the other store primary, if that can be done in time."""
-        routes = self.runtime.parts.routes
-
-        def change() -> None:
-            self.step()
-            self.world.turn()
-            routes.set(COLLECTION, self.world.route)
-
+    async def flip(self) -> bool:
+        """Makes the other store primary, if that can be done in time; whether it was."""
+        assert self.part is not None
         self.note("flips")
-        done = await self.runtime.change_primary(COLLECTION, change)
-        self.note(f"has {'' if done else 'not '}flipped")
+        said = await self.part.flip()
+        self.note("has flipped" if not said else f"has not flipped: {said}")
+        return not said
+
+    @property
+    def standing(self) -> Route:
+        return self.runtime.parts.routes[COLLECTION]
+
+    @property
+    def stands(self) -> bool:
+        """Whether it has come to where the fleet stands."""
+        route = self.world.route
+        known = self.runtime.parts.routes.known
+        return known and not self.world.flipping and (self.standing.primary, self.both) == (route.primary, True)
+
+    @property
+    def may_write(self) -> bool:
+        """Whether a write that comes now would be made at once."""
+        routes = self.runtime.parts.routes
+        return routes.known and not self.ending and routes._gate(COLLECTION).held is None
 
     @property
     def quiet(self) -> bool:
@@ -206,19 +297,30 @@ class World:
         self.trace: list[tuple[float, str]] = []
         self.failure: str | None = None
         self.healed = False
-        self.route = Route(StoreName.MONGO, Phase.SHADOW, conditions.mode)
+        self.route = Route(conditions.primary, Phase.SHADOW, conditions.mode)
+        """By which the primary is that of the fleet's record."""
         self.buried: set[int] = set()
-        self.db = sqlite3.connect(":memory:", isolation_level=None)
+        self.undone: list[tuple[float, Process]] = []
+        """Acknowledgements that a process had of what was rolled back, each with its moment."""
+        self.records = SharedRecords(self._recorded)
+        self.proof = ""
+        """The epoch of dual writes of that verification, where the processes are a fleet; as it begins level, the first
+        one."""
+        self.verified = 0.0
+        """When the last verification began that came to nothing but equal documents."""
+        self.db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         self._numbers = itertools.count(1)
         self._ids = itertools.count(1)
         self.keys: list[Key] = [f"k{number}" for number in range(conditions.keys)]
         self.counters: list[Key] = [f"c{number}" for number in range(conditions.counters)]
         initial = self._initial()
-        self.history = History(initial, self.broken)
+        self.history = History(initial, self.broken, self._era)
         self.servers = {
             name: Server(name, self._memory(name), self.history, conditions, rng, loop, self.note) for name in StoreName
         }
         self._plant(initial)
+        if conditions.flips:
+            self._begin_twice()
         self.processes: list[Process] = []
         loop.set_exception_handler(self._unhandled)
 
@@ -227,6 +329,7 @@ class World:
         self.failure = self.failure or ""
         for process in self.processes:
             process.dead = True
+        self.loop.end_threads()
         for task in self.loop.made:
             if not task.done():
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
@@ -246,8 +349,23 @@ class World:
     def secondary(self) -> Server:
         return self.servers[self.route.secondary]
 
-    def turn(self) -> None:
-        """The other store is primary now."""
+    def _begin_twice(self) -> None:
+        """Both stores have been written for long, and are proven to be equal."""
+        self.proof = "the beginning"
+        placed = RouteRecord(self.route.primary, writing=WriteState.DUAL, dual=1, mark=self.proof)
+        routing.save(self.records, Routing({COLLECTION: placed}))
+
+    def _recorded(self, key: str) -> None:
+        """A record has been written: the one that decides a flip does so now."""
+        placed = self.placed if key == routing.KEY else None
+        if placed is not None and placed.primary is not self.route.primary:
+            self._turn()
+
+    def _turn(self) -> None:
+        """The other store is primary now; whatever has come to one of them has come to both."""
+        self.check(not self.open(), f"a flip is decided with nothing on its way: the journal holds {self.open()}")
+        free = [process.name for process in self.alive if process.may_write]
+        self.check(not free, f"a flip is decided while all writes are held: {free} may write")
         self.route = dataclasses.replace(self.route, primary=self.route.secondary)
         for server in self.servers.values():
             server.primary = server.name is self.route.primary
@@ -255,8 +373,18 @@ class World:
         self.note(f"--- {self.route.primary} is primary ---")
 
     @property
+    def flipping(self) -> bool:
+        """Whether a flip is under way."""
+        flip = routing.load(self.records).flip
+        return flip is not None and not flip.state.over
+
+    def may_flip(self, seen: Routing) -> bool:
+        """Whether the gates would let a flip pass."""
+        return has_epoch(seen.placed.get(COLLECTION), self.proof) and not self.doubted
+
+    @property
     def alive(self) -> list[Process]:
-        return [process for process in self.processes if not process.dead]
+        return [process for process in self.processes if not process.dead and not process.resting]
 
     def begin(self) -> Process:
         """A new process."""
@@ -267,11 +395,59 @@ class World:
         process.note("begins")
         return process
 
+    def asked_phase(self) -> Phase:
+        """What the file of a process asks for that begins now."""
+        if self.conditions.flips:
+            return Phase.SHADOW
+        if self.conditions.raised and len(self.processes) < self.conditions.processes:
+            return Phase.DUAL_WRITE
+        return self.rng.choice((Phase.OFF, Phase.DUAL_WRITE))
+
     def step_clock(self) -> None:
         """Somebody sets the wall clock of the host."""
         step = self.rng.choice((-1, 1)) * self.rng.random() * 10 * LIMIT
         self.loop.stepped += step
         self.note(f"the clock is set by {step:+.3f} s")
+
+    def weakly_acknowledged(self, process: Process) -> None:
+        self.undone.append((self.loop.time(), process))
+        process.note("has heard of a write that will be rolled back")
+
+    @property
+    def placed(self) -> RouteRecord | None:
+        """Where the fleet stands."""
+        return routing.load(self.records).placed.get(COLLECTION)
+
+    def _era(self) -> Era:
+        placed = self.placed
+        if placed is None:
+            return (0, False) if self.conditions.mixed else TWICE
+        return placed.dual, placed.writing in epochs.TWICE
+
+    def divide(self) -> None:
+        """Another member becomes primary; some processes do not know that yet."""
+        server = self.servers[StoreName.MONGO]
+        if server.deposed is not None:
+            return
+        old = server.divide()
+        for process in self.alive:
+            if self.rng.random() < 0.6:
+                process.note("is left with the old primary")
+                process.stores[StoreName.MONGO].seat = old
+                self.loop.call_later(self.rng.random() * 4 * LIMIT, process.stores[StoreName.MONGO].finds_primary)
+        self.loop.call_later(self.rng.random() * 3 * LIMIT, server.reunite)
+
+    @property
+    def doubted(self) -> bool:
+        """Whether the collection counts as unverified, as far as the journal or a living process knows."""
+        if any(process.journal.doubted for process in self.processes if not process.dead):
+            return True
+        return bool(self.db.execute("SELECT * FROM unclean").fetchall())
+
+    def open(self) -> list[tuple[object, ...]]:
+        """What the journal holds."""
+        tables = ("intents", "deferred")
+        return [row for table in tables for row in self.db.execute(f"SELECT * FROM {table}").fetchall()]
 
     def known_dead(self, owner: Owner) -> bool:
         return self.conditions.deaths_known and owner.pid in self.buried
@@ -299,7 +475,8 @@ class World:
 
     def _plant(self, initial: dict[Key, Image]) -> None:
         for server in self.servers.values():
-            at_rest = initial if server.primary or not self.conditions.seeded else {}
+            both = not (self.conditions.seeded or self.conditions.mixed)
+            at_rest = initial if server.primary or both else {}
             for key, image in initial.items():
                 server.memory._images.setdefault(COLLECTION, {})
                 if key in at_rest:
@@ -339,11 +516,16 @@ class World:
     def patched(self) -> Iterator[None]:
         """Clock, chance and ids of the modules under test become the run's own."""
         original = version.fresh_id
-        swaps: dict[Any, Any] = {time: SimulatedClock(self.loop), random: self.rng, original: self.fresh_id}
+        swaps: dict[Any, Any] = {
+            time: SimulatedClock(self.loop),
+            random: self.rng,
+            original: self.fresh_id,
+            steady: self.loop.time,
+        }
         places = [
             (module, name, value)
             for path, module in list(sys.modules.items())
-            if path in _UNDER_TEST or path.startswith(("shadow.replicate.", "shadow.host."))
+            if path in _UNDER_TEST or path.startswith(_PACKAGES)
             for name, value in vars(module).items()
             if any(value is each for each in swaps)
         ]
@@ -353,7 +535,8 @@ class World:
             setattr(module, name, swaps[value])
         defaults["clock"] = self.loop.time
         try:
-            yield
+            with patched_fleet(self):
+                yield
         finally:
             defaults["clock"] = clock
             for module, name, value in places:

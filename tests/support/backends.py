@@ -6,29 +6,27 @@ import inspect
 import itertools
 import uuid
 from collections.abc import Callable
-from typing import Any, Final
-
-from pymongo import MongoClient
+from typing import Final
 
 from shadow.embedded.audit import dynamo_client
 from shadow.model.schema import CollectionSpec, IndexSpec
 from shadow.model.version import ABSENT, Document, Image, Version
 from shadow.stores.base import Store
-from shadow.stores.dynamo.codec import encode_value
-from shadow.stores.dynamo.settings import DynamoSettings
+from shadow.stores.dynamo.client.settings import DynamoSettings
+from shadow.stores.dynamo.items.codec import encode_value
 from shadow.stores.dynamo.store import DynamoStore
 from shadow.stores.memory import MemoryStore
-from shadow.stores.mongo import MongoStore, connect
-from tests.support.topologies import DEPLOYMENTS, admit, root_url
+from shadow.stores.mongo.store import MongoStore, connect
+from tests.support.drawn import Draw
+from tests.support.topologies import DEPLOYMENTS, admit, drop, root_client
 
 __all__ = ["BACKENDS", "Backend", "open_backend"]
 
 BACKENDS: Final = (
     "memory",
-    "mongo-motor",
-    "mongo-pymongo",
-    "mongo-motor-replicas",
-    "mongo-pymongo-auth",
+    "mongo-one",
+    "mongo-replicas",
+    "mongo-auth",
     "dynamo-local",
     "dynamo-ministack",
 )
@@ -78,8 +76,9 @@ class Memory(Backend):
 class Mongo(Backend):
     def __init__(self, url: str, driver: str) -> None:
         super().__init__()
+        self._url = url
         admit(url, self._prefix)
-        self._bare = MongoClient[dict[str, Any]](root_url(url))
+        self._bare = root_client(url)
         self._client = connect(url, driver)
         self._database = self._prefix
         self.store = MongoStore(self._client, self._database, {}, owned=False)
@@ -93,8 +92,7 @@ class Mongo(Backend):
         ended = self._client.close()
         if inspect.isawaitable(ended):
             await ended
-        self._bare.drop_database(self._database)
-        self._bare.close()
+        drop(self._url, self._database)
 
 
 class Dynamo(Backend):
@@ -112,11 +110,13 @@ class Dynamo(Backend):
         dynamo_client(self._url).put_item(TableName=f"{self._prefix}-{collection}", Item=item)
 
 
-def open_backend(name: str, url_of: Callable[[str], str]) -> Backend:
-    """`url_of` answers the value of a session fixture with the url of a server."""
+def open_backend(name: str, url_of: Callable[[str], str], draw: Callable[[str], Draw]) -> Backend:
+    """`url_of` answers the value of a session fixture with the url of a server, `draw` what a deployment of MongoDB is
+    tried with."""
     match name.split("-"):
-        case ["mongo", driver, *deployment]:
-            return Mongo(url_of(DEPLOYMENTS[deployment[0] if deployment else "one"]), driver)
+        case ["mongo", deployment]:
+            drawn = draw(deployment)
+            return Mongo(drawn.url(url_of(DEPLOYMENTS[deployment])), drawn.driver)
         case ["dynamo", "local"]:
             return Dynamo(url_of("dynamodb_local_url"))
         case ["dynamo", "ministack"]:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from pymongo import MongoClient
 
 from shadow.embedded.audit import dynamo_client
-from shadow.stores.dynamo.keys import key_text
+from shadow.stores.dynamo.items.keys import key_text
 from tests.support.shadows import Site
 
 __all__ = ["BareDynamo", "BareMongo", "BareWriter", "bare_writer"]

@@ -47,7 +47,7 @@ _SAFE: Final = (
     f" * (sum by (collection) (increase(shadow_comparisons_total{{{_OF},{_DECIDED}}}[1h])) >= bool 1000)"
     f' * (sum by (collection) (increase(shadow_comparisons_total{{{_OF},verdict="shed"}}[1h]))'
     f" / sum by (collection) (increase(shadow_comparisons_total{{{_OF},{_DECIDED_OR_SHED}}}[1h])) <= bool 0.1)"
-    f" * (sum by (collection) (increase(shadow_bypassing_writes_total{{{_OF}}}[1h])) == bool 0)"
+    f" * (sum by (collection) (increase(shadow_out_of_band_writes_total{{{_OF}}}[1h])) == bool 0)"
     f' * (sum by (collection) (increase(shadow_flips_total{{{_OF},result="done"}}[1h])) == bool 0)'
     " * scalar(max(shadow_journal_oldest_intent_seconds) < bool 60) * scalar(min(shadow_secondary_up))"
 )
@@ -73,7 +73,7 @@ OVERVIEW: Final = Board(
                 ),
                 Panel(
                     "What to look at",
-                    "The alerts that fire. Each has a section in the README.",
+                    "The alerts that fire. Each has a section in the manual: shadow docs alerts.",
                     [('max by (severity, alertname, collection, store) (ALERTS{alertstate="firing"})', "")],
                     kind="table",
                 ),
@@ -298,12 +298,26 @@ DIVERGENCE: Final = Board(
                         )
                     ],
                     unit="cps",
+                    width=8,
+                ),
+                Panel(
+                    "Incomparable, by reason",
+                    "What a comparison could not decide, and why: MongoDB leaves it open, or an answer was cut.",
+                    [
+                        (
+                            _rate("shadow_incomparable_total", "collection, reason") + " > 0",
+                            "{{collection}} {{reason}}",
+                        )
+                    ],
+                    unit="cps",
+                    width=8,
                 ),
                 Panel(
                     "Shed reads",
                     "Shadow reads that were not done or not finished, by reason.",
                     [(_rate("shadow_shed_total", "reason"), "{{reason}}")],
                     unit="cps",
+                    width=8,
                 ),
             ],
         ),
@@ -321,7 +335,7 @@ DIVERGENCE: Final = Board(
                     "Planted differences",
                     "Given to the comparison, and found by it: the lines are one line if it works.",
                     [
-                        (_rate("shadow_canary_sought_total", "collection"), "{{collection}} sought"),
+                        (_rate("shadow_canary_injected_total", "collection"), "{{collection}} injected"),
                         (_rate("shadow_canary_found_total", "collection"), "{{collection}} found"),
                     ],
                     unit="cps",
@@ -342,7 +356,12 @@ DIVERGENCE: Final = Board(
                 Panel(
                     "Writes past shadow",
                     "By collection and kind, as shadow reads came upon them.",
-                    [(f"{_rate('shadow_bypassing_writes_total', 'collection, kind')} > 0", "{{collection}} {{kind}}")],
+                    [
+                        (
+                            f"{_rate('shadow_out_of_band_writes_total', 'collection, kind')} > 0",
+                            "{{collection}} {{kind}}",
+                        )
+                    ],
                     unit="wps",
                     width=6,
                 ),
@@ -458,7 +477,7 @@ JOURNAL: Final = Board(
                 Panel(
                     "Lane",
                     "Work off the application's path, beside what the lane can hold.",
-                    [("sum(shadow_lane_depth)", "depth"), ("sum(shadow_lane_capacity)", "capacity")],
+                    [("sum(shadow_queue_depth)", "depth"), ("sum(shadow_queue_capacity)", "capacity")],
                     width=8,
                 ),
             ],

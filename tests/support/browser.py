@@ -60,7 +60,7 @@ class Page:
 
     async def ask(self, method: str, **parameters: Any) -> dict[str, Any]:
         """One command of the protocol, and its result."""
-        said = await asyncio.wait_for(await self._post(method, **parameters), 30)
+        said = await asyncio.wait_for(await self._post(method, **parameters), 90)
         assert "error" not in said, said
         result: dict[str, Any] = said["result"]
         return result
@@ -83,7 +83,7 @@ class Page:
         assert "exceptionDetails" not in said, said
         return said["result"].get("value")
 
-    async def until(self, expression: str, seconds: float = 30.0) -> None:
+    async def until(self, expression: str, seconds: float = 90.0) -> None:
         """Waits until an expression is true."""
         async with asyncio.timeout(seconds):
             while not await self.value(expression):  # noqa: ASYNC110 - the page tells of nothing by itself
@@ -138,7 +138,7 @@ async def open_page() -> AsyncIterator[Page]:
 
 async def _port(file: Path) -> int:
     """Where the browser listens; it writes that to a file when it does."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(90):
         while not (file.exists() and "\n" in file.read_text()):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     return int(file.read_text().split("\n")[0])

@@ -215,6 +215,8 @@ INDEX_CALLS: Final = ("create_index", "create_indexes", "drop_indexes", "drop", 
 _VOLATILE: Final = ("$clusterTime", "operationTime", "electionId", "opTime", "localTime", "host", "lsid", "uuid")
 
 
+_CLOCK: Final = re.compile(r"(lsid|\$clusterTime): \{(?:[^{}]|\{[^{}]*\})*\}|txnNumber: \d+")
+"""What a driver says of its session, in the command that an error's text repeats."""
 _UUID: Final = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -222,7 +224,7 @@ def _plain(text: Any, names: tuple[str, ...]) -> Any:
     if not isinstance(text, str):
         return text
     # What the drivers add to an error's text is in its details, in full.
-    text = _UUID.sub("UUID", text.partition(", full error")[0])
+    text = _UUID.sub("UUID", _CLOCK.sub("", text.partition(", full error")[0]))
     for name in names:
         text = text.replace(name, "DATABASE")
     return text

@@ -12,7 +12,7 @@ from pymongo.errors import DuplicateKeyError
 from shadow.model.operation import Insert
 from shadow.model.schema import CollectionSpec, UniqueSpec
 from shadow.model.version import fresh_id
-from shadow.stores.dynamo.settings import DynamoSettings
+from shadow.stores.dynamo.client.settings import DynamoSettings
 from shadow.stores.dynamo.store import DynamoStore
 
 __all__ = ["EMAIL", "USERS", "claim", "store_at"]
@@ -23,7 +23,12 @@ EMAIL: Final = "ada@example.org"
 
 def store_at(url: str, prefix: str, spec: CollectionSpec = USERS) -> DynamoStore:
     settings = DynamoSettings(
-        endpoint_url=url, table_prefix=prefix, access_key_id="local", secret_access_key="local", read_timeout=30.0
+        endpoint_url=url,
+        table_prefix=prefix,
+        access_key_id="local",
+        secret_access_key="local",
+        connect_timeout=30.0,
+        read_timeout=30.0,  # for as long as a busy machine takes
     )
     return DynamoStore(settings, {spec.name: spec})
 

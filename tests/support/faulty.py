@@ -61,10 +61,10 @@ def raising(error: Exception) -> Fault:
 
 
 class _Expected(asyncio.Event):
-    """An event that must come: waiting for it raises TimeoutError after half a minute."""
+    """An event that must come: waiting for it raises TimeoutError after a minute and a half."""
 
     async def wait(self) -> Literal[True]:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             return await super().wait()
 
 

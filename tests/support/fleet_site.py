@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shlex
 import signal
-import subprocess
-import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +18,8 @@ from shadow.cli.remote import ask
 from shadow.config import load
 from shadow.embedded.audit import Audit
 from shadow.embedded.process import free_port
-from shadow.migrate.jobs import Jobs
+from shadow.jobs.jobs import Jobs
+from tests.support import commands, fleet_worker
 from tests.support.fleet_worker import COLLECTION
 from tests.support.shadows import LIMITS
 
@@ -51,7 +50,7 @@ class FleetSite:
         self.mongo = mongo_url, database
         self.dynamo_url = dynamo_url
         self.port = free_port()
-        self.workers: list[subprocess.Popen[bytes]] = []
+        self.workers: list[BaseProcess] = []
         content = {
             "mongo": {"url": mongo_url, "database": database, "driver": "pymongo"},
             "dynamo": {
@@ -90,48 +89,47 @@ class FleetSite:
 
     def start(self) -> None:
         for number in range(self.processes):
-            port = [str(self.port)] if number == 0 else []
-            command = [sys.executable, "-m", "tests.support.fleet_worker", str(self.config), str(self.notes(number))]
-            self.workers.append(subprocess.Popen([*command, str(number), *port], env=self.environment))
+            order = (str(self.config), str(self.notes(number)), number, self.port if number == 0 else None)
+            self.workers.append(self._begin(fleet_worker.begin, *order))
         self.until(lambda: all(self.notes(number).with_suffix(".ready").exists() for number in range(self.processes)))
 
     def stop(self) -> list[dict[str, Any]]:
         for each in self.workers:
-            each.send_signal(signal.SIGTERM)
+            os.kill(_pid(each), signal.SIGTERM)
         for each in self.workers:
-            assert each.wait(PATIENCE) == 0
+            each.join(PATIENCE)
+            assert each.exitcode == 0
         return [json.loads(self.notes(number).read_text()) for number in range(self.processes)]
 
     def until(self, condition: Any, what: Any = lambda: "") -> None:
         end = time.monotonic() + PATIENCE
         while not condition():
             assert time.monotonic() < end, what()
-            assert all(each.poll() is None for each in self.workers), "a process of the application has ended"
+            assert all(each.exitcode is None for each in self.workers), "a process of the application has ended"
             time.sleep(0.1)
 
-    def command(self, line: str) -> list[str]:
-        program, *words = shlex.split(line)
-        assert program == "shadow"
-        return [sys.executable, "-c", "from shadow.cli import main; main()", *words]
-
     def run(self, line: str) -> str:
-        done = subprocess.run(
-            self.command(line), env=self.environment, cwd=self.folder, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, f"{line}: {done.returncode}\n{done.stdout}{done.stderr}"
-        return done.stdout
+        """What a command prints, which has to end well."""
+        done = self.ended(line)
+        assert done.code == 0, f"{line}: {done.code}\n{done.out}{done.err}"
+        return done.out
 
-    def code(self, line: str) -> int:
-        return subprocess.run(self.command(line), env=self.environment, cwd=self.folder, check=False).returncode
+    def ended(self, line: str) -> commands.Ended:
+        return commands.run(_words(line), self.environment, self.folder)
 
     def kill_on_the_way(self, line: str, times: int) -> None:
         """Starts a command and kills it, each time a little further."""
+        words = [*_words(line), "--rate", str(self.documents // 20)]
         for turn in range(1, times + 1):
-            command = [*self.command(line), "--rate", str(self.documents // 20)]
-            with subprocess.Popen(command, env=self.environment, cwd=self.folder) as killed:
-                goal = turn * self.documents // (2 * times)
-                self.until(lambda goal=goal: self.seen() >= goal, self.seen)
-                killed.kill()
+            killed = self._begin(commands.command, words)
+            goal = turn * self.documents // (2 * times)
+            self.until(lambda goal=goal: self.seen() >= goal, self.seen)
+            killed.kill()
+            killed.join()
+            assert killed.exitcode == -signal.SIGKILL, "it was on its way"
+
+    def _begin(self, target: Any, *arguments: Any) -> BaseProcess:
+        return commands.begin(target, *arguments, environment=self.environment, folder=self.folder)
 
     def seen(self) -> int:
         records = load(self.config, {}).control_place().open()
@@ -157,6 +155,16 @@ class FleetSite:
 
     def kill(self) -> None:
         for each in self.workers:
-            with contextlib.suppress(ProcessLookupError):
-                each.kill()
-            each.wait()
+            each.kill()
+            each.join()
+
+
+def _words(line: str) -> list[str]:
+    program, *words = shlex.split(line)
+    assert program == "shadow"
+    return words
+
+
+def _pid(process: BaseProcess) -> int:
+    assert process.pid is not None
+    return process.pid

@@ -1,7 +1,7 @@
 """One process of an application of many: traffic on `users`, each write noted with the store that answered it.
 
-`python -m tests.support.fleet_worker CONFIG NOTES NUMBER [PORT]`; with a port it serves the admin router as well. It
-runs until SIGTERM, and then writes its notes: {"acked": {key: increments}, "writes": [[store, start, end]],
+`begin(config, notes, number, port)`; with a port it serves the admin router as well. It runs until SIGTERM, and then
+writes its notes: {"acked": {key: increments}, "writes": [[store, start, end]],
 "waits": [[start, end]], "errors": [text]}; times are `time.monotonic()`, which the processes of a host share.
 """
 
@@ -12,7 +12,6 @@ import contextlib
 import json
 import random
 import signal
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -23,7 +22,7 @@ from fastapi import FastAPI
 
 from shadow import Shadow
 
-__all__ = ["COLLECTION", "PAUSE", "SHARED", "TASKS"]
+__all__ = ["COLLECTION", "PAUSE", "SHARED", "TASKS", "begin"]
 
 COLLECTION: Final = "users"
 
@@ -44,7 +43,7 @@ class Worker:
 
     def watch(self) -> None:
         """Notes every write of the application that a store answers as the primary."""
-        for name, store in self.shadow._runtime().stores.items():
+        for name, store in self.shadow._engine.runtime().stores.items():
             self._watch(str(name), store)
 
     def _watch(self, name: str, store: Any) -> None:
@@ -128,5 +127,6 @@ async def _serve(shadow: Shadow, port: int, worker: Worker) -> None:
     await serving
 
 
-if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]) if len(sys.argv) > 4 else None))
+def begin(config: str, notes: str, number: int, port: int | None) -> None:
+    """What a process of its own runs."""
+    asyncio.run(main(config, notes, number, port))

@@ -21,8 +21,8 @@ from pymongo.errors import DuplicateKeyError
 
 from shadow import Shadow
 from shadow.errors import JournalError
+from shadow.host.failpoints import Point
 from shadow.model.outcome import Outcome, classify
-from shadow.replicate.points import Point
 from tests.support.shadows import COLLECTION, Site
 from tests.support.stepped_clock import follow
 from tests.support.trail import Trail
@@ -125,10 +125,7 @@ def _where(key: str, tag: str) -> dict[str, Any]:
 
 
 def hammer(orders: Orders) -> None:
-    """Runs until SIGTERM or death. What it logs goes into a file beside its trail."""
-    said = os.open(Path(orders.trail).with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(said, 1)
-    os.dup2(said, 2)
+    """Runs until SIGTERM or death."""
     os.chdir(Path(orders.trail).parent)
     if orders.clock:
         follow(orders.clock)
@@ -213,7 +210,7 @@ class _Process:
         await asyncio.gather(*(self._task(shadow[COLLECTION], number, end) for number in range(self._orders.tasks)))
 
     def _look_at(self, shadow: Shadow) -> None:
-        for kind, times in shadow.metrics_registry.totals()["kinds"].items():
+        for kind, times in shadow.admin.metrics_registry.totals()["kinds"].items():
             if times:
                 self._complain(f"mismatch {kind}")
 

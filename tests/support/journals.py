@@ -8,14 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from shadow.replicate.journal import Journal
-from shadow.replicate.journals.dynamo import DynamoLedger
-from shadow.replicate.journals.dynamo_table import Access
-from shadow.replicate.journals.ledger import RemoteLedger
-from shadow.replicate.journals.mongo import MongoLedger
-from shadow.replicate.journals.remote import RemoteJournal, patience
-from shadow.replicate.process import Owner
-from shadow.replicate.sqlite_journal import SqliteJournal
+from shadow.host.process import Owner
+from shadow.journal.base import Journal
+from shadow.journal.server.backend import RemoteLedger
+from shadow.journal.server.dynamo import DynamoLedger
+from shadow.journal.server.dynamo_table import Access
+from shadow.journal.server.mongo import MongoLedger
+from shadow.journal.server.remote import RemoteJournal, patience
+from shadow.journal.sqlite.journal import SqliteJournal
 from tests.support.topologies import DEPLOYMENTS, admit
 
 __all__ = ["JOURNALS", "LIMIT", "Place", "SetClock", "dynamo_journal", "mongo_journal"]

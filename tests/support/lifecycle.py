@@ -54,7 +54,7 @@ def _held(shadow: Any) -> dict[str, int]:
         "files": process.num_fds(),
         "sockets": len(process.net_connections()),
         "threads": threading.active_count(),
-        "loops": len(shadow._runtimes),
+        "loops": len(shadow._engine._runtimes),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import yaml
@@ -11,8 +12,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from shadow import Shadow
 from shadow.config import Settings, load
+from shadow.engine import Engine
+from shadow.host.failpoints import Failpoints, no_failpoint
 from shadow.model.phase import StoreName
-from shadow.replicate.points import Reach, pass_by
 from shadow.stores.memory import MemoryStore
 from tests.support.faulty import FaultyStore
 from tests.support.shadows import COLLECTION
@@ -73,7 +75,7 @@ class Place:
             }
         )
 
-    def shadow(self, *, reach: Reach = pass_by, **changes: Any) -> Shadow:
+    def shadow(self, *, reach: Failpoints = no_failpoint, **changes: Any) -> Shadow:
         """`changes`: those of `settings`, and what `limits` has."""
         return _InMemory(self.settings(**changes), self.stores, reach)
 
@@ -91,9 +93,9 @@ class Place:
         }
         path.write_text(yaml.safe_dump(content), encoding="utf-8")
 
-    def from_file(self, path: Path) -> Shadow:
+    def from_file(self, path: Path, environment: Mapping[str, str] = MappingProxyType({})) -> Shadow:
         """A process with a configuration file."""
-        return _InMemory(load(path, {}), self.stores, pass_by, path)
+        return _InMemory(load(path, environment), self.stores, no_failpoint, path)
 
     def held(self, name: StoreName) -> dict[Any, tuple[Any, Any]]:
         """What a store holds, past every fault: key to version and document."""
@@ -102,24 +104,29 @@ class Place:
 
     async def level(self, shadow: Shadow) -> None:
         """The journal is empty and both stores are equal."""
-        assert await shadow.settled(60), (await shadow.status())["journal"]
+        assert await shadow.settled(90), (await shadow.admin.status())["journal"]
         assert self.held(StoreName.MONGO) == self.held(StoreName.DYNAMO)
 
 
 class _InMemory(Shadow):
     def __init__(
-        self, settings: Settings, stores: Mapping[StoreName, FaultyStore], reach: Reach, path: Path | None = None
+        self, settings: Settings, stores: Mapping[StoreName, FaultyStore], reach: Failpoints, path: Path | None = None
     ) -> None:
-        super().__init__(settings, reach=reach, path=path)
         self._stores = dict(stores)
+        super().__init__(settings, reach=reach, path=path)
 
+    def _built(self, settings: Settings, **options: Any) -> Engine:
+        return _Engine(settings, self, **options)
+
+
+class _Engine(Engine):
     def _make_stores(self) -> Any:
-        return self._stores
+        return self.database._stores
 
 
 def counted(shadow: Shadow, name: str, **labels: str) -> float:
     """The sum of a metric's samples that have these labels."""
-    text = shadow.metrics()[0].decode()
+    text = shadow.admin.metrics()[0].decode()
     return sum(
         sample.value
         for family in text_string_to_metric_families(text)

@@ -1,7 +1,7 @@
 """The documented list of metrics, frozen by its version. `python -m tests.support.metric_list` adds to it.
 
 Within a version metrics, labels' values and buckets are only added. To remove, rename or relabel one, raise
-`metrics.LIST_VERSION`, write the list of that version, and say so in the README's changelog.
+`metric_table.LIST_VERSION`, write the list of that version, and say so in the changelog.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from shadow.model.phase import Phase, Route, StoreName
 from shadow.model.verdict import Kind
-from shadow.observe.metrics import LIST_VERSION, GaugeSnapshot, Metrics, metric_table
+from shadow.observe.gauges import GaugeSnapshot
+from shadow.observe.metric_table import LIST_VERSION, metric_table
+from shadow.observe.metrics import Metrics
 
 __all__ = ["FILE", "List", "listed", "missing", "written"]
 
@@ -84,6 +86,6 @@ def missing(promised: List, has: List) -> list[str]:
 if __name__ == "__main__":
     broken = missing(written(), listed())
     if broken:
-        sys.exit("\n".join([*broken, "that wants another metrics.LIST_VERSION"]))
+        sys.exit("\n".join([*broken, "that wants another metric_table.LIST_VERSION"]))
     rows = (f"{json.dumps(name)}: {json.dumps(each)}" for name, each in listed().items())
     FILE.write_text("{\n" + ",\n".join(rows) + "\n}\n", encoding="utf-8")

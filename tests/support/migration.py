@@ -8,12 +8,13 @@ from typing import Any
 import pymongo
 
 from shadow import Shadow
+from shadow.control.epochs import proof_of
 from shadow.control.records import Records
-from shadow.migrate.backfill import Backfill
-from shadow.migrate.finalize import Finalize, may_finalize
-from shadow.migrate.jobs import Job, Jobs
-from shadow.migrate.verify import Scope, Summary, Verify, summary
-from shadow.migrate.work import Pace, Work
+from shadow.jobs.backfill import Backfill
+from shadow.jobs.finalize import Finalize, may_finalize
+from shadow.jobs.jobs import Job, Jobs
+from shadow.jobs.verify import Scope, Summary, Verify, summary
+from shadow.jobs.work import JobPace, Work
 from shadow.model.phase import StoreName
 from tests.support.shadows import COLLECTION, Site
 
@@ -22,6 +23,7 @@ __all__ = [
     "backfill",
     "control_of",
     "copy_in_another_process",
+    "entered",
     "finalize",
     "finalize_in_another_process",
     "load",
@@ -53,13 +55,22 @@ def load(site: Site, documents: list[dict[str, Any]]) -> None:
         client[site.database][COLLECTION].insert_many(documents, ordered=False)
 
 
+async def entered(shadow: Shadow, control: OpenJobs) -> None:
+    """Returns when this process writes both stores, as the others see it: a job of its own proves nothing before that.
+    (The commands are no process of the application.)"""
+    await shadow[COLLECTION].update_one({"_id": "none"}, {"$set": {"n": 0}})
+    async with asyncio.timeout(90):
+        while not await asyncio.to_thread(proof_of, control.records, COLLECTION):  # noqa: ASYNC110 - it wakes nobody
+            await asyncio.sleep(0.05)
+
+
 async def backfill(shadow: Shadow, control: Jobs, **pace: Any) -> Job:
-    return await Work(Backfill(shadow.sides(COLLECTION)), control, Pace(**{"workers": 4, **pace})).run()
+    return await Work(Backfill(shadow.admin.sides(COLLECTION)), control, JobPace(**{"workers": 4, **pace})).run()
 
 
 async def verify(shadow: Shadow, control: Jobs, *, batch: int = 100, **scope: Any) -> Summary:
-    task = Verify(shadow.sides(COLLECTION), Scope(**scope))
-    return summary(await Work(task, control, Pace(workers=4, batch=batch)).run())
+    task = Verify(shadow.admin.sides(COLLECTION), Scope(**scope))
+    return summary(await Work(task, control, JobPace(workers=4, batch=batch)).run())
 
 
 def copy_in_another_process(site: Site, batch: int) -> None:
@@ -67,7 +78,9 @@ def copy_in_another_process(site: Site, batch: int) -> None:
 
     async def run() -> None:
         async with site.shadow() as shadow:
-            await backfill(shadow, control_of(site), batch=batch, rate=2000.0)
+            jobs = control_of(site)
+            await entered(shadow, jobs)
+            await backfill(shadow, jobs, batch=batch, rate=400.0)
 
     asyncio.run(run())
 
@@ -82,10 +95,10 @@ async def finalize(
     older_than: float | None = 0.0,
     **pace: Any,
 ) -> Job:
-    sides, name = shadow.sides(collection), StoreName(store)
+    sides, name = shadow.admin.sides(collection), StoreName(store)
     await may_finalize(sides, name)
     task = Finalize(sides, name, apply=apply, older_than=older_than)
-    return await Work(task, control, Pace(**{"workers": 4, **pace})).run()
+    return await Work(task, control, JobPace(**{"workers": 4, **pace})).run()
 
 
 def finalize_in_another_process(site: Site, store: str, batch: int) -> None:

@@ -7,23 +7,23 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from shadow.collection import Collection
 from shadow.compare.diff import Hasher
 from shadow.compare.rules import Excuses, Rule
-from shadow.concerns import Kept, kept_by_url
+from shadow.host.failpoints import Failpoints, no_failpoint
+from shadow.journal.base import JournalStats
+from shadow.journal.sqlite.journal import SqliteJournal
+from shadow.model.limits import Limits, Watch
 from shadow.model.operation import Query
 from shadow.model.phase import NO_SHARES, Phase, ReadShares, Route, StoreName, WriteMode
 from shadow.model.schema import CollectionSpec
 from shadow.model.version import Document, Key
-from shadow.replicate.journal import JournalStats
-from shadow.replicate.limits import Limits, Watch
-from shadow.replicate.points import Reach, pass_by
-from shadow.replicate.routes import Routes
-from shadow.replicate.sqlite_journal import SqliteJournal
-from shadow.replicate.suspects import MemorySuspects, Suspects
+from shadow.reads.suspects import MemorySuspects, Suspects
 from shadow.router import Router
-from shadow.runtime import Parts, Runtime
+from shadow.routes.routes import Routes
+from shadow.runtime import Runtime, Shared
 from shadow.stores.memory import MemoryStore
+from shadow.surface.collection import Collection
+from shadow.surface.options import ClientDefaults, kept_by_url
 from tests.support.faulty import FaultyStore
 from tests.support.recorder import Recorder
 
@@ -43,7 +43,7 @@ QUICK = Limits(
 """Limits under which a test need not wait long for what production gives seconds."""
 
 
-async def until(condition: Callable[[], Any], timeout: float = 30.0) -> None:
+async def until(condition: Callable[[], Any], timeout: float = 90.0) -> None:
     """Waits until `condition` holds; the test fails if it does not within `timeout` seconds."""
     async with asyncio.timeout(timeout):
         while not condition():  # noqa: ASYNC110 - the condition belongs to somebody else
@@ -64,7 +64,7 @@ class Pair:
         writes: WriteMode = WriteMode.BACKGROUND,
         phase: Phase = Phase.DUAL_WRITE,
         limits: Limits = QUICK,
-        reach: Reach = pass_by,
+        reach: Failpoints = no_failpoint,
         beside: Pair | None = None,
         shadow_reads: float = 1.0,
         reads: ReadShares = NO_SHARES,
@@ -82,7 +82,7 @@ class Pair:
         self.route = Route(StoreName.MONGO, phase, writes, shadow_reads, reads)
         self.journal = SqliteJournal(folder / "shadow.db", limit=limits.operation)
         self.routes = Routes({"things": self.route}, on_change=self.report.routed, on_unknown=lambda name: None)
-        self._parts = Parts(
+        self._parts = Shared(
             self.journal,
             self.routes,
             limits,
@@ -116,7 +116,7 @@ class Pair:
     def current(self) -> Router:
         return self.runtime.router
 
-    def kept(self) -> Kept:
+    def kept(self) -> ClientDefaults:
         return kept_by_url("mongodb://127.0.0.1/")
 
     def get_collection(self, name: str) -> Collection:
@@ -126,7 +126,7 @@ class Pair:
         await self.journal.flush()
         return await self.journal.stats()
 
-    async def settled(self, timeout: float = 30.0) -> None:
+    async def settled(self, timeout: float = 90.0) -> None:
         """Waits until no write is under way, no comparison is undecided and the journal is empty."""
         async with asyncio.timeout(timeout):
             while self.runtime.at_work or (await self.stats()).open:  # noqa: ASYNC110 - a file cannot wake us

@@ -10,7 +10,7 @@ from shadow.model.operation import READS, Verb
 from shadow.model.outcome import Outcome
 from shadow.model.phase import Role, StoreName
 from shadow.model.reporter import Silent
-from shadow.model.verdict import Deferral, Healing, Mismatch, Routed, ShedReason, Slice, Verdict
+from shadow.model.verdict import Deferral, Healing, Incomparable, Mismatch, Routed, ShedReason, Slice, Verdict
 
 __all__ = ["Recorder"]
 
@@ -27,6 +27,7 @@ class Recorder(Silent):
         self.answered_by: Counter[tuple[StoreName, Routed]] = Counter()
         self.mismatches: list[Mismatch] = []
         self.sheds: Counter[ShedReason] = Counter()
+        self.incomparables = Counter[Incomparable]()
         self.deferrals: Counter[Deferral] = Counter()
         self.healings: Counter[Healing] = Counter()
         self.failures: list[tuple[str, BaseException]] = []
@@ -66,6 +67,9 @@ class Recorder(Silent):
 
     def shed(self, collection: str, verb: Verb, reason: ShedReason) -> None:
         self.sheds[reason] += 1
+
+    def incomparable(self, collection: str, verb: Verb, reason: Incomparable) -> None:
+        self.incomparables[reason] += 1
 
     def deferred(self, collection: str, reason: Deferral) -> None:
         self.deferrals[reason] += 1

@@ -10,7 +10,7 @@ from pymongo.errors import ConnectionFailure
 
 from shadow import Shadow
 from shadow.errors import JournalError
-from shadow.replicate.points import Point
+from shadow.host.failpoints import Point
 from tests.support.shadows import COLLECTION, Site
 
 __all__ = ["increment", "recover"]
@@ -29,7 +29,7 @@ def recover(site: Site, go: str, log: str) -> None:
         while not os.path.exists(go):  # noqa: ASYNC110 - another process makes it
             await asyncio.sleep(0.005)
         async with site.shadow(reach) as shadow:
-            await shadow.start()
+            await shadow._engine.start()
             assert await shadow.settled(60)
 
     asyncio.run(run())

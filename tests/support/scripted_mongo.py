@@ -32,6 +32,10 @@ class ScriptedMongo:
     def __init__(self) -> None:
         self.answer: Answer = lambda name, command: {}
         self.commands: list[str] = []
+        self.is_router = False
+        """Whether it says that it is a `mongos`."""
+        self.most_writes = 100_000
+        """How many writes it says that it takes in one message: what is more is sent in several."""
         self._writers: set[asyncio.StreamWriter] = set()
 
     async def __aenter__(self) -> Self:
@@ -84,19 +88,22 @@ class ScriptedMongo:
         return {"ok": 1.0, **self.answer(name, command)}
 
     def _hello(self) -> dict[str, Any]:
+        replica_set = {
+            "setName": "rs",
+            "hosts": [self._address],
+            "me": self._address,
+            "primary": self._address,
+        }
         return {
             "ok": 1.0,
             "isWritablePrimary": True,
             "ismaster": True,
             "helloOk": True,
-            "setName": "rs",
-            "hosts": [self._address],
-            "me": self._address,
-            "primary": self._address,
+            **({"msg": "isdbgrid"} if self.is_router else replica_set),
             "logicalSessionTimeoutMinutes": 30,
             "maxBsonObjectSize": 16_777_216,
             "maxMessageSizeBytes": 48_000_000,
-            "maxWriteBatchSize": 100_000,
+            "maxWriteBatchSize": self.most_writes,
             "minWireVersion": 0,
             "maxWireVersion": 17,
         }

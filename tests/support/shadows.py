@@ -9,9 +9,10 @@ from typing import Any, Final
 from shadow import Shadow
 from shadow.config import Settings
 from shadow.embedded.audit import Audit, Disagreement
+from shadow.host.failpoints import Failpoints, no_failpoint
 from shadow.model.order import key_digest
 from shadow.model.version import Document, Key
-from shadow.replicate.points import Reach, pass_by
+from tests.support.drawn import driver_of
 
 __all__ = ["COLLECTION", "LIMITS", "Site"]
 
@@ -40,7 +41,8 @@ class Site:
     primary: str = "mongo"
     phase: str = "dual_write"
     writes: str = "background"
-    driver: str = "pymongo"
+    driver: str = ""
+    """None: what was drawn with the url, else PyMongo's."""
     collection: str = COLLECTION
     limits: dict[str, Any] = dataclasses.field(default_factory=dict)
     journal_options: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -48,7 +50,7 @@ class Site:
     """The url of the control store; none: where the journal is."""
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Of the collection."""
-    patience: float = 1.0
+    patience: float = 10.0
     """Seconds that DynamoDB's client waits for an answer."""
 
     def settings(self) -> Settings:
@@ -62,7 +64,11 @@ class Site:
             "max_attempts": 1,
         }
         return Settings(
-            mongo={"url": self.mongo_url, "database": self.database, "driver": self.driver},
+            mongo={
+                "url": self.mongo_url,
+                "database": self.database,
+                "driver": self.driver or driver_of(self.mongo_url, "pymongo"),
+            },
             dynamo=dynamo,
             journal={
                 "url": self.journal if "://" in self.journal else f"sqlite:///{self.journal}",
@@ -75,7 +81,7 @@ class Site:
             collections={self.collection: self.options},
         )
 
-    def shadow(self, reach: Reach = pass_by) -> Shadow:
+    def shadow(self, reach: Failpoints = no_failpoint) -> Shadow:
         return Shadow(self.settings(), reach=reach)
 
     def but(self, **changes: Any) -> Site:
@@ -94,9 +100,9 @@ class Site:
         mongo, dynamo = await asyncio.to_thread(self.audit.documents, self.collection)
         return mongo if self.primary == "mongo" else dynamo
 
-    async def level(self, shadow: Shadow, timeout: float = 60.0) -> None:
+    async def level(self, shadow: Shadow, timeout: float = 90.0) -> None:
         """Everything has been followed and healed, the journal is empty, and both stores are equal."""
-        assert await shadow.settled(timeout), (await shadow.status())["journal"]
+        assert await shadow.settled(timeout), (await shadow.admin.status())["journal"]
         assert await self.disagreements() == []
 
     @staticmethod

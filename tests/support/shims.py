@@ -10,13 +10,16 @@ from typing import Final
 from shadow import Shadow
 from shadow.config import CollectionSettings, Defaults, JournalSettings, MongoSettings, ObserveSettings, Settings
 from shadow.embedded.audit import Audit
+from shadow.model.limits import Limits
 from shadow.model.phase import Phase, StoreName
-from shadow.replicate.limits import Limits
-from shadow.stores.dynamo.settings import DynamoSettings
+from shadow.stores.dynamo.client.settings import DynamoSettings
+from tests.support.drawn import driver_of
+from tests.support.topologies import admit
 
 __all__ = ["assert_level", "audit_of", "settings_for"]
 
-QUICK: Final = Limits(recover_every=0.05, settle=0.05, loop_lag=0)
+QUICK: Final = Limits(recover_every=0.05, settle=0.05, loop_lag=0, write_deadline=20.0, read_deadline=20.0)
+"""What settles is soon looked at again; what a busy machine takes long for is no late answer."""
 
 
 def settings_for(
@@ -28,14 +31,21 @@ def settings_for(
     *,
     primary: StoreName = StoreName.MONGO,
     phase: Phase = Phase.SHADOW,
-    driver: str = "motor",
+    driver: str | None = None,
     limits: Limits = QUICK,
 ) -> Settings:
-    """`name` is the database, and the prefix of the tables."""
+    """`name` is the database, which the application's user is admitted to, and the prefix of the tables. `driver`: if
+    none is named, what was drawn with the url."""
+    admit(mongo_url, name)
     return Settings(
-        mongo=MongoSettings(url=mongo_url, database=name, driver=driver),
+        mongo=MongoSettings(url=mongo_url, database=name, driver=driver or driver_of(mongo_url, "motor")),
         dynamo=DynamoSettings(
-            endpoint_url=dynamo_url, access_key_id="local", secret_access_key="local", table_prefix=f"{name}-"
+            endpoint_url=dynamo_url,
+            access_key_id="local",
+            secret_access_key="local",
+            table_prefix=f"{name}-",
+            connect_timeout=20.0,
+            read_timeout=20.0,
         ),
         journal=JournalSettings(url=f"sqlite:///{folder / 'journal.db'}"),
         defaults=Defaults(primary=primary, phase=phase),
@@ -59,6 +69,10 @@ def audit_of(settings: Settings) -> Audit:
 async def assert_level(shadow: Shadow) -> None:
     """The journal is empty, both stores hold the same documents at the same versions, and no shadow read or replay
     has said otherwise."""
-    assert await shadow.settled(60), (await shadow.status())["journal"]
-    assert await asyncio.to_thread(audit_of(shadow.settings).disagreements) == []
-    assert shadow.findings.groups() == []
+    assert await shadow.settled(60), (await shadow.admin.status())["journal"]
+    different, found = (
+        await asyncio.to_thread(audit_of(shadow.admin.settings).disagreements),
+        shadow.admin.findings.groups(),
+    )
+    assert different == [], different
+    assert found == [], found

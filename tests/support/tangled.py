@@ -7,7 +7,7 @@ import os
 import signal
 
 from shadow import Shadow
-from shadow.replicate.points import Point
+from shadow.host.failpoints import Point
 from tests.support.shadows import COLLECTION, Site
 
 __all__ = ["die_aside"]
@@ -27,6 +27,6 @@ def die_aside(site: Site, key: str, times: int) -> None:
     async def run() -> None:
         # No recovery beside it: nothing but this heal sets anything aside.
         async with Shadow(site.settings(), reach=reach, resting=True) as shadow:
-            await shadow.heal(COLLECTION, key)
+            await shadow.admin.heal(COLLECTION, key)
 
     asyncio.run(run())

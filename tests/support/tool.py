@@ -73,5 +73,7 @@ class Tool:
             "--config",
             str(self.config),
         ]
-        done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=60, check=False)
+        done = await asyncio.to_thread(
+            subprocess.run, command, capture_output=True, text=True, timeout=240, check=False
+        )
         return Said(done.returncode, done.stdout, done.stderr)

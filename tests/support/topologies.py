@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +22,17 @@ from shadow.embedded.mongod import Mongod
 from shadow.embedded.process import ServerProcess
 from shadow.errors import StoreUnavailable
 
-__all__ = ["DEPLOYMENTS", "ReplicaSet", "SecuredMongod", "admit", "allow_past_validators", "root_url"]
+__all__ = [
+    "DEPLOYMENTS",
+    "ReplicaSet",
+    "SecuredMongod",
+    "admit",
+    "allow_past_validators",
+    "drop",
+    "root_client",
+    "root_url",
+    "with_options",
+]
 
 DEPLOYMENTS: Final = {"one": "one_mongod_url", "replicas": "replica_set_url", "auth": "least_role_url"}
 """Name of a deployment to the session fixture with its url."""
@@ -38,29 +48,64 @@ _ALREADY_THERE: Final = 51003
 Client = MongoClient[dict[str, Any]]
 
 _roots: dict[str, str] = {}
-"""The url of an application's user to that of one who may do everything."""
+"""User and host of an application's url to the url of one who may do everything."""
+_plain: dict[str, str] = {}
+"""User and host of an url that was given options to that url without them."""
+
+_clients: dict[str, Client] = {}
+"""Url to a client for those who prepare and clean up. They live as long as the process: making one takes longer than
+what it is made for."""
+
+
+def _of(url: str) -> str:
+    """User and host, whatever options follow."""
+    return url.partition("?")[0].rstrip("/")
 
 
 def root_url(url: str) -> str:
     """The same server, for somebody who may do everything: tests clean up by it."""
-    return _roots.get(url, url)
+    return _roots.get(_of(url)) or _plain.get(_of(url), url)
 
 
-def admit(url: str, database: str) -> None:
-    """Gives the application's user the role that the README names, `readWrite` on this one database. Does nothing
-    where the server lets everybody in."""
-    if url in _roots:
-        with Client(root_url(url)) as client:
-            client.admin.command("grantRolesToUser", _USER, roles=[{"role": "readWrite", "db": database}])
+def with_options(url: str, options: Iterable[tuple[str, str]]) -> str:
+    """The same server for the same user, with more options of the connection; for `root_url` they count for nothing."""
+    _plain[_of(url)] = url
+    return "&".join([url, *(f"{name}={value}" for name, value in options)])
+
+
+def root_client(url: str) -> Client:
+    """A client by `root_url`, which is not to be closed."""
+    root = root_url(url)
+    if root not in _clients:
+        _clients[root] = Client(root)
+    return _clients[root]
+
+
+def admit(url: str, *databases: str) -> None:
+    """Gives the application's user the role that the manual names, `readWrite` on each one of these databases. Does
+    nothing where the server lets everybody in."""
+    if _of(url) in _roots:
+        roles = [{"role": "readWrite", "db": each} for each in databases]
+        root_client(url).admin.command("grantRolesToUser", _USER, roles=roles)
+
+
+def drop(url: str, *databases: str) -> None:
+    """Drops what a test has made, and with it the application's user's role."""
+    client = root_client(url)
+    for each in databases:
+        client.drop_database(each)
+    if _of(url) in _roots:
+        roles = [{"role": "readWrite", "db": each} for each in databases]
+        client.admin.command("revokeRolesFromUser", _USER, roles=roles)
 
 
 def allow_past_validators(url: str, database: str) -> None:
     """Gives the application's user what `readWrite` lacks for a collection whose validator refuses copies."""
-    if url in _roots:
-        with Client(root_url(url)) as client:
-            may = {"resource": {"db": database, "collection": ""}, "actions": ["bypassDocumentValidation"]}
-            client[database].command("createRole", "past_validators", privileges=[may], roles=[])
-            client.admin.command("grantRolesToUser", _USER, roles=[{"role": "past_validators", "db": database}])
+    if _of(url) in _roots:
+        client = root_client(url)
+        may = {"resource": {"db": database, "collection": ""}, "actions": ["bypassDocumentValidation"]}
+        client[database].command("createRole", "past_validators", privileges=[may], roles=[])
+        client.admin.command("grantRolesToUser", _USER, roles=[{"role": "past_validators", "db": database}])
 
 
 class _Member(Mongod):
@@ -74,14 +119,25 @@ class _Member(Mongod):
             return False
 
 
+_FIRST_ELECTION: Final = 1000
+_FIRST_HEARTBEAT: Final = 200
+"""Milliseconds."""
+
+
 class ReplicaSet(ServerProcess):
     """A set of three: `start` returns when it has a primary and two secondaries. It stands where one server would:
     `kill`, `restart`, `pause` and `resume` are of its primary, whichever that is when they are called."""
 
     name = "replica set"
 
-    def __init__(self, *, start_seconds: float = 60.0) -> None:
+    def __init__(
+        self, *, start_seconds: float = 120.0, election_ms: int = 1500, heartbeat_ms: int = _FIRST_HEARTBEAT
+    ) -> None:
+        """`election_ms`: for how long a member hears nothing of the primary before it wants to be it. A crowded machine
+        can keep a primary from saying anything for longer than that. `heartbeat_ms`: how often members ask each other
+        how they are, which is most of what an idle set does."""
         super().__init__(start_seconds=start_seconds)
+        self._settings = {"electionTimeoutMillis": election_ms, "heartbeatIntervalMillis": heartbeat_ms}
         self._members: list[_Member] = []
         self._down: list[_Member] = []
         self._paused: list[_Member] = []
@@ -97,6 +153,7 @@ class ReplicaSet(ServerProcess):
                 self._members.append(_Member(extra=extra).start())
             self._initiate()
             self.wait_until_whole()
+            self._configure()
         except BaseException:
             self.stop()
             raise
@@ -113,12 +170,21 @@ class ReplicaSet(ServerProcess):
             for number, each in enumerate(self._members)
         ]
         settings = {
-            "electionTimeoutMillis": 1500,
-            "heartbeatIntervalMillis": 200,
+            "electionTimeoutMillis": _FIRST_ELECTION,
+            # Or a member might follow one that lags, and a write wait for a majority until it looks for another one.
+            "chainingAllowed": False,
+            "heartbeatIntervalMillis": _FIRST_HEARTBEAT,
             "getLastErrorModes": {HERE: {"all": 1}},
         }
         with self._client(self._members[0]) as client:
             client.admin.command("replSetInitiate", {"_id": _NAME, "members": members, "settings": settings})
+
+    def _configure(self) -> None:
+        """Only now: the first primary is chosen that late too."""
+        with self._client(self.primary) as client:
+            config = client.admin.command("replSetGetConfig")["config"]
+            config["settings"].update(self._settings)
+            client.admin.command("replSetReconfig", {**config, "version": config["version"] + 1})
 
     @property
     def url(self) -> str:
@@ -156,6 +222,14 @@ class ReplicaSet(ServerProcess):
     def secondaries(self) -> list[_Member]:
         primary = self.primary
         return [each for each in self._members if each is not primary]
+
+    def tagged(self, tag: str) -> _Member:
+        """The member with a tag of its own: `m0`, `m1`, `m2`."""
+        return self._members[int(tag.removeprefix("m"))]
+
+    def tag_of(self, member: _Member) -> str:
+        """The tag that no other member has."""
+        return f"m{self._members.index(member)}"
 
     def _client(self, member: _Member) -> Client:
         return Client(member.url, serverSelectionTimeoutMS=5000)
@@ -297,7 +371,7 @@ class SecuredMongod(Mongod):
         return True
 
     def _make_users(self, nobody: Client) -> None:
-        if self.url in _roots:
+        if _of(self.url) in _roots:
             return
         with contextlib.suppress(OperationFailure):
             nobody.admin.command("createUser", "root", pwd=self._passwords["root"], roles=["root"])
@@ -307,7 +381,7 @@ class SecuredMongod(Mongod):
             except OperationFailure as error:
                 if error.code != _ALREADY_THERE:
                     raise
-        _roots[self.url] = self.root
+        _roots[_of(self.url)] = self.root
 
 
 def _address(member: _Member) -> str:

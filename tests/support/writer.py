@@ -6,7 +6,6 @@ The processes are forked from a server that has everything imported, so that one
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import os
 import random
 import signal
@@ -19,11 +18,12 @@ from typing import Any, Final
 from pymongo.errors import DuplicateKeyError
 
 from shadow import Shadow
+from shadow.host.failpoints import Point
 from shadow.model.operation import Write
 from shadow.model.phase import StoreName
 from shadow.model.version import Image
-from shadow.replicate.points import Point
 from tests.support.shadows import COLLECTION, Site
+from tests.support.worker import forking_server
 
 __all__ = ["HOT", "STEPS", "VERBS", "crash_at", "hot", "notes", "spawn"]
 
@@ -51,9 +51,7 @@ VERBS: Final[dict[str, Callable[[Things, int], Awaitable[Any]]]] = {
 
 def spawn(target: Callable[..., None], *arguments: Any) -> BaseProcess:
     """Starts `target` in a process of its own."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.support.writer", "tests.support.hammer", "tests.support.lifecycle"])
-    process = context.Process(target=target, args=arguments, daemon=True)
+    process: BaseProcess = forking_server().Process(target=target, args=arguments, daemon=True)
     process.start()
     return process
 
@@ -108,7 +106,7 @@ def crash_at(site: Site, verb: str, point: Point, log: str) -> None:
 def _leave_recovery_to_others(shadow: Shadow) -> None:
     """What a sibling leaves is for the process that comes after them all, and for its limits: this one
     must not even look."""
-    for task in shadow._runtime()._tasks:
+    for task in shadow._engine.runtime()._tasks:
         if task.get_name() == "shadow-recovery":
             task.cancel()
 
@@ -116,13 +114,13 @@ def _leave_recovery_to_others(shadow: Shadow) -> None:
 async def _idle(shadow: Shadow) -> None:
     """Waits until this process has followed its own writes; the journal may hold those of others."""
     async with asyncio.timeout(60):
-        while shadow._runtime().at_work:  # noqa: ASYNC110 - the lane wakes nobody but its own end
+        while shadow._engine.runtime().at_work:  # noqa: ASYNC110 - the lane wakes nobody but its own end
             await asyncio.sleep(0.005)
 
 
 def _break_fences(shadow: Shadow, site: Site) -> None:
     """Lets every replay come too late, as behind another process' write."""
-    secondary = shadow._runtime().stores[StoreName(site.primary).other]
+    secondary = shadow._engine.runtime().stores[StoreName(site.primary).other]
 
     async def replay(collection: str, write: Write) -> Image | None:
         return None

@@ -39,6 +39,7 @@ class View:
 
     def __init__(self, token: str | None) -> None:
         self.token = token
+        self.docs_url = ""
         self.done: list[str] = []
         self.refusals: list[tuple[str, str]] = []
 

@@ -7,28 +7,28 @@ from typing import Any
 
 import pytest
 
-from shadow.config import Settings, load
-from shadow.errors import ConfigurationError
-from shadow.migrate.assess.cost import MONTH, costs, dynamo_bytes, units
-from shadow.migrate.assess.measure import Meter
-from shadow.migrate.assess.model import (
+from shadow.assess.cost import MONTH, costs, dynamo_bytes, units
+from shadow.assess.measure import Meter
+from shadow.assess.model import (
     Assessment,
     CollectionReport,
     Costs,
     IndexReport,
-    Kind,
     Rates,
     Remark,
+    RemarkKind,
     Severity,
     Sizes,
     Units,
 )
-from shadow.migrate.assess.page import page
-from shadow.migrate.assess.prices import Prices
-from shadow.migrate.assess.rates import parse, rates, stated
-from shadow.migrate.assess.server import Asked, Counts
-from shadow.migrate.assess.text import text
-from shadow.migrate.assess.written import Place, configuration
+from shadow.assess.page import page
+from shadow.assess.prices import Prices
+from shadow.assess.rates import parse, rates, stated
+from shadow.assess.server import Asked, Counts
+from shadow.assess.text import text
+from shadow.assess.written import StoreSections, configuration
+from shadow.config import Settings, load
+from shadow.errors import ConfigurationError
 from shadow.model.schema import CollectionSpec, IndexSpec, UniqueSpec
 
 SPEC = CollectionSpec("c", (IndexSpec("a-index", "a"), IndexSpec("b-index", "b")))
@@ -142,7 +142,7 @@ def test_prices_are_a_section_of_the_settings(tmp_path: Path) -> None:
 # --- what is written --------------------------------------------------------------------------------------------
 
 NO_COSTS = Costs(0, 0, 0, None, None, 0, "", None, None)
-PLACE = Place({"url": "mongodb://h", "database": "off"}, {"region": "eu-west-1"}, {"url": "sqlite:///var/x.db"})
+PLACE = StoreSections({"url": "mongodb://h", "database": "off"}, {"region": "eu-west-1"}, {"url": "sqlite:///var/x.db"})
 
 
 def reported(spec: CollectionSpec, *indexes: IndexReport) -> CollectionReport:
@@ -188,7 +188,7 @@ def test_without_collections_the_file_is_whole_too(tmp_path: Path) -> None:
 
 
 def test_the_reports_stand_empty_collections_and_escape_what_they_are_given() -> None:
-    remark = Remark(Severity.WARNING, Kind.NAME, "<b>", "<script>alert(1)</script>", "</style>")
+    remark = Remark(Severity.WARNING, RemarkKind.NAME, "<b>", "<script>alert(1)</script>", "</style>")
     found = assessment(reported(CollectionSpec("<i>")), remarks=(remark,))
     html = page(found)
     assert "<script" not in html

@@ -6,21 +6,22 @@ from typing import Any
 
 import pytest
 
-from shadow.migrate.assess.design import Design, MongoIndex, design, pruned, read_index
-from shadow.migrate.assess.measure import Meter
-from shadow.migrate.assess.model import KeyReport
-from shadow.migrate.assess.queries import Recorded, Verb, gather
+from shadow.assess.design import Design, MongoIndex, design, pruned, read_index
+from shadow.assess.measure import Meter
+from shadow.assess.model import KeyReport
+from shadow.assess.queries import ReadVerb, Recorded, gather
 from shadow.model.operation import Query
 from shadow.model.schema import CollectionSpec, IndexSpec, UniqueSpec
-from shadow.stores.dynamo.settings import is_table_name
+from shadow.stores.dynamo.client.settings import is_table_name
 
 
 def index(*keys: tuple[str, Any], **options: Any) -> MongoIndex:
-    return read_index({"name": "_".join(f"{path}_{way}" for path, way in keys), "key": dict(keys), **options}, {})
+    name = "_".join(f"{path}_{way}" for path, way in keys)
+    return read_index({"name": name, "key": dict(keys), **options}, {})
 
 
 def made(*indexes: MongoIndex, queries: list[Query] | None = None, given: CollectionSpec | None = None) -> Design:
-    shapes = gather(Recorded("c", Verb.FIND, query) for query in queries or [])
+    shapes = gather(Recorded("c", ReadVerb.FIND, query) for query in queries or [])
     return design("c", indexes, shapes, given or CollectionSpec("c"), "_shadow")
 
 
@@ -50,6 +51,32 @@ def test_a_unique_index_becomes_a_constraint_under_its_own_name_and_an_index_to_
         UniqueSpec("a.b_1_c_1", ("a.b", "c"), sparse=True),
     )
     assert specs(found) == [("email", None)]
+
+
+def test_a_constraint_that_the_configuration_has_is_not_suggested_twice() -> None:
+    """Its index on MongoDB may have the constraint's name, as shadow makes it, or another one."""
+    given = CollectionSpec("c", unique=(UniqueSpec("email-unique", ("email",)), UniqueSpec("n_1", ("n",), sparse=True)))
+    found = made(index(("email", 1), unique=True), index(("n", 1), unique=True), given=given)
+    assert found.spec.unique == given.unique
+    assert [each.text for each in found.became[2:]] == [
+        "unique constraint email-unique and index email-index: hash email",
+        "unique constraint n_1 and index n-index: hash n",
+    ]
+
+
+def test_no_constraint_has_the_name_of_another_one_or_of_an_index() -> None:
+    given = CollectionSpec("c", (IndexSpec("email-index", "email"),), (UniqueSpec("a_1", ("b",)),))
+    found = made(
+        index(("a", 1), unique=True), index(("email", 1), unique=True, name="email-index"),
+        index(("n", 1), unique=True, name="n-index"), given=given,
+    )  # fmt: skip
+    assert [each.name for each in found.spec.unique] == ["a_1", "a_1-2", "email-index-2", "n-index"]
+    assert [each.name for each in found.spec.indexes] == ["email-index", "a-index", "n-index-2"]
+    assert [each.text for each in found.became[2:]] == [
+        "unique constraint a_1-2 and index a-index: hash a",
+        "unique constraint email-index-2, served by email-index",
+        "unique constraint n-index and index n-index-2: hash n",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -10,15 +10,16 @@ import bson
 import pytest
 from bson import Binary, Code, DBRef, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp
 
+from shadow.assess.measure import Meter, TextTally, is_stamp
+from shadow.assess.model import BoundsReached, FieldReport, KeyReport, Severity
+from shadow.assess.paths import BLOB, KEY
+from shadow.assess.reach import remarks_of
 from shadow.compare.diff import Hasher
-from shadow.migrate.assess.measure import Meter, Tally, is_stamp
-from shadow.migrate.assess.model import FieldReport, KeyReport, Reach, Severity
-from shadow.migrate.assess.paths import BLOB, KEY
-from shadow.migrate.assess.reach import remarks_of
 from shadow.model.schema import CollectionSpec, IndexSpec, UniqueSpec
 from shadow.model.version import Document, Tombstone, Version, stamp_of
-from shadow.stores.dynamo.codec import ITEM_LIMIT, Codec, item_size
-from shadow.stores.mongo_limits import LARGEST, ROOM
+from shadow.stores.dynamo.client.limits import ITEM_LIMIT
+from shadow.stores.dynamo.items.codec import Codec, item_size
+from shadow.stores.mongo.limits import LARGEST, ROOM
 
 SPEC = CollectionSpec("things", (IndexSpec("owner-index", "owner", "at"), IndexSpec("email-index", "email")))
 NOISE = random.Random(3).randbytes(900_000)
@@ -94,7 +95,7 @@ def test_documents_within_reach_of_a_limit_are_counted_and_told() -> None:
     for place, document in enumerate(rows):
         meter.add({"_id": place, **document}, 100)
     found = meter.reach()
-    assert found == Reach(near_size=2, no_room=2, near_depth=2, near_values=2, too_many_values=1, dollar=1)
+    assert found == BoundsReached(near_size=2, no_room=2, near_depth=2, near_values=2, too_many_values=1, dollar=1)
     remarks = list(remarks_of("things", found))
     assert [each.severity for each in remarks] == [Severity.BLOCKER] * 2 + [Severity.NOTE] * 4
     assert all(each.collection == "things" for each in remarks)
@@ -225,7 +226,7 @@ def test_claims_are_counted_as_the_constraint_counts_them() -> None:
 
 
 def test_a_tally_stays_small_and_keeps_what_is_frequent() -> None:
-    tally = Tally(most=100)
+    tally = TextTally(most=100)
     for n in range(10_000):
         tally.add("hot" if n % 4 == 0 else f"cold {n}")
     assert tally.values <= 100
@@ -234,10 +235,10 @@ def test_a_tally_stays_small_and_keeps_what_is_frequent() -> None:
 
 
 def test_what_is_frequent_is_told_by_a_keyed_hash() -> None:
-    tally = Tally()
+    tally = TextTally()
     for text in ("secret", "secret", "other"):
         tally.add(text)
     (hot,) = tally.hottest(Hasher(b"pepper"))
     assert hot.share == pytest.approx(2 / 3)
     assert hot.hash == Hasher(b"pepper").hash_value("secret") != Hasher(b"salt").hash_value("secret")
-    assert Tally().share == 0.0
+    assert TextTally().share == 0.0

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from shadow.assess.model import QueryReport, Served
+from shadow.assess.queries import MARK, QueryShape, ReadVerb, Recorded, from_lines, from_profile, gather, reported
 from shadow.compare.diff import Hasher
-from shadow.migrate.assess.model import QueryReport, Served
-from shadow.migrate.assess.queries import MARK, Recorded, Shape, Verb, from_lines, from_profile, gather, reported
 from shadow.model.operation import Query
 from shadow.model.schema import CollectionSpec, IndexSpec
 
@@ -20,7 +20,7 @@ def told(*recorded: Recorded) -> list[QueryReport]:
 
 
 def found(filter: dict[str, Any], **more: Any) -> QueryReport:
-    (report,) = told(Recorded("users", Verb.FIND, Query(filter, **more)))
+    (report,) = told(Recorded("users", ReadVerb.FIND, Query(filter, **more)))
     return report
 
 
@@ -58,8 +58,8 @@ def test_a_sort_that_no_index_gives_is_told() -> None:
 
 
 def test_queries_that_differ_in_values_alone_are_one_shape() -> None:
-    several = [Recorded("users", Verb.FIND, Query({"email": f"hunter2{n}"})) for n in range(30)]
-    several.append(Recorded("users", Verb.COUNT, Query({"email": "hunter2"}), count=7))
+    several = [Recorded("users", ReadVerb.FIND, Query({"email": f"hunter2{n}"})) for n in range(30)]
+    several.append(Recorded("users", ReadVerb.COUNT, Query({"email": "hunter2"}), count=7))
     first, second = told(*several)
     assert (first.verb, first.shape, first.count) == ("find", "{email: $eq}", 30)
     assert (second.verb, second.count) == ("count", 7)
@@ -67,7 +67,7 @@ def test_queries_that_differ_in_values_alone_are_one_shape() -> None:
 
 
 def test_a_key_that_is_asked_for_again_and_again_is_told_by_its_hash() -> None:
-    asked = [Recorded("users", Verb.FIND, Query({"_id": "hunter2" if n % 2 else str(n)})) for n in range(40)]
+    asked = [Recorded("users", ReadVerb.FIND, Query({"_id": "hunter2" if n % 2 else str(n)})) for n in range(40)]
     (report,) = told(*asked)
     (hot,) = report.hottest
     assert hot.share == 0.5
@@ -148,6 +148,6 @@ def test_the_profiler_is_read_verb_by_verb_and_our_own_queries_are_left_out() ->
 
 
 def test_shapes_of_collections_that_are_not_assessed_are_left_out() -> None:
-    shapes = gather([Recorded("elsewhere", Verb.FIND, Query({"a": 1}))])
-    assert [type(one) for one in shapes] == [Shape]
+    shapes = gather([Recorded("elsewhere", ReadVerb.FIND, Query({"a": 1}))])
+    assert [type(one) for one in shapes] == [QueryShape]
     assert list(reported(shapes, SPECS, Hasher(b"x"))) == []

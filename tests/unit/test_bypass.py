@@ -13,7 +13,7 @@ from bson import ObjectId
 from shadow.compare.bypass import bypass
 from shadow.compare.diff import Hasher
 from shadow.model.operation import Verb
-from shadow.model.verdict import Bypass, Kind, Mismatch
+from shadow.model.verdict import Bypass, Difference, Kind, Mismatch
 from shadow.model.version import ABSENT, State, Tombstone, Version
 from shadow.observe.bypassing import Bypassing
 from shadow.observe.findings import Findings
@@ -88,7 +88,7 @@ def test_a_missing_document_is_not_held_against_anybody_where_the_journal_may_ha
 
 
 def mismatch(primary: State | None, secondary: State | None, key: Any, kind: Kind = Kind.VALUE) -> Mismatch:
-    return Mismatch("users", Verb.FIND, kind, key, primary_state=primary, secondary_state=secondary)
+    return Mismatch("users", Verb.FIND, kind, key, (Difference(kind, "name"),), primary, secondary)
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def report() -> Report:
 
 
 def counted(report: Report, kind: Bypass) -> float:
-    name = "shadow_bypassing_writes_total"
+    name = "shadow_out_of_band_writes_total"
     line = next(
         each
         for each in report.metrics.render()[0].decode().splitlines()

@@ -18,8 +18,10 @@ from pymongo.errors import DocumentTooLarge
 from shadow.model.schema import CollectionSpec, IndexSpec
 from shadow.model.values import CANONICAL, normalise
 from shadow.model.version import ABSENT, Document, Image, State, Tombstone, Version
-from shadow.stores.dynamo import keys
-from shadow.stores.dynamo.codec import ITEM_LIMIT, Codec, Item, item_size
+from shadow.stores.dynamo.client.limits import ITEM_LIMIT
+from shadow.stores.dynamo.items import keys
+from shadow.stores.dynamo.items.codec import Codec, Item, item_size
+from tests.support.drawn import examples
 
 VERSION = Version("0123456789abcdef01234567", 7)
 PLAIN = Codec(CollectionSpec("plain"))
@@ -142,7 +144,7 @@ def check_attribute(attribute: dict[str, Any], depth: int) -> None:
             pytest.fail(f"an attribute of type {tag}")
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(400), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(documents)
 @example({"_id": 1, "a": [1.0, [2.0, 3.0]], "b": {"x": 1.0, "y": 2.0}, "c": [{"t": 1.5, "s": "x"}] * 3})
 @example({"_id": None, "b": None, "c": None, "a": []})
@@ -154,7 +156,7 @@ def test_every_document_comes_back_to_the_byte(document: Document) -> None:
     assert_same(INDEXED, canonical)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(documents)
 def test_an_item_does_not_depend_on_the_indexes_of_today(document: Document) -> None:
     """What was written with one set of indexes is read by a codec that knows another."""
@@ -163,7 +165,7 @@ def test_an_item_does_not_depend_on_the_indexes_of_today(document: Document) -> 
     assert bson.encode(INDEXED.decode(encoded(PLAIN, canonical).item).document) == bson.encode(canonical)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(documents)
 def test_decoding_gives_canonical_types(document: Document) -> None:
     """The decoded values have the very types that MongoDB's driver gives, not only the same bytes."""

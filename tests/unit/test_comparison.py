@@ -13,15 +13,15 @@ import pytest
 from pydantic import TypeAdapter
 from pymongo.errors import AutoReconnect, DuplicateKeyError, OperationFailure
 
+from shadow.compare import comparer as judge
 from shadow.compare.rules import Rule
 from shadow.errors import UnsupportedOperation
+from shadow.model.limits import Watch
 from shadow.model.operation import Update
 from shadow.model.phase import Phase, Route, StoreName
-from shadow.model.verdict import ERROR_PATH, MATCHED_PATH, Kind, ShedReason, Slice, Verdict
+from shadow.model.verdict import ERROR_PATH, MATCHED_PATH, Difference, Kind, ShedReason, Slice, Verdict
 from shadow.model.version import ABSENT, Image, Version
-from shadow.replicate import judge
-from shadow.replicate.canary import KEY
-from shadow.replicate.limits import Watch
+from shadow.reads.canary import KEY
 from tests.support.faulty import Gate, lose, raising
 from tests.support.pair import QUICK, Pair, until
 
@@ -361,7 +361,7 @@ async def test_a_comparator_that_calls_everything_equal_shows(tmp_path: Path, mo
 
 
 async def test_a_comparator_that_names_the_wrong_kind_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judge.Judge, "_describe", lambda *_: (Kind.COUNT, ()))
+    monkeypatch.setattr(judge.Comparator, "_describe", lambda *_: (Kind.COUNT, (Difference(Kind.COUNT, "n"),)))
     async with Pair(tmp_path, phase=Phase.SHADOW, watch=WATCHED) as pair:
         await fails(pair, "of kind count")
 

@@ -10,8 +10,8 @@ from pymongo import AsyncMongoClient, ReadPreference, WriteConcern
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import Nearest, PrimaryPreferred, Secondary, SecondaryPreferred
 
-from shadow.concerns import Kept, Wanted, kept_by_client, kept_by_url
 from shadow.errors import UnsupportedOperation
+from shadow.surface.options import ClientDefaults, RequestedConcerns, kept_by_client, kept_by_url
 
 PLAIN = "mongodb://host/"
 MAJORITY = "mongodb://host/?w=majority&journal=true&readConcernLevel=majority&readPreference=secondaryPreferred"
@@ -57,20 +57,20 @@ REFUSED: list[tuple[str, str, Any]] = [
 
 @pytest.mark.parametrize(("url", "options"), ACCEPTED)
 def test_what_makes_no_difference_is_accepted(url: str, options: dict[str, Any]) -> None:
-    kept_by_url(url).check(Wanted(**options))
+    kept_by_url(url).check(RequestedConcerns(**options))
 
 
 @pytest.mark.parametrize(("url", "name", "value"), REFUSED)
 def test_what_the_client_does_not_keep_is_refused_by_name(url: str, name: str, value: Any) -> None:
     with pytest.raises(UnsupportedOperation) as refused:
-        kept_by_url(url).check(Wanted(**{name: value}))
+        kept_by_url(url).check(RequestedConcerns(**{name: value}))
     assert refused.value.name == f"with_options({name}=...)"
 
 
 @pytest.mark.parametrize("option", ["read_preference", "read_concern", "write_concern"])
 def test_what_is_no_such_option_is_a_type_error(option: str) -> None:
     with pytest.raises(TypeError, match=option):
-        Wanted(**{option: "majority"})  # type: ignore[arg-type]
+        RequestedConcerns(**{option: "majority"})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("url", [PLAIN, MAJORITY])
@@ -78,9 +78,28 @@ async def test_a_client_that_was_handed_in_says_the_same_as_its_address(url: str
     client: AsyncMongoClient[dict[str, Any]] = pymongo.AsyncMongoClient(url, connect=False)
     kept = kept_by_client(client)
     assert kept == kept_by_url(url)
-    assert isinstance(kept, Kept)
+    assert isinstance(kept, ClientDefaults)
     await client.close()
 
 
 def test_an_address_that_wants_a_lookup_of_names_is_only_read() -> None:
     assert kept_by_url("mongodb+srv://cluster.example/db?w=majority").write_concern == WriteConcern(w="majority")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "authMechanism=SCRAM-SHA-256&authSource=admin",
+        "authMechanism=SCRAM-SHA-1",
+        "authMechanism=PLAIN&authSource=$external&tls=true",
+        "authMechanism=GSSAPI&authSource=$external&authMechanismProperties=SERVICE_NAME:other",
+        "authMechanism=MONGODB-X509&tls=true",
+        "authMechanism=MONGODB-AWS",
+        "tls=true&tlsAllowInvalidHostnames=true",
+    ],
+)
+def test_how_a_client_proves_who_it_is_takes_no_part(options: str) -> None:
+    """Its user and its files are not looked at here."""
+    kept = kept_by_url(f"mongodb://user:password@host/?{options}&w=majority&readPreference=nearest")
+    assert kept.write_concern == WriteConcern(w="majority")
+    assert kept.read_preference == Nearest()

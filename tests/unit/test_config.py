@@ -17,13 +17,13 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from shadow.config import CollectionSettings, MongoSettings, ReadsSettings, Settings, load, parse
 from shadow.control.place import DynamoPlace, MongoPlace, SqlitePlace
 from shadow.errors import ConfigurationError, Fault
+from shadow.journal.server.dynamo_table import Access
+from shadow.model.limits import Watch
 from shadow.model.phase import Phase, ReadShares, Route, StoreName, WriteMode
 from shadow.model.schema import Billing, CollectionSpec, IndexSpec, TableSpec, UniqueSpec
-from shadow.replicate.intents import OnFailure
-from shadow.replicate.journals.dynamo_table import Access
-from shadow.replicate.limits import Watch
-from shadow.stores.dynamo.settings import TableSettings
-from shadow.stores.mongo_durability import WeakWrites
+from shadow.stores.dynamo.client.settings import TableSettings
+from shadow.stores.mongo.durability import WeakWrites
+from shadow.writes.intents import OnFailure
 
 SAMPLE: Final = Path(__file__).parents[2] / "config" / "shadow.yaml"
 
@@ -192,9 +192,9 @@ MONGO = MongoSettings(url=SecretStr("mongodb://u:p@stores:1/?w=1"), database="no
     ("url", "place", "mongo"),
     [
         (
-            "mongodb://u:p@h:1,i:2/d?replicaSet=r&journal=j&tlsCAFile=/x/y",
+            "mongodb://u:p@h:1,i:2/d?replicaSet=r&journal=j&authSource=x/y",
             "mongodb://h:1,i:2/d",
-            ("mongodb://u:p@h:1,i:2/d?replicaSet=r&tlsCAFile=/x/y", "d", "j"),
+            ("mongodb://u:p@h:1,i:2/d?replicaSet=r&authSource=x/y", "d", "j"),
         ),
         ("mongodb+srv://h/d", "mongodb+srv://h/d", ("mongodb+srv://h/d", "d", "shadow_journal")),
         ("mongodb://h", "mongodb://h", ("mongodb://h", "notes", "shadow_journal")),
@@ -258,6 +258,7 @@ OTHERS: Final[dict[str, tuple[str, Any]]] = {
     "observe.reveal_keys": ("yes", True),
     "observe.noise_share": ("0.5", 0.5),
     "observe.left_out": ("0.5", 0.5),
+    "observe.canary_within": ("20", 20),
     "observe.watch_writers": ("true", True),
     "admin.token": ("a-token-of-some-length", SecretStr("a-token-of-some-length")),
     "defaults.primary": ("dynamo", StoreName.DYNAMO),
@@ -266,6 +267,7 @@ OTHERS: Final[dict[str, tuple[str, Any]]] = {
     "defaults.shadow_reads": ("0.25", 0.25),
     "defaults.reads.mongo": ("0.05", 0.05),
     "defaults.reads.dynamo": ("5%", 0.05),
+    "docs_url": ("https://d.example.com/docs", "https://d.example.com/docs"),
     "collections": ('{"abc": {"phase": "off"}}', {"abc": CollectionSettings(phase=Phase.OFF)}),
 }
 
@@ -276,8 +278,11 @@ CREDENTIALS: Final = {("dynamo", name) for name in ("access_key_id", "secret_acc
 def test_every_setting_can_be_given_in_the_environment(path: tuple[str, ...]) -> None:
     """A setting that this test has no value for is a number."""
     text, expected = OTHERS.get(".".join(path), ("2", 2))
-    file = "dynamo: {access_key_id: a, secret_access_key: b}" if path in CREDENTIALS else ""
-    value: Any = read(file, **{"_".join(("SHADOW", *path)).upper(): text})
+    beside = {}
+    if path in CREDENTIALS:
+        # All of them come from one source.
+        beside = {f"SHADOW_DYNAMO_{name.upper()}": "x" for name in ("access_key_id", "secret_access_key")}
+    value: Any = read("", **{**beside, "_".join(("SHADOW", *path)).upper(): text})
     for name in path:
         value = getattr(value, name)
     assert value == expected
@@ -410,7 +415,7 @@ def test_the_variables_of_aws_are_taken() -> None:
 
 
 def test_our_own_variables_win_over_the_shorthands() -> None:
-    assert read("", AWS_REGION="a", SHADOW_DYNAMO_REGION="b").dynamo.region == "b"
+    assert read("", AWS_REGION="eu-west-1", SHADOW_DYNAMO_REGION="eu-west-2").dynamo.region == "eu-west-2"
     assert read("", USE_DYNAMODB="true", SHADOW_DEFAULTS_PRIMARY="mongo").defaults.primary is StoreName.MONGO
 
 
@@ -550,8 +555,8 @@ def test_an_empty_admin_token_is_none() -> None:
             MongoPlace("mongodb://m", "b", "c"),
         ),
         (
-            "{dynamo: {region: r, access_key_id: a, secret_access_key: s}, journal: {url: 'dynamodb://table'}}",
-            DynamoPlace(Access("r", None, "a", "s"), "table", of_journal=True),
+            "{dynamo: {region: eu-west-1, access_key_id: a, secret_access_key: s}, journal: {url: 'dynamodb://table'}}",
+            DynamoPlace(Access("eu-west-1", None, "a", "s"), "table", of_journal=True),
         ),
     ],
 )
@@ -612,7 +617,7 @@ def test_checkpoints_do_not_depend_on_what_a_table_costs() -> None:
         ("collections: {db: }", "collections", "3 to 255"),
         ("collections: {my users: }", "collections", "'my users'"),
         ("collections: {ünïcode: }", "collections", "3 to 255"),
-        ("dynamo: {table_prefix: 'a b-'}\ncollections: {users: }", "collections", "'a b-users'"),
+        ("dynamo: {table_prefix: 'a b-'}\ncollections: {users: }", "dynamo.table_prefix", "a-z, A-Z, 0-9"),
         ("collections: {users: {indexes: [{name: id, hash: email}]}}", "collections.users.indexes.0.name", "3 to 255"),
         ("collections: {users: {indexes: [{name: by email, hash: e}]}}", "collections.users.indexes.0.name", "3 to"),
         (

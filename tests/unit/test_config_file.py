@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from shadow.migrate.config_file import edited, put_in_file, replace_file
-from shadow.migrate.sides import JobRefused
+from shadow.jobs.config_file import edited, put_in_file, replace_file
+from shadow.jobs.target import JobRefused
 
 FILE = """\
 # kept

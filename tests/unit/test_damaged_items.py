@@ -15,16 +15,16 @@ from bson import Binary, Code, DatetimeMS, DBRef, Decimal128, Int64, MaxKey, Min
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shadow.compare.equality import same
+from shadow.compare.equality import agree, same
 from shadow.errors import UnreadableDocument
 from shadow.model.operation import Delete, Insert, Replace, Update
 from shadow.model.schema import CollectionSpec, IndexSpec, UniqueSpec
 from shadow.model.stored import Damaged, check_copyable
 from shadow.model.version import ABSENT, Document, Image, Unknown, Version
-from shadow.replicate.apply import agree
-from shadow.stores.dynamo import unique
-from shadow.stores.dynamo.changes import computation
-from shadow.stores.dynamo.codec import Codec, Item
+from shadow.stores.dynamo.items import unique
+from shadow.stores.dynamo.items.codec import Codec, Item
+from shadow.stores.dynamo.write.changes import computation
+from tests.support.drawn import examples
 
 SPEC: Final = CollectionSpec("things", indexes=(IndexSpec("by-email", "email"),))
 CODEC: Final = Codec(SPEC)
@@ -75,7 +75,7 @@ ATTRIBUTES: Final = (
 
 
 def item_of(document: Document, key_text: str = "") -> Item:
-    from shadow.stores.dynamo import keys
+    from shadow.stores.dynamo.items import keys
 
     return CODEC.encode(key_text or keys.key_text(document["_id"]), VERSION, document, "op").item
 
@@ -113,7 +113,7 @@ PLACES: Final = [path for path in places(ITEM) if path != ("_id",)]
 
 
 @given(st.sampled_from(PLACES), st.one_of(st.none(), st.sampled_from(ATTRIBUTES)))
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=examples(1_500), deadline=None)
 def test_no_change_of_an_item_raises_and_none_of_its_content_passes(
     path: tuple[Any, ...], attribute: dict[str, Any] | None
 ) -> None:

@@ -10,7 +10,9 @@ from typing import Any, Final
 import pytest
 
 from shadow.model.phase import Phase, Route, StoreName
-from shadow.observe.metrics import GaugeSnapshot, Metrics, metric_table
+from shadow.observe.gauges import GaugeSnapshot
+from shadow.observe.metric_table import metric_table
+from shadow.observe.metrics import Metrics
 from tests.support import promql
 from tests.support.boards import FOLDER, boards
 
@@ -70,8 +72,8 @@ def test_a_panel_asks_for_what_is_exported(text: str, series: promql.Series) -> 
         'shadow_comparisons_total{store="mongo"}',
         "sum by (store) (rate(shadow_comparisons_total[1m]))",
         "rate(shadow_comparisons_total)",
-        "sum(shadow_lane_depth",
-        "nonsense(shadow_lane_depth)",
+        "sum(shadow_queue_depth",
+        "nonsense(shadow_queue_depth)",
     ],
 )
 def test_the_check_sees_faults(text: str, series: promql.Series) -> None:

@@ -10,15 +10,15 @@ import pytest
 from shadow.compare.diff import Hasher
 from shadow.config import AdminSettings, CollectionSettings, Settings, parse
 from shadow.model.operation import Verb
-from shadow.model.phase import StoreName
+from shadow.model.phase import Phase, Route, StoreName
 from shadow.model.verdict import Difference, Healing, Kind, Mismatch
 from shadow.model.version import ABSENT, Image, Key, Version
 from shadow.observe.findings import Findings
 from shadow.observe.findings_file import SharedFindings
 from shadow.observe.metrics import Metrics
-from shadow.observe.pulse import KEPT, Pulse, Sample, Samples
+from shadow.observe.pulse import KEPT, PeriodicTasks, Sample, Samples
 from shadow.observe.report import Report
-from shadow.web.desk import Desk, Refused
+from shadow.web.desk import AdminService, Refused
 from shadow.web.plot import plot
 
 HASHER: Final = Hasher(b"secret")
@@ -48,14 +48,15 @@ class Operated:
         findings = Findings(HASHER)
         self.shared_findings = SharedFindings(findings, None, lambda error: None)
         self.report = Report(Metrics(["users"]), findings, hasher=HASHER, logger=self.log)  # type: ignore[arg-type]
-        self.pulse = Pulse(self.report.metrics, self.shared_findings)
+        self.pulse = PeriodicTasks(self.report.metrics, self.shared_findings)
         self.pair = Image(Version("b", 1), LEFT), Image(Version("b", 1), RIGHT)
+        self.phase = Phase.SHADOW
         self.healed: list[Key] = []
         self.flipped: list[tuple[str, StoreName, str]] = []
         self.flips = True
         differences = (Difference(Kind.VALUE, "name", "string", "string", "aa", "bb"),)
         self.id = findings.add(Mismatch("users", Verb.FIND, Kind.VALUE, 1, differences))
-        self.whole = findings.add(Mismatch("users", Verb.FIND, Kind.ORDER, None))
+        self.whole = findings.add(Mismatch("users", Verb.FIND, Kind.ORDER, None, (Difference(Kind.ORDER, "$order"),)))
 
     async def status(self) -> dict[str, Any]:
         return {}
@@ -65,6 +66,9 @@ class Operated:
 
     def metrics(self) -> tuple[bytes, str]:
         return b"", ""
+
+    def routes(self) -> dict[str, Route]:
+        return {"users": Route(StoreName.MONGO, self.phase)}
 
     async def heal(self, collection: str, key: Key) -> Healing:
         self.healed.append(key)
@@ -83,19 +87,33 @@ class Operated:
 
 async def test_a_dry_run_says_what_would_be_done_and_does_nothing() -> None:
     operated = Operated()
-    desk = Desk(operated)
+    desk = AdminService(operated)
     assert (await desk.heal([operated.id], dry_run=True))["results"][0]["result"] == "copied"
     operated.pair = Image(ABSENT), operated.pair[1]
     assert (await desk.heal([operated.id], dry_run=True))["results"][0]["result"] == "tombstoned"
     operated.pair = operated.pair[1], operated.pair[1]
     assert (await desk.heal([operated.id], dry_run=True))["results"][0]["result"] == "equal"
+    operated.phase = Phase.OFF
+    assert (await desk.heal([operated.id], dry_run=True))["results"][0]["result"] == "failed: NotFollowed"
     assert operated.healed == []
     assert operated.events() == []
 
 
+async def test_a_finding_of_a_collection_that_is_not_configured_any_more_is_not_healed() -> None:
+    operated = Operated()
+    missing = (Difference(Kind.MISSING, "_id"),)
+    found = operated.shared_findings.own.add(Mismatch("gone", Verb.FIND, Kind.MISSING, 1, missing))
+    for dry_run in (True, False):
+        said = await AdminService(operated).heal([found], dry_run=dry_run)
+        assert [each["result"] for each in said["results"]] == ["failed: NotFollowed"]
+    with pytest.raises(Refused, match="not configured any more"):
+        await AdminService(operated).reveal(found, "looking")
+    assert operated.healed == []
+
+
 async def test_a_heal_is_done_and_logged_and_one_that_cannot_be_says_why() -> None:
     operated = Operated()
-    said = await Desk(operated).heal([operated.id, operated.whole, "gone"], dry_run=False)
+    said = await AdminService(operated).heal([operated.id, operated.whole, "gone"], dry_run=False)
     assert [each["result"] for each in said["results"]] == ["copied", "unknown_finding", "unknown_finding"]
     assert operated.healed == [1]
     ((event, fields),) = operated.log.lines
@@ -109,14 +127,14 @@ async def test_an_error_in_a_heal_is_its_class(monkeypatch: pytest.MonkeyPatch) 
         raise RuntimeError("hunter2")
 
     monkeypatch.setattr(operated, "heal", broken)
-    said = await Desk(operated).heal([operated.id], dry_run=False)
+    said = await AdminService(operated).heal([operated.id], dry_run=False)
     assert said["results"][0]["result"] == "failed: RuntimeError"
 
 
 @pytest.mark.parametrize("count", [0, 101])
 async def test_heals_at_once_are_bounded(count: int) -> None:
     with pytest.raises(Refused):
-        await Desk(Operated()).heal(["x"] * count, dry_run=True)
+        await AdminService(Operated()).heal(["x"] * count, dry_run=True)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +152,7 @@ async def test_only_values_that_the_collection_allows_are_revealed_and_that_is_l
     allowed: tuple[str, ...], paths: list[str]
 ) -> None:
     operated = Operated(allowed)
-    said = await Desk(operated).reveal(operated.id, "ticket 7")
+    said = await AdminService(operated).reveal(operated.id, "ticket 7")
     assert [each["path"] for each in said["values"]] == paths
     assert said["hidden"] == 3 - len(paths)
     assert ("hunter2" in str(said)) == ("name" in allowed)
@@ -147,7 +165,7 @@ async def test_nothing_is_revealed_without_a_reason_or_of_a_whole_answer() -> No
     operated = Operated(("name",))
     for id, reason in ((operated.id, " "), (operated.whole, "because"), ("gone", "because")):
         with pytest.raises(Refused):
-            await Desk(operated).reveal(id, reason)
+            await AdminService(operated).reveal(id, reason)
 
 
 def test_rates_are_those_between_samples_and_are_bounded() -> None:
@@ -167,7 +185,7 @@ async def test_a_beat_takes_a_sample_now_and_then() -> None:
     for _ in range(3):
         await operated.pulse.beat()
     assert operated.pulse.samples.rates("match") == []
-    assert Desk(operated).rates().keys() >= {"match", "mismatch"}
+    assert AdminService(operated).rates().keys() >= {"match", "mismatch"}
 
 
 def test_a_plot_says_its_figures_and_stays_inside() -> None:
@@ -192,7 +210,7 @@ async def flip(folder: Path, operated: Operated, *, ok: bool = True, reason: str
     file = folder / "shadow.yaml"
     file.write_text("collections:\n  users: {phase: shadow}\n", encoding="utf-8")
     try:
-        await Desk(operated, file).flip("users", "dynamo", reason)
+        await AdminService(operated, file).flip("users", "dynamo", reason)
     except Refused:
         operated.log.lines.append(("refused", {}))
     return file.read_text("utf-8")
@@ -229,5 +247,5 @@ async def test_a_flip_needs_no_file(tmp_path: Path) -> None:
         return status_of(ok=True)
 
     operated.status = status  # type: ignore[method-assign]
-    said = await Desk(operated).flip("users", "dynamo", "ticket 7")
+    said = await AdminService(operated).flip("users", "dynamo", "ticket 7")
     assert (said["done"], said["file"]) == (True, "")

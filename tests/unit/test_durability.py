@@ -10,7 +10,7 @@ from pymongo import WriteConcern
 
 from shadow.config import parse
 from shadow.errors import ConfigurationError
-from shadow.stores.mongo_durability import Durability, election, members, strengthened
+from shadow.stores.mongo.durability import Durability, election, members, strengthened
 
 MAJORITY = WriteConcern("majority")
 

@@ -15,10 +15,17 @@ from pymongo import errors as pm
 
 import shadow.stores.dynamo as package
 from shadow.model.outcome import Outcome, classify
-from shadow.stores.dynamo.errors import BEFORE_SENDING, ERRORS, NEVER_OF_A_REQUEST, UNANSWERED, duplicate_key, translate
-from shadow.stores.dynamo.wire import _explained
+from shadow.stores.dynamo.client.errors import (
+    BEFORE_SENDING,
+    ERRORS,
+    NEVER_OF_A_REQUEST,
+    UNANSWERED,
+    duplicate_key,
+    translate,
+)
+from shadow.stores.dynamo.client.wire import _explained
 
-SOURCE = "".join(path.read_text() for path in Path(str(package.__file__)).parent.glob("*.py"))
+SOURCE = "".join(path.read_text() for path in Path(str(package.__file__)).parent.rglob("*.py"))
 CALLED = sorted(set(re.findall(r'\.call\(\s*"([a-z_]+)"', SOURCE)) | {"put_item", "delete_item"})
 
 

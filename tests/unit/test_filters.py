@@ -10,7 +10,7 @@ from bson import Decimal128, Int64, MaxKey, MinKey, Regex
 from pymongo.errors import OperationFailure, WriteError
 
 from shadow.errors import UnsupportedOperation
-from shadow.model.matching import And, Leaf, Nor, Not, Or, cached_filter, compile_filter
+from shadow.mongoql import And, Leaf, Nor, Not, Or, cached_filter, compile_filter
 
 MATCHES: list[tuple[dict[str, Any], dict[str, Any], bool]] = [
     ({}, {}, True),

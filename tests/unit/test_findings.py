@@ -39,7 +39,7 @@ def make(clock: Clock) -> Callable[..., Findings]:
 
 
 def found(key: Any = "k", *paths: str, kind: Kind = Kind.VALUE, collection: str = "users", **more: Any) -> Mismatch:
-    differences = tuple(Difference(kind, path, "int", "int", "aa", "bb") for path in paths)
+    differences = tuple(Difference(kind, path, "int", "int", "aa", "bb") for path in paths or ("a",))
     return Mismatch(collection, Verb.FIND_ONE, kind, key, differences, **more)
 
 
@@ -67,12 +67,12 @@ def test_groups_add_up_by_collection_kind_and_path(make: Callable[..., Findings]
     for key in range(3):
         findings.add(found(key, f"items.{key}.price", "name"))
         clock.now += 1
-    findings.add(found("gone", kind=Kind.MISSING))
+    findings.add(found("gone", "$document", kind=Kind.MISSING))
     rows = {(row["collection"], row["kind"], row["path"]): row for row in findings.groups()}
     assert rows.keys() == {
         ("users", "value", "items.*.price"),
         ("users", "value", "name"),
-        ("users", "missing_in_secondary", ""),
+        ("users", "missing_in_secondary", "$document"),
     }
     assert rows["users", "value", "items.*.price"]["count"] == 3
     assert rows["users", "value", "name"]["first_seen"] == 100.0

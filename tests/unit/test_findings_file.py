@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import stat
-import subprocess
-import sys
+from multiprocessing.queues import SimpleQueue
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def process(clock: Clock) -> Findings:
 
 
 def found(key: Any = "k", *paths: str, kind: Kind = Kind.VALUE, verb: Verb = Verb.FIND_ONE, **more: Any) -> Mismatch:
-    differences = tuple(Difference(kind, path, "int", "int", "aa", "bb") for path in paths)
+    differences = tuple(Difference(kind, path, "int", "int", "aa", "bb") for path in paths or ("a",))
     return Mismatch("users", verb, kind, key, differences, **more)
 
 
@@ -145,15 +146,22 @@ async def test_where_the_file_cannot_be_used_a_process_shows_its_own(tmp_path: P
     assert (await alone.get(name) or {})["id"] == name
 
 
+def tell_secret(path: Path, together: Barrier, told: SimpleQueue[bytes]) -> None:
+    together.wait(30)
+    told.put(shared_secret(path))
+
+
 def test_the_secret_is_one_for_all_processes_and_for_no_other_eyes(tmp_path: Path) -> None:
     path = tmp_path / "var" / "key"
-    script = (
-        f"from pathlib import Path; from shadow.observe.findings_file import shared_secret as s; "
-        f"print(s(Path({str(path)!r})).hex())"
-    )
-    running = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) for _ in range(3)]
-    secrets = {process.communicate()[0].strip() for process in running}
-    assert secrets == {shared_secret(path).hex().encode()}
+    context = multiprocessing.get_context("fork")
+    together, told = context.Barrier(3), context.SimpleQueue()
+    running = [context.Process(target=tell_secret, args=(path, together, told)) for _ in range(3)]
+    for process in running:
+        process.start()
+    secrets = {told.get() for _ in running}
+    for process in running:
+        process.join(30)
+    assert secrets == {shared_secret(path)}
     assert len(shared_secret(path)) == 32
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [each.name for each in path.parent.iterdir()] == ["key"]

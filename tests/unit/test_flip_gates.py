@@ -15,17 +15,18 @@ import yaml
 from typer.testing import CliRunner
 
 from shadow.cli import app
-from shadow.control import epochs, members, receipts, routing
-from shadow.control.members import Member, Standing
+from shadow.control import epochs, members, receipts
+from shadow.control import flip_record as routing
+from shadow.control.flip_record import RouteRecord, WriteState
+from shadow.control.members import Member, MemberRoute
 from shadow.control.records import Records
-from shadow.control.routing import Placed, Writing
 from shadow.control.sqlite import SqliteRecords
-from shadow.migrate.jobs import Issue
-from shadow.migrate.readiness import REHEARSAL, REHEARSED
+from shadow.fleet.gates import REHEARSAL, REHEARSED
+from shadow.fleet.health_gates import _ORDER, ENOUGH
+from shadow.host.process import this_process
+from shadow.jobs.jobs import Issue
 from shadow.model.phase import Phase, StoreName
 from shadow.model.version import fresh_id
-from shadow.observe.judge import _ORDER, ENOUGH
-from shadow.replicate.process import this_process
 from tests.support.migration import OpenJobs
 
 MONGO, DYNAMO = StoreName.MONGO, StoreName.DYNAMO
@@ -37,7 +38,7 @@ WELL: Final[dict[str, Any]] = {
 }  # fmt: skip
 COPIED: Final = ("backfill", "complete")
 EQUAL: Final = ("verify", "equal")
-DUAL: Final = Placed(MONGO, writing=Writing.DUAL, dual=1, mark="an epoch")
+DUAL: Final = RouteRecord(MONGO, writing=WriteState.DUAL, dual=1, mark="an epoch")
 FULL: Final = {"full": True, "sample": 1.0, "filter": "{}"}
 
 
@@ -66,20 +67,27 @@ class Place:
     def interrupt(self) -> None:
         routing.change(self.records, lambda seen: epochs.interrupted(seen, [NAME]))
 
-    def process(self, *, standing: Standing | None = None, format: int = members.FENCED, **figures: Any) -> None:
+    def process(self, *, standing: MemberRoute | None = None, format: int = members.FENCED, **figures: Any) -> None:
         row = Member(fresh_id(), this_process(), "a journal", format=format)
-        stands = {NAME: standing or Standing(MONGO, Phase.SHADOW, MONGO)}
+        stands = {NAME: standing or MemberRoute(MONGO, Phase.SHADOW, MONGO)}
         dataclasses.replace(row, standing=stands, figures={NAME: {**WELL, **figures}}).write(self.records)
+
+    def elsewhere(self, *databases: str) -> None:
+        """Processes whose files name other places."""
+        for name in databases:
+            row = Member(fresh_id(), this_process(), "a journal", where={"mongo.database": name})
+            stands = {NAME: MemberRoute(MONGO, Phase.SHADOW, MONGO)}
+            dataclasses.replace(row, standing=stands, figures={NAME: WELL}).write(self.records)
 
     def beginning(self) -> None:
         """A process that has not told its figures yet."""
-        stands = {NAME: Standing(MONGO, Phase.SHADOW, MONGO)}
+        stands = {NAME: MemberRoute(MONGO, Phase.SHADOW, MONGO)}
         Member(fresh_id(), this_process(), "a journal", standing=stands).write(self.records)
 
     def job(self, kind: str, outcome: str) -> None:
         jobs = OpenJobs(self.records)
         job = jobs.begin(kind, NAME, "mark", FULL if kind == "verify" else {}, restart=True)
-        jobs.lay_out(job, [{}], 10)
+        jobs.create_ranges(job, [{}], 10)
         claim = jobs.claim(job, "worker", this_process())
         assert claim is not None
         issues = [Issue(1, "missing")] if outcome in ("different", "incomplete") else []
@@ -117,9 +125,10 @@ def test_where_every_gate_holds_nothing_is_refused(place: Place) -> None:
 
 
 CASES: Final[list[tuple[str, str, Callable[[Place], object]]]] = [
-    ("processes", "do not stand alike", lambda place: place.process(standing=Standing(MONGO, Phase.OFF, MONGO))),
+    ("processes", "do not stand alike", lambda place: place.process(standing=MemberRoute(MONGO, Phase.OFF, MONGO))),
     ("processes", "nobody vouches for", lambda place: members.note_journal(place.records, "a dead one's journal")),
     ("processes", "no process is registered", lambda place: place.forget("member/")),
+    ("processes", "mongo.database is 'app' in", lambda place: place.elsewhere("app", "other")),
     ("processes", "an older version of shadow", lambda place: place.process(format=1)),
     ("copied", "interrupted", lambda place: place.interrupt()),
     ("equal", "interrupted", lambda place: place.interrupt()),
@@ -166,5 +175,29 @@ def test_a_closed_gate_refuses_says_why_and_changes_nothing(
     assert (code, dry["closed"]) == (1, said["closed"])
 
 
+def test_open_findings_are_told_with_the_host_that_keeps_them(place: Place) -> None:
+    """A verification closes those of its own host alone."""
+    place.process(findings=2, kept="far: /var/shadow.db.findings")
+    place.process(findings=0, kept="near: /var/shadow.db.findings")
+    code, said = place.flip("--dry-run")
+    assert code == 1
+    (gate,) = (each for each in said["closed"] if each["name"] == "findings")
+    assert f"kept on far: /var/shadow.db.findings: `shadow verify {NAME}` there" in gate["look_at"]
+    assert "near" not in gate["look_at"]
+
+
 def test_every_gate_has_its_case() -> None:
     assert {gate for gate, _, _ in CASES} == set(_ORDER)
+
+
+def test_closed_gates_are_told_before_the_steps_that_are_made_in_spite_of_them(place: Place) -> None:
+    place.job("verify", "different")
+    place.forget("member/")
+    words = ["flip", NAME, "--to", "dynamo", "--config", str(place.config), "--force", "--reason", "a test"]
+    result = CliRunner().invoke(app, words)
+    lines = result.stdout.splitlines()
+    gates = [number for number, line in enumerate(lines) if line.startswith("closed, and gone past: ")]
+    last = next(number for number, line in enumerate(lines) if "not done" in line or "released" in line)
+    assert gates
+    assert max(gates) < last
+    assert result.exit_code == 1

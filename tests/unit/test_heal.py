@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
+from shadow.journal.base import Entry
 from shadow.model.operation import Change, Delete, Insert, Replace, Update, Verb, Write
 from shadow.model.phase import StoreName
 from shadow.model.stored import Damaged
 from shadow.model.verdict import Healing, Kind
 from shadow.model.version import ABSENT, Image, State, Tombstone, Version
-from shadow.replicate.apply import HealContended, Replayed, heal, replay
-from shadow.replicate.journal import Entry
 from shadow.stores.memory import MemoryStore
+from shadow.writes.heal import HealContended, Replayed, heal, replay
 from tests.support.faulty import FaultyStore
 from tests.support.pair import Pair, until
 

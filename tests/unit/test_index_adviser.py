@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from shadow.cli import app
 from shadow.model.operation import Query
 from shadow.observe.metrics import Metrics
-from shadow.stores.dynamo.scans import ScanCounter
+from shadow.stores.dynamo.query.scans import ScanCounter
 
 SCANNED = [
     {

@@ -11,12 +11,12 @@ import pytest
 from pymongo.errors import AutoReconnect
 
 from shadow.errors import StoreUnavailable
+from shadow.journal.base import Entry, Pending
 from shadow.model.phase import StoreName
 from shadow.model.stored import Damaged
 from shadow.model.version import Image, Version
-from shadow.replicate import inspection
-from shadow.replicate.inspection import Action, Ending, Inspector, Waits
-from shadow.replicate.journal import Entry, Pending
+from shadow.writes import inspect as inspection
+from shadow.writes.inspect import Action, Ending, Inspector, Waits
 from tests.support.faulty import lose, raising
 from tests.support.pair import Pair, until
 

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from shadow.control import routing
+from shadow.control import flip_record as routing
 from shadow.control.epochs import interrupted
-from shadow.control.members import Member, Standing
+from shadow.control.flip_record import RouteRecord, WriteState
+from shadow.control.members import Member, MemberRoute
 from shadow.control.mongo import MongoRecords
-from shadow.control.routing import Placed, Writing
 from shadow.control.sqlite import SqliteRecords
-from shadow.migrate.gates import FRESH, read_gates
-from shadow.migrate.jobs import Issue
-from shadow.migrate.sides import JobRefused
+from shadow.fleet.health_gates import Gate
+from shadow.fleet.job_gates import FRESH, read_gates
+from shadow.host.process import this_process
+from shadow.jobs.jobs import Issue
+from shadow.jobs.target import JobRefused
 from shadow.model.phase import Phase, StoreName
-from shadow.observe.judge import Gate
-from shadow.replicate.process import this_process
 from tests.support.migration import OpenJobs
 
 MONGO = StoreName.MONGO
@@ -40,7 +40,7 @@ def clock() -> Clock:
 @pytest.fixture
 def control(tmp_path: Path, clock: Clock) -> Iterator[OpenJobs]:
     made = OpenJobs(SqliteRecords(tmp_path / "control.db"), now=clock)
-    dual = Placed(MONGO, writing=Writing.DUAL, dual=1, mark="an epoch")
+    dual = RouteRecord(MONGO, writing=WriteState.DUAL, dual=1, mark="an epoch")
     routing.change(made.records, lambda seen: seen.with_placed({"things": dual}))
     yield made
     made.close()
@@ -49,7 +49,7 @@ def control(tmp_path: Path, clock: Clock) -> Iterator[OpenJobs]:
 def done(control: OpenJobs, kind: str, outcome: str | None, options: dict[str, object] | None = None) -> None:
     """A job of one range with ten documents; unfinished without an outcome."""
     job = control.begin(kind, "things", "mark", options or {}, restart=True)
-    control.lay_out(job, [{}], 10)
+    control.create_ranges(job, [{}], 10)
     claim = control.claim(job, "worker", this_process())
     assert claim is not None
     issues = [Issue(1, "missing")] if outcome == "different" else []
@@ -137,16 +137,19 @@ def test_what_was_copied_and_verified_in_another_epoch_of_dual_writes_says_nothi
 
 
 def test_what_was_copied_while_a_process_wrote_one_store_alone_says_nothing(control: OpenJobs, clock: Clock) -> None:
-    own = Member("alone", this_process(), "a journal", standing={"things": Standing(MONGO, Phase.OFF, MONGO)})
+    own = Member("alone", this_process(), "a journal", standing={"things": MemberRoute(MONGO, Phase.OFF, MONGO)})
     own.write(control.records)
     done(control, "backfill", "complete")
+    assert all(
+        "as the last job began, one of them wrote one store alone" in gate.said for gate in gates(control, clock)
+    )
     own.leave(control.records, empty=True)
     done(control, "verify", "equal", {**FULL, "sample": 0.5})
     assert opened(control, clock) == {"copied": False, "equal": False}
 
 
 def test_a_process_of_an_older_version_is_taken_to_write_one_store_alone(control: OpenJobs, clock: Clock) -> None:
-    stands = {"things": Standing(MONGO, Phase.SHADOW, MONGO)}
+    stands = {"things": MemberRoute(MONGO, Phase.SHADOW, MONGO)}
     Member("old", this_process(), "a journal", standing=stands, format=1).write(control.records)
     done(control, "verify", "equal", FULL)
     assert not opened(control, clock)["equal"]

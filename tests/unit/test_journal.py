@@ -15,10 +15,11 @@ import pytest
 from bson import ObjectId
 
 from shadow.errors import JournalError
-from shadow.replicate import ledger, sqlite_journal
-from shadow.replicate.journal import Entry
-from shadow.replicate.process import Owner
-from shadow.replicate.sqlite_journal import SqliteJournal
+from shadow.host.process import Owner
+from shadow.journal.base import Entry
+from shadow.journal.sqlite import journal as sqlite_journal
+from shadow.journal.sqlite import tables as ledger
+from shadow.journal.sqlite.journal import SqliteJournal
 
 
 class Clock:
@@ -88,7 +89,7 @@ async def test_a_crash_of_the_system_says_which_collections_want_to_be_verified(
         db.execute("UPDATE written SET owner = 'old'")
     assert [due.key for due in await journal.due(10, 10)] == [1]
     assert (await journal.stats()).unclean == dict.fromkeys(("users", "documents"), Owner(place, pid, started).since)
-    await journal.trust("users")
+    await journal.trust("users", await journal.doubts("users"))
     assert (await journal.stats()).unclean.keys() == {"documents"}
 
 

@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from shadow.replicate.journals import clock as module
-from shadow.replicate.journals.clock import ServerClock
-from shadow.replicate.journals.ledger import estimate
+from shadow.journal.server import clock as module
+from shadow.journal.server.backend import estimate
+from shadow.journal.server.clock import ServerClock
 
 
 class World:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from shadow.replicate import ledger as module
-from shadow.replicate.journal import Entry
-from shadow.replicate.ledger import Ledger
-from shadow.replicate.process import this_process
+from shadow.host.process import this_process
+from shadow.journal.base import Entry
+from shadow.journal.sqlite import tables as module
+from shadow.journal.sqlite.tables import Ledger
 
 LIMIT = 30.0
 

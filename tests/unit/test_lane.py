@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
-from shadow.replicate.breaker import Breaker
-from shadow.replicate.lane import Lane
+from shadow.stores.breaker import Breaker
+from shadow.writes.lane import WorkQueue
 
 
-def lane(workers: int = 4, capacity: int = 100) -> tuple[Lane, list[BaseException]]:
+def lane(workers: int = 4, capacity: int = 100) -> tuple[WorkQueue, list[BaseException]]:
     errors: list[BaseException] = []
-    return Lane(workers=workers, capacity=capacity, on_error=errors.append), errors
+    return WorkQueue(workers=workers, capacity=capacity, on_error=errors.append), errors
 
 
 async def test_jobs_of_one_key_run_in_order_and_one_at_a_time() -> None:
@@ -30,7 +30,7 @@ async def test_jobs_of_one_key_run_in_order_and_one_at_a_time() -> None:
 
     for number in range(50):
         assert under_test.offer("c", "key", job(number))
-    assert await under_test.drain(5)
+    assert await under_test.drain(30)
     assert seen == list(range(50))
 
 
@@ -46,11 +46,11 @@ async def test_a_stuck_key_does_not_hold_up_another() -> None:
 
     under_test.offer("c", "a", stuck)
     under_test.offer("c", "b", free)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await other.wait()
     assert under_test.depth == 1
     gate.set()
-    assert await under_test.drain(5)
+    assert await under_test.drain(30)
 
 
 async def test_a_full_lane_refuses_and_takes_again_when_there_is_room() -> None:
@@ -64,9 +64,9 @@ async def test_a_full_lane_refuses_and_takes_again_when_there_is_room() -> None:
     assert under_test.offer("c", 2, job)
     assert not under_test.offer("c", 3, job)
     gate.set()
-    assert await under_test.drain(5)
+    assert await under_test.drain(30)
     assert under_test.offer("c", 3, job)
-    assert await under_test.drain(5)
+    assert await under_test.drain(30)
 
 
 async def test_what_goes_on_comes_before_what_begins_and_is_taken_where_that_is_not() -> None:
@@ -89,7 +89,7 @@ async def test_what_goes_on_comes_before_what_begins_and_is_taken_where_that_is_
         assert under_test.offer("c", name, job(name), ahead=True)
     assert not under_test.offer("c", "begun 4", job("begun 4"), ahead=True)
     gate.set()
-    assert await under_test.drain(5)
+    assert await under_test.drain(30)
     assert seen == ["running", "begun 1", "begun 2", "begun 3", "new 1", "new 2"]
     under_test.capacity = 0
     assert not under_test.offer("c", "begun 5", job("begun 5"), ahead=True)
@@ -112,7 +112,7 @@ async def test_a_paused_lane_takes_jobs_and_begins_none_until_the_last_pause_has
         assert not await under_test.drain(0.05)
         assert done == []
     assert under_test.offer("c", 3, job(3))
-    assert await under_test.drain(5)
+    assert await under_test.drain(30)
     assert sorted(done) == [1, 2, 3]
     with under_test.paused():
         assert under_test.offer("c", 4, job(4))
@@ -132,7 +132,7 @@ async def test_an_error_ends_one_job_only_and_is_reported() -> None:
 
     under_test.offer("c", "k", bad)
     under_test.offer("c", "k", good)
-    assert await under_test.drain(5)
+    assert await under_test.drain(30)
     assert done == [1]
     assert [str(error) for error in errors] == ["bad"]
 
@@ -149,10 +149,10 @@ async def test_drain_of_one_collection_does_not_wait_for_another() -> None:
 
     under_test.offer("slow", 1, stuck)
     under_test.offer("fast", 2, quick)
-    assert await under_test.drain(5, "fast")
+    assert await under_test.drain(30, "fast")
     assert not await under_test.drain(0.01, "slow")
     gate.set()
-    assert await under_test.drain(5)
+    assert await under_test.drain(30)
 
 
 async def test_closing_cancels_what_does_not_end_in_time_and_leaves_no_task() -> None:
@@ -181,7 +181,7 @@ async def test_an_idle_lane_holds_no_task() -> None:
         return None
 
     under_test.offer("c", 1, job)
-    assert await under_test.drain(5)
+    assert await under_test.drain(30)
     await asyncio.sleep(0)
     assert [task for task in asyncio.all_tasks() if task.get_name() == "shadow-lane"] == []
 

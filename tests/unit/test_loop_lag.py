@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from shadow.replicate.loop_lag import LoopLag
+from shadow.reads.loop_lag import LoopLag
 from tests.support.pair import until
 
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from shadow.stores.dynamo.pace import Pace
+from shadow.stores.dynamo.client.pace import RequestPace
 
 
 class _Client:
-    """What `Pace.attach` is given: its two handlers, and a call that asks them as the SDK does."""
+    """What `RequestPace.attach` is given: its two handlers, and a call that asks them as the SDK does."""
 
-    def __init__(self, pace: Pace) -> None:
+    def __init__(self, pace: RequestPace) -> None:
         self.handlers: dict[str, Callable[..., Any]] = {}
         self.meta = SimpleNamespace(events=SimpleNamespace(register=self.handlers.__setitem__))
         pace.attach(self)
@@ -49,8 +49,8 @@ def clock() -> _Time:
 
 
 @pytest.fixture
-def pace(clock: _Time) -> Pace:
-    return Pace(clock)
+def pace(clock: _Time) -> RequestPace:
+    return RequestPace(clock)
 
 
 def _run(client: _Client, clock: _Time, seconds: float, each: float, code: str | None) -> None:
@@ -60,7 +60,7 @@ def _run(client: _Client, clock: _Time, seconds: float, each: float, code: str |
         client.answer(code)
 
 
-async def test_nothing_waits_before_the_first_throttling(pace: Pace, clock: _Time) -> None:
+async def test_nothing_waits_before_the_first_throttling(pace: RequestPace, clock: _Time) -> None:
     client = _Client(pace)
     _run(client, clock, 5, 0.01, None)
     async with asyncio.timeout(20):
@@ -70,7 +70,7 @@ async def test_nothing_waits_before_the_first_throttling(pace: Pace, clock: _Tim
 
 
 @pytest.mark.parametrize("code", ["ThrottlingException", "ProvisionedThroughputExceededException"])
-def test_a_throttling_slows_below_the_rate_that_was_seen(pace: Pace, clock: _Time, code: str) -> None:
+def test_a_throttling_slows_below_the_rate_that_was_seen(pace: RequestPace, clock: _Time, code: str) -> None:
     client = _Client(pace)
     _run(client, clock, 5, 0.01, None)
     client.answer(code)
@@ -78,13 +78,13 @@ def test_a_throttling_slows_below_the_rate_that_was_seen(pace: Pace, clock: _Tim
     assert 50 < pace.rate < 100, "100 a second were sent"
 
 
-def test_what_is_no_throttling_slows_nothing(pace: Pace, clock: _Time) -> None:
+def test_what_is_no_throttling_slows_nothing(pace: RequestPace, clock: _Time) -> None:
     client = _Client(pace)
     _run(client, clock, 5, 0.01, "ConditionalCheckFailedException")
     assert pace.rate is None
 
 
-def test_the_rate_rises_again_as_answers_come(pace: Pace, clock: _Time) -> None:
+def test_the_rate_rises_again_as_answers_come(pace: RequestPace, clock: _Time) -> None:
     client = _Client(pace)
     _run(client, clock, 5, 0.01, None)
     _run(client, clock, 5, 0.5, "ThrottlingException")
@@ -94,7 +94,7 @@ def test_the_rate_rises_again_as_answers_come(pace: Pace, clock: _Time) -> None:
     assert (pace.rate or 0) > 40
 
 
-async def test_requests_are_let_through_at_the_rate(pace: Pace, clock: _Time) -> None:
+async def test_requests_are_let_through_at_the_rate(pace: RequestPace, clock: _Time) -> None:
     client = _Client(pace)
     _run(client, clock, 5, 0.01, None)
     client.answer("ThrottlingException")
@@ -113,7 +113,7 @@ async def test_requests_are_let_through_at_the_rate(pace: Pace, clock: _Time) ->
 async def test_requests_cancelled_while_they_wait_leave_the_others_going(seed: int) -> None:
     """The SDK's own waiting hangs for good under this very storm."""
     dice = random.Random(seed)
-    pace = Pace()
+    pace = RequestPace()
     client = _Client(pace)
     for _ in range(20):
         await asyncio.sleep(0.03)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from shadow.web.page import live
+from shadow.web.page import HELP, live
 
 
 def status(*gates: dict[str, Any], safe: bool = False, look_at: str = "") -> dict[str, Any]:
@@ -49,7 +49,7 @@ def test_a_command_to_type_stands_by_itself_and_its_words_are_not_parted() -> No
 def test_a_sentence_about_shadow_is_no_command_and_no_markup() -> None:
     page = shown(status(gate("writers", False, "users is written past shadow itself: find <the> writer")))
     assert "users is written past shadow itself: find &lt;the&gt; writer" in page
-    assert "<code>" not in page
+    assert "<code>shadow itself" not in page
 
 
 def test_it_is_said_to_be_safe_only_where_it_is() -> None:
@@ -81,3 +81,13 @@ def test_the_last_flip_says_what_became_of_it() -> None:
     flip = {"state": "aborted", "by": "somebody", "said": "not level"}
     page = shown({**status(), "fleet": {"state": "ok", "members": [], "disagreements": {}, "flip": flip}})
     assert "The last flip is aborted, by somebody: not level" in page
+
+
+def test_every_section_leads_to_the_manual_by_address_or_by_command() -> None:
+    found = {"findings": [], "groups": [], "summary": {"open": 0, "kept": 0, "seen": 0}}
+    with_address = live(status(), found, {}, acts=False, docs_url="https://d.example.com/{topic}.html?a=1&b=2")
+    for topic, anchor in HELP.values():
+        assert f'href="https://d.example.com/{topic}.html?a=1&amp;b=2#{anchor}"' in with_address
+        assert f"<code>shadow docs {topic} {anchor}</code>" in shown(status())
+    assert "shadow docs" not in with_address
+    assert "href" not in shown(status())

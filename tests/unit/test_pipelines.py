@@ -10,8 +10,8 @@ from bson import Decimal128, Int64
 from pymongo.errors import OperationFailure
 
 from shadow.errors import UnsupportedOperation
-from shadow.model.matching import compile_expression, compile_pipeline
 from shadow.model.order import MISSING
+from shadow.mongoql import compile_expression, compile_pipeline
 
 DOCUMENTS: list[dict[str, Any]] = [
     {"_id": 1, "k": "a", "n": 1, "t": ["x", "y"]},

@@ -10,19 +10,21 @@ from bson import Decimal128, Int64, ObjectId, Regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shadow.model.matching import compile_filter
 from shadow.model.operation import Query
 from shadow.model.schema import CollectionSpec, IndexSpec
 from shadow.model.version import Document, Version
-from shadow.stores.dynamo.codec import Codec, Item
-from shadow.stores.dynamo.fetching import Fetch, fetch_of
-from shadow.stores.dynamo.keys import key_text
-from shadow.stores.dynamo.ordering import Kind, doubt, kind_of, ordered_plan
-from shadow.stores.dynamo.plan import KeyPlan, KeyRange, QueryPlan, ScanPlan, UnionPlan, plan, shape, suggestion
+from shadow.mongoql import compile_filter
+from shadow.stores.dynamo.items.codec import Codec, Item
+from shadow.stores.dynamo.items.keys import key_text
+from shadow.stores.dynamo.query.fetching import Fetch, fetch_of
+from shadow.stores.dynamo.query.ordering import KeyTextKind, doubt, kind_of, ordered_plan
+from shadow.stores.dynamo.query.plan import KeyPlan, KeyRange, QueryPlan, ScanPlan, UnionPlan, plan, shape, suggestion
+from tests.support.drawn import examples
 
 EMAIL = IndexSpec("email-index", "email")
 USER_AT = IndexSpec("user-at-index", "user", "at")
 SPEC = CollectionSpec("c", (EMAIL, USER_AT))
+BOTH_WAYS = CollectionSpec("c", (EMAIL, USER_AT, IndexSpec("at-user-index", "at", "user")))
 LAST = "\U0010ffff"
 ESCAPED = ("~", f"~{LAST}")
 ARRAY = ("~array", "~array")
@@ -84,6 +86,12 @@ QUERIED: list[tuple[Document, IndexSpec, tuple[KeyRange, ...]]] = [
     ({"user": "u", "at": {"$gt": 5}}, USER_AT, texts("u")),
     ({"user": "u", "at": None}, USER_AT, texts("u")),
     ({"email": "x", "user": "u", "at": {"$gt": "a"}}, USER_AT, ranges("u", ("a", None))),
+    # As a hash, and as it is written where the field is a range of any index.
+    ({"email": "x" * 1_025}, EMAIL, texts("x" * 1_025, key_text("x" * 1_025, 1_024))),
+    ({"email": "x" * 1_024}, EMAIL, texts("x" * 1_024)),
+    ({"email": "x" * 2_049}, EMAIL, texts(key_text("x" * 2_049))),
+    ({"user": "u", "at": {"$gt": {"a": 1}, "$gte": {"a": 2}}}, USER_AT, texts("u")),
+    ({"user": "u", "at": {"$lt": [1], "$lte": [2]}}, USER_AT, texts("u")),
 ]
 
 
@@ -126,7 +134,10 @@ def test_everything_else_scans(filter: Document, pushed: list[str]) -> None:
 
 
 UNITED: list[tuple[Document, tuple[KeyPlan | QueryPlan, ...]]] = [
-    ({"$or": [{"email": "x"}, {"_id": "k"}]}, (QueryPlan(EMAIL, texts("x")), KeyPlan(("k",)))),
+    (
+        {"$or": [{"_id": "k"}, {"email": "x"}, {"_id": {"$in": ["l", "k"]}}]},
+        (KeyPlan(("k", "l")), QueryPlan(EMAIL, texts("x"))),
+    ),
     ({"$or": [{"email": "x"}, {"email": "x", "n": 1}], "m": 2}, (QueryPlan(EMAIL, texts("x")),)),
     (
         {"user": {"$ne": 1}, "$and": [{"$or": [{"user": "u"}, {"email": "x"}]}], "at": "2020"},
@@ -140,7 +151,7 @@ UNITED: list[tuple[Document, tuple[KeyPlan | QueryPlan, ...]]] = [
 def test_branches_that_all_have_a_key_or_an_index_are_read_by_them(
     filter: Document, expected: tuple[KeyPlan | QueryPlan, ...]
 ) -> None:
-    """Each with the conditions around it; two branches with one plan are one."""
+    """Each with the conditions around it; two branches with one plan are one, and all keys are read together."""
     assert plan(filter, SPEC) == UnionPlan(expected)
 
 
@@ -150,7 +161,7 @@ def test_an_or_of_too_many_queries_scans() -> None:
     assert isinstance(plan({"$or": [{"email": f"e{i}"} for i in range(51)]}, SPEC), ScanPlan)
 
 
-TEXTS = ["", "a", "m", "z", "~", "~date:x", str(ID), "é", "x" * 1100]
+TEXTS = ["", "a", "m", "z", "~", "~date:x", str(ID), "é", "x" * 1100, "é" * 600, "x" * 2_049]
 NUMBERS = [5, 5.0, Int64(5), Decimal128("5"), 5.5]
 OTHERS = [ID, ObjectId("f" * 24), True, None, NOON, dt.datetime(1, 1, 1), {"a": 1}, b"x"]
 ARRAYS = [["a", "z"], [], [NOON], ["a", 5]]
@@ -179,7 +190,7 @@ def in_range(item: Item, index: IndexSpec, one: KeyRange) -> bool:
     )
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=examples(1_500), deadline=None)
 @given(
     KEYS,
     st.dictionaries(FIELDS.filter(lambda name: name != "_id"), VALUES, max_size=3),
@@ -192,10 +203,11 @@ def test_no_plan_misses_a_match(key: Any, fields: Document, filter: Document, br
     filter = {**filter, "$or": branches} if branches else filter
     if not compile_filter(filter).matches(document):
         return
-    item = Codec(SPEC).encode(key_text(key), Version("b", 1), document, "").item
-    found = plan(filter, SPEC)
-    parts = found.parts if isinstance(found, UnionPlan) else (found,)
-    assert any(reads(part, item) for part in parts)
+    for spec in (SPEC, BOTH_WAYS):
+        item = Codec(spec).encode(key_text(key), Version("b", 1), document, "").item
+        found = plan(filter, spec)
+        parts = found.parts if isinstance(found, UnionPlan) else (found,)
+        assert any(reads(part, item) for part in parts)
 
 
 def reads(part: KeyPlan | QueryPlan | ScanPlan, item: Item) -> bool:
@@ -216,7 +228,7 @@ def test_every_place_of_doubt_among_strings_is_found() -> None:
     for text in samples:
         first = doubt(text)
         following = next((danger for danger in dangers if danger > text), None)
-        assert first is None or (first > text and kind_of(first) in (Kind.OBJECT_ID, Kind.OTHER))
+        assert first is None or (first > text and kind_of(first) in (KeyTextKind.OBJECT_ID, KeyTextKind.OTHER))
         assert following is None or following.startswith("~x") or (first is not None and first <= following)
     assert doubt("2024-05") == "2024" + "0" * 20
     assert doubt("alice") == "b" + "0" * 23

@@ -8,7 +8,7 @@ import pytest
 from pymongo.errors import OperationFailure
 
 from shadow.errors import UnsupportedOperation
-from shadow.model.matching import compile_projection
+from shadow.mongoql import compile_projection
 
 DOCUMENT: dict[str, Any] = {
     "_id": 1,

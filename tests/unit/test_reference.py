@@ -8,11 +8,11 @@ from typing import Any, Final, NoReturn
 import pytest
 from pymongo.errors import OperationFailure
 
-from shadow.collection import Collection
-from shadow.concerns import Kept, kept_by_url
 from shadow.errors import UnsupportedOperation
-from shadow.model.matching.support import Family, supported
 from shadow.model.schema import CollectionSpec
+from shadow.mongoql.support import Family, supported
+from shadow.surface.collection import Collection
+from shadow.surface.options import ClientDefaults, kept_by_url
 from tests.unit.test_support import OPERANDS, TOP_LEVEL
 
 
@@ -67,7 +67,7 @@ class Nobody:
     def current(self) -> NoReturn:
         raise Asked
 
-    def kept(self) -> Kept:
+    def kept(self) -> ClientDefaults:
         return kept_by_url("mongodb://127.0.0.1/")
 
     def get_collection(self, name: str) -> NoReturn:

@@ -20,7 +20,7 @@ from shadow.model.reporter import Reporter
 from shadow.model.verdict import Deferral, Healing, Kind, Mismatch, ShedReason, Slice, Verdict
 from shadow.model.version import Version
 from shadow.observe.findings import Findings
-from shadow.observe.log import LOGGER_NAME, WARNINGS, Event, Throttle, error_fields, get_logger, scrub
+from shadow.observe.log import LOGGER_NAME, WARNINGS, Event, LogThrottle, error_fields, get_logger, scrub
 from shadow.observe.metrics import Metrics
 from shadow.observe.report import Report
 
@@ -167,7 +167,7 @@ def test_a_broken_logger_and_broken_findings_are_counted_and_raise_nothing(
 def test_arguments_that_make_no_sense_are_counted_and_raise_nothing(report: Report) -> None:
     report.operation("users", "hunt", "mars", None, 3, "soon")  # type: ignore[arg-type]
     report.mismatch(None)  # type: ignore[arg-type]
-    report.event(Event.STARTED, event="twice")
+    report.event(Event.FLIP_STARTED, event="twice")
     assert report.metrics.totals()["failures"]["report"] == 3
 
 
@@ -182,7 +182,7 @@ def test_cancellation_is_let_through(report: Report, monkeypatch: pytest.MonkeyP
 
 def test_what_repeats_is_logged_once_an_interval_and_the_rest_is_counted(log: Recorder) -> None:
     now = [0.0]
-    report = reporter(log, throttle=Throttle(10.0, clock=lambda: now[0]))
+    report = reporter(log, throttle=LogThrottle(10.0, clock=lambda: now[0]))
     for _ in range(100):
         report.deferred("users", Deferral.SECONDARY_DOWN)
     report.deferred("documents", Deferral.SECONDARY_DOWN)
@@ -197,7 +197,7 @@ def test_what_repeats_is_logged_once_an_interval_and_the_rest_is_counted(log: Re
 
 
 def test_a_throttle_remembers_a_bounded_number_of_names() -> None:
-    throttle = Throttle(10.0, limit=10, clock=lambda: 0.0)
+    throttle = LogThrottle(10.0, limit=10, clock=lambda: 0.0)
     for i in range(1000):
         assert throttle.admit(str(i)) == 0
     assert len(throttle._seen) <= 10
@@ -243,10 +243,10 @@ def untouched() -> Iterator[None]:
 def test_without_configuration_events_are_json_lines_on_the_standard_logger(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger=LOGGER_NAME):
         reporter(None).mismatch(mismatch())
-        get_logger().info(Event.STARTED)
+        get_logger().info(Event.FLIP_STARTED)
     first, second = (json.loads(record.message) for record in caplog.records)
     assert (first["event"], first["level"], first["kind"]) == ("mismatch.confirmed", "warning", "type")
-    assert second["event"] == "shadow.started"
+    assert second["event"] == "flip.started"
     assert first["timestamp"].endswith("Z")
     assert not structlog.is_configured()
 

@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pymongo.errors import AutoReconnect, DuplicateKeyError, NetworkTimeout
+from pymongo.errors import AutoReconnect, DuplicateKeyError, NetworkTimeout, PyMongoError
 
 from shadow.errors import JournalError, ShadowError
+from shadow.host.failpoints import Point
+from shadow.journal.base import Entry
 from shadow.model.background import Background
+from shadow.model.limits import Limits
 from shadow.model.outcome import Outcome
 from shadow.model.phase import Phase, Role, StoreName, WriteMode
 from shadow.model.verdict import Deferral, ShedReason
-from shadow.replicate.journal import Entry
-from shadow.replicate.limits import Limits
-from shadow.replicate.points import Point
-from tests.support.faulty import Gate, hang, lose, raising
+from tests.support.faulty import Gate, hang, lose, raising, refuse
 from tests.support.pair import QUICK, Pair, until
 
 
@@ -67,6 +67,20 @@ async def test_phase_off_asks_the_primary_alone_and_opens_no_intent(tmp_path: Pa
         assert not pair.secondary.calls
 
 
+async def test_a_write_to_one_store_without_an_answer_may_still_arrive(tmp_path: Path) -> None:
+    """Nothing else stands for it. One that is refused has ended; of a batch, one is enough."""
+    limits = QUICK.model_copy(update={"operation": 0.4})
+    for fault, arrived in ((refuse, True), (lose, False), (hang, False)):
+        for verb in ("apply", "insert_many"):
+            async with Pair(tmp_path / f"{fault.__name__}{verb}", phase=Phase.OFF, limits=limits) as pair:
+                pair.primary.on(verb, fault, None)
+                write = pair.things.insert_one({"_id": 1}) if verb == "apply" else pair.things.insert_many([{"_id": 1}])
+                with pytest.raises(PyMongoError):
+                    await write
+                assert pair.routes.arrived(["things"]) is arrived
+                assert pair.routes.drained(["things"]), "it moves a version"
+
+
 async def test_phase_dual_write_follows_and_compares_no_read(tmp_path: Path) -> None:
     async with Pair(tmp_path, phase=Phase.DUAL_WRITE) as pair:
         await pair.things.insert_one({"_id": 1})
@@ -84,7 +98,8 @@ async def test_a_share_of_zero_shadows_no_read(tmp_path: Path) -> None:
 
 
 async def test_a_full_lane_leaves_writes_to_their_intents_and_they_are_healed(tmp_path: Path) -> None:
-    limits = QUICK.model_copy(update={"write_workers": 1, "write_queue": 2})
+    patient = {"operation": 60.0, "write_deadline": 60.0}
+    limits = QUICK.model_copy(update={"write_workers": 1, "write_queue": 2, **patient})
     async with Pair(tmp_path, limits=limits) as pair:
         gate = Gate()
         pair.secondary.on("replay", gate)
@@ -113,10 +128,10 @@ async def test_a_cancelled_caller_cancels_nothing(tmp_path: Path) -> None:
 
 
 async def test_a_primary_that_never_answers_is_given_up_in_half_the_time_that_its_intent_lasts(tmp_path: Path) -> None:
-    limits = QUICK.model_copy(update={"operation": 0.2})
+    limits = QUICK.model_copy(update={"operation": 1.0})
     async with Pair(tmp_path, limits=limits) as pair:
         pair.primary.on("apply", hang)
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(30):
             with pytest.raises(NetworkTimeout) as caught:
                 await pair.things.insert_one({"_id": 1, "secret": "not to be shown"})
         assert "not to be shown" not in str(caught.value)

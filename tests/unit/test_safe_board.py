@@ -23,7 +23,7 @@ def verdict(name: str) -> str:
 
 MISMATCHES: Final = 'shadow_mismatches_total{collection="users",verb="find",kind="value"}'
 WORKING: Final = 'shadow_comparison_working{collection="users"}'
-PAST: Final = 'shadow_bypassing_writes_total{collection="users",kind="changed"}'
+PAST: Final = 'shadow_out_of_band_writes_total{collection="users",kind="changed"}'
 FLIPS: Final = 'shadow_flips_total{collection="users",result="done"}'
 OLDEST: Final = "shadow_journal_oldest_intent_seconds"
 UP: Final = 'shadow_secondary_up{store="dynamo"}'

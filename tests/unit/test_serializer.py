@@ -8,7 +8,7 @@ import botocore.session
 import pytest
 from botocore.serialize import JSONSerializer
 
-from shadow.stores.dynamo.serializer import Serializer, quicken
+from shadow.stores.dynamo.client.serializer import Serializer, patch_serializer
 
 EVERY: dict[str, Any] = {
     "_id": {"S": "kéy"},
@@ -48,7 +48,7 @@ def test_only_a_client_of_this_protocol_is_given_it() -> None:
             self._serializer = serializer
 
     json, other = Client(JSONSerializer()), Client(object())
-    quicken(json)
-    quicken(other)
+    patch_serializer(json)
+    patch_serializer(other)
     assert type(json._serializer) is Serializer
     assert type(other._serializer) is object

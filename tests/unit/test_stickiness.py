@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shadow.model.order import MISSING
-from shadow.model.stickiness import fixed_key, place
+from shadow.reads.stickiness import fixed_key, place
 
 SCALARS = st.none() | st.booleans() | st.integers(-(2**31), 2**31) | st.text(max_size=8) | st.binary(max_size=4)
 VALUES = st.recursive(
@@ -80,7 +80,7 @@ def test_numbers_that_are_equal_to_mongodb_are_one_key() -> None:
 
 
 def test_another_process_finds_the_same_place() -> None:
-    code = "from shadow.model.stickiness import place; print(repr(place('users', {'_id': 'a', 'n': {'$gt': 1.5}})))"
+    code = "from shadow.reads.stickiness import place; print(repr(place('users', {'_id': 'a', 'n': {'$gt': 1.5}})))"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert float(said) == place("users", {"_id": "a", "n": {"$gt": 1.5}})
 

@@ -13,7 +13,7 @@ from bson.raw_bson import RawBSONDocument
 from hypothesis import given, settings
 
 from shadow.compare.diff import Hasher, explain
-from shadow.compare.equality import compare_documents, same, same_after
+from shadow.compare.equality import agree, compare_documents, same, same_after
 from shadow.errors import UnreadableDocument, UnsupportedOperation
 from shadow.model import stored
 from shadow.model.schema import CollectionSpec
@@ -21,8 +21,8 @@ from shadow.model.stored import Damaged, RawDocument, document_of, key_of, oddit
 from shadow.model.values import CANONICAL, present
 from shadow.model.verdict import Kind
 from shadow.model.version import Image, Tombstone, Unknown, Version
-from shadow.replicate.apply import agree
-from shadow.stores.dynamo.codec import Codec
+from shadow.stores.dynamo.items.codec import Codec
+from tests.support.drawn import examples
 from tests.support.raw_bson import ODD, UNHEARD_OF, UNREADABLE, array, document, documents, element, int32, text
 
 CODEC = Codec(CollectionSpec("things"))
@@ -34,7 +34,7 @@ def whole(fields: bytes) -> bytes:
 
 
 @given(documents())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_whatever_bson_there_is_comes_through_dynamodb_to_the_byte_or_is_called_unreadable(raw: bytes) -> None:
     found = document_of(raw)
     if isinstance(found, Damaged):
@@ -51,7 +51,7 @@ def test_whatever_bson_there_is_comes_through_dynamodb_to_the_byte_or_is_called_
 
 
 @given(documents(), documents())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_only_documents_of_the_same_bytes_are_the_same(one: bytes, other: bytes) -> None:
     left, right = document_of(one), document_of(other)
     if one == other:
@@ -62,7 +62,7 @@ def test_only_documents_of_the_same_bytes_are_the_same(one: bytes, other: bytes)
 
 
 @given(documents())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_a_document_and_its_values_alone_are_the_same_only_if_nothing_was_lost(raw: bytes) -> None:
     found = document_of(raw)
     if type(found) is not dict:

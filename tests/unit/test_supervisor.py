@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
+from shadow.host import supervisor as module
+from shadow.host.supervisor import Supervisor, Turn
 from shadow.model.background import Background
-from shadow.replicate import supervisor as module
-from shadow.replicate.supervisor import Supervisor, Turn
 
 TASK = Background.RECOVERY
 

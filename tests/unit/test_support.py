@@ -10,14 +10,14 @@ import pytest
 from pymongo.errors import OperationFailure
 
 from shadow.errors import UnsupportedOperation
-from shadow.model.matching import (
+from shadow.mongoql import (
     compile_expression,
     compile_filter,
     compile_pipeline,
     compile_projection,
     compile_update,
 )
-from shadow.model.matching.support import TABLE, Entry, Family, Support, entries
+from shadow.mongoql.support import TABLE, Family, Support, SupportEntry, entries
 
 NOW = dt.datetime(2024, 1, 1)
 
@@ -136,14 +136,14 @@ UNKNOWN = {
 @pytest.mark.parametrize(
     "entry", [e for e in entries() if e.status is Support.SUPPORTED], ids=lambda e: f"{e.family}-{e.name}"
 )
-def test_a_supported_operator_compiles(entry: Entry) -> None:
+def test_a_supported_operator_compiles(entry: SupportEntry) -> None:
     COMPILE[entry.family](entry.name, OPERANDS[entry.family].get(entry.name, 1))
 
 
 @pytest.mark.parametrize(
     "entry", [e for e in entries() if e.status is Support.REFUSED], ids=lambda e: f"{e.family}-{e.name}"
 )
-def test_a_refused_operator_is_named_in_the_refusal(entry: Entry) -> None:
+def test_a_refused_operator_is_named_in_the_refusal(entry: SupportEntry) -> None:
     with pytest.raises(UnsupportedOperation) as caught:
         COMPILE[entry.family](entry.name, 1)
     assert caught.value.name == entry.name

@@ -13,8 +13,8 @@ from bson import Int64, ObjectId
 from shadow.model.phase import Phase, StoreName
 from shadow.model.verdict import Kind, Verdict
 from shadow.model.version import Image
-from shadow.replicate import suspects
-from shadow.replicate.suspects import MemorySuspects, SharedSuspects, Suspect, Suspects
+from shadow.reads import suspects
+from shadow.reads.suspects import MemorySuspects, SharedSuspects, Suspect, Suspects
 from tests.support.pair import QUICK, Pair, until
 
 

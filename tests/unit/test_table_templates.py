@@ -9,10 +9,10 @@ import pytest
 from botocore.validate import ParamValidator
 
 from shadow.control.dynamo import control_description
+from shadow.journal.server.dynamo_table import table_description as journal_description
 from shadow.model.schema import Billing, CollectionSpec, IndexSpec, TableSpec
-from shadow.replicate.journals.dynamo_table import table_description as journal_description
-from shadow.stores.dynamo.templates import cloudformation, terraform
-from shadow.stores.dynamo.wanted import Wanted, collection_table, creation, plain_table
+from shadow.stores.dynamo.tables.spec import TableDefinition, collection_table, creation, plain_table
+from shadow.stores.dynamo.tables.templates import cloudformation, terraform
 
 FULL = TableSpec(Billing.PROVISIONED, 5, 6, True, True, (("env", "test"), ("team", "a")))
 INDEXES = (
@@ -30,11 +30,11 @@ TABLES = {
 
 
 @pytest.fixture(params=TABLES)
-def wanted(request: pytest.FixtureRequest) -> Wanted:
+def wanted(request: pytest.FixtureRequest) -> TableDefinition:
     return TABLES[request.param]
 
 
-def properties_of(wanted: Wanted) -> dict[str, Any]:
+def properties_of(wanted: TableDefinition) -> dict[str, Any]:
     (resource,) = cloudformation([wanted])["Resources"].values()
     assert resource["Type"] == "AWS::DynamoDB::Table"
     assert resource["DeletionPolicy"] == resource["UpdateReplacePolicy"] == "Retain", "the data outlives the stack"
@@ -42,21 +42,21 @@ def properties_of(wanted: Wanted) -> dict[str, Any]:
     return found
 
 
-def resource_of(wanted: Wanted) -> dict[str, Any]:
+def resource_of(wanted: TableDefinition) -> dict[str, Any]:
     (resource,) = terraform([wanted])["resource"]["aws_dynamodb_table"].values()
     assert resource["lifecycle"] == {"prevent_destroy": True}
     found: dict[str, Any] = resource
     return found
 
 
-def test_what_is_created_is_what_the_service_takes(wanted: Wanted) -> None:
+def test_what_is_created_is_what_the_service_takes(wanted: TableDefinition) -> None:
     """By the description of the service that its client carries: names, types, what must be there."""
     model = botocore.session.get_session().get_service_model("dynamodb")
     report = ParamValidator().validate(creation(wanted), model.operation_model("CreateTable").input_shape)
     assert not report.has_errors(), report.generate_report()
 
 
-def test_every_attribute_that_is_defined_is_used_and_the_other_way_round(wanted: Wanted) -> None:
+def test_every_attribute_that_is_defined_is_used_and_the_other_way_round(wanted: TableDefinition) -> None:
     """The service refuses anything else."""
     made = creation(wanted)
     schemas = [made["KeySchema"], *(each["KeySchema"] for each in made.get("GlobalSecondaryIndexes", ()))]
@@ -65,7 +65,7 @@ def test_every_attribute_that_is_defined_is_used_and_the_other_way_round(wanted:
     assert {each["name"] for each in resource_of(wanted)["attribute"]} == used
 
 
-def test_both_templates_say_what_the_table_is_to_be(wanted: Wanted) -> None:
+def test_both_templates_say_what_the_table_is_to_be(wanted: TableDefinition) -> None:
     """Field by field, from the names of the one tool to those of the other."""
     made, resource = properties_of(wanted), resource_of(wanted)
     assert resource["name"] == made["TableName"]

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from shadow.migrate.throttle import Throttle
+from shadow.jobs.throttle import RateLimiter
 
 
 class Clock:
@@ -25,31 +25,31 @@ def clock() -> Clock:
     return Clock()
 
 
-async def spend(throttle: Throttle, documents: int, batch: int = 10) -> None:
+async def spend(throttle: RateLimiter, documents: int, batch: int = 10) -> None:
     for _ in range(documents // batch):
         await throttle.take(batch)
 
 
 async def test_without_a_limit_nothing_waits(clock: Clock) -> None:
-    await spend(Throttle(clock=clock, pause=clock.pause), 100_000)
+    await spend(RateLimiter(clock=clock, pause=clock.pause), 100_000)
     assert clock.now == 0.0
 
 
 @pytest.mark.parametrize("rate", [20.0, 1000.0])
 async def test_the_rate_holds_over_a_while(clock: Clock, rate: float) -> None:
-    await spend(Throttle(rate, clock=clock, pause=clock.pause), int(rate * 30))
+    await spend(RateLimiter(rate, clock=clock, pause=clock.pause), int(rate * 30))
     assert clock.now == pytest.approx(30, rel=0.05)
 
 
 async def test_a_rest_saves_up_a_quarter_of_a_second_at_most(clock: Clock) -> None:
-    throttle = Throttle(100.0, clock=clock, pause=clock.pause)
+    throttle = RateLimiter(100.0, clock=clock, pause=clock.pause)
     clock.now += 3600
     await spend(throttle, 1000)
     assert clock.now - 3600 == pytest.approx(10, abs=0.5)
 
 
 async def test_a_changed_limit_counts_for_who_waits_already(clock: Clock) -> None:
-    throttle = Throttle(1.0, clock=clock, pause=clock.pause)
+    throttle = RateLimiter(1.0, clock=clock, pause=clock.pause)
     await throttle.take(1000)
     throttle.rate = None
     await throttle.take(1)
@@ -57,7 +57,7 @@ async def test_a_changed_limit_counts_for_who_waits_already(clock: Clock) -> Non
 
 
 async def test_a_slow_primary_halves_the_pace_and_a_quick_one_gives_it_back(clock: Clock) -> None:
-    throttle = Throttle(1000.0, clock=clock, pause=clock.pause)
+    throttle = RateLimiter(1000.0, clock=clock, pause=clock.pause)
     await spend(throttle, 2000)
     throttle.observe(0.5, allowed=0.1)
     slowed = throttle.limit
@@ -69,7 +69,7 @@ async def test_a_slow_primary_halves_the_pace_and_a_quick_one_gives_it_back(cloc
 
 
 async def test_a_primary_that_stays_slow_never_stops_the_job(clock: Clock) -> None:
-    throttle = Throttle(clock=clock, pause=clock.pause)
+    throttle = RateLimiter(clock=clock, pause=clock.pause)
     for _ in range(50):
         clock.now += 1
         throttle.observe(1.0, allowed=0.1)

@@ -11,7 +11,7 @@ from bson import Decimal128, Int64, Timestamp
 from pymongo.errors import WriteError
 
 from shadow.errors import UnsupportedOperation
-from shadow.model.matching import compile_filter, compile_update
+from shadow.mongoql import compile_filter, compile_update
 
 APPLIED: list[tuple[dict[str, Any], Any, dict[str, Any]]] = [
     ({}, {"$set": {"z": 1, "b": 2}, "$inc": {"c": 1}}, {"b": 2, "c": 1, "z": 1}),

@@ -29,6 +29,7 @@ class View:
         }
         self.asked: list[str] = []
         self.token: str | None = None
+        self.docs_url = ""
 
     def _answer(self, name: str) -> Any:
         self.asked.append(name)

@@ -24,10 +24,10 @@ from hypothesis import strategies as st
 
 from shadow.model.deadline import ending
 from shadow.model.outcome import Outcome, classify
-from shadow.replicate.within import within
-from shadow.stores.dynamo.client import Cancelled, ConditionFailed, Gateway
-from shadow.stores.dynamo.settings import DynamoSettings
-from shadow.stores.dynamo.wire import Wire, signature_headers
+from shadow.stores.dynamo.client.gateway import Cancelled, ConditionFailed, Gateway
+from shadow.stores.dynamo.client.settings import DynamoSettings
+from shadow.stores.dynamo.client.wire import Wire, signature_headers
+from shadow.stores.within import within
 
 NOW: Final = datetime.datetime(2026, 2, 3, 4, 5, 6, tzinfo=datetime.UTC)
 TEXT: Final = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=40)
@@ -285,7 +285,7 @@ async def test_a_clients_own_adaptive_retries_survive_callers_that_go_away() -> 
 
 async def test_a_client_that_is_stuck_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     """One made here: not even a request without a document is answered, and its lock is never had again."""
-    monkeypatch.setattr("shadow.stores.dynamo.client.LEAST_PATIENCE", 0.2)
+    monkeypatch.setattr("shadow.stores.dynamo.client.gateway.LEAST_PATIENCE", 0.2)
     async with served(connect_timeout=0.1, read_timeout=0.1, max_attempts=1) as (server, gateway):
         server.answers = [said(200, {"Item": {"a": {"S": "x"}}})]
         told: list[bool] = []

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from pymongo.errors import AutoReconnect, OperationFailure
 
+from shadow.journal.base import Entry
 from shadow.model.phase import Phase, Route, StoreName
 from shadow.model.verdict import Bypass
 from shadow.model.version import ABSENT, Image, Tombstone, Version
-from shadow.replicate import writers
-from shadow.replicate.journal import Entry
-from shadow.replicate.writers import WriterWatch
+from shadow.reads import bypass_watch as writers
+from shadow.reads.bypass_watch import WriterWatch
 from tests.support.pair import Pair, until
 
 Seen = list[tuple[str, Bypass, Any, str]]

@@ -17,20 +17,18 @@ from pymongo.errors import OperationFailure, WriteError
 
 from shadow.errors import UnreadableDocument, UnsupportedOperation
 from shadow.model.bounds import check_outcome
-from shadow.model.matching import cached_filter, compile_pipeline, compile_projection
-from shadow.model.matching.values_at import distinct_values
 from shadow.model.operation import (
     ANY,
     Applied,
     Change,
     Delete,
-    Guard,
     Hit,
     Insert,
     Query,
     Replace,
     Sort,
     Update,
+    UpsertGuard,
     Write,
 )
 from shadow.model.order import sort_documents
@@ -38,32 +36,35 @@ from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec
 from shadow.model.stored import Damaged, RawDocument, check_readable, is_readable
 from shadow.model.version import ABSENT, Document, Image, Key, State, Tombstone, Unknown, Version, fresh_id
-from shadow.stores.dynamo import keys, unique
-from shadow.stores.dynamo.changes import Computation, computation, depends, matcher, names_only_key, whole
-from shadow.stores.dynamo.client import ConditionFailed, Gateway, OnCapacity
-from shadow.stores.dynamo.codec import Codec
-from shadow.stores.dynamo.constraints import Constraints
-from shadow.stores.dynamo.direct import direct_request
-from shadow.stores.dynamo.errors import outcome_unknown
-from shadow.stores.dynamo.fetching import Fetch, fetch_of, looked_at
-from shadow.stores.dynamo.inserts import Inserter
-from shadow.stores.dynamo.joins import partners
-from shadow.stores.dynamo.keeper import OnLacking, TableKeeper
-from shadow.stores.dynamo.options import describe_table
-from shadow.stores.dynamo.ordered import first_in_order
-from shadow.stores.dynamo.ordering import ordered_plan
-from shadow.stores.dynamo.plan import ScanPlan, goes_by_index, plan
-from shadow.stores.dynamo.ranges import DynamoRanges
-from shadow.stores.dynamo.reads import Reader, Table
-from shadow.stores.dynamo.scans import OnScan
-from shadow.stores.dynamo.settings import DynamoSettings
-from shadow.stores.dynamo.stamps import DynamoStamps
-from shadow.stores.dynamo.sweeping import Sweeper
-from shadow.stores.dynamo.tables import drop_table
-from shadow.stores.dynamo.together import Together
-from shadow.stores.dynamo.upserts import guard_key, guard_of, last_inserted
-from shadow.stores.dynamo.wanted import Wanted, collection_table
-from shadow.stores.dynamo.writes import NOTHING, VACANT, Expected, Found, Standing, Writer
+from shadow.mongoql import cached_filter, compile_pipeline, compile_projection
+from shadow.mongoql.values_at import distinct_values
+from shadow.stores.dynamo.client.errors import outcome_unknown
+from shadow.stores.dynamo.client.gateway import ConditionFailed, Gateway, OnCapacity
+from shadow.stores.dynamo.client.limits import RANGE_LIMIT
+from shadow.stores.dynamo.client.settings import DynamoSettings
+from shadow.stores.dynamo.items import keys, unique
+from shadow.stores.dynamo.items.codec import Codec
+from shadow.stores.dynamo.query.fetching import Fetch, fetch_of, looked_at
+from shadow.stores.dynamo.query.joins import partners
+from shadow.stores.dynamo.query.ordered import first_in_order
+from shadow.stores.dynamo.query.ordering import ordered_plan
+from shadow.stores.dynamo.query.plan import ScanPlan, goes_by_index, plan
+from shadow.stores.dynamo.query.ranges import DynamoRanges
+from shadow.stores.dynamo.query.reads import CollectionTable, Reader
+from shadow.stores.dynamo.query.scans import OnScan
+from shadow.stores.dynamo.tables.constraints import Constraints
+from shadow.stores.dynamo.tables.keeper import OnLacking, TableKeeper
+from shadow.stores.dynamo.tables.options import describe_table
+from shadow.stores.dynamo.tables.spec import TableDefinition, collection_table
+from shadow.stores.dynamo.tables.tables import drop_table
+from shadow.stores.dynamo.write.changes import Computation, computation, depends, matcher, names_only_key, whole
+from shadow.stores.dynamo.write.direct import direct_request
+from shadow.stores.dynamo.write.inserts import Inserter
+from shadow.stores.dynamo.write.stamps import DynamoStamps
+from shadow.stores.dynamo.write.sweeping import Sweeper
+from shadow.stores.dynamo.write.together import Together
+from shadow.stores.dynamo.write.upserts import guard_key, guard_of, last_inserted
+from shadow.stores.dynamo.write.writes import NOTHING, VACANT, Expected, ExpectedStamp, FoundItem, Writer
 from shadow.stores.turns import Turns
 
 __all__ = ["DynamoStore"]
@@ -85,7 +86,7 @@ class DynamoStore:
     aiobotocore's low-level client) is never closed; `database` stands in the texts of errors; `on_capacity` is called
     as (table, index, verb, units) for every answer.
     `on_scan` as (table, scans, items read, items returned) for every scan, `on_throttled` for every request that a
-    client made here saw throttled, repeated ones too; `on_lacking` by `prepare`.
+    client made here saw throttled, repeated ones too; `on_lacking` by `prepare`, and of a right that lacked.
     """
 
     name = StoreName.DYNAMO
@@ -115,7 +116,7 @@ class DynamoStore:
         self._reader = Reader(
             self._gateway, verify_index_reads=settings.verify_index_reads, scan_segments=settings.scan_segments
         )
-        self._writer = Writer(self._gateway, self._reader)
+        self._writer = Writer(self._gateway, self._reader, on_lacking or (lambda table, text: None))
         self._together = Together(self._reader, self._writer)
         self._inserter = Inserter(self._gateway, self._writer, transactional=settings.transactional_inserts)
         self._sweeper = Sweeper(self._gateway, self._reader, self._writer)
@@ -130,11 +131,11 @@ class DynamoStore:
     def link(self) -> Gateway:
         return self._gateway
 
-    def _made(self, spec: CollectionSpec) -> Table:
+    def _made(self, spec: CollectionSpec) -> CollectionTable:
         name = f"{self._settings.table_prefix}{spec.name}"
-        return Table(name, f"{self._database}.{spec.name}", spec, Codec(spec))
+        return CollectionTable(name, f"{self._database}.{spec.name}", spec, Codec(spec))
 
-    def _table(self, collection: str) -> Table:
+    def _table(self, collection: str) -> CollectionTable:
         table = self._tables.get(collection)
         if table is None:
             table = self._tables[collection] = self._made(CollectionSpec(collection))
@@ -160,12 +161,12 @@ class DynamoStore:
         is_new = await self.keeper.prepare(collection_table(table.name, spec), lambda: self.reindex(spec.name))
         await self._constraints.accept(table, is_new=is_new)
 
-    async def _lacks_constraints_alone(self, table: Table, known: CollectionSpec) -> bool:
+    async def _lacks_constraints_alone(self, table: CollectionTable, known: CollectionSpec) -> bool:
         """Whether the table is there and only unique constraints are to be added, which takes no right to make it."""
         added = table.spec.unique != known.unique and replace(table.spec, unique=known.unique) == known
         return added and await describe_table(self._gateway, table.name) is not None
 
-    async def speed_up(self, collection: str, keys: Sort, name: str) -> bool:
+    async def ensure_index(self, collection: str, keys: Sort, name: str, *, sparse: bool = False) -> bool:
         return False
 
     async def drop(self, collection: str) -> None:
@@ -188,7 +189,7 @@ class DynamoStore:
             "table_prefix": self._settings.table_prefix,
         }
 
-    def tables(self) -> list[Wanted]:
+    def tables(self) -> list[TableDefinition]:
         """The tables of the collections that were described when the store was made, as they ought to be."""
         return [collection_table(table.name, table.spec) for table in self._tables.values()]
 
@@ -235,7 +236,7 @@ class DynamoStore:
                 if seen >= last:
                     return
 
-    async def _sorted(self, table: Table, query: Query, fetch: Fetch | None) -> list[Hit]:
+    async def _sorted(self, table: CollectionTable, query: Query, fetch: Fetch | None) -> list[Hit]:
         """The hits in order; with a limit no more of them are kept than can still be among the first."""
         first = await self._first_of_index(table, query, fetch)
         if first is not None:
@@ -249,7 +250,7 @@ class DynamoStore:
                 hits = sort_documents(hits, query.sort, key=lambda hit: hit.document)[:wanted]
         return sort_documents(hits, query.sort, key=lambda hit: hit.document)
 
-    async def _first_of_index(self, table: Table, query: Query, fetch: Fetch | None) -> list[Hit] | None:
+    async def _first_of_index(self, table: CollectionTable, query: Query, fetch: Fetch | None) -> list[Hit] | None:
         """The first hits, read in the order of an index; None if none gives it."""
         chosen = ordered_plan(query, table.spec)
         if chosen is None:
@@ -261,7 +262,7 @@ class DynamoStore:
         return sort_documents([_hit(image) for image in images], query.sort, key=lambda hit: hit.document)
 
     async def _matching(
-        self, table: Table, query: Query, fetch: Fetch | None = None
+        self, table: CollectionTable, query: Query, fetch: Fetch | None = None
     ) -> AsyncGenerator[list[Hit], None]:
         matches = _may_match(query.filter)
         async with aclosing(self._reader.pages(table, query, fetch)) as pages:
@@ -326,9 +327,9 @@ class DynamoStore:
         images = dict(zip(items, await self._reader.images(table, present), strict=True))
         return [images.get(text, Image(ABSENT)) for text in texts]
 
-    async def _found(self, table: Table, key_text: str) -> Found:
+    async def _found(self, table: CollectionTable, key_text: str) -> FoundItem:
         item = await self._reader.get(table, key_text)
-        return Found(item, await self._reader.image(table, item))
+        return FoundItem(item, await self._reader.image(table, item))
 
     # ---- writes as the side that answers ----
 
@@ -339,7 +340,7 @@ class DynamoStore:
     async def chosen(self, collection: str, op_id: str) -> Key:
         return ANY
 
-    async def guard(self, collection: str, change: Update | Replace) -> tuple[Guard | None, Key]:
+    async def guard(self, collection: str, change: Update | Replace) -> tuple[UpsertGuard | None, Key]:
         table, name = self._table(collection), guard_key(change.filter)
         item = await self._reader.get(table, name)
         found = NOTHING if item is None else await self._found(table, last_inserted(table, item))
@@ -357,7 +358,7 @@ class DynamoStore:
             return await self._apply(table, text, change, compute, op_id, found)
 
     async def _apply(
-        self, table: Table, text: str, change: Change, compute: Computation, op_id: str, found: Found
+        self, table: CollectionTable, text: str, change: Change, compute: Computation, op_id: str, found: FoundItem
     ) -> Applied | None:
         """Tries until it has won: to lose a race is no answer."""
         until = asyncio.get_running_loop().time() + self._longest
@@ -381,7 +382,9 @@ class DynamoStore:
         message = f"too many concurrent changes of one document in {table.name}"
         raise OperationFailure(message, _WRITE_CONFLICT, {"code": _WRITE_CONFLICT, "errmsg": message})
 
-    def _is_own(self, table: Table, failed: ConditionFailed, change: Change, after: Image, op_id: str) -> bool:
+    def _is_own(
+        self, table: CollectionTable, failed: ConditionFailed, change: Change, after: Image, op_id: str
+    ) -> bool:
         """Whether what stands in the way is this very write, applied by an earlier attempt of the client."""
         if failed.item is None:
             return False
@@ -390,17 +393,22 @@ class DynamoStore:
             return True  # and perhaps changed since then by someone else
         return state == after.state and table.codec.op_id(failed.item) == op_id
 
-    async def _after_lost_race(self, table: Table, failed: ConditionFailed, change: Change, attempt: int) -> Found:
+    async def _after_lost_race(
+        self, table: CollectionTable, failed: ConditionFailed, change: Change, attempt: int
+    ) -> FoundItem:
         if failed.retried and not isinstance(change, Insert):
             # An earlier attempt may have been applied and then overwritten; to compute again could apply it twice.
             raise outcome_unknown("delete_item" if isinstance(change, Delete) else "put_item", table.name)
         if attempt >= _PATIENCE:
             await asyncio.sleep(random.uniform(0, min(_LONGEST, 0.005 * 2.0 ** min(attempt - _PATIENCE, 10))))
-        return Found(failed.item, await self._reader.image(table, failed.item))
+        return FoundItem(failed.item, await self._reader.image(table, failed.item))
 
     def refusal(self, collection: str, change: Change, existed: bool, document: Document) -> Exception | None:
-        spec = self._table(collection).spec
-        return unique.too_many(spec, document) if spec.unique else None
+        table = self._table(collection)
+        if "_id" in table.codec.ranges and (size := len(keys.key_text(document["_id"]).encode())) > RANGE_LIMIT:
+            text = f"an _id of {size} bytes: it is the range of an index, and DynamoDB takes {RANGE_LIMIT} there"
+            return WriteError(text, 2, {"index": 0, "code": 2, "errmsg": text})
+        return unique.too_many(table.spec, document) if table.spec.unique else None
 
     async def insert_many(
         self, collection: str, inserts: Sequence[Insert], op_ids: Sequence[str], *, ordered: bool
@@ -445,12 +453,12 @@ class DynamoStore:
         return await self._follow(table, text, found.image.state, found, after, write.op_id)
 
     async def _replay_directly(
-        self, table: Table, text: str, request: dict[str, Any], compute: Computation
-    ) -> Image | Found:
+        self, table: CollectionTable, text: str, request: dict[str, Any], compute: Computation
+    ) -> Image | FoundItem:
         try:
             answer = await self._gateway.call("update_item", table.name, **request)
         except ConditionFailed as failed:
-            return Found(failed.item, await self._reader.image(table, failed.item))
+            return FoundItem(failed.item, await self._reader.image(table, failed.item))
         except WriteError:
             return await self._found(table, text)
         before = table.codec.decode(answer["Attributes"])
@@ -460,12 +468,12 @@ class DynamoStore:
         assert after is not None
         return after
 
-    def _own_image(self, table: Table, found: Found, write: Write) -> Image | None:
+    def _own_image(self, table: CollectionTable, found: FoundItem, write: Write) -> Image | None:
         """The image that is there, if this very write has put it there before."""
         own = found.item is not None and table.codec.op_id(found.item) == write.op_id
         return found.image if own and found.image.state == write.post.state else None
 
-    async def _replay_delete(self, table: Table, text: str, write: Write, change: Delete) -> Image | None:
+    async def _replay_delete(self, table: CollectionTable, text: str, write: Write, change: Delete) -> Image | None:
         after = Image(Tombstone(change.tombstone))
         if not table.spec.unique and names_only_key(change.filter):
             return await self._follow(table, text, (write.pre, ABSENT), NOTHING, after, write.op_id)
@@ -482,7 +490,7 @@ class DynamoStore:
         return await self._follow(table, text, found.image.state, found, after, write.op_id)
 
     async def _follow(
-        self, table: Table, text: str, expected: Expected, found: Found, after: Image, op_id: str
+        self, table: CollectionTable, text: str, expected: Expected, found: FoundItem, after: Image, op_id: str
     ) -> Image | None:
         try:
             await self._writer.commit(table, text, expected, found, after, op_id)
@@ -576,14 +584,14 @@ def _without_credentials(url: str) -> str:
     return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
 
-def _applied(found: Found, after: Image) -> Applied:
+def _applied(found: FoundItem, after: Image) -> Applied:
     return Applied(found.image if found.image.present else Image(ABSENT), after)
 
 
-def _expected(found: Found) -> Expected:
+def _expected(found: FoundItem) -> Expected:
     """What a write that has read this expects to find."""
     if isinstance(found.image.state, Unknown) and found.item is not None:
-        return Standing(found.item)
+        return ExpectedStamp(found.item)
     return found.image.state if found.image.present else VACANT
 
 

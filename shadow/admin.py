@@ -1,0 +1,223 @@
+"""What an operator asks of a Shadow: `shadow.admin`."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from typing import Any
+
+from shadow.compare.rules import Excuses
+from shadow.config import Settings, where
+from shadow.engine import Engine
+from shadow.fleet.fleet import Fleet
+from shadow.fleet.health_gates import figures, verdict
+from shadow.host.supervisor import Supervisor
+from shadow.jobs.target import JobRefused, JobTarget
+from shadow.journal.base import JournalStats, Pending
+from shadow.model.phase import Route, StoreName
+from shadow.model.verdict import Healing
+from shadow.model.version import Image
+from shadow.observe.findings import Findings
+from shadow.observe.findings_file import SharedFindings
+from shadow.observe.metrics import Metrics
+from shadow.observe.pulse import PeriodicTasks
+from shadow.observe.report import Report
+from shadow.rights import RightsWatch
+from shadow.status import check, own_status
+from shadow.stores.ranges import Ranged
+from shadow.writes.inspect import Explanation, Inspector
+from shadow.writes.intents import OnFailure
+
+__all__ = ["Admin"]
+
+
+class Admin:
+    """Status, journal, findings, heals and flips of one Shadow. What it answers holds no document content, but for
+    `images`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    # --- what it is made of -------------------------------------------------------------------------------------
+
+    @property
+    def settings(self) -> Settings:
+        """Those in force: a reload replaces them."""
+        return self._engine.settings
+
+    @property
+    def report(self) -> Report:
+        return self._engine.report
+
+    @property
+    def fleet(self) -> Fleet:
+        return self._engine.fleet
+
+    @property
+    def findings(self) -> Findings:
+        """Those of this process."""
+        return self._engine.findings
+
+    @property
+    def shared_findings(self) -> SharedFindings:
+        """Those of all processes of the host."""
+        return self._engine.shared_findings
+
+    @property
+    def metrics_registry(self) -> Metrics:
+        return self._engine.metrics_registry
+
+    @property
+    def excuses(self) -> Excuses:
+        return self._engine.excuses
+
+    @property
+    def pulse(self) -> PeriodicTasks:
+        return self._engine.pulse
+
+    @property
+    def supervisor(self) -> Supervisor:
+        return self._engine.supervisor
+
+    @property
+    def rights(self) -> RightsWatch:
+        return self._engine.rights
+
+    # --- what it does -------------------------------------------------------------------------------------------
+
+    def routes(self) -> dict[str, Route]:
+        """The route in force of each configured collection."""
+        return self._engine.routes()
+
+    async def reload(self, text: str) -> bool:
+        """See `Reloading.reload`."""
+        return await self._engine.reloading.reload(text)
+
+    def metrics(self) -> tuple[bytes, str]:
+        """The metrics in Prometheus' text form, and its content type."""
+        return self.metrics_registry.render()
+
+    async def lagging(self, collection: str, key: Any) -> bool:
+        """Whether the journal holds an open intent or a deferred write for the key, of any process."""
+        self._engine.runtime()
+        return await self._engine.parts.journal.has_open(collection, key)
+
+    async def heal(self, collection: str, key: Any) -> Healing:
+        """Makes the secondary hold what the primary holds under `key`, and says what that took. Raises `NotFollowed`
+        in phase `off`, and what the stores raise."""
+        return await self._engine.runtime().follower.repair(collection, key)
+
+    async def flip(self, collection: str, to: StoreName, reason: str) -> dict[str, Any]:
+        """Makes the other store the primary in every process of the fleet, whatever the gates say; a receipt is kept.
+        Shape: {"done": bool, "said": why not, "held": seconds that writes were held}. Raises `JobRefused`,
+        `ControlError`."""
+        self._engine.runtime()
+        return await self.fleet.order(collection, to, reason)
+
+    def inspector(self) -> Inspector:
+        """For looking at the journal, explaining a key, and healing what the journal holds."""
+        parts, runtime = self._engine.parts, self._engine.runtime()
+        return Inspector(
+            runtime.stores,
+            lambda name: parts.routes[name],
+            parts.journal,
+            parts.limits,
+            parts.hasher,
+            runtime.follower.repair,
+        )
+
+    async def journal_entries(self, collection: str | None = None, *, limit: int = 100) -> list[Pending]:
+        """What the journal holds, oldest first: open intents and deferred keys. Raises `JournalError`."""
+        return await self.inspector().entries(limit, collection)
+
+    async def journal_stats(self) -> JournalStats:
+        """How much the journal holds, by collection, and how old the oldest is. Raises `JournalError`."""
+        return await self._engine.runtime().refresh()
+
+    async def explain(self, collection: str, key: Any) -> Explanation:
+        """What stands behind one key: its intents and deferral, the versions on both sides, where they differ by path
+        and type, and what a heal would do. No values. Raises `JournalError` and what the stores raise."""
+        return await self.inspector().explain(collection, key)
+
+    async def images(self, collection: str, key: Any) -> tuple[Image, Image]:
+        """What the primary and the secondary hold under `key` now. Raises what the stores raise."""
+        stores, route = self._engine.runtime().stores, self._engine.parts.routes[collection]
+        primary, secondary = await asyncio.gather(
+            stores[route.primary].image(collection, key), stores[route.secondary].image(collection, key)
+        )
+        return primary, secondary
+
+    async def trust(self, collection: str) -> None:
+        """Takes back what `/status` says under `verify_since`, when the collection has been compared whole."""
+        self._engine.runtime()
+        journal = self._engine.parts.journal
+        await journal.trust(collection, await journal.doubts(collection))
+
+    def driver(self) -> Any:
+        """The driver's own database object for the running event loop, for code that wants it (GridFS): it goes past
+        everything here. Raises `ShadowClosed`, and `StoreUnavailable` where the settings name no MongoDB."""
+        return self._engine.driver()
+
+    async def learn(self) -> None:
+        """Returns when it is known which store is the primary of each collection, whatever the file says. Raises
+        `JournalError`, `ControlError`."""
+        self._engine.runtime()
+        await self._engine.parts.routes.learnt(writing=True)
+
+    def sides(self, collection: str) -> JobTarget:
+        """Both sides of a configured collection, for a job over all of it. Raises `JobRefused` for any other."""
+        if collection not in self._engine.specs:
+            raise JobRefused(f"{collection}: not in the configuration", hint="name it under `collections` first")
+        runtime = self._engine.runtime()
+
+        async def repair(key: Any) -> Healing:
+            return await self.heal(collection, key)
+
+        return JobTarget(
+            collection=collection,
+            identity=f"{where(self.settings)}|{self._engine.specs[collection]}",
+            start=self._engine.parts.routes[collection],
+            stores=runtime.stores,
+            ranges={name: store.ranges for name, store in runtime.stores.items() if isinstance(store, Ranged)},
+            routes=self._engine.parts.routes,
+            journal=self._engine.parts.journal,
+            limits=self._engine.parts.limits,
+            reporter=self.report,
+            hasher=self._engine.parts.hasher,
+            repair=repair,
+            findings=self.shared_findings,
+            check_kind=functools.partial(self._engine.check_kind, collection),
+        )
+
+    async def status(self) -> dict[str, Any]:
+        """Everything that is known, JSON-able, without document content."""
+        status = await own_status(self._engine)
+        status["fleet"] = await self.fleet.status()
+        status["verdict"] = verdict(await self.fleet.gates(figures(status)))
+        return status
+
+    async def ready(self) -> tuple[bool, dict[str, str]]:
+        """Whether the application can be served, and what each check says: the primaries answer, the journal can be
+        written. A secondary that is down, a comparison that does not work, or a background task that has failed, is
+        said and does not make the application unready."""
+        runtime = self._engine.runtime()
+        checks = {
+            f"primary_{name}": await check(runtime.stores[name].ping())
+            for name in {route.primary for route in self.routes().values()}
+        }
+        checks["journal"] = await check(self._engine.parts.journal.probe())
+        needed = dict(checks)
+        if self.settings.journal.on_failure is OnFailure.SYNC:
+            del needed["journal"]
+        ready = all(text == "ok" for text in needed.values())
+        down = self.supervisor.down
+        checks["background"] = "ok"
+        if down:
+            checks["background"] = "down: " + ", ".join(f"{task} ({error})" for task, error in sorted(down.items()))
+        for name, why in runtime.admission.unfit().items():
+            checks[f"collection_{name}"] = f"refused: {why}"
+        if self.rights.found:
+            checks["rights"] = "; ".join(map(str, self.rights.found))
+        for name, each in runtime.reader.canaries.status().items():
+            checks[f"comparison_{name}"] = "ok" if each["working"] else f"not working: {each['why_not']}"
+        return ready, checks

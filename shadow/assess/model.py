@@ -1,0 +1,286 @@
+"""What an assessment says, as data. Nothing in it is a value of a document: paths, types, counts, keyed hashes."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from shadow.model.schema import CollectionSpec
+
+__all__ = [
+    "ITEM_BUCKETS",
+    "Assessment",
+    "Bucket",
+    "CollectionReport",
+    "Costs",
+    "FieldReport",
+    "Hot",
+    "IndexReport",
+    "KeyReport",
+    "QueryReport",
+    "Rates",
+    "Remark",
+    "RemarkKind",
+    "Served",
+    "Severity",
+    "Sizes",
+    "Units",
+]
+
+KIB = 1024
+ITEM_BUCKETS = (*(KIB * 2**power for power in range(9)), 400 * KIB)
+"""The upper bounds of the histogram, in bytes; the last one is the limit of an item."""
+
+
+class Severity(enum.StrEnum):
+    BLOCKER = "blocker"
+    """To be mended before the migration: calls of the application would fail."""
+    WARNING = "warning"
+    """Works, and slower, dearer or otherwise than before."""
+    NOTE = "note"
+
+
+class RemarkKind(enum.StrEnum):
+    """What a remark is about."""
+
+    VALIDATOR = "validator"
+    RESERVED = "reserved field"
+    NAME = "name"
+    NOT_MOVED = "not moved"
+    OPTION = "option"
+    LARGE = "large documents"
+    NESTED = "nested documents"
+    UNREADABLE = "unreadable"
+    BLOB = "kept as BSON"
+    KEY = "keys"
+    HOT = "hot key"
+    INDEX = "index"
+    QUERY = "query"
+    SAMPLE = "sample"
+    RIGHTS = "rights"
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    severity: Severity
+    kind: RemarkKind
+    collection: str
+    """"" for the whole database."""
+    text: str
+    mend: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """Documents of at most `upto` bytes, and of more than the bucket before; None: over the limit of an item."""
+
+    upto: int | None
+    documents: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """In bytes, as DynamoDB counts an item with all that shadow adds to it. Over the limit: what the item would have
+    been, had it been allowed. `unnamed` documents have a field that no item can have, so they are kept compressed."""
+
+    histogram: tuple[Bucket, ...] = ()
+    smallest: int = 0
+    median: int = 0
+    p99: int = 0
+    largest: int = 0
+    near: int = 0
+    """Documents within a tenth of the limit."""
+    compressed: int = 0
+    """Documents kept as one item of compressed BSON."""
+    split: int = 0
+    """Documents split over several items."""
+    most_parts: int = 0
+    unnamed: int = 0
+    bson_bytes: int = 0
+    item_bytes: int = 0
+    """All that was looked at: heads and parts, without indexes."""
+
+
+@dataclass(frozen=True, slots=True)
+class BoundsReached:
+    """Documents near a limit of one of the stores (within a tenth of it), or beyond it: bytes of BSON, levels of
+    nesting, unique values in one document; and those with a name that begins with `$` at the top."""
+
+    near_size: int = 0
+    no_room: int = 0
+    """So near to 16 MB that there is no room for a version."""
+    near_depth: int = 0
+    near_values: int = 0
+    too_many_values: int = 0
+    dollar: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FieldReport:
+    """One type of value at one path, how the codec writes it, and how often it was seen."""
+
+    path: str
+    type: str
+    form: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hot:
+    """The share of the documents (or of the recorded queries) that one value of a key has."""
+
+    hash: str
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class KeyReport:
+    """What the values of a field do as a key: `exact` ones stand in it by themselves or escaped, `aside` ones (by
+    type) as a digest, with the value beside it; of an index, `absent` ones have no entry and `arrays` share one."""
+
+    path: str
+    limit: int
+    exact: int
+    escaped: int
+    absent: int
+    arrays: int
+    aside: dict[str, int]
+    types: dict[str, int]
+    longest: int
+
+
+@dataclass(frozen=True, slots=True)
+class IndexReport:
+    """An index of MongoDB, or one that the queries want, and what becomes of it."""
+
+    name: str
+    keys: str
+    options: tuple[str, ...]
+    becomes: str
+    configured: bool
+    """Whether the written configuration has something for it."""
+    target: str = ""
+    """The name of its index of the table, where it has one of its own."""
+    warning: str = ""
+    """What is not as before, or why it is left out."""
+    uses: int | None = None
+    """Since the server started, where the server tells."""
+    entries: float = 0.0
+    """The share of the documents that have an entry in the index on DynamoDB."""
+    values: int = 0
+    """How many values of its hash were seen."""
+    hottest: tuple[Hot, ...] = ()
+
+
+class Served(enum.StrEnum):
+    """How DynamoDB answers a query, with the indexes as suggested."""
+
+    KEY = "key"
+    INDEX = "index"
+    SCAN = "scan"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class QueryReport:
+    """A shape of query. `detail`: which index, what is refused. `units`: read units of one run, as estimated."""
+
+    collection: str
+    verb: str
+    shape: str
+    count: int
+    served: Served
+    detail: str
+    sorted_here: bool
+    suggestion: str
+    units: float | None = None
+    hottest: tuple[Hot, ...] = ()
+    """Of the keys that it was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Operations a second; None: not known. `source` says where the figures come from."""
+
+    inserts: float | None = None
+    updates: float | None = None
+    deletes: float | None = None
+    reads: float | None = None
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Units:
+    """Request units of one operation on an average document, its indexes included; `item`: write units of the item
+    alone, which are those of one index too."""
+
+    item: float
+    copy: float
+    insert: float
+    update: float
+    delete: float
+    read: float
+    scan: float
+    """Read units of one walk through the whole table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Dollars; None: not known, for want of a rate. Months are of 730 hours."""
+
+    copy: float
+    verify: float
+    storage_month: float
+    dual_write_month: float | None
+    """Every write of the application goes to DynamoDB too."""
+    full_month: float | None
+    """Every read as well: in phase `shadow`, and after the flip."""
+    copy_seconds: float
+    copy_bound: str
+    """What bounds the copy."""
+    write_units_second: float | None
+    read_units_second: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionReport:
+    name: str
+    documents: int
+    looked_at: int
+    whole: bool
+    mongo_bytes: int | None
+    dynamo_bytes: float
+    """As billed: the table with all its indexes."""
+    stamped: int
+    """Documents that carry a version of shadow already."""
+    deepest: int
+    """Containers inside each other, the document itself not counted."""
+    spec: CollectionSpec
+    sizes: Sizes
+    fields: tuple[FieldReport, ...]
+    keys: tuple[KeyReport, ...]
+    indexes: tuple[IndexReport, ...]
+    rates: Rates
+    units: Units
+    costs: Costs
+    reach: BoundsReached = BoundsReached()
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """All of it. `left_out`: collections that are not moved, and why."""
+
+    database: str
+    server: str
+    taken: str
+    """When, in UTC, ISO 8601."""
+    sampled: str
+    collections: tuple[CollectionReport, ...]
+    left_out: dict[str, str]
+    queries: tuple[QueryReport, ...]
+    queries_from: str
+    remarks: tuple[Remark, ...] = field(default=())
+
+    @property
+    def blockers(self) -> int:
+        return sum(remark.severity is Severity.BLOCKER for remark in self.remarks)

@@ -1,0 +1,116 @@
+"""What the server leaves open in an answer: the order of a list, the choice among equal values, the rounding of a sum.
+
+A `OpenShape` says it for a value and for what is inside; `agreed` puts values into a form in which only what is fixed
+is left. Where an open part differs, the two answers are both legal, or it cannot be known: `agreed` keeps apart which.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from bson import Decimal128
+
+from shadow.compare.equality import canonical
+from shadow.model.order import as_document, key_digest
+
+__all__ = ["ANYTHING", "EXACT", "Freedom", "OpenShape", "agreed", "near", "near_numbers", "unknown"]
+
+
+class Freedom(enum.Enum):
+    """ORDER: the elements of a list come in any order. EQUALS: any of several values that MongoDB holds equal (10,
+    10.0) may stand there, in a list any for each element. ROUNDING: a sum of doubles, whose last digits hang on the
+    order of adding. PLACE: a list in an order that is fixed in part, by what cannot be seen. ANYTHING: what is there
+    hangs on an order that nothing fixes."""
+
+    ORDER = "order"
+    EQUALS = "equals"
+    ROUNDING = "rounding"
+    PLACE = "place"
+    ANYTHING = "anything"
+
+
+@dataclass(frozen=True, slots=True)
+class OpenShape:
+    """What is open in a value, and in the fields of a document (of a list: of each document in it)."""
+
+    open: frozenset[Freedom] = frozenset()
+    fields: Mapping[str, OpenShape] = field(default_factory=dict)
+
+    @property
+    def exact(self) -> bool:
+        return not self.open and all(each.exact for each in self.fields.values())
+
+
+EXACT: Final = OpenShape()
+ANYTHING: Final = OpenShape(frozenset({Freedom.ANYTHING}))
+
+_UNKNOWN: Final = "?"
+"""Stands where nothing can be said. No canonical form is like it, for those hold a colon."""
+
+_NEAR: Final = 1e-9
+"""By how much, relative to the greater, two sums of the same doubles may be apart."""
+_LEAST: Final = 1e-12
+"""Absolutely: where great summands cancel, what is left is their rounding."""
+
+
+def agreed(value: Any, shape: OpenShape) -> Any:
+    """The canonical form of `value`, with a sorted list where the order is open, and one spelling for numbers that are
+    equal where the choice is. Two values with the same form are both right."""
+    return _form(value, shape, blind=False)
+
+
+def unknown(value: Any, shape: OpenShape) -> Any:
+    """`agreed`, and where sums are rounded, or nothing is fixed, a mark instead of the value: two values whose forms
+    are the same so may both be right."""
+    return _form(value, shape, blind=True)
+
+
+def _form(value: Any, shape: OpenShape, *, blind: bool) -> Any:
+    if shape.exact:
+        return canonical(value)
+    if blind and Freedom.ANYTHING in shape.open:
+        return _UNKNOWN
+    if blind and Freedom.ROUNDING in shape.open and type(value) in (float, Decimal128):
+        return f"{type(value).__name__}:{_UNKNOWN}"
+    value = as_document(value)
+    if isinstance(value, list):
+        return _list(value, shape, blind=blind)
+    if Freedom.EQUALS in shape.open:
+        return f"={key_digest(value)}"
+    if isinstance(value, dict):
+        return {name: _form(inner, shape.fields.get(name, EXACT), blind=blind) for name, inner in value.items()}
+    return canonical(value)
+
+
+def _list(values: list[Any], shape: OpenShape, *, blind: bool) -> Any:
+    inner = OpenShape(shape.open & {Freedom.EQUALS}, shape.fields)
+    forms = [_form(each, inner, blind=blind) for each in values]
+    loose = Freedom.ORDER in shape.open or (blind and Freedom.PLACE in shape.open)
+    return sorted(forms, key=repr) if loose else forms
+
+
+def near(left: Any, right: Any, shape: OpenShape) -> bool:
+    """Whether every sum in `left` is as near to the one in `right` as its rounding may put it. Both have the same
+    `unknown` form; a list whose order is open counts as near."""
+    if Freedom.ANYTHING in shape.open:
+        return True
+    if Freedom.ROUNDING in shape.open and type(left) in (float, Decimal128):
+        return near_numbers(left, right)
+    left, right = as_document(left), as_document(right)
+    if isinstance(left, dict) and isinstance(right, dict):
+        return all(near(left[name], right[name], each) for name, each in shape.fields.items() if name in left)
+    if isinstance(left, list) and isinstance(right, list) and not shape.open:
+        return all(near(a, b, OpenShape(fields=shape.fields)) for a, b in zip(left, right, strict=True))
+    return True
+
+
+def near_numbers(left: Any, right: Any) -> bool:
+    """Whether two sums may be the same but for their rounding."""
+    a, b = (float(each.to_decimal()) if type(each) is Decimal128 else float(each) for each in (left, right))
+    if not math.isfinite(a) or not math.isfinite(b):
+        return True  # an overflow on the way hangs on the order too
+    return math.isclose(a, b, rel_tol=_NEAR, abs_tol=_LEAST)

@@ -1,0 +1,584 @@
+"""What a pipeline fixes of its answer, and what the server leaves open: read off the stages, without the documents.
+
+Documents come to a pipeline in no order that two stores share, and so does what `$lookup` finds. A stage may fix an
+order (`$sort`), do without one (`$match`, `$sum`), or hang on it (`$first`, `$push`, `$limit`). `openness` follows that
+through: which rows there are, in which order, and what is open inside them (`freedom.Shape`). What it does not know
+counts as open.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from shadow.compare.freedom import ANYTHING, EXACT, Freedom, OpenShape
+from shadow.model.version import Document
+from shadow.mongoql.paths import position
+
+__all__ = ["Openness", "Rows", "openness", "projected"]
+
+
+class Rows(enum.Enum):
+    """KNOWN: which rows there are. COUNTED: only how many. OPEN: neither."""
+
+    KNOWN = "known"
+    COUNTED = "counted"
+    OPEN = "open"
+
+
+@dataclass(frozen=True, slots=True)
+class Openness:
+    """What is known of rows at one point of a pipeline.
+
+    `whole`: their order is fixed in full. `sort`: the order is that of these fields, ties in any order; `seen`: the
+    rows still hold them as they were. `skip`, `limit`: the window that was cut from that order. `distinct`: no two
+    rows have the same `_id`; `stored`: it is that of a stored document, and so no list, of which several may tie.
+    `single`: there is at most one row. `placed`: the order of fields is fixed.
+    """
+
+    rows: Rows = Rows.KNOWN
+    shape: OpenShape = EXACT
+    whole: bool = False
+    sort: tuple[tuple[str, int], ...] = ()
+    seen: bool = True
+    skip: int = 0
+    limit: int = 0
+    distinct: bool = True
+    stored: bool = True
+    single: bool = False
+    placed: bool = True
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the sequence of rows is fixed."""
+        return self.whole or self.single
+
+    @property
+    def cut(self) -> bool:
+        return bool(self.skip or self.limit)
+
+
+def openness(pipeline: Sequence[Document]) -> Openness:
+    """What the answer of `pipeline` fixes."""
+    state = Openness(single=_names_one(pipeline))
+    for stage in pipeline:
+        state = _after(state, stage)
+    if _loses_elements(pipeline):
+        state = replace(state, rows=Rows.OPEN)
+    return replace(state, placed=not _reshaped(pipeline))
+
+
+def projected(projection: Document | None) -> OpenShape:
+    """What the expressions of a projection of `find` leave open in the documents."""
+    shape = EXACT
+    for path, value in _flat(projection or {}):
+        if not isinstance(_switch(value), bool):
+            shape = _put(shape, path, expression(value, EXACT))
+    return shape
+
+
+def _after(state: Openness, stage: Document) -> Openness:
+    name = next(iter(stage), "")
+    return _STAGES.get(name, _unknown)(state, stage.get(name))
+
+
+_SHAPING: Final = frozenset({"$project", "$addFields", "$set", "$unset", "$replaceRoot", "$replaceWith", "$unwind"})
+
+
+def _reshaped(pipeline: Sequence[Document]) -> bool:
+    """Whether the server may put the fields of the rows in another order: it merges and moves stages that shape them,
+    and `$lookup` over a field that exists has two places for it."""
+    names = [next(iter(stage), "") for stage in pipeline]
+    return "$lookup" in names or "$facet" in names or sum(name in _SHAPING for name in names) > 1
+
+
+def _loses_elements(pipeline: Sequence[Document]) -> bool:
+    """Whether a stage goes by a position (`a.0`) before one that needs but a part of each document: the server then
+    reads that part alone, without what stands at the position."""
+    by_position = False
+    for stage in pipeline:
+        if by_position and ("$project" in stage or "$group" in stage):
+            return True
+        paths = [*stage.get("$sort", ()), str(stage.get("$lookup", {}).get("localField", ""))]
+        by_position = by_position or any(position(part) >= 0 for path in paths for part in path.split("."))
+    return False
+
+
+def _names_one(pipeline: Sequence[Document]) -> bool:
+    """Whether the first stage asks for one key."""
+    first = pipeline[0].get("$match") if pipeline else None
+    key = first.get("_id") if isinstance(first, Mapping) else None
+    if isinstance(key, Mapping):
+        key = key["$eq"] if list(key) == ["$eq"] else None
+    return key is not None and not isinstance(key, Mapping | list) and not hasattr(key, "pattern")
+
+
+def _unknown(state: Openness, spec: Any) -> Openness:
+    return Openness(Rows.OPEN, ANYTHING, distinct=False)
+
+
+def _settled(state: Openness) -> Openness:
+    """`state`, before a stage that is no longer about the window itself: which tied rows were in it is open."""
+    if state.cut and not state.fixed:
+        return replace(state, rows=_least(state.rows, Rows.COUNTED), skip=0, limit=0, sort=())
+    return state
+
+
+def _least(a: Rows, b: Rows) -> Rows:
+    order = (Rows.OPEN, Rows.COUNTED, Rows.KNOWN)
+    return min(a, b, key=order.index)
+
+
+# -- paths --------------------------------------------------------------------------------------------------------
+
+
+def _at(shape: OpenShape, path: str) -> OpenShape:
+    """What is open in the value at a dotted path."""
+    for name in path.split("."):
+        if shape.open & {Freedom.ANYTHING, Freedom.ROUNDING, Freedom.PLACE}:
+            return ANYTHING
+        if position(name) >= 0 and not shape.exact:
+            return ANYTHING
+        inner = shape.fields.get(name, EXACT)
+        # A path through a list gathers from its elements, in their order; a part of equal values is equal.
+        shape = OpenShape(inner.open | shape.open, inner.fields)
+    return shape
+
+
+def _put(shape: OpenShape, path: str, made: OpenShape) -> OpenShape:
+    """`shape` with `made` at a dotted path."""
+    name, _, rest = path.partition(".")
+    if shape.open & {Freedom.ANYTHING, Freedom.ROUNDING}:
+        return shape
+    inner = _put(shape.fields.get(name, EXACT), rest, made) if rest else made
+    fields = {**shape.fields, name: inner}
+    return OpenShape(shape.open, {each: value for each, value in fields.items() if not value.exact})
+
+
+def _kept(shape: OpenShape, parts: Sequence[str]) -> OpenShape:
+    """What is open in a document of which only the value at a path is kept, with what leads to it."""
+    if not parts:
+        return shape
+    inner = _kept(shape.fields.get(parts[0], EXACT), parts[1:])
+    return OpenShape(shape.open, {} if inner.exact else {parts[0]: inner})
+
+
+def _merged(a: OpenShape, b: OpenShape) -> OpenShape:
+    names = dict.fromkeys([*a.fields, *b.fields])
+    return OpenShape(a.open | b.open, {n: _merged(a.fields.get(n, EXACT), b.fields.get(n, EXACT)) for n in names})
+
+
+def _touched(state: Openness, path: str) -> Openness:
+    """`state` after the value at `path` became another one: the sort may no longer be seen, the key be another."""
+    seen = state.seen and not any(_related(path, each) for each, _ in state.sort)
+    return replace(state, seen=seen, distinct=state.distinct and path != "_id")
+
+
+def _related(a: str, b: str) -> bool:
+    return a == b or a.startswith(f"{b}.") or b.startswith(f"{a}.")
+
+
+# -- expressions --------------------------------------------------------------------------------------------------
+
+
+def expression(expr: Any, shape: OpenShape) -> OpenShape:
+    """What is open in the value of an expression over rows of `shape`."""
+    if isinstance(expr, str) and expr.startswith("$"):
+        return _reference(expr, shape)
+    if isinstance(expr, list):
+        return EXACT if all(expression(each, shape).exact for each in expr) else ANYTHING
+    if not isinstance(expr, Mapping):
+        return EXACT
+    first = next(iter(expr), "")
+    if not first.startswith("$"):
+        made = {name: expression(value, shape) for name, value in expr.items()}
+        return OpenShape(fields={name: each for name, each in made.items() if not each.exact})
+    return _operator(first, expr[first], shape)
+
+
+def _reference(text: str, shape: OpenShape) -> OpenShape:
+    if not text.startswith("$$"):
+        return _at(shape, text[1:])
+    name, _, path = text[2:].partition(".")
+    if name in ("ROOT", "CURRENT"):
+        return _at(shape, path) if path else shape
+    # A variable of $map, $let and the like: what binds it is looked at where it is bound.
+    return ANYTHING if name in _CLOCKED else EXACT
+
+
+_CLOCKED: Final = frozenset({"NOW", "CLUSTER_TIME", "USER_ROLES"})
+_CHANCE: Final = frozenset({"$rand", "$sampleRate", "$function", "$accumulator"})
+_SETS: Final = frozenset({"$setUnion", "$setIntersection", "$setDifference"})
+_OF_ANY_ORDER: Final = frozenset(
+    {"$size", "$isArray", "$in", "$allElementsTrue", "$anyElementTrue", "$setEquals", "$setIsSubset"}
+)
+"""Operators whose answer is the same in whatever order the elements of a list come, and of equal ones whichever."""
+_BY_VALUE: Final = frozenset({"$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$cmp", "$isNumber"})
+"""Operators to which equal numbers are one."""
+_ROUNDED: Final = frozenset({"$sum", "$avg", "$stdDevPop", "$stdDevSamp"})
+
+
+def _operator(name: str, operand: Any, shape: OpenShape) -> OpenShape:
+    if name == "$literal":
+        return EXACT
+    if name in _CHANCE:
+        return ANYTHING
+    given = operand if isinstance(operand, list) else [operand]
+    parts = [expression(each, shape) for each in given]
+    if name in _SETS:
+        known = all(not each.fields and each.open <= {Freedom.ORDER, Freedom.EQUALS} for each in parts)
+        return OpenShape(frozenset({Freedom.ORDER, Freedom.EQUALS})) if known else ANYTHING
+    if _is_exact(operand, shape):
+        # Of equal arguments the server keeps one, in an order that its optimizer may change.
+        return OpenShape(frozenset({Freedom.EQUALS})) if name in ("$min", "$max") and len(given) > 1 else EXACT
+    if name in ("$map", "$filter") and _only_input_is_open(operand, shape):
+        return OpenShape(frozenset({Freedom.ORDER}))
+    if any(each.fields for each in parts):
+        return ANYTHING
+    opened = frozenset[Freedom]().union(*[each.open for each in parts])
+    if opened <= {Freedom.ORDER, Freedom.EQUALS} and name in _OF_ANY_ORDER:
+        return EXACT
+    if opened <= {Freedom.EQUALS} and name in _BY_VALUE:
+        return EXACT
+    if len(parts) == 1 and opened == {Freedom.ORDER}:
+        if name in _ROUNDED:
+            return OpenShape(frozenset({Freedom.ROUNDING}))
+        if name in ("$min", "$max"):
+            return OpenShape(frozenset({Freedom.EQUALS}))
+        if name == "$reverseArray":
+            return OpenShape(frozenset({Freedom.ORDER}))
+    return ANYTHING
+
+
+def _only_input_is_open(operand: Any, shape: OpenShape) -> bool:
+    """Whether `$map` or `$filter` takes a list whose order alone is open, and nothing else that is."""
+    if not isinstance(operand, Mapping):
+        return False
+    source = expression(operand.get("input"), shape)
+    rest = {name: value for name, value in operand.items() if name != "input"}
+    return source == OpenShape(frozenset({Freedom.ORDER})) and _is_exact(rest, shape)
+
+
+def _is_exact(operand: Any, shape: OpenShape) -> bool:
+    """Whether nothing that is open is read anywhere in an operand, however deep: operators with named arguments hold
+    expressions below their names."""
+    if isinstance(operand, str):
+        return expression(operand, shape).exact
+    if isinstance(operand, list):
+        return all(_is_exact(each, shape) for each in operand)
+    if isinstance(operand, Mapping):
+        first = next(iter(operand), "")
+        if first.startswith("$"):
+            return _operator(first, operand[first], shape).exact
+        return all(_is_exact(each, shape) for each in operand.values())
+    return True
+
+
+# -- stages -------------------------------------------------------------------------------------------------------
+
+
+def _match(state: Openness, spec: Any) -> Openness:
+    state = _settled(state)
+    if not _filter_is_exact(spec, state.shape):
+        return replace(state, rows=Rows.OPEN)
+    return replace(state, rows=Rows.OPEN if state.rows is Rows.COUNTED else state.rows)
+
+
+_ORDER_FREE_CONDITIONS: Final = frozenset(
+    {"$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$exists", "$size", "$elemMatch", "$not"}
+)
+
+
+def _filter_is_exact(spec: Any, shape: OpenShape) -> bool:
+    """Whether a filter chooses the same rows whatever is open in them."""
+    if not isinstance(spec, Mapping):
+        return True
+    for path, wanted in spec.items():
+        if path in ("$and", "$or", "$nor"):
+            if not all(_filter_is_exact(each, shape) for each in wanted):
+                return False
+        elif path == "$expr":
+            if not expression(wanted, shape).exact:
+                return False
+        elif not path.startswith("$"):
+            opened = _at(shape, path)
+            if opened.exact:
+                continue
+            if opened.fields or not opened.open <= {Freedom.ORDER, Freedom.EQUALS} or not _plain_condition(wanted):
+                return False
+    return True
+
+
+def _plain_condition(wanted: Any) -> bool:
+    """Whether a condition asks about elements by value, not about their order, their types or a whole list."""
+    if isinstance(wanted, list):
+        return False
+    if not isinstance(wanted, Mapping):
+        return not hasattr(wanted, "pattern")
+    if not next(iter(wanted), "").startswith("$"):
+        return True
+    if not wanted.keys() <= _ORDER_FREE_CONDITIONS:
+        return False
+    return all(
+        all(not isinstance(each, list) for each in value)
+        if name in ("$in", "$nin")
+        else _plain_condition(value)
+        if name in ("$not", "$elemMatch")
+        else not isinstance(value, list)
+        for name, value in wanted.items()
+    )
+
+
+def _sort(state: Openness, spec: Any) -> Openness:
+    state = _settled(state)
+    sort = tuple((path, -1 if direction < 0 else 1) for path, direction in spec.items())
+    shapes = [_at(state.shape, path) for path, _ in sort]
+    allowed = {Freedom.ORDER, Freedom.EQUALS, Freedom.ROUNDING}
+    known = all(not each.fields and each.open <= allowed for each in shapes)
+    by_key = any(path == "_id" for path, _ in sort) and (state.stored or len(sort) == 1)
+    whole = known and state.rows is Rows.KNOWN and state.distinct and by_key
+    return replace(state, whole=whole, sort=sort, seen=known)
+
+
+def _skip(state: Openness, spec: Any) -> Openness:
+    count = int(spec)
+    if not count or state.single or state.fixed:
+        return state
+    if not state.sort:
+        return replace(state, rows=_least(state.rows, Rows.COUNTED))
+    limit = state.limit
+    if limit and limit <= count:
+        return replace(state, rows=Rows.OPEN)
+    return replace(state, skip=state.skip + count, limit=limit - count if limit else 0)
+
+
+def _limit(state: Openness, spec: Any) -> Openness:
+    count = int(spec)
+    if state.fixed:
+        return replace(state, single=state.single or (count == 1 and state.rows is Rows.KNOWN))
+    if not state.sort:
+        return replace(state, rows=_least(state.rows, Rows.COUNTED))
+    return replace(state, limit=min(state.limit or count, count))
+
+
+def _project(state: Openness, spec: Any) -> Openness:
+    plain = {name: _switch(value) for name, value in _flat(spec)}
+    others = [value for name, value in plain.items() if name != "_id"] or [plain.get("_id", False)]
+    if all(value is False for value in others):
+        return _unset(state, [name for name, value in plain.items() if value is False])
+    made = EXACT
+    plain = {"_id": True, **plain}
+    for name, value in plain.items():
+        if value is True:
+            made = _merged(made, _kept(state.shape, name.split(".")))
+        elif value is not False:
+            made = _put(made, name, expression(value, state.shape))
+    names = [name for name, value in plain.items() if value is True]
+    seen = state.seen and all(_covered(path, names) for path, _ in state.sort)
+    distinct = state.distinct and "_id" in names
+    return replace(state, shape=made, seen=seen, distinct=distinct)
+
+
+def _flat(spec: Mapping[str, Any], prefix: str = "") -> Sequence[tuple[str, Any]]:
+    """The fields of a `$project` or `$addFields`, nested documents as dotted paths."""
+    flat: list[tuple[str, Any]] = []
+    for name, value in spec.items():
+        nested = isinstance(value, Mapping) and value and not next(iter(value)).startswith("$")
+        flat += _flat(value, f"{prefix}{name}.") if nested else [(f"{prefix}{name}", value)]
+    return flat
+
+
+def _switch(value: Any) -> Any:
+    """True and False for what includes and excludes a field; an expression as it is."""
+    if isinstance(value, bool | int | float):
+        return bool(value)
+    return bool(value.to_decimal()) if hasattr(value, "to_decimal") else value
+
+
+def _covered(path: str, names: Sequence[str]) -> bool:
+    return any(path == name or path.startswith(f"{name}.") for name in names)
+
+
+def _add(state: Openness, spec: Any) -> Openness:
+    made = state
+    for path, value in _flat(spec):
+        made = _touched(made, path)
+        made = replace(made, shape=_put(made.shape, path, expression(value, state.shape)))
+    return made
+
+
+def _unset(state: Openness, spec: Any) -> Openness:
+    for path in [spec] if isinstance(spec, str) else spec:
+        state = _touched(state, path)
+        state = replace(state, shape=_put(state.shape, path, EXACT))
+    return state
+
+
+def _replace_root(state: Openness, spec: Any) -> Openness:
+    return _replace_with(state, spec["newRoot"])
+
+
+def _replace_with(state: Openness, spec: Any) -> Openness:
+    shape = expression(spec, state.shape)
+    same = spec in ("$$ROOT", "$$CURRENT")
+    return replace(state, shape=shape, seen=state.seen and (same or not state.sort), distinct=state.distinct and same)
+
+
+def _unwind(state: Openness, spec: Any) -> Openness:
+    state = _settled(state)
+    options = {"path": spec} if isinstance(spec, str) else spec
+    path = options["path"][1:]
+    opened = _at(state.shape, path)
+    rows = Rows.OPEN if state.rows is Rows.COUNTED else state.rows
+    made = replace(_touched(state, path), rows=rows, distinct=False, single=False)
+    if Freedom.ANYTHING in opened.open:
+        made = replace(made, rows=Rows.OPEN)
+    ordered = not opened.open & {Freedom.ORDER, Freedom.PLACE}
+    made = replace(
+        made,
+        whole=state.fixed and ordered,
+        shape=_put(made.shape, path, OpenShape(opened.open & {Freedom.EQUALS}, opened.fields)),
+    )
+    index = options.get("includeArrayIndex")
+    if index:
+        made = _touched(made, index)
+        made = replace(made, shape=_put(made.shape, index, EXACT if ordered else ANYTHING))
+    return made
+
+
+def _lookup(state: Openness, spec: Any) -> Openness:
+    if "pipeline" in spec or "let" in spec:
+        return _joined(state, spec["as"], ANYTHING)
+    local = _at(state.shape, spec["localField"])
+    known = not local.fields and local.open <= {Freedom.ORDER, Freedom.EQUALS}
+    return _joined(state, spec["as"], OpenShape(frozenset({Freedom.ORDER})) if known else ANYTHING)
+
+
+def _joined(state: Openness, path: str, made: OpenShape) -> Openness:
+    return replace(_touched(state, path), shape=_put(state.shape, path, made))
+
+
+# -- groups -------------------------------------------------------------------------------------------------------
+
+
+def _group(state: Openness, spec: Any) -> Openness:
+    state = _settled(state)
+    key = expression(spec["_id"], state.shape)
+    constant = not _reads(spec["_id"])
+    rows = Rows.KNOWN
+    if not (key.exact or (not key.fields and key.open == {Freedom.EQUALS})):
+        rows = Rows.OPEN
+    counted = state.rows is Rows.COUNTED and constant
+    if state.rows is not Rows.KNOWN and not counted:
+        rows = Rows.OPEN
+    fields = {name: _accumulated(value, state) for name, value in spec.items() if name != "_id"}
+    if counted:
+        fields = {name: EXACT if _counts(spec[name]) else ANYTHING for name in fields}
+    if not constant:
+        fields["_id"] = OpenShape(frozenset({Freedom.EQUALS}))
+    shape = OpenShape(fields={name: each for name, each in fields.items() if not each.exact})
+    return Openness(rows, shape, stored=False, single=constant)
+
+
+def _reads(expr: Any) -> bool:
+    """Whether an expression may have another value for another row."""
+    if isinstance(expr, str):
+        return expr.startswith("$")
+    if isinstance(expr, list):
+        return any(map(_reads, expr))
+    if isinstance(expr, Mapping):
+        return any(name.startswith("$") and name != "$literal" for name in expr) or any(
+            _reads(value) for name, value in expr.items() if name != "$literal"
+        )
+    return False
+
+
+def _counts(accumulator: Any) -> bool:
+    """Whether it is the same for any rows of that number."""
+    ((name, operand),) = accumulator.items()
+    return name == "$count" or not _reads(operand)
+
+
+def _accumulated(accumulator: Any, state: Openness) -> OpenShape:
+    ((name, operand),) = accumulator.items()
+    value = expression(operand, state.shape)
+    match name:
+        case "$count":
+            return EXACT
+        case "$sum" | "$avg" | "$stdDevPop" | "$stdDevSamp":
+            if not value.exact:
+                return ANYTHING
+            return EXACT if state.fixed or not _reads(operand) else OpenShape(frozenset({Freedom.ROUNDING}))
+        case "$min" | "$max":
+            known = not value.fields and value.open <= {Freedom.EQUALS}
+            return OpenShape(frozenset({Freedom.EQUALS})) if known else ANYTHING
+        case "$first" | "$last":
+            return value if state.fixed or (value.exact and not _reads(operand)) else ANYTHING
+        case "$push":
+            if value.open:
+                return ANYTHING
+            return OpenShape(frozenset() if state.fixed else frozenset({_pushed(state)}), value.fields)
+        case "$addToSet":
+            known = not value.fields and value.open <= {Freedom.EQUALS}
+            return OpenShape(frozenset({Freedom.ORDER, Freedom.EQUALS})) if known else ANYTHING
+        case "$mergeObjects":
+            return value if state.fixed and value.exact else ANYTHING
+        case _:
+            return ANYTHING
+
+
+def _pushed(state: Openness) -> Freedom:
+    return Freedom.PLACE if state.sort else Freedom.ORDER
+
+
+def _sort_by_count(state: Openness, spec: Any) -> Openness:
+    grouped = _group(state, {"_id": spec, "count": {"$sum": 1}})
+    return replace(grouped, sort=(("count", -1),))
+
+
+def _count(state: Openness, spec: Any) -> Openness:
+    rows = Rows.OPEN if state.rows is Rows.OPEN else Rows.KNOWN
+    return Openness(rows, EXACT, distinct=False, single=True)
+
+
+def _facet(state: Openness, spec: Any) -> Openness:
+    fields = {name: _facet_shape(state, stages) for name, stages in spec.items()}
+    return Openness(
+        Rows.KNOWN,
+        OpenShape(fields={n: each for n, each in fields.items() if not each.exact}),
+        distinct=False,
+        single=True,
+    )
+
+
+def _facet_shape(state: Openness, stages: Sequence[Document]) -> OpenShape:
+    end = _settled(state)
+    for stage in stages:
+        end = _after(end, stage)
+    if end.rows is not Rows.KNOWN or (end.cut and not end.fixed):
+        return ANYTHING
+    if end.fixed:
+        return end.shape
+    return OpenShape(end.shape.open | {Freedom.PLACE if end.sort else Freedom.ORDER}, end.shape.fields)
+
+
+_STAGES: Final[dict[str, Callable[[Openness, Any], Openness]]] = {
+    "$match": _match,
+    "$sort": _sort,
+    "$skip": _skip,
+    "$limit": _limit,
+    "$project": _project,
+    "$addFields": _add,
+    "$set": _add,
+    "$unset": _unset,
+    "$replaceRoot": _replace_root,
+    "$replaceWith": _replace_with,
+    "$unwind": _unwind,
+    "$lookup": _lookup,
+    "$group": _group,
+    "$sortByCount": _sort_by_count,
+    "$count": _count,
+    "$facet": _facet,
+}

@@ -1,0 +1,313 @@
+"""The sections of the settings, frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
+
+from shadow.config.fields import (
+    FROZEN,
+    OURS,
+    FieldPath,
+    Name,
+    PhaseField,
+    Reason,
+    Share,
+    ShareOfReads,
+    check_constraint_name,
+    check_index_name,
+    check_journal_url,
+    check_mongo_url,
+    said_twice,
+)
+from shadow.model.limits import Watch
+from shadow.model.phase import NO_SHARES, Phase, ReadShares, StoreName, WriteMode
+from shadow.model.schema import IndexSpec
+from shadow.settings.names import database_name, top_level_field
+from shadow.stores.dynamo.client.settings import MOST_INDEXES
+from shadow.stores.mongo.checks import database_of_url
+from shadow.stores.mongo.durability import WeakWrites
+from shadow.surface.options import kept_by_url
+from shadow.writes.intents import OnFailure
+
+__all__ = [
+    "AdminSettings",
+    "ControlSettings",
+    "Defaults",
+    "IndexSettings",
+    "JournalSettings",
+    "MongoSettings",
+    "ObserveSettings",
+    "ReadsSettings",
+    "UniqueSettings",
+    "as_unique",
+    "check_indexes",
+]
+
+
+class MongoSettings(BaseModel):
+    """Where MongoDB is. `url` may hold a password, so it is a secret. Without `database` it is the one that the path of
+    `url` names, if there is one."""
+
+    model_config = FROZEN
+
+    url: Annotated[SecretStr, AfterValidator(check_mongo_url)] = SecretStr(
+        "mongodb://127.0.0.1:27017/?directConnection=true"
+    )
+    database: Annotated[Name, AfterValidator(database_name)] = "notesllm"
+    driver: Literal["motor", "pymongo"] = "motor"
+    weak_writes: WeakWrites = WeakWrites.RAISE
+    """What becomes of writes whose write concern a replica set could roll back (`w=0`, `w=1`): `raise` them to
+    `w: majority`, or `refuse` them."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_by_url(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping) or given.get("database") is not None or given.get("url") is None:
+            return given
+        url = given["url"]
+        named = database_of_url(url.get_secret_value() if isinstance(url, SecretStr) else str(url))
+        return given if named is None else {**given, "database": named}
+
+    @model_validator(mode="after")
+    def _acknowledged(self) -> Self:
+        kept = kept_by_url(self.url.get_secret_value())
+        if self.weak_writes is WeakWrites.REFUSE and not kept.write_concern.acknowledged:
+            raise ValueError("mongo.url says w=0, and weak_writes is refuse: say w=majority in the url")
+        return self
+
+
+class JournalSettings(BaseModel):
+    """Where the journal is kept. `url` may hold a password, so it is a secret:
+
+    - `sqlite:///path`: a file; the processes of one host may share it.
+    - `mongodb://host/database?journal=name` (or `mongodb+srv:`), with any other options of a connection string: three
+      collections that begin with `name` (`shadow_journal`). Without a host: the server of section `mongo`; without a
+      database: its database.
+    - `dynamodb://table`: a table of its own; region, endpoint and credentials are those of section `dynamo`.
+
+    `synchronous` is SQLite's: NORMAL survives the death of the process, FULL also that of the operating system.
+    """
+
+    model_config = FROZEN
+
+    url: Annotated[SecretStr, AfterValidator(check_journal_url)] = SecretStr("sqlite:///var/shadow.db")
+    synchronous: Literal["NORMAL", "FULL"] = "NORMAL"
+    max_bytes: Annotated[int, Field(ge=2**20)] | None = None
+    """The most bytes that SQLite's file may hold; beyond them it counts as full."""
+    on_failure: OnFailure = OnFailure.REFUSE
+    """What becomes of writes while the journal cannot be written: `refuse` them, or `sync`: write both stores and
+    wait for both."""
+
+    @property
+    def kind(self) -> Literal["sqlite", "mongodb", "dynamodb"]:
+        scheme = urlsplit(self.url.get_secret_value()).scheme
+        return "sqlite" if scheme == "sqlite" else "dynamodb" if scheme == "dynamodb" else "mongodb"
+
+    @property
+    def path(self) -> Path:
+        """Of SQLite's file; with a journal on a server, of one that stands for it where files are kept beside it."""
+        if self.kind != "sqlite":
+            return Path("var") / "shadow.db"
+        return Path(self.url.get_secret_value().removeprefix("sqlite:///"))
+
+    @property
+    def table(self) -> str:
+        """DynamoDB's."""
+        return urlsplit(self.url.get_secret_value()).netloc
+
+    @property
+    def name(self) -> str:
+        """Of the journal among others in the same database."""
+        return dict(parse_qsl(urlsplit(self.url.get_secret_value()).query)).get("journal", "")
+
+    @property
+    def place(self) -> str:
+        """For people: the url without credentials and options."""
+        if self.kind == "sqlite":
+            return str(self.path)
+        parts = urlsplit(self.url.get_secret_value())
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+    def mongo(
+        self, stores: MongoSettings, *, option: str = "journal", name: str = "shadow_journal"
+    ) -> tuple[str, str, str]:
+        """The connection string, the database, and what `option` names, else `name`: what the names of the
+        collections begin with."""
+        parts = urlsplit(self.url.get_secret_value())
+        options = parse_qsl(parts.query, keep_blank_values=True)
+        name = dict(options).get(option) or name
+        query = urlencode([(key, value) for key, value in options if key not in OURS], safe=":/,")
+        url = urlunsplit(parts._replace(query=query)) if parts.netloc else stores.url.get_secret_value()
+        return url, parts.path.strip("/") or stores.database, name
+
+
+class ControlSettings(BaseModel):
+    """Where the control store is, by which processes agree on routing, flips and jobs. `url` as that of the journal:
+
+    - `sqlite:///path`: for the processes of one host;
+    - `mongodb://host/database?control=name`: one collection (`shadow_control`); without a host, the server of section
+      `mongo`;
+    - `dynamodb://table`: a table of its own, or the journal's.
+
+    Without one it is where the journal is: a file beside that of SQLite, the same database or table otherwise.
+    """
+
+    model_config = FROZEN
+
+    url: Annotated[SecretStr, AfterValidator(check_journal_url)] | None = None
+    heartbeat: Annotated[float, Field(gt=0, le=60)] = 1.0
+    """Seconds between two signs of life of a process, and between two looks for a flip that begins."""
+
+
+class ObserveSettings(BaseModel):
+    """`hash_secret` keys the hashes that stand for keys and values; without it each process has one of its own."""
+
+    model_config = FROZEN
+
+    hash_secret: SecretStr | None = None
+    reveal_keys: bool = False
+    noise_share: Share = 0.01
+    """Of the shadowed reads, those that are also compared primary against primary."""
+    left_out: Share = 0.01
+    """Of the reads to be shadowed, those that are left alone, so that the cost of shadowing can be measured."""
+    canary_every: Annotated[float, Field(gt=0, le=3600)] = 10.0
+    """Seconds between two planted differences in a collection."""
+    canary_within: Annotated[float, Field(gt=0, le=86_400)] = 30.0
+    """Seconds within which one must have been found, or the comparison counts as not working."""
+    watch_writers: bool = False
+    """Whether MongoDB's change streams are watched for writers that go past shadow; for one process of a fleet, since
+    each that watches counts them all. Needs a replica set."""
+
+    def watch(self) -> Watch:
+        return Watch(self.noise_share, self.left_out, self.canary_every, self.canary_within)
+
+
+def _admin_token(token: Any) -> Any:
+    """An empty one is none, for compose files cannot leave a variable out."""
+    text = token.get_secret_value() if isinstance(token, SecretStr) else token
+    if text is None or text == "":
+        return None
+    if not isinstance(text, str) or not 16 <= len(text) <= 512 or not text.isascii() or not text.isprintable():
+        raise ValueError("must be 16 to 512 printable ASCII characters; `openssl rand -hex 24` makes one")
+    return text
+
+
+class AdminSettings(BaseModel):
+    """`token` lets its holder read findings and the console from anywhere, heal, reveal and flip. Without one they are
+    read from this machine alone, and nothing can be done through them."""
+
+    model_config = FROZEN
+
+    token: Annotated[SecretStr | None, BeforeValidator(_admin_token)] = None
+
+
+class ReadsSettings(BaseModel):
+    """The share of the reads that each store answers while it is the secondary, in phase `shadow`. A store that is
+    the primary answers all others, so its own share has no effect."""
+
+    model_config = FROZEN
+
+    mongo: ShareOfReads = 0.0
+    dynamo: ShareOfReads = 0.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_mapping(cls, value: Any) -> Any:
+        if isinstance(value, Mapping | ReadsSettings):
+            return value
+        raise ValueError("must name the store that answers the share: {dynamo: 5%}")
+
+    def shares(self) -> ReadShares:
+        return ReadShares(self.mongo, self.dynamo) if self.mongo or self.dynamo else NO_SHARES
+
+
+class Defaults(BaseModel):
+    """What a collection does unless its entry says otherwise."""
+
+    model_config = FROZEN
+
+    primary: StoreName = StoreName.MONGO
+    phase: PhaseField = Phase.SHADOW
+    writes: WriteMode = WriteMode.BACKGROUND
+    shadow_reads: Share = 1.0
+    forced: Reason | None = None
+    reads: ReadsSettings = ReadsSettings()
+
+
+class IndexSettings(BaseModel):
+    """`hash` is a field, or a list of fields which a filter has to fix all of to use the index."""
+
+    model_config = FROZEN
+
+    name: Annotated[Name, AfterValidator(check_index_name)]
+    hash: Name | Annotated[tuple[Name, ...], Field(min_length=2, max_length=4)]
+    range: Name | None = None
+
+    @field_validator("hash", "range")
+    @classmethod
+    def _top_level(cls, fields: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+        for each in (fields,) if isinstance(fields, str) else fields or ():
+            top_level_field(each)
+        return fields
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        twice = said_twice(self.fields)
+        if twice:
+            raise ValueError(f"fields that differ: {twice} is there twice")
+        return self
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        hash = (self.hash,) if isinstance(self.hash, str) else self.hash
+        return hash if self.range is None else (*hash, self.range)
+
+    def spec(self, reserved: str) -> IndexSpec:
+        if isinstance(self.hash, str):
+            return IndexSpec(self.name, self.hash, self.range)
+        return IndexSpec(self.name, f"{reserved}_by_{self.name}", self.range, self.hash)
+
+
+class UniqueSettings(BaseModel):
+    model_config = FROZEN
+
+    name: Annotated[Name, AfterValidator(check_constraint_name)]
+    fields: Annotated[tuple[FieldPath, ...], Field(min_length=1, max_length=32)]
+    sparse: bool = False
+
+    @field_validator("fields")
+    @classmethod
+    def _each_once(cls, fields: tuple[str, ...]) -> tuple[str, ...]:
+        twice = said_twice(fields)
+        if twice:
+            raise ValueError(f"fields that differ: {twice} is there twice")
+        if fields == ("_id",):
+            raise ValueError("must be another field: _id is unique by itself")
+        return fields
+
+
+def as_unique(each: str | UniqueSettings) -> UniqueSettings:
+    return UniqueSettings(name=f"{each}-unique", fields=(each,)) if isinstance(each, str) else each
+
+
+def check_indexes(indexes: tuple[IndexSettings, ...]) -> tuple[IndexSettings, ...]:
+    names = [index.name for index in indexes]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"names that differ; {', '.join(twice)} is there twice")
+    if len(names) > MOST_INDEXES:
+        raise ValueError(f"at most {MOST_INDEXES} indexes: DynamoDB takes no more on one table; {len(names)} are there")
+    return indexes

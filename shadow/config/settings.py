@@ -1,0 +1,231 @@
+"""The settings whole, and those of one collection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from shadow.assess.prices import Prices
+from shadow.compare.rules import Rule
+from shadow.config.fields import (
+    FROZEN,
+    FieldPath,
+    Name,
+    Reason,
+    Share,
+    UniquePath,
+    as_phase,
+    check_docs_url,
+    check_named_once,
+    check_reserved,
+    revealed,
+    said_twice,
+)
+from shadow.config.sections import (
+    AdminSettings,
+    ControlSettings,
+    Defaults,
+    IndexSettings,
+    JournalSettings,
+    MongoSettings,
+    ObserveSettings,
+    ReadsSettings,
+    UniqueSettings,
+    as_unique,
+    check_indexes,
+)
+from shadow.control.place import ControlPlace, DynamoPlace, MongoPlace, SqlitePlace
+from shadow.journal.server.dynamo_table import Access
+from shadow.manual import project_address
+from shadow.model.limits import Limits
+from shadow.model.phase import NO_SHARES, Phase, Route, StoreName, WriteMode
+from shadow.model.schema import RESERVED, CollectionSpec, UniqueSpec
+from shadow.settings.names import collection_name
+from shadow.stores.dynamo.client.settings import DynamoSettings, TableSettings, is_table_name
+
+__all__ = ["CollectionSettings", "Settings", "as_collections", "where"]
+
+
+class CollectionSettings(BaseModel):
+    """One collection. `unique` takes names of fields, or entries with `name`, `fields` and `sparse`; `compare` the
+    rules that excuse differences; `reveal_fields` the dotted paths of which findings may show values."""
+
+    model_config = FROZEN
+
+    primary: StoreName | None = None
+    phase: Annotated[Phase | None, BeforeValidator(as_phase)] = None
+    writes: WriteMode | None = None
+    shadow_reads: Share | None = None
+    forced: Reason | None = None
+    """Why a change of `primary` in this file is made though gates are closed; it is kept in the receipt."""
+    reads: ReadsSettings | None = None
+    indexes: Annotated[tuple[IndexSettings, ...], AfterValidator(check_indexes)] = ()
+    unique: tuple[UniquePath | UniqueSettings, ...] = ()
+    reserved: Annotated[Name, AfterValidator(check_reserved)] = RESERVED
+    compare: Annotated[tuple[Rule, ...], AfterValidator(check_named_once)] = ()
+    reveal_fields: tuple[FieldPath, ...] = ()
+    table: TableSettings = TableSettings()
+    """Of its table on DynamoDB; what it leaves out, `dynamo.table` says."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        """What two settings of one collection say together."""
+        unique = [as_unique(each) for each in self.unique]
+        fields = [*(index.fields for index in self.indexes), *(each.fields for each in unique)]
+        if any(path.partition(".")[0] == self.reserved for each in fields for path in each):
+            raise ValueError(f"{self.reserved} is shadow's own field (reserved): no index or constraint is on it")
+        twice = said_twice([*(index.name for index in self.indexes), *(each.name for each in unique)])
+        if twice:
+            raise ValueError(f"indexes and unique constraints have names that differ; {twice} is there twice")
+        return self
+
+    def spec(self, name: str, tables: TableSettings | None = None) -> CollectionSpec:
+        """What the stores need to know; `tables` are the settings for all tables."""
+        unique = (UniqueSpec(each.name, each.fields, each.sparse) for each in map(as_unique, self.unique))
+        indexes = (each.spec(self.reserved) for each in self.indexes)
+        table = self.table.over(tables or TableSettings())
+        return CollectionSpec(name, tuple(indexes), tuple(unique), self.reserved, table)
+
+
+def as_collections(value: Any) -> Any:
+    """An entry without settings may be left empty in YAML."""
+    if isinstance(value, Mapping):
+        return {name: {} if entry is None else entry for name, entry in value.items()}
+    return value
+
+
+class Settings(BaseSettings):
+    """All settings; frozen. Make them with `load` or `parse`, which turn every fault into one message each, or
+    directly in code: then only what is given counts, and no file and no environment."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    mongo: MongoSettings = MongoSettings()
+    dynamo: DynamoSettings = DynamoSettings()
+    journal: JournalSettings = JournalSettings()
+    control: ControlSettings = ControlSettings()
+    limits: Limits = Limits()
+    observe: ObserveSettings = ObserveSettings()
+    admin: AdminSettings = AdminSettings()
+    prices: Prices = Prices()
+    defaults: Defaults = Defaults()
+    collections: Annotated[dict[Name, CollectionSettings], BeforeValidator(as_collections)] = Field(
+        default_factory=dict
+    )
+    watch_every: Annotated[float, Field(gt=0, le=3600)] = 1.0
+    """Seconds between two looks at the configuration file."""
+    docs_url: Annotated[str, AfterValidator(check_docs_url)] = Field(default_factory=project_address)
+    """Where the manual is on the web: the folder of its pages, or an address with `{topic}` in it. Without one, links
+    name the command that prints the section."""
+
+    @field_validator("collections")
+    @classmethod
+    def _table_each(cls, entries: dict[str, CollectionSettings], info: ValidationInfo) -> dict[str, CollectionSettings]:
+        below = info.data["dynamo"].table if "dynamo" in info.data else TableSettings(read=1, write=1)
+        prefix = info.data["dynamo"].table_prefix if "dynamo" in info.data else ""
+        database = info.data["mongo"].database if "mongo" in info.data else ""
+        for name, entry in entries.items():
+            try:
+                collection_name(name, database)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+            if "dynamo" in info.data and not is_table_name(f"{prefix}{name}"):
+                raise ValueError(
+                    f"{name}: its table would be {prefix + name!r}, and DynamoDB wants 3 to 255 of a-z, A-Z, 0-9, `_`, "
+                    "`-` and `.`: give all tables a dynamo.table_prefix if it is too short, else rename the collection"
+                )
+            try:
+                entry.table.over(below)
+            except ValueError as error:
+                raise ValueError(f"{name}.table: {error}") from None
+        return entries
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+    def host_file(self, name: str) -> Path:
+        """A file that the processes of this host share, beside the journal's."""
+        if self.journal.kind == "sqlite":
+            return self.journal.path.with_name(f"{self.journal.path.name}.{name}")
+        return Path("var") / f"shadow.{name}"
+
+    def places(self) -> dict[str, JournalSettings]:
+        """Where the journal is, and the control store if it has a place of its own, by the field that says so."""
+        found = {"journal.url": self.journal}
+        if self.control.url is not None:
+            found["control.url"] = JournalSettings(url=self.control.url)
+        return found
+
+    def control_place(self) -> ControlPlace:
+        """Where the control store is."""
+        url = self.control.url
+        where = JournalSettings(url=url) if url is not None else self.journal
+        if where.kind == "sqlite":
+            return SqlitePlace(where.path if url is not None else self.host_file("control"))
+        if where.kind == "mongodb":
+            return MongoPlace(*where.mongo(self.mongo, option="control", name="shadow_control"))
+        dynamo = self.dynamo
+        access = Access(
+            dynamo.region,
+            dynamo.endpoint_url,
+            revealed(dynamo.access_key_id),
+            revealed(dynamo.secret_access_key),
+            revealed(dynamo.session_token),
+        )
+        of_journal = self.journal.kind == "dynamodb" and self.journal.table == where.table
+        return DynamoPlace(access, where.table, of_journal)
+
+    def route(self, name: str) -> Route:
+        """The route of a configured collection."""
+        entry, defaults = self.collections[name], self.defaults
+        phase = entry.phase or defaults.phase
+        return Route(
+            primary=entry.primary or defaults.primary,
+            phase=phase,
+            writes=entry.writes or defaults.writes,
+            shadow_reads=defaults.shadow_reads if entry.shadow_reads is None else entry.shadow_reads,
+            reads=(entry.reads or defaults.reads).shares() if phase is Phase.SHADOW else NO_SHARES,
+        )
+
+    def forced(self) -> dict[str, str]:
+        """By collection: why closed gates are no reason to wait with a flip."""
+        found = {name: entry.forced or self.defaults.forced for name, entry in self.collections.items()}
+        return {name: reason for name, reason in found.items() if reason}
+
+    def routes(self) -> dict[str, Route]:
+        return {name: self.route(name) for name in self.collections}
+
+    def rules(self) -> dict[str, tuple[Rule, ...]]:
+        """The excuses by collection."""
+        return {name: entry.compare for name, entry in self.collections.items()}
+
+    def specs(self) -> dict[str, CollectionSpec]:
+        return {name: entry.spec(name, self.dynamo.table) for name, entry in self.collections.items()}
+
+
+def where(settings: Settings) -> str:
+    """Which database and which tables these settings mean, without credentials."""
+    mongo, dynamo = settings.mongo, settings.dynamo
+    hosts = mongo.url.get_secret_value().partition("://")[2].partition("/")[0].rpartition("@")[2]
+    endpoint = (dynamo.endpoint_url or "aws").rpartition("@")[2]
+    return f"{hosts}/{mongo.database}|{endpoint}/{dynamo.region}/{dynamo.table_prefix}"

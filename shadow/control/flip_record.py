@@ -1,0 +1,250 @@
+"""The routing record: who is primary for the whole fleet, and the flip that is under way.
+
+It is one record, so that one conditional write decides a flip, whatever collections it is about. The states of a flip:
+
+    announced --> holding --> committed --> released
+        |            |
+        +------------+-----> aborted
+
+- announced: every process says whether it could take part.
+- holding: every process holds the writes of the collections, and brings the secondary level.
+- committed: the new primaries are in force. Every process changes over; there is no way back but another flip.
+- released, aborted: the writes go on.
+
+Beside that it says, of each collection, whether processes may write one store alone, and how (`WriteState`), and which
+epoch of dual writes it is in. What was copied, verified and rehearsed notes the epoch that it was proven in, and counts
+in no other. These stand apart from `placed`: a version of this library that knows nothing of them loses them when it
+writes the record, so that nothing counts as proven any more.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from shadow.control.records import MISSING, Records
+from shadow.model.phase import StoreName
+from shadow.model.version import fresh_id
+
+__all__ = ["MOVES", "Flip", "FlipKind", "FlipState", "RouteRecord", "Routing", "WriteState", "change", "load", "save"]
+
+KEY: Final = "routing"
+
+_TRIES: Final = 100
+
+
+class FlipState(enum.StrEnum):
+    ANNOUNCED = "announced"
+    HOLDING = "holding"
+    COMMITTED = "committed"
+    RELEASED = "released"
+    ABORTED = "aborted"
+
+    @property
+    def undecided(self) -> bool:
+        return self in (FlipState.ANNOUNCED, FlipState.HOLDING)
+
+    @property
+    def over(self) -> bool:
+        return not MOVES[self]
+
+
+MOVES: Final[dict[FlipState, tuple[FlipState, ...]]] = {
+    FlipState.ANNOUNCED: (FlipState.HOLDING, FlipState.ABORTED),
+    FlipState.HOLDING: (FlipState.COMMITTED, FlipState.ABORTED),
+    FlipState.COMMITTED: (FlipState.RELEASED,),
+    FlipState.RELEASED: (),
+    FlipState.ABORTED: (),
+}
+"""The one table of moves."""
+
+
+class FlipKind(enum.StrEnum):
+    """`complete` ends dual writes, `reopen` takes that back, `rehearsal` is aborted when all processes are level."""
+
+    FLIP = "flip"
+    COMPLETE = "complete"
+    REOPEN = "reopen"
+    REHEARSAL = "rehearsal"
+
+
+class WriteState(enum.StrEnum):
+    """How the processes write a collection; `control.epochs` has the moves.
+
+    single --> announced --> raising --> dual <--> closing --> single
+       ^           |            |
+       +-----------+------------+
+    """
+
+    SINGLE = "single"
+    """One store alone. A write may be the driver's own call, which moves no version."""
+    ANNOUNCED = "announced"
+    """The same, but documents may come to carry versions: every reader has to hide them."""
+    RAISING = "raising"
+    """No write is the driver's own call any more; some processes still write one store alone."""
+    DUAL = "dual"
+    """A process may write both stores."""
+    CLOSING = "closing"
+    """No process writes both any more, as far as one of them has seen; it makes sure of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteRecord:
+    """Where one collection stands. `since`: epoch seconds of the change that put it there.
+
+    `previous`: the store that was primary before and has had every write since, so that it can be gone back to.
+    `spent`: the files of some processes may still name `previous`; they are not asked for the primary until all of them
+    have named this one. `broken`: epoch seconds of the last time that one store was written alone, 0 for never: what
+    was copied and verified before says nothing. `dual` numbers the epochs of dual writes, 0 if there was none ever;
+    `mark` is the unique id of the one at hand, "" while there is none.
+    """
+
+    primary: StoreName
+    epoch: int = 1
+    since: float = 0.0
+    previous: StoreName | None = None
+    completed: bool = False
+    spent: bool = False
+    broken: float = 0.0
+    writing: WriteState = WriteState.SINGLE
+    dual: int = 0
+    mark: str = ""
+
+    @property
+    def both(self) -> bool:
+        """Whether a process may write both stores."""
+        return self.writing is WriteState.DUAL and not self.completed
+
+    def renewed(self, now: float) -> RouteRecord:
+        """In the next epoch of dual writes: what was proven before says nothing, and there is no way back. `now`:
+        epoch seconds."""
+        mark = fresh_id() if self.writing is WriteState.DUAL else ""
+        return dataclasses.replace(self, dual=self.dual + 1, mark=mark, previous=None, broken=now)
+
+
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """`to`: the primary of each collection afterwards. `said`: why it was aborted, for people."""
+
+    id: str
+    kind: FlipKind
+    state: FlipState
+    to: Mapping[str, StoreName]
+    by: str = ""
+    reason: str = ""
+    said: str = ""
+
+    def moved(self, state: FlipState, said: str = "") -> Flip:
+        assert state in MOVES[self.state], f"a flip that is {self.state} cannot be {state}"
+        return dataclasses.replace(self, state=state, said=said or self.said)
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """`fence` rises whenever processes have to say that they have taken note, before another may go on."""
+
+    placed: Mapping[str, RouteRecord] = field(default_factory=dict)
+    flip: Flip | None = None
+    revision: str = MISSING
+    fence: int = 0
+
+    def committed(self, now: float, *, spent: bool) -> Routing:
+        """With the flip that is holding in force. `now`: epoch seconds; `spent`: see `RouteRecord`."""
+        flip = self.flip
+        assert flip is not None
+        placed = dict(self.placed)
+        for name, to in flip.to.items():
+            placed[name] = _after(placed[name], flip.kind, to, now, spent=spent)
+        return dataclasses.replace(self, placed=placed, flip=flip.moved(FlipState.COMMITTED))
+
+    def with_flip(self, flip: Flip) -> Routing:
+        return dataclasses.replace(self, flip=flip)
+
+    def with_placed(self, changes: Mapping[str, RouteRecord]) -> Routing:
+        return dataclasses.replace(self, placed={**self.placed, **changes})
+
+
+def _after(before: RouteRecord, kind: FlipKind, to: StoreName, now: float, *, spent: bool) -> RouteRecord:
+    epoch = before.epoch + 1
+    match kind:
+        case FlipKind.COMPLETE:
+            return dataclasses.replace(before.renewed(now), epoch=epoch, since=now, completed=True)
+        case FlipKind.REOPEN:
+            return dataclasses.replace(before, epoch=epoch, since=now, completed=False)
+        case _:
+            return dataclasses.replace(before, primary=to, epoch=epoch, since=now, previous=before.primary, spent=spent)
+
+
+# --- the record -------------------------------------------------------------------------------------------------
+
+
+def load(records: Records) -> Routing:
+    """Does I/O; raises `ControlError`."""
+    found = records.get(KEY)
+    return Routing() if found is None else _decoded(found.value, found.revision)
+
+
+def save(records: Records, routing: Routing) -> Routing | None:
+    """Writes it if it is still at its revision; None if it is not. Does I/O; raises `ControlError`."""
+    revision = records.put(KEY, _encoded(routing), expected=routing.revision)
+    return None if revision is None else dataclasses.replace(routing, revision=revision)
+
+
+def change(records: Records, make: Callable[[Routing], Routing | None]) -> Routing:
+    """Loads, changes and saves until nobody came between; `make` answers None where nothing is to be changed."""
+    for _ in range(_TRIES):
+        seen = load(records)
+        wanted = make(seen)
+        if wanted is None:
+            return seen
+        saved = save(records, wanted)
+        if saved is not None:
+            return saved
+    raise AssertionError("the routing record changes all the time")
+
+
+def _encoded(routing: Routing) -> dict[str, Any]:
+    placed, duals = [], []
+    for name, each in routing.placed.items():
+        row = {"name": name, **_plain(dataclasses.asdict(each))}
+        duals.append({"name": name, **{part: row.pop(part) for part in _DUAL}})
+        placed.append(row)
+    flip = None if routing.flip is None else _plain(_flip_row(routing.flip))
+    return {"placed": placed, "flip": flip, "duals": duals, "fence": routing.fence}
+
+
+def _flip_row(flip: Flip) -> dict[str, Any]:
+    # Names of collections hold dots, which are no fields of documents to everybody.
+    return {**{name: getattr(flip, name) for name in _FLIP}, "to": [[name, str(to)] for name, to in flip.to.items()]}
+
+
+_DUAL: Final = ("writing", "dual", "mark")
+_UNKNOWN: Final = {"writing": WriteState.DUAL, "dual": 1, "mark": ""}
+"""Of a collection for which the record does not say it: an older version has written it, and nothing is proven."""
+_FLIP: Final = ("id", "kind", "state", "by", "reason", "said")
+
+
+def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: str(value) if isinstance(value, enum.Enum) else value for name, value in row.items()}
+
+
+def _decoded(value: Mapping[str, Any], revision: str) -> Routing:
+    duals = {each["name"]: each for each in value.get("duals", ())}
+    placed = {}
+    for each in value["placed"]:
+        row = {**each, **_UNKNOWN, **duals.get(each["name"], {})}
+        row["writing"] = WriteState(row["writing"])
+        name, previous = row.pop("name"), row.pop("previous")
+        row["primary"] = StoreName(row["primary"])
+        placed[name] = RouteRecord(previous=None if previous is None else StoreName(previous), **row)
+    row = value["flip"]
+    flip = None
+    if row is not None:
+        to = {name: StoreName(store) for name, store in row["to"]}
+        flip = Flip(
+            row["id"], FlipKind(row["kind"]), FlipState(row["state"]), to, row["by"], row["reason"], row["said"]
+        )
+    return Routing(placed, flip, revision, value.get("fence", 0))

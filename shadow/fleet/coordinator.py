@@ -1,0 +1,259 @@
+"""Makes a flip: announces it, has every process hold its writes and bring the secondary level, and decides.
+
+Any process can do it, the command line or one of the application's. Whatever is missing in time aborts, and so does
+another flip that came first; the decision itself is one conditional write. If the coordinator dies, the processes abort
+what is not decided, and what is decided needs it no more.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from shadow.control import flip_record as routing
+from shadow.control import members
+from shadow.control.flip_record import Flip, FlipKind, FlipState, Routing
+from shadow.control.members import Member
+from shadow.control.records import Records
+from shadow.errors import ControlError
+from shadow.fleet.participant import FAILED, LEVEL, READY, REFUSED, REHEARSED, SWITCHED
+from shadow.model.phase import StoreName
+from shadow.model.version import fresh_id
+
+__all__ = ["Aborted", "Flipped", "Step", "make_flip"]
+
+_QUICK: Final = 0.01
+_STALE: Final = 30.0
+"""Seconds without a move after which an undecided flip of another coordinator is aborted."""
+_CHANGED_OVER: Final = 2.0
+"""Seconds for all processes to say that they have changed over; the flip is made by then, whatever they say."""
+
+Step = Callable[[str, str], None]
+"""Told of each step and what came of it, for people."""
+
+
+class Aborted(Exception):
+    """The flip was not made, and all is as before. The text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flipped:
+    """What came of a flip. `paused`: seconds from asking for the writes to be held until letting them go; `held`: the
+    same as each process measured it for itself, by its name; `steps`: what was done, with seconds since the start."""
+
+    id: str
+    kind: FlipKind
+    to: Mapping[str, StoreName]
+    done: bool
+    said: str
+    paused: float
+    held: Mapping[str, float] = field(default_factory=dict)
+    steps: Sequence[tuple[float, str]] = ()
+
+    def receipt(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {
+            "flip": self.id,
+            "kind": str(self.kind),
+            "to": {name: str(store) for name, store in self.to.items()},
+            "done": self.done,
+            "said": self.said,
+            "paused_seconds": round(self.paused, 4),
+            "held_seconds": {name: round(seconds, 4) for name, seconds in self.held.items()},
+            "steps": [{"at": round(at, 4), "step": step} for at, step in self.steps],
+        }
+
+
+def make_flip(
+    records: Records,
+    to: Mapping[str, StoreName],
+    *,
+    kind: FlipKind = FlipKind.FLIP,
+    by: str,
+    reason: str = "",
+    heartbeat: float,
+    limit: float,
+    spent: bool = False,
+    step: Step = lambda name, said: None,
+    epochs: Mapping[str, str] | None = None,
+) -> Flipped:
+    """Blocks until it is made or aborted. `heartbeat`: seconds in which a process looks for flips; `limit`: seconds for
+    which writes may be held; `spent`: files may still ask for the primary of before; `epochs`: the epochs of dual
+    writes in which the gates were found open, by collection; None: they do not matter. Raises `Aborted` if it did not
+    begin, and `ControlError` if the control store cannot say what came of it."""
+    made = _Making(records, Flip(fresh_id(), kind, FlipState.ANNOUNCED, to, by, reason), heartbeat, limit, step)
+    return made.run(spent=spent, epochs=epochs or {})
+
+
+class _Making:
+    def __init__(self, records: Records, flip: Flip, heartbeat: float, limit: float, step: Step) -> None:
+        self._records = records
+        self._flip = flip
+        self._heartbeat = heartbeat
+        self._limit = limit
+        self._step = step
+        self._began = time.monotonic()
+        self._steps: list[tuple[float, str]] = []
+
+    def run(self, *, spent: bool, epochs: Mapping[str, str]) -> Flipped:
+        seen = self._announce(epochs)
+        holding: float | None = None
+        try:
+            rows = self._wait(READY, 3 * self._heartbeat + self._limit)
+            self._say("ready", f"{len(rows)} processes: {', '.join(row.name for row in rows)}")
+            self._journals(rows)
+            holding = time.monotonic()
+            seen = self._move(seen.with_flip(self._moved(seen, FlipState.HOLDING)))
+            rows = self._wait(LEVEL, self._limit, with_all=rows)
+            self._journals(rows)
+            self._say("level", "all writes are held, the secondary is level everywhere")
+            if self._flip.kind is FlipKind.REHEARSAL:
+                self._move(seen.with_flip(self._moved(seen, FlipState.ABORTED, REHEARSED)))
+                return self._done(holding, rows, done=True)
+            seen = self._move(seen.committed(time.time(), spent=spent))
+        except Aborted as why:
+            self._abort(str(why))
+            return self._done(holding, [], done=False, said=str(why))
+        self._say("committed", ", ".join(f"{name}: epoch {seen.placed[name].epoch}" for name in self._flip.to))
+        return self._finish(seen, holding)
+
+    def _finish(self, seen: Routing, holding: float) -> Flipped:
+        """The flip is made. What is asked of the control store from here on may fail without harm."""
+        rows: list[Member] = []
+        try:
+            rows = self._switched()
+            paused = time.monotonic() - holding
+            self._move(seen.with_flip(self._moved(seen, FlipState.RELEASED)))
+        except (Aborted, ControlError):
+            paused = time.monotonic() - holding
+        self._say("released", f"writes were held for {paused * 1000:.0f} ms")
+        return self._done(holding, rows, done=True)
+
+    def _announce(self, epochs: Mapping[str, str]) -> Routing:
+        since = time.monotonic()
+        before = ""
+        while True:
+            seen = routing.load(self._records)
+            unknown = [name for name in self._flip.to if name not in seen.placed]
+            if unknown:
+                raise Aborted(f"no process has placed {', '.join(unknown)} yet: is the application running?")
+            gap = [name for name, mark in epochs.items() if seen.placed[name].mark != mark]
+            if gap:
+                raise Aborted(f"{', '.join(gap)}: dual writes were interrupted after the gates were looked at")
+            if seen.flip is None or seen.flip.state.over:
+                saved = routing.save(self._records, seen.with_flip(self._flip))
+                if saved is not None:
+                    self._say("announced", f"flip {self._flip.id}")
+                    return saved
+                continue
+            if seen.revision != before:
+                before, since = seen.revision, time.monotonic()
+            self._clear(seen, time.monotonic() - since)
+            time.sleep(5 * _QUICK)
+
+    def _clear(self, seen: Routing, stands: float) -> None:
+        """Another flip is in the way: waits for it, and ends one that nobody moves any more."""
+        flip = seen.flip
+        assert flip is not None
+        if flip.state.undecided and stands > _STALE:
+            routing.save(self._records, seen.with_flip(flip.moved(FlipState.ABORTED, "its coordinator is gone")))
+        elif flip.state is FlipState.COMMITTED and stands > _CHANGED_OVER:
+            routing.save(self._records, seen.with_flip(flip.moved(FlipState.RELEASED)))
+        elif stands > _STALE:
+            raise Aborted("another flip is under way")
+
+    # --- waiting for the processes ------------------------------------------------------------------------------
+
+    def _wait(self, stage: str, patience: float, *, with_all: Sequence[Member] = ()) -> list[Member]:
+        """The members, when each has said `stage` of this flip. Raises `Aborted`, also if one of `with_all` is no
+        more: a write of its last moments may be known to its journal only after the others had looked there, and
+        would be healed the wrong way round once the roles have changed."""
+        end = time.monotonic() + patience
+        while True:
+            rows = self._members()
+            there = {row.id for row in rows}
+            gone = [row.name for row in with_all if row.id not in there]
+            if gone:
+                raise Aborted(f"{', '.join(gone)} ended while the writes were held: try again")
+            for row in rows:
+                if row.ack.flip == self._flip.id and row.ack.stage in (REFUSED, FAILED):
+                    raise Aborted(f"{row.name}: {row.ack.said}")
+            missing = [row for row in rows if row.ack.flip != self._flip.id or row.ack.stage != stage]
+            if not missing and rows:
+                return rows
+            if time.monotonic() > end:
+                raise Aborted(_missing(missing, stage, patience))
+            self._still()
+            time.sleep(_QUICK)
+
+    def _still(self) -> None:
+        """Raises `Aborted` if somebody else has ended the flip."""
+        flip = routing.load(self._records).flip
+        if flip is None or flip.id != self._flip.id or flip.state is FlipState.ABORTED:
+            raise Aborted((flip.said if flip is not None else "") or "it was aborted by a process")
+
+    def _members(self) -> list[Member]:
+        return members.prune(self._records, members.members(self._records))
+
+    def _journals(self, rows: Sequence[Member]) -> None:
+        """Each journal in use is vouched for by a living process. Raises `Aborted`."""
+        silent = members.journals(self._records) - {row.journal for row in rows}
+        if silent:
+            raise Aborted(
+                f"no living process shares the journal {', '.join(sorted(silent))}, which was not left empty: start "
+                "one there, or give up what it holds with `shadow fleet forget`"
+            )
+
+    def _switched(self) -> list[Member]:
+        end = time.monotonic() + _CHANGED_OVER
+        while True:
+            rows = self._members()
+            if all(row.ack.flip == self._flip.id and row.ack.stage == SWITCHED for row in rows):
+                return rows
+            if time.monotonic() > end:
+                return rows
+            time.sleep(_QUICK)
+
+    # --- moves --------------------------------------------------------------------------------------------------
+
+    def _moved(self, seen: Routing, state: FlipState, said: str = "") -> Flip:
+        assert seen.flip is not None
+        return seen.flip.moved(state, said)
+
+    def _move(self, wanted: Routing) -> Routing:
+        saved = routing.save(self._records, wanted)
+        if saved is None:
+            self._still()
+            raise Aborted("the routing record was changed meanwhile")
+        return saved
+
+    def _abort(self, said: str) -> None:
+        def make(seen: Routing) -> Routing | None:
+            flip = seen.flip
+            if flip is None or flip.id != self._flip.id or not flip.state.undecided:
+                return None
+            return seen.with_flip(flip.moved(FlipState.ABORTED, said))
+
+        routing.change(self._records, make)
+        self._say("aborted", said)
+
+    def _say(self, step: str, said: str) -> None:
+        self._steps.append((time.monotonic() - self._began, f"{step}: {said}"))
+        self._step(step, said)
+
+    def _done(self, holding: float | None, rows: Sequence[Member], *, done: bool, said: str = "") -> Flipped:
+        paused = 0.0 if holding is None else time.monotonic() - holding
+        held = {f"{row.name} {row.id[-6:]}": row.ack.held for row in rows}
+        return Flipped(self._flip.id, self._flip.kind, self._flip.to, done, said, paused, held, tuple(self._steps))
+
+
+def _missing(rows: Sequence[Member], stage: str, patience: float) -> str:
+    if not rows:
+        return "no process of the application is registered: is it running?"
+    names = ", ".join(f"{row.name} ({row.id})" for row in rows)
+    return (
+        f"not {stage} within {patience:g} s: {names}; a process that is gone for good is taken off with "
+        "`shadow fleet forget ID`"
+    )

@@ -1,0 +1,159 @@
+"""A flip as an operator asks for it: the gates, the steps, the receipt, and the file that comes after.
+
+The control store decides who is primary; the configuration files say what is wanted. An operator's flip goes to the
+control store, so that all processes change over together, and is written into the file at hand afterwards. Other
+hosts' files may stay behind: they are asked for the primary again when all of them have named the new one.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from shadow.control import flip_record as routing
+from shadow.control import members, receipts
+from shadow.control.flip_record import FlipKind, RouteRecord, Routing
+from shadow.control.members import Member
+from shadow.control.records import Records
+from shadow.fleet.coordinator import Flipped, Step, make_flip
+from shadow.fleet.gates import REHEARSAL, fleet_gates, is_way_back, more_gates
+from shadow.fleet.health_gates import Gate
+from shadow.host.user import user
+from shadow.jobs.target import JobRefused
+from shadow.model.phase import StoreName
+
+__all__ = ["FlipPlan", "FlipRequest"]
+
+
+@dataclass(frozen=True)
+class FlipRequest:
+    """What is to be done to which collections. For a completion, `to` is the store that stays. Does I/O; raises
+    `JobRefused` where it makes no sense from here, `ControlError`."""
+
+    records: Records
+    kind: FlipKind
+    names: Sequence[str]
+    to: StoreName
+    heartbeat: float
+    limit: float
+
+    def look(self) -> FlipPlan:
+        """Where the fleet stands, and which gates are closed."""
+        seen = routing.load(self.records)
+        self._check(seen)
+        rows = members.prune(self.records, members.members(self.records))
+        silent = members.journals(self.records) - {row.journal for row in rows}
+        more = more_gates(self.records, seen.placed, self.names)
+        gates = [gate for name in self.names for gate in self._gates(name, rows, silent, seen.placed[name], more)]
+        return FlipPlan(seen, rows, gates)
+
+    def _check(self, seen: Routing) -> None:
+        for name in self.names:
+            placed = seen.placed.get(name)
+            if placed is None:
+                raise JobRefused(
+                    f"{name}: no process has written to it under this control store ({self.records.place})",
+                    hint="start the application, in phase dual_write or shadow, with this configuration",
+                )
+            if placed.completed:
+                raise JobRefused(
+                    f"{name}: its migration is complete, and {placed.primary} is written alone",
+                    hint=f"`shadow complete {name} --reopen` begins a new one",
+                )
+            if self.kind is FlipKind.COMPLETE and placed.primary is not self.to:
+                raise JobRefused(
+                    f"{name}: {placed.primary} is its primary", hint=f"flip it first: shadow flip {name} --to {self.to}"
+                )
+            if self.kind is not FlipKind.COMPLETE and placed.primary is self.to:
+                raise JobRefused(f"{name}: {self.to} is its primary already")
+
+    def _gates(
+        self, name: str, rows: Sequence[Member], silent: Iterable[str], placed: RouteRecord, more: Sequence[Gate]
+    ) -> list[Gate]:
+        gates = fleet_gates(name, rows, silent, placed, self.to, more)
+        if self.kind is FlipKind.COMPLETE:
+            return [gate for gate in gates if gate.name in _FOR_THE_END]
+        if self.kind is FlipKind.REHEARSAL:
+            return [gate for gate in gates if gate.name in _FOR_A_REHEARSAL]
+        return gates
+
+    def make(
+        self,
+        outlook: FlipPlan,
+        *,
+        reason: str,
+        forced: bool,
+        by: str = "",
+        spent: bool = True,
+        step: Step = lambda step, said: None,
+        more: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Flipped:
+        """Makes it, and keeps a receipt with the gates as they were. Raises `Aborted` if it did not begin. `by`: who,
+        the user of this process by default; `spent`: the files come after, see `RouteRecord`; `more`: for the
+        receipt."""
+        who = by or f"{user()} at {socket.gethostname()}"
+        to = dict.fromkeys(self.names, self.to)
+        epochs = {name: outlook.seen.placed[name].mark for name in self.names}
+        flipped = make_flip(
+            self.records,
+            to,
+            kind=self.kind,
+            by=who,
+            reason=reason,
+            heartbeat=self.heartbeat,
+            limit=self.limit,
+            spent=spent,
+            step=step,
+            epochs=None if forced else epochs,
+        )
+        body = {
+            **flipped.receipt(),
+            "by": who,
+            "reason": reason,
+            "forced": forced,
+            "gates": [[gate.collection, gate.name, gate.ok, gate.said] for gate in outlook.gates],
+            "processes": [row.name for row in outlook.rows],
+            "epochs": epochs,
+            **more,
+        }
+        receipts.file(self.records, REHEARSAL if self.kind is FlipKind.REHEARSAL else str(self.kind), body)
+        return flipped
+
+
+_FOR_THE_END = frozenset({"processes", "findings", "verified", "journal", "secondary", "equal", "writers"})
+_FOR_A_REHEARSAL = frozenset({"processes", "secondary", "journal"})
+
+
+@dataclass(frozen=True)
+class FlipPlan:
+    """Where the fleet stands before an order."""
+
+    seen: Routing
+    rows: Sequence[Member]
+    gates: Sequence[Gate]
+
+    @property
+    def closed(self) -> list[Gate]:
+        return [gate for gate in self.gates if not gate.ok]
+
+    def steps(self, order: FlipRequest) -> list[str]:
+        """What would be done, in order."""
+        rows, names = self.rows, ", ".join(order.names)
+        last = {
+            FlipKind.FLIP: f"commit: {order.to} is primary of {names}, in one write for all processes",
+            FlipKind.COMPLETE: f"commit: {names} are written to {order.to} alone from now on; there is no way back",
+            FlipKind.REHEARSAL: "give it up there: nothing changes",
+        }[order.kind]
+        epochs = ", ".join(f"{name} {self.seen.placed[name].epoch}" for name in order.names)
+        back = [name for name in order.names if is_way_back(self.seen.placed[name], order.to)]
+        return [
+            f"announce it to {len(rows)} processes ({', '.join(row.name for row in rows)}), epochs now: {epochs}",
+            "each says within seconds that it could take part, or it ends here",
+            f"each holds the writes of {names} and waits until lane and journal are empty: {order.limit:g} s at most",
+            last,
+            "each changes over, and lets its writes go on",
+            f"keep a receipt{f'; the way back of {chr(44).join(back)} wants fewer gates' if back else ''}",
+        ]

@@ -1,0 +1,16 @@
+"""Who is at work here, for receipts."""
+
+from __future__ import annotations
+
+import getpass
+import os
+
+__all__ = ["user"]
+
+
+def user() -> str:
+    """The name of the user; the number of one that has none, as in many containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return f"uid {os.getuid()}" if hasattr(os, "getuid") else "an unknown user"

@@ -1,0 +1,1 @@
+"""What works through whole collections: backfill, verify, repair, finalize."""

@@ -1,0 +1,167 @@
+"""Backfill: the documents that were there before the migration, copied beside live traffic.
+
+A copy is an insert where the secondary has nothing at all, no tombstone either. While writes go to both stores, every
+write that came after the document was read leaves its version or its tombstone in the secondary, so a stale copy meets
+it and does nothing. Whatever stands in the way of a copy and is not the same image is left to `heal`. A document that
+no writer of shadow has touched is copied at the version that it has by that, `Version("", 0)`, on which the first
+write's fence then holds: no touch on the primary is needed.
+
+Writers past the shim leave nothing in the secondary. Each batch therefore looks at the primary again when it was
+copied: what has gone there, or is at another version, is healed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
+
+from pymongo.errors import DuplicateKeyError
+
+from shadow.compare.equality import agree
+from shadow.jobs.jobs import Issue, Jobs
+from shadow.jobs.target import JobTarget, RouteChanged
+from shadow.jobs.work import Handled, failed
+from shadow.model.outcome import Outcome, classify
+from shadow.model.verdict import Healing
+from shadow.model.version import ABSENT, Document, Image, Key
+from shadow.stores.ranges import Batch
+from shadow.writes.heal import HealContended
+
+__all__ = ["Backfill"]
+
+NAMELESS: Final = "unreadable"
+"""The kind of issue of a document that cannot be asked for again, since no query can name its key."""
+
+_AT_ONCE: Final = 16
+_HEALED: Final = {Healing.EQUAL: "present", Healing.COPIED: "copied", Healing.TOMBSTONED: "gone"}
+
+_Pair = tuple[Key, Image]
+
+
+class Backfill:
+    """The task. Counts: `copied`, `present` (the same image was there), `gone` (deleted meanwhile), `moved` (changed
+    under the copy, and healed), `failed`."""
+
+    kind = "backfill"
+
+    def __init__(self, sides: JobTarget) -> None:
+        sides.check_followed()
+        self.sides = sides
+
+    def options(self) -> Mapping[str, Any]:
+        return {}
+
+    async def doubts(self) -> str:
+        return ""
+
+    async def cut(self, parts: int) -> tuple[list[Document], int]:
+        name = self.sides.collection
+        total = await self.sides.source.estimate(name)
+        # A table that is missing is said to be, also where there is nothing to copy into it.
+        await self.sides.target.look(name, [""], whole=False)
+        return await self.sides.source.cut(name, parts), total
+
+    def walk(self, within: Document, place: Document | None, size: int) -> AsyncGenerator[Batch, None]:
+        return self.sides.source.walk(self.sides.collection, within, place, size=size, whole=True, filter={})
+
+    async def handle(self, within: Document, batch: Batch) -> Handled:
+        handled = Handled()
+        async with self.sides.steady():
+            other = await self._copy(batch.images, handled)
+            changed = await self._changed_since(batch.images)
+        # Outside: a heal sees to the routing itself.
+        await self._heal(other, handled)
+        await self._heal(changed, handled, "moved")
+        for key, fault in batch.nameless:
+            handled.counts["failed"] += 1
+            handled.issues.append(Issue(key, NAMELESS, fault))
+        return handled
+
+    async def _copy(self, images: Sequence[_Pair], handled: Handled) -> list[Key]:
+        """Inserts what is free, counts what is there already, and answers the rest."""
+        name, target = self.sides.collection, self.sides.target
+        if not images:  # a page of tombstones
+            return []
+        done = await target.put_absent(name, images)
+        handled.counts["copied"] += sum(done)
+        left = [pair for pair, one in zip(images, done, strict=True) if not one]
+        if not left:
+            return []
+        there = await target.look(name, [key for key, _ in left], whole=True)
+        alone = [pair for pair, seen in zip(left, there, strict=True) if seen.state == ABSENT]
+        other = [
+            key
+            for (key, image), seen in zip(left, there, strict=True)
+            if seen.state != ABSENT and not agree(image, seen)
+        ]
+        handled.counts["present"] += len(left) - len(alone) - len(other)
+        return other + await self._put_alone(alone, handled)
+
+    async def _put_alone(self, pairs: Sequence[_Pair], handled: Handled) -> list[Key]:
+        """What no batch could take; answers the keys that something has come to stand under, or in the way of."""
+        taken: list[Key] = []
+
+        async def put(pair: _Pair) -> None:
+            try:
+                done = await self.sides.secondary.put(self.sides.collection, *pair, ABSENT)
+            except DuplicateKeyError:
+                done = False  # another document there has a unique value of it: a heal puts right both, if it can
+            if done:
+                handled.counts["copied"] += 1
+            else:
+                taken.append(pair[0])
+
+        await self._each(pairs, lambda pair: self._guarded(pair[0], put(pair), handled))
+        return taken
+
+    async def _changed_since(self, images: Sequence[_Pair]) -> list[Key]:
+        if not images:
+            return []
+        now = await self.sides.source.look(self.sides.collection, [key for key, _ in images], whole=False)
+        return [key for (key, image), seen in zip(images, now, strict=True) if seen.state != image.state]
+
+    async def _heal(self, keys: Sequence[Key], handled: Handled, count: str = "") -> None:
+        async def heal(key: Key) -> None:
+            healing = await self.sides.heal(key)
+            handled.counts[count or _HEALED.get(healing, "failed")] += 1
+
+        await self._each(keys, lambda key: self._guarded(key, heal(key), handled))
+
+    async def _each(self, items: Sequence[Any], work: Callable[[Any], Awaitable[None]]) -> None:
+        gate = asyncio.Semaphore(_AT_ONCE)
+
+        async def one(item: Any) -> None:
+            async with gate:
+                await work(item)
+
+        results = await asyncio.gather(*(one(item) for item in items), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    async def _guarded(self, key: Key, work: Awaitable[None], handled: Handled) -> None:
+        """A document that is refused is an issue; a store that cannot be reached is the whole batch's trouble."""
+        try:
+            await work
+        except RouteChanged:
+            raise
+        except HealContended:
+            handled.issues.append(Issue(key, "failed", "changed all the time"))
+        except Exception as error:
+            if classify(error) is not Outcome.REFUSED:
+                raise
+            handled.counts["failed"] += 1
+            handled.issues.append(Issue(key, "failed", failed(error)))
+
+    async def conclude(self, jobs: Jobs, job: int) -> str:
+        """Tries once more what could not be copied."""
+        pages = jobs.issues(job)
+        while issues := await asyncio.to_thread(next, pages, None):
+            handled = Handled()
+            keys = [each.key for each in issues if each.kind != NAMELESS]
+            await self._heal(keys, handled)
+            del handled.counts["failed"]  # they are counted so already
+            await asyncio.to_thread(jobs.tried_again, job, keys, handled.counts, handled.issues)
+        left = await asyncio.to_thread(jobs.count_issues, job)
+        return "incomplete" if left.issues else "complete"

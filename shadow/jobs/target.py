@@ -1,0 +1,108 @@
+"""Both sides of one collection, as a job sees them: who is primary, how to walk and how to heal."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from shadow.compare.diff import Hasher
+from shadow.errors import NotFollowed, ShadowError
+from shadow.journal.base import Journal
+from shadow.model.limits import Limits
+from shadow.model.phase import Route, StoreName
+from shadow.model.reporter import Reporter
+from shadow.model.verdict import Healing
+from shadow.model.version import Key
+from shadow.observe.findings_file import SharedFindings
+from shadow.routes.routes import Routes
+from shadow.stores.base import Store
+from shadow.stores.ranges import Ranges
+
+__all__ = ["JobRefused", "JobTarget", "RouteChanged"]
+
+
+class JobRefused(ShadowError):
+    """The job cannot be done as things are; nothing was changed."""
+
+
+class RouteChanged(JobRefused):
+    """The routing of the collection is not what the job began with. What was done is done and noted."""
+
+
+async def _any_kind() -> None:
+    return
+
+
+@dataclass(frozen=True)
+class JobTarget:
+    """One collection's stores with their roles as of the beginning of a job. `identity` says, without credentials,
+    which stores and which table these are; `repair` heals one key and takes care of the routing itself;
+    `findings`: those of this host, which what a job sees may close; `check_kind` raises `JobRefused` if the collection
+    is of a kind that both stores cannot hold level."""
+
+    collection: str
+    identity: str
+    start: Route
+    stores: Mapping[StoreName, Store]
+    ranges: Mapping[StoreName, Ranges]
+    routes: Routes
+    journal: Journal
+    limits: Limits
+    reporter: Reporter
+    hasher: Hasher
+    repair: Callable[[Key], Awaitable[Healing]]
+    findings: SharedFindings | None = None
+    check_kind: Callable[[], Awaitable[None]] = _any_kind
+
+    @property
+    def primary(self) -> Store:
+        return self.stores[self.start.primary]
+
+    @property
+    def secondary(self) -> Store:
+        return self.stores[self.start.secondary]
+
+    @property
+    def source(self) -> Ranges:
+        """The primary's ranges."""
+        return self.ranges[self.start.primary]
+
+    @property
+    def target(self) -> Ranges:
+        """The secondary's ranges."""
+        return self.ranges[self.start.secondary]
+
+    def _changed(self, now: Route) -> str:
+        def said(route: Route) -> str:
+            return f"{route.primary} is the primary{'' if route.dual_write else ' and is written alone'}"
+
+        return f"{self.collection}: as the job began, {said(self.start)}; now {said(now)}"
+
+    def check_followed(self) -> None:
+        """Raises `JobRefused` where one store is written alone: what is copied then cannot be told from what is written
+        after it."""
+        if not self.start.dual_write:
+            raise JobRefused(
+                f"{self.collection}: phase {self.start.phase} writes to one store only",
+                hint="set its phase to dual_write in every process first: a copy beside single writes loses updates",
+            )
+
+    @asynccontextmanager
+    async def steady(self) -> AsyncIterator[None]:
+        """The roles do not change in this process before the block ends. Raises `RouteChanged` if they have."""
+        async with self.routes.healing(self.collection) as route:
+            if (route.primary, route.dual_write) != (self.start.primary, self.start.dual_write):
+                raise self._no_more(route)
+            yield
+
+    async def heal(self, key: Key) -> Healing:
+        """Heals one key, outside `steady`. Raises `RouteChanged` where one store is written alone by now, and what
+        `repair` raises."""
+        try:
+            return await self.repair(key)
+        except NotFollowed as error:
+            raise self._no_more(self.routes[self.collection]) from error
+
+    def _no_more(self, now: Route) -> RouteChanged:
+        return RouteChanged(self._changed(now), hint="the same command with --restart begins again from there")

@@ -1,0 +1,337 @@
+"""Verify: both stores walked from end to end, in both directions, beside live traffic.
+
+The primary's ranges are walked and the secondary asked for the same keys: what is missing and what differs. Then the
+secondary's ranges, and the primary asked: what is too much. A difference at first sight is looked at again, as in
+comparison: the journal first, then the secondary, then the primary, twice with a settling time between. Keys that the
+journal holds open are in flight and no differences; one that never comes to rest is counted as undecided.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from bson import json_util
+
+from shadow.compare.diff import explain_images, explain_versions
+from shadow.compare.equality import compare_documents, same
+from shadow.jobs.closing import close_settled, of_answers
+from shadow.jobs.jobs import Issue, Job, Jobs
+from shadow.jobs.target import JobTarget
+from shadow.jobs.work import Handled
+from shadow.model.operation import Verb
+from shadow.model.order import key_digest
+from shadow.model.stored import NO_VERSION, Damaged, is_copyable
+from shadow.model.verdict import DOCUMENT_PATH, Difference, Incomparable, Kind, Mismatch
+from shadow.model.version import ABSENT, Document, Image, Key, State, Unknown, Version, stamp_of
+from shadow.observe.findings import Open
+from shadow.stores.ranges import Batch
+
+__all__ = ["DIFFERENCES", "UNREADABLE", "Scope", "Summary", "Verify", "report_difference", "summary"]
+
+DIFFERENCES: Final = ("missing", "extra", "different")
+"""The counts that say that the stores are not equal, and that a copy makes them so."""
+
+UNREADABLE: Final = "unreadable"
+"""The count of what the primary holds and nobody can read, and of what has no key that a query can name: the stores are
+not known to be equal there, and no copy makes them so."""
+
+_SLOWEST: Final = 2.0
+"""Seconds between two looks at a key that does not come to rest."""
+_SHARES: Final = 1 << 32
+_WIDER: Final = 5
+"""Times as many keys at once on the way back, which reads no contents."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What is compared. `full`: contents, else versions alone; `sample`: the share of the keys, the same ones in every
+    run; `filter`: only documents that match; `patience`: seconds for a moving key to come to rest."""
+
+    full: bool = True
+    sample: float = 1.0
+    filter: Document = field(default_factory=dict)
+    patience: float = 30.0
+
+    @property
+    def whole(self) -> bool:
+        """Whether a clean result speaks for the whole collection and its content."""
+        return self.full and self.sample >= 1.0 and not self.filter
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a verification came to, with its denominators."""
+
+    collection: str
+    mode: str
+    sample: float
+    filtered: bool
+    outcome: str
+    primary_documents: int
+    secondary_documents: int
+    compared: int
+    equal: int
+    missing: int
+    extra: int
+    different: int
+    unreadable: int
+    settled: int
+    undecided: int
+    started: float
+    finished: float | None
+
+    @property
+    def clean(self) -> bool:
+        return self.outcome == "equal"
+
+
+def summary(job: Job) -> Summary:
+    """The summary of a job of kind `verify`."""
+    counts, options = job.counts, job.options
+    return Summary(
+        collection=job.collection,
+        mode="full" if options["full"] else "quick",
+        sample=float(options["sample"]),
+        filtered=bool(json.loads(options["filter"])),
+        outcome=job.outcome or "unfinished",
+        primary_documents=counts.get("primary", 0),
+        secondary_documents=counts.get("secondary", 0),
+        compared=counts.get("compared", 0),
+        equal=counts.get("equal", 0),
+        missing=job.issues.get("missing", 0),
+        extra=job.issues.get("extra", 0),
+        different=job.issues.get("different", 0),
+        unreadable=job.issues.get(UNREADABLE, 0),
+        settled=counts.get("settled", 0),
+        undecided=job.issues.get("undecided", 0),
+        started=job.started,
+        finished=job.finished,
+    )
+
+
+class Verify:
+    """The task. Counts: `primary` and `secondary` (documents walked on each side), `compared` (primary documents held
+    against the secondary), `equal`, `settled` (unequal at first sight, equal when it had settled)."""
+
+    kind = "verify"
+
+    def __init__(self, sides: JobTarget, scope: Scope) -> None:
+        self.sides = sides
+        self.scope = scope
+        self._of_answers: Sequence[Open] = ()
+
+    def options(self) -> Mapping[str, Any]:
+        scope = self.scope
+        return {"full": scope.full, "sample": scope.sample, "filter": json_util.dumps(scope.filter, sort_keys=True)}
+
+    async def doubts(self) -> str:
+        """What is doubted after this may be of a document that has been compared by then."""
+        return await self.sides.journal.doubts(self.sides.collection)
+
+    async def cut(self, parts: int) -> tuple[list[Document], int]:
+        """The primary's ranges and the secondary's."""
+        name, sides = self.sides.collection, self.sides
+        # Before anything is compared: what is seen later is not what this speaks of.
+        self._of_answers = await of_answers(sides)
+        total = await sides.source.estimate(name)
+        primary = [{"side": "primary", "in": each} for each in await sides.source.cut(name, parts)]
+        secondary = [{"side": "secondary", "in": each} for each in await sides.target.cut(name, parts)]
+        return [*primary, *secondary], 2 * total
+
+    def walk(self, within: Document, place: Document | None, size: int) -> AsyncGenerator[Batch, None]:
+        of_primary = within["side"] == "primary"
+        ranges = self.sides.source if of_primary else self.sides.target
+        # The other direction looks for keys that are too many, and the contents of the rest have been compared.
+        whole = self.scope.full and of_primary
+        size = size if of_primary else size * _WIDER
+        return ranges.walk(self.sides.collection, within["in"], place, size=size, whole=whole, filter=self.scope.filter)
+
+    async def handle(self, within: Document, batch: Batch) -> Handled:
+        handled = Handled()
+        async with self.sides.steady():
+            images = [pair for pair in batch.images if self._is_sampled(pair[0])]
+        if within["side"] == "primary":
+            suspects = await self._against_secondary(images, handled.counts)
+        else:
+            suspects = await self._against_primary(images, handled.counts)
+        await self._confirm(suspects, handled)
+        for key, fault in batch.nameless:
+            # No query finds it by this key, so it is not looked at again.
+            handled.counts[within["side"]] += 1
+            handled.counts["compared"] += within["side"] == "primary"
+            issue = Issue(key, UNREADABLE, fault)
+            self._report(issue, Kind.UNREADABLE, (_nameless(within["side"]),), Image(ABSENT), Image(ABSENT))
+            handled.issues.append(issue)
+        return handled
+
+    def _is_sampled(self, key: Key) -> bool:
+        return self.scope.sample >= 1.0 or int(key_digest(key)[:8], 16) < self.scope.sample * _SHARES
+
+    async def _against_secondary(self, images: Sequence[tuple[Key, Image]], counts: Counter[str]) -> list[Key]:
+        keys = [key for key, _ in images]
+        there = await self.sides.target.look(self.sides.collection, keys, whole=self.scope.full) if keys else []
+        suspects = [key for (key, image), seen in zip(images, there, strict=True) if not self._agree(image, seen)]
+        counts.update(primary=len(keys), compared=len(keys), equal=len(keys) - len(suspects))
+        return suspects
+
+    async def _against_primary(self, images: Sequence[tuple[Key, Image]], counts: Counter[str]) -> list[Key]:
+        """Only what the primary does not have, or has at another version, is of interest here."""
+        keys = [key for key, _ in images]
+        there = await self.sides.source.look(self.sides.collection, keys, whole=False) if keys else []
+        counts.update(secondary=len(keys))
+        return [key for (key, image), seen in zip(images, there, strict=True) if seen.state != image.state]
+
+    def _agree(self, primary: Image, secondary: Image) -> bool:
+        if not is_copyable(primary) or not is_copyable(secondary):
+            return False
+        if primary.document is None or secondary.document is None:
+            return primary.document is None and secondary.document is None
+        if primary.state != secondary.state:
+            return False
+        return not self.scope.full or same(primary.document, secondary.document)
+
+    # --- confirmation -------------------------------------------------------------------------------------------
+
+    async def _confirm(self, suspects: Sequence[Key], handled: Handled) -> None:
+        before: dict[str, tuple[State, State]] = {}
+        loop = asyncio.get_running_loop()
+        began, pause = loop.time(), self.sides.limits.settle
+        left = list(suspects)
+        while left:
+            await asyncio.sleep(pause)
+            pause = min(_SLOWEST, pause * 1.5)
+            left = await self._look(left, before, handled)
+            if left and loop.time() - began > self.scope.patience:
+                handled.issues += [Issue(key, "undecided", "does not come to rest") for key in left]
+                return
+
+    async def _look(self, keys: Sequence[Key], before: dict[str, tuple[State, State]], handled: Handled) -> list[Key]:
+        """Decides what can be decided; answers the keys that want another look. The journal is asked first: what it
+        does not hold open then, the secondary must have when it is read after; and the primary is read last."""
+        name, sides = self.sides.collection, self.sides
+        open_now = [await sides.journal.has_open(name, key) for key in keys]
+        secondary = await sides.target.look(name, keys, whole=self.scope.full)
+        primary = await sides.source.look(name, keys, whole=self.scope.full)
+        left = []
+        for key, is_open, one, other in zip(keys, open_now, primary, secondary, strict=True):
+            digest, shown = key_digest(key), (_shown(one.state), _shown(other.state))
+            if self._agree(one, other):
+                handled.counts["settled"] += 1
+            elif not is_open and digest in before and _stood(before[digest], shown):
+                self._found(key, one, other, handled)
+            else:
+                before[digest] = shown
+                left.append(key)
+        return left
+
+    def _found(self, key: Key, primary: Image, secondary: Image, handled: Handled) -> None:
+        count, kind, differences = _described(self.sides, primary, secondary, full=self.scope.full)
+        reason = ": ".join([str(kind), *_reasons(primary, secondary)])
+        issue = Issue(key, count, reason, state_json(primary.state), state_json(secondary.state))
+        handled.issues.append(issue)
+        self._report(issue, kind, differences, primary, secondary)
+
+    def _report(
+        self, issue: Issue, kind: Kind, differences: tuple[Difference, ...], primary: Image, secondary: Image
+    ) -> None:
+        self.sides.reporter.mismatch(_mismatch(self.sides, issue.key, kind, differences, primary, secondary))
+
+    async def conclude(self, jobs: Jobs, job: int) -> str:
+        """ "equal", "different", "undecided", or "nothing" where a filter or a sample left no document to compare. Two
+        stores that are empty are equal. Findings that are settled by now are closed."""
+        outcome = await self._outcome(jobs, job)
+        proven = self._of_answers if outcome == "equal" and self.scope.whole else ()
+        await close_settled(self.sides, proven)
+        return outcome
+
+    async def _outcome(self, jobs: Jobs, job: int) -> str:
+        counted = await asyncio.to_thread(jobs.count_issues, job)
+        if any(counted.issues.get(name) for name in (*DIFFERENCES, UNREADABLE)):
+            return "different"
+        if counted.issues.get("undecided"):
+            return "undecided"
+        looked_at = counted.counts.get("compared") or counted.counts.get("secondary")
+        if not looked_at and (self.scope.filter or self.scope.sample < 1.0):
+            return "nothing"
+        if self.scope.whole:
+            began = await asyncio.to_thread(jobs.job, job)
+            await self.sides.journal.trust(self.sides.collection, began.doubts)
+        return "equal"
+
+
+def report_difference(sides: JobTarget, key: Key, primary: Image, secondary: Image) -> None:
+    """A difference that is certain, seen beside a verification."""
+    _, kind, differences = _described(sides, primary, secondary, full=True)
+    if differences:
+        sides.reporter.mismatch(_mismatch(sides, key, kind, differences, primary, secondary))
+    else:
+        sides.reporter.incomparable(sides.collection, Verb.FIND, Incomparable.NO_DIFFERENCE)
+
+
+def _mismatch(
+    sides: JobTarget, key: Key, kind: Kind, differences: tuple[Difference, ...], primary: Image, secondary: Image
+) -> Mismatch:
+    return Mismatch(
+        collection=sides.collection,
+        verb=Verb.FIND,
+        kind=kind,
+        key=key,
+        differences=differences,
+        primary_state=primary.state,
+        secondary_state=secondary.state,
+    )
+
+
+def _described(
+    sides: JobTarget, primary: Image, secondary: Image, *, full: bool
+) -> tuple[str, Kind, tuple[Difference, ...]]:
+    """The count and the kind of a difference, and where it is: without `full` the versions alone are known."""
+    lacks = primary.document is None or secondary.document is None
+    if full or lacks or primary.state == secondary.state:
+        differences = explain_images(primary, secondary, hasher=sides.hasher)
+    else:
+        differences = explain_versions(primary.state, secondary.state, hasher=sides.hasher)
+    if not is_copyable(primary):
+        return UNREADABLE, Kind.UNREADABLE, differences
+    if secondary.document is None:
+        return "missing", Kind.MISSING, differences
+    if primary.document is None:
+        return "extra", Kind.EXTRA, differences
+    if not is_copyable(secondary):
+        return "different", Kind.UNREADABLE, differences
+    if primary.state != secondary.state:
+        return "different", Kind.VERSION_LOST, differences
+    return "different", compare_documents(primary.document, secondary.document) or Kind.VALUE, differences
+
+
+def _nameless(side: str) -> Difference:
+    """One store holds something under this key that is not a document of this key; the other was not asked."""
+    shown = ("unreadable", "missing") if side == "primary" else ("missing", "unreadable")
+    return Difference(Kind.UNREADABLE, DOCUMENT_PATH, *shown)
+
+
+def _reasons(*images: Image) -> list[str]:
+    """Why images cannot be read."""
+    faults = [each.document.reason for each in images if isinstance(each.document, Damaged)]
+    if not faults and any(isinstance(each.state, Unknown) for each in images):
+        faults = [NO_VERSION]
+    return list(dict.fromkeys(faults))
+
+
+def state_json(state: State) -> str:
+    """A state as JSON: the stamp that a store would hold, or null for nothing."""
+    return json.dumps(stamp_of(state))
+
+
+def _shown(state: State) -> State:
+    return state if isinstance(state, Version | Unknown) else ABSENT
+
+
+def _stood(before: tuple[State, State], now: tuple[State, State]) -> bool:
+    """Whether no write came between: the primary has not moved; where it has nothing, the secondary neither."""
+    return before == now if now[0] == ABSENT else before[0] == now[0]

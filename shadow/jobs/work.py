@@ -1,0 +1,315 @@
+"""How a job is worked off: claim a range, do it batch by batch with a checkpoint after each, until nothing is left.
+
+The same code runs in one process, in several of any hosts that share the control store, and again after any of them was
+killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field
+from typing import Any, Final, ParamSpec, Protocol, TypeVar
+
+from pymongo.errors import PyMongoError
+
+from shadow.errors import ControlError, StoreUnavailable, UnreadableDocument
+from shadow.host.process import this_process
+from shadow.host.tasks import begin
+from shadow.jobs.jobs import FORMAT, SILENT, Issue, Job, Jobs, RangeClaim
+from shadow.jobs.target import JobRefused, JobTarget
+from shadow.jobs.throttle import RateLimiter
+from shadow.model.outcome import Outcome, classify
+from shadow.model.version import Document, fresh_id
+from shadow.stores.ranges import Batch
+
+__all__ = ["Handled", "JobPace", "Task", "Work", "failed", "fingerprint", "patiently"]
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+_TICK: Final = 0.5
+"""Seconds between two looks at the job's record and at the primary's latency."""
+_RANGES_A_WORKER: Final = 4
+"""The more, the more evenly they end."""
+_MOST_RANGES: Final = 1000
+_IDLE: Final = 0.25
+"""Seconds between two looks for a range that has become free."""
+_BEAT: Final = SILENT / 4
+"""Seconds after which a claim says that it is alive, where a batch takes that long."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobPace:
+    """`workers` at once in this process; `rate` in documents a second over all processes (None: no limit);
+    `latency`: seconds that a read of the primary may take before the job slows down (0: not looked at); `patience`:
+    seconds for which a store may be out of reach before the job gives up."""
+
+    workers: int = 8
+    rate: float | None = None
+    latency: float = 0.0
+    patience: float = 60.0
+    batch: int = 100
+
+
+@dataclass(slots=True)
+class Handled:
+    """What came of one batch."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    issues: list[Issue] = field(default_factory=list)
+
+
+class Task(Protocol):
+    """One kind of job over one collection."""
+
+    kind: str
+    sides: JobTarget
+
+    def options(self) -> Mapping[str, Any]:
+        """What a run must have in common with the one that it goes on with. JSON-able."""
+
+    async def doubts(self) -> str:
+        """What the journal says before anything is read, where the end depends on it; see `Job.doubts`."""
+
+    async def cut(self, parts: int) -> tuple[list[Document], int]:
+        """The ranges, and about how many documents they hold in all."""
+
+    def walk(self, within: Document, place: Document | None, size: int) -> AsyncGenerator[Batch, None]:
+        """The batches of one range."""
+
+    async def handle(self, within: Document, batch: Batch) -> Handled:
+        """Does one batch. Doing it again does no harm."""
+
+    async def conclude(self, jobs: Jobs, job: int) -> str:
+        """When all ranges are done: what is left to do, and the outcome of the job."""
+
+
+def fingerprint(sides: JobTarget) -> str:
+    """Changes with whatever makes the places of a checkpoint mean something else."""
+    text = f"{FORMAT}|{sides.identity}|{sides.collection}|{sides.start.primary}"
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+async def patiently(
+    work: Callable[[], Awaitable[T]], patience: float, *, clock: Callable[[], float] = time.monotonic
+) -> T:
+    """Tries again while a store, or the control store, is out of reach or throttles. Raises `StoreUnavailable` after
+    `patience` seconds, and what is no passing fault at once."""
+    began, attempt = clock(), 0
+    while True:
+        try:
+            return await work()
+        except (PyMongoError, TimeoutError, ControlError) as error:
+            if not isinstance(error, ControlError) and classify(error) is Outcome.REFUSED:
+                raise
+            if clock() - began > patience:
+                raise StoreUnavailable(
+                    f"a store could not be reached for {patience:.0f} s ({type(error).__name__})",
+                    hint="start the same command again when it can: it goes on from the last checkpoint",
+                ) from error
+        attempt += 1
+        await asyncio.sleep(random.uniform(0.5, 1.0) * min(5.0, 0.05 * 2.0**attempt))
+
+
+class Work:
+    """One process's part in a job, or one task's of a cluster.
+
+    `join`: only go on with a job that there is, as a helper; with `wait`, until it is done or stopped, else for as long
+    as ranges are free. `slots`: how many workers there are going to be in all parts; the job is cut accordingly.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        jobs: Jobs,
+        pace: JobPace,
+        *,
+        restart: bool = False,
+        join: bool = False,
+        wait: bool = False,
+        slots: int | None = None,
+    ) -> None:
+        self.task = task
+        self.jobs = jobs
+        self.pace = pace
+        self.throttle = RateLimiter()
+        self._restart = restart
+        self._join = join
+        self._wait = wait or not join
+        self._slots = slots or pace.workers
+        self._owner = this_process()
+        self._part = fresh_id()
+        self._held: dict[str, RangeClaim] = {}
+        self._seeking = asyncio.Lock()
+        self._stopping = asyncio.Event()
+        self.job_id = 0
+
+    async def run(self) -> Job:
+        """Works until nothing is left, or until the job is stopped (then it has no `finished`). Raises `JobRefused`,
+        `StoreUnavailable`, and what the stores raise that is no passing fault; the checkpoints stand."""
+        await self.begin()
+        await self.work()
+        return await self.end()
+
+    async def begin(self) -> None:
+        """Finds the job to go on with, or makes it and cuts it into ranges. `run` does so if it was not done."""
+        task, sides = self.task, self.task.sides
+        if self.job_id:
+            return
+        if task.sides.start.dual_write:
+            await patiently(sides.check_kind, self.pace.patience)
+        if self._join:
+            self.job_id = await self._joined()
+            return
+        self.job_id = await self._ask(
+            self.jobs.begin, task.kind, sides.collection, fingerprint(sides), task.options(), restart=self._restart
+        )
+        if self.pace.rate is not None:
+            await self._ask(self.jobs.set_rate, self.job_id, self.pace.rate)
+        if not (await self.look()).laid_out:
+            parts = min(_MOST_RANGES, self._slots * _RANGES_A_WORKER)
+            doubts = await task.doubts()
+            ranges, total = await patiently(lambda: task.cut(parts), self.pace.patience)
+            await self._ask(self.jobs.create_ranges, self.job_id, ranges, total, doubts)
+
+    async def _joined(self) -> int:
+        task, sides = self.task, self.task.sides
+        for job in await self._ask(self.jobs.jobs, kind=task.kind, collection=sides.collection, limit=1):
+            if job.finished is None and job.fingerprint == fingerprint(sides):
+                return job.id
+        raise JobRefused(
+            f"{task.kind} of {sides.collection}: there is none to join",
+            hint="a helper must have the same stores, tables and control store as the command that it helps",
+        )
+
+    async def work(self) -> None:
+        """This process's workers, until they have nothing left to do."""
+        keeper = begin(self._keep())
+        workers = [begin(self._work()) for _ in range(self.pace.workers)]
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            for each in (*workers, keeper):
+                each.cancel()
+            await asyncio.gather(*workers, keeper, return_exceptions=True)
+
+    async def end(self) -> Job:
+        """The job as it stands; concluded if all of it is done, unless this is a helper."""
+        job = await self.look()
+        if not self._join and job.done and not job.finished:
+            outcome = await patiently(lambda: self.task.conclude(self.jobs, self.job_id), self.pace.patience)
+            await self._ask(self.jobs.finish, self.job_id, outcome)
+            return await self.look()
+        return job
+
+    def stop(self) -> None:
+        """Ends this process's part after the batches at hand; `run` then returns an unfinished job."""
+        self._stopping.set()
+
+    @property
+    def stopping(self) -> bool:
+        return self._stopping.is_set()
+
+    async def look(self) -> Job:
+        return await self._ask(self.jobs.job, self.job_id)
+
+    async def _ask(self, what: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+        """Asks the control store, in a thread, patiently: whatever it is asked does no harm twice."""
+        return await patiently(lambda: asyncio.to_thread(what, *arguments, **options), self.pace.patience)
+
+    # --- workers ------------------------------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        while (claim := await self._next()) is not None:
+            self._held[claim.token] = claim
+            try:
+                done = await self._range(claim)
+            except BaseException:
+                with suppress(ControlError):
+                    await asyncio.to_thread(self.jobs.release, claim)
+                raise
+            finally:
+                del self._held[claim.token]
+            await self._ask(self.jobs.complete if done else self.jobs.release, claim)
+
+    async def _next(self) -> RangeClaim | None:
+        """The next range to work on; None if there is nothing more to do. One worker asks for all that wait."""
+        async with self._seeking:
+            while not self.stopping:
+                claim = await self._ask(self.jobs.claim, self.job_id, self._part, self._owner)
+                if claim is not None or not self._wait or (await self.look()).done:
+                    return claim
+                await asyncio.sleep(_IDLE)
+        return None
+
+    async def _range(self, claim: RangeClaim) -> bool:
+        """Whether the range was done to its end by this worker."""
+        reached = claim.place
+        while True:
+            try:
+                async with aclosing(self.task.walk(claim.range, reached, self.pace.batch)) as batches:
+                    async for batch in batches:
+                        if self._stopping.is_set() or not await self._batch(claim, batch):
+                            return False
+                        reached = batch.place
+                return True
+            except (PyMongoError, TimeoutError) as error:
+                if classify(error) is Outcome.REFUSED:
+                    raise
+            # Nothing is done before the stores answer again; then the walk goes on from the last place.
+            await patiently(self._answers, self.pace.patience)
+
+    async def _answers(self) -> None:
+        for store in (self.task.sides.primary, self.task.sides.secondary):
+            await store.ping()
+
+    async def _batch(self, claim: RangeClaim, batch: Batch) -> bool:
+        await self.throttle.take(len(batch.images))
+        handled = await patiently(lambda: self._handled(claim, batch), self.pace.patience)
+        return await self._ask(self.jobs.advance, claim, batch.place, handled.counts, handled.issues)
+
+    async def _handled(self, claim: RangeClaim, batch: Batch) -> Handled:
+        handled = await self.task.handle(claim.range, batch)
+        handled.counts["seen"] += len(batch.images)
+        return handled
+
+    # --- the pace -----------------------------------------------------------------------------------------------
+
+    async def _keep(self) -> None:
+        """Follows the job's record and the primary's latency, and says that this process is alive."""
+        while True:
+            try:
+                await self._follow()
+            except (PyMongoError, TimeoutError, ControlError):
+                pass  # it is asked again in a moment
+            except Exception as error:
+                # A worker without signs of life would lose its range to another one.
+                self.task.sides.reporter.failed("control", error)
+            await asyncio.sleep(_TICK)
+
+    async def _follow(self) -> None:
+        for claim in list(self._held.values()):
+            if time.monotonic() - claim.written > _BEAT:
+                await asyncio.to_thread(self.jobs.beat, claim)
+        job = await asyncio.to_thread(self.jobs.job, self.job_id)
+        if job.stopping or job.finished:
+            self.stop()
+        self.throttle.rate = None if job.rate is None else job.rate / max(1, job.parts)
+        if self.pace.latency:
+            started = time.perf_counter()
+            await self.task.sides.source.look(self.task.sides.collection, [""], whole=False)
+            self.throttle.observe(time.perf_counter() - started, self.pace.latency)
+
+
+def failed(error: Exception) -> str:
+    """Why a document could not be done, without anything of it."""
+    if isinstance(error, UnreadableDocument):
+        return error.reason
+    code = getattr(error, "code", None)
+    return f"{type(error).__name__} {code}" if isinstance(code, int) else type(error).__name__

@@ -1,0 +1,1 @@
+"""The journal as an SQLite file beside the application."""

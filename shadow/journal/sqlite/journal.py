@@ -1,0 +1,435 @@
+"""The journal in an SQLite file, shared by the processes of one host.
+
+One thread writes: it takes whatever is queued, does it in one transaction, and wakes all who wait (group commit). In
+WAL mode with `synchronous=NORMAL` a commit survives the death of the process; `FULL` also survives the death of the
+operating system. Source for both: the SQLite documentation, "PRAGMA synchronous". What is written is `ledger`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from shadow.errors import JournalError
+from shadow.host.process import Owner, this_process
+from shadow.host.steady import steady
+from shadow.host.supervisor import Supervisor
+from shadow.journal.base import Due, Entry, JournalStats, Pending
+from shadow.journal.claims import LOOK, Claims, Ticket
+from shadow.journal.sqlite.file import FileSettings, JournalFile, SalvageFailed, is_damage, is_full
+from shadow.journal.sqlite.recovery import Salvage
+from shadow.journal.sqlite.tables import JournalTask, Ledger, Work
+from shadow.model.background import Background
+from shadow.model.version import Key
+
+__all__ = ["SqliteJournal"]
+
+_BATCH: Final = 512
+_MOST_WAITING: Final = 50_000
+"""Jobs that may wait for the disk before no more intents are taken."""
+_COMPANY: Final = 0.02
+"""Seconds for which closes and deferrals wait for the next job to share their transaction. Each transaction costs the
+disk, the file system's own journal and two turns of this thread the same, whatever is in it."""
+_RETRY: Final = 0.5
+"""Seconds between two attempts to write closes and deferrals that could not be written."""
+_OPENINGS: Final = 3
+"""How often the file is opened anew for one batch, when it is replaced or found to be damaged."""
+
+
+@dataclass(slots=True)
+class _Job(JournalTask):
+    """A job of the writer thread, and who waits for it (nobody, for closes)."""
+
+    loop: asyncio.AbstractEventLoop | None = None
+    future: asyncio.Future[Any] | None = None
+
+
+@dataclass(slots=True)
+class _Writer:
+    """The thread's side: its queue, and the pid that it belongs to (a fork leaves the thread behind)."""
+
+    pid: int
+    owner: Owner
+    queue: queue.SimpleQueue[_Job | None] = field(default_factory=queue.SimpleQueue)
+    thread: threading.Thread | None = None
+    late: list[_Job] = field(default_factory=list)
+    """Closes and deferrals that could not be written yet."""
+
+
+class SqliteJournal:
+    """See `journal.Journal`. Bound to no event loop; its thread starts with the first use, and again after a fork.
+
+    `path`: the file, made with its folder if missing. `limit`: seconds after which an intent may be adopted.
+    `max_bytes`: how large the file may grow; what does not fit is refused, like what does not fit on the disk.
+    `now`: epoch seconds in place of the host's steady clock. A damaged file is salvaged: `collections` names those that
+    are marked to be verified then, beside those that the entries name, and `on_damage` is told, in the journal's
+    thread.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        synchronous: Literal["NORMAL", "FULL"] = "NORMAL",
+        limit: float = 30.0,
+        max_bytes: int | None = None,
+        collections: Iterable[str] = (),
+        on_damage: Callable[[Salvage], None] = lambda salvaged: None,
+        now: Callable[[], float] | None = None,
+        supervisor: Supervisor | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.limit = limit
+        self._mark = now or steady
+        self._wall = now or time.time
+        self._settings = FileSettings(self.path, synchronous, max_bytes, limit, now, tuple(collections), on_damage)
+        self._supervisor = supervisor or Supervisor()
+        self._claims = Claims()
+        self._doubted: dict[str, float] = {}
+        self._unwritten: set[str] = set()
+        """The collections of which a doubt is on its way to the file."""
+        self._lock = threading.Lock()
+        self._writer: _Writer | None = None
+
+    # --- the contract -------------------------------------------------------------------------------------------
+
+    async def open(self, entries: Sequence[Entry]) -> None:
+        asked = self._mark()
+        if self._alive().queue.qsize() > _MOST_WAITING:
+            raise JournalError("the journal does not keep up", hint="look at the disk that it is on")
+        await self._run(lambda ledger: ledger.open(entries, ledger.at(asked)))
+
+    def decide(self, op_id: str, key: Key) -> None:
+        self._submit(_Job(lambda ledger: ledger.decide(op_id, key)))
+
+    def close(self, op_id: str) -> None:
+        self._submit(_Job(lambda ledger: ledger.close(op_id)))
+
+    def defer(self, op_id: str, *, unknown: bool = False) -> None:
+        self._submit(_Job(lambda ledger: ledger.defer(op_id, unknown=unknown)))
+
+    async def has_open(self, collection: str, key: Key) -> bool:
+        return bool(await self._run(lambda ledger: ledger.has_open(collection, key), reads=True))
+
+    async def due(self, limit: int, lease: float) -> list[Due]:
+        return await self._claim(lambda ledger: ledger.due(limit, lease), lease)
+
+    async def settle(self, due: Due) -> bool:
+        try:
+            return bool(await self._run(lambda ledger: ledger.settle(due)))
+        finally:
+            self._claims.drop(due)
+
+    async def postpone(self, due: Due, delay: float, refused: str = "") -> None:
+        try:
+            await self._run(lambda ledger: ledger.postpone(due, delay, refused))
+        finally:
+            self._claims.drop(due)
+
+    def give_back(self, due: Due) -> None:
+        self._submit(_Job(partial(Ledger.give_back, due=due)))
+        self._claims.drop(due)
+
+    async def claim(self, collection: str, key: Key, lease: float) -> Due | None:
+        def work(ledger: Ledger) -> list[Due]:
+            found = ledger.claim(collection, key, lease)
+            return [] if found is None else [found]
+
+        claimed = await self._claim(work, lease)
+        return claimed[0] if claimed else None
+
+    async def _claim(self, work: Callable[[Ledger], list[Due]], lease: float) -> list[Due]:
+        """What is claimed for somebody who has gone meanwhile is given back."""
+        ticket = Ticket(lease)
+
+        def claim(ledger: Ledger) -> list[Due]:
+            if ticket.over:
+                return []
+            found = work(ledger)
+            self._claims.add(ticket, found)
+            return found
+
+        try:
+            claimed: list[Due] = await self._run(claim)
+        except BaseException:
+            ticket.over = True
+            for due in self._claims.ended():
+                self.give_back(due)
+            raise
+        return claimed
+
+    async def entries(
+        self, limit: int, *, collection: str | None = None, after: Pending | None = None
+    ) -> list[Pending]:
+        found: list[Pending] = await self._run(lambda ledger: ledger.entries(limit, collection, after), reads=True)
+        return found
+
+    async def explain(self, collection: str, key: Key) -> list[Pending]:
+        found: list[Pending] = await self._run(lambda ledger: ledger.explain(collection, key), reads=True)
+        return found
+
+    async def primaries(self, configured: Mapping[str, str]) -> Mapping[str, str]:
+        found: Mapping[str, str] = await self._run(lambda ledger: ledger.primaries(configured))
+        return found
+
+    async def set_primary(self, collection: str, primary: str) -> None:
+        await self._run(lambda ledger: ledger.set_primary(collection, primary))
+
+    async def stats(self) -> JournalStats:
+        doubted = self.doubted
+        found: JournalStats = await self._run(Ledger.stats, reads=True)
+        self._note_written(doubted)
+        return found
+
+    def _note_written(self, doubted: Mapping[str, float]) -> None:
+        """In order: what was doubted before something was asked has been written before it was answered."""
+        for name, since in doubted.items():
+            if self._doubted.get(name) == since:
+                del self._doubted[name]
+
+    async def doubts(self, collection: str) -> str:
+        doubted = self.doubted
+        found = str(await self._run(lambda ledger: ledger.doubts(collection), reads=True))
+        self._note_written(doubted)
+        return found
+
+    async def trust(self, collection: str, doubts: str) -> None:
+        doubted = self.doubted
+        await self._run(lambda ledger: ledger.trust(collection, doubts))
+        self._note_written(doubted)
+
+    @property
+    def doubted(self) -> Mapping[str, float]:
+        return dict(self._doubted)
+
+    def doubt(self, collection: str) -> None:
+        since = self._doubted[collection] = self._wall()
+        if collection not in self._unwritten:
+            self._unwritten.add(collection)
+            self._submit(_Job(lambda ledger: self._write_doubt(ledger, collection, since)))
+
+    def _write_doubt(self, ledger: Ledger, collection: str, since: float) -> None:
+        # Before it is written: a verification that begins now does not see a doubt that comes now.
+        self._unwritten.discard(collection)
+        ledger.doubt(collection, since)
+
+    async def flush(self) -> None:
+        await self._run(lambda ledger: None, reads=True)
+
+    async def probe(self) -> None:
+        await self._run(Ledger.probe)
+
+    def shut(self) -> None:
+        with self._lock:
+            writer, self._writer = self._writer, None
+        if writer is None or writer.pid != os.getpid():
+            return
+        for due in self._claims.all():
+            writer.queue.put(_Job(partial(Ledger.give_back, due=due)))
+        writer.queue.put(None)
+        if writer.thread is not None:
+            writer.thread.join(timeout=10)
+
+    # --- the writer thread --------------------------------------------------------------------------------------
+
+    async def _run(self, work: Work, *, reads: bool = False) -> Any:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        self._submit(_Job(work, reads, loop=loop, future=future))
+        return await future
+
+    def _submit(self, job: _Job) -> None:
+        self._alive().queue.put(job)
+
+    def _alive(self) -> _Writer:
+        writer = self._writer
+        if writer is None or writer.pid != os.getpid():
+            writer = self._start()
+        return writer
+
+    def _start(self) -> _Writer:
+        with self._lock:
+            if self._writer is None or self._writer.pid != os.getpid():
+                writer = _Writer(os.getpid(), this_process())
+                if self._writer is not None:
+                    # What is claimed is the parent's.
+                    self._claims = Claims()
+                writer.thread = threading.Thread(target=self._serve, args=(writer,), name="shadow-journal", daemon=True)
+                self._writer = writer
+                writer.thread.start()
+            return self._writer
+
+    def _serve(self, writer: _Writer) -> None:
+        hand = _Hand(self._settings, writer.owner)
+        turn = self._supervisor.turn(Background.JOURNAL)
+        ending = False
+        while not ending:
+            jobs: list[_Job] = []
+            try:
+                turn()
+                wait = _RETRY if writer.late else LOOK if self._claims else None
+                jobs, ending = _take(writer.queue, wait)
+                jobs = [*jobs, *(_Job(partial(Ledger.give_back, due=due)) for due in self._claims.ended())]
+                if writer.late or jobs:
+                    writer.late = hand.do([*writer.late, *jobs])
+            except Exception as error:
+                # The thread must go on: whoever waits for it would wait for ever.
+                writer.late += [job for job in jobs if job.loop is None]
+                _fail([job for job in jobs if job.loop is not None], hand.explain(error))
+                time.sleep(turn.failed(error))
+            _wake(jobs)
+        hand.close()
+        turn.ended()
+
+
+class _Hand:
+    """What the thread works with: the file, opened when it is first needed and again when it was lost."""
+
+    def __init__(self, settings: FileSettings, owner: Owner) -> None:
+        self._settings = settings
+        self._owner = owner
+        self._file: JournalFile | None = None
+        self._suspect: int | None = None
+        self._hopeless: SalvageFailed | None = None
+        self._not_before = 0.0
+
+    def do(self, jobs: list[_Job]) -> list[_Job]:
+        """Does the jobs, or gives those that are waited for an error. Answers those that nobody waits for and that
+        are still to be done: closes and deferrals, which must not be lost while the process lives."""
+        try:
+            self._commit(jobs)
+        except Exception as error:
+            return self._do_apart(jobs, self.explain(error))
+        return []
+
+    def _do_apart(self, jobs: list[_Job], error: JournalError) -> list[_Job]:
+        """Closes and deferrals first: in a file that is full they make room, and they must not fail with what takes
+        room."""
+        asked = [job for job in jobs if job.loop is not None]
+        quiet = [job for job in jobs if job.loop is None]
+        if self._file is None or not quiet:
+            _fail(asked, error)
+            return quiet
+        try:
+            self._commit(quiet)
+            quiet = []
+            self._commit(asked)
+        except Exception as again:
+            _fail(asked, self.explain(again))
+        return quiet
+
+    def _commit(self, jobs: list[_Job]) -> None:
+        if not jobs:
+            return
+        for _ in range(_OPENINGS):
+            if self._file is None:
+                self._open()
+            assert self._file is not None
+            if self._try(self._file, jobs):
+                return
+        raise OSError("the journal was replaced again and again")
+
+    def _open(self) -> None:
+        if self._hopeless is not None and time.monotonic() < self._not_before:
+            raise self._hopeless
+        try:
+            self._file = JournalFile(self._settings, self._owner, suspect=self._suspect)
+        except SalvageFailed as error:
+            # To read a large file in vain for every write would keep the disk from all else.
+            self._hopeless, self._not_before = error, time.monotonic() + _RETRY
+            raise
+        self._suspect = self._hopeless = None
+
+    def _try(self, file: JournalFile, jobs: list[_Job]) -> bool:
+        """False: the file is another one by now, or damaged; it must be opened again."""
+        try:
+            if file.commit(jobs):
+                return True
+        except sqlite3.Error as error:
+            # Any other error leaves the connection as it was, and the file as it is; to open it again on a full disk
+            # would be one thing more that can fail.
+            if not is_damage(error):
+                raise
+            self._suspect = file.number
+        self._file = None
+        file.abandon()
+        return False
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def explain(self, error: Exception) -> JournalError:
+        if isinstance(error, JournalError):
+            return error
+        full = is_full(error) or getattr(error, "errno", None) == errno.ENOSPC
+        wrapped = JournalError(
+            f"the journal {self._settings.path} could not be written: {error}",
+            hint="free some space on its disk, or raise journal.max_bytes"
+            if full
+            else "check the rights of the file and of its folder, and the disk that they are on",
+        )
+        wrapped.__cause__ = error
+        return wrapped
+
+
+def _take(jobs: queue.SimpleQueue[_Job | None], wait: float | None) -> tuple[list[_Job], bool]:
+    """Waits for one job (for `wait` seconds at most, if given), then takes what else is queued; the flag says that
+    the end was asked for. Jobs that nobody waits for are given some company first."""
+    batch: list[_Job] = []
+    until = None if wait is None else time.monotonic() + wait
+    while len(batch) < _BATCH:
+        try:
+            if until is None:
+                job = jobs.get()
+            else:
+                left = until - time.monotonic()
+                job = jobs.get(left > 0, max(0.0, left))
+        except queue.Empty:
+            break
+        if job is None:
+            return batch, True
+        batch.append(job)
+        if job.loop is not None:
+            until = 0.0
+        elif len(batch) == 1:
+            until = time.monotonic() + _COMPANY
+    return batch, False
+
+
+def _fail(jobs: list[_Job], error: BaseException) -> None:
+    for job in jobs:
+        job.error = error
+
+
+def _wake(jobs: list[_Job]) -> None:
+    """Resolves the waiting futures, one call into each event loop a batch."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[_Job]] = {}
+    for job in jobs:
+        if job.loop is not None:
+            by_loop.setdefault(job.loop, []).append(job)
+    for loop, waiting in by_loop.items():
+        # The loop may have been closed meanwhile; nobody waits then.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(_resolve, waiting)
+
+
+def _resolve(jobs: list[_Job]) -> None:
+    for job in jobs:
+        if job.future is None or job.future.done():
+            continue
+        if job.error is not None:
+            job.future.set_exception(job.error)
+        else:
+            job.future.set_result(job.result)

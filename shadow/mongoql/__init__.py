@@ -1,0 +1,33 @@
+"""What filters, updates, projections and pipelines mean, over plain documents, as MongoDB 6.0 means them.
+
+Pure code: values in, values out. Everything is compiled once to closures. What is not exactly MongoDB's is refused by
+name (`shadow.errors.UnsupportedOperation`); `support.TABLE` says which.
+"""
+
+from __future__ import annotations
+
+from shadow.mongoql.expressions import compile_expression
+from shadow.mongoql.filters import Filter, cached_filter, compile_filter
+from shadow.mongoql.pipelines import Pipeline, compile_pipeline
+from shadow.mongoql.projections import Projection, compile_projection
+from shadow.mongoql.tree import And, Leaf, Node, Nor, Not, Or
+from shadow.mongoql.updates import Updater, compile_update
+
+__all__ = [
+    "And",
+    "Filter",
+    "Leaf",
+    "Node",
+    "Nor",
+    "Not",
+    "Or",
+    "Pipeline",
+    "Projection",
+    "Updater",
+    "cached_filter",
+    "compile_expression",
+    "compile_filter",
+    "compile_pipeline",
+    "compile_projection",
+    "compile_update",
+]

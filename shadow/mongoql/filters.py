@@ -1,0 +1,534 @@
+"""What a filter means: parsed once to a frozen tree, compiled once to closures.
+
+The answers are those of the server's match expressions: implicit traversal of arrays, null matches missing, comparison
+within a type. What is not exactly right is refused by name (`UnsupportedOperation`); what the server refuses is refused
+with its code.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final
+
+import bson
+from bson import Regex
+from bson.codec_options import CodecOptions
+
+from shadow.errors import UnsupportedOperation
+from shadow.model.order import as_document, order_key
+from shadow.model.values import CANONICAL, normalise
+from shadow.model.version import Document
+from shadow.mongoql import predicates
+from shadow.mongoql.failures import failure, write_failure
+from shadow.mongoql.paths import NOWHERE, Predicate, as_mapping, finder, matcher
+from shadow.mongoql.regexes import with_options
+from shadow.mongoql.support import TABLE, Family, require, supported
+from shadow.mongoql.tree import And, Leaf, Node, Nor, Not, Or
+
+__all__ = ["PATHLESS", "Filter", "cached_filter", "compile_filter", "forbid_expressions", "is_expression"]
+
+_LOGICAL: Final[dict[str, Callable[[tuple[Node, ...]], Node]]] = {"$and": And, "$or": Or, "$nor": Nor}
+PATHLESS: Final = frozenset(
+    {
+        "$alwaysFalse",
+        "$alwaysTrue",
+        "$and",
+        "$comment",
+        "$expr",
+        "$jsonSchema",
+        "$nor",
+        "$or",
+        "$sampleRate",
+        "$text",
+        "$where",
+    }
+)
+_REFERENCE: Final = frozenset({"$ref", "$id", "$db"})
+_BITS: Final = frozenset({"$bitsAllSet", "$bitsAnySet", "$bitsAllClear", "$bitsAnyClear"})
+
+
+class Filter:
+    """A compiled filter. `tree` is what it says; `matches` decides over one document."""
+
+    __slots__ = ("_decide", "matches", "tree")
+
+    def __init__(self, tree: Node) -> None:
+        self.tree = tree
+        self.matches: Callable[[Document], bool] = _compiled(tree)
+
+    def positional(self, document: Document) -> int | None:
+        """The position that `$` stands for in an update of `document`, which must match; None if there is none."""
+        return _located(self.tree, document)
+
+    def equalities(self) -> dict[str, Any]:
+        """What an upsert takes from the filter: dotted path to value, in the order of the filter.
+
+        Raises WriteError 54 (NotSingleValueField) where a path, or a part of it, is given twice.
+        """
+        found: dict[str, Any] = {}
+        for leaf in _equal_leaves(self.tree):
+            if any(_overlap(leaf.path, path) for path in found):
+                raise write_failure(54, f"cannot infer query fields to set, path '{leaf.path}' is matched twice")
+            found[leaf.path] = leaf.value
+        return found
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether the filter holds an `$expr`, which some places refuse."""
+        return any(leaf.operator == "$expr" for leaf in _leaves(self.tree))
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether a condition that must hold is one that never does."""
+        return _never(self.tree)
+
+    def __repr__(self) -> str:
+        return f"Filter({len(list(_leaves(self.tree)))} conditions)"
+
+
+def compile_filter(filter: Mapping[str, Any], *, options: CodecOptions[Any] | None = None) -> Filter:
+    """Compiles a canonical filter; with `options`, one in the application's types.
+
+    Raises OperationFailure with the server's code for what the server refuses, UnsupportedOperation for what has no
+    exact meaning here.
+    """
+    return Filter(_parse(filter if options is None else normalise(filter, options)))
+
+
+@functools.lru_cache(maxsize=512)
+def _cached(encoded: bytes) -> Filter:
+    document: Document = bson.decode(encoded, codec_options=CANONICAL)
+    return compile_filter(document)
+
+
+def cached_filter(filter: Mapping[str, Any]) -> Filter:
+    """`compile_filter`, remembered by the filter's BSON bytes."""
+    return _cached(bson.encode(filter))
+
+
+# -- parsing ------------------------------------------------------------------------------------------------------
+
+
+def _parse(filter: Mapping[str, Any], *, nested: bool = False) -> Node:
+    """`nested`: the filter of an element, inside `$elemMatch`."""
+    children: list[Node] = []
+    for name, value in filter.items():
+        if name.startswith("$") and name not in _REFERENCE:
+            children.extend(_top_level(name, value, nested))
+        else:
+            children.extend(_field(name, value))
+    return children[0] if len(children) == 1 else And(tuple(children))
+
+
+def _top_level(name: str, value: Any, nested: bool) -> Iterator[Node]:
+    if name in _LOGICAL:
+        yield _LOGICAL[name](tuple(_clauses(name, value, nested)))
+        return
+    if name not in PATHLESS and not (name in TABLE[Family.QUERY] and not supported(Family.QUERY, name)):
+        raise failure(2, f"unknown top level operator: {name}")
+    require(Family.QUERY, name)
+    if name == "$expr" and nested:
+        raise failure(2, "$expr can only be applied to the top-level document")
+    if name in ("$alwaysTrue", "$alwaysFalse"):
+        if not predicates.is_number(value) or order_key(value) != order_key(1):
+            raise failure(9, f"{name} must be the integer value 1")
+        yield Leaf("", name, 1)
+    elif name == "$expr":
+        yield Leaf("", name, value)
+
+
+def _clauses(name: str, value: Any, nested: bool) -> Iterator[Node]:
+    if type(value) is not list or not value:
+        raise failure(2, f"{name} must be a nonempty array")
+    for clause in map(as_document, value):
+        if type(clause) is not dict:
+            raise failure(2, f"{name} entries need to be full objects")
+        yield _parse(clause, nested=nested)
+
+
+def forbid_expressions(filter: Any) -> None:
+    """Raises WriteError 224 where a filter of elements holds an `$expr`, whatever else is wrong with it."""
+    for name, value in filter.items() if isinstance(filter, Mapping) else ():
+        if name == "$expr":
+            raise write_failure(224, "$expr is not allowed in this context")
+        for clause in value if name in _LOGICAL and type(value) is list else ():
+            forbid_expressions(clause)
+
+
+def is_expression(value: Any) -> bool:
+    """Whether a value is an object of operators rather than an object to be equal to."""
+    if type(value) is not dict or not value:
+        return False
+    return next(iter(value)).startswith("$") and not {"$ref", "$id"} <= value.keys()
+
+
+def _field(path: str, value: Any) -> Iterator[Node]:
+    if type(value) is Regex:
+        yield Leaf(path, "$regex", value)
+    elif is_expression(value):
+        yield from _operators(path, value)
+    else:
+        yield Leaf(path, "$eq", value)
+
+
+def _operators(path: str, expression: dict[str, Any]) -> Iterator[Node]:
+    for name, value in expression.items():
+        if name == "$regex":
+            yield Leaf(path, "$regex", _regex(value, expression.get("$options", "")))
+        elif name == "$options":
+            if "$regex" not in expression:
+                raise failure(2, "$options needs a $regex")
+        elif name == "$not":
+            yield Not(_negated(path, value))
+        else:
+            yield _leaf(path, name, value)
+
+
+def _leaf(path: str, name: str, value: Any) -> Node:
+    if name in PATHLESS or not name.startswith("$"):
+        raise failure(2, f"unknown operator: {name}")
+    require(Family.QUERY, name)
+    if name in ("$ne", "$gt", "$gte", "$lt", "$lte") and type(value) is Regex:
+        raise failure(2, f"Can't have RegEx as arg to {name}.")
+    if name in ("$in", "$nin", "$all") and type(value) is not list:
+        raise failure(2, f"{name} needs an array")
+    if name in ("$in", "$nin") and any(is_expression(v) for v in value):
+        raise failure(2, f"cannot nest $ under {name}")
+    if name == "$exists":
+        return Leaf(path, name, predicates.truthy(value))
+    return Leaf(path, name, value)
+
+
+def _regex(value: Any, options: Any) -> Regex[str]:
+    if type(value) not in (str, Regex):
+        raise failure(2, "$regex has to be a string")
+    pattern: Regex[str] = value if type(value) is Regex else Regex(value)
+    if type(options) is not str:
+        raise failure(2, "$options has to be a string")
+    if options and pattern.flags:
+        raise failure(51075, "options set in both $regex and $options")
+    return with_options(pattern, options) if options else pattern
+
+
+def _negated(path: str, value: Any) -> Node:
+    if type(value) is Regex:
+        return Leaf(path, "$regex", value)
+    if type(value) is not dict:
+        raise failure(2, "$not needs a regex or a document")
+    if not value:
+        raise failure(2, "$not cannot be empty")
+    return And(tuple(_operators(path, value)))
+
+
+# -- compiling ----------------------------------------------------------------------------------------------------
+
+
+def _compiled(node: Node) -> Callable[[Any], bool]:
+    match node:
+        case Leaf():
+            return _compiled_leaf(node)
+        case And(children):
+            return _all([_compiled(child) for child in _arranged(children)])
+        case Or(children):
+            return _any([_compiled(child) for child in _arranged(children)])
+        case Nor(children):
+            return _negation(_any([_compiled(child) for child in _arranged(children)]))
+        case Not(child):
+            return _negation(_compiled(child))
+
+
+def _arranged(children: Iterable[Node]) -> list[Node]:
+    """`$expr` last, as the server has it: it is what may fail on a document that another condition rules out."""
+    return sorted(children, key=lambda child: isinstance(child, Leaf) and child.operator == "$expr")
+
+
+def _always(document: Any) -> bool:
+    return True
+
+
+def _negation(inner: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda document: not inner(document)
+
+
+def _all(tests: list[Callable[[Any], bool]]) -> Callable[[Any], bool]:
+    if not tests:
+        return _always
+    if len(tests) == 1:
+        return tests[0]
+    if len(tests) == 2:
+        first, second = tests
+        return lambda document: first(document) and second(document)
+
+    def decide(document: Any) -> bool:
+        for test in tests:  # noqa: SIM110 - a generator would cost more than the tests themselves
+            if not test(document):
+                return False
+        return True
+
+    return decide
+
+
+def _any(tests: list[Callable[[Any], bool]]) -> Callable[[Any], bool]:
+    if len(tests) == 1:
+        return tests[0]
+
+    def decide(document: Any) -> bool:
+        for test in tests:  # noqa: SIM110 - as above
+            if test(document):
+                return True
+        return False
+
+    return decide
+
+
+def _compiled_leaf(leaf: Leaf) -> Callable[[Any], bool]:
+    match leaf.operator:
+        case "$expr":
+            return _expression(leaf.value)
+        case "$alwaysTrue":
+            return _always
+        case "$alwaysFalse":
+            return _negation(_always)
+        case "$ne" | "$nin":
+            return _negation(matcher(leaf.path, _predicate(_positive(leaf))))
+        case "$exists" if not leaf.value:
+            return _negation(matcher(leaf.path, predicates.exists))
+        case "$all":
+            return _compiled_all(leaf)
+        case "$size" | "$elemMatch":
+            return matcher(leaf.path, _predicate(leaf), traverse=False)
+        case _:
+            return matcher(leaf.path, _predicate(leaf))
+
+
+def _expression(value: Any) -> Callable[[Any], bool]:
+    from shadow.mongoql.expressions import compile_expression  # expressions stand above filters
+
+    evaluate = compile_expression(value)
+    return lambda document: predicates.truthy(evaluate(document, {}))
+
+
+def _positive(leaf: Leaf) -> Leaf:
+    return Leaf(leaf.path, {"$ne": "$eq", "$nin": "$in"}[leaf.operator], leaf.value)
+
+
+def _all_leaves(leaf: Leaf) -> list[Leaf]:
+    """`$all` as the conditions that it stands for."""
+    matches = [type(v) is dict and next(iter(v), "") == "$elemMatch" for v in leaf.value]
+    if any(matches):
+        if not all(matches):
+            raise failure(2, "$all/$elemMatch has to be consistent")
+        return [Leaf(leaf.path, "$elemMatch", v["$elemMatch"]) for v in leaf.value]
+    if any(is_expression(v) and _is_condition(next(iter(v))) for v in leaf.value):
+        raise failure(2, "no $ expressions in $all")
+    return [Leaf(leaf.path, "$regex" if type(v) is Regex else "$eq", v) for v in leaf.value]
+
+
+def _is_condition(name: str) -> bool:
+    """Whether it is an operator that stands under a path, and not just a name with a dollar."""
+    return name in TABLE[Family.QUERY] and name not in PATHLESS and name != "$not" and name not in _SHAPES
+
+
+_SHAPES: Final = frozenset(
+    {"$box", "$center", "$centerSphere", "$geometry", "$maxDistance", "$minDistance", "$polygon", "$text", "$meta"}
+    | {"$where", "$jsonSchema", "$rand", "$sampleRate", "$natural"}
+)
+"""Operators of queries that are no conditions of their own."""
+
+
+def _compiled_all(leaf: Leaf) -> Callable[[Any], bool]:
+    tests = [_compiled_leaf(inner) for inner in _all_leaves(leaf)]
+    return _all(tests) if tests else _negation(_always)
+
+
+def _predicate(node: Node) -> Predicate:
+    """The condition over one element, its path left out: what `$elemMatch` over values asks."""
+    match node:
+        case And(children):
+            return _all([_predicate(child) for child in children])
+        case Not(child):
+            return _negation(_predicate(child))
+        case Leaf():
+            return _leaf_predicate(node)
+        case _:
+            raise AssertionError("no logical operator of its own stands under a path")
+
+
+def _leaf_predicate(leaf: Leaf) -> Predicate:
+    operand = leaf.value
+    match leaf.operator:
+        case "$eq":
+            return predicates.equals(operand)
+        case "$gt" | "$gte" | "$lt" | "$lte":
+            return predicates.compare(leaf.operator, operand)
+        case "$in":
+            return predicates.member(operand)
+        case "$ne" | "$nin":
+            return _negation(_leaf_predicate(_positive(leaf)))
+        case "$exists":
+            return predicates.exists if operand else _negation(predicates.exists)
+        case "$type":
+            return predicates.has_type(operand)
+        case "$regex":
+            return predicates.pattern(operand)
+        case "$size":
+            return predicates.size(operand)
+        case "$mod":
+            return predicates.modulo(operand)
+        case "$elemMatch":
+            index = _element_index(operand)
+            return lambda value: index(value) is not None
+        case "$all":
+            tests = [_leaf_predicate(inner) for inner in _all_leaves(leaf)]
+            return _all(tests) if tests else _negation(_always)
+        case name if name in _BITS:
+            return predicates.bits(name, operand)
+        case name:
+            raise failure(2, f"unknown operator: {name}")
+
+
+def _element_index(operand: Any) -> Callable[[Any], int | None]:
+    """Where in an array the first element stands that `$elemMatch` asks for."""
+    operand = as_document(operand)
+    if type(operand) is not dict:
+        raise failure(2, "$elemMatch needs an Object")
+    if _asks_values(operand):
+        test = _all([_predicate(node) for node in _operators("", operand)])
+    else:
+        test = _over_objects(operand)
+
+    def index(value: Any) -> int | None:
+        if type(value) is not list:
+            return None
+        return next((i for i, element in enumerate(value) if test(element)), None)
+
+    return index
+
+
+def _asks_values(operand: dict[str, Any]) -> bool:
+    """Whether `$elemMatch` has operators for the elements themselves, rather than a filter of their fields."""
+    first = next(iter(operand), "")
+    return first.startswith("$") and first not in PATHLESS and first not in _REFERENCE
+
+
+def _over_objects(operand: dict[str, Any]) -> Predicate:
+    inner = _compiled(_parse(operand, nested=True))
+
+    def test(element: Any) -> bool:
+        mapping = as_mapping(element)
+        return type(mapping) is dict and inner(mapping)
+
+    return test
+
+
+# -- positions and equalities -------------------------------------------------------------------------------------
+
+# The server orders the conditions of a filter by kind, then by path; the last one that met an array gives `$` its
+# position. Source: the order of `MatchExpression::MatchType` in expression.h.
+_ORDER: Final = ("$size", "$eq", "$lte", "$lt", "$gt", "$gte", "$regex", "$mod", "$exists", "$in")
+
+
+def _leaves(node: Node) -> Iterator[Leaf]:
+    match node:
+        case Leaf():
+            yield node
+        case And(children) | Or(children) | Nor(children):
+            for child in children:
+                yield from _leaves(child)
+        case Not(child):
+            yield from _leaves(child)
+
+
+def _conditions(node: Node) -> Iterator[Leaf]:
+    """The conditions that must all hold, as the filter says them."""
+    match node:
+        case Leaf():
+            yield node
+        case And(children):
+            for child in children:
+                yield from _conditions(child)
+        case Or(children):
+            possible = [child for child in children if not _never(child)]
+            if len(possible) == 1:
+                yield from _conditions(possible[0])
+            elif joined := _joined(possible):
+                yield joined
+
+
+def _joined(nodes: list[Node]) -> Leaf | None:
+    """Alternatives that are all equalities of one path, as the one `$in` that the server makes of them."""
+    leaves = [node for node in nodes if isinstance(node, Leaf) and node.operator == "$eq"]
+    if len(leaves) < len(nodes) or len({leaf.path for leaf in leaves}) != 1:
+        return None
+    return Leaf(leaves[0].path, "$in", [leaf.value for leaf in leaves])
+
+
+def _never(node: Node) -> bool:
+    match node:
+        case Leaf(_, "$all", []) | Leaf(_, "$alwaysFalse", _):
+            return True
+        case And(children):
+            return any(_never(child) for child in children)
+        case Or(children):
+            return all(_never(child) for child in children)
+        case _:
+            return False
+
+
+def _conjuncts(node: Node) -> Iterator[Leaf]:
+    """`_conditions` with what the server's optimizer folds into them."""
+    for leaf in _conditions(node):
+        if leaf.operator == "$all":
+            yield from _all_leaves(leaf)
+        elif leaf.operator == "$in" and len({order_key(v) for v in leaf.value}) == 1:
+            yield Leaf(leaf.path, "$regex" if type(leaf.value[0]) is Regex else "$eq", leaf.value[0])
+        else:
+            yield leaf
+
+
+def _rank(leaf: Leaf) -> tuple[int, str]:
+    if leaf.operator == "$elemMatch":
+        return (-1 if _asks_values(leaf.value) else -2, leaf.path)
+    return (_ORDER.index(leaf.operator) if leaf.operator in _ORDER else len(_ORDER), leaf.path)
+
+
+def _located(tree: Node, document: Document) -> int | None:
+    placed = [(_rank(leaf), place) for leaf in _conjuncts(tree) if (place := _place(leaf, document)) is not None]
+    if not placed:
+        return None
+    last = max(rank for rank, _ in placed)
+    places = {place for rank, place in placed if rank == last}
+    if len(places) > 1:
+        raise UnsupportedOperation("$", "several conditions of one kind give it different positions")
+    return places.pop()
+
+
+def _place(leaf: Leaf, document: Document) -> int | None:
+    """The position in the outermost array at which the condition holds, None if that is in no array."""
+    if leaf.operator in ("$ne", "$nin", "$expr", "$alwaysTrue", "$alwaysFalse"):
+        return None
+    if leaf.operator == "$exists" and not leaf.value:
+        return None
+    if leaf.operator != "$elemMatch":
+        place = finder(leaf.path, _leaf_predicate(leaf), traverse=leaf.operator != "$size")(document)
+        return None if place == NOWHERE else place
+    inner: list[int | None] = []
+    index = _element_index(leaf.value)
+
+    def predicate(value: Any) -> bool:
+        inner.append(index(value))
+        return inner[-1] is not None
+
+    place = finder(leaf.path, predicate, traverse=False)(document)
+    return inner[-1] if place == NOWHERE else place
+
+
+def _equal_leaves(node: Node) -> Iterator[Leaf]:
+    for leaf in _conjuncts(node):
+        if leaf.operator == "$eq":
+            yield leaf
+
+
+def _overlap(a: str, b: str) -> bool:
+    return a == b or a.startswith(b + ".") or b.startswith(a + ".")

@@ -1,0 +1,326 @@
+"""Aggregation pipelines over plain documents: each stage a function from documents to documents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+from shadow.errors import UnsupportedOperation
+from shadow.model.order import MISSING, as_document, order_key, sort_documents
+from shadow.model.version import Document
+from shadow.mongoql.accumulators import ACCUMULATORS, Accumulator
+from shadow.mongoql.expressions import Expression, compile_expression
+from shadow.mongoql.failures import described, failure, write_failure
+from shadow.mongoql.fieldpaths import checked_path
+from shadow.mongoql.filters import compile_filter
+from shadow.mongoql.joins import compile_lookup, compile_unwind
+from shadow.mongoql.predicates import is_number, truncated
+from shadow.mongoql.projections import compile_adding, compile_stage, compile_unset
+from shadow.mongoql.stages import Lookup, Stage, no_lookup
+from shadow.mongoql.support import TABLE, Family, require
+
+__all__ = ["Pipeline", "compile_pipeline", "compile_update_pipeline"]
+
+Compiled: TypeAlias = tuple[Stage, frozenset[str]]
+"""A stage and the collections that it reads."""
+
+
+class Pipeline:
+    """A compiled pipeline.
+
+    `leading_match`: the filter that the first stages ask for, which a store may apply itself; None: there is none.
+    `collections`: the names that `$lookup` reads.
+    """
+
+    __slots__ = ("_stages", "collections", "leading_match")
+
+    def __init__(self, stages: Sequence[Compiled], leading_match: Document | None) -> None:
+        self._stages = [stage for stage, _ in stages]
+        self.collections: frozenset[str] = frozenset().union(*[names for _, names in stages])
+        self.leading_match = leading_match
+
+    def run(self, documents: Iterable[Document], lookup: Lookup | None = None) -> list[Document]:
+        """The pipeline's answer over `documents`, which stay as they are. `lookup` gives another collection's
+        documents by name. Groups come in the order in which they were first met."""
+        current = list(documents)
+        for stage in self._stages:
+            current = stage(current, lookup or no_lookup)
+        return current
+
+
+def compile_pipeline(pipeline: Sequence[Mapping[str, Any]]) -> Pipeline:
+    """Compiles a canonical pipeline. Raises OperationFailure with the server's code, UnsupportedOperation by name."""
+    compiled = [(stage, _compile(stage)) for stage in pipeline]
+    # Of two sorts in a row the server keeps the later one, with whatever the earlier would have refused.
+    following = [*pipeline[1:], {}]
+    stages = [made for (stage, made), after in zip(compiled, following, strict=False) if not _resorted(stage, after)]
+    return Pipeline(stages, _leading_match(pipeline))
+
+
+def _resorted(stage: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    return "$sort" in stage and "$sort" in after
+
+
+def _leading_match(pipeline: Sequence[Mapping[str, Any]]) -> Document | None:
+    filters = []
+    for stage in pipeline:
+        if "$match" not in stage:
+            break
+        filters.append(stage["$match"])
+    if not filters:
+        return None
+    return dict(filters[0]) if len(filters) == 1 else {"$and": filters}
+
+
+def compile_update_pipeline(stages: Sequence[Mapping[str, Any]]) -> Callable[[Document], Document]:
+    """The pipeline form of an update, over one document."""
+    for stage in stages:
+        name = next(iter(stage), "")
+        if name not in ("$addFields", "$set", "$project", "$unset", "$replaceRoot", "$replaceWith"):
+            require(Family.STAGE, name)
+            raise write_failure(72, f"{name} is not allowed to be used within an update")
+    pipeline = compile_pipeline(stages)
+    return lambda document: pipeline.run([document])[0]
+
+
+def _compile(stage: Any) -> Compiled:
+    if not isinstance(stage, Mapping) or len(stage) != 1:
+        raise failure(40323, "A pipeline stage specification object must contain exactly one field.")
+    ((name, spec),) = stage.items()
+    require(Family.STAGE, name)
+    if name == "$lookup":
+        return compile_lookup(spec)
+    if name == "$facet":
+        return _facet(spec)
+    return _STAGES[name](spec), frozenset()
+
+
+def _each(change: Callable[[Document], Document]) -> Stage:
+    return lambda documents, lookup: [change(document) for document in documents]
+
+
+# -- stages -------------------------------------------------------------------------------------------------------
+
+
+def _match(spec: Any) -> Stage:
+    if type(spec) is not dict:
+        raise failure(15959, "the match filter must be an expression in an object")
+    matches = compile_filter(spec).matches
+    return lambda documents, lookup: [d for d in documents if matches(d)]
+
+
+def _sort(spec: Any) -> Stage:
+    if type(spec) is not dict:
+        raise failure(15973, "the $sort key specification must be an object")
+    if not spec:
+        raise failure(15976, "$sort stage must have at least one sort key")
+    sort = [(path, _direction(path, direction)) for path, direction in spec.items()]
+    return lambda documents, lookup: sort_documents(documents, sort)
+
+
+def _direction(path: str, value: Any) -> int:
+    value = as_document(value)
+    if type(value) is dict:
+        if "$meta" in value:
+            raise UnsupportedOperation("$meta", "it needs a text index")
+        raise failure(17312, "$meta is the only expression supported by $sort right now")
+    if not is_number(value):
+        raise failure(15974, f"Illegal key in $sort specification: {path}")
+    if truncated(value) not in (1, -1) or order_key(truncated(value)) != order_key(value):
+        raise failure(15975, "$sort key ordering must be 1 (for ascending) or -1 (for descending)")
+    checked_path(path)
+    return truncated(value) or 1
+
+
+def _count_of(name: str, spec: Any, least: int, code: int) -> int:
+    whole = truncated(spec)
+    if whole is None or order_key(whole) != order_key(spec):
+        raise failure(code, f"invalid argument to {name} stage: expected a whole number")
+    if whole < 0:
+        raise failure(code, f"invalid argument to {name} stage: expected a non-negative number")
+    if whole < least:
+        raise failure(15958, "the limit must be positive")
+    return whole
+
+
+def _limit(spec: Any) -> Stage:
+    count = _count_of("$limit", spec, 1, 5107201)
+    return lambda documents, lookup: documents[:count]
+
+
+def _skip(spec: Any) -> Stage:
+    count = _count_of("$skip", spec, 0, 5107200)
+    return lambda documents, lookup: documents[count:]
+
+
+def _replace_root(spec: Any) -> Stage:
+    if type(spec) is not dict:
+        raise failure(40229, "expected an object as specification for $replaceRoot stage")
+    for name in spec:
+        if name != "newRoot":
+            raise failure(40415, f"BSON field '$replaceRoot.{name}' is an unknown field.")
+    if not spec:
+        raise failure(40414, "BSON field '$replaceRoot.newRoot' is missing but a required field")
+    return _replace_with(spec["newRoot"])
+
+
+def _replace_with(spec: Any) -> Stage:
+    evaluate = compile_expression(spec)
+
+    def change(document: Document) -> Document:
+        value = as_document(evaluate(document, {}))
+        if type(value) is not dict:
+            raise failure(40228, f"'newRoot' expression must evaluate to an object, not {_name(value)}")
+        return value
+
+    return _each(change)
+
+
+def _name(value: Any) -> str:
+    return "missing" if value is MISSING else described(value)
+
+
+def _count(spec: Any) -> Stage:
+    if type(spec) is not str:
+        raise failure(40156, "the count field must be a non-empty string")
+    if not spec:
+        raise failure(40157, "the count field must be a non-empty string")
+    if spec.startswith("$"):
+        raise failure(40158, "the count field cannot be a $-prefixed path")
+    if "\0" in spec:
+        raise failure(40159, "the count field cannot contain a null byte")
+    if "." in spec:
+        raise failure(40160, "the count field cannot contain '.'")
+    if spec == "_id":
+        raise failure(15948, "a group's _id may only be specified once")
+    return lambda documents, lookup: [{spec: len(documents)}] if documents else []
+
+
+# -- groups -------------------------------------------------------------------------------------------------------
+
+
+def _group(spec: Any) -> Stage:
+    if type(spec) is not dict:
+        raise failure(15947, "a group's fields must be specified in an object")
+    keys, fields = [], []
+    for name, value in spec.items():  # in their order, as the server meets them
+        if name == "_id":
+            keys.append(_group_key(value))
+        else:
+            fields.append((name, *_accumulator(name, value)))
+    if not keys:
+        raise failure(15955, "a group specification must include an _id")
+    (key,) = keys
+
+    def stage(documents: list[Document], lookup: Lookup) -> list[Document]:
+        groups: dict[Any, tuple[Any, list[Accumulator]]] = {}
+        for document in documents:
+            value = key(document, {})
+            value = None if value is MISSING else value
+            group = groups.setdefault(order_key(value), (value, []))
+            if not group[1]:
+                group[1].extend(make() for _, make, _ in fields)
+            for accumulator, (_, _, evaluate) in zip(group[1], fields, strict=True):
+                accumulator.add(evaluate(document, {}))
+        return [_grouped(value, fields, accumulators) for value, accumulators in groups.values()]
+
+    return stage
+
+
+def _group_key(spec: Any) -> Expression:
+    """The `_id` of a group. An object of one field has null there where the field is missing; one of more leaves it
+    out."""
+    whole = compile_expression(spec)
+    if type(spec) is not dict or len(spec) != 1 or next(iter(spec)).startswith("$"):
+        return whole
+    (name,) = spec
+    return lambda document, names: {name: None, **whole(document, names)}
+
+
+def _grouped(value: Any, fields: Sequence[tuple[str, Any, Any]], accumulators: Sequence[Accumulator]) -> Document:
+    results = {name: accumulator.result() for (name, _, _), accumulator in zip(fields, accumulators, strict=True)}
+    return {"_id": value, **results}
+
+
+def _accumulator(name: str, spec: Any) -> tuple[Callable[[], Accumulator], Expression]:
+    spec = as_document(spec)
+    if type(spec) is not dict or not next(iter(spec), "").startswith("$"):
+        raise failure(40234, f"The field '{name}' must be an accumulator object")
+    if "." in name:
+        raise failure(40235, f"The field name '{name}' cannot contain '.'")
+    if name.startswith("$"):
+        raise failure(40236, f"The field name '{name}' cannot be an operator name")
+    if len(spec) > 1:
+        raise failure(40238, f"The field '{name}' must specify one accumulator")
+    ((operator, operand),) = spec.items()
+    if type(operand) is list and operator not in TABLE[Family.ACCUMULATOR]:
+        raise failure(40237, f"The {operator} accumulator is a unary operator")
+    require(Family.ACCUMULATOR, operator)
+    if operator == "$count":
+        if operand != {}:
+            raise failure(14, "$count takes no arguments, i.e. $count:{}")
+        operand = 1
+    if type(operand) is list:
+        raise failure(40237, f"The {operator} accumulator is a unary operator")
+    return ACCUMULATORS[operator], compile_expression(operand)
+
+
+def _sort_by_count(spec: Any) -> Stage:
+    spec = as_document(spec)
+    if type(spec) is dict:
+        if not spec or not next(iter(spec)).startswith("$"):
+            raise failure(40147, "the sortByCount field must be defined as a $-prefixed path or an expression")
+    elif type(spec) is not str:
+        raise failure(40149, "the sortByCount field must be specified as a string or as an object")
+    elif not spec.startswith("$"):
+        raise failure(40148, "the sortByCount field must be defined as a $-prefixed path or an expression")
+    group = _group({"_id": spec, "count": {"$sum": 1}})
+    return lambda documents, lookup: sort_documents(group(documents, lookup), [("count", -1)])
+
+
+def _check_output(name: str) -> None:
+    """The name of one field, without dots."""
+    if not name:
+        raise failure(15998, "FieldPath field names may not be empty strings.")
+    if "." in name:
+        raise failure(16412, f"FieldPath field names may not contain '.': {name}")
+    checked_path(name)
+
+
+def _facet(spec: Any) -> Compiled:
+    if type(spec) is not dict or not spec:
+        raise failure(40169, "the $facet specification must be a non-empty object")
+    parts: dict[str, list[Compiled]] = {}
+    for name, stages in spec.items():
+        _check_output(name)
+        if type(stages) is not list:
+            raise failure(40170, "arguments to $facet must be arrays")
+        if not all(isinstance(stage, Mapping) for stage in stages):
+            raise failure(40171, "elements of arrays in $facet spec must be non-empty objects")
+        parts[name] = [_compile(stage) for stage in stages]
+        if any("$facet" in stage for stage in stages):
+            raise failure(40600, "$facet is not allowed to be used within a $facet stage")
+    pipelines = {name: Pipeline(stages, None) for name, stages in parts.items()}
+
+    def stage(documents: list[Document], lookup: Lookup) -> list[Document]:
+        return [{name: pipeline.run(documents, lookup) for name, pipeline in pipelines.items()}]
+
+    return stage, frozenset().union(*[pipeline.collections for pipeline in pipelines.values()])
+
+
+_STAGES: Final[dict[str, Callable[[Any], Stage]]] = {
+    "$match": _match,
+    "$sort": _sort,
+    "$limit": _limit,
+    "$skip": _skip,
+    "$project": lambda spec: _each(compile_stage(spec)),
+    "$addFields": lambda spec: _each(compile_adding(spec)),
+    "$set": lambda spec: _each(compile_adding(spec, "$set")),
+    "$unset": lambda spec: _each(compile_unset(spec)),
+    "$unwind": compile_unwind,
+    "$group": _group,
+    "$count": _count,
+    "$sortByCount": _sort_by_count,
+    "$replaceRoot": _replace_root,
+    "$replaceWith": _replace_with,
+}

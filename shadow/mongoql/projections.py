@@ -1,0 +1,353 @@
+"""What a projection leaves of a document: inclusion, exclusion, computed fields, `$slice`, `$elemMatch`.
+
+One tree serves `find`, `$project`, `$addFields` and `$unset`. Rules and codes are those of the server's
+`projection_parser.cpp` and projection executors.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from bson import DBRef, Decimal128
+from pymongo.errors import OperationFailure
+
+from shadow.errors import UnsupportedOperation
+from shadow.model.order import MISSING, as_document
+from shadow.model.version import Document
+from shadow.mongoql.expressions import Expression, compile_expression
+from shadow.mongoql.failures import failure
+from shadow.mongoql.fieldpaths import checked_path
+from shadow.mongoql.filters import compile_filter
+from shadow.mongoql.predicates import is_number, truncated, truthy
+from shadow.mongoql.support import TABLE, Family, require
+
+__all__ = [
+    "Projection",
+    "compile_adding",
+    "compile_projection",
+    "compile_stage",
+    "compile_unset",
+    "projection_includes",
+]
+
+Projection: TypeAlias = Callable[[Document], Document]
+
+
+class ProjectionKind(enum.Enum):
+    INCLUSION = "inclusion"
+    EXCLUSION = "exclusion"
+    ADDING = "adding"
+
+
+@dataclass(slots=True)
+class Branch:
+    """What happens below one name: `children` by name, or at its end `keep`, `compute` or `cut` (`$slice`).
+    `matched`: computed by `$elemMatch`."""
+
+    children: dict[str, Branch] = field(default_factory=dict)
+    keep: bool | None = None
+    compute: Expression | None = None
+    cut: Callable[[Any], Any] | None = None
+    matched: bool = False
+
+    @property
+    def ends(self) -> bool:
+        return not self.children
+
+    @property
+    def cuts(self) -> bool:
+        return self.cut is not None or any(child.cuts for child in self.children.values())
+
+    @property
+    def computes(self) -> bool:
+        return self.compute is not None or any(child.computes for child in self.children.values())
+
+
+@dataclass(slots=True)
+class Plan:
+    """A projection while it is parsed: `kind` is None until a field decides it."""
+
+    root: Branch = field(default_factory=Branch)
+    kind: ProjectionKind | None = None
+    id_kept: bool | None = None
+    find: bool = True
+
+    def decide(self, kind: ProjectionKind, path: str) -> None:
+        if self.kind is not None and self.kind is not kind:
+            code = 31253 if kind is ProjectionKind.INCLUSION else 31254
+            raise failure(code, f"Cannot do {kind.value} on field {path} in {self.kind.value} projection")
+        self.kind = kind
+
+
+def compile_projection(projection: Mapping[str, Any] | None) -> Projection:
+    """A projection of `find`. The result shares no container with the document where it changes one.
+
+    Raises OperationFailure with the server's codes (31253 / 31254 for mixtures, 31249 / 31250 for collisions, ...),
+    UnsupportedOperation for the positional `$` and `$meta`.
+    """
+    return _compiled(projection or {}, find=True)
+
+
+def compile_stage(spec: Any) -> Projection:
+    """`$project`."""
+    if type(spec) is not dict:
+        raise failure(15969, "$project specification must be an object")
+    if not spec:
+        raise failure(51272, "Invalid $project :: caused by :: projection specification must have at least one field")
+    return _compiled(spec, find=False)
+
+
+def projection_includes(projection: Mapping[str, Any]) -> bool:
+    """Whether a projection of `find` names what to keep, and not only what to leave out or to cut."""
+    return _planned(projection, find=True).kind is ProjectionKind.INCLUSION
+
+
+def _planned(projection: Mapping[str, Any], *, find: bool) -> Plan:
+    plan = Plan(find=find)
+    for path, value in projection.items():
+        _parse(plan, path, value, ())
+    if plan.kind is None:
+        ends = plan.root.children.values()
+        matched_only = any(end.matched for end in ends) and not any(end.cuts for end in ends)
+        plan.kind = ProjectionKind.INCLUSION if plan.id_kept or matched_only else ProjectionKind.EXCLUSION
+    return plan
+
+
+def _compiled(projection: Mapping[str, Any], *, find: bool) -> Projection:
+    plan = _planned(projection, find=find)
+    if "_id" not in plan.root.children and plan.kind is ProjectionKind.INCLUSION:
+        plan.root.children = {"_id": Branch(keep=True), **plan.root.children}
+    root, including = plan.root, plan.kind is ProjectionKind.INCLUSION
+    return lambda document: _run(document, root, including)
+
+
+def compile_adding(spec: Any, name: str = "$addFields") -> Projection:
+    """`$addFields` and `$set`."""
+    if type(spec) is not dict:
+        raise failure(40272, f"{name} specification stage must be an object")
+    if not spec:
+        raise failure(40177, f"Invalid {name} :: specification must have at least one field")
+    plan = Plan(kind=ProjectionKind.ADDING, find=False)
+    for path, value in spec.items():
+        _parse_added(plan, path, value, ())
+    return lambda document: _run(document, plan.root, False)
+
+
+def compile_unset(spec: Any) -> Projection:
+    """`$unset`: one path or a list of paths."""
+    paths = spec if type(spec) is list else [spec]
+    if type(spec) not in (str, list):
+        raise failure(31002, "$unset specification must be a string or an array")
+    if not all(type(path) is str for path in paths):
+        raise failure(31120, "$unset specification must be a string or an array containing only string values")
+    if not paths:
+        raise failure(31119, "$unset specification must be a string or an array with at least one field")
+    plan = Plan(kind=ProjectionKind.EXCLUSION, find=False)
+    for path in paths:
+        if path.endswith(".$"):
+            raise failure(31324, "Cannot use positional projection in aggregation projection")
+        _place(plan, tuple(checked_path(path)), Branch(keep=False))
+    return lambda document: _run(document, plan.root, False)
+
+
+# -- parsing ------------------------------------------------------------------------------------------------------
+
+
+def _parse(plan: Plan, path: str, value: Any, above: tuple[str, ...]) -> None:
+    if type(value) is dict and not value:
+        raise failure(51270, f"An empty sub-projection is not a valid value. Found empty object at path {path}")
+    if path.endswith(".$") or path == "$":
+        raise UnsupportedOperation("projection.$", "name the elements with $elemMatch or $slice")
+    parts = (*above, *checked_path(path))
+    full = ".".join(parts)
+    if type(value) is DBRef:
+        raise UnsupportedOperation("projection of a DBRef", "the server takes it for a projection of its parts")
+    if is_number(value) or type(value) is bool:
+        _flag(plan, parts, full, truthy(value))
+    elif type(value) is dict:
+        _parse_object(plan, parts, full, value)
+    else:
+        _computed(plan, parts, full, value)
+
+
+def _flag(plan: Plan, parts: tuple[str, ...], full: str, keep: bool) -> None:
+    _place(plan, parts, Branch(keep=keep))
+    if full == "_id":
+        plan.id_kept = keep
+    else:
+        plan.decide(ProjectionKind.INCLUSION if keep else ProjectionKind.EXCLUSION, full)
+
+
+def _parse_object(plan: Plan, parts: tuple[str, ...], full: str, value: dict[str, Any]) -> None:
+    first = next(iter(value))
+    if not first.startswith("$"):
+        for name, inner in value.items():
+            _parse(plan, name, inner, parts)
+        return
+    if len(value) > 1:
+        raise failure(51271 if plan.find else 15983, f"Bad projection specification at '{full}'")
+    if plan.find and first in ("$slice", "$elemMatch", "$meta"):
+        require(Family.PROJECTION, first)
+        _find_operator(plan, parts, full, first, value[first])
+        return
+    if first == "$elemMatch":
+        raise failure(168, "Unrecognized expression '$elemMatch'")
+    if first not in TABLE[Family.EXPRESSION]:
+        raise failure(31325, f"Invalid projection :: Unknown expression {first}")
+    _computed(plan, parts, full, value)
+
+
+def _find_operator(plan: Plan, parts: tuple[str, ...], full: str, name: str, operand: Any) -> None:
+    if name == "$slice":
+        _slice(plan, parts, full, operand)
+        return
+    operand = as_document(operand)
+    if type(operand) is not dict:
+        raise failure(31274, f"elemMatch: Invalid argument, object required, but got {type(operand).__name__}")
+    if len(parts) > 1:
+        raise failure(31275, "Cannot use $elemMatch projection on a nested field")
+    condition = compile_filter({"x": {"$elemMatch": operand}})
+
+    def first(document: Document, names: Mapping[str, Any]) -> Any:
+        value = document.get(full, MISSING)
+        place = condition.positional({"x": value}) if condition.matches({"x": value}) else None
+        return MISSING if place is None else [value[place]]
+
+    _place(plan, parts, Branch(compute=first, matched=True))
+
+
+def _slice(plan: Plan, parts: tuple[str, ...], full: str, operand: Any) -> None:
+    """The `$slice` of `find`; what does not have its form is the expression of the same name."""
+    if is_number(operand) or (type(operand) is list and len(operand) == 2 and all(is_number(v) for v in operand)):
+        _place(plan, parts, Branch(cut=_cutter(operand)))
+        return
+    _computed(plan, parts, full, {"$slice": operand})
+
+
+def _cutter(operand: Any) -> Callable[[Any], Any]:
+    """`$slice` of `find`: a count from either end, or [skip, limit]."""
+    if type(operand) is list:
+        skip, limit = (_clamped(v) for v in operand)
+        if limit <= 0:
+            raise failure(28724, "$slice limit must be positive")
+        return lambda array: array[_start(array, skip) :][:limit]
+    count = _clamped(operand)
+    return lambda array: array[:count] if count >= 0 else array[count:]
+
+
+def _start(array: list[Any], skip: int) -> int:
+    return skip if skip >= 0 else max(len(array) + skip, 0)
+
+
+def _clamped(value: Any) -> int:
+    whole = truncated(value)
+    if whole is None:
+        number = value.to_decimal() if type(value) is Decimal128 else value
+        whole = 0 if number != number else 2**31 - 1 if number > 0 else -(2**31)
+    return max(-(2**31), min(2**31 - 1, whole))
+
+
+def _computed(plan: Plan, parts: tuple[str, ...], full: str, value: Any) -> None:
+    excluding = plan.kind is ProjectionKind.EXCLUSION and full != "_id"
+    if excluding and type(value) is dict:
+        raise failure(31252, f"Cannot use an expression on field {full} in an exclusion projection")
+    branch = Branch(compute=compile_expression(value))
+    _place(plan, parts, branch)
+    if excluding:
+        raise failure(31310, f"Cannot use an expression on field {full} in an exclusion projection")
+    if full != "_id":
+        plan.decide(ProjectionKind.INCLUSION, full)
+    else:
+        plan.decide(ProjectionKind.INCLUSION, full)
+
+
+def _parse_added(plan: Plan, path: str, value: Any, above: tuple[str, ...]) -> None:
+    parts = (*above, *checked_path(path))
+    value = as_document(value)
+    if type(value) is dict and not value:
+        raise failure(40180, "an empty object is not a valid value")
+    if type(value) is dict and len(value) > 1 and any(name.startswith("$") for name in value):
+        raise failure(40181, "an expression specification must contain exactly one field")
+    if type(value) is dict and value and not next(iter(value)).startswith("$"):
+        for name, inner in value.items():
+            _parse_added(plan, name, inner, parts)
+        return
+    branch = Branch(compute=compile_expression(value))
+    try:
+        _place(plan, parts, branch)
+    except OperationFailure as error:
+        raise failure(40176, f"specification contains two conflicting paths, one of them '{path}'") from error
+
+
+def _place(plan: Plan, parts: tuple[str, ...], leaf: Branch) -> None:
+    node = plan.root
+    for i, part in enumerate(parts[:-1]):
+        node = node.children.setdefault(part, Branch())
+        if node.ends and (node.keep is not None or node.compute or node.cut):
+            raise failure(31249, f"Path collision at {'.'.join(parts)} remaining portion {'.'.join(parts[i + 1 :])}")
+    if parts[-1] in node.children:
+        raise failure(31250, f"Path collision at {'.'.join(parts)}")
+    node.children[parts[-1]] = leaf
+
+
+# -- applying -----------------------------------------------------------------------------------------------------
+
+
+def _run(document: Document, branch: Branch, including: bool) -> Document:
+    """What is kept first, then what is computed from the whole document, as the server's executors do it."""
+    result = _kept(document, branch, including)
+    if branch.computes:
+        result = _made(result, branch, document)
+    return result
+
+
+def _kept(value: Document, branch: Branch, including: bool) -> Document:
+    """`MISSING` keeps the place of a field that is about to be computed."""
+    result: Document = {}
+    for name, inner in value.items():
+        child = branch.children.get(name)
+        kept = _member(inner, child, including)
+        if kept is not MISSING or (child is not None and child.children and child.computes):
+            result[name] = kept
+    return result
+
+
+def _member(value: Any, child: Branch | None, including: bool) -> Any:
+    if child is None or child.compute is not None:
+        return MISSING if including else value
+    if child.keep is not None:
+        return value if child.keep else MISSING
+    if child.cut is not None:
+        return child.cut(value) if type(value) is list else value
+    return _below(value, child, including)
+
+
+def _below(value: Any, child: Branch, including: bool) -> Any:
+    value = as_document(value)
+    if type(value) is dict:
+        return _kept(value, child, including)
+    if type(value) is list:
+        parts = [_below(v, child, including) for v in value]
+        return parts if child.computes else [v for v in parts if v is not MISSING]
+    return MISSING if including else value
+
+
+def _made(value: Any, child: Branch, root: Document) -> Any:
+    """The computed fields of a branch put over what is there; what is no object becomes one."""
+    if child.compute is not None:
+        return child.compute(root, {})
+    value = as_document(value)
+    if type(value) is list:
+        return [_made(v, child, root) for v in value]
+    result = dict(value) if type(value) is dict else {}
+    for name, inner in child.children.items():
+        if inner.computes:
+            made = _made(result.get(name, MISSING), inner, root)
+            if made is MISSING:
+                result.pop(name, None)
+            else:
+                result[name] = made
+    return result

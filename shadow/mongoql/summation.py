@@ -1,0 +1,83 @@
+"""Sums as the server makes them: whole numbers exactly, doubles with a compensation, decimals apart.
+
+Source: `DoubleDoubleSummation` and `AccumulatorSum`: the result has the widest type that took part; int widens to long,
+long to double when it must.
+"""
+
+from __future__ import annotations
+
+import decimal
+from typing import Any
+
+from bson import Decimal128, Int64
+
+from shadow.model.order import CONTEXT
+from shadow.mongoql import numbers
+
+__all__ = ["Summation"]
+
+_WIDTH = {int: 0, Int64: 1, float: 2, Decimal128: 3}
+
+
+class Summation:
+    __slots__ = ("_addend", "_decimal", "_special", "_sum", "_whole", "_widest")
+
+    def __init__(self) -> None:
+        self._whole = 0
+        self._sum = 0.0
+        self._addend = 0.0
+        self._special = 0.0
+        self._decimal = decimal.Decimal(0)
+        self._widest = 0
+
+    def add(self, value: Any) -> None:
+        kind = type(value)
+        self._widest = max(self._widest, _WIDTH[kind])
+        if kind is Decimal128:
+            self._decimal = CONTEXT.add(self._decimal, value.to_decimal())
+        elif kind is float:
+            self._special += value
+            self._accumulate(value)
+        else:
+            self._whole += int(value)
+
+    def _accumulate(self, value: float) -> None:
+        total = self._sum + value
+        part = total - self._sum
+        error = (self._sum - (total - part)) + (value - part)
+        self._sum, self._addend = total, self._addend + error
+
+    def _double(self) -> float:
+        if self._whole:
+            high = float(self._whole)
+            self._accumulate(high)
+            self._accumulate(float(self._whole - int(high)))
+            self._special += high
+            self._whole = 0
+        total = self._sum + self._addend
+        return total if total == total else self._special
+
+    def result(self) -> Any:
+        if self._widest == 3:
+            return Decimal128(CONTEXT.add(self._decimal, self._inexact()))
+        if self._widest == 2:
+            return self._double()
+        if self._whole in numbers.INT64:
+            return Int64(self._whole) if self._widest == 1 else numbers.int_of(self._whole)
+        return self._double()
+
+    def _inexact(self) -> decimal.Decimal:
+        """All that is not decimal, as one."""
+        whole = decimal.Decimal(self._whole)
+        if self._special == 0 and self._sum == 0 and self._addend == 0:
+            return whole
+        if self._special != self._special or self._special in (float("inf"), float("-inf")):
+            return decimal.Decimal(self._special)
+        parts = CONTEXT.add(CONTEXT.create_decimal(decimal.Decimal(self._sum)), decimal.Decimal(self._addend))
+        return CONTEXT.add(parts, whole)
+
+    def average(self, count: int) -> Any:
+        """The mean of `count` numbers: a decimal if one took part, else a double."""
+        if self._widest == 3:
+            return Decimal128(CONTEXT.divide(self.result().to_decimal(), decimal.Decimal(count)))
+        return self._double() / count

@@ -1,0 +1,165 @@
+"""One table of every operator in MongoDB 6.0's reference: supported exactly, or refused by name.
+
+The compilers ask `require`; the manual's table is made from `TABLE`.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from shadow.errors import UnsupportedOperation
+from shadow.mongoql.failures import failure, write_failure
+
+__all__ = ["TABLE", "Family", "Support", "SupportEntry", "entries", "require", "supported"]
+
+
+class Support(enum.StrEnum):
+    SUPPORTED = "supported"
+    REFUSED = "refused"
+
+
+class Family(enum.StrEnum):
+    """Where an operator stands."""
+
+    QUERY = "query"
+    UPDATE = "update"
+    MODIFIER = "update modifier"
+    PROJECTION = "projection"
+    STAGE = "stage"
+    ACCUMULATOR = "accumulator"
+    EXPRESSION = "expression"
+
+
+@dataclass(frozen=True, slots=True)
+class SupportEntry:
+    name: str
+    family: Family
+    status: Support
+    reason: str = ""
+
+
+def _names(text: str) -> list[str]:
+    return ["$" + name for name in text.split()]
+
+
+_SERVER = "it runs code or keeps state inside the server"
+_GEO = "it needs a geospatial index"
+_TEXT = "it needs a text index"
+_NONDETERMINISTIC = "its answer differs from run to run"
+_WINDOW = "window functions are not computed here"
+_ADMIN = "it reports on, or writes to, the deployment"
+_LOCALE = "it depends on the server's own tables of time zones or of Unicode"
+_NOT_EXACT = "an answer equal to the server's in every case is not assured"
+
+_SUPPORTED: Final[dict[Family, str]] = {
+    Family.QUERY: """eq ne gt gte lt lte in nin and or nor not exists type regex options size all elemMatch mod expr
+        comment alwaysTrue alwaysFalse bitsAllSet bitsAnySet bitsAllClear bitsAnyClear""",
+    Family.UPDATE: """set unset inc mul min max rename setOnInsert push addToSet pull pullAll pop bit currentDate""",
+    Family.MODIFIER: "each slice sort position",
+    Family.PROJECTION: "slice elemMatch",
+    Family.STAGE: """match sort limit skip project addFields set unset unwind group count sortByCount facet lookup
+        replaceRoot replaceWith""",
+    Family.ACCUMULATOR: "sum avg min max first last push addToSet count mergeObjects",
+    Family.EXPRESSION: """literal eq ne gt gte lt lte cmp and or not add subtract multiply divide mod abs ceil floor
+        trunc cond ifNull switch concat toUpper toLower substrCP strLenCP strLenBytes size arrayElemAt in first
+        last slice filter map reduce concatArrays reverseArray isArray type isNumber mergeObjects
+        objectToArray arrayToObject setUnion setIntersection setDifference setEquals setIsSubset
+        allElementsTrue anyElementTrue indexOfArray range min max sum avg let year month dayOfMonth hour
+        minute second millisecond dayOfWeek dayOfYear toBool getField split""",
+}
+
+_REFUSED: Final[dict[Family, dict[str, str]]] = {
+    Family.QUERY: {
+        _SERVER: "where jsonSchema",
+        _GEO: """geoIntersects geoWithin near nearSphere box center centerSphere geometry maxDistance minDistance
+            polygon""",
+        _TEXT: "text meta",
+        _NONDETERMINISTIC: "rand sampleRate natural",
+    },
+    Family.UPDATE: {},
+    Family.MODIFIER: {},
+    Family.PROJECTION: {_TEXT: "meta"},
+    Family.STAGE: {
+        _ADMIN: """changeStream collStats currentOp indexStats listLocalSessions listSessions merge out planCacheStats
+            shardedDataDistribution""",
+        _GEO: "geoNear",
+        _TEXT: "search searchMeta",
+        _NONDETERMINISTIC: "sample",
+        _WINDOW: "setWindowFields densify fill",
+        _NOT_EXACT: "bucket bucketAuto graphLookup unionWith documents redact",
+    },
+    Family.ACCUMULATOR: {
+        _SERVER: "accumulator",
+        _NOT_EXACT: "bottom bottomN firstN lastN maxN minN top topN stdDevPop stdDevSamp",
+        _WINDOW: """covariancePop covarianceSamp denseRank derivative documentNumber expMovingAvg integral
+            linearFill locf rank shift""",
+    },
+    Family.EXPRESSION: {
+        _SERVER: "function accumulator",
+        _NONDETERMINISTIC: "rand sampleRate",
+        _TEXT: "meta",
+        _LOCALE: """dateAdd dateDiff dateFromParts dateFromString dateSubtract dateToParts dateToString dateTrunc
+            isoDayOfWeek isoWeek isoWeekYear week toDate strcasecmp""",
+        _NOT_EXACT: """acos acosh asin asinh atan atan2 atanh cos cosh sin sinh tan tanh degreesToRadians
+            radiansToDegrees exp ln log log10 pow sqrt round convert toString toInt toLong toDouble toDecimal toObjectId
+            regexFind regexFindAll regexMatch replaceOne replaceAll trim ltrim rtrim substr substrBytes indexOfBytes
+            indexOfCP zip sortArray setField unsetField binarySize bsonSize firstN lastN maxN minN stdDevPop stdDevSamp
+            tsIncrement tsSecond""",
+    },
+}
+
+
+def _table() -> dict[Family, dict[str, SupportEntry]]:
+    table: dict[Family, dict[str, SupportEntry]] = {family: {} for family in Family}
+    for family, text in _SUPPORTED.items():
+        for name in _names(text):
+            table[family][name] = SupportEntry(name, family, Support.SUPPORTED)
+    for family, reasons in _REFUSED.items():
+        for reason, text in reasons.items():
+            for name in _names(text):
+                table[family][name] = SupportEntry(name, family, Support.REFUSED, reason)
+    return table
+
+
+TABLE: Final = _table()
+
+
+def entries() -> Iterator[SupportEntry]:
+    """Every operator, family by family."""
+    for family in Family:
+        yield from TABLE[family].values()
+
+
+def supported(family: Family, name: str) -> bool:
+    entry = TABLE[family].get(name)
+    return entry is not None and entry.status is Support.SUPPORTED
+
+
+def require(family: Family, name: str) -> None:
+    """Passes for a supported operator. Raises UnsupportedOperation for a refused one, the server's error otherwise."""
+    entry = TABLE[family].get(name)
+    if entry is None:
+        raise _unknown(family, name)
+    if entry.status is Support.REFUSED:
+        raise UnsupportedOperation(name, entry.reason)
+
+
+def _unknown(family: Family, name: str) -> Exception:
+    match family:
+        case Family.UPDATE:
+            return write_failure(9, f"Unknown modifier: {name}")
+        case Family.MODIFIER:
+            return write_failure(2, f"Unrecognized clause in $push: {name}")
+        case Family.STAGE:
+            return failure(40324, f"Unrecognized pipeline stage name: '{name}'")
+        case Family.ACCUMULATOR:
+            return failure(15952, f"unknown group operator '{name}'")
+        case Family.EXPRESSION:
+            return failure(168, f"Unrecognized expression '{name}'")
+        case Family.PROJECTION:
+            return failure(31325, f"Unknown expression {name}")
+        case Family.QUERY:
+            return failure(2, f"unknown operator: {name}")

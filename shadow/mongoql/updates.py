@@ -1,0 +1,503 @@
+"""What an update means: operators merged into one tree of paths, applied in the server's order.
+
+The server walks all operators' paths as one tree, fields in lexicographic order (positions by number), so that the
+order in which new fields appear does not depend on the operators. Source: `UpdateObjectNode` and its kin.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import functools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import bson
+from pymongo.errors import WriteError
+
+from shadow.errors import UnsupportedOperation
+from shadow.model.order import MISSING, as_document
+from shadow.model.version import Document, Key
+from shadow.mongoql.failures import described, write_failure
+from shadow.mongoql.filters import Filter, compile_filter, forbid_expressions
+from shadow.mongoql.modifiers import OPERATORS, Modifier, copied
+from shadow.mongoql.pipelines import compile_update_pipeline
+from shadow.mongoql.support import Family, require
+from shadow.mongoql.tree import And, Leaf, Node, Nor, Not, Or
+
+__all__ = ["Updater", "check_upsert", "compile_update"]
+
+_BACKFILL_LIMIT = 1_500_000
+
+
+@dataclass(slots=True)
+class Fields:
+    """Updates below the fields of an object (or the positions of an array); `$` stands for the matched position."""
+
+    children: dict[str, Branch] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Elements:
+    """Updates below the elements of an array, by array filter; "" is every element."""
+
+    children: dict[str, Branch] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Reserved:
+    """The source of a `$rename`: nothing else may touch it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A modifier by its number among those of the update: trees are shared by all updates of one shape."""
+
+    number: int
+
+
+Branch: TypeAlias = Fields | Elements | Slot | Reserved
+Shape: TypeAlias = tuple[tuple[str, tuple[str, ...]], ...]
+"""The operators of an update with their paths, in order."""
+
+
+class Updater:
+    """A compiled update. `paths` is operator -> {dotted path: operand}, None for a pipeline. `positional`: what it does
+    depends on which element of an array its filter has matched."""
+
+    __slots__ = ("_apply", "paths", "positional")
+
+    def __init__(
+        self,
+        apply: Callable[[Document, int | None, bool], Document],
+        paths: dict[str, Document] | None,
+        *,
+        positional: bool = False,
+    ) -> None:
+        self._apply = apply
+        self.paths = paths
+        self.positional = positional
+
+    def apply(self, pre: Document, matched: Filter | None = None) -> Document:
+        """The document after the update; `pre` stays as it is and shares nothing mutable with it.
+
+        `matched` is the filter that matched `pre`; the positional `$` needs it. Raises WriteError with the server's
+        code: 2, 9, 14, 28 (a path that cannot be made), 40 (conflict), 66 (`_id` would change).
+        """
+        place = matched.positional(pre) if matched is not None else None
+        post = self._apply(pre, place, False)
+        _check_id(pre, post)
+        _check_names(pre, post)
+        return post
+
+    def upsert(self, filter: Mapping[str, Any] | Filter, key: Key) -> Document:
+        """The document that an upsert inserts under `_id` = `key` where nothing matches `filter`. The key must be the
+        one that the filter or the update names (`upsert_key`), or a new one if neither does."""
+        post = self._upserted(filter)
+        if not _identical(post.get("_id", key), key):
+            raise write_failure(66, "Performing an update on the path '_id' would modify the immutable field '_id'")
+        return {"_id": copied(key), **post}
+
+    def upsert_key(self, filter: Mapping[str, Any] | Filter) -> Any:
+        """The `_id` that an upsert's filter or its update names; `order.MISSING` if neither does."""
+        return self._upserted(filter).get("_id", MISSING)
+
+    def _upserted(self, filter: Mapping[str, Any] | Filter) -> Document:
+        compiled = filter if isinstance(filter, Filter) else compile_filter(filter)
+        check_upsert(compiled)
+        base = _seed(compiled)
+        post = self._apply(base, None, True)
+        if "_id" in base:
+            _check_id(base, post)
+        return {"_id": post["_id"], **post} if "_id" in post else post
+
+
+def check_upsert(filter: Filter) -> None:
+    """Raises for a filter that no upsert may have, whether a document matches it or not."""
+    if filter.evaluates:
+        raise write_failure(224, "$expr is not allowed in the query predicate for an upsert")
+    if filter.hopeless:
+        raise UnsupportedOperation("upsert", "with a filter that can never match")
+
+
+def compile_update(
+    update: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+    array_filters: Sequence[Mapping[str, Any]] = (),
+    now: dt.datetime | None = None,
+) -> Updater:
+    """Compiles operators or a pipeline (both canonical). `now` is what `$currentDate` sets.
+
+    Raises WriteError with the server's code, UnsupportedOperation for what is refused by name.
+    """
+    if not isinstance(update, Mapping):
+        if array_filters:
+            raise write_failure(9, "Cannot specify arrayFilters and a pipeline update")
+        return Updater(_by_pipeline(update), None)
+    filters = _array_filters(array_filters)
+    if not update:
+        raise write_failure(9, "an update needs at least one operator")
+    tree = None if filters else _known_tree(update)
+    modifiers: list[Modifier] = []
+    if tree is not None:
+        for name, operands in update.items():
+            make = OPERATORS[name]
+            modifiers += [make(path, operand, now) for path, operand in operands.items()]
+    else:
+        tree, modifiers = _planted(update, filters, now)
+
+    def apply(pre: Document, place: int | None, insert: bool) -> Document:
+        root: Document = copied(pre)
+        _Application(root, place, insert, filters, modifiers).fields(tree, root, None)
+        return root
+
+    paths = {name: dict(as_document(operands)) for name, operands in update.items()}
+    return Updater(apply, paths, positional=any(".$" in each.path for each in modifiers))
+
+
+def _planted(
+    update: Mapping[str, Any], filters: Mapping[str, Filter], now: dt.datetime | None
+) -> tuple[Fields, list[Modifier]]:
+    """The tree of an update with its modifiers. Raises what is wrong with it, in the order in which it stands there."""
+    tree, modifiers, used = Fields(), list[Modifier](), set[str]()
+    for name, operands in update.items():
+        for path, operand in _operands(name, operands):
+            _parts(path)
+            modifier = OPERATORS[name](path, operand, now)
+            if modifier.source is not None:
+                _insert(tree, modifier.source, Reserved(), filters, used)
+            _insert(tree, modifier.path, Slot(len(modifiers)), filters, used)
+            modifiers.append(modifier)
+    for unused in filters.keys() - used:
+        raise write_failure(9, f"The array filter for identifier '{unused}' was not used in the update")
+    return tree, modifiers
+
+
+def _known_tree(update: Mapping[str, Any]) -> Fields | None:
+    """The tree that updates of this shape have; None where there is none, or where it depends on the operands."""
+    if not all(type(operands) is dict for operands in update.values()):
+        return None
+    return _tree_of(tuple((name, tuple(operands)) for name, operands in update.items()))
+
+
+@functools.lru_cache(maxsize=512)
+def _tree_of(shape: Shape) -> Fields | None:
+    """Applications send few shapes of updates, with ever other values."""
+    if any(name not in OPERATORS or name == "$rename" for name, _ in shape):
+        return None
+    tree = Fields()
+    try:
+        for number, path in enumerate(path for _, paths in shape for path in paths):
+            _insert(tree, path, Slot(number), {}, set())
+    except WriteError:
+        return None
+    return tree
+
+
+def _operands(name: str, operands: Any) -> list[tuple[str, Any]]:
+    require(Family.UPDATE, name)
+    operands = as_document(operands)
+    if not isinstance(operands, Mapping):
+        raise write_failure(9, f"Modifiers operate on fields but we found type {described(operands)} for {name}")
+    return list(operands.items())
+
+
+def _by_pipeline(stages: Sequence[Mapping[str, Any]]) -> Callable[[Document, int | None, bool], Document]:
+    run = compile_update_pipeline(stages)
+
+    def apply(pre: Document, place: int | None, insert: bool) -> Document:
+        post = run(copied(pre))
+        return copied(post) if "_id" in post or "_id" not in pre else {"_id": copied(pre["_id"]), **copied(post)}
+
+    return apply
+
+
+def _check_id(pre: Document, post: Document) -> None:
+    """`_id` stays as it is, its type included: 1 may not become 1.0."""
+    if "_id" in pre and ("_id" not in post or not _identical(pre["_id"], post["_id"])):
+        raise write_failure(66, "Performing an update on the path '_id' would modify the immutable field '_id'")
+
+
+def _identical(a: Any, b: Any) -> bool:
+    return a is b or bson.encode({"": a}) == bson.encode({"": b})
+
+
+def _check_names(pre: Document, post: Document) -> None:
+    for name in post:
+        if name.startswith("$") and name not in pre:
+            raise write_failure(
+                52, f"The dollar ($) prefixed field '{name}' is not allowed in the context of an update"
+            )
+
+
+def _seed(filter: Filter) -> Document:
+    """`_id` first, then the filter's equalities in the order of their paths."""
+    named = filter.equalities()
+    base: Document = {"_id": copied(named.pop("_id"))} if "_id" in named else {}
+    for path, value in sorted(named.items()):
+        if path.startswith("_id."):
+            raise write_failure(111, f"field at '_id' must be exactly specified, field at sub-path '{path}' found")
+        *parents, name = path.split(".")
+        spot = base
+        for parent in parents:
+            spot = spot.setdefault(parent, {})
+        spot[name] = copied(value)
+    return base
+
+
+# -- the tree -----------------------------------------------------------------------------------------------------
+
+
+def _parts(path: str) -> list[str]:
+    parts = path.split(".")
+    if not all(parts):
+        raise write_failure(56, f"The update path '{path}' contains an empty field name, which is not allowed.")
+    if parts[0] == "$" or parts[0].startswith("$["):
+        raise write_failure(2, f"Cannot have a positional element in the first position in path '{path}'")
+    if parts.count("$") > 1:
+        raise write_failure(2, f"Too many positional (i.e. '$') elements found in path '{path}'")
+    return parts
+
+
+def _identifier(part: str) -> re.Match[str] | None:
+    return re.fullmatch(r"\$\[(.*)\]", part)
+
+
+def _insert(tree: Fields, path: str, leaf: Branch, filters: Mapping[str, Filter], used: set[str]) -> None:
+    node: Branch = tree
+    parts = _parts(path)
+    for i, part in enumerate(parts):
+        chosen = _identifier(part)
+        if isinstance(node, Elements) is not bool(chosen) or not isinstance(node, Fields | Elements):
+            raise _conflict(path)
+        name = part if chosen is None else _known(chosen.group(1), path, filters, used)
+        if i == len(parts) - 1:
+            if name in node.children:
+                raise _conflict(path)
+            node.children[name] = leaf
+            return
+        below: Branch = Elements() if _identifier(parts[i + 1]) else Fields()
+        node = node.children.setdefault(name, below)
+
+
+def _known(identifier: str, path: str, filters: Mapping[str, Filter], used: set[str]) -> str:
+    if identifier and identifier not in filters:
+        raise write_failure(2, f"No array filter found for identifier '{identifier}' in path '{path}'")
+    used.add(identifier)
+    return identifier
+
+
+def _conflict(path: str) -> Exception:
+    return write_failure(40, f"Updating the path '{path}' would create a conflict at '{path}'")
+
+
+def _merged(a: Branch | None, b: Branch, path: str) -> Branch:
+    """Both branches as one: where `$` or several array filters choose the same element."""
+    if a is None:
+        return b
+    if isinstance(a, Fields) and isinstance(b, Fields):
+        return Fields(_merged_children(a.children, b.children, path))
+    if isinstance(a, Elements) and isinstance(b, Elements):
+        return Elements(_merged_children(a.children, b.children, path))
+    raise _conflict(path)
+
+
+def _merged_children(a: Mapping[str, Branch], b: Mapping[str, Branch], path: str) -> dict[str, Branch]:
+    names = [*a, *(name for name in b if name not in a)]
+    return {n: _merged(a.get(n), b[n], f"{path}.{n}") if n in b else a[n] for n in names}
+
+
+def _compare_names(a: str, b: str) -> int:
+    if a.isdecimal() and b.isdecimal() and a.isascii() and b.isascii() and int(a) != int(b):
+        return -1 if int(a) < int(b) else 1
+    return (a > b) - (a < b)
+
+
+_name_order = functools.cmp_to_key(_compare_names)
+
+
+# -- array filters ------------------------------------------------------------------------------------------------
+
+
+def _array_filters(given: Sequence[Mapping[str, Any]]) -> dict[str, Filter]:
+    found: dict[str, Filter] = {}
+    for filter in given:
+        forbid_expressions(filter)
+        compiled = compile_filter(filter)
+        names = _tops(compiled.tree)
+        if len(names) != 1:
+            raise write_failure(9, "An array filter needs exactly one top-level field name")
+        (name,) = names
+        if not re.fullmatch(r"[a-z][a-zA-Z0-9]*", name):
+            raise write_failure(2, "The top-level field name of an array filter must begin with a lower-case letter")
+        if name in found:
+            raise write_failure(9, f"Found multiple array filters with the same top-level field name {name}")
+        found[name] = compiled
+    return found
+
+
+def _tops(node: Node) -> set[str]:
+    match node:
+        case Leaf(_, "$all", []):
+            return set()
+        case Leaf(path):
+            return {path.split(".")[0]} if path else set()
+        case And(children) | Or(children) | Nor(children):
+            return set().union(*[_tops(child) for child in children])
+        case Not(child):
+            return _tops(child)
+
+
+# -- applying -----------------------------------------------------------------------------------------------------
+
+
+class _Application:
+    """One application of a tree to one document, which is changed in place."""
+
+    def __init__(
+        self,
+        root: Document,
+        place: int | None,
+        insert: bool,
+        filters: Mapping[str, Filter],
+        modifiers: Sequence[Modifier],
+    ) -> None:
+        self.root = root
+        self.place = place
+        self.insert = insert
+        self.filters = filters
+        self.modifiers = modifiers
+
+    def fields(self, node: Fields, target: Any, viable: Callable[[], None] | None) -> None:
+        """Applies `node` below `target`. `viable` is set where `target` is not yet part of the document: it raises
+        if it cannot become one."""
+        children = node.children
+        if "$" in children:
+            if self.place is None:
+                raise write_failure(2, "The positional operator did not find the match needed from the query.")
+            name = str(self.place)
+            merged = _merged(children.get(name), children["$"], name)
+            children = {**{k: v for k, v in children.items() if k != "$"}, name: merged}
+        for name in sorted(children, key=_name_order):
+            self.child(children[name], target, name, viable)
+
+    def child(self, node: Branch, target: Any, name: str, viable: Callable[[], None] | None) -> None:
+        present = _present(target, name)
+        check = viable if viable is not None else functools.partial(_check_viable, target, name)
+        if isinstance(node, Slot):
+            self.modify(self.modifiers[node.number], target, name, present, check)
+        elif isinstance(node, Elements):
+            self.elements(node, present, name)
+        elif isinstance(node, Fields):
+            if present is not MISSING:
+                self.fields(node, present, None)
+                return
+            fresh: Document = {}
+            self.fields(node, fresh, check)
+            if fresh:
+                _create(target, name, fresh)
+
+    def elements(self, node: Elements, array: Any, name: str) -> None:
+        if array is MISSING:
+            raise write_failure(2, f"The path '{name}' must exist in the document in order to apply array updates.")
+        if type(array) is not list:
+            raise write_failure(2, f"Cannot apply array updates to non-array element '{name}'")
+        for i, element in enumerate(array):
+            chosen: Branch | None = None
+            for identifier, child in node.children.items():
+                if not identifier or self.filters[identifier].matches({identifier: element}):
+                    chosen = _merged(chosen, child, f"{name}.{i}")
+            if chosen is not None:
+                self.child(chosen, array, str(i), None)
+
+    def modify(self, node: Modifier, target: Any, name: str, present: Any, check: Callable[[], None]) -> None:
+        if node.on_insert_only and not self.insert:
+            return
+        if node.source is not None:
+            self.rename(node, target, name)
+        elif present is not MISSING:
+            _put(target, name, node.change(present))
+        elif node.create is not None:
+            check()
+            _create(target, name, node.create())
+        elif not node.lenient:
+            check()
+
+    def rename(self, node: Modifier, target: Any, name: str) -> None:
+        assert node.source is not None
+        *parents, last = node.source.split(".")
+        spot: Any = self.root
+        through_array = False
+        for parent in parents:
+            through_array |= type(spot) is list
+            inner = _present(spot, parent)
+            if inner is MISSING and not _viable(spot, parent):
+                raise write_failure(28, f"cannot use the part '{parent}' of '{node.source}' to traverse the element")
+            if inner is MISSING:
+                return
+            spot = inner
+        value = _present(spot, last)
+        if value is MISSING:
+            if not _viable(spot, last):
+                raise write_failure(28, f"cannot use the part '{last}' of '{node.source}' to traverse the element")
+            return
+        if through_array or type(spot) is list:
+            raise write_failure(2, f"The source field '{node.source}' cannot be an array element")
+        self.check_destination(node.path)
+        if _present(target, name) is MISSING:
+            _check_viable(target, name)
+            _create(target, name, value)
+        else:
+            _put(target, name, value)
+        del spot[last]
+
+    def check_destination(self, path: str) -> None:
+        spot: Any = self.root
+        for part in path.split("."):
+            if type(spot) is list:
+                raise write_failure(2, f"The destination field '{path}' cannot be an array element")
+            spot = _present(spot, part)
+
+
+def _index(name: str) -> int:
+    """The array position that a name stands for, or -1. Unlike filters, updates take leading zeros."""
+    return int(name) if name.isascii() and name.isdigit() and len(name) < 18 else -1
+
+
+def _present(target: Any, name: str) -> Any:
+    if type(target) is dict:
+        return target.get(name, MISSING)
+    if type(target) is list:
+        index = _index(name)
+        return target[index] if 0 <= index < len(target) else MISSING
+    return MISSING
+
+
+def _viable(target: Any, name: str) -> bool:
+    return type(target) is dict or (type(target) is list and _index(name) >= 0)
+
+
+def _check_viable(target: Any, name: str) -> None:
+    if not _viable(target, name):
+        raise write_failure(28, f"Cannot create field '{name}' in an element of type {described(target)}")
+
+
+def _create(target: Any, name: str, value: Any) -> None:
+    _check_viable(target, name)
+    if type(target) is dict:
+        target[name] = value
+        return
+    index = _index(name)
+    if index - len(target) > _BACKFILL_LIMIT:
+        raise write_failure(34, f"can't backfill more than {_BACKFILL_LIMIT} elements of an array")
+    target.extend([None] * (index - len(target)))
+    target.append(value)
+
+
+def _put(target: Any, name: str, value: Any) -> None:
+    if type(target) is list:
+        target[_index(name)] = None if value is MISSING else value
+    elif value is MISSING:
+        del target[name]
+    else:
+        target[name] = value

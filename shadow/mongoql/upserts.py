@@ -1,0 +1,73 @@
+"""Under which `_id` an upsert inserts: the one that its filter, its update or its replacement names, or a new one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bson import Regex
+from pymongo.errors import WriteError
+
+from shadow.model.operation import Replace, Update
+from shadow.model.order import MISSING, equal
+from shadow.model.stored import with_id
+from shadow.model.values import snapshot
+from shadow.model.version import Document, Key
+from shadow.mongoql.caching import cached_update
+from shadow.mongoql.failures import write_failure
+from shadow.mongoql.filters import Filter, cached_filter
+
+__all__ = ["check_same_key", "insert_key", "keeps_key", "named_key", "replacement_key", "with_key"]
+
+
+def with_key(document: Document, key: Key) -> Document:
+    """`document` with `_id` first, where MongoDB stores it. Raises WriteError for what cannot be an `_id`."""
+    if isinstance(key, list | Regex):
+        kind = "array" if isinstance(key, list) else "regex"
+        raise write_failure(53, f"The '_id' value cannot be of type {kind}")
+    if isinstance(key, dict) and any(name.startswith("$") for name in key):
+        raise write_failure(52, "_id fields may not contain '$'-prefixed fields")
+    return with_id(document, key)
+
+
+def check_same_key(replacement: Document, key: Key) -> None:
+    """Raises WriteError if a replacement of the document under `key` names another `_id`."""
+    if not equal(replacement.get("_id", key), key):
+        raise WriteError("After applying the update, the (immutable) field '_id' was found to have been altered", 66)
+
+
+def replacement_key(filter: Filter, replacement: Document) -> Key:
+    """The `_id` that an upsert's filter or its replacement names, or `MISSING`."""
+    named = filter.equalities()
+    if any(path.startswith("_id.") for path in named):
+        raise write_failure(111, "field at '_id' must be exactly specified, field at a sub-path found")
+    return named.get("_id", replacement.get("_id", MISSING))
+
+
+def named_key(change: Update | Replace) -> Key:
+    """The `_id` that an upsert names, or `MISSING`. Raises WriteError as the server does where it would insert."""
+    filter = cached_filter(change.filter)
+    if isinstance(change, Replace):
+        return replacement_key(filter, change.replacement)
+    return cached_update(change.update, change.array_filters).upsert_key(filter)
+
+
+def insert_key(change: Update | Replace) -> Key:
+    """The key under which an upsert by filter inserts. Raises WriteError for one that cannot be an `_id`."""
+    key = named_key(change)
+    if key is MISSING:
+        return change.new
+    with_key({}, key)
+    return snapshot(key)
+
+
+def keeps_key(stages: Sequence[Document]) -> bool:
+    """Whether a pipeline of updates leaves the `_id` that a document comes with in its place, whatever the document."""
+    return all(_leaves_key(stage) for stage in stages)
+
+
+def _leaves_key(stage: Document) -> bool:
+    ((name, body),) = stage.items()
+    if name in ("$set", "$addFields"):
+        return not any(path.partition(".")[0] == "_id" for path in body)
+    removed = [body] if isinstance(body, str) else body
+    return name == "$unset" and not any(path.partition(".")[0] == "_id" for path in removed)

@@ -1,0 +1,47 @@
+"""`distinct`: the different values at a path over many documents.
+
+The walk is that of the command `distinct`, which is not the one of filters: a position takes the one element that it
+names and no field of that name, and an array at the end of the path is opened however it was reached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from shadow.model.order import as_document, order_key
+from shadow.model.version import Document
+from shadow.mongoql.paths import position
+
+__all__ = ["distinct_values"]
+
+
+def distinct_values(path: str, documents: Iterable[Document]) -> list[Any]:
+    """The different values (under MongoDB's equality) at the dotted `path`, in MongoDB's
+    order, as the server gives them; of equal ones the first that is met. An
+    array at the end of the path counts as its elements, an empty one and a missing field as nothing."""
+    parts = path.split(".")
+    found: dict[Any, Any] = {}
+    for document in documents:
+        for value in _walk(document, parts, 0):
+            found.setdefault(order_key(value), value)
+    return [found[key] for key in sorted(found)]
+
+
+def _walk(value: Any, parts: list[str], at: int) -> Iterator[Any]:
+    if at == len(parts):
+        yield from value if type(value) is list else (value,)
+        return
+    if type(value) is not list:
+        inner = as_document(value)
+        if type(inner) is dict and parts[at] in inner:
+            yield from _walk(inner[parts[at]], parts, at + 1)
+        return
+    place = position(parts[at])
+    if place >= 0:
+        if place < len(value):
+            yield from _walk(value[place], parts, at + 1)
+        return
+    for element in value:
+        if type(element) is not list:
+            yield from _walk(element, parts, at)

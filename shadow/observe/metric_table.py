@@ -1,0 +1,411 @@
+"""The table of the metrics: every one that is exported, its labels, and the label values that are not of the
+configuration."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = [
+    "ABANDONED",
+    "BACKGROUND_FAILURES",
+    "BACKGROUND_UP",
+    "BUILD",
+    "BYPASSING",
+    "BY_PATH",
+    "CANARY_FOUND",
+    "CANARY_LAST_FOUND",
+    "CANARY_SOUGHT",
+    "CAPACITY",
+    "COMPARISONS",
+    "CONTROL_UP",
+    "DAMAGED",
+    "DEFERRED",
+    "DISAGREEMENTS",
+    "EXCUSED",
+    "FAILURES",
+    "FLIPS",
+    "HEALS",
+    "HELD",
+    "INCOMPARABLE",
+    "LANE_CAPACITY",
+    "LANE_DEPTH",
+    "LATENCY",
+    "LIST_VERSION",
+    "MEMBERS",
+    "MISMATCHES",
+    "NOISE",
+    "OLDEST_INTENT",
+    "OPEN_INTENTS",
+    "OPERATIONS",
+    "OTHER",
+    "READ_SECONDS",
+    "RELOADS",
+    "ROUTE",
+    "ROUTED",
+    "SCANNED",
+    "SCANNED_OUT",
+    "SCANS",
+    "SECONDARY_UP",
+    "SECONDS",
+    "SHED",
+    "STUCK",
+    "TABLE",
+    "THROTTLED",
+    "UNJOURNALED",
+    "WORKING",
+    "WRITE_COMPARISONS",
+    "Component",
+    "DynamoCall",
+    "FlipOutcome",
+    "MetricRow",
+    "Reload",
+    "metric_table",
+]
+
+OTHER: Final = "other"
+"""The label value of whatever is not configured or not listed."""
+
+LIST_VERSION: Final = 2
+"""Of the documented list of metrics. Within a version, metrics and label values are only added."""
+
+SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Upper bounds of the latency buckets, in seconds: from a read in one data centre to the longest client time limit."""
+
+
+class Component(enum.StrEnum):
+    """The internal parts whose failures are counted."""
+
+    REPORT = "report"
+    CONFIRM = "confirm"
+    SHADOW_READ = "shadow_read"
+    ROUTED_READ = "routed_read"
+    REPLAY = "replay"
+    LANE = "lane"
+    JOURNAL = "journal"
+    RECOVERY = "recovery"
+    WATCH = "watch"
+    GAUGES = "gauges"
+    PROBE = "probe"
+    CLOSE = "close"
+    SWEEP = "sweep"
+    INDEX = "index"
+    CONTROL = "control"
+    OTHER = OTHER
+
+
+class Reload(enum.StrEnum):
+    OK = "ok"
+    REJECTED = "rejected"
+
+
+class FlipOutcome(enum.StrEnum):
+    STARTED = "started"
+    DONE = "done"
+    REFUSED = "refused"
+
+
+class DynamoCall(enum.StrEnum):
+    """The calls of the DynamoDB API that consume capacity, as the client names its methods."""
+
+    GET_ITEM = "get_item"
+    BATCH_GET_ITEM = "batch_get_item"
+    QUERY = "query"
+    SCAN = "scan"
+    PUT_ITEM = "put_item"
+    UPDATE_ITEM = "update_item"
+    DELETE_ITEM = "delete_item"
+    BATCH_WRITE_ITEM = "batch_write_item"
+    TRANSACT_GET_ITEMS = "transact_get_items"
+    TRANSACT_WRITE_ITEMS = "transact_write_items"
+    OTHER = OTHER
+
+
+@dataclass(frozen=True, slots=True)
+class MetricRow:
+    """One metric as it is documented. `type` is counter, gauge or histogram; `buckets` are upper bounds in its unit."""
+
+    name: str
+    type: str
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+    merge: str = "max"
+    """How a gauge's values in several workers become one: sum, max or min."""
+
+
+OPERATIONS: Final = MetricRow(
+    "shadow_operations_total",
+    "counter",
+    "Operations that a store has answered.",
+    ("collection", "verb", "store", "role", "outcome"),
+)
+LATENCY: Final = MetricRow(
+    "shadow_operation_seconds", "histogram", "Time that a store took to answer.", ("store", "verb"), SECONDS
+)
+COMPARISONS: Final = MetricRow(
+    "shadow_comparisons_total",
+    "counter",
+    "Comparisons of reads, by verdict.",
+    ("collection", "verb", "verdict"),
+)
+WRITE_COMPARISONS: Final = MetricRow(
+    "shadow_write_comparisons_total",
+    "counter",
+    "Comparisons of the result of a write in both stores, by verdict.",
+    ("collection", "verb", "verdict"),
+)
+MISMATCHES: Final = MetricRow(
+    "shadow_mismatches_total", "counter", "Confirmed mismatches by kind.", ("collection", "verb", "kind")
+)
+BY_PATH: Final = MetricRow(
+    "shadow_mismatches_by_path",
+    "gauge",
+    "Confirmed mismatches since the start, at the paths with the most of them; all others at the path *.",
+    ("collection", "kind", "path"),
+    merge="sum",
+)
+EXCUSED: Final = MetricRow(
+    "shadow_excused_total",
+    "counter",
+    "Differences that a comparison rule has ignored, by rule.",
+    ("collection", "rule"),
+)
+BYPASSING: Final = MetricRow(
+    "shadow_out_of_band_writes_total",
+    "counter",
+    "Out-of-band writes that shadow reads or the watch have found.",
+    ("collection", "kind"),
+)
+NOISE: Final = MetricRow(
+    "shadow_noise_comparisons_total",
+    "counter",
+    "Comparisons of the primary with itself, by the same code: what is not a match here is noise.",
+    ("collection", "verb", "verdict"),
+)
+CANARY_SOUGHT: Final = MetricRow(
+    "shadow_canary_injected_total",
+    "counter",
+    "Planted differences that were injected into the comparison.",
+    ("collection",),
+)
+CANARY_FOUND: Final = MetricRow(
+    "shadow_canary_found_total",
+    "counter",
+    "Planted differences that the comparison found, with their kind.",
+    ("collection",),
+)
+CANARY_LAST_FOUND: Final = MetricRow(
+    "shadow_canary_last_found_timestamp_seconds",
+    "gauge",
+    "When a planted difference was last found, in seconds since the epoch; 0 if never.",
+    ("collection",),
+)
+WORKING: Final = MetricRow(
+    "shadow_comparison_working",
+    "gauge",
+    "1 if planted differences are found in time, else 0; for collections in phase shadow.",
+    ("collection",),
+    merge="min",
+)
+READ_SECONDS: Final = MetricRow(
+    "shadow_read_seconds",
+    "histogram",
+    "Time of a read as the application sees it; left_out is the holdout, a random share that is not shadowed.",
+    ("verb", "slice"),
+    SECONDS,
+)
+ROUTED: Final = MetricRow(
+    "shadow_routed_reads_total",
+    "counter",
+    "Reads of collections with a share for the secondary (reads), by the store that answered and why.",
+    ("collection", "store", "reason"),
+)
+SHED: Final = MetricRow(
+    "shadow_shed_total", "counter", "Shadow reads that were not done or not finished.", ("collection", "reason")
+)
+INCOMPARABLE: Final = MetricRow(
+    "shadow_incomparable_total",
+    "counter",
+    "Comparisons that could decide neither equal nor different, by reason.",
+    ("collection", "reason"),
+)
+DEFERRED: Final = MetricRow(
+    "shadow_deferred_writes_total",
+    "counter",
+    "Writes that wait in the journal after their answer, by reason.",
+    ("collection", "reason"),
+)
+UNJOURNALED: Final = MetricRow(
+    "shadow_unjournaled_writes_total",
+    "counter",
+    "Writes made without an intent (journal.on_failure: sync), by whether the secondary took them.",
+    ("collection", "result"),
+)
+DAMAGED: Final = MetricRow("shadow_journal_damaged_total", "counter", "Damaged journals that were recovered.")
+HEALS: Final = MetricRow(
+    "shadow_heals_total",
+    "counter",
+    "Repairs of a key, by what they found or did.",
+    ("collection", "result"),
+)
+RELOADS: Final = MetricRow(
+    "shadow_config_reloads_total", "counter", "Times the configuration was read again.", ("result",)
+)
+FAILURES: Final = MetricRow(
+    "shadow_internal_failures_total",
+    "counter",
+    "Internal failures that were kept from the application, by component.",
+    ("part",),
+)
+BACKGROUND_FAILURES: Final = MetricRow(
+    "shadow_background_failures_total",
+    "counter",
+    "Failures of long-lived tasks and threads; the task starts again after each.",
+    ("task",),
+)
+BACKGROUND_UP: Final = MetricRow(
+    "shadow_background_up",
+    "gauge",
+    "0 if the task has failed and has not worked since, else 1.",
+    ("task",),
+    merge="min",
+)
+CAPACITY: Final = MetricRow(
+    "shadow_dynamo_capacity_units_total",
+    "counter",
+    "Capacity units consumed on DynamoDB; index is empty for the table itself.",
+    ("table", "index", "verb"),
+)
+THROTTLED: Final = MetricRow(
+    "shadow_dynamo_throttled_requests_total",
+    "counter",
+    "Requests to DynamoDB that were throttled, repeated ones too; by a client that shadow made.",
+)
+ABANDONED: Final = MetricRow(
+    "shadow_calls_abandoned_total",
+    "counter",
+    "Calls of a store's client whose caller went away; they run on to the client's own time limits.",
+    ("store",),
+)
+STUCK: Final = MetricRow(
+    "shadow_clients_stuck_total",
+    "counter",
+    "Clients of a store that stopped answering, even to a ping; those that shadow made were replaced.",
+    ("store",),
+)
+FLIPS: Final = MetricRow("shadow_flips_total", "counter", "Changes of primary, by result.", ("collection", "result"))
+SCANS: Final = MetricRow(
+    "shadow_dynamo_scans_total",
+    "counter",
+    "Queries that had to scan a table, for no key or index serves them.",
+    ("table",),
+)
+SCANNED: Final = MetricRow("shadow_dynamo_scan_items_read_total", "counter", "Items that scans have read.", ("table",))
+SCANNED_OUT: Final = MetricRow(
+    "shadow_dynamo_scan_items_returned_total",
+    "counter",
+    "Items that scans have returned, of those that they have read.",
+    ("table",),
+)
+OPEN_INTENTS: Final = MetricRow("shadow_journal_open_intents", "gauge", "Intents open in the journal.", ("collection",))
+OLDEST_INTENT: Final = MetricRow(
+    "shadow_journal_oldest_intent_seconds", "gauge", "Age of the oldest open intent; 0 with none open."
+)
+LANE_DEPTH: Final = MetricRow(
+    "shadow_queue_depth", "gauge", "Pieces of work that wait or run in the work queue.", merge="sum"
+)
+LANE_CAPACITY: Final = MetricRow(
+    "shadow_queue_capacity",
+    "gauge",
+    "Pieces of work that the work queue can hold.",
+    merge="sum",
+)
+ROUTE: Final = MetricRow(
+    "shadow_route_info",
+    "gauge",
+    "Worker processes with this primary and phase: 1 for the current one, else 0, where there is one process.",
+    ("collection", "primary", "phase"),
+    merge="sum",
+)
+SECONDARY_UP: Final = MetricRow(
+    "shadow_secondary_up",
+    "gauge",
+    "1 if the store, as a secondary, answers; 0 if it counts as down.",
+    ("store",),
+    merge="min",
+)
+CONTROL_UP: Final = MetricRow(
+    "shadow_control_up", "gauge", "1 if the control store answered when it was last asked.", merge="min"
+)
+MEMBERS: Final = MetricRow(
+    "shadow_fleet_members", "gauge", "Processes of the application that share the control store, as last seen."
+)
+DISAGREEMENTS: Final = MetricRow(
+    "shadow_fleet_disagreements",
+    "gauge",
+    "1 if processes of the fleet do not have the same primary and phase, as last seen.",
+    ("collection",),
+)
+HELD: Final = MetricRow(
+    "shadow_flip_held_seconds", "gauge", "For how long the last flip paused the writes; 0 with none.", ("collection",)
+)
+BUILD: Final = MetricRow(
+    "shadow_build_info",
+    "gauge",
+    "Always 1; metrics is the version of this list.",
+    ("version", "python", "metrics"),
+)
+
+TABLE: Final[tuple[MetricRow, ...]] = (
+    OPERATIONS,
+    LATENCY,
+    COMPARISONS,
+    WRITE_COMPARISONS,
+    MISMATCHES,
+    BY_PATH,
+    EXCUSED,
+    BYPASSING,
+    NOISE,
+    CANARY_SOUGHT,
+    CANARY_FOUND,
+    CANARY_LAST_FOUND,
+    WORKING,
+    READ_SECONDS,
+    ROUTED,
+    SHED,
+    INCOMPARABLE,
+    DEFERRED,
+    UNJOURNALED,
+    DAMAGED,
+    HEALS,
+    OPEN_INTENTS,
+    OLDEST_INTENT,
+    LANE_DEPTH,
+    LANE_CAPACITY,
+    CONTROL_UP,
+    MEMBERS,
+    DISAGREEMENTS,
+    HELD,
+    ROUTE,
+    SECONDARY_UP,
+    FLIPS,
+    RELOADS,
+    FAILURES,
+    BACKGROUND_FAILURES,
+    BACKGROUND_UP,
+    CAPACITY,
+    THROTTLED,
+    ABANDONED,
+    STUCK,
+    SCANS,
+    SCANNED,
+    SCANNED_OUT,
+    BUILD,
+)
+
+
+def metric_table() -> list[MetricRow]:
+    """Every metric that is exported, in the order of the manual's table."""
+    return list(TABLE)

@@ -1,0 +1,255 @@
+"""Reads of one document by its key that are near in time, asked of the secondary in one request."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+import bson
+from bson import ObjectId
+from pymongo.errors import ConnectionFailure
+
+from shadow.compare.comparer import is_heavy
+from shadow.model.limits import Limits
+from shadow.model.operation import Hit, Verb
+from shadow.model.outcome import Outcome, classify
+from shadow.model.phase import Role, StoreName
+from shadow.model.reporter import Reporter
+from shadow.model.stored import is_readable
+from shadow.model.verdict import Incomparable, ShedReason, Verdict
+from shadow.model.version import Image, Key, Version
+from shadow.reads.confirm import Confirmation, Retry
+from shadow.reads.sources import Read, incomparable
+from shadow.stores.breaker import Breaker
+from shadow.stores.within import within
+from shadow.writes.lane import WorkQueue
+
+__all__ = ["Batcher", "KeyReads", "by_key_alone"]
+
+_CHEAP_IN_BATCHES: Final = frozenset({StoreName.DYNAMO})
+"""Stores whose client spends most of its time on the request, whatever is in it. MongoDB's is not one."""
+_MAX_WAIT: Final = 0.1
+"""Seconds that a key read waits for others to share its request: less than the settling time, which a write in between
+would cost. The client's work for a request is many times that for one more key in it."""
+_MAX_BATCH: Final = 25
+"""Key reads in one request. Taking its answer apart keeps the event loop for a millisecond; more would be felt."""
+_IN_ONE_GO: Final = 5
+"""Comparisons after which the application has its turn."""
+
+T = TypeVar("T")
+
+
+class Batcher(Generic[T]):
+    """Passes a batch on when `max_size` have come, or `max_wait` seconds after the first of them. One event loop's."""
+
+    def __init__(self, *, max_wait: float, max_size: int, hand_over: Callable[[list[T]], None]) -> None:
+        self._max_wait = max_wait
+        self._max_size = max_size
+        self._hand_over = hand_over
+        self._groups: dict[Hashable, tuple[asyncio.TimerHandle, list[T]]] = {}
+
+    def __len__(self) -> int:
+        """How many have come and are not handed over yet."""
+        return sum(len(members) for _, members in self._groups.values())
+
+    def add(self, group: Hashable, member: T) -> None:
+        known = self._groups.get(group)
+        if known is None:
+            timer = asyncio.get_running_loop().call_later(self._max_wait, self._due, group)
+            known = self._groups[group] = timer, []
+        known[1].append(member)
+        if len(known[1]) >= self._max_size:
+            known[0].cancel()
+            self._due(group)
+
+    def _due(self, group: Hashable) -> None:
+        self._hand_over(self._groups.pop(group)[1])
+
+    def stop(self) -> None:
+        """Forgets what has not been handed over."""
+        for timer, _ in self._groups.values():
+            timer.cancel()
+        self._groups.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class _KeyRead:
+    """A read of one document by nothing but its key, the primary's answer to it, and its place among the accepted."""
+
+    read: Read
+    key: Key
+    hits: Sequence[Hit]
+    turn: int
+
+
+def by_key_alone(read: Read) -> bool:
+    """Whether the whole document under one key is asked for, of a store that answers many keys as cheaply as one."""
+    query = read.query
+    return (
+        read.verb is Verb.FIND_ONE
+        and read.sides.secondary.name in _CHEAP_IN_BATCHES
+        and len(query.filter) == 1
+        and type(query.filter.get("_id")) in (str, ObjectId)
+        and not query.projection
+        and not query.skip
+    )
+
+
+class KeyReads:
+    """`accepted` are the reads of which nothing has been said yet, by turn. `run` does a read that is alone, `later`
+    one that has to look again, `conclude` says what one came to, `shed` that it was not done."""
+
+    def __init__(
+        self,
+        lane: WorkQueue,
+        limits: Limits,
+        confirmation: Confirmation,
+        reporter: Reporter,
+        turns: itertools.count[int],
+        accepted: dict[int, Read],
+        *,
+        run: Callable[[Read, Callable[[], Awaitable[Verdict | Retry]]], Awaitable[None]],
+        later: Callable[[Read, Retry], None],
+        conclude: Callable[[Read, Verdict | Retry], None],
+        shed: Callable[[Read, ShedReason], None],
+    ) -> None:
+        self._lane = lane
+        self._limits = limits
+        self._confirmation = confirmation
+        self._reporter = reporter
+        self._turns = turns
+        self._accepted = accepted
+        self._run = run
+        self._later = later
+        self._conclude = conclude
+        self._shed = shed
+        self._near: Batcher[_KeyRead] = Batcher(max_wait=_MAX_WAIT, max_size=_MAX_BATCH, hand_over=self._offer)
+
+    def __len__(self) -> int:
+        """Reads that wait to be batched."""
+        return len(self._near)
+
+    def stop(self) -> None:
+        """Forgets those; they stay among the accepted."""
+        self._near.stop()
+
+    def offer(self, read: Read, hits: Sequence[Hit]) -> None:
+        """Takes a read (`by_key_alone`) with the primary's answer to it."""
+        if self._lane.closed or len(self._accepted) >= self._lane.capacity:
+            self._shed(read, ShedReason.CLOSING if self._lane.closed else ShedReason.LANE_FULL)
+            return
+        turn = next(self._turns)
+        self._accepted[turn] = read
+        self._near.add((read.collection, read.sides), _KeyRead(read, read.query.filter["_id"], hits, turn))
+
+    def _offer(self, near: list[_KeyRead]) -> None:
+        async def job() -> None:
+            try:
+                await self._run_together(near)
+            except asyncio.CancelledError:
+                self._shed_left(near, ShedReason.CLOSING)
+                raise
+            finally:
+                for each in near:
+                    self._accepted.pop(each.turn, None)
+
+        if not self._lane.offer(near[0].read.collection, ("read", near[0].turn), job):
+            self._shed_left(near, ShedReason.CLOSING if self._lane.closed else ShedReason.LANE_FULL)
+
+    def _shed_left(self, near: Sequence[_KeyRead], reason: ShedReason) -> None:
+        """Counts those of whom nothing has been said yet."""
+        for each in near:
+            if self._accepted.pop(each.turn, None) is not None:
+                self._shed(each.read, reason)
+
+    async def _run_together(self, near: Sequence[_KeyRead]) -> None:
+        first = near[0]
+        if len(near) == 1:
+            await self._run(first.read, lambda: self._confirmation.first(first.read, first.hits))
+            return
+        breaker = first.read.sides.breaker
+        if breaker is not None and not breaker.allow():
+            self._shed_left(near, ShedReason.SECONDARY_DOWN)
+            return
+        try:
+            images = await self._ask(near)
+        except Exception as error:
+            self._failed(near, error, breaker)
+            return
+        if breaker is not None:
+            breaker.succeeded()
+        equal = 0
+        try:
+            for place, (each, image) in enumerate(zip(near, images, strict=True)):
+                if place % _IN_ONE_GO == 0:
+                    await asyncio.sleep(0)
+                verdict = await self._verdict(each, image)
+                self._accepted.pop(each.turn, None)
+                if verdict is Verdict.MATCH:
+                    equal += 1
+                else:
+                    self._conclude(each.read, verdict)
+        finally:
+            # Counting them one by one would cost more than comparing them.
+            if equal:
+                first.read.sides.hears.comparison(first.read.collection, first.read.verb, Verdict.MATCH, equal)
+
+    async def _ask(self, near: Sequence[_KeyRead]) -> list[Image]:
+        read = near[0].read
+        store, started, outcome = read.sides.secondary, time.perf_counter(), Outcome.UNKNOWN
+        try:
+            async with within(self._limits.read_deadline):
+                images = await store.images(read.collection, [each.key for each in near])
+            outcome = Outcome.ACKED
+            return images
+        finally:
+            self._reporter.operation(
+                read.collection,
+                read.verb,
+                store.name,
+                Role.SECONDARY,
+                outcome,
+                time.perf_counter() - started,
+                len(near),
+            )
+
+    def _failed(self, near: Sequence[_KeyRead], error: Exception, breaker: Breaker | None) -> None:
+        """One request failed, so one failure is counted. What was refused may be one of them: each is asked for
+        again by itself."""
+        if not isinstance(error, TimeoutError):
+            self._reporter.failed("shadow_read", error)
+        if isinstance(error, TimeoutError | ConnectionFailure) or classify(error) is Outcome.UNKNOWN:
+            if breaker is not None:
+                breaker.failed()
+            late = isinstance(error, TimeoutError)
+            self._shed_left(near, ShedReason.DEADLINE if late else ShedReason.SECONDARY_DOWN)
+            return
+        for each in near:
+            self._later(each.read, Retry(lambda read=each.read: self._confirmation.look(read)))  # type: ignore[misc]
+
+    async def _verdict(self, each: _KeyRead, image: Image) -> Verdict | Retry:
+        try:
+            if _is_equal(each, image):
+                return Verdict.MATCH
+            found: list[Hit] = []
+            if image.document is not None:
+                version = image.state if isinstance(image.state, Version) else Version("", 0)
+                found.append(Hit(each.key, version, image.document))
+            return await self._confirmation.judge(each.read, each.hits, found)
+        except Exception as error:
+            self._reporter.failed("shadow_read", error)
+            return incomparable(each.read, Incomparable.FAILED)
+
+
+def _is_equal(each: _KeyRead, image: Image) -> bool:
+    """Whether both sides answered the same document to the byte, which is what nearly all reads come to; False if
+    that needs a closer look, or one that would keep the event loop."""
+    if len(each.hits) != 1 or image.document is None or is_heavy((image.document,)):
+        return False
+    if not is_readable(image.document) or not is_readable(each.hits[0].document):
+        return False
+    return bson.encode(each.hits[0].document) == bson.encode(image.document)

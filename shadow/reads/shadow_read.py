@@ -1,0 +1,318 @@
+"""Shadow reads: the primary's read asked again of the secondary, off the caller's path, and compared.
+
+What is offered here waits in the lane, or is shed and counted; what it comes to is decided by the confirmation
+(`confirm`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import itertools
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from pymongo.errors import ConnectionFailure
+
+from shadow.compare.comparer import Comparator
+from shadow.compare.diff import Hasher
+from shadow.compare.rules import Excuses
+from shadow.journal.base import Journal
+from shadow.model.keys import lane_key
+from shadow.model.limits import Limits, Watch
+from shadow.model.operation import Hit, Query, Verb
+from shadow.model.outcome import Outcome, classify
+from shadow.model.phase import Role, Route, StoreName
+from shadow.model.reporter import Reporter, Silent
+from shadow.model.verdict import ERROR_PATH, Difference, Incomparable, Kind, Mismatch, ShedReason, Verdict
+from shadow.model.version import Document
+from shadow.reads.batching import KeyReads, by_key_alone
+from shadow.reads.canary import Canaries
+from shadow.reads.confirm import Confirmation, Probe, Retry
+from shadow.reads.sources import Answer, Read, SecondaryFailed, StorePair, incomparable, lags
+from shadow.reads.suspects import MemorySuspects, Suspects
+from shadow.stores.base import Store
+from shadow.stores.breaker import Breaker
+from shadow.writes.lane import WorkQueue
+
+__all__ = ["Answer", "ShadowReader"]
+
+_REVISIT: Final = 5.0
+"""Seconds between two looks for suspects that nobody looks at, and for how long nobody must have."""
+_REVISITED: Final = 20
+"""The most of them at once."""
+
+
+class _Noise(Silent):
+    """Hears what comparisons of the primary with itself come to."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+
+    def comparison(self, collection: str, verb: Verb, verdict: Verdict, count: int = 1) -> None:
+        for _ in range(count):
+            self._reporter.noise(collection, verb, verdict)
+
+    def failed(self, part: str, error: BaseException) -> None:
+        self._reporter.failed(part, error)
+
+
+class ShadowReader:
+    """One for each event loop."""
+
+    def __init__(
+        self,
+        stores: Mapping[StoreName, Store],
+        breakers: Mapping[StoreName, Breaker],
+        journal: Journal,
+        lane: WorkQueue,
+        writes: WorkQueue,
+        limits: Limits,
+        reporter: Reporter,
+        hasher: Hasher,
+        *,
+        excuses: Excuses | None = None,
+        suspects: Suspects | None = None,
+        watch: Watch | None = None,
+        routes: Callable[[], Mapping[str, Route]] = dict,
+        late: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`late`: whether the application's own work waits for its turn in the event loop."""
+        self._stores = stores
+        self._breakers = breakers
+        self._lane = lane
+        self._limits = limits
+        self._reporter = reporter
+        self._writes = writes
+        self._watch = watch or Watch()
+        self._routes = routes
+        self._late = late
+        self._suspects = suspects or MemorySuspects()
+        self._confirmation = Confirmation(journal, limits, Comparator(hasher, excuses or Excuses()))
+        self._turn = itertools.count()
+        self._waiting: dict[int, tuple[asyncio.TimerHandle, Read]] = {}
+        self._accepted: dict[int, Read] = {}
+        self._sides = {name: self._of(name) for name in StoreName if name in stores and name.other in stores}
+        self._noises = {name: self._itself(name) for name in stores}
+        self._near = KeyReads(
+            lane,
+            limits,
+            self._confirmation,
+            reporter,
+            self._turn,
+            self._accepted,
+            run=self._run,
+            later=self._look_later,
+            conclude=self._conclude,
+            shed=self._shed,
+        )
+        self.canaries = Canaries(self._watch, reporter, routes, self._sides.__getitem__, self._offer_planted)
+
+    def _of(self, primary: StoreName) -> StorePair:
+        secondary = primary.other
+        return StorePair(
+            self._stores[primary],
+            self._stores[secondary],
+            self._breakers[secondary],
+            self._reporter,
+            self._suspects,
+        )
+
+    def _itself(self, primary: StoreName) -> StorePair:
+        store = self._stores[primary]
+        return StorePair(store, store, None, _Noise(self._reporter), MemorySuspects(), counted=False)
+
+    def sampled(self, route: Route) -> bool:
+        """Whether this read is to be shadowed. Decides before anything is kept for it."""
+        if not route.shadow_read or (route.shadow_reads < 1.0 and random.random() >= route.shadow_reads):
+            return False
+        return not self._watch.left_out or random.random() >= self._watch.left_out
+
+    def offer_hits(
+        self,
+        collection: str,
+        verb: Verb,
+        query: Query,
+        hits: Sequence[Hit],
+        route: Route,
+        *,
+        by: Role = Role.PRIMARY,
+    ) -> None:
+        """Compares the documents that one side has answered with the other's. `hits` are not changed by anyone after
+        this."""
+        if self._late():
+            self.shed(collection, verb, ShedReason.LOOP_LAG)
+            return
+        read = self._read(collection, verb, query, route)
+        if any(self._writes.busy(lane_key(collection, hit.key)) for hit in hits):
+            # A write of one of them is still on its way: looking now would only see that.
+            self._look_later(read, Retry(lambda: self._confirmation.look(read)))
+        elif by is Role.SECONDARY:
+            self._offer(read, lambda: self._confirmation.first_of_secondary(read, hits))
+        elif by_key_alone(read):
+            self._near.offer(read, hits)
+        else:
+            self._offer(read, lambda: self._confirmation.first(read, hits))
+        if by is Role.PRIMARY and self._is_noise():
+            noise = dataclasses.replace(read, sides=self._noises[route.primary])
+            self._offer(noise, lambda: self._confirmation.first(noise, hits))
+
+    def offer_answer(
+        self, collection: str, verb: Verb, asked: Answer, route: Route, filter: Document | None = None
+    ) -> None:
+        """Compares an answer that names no documents; `filter` is by what its documents were found."""
+        if self._late():
+            self.shed(collection, verb, ShedReason.LOOP_LAG)
+            return
+        read = self._read(collection, verb, Query(filter or {}), route)
+        self._offer(read, lambda: self._confirmation.first_answer(read, asked))
+        if asked.by is Role.PRIMARY and self._is_noise():
+            noise = dataclasses.replace(read, sides=self._noises[route.primary])
+            self._offer(noise, lambda: self._confirmation.first_answer(noise, asked))
+
+    def offer_refusal(self, collection: str, verb: Verb, asked: Answer, error: Exception, route: Route) -> None:
+        """The primary has refused a read with `error`: the secondary has to refuse it too."""
+        read = self._read(collection, verb, Query(), route)
+        self._offer(read, lambda: self._confirmation.refusal(read, asked, error))
+
+    def shed(self, collection: str, verb: Verb, reason: ShedReason) -> None:
+        """Counts a read that is not compared."""
+        self._reporter.shed(collection, verb, reason)
+        self._reporter.comparison(collection, verb, Verdict.SHED)
+
+    def incomparable(self, collection: str, verb: Verb, reason: Incomparable) -> None:
+        """Counts a read of which neither equal nor different can be said."""
+        self._reporter.incomparable(collection, verb, reason)
+        self._reporter.comparison(collection, verb, Verdict.INCOMPARABLE)
+
+    def stop(self) -> None:
+        """Forgets the looks that were still to come or that the lane's end cut off, and counts them."""
+        self._near.stop()
+        for handle, _ in self._waiting.values():
+            handle.cancel()
+        for read in (*(read for _, read in self._waiting.values()), *self._accepted.values()):
+            self._shed(read, ShedReason.CLOSING)
+        self._waiting.clear()
+        self._accepted.clear()
+
+    @property
+    def waiting(self) -> int:
+        """Comparisons that will look, or look again, and hold no place in the lane yet."""
+        return sum(read.sides.counted for _, read in self._waiting.values()) + len(self._near)
+
+    async def revisit_forever(self, turn: Callable[[], None] = lambda: None) -> None:
+        """Looks at suspects that nobody looks at any more: those of processes that have ended, and those whose
+        documents are no longer read. `turn` is called at each round."""
+        while True:
+            turn()
+            await self.revisit(_REVISIT)
+            await asyncio.sleep(_REVISIT)
+
+    async def revisit(self, idle: float) -> int:
+        """One round; how many there were that nobody has looked at for `idle` seconds."""
+        found = await self._suspects.left(idle, _REVISITED)
+        routes = self._routes()
+        for each in found:
+            route = routes.get(each.collection)
+            if route is None or not route.shadow_read:
+                await self._suspects.clear(each.collection, each.key)
+                continue
+            read = self._read(each.collection, Verb.FIND_ONE, Query({"_id": {"$eq": each.key}}, limit=1), route)
+            self._offer(read, lambda read=read: self._confirmation.look(read))  # type: ignore[misc]
+        return len(found)
+
+    # --- one comparison -----------------------------------------------------------------------------------------
+
+    def _read(self, collection: str, verb: Verb, query: Query, route: Route) -> Read:
+        sides = self._sides[route.primary]
+        return Read(collection, verb, query, sides, lags(sides, collection, query.filter))
+
+    def _is_noise(self) -> bool:
+        return bool(self._watch.noise_share) and random.random() < self._watch.noise_share
+
+    def _offer_planted(self, read: Read, hits: list[Hit]) -> None:
+        self._offer(read, lambda: self._confirmation.first(read, hits))
+
+    def _shed(self, read: Read, reason: ShedReason) -> None:
+        read.sides.hears.shed(read.collection, read.verb, reason)
+        read.sides.hears.comparison(read.collection, read.verb, Verdict.SHED)
+
+    def _offer(self, read: Read, look: Probe, *, begun: bool = False) -> None:
+        turn = next(self._turn)
+
+        async def job() -> None:
+            try:
+                await self._run(read, look)
+            except asyncio.CancelledError:
+                self._shed(read, ShedReason.CLOSING)
+                raise
+            finally:
+                self._accepted.pop(turn, None)
+
+        # Reads need no order among themselves: each has a place of its own in the lane.
+        if self._lane.offer(read.collection, ("read", turn), job, ahead=begun):
+            self._accepted[turn] = read
+        else:
+            self._shed(read, ShedReason.CLOSING if self._lane.closed else ShedReason.LANE_FULL)
+
+    def _look_later(self, read: Read, again: Retry, *, begun: bool = False) -> None:
+        """The next look, after the settling time at least, without holding a place in the lane meanwhile. `begun`: it
+        has differed at a look before; behind all reads that were not looked at yet, it would take a queue's length for
+        each look."""
+        if len(self._waiting) >= self._lane.capacity:
+            self._shed(read, ShedReason.LANE_FULL)
+            return
+        turn = next(self._turn)
+
+        def due() -> None:
+            del self._waiting[turn]
+            self._offer(read, again.look, begun=begun)
+
+        after = max(self._limits.settle, again.after)
+        self._waiting[turn] = asyncio.get_running_loop().call_later(after, due), read
+
+    async def _run(self, read: Read, look: Probe) -> None:
+        breaker = read.sides.breaker
+        # A collection that is only read has no write to probe with: one read at a time does it.
+        if breaker is not None and not breaker.allow():
+            self._shed(read, ShedReason.SECONDARY_DOWN)
+            return
+        try:
+            verdict = await look()
+        except SecondaryFailed as failed:
+            self._failed(read, look, failed.error)
+        except TimeoutError:
+            self._shed(read, ShedReason.DEADLINE)
+        except Exception as error:
+            # The primary or the journal could not be asked again: that says nothing about the secondary.
+            read.sides.hears.failed("shadow_read", error)
+            read.sides.hears.comparison(read.collection, read.verb, incomparable(read, Incomparable.FAILED))
+        else:
+            if breaker is not None:
+                breaker.succeeded()
+            self._conclude(read, verdict)
+
+    def _conclude(self, read: Read, verdict: Verdict | Retry) -> None:
+        if isinstance(verdict, Verdict):
+            read.sides.hears.comparison(read.collection, read.verb, verdict)
+        else:
+            self._look_later(read, verdict, begun=True)
+
+    def _failed(self, read: Read, look: Probe, error: Exception) -> None:
+        breaker, hears = read.sides.breaker, read.sides.hears
+        if not isinstance(error, TimeoutError):
+            hears.failed("shadow_read", error)
+        if isinstance(error, TimeoutError | ConnectionFailure) or classify(error) is Outcome.UNKNOWN:
+            if breaker is not None:
+                breaker.failed()
+            late = isinstance(error, TimeoutError)
+            self._shed(read, ShedReason.DEADLINE if late else ShedReason.SECONDARY_DOWN)
+            return
+        if not read.refused:
+            self._look_later(dataclasses.replace(read, refused=True), Retry(look))
+            return
+        # The secondary refuses, twice, what the primary answered: that is a difference, not an outage.
+        said = Difference(Kind.ERROR_SECONDARY_ONLY, ERROR_PATH, secondary_type=type(error).__name__)
+        hears.mismatch(Mismatch(read.collection, read.verb, Kind.ERROR_SECONDARY_ONLY, None, (said,)))
+        hears.comparison(read.collection, read.verb, Verdict.MISMATCH)

@@ -1,0 +1,218 @@
+"""Suspects: documents that differ and are not confirmed yet, and since when each stands as it does.
+
+Kept in a file beside the journal, they survive a restart and are shared by the processes of a host: what one process
+has begun to doubt, another one goes on with. A new write starts the clock again, for then the document stands
+otherwise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import bson
+
+from shadow.host.steady import steady
+from shadow.model.order import key_digest
+from shadow.model.values import CANONICAL
+from shadow.model.version import Key
+
+__all__ = ["MemorySuspects", "SharedSuspects", "Suspect", "Suspects"]
+
+MOST: Final = 10_000
+"""Suspects that are remembered; of more, those of the longest ago are forgotten. They come back with the next read."""
+
+LONGEST: Final = 3600.0
+"""Seconds after which a suspect that nobody could decide on is forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    collection: str
+    key: Key
+
+
+class Suspects(Protocol):
+    async def note(self, collection: str, key: Key, standing: str) -> float:
+        """The document was seen to differ and to stand as `standing` says. Answers for how many seconds it has been
+        seen to stand so: 0.0 at first, and again after it has moved."""
+
+    async def clear(self, collection: str, key: Key) -> None:
+        """It is decided."""
+
+    async def left(self, idle: float, limit: int) -> list[Suspect]:
+        """Up to `limit` suspects that nobody has looked at for `idle` seconds; they count as looked at from now."""
+
+    async def count(self) -> int: ...
+
+
+@dataclass(slots=True)
+class _MismatchRow:
+    key: Key
+    standing: str
+    since: float
+    seen: float
+
+
+class MemorySuspects:
+    """For one process, for as long as it lives."""
+
+    def __init__(self, *, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._rows: OrderedDict[tuple[str, str], _MismatchRow] = OrderedDict()
+
+    async def note(self, collection: str, key: Key, standing: str) -> float:
+        now, place = self._now(), (collection, key_digest(key))
+        row = self._rows.pop(place, None)
+        if row is None or row.standing != standing:
+            row = _MismatchRow(key, standing, now, now)
+        row.seen = now
+        self._rows[place] = row
+        if len(self._rows) > MOST:
+            self._rows.popitem(last=False)
+        return now - row.since
+
+    async def clear(self, collection: str, key: Key) -> None:
+        self._rows.pop((collection, key_digest(key)), None)
+
+    async def left(self, idle: float, limit: int) -> list[Suspect]:
+        now = self._now()
+        for place in [place for place, row in self._rows.items() if now - row.since > LONGEST]:
+            del self._rows[place]
+        waiting = [(place, row) for place, row in self._rows.items() if now - row.seen >= idle][:limit]
+        for _, row in waiting:
+            row.seen = now
+        return [Suspect(place[0], row.key) for place, row in waiting]
+
+    async def count(self) -> int:
+        return len(self._rows)
+
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS suspects (
+    collection TEXT NOT NULL, digest TEXT NOT NULL, key BLOB NOT NULL, standing TEXT NOT NULL,
+    since REAL NOT NULL, seen REAL NOT NULL, PRIMARY KEY (collection, digest)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS suspects_by_sight ON suspects (seen);
+"""
+
+_NOTE: Final = """
+INSERT INTO suspects VALUES (:collection, :digest, :key, :standing, :now, :now)
+ON CONFLICT (collection, digest) DO UPDATE SET
+    since = CASE WHEN standing = excluded.standing AND since <= excluded.since THEN since ELSE excluded.since END,
+    standing = excluded.standing, seen = excluded.seen
+RETURNING since
+"""
+
+
+class SharedSuspects:
+    """In a SQLite file, for all processes of a host; `now` gives seconds that they share, and that begin anew with the
+    host's system.
+
+    A file that cannot be used costs the memory over a restart and nothing else: suspects are then kept in this
+    process, and `fault` says why. Its work is done in threads; a lock keeps it in turn.
+    """
+
+    def __init__(self, path: Path, *, now: Callable[[], float] = steady) -> None:
+        self.path = path
+        self.fault = ""
+        self._now = now
+        self._lock = threading.Lock()
+        self._db: sqlite3.Connection | None = None
+        self._pid = os.getpid()
+        self._memory = MemorySuspects(now=now)
+
+    async def note(self, collection: str, key: Key, standing: str) -> float:
+        now = self._now()
+        row = {
+            "collection": collection,
+            "digest": key_digest(key),
+            "key": bson.encode({"": key}),
+            "standing": standing,
+            "now": now,
+        }
+
+        def work(db: sqlite3.Connection) -> float:
+            (since,) = db.execute(_NOTE, row).fetchone()
+            return max(0.0, now - float(since))
+
+        known = await self._do(work)
+        return await self._memory.note(collection, key, standing) if known is None else float(known)
+
+    async def clear(self, collection: str, key: Key) -> None:
+        place = (collection, key_digest(key))
+        statement = "DELETE FROM suspects WHERE collection = ? AND digest = ?"
+        await self._memory.clear(collection, key)
+        await self._do(lambda db: db.execute(statement, place).rowcount)
+
+    async def left(self, idle: float, limit: int) -> list[Suspect]:
+        now = self._now()
+
+        def work(db: sqlite3.Connection) -> list[Suspect]:
+            db.execute("DELETE FROM suspects WHERE since < ?", (now - LONGEST,))
+            rows = db.execute(
+                "UPDATE suspects SET seen = ? WHERE (collection, digest) IN "
+                "(SELECT collection, digest FROM suspects WHERE seen <= ? ORDER BY seen LIMIT ?) "
+                "RETURNING collection, key",
+                (now, now - idle, limit),
+            ).fetchall()
+            (count,) = db.execute("SELECT count(*) FROM suspects").fetchone()
+            if count > MOST:
+                oldest = "SELECT collection, digest FROM suspects ORDER BY seen LIMIT ?"
+                db.execute(f"DELETE FROM suspects WHERE (collection, digest) IN ({oldest})", (count - MOST,))  # noqa: S608
+            return [Suspect(name, bson.decode(key, codec_options=CANONICAL)[""]) for name, key in rows]
+
+        found = await self._do(work)
+        return await self._memory.left(idle, limit) if found is None else list(found)
+
+    async def count(self) -> int:
+        found = await self._do(lambda db: db.execute("SELECT count(*) FROM suspects").fetchone()[0])
+        return await self._memory.count() if found is None else int(found)
+
+    def shut(self) -> None:
+        """Closes the file; the next use opens it again."""
+        with self._lock:
+            self._close()
+
+    async def _do(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
+        """What `work` gives, or None if the file cannot be used."""
+        return await asyncio.to_thread(self._in_turn, work)
+
+    def _in_turn(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
+        with self._lock:
+            try:
+                found = work(self._connected())
+            except (sqlite3.Error, OSError) as error:
+                self.fault = type(error).__name__
+                self._close()
+                return None
+            self.fault = ""
+            return found
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._pid != os.getpid():
+            # A connection must not be used, nor closed, on the other side of a fork.
+            self._db, self._pid = None, os.getpid()
+        if self._db is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            db = sqlite3.connect(self.path, timeout=2.0, isolation_level=None, check_same_thread=False)
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=NORMAL")
+            db.executescript(_SCHEMA)
+            # Of before the system began, or written by another clock: their time begins now.
+            db.execute("UPDATE suspects SET since = :now, seen = :now WHERE seen > :now", {"now": self._now()})
+            self._db = db
+        return self._db
+
+    def _close(self) -> None:
+        if self._db is not None:
+            self._db.close()
+            self._db = None

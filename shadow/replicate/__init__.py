@@ -1,1 +1,0 @@
-"""What follows the primary: journal, lane, replay, copy, heal."""

@@ -1,0 +1,188 @@
+"""Which store is a collection's primary: what the journal remembers, before what the configuration asks for.
+
+What the journal holds of a collection was written under one primary. A process that began with the other one (an
+edited configuration and a restart) would heal those keys the wrong way round: from the store that lags over the one
+that does not. So the primary in force is noted in the journal, and a process starts with the one that is noted; the
+configured one is a flip that is still to be made, like any other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, Protocol
+
+from shadow.errors import ControlError, JournalError
+from shadow.host.tasks import begin
+from shadow.journal.base import Journal
+from shadow.model.phase import Phase, Route, StoreName
+from shadow.routes.routes import Routes
+
+__all__ = ["AgreedRoute", "Join", "StartupPrimary"]
+
+_AGAIN: Final = 0.5
+"""Seconds before a journal that failed is asked again."""
+
+
+class AgreedRoute(Protocol):
+    """Where the fleet stands with one collection."""
+
+    @property
+    def primary(self) -> StoreName: ...
+
+    @property
+    def epoch(self) -> int: ...
+
+    @property
+    def phase(self) -> Phase:
+        """The one that this process may begin in."""
+
+
+Join = Callable[[Mapping[str, StoreName]], Awaitable[Mapping[str, AgreedRoute]]]
+"""Takes part in the fleet with what this process knows, and answers where the fleet stands. Raises `ControlError`."""
+
+Renew = Callable[[], Awaitable[None]]
+"""Looks again where the fleet stands, and follows it. Raises `ControlError`."""
+
+
+async def _alone(kept: Mapping[str, StoreName]) -> Mapping[str, AgreedRoute]:
+    return {}
+
+
+async def _nothing() -> None:
+    return
+
+
+class StartupPrimary:
+    """Asks journal and fleet before the first operation, and the fleet again where the lease has run out. `resting`:
+    changes nothing in the journal, for tools. `renew` may take `patience` seconds. `configured`: what the configuration
+    asks for, looked at anew each time.
+
+    `on_kept` is told of a collection, in force, and wanted, where another primary is remembered. `lenient`: a journal
+    that cannot be read lets writes go on with the configured primary.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        routes: Routes,
+        on_kept: Callable[[str, StoreName, StoreName], None],
+        *,
+        join: Join = _alone,
+        renew: Renew = _nothing,
+        patience: float = 10.0,
+        configured: Callable[[], Awaitable[Mapping[str, Route]]] | None = None,
+        resting: bool = False,
+        lenient: bool = False,
+    ) -> None:
+        self._journal = journal
+        self._routes = routes
+        self._on_kept = on_kept
+        self._join = join
+        self._renew = renew
+        self._patience = patience
+        self._configured = configured
+        self._resting = resting
+        self._lenient = lenient
+        self._failed: JournalError | ControlError | None = None
+        self._not_before = 0.0
+        self._learning: asyncio.Task[None] | None = None
+        routes.begin_with(self.learn)
+
+    async def learn(self, *, writing: bool) -> None:
+        """Puts the remembered primaries in force. Raises `JournalError` or `ControlError` for a write if that cannot
+        be known; reads go on with the configured primary, for an old answer is better than none.
+
+        Where they are in force, the lease is renewed. A control store that does not answer stops no write then: this
+        process is on its list, and no flip is made without its word. What may be bare, is not for as long.
+        """
+        if self._routes.known:
+            if time.monotonic() >= self._not_before:
+                await self._renewed()
+            return
+        if self._failed is not None and (not writing or time.monotonic() < self._not_before):
+            if writing and not self._lenient:
+                raise self._failed
+            return
+        try:
+            await self._once()
+        except (JournalError, ControlError) as error:
+            self._failed, self._not_before = error, time.monotonic() + _AGAIN
+            if writing and not self._lenient:
+                raise
+
+    async def _renewed(self) -> None:
+        try:
+            await self._once()
+        except (JournalError, ControlError):
+            self._not_before = time.monotonic() + _AGAIN
+
+    async def _look_again(self) -> None:
+        try:
+            async with asyncio.timeout(self._patience):
+                await self._renew()
+        except TimeoutError:
+            raise ControlError(f"the control store did not answer within {self._patience:g} s") from None
+
+    async def _once(self) -> None:
+        """Operations that come together learn it together, and a cancelled one leaves it to the others."""
+        loop = asyncio.get_running_loop()
+        if self._learning is None or self._learning.done() or self._learning.get_loop() is not loop:
+            work = self._look_again() if self._routes.known else self._learn()
+            self._learning = begin(work, name="shadow-roles")
+        learning = self._learning
+        try:
+            await asyncio.shield(learning)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not learning.cancelled() or task is None or task.cancelling():
+                raise
+            raise JournalError("closed before it was known which store is the primary", hint="begin it anew") from None
+
+    async def end(self, patience: float) -> None:
+        """Returns when nobody learns any more, which nothing else would end: what it asks the journal for would begin
+        the journal anew after its end. After `patience` seconds it is cancelled."""
+        learning, self._learning = self._learning, None
+        if learning is None or learning.get_loop() is not asyncio.get_running_loop():
+            return
+        await asyncio.wait([learning], timeout=patience)
+        learning.cancel()
+        await asyncio.gather(learning, return_exceptions=True)
+
+    async def _learn(self) -> None:
+        routes = self._routes.all() if self._configured is None else await self._configured()
+        noted = await self._journal.primaries({})
+        kept = {name: StoreName(noted.get(name, each.primary)) for name, each in routes.items()}
+        agreed = await self._join(kept)
+        for name, route in routes.items():
+            primary = kept[name] if route.dual_write else route.primary
+            if name in agreed:
+                primary = agreed[name].primary
+            if name in agreed and noted.get(name, primary) != primary:
+                await self._overruled(name, primary)
+            self._begin(name, route, agreed.get(name), primary)
+        if not self._resting:
+            # Only now: what is noted once, is what later processes begin with.
+            dual = {name: str(each.primary) for name, each in self._routes.all().items() if each.dual_write}
+            await self._journal.primaries(dual)
+        self._routes.known = True
+
+    def _begin(self, name: str, route: Route, agreed: AgreedRoute | None, primary: StoreName) -> None:
+        now = self._routes[name]
+        phase, epoch = (route.phase, now.epoch) if agreed is None else (agreed.phase, agreed.epoch)
+        wanted = dataclasses.replace(route, primary=primary, phase=phase, epoch=epoch)
+        if wanted != now:
+            self._routes.set(name, wanted)
+        if primary is not route.primary:
+            self._on_kept(name, primary, route.primary)
+
+    async def _overruled(self, name: str, primary: StoreName) -> None:
+        """The fleet has flipped since this journal was written. It was empty then; if it is not, somebody has given
+        up what it holds."""
+        stats = await self._journal.stats()
+        if stats.open_by_collection.get(name) or stats.deferred_by_collection.get(name):
+            self._journal.doubt(name)
+        if not self._resting:
+            await self._journal.set_primary(name, str(primary))

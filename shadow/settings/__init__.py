@@ -1,0 +1,1 @@
+"""What is looked at in settings besides their types: names, sources, YAML, contradictions."""

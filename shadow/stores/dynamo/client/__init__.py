@@ -1,0 +1,1 @@
+"""How requests get to DynamoDB: the client, the wire format, the pace, the errors."""

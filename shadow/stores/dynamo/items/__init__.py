@@ -1,0 +1,1 @@
+"""Documents as items: values, keys, expressions, unique claims."""

@@ -1,0 +1,104 @@
+"""Scans: the answers of one table, from several segments at once where it is large.
+
+A table whose first answer says that there is more is large, and is remembered as such; then its segments are read at
+the same time. Each of them has at most one answer waiting and one under way, so memory is bounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Any, TypeAlias
+
+from shadow.host.tasks import begin
+from shadow.stores.dynamo.client.gateway import Gateway
+
+__all__ = ["Scanner", "at_once"]
+
+Answer: TypeAlias = dict[str, Any]
+Answers: TypeAlias = AsyncGenerator[Answer, None]
+
+
+class Scanner:
+    """`segments` is the most that are read at once; 1: none beside each other."""
+
+    def __init__(self, gateway: Gateway, segments: int) -> None:
+        self._gateway = gateway
+        self._segments = segments
+        self._large: set[str] = set()
+
+    async def answers(self, table: str, request: dict[str, Any], *, patient: bool = False) -> Answers:
+        """The answers to a scan, each item once, in any order. `patient`: the caller may well stop after the first,
+        so nothing else is asked before it is used."""
+        if self._segments == 1 or "Limit" in request:
+            source = self.one_by_one(table, request)
+        elif table in self._large and not patient:
+            source = self._all(table, request)
+        else:
+            source = self._growing(table, request)
+        async with aclosing(source) as answers:
+            async for answer in answers:
+                yield answer
+
+    async def one_by_one(self, table: str, request: dict[str, Any]) -> Answers:
+        """The answers to one segment, or to the whole table, each asked for after the one before it was used."""
+        start: dict[str, Any] = {}
+        while True:
+            answer = await self._gateway.call("scan", table, **request, **start)
+            yield answer
+            if not answer.get("LastEvaluatedKey"):
+                return
+            start = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
+
+    async def _growing(self, table: str, request: dict[str, Any]) -> Answers:
+        """One answer, and if there is more, all segments from their beginnings: where in them the first answer ended
+        is not to be known."""
+        first = await self._gateway.call("scan", table, **request)
+        if not first.get("LastEvaluatedKey"):
+            self._large.discard(table)
+            yield first
+            return
+        self._large.add(table)
+        counting = request.get("Select") == "COUNT"
+        if not counting:
+            yield first
+        seen = {item["_id"]["S"] for item in first.get("Items", [])}
+        async with aclosing(self._all(table, request)) as answers:
+            async for answer in answers:
+                left = [item for item in answer.get("Items", []) if item["_id"]["S"] not in seen]
+                yield answer if counting else {**answer, "Items": left}
+
+    async def _all(self, table: str, request: dict[str, Any]) -> Answers:
+        total = self._segments
+        sources = [self.one_by_one(table, {**request, "Segment": i, "TotalSegments": total}) for i in range(total)]
+        answered = 0
+        async with aclosing(at_once(sources)) as answers:
+            async for answer in answers:
+                answered += 1
+                yield answer
+        if answered <= total:
+            self._large.discard(table)
+
+
+async def at_once(sources: Sequence[Answers]) -> Answers:
+    """What the sources yield, as it comes. Closing it, or an error in one source, ends all of them."""
+    pending = {begin(_next(source)): source for source in sources}
+    try:
+        while pending:
+            done, _ = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                source = pending.pop(task)
+                answer = task.result()
+                if answer is None:
+                    continue
+                pending[begin(_next(source))] = source
+                yield answer
+    finally:
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+
+
+async def _next(source: Answers) -> Answer | None:
+    return await anext(source, None)

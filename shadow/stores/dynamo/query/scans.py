@@ -1,0 +1,67 @@
+"""Scans, counted by the shape of the query that needed them: the list of shapes is the list of indexes missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+from shadow.model.operation import Query
+from shadow.stores.dynamo.query.plan import shape, suggestion
+
+__all__ = ["OnScan", "ScanCounter"]
+
+OnScan: TypeAlias = Callable[[str, int, int, int], None]
+"""Called as (table, scans begun, items read, items returned) for each scan and each of its answers."""
+
+_MOST_SHAPES: Final = 200
+_OTHER: Final = "(other shapes)"
+
+
+@dataclass(slots=True)
+class _Entry:
+    collection: str
+    shape: str
+    suggested_index: str
+    times: int = 0
+    items_read: int = 0
+    items_returned: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """One scan under way."""
+
+    collection: str
+    entry: _Entry
+
+
+class ScanCounter:
+    """Counts at most 200 shapes by name, and the rest together."""
+
+    def __init__(self) -> None:
+        self._entries: dict[tuple[str, str], _Entry] = {}
+        self.on_scan: OnScan = lambda _collection, _scans, _read, _returned: None
+        """Is told the name of the collection, where the store knows that of the table."""
+
+    def begin(self, collection: str, query: Query) -> Counted:
+        """Counts one scan; what it returns is what to `add` to."""
+        key = (collection, shape(query))
+        if key not in self._entries and len(self._entries) >= _MOST_SHAPES:
+            key = ("", _OTHER)
+        entry = self._entries.get(key)
+        if entry is None:
+            entry = self._entries[key] = _Entry(*key, suggestion(query) if key[0] else "")
+        entry.times += 1
+        self.on_scan(collection, 1, 0, 0)
+        return Counted(collection, entry)
+
+    def add(self, counted: Counted, *, read: int = 0, returned: int = 0) -> None:
+        counted.entry.items_read += read
+        counted.entry.items_returned += returned
+        self.on_scan(counted.collection, 0, read, returned)
+
+    def report(self) -> list[dict[str, Any]]:
+        """Collection, shape, times, items read and returned, index that would help; the most read first."""
+        entries = sorted(self._entries.values(), key=lambda entry: -entry.items_read)
+        return [{name: getattr(entry, name) for name in _Entry.__slots__} for entry in entries]

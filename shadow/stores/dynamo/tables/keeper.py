@@ -1,0 +1,47 @@
+"""The tables of a store, and others beside them: making them, looking at them, waiting for them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeAlias
+
+from shadow.stores.dynamo.client.gateway import Gateway
+from shadow.stores.dynamo.tables.drift import drift
+from shadow.stores.dynamo.tables.options import look
+from shadow.stores.dynamo.tables.spec import TableDefinition
+from shadow.stores.dynamo.tables.tables import TableState, prepare_table, state_of
+
+__all__ = ["OnLacking", "TableKeeper"]
+
+OnLacking: TypeAlias = Callable[[str, str], None]
+"""Called as (table, text) for what was wanted of a table that the server does not have."""
+
+
+async def _nothing() -> None:
+    """What adding an index to a table of small records has to do to them."""
+
+
+class TableKeeper:
+    """`timeout`: seconds for a table to become ready."""
+
+    def __init__(self, gateway: Gateway, timeout: float, on_lacking: OnLacking | None) -> None:
+        self._gateway = gateway
+        self._timeout = timeout
+        self._on_lacking: OnLacking = on_lacking or (lambda _table, _text: None)
+
+    async def prepare(self, wanted: TableDefinition, reindex: Callable[[], Awaitable[object]] = _nothing) -> bool:
+        """See `tables.prepare_table`. Answers whether the table is new."""
+        prepared = await prepare_table(self._gateway, wanted, self._timeout, reindex)
+        for text in prepared.lacking:
+            self._on_lacking(wanted.name, text)
+        return prepared.is_new
+
+    async def drift(self, tables: Iterable[TableDefinition]) -> dict[str, tuple[list[str], list[str]]]:
+        """By table: in what it differs from what it ought to be, and what could not be looked at for the server does
+        not have it."""
+        found = {wanted.name: (wanted, await look(self._gateway, wanted)) for wanted in tables}
+        return {name: (drift(wanted, there), there.lacking) for name, (wanted, there) in found.items()}
+
+    async def states(self, tables: Iterable[TableDefinition]) -> dict[str, TableState]:
+        """How far each table is on its way to be used."""
+        return {wanted.name: await state_of(self._gateway, wanted) for wanted in tables}

@@ -1,0 +1,169 @@
+"""Tables: making those that are missing, and what they lack, and waiting until they can be used."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pymongo.errors import OperationFailure
+
+from shadow.errors import StoreUnavailable
+from shadow.model.schema import Billing
+from shadow.stores.dynamo.client.gateway import Gateway
+from shadow.stores.dynamo.tables.options import IN_USE, describe_table, look, steps, take
+from shadow.stores.dynamo.tables.spec import TableDefinition, billing_of, capacity_of, creation, units
+
+__all__ = ["Prepared", "TableState", "drop_table", "prepare_table", "state_of"]
+
+_POLL_SECONDS: Final = 0.2
+_NAMESPACE_NOT_FOUND: Final = 26
+_ACTIVE: Final = "ACTIVE"
+_MISSING: Final = "MISSING"
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What came of it: whether the table is new, and what the server lacks of what was wanted."""
+
+    is_new: bool
+    lacking: list[str]
+
+
+async def prepare_table(
+    gateway: Gateway, wanted: TableDefinition, timeout: float, reindex: Callable[[], Awaitable[object]]
+) -> Prepared:
+    """Makes the table or the indexes that are missing, changes in place what is otherwise than wanted (`options`), and
+    waits until all of it can be used. Raises `StoreUnavailable` after `timeout` seconds. Keys and indexes that are
+    there, and items, are not changed.
+
+    `reindex` is called before an index is added to a table that was there: an index leaves out items whose attribute
+    is no string (DynamoDB Local never ends building one over lists).
+    """
+    deadline = time.monotonic() + timeout
+    is_new = await describe_table(gateway, wanted.name) is None and await _create(gateway, wanted)
+    await _change(gateway, wanted, deadline)
+    await _add_indexes(gateway, wanted, timeout, reindex)
+    # Once more: DynamoDB Local takes the protection away with a change of capacity.
+    return Prepared(is_new, await _change(gateway, wanted, time.monotonic() + timeout))
+
+
+async def _change(gateway: Gateway, wanted: TableDefinition, deadline: float) -> list[str]:
+    """Changes in place what is otherwise than wanted; answers what the server lacks."""
+    await _active(gateway, wanted.name, deadline)
+    found = await look(gateway, wanted, strict=False)
+    for step in steps(wanted, found):
+        await take(gateway, wanted, step, lambda: _pause(wanted.name, deadline))
+        await _active(gateway, wanted.name, deadline)
+    return found.lacking
+
+
+async def _create(gateway: Gateway, wanted: TableDefinition) -> bool:
+    try:
+        await gateway.call("create_table", wanted.name, **creation(wanted))
+    except OperationFailure as error:
+        if error.code != IN_USE:
+            raise
+        return False  # another process has made it in the meantime
+    return True
+
+
+async def _add_indexes(
+    gateway: Gateway, wanted: TableDefinition, timeout: float, reindex: Callable[[], Awaitable[object]]
+) -> None:
+    described = await _active(gateway, wanted.name, time.monotonic() + timeout)
+    existing = {index["IndexName"] for index in described.get("GlobalSecondaryIndexes", [])}
+    missing = [index for index in wanted.indexes if index["IndexName"] not in existing]
+    if missing:
+        await reindex()
+    deadline = time.monotonic() + timeout
+    for index in missing:
+        await _add_index(gateway, wanted, {**index, **_capacity(wanted, described)})
+        await _active(gateway, wanted.name, deadline)
+
+
+def _capacity(wanted: TableDefinition, described: dict[str, Any]) -> dict[str, Any]:
+    """What a new index of a table with provisioned capacity has to have: what is wanted, or what the table has."""
+    if billing_of(described) is Billing.ON_DEMAND:
+        return {}
+    own = wanted.table.billing is Billing.PROVISIONED
+    return {"ProvisionedThroughput": units(wanted.table) if own else capacity_of(described)}
+
+
+async def _add_index(gateway: Gateway, wanted: TableDefinition, index: dict[str, Any]) -> None:
+    names = {each["AttributeName"] for each in index["KeySchema"]}
+    try:
+        await gateway.call(
+            "update_table",
+            wanted.name,
+            TableName=wanted.name,
+            AttributeDefinitions=[
+                each for each in wanted.schema["AttributeDefinitions"] if each["AttributeName"] in names
+            ],
+            GlobalSecondaryIndexUpdates=[{"Create": index}],
+        )
+    except OperationFailure:
+        described = await describe_table(gateway, wanted.name) or {}
+        if index["IndexName"] not in {each["IndexName"] for each in described.get("GlobalSecondaryIndexes", [])}:
+            raise
+        # another process has begun it in the meantime
+
+
+# --- waiting ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TableState:
+    """DynamoDB's words for where a table and its indexes are on their way; MISSING where there is none."""
+
+    status: str
+    indexes: Mapping[str, str]
+
+    @property
+    def is_ready(self) -> bool:
+        return {self.status, *self.indexes.values()} == {_ACTIVE}
+
+
+async def state_of(gateway: Gateway, wanted: TableDefinition) -> TableState:
+    """Of the table, and of each index that it has or ought to have."""
+    described = await describe_table(gateway, wanted.name)
+    names = [index["IndexName"] for index in wanted.indexes]
+    if described is None:
+        return TableState(_MISSING, dict.fromkeys(names, _MISSING))
+    return TableState(described["TableStatus"], {**dict.fromkeys(names, _MISSING), **_index_states(described)})
+
+
+def _index_states(described: dict[str, Any]) -> dict[str, str]:
+    found = described.get("GlobalSecondaryIndexes", [])
+    return {index["IndexName"]: str(index.get("IndexStatus", _ACTIVE)) for index in found}
+
+
+async def _active(gateway: Gateway, table: str, deadline: float) -> dict[str, Any]:
+    while True:
+        described = await describe_table(gateway, table)
+        if described is not None and {described["TableStatus"], *_index_states(described).values()} == {_ACTIVE}:
+            return described
+        await _pause(table, deadline)
+
+
+async def _pause(table: str, deadline: float) -> None:
+    if time.monotonic() > deadline:
+        raise StoreUnavailable(
+            f"the table {table} did not become ready in time", hint="see its status in the AWS console, then again"
+        )
+    await asyncio.sleep(_POLL_SECONDS)
+
+
+async def drop_table(gateway: Gateway, table: str, timeout: float) -> None:
+    """Deletes the table, if it is there, and waits until it is gone."""
+    deadline = time.monotonic() + timeout
+    try:
+        await gateway.call("delete_table", table, TableName=table)
+    except OperationFailure as error:
+        if error.code == _NAMESPACE_NOT_FOUND:
+            return
+        raise
+    while await describe_table(gateway, table) is not None:
+        await _pause(table, deadline)

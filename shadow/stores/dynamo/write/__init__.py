@@ -1,0 +1,1 @@
+"""Writes: one conditional request, a transaction, or batches of them."""

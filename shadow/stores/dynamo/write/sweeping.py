@@ -1,0 +1,122 @@
+"""Upkeep: parts of large documents that a crash has left behind are found and deleted.
+
+Finding them takes a scan. So a table is marked before the first large document is written to it, tables without the
+mark are never scanned, and the mark says when that was done last: whoever moves that time on does it, in one
+conditional write, so that of all processes on all hosts one sweeps a table in a period.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import random
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, Protocol
+
+from bson import ObjectId
+from pymongo.errors import OperationFailure
+
+from shadow.stores.dynamo.client.gateway import ConditionFailed, Gateway
+from shadow.stores.dynamo.items.codec import Item
+from shadow.stores.dynamo.items.expressions import Expression
+from shadow.stores.dynamo.query.reads import CollectionTable, Reader
+from shadow.stores.dynamo.write.writes import SWEEP_MARK, Writer
+
+__all__ = ["Sweeper", "Sweeps", "sweep_forever"]
+
+_NAMESPACE_NOT_FOUND: Final = 26
+_LOOKS: Final = 8
+"""How often in a period each process looks whether it is over."""
+_FIRST_LOOK: Final = 600.0
+
+
+class Sweeper:
+    def __init__(self, gateway: Gateway, reader: Reader, writer: Writer) -> None:
+        self._gateway = gateway
+        self._reader = reader
+        self._writer = writer
+
+    async def is_due(self, table: CollectionTable, every: float) -> bool:
+        """Whether the table has had large documents and was last swept over `every` seconds ago; if so, this caller
+        is the one to sweep it now, and no other for the same time."""
+        now = time.time()
+        expression = Expression()
+        swept = expression.path(table.spec.reserved, "at")
+        request: dict[str, Any] = {
+            "TableName": table.name,
+            "Key": {"_id": {"S": SWEEP_MARK}},
+            "ReturnConsumedCapacity": "INDEXES",
+            **expression.parameters(
+                UpdateExpression=f"SET {swept} = {expression.value({'N': f'{now:.3f}'})}",
+                ConditionExpression=f"{swept} <= {expression.value({'N': f'{now - every:.3f}'})}",
+            ),
+        }
+        try:
+            await self._gateway.call("update_item", table.name, **request)
+        except ConditionFailed:
+            return False
+        except OperationFailure as error:
+            if error.code == _NAMESPACE_NOT_FOUND:
+                return False
+            raise
+        return True
+
+    async def sweep(self, table: CollectionTable, older_than: dt.timedelta, *, dry_run: bool) -> int:
+        """Deletes the parts older than `older_than` that no head names; answers how many. `dry_run`: only counts."""
+        swept = 0
+        async for items in self._reader.part_pages(table):
+            left = [item for item in items if await self._is_left(table, item, older_than)]
+            if not dry_run:
+                await self._writer.delete_keys(table, [item["_id"]["S"] for item in left])
+            swept += len(left)
+        return swept
+
+    async def _is_left(self, table: CollectionTable, item: Item, older_than: dt.timedelta) -> bool:
+        stamp = item[table.spec.reserved]["M"]
+        generation, owner = table.codec.generation(item), stamp.get("w", {}).get("S")
+        if generation is None or not ObjectId.is_valid(generation) or owner is None:
+            return False  # no writer has made it, so nothing says whose it is
+        if ObjectId(generation).generation_time >= dt.datetime.now(dt.UTC) - older_than:
+            return False
+        head = await self._reader.get(table, owner)
+        # By the generation alone: a head that cannot be read may still be mended by hand.
+        return head is None or table.codec.generation(head) != generation
+
+
+class Sweeps(Protocol):
+    """What `sweep_forever` needs of a store."""
+
+    async def sweep_if_due(self, collection: str, every: float) -> int: ...
+
+
+async def sweep_forever(
+    store: Sweeps,
+    collections: Callable[[], Iterable[str]],
+    every: float,
+    on_error: Callable[[Exception], None],
+    on_swept: Callable[[str, int], None],
+    turn: Callable[[], None] = lambda: None,
+) -> None:
+    """Sweeps each of `collections` once in `every` seconds, until it is cancelled. One request at a time, and at
+    moments that differ from process to process. `on_error` is told what failed; the next look tries again. `turn` is
+    called at each look."""
+    pause = min(every / _LOOKS, _FIRST_LOOK)
+    while True:
+        turn()
+        await asyncio.sleep(random.uniform(0, pause))
+        for collection in _shuffled(collections()):
+            try:
+                deleted = await store.sweep_if_due(collection, every)
+            except Exception as error:
+                on_error(error)
+            else:
+                if deleted:
+                    on_swept(collection, deleted)
+        pause = 2 * every / _LOOKS
+
+
+def _shuffled(names: Iterable[str]) -> Sequence[str]:
+    """So that processes that begin together do not all wait for the same table."""
+    listed = list(names)
+    return random.sample(listed, len(listed))

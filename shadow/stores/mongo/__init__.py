@@ -1,0 +1,1 @@
+"""The document store on MongoDB, through Motor or PyMongo's own asynchronous driver."""

@@ -1,0 +1,292 @@
+"""MongoDB's client as the store uses it: its calls end by the driver's own time limits, and nobody cancels them.
+
+`MongoLink` holds the client; the databases, collections and cursors that come from it have the driver's own methods.
+Motor runs PyMongo's blocking client in threads, to which a cancellation means nothing, so there the limits are all that
+is needed. PyMongo's async client does not survive one (see `calls`): its calls are tasks of their own, and a client of
+our own that answers nothing is replaced, under the same databases.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import inspect
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import AbstractContextManager
+from typing import Any, Final, Self, TypeAlias
+
+import pymongo
+
+from shadow.host.tasks import begin
+from shadow.model.deadline import ending, left
+from shadow.stores.calls import LEAST_PATIENCE, Calls, let_go
+
+__all__ = ["MongoLink"]
+
+_GRACE: Final = 0.25
+"""Seconds that the driver has beyond those for which its answer is waited for: whoever waits shall go first, so that it
+is its own limit that is said to be over."""
+LEAST_SELECTION: Final = 0.001
+"""Seconds; 0 would be no limit."""
+_TURNS: Final = 10_000
+"""Turns of the event loop within which the calls of a client that was given up have to end."""
+_FAREWELL: Final = 5.0
+"""Seconds that Motor's client has to tell its server that it ends."""
+_QUIET: Final = 20
+"""Turns in a row in which nobody has a lock of it, after which nobody will."""
+_CURSORS: Final = frozenset({"aggregate", "find", "list_indexes", "watch"})
+"""Methods of databases and collections that answer a cursor, in Motor at once, in PyMongo some of them later."""
+
+_Source: TypeAlias = Callable[[], Any]
+
+
+class MongoLink:
+    """`again` makes another client like the first; None for one that was handed in. `patience`: seconds without any
+    answer after which a client is asked for a sign of life (`Calls`)."""
+
+    def __init__(self, client: Any, again: Callable[[], Any] | None, *, patience: float) -> None:
+        self.client = client
+        self.generation = 0
+        self.on_stuck: Callable[[bool], None] = lambda replaced: None
+        """Told when the client answers nothing any more, and whether it was replaced."""
+        self._again = again
+        self._closing: set[asyncio.Task[None]] = set()
+        self.is_motor = type(client).__module__.startswith("motor")
+        self._patience = patience = max(patience, LEAST_PATIENCE)
+        self._asked = _asked_limit(client)
+        self._limits_answers = _has_limits(client)
+        self.calls: Final = Calls("MongoDB", patience=patience, ping=self._ping, on_stuck=self._stuck)
+
+    def database(self, name: str, *, own: bool = False, **options: Any) -> Any:
+        """The driver's database, by its own methods. `own`: for what shadow asks by itself, whose limits are shadow's
+        and not those that the client has for the application (`timeoutMS`, `socketTimeoutMS`)."""
+        return _Database(self, lambda: self.client.get_database(name, **options), own)
+
+    def limit(self, own: bool) -> AbstractContextManager[None]:
+        """The driver's limit for one call: what is left of the caller's time, and no more than the application's client
+        allows it. A limit here takes the place of the client's own (PyMongo, `pymongo.timeout`)."""
+        seconds = left()
+        if seconds is None:
+            return pymongo.timeout(self._patience) if own and self._limits_answers else contextlib.nullcontext()
+        seconds = max(seconds, 0.0) + _GRACE
+        return pymongo.timeout(seconds if own or self._asked is None else min(seconds, self._asked))
+
+    def of_write(self) -> AbstractContextManager[None]:
+        """What the application's client allows a write, within a limit that is there already. What `socketTimeoutMS`
+        ends the driver sends once more."""
+        seconds = self._asked or _answer_limit(self.client)
+        return contextlib.nullcontext() if seconds is None else pymongo.timeout(seconds)
+
+    async def close(self, *, owned: bool) -> None:
+        """Ends a client of our own; what runs on another is waited for, for a few seconds."""
+        if self.is_motor:
+            if owned:
+                # It tells the server so, and waits for the answer: not in the event loop, nor for ever.
+                with pymongo.timeout(_FAREWELL):
+                    await asyncio.to_thread(self.client.close)
+            return
+        await self.calls.end(self.client.close if owned else None)
+        if owned or self.calls.stuck:
+            await _freed(self.client, self.calls.under_way)
+        if self._closing:
+            await asyncio.wait(set(self._closing))
+
+    async def found(self, seconds: float) -> None:
+        """Waits for a primary member where none is known, for as long as the application's client would: a limit of
+        `seconds`, which what follows is about to get, takes the place of `serverSelectionTimeoutMS`. Raises
+        `ServerSelectionTimeoutError`."""
+        options = getattr(self.client, "options", None)
+        patience: float = getattr(options, "server_selection_timeout", seconds)
+        description = getattr(self.client, "topology_description", None)
+        if patience >= seconds or description is None or description.has_writable_server():
+            return
+        with ending(max(patience, LEAST_SELECTION)):
+            await self.database("admin").command("ping")
+
+    async def bounded(self, call: Callable[[], Awaitable[Any]], own: bool) -> Any:
+        """What the call answers, with the driver's limit."""
+        with self.limit(own):
+            return await call()
+
+    async def _ping(self) -> None:
+        with pymongo.timeout(self._patience):
+            await self.client.admin.command("ping")
+
+    def _stuck(self) -> bool:
+        if self._again is None:
+            self.on_stuck(False)
+            return False
+        before, self.client = self.client, self._again()
+        self.generation += 1
+        closing = begin(_retire(before, self.calls.under_way))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+        self.on_stuck(True)
+        return True
+
+
+class _Proxy:
+    """Has the methods of what `source` answers, each bounded and never cancelled."""
+
+    def __init__(self, link: MongoLink, source: _Source, own: bool) -> None:
+        self._link = link
+        self._source = source
+        self._own = own
+        self._generation = link.generation
+        self._inner = source()
+
+    def _now(self) -> Any:
+        if self._generation != self._link.generation:
+            self._generation, self._inner = self._link.generation, self._source()
+        return self._inner
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        found = getattr(self._now(), name)
+        if not inspect.ismethod(found):
+            return found
+        kind = self._of_motor if self._link.is_motor else self._of_pymongo
+        made = functools.partial(kind, name, inspect.iscoroutinefunction(found))
+        setattr(self, name, made)
+        return made
+
+    def _of_motor(self, name: str, _is_async: bool, /, *arguments: Any, **options: Any) -> Any:
+        if name in _CURSORS:
+            return _cursor(self._link, name, getattr(self._now(), name)(*arguments, **options), self._own)
+        with self._link.limit(self._own):
+            return getattr(self._now(), name)(*arguments, **options)
+
+    def _of_pymongo(self, name: str, is_async: bool, /, *arguments: Any, **options: Any) -> Any:
+        if not is_async:
+            made = getattr(self._now(), name)(*arguments, **options)
+            return _cursor(self._link, name, made, self._own) if name in _CURSORS else made
+        call = functools.partial(getattr(self._now(), name), *arguments, **options)
+        if name in _CURSORS:
+            return self._cursor_later(name, call)
+        return self._link.calls.run(self._link.bounded(call, self._own))
+
+    async def _cursor_later(self, name: str, call: Callable[[], Awaitable[Any]]) -> Any:
+        made = await self._link.calls.run(self._link.bounded(call, self._own))
+        return _cursor(self._link, name, made, self._own)
+
+
+class _Collection(_Proxy):
+    def with_options(self, **options: Any) -> Any:
+        return _Collection(self._link, lambda: self._now().with_options(**options), self._own)
+
+
+class _Database(_Proxy):
+    def __getitem__(self, name: str) -> Any:
+        return _Collection(self._link, lambda: self._now()[name], self._own)
+
+    def get_collection(self, name: str, **options: Any) -> Any:
+        return _Collection(self._link, lambda: self._now().get_collection(name, **options), self._own)
+
+    def with_options(self, **options: Any) -> Any:
+        return _Database(self._link, lambda: self._now().with_options(**options), self._own)
+
+
+class _Cursor:
+    """A cursor of the driver's. One call of it at a time is under way."""
+
+    def __init__(self, link: MongoLink, inner: Any, own: bool) -> None:
+        self._link = link
+        self._inner = inner
+        self._own = own
+        self._running: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def to_list(self, length: int | None = None) -> list[Any]:
+        found: list[Any] = await self._call(lambda: self._inner.to_list(length))
+        return found
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        return await self._call(self._inner.__anext__)
+
+    async def close(self) -> None:
+        if self._running is not None and not self._running.done():
+            # Abandoned, and it may yet open what would then stay open on the server.
+            self._link.calls.follow(self._running, self._inner.close)
+            return
+        await self._call(self._inner.close)
+
+    async def _call(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        link = self._link
+        if link.is_motor:
+            with link.limit(self._own):
+                future = call()
+            return await future
+        self._running = link.calls.begin(link.bounded(call, self._own))
+        return await link.calls.wait(self._running)
+
+
+class _Stream(_Cursor):
+    """A change stream. The next change may be hours away, and a call that long would never end once it is abandoned;
+    the driver's `try_next` answers nothing after a second."""
+
+    async def __anext__(self) -> Any:
+        while (found := await self._call(self._inner.try_next)) is None:
+            if not self._inner.alive:
+                raise StopAsyncIteration
+        return found
+
+
+def _cursor(link: MongoLink, name: str, made: Any, own: bool) -> _Cursor:
+    return _Stream(link, made, own) if name == "watch" else _Cursor(link, made, own)
+
+
+async def _retire(client: Any, calls: Collection[asyncio.Task[Any]]) -> None:
+    """The end of a client that was given up, and of its calls."""
+    await _freed(client, calls)
+    await let_go(client.close)
+
+
+async def _freed(client: Any, calls: Collection[asyncio.Task[Any]]) -> None:
+    """Returns when the cancelled calls of a client that is used no more have ended, and what they have begun. Whoever
+    waits for the lock of a condition swallows every cancellation until he has it, and the event loop could never end:
+    so the lock is let go."""
+    quiet = 0
+    for _ in range(_TURNS):
+        locks = _locks(client)
+        # One look is not enough: what was cancelled comes for the lock a few turns later.
+        quiet = 0 if locks or not all(call.done() for call in calls) else quiet + 1
+        if quiet > _QUIET:
+            return
+        for lock in locks:
+            with contextlib.suppress(RuntimeError):
+                lock.release()
+        await asyncio.sleep(0)
+
+
+def _locks(client: Any) -> list[Any]:
+    """Those of PyMongo's that calls wait for, as far as they are there."""
+    topology = getattr(client, "_topology", None)
+    servers = getattr(topology, "_servers", {}).values()
+    found = [getattr(topology, "_lock", None), *(getattr(getattr(s, "pool", None), "lock", None) for s in servers)]
+    return [lock for lock in found if lock is not None and lock.locked()]
+
+
+def _asked_limit(client: Any) -> float | None:
+    """`timeoutMS` of a client, in seconds; 0 there means no limit."""
+    seconds: float | None = getattr(getattr(client, "options", None), "timeout", None)
+    return seconds or None
+
+
+def _answer_limit(client: Any) -> float | None:
+    """How long a client waits for the answer of one command: `socketTimeoutMS`, and once more where it retries."""
+    options = getattr(client, "options", None)
+    seconds: float | None = getattr(getattr(options, "pool_options", None), "socket_timeout", None)
+    if not seconds:
+        return None
+    return 2 * seconds if getattr(options, "retry_writes", True) else seconds
+
+
+def _has_limits(client: Any) -> bool:
+    return _asked_limit(client) is not None or _answer_limit(client) is not None

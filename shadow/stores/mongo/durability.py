@@ -1,0 +1,303 @@
+"""What MongoDB's acknowledgement of a write is worth, and reads of what stands for good.
+
+In a replica set a write that fewer than a majority of the members have is *rolled back* when another member becomes
+primary without it. What was acknowledged to the application, or copied to the other store, must not go that way. So:
+
+- writes go with `w: majority`, whatever the client asks for less than that, the server's own default included;
+- a write that asks for more than a majority, or for members by a name of the set's own, is acknowledged as it was asked
+  for, and then waited for until a majority has it;
+- what is healed, verified or copied is read with read concern `linearizable`: the newest that the primary has, and only
+  when a majority has it, from a member that still is the primary.
+
+A standalone server, or a set of one member, has nobody to roll back to: there nothing of this is done.
+
+Sources: the MongoDB manual, "Write Concern", "Read Concern linearizable", "Rollbacks During Replica Set Failover"; the
+specification "Server Discovery and Monitoring" for how servers describe themselves.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from pymongo import WriteConcern
+from pymongo.errors import PyMongoError, WriteConcernError
+from pymongo.read_concern import ReadConcern
+
+from shadow.errors import UnsupportedOperation
+from shadow.stores.mongo.calls import MongoLink
+
+__all__ = [
+    "LINEARIZABLE",
+    "LOCAL",
+    "MAJORITY",
+    "Durability",
+    "Lasting",
+    "WeakWrites",
+    "election",
+    "members",
+    "strengthened",
+    "waiting",
+]
+
+LINEARIZABLE: Final = ReadConcern("linearizable")
+LOCAL: Final = ReadConcern("local")
+"""Said aloud, for the client and the server's default (`setDefaultRWConcern`) may say another one, which shows less
+than what the primary has now."""
+MAJORITY: Final = WriteConcern("majority")
+_MANY: Final = 3
+"""Members of what does not tell how many it has: a sharded cluster, a load balancer."""
+_NOT_REPLICATED: Final = 64
+"""WriteConcernFailed (error_codes.yml)."""
+
+
+class WeakWrites(enum.StrEnum):
+    """What becomes of writes whose write concern a replica set could roll back."""
+
+    RAISE = "raise"
+    """They are made with `w: majority`."""
+    REFUSE = "refuse"
+    """`UnsupportedOperation`; neither store is asked."""
+
+
+class Durability:
+    """Of the clients of one link. `on_raised` is told, in words, what the client asks for and does not get; `on_doubt`
+    which collection may have been acknowledged a write that was rolled back."""
+
+    def __init__(
+        self,
+        link: MongoLink,
+        *,
+        weak: WeakWrites = WeakWrites.RAISE,
+        on_raised: Callable[[str], None] = lambda asked: None,
+        on_doubt: Callable[[str], None] = lambda collection: None,
+        asked: WriteConcern | None = None,
+    ) -> None:
+        """`asked`: what a database object of the application's asks for, before the client."""
+        self._link = link
+        self._asked: WriteConcern = waiting(link.client.write_concern if asked is None else asked)
+        self.refuses = weak is WeakWrites.REFUSE
+        self._on_raised = on_raised
+        self._on_doubt = on_doubt
+        self._seen: Any = self
+        self._members: int | None = None
+        self._concern: WriteConcern = self._asked
+        self._told = False
+
+    async def learn(self) -> None:
+        """Finds out how many members there are, if that is not known. Costs nothing while the driver has seen no
+        change. Raises what the driver raises when it reaches nobody."""
+        description = self._description()
+        if description is self._seen:
+            return
+        count = members(description)
+        if count is None and self._members is None:
+            count = _members_said(await self._link.database("admin").command("hello"))
+            description = self._description()
+        self._seen = description
+        if count is not None and count != self._members:
+            self._members = count
+            self._concern = waiting(strengthened(self._asked, count))
+
+    @property
+    def replicated(self) -> bool:
+        """Whether there is another member that could become primary, as far as is known."""
+        return self._members is not None and self._members > 1
+
+    async def admit(self) -> None:
+        """Raises `UnsupportedOperation` if writes would have to be raised and the setting is to refuse them."""
+        if not self.refuses:
+            return
+        await self.learn()
+        if self._is_weak():
+            raise UnsupportedOperation(
+                f"write concern {_shown(self._asked)}",
+                "the server could take back what it acknowledges with that",
+                hint="set w=majority in mongo.url (or on the client), or mongo.weak_writes: raise",
+            )
+
+    async def for_application(self) -> WriteConcern:
+        """With what the application's own writes go. Raises what `learn` raises."""
+        await self.learn()
+        if not self._told and self._is_weak():
+            self._told = True
+            self._on_raised(_shown(self._asked))
+        return self._concern
+
+    async def for_copies(self) -> WriteConcern:
+        """With what replays, copies and tombstones go: a majority is what they need, and nobody waits for more."""
+        await self.learn()
+        return MAJORITY if self.replicated else self._concern
+
+    def _is_weak(self) -> bool:
+        return "w" in self._asked.document and self._concern != self._asked
+
+    def describe(self) -> str:
+        """The write concern that is in force, for `/status`; `server default` where nothing is said to the server."""
+        return _shown(self._concern) or "server default"
+
+    # --- more than a majority -----------------------------------------------------------------------------------
+
+    @property
+    def unproven(self) -> bool:
+        """Whether the write concern of the application's writes does not say that a majority has them."""
+        return self.replicated and self._concern.document.get("w") != "majority"
+
+    def election(self) -> Any:
+        """Names the term of the primary that the driver knows."""
+        return election(self._description())
+
+    def _description(self) -> Any:
+        """What the driver has seen of the servers; None of a client that does not tell."""
+        return getattr(self._link.client, "topology_description", None)
+
+    async def prove(self, collection: Any, before: Any, limit_ms: int) -> None:
+        """Returns when a majority has what was acknowledged in `collection` (the driver's) under the election `before`.
+        Raises `WriteConcernError` if that is not known: the collection is in doubt then, as it is when this is
+        cancelled."""
+        proven = False
+        try:
+            proven = await _has_majority(collection, limit_ms) and before is not None and self.election() == before
+        finally:
+            if not proven:
+                self._on_doubt(collection.name)
+        if not proven:
+            raise WriteConcernError(
+                f"acknowledged with {_shown(self._asked)}, and not known to be on a majority of the members",
+                _NOT_REPLICATED,
+            )
+
+
+async def _has_majority(collection: Any, limit_ms: int) -> bool:
+    """Whether a majority has all that the primary had before. What the answer is does not matter, but that it comes."""
+    reader = collection.with_options(read_concern=LINEARIZABLE)
+    try:
+        await reader.find_one({"_id": None}, {"_id": 1}, max_time_ms=limit_ms)
+    except PyMongoError:
+        return False
+    return True
+
+
+class Lasting:
+    """Reads of what stands for good: where it could be rolled back, `linearizable`, and everywhere from the primary.
+    `database`: the driver's, by whose codec options documents are answered; `limit_ms`: how long the server may wait
+    for a majority."""
+
+    def __init__(self, database: Any, durability: Durability, limit_ms: int) -> None:
+        self.database = database
+        self._durability = durability
+        self._limit_ms = limit_ms
+
+    async def find_one(self, collection: str, key: Any) -> Any:
+        return await (await self.reader(collection)).find_one({"_id": key}, **self._bound())
+
+    async def find(self, collection: str, filter: dict[str, Any], projection: Any) -> list[Any]:
+        cursor = (await self.reader(collection)).find(filter, projection, **self._bound())
+        found: list[Any] = await cursor.to_list(length=None)
+        return found
+
+    async def first_batch(self, command: dict[str, Any]) -> list[Any]:
+        """The answer of a `find` command of one batch."""
+        await self._durability.learn()
+        if self._durability.replicated:
+            command = {**command, "readConcern": LINEARIZABLE.document, "maxTimeMS": self._limit_ms}
+        else:
+            command = {**command, "readConcern": LOCAL.document}
+        answer = await self.database.command(command, codec_options=self.database.codec_options)
+        found: list[Any] = answer["cursor"]["firstBatch"]
+        return found
+
+    async def copies(self, collection: str) -> Any:
+        """The driver's collection, with the write concern of copies."""
+        return self.database.get_collection(collection, write_concern=await self._durability.for_copies())
+
+    async def reader(self, collection: str) -> Any:
+        """The driver's collection for such reads; whoever asks it bounds the time."""
+        await self._durability.learn()
+        concern = LINEARIZABLE if self._durability.replicated else LOCAL
+        return self.database.get_collection(collection, read_concern=concern)
+
+    def _bound(self) -> dict[str, Any]:
+        return {"max_time_ms": self._limit_ms} if self._durability.replicated else {}
+
+
+def members(description: Any) -> int | None:
+    """How many members that could be asked a driver's `TopologyDescription` tells of; None if it has seen nobody."""
+    if description is None:
+        return None
+    counts = [
+        _members_of(server)
+        for server in description.server_descriptions().values()
+        if server.server_type_name not in ("Unknown", "PossiblePrimary", "RSGhost")
+    ]
+    return max(counts) if counts else None
+
+
+def _members_of(server: Any) -> int:
+    if server.server_type_name == "Standalone":
+        return 1
+    return len(server.all_hosts) if server.server_type_name.startswith("RS") else _MANY
+
+
+def _members_said(hello: Mapping[str, Any]) -> int:
+    """The same by a server's own answer."""
+    if "setName" in hello:
+        return sum(len(hello.get(kind, ())) for kind in ("hosts", "passives", "arbiters"))
+    return _MANY if hello.get("msg") == "isdbgrid" else 1
+
+
+def election(description: Any) -> Any:
+    """Names the term of the primary; None if the driver knows of none, or has it from a server that does not tell."""
+    if description is None:
+        return None
+    found = [
+        server.election_id
+        for server in description.server_descriptions().values()
+        if server.server_type_name == "RSPrimary" and server.election_id is not None
+    ]
+    return max(found) if found else None
+
+
+def strengthened(asked: WriteConcern, count: int) -> WriteConcern:
+    """What a write that asks for `asked` goes with on so many members. More than a majority stays what it is, and so
+    does the name of a write concern of the set's own."""
+    w = asked.document.get("w")
+    if w == 0 or (count > 1 and _at_most_a_majority(w, count)):
+        wtimeout = asked.document.get("wtimeout")
+        # `j: false` would be content with a majority's memory; `fsync` is `j` of old.
+        on_disk = asked.document.get("j") or asked.document.get("fsync")
+        return WriteConcern("majority", wtimeout=wtimeout, j=True if on_disk else None)
+    return asked
+
+
+class _PendingConcern(WriteConcern):
+    """A write concern whose `wtimeout` is sent though the call has a limit of the driver's: PyMongo takes it out then
+    (`_csot.apply_write_concern`), and a write would wait for its members as long as the whole operation may take."""
+
+    __slots__ = ()
+
+    @property
+    def document(self) -> dict[str, Any]:
+        return _Whole(super().document)
+
+
+class _Whole(dict[str, Any]):
+    def pop(self, name: str, *default: Any) -> Any:
+        return self.get(name, *default)
+
+
+def waiting(concern: WriteConcern) -> WriteConcern:
+    """The same concern; its `wtimeout`, if it has one, is always sent."""
+    asked = concern.document
+    if "wtimeout" not in asked or isinstance(concern, _PendingConcern):
+        return concern
+    return _PendingConcern(w=asked.get("w"), wtimeout=asked["wtimeout"], j=asked.get("j"), fsync=asked.get("fsync"))
+
+
+def _at_most_a_majority(w: Any, count: int) -> bool:
+    return w is None or w == "majority" or (isinstance(w, int) and w <= count // 2 + 1)
+
+
+def _shown(concern: WriteConcern) -> str:
+    return ", ".join(f"{name}={value}" for name, value in concern.document.items())

@@ -1,0 +1,177 @@
+"""MongoDB's unique indexes, where this store is the secondary: what stands in the way of a copy, and how a tombstone
+stands in nobody's.
+
+A unique index counts a missing field as null, and a tombstone has no field of the application. So a tombstone carries,
+at every path of a unique index, its own id, which no document has. The indexes are those that the server has, whoever
+made them; they are looked up once, and again when a value was refused.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pymongo.errors import DuplicateKeyError, OperationFailure
+
+from shadow.model.order import UNDEFINED
+from shadow.model.schema import UniqueSpec
+from shadow.model.uniqueness import held_values
+from shadow.model.version import Document, Key
+from shadow.mongoql import cached_filter
+from shadow.stores.mongo.validation import past_validator
+
+__all__ = ["MongoUnique"]
+
+_UNAUTHORIZED: Final = 13
+_PLAIN: Final = (1, -1)
+"""Directions; anything else is an index of a special kind, whose keys are not the field's values."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Index:
+    fields: tuple[str, ...]
+    sparse: bool
+    partial: Document | None
+    collation: Document | None
+
+    def tuples(self, document: Document) -> list[tuple[Any, ...]]:
+        """What the document has in the index; nothing if it is not in it."""
+        if self.partial is not None and not cached_filter(self.partial).matches(document):
+            return []
+        return held_values(UniqueSpec("", self.fields, self.sparse), document)
+
+
+class MongoUnique:
+    """`reserved` gives the name of a collection's reserved field."""
+
+    def __init__(self, database: Any, reserved: Callable[[str], str]) -> None:
+        self._database = database
+        self._reserved = reserved
+        self._known: dict[str, tuple[_Index, ...]] = {}
+
+    def forget(self, collection: str) -> None:
+        """The indexes may have changed."""
+        self._known.pop(collection, None)
+
+    async def _indexes(self, collection: str) -> tuple[_Index, ...]:
+        found = self._known.get(collection)
+        if found is None:
+            raws = await self._list(collection)
+            found = self._known[collection] = tuple(index for raw in raws if (index := _index(raw)) is not None)
+        return found
+
+    async def _list(self, collection: str) -> list[Any]:
+        try:
+            cursor = self._database[collection].list_indexes()
+            if inspect.isawaitable(cursor):
+                cursor = await cursor
+            return list(await cursor.to_list(length=None))
+        except OperationFailure as error:
+            if error.code != _UNAUTHORIZED:
+                raise
+            return []  # what stands in the way is then said by the refusal alone
+
+    async def aside(self, collection: str, tombstone: Document) -> Document:
+        """The stored form of a tombstone, outside of what documents can have in any unique index."""
+        raw = dict(tombstone)
+        mark = str(raw[self._reserved(collection)]["t"])
+        for path in _movable(path for index in await self._indexes(collection) for path in index.fields):
+            _fill(raw, path.split("."), mark)
+        return raw
+
+    async def holders(self, collection: str, key: Key, document: Document) -> list[Key]:
+        """The keys of what stands in the way of `document` in a unique index of today; tombstones too."""
+        self.forget(collection)
+        found: list[Key] = []
+        for index in await self._indexes(collection):
+            for values in index.tuples(document):
+                where = {
+                    "$and": [
+                        *({path: _equal(value)} for path, value in zip(index.fields, values, strict=True)),
+                        {"_id": {"$ne": key}},
+                        *([index.partial] if index.partial is not None else []),
+                    ]
+                }
+                options = {"collation": index.collation} if index.collation is not None else {}
+                cursor = self._database[collection].find(where, {"_id": 1}, **options)
+                found += [raw["_id"] for raw in await cursor.to_list(length=None) if raw["_id"] not in found]
+        return found
+
+    async def clear(self, collection: str, more: Sequence[Sequence[str]] = ()) -> None:
+        """Moves the tombstones that stand already out of the way of every unique index, and of those over `more`
+        fields that are about to be made."""
+        self.forget(collection)
+        known = [index.fields for index in await self._indexes(collection)]
+        await self._move(collection, [path for each in (*known, *more) for path in each])
+
+    async def make_way(self, collection: str, refusal: DuplicateKeyError) -> bool:
+        """Moves what tombstones may stand in the way of a write that the server has refused: an index has come since
+        they were put there. True: there were some, and the write may be tried again."""
+        values = (refusal.details or {}).get("keyValue") or {}
+        # A tombstone that the index was not known for has none of its fields: it counts as null in each.
+        if not _movable(values) or any(values[path] is not None for path in _movable(values)):
+            return False
+        self.forget(collection)
+        return await self._move(collection, list(values)) > 0
+
+    async def _move(self, collection: str, paths: Sequence[str]) -> int:
+        """How many times a tombstone has got a value of its own at one of the paths."""
+        reserved = self._reserved(collection)
+        standing = {f"{reserved}.x": {"$exists": True}, f"{reserved}.t": {"$ne": None}}
+        moved = 0
+        for path in _movable(paths):
+            done = await past_validator(
+                collection,
+                functools.partial(
+                    self._update,
+                    collection,
+                    {**standing, path: {"$exists": False}},
+                    [{"$set": {path: f"${reserved}.t"}}],
+                ),
+            )
+            moved += done.modified_count
+        return moved
+
+    async def _update(self, collection: str, where: Document, update: list[Document], past: bool) -> Any:
+        more: dict[str, Any] = {"bypass_document_validation": True} if past else {}
+        return await self._database[collection].update_many(where, update, **more)
+
+
+def _index(raw: Any) -> _Index | None:
+    # An index that is about to become unique refuses duplicates already (`collMod`, `prepareUnique`).
+    refuses = raw.get("unique") or raw.get("prepareUnique")
+    if not refuses or any(direction not in _PLAIN for direction in raw["key"].values()):
+        return None
+    partial, collation = raw.get("partialFilterExpression"), raw.get("collation")
+    return _Index(
+        tuple(raw["key"]),
+        bool(raw.get("sparse")),
+        None if partial is None else dict(partial),
+        None if collation is None else dict(collation),
+    )
+
+
+def _equal(value: Any) -> Any:
+    # `[]` is found by itself; null finds what is missing as well, which the index takes for the same.
+    return {"$eq": [] if value is UNDEFINED else value}
+
+
+def _movable(paths: Iterable[str]) -> list[str]:
+    """The paths at which a tombstone can have what it likes: all but those of its key. The longest first, for what is
+    put at `a.b` is a value for an index over `a` as well."""
+    free = {path for path in paths if path.partition(".")[0] != "_id"}
+    return sorted(free, key=lambda path: path.count("."), reverse=True)
+
+
+def _fill(raw: Document, path: Sequence[str], mark: str) -> None:
+    """Puts `mark` at a path, unless something of the tombstone stands there."""
+    *way, last = path
+    for name in way:
+        inner = raw.setdefault(name, {})
+        if not isinstance(inner, dict):
+            return
+        raw = inner
+    raw.setdefault(last, mark)

@@ -1,0 +1,1 @@
+"""What stands in for the driver's database, collection and cursor."""

@@ -1,0 +1,306 @@
+"""What comes in through the Motor surface: checked, copied, and made canonical, before any store is touched."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, NoReturn
+
+from bson import ObjectId, Regex, Timestamp
+from bson.codec_options import CodecOptions
+from pymongo.errors import OperationFailure
+
+from shadow.errors import UnsupportedOperation
+from shadow.model.operation import ANY, Sort
+from shadow.model.stored import exact_value, taken_in, with_time
+from shadow.model.values import normalise
+from shadow.model.version import Document, Key
+from shadow.mongoql import cached_filter, compile_pipeline, compile_projection, compile_update
+from shadow.mongoql.caching import cached_update
+from shadow.mongoql.fieldpaths import checked_path
+from shadow.surface.verb_options import check_options, takes_any_name
+
+__all__ = ["Arguments", "key_in", "sort_pairs"]
+
+_HARMLESS: Final = frozenset(
+    {"comment", "bypass_document_validation", "maxTimeMS", "max_time_ms", "allow_disk_use", "allowDiskUse", "batchSize",
+     "max_await_time_ms", "no_cursor_timeout", "cursor"}
+)  # fmt: skip
+"""Arguments that change no answer. Asking to bypass validation changes none either: the secondary has none, and the
+primary refuses what it refuses."""
+
+
+class Arguments:
+    """The arguments of one collection's verbs. `options` are the application's codec options."""
+
+    def __init__(
+        self, reserved: str, options: CodecOptions[Any] | None, knows: Callable[[Any], bool] = lambda hint: False
+    ) -> None:
+        """`knows`: whether a hint names an index that is there."""
+        self._knows = knows
+        self._reserved = reserved
+        self._options = options
+
+    def document(self, document: Any, what: str = "document") -> Document:
+        """A whole document to insert or to put in another's place, its empty timestamps filled in. Raises TypeError,
+        `bson.errors.InvalidDocument`, or that it holds the reserved field."""
+        if not isinstance(document, Mapping):
+            raise TypeError(f"{what} must be an instance of a mapping, not {type(document).__name__}")
+        whole = taken_in(document, self._options)
+        if self._reserved in whole:
+            self._refuse_reserved(what)
+        return with_time(whole)
+
+    def filter(self, filter: Any) -> Document:
+        """A filter that compiles. One that is no mapping is taken for an `_id`, as the drivers do."""
+        if filter is None:
+            return {}
+        if _names_plain_key(filter):
+            return {"_id": filter["_id"]}
+        if not isinstance(filter, Mapping):
+            filter = {"_id": filter}
+        wanted = normalise(filter, self._options)
+        self.unreserved("filter", wanted)
+        cached_filter(wanted)
+        return wanted
+
+    def update(
+        self, update: Any, array_filters: Sequence[Mapping[str, Any]] | None
+    ) -> tuple[Document | list[Document], tuple[Document, ...]]:
+        """An update that compiles, with the clock of `$currentDate` fixed, and its array filters."""
+        mapping = isinstance(update, (dict, Mapping))  # `dict` by itself is told at once, without the abstract class
+        if not mapping and not isinstance(update, list):
+            raise TypeError("update must be an instance of dict, bson.son.SON, or a list (pipeline)")
+        if not update:
+            raise ValueError("update cannot be empty")
+        if mapping and not next(iter(update)).startswith("$"):
+            raise ValueError("update only works with $ operators")
+        if array_filters is not None and not isinstance(array_filters, list):
+            raise TypeError(f"array_filters must be a list, not {type(array_filters).__name__}")
+        filters = tuple(self._array_filter(each) for each in array_filters or ())
+        wanted = exact_value(update, self._options)
+        self.unreserved("update", wanted)
+        if isinstance(wanted, dict) and isinstance(wanted.get("$rename"), dict):
+            for target in wanted["$rename"].values():
+                self.path("update", str(target))
+        if isinstance(wanted, dict) and "$currentDate" in wanted:
+            now = dt.datetime.now(dt.UTC).replace(tzinfo=None)
+            now = now.replace(microsecond=now.microsecond // 1000 * 1000)
+            compile_update(wanted, filters, now=now)
+            return _clocked(wanted, now), filters
+        # Remembered: the stores that compute the image after it need the same again.
+        cached_update(wanted, filters)
+        return wanted, filters
+
+    def _array_filter(self, given: Any) -> Document:
+        if not isinstance(given, Mapping):
+            raise _refusal(14, "BSON field 'update.updates.arrayFilters' holds what is no object")
+        return normalise(given, self._options)
+
+    def upsert(self, upsert: Any) -> bool:
+        """Raises TypeError, as the drivers do, for what is neither True nor False."""
+        return _flag("upsert", upsert)
+
+    def counted(self, name: str, value: Any, code: int = 51024) -> int:
+        """A `skip` or a `limit`. Raises TypeError and OverflowError as the drivers do, OperationFailure with the
+        server's code for a boolean (14) and for less than nothing."""
+        if isinstance(value, bool):
+            raise _refusal(14, f"BSON field '{name}' is the wrong type 'bool'")
+        if not isinstance(value, int):
+            raise TypeError(f"{name} must be an instance of int, not {type(value).__name__}")
+        if value >= 1 << 63:
+            raise OverflowError("MongoDB can only handle up to 8-byte ints")
+        if value < 0:
+            raise _refusal(code, f"BSON field '{name}' value must be >= 0")
+        return value
+
+    def replacement(self, replacement: Any) -> Document:
+        if isinstance(replacement, Mapping) and replacement and str(next(iter(replacement))).startswith("$"):
+            raise ValueError("replacement can not include $ operators")
+        return self.document(replacement, "replacement")
+
+    def projection(self, projection: Any) -> Document | None:
+        """A projection that compiles, as a mapping; None for all fields."""
+        if projection is None:
+            return None
+        if not isinstance(projection, Mapping):
+            if not all(isinstance(name, str) for name in projection):
+                raise TypeError("projection must be a list of names or a mapping")
+            projection = dict.fromkeys(projection, 1)
+        wanted = normalise(projection, self._options)
+        self.unreserved("projection", wanted)
+        compile_projection(wanted)
+        return wanted or None
+
+    def sort(self, key: Any, direction: int | None = None) -> Sort:
+        """A sort order as pairs; none for None. Raises UnsupportedOperation for `$natural`, for documents have no such
+        order in DynamoDB, and the server's errors for a path or a direction that it would not take."""
+        pairs = () if key is None else sort_pairs(key, direction)
+        for path, _ in pairs:
+            if path == "$natural":
+                raise UnsupportedOperation("sort by $natural", "DynamoDB keeps no order of insertion or of storage")
+            self.path("sort", path)
+        return pairs
+
+    def path(self, what: str, path: str) -> str:
+        """A dotted path that is not that of the version. Raises OperationFailure with the server's codes for one that
+        names no field."""
+        checked_path(path)
+        if path.split(".")[0] == self._reserved:
+            self._refuse_reserved(what)
+        return path
+
+    def pipeline(self, pipeline: Any) -> list[Document]:
+        """An aggregation pipeline that compiles."""
+        if not isinstance(pipeline, Sequence) or isinstance(pipeline, str | bytes):
+            raise TypeError("pipeline must be a list")
+        wanted: list[Document] = normalise({"": list(pipeline)}, self._options)[""]
+        self.unreserved("pipeline", wanted)
+        compile_pipeline(wanted)
+        return wanted
+
+    def refuse(self, verb: str, options: Mapping[str, Any]) -> None:
+        """Refuses every option that is given and would change an answer, and what is none of the verb's."""
+        if options:
+            check_options(verb, options)
+        for name, value in options.items():
+            _check_harmless(name, value)
+            if name == "hint" and value is not None:
+                self._hint_of(verb, value)
+            elif value is not None and name not in _HARMLESS:
+                raise UnsupportedOperation(f"{verb}({name}=...)", "it has no meaning that both stores share")
+
+    def _hint_of(self, verb: str, hint: Any) -> None:
+        try:
+            self.hint(f"{verb}(hint=...)", hint)
+        except (TypeError, ValueError):
+            if not takes_any_name(verb):
+                raise
+            # The driver looks at none of these: the server refuses it, each in its own way.
+            raise UnsupportedOperation(f"{verb}(hint=...)", "it is no index, by name or by keys") from None
+
+    def hint(self, name: str, hint: Any) -> None:
+        """Accepts a hint that names an index which is there, for it changes no answer."""
+        if not self._knows(hint):
+            raise UnsupportedOperation(name, "it names no index that the configuration declares")
+
+    def unreserved(self, what: str, value: Any) -> None:
+        """Refuses a filter, an update, a projection or a pipeline that names the version; checks nothing else."""
+        for name in _names(value):
+            if str(name).lstrip("$").split(".")[0] == self._reserved:
+                self._refuse_reserved(what)
+
+    def unstamped(self, what: str, document: Mapping[str, Any]) -> None:
+        """Refuses a whole document that holds the version's field; checks nothing else."""
+        if self._reserved in document:
+            self._refuse_reserved(what)
+
+    def _refuse_reserved(self, what: str) -> NoReturn:
+        raise UnsupportedOperation(
+            f"the field {self._reserved!r} in a {what}",
+            "it holds the version of the document",
+            hint="the collection's setting `reserved` chooses another name",
+        )
+
+
+_MOST: Final = 2**31 - 1
+
+
+def _refusal(code: int, text: str) -> OperationFailure:
+    return OperationFailure(text, code, {"ok": 0.0, "errmsg": text, "code": code})
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, was: {name}={value!r}")
+    return value
+
+
+def _check_harmless(name: str, value: Any) -> None:
+    """What changes no answer has to be of its type all the same."""
+    if name in ("maxTimeMS", "max_time_ms") and value is not None:
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MOST:
+            raise _refusal(2, f"{name} must be a whole number of milliseconds from 0 to {_MOST}")
+    elif name == "allow_disk_use" and value is not None:
+        _flag(name, value)
+
+
+def key_in(filter: Document) -> Key:
+    """The key that a filter names by equality on `_id`, or `ANY`."""
+    if "_id" not in filter:
+        return ANY
+    wanted = filter["_id"]
+    if isinstance(wanted, dict) and any(name.startswith("$") for name in wanted):
+        wanted = wanted["$eq"] if set(wanted) == {"$eq"} else ANY
+    return ANY if isinstance(wanted, list | Regex) else wanted
+
+
+def _names_plain_key(filter: Any) -> bool:
+    """Whether the filter is an equality on `_id` alone that is canonical as it stands: the commonest filter of all,
+    and nothing in it can be refused. ASCII, since other text may not be encodable."""
+    if type(filter) is not dict or len(filter) != 1:
+        return False
+    key = filter.get("_id")
+    return type(key) is ObjectId or (type(key) is str and key.isascii())
+
+
+def sort_pairs(key: str | Sequence[Any] | Mapping[str, int], direction: int | None = None) -> Sort:
+    """PyMongo's ways of giving a sort order as pairs: a name, a list of names or pairs, a mapping."""
+    if isinstance(key, str):
+        return ((key, 1 if direction is None else _direction(direction)),)
+    if direction is not None:
+        raise TypeError("a direction goes with a single field name")
+    items = list(key.items()) if isinstance(key, Mapping) else list(key)
+    pairs = [_pair(each) for each in items]
+    if not pairs:
+        raise ValueError("key_or_list must not be empty")
+    return tuple(pairs)
+
+
+def _pair(each: Any) -> tuple[str, int]:
+    if isinstance(each, str):
+        return each, 1
+    path, direction = each  # which raises TypeError or ValueError, as the drivers do, for what is no pair
+    if not isinstance(path, str):
+        raise TypeError(f"first item in each key pair must be an instance of str, not {type(path).__name__}")
+    return path, _direction(direction)
+
+
+def _direction(value: Any) -> int:
+    if isinstance(value, Mapping):
+        raise UnsupportedOperation("sort by $meta", "text scores have no counterpart in DynamoDB")
+    if not isinstance(value, str | int):
+        raise TypeError(f"second item in each key pair must be 1 or -1, not {type(value).__name__}")
+    if isinstance(value, str | bool):
+        raise _refusal(15974, "Illegal key in $sort specification: a direction is a number")
+    if value not in (1, -1):
+        raise _refusal(15975, "$sort key ordering must be 1 (for ascending) or -1 (for descending)")
+    return int(value)
+
+
+def _clocked(update: Document, now: dt.datetime) -> Document:
+    """`$currentDate` as a `$set` of the one moment, so that both stores have the same."""
+    fields = update.get("$currentDate")
+    if not fields:
+        return update
+    moments = {
+        path: Timestamp(now.replace(tzinfo=dt.UTC), 1)
+        if isinstance(wanted, dict) and wanted.get("$type") == "timestamp"
+        else now
+        for path, wanted in fields.items()
+    }
+    rest = {name: value for name, value in update.items() if name != "$currentDate"}
+    return {**rest, "$set": {**rest.get("$set", {}), **moments}}
+
+
+def _names(value: Any) -> Iterable[str]:
+    """Every field name in a filter, an update or a pipeline, and every text that a pipeline may take for one."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield name
+            yield from _names(inner)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _names(each)
+    elif isinstance(value, str) and value.startswith("$"):
+        yield value

@@ -1,0 +1,268 @@
+"""The cursor: what `find` gives, with Motor's methods. Nothing is asked before the first document is."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, Self
+
+from pymongo.errors import InvalidOperation
+
+from shadow.errors import UnsupportedOperation
+from shadow.model.operation import Hit, Query
+from shadow.model.version import Document
+from shadow.surface.arguments import Arguments
+
+__all__ = ["Cursor", "DocumentCursor"]
+
+Pages = Callable[[Query], AsyncIterator[list[Hit]]]
+
+
+class Cursor:
+    """Asynchronously iterable; also `to_list`, `next`, `sort`, `limit`, `skip`, `batch_size`, `clone`, `rewind`,
+    `close`, `alive`. Options can be set until the first document is asked for, as in Motor."""
+
+    def __init__(
+        self,
+        collection: Any,
+        query: Query,
+        pages: Pages,
+        present: Callable[[Document], Any],
+        take: Arguments,
+    ) -> None:
+        self._collection = collection
+        self._query = query
+        self._take = take
+        self._pages = pages
+        self._present = present
+        self._iterator: AsyncIterator[list[Hit]] | None = None
+        self._buffer: list[Hit] = []
+        self._place = 0
+        self._fetched = 0
+        self._ended = False
+        self._started = False
+
+    @property
+    def collection(self) -> Any:
+        return self._collection
+
+    @property
+    def alive(self) -> bool:
+        """Whether more documents may come."""
+        return not self._ended or self._place < len(self._buffer)
+
+    # --- options ------------------------------------------------------------------------------------------------
+
+    def sort(self, key_or_list: str | Sequence[Any] | Mapping[str, int], direction: int | None = None) -> Self:
+        return self._with(sort=self._take.sort(key_or_list, direction))
+
+    def limit(self, limit: int) -> Self:
+        """At most `limit` documents; 0 is no limit, a negative one counts as its absolute value, as in MongoDB."""
+        return self._with(limit=abs(_whole("limit", limit)))
+
+    def skip(self, skip: int) -> Self:
+        if _whole("skip", skip) < 0:
+            raise ValueError("skip must be >= 0")
+        return self._with(skip=skip)
+
+    def batch_size(self, batch_size: int) -> Self:
+        if _whole("batch_size", batch_size) < 0:
+            raise ValueError("batch_size must be >= 0")
+        return self._with(batch_size=batch_size)
+
+    def allow_disk_use(self, allow_disk_use: bool) -> Self:
+        """Accepted: it changes no answer."""
+        return self
+
+    def comment(self, comment: Any) -> Self:
+        """Accepted: it changes no answer."""
+        return self
+
+    def max_time_ms(self, max_time_ms: int | None) -> Self:
+        """Accepted: the limits of the configuration hold instead."""
+        return self
+
+    def hint(self, index: Any) -> Self:
+        if index is not None:
+            self._take.hint("cursor.hint", index)
+        return self
+
+    def collation(self, collation: Any) -> Self:
+        if collation is None:
+            return self
+        raise UnsupportedOperation("cursor.collation", "DynamoDB orders by bytes")
+
+    def _with(self, **changes: Any) -> Self:
+        if self._started:
+            raise InvalidOperation("cannot set options after executing query")
+        fields = {name: getattr(self._query, name) for name in Query.__slots__}
+        self._query = Query(**{**fields, **changes})
+        return self
+
+    # --- documents ----------------------------------------------------------------------------------------------
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        if self._place >= len(self._buffer) and not await self._fetch():
+            raise StopAsyncIteration
+        hit = self._buffer[self._place]
+        self._place += 1
+        return self._present(hit.document)
+
+    async def next(self) -> Any:
+        """The next document. Raises StopAsyncIteration at the end."""
+        return await self.__anext__()
+
+    async def to_list(self, length: int | None = None) -> list[Any]:
+        """The next `length` documents, or all that are left."""
+        if length is not None and length < 0:
+            raise ValueError("length must be non-negative")
+        found: list[Any] = []
+        while length is None or len(found) < length:
+            if self._place >= len(self._buffer) and not await self._fetch():
+                break
+            end = len(self._buffer) if length is None else min(len(self._buffer), self._place + length - len(found))
+            found.extend(self._present(hit.document) for hit in self._buffer[self._place : end])
+            self._place = end
+        return found
+
+    async def _fetch(self) -> bool:
+        """Takes the next page into the buffer; False at the end."""
+        if self._ended:
+            return False
+        self._started = True
+        if self._iterator is None:
+            self._iterator = self._pages(self._query)
+        self._buffer, self._place = [], 0
+        async for page in self._iterator:
+            if page:
+                self._buffer = page
+                self._fetched += len(page)
+                if 0 < self._query.limit <= self._fetched:
+                    # All has come: the read ends now, and not when somebody asks for more or the iterator is collected.
+                    self._ended = True
+                    await anext(self._iterator, None)
+                return True
+        self._ended = True
+        return False
+
+    # --- life ---------------------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """Ends the read; what was read of it is compared."""
+        self._ended, self._buffer, self._place = True, [], 0
+        iterator, self._iterator = self._iterator, None
+        if iterator is not None:
+            await iterator.aclose()  # type: ignore[attr-defined]
+
+    def clone(self) -> Cursor:
+        """A new cursor with the same options, at the start."""
+        return Cursor(self._collection, copy.copy(self._query), self._pages, self._present, self._take)
+
+    def rewind(self) -> _Rewound:
+        """Back to the start. May be awaited, as with PyMongo's own client, or not, as with Motor."""
+        stale, self._iterator = self._iterator, None
+        self._buffer, self._place, self._fetched, self._ended, self._started = [], 0, 0, False, False
+        return _Rewound(self, stale)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+
+class DocumentCursor:
+    """A cursor over an answer that comes as a whole: an aggregate, a list of indexes. Awaiting it gives the cursor
+    itself, for PyMongo's own client has such calls awaited and Motor has not."""
+
+    def __init__(
+        self,
+        collection: Any,
+        documents: Callable[[], Awaitable[list[Document]]],
+        present: Callable[[Document], Any],
+    ) -> None:
+        self._collection = collection
+        self._documents = documents
+        self._present = present
+        self._left: list[Document] | None = None
+        self._closed = False
+
+    @property
+    def collection(self) -> Any:
+        return self._collection
+
+    @property
+    def alive(self) -> bool:
+        return not self._closed and (self._left is None or bool(self._left))
+
+    def batch_size(self, batch_size: int) -> Self:
+        """Accepted: it changes no answer."""
+        return self
+
+    def __await__(self) -> Any:
+        return self._fetched().__await__()
+
+    async def _fetched(self) -> Self:
+        if self._left is None and not self._closed:
+            self._left = list(reversed(await self._documents()))
+        return self
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        await self._fetched()
+        if not self._left or self._closed:
+            raise StopAsyncIteration
+        return self._present(self._left.pop())
+
+    async def next(self) -> Any:
+        return await self.__anext__()
+
+    async def to_list(self, length: int | None = None) -> list[Any]:
+        """The next `length` documents, or all that are left."""
+        if length is not None and length < 0:
+            raise ValueError("length must be non-negative")
+        await self._fetched()
+        left = self._left if self._left and not self._closed else []
+        return [self._present(left.pop()) for _ in range(len(left) if length is None else min(length, len(left)))]
+
+    async def close(self) -> None:
+        self._closed, self._left = True, []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+
+class _Rewound:
+    """A cursor that was rewound; awaiting it ends the read that was under way."""
+
+    def __init__(self, cursor: Cursor, stale: AsyncIterator[list[Hit]] | None) -> None:
+        self._cursor = cursor
+        self._stale = stale
+
+    def __await__(self) -> Any:
+        return self._end().__await__()
+
+    async def _end(self) -> Cursor:
+        if self._stale is not None:
+            await self._stale.aclose()  # type: ignore[attr-defined]
+        return self._cursor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cursor, name)
+
+    def __aiter__(self) -> Cursor:
+        return self._cursor
+
+
+def _whole(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an instance of int")
+    return value

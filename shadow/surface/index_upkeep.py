@@ -1,0 +1,121 @@
+"""The indexes that an application asks for while it runs: made on the stores in use, and remembered."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from typing import Any
+
+from shadow.model.phase import Route, StoreName
+from shadow.model.reporter import Reporter
+from shadow.model.schema import CollectionSpec
+from shadow.observe.log import Event
+from shadow.stores.base import Indexed, Store
+from shadow.surface.indexes import Existing, IndexRequest, conflict, documents, index_not_found, is_not_found
+
+__all__ = ["IndexUpkeep"]
+
+
+class IndexUpkeep:
+    """`specs`: the configured collections by name, to which unique indexes are added; `configured`: those of the
+    configuration alone; `route` of a collection; `stores` of the running event loop."""
+
+    def __init__(
+        self,
+        specs: MutableMapping[str, CollectionSpec],
+        configured: Callable[[], Mapping[str, CollectionSpec]],
+        route: Callable[[str], Route],
+        stores: Callable[[], Mapping[StoreName, Store]],
+        reporter: Reporter,
+    ) -> None:
+        self._specs = specs
+        self._configured = configured
+        self._route = route
+        self._stores = stores
+        self._reporter = reporter
+        self._asked_for: dict[str, dict[str, Existing]] = {}
+        """By collection and name: the indexes that this process has been asked for."""
+
+    def note(self, spec: CollectionSpec, wanted: IndexRequest) -> CollectionSpec:
+        """Takes note of an index that the driver has made while MongoDB alone is written: a unique one is held by this
+        process from then on, of a plain one a log line says how to have it on DynamoDB."""
+        if wanted.declared or not (wanted.plain or wanted.unique):
+            return spec
+        if wanted.plain:
+            advice = wanted.advice()
+            self._reporter.event(Event.INDEX_UNDECLARED, collection=spec.name, index=wanted.name, advice=advice)
+            return spec
+        made = self._specs[spec.name] = dataclasses.replace(spec, unique=(*spec.unique, wanted.constraint()))
+        return made
+
+    async def add(self, spec: CollectionSpec, wanted: IndexRequest) -> CollectionSpec:
+        """What `create_index` does: a unique index that the configuration does not declare is made on both stores, the
+        primary first, and held from then on by this process; a plain one is made on MongoDB. A store that is not in
+        use is not asked, and what the secondary fails at is counted and not raised."""
+        await self.check(spec, [wanted])
+        stores = self._in_use(spec.name)
+        if wanted.plain:
+            if not wanted.declared:
+                advice = wanted.advice()
+                self._reporter.event(Event.INDEX_UNDECLARED, collection=spec.name, index=wanted.name, advice=advice)
+            for store in stores:
+                await self._on_index(
+                    spec.name,
+                    store,
+                    store.ensure_index(spec.name, wanted.keys, wanted.plain_name, sparse=wanted.sparse),
+                )
+        self._asked_for.setdefault(spec.name, {})[wanted.plain_name] = wanted.existing()
+        if wanted.plain or wanted.declared:
+            return spec
+        made = dataclasses.replace(spec, unique=(*spec.unique, wanted.constraint()))
+        for store in stores:
+            await self._on_index(spec.name, store, store.prepare([made]))
+        self._specs[spec.name] = made
+        return made
+
+    async def check(self, spec: CollectionSpec, wanted: Sequence[IndexRequest]) -> None:
+        """Raises what MongoDB would of indexes that are in each other's way: by what it has, where it is in use and
+        says so, else by what this process has asked for."""
+        there = list(self._asked_for.get(spec.name, {}).values())
+        for store in self._in_use(spec.name):
+            if isinstance(store, Indexed):
+                try:
+                    there = [Existing.read(raw) for raw in await store.indexes(spec.name)]
+                except Exception as error:
+                    # Without the right to list them, the server says what it has to say when one is made.
+                    is_primary = store.name is self._route(spec.name).primary
+                    if is_primary and getattr(error, "code", None) not in (13, 8000):
+                        raise
+        conflict(there, wanted, self._declared(spec.name))
+
+    def _declared(self, collection: str) -> Mapping[str, Any]:
+        """The indexes of the configuration, and that of `_id`, by name."""
+        return documents(self._configured().get(collection, CollectionSpec(collection)))
+
+    def declares(self, collection: str, wanted: IndexRequest) -> bool:
+        """Whether the configuration has an index that serves what is wanted; those that this process has been asked for
+        do not count."""
+        return wanted.declared and wanted.name in self._declared(collection)
+
+    async def drop(self, collection: str, name: str) -> None:
+        """What `drop_index` does with an index that the configuration does not declare: it is on MongoDB, if it is."""
+        stores = [store for store in self._in_use(collection) if isinstance(store, Indexed)]
+        asked = self._asked_for.get(collection, {}).pop(name, None)
+        if not stores and asked is None:
+            raise index_not_found(name)
+        for store in stores:
+            await self._on_index(collection, store, store.drop_index(collection, name))
+
+    def _in_use(self, collection: str) -> list[Store]:
+        """The stores that an operation on a collection may reach, the primary first."""
+        route = self._route(collection)
+        names = (route.primary, route.secondary) if route.dual_write else (route.primary,)
+        return [self._stores()[name] for name in names]
+
+    async def _on_index(self, collection: str, store: Store, work: Awaitable[object]) -> None:
+        try:
+            await work
+        except Exception as error:
+            if store.name is self._route(collection).primary or is_not_found(error):
+                raise
+            self._reporter.failed("index", error)

@@ -1,0 +1,119 @@
+"""What `with_options` may ask of reads and writes, as long as two stores stand behind one collection.
+
+On DynamoDB a read of the table is consistent and a write that was acknowledged is durable; on MongoDB the client that
+`mongo.url` describes (or that was handed in) decides. So what that client keeps anyway makes no difference and is
+accepted, and what would be more than it keeps, or another answer, is refused by name: asking for it in `mongo.url` has
+it for every collection, on both stores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from bson.codec_options import DEFAULT_CODEC_OPTIONS, CodecOptions
+from pymongo import WriteConcern
+from pymongo.client_options import ClientOptions
+from pymongo.read_concern import ReadConcern
+from pymongo.uri_parser_shared import split_options
+
+from shadow.errors import UnsupportedOperation
+
+__all__ = ["OPTIONS", "ClientDefaults", "RequestedConcerns", "kept_by_client", "kept_by_url"]
+
+OPTIONS: Final[Mapping[str, tuple[str, str]]] = {
+    "codec_options": ("any", "-"),
+    "read_preference": ("primary, primaryPreferred", "secondary, secondaryPreferred, nearest, tags, staleness"),
+    "read_concern": ("local, available", "majority, linearizable, snapshot"),
+    "write_concern": ("w=1, w=majority (unless the client has another w), j=False", "w=0; other w, j, fsync, wtimeout"),
+}
+"""Option to what is accepted, and what is refused unless the client keeps it anyway (w=0: always). For the manual."""
+
+_HINT: Final = "set it in `mongo.url`, for all collections"
+_KEPT: Final = frozenset(
+    {
+        *("w", "journal", "fsync", "wtimeoutms"),
+        *("readpreference", "readpreferencetags", "maxstalenessseconds", "readconcernlevel"),
+        *("tz_aware", "uuidrepresentation", "unicode_decode_error_handler", "datetime_conversion"),
+    }
+)
+"""The options of a connection string that decide what is kept, in small letters."""
+_WEAK_LEVELS: Final = (None, "local", "available")
+
+
+@dataclass(frozen=True, slots=True)
+class RequestedConcerns:
+    """What an application asks for; None: what the client keeps."""
+
+    read_preference: Any = None
+    write_concern: WriteConcern | None = None
+    read_concern: ReadConcern | None = None
+
+    def __post_init__(self) -> None:
+        if self.read_preference is not None and not hasattr(self.read_preference, "mongos_mode"):
+            raise TypeError(f"{type(self.read_preference).__name__} is not valid for read_preference")
+        for name, kind in (("write_concern", WriteConcern), ("read_concern", ReadConcern)):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, kind):
+                raise TypeError(f"{name} must be an instance of {kind.__name__}, not {type(value).__name__}")
+
+
+@dataclass(frozen=True, slots=True)
+class ClientDefaults:
+    """What the client of MongoDB keeps, for every read and write."""
+
+    read_preference: Any
+    write_concern: WriteConcern
+    read_concern: ReadConcern
+    codec_options: CodecOptions[Any] = DEFAULT_CODEC_OPTIONS
+
+    def check(self, wanted: RequestedConcerns) -> None:
+        """Raises UnsupportedOperation for what the client does not keep."""
+        preference, read, write = wanted.read_preference, wanted.read_concern, wanted.write_concern
+        if preference is not None and not self._reads_by(preference):
+            raise _refusal("read_preference", "reads go where the client sends them, and on DynamoDB to the table")
+        if read is not None and read.level not in _WEAK_LEVELS and read != self.read_concern:
+            raise _refusal("read_concern", "the client reads with less than that on MongoDB")
+        if write is not None and not write.acknowledged:
+            raise UnsupportedOperation("with_options(write_concern=...)", "w=0 leaves every outcome unknown")
+        if write is not None and not self._writes_by(write.document):
+            raise _refusal("write_concern", "the client does not write with that on MongoDB")
+
+    def _reads_by(self, wanted: Any) -> bool:
+        """The primary is what primaryPreferred prefers."""
+        if wanted == self.read_preference:
+            return True
+        names = (wanted.name, self.read_preference.name)
+        return set(names) <= {"Primary", "PrimaryPreferred"} and names[1] == "Primary" and _is_bare(wanted)
+
+    def _writes_by(self, wanted: Mapping[str, Any]) -> bool:
+        ours = self.write_concern.document
+        # Without a word a replica set is asked for a majority, and a single server has nobody else to ask.
+        enough = (1, ours.get("w", "majority"))
+        return all(
+            (name == "w" and value in enough) or value == ours.get(name) or (name in ("j", "fsync") and not value)
+            for name, value in wanted.items()
+        )
+
+
+def _is_bare(preference: Any) -> bool:
+    return set(preference.document) == {"mode"}
+
+
+def _refusal(name: str, reason: str) -> UnsupportedOperation:
+    return UnsupportedOperation(f"with_options({name}=...)", reason, hint=_HINT)
+
+
+def kept_by_client(client: Any) -> ClientDefaults:
+    """What a client that was handed in keeps."""
+    return ClientDefaults(client.read_preference, client.write_concern, client.read_concern, client.codec_options)
+
+
+def kept_by_url(url: str) -> ClientDefaults:
+    """What a client of this address keeps. Reads the text alone: no look-up of names, no connection."""
+    query = url.partition("?")[2]
+    # Who is there, and how the wire is made safe, is another matter, for which users and files would have to be there.
+    kept = {name: value for name, value in (split_options(query) if query else {}).items() if name.lower() in _KEPT}
+    given = ClientOptions(None, None, None, kept)  # type: ignore[arg-type]
+    return ClientDefaults(given.read_preference, given.write_concern, given.read_concern, given.codec_options)

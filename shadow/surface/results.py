@@ -1,0 +1,152 @@
+"""What goes out through the Motor surface: PyMongo's result objects and errors, with MongoDB's counts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+from pymongo.errors import BulkWriteError, OperationFailure, WriteConcernError, WriteError
+from pymongo.results import DeleteResult, UpdateResult
+
+from shadow.compare.equality import same_after
+from shadow.model.operation import Applied
+from shadow.model.outcome import Outcome, classify
+from shadow.model.values import snapshot
+from shadow.model.version import Document
+from shadow.mongoql.pipelines import compile_update_pipeline
+
+__all__ = ["BulkTally", "as_command", "as_write", "by_pipeline", "deleted", "is_modified", "updated"]
+
+_NOT_OF_THE_WRITE: Final = frozenset({13, 18, 59, 72, 115})
+"""Codes of a command that the server would not run at all (Unauthorized, AuthenticationFailed, CommandNotFound,
+InvalidOptions, CommandNotSupported; MongoDB's error_codes.yml)."""
+
+
+@contextmanager
+def as_write() -> Iterator[None]:
+    """What the commands `update` and `delete` refuse is an error of one of their writes, to the drivers a `WriteError`:
+    a bad filter as much as a bad update."""
+    try:
+        yield
+    except OperationFailure as error:
+        refused = type(error) is OperationFailure and classify(error) is Outcome.REFUSED
+        if not refused or error.code in _NOT_OF_THE_WRITE:
+            raise
+        text = _text(error)
+        raise WriteError(text, error.code, {"index": 0, "code": error.code, "errmsg": text}) from error
+
+
+@contextmanager
+def as_command() -> Iterator[None]:
+    """What `findAndModify` refuses is an error of the command, to the drivers an `OperationFailure`, except for
+    duplicates."""
+    try:
+        yield
+    except WriteError as error:
+        if type(error) is not WriteError or classify(error) is not Outcome.REFUSED:
+            raise
+        text = _text(error)
+        raise OperationFailure(text, error.code, {"ok": 0.0, "code": error.code, "errmsg": text}) from error
+
+
+def _text(error: OperationFailure) -> str:
+    return str((error.details or {}).get("errmsg") or error)
+
+
+def is_modified(applied: Applied) -> bool:
+    """Whether a change of a standing document left it different. The version moves with every change, so the
+    documents decide."""
+    if applied.pre.document is None or applied.post.document is None:
+        return False
+    return applied.rewritten or not same_after(applied.pre.document, applied.post.document)
+
+
+def by_pipeline(applied: Sequence[Applied], stages: Sequence[Document]) -> list[Applied]:
+    """What a pipeline of updates did. MongoDB puts an `_id` that the pipeline has lost back after it has seen that the
+    document changed, so losing it counts as modified where nothing else does."""
+    run = compile_update_pipeline(stages)
+
+    def lost(each: Applied) -> bool:
+        if each.pre.document is None or is_modified(each):
+            return False
+        return "_id" not in run(snapshot(dict(each.pre.document)))
+
+    return [dataclasses.replace(each, rewritten=True) if lost(each) else each for each in applied]
+
+
+def updated(applied: Sequence[Applied]) -> UpdateResult:
+    """The result of `update_one`, `update_many` or `replace_one` from what was applied."""
+    upserted = next((each.post.document for each in applied if not each.pre.present), None)
+    raw: dict[str, Any] = {
+        "n": len(applied),
+        "nModified": sum(map(is_modified, applied)),
+        "ok": 1.0,
+        "updatedExisting": bool(applied) and upserted is None,
+    }
+    if upserted is not None:
+        raw["upserted"] = upserted["_id"]
+    return UpdateResult(raw, acknowledged=True)
+
+
+def deleted(count: int) -> DeleteResult:
+    return DeleteResult({"n": count, "ok": 1.0}, acknowledged=True)
+
+
+class BulkTally:
+    """The counts of a bulk write, in the shape of PyMongo's details."""
+
+    def __init__(self) -> None:
+        self.inserted = self.matched = self.modified = self.removed = 0
+        self._upserted: list[dict[str, Any]] = []
+        self._errors: list[dict[str, Any]] = []
+        self._concerns: list[WriteConcernError] = []
+
+    def failed(self, index: int, error: Exception, operation: Document) -> None:
+        """Notes what the server said of one write. Raises `error` itself if it is not that: then nobody knows what
+        was written."""
+        if not isinstance(error, WriteError):
+            raise error
+        details = {name: value for name, value in (error.details or {}).items() if name not in ("index", "op")}
+        message = details.get("errmsg", str(error))
+        self._errors.append({"index": index, "code": error.code, "errmsg": message, **details, "op": operation})
+        self._errors.sort(key=lambda each: int(each["index"]))
+
+    def unsafe(self, error: WriteConcernError) -> None:
+        """Notes a write concern error. One error of many writes is noted once."""
+        if error not in self._concerns:
+            self._concerns.append(error)
+
+    def made(self, index: int, applied: Sequence[Applied], *, removed: bool) -> None:
+        """Notes what an update, a replacement or a delete has done."""
+        if removed:
+            self.removed += len(applied)
+            return
+        for each in applied:
+            if each.pre.present:
+                self.matched += 1
+                self.modified += is_modified(each)
+            elif each.post.document is not None:
+                self._upserted.append({"index": index, "_id": each.post.document["_id"]})
+
+    @property
+    def details(self) -> dict[str, Any]:
+        return {
+            "writeErrors": self._errors,
+            "writeConcernErrors": [dict(each.details or {}) for each in self._concerns],
+            "nInserted": self.inserted,
+            "nUpserted": len(self._upserted),
+            "nMatched": self.matched,
+            "nModified": self.modified,
+            "nRemoved": self.removed,
+            "upserted": self._upserted,
+        }
+
+    @property
+    def has_errors(self) -> bool:
+        return bool(self._errors)
+
+    def raise_errors(self) -> None:
+        if self._errors or self._concerns:
+            raise BulkWriteError(self.details)

@@ -1,0 +1,340 @@
+"""A configured collection: the driver's own one where MongoDB alone is written, else that of `Collection`.
+
+Collections are made at import time and kept for as long as the process lives; phases come and go. So which way a call
+takes is decided when it is made, and nothing of the way is kept.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Awaitable, Mapping, MutableMapping, Sequence
+from typing import Any, Final, NoReturn, Protocol
+
+from bson.codec_options import CodecOptions
+from pymongo.errors import OperationFailure
+from pymongo.read_concern import ReadConcern
+from pymongo.write_concern import WriteConcern
+
+from shadow.errors import UnsupportedOperation
+from shadow.model.operation import Verb
+from shadow.model.schema import CollectionSpec
+from shadow.routes.forwarder import Forwarder, Passage
+from shadow.surface import indexes
+from shadow.surface.collection import Collection, Handle
+from shadow.surface.cursor import DocumentCursor
+from shadow.surface.options import RequestedConcerns
+from shadow.surface.routed_cursor import RoutedAnswer, RoutedCursor
+from shadow.surface.stamping import READS, WRITES, Stamping, is_stamp
+from shadow.surface.ways_around import CollectionOwner, checked_pipeline, refuse_past, target_of, written_elsewhere
+
+__all__ = ["RoutedCollection", "RoutedHandle"]
+
+_OPTIONS: Final = ("codec_options", "read_preference", "write_concern", "read_concern")
+
+
+class RoutedHandle(Handle, CollectionOwner, Protocol):
+    """What a routed collection needs of the Shadow that made it."""
+
+    def forwarder(self) -> Forwarder:
+        """That of the running event loop. Raises RuntimeError where there is none, `ShadowClosed`."""
+
+    def expected(self, collection: str) -> Passage:
+        """How a call would be made by what is known now. Needs no event loop."""
+
+
+class RoutedCollection(Collection):
+    """One configured collection of the application."""
+
+    _handle: RoutedHandle
+
+    def __init__(
+        self,
+        spec: CollectionSpec,
+        handle: RoutedHandle,
+        *,
+        options: CodecOptions[Any] | None = None,
+        concerns: RequestedConcerns | None = None,
+        asked: Mapping[str, Any] | None = None,
+    ) -> None:
+        """`asked`: the options of `with_options`, for the driver's own collection."""
+        super().__init__(spec, handle, options=options, concerns=concerns)
+        self._asked = dict(asked or {})
+        self._made: tuple[Any, Any] | None = None
+
+    def with_options(
+        self,
+        codec_options: CodecOptions[Any] | None = None,
+        read_preference: Any = None,
+        write_concern: WriteConcern | None = None,
+        read_concern: ReadConcern | None = None,
+    ) -> RoutedCollection:
+        """The same collection with other options. While MongoDB alone is written they are the driver's, whatever they
+        are. Else see `Collection.with_options`: what is refused there is refused at once, or, where the phase changes
+        later, by the first call after that."""
+        given = dict(zip(_OPTIONS, (codec_options, read_preference, write_concern, read_concern), strict=True))
+        asked = {**self._asked, **{name: value for name, value in given.items() if value is not None}}
+        concerns = RequestedConcerns(read_preference, write_concern, read_concern)
+        if self._handle.expected(self._name) is Passage.VERSIONED and concerns != RequestedConcerns():
+            self._handle.kept().check(concerns)
+        merged = RequestedConcerns(**{name: asked.get(name) for name in RequestedConcerns.__slots__})
+        options = codec_options or self._options
+        return RoutedCollection(self._spec, self._handle, options=options, concerns=merged, asked=asked)
+
+    # --- which way ----------------------------------------------------------------------------------------------
+
+    def _own(self) -> Any:
+        """The driver's own collection."""
+        forwarder = self._handle.forwarder()
+        client = forwarder.client
+        if self._made is None or self._made[0] is not client:
+            self._made = (client, forwarder.collection(self._name, self._asked))
+        return self._made[1]
+
+    def _stamping(self) -> Stamping:
+        return Stamping(self._spec.reserved, self._handle.forwarder().era(self._name), self._take)
+
+    def _check_concerns(self) -> None:
+        """What was asked for while the driver alone was concerned may be more than both stores can keep."""
+        if self._concerns != RequestedConcerns():
+            self._handle.kept().check(self._concerns)
+
+    async def _passage(self) -> Passage:
+        forwarder = self._handle.forwarder()
+        return forwarder.known(self._name) or await forwarder.asked(self._name)
+
+    async def _forward_read(self, verb: str, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
+        passage = await self._passage()
+        if passage is Passage.VERSIONED:
+            self._check_concerns()
+            return await getattr(super(), verb)(*arguments, **options)
+        asked, forwarder = verb, self._handle.forwarder()
+        if passage is Passage.STAMPED:
+            asked, options = self._stamping().read(verb, arguments, options)
+            arguments = ()
+        call = getattr(self._own(), asked)(*arguments, **options)
+        return self._unstamped(await forwarder.read(self._name, Verb(verb), call))
+
+    def _unstamped(self, document: Any) -> Any:
+        """The driver's document without a version. Some have one although nobody has asked for both stores: while the
+        control store does not answer writes move versions, and a document may have been on its way when the first
+        process began to write both."""
+        if type(document) is dict and self._spec.reserved not in document:
+            return document
+        if isinstance(document, MutableMapping) and is_stamp(document.get(self._spec.reserved)):
+            del document[self._spec.reserved]
+        return document
+
+    def _all_unstamped(self, found: list[Any]) -> list[Any]:
+        reserved = self._spec.reserved
+        for each in found:
+            if type(each) is not dict or reserved in each:
+                self._unstamped(each)
+        return found
+
+    async def _forward_write(self, verb: str, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
+        def call(passage: Passage) -> Awaitable[Any]:
+            if passage is Passage.STAMPED:
+                return self._stamping().write(self._own(), verb, arguments, options)
+            made: Awaitable[Any] = getattr(self._own(), verb)(*arguments, **options)
+            return made
+
+        forwarder = self._handle.forwarder()
+        passage, answer = await forwarder.write(self._name, Verb(verb), call, options.get("session"))
+        if passage is Passage.VERSIONED:
+            self._check_concerns()
+            return await getattr(super(), verb)(*arguments, **options)
+        return self._unstamped(answer)
+
+    async def _forward_look(self, verb: str, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
+        """What is asked about the collection and not about its documents."""
+        if await self._passage() is Passage.VERSIONED:
+            return await getattr(super(), verb)(*arguments, **options)
+        found = await getattr(self._own(), verb)(*arguments, **options)
+        if verb == "index_information":
+            return {name: index for name, index in found.items() if not self._is_ours(name)}
+        return found
+
+    def _is_ours(self, index: Any) -> bool:
+        """Whether it is an index on the version, which is none of the application's."""
+        return str(index).startswith(f"{self._spec.reserved}_")
+
+    async def _forward_other(self, verb: str, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
+        """What concerns the collection and not its documents; while it runs, the phase does not change."""
+        passage, answer = await self._handle.forwarder().write(
+            self._name, None, lambda passage: getattr(self._own(), verb)(*arguments, **options), options.get("session")
+        )
+        if passage is Passage.VERSIONED:
+            return await getattr(super(), verb)(*arguments, **options)
+        return answer
+
+    # --- cursors ------------------------------------------------------------------------------------------------
+
+    def find(self, *arguments: Any, **options: Any) -> Any:
+        """A cursor over the documents that match; nothing is asked yet."""
+        if self._handle.expected(self._name) is not Passage.VERSIONED:
+            return RoutedCursor(self, arguments, options)
+        self._check_concerns()
+        return super().find(*arguments, **options)
+
+    def _found(self, passage: Passage, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
+        """The cursor of one way."""
+        if passage is Passage.VERSIONED:
+            self._check_concerns()
+            return super().find(*arguments, **options)
+        if passage is Passage.STAMPED:
+            return self._own().find(**self._stamping().read("find", arguments, options)[1])
+        return self._own().find(*arguments, **options)
+
+    def aggregate(self, pipeline: Any, *arguments: Any, **options: Any) -> Any:
+        """A cursor over the answer of a pipeline. May be awaited first, as with PyMongo's own client, or not."""
+        if self._handle.expected(self._name) is Passage.VERSIONED:
+            self._check_concerns()
+            return super().aggregate(pipeline, *arguments, **options)
+        checked = checked_pipeline(self._handle, pipeline)
+        if target_of(pipeline, self._handle.name) is not None:
+            return DocumentCursor(self, lambda: self._written_elsewhere(pipeline, arguments, options), _as_is)
+
+        def make(passage: Passage) -> Any:
+            if passage is Passage.VERSIONED:
+                self._check_concerns()
+                return super(RoutedCollection, self).aggregate(pipeline, *arguments, **options)
+            if passage is Passage.STAMPED:
+                return self._own().aggregate(**self._stamping().read("aggregate", (pipeline, *arguments), options)[1])
+            return self._own().aggregate(checked, *arguments, **options)
+
+        return RoutedAnswer(self, Verb.AGGREGATE, make)
+
+    async def _written_elsewhere(
+        self, pipeline: Any, arguments: Sequence[Any], options: Mapping[str, Any]
+    ) -> list[Any]:
+        """A pipeline that ends in `$out` or `$merge`, as a write to its target."""
+        passage, target = await self._passage(), target_of(pipeline, self._handle.name)
+        if passage is Passage.VERSIONED:
+            return list(await super().aggregate(pipeline, *arguments, **options).to_list())
+        given: Mapping[str, Any] = {"pipeline": checked_pipeline(self._handle, pipeline), **options}
+        if passage is Passage.STAMPED:
+            given, arguments = self._stamping().read("aggregate", (pipeline, *arguments), options)[1], ()
+
+        async def call() -> list[Any]:
+            rest = dict(given)
+            made = self._own().aggregate(rest.pop("pipeline"), *arguments, **rest)
+            made = await made if inspect.isawaitable(made) else made
+            return list(await made.to_list(None))
+
+        return list(await self._handle.gated(target or "", f"aggregate into {target!r}", call))
+
+    def list_indexes(self, *arguments: Any, **options: Any) -> Any:
+        """A cursor over the indexes: while MongoDB alone is written, those that MongoDB has."""
+        if self._handle.expected(self._name) is Passage.VERSIONED:
+            return super().list_indexes(*arguments, **options)
+
+        def make(passage: Passage) -> Any:
+            if passage is Passage.VERSIONED:
+                return super(RoutedCollection, self).list_indexes(*arguments, **options)
+            return self._own().list_indexes(*arguments, **options)
+
+        return RoutedAnswer(self, None, make, hidden=lambda index: self._is_ours(index.get("name")))
+
+    # --- indexes and the collection itself ----------------------------------------------------------------------
+
+    async def create_index(self, keys: Any, *arguments: Any, **options: Any) -> str:
+        """While MongoDB alone is written, the driver's own, whatever the index. Where the configuration has made one
+        that serves, under another name, that one's name is answered, as in other phases; see `Collection`."""
+        passage, answer = await self._handle.forwarder().write(
+            self._name, None, lambda passage: self._indexed(keys, arguments, options), options.get("session")
+        )
+        return str(answer if passage is not Passage.VERSIONED else await super().create_index(keys, **options))
+
+    async def _indexed(self, keys: Any, arguments: Sequence[Any], options: Mapping[str, Any]) -> str:
+        try:
+            wanted = indexes.wanted(self._spec, indexes.index_keys(keys), options)
+        except (OperationFailure, TypeError, ValueError):
+            wanted = None  # the driver's to judge
+        try:
+            name = str(await self._own().create_index(keys, *arguments, **options))
+        except OperationFailure as error:
+            if error.code == _SAME_KEYS and wanted is not None and self._handle.indexes.declares(self._name, wanted):
+                return wanted.name
+            raise
+        if wanted is not None:
+            self._spec = self._handle.indexes.note(self._spec, wanted)
+        return name
+
+    async def create_indexes(self, indexes: Sequence[Any], *arguments: Any, **options: Any) -> list[str]:
+        """See `create_index`."""
+        if self._handle.expected(self._name) is Passage.VERSIONED:
+            return await super().create_indexes(indexes, *arguments, **options)
+        return list(await self._forward_other("create_indexes", (indexes, *arguments), options))
+
+    async def drop(self, *arguments: Any, **options: Any) -> None:
+        """While MongoDB alone is written the driver's own, which drops the indexes too; see `Collection`."""
+        await self._forward_other("drop", arguments, options)
+
+    async def rename(self, new_name: str, *arguments: Any, **options: Any) -> Any:
+        """The driver's own while MongoDB alone is written, and always was. Raises UnsupportedOperation else."""
+        if self._handle.expected(self._name) is Passage.STAMPED:
+            raise UnsupportedOperation("rename", "documents carry versions", hint="shadow finalize takes them off")
+        refuse_past(self._handle, [new_name], "rename to")
+
+        async def call() -> Any:
+            return await self._forward_other("rename", (new_name, *arguments), options)
+
+        return await self._handle.gated(new_name, f"rename to {new_name!r}", call)
+
+    def watch(self, *arguments: Any, **options: Any) -> Any:
+        """The driver's own while MongoDB alone is written, and always was. Raises UnsupportedOperation else."""
+        if self._handle.expected(self._name) is Passage.OWN:
+            return self._own().watch(*arguments, **options)
+        return super().watch(*arguments, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        """While MongoDB alone is written, and always was: what the driver has beside the verbs of `Collection`, or, as
+        in the driver, a sub-collection. Raises UnsupportedOperation else."""
+        if name.startswith("_") or self._handle.expected(self._name) is not Passage.OWN:
+            return super().__getattr__(name)
+        if not hasattr(self._handle.driver_kind(), name):
+            return self[name]
+        found = getattr(self._own(), name)
+        if name != "aggregate_raw_batches":
+            return found
+
+        def checked(pipeline: Any, *arguments: Any, **options: Any) -> Any:
+            target, pipeline = target_of(pipeline, self._handle.name), checked_pipeline(self._handle, pipeline)
+            if not target:
+                return found(pipeline, *arguments, **options)
+            return written_elsewhere(self._handle, self, target, lambda: found(pipeline, *arguments, **options))
+
+        return checked
+
+    def __call__(self, *arguments: Any, **options: Any) -> NoReturn:
+        raise TypeError(f"there is no such verb: {self._name.rpartition('.')[2]!r} (of collection {self._name!r})")
+
+
+_SAME_KEYS: Final = 85
+"""IndexOptionsConflict: such an index exists under another name. 86, that its name is that of another one, is the
+application's to hear."""
+
+
+def _as_is(document: Any) -> Any:
+    return document
+
+
+def _forwarding(verb: str, forward: str) -> Any:
+    """The verb of `Collection`, by the way that is right when it is called."""
+
+    @functools.wraps(getattr(Collection, verb))
+    async def forwarded(self: RoutedCollection, *arguments: Any, **options: Any) -> Any:
+        return await getattr(self, forward)(verb, arguments, options)
+
+    return forwarded
+
+
+for _verb in READS - {"find", "aggregate"}:
+    setattr(RoutedCollection, _verb, _forwarding(_verb, "_forward_read"))
+for _verb in WRITES:
+    setattr(RoutedCollection, _verb, _forwarding(_verb, "_forward_write"))
+for _verb in ("drop_index", "drop_indexes"):
+    setattr(RoutedCollection, _verb, _forwarding(_verb, "_forward_other"))
+for _verb in ("options", "index_information"):
+    setattr(RoutedCollection, _verb, _forwarding(_verb, "_forward_look"))

@@ -1,0 +1,263 @@
+"""The cursors of a configured collection: the driver's own or those of `Collection`, as is right when they are read."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, Self
+
+from shadow.model.operation import Verb
+from shadow.model.outcome import Outcome, classify
+from shadow.routes.forwarder import Passage
+
+__all__ = ["RoutedAnswer", "RoutedCursor"]
+
+
+class RoutedCursor:
+    """The cursor of `find`: the driver's own with all of its methods, or that of `Collection`, whichever is right when
+    its first document is asked for. Options are the driver's until then."""
+
+    def __init__(
+        self,
+        collection: Any,
+        arguments: Sequence[Any],
+        options: Mapping[str, Any],
+        calls: Sequence[tuple[str, Sequence[Any], Mapping[str, Any]]] = (),
+    ) -> None:
+        self._collection = collection
+        self._given = (arguments, options)
+        self._calls = list(calls)
+        self._passage: Passage | None = None
+        self._inner: Any = None
+        self._settled = False
+        if _running():
+            self._make(collection._handle.expected(collection.name))
+
+    def _make(self, passage: Passage) -> None:
+        inner = self._collection._found(passage, *self._given)
+        for name, arguments, options in self._calls:
+            inner = getattr(inner, name)(*arguments, **options)
+        self._inner, self._passage = inner, passage
+
+    async def _settle(self) -> None:
+        """Which way is decided now."""
+        passage = await self._collection._passage()
+        if self._inner is None or passage is not self._passage:
+            self._make(passage)
+        self._settled = True
+
+    @property
+    def collection(self) -> Any:
+        return self._collection
+
+    @property
+    def alive(self) -> bool:
+        return True if self._inner is None else bool(self._inner.alive)
+
+    # --- documents
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        if not self._settled:
+            return await self._first(lambda: self._inner.__anext__())
+        return self._collection._unstamped(await self._inner.__anext__())
+
+    async def next(self) -> Any:
+        """The next document. Raises StopAsyncIteration at the end."""
+        return await self.__anext__()
+
+    async def to_list(self, *arguments: Any, **options: Any) -> list[Any]:
+        """The next documents, or all that are left."""
+        found = await self._first(lambda: self._inner.to_list(*arguments, **options))
+        return list(self._collection._all_unstamped(found))
+
+    async def _first(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        if self._settled:
+            return await call()
+        await self._settle()
+        if self._passage is Passage.VERSIONED:
+            return await call()
+        return await _counted(self._collection, Verb.FIND, call)
+
+    # --- everything else
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if self._inner is None:
+            return functools.partial(self._note, name)
+        found = getattr(self._inner, name)
+        return functools.partial(self._call, name) if callable(found) else found
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._call("__getitem__", index)
+
+    def _note(self, name: str, *arguments: Any, **options: Any) -> Self:
+        """Made at import time: it is the driver's to judge when there is an event loop."""
+        self._calls.append((name, arguments, options))
+        return self
+
+    def _call(self, name: str, *arguments: Any, **options: Any) -> Any:
+        if name in _ASKING and not self._settled:
+            return self._ask(name, arguments, options)
+        made = getattr(self._inner, name)(*arguments, **options)
+        if made is not self._inner:
+            return made
+        self._calls.append((name, arguments, options))
+        return self
+
+    async def _ask(self, name: str, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
+        await self._settle()
+        return await getattr(self._inner, name)(*arguments, **options)
+
+    # --- life
+
+    async def close(self) -> None:
+        if self._inner is not None:
+            await self._inner.close()
+
+    def clone(self) -> RoutedCursor:
+        """A new cursor with the same options, at the start."""
+        return RoutedCursor(self._collection, *self._given, calls=self._calls)
+
+    def rewind(self) -> Any:
+        """Back to the start: to be awaited with PyMongo's own client, and not with Motor, as theirs."""
+        self._settled = False
+        made = None if self._inner is None else self._inner.rewind()
+        return self._rewound(made) if inspect.isawaitable(made) else self
+
+    async def _rewound(self, made: Awaitable[Any]) -> Self:
+        await made
+        return self
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+
+_ASKING: Final = ("distinct", "explain")
+
+
+class RoutedAnswer:
+    """A cursor over the answer to a command: the driver's own, made when it is awaited or its first document is asked
+    for."""
+
+    def __init__(
+        self,
+        collection: Any,
+        verb: Verb | None,
+        make: Callable[[Passage], Any],
+        *,
+        hidden: Callable[[Any], bool] = lambda document: False,
+    ) -> None:
+        self._collection = collection
+        self._verb = verb
+        self._make = make
+        self._hidden = hidden
+        self._inner: Any = None
+        self._asked = False
+        self._sizes: list[int] = []
+
+    @property
+    def collection(self) -> Any:
+        return self._collection
+
+    @property
+    def alive(self) -> bool:
+        return True if self._inner is None else bool(self._inner.alive)
+
+    def __await__(self) -> Iterator[Any]:
+        return self._opened().__await__()
+
+    async def _opened(self) -> Self:
+        if self._inner is None:
+            passage = await self._collection._passage()
+
+            async def made() -> Any:
+                found = self._make(passage)
+                found = await found if inspect.isawaitable(found) else found
+                for size in self._sizes:
+                    found = found.batch_size(size)
+                return found
+
+            self._inner = await made()
+        return self
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        while self._hidden(found := await self._ask(lambda: self._inner.__anext__())):
+            continue
+        return self._collection._unstamped(found)
+
+    async def next(self) -> Any:
+        """The next document. Raises StopAsyncIteration at the end."""
+        return await self.__anext__()
+
+    async def to_list(self, *arguments: Any, **options: Any) -> list[Any]:
+        """The next documents, or all that are left."""
+        found = await self._ask(lambda: self._inner.to_list(*arguments or (None,), **options))
+        return list(self._collection._all_unstamped([each for each in found if not self._hidden(each)]))
+
+    async def _ask(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        await self._opened()
+        if self._asked or self._verb is None:
+            return await call()
+        self._asked = True
+        return await _counted(self._collection, self._verb, call)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "fetch_next":  # Motor's
+            return self._fetched()
+        if name.startswith("_") or self._inner is None:
+            raise AttributeError(name)
+        return getattr(self._inner, name)
+
+    async def _fetched(self) -> bool:
+        return bool(await self._ask(lambda: self._inner.fetch_next))
+
+    def batch_size(self, batch_size: int) -> Self:
+        """The driver's own."""
+        self._sizes.append(batch_size)
+        return self
+
+    async def close(self) -> None:
+        if self._inner is not None:
+            await self._inner.close()
+
+    async def __aenter__(self) -> Self:
+        await self._opened()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+
+async def _counted(collection: Any, verb: Verb | None, call: Callable[[], Awaitable[Any]]) -> Any:
+    """The first answer to a cursor, counted; that there are no documents is an answer too."""
+    started, outcome = time.perf_counter(), Outcome.ACKED
+    try:
+        return await call()
+    except StopAsyncIteration:
+        raise
+    except Exception as error:
+        outcome = classify(error)
+        raise
+    finally:
+        collection._handle.forwarder().count(collection.name, verb, outcome, started)
+
+
+def _running() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

@@ -1,0 +1,129 @@
+"""Which keyword options a verb has, and of what type a value has to be, whether or not it changes an answer.
+
+A name that the driver's verb does not have is the driver's TypeError. What the driver forwards to the server as a field
+of the command is refused by name where the command has no such field, or takes no such value.
+
+Sources: the signatures of PyMongo's `AsyncCollection`; the MongoDB manual, "aggregate", "count", "distinct",
+"findAndModify", "createIndexes", "dropIndexes" (fields of the commands); tried on MongoDB 6.0.5.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import bson
+
+from shadow.errors import UnsupportedOperation
+from shadow.stores.mongo.store import call_signature
+
+__all__ = ["FIELDS", "check_modify", "check_options", "check_order_of_one", "takes_any_name"]
+
+_ALWAYS: Final = frozenset({"comment", "maxTimeMS", "session"})
+_FIND_AND_MODIFY: Final = _ALWAYS | {"bypassDocumentValidation", "collation", "hint", "let"}
+FIELDS: Final[Mapping[str, frozenset[str]]] = {
+    "count_documents": _ALWAYS | {"collation", "hint", "allowDiskUse", "let", "skip", "limit"},
+    "estimated_document_count": _ALWAYS | {"collation", "hint"},
+    "distinct": _ALWAYS | {"collation"},
+    "aggregate": _ALWAYS
+    | {
+        "allowDiskUse",
+        "batchSize",
+        "bypassDocumentValidation",
+        "collation",
+        "cursor",
+        "hint",
+        "let",
+        "max_await_time_ms",
+    },
+    "find_one_and_update": _FIND_AND_MODIFY,
+    "find_one_and_replace": _FIND_AND_MODIFY,
+    "find_one_and_delete": _FIND_AND_MODIFY,
+    "create_indexes": _ALWAYS,
+    "drop_index": _ALWAYS,
+}
+"""By verb that takes any name: the fields of its command."""
+
+_MOST: Final = 2**63 - 1
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_number_or_flag(value: Any) -> bool:
+    return isinstance(value, bool | int | float) and abs(value) <= _MOST
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST
+
+
+def _is_small_count(value: Any) -> bool:
+    return _is_count(value) and value < 2**31
+
+
+_TYPES: Final[Mapping[str, Callable[[Any], bool]]] = {
+    "allowDiskUse": _is_flag,
+    "allow_disk_use": lambda value: value is None or _is_flag(value),
+    "batchSize": _is_small_count,
+    "bypassDocumentValidation": _is_number_or_flag,
+    "bypass_document_validation": lambda value: value is None or _is_number_or_flag(value),
+    "cursor": lambda value: isinstance(value, Mapping),
+    "cursor_type": lambda value: _is_count(value) and value == 0,
+    "maxTimeMS": lambda value: isinstance(value, bool | int | float | str) and _fits(value),
+    "max_time_ms": lambda value: value is None or _fits(value),
+    "max_await_time_ms": lambda value: value is None or _is_small_count(value),
+    "no_cursor_timeout": _is_flag,
+    "ordered": lambda value: value is None or _is_flag(value),
+}
+"""What is taken of options that change no answer. What is none of these types is the server's to refuse, or a slip."""
+
+
+def _fits(value: Any) -> bool:
+    return not isinstance(value, int) or abs(value) <= _MOST
+
+
+def takes_any_name(verb: str) -> bool:
+    """Whether the driver forwards names that it does not know to the server."""
+    return verb in FIELDS
+
+
+def check_options(verb: str, options: Mapping[str, Any]) -> None:
+    """Raises TypeError for a name that the driver does not take, UnsupportedOperation for one that the server's command
+    does not have and for a value of another type, `bson.errors.InvalidDocument` and OverflowError for a comment that no
+    driver can send."""
+    for name, value in options.items():
+        if name not in _named(verb):
+            if verb not in FIELDS:
+                raise TypeError(f"Collection.{verb}() got an unexpected keyword argument {name!r}")
+            if name not in FIELDS[verb]:
+                raise UnsupportedOperation(f"{verb}({name}=...)", "the server's command has no such field")
+        if (verb, name, value) == ("estimated_document_count", "hint", None):
+            raise UnsupportedOperation(f"{verb}(hint=None)", "the driver forwards it, and the server refuses it")
+        if name == "comment":
+            bson.encode({"": value})
+        elif name in _TYPES and not _TYPES[name](value):
+            raise UnsupportedOperation(f"{verb}({name}=...)", f"it takes no {type(value).__name__} of this kind")
+
+
+def check_modify(sort: Any, return_document: Any = True) -> None:
+    """Raises TypeError, as the drivers do for the order and the choice that `find`, `find_one_and_...` take."""
+    if isinstance(sort, str):
+        raise TypeError(f"must use a dictionary or a list of (key, direction) pairs, not: {sort!r}")
+    if not isinstance(return_document, bool):
+        kind = type(return_document)
+        raise TypeError(f"return_document must be ReturnDocument.BEFORE or ReturnDocument.AFTER, not {kind}")
+
+
+def check_order_of_one(sort: Any) -> None:
+    """Raises TypeError, as `update_one` and `replace_one` of the drivers do."""
+    if sort is not None and not isinstance(sort, Mapping):
+        raise TypeError(
+            "sort must be an instance of dict, bson.son.SON, or any other type that inherits from collections.Mapping"
+        )
+
+
+def _named(verb: str) -> Mapping[str, inspect.Parameter]:
+    return call_signature("find" if verb == "find_one" else verb).parameters

@@ -1,0 +1,217 @@
+"""Writes that MongoDB's driver makes past the routes, and ways around a configured collection.
+
+Two things are seen to here. A collection that this process does not migrate may be on two stores for others, so what
+was proven of it ends before this process writes it: the first write of an event loop, and of each pause, waits until
+the process has entered the fleet. And what would write to, or read from, a configured collection past its other store
+is refused; where MongoDB alone is written, the phase does not change while it is under way.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from shadow.errors import UnsupportedOperation
+from shadow.surface.cursor import DocumentCursor
+from shadow.surface.stamping import joins_hidden
+
+__all__ = [
+    "CollectionOwner",
+    "checked_pipeline",
+    "collections_of",
+    "entered",
+    "refuse_past",
+    "target_of",
+    "written",
+    "written_elsewhere",
+]
+
+
+class CollectionOwner(Protocol):
+    """The Shadow that made these."""
+
+    @property
+    def name(self) -> str:
+        """Of the database."""
+
+    @property
+    def database(self) -> Any:
+        """What the application holds in place of the driver's database object."""
+
+    def driver(self) -> Any:
+        """The driver's database object for the running event loop. Raises `ShadowClosed`, and RuntimeError where there
+        is no loop and no client was handed in."""
+
+    def driver_kind(self) -> type[Any]:
+        """The class of the driver's collections."""
+
+    def driver_option(self, name: str) -> Any:
+        """What the client keeps: "codec_options", "read_preference", "write_concern", "read_concern"."""
+
+    def needs_mongo(self) -> bool:
+        """Whether a configured collection has MongoDB as one of its stores."""
+
+    def configured(self) -> Collection[str]:
+        """The names of the configured collections."""
+
+    def is_forwarded(self, collection: str) -> bool:
+        """Whether a collection is MongoDB's alone: not configured, or in phase `off` there, and not written by two
+        stores by any process."""
+
+    def gated(self, collection: str, what: str, call: Callable[[], Awaitable[Any]]) -> Coroutine[Any, Any, Any]:
+        """Makes a write to a collection, during which its phase does not change. Raises UnsupportedOperation, with
+        `what`, if it is configured and not MongoDB's alone."""
+
+    def has_entered(self) -> bool:
+        """Whether nothing is to be asked now before a write to a collection that is not configured. Does no I/O."""
+
+    async def enter(self, collections: Collection[str]) -> None:
+        """Returns when the fleet knows that this process may write them, or MongoDB keeps a sign of it; none: nobody
+        can say which. Raises `ControlError`, `JournalError`, `ShadowClosed`."""
+
+    def reserved_of(self, collection: str) -> str:
+        """The field of the version in a configured collection."""
+
+    def is_on_mongo(self, collection: str) -> bool:
+        """Whether MongoDB is the primary of a configured collection."""
+
+    def get_collection(self, name: str) -> Any: ...
+
+
+# --- the first write -----------------------------------------------------------------------------------------------
+
+
+def entered(
+    owner: CollectionOwner, names: Collection[str], call: Callable[..., Any], *arguments: Any, **options: Any
+) -> Any:
+    """What the driver's own `call` answers, PyMongo's coroutine or Motor's future, once the process has entered the
+    fleet. `names`: the collections that it may write."""
+    if not hasattr(owner.driver_kind(), "get_io_loop"):
+        return _entered(owner, names, call, arguments, options)
+    if owner.has_entered():
+        return call(*arguments, **options)
+    # Motor's calls are under way before anybody waits for them.
+    return owner.driver().get_io_loop().create_task(_entered(owner, names, call, arguments, options))
+
+
+async def _entered(
+    owner: CollectionOwner,
+    names: Collection[str],
+    call: Callable[..., Any],
+    arguments: Sequence[Any],
+    options: Mapping[str, Any],
+) -> Any:
+    # Asked here, and not when the coroutine is made: it may be awaited much later.
+    if not owner.has_entered():
+        await owner.enter(names)
+    return await call(*arguments, **options)
+
+
+def written(
+    owner: CollectionOwner, names: Collection[str], what: str, call: Callable[..., Any], *arguments: Any, **options: Any
+) -> Any:
+    """See `entered`; the phase of those of `names` that are configured does not change meanwhile. `what` is refused if
+    one of them is not MongoDB's alone."""
+    configured = [each for each in names if each in owner.configured()]
+    if not configured:
+        return entered(owner, names, call, *arguments, **options)
+    others = [each for each in names if each not in configured]
+    return _gated(owner, configured, others, what, lambda: call(*arguments, **options))
+
+
+async def _gated(
+    owner: CollectionOwner, configured: Sequence[str], others: Collection[str], what: str, call: Callable[[], Any]
+) -> Any:
+    if not configured:
+        if others:
+            await owner.enter(others)
+        return await call()
+    first, *rest = configured
+    return await owner.gated(first, f"{what} on {first!r}", lambda: _gated(owner, rest, others, what, call))
+
+
+def written_elsewhere(owner: CollectionOwner, collection: Any, target: str, call: Callable[[], Any]) -> DocumentCursor:
+    """The cursor of a pipeline that ends in `$out` or `$merge`, made by the driver's own `call`: a write to `target`, a
+    collection of this database. `collection`: whose cursor it is."""
+
+    async def documents() -> list[Any]:
+        made = call()
+        made = await made if inspect.isawaitable(made) else made
+        return [each async for each in made]
+
+    async def gated() -> list[Any]:
+        return list(await owner.gated(target, f"aggregate into {target!r}", documents))
+
+    return DocumentCursor(collection, gated, lambda document: document)
+
+
+# --- ways around ------------------------------------------------------------------------------------------------
+
+
+def target_of(pipeline: Any, database: str) -> str | None:
+    """The collection of `database`, which is its own, that a pipeline writes to, by `$out` or `$merge`; "" for another
+    database's. None: it writes to none."""
+    if not isinstance(pipeline, Sequence) or not pipeline or not isinstance(pipeline[-1], Mapping):
+        return None
+    last = pipeline[-1]
+    if "$out" in last:
+        return _in_database(last["$out"], database)
+    if "$merge" in last:
+        into = last["$merge"]
+        return _in_database(into.get("into") if isinstance(into, Mapping) else into, database)
+    return None
+
+
+def _in_database(named: Any, database: str) -> str:
+    if isinstance(named, Mapping):
+        return "" if named.get("db") not in (None, database) else str(named.get("coll", ""))
+    return str(named)
+
+
+def collections_of(pipeline: Any) -> Iterator[str]:
+    """Every collection that a pipeline reads beside its own, at any depth."""
+    if isinstance(pipeline, Mapping):
+        for name, value in pipeline.items():
+            if (
+                name in ("$lookup", "$graphLookup")
+                and isinstance(value, Mapping)
+                and isinstance(value.get("from"), str)
+            ):
+                yield value["from"]
+            elif name == "$unionWith":
+                named = value.get("coll") if isinstance(value, Mapping) else value
+                if isinstance(named, str):
+                    yield named
+            yield from collections_of(value)
+    elif isinstance(pipeline, Sequence) and not isinstance(pipeline, str | bytes):
+        for each in pipeline:
+            yield from collections_of(each)
+
+
+def refuse_past(owner: CollectionOwner, names: Sequence[Any], what: str) -> None:
+    """Raises UnsupportedOperation if one of the collections is not MongoDB's alone."""
+    for name in names:
+        if isinstance(name, str) and not owner.is_forwarded(name):
+            raise UnsupportedOperation(
+                f"{what} {name!r}",
+                "the configuration names it, and this would go past its other store, or its documents' versions",
+                hint=f"write to it through the collection itself: shadow[{name!r}]",
+            )
+
+
+def checked_pipeline(owner: CollectionOwner, pipeline: Any) -> Any:
+    """`pipeline`, with the versions of configured collections hidden in what it joins. Raises UnsupportedOperation if
+    it writes to a configured collection past its other store, or reads one whose documents are on DynamoDB."""
+    target = target_of(pipeline, owner.name)
+    if target:
+        refuse_past(owner, [target], "aggregate into")
+    for name in collections_of(pipeline):
+        if not owner.is_forwarded(name) and not owner.is_on_mongo(name):
+            raise UnsupportedOperation(
+                f"aggregate with {name!r}", "its primary is DynamoDB, and MongoDB may hold something older"
+            )
+    joined = {name for name in collections_of(pipeline) if not owner.is_forwarded(name)}
+    return (
+        joins_hidden(pipeline, lambda name: owner.reserved_of(name) if name in joined else None) if joined else pipeline
+    )

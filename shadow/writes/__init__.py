@@ -1,0 +1,1 @@
+"""The way of a write to both stores: the primary, the intent, the secondary, the heal."""

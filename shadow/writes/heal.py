@@ -1,0 +1,136 @@
+"""How the secondary follows: replay a write, and heal a key. Everything that is ever repaired is repaired by `heal`."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import random
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final, Protocol
+
+from pymongo.errors import DuplicateKeyError
+
+from shadow.compare.equality import agree
+from shadow.journal.base import undecided_op
+from shadow.model.operation import ANY, Write
+from shadow.model.stored import check_copyable
+from shadow.model.verdict import Healing
+from shadow.model.version import Image, Key, Tombstone, Version, fresh_id
+from shadow.stores.base import Store
+
+__all__ = ["HealContended", "Replayed", "Untangles", "decided", "heal", "replay", "replay_fenced"]
+
+
+_REFUSALS: Final = 4
+"""How often one heal meets a unique value that is taken before that is its answer: whatever could be put right is put
+right by then, and what is left would keep the heal from its end."""
+
+
+class Replayed(enum.Enum):
+    EQUAL = enum.auto()
+    """The secondary took the write and has what the primary has."""
+    FENCED = enum.auto()
+    """The secondary was not where the primary had been before the write; nothing changed."""
+    DIFFERENT = enum.auto()
+    """The secondary took the write and came to something else: a mismatch of the write kind."""
+    UNMATCHED = enum.auto()
+    """The secondary is where the primary had been, and yet the write matched nothing there: one as well."""
+
+
+class HealContended(Exception):
+    """The secondary moved under every attempt. The key stays deferred; whoever moved it heals it as well."""
+
+
+class Untangles(Protocol):
+    """See `writes.untangle`."""
+
+    async def untangle(
+        self, primary: Store, secondary: Store, collection: str, key: Key, refusal: DuplicateKeyError
+    ) -> bool:
+        """Puts a document right together with those that are in its way. False: something moved meanwhile. Raises
+        `refusal` if nothing that is in its way can be put right."""
+
+
+async def replay(secondary: Store, write: Write) -> tuple[Replayed, Image | None]:
+    """The same operation on the secondary, fenced by the version before it; the image that it came to."""
+    image = await secondary.replay(write.collection, write)
+    if image is None:
+        return Replayed.FENCED, None
+    return (Replayed.EQUAL if _as_meant(write, image) else Replayed.DIFFERENT), image
+
+
+async def replay_fenced(secondary: Store, write: Write) -> tuple[Replayed, Image | None]:
+    """What a replay that changed nothing means: the fence, or, where the secondary stands at the version before the
+    write, a filter that matches nothing over there. That is asked twice: a copy may have come in between."""
+    seen = await secondary.image(write.collection, write.key)
+    if not isinstance(write.pre, Version) or seen.state != write.pre:
+        return Replayed.FENCED, None
+    result, image = await replay(secondary, write)
+    if result is not Replayed.FENCED:
+        return result, image
+    seen = await secondary.image(write.collection, write.key)
+    return (Replayed.UNMATCHED, seen) if seen.state == write.pre else (Replayed.FENCED, None)
+
+
+def _as_meant(write: Write, image: Image) -> bool:
+    if not write.post.present:
+        return isinstance(image.state, Tombstone)
+    return agree(write.post, image)
+
+
+async def decided(stores: Iterable[Store], collection: str, key: Key) -> list[Key]:
+    """The key itself; for an undecided one the key of the document that its operation has changed, if there is any."""
+    op_id = undecided_op(key)
+    if op_id is None:
+        return [key]
+    # Every store: the operation may have been made while the other one was primary.
+    found = [await store.chosen(collection, op_id) for store in stores]
+    return [each for each in found if each is not ANY]
+
+
+async def heal(
+    primary: Store,
+    secondary: Store,
+    collection: str,
+    key: Key,
+    *,
+    attempts: int = 12,
+    pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    untangles: Untangles | None = None,
+) -> Healing:
+    """Makes the secondary hold what the primary holds under `key`, whatever happened before.
+
+    The secondary is read first: what the primary shows after that is at least as new as anything that could make the
+    condition hold. A deletion always writes a fresh tombstone, even over one that stands or over nothing, because the
+    touch is what makes a stale copy, still under way elsewhere, fail its condition.
+
+    With `untangles`, documents that are in the way by a unique value and differ from the primary's are put right along
+    with it.
+
+    What the secondary holds may be unreadable, for the copy depends on its stamp alone. What the primary holds may
+    not: that is neither copied nor taken for a deletion.
+
+    Raises `HealContended`, `UnreadableDocument`, and whatever the stores raise.
+    """
+    refusals = 0
+    for attempt in range(attempts):
+        seen = await secondary.image(collection, key)
+        wanted = await primary.image(collection, key)
+        check_copyable(wanted)
+        if wanted.document is not None and agree(wanted, seen):
+            return Healing.EQUAL
+        if isinstance(wanted.state, Tombstone) and wanted.state.passing:
+            # It was set aside while this store followed. Only the other store may still have it.
+            raise HealContended(f"{collection}: the primary has set the document of one key aside")
+        image = wanted if wanted.present else Image(Tombstone(fresh_id()))
+        try:
+            done = await secondary.put(collection, key, image, seen.state)
+        except DuplicateKeyError as refusal:
+            refusals += 1
+            if untangles is None or refusals == _REFUSALS:
+                raise
+            done = await untangles.untangle(primary, secondary, collection, key, refusal)
+        if done:
+            return Healing.COPIED if image.present else Healing.TOMBSTONED
+        await pause(random.uniform(0, min(0.5, 0.005 * 2**attempt)))
+    raise HealContended(f"{collection}: the secondary changed under {attempts} attempts to heal one key")

@@ -1,0 +1,156 @@
+"""The lane: work off the caller's path, bounded, in order for each key.
+
+A lane belongs to one event loop. It starts workers when there is work and lets them end when there is none, so that a
+loop which does nothing holds no task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Hashable, Iterator
+from contextlib import contextmanager
+from contextvars import Context
+from typing import Final
+
+from shadow.host.tasks import begin
+
+__all__ = ["Job", "WorkQueue"]
+
+Job = Callable[[], Awaitable[None]]
+"""Does its work and keeps its errors to itself: what it raises is handed to `on_error` and ends nothing else."""
+
+_AFTER_YOU: Final = 4
+"""Turns of the event loop that a worker lets pass before it begins. The answer of the write that made the work needs
+two to reach its caller, who would else wait until the secondary's client has built its request."""
+
+
+class WorkQueue:
+    """`workers` jobs run at once, `capacity` wait at most. Jobs of one key run one after the other, in order.
+
+    Jobs that go on with what was begun may come `ahead` of those that begin something, and once more `capacity` of them
+    are taken: with too much to do, what was begun is brought to its end, and less is begun.
+    """
+
+    def __init__(self, *, workers: int, capacity: int, on_error: Callable[[BaseException], None]) -> None:
+        self.capacity = capacity
+        self._workers = workers
+        self._on_error = on_error
+        self._queues: dict[Hashable, deque[tuple[str, Job]]] = {}
+        self._ready: deque[Hashable] = deque()
+        self._ahead: deque[Hashable] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._busy = 0
+        self._pending: Counter[str] = Counter()
+        self._depth = 0
+        self._closed = False
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+        self._paused = 0
+        self._going = asyncio.Event()
+
+    @property
+    def depth(self) -> int:
+        """Jobs accepted and not yet done."""
+        return self._depth
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def busy(self, key: Hashable) -> bool:
+        """Whether a job of the key is running or waiting."""
+        return key in self._queues
+
+    def pending(self, collection: str) -> int:
+        return self._pending[collection]
+
+    def offer(self, collection: str, key: Hashable, job: Job, *, ahead: bool = False) -> bool:
+        """Takes the job, or answers False: full, or closed. `ahead` is for a key that has no other jobs."""
+        if self._closed or self._depth >= (2 * self.capacity if ahead else self.capacity):
+            return False
+        self._depth += 1
+        self._pending[collection] += 1
+        waiting = self._queues.get(key)
+        if waiting is not None:
+            waiting.append((collection, job))
+            return True
+        self._queues[key] = deque([(collection, job)])
+        (self._ahead if ahead else self._ready).append(key)
+        if self._busy < self._workers:
+            self._busy += 1
+            # In a context of its own: the time limit that an application has set for its call is not that of this work.
+            task = begin(self._work(), name="shadow-lane", context=Context(), failed=self._on_error)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return True
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """No job begins before the block ends; what is offered waits."""
+        self._paused += 1
+        self._going.clear()
+        try:
+            yield
+        finally:
+            self._paused -= 1
+            if not self._paused:
+                self._going.set()
+
+    async def drain(self, timeout: float, collection: str | None = None) -> bool:
+        """Waits until nothing (of `collection`) is pending. False: the time was over first."""
+        try:
+            async with asyncio.timeout(timeout):
+                while self._pending[collection] if collection is not None else self._depth:
+                    self._quiet.clear()
+                    await self._quiet.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def close(self, timeout: float) -> bool:
+        """Accepts nothing more, drains within `timeout` seconds, then cancels what is left. False: something was."""
+        self._closed = True
+        drained = await self.drain(timeout)
+        await self.cut_off()
+        return drained
+
+    async def cut_off(self) -> None:
+        """Accepts nothing more, and cancels what is there: the loop ends."""
+        self._closed = True
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _work(self) -> None:
+        try:
+            for _ in range(_AFTER_YOU):
+                await asyncio.sleep(0)
+            while self._ahead or self._ready:
+                if self._paused:
+                    await self._going.wait()
+                else:
+                    await self._one((self._ahead or self._ready).popleft())
+        finally:
+            # Here and not when the task is done: a job offered in between would find a worker that takes no more.
+            self._busy -= 1
+
+    async def _one(self, key: Hashable) -> None:
+        collection, job = self._queues[key][0]
+        try:
+            await job()
+        except Exception as error:
+            self._on_error(error)
+        finally:
+            self._done(key, collection)
+
+    def _done(self, key: Hashable, collection: str) -> None:
+        waiting = self._queues[key]
+        waiting.popleft()
+        if waiting:
+            self._ready.append(key)
+        else:
+            del self._queues[key]
+        self._depth -= 1
+        self._pending[collection] -= 1
+        self._quiet.set()

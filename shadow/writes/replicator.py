@@ -1,0 +1,354 @@
+"""The follower: takes the primary's writes to the secondary, and heals what could not be taken at once.
+
+A write that the lane has no room for, that the secondary refuses, or that takes too long, is left to its intent; the
+recovery loop heals it later, oldest first. Nothing here ever raises into an application call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from pymongo.errors import ConnectionFailure
+
+from shadow.compare.comparer import Comparator
+from shadow.compare.diff import Hasher
+from shadow.compare.rules import Excuses
+from shadow.errors import JournalError, NotFollowed, UnreadableDocument, UnsupportedOperation
+from shadow.host.failpoints import Failpoints, Point
+from shadow.journal.base import Due, Journal
+from shadow.model.keys import lane_key
+from shadow.model.limits import Limits
+from shadow.model.operation import Verb, Write
+from shadow.model.outcome import Outcome, classify, refusal_of
+from shadow.model.phase import Role, Route, StoreName
+from shadow.model.reporter import Reporter
+from shadow.model.verdict import (
+    ERROR_PATH,
+    MATCHED_PATH,
+    Deferral,
+    Difference,
+    Healing,
+    Incomparable,
+    Kind,
+    Mismatch,
+    Verdict,
+)
+from shadow.model.version import Image, Key
+from shadow.routes.routes import Routes
+from shadow.stores.base import Store
+from shadow.stores.breaker import Breaker
+from shadow.stores.within import within
+from shadow.writes.heal import HealContended, Replayed, decided, heal, replay, replay_fenced
+from shadow.writes.intents import Intents
+from shadow.writes.lane import WorkQueue
+from shadow.writes.untangle import Untangler
+
+__all__ = ["Replicator"]
+
+_REFUSALS: Final = 6
+"""Copies of one document that the secondary has to refuse before that is a mismatch: what is refused because another
+key's write is still to come (a unique value that moves) is taken by then."""
+
+
+_OFTEN: Final = 10.0
+_RARELY: Final = 3600.0
+"""The longest pauses, in seconds, between two heals of a key that failed: of one that waits for the secondary, and of
+one that the secondary refuses to hold. The next write of such a key makes it due at once."""
+
+
+class Replicator:
+    """One for each event loop."""
+
+    def __init__(
+        self,
+        stores: Mapping[StoreName, Store],
+        breakers: Mapping[StoreName, Breaker],
+        journal: Journal,
+        lane: WorkQueue,
+        limits: Limits,
+        reporter: Reporter,
+        hasher: Hasher,
+        routes: Routes,
+        reach: Failpoints,
+        *,
+        excuses: Excuses | None = None,
+        intents: Intents | None = None,
+    ) -> None:
+        self._stores = stores
+        self._breakers = breakers
+        self._journal = journal
+        self._lane = lane
+        self._limits = limits
+        self._reporter = reporter
+        self._compare = Comparator(hasher, excuses or Excuses())
+        self._routes = routes
+        self._reach = reach
+        self._intents = intents or Intents(journal, limits, reporter)
+        self._untangler = Untangler(self._intents, reach)
+        self._wake = asyncio.Event()
+        self._following: dict[str, str] = {}
+        self._given_up: dict[str, float] = {}
+
+    # --- writes, as they come -----------------------------------------------------------------------------------
+
+    def follow(self, write: Write, route: Route) -> asyncio.Future[bool]:
+        """Takes the write to the secondary in its turn. The future: whether the secondary is known to have it."""
+        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._following[write.op_id] = write.collection
+
+        async def job() -> None:
+            taken = False
+            try:
+                taken = await self._follow(write, route)
+            finally:
+                self._following.pop(write.op_id, None)
+                if not done.done():
+                    done.set_result(taken)
+
+        if not self._lane.offer(write.collection, lane_key(write.collection, write.key), job):
+            del self._following[write.op_id]
+            self.defer(write.collection, write.op_id, Deferral.CLOSING if self._lane.closed else Deferral.LANE_FULL)
+            done.set_result(False)
+        return done
+
+    def defer(self, collection: str, op_id: str, reason: Deferral) -> None:
+        """Leaves the write to its intent."""
+        self._intents.defer(collection, op_id, reason)
+        self._reporter.deferred(collection, reason)
+        self._wake.set()
+
+    def abandon(self) -> None:
+        """Leaves every write that has not been followed to its intent."""
+        for op_id, collection in self._following.items():
+            self.defer(collection, op_id, Deferral.CLOSING)
+        self._following.clear()
+
+    async def _follow(self, write: Write, route: Route) -> bool:
+        breaker = self._breakers[route.secondary]
+        if not breaker.allow():
+            self.defer(write.collection, write.op_id, Deferral.SECONDARY_DOWN)
+            return False
+        try:
+            async with within(self._limits.write_deadline):
+                await self._take(write, route)
+        except asyncio.CancelledError:
+            self.defer(write.collection, write.op_id, Deferral.CLOSING)
+            raise
+        except Exception as error:
+            self.defer(write.collection, write.op_id, self._judge(write.collection, error, breaker))
+            return False
+        breaker.succeeded()
+        self._intents.taken(write.collection, write.op_id)
+        self._reach(Point.AFTER_CLOSE)
+        return True
+
+    async def _take(self, write: Write, route: Route) -> None:
+        """Replays, and heals if the replay did not make both equal."""
+        self._reach(Point.BEFORE_REPLAY)
+        secondary = self._stores[route.secondary]
+        started = time.perf_counter()
+        refused = False
+        try:
+            result, image = await replay(secondary, write)
+            if result is Replayed.FENCED:
+                result, image = await replay_fenced(secondary, write)
+        except UnsupportedOperation:
+            result, image, refused = Replayed.FENCED, None, True
+        except Exception as error:
+            self._observe(write, route, classify(error), started)
+            raise
+        self._observe(write, route, Outcome.ACKED, started)
+        self._reach(Point.AFTER_REPLAY)
+        if result is Replayed.EQUAL:
+            self._reporter.comparison(write.collection, write.verb, Verdict.MATCH)
+            return
+        async with self._routes.healing(write.collection) as now:
+            _check_followed(write.collection, now)
+            healing = await self._heal(write.collection, write.key, route)
+        if image is None:
+            verdict = Verdict.INCOMPARABLE if refused else Verdict.LAGGING
+            if refused:
+                self._reporter.incomparable(write.collection, write.verb, Incomparable.REFUSED_REPLAY)
+        else:
+            verdict = await self._judge_different(write, image, healing, unmatched=result is Replayed.UNMATCHED)
+        self._reporter.comparison(write.collection, write.verb, verdict)
+
+    async def _heal_due(self, due: Due, route: Route) -> None:
+        for key in await decided(self._stores.values(), due.collection, due.key):
+            await self._heal(due.collection, key, route)
+
+    async def _heal(self, collection: str, key: Key, route: Route) -> Healing:
+        self._reach(Point.BEFORE_HEAL)
+        result = await self._healed(collection, key, route)
+        self._reach(Point.AFTER_HEAL)
+        self._reporter.healed(collection, result)
+        self._reporter.level(collection, key)
+        return result
+
+    async def _healed(self, collection: str, key: Key, route: Route) -> Healing:
+        primary, secondary = self._stores[route.primary], self._stores[route.secondary]
+        return await heal(primary, secondary, collection, key, untangles=self._untangler)
+
+    async def _judge_different(self, write: Write, image: Image, healing: Healing, *, unmatched: bool) -> Verdict:
+        """The same write from the same version came to something else: an excuse, or a mismatch that needs no second
+        look, for the fence held. It is healed either way."""
+        rules = None if unmatched else await self._compare.agree(write.collection, write.post, image)
+        if rules:
+            self._compare.taken(write.collection, rules)
+            self._reporter.excused(write.collection, rules)
+            return Verdict.EXCUSED
+        differences: tuple[Difference, ...] = (Difference(Kind.WRITE_RESULT, MATCHED_PATH, "bool", "bool"),)
+        if not unmatched:
+            _, differences = await self._compare.describe(write.post, image)
+        if not differences:
+            self._reporter.incomparable(write.collection, write.verb, Incomparable.NO_DIFFERENCE)
+            return Verdict.INCOMPARABLE
+        self._reporter.mismatch(
+            Mismatch(
+                collection=write.collection,
+                verb=write.verb,
+                kind=Kind.WRITE_RESULT,
+                key=write.key,
+                differences=differences,
+                primary_state=write.post.state,
+                secondary_state=image.state,
+                healed=healing is not Healing.FAILED,
+            )
+        )
+        return Verdict.MISMATCH
+
+    def _observe(self, write: Write, route: Route, outcome: Outcome, started: float) -> None:
+        seconds = time.perf_counter() - started
+        self._reporter.operation(write.collection, write.verb, route.secondary, Role.SECONDARY, outcome, seconds)
+
+    def may_straggle(self, collection: str) -> bool:
+        """Whether a request whose answer was given up on may still arrive at the secondary."""
+        given_up = self._given_up.get(collection)
+        return given_up is not None and asyncio.get_running_loop().time() - given_up < self._limits.straggle
+
+    def _judge(self, collection: str, error: Exception, breaker: Breaker) -> Deferral:
+        """What an error of the secondary means: for the breaker, for a flip, and as a reason."""
+        otherwise = Deferral.SECONDARY_ERROR
+        if isinstance(error, NotFollowed):
+            return Deferral.NOT_FOLLOWED
+        if isinstance(error, HealContended):
+            return otherwise
+        if isinstance(error, TimeoutError | ConnectionFailure) or classify(error) is Outcome.UNKNOWN:
+            breaker.failed()
+            self._given_up[collection] = asyncio.get_running_loop().time()
+            return Deferral.DEADLINE if isinstance(error, TimeoutError) else otherwise
+        if not isinstance(error, UnreadableDocument):  # it is a difference, and no failure of a part
+            self._reporter.failed("replay", error)
+        return otherwise
+
+    # --- recovery -----------------------------------------------------------------------------------------------
+
+    async def recover_forever(self, turn: Callable[[], None] = lambda: None) -> None:
+        """Heals what is due until cancelled; raises what the journal raises. `turn` is called at each round."""
+        while True:
+            turn()
+            if await self.recover() < self._limits.recover_batch:
+                await self._rest()
+
+    async def _rest(self) -> None:
+        self._wake.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._limits.recover_every):
+                await self._wake.wait()
+        # Deferrals come in crowds; one look serves them all.
+        await asyncio.sleep(min(0.02, self._limits.recover_every))
+
+    async def recover(self) -> int:
+        """Heals one batch of due keys; how many were due. While the secondary is down, one key is the probe."""
+        probing = not all(breaker.closed for breaker in self._breakers.values())
+        batch = 1 if probing else self._limits.recover_batch
+        found = await self._journal.due(batch, lease=self._limits.operation)
+        gate = asyncio.Semaphore(self._limits.write_workers)
+        try:
+            # All of them to their end, whatever one of them raises: none may run on behind a caller that has gone.
+            results = await asyncio.gather(*(self._recover_one(due, gate) for due in found), return_exceptions=True)
+        except asyncio.CancelledError:
+            # Here, and not where each of them is healed: one that is cancelled before its first step notices nothing.
+            for due in found:
+                self._journal.give_back(due)
+            raise
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return len(found)
+
+    async def _recover_one(self, due: Due, gate: asyncio.Semaphore) -> None:
+        async with gate, self._routes.healing(due.collection) as route:
+            await self._attempt(due, route)
+
+    async def _attempt(self, due: Due, route: Route) -> None:
+        breaker = self._breakers[route.secondary]
+        if not route.dual_write or not breaker.allow():
+            await self._journal.postpone(due, self._limits.recover_every)
+            return
+        try:
+            async with within(min(self._limits.operation / 2, 2 * self._limits.write_deadline)):
+                await self._heal_due(due, route)
+        except JournalError:
+            raise
+        except Exception as error:
+            self._judge(due.collection, error, breaker)
+            self._report_refused(due, error)
+            self._reporter.healed(due.collection, Healing.FAILED)
+            refused = refusal_of(error)
+            pause = self._backoff(due.attempts_after(refused) - 1, most=_RARELY if refused else _OFTEN)
+            await self._journal.postpone(due, pause, refused)
+        else:
+            breaker.succeeded()
+            await self._journal.settle(due)
+
+    def _report_refused(self, due: Due, error: Exception) -> None:
+        """A secondary that refuses, time and again, to hold what the primary holds: said once for each deferral. And
+        what the primary holds and nobody can read, which no other write will mend."""
+        if isinstance(error, UnreadableDocument):
+            if due.attempts == 0:
+                self._report_copy(due, Kind.UNREADABLE, error)
+            return
+        if (
+            due.attempts_after(refusal_of(error)) == _REFUSALS
+            and classify(error) is Outcome.REFUSED
+            and not isinstance(error, HealContended)
+        ):
+            self._report_copy(due, Kind.ERROR_SECONDARY_ONLY, error)
+
+    def _report_copy(self, due: Due, kind: Kind, error: Exception) -> None:
+        name = type(error).__name__
+        said = Difference(kind, ERROR_PATH, *((name, "missing") if kind is Kind.UNREADABLE else ("missing", name)))
+        self._reporter.mismatch(Mismatch(due.collection, Verb.REPLACE_ONE, kind, due.key, (said,)))
+
+    async def repair(self, collection: str, key: Key) -> Healing:
+        """Heals one key on request, or what an undecided one stands for. Raises `NotFollowed` in phase `off`,
+        `HealContended`, TimeoutError, and what the stores raise."""
+        result = Healing.EQUAL
+        async with self._routes.healing(collection) as route:
+            _check_followed(collection, route)
+            try:
+                async with within(self._limits.operation / 2):
+                    for each in await decided(self._stores.values(), collection, key):
+                        result = await self._healed(collection, each, route)
+                        self._reporter.level(collection, each)
+            except BaseException:
+                self._given_up[collection] = asyncio.get_running_loop().time()
+                raise
+        self._reporter.healed(collection, result)
+        return result
+
+    def _backoff(self, attempts: int, most: float) -> float:
+        return random.uniform(0.5, 1.0) * min(most, self._limits.recover_every * 2.0 ** min(attempts, 20))
+
+
+def _check_followed(collection: str, route: Route) -> None:
+    """Raises `NotFollowed` where one store is written alone. What is read there while that lasts must not come to the
+    other one: MongoDB's own calls give one version to one document after the other."""
+    if not route.dual_write:
+        raise NotFollowed(collection)

@@ -1,0 +1,203 @@
+"""The texts of the project: what they say in prose, which commands they name, and the phrases that were retired.
+
+`python -m tests.support.texts` writes the counts of retired phrases in the package again; they may only shrink.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import json
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.support import command_line
+from tests.support.manual import PAGES, README, ROOT
+
+__all__ = ["BASELINE", "RETIRED", "Named", "Text", "counts", "documents", "named", "prose", "strings", "uses"]
+
+PACKAGE: Final = ROOT / "shadow"
+BASELINE: Final = Path(__file__).with_name("retired-phrases.json")
+"""How often the docstrings, help texts and messages of the package still use each retired phrase."""
+
+RETIRED: Final = {
+    "another hand": (r"\b(another|a) hand (in|has|of)\b", "a manual edit"),
+    "anew": (r"\banew\b", "again"),
+    "answers for": (r"\bdoes not answer for\b", "has not reported"),
+    "bypassing writers": (r"\b(bare|bypassing) writers?\b|\bwriters? (that go |who go )?past\b", "out-of-band writes"),
+    "company": (r"\bfor company\b", "are batched for up to"),
+    "dear": (r"\bdear\b", "expensive"),
+    "doubt": (r"\bdoubt\w*", "unverified"),
+    "excuse": (r"\bexcus(e|es|ed|ing)\b", "a comparison rule, to ignore"),
+    "follower": (r"\bfollowers?\b", "replicator"),
+    "followed": (r"\b(is|are|was|were|be|been|not) followed\b|\b(nobody|nothing) follows\b", "replicated"),
+    "gather": (r"\bgather(s|ed|ing)?\b", "to batch"),
+    "gone on with": (r"\bgone on with\b", "resumed"),
+    "handed on": (r"\bhand(s|ed)? (it |them )?on\b", "forwarded"),
+    "heal": (r"\bheal(s|ed|ing)?\b", "to repair"),
+    "hear": (r"\bhears?\b", "to be notified"),
+    "held against": (r"\bh[eo]lds? (both|each|one|it) (stores )?against\b|\bagainst each other\b", "compared with"),
+    "held writes": (r"\bhold(s|ing)? (all |its |the |real )*writes\b|\bwrites (are|were) held\b", "paused writes"),
+    "in the shadow": (r"\bin the shadow\b", "on the secondary, in the background"),
+    "judge": (r"\bjudg(e|es|ed|ing)\b", "health gates, to compare"),
+    "keeper": (r"\bkeepers?\b", "manager"),
+    "lane": (r"\blanes?\b", "work queue"),
+    "left out": (r"\b(left|leaves|leave) out\b", "omitted, skipped, unset"),
+    "level": (r"(?<!-)\blevel\b(?! of)", "caught up, equal"),
+    "linger": (r"\blingers?\b", "max_wait"),
+    "looked at nor changed": (r"\bneither looked at nor changed\b", "left unmanaged"),
+    "mend": (r"\bmend(s|ed|ing)?\b", "to fix, to repair"),
+    "pulse": (r"\bquicken\w*|\bpulse\b", "periodic tasks"),
+    "resting": (r"\bresting\b", "passive"),
+    "salvage": (r"\bsalvag\w+", "recovery"),
+    "shut": (r"\bshut\b(?!down)", "closed"),
+    "sought": (r"\bsought\b", "injected"),
+    "stands alike": (r"\bstands? (alike|elsewhere)\b", "reports the same route, is on another route"),
+    "straggle": (r"\bstraggl\w+", "in-flight timeout"),
+    "suspect": (r"\bsuspect\w*", "unconfirmed mismatch"),
+    "told apart": (r"\btold apart\b|\btells? \w+ apart\b", "distinguished"),
+    "trust": (r"\btrust(s|ed)?\b", "to mark verified"),
+    "unclean": (r"\bunclean\b", "unverified"),
+}
+"""Each retired phrase: how it is found in prose, and what to say instead."""
+
+_ANY: Final = re.compile("|".join(pattern for pattern, _ in RETIRED.values()), re.IGNORECASE)
+_OPTION: Final = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+_COMMAND: Final = re.compile(r"(?<![\w./-])shadow((?: [^\s`;&|()<>\"']+)+)|bin/shadow((?: [^\s`;&|]+)+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """`name`: the file, with the line for code."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A command line that a text names: its words without `shadow`."""
+
+    where: str
+    words: tuple[str, ...]
+
+    @property
+    def plain(self) -> tuple[str, ...]:
+        """The words before the first option or placeholder."""
+        found: list[str] = []
+        for word in self.words:
+            if not re.fullmatch(r"[a-z][a-z-]*[.,:]?", word):
+                break
+            found.append(word.rstrip(".,:"))
+        return tuple(found)
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        return tuple(each for word in self.words for each in _OPTION.findall(word))
+
+
+def documents() -> list[Text]:
+    """The README and the pages of the manual."""
+    return [Text(str(path.relative_to(ROOT)), path.read_text("utf-8")) for path in (README, *PAGES.values())]
+
+
+def prose(text: str) -> str:
+    """Markdown, or a docstring, without code, comments and the targets of links."""
+    text = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r"<!-- .*? -->", "", text)
+    text = re.sub(r"`[^`]*`", "", text)
+    return " ".join(re.sub(r"\]\([^)]*\)", "]", text).split())
+
+
+def code_of(text: str) -> Iterator[str]:
+    """What Markdown shows as code: each line of a shell block without its comment, and spans."""
+    for block in re.findall(r"^```sh\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL):
+        yield from (line.partition(" #")[0] for line in block.splitlines())
+    rest = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    yield from (" ".join(span.split()) for span in re.findall(r"`([^`]+)`", rest))
+
+
+@functools.cache
+def strings() -> tuple[Text, ...]:
+    """Every docstring and message of the package, with `…` in place of what is put into it."""
+    return tuple(_strings())
+
+
+def _strings() -> Iterator[Text]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        tree = ast.parse(path.read_text("utf-8"))
+        inside = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+        for node in ast.walk(tree):
+            if id(node) not in inside and (text := _string(node)) and " " in text:
+                yield Text(f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}", text)
+
+
+def _string(node: ast.AST) -> str:
+    match node:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.JoinedStr(values=parts):
+            return "".join(str(each.value) if isinstance(each, ast.Constant) else "…" for each in parts)
+    return ""
+
+
+def named() -> list[Named]:
+    """Every command line that the documents, the package's strings and the configuration files name."""
+    found = [
+        each for text in documents() for code in code_of(text.text) for each in _commands(text.name, code, code=True)
+    ]
+    for text in strings():
+        for span in re.findall(r"`([^`]+)`", text.text):
+            found += _commands(text.name, " ".join(span.split()), code=True)
+        found += _commands(text.name, " ".join(re.sub(r"`[^`]*`", "", text.text).split()), code=False)
+    for path in (*(ROOT / "config").rglob("*.y*ml"), *(ROOT / "config").rglob("*.json")):
+        found += _commands(str(path.relative_to(ROOT)), path.read_text("utf-8"), code=False)
+    return found
+
+
+def _commands(where: str, text: str, *, code: bool) -> Iterator[Named]:
+    """In prose, `shadow` is also the name of the product: there only what begins like a command is one."""
+    known = command_line.commands().subcommands
+    for found in _COMMAND.finditer(text):
+        words = tuple((found[1] or found[2]).split())
+        named = Named(where, words)
+        if not named.plain and words[0].startswith("--"):
+            yield named
+        if named.plain and (named.plain[0] in known if not code else code_starts(text, found)):
+            yield named
+
+
+def code_starts(text: str, found: re.Match[str]) -> bool:
+    """Whether the match is at the beginning of its line or behind a shell's operator."""
+    before = text[: found.start()].rsplit("\n", 1)[-1].strip()
+    return not before or before.endswith(("&&", "|", ";", "bin/", ".venv/"))
+
+
+def uses(text: str) -> Iterator[str]:
+    """The retired phrases in a text's prose."""
+    said = prose(text)
+    if _ANY.search(said) is None:
+        return
+    for name, (pattern, _) in RETIRED.items():
+        yield from (name for _ in re.finditer(pattern, said, re.IGNORECASE))
+
+
+def counts() -> dict[str, int]:
+    """How often the package's strings use each retired phrase."""
+    found = dict.fromkeys(RETIRED, 0)
+    for text in strings():
+        for each in uses(text.text):
+            found[each] += 1
+    return found
+
+
+if __name__ == "__main__":
+    old = json.loads(BASELINE.read_text("utf-8")) if BASELINE.exists() else {}
+    new = counts()
+    if more := [f"{name}: {new[name]}, was {old[name]}" for name in new if new[name] > old.get(name, new[name])]:
+        sys.exit("\n".join(["more than before", *more]))
+    BASELINE.write_text(json.dumps(new, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,70 @@
+"""Whatever the lists of events, components and metrics name is written or counted by the package: an operator who is
+sent to one of them finds it move."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from shadow.model.background import Background
+from shadow.observe.log import Event
+from shadow.observe.metric_table import Component, MetricRow, metric_table
+from shadow.observe.report import _PART_OF
+
+PACKAGE: Final = Path(__file__).parents[2] / "shadow"
+TREES: Final = {
+    path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text("utf-8")) for path in PACKAGE.rglob("*.py")
+}
+
+
+_FAIL: Final = ("failed", "on_failure", "_failed")
+
+
+def attributes_of(name: str, *, apart_from: str = "") -> Iterator[str]:
+    """The attributes of `name` that the package uses."""
+    for path, tree in TREES.items():
+        for node in ast.walk(tree):
+            if path != apart_from and isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == name:
+                yield node.attr
+
+
+def parts_that_fail() -> Iterator[str]:
+    """The literal first arguments of the reporter's `failed`."""
+    for tree in TREES.values():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in _FAIL:
+                yield from (each.value for each in node.args[:1] if isinstance(each, ast.Constant))
+
+
+@pytest.mark.parametrize("event", Event, ids=str)
+def test_every_event_is_written_somewhere(event: Event) -> None:
+    assert event.name in set(attributes_of("Event", apart_from="observe/log.py"))
+
+
+@pytest.mark.parametrize("component", Component, ids=str)
+def test_every_component_is_counted_somewhere(component: Component) -> None:
+    by_name = {Component[each] for each in attributes_of("Component", apart_from="observe/report.py") if each.isupper()}
+    assert component in {*parts_that_fail(), *_PART_OF.values(), *by_name}
+
+
+def test_every_background_task_has_a_component() -> None:
+    assert set(_PART_OF) == set(Background)
+
+
+def constants_of_metrics() -> Iterator[tuple[str, str]]:
+    """The constants of the table, and the metrics that they declare."""
+    for node in TREES["observe/metric_table.py"].body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Call) and node.value.args:
+            yield getattr(node.target, "id", ""), getattr(node.value.args[0], "value", "")
+
+
+@pytest.mark.parametrize("row", metric_table(), ids=lambda row: row.name)
+def test_every_metric_is_moved_somewhere(row: MetricRow) -> None:
+    """Its constant stands in what moves or shows it."""
+    (constant,) = [name for name, metric in constants_of_metrics() if metric == row.name]
+    counting = (TREES["observe/metrics.py"], TREES["observe/gauges.py"])
+    assert any(getattr(each, "id", "") == constant for tree in counting for each in ast.walk(tree))
