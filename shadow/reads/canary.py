@@ -17,11 +17,12 @@ from shadow.host.steady import steady
 from shadow.model.limits import Watch
 from shadow.model.operation import Hit, Query, Verb
 from shadow.model.phase import PHASES, Route, StoreName
+from shadow.model.reads import FindOne
 from shadow.model.reporter import Reporter, Silent
 from shadow.model.verdict import Kind, Mismatch, ShedReason, Verdict
 from shadow.model.version import ABSENT, Document, Image, Key, Version
-from shadow.reads.sources import Read, StorePair
-from shadow.reads.suspects import MemorySuspects
+from shadow.reads.sources import ShadowRead, StorePair
+from shadow.reads.unconfirmed import MemoryUnconfirmed
 from shadow.stores.base import Store
 
 __all__ = ["KEY", "Canaries", "Canary"]
@@ -131,7 +132,7 @@ class Canaries:
         reporter: Reporter,
         routes: Callable[[], Mapping[str, Route]],
         sides: Callable[[StoreName], StorePair],
-        offer: Callable[[Read, list[Hit]], None],
+        offer: Callable[[ShadowRead, list[Hit]], None],
     ) -> None:
         self._watch = watch
         self._reporter = reporter
@@ -184,13 +185,13 @@ class Canaries:
             primary=_Planted(real.primary, primary),  # type: ignore[arg-type]
             secondary=_Planted(real.secondary, secondary),  # type: ignore[arg-type]
             breaker=real.breaker,
-            hears=Canary(kind, path, done),
-            suspects=MemorySuspects(),
+            reporter=Canary(kind, path, done),
+            unconfirmed=MemoryUnconfirmed(),
             counted=False,
         )
         hit = _hit(primary)
         query = Query(filter={"_id": KEY}, limit=1)
-        self._offer(Read(collection, Verb.FIND_ONE, query, sides), [] if hit is None else [hit])
+        self._offer(ShadowRead(collection, FindOne(query), sides), [] if hit is None else [hit])
 
     def last_found(self) -> dict[str, float]:
         """Epoch seconds by collection in phase shadow; 0.0 for never."""

@@ -21,7 +21,7 @@ from shadow.compare.rules import Excuses
 from shadow.errors import JournalError, NotFollowed, UnreadableDocument, UnsupportedOperation
 from shadow.host.failpoints import Failpoints, Point
 from shadow.journal.base import Due, Journal
-from shadow.model.keys import lane_key
+from shadow.model.keys import queue_key
 from shadow.model.limits import Limits
 from shadow.model.operation import Verb, Write
 from shadow.model.outcome import Outcome, classify, refusal_of
@@ -45,8 +45,8 @@ from shadow.stores.breaker import Breaker
 from shadow.stores.within import within
 from shadow.writes.heal import HealContended, Replayed, decided, heal, replay, replay_fenced
 from shadow.writes.intents import Intents
-from shadow.writes.lane import WorkQueue
 from shadow.writes.untangle import Untangler
+from shadow.writes.work_queue import WorkQueue
 
 __all__ = ["Replicator"]
 
@@ -110,7 +110,7 @@ class Replicator:
                 if not done.done():
                     done.set_result(taken)
 
-        if not self._lane.offer(write.collection, lane_key(write.collection, write.key), job):
+        if not self._lane.offer(write.collection, queue_key(write.collection, write.key), job):
             del self._following[write.op_id]
             self.defer(write.collection, write.op_id, Deferral.CLOSING if self._lane.closed else Deferral.LANE_FULL)
             done.set_result(False)

@@ -19,7 +19,7 @@ from typing import Final, TypeAlias
 
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
-from shadow.model.keys import lane_key
+from shadow.model.keys import queue_key
 from shadow.model.limits import Limits
 from shadow.model.operation import ANY, Applied, Change, Delete, Query, Replace, Update, Verb, at_key
 from shadow.model.version import Key
@@ -94,7 +94,7 @@ class Search:
             (result,) = await self._write(collection, verb, change)
             return result
         finally:
-            self._deleting[collection].pop(lane_key(collection, change.key)).set_result(None)
+            self._deleting[collection].pop(queue_key(collection, change.key)).set_result(None)
 
     async def _guarded(self, collection: str, change: Found) -> tuple[Found, Key]:
         """The first document's key, and the change; an upsert with the guard that was read before it looked."""
@@ -121,7 +121,7 @@ class Search:
             found = await self._look(collection, change, len(busy) + 1)
             if not found:
                 return ANY
-            places = {lane_key(collection, key): key for key in found}
+            places = {queue_key(collection, key): key for key in found}
             for place, key in places.items():
                 if place not in busy:
                     busy[place] = asyncio.get_running_loop().create_future()
@@ -140,4 +140,4 @@ def _has_lost(result: Result) -> bool:
 
 
 def _address(collection: str, change: Found) -> Hashable:
-    return lane_key(collection, [change.filter, [list(each) for each in change.sort]])
+    return queue_key(collection, [change.filter, [list(each) for each in change.sort]])
