@@ -283,7 +283,7 @@ def _effect(change: Change, pre: Image) -> Image | None:
 def _inserted(change: Update | Replace) -> Image:
     if isinstance(change, Replace):
         return _replaced(change, change.key)
-    document = cached_update(change.update, change.array_filters).upsert(change.filter, change.key)
+    document = cached_update(change.update, change.array_filters).upsert(cached_filter(change.filter), change.key)
     return Image(Version(change.born, 1), document)
 
 

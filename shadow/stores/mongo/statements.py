@@ -256,5 +256,5 @@ def after_upsert(change: Update | Replace) -> Applied:
     if isinstance(change, Replace):
         document = replacement(change, change.key)
     else:
-        document = cached_update(change.update, change.array_filters).upsert(change.filter, change.key)
+        document = cached_update(change.update, change.array_filters).upsert(cached_filter(change.filter), change.key)
     return Applied(Image(ABSENT), Image(Version(change.born, 1), document))
