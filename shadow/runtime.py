@@ -136,7 +136,7 @@ class Runtime:
         )
         self.admission = Admission(self.stores.values(), limits, parts.on_unfit)
         percent = PercentReads(
-            self.stores, self.breakers, parts.journal, self.writes, limits, parts.reporter, doubted=self._doubted
+            self.stores, self.breakers, parts.journal, self.writes, limits, parts.reporter, unverified=self._doubted
         )
         self.router = Router(
             self.stores,

@@ -1,12 +1,12 @@
 """Percent reads: a share of the application's reads that the secondary answers, where the configuration says so.
 
-The one place at which the secondary's answer reaches a caller, so it does as little as it can: the primary answers
-whenever the secondary fails, is taken to be down, or takes longer than `limits.routed_read`, and whenever a write may
-not have reached the secondary yet, so that whoever has written reads what it wrote.
+This is the one place at which the secondary's answer reaches a caller, so the primary answers in every case of doubt:
+when the secondary fails, seems down, or takes longer than `limits.routed_read`, and when a write may not have reached
+the secondary yet. So a caller reads its own writes.
 
-A write is in the journal before the primary is asked and leaves it when the secondary has it; so what was acknowledged
-before a read begins, and is not open when the journal is asked, the secondary shows. Indexes that lag behind their
-table are the exception, as they are after a flip.
+A write is in the journal before the primary is asked, and leaves it when the secondary has it. So the secondary shows
+every write that was acknowledged before a read begins and that the journal does not hold open when it is asked. Indexes
+that lag behind their table are the exception, as they are after a flip.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ class Answered:
 
 
 def _check_readable(value: object) -> None:
-    """Raises `UnreadableDocument` for an answer that cannot be given out: the primary's can."""
+    """Raises `UnreadableDocument` for an answer that cannot be given out; the primary's can."""
     hits = value if isinstance(value, list) else [value]
     for hit in hits:
         check_readable(hit.document if isinstance(hit, Hit) else hit)
 
 
 class PercentReads:
-    """One for each event loop. `doubted`: whether intents of a collection may have been lost."""
+    """One for each event loop. `unverified`: whether intents of a collection may have been lost."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class PercentReads:
         limits: Limits,
         reporter: Reporter,
         *,
-        doubted: Callable[[str], bool] = lambda collection: False,
+        unverified: Callable[[str], bool] = lambda collection: False,
     ) -> None:
         self._stores = stores
         self._breakers = breakers
@@ -79,7 +79,7 @@ class PercentReads:
         self._writes = writes
         self._limits = limits
         self._reporter = reporter
-        self._doubted = doubted
+        self._unverified = unverified
         # Apart from the breakers of the stores: a secondary that is too slow for this may well take writes.
         self._patience = {name: Breaker() for name in stores}
 
@@ -104,7 +104,7 @@ class PercentReads:
         pipeline = read.pipeline if isinstance(read, Aggregate) else ()
         if place(collection, read.filter, pipeline) >= route.secondary_reads:
             return Routed.OUTSIDE
-        if self._doubted(collection):
+        if self._unverified(collection):
             return Routed.DOUBTED
         if pipeline and cached_pipeline(pipeline).collections - {collection}:
             return Routed.JOINS
@@ -135,7 +135,7 @@ class PercentReads:
             return Routed.JOURNAL
         except Exception as error:
             outcome = classify(error)
-            self._blame(route.secondary, error, outcome)
+            self._count_failure(route.secondary, error, outcome)
             return Routed.ERROR
         else:
             outcome = Outcome.ACKED
@@ -154,7 +154,7 @@ class PercentReads:
             return self._writes.busy(queue_key(collection, key)) or await self._journal.has_open(collection, key)
         return bool(self._writes.pending(collection) or await self._journal.entries(1, collection=collection))
 
-    def _blame(self, store: StoreName, error: Exception, outcome: Outcome) -> None:
+    def _count_failure(self, store: StoreName, error: Exception, outcome: Outcome) -> None:
         """What the secondary refuses says nothing about whether it is up."""
         self._reporter.failed("routed_read", error)
         if isinstance(error, ConnectionFailure) or outcome is Outcome.UNKNOWN:

@@ -59,7 +59,7 @@ class ShadowRead:
     asked: Read
     sides: StorePair
     late: bool = False
-    """Whether it goes through an index that may lag behind its table, on either side."""
+    """Whether either store reads an index that may lag behind its table."""
     refused: bool = False
     """Whether the secondary has refused it once."""
 
@@ -89,7 +89,7 @@ class SecondaryFailed(Exception):
 
 
 def incomparable(read: ShadowRead, reason: Incomparable) -> Verdict:
-    """The verdict of a read of which neither equal nor different can be said, counted by its reason."""
+    """The verdict of a read whose answers can be called neither equal nor different, counted by its reason."""
     read.sides.reporter.incomparable(read.collection, read.verb, reason)
     return Verdict.INCOMPARABLE
 
@@ -119,7 +119,7 @@ async def _answer(
     store = _store(read, role)
     started, outcome = time.perf_counter(), Outcome.UNKNOWN
     try:
-        with _blaming(role), newest(again):
+        with _attributed(role), newest(again):
             async with within(deadline):
                 found = await ask(store, read.collection, read.asked)
         outcome = Outcome.ACKED
@@ -132,7 +132,7 @@ async def _answer(
 
 async def image(read: ShadowRead, role: Role, key: Key) -> Image:
     """What the key holds in one store. The caller bounds the time."""
-    with _blaming(role):
+    with _attributed(role):
         return await _store(read, role).image(read.collection, key)
 
 
@@ -141,7 +141,7 @@ def _store(read: ShadowRead, role: Role) -> Store:
 
 
 @contextmanager
-def _blaming(role: Role) -> Iterator[None]:
+def _attributed(role: Role) -> Iterator[None]:
     try:
         yield
     except Exception as error:
@@ -151,7 +151,7 @@ def _blaming(role: Role) -> Iterator[None]:
 
 
 def lags(stores: StorePair, collection: str, filter: Document) -> bool:
-    """Whether a read with this filter may be answered by an index that is behind its table, on either side."""
+    """Whether either store may answer a read with this filter from an index that is behind its table."""
     if len(filter) == 1 and type(filter.get("_id")) in (str, ObjectId):
-        return False  # by its key: no index has a part in it, and no plan need be made to say so
+        return False  # by its key: no index is used, and that needs no plan
     return stores.primary.may_lag(collection, filter) or stores.secondary.may_lag(collection, filter)

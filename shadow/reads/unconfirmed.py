@@ -1,8 +1,7 @@
-"""UnconfirmedMismatches: documents that differ and are not confirmed yet, and since when each stands as it does.
+"""Unconfirmed mismatches: documents that differ and are not confirmed yet, and since when each has not changed.
 
-Kept in a file beside the journal, they survive a restart and are shared by the processes of a host: what one process
-has begun to doubt, another one goes on with. A new write starts the clock again, for then the document stands
-otherwise.
+Kept in a file beside the journal, they survive a restart and are shared by the processes of a host: another process
+continues what one has begun. A new write starts the clock again, for it changes the document.
 """
 
 from __future__ import annotations
@@ -31,25 +30,29 @@ MOST: Final = 10_000
 """Rows that are kept; of more, those not probed for the longest are dropped. They come back with the next read."""
 
 LONGEST: Final = 3600.0
-"""Seconds after which a suspect that nobody could decide on is forgotten."""
+"""Seconds after which an unconfirmed mismatch is dropped if no probe could decide it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unconfirmed:
+    """A document that differs, as far as a probe could see."""
+
     collection: str
     key: Key
 
 
 class UnconfirmedMismatches(Protocol):
+    """Where unconfirmed mismatches are kept between two probes."""
+
     async def note(self, collection: str, key: Key, standing: str) -> float:
-        """The document was seen to differ and to stand as `standing` says. Answers for how many seconds it has been
-        seen to stand so: 0.0 at first, and again after it has moved."""
+        """A probe saw the document differ, in the state that `standing` names. Returns for how many seconds it has been
+        seen in that state: 0.0 at first, and again after it has changed."""
 
     async def clear(self, collection: str, key: Key) -> None:
-        """It is decided."""
+        """It is decided, and no longer kept."""
 
     async def left(self, idle: float, limit: int) -> list[Unconfirmed]:
-        """Up to `limit` suspects that nobody has looked at for `idle` seconds; they count as looked at from now."""
+        """Up to `limit` of them that nobody has probed for `idle` seconds; they count as probed from now on."""
 
     async def count(self) -> int: ...
 
@@ -114,11 +117,11 @@ RETURNING since
 
 
 class SharedUnconfirmed:
-    """In a SQLite file, for all processes of a host; `now` gives seconds that they share, and that begin anew with the
-    host's system.
+    """In a SQLite file, for all processes of a host. `now` gives seconds that they share, and that start at 0 when the
+    host boots.
 
-    A file that cannot be used costs the memory over a restart and nothing else: suspects are then kept in this
-    process, and `fault` says why. Its work is done in threads; a lock keeps it in turn.
+    If the file cannot be used, only the memory over a restart is lost: they are then kept in this process, and `fault`
+    says why. The file is used in threads, one at a time.
     """
 
     def __init__(self, path: Path, *, now: Callable[[], float] = steady) -> None:
@@ -207,7 +210,7 @@ class SharedUnconfirmed:
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=NORMAL")
             db.executescript(_SCHEMA)
-            # Of before the system began, or written by another clock: their time begins now.
+            # From before the host booted, or written by another clock: their time begins now.
             db.execute("UPDATE suspects SET since = :now, seen = :now WHERE seen > :now", {"now": self._now()})
             self._db = db
         return self._db
