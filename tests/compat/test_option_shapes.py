@@ -67,6 +67,8 @@ VALUES: Final = (None, True, 0, 1, -1, 5, 1.5, "x", "", [], {}, [1], {"a": 1}, [
                  {"$x": 1}, ObjectId(), Decimal128("1"), 2**70, object, ("n",), [None], {1: 2})  # fmt: skip
 
 
+UNKNOWN_FIELD: Final = 40415
+"""IDLUnknownField: the server is older than the option."""
 TOO_LATE: Final = 50
 """MaxTimeMSExpired: a millisecond may do, or not."""
 
@@ -132,6 +134,8 @@ def fault(bare: Seen, ours: Seen) -> str:
     """What is wrong with our answer; "" if nothing is."""
     if isinstance(ours.error, UnsupportedOperation) or getattr(bare.error, "code", None) == TOO_LATE:
         return ""
+    if getattr(bare.error, "code", None) == UNKNOWN_FIELD and ours.error is None:
+        return ""  # an option of a later server: `sort` of an update by one
     if bare.error is None and ours.error is None:
         return "" if repr(bare.answer) == repr(ours.answer) else "another answer"
     if bare.error is None:
@@ -158,6 +162,9 @@ async def test_any_value_of_any_option_is_answered_as_by_the_driver_or_refused(
         for verb, name, value in calls(CASES // 4, SEED):
             bare, ours = await ask(both.bare, verb, name, value), await ask(both.shim, verb, name, value)
             said = fault(bare, ours)
+            if verb.startswith("create_index"):
+                # The configuration has the index on `a`, and no name of it is a conflict with another one.
+                await both.bare.drop_indexes()
             now = await contents(both.shim)
             if not said and ours.error is not None and now != good:
                 said = "written in spite of its error"
@@ -166,4 +173,4 @@ async def test_any_value_of_any_option_is_answered_as_by_the_driver_or_refused(
             if now != good or await contents(both.bare) != good:
                 await both.refill(DOCUMENTS)
         assert await shadow.settled(20)
-    assert not wrong, f"seed {SEED}: {len(wrong)} calls\n" + "\n".join(wrong[:20])
+    assert not wrong, f"seed {SEED}: {len(wrong)} calls\n" + "\n".join(wrong[:100])
