@@ -15,7 +15,7 @@ from shadow.journal.server.dynamo_table import Access
 from shadow.journal.server.mongo import MongoDriver
 from shadow.journal.server.remote import RemoteJournal, patience
 from shadow.journal.sqlite.journal import SqliteJournal
-from shadow.journal.sqlite.recovery import Salvage
+from shadow.journal.sqlite.recovery import Recovery
 from shadow.stores.mongo.checks import HandedIn, client_faults, handed_in
 
 __all__ = ["admitted", "journal_name", "make_journal", "places"]
@@ -34,7 +34,7 @@ def admitted(given: Any, settings: Settings) -> HandedIn:
 
 
 def make_journal(
-    settings: Settings, on_damage: Callable[[Salvage], None], supervisor: Supervisor
+    settings: Settings, on_damage: Callable[[Recovery], None], supervisor: Supervisor
 ) -> SqliteJournal | RemoteJournal:
     """Where `journal.url` says."""
     where, limit = settings.journal, settings.limits.operation

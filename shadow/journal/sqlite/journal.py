@@ -2,7 +2,7 @@
 
 One thread writes: it takes whatever is queued, does it in one transaction, and wakes all who wait (group commit). In
 WAL mode with `synchronous=NORMAL` a commit survives the death of the process; `FULL` also survives the death of the
-operating system. Source for both: the SQLite documentation, "PRAGMA synchronous". What is written is `ledger`'s.
+operating system. Source for both: the SQLite documentation, "PRAGMA synchronous". What is written is `tables`'s.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from shadow.host.steady import steady
 from shadow.host.supervisor import Supervisor
 from shadow.journal.base import Due, Entry
 from shadow.journal.claims import LOOK
-from shadow.journal.sqlite.file import FileSettings, JournalFile, SalvageFailed, is_damage, is_full
-from shadow.journal.sqlite.recovery import Salvage
+from shadow.journal.sqlite.file import FileSettings, JournalFile, RecoveryFailed, is_damage, is_full
+from shadow.journal.sqlite.recovery import Recovery
 from shadow.journal.sqlite.tables import JournalTask, Ledger, Work
 from shadow.journal.threaded import Driven, ThreadedJournal, wake
 from shadow.model.background import Background
@@ -37,14 +37,14 @@ __all__ = ["SqliteJournal"]
 
 _BATCH: Final = 512
 _MOST_WAITING: Final = 50_000
-"""Jobs that may wait for the disk before no more intents are taken."""
-_COMPANY: Final = 0.02
-"""Seconds for which closes and deferrals wait for the next job to share their transaction. Each transaction costs the
+"""Jobs that may wait for the disk before new intents are refused."""
+_MAX_WAIT: Final = 0.02
+"""Seconds for which closes and deferrals are batched with later jobs into one transaction. Each transaction costs the
 disk, the file system's own journal and two turns of this thread the same, whatever is in it."""
 _RETRY: Final = 0.5
 """Seconds between two attempts to write closes and deferrals that could not be written."""
 _OPENINGS: Final = 3
-"""How often the file is opened anew for one batch, when it is replaced or found to be damaged."""
+"""How often the file is reopened for one batch, when it was replaced or found damaged."""
 
 
 @dataclass(slots=True)
@@ -68,10 +68,9 @@ class SqliteJournal(ThreadedJournal[Ledger, _Writer]):
     """See `journal.Journal`. Bound to no event loop; its thread starts with the first use, and again after a fork.
 
     `path`: the file, made with its folder if missing. `limit`: seconds after which an intent may be adopted.
-    `max_bytes`: how large the file may grow; what does not fit is refused, like what does not fit on the disk.
-    `now`: epoch seconds in place of the host's steady clock. A damaged file is salvaged: `collections` names those that
-    are marked to be verified then, beside those that the entries name, and `on_damage` is told, in the journal's
-    thread.
+    `max_bytes`: how large the file may grow; what does not fit is refused, like what does not fit on the disk. `now`:
+    epoch seconds in place of the host's steady clock. A damaged file is recovered: `collections` names those that
+    become unverified then, beside those that the entries name, and `on_damage` is called, in the journal's thread.
     """
 
     def __init__(
@@ -82,7 +81,7 @@ class SqliteJournal(ThreadedJournal[Ledger, _Writer]):
         limit: float = 30.0,
         max_bytes: int | None = None,
         collections: Iterable[str] = (),
-        on_damage: Callable[[Salvage], None] = lambda salvaged: None,
+        on_damage: Callable[[Recovery], None] = lambda recovered: None,
         now: Callable[[], float] | None = None,
         supervisor: Supervisor | None = None,
     ) -> None:
@@ -99,7 +98,9 @@ class SqliteJournal(ThreadedJournal[Ledger, _Writer]):
     async def open(self, entries: Sequence[Entry]) -> None:
         asked = self._mark()
         if self._alive().queue.qsize() > _MOST_WAITING:
-            raise JournalError("the journal does not keep up", hint="look at the disk that it is on")
+            raise JournalError(
+                "the journal does not keep up", hint="check the disk that it is on: it is too slow, or too busy"
+            )
         await self._ask(lambda ledger: ledger.open(entries, ledger.at(asked)))
 
     def decide(self, op_id: str, key: Key) -> None:
@@ -159,7 +160,7 @@ class SqliteJournal(ThreadedJournal[Ledger, _Writer]):
         return writer
 
     def _serve(self, writer: _Writer) -> None:
-        hand = _Hand(self._settings, writer.owner)
+        file = _FileWriter(self._settings, writer.owner)
         turn = self._supervisor.turn(Background.JOURNAL)
         ending = False
         while not ending:
@@ -170,30 +171,30 @@ class SqliteJournal(ThreadedJournal[Ledger, _Writer]):
                 jobs, ending = _take(writer.queue, wait)
                 jobs = [*jobs, *(_Job(partial(Ledger.give_back, due=due)) for due in self._claims.ended())]
                 if writer.late or jobs:
-                    writer.late = hand.do([*writer.late, *jobs])
+                    writer.late = file.do([*writer.late, *jobs])
             except Exception as error:
                 # The thread must go on: whoever waits for it would wait for ever.
                 writer.late += [job for job in jobs if job.loop is None]
-                _fail([job for job in jobs if job.loop is not None], hand.explain(error))
+                _fail([job for job in jobs if job.loop is not None], file.explain(error))
                 time.sleep(turn.failed(error))
             wake(jobs)
-        hand.close()
+        file.close()
         turn.ended()
 
 
-class _Hand:
-    """What the thread works with: the file, opened when it is first needed and again when it was lost."""
+class _FileWriter:
+    """The file as the thread uses it: opened when it is first needed, and again when it was lost."""
 
     def __init__(self, settings: FileSettings, owner: Owner) -> None:
         self._settings = settings
         self._owner = owner
         self._file: JournalFile | None = None
-        self._suspect: int | None = None
-        self._hopeless: SalvageFailed | None = None
+        self._damaged: int | None = None
+        self._hopeless: RecoveryFailed | None = None
         self._not_before = 0.0
 
     def do(self, jobs: list[_Job]) -> list[_Job]:
-        """Does the jobs, or gives those that are waited for an error. Answers those that nobody waits for and that
+        """Does the jobs, or gives those that are waited for an error. Returns those that nobody waits for and that
         are still to be done: closes and deferrals, which must not be lost while the process lives."""
         try:
             self._commit(jobs)
@@ -232,12 +233,12 @@ class _Hand:
         if self._hopeless is not None and time.monotonic() < self._not_before:
             raise self._hopeless
         try:
-            self._file = JournalFile(self._settings, self._owner, suspect=self._suspect)
-        except SalvageFailed as error:
-            # To read a large file in vain for every write would keep the disk from all else.
+            self._file = JournalFile(self._settings, self._owner, damaged=self._damaged)
+        except RecoveryFailed as error:
+            # To read a large file in vain for every write would keep the disk busy.
             self._hopeless, self._not_before = error, time.monotonic() + _RETRY
             raise
-        self._suspect = self._hopeless = None
+        self._damaged = self._hopeless = None
 
     def _try(self, file: JournalFile, jobs: list[_Job]) -> bool:
         """False: the file is another one by now, or damaged; it must be opened again."""
@@ -249,7 +250,7 @@ class _Hand:
             # would be one thing more that can fail.
             if not is_damage(error):
                 raise
-            self._suspect = file.number
+            self._damaged = file.number
         self._file = None
         file.abandon()
         return False
@@ -274,7 +275,7 @@ class _Hand:
 
 def _take(jobs: queue.SimpleQueue[_Job | None], wait: float | None) -> tuple[list[_Job], bool]:
     """Waits for one job (for `wait` seconds at most, if given), then takes what else is queued; the flag says that
-    the end was asked for. Jobs that nobody waits for are given some company first."""
+    the end was asked for. Jobs that nobody waits for are batched with later ones first."""
     batch: list[_Job] = []
     until = None if wait is None else time.monotonic() + wait
     while len(batch) < _BATCH:
@@ -292,7 +293,7 @@ def _take(jobs: queue.SimpleQueue[_Job | None], wait: float | None) -> tuple[lis
         if job.loop is not None:
             until = 0.0
         elif len(batch) == 1:
-            until = time.monotonic() + _COMPANY
+            until = time.monotonic() + _MAX_WAIT
     return batch, False
 
 
