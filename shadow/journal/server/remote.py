@@ -30,7 +30,7 @@ from shadow.errors import JournalError
 from shadow.host.process import this_process
 from shadow.host.supervisor import Supervisor
 from shadow.journal.base import Due, Entry
-from shadow.journal.claims import LOOK
+from shadow.journal.claims import CHECK_EVERY
 from shadow.journal.server.driver import Driver, NotReady
 from shadow.journal.server.ledger import ServerLedger
 from shadow.journal.server.records import IntentRow, digest_of, pack
@@ -207,7 +207,7 @@ class RemoteJournal(ThreadedJournal[ServerLedger, _Side]):
         return side
 
     def _ready(self, side: _Side) -> ServerLedger:
-        """The ledger, entered. Whoever comes first enters; who waited for that shares its failure, the next tries
+        """The ledger, entered. The first thread enters; one that waited for it shares its failure, the next tries
         again."""
         if side.entered and side.ledger is not None:
             return side.ledger
@@ -250,7 +250,7 @@ class RemoteJournal(ThreadedJournal[ServerLedger, _Side]):
         turn.ended()
 
     def _break_off(self, side: _Side, jobs: Sequence[_Job], error: Exception) -> None:
-        """The thread must go on: whoever waits for it would wait for ever."""
+        """The thread must go on: the callers would wait for ever."""
         explained = self._explain(side, error)
         for job in jobs:
             job.error = explained
@@ -266,7 +266,7 @@ class RemoteJournal(ThreadedJournal[ServerLedger, _Side]):
             for row in rows:
                 # It may have been written; the primary will not be asked for it.
                 side.rest.put(_Ending(row))
-            # Who came while the server was waited for has waited long enough.
+            # The callers that came meanwhile have waited long enough.
             late, ending = _take(side.openings, block=False)
             jobs += late
             if ending:
@@ -291,7 +291,7 @@ class RemoteJournal(ThreadedJournal[ServerLedger, _Side]):
             return error
         what, next_step = type(error).__name__, "check journal.url and that its server can be reached"
         if isinstance(error, NotReady):
-            what, next_step = str(error), "again in some seconds; `shadow tables create` makes it and waits"
+            what, next_step = str(error), "try again in some seconds; `shadow tables create` creates it and waits"
         elif side.ledger is not None:
             what, next_step = side.ledger.driver.explain_error(error)
         wrapped = JournalError(
@@ -334,16 +334,16 @@ class RemoteJournal(ThreadedJournal[ServerLedger, _Side]):
                 job.error = explained
             wake(asking)
         else:
-            _hand_over(pool, self._answer, side, asking)
+            _forward(pool, self._answer, side, asking)
 
     def _patience_of(self, side: _Side) -> float:
         """Seconds for which nothing has to be done."""
         if side.backlog or side.returns:
             return _AGAIN
-        return min(LOOK, self._beat_every) if self._claims else self._beat_every
+        return min(CHECK_EVERY, self._beat_every) if self._claims else self._beat_every
 
     def _end(self, side: _Side, ledger: ServerLedger) -> None:
-        """Writes what has ended, and gives a sign of life when it is time."""
+        """Writes what has ended, and a heartbeat when it is time."""
         if deferred := [(each.row, each.settle_after) for each in side.backlog if each.settle_after is not None]:
             ledger.defer(deferred)
         if closed := [each.row for each in side.backlog if each.settle_after is None]:
@@ -363,7 +363,7 @@ class RemoteJournal(ThreadedJournal[ServerLedger, _Side]):
             self._prune(side, now)
 
     def _drop_expired(self, side: _Side) -> None:
-        """Leaves to any process what could not be closed in time: it expires where it stands."""
+        """Drops what could not be closed in time: it expires, and any process adopts it."""
         ledger = side.ledger
         if ledger is None or not side.entered:
             side.backlog.clear()
@@ -375,7 +375,7 @@ class RemoteJournal(ThreadedJournal[ServerLedger, _Side]):
         side.backlog[:] = [each for each in side.backlog if each.row.expires > now]
 
     def _prune(self, side: _Side, now: float) -> None:
-        """Forgets intents that nobody has ended long after they expired: another process has adopted them."""
+        """Forgets intents that were not ended long after they expired: another process has adopted them."""
         for op_id, row in list(side.rows.items()):
             if row.expires + self.limit < now:
                 side.rows.pop(op_id, None)
@@ -388,7 +388,7 @@ class RemoteJournal(ThreadedJournal[ServerLedger, _Side]):
         wake([job])
 
     def _leave(self, side: _Side) -> None:
-        """One that leaves intents stays registered, so that its end is noticed."""
+        """A process that leaves intents stays registered, so that its end is noticed."""
         if side.ledger is None:
             return
         with contextlib.suppress(Exception):
@@ -402,20 +402,20 @@ class RemoteJournal(ThreadedJournal[ServerLedger, _Side]):
         return min(3.0, self.limit / 10)
 
 
-def _hand_over(
+def _forward(
     pool: ThreadPoolExecutor, answer: Callable[[_Side, _Asking], None], side: _Side, jobs: Sequence[_Asking]
 ) -> None:
     for job in jobs:
         try:
             pool.submit(answer, side, job)
         except RuntimeError as error:
-            # The interpreter ends.
+            # The interpreter is exiting.
             job.error = error
             wake([job])
 
 
 def _take(jobs: queue.SimpleQueue[Any], *, block: bool = True, timeout: float | None = None) -> tuple[list[Any], bool]:
-    """Waits for one job, then takes what else is queued; the flag says that the end was asked for."""
+    """Waits for one job, then takes what else is queued; the flag says whether the end was requested."""
     batch: list[Any] = []
     while len(batch) < _BATCH:
         try:

@@ -25,7 +25,7 @@ from shadow.host.process import Owner, this_process
 from shadow.host.steady import steady
 from shadow.host.supervisor import Supervisor
 from shadow.journal.base import Due, Entry
-from shadow.journal.claims import LOOK
+from shadow.journal.claims import CHECK_EVERY
 from shadow.journal.sqlite.file import FileSettings, JournalFile, RecoveryFailed, is_damage, is_full
 from shadow.journal.sqlite.recovery import Recovery
 from shadow.journal.sqlite.tables import JournalTask, Ledger, Work
@@ -123,7 +123,7 @@ class SqliteJournal(ThreadedJournal[Ledger, _Writer]):
             self._submit(_Job(lambda ledger: self._write_doubt(ledger, collection, since)))
 
     def _write_doubt(self, ledger: Ledger, collection: str, since: float) -> None:
-        # Before it is written: a verification that begins now does not see a doubt that comes now.
+        # Before it is written: a verification that begins now does not see a mark that comes now.
         self._unwritten.discard(collection)
         ledger.doubt(collection, since)
 
@@ -167,13 +167,13 @@ class SqliteJournal(ThreadedJournal[Ledger, _Writer]):
             jobs: list[_Job] = []
             try:
                 turn()
-                wait = _RETRY if writer.late else LOOK if self._claims else None
+                wait = _RETRY if writer.late else CHECK_EVERY if self._claims else None
                 jobs, ending = _take(writer.queue, wait)
                 jobs = [*jobs, *(_Job(partial(Ledger.give_back, due=due)) for due in self._claims.ended())]
                 if writer.late or jobs:
                     writer.late = file.do([*writer.late, *jobs])
             except Exception as error:
-                # The thread must go on: whoever waits for it would wait for ever.
+                # The thread must go on: the callers would wait for ever.
                 writer.late += [job for job in jobs if job.loop is None]
                 _fail([job for job in jobs if job.loop is not None], file.explain(error))
                 time.sleep(turn.failed(error))
