@@ -8,15 +8,14 @@ from typing import Any
 
 from shadow.config import Settings, revealed
 from shadow.errors import ConfigurationError, Fault
-from shadow.host.process import Owner
 from shadow.host.supervisor import Supervisor
-from shadow.journal.server.backend import RemoteLedger
-from shadow.journal.server.dynamo import DynamoLedger
+from shadow.journal.server.driver import Driver
+from shadow.journal.server.dynamo import DynamoDriver
 from shadow.journal.server.dynamo_table import Access
-from shadow.journal.server.mongo import MongoLedger
+from shadow.journal.server.mongo import MongoDriver
 from shadow.journal.server.remote import RemoteJournal, patience
 from shadow.journal.sqlite.journal import SqliteJournal
-from shadow.journal.sqlite.recovery import Salvage
+from shadow.journal.sqlite.recovery import Recovery
 from shadow.stores.mongo.checks import HandedIn, client_faults, handed_in
 
 __all__ = ["admitted", "journal_name", "make_journal", "places"]
@@ -35,7 +34,7 @@ def admitted(given: Any, settings: Settings) -> HandedIn:
 
 
 def make_journal(
-    settings: Settings, on_damage: Callable[[Salvage], None], supervisor: Supervisor
+    settings: Settings, on_damage: Callable[[Recovery], None], supervisor: Supervisor
 ) -> SqliteJournal | RemoteJournal:
     """Where `journal.url` says."""
     where, limit = settings.journal, settings.limits.operation
@@ -50,9 +49,9 @@ def make_journal(
             supervisor=supervisor,
         )
 
-    def make(owner: Owner, name: str) -> RemoteLedger:
+    def connect() -> Driver:
         if where.kind == "mongodb":
-            return MongoLedger(*where.mongo(settings.mongo), owner, name, patience=patience(limit))
+            return MongoDriver(*where.mongo(settings.mongo), patience=patience(limit))
         dynamo = settings.dynamo
         access = Access(
             dynamo.region,
@@ -61,9 +60,9 @@ def make_journal(
             revealed(dynamo.secret_access_key),
             revealed(dynamo.session_token),
         )
-        return DynamoLedger(access, where.table, owner, name, patience=patience(limit))
+        return DynamoDriver(access, where.table, patience=patience(limit))
 
-    return RemoteJournal(make, place=where.place, limit=limit, supervisor=supervisor)
+    return RemoteJournal(connect, place=where.place, limit=limit, supervisor=supervisor)
 
 
 def journal_name(settings: Settings) -> str:

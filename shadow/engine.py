@@ -31,7 +31,7 @@ from shadow.host.steady import steady
 from shadow.host.supervisor import Supervisor, Turn
 from shadow.jobs.target import JobRefused
 from shadow.journal.server.remote import RemoteJournal
-from shadow.journal.sqlite.recovery import Salvage
+from shadow.journal.sqlite.recovery import Recovery
 from shadow.model.background import Background
 from shadow.model.phase import Route, StoreName
 from shadow.model.schema import CollectionSpec
@@ -667,7 +667,7 @@ class Engine:
     def _secondary_changed(self, name: StoreName, up: bool) -> None:
         self.report.event(Event.SECONDARY_UP if up else Event.SECONDARY_DOWN, store=str(name))
 
-    def _journal_damaged(self, found: Salvage) -> None:
+    def _journal_damaged(self, found: Recovery) -> None:
         self.metrics_registry.damaged()
         self.report.event(
             Event.JOURNAL_DAMAGED, path=str(found.kept), entries=found.entries, collections=len(found.collections)

@@ -32,7 +32,8 @@ from shadow.control.members import Member
 from shadow.control.records import Records
 from shadow.host.tasks import begin
 from shadow.jobs.cluster import Cluster
-from shadow.jobs.jobs import Issue, Job, Jobs
+from shadow.jobs.issues import Issue
+from shadow.jobs.jobs import Job, Jobs
 from shadow.jobs.round import Round
 from shadow.jobs.target import JobRefused
 from shadow.jobs.verify import UNREADABLE

@@ -115,7 +115,7 @@ async def _apply(config: Path, file: Path, log: Path | None, *, quiet: bool) -> 
         make = None if log is None else lambda: stack.enter_context(new_file(log))
         async with Shadow(load(config), path=config, tool=True) as shadow:
             await shadow.admin.learn()
-            counts = await apply_plan(shadow.admin.sides(header["collection"]), file, log=make, told=told)
+            counts = await apply_plan(shadow.admin.sides(header["collection"]), file, log=make, progress=told)
     return counts
 
 
@@ -155,7 +155,7 @@ async def _undo(config: Path, file: Path, *, quiet: bool) -> Counter[str]:
             def told(done: int) -> None:
                 shown.update(task, description=f"{done} documents")
 
-            return await undo(sides, file, begins=begins, told=told)
+            return await undo(sides, file, begins=begins, progress=told)
 
 
 def _file_receipt(config: Path, kind: str, file: Path, counts: dict[str, Any]) -> None:

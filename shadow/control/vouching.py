@@ -1,5 +1,5 @@
-"""What one process does with `witness`: it vouches for journal and stores as it begins, from time to time, and before
-it takes part in a flip."""
+"""How one process uses `witness`: it checks journal and stores when it starts, from time to time, and before it takes
+part in a flip."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ _JOURNAL: Final = "the journal"
 
 class Vouching:
     """`stores`: those of the running event loop, by name; `both`: the collections that are to be written to both;
-    `interrupt`: ends what was proven of some. A store is waited for `patience` seconds; one that does not answer is
-    left for the next time, for nothing of it is known to be wrong. Raises `ControlError`."""
+    `interrupt`: invalidates what was proven of some. A store has `patience` seconds to answer; one that does not is
+    checked the next time, for nothing of it is known to be wrong. Raises `ControlError`."""
 
     def __init__(
         self,
@@ -46,8 +46,8 @@ class Vouching:
         by: str = "",
         on_stranger: Callable[[str, str], None] = lambda place, by: None,
     ) -> None:
-        """`by`: the control store and the process, which a token says beside itself; `on_stranger` is told of a place
-        with a token that this control store has not noted, and of what that says."""
+        """`by`: the control store and the process, which a token says beside itself; `on_stranger` is called with a
+        place whose token this control store has not noted, and with what the token says."""
         self._by = by
         self._on_stranger = on_stranger
         self._records = records
@@ -57,19 +57,19 @@ class Vouching:
         self._interrupt = interrupt
         self._patience = patience
         self.silent: set[str] = set()
-        """What did not answer in time when the tokens were last looked at: collections, and the journal by its name."""
+        """What did not answer in time when the tokens were last checked: collections, and the journal by its name."""
 
     async def tokens(self, collections: Iterable[str], *, fresh: bool = False) -> set[str]:
-        """The collections whose journal or database carries another token than was noted, or one that nobody here has
-        noted: what was proven of them is ended, and the token is replaced. `fresh`: those that agree as well."""
+        """The collections whose journal or database has another token than was noted, or one that was never noted here:
+        what was proven of them is invalidated, and the token is replaced. `fresh`: replaces those that agree too."""
         both, names = self._both(), list(collections)
-        suspicious: set[str] = set()
+        mismatched: set[str] = set()
         due: list[Tokens] = []
         self.silent = set()
         if both:
             found = await self._asked(self._state(self._journal, wanted=True), _JOURNAL)
             if found == "wrong":
-                suspicious.update(both)
+                mismatched.update(both)
                 await self._ask_who(_JOURNAL, self._journal)
             if found in ("wrong", "new") or (found == "right" and fresh):
                 due.append(self._journal)
@@ -79,15 +79,15 @@ class Vouching:
         )
         for (name, place), found in zip(places, states, strict=True):
             if found == "wrong":
-                suspicious.add(name)
+                mismatched.add(name)
                 await self._ask_who(name, place)
             if found in ("wrong", "new") or (found == "right" and fresh):
                 due.append(place)
-        if suspicious:
-            await self._interrupt(sorted(suspicious))
+        if mismatched:
+            await self._interrupt(sorted(mismatched))
         for place in due:
             await self._asked(place.replace())
-        return suspicious
+        return mismatched
 
     async def _ask_who(self, what: str, place: Tokens) -> None:
         by = await self._asked(place.by())
@@ -95,8 +95,8 @@ class Vouching:
             self._on_stranger(what, by)
 
     async def identities(self, collections: Iterable[str]) -> set[str]:
-        """Those of these that were made anew on a store: what was proven of them is ended."""
-        suspicious: set[str] = set()
+        """The collections that were created again on a store: what was proven of them is invalidated."""
+        mismatched: set[str] = set()
         found: dict[str, dict[str, str]] = {}
         for name in collections:
             found[name] = {
@@ -105,16 +105,16 @@ class Vouching:
                 if isinstance(store, Identified) and (identity := await self._asked(store.identity(name))) is not None
             }
             if not await Identities(self._records, name).agree(found[name]):
-                suspicious.add(name)
-        if suspicious:
-            await self._interrupt(sorted(suspicious))
+                mismatched.add(name)
+        if mismatched:
+            await self._interrupt(sorted(mismatched))
         for name, each in found.items():
             await Identities(self._records, name).note(each)
-        return suspicious
+        return mismatched
 
     async def spoil(self, collection: str) -> bool:
-        """Leaves a token that no control store has noted, for the time when this one answers again. False: that could
-        not be done either."""
+        """Writes a token that no control store has noted, so that the next check fails once this store answers again.
+        False: that could not be done either."""
         spoilt = False
         for store in self._stores().values():
             if isinstance(store, Tokened):
@@ -137,7 +137,7 @@ class Vouching:
         return "new" if wanted else ""
 
     async def _asked(self, work: Awaitable[T], what: str = "") -> T | None:
-        """None: there was no answer; `what` is silent then."""
+        """None: there was no answer; `what` counts as silent then."""
         try:
             async with asyncio.timeout(self._patience):
                 return await work
@@ -148,7 +148,7 @@ class Vouching:
                 self.silent.add(what)
             return None
         except Exception:
-            # Whatever a driver raises: an account that may not look is no reason to stop.
+            # Whatever a driver raises: an account without the right to read is no reason to stop.
             return None
 
 

@@ -261,7 +261,7 @@ class Metrics:
         self._unjournaled[self._name(collection), result]()
 
     def damaged(self) -> None:
-        """A damaged journal was salvaged. Never raises."""
+        """A damaged journal was recovered. Never raises."""
         with self._guarded():
             self._damaged.inc()
 

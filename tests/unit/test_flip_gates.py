@@ -24,7 +24,7 @@ from shadow.control.sqlite import SqliteRecords
 from shadow.fleet.gates import REHEARSAL, REHEARSED
 from shadow.fleet.health_gates import _ORDER, ENOUGH
 from shadow.host.process import this_process
-from shadow.jobs.jobs import Issue
+from shadow.jobs.issues import Issue
 from shadow.model.phase import Phase, StoreName
 from shadow.model.version import fresh_id
 from tests.support.migration import OpenJobs
