@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Mapping
-from typing import Final, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 from shadow.control.records import MISSING, Record, Records
 from shadow.model.version import fresh_id
@@ -36,6 +36,8 @@ __all__ = [
 ]
 
 _BY: Final = " of "
+_UNDER_WAY: Final = 8
+"""Tokens of other processes that are kept valid at most."""
 _ROW: Final = "$witness"
 """The name under which a journal keeps its token, among the primaries: no collection has such a name."""
 
@@ -112,7 +114,7 @@ class Tokens:
         noted, found = await self._seen()
         if noted is None:
             return not (self._own and found)
-        return found in (noted.value["current"], noted.value["next"])
+        return found in (noted.value["current"], noted.value["next"], *noted.value.get("under_way", ()))
 
     async def _seen(self) -> tuple[Record | None, str]:
         """The noted token, and the one that was there while nobody changed it."""
@@ -128,21 +130,37 @@ class Tokens:
         """Who wrote the token that is there, if it says so."""
         return (await self._place.token()).partition(_BY)[2]
 
+    async def _is_at(self, revision: object) -> bool:
+        noted = await asyncio.to_thread(self._records.get, self._key)
+        return noted is not None and noted.revision == revision
+
     async def is_noted(self) -> bool:
         return await asyncio.to_thread(self._records.get, self._key) is not None
 
     async def replace(self) -> None:
-        """Writes a fresh token; where several processes do so at once, one succeeds."""
+        """Writes a fresh token; where several processes do so at once, the last to note one does.
+
+        A process that has noted its token may be slow to write it. A later one keeps that token valid until a
+        replacement begins with nothing under way: else what the slow one writes would look like another store.
+        """
         noted = await asyncio.to_thread(self._records.get, self._key)
         found, token = await self._place.token(), f"{fresh_id()}{_BY}{self._by}" if self._by else fresh_id()
         seen = MISSING if noted is None else noted.revision
         # Both count until the new one is known to be there, which may never be: an account may only have read rights.
-        value = {"current": found, "next": token}
+        under_way = [] if noted is None else _under_way(noted.value)
+        value = {"current": found, "next": token, "under_way": under_way}
         revision = await asyncio.to_thread(lambda: self._records.put(self._key, value, expected=seen))
-        if revision is not None:
+        if revision is not None and await self._is_at(revision):
             await self._place.set_token(token)
-            value = {"current": token, "next": token}
+            value = {"current": token, "next": token, "under_way": under_way}
             await asyncio.to_thread(lambda: self._records.put(self._key, value, expected=revision))
+
+
+def _under_way(noted: Mapping[str, Any]) -> list[str]:
+    """The tokens that other processes have noted and may still write."""
+    if noted["current"] == noted["next"]:
+        return []
+    return [*noted.get("under_way", ()), noted["next"]][-_UNDER_WAY:]
 
 
 def journal_token(journal: str) -> str:
