@@ -1,5 +1,5 @@
-"""The command line, one file a verb. Exit codes: 0 done, 1 the answer is no (see the report), 2 wrong use or settings,
-3 a store or server that could not be reached, 130 interrupted."""
+"""The command line, one file per command. Exit codes: 0 done, 1 the answer is no (see the report), 2 wrong usage or
+settings, 3 a store or server could not be reached, 130 interrupted."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Moves a live backend from MongoDB to DynamoDB, with a way back."""
+    """Migrates a live backend from MongoDB to DynamoDB, with a way back."""
 
 
 app.command("demo")(demo.demo)
@@ -81,5 +81,5 @@ app.add_typer(
 
 
 def main() -> None:
-    """The program. Whatever a user can do ends in a message and an exit code, not in a traceback."""
+    """The entry point. Errors that a user can cause end in a message and an exit code, not in a traceback."""
     ended(app)

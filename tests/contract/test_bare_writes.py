@@ -438,7 +438,7 @@ async def test_nothing_is_copied_while_one_store_is_written_alone(site: Site) ->
         await bare(shadow)
         await shadow[NAME].update_one({"_id": 1}, {"$set": {"n": 1}})
         version = versions(site)[1]
-        with pytest.raises(NotFollowed, match="phase off writes to one store alone"):
+        with pytest.raises(NotFollowed, match="phase off writes one store only"):
             await shadow.admin.heal(NAME, 1)
         for refused in (lambda: Backfill(shadow.admin.sides(NAME)), lambda: Backfill(sides)._heal([1], Handled())):
             with pytest.raises(JobRefused):

@@ -514,7 +514,7 @@ def test_excuses_are_read_by_collection() -> None:
         ("{rule: ignore, name: x, path: _id}", "_id cannot be excused"),
         ("{rule: ignore, name: x, path: y, unti: 2030-01-01}", "known keys: expires, name, path, rule"),
         ("{rule: tolerance, name: x, path: y}", "by"),
-        ("{rule: ignore, name: x, path: y}, {rule: ignore, name: x, path: z}", "x is there twice"),
+        ("{rule: ignore, name: x, path: y}, {rule: ignore, name: x, path: z}", "x occurs twice"),
     ],
 )
 def test_a_faulty_excuse_is_named_with_its_place(rule: str, said: str) -> None:
@@ -623,7 +623,7 @@ def test_checkpoints_do_not_depend_on_what_a_table_costs() -> None:
         (
             "collections: {users: {indexes: [{name: abc, hash: a}, {name: abc, hash: b}]}}",
             "collections.users.indexes",
-            "abc is there twice",
+            "abc occurs twice",
         ),
         (
             f"collections: {{users: {{indexes: {json.dumps([{'name': f'of-{n}', 'hash': 'a'} for n in range(21)])}}}}}",
@@ -637,7 +637,7 @@ def test_checkpoints_do_not_depend_on_what_a_table_costs() -> None:
         ),
         ("collections: {users: {reserved: _id}}", "collections.users.reserved", "not _id"),
         ("collections: {users: {reserved: a.b}}", "collections.users.reserved", "top-level"),
-        ("collections: {users: {reserved: $x}}", "collections.users.reserved", "no `$`"),
+        ("collections: {users: {reserved: $x}}", "collections.users.reserved", "not beginning with `$`"),
         ("mongo: {url: 'mongodb://h/?replicaSet'}", "mongo.url", "each option with a value"),
         ("mongo: {url: 'mongodb://u:p@ss@h/'}", "mongo.url", "escaped"),
         ("mongo: {url: 'mongodb+srv://u:p%zz:x@h/'}", "mongo.url", "escaped"),

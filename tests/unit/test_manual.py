@@ -297,7 +297,7 @@ def test_a_section_is_printed_by_its_title_or_anchor(named: str) -> None:
         (("docs", "../README"), "no topic"),
         (("docs", "index"), "no topic"),
         (("docs", "concepts", "nothing"), "no section 'nothing'"),
-        (("docs", "concepts", "--docs-url", URL), "it belongs to --alerts"),
+        (("docs", "concepts", "--docs-url", URL), "it needs --alerts"),
         (("docs", "concepts", "--alerts"), "takes no topic"),
         (("docs", "--alerts", "--docs-url", "nowhere"), "docs_url"),
     ],
