@@ -44,9 +44,9 @@ MAX_NAMES: Final = 64
 
 
 class Hasher:
-    """Keyed hashes (blake2b, 16 hex digits): the same for the same value under one secret, worth nothing without it.
+    """Keyed hashes (blake2b, 16 hex digits): equal for equal values under one secret, useless without it.
 
-    An empty secret is replaced by a random one, so that hashes then compare within this process only.
+    An empty secret is replaced by a random one, so that hashes can be compared within this process only.
     """
 
     def __init__(self, secret: bytes = b"") -> None:

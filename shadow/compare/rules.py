@@ -53,7 +53,7 @@ class _Rule(BaseModel):
     def _names_a_place(cls, path: str) -> str:
         parts = path.split(".")
         if not all(parts):
-            raise ValueError("a dotted path of field names, list positions and *, none of them empty")
+            raise ValueError("a dotted path of field names, list positions and *, without an empty part")
         if parts[0] in ("_id", "*"):
             raise ValueError("a path that begins with a named field; _id cannot be ignored")
         return path

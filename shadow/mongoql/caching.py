@@ -1,4 +1,4 @@
-"""Compiled forms, remembered by the BSON bytes of what they were compiled from."""
+"""Compiled forms, cached by the BSON bytes of their source."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["cached_update"]
 
 
 def cached_update(update: Document | Sequence[Document], array_filters: Sequence[Document] = ()) -> Updater:
-    """`compile_update`, remembered."""
+    """`compile_update`, cached."""
     return _cached(bson.encode({"u": update, "f": list(array_filters)}))
 
 

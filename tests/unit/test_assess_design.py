@@ -157,8 +157,8 @@ def test_an_index_over_lists_or_over_one_value_is_left_out_with_the_reason() -> 
     left = pruned(wished, *metered(wished.spec, documents))
     assert specs(left) == [("name", None)]
     assert [each.warning for each in left.became[:2]] == [
-        "an index is left out: tags is mostly a list, and all lists share one partition",
-        "an index is left out: one value of state stands in 75% of it",
+        "no index is suggested: tags is mostly a list, and all lists share one partition",
+        "no index is suggested: one value of state stands in 75% of it",
     ]
     assert left.spec.unique == wished.spec.unique, "a constraint holds all the same"
     few = pruned(wished, *metered(wished.spec, documents[:50]))

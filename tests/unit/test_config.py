@@ -511,7 +511,7 @@ def test_excuses_are_read_by_collection() -> None:
         ("{rule: ignor, name: x, path: y}", "'ignore', 'missing_as_null', 'truncate', 'tolerance', 'unordered'"),
         ("{name: x, path: y}", "discriminator 'rule'"),
         ("{rule: ignore, name: x}", "path"),
-        ("{rule: ignore, name: x, path: _id}", "_id cannot be excused"),
+        ("{rule: ignore, name: x, path: _id}", "_id cannot be ignored"),
         ("{rule: ignore, name: x, path: y, unti: 2030-01-01}", "known keys: expires, name, path, rule"),
         ("{rule: tolerance, name: x, path: y}", "by"),
         ("{rule: ignore, name: x, path: y}, {rule: ignore, name: x, path: z}", "x occurs twice"),
