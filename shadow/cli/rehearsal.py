@@ -76,7 +76,7 @@ async def _flip(shadow: Shadow, settings: Settings, to: StoreName) -> float:
         {COLLECTION: to},
         by="a rehearsal",
         heartbeat=_HEARTBEAT,
-        limit=settings.limits.drain + settings.limits.straggle,
+        limit=settings.limits.drain + settings.limits.in_flight_timeout,
     )
     if shadow.admin.routes()[COLLECTION].primary is not to:
         raise JobRefused(f"the rehearsal did not flip: {flipped.said}", hint="your data was not touched")

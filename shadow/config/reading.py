@@ -20,6 +20,7 @@ from shadow.config.settings import CollectionSettings, Settings, as_collections
 from shadow.errors import ConfigurationError, Fault
 from shadow.model.phase import Phase
 from shadow.settings.contradictions import contradictions
+from shadow.settings.renamed import with_new_names
 from shadow.settings.sources import credentials, given, unknown_variables
 from shadow.settings.values import misread, shown
 from shadow.settings.yaml_text import read_yaml
@@ -50,9 +51,9 @@ def _readable(error: OSError | UnicodeDecodeError) -> str:
 
 def parse(text: str, environment: Mapping[str, str] | None = None, *, source: str = "(settings)") -> Settings:
     """The settings from YAML text and the environment (default: the process's)."""
-    raw = read_yaml(text, source)
-    named = raw.get("collections")
     environment = given(os.environ if environment is None else environment)
+    raw, environment, twice = with_new_names(read_yaml(text, source), environment)
+    named = raw.get("collections")
     above = EnvironmentSource(environment, named if isinstance(named, Mapping) else {})
     merged = merged_over({**raw, "collections": as_collections(named) or {}}, above())
     found, faults = credentials(_section(raw, "dynamo"), environment)
@@ -62,7 +63,7 @@ def parse(text: str, environment: Mapping[str, str] | None = None, *, source: st
         region, faults = found_by_sdk(environment)
         merged["dynamo"] = {**({"region": region} if region else {}), **_section(merged, "dynamo")}
     known, sections = above.known(merged.get("collections"))
-    faults += [*unknown_variables(environment, known, sections), *_misplaced_reads(merged)]
+    faults += [*twice, *unknown_variables(environment, known, sections), *_misplaced_reads(merged)]
     faults += misread(Settings, merged)
     try:
         settings = Settings(**merged)

@@ -173,7 +173,7 @@ class ControlSettings(BaseModel):
 
 
 class ObserveSettings(BaseModel):
-    """`hash_secret` is the key of the hashes that stand for keys and values. Default: one for each process."""
+    """`hash_secret` is the key of the hashes that stand for keys and values. Default: a random one for each host."""
 
     model_config = FROZEN
 
@@ -181,7 +181,7 @@ class ObserveSettings(BaseModel):
     reveal_keys: bool = False
     noise_share: Share = 0.01
     """The share of shadowed reads that is also compared primary against primary."""
-    left_out: Share = 0.01
+    holdout: Share = 0.01
     """The share of reads that is not shadowed, to measure the cost of shadowing."""
     canary_every: Annotated[float, Field(gt=0, le=3600)] = 10.0
     """Seconds between two injected differences in a collection."""
@@ -192,7 +192,7 @@ class ObserveSettings(BaseModel):
     each watching process counts all of them. Needs a replica set."""
 
     def watch(self) -> Watch:
-        return Watch(self.noise_share, self.left_out, self.canary_every, self.canary_within)
+        return Watch(self.noise_share, self.holdout, self.canary_every, self.canary_within)
 
 
 def _admin_token(token: Any) -> Any:

@@ -165,7 +165,7 @@ class Demo:
             "journal": {"url": f"sqlite:///{self._folder / 'shadow.db'}"},
             "defaults": {"primary": "mongo", "phase": "shadow"},
             "collections": {name: {"indexes": list(indexes)} for name, indexes in names.items()},
-            "limits": {"straggle": 2.0, "read_deadline": 5.0, "loop_lag": 5.0},
+            "limits": {"in_flight_timeout": 2.0, "read_deadline": 5.0, "loop_lag": 5.0},
             "watch_every": 0.2,
         }
 

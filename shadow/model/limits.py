@@ -42,7 +42,7 @@ class Limits(BaseModel):
     recover_every: float = Field(default=0.5, gt=0, le=60)
     """Between two searches of the journal for keys to repair."""
     recover_batch: int = Field(default=64, ge=1, le=10_000)
-    straggle: float = Field(default=5.0, ge=0, le=600)
+    in_flight_timeout: float = Field(default=5.0, ge=0, le=600)
     """How long a request to the secondary that timed out may still arrive. No flip is made within that time."""
     drain: float = Field(default=5.0, ge=0, le=300)
     """For `close()` and for a change of routing: what is not done by then stays in the journal."""
@@ -53,7 +53,7 @@ class Watch:
     """How the comparison itself is watched. Shares are 0 to 1, times seconds. The defaults turn it off."""
 
     noise_share: float = 0.0
-    left_out: float = 0.0
+    holdout: float = 0.0
     canary_every: float = 0.0
     """0: no differences are injected."""
     canary_within: float = 30.0

@@ -14,7 +14,7 @@ driver's own call:
             ...                                       # the versioned way, also in phase `off`
 
 A process that wants to write both stores makes the others stop first; it waits for the bare writes that are inside. One
-that ends with an unknown outcome may still arrive, and is waited for as long as `limits.straggle`: let the driver's
+that ends with an unknown outcome may still arrive, and is waited for (`limits.in_flight_timeout`): let the driver's
 exception leave the block. `routes.plain(collection)` answers the same for reads, without waiting: whether documents
 carry no versions and no tombstone stands between them, so that a read may be the driver's own call as well.
 """

@@ -487,7 +487,7 @@ async def test_nothing_is_proven_while_a_write_to_one_store_may_still_arrive(
 ) -> None:
     """Versioned, beside a process that writes both; its caller has heard that nobody knows. No intent stands for it, so
     that no proof may begin before it has arrived or never will."""
-    async with site.shadow(Phase.DUAL_WRITE) as both, site.shadow(Phase.OFF, straggle=1.0) as alone:
+    async with site.shadow(Phase.DUAL_WRITE) as both, site.shadow(Phase.OFF, in_flight_timeout=1.0) as alone:
         await both.prepare()
         await both[NAME].insert_one({"_id": 1, "n": 0})
         primary = alone._engine.runtime().stores[StoreName.MONGO]

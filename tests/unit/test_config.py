@@ -257,7 +257,7 @@ OTHERS: Final[dict[str, tuple[str, Any]]] = {
     "observe.hash_secret": ("pepper", SecretStr("pepper")),
     "observe.reveal_keys": ("yes", True),
     "observe.noise_share": ("0.5", 0.5),
-    "observe.left_out": ("0.5", 0.5),
+    "observe.holdout": ("0.5", 0.5),
     "observe.canary_within": ("20", 20),
     "observe.watch_writers": ("true", True),
     "admin.token": ("a-token-of-some-length", SecretStr("a-token-of-some-length")),
@@ -524,9 +524,9 @@ def test_a_faulty_excuse_is_named_with_its_place(rule: str, said: str) -> None:
 
 
 def test_what_watches_over_the_comparison_is_set_under_observe() -> None:
-    settings = parse("observe: {noise_share: 0.5, left_out: 0, canary_every: 2, canary_within: 9}", {})
+    settings = parse("observe: {noise_share: 0.5, holdout: 0, canary_every: 2, canary_within: 9}", {})
     assert settings.observe.watch() == Watch(0.5, 0.0, 2.0, 9.0)
-    for wrong in ("noise_share: 2", "left_out: -1", "canary_every: 0", "canary_within: 0"):
+    for wrong in ("noise_share: 2", "holdout: -1", "canary_every: 0", "canary_within: 0"):
         with pytest.raises(ConfigurationError):
             parse(f"observe: {{{wrong}}}", {})
 
