@@ -39,7 +39,7 @@ def page(topic: str) -> str:
 
 
 def section(topic: str, name: str) -> str | None:
-    """A section of a page, up to the next heading of its level, found by title or anchor in any case. None if there is
+    """A section of a page, up to the next heading of its rank, found by title or anchor in any case. None if there is
     no such section."""
     text, wanted = page(topic), _slug(name)
     for rank, title, start in _headings(text):
@@ -98,7 +98,7 @@ def _there(files: tuple[Path, ...]) -> Path:
 
 
 def _headings(text: str) -> Iterator[tuple[int, str, int]]:
-    """Level, title and offset of each heading outside code blocks."""
+    """Rank, title and offset of each heading outside code blocks."""
     place, fenced = 0, False
     for line in text.splitlines(keepends=True):
         if line.startswith("```"):

@@ -174,7 +174,7 @@ def _remark(index: MongoIndex, spec: IndexSpec | None) -> str:
         return "collation is refused; strings compare by their bytes"
     if spec is not None and len(spec.keys) < len(index.paths):
         rest = ", ".join(path for path in index.paths if path not in spec.keys)
-        return f"{rest}: looked at after reading"
+        return f"{rest}: checked after reading"
     return ""
 
 
@@ -330,5 +330,5 @@ def _unworthy(spec: IndexSpec, keys: Mapping[str, KeyReport], hottest: Mapping[s
             return f"{path} is mostly a list, and all lists share one partition"
     entries, share = hottest.get(spec.name, (0, 0.0))
     if entries >= _ENOUGH and share >= _HOT:
-        return f"one value of {', '.join(spec.fields or (spec.hash,))} stands in {share:.0%} of it"
+        return f"one value of {', '.join(spec.fields or (spec.hash,))} is in {share:.0%} of it"
     return ""

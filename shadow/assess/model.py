@@ -151,7 +151,7 @@ class KeyReport:
 
 @dataclass(frozen=True, slots=True)
 class IndexReport:
-    """An index of MongoDB, or one for recorded queries, and what becomes of it."""
+    """An index of MongoDB, or one for recorded queries, and what it becomes."""
 
     name: str
     keys: str

@@ -222,7 +222,7 @@ def _of_key(name: str, key: KeyReport) -> Iterator[Remark]:
     aside = sum(key.aside.values())
     if aside:
         kinds = ", ".join(f"{count} {kind}" for kind, count in key.aside.items())
-        text = f"{key.path}: {kinds}: no key holds them, so a digest or a number stands there and the value beside it"
+        text = f"{key.path}: {kinds}: no key can hold them, so it has a digest or a number, with the value beside it"
         yield Remark(_N, RemarkKind.KEY, name, f"{text}; they are found by equality, not by range")
     if key.arrays:
         text = f"{key.path}: lists, which share one partition of an index: {key.arrays}"

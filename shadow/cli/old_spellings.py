@@ -52,7 +52,7 @@ def journal(
     if what is What.LIST and key is not None:
         raise typer.BadParameter("list takes no key; use `explain KEY`", param_hint="KEY")
     if apply and what is not What.HEAL:
-        raise typer.BadParameter(f"--apply works with heal, not with {what.value}", param_hint="--apply")
+        raise typer.BadParameter(f"--apply works with `heal`, not with {what.value}", param_hint="--apply")
     if what is What.EXPLAIN and key is None:
         raise typer.BadParameter("a key needs its collection: KEY --collection NAME", param_hint="KEY")
     run_journal(

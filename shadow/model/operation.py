@@ -129,8 +129,8 @@ class Update:
     by operators that is not an upsert.
 
     `key` is `ANY` if the filter selects the document, the first one in the order of `sort`. An upsert that finds none
-    then inserts under `new`, unless filter or update name an `_id`. `guard`: the result of `Store.guard` before an
-    upsert looked in vain.
+    then inserts under `new`, unless filter or update name an `_id`. `guard`: what `Store.guard` returned
+    before an upsert looked in vain.
     """
 
     key: Key
