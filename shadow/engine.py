@@ -131,7 +131,7 @@ class Engine:
                 on_unknown=lambda collection: None,
                 on_unplaced=lambda collection: self.fleet.unplaced([collection]),
                 patience=settings.limits.operation / 2,
-                straggle=settings.limits.straggle,
+                in_flight_timeout=settings.limits.in_flight_timeout,
             ),
             limits=settings.limits,
             reporter=self.report,

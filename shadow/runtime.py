@@ -259,9 +259,9 @@ class Runtime:
                         await stack.enter_async_context(routes.changing(name))
             except TimeoutError:
                 raise NotCaughtUp(self._why_not_level(collections)) from None
-            straggling = [name for name in collections if self.follower.may_straggle(name)]
-            if straggling:
-                raise NotCaughtUp(f"{', '.join(straggling)}: a request that was given up on may still arrive")
+            in_flight = [name for name in collections if self.follower.may_be_in_flight(name)]
+            if in_flight:
+                raise NotCaughtUp(f"{', '.join(in_flight)}: a request that was given up on may still arrive")
             yield
 
     def _why_not_level(self, collections: Sequence[str]) -> str:

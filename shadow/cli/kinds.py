@@ -1,4 +1,4 @@
-"""What the collections of MongoDB are beyond their names, looked at before anything is changed for them."""
+"""Checks the kinds of MongoDB's collections before anything is changed for them."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from shadow.stores.mongo.store import MongoStore, connect
 __all__ = ["Looked", "look_at"]
 
 _PATIENCE: Final = 5.0
-"""Seconds within which MongoDB has to have answered for all of them."""
+"""Seconds for MongoDB to answer for all of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """`refused`: the collections that two stores cannot hold level. `not_seen`: why nobody answered, and then nothing
-    is known of any; "" where all were looked at."""
+    """`refused`: collections that two stores cannot keep equal. `not_seen`: why nothing could be checked; "" if all
+    were checked."""
 
     refused: Sequence[UnfitKind] = ()
     not_seen: str = ""
 
 
 async def look_at(settings: Settings, collections: Iterable[str]) -> Looked:
-    """As at the start of the application. Reads, and raises nothing of the driver's."""
+    """The same check as when an application starts. Read-only; raises no driver error."""
     client = connect(settings.mongo.url.get_secret_value(), "pymongo")
     store = MongoStore(client, settings.mongo.database, settings.specs(), owned=True)
     try:

@@ -1,4 +1,4 @@
-"""`shadow status`: what a running application says of itself; first of all, whether it is safe to flip."""
+"""`shadow status`: the state of a running application, first of all whether it is safe to flip."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ def status(
         bool,
         typer.Option(
             "--indexes",
-            help="Each shape of query that scans on DynamoDB: how often, what it read and returned, and the index that "
+            help="Each shape of query that scans on DynamoDB: how often, what it read and returned, and an index that "
             "would serve it.",
         ),
     ] = False,
     gates: Annotated[
-        bool, typer.Option("--gates", help="Every gate of every collection with its figure, the failed ones first.")
+        bool, typer.Option("--gates", help="Every gate of every collection with its figure, closed ones first.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Tells whether it is safe to flip, and the one thing to look at.
+    """Tells whether it is safe to flip, and the first thing to look at.
 
     Also routes, journal, work queues, findings and totals of a running application. Exit code 3 if the application
     cannot be reached."""
@@ -63,7 +63,7 @@ def _show(found: dict[str, Any], *, every_gate: bool) -> None:
     console.print(f"stores: {', '.join(_store(name, each) for name, each in found['stores'].items())}")
     for name, seen in found.get("bypassing", {}).items():
         kinds = ", ".join(f"{count} {kind}" for kind, count in seen["kinds"].items())
-        console.print(f"[bold yellow]writers past the shim[/]: {escape(name)}: {kinds}; last {seen['last_seen']}")
+        console.print(f"[bold yellow]out-of-band writes[/]: {escape(name)}: {kinds}; last {seen['last_seen']}")
     console.print(f"comparisons: {totals['comparisons']} ({verdicts}); findings: {found['findings']['open']}")
 
 
@@ -73,7 +73,7 @@ def _deferred(journal: dict[str, Any], name: str) -> str:
 
 
 def _compared(found: dict[str, Any], name: str) -> int:
-    """Comparisons of a collection that came to equal or not equal."""
+    """Comparisons of a collection that had a result, equal or not."""
     verdicts = found["totals"]["collections"].get(name, {})
     return sum(verdicts.get(each, 0) for each in ("match", "excused", "mismatch"))
 

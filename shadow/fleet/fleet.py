@@ -93,7 +93,7 @@ class Fleet:
             heartbeat=heartbeat,
             limit=parts.limits.drain,
             tool=tool,
-            late=parts.limits.operation + parts.limits.straggle,
+            late=parts.limits.operation + parts.limits.in_flight_timeout,
             where=where,
         )
         here = records.place

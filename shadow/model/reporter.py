@@ -1,6 +1,6 @@
-"""The hooks through which every part says what it did. `observe.report` implements them; tests use a recorder.
+"""The hooks through which every component reports. `observe.report` implements them; tests use a recorder.
 
-A hook never raises into its caller and never blocks: the implementation guards itself.
+A hook never raises into its caller and never blocks.
 """
 
 from __future__ import annotations
@@ -31,43 +31,44 @@ class Reporter(Protocol):
         """A store has answered one operation, or `count` of them together, in `seconds` of wall time."""
 
     def comparison(self, collection: str, verb: Verb, verdict: Verdict, count: int = 1) -> None:
-        """A comparison has come to a verdict, or `count` of them to the same."""
+        """A comparison has a verdict, or `count` of them have the same one."""
 
     def excused(self, collection: str, rules: Iterable[str]) -> None:
-        """The rules, by name, without which a comparison would not have come to `excused`."""
+        """The names of the rules that a comparison needed for the verdict `excused`."""
 
     def noise(self, collection: str, verb: Verb, verdict: Verdict) -> None:
-        """A comparison of the primary with itself has come to a verdict."""
+        """A comparison of the primary with itself has a verdict."""
 
     def canary(self, collection: str, *, found: bool) -> None:
-        """A planted difference was given to the comparison, or was found by it."""
+        """An injected difference was given to the comparison, or was found by it."""
 
     def read(self, verb: Verb, slice: Slice, seconds: float) -> None:
-        """A read has been answered to the application, in `seconds` of wall time, with what shadowing it adds."""
+        """The application's read was answered in `seconds` of wall time, the cost of shadowing included."""
 
     def routed_read(self, collection: str, store: StoreName, reason: Routed) -> None:
-        """A read of a collection of which the secondary answers a share was, or will be, answered by `store`."""
+        """A read of a collection with a share for the secondary was, or will be, answered by `store`."""
 
     def mismatch(self, found: Mismatch) -> None:
-        """A mismatch is confirmed: counted, logged, kept as a finding."""
+        """A mismatch was confirmed: it is counted, logged, and kept as a finding."""
 
     def level(self, collection: str, key: Key) -> None:
-        """Both stores were seen, or made, to hold the same under a key: what was found of it is settled."""
+        """Both stores were seen or made equal under a key: its findings are settled."""
 
     def shed(self, collection: str, verb: Verb, reason: ShedReason) -> None:
         """A shadow read was not done or not finished."""
 
     def incomparable(self, collection: str, verb: Verb, reason: Incomparable) -> None:
-        """Of a comparison neither equal nor different can be said; `comparison` follows with that verdict."""
+        """A comparison can say neither equal nor different; `comparison` follows with that verdict."""
 
     def deferred(self, collection: str, reason: Deferral) -> None:
         """A write was left to its intent."""
 
     def unjournaled(self, collection: str, *, taken: bool) -> None:
-        """A write was made without an intent, for the journal could not be written; `taken`: the secondary has it."""
+        """A write was made without an intent, because the journal could not be written. `taken`: the secondary has
+        it."""
 
     def healed(self, collection: str, result: Healing) -> None:
-        """A heal has ended."""
+        """A repair has ended."""
 
     def reloaded(self, ok: bool, detail: str = "") -> None:
         """The configuration was read again."""
@@ -76,14 +77,14 @@ class Reporter(Protocol):
         """A collection has a (new) route."""
 
     def failed(self, part: str, error: BaseException) -> None:
-        """An internal part failed where failing must not reach the application. `part` is from a fixed set."""
+        """An internal component failed where the failure must not reach the application. `part` is from a fixed set."""
 
     def event(self, name: str, **fields: Any) -> None:
         """One structured log line. `name` is a constant of `observe.log`; fields hold no document content."""
 
 
 class Silent:
-    """A reporter that says nothing; the base for recorders in tests."""
+    """A reporter that reports nothing; the base class of recorders in tests."""
 
     def operation(
         self,

@@ -815,7 +815,7 @@ async def test_a_job_that_would_prove_nothing_says_so_before_it_begins(local: Re
         jobs._check_fleet(local, "things", process.routes()["things"])
         process.lost = 1
         await process.participant.beat()
-        with pytest.raises(JobRefused, match="writes to one store only, or has until a moment ago"):
+        with pytest.raises(JobRefused, match="writes to one store only, or did until a moment ago"):
             jobs._check_fleet(local, "things", process.routes()["things"])
         process.lost = 0
         await process.participant.beat()

@@ -158,7 +158,7 @@ async def test_the_secondarys_answer_is_lost(place: Place) -> Shadow:
     return shadow
 
 
-@row(TAKES, "comes to another result", "up")
+@row(TAKES, "has another result", "up")
 async def test_the_secondary_comes_to_something_else(place: Place) -> Shadow:
     async def wrongly(call: Callable[[], Awaitable[Any]]) -> Any:
         image = await call()

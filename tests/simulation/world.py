@@ -129,7 +129,7 @@ class Process:
                 {COLLECTION: Route(world.conditions.primary, Phase.SHADOW, world.conditions.mode)},
                 on_change=lambda _, route: self.note(f"is in phase {route.phase}"),
                 on_unknown=lambda _: None,
-                straggle=LIMIT,
+                in_flight_timeout=LIMIT,
             ),
             limits=world.conditions.limits(),
             reporter=recorder,

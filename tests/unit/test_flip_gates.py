@@ -196,7 +196,7 @@ def test_closed_gates_are_told_before_the_steps_that_are_made_in_spite_of_them(p
     words = ["flip", NAME, "--to", "dynamo", "--config", str(place.config), "--force", "--reason", "a test"]
     result = CliRunner().invoke(app, words)
     lines = result.stdout.splitlines()
-    gates = [number for number, line in enumerate(lines) if line.startswith("closed, and gone past: ")]
+    gates = [number for number, line in enumerate(lines) if line.startswith("closed, overridden: ")]
     last = next(number for number, line in enumerate(lines) if "not done" in line or "released" in line)
     assert gates
     assert max(gates) < last

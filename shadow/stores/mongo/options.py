@@ -72,7 +72,7 @@ def _rows() -> Iterator[Option]:
     yield Option(
         "srvAllowedHostsSuffix", url, "where the hosts of a `mongodb+srv` name may lie", honoured, "by the driver"
     )
-    yield Option("heartbeatFrequencyMS", url, "between two looks at a server", honoured, "by the driver's monitor")
+    yield Option("heartbeatFrequencyMS", url, "between two checks of a server", honoured, "by the driver's monitor")
     yield Option("serverMonitoringMode", url, "how a server is watched", honoured, "by the driver's monitor")
     yield Option(
         "localThresholdMS",
@@ -221,7 +221,7 @@ def _rows() -> Iterator[Option]:
 
     # --- what the specification has and PyMongo has not, and what has another name by now ---
     for name in ("proxyHost", "proxyPort", "proxyUsername", "proxyPassword"):
-        yield Option(name, url, "a SOCKS5 proxy", refused, f"{_NOT_IN_PYMONGO}, and go past the proxy; remove it")
+        yield Option(name, url, "a SOCKS5 proxy", refused, f"{_NOT_IN_PYMONGO}, and bypass the proxy; remove it")
     yield Option(
         "serverSelectionTryOnce",
         url,
