@@ -84,8 +84,8 @@ class Routes:
     ) -> None:
         """`on_unplaced`: awaited before each write to one store alone, in a process that could not learn the fleet's
         routes and works on without them; raises where it must not write. `patience`: seconds that a write waits for a
-        change that pauses it; None: as long as it takes. `in_flight_timeout`: seconds in which a request that timed out may
-        still arrive."""
+        change that pauses it; None: as long as it takes. `in_flight_timeout`: seconds in which a request that timed
+        out may still arrive."""
         self._patience = patience
         self._in_flight_timeout = in_flight_timeout
         self._on_change = on_change
