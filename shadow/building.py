@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
 
+from shadow.compare.diff import Hasher
+from shadow.compare.rules import Excuses
 from shadow.config import Settings, revealed
 from shadow.errors import ConfigurationError, Fault
+from shadow.host.failpoints import Failpoints, no_failpoint
 from shadow.host.process import Owner
 from shadow.host.supervisor import Supervisor
 from shadow.journal.server.backend import RemoteLedger
@@ -17,9 +23,142 @@ from shadow.journal.server.mongo import MongoLedger
 from shadow.journal.server.remote import RemoteJournal, patience
 from shadow.journal.sqlite.journal import SqliteJournal
 from shadow.journal.sqlite.recovery import Salvage
+from shadow.model.phase import StoreName
+from shadow.notices import Notices
+from shadow.observe.findings import Findings
+from shadow.observe.findings_file import FindingsFile, SharedFindings
+from shadow.observe.gauges import GaugeSnapshot
+from shadow.observe.metrics import Metrics
+from shadow.observe.pulse import PeriodicTasks
+from shadow.observe.report import Report
+from shadow.stores.base import Store
+from shadow.stores.dynamo.store import DynamoContext, DynamoStore
 from shadow.stores.mongo.checks import HandedIn, client_faults, handed_in
+from shadow.stores.mongo.drivers import connect
+from shadow.stores.mongo.store import MongoContext, MongoStore
 
-__all__ = ["admitted", "journal_name", "make_journal", "places"]
+__all__ = [
+    "EngineOptions",
+    "HandedClients",
+    "Observation",
+    "admitted",
+    "journal_name",
+    "make_journal",
+    "make_observation",
+    "make_stores",
+    "places",
+]
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How a Shadow is made, beside its settings. `path`: of the file that they come from, which is watched. Clients
+    that are handed in are never closed. `reach`: called at the named points at which tests make it fail."""
+
+    path: Path | None = None
+    mongo_client: Any = None
+    dynamo_client: Any = None
+    reach: Failpoints = no_failpoint
+    resting: bool = False
+    """A tool that does nothing by itself: no recovery, and no watching."""
+    tool: bool = False
+    """It is beside an application, and its word on the routing does not count."""
+
+
+@dataclass(frozen=True)
+class HandedClients:
+    """The clients that were handed in; None: one is made."""
+
+    mongo: HandedIn | None = None
+    dynamo: Any = None
+
+    @classmethod
+    def of(cls, options: EngineOptions, settings: Settings) -> Self:
+        """Raises as `admitted` does."""
+        given = None if options.mongo_client is None else admitted(options.mongo_client, settings)
+        return cls(given, options.dynamo_client)
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Metrics, log, findings and comparison rules of one Shadow."""
+
+    hasher: Hasher
+    excuses: Excuses
+    metrics: Metrics
+    findings: Findings
+    report: Report
+    shared_findings: SharedFindings
+    pulse: PeriodicTasks
+
+
+def make_observation(
+    settings: Settings, gauges: Callable[[], GaugeSnapshot], doubted: Callable[[str], bool]
+) -> Observation:
+    """`gauges`: read at each scrape, from any thread; `doubted`: whether intents of a collection are known to be
+    lost."""
+    observe, excuses = settings.observe, Excuses(settings.rules())
+    hasher = Hasher(b"" if observe.hash_secret is None else observe.hash_secret.get_secret_value().encode())
+    metrics = Metrics(settings.collections, tables=_tables(settings), rules=excuses.names())
+    findings = Findings(hasher, reveal_keys=observe.reveal_keys, notes=True)
+    report = Report(metrics, findings, hasher=hasher, reveal_keys=observe.reveal_keys)
+    metrics.bind(gauges)
+    metrics.on_failure = report.failed
+    report.doubted = doubted
+    shared = SharedFindings(
+        findings,
+        FindingsFile(settings.host_file("findings"), reveal_keys=observe.reveal_keys),
+        lambda error: report.failed("report", error),
+    )
+    pulse = PeriodicTasks(metrics, shared, report.say_held)
+    return Observation(hasher, excuses, metrics, findings, report, shared, pulse)
+
+
+def _tables(settings: Settings) -> dict[str, list[str]]:
+    """DynamoDB's tables with the names of their indexes."""
+    prefix = settings.dynamo.table_prefix
+    return {f"{prefix}{name}": [each.name for each in spec.indexes] for name, spec in settings.specs().items()}
+
+
+def make_stores(
+    settings: Settings,
+    clients: HandedClients,
+    metrics: Metrics,
+    notices: Notices,
+    on_doubt: Callable[[str], None],
+) -> dict[StoreName, Store]:
+    """Both, for one event loop. `on_doubt`: called with a collection of which an acknowledged write may have been
+    rolled back."""
+    given, mongo, specs = clients.mongo, settings.mongo, settings.specs()
+    connected = functools.partial(connect, mongo.url.get_secret_value(), mongo.driver)
+
+    def stuck(name: StoreName) -> Callable[[bool], None]:
+        return functools.partial(notices.client_stuck, name)
+
+    context = MongoContext(
+        on_abandoned=metrics.abandoned[StoreName.MONGO],
+        on_stuck=stuck(StoreName.MONGO),
+        operation_limit=settings.limits.operation,
+        again=connected,
+        options={} if given is None else given.options,
+        weak_writes=mongo.weak_writes,
+        on_raised=notices.raised,
+        on_doubt=on_doubt,
+    )
+    client = connected() if given is None else given.client
+    store = MongoStore(client, mongo.database, specs, owned=given is None, context=context)
+    dynamo = DynamoContext(
+        on_abandoned=metrics.abandoned[StoreName.DYNAMO],
+        on_stuck=stuck(StoreName.DYNAMO),
+        database=mongo.database,
+        operation_limit=settings.limits.operation,
+        on_capacity=metrics.capacity,
+        on_scan=metrics.scanned,
+        on_lacking=notices.table_lacking,
+        on_throttled=metrics.throttled,
+    )
+    second = DynamoStore(settings.dynamo, specs, client=clients.dynamo, context=dynamo)
+    return {StoreName.MONGO: store, StoreName.DYNAMO: second}
 
 
 def admitted(given: Any, settings: Settings) -> HandedIn:

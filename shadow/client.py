@@ -61,9 +61,10 @@ class Shadow(DriverDatabase):
         self._admin = Admin(self._engine)
 
     def _built(self, settings: Settings, **options: Any) -> Engine:
+        from shadow.building import EngineOptions
         from shadow.engine import Engine
 
-        return Engine(settings, self, **options)
+        return Engine(settings, self, EngineOptions(**options))
 
     @property
     def admin(self) -> Admin:

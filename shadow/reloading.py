@@ -18,7 +18,7 @@ from shadow.model.phase import Phase, Route, neighbours
 from shadow.model.schema import CollectionSpec
 from shadow.observe.metrics import Metrics
 from shadow.observe.report import Report
-from shadow.runtime import Runtime, Shared
+from shadow.runtime import Runtime, RuntimeContext
 
 __all__ = ["Reloaded", "Reloading", "read"]
 
@@ -28,7 +28,7 @@ class Reloaded(Protocol):
 
     settings: Settings
     specs: dict[str, CollectionSpec]
-    parts: Shared
+    parts: RuntimeContext
     fleet: Fleet
     report: Report
     excuses: Excuses

@@ -28,7 +28,7 @@ from shadow.reads.percent_reads import PercentReads
 from shadow.reads.shadow_read import ShadowReader
 from shadow.reads.suspects import MemorySuspects, Suspects
 from shadow.router import Router
-from shadow.routes.forwarder import Forwarder
+from shadow.routes.forwarder import Forwarder, no_era
 from shadow.routes.routes import Routes
 from shadow.stores.base import Store
 from shadow.stores.breaker import Breaker
@@ -37,7 +37,7 @@ from shadow.writes.intents import Intents, OnFailure, OnGap, no_gap
 from shadow.writes.lane import WorkQueue
 from shadow.writes.replicator import Replicator
 
-__all__ = ["Runtime", "Shared"]
+__all__ = ["Runtime", "RuntimeContext"]
 
 _QUICK: Final = 0.01
 """Seconds between two looks at a journal that is to become empty."""
@@ -46,7 +46,7 @@ _ORPHANS: Final = 0.2
 
 
 @dataclass(frozen=True)
-class Shared:
+class RuntimeContext:
     """What outlives an event loop and is shared by the runtimes of a Shadow, one after the other."""
 
     journal: Journal
@@ -67,6 +67,8 @@ class Shared:
     on_unfit: OnUnfit = lambda collection, reason, advice: None
     """Told of a collection that cannot be written to both stores."""
     supervisor: Supervisor = field(default_factory=Supervisor)
+    era: Callable[[str], str] = no_era
+    """Names the time since both stores of a collection were written last, in all processes alike."""
 
 
 @dataclass
@@ -74,7 +76,7 @@ class Runtime:
     """Made inside its event loop, on first use; does no I/O until the first operation does."""
 
     loop: asyncio.AbstractEventLoop
-    parts: Shared
+    parts: RuntimeContext
     stores: Mapping[StoreName, Store]
     stats: JournalStats = field(default_factory=JournalStats)
     resting: bool = False
@@ -84,34 +86,50 @@ class Runtime:
     """Whether the journal has ever answered what it holds."""
 
     def __post_init__(self) -> None:
-        parts, limits = self.parts, self.parts.limits
+        parts = self.parts
         self.breakers = {name: self._breaker(name) for name in StoreName}
-        self.lag = LoopLag(limits.loop_lag)
-        self.writes = WorkQueue(
-            workers=limits.write_workers,
-            capacity=limits.write_queue,
-            on_error=lambda error: parts.reporter.failed("lane", error),
-        )
-        self.reads = WorkQueue(
-            workers=limits.read_workers,
-            capacity=limits.read_queue,
-            on_error=lambda error: parts.reporter.failed("lane", error),
-        )
-        intents = Intents(
+        self.lag = LoopLag(parts.limits.loop_lag)
+        self.writes = self._queue(parts.limits.write_workers, parts.limits.write_queue)
+        self.reads = self._queue(parts.limits.read_workers, parts.limits.read_queue)
+        self.admission = Admission(self.stores.values(), parts.limits, parts.on_unfit)
+        intents = self._intents()
+        self.follower = self._replicator(intents)
+        self.reader = self._reader()
+        self.router = self._router(intents)
+        self.forwarder = Forwarder(self.stores[StoreName.MONGO], parts.routes, parts.reporter, parts.era)
+        self._spawn(self._hold_stores(), "stores")
+        if self.resting:
+            return
+        self.lag.start()
+        self.keep(Background.RECOVERY, self.follower.recover_forever)
+        self.keep(Background.REFRESH, self._refresh_forever)
+        self.keep(Background.CANARIES, self.reader.canaries.run)
+        self.keep(Background.SUSPECTS, self.reader.revisit_forever)
+
+    def _queue(self, workers: int, capacity: int) -> WorkQueue:
+        reporter = self.parts.reporter
+        return WorkQueue(workers=workers, capacity=capacity, on_error=lambda error: reporter.failed("lane", error))
+
+    def _intents(self) -> Intents:
+        parts = self.parts
+        return Intents(
             parts.journal,
-            limits,
+            parts.limits,
             parts.reporter,
             on_failure=parts.on_journal_failure,
             on_journal=self._journal_changed,
             on_gap=parts.on_gap,
             reach=parts.reach,
         )
-        self.follower = Replicator(
+
+    def _replicator(self, intents: Intents) -> Replicator:
+        parts = self.parts
+        return Replicator(
             self.stores,
             self.breakers,
             parts.journal,
             self.writes,
-            limits,
+            parts.limits,
             parts.reporter,
             parts.hasher,
             parts.routes,
@@ -119,13 +137,16 @@ class Runtime:
             excuses=parts.excuses,
             intents=intents,
         )
-        self.reader = ShadowReader(
+
+    def _reader(self) -> ShadowReader:
+        parts = self.parts
+        return ShadowReader(
             self.stores,
             self.breakers,
             parts.journal,
             self.reads,
             self.writes,
-            limits,
+            parts.limits,
             parts.reporter,
             parts.hasher,
             excuses=parts.excuses,
@@ -134,11 +155,13 @@ class Runtime:
             routes=parts.routes.all,
             late=lambda: self.lag.late,
         )
-        self.admission = Admission(self.stores.values(), limits, parts.on_unfit)
+
+    def _router(self, intents: Intents) -> Router:
+        parts, limits = self.parts, self.parts.limits
         percent = PercentReads(
             self.stores, self.breakers, parts.journal, self.writes, limits, parts.reporter, doubted=self._doubted
         )
-        self.router = Router(
+        return Router(
             self.stores,
             parts.routes,
             intents,
@@ -150,15 +173,6 @@ class Runtime:
             percent,
             self.admission,
         )
-        self.forwarder = Forwarder(self.stores[StoreName.MONGO], parts.routes, parts.reporter)
-        self._spawn(self._hold_stores(), "stores")
-        if self.resting:
-            return
-        self.lag.start()
-        self.keep(Background.RECOVERY, self.follower.recover_forever)
-        self.keep(Background.REFRESH, self._refresh_forever)
-        self.keep(Background.CANARIES, self.reader.canaries.run)
-        self.keep(Background.SUSPECTS, self.reader.revisit_forever)
 
     def _journal_changed(self, works: bool) -> None:
         self.parts.on_journal(works)

@@ -21,7 +21,7 @@ from shadow.jobs.target import JobRefused
 from shadow.model.phase import Phase, Route, neighbours
 from shadow.rights import LackedRights, ask
 from shadow.settings.sources import given, not_used
-from shadow.stores.mongo.store import connect as open_client
+from shadow.stores.mongo.drivers import connect as open_client
 
 __all__ = ["app"]
 

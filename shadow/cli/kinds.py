@@ -10,8 +10,9 @@ from typing import Final
 from pymongo.errors import OperationFailure, PyMongoError
 
 from shadow.config import Settings
+from shadow.stores.mongo.drivers import connect
 from shadow.stores.mongo.kinds import UnfitKind
-from shadow.stores.mongo.store import MongoStore, connect
+from shadow.stores.mongo.store import MongoStore
 
 __all__ = ["Looked", "look_at"]
 

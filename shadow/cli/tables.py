@@ -24,7 +24,7 @@ from shadow.control.place import DynamoPlace
 from shadow.errors import StoreUnavailable
 from shadow.journal.server.dynamo_table import table_description as journal_description
 from shadow.model.schema import CollectionSpec
-from shadow.stores.dynamo.store import DynamoStore
+from shadow.stores.dynamo.store import DynamoContext, DynamoStore
 from shadow.stores.dynamo.tables.policy import Use, iam_policy
 from shadow.stores.dynamo.tables.spec import TableDefinition, collection_table, plain_table
 from shadow.stores.dynamo.tables.tables import TableState
@@ -274,7 +274,7 @@ def _on_dynamo(settings: Settings, ask: Callable[[DynamoStore], Awaitable[T]], t
     or the way to it, refuses."""
 
     async def asked() -> T:
-        store = DynamoStore(settings.dynamo, settings.specs(), database=settings.mongo.database)
+        store = DynamoStore(settings.dynamo, settings.specs(), context=DynamoContext(database=settings.mongo.database))
         try:
             return await ask(store)
         finally:

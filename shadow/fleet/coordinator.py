@@ -18,7 +18,7 @@ from shadow.control.flip_record import Flip, FlipKind, FlipState, Routing
 from shadow.control.members import Member
 from shadow.control.records import Records
 from shadow.errors import ControlError
-from shadow.fleet.participant import FAILED, LEVEL, READY, REFUSED, REHEARSED, SWITCHED
+from shadow.fleet.flip_part import FAILED, LEVEL, READY, REFUSED, REHEARSED, SWITCHED
 from shadow.model.phase import StoreName
 from shadow.model.version import fresh_id
 

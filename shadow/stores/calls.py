@@ -16,13 +16,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from pymongo.errors import AutoReconnect
 
 from shadow.host.tasks import begin
 
-__all__ = ["LEAST_PATIENCE", "MOST_ABANDONED", "Calls", "let_go"]
+__all__ = ["LEAST_PATIENCE", "MOST_ABANDONED", "Calls", "ClientHooks", "let_go"]
 
 T = TypeVar("T")
 
@@ -32,6 +33,22 @@ LEAST_PATIENCE: Final = 5.0
 """Seconds without an answer that say nothing yet: an event loop may be late by some."""
 _FAREWELL: Final = 5.0
 """Seconds for a client to close, and for its last calls to end."""
+
+
+def _ignore() -> None: ...
+
+
+def _ignore_replaced(replaced: bool) -> None: ...
+
+
+@dataclass(frozen=True)
+class ClientHooks:
+    """What a store reports of its client. None of them may raise."""
+
+    on_abandoned: Callable[[], None] = _ignore
+    """Called for each call that its caller stops waiting for."""
+    on_stuck: Callable[[bool], None] = _ignore_replaced
+    """Called when the client answers nothing any more, with whether it was replaced."""
 
 
 class Calls:
@@ -56,7 +73,7 @@ class Calls:
         self._patience = patience
         self._ping = ping
         self._on_stuck = on_stuck
-        self.on_abandoned = on_abandoned
+        self._on_abandoned = on_abandoned
         self._most = most_abandoned
         self._under_way: set[asyncio.Task[Any]] = set()
         self._abandoned: set[asyncio.Task[Any]] = set()
@@ -133,7 +150,7 @@ class Calls:
 
     def _abandon(self, task: asyncio.Task[Any]) -> None:
         self._abandoned.add(task)
-        self.on_abandoned()
+        self._on_abandoned()
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._under_way.discard(task)

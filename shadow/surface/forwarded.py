@@ -20,7 +20,7 @@ from typing import Any, Final, NoReturn
 from pymongo.errors import InvalidName, ServerSelectionTimeoutError
 
 from shadow.errors import StoreUnavailable, UnsupportedOperation
-from shadow.stores.mongo.store import COLLECTION_VERBS
+from shadow.stores.mongo.drivers import COLLECTION_VERBS
 from shadow.surface.stamping import WRITES
 from shadow.surface.ways_around import (
     CollectionOwner,

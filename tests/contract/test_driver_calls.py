@@ -29,7 +29,7 @@ from shadow.config import CollectionSettings, Defaults, JournalSettings, MongoSe
 from shadow.errors import StoreUnavailable, UnsupportedOperation
 from shadow.model.phase import Phase, StoreName
 from shadow.stores.dynamo.client.settings import DynamoSettings
-from shadow.stores.mongo.store import collection_class, connect
+from shadow.stores.mongo.drivers import collection_class, connect
 from shadow.surface.collection import Collection
 from shadow.surface.forwarded import NOT_COLLECTIONS, ForwardedCollection
 from shadow.surface.routed import RoutedCollection

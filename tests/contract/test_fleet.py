@@ -28,9 +28,10 @@ from shadow.control.members import Member, MemberRoute
 from shadow.control.mongo import MongoRecords
 from shadow.control.records import Records, Value
 from shadow.control.sqlite import SqliteRecords
-from shadow.errors import ControlError
+from shadow.errors import ControlError, NotCaughtUp
+from shadow.fleet.context import ParticipantContext
 from shadow.fleet.coordinator import Aborted, Flipped, make_flip
-from shadow.fleet.participant import NotCaughtUp, Participant
+from shadow.fleet.participant import Participant
 from shadow.host.process import Owner, this_process
 from shadow.host.steady import steady
 from shadow.jobs.target import JobRefused
@@ -72,7 +73,7 @@ class Process:
         self.obstacle = ""
         self.at_hold: Callable[[Process], Awaitable[None]] | None = None
         self.heard_of: list[str] = []
-        self.participant = Participant(records, self, journal=journal, heartbeat=HEARTBEAT, limit=LIMIT, tool=tool)
+        self.participant = Participant(ParticipantContext(records, journal, HEARTBEAT, LIMIT, tool=tool), self)
         self._running: asyncio.Task[None] | None = None
 
     def routes(self) -> Mapping[str, Route]:

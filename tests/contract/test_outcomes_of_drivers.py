@@ -15,7 +15,8 @@ from shadow.model.operation import Applied, Delete, Insert, Replace, Update
 from shadow.model.outcome import ASSERTIONS, REFUSED_CODES, Outcome, classify
 from shadow.model.version import fresh_id
 from shadow.stores.mongo import bulk
-from shadow.stores.mongo.store import MongoStore, connect
+from shadow.stores.mongo.drivers import connect
+from shadow.stores.mongo.store import MongoStore
 from tests.support.scripted_mongo import Answer, ScriptedMongo
 
 REFUSED = [*REFUSED_CODES, *(numbers.start for numbers in ASSERTIONS)]

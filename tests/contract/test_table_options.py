@@ -16,7 +16,7 @@ from shadow.model.operation import Insert
 from shadow.model.schema import Billing, CollectionSpec, IndexSpec, TableSpec
 from shadow.model.version import fresh_id
 from shadow.stores.dynamo.client.settings import DynamoSettings
-from shadow.stores.dynamo.store import DynamoStore
+from shadow.stores.dynamo.store import DynamoContext, DynamoStore
 from shadow.stores.dynamo.tables.spec import plain_table
 from shadow.stores.dynamo.tables.templates import cloudformation
 
@@ -38,7 +38,9 @@ async def opened(address: str, name: str, table: TableSpec = TableSpec()) -> Asy
     )
     lacking: list[str] = []
     store = DynamoStore(
-        settings, {"users": replace(BARE, table=table)}, on_lacking=lambda _, text: lacking.append(text)
+        settings,
+        {"users": replace(BARE, table=table)},
+        context=DynamoContext(on_lacking=lambda _, text: lacking.append(text)),
     )
     store.lacking = lacking  # type: ignore[attr-defined]
     try:

@@ -16,7 +16,8 @@ from shadow.stores.dynamo.client.settings import DynamoSettings
 from shadow.stores.dynamo.items.codec import encode_value
 from shadow.stores.dynamo.store import DynamoStore
 from shadow.stores.memory import MemoryStore
-from shadow.stores.mongo.store import MongoStore, connect
+from shadow.stores.mongo.drivers import connect
+from shadow.stores.mongo.store import MongoStore
 from tests.support.drawn import Draw
 from tests.support.topologies import DEPLOYMENTS, admit, drop, root_client
 

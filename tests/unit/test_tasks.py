@@ -18,6 +18,7 @@ from shadow.control import flip_record as routing
 from shadow.control.flip_record import Flip, FlipKind, FlipState, RouteRecord, Routing
 from shadow.control.sqlite import SqliteRecords
 from shadow.errors import ControlError
+from shadow.fleet.context import ParticipantContext
 from shadow.fleet.participant import Participant
 from shadow.host.tasks import begin
 from shadow.model.background import Background
@@ -131,7 +132,7 @@ async def test_a_flip_that_cannot_even_say_why_it_failed_is_not_lost(
     said = _lost(asyncio.get_running_loop())
     records, site = SqliteRecords(tmp_path / "control"), _Site()
     records.prepare()
-    participant = Participant(records, site, journal="a", heartbeat=0.05, limit=1.0, tool=False)  # type: ignore[arg-type]
+    participant = Participant(ParticipantContext(records, "a", heartbeat=0.05, limit=1.0), site)  # type: ignore[arg-type]
     await participant.join({"things": StoreName.MONGO})
 
     async def gone(ack: Any = None) -> None:

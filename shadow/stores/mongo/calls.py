@@ -20,7 +20,7 @@ import pymongo
 
 from shadow.host.tasks import begin
 from shadow.model.deadline import ending, left
-from shadow.stores.calls import LEAST_PATIENCE, Calls, let_go
+from shadow.stores.calls import LEAST_PATIENCE, Calls, ClientHooks, let_go
 
 __all__ = ["MongoLink"]
 
@@ -38,6 +38,8 @@ _QUIET: Final = 20
 _CURSORS: Final = frozenset({"aggregate", "find", "list_indexes", "watch"})
 """Methods of databases and collections that answer a cursor, in Motor at once, in PyMongo some of them later."""
 
+_NO_HOOKS: Final = ClientHooks()
+
 _Source: TypeAlias = Callable[[], Any]
 
 
@@ -45,18 +47,21 @@ class MongoLink:
     """`again` makes another client like the first; None for one that was handed in. `patience`: seconds without any
     answer after which a client is asked for a sign of life (`Calls`)."""
 
-    def __init__(self, client: Any, again: Callable[[], Any] | None, *, patience: float) -> None:
+    def __init__(
+        self, client: Any, again: Callable[[], Any] | None, *, patience: float, hooks: ClientHooks = _NO_HOOKS
+    ) -> None:
         self.client = client
         self.generation = 0
-        self.on_stuck: Callable[[bool], None] = lambda replaced: None
-        """Told when the client answers nothing any more, and whether it was replaced."""
+        self._on_stuck = hooks.on_stuck
         self._again = again
         self._closing: set[asyncio.Task[None]] = set()
         self.is_motor = type(client).__module__.startswith("motor")
         self._patience = patience = max(patience, LEAST_PATIENCE)
         self._asked = _asked_limit(client)
         self._limits_answers = _has_limits(client)
-        self.calls: Final = Calls("MongoDB", patience=patience, ping=self._ping, on_stuck=self._stuck)
+        self.calls: Final = Calls(
+            "MongoDB", patience=patience, ping=self._ping, on_stuck=self._stuck, on_abandoned=hooks.on_abandoned
+        )
 
     def database(self, name: str, *, own: bool = False, **options: Any) -> Any:
         """The driver's database, by its own methods. `own`: for what shadow asks by itself, whose limits are shadow's
@@ -115,14 +120,14 @@ class MongoLink:
 
     def _stuck(self) -> bool:
         if self._again is None:
-            self.on_stuck(False)
+            self._on_stuck(False)
             return False
         before, self.client = self.client, self._again()
         self.generation += 1
         closing = begin(_retire(before, self.calls.under_way))
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
-        self.on_stuck(True)
+        self._on_stuck(True)
         return True
 
 

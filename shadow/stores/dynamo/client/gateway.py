@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
-from collections.abc import Callable
 from contextlib import AsyncExitStack
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import aioboto3
 import aiobotocore
@@ -30,14 +29,12 @@ from shadow.stores.dynamo.client.parser import ParserFactory
 from shadow.stores.dynamo.client.serializer import patch_serializer
 from shadow.stores.dynamo.client.settings import DynamoSettings
 from shadow.stores.dynamo.client.wire import OPERATIONS, Wire
+from shadow.stores.dynamo.context import DEFAULTS, DynamoContext
 from shadow.stores.dynamo.items.codec import Item
 
-__all__ = ["Cancelled", "ConditionFailed", "Gateway", "OnCapacity"]
+__all__ = ["Cancelled", "ConditionFailed", "Gateway"]
 
 _USER_AGENT: Final = f"shadow aiobotocore/{aiobotocore.__version__} botocore/{botocore.__version__}"
-
-OnCapacity: TypeAlias = Callable[[str, str, str, float], None]
-"""Called as (table, index or "", verb, capacity units) for each answer that says what it consumed."""
 
 
 class ConditionFailed(Exception):
@@ -62,23 +59,22 @@ class Cancelled(Exception):
 class Gateway:
     """Makes the calls. The client is made at the first call, inside the running event loop, unless one was given."""
 
-    def __init__(self, settings: DynamoSettings, client: Any, on_capacity: OnCapacity | None) -> None:
+    def __init__(self, settings: DynamoSettings, client: Any, context: DynamoContext = DEFAULTS) -> None:
         self._settings = settings
         self._client = client
         self._own = client is None
         self._wire: Wire | None = None
-        self._on_capacity: Final[OnCapacity] = on_capacity or (lambda _table, _index, _verb, _units: None)
-        self.on_throttled: Callable[[], None] = lambda: None
+        self._context = context
         self._throttling = ThrottlingErrorDetector(RetryEventAdapter())
         self._limit = asyncio.Semaphore(settings.max_concurrency)
         self._making = asyncio.Lock()
         self._stack = AsyncExitStack()
         self._closing: set[asyncio.Task[None]] = set()
-        self.on_stuck: Callable[[bool], None] = lambda replaced: None
-        """Told when the client answers nothing any more, and whether it was replaced."""
         patience = (settings.connect_timeout + settings.read_timeout) * settings.max_attempts
         patience = max(patience, LEAST_PATIENCE)
-        self.calls: Final = Calls("DynamoDB", patience=patience, ping=self._ping, on_stuck=self._stuck)
+        self.calls: Final = Calls(
+            "DynamoDB", patience=patience, ping=self._ping, on_stuck=self._stuck, on_abandoned=context.on_abandoned
+        )
 
     async def call(self, verb: str, table: str, **parameters: Any) -> dict[str, Any]:
         """One request; `verb` is a method of the client. Raises PyMongo's errors, `ConditionFailed`, `Cancelled`.
@@ -107,10 +103,10 @@ class Gateway:
             table, left = one.get("TableName", ""), float(one.get("CapacityUnits", 0.0))
             for name, part in (one.get("GlobalSecondaryIndexes") or {}).items():
                 units = float(part.get("CapacityUnits", 0.0))
-                self._on_capacity(table, name, verb, units)
+                self._context.on_capacity(table, name, verb, units)
                 left -= units
             if left > 0 or "GlobalSecondaryIndexes" not in one:
-                self._on_capacity(table, index, verb, left)
+                self._context.on_capacity(table, index, verb, left)
 
     async def _make(self) -> Any:
         async with self._making:
@@ -133,7 +129,7 @@ class Gateway:
     def _look_for_throttling(self, **event: Any) -> None:
         """Sees every attempt, those too that the client repeats by itself."""
         if self._throttling.is_throttling_error(**event):
-            self.on_throttled()
+            self._context.on_throttled()
 
     async def close(self) -> None:
         """Closes a client that was made here. Idempotent."""
@@ -157,7 +153,7 @@ class Gateway:
             closing = begin(let_go(before.aclose))
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
-        self.on_stuck(self._own)
+        self._context.on_stuck(self._own)
         return self._own
 
 

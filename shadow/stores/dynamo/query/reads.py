@@ -16,6 +16,8 @@ from shadow.model.schema import CollectionSpec, IndexSpec
 from shadow.model.version import ABSENT, Image
 from shadow.stores.dynamo.client.gateway import Gateway
 from shadow.stores.dynamo.client.limits import MOST_KEYS, Budget, at_most
+from shadow.stores.dynamo.client.settings import DynamoSettings
+from shadow.stores.dynamo.context import DEFAULTS, OnScan
 from shadow.stores.dynamo.items.codec import BodyParts, Codec, Item
 from shadow.stores.dynamo.items.expressions import Expression, hidden
 from shadow.stores.dynamo.items.values import octets
@@ -48,12 +50,12 @@ class CollectionTable:
 class Reader:
     """Where a `Fetch` is taken, items may have its attributes only; what is not enough of one is read again, whole."""
 
-    def __init__(self, gateway: Gateway, *, verify_index_reads: bool, scan_segments: int) -> None:
+    def __init__(self, gateway: Gateway, settings: DynamoSettings, on_scan: OnScan = DEFAULTS.on_scan) -> None:
         self._gateway = gateway
-        self._verify = verify_index_reads
-        self._scanner = Scanner(gateway, scan_segments)
+        self._verify = settings.verify_index_reads
+        self._scanner = Scanner(gateway, settings.scan_segments)
         self._whole: set[str] = set()
-        self.scans = ScanCounter()
+        self.scans = ScanCounter(on_scan)
 
     # ---- items ----
 

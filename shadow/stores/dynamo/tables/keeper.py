@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TypeAlias
 
 from shadow.stores.dynamo.client.gateway import Gateway
+from shadow.stores.dynamo.context import OnLacking
 from shadow.stores.dynamo.tables.drift import drift
 from shadow.stores.dynamo.tables.options import look
 from shadow.stores.dynamo.tables.spec import TableDefinition
 from shadow.stores.dynamo.tables.tables import TableState, prepare_table, state_of
 
-__all__ = ["OnLacking", "TableKeeper"]
-
-OnLacking: TypeAlias = Callable[[str, str], None]
-"""Called as (table, text) for what was wanted of a table that the server does not have."""
+__all__ = ["TableKeeper"]
 
 
 async def _nothing() -> None:
@@ -24,10 +21,10 @@ async def _nothing() -> None:
 class TableKeeper:
     """`timeout`: seconds for a table to become ready."""
 
-    def __init__(self, gateway: Gateway, timeout: float, on_lacking: OnLacking | None) -> None:
+    def __init__(self, gateway: Gateway, timeout: float, on_lacking: OnLacking) -> None:
         self._gateway = gateway
         self._timeout = timeout
-        self._on_lacking: OnLacking = on_lacking or (lambda _table, _text: None)
+        self._on_lacking = on_lacking
 
     async def prepare(self, wanted: TableDefinition, reindex: Callable[[], Awaitable[object]] = _nothing) -> bool:
         """See `tables.prepare_table`. Answers whether the table is new."""
