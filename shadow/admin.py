@@ -105,7 +105,7 @@ class Admin:
     async def heal(self, collection: str, key: Any) -> Healing:
         """Makes the secondary hold what the primary holds under `key`, and says what that took. Raises `NotFollowed`
         in phase `off`, and what the stores raise."""
-        return await self._engine.runtime().follower.repair(collection, key)
+        return await self._engine.runtime().replicator.repair(collection, key)
 
     async def flip(self, collection: str, to: StoreName, reason: str) -> dict[str, Any]:
         """Makes the other store the primary in every process of the fleet, whatever the gates say; a receipt is kept.
@@ -123,7 +123,7 @@ class Admin:
             parts.journal,
             parts.limits,
             parts.hasher,
-            runtime.follower.repair,
+            runtime.replicator.repair,
         )
 
     async def journal_entries(self, collection: str | None = None, *, limit: int = 100) -> list[Pending]:

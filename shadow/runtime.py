@@ -93,7 +93,7 @@ class Runtime:
         self.reads = self._queue(parts.limits.read_workers, parts.limits.read_queue)
         self.admission = Admission(self.stores.values(), parts.limits, parts.on_unfit)
         intents = self._intents()
-        self.follower = self._replicator(intents)
+        self.replicator = self._replicator(intents)
         self.reader = self._reader()
         self.router = self._router(intents)
         self.forwarder = Forwarder(self.stores[StoreName.MONGO], parts.routes, parts.reporter, parts.era)
@@ -101,7 +101,7 @@ class Runtime:
         if self.resting:
             return
         self.lag.start()
-        self.keep(Background.RECOVERY, self.follower.recover_forever)
+        self.keep(Background.RECOVERY, self.replicator.recover_forever)
         self.keep(Background.REFRESH, self._refresh_forever)
         self.keep(Background.CANARIES, self.reader.canaries.run)
         self.keep(Background.SUSPECTS, self.reader.revisit_forever)
@@ -165,7 +165,7 @@ class Runtime:
             self.stores,
             parts.routes,
             intents,
-            self.follower,
+            self.replicator,
             self.reader,
             limits,
             parts.reporter,
@@ -213,7 +213,7 @@ class Runtime:
             self.reader.stop()
             self.lag.stop()
             # What the lane has not begun: those intents would stand until their time is over.
-            self.follower.abandon()
+            self.replicator.abandon()
             await self._close_stores()
 
     async def _close_stores(self) -> None:
@@ -273,7 +273,7 @@ class Runtime:
                         await stack.enter_async_context(routes.changing(name))
             except TimeoutError:
                 raise NotCaughtUp(self._why_not_level(collections)) from None
-            straggling = [name for name in collections if self.follower.may_straggle(name)]
+            straggling = [name for name in collections if self.replicator.may_straggle(name)]
             if straggling:
                 raise NotCaughtUp(f"{', '.join(straggling)}: a request that was given up on may still arrive")
             yield
@@ -304,7 +304,7 @@ class Runtime:
                 return
             if deferred or self.loop.time() - looked > _ORPHANS:
                 looked = self.loop.time()
-                await self.follower.recover()
+                await self.replicator.recover()
             await asyncio.sleep(_QUICK)
 
     async def close(self) -> None:
@@ -319,7 +319,7 @@ class Runtime:
             drain = self.parts.limits.drain
             await asyncio.gather(self.forwarder.finish(drain), self.router.finish(drain))
             await self.writes.close(self.parts.limits.drain)
-            self.follower.abandon()
+            self.replicator.abandon()
 
     async def _end_tasks(self) -> None:
         tasks = list(self._tasks)
@@ -329,4 +329,4 @@ class Runtime:
 
     def abandon(self) -> None:
         """The event loop is gone: leaves every write that was under way to its intent."""
-        self.follower.abandon()
+        self.replicator.abandon()

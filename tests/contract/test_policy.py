@@ -370,9 +370,9 @@ async def _make(settings: Settings) -> Any:
         await shadow.prepare(journal=False)
         store: Any = shadow._engine.runtime().stores[StoreName.DYNAMO]
         for wanted in tables._others(settings):
-            await store.keeper.prepare(wanted)
-        await store.keeper.states(tables._wanted(settings))
-        return await store.keeper.drift(tables._wanted(settings))
+            await store.manager.prepare(wanted)
+        await store.manager.states(tables._wanted(settings))
+        return await store.manager.drift(tables._wanted(settings))
 
 
 def _same(used: Rights, given: Rights) -> None:

@@ -193,7 +193,7 @@ class Process:
         runtime, parts = self.runtime, self.runtime.parts
 
         async def repair(key: Key) -> Healing:
-            return await runtime.follower.repair(COLLECTION, key)
+            return await runtime.replicator.repair(COLLECTION, key)
 
         return JobTarget(
             collection=COLLECTION,

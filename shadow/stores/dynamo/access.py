@@ -14,7 +14,7 @@ from shadow.stores.dynamo.context import DEFAULTS, DynamoContext
 from shadow.stores.dynamo.items.codec import Codec
 from shadow.stores.dynamo.query.reads import CollectionTable, Reader
 from shadow.stores.dynamo.tables.constraints import Constraints
-from shadow.stores.dynamo.tables.keeper import TableKeeper
+from shadow.stores.dynamo.tables.manager import TableManager
 from shadow.stores.dynamo.write.inserts import Inserter
 from shadow.stores.dynamo.write.sweeping import Sweeper
 from shadow.stores.dynamo.write.together import Together
@@ -47,7 +47,7 @@ class DynamoAccess:
         self._together = Together(self._reader, self._writer)
         self._sweeper = Sweeper(self._gateway, self._reader, self._writer)
         self._constraints = Constraints(self._gateway, self._reader, self._writer)
-        self.keeper = TableKeeper(self._gateway, settings.prepare_timeout, context.on_lacking)
+        self.manager = TableManager(self._gateway, settings.prepare_timeout, context.on_lacking)
         self._turns = Turns()
         self._tables = {name: self._made(spec) for name, spec in specs.items()}
 

@@ -30,7 +30,7 @@ class DynamoUpkeep(DynamoAccess):
         if known is not None and await self._lacks_constraints_alone(table, known.spec):
             await self._constraints.accept(table, is_new=False)
             return
-        is_new = await self.keeper.prepare(collection_table(table.name, spec), lambda: self.reindex(spec.name))
+        is_new = await self.manager.prepare(collection_table(table.name, spec), lambda: self.reindex(spec.name))
         await self._constraints.accept(table, is_new=is_new)
 
     async def _lacks_constraints_alone(self, table: CollectionTable, known: CollectionSpec) -> bool:
@@ -58,7 +58,7 @@ class DynamoUpkeep(DynamoAccess):
 
     async def drift(self) -> dict[str, list[str]]:
         """In what each of `tables` differs from what it ought to be; an empty list where it does not."""
-        return {name: differences for name, (differences, _) in (await self.keeper.drift(self.tables())).items()}
+        return {name: differences for name, (differences, _) in (await self.manager.drift(self.tables())).items()}
 
     async def reindex(self, collection: str) -> int:
         """Writes again the documents that were written before an index was declared, so that it finds them; answers

@@ -11,14 +11,14 @@ from shadow.stores.dynamo.tables.options import look
 from shadow.stores.dynamo.tables.spec import TableDefinition
 from shadow.stores.dynamo.tables.tables import TableState, prepare_table, state_of
 
-__all__ = ["TableKeeper"]
+__all__ = ["TableManager"]
 
 
 async def _nothing() -> None:
     """What adding an index to a table of small records has to do to them."""
 
 
-class TableKeeper:
+class TableManager:
     """`timeout`: seconds for a table to become ready."""
 
     def __init__(self, gateway: Gateway, timeout: float, on_lacking: OnLacking) -> None:
