@@ -1,4 +1,4 @@
-"""What an engine is built of, as the settings say: the journal, what was handed in, names and places."""
+"""Builds the components of an engine from the settings: observation, stores, journal, names and places."""
 
 from __future__ import annotations
 
@@ -60,9 +60,9 @@ class EngineOptions:
     dynamo_client: Any = None
     reach: Failpoints = no_failpoint
     resting: bool = False
-    """A tool that does nothing by itself: no recovery, and no watching."""
+    """A tool that does only what it is asked: no recovery and no watching."""
     tool: bool = False
-    """It is beside an application, and its word on the routing does not count."""
+    """A tool beside an application, which does not count in decisions on routes."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +127,8 @@ def make_stores(
     notices: Notices,
     on_doubt: Callable[[str], None],
 ) -> dict[StoreName, Store]:
-    """Both, for one event loop. `on_doubt`: called with a collection of which an acknowledged write may have been
-    rolled back."""
+    """Both stores, for one event loop. `on_doubt`: called with a collection of which an acknowledged write may have
+    been rolled back."""
     given, mongo, specs = clients.mongo, settings.mongo, settings.specs()
     connected = functools.partial(connect, mongo.url.get_secret_value(), mongo.driver)
 
@@ -162,7 +162,8 @@ def make_stores(
 
 
 def admitted(given: Any, settings: Settings) -> HandedIn:
-    """What was handed in for MongoDB. Raises `TypeError`, and `ConfigurationError` for what it is that cannot be."""
+    """The client or database object that was handed in for MongoDB. Raises `TypeError`, and `ConfigurationError` for
+    what cannot be used."""
     found = handed_in(given)
     faults = [Fault(f"mongo_client({name}=...)", "set", why) for name, why in client_faults(found.client)]
     if found.database is not None and found.database.name != settings.mongo.database:
@@ -176,7 +177,7 @@ def admitted(given: Any, settings: Settings) -> HandedIn:
 def make_journal(
     settings: Settings, on_damage: Callable[[Salvage], None], supervisor: Supervisor
 ) -> SqliteJournal | RemoteJournal:
-    """Where `journal.url` says."""
+    """The journal at `journal.url`."""
     where, limit = settings.journal, settings.limits.operation
     if where.kind == "sqlite":
         return SqliteJournal(
@@ -206,7 +207,7 @@ def make_journal(
 
 
 def journal_name(settings: Settings) -> str:
-    """Names the journal for every host: that of a file is its own host's."""
+    """Names the journal for every host: a file belongs to its own host."""
     journal = settings.journal
     if journal.kind != "sqlite":
         return f"{journal.place} {journal.name}"
@@ -214,8 +215,8 @@ def journal_name(settings: Settings) -> str:
 
 
 def places(settings: Settings) -> dict[str, str]:
-    """What all processes of an application have to have alike, by setting; without credentials. Hosts may have names of
-    their own for one server, and each host a journal in a file of its own."""
+    """The settings that all processes of an application must have alike, without credentials. Hosts may use
+    different names for one server, and each host has a journal in a file of its own."""
     found = {
         "mongo.database": settings.mongo.database,
         "dynamo.region": settings.dynamo.region,

@@ -1,4 +1,4 @@
-"""The engine of a Shadow: builds and owns everything. The only place that picks concrete parts."""
+"""The engine of a Shadow: builds and owns everything, and is the only place that picks concrete components."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ _DEFAULTS: Final = EngineOptions()
 
 
 class Engine(Upkeep):
-    """What is behind a `Shadow`. Making one does no I/O and needs no event loop; it connects on first use."""
+    """Everything behind a `Shadow`. Making one does no I/O and needs no event loop; it connects on first use."""
 
     def __init__(self, settings: Settings, database: Any, options: EngineOptions = _DEFAULTS) -> None:
-        """`database`: the database object that this is behind."""
+        """`database`: the `Shadow` that this is the engine of."""
         clients = HandedClients.of(options, settings)
         seen = make_observation(settings, self._gauges, self._doubted)
         super().__init__(settings, clients, Notices(seen.report))
@@ -138,14 +138,14 @@ class Engine(Upkeep):
         )
 
     async def start(self) -> None:
-        """Begins recovery and the watch over the configuration file in the running loop. First use does the same."""
+        """Starts recovery and watches the configuration file in the running loop. First use does the same."""
         self._closed = False
         self.runtime()
 
     async def close(self) -> None:
-        """Drains within `limits.drain` and ends everything that was started in the running loop; what was not done
-        stays in the journal. Where it is still being learnt which store is primary, that has as long once more. Clients
-        that were handed in stay open."""
+        """Drains within `limits.drain` and ends everything that was started in the running loop; what remains stays
+        in the journal. Where the primary is still being looked up, that has the same time again. Clients that were
+        handed in stay open."""
         self._closed = True
         await self.fleet.participant.settled()
         runtime = self._runtimes.pop(asyncio.get_running_loop(), None)
@@ -169,7 +169,7 @@ class Engine(Upkeep):
             self._forget_dead_loops()
             self._share_secret()
             self._hold_lock()
-            # What was agreed on in another event loop may have changed since.
+            # Routes that were read in another event loop may have changed since.
             self.parts.routes.forget()
             runtime = self._runtimes[loop] = Runtime(
                 loop, self.parts, self._made_stores(), resting=self.options.resting
@@ -186,18 +186,18 @@ class Engine(Upkeep):
         return runtime
 
     async def _belong(self, turn: Turn) -> None:
-        """Takes part in the fleet until cancelled: by `close`, or at the end of a loop that nobody closed. Each loop
-        learns again where the fleet stands before its first write; the process leaves with the last of them."""
+        """Takes part in the fleet until cancelled, by `close` or at the end of a loop that nobody closed. Each loop
+        reads the routes again before its first write; the process leaves with its last loop."""
         try:
             while not await self._placed():
                 turn()
                 await asyncio.sleep(self.settings.control.heartbeat)
             await self.fleet.participant.run(turn)
         except ShadowClosed:
-            # `close` has begun, and the sign of life that was under way finds no runtime to ask any more.
+            # `close` has begun, and the heartbeat under way finds no runtime any more.
             return
         except asyncio.CancelledError:
-            # Only then: a process that has failed to give a sign of life still writes.
+            # Only then: a process whose heartbeat has failed still writes.
             if not self._closed and not self._other_loops():
                 self.parts.routes.forget()
                 await self.fleet.participant.leave()
@@ -209,8 +209,8 @@ class Engine(Upkeep):
         return any(each is not own and each.is_running() for each in list(self._runtimes))
 
     async def _configured(self) -> Mapping[str, Route]:
-        """What the configuration asks for as an event loop begins. Where no other one is at work, the file is looked
-        at before, as a process that starts would: a loop may be shorter than the watch over the file takes."""
+        """The routes that the configuration asks for at the start of an event loop. Unless another loop is running,
+        the file is read first, as a new process would: a loop may end before the watch sees a change."""
         if self.options.path is not None and not self._other_loops():
             with suppress(OSError):
                 text = await asyncio.to_thread(self.reloading.changed)
@@ -219,9 +219,9 @@ class Engine(Upkeep):
         return self.fleet.configured()
 
     async def _placed(self) -> bool:
-        """Whether it is known where the fleet stands, and the fleet knows of this process. An operation that comes
-        first asks the same, and hears what is wrong. A tool asks only when it needs it; where one store is written
-        alone, no operation waits for the fleet."""
+        """Whether the routes are known, and this process is registered. An operation that comes first asks the same,
+        and gets the error. A tool asks only when it needs it; where one store is written alone, no operation waits
+        for the fleet."""
         participant = self.fleet.participant
         with suppress(ShadowError):
             if not self.options.resting:
@@ -229,7 +229,8 @@ class Engine(Upkeep):
         return participant.joined
 
     def _share_secret(self) -> None:
-        """Hashes and findings of the processes of one host compare, unless the file for it cannot be had."""
+        """Makes hashes and findings comparable between the processes of one host, unless the file for it cannot be
+        used."""
         if self.settings.observe.hash_secret is None and not self._runtimes:
             try:
                 self.parts.hasher.adopt(shared_secret(self.settings.host_file("key")))
@@ -237,7 +238,7 @@ class Engine(Upkeep):
                 self.report.failed("report", error)
 
     def _hold_lock(self) -> None:
-        """Before anything is signed by this process: those who share the folder know at once when it has died."""
+        """Called before this process signs anything: those who share the folder notice its death at once."""
         try:
             hold_lock(self.settings.host_file("lives"))
         except OSError as error:
@@ -248,11 +249,11 @@ class Engine(Upkeep):
             self._runtimes.pop(loop).abandon()
 
     async def figures(self) -> Mapping[str, Any]:
-        """Of this process, for the gates of the fleet."""
+        """The figures of this process, for the gates of the fleet."""
         return figures(await own_status(self))
 
     async def settled(self, timeout: float) -> bool:
-        """Waits until lanes and journal are empty. False: they were not within `timeout` seconds."""
+        """Waits until work queues and journal are empty. False: they were not within `timeout` seconds."""
         runtime = self.runtime()
         try:
             async with asyncio.timeout(timeout):
@@ -267,7 +268,7 @@ class Engine(Upkeep):
         return await runtime.refresh()
 
     def _made_stores(self) -> dict[StoreName, Store]:
-        """Those of one event loop."""
+        """The stores of one event loop."""
         return make_stores(self.settings, self.clients, self.metrics_registry, self.notices, self.parts.journal.doubt)
 
     def _gauges(self) -> GaugeSnapshot:
@@ -295,6 +296,6 @@ class Engine(Upkeep):
         )
 
     def _doubted(self, collection: str) -> bool:
-        """Whether intents of the collection are known to be lost, as far as the last look at the journal says."""
+        """Whether intents of the collection are known to be lost, as of the last read of the journal."""
         unclean = (each.stats.unclean for each in self._runtimes.values())
         return collection in self.parts.journal.doubted or any(collection in each for each in unclean)

@@ -1,4 +1,4 @@
-"""What stands behind the database object: the configured collections, and the driver's own."""
+"""What the database object gives access to: the configured collections, and the driver's own objects."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = ["DatabaseHandle"]
 
 
 class DatabaseHandle(abc.ABC):
-    """What the collections of a Shadow need of it. Needs no event loop but where it says so."""
+    """What the collections of a Shadow need of it. Needs no event loop except where it says so."""
 
     def __init__(self, settings: Settings, clients: HandedClients, notices: Notices) -> None:
         self.settings = settings
@@ -61,7 +61,7 @@ class DatabaseHandle(abc.ABC):
     database_name = name
 
     def get_collection(self, name: str, *arguments: Any, **options: Any) -> Any:
-        """The collection; may be called at import time. What follows the name is for its `with_options`.
+        """The collection; may be called at import time. Arguments after the name are those of its `with_options`.
 
         A configured name gives a `Collection`; any other name gives the driver's own collection, as it is.
         """
@@ -76,7 +76,7 @@ class DatabaseHandle(abc.ABC):
         return made.with_options(*arguments, **options) if arguments or options else made
 
     def kept(self) -> ClientDefaults:
-        """What the client of MongoDB keeps for every read and write."""
+        """The default options of the MongoDB client for every read and write."""
         given = self.clients.mongo
         if given is not None:
             return kept_by_client(given.database if given.database is not None else given.client)
@@ -85,9 +85,9 @@ class DatabaseHandle(abc.ABC):
         return self._kept_by_url
 
     def driver(self) -> Any:
-        """The driver's database object for the running event loop, past everything else. Raises `ShadowClosed`,
-        RuntimeError where there is no event loop and no client was handed in, `StoreUnavailable` if nothing is said of
-        a MongoDB."""
+        """The driver's database object for the running event loop, without shadow. Raises `ShadowClosed`,
+        RuntimeError where there is no event loop and no client was handed in, `StoreUnavailable` if the
+        configuration names no MongoDB."""
         given = self.clients.mongo
         if given is not None:
             if self._handed_in is None:
@@ -95,7 +95,7 @@ class DatabaseHandle(abc.ABC):
             return self._handed_in
         if not self.needs_mongo() and "url" not in self.settings.mongo.model_fields_set:
             raise StoreUnavailable(
-                "the configuration says of no MongoDB where it is, and no configured collection is on one",
+                "the configuration names no MongoDB, and no configured collection is on one",
                 hint="name the collection under `collections`, or set `mongo.url`",
             )
         store = self.runtime().stores[StoreName.MONGO]
@@ -110,7 +110,7 @@ class DatabaseHandle(abc.ABC):
         return self._kind
 
     def driver_option(self, name: str) -> Any:
-        """What the client of MongoDB keeps, by name: `codec_options`, `read_concern`, ..."""
+        """A default option of the MongoDB client, by name: `codec_options`, `read_concern`, ..."""
         return getattr(self.kept(), name)
 
     def needs_mongo(self) -> bool:
@@ -127,11 +127,11 @@ class DatabaseHandle(abc.ABC):
         return self.specs
 
     def is_forwarded(self, collection: str) -> bool:
-        """Whether a collection is MongoDB's alone, without a trace of another store."""
+        """Whether a collection is on MongoDB alone, with no trace of another store."""
         return collection not in self.specs or self.expected(collection) is Passage.OWN
 
     def reserved_of(self, collection: str) -> str:
-        """The field of the version in a configured collection."""
+        """The reserved field of a configured collection, which holds the version."""
         return self.specs[collection].reserved
 
     def is_on_mongo(self, collection: str) -> bool:
@@ -142,7 +142,7 @@ class DatabaseHandle(abc.ABC):
         return self.parts.routes.all()
 
     def expected(self, collection: str) -> Passage:
-        """How a call of a configured collection would be made by what is known now."""
+        """How a call of a configured collection would be made, as far as is known now."""
         return expected(self.parts.routes, collection)
 
     def forwarder(self) -> Forwarder:
@@ -151,7 +151,7 @@ class DatabaseHandle(abc.ABC):
 
     async def gated(self, collection: str, what: str, call: Callable[[], Awaitable[Any]]) -> Any:
         """Makes a write to a collection, during which its phase does not change. Raises UnsupportedOperation, with
-        `what`, if it is configured and not MongoDB's alone."""
+        `what`, if it is configured and not on MongoDB alone."""
         if collection not in self.specs:
             if collection:
                 await self.enter([collection])
@@ -166,8 +166,8 @@ class DatabaseHandle(abc.ABC):
         return answer
 
     def has_entered(self) -> bool:
-        """Whether the fleet knows of this process, in the running event loop, and nothing is to be asked now before a
-        write to a collection that is not configured."""
+        """Whether this process is registered in the running event loop, and a write to a collection that is not
+        configured needs no check now."""
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -175,7 +175,7 @@ class DatabaseHandle(abc.ABC):
         return loop in self._runtimes and self.fleet.has_entered()
 
     async def enter(self, collections: Collection[str]) -> None:
-        """Returns when `has_entered`, or MongoDB keeps a sign of what is about to be written. Raises `ControlError`,
+        """Returns when `has_entered`, or MongoDB keeps a marker of the write to come. Raises `ControlError`,
         `JournalError`, `ShadowClosed`."""
         self.runtime()
         await self.fleet.enter(collections)

@@ -1,4 +1,5 @@
-"""What a Shadow says of its surroundings, as events; once where the same would be found again and again."""
+"""Events about the surroundings of a Shadow: its clients, collections and tables; each once where the same would be
+found again."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What is done beside the calls of the application: tables and indexes are made, kinds and rights checked, writers that
-bypass the shim watched for, and what a crash left on DynamoDB is swept."""
+"""Work beside the calls of the application: makes tables and indexes, checks kinds of collections and rights,
+watches for out-of-band writes, and sweeps what a crash left on DynamoDB."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class Upkeep(DatabaseHandle):
     writer_watch: WriterWatch | None = None
 
     async def prepare(self, *, journal: bool = True) -> None:
-        """Makes the tables and indexes of the configured collections that are missing, on both stores, and what a
-        journal on a server is kept in (unless told not to). What the server does not have of what the configuration
-        wants of a table is logged. Raises `StoreUnavailable` naming the store that could not, `JournalError`, and
+        """Makes the missing tables and indexes of the configured collections on both stores, and the tables of a
+        journal on a server (unless `journal` is False). Wanted options of a table that the server does not support
+        are logged. Raises `StoreUnavailable` naming the store that failed, `JournalError`, and
         `UnsupportedOperation` for a collection that is to be written to both stores and cannot be."""
         if journal and isinstance(self.parts.journal, RemoteJournal):
             await self.parts.journal.prepare(self.settings.dynamo.prepare_timeout)
@@ -59,8 +59,8 @@ class Upkeep(DatabaseHandle):
                 raise _not_prepared(name, error) from error
 
     async def _fit(self, store: Store) -> list[CollectionSpec]:
-        """The collections that can be prepared on a store: one that it has, and that cannot be written to both, is left
-        as it is while it is in phase off."""
+        """The collections that can be prepared on a store. A collection in phase off that cannot be written to both
+        stores is left as it is."""
         routes, fit = self.settings.routes(), []
         for name, spec in self.specs.items():
             unfit = None
@@ -78,15 +78,15 @@ class Upkeep(DatabaseHandle):
         return fit
 
     async def check_kind(self, collection: str) -> None:
-        """Looks at what a collection is on each store now. Raises `JobRefused` if both cannot be held level, and what
-        the driver raises."""
+        """Checks what a collection is on each store now. Raises `JobRefused` if both stores cannot hold it alike,
+        and what the driver raises."""
         try:
             await self.runtime().admission.look(collection)
         except UnsupportedOperation as error:
             raise JobRefused(error.message, hint=error.hint) from error
 
     def _keep_writers_watched(self, runtime: Runtime) -> None:
-        """Watches for writers that go past the shim, where the configuration asks for it."""
+        """Watches for out-of-band writes, where the configuration asks for it."""
         store = runtime.stores[StoreName.MONGO]
         if not self.settings.observe.watch_writers or not isinstance(store, MongoStore):
             return
@@ -103,7 +103,7 @@ class Upkeep(DatabaseHandle):
         runtime.keep(Background.WRITERS, watch.run)
 
     def _keep_swept(self, runtime: Runtime) -> None:
-        """Has parts of large documents that a crash left on DynamoDB deleted, as long as the runtime lives."""
+        """Deletes parts of large documents that a crash left on DynamoDB, as long as the runtime lives."""
         store, every = runtime.stores[StoreName.DYNAMO], self.settings.dynamo.sweep_every
         if not every or not isinstance(store, DynamoStore):
             return
@@ -119,7 +119,7 @@ class Upkeep(DatabaseHandle):
         runtime.keep(Background.SWEEP, lambda turn: sweep_forever(store, in_use, every, failed, swept, turn))
 
     async def _lacking_rights(self) -> list[LackedRights]:
-        """What the users of MongoDB may not do and would have to. Looks for documents that expire on the way."""
+        """The rights that the users of MongoDB lack. Also checks for documents that expire."""
         store = self.runtime().stores[StoreName.MONGO]
         assert isinstance(store, MongoStore)
         link, handed = store.link, self.clients.mongo is not None
@@ -128,8 +128,8 @@ class Upkeep(DatabaseHandle):
         return found
 
     async def _look_for_expiry(self) -> None:
-        """Says once of each collection that is written twice whether MongoDB deletes documents of it by itself. What
-        the server does not answer now is asked with the next look at the rights."""
+        """Reports once for each collection in two stores whether MongoDB deletes its documents by itself. What the
+        server does not answer now is asked again with the next check of rights."""
         store = self.runtime().stores[StoreName.MONGO]
         assert isinstance(store, MongoStore)
         for name, route in self.routes().items():

@@ -1,4 +1,4 @@
-"""What an expression leaves open in its value, over rows of which something is open."""
+"""What is open in the value of an expression over rows in which something is open."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def with_value(shape: OpenShape, path: str, made: OpenShape) -> OpenShape:
 
 
 def only_path(shape: OpenShape, parts: Sequence[str]) -> OpenShape:
-    """What is open in a document of which only the value at a path is kept, with what leads to it."""
+    """What is open in a document of which only the value at a path is kept, and the fields that lead to it."""
     if not parts:
         return shape
     inner = only_path(shape.fields.get(parts[0], EXACT), parts[1:])
@@ -68,7 +68,7 @@ def _reference(text: str, shape: OpenShape) -> OpenShape:
     name, _, path = text[2:].partition(".")
     if name in ("ROOT", "CURRENT"):
         return value_at(shape, path) if path else shape
-    # A variable of $map, $let and the like: what binds it is looked at where it is bound.
+    # A variable of $map, $let and the like: its binding is examined where it is bound.
     return ANYTHING if name in _CLOCKED else EXACT
 
 
@@ -84,11 +84,12 @@ _SETS: Final = frozenset({"$setUnion", "$setIntersection", "$setDifference"})
 _OF_ANY_ORDER: Final = frozenset(
     {"$size", "$isArray", "$in", "$allElementsTrue", "$anyElementTrue", "$setEquals", "$setIsSubset"}
 )
-"""Operators whose answer is the same in whatever order the elements of a list come, and of equal ones whichever."""
+"""Operators whose answer depends neither on the order of the elements of a list, nor on which of equal ones it
+holds."""
 
 
 _BY_VALUE: Final = frozenset({"$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$cmp", "$isNumber"})
-"""Operators to which equal numbers are one."""
+"""Operators that do not distinguish equal numbers."""
 
 
 _ROUNDED: Final = frozenset({"$sum", "$avg", "$stdDevPop", "$stdDevSamp"})
@@ -127,7 +128,7 @@ def _operator(name: str, operand: Any, shape: OpenShape) -> OpenShape:
 
 
 def _only_input_is_open(operand: Any, shape: OpenShape) -> bool:
-    """Whether `$map` or `$filter` takes a list whose order alone is open, and nothing else that is."""
+    """Whether `$map` or `$filter` has an input list whose order alone is open, and nothing else open."""
     if not isinstance(operand, Mapping):
         return False
     source = expression(operand.get("input"), shape)
@@ -136,8 +137,8 @@ def _only_input_is_open(operand: Any, shape: OpenShape) -> bool:
 
 
 def _is_exact(operand: Any, shape: OpenShape) -> bool:
-    """Whether nothing that is open is read anywhere in an operand, however deep: operators with named arguments hold
-    expressions below their names."""
+    """Whether an operand reads nothing that is open, at any depth: operators with named arguments hold expressions
+    below their names."""
     if isinstance(operand, str):
         return expression(operand, shape).exact
     if isinstance(operand, list):

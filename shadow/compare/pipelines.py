@@ -1,9 +1,10 @@
-"""What a pipeline fixes of its answer, and what the server leaves open: read off the stages, without the documents.
+"""What a pipeline determines of its answer, and what the server leaves open: derived from the stages, without the
+documents.
 
-Documents come to a pipeline in no order that two stores share, and so does what `$lookup` finds. A stage may fix an
-order (`$sort`), do without one (`$match`, `$sum`), or hang on it (`$first`, `$push`, `$limit`). `openness` follows that
-through: which rows there are, in which order, and what is open inside them (`freedom.Shape`). What it does not know
-counts as open.
+Documents enter a pipeline in no order that two stores share, and so does what `$lookup` finds. A stage may fix an order
+(`$sort`), not need one (`$match`, `$sum`), or depend on it (`$first`, `$push`, `$limit`). `openness` follows that
+through the stages: which rows there are, in which order, and what is open inside them (`freedom.OpenShape`). Unknown
+stages and operators count as open.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ class Rows(enum.Enum):
 class Openness:
     """What is known of rows at one point of a pipeline.
 
-    `whole`: their order is fixed in full. `sort`: the order is that of these fields, ties in any order; `seen`: the
-    rows still hold them as they were. `skip`, `limit`: the window that was cut from that order. `distinct`: no two
-    rows have the same `_id`; `stored`: it is that of a stored document, and so no list, of which several may tie.
-    `single`: there is at most one row. `placed`: the order of fields is fixed.
+    `whole`: their order is fully determined. `sort`: they are ordered by these fields, ties in any order; `seen`: the
+    rows still hold these fields unchanged. `skip`, `limit`: the window of that order. `distinct`: no two rows have the
+    same `_id`; `stored`: it is that of a stored document, and so no list, of which several may tie. `single`: there is
+    at most one row. `placed`: the order of fields is determined.
     """
 
     rows: Rows = Rows.KNOWN
@@ -62,7 +63,7 @@ class Openness:
 
 
 def openness(pipeline: Sequence[Document]) -> Openness:
-    """What the answer of `pipeline` fixes."""
+    """What the answer of `pipeline` determines."""
     state = Openness(single=_names_one(pipeline))
     for stage in pipeline:
         state = _after(state, stage)
@@ -89,15 +90,15 @@ _SHAPING: Final = frozenset({"$project", "$addFields", "$set", "$unset", "$repla
 
 
 def _reshaped(pipeline: Sequence[Document]) -> bool:
-    """Whether the server may put the fields of the rows in another order: it merges and moves stages that shape them,
-    and `$lookup` over a field that exists has two places for it."""
+    """Whether the server may return the fields of the rows in another order: it merges and moves stages that shape
+    them, and `$lookup` over an existing field has two places for it."""
     names = [next(iter(stage), "") for stage in pipeline]
     return "$lookup" in names or "$facet" in names or sum(name in _SHAPING for name in names) > 1
 
 
 def _loses_elements(pipeline: Sequence[Document]) -> bool:
-    """Whether a stage goes by a position (`a.0`) before one that needs but a part of each document: the server then
-    reads that part alone, without what stands at the position."""
+    """Whether a stage uses a position (`a.0`) before one that needs only some fields of each document: the server
+    then reads these fields alone, without the element at the position."""
     by_position = False
     for stage in pipeline:
         if by_position and ("$project" in stage or "$group" in stage):
@@ -108,7 +109,7 @@ def _loses_elements(pipeline: Sequence[Document]) -> bool:
 
 
 def _names_one(pipeline: Sequence[Document]) -> bool:
-    """Whether the first stage asks for one key."""
+    """Whether the first stage matches a single key."""
     first = pipeline[0].get("$match") if pipeline else None
     key = first.get("_id") if isinstance(first, Mapping) else None
     if isinstance(key, Mapping):
@@ -121,7 +122,7 @@ def _unknown(state: Openness, spec: Any) -> Openness:
 
 
 def _settled(state: Openness) -> Openness:
-    """`state`, before a stage that is no longer about the window itself: which tied rows were in it is open."""
+    """`state` before a stage that does not use the window itself: which tied rows were in it is open."""
     if state.cut and not state.fixed:
         return replace(state, rows=_least(state.rows, Rows.COUNTED), skip=0, limit=0, sort=())
     return state
@@ -133,7 +134,7 @@ def _least(a: Rows, b: Rows) -> Rows:
 
 
 def _touched(state: Openness, path: str) -> Openness:
-    """`state` after the value at `path` became another one: the sort may no longer be seen, the key be another."""
+    """`state` after the value at `path` has changed: the sort may no longer be visible, and the key may differ."""
     seen = state.seen and not any(_related(path, each) for each, _ in state.sort)
     return replace(state, seen=seen, distinct=state.distinct and path != "_id")
 
@@ -158,7 +159,7 @@ _ORDER_FREE_CONDITIONS: Final = frozenset(
 
 
 def _filter_is_exact(spec: Any, shape: OpenShape) -> bool:
-    """Whether a filter chooses the same rows whatever is open in them."""
+    """Whether a filter selects the same rows whatever is open in them."""
     if not isinstance(spec, Mapping):
         return True
     for path, wanted in spec.items():
@@ -178,7 +179,7 @@ def _filter_is_exact(spec: Any, shape: OpenShape) -> bool:
 
 
 def _plain_condition(wanted: Any) -> bool:
-    """Whether a condition asks about elements by value, not about their order, their types or a whole list."""
+    """Whether a condition tests elements by value, not their order, their types or a whole list."""
     if isinstance(wanted, list):
         return False
     if not isinstance(wanted, Mapping):
@@ -257,7 +258,7 @@ def _flat(spec: Mapping[str, Any], prefix: str = "") -> Sequence[tuple[str, Any]
 
 
 def _switch(value: Any) -> Any:
-    """True and False for what includes and excludes a field; an expression as it is."""
+    """True and False for including and excluding a field; an expression as it is."""
     if isinstance(value, bool | int | float):
         return bool(value)
     return bool(value.to_decimal()) if hasattr(value, "to_decimal") else value
@@ -349,7 +350,7 @@ def _group(state: Openness, spec: Any) -> Openness:
 
 
 def _reads(expr: Any) -> bool:
-    """Whether an expression may have another value for another row."""
+    """Whether an expression may have different values for different rows."""
     if isinstance(expr, str):
         return expr.startswith("$")
     if isinstance(expr, list):
@@ -362,7 +363,7 @@ def _reads(expr: Any) -> bool:
 
 
 def _counts(accumulator: Any) -> bool:
-    """Whether it is the same for any rows of that number."""
+    """Whether the result depends only on the number of rows."""
     ((name, operand),) = accumulator.items()
     return name == "$count" or not _reads(operand)
 

@@ -1,4 +1,4 @@
-"""The fleet as people are shown it: JSON-able."""
+"""The fleet as shown to people, JSON-able."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["described"]
 
 
 def described(seen: Routing, rows: list[Member]) -> dict[str, Any]:
-    """The fleet for people, JSON-able."""
+    """Members, routes and the last flip. JSON-able."""
     flip = seen.flip
     return {
         "members": [_member(row) for row in rows],

@@ -1,7 +1,7 @@
-"""This process's part in a flip: it reports whether it can take part, pauses its writes until the flip is
-decided, and changes over.
+"""What this process does in a flip: it reports whether it can take part, pauses its writes until the flip is decided,
+and changes over.
 
-A process that nobody could ask comes after as soon as it sees that the fleet has changed over.
+A process that missed a flip adopts the new primary as soon as it reads the routing record.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ LEVEL: Final = "level"
 FAILED: Final = "failed"
 SWITCHED: Final = "switched"
 REHEARSED: Final = "a rehearsal"
-"""Why a rehearsal that went well is aborted."""
+"""The reason with which a successful rehearsal is aborted."""
 _WATCH: Final = 0.2
-"""Seconds for which one call looks: a thread cannot be cancelled, and a process that ends waits for it."""
+"""Seconds for which one call polls: a thread cannot be cancelled, and a process that ends waits for it."""
 _ABANDONED: Final = 6
-"""Times the limit after which a flip that nobody moves is ended by a process that does not hold its writes for it."""
+"""Multiples of the limit after which a stalled flip is ended by a process that has not paused its writes for it."""
 _RELEASE: Final = 1.0
-"""Seconds after which a process that has changed over lets its writes go on, whatever the others do: those that have
-not changed over yet hold theirs."""
+"""Seconds after which a process that has changed over resumes its writes regardless of the others: those that have
+not changed over yet keep theirs paused."""
 _QUICK: Final = 0.01
-"""Seconds between two looks while a flip is under way."""
+"""Seconds between two reads of the routing record while a flip is under way."""
 
 
 class FlipPart(Membership):
     async def settled(self) -> None:
-        """Returns when no flip has paused the writes of this process: they must not go on before it is decided."""
+        """Returns when no flip pauses the writes of this process: they must not resume before it is decided."""
         if self._flip is not None and self._flip.get_loop() is asyncio.get_running_loop():
             await asyncio.wait([self._flip], timeout=8 * self._limit)
 
     async def _end_abandoned(self, seen: Routing) -> None:
-        """Ends a flip that nobody moves any more, where this process's own part in it is over or came to nothing: its
-        coordinator may be gone, and what the files ask for waits until it has ended."""
+        """Ends a stalled flip in which this process's own part is over or failed: its coordinator may have died, and
+        what the files ask for waits until it has ended."""
         flip = seen.flip
         if flip is None or flip.state.over:
             return
@@ -61,7 +61,7 @@ class FlipPart(Membership):
             await self._ask(lambda: routing.save(self.records, ended))
 
     async def _adopt(self, seen: Routing) -> None:
-        """The fleet has changed over without this process, which somebody has forgotten: it comes after."""
+        """Adopts a change of primary that was made without this process, for example after `shadow fleet forget`."""
         routes = self._site.routes()
         moved = {name: each for name, each in seen.placed.items() if name in routes and not _stands(routes[name], each)}
         if moved and (seen.flip is None or not seen.flip.state.undecided):
@@ -72,7 +72,8 @@ class FlipPart(Membership):
                 await self._site.switch(moved)
 
     def _failed(self, error: BaseException) -> None:
-        """What `_take_part` could not even say, since the control store's client, or this process, is at its end."""
+        """Reports an error that `_take_part` could not report itself, since the client of the control store, or this
+        process, is closing."""
         with suppress(Exception):
             self._site.failed(Background.FLIP, error)
 
@@ -85,7 +86,7 @@ class FlipPart(Membership):
             if seen.flip is not None and seen.flip.id == flip.id and seen.flip.state is FlipState.HOLDING:
                 await self._hold(flip)
         except ControlError as error:
-            # Nothing is held here, or no more: a flip that misses this process's word is aborted.
+            # No writes are paused here any more; a flip without this acknowledgement is aborted.
             self._reached(False, error)
         except Exception as error:
             self._site.failed(Background.FLIP, error)
@@ -121,14 +122,14 @@ class FlipPart(Membership):
                 self.held.update(dict.fromkeys(names, time.monotonic() - since))
                 said = "" if now is None else now.said
                 aborted = "rehearsed" if said == REHEARSED else "aborted"
-                self._site.heard("flip", state="done" if committed else aborted, said=said, collections=names)
+                self._site.notify("flip", state="done" if committed else aborted, said=said, collections=names)
         except NotCaughtUp as error:
             await self.beat(Ack(flip.id, FAILED, str(error), time.monotonic() - since))
-            self._site.heard("flip", state="aborted", said=str(error), collections=names)
+            self._site.notify("flip", state="aborted", said=str(error), collections=names)
 
     async def _decided(self, id: str) -> Routing:
-        """Waits for the decision while the writes are held. Aborts a flip that is not decided in time; while the
-        control store does not answer nobody can know, and the writes stay held."""
+        """Waits for the decision with writes paused. Aborts a flip that is not decided in time. While the control
+        store does not answer, the decision is unknown and writes stay paused."""
         since = time.monotonic()
         while True:
             with suppress(ControlError):
@@ -137,7 +138,7 @@ class FlipPart(Membership):
                     self._routing = seen
                     return seen
                 if time.monotonic() - since > self._limit:
-                    await self._abort(seen, f"{self._name()} has waited for {self._limit:g} s")
+                    await self._abort(seen, f"{self._name()} waited for {self._limit:g} s without a decision")
             await asyncio.sleep(_QUICK)
 
     async def _released(self, id: str, since: float) -> None:
@@ -148,7 +149,7 @@ class FlipPart(Membership):
                     await self._until(id, lambda state: state is not FlipState.COMMITTED)
 
     async def _until(self, id: str, condition: Callable[[FlipState], bool]) -> Routing:
-        """Looks quickly until the flip is over or its state is as wanted. One that does not move is aborted."""
+        """Polls until the flip is over or in the wanted state. Aborts a stalled flip."""
         since = time.monotonic()
         while True:
             seen = await self._watched(id, condition)
@@ -160,8 +161,8 @@ class FlipPart(Membership):
             await asyncio.sleep(_QUICK)
 
     async def _watched(self, id: str, condition: Callable[[FlipState], bool]) -> Routing:
-        """The routing record as soon as the flip is over or its state as wanted, or as it is after a while. Looks from
-        one thread: each look from the event loop would wait for its turn there, behind the application's work."""
+        """Returns the routing record once the flip is over or in the wanted state, or after a while as it is. Polls
+        from one thread: a poll from the event loop would queue behind the application's work."""
 
         def watch() -> Routing:
             end = time.monotonic() + min(_WATCH, self._limit)
@@ -172,7 +173,7 @@ class FlipPart(Membership):
                     return seen
                 time.sleep(_QUICK)
 
-        # Not one of those that the event loop lends: they are few, and the application's as well.
+        # Not from the default executor of the event loop: its few threads are shared with the application.
         thread = ThreadPoolExecutor(1, thread_name_prefix="shadow-flip")
         try:
             return await asyncio.get_running_loop().run_in_executor(thread, watch)
@@ -180,12 +181,12 @@ class FlipPart(Membership):
             thread.shutdown(wait=False)
 
     async def _abort(self, seen: Routing, said: str) -> None:
-        """If nobody has decided otherwise meanwhile."""
+        """Aborts the flip if it is still undecided."""
         if seen.flip is not None and seen.flip.state.undecided:
             await self._ask(lambda: routing.save(self.records, aborted(seen, said)))
 
     async def _patiently(self, work: Any) -> None:
-        """What cannot be said now is missed by whoever decides, who then aborts."""
+        """Ignores a control store that does not answer: the coordinator misses the acknowledgement and aborts."""
         with suppress(ControlError):
             await work
 
@@ -198,5 +199,5 @@ def _released(seen: Routing, flip: Flip) -> Routing:
 
 
 def _stands(route: Route, placed: RouteRecord) -> bool:
-    """Whether the route is as the record says. A store that is written alone is the configuration's own word."""
+    """Whether the route equals the record. Whether one store is written alone is up to the configuration."""
     return route.primary is placed.primary and not (placed.completed and route.dual_write)

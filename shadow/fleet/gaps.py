@@ -1,6 +1,5 @@
-"""Writes that the others do not know of: without a journal, without a place on the list of processes, or to one store
-alone. What was proven before ends with them.
-"""
+"""Writes that the other processes cannot see: made without a journal, without a registered process, or to one store
+alone. Previous verifications are void after them."""
 
 from __future__ import annotations
 
@@ -20,7 +19,7 @@ from shadow.observe.log import Event
 __all__ = ["Gaps"]
 
 _VOUCHED: Final = 30.0
-"""Seconds between two looks at whether journal and stores are those of before."""
+"""Seconds between two checks whether journal and stores are the ones of before."""
 _BY: Final = "by"
 
 
@@ -50,7 +49,7 @@ class Gaps(RunningSite):
         self._gaps: set[str] = set()
 
     def _stranger(self, place: str, by: str) -> None:
-        """Another process keeps its token there by another control store: neither can know of the other's writes."""
+        """Another process keeps its token there under another control store: neither can see the other's writes."""
         theirs, _, who = by.partition(f" {_BY} ")
         if theirs == self._control or self._strangers.get(place) == by:
             return
@@ -62,17 +61,16 @@ class Gaps(RunningSite):
         self._parts.reporter.event(Event.CONTROL_ELSEWHERE, detail=detail)
 
     def era(self, collection: str) -> str:
-        """Names the time since both stores of a collection were written last, in all processes alike."""
+        """Names the period since both stores of a collection were written last, the same in all processes."""
         placed = self.participant.routing.placed.get(collection)
         return "one" if placed is None else f"one-{placed.dual}-{placed.broken:.6f}"
 
     async def _write_alone(self, name: str) -> bool:
-        """Whatever was copied and verified before says nothing any more. Where that cannot be recorded, dual writes go
-        on."""
+        """Voids previous copies and verifications. False: that cannot be recorded, and dual writes continue."""
         try:
             await self.participant.write_alone([name])
         except BaseException as error:
-            # Also where the event loop ends on the way: this process would stand for ever as one that writes alone.
+            # Also if the event loop ends meanwhile: this process would be reported forever as one that writes alone.
             self.participant.writes_both_again([name])
             if not isinstance(error, ControlError):
                 raise
@@ -82,21 +80,21 @@ class Gaps(RunningSite):
 
     @property
     def vouched(self) -> bool:
-        """Whether this process has looked at journal and stores, and found them or noted that they are others."""
+        """Whether this process has checked journal and stores, and recorded whether they are the ones of before."""
         return self._looked
 
     def has_entered(self) -> bool:
-        """Whether nothing has to be asked now before a write that goes past the routes. Does no I/O."""
+        """Whether a write that bypasses the routes needs no check now. Does no I/O."""
         routes = self._parts.routes
         return self._tool or (routes.known and routes.fresh)
 
     async def enter(self, names: Collection[str]) -> None:
-        """Returns when the fleet knows of this process, and has ended what was proven of collections that others write
-        to both stores: before the first write of an event loop, and of each pause, to collections that its
+        """Returns when this process is registered, and previous verifications are void for collections that others
+        write to both stores. Called before the first write of an event loop, and of each pause, to collections that the
         configuration does not name.
 
-        Where it cannot be told, MongoDB's database keeps a sign of each such write to `names`, for the time when it can
-        be told. Raises `ControlError` or `JournalError` where nothing would know of it, or `names` are not known.
+        Where the control store cannot record it, MongoDB's database keeps a marker for each write to `names` until it
+        can. Raises `ControlError` or `JournalError` where neither can record it, or `names` are not known.
         """
         if self.has_entered():
             return
@@ -109,24 +107,24 @@ class Gaps(RunningSite):
             await self.unplaced(names, error)
 
     async def unplaced(self, names: Collection[str], error: ControlError | JournalError | None = None) -> None:
-        """This process is about to write without being on the list of processes. Raises `error`, or `ControlError`,
-        where MongoDB cannot keep a sign of it."""
+        """Called before a write of a process that is not registered. Raises `error`, or `ControlError`, where
+        MongoDB cannot keep a marker of it."""
         if not names or not all([await self._vouching.spoil(name) for name in names]):
             raise error or ControlError(
-                f"{', '.join(names)}: neither the control store nor MongoDB can note that it is written",
+                f"{', '.join(names)}: neither the control store nor MongoDB can record that it is written",
                 hint="nothing was written; bring one of them back",
             )
 
     async def gap(self, name: str) -> None:
-        """This process is about to write without its journal: what was proven ends before. Where the control store
-        cannot be written either, as on a full disk, MongoDB's database keeps a sign of it. Raises `JournalError` where
-        nothing would know of it."""
+        """Called before a write without the journal: voids previous verifications. Where the control store cannot be
+        written either, as on a full disk, MongoDB's database keeps a marker. Raises `JournalError` where neither can
+        record it."""
         if name in self._gaps:
             return
         try:
             await self._say_gap(name)
         except BaseException:
-            # Nothing is written without the journal then, and nobody else would take it back.
+            # Nothing is written without the journal then, and nothing else would revoke it.
             if name not in self._gaps:
                 self.participant.writes_both_again([name])
             raise
@@ -145,13 +143,14 @@ class Gaps(RunningSite):
                 ) from error
 
     def journal_works(self, works: bool) -> None:
-        """What was written without it and did not arrive is in the journal by now, as unverified."""
+        """Called when the journal works again: writes made without it that were not acknowledged are in the journal
+        by now, as unverified."""
         if works:
             self.participant.writes_both_again(self._gaps)
             self._gaps.clear()
 
     async def _vouch(self) -> None:
-        """From time to time, for all collections. Where none is written to both stores, there is nothing to prove."""
+        """Checks all collections at intervals. Where none is written to both stores, there is nothing to verify."""
         both = list(self.wants_both())
         if steady() - self._vouched < _VOUCHED or self._tool or not both or not self.participant.joined:
             return
@@ -160,7 +159,7 @@ class Gaps(RunningSite):
         silent = bool(self._vouching.silent)
         await self._vouching.identities(both)
         if silent:
-            # Asked again with the next sign of life, and not a minute later.
+            # Checked again with the next heartbeat.
             self._vouched = -math.inf
         else:
             self._looked = True

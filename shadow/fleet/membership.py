@@ -1,8 +1,8 @@
-"""This process on the list of processes: it registers before its first write, shows that it lives, and leaves.
+"""This process's record in the control store: it registers before its first write, renews the record, and leaves.
 
-The order at the beginning is what keeps a new process and a flip from missing each other: the process writes its own
-record, and reads the routing record afterwards; the flip is written to the routing record, and the members are read
-afterwards. One of them sees the other.
+The order at the start ensures that a new process and a flip see each other: the process writes its own record and reads
+the routing record afterwards; a flip is written to the routing record, and the members are read afterwards. So one of
+them sees the other.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from shadow.model.version import fresh_id
 __all__ = ["GONE", "SOON", "Membership", "aborted"]
 
 _QUICK: Final = 0.01
-"""Seconds between two looks while a flip is under way."""
+"""Seconds between two reads of the routing record while a flip is under way."""
 _RAISED: Final = 0.5
-"""Seconds beside a heartbeat for which a process that begins waits for dual writes before its first write."""
+"""Seconds, in addition to a heartbeat, for which a new process waits for dual writes before its first write."""
 SOON: Final = 0.05
-"""Seconds between two looks while dual writes wait for the other processes."""
+"""Seconds between two reads while dual writes wait for the other processes."""
 GONE: Final = "its coordinator is gone"
 
 T = TypeVar("T")
 
 
 class Membership:
-    """One for each Shadow; does I/O in threads."""
+    """One for each Shadow. Its I/O runs in threads."""
 
     def __init__(self, context: ParticipantContext, site: Site) -> None:
         self.records = records = context.records
@@ -59,27 +59,27 @@ class Membership:
         self._raising = Raising(records, late=late)
         self._row: Member | None = None
         self._entering: Member | None = None
-        """The record as it was last asked for, until the process leaves: it may be there before `_row` says so."""
+        """The record that was sent last, until the process leaves. It may be stored before `_row` is set."""
         self._left: Member | None = None
-        """The record that could not be taken off the list as the process left, and may stand there still."""
+        """The record that could not be removed when the process left, and may still be stored."""
         self._alone: set[str] = set()
         self._routing = Routing()
         self._flip: asyncio.Task[None] | None = None
         self._seen_flip = ""
         self._last_move = "", 0.0
-        """The last move of a flip that was seen, and when it was seen first."""
+        """The last state change of a flip that was seen, and when it was seen first."""
         self._figures: Mapping[str, Any] = {}
         self._figured = 0.0
         self._reachable = True
         self.seen_members: list[Member] = []
-        """All processes, as last seen."""
+        """All processes, as last read."""
         self.held: dict[str, float] = {}
-        """Seconds for which the last flip held writes here, by collection."""
+        """Seconds for which the last flip paused writes here, by collection."""
         self._beats = itertools.count(1)
         self._beaten = -math.inf
         self._listed = -math.inf
         self._written = 0
-        # Cancelling a task does not end its thread, which must not bring back the record of a process that has left.
+        # Cancelling a task does not end its thread, which must not restore the record of a process that has left.
         self._mutex = threading.Lock()
         self._present = ""
 
@@ -93,7 +93,7 @@ class Membership:
 
     @property
     def routing(self) -> Routing:
-        """As it was last seen."""
+        """As last read."""
         return self._routing
 
     @property
@@ -104,24 +104,24 @@ class Membership:
     async def join(
         self, kept: Mapping[str, StoreName], chosen: Mapping[str, StoreName] = MappingProxyType({})
     ) -> Mapping[str, RouteRecord]:
-        """Registers, and answers where the fleet stands; a process that is registered comes after whatever has changed.
-        A collection that nobody has placed yet is placed at its primary of `kept`. `chosen`: the primaries that the
-        configuration names, which count as long as nothing rests on another. Waits for a flip that is being decided.
-        Raises `ControlError`."""
+        """Registers, and returns the routing record of each collection. A process that is registered already adopts
+        what has changed. A collection without a record gets one with its primary of `kept`. `chosen`: the primaries
+        that the configuration names, which count while nothing depends on another one. Waits for a flip that is
+        being decided. Raises `ControlError`."""
         if self._flip is not None and self._flip.get_loop().is_closed():
             self._flip, self._seen_flip = None, ""
         own = this_process()
         if self._entering is not None and self._entering.owner != own:
-            # The record is that of the process that this one was forked from, which goes on by itself; a thread of it
-            # may hold the lock for ever.
+            # The record belongs to the process that this one was forked from, which still runs; one of its threads may
+            # hold the lock forever.
             self._row, self._flip, self._seen_flip, self._mutex = None, None, "", threading.Lock()
             self._entering = None
         if self._left is not None and self._left.owner != own:
             self._left = None
         last = self._entering or self._left
         row = self._entering = Member(
-            # One id for all who ask at once, and for whoever asks again after one who did not wait for the answer:
-            # a record that nobody renews, of a process that lives, would stand in the way of every proof.
+            # One id for concurrent callers, and for a retry after a cancelled call: a record that a living process does
+            # not renew would block every verification.
             self.id or (fresh_id() if last is None else last.id),
             own,
             self._journal,
@@ -141,9 +141,9 @@ class Membership:
     def _register(
         self, row: Member, kept: Mapping[str, StoreName], chosen: Mapping[str, StoreName], *, again: bool
     ) -> tuple[Member, Routing]:
-        """`again`: the process was on the list and has routes in force, by which it writes while it enters."""
+        """`again`: the process was registered and has routes in force, by which it writes while it registers again."""
         self.records.prepare()
-        # A journal counts from before it is written to.
+        # A journal must be on the list before it is written to.
         members.note_journal(self.records, self._journal)
         row = dataclasses.replace(row, wants=tuple(self._site.wants_both()))
         while True:
@@ -151,7 +151,7 @@ class Membership:
             row, found = self._raised(row, found)
             standing = self._standing({}) if again else self._begins(row, found)
             row = dataclasses.replace(row, standing=standing, wants=_wants(row.wants, found))
-            # One that was taken off the list on the way begins again, with what the others have done since.
+            # If the record was removed meanwhile, register again with what the others have done since.
             if self._renew(row):
                 return row, found
 
@@ -162,18 +162,18 @@ class Membership:
             self._wait_while_holding()
             with self._mutex:
                 if self._entering is None or self._entering.id != row.id:
-                    raise ControlError("this process has left the fleet while it entered", hint="enter again")
+                    raise ControlError("this process left the fleet while it registered", hint="register again")
                 self._present = row.id
                 row.write(self.records)
             found = self._entered(row, kept, chosen, again=again)
             if found.flip is None or found.flip.state is not FlipState.HOLDING:
                 return row, found
-            # It has asked everybody already: this process comes after it.
+            # The flip has asked every process already: register after it.
             self._unregister(row, empty=False)
 
     def _raised(self, row: Member, seen: Routing) -> tuple[Member, Routing]:
-        """Gives the other processes the time to take note of the dual writes that this one wants; those that begin as
-        well do the same. It goes on in `run` where that takes longer."""
+        """Gives the other processes time to see the dual writes that this one wants; other new processes do the
+        same. What takes longer continues in `run`."""
         end = steady() + _RAISED + self._heartbeat
         while not self._tool:
             if row.fence < seen.fence and self._is_drained(seen):
@@ -193,13 +193,13 @@ class Membership:
         if self._tool:
             return routing.change(self.records, lambda seen: _placing(seen, kept))
         found, routes = self._raising.enter(row.id, row.wants, kept, chosen), self._site.routes()
-        # The others write both, and did so before this one was there again, which still writes one store alone.
+        # The others write both stores already, while this process still writes one alone.
         gaps = [name for name in row.wants if again and name in routes and not routes[name].dual_write]
         return self._raising.interrupt(gaps) if gaps else found
 
     def _begins(self, row: Member, seen: Routing) -> dict[str, MemberRoute]:
-        """How a process stands that begins now: the primary in force, and dual writes where they are wanted and have
-        begun."""
+        """The route of a process that starts now: the primary in force, and dual writes where they are wanted and
+        have begun."""
         wants, found = self._site.wants_both(), {}
         for name, each in row.standing.items():
             placed = seen.placed.get(name)
@@ -210,7 +210,7 @@ class Membership:
         return found
 
     def _is_drained(self, seen: Routing) -> bool:
-        """Whether nothing of this process moves no version that has to, as far as the record says."""
+        """Whether no write of this process omits a version where the record requires one."""
         return self._site.drained([name for name, each in seen.placed.items() if not epochs.bare(each)])
 
     def _wait_while_holding(self) -> None:
@@ -224,8 +224,8 @@ class Membership:
             time.sleep(_QUICK)
 
     async def leave(self) -> None:
-        """Unregisters: from here on, this process has to join before it may write. What the journal still holds keeps
-        it on the list of journals. Never raises."""
+        """Unregisters: the process must join before it may write again. If the journal still holds something, it
+        stays on the list of journals. Never raises."""
         if self._flip is not None and self._flip.get_loop() is asyncio.get_running_loop():
             self._flip.cancel()
             await asyncio.gather(self._flip, return_exceptions=True)
@@ -242,14 +242,14 @@ class Membership:
             self._left = None
 
     async def _arrived(self, names: Collection[str]) -> None:
-        """Returns when nothing that was written to one store alone, and had no answer, can arrive any more: once this
-        process is off the list, nobody waits for it."""
+        """Returns when no unanswered write to one store alone can arrive any more: nobody waits for this process
+        once its record is removed."""
         end = steady() + self._late
         while not self._site.arrived(names) and steady() < end:  # noqa: ASYNC110 - writes wake nobody
             await asyncio.sleep(SOON)
 
     def _unregister(self, row: Member, *, empty: bool, left: bool = False) -> None:
-        """`left`: unless the process has entered again since, by the same record."""
+        """`left`: does nothing if the process has registered again since, with the same record."""
         with self._mutex:
             if left and self._entering is not None and self._entering.id == row.id:
                 return
@@ -257,7 +257,7 @@ class Membership:
             row.leave(self.records, empty=empty)
 
     def _renew(self, row: Member) -> bool:
-        """Writes the record, unless a newer one was written. False: somebody has taken it."""
+        """Writes the record, unless a newer one was written. False: it was removed."""
         with self._mutex:
             if self._present != row.id or row.beat < self._written:
                 return True
@@ -269,15 +269,16 @@ class Membership:
     def _reached(self, answered: bool, error: ControlError | None = None) -> None:
         if answered is not self._reachable:
             self._reachable = answered
-            self._site.heard("found" if answered else "lost", said="" if error is None else error.message)
+            self._site.notify("found" if answered else "lost", said="" if error is None else error.message)
 
     async def beat(self, ack: Ack | None = None) -> None:
-        """Shows that the process lives and how it stands, with its word on a flip. Raises `ControlError`."""
+        """Renews the record with the current routes and, if given, the acknowledgement of a flip. Raises
+        `ControlError`."""
         row = self._row
         if row is None:
             return
         if ack is not None:
-            # At once: a sign of life that is under way says nothing of it, and must not be the last.
+            # At once: a heartbeat under way does not carry it, and must not be the last one.
             self._row = row = dataclasses.replace(row, ack=ack)
         row = dataclasses.replace(
             row,
@@ -296,8 +297,8 @@ class Membership:
                 await self.join({})
 
     async def write_alone(self, names: Collection[str]) -> None:
-        """Says, before it is so, that this process writes one store of these alone: what was proven says nothing any
-        more, and there is nothing to go back to. Raises `ControlError`."""
+        """Records, in advance, that this process writes one store of these alone: previous verifications are void,
+        and there is no way back. Raises `ControlError`."""
         self.stands_alone(names)
         if self._row is None:
             await self.join({})
@@ -306,22 +307,22 @@ class Membership:
         await self.interrupt(names)
 
     def stands_alone(self, names: Collection[str]) -> None:
-        """The next sign of life says that this process writes one store of these alone."""
+        """The next heartbeat reports that this process writes one store of these alone."""
         self._alone.update(names)
 
     async def interrupt(self, names: Collection[str]) -> None:
-        """What was proven of these says nothing any more. Raises `ControlError`."""
+        """Voids previous verifications of these. Raises `ControlError`."""
         self._routing = await self._ask(lambda: self._raising.interrupt(names))
-        self._site.heard("gap", collections=list(names))
+        self._site.notify("gap", collections=list(names))
 
     def writes_both_again(self, names: Collection[str]) -> None:
-        """Takes back `write_alone`; the next sign of life says so."""
+        """Revokes `write_alone`; the next heartbeat reports it."""
         self._alone.difference_update(names)
 
     def _standing(self, kept: Mapping[str, StoreName], *, alone: bool = False) -> dict[str, MemberRoute]:
-        """As the routes are, but for the primaries of `kept`; `alone`: nothing is written to both stores yet. A process
-        that writes both again stands as one that does not, as long as what it wrote to one before may still arrive:
-        nothing is proven until then."""
+        """The routes in force, with the primaries of `kept`. `alone`: nothing is written to both stores yet. A
+        process that writes both again is reported as one that does not while an earlier write to one store may still
+        arrive: nothing can be verified until then."""
         wanted = self._site.wanted()
 
         def is_alone(name: str) -> bool:

@@ -1,12 +1,8 @@
-"""This process's part in the fleet: it registers before its first write, shows that it lives, and takes part in flips.
+"""This process as a member of the fleet: it renews its record, follows the routing record, and asks for dual writes.
 
-The order at the beginning is what keeps a new process and a flip from missing each other: the process writes its own
-record, and reads the routing record afterwards; the flip is written to the routing record, and the members are read
-afterwards. One of them sees the other.
-
-A process that cannot reach the control store goes on as it was: flips wait for its word, its operations wait for
-nobody. What it may do without the others' knowledge, the driver's own calls, it may do for a heartbeat after its last
-look at the routing record and no longer.
+A process that cannot reach the control store continues as it was: flips wait for its acknowledgement, its operations do
+not wait. What it may do without the others' knowledge, the driver's own calls, it may do for one heartbeat after it
+last read the routing record and no longer.
 """
 
 from __future__ import annotations
@@ -35,17 +31,17 @@ __all__ = ["Participant"]
 
 _FIGURES_EVERY: Final = 3.0
 _LISTED: Final = 2.0
-"""Heartbeats after a sign of life in which a look at the routing record is enough to go on writing."""
+"""Heartbeats after a renewal of the record within which reading the routing record is enough to continue writing."""
 _FIGURING: Final = 10.0
-"""Seconds after which what the gates are judged by counts as not to be had."""
+"""Seconds after which the figures of the gates count as unavailable."""
 
 
 class Participant(FlipPart):
-    """One for each Shadow; does I/O in threads. `journal` names the journal that the process writes."""
+    """See `Membership` for its record and `FlipPart` for what it does in a flip."""
 
     async def run(self, turn: Callable[[], None] = lambda: None) -> None:
-        """Renews the record and follows the routing record until cancelled. Looks twice in a heartbeat, so that the
-        lease does not run out in between. `turn` is called at each round."""
+        """Renews the record and follows the routing record until cancelled. Reads twice in a heartbeat, so that the
+        lease does not expire in between. `turn` is called at each round."""
         while True:
             turn()
             if self._row is not None:
@@ -69,14 +65,15 @@ class Participant(FlipPart):
             await self.beat()
 
     def _members(self) -> list[Member]:
-        """All processes; the records of those that are long dead go. Here, since it may take long to tell."""
+        """All processes; removes the records of those that have long been dead. Called here since it may take long."""
         found = members.members(self.records)
         if any(row.alone and row.owner.known_dead() for row in found):
             self._raising.bury()
         return found
 
     async def _figure(self) -> None:
-        """What cannot be computed takes no sign of life with it, and says nothing: gates that need it are closed."""
+        """Updates the figures of the gates. If that fails, the heartbeat continues without figures, and the gates
+        that need them are closed."""
         try:
             async with asyncio.timeout(_FIGURING):
                 self._figures = await self._site.figures()
@@ -89,8 +86,8 @@ class Participant(FlipPart):
             self._site.failed(Background.FIGURES, None)
 
     async def renew(self) -> None:
-        """Looks at the routing record and follows it, before a write after a pause. A process that was taken off the
-        list meanwhile, so that others may have proven something, enters again first. Raises `ControlError`."""
+        """Reads the routing record and follows it, before a write after a pause. If the record of this process was
+        removed meanwhile, others may have verified something: it registers again first. Raises `ControlError`."""
         row = self._row
         if row is None:
             return
@@ -108,11 +105,11 @@ class Participant(FlipPart):
             raise
 
     def _is_listed(self, now: float) -> bool:
-        """Whether this process was on the list of processes a moment ago: a sign of life finds out."""
+        """Whether the last renewal found this process registered, a moment ago."""
         return now - self._listed < _LISTED * self._heartbeat
 
     async def _follow(self) -> None:
-        """Takes note of what the others want, and gets on with what this process wants."""
+        """Adopts what the other processes want, and advances what this process wants."""
         if self._tool or self._row is None:
             return
         seen, own = self._routing, self._row
@@ -137,8 +134,8 @@ class Participant(FlipPart):
             self._routing = await self._ask(lambda: self._raising.lower(names))
 
     async def want_both(self, names: Collection[str], patience: float) -> bool:
-        """Asks for dual writes of these, and waits until this process may write both. False: some process has not taken
-        note of it within `patience` seconds; it goes on in `run`. Raises `ControlError`."""
+        """Asks for dual writes of these, and waits until this process may write both stores. False: some process has
+        not seen it within `patience` seconds; it continues in `run`. Raises `ControlError`."""
         end = steady() + patience
         while True:
             await self.look()
@@ -157,7 +154,7 @@ class Participant(FlipPart):
         if self._row is None:
             return seen
         self._routing = seen
-        # Nothing may wait between this and `_adopt`, which holds the writes of what has moved.
+        # Nothing may wait between this and `_adopt`, which pauses the writes of what has changed.
         self._site.noted(seen, asked + self._heartbeat if self._is_listed(asked) else -math.inf)
         flip = seen.flip
         if flip is not None and not flip.state.over and flip.id != self._seen_flip:

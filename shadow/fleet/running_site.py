@@ -23,7 +23,7 @@ __all__ = ["RunningSite"]
 
 _ENDS: Final = {"done": Event.FLIP_DONE, "aborted": Event.FLIP_REFUSED, "rehearsed": Event.FLIP_REHEARSED}
 _VOUCHED_AT_MOST: Final = 3
-"""How often a store that does not say in time whether it is the one of before is asked, before a flip is refused."""
+"""How often a store that does not confirm its identity in time is asked before a flip is refused."""
 
 
 class RunningSite(Site):
@@ -75,7 +75,7 @@ class RunningSite(Site):
         for name, route in self.routes().items():
             placed = seen.placed.get(name)
             if route.dual_write and placed is not None and placed.writing not in epochs.TWICE:
-                # Somebody has taken this process off the list: the others write one store alone by now.
+                # This process was removed from the list: the others write one store alone by now.
                 routes.set(name, dataclasses.replace(route, phase=Phase.OFF))
 
     def drained(self, collections: Iterable[str]) -> bool:
@@ -87,7 +87,7 @@ class RunningSite(Site):
     async def write_both(self, collections: list[str]) -> None:
         routes, wants = self._parts.routes, self.wants_both()
         for name in collections:
-            # What was written to one store has ended before this process says that it writes both.
+            # Writes to one store end before this process reports that it writes both.
             async with routes.held(name, self._parts.limits.operation):
                 routes.set(name, dataclasses.replace(routes[name], phase=wants[name]))
 
@@ -103,7 +103,7 @@ class RunningSite(Site):
             try:
                 await self._parts.journal.set_primary(name, str(each.primary))
             except JournalError as error:
-                # The fleet's record decides at the next start, whatever the journal has noted.
+                # The routing record decides at the next start, whatever the journal holds.
                 self._parts.reporter.failed("journal", error)
             now = self._parts.routes[name]
             phase = Phase.OFF if each.completed else now.phase
@@ -121,12 +121,12 @@ class RunningSite(Site):
                 break
         wrong |= await self._vouching.identities(collections)
         unfit = [
-            f"{name} cannot stand in two stores: {why}" for name, why in self._unfit().items() if name in collections
+            f"{name} cannot be kept in two stores: {why}" for name, why in self._unfit().items() if name in collections
         ]
         if unfit:
             return "; ".join(unfit)
         if silent and whole and not wrong:
-            return f"{', '.join(sorted(silent))}: no answer in time whether it is the one of before: try again"
+            return f"{', '.join(sorted(silent))}: no confirmation in time that it is the one of before: try again"
         if not wrong:
             return ""
         return f"{', '.join(sorted(wrong))}: a store or the journal is not the one of before: copy and verify again"
@@ -145,7 +145,7 @@ class RunningSite(Site):
     def failed(self, task: Background, error: BaseException | None) -> None:
         self._parts.supervisor.report(task, error)
 
-    def heard(self, what: str, **about: Any) -> None:
+    def notify(self, what: str, **about: Any) -> None:
         said = about.get("said", "")
         if what == "flip":
             event = _ENDS[about["state"]]

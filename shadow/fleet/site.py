@@ -14,10 +14,10 @@ __all__ = ["Site"]
 
 
 class Site(Protocol):
-    """What a participant does in its own process."""
+    """What a participant calls in its own process."""
 
     def routes(self) -> Mapping[str, Route]:
-        """Those of the configured collections."""
+        """The routes of the configured collections."""
 
     def wanted(self) -> Mapping[str, StoreName]:
         """The primary that the configuration asks for, by collection."""
@@ -26,36 +26,37 @@ class Site(Protocol):
         """The collections that the configuration wants to be written to both stores, with their phase."""
 
     def noted(self, seen: Routing, until: float) -> None:
-        """What the routing record says, which may be relied on until a moment of `steady`. Waits for nothing."""
+        """Receives the routing record, which is valid until a moment of `steady`. Waits for nothing."""
 
     def drained(self, collections: Iterable[str]) -> bool:
-        """Whether no write that moves no version is under way, or may still arrive, in these."""
+        """Whether no write without a version is in flight in these collections, or may still arrive."""
 
     def arrived(self, collections: Iterable[str]) -> bool:
-        """Whether no write to one store of these alone that has ended without an answer may still arrive either."""
+        """Whether, in addition, no write to one store of these alone that ended without an answer may still arrive."""
 
     async def write_both(self, collections: list[str]) -> None:
         """Begins dual writes of these, between two writes."""
 
     def holding(self, collections: list[str]) -> AbstractAsyncContextManager[None]:
-        """Entered when the writes of these are held and the secondary is level. Raises `NotCaughtUp`."""
+        """Entered when the writes of these are paused and the secondary has caught up. Raises `NotCaughtUp`."""
 
     async def switch(self, placed: Mapping[str, RouteRecord]) -> None:
-        """Puts primaries in force; the writes are held, or none was taken yet."""
+        """Puts primaries in force. Writes are paused, or none was made yet."""
 
     async def vouch(self, collections: Collection[str], *, whole: bool = True) -> str:
-        """Why journal and stores of these are not those that the control store knows; "" if they are. `whole`: each
-        has to say so; otherwise one that does not answer, as a store that was switched off, is none that says no."""
+        """Why journal and stores of these are not the ones that the control store knows; "" if they are. `whole`:
+        each must confirm it; otherwise a store that does not answer, such as one that was switched off, is no
+        objection."""
 
     async def figures(self) -> Mapping[str, Any]:
-        """What the gates are judged by."""
+        """The figures that the gates use."""
 
     async def is_empty(self) -> bool:
-        """Whether the journal holds nothing."""
+        """Whether the journal is empty."""
 
     def failed(self, task: Background, error: BaseException | None) -> None:
-        """A part of the work has failed, and goes on; None: it works."""
+        """Reports that a background task has failed and continues; None: it works."""
 
-    def heard(self, what: str, **about: Any) -> None:
-        """An event: "lost" and "found" (the control store; `said`), "flip" (`state`: done, aborted, rehearsed; `said`,
-        `collections`), "gap" (dual writes of `collections` were interrupted)."""
+    def notify(self, what: str, **about: Any) -> None:
+        """Reports an event: "lost" and "found" (the control store; `said`), "flip" (`state`: done, aborted,
+        rehearsed; `said`, `collections`), "gap" (dual writes of `collections` were interrupted)."""

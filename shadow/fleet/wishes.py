@@ -1,8 +1,8 @@
-"""What the configuration files ask for, and the flips that come of it.
+"""What the configuration files ask for, and the flips that follow from it.
 
-The file of every process says which store is to be primary. Where all of them say the same, and it is not what is in
-force, one of them makes the flip for all. A process with an older file, or a newer one than the others, changes nothing
-by itself. What the command line has flipped stays so, whatever the files say, until all of them have come after.
+The file of each process names the primary. If all files agree, and it is not the one in force, one process makes the
+flip for all. A process whose file is older or newer than the others' changes nothing by itself. What the command line
+has flipped stays in force, whatever the files say, until all of them name the new primary.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from shadow.observe.log import Event
 __all__ = ["FleetRoute", "Wishes"]
 
 _RAISED: Final = 2.0
-"""Seconds in which the other processes take note of dual writes, as a rule."""
+"""Seconds in which the other processes usually see a request for dual writes."""
 _AGAIN: Final = 0.5
 """Seconds before a flip that could not be made is tried again."""
 
 
 @dataclass(frozen=True)
 class FleetRoute:
-    """Where the fleet stands with one collection, and the phase that this process may begin in."""
+    """The route of one collection in the fleet, and the phase that this process may begin in."""
 
     primary: StoreName
     epoch: int
@@ -51,22 +51,21 @@ class Wishes(Gaps):
     def __init__(
         self, context: FleetContext, wanted: Mapping[str, Route], forced: Mapping[str, str] = MappingProxyType({})
     ) -> None:
-        """`forced`: why closed gates are no reason to wait, by collection."""
+        """`forced`: the reason to flip despite closed gates, by collection."""
         super().__init__(context, wanted)
         self._forced = dict(forced)
         self._told: dict[str, str] = {}
 
     async def join(self, kept: Mapping[str, StoreName]) -> Mapping[str, FleetRoute]:
-        """Takes part, as a process that begins, and says where each configured collection stands. Raises
-        `ControlError`."""
-        # A tool beside collections of one store each has nothing to agree on, and follows its file.
+        """Registers this process, and returns the route of each configured collection. Raises `ControlError`."""
+        # For a tool, collections with one store need no agreement: it follows its file.
         wanted = self.wants_both() if self._tool else self._wanted
         kept = {name: primary for name, primary in kept.items() if name in wanted}
         if self._tool and not kept:
             return {}
         placed = await self.participant.join(kept, self.wanted())
         if not self._tool:
-            # A primary that does not answer keeps nobody waiting that could go on without it.
+            # A primary that does not answer delays no collection that does not need it.
             await self._vouching.tokens(name for name in kept if placed[name].primary is StoreName.MONGO)
         return {name: self._agreed(name, placed[name]) for name in kept}
 
@@ -76,28 +75,28 @@ class Wishes(Gaps):
         return FleetRoute(placed.primary, placed.epoch, wanted if may else Phase.OFF)
 
     def kept(self, name: str, primary: StoreName, wanted: StoreName) -> None:
-        """The process begins with another primary than its file asks for."""
+        """Called when the process starts with another primary than its file names."""
         if self._tool:
             return
         self._pending[name] = wanted
         if self._told.get(name) != str(primary):
-            # Once, and not for every event loop.
+            # Once, and not for each event loop.
             self._told[name] = str(primary)
             self._parts.reporter.event(Event.FLIP_PENDING, collection=name, to=str(wanted))
 
     def configured(self) -> Mapping[str, Route]:
-        """What the file asks for that was read last."""
+        """The routes that the last file asked for."""
         return dict(self._wanted)
 
     def wishes(self, wanted: Mapping[str, Route], forced: Mapping[str, str]) -> None:
-        """What a new file asks for. `forced`: why closed gates are no reason to wait, by collection."""
+        """Replaces what the file asks for. `forced`: the reason to flip despite closed gates, by collection."""
         self._wanted = dict(wanted)
         self._forced = dict(forced)
         self._pending.clear()
         self._told.clear()
 
     async def change(self, name: str, wanted: Route) -> bool:
-        """Puts in force what a file asks for; False: a change of primary is still to be made."""
+        """Applies what a file asks for. False: a change of primary is pending."""
         now = await self._parts.routes.route(name)
         if wanted.primary is not now.primary and self.participant.joined:
             with suppress(ControlError):
@@ -111,7 +110,7 @@ class Wishes(Gaps):
             self._parts.reporter.event(Event.FLIP_BEHIND, collection=name, to=str(wanted.primary))
             wanted = dataclasses.replace(wanted, primary=now.primary)
         if wanted.primary is not now.primary:
-            # At once: a share that the new file takes away would else begin with the flip, and end just after it.
+            # At once: a share of reads that the new file removes would start with the flip and end just after it.
             await self._set(name, now, dataclasses.replace(now, reads=wanted.reads))
             self._pending[name] = wanted.primary
             if not await self._flip(name):
@@ -120,7 +119,7 @@ class Wishes(Gaps):
         return await self._set(name, now, wanted)
 
     def decides(self, name: str, wanted: Route) -> bool:
-        """Whether the fleet's word stands against what a file asks for, so that the file changes nothing there."""
+        """Whether the routing record overrides what a file asks for, so that the file changes nothing."""
         placed = self.participant.routing.placed.get(name)
         return placed is not None and (placed.completed or _is_behind(placed, wanted.primary))
 
@@ -137,8 +136,8 @@ class Wishes(Gaps):
         return True
 
     async def _lower(self, name: str, wanted: Route) -> bool:
-        """A heal under way ends before this process says that it writes one store alone: it would copy what others have
-        written there alone by then."""
+        """Waits for repairs under way before this process reports that it writes one store alone: they would
+        overwrite what others write there alone by then."""
         routes = self._parts.routes
         async with routes.changing(name):
             if not await self._write_alone(name):
@@ -147,7 +146,7 @@ class Wishes(Gaps):
         return True
 
     async def _raise(self, name: str) -> bool:
-        """Dual writes begin when no process makes a write any more that moves no version."""
+        """Dual writes begin when no process makes writes without versions any more."""
         try:
             if not self.participant.joined:
                 await self.participant.join({name: self._parts.routes[name].primary})
@@ -157,7 +156,7 @@ class Wishes(Gaps):
             return False
 
     async def tend(self, turn: Callable[[], None] = lambda: None) -> None:
-        """Makes the flips that are still to be made, until cancelled. `turn` is called at each round."""
+        """Makes pending flips until cancelled. `turn` is called at each round."""
         while True:
             turn()
             for name in list(self._pending):
@@ -167,7 +166,7 @@ class Wishes(Gaps):
             await asyncio.sleep(min(_AGAIN, self._heartbeat))
 
     async def _flip(self, name: str) -> bool:
-        """Whether the collection has the primary that is wanted."""
+        """Makes a pending flip if the gates allow it. Returns whether the collection has the wanted primary."""
         to = self._pending[name]
         try:
             await self.participant.beat()
@@ -190,7 +189,7 @@ class Wishes(Gaps):
     def _obstacle(self, seen: Routing, name: str, to: StoreName, rows: list[Member], gates: list[Gate]) -> str:
         """Why the flip cannot be made now; "" if it can."""
         if name not in seen.placed:
-            return "no process has placed it yet"
+            return "no process has registered it yet"
         if seen.flip is not None and not seen.flip.state.over:
             return "another flip is under way"
         others = [row for row in rows if not _asks_for(row, name, to)]
@@ -224,7 +223,7 @@ class Wishes(Gaps):
         return "" if flipped.done else flipped.said
 
     async def order(self, name: str, to: StoreName, reason: str) -> dict[str, Any]:
-        """What an operator orders through this process. Shape: {"done", "said", "held"}."""
+        """Makes a flip that an operator requested through this process. Shape: {"done", "said", "held"}."""
         order = FlipRequest(self.records, FlipKind.FLIP, [name], to, self._heartbeat, self._parts.limits.drain)
 
         def make() -> dict[str, Any]:
@@ -240,13 +239,13 @@ class Wishes(Gaps):
         return await asyncio.to_thread(make)
 
     def _refused(self, name: str, to: StoreName, why_not: str) -> None:
-        """Says so once for each reason."""
+        """Reports each reason once."""
         if self._told.get(name) != why_not:
             self._told[name] = why_not
             self._parts.reporter.event(Event.FLIP_REFUSED, collection=name, to=str(to), detail=why_not)
 
     async def _come_after(self) -> None:
-        """Once every file asks for what the command line has put in force, files count again."""
+        """Once every file names the primary that the command line has put in force, files count again."""
         seen = self.participant.routing
         spent = [name for name, each in seen.placed.items() if each.spent and self.wanted().get(name) is each.primary]
         if not spent or not self.participant.joined or (seen.flip is not None and not seen.flip.state.over):
@@ -266,11 +265,11 @@ class Wishes(Gaps):
 
 
 def _asks_for(row: Member, name: str, primary: StoreName) -> bool:
-    """A tool has no say; a process that does not have the collection does not agree."""
+    """Whether a process asks for this primary. A tool counts as agreeing; a process without the collection does not."""
     standing = row.standing.get(name)
     return row.tool or (standing is not None and standing.wanted is primary)
 
 
 def _is_behind(placed: RouteRecord | None, wanted: StoreName) -> bool:
-    """Whether a file asks for what the command line has flipped away from since."""
+    """Whether a file still asks for a primary that the command line has flipped away from."""
     return placed is not None and placed.spent and wanted is not placed.primary

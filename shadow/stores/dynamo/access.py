@@ -1,4 +1,4 @@
-"""What reads and writes of DynamoDB share: the way to the server, the tables of the collections, reader and writer."""
+"""What reads and writes of DynamoDB share: the gateway, the tables of the collections, the reader and the writers."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ __all__ = ["DynamoAccess"]
 
 
 class DynamoAccess:
-    """`specs` describes the collections that have more than a name. A `client` that is handed in (aioboto3's or
-    aiobotocore's low-level client) is never closed."""
+    """`specs` describes collections beyond their names. A `client` that is handed in (aioboto3's or aiobotocore's
+    low-level client) is never closed."""
 
     def __init__(
         self,

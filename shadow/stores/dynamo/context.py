@@ -1,4 +1,4 @@
-"""What a store of DynamoDB needs beside its settings and its client."""
+"""What a store of DynamoDB needs besides its settings and its client."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OnCapacity: TypeAlias = Callable[[str, str, str, float], None]
 OnScan: TypeAlias = Callable[[str, int, int, int], None]
 """Called as (table, scans begun, items read, items returned) for each scan and each of its answers."""
 OnLacking: TypeAlias = Callable[[str, str], None]
-"""Called as (table, text) for what was wanted of a table that the server does not have, or a right that lacked."""
+"""Called as (table, text) for a wanted option that the server does not support, or a missing right."""
 
 
 def _no_capacity(table: str, index: str, verb: str, units: float) -> None: ...
@@ -35,14 +35,14 @@ class DynamoContext(ClientHooks):
     """None of the callables may raise."""
 
     database: str = "shadow"
-    """Stands in the texts of errors, as MongoDB's database does."""
+    """Appears in the texts of errors, as the name of MongoDB's database does."""
     operation_limit: float = 30.0
-    """Seconds that an operation may last; a write that goes on losing gives up after half."""
+    """Seconds that an operation may last; a write that keeps losing races gives up after half of it."""
     on_capacity: OnCapacity = _no_capacity
     on_scan: OnScan = _no_scan
     on_lacking: OnLacking = _no_lacking
     on_throttled: Callable[[], None] = _no_throttling
-    """Called for every request that a client made here saw throttled, repeated ones too."""
+    """Called for every throttled request of a client that was made here, retries included."""
 
 
 DEFAULTS: Final = DynamoContext()

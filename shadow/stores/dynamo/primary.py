@@ -1,4 +1,4 @@
-"""Writes to DynamoDB as the primary: read, computed and put back on the condition that nothing has changed."""
+"""Writes to DynamoDB as the primary: read, compute, and write back on condition that nothing has changed."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ from shadow.stores.dynamo.write.writes import NOTHING, FoundItem, expected_of
 __all__ = ["DynamoPrimary"]
 
 _PATIENCE: Final = 2
-"""Lost races that are answered at once; each one after that waits, longer and longer, up to `_LONGEST`."""
+"""Lost races that are retried at once; each further retry waits longer, up to `_LONGEST`."""
 _LONGEST: Final = 0.32
-"""Seconds. Each process has one writer at a document at a time, so that as many processes as this holds round trips
-come to their turn."""
+"""Seconds. Each process has one writer per document at a time, so as many processes as round trips fit into this get
+their turn."""
 _WRITE_CONFLICT: Final = 112
 
 
@@ -71,7 +71,7 @@ class DynamoPrimary(DynamoAccess):
     async def _apply(
         self, table: CollectionTable, text: str, change: Change, compute: Computation, op_id: str, found: FoundItem
     ) -> Applied | None:
-        """Tries until it has won: to lose a race is no answer."""
+        """Retries until it wins: a lost race is no answer."""
         until = asyncio.get_running_loop().time() + self._context.operation_limit / 2
         for attempt in itertools.count():
             after = compute(found.image)
@@ -96,12 +96,12 @@ class DynamoPrimary(DynamoAccess):
     def _is_own(
         self, table: CollectionTable, failed: ConditionFailed, change: Change, after: Image, op_id: str
     ) -> bool:
-        """Whether what stands in the way is this very write, applied by an earlier attempt of the client."""
+        """Whether the conflicting item is this very write, applied by an earlier attempt of the client."""
         if failed.item is None:
             return False
         state = table.codec.state(failed.item)
         if isinstance(change, Insert) and isinstance(state, Version) and state.born == change.born:
-            return True  # and perhaps changed since then by someone else
+            return True  # and perhaps changed by another writer since
         return state == after.state and table.codec.op_id(failed.item) == op_id
 
     async def _after_lost_race(

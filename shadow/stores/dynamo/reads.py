@@ -1,4 +1,4 @@
-"""Reads of DynamoDB, by the contract of `stores.base`: with the whole meaning of a filter, in order, in pages."""
+"""Reads of DynamoDB, by the contract of `stores.base`: with the full meaning of a filter, sorted, in pages."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class DynamoReads(DynamoAccess):
     async def _found_pages(
         self, collection: str, query: Query, fetch: Fetch | None = None
     ) -> AsyncGenerator[list[Hit], None]:
-        """With a `fetch`, which only goes with a query of a filter alone, documents may have its fields only."""
+        """`fetch`: documents may have its fields only; allowed only for a query with nothing but a filter."""
         table = self._table(collection)
         project = compile_projection(query.projection) if query.projection else None
         fetch = fetch or fetch_of(query)
@@ -73,7 +73,7 @@ class DynamoReads(DynamoAccess):
                     return
 
     async def _sorted(self, table: CollectionTable, query: Query, fetch: Fetch | None) -> list[Hit]:
-        """The hits in order; with a limit no more of them are kept than can still be among the first."""
+        """The hits in order. With a limit, only those are kept that can still be among the first."""
         first = await self._first_of_index(table, query, fetch)
         if first is not None:
             return first
@@ -87,7 +87,7 @@ class DynamoReads(DynamoAccess):
         return sort_documents(hits, query.sort, key=lambda hit: hit.document)
 
     async def _first_of_index(self, table: CollectionTable, query: Query, fetch: Fetch | None) -> list[Hit] | None:
-        """The first hits, read in the order of an index; None if none gives it."""
+        """The first hits, read in the order of an index; None if no index provides it."""
         chosen = ordered_plan(query, table.spec)
         if chosen is None:
             return None
@@ -139,13 +139,13 @@ class DynamoReads(DynamoAccess):
         return await asyncio.to_thread(compiled.run, documents, joined.__getitem__)
 
     async def _joined(self, collection: str, filter: Document) -> list[Document]:
-        """All documents that a `$lookup` may find, in the order of their keys: that of insertion, which MongoDB
-        mostly shows, is not kept here. Without a key or an index for `filter` it is left to the stage."""
+        """All documents that a `$lookup` may find, in the order of their keys; insertion order, which MongoDB mostly
+        shows, is not kept here. Without a key or an index for `filter`, the stage filters."""
         served = not isinstance(plan(filter, self._table(collection).spec), ScanPlan)
         return sort_documents(await self._all(collection, filter if served else {}), [("_id", 1)])
 
     async def _all(self, collection: str, filter: Document, fetch: Fetch | None = None) -> list[Document]:
-        """Raises `UnreadableDocument` where one of them cannot be read: what is made of them would not show it."""
+        """Raises `UnreadableDocument` where one of them cannot be read: a result computed from them would hide it."""
         pages = self._found_pages(collection, Query(filter), fetch)
         found = [hit.document async for page in pages for hit in page]
         for document in found:
@@ -177,7 +177,7 @@ def _projected(hit: Hit, project: Callable[[Document], Document] | None) -> Hit:
 
 
 def _may_match(filter: Document) -> Callable[[Document], bool]:
-    """Whether a filter matches a document, or may match one that cannot be read: that must show."""
+    """Whether a filter matches a document, or may match one that cannot be read: such a document must show."""
     matching = matcher(filter)
 
     def may(document: Document) -> bool:
@@ -190,7 +190,7 @@ def _may_match(filter: Document) -> Callable[[Document], bool]:
 
 
 def _check_order(hits: Sequence[Hit], sort: Sort) -> None:
-    """Raises `UnreadableDocument` where the place of a document in an order cannot be told."""
+    """Raises `UnreadableDocument` where the position of a document in a sort cannot be determined."""
     fields = frozenset(path.partition(".")[0] for path, _ in sort)
     for hit in hits:
         if isinstance(hit.document, Damaged) and depends(fields, hit.document):

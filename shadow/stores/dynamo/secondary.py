@@ -1,4 +1,4 @@
-"""Writes to DynamoDB as the secondary: replays and copies, each on the condition of what stands there."""
+"""Writes to DynamoDB as the secondary: replays and copies, each conditional on what is stored there."""
 
 from __future__ import annotations
 
@@ -68,13 +68,13 @@ class DynamoSecondary(DynamoAccess):
             return await self._found(table, text)
         before = table.codec.decode(answer["Attributes"])
         if not is_readable(before.document) and isinstance(before.state, Version):
-            return Image(before.state.next(), before.document)  # made, and still not to be read
+            return Image(before.state.next(), before.document)  # made, and still unreadable
         after = compute(before)
         assert after is not None
         return after
 
     def _own_image(self, table: CollectionTable, found: FoundItem, write: Write) -> Image | None:
-        """The image that is there, if this very write has put it there before."""
+        """The stored image, if this very write has stored it before."""
         own = found.item is not None and table.codec.op_id(found.item) == write.op_id
         return found.image if own and found.image.state == write.post.state else None
 
@@ -110,7 +110,7 @@ class DynamoSecondary(DynamoAccess):
         return await self._put(collection, key, image, expected, fresh_id())
 
     async def put_many(self, collection: str, puts: Sequence[tuple[Key, Image, State]]) -> list[bool | Exception]:
-        """`put` for many (key, image, expected), in order; those onto nothing at all travel in batches."""
+        """`put` for many (key, image, expected), in order; inserts where nothing is stored are batched."""
         op_ids = [fresh_id() for _ in puts]
         free = [place for place, (_, _, expected) in enumerate(puts) if expected == ABSENT]
         images = [puts[place][1] for place in free]
@@ -137,7 +137,7 @@ class DynamoSecondary(DynamoAccess):
         return await self._together.holders(self._table(collection), keys.key_text(key), document)
 
     async def _copy_absent(self, collection: str, keys_: Sequence[Key], images: Sequence[Image]) -> list[bool]:
-        """Puts, in batches, the images whose keys are free. False: not, or not known."""
+        """Inserts, in batches, the images whose keys are free. False: not inserted, or unknown."""
         op_ids = [fresh_id() for _ in images]
         return await self._inserter.put_absent(self._table(collection), keys_, images, op_ids)
 

@@ -1,4 +1,4 @@
-"""The tables of a store of DynamoDB: making, changing, comparing and sweeping them."""
+"""The tables of a DynamoDB store: creates, changes, compares and sweeps them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class DynamoUpkeep(DynamoAccess):
         await self._constraints.accept(table, is_new=is_new)
 
     async def _lacks_constraints_alone(self, table: CollectionTable, known: CollectionSpec) -> bool:
-        """Whether the table is there and only unique constraints are to be added, which takes no right to make it."""
+        """Whether the table exists and only unique constraints are to be added, which needs no right to create it."""
         added = table.spec.unique != known.unique and replace(table.spec, unique=known.unique) == known
         return added and await describe_table(self._gateway, table.name) is not None
 
@@ -53,16 +53,16 @@ class DynamoUpkeep(DynamoAccess):
         return "" if described is None else str(described.get("TableId", ""))
 
     def tables(self) -> list[TableDefinition]:
-        """The tables of the collections that were described when the store was made, as they ought to be."""
+        """The wanted tables of the collections that were described when the store was made."""
         return [collection_table(table.name, table.spec) for table in self._tables.values()]
 
     async def drift(self) -> dict[str, list[str]]:
-        """In what each of `tables` differs from what it ought to be; an empty list where it does not."""
+        """How each of `tables` differs from what is wanted; an empty list where it does not."""
         return {name: differences for name, (differences, _) in (await self.manager.drift(self.tables())).items()}
 
     async def reindex(self, collection: str) -> int:
-        """Writes again the documents that were written before an index was declared, so that it finds them; answers
-        how many. `prepare` does so where it adds an index; needed by hand only where something else has added it."""
+        """Rewrites documents that were written before an index was declared, so that the index has them; returns how
+        many. `prepare` does so where it adds an index; needed by hand only where something else has added one."""
         table = self._table(collection)
         written = 0
         async for items in self._reader.item_pages(table):
@@ -70,8 +70,8 @@ class DynamoUpkeep(DynamoAccess):
         return written
 
     async def check_unique(self, collection: str) -> None:
-        """Makes sure once more that every document holds its unique values, for the case that a writer did not know of
-        a constraint when it was accepted. Raises `DuplicateKeyError` as `prepare` does, without any value in it."""
+        """Checks again that every document holds its unique values, in case a writer did not know of a constraint
+        when it was accepted. Raises `DuplicateKeyError` as `prepare` does, without any value in it."""
         table = self._table(collection)
         await self._constraints.forget(table)
         await self._constraints.accept(table, is_new=False)
@@ -79,10 +79,11 @@ class DynamoUpkeep(DynamoAccess):
     async def sweep(
         self, collection: str, older_than: dt.timedelta = dt.timedelta(days=1), *, dry_run: bool = False
     ) -> int:
-        """Deletes parts of large documents that a crash has left behind; answers how many. `older_than` must exceed
+        """Deletes parts of large documents that a crash has left behind; returns how many. `older_than` must exceed
         the longest time that a write can take. `dry_run`: only counts them."""
         return await self._sweeper.sweep(self._table(collection), older_than, dry_run=dry_run)
 
     async def sweep_if_due(self, collection: str, every: float) -> int:
-        """`sweep`, where nobody has done so for `every` seconds and there is any need; answers how many."""
+        """Calls `sweep` if nobody has done so for `every` seconds and the table has had large documents; returns how
+        many parts were deleted."""
         return await self.sweep(collection) if await self._sweeper.is_due(self._table(collection), every) else 0

@@ -1,7 +1,7 @@
 """The driver's databases and collections, as each kind of call needs them.
 
-What the application asks goes with the options of its client. What shadow asks by itself goes to the primary member,
-and comes as the bytes that are stored.
+Calls of the application use the options of its client. Calls of shadow itself go to the primary member, and return the
+stored bytes.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ _OWN: Final[Mapping[str, Any]] = {
     "read_concern": LOCAL,
     "write_concern": MAJORITY,
 }
-"""Of the databases by which shadow asks what the application has not asked: nothing of it is up to the application's
-client, which may read from members that lag and write without an answer."""
+"""Options of the databases for shadow's own calls: independent of the application's client, which may read from
+members that lag and write without acknowledgement."""
 
 
 def _ignore(text: str) -> None: ...
@@ -55,15 +55,15 @@ def _ignore(text: str) -> None: ...
 
 @dataclass(frozen=True)
 class MongoContext(ClientHooks):
-    """What a store of MongoDB needs beside its client: limits, the application's options, and whom it reports to."""
+    """What a store of MongoDB needs besides its client: limits, the application's options, and whom it reports to."""
 
     operation_limit: float = 30.0
     """Seconds that an operation may last."""
     again: Callable[[], Any] | None = None
-    """Makes another client like an owned one, should that answer nothing any more."""
+    """Makes another client like an owned one that answers nothing any more."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Those of a database object of the application's (`codec_options`, `read_preference`, `write_concern`,
-    `read_concern`); they go before the client's."""
+    """The options of a database object of the application (`codec_options`, `read_preference`, `write_concern`,
+    `read_concern`); they take precedence over the client's."""
     weak_writes: WeakWrites = WeakWrites.RAISE
     on_raised: Callable[[str], None] = _ignore
     """See `Durability`."""
@@ -101,10 +101,10 @@ class MongoAccess:
         self._name = database
         self._owned = owned
         self._specs = specs
-        # Opening the intent, the way to the server and the skew of clocks have to fit into the limit as well.
+        # Opening the intent, the way to the server and clock skew must fit into the limit as well.
         self._max_time_ms = max(1, int(limit * 500))
         self._database = link.database(database, **{**self._options, "codec_options": CANONICAL})
-        # Versions are read where they were written: a member that lags would make heal copy an older image.
+        # Versions are read where they were written: a lagging member would make a repair copy an older image.
         self._exact = link.database(database, codec_options=RAW, **_OWN)
         self._plain = link.database(database, codec_options=CANONICAL, **_OWN)
         self._collections: dict[tuple[str, bool, bool], Any] = {}
@@ -121,7 +121,7 @@ class MongoAccess:
 
     @property
     def client(self) -> Any:
-        """The driver's client that is in use now."""
+        """The driver's client in use now."""
         return self.link.client
 
     async def close(self) -> None:
@@ -139,42 +139,43 @@ class MongoAccess:
         }
 
     async def _image_now(self, collection: str, key: Key) -> Image:
-        """What a write that is conditional on it starts from: it need not last."""
+        """The image from which a conditional write starts: it need not be durable."""
         return self._split(collection, key, await self._stored(collection, key))
 
     def _split(self, collection: str, key: Key, raw: Document | None) -> Image:
-        """What stands under exactly this key; under a collation, the server answers what is spelt otherwise too."""
+        """The image under exactly this key: under a collation, the server also returns other spellings."""
         if raw is None:
             return Image(ABSENT)
         image = split(raw, self._reserved(collection))
         return image if is_under(key, raw, image) else Image(ABSENT)
 
     async def _stored(self, collection: str, key: Key) -> Any:
-        """What stands under a key as the driver's raw document, or None."""
+        """The driver's raw document under a key, or None."""
         with plain_errors():
             return await self._exact[collection].find_one({"_id": key})
 
     def _in_time(self) -> AbstractContextManager[None]:
-        """No command of the block runs on beyond the time that an operation has: the driver gives each of them what
-        is left as its `maxTimeMS`, inserts too, which take none as an option. A number that is fixed would begin again
-        when the command arrives, however late that is."""
+        """Limits every command of the block to the time that an operation has: the driver sends the remaining time
+        as `maxTimeMS`, also for inserts, which have no such option. A fixed number would start again when the
+        command arrives, however late."""
         return pymongo.timeout(self._max_time_ms / 1000)
 
     def _collection(self, name: str) -> Any:
-        """The driver's collection object, with the write concern of the application's writes."""
+        """The driver's collection, with the write concern of the application's writes."""
         return self._made(name, self._concern)
 
     def _bytes(self, name: str) -> Any:
-        """The same, for what answers documents: they come with the bytes that are stored."""
+        """The same, for calls that return documents: they come with the stored bytes."""
         return self._made(name, self._concern, raw=True)
 
     async def _copies(self, name: str) -> Any:
-        """The same for what this store follows by. Raises what the driver raises if it reaches nobody."""
+        """The same for writes of the secondary. Raises what the driver raises if no server can be reached."""
         return self._made(name, await self._durability.for_copies(), own=True)
 
     async def _read(self, name: str, *, raw: bool = True, newest: bool = False) -> Any:
-        """The driver's collection for a read: as the application's client reads, or, for a look that decides, what
-        stands for good. `newest`: what the primary member has now, which is what a write is about."""
+        """The driver's collection for a read: as the application's client reads, or, for a read that decides
+        something, only durable data. `newest`: the current data of the primary member, which is what a write is
+        about."""
         if wants_newest():
             lasting = await self._lasting.reader(name)
             return lasting if raw else lasting.with_options(codec_options=CANONICAL)
@@ -183,8 +184,8 @@ class MongoAccess:
         return self._made(name, self._concern, raw=raw)
 
     def _made(self, name: str, concern: WriteConcern, *, raw: bool = False, own: bool = False) -> Any:
-        """Made once: making one costs as much as the rest of this class's part. `own`: not as the client is for the
-        application, but for what shadow asks by itself."""
+        """Cached: making one costs as much as the rest of a call. `own`: for shadow's own calls, without the options
+        of the application's client."""
         kept = self._collections.get((name, raw, own))
         if kept is None or kept.write_concern != concern:
             options = {"codec_options": RAW} if raw else {}

@@ -1,4 +1,4 @@
-"""Inserts into MongoDB as the primary: one or many, onto nothing or in a tombstone's place."""
+"""Inserts into MongoDB as the primary: one or many, where nothing is stored or in place of a tombstone."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ class MongoInserts(MongoAccess):
         return Applied(Image(ABSENT), image)
 
     async def _take_tombstone(self, collection: str, key: Key, raw: Document, error: WriteError) -> bool:
-        """Puts `raw` where a tombstone stands, or has stood and is gone by now; False if what stands under the key is a
-        document, or if the refusal is of another kind."""
+        """Replaces a tombstone, or one that has just expired, by `raw`. False if there is a document under the key,
+        or the refusal is of another kind."""
         if not isinstance(error, DuplicateKeyError) or not is_of_id(error):
             return False
         if self._shards.key(collection) is not None:
@@ -85,7 +85,7 @@ class MongoInserts(MongoAccess):
     async def _insert_one_by_one(
         self, collection: str, inserts: Sequence[Insert], *, ordered: bool
     ) -> list[Applied | Exception | None]:
-        """For each, all shards have to be asked whether something stands under its key."""
+        """Before each insert, all shards must be asked for its key."""
         results: list[Applied | Exception | None] = []
         for each in inserts:
             try:
@@ -123,7 +123,7 @@ class MongoInserts(MongoAccess):
     async def _after_refusal(
         self, collection: str, insert: Insert, image: Image, fault: Mapping[str, Any]
     ) -> Applied | Exception:
-        """What becomes of one insert of many that the server has refused; an error is this one's alone."""
+        """The result of one insert of many that the server has refused; an error concerns this one alone."""
         refusal = write_error(fault)
         try:
             done = await self._take_tombstone(
@@ -136,7 +136,7 @@ class MongoInserts(MongoAccess):
         return Applied(Image(ABSENT), image) if done else refusal
 
     async def _insert_literally(self, collection: str, key: Key, raw: Document) -> None:
-        """Inserts what an upsert has made: the server fills in empty timestamps in inserts, and not in updates."""
+        """Inserts the result of an upsert: the server fills in empty timestamps in inserts, but not in updates."""
         where = {"_id": key, f"{self._reserved(collection)}.never": True}
         if (shard_key := self._shards.key(collection)) is not None:
             where = beside(where, shard_key.values(raw))

@@ -60,15 +60,15 @@ __all__ = ["MongoPrimary"]
 
 class MongoPrimary(MongoInserts):
     def _meant(self, collection: str, change: Update | Replace | Delete, raw: Document) -> Image:
-        """The document before a change. One under another spelling of its key, which the secondary has not, says that
-        the collection has a collation since it was looked at: what else went past is not known."""
+        """The document before a change. Another spelling of its key means that the collection got a collation since
+        it was checked: the secondary does not have it, and what else was missed is unknown."""
         image = split(raw, self._reserved(collection))
         if change.key is not ANY and not is_under(change.key, raw, image):
             self._on_doubt(collection)
         return image
 
     async def admit(self) -> None:
-        """Raises `UnsupportedOperation` if the client's write concern is to be refused: see `durability`."""
+        """Raises `UnsupportedOperation` if the client's write concern is to be refused; see `durability`."""
         await self._durability.admit()
 
     async def apply(self, collection: str, change: Change, op_id: str) -> Applied | None:
@@ -88,7 +88,7 @@ class MongoPrimary(MongoInserts):
         try:
             return await self._apply_once(collection, change, op_id)
         except DuplicateKeyError as refusal:
-            # Tombstones stay after a flip, and the application makes indexes of its own.
+            # Tombstones remain after a flip, and the application creates indexes of its own.
             if not await self._unique.make_way(collection, refusal):
                 raise
         return await self._apply_once(collection, change, op_id)
@@ -105,8 +105,8 @@ class MongoPrimary(MongoInserts):
                 return await self._delete(collection, change)
 
     def chooses(self, change: Change) -> bool:
-        """Not a delete, which leaves nothing with its operation's id; nor an upsert by a pipeline that may lose the
-        `_id` that it is to insert under."""
+        """False for a delete, which leaves nothing with the id of its operation, and for an upsert by a pipeline
+        that may lose the `_id` that it is to insert under."""
         if isinstance(change, Update) and change.upsert and isinstance(change.update, list):
             return keeps_key(change.update)
         if isinstance(change, Replace) and change.upsert:
@@ -117,7 +117,7 @@ class MongoPrimary(MongoInserts):
         return None, ANY
 
     async def chosen(self, collection: str, op_id: str) -> Key:
-        # An intent is settled by the answer: a member that has been deposed would not know of the document.
+        # The answer decides an intent: a member that was deposed would not know the document.
         found = await self._lasting.find(collection, {f"{self._reserved(collection)}.o": op_id}, {"_id": 1})
         return taken(found[0])["_id"] if found else ANY
 
@@ -163,8 +163,8 @@ class MongoPrimary(MongoInserts):
     async def _changed(
         self, collection: str, change: Update | Replace, op_id: str, ask: Callable[[], Awaitable[Document | None]]
     ) -> Applied | None:
-        """Asks (a command that answers the document before it) until it has changed or inserted one, or has found
-        none and is no upsert."""
+        """Calls `ask` (a command that returns the document before it) until it has changed or inserted one, or has
+        found none and is no upsert."""
         while True:
             raw, is_taken = await self._asked(change, ask)
             if raw is not None:
@@ -182,8 +182,8 @@ class MongoPrimary(MongoInserts):
     async def _asked(
         self, change: Update | Replace, ask: Callable[[], Awaitable[Document | None]]
     ) -> tuple[Document | None, bool]:
-        """The answer; whether an upsert by filter met its own `_id`, under which a tombstone may stand, or a document
-        that its filter matches by now."""
+        """The answer, and whether an upsert by filter met its own `_id`, under which there may be a tombstone, or a
+        document that its filter matches by now."""
         try:
             return await refusing(ask()), False
         except DuplicateKeyError as error:
@@ -192,9 +192,9 @@ class MongoPrimary(MongoInserts):
             return None, True
 
     async def _made_of(self, collection: str, change: Update | Replace, pre: Image) -> Applied:
-        """What the change has made of the document before it. Of one that Python's values do not say whole, only the
-        server knows what an update made; where the next write has been faster, nobody does, and the secondary is
-        healed."""
+        """The result of the change for the document before it. Where Python's values do not represent the document
+        completely, only the server knows the result of an update; where the next write was faster, nobody does, and
+        the secondary is repaired."""
         if isinstance(change, Replace) or is_plain(pre):
             return applied_after(change, pre)
         assert pre.document is not None
@@ -205,10 +205,11 @@ class MongoPrimary(MongoInserts):
         return Applied(pre, Image(state, Damaged({"_id": key}, {"": "changed before it was read back"})))
 
     async def _upsert(self, collection: str, change: Update | Replace, op_id: str) -> Applied | None:
-        """Inserts what the upsert makes of nothing; None if a document that its filter matches has come in between.
+        """Inserts the document that the upsert makes; None if a document that its filter matches has appeared
+        meanwhile.
 
         The server's own upsert would take the condition on the key for a field of the new document, and would not
-        take a tombstone's place.
+        replace a tombstone.
         """
         applied = after_upsert(change)
         assert applied.post.document is not None
@@ -230,7 +231,7 @@ class MongoPrimary(MongoInserts):
         raw = raw_of(image, reserved, op_id=op_id if by_filter else "")
         where, target = where_of(change, reserved), self._bytes(collection)
         if by_filter and change.upsert and key_of_change(change) is MISSING:
-            # A replacement cannot say under which `_id` it is to be inserted, and be any document's; a pipeline can.
+            # A replacement that may be for any document cannot name the `_id` to insert under; a pipeline can.
             update = [{"$replaceWith": {"$mergeObjects": [{"_id": own_id(change.new)}, {"$literal": raw}]}}]
             options: dict[str, Any] = {
                 "sort": list(change.sort) or None,

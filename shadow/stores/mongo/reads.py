@@ -69,12 +69,12 @@ class MongoReads(MongoAccess):
                 hits = (hit_of(raw, reserved, query.projection) for raw in page)
                 yield [hit for hit in hits if hit is not None]
         finally:
-            # The server has closed it by itself if all was read, and a driver would go to a thread to find out.
+            # The server has closed it if all was read, and Motor would use a thread to find out.
             if cursor.alive:
                 await cursor.close()
 
     def may_lag(self, collection: str, filter: Document) -> bool:
-        """Reads go to the primary member, whose indexes are as new as its documents."""
+        """False: reads go to the primary member, whose indexes are as new as its documents."""
         return False
 
     async def count(self, collection: str, filter: Document, skip: int = 0, limit: int = 0) -> int:
@@ -92,8 +92,8 @@ class MongoReads(MongoAccess):
         return list(await values.distinct(path, hidden))
 
     def _decoding_errors(self) -> str:
-        """What the application's own client does with text that is no UTF-8. Values that stand alone have no bytes
-        beside them, so they are read as it reads them."""
+        """How the application's client handles text that is not UTF-8. Values on their own come without their bytes,
+        so they are read as the client reads them."""
         options = self._options.get("codec_options") or getattr(self.client, "codec_options", None)
         return str(getattr(options, "unicode_decode_error_handler", "strict"))
 

@@ -31,8 +31,8 @@ that in several, one after the other."""
 
 
 async def refusing(call: Awaitable[Any]) -> Any:
-    """What the server's `findAndModify` refuses is a plain `OperationFailure` to the drivers, where its `update` would
-    be a `WriteError`; here both are the latter, which is one of the former."""
+    """Raises refusals of `findAndModify` as `WriteError`, like those of `update`: the drivers raise the former as a
+    plain `OperationFailure`, its base class."""
     try:
         with plain_errors():
             return await call
@@ -46,7 +46,7 @@ async def refusing(call: Awaitable[Any]) -> Any:
 
 @contextmanager
 def done() -> Iterator[None]:
-    """The server has done the write: whatever is wrong with the answer is no refusal."""
+    """The server has made the write: an error in reading the answer is no refusal."""
     try:
         yield
     except Exception as error:
@@ -55,7 +55,7 @@ def done() -> Iterator[None]:
 
 
 def is_of_id(error: WriteError) -> bool:
-    """Whether a duplicate is one of `_id`, and not of another unique index."""
+    """Whether a duplicate key is one of `_id`, not of another unique index."""
     pattern = (error.details or {}).get("keyPattern")
     return pattern is None or dict(pattern) == {"_id": 1}
 
@@ -74,8 +74,8 @@ def write_concern_error(details: Mapping[str, Any]) -> WriteConcernError | None:
 
 
 def in_one_batch(raws: Sequence[Document]) -> bool:
-    """Whether an error of the whole call is one of every document: nothing was sent before the batch that it is of.
-    False if earlier batches may have been, or that cannot be told."""
+    """Whether an error of the whole call applies to every document: nothing was sent before the batch that failed.
+    False if earlier batches may have been sent, or that cannot be determined."""
     if len(raws) > _BATCH_COUNT:
         return False
     size = 0
@@ -83,7 +83,7 @@ def in_one_batch(raws: Sequence[Document]) -> bool:
         try:
             size += len(bson.encode(raw))
         except Exception:
-            # The driver has come to this document, and no further.
+            # The driver stops at this document as well.
             return True
         if size > _BATCH_BYTES:
             return False

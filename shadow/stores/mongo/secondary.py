@@ -1,4 +1,4 @@
-"""Writes to MongoDB as the secondary: replays and copies, each on the condition of what stands there."""
+"""Writes to MongoDB as the secondary: replays and copies, each conditional on what is stored there."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ class MongoSecondary(MongoAccess):
             return await past_validator(collection, write)
 
     async def _replay_delete(self, collection: str, write: Write, change: Delete) -> Image | None:
-        """By key alone, in one round trip: the upsert inserts the tombstone where nothing stands, and collides where
-        anything but the version before stands. A filter that says more cannot stand in an upsert."""
+        """By key alone, in one round trip: the upsert inserts the tombstone where nothing is stored, and conflicts
+        with anything but the version before. A filter with more conditions cannot be used in an upsert."""
         image = Image(Tombstone(change.tombstone))
         assert isinstance(write.pre, Version)
         where = {"_id": write.key, **exactly(write.pre, self._reserved(collection))}
@@ -109,8 +109,8 @@ class MongoSecondary(MongoAccess):
         return await self._place(collection, key, where, image, upsert=expected == ABSENT)
 
     async def _place(self, collection: str, key: Key, where: Document, image: Image, *, upsert: bool) -> bool:
-        """Replaces what `where` names by the image. The conditions beside `_id` cannot become fields: a replacement
-        upsert takes only `_id` from its filter."""
+        """Replaces the document that `where` names by the image. Conditions other than `_id` cannot become fields: a
+        replacement upsert takes only `_id` from its filter."""
         plain = raw = raw_of(image, self._reserved(collection), key)
         shard_key = self._shards.key(collection)
         if shard_key is not None:
@@ -130,7 +130,7 @@ class MongoSecondary(MongoAccess):
             except DuplicateKeyError as error:
                 if is_of_id(error):
                     return False
-                # A tombstone stands in nobody's way, unless an index has come that was not known of.
+                # A tombstone blocks nothing, unless an index was created that was not known.
                 if await self._unique.make_way(collection, error):
                     continue
                 self._unique.forget(collection)
@@ -149,7 +149,7 @@ class MongoSecondary(MongoAccess):
         return await replacing(await self._copies(collection), where, raw, upsert=upsert, **more)
 
     async def put_all(self, collection: str, puts: Sequence[tuple[Key, Image, State]]) -> bool | None:
-        """Its indexes are checked with each write, in a transaction too: no two documents can trade values in one."""
+        """None: MongoDB checks indexes with each write, also in a transaction, so two documents cannot trade values."""
         return None
 
     async def holders(self, collection: str, key: Key, document: Document) -> list[Key]:

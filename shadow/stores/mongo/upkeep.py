@@ -1,4 +1,4 @@
-"""The indexes of a MongoDB collection, what it is, and whether it is the one of before."""
+"""The indexes of a MongoDB collection, its kind, and whether it is the one of before."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ WITNESS: Final = "shadow_witness"
 
 
 async def _unless(call: Awaitable[Any], codes: frozenset[int]) -> None:
-    """Makes an index. It will do if the server answers with one of these codes that there is one."""
+    """Creates an index. One of these error codes means that there is one already."""
     try:
         await call
     except OperationFailure as error:
@@ -47,8 +47,8 @@ async def _unless(call: Awaitable[Any], codes: frozenset[int]) -> None:
 
 class MongoUpkeep(MongoAccess):
     async def has_stamps(self, collection: str, patience: float) -> bool:
-        """Whether a document carries a version, or a tombstone stands; True where `patience` seconds did not do to
-        look through all of it."""
+        """Whether a document has a version, or there is a tombstone; True where `patience` seconds were not enough
+        to search all of it."""
         reserved = self._reserved(collection)
         stamped = {"$or": [{f"{reserved}.{part}": {"$exists": True}} for part in ("b", "r", "t")]}
         try:
@@ -56,7 +56,7 @@ class MongoUpkeep(MongoAccess):
         except ExecutionTimeout:
             return True
         except OperationFailure as error:
-            # An application that may only write: nobody can say, and what may be there is hidden.
+            # The application may only write: nobody can tell, so versions and tombstones are hidden.
             if error.code != _UNAUTHORIZED:
                 raise
             return True
@@ -67,7 +67,7 @@ class MongoUpkeep(MongoAccess):
             await self._plain[spec.name].create_index(
                 f"{spec.reserved}.x", name=f"{spec.reserved}_ttl", expireAfterSeconds=0, sparse=True
             )
-            # By what recovery finds the document that an operation has chosen; only such documents are in it.
+            # Recovery finds the document that an operation has chosen by it; only such documents are in it.
             await self._plain[spec.name].create_index(f"{spec.reserved}.o", name=f"{spec.reserved}_op", sparse=True)
             await self._unique.clear(spec.name, [unique.fields for unique in spec.unique])
             for unique in spec.unique:
@@ -129,6 +129,6 @@ class MongoUpkeep(MongoAccess):
         return await self.looks.look(collection)
 
     def bare_writes(self, after: Mapping[str, Any] | None) -> AsyncIterator[tuple[Bare, Mapping[str, Any]]]:
-        """The writes to configured collections that moved no version: see `changes`."""
+        """The writes to configured collections without a new version; see `changes`."""
         watched = self._plain.with_options(read_concern=READ_MAJORITY)
         return bare_writes(watched, {name: spec.reserved for name, spec in self._specs.items()}, after)

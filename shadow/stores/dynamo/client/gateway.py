@@ -1,7 +1,8 @@
-"""The way to DynamoDB: one long-lived low-level client, our own limit before its pool, errors and capacity counted.
+"""The gateway to DynamoDB: one long-lived low-level client with a limit of our own in front of its pool; errors are
+translated and capacity is counted.
 
-A new session and client for each call costs some 70 ms of processor time in the event loop, and the default pool of
-ten connections starves some callers under load; hence one client, and a pool as large as the semaphore before it.
+A new session and client for each call costs some 70 ms of processor time in the event loop, and the default pool of ten
+connections starves some callers under load. Hence one client, and a pool as large as the semaphore in front of it.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _USER_AGENT: Final = f"shadow aiobotocore/{aiobotocore.__version__} botocore/{bo
 
 
 class ConditionFailed(Exception):
-    """A conditional write found something else. `item` is what is there (None: nothing); `retried`: the client had
+    """A conditional write found something else. `item` is what is stored (None: nothing); `retried`: the client had
     sent the request before, and that attempt may have been applied."""
 
     def __init__(self, item: Item | None, *, retried: bool) -> None:
@@ -77,9 +78,10 @@ class Gateway:
         )
 
     async def call(self, verb: str, table: str, **parameters: Any) -> dict[str, Any]:
-        """One request; `verb` is a method of the client. Raises PyMongo's errors, `ConditionFailed`, `Cancelled`.
+        """Sends one request; `verb` is a method of the client. Raises PyMongo's errors, `ConditionFailed`, `Cancelled`.
 
-        A caller that is cancelled leaves the request to its end, and its place among those under way with it."""
+        A cancelled caller abandons the request: it runs to its end and keeps its place among those in flight.
+        """
         client = self._client or await self.calls.run(self._make())
         await self._limit.acquire()
         return await self.calls.run(self._send(client, verb, table, parameters), self._limit.release)
@@ -127,7 +129,7 @@ class Gateway:
         return self._client
 
     def _look_for_throttling(self, **event: Any) -> None:
-        """Sees every attempt, those too that the client repeats by itself."""
+        """Called for every attempt, the client's own retries included."""
         if self._throttling.is_throttling_error(**event):
             self._context.on_throttled()
 
@@ -140,7 +142,7 @@ class Gateway:
             await asyncio.wait(set(self._closing))
 
     async def _ping(self) -> None:
-        """Any answer will do, a refusal too."""
+        """Any answer is enough, a refusal too."""
         client = self._client
         if client is not None:
             await client.list_tables(Limit=1)
@@ -166,7 +168,7 @@ def _session(settings: DynamoSettings) -> Any:
     session.register_component("data_loader", loader)
     session.register_component("response_parser_factory", ParserFactory())
     if settings.access_key_id is not None:
-        # A profile of the environment has no part in it; botocore would fail where there is none of that name.
+        # A profile of the environment is not used; botocore would fail if it did not exist.
         session.get_component("config_store").set_config_variable("profile", None)
     made = aioboto3.Session(
         botocore_session=session,
@@ -195,7 +197,7 @@ def _config(settings: DynamoSettings) -> AioConfig:
         # "adaptive" is standard retries with a `RequestPace`
         retries={"mode": "standard", "total_max_attempts": settings.max_attempts},
         parameter_validation=False,
-        # botocore puts its own together again for each request, twice.
+        # botocore builds its own again for each request, twice.
         user_agent=_USER_AGENT,
         tcp_keepalive=True,
     )

@@ -1,4 +1,4 @@
-"""Scans, counted by the shape of the query that needed them: the list of shapes is the list of indexes missing."""
+"""Counts scans by the shape of the query that needed them: the list of shapes is the list of missing indexes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ScanCounter:
         self._on_scan = on_scan
 
     def begin(self, collection: str, query: Query) -> Counted:
-        """Counts one scan; what it returns is what to `add` to."""
+        """Counts one scan; pass the result to `add`."""
         key = (collection, shape(query))
         if key not in self._entries and len(self._entries) >= _MOST_SHAPES:
             key = ("", _OTHER)
