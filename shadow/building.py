@@ -59,7 +59,7 @@ class EngineOptions:
     mongo_client: Any = None
     dynamo_client: Any = None
     reach: Failpoints = no_failpoint
-    resting: bool = False
+    passive: bool = False
     """A tool that does only what it is asked: no recovery and no watching."""
     tool: bool = False
     """A tool beside an application, which does not count in decisions on routes."""

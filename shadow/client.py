@@ -40,11 +40,11 @@ class Shadow(DriverDatabase):
         mongo_client: Any = None,
         dynamo_client: Any = None,
         reach: Failpoints = no_failpoint,
-        resting: bool = False,
+        passive: bool = False,
         tool: bool = False,
     ) -> None:
-        """`tool`: it is beside an application, and its word on the routing does not count; `resting`: a tool that does
-        nothing by itself, no recovery and no watching."""
+        """`tool`: beside an application, and does not count in decisions on routes; `passive`: a tool that does only
+        what it is asked, no recovery and no watching."""
         # The drivers come with these: whoever imports the package and makes no Shadow does without.
         from shadow.admin import Admin
 
@@ -55,7 +55,7 @@ class Shadow(DriverDatabase):
             mongo_client=mongo_client,
             dynamo_client=dynamo_client,
             reach=reach,
-            resting=resting,
+            passive=passive,
             tool=tool,
         )
         self._admin = Admin(self._engine)

@@ -37,7 +37,7 @@ from shadow.reads.suspects import SharedSuspects
 from shadow.reloading import Reloading
 from shadow.rights import RightsWatch, needs
 from shadow.routes.routes import Routes
-from shadow.routes.startup import StartupPrimary
+from shadow.routes.startup import StartupContext, StartupPrimary
 from shadow.runtime import Runtime, RuntimeContext
 from shadow.status import own_status
 from shadow.stores.base import Store
@@ -80,17 +80,7 @@ class Engine(Upkeep):
         self.rights = RightsWatch(
             self._lacking_rights, lambda: needs(self.settings, self.routes()), self.notices.rights_lacking
         )
-        self._startup = StartupPrimary(
-            self.parts.journal,
-            self.parts.routes,
-            self.fleet.kept,
-            join=self.fleet.join,
-            renew=self.fleet.participant.renew,
-            patience=settings.limits.operation / 4,
-            configured=self._configured,
-            resting=options.resting,
-            lenient=settings.journal.on_failure == "sync",
-        )
+        self._startup = StartupPrimary(self._startup_context())
         share_locks(settings.host_file("lives"))
         self.reloading = Reloading(self, options.path)
         self.started = steady()
@@ -124,6 +114,19 @@ class Engine(Upkeep):
             era=lambda name: self.fleet.era(name),
         )
 
+    def _startup_context(self) -> StartupContext:
+        return StartupContext(
+            self.parts.journal,
+            self.parts.routes,
+            self.fleet.kept,
+            join=self.fleet.join,
+            renew=self.fleet.participant.renew,
+            patience=self.settings.limits.operation / 4,
+            configured=self._configured,
+            passive=self.options.passive,
+            lenient=self.settings.journal.on_failure == "sync",
+        )
+
     def _fleet_context(self) -> FleetContext:
         settings = self.settings
         return FleetContext(
@@ -133,7 +136,7 @@ class Engine(Upkeep):
             figures=self.figures,
             journal=journal_name(settings),
             heartbeat=settings.control.heartbeat,
-            tool=self.options.tool or self.options.resting,
+            tool=self.options.tool or self.options.passive,
             where=places(settings),
         )
 
@@ -172,12 +175,12 @@ class Engine(Upkeep):
             # Routes that were read in another event loop may have changed since.
             self.parts.routes.forget()
             runtime = self._runtimes[loop] = Runtime(
-                loop, self.parts, self._made_stores(), resting=self.options.resting
+                loop, self.parts, self._made_stores(), passive=self.options.passive
             )
             if self.options.path is not None:
                 runtime.keep(Background.WATCH, self.reloading.watch)
             runtime.keep(Background.FLEET, self._belong)
-            if not self.options.resting:
+            if not self.options.passive:
                 runtime.keep(Background.PULSE, self.pulse.run)
                 runtime.keep(Background.FLIPS, self.fleet.tend)
                 runtime.keep(Background.RIGHTS, self.rights.run)
@@ -224,7 +227,7 @@ class Engine(Upkeep):
         for the fleet."""
         participant = self.fleet.participant
         with suppress(ShadowError):
-            if not self.options.resting:
+            if not self.options.passive:
                 await self.parts.routes.learnt(writing=True)
         return participant.joined
 

@@ -81,7 +81,7 @@ class Runtime:
     parts: RuntimeContext
     stores: Mapping[StoreName, Store]
     stats: JournalStats = field(default_factory=JournalStats)
-    resting: bool = False
+    passive: bool = False
     """Whether it does only what it is asked: no recovery, no reads of the journal by itself."""
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _asked: bool = False
@@ -100,7 +100,7 @@ class Runtime:
         self.router = self._router(intents)
         self.forwarder = Forwarder(self.stores[StoreName.MONGO], parts.routes, parts.reporter, parts.era)
         self._spawn(self._hold_stores(), "stores")
-        if self.resting:
+        if self.passive:
             return
         self.lag.start()
         self.keep(Background.RECOVERY, self.replicator.recover_forever)

@@ -75,7 +75,7 @@ def create(config: ConfigFile = Path("config/shadow.yaml"), as_json: AsJson = Fa
 
 async def _create(config: Path) -> list[str]:
     settings = load(config)
-    async with Shadow(settings, path=config, resting=True) as shadow:
+    async with Shadow(settings, path=config, passive=True) as shadow:
         # A journal's table is made like the others: to enter the journal takes more rights than to make it.
         await shadow.prepare(journal=_journal(settings) is None)
         return list(settings.collections)

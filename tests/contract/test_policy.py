@@ -366,7 +366,7 @@ async def test_making_tables_has_the_rights_that_it_uses(
 
 async def _make(settings: Settings) -> Any:
     """As `shadow tables create`, `plan` and `wait` do."""
-    async with Shadow(settings, resting=True) as shadow:
+    async with Shadow(settings, passive=True) as shadow:
         await shadow.prepare(journal=False)
         store: Any = shadow._engine.runtime().stores[StoreName.DYNAMO]
         for wanted in tables._others(settings):

@@ -23,7 +23,7 @@ from shadow.fleet.coordinator import Flipped
 from shadow.fleet.fleet import Fleet
 from shadow.fleet.flip import FlipPlan, FlipRequest
 from shadow.model.phase import StoreName
-from shadow.routes.startup import StartupPrimary
+from shadow.routes.startup import StartupContext, StartupPrimary
 from tests.support.faulty import Gate, lose
 from tests.support.pair import QUICK, Pair, until
 
@@ -60,7 +60,9 @@ class _Fleet:
         # However busy the machine is: the time in which the journal has to vouch for itself is no part of these races.
         part._vouching._patience = 30.0
         StartupPrimary(
-            pair.journal, pair.routes, part.kept, join=part.join, renew=part.participant.renew, configured=_of(part)
+            StartupContext(
+                pair.journal, pair.routes, part.kept, join=part.join, renew=part.participant.renew, configured=_of(part)
+            )
         )
         async with pair:
             await pair.routes.learnt(writing=True)

@@ -42,7 +42,7 @@ from shadow.model.version import ABSENT, Document, Image, Key, Tombstone, Versio
 from shadow.mongoql import cached_filter
 from shadow.mongoql.caching import cached_update
 from shadow.routes.forwarder import Passage
-from shadow.routes.startup import StartupPrimary
+from shadow.routes.startup import StartupContext, StartupPrimary
 from shadow.surface.arguments import Arguments
 from shadow.surface.stamping import Stamping
 from tests.simulation.conditions import COLLECTION, LIMIT
@@ -177,13 +177,15 @@ class Part:
         vouched: Any = _Vouched()
         self.fleet._vouching = vouched
         self._roles = StartupPrimary(
-            parts.journal,
-            parts.routes,
-            self.fleet.kept,
-            join=self.fleet.join,
-            renew=self.fleet.participant.renew,
-            patience=LIMIT / 4,
-            configured=self._configured,
+            StartupContext(
+                parts.journal,
+                parts.routes,
+                self.fleet.kept,
+                join=self.fleet.join,
+                renew=self.fleet.participant.renew,
+                patience=LIMIT / 4,
+                configured=self._configured,
+            )
         )
         self._keep(runtime)
 

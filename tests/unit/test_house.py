@@ -38,7 +38,6 @@ WIDE: Final = {
     "reads/percent_reads.py": 7,
     "reads/shadow_read.py": 13,
     "router.py": 10,
-    "routes/startup.py": 9,
     "writes/inspect.py": 7,
     "writes/intents.py": 7,
     "writes/replicator.py": 11,

@@ -24,7 +24,7 @@ from shadow.host.tasks import begin
 from shadow.model.background import Background
 from shadow.model.phase import Phase, Route, StoreName
 from shadow.routes.routes import Routes
-from shadow.routes.startup import StartupPrimary
+from shadow.routes.startup import StartupContext, StartupPrimary
 from shadow.writes.lane import WorkQueue
 
 SOURCE: Final = Path(shadow.__file__).parent
@@ -166,7 +166,7 @@ async def test_what_nobody_waits_for_any_more_is_not_lost(tmp_path: Path) -> Non
             return {}
 
     routes = Routes({"things": Route(StoreName.MONGO, Phase.SHADOW)}, on_change=lambda *_: None, on_unknown=print)
-    roles = StartupPrimary(Journal(), routes, lambda *_: None, join=join)  # type: ignore[arg-type]
+    roles = StartupPrimary(StartupContext(Journal(), routes, lambda *_: None, join=join))  # type: ignore[arg-type]
     waiting = asyncio.ensure_future(roles.learn(writing=True))
     await asyncio.sleep(0.01)
     waiting.cancel()
