@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -24,6 +24,7 @@ from shadow.journal.server.remote import RemoteJournal, patience
 from shadow.journal.sqlite.journal import SqliteJournal
 from shadow.journal.sqlite.recovery import Salvage
 from shadow.model.phase import StoreName
+from shadow.model.schema import CollectionSpec
 from shadow.notices import Notices
 from shadow.observe.findings import Findings
 from shadow.observe.findings_file import FindingsFile, SharedFindings
@@ -122,14 +123,15 @@ def _tables(settings: Settings) -> dict[str, list[str]]:
 
 def make_stores(
     settings: Settings,
+    specs: Mapping[str, CollectionSpec],
     clients: HandedClients,
     metrics: Metrics,
     notices: Notices,
     on_doubt: Callable[[str], None],
 ) -> dict[StoreName, Store]:
-    """Both stores, for one event loop. `on_doubt`: called with a collection of which an acknowledged write may have
-    been rolled back."""
-    given, mongo, specs = clients.mongo, settings.mongo, settings.specs()
+    """Both stores, for one event loop. `specs`: those in force, with constraints that were added since the start.
+    `on_doubt`: called with a collection of which an acknowledged write may have been rolled back."""
+    given, mongo = clients.mongo, settings.mongo
     connected = functools.partial(connect, mongo.url.get_secret_value(), mongo.driver)
 
     def stuck(name: StoreName) -> Callable[[bool], None]:

@@ -272,7 +272,8 @@ class Engine(Upkeep):
 
     def _made_stores(self) -> dict[StoreName, Store]:
         """The stores of one event loop."""
-        return make_stores(self.settings, self.clients, self.metrics_registry, self.notices, self.parts.journal.doubt)
+        doubt = self.parts.journal.doubt
+        return make_stores(self.settings, self.specs, self.clients, self.metrics_registry, self.notices, doubt)
 
     def _gauges(self) -> GaugeSnapshot:
         runtimes = [each for loop, each in self._runtimes.items() if not loop.is_closed()]

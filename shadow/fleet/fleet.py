@@ -1,8 +1,7 @@
-"""How this process takes part in the fleet, and the flips that its configuration file asks for.
+"""The fleet as one Shadow takes part in it, and what people are shown of it.
 
-The file of every process says which store is to be primary. Where all of them say the same, and it is not what is in
-force, one of them makes the flip for all. A process with an older file, or a newer one than the others, changes nothing
-by itself. What the command line has flipped stays so, whatever the files say, until all of them have come after.
+In layers, each a module of its own: `RunningSite` answers the participant, `Gaps` records writes that the others cannot
+see, `Wishes` makes the flips that the configuration files ask for.
 """
 
 from __future__ import annotations
@@ -23,8 +22,7 @@ __all__ = ["Fleet"]
 
 
 class Fleet(Wishes):
-    """What one Shadow does in the fleet, what it does for its configuration file there, and what people are shown of
-    it."""
+    """One for each Shadow. For the arguments see `Wishes`."""
 
     def prepare(self) -> None:
         """Makes what the control store is kept in. Blocks; raises `ControlError`."""
@@ -35,7 +33,7 @@ class Fleet(Wishes):
         self.records.close()
 
     async def gates(self, own: Mapping[str, Any]) -> list[Gate]:
-        """Every gate of every configured collection for a flip to its other store; `own`: this process's figures."""
+        """Every gate of every configured collection, for a flip to its other store. `own`: this process's figures."""
         return await asyncio.to_thread(self._all_gates, own)
 
     def _all_gates(self, own: Mapping[str, Any]) -> list[Gate]:
@@ -55,7 +53,7 @@ class Fleet(Wishes):
         ]
 
     def gauges(self) -> dict[str, Any]:
-        """What metrics show of the fleet, as last seen; does no I/O."""
+        """The gauges of the fleet, as last read. Does no I/O."""
         part = self.participant
         application = [row for row in part.seen_members if not row.tool]
         return {
