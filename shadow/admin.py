@@ -104,7 +104,7 @@ class Admin:
     async def heal(self, collection: str, key: Any) -> Healing:
         """Copies the primary's state of `key` to the secondary and returns what was done. Raises `NotFollowed` in phase
         `off`, and the stores' own errors."""
-        return await self._engine.runtime().follower.repair(collection, key)
+        return await self._engine.runtime().replicator.repair(collection, key)
 
     async def flip(self, collection: str, to: StoreName, reason: str) -> dict[str, Any]:
         """Makes the other store the primary in every process of the fleet, without regard to the gates. Keeps a
@@ -122,7 +122,7 @@ class Admin:
             parts.journal,
             parts.limits,
             parts.hasher,
-            runtime.follower.repair,
+            runtime.replicator.repair,
         )
 
     async def journal_entries(self, collection: str | None = None, *, limit: int = 100) -> list[Pending]:

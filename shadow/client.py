@@ -41,11 +41,11 @@ class Shadow(DriverDatabase):
         mongo_client: Any = None,
         dynamo_client: Any = None,
         reach: Failpoints = no_failpoint,
-        resting: bool = False,
+        passive: bool = False,
         tool: bool = False,
     ) -> None:
-        """`tool`: runs beside an application and has no say in the routing. `resting`: a passive tool, without recovery
-        and background watches."""
+        """`tool`: runs beside an application and has no say in the routing. `passive`: a tool that does only what it is
+        asked, without recovery and background watches."""
         # Imported here, so that `import shadow` does not load the drivers.
         from shadow.admin import Admin
 
@@ -56,15 +56,16 @@ class Shadow(DriverDatabase):
             mongo_client=mongo_client,
             dynamo_client=dynamo_client,
             reach=reach,
-            resting=resting,
+            passive=passive,
             tool=tool,
         )
         self._admin = Admin(self._engine)
 
     def _built(self, settings: Settings, **options: Any) -> Engine:
+        from shadow.building import EngineOptions
         from shadow.engine import Engine
 
-        return Engine(settings, self, **options)
+        return Engine(settings, self, EngineOptions(**options))
 
     @property
     def admin(self) -> Admin:

@@ -14,8 +14,9 @@ from shadow.config import Settings
 from shadow.control.place import MongoPlace
 from shadow.host.supervisor import Turn
 from shadow.model.phase import Route, StoreName
+from shadow.stores.mongo.drivers import connect
 from shadow.stores.mongo.rights import Lack, Need, User, lacking, look, shown
-from shadow.stores.mongo.store import WITNESS, connect
+from shadow.stores.mongo.upkeep import WITNESS
 
 __all__ = ["LackedRights", "RightsWatch", "ask", "needs"]
 

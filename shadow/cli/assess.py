@@ -30,8 +30,8 @@ from shadow.compare.diff import Hasher
 from shadow.config import Settings, load, parse
 from shadow.errors import StoreUnavailable
 from shadow.rights import LackedRights
+from shadow.stores.mongo.drivers import connect
 from shadow.stores.mongo.rights import grants
-from shadow.stores.mongo.store import connect
 
 __all__ = ["assess"]
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
-from pymongo.errors import PyMongoError
+from pymongo.errors import OperationFailure, PyMongoError
 
 from shadow.cli.jobs import chosen
-from shadow.cli.kinds import Looked, look_at
 from shadow.cli.options import AsJson, ConfigFile, print_json, why_unwritable
 from shadow.config import Settings, load, parse
 from shadow.errors import ConfigurationError, Fault, StoreUnavailable
@@ -21,9 +21,24 @@ from shadow.jobs.target import JobRefused
 from shadow.model.phase import Phase, Route, neighbours
 from shadow.rights import LackedRights, ask
 from shadow.settings.sources import given, not_used
-from shadow.stores.mongo.store import connect as open_client
+from shadow.stores.mongo.drivers import connect as open_client
+from shadow.stores.mongo.kinds import UnfitKind
+from shadow.stores.mongo.store import MongoStore
 
 __all__ = ["app"]
+
+_PATIENCE: Final = 5.0
+"""Seconds within which MongoDB has to have answered for all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """`refused`: the collections that two stores cannot hold level. `not_seen`: why nobody answered, and then nothing
+    is known of any; "" where all were looked at."""
+
+    refused: Sequence[UnfitKind] = ()
+    not_seen: str = ""
+
 
 app = typer.Typer(help="Checks, shows and changes the settings.", no_args_is_help=True)
 
@@ -44,7 +59,7 @@ def check(
         raise ConfigurationError(str(config), faults)
     found = asyncio.run(_rights(settings)) if connect else []
     both = [name for name, route in settings.routes().items() if route.dual_write]
-    looked = asyncio.run(look_at(settings, both)) if connect else Looked()
+    looked = asyncio.run(_look_at(settings, both)) if connect else _Looked()
     stops = any(each.stops for each in found) or bool(looked.refused)
     routes = {
         name: f"{route.primary} {route.phase} writes={route.writes} shadow_reads={route.shadow_reads:g}{_reads(route)}"
@@ -142,7 +157,7 @@ def phase(
 
 def _kinds(settings: Settings, names: list[str]) -> str:
     """A note if MongoDB did not answer, otherwise "". Raises `JobRefused`."""
-    looked = asyncio.run(look_at(settings, names))
+    looked = asyncio.run(_look_at(settings, names))
     if looked.refused:
         said = "; ".join(each.error().message for each in looked.refused)
         hint = "; ".join(dict.fromkeys(f"{each.collection}: {each.advice}" for each in looked.refused))
@@ -153,3 +168,18 @@ def _kinds(settings: Settings, names: list[str]) -> str:
         f"MongoDB was not checked ({looked.not_seen}): an application process that finds a collection that two stores "
         "cannot keep equal leaves its phase unchanged (event config.rejected)"
     )
+
+
+async def _look_at(settings: Settings, collections: Iterable[str]) -> _Looked:
+    """As at the start of the application. Reads, and raises nothing of the driver's."""
+    client = open_client(settings.mongo.url.get_secret_value(), "pymongo")
+    store = MongoStore(client, settings.mongo.database, settings.specs(), owned=True)
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            found = [await store.looks.look(name) for name in collections]
+        return _Looked([each for each in found if each is not None])
+    except (PyMongoError, TimeoutError) as error:
+        code = f" {error.code}" if isinstance(error, OperationFailure) and error.code is not None else ""
+        return _Looked(not_seen=f"{type(error).__name__}{code}")
+    finally:
+        await store.close()

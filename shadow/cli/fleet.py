@@ -16,7 +16,7 @@ from shadow.cli.options import AsJson, ConfigFile, print_json
 from shadow.config import load
 from shadow.control import flip_record as routing
 from shadow.control import members, receipts
-from shadow.fleet.fleet import described
+from shadow.fleet.description import described
 
 __all__ = ["app"]
 

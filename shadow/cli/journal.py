@@ -203,7 +203,7 @@ class _Tool:
         self._show_keys = show_keys or settings.observe.reveal_keys
 
     def _shadow(self) -> Shadow:
-        return Shadow(self._settings, resting=True)
+        return Shadow(self._settings, passive=True)
 
     def _texts(self, shadow: Shadow) -> Callable[[Key], str]:
         """How keys are printed."""

@@ -18,7 +18,7 @@ from shadow.jobs.target import JobRefused
 from shadow.model.phase import Phase, Route, StoreName
 from shadow.observe.log import scrub
 from shadow.rights import LackedRights, ask
-from shadow.stores.mongo.store import connect
+from shadow.stores.mongo.drivers import connect
 
 __all__ = ["lacking_for_all", "run", "tell_lacking"]
 

@@ -24,7 +24,7 @@ from shadow.control.place import DynamoPlace
 from shadow.errors import StoreUnavailable
 from shadow.journal.server.dynamo_table import table_description as journal_description
 from shadow.model.schema import CollectionSpec
-from shadow.stores.dynamo.store import DynamoStore
+from shadow.stores.dynamo.store import DynamoContext, DynamoStore
 from shadow.stores.dynamo.tables.policy import Use, iam_policy
 from shadow.stores.dynamo.tables.spec import TableDefinition, collection_table, plain_table
 from shadow.stores.dynamo.tables.tables import TableState
@@ -58,8 +58,8 @@ def create(config: ConfigFile = Path("config/shadow.yaml"), as_json: AsJson = Fa
 
     async def rest(store: DynamoStore) -> Reports:
         for wanted in _others(settings):
-            await store.keeper.prepare(wanted)
-        return await store.keeper.drift(_wanted(settings))
+            await store.manager.prepare(wanted)
+        return await store.manager.drift(_wanted(settings))
 
     left = _on_dynamo(settings, rest, "tables create", quiet=as_json)
     if as_json:
@@ -75,7 +75,7 @@ def create(config: ConfigFile = Path("config/shadow.yaml"), as_json: AsJson = Fa
 
 async def _create(config: Path) -> list[str]:
     settings = load(config)
-    async with Shadow(settings, path=config, resting=True) as shadow:
+    async with Shadow(settings, path=config, passive=True) as shadow:
         # Created like the other tables: opening the journal needs more rights than creating its table.
         await shadow.prepare(journal=_journal(settings) is None)
         return list(settings.collections)
@@ -135,7 +135,7 @@ def plan(config: ConfigFile = Path("config/shadow.yaml"), as_json: AsJson = Fals
     Prints what is missing and what differs. Exit code 1 if anything does; `shadow tables create` applies it. What the
     server does not support is reported, and does not count as a difference."""
     settings = load(config)
-    found = _on_dynamo(settings, lambda store: store.keeper.drift(_wanted(settings)), "tables plan", quiet=as_json)
+    found = _on_dynamo(settings, lambda store: store.manager.drift(_wanted(settings)), "tables plan", quiet=as_json)
     if as_json:
         print_json(_reported(found))
     else:
@@ -179,7 +179,7 @@ async def _ready(
     deadline = time.monotonic() + timeout
     task = shown.add_task("", total=len(wanted))
     while True:
-        states = await store.keeper.states(wanted)
+        states = await store.manager.states(wanted)
         left = [name for name, each in states.items() if not each.is_ready]
         text = f"{len(wanted) - len(left)} of {len(wanted)} ready{f'; waiting for {left[0]}' if left else ''}"
         shown.update(task, completed=len(wanted) - len(left), description=text)
@@ -274,7 +274,7 @@ def _on_dynamo(settings: Settings, ask: Callable[[DynamoStore], Awaitable[T]], t
     reached."""
 
     async def asked() -> T:
-        store = DynamoStore(settings.dynamo, settings.specs(), database=settings.mongo.database)
+        store = DynamoStore(settings.dynamo, settings.specs(), context=DynamoContext(database=settings.mongo.database))
         try:
             return await ask(store)
         finally:

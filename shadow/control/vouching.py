@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from shadow.control.records import Records
@@ -21,41 +22,51 @@ from shadow.control.witness import (
 from shadow.errors import ControlError, JournalError
 from shadow.model.version import fresh_id
 
-__all__ = ["Vouching"]
+__all__ = ["Vouching", "VouchingContext"]
 
 T = TypeVar("T")
 
 _JOURNAL: Final = "the journal"
 
 
-class Vouching:
-    """`stores`: those of the running event loop, by name; `both`: the collections that are to be written to both;
-    `interrupt`: invalidates what was proven of some. A store has `patience` seconds to answer; one that does not is
-    checked the next time, for nothing of it is known to be wrong. Raises `ControlError`."""
+def _ignore(place: str, by: str) -> None: ...
 
-    def __init__(
-        self,
-        records: Records,
-        journal: Noted,
-        journal_name: str,
-        stores: Callable[[], Mapping[Any, object]],
-        both: Callable[[], Collection[str]],
-        interrupt: Callable[[Collection[str]], Awaitable[None]],
-        *,
-        patience: float,
-        by: str = "",
-        on_stranger: Callable[[str, str], None] = lambda place, by: None,
-    ) -> None:
-        """`by`: the control store and the process, which a token says beside itself; `on_stranger` is called with a
-        place whose token this control store has not noted, and with what the token says."""
-        self._by = by
-        self._on_stranger = on_stranger
-        self._records = records
-        self._journal = Tokens(records, journal_token(journal_name), JournalToken(journal), own=False, by=by)
-        self._stores = stores
-        self._both = both
-        self._interrupt = interrupt
-        self._patience = patience
+
+@dataclass(frozen=True)
+class VouchingContext:
+    """What a process vouches with."""
+
+    records: Records
+    journal: Noted
+    journal_name: str
+    stores: Callable[[], Mapping[Any, object]]
+    """Those of the running event loop, by name."""
+    both: Callable[[], Collection[str]]
+    """The collections that are to be written to both."""
+    interrupt: Callable[[Collection[str]], Awaitable[None]]
+    """Ends what was proven of some."""
+    patience: float
+    """Seconds to wait for a store. One that does not answer is left for the next time: nothing of it is known to be
+    wrong."""
+    by: str = ""
+    """The control store and the process, which a token says beside itself."""
+    on_stranger: Callable[[str, str], None] = _ignore
+    """Called with a place that has a token which this control store has not noted, and with what that says."""
+
+
+class Vouching:
+    """Raises `ControlError`."""
+
+    def __init__(self, context: VouchingContext) -> None:
+        self._by = by = context.by
+        self._on_stranger = context.on_stranger
+        self._records = records = context.records
+        token = JournalToken(context.journal)
+        self._journal = Tokens(records, journal_token(context.journal_name), token, own=False, by=by)
+        self._stores = context.stores
+        self._both = context.both
+        self._interrupt = context.interrupt
+        self._patience = context.patience
         self.silent: set[str] = set()
         """What did not answer in time when the tokens were last checked: collections, and the journal by its name."""
 

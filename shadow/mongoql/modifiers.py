@@ -17,7 +17,8 @@ from shadow.errors import UnsupportedOperation
 from shadow.model.order import MISSING, as_document, millis, order_key
 from shadow.mongoql import numbers
 from shadow.mongoql.failures import described, write_failure
-from shadow.mongoql.filters import PATHLESS, compile_filter, forbid_expressions, is_expression
+from shadow.mongoql.filter_parser import PATHLESS, forbid_expressions, is_expression
+from shadow.mongoql.filters import compile_filter
 from shadow.mongoql.predicates import is_nan, is_number
 from shadow.mongoql.support import Family, require, supported
 

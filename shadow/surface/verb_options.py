@@ -16,7 +16,7 @@ from typing import Any, Final
 import bson
 
 from shadow.errors import UnsupportedOperation
-from shadow.stores.mongo.store import call_signature
+from shadow.stores.mongo.drivers import call_signature
 
 __all__ = ["FIELDS", "check_modify", "check_options", "order_of_one", "takes_any_name"]
 

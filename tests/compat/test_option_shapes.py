@@ -21,7 +21,7 @@ from pymongo.operations import IndexModel, InsertOne
 
 from shadow.errors import UnsupportedOperation
 from shadow.model.phase import StoreName
-from shadow.stores.mongo.store import call_signature
+from shadow.stores.mongo.drivers import call_signature
 from tests.compat.amount import CASES, SEED
 from tests.compat.test_surface_against_motor import pair
 

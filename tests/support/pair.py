@@ -20,7 +20,7 @@ from shadow.model.version import Document, Key
 from shadow.reads.unconfirmed import MemoryUnconfirmed, UnconfirmedMismatches
 from shadow.router import Router
 from shadow.routes.routes import Routes
-from shadow.runtime import Runtime, Shared
+from shadow.runtime import Runtime, RuntimeContext
 from shadow.stores.memory import MemoryStore
 from shadow.surface.collection import Collection
 from shadow.surface.options import ClientDefaults, kept_by_url
@@ -82,7 +82,7 @@ class Pair:
         self.route = Route(StoreName.MONGO, phase, writes, shadow_reads, reads)
         self.journal = SqliteJournal(folder / "shadow.db", limit=limits.operation)
         self.routes = Routes({"things": self.route}, on_change=self.report.routed, on_unknown=lambda name: None)
-        self._parts = Shared(
+        self._parts = RuntimeContext(
             self.journal,
             self.routes,
             limits,

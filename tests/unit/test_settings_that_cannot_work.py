@@ -405,7 +405,7 @@ async def test_keys_of_ones_own_work_though_a_profile_is_named_that_is_not_there
     dynamodb_local_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_PROFILE", "none-of-this-name")
-    gateway = Gateway(DynamoSettings(endpoint_url=dynamodb_local_url, **KEYS), None, None)  # type: ignore[arg-type]
+    gateway = Gateway(DynamoSettings(endpoint_url=dynamodb_local_url, **KEYS), None)  # type: ignore[arg-type]
     try:
         assert "TableNames" in await gateway.call("list_tables", "")
     finally:
