@@ -282,7 +282,7 @@ async def test_wrong_use_is_said_and_no_journal_is_made(site: Site, tool: Tool) 
         (*JOURNAL, "explain", "k"): "--collection",
         (*JOURNAL, "heal", "k"): "a key needs its collection",
         (*JOURNAL, "list", "k", *OF_THINGS): "unexpected extra argument",
-        ("repair", "--journal", "list", "--apply"): "--apply works with heal",
+        ("repair", "--journal", "list", "--apply"): "--apply works with `heal`",
         ("repair", "--journal", "explain", "k"): "a key needs its collection",
         ("repair", "--journal", "list", "k", *OF_THINGS): "list takes no key",
         (*JOURNAL, "explain", "ObjectId(1)", *OF_THINGS): "24 hexadecimal digits",
