@@ -29,6 +29,7 @@ WIDE: Final = {
     "reads/percent_reads.py": 7,
     "reads/shadow_read.py": 13,
     "router.py": 10,
+    "writes/dual_write.py": 8,
     "writes/inspect.py": 7,
     "writes/intents.py": 7,
     "writes/replicator.py": 11,

@@ -17,11 +17,11 @@ __all__ = ["OPTIONS", "Fate", "Option", "Where", "find", "of_url"]
 
 class Where(enum.StrEnum):
     URL = "url"
-    """In a connection string, and as a keyword of a client that is handed in."""
+    """In a connection string, and as a keyword of a client that is passed in."""
     CLIENT = "client"
-    """Only of a client that is handed in."""
+    """Only of a client that is passed in."""
     DATABASE = "database"
-    """Of a database object that is handed in; a client has it for all of its databases."""
+    """Of a database object that is passed in; a client has it for all of its databases."""
 
 
 class Fate(enum.StrEnum):
