@@ -4,8 +4,26 @@ configuration."""
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
+
+from shadow.model.background import Background
+from shadow.model.operation import READS, Verb
+from shadow.model.outcome import Outcome
+from shadow.model.phase import Role, StoreName
+from shadow.model.verdict import (
+    Bypass,
+    Deferral,
+    Healing,
+    Incomparable,
+    Kind,
+    Routed,
+    ShedReason,
+    Slice,
+    Unjournaled,
+    Verdict,
+)
 
 __all__ = [
     "ABANDONED",
@@ -57,6 +75,7 @@ __all__ = [
     "WORKING",
     "WRITE_COMPARISONS",
     "Component",
+    "Configured",
     "DynamoCall",
     "FlipOutcome",
     "MetricRow",
@@ -72,6 +91,20 @@ LIST_VERSION: Final = 2
 
 SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds of the latency buckets, in seconds: from a read in one data centre to the longest client time limit."""
+
+
+_WRITES: Final = tuple(verb for verb in Verb if verb not in READS)
+
+
+class Configured(enum.Enum):
+    """Label values that the configuration gives; each list of them has "other" too."""
+
+    COLLECTION = enum.auto()
+    RULE = enum.auto()
+    """For two labels: a collection and the name of a comparison rule."""
+    TABLE = enum.auto()
+    INDEX = enum.auto()
+    """For two labels: a table of DynamoDB and the name of an index, "" for the table itself."""
 
 
 class Component(enum.StrEnum):
@@ -124,12 +157,17 @@ class DynamoCall(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MetricRow:
-    """One metric as it is documented. `type` is counter, gauge or histogram; `buckets` are upper bounds in its unit."""
+    """One metric as it is documented. `type` is counter, gauge or histogram; `buckets` are upper bounds in its unit.
+
+    `values` are the label values of a counter or histogram, in the order of `labels`: an enum's, or those that the
+    configuration gives.
+    """
 
     name: str
     type: str
     help: str
     labels: tuple[str, ...] = ()
+    values: tuple[Iterable[str] | Configured, ...] = ()
     buckets: tuple[float, ...] = ()
     merge: str = "max"
     """How a gauge's values in several workers become one: sum, max or min."""
@@ -140,24 +178,36 @@ OPERATIONS: Final = MetricRow(
     "counter",
     "Operations that a store has answered.",
     ("collection", "verb", "store", "role", "outcome"),
+    (Configured.COLLECTION, Verb, StoreName, Role, Outcome),
 )
 LATENCY: Final = MetricRow(
-    "shadow_operation_seconds", "histogram", "Time that a store took to answer.", ("store", "verb"), SECONDS
+    "shadow_operation_seconds",
+    "histogram",
+    "Time that a store took to answer.",
+    ("store", "verb"),
+    (StoreName, Verb),
+    SECONDS,
 )
 COMPARISONS: Final = MetricRow(
     "shadow_comparisons_total",
     "counter",
     "Comparisons of reads, by verdict.",
     ("collection", "verb", "verdict"),
+    (Configured.COLLECTION, READS, Verdict),
 )
 WRITE_COMPARISONS: Final = MetricRow(
     "shadow_write_comparisons_total",
     "counter",
     "Comparisons of the result of a write in both stores, by verdict.",
     ("collection", "verb", "verdict"),
+    (Configured.COLLECTION, _WRITES, Verdict),
 )
 MISMATCHES: Final = MetricRow(
-    "shadow_mismatches_total", "counter", "Confirmed mismatches by kind.", ("collection", "verb", "kind")
+    "shadow_mismatches_total",
+    "counter",
+    "Confirmed mismatches by kind.",
+    ("collection", "verb", "kind"),
+    (Configured.COLLECTION, Verb, Kind),
 )
 BY_PATH: Final = MetricRow(
     "shadow_mismatches_by_path",
@@ -171,30 +221,35 @@ EXCUSED: Final = MetricRow(
     "counter",
     "Differences that a comparison rule has ignored, by rule.",
     ("collection", "rule"),
+    (Configured.RULE,),
 )
 BYPASSING: Final = MetricRow(
     "shadow_out_of_band_writes_total",
     "counter",
     "Out-of-band writes that shadow reads or the watch have found.",
     ("collection", "kind"),
+    (Configured.COLLECTION, Bypass),
 )
 NOISE: Final = MetricRow(
     "shadow_noise_comparisons_total",
     "counter",
     "Comparisons of the primary with itself, by the same code: what is not a match here is noise.",
     ("collection", "verb", "verdict"),
+    (Configured.COLLECTION, READS, Verdict),
 )
 CANARY_SOUGHT: Final = MetricRow(
     "shadow_canary_injected_total",
     "counter",
     "Planted differences that were injected into the comparison.",
     ("collection",),
+    (Configured.COLLECTION,),
 )
 CANARY_FOUND: Final = MetricRow(
     "shadow_canary_found_total",
     "counter",
     "Planted differences that the comparison found, with their kind.",
     ("collection",),
+    (Configured.COLLECTION,),
 )
 CANARY_LAST_FOUND: Final = MetricRow(
     "shadow_canary_last_found_timestamp_seconds",
@@ -214,6 +269,7 @@ READ_SECONDS: Final = MetricRow(
     "histogram",
     "Time of a read as the application sees it; left_out is the holdout, a random share that is not shadowed.",
     ("verb", "slice"),
+    (READS, Slice),
     SECONDS,
 )
 ROUTED: Final = MetricRow(
@@ -221,27 +277,35 @@ ROUTED: Final = MetricRow(
     "counter",
     "Reads of collections with a share for the secondary (reads), by the store that answered and why.",
     ("collection", "store", "reason"),
+    (Configured.COLLECTION, StoreName, Routed),
 )
 SHED: Final = MetricRow(
-    "shadow_shed_total", "counter", "Shadow reads that were not done or not finished.", ("collection", "reason")
+    "shadow_shed_total",
+    "counter",
+    "Shadow reads that were not done or not finished.",
+    ("collection", "reason"),
+    (Configured.COLLECTION, ShedReason),
 )
 INCOMPARABLE: Final = MetricRow(
     "shadow_incomparable_total",
     "counter",
     "Comparisons that could decide neither equal nor different, by reason.",
     ("collection", "reason"),
+    (Configured.COLLECTION, Incomparable),
 )
 DEFERRED: Final = MetricRow(
     "shadow_deferred_writes_total",
     "counter",
     "Writes that wait in the journal after their answer, by reason.",
     ("collection", "reason"),
+    (Configured.COLLECTION, Deferral),
 )
 UNJOURNALED: Final = MetricRow(
     "shadow_unjournaled_writes_total",
     "counter",
     "Writes made without an intent (journal.on_failure: sync), by whether the secondary took them.",
     ("collection", "result"),
+    (Configured.COLLECTION, Unjournaled),
 )
 DAMAGED: Final = MetricRow("shadow_journal_damaged_total", "counter", "Damaged journals that were recovered.")
 HEALS: Final = MetricRow(
@@ -249,21 +313,24 @@ HEALS: Final = MetricRow(
     "counter",
     "Repairs of a key, by what they found or did.",
     ("collection", "result"),
+    (Configured.COLLECTION, Healing),
 )
 RELOADS: Final = MetricRow(
-    "shadow_config_reloads_total", "counter", "Times the configuration was read again.", ("result",)
+    "shadow_config_reloads_total", "counter", "Times the configuration was read again.", ("result",), (Reload,)
 )
 FAILURES: Final = MetricRow(
     "shadow_internal_failures_total",
     "counter",
     "Internal failures that were kept from the application, by component.",
     ("part",),
+    (Component,),
 )
 BACKGROUND_FAILURES: Final = MetricRow(
     "shadow_background_failures_total",
     "counter",
     "Failures of long-lived tasks and threads; the task starts again after each.",
     ("task",),
+    (Background,),
 )
 BACKGROUND_UP: Final = MetricRow(
     "shadow_background_up",
@@ -277,6 +344,7 @@ CAPACITY: Final = MetricRow(
     "counter",
     "Capacity units consumed on DynamoDB; index is empty for the table itself.",
     ("table", "index", "verb"),
+    (Configured.INDEX, DynamoCall),
 )
 THROTTLED: Final = MetricRow(
     "shadow_dynamo_throttled_requests_total",
@@ -288,26 +356,38 @@ ABANDONED: Final = MetricRow(
     "counter",
     "Calls of a store's client whose caller went away; they run on to the client's own time limits.",
     ("store",),
+    (StoreName,),
 )
 STUCK: Final = MetricRow(
     "shadow_clients_stuck_total",
     "counter",
     "Clients of a store that stopped answering, even to a ping; those that shadow made were replaced.",
     ("store",),
+    (StoreName,),
 )
-FLIPS: Final = MetricRow("shadow_flips_total", "counter", "Changes of primary, by result.", ("collection", "result"))
+FLIPS: Final = MetricRow(
+    "shadow_flips_total",
+    "counter",
+    "Changes of primary, by result.",
+    ("collection", "result"),
+    (Configured.COLLECTION, FlipOutcome),
+)
 SCANS: Final = MetricRow(
     "shadow_dynamo_scans_total",
     "counter",
     "Queries that had to scan a table, for no key or index serves them.",
     ("table",),
+    (Configured.TABLE,),
 )
-SCANNED: Final = MetricRow("shadow_dynamo_scan_items_read_total", "counter", "Items that scans have read.", ("table",))
+SCANNED: Final = MetricRow(
+    "shadow_dynamo_scan_items_read_total", "counter", "Items that scans have read.", ("table",), (Configured.TABLE,)
+)
 SCANNED_OUT: Final = MetricRow(
     "shadow_dynamo_scan_items_returned_total",
     "counter",
     "Items that scans have returned, of those that they have read.",
     ("table",),
+    (Configured.TABLE,),
 )
 OPEN_INTENTS: Final = MetricRow("shadow_journal_open_intents", "gauge", "Intents open in the journal.", ("collection",))
 OLDEST_INTENT: Final = MetricRow(

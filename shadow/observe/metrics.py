@@ -8,14 +8,14 @@ several `Shadow` objects can live in one process.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections import Counter as Counts
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import product
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -36,7 +36,7 @@ from shadow.model.verdict import (
     Unjournaled,
     Verdict,
 )
-from shadow.observe.gauges import Gauges, GaugeSnapshot, Labels
+from shadow.observe.gauges import Gauges, GaugeSnapshot
 from shadow.observe.metric_table import (
     ABANDONED,
     BACKGROUND_FAILURES,
@@ -70,25 +70,16 @@ from shadow.observe.metric_table import (
     UNJOURNALED,
     WRITE_COMPARISONS,
     Component,
-    DynamoCall,
+    Configured,
     FlipOutcome,
     MetricRow,
     Reload,
 )
-from shadow.observe.own_series import OwnCounter, OwnHistogram
 from shadow.observe.recent import Recent
+from shadow.observe.series import CounterSeries, HistogramSeries, Labels, Names
 from shadow.observe.workers import WorkerGauges
 
 __all__ = ["Metrics"]
-
-_WRITES: Final = tuple(verb for verb in Verb if verb not in READS)
-
-_C = TypeVar("_C", Counter, Histogram)
-
-
-def _children(parent: _C, *values: Iterable[str]) -> dict[Labels, _C]:
-    """The series of every combination of label values, made now so that they exist at zero and cost one look-up."""
-    return {labels: parent.labels(*labels) for labels in product(*(tuple(map(str, some)) for some in values))}
 
 
 class Metrics:
@@ -116,77 +107,37 @@ class Metrics:
         self.on_failure: Callable[[str, Exception], None] = lambda part, error: self.internal_failure(part)
         """Hears which part of the metrics could not be had, and why; as it stands it only counts that."""
         self._routes: dict[str, Route] = {}
+        self._known = frozenset((*self.collections, OTHER))
+        self._counted: Counts[tuple[str, Verdict]] = Counts()
+        self.abandoned: Final = {name: functools.partial(self._surely, ABANDONED, name) for name in StoreName}
+        """To be called for one call that was abandoned; never raises."""
+        self.stuck: Final = {name: functools.partial(self._surely, STUCK, name) for name in StoreName}
+        """To be called for one client that answered nothing any more; never raises."""
         self._gauges = Gauges(self.collections, self._routes, self._unread)
 
     def _make(self, tables: Mapping[str, Iterable[str]], rules: Sequence[tuple[str, str]]) -> None:
         """Every series, at zero. Raises OSError where they are to be kept in files, and cannot be."""
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._counters: dict[str, Counter] = {}
-        named = (*self.collections, OTHER)
-        self._known = frozenset(named)
-        self._operations = self._series(OPERATIONS, named, Verb, StoreName, Role, Outcome)
-        self._latency = {
-            labels: child.observe for labels, child in _children(self._histogram(LATENCY), StoreName, Verb).items()
+        names: Names = {
+            Configured.COLLECTION: [(name,) for name in (*self.collections, OTHER)],
+            Configured.RULE: [*rules, (OTHER, OTHER)],
+            Configured.TABLE: [(name,) for name in (*tables, OTHER)],
+            Configured.INDEX: [
+                *((table, index) for table, indexes in tables.items() for index in ("", *indexes)),
+                (OTHER, OTHER),
+            ],
         }
-        self._comparisons = self._series(COMPARISONS, named, READS, Verdict)
-        self._comparisons |= self._series(WRITE_COMPARISONS, named, _WRITES, Verdict)
-        self._mismatches = self._series(MISMATCHES, named, Verb, Kind)
-        self._bypassing = self._series(BYPASSING, named, Bypass)
-        self._counted: Counts[tuple[str, Verdict]] = Counts()
-        self._noise = self._series(NOISE, named, READS, Verdict)
-        self._canary_sought = self._series(CANARY_SOUGHT, named)
-        self._canary_found = self._series(CANARY_FOUND, named)
-        self._reads = {
-            labels: child.observe for labels, child in _children(self._histogram(READ_SECONDS), READS, Slice).items()
+        shared = self._unshared is None
+        self._counters = {row.name: CounterSeries(row, names, shared=shared) for row in TABLE if row.type == "counter"}
+        self._histograms = {
+            row.name: HistogramSeries(row, names, shared=shared) for row in TABLE if row.type == "histogram"
         }
-        self._routed = self._series(ROUTED, named, StoreName, Routed)
-        self._shed = self._series(SHED, named, ShedReason)
-        self._incomparable = self._series(INCOMPARABLE, named, Incomparable)
-        self._deferred = self._series(DEFERRED, named, Deferral)
-        self._unjournaled = self._series(UNJOURNALED, named, Unjournaled)
-        self._damaged = self._counter(DAMAGED)
-        self._heals = self._series(HEALS, named, Healing)
-        self._flips = self._series(FLIPS, named, FlipOutcome)
-        self._reloads = self._series(RELOADS, Reload)
-        self._failures = self._series(FAILURES, Component)
-        self._background = self._series(BACKGROUND_FAILURES, Background)
-        self._excuse = self._counter(EXCUSED)
-        self._excused = {pair: self._excuse.labels(*pair).inc for pair in (*rules, (OTHER, OTHER))}
-        indexes = [(table, index) for table, names in tables.items() for index in ("", *names)]
-        self._capacity = self._pairs(
-            CAPACITY, [(*place, call) for place in (*indexes, (OTHER, OTHER)) for call in map(str, DynamoCall)]
-        )
-        self._throttled = self._counter(THROTTLED).inc
-        abandoned, stuck = self._series(ABANDONED, StoreName), self._series(STUCK, StoreName)
-        self.abandoned = {name: self._surely(abandoned[(name,)]) for name in StoreName}
-        """To be called for one call that was abandoned; never raises."""
-        self.stuck = {name: self._surely(stuck[(name,)]) for name in StoreName}
-        """To be called for one client that answered nothing any more; never raises."""
-        named_tables = [(table,) for table in (*tables, OTHER)]
-        self._scans = [self._pairs(row, named_tables) for row in (SCANS, SCANNED, SCANNED_OUT)]
 
-    def _counter(self, row: MetricRow) -> Counter:
-        kind = Counter if self._unshared is None else OwnCounter
-        made = self._counters[row.name] = kind(row.name, row.help, row.labels, registry=self._registry)
-        return made
+    def _count(self, row: MetricRow, *labels: str, amount: float = 1) -> None:
+        self._counters[row.name].add(labels, amount)
 
-    def _histogram(self, row: MetricRow) -> Histogram:
-        kind = Histogram if self._unshared is None else OwnHistogram
-        return kind(row.name, row.help, row.labels, buckets=row.buckets, registry=self._registry)
-
-    def _surely(self, count: Callable[[], None]) -> Callable[[], None]:
-        def counted() -> None:
-            with self._guarded():
-                count()
-
-        return counted
-
-    def _series(self, row: MetricRow, *values: Iterable[str]) -> dict[Labels, Callable[..., None]]:
-        return {labels: child.inc for labels, child in _children(self._counter(row), *values).items()}
-
-    def _pairs(self, row: MetricRow, labels: Iterable[Labels]) -> dict[Labels, Callable[[float], None]]:
-        counter = self._counter(row)
-        return {each: counter.labels(*each).inc for each in labels}
+    def _surely(self, row: MetricRow, *labels: str) -> None:
+        with self._guarded():
+            self._count(row, *labels)
 
     def _name(self, collection: str) -> str:
         return collection if collection in self._known else OTHER
@@ -202,88 +153,86 @@ class Metrics:
         count: int = 1,
     ) -> None:
         """One operation, or `count` together, answered by a store in `seconds`."""
-        self._operations[self._name(collection), verb, store, role, outcome](count)
-        observe = self._latency[store, verb]
-        for _ in range(count):
-            observe(seconds)
+        self._count(OPERATIONS, collection, verb, store, role, outcome, amount=count)
+        self._histograms[LATENCY.name].add((store, verb), seconds, count)
 
     def comparison(self, collection: str, verb: Verb, verdict: Verdict, count: int = 1) -> None:
-        name = self._name(collection)
-        self._comparisons[name, verb, verdict](count)
-        if verb in READS:
-            self.recent.add(name, verdict, count)
+        read = verb in READS
+        self._count(COMPARISONS if read else WRITE_COMPARISONS, collection, verb, verdict, amount=count)
+        if read:
+            self.recent.add(self._name(collection), verdict, count)
 
     def mismatch(self, collection: str, verb: Verb, kind: Kind) -> None:
-        self._mismatches[self._name(collection), verb, kind]()
+        self._count(MISMATCHES, collection, verb, kind)
 
     def bypassed(self, collection: str, kind: Bypass) -> None:
         """A write that went past the shim was found."""
-        self._bypassing[self._name(collection), kind]()
+        self._count(BYPASSING, collection, kind)
 
     def excused(self, collection: str, rule: str) -> None:
         """A rule has excused a difference."""
-        self._excused.get((collection, rule), self._excused[OTHER, OTHER])(1)
+        self._count(EXCUSED, collection, rule)
 
     def excuses(self, rules: Iterable[tuple[str, str]]) -> None:
         """Makes the series of further rules, pairs (collection, rule name). Never raises: what cannot be made counts as
         "other"."""
         with self._guarded():
             for pair in rules:
-                self._excused.setdefault(pair, self._excuse.labels(*pair).inc)
+                self._counters[EXCUSED.name].allow(pair)
 
     def noise(self, collection: str, verb: Verb, verdict: Verdict) -> None:
         """A comparison of the primary with itself came to `verdict`."""
-        self._noise[self._name(collection), verb, verdict]()
+        self._count(NOISE, collection, verb, verdict)
         self._counted[self._name(collection), verdict] += 1
 
     def canary(self, collection: str, *, found: bool) -> None:
         """A planted difference was given to the comparison, or was found by it."""
-        (self._canary_found if found else self._canary_sought)[(self._name(collection),)]()
+        self._count(CANARY_FOUND if found else CANARY_SOUGHT, collection)
 
     def read(self, verb: Verb, slice: Slice, seconds: float) -> None:
         """One read of the application took `seconds`."""
-        self._reads[verb, slice](seconds)
+        self._histograms[READ_SECONDS.name].add((verb, slice), seconds)
 
     def routed_read(self, collection: str, store: StoreName, reason: Routed) -> None:
         """A read of a collection of which the secondary answers a share was answered by `store`."""
-        self._routed[self._name(collection), store, reason]()
+        self._count(ROUTED, collection, store, reason)
 
     def shed(self, collection: str, reason: ShedReason) -> None:
-        self._shed[self._name(collection), reason]()
+        self._count(SHED, collection, reason)
 
     def incomparable(self, collection: str, reason: Incomparable) -> None:
-        self._incomparable[self._name(collection), reason]()
+        self._count(INCOMPARABLE, collection, reason)
 
     def deferred(self, collection: str, reason: Deferral) -> None:
-        self._deferred[self._name(collection), reason]()
+        self._count(DEFERRED, collection, reason)
 
     def unjournaled(self, collection: str, result: Unjournaled) -> None:
-        self._unjournaled[self._name(collection), result]()
+        self._count(UNJOURNALED, collection, result)
 
     def damaged(self) -> None:
         """A damaged journal was salvaged. Never raises."""
         with self._guarded():
-            self._damaged.inc()
+            self._count(DAMAGED)
 
     def healed(self, collection: str, result: Healing) -> None:
-        self._heals[self._name(collection), result]()
+        self._count(HEALS, collection, result)
 
     def flipped(self, collection: str, result: FlipOutcome) -> None:
         """A change of primary was begun, made, or given up."""
-        self._flips[self._name(collection), result]()
+        self._count(FLIPS, collection, result)
 
     def reloaded(self, ok: bool) -> None:
-        self._reloads[(Reload.OK if ok else Reload.REJECTED,)]()
+        self._count(RELOADS, Reload.OK if ok else Reload.REJECTED)
 
     def internal_failure(self, part: str) -> None:
         """An internal part failed; a `part` that is not one of `Component` counts as "other". Never raises."""
         # After a fork the counters of workers look for a file of their own, in a folder that may be gone.
         with contextlib.suppress(Exception):
-            self._failures.get((part,), self._failures[(Component.OTHER,)])()
+            self._count(FAILURES, part)
 
     def background_failure(self, task: Background) -> None:
         """A long-lived task has failed."""
-        self._background[(task,)]()
+        self._count(BACKGROUND_FAILURES, task)
 
     def _unread(self, error: Exception) -> None:
         self.on_failure(Component.GAUGES, error)
@@ -291,20 +240,19 @@ class Metrics:
     def throttled(self) -> None:
         """One request was throttled. Like the two that follow it never raises: the store's answer waits for them."""
         with self._guarded():
-            self._throttled()
+            self._count(THROTTLED)
 
     def capacity(self, table: str, index: str, call: str, units: float) -> None:
         """`units` of capacity used by one API call (`get_item`, `query`, ...); `index` is "" for the table itself."""
         with self._guarded():
-            place = (table, index) if (table, index, Component.OTHER) in self._capacity else (OTHER, OTHER)
-            self._capacity.get((*place, call), self._capacity[(*place, OTHER)])(units)
+            self._count(CAPACITY, table, index, call, amount=units)
 
     def scanned(self, table: str, scans: int, read: int, returned: int) -> None:
         """Scans that were begun on a table, and the items that they have read and returned."""
         with self._guarded():
-            for counter, count in zip(self._scans, (scans, read, returned), strict=True):
+            for row, count in ((SCANS, scans), (SCANNED, read), (SCANNED_OUT, returned)):
                 if count:
-                    counter.get((table,), counter[(OTHER,)])(count)
+                    self._count(row, table, amount=count)
 
     @contextlib.contextmanager
     def _guarded(self) -> Iterator[None]:
@@ -360,7 +308,8 @@ class Metrics:
                 return [*counted, *_workers(shared).merged()]
             except Exception as error:
                 self.on_failure(Component.GAUGES, error)
-        return [*_plain(self._registry), *self._gauges.collect()]
+        series: dict[str, CounterSeries | HistogramSeries] = {**self._counters, **self._histograms}
+        return [*(series[row.name].family() for row in TABLE if row.name in series), *self._gauges.collect()]
 
     def noise_of(self, collection: str) -> dict[str, int]:
         """How often the primary was compared with itself, by verdict, in this process."""
@@ -412,11 +361,8 @@ class Metrics:
         }
 
     def _of_this_process(self, row: MetricRow) -> Iterator[tuple[Labels, int]]:
-        """The series of a counter. Past the registry, which builds all samples of all series for it: some fifty
-        milliseconds, in the event loop, each time that the fleet's figures or the status are asked for."""
-        children: Mapping[Any, Any] = self._counters[row.name]._metrics
-        for labels, child in list(children.items()):
-            yield tuple(labels), int(child._value.get())
+        for labels, count in self._counters[row.name].counts():
+            yield labels, int(count)
 
     def _of_all_workers(self) -> Callable[[MetricRow], Iterator[tuple[Labels, int]]]:
         families = {family.name: family for family in self._families()}
@@ -427,16 +373,6 @@ class Metrics:
                 yield tuple(sample.labels[name] for name in row.labels), int(sample.value)
 
         return counted
-
-
-def _plain(registry: CollectorRegistry) -> Iterator[Metric]:
-    """A registry without the `_created` samples: a second series for each counter, which no query here asks for.
-
-    The library's own switch for them is one for the whole process, which is the application's to set.
-    """
-    for family in registry.collect():
-        family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
-        yield family
 
 
 class _Once(CollectorRegistry):
