@@ -24,7 +24,6 @@ from shadow.errors import (
     UnsupportedOperation,
 )
 from shadow.fleet.fleet import Fleet
-from shadow.fleet.health_gates import figures
 from shadow.host.failpoints import Failpoints, no_failpoint
 from shadow.host.process import hold_lock, share_locks
 from shadow.host.steady import steady
@@ -33,6 +32,7 @@ from shadow.jobs.target import JobRefused
 from shadow.journal.server.remote import RemoteJournal
 from shadow.journal.sqlite.recovery import Salvage
 from shadow.model.background import Background
+from shadow.model.health import CollectionHealth
 from shadow.model.phase import Route, StoreName
 from shadow.model.schema import CollectionSpec
 from shadow.observe.findings import Findings
@@ -613,9 +613,9 @@ class Engine:
         except UnsupportedOperation as error:
             raise JobRefused(error.message, hint=error.hint) from error
 
-    async def figures(self) -> Mapping[str, Any]:
-        """Of this process, for the gates of the fleet."""
-        return figures(await own_status(self))
+    async def figures(self) -> Mapping[str, CollectionHealth]:
+        """The health of this process's collections, for the gates of the fleet."""
+        return (await own_status(self)).health()
 
     def routes(self) -> dict[str, Route]:
         return self.parts.routes.all()

@@ -17,6 +17,7 @@ from typing import Any, Final
 from shadow.control.records import Records
 from shadow.control.witness import forget_token, journal_token
 from shadow.host.process import Owner
+from shadow.model.health import CollectionHealth
 from shadow.model.phase import Phase, StoreName
 
 __all__ = [
@@ -65,7 +66,7 @@ class Ack:
 @dataclass(frozen=True, slots=True)
 class Member:
     """One process. `beat` rises with each sign of life; `journal` names the journal that it writes; `tool`: beside an
-    application, not one; `figures`: what its gates are judged by, by collection.
+    application, not one; `figures`: the health of its collections.
 
     `wants`: the collections that it wants to write twice; `fence`: what it has taken note of, see `Routing.fence`;
     `lease`: seconds after a look at the routing record in which it may write without looking again; `where`: what its
@@ -79,7 +80,7 @@ class Member:
     tool: bool = False
     standing: Mapping[str, MemberRoute] = field(default_factory=dict)
     ack: Ack = Ack()
-    figures: Mapping[str, Any] = field(default_factory=dict)
+    figures: Mapping[str, CollectionHealth] = field(default_factory=dict)
     format: int = FENCED
     wants: tuple[str, ...] = ()
     fence: int = 0
@@ -191,7 +192,7 @@ def _encoded(member: Member) -> dict[str, Any]:
         "tool": member.tool,
         "standing": standing,
         "ack": dataclasses.asdict(ack),
-        "figures": dict(member.figures),
+        "figures": {name: health.record() for name, health in member.figures.items()},
         "format": member.format,
         "wants": list(member.wants),
         "fence": member.fence,
@@ -213,7 +214,7 @@ def _decoded(value: Mapping[str, Any]) -> Member:
         value["tool"],
         standing,
         Ack(**value["ack"]),
-        value["figures"],
+        {name: CollectionHealth.of_record(each) for name, each in value["figures"].items()},
         value.get("format", 1),
         tuple(value.get("wants", ())),
         value.get("fence", 0),

@@ -31,6 +31,7 @@ from shadow.fleet.participant import Participant
 from shadow.host.process import this_process
 from shadow.host.steady import steady
 from shadow.model.background import Background
+from shadow.model.health import CollectionHealth
 from shadow.model.phase import Phase, Route, StoreName
 from shadow.observe.log import Event
 from shadow.runtime import Runtime, Shared
@@ -70,7 +71,7 @@ class Fleet:
         wanted: Mapping[str, Route],
         *,
         current: Callable[[], Runtime],
-        figures: Callable[[], Awaitable[Mapping[str, Any]]],
+        figures: Callable[[], Awaitable[Mapping[str, CollectionHealth]]],
         journal: str,
         heartbeat: float,
         tool: bool,
@@ -241,7 +242,7 @@ class Fleet:
             return ""
         return f"{', '.join(sorted(wrong))}: a store or the journal is not the one of before: copy and verify again"
 
-    async def figures(self) -> Mapping[str, Any]:
+    async def figures(self) -> Mapping[str, CollectionHealth]:
         return await self._figures() if not self._tool else {}
 
     async def is_empty(self) -> bool:
@@ -567,11 +568,11 @@ class Fleet:
 
     # --- what people ask for ------------------------------------------------------------------------------------
 
-    async def gates(self, own: Mapping[str, Any]) -> list[Gate]:
-        """Every gate of every configured collection for a flip to its other store; `own`: this process's figures."""
+    async def gates(self, own: Mapping[str, CollectionHealth]) -> list[Gate]:
+        """Every gate of every configured collection for a flip to its other store. `own`: of this process."""
         return await asyncio.to_thread(self._all_gates, own)
 
-    def _all_gates(self, own: Mapping[str, Any]) -> list[Gate]:
+    def _all_gates(self, own: Mapping[str, CollectionHealth]) -> list[Gate]:
         seen, routes = self.participant.routing, self.routes()
         try:
             rows = members.prune(self.records, members.members(self.records))

@@ -34,6 +34,7 @@ from shadow.host.process import this_process
 from shadow.host.steady import steady
 from shadow.host.tasks import begin
 from shadow.model.background import Background
+from shadow.model.health import CollectionHealth
 from shadow.model.phase import Phase, Route, StoreName
 from shadow.model.version import fresh_id
 
@@ -104,7 +105,7 @@ class Site(Protocol):
         """Why journal and stores of these are not those that the control store knows; "" if they are. `whole`: each
         has to say so; otherwise one that does not answer, as a store that was switched off, is none that says no."""
 
-    async def figures(self) -> Mapping[str, Any]:
+    async def figures(self) -> Mapping[str, CollectionHealth]:
         """What the gates are judged by."""
 
     async def is_empty(self) -> bool:
@@ -155,7 +156,7 @@ class Participant:
         self._seen_flip = ""
         self._last_move = "", 0.0
         """The last move of a flip that was seen, and when it was seen first."""
-        self._figures: Mapping[str, Any] = {}
+        self._figures: Mapping[str, CollectionHealth] = {}
         self._figured = 0.0
         self._reachable = True
         self.seen_members: list[Member] = []

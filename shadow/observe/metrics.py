@@ -323,7 +323,7 @@ class Metrics:
         "kinds": {...}, "excused": {...}, "noise": {...}, "shed": {...}, "deferred": {...}, "heals": {...},
         "reloads": {...}, "failures": {...}, "collections": {name: {...}}, "routed_reads": {name: {store: {...}}}},
         each inner one from label value to number; those of a collection are its verdicts, those of `routed_reads` the
-        reasons that were ever counted. Beside them "recent": {name: as `Recent.status`}, of this process alone.
+        reasons that were ever counted.
         """
         counted = self._of_all_workers() if os.environ.get("PROMETHEUS_MULTIPROC_DIR") else self._of_this_process
 
@@ -356,7 +356,6 @@ class Metrics:
             "reloads": by_last_label(RELOADS),
             "failures": by_last_label(FAILURES),
             "collections": collections,
-            "recent": {name: self.recent.status(name) for name in self.collections},
             "routed_reads": _routed(counted(ROUTED)),
         }
 

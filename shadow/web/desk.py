@@ -13,6 +13,7 @@ from shadow.compare.diff import explain
 from shadow.compare.equality import agree
 from shadow.config import Settings
 from shadow.errors import NotFollowed
+from shadow.fleet.status import ProcessStatus
 from shadow.jobs.config_file import put_in_file
 from shadow.model.phase import Route, StoreName
 from shadow.model.stored import check_copyable
@@ -52,7 +53,7 @@ class Operated(Protocol):
     @property
     def report(self) -> Report: ...
 
-    async def status(self) -> dict[str, Any]: ...
+    async def health(self) -> ProcessStatus: ...
 
     async def ready(self) -> tuple[bool, dict[str, str]]: ...
 
@@ -78,8 +79,8 @@ class AdminService:
         self.token = token.get_secret_value() if token is not None else None
         self.docs_url = shadow.settings.docs_url
 
-    async def status(self) -> dict[str, Any]:
-        return await self._shadow.status()
+    async def status(self) -> ProcessStatus:
+        return await self._shadow.health()
 
     async def ready(self) -> tuple[bool, dict[str, str]]:
         return await self._shadow.ready()
@@ -167,12 +168,12 @@ class AdminService:
         that writes were held, "file": why it could not be changed, or ""}. Raises `Refused`."""
         if not reason.strip():
             raise Refused("a reason is wanted; it is logged")
-        status = await self._shadow.status()
-        if collection not in status["collections"]:
+        status = await self._shadow.health()
+        if collection not in status.collections or status.readiness is None:
             raise Refused("not a configured collection")
-        closed = [each for each in status["verdict"]["gates"] if each["collection"] == collection and not each["ok"]]
+        closed = status.readiness.closed(collection)
         if closed:
-            names = ", ".join(each["name"] for each in closed)
+            names = ", ".join(gate.name for gate in closed)
             raise Refused(f"gates are closed: {names}; only `shadow flip --force` goes past them")
         self._shadow.report.event(Event.ADMIN_FLIPPED, collection=collection, to=to, reason=reason[:LONGEST])
         made = await self._shadow.flip(collection, StoreName(to), reason[:LONGEST])

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from shadow.model.health import RecentReads
 from shadow.model.operation import Verb
 from shadow.model.phase import Phase, Route, StoreName
 from shadow.model.verdict import Verdict
@@ -34,25 +35,25 @@ def recent(clock: Clock) -> Recent:
 def test_equal_excused_and_different_count_and_what_says_neither_does_not(recent: Recent) -> None:
     for verdict in Verdict:
         recent.add("users", verdict)
-    assert recent.status("users") == {"compared": 3, "shed": 1, "seconds": 0.0}
+    assert recent.of("users") == RecentReads(3, 1, 0.0)
 
 
 def test_what_is_older_than_the_window_is_forgotten(recent: Recent, clock: Clock) -> None:
     recent.add("users", Verdict.MATCH)
     clock.at += WINDOW / 2
     recent.add("users", Verdict.SHED)
-    assert recent.status("users") == {"compared": 1, "shed": 1, "seconds": WINDOW / 2}
+    assert recent.of("users") == RecentReads(1, 1, WINDOW / 2)
     clock.at += WINDOW / 2
-    assert recent.status("users") == {"compared": 0, "shed": 1, "seconds": WINDOW}
+    assert recent.of("users") == RecentReads(0, 1, WINDOW)
     clock.at += WINDOW
-    assert recent.status("users") == {"compared": 0, "shed": 0, "seconds": WINDOW}
+    assert recent.of("users") == RecentReads(0, 0, WINDOW)
 
 
 def test_a_window_holds_an_hour_of_steps_at_most(recent: Recent, clock: Clock) -> None:
     for _ in range(10_000):
         recent.add("users", Verdict.MATCH)
         clock.at += 7.0
-    assert recent.status("users")["compared"] == pytest.approx(WINDOW / 7.0, rel=0.02)
+    assert recent.of("users").compared == pytest.approx(WINDOW / 7.0, rel=0.02)
     assert len(recent._series["users"].steps) <= WINDOW / 60 + 1
 
 
@@ -62,11 +63,11 @@ def test_another_standing_begins_anew_and_the_same_one_does_not(recent: Recent, 
     recent.add("documents", Verdict.MATCH)
     clock.at += 10.0
     recent.stands("users", "mongo")
-    assert recent.status("users") == {"compared": 1, "shed": 0, "seconds": 10.0}
+    assert recent.of("users") == RecentReads(1, 0, 10.0)
     recent.stands("users", "dynamo")
     clock.at += 1.0
-    assert recent.status("users") == {"compared": 0, "shed": 0, "seconds": 1.0}
-    assert recent.status("documents")["compared"] == 1
+    assert recent.of("users") == RecentReads(0, 0, 1.0)
+    assert recent.of("documents").compared == 1
 
 
 def test_a_flip_or_another_phase_makes_the_figures_of_the_gates_begin_anew() -> None:
@@ -75,7 +76,7 @@ def test_a_flip_or_another_phase_makes_the_figures_of_the_gates_begin_anew() -> 
     metrics.routed("users", route)
 
     def compared() -> int:
-        return int(metrics.totals()["recent"]["users"]["compared"])
+        return metrics.recent.of("users").compared
 
     def compare() -> None:
         metrics.comparison("users", Verb.FIND_ONE, Verdict.MATCH)
@@ -107,4 +108,4 @@ def test_threads_lose_no_count() -> None:
         each.start()
     for each in threads:
         each.join()
-    assert recent.status("users")["compared"] == 8000
+    assert recent.of("users").compared == 8000
