@@ -13,6 +13,7 @@ from shadow.model.operation import READS, Verb
 from shadow.model.outcome import Outcome
 from shadow.model.phase import Role, StoreName
 from shadow.model.verdict import (
+    HEALED,
     Bypass,
     Deferral,
     Healing,
@@ -313,7 +314,7 @@ HEALS: Final = MetricRow(
     "counter",
     "Repairs of a key, by what they found or did.",
     ("collection", "result"),
-    (Configured.COLLECTION, Healing),
+    (Configured.COLLECTION, (*sorted(HEALED), Healing.FAILED)),
 )
 RELOADS: Final = MetricRow(
     "shadow_config_reloads_total", "counter", "Times the configuration was read again.", ("result",), (Reload,)
