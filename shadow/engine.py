@@ -32,6 +32,7 @@ from shadow.jobs.target import JobRefused
 from shadow.journal.server.remote import RemoteJournal
 from shadow.journal.sqlite.recovery import Salvage
 from shadow.model.background import Background
+from shadow.model.events import JournalRecovered
 from shadow.model.health import CollectionHealth
 from shadow.model.phase import Route, StoreName
 from shadow.model.schema import CollectionSpec
@@ -668,7 +669,7 @@ class Engine:
         self.report.event(Event.SECONDARY_UP if up else Event.SECONDARY_DOWN, store=str(name))
 
     def _journal_damaged(self, found: Salvage) -> None:
-        self.metrics_registry.damaged()
+        self.metrics_registry.surely(JournalRecovered())
         self.report.event(
             Event.JOURNAL_DAMAGED, path=str(found.kept), entries=found.entries, collections=len(found.collections)
         )

@@ -1,13 +1,32 @@
-"""The hooks through which every part says what it did. `observe.report` implements them; tests use a recorder.
-
-A hook never raises into its caller and never blocks: the implementation guards itself.
-"""
+"""The reporter through which every part says what it did: each hook publishes one event of `model.events`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any
 
+from shadow.model.events import (
+    CanaryFound,
+    CanaryInjected,
+    ComparisonFinished,
+    ComparisonUndecided,
+    ComponentFailed,
+    ConfigReloaded,
+    Event,
+    HealFinished,
+    KeyAgreed,
+    MismatchConfirmed,
+    NoiseMeasured,
+    OperationFinished,
+    ReadFinished,
+    ReadRouted,
+    ReadShed,
+    RouteChanged,
+    RuleApplied,
+    WriteDeferred,
+    WriteUnjournaled,
+    noted,
+)
 from shadow.model.operation import Verb
 from shadow.model.outcome import Outcome
 from shadow.model.phase import Role, Route, StoreName
@@ -17,7 +36,12 @@ from shadow.model.version import Key
 __all__ = ["Reporter", "Silent"]
 
 
-class Reporter(Protocol):
+class Reporter:
+    """A hook never raises into its caller and never blocks: whoever implements `publish` sees to that."""
+
+    def publish(self, event: Event) -> None:
+        raise NotImplementedError
+
     def operation(
         self,
         collection: str,
@@ -28,104 +52,62 @@ class Reporter(Protocol):
         seconds: float,
         count: int = 1,
     ) -> None:
-        """A store has answered one operation, or `count` of them together, in `seconds` of wall time."""
+        self.publish(OperationFinished(collection, verb, store, role, outcome, seconds, count))
 
     def comparison(self, collection: str, verb: Verb, verdict: Verdict, count: int = 1) -> None:
-        """A comparison has come to a verdict, or `count` of them to the same."""
+        self.publish(ComparisonFinished(collection, verb, verdict, count))
 
     def excused(self, collection: str, rules: Iterable[str]) -> None:
-        """The rules, by name, without which a comparison would not have come to `excused`."""
+        for rule in rules:
+            self.publish(RuleApplied(collection, rule))
 
     def noise(self, collection: str, verb: Verb, verdict: Verdict) -> None:
-        """A comparison of the primary with itself has come to a verdict."""
+        self.publish(NoiseMeasured(collection, verb, verdict))
 
     def canary(self, collection: str, *, found: bool) -> None:
-        """A planted difference was given to the comparison, or was found by it."""
+        self.publish(CanaryFound(collection) if found else CanaryInjected(collection))
 
     def read(self, verb: Verb, slice: Slice, seconds: float) -> None:
-        """A read has been answered to the application, in `seconds` of wall time, with what shadowing it adds."""
+        self.publish(ReadFinished(verb, slice, seconds))
 
     def routed_read(self, collection: str, store: StoreName, reason: Routed) -> None:
-        """A read of a collection of which the secondary answers a share was, or will be, answered by `store`."""
+        self.publish(ReadRouted(collection, store, reason))
 
     def mismatch(self, found: Mismatch) -> None:
-        """A mismatch is confirmed: counted, logged, kept as a finding."""
+        self.publish(MismatchConfirmed(found))
 
     def level(self, collection: str, key: Key) -> None:
-        """Both stores were seen, or made, to hold the same under a key: what was found of it is settled."""
+        self.publish(KeyAgreed(collection, key))
 
     def shed(self, collection: str, verb: Verb, reason: ShedReason) -> None:
-        """A shadow read was not done or not finished."""
+        self.publish(ReadShed(collection, verb, reason))
 
     def incomparable(self, collection: str, verb: Verb, reason: Incomparable) -> None:
-        """Of a comparison neither equal nor different can be said; `comparison` follows with that verdict."""
+        self.publish(ComparisonUndecided(collection, verb, reason))
 
     def deferred(self, collection: str, reason: Deferral) -> None:
-        """A write was left to its intent."""
+        self.publish(WriteDeferred(collection, reason))
 
     def unjournaled(self, collection: str, *, taken: bool) -> None:
-        """A write was made without an intent, for the journal could not be written; `taken`: the secondary has it."""
+        self.publish(WriteUnjournaled(collection, taken))
 
     def healed(self, collection: str, result: Healing) -> None:
-        """A heal has ended."""
+        self.publish(HealFinished(collection, result))
 
     def reloaded(self, ok: bool, detail: str = "") -> None:
-        """The configuration was read again."""
+        self.publish(ConfigReloaded(ok, detail))
 
     def routed(self, collection: str, route: Route) -> None:
-        """A collection has a (new) route."""
+        self.publish(RouteChanged(collection, route))
 
     def failed(self, part: str, error: BaseException) -> None:
-        """An internal part failed where failing must not reach the application. `part` is from a fixed set."""
+        self.publish(ComponentFailed(part, error))
 
     def event(self, name: str, **fields: Any) -> None:
-        """One structured log line. `name` is a constant of `observe.log`; fields hold no document content."""
+        self.publish(noted(name, **fields))
 
 
-class Silent:
-    """A reporter that says nothing; the base for recorders in tests."""
+class Silent(Reporter):
+    """A reporter that nobody subscribes to."""
 
-    def operation(
-        self,
-        collection: str,
-        verb: Verb,
-        store: StoreName,
-        role: Role,
-        outcome: Outcome,
-        seconds: float,
-        count: int = 1,
-    ) -> None: ...
-
-    def comparison(self, collection: str, verb: Verb, verdict: Verdict, count: int = 1) -> None: ...
-
-    def excused(self, collection: str, rules: Iterable[str]) -> None: ...
-
-    def noise(self, collection: str, verb: Verb, verdict: Verdict) -> None: ...
-
-    def canary(self, collection: str, *, found: bool) -> None: ...
-
-    def read(self, verb: Verb, slice: Slice, seconds: float) -> None: ...
-
-    def routed_read(self, collection: str, store: StoreName, reason: Routed) -> None: ...
-
-    def mismatch(self, found: Mismatch) -> None: ...
-
-    def level(self, collection: str, key: Key) -> None: ...
-
-    def shed(self, collection: str, verb: Verb, reason: ShedReason) -> None: ...
-
-    def incomparable(self, collection: str, verb: Verb, reason: Incomparable) -> None: ...
-
-    def deferred(self, collection: str, reason: Deferral) -> None: ...
-
-    def unjournaled(self, collection: str, *, taken: bool) -> None: ...
-
-    def healed(self, collection: str, result: Healing) -> None: ...
-
-    def reloaded(self, ok: bool, detail: str = "") -> None: ...
-
-    def routed(self, collection: str, route: Route) -> None: ...
-
-    def failed(self, part: str, error: BaseException) -> None: ...
-
-    def event(self, name: str, **fields: Any) -> None: ...
+    def publish(self, event: Event) -> None: ...

@@ -4,11 +4,38 @@ configuration."""
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from shadow.model.background import Background
+from shadow.model.events import (
+    BackgroundTaskFailed,
+    CallAbandoned,
+    CanaryFound,
+    CanaryInjected,
+    CapacityConsumed,
+    ClientStalled,
+    ComparisonFinished,
+    ComparisonUndecided,
+    ComponentFailed,
+    ConfigReloaded,
+    HealFinished,
+    JournalRecovered,
+    MismatchConfirmed,
+    NoiseMeasured,
+    Noted,
+    OperationFinished,
+    OutOfBandWriteCounted,
+    ReadFinished,
+    ReadRouted,
+    ReadShed,
+    RequestThrottled,
+    RuleApplied,
+    TableScanned,
+    WriteDeferred,
+    WriteUnjournaled,
+)
 from shadow.model.operation import READS, Verb
 from shadow.model.outcome import Outcome
 from shadow.model.phase import Role, StoreName
@@ -25,6 +52,7 @@ from shadow.model.verdict import (
     Unjournaled,
     Verdict,
 )
+from shadow.observe.log import Event as LogEvent
 
 __all__ = [
     "ABANDONED",
@@ -75,6 +103,7 @@ __all__ = [
     "UNJOURNALED",
     "WORKING",
     "WRITE_COMPARISONS",
+    "By",
     "Component",
     "Configured",
     "DynamoCall",
@@ -157,6 +186,22 @@ class DynamoCall(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class By:
+    """An event that moves a metric.
+
+    `labels`: the attributes that hold the label values, or a function that gives them; by default the attributes named
+    as the labels are. `amount`: the attribute by which a counter rises (by default it rises by 1), or that a histogram
+    observes, `times` times. `when`: whether this event counts.
+    """
+
+    event: type[Any]
+    labels: tuple[str, ...] | Callable[[Any], tuple[str, ...]] | None = None
+    amount: str = ""
+    times: str = ""
+    when: Callable[[Any], bool] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class MetricRow:
     """One metric as it is documented. `type` is counter, gauge or histogram; `buckets` are upper bounds in its unit.
 
@@ -172,6 +217,60 @@ class MetricRow:
     buckets: tuple[float, ...] = ()
     merge: str = "max"
     """How a gauge's values in several workers become one: sum, max or min."""
+    moved_by: tuple[By, ...] = ()
+    """The events that move a counter or a histogram; a gauge is read when it is asked for."""
+
+
+_FLIPS: Final = {
+    LogEvent.FLIP_STARTED: FlipOutcome.STARTED,
+    LogEvent.FLIP_DONE: FlipOutcome.DONE,
+    LogEvent.FLIP_REFUSED: FlipOutcome.REFUSED,
+}
+
+_COMPONENT_OF: Final = {
+    Background.RECOVERY: Component.RECOVERY,
+    Background.REFRESH: Component.JOURNAL,
+    Background.CANARIES: Component.PROBE,
+    Background.SUSPECTS: Component.CONFIRM,
+    Background.WATCH: Component.WATCH,
+    Background.FLEET: Component.CONTROL,
+    Background.FIGURES: Component.CONTROL,
+    Background.FLIP: Component.CONTROL,
+    Background.FLIPS: Component.CONTROL,
+    Background.PULSE: Component.REPORT,
+    Background.WRITERS: Component.WATCH,
+    Background.SWEEP: Component.SWEEP,
+    Background.RIGHTS: Component.OTHER,
+    Background.JOURNAL: Component.JOURNAL,
+}
+
+
+def _of_read(event: ComparisonFinished) -> bool:
+    return event.verb in READS
+
+
+def _of_write(event: ComparisonFinished) -> bool:
+    return event.verb not in READS
+
+
+def _unjournaled(event: WriteUnjournaled) -> tuple[str, ...]:
+    return event.collection, Unjournaled.TAKEN if event.taken else Unjournaled.DOUBTED
+
+
+def _reloaded(event: ConfigReloaded) -> tuple[str, ...]:
+    return (Reload.OK if event.ok else Reload.REJECTED,)
+
+
+def _component(event: BackgroundTaskFailed) -> tuple[str, ...]:
+    return (_COMPONENT_OF.get(event.task, Component.OTHER),)
+
+
+def _is_flip(event: Noted) -> bool:
+    return event.name in _FLIPS
+
+
+def _flip(event: Noted) -> tuple[str, ...]:
+    return str(event.fields.get("collection")), _FLIPS[LogEvent(event.name)]
 
 
 OPERATIONS: Final = MetricRow(
@@ -180,6 +279,7 @@ OPERATIONS: Final = MetricRow(
     "Operations that a store has answered.",
     ("collection", "verb", "store", "role", "outcome"),
     (Configured.COLLECTION, Verb, StoreName, Role, Outcome),
+    moved_by=(By(OperationFinished, amount="count"),),
 )
 LATENCY: Final = MetricRow(
     "shadow_operation_seconds",
@@ -188,6 +288,7 @@ LATENCY: Final = MetricRow(
     ("store", "verb"),
     (StoreName, Verb),
     SECONDS,
+    moved_by=(By(OperationFinished, amount="seconds", times="count"),),
 )
 COMPARISONS: Final = MetricRow(
     "shadow_comparisons_total",
@@ -195,6 +296,7 @@ COMPARISONS: Final = MetricRow(
     "Comparisons of reads, by verdict.",
     ("collection", "verb", "verdict"),
     (Configured.COLLECTION, READS, Verdict),
+    moved_by=(By(ComparisonFinished, amount="count", when=_of_read),),
 )
 WRITE_COMPARISONS: Final = MetricRow(
     "shadow_write_comparisons_total",
@@ -202,6 +304,7 @@ WRITE_COMPARISONS: Final = MetricRow(
     "Comparisons of the result of a write in both stores, by verdict.",
     ("collection", "verb", "verdict"),
     (Configured.COLLECTION, _WRITES, Verdict),
+    moved_by=(By(ComparisonFinished, amount="count", when=_of_write),),
 )
 MISMATCHES: Final = MetricRow(
     "shadow_mismatches_total",
@@ -209,6 +312,7 @@ MISMATCHES: Final = MetricRow(
     "Confirmed mismatches by kind.",
     ("collection", "verb", "kind"),
     (Configured.COLLECTION, Verb, Kind),
+    moved_by=(By(MismatchConfirmed, ("found.collection", "found.verb", "found.kind")),),
 )
 BY_PATH: Final = MetricRow(
     "shadow_mismatches_by_path",
@@ -223,6 +327,7 @@ EXCUSED: Final = MetricRow(
     "Differences that a comparison rule has ignored, by rule.",
     ("collection", "rule"),
     (Configured.RULE,),
+    moved_by=(By(RuleApplied),),
 )
 BYPASSING: Final = MetricRow(
     "shadow_out_of_band_writes_total",
@@ -230,6 +335,7 @@ BYPASSING: Final = MetricRow(
     "Out-of-band writes that shadow reads or the watch have found.",
     ("collection", "kind"),
     (Configured.COLLECTION, Bypass),
+    moved_by=(By(OutOfBandWriteCounted),),
 )
 NOISE: Final = MetricRow(
     "shadow_noise_comparisons_total",
@@ -237,6 +343,7 @@ NOISE: Final = MetricRow(
     "Comparisons of the primary with itself, by the same code: what is not a match here is noise.",
     ("collection", "verb", "verdict"),
     (Configured.COLLECTION, READS, Verdict),
+    moved_by=(By(NoiseMeasured),),
 )
 CANARY_SOUGHT: Final = MetricRow(
     "shadow_canary_injected_total",
@@ -244,6 +351,7 @@ CANARY_SOUGHT: Final = MetricRow(
     "Planted differences that were injected into the comparison.",
     ("collection",),
     (Configured.COLLECTION,),
+    moved_by=(By(CanaryInjected),),
 )
 CANARY_FOUND: Final = MetricRow(
     "shadow_canary_found_total",
@@ -251,6 +359,7 @@ CANARY_FOUND: Final = MetricRow(
     "Planted differences that the comparison found, with their kind.",
     ("collection",),
     (Configured.COLLECTION,),
+    moved_by=(By(CanaryFound),),
 )
 CANARY_LAST_FOUND: Final = MetricRow(
     "shadow_canary_last_found_timestamp_seconds",
@@ -272,6 +381,7 @@ READ_SECONDS: Final = MetricRow(
     ("verb", "slice"),
     (READS, Slice),
     SECONDS,
+    moved_by=(By(ReadFinished, amount="seconds"),),
 )
 ROUTED: Final = MetricRow(
     "shadow_routed_reads_total",
@@ -279,6 +389,7 @@ ROUTED: Final = MetricRow(
     "Reads of collections with a share for the secondary (reads), by the store that answered and why.",
     ("collection", "store", "reason"),
     (Configured.COLLECTION, StoreName, Routed),
+    moved_by=(By(ReadRouted),),
 )
 SHED: Final = MetricRow(
     "shadow_shed_total",
@@ -286,6 +397,7 @@ SHED: Final = MetricRow(
     "Shadow reads that were not done or not finished.",
     ("collection", "reason"),
     (Configured.COLLECTION, ShedReason),
+    moved_by=(By(ReadShed),),
 )
 INCOMPARABLE: Final = MetricRow(
     "shadow_incomparable_total",
@@ -293,6 +405,7 @@ INCOMPARABLE: Final = MetricRow(
     "Comparisons that could decide neither equal nor different, by reason.",
     ("collection", "reason"),
     (Configured.COLLECTION, Incomparable),
+    moved_by=(By(ComparisonUndecided),),
 )
 DEFERRED: Final = MetricRow(
     "shadow_deferred_writes_total",
@@ -300,6 +413,7 @@ DEFERRED: Final = MetricRow(
     "Writes that wait in the journal after their answer, by reason.",
     ("collection", "reason"),
     (Configured.COLLECTION, Deferral),
+    moved_by=(By(WriteDeferred),),
 )
 UNJOURNALED: Final = MetricRow(
     "shadow_unjournaled_writes_total",
@@ -307,17 +421,26 @@ UNJOURNALED: Final = MetricRow(
     "Writes made without an intent (journal.on_failure: sync), by whether the secondary took them.",
     ("collection", "result"),
     (Configured.COLLECTION, Unjournaled),
+    moved_by=(By(WriteUnjournaled, _unjournaled),),
 )
-DAMAGED: Final = MetricRow("shadow_journal_damaged_total", "counter", "Damaged journals that were recovered.")
+DAMAGED: Final = MetricRow(
+    "shadow_journal_damaged_total", "counter", "Damaged journals that were recovered.", moved_by=(By(JournalRecovered),)
+)
 HEALS: Final = MetricRow(
     "shadow_heals_total",
     "counter",
     "Repairs of a key, by what they found or did.",
     ("collection", "result"),
     (Configured.COLLECTION, (*sorted(HEALED), Healing.FAILED)),
+    moved_by=(By(HealFinished),),
 )
 RELOADS: Final = MetricRow(
-    "shadow_config_reloads_total", "counter", "Times the configuration was read again.", ("result",), (Reload,)
+    "shadow_config_reloads_total",
+    "counter",
+    "Times the configuration was read again.",
+    ("result",),
+    (Reload,),
+    moved_by=(By(ConfigReloaded, _reloaded),),
 )
 FAILURES: Final = MetricRow(
     "shadow_internal_failures_total",
@@ -325,6 +448,10 @@ FAILURES: Final = MetricRow(
     "Internal failures that were kept from the application, by component.",
     ("part",),
     (Component,),
+    moved_by=(
+        By(ComponentFailed),
+        By(BackgroundTaskFailed, _component),
+    ),
 )
 BACKGROUND_FAILURES: Final = MetricRow(
     "shadow_background_failures_total",
@@ -332,6 +459,7 @@ BACKGROUND_FAILURES: Final = MetricRow(
     "Failures of long-lived tasks and threads; the task starts again after each.",
     ("task",),
     (Background,),
+    moved_by=(By(BackgroundTaskFailed),),
 )
 BACKGROUND_UP: Final = MetricRow(
     "shadow_background_up",
@@ -346,11 +474,13 @@ CAPACITY: Final = MetricRow(
     "Capacity units consumed on DynamoDB; index is empty for the table itself.",
     ("table", "index", "verb"),
     (Configured.INDEX, DynamoCall),
+    moved_by=(By(CapacityConsumed, amount="units"),),
 )
 THROTTLED: Final = MetricRow(
     "shadow_dynamo_throttled_requests_total",
     "counter",
     "Requests to DynamoDB that were throttled, repeated ones too; by a client that shadow made.",
+    moved_by=(By(RequestThrottled),),
 )
 ABANDONED: Final = MetricRow(
     "shadow_calls_abandoned_total",
@@ -358,6 +488,7 @@ ABANDONED: Final = MetricRow(
     "Calls of a store's client whose caller went away; they run on to the client's own time limits.",
     ("store",),
     (StoreName,),
+    moved_by=(By(CallAbandoned),),
 )
 STUCK: Final = MetricRow(
     "shadow_clients_stuck_total",
@@ -365,6 +496,7 @@ STUCK: Final = MetricRow(
     "Clients of a store that stopped answering, even to a ping; those that shadow made were replaced.",
     ("store",),
     (StoreName,),
+    moved_by=(By(ClientStalled),),
 )
 FLIPS: Final = MetricRow(
     "shadow_flips_total",
@@ -372,6 +504,7 @@ FLIPS: Final = MetricRow(
     "Changes of primary, by result.",
     ("collection", "result"),
     (Configured.COLLECTION, FlipOutcome),
+    moved_by=(By(Noted, _flip, when=_is_flip),),
 )
 SCANS: Final = MetricRow(
     "shadow_dynamo_scans_total",
@@ -379,9 +512,15 @@ SCANS: Final = MetricRow(
     "Queries that had to scan a table, for no key or index serves them.",
     ("table",),
     (Configured.TABLE,),
+    moved_by=(By(TableScanned, amount="scans"),),
 )
 SCANNED: Final = MetricRow(
-    "shadow_dynamo_scan_items_read_total", "counter", "Items that scans have read.", ("table",), (Configured.TABLE,)
+    "shadow_dynamo_scan_items_read_total",
+    "counter",
+    "Items that scans have read.",
+    ("table",),
+    (Configured.TABLE,),
+    moved_by=(By(TableScanned, amount="read"),),
 )
 SCANNED_OUT: Final = MetricRow(
     "shadow_dynamo_scan_items_returned_total",
@@ -389,6 +528,7 @@ SCANNED_OUT: Final = MetricRow(
     "Items that scans have returned, of those that they have read.",
     ("table",),
     (Configured.TABLE,),
+    moved_by=(By(TableScanned, amount="returned"),),
 )
 OPEN_INTENTS: Final = MetricRow("shadow_journal_open_intents", "gauge", "Intents open in the journal.", ("collection",))
 OLDEST_INTENT: Final = MetricRow(

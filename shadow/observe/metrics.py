@@ -13,6 +13,7 @@ import os
 from collections import Counter as Counts
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
@@ -20,60 +21,42 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from shadow.model.background import Background
-from shadow.model.operation import READS, Verb
-from shadow.model.outcome import Outcome
-from shadow.model.phase import Role, Route, StoreName
+from shadow.model.events import (
+    CallAbandoned,
+    CapacityConsumed,
+    ClientStalled,
+    ComparisonFinished,
+    Event,
+    Handlers,
+    NoiseMeasured,
+    RequestThrottled,
+    RouteChanged,
+    TableScanned,
+)
+from shadow.model.operation import READS
+from shadow.model.phase import Route, StoreName
 from shadow.model.verdict import (
-    Bypass,
-    Deferral,
-    Healing,
-    Incomparable,
-    Kind,
-    Routed,
-    ShedReason,
-    Slice,
-    Unjournaled,
     Verdict,
 )
 from shadow.observe.gauges import Gauges, GaugeSnapshot
 from shadow.observe.metric_table import (
-    ABANDONED,
-    BACKGROUND_FAILURES,
-    BYPASSING,
-    CANARY_FOUND,
-    CANARY_SOUGHT,
-    CAPACITY,
     COMPARISONS,
-    DAMAGED,
     DEFERRED,
     EXCUSED,
     FAILURES,
-    FLIPS,
     HEALS,
-    INCOMPARABLE,
-    LATENCY,
     MISMATCHES,
     NOISE,
     OPERATIONS,
     OTHER,
-    READ_SECONDS,
     RELOADS,
     ROUTED,
-    SCANNED,
-    SCANNED_OUT,
-    SCANS,
     SHED,
-    STUCK,
     TABLE,
-    THROTTLED,
-    UNJOURNALED,
-    WRITE_COMPARISONS,
+    By,
     Component,
     Configured,
-    FlipOutcome,
     MetricRow,
-    Reload,
 )
 from shadow.observe.recent import Recent
 from shadow.observe.series import CounterSeries, HistogramSeries, Labels, Names
@@ -105,14 +88,15 @@ class Metrics:
             self._make(tables, rules)
         self.recent: Final = Recent()
         self.on_failure: Callable[[str, Exception], None] = lambda part, error: self.internal_failure(part)
-        """Hears which part of the metrics could not be had, and why; as it stands it only counts that."""
+        """Called with the component that failed, and why; by default it only counts that."""
         self._routes: dict[str, Route] = {}
         self._known = frozenset((*self.collections, OTHER))
-        self._counted: Counts[tuple[str, Verdict]] = Counts()
-        self.abandoned: Final = {name: functools.partial(self._surely, ABANDONED, name) for name in StoreName}
+        self._noise: Counts[tuple[str, Verdict]] = Counts()
+        self.abandoned: Final = {name: functools.partial(self.surely, CallAbandoned(name)) for name in StoreName}
         """To be called for one call that was abandoned; never raises."""
-        self.stuck: Final = {name: functools.partial(self._surely, STUCK, name) for name in StoreName}
+        self.stuck: Final = {name: functools.partial(self.surely, ClientStalled(name)) for name in StoreName}
         """To be called for one client that answered nothing any more; never raises."""
+        self._handlers: Final = self._compiled()
         self._gauges = Gauges(self.collections, self._routes, self._unread)
 
     def _make(self, tables: Mapping[str, Iterable[str]], rules: Sequence[tuple[str, str]]) -> None:
@@ -131,128 +115,75 @@ class Metrics:
         self._histograms = {
             row.name: HistogramSeries(row, names, shared=shared) for row in TABLE if row.type == "histogram"
         }
+        self._series: dict[str, CounterSeries | HistogramSeries] = {**self._counters, **self._histograms}
 
-    def _count(self, row: MetricRow, *labels: str, amount: float = 1) -> None:
-        self._counters[row.name].add(labels, amount)
-
-    def _surely(self, row: MetricRow, *labels: str) -> None:
-        with self._guarded():
-            self._count(row, *labels)
+    def _compiled(self) -> Handlers:
+        handlers: dict[type[Any], list[Callable[[Any], None]]] = {
+            ComparisonFinished: [self._compared],
+            NoiseMeasured: [self._noise_measured],
+            RouteChanged: [self._routed],
+        }
+        for row in TABLE:
+            for by in row.moved_by:
+                handlers.setdefault(by.event, []).append(_moving(self._series[row.name], by))
+        return {kind: _all(each) for kind, each in handlers.items()}
 
     def _name(self, collection: str) -> str:
         return collection if collection in self._known else OTHER
 
-    def operation(
-        self,
-        collection: str,
-        verb: Verb,
-        store: StoreName,
-        role: Role,
-        outcome: Outcome,
-        seconds: float,
-        count: int = 1,
-    ) -> None:
-        """One operation, or `count` together, answered by a store in `seconds`."""
-        self._count(OPERATIONS, collection, verb, store, role, outcome, amount=count)
-        self._histograms[LATENCY.name].add((store, verb), seconds, count)
+    def handlers(self) -> Handlers:
+        """What each type of event moves. Every handler is cheap and thread-safe."""
+        return self._handlers
 
-    def comparison(self, collection: str, verb: Verb, verdict: Verdict, count: int = 1) -> None:
-        read = verb in READS
-        self._count(COMPARISONS if read else WRITE_COMPARISONS, collection, verb, verdict, amount=count)
-        if read:
-            self.recent.add(self._name(collection), verdict, count)
+    def count(self, event: Event) -> None:
+        """Moves what the event moves."""
+        handle = self._handlers.get(type(event))
+        if handle is not None:
+            handle(event)
 
-    def mismatch(self, collection: str, verb: Verb, kind: Kind) -> None:
-        self._count(MISMATCHES, collection, verb, kind)
+    def _compared(self, event: ComparisonFinished) -> None:
+        if event.verb in READS:
+            self.recent.add(self._name(event.collection), event.verdict, event.count)
 
-    def bypassed(self, collection: str, kind: Bypass) -> None:
-        """A write that went past the shim was found."""
-        self._count(BYPASSING, collection, kind)
+    def _noise_measured(self, event: NoiseMeasured) -> None:
+        self._noise[self._name(event.collection), event.verdict] += 1
 
-    def excused(self, collection: str, rule: str) -> None:
-        """A rule has excused a difference."""
-        self._count(EXCUSED, collection, rule)
+    def _routed(self, event: RouteChanged) -> None:
+        """The route of a collection, until a bound `GaugeSnapshot` says otherwise."""
+        name, route = self._name(event.collection), event.route
+        self._routes[name] = route
+        self.recent.stands(name, (route.primary, route.phase))
 
     def excuses(self, rules: Iterable[tuple[str, str]]) -> None:
         """Makes the series of further rules, pairs (collection, rule name). Never raises: what cannot be made counts as
         "other"."""
         with self._guarded():
             for pair in rules:
-                self._counters[EXCUSED.name].allow(pair)
+                self._series[EXCUSED.name].allow(pair)
 
-    def noise(self, collection: str, verb: Verb, verdict: Verdict) -> None:
-        """A comparison of the primary with itself came to `verdict`."""
-        self._count(NOISE, collection, verb, verdict)
-        self._counted[self._name(collection), verdict] += 1
-
-    def canary(self, collection: str, *, found: bool) -> None:
-        """A planted difference was given to the comparison, or was found by it."""
-        self._count(CANARY_FOUND if found else CANARY_SOUGHT, collection)
-
-    def read(self, verb: Verb, slice: Slice, seconds: float) -> None:
-        """One read of the application took `seconds`."""
-        self._histograms[READ_SECONDS.name].add((verb, slice), seconds)
-
-    def routed_read(self, collection: str, store: StoreName, reason: Routed) -> None:
-        """A read of a collection of which the secondary answers a share was answered by `store`."""
-        self._count(ROUTED, collection, store, reason)
-
-    def shed(self, collection: str, reason: ShedReason) -> None:
-        self._count(SHED, collection, reason)
-
-    def incomparable(self, collection: str, reason: Incomparable) -> None:
-        self._count(INCOMPARABLE, collection, reason)
-
-    def deferred(self, collection: str, reason: Deferral) -> None:
-        self._count(DEFERRED, collection, reason)
-
-    def unjournaled(self, collection: str, result: Unjournaled) -> None:
-        self._count(UNJOURNALED, collection, result)
-
-    def damaged(self) -> None:
-        """A damaged journal was salvaged. Never raises."""
+    def surely(self, event: Event) -> None:
+        """Counts an event for a caller that must not fail. Never raises."""
         with self._guarded():
-            self._count(DAMAGED)
-
-    def healed(self, collection: str, result: Healing) -> None:
-        self._count(HEALS, collection, result)
-
-    def flipped(self, collection: str, result: FlipOutcome) -> None:
-        """A change of primary was begun, made, or given up."""
-        self._count(FLIPS, collection, result)
-
-    def reloaded(self, ok: bool) -> None:
-        self._count(RELOADS, Reload.OK if ok else Reload.REJECTED)
+            self.count(event)
 
     def internal_failure(self, part: str) -> None:
         """An internal part failed; a `part` that is not one of `Component` counts as "other". Never raises."""
         # After a fork the counters of workers look for a file of their own, in a folder that may be gone.
         with contextlib.suppress(Exception):
-            self._count(FAILURES, part)
-
-    def background_failure(self, task: Background) -> None:
-        """A long-lived task has failed."""
-        self._count(BACKGROUND_FAILURES, task)
+            self._counters[FAILURES.name].add((part,))
 
     def _unread(self, error: Exception) -> None:
         self.on_failure(Component.GAUGES, error)
 
-    def throttled(self) -> None:
-        """One request was throttled. Like the two that follow it never raises: the store's answer waits for them."""
-        with self._guarded():
-            self._count(THROTTLED)
-
     def capacity(self, table: str, index: str, call: str, units: float) -> None:
-        """`units` of capacity used by one API call (`get_item`, `query`, ...); `index` is "" for the table itself."""
-        with self._guarded():
-            self._count(CAPACITY, table, index, call, amount=units)
+        """A store consumed capacity. Like the two that follow it never raises: the store's answer waits for them."""
+        self.surely(CapacityConsumed(table, index, call, units))
 
     def scanned(self, table: str, scans: int, read: int, returned: int) -> None:
-        """Scans that were begun on a table, and the items that they have read and returned."""
-        with self._guarded():
-            for row, count in ((SCANS, scans), (SCANNED, read), (SCANNED_OUT, returned)):
-                if count:
-                    self._count(row, table, amount=count)
+        self.surely(TableScanned(table, scans, read, returned))
+
+    def throttled(self) -> None:
+        self.surely(RequestThrottled())
 
     @contextlib.contextmanager
     def _guarded(self) -> Iterator[None]:
@@ -260,12 +191,6 @@ class Metrics:
             yield
         except Exception:
             self.internal_failure(Component.REPORT)
-
-    def routed(self, collection: str, route: Route) -> None:
-        """The route of a collection, until a bound `GaugeSnapshot` says otherwise."""
-        name = self._name(collection)
-        self._routes[name] = route
-        self.recent.stands(name, (route.primary, route.phase))
 
     def bind(self, gauges: Callable[[], GaugeSnapshot]) -> None:
         """Sets where the gauges are read at each scrape. `gauges` may be called from any thread, must not block, and
@@ -308,13 +233,13 @@ class Metrics:
                 return [*counted, *_workers(shared).merged()]
             except Exception as error:
                 self.on_failure(Component.GAUGES, error)
-        series: dict[str, CounterSeries | HistogramSeries] = {**self._counters, **self._histograms}
-        return [*(series[row.name].family() for row in TABLE if row.name in series), *self._gauges.collect()]
+        series = (self._series[row.name] for row in TABLE if row.name in self._series)
+        return [*(each.family() for each in series), *self._gauges.collect()]
 
     def noise_of(self, collection: str) -> dict[str, int]:
         """How often the primary was compared with itself, by verdict, in this process."""
         name = self._name(collection)
-        return {verdict.value: self._counted[name, verdict] for verdict in Verdict if self._counted[name, verdict]}
+        return {verdict.value: self._noise[name, verdict] for verdict in Verdict if self._noise[name, verdict]}
 
     def totals(self) -> dict[str, Any]:
         """Sums for a status page or a report.
@@ -372,6 +297,50 @@ class Metrics:
                 yield tuple(sample.labels[name] for name in row.labels), int(sample.value)
 
         return counted
+
+
+def _moving(series: CounterSeries | HistogramSeries, by: By) -> Callable[[Any], None]:
+    """What an event does to the series of a row."""
+    add, when = series.add, by.when
+    labels = _labels_of(series.row.labels if by.labels is None else by.labels)
+    amount = attrgetter(by.amount) if by.amount else _one
+    if by.times:
+        times = attrgetter(by.times)
+        return lambda event: add(labels(event), amount(event), times(event))
+    if when is None:
+        return lambda event: add(labels(event), amount(event))
+
+    def counted(event: Any) -> None:
+        if when(event):
+            add(labels(event), amount(event))
+
+    return counted
+
+
+def _labels_of(names: tuple[str, ...] | Callable[[Any], Labels]) -> Callable[[Any], Labels]:
+    if not isinstance(names, tuple):
+        return names
+    if len(names) > 1:
+        return attrgetter(*names)
+    if not names:
+        return lambda event: ()
+    get: Callable[[Any], str] = attrgetter(names[0])
+    return lambda event: (get(event),)
+
+
+def _one(event: Any) -> int:
+    return 1
+
+
+def _all(handlers: Sequence[Callable[[Any], None]]) -> Callable[[Any], None]:
+    if len(handlers) == 1:
+        return handlers[0]
+
+    def handle(event: Any) -> None:
+        for each in handlers:
+            each(event)
+
+    return handle
 
 
 class _Once(CollectorRegistry):

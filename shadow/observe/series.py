@@ -105,9 +105,9 @@ class _Series:
 
 
 class CounterSeries(_Series):
-    def add(self, labels: Labels, amount: float = 1) -> None:
+    def add(self, labels: Labels, amount: float = 1, times: int = 1) -> None:
         """Counts. Label values that the configuration does not know count as "other". Thread-safe."""
-        (self._made.get(labels) or self._at(labels)).inc(amount)
+        (self._made.get(labels) or self._at(labels)).inc(amount * times)
 
     def counts(self) -> Iterator[tuple[Labels, float]]:
         """Every series and what it has counted in this process."""
@@ -130,11 +130,11 @@ class HistogramSeries(_Series):
         self._bounds: Final = (*row.buckets, float("inf"))
         super().__init__(row, names, shared=shared)
 
-    def add(self, labels: Labels, amount: float, count: int = 1) -> None:
-        """Observes `amount`, `count` times."""
+    def add(self, labels: Labels, amount: float, times: int = 1) -> None:
+        """Observes `amount`, `times` times. Thread-safe."""
         total, buckets = self._made.get(labels) or self._at(labels)
-        total.inc(amount * count)
-        buckets[bisect_left(self._bounds, amount)].inc(count)
+        total.inc(amount * times)
+        buckets[bisect_left(self._bounds, amount)].inc(times)
 
     def family(self) -> Metric:
         found = HistogramMetricFamily(self.row.name, self.row.help, labels=self.row.labels)

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from shadow.model.events import ComparisonFinished, RouteChanged
 from shadow.model.health import RecentReads
 from shadow.model.operation import Verb
 from shadow.model.phase import Phase, Route, StoreName
@@ -73,25 +74,25 @@ def test_another_standing_begins_anew_and_the_same_one_does_not(recent: Recent, 
 def test_a_flip_or_another_phase_makes_the_figures_of_the_gates_begin_anew() -> None:
     metrics = Metrics(["users"])
     route = Route(StoreName.MONGO, Phase.SHADOW)
-    metrics.routed("users", route)
+    metrics.count(RouteChanged("users", route))
 
     def compared() -> int:
         return metrics.recent.of("users").compared
 
     def compare() -> None:
-        metrics.comparison("users", Verb.FIND_ONE, Verdict.MATCH)
+        metrics.count(ComparisonFinished("users", Verb.FIND_ONE, Verdict.MATCH))
 
     compare()
-    metrics.comparison("users", Verb.UPDATE_ONE, Verdict.MATCH)
-    metrics.comparison("unheard of", Verb.FIND_ONE, Verdict.MATCH)
+    metrics.count(ComparisonFinished("users", Verb.UPDATE_ONE, Verdict.MATCH))
+    metrics.count(ComparisonFinished("unheard of", Verb.FIND_ONE, Verdict.MATCH))
     assert compared() == 1
-    metrics.routed("users", Route(StoreName.MONGO, Phase.SHADOW, shadow_reads=0.5))
+    metrics.count(RouteChanged("users", Route(StoreName.MONGO, Phase.SHADOW, shadow_reads=0.5)))
     assert compared() == 1
-    metrics.routed("users", Route(StoreName.DYNAMO, Phase.SHADOW))
+    metrics.count(RouteChanged("users", Route(StoreName.DYNAMO, Phase.SHADOW)))
     assert compared() == 0
     compare()
-    metrics.routed("users", Route(StoreName.DYNAMO, Phase.DUAL_WRITE))
-    metrics.routed("users", Route(StoreName.DYNAMO, Phase.SHADOW))
+    metrics.count(RouteChanged("users", Route(StoreName.DYNAMO, Phase.DUAL_WRITE)))
+    metrics.count(RouteChanged("users", Route(StoreName.DYNAMO, Phase.SHADOW)))
     assert compared() == 0
     assert metrics.totals()["collections"]["users"]["match"] == 2
 

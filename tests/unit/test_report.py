@@ -175,7 +175,7 @@ def test_cancellation_is_let_through(report: Report, monkeypatch: pytest.MonkeyP
     def cancelled(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(report.metrics, "comparison", cancelled)
+    monkeypatch.setattr(report.metrics.recent, "add", cancelled)
     with pytest.raises(KeyboardInterrupt):
         report.comparison("users", Verb.FIND, Verdict.MATCH)
 
