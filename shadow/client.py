@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from shadow.config import Settings, load, parse
 from shadow.errors import UnsupportedOperation
 from shadow.host.failpoints import Failpoints, no_failpoint
-from shadow.surface.forwarded import NOT_COLLECTIONS, DriverDatabase
+from shadow.surface.driver_database import NOT_COLLECTIONS, DriverDatabase
 
 if TYPE_CHECKING:
     from shadow.admin import Admin

@@ -44,7 +44,7 @@ from shadow.observe.metrics import Metrics
 from shadow.observe.pulse import PeriodicTasks
 from shadow.observe.report import Report
 from shadow.reads.bypass_watch import WriterWatch
-from shadow.reads.suspects import SharedSuspects
+from shadow.reads.unconfirmed import SharedUnconfirmed
 from shadow.reloading import Reloading
 from shadow.rights import LackedRights, RightsWatch, ask, needs
 from shadow.router import Router
@@ -108,7 +108,7 @@ class Engine:
         secret = settings.observe.hash_secret
         hasher = Hasher(secret.get_secret_value().encode() if secret is not None else b"")
         self.excuses = Excuses(settings.rules())
-        self.suspects = SharedSuspects(settings.host_file("suspects"))
+        self.suspects = SharedUnconfirmed(settings.host_file("suspects"))
         self.metrics_registry = Metrics(settings.collections, tables=self._tables(), rules=self.excuses.names())
         self.findings = Findings(hasher, reveal_keys=settings.observe.reveal_keys, notes=True)
         self.report = Report(
@@ -142,7 +142,7 @@ class Engine:
             excuses=self.excuses,
             on_journal_failure=settings.journal.on_failure,
             watch=settings.observe.watch(),
-            suspects=self.suspects,
+            unconfirmed=self.suspects,
             on_gap=lambda name: self.fleet.gap(name),
             on_journal=lambda works: self.fleet.journal_works(works),
             supervisor=self.supervisor,

@@ -26,7 +26,7 @@ from shadow.observe.log import Event
 from shadow.reads.loop_lag import LoopLag
 from shadow.reads.percent_reads import PercentReads
 from shadow.reads.shadow_read import ShadowReader
-from shadow.reads.suspects import MemorySuspects, Suspects
+from shadow.reads.unconfirmed import MemoryUnconfirmed, UnconfirmedMismatches
 from shadow.router import Router
 from shadow.routes.forwarder import Forwarder
 from shadow.routes.routes import Routes
@@ -34,8 +34,8 @@ from shadow.stores.base import Store
 from shadow.stores.breaker import Breaker
 from shadow.writes.admission import Admission, OnUnfit
 from shadow.writes.intents import Intents, OnFailure, OnGap, no_gap
-from shadow.writes.lane import WorkQueue
 from shadow.writes.replicator import Replicator
+from shadow.writes.work_queue import WorkQueue
 
 __all__ = ["Runtime", "Shared"]
 
@@ -59,7 +59,7 @@ class Shared:
     excuses: Excuses = field(default_factory=Excuses)
     on_journal_failure: OnFailure = OnFailure.REFUSE
     watch: Watch = field(default_factory=Watch)
-    suspects: Suspects = field(default_factory=MemorySuspects)
+    unconfirmed: UnconfirmedMismatches = field(default_factory=MemoryUnconfirmed)
     on_gap: OnGap = no_gap
     """Asked before a write without an intent."""
     on_journal: Callable[[bool], None] = lambda works: None
@@ -129,14 +129,14 @@ class Runtime:
             parts.reporter,
             parts.hasher,
             excuses=parts.excuses,
-            suspects=parts.suspects,
+            unconfirmed=parts.unconfirmed,
             watch=parts.watch,
             routes=parts.routes.all,
             late=lambda: self.lag.late,
         )
         self.admission = Admission(self.stores.values(), limits, parts.on_unfit)
         percent = PercentReads(
-            self.stores, self.breakers, parts.journal, self.writes, limits, parts.reporter, doubted=self._doubted
+            self.stores, self.breakers, parts.journal, self.writes, limits, parts.reporter, unverified=self._doubted
         )
         self.router = Router(
             self.stores,

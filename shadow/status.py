@@ -21,7 +21,7 @@ from shadow.observe.findings_file import SharedFindings
 from shadow.observe.metrics import Metrics
 from shadow.observe.report import Report
 from shadow.reads.bypass_watch import WriterWatch
-from shadow.reads.suspects import SharedSuspects
+from shadow.reads.unconfirmed import SharedUnconfirmed
 from shadow.rights import RightsWatch
 from shadow.runtime import Runtime, Shared
 from shadow.stores.base import Scanning, Store
@@ -39,7 +39,7 @@ class Observed(Protocol):
     excuses: Excuses
     metrics_registry: Metrics
     shared_findings: SharedFindings
-    suspects: SharedSuspects
+    suspects: SharedUnconfirmed
     rights: RightsWatch
     writer_watch: WriterWatch | None
     started: float

@@ -18,8 +18,9 @@ from bson import Decimal128
 from shadow.compare.equality import Comparison, KeyDifference, compare_hits, counts, orders, same, whole
 from shadow.compare.freedom import Freedom, OpenShape, agreed, near, near_numbers, unknown
 from shadow.compare.pipelines import Openness, Rows, openness, projected
-from shadow.model.operation import Hit, Query, Verb
+from shadow.model.operation import Hit, Query
 from shadow.model.order import order_key
+from shadow.model.reads import Aggregate, Count, Distinct, ValueRead
 from shadow.model.stored import Damaged
 from shadow.model.verdict import Incomparable, Kind
 from shadow.model.version import Document, Version
@@ -32,26 +33,22 @@ _VALUES: Final = "$values"
 """The path of a difference between two lists of distinct values."""
 
 
-def compare_values(verb: Verb, primary: Any, secondary: Any, *, pipeline: Sequence[Document] = ()) -> Comparison:
-    """Compares the answers of `count_documents` and `estimated_document_count` (numbers), `distinct` and `aggregate`
-    (lists; `pipeline` is what was asked).
+def compare_values(read: ValueRead, primary: Any, secondary: Any) -> Comparison:
+    """Compares two answers to a read that names no documents: numbers to a `Count`, lists to the others.
 
     `distinct` compares as a set under MongoDB's equality, for which of 1 and 1.0 stands for both is left open.
     Aggregates compare in order, ties free, where the pipeline fixes one, else as multisets, less what it leaves open
     inside the documents; what then may or may not be a difference is `incomparable`. Differences name no document.
-    Raises ValueError for another verb.
     """
-    match verb:
-        case Verb.COUNT_DOCUMENTS:
-            return _EQUAL if primary == secondary else Comparison((counts(primary, secondary),))
-        case Verb.ESTIMATED_DOCUMENT_COUNT:
+    match read:
+        case Count(estimated=True):
             return _EQUAL if primary == secondary else Comparison(incomparable=Incomparable.ESTIMATE)
-        case Verb.DISTINCT:
+        case Count():
+            return _EQUAL if primary == secondary else Comparison((counts(primary, secondary),))
+        case Distinct():
             return _compare_distinct(primary, secondary)
-        case Verb.AGGREGATE:
+        case Aggregate(pipeline):
             return _compare_aggregates(pipeline, primary, secondary)
-        case _:
-            raise ValueError(f"{verb} answers no values")
 
 
 def _compare_distinct(primary: Sequence[Any], secondary: Sequence[Any]) -> Comparison:

@@ -10,11 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, ParamSpec, TypeVar
 
-from shadow.compare.answers import less_open
+from shadow.compare.answers import compare_values, less_open
 from shadow.compare.diff import Hasher, explain, explain_images, explain_lack
 from shadow.compare.equality import Comparison, KeyDifference, agree, compare_documents, compare_hits
 from shadow.compare.rules import Excuses
 from shadow.model.operation import Hit, Query
+from shadow.model.reads import ValueRead
 from shadow.model.stored import RawDocument, is_copyable
 from shadow.model.verdict import Difference, Kind
 from shadow.model.version import Document, Image
@@ -51,9 +52,9 @@ class Comparator:
         documents = [hit.document for answer in (primary, secondary) for hit in answer]
         return await _bounded(documents, self._hits, collection, query, primary, secondary)
 
-    async def values(self, compare: Callable[[Any, Any], Comparison], primary: Any, secondary: Any) -> Comparison:
-        """`compare` of two answers that name no documents."""
-        return await _bounded([primary, secondary], compare, primary, secondary)
+    async def values(self, read: ValueRead, primary: Any, secondary: Any) -> Comparison:
+        """`compare_values` of two answers that name no documents."""
+        return await _bounded([primary, secondary], compare_values, read, primary, secondary)
 
     async def agree(self, collection: str, primary: Image, secondary: Image) -> tuple[str, ...] | None:
         """Whether both images are the same; the names of the rules that it takes, None if they differ all the same.

@@ -9,10 +9,10 @@ from bson import ObjectId
 
 from shadow.model.version import Key
 
-__all__ = ["lane_key"]
+__all__ = ["queue_key"]
 
 
-def lane_key(collection: str, key: Key) -> Hashable:
+def queue_key(collection: str, key: Key) -> Hashable:
     """Equal for equal keys. Numbers of different types that MongoDB holds equal may differ: order between those is
     kept by the fences, as it is between processes."""
     if type(key) in (str, ObjectId):

@@ -6,8 +6,9 @@ name (`shadow.errors.UnsupportedOperation`); `support.TABLE` says which.
 
 from __future__ import annotations
 
+from shadow.mongoql.caching import cached_filter, cached_pipeline, cached_projection, cached_update
 from shadow.mongoql.expressions import compile_expression
-from shadow.mongoql.filters import Filter, cached_filter, compile_filter
+from shadow.mongoql.filters import Filter, compile_filter
 from shadow.mongoql.pipelines import Pipeline, compile_pipeline
 from shadow.mongoql.projections import Projection, compile_projection
 from shadow.mongoql.tree import And, Leaf, Node, Nor, Not, Or
@@ -25,6 +26,9 @@ __all__ = [
     "Projection",
     "Updater",
     "cached_filter",
+    "cached_pipeline",
+    "cached_projection",
+    "cached_update",
     "compile_expression",
     "compile_filter",
     "compile_pipeline",

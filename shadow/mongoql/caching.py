@@ -1,25 +1,125 @@
-"""Compiled forms, remembered by the BSON bytes of what they were compiled from."""
+"""Compiled forms, remembered, so that a filter, an update, a projection or a pipeline of a call is compiled once.
+
+`cached_*` finds a compiled form by the very object that it was compiled from, or else by its BSON bytes. `remember_*`
+is for the door of the application (`surface.arguments`): its copies are private and never changed, so their compiled
+form may be found by the object itself. A call's data (`Query`, `Change`, `model.reads`) carry these objects from the
+door to both stores, and a store that needs the compiled form gets it without compiling or encoding again.
+"""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Generic, TypeVar
 
 import bson
 
 from shadow.model.values import CANONICAL
 from shadow.model.version import Document
+from shadow.mongoql.filters import Filter, compile_filter
+from shadow.mongoql.pipelines import Pipeline, compile_pipeline
+from shadow.mongoql.projections import Projection, compile_projection
 from shadow.mongoql.updates import Updater, compile_update
 
-__all__ = ["cached_update"]
+__all__ = [
+    "cached_filter",
+    "cached_pipeline",
+    "cached_projection",
+    "cached_update",
+    "remember_filter",
+    "remember_pipeline",
+    "remember_projection",
+    "remember_update",
+]
+
+_REMEMBERED: Final = 512
+"""Compiled forms of each kind that are found by their BSON bytes."""
+_LARGEST: Final = 16 * 1024
+"""Bytes of BSON beyond which a source is not remembered by them: an update may hold a document of megabytes."""
+_SLOTS: Final = 256
+"""Compiled forms of each kind that are found by the object itself: enough for the calls under way."""
+
+T = TypeVar("T")
+
+
+class _Compiled(Generic[T]):
+    """Compiled forms of one kind. Thread-safe.
+
+    By identity, each object has one slot, which the next object with that slot takes over. A slot keeps its source
+    alive, so no other object can have its id; it is replaced as a whole.
+    """
+
+    __slots__ = ("_by_bytes", "_compile", "_slots")
+
+    def __init__(self, compile: Callable[[Any], T]) -> None:
+        self._compile = compile
+        self._by_bytes = functools.lru_cache(maxsize=_REMEMBERED)(self._decoded)
+        self._slots: list[tuple[object, T] | None] = [None] * _SLOTS
+
+    def by_identity(self, source: object) -> T | None:
+        slot = self._slots[(id(source) >> 4) % _SLOTS]
+        return slot[1] if slot is not None and slot[0] is source else None
+
+    def by_bytes(self, encoded: bytes) -> T:
+        return self._by_bytes(encoded) if len(encoded) <= _LARGEST else self._decoded(encoded)
+
+    def remember(self, source: object, compiled: T) -> T:
+        self._slots[(id(source) >> 4) % _SLOTS] = source, compiled
+        return compiled
+
+    def _decoded(self, encoded: bytes) -> T:
+        return self._compile(bson.decode(encoded, codec_options=CANONICAL))
+
+
+_filters: Final = _Compiled[Filter](compile_filter)
+_projections: Final = _Compiled[Projection](compile_projection)
+_pipelines: Final = _Compiled[Pipeline](lambda given: compile_pipeline(given["p"]))
+_updates: Final = _Compiled[Updater](lambda given: compile_update(given["u"], given["f"]))
+_with_array_filters: Final = _Compiled[tuple[Sequence[Document], Updater]](lambda given: given)
+"""By identity alone: the compiled form depends on the array filters too."""
+
+
+def cached_filter(filter: Mapping[str, Any]) -> Filter:
+    """`compile_filter`, remembered."""
+    found = _filters.by_identity(filter)
+    return _filters.by_bytes(bson.encode(filter)) if found is None else found
+
+
+def remember_filter(filter: Document) -> Filter:
+    """`cached_filter` of a filter that nobody changes from now on."""
+    return _filters.remember(filter, cached_filter(filter))
+
+
+def cached_projection(projection: Document) -> Projection:
+    """`compile_projection`, remembered."""
+    found = _projections.by_identity(projection)
+    return _projections.by_bytes(bson.encode(projection)) if found is None else found
+
+
+def remember_projection(projection: Document) -> Projection:
+    """`cached_projection` of a projection that nobody changes from now on."""
+    return _projections.remember(projection, cached_projection(projection))
+
+
+def cached_pipeline(pipeline: Sequence[Document]) -> Pipeline:
+    """`compile_pipeline`, remembered."""
+    found = _pipelines.by_identity(pipeline)
+    return _pipelines.by_bytes(bson.encode({"p": list(pipeline)})) if found is None else found
+
+
+def remember_pipeline(pipeline: Sequence[Document]) -> Pipeline:
+    """`cached_pipeline` of a pipeline that nobody changes from now on."""
+    return _pipelines.remember(pipeline, cached_pipeline(pipeline))
 
 
 def cached_update(update: Document | Sequence[Document], array_filters: Sequence[Document] = ()) -> Updater:
     """`compile_update`, remembered."""
-    return _cached(bson.encode({"u": update, "f": list(array_filters)}))
+    found = _with_array_filters.by_identity(update)
+    if found is not None and found[0] is array_filters:
+        return found[1]
+    return _updates.by_bytes(bson.encode({"u": update, "f": list(array_filters)}))
 
 
-@functools.lru_cache(maxsize=512)
-def _cached(encoded: bytes) -> Updater:
-    parts = bson.decode(encoded, codec_options=CANONICAL)
-    return compile_update(parts["u"], parts["f"])
+def remember_update(update: Document | Sequence[Document], array_filters: Sequence[Document]) -> Updater:
+    """`cached_update` of an update and of array filters that nobody changes from now on."""
+    return _with_array_filters.remember(update, (array_filters, cached_update(update, array_filters)))[1]

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 
 from shadow.errors import UnsupportedOperation
 from shadow.model.order import MISSING, as_document
+from shadow.model.values import snapshot
 from shadow.model.version import Document
 from shadow.mongoql.failures import described, failure
 from shadow.mongoql.fieldpaths import at_path, checked_path
@@ -149,6 +150,9 @@ def _date_and_zone(name: str, operand: Any) -> list[Any]:
 
 
 def _literal(operand: Any, scope: frozenset[str]) -> Expression:
+    if type(operand) is dict or type(operand) is list:
+        # A copy, for the answer is the application's to change and the compiled form is used again.
+        return lambda doc, names: snapshot(operand)
     return lambda doc, names: operand
 
 

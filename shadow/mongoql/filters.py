@@ -7,17 +7,15 @@ with its code.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
-import bson
 from bson import Regex
 from bson.codec_options import CodecOptions
 
 from shadow.errors import UnsupportedOperation
 from shadow.model.order import as_document, order_key
-from shadow.model.values import CANONICAL, normalise
+from shadow.model.values import normalise
 from shadow.model.version import Document
 from shadow.mongoql import predicates
 from shadow.mongoql.failures import failure, write_failure
@@ -26,7 +24,7 @@ from shadow.mongoql.regexes import with_options
 from shadow.mongoql.support import TABLE, Family, require, supported
 from shadow.mongoql.tree import And, Leaf, Node, Nor, Not, Or
 
-__all__ = ["PATHLESS", "Filter", "cached_filter", "compile_filter", "forbid_expressions", "is_expression"]
+__all__ = ["PATHLESS", "Filter", "compile_filter", "forbid_expressions", "is_expression"]
 
 _LOGICAL: Final[dict[str, Callable[[tuple[Node, ...]], Node]]] = {"$and": And, "$or": Or, "$nor": Nor}
 PATHLESS: Final = frozenset(
@@ -94,17 +92,6 @@ def compile_filter(filter: Mapping[str, Any], *, options: CodecOptions[Any] | No
     exact meaning here.
     """
     return Filter(_parse(filter if options is None else normalise(filter, options)))
-
-
-@functools.lru_cache(maxsize=512)
-def _cached(encoded: bytes) -> Filter:
-    document: Document = bson.decode(encoded, codec_options=CANONICAL)
-    return compile_filter(document)
-
-
-def cached_filter(filter: Mapping[str, Any]) -> Filter:
-    """`compile_filter`, remembered by the filter's BSON bytes."""
-    return _cached(bson.encode(filter))
 
 
 # -- parsing ------------------------------------------------------------------------------------------------------

@@ -66,7 +66,7 @@ class Updater:
     """A compiled update. `paths` is operator -> {dotted path: operand}, None for a pipeline. `positional`: what it does
     depends on which element of an array its filter has matched."""
 
-    __slots__ = ("_apply", "paths", "positional")
+    __slots__ = ("_apply", "_stages", "paths", "positional")
 
     def __init__(
         self,
@@ -74,8 +74,11 @@ class Updater:
         paths: dict[str, Document] | None,
         *,
         positional: bool = False,
+        stages: Callable[[Document], Document] | None = None,
     ) -> None:
+        """`stages`: what the stages of a pipeline make of a document, its `_id` included."""
         self._apply = apply
+        self._stages = stages
         self.paths = paths
         self.positional = positional
 
@@ -90,6 +93,10 @@ class Updater:
         _check_id(pre, post)
         _check_names(pre, post)
         return post
+
+    def loses_key(self, pre: Document) -> bool:
+        """Whether it is a pipeline whose stages leave no `_id`; `apply` puts it back, as the server does."""
+        return self._stages is not None and "_id" not in self._stages(copied(pre))
 
     def upsert(self, filter: Mapping[str, Any] | Filter, key: Key) -> Document:
         """The document that an upsert inserts under `_id` = `key` where nothing matches `filter`. The key must be the
@@ -133,7 +140,8 @@ def compile_update(
     if not isinstance(update, Mapping):
         if array_filters:
             raise write_failure(9, "Cannot specify arrayFilters and a pipeline update")
-        return Updater(_by_pipeline(update), None)
+        stages = compile_update_pipeline(update)
+        return Updater(_by_pipeline(stages), None, stages=stages)
     filters = _array_filters(array_filters)
     if not update:
         raise write_failure(9, "an update needs at least one operator")
@@ -202,11 +210,9 @@ def _operands(name: str, operands: Any) -> list[tuple[str, Any]]:
     return list(operands.items())
 
 
-def _by_pipeline(stages: Sequence[Mapping[str, Any]]) -> Callable[[Document, int | None, bool], Document]:
-    run = compile_update_pipeline(stages)
-
+def _by_pipeline(stages: Callable[[Document], Document]) -> Callable[[Document, int | None, bool], Document]:
     def apply(pre: Document, place: int | None, insert: bool) -> Document:
-        post = run(copied(pre))
+        post = stages(copied(pre))
         return copied(post) if "_id" in post or "_id" not in pre else {"_id": copied(pre["_id"]), **copied(post)}
 
     return apply

@@ -12,9 +12,9 @@ from shadow.model.order import MISSING, equal
 from shadow.model.stored import with_id
 from shadow.model.values import snapshot
 from shadow.model.version import Document, Key
-from shadow.mongoql.caching import cached_update
+from shadow.mongoql.caching import cached_filter, cached_update
 from shadow.mongoql.failures import write_failure
-from shadow.mongoql.filters import Filter, cached_filter
+from shadow.mongoql.filters import Filter
 
 __all__ = ["check_same_key", "insert_key", "keeps_key", "named_key", "replacement_key", "with_key"]
 

@@ -1,4 +1,4 @@
-"""Reads of one document by its key that are near in time, asked of the secondary in one request."""
+"""Batches shadow reads by key: those that come within 100 ms are one request to the secondary."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from pymongo.errors import ConnectionFailure
 
 from shadow.compare.comparer import is_heavy
 from shadow.model.limits import Limits
-from shadow.model.operation import Hit, Verb
+from shadow.model.operation import Hit
 from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import Role, StoreName
+from shadow.model.reads import FindOne
 from shadow.model.reporter import Reporter
 from shadow.model.stored import is_readable
 from shadow.model.verdict import Incomparable, ShedReason, Verdict
 from shadow.model.version import Image, Key, Version
 from shadow.reads.confirm import Confirmation, Retry
-from shadow.reads.sources import Read, incomparable
+from shadow.reads.sources import ShadowRead, incomparable
 from shadow.stores.breaker import Breaker
 from shadow.stores.within import within
-from shadow.writes.lane import WorkQueue
+from shadow.writes.work_queue import WorkQueue
 
 __all__ = ["Batcher", "KeyReads", "by_key_alone"]
 
@@ -34,17 +35,17 @@ _CHEAP_IN_BATCHES: Final = frozenset({StoreName.DYNAMO})
 """Stores whose client spends most of its time on the request, whatever is in it. MongoDB's is not one."""
 _MAX_WAIT: Final = 0.1
 """Seconds that a key read waits for others to share its request: less than the settling time, which a write in between
-would cost. The client's work for a request is many times that for one more key in it."""
+would cost. A request costs the client many times what one more key in it does."""
 _MAX_BATCH: Final = 25
-"""Key reads in one request. Taking its answer apart keeps the event loop for a millisecond; more would be felt."""
+"""Key reads in one request. Decoding its answer blocks the event loop for a millisecond; more would be felt."""
 _IN_ONE_GO: Final = 5
-"""Comparisons after which the application has its turn."""
+"""Comparisons after which the event loop is given back to the application."""
 
 T = TypeVar("T")
 
 
 class Batcher(Generic[T]):
-    """Passes a batch on when `max_size` have come, or `max_wait` seconds after the first of them. One event loop's."""
+    """Hands over a batch when it has `max_size` members, or `max_wait` seconds after its first. For one event loop."""
 
     def __init__(self, *, max_wait: float, max_size: int, hand_over: Callable[[list[T]], None]) -> None:
         self._max_wait = max_wait
@@ -78,20 +79,22 @@ class Batcher(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class _KeyRead:
-    """A read of one document by nothing but its key, the primary's answer to it, and its place among the accepted."""
+    """A read of one document by its key alone, the primary's answer to it, and its number among the accepted reads."""
 
-    read: Read
+    read: ShadowRead
     key: Key
     hits: Sequence[Hit]
     turn: int
 
 
-def by_key_alone(read: Read) -> bool:
-    """Whether the whole document under one key is asked for, of a store that answers many keys as cheaply as one."""
-    query = read.query
+def by_key_alone(read: ShadowRead) -> bool:
+    """Whether the read asks for the whole document under one key, of a store that answers many keys as cheaply as
+    one."""
+    if not isinstance(read.asked, FindOne):
+        return False
+    query = read.asked.query
     return (
-        read.verb is Verb.FIND_ONE
-        and read.sides.secondary.name in _CHEAP_IN_BATCHES
+        read.sides.secondary.name in _CHEAP_IN_BATCHES
         and len(query.filter) == 1
         and type(query.filter.get("_id")) in (str, ObjectId)
         and not query.projection
@@ -100,24 +103,24 @@ def by_key_alone(read: Read) -> bool:
 
 
 class KeyReads:
-    """`accepted` are the reads of which nothing has been said yet, by turn. `run` does a read that is alone, `later`
-    one that has to look again, `conclude` says what one came to, `shed` that it was not done."""
+    """`accepted` are the reads that have no verdict yet, by number. `run` compares a read that is alone in its batch,
+    `later` schedules the next probe of one, `conclude` reports a verdict, `shed` that there will be none."""
 
     def __init__(
         self,
-        lane: WorkQueue,
+        queue: WorkQueue,
         limits: Limits,
         confirmation: Confirmation,
         reporter: Reporter,
         turns: itertools.count[int],
-        accepted: dict[int, Read],
+        accepted: dict[int, ShadowRead],
         *,
-        run: Callable[[Read, Callable[[], Awaitable[Verdict | Retry]]], Awaitable[None]],
-        later: Callable[[Read, Retry], None],
-        conclude: Callable[[Read, Verdict | Retry], None],
-        shed: Callable[[Read, ShedReason], None],
+        run: Callable[[ShadowRead, Callable[[], Awaitable[Verdict | Retry]]], Awaitable[None]],
+        later: Callable[[ShadowRead, Retry], None],
+        conclude: Callable[[ShadowRead, Verdict | Retry], None],
+        shed: Callable[[ShadowRead, ShedReason], None],
     ) -> None:
-        self._lane = lane
+        self._queue = queue
         self._limits = limits
         self._confirmation = confirmation
         self._reporter = reporter
@@ -137,14 +140,14 @@ class KeyReads:
         """Forgets those; they stay among the accepted."""
         self._near.stop()
 
-    def offer(self, read: Read, hits: Sequence[Hit]) -> None:
+    def offer(self, read: ShadowRead, hits: Sequence[Hit]) -> None:
         """Takes a read (`by_key_alone`) with the primary's answer to it."""
-        if self._lane.closed or len(self._accepted) >= self._lane.capacity:
-            self._shed(read, ShedReason.CLOSING if self._lane.closed else ShedReason.LANE_FULL)
+        if self._queue.closed or len(self._accepted) >= self._queue.capacity:
+            self._shed(read, ShedReason.CLOSING if self._queue.closed else ShedReason.LANE_FULL)
             return
         turn = next(self._turns)
         self._accepted[turn] = read
-        self._near.add((read.collection, read.sides), _KeyRead(read, read.query.filter["_id"], hits, turn))
+        self._near.add((read.collection, read.sides), _KeyRead(read, read.asked.filter["_id"], hits, turn))
 
     def _offer(self, near: list[_KeyRead]) -> None:
         async def job() -> None:
@@ -157,11 +160,11 @@ class KeyReads:
                 for each in near:
                     self._accepted.pop(each.turn, None)
 
-        if not self._lane.offer(near[0].read.collection, ("read", near[0].turn), job):
-            self._shed_left(near, ShedReason.CLOSING if self._lane.closed else ShedReason.LANE_FULL)
+        if not self._queue.offer(near[0].read.collection, ("read", near[0].turn), job):
+            self._shed_left(near, ShedReason.CLOSING if self._queue.closed else ShedReason.LANE_FULL)
 
     def _shed_left(self, near: Sequence[_KeyRead], reason: ShedReason) -> None:
-        """Counts those of whom nothing has been said yet."""
+        """Counts those that have no verdict yet."""
         for each in near:
             if self._accepted.pop(each.turn, None) is not None:
                 self._shed(each.read, reason)
@@ -196,7 +199,7 @@ class KeyReads:
         finally:
             # Counting them one by one would cost more than comparing them.
             if equal:
-                first.read.sides.hears.comparison(first.read.collection, first.read.verb, Verdict.MATCH, equal)
+                first.read.sides.reporter.comparison(first.read.collection, first.read.verb, Verdict.MATCH, equal)
 
     async def _ask(self, near: Sequence[_KeyRead]) -> list[Image]:
         read = near[0].read
@@ -218,8 +221,8 @@ class KeyReads:
             )
 
     def _failed(self, near: Sequence[_KeyRead], error: Exception, breaker: Breaker | None) -> None:
-        """One request failed, so one failure is counted. What was refused may be one of them: each is asked for
-        again by itself."""
+        """Counts one failure, for one request failed. The secondary may have refused it for one key alone, so each is
+        asked for again by itself."""
         if not isinstance(error, TimeoutError):
             self._reporter.failed("shadow_read", error)
         if isinstance(error, TimeoutError | ConnectionFailure) or classify(error) is Outcome.UNKNOWN:
@@ -229,7 +232,7 @@ class KeyReads:
             self._shed_left(near, ShedReason.DEADLINE if late else ShedReason.SECONDARY_DOWN)
             return
         for each in near:
-            self._later(each.read, Retry(lambda read=each.read: self._confirmation.look(read)))  # type: ignore[misc]
+            self._later(each.read, Retry(lambda read=each.read: self._confirmation.probe(read)))  # type: ignore[misc]
 
     async def _verdict(self, each: _KeyRead, image: Image) -> Verdict | Retry:
         try:
@@ -239,15 +242,15 @@ class KeyReads:
             if image.document is not None:
                 version = image.state if isinstance(image.state, Version) else Version("", 0)
                 found.append(Hit(each.key, version, image.document))
-            return await self._confirmation.judge(each.read, each.hits, found)
+            return await self._confirmation.compare(each.read, each.hits, found)
         except Exception as error:
             self._reporter.failed("shadow_read", error)
             return incomparable(each.read, Incomparable.FAILED)
 
 
 def _is_equal(each: _KeyRead, image: Image) -> bool:
-    """Whether both sides answered the same document to the byte, which is what nearly all reads come to; False if
-    that needs a closer look, or one that would keep the event loop."""
+    """Whether both stores answered the same document to the byte, which is so for nearly all reads. False if that is
+    not certain, or would take long on the event loop."""
     if len(each.hits) != 1 or image.document is None or is_heavy((image.document,)):
         return False
     if not is_readable(image.document) or not is_readable(each.hits[0].document):

@@ -1,4 +1,4 @@
-"""The watch over writers that go past the shim, for as long as MongoDB tells of every change.
+"""The watch over out-of-band writes: those that go past shadow, for as long as MongoDB reports every change.
 
 Reads find such writes when somebody reads the document; the watch finds them as they happen, also of documents of
 before the migration. A delete tells nothing by itself, for shadow's own leaves nothing on MongoDB either: there the
@@ -31,14 +31,14 @@ _NOT_SUPPORTED: Final = 40573
 """error_codes.yml of the server: change streams need a replica set."""
 _HISTORY_LOST: Final = frozenset({280, 286})
 _DELETES: Final = 100
-"""Deletes that are looked into at once."""
+"""Deletes that are examined at once."""
 _PAUSE: Final = 1.0
 """Seconds after an error before the next try."""
 
 
 class WriterWatch:
-    """One for each event loop. `counted` is told the collection, kind, key and a name of each such write; `failed` of
-    errors."""
+    """One for each event loop. `counted` is called with the collection, kind, key and a name of each such write,
+    `failed` with errors."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class WriterWatch:
         self.state = "on"
 
     async def run(self, turn: Callable[[], None] = lambda: None) -> None:
-        """Watches until cancelled, or until the server says that it cannot tell of changes. `turn` is called each time
+        """Watches until cancelled, or until the server says that it cannot report changes. `turn` is called each time
         that it begins."""
         async with asyncio.TaskGroup() as deletes:
             while self.state == "on":
@@ -80,7 +80,7 @@ class WriterWatch:
         if error.code == _NOT_SUPPORTED:
             self.state = "off: this MongoDB is no replica set"
         elif error.code in _HISTORY_LOST:
-            # What lies between is for reads and for a verification to find.
+            # Shadow reads and verification have to find what was written in between.
             self._token = None
 
     async def _follow(self, deletes: asyncio.TaskGroup) -> None:

@@ -1,8 +1,8 @@
-"""The canary: a planted difference that the comparison must find, or the comparison counts as not working.
+"""The canary: an injected difference that the comparison must find, or the comparison counts as not working.
 
-Nothing is written anywhere. Both stores are asked for a reserved key that nobody has, for real; what they do not have
-there is planted in their answers on the way, so that it goes through lane, breaker, comparator, journal and
-confirmation as a read of the application does. The kind of difference changes from one to the next.
+Nothing is written anywhere. Both stores are really asked for a reserved key that no document has; the difference is
+injected into their answers, so that it goes through work queue, breaker, comparator, journal and confirmation as a read
+of the application does. The kind of difference changes from one to the next.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from shadow.host.steady import steady
 from shadow.model.limits import Watch
 from shadow.model.operation import Hit, Query, Verb
 from shadow.model.phase import PHASES, Route, StoreName
+from shadow.model.reads import FindOne
 from shadow.model.reporter import Reporter, Silent
 from shadow.model.verdict import Kind, Mismatch, ShedReason, Verdict
 from shadow.model.version import ABSENT, Document, Image, Key, Version
-from shadow.reads.sources import Read, StorePair
-from shadow.reads.suspects import MemorySuspects
+from shadow.reads.sources import ShadowRead, StorePair
+from shadow.reads.unconfirmed import MemoryUnconfirmed
 from shadow.stores.base import Store
 
 __all__ = ["KEY", "Canaries", "Canary"]
@@ -44,11 +45,11 @@ _PLANTED: Final[tuple[tuple[Kind, str, Image, Image], ...]] = (
     (Kind.ORDER, "", _image(planted=1, beside=1), _image(beside=1, planted=1)),
     (Kind.VERSION_LOST, "planted", _image(Version("canary", 2), planted=2), _image(planted=1)),
 )
-"""Kind and path to be found; what the primary and the secondary are made to say."""
+"""Kind and path to be found; the images that the primary and the secondary seem to hold."""
 
 
 class _Planted:
-    """A store that has one document more, if it has nothing there itself: each call asks the real one first."""
+    """A store with one document more, where the real one has none. Each call asks the real one first."""
 
     def __init__(self, store: Store, image: Image) -> None:
         self.name = store.name
@@ -74,7 +75,7 @@ def _hit(image: Image) -> Hit | None:
 
 
 class Canary(Silent):
-    """One planted difference on its way. Hears what a comparison would tell the reporter, and keeps it to itself."""
+    """One injected difference under way: the reporter of its comparison, which passes nothing on."""
 
     def __init__(self, kind: Kind, path: str, done: Callable[[str], None]) -> None:
         self._kind = kind
@@ -97,8 +98,8 @@ class Canary(Silent):
             return
         kinds = sorted({each.kind for each in self._found})
         right = kinds == [self._kind] and self._at_its_path()
-        said = f"came to {verdict}" + (f" of kind {', '.join(kinds)}" if kinds else "") + self._failure
-        self._done("" if right else said)
+        result = f"came to {verdict}" + (f" of kind {', '.join(kinds)}" if kinds else "") + self._failure
+        self._done("" if right else result)
 
     def _at_its_path(self) -> bool:
         return not self._path or any(
@@ -108,21 +109,21 @@ class Canary(Silent):
 
 @dataclass(slots=True)
 class _State:
-    """Of one collection. `last_found`: epoch seconds, 0.0 for never, to be shown; `found_at`: the same moment by the
-    steady clock. `said`: why the last one was not found."""
+    """Of one collection. `last_found`: epoch seconds, 0.0 for never, for display; `found_at`: the same moment by the
+    steady clock. `reason`: why the last one was not found."""
 
     turn: int = 0
     injected: int = 0
     found: int = 0
     last_found: float = 0.0
     found_at: float = 0.0
-    said: str = "not yet"
+    reason: str = "not yet"
 
 
 class Canaries:
-    """Plants differences in every collection that is in phase shadow, and knows which of them the comparison found.
+    """Injects differences into every collection that is in phase shadow, and keeps which of them the comparison found.
 
-    `offer` takes a read with the primary's answer into the comparison; `sides` answers who is compared under a route.
+    `offer` takes a read with the primary's answer into the comparison; `sides` gives the pair of stores by the primary.
     """
 
     def __init__(
@@ -131,7 +132,7 @@ class Canaries:
         reporter: Reporter,
         routes: Callable[[], Mapping[str, Route]],
         sides: Callable[[StoreName], StorePair],
-        offer: Callable[[Read, list[Hit]], None],
+        offer: Callable[[ShadowRead, list[Hit]], None],
     ) -> None:
         self._watch = watch
         self._reporter = reporter
@@ -141,7 +142,7 @@ class Canaries:
         self._states: dict[str, _State] = {}
 
     async def run(self, turn: Callable[[], None] = lambda: None) -> None:
-        """Plants until cancelled. `turn` is called at each round."""
+        """Injects until cancelled. `turn` is called at each round."""
         if not self._watch.canary_every:
             return
         await asyncio.sleep(min(1.0, self._watch.canary_every))
@@ -174,7 +175,7 @@ class Canaries:
         self._reporter.canary(collection, found=False)
 
         def done(why_not: str) -> None:
-            state.said = why_not
+            state.reason = why_not
             if not why_not:
                 state.found += 1
                 state.last_found, state.found_at = time.time(), steady()
@@ -184,20 +185,20 @@ class Canaries:
             primary=_Planted(real.primary, primary),  # type: ignore[arg-type]
             secondary=_Planted(real.secondary, secondary),  # type: ignore[arg-type]
             breaker=real.breaker,
-            hears=Canary(kind, path, done),
-            suspects=MemorySuspects(),
+            reporter=Canary(kind, path, done),
+            unconfirmed=MemoryUnconfirmed(),
             counted=False,
         )
         hit = _hit(primary)
         query = Query(filter={"_id": KEY}, limit=1)
-        self._offer(Read(collection, Verb.FIND_ONE, query, sides), [] if hit is None else [hit])
+        self._offer(ShadowRead(collection, FindOne(query), sides), [] if hit is None else [hit])
 
     def last_found(self) -> dict[str, float]:
         """Epoch seconds by collection in phase shadow; 0.0 for never."""
         return {name: self._state(name).last_found for name, _ in self._watched()}
 
     def working(self) -> dict[str, bool]:
-        """By collection in phase shadow: whether a planted difference was found within `canary_within` seconds."""
+        """By collection in phase shadow: whether an injected difference was found within `canary_within` seconds."""
         return {name: not self._fault(name, route) for name, route in self._watched()}
 
     def status(self) -> dict[str, dict[str, Any]]:
@@ -228,4 +229,4 @@ class Canaries:
         if state.last_found and ago <= self._watch.canary_within:
             return ""
         since = f"for {ago:.0f} s" if state.last_found else "since it began"
-        return f"no planted difference was found {since} (the last one: {state.said or 'under way'})"
+        return f"no planted difference was found {since} (the last one: {state.reason or 'under way'})"

@@ -1,70 +1,66 @@
 """Percent reads: a share of the application's reads that the secondary answers, where the configuration says so.
 
-The one place at which the secondary's answer reaches a caller, so it does as little as it can: the primary answers
-whenever the secondary fails, is taken to be down, or takes longer than `limits.routed_read`, and whenever a write may
-not have reached the secondary yet, so that whoever has written reads what it wrote.
+This is the one place at which the secondary's answer reaches a caller, so the primary answers in every case of doubt:
+when the secondary fails, seems down, or takes longer than `limits.routed_read`, and when a write may not have reached
+the secondary yet. So a caller reads its own writes.
 
-A write is in the journal before the primary is asked and leaves it when the secondary has it; so what was acknowledged
-before a read begins, and is not open when the journal is asked, the secondary shows. Indexes that lag behind their
-table are the exception, as they are after a flip.
+A write is in the journal before the primary is asked, and leaves it when the secondary has it. So the secondary shows
+every write that was acknowledged before a read begins and that the journal does not hold open when it is asked. Indexes
+that lag behind their table are the exception, as they are after a flip.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from typing import Any, Final
 
 from bson import ObjectId
 from pymongo.errors import ConnectionFailure
 
 from shadow.errors import JournalError
 from shadow.journal.base import Journal
-from shadow.model.keys import lane_key
+from shadow.model.keys import queue_key
 from shadow.model.limits import Limits
-from shadow.model.operation import Hit, Query, Verb
+from shadow.model.operation import Hit
 from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import Role, Route, StoreName
+from shadow.model.reads import Aggregate, Read
 from shadow.model.reporter import Reporter
 from shadow.model.stored import check_readable
 from shadow.model.verdict import Routed
 from shadow.model.version import Document
-from shadow.mongoql import compile_pipeline
+from shadow.mongoql import cached_pipeline
+from shadow.reads.asking import TooManyDocuments, ask_store
 from shadow.reads.stickiness import fixed_key, place
 from shadow.stores.base import Store
 from shadow.stores.breaker import Breaker
 from shadow.stores.within import within
-from shadow.writes.lane import WorkQueue
+from shadow.writes.work_queue import WorkQueue
 
 __all__ = ["Answered", "PercentReads"]
-
-T = TypeVar("T")
 
 _ONE_FORM: Final = frozenset({str, ObjectId})
 """Types of keys that are equal only where their BSON is, which is what the journal goes by."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answered(Generic[T]):
-    """The secondary's answer."""
+class Answered:
+    """The secondary's answer, in the form that the read's class names."""
 
-    value: T
-
-
-class _TooLarge(Exception):
-    """An answer of more documents than are kept before the first is given out."""
+    value: Any
 
 
 def _check_readable(value: object) -> None:
-    """Raises `UnreadableDocument` for an answer that cannot be given out: the primary's can."""
+    """Raises `UnreadableDocument` for an answer that cannot be given out; the primary's can."""
     hits = value if isinstance(value, list) else [value]
     for hit in hits:
         check_readable(hit.document if isinstance(hit, Hit) else hit)
 
 
 class PercentReads:
-    """One for each event loop. `doubted`: whether intents of a collection may have been lost."""
+    """One for each event loop. `unverified`: whether intents of a collection may have been lost."""
 
     def __init__(
         self,
@@ -75,7 +71,7 @@ class PercentReads:
         limits: Limits,
         reporter: Reporter,
         *,
-        doubted: Callable[[str], bool] = lambda collection: False,
+        unverified: Callable[[str], bool] = lambda collection: False,
     ) -> None:
         self._stores = stores
         self._breakers = breakers
@@ -83,37 +79,19 @@ class PercentReads:
         self._writes = writes
         self._limits = limits
         self._reporter = reporter
-        self._doubted = doubted
+        self._unverified = unverified
         # Apart from the breakers of the stores: a secondary that is too slow for this may well take writes.
         self._patience = {name: Breaker() for name in stores}
 
-    async def hits(self, collection: str, query: Query, route: Route) -> Answered[list[Hit]] | None:
-        """`answer` for all documents of a `find`. They are given out as a whole, for once the application has some of
-        them, the primary could not take over."""
+    async def answer(self, collection: str, read: Read, route: Route) -> Answered | None:
+        """What the secondary answers, if this read is of its share and it does so in time; None: ask the primary.
 
-        async def ask(store: Store) -> list[Hit]:
-            found: list[Hit] = []
-            async for page in store.find(collection, query):
-                found.extend(page)
-                if len(found) > self._limits.compare_documents:
-                    raise _TooLarge
-            return found
-
-        return await self.answer(collection, Verb.FIND, route, ask, query.filter)
-
-    async def answer(
-        self,
-        collection: str,
-        verb: Verb,
-        route: Route,
-        ask: Callable[[Store], Awaitable[T]],
-        filter: Document,
-        pipeline: Sequence[Document] = (),
-    ) -> Answered[T] | None:
-        """What the secondary answers, if this read is of its share and it does so in time; None: ask the primary."""
-        reason = self._unfit(collection, route, filter, pipeline)
+        The documents of a `Find` are given out as a whole, for once the application has some of them, the primary
+        could not take over.
+        """
+        reason = self._unfit(collection, read, route)
         if reason is None:
-            found = await self._ask(collection, verb, route, ask, filter)
+            found = await self._ask(collection, read, route)
             if isinstance(found, Answered):
                 self._reporter.routed_read(collection, route.secondary, Routed.SHARE)
                 return found
@@ -121,47 +99,43 @@ class PercentReads:
         self._reporter.routed_read(collection, route.primary, reason)
         return None
 
-    def _unfit(self, collection: str, route: Route, filter: Document, pipeline: Sequence[Document]) -> Routed | None:
+    def _unfit(self, collection: str, read: Read, route: Route) -> Routed | None:
         """Why the primary has to answer, as far as that is known without asking anyone."""
-        if place(collection, filter, pipeline) >= route.secondary_reads:
+        pipeline = read.pipeline if isinstance(read, Aggregate) else ()
+        if place(collection, read.filter, pipeline) >= route.secondary_reads:
             return Routed.OUTSIDE
-        if self._doubted(collection):
+        if self._unverified(collection):
             return Routed.DOUBTED
-        if pipeline and compile_pipeline(pipeline).collections - {collection}:
+        if pipeline and cached_pipeline(pipeline).collections - {collection}:
             return Routed.JOINS
-        # Only looked at, not asked for a probe: that is for work that nobody waits for.
+        # Whether it is closed, and not `allow`: that would use up the breaker's probe, which is for work off the
+        # caller's path.
         if not self._breakers[route.secondary].closed or not self._patience[route.secondary].allow():
             return Routed.DOWN
         return None
 
-    async def _ask(
-        self,
-        collection: str,
-        verb: Verb,
-        route: Route,
-        ask: Callable[[Store], Awaitable[T]],
-        filter: Document,
-    ) -> Answered[T] | Routed:
+    async def _ask(self, collection: str, read: Read, route: Route) -> Answered | Routed:
         patience, began, started = self._patience[route.secondary], False, time.perf_counter()
         outcome = Outcome.UNKNOWN
         try:
             async with within(self._limits.routed_read):
-                if await self._is_open(collection, filter):
+                if await self._is_open(collection, read.filter):
                     return Routed.OPEN
                 began, started = True, time.perf_counter()
-                value = await ask(self._stores[route.secondary])
+                store = self._stores[route.secondary]
+                value = await ask_store(store, collection, read, at_most=self._limits.compare_documents)
                 _check_readable(value)
         except TimeoutError:
             patience.failed()
             return Routed.SLOW
-        except _TooLarge:
+        except TooManyDocuments:
             outcome = Outcome.ACKED
             return Routed.TOO_LARGE
         except JournalError:
             return Routed.JOURNAL
         except Exception as error:
             outcome = classify(error)
-            self._blame(route.secondary, error, outcome)
+            self._count_failure(route.secondary, error, outcome)
             return Routed.ERROR
         else:
             outcome = Outcome.ACKED
@@ -171,16 +145,16 @@ class PercentReads:
         finally:
             if began:
                 seconds = time.perf_counter() - started
-                self._reporter.operation(collection, verb, route.secondary, Role.SECONDARY, outcome, seconds)
+                self._reporter.operation(collection, read.verb, route.secondary, Role.SECONDARY, outcome, seconds)
 
     async def _is_open(self, collection: str, filter: Document) -> bool:
         """Whether a write that this read has to show may not have reached the secondary."""
         key = fixed_key(filter)
         if type(key) in _ONE_FORM:
-            return self._writes.busy(lane_key(collection, key)) or await self._journal.has_open(collection, key)
+            return self._writes.busy(queue_key(collection, key)) or await self._journal.has_open(collection, key)
         return bool(self._writes.pending(collection) or await self._journal.entries(1, collection=collection))
 
-    def _blame(self, store: StoreName, error: Exception, outcome: Outcome) -> None:
+    def _count_failure(self, store: StoreName, error: Exception, outcome: Outcome) -> None:
         """What the secondary refuses says nothing about whether it is up."""
         self._reporter.failed("routed_read", error)
         if isinstance(error, ConnectionFailure) or outcome is Outcome.UNKNOWN:

@@ -1,7 +1,7 @@
-"""Shadow reads: the primary's read asked again of the secondary, off the caller's path, and compared.
+"""Shadow reads: repeats a read of the primary on the secondary, off the caller's path, and compares the answers.
 
-What is offered here waits in the lane, or is shed and counted; what it comes to is decided by the confirmation
-(`confirm`).
+What is offered here waits in the work queue, or is shed and counted. The confirmation (`confirm`) decides what a
+comparison comes to.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from pymongo.errors import ConnectionFailure
 
@@ -19,33 +19,33 @@ from shadow.compare.comparer import Comparator
 from shadow.compare.diff import Hasher
 from shadow.compare.rules import Excuses
 from shadow.journal.base import Journal
-from shadow.model.keys import lane_key
+from shadow.model.keys import queue_key
 from shadow.model.limits import Limits, Watch
 from shadow.model.operation import Hit, Query, Verb
 from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import Role, Route, StoreName
+from shadow.model.reads import DocumentRead, FindOne, Read, ValueRead
 from shadow.model.reporter import Reporter, Silent
 from shadow.model.verdict import ERROR_PATH, Difference, Incomparable, Kind, Mismatch, ShedReason, Verdict
-from shadow.model.version import Document
 from shadow.reads.batching import KeyReads, by_key_alone
 from shadow.reads.canary import Canaries
 from shadow.reads.confirm import Confirmation, Probe, Retry
-from shadow.reads.sources import Answer, Read, SecondaryFailed, StorePair, incomparable, lags
-from shadow.reads.suspects import MemorySuspects, Suspects
+from shadow.reads.sources import SecondaryFailed, ShadowRead, StorePair, incomparable, lags
+from shadow.reads.unconfirmed import MemoryUnconfirmed, UnconfirmedMismatches
 from shadow.stores.base import Store
 from shadow.stores.breaker import Breaker
-from shadow.writes.lane import WorkQueue
+from shadow.writes.work_queue import WorkQueue
 
-__all__ = ["Answer", "ShadowReader"]
+__all__ = ["ShadowReader"]
 
 _REVISIT: Final = 5.0
-"""Seconds between two looks for suspects that nobody looks at, and for how long nobody must have."""
+"""Seconds between two rounds over the unconfirmed mismatches, and for how long nobody must have probed one."""
 _REVISITED: Final = 20
-"""The most of them at once."""
+"""Unconfirmed mismatches of one round, at most."""
 
 
 class _Noise(Silent):
-    """Hears what comparisons of the primary with itself come to."""
+    """The reporter of comparisons of the primary with itself."""
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
@@ -66,44 +66,45 @@ class ShadowReader:
         stores: Mapping[StoreName, Store],
         breakers: Mapping[StoreName, Breaker],
         journal: Journal,
-        lane: WorkQueue,
+        queue: WorkQueue,
         writes: WorkQueue,
         limits: Limits,
         reporter: Reporter,
         hasher: Hasher,
         *,
         excuses: Excuses | None = None,
-        suspects: Suspects | None = None,
+        unconfirmed: UnconfirmedMismatches | None = None,
         watch: Watch | None = None,
         routes: Callable[[], Mapping[str, Route]] = dict,
         late: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`late`: whether the application's own work waits for its turn in the event loop."""
+        """`queue` takes the comparisons; `writes` is the queue of replicated writes, which tells which documents have a
+        write under way. `late`: whether the application's own work waits for its turn in the event loop."""
         self._stores = stores
         self._breakers = breakers
-        self._lane = lane
+        self._queue = queue
         self._limits = limits
         self._reporter = reporter
         self._writes = writes
         self._watch = watch or Watch()
         self._routes = routes
         self._late = late
-        self._suspects = suspects or MemorySuspects()
+        self._unconfirmed = unconfirmed or MemoryUnconfirmed()
         self._confirmation = Confirmation(journal, limits, Comparator(hasher, excuses or Excuses()))
         self._turn = itertools.count()
-        self._waiting: dict[int, tuple[asyncio.TimerHandle, Read]] = {}
-        self._accepted: dict[int, Read] = {}
+        self._waiting: dict[int, tuple[asyncio.TimerHandle, ShadowRead]] = {}
+        self._accepted: dict[int, ShadowRead] = {}
         self._sides = {name: self._of(name) for name in StoreName if name in stores and name.other in stores}
         self._noises = {name: self._itself(name) for name in stores}
         self._near = KeyReads(
-            lane,
+            queue,
             limits,
             self._confirmation,
             reporter,
             self._turn,
             self._accepted,
             run=self._run,
-            later=self._look_later,
+            later=self._probe_later,
             conclude=self._conclude,
             shed=self._shed,
         )
@@ -116,12 +117,12 @@ class ShadowReader:
             self._stores[secondary],
             self._breakers[secondary],
             self._reporter,
-            self._suspects,
+            self._unconfirmed,
         )
 
     def _itself(self, primary: StoreName) -> StorePair:
         store = self._stores[primary]
-        return StorePair(store, store, None, _Noise(self._reporter), MemorySuspects(), counted=False)
+        return StorePair(store, store, None, _Noise(self._reporter), MemoryUnconfirmed(), counted=False)
 
     def sampled(self, route: Route) -> bool:
         """Whether this read is to be shadowed. Decides before anything is kept for it."""
@@ -129,25 +130,24 @@ class ShadowReader:
             return False
         return not self._watch.left_out or random.random() >= self._watch.left_out
 
-    def offer_hits(
+    def offer_documents(
         self,
         collection: str,
-        verb: Verb,
-        query: Query,
+        asked: DocumentRead,
         hits: Sequence[Hit],
         route: Route,
         *,
         by: Role = Role.PRIMARY,
     ) -> None:
-        """Compares the documents that one side has answered with the other's. `hits` are not changed by anyone after
-        this."""
+        """Compares the documents that the store of this role has answered with the other store's. Nobody may change
+        `hits` after this."""
         if self._late():
-            self.shed(collection, verb, ShedReason.LOOP_LAG)
+            self.shed(collection, asked.verb, ShedReason.LOOP_LAG)
             return
-        read = self._read(collection, verb, query, route)
-        if any(self._writes.busy(lane_key(collection, hit.key)) for hit in hits):
-            # A write of one of them is still on its way: looking now would only see that.
-            self._look_later(read, Retry(lambda: self._confirmation.look(read)))
+        read = self._read(collection, asked, route)
+        if any(self._writes.busy(queue_key(collection, hit.key)) for hit in hits):
+            # A write of one of them is still on its way: comparing now would only see that.
+            self._probe_later(read, Retry(lambda: self._confirmation.probe(read)))
         elif by is Role.SECONDARY:
             self._offer(read, lambda: self._confirmation.first_of_secondary(read, hits))
         elif by_key_alone(read):
@@ -158,23 +158,25 @@ class ShadowReader:
             noise = dataclasses.replace(read, sides=self._noises[route.primary])
             self._offer(noise, lambda: self._confirmation.first(noise, hits))
 
-    def offer_answer(
-        self, collection: str, verb: Verb, asked: Answer, route: Route, filter: Document | None = None
+    def offer_values(
+        self, collection: str, asked: ValueRead, given: Any, route: Route, *, by: Role = Role.PRIMARY
     ) -> None:
-        """Compares an answer that names no documents; `filter` is by what its documents were found."""
+        """Compares an answer that names no documents, given by the store of this role, with the other store's. Nobody
+        may change `given` after this."""
         if self._late():
-            self.shed(collection, verb, ShedReason.LOOP_LAG)
+            self.shed(collection, asked.verb, ShedReason.LOOP_LAG)
             return
-        read = self._read(collection, verb, Query(filter or {}), route)
-        self._offer(read, lambda: self._confirmation.first_answer(read, asked))
-        if asked.by is Role.PRIMARY and self._is_noise():
+        read = self._read(collection, asked, route)
+        self._offer(read, lambda: self._confirmation.first_values(read, given, by))
+        if by is Role.PRIMARY and self._is_noise():
             noise = dataclasses.replace(read, sides=self._noises[route.primary])
-            self._offer(noise, lambda: self._confirmation.first_answer(noise, asked))
+            self._offer(noise, lambda: self._confirmation.first_values(noise, given, by))
 
-    def offer_refusal(self, collection: str, verb: Verb, asked: Answer, error: Exception, route: Route) -> None:
+    def offer_refusal(self, collection: str, asked: Read, error: Exception, route: Route) -> None:
         """The primary has refused a read with `error`: the secondary has to refuse it too."""
-        read = self._read(collection, verb, Query(), route)
-        self._offer(read, lambda: self._confirmation.refusal(read, asked, error))
+        # Whether it would go through an index that lags is not asked: the plan of such a read may be refused as well.
+        read = ShadowRead(collection, asked, self._sides[route.primary])
+        self._offer(read, lambda: self._confirmation.refusal(read, error))
 
     def shed(self, collection: str, verb: Verb, reason: ShedReason) -> None:
         """Counts a read that is not compared."""
@@ -187,7 +189,7 @@ class ShadowReader:
         self._reporter.comparison(collection, verb, Verdict.INCOMPARABLE)
 
     def stop(self) -> None:
-        """Forgets the looks that were still to come or that the lane's end cut off, and counts them."""
+        """Forgets the probes that were still to come, or that the end of the queue cancelled, and counts them."""
         self._near.stop()
         for handle, _ in self._waiting.values():
             handle.cancel()
@@ -198,11 +200,11 @@ class ShadowReader:
 
     @property
     def waiting(self) -> int:
-        """Comparisons that will look, or look again, and hold no place in the lane yet."""
+        """Comparisons that wait for their first or next probe and hold no place in the queue yet."""
         return sum(read.sides.counted for _, read in self._waiting.values()) + len(self._near)
 
     async def revisit_forever(self, turn: Callable[[], None] = lambda: None) -> None:
-        """Looks at suspects that nobody looks at any more: those of processes that have ended, and those whose
+        """Probes unconfirmed mismatches that nobody else probes: those of processes that have ended, and those whose
         documents are no longer read. `turn` is called at each round."""
         while True:
             turn()
@@ -210,99 +212,99 @@ class ShadowReader:
             await asyncio.sleep(_REVISIT)
 
     async def revisit(self, idle: float) -> int:
-        """One round; how many there were that nobody has looked at for `idle` seconds."""
-        found = await self._suspects.left(idle, _REVISITED)
+        """One round. Returns how many there were that nobody has probed for `idle` seconds."""
+        found = await self._unconfirmed.left(idle, _REVISITED)
         routes = self._routes()
         for each in found:
             route = routes.get(each.collection)
             if route is None or not route.shadow_read:
-                await self._suspects.clear(each.collection, each.key)
+                await self._unconfirmed.clear(each.collection, each.key)
                 continue
-            read = self._read(each.collection, Verb.FIND_ONE, Query({"_id": {"$eq": each.key}}, limit=1), route)
-            self._offer(read, lambda read=read: self._confirmation.look(read))  # type: ignore[misc]
+            read = self._read(each.collection, FindOne(Query({"_id": {"$eq": each.key}}, limit=1)), route)
+            self._offer(read, lambda read=read: self._confirmation.probe(read))  # type: ignore[misc]
         return len(found)
 
     # --- one comparison -----------------------------------------------------------------------------------------
 
-    def _read(self, collection: str, verb: Verb, query: Query, route: Route) -> Read:
+    def _read(self, collection: str, asked: Read, route: Route) -> ShadowRead:
         sides = self._sides[route.primary]
-        return Read(collection, verb, query, sides, lags(sides, collection, query.filter))
+        return ShadowRead(collection, asked, sides, lags(sides, collection, asked.filter))
 
     def _is_noise(self) -> bool:
         return bool(self._watch.noise_share) and random.random() < self._watch.noise_share
 
-    def _offer_planted(self, read: Read, hits: list[Hit]) -> None:
+    def _offer_planted(self, read: ShadowRead, hits: list[Hit]) -> None:
         self._offer(read, lambda: self._confirmation.first(read, hits))
 
-    def _shed(self, read: Read, reason: ShedReason) -> None:
-        read.sides.hears.shed(read.collection, read.verb, reason)
-        read.sides.hears.comparison(read.collection, read.verb, Verdict.SHED)
+    def _shed(self, read: ShadowRead, reason: ShedReason) -> None:
+        read.sides.reporter.shed(read.collection, read.verb, reason)
+        read.sides.reporter.comparison(read.collection, read.verb, Verdict.SHED)
 
-    def _offer(self, read: Read, look: Probe, *, begun: bool = False) -> None:
+    def _offer(self, read: ShadowRead, probe: Probe, *, begun: bool = False) -> None:
         turn = next(self._turn)
 
         async def job() -> None:
             try:
-                await self._run(read, look)
+                await self._run(read, probe)
             except asyncio.CancelledError:
                 self._shed(read, ShedReason.CLOSING)
                 raise
             finally:
                 self._accepted.pop(turn, None)
 
-        # Reads need no order among themselves: each has a place of its own in the lane.
-        if self._lane.offer(read.collection, ("read", turn), job, ahead=begun):
+        # Reads need no order among themselves: each has a key of its own in the queue.
+        if self._queue.offer(read.collection, ("read", turn), job, ahead=begun):
             self._accepted[turn] = read
         else:
-            self._shed(read, ShedReason.CLOSING if self._lane.closed else ShedReason.LANE_FULL)
+            self._shed(read, ShedReason.CLOSING if self._queue.closed else ShedReason.LANE_FULL)
 
-    def _look_later(self, read: Read, again: Retry, *, begun: bool = False) -> None:
-        """The next look, after the settling time at least, without holding a place in the lane meanwhile. `begun`: it
-        has differed at a look before; behind all reads that were not looked at yet, it would take a queue's length for
-        each look."""
-        if len(self._waiting) >= self._lane.capacity:
+    def _probe_later(self, read: ShadowRead, again: Retry, *, begun: bool = False) -> None:
+        """The next probe, after the settling time at the earliest, without holding a place in the queue meanwhile.
+        `begun`: a probe before saw a difference. Behind all reads that were not probed yet, each of its probes would
+        have to wait for the whole queue."""
+        if len(self._waiting) >= self._queue.capacity:
             self._shed(read, ShedReason.LANE_FULL)
             return
         turn = next(self._turn)
 
         def due() -> None:
             del self._waiting[turn]
-            self._offer(read, again.look, begun=begun)
+            self._offer(read, again.probe, begun=begun)
 
         after = max(self._limits.settle, again.after)
         self._waiting[turn] = asyncio.get_running_loop().call_later(after, due), read
 
-    async def _run(self, read: Read, look: Probe) -> None:
+    async def _run(self, read: ShadowRead, probe: Probe) -> None:
         breaker = read.sides.breaker
         # A collection that is only read has no write to probe with: one read at a time does it.
         if breaker is not None and not breaker.allow():
             self._shed(read, ShedReason.SECONDARY_DOWN)
             return
         try:
-            verdict = await look()
+            verdict = await probe()
         except SecondaryFailed as failed:
-            self._failed(read, look, failed.error)
+            self._failed(read, probe, failed.error)
         except TimeoutError:
             self._shed(read, ShedReason.DEADLINE)
         except Exception as error:
             # The primary or the journal could not be asked again: that says nothing about the secondary.
-            read.sides.hears.failed("shadow_read", error)
-            read.sides.hears.comparison(read.collection, read.verb, incomparable(read, Incomparable.FAILED))
+            read.sides.reporter.failed("shadow_read", error)
+            read.sides.reporter.comparison(read.collection, read.verb, incomparable(read, Incomparable.FAILED))
         else:
             if breaker is not None:
                 breaker.succeeded()
             self._conclude(read, verdict)
 
-    def _conclude(self, read: Read, verdict: Verdict | Retry) -> None:
+    def _conclude(self, read: ShadowRead, verdict: Verdict | Retry) -> None:
         if isinstance(verdict, Verdict):
-            read.sides.hears.comparison(read.collection, read.verb, verdict)
+            read.sides.reporter.comparison(read.collection, read.verb, verdict)
         else:
-            self._look_later(read, verdict, begun=True)
+            self._probe_later(read, verdict, begun=True)
 
-    def _failed(self, read: Read, look: Probe, error: Exception) -> None:
-        breaker, hears = read.sides.breaker, read.sides.hears
+    def _failed(self, read: ShadowRead, probe: Probe, error: Exception) -> None:
+        breaker, reporter = read.sides.breaker, read.sides.reporter
         if not isinstance(error, TimeoutError):
-            hears.failed("shadow_read", error)
+            reporter.failed("shadow_read", error)
         if isinstance(error, TimeoutError | ConnectionFailure) or classify(error) is Outcome.UNKNOWN:
             if breaker is not None:
                 breaker.failed()
@@ -310,9 +312,9 @@ class ShadowReader:
             self._shed(read, ShedReason.DEADLINE if late else ShedReason.SECONDARY_DOWN)
             return
         if not read.refused:
-            self._look_later(dataclasses.replace(read, refused=True), Retry(look))
+            self._probe_later(dataclasses.replace(read, refused=True), Retry(probe))
             return
         # The secondary refuses, twice, what the primary answered: that is a difference, not an outage.
-        said = Difference(Kind.ERROR_SECONDARY_ONLY, ERROR_PATH, secondary_type=type(error).__name__)
-        hears.mismatch(Mismatch(read.collection, read.verb, Kind.ERROR_SECONDARY_ONLY, None, (said,)))
-        hears.comparison(read.collection, read.verb, Verdict.MISMATCH)
+        found = Difference(Kind.ERROR_SECONDARY_ONLY, ERROR_PATH, secondary_type=type(error).__name__)
+        reporter.mismatch(Mismatch(read.collection, read.verb, Kind.ERROR_SECONDARY_ONLY, None, (found,)))
+        reporter.comparison(read.collection, read.verb, Verdict.MISMATCH)

@@ -1,4 +1,4 @@
-"""What a comparison is made with: the read, whom to ask on either side, and who hears what it came to."""
+"""What a comparison is made with: the read, the two stores, and the reporter of what it came to."""
 
 from __future__ import annotations
 
@@ -10,59 +10,74 @@ from typing import Any
 
 from bson import ObjectId
 
-from shadow.compare.equality import Comparison
 from shadow.model.newest import newest
-from shadow.model.operation import Hit, Query, Verb
+from shadow.model.operation import Hit, Verb
 from shadow.model.outcome import Outcome
 from shadow.model.phase import Role
+from shadow.model.reads import DocumentRead, Find, FindOne, Read, ValueRead
 from shadow.model.reporter import Reporter
 from shadow.model.verdict import Incomparable, Verdict
 from shadow.model.version import Document, Image, Key
-from shadow.reads.suspects import Suspects
+from shadow.reads.asking import ask_documents, ask_refusal, ask_store
+from shadow.reads.unconfirmed import UnconfirmedMismatches
 from shadow.stores.base import Store
 from shadow.stores.breaker import Breaker
 from shadow.stores.within import within
 
-__all__ = ["Answer", "Read", "SecondaryFailed", "StorePair", "collect", "image", "incomparable", "lags", "reply"]
+__all__ = [
+    "SecondaryFailed",
+    "ShadowRead",
+    "StorePair",
+    "documents",
+    "image",
+    "incomparable",
+    "lags",
+    "refusal",
+    "values",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StorePair:
-    """Two stores that are compared. `breaker` stands before the secondary (None: nothing does); `hears` is told what
-    each comparison came to; `suspects` remembers the differences that are not confirmed yet."""
+    """Two stores that are compared. `breaker` protects the secondary (None: nothing does); `reporter` is notified what
+    each comparison came to; `unconfirmed` remembers the differences that are not confirmed yet."""
 
     primary: Store
     secondary: Store
     breaker: Breaker | None
-    hears: Reporter
-    suspects: Suspects
+    reporter: Reporter
+    unconfirmed: UnconfirmedMismatches
     counted: bool = True
     """Whether requests to the secondary count as operations."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """The answer to a read that names no documents; how to ask a store again; how to compare the primary's with the
-    secondary's; whose it is."""
-
-    given: Any
-    ask: Callable[[Store], Awaitable[Any]]
-    compare: Callable[[Any, Any], Comparison]
-    by: Role = Role.PRIMARY
-
-
-@dataclass(frozen=True, slots=True)
-class Read:
-    """A read of the application, with the means to ask it again of either side."""
+class ShadowRead:
+    """A read of the application, and the two stores that are asked it and compared."""
 
     collection: str
-    verb: Verb
-    query: Query
+    asked: Read
     sides: StorePair
     late: bool = False
-    """Whether it goes through an index that may lag behind its table, on either side."""
+    """Whether either store reads an index that may lag behind its table."""
     refused: bool = False
     """Whether the secondary has refused it once."""
+
+    @property
+    def verb(self) -> Verb:
+        return self.asked.verb
+
+    @property
+    def documents(self) -> DocumentRead:
+        """What is asked, where the answer names documents."""
+        assert isinstance(self.asked, FindOne | Find)
+        return self.asked
+
+    @property
+    def values(self) -> ValueRead:
+        """What is asked, where the answer names none."""
+        assert not isinstance(self.asked, FindOne | Find)
+        return self.asked
 
 
 class SecondaryFailed(Exception):
@@ -73,57 +88,60 @@ class SecondaryFailed(Exception):
         self.error = error
 
 
-def incomparable(read: Read, reason: Incomparable) -> Verdict:
-    """The verdict of a read of which neither equal nor different can be said, counted by its reason."""
-    read.sides.hears.incomparable(read.collection, read.verb, reason)
+def incomparable(read: ShadowRead, reason: Incomparable) -> Verdict:
+    """The verdict of a read whose answers can be called neither equal nor different, counted by its reason."""
+    read.sides.reporter.incomparable(read.collection, read.verb, reason)
     return Verdict.INCOMPARABLE
 
 
-async def collect(read: Read, role: Role, deadline: float, *, again: bool = False) -> list[Hit]:
-    """The whole answer of one side. Raises TimeoutError after `deadline` seconds, and what the store raises; all of
-    it as `SecondaryFailed` if it is the secondary's. `again`: for a look that decides, which wants the newest and not
-    what a member shows that lags."""
-
-    async def documents(store: Store) -> list[Hit]:
-        if read.verb is Verb.FIND_ONE:
-            hit = await store.find_one(read.collection, read.query)
-            return [] if hit is None else [hit]
-        return [hit async for page in store.find(read.collection, read.query) for hit in page]
-
-    found: list[Hit] = await reply(read, role, documents, deadline, again=again)
+async def documents(read: ShadowRead, role: Role, deadline: float, *, again: bool = False) -> list[Hit]:
+    """The documents that one store answers. Raises TimeoutError after `deadline` seconds, and what the store raises;
+    all of it as `SecondaryFailed` if it is the secondary's. `again`: for a probe that decides, which wants the newest
+    state and not that of a member which lags. Requests to the secondary are counted."""
+    found: list[Hit] = await _answer(ask_documents, read, role, deadline, again=again)
     return found
 
 
-async def reply(
-    read: Read, role: Role, ask: Callable[[Store], Awaitable[Any]], deadline: float, *, again: bool = False
+async def values(read: ShadowRead, role: Role, deadline: float, *, again: bool = False) -> Any:
+    """What one store answers to a read that names no documents; else as `documents`."""
+    return await _answer(ask_store, read, role, deadline, again=again)
+
+
+async def refusal(read: ShadowRead, role: Role, deadline: float, *, again: bool = False) -> None:
+    """Asks one store as much as shows whether it refuses the read; else as `documents`."""
+    await _answer(ask_refusal, read, role, deadline, again=again)
+
+
+async def _answer(
+    ask: Callable[[Store, str, Any], Awaitable[Any]], read: ShadowRead, role: Role, deadline: float, *, again: bool
 ) -> Any:
-    """What `ask` gets from one side; raises as `collect` does. Requests to the secondary are counted."""
+    """`ask`: one of the functions of `asking`."""
     store = _store(read, role)
     started, outcome = time.perf_counter(), Outcome.UNKNOWN
     try:
-        with _blaming(role), newest(again):
+        with _attributed(role), newest(again):
             async with within(deadline):
-                found = await ask(store)
+                found = await ask(store, read.collection, read.asked)
         outcome = Outcome.ACKED
         return found
     finally:
         if role is Role.SECONDARY and read.sides.counted:
             seconds = time.perf_counter() - started
-            read.sides.hears.operation(read.collection, read.verb, store.name, role, outcome, seconds)
+            read.sides.reporter.operation(read.collection, read.verb, store.name, role, outcome, seconds)
 
 
-async def image(read: Read, role: Role, key: Key) -> Image:
-    """What the key holds on one side. The caller bounds the time."""
-    with _blaming(role):
+async def image(read: ShadowRead, role: Role, key: Key) -> Image:
+    """What the key holds in one store. The caller bounds the time."""
+    with _attributed(role):
         return await _store(read, role).image(read.collection, key)
 
 
-def _store(read: Read, role: Role) -> Store:
+def _store(read: ShadowRead, role: Role) -> Store:
     return read.sides.primary if role is Role.PRIMARY else read.sides.secondary
 
 
 @contextmanager
-def _blaming(role: Role) -> Iterator[None]:
+def _attributed(role: Role) -> Iterator[None]:
     try:
         yield
     except Exception as error:
@@ -133,7 +151,7 @@ def _blaming(role: Role) -> Iterator[None]:
 
 
 def lags(stores: StorePair, collection: str, filter: Document) -> bool:
-    """Whether a read with this filter may be answered by an index that is behind its table, on either side."""
+    """Whether either store may answer a read with this filter from an index that is behind its table."""
     if len(filter) == 1 and type(filter.get("_id")) in (str, ObjectId):
-        return False  # by its key: no index has a part in it, and no plan need be made to say so
+        return False  # by its key: no index is used, and that needs no plan
     return stores.primary.may_lag(collection, filter) or stores.secondary.may_lag(collection, filter)

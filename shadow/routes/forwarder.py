@@ -1,12 +1,12 @@
-"""Which calls of a configured collection are handed to MongoDB's driver as they are, and how they are made.
+"""Which calls of a configured collection are forwarded to MongoDB's driver as they are, and how they are made.
 
-While MongoDB alone is written, by every process, nothing follows a write and nothing is compared: the driver's own call
-is the right one, in one command, with every option. What remains to be done is here:
+While every process writes MongoDB alone, nothing is replicated and nothing is compared: the driver's own call is the
+right one, in one command, with every option. Two things remain to be done here:
 
-- no call is forwarded before it is known that this is so, and none while it may be about to change: a write counts as
-  under way until the driver has answered, whoever waits for it, and its transaction has ended;
-- where both stores were written once, documents carry versions and tombstones may stand. They are hidden, and a write
-  moves the version: see `stamping`.
+- No call is forwarded before it is known that this is so, and none while it may be about to change: a write counts as
+  under way until the driver has answered, whether or not its caller still waits, and its transaction has ended.
+- Where both stores were written before, documents carry versions, and there may be tombstones. They are hidden, and a
+  write moves the version: see `stamping`.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ __all__ = ["Forwarder", "HasDriver", "Passage", "expected"]
 T = TypeVar("T")
 
 _LOOK: Final = 2.0
-"""Seconds for which a collection is looked through for versions; one that takes longer counts as one that has some."""
+"""Seconds to search a collection for versions; one that takes longer counts as one that has some."""
 _RENEWALS: Final = 3
-"""How often a write asks for a lease that has run out by the time that it is there."""
+"""How often a write asks for a lease again that has run out by the time that it arrives."""
 _TRANSACTION: Final = 0.02
-"""Seconds between two looks at whether a transaction has ended."""
+"""Seconds between two checks whether a transaction has ended."""
 
 
 class Passage(enum.Enum):
@@ -62,12 +62,12 @@ class HasDriver(Protocol):
         """The driver's database object, as the application would have made it."""
 
     async def has_stamps(self, collection: str, patience: float) -> bool:
-        """Whether a document carries a version, or a tombstone stands; True where `patience` seconds are not enough
-        to look through all of it."""
+        """Whether a document carries a version, or there is a tombstone; True where `patience` seconds are not enough
+        to search all of it."""
 
 
 def expected(routes: Routes, collection: str) -> Passage:
-    """How a call of a configured collection would be made by what is known now; that may prove wrong when it is."""
+    """How a call of a configured collection would be made by what is known now; it may be made otherwise then."""
     route = routes[collection]
     if route.dual_write or route.primary is not StoreName.MONGO:
         return Passage.VERSIONED
@@ -135,7 +135,7 @@ class Forwarder:
         return Passage.STAMPED if found is Passage.OWN and not routes.plain(collection) else found
 
     async def _look(self, collection: str) -> None:
-        """Looks through the collection once: another control store, or an older version of this library, may have left
+        """Searches the collection once: another control store, or an older version of this library, may have left
         versions in it."""
         looked = self._routes.looked
         if self._store is not None and collection not in looked:

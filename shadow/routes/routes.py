@@ -1,11 +1,11 @@
 """The routes in force, and the gate before the writes of each collection.
 
-A change of routing holds the writes of its collection for a bounded time: those under way end, those that come wait at
-the gate, and no write ever sees two routes.
+A change of route pauses the writes of its collection for a bounded time: writes under way end, new ones wait at the
+gate, and no write ever sees two routes.
 
-The routes come with a lease: after it has run out (a stalled event loop, a suspended host) the fleet's record is asked
-once before the next write. Within it, a write of a collection that no process writes to both stores may be *bare*, the
-driver's own call:
+The routes come with a lease. After it has run out (a stalled event loop, a suspended host) the fleet's record is asked
+once before the next write. Within it, a write of a collection that no process writes to both stores may be *bare*: the
+driver's own call.
 
     async with routes.writing(collection) as route:
         if route.bare:
@@ -13,10 +13,10 @@ driver's own call:
         else:
             ...                                       # the versioned way, also in phase `off`
 
-A process that wants to write both stores makes the others stop first; it waits for the bare writes that are inside. One
-that ends with an unknown outcome may still arrive, and is waited for as long as `limits.straggle`: let the driver's
-exception leave the block. `routes.plain(collection)` answers the same for reads, without waiting: whether documents
-carry no versions and no tombstone stands between them, so that a read may be the driver's own call as well.
+A process that wants to write both stores makes the others stop first, and waits for the bare writes that are inside. A
+bare write with an unknown outcome may still arrive, and is waited for during `limits.straggle` seconds: so let the
+driver's exception leave the block. `routes.plain(collection)` answers the same for reads, without waiting: whether no
+document carries a version and there is no tombstone, so that a read may be the driver's own call as well.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ __all__ = ["Learn", "OpenWrite", "Routes"]
 
 
 class Learn(Protocol):
-    """Puts the primaries in force that are remembered from before; where they are in force, renews the lease. Raises
-    `JournalError` or `ControlError` for a write if they cannot be known."""
+    """Puts the remembered primaries in force; if they already are, renews the lease. Raises `JournalError` or
+    `ControlError` for a write if they cannot be known."""
 
     async def __call__(self, *, writing: bool) -> None: ...
 
@@ -69,8 +69,8 @@ class _Gate:
 
 
 class Routes:
-    """`on_change` is told of every route, also of the first ones. Collections without a route stay on MongoDB alone,
-    and `on_unknown` is told once of each."""
+    """`on_change` is called with every route, also with the first ones. Collections without a route stay on MongoDB
+    alone, and `on_unknown` is called once with each."""
 
     def __init__(
         self,
@@ -82,9 +82,10 @@ class Routes:
         patience: float | None = None,
         straggle: float = 5.0,
     ) -> None:
-        """`on_unplaced`: asked before each write to one store alone of a process that could not learn how the fleet
-        stands, and goes on; raises where it must not. `patience`: seconds that a write waits for a change that holds
-        it; None: as long as it takes. `straggle`: seconds in which a request that was given up on may still arrive."""
+        """`on_unplaced`: awaited before each write to one store alone, in a process that could not learn the fleet's
+        routes and works on without them; raises where it must not write. `patience`: seconds that a write waits for a
+        change that pauses it; None: as long as it takes. `straggle`: seconds in which a request that timed out may
+        still arrive."""
         self._patience = patience
         self._straggle = straggle
         self._on_change = on_change
@@ -116,7 +117,7 @@ class Routes:
         self.known, self._learn = False, learn
 
     def forget(self) -> None:
-        """They may change from now on without this process: they are to be learnt again before the next operation."""
+        """They may change from now on without this process, so they are asked for again before the next operation."""
         self.known = self._learn is None
 
     async def learnt(self, *, writing: bool) -> None:
@@ -131,7 +132,7 @@ class Routes:
         return steady() < self._until
 
     def lease(self, until: float, *, versioned: Container[str], stamped: Container[str]) -> None:
-        """What the fleet's record said lately, which may be relied on `until` a moment of `steady`. `versioned`: the
+        """What the fleet's record said, to be relied on `until` a moment of `steady`. `versioned`: the
         collections that must not be written past their versions; `stamped`: those whose documents may carry some."""
         self._until, self._versioned, self._stamped = until, versioned, stamped
 
@@ -141,7 +142,7 @@ class Routes:
         return self.known and self._versioned is not None and collection not in self._stamped and self.fresh
 
     def stamped(self, collection: str) -> bool:
-        """Whether its documents may carry versions, as far as this process has heard."""
+        """Whether its documents may carry versions, as far as this process knows."""
         return collection in self._stamped or self.looked.get(collection, False)
 
     def drained(self, collections: Iterable[str]) -> bool:
@@ -223,7 +224,7 @@ class Routes:
 
     @asynccontextmanager
     async def held(self, collection: str, timeout: float) -> AsyncIterator[None]:
-        """Holds the collection's writes; entered when those under way have ended. Raises TimeoutError when they do
+        """Pauses the collection's writes; entered when those under way have ended. Raises TimeoutError when they do
         not within `timeout` seconds; in every case the writes go on when the block ends."""
         gate = self._gate(collection)
         while gate.held is not None:

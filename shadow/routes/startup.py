@@ -1,9 +1,9 @@
 """Which store is a collection's primary: what the journal remembers, before what the configuration asks for.
 
-What the journal holds of a collection was written under one primary. A process that began with the other one (an
-edited configuration and a restart) would heal those keys the wrong way round: from the store that lags over the one
-that does not. So the primary in force is noted in the journal, and a process starts with the one that is noted; the
-configured one is a flip that is still to be made, like any other.
+What the journal holds of a collection was written under one primary. A process that started with the other one (an
+edited configuration and a restart) would repair those keys in the wrong direction: from the store that lags to the one
+that does not. So the primary in force is recorded in the journal, and a process starts with the recorded one; if the
+configuration names the other one, that is a flip still to be made, like any other.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _AGAIN: Final = 0.5
 
 
 class AgreedRoute(Protocol):
-    """Where the fleet stands with one collection."""
+    """The fleet's route of one collection."""
 
     @property
     def primary(self) -> StoreName: ...
@@ -41,10 +41,10 @@ class AgreedRoute(Protocol):
 
 
 Join = Callable[[Mapping[str, StoreName]], Awaitable[Mapping[str, AgreedRoute]]]
-"""Takes part in the fleet with what this process knows, and answers where the fleet stands. Raises `ControlError`."""
+"""Joins the fleet with what this process knows, and returns the fleet's routes. Raises `ControlError`."""
 
 Renew = Callable[[], Awaitable[None]]
-"""Looks again where the fleet stands, and follows it. Raises `ControlError`."""
+"""Reads the fleet's routes again, and puts them in force. Raises `ControlError`."""
 
 
 async def _alone(kept: Mapping[str, StoreName]) -> Mapping[str, AgreedRoute]:
@@ -58,10 +58,10 @@ async def _nothing() -> None:
 class StartupPrimary:
     """Asks journal and fleet before the first operation, and the fleet again where the lease has run out. `resting`:
     changes nothing in the journal, for tools. `renew` may take `patience` seconds. `configured`: what the configuration
-    asks for, looked at anew each time.
+    asks for, read again each time.
 
-    `on_kept` is told of a collection, in force, and wanted, where another primary is remembered. `lenient`: a journal
-    that cannot be read lets writes go on with the configured primary.
+    `on_kept` is called with a collection, the primary in force and the configured one, where another primary is
+    recorded. `lenient`: if the journal cannot be read, writes continue with the configured primary.
     """
 
     def __init__(
@@ -93,10 +93,10 @@ class StartupPrimary:
 
     async def learn(self, *, writing: bool) -> None:
         """Puts the remembered primaries in force. Raises `JournalError` or `ControlError` for a write if that cannot
-        be known; reads go on with the configured primary, for an old answer is better than none.
+        be known; reads continue with the configured primary, for an old answer is better than none.
 
-        Where they are in force, the lease is renewed. A control store that does not answer stops no write then: this
-        process is on its list, and no flip is made without its word. What may be bare, is not for as long.
+        If they are in force, renews the lease. A control store that does not answer stops no write then: this process
+        is on its list, and no flip is made without its acknowledgement. Until it answers, no write is bare.
         """
         if self._routes.known:
             if time.monotonic() >= self._not_before:

@@ -16,29 +16,17 @@ from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec
 from shadow.model.version import Document, Image, Key, State
 
-__all__ = ["Admitting", "Indexed", "Judging", "Scanning", "Store", "Unfit"]
+__all__ = ["Admitting", "ApplicationStore", "Indexed", "Judging", "Scanning", "Store", "Unfit"]
 
 
-class Store(Protocol):
-    name: StoreName
-
-    async def close(self) -> None:
-        """Ends what the store opened; a client that was handed in stays open. Idempotent."""
-
-    async def ping(self) -> None:
-        """One cheap round trip. Raises what the driver raises if the store cannot be reached."""
-
-    async def prepare(self, collections: Iterable[CollectionSpec]) -> None:
-        """Makes the tables and indexes that are missing and waits until they can be used. Changes no existing one."""
+class ApplicationStore(Protocol):
+    """What the application's calls ask of a store. The router implements it over two stores, as one store more."""
 
     async def find_one(self, collection: str, query: Query) -> Hit | None:
         """The first document of `find`."""
 
     def find(self, collection: str, query: Query) -> AsyncIterator[list[Hit]]:
         """The answer in pages, in order. Closing the iterator early ends the read."""
-
-    def may_lag(self, collection: str, filter: Document) -> bool:
-        """Whether a read with this filter may be answered from an index that is behind what was acknowledged."""
 
     async def count(self, collection: str, filter: Document, skip: int = 0, limit: int = 0) -> int:
         """How many documents match; `limit` 0 is none."""
@@ -60,6 +48,34 @@ class Store(Protocol):
         A change whose key is `ANY` is only given to a store that `chooses` it.
         """
 
+    async def insert_many(
+        self, collection: str, inserts: Sequence[Insert], op_ids: Sequence[str], *, ordered: bool
+    ) -> list[Applied | Exception | None]:
+        """Many `Insert`s, one result each, in order: made, refused or unknown (the exception), or not attempted
+        (None, only when `ordered` and an earlier one failed)."""
+
+
+class Store(ApplicationStore, Protocol):
+    """One database: beside the application's calls, what replication, repair and the jobs need of it.
+
+    The router has none of this. It holds no documents of its own, so an image, a put or a replay through it would be
+    that of one of its stores: whoever copies between the stores asks them themselves.
+    """
+
+    name: StoreName
+
+    async def close(self) -> None:
+        """Ends what the store opened; a client that was handed in stays open. Idempotent."""
+
+    async def ping(self) -> None:
+        """One cheap round trip. Raises what the driver raises if the store cannot be reached."""
+
+    async def prepare(self, collections: Iterable[CollectionSpec]) -> None:
+        """Makes the tables and indexes that are missing and waits until they can be used. Changes no existing one."""
+
+    def may_lag(self, collection: str, filter: Document) -> bool:
+        """Whether a read with this filter may be answered from an index that is behind what was acknowledged."""
+
     def refusal(self, collection: str, change: Change, existed: bool, document: Document) -> Exception | None:
         """The error with which this store would refuse to hold `document` as the outcome of `change`, as far as that
         can be told without asking it; None: it can hold it. `existed`: it changes a document that is there."""
@@ -77,12 +93,6 @@ class Store(Protocol):
         """Asked before an upsert that this store does not choose looks for its document: what makes `apply` refuse to
         insert, with code 112 (WriteConflict), where another upsert of the same filter has inserted since; and the key
         of a document that matches, though a look might not show it yet, or `ANY`. Guard None: nothing is refused."""
-
-    async def insert_many(
-        self, collection: str, inserts: Sequence[Insert], op_ids: Sequence[str], *, ordered: bool
-    ) -> list[Applied | Exception | None]:
-        """Many `Insert`s, one result each, in order: made, refused or unknown (the exception), or not attempted
-        (None, only when `ordered` and an earlier one failed)."""
 
     async def replay(self, collection: str, write: Write) -> Image | None:
         """The same change, made as the store that follows, fenced by an equality; answers its own image after it.

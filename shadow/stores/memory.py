@@ -31,8 +31,7 @@ from shadow.model.schema import CollectionSpec, UniqueSpec
 from shadow.model.stored import check_copyable, with_id
 from shadow.model.uniqueness import held_values
 from shadow.model.version import ABSENT, Document, Image, Key, State, Tombstone, Version, fresh_id
-from shadow.mongoql import cached_filter, compile_pipeline, compile_projection
-from shadow.mongoql.caching import cached_update
+from shadow.mongoql import cached_filter, cached_pipeline, cached_projection, cached_update
 from shadow.mongoql.updates import check_upsert
 from shadow.mongoql.upserts import insert_key
 from shadow.mongoql.values_at import distinct_values
@@ -114,7 +113,7 @@ class MemoryStore:
         def lookup(other: str) -> list[Document]:
             return [hit.document for hit in self._find(other, Query())]
 
-        return compile_pipeline(pipeline).run(lookup(collection), lookup)
+        return cached_pipeline(pipeline).run(lookup(collection), lookup)
 
     async def image(self, collection: str, key: Key) -> Image:
         return copy.deepcopy(self._image(collection, key))
@@ -132,7 +131,7 @@ class MemoryStore:
         if query.sort:
             found = sort_documents(found, query.sort, key=lambda pair: pair[1])
         found = found[query.skip : query.skip + query.limit if query.limit else None]
-        project = compile_projection(query.projection) if query.projection else None
+        project = cached_projection(query.projection) if query.projection else None
         hits = []
         for state, document in found:
             assert isinstance(state, Version)
@@ -284,7 +283,7 @@ def _effect(change: Change, pre: Image) -> Image | None:
 def _inserted(change: Update | Replace) -> Image:
     if isinstance(change, Replace):
         return _replaced(change, change.key)
-    document = cached_update(change.update, change.array_filters).upsert(change.filter, change.key)
+    document = cached_update(change.update, change.array_filters).upsert(cached_filter(change.filter), change.key)
     return Image(Version(change.born, 1), document)
 
 

@@ -15,8 +15,8 @@ from shadow.model.operation import ANY, Sort
 from shadow.model.stored import exact_value, taken_in, with_time
 from shadow.model.values import normalise
 from shadow.model.version import Document, Key
-from shadow.mongoql import cached_filter, compile_pipeline, compile_projection, compile_update
-from shadow.mongoql.caching import cached_update
+from shadow.mongoql import compile_update
+from shadow.mongoql.caching import remember_filter, remember_pipeline, remember_projection, remember_update
 from shadow.mongoql.fieldpaths import checked_path
 from shadow.surface.verb_options import check_options, takes_any_name
 
@@ -61,7 +61,7 @@ class Arguments:
             filter = {"_id": filter}
         wanted = normalise(filter, self._options)
         self.unreserved("filter", wanted)
-        cached_filter(wanted)
+        remember_filter(wanted)
         return wanted
 
     def update(
@@ -88,8 +88,7 @@ class Arguments:
             now = now.replace(microsecond=now.microsecond // 1000 * 1000)
             compile_update(wanted, filters, now=now)
             return _clocked(wanted, now), filters
-        # Remembered: the stores that compute the image after it need the same again.
-        cached_update(wanted, filters)
+        remember_update(wanted, filters)
         return wanted, filters
 
     def _array_filter(self, given: Any) -> Document:
@@ -129,7 +128,7 @@ class Arguments:
             projection = dict.fromkeys(projection, 1)
         wanted = normalise(projection, self._options)
         self.unreserved("projection", wanted)
-        compile_projection(wanted)
+        remember_projection(wanted)
         return wanted or None
 
     def sort(self, key: Any, direction: int | None = None) -> Sort:
@@ -156,7 +155,7 @@ class Arguments:
             raise TypeError("pipeline must be a list")
         wanted: list[Document] = normalise({"": list(pipeline)}, self._options)[""]
         self.unreserved("pipeline", wanted)
-        compile_pipeline(wanted)
+        remember_pipeline(wanted)
         return wanted
 
     def refuse(self, verb: str, options: Mapping[str, Any]) -> None:

@@ -37,8 +37,8 @@ class IndexUpkeep:
         """By collection and name: the indexes that this process has been asked for."""
 
     def note(self, spec: CollectionSpec, wanted: IndexRequest) -> CollectionSpec:
-        """Takes note of an index that the driver has made while MongoDB alone is written: a unique one is held by this
-        process from then on, of a plain one a log line says how to have it on DynamoDB."""
+        """Notes an index that the driver has made while MongoDB alone is written. From then on this process keeps a
+        unique one on both stores; for a plain one a log line says how to have it on DynamoDB."""
         if wanted.declared or not (wanted.plain or wanted.unique):
             return spec
         if wanted.plain:
@@ -74,8 +74,8 @@ class IndexUpkeep:
         return made
 
     async def check(self, spec: CollectionSpec, wanted: Sequence[IndexRequest]) -> None:
-        """Raises what MongoDB would of indexes that are in each other's way: by what it has, where it is in use and
-        says so, else by what this process has asked for."""
+        """Raises what MongoDB would for indexes that conflict: by the indexes that it has, where it is in use and
+        answers, else by those that this process has asked for."""
         there = list(self._asked_for.get(spec.name, {}).values())
         for store in self._in_use(spec.name):
             if isinstance(store, Indexed):
@@ -98,7 +98,7 @@ class IndexUpkeep:
         return wanted.declared and wanted.name in self._declared(collection)
 
     async def drop(self, collection: str, name: str) -> None:
-        """What `drop_index` does with an index that the configuration does not declare: it is on MongoDB, if it is."""
+        """What `drop_index` does with an index that the configuration does not declare: it can only be on MongoDB."""
         stores = [store for store in self._in_use(collection) if isinstance(store, Indexed)]
         asked = self._asked_for.get(collection, {}).pop(name, None)
         if not stores and asked is None:

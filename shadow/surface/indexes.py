@@ -40,7 +40,9 @@ _SIGNATURE: Final = ("unique", "sparse", "partialFilterExpression", "collation")
 """What makes an index another one, besides its keys: two that differ in it alone may stand side by side. Tried on
 MongoDB 6.0.5; the manual, "createIndexes", says so of the last two."""
 _NO_OPTION: Final = frozenset({"key", "name", "ns", "v", "background", *_SIGNATURE})
-_HARMLESS = frozenset({"name", "background", "comment", "v", "maxTimeMS"})
+_NOT_SENT: Final = frozenset({"session", "collation"})
+"""Options that a driver takes as objects of its own and does not encode as they are."""
+_HARMLESS: Final = frozenset({"name", "background", "comment", "v", "maxTimeMS"})
 
 
 def documents(spec: CollectionSpec) -> dict[str, Document]:
@@ -197,6 +199,8 @@ def _is_none(name: str, value: Any) -> bool:
 
 
 def _check_options(keys: Sort, options: Mapping[str, Any]) -> None:
+    # A driver encodes the whole command first: what BSON cannot hold is its error, whichever option has it.
+    bson.encode({name: value for name, value in options.items() if name not in _NOT_SENT})
     name = options.get("name")
     if name is not None and not isinstance(name, str):
         raise _failure(14, "TypeMismatch", "The field 'name' must be a string")
@@ -205,7 +209,6 @@ def _check_options(keys: Sort, options: Mapping[str, Any]) -> None:
     limit = options.get("maxTimeMS", 0)
     if isinstance(limit, bool) or not isinstance(limit, int) or not 0 <= limit < 2**31:
         raise UnsupportedOperation("create_index(maxTimeMS=...)", "a whole number of milliseconds is wanted")
-    bson.encode({"": options.get("comment")})
     for flag in ("unique", "sparse"):
         if flag in options and not isinstance(options[flag], bool | int | float):
             raise _failure(14, "TypeMismatch", f"The field '{flag}' must be a bool or a number")

@@ -1,4 +1,4 @@
-"""What `with_options` may ask of reads and writes, as long as two stores stand behind one collection.
+"""What `with_options` may ask of reads and writes while a collection has two stores.
 
 On DynamoDB a read of the table is consistent and a write that was acknowledged is durable; on MongoDB the client that
 `mongo.url` describes (or that was handed in) decides. So what that client keeps anyway makes no difference and is
@@ -28,7 +28,7 @@ OPTIONS: Final[Mapping[str, tuple[str, str]]] = {
     "read_concern": ("local, available", "majority, linearizable, snapshot"),
     "write_concern": ("w=1, w=majority (unless the client has another w), j=False", "w=0; other w, j, fsync, wtimeout"),
 }
-"""Option to what is accepted, and what is refused unless the client keeps it anyway (w=0: always). For the manual."""
+"""By option: what is accepted, and what is refused unless the client has it anyway (w=0: always). For the manual."""
 
 _HINT: Final = "set it in `mongo.url`, for all collections"
 _KEPT: Final = frozenset(
@@ -44,7 +44,7 @@ _WEAK_LEVELS: Final = (None, "local", "available")
 
 @dataclass(frozen=True, slots=True)
 class RequestedConcerns:
-    """What an application asks for; None: what the client keeps."""
+    """What an application asks for; None: what the client has."""
 
     read_preference: Any = None
     write_concern: WriteConcern | None = None
@@ -61,7 +61,7 @@ class RequestedConcerns:
 
 @dataclass(frozen=True, slots=True)
 class ClientDefaults:
-    """What the client of MongoDB keeps, for every read and write."""
+    """The preference and concerns that the client of MongoDB has for every read and write."""
 
     read_preference: Any
     write_concern: WriteConcern
@@ -69,7 +69,7 @@ class ClientDefaults:
     codec_options: CodecOptions[Any] = DEFAULT_CODEC_OPTIONS
 
     def check(self, wanted: RequestedConcerns) -> None:
-        """Raises UnsupportedOperation for what the client does not keep."""
+        """Raises UnsupportedOperation for what the client does not have."""
         preference, read, write = wanted.read_preference, wanted.read_concern, wanted.write_concern
         if preference is not None and not self._reads_by(preference):
             raise _refusal("read_preference", "reads go where the client sends them, and on DynamoDB to the table")
@@ -106,12 +106,12 @@ def _refusal(name: str, reason: str) -> UnsupportedOperation:
 
 
 def kept_by_client(client: Any) -> ClientDefaults:
-    """What a client that was handed in keeps."""
+    """Those of a client that was handed in."""
     return ClientDefaults(client.read_preference, client.write_concern, client.read_concern, client.codec_options)
 
 
 def kept_by_url(url: str) -> ClientDefaults:
-    """What a client of this address keeps. Reads the text alone: no look-up of names, no connection."""
+    """Those of a client of this address. Reads the text alone: no name is resolved, no connection is made."""
     query = url.partition("?")[2]
     # Who is there, and how the wire is made safe, is another matter, for which users and files would have to be there.
     kept = {name: value for name, value in (split_options(query) if query else {}).items() if name.lower() in _KEPT}

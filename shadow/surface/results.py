@@ -13,9 +13,8 @@ from pymongo.results import DeleteResult, UpdateResult
 from shadow.compare.equality import same_after
 from shadow.model.operation import Applied
 from shadow.model.outcome import Outcome, classify
-from shadow.model.values import snapshot
 from shadow.model.version import Document
-from shadow.mongoql.pipelines import compile_update_pipeline
+from shadow.mongoql import cached_update
 
 __all__ = ["BulkTally", "as_command", "as_write", "by_pipeline", "deleted", "is_modified", "updated"]
 
@@ -66,12 +65,12 @@ def is_modified(applied: Applied) -> bool:
 def by_pipeline(applied: Sequence[Applied], stages: Sequence[Document]) -> list[Applied]:
     """What a pipeline of updates did. MongoDB puts an `_id` that the pipeline has lost back after it has seen that the
     document changed, so losing it counts as modified where nothing else does."""
-    run = compile_update_pipeline(stages)
+    update = cached_update(stages)
 
     def lost(each: Applied) -> bool:
         if each.pre.document is None or is_modified(each):
             return False
-        return "_id" not in run(snapshot(dict(each.pre.document)))
+        return update.loses_key(dict(each.pre.document))
 
     return [dataclasses.replace(each, rewritten=True) if lost(each) else each for each in applied]
 

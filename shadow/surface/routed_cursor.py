@@ -1,4 +1,4 @@
-"""The cursors of a configured collection: the driver's own or those of `Collection`, as is right when they are read."""
+"""The cursors of a configured collection: the driver's own or those of `Collection`, decided when they are read."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ __all__ = ["RoutedAnswer", "RoutedCursor"]
 
 
 class RoutedCursor:
-    """The cursor of `find`: the driver's own with all of its methods, or that of `Collection`, whichever is right when
-    its first document is asked for. Options are the driver's until then."""
+    """The cursor of `find`: the driver's own with all of its methods, or that of `Collection`. Which of them is decided
+    when its first document is asked for; until then it has the driver's options."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class RoutedCursor:
         self._inner, self._passage = inner, passage
 
     async def _settle(self) -> None:
-        """Which way is decided now."""
+        """Decides now."""
         passage = await self._collection._passage()
         if self._inner is None or passage is not self._passage:
             self._make(passage)
@@ -98,7 +98,7 @@ class RoutedCursor:
         return self._call("__getitem__", index)
 
     def _note(self, name: str, *arguments: Any, **options: Any) -> Self:
-        """Made at import time: it is the driver's to judge when there is an event loop."""
+        """Made at import time: the driver checks it when there is an event loop."""
         self._calls.append((name, arguments, options))
         return self
 
@@ -126,7 +126,7 @@ class RoutedCursor:
         return RoutedCursor(self._collection, *self._given, calls=self._calls)
 
     def rewind(self) -> Any:
-        """Back to the start: to be awaited with PyMongo's own client, and not with Motor, as theirs."""
+        """Back to the start. To be awaited with PyMongo's own client, and not with Motor, like their own."""
         self._settled = False
         made = None if self._inner is None else self._inner.rewind()
         return self._rewound(made) if inspect.isawaitable(made) else self
@@ -242,7 +242,7 @@ class RoutedAnswer:
 
 
 async def _counted(collection: Any, verb: Verb | None, call: Callable[[], Awaitable[Any]]) -> Any:
-    """The first answer to a cursor, counted; that there are no documents is an answer too."""
+    """The first answer to a cursor, counted. No documents is an answer too."""
     started, outcome = time.perf_counter(), Outcome.ACKED
     try:
         return await call()

@@ -1,5 +1,5 @@
-"""The driver's own calls on a collection whose documents carry versions: MongoDB alone is written now, both stores were
-written once.
+"""The driver's own calls on a collection whose documents carry versions: MongoDB alone is written now, but both stores
+were written before.
 
 Each call stays one command, with every option. Its filter leaves tombstones out, its projection the version, and a
 write moves the version in the same command: a document that was changed while one store was written alone can never be
@@ -32,7 +32,7 @@ WRITES: Final = frozenset({
 
 _STAMP: Final = frozenset({"b", "r", "t", "x"})
 _FIRST_ONLY: Final = frozenset({"$match", "$geoNear", "$search", "$vectorSearch"})
-"""Stages that have to stay first, or gain by it; what is hidden is hidden after them."""
+"""Stages that have to be first, or are faster so; versions and tombstones are hidden after them."""
 _NO_DOCUMENTS: Final = frozenset({
     "$changeStream", "$collStats", "$indexStats", "$listSearchIndexes", "$planCacheStats", "$searchMeta",
 })  # fmt: skip
@@ -109,7 +109,7 @@ class Stamping:
         return {**given, "filter": self.filter(filter), "projection": self.projection(given.get("projection"))}
 
     def filter(self, filter: Any) -> Any:
-        """`filter`, without tombstones. Anything but an equality: an upsert takes those for fields."""
+        """`filter`, without tombstones. Not by an equality, which an upsert would take for a field."""
         if filter is not None and not isinstance(filter, Mapping):
             return filter
         self._take.unreserved("filter", filter or {})
@@ -291,7 +291,7 @@ def _bound(verb: str, arguments: Sequence[Any], options: Mapping[str, Any]) -> D
 
 
 def _includes(projection: Mapping[str, Any]) -> bool:
-    """Whether it names what to keep. One that is not understood here is the server's to refuse."""
+    """Whether it names what to keep. The server refuses one that is not understood here."""
     try:
         return projection_includes(projection)
     except OperationFailure:

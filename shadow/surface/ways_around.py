@@ -1,9 +1,9 @@
 """Writes that MongoDB's driver makes past the routes, and ways around a configured collection.
 
-Two things are seen to here. A collection that this process does not migrate may be on two stores for others, so what
-was proven of it ends before this process writes it: the first write of an event loop, and of each pause, waits until
-the process has entered the fleet. And what would write to, or read from, a configured collection past its other store
-is refused; where MongoDB alone is written, the phase does not change while it is under way.
+This module does two things. A collection that this process does not migrate may be on two stores for other processes,
+so it has to count as unverified before this process writes it: the first write of an event loop, and of each pause,
+waits until the process has entered the fleet. And a call that would write to, or read from, a configured collection
+past its other store is refused; where MongoDB alone is written, the phase does not change while the call is under way.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class CollectionOwner(Protocol):
 
     @property
     def name(self) -> str:
-        """Of the database."""
+        """The name of the database."""
 
     @property
     def database(self) -> Any:
@@ -47,7 +47,7 @@ class CollectionOwner(Protocol):
         """The class of the driver's collections."""
 
     def driver_option(self, name: str) -> Any:
-        """What the client keeps: "codec_options", "read_preference", "write_concern", "read_concern"."""
+        """An option of the client: "codec_options", "read_preference", "write_concern", "read_concern"."""
 
     def needs_mongo(self) -> bool:
         """Whether a configured collection has MongoDB as one of its stores."""
@@ -64,11 +64,11 @@ class CollectionOwner(Protocol):
         `what`, if it is configured and not MongoDB's alone."""
 
     def has_entered(self) -> bool:
-        """Whether nothing is to be asked now before a write to a collection that is not configured. Does no I/O."""
+        """Whether a write to a collection that is not configured need not wait for `enter` now. Does no I/O."""
 
     async def enter(self, collections: Collection[str]) -> None:
-        """Returns when the fleet knows that this process may write them, or MongoDB keeps a sign of it; none: nobody
-        can say which. Raises `ControlError`, `JournalError`, `ShadowClosed`."""
+        """Returns when the fleet knows that this process may write these collections, or MongoDB holds a mark of it.
+        Empty: it is not known which. Raises `ControlError`, `JournalError`, `ShadowClosed`."""
 
     def reserved_of(self, collection: str) -> str:
         """The field of the version in a configured collection."""
@@ -85,7 +85,7 @@ class CollectionOwner(Protocol):
 def entered(
     owner: CollectionOwner, names: Collection[str], call: Callable[..., Any], *arguments: Any, **options: Any
 ) -> Any:
-    """What the driver's own `call` answers, PyMongo's coroutine or Motor's future, once the process has entered the
+    """What the driver's own `call` returns, PyMongo's coroutine or Motor's future, once the process has entered the
     fleet. `names`: the collections that it may write."""
     if not hasattr(owner.driver_kind(), "get_io_loop"):
         return _entered(owner, names, call, arguments, options)

@@ -1,8 +1,8 @@
 """Whether a write may go to both stores: asked before each, and answered from what is known of its collection.
 
-What a collection is, a store looks at once in each event loop: before the first write, if it is the primary. The
-secondary is given a moment for it and no more, for it must not hold the application up; it is asked again behind the
-writes then.
+A store examines a collection once in each event loop: before the first write, if it is the primary. The first writes
+wait for the secondary's answer only briefly, for it must not hold up the application; after that it is asked again in
+the background.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from shadow.stores.within import within
 __all__ = ["Admission", "OnUnfit"]
 
 OnUnfit = Callable[[str, str, str], None]
-"""Is told the collection, why it cannot be written to both stores, and what to do."""
+"""Called with the collection, why it cannot be written to both stores, and what to do."""
 
 _AGAIN: Final = 5.0
 """Seconds before a secondary that did not answer is asked again."""
 
 
 class Admission:
-    """One for each event loop. `on_unfit` is told of each collection that is refused when that is found."""
+    """One for each event loop. `on_unfit` is called for each collection when it is found to be refused."""
 
     def __init__(self, stores: Iterable[Store], limits: Limits, on_unfit: OnUnfit = lambda *said: None) -> None:
         held = list(stores)
@@ -40,11 +40,11 @@ class Admission:
         self._looks: dict[str, asyncio.Task[None]] = {}
         self._not_before: dict[str, float] = {}
         self._patient_until: dict[str, float] = {}
-        """By collection: the end of the moment in which its first writes wait for a secondary to say what it is."""
+        """By collection: until when its first writes wait for the secondary's answer."""
 
     async def __call__(self, collection: str, primary: StoreName) -> None:
         """Returns if a write may go to both stores. Raises `UnsupportedOperation` if not, and what the primary's driver
-        raises if that is to say what the collection is and reaches nobody."""
+        raises if the primary has to be asked and cannot be reached."""
         for store in self._refusing:
             await store.admit()
         for judge in self._judging:
@@ -57,7 +57,7 @@ class Admission:
         return {name: each.reason for judge in self._judging for name, each in judge.unfit.items() if each is not None}
 
     async def look(self, collection: str) -> None:
-        """Looks at it now, for a start, a change of phase or a job. Raises as a write would."""
+        """Has the stores examine it now, for a start, a change of phase or a job. Raises as a write would."""
         for judge in self._judging:
             async with within(self._limits.operation / 2):
                 await judge.look(collection)
@@ -73,7 +73,7 @@ class Admission:
         raise unfit.error()
 
     async def _looked(self, judge: Judging, collection: str, *, needed: bool) -> None:
-        """Writes that come together wait for one look."""
+        """Writes that come together wait for one examination."""
         loop = asyncio.get_running_loop()
         task = self._looks.get(collection)
         if task is None:
@@ -89,7 +89,7 @@ class Admission:
             await asyncio.wait([task], timeout=patient_until - loop.time())
 
     async def _look(self, judge: Judging, collection: str) -> None:
-        # All of it: no intent is open yet, and a process that begins is busy with more than this.
+        # The whole time limit: no intent is open yet, and a process that starts is busy with more than this.
         seconds = self._limits.operation
         try:
             async with within(seconds):
@@ -103,6 +103,6 @@ class Admission:
             self._not_before[collection] = asyncio.get_running_loop().time() + _AGAIN
 
     def stop(self) -> None:
-        """Gives up the looks that are under way."""
+        """Cancels the examinations that are under way."""
         for task in list(self._looks.values()):
             task.cancel()

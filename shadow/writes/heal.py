@@ -1,4 +1,4 @@
-"""How the secondary follows: replay a write, and heal a key. Everything that is ever repaired is repaired by `heal`."""
+"""How the secondary catches up: replay a write, and heal a key. Everything that is ever repaired, `heal` repairs."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ __all__ = ["HealContended", "Replayed", "Untangles", "decided", "heal", "replay"
 
 
 _REFUSALS: Final = 4
-"""How often one heal meets a unique value that is taken before that is its answer: whatever could be put right is put
-right by then, and what is left would keep the heal from its end."""
+"""Duplicate key errors after which one heal raises them: whatever could be repaired along with it is repaired by then,
+and what is left would keep it from ending."""
 
 
 class Replayed(enum.Enum):
     EQUAL = enum.auto()
-    """The secondary took the write and has what the primary has."""
+    """The secondary acknowledged the write and has what the primary has."""
     FENCED = enum.auto()
-    """The secondary was not where the primary had been before the write; nothing changed."""
+    """The secondary was not in the state that the primary had before the write; nothing changed."""
     DIFFERENT = enum.auto()
-    """The secondary took the write and came to something else: a mismatch of the write kind."""
+    """The secondary acknowledged the write and came to something else: a mismatch of the write kind."""
     UNMATCHED = enum.auto()
-    """The secondary is where the primary had been, and yet the write matched nothing there: one as well."""
+    """The secondary was in the state that the primary had, and yet the write matched nothing there: also one."""
 
 
 class HealContended(Exception):
-    """The secondary moved under every attempt. The key stays deferred; whoever moved it heals it as well."""
+    """The secondary changed during every attempt. The key stays deferred; whoever changed it heals it as well."""
 
 
 class Untangles(Protocol):
@@ -47,8 +47,8 @@ class Untangles(Protocol):
     async def untangle(
         self, primary: Store, secondary: Store, collection: str, key: Key, refusal: DuplicateKeyError
     ) -> bool:
-        """Puts a document right together with those that are in its way. False: something moved meanwhile. Raises
-        `refusal` if nothing that is in its way can be put right."""
+        """Repairs a document together with those that block it. False: something changed meanwhile. Raises `refusal` if
+        nothing that blocks it can be repaired."""
 
 
 async def replay(secondary: Store, write: Write) -> tuple[Replayed, Image | None]:
@@ -60,8 +60,8 @@ async def replay(secondary: Store, write: Write) -> tuple[Replayed, Image | None
 
 
 async def replay_fenced(secondary: Store, write: Write) -> tuple[Replayed, Image | None]:
-    """What a replay that changed nothing means: the fence, or, where the secondary stands at the version before the
-    write, a filter that matches nothing over there. That is asked twice: a copy may have come in between."""
+    """What a replay that changed nothing means: the fence did not hold, or, where the secondary is at the version
+    before the write, the filter matches nothing there. That is asked twice: a copy may have come in between."""
     seen = await secondary.image(write.collection, write.key)
     if not isinstance(write.pre, Version) or seen.state != write.pre:
         return Replayed.FENCED, None
@@ -104,8 +104,8 @@ async def heal(
     condition hold. A deletion always writes a fresh tombstone, even over one that stands or over nothing, because the
     touch is what makes a stale copy, still under way elsewhere, fail its condition.
 
-    With `untangles`, documents that are in the way by a unique value and differ from the primary's are put right along
-    with it.
+    With `untangles`, documents that block it by a unique value and differ from the primary's are repaired along with
+    it.
 
     What the secondary holds may be unreadable, for the copy depends on its stamp alone. What the primary holds may
     not: that is neither copied nor taken for a deletion.
@@ -120,7 +120,7 @@ async def heal(
         if wanted.document is not None and agree(wanted, seen):
             return Healing.EQUAL
         if isinstance(wanted.state, Tombstone) and wanted.state.passing:
-            # It was set aside while this store followed. Only the other store may still have it.
+            # It was set aside while this store was the secondary. Only the other store may still have it.
             raise HealContended(f"{collection}: the primary has set the document of one key aside")
         image = wanted if wanted.present else Image(Tombstone(fresh_id()))
         try:

@@ -18,7 +18,7 @@ from shadow.compare.diff import Hasher, explain
 from shadow.compare.equality import agree
 from shadow.errors import JournalError, NotFollowed, StoreUnavailable, UnreadableDocument
 from shadow.journal.base import Due, Journal, Pending, undecided_op
-from shadow.model.keys import lane_key
+from shadow.model.keys import queue_key
 from shadow.model.limits import Limits
 from shadow.model.outcome import refusal_of
 from shadow.model.phase import Route, StoreName
@@ -325,7 +325,7 @@ class Inspector:
             keys: list[tuple[str, Key]] = []
             for each in page:
                 # Only the hash: a run over millions of keys keeps all of them.
-                place = hash(lane_key(each.collection, each.key))
+                place = hash(queue_key(each.collection, each.key))
                 if each.since <= began and place not in seen:
                     seen.add(place)
                     keys.append((each.collection, each.key))

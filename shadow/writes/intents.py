@@ -1,13 +1,13 @@
 """The intents of an operation: opened before the primary is asked, ended by what became of the write.
 
-An intent protects its write for `limits.operation` and no longer: after that any process may take it for orphaned, heal
-its key and forget it. So one that is a quarter of that old before the primary is asked is given up for a new one, and
-one that is three quarters old when the primary has answered, which only a stopped process or a sleeping machine brings
-about, is renewed before the write is followed.
+An intent protects its write for `limits.operation` seconds and no longer: after that any process may take it for
+orphaned, heal its key and forget it. So an intent that is a quarter of that old before the primary is asked is replaced
+by a new one. An intent that is three quarters of that old when the primary has answered, as it can be after the process
+or the machine was suspended, is renewed before the write is replicated.
 
-Where the journal cannot be written, the operation is refused, or, by setting, made without an intent and waited for on
-both sides. A process that dies in the middle of such a write leaves no trace of it, so what was proven of the
-collection ends before the first one.
+If the journal cannot be written, the operation is refused, or, by setting, made without an intent, and the caller waits
+for both stores. A process that dies during such a write leaves no trace of it, so the collection counts as unverified
+before the first one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from shadow.stores.breaker import Breaker
 __all__ = ["Intents", "OnFailure", "OnGap", "Opened", "no_gap"]
 
 _ATTEMPTS: Final = 3
-"""How often intents are opened anew because the journal was slow."""
+"""How often intents are opened again because the journal was slow."""
 
 
 OnGap = Callable[[str], Awaitable[None]]
@@ -49,8 +49,8 @@ class OnFailure(enum.StrEnum):
     REFUSE = "refuse"
     """`JournalError`; neither store is asked."""
     SYNC = "sync"
-    """Both stores are written, and the caller waits for both. What the secondary did not take is not known to the
-    journal: its collection is marked to be verified."""
+    """Both stores are written, and the caller waits for both. The journal does not know what the secondary did not
+    acknowledge: the collection is marked unverified."""
 
 
 @dataclass(slots=True)
@@ -74,8 +74,8 @@ class Opened:
 
 
 class Intents:
-    """One for each event loop. `on_journal` is told False when the journal fails, and True when it works again;
-    `on_gap` is asked before each write without an intent, and raises `JournalError` where it must not be made."""
+    """One for each event loop. `on_journal` is called with False when the journal fails and True when it works again;
+    `on_gap` before each write without an intent: it raises `JournalError` where that must not be made."""
 
     def __init__(
         self,
@@ -98,8 +98,9 @@ class Intents:
         self._bare: set[str] = set()
 
     async def open(self, collection: str, keys: Sequence[Key]) -> Opened:
-        """Makes one intent a key durable, undecided for `ANY`. Raises `JournalError` with `on_failure: refuse`; else
-        it answers intents that are not durable when the journal cannot be written, at once if that is known."""
+        """Makes one intent for each key durable, undecided for `ANY`. If the journal cannot be written, raises
+        `JournalError` with `on_failure: refuse`, else returns intents that are not durable, at once if that is
+        known."""
         if self._on_failure is OnFailure.SYNC and not self._breaker.allow():
             return await self._gap(collection, keys)
         try:
@@ -122,7 +123,8 @@ class Intents:
         return opened.durable and opened.age.seconds > self._limit * 3 / 4
 
     async def renew(self, collection: str, keys: Sequence[Key], opened: Opened) -> Opened:
-        """New intents for those that have expired. What cannot be written is in doubt: the primary has the write."""
+        """New intents for those that have expired. If they cannot be written, the collection is unverified: the primary
+        has the write."""
         try:
             fresh = await self._open(collection, keys)
         except JournalError as error:

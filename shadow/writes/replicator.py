@@ -1,7 +1,7 @@
-"""The follower: takes the primary's writes to the secondary, and heals what could not be taken at once.
+"""The replicator: replays the primary's writes on the secondary, and repairs what could not be replayed at once.
 
-A write that the lane has no room for, that the secondary refuses, or that takes too long, is left to its intent; the
-recovery loop heals it later, oldest first. Nothing here ever raises into an application call.
+A write that the work queue has no room for, that the secondary refuses, or that takes too long, is left to its intent;
+the recovery loop repairs it later, oldest first. Nothing here ever raises into an application call.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from shadow.compare.rules import Excuses
 from shadow.errors import JournalError, NotFollowed, UnreadableDocument, UnsupportedOperation
 from shadow.host.failpoints import Failpoints, Point
 from shadow.journal.base import Due, Journal
-from shadow.model.keys import lane_key
+from shadow.model.keys import queue_key
 from shadow.model.limits import Limits
 from shadow.model.operation import Verb, Write
 from shadow.model.outcome import Outcome, classify, refusal_of
@@ -45,20 +45,19 @@ from shadow.stores.breaker import Breaker
 from shadow.stores.within import within
 from shadow.writes.heal import HealContended, Replayed, decided, heal, replay, replay_fenced
 from shadow.writes.intents import Intents
-from shadow.writes.lane import WorkQueue
 from shadow.writes.untangle import Untangler
+from shadow.writes.work_queue import WorkQueue
 
 __all__ = ["Replicator"]
 
 _REFUSALS: Final = 6
-"""Copies of one document that the secondary has to refuse before that is a mismatch: what is refused because another
-key's write is still to come (a unique value that moves) is taken by then."""
-
+"""Times that the secondary has to refuse a copy of one document before that is a mismatch: a refusal because the write
+of another key is still to come (a unique value that changes hands) is over by then."""
 
 _OFTEN: Final = 10.0
 _RARELY: Final = 3600.0
-"""The longest pauses, in seconds, between two heals of a key that failed: of one that waits for the secondary, and of
-one that the secondary refuses to hold. The next write of such a key makes it due at once."""
+"""The longest pauses, in seconds, between two failed repairs of a key: where it waits for the secondary, and where the
+secondary refuses to hold it. The next write of such a key makes it due at once."""
 
 
 class Replicator:
@@ -69,7 +68,7 @@ class Replicator:
         stores: Mapping[StoreName, Store],
         breakers: Mapping[StoreName, Breaker],
         journal: Journal,
-        lane: WorkQueue,
+        queue: WorkQueue,
         limits: Limits,
         reporter: Reporter,
         hasher: Hasher,
@@ -82,7 +81,7 @@ class Replicator:
         self._stores = stores
         self._breakers = breakers
         self._journal = journal
-        self._lane = lane
+        self._queue = queue
         self._limits = limits
         self._reporter = reporter
         self._compare = Comparator(hasher, excuses or Excuses())
@@ -97,22 +96,22 @@ class Replicator:
     # --- writes, as they come -----------------------------------------------------------------------------------
 
     def follow(self, write: Write, route: Route) -> asyncio.Future[bool]:
-        """Takes the write to the secondary in its turn. The future: whether the secondary is known to have it."""
+        """Replicates the write in its turn. The future: whether the secondary is known to have it."""
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._following[write.op_id] = write.collection
 
         async def job() -> None:
-            taken = False
+            acknowledged = False
             try:
-                taken = await self._follow(write, route)
+                acknowledged = await self._replicate(write, route)
             finally:
                 self._following.pop(write.op_id, None)
                 if not done.done():
-                    done.set_result(taken)
+                    done.set_result(acknowledged)
 
-        if not self._lane.offer(write.collection, lane_key(write.collection, write.key), job):
+        if not self._queue.offer(write.collection, queue_key(write.collection, write.key), job):
             del self._following[write.op_id]
-            self.defer(write.collection, write.op_id, Deferral.CLOSING if self._lane.closed else Deferral.LANE_FULL)
+            self.defer(write.collection, write.op_id, Deferral.CLOSING if self._queue.closed else Deferral.LANE_FULL)
             done.set_result(False)
         return done
 
@@ -123,19 +122,19 @@ class Replicator:
         self._wake.set()
 
     def abandon(self) -> None:
-        """Leaves every write that has not been followed to its intent."""
+        """Leaves every write that has not been replicated to its intent."""
         for op_id, collection in self._following.items():
             self.defer(collection, op_id, Deferral.CLOSING)
         self._following.clear()
 
-    async def _follow(self, write: Write, route: Route) -> bool:
+    async def _replicate(self, write: Write, route: Route) -> bool:
         breaker = self._breakers[route.secondary]
         if not breaker.allow():
             self.defer(write.collection, write.op_id, Deferral.SECONDARY_DOWN)
             return False
         try:
             async with within(self._limits.write_deadline):
-                await self._take(write, route)
+                await self._replay(write, route)
         except asyncio.CancelledError:
             self.defer(write.collection, write.op_id, Deferral.CLOSING)
             raise
@@ -147,7 +146,7 @@ class Replicator:
         self._reach(Point.AFTER_CLOSE)
         return True
 
-    async def _take(self, write: Write, route: Route) -> None:
+    async def _replay(self, write: Write, route: Route) -> None:
         """Replays, and heals if the replay did not make both equal."""
         self._reach(Point.BEFORE_REPLAY)
         secondary = self._stores[route.secondary]
@@ -195,8 +194,8 @@ class Replicator:
         return await heal(primary, secondary, collection, key, untangles=self._untangler)
 
     async def _judge_different(self, write: Write, image: Image, healing: Healing, *, unmatched: bool) -> Verdict:
-        """The same write from the same version came to something else: an excuse, or a mismatch that needs no second
-        look, for the fence held. It is healed either way."""
+        """The same write from the same version came to something else: comparison rules cover it, or it is a mismatch
+        that needs no confirmation, for the fence held. It is healed either way."""
         rules = None if unmatched else await self._compare.agree(write.collection, write.post, image)
         if rules:
             self._compare.taken(write.collection, rules)
@@ -260,17 +259,17 @@ class Replicator:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._limits.recover_every):
                 await self._wake.wait()
-        # Deferrals come in crowds; one look serves them all.
+        # Deferrals come many at a time; one round serves them all.
         await asyncio.sleep(min(0.02, self._limits.recover_every))
 
     async def recover(self) -> int:
-        """Heals one batch of due keys; how many were due. While the secondary is down, one key is the probe."""
+        """Heals one batch of due keys. Returns how many were due. While the secondary is down, one key is the probe."""
         probing = not all(breaker.closed for breaker in self._breakers.values())
         batch = 1 if probing else self._limits.recover_batch
         found = await self._journal.due(batch, lease=self._limits.operation)
         gate = asyncio.Semaphore(self._limits.write_workers)
         try:
-            # All of them to their end, whatever one of them raises: none may run on behind a caller that has gone.
+            # Each runs to its end, whatever another raises: none may run on after the caller has gone.
             results = await asyncio.gather(*(self._recover_one(due, gate) for due in found), return_exceptions=True)
         except asyncio.CancelledError:
             # Here, and not where each of them is healed: one that is cancelled before its first step notices nothing.
@@ -308,8 +307,8 @@ class Replicator:
             await self._journal.settle(due)
 
     def _report_refused(self, due: Due, error: Exception) -> None:
-        """A secondary that refuses, time and again, to hold what the primary holds: said once for each deferral. And
-        what the primary holds and nobody can read, which no other write will mend."""
+        """Reports, once for each deferral, that the secondary keeps refusing to hold what the primary holds; and that
+        nobody can read what the primary holds, which no other write will fix."""
         if isinstance(error, UnreadableDocument):
             if due.attempts == 0:
                 self._report_copy(due, Kind.UNREADABLE, error)
@@ -323,8 +322,8 @@ class Replicator:
 
     def _report_copy(self, due: Due, kind: Kind, error: Exception) -> None:
         name = type(error).__name__
-        said = Difference(kind, ERROR_PATH, *((name, "missing") if kind is Kind.UNREADABLE else ("missing", name)))
-        self._reporter.mismatch(Mismatch(due.collection, Verb.REPLACE_ONE, kind, due.key, (said,)))
+        found = Difference(kind, ERROR_PATH, *((name, "missing") if kind is Kind.UNREADABLE else ("missing", name)))
+        self._reporter.mismatch(Mismatch(due.collection, Verb.REPLACE_ONE, kind, due.key, (found,)))
 
     async def repair(self, collection: str, key: Key) -> Healing:
         """Heals one key on request, or what an undecided one stands for. Raises `NotFollowed` in phase `off`,

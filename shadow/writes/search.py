@@ -1,9 +1,9 @@
-"""Writes by a filter on a store that changes documents by their keys alone: look for the document, then change it.
+"""Writes by a filter on a store that changes documents by their keys alone: find the document, then change it.
 
-Between the two, another writer may have changed it. Then it is looked for again, for as long as anything matches: to
-lose a race is never "none". What would only collide takes turns within the process: updates of the same filter, which
-would all find the same document, and upserts of the same filter, which would all find none. Deletes take turns in
-looking alone, since each takes another document.
+Between the two, another writer may have changed it. Then it is searched for again, for as long as anything matches: a
+lost race is never "no match". Calls that would only collide take turns within the process: updates with the same
+filter, which would all find the same document, and upserts with the same filter, which would all find none. Deletes
+take turns only while they search, since each takes another document.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Final, TypeAlias
 
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
-from shadow.model.keys import lane_key
+from shadow.model.keys import queue_key
 from shadow.model.limits import Limits
 from shadow.model.operation import ANY, Applied, Change, Delete, Query, Replace, Update, Verb, at_key
 from shadow.model.version import Key
@@ -30,9 +30,9 @@ from shadow.stores.turns import Turns
 __all__ = ["Search"]
 
 _DUPLICATES: Final = 8
-"""How often an upsert that finds nothing may meet a unique value that stands, before that is its answer."""
+"""Duplicate key errors after which an upsert that finds nothing raises them."""
 _LONGEST: Final = 0.25
-"""Seconds between two looks, at most."""
+"""Seconds between two attempts, at most."""
 _WRITE_CONFLICT: Final = 112
 
 Result: TypeAlias = Applied | Exception | None
@@ -40,7 +40,7 @@ Found: TypeAlias = Update | Replace | Delete
 
 
 class Search:
-    """One for each event loop. `primary` answers the store that is asked now; `write` makes a change by key."""
+    """One for each event loop. `primary` returns the store that is the primary now; `write` makes a change by key."""
 
     def __init__(
         self,
@@ -55,8 +55,8 @@ class Search:
         self._deleting: defaultdict[str, dict[Hashable, asyncio.Future[None]]] = defaultdict(dict)
 
     async def change(self, collection: str, verb: Verb, change: Found) -> Result:
-        """Changes the first document that the filter matches. None: nothing matches, and it is no upsert. Raises what
-        looking raises; what came of the write is answered."""
+        """Changes the first document that the filter matches. Returns the result of the write, None if nothing matches
+        and it is no upsert. Raises what searching raises."""
         async with AsyncExitStack() as stack:
             if not isinstance(change, Delete):
                 await stack.enter_async_context(self._turns.turn(_address(collection, change)))
@@ -71,7 +71,7 @@ class Search:
                 return None
             result = await self._attempt(collection, verb, change, key)
             if isinstance(result, DuplicateKeyError) and key is ANY:
-                # Another upsert may have been first: its document is found by the next look.
+                # Another upsert may have been first: the next attempt finds its document.
                 duplicates += 1
                 if duplicates == _DUPLICATES:
                     return result
@@ -94,10 +94,10 @@ class Search:
             (result,) = await self._write(collection, verb, change)
             return result
         finally:
-            self._deleting[collection].pop(lane_key(collection, change.key)).set_result(None)
+            self._deleting[collection].pop(queue_key(collection, change.key)).set_result(None)
 
     async def _guarded(self, collection: str, change: Found) -> tuple[Found, Key]:
-        """The first document's key, and the change; an upsert with the guard that was read before it looked."""
+        """The first document's key, and the change; an upsert with the guard that was read before the search."""
         if isinstance(change, Delete) or not change.upsert:
             return change, await self._first(collection, change)
         guard, last = await (await self._primary(collection)).guard(collection, change)
@@ -107,37 +107,37 @@ class Search:
     async def _first(self, collection: str, change: Found) -> Key:
         """The key of the first document that matches, `ANY` if none does."""
         if isinstance(change, Delete):
-            # One looks at a time: whoever looks beside it would find the same document.
+            # One searches at a time: another one would find the same document.
             async with self._turns.turn(_address(collection, change)):
                 return await self._first_to_delete(collection, change)
-        found = await self._look(collection, change, 1)
+        found = await self._find(collection, change, 1)
         return found[0] if found else ANY
 
     async def _first_to_delete(self, collection: str, change: Delete) -> Key:
-        """The first that no other delete of this process is about to take, reserved; if all are, one of those has to
-        end first."""
+        """The first that no other delete of this process is about to take, reserved. If all are taken, waits until one
+        of those deletes has ended."""
         busy = self._deleting[collection]
         while True:
-            found = await self._look(collection, change, len(busy) + 1)
+            found = await self._find(collection, change, len(busy) + 1)
             if not found:
                 return ANY
-            places = {lane_key(collection, key): key for key in found}
+            places = {queue_key(collection, key): key for key in found}
             for place, key in places.items():
                 if place not in busy:
                     busy[place] = asyncio.get_running_loop().create_future()
                     return key
             await asyncio.wait({busy[place] for place in places}, return_when=asyncio.FIRST_COMPLETED)
 
-    async def _look(self, collection: str, change: Found, limit: int) -> list[Key]:
+    async def _find(self, collection: str, change: Found, limit: int) -> list[Key]:
         query = Query(filter=change.filter, projection={"_id": 1}, sort=change.sort, limit=limit, newest=True)
         store = await self._primary(collection)
         return [hit.key async for page in store.find(collection, query) for hit in page]
 
 
 def _has_lost(result: Result) -> bool:
-    """Whether the write was refused because others were there before it, so that the next look may find another."""
+    """Whether the write was refused because another writer was first, so that the next search may find another."""
     return isinstance(result, OperationFailure) and result.code == _WRITE_CONFLICT
 
 
 def _address(collection: str, change: Found) -> Hashable:
-    return lane_key(collection, [change.filter, [list(each) for each in change.sort]])
+    return queue_key(collection, [change.filter, [list(each) for each in change.sort]])

@@ -1,15 +1,16 @@
-"""Documents of the secondary that stand in each other's way by a unique value, put right together.
+"""Documents of the secondary that block each other by a unique value, repaired together.
 
-While the secondary is away, unique values change hands: A gives m1 to B, B gives m2 to A. Copied one by one, each of
-them is refused for the sake of the other. A copy that is refused for a unique value therefore looks who holds it over
-there, and who holds what that one is to get, and so on; all of them that differ from the primary are put right with it.
+While the secondary is down, unique values change hands: A gives m1 to B, B gives m2 to A. Copied one by one, each of
+them is refused because of the other. So where a copy is refused for a unique value, the document that holds the value
+in the secondary is found, then the one that holds what that document is to get, and so on; all of them that differ from
+the primary are repaired along with it.
 
     together     a store that can (DynamoDB) changes all of them in one transaction
-    in passing   else each is put in its turn, and one that is in the way of another is set aside first: its key gets a
+    in passing   else each is put in its turn, and one that blocks another is set aside first: its key gets a
                  *passing* tombstone, which holds no value, until its own turn comes
 
 Setting aside is safe at every moment. Each of these keys has an intent of its own before any of them is touched, so a
-process that dies leaves each to be healed; each put is conditional on the state that was seen; and a tombstone, as
+process that dies leaves each to be repaired; each put is conditional on the state that was seen; and a tombstone, as
 always, makes every stale copy and replay that is still under way fail its condition.
 """
 
@@ -36,7 +37,7 @@ from shadow.writes.intents import Intents
 __all__ = ["Untangler"]
 
 _MOST: Final = 24
-"""Documents that are put right at once. What stands behind them in a longer chain is set aside and healed later."""
+"""Documents that are repaired together. Those further along in a longer chain are set aside and repaired later."""
 
 
 class Untangler:
@@ -45,16 +46,16 @@ class Untangler:
     def __init__(self, intents: Intents, reach: Failpoints = no_failpoint) -> None:
         self._intents = intents
         self._reach = reach
-        # Those of one process would only be in each other's way.
+        # Two in one process would only collide.
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def untangle(
         self, primary: Store, secondary: Store, collection: str, key: Key, refusal: DuplicateKeyError
     ) -> bool:
-        """Puts the document under `key` right, with those that are in its way. False: something moved meanwhile.
+        """Repairs the document under `key`, with those that block it. False: something changed meanwhile.
 
-        Raises `refusal` if no document that is in the way differs from the primary's, for then the primary holds a
-        value twice that the secondary can hold once; `JournalError`, and whatever the stores raise.
+        Raises `refusal` if no document that blocks it differs from the primary's, for then the primary holds a value
+        twice that the secondary can hold only once; `JournalError`, and whatever the stores raise.
         """
         async with self._turns[collection]:
             try:
@@ -73,7 +74,7 @@ class Untangler:
     @asynccontextmanager
     async def _noted(self, collection: str, keys: Sequence[Key]) -> AsyncIterator[set[str]]:
         """Intents for all keys that may be touched. Yields their digests; what is left of these when the block ends is
-        deferred. The key that is healed has one more: not every heal was asked for by the journal."""
+        deferred. The key that is repaired has one more: not every heal was asked for by the journal."""
         opened = await self._intents.open_durably(collection, keys)
         left = {key_digest(key) for key in keys}
         try:
@@ -116,7 +117,7 @@ class Untangler:
         raise _Moved
 
     async def _set_aside(self, secondary: Store, collection: str, group: dict[str, _Member], member: _Member) -> None:
-        """Takes whatever is in the way of `member` out of it."""
+        """Sets aside whatever blocks `member`."""
         assert member.image.document is not None
         in_the_way = [
             group.get(key_digest(key)) for key in await secondary.holders(collection, member.key, member.image.document)
@@ -130,19 +131,19 @@ class Untangler:
                 raise _Moved
             self._reach(Point.AFTER_ASIDE)
             each.seen = aside
-            # Where the primary has no document, that is all there is to do.
+            # Where the primary has no document, nothing else is to be done.
             each.done = not each.image.present
 
 
 @dataclass(slots=True)
 class _Member:
-    """A document to put right: what the secondary has, and the image that it shall have."""
+    """A document to repair: what the secondary has, and the image that it has to get."""
 
     key: Key
     seen: Image
     image: Image
     counted: bool = True
-    """Whether it is healed here, and not only set aside if need be."""
+    """Whether it is repaired here, and not only set aside if necessary."""
     done: bool = False
 
 
@@ -151,8 +152,8 @@ class _Moved(Exception):
 
 
 async def _group(primary: Store, secondary: Store, collection: str, key: Key) -> dict[str, _Member]:
-    """The document under `key` and all that differ and are, by what they hold in the secondary, in the way of one that
-    is in the group; by the digests of their keys."""
+    """The document under `key`, and all that differ and that block, by what they hold in the secondary, one of the
+    group; by the digests of their keys."""
     own = await _member(primary, secondary, collection, key)
     if own is None:
         raise _Moved
@@ -177,7 +178,7 @@ async def _group(primary: Store, secondary: Store, collection: str, key: Key) ->
 
 
 async def _member(primary: Store, secondary: Store, collection: str, key: Key) -> _Member | None:
-    """None: the primary has set the document aside itself, while it followed, so it cannot say what is right."""
+    """None: the primary itself set the document aside, while it was the secondary, so it cannot say what is right."""
     seen = await secondary.image(collection, key)
     wanted = await primary.image(collection, key)
     if isinstance(wanted.state, Tombstone) and wanted.state.passing:
@@ -186,7 +187,7 @@ async def _member(primary: Store, secondary: Store, collection: str, key: Key) -
 
 
 async def _alone(primary: Store, secondary: Store, collection: str, own: _Member, refusal: DuplicateKeyError) -> bool:
-    """Nothing that could be put right is in the way, or nothing any more."""
+    """Nothing that could be repaired blocks it, or nothing any more."""
     with contextlib.suppress(DuplicateKeyError):
         together = await secondary.put_all(collection, [(own.key, own.image, own.seen.state)])
         if together is not None:

@@ -171,7 +171,8 @@ def server(mongo_url: str) -> Iterator[pymongo.database.Database[Document]]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def store(dynamodb_local_url: str) -> AsyncIterator[DynamoStore]:
+async def store(dynamodb_local_url: str, server: pymongo.database.Database[Document]) -> AsyncIterator[DynamoStore]:
+    """Made again for each MongoDB that the tests draw: what it holds is what that one holds."""
     made = DynamoStore(settings_of(dynamodb_local_url, fresh_id()), {each.name: each for each in (BOTH, KEYED)})
     await made.prepare([BOTH, KEYED])
     yield made

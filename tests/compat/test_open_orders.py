@@ -22,7 +22,8 @@ from pymongo.errors import OperationFailure
 from shadow.compare.answers import compare_values
 from shadow.compare.equality import compare_hits
 from shadow.errors import UnsupportedOperation
-from shadow.model.operation import Hit, Query, Verb
+from shadow.model.operation import Hit, Query
+from shadow.model.reads import Aggregate
 from shadow.model.values import CANONICAL, normalise, normalise_value
 from shadow.model.version import Version
 from shadow.mongoql import compile_pipeline
@@ -180,7 +181,7 @@ def _shuffled(orders: Orders, documents: list[Any]) -> list[Any]:
 
 def _differs(pipeline: list[Any], one: list[Any], other: list[Any]) -> str:
     """What a comparison came to, as a word; the first difference where there is any."""
-    found = compare_values(Verb.AGGREGATE, one, other, pipeline=pipeline)
+    found = compare_values(Aggregate(pipeline), one, other)
     if found.keys:
         return f"{found.keys[0].kind}: {pipeline!r}\n  {one!r}\n  {other!r}"
     return "" if found.equal else str(found.incomparable)

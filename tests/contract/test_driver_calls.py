@@ -31,7 +31,8 @@ from shadow.model.phase import Phase, StoreName
 from shadow.stores.dynamo.client.settings import DynamoSettings
 from shadow.stores.mongo.store import collection_class, connect
 from shadow.surface.collection import Collection
-from shadow.surface.forwarded import NOT_COLLECTIONS, ForwardedCollection
+from shadow.surface.driver_database import NOT_COLLECTIONS
+from shadow.surface.forwarded import ForwardedCollection
 from shadow.surface.routed import RoutedCollection
 from tests.support.calls import DOCUMENTS, INDEX_CALLS, Call, answer_of, calls, undocumented
 from tests.support.topologies import admit, drop, root_client, root_url

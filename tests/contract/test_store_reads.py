@@ -1,4 +1,5 @@
-"""The contract of `stores.base`: reads, and what a value or a key may be. Every store is held to the same tests."""
+"""The contract of `stores.base`: reads, and what a value or a key may be. Every store is held to the same tests,
+and so is the router over two of them."""
 
 from __future__ import annotations
 
@@ -30,12 +31,18 @@ from shadow.model.operation import Hit, Insert, Query, Replace, Update
 from shadow.model.order import key_digest, sort_documents
 from shadow.model.version import ABSENT, Document, Image, Tombstone, Version, fresh_id
 from shadow.mongoql import compile_filter, compile_projection
-from tests.support.backends import Backend
-from tests.support.drawn import in_one_deployment
+from tests.support.backends import BACKENDS, ROUTED, Backend, open_backend
+from tests.support.drawn import Draws, in_one_deployment
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), in_one_deployment("unopened_backend")]
 
 SHARED: Final = Backend.shared
+
+
+@pytest.fixture(scope="module", params=(*BACKENDS, *ROUTED))
+def unopened_backend(request: pytest.FixtureRequest, draws: Draws) -> Backend:
+    return open_backend(request.param, request.getfixturevalue, draws.of_node(request.node))
+
 
 DOCUMENTS: Final[list[Document]] = [
     {

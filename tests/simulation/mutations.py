@@ -14,7 +14,6 @@ import bson
 from pymongo import WriteConcern
 from pymongo.errors import WriteConcernError
 
-from shadow import router
 from shadow.compare.equality import agree
 from shadow.control import epochs, members
 from shadow.control.members import Member
@@ -38,6 +37,7 @@ from shadow.stores.memory import MemoryStore
 from shadow.stores.mongo import durability as mongo_durability
 from shadow.stores.mongo.durability import Durability, Lasting
 from shadow.surface.stamping import Stamping
+from shadow.writes import dual_write
 from shadow.writes import heal as apply
 from shadow.writes import replicator as follower
 from shadow.writes.heal import HealContended
@@ -548,7 +548,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "a write concern error is taken for a refusal",
-        ((router, "classify", _refuses_half),),
+        ((dual_write, "classify", _refuses_half),),
         lambda drawn: calm(drawn, half=0.2),
     ),
     Mutation(

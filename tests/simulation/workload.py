@@ -264,7 +264,7 @@ class Workload:
                 async for _ in process.router.find(COLLECTION, Query()):
                     pass
             else:
-                await process.router.count(COLLECTION, query)
+                await process.router.count(COLLECTION, query.filter)
         except (PyMongoError, ShadowError):
             process.note("the read failed")
 

@@ -32,7 +32,7 @@ from shadow.model.reporter import Silent
 from shadow.model.schema import UniqueSpec
 from shadow.model.verdict import Healing, Kind, Mismatch
 from shadow.model.version import Image, Key, Version
-from shadow.reads.suspects import MemorySuspects
+from shadow.reads.unconfirmed import MemoryUnconfirmed
 from shadow.routes.routes import Routes
 from shadow.runtime import Runtime, Shared
 from shadow.stores.breaker import Breaker
@@ -136,7 +136,7 @@ class Process:
             hasher=Hasher(b"simulation"),
             reach=self.reach,
             on_secondary=lambda *_: None,
-            suspects=MemorySuspects(now=self.loop.time),
+            unconfirmed=MemoryUnconfirmed(now=self.loop.time),
         )
         self.resting = False
         """Whether it is between two of its event loops."""

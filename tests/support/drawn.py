@@ -234,9 +234,10 @@ def combinations(config: pytest.Config, seed: int, items: list[pytest.Item]) -> 
 
 def in_one_deployment(parameter: str) -> pytest.MarkDecorator:
     """For tests that have MongoDB's deployments and the servers that stand for DynamoDB as values of one parameter,
-    beside other stores: of the deployments each case has one, and one of the servers."""
+    beside other stores: of the deployments each case has one, one of the servers, and one of the router's pairs of
+    stores."""
     reason = "one store, in deployments that every test draws; one client, of servers that answer alike"
-    return pytest.mark.drawn_over(parameter, alike=("mongo", "dynamo"), reason=reason)
+    return pytest.mark.drawn_over(parameter, alike=("mongo", "dynamo", "router"), reason=reason)
 
 
 def _left(chance: random.Random, items: list[pytest.Item]) -> Iterator[pytest.Item]:

@@ -17,7 +17,7 @@ from shadow.model.operation import Query
 from shadow.model.phase import NO_SHARES, Phase, ReadShares, Route, StoreName, WriteMode
 from shadow.model.schema import CollectionSpec
 from shadow.model.version import Document, Key
-from shadow.reads.suspects import MemorySuspects, Suspects
+from shadow.reads.unconfirmed import MemoryUnconfirmed, UnconfirmedMismatches
 from shadow.router import Router
 from shadow.routes.routes import Routes
 from shadow.runtime import Runtime, Shared
@@ -71,7 +71,7 @@ class Pair:
         recovering: bool = True,
         rules: Sequence[Rule] = (),
         watch: Watch | None = None,
-        suspects: Suspects | None = None,
+        unconfirmed: UnconfirmedMismatches | None = None,
     ) -> None:
         self._recovering = recovering
         self.report = Recorder()
@@ -92,7 +92,7 @@ class Pair:
             lambda name, up: None,
             excuses=Excuses({"things": rules}),
             watch=watch or Watch(),
-            suspects=suspects or MemorySuspects(),
+            unconfirmed=unconfirmed or MemoryUnconfirmed(),
         )
         self.things = self.get_collection("things")
         self.runtime: Runtime

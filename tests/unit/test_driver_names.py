@@ -24,7 +24,8 @@ from shadow.config import Settings
 from shadow.errors import UnsupportedOperation
 from shadow.stores.mongo.store import connect
 from shadow.surface.collection import Collection
-from shadow.surface.forwarded import ForwardedClient, ForwardedCollection
+from shadow.surface.driver_database import ForwardedClient
+from shadow.surface.forwarded import ForwardedCollection
 from shadow.surface.routed import RoutedCollection
 
 NOWHERE: Final = "mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=50"

@@ -25,8 +25,9 @@ from shadow.compare.equality import (
     same,
     same_after,
 )
-from shadow.model.operation import Hit, Query, Verb
+from shadow.model.operation import Hit, Query
 from shadow.model.order import sort_documents
+from shadow.model.reads import Aggregate, Count, Distinct
 from shadow.model.values import normalise
 from shadow.model.verdict import Incomparable, Kind
 from shadow.model.version import Document, Version
@@ -317,37 +318,34 @@ def test_every_document_named_missing_or_extra_truly_is(seed: int) -> None:
 
 
 def test_counts() -> None:
-    assert compare_values(Verb.COUNT_DOCUMENTS, 3, 3).equal
-    assert kinds(compare_values(Verb.COUNT_DOCUMENTS, 3, 4)) == [(None, Kind.COUNT)]
-    assert compare_values(Verb.ESTIMATED_DOCUMENT_COUNT, 3, 4).incomparable
-    with pytest.raises(ValueError):
-        compare_values(Verb.FIND, [], [])
+    assert compare_values(Count({}), 3, 3).equal
+    assert kinds(compare_values(Count({}), 3, 4)) == [(None, Kind.COUNT)]
+    assert compare_values(Count({}, estimated=True), 3, 4).incomparable
 
 
 def test_distinct_is_a_set_under_mongodbs_equality() -> None:
-    assert compare_values(Verb.DISTINCT, [1, "a", None], [None, 1.0, "a"]).equal
-    assert kinds(compare_values(Verb.DISTINCT, [1], [True])) == [(None, Kind.VALUE)]
-    assert kinds(compare_values(Verb.DISTINCT, [1, 2], [1])) == [(None, Kind.COUNT)]
+    assert compare_values(Distinct("a", {}), [1, "a", None], [None, 1.0, "a"]).equal
+    assert kinds(compare_values(Distinct("a", {}), [1], [True])) == [(None, Kind.VALUE)]
+    assert kinds(compare_values(Distinct("a", {}), [1, 2], [1])) == [(None, Kind.COUNT)]
 
 
 def test_aggregates_are_multisets_unless_they_end_in_a_sort() -> None:
     one, two, tie = {"_id": 1, "n": 1}, {"_id": 2, "n": 2}, {"_id": 3, "n": 1}
     group = {"$group": {"_id": "$x", "n": {"$sum": 1}}}
-    aggregate = Verb.AGGREGATE
-    assert compare_values(aggregate, [one, two], [two, one], pipeline=[group]).equal
-    assert kinds(compare_values(aggregate, [one, one], [one, two], pipeline=[group])) == [(None, Kind.VALUE)]
-    assert kinds(compare_values(aggregate, [one, one], [one], pipeline=[group])) == [(None, Kind.COUNT)]
+    assert compare_values(Aggregate([group]), [one, two], [two, one]).equal
+    assert kinds(compare_values(Aggregate([group]), [one, one], [one, two])) == [(None, Kind.VALUE)]
+    assert kinds(compare_values(Aggregate([group]), [one, one], [one])) == [(None, Kind.COUNT)]
     ordered = [group, {"$sort": {"n": 1}}]
-    assert compare_values(aggregate, [one, tie, two], [tie, one, two], pipeline=ordered).equal
-    assert kinds(compare_values(aggregate, [one, two], [two, one], pipeline=ordered)) == [(None, Kind.ORDER)]
+    assert compare_values(Aggregate(ordered), [one, tie, two], [tie, one, two]).equal
+    assert kinds(compare_values(Aggregate(ordered), [one, two], [two, one])) == [(None, Kind.ORDER)]
     top = [*ordered, {"$limit": 1}]
-    assert compare_values(aggregate, [one], [tie], pipeline=top).equal
-    assert kinds(compare_values(aggregate, [one], [two], pipeline=top)) == [(None, Kind.MISSING)]
+    assert compare_values(Aggregate(top), [one], [tie]).equal
+    assert kinds(compare_values(Aggregate(top), [one], [two])) == [(None, Kind.MISSING)]
 
 
 def test_aggregates_that_hang_on_an_unfixed_order_are_not_comparable() -> None:
     first = {"$group": {"_id": None, "n": {"$first": "$n"}}}
     for pipeline in ([first], [{"$limit": 1}], [{"$limit": 1}, {"$project": {"n": 1}}]):
-        found = compare_values(Verb.AGGREGATE, [{"n": 1}], [{"n": 2}], pipeline=pipeline)
+        found = compare_values(Aggregate(pipeline), [{"n": 1}], [{"n": 2}])
         assert found.incomparable is Incomparable.PIPELINE_ORDER
-        assert compare_values(Verb.AGGREGATE, [{"n": 1}], [{"n": 1}], pipeline=pipeline).equal
+        assert compare_values(Aggregate(pipeline), [{"n": 1}], [{"n": 1}]).equal

@@ -10,6 +10,7 @@ from bson import Decimal128
 from shadow.compare.answers import compare_values, less_open
 from shadow.compare.equality import KeyDifference, compare_hits
 from shadow.model.operation import Hit, Query, Verb
+from shadow.model.reads import Aggregate
 from shadow.model.verdict import Difference, Incomparable, Kind, Mismatch
 from shadow.model.version import Version
 
@@ -20,7 +21,7 @@ TOTAL = {"$group": {"_id": "$k", "n": {"$sum": "$p"}}}
 
 def outcome(pipeline: list[Any], primary: list[Any], secondary: list[Any]) -> Any:
     """ "equal", the reason why not comparable, or the kinds of the differences."""
-    found = compare_values(Verb.AGGREGATE, primary, secondary, pipeline=pipeline)
+    found = compare_values(Aggregate(pipeline), primary, secondary)
     assert all(each.primary is not None or each.secondary is not None for each in found.keys)
     return "equal" if found.equal else found.incomparable or [each.kind for each in found.keys]
 

@@ -24,7 +24,7 @@ from shadow.model.background import Background
 from shadow.model.phase import Phase, Route, StoreName
 from shadow.routes.routes import Routes
 from shadow.routes.startup import StartupPrimary
-from shadow.writes.lane import WorkQueue
+from shadow.writes.work_queue import WorkQueue
 
 SOURCE: Final = Path(shadow.__file__).parent
 

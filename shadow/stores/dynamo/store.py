@@ -36,7 +36,7 @@ from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec
 from shadow.model.stored import Damaged, RawDocument, check_readable, is_readable
 from shadow.model.version import ABSENT, Document, Image, Key, State, Tombstone, Unknown, Version, fresh_id
-from shadow.mongoql import cached_filter, compile_pipeline, compile_projection
+from shadow.mongoql import cached_filter, cached_pipeline, cached_projection
 from shadow.mongoql.values_at import distinct_values
 from shadow.stores.dynamo.client.errors import outcome_unknown
 from shadow.stores.dynamo.client.gateway import ConditionFailed, Gateway, OnCapacity
@@ -219,7 +219,7 @@ class DynamoStore:
     ) -> AsyncGenerator[list[Hit], None]:
         """With a `fetch`, which only goes with a query of a filter alone, documents may have its fields only."""
         table = self._table(collection)
-        project = compile_projection(query.projection) if query.projection else None
+        project = cached_projection(query.projection) if query.projection else None
         fetch = fetch or fetch_of(query)
         if query.sort:
             ordered = await self._sorted(table, query, fetch)
@@ -295,7 +295,7 @@ class DynamoStore:
         return distinct_values(path, await self._all(collection, filter, fetch))
 
     async def aggregate(self, collection: str, pipeline: Sequence[Document]) -> list[Document]:
-        compiled = compile_pipeline(list(pipeline))
+        compiled = cached_pipeline(pipeline)
 
         documents = await self._all(collection, compiled.leading_match or {})
         filters = partners(pipeline, documents)

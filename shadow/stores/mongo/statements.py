@@ -35,8 +35,7 @@ from shadow.model.version import (
     Version,
     stamp_of,
 )
-from shadow.mongoql import cached_filter, compile_projection
-from shadow.mongoql.caching import cached_update
+from shadow.mongoql import cached_filter, cached_projection, cached_update
 from shadow.mongoql.predicates import truthy
 from shadow.mongoql.projections import projection_includes
 from shadow.mongoql.updates import check_upsert
@@ -209,7 +208,7 @@ def hit_of(raw: Document, reserved: str, projection: Document | None) -> Hit | N
     key = document["_id"] if "_id" in document else taken(raw)["_id"]
     if projection and computes_key(projection):
         check_readable(document)
-        return Hit(key, version, compile_projection(projection)(document))
+        return Hit(key, version, cached_projection(projection)(document))
     if projection and not truthy(projection.get("_id", True)):
         document = stored(document, "_id")
     return Hit(key, version, document)
@@ -257,5 +256,5 @@ def after_upsert(change: Update | Replace) -> Applied:
     if isinstance(change, Replace):
         document = replacement(change, change.key)
     else:
-        document = cached_update(change.update, change.array_filters).upsert(change.filter, change.key)
+        document = cached_update(change.update, change.array_filters).upsert(cached_filter(change.filter), change.key)
     return Applied(Image(ABSENT), Image(Version(change.born, 1), document))

@@ -11,7 +11,7 @@ from shadow.errors import UnreadableDocument, UnsupportedOperation
 from shadow.model.operation import Change, Delete, Insert, Replace, Update, version_after
 from shadow.model.stored import NO_VERSION, Damaged, check_readable, with_id
 from shadow.model.version import ABSENT, Document, Image, Key, Version
-from shadow.mongoql import cached_filter, compile_update
+from shadow.mongoql import cached_filter, cached_update
 from shadow.mongoql.updates import check_upsert
 from shadow.stores.dynamo.client.errors import duplicate_key
 from shadow.stores.dynamo.items import keys
@@ -49,7 +49,7 @@ def _inserted(namespace: str, change: Insert, before: Image) -> Image:
 
 def _updating(namespace: str, change: Update) -> Computation:
     filter, matching = cached_filter(change.filter), matcher(change.filter)
-    update = compile_update(change.update, change.array_filters)
+    update = cached_update(change.update, change.array_filters)
     if change.upsert:
         check_upsert(filter)
 

@@ -1,8 +1,7 @@
-"""Suspects: documents that differ and are not confirmed yet, and since when each stands as it does.
+"""Unconfirmed mismatches: documents that differ and are not confirmed yet, and since when each has not changed.
 
-Kept in a file beside the journal, they survive a restart and are shared by the processes of a host: what one process
-has begun to doubt, another one goes on with. A new write starts the clock again, for then the document stands
-otherwise.
+Kept in a file beside the journal, they survive a restart and are shared by the processes of a host: another process
+continues what one has begun. A new write starts the clock again, for it changes the document.
 """
 
 from __future__ import annotations
@@ -25,31 +24,35 @@ from shadow.model.order import key_digest
 from shadow.model.values import CANONICAL
 from shadow.model.version import Key
 
-__all__ = ["MemorySuspects", "SharedSuspects", "Suspect", "Suspects"]
+__all__ = ["MemoryUnconfirmed", "SharedUnconfirmed", "Unconfirmed", "UnconfirmedMismatches"]
 
 MOST: Final = 10_000
-"""Suspects that are remembered; of more, those of the longest ago are forgotten. They come back with the next read."""
+"""Rows that are kept; of more, those not probed for the longest are dropped. They come back with the next read."""
 
 LONGEST: Final = 3600.0
-"""Seconds after which a suspect that nobody could decide on is forgotten."""
+"""Seconds after which an unconfirmed mismatch is dropped if no probe could decide it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Suspect:
+class Unconfirmed:
+    """A document that differs, as far as a probe could see."""
+
     collection: str
     key: Key
 
 
-class Suspects(Protocol):
+class UnconfirmedMismatches(Protocol):
+    """Where unconfirmed mismatches are kept between two probes."""
+
     async def note(self, collection: str, key: Key, standing: str) -> float:
-        """The document was seen to differ and to stand as `standing` says. Answers for how many seconds it has been
-        seen to stand so: 0.0 at first, and again after it has moved."""
+        """A probe saw the document differ, in the state that `standing` names. Returns for how many seconds it has been
+        seen in that state: 0.0 at first, and again after it has changed."""
 
     async def clear(self, collection: str, key: Key) -> None:
-        """It is decided."""
+        """It is decided, and no longer kept."""
 
-    async def left(self, idle: float, limit: int) -> list[Suspect]:
-        """Up to `limit` suspects that nobody has looked at for `idle` seconds; they count as looked at from now."""
+    async def left(self, idle: float, limit: int) -> list[Unconfirmed]:
+        """Up to `limit` of them that nobody has probed for `idle` seconds; they count as probed from now on."""
 
     async def count(self) -> int: ...
 
@@ -62,7 +65,7 @@ class _MismatchRow:
     seen: float
 
 
-class MemorySuspects:
+class MemoryUnconfirmed:
     """For one process, for as long as it lives."""
 
     def __init__(self, *, now: Callable[[], float] = time.monotonic) -> None:
@@ -83,14 +86,14 @@ class MemorySuspects:
     async def clear(self, collection: str, key: Key) -> None:
         self._rows.pop((collection, key_digest(key)), None)
 
-    async def left(self, idle: float, limit: int) -> list[Suspect]:
+    async def left(self, idle: float, limit: int) -> list[Unconfirmed]:
         now = self._now()
         for place in [place for place, row in self._rows.items() if now - row.since > LONGEST]:
             del self._rows[place]
         waiting = [(place, row) for place, row in self._rows.items() if now - row.seen >= idle][:limit]
         for _, row in waiting:
             row.seen = now
-        return [Suspect(place[0], row.key) for place, row in waiting]
+        return [Unconfirmed(place[0], row.key) for place, row in waiting]
 
     async def count(self) -> int:
         return len(self._rows)
@@ -113,12 +116,12 @@ RETURNING since
 """
 
 
-class SharedSuspects:
-    """In a SQLite file, for all processes of a host; `now` gives seconds that they share, and that begin anew with the
-    host's system.
+class SharedUnconfirmed:
+    """In a SQLite file, for all processes of a host. `now` gives seconds that they share, and that start at 0 when the
+    host boots.
 
-    A file that cannot be used costs the memory over a restart and nothing else: suspects are then kept in this
-    process, and `fault` says why. Its work is done in threads; a lock keeps it in turn.
+    If the file cannot be used, only the memory over a restart is lost: they are then kept in this process, and `fault`
+    says why. The file is used in threads, one at a time.
     """
 
     def __init__(self, path: Path, *, now: Callable[[], float] = steady) -> None:
@@ -128,7 +131,7 @@ class SharedSuspects:
         self._lock = threading.Lock()
         self._db: sqlite3.Connection | None = None
         self._pid = os.getpid()
-        self._memory = MemorySuspects(now=now)
+        self._memory = MemoryUnconfirmed(now=now)
 
     async def note(self, collection: str, key: Key, standing: str) -> float:
         now = self._now()
@@ -153,10 +156,10 @@ class SharedSuspects:
         await self._memory.clear(collection, key)
         await self._do(lambda db: db.execute(statement, place).rowcount)
 
-    async def left(self, idle: float, limit: int) -> list[Suspect]:
+    async def left(self, idle: float, limit: int) -> list[Unconfirmed]:
         now = self._now()
 
-        def work(db: sqlite3.Connection) -> list[Suspect]:
+        def work(db: sqlite3.Connection) -> list[Unconfirmed]:
             db.execute("DELETE FROM suspects WHERE since < ?", (now - LONGEST,))
             rows = db.execute(
                 "UPDATE suspects SET seen = ? WHERE (collection, digest) IN "
@@ -168,7 +171,7 @@ class SharedSuspects:
             if count > MOST:
                 oldest = "SELECT collection, digest FROM suspects ORDER BY seen LIMIT ?"
                 db.execute(f"DELETE FROM suspects WHERE (collection, digest) IN ({oldest})", (count - MOST,))  # noqa: S608
-            return [Suspect(name, bson.decode(key, codec_options=CANONICAL)[""]) for name, key in rows]
+            return [Unconfirmed(name, bson.decode(key, codec_options=CANONICAL)[""]) for name, key in rows]
 
         found = await self._do(work)
         return await self._memory.left(idle, limit) if found is None else list(found)
@@ -207,7 +210,7 @@ class SharedSuspects:
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=NORMAL")
             db.executescript(_SCHEMA)
-            # Of before the system began, or written by another clock: their time begins now.
+            # From before the host booted, or written by another clock: their time begins now.
             db.execute("UPDATE suspects SET since = :now, seen = :now WHERE seen > :now", {"now": self._now()})
             self._db = db
         return self._db

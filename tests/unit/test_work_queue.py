@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from shadow.stores.breaker import Breaker
-from shadow.writes.lane import WorkQueue
+from shadow.writes.work_queue import WorkQueue
 
 
 def lane(workers: int = 4, capacity: int = 100) -> tuple[WorkQueue, list[BaseException]]:

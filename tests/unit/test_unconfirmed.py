@@ -1,4 +1,5 @@
-"""Suspects: the clock of a difference starts with it, starts again when the document moves, and outlives a process."""
+"""Unconfirmed mismatches: the clock of one starts with it, starts again when the document changes, and outlives a
+process."""
 
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ from bson import Int64, ObjectId
 from shadow.model.phase import Phase, StoreName
 from shadow.model.verdict import Kind, Verdict
 from shadow.model.version import Image
-from shadow.reads import suspects
-from shadow.reads.suspects import MemorySuspects, SharedSuspects, Suspect, Suspects
+from shadow.reads import unconfirmed
+from shadow.reads.unconfirmed import MemoryUnconfirmed, SharedUnconfirmed, Unconfirmed, UnconfirmedMismatches
 from tests.support.pair import QUICK, Pair, until
 
 
@@ -32,17 +33,17 @@ def clock() -> Clock:
 
 
 @pytest.fixture(params=["memory", "shared"])
-async def kept(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> AsyncIterator[Suspects]:
+async def kept(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> AsyncIterator[UnconfirmedMismatches]:
     if request.param == "memory":
-        yield MemorySuspects(now=clock)
+        yield MemoryUnconfirmed(now=clock)
         return
-    shared = SharedSuspects(tmp_path / "suspects", now=clock)
+    shared = SharedUnconfirmed(tmp_path / "suspects", now=clock)
     yield shared
     shared.shut()
 
 
 async def test_the_clock_starts_at_the_first_sight_and_again_when_the_document_moves(
-    kept: Suspects, clock: Clock
+    kept: UnconfirmedMismatches, clock: Clock
 ) -> None:
     assert await kept.note("things", 1, "a@1") == 0.0
     clock.at += 3
@@ -55,54 +56,56 @@ async def test_the_clock_starts_at_the_first_sight_and_again_when_the_document_m
     assert await kept.note("things", 1, "a@2") == 0.0
 
 
-async def test_keys_that_mongodb_holds_equal_are_one_suspect(kept: Suspects) -> None:
+async def test_keys_that_mongodb_holds_equal_are_one_suspect(kept: UnconfirmedMismatches) -> None:
     for key in (1, 1.0, Int64(1), "1", ObjectId("0" * 24), {"a": 1}):
         await kept.note("things", key, "a@1")
     assert await kept.count() == 4
 
 
-async def test_what_nobody_has_looked_at_for_a_while_is_handed_out_once(kept: Suspects, clock: Clock) -> None:
+async def test_what_nobody_has_looked_at_for_a_while_is_handed_out_once(
+    kept: UnconfirmedMismatches, clock: Clock
+) -> None:
     await kept.note("things", 1, "a@1")
     clock.at += 4
     await kept.note("things", "two", "a@1")
     assert await kept.left(5.0, 10) == []
     clock.at += 2
-    assert await kept.left(5.0, 10) == [Suspect("things", 1)]
+    assert await kept.left(5.0, 10) == [Unconfirmed("things", 1)]
     assert await kept.left(5.0, 10) == []
     clock.at += 10
     assert len(await kept.left(5.0, 1)) == 1
 
 
 async def test_they_are_bounded_in_number_and_age(
-    kept: Suspects, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    kept: UnconfirmedMismatches, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(suspects, "MOST", 3)
+    monkeypatch.setattr(unconfirmed, "MOST", 3)
     for number in range(5):
         await kept.note("things", number, "a@1")
         clock.at += 1
     await kept.left(0.0, 0)
     assert await kept.count() == 3
-    clock.at += suspects.LONGEST
+    clock.at += unconfirmed.LONGEST
     await kept.left(0.0, 0)
     assert await kept.count() == 0
 
 
 async def test_they_survive_a_restart_and_are_shared(tmp_path: Path, clock: Clock) -> None:
-    one = SharedSuspects(tmp_path / "suspects", now=clock)
+    one = SharedUnconfirmed(tmp_path / "suspects", now=clock)
     await one.note("things", 1, "a@1")
     clock.at += 7
-    other = SharedSuspects(tmp_path / "suspects", now=clock)
+    other = SharedUnconfirmed(tmp_path / "suspects", now=clock)
     assert await other.note("things", 1, "a@1") == 7.0
     one.shut()
     other.shut()
-    again = SharedSuspects(tmp_path / "suspects", now=clock)
+    again = SharedUnconfirmed(tmp_path / "suspects", now=clock)
     clock.at += 100
-    assert await again.left(5.0, 10) == [Suspect("things", 1)]
+    assert await again.left(5.0, 10) == [Unconfirmed("things", 1)]
     again.shut()
 
 
 async def test_a_clock_that_goes_back_makes_no_age(tmp_path: Path, clock: Clock) -> None:
-    shared = SharedSuspects(tmp_path / "suspects", now=clock)
+    shared = SharedUnconfirmed(tmp_path / "suspects", now=clock)
     await shared.note("things", 1, "a@1")
     clock.at -= 50
     assert await shared.note("things", 1, "a@1") == 0.0
@@ -113,13 +116,13 @@ async def test_a_clock_that_goes_back_makes_no_age(tmp_path: Path, clock: Clock)
 
 async def test_a_file_that_cannot_be_used_costs_the_memory_over_a_restart_alone(tmp_path: Path, clock: Clock) -> None:
     (tmp_path / "suspects").write_bytes(b"this is no database at all" * 100)
-    shared = SharedSuspects(tmp_path / "suspects", now=clock)
+    shared = SharedUnconfirmed(tmp_path / "suspects", now=clock)
     assert await shared.note("things", 1, "a@1") == 0.0
     clock.at += 3
     assert await shared.note("things", 1, "a@1") == 3.0
     assert shared.fault == sqlite3.DatabaseError.__name__
     assert await shared.count() == 1
-    assert await shared.left(0.0, 5) == [Suspect("things", 1)]
+    assert await shared.left(0.0, 5) == [Unconfirmed("things", 1)]
     await shared.clear("things", 1)
     assert await shared.count() == 0
     shared.shut()
@@ -134,22 +137,22 @@ async def spoil(pair: Pair, key: Any) -> None:
 
 
 @pytest.fixture
-def shared(tmp_path: Path) -> Callable[[], SharedSuspects]:
-    return lambda: SharedSuspects(tmp_path / "suspects")
+def shared(tmp_path: Path) -> Callable[[], SharedUnconfirmed]:
+    return lambda: SharedUnconfirmed(tmp_path / "suspects")
 
 
 async def test_a_suspect_of_a_process_that_ended_is_confirmed_by_the_next_one_without_another_read(
-    tmp_path: Path, shared: Callable[[], SharedSuspects]
+    tmp_path: Path, shared: Callable[[], SharedUnconfirmed]
 ) -> None:
     young = QUICK.model_copy(update={"minimum_age": 3600.0})
-    async with Pair(tmp_path, phase=Phase.SHADOW, limits=young, suspects=shared()) as first:
+    async with Pair(tmp_path, phase=Phase.SHADOW, limits=young, unconfirmed=shared()) as first:
         await first.things.insert_one({"_id": 1, "n": 1})
         await first.settled()
         await spoil(first, 1)
         await first.things.find_one({"_id": 1})
         await until(lambda: first.runtime.reader.waiting and first.secondary.calls["image"])
         assert not first.report.mismatches
-    async with Pair(tmp_path, phase=Phase.SHADOW, beside=first, suspects=shared()) as second:
+    async with Pair(tmp_path, phase=Phase.SHADOW, beside=first, unconfirmed=shared()) as second:
         assert await second.runtime.reader.revisit(0.0) == 1
         await second.settled()
         assert [(found.key, found.kind) for found in second.report.mismatches] == [(1, Kind.VALUE)]
@@ -157,10 +160,10 @@ async def test_a_suspect_of_a_process_that_ended_is_confirmed_by_the_next_one_wi
 
 
 async def test_a_suspect_that_was_healed_meanwhile_is_forgotten(
-    tmp_path: Path, shared: Callable[[], SharedSuspects]
+    tmp_path: Path, shared: Callable[[], SharedUnconfirmed]
 ) -> None:
     kept = shared()
-    async with Pair(tmp_path, phase=Phase.SHADOW, suspects=kept) as pair:
+    async with Pair(tmp_path, phase=Phase.SHADOW, unconfirmed=kept) as pair:
         await pair.things.insert_one({"_id": 1, "n": 1})
         await pair.settled()
         await kept.note("things", 1, "a@1")
@@ -171,8 +174,8 @@ async def test_a_suspect_that_was_healed_meanwhile_is_forgotten(
 
 
 async def test_suspects_of_a_collection_that_is_no_longer_compared_are_forgotten(tmp_path: Path) -> None:
-    kept = MemorySuspects()
-    async with Pair(tmp_path, phase=Phase.DUAL_WRITE, suspects=kept) as pair:
+    kept = MemoryUnconfirmed()
+    async with Pair(tmp_path, phase=Phase.DUAL_WRITE, unconfirmed=kept) as pair:
         await kept.note("things", 1, "a@1")
         await pair.runtime.reader.revisit(0.0)
         assert await kept.count() == 0
@@ -180,8 +183,8 @@ async def test_suspects_of_a_collection_that_is_no_longer_compared_are_forgotten
 
 
 async def test_a_confirmed_mismatch_is_no_suspect_any_more(tmp_path: Path) -> None:
-    kept = MemorySuspects()
-    async with Pair(tmp_path, phase=Phase.SHADOW, suspects=kept) as pair:
+    kept = MemoryUnconfirmed()
+    async with Pair(tmp_path, phase=Phase.SHADOW, unconfirmed=kept) as pair:
         await pair.things.insert_one({"_id": 1, "n": 1})
         await pair.settled()
         await spoil(pair, 1)

@@ -1,7 +1,7 @@
-"""The lane: work off the caller's path, bounded, in order for each key.
+"""The keyed work queue: work off the caller's path, bounded, in order for each key.
 
-A lane belongs to one event loop. It starts workers when there is work and lets them end when there is none, so that a
-loop which does nothing holds no task.
+A queue belongs to one event loop. It starts workers when there is work and ends them when there is none, so that an
+idle loop holds no task.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from shadow.host.tasks import begin
 __all__ = ["Job", "WorkQueue"]
 
 Job = Callable[[], Awaitable[None]]
-"""Does its work and keeps its errors to itself: what it raises is handed to `on_error` and ends nothing else."""
+"""One piece of work. What it raises goes to `on_error` and ends no other job."""
 
 _AFTER_YOU: Final = 4
 """Turns of the event loop that a worker lets pass before it begins. The answer of the write that made the work needs
-two to reach its caller, who would else wait until the secondary's client has built its request."""
+two to reach its caller, who would otherwise wait until the secondary's client has built its request."""
 
 
 class WorkQueue:
-    """`workers` jobs run at once, `capacity` wait at most. Jobs of one key run one after the other, in order.
+    """`workers` jobs run at once; at most `capacity` wait. Jobs of one key run one after the other, in order.
 
-    Jobs that go on with what was begun may come `ahead` of those that begin something, and once more `capacity` of them
-    are taken: with too much to do, what was begun is brought to its end, and less is begun.
+    Jobs that continue something may go `ahead` of those that start something, and up to twice `capacity` are accepted
+    for them: under overload, what was started is finished, and less is started.
     """
 
     def __init__(self, *, workers: int, capacity: int, on_error: Callable[[BaseException], None]) -> None:
@@ -66,7 +66,7 @@ class WorkQueue:
         return self._pending[collection]
 
     def offer(self, collection: str, key: Hashable, job: Job, *, ahead: bool = False) -> bool:
-        """Takes the job, or answers False: full, or closed. `ahead` is for a key that has no other jobs."""
+        """Accepts the job, or returns False: full, or closed. `ahead` is for a key that has no other jobs."""
         if self._closed or self._depth >= (2 * self.capacity if ahead else self.capacity):
             return False
         self._depth += 1
@@ -79,7 +79,7 @@ class WorkQueue:
         (self._ahead if ahead else self._ready).append(key)
         if self._busy < self._workers:
             self._busy += 1
-            # In a context of its own: the time limit that an application has set for its call is not that of this work.
+            # In a context of its own: the time limit of the application's call does not apply to this work.
             task = begin(self._work(), name="shadow-lane", context=Context(), failed=self._on_error)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -98,7 +98,7 @@ class WorkQueue:
                 self._going.set()
 
     async def drain(self, timeout: float, collection: str | None = None) -> bool:
-        """Waits until nothing (of `collection`) is pending. False: the time was over first."""
+        """Waits until nothing (of `collection`) is pending. False: `timeout` seconds were over first."""
         try:
             async with asyncio.timeout(timeout):
                 while self._pending[collection] if collection is not None else self._depth:
@@ -109,14 +109,15 @@ class WorkQueue:
         return True
 
     async def close(self, timeout: float) -> bool:
-        """Accepts nothing more, drains within `timeout` seconds, then cancels what is left. False: something was."""
+        """Accepts nothing more, drains within `timeout` seconds, then cancels what is left. False: something was
+        left."""
         self._closed = True
         drained = await self.drain(timeout)
         await self.cut_off()
         return drained
 
     async def cut_off(self) -> None:
-        """Accepts nothing more, and cancels what is there: the loop ends."""
+        """Accepts nothing more, and cancels all jobs: the loop ends."""
         self._closed = True
         for task in list(self._tasks):
             task.cancel()
@@ -132,7 +133,7 @@ class WorkQueue:
                 else:
                     await self._one((self._ahead or self._ready).popleft())
         finally:
-            # Here and not when the task is done: a job offered in between would find a worker that takes no more.
+            # Here and not when the task is done: a job offered in between would count on a worker that takes no more.
             self._busy -= 1
 
     async def _one(self, key: Hashable) -> None:

@@ -1,0 +1,146 @@
+"""`insert_many` and `bulk_write`: many requests in PyMongo's order, with PyMongo's error details."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import pymongo
+from pymongo.errors import InvalidOperation, OperationFailure, WriteConcernError, WriteError
+from pymongo.results import BulkWriteResult, InsertManyResult
+
+from shadow.errors import UnsupportedOperation
+from shadow.model.operation import Applied, Insert, Verb
+from shadow.model.version import fresh_id
+from shadow.mongoql.upserts import with_key
+from shadow.surface.bulk import Make, Step, kind_of, operation, runs
+from shadow.surface.results import BulkTally, as_write
+from shadow.surface.verb_options import check_options
+from shadow.surface.write_verbs import WriteVerbs
+
+__all__ = ["BulkVerbs"]
+
+
+class BulkVerbs(WriteVerbs):
+    """Both are made of the writes of `WriteVerbs`; inserts that stand side by side go to the stores together."""
+
+    async def insert_many(self, documents: Iterable[Any], ordered: bool = True, **options: Any) -> InsertManyResult:
+        """Raises BulkWriteError with one entry for each document that was refused."""
+        self._take.refuse("insert_many", options)
+        check_options("insert_many", {"ordered": ordered})
+        if isinstance(documents, Mapping | str | bytes) or not isinstance(documents, Iterable):
+            raise TypeError("documents must be a non-empty list")
+        originals = list(documents)
+        if not originals:
+            raise TypeError("documents must be a non-empty list")
+        await self._make_all([self._insert_step(place, each) for place, each in enumerate(originals)], ordered=ordered)
+        return InsertManyResult([each["_id"] for each in originals], acknowledged=True)
+
+    async def bulk_write(self, requests: Sequence[Any], ordered: bool = True, **options: Any) -> BulkWriteResult:
+        """PyMongo's operation objects, in PyMongo's order. Raises BulkWriteError with PyMongo's details."""
+        self._take.refuse("bulk_write", options)
+        check_options("bulk_write", {"ordered": ordered})
+        operations = list(requests)
+        if not operations:
+            raise InvalidOperation("No operations to execute")
+        steps = [self._step(place, each) for place, each in enumerate(operations)]
+        tally = await self._make_all(steps, ordered=ordered)
+        return BulkWriteResult(tally.details, acknowledged=True)
+
+    def _step(self, place: int, request: Any) -> Step:
+        """A request, checked as far as PyMongo does before it sends any; what the server would refuse is said when
+        its turn comes, and what is not supported at once."""
+        for option in ("_collation", "_hint"):
+            if getattr(request, option, None) is not None:
+                raise UnsupportedOperation(f"bulk_write({option[1:]}=...)", "it has no meaning that both stores share")
+        match request:
+            case pymongo.InsertOne():
+                return self._insert_step(place, request._doc)
+            case pymongo.UpdateOne() | pymongo.UpdateMany():
+                _tried(self._take.update, request._doc, request._array_filters)
+                make: Make = functools.partial(self._bulk_update, request)
+            case pymongo.ReplaceOne():
+                self._take.replacement(request._doc)
+                make = functools.partial(self._bulk_replace, request)
+            case pymongo.DeleteOne() | pymongo.DeleteMany():
+                make = functools.partial(self._bulk_delete, request)
+            case _:
+                raise TypeError(f"{type(request).__name__} is not a valid request")
+        _tried(self._filter_of, request._filter)
+        _tried(self._take.sort, getattr(request, "_sort", None))
+        return Step(place, kind_of(request), operation(request), make=make)
+
+    async def _make_all(self, steps: Sequence[Step], *, ordered: bool) -> BulkTally:
+        """Makes every step, or, ordered, those up to the first that is refused. Raises BulkWriteError for refusals and
+        write concern errors, the driver's error where the outcome is not known."""
+        tally = BulkTally()
+        for run in runs(steps, ordered=ordered):
+            if run[0].make is None:
+                await self._make_inserts(tally, run, ordered=ordered)
+            else:
+                await self._make_one(tally, run[0], run[0].make)
+            if ordered and tally.has_errors:
+                break
+        tally.raise_errors()
+        return tally
+
+    async def _make_inserts(self, tally: BulkTally, run: Sequence[Step], *, ordered: bool) -> None:
+        inserts = [step.insert for step in run if step.insert is not None]
+        results = await self._router.insert_many(self._name, inserts, ordered=ordered)
+        for step, result in zip(run, results, strict=True):
+            if isinstance(result, WriteConcernError):
+                tally.unsafe(result)
+                tally.inserted += 1
+            elif isinstance(result, Exception):
+                tally.failed(step.place, result, step.operation)
+            elif result is not None:
+                tally.inserted += 1
+
+    async def _make_one(self, tally: BulkTally, step: Step, make: Make) -> None:
+        try:
+            with as_write():
+                applied = await make()
+        except WriteConcernError as error:
+            tally.unsafe(error)
+        except WriteError as error:
+            tally.failed(step.place, error, step.operation)
+        else:
+            tally.made(step.place, applied, removed=step.removes)
+
+    async def _bulk_update(self, request: Any) -> list[Applied]:
+        filter, update, filters, upsert = request._filter, request._doc, request._array_filters, bool(request._upsert)
+        if isinstance(request, pymongo.UpdateMany):
+            return await self._update_many(filter, update, filters, upsert=upsert)
+        return await self._update(Verb.BULK_WRITE, filter, update, filters, upsert=upsert, sort=request._sort)
+
+    async def _bulk_replace(self, request: Any) -> list[Applied]:
+        upsert, sort = bool(request._upsert), request._sort
+        return await self._replace(Verb.BULK_WRITE, request._filter, request._doc, upsert=upsert, sort=sort)
+
+    async def _bulk_delete(self, request: Any) -> list[Applied]:
+        if isinstance(request, pymongo.DeleteMany):
+            return await self._delete_many(request._filter)
+        return await self._delete(Verb.BULK_WRITE, request._filter)
+
+    def _insert_step(self, place: int, document: Any) -> Step:
+        whole = self._whole(document)
+        try:
+            insert = Insert(whole["_id"], with_key(whole, whole["_id"]), fresh_id())
+        except WriteError as error:
+            return Step(place, 0, document, make=functools.partial(_refusing, error))
+        return Step(place, 0, document, insert)
+
+
+def _tried(check: Callable[..., Any], *arguments: Any) -> None:
+    """Checks what the application handed in, and leaves what the server refuses to the step itself."""
+    try:
+        check(*arguments)
+    except UnsupportedOperation:
+        raise
+    except OperationFailure:
+        return
+
+
+async def _refusing(error: Exception) -> list[Applied]:
+    raise error

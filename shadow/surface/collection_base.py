@@ -1,0 +1,130 @@
+"""What a collection is, beside its verbs: its name, its database, its options, and its way to the router."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn, Protocol
+
+from bson.codec_options import CodecOptions
+from pymongo.read_concern import ReadConcern
+from pymongo.write_concern import WriteConcern
+
+from shadow.errors import UnsupportedOperation
+from shadow.model.schema import CollectionSpec
+from shadow.model.values import present
+from shadow.model.version import Document
+from shadow.router import Router
+from shadow.surface import indexes
+from shadow.surface.arguments import Arguments
+from shadow.surface.index_upkeep import IndexUpkeep
+from shadow.surface.names import NotIterable, sub_name
+from shadow.surface.options import ClientDefaults, RequestedConcerns
+
+__all__ = ["CollectionBase", "Handle"]
+
+
+class Handle(Protocol):
+    """What a collection needs of the Shadow that made it."""
+
+    @property
+    def database_name(self) -> str: ...
+
+    def current(self) -> Router:
+        """The router of the running event loop."""
+
+    def get_collection(self, name: str) -> Any: ...
+
+    def kept(self) -> ClientDefaults:
+        """The preference and concerns that the client of MongoDB has for every read and write."""
+
+    @property
+    def database(self) -> Any:
+        """What the application holds in place of the driver's database object."""
+
+    @property
+    def indexes(self) -> IndexUpkeep:
+        """The indexes that the application asks for."""
+
+
+class CollectionBase(NotIterable):
+    """The base of `Collection`'s verbs."""
+
+    def __init__(
+        self,
+        spec: CollectionSpec,
+        handle: Handle,
+        *,
+        options: CodecOptions[Any] | None = None,
+        concerns: RequestedConcerns | None = None,
+    ) -> None:
+        self._spec = spec
+        self._name = spec.name
+        self._handle = handle
+        self._options = options
+        self._concerns = concerns or RequestedConcerns()
+        self._take = Arguments(spec.reserved, options, self._knows)
+
+    def _knows(self, hint: Any) -> bool:
+        return indexes.is_known(self._spec, hint)
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def full_name(self) -> str:
+        return f"{self._handle.database_name}.{self._name}"
+
+    @property
+    def database(self) -> Any:
+        return self._handle.database
+
+    @property
+    def codec_options(self) -> CodecOptions[Any]:
+        return self._options if self._options is not None else CodecOptions()
+
+    @property
+    def read_preference(self) -> Any:
+        return self._concerns.read_preference or self._handle.kept().read_preference
+
+    @property
+    def write_concern(self) -> WriteConcern:
+        return self._concerns.write_concern or self._handle.kept().write_concern
+
+    @property
+    def read_concern(self) -> ReadConcern:
+        return self._concerns.read_concern or self._handle.kept().read_concern
+
+    def __repr__(self) -> str:
+        return f"Collection({self.full_name!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, CollectionBase) and (self._handle, self._name) == (other._handle, other._name)
+
+    def __hash__(self) -> int:
+        return hash((id(self._handle), self._name))
+
+    def __bool__(self) -> NoReturn:
+        raise NotImplementedError(
+            f"{type(self).__name__} objects do not implement truth value testing: compare with None instead"
+        )
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """Motor takes an unknown attribute for the name of a sub-collection; a misspelt or unsupported verb must not
+        become one here."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        raise UnsupportedOperation(
+            f"collection.{name}", "there is no such verb here", hint='a collection of that name: db["a.b"]'
+        )
+
+    def __getitem__(self, name: str) -> Any:
+        return self._handle.get_collection(sub_name(self._name, name))
+
+    # --- what the verbs need ------------------------------------------------------------------------------------
+
+    @property
+    def _router(self) -> Router:
+        return self._handle.current()
+
+    def _present(self, document: Document) -> Any:
+        return present(document, self._options)

@@ -1,0 +1,115 @@
+"""The verbs that read: a call becomes a read as data (`model.reads`), and the answer what Motor gives."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+from pymongo.errors import OperationFailure
+
+from shadow.model.operation import Hit, Query
+from shadow.model.reads import Aggregate, Count, Distinct
+from shadow.model.version import Document
+from shadow.surface.collection_base import CollectionBase
+from shadow.surface.cursor import Cursor, DocumentCursor
+from shadow.surface.verb_options import check_modify
+
+__all__ = ["ReadVerbs"]
+
+
+class ReadVerbs(CollectionBase):
+    """`find_one`, `find`, `count_documents`, `estimated_document_count`, `distinct` and `aggregate`."""
+
+    async def find_one(
+        self,
+        filter: Mapping[str, Any] | Any = None,
+        projection: Any = None,
+        *,
+        sort: Any = None,
+        skip: int = 0,
+        **options: Any,
+    ) -> Any:
+        """The first document that matches, or None. A `filter` that is no mapping is taken for an `_id`."""
+        query = self._query("find_one", filter, projection, options, sort=sort, skip=skip)
+        hit = await self._router.find_one(self._name, query)
+        return None if hit is None else self._present(hit.document)
+
+    def find(
+        self,
+        filter: Mapping[str, Any] | None = None,
+        projection: Any = None,
+        skip: int = 0,
+        limit: int = 0,
+        *,
+        sort: Any = None,
+        batch_size: int = 0,
+        **options: Any,
+    ) -> Cursor:
+        """A cursor over the documents that match; nothing is asked yet."""
+        if filter and not isinstance(filter, Mapping):
+            raise TypeError(f"filter must be an instance of a mapping, not {type(filter).__name__}")
+        # The drivers take any empty filter for none, where `find_one` takes it for an `_id`.
+        query = self._query(
+            "find",
+            filter or None,
+            projection,
+            options,
+            sort=sort,
+            skip=skip,
+            limit=abs(limit),
+        )
+        return Cursor(self, query, self._pages, self._present, self._take).batch_size(batch_size)
+
+    async def count_documents(self, filter: Mapping[str, Any], *, skip: int = 0, limit: int = 0, **options: Any) -> int:
+        """How many documents match."""
+        query = self._query("count_documents", filter, None, options, skip=skip, limit=limit)
+        return int(await self._router.answer(self._name, Count(query.filter, query.skip, query.limit)))
+
+    async def estimated_document_count(self, **options: Any) -> int:
+        """How many documents there are. Counted exactly: tombstones must not be in it."""
+        self._take.refuse("estimated_document_count", options)
+        return int(await self._router.answer(self._name, Count({}, estimated=True)))
+
+    async def distinct(self, key: str, filter: Mapping[str, Any] | None = None, **options: Any) -> list[Any]:
+        """The different values at a dotted path, arrays opened."""
+        if not isinstance(key, str):
+            raise TypeError(f"key must be an instance of str, not {type(key).__name__}")
+        if filter is not None and not isinstance(filter, Mapping):
+            raise OperationFailure("BSON field 'distinct.query' is the wrong type", 14, {"ok": 0.0, "code": 14})
+        self._take.refuse("distinct", options)
+        self._take.path("distinct", key)
+        values = await self._router.answer(self._name, Distinct(key, self._take.filter(filter)))
+        return list(self._present({"": values})[""])
+
+    def aggregate(self, pipeline: Sequence[Mapping[str, Any]], **options: Any) -> DocumentCursor:
+        """A cursor over the answer of a pipeline. May be awaited first, as with PyMongo's own client, or not."""
+        self._take.refuse("aggregate", options)
+        wanted = Aggregate(self._take.pipeline(pipeline))
+
+        async def documents() -> list[Document]:
+            return list(await self._router.answer(self._name, wanted))
+
+        return DocumentCursor(self, documents, self._present)
+
+    def _pages(self, query: Query) -> AsyncIterator[list[Hit]]:
+        return self._router.find(self._name, query)
+
+    def _query(
+        self,
+        verb: str,
+        filter: Any,
+        projection: Any,
+        options: Mapping[str, Any],
+        *,
+        sort: Any = None,
+        skip: int = 0,
+        limit: int = 0,
+    ) -> Query:
+        self._take.refuse(verb, options)
+        of_stage = verb == "count_documents"  # which is an aggregate, with codes of its stages
+        skip = self._take.counted("skip", skip, 5107200 if of_stage else 51024)
+        limit = self._take.counted("limit", limit, 5107201 if of_stage else 51024)
+        wanted = self._take.projection(projection)
+        check_modify(sort or None)
+        order = self._take.sort(sort or None)
+        return Query(self._take.filter(filter), wanted, order, skip=skip, limit=limit)

@@ -1,0 +1,245 @@
+"""The verbs that write: a call becomes changes as data (`model.operation`), and what was applied the result of Motor.
+
+Ids, births and the clock are fixed here, once, above both stores.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import pymongo
+from bson import ObjectId
+from pymongo.results import DeleteResult, InsertOneResult, UpdateResult
+
+from shadow.model.operation import ANY, Applied, Change, Delete, Insert, Replace, Update, Verb
+from shadow.model.values import snapshot
+from shadow.model.version import Document, Image, fresh_id
+from shadow.mongoql import cached_filter, cached_projection
+from shadow.mongoql.updates import check_upsert
+from shadow.mongoql.upserts import check_same_key, with_key
+from shadow.surface.arguments import key_in
+from shadow.surface.collection_base import CollectionBase
+from shadow.surface.results import as_command, as_write, by_pipeline, deleted, updated
+from shadow.surface.verb_options import check_modify, check_order_of_one
+
+__all__ = ["WriteVerbs"]
+
+_MANY_AT_ONCE: Final = 16
+"""Documents of one `update_many` or `delete_many` under way at once."""
+
+
+class WriteVerbs(CollectionBase):
+    """The verbs that write one document, and `update_many` and `delete_many`."""
+
+    # --- inserts ------------------------------------------------------------------------------------------------
+
+    async def insert_one(self, document: Any, **options: Any) -> InsertOneResult:
+        """Inserts, and puts an `_id` into the caller's document if it has none, as the drivers do."""
+        self._take.refuse("insert_one", options)
+        await self._router.write(self._name, Verb.INSERT_ONE, self._insert(document))
+        return InsertOneResult(document["_id"], acknowledged=True)
+
+    def _insert(self, document: Any) -> Insert:
+        whole = self._whole(document)
+        return Insert(whole["_id"], with_key(whole, whole["_id"]), fresh_id())
+
+    def _whole(self, document: Any) -> Document:
+        if not isinstance(document, Mapping):
+            raise TypeError(f"document must be an instance of a mapping, not {type(document).__name__}")
+        if "_id" not in document:
+            document["_id"] = ObjectId()  # type: ignore[index]
+        return self._take.document(document)
+
+    # --- changes of one document --------------------------------------------------------------------------------
+
+    async def update_one(
+        self,
+        filter: Mapping[str, Any],
+        update: Any,
+        upsert: bool = False,
+        *,
+        array_filters: Any = None,
+        sort: Any = None,
+        **options: Any,
+    ) -> UpdateResult:
+        self._take.refuse("update_one", options)
+        check_order_of_one(sort)
+        with as_write():
+            applied = await self._update(Verb.UPDATE_ONE, filter, update, array_filters, upsert=upsert, sort=sort)
+        return updated(applied)
+
+    async def replace_one(
+        self,
+        filter: Mapping[str, Any],
+        replacement: Mapping[str, Any],
+        upsert: bool = False,
+        *,
+        sort: Any = None,
+        **options: Any,
+    ) -> UpdateResult:
+        self._take.refuse("replace_one", options)
+        check_order_of_one(sort)
+        with as_write():
+            return updated(await self._replace(Verb.REPLACE_ONE, filter, replacement, upsert=upsert, sort=sort))
+
+    async def delete_one(self, filter: Mapping[str, Any], **options: Any) -> DeleteResult:
+        self._take.refuse("delete_one", options)
+        with as_write():
+            return deleted(len(await self._delete(Verb.DELETE_ONE, filter)))
+
+    async def find_one_and_update(
+        self,
+        filter: Mapping[str, Any],
+        update: Any,
+        projection: Any = None,
+        sort: Any = None,
+        upsert: bool | None = False,
+        return_document: bool = pymongo.ReturnDocument.BEFORE,
+        array_filters: Any = None,
+        **options: Any,
+    ) -> Any:
+        """The document before the update, or after it; None where there was none."""
+        self._take.refuse("find_one_and_update", options)
+        check_modify(sort, return_document)
+        shape = self._take.projection(projection)
+        verb = Verb.FIND_ONE_AND_UPDATE
+        with as_command():
+            # The driver leaves a None away here, and nowhere else.
+            upsert = False if upsert is None else upsert
+            applied = await self._update(verb, filter, update, array_filters, upsert=upsert, sort=sort)
+            return self._shown(applied, shape, after=return_document)
+
+    async def find_one_and_replace(
+        self,
+        filter: Mapping[str, Any],
+        replacement: Mapping[str, Any],
+        projection: Any = None,
+        sort: Any = None,
+        upsert: bool | None = False,
+        return_document: bool = pymongo.ReturnDocument.BEFORE,
+        **options: Any,
+    ) -> Any:
+        """The document before the replacement, or after it; None where there was none."""
+        self._take.refuse("find_one_and_replace", options)
+        check_modify(sort, return_document)
+        shape = self._take.projection(projection)
+        verb = Verb.FIND_ONE_AND_REPLACE
+        with as_command():
+            upsert = False if upsert is None else upsert
+            applied = await self._replace(verb, filter, replacement, upsert=upsert, sort=sort)
+            return self._shown(applied, shape, after=return_document)
+
+    async def find_one_and_delete(
+        self, filter: Mapping[str, Any], projection: Any = None, sort: Any = None, **options: Any
+    ) -> Any:
+        """The document that was deleted, or None."""
+        self._take.refuse("find_one_and_delete", options)
+        check_modify(sort)
+        shape = self._take.projection(projection)
+        with as_command():
+            return self._shown(await self._delete(Verb.FIND_ONE_AND_DELETE, filter, sort=sort), shape, after=False)
+
+    def _shown(self, applied: Sequence[Applied], shape: Document | None, *, after: bool) -> Any:
+        image: Image | None = (applied[0].post if after else applied[0].pre) if applied else None
+        if image is None or image.document is None:
+            return None
+        if type(image.document) is not dict:
+            shown = self._present(image.document)  # which says more than its values do
+            return cached_projection(shape)(shown) if shape else shown
+        return self._present(snapshot(cached_projection(shape)(image.document) if shape else image.document))
+
+    async def _update(
+        self, verb: Verb, filter: Any, update: Any, array_filters: Any, *, upsert: bool, sort: Any = None
+    ) -> list[Applied]:
+        upsert = self._take.upsert(upsert)
+        wanted, order = self._filter_of(filter), self._take.sort(sort)
+        change, filters = self._take.update(update, array_filters)
+        born = fresh_id() if upsert or isinstance(change, list) else ""
+        new = ObjectId() if upsert else None
+        applied = await self._write(verb, Update(key_in(wanted), wanted, change, born, upsert, filters, order, new))
+        return by_pipeline(applied, change) if isinstance(change, list) else applied
+
+    async def _replace(
+        self, verb: Verb, filter: Any, replacement: Any, *, upsert: bool, sort: Any = None
+    ) -> list[Applied]:
+        upsert = self._take.upsert(upsert)
+        wanted, whole, order = self._filter_of(filter), self._take.replacement(replacement), self._take.sort(sort)
+        key = key_in(wanted)
+        if "_id" in whole and key is not ANY:
+            check_same_key(whole, key)
+            whole = with_key(whole, whole["_id"])
+        new = ObjectId() if upsert else None
+        applied = await self._write(verb, Replace(key, wanted, whole, fresh_id(), upsert, order, new))
+        return [dataclasses.replace(each, rewritten="_id" not in whole) for each in applied]
+
+    async def _delete(self, verb: Verb, filter: Any, *, sort: Any = None) -> list[Applied]:
+        wanted, order = self._filter_of(filter), self._take.sort(sort)
+        return await self._write(verb, Delete(key_in(wanted), wanted, fresh_id(), order))
+
+    def _filter_of(self, filter: Any) -> Document:
+        if not isinstance(filter, (dict, Mapping)):
+            raise TypeError(f"filter must be an instance of a mapping, not {type(filter).__name__}")
+        return self._take.filter(filter)
+
+    async def _write(self, verb: Verb, change: Update | Replace | Delete) -> list[Applied]:
+        """Makes the change: of the document that the filter names by its key, or of the first that the filter
+        matches, which the primary finds. At most one was applied."""
+        if not isinstance(change, Delete) and change.upsert:
+            check_upsert(cached_filter(change.filter))
+        applied = await self._router.write(self._name, verb, change)
+        return [] if applied is None else [applied]
+
+    # --- changes of many documents ------------------------------------------------------------------------------
+
+    async def update_many(
+        self,
+        filter: Mapping[str, Any],
+        update: Any,
+        upsert: bool = False,
+        array_filters: Any = None,
+        **options: Any,
+    ) -> UpdateResult:
+        """The documents that match are found on the primary first, and changed one by one with the filter still
+        attached. An error ends it, and those that were changed stay changed, as in MongoDB."""
+        self._take.refuse("update_many", options)
+        with as_write():
+            return updated(await self._update_many(filter, update, array_filters, upsert=upsert))
+
+    async def _update_many(self, filter: Any, update: Any, array_filters: Any, *, upsert: bool) -> list[Applied]:
+        upsert = self._take.upsert(upsert)
+        wanted = self._filter_of(filter)
+        change, filters = self._take.update(update, array_filters)
+        if upsert:
+            check_upsert(cached_filter(wanted))
+        keys = await self._router.keys_of(self._name, wanted)
+        if not keys and upsert:
+            return await self._update(Verb.UPDATE_MANY, filter, update, array_filters, upsert=True)
+        born = fresh_id if isinstance(change, list) else str
+        changes = [Update(key, wanted, change, born(), False, filters) for key in keys]
+        applied = await self._write_all(Verb.UPDATE_MANY, changes)
+        return by_pipeline(applied, change) if isinstance(change, list) else applied
+
+    async def delete_many(self, filter: Mapping[str, Any], **options: Any) -> DeleteResult:
+        self._take.refuse("delete_many", options)
+        with as_write():
+            return deleted(len(await self._delete_many(filter)))
+
+    async def _delete_many(self, filter: Any) -> list[Applied]:
+        wanted = self._filter_of(filter)
+        keys = await self._router.keys_of(self._name, wanted)
+        return await self._write_all(Verb.DELETE_MANY, [Delete(key, wanted, fresh_id()) for key in keys])
+
+    async def _write_all(self, verb: Verb, changes: Sequence[Change]) -> list[Applied]:
+        applied: list[Applied] = []
+        for start in range(0, len(changes), _MANY_AT_ONCE):
+            batch = changes[start : start + _MANY_AT_ONCE]
+            writes = [self._router.write(self._name, verb, each) for each in batch]
+            results = await asyncio.gather(*writes, return_exceptions=True)
+            applied += [each for each in results if isinstance(each, Applied)]
+            for each in results:
+                if isinstance(each, BaseException):
+                    raise each
+        return applied

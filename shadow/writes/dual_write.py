@@ -1,0 +1,161 @@
+"""One write to both stores: its intent, the primary, and the replication to the secondary.
+
+The intent is in the journal before the primary is asked. What the primary acknowledged is replicated off the caller's
+path; what it refused closes its intent; where nobody knows, the intent stays open and recovery finds out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final, TypeAlias
+
+from pymongo.errors import NetworkTimeout
+
+from shadow.errors import SecondaryWriteError
+from shadow.host.failpoints import Failpoints, Point
+from shadow.model.bounds import Refusal, held_to
+from shadow.model.limits import Limits
+from shadow.model.operation import ANY, Applied, Change, Verb, Write, at_key
+from shadow.model.outcome import Outcome, classify
+from shadow.model.phase import Role, Route, StoreName, WriteMode
+from shadow.model.reporter import Reporter
+from shadow.model.verdict import Deferral
+from shadow.model.version import fresh_id
+from shadow.routes.routes import Routes
+from shadow.stores.base import Store
+from shadow.stores.within import within
+from shadow.writes.intents import Intents
+from shadow.writes.replicator import Replicator
+
+__all__ = ["Admit", "DualWrite", "Result"]
+
+_LAST_WORD: Final = 0.05
+"""Seconds: what is waited for begins its own time a little later, and shall say itself that it is over."""
+
+Result: TypeAlias = Applied | Exception | None
+"""Of one change: what was applied, the error, or None where nothing matched or an earlier error ended the batch."""
+Ask: TypeAlias = Callable[[Route, Sequence[str]], Awaitable[list[Result]]]
+"""Asks the primary of a route to make the changes, given the id of each operation."""
+Admit: TypeAlias = Callable[[str, StoreName], Awaitable[None]]
+"""Asked before each write to both stores, with the collection and its primary. Raises where there may be none."""
+
+
+class DualWrite:
+    """One for each event loop."""
+
+    def __init__(
+        self,
+        stores: Mapping[StoreName, Store],
+        routes: Routes,
+        intents: Intents,
+        replicator: Replicator,
+        limits: Limits,
+        reporter: Reporter,
+        failpoints: Failpoints,
+        admit: Admit | None,
+    ) -> None:
+        self._stores = stores
+        self._routes = routes
+        self._intents = intents
+        self._replicator = replicator
+        self._limits = limits
+        self._reporter = reporter
+        self._failpoints = failpoints
+        self._admit = admit
+
+    async def make(self, collection: str, verb: Verb, changes: Sequence[Change], ask: Ask) -> list[Result]:
+        """One result for each change. Once it has begun, it must not be cancelled with the caller."""
+        writing = self._routes.writing(collection)
+        async with writing as route:
+            if not route.dual_write:
+                results = await self._ask(collection, verb, route, [fresh_id() for _ in changes], ask)
+                if any(isinstance(each, Exception) and classify(each) is Outcome.UNKNOWN for each in results):
+                    writing.lost()
+                return results
+            if self._admit is not None:
+                await self._admit(collection, route.primary)
+            keys = [change.key for change in changes]
+            opened = await self._intents.open(collection, keys)
+            results = await self._ask(collection, verb, route, opened.op_ids, ask)
+            self._failpoints(Point.AFTER_PRIMARY)
+            changes = [self._decided(*each) for each in zip(changes, opened.op_ids, results, strict=True)]
+            if self._intents.expired(opened):
+                keys = [change.key for change in changes]
+                opened = await self._intents.renew(collection, keys, opened)
+            settled = [
+                self._settle(collection, verb, change, op_id, result, route)
+                for change, op_id, result in zip(changes, opened.op_ids, results, strict=True)
+            ]
+        replicating = [each for each in settled if each is not None]
+        await self._wait_for(collection, route, replicating, results, durable=opened.durable)
+        return results
+
+    def _decided(self, change: Change, op_id: str, result: Result) -> Change:
+        """The change at the key that the primary has found for it."""
+        if change.key is not ANY or not isinstance(result, Applied):
+            return change
+        self._intents.decide(op_id, result.key)
+        return at_key(change, result.key)
+
+    async def _ask(self, collection: str, verb: Verb, route: Route, op_ids: Sequence[str], ask: Ask) -> list[Result]:
+        """The primary's answers. An error of the whole call is the answer to each change."""
+        started = time.perf_counter()
+        try:
+            async with within(self._limits.operation / 2):
+                with held_to(self._bounds(collection, route)):
+                    results = await ask(route, op_ids)
+        except TimeoutError:
+            results = [NetworkTimeout(f"no answer from {route.primary} within {self._limits.operation / 2:g} s")]
+        except Exception as error:
+            results = [error]
+        if len(results) < len(op_ids):
+            results = results * len(op_ids)
+        seconds = time.perf_counter() - started
+        fault = next((each for each in results if isinstance(each, Exception)), None)
+        outcome = Outcome.ACKED if fault is None else classify(fault)
+        self._reporter.operation(collection, verb, route.primary, Role.PRIMARY, outcome, seconds)
+        return results
+
+    def _bounds(self, collection: str, route: Route) -> Refusal | None:
+        """What a primary that computes the outcome of a change before it writes it has to check the outcome with."""
+        return functools.partial(self._stores[route.secondary].refusal, collection) if route.dual_write else None
+
+    def _settle(
+        self, collection: str, verb: Verb, change: Change, op_id: str, result: Result, route: Route
+    ) -> asyncio.Future[bool] | None:
+        """Closes the intent if nothing changed, leaves it open if nobody knows, else replicates the change."""
+        if isinstance(result, Applied):
+            write = Write(collection, verb, op_id, change, result.pre.state, result.post)
+            return self._replicator.follow(write, route)
+        if isinstance(result, Exception) and classify(result) is Outcome.UNKNOWN:
+            self._replicator.defer(collection, op_id, Deferral.PRIMARY_UNKNOWN)
+        else:
+            self._intents.close(op_id)
+        return None
+
+    async def _wait_for(
+        self,
+        collection: str,
+        route: Route,
+        replicating: Sequence[asyncio.Future[bool]],
+        results: Sequence[Result],
+        *,
+        durable: bool,
+    ) -> None:
+        """Waits for the secondary where the write mode asks for it, and where the write has no durable intent."""
+        if not replicating or (route.writes is WriteMode.BACKGROUND and durable):
+            return
+        done, _ = await asyncio.wait(replicating, timeout=self._limits.write_deadline + _LAST_WORD)
+        acknowledged = len(done) == len(replicating) and all(each.result() for each in done)
+        if not acknowledged and not durable:
+            self._intents.doubt(collection)
+        # What the primary refused comes first: the caller has to know of it.
+        refused = any(isinstance(each, Exception) for each in results)
+        if route.writes is WriteMode.STRICT and not acknowledged and not refused:
+            raise SecondaryWriteError(
+                f"the primary ({route.primary}) has the write, the secondary ({route.secondary}) has not yet",
+                hint="the write stays in the journal and will be healed; `writes: sync` waits without raising",
+            )
