@@ -32,7 +32,7 @@ from shadow.jobs.target import JobRefused
 from shadow.journal.server.remote import RemoteJournal
 from shadow.journal.sqlite.recovery import Salvage
 from shadow.model.background import Background
-from shadow.model.events import JournalRecovered
+from shadow.model.events import ComponentFailed, JournalRecovered, noted
 from shadow.model.health import CollectionHealth
 from shadow.model.phase import Route, StoreName
 from shadow.model.schema import CollectionSpec
@@ -119,7 +119,7 @@ class Engine:
         self.shared_findings = SharedFindings(
             self.findings,
             FindingsFile(settings.host_file("findings"), reveal_keys=settings.observe.reveal_keys),
-            lambda error: self.report.failed("report", error),
+            lambda error: self.report.publish(ComponentFailed("report", error)),
         )
         self.pulse = PeriodicTasks(self.metrics_registry, self.shared_findings, self.report.say_held)
         self.supervisor = Supervisor(self.report.background_failed, self.report.background_works, reach)
@@ -216,7 +216,7 @@ class Engine:
         by_small = {each.casefold(): each for each in self.specs}
         near = difflib.get_close_matches(name.casefold(), by_small, n=1, cutoff=0.85)
         if near:
-            self.report.event(Event.COLLECTION_UNCONFIGURED, collection=name, meant=by_small[near[0]])
+            self.report.publish(noted(Event.COLLECTION_UNCONFIGURED, collection=name, meant=by_small[near[0]]))
 
     def kept(self) -> ClientDefaults:
         """What the client of MongoDB keeps for every read and write."""
@@ -445,10 +445,10 @@ class Engine:
             return [name for name, each in routes if each.dual_write or each.primary is StoreName.DYNAMO]
 
         def failed(error: Exception) -> None:
-            self.report.failed("sweep", error)
+            self.report.publish(ComponentFailed("sweep", error))
 
         def swept(collection: str, deleted: int) -> None:
-            self.report.event(Event.TABLE_SWEPT, collection=collection, deleted=deleted)
+            self.report.publish(noted(Event.TABLE_SWEPT, collection=collection, deleted=deleted))
 
         runtime.keep(Background.SWEEP, lambda turn: sweep_forever(store, in_use, every, failed, swept, turn))
 
@@ -458,14 +458,14 @@ class Engine:
             try:
                 self.parts.hasher.adopt(shared_secret(self.settings.host_file("key")))
             except OSError as error:
-                self.report.failed("report", error)
+                self.report.publish(ComponentFailed("report", error))
 
     def _hold_lock(self) -> None:
         """Before anything is signed by this process: those who share the folder know at once when it has died."""
         try:
             hold_lock(self.settings.host_file("lives"))
         except OSError as error:
-            self.report.failed("report", error)
+            self.report.publish(ComponentFailed("report", error))
 
     def _forget_dead_loops(self) -> None:
         for loop in [each for each in self._runtimes if each.is_closed()]:
@@ -510,19 +510,19 @@ class Engine:
             if replaced
             else "it was handed in, so it stays: restart the process, or let shadow make its own"
         )
-        self.report.event(Event.CLIENT_STUCK, store=str(store), advice=advice)
+        self.report.publish(noted(Event.CLIENT_STUCK, store=str(store), advice=advice))
 
     def _raised(self, asked: str) -> None:
         """Said once, however many event loops come and go."""
         if not self._told_raised:
             self._told_raised = True
-            self.report.event(Event.WRITES_RAISED, detail=f"{asked} could be rolled back: w=majority instead")
+            self.report.publish(noted(Event.WRITES_RAISED, detail=f"{asked} could be rolled back: w=majority instead"))
 
     def _unfit(self, collection: str, reason: str, advice: str) -> None:
         """Said once, however many event loops come and go."""
         if (collection, reason) not in self._told_unfit:
             self._told_unfit.add((collection, reason))
-            self.report.event(Event.COLLECTION_REFUSED, collection=collection, reason=reason, advice=advice)
+            self.report.publish(noted(Event.COLLECTION_REFUSED, collection=collection, reason=reason, advice=advice))
 
     async def _lacking_rights(self) -> list[LackedRights]:
         """What the users of MongoDB may not do and would have to. Looks for documents that expire on the way."""
@@ -546,21 +546,25 @@ class Engine:
                 self._told_expiring.add(name)
                 if fields:
                     detail = expiring_in_two_stores(route.primary is StoreName.MONGO)
-                    self.report.event(
-                        Event.COLLECTION_EXPIRING,
-                        collection=name,
-                        path=", ".join(fields),
-                        detail=detail.why,
-                        advice=detail.next,
+                    self.report.publish(
+                        noted(
+                            Event.COLLECTION_EXPIRING,
+                            collection=name,
+                            path=", ".join(fields),
+                            detail=detail.why,
+                            advice=detail.next,
+                        )
                     )
 
     def _rights_lack(self, found: LackedRights) -> None:
-        self.report.event(
-            Event.RIGHTS_LACKING if found.stops else Event.RIGHTS_LACKING_FOR_JOBS, store="mongo", detail=str(found)
+        self.report.publish(
+            noted(
+                Event.RIGHTS_LACKING if found.stops else Event.RIGHTS_LACKING_FOR_JOBS, store="mongo", detail=str(found)
+            )
         )
 
     def _lacking(self, table: str, text: str) -> None:
-        self.report.event(Event.TABLE_LACKING, table=table, detail=text)
+        self.report.publish(noted(Event.TABLE_LACKING, table=table, detail=text))
 
     # --- what operators ask for ---------------------------------------------------------------------------------
 
@@ -666,12 +670,14 @@ class Engine:
         return collection in self.parts.journal.doubted or any(collection in each for each in unclean)
 
     def _secondary_changed(self, name: StoreName, up: bool) -> None:
-        self.report.event(Event.SECONDARY_UP if up else Event.SECONDARY_DOWN, store=str(name))
+        self.report.publish(noted(Event.SECONDARY_UP if up else Event.SECONDARY_DOWN, store=str(name)))
 
     def _journal_damaged(self, found: Salvage) -> None:
         self.metrics_registry.surely(JournalRecovered())
-        self.report.event(
-            Event.JOURNAL_DAMAGED, path=str(found.kept), entries=found.entries, collections=len(found.collections)
+        self.report.publish(
+            noted(
+                Event.JOURNAL_DAMAGED, path=str(found.kept), entries=found.entries, collections=len(found.collections)
+            )
         )
 
     def _tables(self) -> dict[str, list[str]]:

@@ -19,9 +19,9 @@ from shadow.host.supervisor import Supervisor, Turn
 from shadow.host.tasks import begin
 from shadow.journal.base import Journal, JournalStats
 from shadow.model.background import Background
+from shadow.model.events import ComponentFailed, Reporter, noted
 from shadow.model.limits import Limits, Watch
 from shadow.model.phase import StoreName
-from shadow.model.reporter import Reporter
 from shadow.observe.log import Event
 from shadow.reads.loop_lag import LoopLag
 from shadow.reads.percent_reads import PercentReads
@@ -90,12 +90,12 @@ class Runtime:
         self.writes = WorkQueue(
             workers=limits.write_workers,
             capacity=limits.write_queue,
-            on_error=lambda error: parts.reporter.failed("lane", error),
+            on_error=lambda error: parts.reporter.publish(ComponentFailed("lane", error)),
         )
         self.reads = WorkQueue(
             workers=limits.read_workers,
             capacity=limits.read_queue,
-            on_error=lambda error: parts.reporter.failed("lane", error),
+            on_error=lambda error: parts.reporter.publish(ComponentFailed("lane", error)),
         )
         intents = Intents(
             parts.journal,
@@ -162,7 +162,7 @@ class Runtime:
 
     def _journal_changed(self, works: bool) -> None:
         self.parts.on_journal(works)
-        self.parts.reporter.event(Event.JOURNAL_WORKING if works else Event.JOURNAL_FAILING)
+        self.parts.reporter.publish(noted(Event.JOURNAL_WORKING if works else Event.JOURNAL_FAILING))
 
     def _doubted(self, collection: str) -> bool:
         """Whether intents of the collection are known to be lost, or nobody has asked the journal yet."""
@@ -184,7 +184,7 @@ class Runtime:
 
     def _lost(self, error: BaseException) -> None:
         """What no supervisor has caught ends its task for good, and must not do so in silence."""
-        self.parts.reporter.failed("background", error)
+        self.parts.reporter.publish(ComponentFailed("background", error))
 
     async def _hold_stores(self) -> None:
         """Closes the stores when it is cancelled: by `close`, or by `asyncio.run` at the end of a loop that nobody
@@ -207,7 +207,7 @@ class Runtime:
             try:
                 await store.close()
             except Exception as error:
-                self.parts.reporter.failed("close", error)
+                self.parts.reporter.publish(ComponentFailed("close", error))
 
     async def _refresh_forever(self, turn: Turn) -> None:
         """Keeps the journal's figures near, for a scrape must not wait for a file."""
@@ -231,7 +231,7 @@ class Runtime:
     def _tell(self, before: JournalStats) -> None:
         for collection in self.stats.unclean.keys() - before.unclean.keys():
             since = dt.datetime.fromtimestamp(self.stats.unclean[collection], dt.UTC).isoformat(timespec="seconds")
-            self.parts.reporter.event(Event.JOURNAL_UNCLEAN, collection=collection, since=since)
+            self.parts.reporter.publish(noted(Event.JOURNAL_UNCLEAN, collection=collection, since=since))
 
     @property
     def at_work(self) -> bool:

@@ -31,6 +31,7 @@ from shadow.fleet.participant import Participant
 from shadow.host.process import this_process
 from shadow.host.steady import steady
 from shadow.model.background import Background
+from shadow.model.events import ComponentFailed, noted
 from shadow.model.health import CollectionHealth
 from shadow.model.phase import Phase, Route, StoreName
 from shadow.observe.log import Event
@@ -126,7 +127,7 @@ class Fleet:
             f"{place}: {who or 'a process'} has the control store {theirs}, and this one {self._control}: "
             "all processes of an application must name the same (control.url, or journal.url)"
         )
-        self._parts.reporter.event(Event.CONTROL_ELSEWHERE, detail=detail)
+        self._parts.reporter.publish(noted(Event.CONTROL_ELSEWHERE, detail=detail))
 
     def era(self, collection: str) -> str:
         """Names the time since both stores of a collection were written last, in all processes alike."""
@@ -205,7 +206,7 @@ class Fleet:
     @asynccontextmanager
     async def holding(self, collections: list[str]) -> AsyncIterator[None]:
         for name in collections:
-            self._parts.reporter.event(Event.FLIP_STARTED, collection=name)
+            self._parts.reporter.publish(noted(Event.FLIP_STARTED, collection=name))
         async with self._current().holding(collections):
             yield
 
@@ -215,7 +216,7 @@ class Fleet:
                 await self._parts.journal.set_primary(name, str(each.primary))
             except JournalError as error:
                 # The fleet's record decides at the next start, whatever the journal has noted.
-                self._parts.reporter.failed("journal", error)
+                self._parts.reporter.publish(ComponentFailed("journal", error))
             now = self._parts.routes[name]
             phase = Phase.OFF if each.completed else now.phase
             self._parts.routes.set(name, dataclasses.replace(now, primary=each.primary, phase=phase, epoch=each.epoch))
@@ -261,12 +262,14 @@ class Fleet:
         if what == "flip":
             event = _ENDS[about["state"]]
             for name in about["collections"]:
-                self._parts.reporter.event(event, collection=name, detail=said)
+                self._parts.reporter.publish(noted(event, collection=name, detail=said))
         elif what == "gap":
             for name in about["collections"]:
-                self._parts.reporter.event(Event.DUAL_WRITES_INTERRUPTED, collection=name)
+                self._parts.reporter.publish(noted(Event.DUAL_WRITES_INTERRUPTED, collection=name))
         else:
-            self._parts.reporter.event(Event.CONTROL_LOST if what == "lost" else Event.CONTROL_FOUND, detail=said)
+            self._parts.reporter.publish(
+                noted(Event.CONTROL_LOST if what == "lost" else Event.CONTROL_FOUND, detail=said)
+            )
 
     # --- the file -----------------------------------------------------------------------------------------------
 
@@ -278,7 +281,7 @@ class Fleet:
         if self._told.get(name) != str(primary):
             # Once, and not for every event loop.
             self._told[name] = str(primary)
-            self._parts.reporter.event(Event.FLIP_PENDING, collection=name, to=str(wanted))
+            self._parts.reporter.publish(noted(Event.FLIP_PENDING, collection=name, to=str(wanted)))
 
     def configured(self) -> Mapping[str, Route]:
         """What the file asks for that was read last."""
@@ -303,7 +306,7 @@ class Fleet:
         elif self._tool:
             wanted = dataclasses.replace(wanted, primary=now.primary)
         elif _is_behind(placed, wanted.primary):
-            self._parts.reporter.event(Event.FLIP_BEHIND, collection=name, to=str(wanted.primary))
+            self._parts.reporter.publish(noted(Event.FLIP_BEHIND, collection=name, to=str(wanted.primary)))
             wanted = dataclasses.replace(wanted, primary=now.primary)
         if wanted.primary is not now.primary:
             # At once: a share that the new file takes away would else begin with the flip, and end just after it.
@@ -348,7 +351,7 @@ class Fleet:
                 await self.participant.join({name: self._parts.routes[name].primary})
             return await self.participant.want_both([name], _RAISED + 2 * self._heartbeat)
         except (ControlError, TimeoutError) as error:
-            self._parts.reporter.failed("control", error)
+            self._parts.reporter.publish(ComponentFailed("control", error))
             return False
 
     async def _write_alone(self, name: str) -> bool:
@@ -361,7 +364,7 @@ class Fleet:
             self.participant.writes_both_again([name])
             if not isinstance(error, ControlError):
                 raise
-            self._parts.reporter.failed("control", error)
+            self._parts.reporter.publish(ComponentFailed("control", error))
             return False
         return True
 
@@ -432,7 +435,7 @@ class Fleet:
         try:
             await self.participant.write_alone([name])
         except ControlError as error:
-            self._parts.reporter.failed("control", error)
+            self._parts.reporter.publish(ComponentFailed("control", error))
             if not await self._vouching.spoil(name):
                 raise JournalError(
                     f"{name}: neither the journal nor the control store can be written, nor MongoDB in their place",
@@ -537,7 +540,7 @@ class Fleet:
         """Says so once for each reason."""
         if self._told.get(name) != why_not:
             self._told[name] = why_not
-            self._parts.reporter.event(Event.FLIP_REFUSED, collection=name, to=str(to), detail=why_not)
+            self._parts.reporter.publish(noted(Event.FLIP_REFUSED, collection=name, to=str(to), detail=why_not))
 
     async def _come_after(self) -> None:
         """Once every file asks for what the command line has put in force, files count again."""

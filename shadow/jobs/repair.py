@@ -22,6 +22,7 @@ from shadow.jobs.plan_file import UNDO, Line, Undone, dumps, header_of, line_of,
 from shadow.jobs.target import JobRefused, JobTarget
 from shadow.jobs.verify import report_difference, state_json
 from shadow.jobs.work import fingerprint
+from shadow.model.events import KeyAgreed
 from shadow.model.outcome import refusal_of
 from shadow.model.stored import Damaged, RawDocument, document_of, is_copyable
 from shadow.model.verdict import HEALED, Healing
@@ -91,7 +92,7 @@ async def _apply(sides: JobTarget, lines: Sequence[Line], log: IO[str] | None, c
                 done.append(line.key)
         for key, now, there in await _looks(sides, done):
             if agree(now, there):
-                sides.reporter.level(sides.collection, key)
+                sides.reporter.publish(KeyAgreed(sides.collection, key))
 
 
 async def _looks(sides: JobTarget, keys: Sequence[Key]) -> list[tuple[Key, Image, Image]]:

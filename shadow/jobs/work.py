@@ -24,6 +24,7 @@ from shadow.host.tasks import begin
 from shadow.jobs.jobs import FORMAT, SILENT, Issue, Job, Jobs, RangeClaim
 from shadow.jobs.target import JobRefused, JobTarget
 from shadow.jobs.throttle import RateLimiter
+from shadow.model.events import ComponentFailed
 from shadow.model.outcome import Outcome, classify
 from shadow.model.version import Document, fresh_id
 from shadow.stores.ranges import Batch
@@ -290,7 +291,7 @@ class Work:
                 pass  # it is asked again in a moment
             except Exception as error:
                 # A worker without signs of life would lose its range to another one.
-                self.task.sides.reporter.failed("control", error)
+                self.task.sides.reporter.publish(ComponentFailed("control", error))
             await asyncio.sleep(_TICK)
 
     async def _follow(self) -> None:

@@ -43,9 +43,11 @@ __all__ = [
     "ReadFinished",
     "ReadRouted",
     "ReadShed",
+    "Reporter",
     "RequestThrottled",
     "RouteChanged",
     "RuleApplied",
+    "Silent",
     "Subscriber",
     "TableScanned",
     "WriteDeferred",
@@ -333,3 +335,16 @@ Handlers: TypeAlias = Mapping[type[Any], Callable[[Any], None]]
 
 class Subscriber(Protocol):
     def handlers(self) -> Handlers: ...
+
+
+class Reporter(Protocol):
+    """Where every part publishes what happened."""
+
+    def publish(self, event: Event) -> None:
+        """Never raises and never blocks."""
+
+
+class Silent:
+    """A reporter that nobody subscribes to."""
+
+    def publish(self, event: Event) -> None: ...

@@ -14,14 +14,16 @@ from shadow.model.background import Background
 from shadow.model.events import (
     BackgroundTaskFailed,
     BackgroundTaskRecovered,
+    ComponentFailed,
     Event,
     Handlers,
     KeyAgreed,
     MismatchConfirmed,
     OutOfBandWriteCounted,
     OutOfBandWriteSeen,
+    RouteChanged,
 )
-from shadow.model.reporter import Reporter
+from shadow.model.phase import Route
 from shadow.model.verdict import Bypass
 from shadow.model.version import Key
 from shadow.observe.bounding import Bounds
@@ -36,8 +38,8 @@ from shadow.observe.publisher import Publisher
 __all__ = ["Report"]
 
 
-class Report(Reporter):
-    """The options are those of `LogLines`."""
+class Report:
+    """Implements `model.events.Reporter`. The options are those of `LogLines`."""
 
     def __init__(
         self,
@@ -67,6 +69,14 @@ class Report(Reporter):
 
     def handlers(self) -> Handlers:
         return {MismatchConfirmed: self._mismatch, KeyAgreed: self._agreed, OutOfBandWriteSeen: self._seen}
+
+    # --- what others take as callbacks ----------------------------------------------------------------------------
+
+    def failed(self, part: str, error: BaseException) -> None:
+        self.publish(ComponentFailed(part, error))
+
+    def routed(self, collection: str, route: Route) -> None:
+        self.publish(RouteChanged(collection, route))
 
     def background_failed(self, task: Background, error: BaseException, new: bool) -> None:
         self.publish(BackgroundTaskFailed(task, error, new))

@@ -15,6 +15,7 @@ from shadow.config import Settings
 from shadow.errors import NotFollowed
 from shadow.fleet.status import ProcessStatus
 from shadow.jobs.config_file import put_in_file
+from shadow.model.events import noted
 from shadow.model.phase import Route, StoreName
 from shadow.model.stored import check_copyable
 from shadow.model.verdict import Healing
@@ -118,7 +119,9 @@ class AdminService:
             return {"id": id, "collection": "", "result": "unknown_finding"}
         result = await _said(self._would if dry_run else self._do, *found)
         if not dry_run:
-            self._shadow.report.event(Event.ADMIN_HEALED, collection=found[0], finding=id, key=found[1], result=result)
+            self._shadow.report.publish(
+                noted(Event.ADMIN_HEALED, collection=found[0], finding=id, key=found[1], result=result)
+            )
         return {"id": id, "collection": found[0], "result": result}
 
     async def _do(self, collection: str, key: Key) -> str:
@@ -156,8 +159,15 @@ class AdminService:
         images = [image.document for image in await self._shadow.images(collection, key)]
         paths = _paths(*images, hasher=self._shadow.report.hasher)
         shown = [path for path in paths if _allowed(path, allowed)]
-        self._shadow.report.event(
-            Event.ADMIN_REVEALED, collection=collection, finding=id, key=key, reason=reason[:LONGEST], values=len(shown)
+        self._shadow.report.publish(
+            noted(
+                Event.ADMIN_REVEALED,
+                collection=collection,
+                finding=id,
+                key=key,
+                reason=reason[:LONGEST],
+                values=len(shown),
+            )
         )
         values = [{"path": path, "primary": _at(images[0], path), "secondary": _at(images[1], path)} for path in shown]
         return {"id": id, "collection": collection, "values": values, "hidden": len(paths) - len(shown)}
@@ -175,7 +185,7 @@ class AdminService:
         if closed:
             names = ", ".join(gate.name for gate in closed)
             raise Refused(f"gates are closed: {names}; only `shadow flip --force` goes past them")
-        self._shadow.report.event(Event.ADMIN_FLIPPED, collection=collection, to=to, reason=reason[:LONGEST])
+        self._shadow.report.publish(noted(Event.ADMIN_FLIPPED, collection=collection, to=to, reason=reason[:LONGEST]))
         made = await self._shadow.flip(collection, StoreName(to), reason[:LONGEST])
         file = ""
         if made["done"] and self._path is not None:
@@ -184,7 +194,7 @@ class AdminService:
 
     def refused(self, path: str, reason: str) -> None:
         """Someone asked for what they may not."""
-        self._shadow.report.event(Event.ADMIN_REFUSED, path=path, reason=reason)
+        self._shadow.report.publish(noted(Event.ADMIN_REFUSED, path=path, reason=reason))
 
 
 async def _said(work: Callable[[str, Key], Awaitable[str]], collection: str, key: Key) -> str:

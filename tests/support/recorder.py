@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 from shadow.model import events
 from shadow.model.events import Event
 from shadow.model.operation import READS
 from shadow.model.outcome import Outcome
 from shadow.model.phase import Role, StoreName
-from shadow.model.reporter import Reporter
 from shadow.model.verdict import Deferral, Healing, Incomparable, Mismatch, Routed, ShedReason, Slice, Verdict
 
 __all__ = ["Recorder"]
 
 
-class Recorder(Reporter):
+class Recorder:
     def __init__(self) -> None:
         self.operations: Counter[tuple[Role, Outcome]] = Counter()
         self.verdicts: Counter[Verdict] = Counter()
@@ -26,6 +26,7 @@ class Recorder(Reporter):
         self.reads: Counter[Slice] = Counter()
         self.answered_by: Counter[tuple[StoreName, Routed]] = Counter()
         self.mismatches: list[Mismatch] = []
+        self.on_mismatch: Callable[[Mismatch], None] = self.mismatches.append
         self.sheds: Counter[ShedReason] = Counter()
         self.incomparables = Counter[Incomparable]()
         self.deferrals: Counter[Deferral] = Counter()
@@ -51,7 +52,7 @@ class Recorder(Reporter):
             case events.ReadRouted():
                 self.answered_by[event.store, event.reason] += 1
             case events.MismatchConfirmed():
-                self.mismatches.append(event.found)
+                self.on_mismatch(event.found)
             case events.ReadShed():
                 self.sheds[event.reason] += 1
             case events.ComparisonUndecided():

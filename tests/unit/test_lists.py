@@ -36,10 +36,14 @@ def attributes_of(name: str, *, apart_from: str = "") -> frozenset[str]:
 
 @functools.cache
 def parts_that_fail() -> frozenset[str]:
-    """The literal first arguments of the reporter's `failed`."""
+    """The literal first arguments of `failed` and of the event `ComponentFailed`."""
     nodes = (node for tree in TREES.values() for node in ast.walk(tree))
-    calls = (node for node in nodes if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in _FAIL)
-    return frozenset(each.value for node in calls for each in node.args[:1] if isinstance(each, ast.Constant))
+    calls = (node for node in nodes if isinstance(node, ast.Call) and _fails(node.func))
+    return frozenset(str(each.value) for node in calls for each in node.args[:1] if isinstance(each, ast.Constant))
+
+
+def _fails(called: ast.expr) -> bool:
+    return getattr(called, "attr", "") in _FAIL or getattr(called, "id", "") == "ComponentFailed"
 
 
 @pytest.mark.parametrize("event", Event, ids=str)
