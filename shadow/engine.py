@@ -41,6 +41,7 @@ from shadow.observe.findings_file import FindingsFile, SharedFindings, shared_se
 from shadow.observe.gauges import GaugeSnapshot
 from shadow.observe.log import Event
 from shadow.observe.metrics import Metrics
+from shadow.observe.mismatch_file import MismatchFile
 from shadow.observe.pulse import PeriodicTasks
 from shadow.observe.report import Report
 from shadow.reads.bypass_watch import WriterWatch
@@ -108,7 +109,8 @@ class Engine:
         secret = settings.observe.hash_secret
         hasher = Hasher(secret.get_secret_value().encode() if secret is not None else b"")
         self.excuses = Excuses(settings.rules())
-        self.suspects = SharedUnconfirmed(settings.host_file("suspects"))
+        mismatches = MismatchFile(settings.host_file("findings"), earlier=settings.host_file("suspects"))
+        self.suspects = SharedUnconfirmed(mismatches)
         self.metrics_registry = Metrics(settings.collections, tables=self._tables(), rules=self.excuses.names())
         self.findings = Findings(hasher, reveal_keys=settings.observe.reveal_keys, notes=True)
         self.report = Report(
@@ -118,7 +120,7 @@ class Engine:
         self.metrics_registry.on_failure = self.report.failed
         self.shared_findings = SharedFindings(
             self.findings,
-            FindingsFile(settings.host_file("findings"), reveal_keys=settings.observe.reveal_keys),
+            FindingsFile(mismatches, reveal_keys=settings.observe.reveal_keys),
             lambda error: self.report.publish(ComponentFailed("report", error)),
         )
         self.pulse = PeriodicTasks(self.metrics_registry, self.shared_findings, self.report.say_held)
