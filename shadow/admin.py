@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 from typing import Any
 
@@ -10,7 +11,8 @@ from shadow.compare.rules import Excuses
 from shadow.config import Settings, where
 from shadow.engine import Engine
 from shadow.fleet.fleet import Fleet
-from shadow.fleet.health_gates import figures, verdict
+from shadow.fleet.health_gates import Readiness
+from shadow.fleet.status import ProcessStatus, as_json
 from shadow.host.supervisor import Supervisor
 from shadow.jobs.target import JobRefused, JobTarget
 from shadow.journal.base import JournalStats, Pending
@@ -191,10 +193,13 @@ class Admin:
 
     async def status(self) -> dict[str, Any]:
         """The full status as JSON-able data, without document content."""
+        return as_json(await self.health())
+
+    async def health(self) -> ProcessStatus:
+        """What this process knows of itself, the fleet's status, and the gates."""
         status = await own_status(self._engine)
-        status["fleet"] = await self.fleet.status()
-        status["verdict"] = verdict(await self.fleet.gates(figures(status)))
-        return status
+        gates = await self.fleet.gates(status.health())
+        return dataclasses.replace(status, fleet=await self.fleet.status(), readiness=Readiness(tuple(gates)))
 
     async def ready(self) -> tuple[bool, dict[str, str]]:
         """Whether the application can serve requests, and the result of each check. Ready means that the primaries

@@ -22,6 +22,7 @@ from shadow.journal.server.mongo import MongoDriver
 from shadow.journal.server.remote import RemoteJournal, patience
 from shadow.journal.sqlite.journal import SqliteJournal
 from shadow.journal.sqlite.recovery import Recovery
+from shadow.model.events import ComponentFailed
 from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec
 from shadow.notices import Notices
@@ -29,8 +30,10 @@ from shadow.observe.findings import Findings
 from shadow.observe.findings_file import FindingsFile, SharedFindings
 from shadow.observe.gauges import GaugeSnapshot
 from shadow.observe.metrics import Metrics
+from shadow.observe.mismatch_file import MismatchFile
 from shadow.observe.pulse import PeriodicTasks
 from shadow.observe.report import Report
+from shadow.reads.unconfirmed import SharedUnconfirmed
 from shadow.stores.base import Store
 from shadow.stores.dynamo.store import DynamoContext, DynamoStore
 from shadow.stores.mongo.checks import HandedIn, client_faults, handed_in
@@ -89,6 +92,7 @@ class Observation:
     findings: Findings
     report: Report
     shared_findings: SharedFindings
+    unconfirmed: SharedUnconfirmed
     pulse: PeriodicTasks
 
 
@@ -105,13 +109,14 @@ def make_observation(
     metrics.bind(gauges)
     metrics.on_failure = report.failed
     report.doubted = doubted
+    mismatches = MismatchFile(settings.host_file("findings"), earlier=settings.host_file("suspects"))
     shared = SharedFindings(
         findings,
-        FindingsFile(settings.host_file("findings"), reveal_keys=observe.reveal_keys),
-        lambda error: report.failed("report", error),
+        FindingsFile(mismatches, reveal_keys=observe.reveal_keys),
+        lambda error: report.publish(ComponentFailed("report", error)),
     )
     pulse = PeriodicTasks(metrics, shared, report.say_held)
-    return Observation(hasher, excuses, metrics, findings, report, shared, pulse)
+    return Observation(hasher, excuses, metrics, findings, report, shared, SharedUnconfirmed(mismatches), pulse)
 
 
 def _tables(settings: Settings) -> dict[str, list[str]]:

@@ -24,16 +24,16 @@ from shadow.errors import (
 )
 from shadow.fleet.context import FleetContext
 from shadow.fleet.fleet import Fleet
-from shadow.fleet.health_gates import figures
 from shadow.host.process import hold_lock, share_locks
 from shadow.host.steady import steady
 from shadow.host.supervisor import Supervisor, Turn
 from shadow.model.background import Background
+from shadow.model.events import ComponentFailed
+from shadow.model.health import CollectionHealth
 from shadow.model.phase import Route, StoreName
 from shadow.notices import Notices
 from shadow.observe.findings_file import shared_secret
 from shadow.observe.gauges import GaugeSnapshot
-from shadow.reads.unconfirmed import SharedUnconfirmed
 from shadow.reloading import Reloading
 from shadow.rights import RightsWatch, needs
 from shadow.routes.routes import Routes
@@ -66,7 +66,7 @@ class Engine(Upkeep):
         self.report = seen.report
         self.shared_findings = seen.shared_findings
         self.pulse = seen.pulse
-        self.suspects = SharedUnconfirmed(settings.host_file("suspects"))
+        self.suspects = seen.unconfirmed
         self.supervisor = Supervisor(self.report.background_failed, self.report.background_works, options.reach)
         self.parts = self._context(seen)
         self.fleet = Fleet(self._fleet_context(), settings.routes(), settings.forced())
@@ -238,22 +238,22 @@ class Engine(Upkeep):
             try:
                 self.parts.hasher.adopt(shared_secret(self.settings.host_file("key")))
             except OSError as error:
-                self.report.failed("report", error)
+                self.report.publish(ComponentFailed("report", error))
 
     def _hold_lock(self) -> None:
         """Called before this process signs anything: those who share the folder notice its death at once."""
         try:
             hold_lock(self.settings.host_file("lives"))
         except OSError as error:
-            self.report.failed("report", error)
+            self.report.publish(ComponentFailed("report", error))
 
     def _forget_dead_loops(self) -> None:
         for loop in [each for each in self._runtimes if each.is_closed()]:
             self._runtimes.pop(loop).abandon()
 
-    async def figures(self) -> Mapping[str, Any]:
-        """The figures of this process, for the gates of the fleet."""
-        return figures(await own_status(self))
+    async def figures(self) -> Mapping[str, CollectionHealth]:
+        """The health of this process's collections, for the gates of the fleet."""
+        return (await own_status(self)).health()
 
     async def settled(self, timeout: float) -> bool:
         """Waits until work queues and journal are empty. False: they were not within `timeout` seconds."""

@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from typing import Final
 
 from shadow.journal.sqlite.recovery import Recovery
+from shadow.model.events import JournalRecovered, noted
 from shadow.model.phase import StoreName
 from shadow.observe.log import Event
 from shadow.observe.report import Report
@@ -37,35 +38,39 @@ class Notices:
             if replaced
             else "it was handed in, so it stays: restart the process, or let shadow make its own"
         )
-        self._report.event(Event.CLIENT_STUCK, store=str(store), advice=advice)
+        self._report.publish(noted(Event.CLIENT_STUCK, store=str(store), advice=advice))
 
     def raised(self, asked: str) -> None:
         """A write concern was raised; reported once, however many event loops come and go."""
         if not self._raised:
             self._raised = True
-            self._report.event(Event.WRITES_RAISED, detail=f"{asked} could be rolled back: w=majority instead")
+            self._report.publish(noted(Event.WRITES_RAISED, detail=f"{asked} could be rolled back: w=majority instead"))
 
     def unfit(self, collection: str, reason: str, advice: str) -> None:
         """A collection cannot be written to both stores; reported once for each reason."""
         if (collection, reason) not in self._unfit:
             self._unfit.add((collection, reason))
-            self._report.event(Event.COLLECTION_REFUSED, collection=collection, reason=reason, advice=advice)
+            self._report.publish(noted(Event.COLLECTION_REFUSED, collection=collection, reason=reason, advice=advice))
 
     def rights_lacking(self, found: LackedRights) -> None:
-        self._report.event(
-            Event.RIGHTS_LACKING if found.stops else Event.RIGHTS_LACKING_FOR_JOBS, store="mongo", detail=str(found)
+        self._report.publish(
+            noted(
+                Event.RIGHTS_LACKING if found.stops else Event.RIGHTS_LACKING_FOR_JOBS, store="mongo", detail=str(found)
+            )
         )
 
     def table_lacking(self, table: str, text: str) -> None:
-        self._report.event(Event.TABLE_LACKING, table=table, detail=text)
+        self._report.publish(noted(Event.TABLE_LACKING, table=table, detail=text))
 
     def secondary_changed(self, name: StoreName, up: bool) -> None:
-        self._report.event(Event.SECONDARY_UP if up else Event.SECONDARY_DOWN, store=str(name))
+        self._report.publish(noted(Event.SECONDARY_UP if up else Event.SECONDARY_DOWN, store=str(name)))
 
     def journal_damaged(self, found: Recovery) -> None:
-        self._report.metrics.damaged()
-        self._report.event(
-            Event.JOURNAL_DAMAGED, path=str(found.kept), entries=found.entries, collections=len(found.collections)
+        self._report.metrics.surely(JournalRecovered())
+        self._report.publish(
+            noted(
+                Event.JOURNAL_DAMAGED, path=str(found.kept), entries=found.entries, collections=len(found.collections)
+            )
         )
 
     def unconfigured(self, name: str, configured: Collection[str]) -> None:
@@ -76,7 +81,7 @@ class Notices:
         by_small = {each.casefold(): each for each in configured}
         near = difflib.get_close_matches(name.casefold(), by_small, n=1, cutoff=0.85)
         if near:
-            self._report.event(Event.COLLECTION_UNCONFIGURED, collection=name, meant=by_small[near[0]])
+            self._report.publish(noted(Event.COLLECTION_UNCONFIGURED, collection=name, meant=by_small[near[0]]))
 
     def knows_expiry(self, collection: str) -> bool:
         """Whether `expiry` was called for the collection."""
@@ -88,14 +93,16 @@ class Notices:
         self._expiring.add(collection)
         if fields:
             detail = expiring_in_two_stores(on_mongo)
-            self._report.event(
-                Event.COLLECTION_EXPIRING,
-                collection=collection,
-                path=", ".join(fields),
-                detail=detail.why,
-                advice=detail.next,
+            self._report.publish(
+                noted(
+                    Event.COLLECTION_EXPIRING,
+                    collection=collection,
+                    path=", ".join(fields),
+                    detail=detail.why,
+                    advice=detail.next,
+                )
             )
 
     def swept(self, collection: str, deleted: int) -> None:
         """Parts of large documents that a crash left on DynamoDB were deleted."""
-        self._report.event(Event.TABLE_SWEPT, collection=collection, deleted=deleted)
+        self._report.publish(noted(Event.TABLE_SWEPT, collection=collection, deleted=deleted))

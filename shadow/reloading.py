@@ -14,6 +14,7 @@ from shadow.config import Settings, parse
 from shadow.errors import ConfigurationError, Fault, UnsupportedOperation
 from shadow.fleet.fleet import Fleet
 from shadow.host.supervisor import Turn
+from shadow.model.events import ConfigReloaded
 from shadow.model.phase import Phase, Route, neighbours
 from shadow.model.schema import CollectionSpec
 from shadow.observe.metrics import Metrics
@@ -72,12 +73,12 @@ class Reloading:
             self._check_reload(wanted)
             await self._check_kinds(wanted)
         except ConfigurationError as error:
-            self._engine.report.reloaded(False, str(error))
+            self._engine.report.publish(ConfigReloaded(False, str(error)))
             return True
         except PyMongoError as error:
             if first_look:
-                self._engine.report.reloaded(
-                    False, f"what the collections are is not known yet ({type(error).__name__})"
+                self._engine.report.publish(
+                    ConfigReloaded(False, f"what the collections are is not known yet ({type(error).__name__})")
                 )
             return False
         # A newer file replaces what an older one still had pending.
@@ -86,14 +87,14 @@ class Reloading:
         if all(done):
             self._put_in_force(wanted)
         elif first_look:
-            self._engine.report.reloaded(False, "a change of primary waits: see event flip.refused")
+            self._engine.report.publish(ConfigReloaded(False, "a change of primary waits: see event flip.refused"))
         return all(done)
 
     def _put_in_force(self, wanted: Settings) -> None:
         self._engine.settings = wanted
         self._engine.excuses.replace(wanted.rules())
         self._engine.metrics_registry.excuses(self._engine.excuses.names())
-        self._engine.report.reloaded(True)
+        self._engine.report.publish(ConfigReloaded(True))
 
     def _check_reload(self, wanted: Settings) -> None:
         """Raises `ConfigurationError` for what cannot change while it runs, and for a leap between phases."""
@@ -146,7 +147,7 @@ class Reloading:
             wanted = parse(text, source=str(self._path))
             self._check_unchanged(wanted)
         except ConfigurationError as error:
-            self._engine.report.reloaded(False, str(error))
+            self._engine.report.publish(ConfigReloaded(False, str(error)))
             return
         self._engine.fleet.wishes(wanted.routes(), wanted.forced())
         self._put_in_force(wanted)

@@ -16,12 +16,12 @@ from pymongo.errors import PyMongoError, WriteError
 
 from shadow.errors import UnsupportedOperation
 from shadow.host.failpoints import Failpoints
+from shadow.model.events import OperationFinished, ReadFinished, Reporter
 from shadow.model.limits import Limits
 from shadow.model.operation import ANY, Applied, Change, Delete, Hit, Insert, Query, Replace, Update, Verb
 from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import Role, Route, StoreName
 from shadow.model.reads import Aggregate, Count, Distinct, Find, FindOne, Read, ValueRead
-from shadow.model.reporter import Reporter
 from shadow.model.values import snapshot
 from shadow.model.verdict import Incomparable, ShedReason, Slice
 from shadow.model.version import Document, Key
@@ -110,7 +110,9 @@ class Router:
             raise
         finally:
             seconds = time.perf_counter() - started
-            self._reporter.operation(collection, Verb.FIND_ONE, route.primary, Role.PRIMARY, outcome, seconds)
+            self._reporter.publish(
+                OperationFinished(collection, Verb.FIND_ONE, route.primary, Role.PRIMARY, outcome, seconds)
+            )
         if sampled:
             hits = [] if hit is None else [snapshot_of(hit)]
             self._reader.offer_documents(collection, FindOne(first(query, 1)), hits, route)
@@ -144,7 +146,9 @@ class Router:
                 self._offer_refusal(collection, Find(query), error, route)
             raise
         finally:
-            self._reporter.operation(collection, Verb.FIND, route.primary, Role.PRIMARY, outcome, watch.seconds)
+            self._reporter.publish(
+                OperationFinished(collection, Verb.FIND, route.primary, Role.PRIMARY, outcome, watch.seconds)
+            )
             watch.start()
             if kept is not None:
                 self._compare_kept(collection, query, kept, route, whole=whole)
@@ -179,7 +183,9 @@ class Router:
             raise
         finally:
             seconds = time.perf_counter() - started
-            self._reporter.operation(collection, read.verb, route.primary, Role.PRIMARY, outcome, seconds)
+            self._reporter.publish(
+                OperationFinished(collection, read.verb, route.primary, Role.PRIMARY, outcome, seconds)
+            )
         if sampled:
             self._reader.offer_values(collection, read, snapshot(found), route)
         self._measure(read.verb, route, time.perf_counter() - started, sampled=sampled)
@@ -219,7 +225,7 @@ class Router:
     def _measure(self, verb: Verb, route: Route, seconds: float, *, sampled: bool) -> None:
         """Reports how long the application has waited, apart for reads that are shadowed: so shows what that costs."""
         if route.shadow_read:
-            self._reporter.read(verb, Slice.SHADOWED if sampled else Slice.LEFT_OUT, seconds)
+            self._reporter.publish(ReadFinished(verb, Slice.SHADOWED if sampled else Slice.LEFT_OUT, seconds))
 
     # --- writes -------------------------------------------------------------------------------------------------
 

@@ -20,9 +20,9 @@ from shadow.host.supervisor import Supervisor, Turn
 from shadow.host.tasks import begin
 from shadow.journal.base import Journal, JournalStats
 from shadow.model.background import Background
+from shadow.model.events import ComponentFailed, Reporter, noted
 from shadow.model.limits import Limits, Watch
 from shadow.model.phase import StoreName
-from shadow.model.reporter import Reporter
 from shadow.observe.log import Event
 from shadow.reads.loop_lag import LoopLag
 from shadow.reads.percent_reads import PercentReads
@@ -110,7 +110,9 @@ class Runtime:
 
     def _queue(self, workers: int, capacity: int) -> WorkQueue:
         reporter = self.parts.reporter
-        return WorkQueue(workers=workers, capacity=capacity, on_error=lambda error: reporter.failed("lane", error))
+        return WorkQueue(
+            workers=workers, capacity=capacity, on_error=lambda error: reporter.publish(ComponentFailed("lane", error))
+        )
 
     def _intents(self) -> Intents:
         parts = self.parts
@@ -178,7 +180,7 @@ class Runtime:
 
     def _journal_changed(self, works: bool) -> None:
         self.parts.on_journal(works)
-        self.parts.reporter.event(Event.JOURNAL_WORKING if works else Event.JOURNAL_FAILING)
+        self.parts.reporter.publish(noted(Event.JOURNAL_WORKING if works else Event.JOURNAL_FAILING))
 
     def _doubted(self, collection: str) -> bool:
         """Whether intents of the collection are known to be lost, or the journal has not answered yet."""
@@ -200,7 +202,7 @@ class Runtime:
 
     def _lost(self, error: BaseException) -> None:
         """Reports an error that no supervisor has caught: it ends the task for good."""
-        self.parts.reporter.failed("background", error)
+        self.parts.reporter.publish(ComponentFailed("background", error))
 
     async def _hold_stores(self) -> None:
         """Closes the stores when it is cancelled: by `close`, or by `asyncio.run` at the end of a loop that nobody
@@ -223,7 +225,7 @@ class Runtime:
             try:
                 await store.close()
             except Exception as error:
-                self.parts.reporter.failed("close", error)
+                self.parts.reporter.publish(ComponentFailed("close", error))
 
     async def _refresh_forever(self, turn: Turn) -> None:
         """Keeps the journal's figures in memory: a scrape must not wait for a file."""
@@ -248,7 +250,7 @@ class Runtime:
     def _tell(self, before: JournalStats) -> None:
         for collection in self.stats.unclean.keys() - before.unclean.keys():
             since = dt.datetime.fromtimestamp(self.stats.unclean[collection], dt.UTC).isoformat(timespec="seconds")
-            self.parts.reporter.event(Event.JOURNAL_UNCLEAN, collection=collection, since=since)
+            self.parts.reporter.publish(noted(Event.JOURNAL_UNCLEAN, collection=collection, since=since))
 
     @property
     def at_work(self) -> bool:

@@ -1,4 +1,4 @@
-"""What one process knows by itself, for `/status`: JSON-able, and without document content."""
+"""Collects what one process knows by itself, without document content."""
 
 from __future__ import annotations
 
@@ -7,6 +7,14 @@ from typing import Any, Protocol
 
 from shadow.compare.rules import Excuses
 from shadow.config import Settings
+from shadow.fleet.status import (
+    CollectionRoute,
+    FindingsStatus,
+    JournalStatus,
+    ProcessStatus,
+    QueueStatus,
+    StoreStatus,
+)
 from shadow.host.steady import steady
 from shadow.model.phase import Route, StoreName
 from shadow.observe.findings_file import SharedFindings
@@ -41,66 +49,51 @@ class Observed(Protocol):
     def routes(self) -> dict[str, Route]: ...
 
 
-async def own_status(engine: Observed) -> dict[str, Any]:
-    """What this process knows by itengine."""
+async def own_status(engine: Observed) -> ProcessStatus:
+    """What this process knows by itself."""
     runtime = engine.runtime()
     failure = await check(runtime.refresh(), 5.0)
-    stats = runtime.stats
-    findings = engine.shared_findings
-    return {
-        "collections": {name: _route_status(route) for name, route in engine.routes().items()},
-        "stores": {
-            str(name): {**store.describe(), "up": runtime.breakers[name].closed}
+    stats, findings, metrics = runtime.stats, engine.shared_findings, engine.metrics_registry
+    counts = await findings.summary()
+    return ProcessStatus(
+        {name: CollectionRoute.of(route) for name, route in engine.routes().items()},
+        {
+            str(name): StoreStatus(runtime.breakers[name].closed, store.describe())
             for name, store in runtime.stores.items()
         },
-        "journal": {
-            "path": engine.settings.journal.place,
-            "state": failure,
-            "open": dict(stats.open_by_collection),
-            "deferred": dict(stats.deferred_by_collection),
-            "refused": dict(stats.refused_by_collection),
-            "oldest_seconds": round(stats.oldest_age, 3),
-            "verify_since": {name: _moment(since) for name, since in stats.unclean.items()},
-            "look": "shadow journal [list | heal | explain KEY --collection NAME]",
+        JournalStatus(
+            engine.settings.journal.place,
+            failure,
+            dict(stats.open_by_collection),
+            dict(stats.deferred_by_collection),
+            dict(stats.refused_by_collection),
+            round(stats.oldest_age, 3),
+            {name: _moment(since) for name, since in stats.unclean.items()},
+        ),
+        {
+            "writes": QueueStatus(runtime.writes.depth, runtime.writes.capacity),
+            "reads": QueueStatus(runtime.reads.depth, runtime.reads.capacity),
         },
-        "lanes": {
-            "writes": {"depth": runtime.writes.depth, "capacity": runtime.writes.capacity},
-            "reads": {"depth": runtime.reads.depth, "capacity": runtime.reads.capacity},
+        {name: {**each, "noise": metrics.noise_of(name)} for name, each in runtime.reader.canaries.status().items()},
+        FindingsStatus(
+            counts["seen"], counts["open"], counts["dropped"], await findings.open_by_collection(), findings.place
+        ),
+        engine.report.bypassing.status(),
+        {name: metrics.recent.of(name) for name in metrics.collections},
+        metrics.totals(),
+        _index_advice(runtime.stores[StoreName.DYNAMO]),
+        {
+            "excuses": engine.excuses.status(),
+            "suspects": {
+                "count": await engine.suspects.count(),
+                "kept": "in this process alone" if engine.suspects.fault else "on this host",
+            },
+            "refused": runtime.admission.unfit(),
+            "rights_lacking": [str(each) for each in engine.rights.found],
+            "writer_watch": "off" if engine.writer_watch is None else engine.writer_watch.state,
+            "uptime_seconds": round(steady() - engine.started, 1),
         },
-        "comparison": {
-            name: {**each, "noise": engine.metrics_registry.noise_of(name)}
-            for name, each in runtime.reader.canaries.status().items()
-        },
-        "excuses": engine.excuses.status(),
-        "suspects": {
-            "count": await engine.suspects.count(),
-            "kept": "in this process alone" if engine.suspects.fault else "on this host",
-        },
-        "refused": runtime.admission.unfit(),
-        "indexes": _index_advice(runtime.stores[StoreName.DYNAMO]),
-        "findings": {
-            **await findings.summary(),
-            "open_by_collection": await findings.open_by_collection(),
-            "kept": findings.place,
-        },
-        "bypassing": engine.report.bypassing.status(),
-        "rights_lacking": [str(each) for each in engine.rights.found],
-        "writer_watch": "off" if engine.writer_watch is None else engine.writer_watch.state,
-        "totals": engine.metrics_registry.totals(),
-        "uptime_seconds": round(steady() - engine.started, 1),
-    }
-
-
-def _route_status(route: Route) -> dict[str, Any]:
-    return {
-        "primary": str(route.primary),
-        "phase": str(route.phase),
-        "writes": str(route.writes),
-        "shadow_reads": route.shadow_reads,
-        "reads": route.reads.named(),
-        "secondary_reads": route.secondary_reads,
-        "epoch": route.epoch,
-    }
+    )
 
 
 def _moment(seconds: float) -> str:

@@ -17,6 +17,7 @@ from shadow.handle import DatabaseHandle
 from shadow.jobs.target import JobRefused
 from shadow.journal.server.remote import RemoteJournal
 from shadow.model.background import Background
+from shadow.model.events import ComponentFailed
 from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec
 from shadow.observe.report import Report
@@ -113,7 +114,7 @@ class Upkeep(DatabaseHandle):
             return [name for name, each in routes if each.dual_write or each.primary is StoreName.DYNAMO]
 
         def failed(error: Exception) -> None:
-            self.report.failed("sweep", error)
+            self.report.publish(ComponentFailed("sweep", error))
 
         swept = self.notices.swept
         runtime.keep(Background.SWEEP, lambda turn: sweep_forever(store, in_use, every, failed, swept, turn))

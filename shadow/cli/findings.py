@@ -74,8 +74,9 @@ def show(
     """Shows one finding by path: types and hashes, never values."""
     if file is not None:
         from shadow.observe.findings_file import FindingsFile
+        from shadow.observe.mismatch_file import MismatchFile
 
-        found = FindingsFile(file).get(id)
+        found = FindingsFile(MismatchFile(file)).get(id)
         if found is None:
             raise typer.BadParameter("no such finding")
     else:
@@ -126,8 +127,9 @@ def _list(url: str, file: Path | None, wanted: Mapping[str, Any]) -> dict[str, A
         texts = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in given.items()}
         return ask(url, "/findings", query=texts)
     from shadow.observe.findings_file import FindingsFile
+    from shadow.observe.mismatch_file import MismatchFile
 
-    source = FindingsFile(file)
+    source = FindingsFile(MismatchFile(file))
     return {"findings": source.list(**given), "groups": source.groups(), "summary": source.summary()}
 
 

@@ -24,9 +24,10 @@ from shadow.config import Settings, load
 from shadow.errors import JournalError
 from shadow.journal.base import JournalStats, Pending
 from shadow.model.keytext import format_key, parse_key
+from shadow.model.verdict import Healing
 from shadow.model.version import Key
 from shadow.observe.findings import state_text
-from shadow.writes.inspect import Action, Ending, Explanation, HealReport, Waits
+from shadow.writes.inspect import Action, Explanation, HealReport, Waits
 from shadow.writes.refusals import advice
 
 __all__ = ["What", "app", "run_journal"]
@@ -66,16 +67,17 @@ _WAITS: Final = {
     Waits.REFUSED: "no: the secondary refuses this document ({refused}), and waiting will not help: {advice}",
 }
 _ENDINGS: Final = {
-    Ending.EQUAL: ("already equal", "already equal"),
-    Ending.COPIED: ("would be copied", "copied"),
-    Ending.TOMBSTONED: ("would get a tombstone", "got a tombstone"),
-    Ending.UNSETTLED: ("cannot be settled yet", "repaired, cannot be settled yet"),
-    Ending.IN_FLIGHT: ("in flight, skipped", "in flight, skipped"),
-    Ending.NOT_FOLLOWED: ("phase off, skipped", "phase off, skipped"),
-    Ending.REVERSED: ("secondary is ahead, refused", "secondary is ahead, refused"),
-    Ending.CONTENDED: ("changed meanwhile, skipped", "changed meanwhile, skipped"),
-    Ending.REFUSED: ("refused by the secondary", "refused by the secondary"),
-    Ending.FAILED: ("cannot be read", "failed"),
+    Healing.EQUAL: ("already equal", "already equal"),
+    Healing.COPIED: ("would be copied", "copied"),
+    Healing.TOMBSTONED: ("would get a tombstone", "got a tombstone"),
+    Healing.UNSETTLED: ("cannot be settled yet", "repaired, cannot be settled yet"),
+    Healing.IN_FLIGHT: ("in flight, skipped", "in flight, skipped"),
+    Healing.NOT_FOLLOWED: ("phase off, skipped", "phase off, skipped"),
+    Healing.REVERSED: ("secondary is ahead, refused", "secondary is ahead, refused"),
+    Healing.CONTENDED: ("changed meanwhile, skipped", "changed meanwhile, skipped"),
+    Healing.REFUSED: ("refused by the secondary", "refused by the secondary"),
+    Healing.UNREADABLE: ("cannot be read", "cannot be read"),
+    Healing.FAILED: ("cannot be read", "failed"),
 }
 """The text of each ending, in a dry run and with --apply."""
 
@@ -377,7 +379,7 @@ def _show_report(report: HealReport, directions: Mapping[str, str], key_text: Ca
         typer.echo(f"{name} ({directions.get(name, 'not in the configuration')}): {_sum(endings, report.applied)}")
     for name, key, ending, error in report.left[:limit]:
         why = _ENDINGS[ending][report.applied]
-        told = f"; {advice(error)}" if ending is Ending.REFUSED else ""
+        told = f"; {advice(error)}" if ending is Healing.REFUSED else ""
         typer.echo(f"  {name} {key_text(key)}: {why}{f' ({error})' if error else ''}{told}")
     if report.stopped:
         typer.echo("stopped after too many failures in a row")
@@ -387,7 +389,7 @@ def _show_report(report: HealReport, directions: Mapping[str, str], key_text: Ca
         )
 
 
-def _sum(endings: Counter[Ending], applied: bool) -> str:
+def _sum(endings: Counter[Healing], applied: bool) -> str:
     return ", ".join(f"{count} {_ENDINGS[ending][applied]}" for ending, count in endings.most_common())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +12,8 @@ from rich.table import Table
 
 from shadow.cli.options import AsJson, print_json
 from shadow.cli.remote import Url, ask
+from shadow.fleet.health_gates import Gate, Readiness
+from shadow.fleet.status import JournalStatus, ProcessStatus, StoreStatus, of_json
 
 __all__ = ["status"]
 
@@ -38,54 +41,54 @@ def status(
     if as_json:
         print_json({"indexes": found["indexes"]} if indexes else found)
     elif indexes:
-        _show_indexes(found["indexes"])
+        _show_indexes(of_json(found).indexes)
     else:
-        _show(found, every_gate=gates)
+        _show(of_json(found), every_gate=gates)
 
 
-def _show(found: dict[str, Any], *, every_gate: bool) -> None:
-    console, verdict, journal = Console(), found["verdict"], found["journal"]
-    if verdict["safe"]:
+def _show(status: ProcessStatus, *, every_gate: bool) -> None:
+    console, readiness = Console(), status.readiness or Readiness()
+    if readiness.safe:
         console.print("[bold green]safe to flip[/]: every gate of every collection is open")
     else:
-        console.print(f"[bold red]not safe to flip[/]; look at this first: {escape(verdict['look_at'])}")
+        console.print(f"[bold red]not safe to flip[/]; fix this first: {escape(readiness.look_at)}")
     table = Table("collection", "primary", "phase", "writes", "open intents", "deferred", "compared", "gates")
-    for name, route in found["collections"].items():
-        waiting = (journal["open"].get(name, 0), _deferred(journal, name), _compared(found, name))
-        closed = [gate["name"] for gate in verdict["gates"] if gate["collection"] == name and not gate["ok"]]
+    for name, route in status.collections.items():
+        waiting = (status.journal.open.get(name, 0), _deferred(status.journal, name), _compared(status, name))
+        closed = [gate.name for gate in readiness.closed(name)]
         state = f"closed: {', '.join(closed)}" if closed else "open"
-        table.add_row(name, route["primary"], route["phase"], route["writes"], *map(str, waiting), state)
+        table.add_row(name, route.primary, route.phase, route.writes, *map(str, waiting), state)
     console.print(table)
     if every_gate:
-        _show_gates(console, verdict["gates"])
-    totals = found["totals"]
+        _show_gates(console, readiness.gates)
+    totals = status.totals
     verdicts = ", ".join(f"{count} {name}" for name, count in totals["verdicts"].items() if count) or "none yet"
-    console.print(f"stores: {', '.join(_store(name, each) for name, each in found['stores'].items())}")
-    for name, seen in found.get("bypassing", {}).items():
+    console.print(f"stores: {', '.join(_store(name, each) for name, each in status.stores.items())}")
+    for name, seen in status.bypassing.items():
         kinds = ", ".join(f"{count} {kind}" for kind, count in seen["kinds"].items())
         console.print(f"[bold yellow]out-of-band writes[/]: {escape(name)}: {kinds}; last {seen['last_seen']}")
-    console.print(f"comparisons: {totals['comparisons']} ({verdicts}); findings: {found['findings']['open']}")
+    console.print(f"comparisons: {totals['comparisons']} ({verdicts}); findings: {status.findings.open}")
 
 
-def _deferred(journal: dict[str, Any], name: str) -> str:
-    deferred, refused = journal["deferred"].get(name, 0), journal.get("refused", {}).get(name, 0)
+def _deferred(journal: JournalStatus, name: str) -> str:
+    deferred, refused = journal.deferred.get(name, 0), journal.refused.get(name, 0)
     return f"{deferred} ({refused} refused by the secondary)" if refused else str(deferred)
 
 
-def _compared(found: dict[str, Any], name: str) -> int:
+def _compared(status: ProcessStatus, name: str) -> int:
     """Comparisons of a collection that had a result, equal or not."""
-    verdicts = found["totals"]["collections"].get(name, {})
+    verdicts = status.totals["collections"].get(name, {})
     return sum(verdicts.get(each, 0) for each in ("match", "excused", "mismatch"))
 
 
-def _show_gates(console: Console, gates: list[dict[str, Any]]) -> None:
+def _show_gates(console: Console, gates: Sequence[Gate]) -> None:
     table = Table("collection", "gate", "state", "figure")
-    for gate in sorted(gates, key=lambda gate: bool(gate["ok"])):
-        table.add_row(gate["collection"], gate["name"], "open" if gate["ok"] else "closed", escape(gate["said"]))
+    for gate in sorted(gates, key=lambda gate: gate.ok):
+        table.add_row(gate.collection, gate.name, "open" if gate.ok else "closed", escape(gate.said))
     console.print(table)
 
 
-def _show_indexes(found: list[dict[str, Any]]) -> None:
+def _show_indexes(found: Sequence[Mapping[str, Any]]) -> None:
     console = Console()
     if not found:
         console.print("no query has scanned a table since the application started")
@@ -98,5 +101,5 @@ def _show_indexes(found: list[dict[str, Any]]) -> None:
     console.print(table)
 
 
-def _store(name: str, each: dict[str, Any]) -> str:
-    return f"{name} {'up' if each['up'] else 'DOWN'}"
+def _store(name: str, each: StoreStatus) -> str:
+    return f"{name} {'up' if each.up else 'DOWN'}"

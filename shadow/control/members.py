@@ -17,6 +17,7 @@ from typing import Any, Final
 from shadow.control.records import Records
 from shadow.control.witness import forget_token, journal_token
 from shadow.host.process import Owner
+from shadow.model.health import CollectionHealth
 from shadow.model.phase import Phase, StoreName
 
 __all__ = [
@@ -65,7 +66,7 @@ class Ack:
 @dataclass(frozen=True, slots=True)
 class Member:
     """One process. `beat` rises with each heartbeat; `journal` names the journal that it writes; `tool`: a command, not
-    a process of the application; `figures`: the figures of its gates, by collection.
+    a process of the application; `figures`: the health of its collections.
 
     `wants`: the collections that it wants to write to both stores; `fence`: the last one that it has acknowledged, see
     `Routing.fence`; `lease`: seconds after it has read the routing record in which it may write without reading it
@@ -79,7 +80,7 @@ class Member:
     tool: bool = False
     standing: Mapping[str, MemberRoute] = field(default_factory=dict)
     ack: Ack = Ack()
-    figures: Mapping[str, Any] = field(default_factory=dict)
+    figures: Mapping[str, CollectionHealth] = field(default_factory=dict)
     format: int = FENCED
     wants: tuple[str, ...] = ()
     fence: int = 0
@@ -192,7 +193,7 @@ def _encoded(member: Member) -> dict[str, Any]:
         "tool": member.tool,
         "standing": standing,
         "ack": dataclasses.asdict(ack),
-        "figures": dict(member.figures),
+        "figures": {name: health.record() for name, health in member.figures.items()},
         "format": member.format,
         "wants": list(member.wants),
         "fence": member.fence,
@@ -214,7 +215,7 @@ def _decoded(value: Mapping[str, Any]) -> Member:
         value["tool"],
         standing,
         Ack(**value["ack"]),
-        value["figures"],
+        {name: CollectionHealth.of_record(each) for name, each in value["figures"].items()},
         value.get("format", 1),
         tuple(value.get("wants", ())),
         value.get("fence", 0),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from shadow.control.records import Records
+from shadow.model.health import CollectionHealth
 from shadow.runtime import Runtime, RuntimeContext
 
 __all__ = ["FleetContext", "ParticipantContext"]
@@ -41,7 +41,7 @@ class FleetContext:
     parts: RuntimeContext
     current: Callable[[], Runtime]
     """The runtime of the running event loop. Raises `ShadowClosed`."""
-    figures: Callable[[], Awaitable[Mapping[str, Any]]]
+    figures: Callable[[], Awaitable[Mapping[str, CollectionHealth]]]
     """Answers what the gates are judged by."""
     journal: str
     heartbeat: float

@@ -17,6 +17,7 @@ from shadow.fleet.description import described
 from shadow.fleet.gates import fleet_gates, more_gates
 from shadow.fleet.health_gates import Gate
 from shadow.fleet.wishes import Wishes
+from shadow.model.health import CollectionHealth
 
 __all__ = ["Fleet"]
 
@@ -32,11 +33,11 @@ class Fleet(Wishes):
         """Idempotent; the next use opens it again."""
         self.records.close()
 
-    async def gates(self, own: Mapping[str, Any]) -> list[Gate]:
-        """Every gate of every configured collection, for a flip to its other store. `own`: this process's figures."""
+    async def gates(self, own: Mapping[str, CollectionHealth]) -> list[Gate]:
+        """Every gate of every configured collection, for a flip to its other store. `own`: the health seen here."""
         return await asyncio.to_thread(self._all_gates, own)
 
-    def _all_gates(self, own: Mapping[str, Any]) -> list[Gate]:
+    def _all_gates(self, own: Mapping[str, CollectionHealth]) -> list[Gate]:
         seen, routes = self.participant.routing, self.routes()
         try:
             rows = members.prune(self.records, members.members(self.records))

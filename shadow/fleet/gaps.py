@@ -13,6 +13,7 @@ from shadow.fleet.context import FleetContext
 from shadow.fleet.running_site import RunningSite
 from shadow.host.process import this_process
 from shadow.host.steady import steady
+from shadow.model.events import ComponentFailed, noted
 from shadow.model.phase import Route
 from shadow.observe.log import Event
 
@@ -58,7 +59,7 @@ class Gaps(RunningSite):
             f"{place}: {who or 'a process'} has the control store {theirs}, and this one {self._control}: "
             "all processes of an application must name the same (control.url, or journal.url)"
         )
-        self._parts.reporter.event(Event.CONTROL_ELSEWHERE, detail=detail)
+        self._parts.reporter.publish(noted(Event.CONTROL_ELSEWHERE, detail=detail))
 
     def era(self, collection: str) -> str:
         """Names the period since both stores of a collection were written last, the same in all processes."""
@@ -74,7 +75,7 @@ class Gaps(RunningSite):
             self.participant.writes_both_again([name])
             if not isinstance(error, ControlError):
                 raise
-            self._parts.reporter.failed("control", error)
+            self._parts.reporter.publish(ComponentFailed("control", error))
             return False
         return True
 
@@ -135,7 +136,7 @@ class Gaps(RunningSite):
         try:
             await self.participant.write_alone([name])
         except ControlError as error:
-            self._parts.reporter.failed("control", error)
+            self._parts.reporter.publish(ComponentFailed("control", error))
             if not await self._vouching.spoil(name):
                 raise JournalError(
                     f"{name}: neither the journal nor the control store can be written, nor MongoDB in their place",

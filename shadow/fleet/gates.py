@@ -16,8 +16,9 @@ from shadow.control.flip_record import RouteRecord
 from shadow.control.members import FENCED, Member, disagreements, misplaced
 from shadow.control.records import Records
 from shadow.errors import ControlError
-from shadow.fleet.health_gates import Gate, gates_of
+from shadow.fleet.health_gates import Gate, ProcessHealth, gates_of
 from shadow.fleet.job_gates import read_gates
+from shadow.model.health import CollectionHealth
 from shadow.model.phase import StoreName
 
 __all__ = ["REHEARSAL", "REHEARSED", "fleet_gates", "is_way_back", "more_gates"]
@@ -42,20 +43,20 @@ def fleet_gates(
     placed: RouteRecord | None,
     to: StoreName,
     more: Iterable[Gate] = (),
-    figures: Sequence[Mapping[str, Any]] | None = None,
+    figures: Sequence[ProcessHealth] | None = None,
 ) -> list[Gate]:
     """The gates of one collection for a flip to `to`.
 
-    `silent`: journals that no living process shares; `more`: the gates of the jobs; `figures`: of every process of the
-    application, where they are fresher than in its row.
+    `silent`: journals that no living process shares; `more`: the gates of the jobs; `figures`: the health in every
+    process of the application, where it is fresher than in its row.
     """
     application = [row for row in rows if not row.tool]
-    told = [row.figures for row in application] if figures is None else figures
-    # A process that has said nothing yet is heard as one that says nothing good.
-    told = [{name: {}, **each} for each in told]
+    health = [row.figures for row in application] if figures is None else figures
+    # A process that has reported nothing yet closes every gate.
+    health = [{name: CollectionHealth(), **each} for each in health]
     found = [
         _processes(name, application, silent),
-        *(gate for gate in gates_of(told) if gate.collection == name),
+        *(gate for gate in gates_of(health) if gate.collection == name),
         *(gate for gate in more if gate.collection == name),
     ]
     if is_way_back(placed, to):

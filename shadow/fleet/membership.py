@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from types import MappingProxyType
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from shadow.control import epochs, members
 from shadow.control import flip_record as routing
@@ -28,6 +28,7 @@ from shadow.fleet.context import ParticipantContext
 from shadow.fleet.site import Site
 from shadow.host.process import this_process
 from shadow.host.steady import steady
+from shadow.model.health import CollectionHealth
 from shadow.model.phase import Phase, StoreName
 from shadow.model.version import fresh_id
 
@@ -68,7 +69,7 @@ class Membership:
         self._seen_flip = ""
         self._last_move = "", 0.0
         """The last state change of a flip that was seen, and when it was seen first."""
-        self._figures: Mapping[str, Any] = {}
+        self._figures: Mapping[str, CollectionHealth] = {}
         self._figured = 0.0
         self._reachable = True
         self.seen_members: list[Member] = []

@@ -15,6 +15,8 @@ from shadow.fleet.context import FleetContext
 from shadow.fleet.participant import Participant
 from shadow.fleet.site import Site
 from shadow.model.background import Background
+from shadow.model.events import ComponentFailed, noted
+from shadow.model.health import CollectionHealth
 from shadow.model.phase import Phase, Route, StoreName
 from shadow.observe.log import Event
 from shadow.stores.base import Store
@@ -94,7 +96,7 @@ class RunningSite(Site):
     @asynccontextmanager
     async def holding(self, collections: list[str]) -> AsyncIterator[None]:
         for name in collections:
-            self._parts.reporter.event(Event.FLIP_STARTED, collection=name)
+            self._parts.reporter.publish(noted(Event.FLIP_STARTED, collection=name))
         async with self._current().holding(collections):
             yield
 
@@ -104,7 +106,7 @@ class RunningSite(Site):
                 await self._parts.journal.set_primary(name, str(each.primary))
             except JournalError as error:
                 # The routing record decides at the next start, whatever the journal holds.
-                self._parts.reporter.failed("journal", error)
+                self._parts.reporter.publish(ComponentFailed("journal", error))
             now = self._parts.routes[name]
             phase = Phase.OFF if each.completed else now.phase
             self._parts.routes.set(name, dataclasses.replace(now, primary=each.primary, phase=phase, epoch=each.epoch))
@@ -131,7 +133,7 @@ class RunningSite(Site):
             return ""
         return f"{', '.join(sorted(wrong))}: a store or the journal is not the one of before: copy and verify again"
 
-    async def figures(self) -> Mapping[str, Any]:
+    async def figures(self) -> Mapping[str, CollectionHealth]:
         return await self._figures() if not self._tool else {}
 
     async def is_empty(self) -> bool:
@@ -150,9 +152,11 @@ class RunningSite(Site):
         if what == "flip":
             event = _ENDS[about["state"]]
             for name in about["collections"]:
-                self._parts.reporter.event(event, collection=name, detail=said)
+                self._parts.reporter.publish(noted(event, collection=name, detail=said))
         elif what == "gap":
             for name in about["collections"]:
-                self._parts.reporter.event(Event.DUAL_WRITES_INTERRUPTED, collection=name)
+                self._parts.reporter.publish(noted(Event.DUAL_WRITES_INTERRUPTED, collection=name))
         else:
-            self._parts.reporter.event(Event.CONTROL_LOST if what == "lost" else Event.CONTROL_FOUND, detail=said)
+            self._parts.reporter.publish(
+                noted(Event.CONTROL_LOST if what == "lost" else Event.CONTROL_FOUND, detail=said)
+            )

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from shadow.control.flip_record import RouteRecord, Routing
 from shadow.model.background import Background
+from shadow.model.health import CollectionHealth
 from shadow.model.phase import Phase, Route, StoreName
 
 __all__ = ["Site"]
@@ -48,8 +49,8 @@ class Site(Protocol):
         each must confirm it; otherwise a store that does not answer, such as one that was switched off, is no
         objection."""
 
-    async def figures(self) -> Mapping[str, Any]:
-        """The figures that the gates use."""
+    async def figures(self) -> Mapping[str, CollectionHealth]:
+        """The health of the collections, which the gates use."""
 
     async def is_empty(self) -> bool:
         """Whether the journal is empty."""

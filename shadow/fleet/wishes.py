@@ -27,6 +27,7 @@ from shadow.fleet.gaps import Gaps
 from shadow.fleet.gates import fleet_gates, more_gates
 from shadow.fleet.health_gates import Gate
 from shadow.host.process import this_process
+from shadow.model.events import ComponentFailed, noted
 from shadow.model.phase import Phase, Route, StoreName
 from shadow.observe.log import Event
 
@@ -82,7 +83,7 @@ class Wishes(Gaps):
         if self._told.get(name) != str(primary):
             # Once, and not for each event loop.
             self._told[name] = str(primary)
-            self._parts.reporter.event(Event.FLIP_PENDING, collection=name, to=str(wanted))
+            self._parts.reporter.publish(noted(Event.FLIP_PENDING, collection=name, to=str(wanted)))
 
     def configured(self) -> Mapping[str, Route]:
         """The routes that the last file asked for."""
@@ -107,7 +108,7 @@ class Wishes(Gaps):
         elif self._tool:
             wanted = dataclasses.replace(wanted, primary=now.primary)
         elif _is_behind(placed, wanted.primary):
-            self._parts.reporter.event(Event.FLIP_BEHIND, collection=name, to=str(wanted.primary))
+            self._parts.reporter.publish(noted(Event.FLIP_BEHIND, collection=name, to=str(wanted.primary)))
             wanted = dataclasses.replace(wanted, primary=now.primary)
         if wanted.primary is not now.primary:
             # At once: a share of reads that the new file removes would start with the flip and end just after it.
@@ -152,7 +153,7 @@ class Wishes(Gaps):
                 await self.participant.join({name: self._parts.routes[name].primary})
             return await self.participant.want_both([name], _RAISED + 2 * self._heartbeat)
         except (ControlError, TimeoutError) as error:
-            self._parts.reporter.failed("control", error)
+            self._parts.reporter.publish(ComponentFailed("control", error))
             return False
 
     async def tend(self, turn: Callable[[], None] = lambda: None) -> None:
@@ -242,7 +243,7 @@ class Wishes(Gaps):
         """Reports each reason once."""
         if self._told.get(name) != why_not:
             self._told[name] = why_not
-            self._parts.reporter.event(Event.FLIP_REFUSED, collection=name, to=str(to), detail=why_not)
+            self._parts.reporter.publish(noted(Event.FLIP_REFUSED, collection=name, to=str(to), detail=why_not))
 
     async def _come_after(self) -> None:
         """Once every file names the primary that the command line has put in force, files count again."""

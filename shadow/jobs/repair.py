@@ -22,13 +22,23 @@ from shadow.jobs.plan_file import UNDO, Line, Undone, dumps, header_of, line_of,
 from shadow.jobs.target import JobRefused, JobTarget
 from shadow.jobs.verify import report_difference, state_json
 from shadow.jobs.work import fingerprint
+from shadow.model.events import KeyAgreed
 from shadow.model.outcome import refusal_of
 from shadow.model.stored import Damaged, RawDocument, document_of, is_copyable
+from shadow.model.verdict import HEALED, Healing
 from shadow.model.version import Document, Image, Key, State, Tombstone, Unknown, Version, fresh_id
 
 __all__ = ["apply_plan", "undo"]
 
-_DONE: Final = ("copied", "deleted", "settled")
+_COUNTED_AS: Final = {
+    Healing.EQUAL: "settled",
+    Healing.COPIED: "copied",
+    Healing.TOMBSTONED: "deleted",
+    Healing.CONTENDED: "moved",
+    Healing.UNREADABLE: "unreadable",
+    Healing.REFUSED: "refused",
+}
+"""What came of a line, by the name that the counts of a plan show."""
 
 # --- applying it ------------------------------------------------------------------------------------------------
 
@@ -77,12 +87,12 @@ async def _apply(sides: JobTarget, lines: Sequence[Line], log: IO[str] | None, c
         done = []
         for line, one, other in zip(lines, primary, secondary, strict=True):
             result = await _apply_one(sides, line, one, other, log)
-            counts[result] += 1
-            if result in _DONE and log is not None:
+            counts[_COUNTED_AS[result]] += 1
+            if result in HEALED and log is not None:
                 done.append(line.key)
         for key, now, there in await _looks(sides, done):
             if agree(now, there):
-                sides.reporter.level(sides.collection, key)
+                sides.reporter.publish(KeyAgreed(sides.collection, key))
 
 
 async def _looks(sides: JobTarget, keys: Sequence[Key]) -> list[tuple[Key, Image, Image]]:
@@ -94,13 +104,13 @@ async def _looks(sides: JobTarget, keys: Sequence[Key]) -> list[tuple[Key, Image
     return list(zip(keys, primary, secondary, strict=True))
 
 
-async def _apply_one(sides: JobTarget, line: Line, primary: Image, secondary: Image, log: IO[str] | None) -> str:
+async def _apply_one(sides: JobTarget, line: Line, primary: Image, secondary: Image, log: IO[str] | None) -> Healing:
     if agree(primary, secondary):
-        return "settled"
+        return Healing.EQUAL
     if not is_copyable(primary):
-        return "unreadable"
+        return Healing.UNREADABLE
     if (primary.state, secondary.state) != (line.primary, line.secondary):
-        return "moved"
+        return Healing.CONTENDED
     wanted = primary if primary.present else Image(Tombstone(fresh_id()))
     if log is not None:
         _remember(log, line.key, secondary, wanted.state)
@@ -109,10 +119,10 @@ async def _apply_one(sides: JobTarget, line: Line, primary: Image, secondary: Im
         except PyMongoError as error:
             if not refusal_of(error):
                 raise
-            return "refused"
+            return Healing.REFUSED
         if not done:
-            return "moved"
-    return "copied" if primary.present else "deleted"
+            return Healing.CONTENDED
+    return Healing.COPIED if primary.present else Healing.TOMBSTONED
 
 
 def _remember(log: IO[str], key: Key, before: Image, after: State) -> None:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from shadow.compare.diff import Hasher
 from shadow.errors import NotFollowed, ShadowError
 from shadow.journal.base import Journal
+from shadow.model.events import Reporter
 from shadow.model.limits import Limits
 from shadow.model.phase import Route, StoreName
-from shadow.model.reporter import Reporter
 from shadow.model.verdict import Healing
 from shadow.model.version import Key
 from shadow.observe.findings_file import SharedFindings

@@ -24,6 +24,7 @@ from shadow.jobs.issues import Issue
 from shadow.jobs.jobs import Job, Jobs
 from shadow.jobs.target import JobTarget
 from shadow.jobs.work import Handled
+from shadow.model.events import ComparisonUndecided, MismatchConfirmed
 from shadow.model.operation import Verb
 from shadow.model.order import key_digest
 from shadow.model.stored import NO_VERSION, Damaged, is_copyable
@@ -242,7 +243,9 @@ class Verify:
     def _report(
         self, issue: Issue, kind: Kind, differences: tuple[Difference, ...], primary: Image, secondary: Image
     ) -> None:
-        self.sides.reporter.mismatch(_mismatch(self.sides, issue.key, kind, differences, primary, secondary))
+        self.sides.reporter.publish(
+            MismatchConfirmed(_mismatch(self.sides, issue.key, kind, differences, primary, secondary))
+        )
 
     async def conclude(self, jobs: Jobs, job: int) -> str:
         """ "equal", "different", "undecided", or "nothing" where a filter or a sample left no document to compare. Two
@@ -271,9 +274,9 @@ def report_difference(sides: JobTarget, key: Key, primary: Image, secondary: Ima
     """Reports a difference that is certain, found outside a verification."""
     _, kind, differences = _described(sides, primary, secondary, full=True)
     if differences:
-        sides.reporter.mismatch(_mismatch(sides, key, kind, differences, primary, secondary))
+        sides.reporter.publish(MismatchConfirmed(_mismatch(sides, key, kind, differences, primary, secondary)))
     else:
-        sides.reporter.incomparable(sides.collection, Verb.FIND, Incomparable.NO_DIFFERENCE)
+        sides.reporter.publish(ComparisonUndecided(sides.collection, Verb.FIND, Incomparable.NO_DIFFERENCE))
 
 
 def _mismatch(

@@ -25,6 +25,7 @@ from shadow.jobs.issues import Issue
 from shadow.jobs.jobs import FORMAT, SILENT, Job, Jobs, RangeClaim
 from shadow.jobs.target import JobRefused, JobTarget
 from shadow.jobs.throttle import RateLimiter
+from shadow.model.events import ComponentFailed
 from shadow.model.outcome import Outcome, classify
 from shadow.model.version import Document, fresh_id
 from shadow.stores.ranges import Batch
@@ -291,7 +292,7 @@ class Work:
                 pass  # it is retried in a moment
             except Exception as error:
                 # A worker without heartbeats would lose its range to another one.
-                self.task.sides.reporter.failed("control", error)
+                self.task.sides.reporter.publish(ComponentFailed("control", error))
             await asyncio.sleep(_TICK)
 
     async def _follow(self) -> None:

@@ -13,6 +13,7 @@ __all__ = [
     "COUNT_PATH",
     "DOCUMENT_PATH",
     "ERROR_PATH",
+    "HEALED",
     "MATCHED_PATH",
     "ORDER_PATH",
     "VERSION_PATH",
@@ -180,12 +181,31 @@ class Unjournaled(enum.StrEnum):
 
 
 class Healing(enum.StrEnum):
-    """What a repair found or did."""
+    """What a repair of one key did, or in a dry run would do: by the replicator, a job or an operator."""
 
     EQUAL = "equal"
+    """Both stores hold the same already."""
     COPIED = "copied"
     TOMBSTONED = "tombstoned"
+    UNSETTLED = "unsettled"
+    """Healed, but the entry of the journal can't be settled yet."""
+    IN_FLIGHT = "in_flight"
+    """An operation of a process that is alive has the key."""
+    NOT_FOLLOWED = "not_followed"
+    """The primary is written alone."""
+    REVERSED = "reversed"
+    """The secondary is ahead of the primary."""
+    CONTENDED = "contended"
+    """It changed meanwhile."""
+    REFUSED = "refused"
+    """The secondary refuses to hold the document."""
+    UNREADABLE = "unreadable"
+    """What the primary holds can't be read."""
     FAILED = "failed"
+
+
+HEALED: Final = frozenset((Healing.EQUAL, Healing.COPIED, Healing.TOMBSTONED))
+"""After these both stores hold the same."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,7 +154,7 @@ class Findings:
 
     def add(self, found: Mismatch) -> str:
         """Keeps a confirmed mismatch and answers its id."""
-        name = self._id(found.collection, found.key, whole=found.key is None, verb=found.verb)
+        name = self.id_of(found)
         now = self._clock()
         with self._lock:
             finding = self._at(name) or self._new(name, found, now)
@@ -175,6 +175,10 @@ class Findings:
                     Note(name, found.collection, found.key, finding.whole_answer, now, found.verb.value, row, places)
                 )
         return name
+
+    def id_of(self, found: Mismatch) -> str:
+        """The id of a mismatch's finding."""
+        return self._id(found.collection, found.key, whole=found.key is None, verb=found.verb)
 
     def mark_healed(self, collection: str, key: Key) -> bool:
         """Marks the finding of a document as healed; False if there is none here. Another process may have one, which

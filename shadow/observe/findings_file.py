@@ -1,4 +1,4 @@
-"""The findings of all processes of a host, in an SQLite file beside the journal.
+"""The findings of all processes of a host, in the `MismatchFile` beside the journal.
 
 Each process keeps its own in memory and writes what is new to the file about once a second, so a crash loses at most
 the last second of them: what still differs is found again by the next read of it. Like the journal, the file holds the
@@ -15,7 +15,7 @@ import secrets
 import socket
 import sqlite3
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -25,23 +25,11 @@ from shadow.model.values import CANONICAL
 from shadow.model.verdict import Kind
 from shadow.model.version import Key
 from shadow.observe.findings import ELSEWHERE, Findings, Note, Open, is_of_answer, path_pattern
+from shadow.observe.mismatch_file import MismatchFile
 
 __all__ = ["FindingsFile", "SharedFindings", "shared_secret"]
 
 _T = TypeVar("_T")
-
-_SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS findings (
-    id TEXT PRIMARY KEY, collection TEXT NOT NULL, key BLOB, first_seen REAL NOT NULL, last_seen REAL NOT NULL,
-    healed INTEGER NOT NULL, row TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS findings_by_last ON findings (last_seen);
-CREATE TABLE IF NOT EXISTS groups (
-    collection TEXT NOT NULL, kind TEXT NOT NULL, path TEXT NOT NULL, first_seen REAL NOT NULL,
-    last_seen REAL NOT NULL, count INTEGER NOT NULL, PRIMARY KEY (collection, kind, path)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS sums (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-"""
 
 _GROUP: Final = """
 INSERT INTO groups (collection, kind, path, first_seen, last_seen, count) VALUES (?, ?, ?, ?, ?, 1)
@@ -73,17 +61,22 @@ def shared_secret(path: Path) -> bytes:
 
 
 class FindingsFile:
-    """Reads and writes the file. Every method blocks and raises `sqlite3.Error` or OSError; safe to use from threads.
+    """Reads and writes the findings of the file. Every method blocks and raises `sqlite3.Error` or OSError; safe to
+    use from threads.
 
     `limit` findings are kept, half of them the oldest and the others the newest, and `groups` groups.
     """
 
-    def __init__(self, path: str | Path, *, limit: int = 1000, groups: int = 500, reveal_keys: bool = False) -> None:
-        self.path = Path(path)
+    def __init__(self, file: MismatchFile, *, limit: int = 1000, groups: int = 500, reveal_keys: bool = False) -> None:
+        self._file = file
         self._limit = max(2, limit)
         self._groups = groups
         self._reveal = reveal_keys
         self._lock = threading.Lock()
+
+    @property
+    def path(self) -> Path:
+        return self._file.path
 
     def save(self, findings: Findings) -> int:
         """Writes what is new in `findings`, in one transaction; how many notes that were. If it cannot be written the
@@ -93,7 +86,7 @@ class FindingsFile:
             level, notes = findings.take_level(), findings.take_notes()
             if level or notes:
                 try:
-                    with self._open() as db:
+                    with self._file.transaction() as db:
                         db.execute("BEGIN IMMEDIATE")
                         self._heal(db, self._open_among(db, level))
                         self._write(db, notes)
@@ -115,7 +108,7 @@ class FindingsFile:
         """As `Findings.list`, of every process."""
         wanted = None if path is None else path_pattern(path)
         found = []
-        with self._open() as db:
+        with self._file.transaction() as db:
             for row, key in db.execute("SELECT row, key FROM findings ORDER BY last_seen DESC"):
                 shown = self._shown(row, key)
                 if (
@@ -131,19 +124,19 @@ class FindingsFile:
 
     def get(self, id: str) -> dict[str, Any] | None:
         """One finding, JSON-able."""
-        with self._open() as db:
+        with self._file.transaction() as db:
             found = db.execute("SELECT row, key FROM findings WHERE id = ?", (id,)).fetchone()
         return None if found is None else self._shown(*found)
 
     def key_of(self, id: str) -> tuple[str, Key] | None:
         """Collection and key; None if it is gone or is about a whole answer."""
-        with self._open() as db:
+        with self._file.transaction() as db:
             found = db.execute("SELECT collection, key FROM findings WHERE id = ?", (id,)).fetchone()
         return None if found is None or found[1] is None else (found[0], _key(found[1]))
 
     def open(self, collection: str) -> Sequence[Open]:
         """As `Findings.open`, of every process."""
-        with self._open() as db:
+        with self._file.transaction() as db:
             rows = db.execute(
                 "SELECT id, key, row FROM findings WHERE NOT healed AND collection = ?", (collection,)
             ).fetchall()
@@ -162,7 +155,7 @@ class FindingsFile:
 
     def close(self, found: Iterable[Open]) -> Sequence[str]:
         """As `Findings.close`, of every process; answers the ids of those that were closed."""
-        with self._open() as db:
+        with self._file.transaction() as db:
             db.execute("BEGIN IMMEDIATE")
             counts = {each.id: each.count for each in found}
             still = [each for each in self._open_among(db, counts) if json.loads(each[1])["count"] == counts[each[0]]]
@@ -172,39 +165,23 @@ class FindingsFile:
     def groups(self) -> list[dict[str, Any]]:  # type: ignore[valid-type]
         """As `Findings.groups`, of every process."""
         names = ("collection", "kind", "path", "first_seen", "last_seen", "count")
-        with self._open() as db:
+        with self._file.transaction() as db:
             rows = db.execute("SELECT * FROM groups ORDER BY count DESC").fetchall()
         return [dict(zip(names, row, strict=True)) for row in rows]
 
     def open_by_collection(self) -> dict[str, int]:
         """As `Findings.open_by_collection`, of every process."""
-        with self._open() as db:
+        with self._file.transaction() as db:
             return dict(db.execute("SELECT collection, count(*) FROM findings WHERE NOT healed GROUP BY collection"))
 
     def summary(self) -> dict[str, int]:
         """As `Findings.summary`, of every process."""
-        with self._open() as db:
+        with self._file.transaction() as db:
             kept, healed = db.execute("SELECT count(*), coalesce(sum(healed), 0) FROM findings").fetchone()
             sums = dict(db.execute("SELECT name, value FROM sums"))
         return {"seen": sums.get("seen", 0), "kept": kept, "open": kept - healed, "dropped": sums.get("dropped", 0)}
 
     # --- inside -------------------------------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        """A connection in a transaction. One for each use: they are rare, and none must outlive a fork."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        if not self.path.exists():
-            os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o600))
-        db = sqlite3.connect(self.path, timeout=5.0)
-        try:
-            db.execute("PRAGMA journal_mode=WAL")
-            db.execute("PRAGMA synchronous=NORMAL")
-            db.executescript(_SCHEMA)
-            with db:
-                yield db
-        finally:
-            db.close()
 
     def _write(self, db: sqlite3.Connection, notes: Sequence[Note]) -> None:
         groups = {tuple(row) for row in db.execute("SELECT collection, kind, path FROM groups")}
@@ -292,7 +269,7 @@ def _with_one(counts: Mapping[str, int], name: str) -> dict[str, int]:
 
 class SharedFindings:
     """What a process shows of the findings: those of the file, its own included; where there is no file, or it cannot
-    be used, its own alone. `on_error` hears why."""
+    be used, its own alone. `on_error` is called with the reason."""
 
     def __init__(self, own: Findings, file: FindingsFile | None, on_error: Callable[[Exception], None]) -> None:
         self.own = own

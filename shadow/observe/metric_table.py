@@ -4,8 +4,55 @@ configuration."""
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
+
+from shadow.model.background import Background
+from shadow.model.events import (
+    BackgroundTaskFailed,
+    CallAbandoned,
+    CanaryFound,
+    CanaryInjected,
+    CapacityConsumed,
+    ClientStalled,
+    ComparisonFinished,
+    ComparisonUndecided,
+    ComponentFailed,
+    ConfigReloaded,
+    HealFinished,
+    JournalRecovered,
+    MismatchConfirmed,
+    NoiseMeasured,
+    Noted,
+    OperationFinished,
+    OutOfBandWriteCounted,
+    ReadFinished,
+    ReadRouted,
+    ReadShed,
+    RequestThrottled,
+    RuleApplied,
+    TableScanned,
+    WriteDeferred,
+    WriteUnjournaled,
+)
+from shadow.model.operation import READS, Verb
+from shadow.model.outcome import Outcome
+from shadow.model.phase import Role, StoreName
+from shadow.model.verdict import (
+    HEALED,
+    Bypass,
+    Deferral,
+    Healing,
+    Incomparable,
+    Kind,
+    Routed,
+    ShedReason,
+    Slice,
+    Unjournaled,
+    Verdict,
+)
+from shadow.observe.log import Event as LogEvent
 
 __all__ = [
     "ABANDONED",
@@ -56,7 +103,9 @@ __all__ = [
     "UNJOURNALED",
     "WORKING",
     "WRITE_COMPARISONS",
+    "By",
     "Component",
+    "Configured",
     "DynamoCall",
     "FlipOutcome",
     "MetricRow",
@@ -72,6 +121,20 @@ LIST_VERSION: Final = 2
 
 SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds of the latency buckets, in seconds: from a read in one data centre to the longest client time limit."""
+
+
+_WRITES: Final = tuple(verb for verb in Verb if verb not in READS)
+
+
+class Configured(enum.Enum):
+    """Label values that the configuration gives; each list of them has "other" too."""
+
+    COLLECTION = enum.auto()
+    RULE = enum.auto()
+    """For two labels: a collection and the name of a comparison rule."""
+    TABLE = enum.auto()
+    INDEX = enum.auto()
+    """For two labels: a table of DynamoDB and the name of an index, "" for the table itself."""
 
 
 class Component(enum.StrEnum):
@@ -123,16 +186,91 @@ class DynamoCall(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class By:
+    """An event that moves a metric.
+
+    `labels`: the attributes that hold the label values, or a function that gives them; by default the attributes named
+    as the labels are. `amount`: the attribute by which a counter rises (by default it rises by 1), or that a histogram
+    observes, `times` times. `when`: whether this event counts.
+    """
+
+    event: type[Any]
+    labels: tuple[str, ...] | Callable[[Any], tuple[str, ...]] | None = None
+    amount: str = ""
+    times: str = ""
+    when: Callable[[Any], bool] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class MetricRow:
-    """One metric as it is documented. `type` is counter, gauge or histogram; `buckets` are upper bounds in its unit."""
+    """One metric as it is documented. `type` is counter, gauge or histogram; `buckets` are upper bounds in its unit.
+
+    `values` are the label values of a counter or histogram, in the order of `labels`: an enum's, or those that the
+    configuration gives.
+    """
 
     name: str
     type: str
     help: str
     labels: tuple[str, ...] = ()
+    values: tuple[Iterable[str] | Configured, ...] = ()
     buckets: tuple[float, ...] = ()
     merge: str = "max"
     """How a gauge's values in several workers become one: sum, max or min."""
+    moved_by: tuple[By, ...] = ()
+    """The events that move a counter or a histogram; a gauge is read when it is asked for."""
+
+
+_FLIPS: Final = {
+    LogEvent.FLIP_STARTED: FlipOutcome.STARTED,
+    LogEvent.FLIP_DONE: FlipOutcome.DONE,
+    LogEvent.FLIP_REFUSED: FlipOutcome.REFUSED,
+}
+
+_COMPONENT_OF: Final = {
+    Background.RECOVERY: Component.RECOVERY,
+    Background.REFRESH: Component.JOURNAL,
+    Background.CANARIES: Component.PROBE,
+    Background.SUSPECTS: Component.CONFIRM,
+    Background.WATCH: Component.WATCH,
+    Background.FLEET: Component.CONTROL,
+    Background.FIGURES: Component.CONTROL,
+    Background.FLIP: Component.CONTROL,
+    Background.FLIPS: Component.CONTROL,
+    Background.PULSE: Component.REPORT,
+    Background.WRITERS: Component.WATCH,
+    Background.SWEEP: Component.SWEEP,
+    Background.RIGHTS: Component.OTHER,
+    Background.JOURNAL: Component.JOURNAL,
+}
+
+
+def _of_read(event: ComparisonFinished) -> bool:
+    return event.verb in READS
+
+
+def _of_write(event: ComparisonFinished) -> bool:
+    return event.verb not in READS
+
+
+def _unjournaled(event: WriteUnjournaled) -> tuple[str, ...]:
+    return event.collection, Unjournaled.TAKEN if event.taken else Unjournaled.DOUBTED
+
+
+def _reloaded(event: ConfigReloaded) -> tuple[str, ...]:
+    return (Reload.OK if event.ok else Reload.REJECTED,)
+
+
+def _component(event: BackgroundTaskFailed) -> tuple[str, ...]:
+    return (_COMPONENT_OF.get(event.task, Component.OTHER),)
+
+
+def _is_flip(event: Noted) -> bool:
+    return event.name in _FLIPS
+
+
+def _flip(event: Noted) -> tuple[str, ...]:
+    return str(event.fields.get("collection")), _FLIPS[LogEvent(event.name)]
 
 
 OPERATIONS: Final = MetricRow(
@@ -140,24 +278,41 @@ OPERATIONS: Final = MetricRow(
     "counter",
     "Operations that a store has answered.",
     ("collection", "verb", "store", "role", "outcome"),
+    (Configured.COLLECTION, Verb, StoreName, Role, Outcome),
+    moved_by=(By(OperationFinished, amount="count"),),
 )
 LATENCY: Final = MetricRow(
-    "shadow_operation_seconds", "histogram", "Time that a store took to answer.", ("store", "verb"), SECONDS
+    "shadow_operation_seconds",
+    "histogram",
+    "Time that a store took to answer.",
+    ("store", "verb"),
+    (StoreName, Verb),
+    SECONDS,
+    moved_by=(By(OperationFinished, amount="seconds", times="count"),),
 )
 COMPARISONS: Final = MetricRow(
     "shadow_comparisons_total",
     "counter",
     "Comparisons of reads, by verdict.",
     ("collection", "verb", "verdict"),
+    (Configured.COLLECTION, READS, Verdict),
+    moved_by=(By(ComparisonFinished, amount="count", when=_of_read),),
 )
 WRITE_COMPARISONS: Final = MetricRow(
     "shadow_write_comparisons_total",
     "counter",
     "Comparisons of the result of a write in both stores, by verdict.",
     ("collection", "verb", "verdict"),
+    (Configured.COLLECTION, _WRITES, Verdict),
+    moved_by=(By(ComparisonFinished, amount="count", when=_of_write),),
 )
 MISMATCHES: Final = MetricRow(
-    "shadow_mismatches_total", "counter", "Confirmed mismatches by kind.", ("collection", "verb", "kind")
+    "shadow_mismatches_total",
+    "counter",
+    "Confirmed mismatches by kind.",
+    ("collection", "verb", "kind"),
+    (Configured.COLLECTION, Verb, Kind),
+    moved_by=(By(MismatchConfirmed, ("found.collection", "found.verb", "found.kind")),),
 )
 BY_PATH: Final = MetricRow(
     "shadow_mismatches_by_path",
@@ -171,30 +326,40 @@ EXCUSED: Final = MetricRow(
     "counter",
     "Differences that a comparison rule has ignored, by rule.",
     ("collection", "rule"),
+    (Configured.RULE,),
+    moved_by=(By(RuleApplied),),
 )
 BYPASSING: Final = MetricRow(
     "shadow_out_of_band_writes_total",
     "counter",
     "Out-of-band writes that shadow reads or the watch have found.",
     ("collection", "kind"),
+    (Configured.COLLECTION, Bypass),
+    moved_by=(By(OutOfBandWriteCounted),),
 )
 NOISE: Final = MetricRow(
     "shadow_noise_comparisons_total",
     "counter",
     "Comparisons of the primary with itself, by the same code: what is not a match here is noise.",
     ("collection", "verb", "verdict"),
+    (Configured.COLLECTION, READS, Verdict),
+    moved_by=(By(NoiseMeasured),),
 )
 CANARY_SOUGHT: Final = MetricRow(
     "shadow_canary_injected_total",
     "counter",
     "Planted differences that were injected into the comparison.",
     ("collection",),
+    (Configured.COLLECTION,),
+    moved_by=(By(CanaryInjected),),
 )
 CANARY_FOUND: Final = MetricRow(
     "shadow_canary_found_total",
     "counter",
     "Planted differences that the comparison found, with their kind.",
     ("collection",),
+    (Configured.COLLECTION,),
+    moved_by=(By(CanaryFound),),
 )
 CANARY_LAST_FOUND: Final = MetricRow(
     "shadow_canary_last_found_timestamp_seconds",
@@ -214,56 +379,87 @@ READ_SECONDS: Final = MetricRow(
     "histogram",
     "Time of a read as the application sees it; left_out is the holdout, a random share that is not shadowed.",
     ("verb", "slice"),
+    (READS, Slice),
     SECONDS,
+    moved_by=(By(ReadFinished, amount="seconds"),),
 )
 ROUTED: Final = MetricRow(
     "shadow_routed_reads_total",
     "counter",
     "Reads of collections with a share for the secondary (reads), by the store that answered and why.",
     ("collection", "store", "reason"),
+    (Configured.COLLECTION, StoreName, Routed),
+    moved_by=(By(ReadRouted),),
 )
 SHED: Final = MetricRow(
-    "shadow_shed_total", "counter", "Shadow reads that were not done or not finished.", ("collection", "reason")
+    "shadow_shed_total",
+    "counter",
+    "Shadow reads that were not done or not finished.",
+    ("collection", "reason"),
+    (Configured.COLLECTION, ShedReason),
+    moved_by=(By(ReadShed),),
 )
 INCOMPARABLE: Final = MetricRow(
     "shadow_incomparable_total",
     "counter",
     "Comparisons that could decide neither equal nor different, by reason.",
     ("collection", "reason"),
+    (Configured.COLLECTION, Incomparable),
+    moved_by=(By(ComparisonUndecided),),
 )
 DEFERRED: Final = MetricRow(
     "shadow_deferred_writes_total",
     "counter",
     "Writes that wait in the journal after their answer, by reason.",
     ("collection", "reason"),
+    (Configured.COLLECTION, Deferral),
+    moved_by=(By(WriteDeferred),),
 )
 UNJOURNALED: Final = MetricRow(
     "shadow_unjournaled_writes_total",
     "counter",
     "Writes made without an intent (journal.on_failure: sync), by whether the secondary took them.",
     ("collection", "result"),
+    (Configured.COLLECTION, Unjournaled),
+    moved_by=(By(WriteUnjournaled, _unjournaled),),
 )
-DAMAGED: Final = MetricRow("shadow_journal_damaged_total", "counter", "Damaged journals that were recovered.")
+DAMAGED: Final = MetricRow(
+    "shadow_journal_damaged_total", "counter", "Damaged journals that were recovered.", moved_by=(By(JournalRecovered),)
+)
 HEALS: Final = MetricRow(
     "shadow_heals_total",
     "counter",
     "Repairs of a key, by what they found or did.",
     ("collection", "result"),
+    (Configured.COLLECTION, (*sorted(HEALED), Healing.FAILED)),
+    moved_by=(By(HealFinished),),
 )
 RELOADS: Final = MetricRow(
-    "shadow_config_reloads_total", "counter", "Times the configuration was read again.", ("result",)
+    "shadow_config_reloads_total",
+    "counter",
+    "Times the configuration was read again.",
+    ("result",),
+    (Reload,),
+    moved_by=(By(ConfigReloaded, _reloaded),),
 )
 FAILURES: Final = MetricRow(
     "shadow_internal_failures_total",
     "counter",
     "Internal failures that were kept from the application, by component.",
     ("part",),
+    (Component,),
+    moved_by=(
+        By(ComponentFailed),
+        By(BackgroundTaskFailed, _component),
+    ),
 )
 BACKGROUND_FAILURES: Final = MetricRow(
     "shadow_background_failures_total",
     "counter",
     "Failures of long-lived tasks and threads; the task starts again after each.",
     ("task",),
+    (Background,),
+    moved_by=(By(BackgroundTaskFailed),),
 )
 BACKGROUND_UP: Final = MetricRow(
     "shadow_background_up",
@@ -277,37 +473,62 @@ CAPACITY: Final = MetricRow(
     "counter",
     "Capacity units consumed on DynamoDB; index is empty for the table itself.",
     ("table", "index", "verb"),
+    (Configured.INDEX, DynamoCall),
+    moved_by=(By(CapacityConsumed, amount="units"),),
 )
 THROTTLED: Final = MetricRow(
     "shadow_dynamo_throttled_requests_total",
     "counter",
     "Requests to DynamoDB that were throttled, repeated ones too; by a client that shadow made.",
+    moved_by=(By(RequestThrottled),),
 )
 ABANDONED: Final = MetricRow(
     "shadow_calls_abandoned_total",
     "counter",
     "Calls of a store's client whose caller went away; they run on to the client's own time limits.",
     ("store",),
+    (StoreName,),
+    moved_by=(By(CallAbandoned),),
 )
 STUCK: Final = MetricRow(
     "shadow_clients_stuck_total",
     "counter",
     "Clients of a store that stopped answering, even to a ping; those that shadow made were replaced.",
     ("store",),
+    (StoreName,),
+    moved_by=(By(ClientStalled),),
 )
-FLIPS: Final = MetricRow("shadow_flips_total", "counter", "Changes of primary, by result.", ("collection", "result"))
+FLIPS: Final = MetricRow(
+    "shadow_flips_total",
+    "counter",
+    "Changes of primary, by result.",
+    ("collection", "result"),
+    (Configured.COLLECTION, FlipOutcome),
+    moved_by=(By(Noted, _flip, when=_is_flip),),
+)
 SCANS: Final = MetricRow(
     "shadow_dynamo_scans_total",
     "counter",
     "Queries that had to scan a table, for no key or index serves them.",
     ("table",),
+    (Configured.TABLE,),
+    moved_by=(By(TableScanned, amount="scans"),),
 )
-SCANNED: Final = MetricRow("shadow_dynamo_scan_items_read_total", "counter", "Items that scans have read.", ("table",))
+SCANNED: Final = MetricRow(
+    "shadow_dynamo_scan_items_read_total",
+    "counter",
+    "Items that scans have read.",
+    ("table",),
+    (Configured.TABLE,),
+    moved_by=(By(TableScanned, amount="read"),),
+)
 SCANNED_OUT: Final = MetricRow(
     "shadow_dynamo_scan_items_returned_total",
     "counter",
     "Items that scans have returned, of those that they have read.",
     ("table",),
+    (Configured.TABLE,),
+    moved_by=(By(TableScanned, amount="returned"),),
 )
 OPEN_INTENTS: Final = MetricRow("shadow_journal_open_intents", "gauge", "Intents open in the journal.", ("collection",))
 OLDEST_INTENT: Final = MetricRow(

@@ -8,87 +8,61 @@ several `Shadow` objects can live in one process.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections import Counter as Counts
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import product
-from typing import Any, Final, TypeVar
+from operator import attrgetter
+from typing import Any, Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from shadow.model.background import Background
-from shadow.model.operation import READS, Verb
-from shadow.model.outcome import Outcome
-from shadow.model.phase import Role, Route, StoreName
+from shadow.model.events import (
+    CallAbandoned,
+    CapacityConsumed,
+    ClientStalled,
+    ComparisonFinished,
+    Event,
+    Handlers,
+    NoiseMeasured,
+    RequestThrottled,
+    RouteChanged,
+    TableScanned,
+)
+from shadow.model.operation import READS
+from shadow.model.phase import Route, StoreName
 from shadow.model.verdict import (
-    Bypass,
-    Deferral,
-    Healing,
-    Incomparable,
-    Kind,
-    Routed,
-    ShedReason,
-    Slice,
-    Unjournaled,
     Verdict,
 )
-from shadow.observe.gauges import Gauges, GaugeSnapshot, Labels
+from shadow.observe.gauges import Gauges, GaugeSnapshot
 from shadow.observe.metric_table import (
-    ABANDONED,
-    BACKGROUND_FAILURES,
-    BYPASSING,
-    CANARY_FOUND,
-    CANARY_SOUGHT,
-    CAPACITY,
     COMPARISONS,
-    DAMAGED,
     DEFERRED,
     EXCUSED,
     FAILURES,
-    FLIPS,
     HEALS,
-    INCOMPARABLE,
-    LATENCY,
     MISMATCHES,
     NOISE,
     OPERATIONS,
     OTHER,
-    READ_SECONDS,
     RELOADS,
     ROUTED,
-    SCANNED,
-    SCANNED_OUT,
-    SCANS,
     SHED,
-    STUCK,
     TABLE,
-    THROTTLED,
-    UNJOURNALED,
-    WRITE_COMPARISONS,
+    By,
     Component,
-    DynamoCall,
-    FlipOutcome,
+    Configured,
     MetricRow,
-    Reload,
 )
-from shadow.observe.own_series import OwnCounter, OwnHistogram
 from shadow.observe.recent import Recent
+from shadow.observe.series import CounterSeries, HistogramSeries, Labels, Names
 from shadow.observe.workers import WorkerGauges
 
 __all__ = ["Metrics"]
-
-_WRITES: Final = tuple(verb for verb in Verb if verb not in READS)
-
-_C = TypeVar("_C", Counter, Histogram)
-
-
-def _children(parent: _C, *values: Iterable[str]) -> dict[Labels, _C]:
-    """The series of every combination of label values, made now so that they exist at zero and cost one look-up."""
-    return {labels: parent.labels(*labels) for labels in product(*(tuple(map(str, some)) for some in values))}
 
 
 class Metrics:
@@ -114,197 +88,102 @@ class Metrics:
             self._make(tables, rules)
         self.recent: Final = Recent()
         self.on_failure: Callable[[str, Exception], None] = lambda part, error: self.internal_failure(part)
-        """Hears which part of the metrics could not be had, and why; as it stands it only counts that."""
+        """Called with the component that failed, and why; by default it only counts that."""
         self._routes: dict[str, Route] = {}
+        self._known = frozenset((*self.collections, OTHER))
+        self._noise: Counts[tuple[str, Verdict]] = Counts()
+        self.abandoned: Final = {name: functools.partial(self.surely, CallAbandoned(name)) for name in StoreName}
+        """To be called for one call that was abandoned; never raises."""
+        self.stuck: Final = {name: functools.partial(self.surely, ClientStalled(name)) for name in StoreName}
+        """To be called for one client that answered nothing any more; never raises."""
+        self._handlers: Final = self._compiled()
         self._gauges = Gauges(self.collections, self._routes, self._unread)
 
     def _make(self, tables: Mapping[str, Iterable[str]], rules: Sequence[tuple[str, str]]) -> None:
         """Every series, at zero. Raises OSError where they are to be kept in files, and cannot be."""
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._counters: dict[str, Counter] = {}
-        named = (*self.collections, OTHER)
-        self._known = frozenset(named)
-        self._operations = self._series(OPERATIONS, named, Verb, StoreName, Role, Outcome)
-        self._latency = {
-            labels: child.observe for labels, child in _children(self._histogram(LATENCY), StoreName, Verb).items()
+        names: Names = {
+            Configured.COLLECTION: [(name,) for name in (*self.collections, OTHER)],
+            Configured.RULE: [*rules, (OTHER, OTHER)],
+            Configured.TABLE: [(name,) for name in (*tables, OTHER)],
+            Configured.INDEX: [
+                *((table, index) for table, indexes in tables.items() for index in ("", *indexes)),
+                (OTHER, OTHER),
+            ],
         }
-        self._comparisons = self._series(COMPARISONS, named, READS, Verdict)
-        self._comparisons |= self._series(WRITE_COMPARISONS, named, _WRITES, Verdict)
-        self._mismatches = self._series(MISMATCHES, named, Verb, Kind)
-        self._bypassing = self._series(BYPASSING, named, Bypass)
-        self._counted: Counts[tuple[str, Verdict]] = Counts()
-        self._noise = self._series(NOISE, named, READS, Verdict)
-        self._canary_sought = self._series(CANARY_SOUGHT, named)
-        self._canary_found = self._series(CANARY_FOUND, named)
-        self._reads = {
-            labels: child.observe for labels, child in _children(self._histogram(READ_SECONDS), READS, Slice).items()
+        shared = self._unshared is None
+        self._counters = {row.name: CounterSeries(row, names, shared=shared) for row in TABLE if row.type == "counter"}
+        self._histograms = {
+            row.name: HistogramSeries(row, names, shared=shared) for row in TABLE if row.type == "histogram"
         }
-        self._routed = self._series(ROUTED, named, StoreName, Routed)
-        self._shed = self._series(SHED, named, ShedReason)
-        self._incomparable = self._series(INCOMPARABLE, named, Incomparable)
-        self._deferred = self._series(DEFERRED, named, Deferral)
-        self._unjournaled = self._series(UNJOURNALED, named, Unjournaled)
-        self._damaged = self._counter(DAMAGED)
-        self._heals = self._series(HEALS, named, Healing)
-        self._flips = self._series(FLIPS, named, FlipOutcome)
-        self._reloads = self._series(RELOADS, Reload)
-        self._failures = self._series(FAILURES, Component)
-        self._background = self._series(BACKGROUND_FAILURES, Background)
-        self._excuse = self._counter(EXCUSED)
-        self._excused = {pair: self._excuse.labels(*pair).inc for pair in (*rules, (OTHER, OTHER))}
-        indexes = [(table, index) for table, names in tables.items() for index in ("", *names)]
-        self._capacity = self._pairs(
-            CAPACITY, [(*place, call) for place in (*indexes, (OTHER, OTHER)) for call in map(str, DynamoCall)]
-        )
-        self._throttled = self._counter(THROTTLED).inc
-        abandoned, stuck = self._series(ABANDONED, StoreName), self._series(STUCK, StoreName)
-        self.abandoned = {name: self._surely(abandoned[(name,)]) for name in StoreName}
-        """To be called for one call that was abandoned; never raises."""
-        self.stuck = {name: self._surely(stuck[(name,)]) for name in StoreName}
-        """To be called for one client that answered nothing any more; never raises."""
-        named_tables = [(table,) for table in (*tables, OTHER)]
-        self._scans = [self._pairs(row, named_tables) for row in (SCANS, SCANNED, SCANNED_OUT)]
+        self._series: dict[str, CounterSeries | HistogramSeries] = {**self._counters, **self._histograms}
 
-    def _counter(self, row: MetricRow) -> Counter:
-        kind = Counter if self._unshared is None else OwnCounter
-        made = self._counters[row.name] = kind(row.name, row.help, row.labels, registry=self._registry)
-        return made
-
-    def _histogram(self, row: MetricRow) -> Histogram:
-        kind = Histogram if self._unshared is None else OwnHistogram
-        return kind(row.name, row.help, row.labels, buckets=row.buckets, registry=self._registry)
-
-    def _surely(self, count: Callable[[], None]) -> Callable[[], None]:
-        def counted() -> None:
-            with self._guarded():
-                count()
-
-        return counted
-
-    def _series(self, row: MetricRow, *values: Iterable[str]) -> dict[Labels, Callable[..., None]]:
-        return {labels: child.inc for labels, child in _children(self._counter(row), *values).items()}
-
-    def _pairs(self, row: MetricRow, labels: Iterable[Labels]) -> dict[Labels, Callable[[float], None]]:
-        counter = self._counter(row)
-        return {each: counter.labels(*each).inc for each in labels}
+    def _compiled(self) -> Handlers:
+        handlers: dict[type[Any], list[Callable[[Any], None]]] = {
+            ComparisonFinished: [self._compared],
+            NoiseMeasured: [self._noise_measured],
+            RouteChanged: [self._routed],
+        }
+        for row in TABLE:
+            for by in row.moved_by:
+                handlers.setdefault(by.event, []).append(_moving(self._series[row.name], by))
+        return {kind: _all(each) for kind, each in handlers.items()}
 
     def _name(self, collection: str) -> str:
         return collection if collection in self._known else OTHER
 
-    def operation(
-        self,
-        collection: str,
-        verb: Verb,
-        store: StoreName,
-        role: Role,
-        outcome: Outcome,
-        seconds: float,
-        count: int = 1,
-    ) -> None:
-        """One operation, or `count` together, answered by a store in `seconds`."""
-        self._operations[self._name(collection), verb, store, role, outcome](count)
-        observe = self._latency[store, verb]
-        for _ in range(count):
-            observe(seconds)
+    def handlers(self) -> Handlers:
+        """What each type of event moves. Every handler is cheap and thread-safe."""
+        return self._handlers
 
-    def comparison(self, collection: str, verb: Verb, verdict: Verdict, count: int = 1) -> None:
-        name = self._name(collection)
-        self._comparisons[name, verb, verdict](count)
-        if verb in READS:
-            self.recent.add(name, verdict, count)
+    def count(self, event: Event) -> None:
+        """Moves what the event moves."""
+        handle = self._handlers.get(type(event))
+        if handle is not None:
+            handle(event)
 
-    def mismatch(self, collection: str, verb: Verb, kind: Kind) -> None:
-        self._mismatches[self._name(collection), verb, kind]()
+    def _compared(self, event: ComparisonFinished) -> None:
+        if event.verb in READS:
+            self.recent.add(self._name(event.collection), event.verdict, event.count)
 
-    def bypassed(self, collection: str, kind: Bypass) -> None:
-        """A write that went past the shim was found."""
-        self._bypassing[self._name(collection), kind]()
+    def _noise_measured(self, event: NoiseMeasured) -> None:
+        self._noise[self._name(event.collection), event.verdict] += 1
 
-    def excused(self, collection: str, rule: str) -> None:
-        """A rule has excused a difference."""
-        self._excused.get((collection, rule), self._excused[OTHER, OTHER])(1)
+    def _routed(self, event: RouteChanged) -> None:
+        """The route of a collection, until a bound `GaugeSnapshot` says otherwise."""
+        name, route = self._name(event.collection), event.route
+        self._routes[name] = route
+        self.recent.stands(name, (route.primary, route.phase))
 
     def excuses(self, rules: Iterable[tuple[str, str]]) -> None:
         """Makes the series of further rules, pairs (collection, rule name). Never raises: what cannot be made counts as
         "other"."""
         with self._guarded():
             for pair in rules:
-                self._excused.setdefault(pair, self._excuse.labels(*pair).inc)
+                self._series[EXCUSED.name].allow(pair)
 
-    def noise(self, collection: str, verb: Verb, verdict: Verdict) -> None:
-        """A comparison of the primary with itself came to `verdict`."""
-        self._noise[self._name(collection), verb, verdict]()
-        self._counted[self._name(collection), verdict] += 1
-
-    def canary(self, collection: str, *, found: bool) -> None:
-        """A planted difference was given to the comparison, or was found by it."""
-        (self._canary_found if found else self._canary_sought)[(self._name(collection),)]()
-
-    def read(self, verb: Verb, slice: Slice, seconds: float) -> None:
-        """One read of the application took `seconds`."""
-        self._reads[verb, slice](seconds)
-
-    def routed_read(self, collection: str, store: StoreName, reason: Routed) -> None:
-        """A read of a collection of which the secondary answers a share was answered by `store`."""
-        self._routed[self._name(collection), store, reason]()
-
-    def shed(self, collection: str, reason: ShedReason) -> None:
-        self._shed[self._name(collection), reason]()
-
-    def incomparable(self, collection: str, reason: Incomparable) -> None:
-        self._incomparable[self._name(collection), reason]()
-
-    def deferred(self, collection: str, reason: Deferral) -> None:
-        self._deferred[self._name(collection), reason]()
-
-    def unjournaled(self, collection: str, result: Unjournaled) -> None:
-        self._unjournaled[self._name(collection), result]()
-
-    def damaged(self) -> None:
-        """A damaged journal was recovered. Never raises."""
+    def surely(self, event: Event) -> None:
+        """Counts an event for a caller that must not fail. Never raises."""
         with self._guarded():
-            self._damaged.inc()
-
-    def healed(self, collection: str, result: Healing) -> None:
-        self._heals[self._name(collection), result]()
-
-    def flipped(self, collection: str, result: FlipOutcome) -> None:
-        """A change of primary was begun, made, or given up."""
-        self._flips[self._name(collection), result]()
-
-    def reloaded(self, ok: bool) -> None:
-        self._reloads[(Reload.OK if ok else Reload.REJECTED,)]()
+            self.count(event)
 
     def internal_failure(self, part: str) -> None:
         """An internal part failed; a `part` that is not one of `Component` counts as "other". Never raises."""
         # After a fork the counters of workers look for a file of their own, in a folder that may be gone.
         with contextlib.suppress(Exception):
-            self._failures.get((part,), self._failures[(Component.OTHER,)])()
-
-    def background_failure(self, task: Background) -> None:
-        """A long-lived task has failed."""
-        self._background[(task,)]()
+            self._counters[FAILURES.name].add((part,))
 
     def _unread(self, error: Exception) -> None:
         self.on_failure(Component.GAUGES, error)
 
-    def throttled(self) -> None:
-        """One request was throttled. Like the two that follow it never raises: the store's answer waits for them."""
-        with self._guarded():
-            self._throttled()
-
     def capacity(self, table: str, index: str, call: str, units: float) -> None:
-        """`units` of capacity used by one API call (`get_item`, `query`, ...); `index` is "" for the table itself."""
-        with self._guarded():
-            place = (table, index) if (table, index, Component.OTHER) in self._capacity else (OTHER, OTHER)
-            self._capacity.get((*place, call), self._capacity[(*place, OTHER)])(units)
+        """A store consumed capacity. Like the two that follow it never raises: the store's answer waits for them."""
+        self.surely(CapacityConsumed(table, index, call, units))
 
     def scanned(self, table: str, scans: int, read: int, returned: int) -> None:
-        """Scans that were begun on a table, and the items that they have read and returned."""
-        with self._guarded():
-            for counter, count in zip(self._scans, (scans, read, returned), strict=True):
-                if count:
-                    counter.get((table,), counter[(OTHER,)])(count)
+        self.surely(TableScanned(table, scans, read, returned))
+
+    def throttled(self) -> None:
+        self.surely(RequestThrottled())
 
     @contextlib.contextmanager
     def _guarded(self) -> Iterator[None]:
@@ -312,12 +191,6 @@ class Metrics:
             yield
         except Exception:
             self.internal_failure(Component.REPORT)
-
-    def routed(self, collection: str, route: Route) -> None:
-        """The route of a collection, until a bound `GaugeSnapshot` says otherwise."""
-        name = self._name(collection)
-        self._routes[name] = route
-        self.recent.stands(name, (route.primary, route.phase))
 
     def bind(self, gauges: Callable[[], GaugeSnapshot]) -> None:
         """Sets where the gauges are read at each scrape. `gauges` may be called from any thread, must not block, and
@@ -360,12 +233,13 @@ class Metrics:
                 return [*counted, *_workers(shared).merged()]
             except Exception as error:
                 self.on_failure(Component.GAUGES, error)
-        return [*_plain(self._registry), *self._gauges.collect()]
+        series = (self._series[row.name] for row in TABLE if row.name in self._series)
+        return [*(each.family() for each in series), *self._gauges.collect()]
 
     def noise_of(self, collection: str) -> dict[str, int]:
         """How often the primary was compared with itself, by verdict, in this process."""
         name = self._name(collection)
-        return {verdict.value: self._counted[name, verdict] for verdict in Verdict if self._counted[name, verdict]}
+        return {verdict.value: self._noise[name, verdict] for verdict in Verdict if self._noise[name, verdict]}
 
     def totals(self) -> dict[str, Any]:
         """Sums for a status page or a report.
@@ -374,7 +248,7 @@ class Metrics:
         "kinds": {...}, "excused": {...}, "noise": {...}, "shed": {...}, "deferred": {...}, "heals": {...},
         "reloads": {...}, "failures": {...}, "collections": {name: {...}}, "routed_reads": {name: {store: {...}}}},
         each inner one from label value to number; those of a collection are its verdicts, those of `routed_reads` the
-        reasons that were ever counted. Beside them "recent": {name: as `Recent.status`}, of this process alone.
+        reasons that were ever counted.
         """
         counted = self._of_all_workers() if os.environ.get("PROMETHEUS_MULTIPROC_DIR") else self._of_this_process
 
@@ -407,16 +281,12 @@ class Metrics:
             "reloads": by_last_label(RELOADS),
             "failures": by_last_label(FAILURES),
             "collections": collections,
-            "recent": {name: self.recent.status(name) for name in self.collections},
             "routed_reads": _routed(counted(ROUTED)),
         }
 
     def _of_this_process(self, row: MetricRow) -> Iterator[tuple[Labels, int]]:
-        """The series of a counter. Past the registry, which builds all samples of all series for it: some fifty
-        milliseconds, in the event loop, each time that the fleet's figures or the status are asked for."""
-        children: Mapping[Any, Any] = self._counters[row.name]._metrics
-        for labels, child in list(children.items()):
-            yield tuple(labels), int(child._value.get())
+        for labels, count in self._counters[row.name].counts():
+            yield labels, int(count)
 
     def _of_all_workers(self) -> Callable[[MetricRow], Iterator[tuple[Labels, int]]]:
         families = {family.name: family for family in self._families()}
@@ -429,14 +299,48 @@ class Metrics:
         return counted
 
 
-def _plain(registry: CollectorRegistry) -> Iterator[Metric]:
-    """A registry without the `_created` samples: a second series for each counter, which no query here asks for.
+def _moving(series: CounterSeries | HistogramSeries, by: By) -> Callable[[Any], None]:
+    """What an event does to the series of a row."""
+    add, when = series.add, by.when
+    labels = _labels_of(series.row.labels if by.labels is None else by.labels)
+    amount = attrgetter(by.amount) if by.amount else _one
+    if by.times:
+        times = attrgetter(by.times)
+        return lambda event: add(labels(event), amount(event), times(event))
+    if when is None:
+        return lambda event: add(labels(event), amount(event))
 
-    The library's own switch for them is one for the whole process, which is the application's to set.
-    """
-    for family in registry.collect():
-        family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
-        yield family
+    def counted(event: Any) -> None:
+        if when(event):
+            add(labels(event), amount(event))
+
+    return counted
+
+
+def _labels_of(names: tuple[str, ...] | Callable[[Any], Labels]) -> Callable[[Any], Labels]:
+    if not isinstance(names, tuple):
+        return names
+    if len(names) > 1:
+        return attrgetter(*names)
+    if not names:
+        return lambda event: ()
+    get: Callable[[Any], str] = attrgetter(names[0])
+    return lambda event: (get(event),)
+
+
+def _one(event: Any) -> int:
+    return 1
+
+
+def _all(handlers: Sequence[Callable[[Any], None]]) -> Callable[[Any], None]:
+    if len(handlers) == 1:
+        return handlers[0]
+
+    def handle(event: Any) -> None:
+        for each in handlers:
+            each(event)
+
+    return handle
 
 
 class _Once(CollectorRegistry):

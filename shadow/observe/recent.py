@@ -7,8 +7,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
+from shadow.model.health import RecentReads
 from shadow.model.verdict import Verdict
 
 __all__ = ["WINDOW", "Recent"]
@@ -70,17 +71,17 @@ class Recent:
             if series.standing != standing:
                 self._series[collection] = _Series(now, standing)
 
-    def status(self, collection: str) -> dict[str, Any]:
-        """{"compared": n, "shed": n, "seconds": looked back on}, JSON-able."""
+    def of(self, collection: str) -> RecentReads:
+        """What was counted in the last `WINDOW` seconds."""
         now = self._now()
         with self._lock:
             series = self._of(collection, now)
             self._forget(series.steps, now)
-            return {
-                "compared": sum(each.compared for each in series.steps),
-                "shed": sum(each.shed for each in series.steps),
-                "seconds": round(min(WINDOW, now - series.began), 1),
-            }
+            return RecentReads(
+                sum(each.compared for each in series.steps),
+                sum(each.shed for each in series.steps),
+                round(min(WINDOW, now - series.began), 1),
+            )
 
     def _of(self, collection: str, now: float) -> _Series:
         series = self._series.get(collection)

@@ -14,12 +14,12 @@ from bson import ObjectId
 from pymongo.errors import ConnectionFailure
 
 from shadow.compare.comparer import is_heavy
+from shadow.model.events import ComparisonFinished, ComponentFailed, OperationFinished, Reporter
 from shadow.model.limits import Limits
 from shadow.model.operation import Hit
 from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import Role, StoreName
 from shadow.model.reads import FindOne
-from shadow.model.reporter import Reporter
 from shadow.model.stored import is_readable
 from shadow.model.verdict import Incomparable, ShedReason, Verdict
 from shadow.model.version import Image, Key, Version
@@ -199,7 +199,9 @@ class KeyReads:
         finally:
             # Counting them one by one would cost more than comparing them.
             if equal:
-                first.read.sides.reporter.comparison(first.read.collection, first.read.verb, Verdict.MATCH, equal)
+                first.read.sides.reporter.publish(
+                    ComparisonFinished(first.read.collection, first.read.verb, Verdict.MATCH, equal)
+                )
 
     async def _ask(self, near: Sequence[_KeyRead]) -> list[Image]:
         read = near[0].read
@@ -210,21 +212,23 @@ class KeyReads:
             outcome = Outcome.ACKED
             return images
         finally:
-            self._reporter.operation(
-                read.collection,
-                read.verb,
-                store.name,
-                Role.SECONDARY,
-                outcome,
-                time.perf_counter() - started,
-                len(near),
+            self._reporter.publish(
+                OperationFinished(
+                    read.collection,
+                    read.verb,
+                    store.name,
+                    Role.SECONDARY,
+                    outcome,
+                    time.perf_counter() - started,
+                    len(near),
+                )
             )
 
     def _failed(self, near: Sequence[_KeyRead], error: Exception, breaker: Breaker | None) -> None:
         """Counts one failure, for one request failed. The secondary may have refused it for one key alone, so each is
         asked for again by itself."""
         if not isinstance(error, TimeoutError):
-            self._reporter.failed("shadow_read", error)
+            self._reporter.publish(ComponentFailed("shadow_read", error))
         if isinstance(error, TimeoutError | ConnectionFailure) or classify(error) is Outcome.UNKNOWN:
             if breaker is not None:
                 breaker.failed()
@@ -244,7 +248,7 @@ class KeyReads:
                 found.append(Hit(each.key, version, image.document))
             return await self._confirmation.compare(each.read, each.hits, found)
         except Exception as error:
-            self._reporter.failed("shadow_read", error)
+            self._reporter.publish(ComponentFailed("shadow_read", error))
             return incomparable(each.read, Incomparable.FAILED)
 
 

@@ -14,12 +14,21 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from shadow.host.steady import steady
+from shadow.model.events import (
+    CanaryFound,
+    CanaryInjected,
+    ComparisonFinished,
+    ComponentFailed,
+    Event,
+    MismatchConfirmed,
+    ReadShed,
+    Reporter,
+)
 from shadow.model.limits import Watch
-from shadow.model.operation import Hit, Query, Verb
+from shadow.model.operation import Hit, Query
 from shadow.model.phase import PHASES, Route, StoreName
 from shadow.model.reads import FindOne
-from shadow.model.reporter import Reporter, Silent
-from shadow.model.verdict import Kind, Mismatch, ShedReason, Verdict
+from shadow.model.verdict import Kind, Mismatch, Verdict
 from shadow.model.version import ABSENT, Document, Image, Key, Version
 from shadow.reads.sources import ShadowRead, StorePair
 from shadow.reads.unconfirmed import MemoryUnconfirmed
@@ -74,7 +83,7 @@ def _hit(image: Image) -> Hit | None:
     return Hit(KEY, image.state, image.document)
 
 
-class Canary(Silent):
+class Canary:
     """One injected difference under way: the reporter of its comparison, which passes nothing on."""
 
     def __init__(self, kind: Kind, path: str, done: Callable[[str], None]) -> None:
@@ -84,18 +93,18 @@ class Canary(Silent):
         self._found: list[Mismatch] = []
         self._failure = ""
 
-    def mismatch(self, found: Mismatch) -> None:
-        self._found.append(found)
+    def publish(self, event: Event) -> None:
+        match event:
+            case MismatchConfirmed():
+                self._found.append(event.found)
+            case ReadShed():
+                self._done(f"shed: {event.reason}")
+            case ComponentFailed():
+                self._failure = f", failed: {type(event.error).__name__}"
+            case ComparisonFinished() if event.verdict is not Verdict.SHED:
+                self._finish(event.verdict)
 
-    def shed(self, collection: str, verb: Verb, reason: ShedReason) -> None:
-        self._done(f"shed: {reason}")
-
-    def failed(self, part: str, error: BaseException) -> None:
-        self._failure = f", failed: {type(error).__name__}"
-
-    def comparison(self, collection: str, verb: Verb, verdict: Verdict, count: int = 1) -> None:
-        if verdict is Verdict.SHED:
-            return
+    def _finish(self, verdict: Verdict) -> None:
         kinds = sorted({each.kind for each in self._found})
         right = kinds == [self._kind] and self._at_its_path()
         result = f"came to {verdict}" + (f" of kind {', '.join(kinds)}" if kinds else "") + self._failure
@@ -172,14 +181,14 @@ class Canaries:
         kind, path, primary, secondary = _PLANTED[state.turn % len(_PLANTED)]
         state.turn += 1
         state.injected += 1
-        self._reporter.canary(collection, found=False)
+        self._reporter.publish(CanaryInjected(collection))
 
         def done(why_not: str) -> None:
             state.reason = why_not
             if not why_not:
                 state.found += 1
                 state.last_found, state.found_at = time.time(), steady()
-                self._reporter.canary(collection, found=True)
+                self._reporter.publish(CanaryFound(collection))
 
         sides = StorePair(
             primary=_Planted(real.primary, primary),  # type: ignore[arg-type]

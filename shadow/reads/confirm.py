@@ -15,6 +15,7 @@ from typing import Any, Final, TypeAlias
 from shadow.compare.comparer import Comparator, Seen
 from shadow.compare.equality import Comparison, KeyDifference
 from shadow.journal.base import Journal, JournalStats
+from shadow.model.events import MismatchConfirmed, RuleApplied
 from shadow.model.keys import queue_key
 from shadow.model.limits import Limits
 from shadow.model.operation import Hit
@@ -137,7 +138,7 @@ class Confirmation:
                 await self._found(read, examined, seen.comparison.keys)
         if examined.found:
             for mismatch in examined.found:
-                read.sides.reporter.mismatch(mismatch)
+                read.sides.reporter.publish(MismatchConfirmed(mismatch))
             return Verdict.MISMATCH
         if examined.young > 0:
             return Retry(lambda: self.probe(read, observed, attempt), examined.young)
@@ -162,7 +163,8 @@ class Confirmation:
     def _excused(self, read: ShadowRead, names: Sequence[str]) -> Verdict:
         rules = tuple(dict.fromkeys(names))
         self._comparator.taken(read.collection, rules)
-        read.sides.reporter.excused(read.collection, rules)
+        for rule in rules:
+            read.sides.reporter.publish(RuleApplied(read.collection, rule))
         return Verdict.EXCUSED
 
     async def _forget(self, read: ShadowRead, *answers: Sequence[Hit]) -> None:
@@ -261,7 +263,7 @@ class Confirmation:
         differences = await self._comparator.point_out(found)
         if not differences:
             return incomparable(read, Incomparable.NO_DIFFERENCE)
-        read.sides.reporter.mismatch(_mismatch(read, found.kind, None, differences))
+        read.sides.reporter.publish(MismatchConfirmed(_mismatch(read, found.kind, None, differences)))
         return Verdict.MISMATCH
 
     async def _unchanged(self, read: ShadowRead, before: _Figures, now: _Figures) -> bool:
@@ -288,7 +290,7 @@ class Confirmation:
             return Verdict.MATCH if attempt == 1 else Verdict.TRANSIENT
         if attempt == 1:
             return Retry(lambda: self.refusal(read, error, 2), self._limits.minimum_age)
-        read.sides.reporter.mismatch(_refused(read, error, other))
+        read.sides.reporter.publish(MismatchConfirmed(_refused(read, error, other)))
         return Verdict.MISMATCH
 
     async def _error(self, read: ShadowRead, role: Role, *, again: bool) -> Exception | None:

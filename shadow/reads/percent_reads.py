@@ -21,13 +21,13 @@ from pymongo.errors import ConnectionFailure
 
 from shadow.errors import JournalError
 from shadow.journal.base import Journal
+from shadow.model.events import ComponentFailed, OperationFinished, ReadRouted, Reporter
 from shadow.model.keys import queue_key
 from shadow.model.limits import Limits
 from shadow.model.operation import Hit
 from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import Role, Route, StoreName
 from shadow.model.reads import Aggregate, Read
-from shadow.model.reporter import Reporter
 from shadow.model.stored import check_readable
 from shadow.model.verdict import Routed
 from shadow.model.version import Document
@@ -93,10 +93,10 @@ class PercentReads:
         if reason is None:
             found = await self._ask(collection, read, route)
             if isinstance(found, Answered):
-                self._reporter.routed_read(collection, route.secondary, Routed.SHARE)
+                self._reporter.publish(ReadRouted(collection, route.secondary, Routed.SHARE))
                 return found
             reason = found
-        self._reporter.routed_read(collection, route.primary, reason)
+        self._reporter.publish(ReadRouted(collection, route.primary, reason))
         return None
 
     def _unfit(self, collection: str, read: Read, route: Route) -> Routed | None:
@@ -145,7 +145,9 @@ class PercentReads:
         finally:
             if began:
                 seconds = time.perf_counter() - started
-                self._reporter.operation(collection, read.verb, route.secondary, Role.SECONDARY, outcome, seconds)
+                self._reporter.publish(
+                    OperationFinished(collection, read.verb, route.secondary, Role.SECONDARY, outcome, seconds)
+                )
 
     async def _is_open(self, collection: str, filter: Document) -> bool:
         """Whether a write that this read has to show may not have reached the secondary."""
@@ -156,7 +158,7 @@ class PercentReads:
 
     def _count_failure(self, store: StoreName, error: Exception, outcome: Outcome) -> None:
         """What the secondary refuses says nothing about whether it is up."""
-        self._reporter.failed("routed_read", error)
+        self._reporter.publish(ComponentFailed("routed_read", error))
         if isinstance(error, ConnectionFailure) or outcome is Outcome.UNKNOWN:
             self._patience[store].failed()
             self._breakers[store].failed()

@@ -19,13 +19,22 @@ from shadow.compare.comparer import Comparator
 from shadow.compare.diff import Hasher
 from shadow.compare.rules import Excuses
 from shadow.journal.base import Journal
+from shadow.model import events
+from shadow.model.events import (
+    ComparisonFinished,
+    ComparisonUndecided,
+    ComponentFailed,
+    MismatchConfirmed,
+    NoiseMeasured,
+    ReadShed,
+    Reporter,
+)
 from shadow.model.keys import queue_key
 from shadow.model.limits import Limits, Watch
 from shadow.model.operation import Hit, Query, Verb
 from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import Role, Route, StoreName
 from shadow.model.reads import DocumentRead, FindOne, Read, ValueRead
-from shadow.model.reporter import Reporter, Silent
 from shadow.model.verdict import ERROR_PATH, Difference, Incomparable, Kind, Mismatch, ShedReason, Verdict
 from shadow.reads.batching import KeyReads, by_key_alone
 from shadow.reads.canary import Canaries
@@ -44,18 +53,19 @@ _REVISITED: Final = 20
 """Unconfirmed mismatches of one round, at most."""
 
 
-class _Noise(Silent):
+class _Noise:
     """The reporter of comparisons of the primary with itself."""
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
 
-    def comparison(self, collection: str, verb: Verb, verdict: Verdict, count: int = 1) -> None:
-        for _ in range(count):
-            self._reporter.noise(collection, verb, verdict)
-
-    def failed(self, part: str, error: BaseException) -> None:
-        self._reporter.failed(part, error)
+    def publish(self, event: events.Event) -> None:
+        match event:
+            case events.ComparisonFinished():
+                for _ in range(event.count):
+                    self._reporter.publish(NoiseMeasured(event.collection, event.verb, event.verdict))
+            case ComponentFailed():
+                self._reporter.publish(event)
 
 
 class ShadowReader:
@@ -180,13 +190,13 @@ class ShadowReader:
 
     def shed(self, collection: str, verb: Verb, reason: ShedReason) -> None:
         """Counts a read that is not compared."""
-        self._reporter.shed(collection, verb, reason)
-        self._reporter.comparison(collection, verb, Verdict.SHED)
+        self._reporter.publish(ReadShed(collection, verb, reason))
+        self._reporter.publish(ComparisonFinished(collection, verb, Verdict.SHED))
 
     def incomparable(self, collection: str, verb: Verb, reason: Incomparable) -> None:
         """Counts a read of which neither equal nor different can be said."""
-        self._reporter.incomparable(collection, verb, reason)
-        self._reporter.comparison(collection, verb, Verdict.INCOMPARABLE)
+        self._reporter.publish(ComparisonUndecided(collection, verb, reason))
+        self._reporter.publish(ComparisonFinished(collection, verb, Verdict.INCOMPARABLE))
 
     def stop(self) -> None:
         """Forgets the probes that were still to come, or that the end of the queue cancelled, and counts them."""
@@ -237,8 +247,8 @@ class ShadowReader:
         self._offer(read, lambda: self._confirmation.first(read, hits))
 
     def _shed(self, read: ShadowRead, reason: ShedReason) -> None:
-        read.sides.reporter.shed(read.collection, read.verb, reason)
-        read.sides.reporter.comparison(read.collection, read.verb, Verdict.SHED)
+        read.sides.reporter.publish(ReadShed(read.collection, read.verb, reason))
+        read.sides.reporter.publish(ComparisonFinished(read.collection, read.verb, Verdict.SHED))
 
     def _offer(self, read: ShadowRead, probe: Probe, *, begun: bool = False) -> None:
         turn = next(self._turn)
@@ -288,8 +298,10 @@ class ShadowReader:
             self._shed(read, ShedReason.DEADLINE)
         except Exception as error:
             # The primary or the journal could not be asked again: that says nothing about the secondary.
-            read.sides.reporter.failed("shadow_read", error)
-            read.sides.reporter.comparison(read.collection, read.verb, incomparable(read, Incomparable.FAILED))
+            read.sides.reporter.publish(ComponentFailed("shadow_read", error))
+            read.sides.reporter.publish(
+                ComparisonFinished(read.collection, read.verb, incomparable(read, Incomparable.FAILED))
+            )
         else:
             if breaker is not None:
                 breaker.succeeded()
@@ -297,14 +309,14 @@ class ShadowReader:
 
     def _conclude(self, read: ShadowRead, verdict: Verdict | Retry) -> None:
         if isinstance(verdict, Verdict):
-            read.sides.reporter.comparison(read.collection, read.verb, verdict)
+            read.sides.reporter.publish(ComparisonFinished(read.collection, read.verb, verdict))
         else:
             self._probe_later(read, verdict, begun=True)
 
     def _failed(self, read: ShadowRead, probe: Probe, error: Exception) -> None:
         breaker, reporter = read.sides.breaker, read.sides.reporter
         if not isinstance(error, TimeoutError):
-            reporter.failed("shadow_read", error)
+            reporter.publish(ComponentFailed("shadow_read", error))
         if isinstance(error, TimeoutError | ConnectionFailure) or classify(error) is Outcome.UNKNOWN:
             if breaker is not None:
                 breaker.failed()
@@ -316,5 +328,7 @@ class ShadowReader:
             return
         # The secondary refuses, twice, what the primary answered: that is a difference, not an outage.
         found = Difference(Kind.ERROR_SECONDARY_ONLY, ERROR_PATH, secondary_type=type(error).__name__)
-        reporter.mismatch(Mismatch(read.collection, read.verb, Kind.ERROR_SECONDARY_ONLY, None, (found,)))
-        reporter.comparison(read.collection, read.verb, Verdict.MISMATCH)
+        reporter.publish(
+            MismatchConfirmed(Mismatch(read.collection, read.verb, Kind.ERROR_SECONDARY_ONLY, None, (found,)))
+        )
+        reporter.publish(ComparisonFinished(read.collection, read.verb, Verdict.MISMATCH))

@@ -10,12 +10,12 @@ from typing import Any
 
 from bson import ObjectId
 
+from shadow.model.events import ComparisonUndecided, OperationFinished, Reporter
 from shadow.model.newest import newest
 from shadow.model.operation import Hit, Verb
 from shadow.model.outcome import Outcome
 from shadow.model.phase import Role
 from shadow.model.reads import DocumentRead, Find, FindOne, Read, ValueRead
-from shadow.model.reporter import Reporter
 from shadow.model.verdict import Incomparable, Verdict
 from shadow.model.version import Document, Image, Key
 from shadow.reads.asking import ask_documents, ask_refusal, ask_store
@@ -90,7 +90,7 @@ class SecondaryFailed(Exception):
 
 def incomparable(read: ShadowRead, reason: Incomparable) -> Verdict:
     """The verdict of a read whose answers can be called neither equal nor different, counted by its reason."""
-    read.sides.reporter.incomparable(read.collection, read.verb, reason)
+    read.sides.reporter.publish(ComparisonUndecided(read.collection, read.verb, reason))
     return Verdict.INCOMPARABLE
 
 
@@ -127,7 +127,9 @@ async def _answer(
     finally:
         if role is Role.SECONDARY and read.sides.counted:
             seconds = time.perf_counter() - started
-            read.sides.reporter.operation(read.collection, read.verb, store.name, role, outcome, seconds)
+            read.sides.reporter.publish(
+                OperationFinished(read.collection, read.verb, store.name, role, outcome, seconds)
+            )
 
 
 async def image(read: ShadowRead, role: Role, key: Key) -> Image:

@@ -7,22 +7,19 @@ continues what one has begun. A new write starts the clock again, for it changes
 from __future__ import annotations
 
 import asyncio
-import os
 import sqlite3
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, Protocol
 
 import bson
 
-from shadow.host.steady import steady
 from shadow.model.order import key_digest
 from shadow.model.values import CANONICAL
 from shadow.model.version import Key
+from shadow.observe.mismatch_file import MismatchFile
 
 __all__ = ["MemoryUnconfirmed", "SharedUnconfirmed", "Unconfirmed", "UnconfirmedMismatches"]
 
@@ -99,16 +96,8 @@ class MemoryUnconfirmed:
         return len(self._rows)
 
 
-_SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS suspects (
-    collection TEXT NOT NULL, digest TEXT NOT NULL, key BLOB NOT NULL, standing TEXT NOT NULL,
-    since REAL NOT NULL, seen REAL NOT NULL, PRIMARY KEY (collection, digest)
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS suspects_by_sight ON suspects (seen);
-"""
-
 _NOTE: Final = """
-INSERT INTO suspects VALUES (:collection, :digest, :key, :standing, :now, :now)
+INSERT INTO unconfirmed VALUES (:collection, :digest, :key, :standing, :now, :now)
 ON CONFLICT (collection, digest) DO UPDATE SET
     since = CASE WHEN standing = excluded.standing AND since <= excluded.since THEN since ELSE excluded.since END,
     standing = excluded.standing, seen = excluded.seen
@@ -117,24 +106,19 @@ RETURNING since
 
 
 class SharedUnconfirmed:
-    """In a SQLite file, for all processes of a host. `now` gives seconds that they share, and that start at 0 when the
-    host boots.
+    """In the `MismatchFile`, for all processes of a host, by the file's clock.
 
     If the file cannot be used, only the memory over a restart is lost: they are then kept in this process, and `fault`
-    says why. The file is used in threads, one at a time.
+    says why. The file is used in threads.
     """
 
-    def __init__(self, path: Path, *, now: Callable[[], float] = steady) -> None:
-        self.path = path
+    def __init__(self, file: MismatchFile) -> None:
         self.fault = ""
-        self._now = now
-        self._lock = threading.Lock()
-        self._db: sqlite3.Connection | None = None
-        self._pid = os.getpid()
-        self._memory = MemoryUnconfirmed(now=now)
+        self._file = file
+        self._memory = MemoryUnconfirmed(now=file.now)
 
     async def note(self, collection: str, key: Key, standing: str) -> float:
-        now = self._now()
+        now = self._file.now()
         row = {
             "collection": collection,
             "digest": key_digest(key),
@@ -152,70 +136,48 @@ class SharedUnconfirmed:
 
     async def clear(self, collection: str, key: Key) -> None:
         place = (collection, key_digest(key))
-        statement = "DELETE FROM suspects WHERE collection = ? AND digest = ?"
+        statement = "DELETE FROM unconfirmed WHERE collection = ? AND digest = ?"
         await self._memory.clear(collection, key)
         await self._do(lambda db: db.execute(statement, place).rowcount)
 
     async def left(self, idle: float, limit: int) -> list[Unconfirmed]:
-        now = self._now()
+        now = self._file.now()
 
         def work(db: sqlite3.Connection) -> list[Unconfirmed]:
-            db.execute("DELETE FROM suspects WHERE since < ?", (now - LONGEST,))
+            db.execute("DELETE FROM unconfirmed WHERE since < ?", (now - LONGEST,))
             rows = db.execute(
-                "UPDATE suspects SET seen = ? WHERE (collection, digest) IN "
-                "(SELECT collection, digest FROM suspects WHERE seen <= ? ORDER BY seen LIMIT ?) "
+                "UPDATE unconfirmed SET seen = ? WHERE (collection, digest) IN "
+                "(SELECT collection, digest FROM unconfirmed WHERE seen <= ? ORDER BY seen LIMIT ?) "
                 "RETURNING collection, key",
                 (now, now - idle, limit),
             ).fetchall()
-            (count,) = db.execute("SELECT count(*) FROM suspects").fetchone()
+            (count,) = db.execute("SELECT count(*) FROM unconfirmed").fetchone()
             if count > MOST:
-                oldest = "SELECT collection, digest FROM suspects ORDER BY seen LIMIT ?"
-                db.execute(f"DELETE FROM suspects WHERE (collection, digest) IN ({oldest})", (count - MOST,))  # noqa: S608
+                oldest = "SELECT collection, digest FROM unconfirmed ORDER BY seen LIMIT ?"
+                db.execute(f"DELETE FROM unconfirmed WHERE (collection, digest) IN ({oldest})", (count - MOST,))  # noqa: S608
             return [Unconfirmed(name, bson.decode(key, codec_options=CANONICAL)[""]) for name, key in rows]
 
         found = await self._do(work)
         return await self._memory.left(idle, limit) if found is None else list(found)
 
     async def count(self) -> int:
-        found = await self._do(lambda db: db.execute("SELECT count(*) FROM suspects").fetchone()[0])
+        found = await self._do(lambda db: db.execute("SELECT count(*) FROM unconfirmed").fetchone()[0])
         return await self._memory.count() if found is None else int(found)
 
     def shut(self) -> None:
         """Closes the file; the next use opens it again."""
-        with self._lock:
-            self._close()
+        self._file.close()
 
     async def _do(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
         """What `work` gives, or None if the file cannot be used."""
         return await asyncio.to_thread(self._in_turn, work)
 
     def _in_turn(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
-        with self._lock:
-            try:
-                found = work(self._connected())
-            except (sqlite3.Error, OSError) as error:
-                self.fault = type(error).__name__
-                self._close()
-                return None
-            self.fault = ""
-            return found
-
-    def _connected(self) -> sqlite3.Connection:
-        if self._pid != os.getpid():
-            # A connection must not be used, nor closed, on the other side of a fork.
-            self._db, self._pid = None, os.getpid()
-        if self._db is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            db = sqlite3.connect(self.path, timeout=2.0, isolation_level=None, check_same_thread=False)
-            db.execute("PRAGMA journal_mode=WAL")
-            db.execute("PRAGMA synchronous=NORMAL")
-            db.executescript(_SCHEMA)
-            # From before the host booted, or written by another clock: their time begins now.
-            db.execute("UPDATE suspects SET since = :now, seen = :now WHERE seen > :now", {"now": self._now()})
-            self._db = db
-        return self._db
-
-    def _close(self) -> None:
-        if self._db is not None:
-            self._db.close()
-            self._db = None
+        try:
+            with self._file.transaction() as db:
+                found = work(db)
+        except (sqlite3.Error, OSError) as error:
+            self.fault = type(error).__name__
+            return None
+        self.fault = ""
+        return found

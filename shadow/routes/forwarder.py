@@ -18,10 +18,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol, TypeVar, runtime_checkable
 
 from shadow.host.tasks import begin
+from shadow.model.events import OperationFinished, Reporter
 from shadow.model.operation import Verb
 from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import Role, Route, StoreName
-from shadow.model.reporter import Reporter
 from shadow.model.version import fresh_id
 from shadow.routes.routes import OpenWrite, Routes
 from shadow.stores.base import Store
@@ -163,7 +163,7 @@ class Forwarder:
         """`started`: by `time.perf_counter`."""
         if verb is not None:
             seconds = time.perf_counter() - started
-            self._reporter.operation(collection, verb, StoreName.MONGO, Role.PRIMARY, outcome, seconds)
+            self._reporter.publish(OperationFinished(collection, verb, StoreName.MONGO, Role.PRIMARY, outcome, seconds))
 
     async def write(
         self,

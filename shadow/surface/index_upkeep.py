@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
+from shadow.model.events import ComponentFailed, Reporter, noted
 from shadow.model.phase import Route, StoreName
-from shadow.model.reporter import Reporter
 from shadow.model.schema import CollectionSpec
 from shadow.observe.log import Event
 from shadow.stores.base import Indexed, Store
@@ -43,7 +43,9 @@ class IndexUpkeep:
             return spec
         if wanted.plain:
             advice = wanted.advice()
-            self._reporter.event(Event.INDEX_UNDECLARED, collection=spec.name, index=wanted.name, advice=advice)
+            self._reporter.publish(
+                noted(Event.INDEX_UNDECLARED, collection=spec.name, index=wanted.name, advice=advice)
+            )
             return spec
         made = self._specs[spec.name] = dataclasses.replace(spec, unique=(*spec.unique, wanted.constraint()))
         return made
@@ -57,7 +59,9 @@ class IndexUpkeep:
         if wanted.plain:
             if not wanted.declared:
                 advice = wanted.advice()
-                self._reporter.event(Event.INDEX_UNDECLARED, collection=spec.name, index=wanted.name, advice=advice)
+                self._reporter.publish(
+                    noted(Event.INDEX_UNDECLARED, collection=spec.name, index=wanted.name, advice=advice)
+                )
             for store in stores:
                 await self._on_index(
                     spec.name,
@@ -118,4 +122,4 @@ class IndexUpkeep:
         except Exception as error:
             if store.name is self._route(collection).primary or is_not_found(error):
                 raise
-            self._reporter.failed("index", error)
+            self._reporter.publish(ComponentFailed("index", error))

@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from fastapi import APIRouter, Request, Response
 
+from shadow.fleet.status import ProcessStatus, as_json
 from shadow.model.verdict import Kind
 from shadow.web.desk import Refused
 from shadow.web.guard import AdminGuard, Refusal
@@ -56,8 +57,8 @@ class AdminView(Protocol):
     docs_url: str
     """Where the manual is on the web, or ""."""
 
-    async def status(self) -> dict[str, Any]:
-        """The state of everything, JSON-able: routes, journal, lane, findings, totals, verdict."""
+    async def status(self) -> ProcessStatus:
+        """The state of everything: routes, journal, queues, findings, totals, gates."""
 
     async def ready(self) -> tuple[bool, dict[str, str]]:
         """Whether traffic can be taken, and a word on each part that was looked at: "ok" or what is wrong."""
@@ -184,7 +185,7 @@ class _Endpoints:
         return _json({"ready": ready, "parts": parts}, 200 if ready else 503)
 
     async def status(self, request: Request) -> Response:
-        return _json(await self._view.status())
+        return _json(as_json(await self._view.status()))
 
     async def findings(self, request: Request) -> Response:
         return _json(await self._view.findings(_wanted(request.query_params)))

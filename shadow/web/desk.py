@@ -13,7 +13,9 @@ from shadow.compare.diff import explain
 from shadow.compare.equality import agree
 from shadow.config import Settings
 from shadow.errors import NotFollowed
+from shadow.fleet.status import ProcessStatus
 from shadow.jobs.config_file import put_in_file
+from shadow.model.events import noted
 from shadow.model.phase import Route, StoreName
 from shadow.model.stored import check_copyable
 from shadow.model.verdict import Healing
@@ -52,7 +54,7 @@ class Operated(Protocol):
     @property
     def report(self) -> Report: ...
 
-    async def status(self) -> dict[str, Any]: ...
+    async def health(self) -> ProcessStatus: ...
 
     async def ready(self) -> tuple[bool, dict[str, str]]: ...
 
@@ -78,8 +80,8 @@ class AdminService:
         self.token = token.get_secret_value() if token is not None else None
         self.docs_url = shadow.settings.docs_url
 
-    async def status(self) -> dict[str, Any]:
-        return await self._shadow.status()
+    async def status(self) -> ProcessStatus:
+        return await self._shadow.health()
 
     async def ready(self) -> tuple[bool, dict[str, str]]:
         return await self._shadow.ready()
@@ -117,7 +119,9 @@ class AdminService:
             return {"id": id, "collection": "", "result": "unknown_finding"}
         result = await _said(self._would if dry_run else self._do, *found)
         if not dry_run:
-            self._shadow.report.event(Event.ADMIN_HEALED, collection=found[0], finding=id, key=found[1], result=result)
+            self._shadow.report.publish(
+                noted(Event.ADMIN_HEALED, collection=found[0], finding=id, key=found[1], result=result)
+            )
         return {"id": id, "collection": found[0], "result": result}
 
     async def _do(self, collection: str, key: Key) -> str:
@@ -155,8 +159,15 @@ class AdminService:
         images = [image.document for image in await self._shadow.images(collection, key)]
         paths = _paths(*images, hasher=self._shadow.report.hasher)
         shown = [path for path in paths if _allowed(path, allowed)]
-        self._shadow.report.event(
-            Event.ADMIN_REVEALED, collection=collection, finding=id, key=key, reason=reason[:LONGEST], values=len(shown)
+        self._shadow.report.publish(
+            noted(
+                Event.ADMIN_REVEALED,
+                collection=collection,
+                finding=id,
+                key=key,
+                reason=reason[:LONGEST],
+                values=len(shown),
+            )
         )
         values = [{"path": path, "primary": _at(images[0], path), "secondary": _at(images[1], path)} for path in shown]
         return {"id": id, "collection": collection, "values": values, "hidden": len(paths) - len(shown)}
@@ -167,14 +178,14 @@ class AdminService:
         that writes were held, "file": why it could not be changed, or ""}. Raises `Refused`."""
         if not reason.strip():
             raise Refused("a reason is wanted; it is logged")
-        status = await self._shadow.status()
-        if collection not in status["collections"]:
+        status = await self._shadow.health()
+        if collection not in status.collections or status.readiness is None:
             raise Refused("not a configured collection")
-        closed = [each for each in status["verdict"]["gates"] if each["collection"] == collection and not each["ok"]]
+        closed = status.readiness.closed(collection)
         if closed:
-            names = ", ".join(each["name"] for each in closed)
+            names = ", ".join(gate.name for gate in closed)
             raise Refused(f"gates are closed: {names}; only `shadow flip --force` goes past them")
-        self._shadow.report.event(Event.ADMIN_FLIPPED, collection=collection, to=to, reason=reason[:LONGEST])
+        self._shadow.report.publish(noted(Event.ADMIN_FLIPPED, collection=collection, to=to, reason=reason[:LONGEST]))
         made = await self._shadow.flip(collection, StoreName(to), reason[:LONGEST])
         file = ""
         if made["done"] and self._path is not None:
@@ -183,7 +194,7 @@ class AdminService:
 
     def refused(self, path: str, reason: str) -> None:
         """Someone asked for what they may not."""
-        self._shadow.report.event(Event.ADMIN_REFUSED, path=path, reason=reason)
+        self._shadow.report.publish(noted(Event.ADMIN_REFUSED, path=path, reason=reason))
 
 
 async def _said(work: Callable[[str, Key], Awaitable[str]], collection: str, key: Key) -> str:

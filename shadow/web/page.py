@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from shadow import manual
+from shadow.fleet.health_gates import Gate, Readiness
+from shadow.fleet.status import ProcessStatus
 from shadow.markup import Child, Markup, join, tag
 from shadow.web.plot import plot
 
@@ -63,7 +65,7 @@ def _token_form(acts: bool) -> Markup:
 
 
 def live(
-    status: Mapping[str, Any],
+    status: ProcessStatus,
     found: Mapping[str, Any],
     rates: Mapping[str, list[tuple[float, float]]],
     *,
@@ -78,16 +80,17 @@ def live(
             "section", tag("h2", title, id=f"{id}-title"), _help(id, docs_url), *children, aria_labelledby=f"{id}-title"
         )
 
+    readiness = status.readiness or Readiness()
     return join(
         (
-            _verdict(status["verdict"]),
-            section("collections", "Collections", _collections(status, acts)),
-            section("fleet", "Processes", _fleet(status.get("fleet", {}))),
+            _verdict(readiness),
+            section("collections", "Collections", _collections(status, readiness, acts)),
+            section("fleet", "Processes", _fleet(status.fleet)),
             section("rates", "Comparisons a second, last hour", _plots(rates)),
-            section("gates", "Gates", _gates(status["verdict"]["gates"])),
+            section("gates", "Gates", _gates(readiness.gates)),
             section("findings", "Findings", _findings(found, acts)),
-            section("journal", "Journal and lanes", _journal(status)),
-            section("indexes", "Queries that scan on DynamoDB", _indexes(status["indexes"])),
+            section("journal", "Journal and work queues", _journal(status)),
+            section("indexes", "Queries that scan on DynamoDB", _indexes(status.indexes)),
         )
     )
 
@@ -100,12 +103,10 @@ def _help(id: str, docs_url: str) -> Markup:
     return tag("p", "Explained by ", tag("code", manual.where("", topic, anchor)), class_="quiet help")
 
 
-def _verdict(verdict: Mapping[str, Any]) -> Markup:
-    safe = verdict["safe"]
+def _verdict(readiness: Readiness) -> Markup:
+    safe = readiness.safe
     title = "Safe to flip" if safe else "Not safe to flip"
-    look = (
-        ("Every gate of every collection is open.",) if safe else ("Look at this first: ", _advice(verdict["look_at"]))
-    )
+    look = ("Every gate of every collection is open.",) if safe else ("Fix this first: ", _advice(readiness.look_at))
     return tag("div", tag("h2", title), tag("p", *look), class_=f"verdict {'good' if safe else 'bad'}", id="verdict")
 
 
@@ -135,17 +136,17 @@ def _slug(text: str) -> str:
     return "t-" + "".join(each if each.isalnum() else "-" for each in text.lower())
 
 
-def _collections(status: Mapping[str, Any], acts: bool) -> Markup:
-    journal, safe = status["journal"], status["verdict"]["collections"]
+def _collections(status: ProcessStatus, readiness: Readiness, acts: bool) -> Markup:
+    safe = readiness.collections
     rows: list[list[Child]] = []
-    for name, route in status["collections"].items():
-        waiting = journal["open"].get(name, 0) + journal["deferred"].get(name, 0)
-        verdicts = status["totals"].get("collections", {}).get(name, {})
+    for name, route in status.collections.items():
+        waiting = status.journal.waiting(name)
+        verdicts = status.totals.get("collections", {}).get(name, {})
         compared = sum(verdicts.get(each, 0) for each in ("match", "excused", "mismatch"))
-        cells: list[Child] = [name, route["primary"], route["phase"], route["writes"], f"{route['shadow_reads']:.0%}"]
+        cells: list[Child] = [name, route.primary, route.phase, route.writes, f"{route.shadow_reads:.0%}"]
         rows.append([*cells, waiting, compared, verdicts.get("mismatch", 0), _mark(safe.get(name, False))])
         if acts:
-            other = "dynamo" if route["primary"] == "mongo" else "mongo"
+            other = route.primary.other
             rows[-1].append(_button(f"Flip to {other}", "flip", f"flip-{name}", collection=name, to=other))
     head = ["Collection", "Primary", "Phase", "Writes", "Shadow reads", "Open", "Compared", "Mismatches", "Gates"]
     caption = "Routing of each collection, and figures since the start"
@@ -197,16 +198,15 @@ def _plots(rates: Mapping[str, list[tuple[float, float]]]) -> Markup:
     return tag("div", *(plot(name, points) for name, points in rates.items()), class_="plots")
 
 
-def _gates(gates: Iterable[Mapping[str, Any]]) -> Markup:
+def _gates(every: Sequence[Gate]) -> Markup:
     """The closed ones at once, the open ones behind a line that says how many there are."""
-    every = list(gates)
-    closed, opened = [each for each in every if not each["ok"]], [each for each in every if each["ok"]]
-    rows = [[each["collection"], each["name"], _mark(False), each["said"], _advice(each["look_at"])] for each in closed]
+    closed, opened = [each for each in every if not each.ok], [each for each in every if each.ok]
+    rows = [[each.collection, each.name, _mark(False), each.said, _advice(each.look_at)] for each in closed]
     head = ["Collection", "Gate", "State", "Figure"]
     shut = _table([*head, "What to do"], rows, caption="What must hold before a flip, and does not", empty="None.")
     rest = _table(
         head,
-        [[each["collection"], each["name"], _mark(True), each["said"]] for each in opened],
+        [[each.collection, each.name, _mark(True), each.said] for each in opened],
         caption="What must hold before a flip, and does",
         empty="None.",
     )
@@ -257,23 +257,23 @@ def _finding(each: Mapping[str, Any], acts: bool) -> Markup:
     return tag("details", tag("summary", title, id=f"s-{id}"), tag("p", facts), table, tag("p", *buttons), id=f"f-{id}")
 
 
-def _journal(status: Mapping[str, Any]) -> Markup:
-    journal, lanes = status["journal"], status["lanes"]
-    names = dict.fromkeys((*journal["open"], *journal["deferred"], *journal["verify_since"]))
-    rows = [
-        [name, journal["open"].get(name, 0), journal["deferred"].get(name, 0), journal["verify_since"].get(name, "-")]
+def _journal(status: ProcessStatus) -> Markup:
+    journal = status.journal
+    names = dict.fromkeys((*journal.open, *journal.deferred, *journal.verify_since))
+    rows: list[list[Child]] = [
+        [name, journal.open.get(name, 0), journal.deferred.get(name, 0), journal.verify_since.get(name, "-")]
         for name in names
     ]
-    depths = "; ".join(f"{name}: {lane['depth']} of {lane['capacity']}" for name, lane in lanes.items())
-    facts = f"Oldest entry: {journal['oldest_seconds']:.1f} s. Lanes: {depths}."
+    depths = "; ".join(f"{name}: {queue.depth} of {queue.capacity}" for name, queue in status.queues.items())
+    facts = f"Oldest entry: {journal.oldest_seconds:.1f} s. Work queues: {depths}."
     table = _table(
-        ["Collection", "Open", "Deferred", "Verify since"], rows, caption="Writes under way", empty="It is empty."
+        ["Collection", "Open", "Deferred", "Unverified since"], rows, caption="Writes under way", empty="It is empty."
     )
     return join((tag("p", facts), table))
 
 
 def _indexes(advice: Iterable[Mapping[str, Any]]) -> Markup:
-    rows = [
+    rows: list[list[Child]] = [
         [
             each["collection"] or "-",
             each["shape"],

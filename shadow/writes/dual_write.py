@@ -17,11 +17,11 @@ from pymongo.errors import NetworkTimeout
 from shadow.errors import SecondaryWriteError
 from shadow.host.failpoints import Failpoints, Point
 from shadow.model.bounds import Refusal, held_to
+from shadow.model.events import OperationFinished, Reporter
 from shadow.model.limits import Limits
 from shadow.model.operation import ANY, Applied, Change, Verb, Write, at_key
 from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import Role, Route, StoreName, WriteMode
-from shadow.model.reporter import Reporter
 from shadow.model.verdict import Deferral
 from shadow.model.version import fresh_id
 from shadow.routes.routes import Routes
@@ -116,7 +116,7 @@ class DualWrite:
         seconds = time.perf_counter() - started
         fault = next((each for each in results if isinstance(each, Exception)), None)
         outcome = Outcome.ACKED if fault is None else classify(fault)
-        self._reporter.operation(collection, verb, route.primary, Role.PRIMARY, outcome, seconds)
+        self._reporter.publish(OperationFinished(collection, verb, route.primary, Role.PRIMARY, outcome, seconds))
         return results
 
     def _bounds(self, collection: str, route: Route) -> Refusal | None:

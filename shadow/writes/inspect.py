@@ -1,7 +1,7 @@
 """The journal for people: what it holds, what stands behind one key, and healing on request.
 
 Nothing here needs a running application, and nothing disturbs one: looking changes nothing, and a heal is the
-follower's own, under the same claims and conditions. What an operation of a living process has open is left to it.
+replicator's own, under the same claims and conditions. What an operation of a living process has open is left to it.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from shadow.model.limits import Limits
 from shadow.model.outcome import refusal_of
 from shadow.model.phase import Route, StoreName
 from shadow.model.stored import is_copyable
-from shadow.model.verdict import Difference, Healing
+from shadow.model.verdict import HEALED, Difference, Healing
 from shadow.model.version import ABSENT, Image, Key, State, Version
 from shadow.stores.base import Store
 from shadow.stores.within import within
 from shadow.writes.heal import HealContended, decided
 
-__all__ = ["Action", "Ending", "Explanation", "HealReport", "Inspector", "Waits"]
+__all__ = ["Action", "Explanation", "HealReport", "Inspector", "Waits"]
 
 PAGE: Final = 500
 """Entries that are read from the journal at once."""
@@ -65,36 +65,12 @@ class Waits(enum.StrEnum):
     REFUSED = "refused"
 
 
-class Ending(enum.StrEnum):
-    """What came of one key: what was done or, in a dry run, would be done; or why it stays in the journal."""
-
-    EQUAL = "equal"
-    COPIED = "copied"
-    TOMBSTONED = "tombstoned"
-    UNSETTLED = "unsettled"
-    IN_FLIGHT = "in_flight"
-    NOT_FOLLOWED = "not_followed"
-    REVERSED = "reversed"
-    CONTENDED = "contended"
-    REFUSED = "refused"
-    FAILED = "failed"
-
-
-LEFT: Final = frozenset(Ending) - {Ending.EQUAL, Ending.COPIED, Ending.TOMBSTONED}
-"""The endings after which the key still is in the journal."""
-
-_DONE: Final = {
-    Healing.EQUAL: Ending.EQUAL,
-    Healing.COPIED: Ending.COPIED,
-    Healing.TOMBSTONED: Ending.TOMBSTONED,
-    Healing.FAILED: Ending.FAILED,
-}
 _WOULD: Final = {
-    Action.NOTHING: Ending.EQUAL,
-    Action.COPY: Ending.COPIED,
-    Action.TOMBSTONE: Ending.TOMBSTONED,
-    Action.REFUSE: Ending.REVERSED,
-    Action.UNREADABLE: Ending.FAILED,
+    Action.NOTHING: Healing.EQUAL,
+    Action.COPY: Healing.COPIED,
+    Action.TOMBSTONE: Healing.TOMBSTONED,
+    Action.REFUSE: Healing.REVERSED,
+    Action.UNREADABLE: Healing.FAILED,
 }
 
 
@@ -131,9 +107,9 @@ class HealReport:
     run ended early, for heals failed in a row."""
 
     applied: bool
-    endings: Counter[Ending] = field(default_factory=Counter)
-    by_collection: dict[str, Counter[Ending]] = field(default_factory=dict)
-    left: list[tuple[str, Key, Ending, str]] = field(default_factory=list)
+    endings: Counter[Healing] = field(default_factory=Counter)
+    by_collection: dict[str, Counter[Healing]] = field(default_factory=dict)
+    left: list[tuple[str, Key, Healing, str]] = field(default_factory=list)
     stopped: bool = False
 
     @property
@@ -143,12 +119,12 @@ class HealReport:
     @property
     def remaining(self) -> int:
         """Keys that are still in the journal, as far as this run saw it."""
-        return self.seen if not self.applied else sum(self.endings[each] for each in LEFT)
+        return self.seen - sum(self.endings[each] for each in HEALED if self.applied)
 
-    def add(self, collection: str, key: Key, ending: Ending, error: str) -> None:
+    def add(self, collection: str, key: Key, ending: Healing, error: str) -> None:
         self.endings[ending] += 1
         self.by_collection.setdefault(collection, Counter())[ending] += 1
-        if ending in LEFT and len(self.left) < MOST_LEFT:
+        if ending not in HEALED and len(self.left) < MOST_LEFT:
             self.left.append((collection, key, ending, error))
 
 
@@ -159,7 +135,7 @@ def _named(error: Exception) -> str:
 
 
 class Inspector:
-    """`repair` is the follower's; `route_of` gives the route in force of a collection; `now` epoch seconds."""
+    """`repair` is the replicator's; `route_of` gives the route in force of a collection; `now` epoch seconds."""
 
     def __init__(
         self,
@@ -258,35 +234,35 @@ class Inspector:
             except JournalError:
                 raise
             except UnreadableDocument as failure:
-                ending, error, counted = Ending.FAILED, failure.reason, False
+                ending, error, counted = Healing.FAILED, failure.reason, False
             except Exception as failure:
-                ending, error = Ending.FAILED, _named(failure)
+                ending, error = Healing.FAILED, _named(failure)
             report.add(collection, key, ending, error)
-            failures.count(failed=counted and ending is Ending.FAILED)
+            failures.count(failed=counted and ending is Healing.FAILED)
 
-    async def _foresee(self, collection: str, key: Key) -> tuple[Ending, str]:
+    async def _foresee(self, collection: str, key: Key) -> tuple[Healing, str]:
         """What `_heal` would come to now."""
         found = await self.explain(collection, key)
         match found.waits:
             case Waits.NOT_FOLLOWED:
-                return Ending.NOT_FOLLOWED, ""
+                return Healing.NOT_FOLLOWED, ""
             case Waits.IN_FLIGHT:
-                return Ending.IN_FLIGHT, ""
+                return Healing.IN_FLIGHT, ""
             case Waits.UNKNOWN_OUTCOME:
-                return Ending.UNSETTLED, ""
+                return Healing.UNSETTLED, ""
             case Waits.REFUSED:
-                return Ending.REFUSED, found.refused
+                return Healing.REFUSED, found.refused
         if found.action is Action.UNREADABLE:
             raise UnreadableDocument("what the primary holds cannot be read")
         return _WOULD[found.action], ""
 
-    async def _heal(self, collection: str, key: Key) -> tuple[Ending, str]:
+    async def _heal(self, collection: str, key: Key) -> tuple[Healing, str]:
         """Heals and settles one key under a claim. Raises what the stores raise, with the claim given back."""
         if not self._route_of(collection).dual_write:
-            return Ending.NOT_FOLLOWED, ""
+            return Healing.NOT_FOLLOWED, ""
         due = await self._journal.claim(collection, key, self._limits.operation)
         if due is None:
-            return Ending.IN_FLIGHT, ""
+            return Healing.IN_FLIGHT, ""
         try:
             return await self._heal_claimed(due)
         except asyncio.CancelledError:
@@ -295,22 +271,22 @@ class Inspector:
             raise
         except (HealContended, NotFollowed) as error:
             await self._journal.postpone(due, self._limits.recover_every)
-            return Ending.CONTENDED if isinstance(error, HealContended) else Ending.NOT_FOLLOWED, ""
+            return Healing.CONTENDED if isinstance(error, HealContended) else Healing.NOT_FOLLOWED, ""
         except Exception as error:
             refused = refusal_of(error)
             await self._journal.postpone(due, self._limits.recover_every, refused)
             if refused and not isinstance(error, UnreadableDocument):
-                return Ending.REFUSED, refused
+                return Healing.REFUSED, refused
             raise
 
-    async def _heal_claimed(self, due: Due) -> tuple[Ending, str]:
+    async def _heal_claimed(self, due: Due) -> tuple[Healing, str]:
         images = await self._images(due.collection, due.key, self._route_of(due.collection))
         if _action(*images) is Action.REFUSE:
             await self._journal.postpone(due, 0)
-            return Ending.REVERSED, ""
+            return Healing.REVERSED, ""
         result = await self._repair(due.collection, due.key)
         settled = await self._journal.settle(due)
-        return _DONE[result] if settled else Ending.UNSETTLED, ""
+        return result if settled else Healing.UNSETTLED, ""
 
     async def _images(self, collection: str, key: Key, route: Route) -> tuple[Image, Image]:
         """The primary's and the secondary's; the secondary is read first, as every heal does."""

@@ -23,9 +23,9 @@ from shadow.errors import JournalError
 from shadow.host.failpoints import Failpoints, Point, no_failpoint
 from shadow.host.steady import steady
 from shadow.journal.base import Entry, Journal, undecided
+from shadow.model.events import ComponentFailed, Reporter, WriteUnjournaled
 from shadow.model.limits import Limits
 from shadow.model.operation import ANY
-from shadow.model.reporter import Reporter
 from shadow.model.verdict import Deferral
 from shadow.model.version import Key, fresh_id
 from shadow.stores.breaker import Breaker
@@ -107,7 +107,7 @@ class Intents:
             opened = await self._open(collection, keys)
         except JournalError as error:
             self._breaker.failed()
-            self._reporter.failed("journal", error)
+            self._reporter.publish(ComponentFailed("journal", error))
             if self._on_failure is OnFailure.REFUSE:
                 raise
             return await self._gap(collection, keys)
@@ -128,7 +128,7 @@ class Intents:
         try:
             fresh = await self._open(collection, keys)
         except JournalError as error:
-            self._reporter.failed("journal", error)
+            self._reporter.publish(ComponentFailed("journal", error))
             self._journal.doubt(collection)
             with contextlib.suppress(JournalError):
                 await self._on_gap(collection)
@@ -152,14 +152,14 @@ class Intents:
     def taken(self, collection: str, op_id: str) -> None:
         """The secondary has the write."""
         if op_id in self._bare:
-            self._reporter.unjournaled(collection, taken=True)
+            self._reporter.publish(WriteUnjournaled(collection, taken=True))
         self.close(op_id)
 
     def defer(self, collection: str, op_id: str, reason: Deferral) -> None:
         """The secondary does not have the write yet, or nobody knows whether the primary has it."""
         if op_id in self._bare:
             self._bare.discard(op_id)
-            self._reporter.unjournaled(collection, taken=False)
+            self._reporter.publish(WriteUnjournaled(collection, taken=False))
             self._journal.doubt(collection)
         else:
             self._journal.defer(op_id, unknown=reason is Deferral.PRIMARY_UNKNOWN)

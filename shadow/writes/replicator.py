@@ -21,12 +21,23 @@ from shadow.compare.rules import Excuses
 from shadow.errors import JournalError, NotFollowed, UnreadableDocument, UnsupportedOperation
 from shadow.host.failpoints import Failpoints, Point
 from shadow.journal.base import Due, Journal
+from shadow.model.events import (
+    ComparisonFinished,
+    ComparisonUndecided,
+    ComponentFailed,
+    HealFinished,
+    KeyAgreed,
+    MismatchConfirmed,
+    OperationFinished,
+    Reporter,
+    RuleApplied,
+    WriteDeferred,
+)
 from shadow.model.keys import queue_key
 from shadow.model.limits import Limits
 from shadow.model.operation import Verb, Write
 from shadow.model.outcome import Outcome, classify, refusal_of
 from shadow.model.phase import Role, Route, StoreName
-from shadow.model.reporter import Reporter
 from shadow.model.verdict import (
     ERROR_PATH,
     MATCHED_PATH,
@@ -118,7 +129,7 @@ class Replicator:
     def defer(self, collection: str, op_id: str, reason: Deferral) -> None:
         """Leaves the write to its intent."""
         self._intents.defer(collection, op_id, reason)
-        self._reporter.deferred(collection, reason)
+        self._reporter.publish(WriteDeferred(collection, reason))
         self._wake.set()
 
     def abandon(self) -> None:
@@ -164,7 +175,7 @@ class Replicator:
         self._observe(write, route, Outcome.ACKED, started)
         self._reach(Point.AFTER_REPLAY)
         if result is Replayed.EQUAL:
-            self._reporter.comparison(write.collection, write.verb, Verdict.MATCH)
+            self._reporter.publish(ComparisonFinished(write.collection, write.verb, Verdict.MATCH))
             return
         async with self._routes.healing(write.collection) as now:
             _check_followed(write.collection, now)
@@ -172,10 +183,10 @@ class Replicator:
         if image is None:
             verdict = Verdict.INCOMPARABLE if refused else Verdict.LAGGING
             if refused:
-                self._reporter.incomparable(write.collection, write.verb, Incomparable.REFUSED_REPLAY)
+                self._reporter.publish(ComparisonUndecided(write.collection, write.verb, Incomparable.REFUSED_REPLAY))
         else:
             verdict = await self._judge_different(write, image, healing, unmatched=result is Replayed.UNMATCHED)
-        self._reporter.comparison(write.collection, write.verb, verdict)
+        self._reporter.publish(ComparisonFinished(write.collection, write.verb, verdict))
 
     async def _heal_due(self, due: Due, route: Route) -> None:
         for key in await decided(self._stores.values(), due.collection, due.key):
@@ -185,8 +196,8 @@ class Replicator:
         self._reach(Point.BEFORE_HEAL)
         result = await self._healed(collection, key, route)
         self._reach(Point.AFTER_HEAL)
-        self._reporter.healed(collection, result)
-        self._reporter.level(collection, key)
+        self._reporter.publish(HealFinished(collection, result))
+        self._reporter.publish(KeyAgreed(collection, key))
         return result
 
     async def _healed(self, collection: str, key: Key, route: Route) -> Healing:
@@ -199,31 +210,36 @@ class Replicator:
         rules = None if unmatched else await self._compare.agree(write.collection, write.post, image)
         if rules:
             self._compare.taken(write.collection, rules)
-            self._reporter.excused(write.collection, rules)
+            for rule in rules:
+                self._reporter.publish(RuleApplied(write.collection, rule))
             return Verdict.EXCUSED
         differences: tuple[Difference, ...] = (Difference(Kind.WRITE_RESULT, MATCHED_PATH, "bool", "bool"),)
         if not unmatched:
             _, differences = await self._compare.describe(write.post, image)
         if not differences:
-            self._reporter.incomparable(write.collection, write.verb, Incomparable.NO_DIFFERENCE)
+            self._reporter.publish(ComparisonUndecided(write.collection, write.verb, Incomparable.NO_DIFFERENCE))
             return Verdict.INCOMPARABLE
-        self._reporter.mismatch(
-            Mismatch(
-                collection=write.collection,
-                verb=write.verb,
-                kind=Kind.WRITE_RESULT,
-                key=write.key,
-                differences=differences,
-                primary_state=write.post.state,
-                secondary_state=image.state,
-                healed=healing is not Healing.FAILED,
+        self._reporter.publish(
+            MismatchConfirmed(
+                Mismatch(
+                    collection=write.collection,
+                    verb=write.verb,
+                    kind=Kind.WRITE_RESULT,
+                    key=write.key,
+                    differences=differences,
+                    primary_state=write.post.state,
+                    secondary_state=image.state,
+                    healed=healing is not Healing.FAILED,
+                )
             )
         )
         return Verdict.MISMATCH
 
     def _observe(self, write: Write, route: Route, outcome: Outcome, started: float) -> None:
         seconds = time.perf_counter() - started
-        self._reporter.operation(write.collection, write.verb, route.secondary, Role.SECONDARY, outcome, seconds)
+        self._reporter.publish(
+            OperationFinished(write.collection, write.verb, route.secondary, Role.SECONDARY, outcome, seconds)
+        )
 
     def may_be_in_flight(self, collection: str) -> bool:
         """Whether a request whose answer was given up on may still arrive at the secondary."""
@@ -242,7 +258,7 @@ class Replicator:
             self._given_up[collection] = asyncio.get_running_loop().time()
             return Deferral.DEADLINE if isinstance(error, TimeoutError) else otherwise
         if not isinstance(error, UnreadableDocument):  # it is a difference, and no failure of a part
-            self._reporter.failed("replay", error)
+            self._reporter.publish(ComponentFailed("replay", error))
         return otherwise
 
     # --- recovery -----------------------------------------------------------------------------------------------
@@ -298,7 +314,7 @@ class Replicator:
         except Exception as error:
             self._judge(due.collection, error, breaker)
             self._report_refused(due, error)
-            self._reporter.healed(due.collection, Healing.FAILED)
+            self._reporter.publish(HealFinished(due.collection, Healing.FAILED))
             refused = refusal_of(error)
             pause = self._backoff(due.attempts_after(refused) - 1, most=_RARELY if refused else _OFTEN)
             await self._journal.postpone(due, pause, refused)
@@ -323,7 +339,7 @@ class Replicator:
     def _report_copy(self, due: Due, kind: Kind, error: Exception) -> None:
         name = type(error).__name__
         found = Difference(kind, ERROR_PATH, *((name, "missing") if kind is Kind.UNREADABLE else ("missing", name)))
-        self._reporter.mismatch(Mismatch(due.collection, Verb.REPLACE_ONE, kind, due.key, (found,)))
+        self._reporter.publish(MismatchConfirmed(Mismatch(due.collection, Verb.REPLACE_ONE, kind, due.key, (found,))))
 
     async def repair(self, collection: str, key: Key) -> Healing:
         """Heals one key on request, or what an undecided one stands for. Raises `NotFollowed` in phase `off`,
@@ -335,11 +351,11 @@ class Replicator:
                 async with within(self._limits.operation / 2):
                     for each in await decided(self._stores.values(), collection, key):
                         result = await self._healed(collection, each, route)
-                        self._reporter.level(collection, each)
+                        self._reporter.publish(KeyAgreed(collection, each))
             except BaseException:
                 self._given_up[collection] = asyncio.get_running_loop().time()
                 raise
-        self._reporter.healed(collection, result)
+        self._reporter.publish(HealFinished(collection, result))
         return result
 
     def _backoff(self, attempts: int, most: float) -> float:

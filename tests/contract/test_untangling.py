@@ -19,11 +19,11 @@ from pymongo.errors import DuplicateKeyError
 
 from shadow.compare.equality import agree
 from shadow.journal.sqlite.journal import SqliteJournal
+from shadow.model.events import Silent
 from shadow.model.limits import Limits
 from shadow.model.operation import Delete, Insert, Verb, Write
 from shadow.model.order import key_digest
 from shadow.model.phase import StoreName
-from shadow.model.reporter import Silent
 from shadow.model.schema import CollectionSpec, UniqueSpec
 from shadow.model.verdict import Healing
 from shadow.model.version import ABSENT, Document, Image, Key, Tombstone, Version, fresh_id

@@ -27,6 +27,7 @@ from shadow import Shadow
 from shadow.config import Settings
 from shadow.embedded.audit import Audit
 from shadow.embedded.servers import FaultProxy
+from shadow.model.events import Event, MismatchConfirmed
 from shadow.model.phase import StoreName
 from shadow.model.verdict import Kind, Mismatch
 from shadow.model.version import Image, Version
@@ -77,14 +78,15 @@ class Site:
         self.heard_at: list[float] = []
         self.unanswered = 0
         report = shadow.admin.report
-        heard = report.mismatch
+        publish = report.publish
 
-        def hear(found: Mismatch) -> None:
-            self.confirmed.append(found)
-            self.heard_at.append(time.monotonic())
-            heard(found)
+        def noting(event: Event) -> None:
+            if isinstance(event, MismatchConfirmed):
+                self.confirmed.append(event.found)
+                self.heard_at.append(time.monotonic())
+            publish(event)
 
-        report.mismatch = hear  # type: ignore[method-assign]
+        report.publish = noting  # type: ignore[method-assign]
 
     def compared(self) -> int:
         return sum(

@@ -19,6 +19,7 @@ from shadow.jobs.target import JobRefused
 from shadow.jobs.verify import Scope, Verify
 from shadow.jobs.work import JobPace, Work
 from shadow.journal.base import Entry
+from shadow.model.events import MismatchConfirmed
 from shadow.model.operation import Verb
 from shadow.model.verdict import Difference, Kind, Mismatch
 from shadow.model.version import Version
@@ -244,11 +245,12 @@ def answers(shadow: Shadow) -> None:
     """What reads have found: a document, an answer that names none, and documents that agree though the answers to a
     read of them did not."""
     states = (Version("b", 1), Version("b", 1))
-    shadow.admin.report.mismatch(
-        Mismatch(COLLECTION, Verb.FIND, Kind.VALUE, 5, (Difference(Kind.VALUE, "n"),), *states)
-    )
-    shadow.admin.report.mismatch(COUNTED)
-    shadow.admin.report.mismatch(Mismatch(COLLECTION, Verb.FIND, Kind.ORDER, 9, (Difference(Kind.ORDER, "$order"),)))
+    for found in (
+        Mismatch(COLLECTION, Verb.FIND, Kind.VALUE, 5, (Difference(Kind.VALUE, "n"),), *states),
+        COUNTED,
+        Mismatch(COLLECTION, Verb.FIND, Kind.ORDER, 9, (Difference(Kind.ORDER, "$order"),)),
+    ):
+        shadow.admin.report.publish(MismatchConfirmed(found))
 
 
 async def test_a_clean_verification_closes_what_was_found_before_it(copied: tuple[Shadow, OpenJobs]) -> None:
@@ -276,7 +278,7 @@ async def test_what_is_found_while_it_verifies_stays_open(copied: tuple[Shadow, 
     task = Verify(shadow.admin.sides(COLLECTION), Scope())
     work = Work(task, control, JobPace(workers=4))
     await work.begin()
-    shadow.admin.report.mismatch(COUNTED)
+    shadow.admin.report.publish(MismatchConfirmed(COUNTED))
     assert (await work.run()).outcome == "equal"
     (left,) = await shadow.admin.shared_findings.open(COLLECTION)
     assert (left.key, left.count) == (None, 2)

@@ -15,10 +15,10 @@ import pytest
 from shadow import Shadow
 from shadow.embedded.servers import FaultProxy, Mode
 from shadow.journal.sqlite.journal import SqliteJournal
+from shadow.model.events import Silent
 from shadow.model.limits import Limits
 from shadow.model.operation import Update, Verb, Write
 from shadow.model.phase import StoreName
-from shadow.model.reporter import Silent
 from shadow.model.schema import UniqueSpec
 from shadow.model.verdict import Healing
 from shadow.model.version import ABSENT, Document, Image, Key, Tombstone, Version

@@ -26,9 +26,9 @@ from shadow.host.process import Owner
 from shadow.host.steady import steady
 from shadow.jobs.target import JobTarget
 from shadow.model import version
+from shadow.model.events import ComponentFailed, Event, MismatchConfirmed
 from shadow.model.operation import Change, Verb
 from shadow.model.phase import Phase, Route, StoreName
-from shadow.model.reporter import Silent
 from shadow.model.schema import UniqueSpec
 from shadow.model.verdict import Healing, Kind, Mismatch
 from shadow.model.version import Image, Key, Version
@@ -86,13 +86,20 @@ class Killed(BaseException):
     """Unwinds what a dead process was doing; nothing that it does after this has an effect."""
 
 
-class _Recorder(Silent):
+class _Recorder:
     """Hears what the parts say, and objects to what must never be said."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
 
-    def mismatch(self, found: Mismatch) -> None:
+    def publish(self, event: Event) -> None:
+        match event:
+            case MismatchConfirmed():
+                self._mismatch(event.found)
+            case ComponentFailed():
+                self._failed(event.part, event.error)
+
+    def _mismatch(self, found: Mismatch) -> None:
         self._process.note(f"MISMATCH {found.verb} {found.kind} {found.key}")
         world = self._process.world
         if found.kind is Kind.WRITE_RESULT and world.conditions.wrong:
@@ -106,7 +113,7 @@ class _Recorder(Silent):
         if not self._process.dead and (world.conditions.mixed or not world.conditions.seeded):
             world.broken(f"no false alarm: {found.verb} called {found.key} {found.kind}")
 
-    def failed(self, part: str, error: BaseException) -> None:
+    def _failed(self, part: str, error: BaseException) -> None:
         self._process.note(f"{part} failed: {error!r}")
         if not isinstance(error, _EXPECTED) and not self._process.dead:
             self._process.world.broken(f"only what was simulated fails: {part}: {error!r}")

@@ -12,6 +12,7 @@ from shadow.compare.rules import Excuses, Rule
 from shadow.host.failpoints import Failpoints, no_failpoint
 from shadow.journal.base import JournalStats
 from shadow.journal.sqlite.journal import SqliteJournal
+from shadow.model.events import RouteChanged
 from shadow.model.limits import Limits, Watch
 from shadow.model.operation import Query
 from shadow.model.phase import NO_SHARES, Phase, ReadShares, Route, StoreName, WriteMode
@@ -81,7 +82,11 @@ class Pair:
         self.primary, self.secondary = self.stores[StoreName.MONGO], self.stores[StoreName.DYNAMO]
         self.route = Route(StoreName.MONGO, phase, writes, shadow_reads, reads)
         self.journal = SqliteJournal(folder / "shadow.db", limit=limits.operation)
-        self.routes = Routes({"things": self.route}, on_change=self.report.routed, on_unknown=lambda name: None)
+        self.routes = Routes(
+            {"things": self.route},
+            on_change=lambda name, route: self.report.publish(RouteChanged(name, route)),
+            on_unknown=lambda name: None,
+        )
         self._parts = RuntimeContext(
             self.journal,
             self.routes,

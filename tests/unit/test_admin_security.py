@@ -11,6 +11,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
+from shadow.fleet.status import ProcessStatus, of_json
 from shadow.web import admin_router
 from shadow.web.desk import Refused
 
@@ -43,16 +44,19 @@ class View:
         self.done: list[str] = []
         self.refusals: list[tuple[str, str]] = []
 
-    async def status(self) -> dict[str, Any]:
-        return {
+    async def status(self) -> ProcessStatus:
+        content = {
             "collections": {SECRET: {"primary": "mongo", "phase": "shadow", "writes": "background", "shadow_reads": 1}},
             "stores": {"mongo": {"up": True}, "dynamo": {"up": True}},
             "journal": {"open": {}, "deferred": {}, "oldest_seconds": 0.0, "verify_since": {}},
             "lanes": {"writes": {"depth": 0, "capacity": 1}},
             "indexes": [],
             "totals": {},
-            "verdict": {"safe": False, "look_at": SECRET, "collections": {}, "gates": []},
+            "verdict": {
+                "gates": [{"collection": SECRET, "name": "findings", "ok": False, "said": SECRET, "look_at": SECRET}]
+            },
         }
+        return of_json(content)
 
     async def ready(self) -> tuple[bool, dict[str, str]]:
         return True, {"journal": "ok"}

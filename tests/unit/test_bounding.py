@@ -8,6 +8,14 @@ import pytest
 
 from shadow.compare.diff import Hasher
 from shadow.errors import JournalError
+from shadow.model.events import (
+    ComponentFailed,
+    HealFinished,
+    MismatchConfirmed,
+    OutOfBandWriteSeen,
+    WriteDeferred,
+    noted,
+)
 from shadow.model.operation import Verb
 from shadow.model.verdict import Bypass, Deferral, Difference, Healing, Kind, Mismatch
 from shadow.observe.bounding import AGAIN, LINES, MINUTE, Bounds, Held
@@ -64,7 +72,7 @@ def mismatch(key: Any) -> Mismatch:
 
 def test_one_finding_is_one_line_however_often_it_is_seen(report: Report, log: Log, hand: Hand) -> None:
     for _ in range(8):
-        report.mismatch(mismatch("k"))
+        report.publish(MismatchConfirmed(mismatch("k")))
         hand.now += 1
     assert len(log.of("mismatch.confirmed")) == 1
     hand.now += MINUTE
@@ -80,7 +88,7 @@ def test_a_writer_that_touches_every_document_writes_a_bounded_log(report: Repor
     for turn in range(15):
         for number in range(turn * 80, turn * 80 + 80):
             for _ in range(4):
-                report.mismatch(mismatch(number))
+                report.publish(MismatchConfirmed(mismatch(number)))
         hand.now += 1
         report.say_held()
     assert len(log.lines) == LINES
@@ -96,8 +104,8 @@ def test_a_writer_that_touches_every_document_writes_a_bounded_log(report: Repor
 def test_one_summary_a_minute_for_all_kinds_together(report: Report, log: Log, hand: Hand) -> None:
     for second in range(300):
         for number in range(50):
-            report.mismatch(mismatch(second * 50 + number))
-            report.event(Event.INDEX_UNDECLARED, collection="users", index=f"i{number}", advice="none")
+            report.publish(MismatchConfirmed(mismatch(second * 50 + number)))
+            report.publish(noted(Event.INDEX_UNDECLARED, collection="users", index=f"i{number}", advice="none"))
         hand.now += 1
         report.say_held()
     summaries = log.of("log.held_back")
@@ -110,35 +118,35 @@ def test_one_summary_a_minute_for_all_kinds_together(report: Report, log: Log, h
 
 
 def test_a_finding_that_is_still_there_is_named_again_after_an_hour(report: Report, log: Log, hand: Hand) -> None:
-    report.mismatch(mismatch("k"))
+    report.publish(MismatchConfirmed(mismatch("k")))
     hand.now += AGAIN - 1
-    report.mismatch(mismatch("k"))
+    report.publish(MismatchConfirmed(mismatch("k")))
     assert len(log.of("mismatch.confirmed")) == 1
     hand.now += 1
-    report.mismatch(mismatch("k"))
+    report.publish(MismatchConfirmed(mismatch("k")))
     assert len(log.of("mismatch.confirmed")) == 2
 
 
 @pytest.mark.parametrize("event", sorted(WARNINGS - UNBOUNDED))
 def test_every_warning_has_a_bound(report: Report, log: Log, event: Event) -> None:
     for number in range(10 * LINES):
-        report.event(event, collection=f"c{number}")
+        report.publish(noted(event, collection=f"c{number}"))
     assert len(log.of(event)) == LINES
 
 
 def test_what_people_did_is_on_record_whole(report: Report, log: Log) -> None:
     for event in (Event.ADMIN_REVEALED, Event.ADMIN_HEALED, Event.ADMIN_FLIPPED, Event.FLIP_DONE):
         for _ in range(3 * LINES):
-            report.event(event, collection="users")
+            report.publish(noted(event, collection="users"))
         assert len(log.of(event)) == 3 * LINES
 
 
 def test_hooks_that_traffic_multiplies_are_bounded_together(report: Report, log: Log, hand: Hand) -> None:
     for number in range(2000):
-        report.deferred(f"c{number}", Deferral.DEADLINE)
-        report.healed(f"c{number}", Healing.FAILED)
-        report.failed("journal", JournalError("full") if number % 2 else OSError(number))
-        report.watched(f"c{number}", Bypass.CHANGED, number, str(number))
+        report.publish(WriteDeferred(f"c{number}", Deferral.DEADLINE))
+        report.publish(HealFinished(f"c{number}", Healing.FAILED))
+        report.publish(ComponentFailed("journal", JournalError("full") if number % 2 else OSError(number)))
+        report.publish(OutOfBandWriteSeen(f"c{number}", Bypass.CHANGED, number, str(number)))
         hand.now += 0.01
     assert len(log.lines) <= 4 * LINES
     report.say_held(ending=True)

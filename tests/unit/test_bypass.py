@@ -12,6 +12,7 @@ from bson import ObjectId
 
 from shadow.compare.bypass import bypass
 from shadow.compare.diff import Hasher
+from shadow.model.events import MismatchConfirmed, OutOfBandWriteSeen
 from shadow.model.operation import Verb
 from shadow.model.verdict import Bypass, Difference, Kind, Mismatch
 from shadow.model.version import ABSENT, State, Tombstone, Version
@@ -109,9 +110,9 @@ def counted(report: Report, kind: Bypass) -> float:
 
 def test_a_write_past_the_shim_counts_once_however_often_it_is_read(report: Report) -> None:
     for _ in range(3):
-        report.mismatch(mismatch(FIRST, FIRST, "k"))
-    report.mismatch(mismatch(SECOND, SECOND, "k"))
-    report.mismatch(mismatch(FIRST, FIRST, "other"))
+        report.publish(MismatchConfirmed(mismatch(FIRST, FIRST, "k")))
+    report.publish(MismatchConfirmed(mismatch(SECOND, SECOND, "k")))
+    report.publish(MismatchConfirmed(mismatch(FIRST, FIRST, "other")))
     assert counted(report, Bypass.CHANGED) == 3
     (status,) = report.bypassing.status().values()
     assert (status["count"], status["kinds"]) == (3, {"changed": 3})
@@ -125,10 +126,10 @@ def test_all_series_stand_at_zero_and_status_is_empty_before_anything_was_seen(r
 
 def test_doubt_about_the_journal_reaches_the_report(report: Report) -> None:
     report.doubted = lambda collection: collection == "users"
-    report.mismatch(mismatch(ABSENT, SECOND, "k"))
-    report.watched("users", Bypass.DELETED, "k", "event")
+    report.publish(MismatchConfirmed(mismatch(ABSENT, SECOND, "k")))
+    report.publish(OutOfBandWriteSeen("users", Bypass.DELETED, "k", "event"))
     assert report.bypassing.status() == {}
-    report.watched("users", Bypass.CHANGED, "k", "event")
+    report.publish(OutOfBandWriteSeen("users", Bypass.CHANGED, "k", "event"))
     assert counted(report, Bypass.CHANGED) == 1
 
 
@@ -145,9 +146,9 @@ def test_first_and_last_sight_are_kept_by_collection() -> None:
 
 
 def test_what_the_watch_has_counted_a_read_does_not_count_again(report: Report) -> None:
-    report.watched("users", Bypass.CHANGED, "k", "event 1")
-    report.watched("users", Bypass.CHANGED, "k", "event 1")
-    report.watched("users", Bypass.CHANGED, "k", "event 2")
-    report.mismatch(mismatch(FIRST, FIRST, "k"))
-    report.mismatch(mismatch(FIRST, FIRST, "unwatched"))
+    report.publish(OutOfBandWriteSeen("users", Bypass.CHANGED, "k", "event 1"))
+    report.publish(OutOfBandWriteSeen("users", Bypass.CHANGED, "k", "event 1"))
+    report.publish(OutOfBandWriteSeen("users", Bypass.CHANGED, "k", "event 2"))
+    report.publish(MismatchConfirmed(mismatch(FIRST, FIRST, "k")))
+    report.publish(MismatchConfirmed(mismatch(FIRST, FIRST, "unwatched")))
     assert counted(report, Bypass.CHANGED) == 3

@@ -9,6 +9,8 @@ import pytest
 
 from shadow.compare.diff import Hasher
 from shadow.config import AdminSettings, CollectionSettings, Settings, parse
+from shadow.fleet.health_gates import Gate, Readiness
+from shadow.fleet.status import CollectionRoute, ProcessStatus
 from shadow.model.operation import Verb
 from shadow.model.phase import Phase, Route, StoreName
 from shadow.model.verdict import Difference, Healing, Kind, Mismatch
@@ -58,8 +60,8 @@ class Operated:
         self.id = findings.add(Mismatch("users", Verb.FIND, Kind.VALUE, 1, differences))
         self.whole = findings.add(Mismatch("users", Verb.FIND, Kind.ORDER, None, (Difference(Kind.ORDER, "$order"),)))
 
-    async def status(self) -> dict[str, Any]:
-        return {}
+    async def health(self) -> ProcessStatus:
+        return ProcessStatus()
 
     async def ready(self) -> tuple[bool, dict[str, str]]:
         return True, {}
@@ -195,18 +197,19 @@ def test_a_plot_says_its_figures_and_stays_inside() -> None:
     assert "not enough samples" in plot("match", [])
 
 
-def status_of(*, ok: bool) -> dict[str, Any]:
-    gates = [{"collection": "users", "name": "findings", "ok": ok}, {"collection": "other", "name": "x", "ok": False}]
-    return {"collections": {"users": {}}, "verdict": {"gates": gates}}
+def status_of(*, ok: bool) -> ProcessStatus:
+    gates = (Gate("users", "findings", ok, ""), Gate("other", "x", ok=False, said=""))
+    route = CollectionRoute(StoreName.MONGO, Phase.SHADOW, "background", 1.0)
+    return ProcessStatus({"users": route}, readiness=Readiness(gates))
 
 
 async def flip(folder: Path, operated: Operated, *, ok: bool = True, reason: str = "ticket 7") -> str:
     """Asks for a flip; the file afterwards."""
 
-    async def status() -> dict[str, Any]:
+    async def health() -> ProcessStatus:
         return status_of(ok=ok)
 
-    operated.status = status  # type: ignore[method-assign]
+    operated.health = health  # type: ignore[method-assign]
     file = folder / "shadow.yaml"
     file.write_text("collections:\n  users: {phase: shadow}\n", encoding="utf-8")
     try:
@@ -243,9 +246,9 @@ async def test_a_flip_past_a_closed_gate_or_without_a_reason_changes_nothing(
 async def test_a_flip_needs_no_file(tmp_path: Path) -> None:
     operated = Operated()
 
-    async def status() -> dict[str, Any]:
+    async def health() -> ProcessStatus:
         return status_of(ok=True)
 
-    operated.status = status  # type: ignore[method-assign]
+    operated.health = health  # type: ignore[method-assign]
     said = await AdminService(operated).flip("users", "dynamo", "ticket 7")
     assert (said["done"], said["file"]) == (True, "")

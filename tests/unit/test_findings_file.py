@@ -17,6 +17,7 @@ from shadow.model.operation import Verb
 from shadow.model.verdict import Difference, Kind, Mismatch
 from shadow.observe.findings import Findings
 from shadow.observe.findings_file import FindingsFile, SharedFindings, shared_secret
+from shadow.observe.mismatch_file import MismatchFile
 
 HASHER = Hasher(b"secret")
 
@@ -37,7 +38,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def file(tmp_path: Path) -> FindingsFile:
-    return FindingsFile(tmp_path / "var" / "findings.db", limit=6, groups=3)
+    return FindingsFile(MismatchFile(tmp_path / "var" / "findings.db"), limit=6, groups=3)
 
 
 def process(clock: Clock) -> Findings:
@@ -110,13 +111,13 @@ def test_a_whole_answer_has_no_key_and_keys_show_only_where_that_is_allowed(tmp_
     findings = process(clock)
     whole = findings.add(found(None, kind=Kind.COUNT))
     findings.add(found("hunter2"))
-    hidden = FindingsFile(tmp_path / "f.db")
+    hidden = FindingsFile(MismatchFile(tmp_path / "f.db"))
     hidden.save(findings)
     assert hidden.key_of(whole) is None
     assert hidden.key_of("gone") is None
     assert hidden.get("gone") is None
     assert "hunter2" not in json.dumps([hidden.list(), hidden.groups()])
-    assert "hunter2" in json.dumps(FindingsFile(tmp_path / "f.db", reveal_keys=True).list())
+    assert "hunter2" in json.dumps(FindingsFile(MismatchFile(tmp_path / "f.db"), reveal_keys=True).list())
 
 
 def test_what_could_not_be_written_is_written_later(tmp_path: Path, clock: Clock) -> None:
@@ -124,8 +125,8 @@ def test_what_could_not_be_written_is_written_later(tmp_path: Path, clock: Clock
     name = findings.add(found("k"))
     (tmp_path / "a").write_text("a file, no folder")
     with pytest.raises(OSError):
-        FindingsFile(tmp_path / "a" / "f.db").save(findings)
-    file = FindingsFile(tmp_path / "f.db")
+        FindingsFile(MismatchFile(tmp_path / "a" / "f.db")).save(findings)
+    file = FindingsFile(MismatchFile(tmp_path / "f.db"))
     assert file.save(findings) == 1
     assert file.get(name) is not None
 
@@ -134,7 +135,7 @@ async def test_where_the_file_cannot_be_used_a_process_shows_its_own(tmp_path: P
     (tmp_path / "f.db").write_bytes(b"no database" * 1000)
     errors: list[Exception] = []
     findings = process(clock)
-    shared = SharedFindings(findings, FindingsFile(tmp_path / "f.db"), errors.append)
+    shared = SharedFindings(findings, FindingsFile(MismatchFile(tmp_path / "f.db")), errors.append)
     name = findings.add(found("k"))
     await shared.save()
     assert [row["id"] for row in await shared.list()] == [name]

@@ -25,6 +25,7 @@ from shadow.fleet.gates import REHEARSAL, REHEARSED
 from shadow.fleet.health_gates import _ORDER, ENOUGH
 from shadow.host.process import this_process
 from shadow.jobs.issues import Issue
+from shadow.model.health import CollectionHealth
 from shadow.model.phase import Phase, StoreName
 from shadow.model.version import fresh_id
 from tests.support.migration import OpenJobs
@@ -70,14 +71,18 @@ class Place:
     def process(self, *, standing: MemberRoute | None = None, format: int = members.FENCED, **figures: Any) -> None:
         row = Member(fresh_id(), this_process(), "a journal", format=format)
         stands = {NAME: standing or MemberRoute(MONGO, Phase.SHADOW, MONGO)}
-        dataclasses.replace(row, standing=stands, figures={NAME: {**WELL, **figures}}).write(self.records)
+        dataclasses.replace(
+            row, standing=stands, figures={NAME: CollectionHealth.of_record({**WELL, **figures})}
+        ).write(self.records)
 
     def elsewhere(self, *databases: str) -> None:
         """Processes whose files name other places."""
         for name in databases:
             row = Member(fresh_id(), this_process(), "a journal", where={"mongo.database": name})
             stands = {NAME: MemberRoute(MONGO, Phase.SHADOW, MONGO)}
-            dataclasses.replace(row, standing=stands, figures={NAME: WELL}).write(self.records)
+            dataclasses.replace(row, standing=stands, figures={NAME: CollectionHealth.of_record(WELL)}).write(
+                self.records
+            )
 
     def beginning(self) -> None:
         """A process that has not told its figures yet."""
@@ -134,12 +139,12 @@ CASES: Final[list[tuple[str, str, Callable[[Place], object]]]] = [
     ("equal", "interrupted", lambda place: place.interrupt()),
     ("way back", "never rehearsed", lambda place: place.interrupt()),
     ("compared", "not known of all", lambda place: (place.forget("member/"), place.beginning())),
-    ("secondary", "dynamo is taken to be down", lambda place: place.process(down=["dynamo"])),
+    ("secondary", "dynamo counts as down", lambda place: place.process(down=["dynamo"])),
     ("findings", "3 open", lambda place: place.process(findings=3)),
     ("comparison works", "not found", lambda place: place.process(works=False)),
-    ("comparison works", "not watched", lambda place: place.process(planted=False)),
+    ("comparison works", "no differences are planted", lambda place: place.process(planted=False)),
     ("journal", "the oldest 61 s", lambda place: place.process(waiting=1, oldest=61.0)),
-    ("journal", "cannot be asked", lambda place: place.process(read=False)),
+    ("journal", "does not answer", lambda place: place.process(read=False)),
     ("verified", "not since", lambda place: place.process(unverified="2026-01-01T00:00:00+00:00")),
     ("copied", "never copied", lambda place: (place.forget("job"), place.job("verify", "different"))),
     ("copied", "incomplete", lambda place: place.job("backfill", "incomplete")),
@@ -149,12 +154,12 @@ CASES: Final[list[tuple[str, str, Callable[[Place], object]]]] = [
     ("equal", "nothing", lambda place: place.job("verify", "nothing")),
     ("way back", "never rehearsed", lambda place: place.forget("receipt/")),
     ("way back", "h ago", lambda place: (place.forget("receipt/"), place.rehearsed(age=2 * REHEARSED))),
-    ("writers", "writes past shadow: 2", lambda place: place.process(bypassing=2)),
+    ("writers", "out-of-band writes: 2", lambda place: place.process(bypassing=2)),
     ("phase", "dual_write", lambda place: place.process(phase="dual_write")),
     ("phase", "0% of the reads", lambda place: place.process(shadow_reads=0.0)),
     ("compared", "0 with a verdict", lambda place: (place.forget("member/"), place.process(compared=0))),
     ("compared", "999 with a verdict", lambda place: (place.forget("member/"), place.process(compared=ENOUGH - 1))),
-    ("shed", "nothing was asked", lambda place: (place.forget("member/"), place.process(compared=0))),
+    ("shed", "nothing was read", lambda place: (place.forget("member/"), place.process(compared=0))),
     ("shed", "at most 10%", lambda place: place.process(shed=ENOUGH)),
 ]
 

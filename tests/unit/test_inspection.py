@@ -14,9 +14,10 @@ from shadow.errors import StoreUnavailable
 from shadow.journal.base import Entry, Pending
 from shadow.model.phase import StoreName
 from shadow.model.stored import Damaged
+from shadow.model.verdict import Healing
 from shadow.model.version import Image, Version
 from shadow.writes import inspect as inspection
-from shadow.writes.inspect import Action, Ending, Inspector, Waits
+from shadow.writes.inspect import Action, Inspector, Waits
 from tests.support.faulty import lose, raising
 from tests.support.pair import Pair, until
 
@@ -83,7 +84,7 @@ async def test_looking_changes_nothing(pair: Pair) -> None:
     before = await pair.journal.entries(10)
     report = await inspector(pair).heal()
     await inspector(pair).explain("things", "k")
-    assert report.endings == {Ending.COPIED: 1}
+    assert report.endings == {Healing.COPIED: 1}
     assert report.remaining == 1
     assert await pair.journal.entries(10) == before
     assert pair.documents(pair.secondary.name) == {}
@@ -93,7 +94,7 @@ async def test_a_heal_claims_heals_and_settles_every_key(pair: Pair) -> None:
     await owe(pair, *range(5))
     seen: list[int] = []
     report = await inspector(pair).heal(apply=True, workers=2, progress=seen.append)
-    assert (report.endings, report.remaining, seen) == ({Ending.COPIED: 5}, 0, [5])
+    assert (report.endings, report.remaining, seen) == ({Healing.COPIED: 5}, 0, [5])
     assert not (await pair.stats()).open
     assert len(pair.documents(pair.secondary.name)) == 5
 
@@ -113,7 +114,7 @@ async def test_a_key_with_an_intent_and_a_deferral_is_taken_once(pair: Pair) -> 
     await owe(pair, "k")
     await pair.journal.open([Entry("op", "things", "k")])
     report = await inspector(pair).heal(apply=True)
-    assert report.endings == {Ending.COPIED: 1}
+    assert report.endings == {Healing.COPIED: 1}
     assert [each.op_id for each in await pair.journal.entries(10)] == ["op"]
 
 
@@ -121,7 +122,7 @@ async def test_what_fails_is_given_back_and_named_without_its_text(pair: Pair) -
     await owe(pair, "secret")
     pair.secondary.on("put", raising(AutoReconnect("secret")), None)
     report = await inspector(pair).heal(apply=True)
-    assert report.left == [("things", "secret", Ending.FAILED, "AutoReconnect")]
+    assert report.left == [("things", "secret", Healing.FAILED, "AutoReconnect")]
     (entry,) = await pair.journal.entries(10)
     assert entry.attempts == 1
     pair.secondary.clear()
@@ -170,7 +171,7 @@ async def test_a_secondary_that_is_ahead_is_refused(pair: Pair) -> None:
     seen = await pair.secondary.image("things", "k")
     assert await pair.secondary.put("things", "k", ahead, seen.state)
     report = await inspector(pair).heal(apply=True)
-    assert report.endings == {Ending.REVERSED: 1}
+    assert report.endings == {Healing.REVERSED: 1}
     assert (await pair.secondary.image("things", "k")).document == {"_id": "k", "n": 2}
 
 
@@ -178,7 +179,7 @@ async def test_a_collection_that_nothing_follows_is_left_alone(pair: Pair) -> No
     await pair.journal.open([Entry("op", "unheard of", "k")])
     pair.journal.defer("op")
     for apply in (False, True):
-        assert (await inspector(pair).heal(apply=apply)).endings == {Ending.NOT_FOLLOWED: 1}
+        assert (await inspector(pair).heal(apply=apply)).endings == {Healing.NOT_FOLLOWED: 1}
     assert [each.deferred for each in await pair.journal.entries(10)] == [True]
 
 
@@ -194,6 +195,6 @@ async def test_documents_that_cannot_be_read_are_named_and_end_no_run(pair: Pair
     for apply in (False, True):
         report = await inspector(pair).heal(apply=apply, workers=1)
         assert not report.stopped
-        assert report.endings == {Ending.FAILED: inspection.IN_A_ROW + 5, Ending.COPIED: 1}
+        assert report.endings == {Healing.FAILED: inspection.IN_A_ROW + 5, Healing.COPIED: 1}
     assert {error for _, _, _, error in report.left} == {"text that is no UTF-8"}
     assert list(pair.documents(StoreName.DYNAMO)) == ["whole"], "and nothing was taken for deleted"

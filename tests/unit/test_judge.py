@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import bson
 import pytest
 
-from shadow.fleet.health_gates import ENOUGH, Gate, figures, gates_of, judge, verdict
+from shadow.fleet.health_gates import ENOUGH, Gate, Readiness, gates_of
+from shadow.fleet.status import as_json, of_json
+from shadow.model.health import CollectionHealth
 
 
 @pytest.fixture
@@ -29,9 +33,23 @@ def status() -> dict[str, Any]:
     }
 
 
+def figures(status: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What a process shows to the others, by collection."""
+    return {name: health.record() for name, health in of_json(status).health().items()}
+
+
+def of_figures(*processes: Any) -> list[Gate]:
+    """The gates, of what processes show."""
+    return list(gates_of([{name: CollectionHealth.of_record(one) for name, one in each.items()} for each in processes]))
+
+
+def judge(status: dict[str, Any], more: Iterable[Gate] = ()) -> Readiness:
+    return Readiness((*gates_of([of_json(status).health()]), *more))
+
+
 def test_where_all_is_well_it_is_safe(status: dict[str, Any]) -> None:
     said = judge(status)
-    assert (said["safe"], said["look_at"], said["collections"]) == (True, "", {"users": True})
+    assert (said.safe, said.look_at, said.collections) == (True, "", {"users": True})
 
 
 @pytest.mark.parametrize(
@@ -65,35 +83,35 @@ def test_one_thing_that_is_wrong_is_named_and_closes_the_way(
         inner = inner[each]
     inner[name] = value
     said = judge(status)
-    assert said["safe"] is False
-    assert said["collections"] == {"users": False}
-    assert gate in [each["name"] for each in said["gates"] if not each["ok"]]
-    assert "users" in said["look_at"]
+    assert said.safe is False
+    assert said.collections == {"users": False}
+    assert gate in [each.name for each in said.closed("users")]
+    assert "users" in said.look_at
 
 
 def test_what_weighs_most_is_what_to_look_at(status: dict[str, Any]) -> None:
     worse = copy.deepcopy(status)
     worse["totals"]["recent"] = {}
     worse["findings"]["open_by_collection"] = {"users": 3}
-    assert judge(worse)["look_at"] == "open findings in users: 3; shadow findings list --collection users"
+    assert judge(worse).look_at == "open findings in users: 3; shadow findings list --collection users"
     worse["stores"]["dynamo"]["up"] = False
-    assert "does not answer" in judge(worse)["look_at"]
+    assert "does not answer" in judge(worse).look_at
 
 
 def test_the_primary_that_is_down_is_not_the_secondary(status: dict[str, Any]) -> None:
     status["stores"]["mongo"]["up"] = False
-    assert judge(status)["safe"] is True
+    assert judge(status).safe is True
 
 
 def test_other_gates_count_and_nothing_at_all_is_not_safe(status: dict[str, Any]) -> None:
     said = judge(status, [Gate("users", "copied", False, "never", "copy it first")])
-    assert (said["safe"], said["look_at"]) == (False, "copy it first")
+    assert (said.safe, said.look_at) == (False, "copy it first")
     status["collections"] = {}
-    assert judge(status)["safe"] is False
+    assert judge(status).safe is False
 
 
 def closed(*processes: Any) -> list[str]:
-    return sorted(gate.name for gate in gates_of(processes) if not gate.ok)
+    return sorted(gate.name for gate in of_figures(*processes) if not gate.ok)
 
 
 def changed(status: dict[str, Any], **fields: Any) -> dict[str, dict[str, Any]]:
@@ -102,7 +120,7 @@ def changed(status: dict[str, Any], **fields: Any) -> dict[str, dict[str, Any]]:
 
 
 def test_one_process_is_the_fleet_of_one(status: dict[str, Any]) -> None:
-    assert judge(status) == verdict(list(gates_of([figures(status)])))
+    assert list(judge(status).gates) == of_figures(figures(status))
 
 
 def test_figures_are_small_and_survive_the_stores_that_a_fleet_shares(status: dict[str, Any]) -> None:
@@ -150,7 +168,7 @@ def test_where_the_comparison_does_not_work_nothing_that_rests_on_it_is_open(
 
 def test_a_process_that_does_not_know_a_collection_or_a_figure_closes_its_gates(status: dict[str, Any]) -> None:
     well = changed(status)
-    every = sorted(gate.name for gate in gates_of([well]))
+    every = sorted(gate.name for gate in of_figures(well))
     assert closed(well, {}) == every
     for name in figures(status)["users"].keys() - {"kept"}:  # where findings are kept is said, and decides nothing
         less = {"users": {key: value for key, value in well["users"].items() if key != name}}
@@ -160,4 +178,25 @@ def test_a_process_that_does_not_know_a_collection_or_a_figure_closes_its_gates(
 
 def test_gates_of_no_process_are_never_safe() -> None:
     assert list(gates_of([])) == []
-    assert verdict([])["safe"] is False
+    assert Readiness().safe is False
+
+
+def test_a_status_survives_the_way_over_http(status: dict[str, Any]) -> None:
+    status["fleet"] = {"state": "ok"}
+    status["excuses"] = ["shown as it is"]
+    seen = dataclasses.replace(of_json(status), readiness=judge(status))
+    sent = json.loads(json.dumps(as_json(seen)))
+    assert of_json(sent) == seen
+    assert as_json(of_json(sent)) == sent
+    assert sent["verdict"] == {
+        "safe": True,
+        "look_at": "",
+        "collections": {"users": True},
+        "gates": [dataclasses.asdict(gate) for gate in judge(status).gates],
+    }
+
+
+def test_a_status_of_an_older_version_is_read_as_far_as_it_goes(status: dict[str, Any]) -> None:
+    older = of_json({"collections": status["collections"], "journal": {"open": {"users": 1}, "later": 1}})
+    assert (older.journal.waiting("users"), older.readiness) == (1, None)
+    assert not judge({"collections": status["collections"]}).safe

@@ -18,23 +18,47 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from shadow.model.background import Background
+from shadow.model.events import (
+    BackgroundTaskFailed,
+    CanaryFound,
+    CanaryInjected,
+    ComparisonFinished,
+    ComparisonUndecided,
+    ConfigReloaded,
+    HealFinished,
+    JournalRecovered,
+    MismatchConfirmed,
+    NoiseMeasured,
+    OperationFinished,
+    OutOfBandWriteCounted,
+    ReadFinished,
+    ReadRouted,
+    ReadShed,
+    RouteChanged,
+    RuleApplied,
+    WriteDeferred,
+    WriteUnjournaled,
+    noted,
+)
 from shadow.model.operation import READS, Verb
 from shadow.model.outcome import Outcome
 from shadow.model.phase import Phase, Role, Route, StoreName
 from shadow.model.verdict import (
     Bypass,
     Deferral,
+    Difference,
     Healing,
     Incomparable,
     Kind,
+    Mismatch,
     Routed,
     ShedReason,
     Slice,
-    Unjournaled,
     Verdict,
 )
 from shadow.observe.gauges import GaugeSnapshot
-from shadow.observe.metric_table import LIST_VERSION, Component, DynamoCall, FlipOutcome, metric_table
+from shadow.observe.log import Event as LogEvent
+from shadow.observe.metric_table import LIST_VERSION, Component, DynamoCall, metric_table
 from shadow.observe.metrics import Metrics
 from tests.support import manual, metric_list
 
@@ -64,34 +88,38 @@ def value(metrics: Metrics, name: str, **labels: str) -> float:
     return series(metrics)[name, frozenset(labels.items())]
 
 
+def confirmed(collection: str, verb: Verb, kind: Kind) -> MismatchConfirmed:
+    return MismatchConfirmed(Mismatch(collection, verb, kind, 1, (Difference(kind, "a"),)))
+
+
 def use(metrics: Metrics) -> None:
     """Every counter once."""
-    metrics.operation("users", Verb.FIND_ONE, StoreName.MONGO, Role.PRIMARY, Outcome.ACKED, 0.003)
-    metrics.comparison("users", Verb.FIND_ONE, Verdict.MATCH)
-    metrics.comparison("users", Verb.UPDATE_ONE, Verdict.MATCH)
-    metrics.mismatch("users", Verb.FIND_ONE, Kind.VALUE)
-    metrics.excused("users", "last-seen")
-    metrics.routed_read("users", StoreName.DYNAMO, Routed.SHARE)
-    metrics.shed("users", ShedReason.LANE_FULL)
-    metrics.incomparable("users", Incomparable.ROUNDING)
-    metrics.deferred("users", Deferral.DEADLINE)
-    metrics.healed("users", Healing.COPIED)
-    metrics.unjournaled("users", Unjournaled.DOUBTED)
-    metrics.damaged()
-    metrics.bypassed("users", Bypass.CHANGED)
-    metrics.reloaded(True)
+    metrics.count(OperationFinished("users", Verb.FIND_ONE, StoreName.MONGO, Role.PRIMARY, Outcome.ACKED, 0.003))
+    metrics.count(ComparisonFinished("users", Verb.FIND_ONE, Verdict.MATCH))
+    metrics.count(ComparisonFinished("users", Verb.UPDATE_ONE, Verdict.MATCH))
+    metrics.count(confirmed("users", Verb.FIND_ONE, Kind.VALUE))
+    metrics.count(RuleApplied("users", "last-seen"))
+    metrics.count(ReadRouted("users", StoreName.DYNAMO, Routed.SHARE))
+    metrics.count(ReadShed("users", Verb.FIND, ShedReason.LANE_FULL))
+    metrics.count(ComparisonUndecided("users", Verb.FIND, Incomparable.ROUNDING))
+    metrics.count(WriteDeferred("users", Deferral.DEADLINE))
+    metrics.count(HealFinished("users", Healing.COPIED))
+    metrics.count(WriteUnjournaled("users", taken=False))
+    metrics.count(JournalRecovered())
+    metrics.count(OutOfBandWriteCounted("users", Bypass.CHANGED))
+    metrics.count(ConfigReloaded(ok=True))
     metrics.internal_failure(Component.LANE)
-    metrics.background_failure(Background.RECOVERY)
+    metrics.count(BackgroundTaskFailed(Background.RECOVERY, OSError(), new=True))
     metrics.capacity("users", "email-index", DynamoCall.QUERY, 1.5)
     metrics.scanned("users", 1, 20, 3)
     metrics.throttled()
     metrics.abandoned[StoreName.MONGO]()
     metrics.stuck[StoreName.MONGO]()
-    metrics.flipped("users", FlipOutcome.DONE)
-    metrics.noise("users", Verb.FIND, Verdict.MATCH)
-    metrics.canary("users", found=False)
-    metrics.canary("users", found=True)
-    metrics.read(Verb.FIND_ONE, Slice.LEFT_OUT, 0.002)
+    metrics.count(noted(LogEvent.FLIP_DONE, collection="users"))
+    metrics.count(NoiseMeasured("users", Verb.FIND, Verdict.MATCH))
+    metrics.count(CanaryInjected("users"))
+    metrics.count(CanaryFound("users"))
+    metrics.count(ReadFinished(Verb.FIND_ONE, Slice.LEFT_OUT, 0.002))
 
 
 def test_every_hook_moves_its_series_by_one(metrics: Metrics) -> None:
@@ -146,19 +174,19 @@ def test_what_is_not_configured_counts_as_other(metrics: Metrics) -> None:
     before = series(metrics).keys()
     for i in range(100):
         name = f"hunter{i}"
-        metrics.operation(name, Verb.FIND, StoreName.DYNAMO, Role.SECONDARY, Outcome.UNKNOWN, 1.0)
-        metrics.comparison(name, Verb.FIND, Verdict.SHED)
-        metrics.mismatch(name, Verb.FIND, Kind.ORDER)
-        metrics.excused("users", name)
-        metrics.routed_read(name, StoreName.DYNAMO, Routed.SHARE)
-        metrics.shed(name, ShedReason.CLOSING)
-        metrics.deferred(name, Deferral.CLOSING)
-        metrics.healed(name, Healing.FAILED)
+        metrics.count(OperationFinished(name, Verb.FIND, StoreName.DYNAMO, Role.SECONDARY, Outcome.UNKNOWN, 1.0))
+        metrics.count(ComparisonFinished(name, Verb.FIND, Verdict.SHED))
+        metrics.count(confirmed(name, Verb.FIND, Kind.ORDER))
+        metrics.count(RuleApplied("users", name))
+        metrics.count(ReadRouted(name, StoreName.DYNAMO, Routed.SHARE))
+        metrics.count(ReadShed(name, Verb.FIND, ShedReason.CLOSING))
+        metrics.count(WriteDeferred(name, Deferral.CLOSING))
+        metrics.count(HealFinished(name, Healing.FAILED))
         metrics.internal_failure(name)
         metrics.capacity(name, "", "get_item", 1)
         metrics.capacity("users", name, "get_item", 1)
         metrics.capacity("users", "", name, 1)
-        metrics.routed(name, Route(StoreName.MONGO, Phase.OFF))
+        metrics.count(RouteChanged(name, Route(StoreName.MONGO, Phase.OFF)))
     metrics.bind(lambda: GaugeSnapshot(open_intents={"hunter": 3, "users": 1}))
     assert series(metrics).keys() == before
     assert "hunter" not in metrics.render()[0].decode()
@@ -205,7 +233,7 @@ def test_one_route_of_a_collection_is_one_and_the_others_are_zero(metrics: Metri
     def route(primary: str, phase: str) -> frozenset[tuple[str, str]]:
         return frozenset({"collection": "users", "primary": primary, "phase": phase}.items())
 
-    metrics.routed("users", Route(StoreName.MONGO, Phase.SHADOW))
+    metrics.count(RouteChanged("users", Route(StoreName.MONGO, Phase.SHADOW)))
     assert current() == {route("mongo", "shadow")}
     assert sum(name == "shadow_route_info" for name, _ in series(metrics)) == 6
     metrics.bind(lambda: GaugeSnapshot(routes={"users": Route(StoreName.DYNAMO, Phase.OFF)}))
@@ -214,13 +242,13 @@ def test_one_route_of_a_collection_is_one_and_the_others_are_zero(metrics: Metri
 
 def test_several_metrics_live_in_one_process_and_leave_the_global_registry_alone(metrics: Metrics) -> None:
     other = Metrics(["users"])
-    metrics.comparison("users", Verb.FIND, Verdict.MATCH)
+    metrics.count(ComparisonFinished("users", Verb.FIND, Verdict.MATCH))
     assert value(other, "shadow_comparisons_total", collection="users", verb="find", verdict="match") == 0
     assert not [family.name for family in REGISTRY.collect() if family.name.startswith("shadow")]
 
 
 def test_the_table_documents_exactly_what_is_exported(metrics: Metrics) -> None:
-    metrics.routed("users", Route(StoreName.MONGO, Phase.SHADOW))
+    metrics.count(RouteChanged("users", Route(StoreName.MONGO, Phase.SHADOW)))
     metrics.bind(
         lambda: GaugeSnapshot(
             secondary_up={StoreName.DYNAMO: True},
@@ -276,7 +304,7 @@ def test_totals_add_up(metrics: Metrics) -> None:
 def test_no_count_is_lost_between_threads(metrics: Metrics) -> None:
     def work() -> None:
         for _ in range(2000):
-            metrics.comparison("users", Verb.FIND, Verdict.MATCH)
+            metrics.count(ComparisonFinished("users", Verb.FIND, Verdict.MATCH))
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -290,13 +318,14 @@ def test_the_hot_hooks_cost_microseconds(metrics: Metrics) -> None:
     """About 1.5 us here; the bound is ten times that, for machines that are slow. Of this thread's own time."""
 
     def once() -> None:
-        metrics.operation("users", Verb.FIND_ONE, StoreName.MONGO, Role.PRIMARY, Outcome.ACKED, 0.0007)
+        metrics.count(OperationFinished("users", Verb.FIND_ONE, StoreName.MONGO, Role.PRIMARY, Outcome.ACKED, 0.0007))
 
     assert min(timeit.repeat(once, timer=time.thread_time, number=1000, repeat=5)) / 1000 < 15e-6
 
 
 WORKER = """
 import sys
+from shadow.model.events import ComparisonFinished
 from shadow.model.operation import READS, Verb
 from shadow.model.phase import Phase, Route, StoreName
 from shadow.model.verdict import Verdict
@@ -306,7 +335,7 @@ primary, up, depth = StoreName(sys.argv[1]), sys.argv[2] == "up", int(sys.argv[3
 route = Route(primary, Phase.SHADOW)
 metrics.bind(lambda: GaugeSnapshot({"users": depth}, depth, depth, 10, {"users": route}, {StoreName.DYNAMO: up}))
 for _ in range(3):
-    metrics.comparison("users", Verb.FIND, Verdict.MATCH)
+    metrics.count(ComparisonFinished("users", Verb.FIND, Verdict.MATCH))
 metrics.publish()
 print("ready", flush=True)
 sys.stdin.readline()
@@ -394,8 +423,9 @@ if sys.argv[1] == "full":
 from tests.unit.test_metrics import Metrics, Component, StoreName, use
 metrics = Metrics(["users"], rules=[("users", "last-seen")])
 use(metrics)
+from shadow.model.events import RuleApplied
 metrics.excuses([("users", "later")])
-metrics.excused("users", "later")
+metrics.count(RuleApplied("users", "later"))
 metrics.abandoned[StoreName.MONGO]()
 child = os.fork()
 if not child:
@@ -475,3 +505,8 @@ def test_what_is_added_wants_none() -> None:
 def test_the_version_of_the_list_is_exported_and_documented(metrics: Metrics) -> None:
     assert f'metrics="{LIST_VERSION}"' in metrics.render()[0].decode()
     assert f"This list of metrics is version {LIST_VERSION} " in manual.text("metrics")
+
+
+def test_every_counter_and_histogram_names_the_events_that_move_it_and_gauges_name_none() -> None:
+    for row in metric_table():
+        assert bool(row.moved_by) == (row.type != "gauge"), row.name

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from shadow.fleet.status import of_json
 from shadow.web.page import HELP, live
 
 
-def status(*gates: dict[str, Any], safe: bool = False, look_at: str = "") -> dict[str, Any]:
+def status(*gates: dict[str, Any]) -> dict[str, Any]:
     return {
-        "verdict": {"safe": safe, "look_at": look_at, "collections": {"users": safe}, "gates": list(gates)},
+        "verdict": {"gates": list(gates)},
         "collections": {},
         "totals": {},
         "journal": {"open": {}, "deferred": {}, "verify_since": {}, "oldest_seconds": 0.0},
@@ -20,7 +21,7 @@ def status(*gates: dict[str, Any], safe: bool = False, look_at: str = "") -> dic
 
 def shown(status: dict[str, Any]) -> str:
     found = {"findings": [], "groups": [], "summary": {"open": 0, "kept": 0, "seen": 0}}
-    return live(status, found, {}, acts=False)
+    return live(of_json(status), found, {}, acts=False)
 
 
 def gate(name: str, ok: bool, look_at: str = "") -> dict[str, Any]:
@@ -39,7 +40,7 @@ def test_closed_gates_are_seen_at_once_and_open_ones_behind_their_number() -> No
 
 def test_a_command_to_type_stands_by_itself_and_its_words_are_not_parted() -> None:
     look = "open findings in users: 3; shadow findings list --collection users"
-    page = shown(status(gate("findings", False, look), look_at=look))
+    page = shown(status(gate("findings", False, look)))
     command = " ".join(
         f'<span class="word">{word}</span>' for word in ["shadow", "findings", "list", "--collection", "users"]
     )
@@ -54,7 +55,7 @@ def test_a_sentence_about_shadow_is_no_command_and_no_markup() -> None:
 
 def test_it_is_said_to_be_safe_only_where_it_is() -> None:
     assert "Not safe to flip" in shown(status(gate("findings", False)))
-    assert "Not safe to flip" not in shown(status(gate("findings", True), safe=True))
+    assert "Not safe to flip" not in shown(status(gate("findings", True)))
 
 
 def member(name: str, primary: str, *, tool: bool = False) -> dict[str, Any]:
@@ -85,7 +86,7 @@ def test_the_last_flip_says_what_became_of_it() -> None:
 
 def test_every_section_leads_to_the_manual_by_address_or_by_command() -> None:
     found = {"findings": [], "groups": [], "summary": {"open": 0, "kept": 0, "seen": 0}}
-    with_address = live(status(), found, {}, acts=False, docs_url="https://d.example.com/{topic}.html?a=1&b=2")
+    with_address = live(of_json(status()), found, {}, acts=False, docs_url="https://d.example.com/{topic}.html?a=1&b=2")
     for topic, anchor in HELP.values():
         assert f'href="https://d.example.com/{topic}.html?a=1&amp;b=2#{anchor}"' in with_address
         assert f"<code>shadow docs {topic} {anchor}</code>" in shown(status())

@@ -13,10 +13,26 @@ from bson import ObjectId
 from pymongo.errors import DuplicateKeyError
 
 from shadow.compare.diff import Hasher, explain
+from shadow.model.events import (
+    CanaryFound,
+    ComparisonFinished,
+    ComponentFailed,
+    ConfigReloaded,
+    HealFinished,
+    MismatchConfirmed,
+    NoiseMeasured,
+    OperationFinished,
+    ReadFinished,
+    ReadShed,
+    Reporter,
+    RouteChanged,
+    RuleApplied,
+    WriteDeferred,
+    noted,
+)
 from shadow.model.operation import Verb
 from shadow.model.outcome import Outcome
 from shadow.model.phase import Phase, Role, Route, StoreName
-from shadow.model.reporter import Reporter
 from shadow.model.verdict import Deferral, Healing, Kind, Mismatch, ShedReason, Slice, Verdict
 from shadow.model.version import Version
 from shadow.observe.findings import Findings
@@ -71,21 +87,24 @@ def mismatch(key: Any = "k1") -> Mismatch:
 
 
 def use_every_hook(report: Report, *, key: Any = "k1") -> None:
-    report.operation("users", Verb.FIND_ONE, StoreName.MONGO, Role.PRIMARY, Outcome.ACKED, 0.01)
-    report.comparison("users", Verb.FIND_ONE, Verdict.MATCH)
-    report.excused("users", ["last-seen"])
-    report.noise("users", Verb.FIND_ONE, Verdict.MATCH)
-    report.canary("users", found=True)
-    report.read(Verb.FIND_ONE, Slice.SHADOWED, 0.01)
-    report.mismatch(mismatch(key))
-    report.shed("users", Verb.FIND, ShedReason.LANE_FULL)
-    report.deferred("users", Deferral.SECONDARY_DOWN)
-    report.healed("users", Healing.FAILED)
-    report.reloaded(True)
-    report.reloaded(False, "mongo.url: no such host")
-    report.routed("users", Route(StoreName.DYNAMO, Phase.SHADOW))
-    report.failed("lane", DuplicateKeyError(f"dup key: {SECRET}", 11000, {"keyValue": {"email": SECRET}}))
-    report.event(Event.SECONDARY_DOWN, store=StoreName.DYNAMO, key=key)
+    report.publish(OperationFinished("users", Verb.FIND_ONE, StoreName.MONGO, Role.PRIMARY, Outcome.ACKED, 0.01))
+    report.publish(ComparisonFinished("users", Verb.FIND_ONE, Verdict.MATCH))
+    for rule in ["last-seen"]:
+        report.publish(RuleApplied("users", rule))
+    report.publish(NoiseMeasured("users", Verb.FIND_ONE, Verdict.MATCH))
+    report.publish(CanaryFound("users"))
+    report.publish(ReadFinished(Verb.FIND_ONE, Slice.SHADOWED, 0.01))
+    report.publish(MismatchConfirmed(mismatch(key)))
+    report.publish(ReadShed("users", Verb.FIND, ShedReason.LANE_FULL))
+    report.publish(WriteDeferred("users", Deferral.SECONDARY_DOWN))
+    report.publish(HealFinished("users", Healing.FAILED))
+    report.publish(ConfigReloaded(True))
+    report.publish(ConfigReloaded(False, "mongo.url: no such host"))
+    report.publish(RouteChanged("users", Route(StoreName.DYNAMO, Phase.SHADOW)))
+    report.publish(
+        ComponentFailed("lane", DuplicateKeyError(f"dup key: {SECRET}", 11000, {"keyValue": {"email": SECRET}}))
+    )
+    report.publish(noted(Event.SECONDARY_DOWN, store=StoreName.DYNAMO, key=key))
 
 
 def test_it_is_a_reporter(report: Report) -> None:
@@ -108,7 +127,7 @@ def test_every_hook_counts(report: Report) -> None:
 
 
 def test_a_confirmed_mismatch_is_one_line_with_paths_and_types(report: Report, log: Recorder) -> None:
-    report.mismatch(mismatch())
+    report.publish(MismatchConfirmed(mismatch()))
     (line,) = log.lines
     assert line["event"] == "mismatch.confirmed"
     assert line["level"] == "warning"
@@ -121,14 +140,14 @@ def test_a_confirmed_mismatch_is_one_line_with_paths_and_types(report: Report, l
 
 def test_a_line_names_few_differences_and_says_how_many_more_there_are(report: Report, log: Recorder) -> None:
     many = explain({f"f{i}": 1 for i in "abcdefghijklm"}, {f"f{i}": 2 for i in "abcdefghijklm"}, hasher=HASHER)
-    report.mismatch(Mismatch("users", Verb.FIND, Kind.VALUE, 1, many))
+    report.publish(MismatchConfirmed(Mismatch("users", Verb.FIND, Kind.VALUE, 1, many)))
     assert (len(log.lines[0]["differences"]), log.lines[0]["more"]) == (10, 3)
 
 
 def test_keys_appear_only_where_that_is_allowed(log: Recorder) -> None:
-    reporter(log).mismatch(mismatch("key-4711"))
+    reporter(log).publish(MismatchConfirmed(mismatch("key-4711")))
     assert "key-4711" not in repr(log.lines)
-    reporter(log, reveal_keys=True).mismatch(mismatch("key-4711"))
+    reporter(log, reveal_keys=True).publish(MismatchConfirmed(mismatch("key-4711")))
     assert log.lines[-1]["key"] == "key-4711"
 
 
@@ -142,10 +161,12 @@ def test_no_secret_comes_out_of_any_hook(log: Recorder, key: Any) -> None:
     try:
         raise ValueError(SECRET)
     except ValueError as error:
-        report.failed(SECRET, error)
-        report.event(Event.INTERNAL_FAILED, error=error, note=SECRET, document={"a": SECRET}, raw=b"hunter2", at=key)
-        report.event(Event.INTERNAL_FAILED, names=[SECRET], odd={SECRET}, key={"a": SECRET})
-    report.reloaded(False, f"mongo.url: mongodb://ann:{SECRET}@db.example.org/x?y=1")
+        report.publish(ComponentFailed(SECRET, error))
+        report.publish(
+            noted(Event.INTERNAL_FAILED, error=error, note=SECRET, document={"a": SECRET}, raw=b"hunter2", at=key)
+        )
+        report.publish(noted(Event.INTERNAL_FAILED, names=[SECRET], odd={SECRET}, key={"a": SECRET}))
+    report.publish(ConfigReloaded(False, f"mongo.url: mongodb://ann:{SECRET}@db.example.org/x?y=1"))
     shown = [log.lines, report.findings.list(), report.findings.groups(), report.metrics.totals()]
     text = json.dumps(shown) + report.metrics.render()[0].decode()
     for form in (SECRET, str(key), SECRET.encode().hex(), repr(SECRET)):
@@ -165,9 +186,9 @@ def test_a_broken_logger_and_broken_findings_are_counted_and_raise_nothing(
 
 
 def test_arguments_that_make_no_sense_are_counted_and_raise_nothing(report: Report) -> None:
-    report.operation("users", "hunt", "mars", None, 3, "soon")  # type: ignore[arg-type]
-    report.mismatch(None)  # type: ignore[arg-type]
-    report.event(Event.FLIP_STARTED, event="twice")
+    report.publish(OperationFinished("users", "hunt", "mars", None, 3, "soon"))  # type: ignore[arg-type]
+    report.publish(MismatchConfirmed(None))  # type: ignore[arg-type]
+    report.publish(noted(Event.FLIP_STARTED, event="twice"))
     assert report.metrics.totals()["failures"]["report"] == 3
 
 
@@ -175,19 +196,19 @@ def test_cancellation_is_let_through(report: Report, monkeypatch: pytest.MonkeyP
     def cancelled(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(report.metrics, "comparison", cancelled)
+    monkeypatch.setattr(report.metrics.recent, "add", cancelled)
     with pytest.raises(KeyboardInterrupt):
-        report.comparison("users", Verb.FIND, Verdict.MATCH)
+        report.publish(ComparisonFinished("users", Verb.FIND, Verdict.MATCH))
 
 
 def test_what_repeats_is_logged_once_an_interval_and_the_rest_is_counted(log: Recorder) -> None:
     now = [0.0]
     report = reporter(log, throttle=LogThrottle(10.0, clock=lambda: now[0]))
     for _ in range(100):
-        report.deferred("users", Deferral.SECONDARY_DOWN)
-    report.deferred("documents", Deferral.SECONDARY_DOWN)
+        report.publish(WriteDeferred("users", Deferral.SECONDARY_DOWN))
+    report.publish(WriteDeferred("documents", Deferral.SECONDARY_DOWN))
     now[0] = 11.0
-    report.deferred("users", Deferral.SECONDARY_DOWN)
+    report.publish(WriteDeferred("users", Deferral.SECONDARY_DOWN))
     assert [(line["collection"], line["repeated"]) for line in log.lines] == [
         ("users", 0),
         ("documents", 0),
@@ -242,7 +263,7 @@ def untouched() -> Iterator[None]:
 @pytest.mark.usefixtures("untouched")
 def test_without_configuration_events_are_json_lines_on_the_standard_logger(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger=LOGGER_NAME):
-        reporter(None).mismatch(mismatch())
+        reporter(None).publish(MismatchConfirmed(mismatch()))
         get_logger().info(Event.FLIP_STARTED)
     first, second = (json.loads(record.message) for record in caplog.records)
     assert (first["event"], first["level"], first["kind"]) == ("mismatch.confirmed", "warning", "type")

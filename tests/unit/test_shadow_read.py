@@ -257,7 +257,7 @@ async def test_a_full_lane_sheds_no_difference_that_is_to_be_looked_at_again_nor
         await pair.things.find_one({"_id": 1})
         await until(lambda: pair.runtime.reader.waiting == 1 and not pair.runtime.reads.depth)
         gate, matches = Gate(), list[int]()
-        pair.report.mismatch = lambda found: matches.append(pair.report.verdicts[Verdict.MATCH])  # type: ignore[method-assign]
+        pair.report.on_mismatch = lambda found: matches.append(pair.report.verdicts[Verdict.MATCH])
         pair.secondary.on("count", gate)
         for _ in range(4):
             await pair.things.count_documents({})

@@ -9,7 +9,8 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from shadow.model.phase import StoreName
+from shadow.fleet.status import CollectionRoute, JournalStatus, ProcessStatus, as_json
+from shadow.model.phase import Phase, StoreName
 from shadow.model.verdict import Kind
 from shadow.observe.metrics import Metrics
 from shadow.web import AdminView, admin_router
@@ -20,7 +21,10 @@ class View:
 
     def __init__(self) -> None:
         self.answers: dict[str, Any] = {
-            "status": {"primary": StoreName.MONGO, "journal": {"open": 0}},
+            "status": ProcessStatus(
+                {"users": CollectionRoute(StoreName.MONGO, Phase.SHADOW, "background", 1.0)},
+                journal=JournalStatus(open={"users": 1}),
+            ),
             "ready": (True, {"primary": "ok", "journal": "ok", "config": "ok"}),
             "metrics": Metrics(["users"]).render(),
             "findings": {"findings": [], "groups": [], "summary": {"seen": 0, "kept": 0, "open": 0, "dropped": 0}},
@@ -38,8 +42,8 @@ class View:
             raise answer
         return answer
 
-    async def status(self) -> dict[str, Any]:
-        answer: dict[str, Any] = self._answer("status")
+    async def status(self) -> ProcessStatus:
+        answer: ProcessStatus = self._answer("status")
         return answer
 
     async def ready(self) -> tuple[bool, dict[str, str]]:
@@ -121,10 +125,12 @@ async def test_readyz_is_200_only_if_everything_is_ready(client: httpx.AsyncClie
 
 
 async def test_status_is_json_with_types_for_what_json_cannot_hold(client: httpx.AsyncClient, view: View) -> None:
-    assert (await client.get("/status")).json() == {"primary": "mongo", "journal": {"open": 0}}
-    view.answers["status"] = {"raw": b"hunter2", "list": [{1}]}
-    answer = await client.get("/status")
-    assert answer.json() == {"raw": "<bytes>", "list": ["<set>"]}
+    shown = (await client.get("/status")).json()
+    assert shown == as_json(view.answers["status"])
+    assert (shown["collections"]["users"]["primary"], shown["journal"]["open"]) == ("mongo", {"users": 1})
+    view.answers["status"] = ProcessStatus(more={"raw": b"hunter2", "list": [{1}]})
+    shown = (await client.get("/status")).json()
+    assert (shown["raw"], shown["list"]) == ("<bytes>", ["<set>"])
 
 
 @pytest.mark.parametrize("name", ["status", "metrics"])

@@ -1,0 +1,156 @@
+"""The health of one collection in one process: what the gates decide by.
+
+A process shows it to the others through the control store, as a flat record. What a record does not hold, because
+another version of shadow wrote it or because the process does not know, is None: a gate that needs it is closed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+from shadow.model.phase import Phase, StoreName
+
+__all__ = [
+    "CollectionHealth",
+    "ComparisonHealth",
+    "FindingsHealth",
+    "JournalHealth",
+    "OutOfBandHealth",
+    "RecentReads",
+    "RouteHealth",
+    "SecondaryHealth",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class RouteHealth:
+    primary: StoreName
+    phase: Phase
+    shadow_reads: float
+    """The share of the reads that are compared, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class SecondaryHealth:
+    down: tuple[StoreName, ...]
+    """The secondary stores that do not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class FindingsHealth:
+    findings: int
+    """Findings that are open."""
+    kept: str = field(default="", metadata={"optional": True})
+    """Host and file of them, for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonHealth:
+    planted: bool
+    """Whether differences are planted that the comparison must find."""
+    works: bool
+    """Whether they are found."""
+
+
+@dataclass(frozen=True, slots=True)
+class JournalHealth:
+    waiting: int
+    """Entries of the journal."""
+    refused: int
+    """Those of them that the secondary refuses to hold."""
+    oldest: float
+    """Age of the oldest entry, in seconds; 0 with none."""
+    read: bool
+    """Whether the journal answered when it was last asked."""
+    unverified: str
+    """Since when intents may have been lost, ISO time; "" if none are known to be."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutOfBandHealth:
+    bypassing: int
+    """Out-of-band writes that were found."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecentReads:
+    """Shadow reads of late, as the collection is routed now: those that were compared, those that were shed, and the
+    seconds in which they were counted."""
+
+    compared: int
+    shed: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionHealth:
+    route: RouteHealth | None = None
+    secondary: SecondaryHealth | None = None
+    findings: FindingsHealth | None = None
+    comparison: ComparisonHealth | None = None
+    journal: JournalHealth | None = None
+    out_of_band: OutOfBandHealth | None = None
+    recent: RecentReads | None = None
+
+    def record(self) -> dict[str, Any]:
+        """As JSON and BSON can hold it: the fields of every section in one object, without what is unknown."""
+        found: dict[str, Any] = {}
+        for name in _SECTIONS:
+            section = getattr(self, name)
+            if section is not None:
+                found |= {each.name: _plain(getattr(section, each.name)) for each in dataclasses.fields(section)}
+        return found
+
+    @classmethod
+    def of_record(cls, value: Mapping[str, Any]) -> CollectionHealth:
+        """What `record` has made, in this version or another one. Raises nothing."""
+        return cls(**{name: _section(kind, value) for name, kind in _SECTIONS.items()})
+
+
+_SECTIONS: Final[Mapping[str, type[Any]]] = {
+    "route": RouteHealth,
+    "secondary": SecondaryHealth,
+    "findings": FindingsHealth,
+    "comparison": ComparisonHealth,
+    "journal": JournalHealth,
+    "out_of_band": OutOfBandHealth,
+    "recent": RecentReads,
+}
+
+_T = TypeVar("_T")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [str(each) for each in value]
+    return str(value) if isinstance(value, str) else value
+
+
+def _exactly(kind: type[_T], value: Any) -> _T:
+    if type(value) is not kind:
+        raise TypeError(value)
+    return value
+
+
+_READERS: Final[Mapping[str, Any]] = {
+    "StoreName": StoreName,
+    "Phase": Phase,
+    "float": float,
+    "int": lambda value: _exactly(int, value),
+    "bool": lambda value: _exactly(bool, value),
+    "str": lambda value: _exactly(str, value),
+    "tuple[StoreName, ...]": lambda value: tuple(StoreName(each) for each in value),
+}
+"""By the annotation of a field; each raises TypeError or ValueError for what is not of its type."""
+
+
+def _section(kind: type[Any], value: Mapping[str, Any]) -> Any:
+    """None where a field is missing or of another type."""
+    fields = [each for each in dataclasses.fields(kind) if each.name in value or not each.metadata.get("optional")]
+    try:
+        return kind(**{each.name: _READERS[str(each.type)](value[each.name]) for each in fields})
+    except (KeyError, TypeError, ValueError):
+        return None

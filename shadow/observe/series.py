@@ -1,0 +1,153 @@
+"""The series of counters and histograms: bounded by the table of metrics, and at zero from the start.
+
+A series costs memory and time only once it is counted. Until then it exists in the exposition alone, as a zero. Where
+`PROMETHEUS_MULTIPROC_DIR` is set every series is made at once, because the exposition is then read from files.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+from prometheus_client import values
+from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.utils import floatToGoString as _untyped_text
+
+from shadow.observe.metric_table import OTHER, Configured, MetricRow
+
+__all__ = ["CounterSeries", "HistogramSeries", "Labels", "Names"]
+
+Labels: TypeAlias = "tuple[str, ...]"
+
+Names: TypeAlias = "Mapping[Configured, Sequence[Labels]]"
+"""The label values that the configuration gives, `OTHER` among them."""
+
+
+def _text(bound: float) -> str:
+    return str(_untyped_text(bound))  # type: ignore[no-untyped-call]
+
+
+class _Group:
+    """Neighbouring labels whose values are bounded together: `width` of them. What is not in `members` is counted as
+    "other", if "other" is one of them."""
+
+    def __init__(self, members: Iterable[Labels]) -> None:
+        self.members: dict[Labels, None] = dict.fromkeys(members)
+        self.width: Final = len(next(iter(self.members)))
+        self._other: Final = (OTHER,) * self.width
+
+    def bounded(self, labels: Labels) -> Labels:
+        """Raises KeyError for a value that is not in the list, where there is no "other"."""
+        if labels in self.members:
+            return labels
+        if self._other in self.members:
+            return self._other
+        raise KeyError(labels)
+
+
+class _Series:
+    """What counters and histograms share: which label values there are, and the values that have been made so far.
+
+    `shared`: keep the values in the files of `PROMETHEUS_MULTIPROC_DIR`, if that is set. OSError is then raised where
+    a file cannot be written.
+    """
+
+    def __init__(self, row: MetricRow, names: Names, *, shared: bool) -> None:
+        self.row: Final = row
+        self._kind: Final = values.ValueClass if shared else values.MutexValue
+        self._groups: Final = [
+            _Group(names[each] if isinstance(each, Configured) else ((str(value),) for value in each))
+            for each in row.values
+        ]
+        self._lock: Final = threading.Lock()
+        self._made: Final[dict[Labels, Any]] = {}
+        if self._kind is not values.MutexValue:
+            for labels in self.labels():
+                self._make(labels)
+
+    def labels(self) -> Iterator[Labels]:
+        """The labels of every series, those that were never counted too."""
+        for parts in itertools.product(*(tuple(group.members) for group in self._groups)):
+            yield tuple(itertools.chain.from_iterable(parts))
+
+    def allow(self, labels: Labels) -> None:
+        """Adds a series, of a metric that has one group of labels."""
+        self._groups[0].members.setdefault(labels)
+        if self._kind is not values.MutexValue:
+            self._make(labels)
+
+    def _at(self, labels: Labels) -> Any:
+        """The value of a series that has not been found under `labels`: made now, or that of "other"."""
+        bounded: Labels = ()
+        start = 0
+        for group in self._groups:
+            bounded += group.bounded(labels[start : start + group.width])
+            start += group.width
+        return self._made.get(bounded) or self._make(bounded)
+
+    def _make(self, labels: Labels) -> Any:
+        labels = tuple(map(str, labels))
+        with self._lock:
+            if labels not in self._made:
+                self._made[labels] = self._new(labels)
+            return self._made[labels]
+
+    def _new(self, labels: Labels) -> Any:
+        raise NotImplementedError
+
+    def _value(self, suffix: str, labels: Labels, *bound: str) -> Any:
+        row, name = self.row, self.row.name.removesuffix("_total")
+        names = (*row.labels, "le") if bound else row.labels
+        return self._kind(row.type, name, name + suffix, names, (*labels, *bound), row.help)
+
+
+class CounterSeries(_Series):
+    def add(self, labels: Labels, amount: float = 1, times: int = 1) -> None:
+        """Counts. Label values that the configuration does not know count as "other". Thread-safe."""
+        (self._made.get(labels) or self._at(labels)).inc(amount * times)
+
+    def counts(self) -> Iterator[tuple[Labels, float]]:
+        """Every series and what it has counted in this process."""
+        for labels in self.labels():
+            made = self._made.get(labels)
+            yield labels, 0.0 if made is None else made.get()
+
+    def family(self) -> Metric:
+        found = CounterMetricFamily(self.row.name, self.row.help, labels=self.row.labels)
+        for labels, count in self.counts():
+            found.add_metric(labels, count)
+        return found
+
+    def _new(self, labels: Labels) -> Any:
+        return self._value("_total", labels)
+
+
+class HistogramSeries(_Series):
+    def __init__(self, row: MetricRow, names: Names, *, shared: bool) -> None:
+        self._bounds: Final = (*row.buckets, float("inf"))
+        super().__init__(row, names, shared=shared)
+
+    def add(self, labels: Labels, amount: float, times: int = 1) -> None:
+        """Observes `amount`, `times` times. Thread-safe."""
+        total, buckets = self._made.get(labels) or self._at(labels)
+        total.inc(amount * times)
+        buckets[bisect_left(self._bounds, amount)].inc(times)
+
+    def family(self) -> Metric:
+        found = HistogramMetricFamily(self.row.name, self.row.help, labels=self.row.labels)
+        bounds = [_text(bound) for bound in self._bounds]
+        for labels in self.labels():
+            total, buckets = self._made.get(labels) or (None, ())
+            counts = [bucket.get() for bucket in buckets] or [0.0] * len(bounds)
+            cumulative = list(zip(bounds, itertools.accumulate(counts), strict=True))
+            found.add_metric(labels, cumulative, 0.0 if total is None else total.get())
+        return found
+
+    def _new(self, labels: Labels) -> Any:
+        return (
+            self._value("_sum", labels),
+            [self._value("_bucket", labels, _text(bound)) for bound in self._bounds],
+        )
