@@ -130,8 +130,16 @@ def test_where_every_gate_holds_nothing_is_refused(place: Place) -> None:
 
 
 CASES: Final[list[tuple[str, str, Callable[[Place], object]]]] = [
-    ("processes", "do not stand alike", lambda place: place.process(standing=MemberRoute(MONGO, Phase.OFF, MONGO))),
-    ("processes", "nobody vouches for", lambda place: members.note_journal(place.records, "a dead one's journal")),
+    (
+        "processes",
+        "do not report the same route",
+        lambda place: place.process(standing=MemberRoute(MONGO, Phase.OFF, MONGO)),
+    ),
+    (
+        "processes",
+        "no process is responsible for",
+        lambda place: members.note_journal(place.records, "a dead one's journal"),
+    ),
     ("processes", "no process is registered", lambda place: place.forget("member/")),
     ("processes", "mongo.database is 'app' in", lambda place: place.elsewhere("app", "other")),
     ("processes", "an older version of shadow", lambda place: place.process(format=1)),
@@ -148,7 +156,7 @@ CASES: Final[list[tuple[str, str, Callable[[Place], object]]]] = [
     ("verified", "not since", lambda place: place.process(unverified="2026-01-01T00:00:00+00:00")),
     ("copied", "never copied", lambda place: (place.forget("job"), place.job("verify", "different"))),
     ("copied", "incomplete", lambda place: place.job("backfill", "incomplete")),
-    ("equal", "never verified whole", lambda place: (place.forget("job"), place.job(*COPIED))),
+    ("equal", "never verified as a whole", lambda place: (place.forget("job"), place.job(*COPIED))),
     ("equal", "different", lambda place: place.job("verify", "different")),
     ("equal", "undecided", lambda place: place.job("verify", "undecided")),
     ("equal", "nothing", lambda place: place.job("verify", "nothing")),
