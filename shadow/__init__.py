@@ -1,7 +1,7 @@
-"""shadow: move a live backend from MongoDB to DynamoDB, in parallel first, compared, and with a way back.
+"""shadow: migrates a live backend from MongoDB to DynamoDB: both stores in parallel, compared, with a way back.
 
-Importing the package loads none of it: each name is loaded when it is asked for (PEP 562), and the drivers when a
-`Shadow` is made.
+`import shadow` loads no submodule. Each name is loaded on first access (PEP 562), and the drivers when a `Shadow` is
+created.
 """
 
 from importlib import import_module
@@ -46,7 +46,7 @@ _MODULES: Final = {
     "Shadow": "client",
     "get_collection": "client",
 }
-"""Where a name is, if not in `errors`."""
+"""The module of each name that is not in `errors`."""
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""What an operator asks of a Shadow: `shadow.admin`."""
+"""`shadow.admin`: the interface for operators."""
 
 from __future__ import annotations
 
@@ -34,17 +34,16 @@ __all__ = ["Admin"]
 
 
 class Admin:
-    """Status, journal, findings, heals and flips of one Shadow. What it answers holds no document content, but for
-    `images`."""
+    """Status, journal, findings, repairs and flips of one Shadow. Only `images` returns document content."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    # --- what it is made of -------------------------------------------------------------------------------------
+    # --- components -------------------------------------------------------------------------------------
 
     @property
     def settings(self) -> Settings:
-        """Those in force: a reload replaces them."""
+        """The settings in force. A reload replaces them."""
         return self._engine.settings
 
     @property
@@ -57,12 +56,12 @@ class Admin:
 
     @property
     def findings(self) -> Findings:
-        """Those of this process."""
+        """The findings of this process."""
         return self._engine.findings
 
     @property
     def shared_findings(self) -> SharedFindings:
-        """Those of all processes of the host."""
+        """The findings of all processes of the host."""
         return self._engine.shared_findings
 
     @property
@@ -85,7 +84,7 @@ class Admin:
     def rights(self) -> RightsWatch:
         return self._engine.rights
 
-    # --- what it does -------------------------------------------------------------------------------------------
+    # --- operations -------------------------------------------------------------------------------------------
 
     def routes(self) -> dict[str, Route]:
         """The route in force of each configured collection."""
@@ -96,28 +95,28 @@ class Admin:
         return await self._engine.reloading.reload(text)
 
     def metrics(self) -> tuple[bytes, str]:
-        """The metrics in Prometheus' text form, and its content type."""
+        """The metrics in Prometheus' text format, and the content type."""
         return self.metrics_registry.render()
 
     async def lagging(self, collection: str, key: Any) -> bool:
-        """Whether the journal holds an open intent or a deferred write for the key, of any process."""
+        """Whether the journal holds an open intent or a deferred write for the key, from any process."""
         self._engine.runtime()
         return await self._engine.parts.journal.has_open(collection, key)
 
     async def heal(self, collection: str, key: Any) -> Healing:
-        """Makes the secondary hold what the primary holds under `key`, and says what that took. Raises `NotFollowed`
-        in phase `off`, and what the stores raise."""
-        return await self._engine.runtime().follower.repair(collection, key)
+        """Copies the primary's state of `key` to the secondary and returns what was done. Raises `NotFollowed` in phase
+        `off`, and the stores' own errors."""
+        return await self._engine.runtime().replicator.repair(collection, key)
 
     async def flip(self, collection: str, to: StoreName, reason: str) -> dict[str, Any]:
-        """Makes the other store the primary in every process of the fleet, whatever the gates say; a receipt is kept.
-        Shape: {"done": bool, "said": why not, "held": seconds that writes were held}. Raises `JobRefused`,
-        `ControlError`."""
+        """Makes the other store the primary in every process of the fleet, without regard to the gates. Keeps a
+        receipt. Shape: {"done": bool, "said": the reason if not done, "held": seconds for which writes were paused}.
+        Raises `JobRefused`, `ControlError`."""
         self._engine.runtime()
         return await self.fleet.order(collection, to, reason)
 
     def inspector(self) -> Inspector:
-        """For looking at the journal, explaining a key, and healing what the journal holds."""
+        """Lists journal entries, explains a key, and repairs what the journal holds."""
         parts, runtime = self._engine.parts, self._engine.runtime()
         return Inspector(
             runtime.stores,
@@ -125,24 +124,24 @@ class Admin:
             parts.journal,
             parts.limits,
             parts.hasher,
-            runtime.follower.repair,
+            runtime.replicator.repair,
         )
 
     async def journal_entries(self, collection: str | None = None, *, limit: int = 100) -> list[Pending]:
-        """What the journal holds, oldest first: open intents and deferred keys. Raises `JournalError`."""
+        """The journal's entries, oldest first: open intents and deferred keys. Raises `JournalError`."""
         return await self.inspector().entries(limit, collection)
 
     async def journal_stats(self) -> JournalStats:
-        """How much the journal holds, by collection, and how old the oldest is. Raises `JournalError`."""
+        """The number of entries by collection, and the age of the oldest. Raises `JournalError`."""
         return await self._engine.runtime().refresh()
 
     async def explain(self, collection: str, key: Any) -> Explanation:
-        """What stands behind one key: its intents and deferral, the versions on both sides, where they differ by path
-        and type, and what a heal would do. No values. Raises `JournalError` and what the stores raise."""
+        """Everything known about one key: its intents and deferral, the versions on both sides, the paths and types
+        that differ, and what a repair would do. No values. Raises `JournalError` and the stores' own errors."""
         return await self.inspector().explain(collection, key)
 
     async def images(self, collection: str, key: Any) -> tuple[Image, Image]:
-        """What the primary and the secondary hold under `key` now. Raises what the stores raise."""
+        """The current state of `key` in the primary and in the secondary. Raises the stores' own errors."""
         stores, route = self._engine.runtime().stores, self._engine.parts.routes[collection]
         primary, secondary = await asyncio.gather(
             stores[route.primary].image(collection, key), stores[route.secondary].image(collection, key)
@@ -150,24 +149,25 @@ class Admin:
         return primary, secondary
 
     async def trust(self, collection: str) -> None:
-        """Takes back what `/status` says under `verify_since`, when the collection has been compared whole."""
+        """Marks a collection verified: removes it from `verify_since` in `/status`. Verify the whole collection
+        first."""
         self._engine.runtime()
         journal = self._engine.parts.journal
         await journal.trust(collection, await journal.doubts(collection))
 
     def driver(self) -> Any:
-        """The driver's own database object for the running event loop, for code that wants it (GridFS): it goes past
-        everything here. Raises `ShadowClosed`, and `StoreUnavailable` where the settings name no MongoDB."""
+        """The driver's own database object for the running event loop, for example for GridFS. Calls on it bypass
+        shadow. Raises `ShadowClosed`, and `StoreUnavailable` if the settings name no MongoDB."""
         return self._engine.driver()
 
     async def learn(self) -> None:
-        """Returns when it is known which store is the primary of each collection, whatever the file says. Raises
+        """Waits until the primary of each collection is known from the control store, whatever the file says. Raises
         `JournalError`, `ControlError`."""
         self._engine.runtime()
         await self._engine.parts.routes.learnt(writing=True)
 
     def sides(self, collection: str) -> JobTarget:
-        """Both sides of a configured collection, for a job over all of it. Raises `JobRefused` for any other."""
+        """Both stores of a configured collection, for a job. Raises `JobRefused` for any other collection."""
         if collection not in self._engine.specs:
             raise JobRefused(f"{collection}: not in the configuration", hint="name it under `collections` first")
         runtime = self._engine.runtime()
@@ -192,7 +192,7 @@ class Admin:
         )
 
     async def status(self) -> dict[str, Any]:
-        """Everything that is known, JSON-able, without document content."""
+        """The full status as JSON-able data, without document content."""
         return as_json(await self.health())
 
     async def health(self) -> ProcessStatus:
@@ -202,9 +202,9 @@ class Admin:
         return dataclasses.replace(status, fleet=await self.fleet.status(), readiness=Readiness(tuple(gates)))
 
     async def ready(self) -> tuple[bool, dict[str, str]]:
-        """Whether the application can be served, and what each check says: the primaries answer, the journal can be
-        written. A secondary that is down, a comparison that does not work, or a background task that has failed, is
-        said and does not make the application unready."""
+        """Whether the application can serve requests, and the result of each check. Ready means that the primaries
+        answer and the journal can be written. A secondary that is down, a comparison that does not work, or a failed
+        background task is reported, but does not make the application unready."""
         runtime = self._engine.runtime()
         checks = {
             f"primary_{name}": await check(runtime.stores[name].ping())

@@ -1,4 +1,4 @@
-"""`Shadow`: what an application holds in place of the driver's database object."""
+"""`Shadow`: takes the place of the driver's database object in an application."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ __all__ = ["Shadow", "get_collection"]
 class Shadow(DriverDatabase):
     """Takes the place of the Motor database object: `shadow["users"]`, `shadow.users`.
 
-    Every attribute that the driver's database object does not have is a collection, but for these: `admin` (what an
-    operator asks), `admin_router`, `lifespan`, `prepare`, `settled`, `close` and `from_...`. A collection of such a
-    name is `shadow["admin"]`.
+    Attribute access returns a collection for every name that the driver's database object does not have, except
+    `admin` (the interface for operators), `admin_router`, `lifespan`, `prepare`, `settled`, `close` and `from_...`.
+    For a collection with such a name, write `shadow["admin"]`.
 
-    Making one does no I/O and needs no event loop; it connects on first use. Use it under one event loop after the
-    other as you like; `async with` (or `lifespan`) ends what it started in the loop at hand.
+    The constructor does no I/O and needs no event loop; connections are made on first use. One object can be used
+    under several event loops in turn. `async with` (or `lifespan`) ends everything that was started in the current
+    loop.
     """
 
     def __init__(
@@ -40,12 +41,12 @@ class Shadow(DriverDatabase):
         mongo_client: Any = None,
         dynamo_client: Any = None,
         reach: Failpoints = no_failpoint,
-        resting: bool = False,
+        passive: bool = False,
         tool: bool = False,
     ) -> None:
-        """`tool`: it is beside an application, and its word on the routing does not count; `resting`: a tool that does
-        nothing by itself, no recovery and no watching."""
-        # The drivers come with these: whoever imports the package and makes no Shadow does without.
+        """`tool`: runs beside an application and has no say in the routing. `passive`: a tool that does only what it is
+        asked, without recovery and background watches."""
+        # Imported here, so that `import shadow` does not load the drivers.
         from shadow.admin import Admin
 
         self._path = path
@@ -55,42 +56,43 @@ class Shadow(DriverDatabase):
             mongo_client=mongo_client,
             dynamo_client=dynamo_client,
             reach=reach,
-            resting=resting,
+            passive=passive,
             tool=tool,
         )
         self._admin = Admin(self._engine)
 
     def _built(self, settings: Settings, **options: Any) -> Engine:
+        from shadow.building import EngineOptions
         from shadow.engine import Engine
 
-        return Engine(settings, self, **options)
+        return Engine(settings, self, EngineOptions(**options))
 
     @property
     def admin(self) -> Admin:
-        """What an operator asks: status, journal, findings, heals and flips."""
+        """The interface for operators: status, journal, findings, repairs and flips."""
         return self._admin
 
-    # --- making -------------------------------------------------------------------------------------------------
+    # --- constructors -------------------------------------------------------------------------------------------------
 
     @classmethod
     def from_file(cls, path: str | Path, *, mongo_client: Any = None, dynamo_client: Any = None) -> Self:
-        """From a YAML file and the environment; the file is watched. Raises `ConfigurationError` with every fault.
+        """From a YAML file and the environment. The file is watched. Raises `ConfigurationError` with every fault.
 
-        `mongo_client`: a Motor or a PyMongo async client to use and never to close, or a database object of one, whose
-        options then go before the client's (`TypeError` for anything else); `dynamo_client`: a low-level DynamoDB
-        client of aioboto3 or aiobotocore, likewise.
+        `mongo_client`: a Motor or PyMongo async client, or a database object of one, whose options then override the
+        client's. shadow uses it and never closes it. Raises `TypeError` for anything else. `dynamo_client`: a low-level
+        DynamoDB client of aioboto3 or aiobotocore, likewise.
         """
         return cls(load(path), path=Path(path), mongo_client=mongo_client, dynamo_client=dynamo_client)
 
     @classmethod
     def from_settings(cls, settings: Settings, *, mongo_client: Any = None, dynamo_client: Any = None) -> Self:
-        """From settings made in code; no file, no environment."""
+        """From settings made in code, without a file or the environment."""
         return cls(settings, mongo_client=mongo_client, dynamo_client=dynamo_client)
 
     @classmethod
     def from_environment(cls) -> Self:
-        """From the file that `SHADOW_CONFIG` names, or from the environment's variables alone, with the three
-        collections of the sample configuration."""
+        """From the file that `SHADOW_CONFIG` names, or from environment variables alone with the three collections of
+        the sample configuration."""
         path = os.environ.get("SHADOW_CONFIG")
         return cls.from_file(path) if path else cls(parse(_NOTES, source="(environment)"))
 
@@ -103,9 +105,9 @@ class Shadow(DriverDatabase):
     database_name = name
 
     def get_collection(self, name: str, *arguments: Any, **options: Any) -> Any:
-        """The collection; may be called at import time. What follows the name is for its `with_options`.
+        """Returns a collection. Can be called at import time. Further arguments are those of `with_options`.
 
-        A configured name gives a `Collection`; any other name gives the driver's own collection, as it is.
+        A configured name gives a `Collection`; any other name gives the driver's own collection.
         """
         return self._engine.get_collection(name, *arguments, **options)
 
@@ -113,8 +115,8 @@ class Shadow(DriverDatabase):
         return self.get_collection(name)
 
     def __getattr__(self, name: str) -> Any:
-        """Motor's `db.users`. Names that begin with an underscore are no collections, as in Motor. Raises
-        UnsupportedOperation for what the driver's database object has and is not supported here."""
+        """Motor's `db.users`. As in Motor, a name that begins with an underscore is not a collection. Raises
+        `UnsupportedOperation` for members of the driver's database object that are not supported here."""
         if name.startswith("_"):
             raise AttributeError(name)
         if name in NOT_COLLECTIONS:
@@ -127,23 +129,23 @@ class Shadow(DriverDatabase):
     def __bool__(self) -> bool:
         raise NotImplementedError("Shadow objects do not implement truth value testing: compare with None instead")
 
-    # --- life ---------------------------------------------------------------------------------------------------
+    # --- lifecycle ---------------------------------------------------------------------------------------------------
 
     async def prepare(self, *, journal: bool = True) -> None:
-        """Makes the tables and indexes of the configured collections that are missing, on both stores, and what a
-        journal on a server is kept in (unless told not to). What the server does not have of what the configuration
-        wants of a table is logged. Raises `StoreUnavailable` naming the store that could not, `JournalError`, and
-        `UnsupportedOperation` for a collection that is to be written to both stores and cannot be."""
+        """Creates missing tables and indexes of the configured collections on both stores and, with `journal`, those of
+        a journal on a server. Configured table options that the server does not support are logged. Raises
+        `StoreUnavailable` with the name of the store that failed, `JournalError`, and `UnsupportedOperation` for a
+        collection that cannot be kept equal on both stores."""
         await self._engine.prepare(journal=journal)
 
     async def settled(self, timeout: float) -> bool:
-        """Waits until lanes and journal are empty. False: they were not within `timeout` seconds."""
+        """Waits until work queues and journal are empty. Returns False if they are not within `timeout` seconds."""
         return await self._engine.settled(timeout)
 
     async def close(self) -> None:
-        """Drains within `limits.drain` and ends everything that was started in the running loop; what was not done
-        stays in the journal. Where it is still being learnt which store is primary, that has as long once more. Clients
-        that were handed in stay open."""
+        """Drains within `limits.drain` and stops everything that was started in the running loop. Unfinished work stays
+        in the journal. If the primaries are not known yet, waits for them for the same time again. Clients that you
+        passed in stay open."""
         await self._engine.close()
 
     async def __aenter__(self) -> Self:
@@ -160,9 +162,9 @@ class Shadow(DriverDatabase):
             yield
 
     def admin_router(self, prefix: str = "") -> APIRouter:
-        """/metrics, /healthz, /readyz, /status, /findings and /console for a FastAPI application;
-        `shadow docs metrics` says who may read them and who may act."""
-        # FastAPI takes a quarter of what importing the library takes; commands and workers do without.
+        """/metrics, /healthz, /readyz, /status, /findings and /console for a FastAPI application. `shadow docs metrics`
+        says who may read them and who may act."""
+        # Imported here: FastAPI is a quarter of the import time, and commands and workers do not need it.
         from shadow.web import AdminService, admin_router
 
         return admin_router(AdminService(self._admin, self._path), prefix=prefix)
@@ -179,8 +181,8 @@ _shared: Shadow | None = None
 
 
 def get_collection(name: str) -> Any:
-    """A collection of the Shadow that the environment describes (`SHADOW_CONFIG`, or `USE_DYNAMODB` and the `AWS_...`
-    variables alone). The same Shadow for the whole process, made at the first call."""
+    """A collection of the Shadow that the environment describes: `SHADOW_CONFIG`, or `USE_DYNAMODB` and the `AWS_...`
+    variables. The first call creates this Shadow, one for the whole process."""
     global _shared
     if _shared is None:
         _shared = Shadow.from_environment()

@@ -1,19 +1,19 @@
-"""Every error that shadow raises on its own account, and the tree they hang in.
+"""Every error that shadow itself raises, as a tree.
 
     ShadowError
-    ├── ConfigurationError        the settings cannot be used; carries one fault per message
+    ├── ConfigurationError        the settings are invalid; `faults` lists everything wrong
     ├── UnsupportedOperation      also a pymongo.errors.OperationFailure (code 115, CommandNotSupported)
-    ├── SecondaryWriteError       `writes: strict` only: the primary has the write, the secondary has not
-    ├── JournalError              the intent could not be made durable, so the primary was not asked
-    ├── ControlError              the control store could not be asked, or did not answer
-    ├── WritesHeld                a flip holds the writes of the collection for too long; nothing was written
-    ├── NotFollowed               a heal of a collection that is written to one store alone; nothing was written
-    ├── UnreadableDocument        also a bson.errors.InvalidBSON: a stored document cannot be read whole
-    ├── StoreUnavailable          a store could not be reached while preparing (tables, start-up, jobs)
+    ├── SecondaryWriteError       `writes: strict` only: the primary has the write, the secondary does not
+    ├── JournalError              the intent was not written, so the primary was not asked
+    ├── ControlError              the control store could not be reached, or did not answer
+    ├── WritesHeld                a flip paused writes for too long; nothing was written
+    ├── NotFollowed               a repair in phase `off`, which writes one store only; nothing was written
+    ├── UnreadableDocument        also a bson.errors.InvalidBSON: a stored document cannot be decoded
+    ├── StoreUnavailable          a store could not be reached during preparation (tables, start, jobs)
     └── ShadowClosed              used after `close()`
 
-What the stores themselves have to say to an application is said in PyMongo's exceptions (`DuplicateKeyError`,
-`OperationFailure`, `AutoReconnect`, ...), whichever store is primary: an application keeps its `except` clauses.
+Errors of the stores reach the application as PyMongo's exceptions (`DuplicateKeyError`, `OperationFailure`,
+`AutoReconnect`, ...), whichever store is primary, so its `except` clauses keep working.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ __all__ = [
 
 
 class ShadowError(Exception):
-    """The root. `hint` says what to do next, in words an operator can follow."""
+    """The base class. `hint` is the next step for an operator."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(f"{message}\n  hint: {hint}" if hint else message)
@@ -51,7 +51,7 @@ class ShadowError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing wrong with the settings: the dotted field, the value found (secrets hidden), what would be right."""
+    """One fault in the settings: the dotted field, the value found (secrets hidden), and the value expected."""
 
     field: str
     value: str
@@ -62,7 +62,7 @@ class Fault:
 
 
 class ConfigurationError(ShadowError):
-    """The settings cannot be used. `faults` has one entry for each thing that is wrong, all of them at once."""
+    """The settings are invalid. `faults` lists everything that is wrong."""
 
     def __init__(self, source: str, faults: Sequence[Fault], *, hint: str = "") -> None:
         self.source = source
@@ -73,10 +73,11 @@ class ConfigurationError(ShadowError):
 
 
 class UnsupportedOperation(ShadowError, OperationFailure):
-    """The operation has no exact meaning on both stores. Raised before either is touched; `name` is what was refused.
+    """The operation has no exact equivalent on both stores. Raised before either store is asked. `name` is the
+    operation.
 
-    It is also an `OperationFailure` with code 115 (CommandNotSupported, MongoDB's error_codes.yml), so that code
-    written against Motor treats it as it treats a server that refuses.
+    It is also an `OperationFailure` with code 115 (CommandNotSupported, MongoDB's error_codes.yml), so code written
+    for Motor handles it like a refusal by the server.
     """
 
     def __init__(self, name: str, reason: str, *, hint: str = "") -> None:
@@ -90,46 +91,46 @@ class UnsupportedOperation(ShadowError, OperationFailure):
 
 
 class SecondaryWriteError(ShadowError):
-    """`writes: strict`: the primary has the write and the secondary has not (yet). The intent stays in the journal."""
+    """`writes: strict`: the primary has the write and the secondary does not, yet. The intent stays in the journal."""
 
 
 class JournalError(ShadowError):
-    """The intent could not be written, so the primary was not asked and nothing has changed."""
+    """The intent could not be written, so the primary was not asked and nothing changed."""
 
 
 class ControlError(ShadowError):
-    """The control store could not be asked, or has no answer: what was to be written there may have been written."""
+    """The control store could not be reached or did not answer. A write to it may still have been made."""
 
 
 class WritesHeld(ShadowError):
-    """A flip holds the writes of the collection, and it was not decided in time. Neither store was asked."""
+    """A flip paused the writes of the collection and did not end in time. Neither store was asked."""
 
 
 class NotFollowed(ShadowError):
-    """Nothing is copied or healed in a collection of which this process writes one store alone: versions come again in
-    such a time, so that a copy could not be told from what is written after it."""
+    """The collection is in phase `off` in this process, so nothing can be copied or repaired. Versions are reused while
+    only one store is written, so a copy could not be ordered against later writes."""
 
     def __init__(self, collection: str) -> None:
         super().__init__(
-            f"{collection}: phase off writes to one store alone, so nothing is copied to the other one",
-            hint="set its phase to dual_write in every process first; a backfill then brings everything over",
+            f"{collection}: phase off writes one store only, so nothing is copied to the other",
+            hint="set its phase to dual_write in every process first, then run a backfill",
         )
 
 
 class UnreadableDocument(ShadowError, InvalidBSON):
-    """A stored document cannot be read whole, so it is neither given out, nor copied, nor changed. `reason` says why,
-    without anything of it. It is also what the drivers raise for BSON that they cannot decode."""
+    """A stored document cannot be decoded, so it is not returned, copied or changed. `reason` says why, without any of
+    its content. The base class is what the drivers raise for invalid BSON."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
         super().__init__(
             f"a stored document cannot be read: {reason}",
-            hint="`shadow verify` names it by its key; mend or delete it in the store that holds it",
+            hint="`shadow verify` names it by its key; correct or delete it in the store that holds it",
         )
 
 
 class StoreUnavailable(ShadowError):
-    """A store could not be reached while preparing. Application calls raise PyMongo's own errors instead."""
+    """A store could not be reached during preparation. Application calls raise PyMongo's own errors instead."""
 
 
 class ShadowClosed(ShadowError):
@@ -137,4 +138,4 @@ class ShadowClosed(ShadowError):
 
 
 class NotCaughtUp(Exception):
-    """The writes could not be held, or the secondary not be brought level; the text says why."""
+    """Writes could not be paused, or the secondary could not catch up. The text says why."""

@@ -1,4 +1,4 @@
-"""The manual: the pages of `docs/`, which are part of the package, and where they can be read on the web."""
+"""The manual: the pages of `docs/`, which are part of the package, and their addresses on the web."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["address", "alert_rules", "anchors", "page", "project_address", "sect
 
 _ROOT: Final = Path(__file__).parent
 _FOLDERS: Final = (_ROOT / "docs", _ROOT.parent / "docs")
-"""In an installed package; in a checkout."""
+"""In an installed package, and in a checkout."""
 
 _RULES: Final = (_ROOT / "docs" / "alert-rules.yml", _ROOT.parent / "config" / "prometheus" / "rules" / "shadow.yml")
 
@@ -22,25 +22,25 @@ _INDEX: Final = "index"
 _TOPIC: Final = "{topic}"
 
 _RUNBOOK_URL: Final = re.compile(r"runbook_url: .*?/alerts\.md#(\w+).*")
-"""Of a rule, which takes the address from an external label of Prometheus until one is written into it."""
+"""In the rules as shipped, the address comes from an external label of Prometheus."""
 
 
 def topics() -> dict[str, str]:
-    """Each topic with the title of its page, in the order of the index. Raises OSError where the pages are missing."""
+    """The title of each topic's page, in the order of the index. Raises OSError if the pages are missing."""
     names = re.findall(r"^\| \[[\w-]+\]\(([\w-]+)\.md\)", page(_INDEX), re.MULTILINE)
     return {name: _title(page(name)) for name in names}
 
 
 @functools.cache
 def page(topic: str) -> str:
-    """The page of a topic as Markdown, without the marks of its generated parts. Raises OSError if there is none."""
+    """The page of a topic as Markdown, without the markers of generated parts. Raises OSError if there is none."""
     text = _there(tuple(folder / f"{topic}.md" for folder in _FOLDERS)).read_text("utf-8")
     return re.sub(r"<!-- .*? -->\n", "", text)
 
 
 def section(topic: str, name: str) -> str | None:
-    """A section of a page, to the next heading of its rank: by its title or its anchor, in any case. None if the page
-    has no such section."""
+    """A section of a page, up to the next heading of its rank, found by title or anchor in any case. None if there is
+    no such section."""
     text, wanted = page(topic), _slug(name)
     for rank, title, start in _headings(text):
         if _slug(title) == wanted:
@@ -50,13 +50,13 @@ def section(topic: str, name: str) -> str | None:
 
 
 def anchors(text: str) -> list[str]:
-    """The anchors of a page's headings, as Git hosts make them."""
+    """The anchors of a page's headings, as Git hosts generate them."""
     return [_slug(title) for _, title, _ in _headings(text)]
 
 
 def address(docs_url: str, topic: str, anchor: str = "") -> str:
-    """Where a page, or a heading of it, is on the web; "" without a `docs_url`. One with `{topic}` in it is a template,
-    any other is the folder of the pages."""
+    """The web address of a page or of a heading in it; "" without a `docs_url`. A `docs_url` with `{topic}` in it is a
+    template; any other is the folder of the pages."""
     if not docs_url:
         return ""
     base = docs_url if _TOPIC in docs_url else f"{docs_url.rstrip('/')}/{_TOPIC}.md"
@@ -69,8 +69,8 @@ def where(docs_url: str, topic: str, anchor: str = "") -> str:
 
 
 def alert_rules(docs_url: str) -> str:
-    """The alert rules of Prometheus as YAML; with a `docs_url`, each `runbook_url` is the absolute address of its
-    section. Raises OSError where the rules are missing."""
+    """The Prometheus alert rules as YAML. With a `docs_url`, each `runbook_url` is the absolute address of its section.
+    Raises OSError if the rules are missing."""
     text = _there(_RULES).read_text("utf-8")
     return _RUNBOOK_URL.sub(lambda found: _runbook_url(docs_url, found[1]), text) if docs_url else text
 
@@ -90,15 +90,15 @@ def _runbook_url(docs_url: str, anchor: str) -> str:
 
 
 def _there(files: tuple[Path, ...]) -> Path:
-    """The first of the files that exists."""
+    """The first file that exists."""
     for file in files:
         if file.is_file():
             return file
-    raise FileNotFoundError(errno.ENOENT, "this file of the package is missing: install it again", str(files[0]))
+    raise FileNotFoundError(errno.ENOENT, "a file of the package is missing: reinstall it", str(files[0]))
 
 
 def _headings(text: str) -> Iterator[tuple[int, str, int]]:
-    """Rank, title and place of each heading; what is in a code block is none."""
+    """Rank, title and offset of each heading outside code blocks."""
     place, fenced = 0, False
     for line in text.splitlines(keepends=True):
         if line.startswith("```"):

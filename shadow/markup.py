@@ -1,4 +1,4 @@
-"""HTML as values: what is text is escaped, always, and what is markup has come out of `tag`."""
+"""HTML as values: text is always escaped; only `tag` produces markup."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _VOID: Final = frozenset({"br", "hr", "img", "input", "link", "meta"})
 
 
 class Markup(str):
-    """Text that is HTML already."""
+    """Text that is already HTML."""
 
     __slots__ = ()
 
@@ -21,8 +21,8 @@ Child = str | int | float | None
 
 
 def tag(name: str, /, *children: Child, **attributes: Child | bool) -> Markup:
-    """One element. An attribute that is None or False is left out, True stands alone; `class_` is `class`, and
-    `data_id` is `data-id`."""
+    """One element. An attribute that is None or False is omitted; True gives an attribute without a value. `class_`
+    becomes `class`, `data_id` becomes `data-id`."""
     opened = "".join(
         f" {_name(key)}" if value is True else f' {_name(key)}="{html.escape(str(value), quote=True)}"'
         for key, value in attributes.items()
@@ -34,7 +34,7 @@ def tag(name: str, /, *children: Child, **attributes: Child | bool) -> Markup:
 
 
 def join(children: Iterable[Child]) -> Markup:
-    """Several children as one; text among them is escaped."""
+    """Several children as one. Text among them is escaped."""
     return Markup("".join(_shown(child) for child in children))
 
 

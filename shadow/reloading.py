@@ -1,4 +1,4 @@
-"""The configuration file while it is in use: what may change in it is put in force, what may not is a fault."""
+"""Reloads the configuration file while it is in use: applies what may change, and reports what may not as a fault."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from shadow.model.phase import Phase, Route, neighbours
 from shadow.model.schema import CollectionSpec
 from shadow.observe.metrics import Metrics
 from shadow.observe.report import Report
-from shadow.runtime import Runtime, Shared
+from shadow.runtime import Runtime, RuntimeContext
 
 __all__ = ["Reloaded", "Reloading", "read"]
 
 
 class Reloaded(Protocol):
-    """What a configuration is put in force in."""
+    """What a configuration is applied to."""
 
     settings: Settings
     specs: dict[str, CollectionSpec]
-    parts: Shared
+    parts: RuntimeContext
     fleet: Fleet
     report: Report
     excuses: Excuses
@@ -48,24 +48,24 @@ class Reloading:
         self._pending = False
 
     def changed(self) -> str | None:
-        """The text of the file, if it is another one than the text in force. Reads the file. Raises OSError."""
+        """The text of the file, if it differs from the text in force. Reads the file. Raises OSError."""
         text = read(self._path)
         return None if text == self._text else text
 
     async def watch(self, turn: Turn) -> None:
-        """Looks at the file every `watch_every` seconds: content, not times, for mounted files keep odd ones."""
+        """Reads the file every `watch_every` seconds and compares its text: times of mounted files are unreliable."""
         while True:
             turn()
             await asyncio.sleep(self._engine.settings.watch_every)
             text = await asyncio.to_thread(read, self._path)
             if text is not None and (text != self._text or self._pending):
-                # What fails in between is tried again, too.
+                # A failure in between is retried, too.
                 self._pending = True
                 self._pending = not await self.reload(text)
 
     async def reload(self, text: str) -> bool:
-        """Puts the routing that `text` (YAML) asks for in force. A fault changes nothing, is logged and counted.
-        False: a change of primary, or the begin of dual writes, is still wanted and could not be made yet."""
+        """Applies the routes that `text` (YAML) asks for. A fault changes nothing, and is logged and counted. False:
+        a change of primary, or the start of dual writes, is still pending."""
         first_look = text != self._text
         self._text = text
         try:
@@ -81,7 +81,7 @@ class Reloading:
                     ConfigReloaded(False, f"what the collections are is not known yet ({type(error).__name__})")
                 )
             return False
-        # A newer file decides what was still to be done for an older one.
+        # A newer file replaces what an older one still had pending.
         self._engine.fleet.wishes(wanted.routes(), wanted.forced())
         done = [await self._engine.fleet.change(name, wanted.route(name)) for name in wanted.collections]
         if all(done):
@@ -97,7 +97,7 @@ class Reloading:
         self._engine.report.publish(ConfigReloaded(True))
 
     def _check_reload(self, wanted: Settings) -> None:
-        """What cannot change while it runs is a fault, and so is a leap between phases."""
+        """Raises `ConfigurationError` for what cannot change while it runs, and for a leap between phases."""
         self._check_unchanged(wanted)
         faults = [fault for name in wanted.collections if (fault := self._leap(name, wanted.route(name)))]
         if faults:
@@ -115,8 +115,8 @@ class Reloading:
             raise ConfigurationError(str(self._path), faults)
 
     async def _check_kinds(self, wanted: Settings) -> None:
-        """Dual writes do not begin for a collection that would have to refuse them: the application goes on as it is.
-        Raises what the driver raises where that is not known."""
+        """Dual writes do not begin for a collection that would have to refuse them: the application continues as it
+        is. Raises what the driver raises where that cannot be checked."""
         faults = []
         for name in wanted.collections:
             if wanted.route(name).dual_write and not self._engine.parts.routes[name].dual_write:
@@ -133,7 +133,7 @@ class Reloading:
         now = self._engine.parts.routes[name]
         if self._engine.fleet.decides(name, wanted):
             return None
-        # Dual writes that are still waited for count as begun.
+        # Pending dual writes count as begun.
         now = dataclasses.replace(now, phase=self._engine.fleet.wants_both().get(name, now.phase))
         if wanted.phase not in (now.phase, *neighbours(now.phase)):
             return Fault(f"collections.{name}.phase", str(wanted.phase), f"one step at a time from {now.phase}")

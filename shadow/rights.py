@@ -1,4 +1,4 @@
-"""Whether the users of MongoDB may do what the configuration asks of them, by action and collection."""
+"""Whether the MongoDB users have the rights that the configuration needs, by action and collection."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from shadow.config import Settings
 from shadow.control.place import MongoPlace
 from shadow.host.supervisor import Turn
 from shadow.model.phase import Route, StoreName
+from shadow.stores.mongo.drivers import connect
 from shadow.stores.mongo.rights import Lack, Need, User, lacking, look, shown
-from shadow.stores.mongo.store import WITNESS, connect
+from shadow.stores.mongo.upkeep import WITNESS
 
 __all__ = ["LackedRights", "RightsWatch", "ask", "needs"]
 
 _WRITES: Final = frozenset({"find", "insert", "update", "remove"})
 _COPIES: Final = frozenset({"find", "insert", "update"})
 _EVERY: Final = 1.0
-"""Seconds between two looks at whether more is needed than before."""
+"""Seconds between two checks whether more rights are needed than before."""
 _PATIENCE: Final = 5.0
-"""Seconds until the servers are asked again if they did not answer."""
+"""Seconds before asking a server again that did not answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class LackedRights:
-    """What one user lacks. `where`: the setting that names the connection."""
+    """The rights that one user lacks. `where`: the setting that names the connection."""
 
     where: str
     user: User
@@ -37,18 +38,18 @@ class LackedRights:
 
     @property
     def stops(self) -> bool:
-        """Whether a read or a write of the application cannot work, and not just a job."""
+        """Whether reads or writes of the application would fail, rather than only a job."""
         return any(each.need.writes for each in self.lacks)
 
     def __str__(self) -> str:
         return f"{self.where}: {shown(self.user, self.lacks)}"
 
 
-# --- what is needed ---------------------------------------------------------------------------------------------
+# --- needed rights ---------------------------------------------------------------------------------------------
 
 
 def needs(settings: Settings, routes: Mapping[str, Route]) -> dict[str, list[Need]]:
-    """By the setting that names the connection (`mongo.url`, `journal.url`, `control.url`)."""
+    """Needed rights by the setting that names the connection (`mongo.url`, `journal.url`, `control.url`)."""
     found: dict[str, list[Need]] = {"mongo.url": _of_stores(settings, routes)}
     if settings.journal.kind == "mongodb":
         _, database, name = settings.journal.mongo(settings.mongo)
@@ -64,7 +65,7 @@ def needs(settings: Settings, routes: Mapping[str, Route]) -> dict[str, list[Nee
 
 
 def _of_stores(settings: Settings, routes: Mapping[str, Route]) -> list[Need]:
-    """Where MongoDB alone is written the calls are the application's own, and nobody knows which it makes."""
+    """Where only MongoDB is written, the application's own calls decide, and they are not known."""
     database = settings.mongo.database
     found: list[Need] = []
     both = {name: route for name, route in routes.items() if route.dual_write}
@@ -78,7 +79,7 @@ def _of_stores(settings: Settings, routes: Mapping[str, Route]) -> list[Need]:
         made = frozenset({"createIndex", "dropIndex"})
         found.append(Need(database, name, made, "shadow tables create, shadow finalize", False))
     if both:
-        kept = "a backup that was put back is noticed"
+        kept = "detection of a restored backup"
         found.append(Need(database, WITNESS, _COPIES, kept, False))
         found.append(Need(database, "", frozenset({"listCollections"}), kept, False))
         if settings.observe.watch_writers:
@@ -87,7 +88,7 @@ def _of_stores(settings: Settings, routes: Mapping[str, Route]) -> list[Need]:
 
 
 async def _of_validators(database: Any, name: str, routes: Mapping[str, Route]) -> list[Need]:
-    """A copy, or a tombstone, may be none of what a collection's validator lets in. `database` is the driver's."""
+    """A validator may refuse a copy or a tombstone. `database` is the driver's."""
     both = [each for each, route in routes.items() if route.dual_write]
     chosen = {"name": {"$in": both}, "options.validator": {"$exists": True}}
     try:
@@ -103,14 +104,14 @@ async def _of_validators(database: Any, name: str, routes: Mapping[str, Route]) 
     ]
 
 
-# --- what is granted --------------------------------------------------------------------------------------------
+# --- granted rights --------------------------------------------------------------------------------------------
 
 
 async def ask(
     settings: Settings, routes: Mapping[str, Route], database: Callable[[str], Any], *, handed_in: bool = False
 ) -> list[LackedRights]:
-    """What lacks, by connection. `database` answers the driver's database of the stores' own connection, which is that
-    of `mongo.url` unless a client was `handed_in`. Raises what the driver raises where it reaches nobody."""
+    """Missing rights by connection. `database` returns the driver's database on the stores' own connection: that of
+    `mongo.url`, unless a client was `handed_in`. Raises the driver's errors if no server can be reached."""
     found = []
     own = "" if handed_in else settings.mongo.url.get_secret_value()
     for where, each in _together(settings, needs(settings, routes), own).items():
@@ -133,7 +134,7 @@ async def ask(
 
 
 def _together(settings: Settings, wanted: Mapping[str, list[Need]], own: str) -> dict[str, list[Need]]:
-    """What is on one connection is said once."""
+    """Merges needs that share a connection, so that each is reported once."""
     made: dict[str, list[Need]] = {"mongo.url": []}
     for where, each in wanted.items():
         made.setdefault("mongo.url" if _url(settings, where) == own else where, []).extend(each)
@@ -151,7 +152,7 @@ def _url(settings: Settings, where: str) -> str:
 
 
 class RightsWatch:
-    """Asks once what lacks, and again when the routes want more; `said` is told of each that is another than before."""
+    """Checks for missing rights once, and again when the routes need more. `said` is called with each new result."""
 
     def __init__(
         self,
@@ -165,7 +166,7 @@ class RightsWatch:
         self.found: Sequence[LackedRights] = ()
 
     async def run(self, turn: Turn) -> None:
-        """Until it is cancelled."""
+        """Runs until cancelled."""
         known = None
         while True:
             turn()

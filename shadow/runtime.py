@@ -1,4 +1,5 @@
-"""What lives as long as one event loop: stores, lanes, follower, reader, router, and the tasks that keep them going."""
+"""What lives as long as one event loop: stores, work queues, replicator, reader, router, and the tasks that run
+them."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ from shadow.reads.percent_reads import PercentReads
 from shadow.reads.shadow_read import ShadowReader
 from shadow.reads.unconfirmed import MemoryUnconfirmed, UnconfirmedMismatches
 from shadow.router import Router
-from shadow.routes.forwarder import Forwarder
+from shadow.routes.forwarder import Forwarder, no_era
 from shadow.routes.routes import Routes
 from shadow.stores.base import Store
 from shadow.stores.breaker import Breaker
@@ -37,17 +38,18 @@ from shadow.writes.intents import Intents, OnFailure, OnGap, no_gap
 from shadow.writes.replicator import Replicator
 from shadow.writes.work_queue import WorkQueue
 
-__all__ = ["Runtime", "Shared"]
+__all__ = ["Runtime", "RuntimeContext"]
 
 _QUICK: Final = 0.01
-"""Seconds between two looks at a journal that is to become empty."""
+"""Seconds between two reads of a journal that is to become empty."""
 _ORPHANS: Final = 0.2
-"""Seconds after which what stays open is asked for whether its process has died."""
+"""Seconds after which intents that stay open are checked for dead owners."""
 
 
 @dataclass(frozen=True)
-class Shared:
-    """What outlives an event loop and is shared by the runtimes of a Shadow, one after the other."""
+class RuntimeContext:
+    """What outlives an event loop and is shared by the runtimes of a Shadow, one after the other. The engine builds
+    it once, and it is passed whole."""
 
     journal: Journal
     routes: Routes
@@ -61,12 +63,14 @@ class Shared:
     watch: Watch = field(default_factory=Watch)
     unconfirmed: UnconfirmedMismatches = field(default_factory=MemoryUnconfirmed)
     on_gap: OnGap = no_gap
-    """Asked before a write without an intent."""
+    """Called before a write without an intent."""
     on_journal: Callable[[bool], None] = lambda works: None
-    """Told whether the journal works."""
+    """Called with whether the journal works."""
     on_unfit: OnUnfit = lambda collection, reason, advice: None
-    """Told of a collection that cannot be written to both stores."""
+    """Called for a collection that cannot be written to both stores."""
     supervisor: Supervisor = field(default_factory=Supervisor)
+    era: Callable[[str], str] = no_era
+    """Names the period since both stores of a collection were written last, the same in all processes."""
 
 
 @dataclass
@@ -74,44 +78,62 @@ class Runtime:
     """Made inside its event loop, on first use; does no I/O until the first operation does."""
 
     loop: asyncio.AbstractEventLoop
-    parts: Shared
+    parts: RuntimeContext
     stores: Mapping[StoreName, Store]
     stats: JournalStats = field(default_factory=JournalStats)
-    resting: bool = False
-    """Whether nothing is done but what is asked for: no recovery, no looks at the journal by itself."""
+    passive: bool = False
+    """Whether it does only what it is asked: no recovery, no reads of the journal by itself."""
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _asked: bool = False
-    """Whether the journal has ever answered what it holds."""
+    """Whether the journal has ever returned its figures."""
 
     def __post_init__(self) -> None:
-        parts, limits = self.parts, self.parts.limits
+        parts = self.parts
         self.breakers = {name: self._breaker(name) for name in StoreName}
-        self.lag = LoopLag(limits.loop_lag)
-        self.writes = WorkQueue(
-            workers=limits.write_workers,
-            capacity=limits.write_queue,
-            on_error=lambda error: parts.reporter.publish(ComponentFailed("lane", error)),
+        self.lag = LoopLag(parts.limits.loop_lag)
+        self.writes = self._queue(parts.limits.write_workers, parts.limits.write_queue)
+        self.reads = self._queue(parts.limits.read_workers, parts.limits.read_queue)
+        self.admission = Admission(self.stores.values(), parts.limits, parts.on_unfit)
+        intents = self._intents()
+        self.replicator = self._replicator(intents)
+        self.reader = self._reader()
+        self.router = self._router(intents)
+        self.forwarder = Forwarder(self.stores[StoreName.MONGO], parts.routes, parts.reporter, parts.era)
+        self._spawn(self._hold_stores(), "stores")
+        if self.passive:
+            return
+        self.lag.start()
+        self.keep(Background.RECOVERY, self.replicator.recover_forever)
+        self.keep(Background.REFRESH, self._refresh_forever)
+        self.keep(Background.CANARIES, self.reader.canaries.run)
+        self.keep(Background.SUSPECTS, self.reader.revisit_forever)
+
+    def _queue(self, workers: int, capacity: int) -> WorkQueue:
+        reporter = self.parts.reporter
+        return WorkQueue(
+            workers=workers, capacity=capacity, on_error=lambda error: reporter.publish(ComponentFailed("lane", error))
         )
-        self.reads = WorkQueue(
-            workers=limits.read_workers,
-            capacity=limits.read_queue,
-            on_error=lambda error: parts.reporter.publish(ComponentFailed("lane", error)),
-        )
-        intents = Intents(
+
+    def _intents(self) -> Intents:
+        parts = self.parts
+        return Intents(
             parts.journal,
-            limits,
+            parts.limits,
             parts.reporter,
             on_failure=parts.on_journal_failure,
             on_journal=self._journal_changed,
             on_gap=parts.on_gap,
             reach=parts.reach,
         )
-        self.follower = Replicator(
+
+    def _replicator(self, intents: Intents) -> Replicator:
+        parts = self.parts
+        return Replicator(
             self.stores,
             self.breakers,
             parts.journal,
             self.writes,
-            limits,
+            parts.limits,
             parts.reporter,
             parts.hasher,
             parts.routes,
@@ -119,13 +141,16 @@ class Runtime:
             excuses=parts.excuses,
             intents=intents,
         )
-        self.reader = ShadowReader(
+
+    def _reader(self) -> ShadowReader:
+        parts = self.parts
+        return ShadowReader(
             self.stores,
             self.breakers,
             parts.journal,
             self.reads,
             self.writes,
-            limits,
+            parts.limits,
             parts.reporter,
             parts.hasher,
             excuses=parts.excuses,
@@ -134,15 +159,17 @@ class Runtime:
             routes=parts.routes.all,
             late=lambda: self.lag.late,
         )
-        self.admission = Admission(self.stores.values(), limits, parts.on_unfit)
+
+    def _router(self, intents: Intents) -> Router:
+        parts, limits = self.parts, self.parts.limits
         percent = PercentReads(
             self.stores, self.breakers, parts.journal, self.writes, limits, parts.reporter, unverified=self._doubted
         )
-        self.router = Router(
+        return Router(
             self.stores,
             parts.routes,
             intents,
-            self.follower,
+            self.replicator,
             self.reader,
             limits,
             parts.reporter,
@@ -150,22 +177,13 @@ class Runtime:
             percent,
             self.admission,
         )
-        self.forwarder = Forwarder(self.stores[StoreName.MONGO], parts.routes, parts.reporter)
-        self._spawn(self._hold_stores(), "stores")
-        if self.resting:
-            return
-        self.lag.start()
-        self.keep(Background.RECOVERY, self.follower.recover_forever)
-        self.keep(Background.REFRESH, self._refresh_forever)
-        self.keep(Background.CANARIES, self.reader.canaries.run)
-        self.keep(Background.SUSPECTS, self.reader.revisit_forever)
 
     def _journal_changed(self, works: bool) -> None:
         self.parts.on_journal(works)
         self.parts.reporter.publish(noted(Event.JOURNAL_WORKING if works else Event.JOURNAL_FAILING))
 
     def _doubted(self, collection: str) -> bool:
-        """Whether intents of the collection are known to be lost, or nobody has asked the journal yet."""
+        """Whether intents of the collection are known to be lost, or the journal has not answered yet."""
         return not self._asked or collection in self.stats.unclean or collection in self.parts.journal.doubted
 
     def _breaker(self, name: StoreName) -> Breaker:
@@ -176,30 +194,30 @@ class Runtime:
         self._spawn(self.parts.supervisor.run(task, work), task)
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        """With a strong reference; in a context of its own, since the one at hand is that of the application's first
-        call, with the time limit of that call in it."""
+        """Starts a task, with a strong reference, in a context of its own: the current one belongs to the
+        application's first call and carries its time limit."""
         task = begin(work, name=f"shadow-{name}", context=Context(), failed=self._lost)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     def _lost(self, error: BaseException) -> None:
-        """What no supervisor has caught ends its task for good, and must not do so in silence."""
+        """Reports an error that no supervisor has caught: it ends the task for good."""
         self.parts.reporter.publish(ComponentFailed("background", error))
 
     async def _hold_stores(self) -> None:
         """Closes the stores when it is cancelled: by `close`, or by `asyncio.run` at the end of a loop that nobody
-        closed, which is the last moment at which connections of that loop can be ended in order."""
+        closed, which is the last moment at which connections of that loop can be closed in order."""
         try:
             await asyncio.Event().wait()
         finally:
-            # `asyncio.run` cancels the tasks that it sees: those that begin meanwhile would be destroyed with the loop.
+            # `asyncio.run` cancels the tasks that it sees: those started meanwhile would be destroyed with the loop.
             for lane in (self.reads, self.writes):
                 await lane.cut_off()
             self.admission.stop()
             self.reader.stop()
             self.lag.stop()
-            # What the lane has not begun: those intents would stand until their time is over.
-            self.follower.abandon()
+            # Writes that were still queued: their intents would stay open until they expire.
+            self.replicator.abandon()
             await self._close_stores()
 
     async def _close_stores(self) -> None:
@@ -210,14 +228,15 @@ class Runtime:
                 self.parts.reporter.publish(ComponentFailed("close", error))
 
     async def _refresh_forever(self, turn: Turn) -> None:
-        """Keeps the journal's figures near, for a scrape must not wait for a file."""
+        """Keeps the journal's figures in memory: a scrape must not wait for a file."""
         while True:
             turn()
             await self.refresh()
             await asyncio.sleep(1.0)
 
     async def refresh(self) -> JournalStats:
-        """Looks into the journal. Raises `JournalError`; what was doubted in this process is known all the same."""
+        """Reads the figures of the journal. Raises `JournalError`; collections marked unverified in this process are
+        known all the same."""
         before, journal = self.stats, self.parts.journal
         found = before
         try:
@@ -235,19 +254,19 @@ class Runtime:
 
     @property
     def at_work(self) -> bool:
-        """Whether a write is being followed, or a comparison is not yet decided."""
+        """Whether a write is being replicated, or a comparison is undecided."""
         return bool(self.writes.depth or self.reads.depth or self.reader.waiting)
 
     @asynccontextmanager
     async def holding(self, collections: Sequence[str]) -> AsyncIterator[None]:
-        """Holds the collections' writes; entered when the secondary is level and no heal is under way, and left when
-        the block ends. Raises `NotCaughtUp` if the secondary was not level within `limits.drain`, or a request to it
-        was given up on so lately that it may still arrive."""
+        """Pauses the collections' writes until the block ends. Entered when the secondary has caught up and no
+        repair is under way. Raises `NotCaughtUp` if the secondary did not catch up within `limits.drain`, or a
+        request to it was abandoned so recently that it may still arrive."""
         drain, routes = self.parts.limits.drain, self.parts.routes
         if not routes.known:
             await routes.learnt(writing=True)
         async with AsyncExitStack() as stack:
-            # Every write of the application waits for this: nothing that can wait shall take its time.
+            # Every write of the application waits for this: nothing that can wait may delay it.
             stack.enter_context(self.reads.paused())
             try:
                 async with asyncio.timeout(drain):
@@ -259,28 +278,28 @@ class Runtime:
                         await stack.enter_async_context(routes.changing(name))
             except TimeoutError:
                 raise NotCaughtUp(self._why_not_level(collections)) from None
-            straggling = [name for name in collections if self.follower.may_straggle(name)]
-            if straggling:
-                raise NotCaughtUp(f"{', '.join(straggling)}: a request that was given up on may still arrive")
+            in_flight = [name for name in collections if self.replicator.may_be_in_flight(name)]
+            if in_flight:
+                raise NotCaughtUp(f"{', '.join(in_flight)}: an abandoned request may still arrive")
             yield
 
     def _why_not_level(self, collections: Sequence[str]) -> str:
-        text = f"the secondary was not level within {self.parts.limits.drain:g} s"
+        text = f"the secondary did not catch up within {self.parts.limits.drain:g} s"
         refused = {name: count for name in collections if (count := self.stats.refused_by_collection.get(name))}
         if not refused:
             return text
         told = ", ".join(f"{count} documents of {name}" for name, count in refused.items())
-        return f"{text}, and never will be: it refuses to hold {told} (shadow journal list)"
+        return f"{text}, and never will: it refuses {told} (shadow journal list)"
 
     async def _empty(self, collection: str) -> None:
-        """Returns when neither lane nor journal holds anything of it; the caller bounds the time."""
+        """Returns when neither work queue nor journal holds anything of it; the caller bounds the time."""
         if not await self.writes.drain(self.parts.limits.drain, collection):
             raise TimeoutError
         await self._level(collection)
 
     async def _level(self, collection: str) -> None:
-        """Returns when the journal holds nothing of the collection; the caller bounds the time. Looks often and asks
-        for little: the other processes' writes, which it waits for, need the same journal."""
+        """Returns when the journal holds nothing of the collection; the caller bounds the time. Reads often but
+        little: the other processes' writes, which it waits for, need the same journal."""
         looked = self.loop.time()
         await self.parts.journal.flush()
         while True:
@@ -290,11 +309,11 @@ class Runtime:
                 return
             if deferred or self.loop.time() - looked > _ORPHANS:
                 looked = self.loop.time()
-                await self.follower.recover()
+                await self.replicator.recover()
             await asyncio.sleep(_QUICK)
 
     async def close(self) -> None:
-        """Drains within `limits.drain`; what is not done by then stays in the journal. No task outlives this."""
+        """Drains within `limits.drain`; what remains stays in the journal. No task outlives this."""
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._close_stores)
             stack.push_async_callback(self._end_tasks)
@@ -305,7 +324,7 @@ class Runtime:
             drain = self.parts.limits.drain
             await asyncio.gather(self.forwarder.finish(drain), self.router.finish(drain))
             await self.writes.close(self.parts.limits.drain)
-            self.follower.abandon()
+            self.replicator.abandon()
 
     async def _end_tasks(self) -> None:
         tasks = list(self._tasks)
@@ -314,5 +333,5 @@ class Runtime:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def abandon(self) -> None:
-        """The event loop is gone: leaves every write that was under way to its intent."""
-        self.follower.abandon()
+        """For an event loop that has ended: leaves every write under way to its intent."""
+        self.replicator.abandon()

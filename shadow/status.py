@@ -23,7 +23,7 @@ from shadow.observe.report import Report
 from shadow.reads.bypass_watch import WriterWatch
 from shadow.reads.unconfirmed import SharedUnconfirmed
 from shadow.rights import RightsWatch
-from shadow.runtime import Runtime, Shared
+from shadow.runtime import Runtime, RuntimeContext
 from shadow.stores.base import Scanning, Store
 from shadow.stores.within import within
 
@@ -34,7 +34,7 @@ class Observed(Protocol):
     """What the status is collected from."""
 
     settings: Settings
-    parts: Shared
+    parts: RuntimeContext
     report: Report
     excuses: Excuses
     metrics_registry: Metrics

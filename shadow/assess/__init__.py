@@ -1,12 +1,12 @@
-"""`shadow assess`: what will happen when a MongoDB database moves. Reads, and changes nothing.
+"""`shadow assess`: what a migration of a MongoDB database will meet. Reads only, changes nothing.
 
-    server     what the server says: collections, indexes, validators, counts, the profiler; documents in samples
-    measure    one document after another through the real codec: sizes, types, keys, values that come often
-    queries    recorded shapes through the real planner
-    design     what the indexes become        validators   whether a validator refuses the version's field
-    cost       units, money, time             written      the configuration file
-    survey     all of it, one collection after another, to a `model.Assessment`
+    server     what the server reports: collections, indexes, validators, counts, the profiler; samples of documents
+    measure    each document through the real codec: sizes, types, keys, frequent values
+    queries    recorded shapes of queries through the real planner
+    design     what the indexes become        validators   whether a validator refuses the version field
+    cost       units, money, time             written      the suggested configuration file
+    survey     all of it for each collection, as a `model.Assessment`
     text, page    the report
 
-Values stay inside: what leaves is paths, types, counts and keyed hashes.
+Values never leave this package: the report has paths, types, counts and keyed hashes.
 """

@@ -1,8 +1,8 @@
-"""Units, money and time. Pure: from what was measured, how often things happen, and the prices.
+"""Units, money and time. Pure functions of the measurements, the rates and the prices.
 
-What is counted (Developer Guide, "Read and write request units"): a write unit for each KiB of the item, and as much
-for each index that has it; a strongly consistent read unit for each 4 KiB; twice as much in a transaction, which a
-unique constraint makes of inserts and deletes, with one more item for each value.
+The rules (Developer Guide, "Read and write request units"): a write unit per KiB of the item, and the same for each
+index that contains it; a strongly consistent read unit per 4 KiB; twice as much in a transaction, which a unique
+constraint needs for inserts and deletes, with one more item per value.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ HOUR: Final = 3600
 MONTH: Final = 730 * HOUR
 """Seconds."""
 PARTITION_UNITS: Final = 1000
-"""Write units a second that one partition takes (Developer Guide, "Partitions and data distribution")."""
+"""Write units per second of one partition (Developer Guide, "Partitions and data distribution")."""
 PARTITION_READS: Final = 3000
-"""Read units a second (the same)."""
+"""Read units per second (same source)."""
 NEW_TABLE_UNITS: Final = 4000
-"""Write units a second that a new table on demand takes at once (the same, "On-demand capacity mode")."""
+"""Write units per second that a new on-demand table accepts at once (same guide, "On-demand capacity mode")."""
 _GIGABYTE: Final = 1024**3
 _MILLION: Final = 1_000_000
 
 
 def units(weights: Weights, spec: CollectionSpec) -> Units:
-    """Of one operation on the average document; nothing where nothing was looked at."""
+    """Units of one operation on the average document; nothing if no documents were read."""
     count = max(1, weights.documents)
     table = weights.write_units / count
     indexes = sum(weights.index_units[index.name] for index in spec.indexes) / count
@@ -49,7 +49,7 @@ def units(weights: Weights, spec: CollectionSpec) -> Units:
 
 
 def dynamo_bytes(weights: Weights, spec: CollectionSpec, documents: int) -> float:
-    """What the table and its indexes are billed for."""
+    """The billed size of the table and its indexes."""
     looked_at = max(1, weights.documents)
     return (weights.bytes + sum(weights.index_bytes[index.name] for index in spec.indexes)) / looked_at * documents
 
@@ -57,8 +57,8 @@ def dynamo_bytes(weights: Weights, spec: CollectionSpec, documents: int) -> floa
 def costs(
     each: Units, documents: int, stored: float, rates: Rates, prices: Prices, copy_rate: float, hottest: float
 ) -> Costs:
-    """`each.scan` is of the whole table; `copy_rate`: documents a second; `hottest`: the greatest share that one value
-    of an index has of all documents."""
+    """`each.scan` is of the whole table. `copy_rate`: documents per second. `hottest`: the greatest share of all
+    documents that one value of an index has."""
     write, read = prices.write_million / _MILLION, prices.read_million / _MILLION
     writes = _writes(each, rates)
     write_units = None if writes is None else writes[0]
@@ -81,7 +81,7 @@ def costs(
 
 
 def _writes(each: Units, rates: Rates) -> tuple[float, float] | None:
-    """Write units a second, and writes a second that read the document before; None if no rate is known."""
+    """Write units per second, and writes per second that first read the document; None if no rate is known."""
     if rates.inserts is None and rates.updates is None and rates.deletes is None:
         return None
     inserts, updates, deletes = (rate or 0.0 for rate in (rates.inserts, rates.updates, rates.deletes))
@@ -89,11 +89,13 @@ def _writes(each: Units, rates: Rates) -> tuple[float, float] | None:
 
 
 def _copy_time(each: Units, documents: int, copy_rate: float, hottest: float) -> tuple[float, str]:
-    """Seconds, and what they are bound by: the pace, the capacity of a new table, or one partition of an index."""
+    """Seconds and their limiting factor: the pace, the capacity of a new table, or one partition of an index."""
     bounds = {
-        f"the pace of {copy_rate:g} documents a second": documents / copy_rate,
-        f"the {NEW_TABLE_UNITS} write units a second of a new table on demand": documents * each.copy / NEW_TABLE_UNITS,
-        f"the {PARTITION_UNITS} write units a second of the partition of the most frequent value": documents
+        f"the pace of {copy_rate:g} documents per second": documents / copy_rate,
+        f"the {NEW_TABLE_UNITS} write units per second of a new table on demand": documents
+        * each.copy
+        / NEW_TABLE_UNITS,
+        f"the {PARTITION_UNITS} write units per second of the partition of the most frequent value": documents
         * hottest
         * each.item
         / PARTITION_UNITS,

@@ -1,7 +1,7 @@
-"""What MongoDB's indexes, and the queries that were recorded, become: indexes of the table and unique constraints.
+"""What MongoDB's indexes and recorded queries become: indexes of the table, and unique constraints.
 
-An index of the table has a hash field, or two to four that a filter fixes together, and perhaps a range field, all at
-the top level of the document. One over (a, b) serves what one over (a) serves.
+An index of the table has a hash field, or two to four that a filter fixes together, and optionally a range field, all
+at the top level of the document. An index over (a, b) also serves queries for (a).
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ __all__ = [
 _NOT_A_NAME: Final = re.compile(r"[^a-zA-Z0-9_.-]")
 _MOST_FIELDS: Final = 4
 _HOT: Final = 0.5
-"""The share of one value from which an index of it is not worth having: a query for it is nearly a scan."""
+"""The share of one value above which an index on it is not worthwhile: a query for it is nearly a scan."""
 _ENOUGH: Final = 100
-"""Entries from which a share says something."""
+"""The least number of entries for which a share is meaningful."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class MongoIndex:
 def read_index(raw: Mapping[str, Any], uses: Mapping[str, int]) -> MongoIndex:
     name = str(raw["name"])
     keys = raw["key"]
-    if "_fts" in keys:  # a text index names its fields elsewhere
+    if "_fts" in keys:  # a text index has its fields elsewhere
         keys = dict.fromkeys(raw.get("weights", {}), "text")
     return MongoIndex(
         name,
@@ -89,8 +89,8 @@ def read_index(raw: Mapping[str, Any], uses: Mapping[str, int]) -> MongoIndex:
 
 @dataclass(frozen=True, slots=True)
 class Became:
-    """What became of one index (`source`; None: of queries, or of the configuration there was). `warning`: what is
-    not as before; `spec` and `unique`: what the configuration says; `dropped`: the index that it could have said."""
+    """The result for one index (`source`; None: from queries or the given configuration). `warning`: what changes.
+    `spec` and `unique`: the configuration. `dropped`: an index that was not suggested after all."""
 
     text: str
     source: MongoIndex | None = None
@@ -109,7 +109,7 @@ class Design:
 def design(
     collection: str, indexes: Iterable[MongoIndex], shapes: Sequence[QueryShape], given: CollectionSpec, reserved: str
 ) -> Design:
-    """`given` is what the configuration has for the collection already, and stays."""
+    """`given` is what the configuration already has for the collection; it stays."""
     became = [Became("of the configuration", spec=each) for each in given.indexes]
     became += [Became("of the configuration", unique=each) for each in given.unique]
     for index in indexes:
@@ -141,17 +141,15 @@ def _of_index(index: MongoIndex, shapes: Sequence[QueryShape], reserved: str) ->
     special = next((kind for _, kind in index.keys if isinstance(kind, str) and kind != "hashed"), None)
     if special is not None:
         refused = "text" if special == "text" else "geo"
-        return Became(
-            "nothing", index, warning=f"{refused} queries have no meaning on DynamoDB and are refused by name"
-        )
+        return Became("nothing", index, warning=f"{refused} queries do not exist on DynamoDB and are refused")
     if any("$**" in path for path in index.paths):
         return Became("nothing", index, warning="an index of the table names its fields; queries by others scan")
     if index.expires:
         return Became(
             "nothing; the table's own TTL is for tombstones",
             index,
-            warning="MongoDB's TTL deletes past shadow, and DynamoDB will not delete these at all: let the application "
-            "delete them, and drop this index before the migration",
+            warning="MongoDB's TTL deletes bypass shadow, and DynamoDB will not delete these documents at all: let the "
+            "application delete them, and drop this index before the migration",
         )
     unique, warning = _unique(index)
     spec = _lookup(index.paths, shapes, reserved)
@@ -163,7 +161,7 @@ def _of_index(index: MongoIndex, shapes: Sequence[QueryShape], reserved: str) ->
 
 
 def _kept_once(each: Became, given: Sequence[UniqueSpec]) -> Became:
-    """Without the constraint that the configuration has already, under this name or another."""
+    """Without a constraint that the configuration already has, under this or another name."""
     same = next((one for one in given if each.unique is not None and one.fields == each.unique.fields), None)
     if same is None or each.unique is None:
         return each
@@ -176,7 +174,7 @@ def _remark(index: MongoIndex, spec: IndexSpec | None) -> str:
         return "collation is refused; strings compare by their bytes"
     if spec is not None and len(spec.keys) < len(index.paths):
         rest = ", ".join(path for path in index.paths if path not in spec.keys)
-        return f"{rest}: looked at after reading"
+        return f"{rest}: checked after reading"
     return ""
 
 
@@ -191,7 +189,7 @@ def _unique(index: MongoIndex) -> tuple[UniqueSpec | None, str]:
 
 
 def _lookup(paths: Sequence[str], shapes: Sequence[QueryShape], reserved: str) -> IndexSpec | None:
-    """The index of the table for what an index over these paths serves."""
+    """The index of the table for the queries that an index over these paths serves."""
     top = paths[: next((i for i, path in enumerate(paths) if "." in path), len(paths))]
     if not top or top[0] == "_id":
         return None
@@ -205,7 +203,7 @@ def _lookup(paths: Sequence[str], shapes: Sequence[QueryShape], reserved: str) -
 
 
 def _fixed_together(paths: Sequence[str], shapes: Sequence[QueryShape]) -> Sequence[str]:
-    """The first of three or more paths that every recorded query of the index's kind fixes all of."""
+    """The first of three or more paths, if every recorded query of this kind fixes all of them."""
     if len(paths) < 3:
         return paths[:1]
     fixed = [{one.path for one in conditions(shape.query.filter) if one.operator == "$eq"} for shape in shapes]
@@ -219,7 +217,7 @@ def _prefix(paths: Sequence[str], fixed: set[str]) -> int:
 
 
 def index_name(fields: Sequence[str]) -> str:
-    """As the adviser of `create_index` would call it."""
+    """The name that the adviser of `create_index` would suggest."""
     return _NOT_A_NAME.sub("_", f"{'_'.join(fields)}-index")[-255:]
 
 
@@ -232,10 +230,10 @@ def _told(spec: IndexSpec) -> str:
 
 
 def _wanted(shape: QueryShape, spec: CollectionSpec) -> Became | None:
-    """The index that a query which scans would have; None if it does not scan, or none would help."""
+    """The index for a query that scans; None if it does not scan, or no index would help."""
     try:
         keys = wanted_keys(shape.query) if isinstance(plan(shape.query.filter, spec), ScanPlan) else None
-    except (TypeError, AttributeError):  # no filter at all; whoever reports on it says so
+    except (TypeError, AttributeError):  # not a filter, which the report says elsewhere
         return None
     if keys is None or keys[0] == "_id" or not is_speakable(shape.query):
         return None
@@ -248,7 +246,7 @@ def _wanted(shape: QueryShape, spec: CollectionSpec) -> Became | None:
 
 
 def _deduplicated(became: Sequence[Became]) -> list[Became]:
-    """An index that another one serves too is not made; those of the configuration stay as they are."""
+    """Removes indexes whose queries another one serves; those of the configuration stay."""
     kept: list[Became] = []
     for place, each in enumerate(became):
         better = next(
@@ -275,8 +273,8 @@ def _replaces(one: Became, other: Became, *, earlier: bool) -> bool:
 
 
 def _renamed(became: Sequence[Became], reserved: str) -> list[Became]:
-    """Names of indexes and of constraints are told apart, as the table and the configuration want it; those of the
-    configuration come first, and keep theirs."""
+    """Gives indexes and constraints different names, as the table and the configuration require. Those of the
+    configuration come first and keep theirs."""
     taken: set[str] = set()
     made = []
     for each in became:
@@ -297,7 +295,7 @@ def _renamed(became: Sequence[Became], reserved: str) -> list[Became]:
 
 
 def _untaken(name: str, taken: set[str]) -> str:
-    """The name, or with `-2` as often as it takes; it is taken then."""
+    """The name, with `-2` appended until it is free; marks it as taken."""
     while name in taken:
         name = f"{name[:250]}-2"
     taken.add(name)
@@ -305,8 +303,8 @@ def _untaken(name: str, taken: set[str]) -> str:
 
 
 def pruned(made: Design, keys: Mapping[str, KeyReport], hottest: Mapping[str, tuple[int, float]]) -> Design:
-    """The design without the indexes that are not worth having: over lists, or over one value for most documents.
-    `hottest`: by index, its entries and the share of the most frequent hash. At most as many stay as a table has."""
+    """The design without indexes that are not worthwhile: over lists, or with one value in most documents. `hottest`:
+    by index, its entries and the share of the most frequent hash. Keeps at most as many as a table can have."""
     became: list[Became] = []
     for each in made.became:
         reason = "" if each.spec is None or each.text == "of the configuration" else _unworthy(each.spec, keys, hottest)
@@ -321,7 +319,7 @@ def pruned(made: Design, keys: Mapping[str, KeyReport], hottest: Mapping[str, tu
 
 def _dropped(each: Became, reason: str) -> Became:
     kept = f"unique constraint {each.unique.name}" if each.unique else "nothing"
-    return replace(each, text=kept, spec=None, dropped=each.spec, warning=f"an index is left out: {reason}")
+    return replace(each, text=kept, spec=None, dropped=each.spec, warning=f"no index is suggested: {reason}")
 
 
 def _unworthy(spec: IndexSpec, keys: Mapping[str, KeyReport], hottest: Mapping[str, tuple[int, float]]) -> str:
@@ -332,5 +330,5 @@ def _unworthy(spec: IndexSpec, keys: Mapping[str, KeyReport], hottest: Mapping[s
             return f"{path} is mostly a list, and all lists share one partition"
     entries, share = hottest.get(spec.name, (0, 0.0))
     if entries >= _ENOUGH and share >= _HOT:
-        return f"one value of {', '.join(spec.fields or (spec.hash,))} stands in {share:.0%} of it"
+        return f"one value of {', '.join(spec.fields or (spec.hash,))} is in {share:.0%} of it"
     return ""

@@ -1,4 +1,4 @@
-"""Figures for people."""
+"""Formats figures for people."""
 
 from __future__ import annotations
 
@@ -80,16 +80,16 @@ def duration(seconds: float) -> str:
 
 
 def hot(each: Sequence[Hot]) -> str:
-    return ", ".join(f"{one.share:.1%} ({one.hash})" for one in each) or "none comes twice"
+    return ", ".join(f"{one.share:.1%} ({one.hash})" for one in each) or "no value occurs twice"
 
 
 def short(path: str) -> str:
-    """A path with its middle left out where it is very long."""
+    """A path, without its middle if it is very long."""
     return path if len(path) <= 60 else f"{path[:28]}...{path[-28:]}"
 
 
 def key_facts(key: KeyReport) -> str:
-    """What the values of a key are to it."""
+    """The properties of a key's values."""
     counts = {"as they are": key.exact, "escaped": key.escaped, "lists": key.arrays, "null or missing": key.absent}
     told = [f"{count:,} {name}" for name, count in counts.items() if count]
     told += [f"{count} {kind}, which no key holds" for kind, count in key.aside.items()]
@@ -102,7 +102,7 @@ def read_by(query: QueryReport) -> str:
 
 
 def totals(found: Assessment) -> dict[str, float | None]:
-    """Dollars of all collections together; None where one of them is not known."""
+    """Dollars for all collections together; None if one of them is unknown."""
     names = ("copy", "verify", "storage_month", "dual_write_month", "full_month")
     return {name: _sum(found.collections, name) for name in names}
 

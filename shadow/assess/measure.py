@@ -1,4 +1,4 @@
-"""What each document becomes: through the real codec, to sizes, keys and types. Memory does not grow with documents."""
+"""Measures each document through the real codec: sizes, keys and types. Memory use is bounded."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ from shadow.stores.dynamo.items.codec import Codec, Encoded, item_size
 __all__ = ["BILLED_BYTES", "READ_UNIT", "WRITE_UNIT", "Meter", "TextTally", "Weights", "is_stamp"]
 
 WRITE_UNIT: Final = 1024
-"""Bytes that one write unit pays for (Developer Guide, "Read and write request units")."""
+"""Bytes per write unit (Developer Guide, "Read and write request units")."""
 READ_UNIT: Final = 4096
 BILLED_BYTES: Final = 100
-"""What DynamoDB adds to each item, and to each entry of an index, when it bills storage."""
+"""Bytes that DynamoDB adds to each item and index entry when it bills storage."""
 
 _VERSION: Final = Version("0" * 24, 1)
 _OPERATION: Final = "0" * 24
-"""Of the length that real ones have."""
+"""A version of realistic length."""
 _PART_OVERHEAD: Final = 160
 _NEAR: Final = ITEM_LIMIT * 9 // 10
 _STEPS: Final = 64
-"""Classes of size between a power of two and the next: a quantile is within about one per cent."""
+"""Size classes per power of two: a quantile is accurate to about one per cent."""
 
 
 def is_stamp(value: Any) -> bool:
-    """Whether what stands in the reserved field is shadow's own."""
+    """Whether the value in the reserved field is shadow's own."""
     return isinstance(value, Mapping) and bool(value) and set(value) <= {"b", "r", "t", "o", "x"}
 
 
 class TextTally:
-    """How often each text comes: of at most `most` texts, beyond which the rarest are forgotten."""
+    """Counts how often each text occurs, for at most `most` texts; beyond that the rarest are dropped."""
 
     def __init__(self, most: int = 100_000) -> None:
         self._most = most
@@ -64,12 +64,12 @@ class TextTally:
 
     @property
     def share(self) -> float:
-        """Of the most frequent text; 0 where each came once."""
+        """The share of the most frequent text; 0 if none occurs twice."""
         ((_, count),) = self._counts.most_common(1) or (("", 0),)
         return count / self.total if count > 1 else 0.0
 
     def hottest(self, hasher: Hasher, most: int = 3) -> tuple[Hot, ...]:
-        """The most frequent texts, as keyed hashes with their shares; none where each came once."""
+        """The most frequent texts, as keyed hashes with their shares; empty if none occurs twice."""
         return tuple(
             Hot(hasher.hash_value(text), count / self.total)
             for text, count in self._counts.most_common(most)
@@ -79,8 +79,8 @@ class TextTally:
 
 @dataclass
 class Weights:
-    """Sums over the documents that were looked at: units of one write and of one read, bytes as billed. `index_units`
-    and `index_bytes` are by name of the index; `claims` are uniqueness items."""
+    """Sums over the documents read: units of one write and one read, billed bytes. `index_units` and `index_bytes` are
+    by name of the index; `claims` are uniqueness items."""
 
     documents: int = 0
     write_units: int = 0
@@ -93,7 +93,7 @@ class Weights:
 
 
 class Meter:
-    """One collection's. `spec` is the design under which the documents are measured."""
+    """Measures one collection under the design `spec`."""
 
     def __init__(self, spec: CollectionSpec) -> None:
         self.spec = spec
@@ -101,7 +101,7 @@ class Meter:
         self.weights = Weights()
         self.stamped = self.foreign = self.tombstones = 0
         self.odd: Counter[str] = Counter()
-        """Documents that hold what the driver does not give back as it is, by what that is."""
+        """Documents with BSON that the driver does not reproduce, by kind."""
         fields = {name: HASH_LIMIT for index in spec.indexes for name in index.keys}
         fields |= {index.range: RANGE_LIMIT for index in spec.indexes if index.range is not None}
         self._keys = {"_id": _KeyMeter("_id", HASH_LIMIT)} | {
@@ -114,7 +114,7 @@ class Meter:
         self._reach = ReachMeter()
 
     def add(self, raw: Mapping[str, Any], bson_bytes: int) -> None:
-        """One document as it stands in MongoDB; `bson_bytes` is its length there."""
+        """Measures one document as stored in MongoDB; `bson_bytes` is its length there."""
         document = dict(raw)
         stamp = document.pop(self.spec.reserved, None)
         if is_stamp(stamp):
@@ -124,7 +124,7 @@ class Meter:
             self.stamped += 1
         elif self.spec.reserved in raw:
             self.foreign += 1
-            document[f"{self.spec.reserved}_"] = stamp  # the reserved field will be another one
+            document[f"{self.spec.reserved}_"] = stamp  # the reserved field will get another name
         if isinstance(raw, RawDocument):
             document = document_of(without(raw.raw, self.spec.reserved))
             self.odd.update({each.kind for each in oddities(raw.raw)})
@@ -169,7 +169,7 @@ class Meter:
 
 
 def _entry(encoded: Encoded, index: IndexSpec) -> str | None:
-    """The hash text under which the item stands in an index; None if it does not."""
+    """The text of the item's hash in an index; None if the index does not contain it."""
     if index.range is not None and index.range not in encoded.item:
         return None
     text = encoded.item.get(index.hash, {}).get("S")
@@ -240,7 +240,7 @@ class _SizeMeter:
         self._items += head + sum(len(part) + _PART_OVERHEAD for part in encoded.parts)
 
     def _quantile(self, share: float) -> int:
-        """The upper end of the class in which it lies."""
+        """The upper bound of the class that contains it."""
         rest = share * self._classes.total()
         for number in sorted(self._classes):
             rest -= self._classes[number]

@@ -1,4 +1,4 @@
-"""What an assessment says, as data. Nothing in it is a value of a document: paths, types, counts, keyed hashes."""
+"""The data of an assessment. It contains no document values: only paths, types, counts, keyed hashes."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ __all__ = [
 
 KIB = 1024
 ITEM_BUCKETS = (*(KIB * 2**power for power in range(9)), 400 * KIB)
-"""The upper bounds of the histogram, in bytes; the last one is the limit of an item."""
+"""The upper bounds of the histogram in bytes; the last one is the limit of an item."""
 
 
 class Severity(enum.StrEnum):
     BLOCKER = "blocker"
-    """To be mended before the migration: calls of the application would fail."""
+    """Must be fixed before the migration: calls of the application would fail."""
     WARNING = "warning"
-    """Works, and slower, dearer or otherwise than before."""
+    """Works, but slower, at higher cost, or differently."""
     NOTE = "note"
 
 
 class RemarkKind(enum.StrEnum):
-    """What a remark is about."""
+    """The subject of a remark."""
 
     VALIDATOR = "validator"
     RESERVED = "reserved field"
@@ -65,14 +65,14 @@ class Remark:
     severity: Severity
     kind: RemarkKind
     collection: str
-    """"" for the whole database."""
+    """The collection; "" for the whole database."""
     text: str
     mend: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """Documents of at most `upto` bytes, and of more than the bucket before; None: over the limit of an item."""
+    """Documents of at most `upto` bytes, and larger than the previous bucket; None: over the limit of an item."""
 
     upto: int | None
     documents: int
@@ -80,8 +80,8 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """In bytes, as DynamoDB counts an item with all that shadow adds to it. Over the limit: what the item would have
-    been, had it been allowed. `unnamed` documents have a field that no item can have, so they are kept compressed."""
+    """In bytes, as DynamoDB counts an item with everything that shadow adds. Over the limit: the size that the item
+    would have. `unnamed` documents have a field name that no item can have, so they are kept compressed."""
 
     histogram: tuple[Bucket, ...] = ()
     smallest: int = 0
@@ -98,17 +98,17 @@ class Sizes:
     unnamed: int = 0
     bson_bytes: int = 0
     item_bytes: int = 0
-    """All that was looked at: heads and parts, without indexes."""
+    """All documents read: items and their parts, without indexes."""
 
 
 @dataclass(frozen=True, slots=True)
 class BoundsReached:
-    """Documents near a limit of one of the stores (within a tenth of it), or beyond it: bytes of BSON, levels of
-    nesting, unique values in one document; and those with a name that begins with `$` at the top."""
+    """Documents within a tenth of a limit of one of the stores, or beyond it: bytes of BSON, levels of nesting, unique
+    values in one document; and those with a top-level name that begins with `$`."""
 
     near_size: int = 0
     no_room: int = 0
-    """So near to 16 MB that there is no room for a version."""
+    """So close to 16 MB that a version does not fit."""
     near_depth: int = 0
     near_values: int = 0
     too_many_values: int = 0
@@ -117,7 +117,7 @@ class BoundsReached:
 
 @dataclass(frozen=True, slots=True)
 class FieldReport:
-    """One type of value at one path, how the codec writes it, and how often it was seen."""
+    """One type of value at one path, its form on DynamoDB, and its count."""
 
     path: str
     type: str
@@ -135,8 +135,8 @@ class Hot:
 
 @dataclass(frozen=True, slots=True)
 class KeyReport:
-    """What the values of a field do as a key: `exact` ones stand in it by themselves or escaped, `aside` ones (by
-    type) as a digest, with the value beside it; of an index, `absent` ones have no entry and `arrays` share one."""
+    """How a field's values work as a key: `exact` ones are in the key unchanged or escaped, `aside` ones (by type) as a
+    digest with the value beside it. In an index, `absent` ones have no entry and `arrays` share one."""
 
     path: str
     limit: int
@@ -151,29 +151,29 @@ class KeyReport:
 
 @dataclass(frozen=True, slots=True)
 class IndexReport:
-    """An index of MongoDB, or one that the queries want, and what becomes of it."""
+    """An index of MongoDB, or one for recorded queries, and what it becomes."""
 
     name: str
     keys: str
     options: tuple[str, ...]
     becomes: str
     configured: bool
-    """Whether the written configuration has something for it."""
+    """Whether the suggested configuration has an equivalent."""
     target: str = ""
-    """The name of its index of the table, where it has one of its own."""
+    """The name of its own index of the table, if it has one."""
     warning: str = ""
-    """What is not as before, or why it is left out."""
+    """What changes, or why there is no equivalent."""
     uses: int | None = None
-    """Since the server started, where the server tells."""
+    """Since the server started, if the server reports it."""
     entries: float = 0.0
     """The share of the documents that have an entry in the index on DynamoDB."""
     values: int = 0
-    """How many values of its hash were seen."""
+    """The number of distinct values of its hash."""
     hottest: tuple[Hot, ...] = ()
 
 
 class Served(enum.StrEnum):
-    """How DynamoDB answers a query, with the indexes as suggested."""
+    """How DynamoDB answers a query, with the suggested indexes."""
 
     KEY = "key"
     INDEX = "index"
@@ -183,7 +183,7 @@ class Served(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class QueryReport:
-    """A shape of query. `detail`: which index, what is refused. `units`: read units of one run, as estimated."""
+    """A shape of query. `detail`: the index, or what is refused. `units`: estimated read units of one run."""
 
     collection: str
     verb: str
@@ -195,12 +195,12 @@ class QueryReport:
     suggestion: str
     units: float | None = None
     hottest: tuple[Hot, ...] = ()
-    """Of the keys that it was asked for."""
+    """Of the keys that were queried."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Operations a second; None: not known. `source` says where the figures come from."""
+    """Operations per second; None if unknown. `source` says where the figures come from."""
 
     inserts: float | None = None
     updates: float | None = None
@@ -211,8 +211,8 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class Units:
-    """Request units of one operation on an average document, its indexes included; `item`: write units of the item
-    alone, which are those of one index too."""
+    """Request units of one operation on an average document, its indexes included. `item`: write units of the item
+    alone, which are also those of one index."""
 
     item: float
     copy: float
@@ -221,23 +221,23 @@ class Units:
     delete: float
     read: float
     scan: float
-    """Read units of one walk through the whole table."""
+    """Read units of one scan of the whole table."""
 
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """Dollars; None: not known, for want of a rate. Months are of 730 hours."""
+    """Dollars; None if no rate is known. A month has 730 hours."""
 
     copy: float
     verify: float
     storage_month: float
     dual_write_month: float | None
-    """Every write of the application goes to DynamoDB too."""
+    """Every write of the application also goes to DynamoDB."""
     full_month: float | None
     """Every read as well: in phase `shadow`, and after the flip."""
     copy_seconds: float
     copy_bound: str
-    """What bounds the copy."""
+    """What limits the speed of the copy."""
     write_units_second: float | None
     read_units_second: float | None
 
@@ -252,9 +252,9 @@ class CollectionReport:
     dynamo_bytes: float
     """As billed: the table with all its indexes."""
     stamped: int
-    """Documents that carry a version of shadow already."""
+    """Documents that already have a version of shadow."""
     deepest: int
-    """Containers inside each other, the document itself not counted."""
+    """Nested containers, not counting the document itself."""
     spec: CollectionSpec
     sizes: Sizes
     fields: tuple[FieldReport, ...]
@@ -268,12 +268,12 @@ class CollectionReport:
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
-    """All of it. `left_out`: collections that are not moved, and why."""
+    """The whole assessment. `left_out`: collections that are not migrated, and why."""
 
     database: str
     server: str
     taken: str
-    """When, in UTC, ISO 8601."""
+    """The time in UTC, ISO 8601."""
     sampled: str
     collections: tuple[CollectionReport, ...]
     left_out: dict[str, str]

@@ -1,4 +1,4 @@
-"""The report as one HTML file: nothing from elsewhere, no scripts, light and dark. Plots are SVG."""
+"""The report as one self-contained HTML file: no scripts, light and dark. Plots are SVG."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from shadow.markup import Child, Markup, join, tag
 __all__ = ["page"]
 
 _WORDS: Final = {
-    Severity.BLOCKER: "mend first",
+    Severity.BLOCKER: "fix first",
     Severity.WARNING: "warning",
     Severity.NOTE: "note",
 }
@@ -40,7 +40,7 @@ def page(found: Assessment) -> str:
         tag(
             "main",
             _tiles(found),
-            _section("To know before anything", _remarks(found.remarks)),
+            _section("Know this first", _remarks(found.remarks)),
             _section("Cost", _costs(found)),
             _section("Queries", _queries(found)),
             *(_section(each.name, *_collection(each)) for each in found.collections),
@@ -51,7 +51,7 @@ def page(found: Assessment) -> str:
 
 
 def _taken(found: Assessment) -> Markup:
-    return tag("p", f"{found.server}, looked at on {found.taken}: {found.sampled}", class_="quiet")
+    return tag("p", f"{found.server}, read on {found.taken}: {found.sampled}", class_="quiet")
 
 
 def _section(title: str, *children: Child) -> Markup:
@@ -60,9 +60,9 @@ def _section(title: str, *children: Child) -> Markup:
 
 def _verdict(found: Assessment) -> Markup:
     if not found.blockers:
-        return tag("div", tag("strong", "Nothing is in the way"), class_="verdict good")
+        return tag("div", tag("strong", "Nothing must be fixed first"), class_="verdict good")
     things = "thing is" if found.blockers == 1 else "things are"
-    return tag("div", tag("strong", f"{found.blockers} {things} to be mended first"), class_="verdict bad")
+    return tag("div", tag("strong", f"{found.blockers} {things} to be fixed first"), class_="verdict bad")
 
 
 def _tiles(found: Assessment) -> Markup:
@@ -73,8 +73,8 @@ def _tiles(found: Assessment) -> Markup:
     tiles = (
         ("documents", f"{documents:,}", f"in {len(found.collections)} collections"),
         ("on DynamoDB", say.data(sum(each.dynamo_bytes for each in found.collections)), "with indexes, as billed"),
-        ("over 400 KB", f"{split:,}", "of those looked at, kept compressed"),
-        ("queries that scan", str(scans), f"of {len(found.queries)} shapes recorded"),
+        ("over 400 KB", f"{split:,}", "of those read, kept compressed"),
+        ("queries that scan", str(scans), f"of {len(found.queries)} recorded shapes"),
         ("the copy", say.money(totals["copy"]), "once"),
         ("a month, flipped", say.money(totals["full_month"]), "requests and storage"),
     )
@@ -126,12 +126,12 @@ def _costs(found: Assessment) -> Markup:
     ]
     rows.append(["together", *map(say.money, say.totals(found).values())])
     head = ["Collection", "Copy", "Verify", "Storage a month", "dual_write a month", "shadow, or flipped, a month"]
-    note = "On demand, by the prices of the configuration; check them. Unknown: --reads and --writes say how often."
+    note = "On demand, at the configured prices; check them. Unknown: give the rates with --reads and --writes."
     return join((tag("div", *plots, class_="plots"), _table(head, rows, "None."), tag("p", note, class_="quiet")))
 
 
 def _queries(found: Assessment) -> Markup:
-    empty = "None recorded: --queries FILE, or MongoDB's profiler for a while."
+    empty = "None recorded: use --queries FILE, or turn on MongoDB's profiler for a while."
     rows = [_query(each) for each in found.queries]
     head = ["Collection", "Query", "Seen", "Answered by", "Read units", "Index that would serve it"]
     return join((tag("p", f"From {found.queries_from}.", class_="quiet"), _table(head, rows, empty)))
@@ -149,7 +149,7 @@ def _collection(each: CollectionReport) -> list[Child]:
         return [tag("p", "It has no documents.", class_="quiet")]
     sizes, costs = each.sizes, each.costs
     facts = (
-        ("Documents", f"{each.documents:,} ({'all' if each.whole else f'{each.looked_at:,}'} looked at)"),
+        ("Documents", f"{each.documents:,} ({'all' if each.whole else f'{each.looked_at:,}'} read)"),
         ("Bytes", f"{say.data(each.mongo_bytes)} in MongoDB, {say.data(each.dynamo_bytes)} on DynamoDB with indexes"),
         ("Items", f"median {say.data(sizes.median)}, 99 % up to {say.data(sizes.p99)}"),
         ("Largest", f"{say.data(sizes.largest)}: {say.headroom(sizes.largest)}"),

@@ -1,7 +1,7 @@
-"""The paths of the documents that were looked at, with the types of their values and how the codec writes them.
+"""The paths of the documents read, with the types of their values and their forms on DynamoDB.
 
-A name that is data (`safe_name`: an id, an address, a number) is `*`, and so are all names of an object that has very
-many: maps by user or by day are one path, and nothing of them leaves.
+A name that is data (not a `safe_name`: an id, an address, a number) becomes `*`, and so do all names of an object with
+very many: maps by user or by day are one path, and their names do not leave.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from shadow.stores.dynamo.items.values import Attribute, encode_value
 
 __all__ = ["BLOB", "KEY", "Paths"]
 
-BLOB: Final = "B: BSON, not to be read by other tools"
+BLOB: Final = "B: BSON, unreadable to other tools"
 KEY: Final = "S: key text"
 
 _FORMS: Final = {
@@ -71,15 +71,15 @@ class _Node:
 
 
 class Paths:
-    """Takes documents and keeps only what may be said of them."""
+    """Takes documents and keeps only what may be reported."""
 
     def __init__(self) -> None:
         self._root = _Node()
         self.deepest = 0
-        """Containers inside each other, the document itself not counted."""
+        """Nested containers, not counting the document itself."""
 
     def add(self, document: Mapping[str, Any], keys: frozenset[str]) -> None:
-        """`keys`: the fields that are keys here, which have a form of their own."""
+        """`keys`: the fields that are keys, which have a form of their own."""
         wide = len(document) > MAX_NAMES
         for name, value in document.items():
             node = self._root.child(_shown(name, hide=wide))
@@ -89,7 +89,7 @@ class Paths:
                 self._add(node, value, encode_value(value, 1)[0], 1)
 
     def _add(self, node: _Node, value: Any, attribute: Attribute, depth: int) -> None:
-        """`attribute` is what the codec has made of the value where it stands, `depth` containers down."""
+        """`attribute` is the codec's form of the value, `depth` containers down."""
         kind = type_name(value)
         if type(value) is DBRef:
             value = dict(value.as_doc())
@@ -133,6 +133,6 @@ def _form(attribute: Attribute, hint: Attribute | None) -> str:
 
 
 def _depth(value: Any) -> int:
-    """Containers inside each other, this one counted."""
+    """Nested containers, including this one."""
     inner = value.values() if isinstance(value, Mapping) else value
     return 1 + max((_depth(each) for each in inner if isinstance(each, list | Mapping)), default=0)

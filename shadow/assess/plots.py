@@ -1,4 +1,4 @@
-"""Plots as SVG, drawn here; colours are the style sheet's."""
+"""SVG plots. Colours come from the style sheet."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ROW: Final = 26
 
 
 def columns(title: str, values: Sequence[tuple[str, int, bool]]) -> Markup:
-    """(label, count, beyond the limit) from left to right; a count that is not zero is to be seen."""
+    """(label, count, beyond the limit) from left to right; a count above zero is always visible."""
     most = max((count for _, count, _ in values), default=0) or 1
     step = _WIDTH / max(1, len(values))
     drawn: list[Markup] = []
@@ -35,14 +35,14 @@ def columns(title: str, values: Sequence[tuple[str, int, bool]]) -> Markup:
     drawn += [
         tag("line", x1=0, y1=_FLOOR, x2=_WIDTH, y2=_FLOOR, class_="axis"),
         tag("line", x1=limit, y1=4, x2=limit, y2=_FLOOR, class_="limit"),
-        tag("text", "up to so many KB; the line is the limit of an item", x=0, y=_HEIGHT - 4),
+        tag("text", "upper bound in KB; the line is the limit of an item", x=0, y=_HEIGHT - 4),
     ]
     told = ", ".join(f"{count} up to {label} KB" for label, count, _ in values if count)
     return _figure(title, told, drawn, _HEIGHT)
 
 
 def bars(title: str, values: Sequence[tuple[str, float, str]], most: float | None = None) -> Markup:
-    """(label, value, the value in words) from top to bottom; `most`: what the whole width stands for."""
+    """(label, value, the value as text) from top to bottom; `most`: the value of the whole width."""
     widest = most or max((value for _, value, _ in values), default=0.0) or 1.0
     drawn: list[Markup] = []
     for place, (label, value, said) in enumerate(values):

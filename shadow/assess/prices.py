@@ -1,4 +1,4 @@
-"""What DynamoDB costs: a section of the settings."""
+"""DynamoDB's prices: a section of the settings."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ Price = Annotated[float, Field(ge=0)]
 
 
 class Prices(BaseModel):
-    """In dollars. The defaults are those of the AWS price list, on demand, us-east-1, November 2024, without the free
-    tier; check them for your region and your contract.
+    """In dollars. The defaults are from the AWS price list for on-demand capacity, us-east-1, November 2024, without
+    the free tier. Check them for your region and contract.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     write_million: Price = 0.625
-    """A million write request units."""
+    """Per million write request units."""
     read_million: Price = 0.125
-    """A million read request units."""
+    """Per million read request units."""
     storage_gb_month: Price = 0.25
-    """A gigabyte of table or index for a month."""
+    """Per gigabyte of table or index and month."""

@@ -1,4 +1,4 @@
-"""Recorded queries by their shapes, through the real planner. Values go no further than `QueryShape.query`."""
+"""Recorded queries by shape, through the real planner. Values go no further than `QueryShape.query`."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ from shadow.stores.dynamo.query.plan import (
 __all__ = ["MARK", "QueryShape", "Recorded", "from_lines", "from_profile", "gather", "is_speakable", "reported"]
 
 MARK: Final = "shadow assess"
-"""The comment on every query of ours, by which the profiler's entries of them are known."""
+"""The comment on every query of the assessment, by which its own profiler entries are recognised."""
 
 _MOST_SHAPES: Final = 500
 
 
 class UnreadableLine(ValueError):
-    """A line that is no recorded query; the text says why, without a word of it."""
+    """A line that is not a recorded query. The text says why, without any of the line."""
 
 
 class ReadVerb(enum.StrEnum):
@@ -55,7 +55,7 @@ class ReadVerb(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """One query as it was seen, `count` times."""
+    """One query as recorded, `count` times."""
 
     collection: str
     verb: ReadVerb
@@ -66,7 +66,7 @@ class Recorded:
 
 @dataclass(slots=True)
 class QueryShape:
-    """Queries that differ in their values only. `query` and `pipeline` are those of one of them."""
+    """Queries that differ only in their values. `query` and `pipeline` are those of one of them."""
 
     collection: str
     verb: ReadVerb
@@ -75,22 +75,22 @@ class QueryShape:
     pipeline: tuple[Mapping[str, Any], ...] | None
     count: int = 0
     asked: dict[str, TextTally] = field(default_factory=dict)
-    """The key texts that it was asked for, under each way of asking (`_id`, the name of an index)."""
+    """The texts of the queried keys, for each access path (`_id`, or the name of an index)."""
 
 
-# --- where they come from ---------------------------------------------------------------------------------------
+# --- sources ---------------------------------------------------------------------------------------
 
 
 def from_lines(lines: Iterable[str]) -> Iterator[Recorded]:
-    """From a file: a JSON object a line, with `collection`, and `filter` (extended JSON), `sort`, `limit`, `count` and
-    `pipeline` as wanted. Raises ValueError with the number of the line that is none."""
+    """From a file: one JSON object per line, with `collection`, and optionally `filter` (extended JSON), `sort`,
+    `limit`, `count` and `pipeline`. Raises ValueError with the number of an invalid line."""
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
                 yield _from_line(line)
             except (ValueError, TypeError, KeyError, AttributeError, BSONError) as error:
                 said = str(error) if isinstance(error, UnreadableLine) else type(error).__name__
-                raise ValueError(f"line {number}: no recorded query ({said})") from None
+                raise ValueError(f"line {number}: not a recorded query ({said})") from None
 
 
 def _from_line(line: str) -> Recorded:
@@ -99,7 +99,7 @@ def _from_line(line: str) -> Recorded:
         raise UnreadableLine("it needs a collection")
     unknown = set(raw) - {"collection", "verb", "filter", "sort", "limit", "count", "pipeline"}
     if unknown:
-        raise UnreadableLine("it has a key that is none of collection, verb, filter, sort, limit, count, pipeline")
+        raise UnreadableLine("it has a key other than collection, verb, filter, sort, limit, count, pipeline")
     count = int(raw.get("count", 1))
     if "pipeline" in raw:
         pipeline = normalise({"": raw["pipeline"]})[""]
@@ -111,7 +111,7 @@ def _from_line(line: str) -> Recorded:
 
 
 def _check(compile: Callable[[], object]) -> None:
-    """What MongoDB itself would refuse was never asked of it."""
+    """A query that MongoDB refuses cannot have been recorded."""
     try:
         compile()
     except UnsupportedOperation:
@@ -131,7 +131,7 @@ def _sort(given: Any) -> Sort:
 
 
 def from_profile(entries: Iterable[Mapping[str, Any]], database: str) -> Iterator[Recorded]:
-    """From documents of `system.profile`; our own queries, and what is no query, are left out."""
+    """From documents of `system.profile`, without the assessment's own queries and other operations."""
     for entry in entries:
         command = entry.get("command")
         _, _, collection = str(entry.get("ns", "")).partition(f"{database}.")
@@ -177,7 +177,7 @@ def _filter(command: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _aggregated(collection: str, pipeline: Sequence[Mapping[str, Any]], count: int) -> Recorded:
-    """PyMongo's `count_documents` is one too, of a form that can be told."""
+    """PyMongo's `count_documents` is an aggregate too, of a recognisable form."""
     names = [next(iter(stage), "") for stage in pipeline]
     leading: list[Any] = []
     for stage in pipeline:
@@ -191,11 +191,11 @@ def _aggregated(collection: str, pipeline: Sequence[Mapping[str, Any]], count: i
     return Recorded(collection, ReadVerb.AGGREGATE, query, tuple(pipeline), count)
 
 
-# --- what becomes of them ---------------------------------------------------------------------------------------
+# --- report ---------------------------------------------------------------------------------------
 
 
 def gather(recorded: Iterable[Recorded]) -> list[QueryShape]:
-    """By shape, the most frequent first; at most 500 of them."""
+    """Groups queries by shape, the most frequent first; at most 500 shapes."""
     shapes: dict[tuple[str, str, str], QueryShape] = {}
     for each in recorded:
         text = shape(_named_safely(each.query)) + _stages(each.pipeline)
@@ -210,7 +210,7 @@ def gather(recorded: Iterable[Recorded]) -> list[QueryShape]:
 
 
 def _named_safely(query: Query) -> Query:
-    """The query with `*` for every name that is data; nothing else of its names is said."""
+    """The query with `*` for every name that is data."""
     return replace(
         query, filter=_safe_filter(query.filter), sort=tuple((_safe_path(path), way) for path, way in query.sort)
     )
@@ -238,7 +238,7 @@ def _stages(pipeline: Sequence[Mapping[str, Any]] | None) -> str:
 
 
 def _keys_asked(query: Query) -> Iterator[tuple[str, str]]:
-    """The one key that a query names."""
+    """The single key that a query selects."""
     chosen = plan(query.filter, CollectionSpec("any"))
     if isinstance(chosen, KeyPlan) and len(chosen.texts) == 1:
         yield "_id", chosen.texts[0]
@@ -247,7 +247,7 @@ def _keys_asked(query: Query) -> Iterator[tuple[str, str]]:
 def reported(
     shapes: Iterable[QueryShape], specs: Mapping[str, CollectionSpec], hasher: Hasher
 ) -> Iterator[tuple[QueryShape, QueryReport]]:
-    """What becomes of each shape with the indexes of `specs`; shapes of other collections are left out."""
+    """How each shape is answered with the indexes of `specs`; shapes of other collections are skipped."""
     for one in shapes:
         spec = specs.get(one.collection)
         if spec is not None:
@@ -271,7 +271,7 @@ def reported(
 
 
 def is_speakable(query: Query) -> bool:
-    """Whether the index that it wants is over names, and not over data."""
+    """Whether the suggested index has names, rather than data, as its fields."""
     keys = wanted_keys(query)
     return keys is not None and all(safe_name(name) for name in keys if name is not None)
 

@@ -1,4 +1,4 @@
-"""How often things happen: from two looks at the server's counters, or as somebody says. Pure."""
+"""Rates: from two readings of the server's counters, or as given by the user. Pure functions."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ __all__ = ["parse", "rates", "stated"]
 
 
 def rates(before: Counts, after: Counts, asked: tuple[Asked, Asked, float] | None) -> Rates:
-    """`asked`: of the collection, at both looks, and the seconds that the server runs. Of the rate between the looks
-    and that since the server started, the greater counts. One command of ours lies between the looks."""
+    """`asked`: the collection's counters at both readings, and the server's uptime in seconds. The greater of the rate
+    between the readings and the rate since the server started counts. One command of the assessment lies in between."""
     seconds = after.moment - before.moment
     if seconds <= 0:
         return Rates()
@@ -31,13 +31,14 @@ def rates(before: Counts, after: Counts, asked: tuple[Asked, Asked, float] | Non
             inserts = max(inserts or 0.0, last.inserts / uptime)
             updates = max(updates or 0.0, last.updates / uptime)
             deletes = max(deletes or 0.0, last.deletes / uptime)
-        sources.append("top since the start of the server")
+        sources.append("top since the server started")
     return Rates(inserts, updates, deletes, reads, ", ".join(sources))
 
 
 def stated(found: Rates, collection: str, share: float, reads: Sequence[str], writes: Sequence[str]) -> Rates:
-    """What somebody states goes first: `reads` and `writes` are texts that `parse` has accepted; a number for all
-    collections is spread by `share`. Writes count as updates in the proportion that was seen, else as inserts."""
+    """Rates given by the user override the others. `reads` and `writes` are texts that `parse` accepts; a number for
+    all collections is distributed by `share`. Writes count as updates in the observed proportion, otherwise as
+    inserts."""
     told_reads, told_writes = _told(parse(reads), collection, share), _told(parse(writes), collection, share)
     if told_reads is None and told_writes is None:
         return found
@@ -53,13 +54,13 @@ def stated(found: Rates, collection: str, share: float, reads: Sequence[str], wr
 
 
 def parse(given: Sequence[str]) -> Mapping[str, float]:
-    """`5` (all collections together, under "") or `users=5`, in operations a second. Raises ValueError."""
+    """`5` (all collections together, under "") or `users=5`, in operations per second. Raises ValueError."""
     found = {}
     for text in given:
         name, _, number = text.rpartition("=")
         value = float(number)
         if not 0 <= value < float("inf"):
-            raise ValueError(f"{text}: a rate is a number of operations a second")
+            raise ValueError(f"{text}: a rate is a number of operations per second")
         found[name] = value
     return found
 

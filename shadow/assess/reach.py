@@ -1,4 +1,4 @@
-"""How many documents are within reach of a limit of either store, which refuses them when they grow."""
+"""Counts documents that are close to a limit of either store, which refuses them when they grow."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ReachMeter:
     dollar: int = 0
 
     def add(self, document: Document, bson_bytes: int, values: int) -> None:
-        """One document without its version, of so many bytes of BSON and unique values."""
+        """One document without its version, with its bytes of BSON and number of unique values."""
         self.near_size += LARGEST * 9 // 10 < bson_bytes <= LARGEST - ROOM
         self.no_room += bson_bytes > LARGEST - ROOM
         self.near_depth += depth(document, LEVELS) > LEVELS * 9 // 10
@@ -43,7 +43,7 @@ class ReachMeter:
 
 
 def remarks_of(name: str, reach: BoundsReached) -> Iterator[Remark]:
-    """What the counts mean, the worst first."""
+    """Remarks about the counts, the worst first."""
     note, mend = Severity.NOTE, "make them smaller before writes go to both stores"
     if reach.no_room:
         text = (

@@ -1,4 +1,4 @@
-"""What somebody should know, the worst first, each with what to do."""
+"""The remarks of an assessment, the worst first, each with what to do."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _HOT: Final = 0.1
 _ENOUGH: Final = 100
 _ORDER: Final = {Severity.BLOCKER: 0, Severity.WARNING: 1, Severity.NOTE: 2}
 _NO_DOCUMENTS: Final = (Special.VIEW, Special.TIME_SERIES)
-"""Kinds whose documents nobody expects to move."""
+"""Kinds of collections that nobody expects to migrate."""
 _B, _W, _N = Severity.BLOCKER, Severity.WARNING, Severity.NOTE
 
 
@@ -56,7 +56,7 @@ def sort_remarks(remarks: Sequence[Remark]) -> tuple[Remark, ...]:
 
 
 def unmovable(found: ListedCollection, prefix: str) -> Remark | None:
-    """Why a collection is left out; None if it is not."""
+    """Why a collection is not migrated; None if it is."""
     unfit = judge_collection(found, RESERVED)
     if unfit is not None and unfit.special is not Special.VALIDATOR:
         severity = _W if unfit.special in _NO_DOCUMENTS else _B
@@ -67,7 +67,7 @@ def unmovable(found: ListedCollection, prefix: str) -> Remark | None:
             _B,
             RemarkKind.NAME,
             found.name,
-            "its name can be no table's: letters, digits and _ . - alone, 3 to 255 of them",
+            "its name cannot be a table's: only letters, digits and _ . -, 3 to 255 of them",
             "give all tables a dynamo.table_prefix if it is too short; else rename the collection first",
         )
     return None
@@ -82,7 +82,7 @@ def name_of_reserved(reserved: str, taken: Sequence[FieldReport]) -> str:
     return wanted
 
 
-# --- of the collection itself -----------------------------------------------------------------------------------
+# --- the collection -----------------------------------------------------------------------------------
 
 
 def of_collection(
@@ -144,11 +144,11 @@ def options_warn(found: ListedCollection) -> bool:
     return found.options.get("validationAction") == "warn"
 
 
-# --- of its documents -------------------------------------------------------------------------------------------
+# --- its documents -------------------------------------------------------------------------------------------
 
 
 def of_unreadable(name: str, found: UnreadableDocuments, hasher: Hasher) -> Iterator[Remark]:
-    """Documents that nothing can copy: how many of them, why, and the first of them by the hash of their key."""
+    """Documents that cannot be copied: how many, why, and the first of them by the hash of their key."""
     if not found.reasons:
         return
     kinds = ", ".join(f"{count} {reason}" for reason, count in found.reasons.most_common())
@@ -158,7 +158,7 @@ def of_unreadable(name: str, found: UnreadableDocuments, hasher: Hasher) -> Iter
         RemarkKind.UNREADABLE,
         name,
         f"{found.reasons.total()} documents cannot be read, so nothing copies them: {kinds}; keys: {keys}",
-        "mend or delete them in MongoDB: `shadow backfill` names them too, and the gates stay shut until then",
+        "correct or delete them in MongoDB: `shadow backfill` names them too, and the gates stay closed until then",
     )
 
 
@@ -178,9 +178,9 @@ def of_documents(name: str, meter: Meter, made: Design, units: Units) -> Iterato
             _W,
             RemarkKind.BLOB,
             name,
-            f"BSON that Python's driver does not give back as it is: {places}; such documents are kept as their BSON, "
+            f"BSON that Python's driver does not reproduce: {places}; such documents are kept as their BSON, "
             "to the byte",
-            "an update on DynamoDB keeps what the driver reads of them; write them anew if that will not do",
+            "an update on DynamoDB keeps what the driver reads of them; rewrite them if that is not enough",
         )
     yield from _of_sizes(name, meter.sizes())
     yield from reach.remarks_of(name, meter.reach())
@@ -222,7 +222,7 @@ def _of_key(name: str, key: KeyReport) -> Iterator[Remark]:
     aside = sum(key.aside.values())
     if aside:
         kinds = ", ".join(f"{count} {kind}" for kind, count in key.aside.items())
-        text = f"{key.path}: {kinds}: no key holds them, so a digest or a number stands there and the value beside it"
+        text = f"{key.path}: {kinds}: no key can hold them, so it has a digest or a number, with the value beside it"
         yield Remark(_N, RemarkKind.KEY, name, f"{text}; they are found by equality, not by range")
     if key.arrays:
         text = f"{key.path}: lists, which share one partition of an index: {key.arrays}"
@@ -244,7 +244,7 @@ def _of_hot(name: str, meter: Meter, index: str, units: Units) -> Iterator[Remar
         )
 
 
-# --- of the whole -----------------------------------------------------------------------------------------------
+# --- the database -----------------------------------------------------------------------------------------------
 
 
 def of_queries(queries: Sequence[QueryReport]) -> Iterator[Remark]:
@@ -254,8 +254,8 @@ def of_queries(queries: Sequence[QueryReport]) -> Iterator[Remark]:
                 _B,
                 RemarkKind.QUERY,
                 each.collection,
-                f"{each.verb} {each.shape}: {each.detail} is refused by name, on either primary",
-                "ask it otherwise, or keep it on the driver",
+                f"{each.verb} {each.shape}: {each.detail} is refused, on either primary",
+                "change the query, or keep it on the driver",
             )
         elif each.served is Served.SCAN:
             served = each.suggestion or "no index of the table would serve it"
@@ -271,8 +271,8 @@ def of_queries(queries: Sequence[QueryReport]) -> Iterator[Remark]:
 
 def of_sampling(in_order: Iterable[str]) -> Iterator[Remark]:
     for name in sorted(in_order):
-        text = "the server was too slow to give documents at random: most of those looked at are the first ones by key"
-        yield Remark(_N, RemarkKind.SAMPLE, name, text, "repeat it when the server has less to do, or with --whole")
+        text = "the server was too slow for random documents: most of those read are the first ones by key"
+        yield Remark(_N, RemarkKind.SAMPLE, name, text, "repeat it when the server is less busy, or with --whole")
 
 
 _RIGHTS: Final = {

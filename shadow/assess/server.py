@@ -1,6 +1,6 @@
-"""What a MongoDB says of itself, to whoever may only read. Every request here reads, has a time limit, and goes to a
-secondary member where there is one; documents come in small batches at a given pace. What the user may not see is
-noted in `denied`, and nothing else comes of it.
+"""What a MongoDB reports about itself to a read-only user. Every request only reads, has a time limit, and goes to a
+secondary member if there is one; documents come in small batches at a limited pace. What the user may not read is
+recorded in `denied`, without further effect.
 """
 
 from __future__ import annotations
@@ -33,29 +33,29 @@ __all__ = ["Asked", "Counts", "DocumentPage", "ListedCollection", "Server", "is_
 _SECONDS: Final = 30
 _MILLISECONDS: Final = _SECONDS * 1000
 _NAMED: Final = 8
-"""Documents that cannot be read of which the keys are kept."""
+"""The most keys of unreadable documents to keep."""
 _PAGE: Final = 100
 _DENIED: Final = frozenset({13, 8000})
-"""Unauthorized (MongoDB's error_codes.yml), and how Atlas says it."""
+"""Unauthorized (MongoDB's error_codes.yml), and Atlas' own code for it."""
 _GENTLY_SAMPLED: Final = 0.04
-"""The share of a collection up to which `$sample` takes a random cursor (under 5 %); beyond it would sort all."""
+"""The share of a collection up to which `$sample` uses a random cursor (under 5 %); beyond it, it sorts everything."""
 _NOT_SAMPLED: Final = frozenset({50, 262, 28799})
-"""MaxTimeMSExpired, ExceededTimeLimit, and that `$sample` has met the same documents again and again (MongoDB's
-error_codes.yml): its random cursor does badly where many documents have been deleted."""
+"""MaxTimeMSExpired, ExceededTimeLimit, and the code for `$sample` finding the same documents again and again (MongoDB's
+error_codes.yml): its random cursor works badly after many deletions."""
 _SLOW: Final = 2.0
 _SLOW_PAGES: Final = 3
-"""Pages that may take more than `_SLOW` seconds each before it is given up to take them at random."""
+"""Pages that may take more than `_SLOW` seconds each before random sampling is abandoned."""
 _MOST_PROFILED: Final = 10_000
 _RAW: Final[CodecOptions[RawBSONDocument]] = CodecOptions(
     document_class=RawBSONDocument, unicode_decode_error_handler="replace"
 )
-"""The key of a document that cannot be decoded is wanted all the same: the walk goes on behind it."""
+"""The key of an undecodable document is needed nevertheless: the scan continues after it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How much there is, and how often documents were written and removed since the server opened the collection;
-    None: not known. `moment` is the clock's, in seconds."""
+    """The collection's size, and the documents written and removed since the server opened it; None if unknown.
+    `moment` is the clock's, in seconds."""
 
     documents: int
     bytes: int | None = None
@@ -81,14 +81,14 @@ class DocumentPage:
     documents: list[tuple[Document, int]] = field(default_factory=list)
     unreadable: list[tuple[Key, str]] = field(default_factory=list)
     last: bytes = b""
-    """The key of the last document, as a document of BSON."""
+    """The key of the last document, as a BSON document."""
     last_of_all: bool = False
-    """Whether it is the greatest of all keys."""
+    """Whether it is the greatest possible key."""
 
 
 @dataclass(slots=True)
 class UnreadableDocuments:
-    """How many documents cannot be read or named, by reason; the keys of the first of them."""
+    """The number of documents that cannot be read or named, by reason; the keys of the first of them."""
 
     reasons: Counter[str] = field(default_factory=Counter)
     keys: list[Key] = field(default_factory=list)
@@ -99,7 +99,7 @@ class UnreadableDocuments:
 
 
 class Server:
-    """`client` is PyMongo's async client, and somebody else's to close; `rate`: documents a second."""
+    """`client` is PyMongo's async client; its owner closes it. `rate`: documents per second."""
 
     def __init__(self, client: Any, database: str, *, rate: float) -> None:
         self._client = client
@@ -108,13 +108,13 @@ class Server:
         )
         self._throttle = RateLimiter(rate)
         self.denied: dict[str, str] = {}
-        """What was asked for in vain, and what it would have told."""
+        """The requests that were refused, and what they would have told."""
         self.in_order: set[str] = set()
-        """The collections of which documents at random could not be had in time; the first ones by key came instead."""
+        """Collections that were too slow for random documents; the first ones by key were read instead."""
         self.version = ""
 
     async def connect(self) -> None:
-        """Raises `StoreUnavailable` where it cannot be reached, or will not have us."""
+        """Raises `StoreUnavailable` if the server cannot be reached or refuses the connection."""
         try:
             self.version = str((await self._client.server_info())["version"])
             await self._database.command("ping")
@@ -122,10 +122,10 @@ class Server:
             said = f"code {error.code}" if isinstance(error, OperationFailure) else type(error).__name__
             raise StoreUnavailable(f"mongo: {said}", hint="check the url, and that it runs") from error
 
-    # --- what there is ------------------------------------------------------------------------------------------
+    # --- collections ------------------------------------------------------------------------------------------
 
     async def collections(self) -> list[ListedCollection]:
-        """Raises `StoreUnavailable` if not even the names may be seen."""
+        """Raises `StoreUnavailable` if not even the names may be read."""
         try:
             cursor = await self._database.list_collections()
             raw = await cursor.to_list(length=None)
@@ -138,7 +138,7 @@ class Server:
         return sorted((each for each in found if not each.name.startswith("system.")), key=lambda one: one.name)
 
     async def shard_key(self, collection: str) -> ShardKey | None:
-        """None where it is not sharded, or that may not be seen."""
+        """None if the collection is not sharded, or the user may not read that."""
         if (await self._database.command("hello")).get("msg") != "isdbgrid":
             return None
         records = self._client["config"]["collections"]
@@ -160,7 +160,7 @@ class Server:
         return {each["name"]: int(each["accesses"]["ops"]) for each in raw or ()}
 
     async def counts(self, collection: str) -> Counts:
-        """Of the primary member, which sees all writes."""
+        """From the primary member, which sees all writes."""
         now = asyncio.get_running_loop().time()
         raw = await self._asked(
             "collStats", "sizes and rates", self._aggregate(collection, "$collStats", {"storageStats": {}})
@@ -179,7 +179,7 @@ class Server:
         )
 
     async def asked(self) -> tuple[dict[str, Asked], float] | None:
-        """By collection, and the seconds since the server started; None where the user may not see them."""
+        """By collection, and the server's uptime in seconds; None if the user may not read them."""
         raw = await self._asked("top", "how often each collection is read", self._client.admin.command("top"))
         status = await self._asked("serverStatus", "since when it runs", self._client.admin.command("serverStatus"))
         if raw is None or status is None:
@@ -199,7 +199,7 @@ class Server:
         return raw
 
     async def _asked(self, what: str, tells: str, request: Awaitable[Any]) -> Any:
-        """The answer; None where the server refuses it."""
+        """The answer; None if the server refuses the request."""
         try:
             return await request
         except OperationFailure as error:
@@ -210,7 +210,7 @@ class Server:
     # --- the profiler -------------------------------------------------------------------------------------------
 
     async def profile(self) -> tuple[list[Document], str]:
-        """The latest entries of `system.profile`, and what the profiler is set to, in words. It is never set here."""
+        """The latest entries of `system.profile`, and the profiler's level in words. It is never changed here."""
         status = await self._asked("profile", "what the profiler is set to", self._database.command("profile", -1))
         profile = self._database["system.profile"].with_options(read_preference=ReadPreference.PRIMARY_PREFERRED)
         cursor = profile.find(
@@ -230,8 +230,8 @@ class Server:
     # --- documents ----------------------------------------------------------------------------------------------
 
     async def documents(self, collection: str, total: int, sample: int | None) -> AsyncIterator[DocumentPage]:
-        """About `sample` different documents at random; all of them, by their keys, with None or if there are hardly
-        more than that."""
+        """About `sample` different random documents; all of them by key if `sample` is None or there are hardly
+        more."""
         pages = self._walk(collection) if is_whole(total, sample) else self._sampled(collection, total, sample or 0)
         async for page in pages:
             yield page
@@ -270,7 +270,7 @@ class Server:
         return _page(await cursor.to_list(length=size))
 
     async def _walk(self, collection: str) -> AsyncIterator[DocumentPage]:
-        """By `_id`, one query a page: no cursor waits on the server. Nothing comes after the greatest of all keys."""
+        """By `_id`, one query per page, so that no cursor waits on the server. Stops at the greatest possible key."""
         page = DocumentPage()
         while not page.last_of_all:
             await self._throttle.take(_PAGE)
@@ -292,8 +292,8 @@ class Server:
     # --- validators ---------------------------------------------------------------------------------------------
 
     async def passing(self, collection: str, validator: Mapping[str, Any], reserved: str) -> tuple[int, int] | None:
-        """Of some documents that pass the validator now, how many; and how many of these would with a version in the
-        reserved field. Asked of the server itself, in a pipeline that reads. None where it cannot say."""
+        """The number of sampled documents that pass the validator now, and how many of these would with a version in
+        the reserved field. The server itself decides, in a read-only pipeline. None if it cannot."""
         stamp = {"$literal": {"b": "0" * 24, "r": 1}}
         stages: list[Document] = [{"$limit": _PAGE}, {"$match": dict(validator)}]
         stamped = [*stages, {"$addFields": {reserved: stamp}}, {"$match": dict(validator)}]
@@ -317,7 +317,7 @@ def _asked_of(each: Mapping[str, Any]) -> Asked:
 
 
 def is_whole(total: int, sample: int | None) -> bool:
-    """Whether all documents are read: more than half of them at random would take as long."""
+    """Whether all documents are read: reading more than half of them at random would take as long."""
     return sample is None or total <= 2 * sample
 
 
@@ -327,7 +327,7 @@ def _total(calls: Sequence[Mapping[str, Any]], names: Sequence[str]) -> int | No
 
 
 def _different(page: DocumentPage, seen: set[str], most: int) -> DocumentPage:
-    """The page without what was seen before, and without what would be more than `most`; notes what is left."""
+    """The page without documents seen before, and at most `most` of them; records the new ones in `seen`."""
     different = []
     for document, length in page.documents:
         digest = key_digest(document["_id"])

@@ -1,4 +1,4 @@
-"""The assessment itself: one collection after another, at a gentle pace."""
+"""The assessment: one collection after the other, at a limited pace."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from shadow.model.version import Document
 __all__ = ["SurveyOptions", "survey"]
 
 OnProgress = Callable[[str, int, int], None]
-"""Called as (collection, documents looked at, documents to look at)."""
+"""Called with (collection, documents read, documents to read)."""
 
 
 @dataclass(frozen=True)
 class SurveyOptions:
-    """`sample`: documents of each collection, None for all; `watch`: seconds over which rates are taken; `copy_rate`:
-    documents a second of the copy whose time is estimated; `reads` and `writes` as in `rates.parse`; `given`: what
-    the configuration has of collections already."""
+    """`sample`: documents of each collection, None for all; `watch`: seconds for which rates are measured; `copy_rate`:
+    documents per second assumed for the copy; `reads` and `writes` as in `rates.parse`; `given`: what the configuration
+    already has for collections."""
 
     prices: Prices
     hasher: Hasher
@@ -66,7 +66,7 @@ _INDEX_READ: Final = 0.5
 
 
 async def survey(server: Server, database: str, options: SurveyOptions) -> Assessment:
-    """Raises `StoreUnavailable` where the server cannot be reached, or there is no such collection."""
+    """Raises `StoreUnavailable` if the server cannot be reached or there is no such collection."""
     await server.connect()
     found = await _chosen(server, options.collections)
     remarks: list[Remark] = []
@@ -93,7 +93,7 @@ async def survey(server: Server, database: str, options: SurveyOptions) -> Asses
         database,
         f"MongoDB {server.version}",
         dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        "whole" if options.sample is None else f"at most about {2 * options.sample} documents a collection",
+        "whole" if options.sample is None else f"at most about {2 * options.sample} documents per collection",
         tuple(reports),
         left_out,
         queries,
@@ -113,7 +113,7 @@ async def _chosen(server: Server, names: Sequence[str]) -> list[ListedCollection
 async def _watched(
     server: Server, names: Sequence[str], options: SurveyOptions
 ) -> tuple[dict[str, Counts], dict[str, Rates]]:
-    """How much there is of each, and how often things happen."""
+    """The size and rates of each collection."""
     asked = await server.asked()
     before = {name: await server.counts(name) for name in names}
     if options.watch <= 0:
@@ -170,8 +170,8 @@ def _reserved(meter: Meter) -> str:
 async def _measured(
     server: Server, name: str, counts: Counts, wished: Design, options: SurveyOptions
 ) -> tuple[Meter, Design, UnreadableDocuments]:
-    """Everything that is looked at. The first documents say which indexes are worth having, and are measured once more
-    without the others; what comes out later is left out of the design, and the sizes stay."""
+    """Measures everything. The first documents decide which indexes are worthwhile, and are measured again without the
+    others. Indexes rejected later are removed from the design; the sizes stay."""
     first = _FirstDocuments(wished)
     unreadable = UnreadableDocuments()
     wanted = counts.documents if is_whole(counts.documents, options.sample) else options.sample or 0
@@ -299,7 +299,7 @@ def _queries(
 
 
 def _suggestion(query: QueryReport, report: CollectionReport) -> str:
-    """The index that would serve it; why not, if it was looked at and left out."""
+    """The index that would serve it, or why it was rejected."""
     hash = query.suggestion.removeprefix("hash ").partition(", range ")[0]
     for index in report.indexes:
         if hash and not index.configured and index.keys.partition(":")[0].partition(",")[0] == hash and index.warning:
@@ -308,7 +308,7 @@ def _suggestion(query: QueryReport, report: CollectionReport) -> str:
 
 
 def _units(query: QueryReport, report: CollectionReport) -> float | None:
-    """Of one run: all that is read, whatever the answer is; of an index, what one value has on the average."""
+    """Of one run: everything that is read, whatever the answer; for an index, the average entries of one value."""
     match query.served:
         case Served.KEY:
             return report.units.read

@@ -14,19 +14,19 @@ __all__ = ["text"]
 _BAR: Final = 30
 _MOST_FIELDS: Final = 40
 _TITLES: Final = {
-    Severity.BLOCKER: "To be mended before the migration",
-    Severity.WARNING: "Otherwise than before, or dearer",
-    Severity.NOTE: "To know",
+    Severity.BLOCKER: "To fix before the migration",
+    Severity.WARNING: "Changes and costs",
+    Severity.NOTE: "Notes",
 }
 
 
 def text(found: Assessment) -> str:
-    """For a terminal: no name of the database's can do more there than be read."""
+    """For a terminal: control characters in the database's names are removed."""
     return "\n".join("".join(each if each.isprintable() else "?" for each in line) for line in _lines(found))
 
 
 def _lines(found: Assessment) -> Iterator[str]:
-    yield f"{found.database} on {found.server}, {found.taken}; looked at: {found.sampled}"
+    yield f"{found.database} on {found.server}, {found.taken}; read: {found.sampled}"
     for severity, title in _TITLES.items():
         chosen = [each for each in found.remarks if each.severity is severity]
         if chosen:
@@ -55,7 +55,7 @@ def _table(rows: Sequence[Sequence[str]], indent: str = "    ") -> Iterator[str]
 
 def _collection(each: CollectionReport) -> Iterator[str]:
     yield ""
-    yield f"{each.name}: {each.documents} documents, {each.looked_at} looked at{' (all)' if each.whole else ''}"
+    yield f"{each.name}: {each.documents} documents, {each.looked_at} read{' (all)' if each.whole else ''}"
     if not each.looked_at:
         return
     sizes = each.sizes
@@ -109,7 +109,7 @@ def _indexes(each: CollectionReport) -> Iterator[str]:
 def _queries(found: Assessment) -> Iterator[str]:
     yield from ("", f"Queries ({found.queries_from})")
     if not found.queries:
-        yield "  none recorded: --queries FILE, or MongoDB's profiler for a while: db.setProfilingLevel(2), and 0 after"
+        yield "  none recorded: use --queries FILE, or MongoDB's profiler for a while: db.setProfilingLevel(2), later 0"
         return
     rows = [["collection", "query", "seen", "answered by", "read units", "index that would serve it"]]
     for each in found.queries:
@@ -120,7 +120,7 @@ def _queries(found: Assessment) -> Iterator[str]:
 
 
 def _costs(found: Assessment) -> Iterator[str]:
-    yield from ("", "Cost (on demand, by `prices` of the configuration; check them)")
+    yield from ("", "Cost (on demand, at the configured `prices`; check them)")
     rows = [["collection", "copy", "verify", "storage a month", "dual_write a month", "shadow, or flipped, a month"]]
     names = ("copy", "verify", "storage_month", "dual_write_month", "full_month")
     for each in found.collections:
@@ -128,4 +128,4 @@ def _costs(found: Assessment) -> Iterator[str]:
     rows.append(["together", *(say.money(value) for value in say.totals(found).values())])
     yield from _table(rows, "  ")
     if any(each.costs.full_month is None for each in found.collections):
-        yield "  unknown: the server does not tell how often; --reads N and --writes N do (operations a second)"
+        yield "  unknown: the server reports no rates; give them with --reads N and --writes N (operations per second)"

@@ -1,4 +1,4 @@
-"""The configuration file that an assessment suggests: ready to be loaded, and to be read first."""
+"""The suggested configuration file: ready to be loaded, after a review."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ class StoreSections:
     dynamo: Mapping[str, Any]
     journal: Mapping[str, Any]
     left_out: str = ""
-    """What has to come from the environment."""
+    """What must come from the environment."""
 
 
 def configuration(found: Assessment, place: StoreSections) -> str:
-    """YAML. Every collection starts in phase `off`, in which nothing changes for the application."""
+    """YAML. Every collection starts in phase `off`, which changes nothing for the application."""
     return "\n".join([*_head(found, place), *_sections(place), *_collections(found)]) + "\n"
 
 
 def _head(found: Assessment, place: StoreSections) -> Iterator[str]:
-    yield f"# Suggested by `shadow assess` on {found.taken[:10]}, from {found.server}. Every key that is not here has"
-    yield "# its default: config/shadow.yaml of the package names them all. Read it through before you use it."
+    yield f"# Suggested by `shadow assess` on {found.taken[:10]}, from {found.server}. Other keys have"
+    yield "# defaults: config/shadow.yaml of the package lists them all. Review this file before you use it."
     if place.left_out:
         yield f"# {place.left_out}"
     if found.blockers:
-        yield f"# {found.blockers} things are to be mended before the migration; `shadow assess` names them."
+        yield f"# {found.blockers} problems must be fixed before the migration; `shadow assess` names them."
     yield ""
 
 
@@ -49,7 +49,7 @@ def _sections(place: StoreSections) -> Iterator[str]:
         yield ""
     yield "defaults:"
     yield "  primary: mongo"
-    yield "  phase: off    # nothing changes yet; then step by step, as `shadow docs runbook` says"
+    yield "  phase: off    # nothing changes yet; for the next steps see `shadow docs runbook`"
     yield ""
 
 
@@ -92,7 +92,7 @@ def _is_said(each: CollectionReport) -> bool:
 
 
 def _flow(value: Any) -> str:
-    """In one line, quoted where YAML would read something else."""
+    """On one line, quoted where YAML would read something else."""
     text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, sort_keys=False, width=_WIDTH)
     return text.removesuffix("\n").removesuffix("\n...").strip()
 

@@ -1,10 +1,11 @@
-"""The command line, one file a verb. Exit codes: 0 done, 1 the answer is no (see the report), 2 wrong use or settings,
-3 a store or server that could not be reached, 130 interrupted."""
+"""The command line, one file per command. Exit codes: 0 done, 1 the answer is no (see the report), 2 wrong usage or
+settings, 3 a store or server could not be reached, 130 interrupted."""
 
 from __future__ import annotations
 
+import warnings
 from importlib import metadata
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
@@ -28,6 +29,7 @@ from shadow.cli import (
     verify,
 )
 from shadow.cli.ending import ended
+from shadow.settings.renamed import RenamedSetting
 
 __all__ = ["app", "main"]
 
@@ -37,6 +39,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+_show_warning = warnings.showwarning
 
 
 def _version(asked: bool) -> None:
@@ -51,7 +56,7 @@ def _options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Moves a live backend from MongoDB to DynamoDB, with a way back."""
+    """Migrates a live backend from MongoDB to DynamoDB, with a way back."""
 
 
 app.command("demo")(demo.demo)
@@ -80,6 +85,22 @@ app.add_typer(
 )
 
 
+def _notice(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Prints a notice without its place in the code, and any other warning as usual."""
+    if issubclass(category, RenamedSetting):
+        typer.echo(f"notice: {message}", err=True)
+    else:
+        _show_warning(message, category, filename, lineno, file, line)
+
+
 def main() -> None:
-    """The program. Whatever a user can do ends in a message and an exit code, not in a traceback."""
+    """The entry point. Errors that a user can cause end in a message and an exit code, not in a traceback."""
+    warnings.showwarning = _notice
     ended(app)

@@ -1,4 +1,4 @@
-"""`shadow assess`: what will happen, before anything does."""
+"""`shadow assess`: what a migration will meet, before it begins."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from shadow.compare.diff import Hasher
 from shadow.config import Settings, load, parse
 from shadow.errors import StoreUnavailable
 from shadow.rights import LackedRights
+from shadow.stores.mongo.drivers import connect
 from shadow.stores.mongo.rights import grants
-from shadow.stores.mongo.store import connect
 
 __all__ = ["assess"]
 
@@ -43,25 +43,28 @@ Config = Annotated[
         "--config",
         "-c",
         envvar="SHADOW_CONFIG",
-        help="The configuration file; without one, and without --mongo-url, config/shadow.yaml if it is there.",
+        help="The configuration file; default: config/shadow.yaml if it exists and --mongo-url is not given.",
     ),
 ]
-Url = Annotated[str | None, typer.Option(help="The MongoDB to look at; a user who may only read will do.")]
-Name = Annotated[str | None, typer.Option(help="The database; that of the url or the configuration otherwise.")]
-Chosen = Annotated[list[str] | None, typer.Option("--collection", help="This collection alone; again for more.")]
-Sample = Annotated[int, typer.Option(min=1, help="Documents of each collection, at random.")]
-Whole = Annotated[bool, typer.Option("--whole", help="Every document instead.")]
-Rate = Annotated[float, typer.Option(min=1, help="Documents a second that are read at the most.")]
-Queries = Annotated[
-    Path | None, typer.Option(help="Recorded queries, a JSON object a line: {collection, filter, sort, limit, count}.")
+Url = Annotated[str | None, typer.Option(help="The MongoDB to assess; a read-only user is enough.")]
+Name = Annotated[str | None, typer.Option(help="The database; default: the one in the url or the configuration.")]
+Chosen = Annotated[
+    list[str] | None, typer.Option("--collection", help="Only this collection; can be given several times.")
 ]
-Watch = Annotated[float, typer.Option(min=0, max=3600, help="Seconds over which the server's counters are watched.")]
-Reads = Annotated[list[str] | None, typer.Option(help="Reads a second, of all collections or as COLLECTION=N.")]
-Writes = Annotated[list[str] | None, typer.Option(help="Writes a second, of all collections or as COLLECTION=N.")]
-CopyRate = Annotated[float, typer.Option(min=1, help="Documents a second of the copy whose time is estimated.")]
-Out = Annotated[Path | None, typer.Option(help="Write the configuration that fits to this file.")]
+Sample = Annotated[int, typer.Option(min=1, help="Random documents to read from each collection.")]
+Whole = Annotated[bool, typer.Option("--whole", help="Read every document.")]
+Rate = Annotated[float, typer.Option(min=1, help="Documents to read per second, at most.")]
+Queries = Annotated[
+    Path | None,
+    typer.Option(help="Recorded queries, one JSON object per line: {collection, filter, sort, limit, count}."),
+]
+Watch = Annotated[float, typer.Option(min=0, max=3600, help="Seconds for which to watch the server's counters.")]
+Reads = Annotated[list[str] | None, typer.Option(help="Reads per second, for all collections or as COLLECTION=N.")]
+Writes = Annotated[list[str] | None, typer.Option(help="Writes per second, for all collections or as COLLECTION=N.")]
+CopyRate = Annotated[float, typer.Option(min=1, help="Documents per second to assume for the estimate of the copy.")]
+Out = Annotated[Path | None, typer.Option(help="Write a suggested configuration to this file.")]
 Html = Annotated[Path | None, typer.Option(help="Write the report to this file, with plots.")]
-Force = Annotated[bool, typer.Option("--force", help="Overwrite files that are there.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite existing files.")]
 
 
 def assess(
@@ -82,16 +85,16 @@ def assess(
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Reads a MongoDB, without changing it, and says what a migration will meet.
+    """Reads a MongoDB, without changing it, and reports what a migration will meet.
 
-    Sizes on DynamoDB, what becomes of types and indexes, what keys cannot hold, validators in the way, queries that
-    will scan, hot keys, cost and time. No value of a document is shown. Exit code 1 if something must be fixed
-    before the migration."""
+    Sizes on DynamoDB, types and indexes, keys that do not fit, validators that get in the way, queries that will
+    scan, hot keys, cost and time. No value of a document is shown. Exit code 1 if something must be fixed before the
+    migration."""
     for path in (out, html):
         if path is not None and path.exists() and not force:
-            raise typer.BadParameter(f"{path} is there already; --force overwrites it")
+            raise typer.BadParameter(f"{path} exists already; --force overwrites it")
         if path is not None and (why_not := why_unwritable(path)):
-            # Now, and not when the database was read for an hour.
+            # Checked now rather than after an hour of reading.
             raise typer.BadParameter(f"{path} cannot be written: {why_not}")
     settings = _settings(config, mongo_url, database)
     options = SurveyOptions(
@@ -146,17 +149,17 @@ async def _survey(settings: Settings, options: SurveyOptions, rate: float, *, qu
 
 
 async def _rights(settings: Settings, names: list[str], client: Any) -> list[Remark]:
-    """A server that goes away now takes nothing of what was found before."""
+    """A failing server here does not discard the earlier results."""
     try:
         return list(_of_rights(await lacking_for_all(settings, names, client)))
     except PyMongoError as error:
-        text = f"what the user may do was not seen ({type(error).__name__})"
+        text = f"the user's rights could not be read ({type(error).__name__})"
         return [Remark(Severity.NOTE, RemarkKind.RIGHTS, "", text, "shadow config check --connect")]
 
 
 def _of_rights(found: Iterable[LackedRights]) -> Iterator[Remark]:
-    """One for each collection and purpose, and one with the commands. The user may be one who only reads, for the
-    assessment; so it is no blocker."""
+    """One remark for each collection and purpose, and one with the commands that grant the rights. Never a blocker: the
+    user may be a read-only one for the assessment."""
     for each in found:
         name = f"the user {each.user.name!r}" if each.user.name else "the url without a user"
         for lack in each.lacks:
@@ -166,18 +169,18 @@ def _of_rights(found: Iterable[LackedRights]) -> Iterator[Remark]:
                 RemarkKind.RIGHTS,
                 lack.need.collection,
                 f"{name} lacks {actions} on {lack.resource} ({lack.need.what})",
-                "only if the application is to connect as this user",
+                "needed only if the application connects as this user",
             )
         commands = [str(grant) for grant in grants(each.user, each.lacks)] if each.user.name else []
         if commands:
-            text = f"{name} lacks rights that the migration needs, if the application is to connect as this user"
+            text = f"{name} lacks rights that the migration needs, if the application connects as this user"
             yield Remark(
                 Severity.WARNING, RemarkKind.RIGHTS, "", text, f"in mongosh, as an administrator: {'; '.join(commands)}"
             )
 
 
 def _settings(config: Path | None, url: str | None, database: str | None) -> Settings:
-    """Those of the file, or of the environment alone; what the command line says goes before both."""
+    """The settings of the file, or of the environment alone. Command-line options override both."""
     path = config if config is not None or url is not None or not _FILE.exists() else _FILE
     environment = dict(os.environ)
     if url is not None:
@@ -196,7 +199,7 @@ def _rates(given: list[str] | None, option: str) -> list[str]:
     try:
         parse_rates(given or ())
     except ValueError:
-        raise typer.BadParameter(f"{option}: a number of operations a second, or COLLECTION=NUMBER") from None
+        raise typer.BadParameter(f"{option}: a number of operations per second, or COLLECTION=NUMBER") from None
     return given or []
 
 
@@ -213,7 +216,7 @@ def _recorded(path: Path | None) -> list[Recorded]:
 
 
 def _place(settings: Settings) -> StoreSections:
-    """Without credentials, and without the options of the url, which may hold some."""
+    """Without credentials and url options, which may contain some."""
     url = settings.mongo.url.get_secret_value()
     scheme, _, rest = url.partition("://")
     hosts = rest.partition("/")[0]
@@ -232,7 +235,7 @@ def _place(settings: Settings) -> StoreSections:
         {"url": f"{scheme}://{bare}/{f'?{keeps}' if keeps else ''}", "database": settings.mongo.database},
         dynamo,
         {"url": journal},
-        "The url of MongoDB goes without user, password and options here: SHADOW_MONGO_URL is the place for the whole."
+        "The MongoDB url here has no user, password and options: set the whole url in SHADOW_MONGO_URL."
         if who or keeps != query
         else "",
     )

@@ -1,4 +1,4 @@
-"""`shadow backfill`: copies what was there before the migration, beside live traffic."""
+"""`shadow backfill`: copies the existing documents, beside live traffic."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def backfill(
 ) -> None:
     """Copies the documents of the primary to the secondary, beside live traffic.
 
-    Whichever store is primary. Kill it and start it again at any time: it continues. It never overwrites what a
-    live write has put there, and never brings back what was deleted. Exit code 0 if everything is copied, 1 if some
-    documents could not be (the report says why), 2 if it was stopped or refused."""
+    Either store can be the primary. You can kill it at any time: run it again and it continues. It never overwrites
+    a live write and never restores a deleted document. Exit code 0 if everything is copied, 1 if some documents
+    could not be copied (the report says why), 2 if it was stopped or refused."""
     options = JobOptions(workers, processes, rate, latency, scheduler=scheduler, restart=restart, join=join)
     done = run(config, run_jobs(config, collections, options, _task, quiet=as_json, verb=["backfill"]))
     tell_lacking(config, (reason for job in done if not join for reason in reasons_of(job)))
@@ -85,12 +85,12 @@ def _report(job: Job) -> dict[str, Any]:
 def _show(each: dict[str, Any]) -> None:
     typer.echo(
         f"{each['collection']}: {each['outcome']}; {each['seen']} documents seen: {each['copied']} copied, "
-        f"{each['present']} were there, {each['moved']} changed meanwhile and healed, {each['gone']} gone meanwhile, "
-        f"{each['not_copied']} not copied"
+        f"{each['present']} already there, {each['moved']} changed meanwhile and repaired, {each['gone']} "
+        f"deleted meanwhile, {each['not_copied']} not copied"
     )
     for reason, count in each["reasons"].items():
         typer.echo(f"  {reason}: {count}")
     for one in each["keys"]:
         typer.echo(f"  key {one['key']}: not copied: {one['reason']}")
     if each["outcome"] == "stopped":
-        typer.echo("  the same command goes on from here")
+        typer.echo("  run the same command to continue")

@@ -1,4 +1,4 @@
-"""`shadow complete`: the end of a migration: one store is written alone from now on."""
+"""`shadow complete`: ends a migration; from then on only one store is written."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ __all__ = ["complete"]
 
 
 def complete(
-    collections: Annotated[list[str], typer.Argument(help="The collections, completed together.")],
-    on: Annotated[StoreName, typer.Option(help="The store that stays; it must be the primary.")] = StoreName.DYNAMO,
+    collections: Annotated[list[str], typer.Argument(help="The collections to complete together.")],
+    on: Annotated[StoreName, typer.Option(help="The store to keep; it must be the primary.")] = StoreName.DYNAMO,
     config: ConfigFile = Path("config/shadow.yaml"),
-    apply: Annotated[bool, typer.Option("--apply", help="Do it. Without this it is a dry run.")] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="Make the change; without it, a dry run.")] = False,
     reopen: Annotated[
         bool, typer.Option("--reopen", help="Remove the mark, to start another migration, backfill included.")
     ] = False,
@@ -37,8 +37,8 @@ def complete(
 ) -> None:
     """Ends dual writes, in all processes at once.
 
-    After this the only way back is another migration: the other store gets no more writes. A dry run unless --apply
-    is given. Exit code 0 if it is done, 1 if gates are closed or a process did not take part, 2 if it was refused."""
+    From then on the other store gets no more writes, and the only way back is another migration. A dry run unless
+    --apply is given. Exit code 0 if it is done, 1 if gates are closed or a process did not take part, 2 if refused."""
     settings = load(config)
     collections = chosen(settings, collections)
     with contextlib.closing(control_of(settings)) as records:
@@ -47,7 +47,7 @@ def complete(
             if as_json:
                 print_json({"collections": collections, "reopened": True})
             else:
-                typer.echo(f"{', '.join(collections)}: open again; set phase dual_write and begin with a backfill")
+                typer.echo(f"{', '.join(collections)}: reopened; set phase dual_write and start with a backfill")
             return
         order = FlipRequest(
             records, FlipKind.COMPLETE, collections, on, settings.control.heartbeat, settings.limits.drain

@@ -1,18 +1,18 @@
-"""`shadow config`: look at the settings without starting anything."""
+"""`shadow config`: checks, shows and changes the settings; connects to nothing unless asked to."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
-from pymongo.errors import PyMongoError
+from pymongo.errors import OperationFailure, PyMongoError
 
 from shadow.cli.jobs import chosen
-from shadow.cli.kinds import Looked, look_at
 from shadow.cli.options import AsJson, ConfigFile, print_json, why_unwritable
 from shadow.config import Settings, load, parse
 from shadow.errors import ConfigurationError, Fault, StoreUnavailable
@@ -21,9 +21,24 @@ from shadow.jobs.target import JobRefused
 from shadow.model.phase import Phase, Route, neighbours
 from shadow.rights import LackedRights, ask
 from shadow.settings.sources import given, not_used
-from shadow.stores.mongo.store import connect as open_client
+from shadow.stores.mongo.drivers import connect as open_client
+from shadow.stores.mongo.kinds import UnfitKind
+from shadow.stores.mongo.store import MongoStore
 
 __all__ = ["app"]
+
+_PATIENCE: Final = 5.0
+"""Seconds within which MongoDB has to have answered for all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """`refused`: the collections that two stores cannot hold level. `not_seen`: why nobody answered, and then nothing
+    is known of any; "" where all were looked at."""
+
+    refused: Sequence[UnfitKind] = ()
+    not_seen: str = ""
+
 
 app = typer.Typer(help="Checks, shows and changes the settings.", no_args_is_help=True)
 
@@ -31,20 +46,20 @@ app = typer.Typer(help="Checks, shows and changes the settings.", no_args_is_hel
 @app.command("check")
 def check(
     config: ConfigFile = Path("config/shadow.yaml"),
-    connect: Annotated[bool, typer.Option("--connect", help="Ask MongoDB for rights and collections.")] = False,
+    connect: Annotated[bool, typer.Option("--connect", help="Also check rights and collections in MongoDB.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Checks the file and the environment together; every fault is one line.
+    """Checks the file and the environment together; prints one line per fault.
 
-    Exit code 2 if there is a fault. With --connect, 1 if a user of MongoDB lacks a right that reads or writes need,
-    or if two stores cannot keep a collection equal that is to be written to both."""
+    Exit code 2 if there is a fault. With --connect, 1 if a MongoDB user lacks a right that reads or writes need, or
+    if a collection with dual writes is of a kind that two stores cannot keep equal."""
     settings = load(config)
     faults = [*_of_files(settings)]
     if faults:
         raise ConfigurationError(str(config), faults)
     found = asyncio.run(_rights(settings)) if connect else []
     both = [name for name, route in settings.routes().items() if route.dual_write]
-    looked = asyncio.run(look_at(settings, both)) if connect else Looked()
+    looked = asyncio.run(_look_at(settings, both)) if connect else _Looked()
     stops = any(each.stops for each in found) or bool(looked.refused)
     routes = {
         name: f"{route.primary} {route.phase} writes={route.writes} shadow_reads={route.shadow_reads:g}{_reads(route)}"
@@ -64,13 +79,13 @@ def check(
         for name, text in routes.items():
             typer.echo(f"  {name}: {text}")
         if unused := not_used(given(os.environ)):
-            typer.echo(f"note: {', '.join(unused)} does nothing here: the keys of SHADOW_DYNAMO_... go before it")
+            typer.echo(f"note: {', '.join(unused)} has no effect: the keys of SHADOW_DYNAMO_... override it")
         for each in found:
             typer.echo(f"{'error' if each.stops else 'warning'}: {each}")
         for unfit in looked.refused:
             typer.echo(f"error: {unfit.error().message}; {unfit.advice}")
         if looked.not_seen:
-            typer.echo(f"warning: the collections were not looked at ({looked.not_seen})")
+            typer.echo(f"warning: the collections were not checked ({looked.not_seen})")
     if stops:
         raise typer.Exit(1)
 
@@ -89,21 +104,21 @@ async def _rights(settings: Settings) -> list[LackedRights]:
 
 
 def _of_files(settings: Settings) -> Iterator[Fault]:
-    """What this host has where journal and control store are to be files. Nothing is made."""
+    """Whether this host can write a journal and a control store that are files. Creates nothing."""
     for field, place in settings.places().items():
         if place.kind == "sqlite" and (why_not := why_unwritable(place.path)):
             yield Fault(field, str(place.path), f"a file that can be written here: {why_not}")
 
 
 def _reads(route: Route) -> str:
-    """The shares of reads that are set, and whether they do anything."""
+    """The configured shares of reads, and whether they have an effect."""
     said = "".join(f" reads={store}:{share:.4g}" for store, share in route.reads.named().items())
     return said if not said or route.secondary_reads else f"{said} (no effect: {route.primary} is the primary)"
 
 
 @app.command("show")
 def show(config: ConfigFile = Path("config/shadow.yaml")) -> None:
-    """Prints the settings in force as JSON, with the defaults filled in.
+    """Prints the settings in force as JSON, with defaults filled in.
 
     Secrets are hidden."""
     typer.echo(load(config).model_dump_json(indent=2))
@@ -117,9 +132,9 @@ def phase(
 ) -> None:
     """Sets the phase of collections in the file; comments are kept.
 
-    Running applications that watch this file take it from there. One step at a time: off, dual_write, shadow. If
-    MongoDB can be reached, it is checked first: a collection that two stores cannot keep equal stays as it is. Exit
-    code 2 if the file would not be valid, or a collection is refused."""
+    Running applications that watch the file apply it. One step at a time: off, dual_write, shadow. If MongoDB can be
+    reached, it is checked first: a collection that two stores cannot keep equal is refused. Exit code 2 if the file
+    would not be valid, or a collection is refused."""
     settings, before = load(config), config.read_text(encoding="utf-8")
     for name in chosen(settings, collections):
         now = settings.route(name).phase
@@ -129,7 +144,9 @@ def phase(
     made = parse(after, source=str(config))
     behind = [name for name in collections if made.route(name).phase is not phase]
     if behind:
-        raise JobRefused("the file alone does not decide it", hint="look for SHADOW_COLLECTIONS_... in the environment")
+        raise JobRefused(
+            "the file does not decide the phase", hint="look for SHADOW_COLLECTIONS_... in the environment"
+        )
     note = _kinds(made, collections) if phase is not Phase.OFF else ""
     if after != before:
         replace_file(config, after)
@@ -139,15 +156,30 @@ def phase(
 
 
 def _kinds(settings: Settings, names: list[str]) -> str:
-    """What to note: that nobody answered. Raises `JobRefused`."""
-    looked = asyncio.run(look_at(settings, names))
+    """A note if MongoDB did not answer, otherwise "". Raises `JobRefused`."""
+    looked = asyncio.run(_look_at(settings, names))
     if looked.refused:
         said = "; ".join(each.error().message for each in looked.refused)
         hint = "; ".join(dict.fromkeys(f"{each.collection}: {each.advice}" for each in looked.refused))
-        raise JobRefused(f"{said}; the file is as it was", hint=hint)
+        raise JobRefused(f"{said}; the file is unchanged", hint=hint)
     if not looked.not_seen:
         return ""
     return (
-        f"MongoDB was not looked at ({looked.not_seen}): a process of the application that finds a collection that two "
-        "stores cannot hold level leaves its phase as it is (event config.rejected)"
+        f"MongoDB was not checked ({looked.not_seen}): an application process that finds a collection that two stores "
+        "cannot keep equal leaves its phase unchanged (event config.rejected)"
     )
+
+
+async def _look_at(settings: Settings, collections: Iterable[str]) -> _Looked:
+    """As at the start of the application. Reads, and raises nothing of the driver's."""
+    client = open_client(settings.mongo.url.get_secret_value(), "pymongo")
+    store = MongoStore(client, settings.mongo.database, settings.specs(), owned=True)
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            found = [await store.looks.look(name) for name in collections]
+        return _Looked([each for each in found if each is not None])
+    except (PyMongoError, TimeoutError) as error:
+        code = f" {error.code}" if isinstance(error, OperationFailure) and error.code is not None else ""
+        return _Looked(not_seen=f"{type(error).__name__}{code}")
+    finally:
+        await store.close()

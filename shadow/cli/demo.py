@@ -1,4 +1,4 @@
-"""`shadow demo`: the whole way of the data, on real servers, with a report at the end."""
+"""`shadow demo`: a whole migration on real servers, with a report at the end."""
 
 from __future__ import annotations
 
@@ -28,32 +28,34 @@ _console = Console(stderr=True)
 
 
 def demo(
-    seconds: Annotated[float, typer.Option(min=5, max=3600, help="How long the traffic runs.")] = 20.0,
+    seconds: Annotated[float, typer.Option(min=5, max=3600, help="Seconds for which the traffic runs.")] = 20.0,
     dynamo: Annotated[
         str, typer.Option(help="ministack (embedded), local (DynamoDB Local), or the http:// address of a server.")
     ] = "ministack",
     driver: Annotated[str, typer.Option(help="motor, or pymongo for PyMongo's own async client.")] = "motor",
     data: Annotated[
         Path | None,
-        typer.Option(exists=True, file_okay=False, help="A folder with one extended-JSON file a collection to load."),
+        typer.Option(
+            exists=True, file_okay=False, help="A folder to load, with one extended-JSON file per collection."
+        ),
     ] = None,
     serve: Annotated[bool, typer.Option("--serve", help="Stay up afterwards and print the addresses.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Runs the sample backend on both stores and proves that shadow works.
 
-    It writes and reads under traffic, damages the secondary, takes it away, flips the primary, and proves at the
-    end that every damage was found and that both stores are equal. Exit code 0 only if so; 130 if it was
-    interrupted before. With --serve, Ctrl-C afterwards ends it, with the exit code of the proof."""
+    It writes and reads under traffic, damages the secondary, stops it, flips the primary, and proves at the end that
+    all damage was found and both stores are equal. Exit code 0 only if so; 130 if interrupted. With --serve it stays
+    up until Ctrl-C and then exits with the code of the proof."""
     try:
         from shadow.embedded.demo import DemoOptions
     except ModuleNotFoundError as error:
         raise StoreUnavailable(
             f"the demo needs {error.name}, which is not installed", hint="pip install 'shadow[demo]'"
         ) from error
-    # Warnings about the planted damage are the demo's own doing; errors are not.
+    # The demo causes warnings about its planted damage; errors it does not cause.
     logging.getLogger("shadow").setLevel(logging.ERROR)
-    # The demo's servers take any keys; those of a profile, or of AWS itself, are nothing to send to them.
+    # The demo's servers accept any keys: don't send them those of a profile or of AWS.
     os.environ |= {"SHADOW_DYNAMO_ACCESS_KEY_ID": "local", "SHADOW_DYNAMO_SECRET_ACCESS_KEY": "local"}
     mongo_url = os.environ.get("SHADOW_MONGO_URL") or None
     options = DemoOptions(seconds=seconds, dynamo=dynamo, mongo_url=mongo_url, driver=driver, data=data)
@@ -74,7 +76,7 @@ async def _run(options: DemoOptions, *, serve: bool, as_json: bool) -> int:
                 _console.print(f"metrics  {running.app_url}/metrics")
                 _console.print(f"status   {running.app_url}/status")
                 _console.print(f"config   {running.config}  (edit it: the file is watched)")
-                _console.print("Ctrl-C ends it.")
+                _console.print("Press Ctrl-C to stop.")
                 with contextlib.suppress(asyncio.CancelledError):
                     await running.serve()
     return 0 if report.passed else 1

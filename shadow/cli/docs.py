@@ -1,4 +1,4 @@
-"""`shadow docs`: the manual, without a network."""
+"""`shadow docs`: prints the manual, without a network."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _DEFAULT_FILE = Path("config/shadow.yaml")
 
 
 def docs(
-    topic: Annotated[str | None, typer.Argument(help="The page; without one, the topics are listed.")] = None,
-    section: Annotated[str | None, typer.Argument(help="Only this section of it, by its title or anchor.")] = None,
+    topic: Annotated[str | None, typer.Argument(help="The page; without it, lists the topics.")] = None,
+    section: Annotated[str | None, typer.Argument(help="Only this section, by title or anchor.")] = None,
     alerts: Annotated[
-        bool, typer.Option("--alerts", help="Print the alert rules of Prometheus, with links to the manual.")
+        bool, typer.Option("--alerts", help="Print the Prometheus alert rules, with links to the manual.")
     ] = False,
     docs_url: Annotated[
         str | None,
-        typer.Option(help="With --alerts: where the pages are on the web. Default: docs_url of the configuration."),
+        typer.Option(help="With --alerts: the web address of the pages; default: docs_url of the configuration."),
     ] = None,
     config: Annotated[
         Path | None,
@@ -35,21 +35,21 @@ def docs(
             "-c",
             envvar="SHADOW_CONFIG",
             show_envvar=True,
-            help="With --alerts: the configuration file; config/shadow.yaml if it is there.",
+            help="With --alerts: the configuration file; default: config/shadow.yaml if it exists.",
         ),
     ] = None,
 ) -> None:
-    """Prints a page of the manual, or one of its sections; no network is used.
+    """Prints a page of the manual, or one of its sections, without a network.
 
-    On a terminal the page is formatted and shown page by page; otherwise it is printed as Markdown. Exit code 2 if
-    there is no such topic or section; the message lists those that exist."""
+    On a terminal the page is formatted and shown in a pager; otherwise it is printed as Markdown. Exit code 2 if there
+    is no such topic or section; the message lists those that exist."""
     if alerts:
         if topic is not None:
             raise typer.BadParameter("--alerts prints the rules and takes no topic", param_hint="TOPIC")
         typer.echo(manual.alert_rules(_docs_url(docs_url, config)), nl=False)
         return
     if docs_url is not None:
-        raise typer.BadParameter("it belongs to --alerts", param_hint="--docs-url")
+        raise typer.BadParameter("it needs --alerts", param_hint="--docs-url")
     if topic is None:
         _list()
     else:
@@ -61,7 +61,7 @@ def _list() -> None:
     width = max(map(len, known))
     for name, title in known.items():
         typer.echo(f"{name:<{width}}  {title}")
-    typer.echo("\n`shadow docs TOPIC` prints one of them, `shadow docs TOPIC SECTION` a section of it.")
+    typer.echo("\n`shadow docs TOPIC` prints a page, `shadow docs TOPIC SECTION` one section.")
 
 
 def _text(topic: str, section: str | None) -> str:
@@ -89,7 +89,7 @@ def _show(text: str) -> None:
 
 
 def _docs_url(given: str | None, config: Path | None) -> str:
-    """The option, else what the configuration says."""
+    """The option if given, otherwise the configured value."""
     if given is not None:
         return parse(f"docs_url: {given!r}", {}, source="--docs-url").docs_url
     file = config or (_DEFAULT_FILE if _DEFAULT_FILE.exists() else None)

@@ -1,9 +1,9 @@
-"""How a command ends that could not do what it was asked for: a message, the next step, and an exit code.
+"""How a failed command ends: a message, the next step, and an exit code.
 
-    0 done    1 the answer is no    2 wrong use or settings    3 a store or server could not be reached
+    0 done    1 the answer is no    2 wrong usage or settings    3 a store or server could not be reached
     130 interrupted
 
-What the servers say is passed on where it quotes no document: their refusals of users, names and commands.
+Messages of the servers are passed on only where they quote no document: refusals of users, names and commands.
 """
 
 from __future__ import annotations
@@ -37,14 +37,13 @@ _REFUSED, _AWAY = 2, 3
 
 _UNAUTHORIZED: Final = 13
 _OF_SERVER: Final = frozenset({13, 18, 26, 48, 59, 72, 73, 115, 166, 224, 8000})
-"""Codes of MongoDB whose message names users, commands, options and namespaces, and no content (error_codes.yml):
+"""MongoDB error codes whose messages name users, commands, options and namespaces but no content (error_codes.yml):
 Unauthorized, AuthenticationFailed, NamespaceNotFound, NamespaceExists, CommandNotFound, InvalidOptions,
 InvalidNamespace, CommandNotSupported, CommandNotSupportedOnView, QueryFeatureNotAllowed, AtlasError."""
 
 
 def ended(run: Callable[[], object]) -> NoReturn:
-    """Runs a command line, and ends the process as its documentation says. What is a fault of shadow itself is
-    raised as it is."""
+    """Runs a command line and exits with the documented code. A bug in shadow itself is raised as it is."""
     try:
         run()
     except (ConfigurationError, JobRefused) as error:
@@ -54,7 +53,7 @@ def ended(run: Callable[[], object]) -> NoReturn:
     except PyMongoError as error:
         _end(*_of_driver(error))
     except sqlite3.Error as error:
-        # The journal's and the control store's errors are of shadow: this is what --file names.
+        # Errors of the journal and the control store are ShadowErrors, so this comes from the file that --file names.
         _end(f"the file of findings cannot be read ({error})\n  hint: it is named JOURNAL.findings", _REFUSED)
     except OSError as error:
         _end(_of_system(error), _REFUSED)
@@ -73,22 +72,22 @@ def _of_driver(error: PyMongoError) -> tuple[str, int]:
         code = f"code {error.code}" if error.code is not None else name
         said = scrub(str((error.details or {}).get("errmsg", ""))) if error.code in _OF_SERVER else ""
         if error.code == _UNAUTHORIZED and "awsCode" not in (error.details or {}):
-            # It quotes the command: what comes after its name and the collection's may be a filter.
+            # The message quotes the command: after the names of command and collection there may be a filter.
             said = said.partition(",")[0]
-        # Our own errors have their next step with them.
+        # shadow's own errors contain their hint already.
         hint = "" if "\n  hint: " in said else f"\n  hint: {_advice(error.code)}"
         return f"a store refused ({code}){f': {said}' if said else ''}{hint}", _AWAY
     if isinstance(error, ServerSelectionTimeoutError | ConnectionFailure):
         return f"a store could not be reached ({name}: {scrub(str(error))})\n  hint: check that it runs", _AWAY
     if isinstance(error, BadOption | InvalidURI | InvalidName):
         return f"mongo.url or a name is refused by the driver ({name}: {scrub(str(error))})", _REFUSED
-    return f"a store could not do it ({name})\n  hint: the command can be repeated", _AWAY
+    return f"a store failed ({name})\n  hint: the command can be repeated", _AWAY
 
 
 def _advice(code: int | None) -> str:
     if code in (13, 18):
-        return "look at the user, the password and the roles in mongo.url (shadow config check --connect)"
-    return "the command can be repeated when it is mended"
+        return "check the user and password in mongo.url and the user's roles (shadow config check --connect)"
+    return "fix the cause, then repeat the command"
 
 
 def _of_system(error: OSError) -> str:

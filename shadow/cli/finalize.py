@@ -1,4 +1,4 @@
-"""`shadow finalize`: what the migration has left in a store is taken off, when the migration is over."""
+"""`shadow finalize`: removes what the migration has left in a store."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from shadow.model.phase import StoreName
 
 __all__ = ["finalize"]
 
-Store = Annotated[StoreName, typer.Option("--store", help="The store to take versions and tombstones off.")]
-Apply = Annotated[bool, typer.Option("--apply", help="Do it; without it they are only counted.")]
+Store = Annotated[StoreName, typer.Option("--store", help="The store to remove versions and tombstones from.")]
+Apply = Annotated[bool, typer.Option("--apply", help="Remove them; without it, only count them.")]
 
 
 def finalize(
@@ -38,9 +38,9 @@ def finalize(
 ) -> None:
     """Removes versions and tombstones from one store after a migration.
 
-    The phase of the collection must be off, and the journal empty of it. Concurrent writes are not harmed. What
-    DynamoDB needs to return documents exactly, stays. Kill it and start it again at any time. Exit code 0 if
-    everything is done (or counted), 1 if something was written just now and is left, 2 if it was stopped or
+    The collection must be in phase off, and the journal must hold nothing of it. Concurrent writes are safe. What
+    DynamoDB needs to return documents exactly stays. You can kill it at any time: run it again and it continues. Exit
+    code 0 if everything is done (or counted), 1 if something was written just now and is left, 2 if it was stopped or
     refused."""
     options = JobOptions(workers, processes, rate, latency, scheduler=None, restart=restart, join=join)
 
@@ -84,15 +84,15 @@ def _report(job: Job, store: StoreName, *, apply: bool) -> dict[str, Any]:
 
 
 def _show(each: dict[str, Any]) -> None:
-    done = "taken off" if each["applied"] else "to be taken off"
+    done = "removed" if each["applied"] else "to be removed"
     gone = "deleted" if each["applied"] else "to be deleted"
     typer.echo(
         f"{each['collection']}: {each['outcome']}; {each['store']}: {each['versions']} versions {done}, "
-        f"{each['tombstones']} tombstones {gone}, {each['later']} came last, {each['left']} left"
+        f"{each['tombstones']} tombstones {gone}, {each['later']} postponed, {each['left']} left"
     )
     for reason, count in each["reasons"].items():
         typer.echo(f"  {reason}: {count}")
     if each["outcome"] == "stopped":
-        typer.echo("  the same command goes on from here")
+        typer.echo("  run the same command to continue")
     elif not each["applied"]:
-        typer.echo("  a dry run: --apply does it")
+        typer.echo("  dry run: nothing was changed; --apply makes the change")

@@ -1,4 +1,4 @@
-"""`shadow findings`: what differs, for certain; and healing it."""
+"""`shadow findings`: lists confirmed mismatches and repairs them."""
 
 from __future__ import annotations
 
@@ -20,21 +20,23 @@ __all__ = ["app"]
 
 LOCAL = "http://127.0.0.1:8000"
 AT_ONCE = 100
-"""Findings that one request heals; more are asked for in several."""
+"""Findings per repair request; more are sent in several requests."""
 
-app = typer.Typer(help="Shows confirmed mismatches, and repairs them.", no_args_is_help=True)
+app = typer.Typer(help="Shows confirmed mismatches and repairs them.", no_args_is_help=True)
 
 OfCollection = Annotated[str | None, typer.Option("--collection", help="Only of this collection.")]
 OfKind = Annotated[Kind | None, typer.Option("--kind", help="Only of this kind.")]
-OfPath = Annotated[str | None, typer.Option("--path", help="Only with a difference at this path; * for positions.")]
-Limit = Annotated[int, typer.Option(min=1, max=1000, help="The most that are shown or repaired.")]
+OfPath = Annotated[
+    str | None, typer.Option("--path", help="Only with a difference at this path; * stands for positions.")
+]
+Limit = Annotated[int, typer.Option(min=1, max=1000, help="The most to show or repair.")]
 FromFile = Annotated[
     Path | None,
     typer.Option(
         "--file",
         exists=True,
         dir_okay=False,
-        help="Read this file (JOURNAL.findings); ask no application.",
+        help="Read this file (JOURNAL.findings) instead of asking an application.",
     ),
 ]
 
@@ -52,7 +54,7 @@ def list_(
 ) -> None:
     """Lists findings, last seen first, and their groups by collection, kind and path.
 
-    Exit code 1 if any of them is open."""
+    Exit code 1 if any finding is open."""
     wanted = {"collection": collection, "kind": kind, "path": path, "healed": healed, "limit": limit}
     found = _list(url, file, wanted)
     if as_json:
@@ -64,7 +66,7 @@ def list_(
 
 @app.command("show")
 def show(
-    id: Annotated[str, typer.Argument(help="The finding, as `shadow findings list` names it.")],
+    id: Annotated[str, typer.Argument(help="The finding's id, as `shadow findings list` shows it.")],
     url: Url = LOCAL,
     file: FromFile = None,
     as_json: AsJson = False,
@@ -87,21 +89,21 @@ def show(
 
 @app.command("heal")
 def heal(
-    ids: Annotated[list[str] | None, typer.Argument(help="Findings by id. Or choose them by the options.")] = None,
+    ids: Annotated[list[str] | None, typer.Argument(help="Findings by id; or choose them with the options.")] = None,
     url: Url = LOCAL,
     collection: OfCollection = None,
     kind: OfKind = None,
     path: OfPath = None,
     apply: Annotated[
-        bool, typer.Option("--apply", help="Do it. Without this it only says what would be done.")
+        bool, typer.Option("--apply", help="Make the change; without it, only show what would be done.")
     ] = False,
     limit: Limit = 1000,
     as_json: AsJson = False,
 ) -> None:
-    """Repairs findings: makes the secondary hold what the primary holds.
+    """Repairs findings: copies the primary's documents to the secondary.
 
-    A dry run unless --apply is given. The application needs an admin token (SHADOW_ADMIN_TOKEN, the same here and
-    there). Exit code 1 if one of them could not be repaired."""
+    A dry run unless --apply is given. Needs the application's admin token in SHADOW_ADMIN_TOKEN. Exit code 1 if a
+    finding could not be repaired."""
     if not ids and not (collection or kind or path):
         raise typer.BadParameter("name findings, or choose them with --collection, --kind or --path")
     chosen = ids or _chosen(
@@ -132,7 +134,7 @@ def _list(url: str, file: Path | None, wanted: Mapping[str, Any]) -> dict[str, A
 
 
 def _chosen(url: str, wanted: Mapping[str, Any]) -> list[str]:
-    """The findings about documents; those about whole answers have nothing to heal."""
+    """The findings about documents. Those about whole answers name no document to repair."""
     return [each["id"] for each in _list(url, None, wanted)["findings"] if each["key_hash"]]
 
 
@@ -190,7 +192,7 @@ def _show_results(results: Sequence[Mapping[str, Any]], *, dry_run: bool) -> Non
         table.add_row(each["id"], escape(each["collection"]), escape(each["result"]))
     console.print(table)
     if dry_run:
-        console.print("nothing was changed; --apply does it")
+        console.print("nothing was changed; --apply makes the change")
 
 
 def _state(found: Mapping[str, Any]) -> str:

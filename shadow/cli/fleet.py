@@ -1,4 +1,4 @@
-"""`shadow fleet`: the processes that agree on the routing, and those that somebody has to take off."""
+"""`shadow fleet`: the processes that share the routing, and the removal of dead ones."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from shadow.cli.options import AsJson, ConfigFile, print_json
 from shadow.config import load
 from shadow.control import flip_record as routing
 from shadow.control import members, receipts
-from shadow.fleet.fleet import described
+from shadow.fleet.description import described
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Shows the processes that share the control store, and what they decided.", no_args_is_help=True)
+app = typer.Typer(help="Shows the processes that share the control store, and their decisions.", no_args_is_help=True)
 
 
 @app.command("list")
 def list_fleet(config: ConfigFile = Path("config/shadow.yaml"), as_json: AsJson = False) -> None:
-    """Lists the processes: how each is routed, and what its file asks for.
+    """Lists the processes: the route of each, and what its file asks for.
 
-    Also the routes in force, and a flip under way. Exit code 1 if processes disagree."""
+    Also the routes in force, and the last flip. Exit code 1 if processes disagree."""
     with contextlib.closing(control_of(load(config))) as records:
         found = described(routing.load(records), members.members(records))
         found["journals"] = sorted(members.journals(records))
@@ -41,15 +41,15 @@ def list_fleet(config: ConfigFile = Path("config/shadow.yaml"), as_json: AsJson 
 
 @app.command("forget")
 def forget(
-    id: Annotated[str, typer.Argument(help="A process, as `shadow fleet list` names it, or a journal with --journal.")],
+    id: Annotated[str, typer.Argument(help="A process, as `shadow fleet list` shows it; with --journal, a journal.")],
     config: ConfigFile = Path("config/shadow.yaml"),
     journal: Annotated[
-        bool, typer.Option("--journal", help="Give up a journal: nobody replicates what it still holds.")
+        bool, typer.Option("--journal", help="Abandon a journal: its entries are never replicated.")
     ] = False,
 ) -> None:
-    """Removes a process from the list that is gone for good.
+    """Removes a process that has ended for good from the list.
 
-    Be sure that it is: a process that still writes would write to the old primary until it reaches the control
+    Make sure that it has ended: a process that still writes would write to the old primary until it reaches the control
     store again. Exit code 1 if there is no such process."""
     with contextlib.closing(control_of(load(config))) as records:
         done = members.forget_journal(records, id) if journal else members.forget(records, id)
@@ -60,18 +60,18 @@ def forget(
 @app.command("receipts")
 def list_receipts(
     config: ConfigFile = Path("config/shadow.yaml"),
-    limit: Annotated[int, typer.Option(min=1, help="How many.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="The most to list.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """Lists what was flipped, rehearsed, completed and repaired, newest first.
+    """Lists flips, rehearsals, completions and repairs, newest first.
 
-    Who, why, which gates, and for how long writes were paused."""
+    Who, why, the gates, and for how long writes were paused."""
     with contextlib.closing(control_of(load(config))) as records:
         found = receipts.listed(records, limit=limit)
     if as_json:
         print_json(found)
         return
-    table = Table("receipt", "kind", "collections", "done", "by", "reason", "held, ms")
+    table = Table("receipt", "kind", "collections", "done", "by", "reason", "paused, ms")
     for each in found:
         held = max(each.get("held_seconds", {}).values(), default=0.0) * 1000
         to = ", ".join(f"{name} to {store}" for name, store in each.get("to", {}).items())

@@ -1,4 +1,4 @@
-"""`shadow flip`: makes the other store the primary, in all processes at once, when the gates are open."""
+"""`shadow flip`: makes the other store the primary, in all processes at once, if the gates are open."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from shadow.model.phase import StoreName
 
 __all__ = ["Force", "Reason", "carry_out", "flip"]
 
-Force = Annotated[bool, typer.Option("--force", help="Go past closed gates; needs --reason.")]
+Force = Annotated[bool, typer.Option("--force", help="Override closed gates; needs --reason.")]
 Reason = Annotated[str, typer.Option(help="Why; kept in the receipt.")]
 
 
 def flip(
-    to: Annotated[StoreName, typer.Option(help="The store that answers from then on.")],
-    collections: Annotated[list[str] | None, typer.Argument(help="The collections, flipped together.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="All collections of the configuration.")] = False,
+    to: Annotated[StoreName, typer.Option(help="The new primary.")],
+    collections: Annotated[list[str] | None, typer.Argument(help="The collections to flip together.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every configured collection.")] = False,
     config: ConfigFile = Path("config/shadow.yaml"),
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show gates and steps, change nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show gates and steps; change nothing.")] = False,
     rehearsal: Annotated[
         bool,
         typer.Option(
             "--rehearse",
             help="Flip documents of a collection of its own forward and back, pause all writes once as a flip does, "
-            "and end there.",
+            "and stop there.",
         ),
     ] = False,
     force: Force = False,
@@ -48,9 +48,9 @@ def flip(
 ) -> None:
     """Makes the other store the primary, in all processes at once.
 
-    Every process pauses its writes, waits until the secondary has caught up, and changes over with the others, or
-    none does. The way back is the same command with the other store. Exit code 0 if it is done (with --dry-run: if
-    it could be done), 1 if gates are closed or a process did not take part, 2 if it was refused."""
+    Every process pauses its writes, waits until the secondary has caught up, and switches; or none does. To go back,
+    run the command with the other store. Exit code 0 if it is done (with --dry-run: if it could be done), 1 if gates
+    are closed or a process did not take part, 2 if refused."""
     settings = load(config)
     names = _names(settings, collections, every=every)
     kind = FlipKind.REHEARSAL if rehearsal else FlipKind.FLIP
@@ -63,7 +63,7 @@ def flip(
 
 def _names(settings: Settings, given: Sequence[str] | None, *, every: bool) -> list[str]:
     if bool(given) is every:
-        raise typer.BadParameter("name collections, or all of them with --all")
+        raise typer.BadParameter("name collections, or give --all")
     return chosen(settings, given)
 
 
@@ -78,9 +78,9 @@ def carry_out(
     reason: str,
     as_json: bool,
 ) -> None:
-    """The order from its gates to its receipt; `values` go into the file afterwards. Raises `typer.Exit`."""
+    """Carries out the request, from gates to receipt. `values` are then written to the file. Raises `typer.Exit`."""
     if force and not reason:
-        raise typer.BadParameter("--force needs a --reason, which is kept")
+        raise typer.BadParameter("--force needs a --reason, which the receipt keeps")
     outlook = order.look()
     report: dict[str, Any] = {
         "kind": str(order.kind),
@@ -99,7 +99,7 @@ def carry_out(
         _tell(report, dry_run=dry_run, as_json=as_json)
         raise typer.Exit(1 if outlook.closed and not force else 0)
     if not as_json:
-        # Before the steps: it is what they are made in spite of.
+        # Shown before the steps: these gates are overridden.
         _tell_closed(report)
     report |= _made(order, outlook, settings, path, values, force=force, reason=reason, as_json=as_json)
     _tell(report, dry_run=False, as_json=as_json)
@@ -142,10 +142,10 @@ def _well(flipped: Flipped, more: Mapping[str, Any]) -> bool:
 
 
 def _overruled(path: Path, order: FlipRequest, values: Mapping[str, str]) -> str:
-    """The environment goes before the file, and may still ask for the store of before."""
+    """The environment overrides the file and may still ask for the previous store."""
     settings = load(path)
     others = [name for name in order.names if "primary" in values and settings.route(name).primary is not order.to]
-    return f"the environment still asks for another primary of {', '.join(others)}: change it there" if others else ""
+    return f"the environment still sets another primary for {', '.join(others)}: change it there" if others else ""
 
 
 def _diff(order: FlipRequest, path: Path, values: Mapping[str, str]) -> str:
@@ -170,16 +170,16 @@ def _tell(report: Mapping[str, Any], *, dry_run: bool, as_json: bool) -> None:
         return
     names = ", ".join(report["collections"])
     if not report["done"]:
-        typer.echo(f"{names}: not done, all is as before: {report['said']}")
+        typer.echo(f"{names}: not done, nothing has changed: {report['said']}")
         return
     held = max(report["held_seconds"].values(), default=0.0) * 1000
-    typer.echo(f"{names}: {_outcome(report)}; writes were held for {held:.0f} ms at most")
+    typer.echo(f"{names}: {_outcome(report)}; writes were paused for at most {held:.0f} ms")
     if report["file"]:
         typer.echo(f"note: {report['file']}")
 
 
 def _tell_closed(report: Mapping[str, Any]) -> None:
-    word = "closed, and gone past" if report["forced"] else "closed"
+    word = "closed, overridden" if report["forced"] else "closed"
     for gate in report["closed"]:
         typer.echo(f"{word}: {gate['collection']}: {gate['name']}: {gate['said']}; {gate['look_at']}")
 
@@ -188,16 +188,16 @@ def _outcome(report: Mapping[str, Any]) -> str:
     match FlipKind(report["kind"]):
         case FlipKind.REHEARSAL:
             documents = sum(each["documents"] for each in report["canaries"].values())
-            return f"rehearsed there and back with {documents} documents of its own"
+            return f"rehearsed forward and back with {documents} documents of its own"
         case FlipKind.COMPLETE:
-            return f"complete; {report['to']} is written alone"
+            return f"complete; only {report['to']} is written"
         case _:
-            return f"{report['to']} is primary now"
+            return f"{report['to']} is now the primary"
 
 
 def _tell_steps(report: Mapping[str, Any], *, dry_run: bool) -> None:
     if report["closed"] and not report["forced"]:
-        typer.echo("refused: gates are closed (--force --reason TEXT goes on all the same, and is recorded)")
+        typer.echo("refused: gates are closed (--force --reason TEXT overrides them and is recorded)")
     if dry_run:
         typer.echo("the steps:")
         for number, step in enumerate(report["steps"], start=1):

@@ -1,4 +1,4 @@
-"""`shadow jobs`: what backfills and verifications are doing, and the hand on them; and what their verbs share."""
+"""`shadow jobs`: lists and controls backfills and verifications; and what the commands that run jobs share."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ from shadow.control.members import Member
 from shadow.control.records import Records
 from shadow.host.tasks import begin
 from shadow.jobs.cluster import Cluster
-from shadow.jobs.jobs import Issue, Job, Jobs
+from shadow.jobs.issues import Issue
+from shadow.jobs.jobs import Job, Jobs
 from shadow.jobs.round import Round
 from shadow.jobs.target import JobRefused
 from shadow.jobs.verify import UNREADABLE
@@ -43,35 +44,35 @@ from shadow.model.verdict import Kind
 
 __all__ = ["JobOptions", "Named", "app", "chosen", "control_of", "named", "run_jobs"]
 
-app = typer.Typer(help="Shows backfills and verifications at work, and controls them.", no_args_is_help=True)
+app = typer.Typer(help="Lists backfills and verifications, and controls them.", no_args_is_help=True)
 
-Collections = Annotated[list[str] | None, typer.Argument(help="The collections; all of the configuration if none.")]
-Workers = Annotated[int, typer.Option(min=1, max=256, help="Ranges worked on at once in each process.")]
-Processes = Annotated[int, typer.Option(min=1, max=64, help="Processes on this host that share the work.")]
+Collections = Annotated[list[str] | None, typer.Argument(help="The collections; default: every configured one.")]
+Workers = Annotated[int, typer.Option(min=1, max=256, help="Ranges to work on at once in each process.")]
+Processes = Annotated[int, typer.Option(min=1, max=64, help="Processes of this host that share the work.")]
 Rate = Annotated[
     float | None,
-    typer.Option(min=1, help="Documents a second over all processes; `shadow jobs rate` changes it while it runs."),
+    typer.Option(min=1, help="Documents per second over all processes; `shadow jobs rate` changes it."),
 ]
 Latency = Annotated[
-    float, typer.Option(min=0, help="Milliseconds that a read of the primary may take before the job slows down.")
+    float, typer.Option(min=0, help="Slow down while a read of the primary takes more milliseconds than this.")
 ]
 Scheduler = Annotated[
     str | None,
-    typer.Option(help="A Dask cluster whose workers do the work instead: the address of its scheduler (tcp://...)."),
+    typer.Option(help="Let the workers of a Dask cluster do the work: its scheduler's address (tcp://...)."),
 ]
-Restart = Annotated[bool, typer.Option("--restart", help="Discard the checkpoints, and start again.")]
+Restart = Annotated[bool, typer.Option("--restart", help="Discard the checkpoints and start again.")]
 Join = Annotated[bool, typer.Option("--join", hidden=True)]
 
 _WINDOW: Final = 10
 _NAMED: Final = 10
-"""Issues that a report names one by one."""
+"""The most issues that a report lists by key."""
 _TICK: Final = 0.5
-"""Seconds between two looks at how far a job has come, where somebody watches."""
+"""Seconds between two updates of the progress that a terminal shows."""
 _UNWATCHED: Final = 2.0
 
 
 class JobOptions:
-    """How a verb that runs a job was called."""
+    """The options of a command that runs a job."""
 
     def __init__(
         self,
@@ -85,7 +86,9 @@ class JobOptions:
         join: bool,
     ) -> None:
         if scheduler is not None and processes > 1:
-            raise typer.BadParameter("--processes are of this host, --scheduler names a cluster: give one of them")
+            raise typer.BadParameter(
+                "--processes and --scheduler exclude each other: this host's processes, or a cluster"
+            )
         self.pace = JobPace(workers=workers, rate=rate, latency=latency / 1000)
         self.processes = processes
         self.scheduler = scheduler
@@ -94,14 +97,14 @@ class JobOptions:
 
 
 def control_of(settings: Settings) -> Records:
-    """The control store of a configuration, made if it is missing. The caller closes it."""
+    """The control store of a configuration, created if it is missing. The caller closes it."""
     records = settings.control_place().open()
     records.prepare()
     return records
 
 
 class _JobCall:
-    """One call of a verb: a job for each collection, one after the other."""
+    """One call of a command: a job for each collection, one after the other."""
 
     def __init__(
         self,
@@ -156,13 +159,13 @@ class _JobCall:
         return job
 
     def _tell_primaries(self, shadow: Shadow, names: Sequence[str]) -> None:
-        """A file that is behind, or ahead, changes nothing about which store is the primary."""
+        """The control store decides which store is primary; a file that says otherwise changes nothing."""
         for name in names:
             now, wanted = shadow.admin.routes()[name].primary, shadow.admin.fleet.wanted()[name]
             if now is not wanted:
                 self._note(
-                    f"{name}: {now} is the primary in force, whatever {self._config} says (primary: {wanted}): "
-                    f"the work is done from {now} to {now.other}"
+                    f"{name}: {now} is the primary, although {self._config} says {wanted}: "
+                    f"the job works from {now} to {now.other}"
                 )
 
     def _note(self, text: str) -> None:
@@ -182,7 +185,7 @@ class _JobCall:
         )
 
     async def _here(self, work: Work, name: str) -> Job:
-        """In this process, and in helping ones of this host."""
+        """In this process and in helper processes of this host."""
         helper = [*self._verb, name, "--config", str(self._config)]
         helpers: list[asyncio.subprocess.Process] = []
         try:
@@ -198,8 +201,8 @@ class _JobCall:
             await asyncio.gather(*(each.wait() for each in helpers))
 
     async def _there(self, work: Work, name: str, cluster: Cluster) -> Job:
-        """On the workers of a cluster; this process sees to it that each has its part."""
-        # Only verbs whose task is made at once take --scheduler.
+        """On the workers of a cluster. This process makes sure that each of them takes part."""
+        # Only commands whose task is built without awaiting accept --scheduler.
         make = cast(Callable[[Shadow, str], Task], self._task)
         part = part_of(self._config, load(self._config), name, make, self._options.pace)
         async with self._watched(work, name):
@@ -215,13 +218,13 @@ class _JobCall:
                 yield
             finally:
                 showing.cancel()
-                # What it could not show is no fault of the job.
+                # A progress display that failed is no failure of the job.
                 await asyncio.gather(showing, return_exceptions=True)
 
 
 def chosen(settings: Settings, given: Sequence[str] | None) -> list[str]:
-    """The collections that a command is about: those given, each once, or all. Raises `JobRefused` for those that the
-    configuration does not have, and where there are none, before anything is done."""
+    """The collections of a command: the given ones without repetition, or all. Raises `JobRefused`, before anything is
+    done, for collections that are not configured and if there are none."""
     names = list(dict.fromkeys(given or settings.collections))
     unknown = [name for name in names if name not in settings.collections]
     known = ", ".join(settings.collections)
@@ -233,7 +236,7 @@ def chosen(settings: Settings, given: Sequence[str] | None) -> list[str]:
 
 
 def _check_fleet(records: Records, name: str, route: Route) -> None:
-    """A job over what one process of the application does not write twice would miss its writes."""
+    """A job would miss the writes of a process that does not write both stores."""
     if not route.dual_write:
         return
     rows = members.members(records)
@@ -241,8 +244,8 @@ def _check_fleet(records: Records, name: str, route: Route) -> None:
     alone = [row.name for row in living if not row.tool and _writes_alone(row, name)]
     if alone:
         raise JobRefused(
-            f"{name}: {', '.join(alone)} writes to one store only, or has until a moment ago",
-            hint="give every process of the application phase dual_write first: shadow fleet list",
+            f"{name}: {', '.join(alone)} writes to one store only, or did until a moment ago",
+            hint="set phase dual_write in every process of the application first: shadow fleet list",
         )
     placed = routing.load(records).placed.get(name)
     if placed is None or not placed.both:
@@ -250,10 +253,10 @@ def _check_fleet(records: Records, name: str, route: Route) -> None:
     gone = [row for row in epochs.alone(rows, name) if row not in living]
     if gone:
         raise JobRefused(
-            f"{name}: {', '.join(row.name for row in gone)} died while it wrote to one store only, and what it has "
-            "sent may still arrive",
-            hint="run the same command again when a process of the application has taken it off `shadow fleet list`, "
-            "about a minute after its death",
+            f"{name}: {', '.join(row.name for row in gone)} died while it wrote to one store only, and its last "
+            "writes may still arrive",
+            hint="run the same command again once a process of the application has removed it from "
+            "`shadow fleet list`, about a minute after its death",
         )
 
 
@@ -271,8 +274,8 @@ async def run_jobs(
     quiet: bool,
     verb: Sequence[str],
 ) -> list[Job]:
-    """Runs one job a collection, one after the other. `verb` is the command line that a helping process gets, `task`
-    a function that a worker of a cluster can import."""
+    """Runs one job per collection, one after the other. `verb` is the command line for a helper process, `task` a
+    function that a cluster's worker can import."""
     return await _JobCall(config, options, task, quiet=quiet, verb=verb)(collections)
 
 
@@ -284,8 +287,8 @@ async def _help(helper: Sequence[str], options: JobOptions) -> asyncio.subproces
 
 @contextlib.contextmanager
 def _until_signalled(work: Work) -> Iterator[None]:
-    """The first Ctrl-C (or SIGTERM) ends the work after the batches at hand, with its checkpoints. The second one, and
-    one before there is a job, ends it at once: a store that does not answer is waited for."""
+    """The first Ctrl-C (or SIGTERM) stops the work after the current batches, with its checkpoints. A second one, or
+    one before there is a job, ends it at once, because a store that does not answer is waited for."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     able = os.name == "posix" and threading.current_thread() is threading.main_thread()
     numbers = (signal.SIGINT, signal.SIGTERM) if able else ()
@@ -309,7 +312,7 @@ async def _show(work: Work, shown: Shown, name: str) -> None:
     seen: deque[tuple[float, int]] = deque(maxlen=_WINDOW)
     while not shown.disable:
         if not work.job_id:
-            # The stores are asked for the ranges, for as long as they do not answer.
+            # Creating the ranges asks the stores, which may not answer for a while.
             await asyncio.sleep(_TICK)
             continue
         job = await work.look()
@@ -328,7 +331,7 @@ def _rate(seen: Sequence[tuple[float, int]]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """An issue of a job that wants a person: the type and the keyed hash of its key, its kind, and why."""
+    """An issue of a job that a person must look at: the type and keyed hash of its key, its kind, and the reason."""
 
     key: str
     kind: str
@@ -336,7 +339,7 @@ class Named:
 
 
 def named(config: Path, job: Job) -> list[Named]:
-    """The first issues of a job whose documents cannot be read or copied, by key."""
+    """The first issues of a job with a document that cannot be read or copied, by key."""
     if not job.issues:
         return []
     settings = load(config)
@@ -354,7 +357,7 @@ def _wants_a_person(issue: Issue) -> bool:
     return issue.kind in ("failed", UNREADABLE) or issue.reason.startswith(Kind.UNREADABLE)
 
 
-# --- the verbs --------------------------------------------------------------------------------------------------
+# --- the commands --------------------------------------------------------------------------------------------------
 
 
 def _row(job: Job) -> dict[str, Any]:
@@ -394,8 +397,8 @@ _SHOWN: Final = ("job", "kind", "collection", "state", "ranges", "seen", "issues
 
 @app.command("rate")
 def rate(
-    job: Annotated[int, typer.Argument(help="Its number, as `shadow jobs list` says.")],
-    documents: Annotated[float, typer.Argument(min=0, help="Documents a second over all processes; 0 for no limit.")],
+    job: Annotated[int, typer.Argument(help="The job's number, from `shadow jobs list`.")],
+    documents: Annotated[float, typer.Argument(min=0, help="Documents per second over all processes; 0 for no limit.")],
     config: ConfigFile = Path("config/shadow.yaml"),
 ) -> None:
     """Changes the speed limit of a job, also while it runs.
@@ -403,17 +406,17 @@ def rate(
     It takes effect within a second, in all of its processes."""
     with _jobs(config) as jobs:
         jobs.set_rate(job, documents or None)
-    typer.echo(f"job {job}: {f'{documents:g} documents a second' if documents else 'no limit'}")
+    typer.echo(f"job {job}: {f'{documents:g} documents per second' if documents else 'no limit'}")
 
 
 @app.command("stop")
 def stop(
-    job: Annotated[int, typer.Argument(help="Its number, as `shadow jobs list` says.")],
+    job: Annotated[int, typer.Argument(help="The job's number, from `shadow jobs list`.")],
     config: ConfigFile = Path("config/shadow.yaml"),
 ) -> None:
     """Stops a job after its current batches, in all its processes.
 
-    The command that started it continues it later."""
+    To continue it later, run the command that started it."""
     with _jobs(config) as jobs:
         jobs.stop(job)
     typer.echo(f"job {job}: stopping")

@@ -1,4 +1,4 @@
-"""`shadow journal`: what waits in the journal, what stands behind one key, and repairing it."""
+"""`shadow journal`: lists the journal's entries, explains one key, and repairs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from shadow.writes.refusals import advice
 
 __all__ = ["What", "app", "run_journal"]
 
-app = typer.Typer(help="Lists what waits in the journal, repairs it, or explains one key.", no_args_is_help=True)
+app = typer.Typer(help="Lists the journal's entries, repairs them, or explains one key.", no_args_is_help=True)
 
 
 class What(enum.StrEnum):
@@ -43,43 +43,43 @@ class What(enum.StrEnum):
 
 KEY_HELP: Final = 'A key: text, ObjectId("..."), or extended JSON such as {"$numberInt": "7"}.'
 Collection = Annotated[str | None, typer.Option(help="Only this collection.")]
-Limit = Annotated[int, typer.Option(min=1, max=100_000, help="The most entries that are listed.")]
-Workers = Annotated[int, typer.Option(min=1, max=64, help="Keys that are repaired at once.")]
-Apply = Annotated[bool, typer.Option("--apply", help="Do it. Without this, only say what would be done.")]
+Limit = Annotated[int, typer.Option(min=1, max=100_000, help="The most entries to list.")]
+Workers = Annotated[int, typer.Option(min=1, max=64, help="Keys to repair at once.")]
+Apply = Annotated[bool, typer.Option("--apply", help="Make the change; without it, only show what would be done.")]
 ShowKeys = Annotated[
-    bool, typer.Option("--show-keys", help="Print keys themselves, not their hashes. Keys may be personal data.")
+    bool, typer.Option("--show-keys", help="Print keys instead of their hashes. Keys may be personal data.")
 ]
 
 _ACTIONS: Final = {
-    Action.NOTHING: "nothing: both stores hold the same",
-    Action.COPY: "put the primary's document into the secondary",
-    Action.TOMBSTONE: "put a tombstone into the secondary, for the primary has no document",
-    Action.UNREADABLE: "refuse: what the primary holds cannot be read; mend or delete it there",
-    Action.REFUSE: "refuse: the secondary is ahead, so the primary of this configuration is not the application's",
+    Action.NOTHING: "nothing: both stores are equal",
+    Action.COPY: "copy the primary's document to the secondary",
+    Action.TOMBSTONE: "put a tombstone into the secondary: the primary has no document",
+    Action.UNREADABLE: "refuse: the primary's document cannot be read; correct or delete it there",
+    Action.REFUSE: "refuse: the secondary is ahead, so the application's primary is not the one of this configuration",
 }
 _WAITS: Final = {
-    None: "yes, by the next heal",
-    Waits.NOTHING_HELD: "the journal holds nothing of this key",
-    Waits.IN_FLIGHT: "not yet: an operation of a living process has it open; any process may take it over from {at} on",
-    Waits.UNKNOWN_OUTCOME: "not before {at}: until then the primary may still make the change",
-    Waits.NOT_FOLLOWED: "no: the collection's phase is off, so nothing follows its primary",
-    Waits.REVERSED: "no: the secondary is ahead of the primary; look at `primary` in the configuration",
-    Waits.REFUSED: "no: the secondary refuses to hold this document ({refused}), which no waiting changes: {advice}",
+    None: "yes, by the next repair",
+    Waits.NOTHING_HELD: "the journal has no entry of this key",
+    Waits.IN_FLIGHT: "not yet: an operation of a living process holds it; any process may take it over from {at} on",
+    Waits.UNKNOWN_OUTCOME: "not before {at}: until then the primary may still apply the write",
+    Waits.NOT_FOLLOWED: "no: the collection is in phase off, so nothing is replicated",
+    Waits.REVERSED: "no: the secondary is ahead of the primary; check `primary` in the configuration",
+    Waits.REFUSED: "no: the secondary refuses this document ({refused}), and waiting will not help: {advice}",
 }
 _ENDINGS: Final = {
-    Healing.EQUAL: ("equal already", "equal already"),
+    Healing.EQUAL: ("already equal", "already equal"),
     Healing.COPIED: ("would be copied", "copied"),
     Healing.TOMBSTONED: ("would get a tombstone", "got a tombstone"),
-    Healing.UNSETTLED: ("cannot be settled yet", "healed, cannot be settled yet"),
-    Healing.IN_FLIGHT: ("in flight, left alone", "in flight, left alone"),
-    Healing.NOT_FOLLOWED: ("phase off, left alone", "phase off, left alone"),
+    Healing.UNSETTLED: ("cannot be settled yet", "repaired, cannot be settled yet"),
+    Healing.IN_FLIGHT: ("in flight, skipped", "in flight, skipped"),
+    Healing.NOT_FOLLOWED: ("phase off, skipped", "phase off, skipped"),
     Healing.REVERSED: ("secondary is ahead, refused", "secondary is ahead, refused"),
-    Healing.CONTENDED: ("moved meanwhile, left", "moved meanwhile, left"),
+    Healing.CONTENDED: ("changed meanwhile, skipped", "changed meanwhile, skipped"),
     Healing.REFUSED: ("refused by the secondary", "refused by the secondary"),
     Healing.UNREADABLE: ("cannot be read", "cannot be read"),
     Healing.FAILED: ("cannot be read", "failed"),
 }
-"""Each ending in a dry run, and in a run that applies."""
+"""The text of each ending, in a dry run and with --apply."""
 
 
 @app.command("list")
@@ -90,10 +90,10 @@ def show(
     config: ConfigFile = Path("config/shadow.yaml"),
     as_json: AsJson = False,
 ) -> None:
-    """Lists what waits in the journal, oldest first.
+    """Lists the journal's entries, oldest first.
 
-    Open intents and deferred keys with their age, attempts and owner; of a refused key also why, and what to change in
-    the primary. Works without a running application and beside one."""
+    Open intents and deferred keys with age, attempts and owner; for a refused key also the reason, and what to change
+    in the primary. Works with or without a running application."""
     run_journal(
         What.LIST, None, collection=collection, limit=limit, show_keys=show_keys, config=config, as_json=as_json
     )
@@ -110,10 +110,10 @@ def heal(
     config: ConfigFile = Path("config/shadow.yaml"),
     as_json: AsJson = False,
 ) -> None:
-    """Repairs what waits in the journal: all of it, one collection, or one key.
+    """Repairs the journal's entries: all of them, one collection, or one key.
 
-    Makes the secondary hold what the primary holds. A dry run unless --apply is given. Works without a running
-    application and beside one. Exit code 0 if nothing is left in the journal, else 1."""
+    Copies the primary's state to the secondary. A dry run unless --apply is given. Works with or without a running
+    application. Exit code 0 if nothing is left in the journal, else 1."""
     run_journal(
         What.HEAL,
         key,
@@ -136,8 +136,8 @@ def explain(
 ) -> None:
     """Explains one key: its entries, both stores, and what a repair would do.
 
-    Its intents and deferral, its version on both sides, where they differ by path and type, and whether the entry can
-    be settled yet. Exit code 0 if both stores hold the same and nothing waits, else 1."""
+    Its intents and deferral, its version on both sides, the paths and types that differ, and whether the entry can be
+    closed yet. Exit code 0 if both stores are equal and the journal has no entry of the key, else 1."""
     run_journal(What.EXPLAIN, key, collection=collection, config=config, as_json=as_json)
 
 
@@ -153,9 +153,9 @@ def run_journal(
     show_keys: bool = False,
     as_json: bool = False,
 ) -> None:
-    """Does what is asked for, and ends with its exit code."""
+    """Runs a command and exits with its code."""
     if key is not None and collection is None:
-        raise typer.BadParameter("a key and its collection: KEY --collection NAME", param_hint="KEY")
+        raise typer.BadParameter("a key needs its collection: KEY --collection NAME", param_hint="KEY")
     settings = _settings(config, collection)
     tool = _Tool(settings, collection, limit=limit, show_keys=show_keys, as_json=as_json)
     match what:
@@ -175,10 +175,10 @@ def _settings(config: Path, collection: str | None) -> Settings:
         known = ", ".join(settings.collections)
         raise typer.BadParameter(f"{collection}: not in {config}, which has {known}", param_hint="--collection")
     if settings.journal.kind == "sqlite" and not settings.journal.path.exists():
-        # Looking must not make one, and an empty answer from a wrong folder would pass for good news.
+        # Listing must not create a journal, and "empty" from the wrong folder would look like good news.
         raise JournalError(
             f"there is no journal at {settings.journal.path}",
-            hint="a relative `journal.url` counts from the folder in which the application is started",
+            hint="a relative `journal.url` is relative to the folder in which the application is started",
         )
     return settings
 
@@ -191,24 +191,24 @@ def _key(text: str | None) -> Key:
 
 
 class _Tool:
-    """The three verbs over one configuration; each answers an exit code."""
+    """The three commands over one configuration. Each returns an exit code."""
 
     def __init__(
         self, settings: Settings, collection: str | None, *, limit: int, show_keys: bool, as_json: bool
     ) -> None:
         self._settings = settings
         self.errors: list[str] = []
-        """With what heals have failed, by class and code."""
+        """Classes and codes of the errors with which repairs failed."""
         self._collection = collection
         self._limit = limit
         self._as_json = as_json
         self._show_keys = show_keys or settings.observe.reveal_keys
 
     def _shadow(self) -> Shadow:
-        return Shadow(self._settings, resting=True)
+        return Shadow(self._settings, passive=True)
 
     def _texts(self, shadow: Shadow) -> Callable[[Key], str]:
-        """How keys are written."""
+        """How keys are printed."""
         inspector = shadow.admin.inspector()
         return format_key if self._show_keys else lambda key: f"#{inspector.key_hash(key)}"
 
@@ -272,7 +272,7 @@ def _progress(*, quiet: bool) -> Shown:
 
 
 def _counts(stats: JournalStats, collection: str | None) -> dict[str, tuple[int, int]]:
-    """Open intents and deferred keys by collection."""
+    """The numbers of open intents and deferred keys by collection."""
     names = sorted({*stats.open_by_collection, *stats.deferred_by_collection})
     return {
         name: (stats.open_by_collection.get(name, 0), stats.deferred_by_collection.get(name, 0))
@@ -354,7 +354,7 @@ def _moment(seconds: float) -> str:
 
 def _show_list(rows: list[dict[str, Any]], counts: Mapping[str, tuple[int, int]], more: int) -> None:
     if not rows:
-        typer.echo("the journal holds nothing")
+        typer.echo("the journal is empty")
         return
     table = Table("collection", "key", "state", "age", "attempts", "owner")
     for each in rows:
@@ -373,7 +373,7 @@ def _show_list(rows: list[dict[str, Any]], counts: Mapping[str, tuple[int, int]]
 
 def _show_report(report: HealReport, directions: Mapping[str, str], key_text: Callable[[Key], str], limit: int) -> None:
     if not report.seen:
-        typer.echo("nothing of this is in the journal")
+        typer.echo("the journal has no such entry")
         return
     for name, endings in report.by_collection.items():
         typer.echo(f"{name} ({directions.get(name, 'not in the configuration')}): {_sum(endings, report.applied)}")
@@ -382,9 +382,11 @@ def _show_report(report: HealReport, directions: Mapping[str, str], key_text: Ca
         told = f"; {advice(error)}" if ending is Healing.REFUSED else ""
         typer.echo(f"  {name} {key_text(key)}: {why}{f' ({error})' if error else ''}{told}")
     if report.stopped:
-        typer.echo("stopped: too many failed one after the other")
+        typer.echo("stopped after too many failures in a row")
     if not report.applied:
-        typer.echo("nothing was changed; --apply does it, if the direction is that of the running application")
+        typer.echo(
+            "nothing was changed; --apply makes the change: first check that this is the application's direction"
+        )
 
 
 def _sum(endings: Counter[Healing], applied: bool) -> str:
@@ -402,7 +404,7 @@ def _show_explanation(found: Explanation) -> None:
     for entry in found.pending:
         typer.echo(f"  journal    {_entry_text(entry)}")
     typer.echo(f"  equal      {'yes' if found.equal else 'no'}")
-    typer.echo(f"  heal would {_ACTIONS[found.action]}")
+    typer.echo(f"  repair     {_ACTIONS[found.action]}")
     typer.echo(f"  settles    {_WAITS[found.waits].format(at=at, refused=found.refused, advice=advice(found.refused))}")
 
 

@@ -1,4 +1,4 @@
-"""Spellings of commands that were replaced. They do what they did, and name the new one on standard error.
+"""Old spellings of commands. They still work, and print the new spelling on standard error.
 
 shadow repair --journal [list | heal | explain]    shadow journal list | heal | explain
 shadow repair-plan make | apply | undo             shadow repair plan | apply | undo
@@ -21,11 +21,11 @@ __all__ = ["HIDDEN", "WithOldSpelling", "journal", "old_repair_plan"]
 _JOURNAL: Final = "--journal"
 
 HIDDEN: Final = "journal"
-"""The command of `repair` that stands for the old spelling."""
+"""The hidden subcommand of `repair` that implements the old spelling."""
 
 
 class WithOldSpelling(TyperGroup):
-    """The group `repair`, which took the journal with `--journal` before."""
+    """The group `repair`, which also accepts the old `--journal`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         options = args[: args.index("--")] if "--" in args else args
@@ -47,14 +47,14 @@ def journal(
     config: ConfigFile = Path("config/shadow.yaml"),
     as_json: AsJson = False,
 ) -> None:
-    """Was replaced by `shadow journal`."""
+    """Replaced by `shadow journal`."""
     _notice("repair --journal", "journal list | heal | explain")
     if what is What.LIST and key is not None:
-        raise typer.BadParameter("list takes no key; `explain KEY` looks at one", param_hint="KEY")
+        raise typer.BadParameter("list takes no key; use `explain KEY`", param_hint="KEY")
     if apply and what is not What.HEAL:
-        raise typer.BadParameter(f"--apply belongs to heal, not to {what.value}", param_hint="--apply")
+        raise typer.BadParameter(f"--apply works with `heal`, not with {what.value}", param_hint="--apply")
     if what is What.EXPLAIN and key is None:
-        raise typer.BadParameter("a key and its collection: KEY --collection NAME", param_hint="KEY")
+        raise typer.BadParameter("a key needs its collection: KEY --collection NAME", param_hint="KEY")
     run_journal(
         what,
         key,
@@ -69,8 +69,8 @@ def journal(
 
 
 def old_repair_plan(commands: dict[str, Callable[..., None]]) -> typer.Typer:
-    """The group `repair-plan`, of these commands by their old names."""
-    app = typer.Typer(help="Was replaced by `shadow repair`.", no_args_is_help=True)
+    """The group `repair-plan`, with these commands under their old names."""
+    app = typer.Typer(help="Replaced by `shadow repair`.", no_args_is_help=True)
 
     @app.callback()
     def notice() -> None:

@@ -1,4 +1,4 @@
-"""Options that several verbs share."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ConfigFile = Annotated[
     Path,
     typer.Option("--config", "-c", envvar="SHADOW_CONFIG", help="The configuration file.", show_envvar=True),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, nothing else there.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else, on standard output.")]
 
 
 def print_json(value: Any) -> None:
@@ -23,12 +23,13 @@ def print_json(value: Any) -> None:
 
 
 def why_unwritable(path: Path) -> str:
-    """As far as can be seen now; "" if nothing stands against it. A folder that is missing is made."""
+    """Why the file cannot be written, as far as can be seen now; "" if nothing prevents it. Creates a missing
+    folder."""
     folder = path.absolute().parent
     while not folder.exists():
         folder = folder.parent
     if path.is_dir():
         return "it is a folder"
     if not folder.is_dir():
-        return f"{folder} is no folder"
+        return f"{folder} is not a folder"
     return "" if os.access(path if path.exists() else folder, os.W_OK) else f"no right to write in {folder}"

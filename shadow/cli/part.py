@@ -1,4 +1,4 @@
-"""One part of a job on a worker of a Dask cluster: what is sent there, and what is done with it."""
+"""A share of a job on a worker of a Dask cluster: what is sent to the worker, and what it does."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ __all__ = ["WorkerTask", "part_of", "take_part"]
 
 @dataclass(frozen=True)
 class WorkerTask:
-    """What a worker needs to know. `settings`: the text of the configuration file, over which the worker lays its own
-    environment, as always; `files`: what is laid over that, for files that only `home` (see `Owner.realm`) has."""
+    """What a worker is sent. `settings`: the text of the configuration file, which the worker's own environment
+    overrides as usual. `files`: further overrides, for files that only the host `home` (see `Owner.realm`) has."""
 
     settings: str
     files: Mapping[str, str]
@@ -38,7 +38,7 @@ class WorkerTask:
 def part_of(
     config: Path, settings: Settings, collection: str, task: Callable[[Shadow, str], Task], pace: JobPace
 ) -> WorkerTask:
-    """The part for every worker of a cluster. `task` is importable by its name, with arguments that can be pickled."""
+    """The task for every worker of a cluster. `task` must be importable by name and its arguments picklable."""
     files = {}
     if settings.journal.kind == "sqlite":
         files["SHADOW_JOURNAL_URL"] = f"sqlite:///{settings.journal.path.absolute()}"
@@ -49,8 +49,8 @@ def part_of(
 
 
 def take_part(part: WorkerTask) -> Ended:
-    """Works on the job's ranges until none is left or it is stopped; runs in a thread of the worker. Errors of shadow's
-    own come back as text: not all of them can be pickled."""
+    """Works on the job's ranges until none is left or the job is stopped. Runs in a thread of the worker. Returns
+    shadow's own errors as text, because not all of them can be pickled."""
     try:
         asyncio.run(_take_part(part))
     except (ConfigurationError, JobRefused) as error:
@@ -64,7 +64,7 @@ async def _take_part(part: WorkerTask) -> None:
     if part.files and this_process().realm != part.home:
         what = " and ".join(name.removeprefix("SHADOW_").removesuffix("_URL").lower() for name in part.files)
         raise JobRefused(
-            f"{what} in a file cannot be shared with a worker on another host",
+            f"a worker on another host cannot use {what} in a file",
             hint="set journal.url and control.url to a server (MongoDB or DynamoDB) that all workers reach",
         )
     settings = parse(part.settings, {**os.environ, **part.files}, source="(sent to the worker)")

@@ -1,4 +1,4 @@
-"""How far a long command has come: a bar on a terminal, a line now and then elsewhere. Always on standard error."""
+"""Progress of a long command, on standard error: a bar on a terminal, otherwise a line now and then."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColum
 __all__ = ["Lines", "Shown", "duration", "is_watched", "progress"]
 
 FIRST: Final = 5.0
-"""Seconds before the first line: what ends sooner needs none."""
+"""Seconds before the first line, so that a short command prints none."""
 EVERY: Final = 15.0
 """Seconds between two lines."""
 
 
 class Shown(Protocol):
-    """What a command tells; the part of rich's `Progress` that is used."""
+    """How a command shows its progress: the part of rich's `Progress` that is used."""
 
     @property
     def disable(self) -> bool:
-        """Whether nobody is told."""
+        """Whether nothing is shown."""
 
     def __enter__(self) -> Shown: ...
 
@@ -49,7 +49,7 @@ class Shown(Protocol):
 
 
 def is_watched() -> bool:
-    """Whether standard error is a terminal. One that is closed is none."""
+    """Whether standard error is an open terminal."""
     try:
         return os.isatty(2)
     except OSError:
@@ -57,11 +57,11 @@ def is_watched() -> bool:
 
 
 def progress(title: str, *columns: ProgressColumn, quiet: bool = False) -> Shown:
-    """A `Shown` for `with`: a bar with these columns (bar and description by default) that is gone when it ends, or
-    lines. `quiet`: nothing at all."""
+    """A context manager: a bar with these columns (default: bar and description) that disappears at the end, or lines
+    without a terminal. `quiet`: shows nothing."""
     if quiet or is_watched():
         shown = columns or (TextColumn(title), BarColumn(), TextColumn("{task.description}"))
-        # Its methods take more than is asked for here.
+        # rich's methods accept more than the protocol asks for.
         return cast(Shown, Progress(*shown, console=Console(stderr=True), transient=True, disable=quiet))
     return Lines(title)
 
@@ -79,8 +79,9 @@ def _write(line: str) -> None:
 
 
 class Lines:
-    """`shadow backfill, 0:01:15: users: 1200 of about 2000, 20/s, 0:00:40 left`, every `every` seconds from `first` on,
-    out of a thread: a command that waits for a server has no turn of its own. `clock`: seconds that go forward."""
+    """Writes `shadow backfill, 0:01:15: users: 1200 of about 2000, 20/s, 0:00:40 left` every `every` seconds, from
+    `first` seconds on. Runs in a thread, because a command that waits for a server cannot. `clock`: monotonic, in
+    seconds."""
 
     disable = False
 
@@ -115,7 +116,7 @@ class Lines:
         self.stop()
 
     def stop(self) -> None:
-        """Says nothing more."""
+        """Stops writing."""
         self._ended.set()
 
     def add_task(self, description: str, *, total: float | None = None) -> TaskID:
@@ -137,12 +138,12 @@ class Lines:
             self._description = self._description if description is None else description
 
     def line(self) -> str:
-        """What would be written now."""
+        """The line for the current state."""
         with self._lock:
             description, total, completed = self._description, self._total, self._completed
         passed = self._clock() - self._began
         said = [description or "at work"]
-        # A description that counts says it better: it knows what is counted, and how fast it went of late.
+        # A description with counts is better: it knows the unit and the recent rate.
         if not any(each.isdecimal() for each in description) and total:
             said.append(f"{completed:.4g} of {total:.4g}")
             if completed and passed > 0:
@@ -155,5 +156,5 @@ class Lines:
             try:
                 self._write(self.line())
             except (OSError, ValueError):
-                return  # nobody reads any more
+                return  # the reader is gone
             pause = every

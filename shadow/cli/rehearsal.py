@@ -1,7 +1,7 @@
-"""A flip there and back on documents of their own: the same code, stores, rights and settings, and nobody's data.
+"""A flip forward and back with documents of its own: the same code, stores, rights and settings, without real data.
 
-It takes a collection and a table named `shadow_rehearsal`, with the indexes and constraints of the collection that it
-stands for, and a journal and a control store in a temporary folder. The table stays, empty, for the next time.
+It uses a collection and a table named `shadow_rehearsal` with the indexes and constraints of the real collection, and
+a journal and a control store in a temporary folder. The table is kept, empty, for the next rehearsal.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _LEVEL: Final = 30.0
 
 
 async def rehearse(settings: Settings, name: str, to: StoreName) -> dict[str, Any]:
-    """Shape: {"documents": n, "equal": bool, "seconds": s, "flips": [seconds that writes were held]}; `equal`: after
-    each of the three stages both stores held the same. Raises what the stores raise."""
+    """Shape: {"documents": n, "equal": bool, "seconds": s, "flips": [seconds for which writes were paused]}. `equal`:
+    both stores were equal after each of the three stages. Raises the stores' own errors."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="shadow-rehearsal-") as folder:
         own = _settings(settings, name, to.other, Path(folder))
@@ -76,15 +76,15 @@ async def _flip(shadow: Shadow, settings: Settings, to: StoreName) -> float:
         {COLLECTION: to},
         by="a rehearsal",
         heartbeat=_HEARTBEAT,
-        limit=settings.limits.drain + settings.limits.straggle,
+        limit=settings.limits.drain + settings.limits.in_flight_timeout,
     )
     if shadow.admin.routes()[COLLECTION].primary is not to:
-        raise JobRefused(f"the rehearsal did not change over: {flipped.said}", hint="nothing of yours was touched")
+        raise JobRefused(f"the rehearsal did not flip: {flipped.said}", hint="your data was not touched")
     return round(flipped.paused, 4)
 
 
 async def _stage(shadow: Shadow, things: Collection, stage: int, unique: Sequence[str]) -> bool:
-    """Every kind of write, and whether both stores come to the same. `unique`: the paths that have to be."""
+    """Makes every kind of write. Returns whether both stores are equal. `unique`: the unique paths."""
     keys = [f"stage-{stage}-{number}" for number in range(_DOCUMENTS)]
     await things.insert_many([_document(unique, key, number) for number, key in enumerate(keys)])
     await things.update_one({"_id": keys[0]}, {"$inc": {"count": 1}, "$set": {"deep.a": stage}})
@@ -106,7 +106,7 @@ async def _is_equal(shadow: Shadow, key: str) -> bool:
 
 
 def _document(unique: Sequence[str], key: str, number: int) -> Document:
-    """Values of many types, and different ones in every field that has to be unique."""
+    """Values of many types, with different ones in every unique field."""
     document: Document = {
         "_id": key,
         "count": number,

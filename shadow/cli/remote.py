@@ -1,4 +1,4 @@
-"""Asking a running application: its admin router over HTTP."""
+"""Requests to a running application's admin router over HTTP."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ Url = Annotated[
 ]
 
 TIMEOUT = 60.0
-"""Seconds: a heal of many findings takes a while."""
+"""Seconds. Repairing many findings takes a while."""
 
 
 def ask(
     url: str, path: str, *, query: Mapping[str, str] | None = None, body: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """What the admin router answers; with a `body` the request is an action. Raises `StoreUnavailable` if it cannot be
-    had, typer's BadParameter if it was refused, with the reason that the application gave."""
+    """The admin router's answer. With a `body`, the request is an action. Raises `StoreUnavailable` if there is no
+    answer, and typer's BadParameter if the application refuses, with its reason."""
     if not url.startswith(("http://", "https://")):
         raise typer.BadParameter(f"{url}: must begin with http:// or https://")
     target = f"{url.rstrip('/')}{path}" + (f"?{urllib.parse.urlencode(query)}" if query else "")
@@ -56,7 +56,7 @@ def ask(
 
 
 def _reason(error: urllib.error.HTTPError) -> str | None:
-    """What the admin router says; None if it was somebody else who answered."""
+    """The admin router's message; None if the answer is not the admin router's."""
     try:
         return str(json.load(error)["error"])
     except (ValueError, KeyError, TypeError, OSError):
@@ -66,5 +66,5 @@ def _reason(error: urllib.error.HTTPError) -> str | None:
 def _unreachable(target: str, why: str) -> StoreUnavailable:
     return StoreUnavailable(
         f"{target} did not answer as the admin router does ({why})",
-        hint="pass --url with the address under which `shadow.admin_router()` is served",
+        hint="give the address of `shadow.admin_router()` with --url",
     )

@@ -1,4 +1,4 @@
-"""`shadow repair`: what verify found, as a plan to look over, to apply, and to take back."""
+"""`shadow repair`: turns the result of verify into a plan, applies it, and undoes it."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ __all__ = ["app", "apply", "plan", "take_back"]
 
 app = typer.Typer(help="Repairs what verify found: plan, apply, undo.", no_args_is_help=True, cls=WithOldSpelling)
 
-Plan = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The plan, as `shadow repair plan` wrote it.")]
+Plan = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The plan, written by `shadow repair plan`.")]
 
 
 @app.command("plan")
 def plan(
-    collection: Annotated[str, typer.Argument(help="The collection; its last verification is taken.")],
+    collection: Annotated[str, typer.Argument(help="The collection; its last verification is used.")],
     file: Annotated[Path, typer.Argument(dir_okay=False, help="Where to write the plan (JSON lines).")],
     config: ConfigFile = Path("config/shadow.yaml"),
     as_json: AsJson = False,
 ) -> None:
-    """Writes a plan of what the last verification of a collection found.
+    """Writes a plan from the last verification of a collection.
 
-    It holds keys and versions, no contents. Read it through, then run `shadow repair apply`."""
+    It holds keys and versions, no contents. Review it, then run `shadow repair apply`."""
     settings = load(config)
     chosen(settings, [collection])
     with contextlib.closing(control_of(settings)) as records:
@@ -54,24 +54,26 @@ def plan(
     if as_json:
         print_json({"collection": collection, "job": last[0].id, "lines": lines, "file": str(file)})
     else:
-        typer.echo(f"{file}: {lines} documents to repair; look it over, then: shadow repair apply {file}")
+        typer.echo(f"{file}: {lines} documents to repair; review it, then run: shadow repair apply {file}")
 
 
 @app.command("apply")
 def apply(
     file: Plan,
     config: ConfigFile = Path("config/shadow.yaml"),
-    really: Annotated[bool, typer.Option("--apply", help="Do it. Without this, only say what would be done.")] = False,
+    really: Annotated[
+        bool, typer.Option("--apply", help="Make the change; without it, only show what would be done.")
+    ] = False,
     log: Annotated[
-        Path | None, typer.Option(help="The undo log; beside the plan by default. It holds whole documents.")
+        Path | None, typer.Option(help="The undo log, which holds whole documents; default: beside the plan.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Applies a plan: makes the secondary hold what the primary holds.
+    """Applies a plan: copies the primary's state to the secondary.
 
-    Only for the keys of the plan, and only where neither store has moved since. A dry run unless --apply is given; the
-    undo log is written first. Exit code 0 if nothing of the plan is left, 1 if something has moved meanwhile, cannot be
-    read on the primary, is refused by the secondary, or this was a dry run."""
+    Only for the keys of the plan that have changed in neither store since. A dry run unless --apply is given; the undo
+    log is written first. Exit code 0 if nothing of the plan is left, 1 if a key has changed since, cannot be read on
+    the primary or is refused by the secondary, or for a dry run."""
     target = log or file.with_suffix(f".undo-{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S%f}.jsonl")
     counts = run(config, _apply(config, file, target if really else None, quiet=as_json))
     made = really and target.exists()
@@ -87,19 +89,18 @@ def apply(
     else:
         would = "" if really else "would be "
         typer.echo(
-            f"{counts['copied']} {would}copied, {counts['deleted']} {would}deleted; {counts['settled']} equal by now, "
-            f"{counts['moved']} changed since and left alone, {counts['unreadable']} not to be read on the primary"
+            f"{counts['copied']} {would}copied, {counts['deleted']} {would}deleted; {counts['settled']} already equal, "
+            f"{counts['moved']} changed since and skipped, {counts['unreadable']} unreadable on the primary"
         )
         if counts["refused"]:
             typer.echo(
-                f"{counts['refused']} refused by the secondary: too deep or too large for it, or a unique value of it "
-                "has another document there; `shadow backfill` puts right what stands in each other's way, and names "
-                "the rest"
+                f"{counts['refused']} refused by the secondary: too deep or too large, or another document there has a "
+                "unique value of it; `shadow backfill` resolves documents that block each other, and names the rest"
             )
         if made:
             typer.echo(f"undo log: {target}")
         elif not really:
-            typer.echo("a dry run: --apply does it")
+            typer.echo("dry run: nothing was changed; --apply makes the change")
     left = counts["moved"] + counts["unreadable"] + counts["refused"]
     raise typer.Exit(0 if really and not left else 1)
 
@@ -110,32 +111,32 @@ async def _apply(config: Path, file: Path, log: Path | None, *, quiet: bool) -> 
         task = shown.add_task("starting")
 
         def told(done: int) -> None:
-            shown.update(task, description=f"{done} documents looked at")
+            shown.update(task, description=f"{done} documents checked")
 
         make = None if log is None else lambda: stack.enter_context(new_file(log))
         async with Shadow(load(config), path=config, tool=True) as shadow:
             await shadow.admin.learn()
-            counts = await apply_plan(shadow.admin.sides(header["collection"]), file, log=make, told=told)
+            counts = await apply_plan(shadow.admin.sides(header["collection"]), file, log=make, progress=told)
     return counts
 
 
 @app.command("undo")
 def take_back(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The undo log of `shadow repair apply`.")],
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The undo log from `shadow repair apply`.")],
     config: ConfigFile = Path("config/shadow.yaml"),
     as_json: AsJson = False,
 ) -> None:
     """Puts back what a repair has replaced, from its undo log.
 
-    Only where the secondary has not moved since. Exit code 1 if something has."""
+    Only for keys that have not changed in the secondary since. Exit code 1 if one has."""
     counts = run(config, _undo(config, file, quiet=as_json))
     _file_receipt(config, "undo", file, counts)
     if as_json:
         print_json({name: counts[name] for name in ("restored", "moved", "unreadable")})
     else:
         typer.echo(
-            f"{counts['restored']} put back, {counts['moved']} changed since and left alone, "
-            f"{counts['unreadable']} that could not be read before the repair"
+            f"{counts['restored']} put back, {counts['moved']} changed since and skipped, "
+            f"{counts['unreadable']} skipped: unreadable before the repair"
         )
     raise typer.Exit(1 if counts["moved"] or counts["unreadable"] else 0)
 
@@ -149,13 +150,13 @@ async def _undo(config: Path, file: Path, *, quiet: bool) -> Counter[str]:
             sides = shadow.admin.sides(header["collection"])
 
             async def begins() -> None:
-                # What was proven after the repair is true no more, and there is no way back to what this puts there.
+                # What was proven after the repair no longer holds, and there is no way back to what this puts there.
                 await shadow.admin.fleet.participant.interrupt([sides.collection])
 
             def told(done: int) -> None:
                 shown.update(task, description=f"{done} documents")
 
-            return await undo(sides, file, begins=begins, told=told)
+            return await undo(sides, file, begins=begins, progress=told)
 
 
 def _file_receipt(config: Path, kind: str, file: Path, counts: dict[str, Any]) -> None:

@@ -1,5 +1,5 @@
-"""What a user of MongoDB lacks, said by the commands that it stops: each action with its collection, and the commands
-for an administrator that grant it."""
+"""Missing MongoDB rights, reported by the commands that they stop: each action with its collection, and the commands
+with which an administrator grants it."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from shadow.jobs.target import JobRefused
 from shadow.model.phase import Phase, Route, StoreName
 from shadow.observe.log import scrub
 from shadow.rights import LackedRights, ask
-from shadow.stores.mongo.store import connect
+from shadow.stores.mongo.drivers import connect
 
 __all__ = ["lacking_for_all", "run", "tell_lacking"]
 
 T = TypeVar("T")
 
 _DENIED: Final = frozenset({13, 8000})
-"""Unauthorized (MongoDB's error_codes.yml), and how Atlas says it."""
+"""Unauthorized (MongoDB's error_codes.yml), and Atlas' own code for it."""
 
 
 def run(config: Path, work: Coroutine[Any, Any, T], *, beside: Iterable[str] = ()) -> T:
-    """`asyncio.run`. What MongoDB refuses for want of a right is raised as `StoreUnavailable` (`JobRefused` if it was
-    one), with what lacks and the commands that grant it as its hint. `beside`: collections that the work writes and the
-    configuration does not name."""
+    """`asyncio.run`. A refusal by MongoDB for a missing right is raised as `StoreUnavailable` (`JobRefused` if it was
+    one), with the missing rights and the commands that grant them as its hint. `beside`: collections that the work
+    writes and the configuration does not name."""
     try:
         return asyncio.run(work)
     except (PyMongoError, ShadowError) as error:
@@ -45,16 +45,16 @@ def run(config: Path, work: Coroutine[Any, Any, T], *, beside: Iterable[str] = (
 
 
 def tell_lacking(config: Path, reasons: Iterable[str]) -> None:
-    """On standard error, where one of the reasons for which something was not done is that a right lacks. `reasons` end
-    with a code, as those of jobs and heals do."""
+    """Prints the missing rights on standard error if one of `reasons`, why something was not done, is a missing right.
+    `reasons` end with a code, like those of jobs and repairs."""
     if any(reason.rpartition(" ")[2] in map(str, _DENIED) for reason in reasons):
         for each in _looked(load(config)):
             typer.echo(f"rights: {each}", err=True)
 
 
 async def lacking_for_all(settings: Settings, names: Iterable[str], client: Any) -> list[LackedRights]:
-    """What the user of `mongo.url` lacks for a whole migration of these collections, with MongoDB as the primary and
-    then as the secondary. `client` is PyMongo's, connected to `mongo.url`. Raises what the driver raises."""
+    """The rights that the user of `mongo.url` lacks for a whole migration of these collections, with MongoDB as primary
+    and then as secondary. `client` is PyMongo's, connected to `mongo.url`. Raises the driver's errors."""
     known = settings.model_copy(update={"journal": type(settings.journal)(), "control": type(settings.control)()})
     found = []
     for primary in StoreName:
@@ -74,7 +74,7 @@ def _together(found: Iterable[LackedRights]) -> list[LackedRights]:
 
 
 def _looked(settings: Settings, beside: Iterable[str] = ()) -> list[LackedRights]:
-    """What lacks for jobs over the collections; nothing where the servers do not say."""
+    """Missing rights for jobs over the collections; nothing if the servers do not answer."""
     try:
         return asyncio.run(_look(settings, beside))
     except (PyMongoError, TimeoutError):
@@ -82,7 +82,7 @@ def _looked(settings: Settings, beside: Iterable[str] = ()) -> list[LackedRights
 
 
 async def _look(settings: Settings, beside: Iterable[str]) -> list[LackedRights]:
-    """By the primaries of the file; where nothing lacks with them, another one may be in force."""
+    """Tries the file's primaries first. If nothing is missing with them, tries the others, which may be in force."""
     client = connect(settings.mongo.url.get_secret_value(), "pymongo")
     try:
         for routes in _routes(settings, beside):
@@ -94,7 +94,7 @@ async def _look(settings: Settings, beside: Iterable[str]) -> list[LackedRights]
 
 
 def _routes(settings: Settings, beside: Iterable[str]) -> Iterator[Mapping[str, Route]]:
-    """A job over a collection in phase `off` needs what it will need in the next one."""
+    """A job over a collection in phase `off` needs the rights of the next phase."""
     own = {
         name: route if route.dual_write else dataclasses.replace(route, phase=Phase.DUAL_WRITE)
         for name, route in settings.routes().items()
@@ -105,7 +105,7 @@ def _routes(settings: Settings, beside: Iterable[str]) -> Iterator[Mapping[str, 
 
 
 def _is_denied(error: BaseException | None) -> bool:
-    """Whether it comes of MongoDB's refusal; DynamoDB's names action and resource by itself."""
+    """Whether MongoDB's refusal is the cause. DynamoDB's own refusals name action and resource already."""
     while error is not None:
         if isinstance(error, OperationFailure) and error.code in _DENIED:
             return "awsCode" not in (error.details or {})
@@ -117,6 +117,6 @@ def _said(error: PyMongoError | ShadowError) -> str:
     if isinstance(error, ShadowError):
         return error.message
     details = error.details or {} if isinstance(error, OperationFailure) else {}
-    # What follows the command and its collection may be a filter of somebody's.
+    # After the command and its collection the message may quote a filter.
     said = scrub(str(details.get("errmsg", ""))).partition(",")[0]
     return f"a store refused (code {getattr(error, 'code', None)}){f': {said}' if said else ''}"

@@ -1,4 +1,4 @@
-"""`shadow status`: what a running application says of itself; first of all, whether it is safe to flip."""
+"""`shadow status`: the state of a running application, first of all whether it is safe to flip."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def status(
         bool,
         typer.Option(
             "--indexes",
-            help="Each shape of query that scans on DynamoDB: how often, what it read and returned, and the index that "
+            help="Each shape of query that scans on DynamoDB: how often, what it read and returned, and an index that "
             "would serve it.",
         ),
     ] = False,
     gates: Annotated[
-        bool, typer.Option("--gates", help="Every gate of every collection with its figure, the failed ones first.")
+        bool, typer.Option("--gates", help="Every gate of every collection with its figure, closed ones first.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Tells whether it is safe to flip, and the one thing to look at.
+    """Tells whether it is safe to flip, and the first thing to look at.
 
     Also routes, journal, work queues, findings and totals of a running application. Exit code 3 if the application
     cannot be reached."""

@@ -1,4 +1,4 @@
-"""`shadow tables`: the tables and indexes that the configuration asks for."""
+"""`shadow tables`: the tables and indexes that the configuration needs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from shadow.control.place import DynamoPlace
 from shadow.errors import StoreUnavailable
 from shadow.journal.server.dynamo_table import table_description as journal_description
 from shadow.model.schema import CollectionSpec
-from shadow.stores.dynamo.store import DynamoStore
+from shadow.stores.dynamo.store import DynamoContext, DynamoStore
 from shadow.stores.dynamo.tables.policy import Use, iam_policy
 from shadow.stores.dynamo.tables.spec import TableDefinition, collection_table, plain_table
 from shadow.stores.dynamo.tables.tables import TableState
@@ -34,7 +34,7 @@ __all__ = ["app"]
 
 T = TypeVar("T")
 Reports: TypeAlias = dict[str, tuple[list[str], list[str]]]
-"""By table: in what it differs, and what the server lacks."""
+"""By table: how it differs, and what the server does not support."""
 
 _POLL: Final = 1.0
 
@@ -50,16 +50,16 @@ def tables() -> None:
 def create(config: ConfigFile = Path("config/shadow.yaml"), as_json: AsJson = False) -> None:
     """Creates missing tables and indexes, and applies changed table settings.
 
-    On both stores. It changes in place what `table` says (billing, capacity, protection, expiry, recovery, tags),
-    and waits until everything can be used. It touches no document, except those that a new index would not find. It
-    reports what the server lacks, and what it cannot change."""
+    On both stores. It changes in place what `table` sets (billing, capacity, protection, expiry, recovery, tags), and
+    waits until everything can be used. It changes no document, except those that a new index would not find. It
+    reports what the server does not support, and what cannot be changed."""
     settings = load(config)
     names = run(config, _create(config))
 
     async def rest(store: DynamoStore) -> Reports:
         for wanted in _others(settings):
-            await store.keeper.prepare(wanted)
-        return await store.keeper.drift(_wanted(settings))
+            await store.manager.prepare(wanted)
+        return await store.manager.drift(_wanted(settings))
 
     left = _on_dynamo(settings, rest, "tables create", quiet=as_json)
     if as_json:
@@ -68,15 +68,15 @@ def create(config: ConfigFile = Path("config/shadow.yaml"), as_json: AsJson = Fa
     typer.echo(f"prepared: {', '.join(names)}")
     for table, (differences, lacking) in left.items():
         for text in differences:
-            typer.echo(f"{table}: {text}; left as it is")
+            typer.echo(f"{table}: {text}; left unchanged")
         for text in lacking:
             typer.echo(f"{table}: {text}")
 
 
 async def _create(config: Path) -> list[str]:
     settings = load(config)
-    async with Shadow(settings, path=config, resting=True) as shadow:
-        # A journal's table is made like the others: to enter the journal takes more rights than to make it.
+    async with Shadow(settings, path=config, passive=True) as shadow:
+        # Created like the other tables: opening the journal needs more rights than creating its table.
         await shadow.prepare(journal=_journal(settings) is None)
         return list(settings.collections)
 
@@ -84,12 +84,12 @@ async def _create(config: Path) -> list[str]:
 @app.command("sweep")
 def sweep(
     config: ConfigFile = Path("config/shadow.yaml"),
-    apply: Annotated[bool, typer.Option("--apply", help="Delete them; without it they are only counted.")] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="Delete them; without it, only count them.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Finds the parts of large documents on DynamoDB that a crash left behind.
 
-    Parts that are over a day old and that no document names. A running application does this by itself every
+    Parts that are over a day old and belong to no document. A running application does this by itself every
     `dynamo.sweep_every` seconds. Scans the tables."""
     settings = load(config)
 
@@ -108,8 +108,8 @@ def sweep(
 def check_unique(config: ConfigFile = Path("config/shadow.yaml"), as_json: AsJson = False) -> None:
     """Checks unique values of every document on DynamoDB again.
 
-    For collections with `unique`. It also records the values of documents that a writer without the constraint has
-    written. Exit code 1 if two documents share a value."""
+    For collections with `unique`. It also registers the values of documents that were written without the constraint.
+    Exit code 1 if two documents share a value."""
     settings = load(config)
 
     async def each(store: DynamoStore) -> dict[str, str]:
@@ -121,7 +121,7 @@ def check_unique(config: ConfigFile = Path("config/shadow.yaml"), as_json: AsJso
         print_json({"checked": list(said), "duplicates": shared})
     else:
         if not said:
-            typer.echo("no collection of the configuration has `unique`")
+            typer.echo("no configured collection has `unique`")
         for name, text in said.items():
             typer.echo(f"{name}: {text or 'every value belongs to one document'}")
     if shared:
@@ -132,10 +132,10 @@ def check_unique(config: ConfigFile = Path("config/shadow.yaml"), as_json: AsJso
 def plan(config: ConfigFile = Path("config/shadow.yaml"), as_json: AsJson = False) -> None:
     """Compares the tables on DynamoDB with the configuration; changes nothing.
 
-    What is missing, and what differs. Exit code 1 if anything does; `shadow tables create` applies it. What the
+    Prints what is missing and what differs. Exit code 1 if anything does; `shadow tables create` applies it. What the
     server does not support is reported, and does not count as a difference."""
     settings = load(config)
-    found = _on_dynamo(settings, lambda store: store.keeper.drift(_wanted(settings)), "tables plan", quiet=as_json)
+    found = _on_dynamo(settings, lambda store: store.manager.drift(_wanted(settings)), "tables plan", quiet=as_json)
     if as_json:
         print_json(_reported(found))
     else:
@@ -149,7 +149,7 @@ def plan(config: ConfigFile = Path("config/shadow.yaml"), as_json: AsJson = Fals
 @app.command("wait")
 def wait(
     config: ConfigFile = Path("config/shadow.yaml"),
-    timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait at most.")] = 300.0,
+    timeout: Annotated[float, typer.Option(min=0, help="The most seconds to wait.")] = 300.0,
     as_json: AsJson = False,
 ) -> None:
     """Waits until every table and index is ACTIVE, whoever creates them.
@@ -179,7 +179,7 @@ async def _ready(
     deadline = time.monotonic() + timeout
     task = shown.add_task("", total=len(wanted))
     while True:
-        states = await store.keeper.states(wanted)
+        states = await store.manager.states(wanted)
         left = [name for name, each in states.items() if not each.is_ready]
         text = f"{len(wanted) - len(left)} of {len(wanted)} ready{f'; waiting for {left[0]}' if left else ''}"
         shown.update(task, completed=len(wanted) - len(left), description=text)
@@ -196,17 +196,17 @@ class Form(enum.StrEnum):
 
 @app.command("export")
 def export(
-    form: Annotated[Form, typer.Argument(help="What to print, as JSON; terraform is a *.tf.json file.")],
+    form: Annotated[Form, typer.Argument(help="What to print as JSON; terraform gives a *.tf.json file.")],
     config: ConfigFile = Path("config/shadow.yaml"),
     uses: Annotated[
         list[Use] | None,
-        typer.Option("--for", help="iam: what the rights are for; can be given several times. [default: application]"),
+        typer.Option("--for", help="iam: the use of the rights; can be given several times. [default: application]"),
     ] = None,
 ) -> None:
     """Prints the tables for CloudFormation or Terraform, or the least IAM rights.
 
-    The rights are for the application, for its create_index(unique=True), for jobs, or for creating the tables. The
-    tables are those of the collections, and that of a journal on DynamoDB. It contacts no server."""
+    The rights are for the application, its create_index(unique=True), jobs, or creating the tables. The tables are
+    those of the collections, and of a journal on DynamoDB. It contacts no server."""
     settings = load(config)
     match form:
         case Form.CLOUDFORMATION:
@@ -239,7 +239,7 @@ def _journal(settings: Settings) -> TableDefinition | None:
 
 
 def _control(settings: Settings) -> TableDefinition | None:
-    """The table of the control store, which may be the journal's."""
+    """The table of the control store, which may be the same as the journal's."""
     place = settings.control_place()
     if not isinstance(place, DynamoPlace):
         return None
@@ -248,7 +248,7 @@ def _control(settings: Settings) -> TableDefinition | None:
 
 
 def _others(settings: Settings) -> list[TableDefinition]:
-    """The tables beside those of the collections."""
+    """The tables that are not a collection's."""
     found = {each.name: each for each in (_control(settings), _journal(settings)) if each is not None}
     return list(found.values())
 
@@ -270,11 +270,11 @@ async def _checked(store: DynamoStore, name: str) -> str:
 
 
 def _on_dynamo(settings: Settings, ask: Callable[[DynamoStore], Awaitable[T]], title: str, *, quiet: bool) -> T:
-    """Asks a store of its own, and says now and then that it is at work. Raises `StoreUnavailable` for what DynamoDB,
-    or the way to it, refuses."""
+    """Runs `ask` on a store of its own and shows progress. Raises `StoreUnavailable` if DynamoDB refuses or cannot be
+    reached."""
 
     async def asked() -> T:
-        store = DynamoStore(settings.dynamo, settings.specs(), database=settings.mongo.database)
+        store = DynamoStore(settings.dynamo, settings.specs(), context=DynamoContext(database=settings.mongo.database))
         try:
             return await ask(store)
         finally:
@@ -291,7 +291,7 @@ def _on_dynamo(settings: Settings, ask: Callable[[DynamoStore], Awaitable[T]], t
 
 
 def _said(error: PyMongoError) -> str:
-    """Without the next step that an error of ours has in it, and without the details that PyMongo appends."""
+    """Without the hint that shadow's own errors contain, and without the details that PyMongo appends."""
     details = getattr(error, "details", None)
     text = str(details.get("errmsg") or error) if isinstance(details, Mapping) else str(error)
     return text.partition("\n")[0]

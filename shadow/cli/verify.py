@@ -1,4 +1,4 @@
-"""`shadow verify`: whether both stores hold the same, document by document, in both directions."""
+"""`shadow verify`: compares both stores document by document, in both directions."""
 
 from __future__ import annotations
 
@@ -36,10 +36,12 @@ __all__ = ["verify"]
 Filter = Annotated[
     str, typer.Option("--filter", help="Only documents that match this MongoDB filter, as extended JSON.")
 ]
-Since = Annotated[dt.datetime | None, typer.Option(help="Only documents whose --since-field is no earlier (UTC).")]
-Field = Annotated[str, typer.Option(help="The field that --since looks at.")]
-Quick = Annotated[bool, typer.Option("--quick", help="Compare versions alone, not contents.")]
-Sample = Annotated[float, typer.Option(min=0.0001, max=1.0, help="The share of the keys; the same ones in every run.")]
+Since = Annotated[dt.datetime | None, typer.Option(help="Only documents whose --since-field is not before this (UTC).")]
+Field = Annotated[str, typer.Option(help="The field that --since compares.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Compare versions only, not contents.")]
+Sample = Annotated[
+    float, typer.Option(min=0.0001, max=1.0, help="The share of the keys to compare; the same keys in every run.")
+]
 
 
 def verify(
@@ -61,8 +63,8 @@ def verify(
 ) -> None:
     """Compares both stores, beside live traffic.
 
-    What differs is read again before it counts. Exit code 0 if the stores are equal, 1 if there are differences
-    (continue with `shadow repair plan`), 2 if it could not be decided or nothing was compared."""
+    Differences are read again before they count. Exit code 0 if the stores are equal, 1 if there are differences
+    (continue with `shadow repair plan`), 2 if the result is undecided or nothing was compared."""
     scope = Scope(full=not quick, sample=sample, filter=_filter(where, since, since_field))
     options = JobOptions(workers, processes, rate, latency, scheduler=scheduler, restart=restart, join=join)
     verb = ["verify", "--filter", json_util.dumps(scope.filter), "--sample", str(sample), *(["--quick"] * quick)]
@@ -110,10 +112,10 @@ def _show(one: Summary, reasons: dict[str, int], keys: list[Named]) -> None:
     share = "" if one.sample >= 1 else f", {one.sample:.2%} of the keys"
     typer.echo(
         f"{one.collection}: {one.outcome} ({one.mode}{share}{', filtered' if one.filtered else ''}); "
-        f"{one.primary_documents} documents of the primary and {one.secondary_documents} of the secondary looked at: "
+        f"{one.primary_documents} documents of the primary and {one.secondary_documents} of the secondary compared: "
         f"{one.missing} missing, {one.extra} extra, {one.different} different, "
         f"{one.unreadable} unreadable, {one.undecided} undecided; "
-        f"{one.settled} settled while it looked"
+        f"{one.settled} settled during the run"
     )
     for reason, count in reasons.items():
         typer.echo(f"  {reason}: {count}")

@@ -1,1 +1,1 @@
-"""Comparison: equality first, words for the difference after, noise told apart."""
+"""Comparison: first equality, then a description of the difference, with noise kept separate."""

@@ -1,7 +1,7 @@
 """Equality of answers that name no documents: counts, distinct values, aggregates.
 
-Strict where the server is strict. What it leaves open (`pipelines.openness`) is either legal both ways, and then equal,
-or it cannot be known, and then not comparable, by name; it is never a difference.
+Strict where the server is strict. What the server leaves open (`pipelines.openness`) is never a difference: either both
+answers are allowed and count as equal, or it cannot be decided and the answers are incomparable, with a reason.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ _VALUES: Final = "$values"
 def compare_values(read: ValueRead, primary: Any, secondary: Any) -> Comparison:
     """Compares two answers to a read that names no documents: numbers to a `Count`, lists to the others.
 
-    `distinct` compares as a set under MongoDB's equality, for which of 1 and 1.0 stands for both is left open.
-    Aggregates compare in order, ties free, where the pipeline fixes one, else as multisets, less what it leaves open
-    inside the documents; what then may or may not be a difference is `incomparable`. Differences name no document.
+    `distinct` compares as a set under MongoDB's equality, because either of 1 and 1.0 may stand for both. Aggregates
+    compare in order with ties free if the pipeline fixes an order, otherwise as multisets, without what it leaves open
+    inside the documents. What may or may not be a difference is then `incomparable`. Differences name no document.
     """
     match read:
         case Count(estimated=True):
@@ -65,7 +65,7 @@ _NO_VERSION: Final = Version("", 0)
 
 
 def less_open(query: Query, found: Comparison) -> Comparison:
-    """What `compare_hits` found, less what the expressions of the projection leave open in a document."""
+    """The result of `compare_hits`, without what the expressions of the projection leave open in a document."""
     shape = projected(query.projection) if found.keys and query.projection else None
     if shape is None or shape.exact:
         return found
@@ -84,8 +84,8 @@ def _both_right(each: KeyDifference, shape: OpenShape) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _OpenRow:
-    """A row with what is fixed of it as text: `sure` where both values of an open part are right, `blind` where
-    nothing is said of what cannot be known."""
+    """A row as the text of its fixed part: `sure` keeps what is open but allowed on both sides, `blind` also hides what
+    cannot be known."""
 
     document: Document
     sure: str
@@ -108,12 +108,12 @@ def _compare_aggregates(
 
 
 def _shifts(known: Openness) -> bool:
-    """Whether a window tells more of what is lacking than how many there are."""
+    """Whether a window shows more about missing rows than their number."""
     return bool(known.sort) and known.seen and not known.fixed
 
 
 class _Rows:
-    """Two answers of which it is known what rows there are."""
+    """Two answers of which the set of rows is known."""
 
     def __init__(self, known: Openness, primary: Sequence[Document], secondary: Sequence[Document]) -> None:
         self._known = known
@@ -145,7 +145,7 @@ class _Rows:
         found = self._as_bag()
         return Comparison(found.keys, found.incomparable or Incomparable.PROJECTED_SORT)
 
-    # -- in what order
+    # -- order
 
     def _in_sequence(self) -> Comparison:
         pairs = list(zip(self._left, self._right, strict=True))
@@ -171,7 +171,7 @@ class _Rows:
 
     @staticmethod
     def _pairs(left: Sequence[_OpenRow], right: Sequence[_OpenRow]) -> Iterator[tuple[_OpenRow, _OpenRow]]:
-        """Rows that may be the same beside each other, then the rest of both as they come."""
+        """Pairs of rows that may be the same, then the rest of both in their order."""
         places, others = defaultdict[str, list[_OpenRow]](list), list[_OpenRow]()
         for row in sorted(right, key=lambda row: row.sure, reverse=True):
             places[row.blind].append(row)
@@ -204,8 +204,8 @@ class _Rows:
         return compare_hits(query, *self._hits(form, keyed=keyed), keyed=keyed)
 
     def _hits(self, form: Callable[[_OpenRow], str], *, keyed: bool) -> Iterator[list[Hit]]:
-        """Both answers as hits whose keys are those of the rows, or else their forms, repeats told apart by a number;
-        what has the same form on both sides is the same document."""
+        """Both answers as hits whose keys are those of the rows, or else their forms with a number for repeats. What
+        has the same form on both sides is the same document."""
         shown: dict[str, Document] = {}
         for side in (self._left, self._right):
             seen, hits = Counter[str](), []
@@ -216,7 +216,7 @@ class _Rows:
                 hits.append(Hit(key, _NO_VERSION, shown.setdefault(text, row.document)))
             yield hits
 
-    # -- what may be open
+    # -- open parts
 
     def _may_agree(self, a: _OpenRow, b: _OpenRow) -> bool:
         return a.sure == b.sure or (a.blind == b.blind and near(a.document, b.document, self._known.shape))
@@ -228,7 +228,7 @@ class _Rows:
         return Incomparable.ROUNDING if Freedom.ROUNDING in found else Incomparable.FIELD_ORDER
 
     def _ties_by_rounding(self) -> bool:
-        """Whether two rows are so near in a sum that they are sorted by, that rounding may turn them about."""
+        """Whether two rows are so close in a sum by which they are sorted that rounding may swap them."""
         for path, _ in self._known.sort:
             values = [at_path(row.document, path.split(".")) for row in (*self._left, *self._right)]
             inexact = any(type(each) in (float, Decimal128) for each in values)
@@ -256,7 +256,7 @@ def _freedoms(shape: OpenShape) -> Iterator[frozenset[Freedom]]:
 
 
 def _less(rows: Sequence[_OpenRow], others: Sequence[_OpenRow]) -> list[_OpenRow]:
-    """The rows of which the other side has none left."""
+    """The rows that the other side does not have."""
     left = Counter(row.sure for row in others)
     rest = []
     for row in rows:

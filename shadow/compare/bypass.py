@@ -1,8 +1,8 @@
-"""What a confirmed mismatch says of writers that go past the shim.
+"""What a confirmed mismatch says about out-of-band writes.
 
-Every writer of shadow moves the version in the same atomic step as the content, and never takes it off; the secondary
-only ever holds what the primary had. What cannot have come about under these rules was written by somebody else. Where
-a document of before the migration would look the same, nothing is said.
+Every writer of shadow moves the version in the same atomic step as the content and never removes it, and the secondary
+only ever holds what the primary had. What cannot have happened under these rules was written by somebody else. If a
+document from before the migration could look the same, nothing is reported.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from shadow.model.version import Absent, Key, Tombstone, Version
 __all__ = ["bypass"]
 
 _UNTOUCHED: Final = Version("", 0)
-"""The version of a document that no writer of shadow has made or changed."""
+"""The version of a document that shadow has never written."""
 
 _HEX: Final = re.compile(r"[0-9a-f]{24}")
 _CLOCKS: Final = 60.0
-"""Seconds by which the clock that made a key may be ahead of this one."""
+"""Seconds by which the clock that created a key may be ahead of this one."""
 
 
 def bypass(found: Mismatch, *, since: float, doubted: bool = False) -> Bypass | None:
-    """The kind of writer past the shim that a mismatch is sure to come from; None if none is sure.
+    """The kind of out-of-band write that certainly caused a mismatch; None if none is certain.
 
-    `since`: epoch seconds from which on the shim was in place for certain; `doubted`: the journal may have lost
-    intents of the collection, so that a delete may be one that was never followed.
+    `since`: epoch seconds from which shadow was certainly in place. `doubted`: the collection is unverified, so the
+    journal may have lost intents, and a delete may be one that was never replicated.
     """
     if found.kind in (Kind.WRITE_RESULT, Kind.UNREADABLE):
-        # The same write from the same version: what differs is what the stores made of it. And what cannot be read
-        # in the secondary was never written by way of the primary.
+        # The same write from the same version: the stores produced different results. And shadow never copies
+        # something unreadable to the secondary.
         return None
     match found.primary_state, found.secondary_state:
         case Version() as primary, Version() as secondary if primary == secondary:
             return Bypass.CHANGED if primary != _UNTOUCHED else None
         case Version() as primary, Version():
-            # The secondary has a version that only the primary can have given it: the primary's was taken off.
+            # Only the primary can have assigned the secondary's version, so the primary's own was removed.
             return Bypass.REPLACED if primary == _UNTOUCHED else None
         case Version() as primary, Tombstone():
             return Bypass.INSERTED if primary == _UNTOUCHED else None
@@ -52,7 +52,7 @@ def bypass(found: Mismatch, *, since: float, doubted: bool = False) -> Bypass | 
 
 
 def _made_after(key: Key, since: float) -> bool:
-    """Whether the key is an ObjectId (or the text of one) that was made after `since`, by the time that it carries."""
+    """Whether the key is an ObjectId, or the text of one, whose timestamp is after `since`."""
     if isinstance(key, str) and _HEX.fullmatch(key):
         key = ObjectId(key)
     return isinstance(key, ObjectId) and since <= key.generation_time.timestamp() <= time.time() + _CLOCKS

@@ -1,6 +1,6 @@
-"""The judge: whether two answers are the same, excuses considered, and in what way two images differ.
+"""The comparator: whether two answers are equal under the comparison rules, and how two images differ.
 
-What is large is judged in a thread, so that the event loop goes on meanwhile.
+Large values are compared in a thread, so that the event loop is not blocked.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from shadow.model.version import Document, Image
 __all__ = ["Comparator", "Seen", "is_heavy"]
 
 HEAVY: Final = 2_000
-"""Values, of both sides together, beyond which a thread judges: some milliseconds of comparison at the worst."""
+"""Values, of both sides together, beyond which a thread compares; at worst a comparison of some milliseconds."""
 
 _TEXT: Final = 64
 """Characters or bytes that cost about as much as one value."""
@@ -34,7 +34,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A comparison, less what the rules named in `excused` take away."""
+    """A comparison, without what the rules named in `excused` ignore."""
 
     comparison: Comparison
     excused: tuple[str, ...] = ()
@@ -48,7 +48,7 @@ class Comparator:
         self._excuses = excuses
 
     async def hits(self, collection: str, query: Query, primary: Sequence[Hit], secondary: Sequence[Hit]) -> Seen:
-        """`compare_hits` of two answers, with excuses."""
+        """`compare_hits` of two answers, under the comparison rules."""
         documents = [hit.document for answer in (primary, secondary) for hit in answer]
         return await _bounded(documents, self._hits, collection, query, primary, secondary)
 
@@ -57,12 +57,12 @@ class Comparator:
         return await _bounded([primary, secondary], compare_values, read, primary, secondary)
 
     async def agree(self, collection: str, primary: Image, secondary: Image) -> tuple[str, ...] | None:
-        """Whether both images are the same; the names of the rules that it takes, None if they differ all the same.
-        Images at different versions are never excused."""
+        """The names of the rules under which both images are equal (none if they are equal without rules); None if they
+        differ in spite of the rules. No rule applies to images at different versions."""
         return await _bounded([primary.document, secondary.document], self._agree, collection, primary, secondary)
 
     async def describe(self, primary: Image, secondary: Image) -> tuple[Kind, tuple[Difference, ...]]:
-        """In what way two images differ, and where; no difference if they are the same."""
+        """How and where two images differ; no difference if they are equal."""
         return await _bounded([primary.document, secondary.document], self._describe, primary, secondary)
 
     async def explain(self, primary: Document, secondary: Document) -> tuple[Difference, ...]:
@@ -70,7 +70,7 @@ class Comparator:
         return await _bounded([primary, secondary], lambda: explain(primary, secondary, hasher=self._hasher))
 
     async def point_out(self, found: KeyDifference) -> tuple[Difference, ...]:
-        """Where the two answers differ in what was found; one lacks it, or both show it."""
+        """Where the two answers differ in a found difference: one lacks the document, or both have it."""
         if found.primary is not None and found.secondary is not None:
             return await self.explain(found.primary.document, found.secondary.document)
         hit = found.primary or found.secondary
@@ -100,9 +100,9 @@ class Comparator:
         if primary.document is None or secondary.document is None or primary.state != secondary.state:
             return None
         if not is_copyable(primary) or not is_copyable(secondary):
-            return None  # what a rule would leave out of it cannot be told
+            return None  # what a rule would ignore in it is unknown
         if isinstance(primary.document, RawDocument) or isinstance(secondary.document, RawDocument):
-            return None  # rules look at the driver's values, which do not say where they differ
+            return None  # rules use the driver's values, which do not show the difference
         return self._excuses.excuse(collection, primary.document, secondary.document)
 
     def _describe(self, primary: Image, secondary: Image) -> tuple[Kind, tuple[Difference, ...]]:
@@ -133,7 +133,7 @@ async def _bounded(values: Sequence[Any], work: Callable[_P, _T], *arguments: _P
 
 
 def is_heavy(values: Sequence[Any]) -> bool:
-    """Whether there are more than `HEAVY` values in `values`, long texts counted as several."""
+    """Whether `values` contain more than `HEAVY` values, where a long text counts as several."""
     left, rest = HEAVY, list[Any]((values,))
     while rest:
         inner = rest.pop()

@@ -1,8 +1,8 @@
-"""Words for a difference: where two unequal documents differ and in what way, never what they hold.
+"""Describes differences: where and how two unequal documents differ, never what they contain.
 
-DeepDiff says what changed inside lists and between fields, on canonical forms only (`equality.canonical`): on raw BSON
-values it calls different ObjectIds, Decimal128s and Timestamps equal. It is given no more than it can do in a few
-milliseconds; what is larger is walked position by position.
+DeepDiff finds changes inside lists and between fields, on canonical forms only (`equality.canonical`): on raw BSON
+values it treats different ObjectIds, Decimal128s and Timestamps as equal. It is given no more than it can process in a
+few milliseconds; larger values are compared position by position.
 """
 
 from __future__ import annotations
@@ -26,34 +26,34 @@ from shadow.model.version import Document, Image, Key, State
 __all__ = ["Hasher", "explain", "explain_images", "explain_lack", "explain_versions", "safe_name"]
 
 MAX_NODES: Final = 400
-"""Values (both sides together) that DeepDiff may be given; it takes about 25 microseconds for each."""
+"""Values (both sides together) that DeepDiff may be given; each takes it about 25 microseconds."""
 
 MAX_LIST: Final = 100
-"""Elements of a list that DeepDiff may be given: it aligns lists in quadratic time."""
+"""List elements that DeepDiff may be given: it aligns lists in quadratic time."""
 
 WALKED: Final = 200_000
-"""Values that are walked before a document is called different as a whole."""
+"""Values that are visited before a document is reported as different as a whole."""
 
 LONGEST: Final = 2.0
-"""Seconds after which a walk ends with what it has found: lists in lists are compared once for each level."""
+"""Seconds after which a walk ends with what it has found; nested lists are compared once for each level."""
 
 _PLAIN_NAME: Final = re.compile(r"[A-Za-z_$][A-Za-z_$0-9-]{0,47}")
 _CODED: Final = re.compile(r"[0-9a-fA-F-]{16,}|\d{5,}|(?=\w*\d)\w{24,}")
 MAX_NAMES: Final = 64
-"""Fields of one object beyond which their names are taken for data: a map by user, by day, by product."""
+"""Fields of one object beyond which their names count as data: a map by user, by day, by product."""
 
 
 class Hasher:
-    """Keyed hashes (blake2b, 16 hex digits): the same for the same value under one secret, worth nothing without it.
+    """Keyed hashes (blake2b, 16 hex digits): equal for equal values under one secret, useless without it.
 
-    An empty secret is replaced by a random one, so that hashes then compare within this process only.
+    An empty secret is replaced by a random one, so that hashes can be compared within this process only.
     """
 
     def __init__(self, secret: bytes = b"") -> None:
         self.adopt(secret or os.urandom(32))
 
     def adopt(self, secret: bytes) -> None:
-        """Takes another secret, before anything was hashed with the first."""
+        """Replaces the secret. Only allowed before anything was hashed with it."""
         self._key = hashlib.blake2b(secret, digest_size=32, person=b"shadow").digest()
 
     def __repr__(self) -> str:
@@ -68,7 +68,7 @@ class Hasher:
         return self._hash(repr(form).encode("utf-8", "surrogatepass"))
 
     def hash_key(self, key: Key) -> str:
-        """The hash of an `_id`: the same for keys that MongoDB holds equal, whatever their type."""
+        """The hash of an `_id`: the same for keys that MongoDB treats as equal, whatever their type."""
         return self._hash(key_digest(key).encode())
 
     def _hash(self, data: bytes) -> str:
@@ -76,20 +76,21 @@ class Hasher:
 
 
 def safe_name(name: str) -> bool:
-    """Whether a field name is a name and not data: an identifier of ordinary length that is no id, number or token."""
+    """Whether a field name is not data: an identifier of ordinary length that is no id, number or token."""
     return bool(_PLAIN_NAME.fullmatch(name)) and not _CODED.search(name)
 
 
 def explain(
     a: Document, b: Document, *, hasher: Hasher, limit: int = 50, max_nodes: int = MAX_NODES
 ) -> tuple[Difference, ...]:
-    """Where `a` (the primary's) and `b` (the secondary's) differ: at most `limit` places, documents' order of fields.
+    """Where `a` (the primary's) and `b` (the secondary's) differ: at most `limit` places, in the documents' order of
+    fields.
 
-    Empty exactly if they are the same (`equality.same`). Paths are dotted; a name that is data (`safe_name`, or one of
-    very many) is `*`. Kinds: TYPE, VALUE, MISSING and EXTRA (in the secondary), ORDER (of an object's fields, or of a
-    list whose elements are otherwise the same). Up to `max_nodes` differing values DeepDiff pairs the elements of
-    lists; beyond that they are paired by position, and a difference that is not found in `WALKED` values and `LONGEST`
-    seconds is said of the path `*`.
+    Empty exactly if they are equal (`equality.same`). Paths are dotted; a name that is data (`safe_name` is False, or
+    it is one of very many) is `*`. Kinds: TYPE, VALUE, MISSING and EXTRA (in the secondary), ORDER (of an object's
+    fields, or of a list whose elements are otherwise equal). Up to `max_nodes` differing values, DeepDiff pairs the
+    elements of lists; beyond that they are paired by position, and a difference that is not found within `WALKED`
+    values and `LONGEST` seconds is reported at the path `*`.
     """
     if same(a, b):
         return ()
@@ -111,7 +112,7 @@ def explain_lack(document: Document | None, *, hasher: Hasher, kind: Kind) -> Di
 
 
 def explain_images(primary: Image, secondary: Image, *, hasher: Hasher) -> tuple[Difference, ...]:
-    """Where two images differ, their versions included. Empty exactly if they are the same and both can be read."""
+    """Where two images differ, versions included. Empty exactly if they are equal and both can be read."""
     found: tuple[Difference, ...] = ()
     if primary.document is not None and secondary.document is not None:
         found = explain(primary.document, secondary.document, hasher=hasher)
@@ -122,13 +123,13 @@ def explain_images(primary: Image, secondary: Image, *, hasher: Hasher) -> tuple
         found = (explain_lack(secondary.document, hasher=hasher, kind=Kind.EXTRA),)
     if found or (is_copyable(primary) and is_copyable(secondary)):
         return found
-    # The same on both sides, and yet nobody can say what it is.
+    # The same bytes on both sides, but unreadable.
     unread = _unreadable(primary.document or {}, secondary.document or {})
     return tuple(unread) or (Difference(Kind.UNREADABLE, "*", "unreadable", "unreadable"),)
 
 
 def explain_versions(primary: State, secondary: State, *, hasher: Hasher) -> tuple[Difference, ...]:
-    """The difference of two versions, as hashes; none if they are the same."""
+    """The difference of two versions, as hashes; none if they are equal."""
     if primary == secondary:
         return ()
     types = [type(state).__name__.lower() for state in (primary, secondary)]
@@ -137,7 +138,7 @@ def explain_versions(primary: State, secondary: State, *, hasher: Hasher) -> tup
 
 
 def _unreadable(a: Document, b: Document) -> Iterator[Difference]:
-    """The fields that keep a document from being read."""
+    """The fields that make a document unreadable."""
     names = dict.fromkeys(name for each in (a, b) if isinstance(each, Damaged) for name in each.faults)
     for name in names:
         left, right = ("unreadable" if _fails(each, name) else _type_at(each, name) for each in (a, b))
@@ -153,7 +154,7 @@ def _type_at(document: Document, name: str) -> str:
 
 
 def _of_bytes(a: Document, b: Document) -> Iterator[Difference]:
-    """Where two documents differ whose values are the same to the driver."""
+    """Where two documents differ whose values are equal to the driver."""
     left, right = (
         {each.path: each.kind for each in oddities(one.raw)} if isinstance(one, RawDocument) else {} for one in (a, b)
     )
@@ -180,7 +181,7 @@ def _type(form: Any) -> str:
 
 
 def _same(a: Any, b: Any) -> bool:
-    """Equality of canonical forms, the order of fields included."""
+    """Equality of canonical forms, field order included."""
     if type(a) is not type(b):
         return False
     if type(a) is dict:
@@ -191,8 +192,8 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def _size(form: Any, most: int) -> int:
-    """How many values there are in `form`, counted up to `most`; more than `most` if a list is too long to align
-    or an object has so many names that they have to be hidden."""
+    """The number of values in `form`, counted up to `most`; more than `most` if a list is too long to align or an
+    object has so many names that they must be hidden."""
     count, rest = 0, [form]
     while rest and count <= most:
         inner = rest.pop()
@@ -205,7 +206,7 @@ def _size(form: Any, most: int) -> int:
 
 
 class _Walk:
-    """One explanation. Objects are walked field by field, so that only what differs is looked at closely."""
+    """One explanation. Objects are compared field by field, so that only differing parts are examined closely."""
 
     def __init__(self, hasher: Hasher, max_nodes: int) -> None:
         self._hasher = hasher
@@ -285,7 +286,7 @@ _CATEGORIES: Final[dict[str, Kind | None]] = {
     "dictionary_item_added": Kind.EXTRA,
     "iterable_item_added": Kind.EXTRA,
 }
-"""DeepDiff's categories. Where the kind is None the two values say it."""
+"""DeepDiff's categories. None: the two values decide the kind."""
 
 
 def _kind(a: Any, b: Any) -> Kind:

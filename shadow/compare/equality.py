@@ -1,11 +1,11 @@
-"""Equality of what two stores answered: type-strict for documents, by key for result sets.
+"""Equality of two stores' answers: type-strict for documents, by key for result sets.
 
-Documents are equal if they are the same BSON: int is not long, bool is not int, missing is not null, and the order of
-fields counts at every level, except for a top-level `_id`, which BSON encoders and the server put first. One thing is
-looser: a NaN equals any other, whatever its sign or payload, since only one of the stores keeps those.
+Documents are equal if they are the same BSON: int is not long, bool is not int, missing is not null, and field order
+counts at every level, except for a top-level `_id`, which BSON encoders and the server put first. One thing is looser:
+a NaN equals any other, whatever its sign or payload, because only one of the stores keeps those.
 
-Where the driver's values do not say all of a document (`model.stored`), its bytes decide, and nothing is looser; one
-that cannot be read whole equals nothing but its own bytes.
+If the driver's values do not represent all of a document (`model.stored`), its bytes decide, and nothing is looser. A
+document that cannot be read as a whole equals only its own bytes.
 """
 
 from __future__ import annotations
@@ -51,21 +51,21 @@ def same(a: Document, b: Document) -> bool:
     try:
         return bson.encode(a) == bson.encode(b) or _same_mapping(_id_first(a), _id_first(b))
     except _NO_BSON:
-        return False  # another hand has put into the other store what MongoDB could not hold
+        return False  # a manual edit has put something into the other store that MongoDB could not hold
 
 
 _NO_BSON: Final = (BSONError, OverflowError)
 
 
 def _same_bytes(a: Document, b: Document) -> bool:
-    """`same`, where at least one is no plain document: by what is stored."""
+    """`same` by stored bytes, if at least one document is not plain."""
     if isinstance(a, Damaged) or isinstance(b, Damaged):
         return isinstance(a, Damaged) and isinstance(b, Damaged) and a.raw == b.raw != b""
     return encoded(_id_first(a)) == encoded(_id_first(b))
 
 
 def same_after(pre: Document, post: Document) -> bool:
-    """`same`, for a document and what a change has made of it: what was not touched is mostly the same object still."""
+    """`same` for a document before and after a change: untouched parts are mostly the same objects."""
     if type(pre) is not dict or type(post) is not dict:
         return _same_bytes(pre, post)
     before, after = _id_first(pre), _id_first(post)
@@ -99,7 +99,7 @@ def _same_value(a: Any, b: Any) -> bool:
 
 
 def _opened(value: Any) -> Any:
-    """A DBRef as the document that it is in BSON, whose fields have an order."""
+    """A DBRef as its BSON document, whose field order counts."""
     return dict(value.as_doc()) if isinstance(value, DBRef) else value
 
 
@@ -141,11 +141,11 @@ _TEXTS: Final[dict[type, Callable[[Any], Any]]] = {
 
 
 def canonical(value: Any) -> Any:
-    """`value` in plain dicts, lists and tagged strings, on which Python's equality is BSON's but for field order.
+    """`value` as plain dicts, lists and tagged strings, whose equality in Python is BSON's except for field order.
 
-    A scalar becomes "<`$type` alias>:<text>" on one line, so that neither a private attribute, nor a numeric tower,
-    nor a time zone, nor a line break can hide or blur a difference. A DBRef becomes the document that it is in BSON.
-    Raises `bson.errors.InvalidDocument` for what BSON cannot hold.
+    A scalar becomes "<`$type` alias>:<text>" on one line, so that no private attribute, numeric tower, time zone or
+    line break can hide or blur a difference. A DBRef becomes its BSON document. Raises `bson.errors.InvalidDocument`
+    for what BSON cannot hold.
     """
     kind = type(value)
     if kind is dict or kind is RawDocument or kind is Damaged:
@@ -159,10 +159,10 @@ def canonical(value: Any) -> Any:
 
 
 def compare_documents(primary: Document, secondary: Document) -> Kind | None:
-    """In what way two documents differ: None if they are the same, else the gravest of TYPE, VALUE and ORDER;
-    UNREADABLE where one cannot be read whole.
+    """How two documents differ: None if they are equal, otherwise the gravest of TYPE, VALUE and ORDER; UNREADABLE if
+    one cannot be read as a whole.
 
-    TYPE: some place holds different types on the two sides. ORDER: they differ in the order of fields alone.
+    TYPE: some place has different types on the two sides. ORDER: only the order of fields differs.
     """
     if same(primary, secondary):
         return None
@@ -190,11 +190,11 @@ def _types_differ(left: Any, right: Any) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class KeyDifference:
-    """One document in which two answers differ, with what each store answered for it; None where it lacks that.
+    """One document in which two answers differ, with what each store answered for it; None if it lacks the document.
 
-    Not `named`: the answers differ as a whole, and no document can be asked for by a key (`key` is None). The hits
-    then hold what differs: documents of an aggregate, or one made of the numbers (`counts`) or of the places
-    (`orders`). Raises ValueError without a hit: there is no difference that nobody can point at.
+    Not `named`: the answers differ as a whole, and no document can be identified by a key (`key` is None). The hits
+    then hold what differs: documents of an aggregate, or one with the numbers (`counts`) or positions (`orders`).
+    Raises ValueError without a hit, because every difference must be shown.
     """
 
     key: Key
@@ -209,12 +209,12 @@ class KeyDifference:
 
 
 def counts(primary: Any, secondary: Any) -> KeyDifference:
-    """Answers of different numbers of documents, of which none can be named."""
+    """A difference in the number of documents, none of which can be named."""
     return whole(Kind.COUNT, {COUNT_PATH: primary}, {COUNT_PATH: secondary})
 
 
 def orders(primary: Sequence[Any], secondary: Sequence[Any]) -> KeyDifference:
-    """Answers that hold the same documents in another order, as two lists of places or keys."""
+    """A difference in the order of the same documents, as two lists of positions or keys."""
     return whole(Kind.ORDER, {ORDER_PATH: list(primary)}, {ORDER_PATH: list(secondary)})
 
 
@@ -226,36 +226,36 @@ def whole(kind: Kind, primary: Document, secondary: Document) -> KeyDifference:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What a comparison of two answers found. `incomparable` is the reason why a part of them could not be compared;
-    differences found in the rest stand beside it."""
+    """The result of comparing two answers. `incomparable` is the reason why a part could not be compared; there may be
+    differences in the rest."""
 
     keys: tuple[KeyDifference, ...] = ()
     incomparable: Incomparable | None = None
 
     @property
     def equal(self) -> bool:
-        """Everything was compared and nothing differs."""
+        """Whether everything was compared and nothing differs."""
         return not self.keys and not self.incomparable
 
 
 _EQUAL: Final = Comparison()
 _Row: TypeAlias = tuple[Any, Hit]
-"""What a document sorts by, and its hit."""
+"""A document's sort key, and its hit."""
 
 
 def compare_hits(query: Query, primary: Sequence[Hit], secondary: Sequence[Hit], *, keyed: bool = True) -> Comparison:
-    """Compares the two answers to `query`, whole and in order.
+    """Compares the two answers to `query`, completely and in order.
 
-    Documents are paired by `_id`, equal as MongoDB holds keys equal. With a sort, documents that tie may come in any
-    order, and where `limit` or `skip` cuts through a tie, either side of it may be answered: a document counts as
-    missing or extra only if the other answer's range covers its place. A window that is shifted as a whole is COUNT.
-    Without a sort, `limit` and `skip` cut anywhere: documents that both answered are compared, the rest is
-    `Incomparable.UNSORTED_LIMIT`. A projection that takes the sort's fields away leaves the order undecidable: keys
-    are compared as without a sort, and where that is not enough the rest is `Incomparable.PROJECTED_SORT`.
+    Documents are paired by `_id`, under MongoDB's equality of keys. With a sort, tied documents may come in any order,
+    and if `limit` or `skip` cuts through a tie, either part of it may be answered: a document counts as missing or
+    extra only if the other answer's range covers its position. A window that is shifted as a whole is COUNT. Without a
+    sort, `limit` and `skip` cut anywhere: documents that are in both answers are compared, the rest is
+    `Incomparable.UNSORTED_LIMIT`. A projection that removes the sort's fields makes the order undecidable: keys are
+    compared as without a sort, and if that is not enough the rest is `Incomparable.PROJECTED_SORT`.
 
-    `query.limit` has to say how far both were read: 1 for `find_one` (as `compare_one` does), and the number of
-    documents read for a cursor that the application left early. `keyed`: a hit's key is its
-    `_id`, also where the document shows none.
+    `query.limit` must say how far both answers were read: 1 for `find_one` (as `compare_one` sets it), and the number
+    of documents read for a cursor that the application abandoned. `keyed`: a hit's key is its `_id`, even if the
+    document does not show it.
     """
     if len(primary) == len(secondary) and all(map(_same_hit, primary, secondary)):
         return _EQUAL
@@ -276,8 +276,8 @@ def compare_hits(query: Query, primary: Sequence[Hit], secondary: Sequence[Hit],
 
 
 def _less_projected_bytes(found: Comparison) -> Comparison:
-    """Only MongoDB projects the bytes of a document that Python's values do not say: where nothing but these differs,
-    it is not known whether the documents do."""
+    """Only MongoDB projects the bytes of a document that Python's values do not represent. If nothing else differs, it
+    is unknown whether the documents do."""
     rest = tuple(each for each in found.keys if not _differs_in_bytes_alone(each))
     return (
         found if len(rest) == len(found.keys) else Comparison(rest, found.incomparable or Incomparable.PROJECTED_BYTES)
@@ -304,7 +304,7 @@ def _same_hit(a: Hit, b: Hit) -> bool:
 
 
 def _by(sort: Sort, *, keyed: bool) -> Callable[[Hit], Any]:
-    """Places by `sort`. `_id` is known even where the projection leaves it out."""
+    """Positions by `sort`. `_id` is known even if the projection omits it."""
     key = sort_key(sort)
     if not keyed:
         return lambda hit: key(hit.document)
@@ -316,12 +316,12 @@ def _no_place(hit: Hit) -> tuple[()]:
 
 
 def _identity(key: Key) -> Hashable:
-    """Equal for keys that MongoDB holds equal."""
+    """Equal for keys that MongoDB treats as equal."""
     return key if type(key) is str or type(key) is ObjectId else order_key(key)
 
 
 def _visible(projection: Document | None, path: str) -> bool:
-    """Whether what `path` sorts by is still there, as it was, after `projection`. In doubt it is not."""
+    """Whether the value by which `path` sorts is certainly unchanged after `projection`."""
     if not projection or path == "_id":
         return True
     entries = {name: value for name, value in projection.items() if name != "_id"}
@@ -340,7 +340,7 @@ def _related(name: str, path: str) -> bool:
 
 
 class _Answers:
-    """Two answers, seen as ranges of one order, in which documents with equal places may come in any order."""
+    """Two answers as ranges of one order, in which documents with equal positions may come in any order."""
 
     def __init__(self, primary: list[_Row], secondary: list[_Row], limit: int, skip: int) -> None:
         self._primary = primary
@@ -351,7 +351,7 @@ class _Answers:
         self._right = {_identity(hit.key): (place, hit) for place, hit in secondary}
 
     def compare(self, undecided: Incomparable | None, *, ordered: bool = False) -> Comparison:
-        """`undecided` is the reason to give where places are unknown; `ordered`: there is an order all the same."""
+        """`undecided` is the reason to give if positions are unknown; `ordered`: there is an order nevertheless."""
         keys = (*self._changed(), *self._missing(), *self._extra())
         if undecided:
             return self._undecided(keys, undecided, ordered)
@@ -405,7 +405,7 @@ class _Answers:
         ]
 
     def _range(self, rows: list[_Row]) -> Callable[[Any], bool]:
-        """Whether an answer that had a document at a place would have to show it."""
+        """Whether an answer would have to contain a document at a position."""
         cut = bool(self._limit) and len(rows) >= self._limit
         if self._skip and not rows:
             return lambda place: False
@@ -413,7 +413,7 @@ class _Answers:
         return lambda place: (not self._skip or first < place) and (not cut or place < last)
 
     def _in_order(self) -> bool:
-        """Whether the documents that both answered, and whose places did not change, follow the same order."""
+        """Whether documents that are in both answers at unchanged positions follow the same order."""
         return [place for place, _ in self._steady(self._primary)] == [
             place for place, _ in self._steady(self._secondary)
         ]
@@ -432,8 +432,8 @@ class _Answers:
 
 
 def agree(primary: Image, secondary: Image) -> bool:
-    """Whether both stores hold the same under a key: the same document at the same version, or no document. What
-    cannot be read agrees with nothing."""
+    """Whether both stores hold the same under a key: the same document at the same version, or no document. Something
+    unreadable agrees with nothing."""
     if not is_copyable(primary) or not is_copyable(secondary):
         return False
     if primary.document is None or secondary.document is None:

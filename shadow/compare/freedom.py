@@ -1,7 +1,7 @@
 """What the server leaves open in an answer: the order of a list, the choice among equal values, the rounding of a sum.
 
-A `OpenShape` says it for a value and for what is inside; `agreed` puts values into a form in which only what is fixed
-is left. Where an open part differs, the two answers are both legal, or it cannot be known: `agreed` keeps apart which.
+An `OpenShape` describes it for a value and its parts. `agreed` converts values to a form that has only the fixed parts,
+and keeps apart what is open with both answers allowed and what cannot be known.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ __all__ = ["ANYTHING", "EXACT", "Freedom", "OpenShape", "agreed", "near", "near_
 
 
 class Freedom(enum.Enum):
-    """ORDER: the elements of a list come in any order. EQUALS: any of several values that MongoDB holds equal (10,
-    10.0) may stand there, in a list any for each element. ROUNDING: a sum of doubles, whose last digits hang on the
-    order of adding. PLACE: a list in an order that is fixed in part, by what cannot be seen. ANYTHING: what is there
-    hangs on an order that nothing fixes."""
+    """ORDER: a list's elements come in any order. EQUALS: any of several values that MongoDB treats as equal (10, 10.0)
+    may appear, in a list for each element. ROUNDING: a sum of doubles, whose last digits depend on the order of
+    addition. PLACE: a list whose order is partly fixed by something that cannot be seen. ANYTHING: the value depends on
+    an order that nothing fixes."""
 
     ORDER = "order"
     EQUALS = "equals"
@@ -35,7 +35,7 @@ class Freedom(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class OpenShape:
-    """What is open in a value, and in the fields of a document (of a list: of each document in it)."""
+    """What is open in a value, and in the fields of a document (for a list: of each document in it)."""
 
     open: frozenset[Freedom] = frozenset()
     fields: Mapping[str, OpenShape] = field(default_factory=dict)
@@ -49,23 +49,23 @@ EXACT: Final = OpenShape()
 ANYTHING: Final = OpenShape(frozenset({Freedom.ANYTHING}))
 
 _UNKNOWN: Final = "?"
-"""Stands where nothing can be said. No canonical form is like it, for those hold a colon."""
+"""Marks a value about which nothing is known. No canonical form equals it, because those contain a colon."""
 
 _NEAR: Final = 1e-9
-"""By how much, relative to the greater, two sums of the same doubles may be apart."""
+"""The greatest relative difference between two sums of the same doubles."""
 _LEAST: Final = 1e-12
-"""Absolutely: where great summands cancel, what is left is their rounding."""
+"""The greatest absolute difference: where large summands cancel, only their rounding is left."""
 
 
 def agreed(value: Any, shape: OpenShape) -> Any:
-    """The canonical form of `value`, with a sorted list where the order is open, and one spelling for numbers that are
-    equal where the choice is. Two values with the same form are both right."""
+    """The canonical form of `value`, with sorted lists where the order is open and one spelling for equal numbers where
+    the choice is open. Two values with the same form are both allowed."""
     return _form(value, shape, blind=False)
 
 
 def unknown(value: Any, shape: OpenShape) -> Any:
-    """`agreed`, and where sums are rounded, or nothing is fixed, a mark instead of the value: two values whose forms
-    are the same so may both be right."""
+    """`agreed`, with a mark in place of rounded sums and of values that nothing fixes: two values with the same form
+    may both be allowed."""
     return _form(value, shape, blind=True)
 
 
@@ -94,8 +94,8 @@ def _list(values: list[Any], shape: OpenShape, *, blind: bool) -> Any:
 
 
 def near(left: Any, right: Any, shape: OpenShape) -> bool:
-    """Whether every sum in `left` is as near to the one in `right` as its rounding may put it. Both have the same
-    `unknown` form; a list whose order is open counts as near."""
+    """Whether every sum in `left` is as close to the one in `right` as rounding allows. Both have the same `unknown`
+    form; a list with an open order counts as close."""
     if Freedom.ANYTHING in shape.open:
         return True
     if Freedom.ROUNDING in shape.open and type(left) in (float, Decimal128):
@@ -109,8 +109,8 @@ def near(left: Any, right: Any, shape: OpenShape) -> bool:
 
 
 def near_numbers(left: Any, right: Any) -> bool:
-    """Whether two sums may be the same but for their rounding."""
+    """Whether two sums may differ only in rounding."""
     a, b = (float(each.to_decimal()) if type(each) is Decimal128 else float(each) for each in (left, right))
     if not math.isfinite(a) or not math.isfinite(b):
-        return True  # an overflow on the way hangs on the order too
+        return True  # an intermediate overflow depends on the order too
     return math.isclose(a, b, rel_tol=_NEAR, abs_tol=_LEAST)

@@ -1,9 +1,10 @@
-"""What a pipeline fixes of its answer, and what the server leaves open: read off the stages, without the documents.
+"""What a pipeline determines of its answer, and what the server leaves open: derived from the stages, without the
+documents.
 
-Documents come to a pipeline in no order that two stores share, and so does what `$lookup` finds. A stage may fix an
-order (`$sort`), do without one (`$match`, `$sum`), or hang on it (`$first`, `$push`, `$limit`). `openness` follows that
-through: which rows there are, in which order, and what is open inside them (`freedom.Shape`). What it does not know
-counts as open.
+Documents enter a pipeline in no order that two stores share, and so does what `$lookup` finds. A stage may fix an order
+(`$sort`), not need one (`$match`, `$sum`), or depend on it (`$first`, `$push`, `$limit`). `openness` follows that
+through the stages: which rows there are, in which order, and what is open inside them (`freedom.OpenShape`). Unknown
+stages and operators count as open.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from shadow.compare.freedom import ANYTHING, EXACT, Freedom, OpenShape
+from shadow.compare.open_expressions import expression, merged, only_path, value_at, with_value
 from shadow.model.version import Document
 from shadow.mongoql.paths import position
 
@@ -32,10 +34,10 @@ class Rows(enum.Enum):
 class Openness:
     """What is known of rows at one point of a pipeline.
 
-    `whole`: their order is fixed in full. `sort`: the order is that of these fields, ties in any order; `seen`: the
-    rows still hold them as they were. `skip`, `limit`: the window that was cut from that order. `distinct`: no two
-    rows have the same `_id`; `stored`: it is that of a stored document, and so no list, of which several may tie.
-    `single`: there is at most one row. `placed`: the order of fields is fixed.
+    `whole`: their order is fully determined. `sort`: they are ordered by these fields, ties in any order; `seen`: the
+    rows still hold these fields unchanged. `skip`, `limit`: the window of that order. `distinct`: no two rows have the
+    same `_id`; `stored`: it is that of a stored document, and so no list, of which several may tie. `single`: there is
+    at most one row. `placed`: the order of fields is determined.
     """
 
     rows: Rows = Rows.KNOWN
@@ -61,7 +63,7 @@ class Openness:
 
 
 def openness(pipeline: Sequence[Document]) -> Openness:
-    """What the answer of `pipeline` fixes."""
+    """What the answer of `pipeline` determines."""
     state = Openness(single=_names_one(pipeline))
     for stage in pipeline:
         state = _after(state, stage)
@@ -75,7 +77,7 @@ def projected(projection: Document | None) -> OpenShape:
     shape = EXACT
     for path, value in _flat(projection or {}):
         if not isinstance(_switch(value), bool):
-            shape = _put(shape, path, expression(value, EXACT))
+            shape = with_value(shape, path, expression(value, EXACT))
     return shape
 
 
@@ -88,15 +90,15 @@ _SHAPING: Final = frozenset({"$project", "$addFields", "$set", "$unset", "$repla
 
 
 def _reshaped(pipeline: Sequence[Document]) -> bool:
-    """Whether the server may put the fields of the rows in another order: it merges and moves stages that shape them,
-    and `$lookup` over a field that exists has two places for it."""
+    """Whether the server may return the fields of the rows in another order: it merges and moves stages that shape
+    them, and `$lookup` over an existing field has two places for it."""
     names = [next(iter(stage), "") for stage in pipeline]
     return "$lookup" in names or "$facet" in names or sum(name in _SHAPING for name in names) > 1
 
 
 def _loses_elements(pipeline: Sequence[Document]) -> bool:
-    """Whether a stage goes by a position (`a.0`) before one that needs but a part of each document: the server then
-    reads that part alone, without what stands at the position."""
+    """Whether a stage uses a position (`a.0`) before one that needs only some fields of each document: the server
+    then reads these fields alone, without the element at the position."""
     by_position = False
     for stage in pipeline:
         if by_position and ("$project" in stage or "$group" in stage):
@@ -107,7 +109,7 @@ def _loses_elements(pipeline: Sequence[Document]) -> bool:
 
 
 def _names_one(pipeline: Sequence[Document]) -> bool:
-    """Whether the first stage asks for one key."""
+    """Whether the first stage matches a single key."""
     first = pipeline[0].get("$match") if pipeline else None
     key = first.get("_id") if isinstance(first, Mapping) else None
     if isinstance(key, Mapping):
@@ -120,7 +122,7 @@ def _unknown(state: Openness, spec: Any) -> Openness:
 
 
 def _settled(state: Openness) -> Openness:
-    """`state`, before a stage that is no longer about the window itself: which tied rows were in it is open."""
+    """`state` before a stage that does not use the window itself: which tied rows were in it is open."""
     if state.cut and not state.fixed:
         return replace(state, rows=_least(state.rows, Rows.COUNTED), skip=0, limit=0, sort=())
     return state
@@ -131,149 +133,14 @@ def _least(a: Rows, b: Rows) -> Rows:
     return min(a, b, key=order.index)
 
 
-# -- paths --------------------------------------------------------------------------------------------------------
-
-
-def _at(shape: OpenShape, path: str) -> OpenShape:
-    """What is open in the value at a dotted path."""
-    for name in path.split("."):
-        if shape.open & {Freedom.ANYTHING, Freedom.ROUNDING, Freedom.PLACE}:
-            return ANYTHING
-        if position(name) >= 0 and not shape.exact:
-            return ANYTHING
-        inner = shape.fields.get(name, EXACT)
-        # A path through a list gathers from its elements, in their order; a part of equal values is equal.
-        shape = OpenShape(inner.open | shape.open, inner.fields)
-    return shape
-
-
-def _put(shape: OpenShape, path: str, made: OpenShape) -> OpenShape:
-    """`shape` with `made` at a dotted path."""
-    name, _, rest = path.partition(".")
-    if shape.open & {Freedom.ANYTHING, Freedom.ROUNDING}:
-        return shape
-    inner = _put(shape.fields.get(name, EXACT), rest, made) if rest else made
-    fields = {**shape.fields, name: inner}
-    return OpenShape(shape.open, {each: value for each, value in fields.items() if not value.exact})
-
-
-def _kept(shape: OpenShape, parts: Sequence[str]) -> OpenShape:
-    """What is open in a document of which only the value at a path is kept, with what leads to it."""
-    if not parts:
-        return shape
-    inner = _kept(shape.fields.get(parts[0], EXACT), parts[1:])
-    return OpenShape(shape.open, {} if inner.exact else {parts[0]: inner})
-
-
-def _merged(a: OpenShape, b: OpenShape) -> OpenShape:
-    names = dict.fromkeys([*a.fields, *b.fields])
-    return OpenShape(a.open | b.open, {n: _merged(a.fields.get(n, EXACT), b.fields.get(n, EXACT)) for n in names})
-
-
 def _touched(state: Openness, path: str) -> Openness:
-    """`state` after the value at `path` became another one: the sort may no longer be seen, the key be another."""
+    """`state` after the value at `path` has changed: the sort may no longer be visible, and the key may differ."""
     seen = state.seen and not any(_related(path, each) for each, _ in state.sort)
     return replace(state, seen=seen, distinct=state.distinct and path != "_id")
 
 
 def _related(a: str, b: str) -> bool:
     return a == b or a.startswith(f"{b}.") or b.startswith(f"{a}.")
-
-
-# -- expressions --------------------------------------------------------------------------------------------------
-
-
-def expression(expr: Any, shape: OpenShape) -> OpenShape:
-    """What is open in the value of an expression over rows of `shape`."""
-    if isinstance(expr, str) and expr.startswith("$"):
-        return _reference(expr, shape)
-    if isinstance(expr, list):
-        return EXACT if all(expression(each, shape).exact for each in expr) else ANYTHING
-    if not isinstance(expr, Mapping):
-        return EXACT
-    first = next(iter(expr), "")
-    if not first.startswith("$"):
-        made = {name: expression(value, shape) for name, value in expr.items()}
-        return OpenShape(fields={name: each for name, each in made.items() if not each.exact})
-    return _operator(first, expr[first], shape)
-
-
-def _reference(text: str, shape: OpenShape) -> OpenShape:
-    if not text.startswith("$$"):
-        return _at(shape, text[1:])
-    name, _, path = text[2:].partition(".")
-    if name in ("ROOT", "CURRENT"):
-        return _at(shape, path) if path else shape
-    # A variable of $map, $let and the like: what binds it is looked at where it is bound.
-    return ANYTHING if name in _CLOCKED else EXACT
-
-
-_CLOCKED: Final = frozenset({"NOW", "CLUSTER_TIME", "USER_ROLES"})
-_CHANCE: Final = frozenset({"$rand", "$sampleRate", "$function", "$accumulator"})
-_SETS: Final = frozenset({"$setUnion", "$setIntersection", "$setDifference"})
-_OF_ANY_ORDER: Final = frozenset(
-    {"$size", "$isArray", "$in", "$allElementsTrue", "$anyElementTrue", "$setEquals", "$setIsSubset"}
-)
-"""Operators whose answer is the same in whatever order the elements of a list come, and of equal ones whichever."""
-_BY_VALUE: Final = frozenset({"$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$cmp", "$isNumber"})
-"""Operators to which equal numbers are one."""
-_ROUNDED: Final = frozenset({"$sum", "$avg", "$stdDevPop", "$stdDevSamp"})
-
-
-def _operator(name: str, operand: Any, shape: OpenShape) -> OpenShape:
-    if name == "$literal":
-        return EXACT
-    if name in _CHANCE:
-        return ANYTHING
-    given = operand if isinstance(operand, list) else [operand]
-    parts = [expression(each, shape) for each in given]
-    if name in _SETS:
-        known = all(not each.fields and each.open <= {Freedom.ORDER, Freedom.EQUALS} for each in parts)
-        return OpenShape(frozenset({Freedom.ORDER, Freedom.EQUALS})) if known else ANYTHING
-    if _is_exact(operand, shape):
-        # Of equal arguments the server keeps one, in an order that its optimizer may change.
-        return OpenShape(frozenset({Freedom.EQUALS})) if name in ("$min", "$max") and len(given) > 1 else EXACT
-    if name in ("$map", "$filter") and _only_input_is_open(operand, shape):
-        return OpenShape(frozenset({Freedom.ORDER}))
-    if any(each.fields for each in parts):
-        return ANYTHING
-    opened = frozenset[Freedom]().union(*[each.open for each in parts])
-    if opened <= {Freedom.ORDER, Freedom.EQUALS} and name in _OF_ANY_ORDER:
-        return EXACT
-    if opened <= {Freedom.EQUALS} and name in _BY_VALUE:
-        return EXACT
-    if len(parts) == 1 and opened == {Freedom.ORDER}:
-        if name in _ROUNDED:
-            return OpenShape(frozenset({Freedom.ROUNDING}))
-        if name in ("$min", "$max"):
-            return OpenShape(frozenset({Freedom.EQUALS}))
-        if name == "$reverseArray":
-            return OpenShape(frozenset({Freedom.ORDER}))
-    return ANYTHING
-
-
-def _only_input_is_open(operand: Any, shape: OpenShape) -> bool:
-    """Whether `$map` or `$filter` takes a list whose order alone is open, and nothing else that is."""
-    if not isinstance(operand, Mapping):
-        return False
-    source = expression(operand.get("input"), shape)
-    rest = {name: value for name, value in operand.items() if name != "input"}
-    return source == OpenShape(frozenset({Freedom.ORDER})) and _is_exact(rest, shape)
-
-
-def _is_exact(operand: Any, shape: OpenShape) -> bool:
-    """Whether nothing that is open is read anywhere in an operand, however deep: operators with named arguments hold
-    expressions below their names."""
-    if isinstance(operand, str):
-        return expression(operand, shape).exact
-    if isinstance(operand, list):
-        return all(_is_exact(each, shape) for each in operand)
-    if isinstance(operand, Mapping):
-        first = next(iter(operand), "")
-        if first.startswith("$"):
-            return _operator(first, operand[first], shape).exact
-        return all(_is_exact(each, shape) for each in operand.values())
-    return True
 
 
 # -- stages -------------------------------------------------------------------------------------------------------
@@ -292,7 +159,7 @@ _ORDER_FREE_CONDITIONS: Final = frozenset(
 
 
 def _filter_is_exact(spec: Any, shape: OpenShape) -> bool:
-    """Whether a filter chooses the same rows whatever is open in them."""
+    """Whether a filter selects the same rows whatever is open in them."""
     if not isinstance(spec, Mapping):
         return True
     for path, wanted in spec.items():
@@ -303,7 +170,7 @@ def _filter_is_exact(spec: Any, shape: OpenShape) -> bool:
             if not expression(wanted, shape).exact:
                 return False
         elif not path.startswith("$"):
-            opened = _at(shape, path)
+            opened = value_at(shape, path)
             if opened.exact:
                 continue
             if opened.fields or not opened.open <= {Freedom.ORDER, Freedom.EQUALS} or not _plain_condition(wanted):
@@ -312,7 +179,7 @@ def _filter_is_exact(spec: Any, shape: OpenShape) -> bool:
 
 
 def _plain_condition(wanted: Any) -> bool:
-    """Whether a condition asks about elements by value, not about their order, their types or a whole list."""
+    """Whether a condition tests elements by value, not their order, their types or a whole list."""
     if isinstance(wanted, list):
         return False
     if not isinstance(wanted, Mapping):
@@ -334,7 +201,7 @@ def _plain_condition(wanted: Any) -> bool:
 def _sort(state: Openness, spec: Any) -> Openness:
     state = _settled(state)
     sort = tuple((path, -1 if direction < 0 else 1) for path, direction in spec.items())
-    shapes = [_at(state.shape, path) for path, _ in sort]
+    shapes = [value_at(state.shape, path) for path, _ in sort]
     allowed = {Freedom.ORDER, Freedom.EQUALS, Freedom.ROUNDING}
     known = all(not each.fields and each.open <= allowed for each in shapes)
     by_key = any(path == "_id" for path, _ in sort) and (state.stored or len(sort) == 1)
@@ -372,9 +239,9 @@ def _project(state: Openness, spec: Any) -> Openness:
     plain = {"_id": True, **plain}
     for name, value in plain.items():
         if value is True:
-            made = _merged(made, _kept(state.shape, name.split(".")))
+            made = merged(made, only_path(state.shape, name.split(".")))
         elif value is not False:
-            made = _put(made, name, expression(value, state.shape))
+            made = with_value(made, name, expression(value, state.shape))
     names = [name for name, value in plain.items() if value is True]
     seen = state.seen and all(_covered(path, names) for path, _ in state.sort)
     distinct = state.distinct and "_id" in names
@@ -391,7 +258,7 @@ def _flat(spec: Mapping[str, Any], prefix: str = "") -> Sequence[tuple[str, Any]
 
 
 def _switch(value: Any) -> Any:
-    """True and False for what includes and excludes a field; an expression as it is."""
+    """True and False for including and excluding a field; an expression as it is."""
     if isinstance(value, bool | int | float):
         return bool(value)
     return bool(value.to_decimal()) if hasattr(value, "to_decimal") else value
@@ -405,14 +272,14 @@ def _add(state: Openness, spec: Any) -> Openness:
     made = state
     for path, value in _flat(spec):
         made = _touched(made, path)
-        made = replace(made, shape=_put(made.shape, path, expression(value, state.shape)))
+        made = replace(made, shape=with_value(made.shape, path, expression(value, state.shape)))
     return made
 
 
 def _unset(state: Openness, spec: Any) -> Openness:
     for path in [spec] if isinstance(spec, str) else spec:
         state = _touched(state, path)
-        state = replace(state, shape=_put(state.shape, path, EXACT))
+        state = replace(state, shape=with_value(state.shape, path, EXACT))
     return state
 
 
@@ -430,7 +297,7 @@ def _unwind(state: Openness, spec: Any) -> Openness:
     state = _settled(state)
     options = {"path": spec} if isinstance(spec, str) else spec
     path = options["path"][1:]
-    opened = _at(state.shape, path)
+    opened = value_at(state.shape, path)
     rows = Rows.OPEN if state.rows is Rows.COUNTED else state.rows
     made = replace(_touched(state, path), rows=rows, distinct=False, single=False)
     if Freedom.ANYTHING in opened.open:
@@ -439,25 +306,25 @@ def _unwind(state: Openness, spec: Any) -> Openness:
     made = replace(
         made,
         whole=state.fixed and ordered,
-        shape=_put(made.shape, path, OpenShape(opened.open & {Freedom.EQUALS}, opened.fields)),
+        shape=with_value(made.shape, path, OpenShape(opened.open & {Freedom.EQUALS}, opened.fields)),
     )
     index = options.get("includeArrayIndex")
     if index:
         made = _touched(made, index)
-        made = replace(made, shape=_put(made.shape, index, EXACT if ordered else ANYTHING))
+        made = replace(made, shape=with_value(made.shape, index, EXACT if ordered else ANYTHING))
     return made
 
 
 def _lookup(state: Openness, spec: Any) -> Openness:
     if "pipeline" in spec or "let" in spec:
         return _joined(state, spec["as"], ANYTHING)
-    local = _at(state.shape, spec["localField"])
+    local = value_at(state.shape, spec["localField"])
     known = not local.fields and local.open <= {Freedom.ORDER, Freedom.EQUALS}
     return _joined(state, spec["as"], OpenShape(frozenset({Freedom.ORDER})) if known else ANYTHING)
 
 
 def _joined(state: Openness, path: str, made: OpenShape) -> Openness:
-    return replace(_touched(state, path), shape=_put(state.shape, path, made))
+    return replace(_touched(state, path), shape=with_value(state.shape, path, made))
 
 
 # -- groups -------------------------------------------------------------------------------------------------------
@@ -483,7 +350,7 @@ def _group(state: Openness, spec: Any) -> Openness:
 
 
 def _reads(expr: Any) -> bool:
-    """Whether an expression may have another value for another row."""
+    """Whether an expression may have different values for different rows."""
     if isinstance(expr, str):
         return expr.startswith("$")
     if isinstance(expr, list):
@@ -496,7 +363,7 @@ def _reads(expr: Any) -> bool:
 
 
 def _counts(accumulator: Any) -> bool:
-    """Whether it is the same for any rows of that number."""
+    """Whether the result depends only on the number of rows."""
     ((name, operand),) = accumulator.items()
     return name == "$count" or not _reads(operand)
 

@@ -1,7 +1,7 @@
-"""Excuses: named rules that say which differences between the stores are none.
+"""Comparison rules: named rules that say which differences between the stores to ignore.
 
-A rule acts on both documents of an unequal pair before they are compared again. Only documents that are then the same
-are excused, and only by the rules that it took.
+A rule acts on both documents of an unequal pair before they are compared again. Documents that are then equal are
+counted as excused, under the names of the rules that were needed.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ _REMOVE: Final = object()
 
 
 class _Rule(BaseModel):
-    """`path` is dotted; `*` stands for any one field or list position, and a field name that meets a list is looked
-    for in all its elements, as in a MongoDB filter. `expires` is the last day on which the rule holds (UTC)."""
+    """`path` is dotted. `*` stands for any one field or list position, and a field name that meets a list applies to
+    all its elements, as in a MongoDB filter. `expires` is the last day (UTC) on which the rule holds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
 
@@ -46,20 +46,20 @@ class _Rule(BaseModel):
     expires: dt.date | None = None
 
     rank: ClassVar[int] = 0
-    """Rules act in the order of their ranks: what takes away goes first, what sorts goes last."""
+    """Rules act in the order of their ranks: removals first, sorting last."""
 
     @field_validator("path")
     @classmethod
     def _names_a_place(cls, path: str) -> str:
         parts = path.split(".")
         if not all(parts):
-            raise ValueError("a dotted path of field names, list positions and *, none of them empty")
+            raise ValueError("a dotted path of field names, list positions and *, without an empty part")
         if parts[0] in ("_id", "*"):
-            raise ValueError("a path below one named field; _id cannot be excused")
+            raise ValueError("a path that begins with a named field; _id cannot be ignored")
         return path
 
     def apply(self, a: Document, b: Document) -> tuple[Document, Document]:
-        """Both documents as this rule wants them compared. Changes neither."""
+        """Both documents as this rule compares them. Changes neither."""
         parts = tuple(self.path.split("."))
         return _changed(a, parts, self._one), _changed(b, parts, self._one)
 
@@ -69,7 +69,7 @@ class _Rule(BaseModel):
 
 
 class Ignore(_Rule):
-    """What is at the path, or whether there is anything, does not count."""
+    """Ignores the value at the path and whether it exists."""
 
     rule: Literal["ignore"]
 
@@ -78,7 +78,7 @@ class Ignore(_Rule):
 
 
 class MissingAsNull(_Rule):
-    """A null at the path is as good as nothing."""
+    """Treats null at the path as missing."""
 
     rule: Literal["missing_as_null"]
     rank = 1
@@ -88,7 +88,7 @@ class MissingAsNull(_Rule):
 
 
 class Truncate(_Rule):
-    """Dates at the path count down to the unit `to` alone."""
+    """Compares dates at the path down to the unit `to` only."""
 
     rule: Literal["truncate"]
     to: Literal["second", "minute", "hour", "day"]
@@ -102,7 +102,7 @@ class Truncate(_Rule):
 
 
 class Tolerance(_Rule):
-    """Numbers of the same type at the path count as equal if they are at most `by` apart."""
+    """Treats numbers of the same type at the path as equal if they are at most `by` apart."""
 
     rule: Literal["tolerance"]
     by: FiniteFloat = Field(gt=0)
@@ -120,7 +120,7 @@ class Tolerance(_Rule):
 
 
 class Unordered(_Rule):
-    """The list at the path counts as a bag: the order of its elements does not matter, their number does."""
+    """Compares the list at the path as a bag: the number of its elements counts, their order does not."""
 
     rule: Literal["unordered"]
     rank = 4
@@ -133,7 +133,7 @@ Rule: TypeAlias = Annotated[
     Ignore | MissingAsNull | Truncate | Tolerance | Unordered,
     Field(discriminator="rule"),
 ]
-"""One entry of a collection's list `compare` in the settings, told apart by `rule`."""
+"""One entry of a collection's `compare` in the settings; `rule` selects the class."""
 
 _UNITS: Final = {"second": 1000, "minute": 60_000, "hour": 3_600_000, "day": 86_400_000}
 
@@ -145,10 +145,10 @@ def active(rules: Iterable[Rule], today: dt.date) -> tuple[Rule, ...]:
 
 
 def excused_by(rules: Sequence[Rule], a: Document, b: Document) -> tuple[str, ...] | None:
-    """The names of the rules that make `a` (the primary's) and `b` the same; None if they do not.
+    """The names of the rules that make `a` (the primary's) and `b` equal; None if they do not.
 
-    A smallest set: a rule without which the documents would be the same too is not named. Documents that are the same
-    already need none. `rules` are `active` ones.
+    The set is minimal: a rule is not named if the documents would be equal without it. Documents that are equal already
+    need none. `rules` must be `active` ones.
     """
     if not _same_under(rules, a, b):
         return None
@@ -161,9 +161,9 @@ def excused_by(rules: Sequence[Rule], a: Document, b: Document) -> tuple[str, ..
 
 
 class Excuses:
-    """The rules in force by collection, and how often each was needed. Thread-safe: sets are replaced whole.
+    """The rules in force by collection, and how often each was needed. Thread-safe: sets are replaced as a whole.
 
-    `today` gives the current day (UTC).
+    `today` returns the current day (UTC).
     """
 
     def __init__(
@@ -178,15 +178,15 @@ class Excuses:
         self.replace(rules or {})
 
     def replace(self, rules: Mapping[str, Sequence[Rule]]) -> None:
-        """Puts other rules in force. The counts of those that stay are kept."""
+        """Puts other rules in force. The counts of rules that stay are kept."""
         self._rules = {collection: tuple(each) for collection, each in rules.items() if each}
 
     def names(self) -> list[tuple[str, str]]:
-        """Pairs (collection, rule name)."""
+        """Pairs of collection and rule name."""
         return [(collection, rule.name) for collection, rules in self._rules.items() for rule in rules]
 
     def excuse(self, collection: str, a: Document, b: Document) -> tuple[str, ...] | None:
-        """`excused_by` for the rules of a collection; changes no count."""
+        """`excused_by` for the rules of a collection. Changes no count."""
         rules = self._rules.get(collection)
         return excused_by(active(rules, self._today()), a, b) if rules else None
 
@@ -195,8 +195,8 @@ class Excuses:
         self._taken.update((collection, name) for name in names)
 
     def status(self) -> list[dict[str, Any]]:
-        """Every rule, JSON-able: collection, name, rule, path, expires (a date or None), how often it was needed
-        since the start, and `state`: "active", "never_matched" or "expired"."""
+        """Every rule, JSON-able: collection, name, rule, path, expires (a date or None), how often it was needed since
+        the start, and `state`: "active", "never_matched" or "expired"."""
         today = self._today()
         return [self._row(collection, rule, today) for collection, rules in self._rules.items() for rule in rules]
 
@@ -228,8 +228,8 @@ def _number(value: Any) -> float:
 
 
 def _changed(value: Any, parts: Sequence[str], change: _Change) -> Any:
-    """A copy of `value` with `change` made to everything at the path; `_REMOVE` takes a field away, and puts null in
-    place of a list's element so that the others keep their positions."""
+    """A copy of `value` with `change` applied to everything at the path. `_REMOVE` deletes a field, and puts null in
+    place of a list element so that the others keep their positions."""
     if not parts:
         return change(value)
     if isinstance(value, dict):

@@ -1,7 +1,7 @@
-"""The settings: a YAML file and the environment, validated together. The environment wins over the file.
+"""The settings: a YAML file and the environment, validated together. The environment overrides the file.
 
-Every key can be given in the environment: `SHADOW_` and the path in capitals, joined by `_`
-(`SHADOW_MONGO_URL`, `SHADOW_DEFAULTS_PHASE`, `SHADOW_COLLECTIONS_USERS_PRIMARY`); `SHADOW_COLLECTIONS` takes the whole
+Every key can be set in the environment: `SHADOW_` and the path in capitals, joined by `_`
+(`SHADOW_MONGO_URL`, `SHADOW_DEFAULTS_PHASE`, `SHADOW_COLLECTIONS_USERS_PRIMARY`). `SHADOW_COLLECTIONS` takes the whole
 section as JSON. Shorthands: `USE_DYNAMODB`, `AWS_REGION`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`,
 `AWS_SESSION_TOKEN`.
 """

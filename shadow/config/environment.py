@@ -1,4 +1,4 @@
-"""The environment as settings."""
+"""Reads settings from the environment."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ __all__ = ["EnvironmentSource", "merged_over"]
 
 
 class EnvironmentSource(PydanticBaseSettingsSource):
-    """The environment as a nested mapping, by the names of the settings themselves. Variables that are set and empty
-    are not among it (see `sources.given`)."""
+    """The environment as a nested mapping by setting name. Empty variables are ignored (see `sources.given`)."""
 
     def __init__(self, environment: Mapping[str, str], collections: Mapping[str, Any]) -> None:
         super().__init__(Settings)
@@ -38,7 +37,7 @@ class EnvironmentSource(PydanticBaseSettingsSource):
         return found
 
     def known(self, collections: Any) -> tuple[list[str], list[str]]:
-        """The names of all variables that mean something, with those of the collections; and the sections."""
+        """The names of all variables that are settings, those of the collections included; and the sections."""
         names = [_variable(*path) for path, _ in _leaves(Settings)]
         for each in collections if isinstance(collections, Mapping) else ():
             names += [_variable("collections", str(each), *path) for path, _ in _of_collection()]
@@ -85,7 +84,7 @@ _AWS: Final = {
 
 
 def _leaves(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], bool]]:
-    """The path of every setting, and whether its value is a plain text or number."""
+    """The path of every setting, and whether its value is plain text or a number."""
     for name, info in model.model_fields.items():
         if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
             yield from _leaves(info.annotation, (*path, name))
@@ -131,7 +130,7 @@ def _put(target: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
 
 
 def merged_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """`above` over `below`, section by section."""
+    """`above` merged over `below`, section by section."""
     merged = dict(below)
     for name, value in above.items():
         old = merged.get(name)

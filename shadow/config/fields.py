@@ -1,4 +1,4 @@
-"""What single fields of the settings may hold. Each check raises ValueError, for pydantic."""
+"""Checks of single fields of the settings. Each raises ValueError, for pydantic."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ __all__ = [
 FROZEN: Final = ConfigDict(frozen=True, extra="forbid")
 
 OURS: Final = ("journal", "control")
-"""The options of a connection string that are ours and not the driver's."""
+"""The options of a connection string that are shadow's, not the driver's."""
 
 
 def revealed(secret: SecretStr | None) -> str | None:
@@ -54,7 +54,7 @@ def revealed(secret: SecretStr | None) -> str | None:
 
 
 def as_phase(value: Any) -> Any:
-    """JSON, and YAML readers of others, may have read a bare `off` as the boolean false."""
+    """JSON and other YAML readers may have read a bare `off` as the boolean false."""
     return "off" if value is False else value
 
 
@@ -86,15 +86,15 @@ def check_journal_url(url: SecretStr) -> SecretStr:
 
 
 def _journal_faults(url: str) -> Iterator[str]:
-    """Of a journal, or a control store, in MongoDB."""
+    """Faults in the url of a journal or control store in MongoDB."""
     parts = urlsplit(url)
     given = parse_qsl(parts.query, keep_blank_values=True)
     if any(name == "journal" and value in ("true", "false") for name, value in given):
-        yield "journal=NAME names its collections here; what it acknowledges is always on disk"
+        yield "here journal=NAME names its collections; acknowledged writes are always on disk"
     elif parts.netloc:
         yield from url_faults(url, ours=OURS)
     elif theirs := [name for name, _ in given if name not in OURS]:
-        yield f"the option {theirs[0]}: without a host the options are those of mongo.url; say it there"
+        yield f"the option {theirs[0]}: without a host, the options of mongo.url apply; set it there"
 
 
 def check_mongo_url(url: SecretStr) -> SecretStr:
@@ -108,30 +108,30 @@ def check_mongo_url(url: SecretStr) -> SecretStr:
 
 def check_index_name(name: str) -> str:
     if not is_table_name(name):
-        raise ValueError("must be 3 to 255 of a-z, A-Z, 0-9, `_`, `-` and `.`, as DynamoDB wants the name of an index")
+        raise ValueError("must be 3 to 255 of a-z, A-Z, 0-9, `_`, `-` and `.`, DynamoDB's rule for names of indexes")
     return name
 
 
 def check_reserved(name: str) -> str:
     if name == "_id" or name.startswith("$") or "." in name or "\0" in name:
-        raise ValueError("must be a top-level field that is shadow's own: not _id, no `.` in it, no `$` before it")
+        raise ValueError("must be a top-level field for shadow alone: not _id, without `.`, not beginning with `$`")
     return name
 
 
 def _unique_path(path: str) -> str:
     if path == "_id":
-        raise ValueError("must be another field: _id is unique by itself")
+        raise ValueError("must be another field: _id is always unique")
     return field_path(path)
 
 
 def check_constraint_name(name: str) -> str:
     if "\0" in name or name == "*":
-        raise ValueError("must be a name that MongoDB takes for an index: not `*`, without a null character")
+        raise ValueError("must be a name that MongoDB accepts for an index: not `*`, without null characters")
     return name
 
 
 def said_twice(names: Sequence[str]) -> str:
-    """The first that is there twice, or ""."""
+    """The first name that occurs twice, or ""."""
     return next((name for name in names if names.count(name) > 1), "")
 
 
@@ -139,12 +139,12 @@ def check_named_once(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
     names = [rule.name for rule in rules]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(f"names that differ; {', '.join(twice)} is there twice")
+        raise ValueError(f"different names; {', '.join(twice)} occurs twice")
     return rules
 
 
 def as_share(value: Any) -> float:
-    """A share as people write it: `5%`, or a number up to 1."""
+    """A share: `5%`, or a number up to 1."""
     text = value.strip() if isinstance(value, str) else value
     try:
         share = float(text[:-1]) / 100 if isinstance(text, str) and text.endswith("%") else float(text)

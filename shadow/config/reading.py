@@ -1,4 +1,4 @@
-"""Reading settings: the file, the environment, and every fault of both, in words."""
+"""Reads the settings from the file and the environment, and words every fault in them."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from shadow.config.settings import CollectionSettings, Settings, as_collections
 from shadow.errors import ConfigurationError, Fault
 from shadow.model.phase import Phase
 from shadow.settings.contradictions import contradictions
+from shadow.settings.renamed import with_new_names
 from shadow.settings.sources import credentials, given, unknown_variables
 from shadow.settings.values import misread, shown
 from shadow.settings.yaml_text import read_yaml
@@ -29,14 +30,14 @@ __all__ = ["load", "parse"]
 
 
 def load(path: str | Path, environment: Mapping[str, str] | None = None) -> Settings:
-    """The settings from a YAML file and the environment. Raises `ConfigurationError` with every fault there is."""
+    """The settings from a YAML file and the environment. Raises `ConfigurationError` with every fault."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(
             str(path),
             [Fault("(file)", str(path), _readable(error))],
-            hint="`SHADOW_CONFIG` or `Shadow.from_file` names the file; config/shadow.yaml is one to start from",
+            hint="`SHADOW_CONFIG` or `Shadow.from_file` names the file; config/shadow.yaml is an example",
         ) from error
     return parse(text, environment, source=str(path))
 
@@ -49,10 +50,10 @@ def _readable(error: OSError | UnicodeDecodeError) -> str:
 
 
 def parse(text: str, environment: Mapping[str, str] | None = None, *, source: str = "(settings)") -> Settings:
-    """The settings from YAML text and the environment (that of the process by default)."""
-    raw = read_yaml(text, source)
-    named = raw.get("collections")
+    """The settings from YAML text and the environment (default: the process's)."""
     environment = given(os.environ if environment is None else environment)
+    raw, environment, twice = with_new_names(read_yaml(text, source), environment)
+    named = raw.get("collections")
     above = EnvironmentSource(environment, named if isinstance(named, Mapping) else {})
     merged = merged_over({**raw, "collections": as_collections(named) or {}}, above())
     found, faults = credentials(_section(raw, "dynamo"), environment)
@@ -62,7 +63,7 @@ def parse(text: str, environment: Mapping[str, str] | None = None, *, source: st
         region, faults = found_by_sdk(environment)
         merged["dynamo"] = {**({"region": region} if region else {}), **_section(merged, "dynamo")}
     known, sections = above.known(merged.get("collections"))
-    faults += [*unknown_variables(environment, known, sections), *_misplaced_reads(merged)]
+    faults += [*twice, *unknown_variables(environment, known, sections), *_misplaced_reads(merged)]
     faults += misread(Settings, merged)
     try:
         settings = Settings(**merged)
@@ -91,11 +92,11 @@ _RULES: Final = {
     "tolerance": Tolerance,
     "unordered": Unordered,
 }
-"""What pydantic calls the place of a rule, besides its number in the list."""
+"""pydantic's names for the location of a rule, besides its index in the list."""
 
 
 def _misplaced_reads(given: Mapping[str, Any]) -> Iterator[Fault]:
-    """A share of the reads where no phase `shadow` is: the secondary may lack what was there before."""
+    """Faults for shares of reads outside phase `shadow`, where the secondary may lack older documents."""
     defaults, collections = given.get("defaults"), given.get("collections")
     defaults = defaults if isinstance(defaults, Mapping) else {}
     entries = collections if isinstance(collections, Mapping) else {}
@@ -119,12 +120,12 @@ def _is_share(value: Any) -> bool:
 
 
 def _is_branch(place: Any) -> bool:
-    """What pydantic calls the branches of a union: a name is either text, or an entry of its own."""
+    """Whether pydantic means a branch of a union: a name may be plain text or an entry of its own."""
     return place in ("str", "UniqueSettings") or str(place).startswith(("constrained-str", "function-"))
 
 
 def _told(errors: Sequence[Any]) -> Iterator[Any]:
-    """Of a value that fits no branch of a union, what the branch says that it was meant for."""
+    """If a value fits no branch of a union, only the errors of the branch that it was meant for."""
     for each in errors:
         given = each["input"]
         meant_otherwise = (each["type"] == "string_type" and isinstance(given, Mapping)) or (
@@ -146,9 +147,9 @@ def _expected(error: Any) -> str:
     context = error.get("ctx") or {}
     match error["type"]:
         case "string_type" if isinstance(error["input"], int | float):
-            return "must be a text: put it in quotes"
+            return "must be text: put it in quotes"
         case "string_type" if error["input"] is None:
-            return "must be a text, and nothing is there"
+            return "must be text, but is empty"
         case "float_parsing" | "int_parsing" | "float_type" | "int_type" | "int_from_float":
             return "must be a number, without a unit (times are seconds)"
         case "enum" | "literal_error":
@@ -159,16 +160,16 @@ def _expected(error: Any) -> str:
             return str(error["msg"])
 
 
-_NO_KEY: Final = "no key of this file: name a profile as AWS_PROFILE in the environment, a role in the profile"
+_NO_KEY: Final = "not a key of this file: name a profile as AWS_PROFILE in the environment, a role in the profile"
 _ELSEWHERE: Final[dict[tuple[Any, ...], str]] = {
     ("aws",): "the settings of DynamoDB are in section dynamo; a profile is AWS_PROFILE in the environment",
     **{("dynamo", name): _NO_KEY for name in ("profile", "profile_name", "aws_profile", "role_arn", "role")},
 }
-"""What people look for in the file and is said elsewhere, by its place."""
+"""Where to set what people expect in the file, by location."""
 
 
 def _suggest(place: tuple[Any, ...]) -> str:
-    """The keys that would be right beside an unknown one, the likeliest first."""
+    """The valid keys in place of an unknown one, the most similar first."""
     model: Any = Settings
     for name in place[:-1]:
         model = _inside(model, name)

@@ -58,8 +58,8 @@ __all__ = [
 
 
 class MongoSettings(BaseModel):
-    """Where MongoDB is. `url` may hold a password, so it is a secret. Without `database` it is the one that the path of
-    `url` names, if there is one."""
+    """Where MongoDB is. `url` may hold a password, so it is a secret. `database` defaults to the one in the path of
+    `url`, if there is one."""
 
     model_config = FROZEN
 
@@ -69,7 +69,7 @@ class MongoSettings(BaseModel):
     database: Annotated[Name, AfterValidator(database_name)] = "notesllm"
     driver: Literal["motor", "pymongo"] = "motor"
     weak_writes: WeakWrites = WeakWrites.RAISE
-    """What becomes of writes whose write concern a replica set could roll back (`w=0`, `w=1`): `raise` them to
+    """What to do with writes whose write concern a replica set could roll back (`w=0`, `w=1`): `raise` them to
     `w: majority`, or `refuse` them."""
 
     @model_validator(mode="before")
@@ -85,17 +85,17 @@ class MongoSettings(BaseModel):
     def _acknowledged(self) -> Self:
         kept = kept_by_url(self.url.get_secret_value())
         if self.weak_writes is WeakWrites.REFUSE and not kept.write_concern.acknowledged:
-            raise ValueError("mongo.url says w=0, and weak_writes is refuse: say w=majority in the url")
+            raise ValueError("mongo.url has w=0, which weak_writes: refuse excludes: set w=majority in the url")
         return self
 
 
 class JournalSettings(BaseModel):
     """Where the journal is kept. `url` may hold a password, so it is a secret:
 
-    - `sqlite:///path`: a file; the processes of one host may share it.
+    - `sqlite:///path`: a file, which the processes of one host may share.
     - `mongodb://host/database?journal=name` (or `mongodb+srv:`), with any other options of a connection string: three
-      collections that begin with `name` (`shadow_journal`). Without a host: the server of section `mongo`; without a
-      database: its database.
+      collections whose names begin with `name` (`shadow_journal`). Without a host: the server of section `mongo`;
+      without a database: its database.
     - `dynamodb://table`: a table of its own; region, endpoint and credentials are those of section `dynamo`.
 
     `synchronous` is SQLite's: NORMAL survives the death of the process, FULL also that of the operating system.
@@ -106,10 +106,10 @@ class JournalSettings(BaseModel):
     url: Annotated[SecretStr, AfterValidator(check_journal_url)] = SecretStr("sqlite:///var/shadow.db")
     synchronous: Literal["NORMAL", "FULL"] = "NORMAL"
     max_bytes: Annotated[int, Field(ge=2**20)] | None = None
-    """The most bytes that SQLite's file may hold; beyond them it counts as full."""
+    """The most bytes for SQLite's file; beyond that it counts as full."""
     on_failure: OnFailure = OnFailure.REFUSE
-    """What becomes of writes while the journal cannot be written: `refuse` them, or `sync`: write both stores and
-    wait for both."""
+    """What to do with writes while the journal cannot be written: `refuse` them, or `sync`: write both stores and wait
+    for both."""
 
     @property
     def kind(self) -> Literal["sqlite", "mongodb", "dynamodb"]:
@@ -118,7 +118,7 @@ class JournalSettings(BaseModel):
 
     @property
     def path(self) -> Path:
-        """Of SQLite's file; with a journal on a server, of one that stands for it where files are kept beside it."""
+        """SQLite's file; for a journal on a server, a path beside which local files are kept."""
         if self.kind != "sqlite":
             return Path("var") / "shadow.db"
         return Path(self.url.get_secret_value().removeprefix("sqlite:///"))
@@ -130,12 +130,12 @@ class JournalSettings(BaseModel):
 
     @property
     def name(self) -> str:
-        """Of the journal among others in the same database."""
+        """The journal's name among others in the same database."""
         return dict(parse_qsl(urlsplit(self.url.get_secret_value()).query)).get("journal", "")
 
     @property
     def place(self) -> str:
-        """For people: the url without credentials and options."""
+        """For display: the url without credentials and options."""
         if self.kind == "sqlite":
             return str(self.path)
         parts = urlsplit(self.url.get_secret_value())
@@ -144,8 +144,7 @@ class JournalSettings(BaseModel):
     def mongo(
         self, stores: MongoSettings, *, option: str = "journal", name: str = "shadow_journal"
     ) -> tuple[str, str, str]:
-        """The connection string, the database, and what `option` names, else `name`: what the names of the
-        collections begin with."""
+        """The connection string, the database, and the prefix of the collections: the value of `option`, or `name`."""
         parts = urlsplit(self.url.get_secret_value())
         options = parse_qsl(parts.query, keep_blank_values=True)
         name = dict(options).get(option) or name
@@ -155,48 +154,49 @@ class JournalSettings(BaseModel):
 
 
 class ControlSettings(BaseModel):
-    """Where the control store is, by which processes agree on routing, flips and jobs. `url` as that of the journal:
+    """Where the control store is, through which processes agree on routing, flips and jobs. `url` is like the
+    journal's:
 
     - `sqlite:///path`: for the processes of one host;
     - `mongodb://host/database?control=name`: one collection (`shadow_control`); without a host, the server of section
       `mongo`;
     - `dynamodb://table`: a table of its own, or the journal's.
 
-    Without one it is where the journal is: a file beside that of SQLite, the same database or table otherwise.
+    Without a `url` it is where the journal is: a file beside SQLite's, or the same database or table.
     """
 
     model_config = FROZEN
 
     url: Annotated[SecretStr, AfterValidator(check_journal_url)] | None = None
     heartbeat: Annotated[float, Field(gt=0, le=60)] = 1.0
-    """Seconds between two signs of life of a process, and between two looks for a flip that begins."""
+    """Seconds between two heartbeats of a process, and between two checks for a flip that begins."""
 
 
 class ObserveSettings(BaseModel):
-    """`hash_secret` keys the hashes that stand for keys and values; without it each process has one of its own."""
+    """`hash_secret` is the key of the hashes that stand for keys and values. Default: a random one for each host."""
 
     model_config = FROZEN
 
     hash_secret: SecretStr | None = None
     reveal_keys: bool = False
     noise_share: Share = 0.01
-    """Of the shadowed reads, those that are also compared primary against primary."""
-    left_out: Share = 0.01
-    """Of the reads to be shadowed, those that are left alone, so that the cost of shadowing can be measured."""
+    """The share of shadowed reads that is also compared primary against primary."""
+    holdout: Share = 0.01
+    """The share of reads that is not shadowed, to measure the cost of shadowing."""
     canary_every: Annotated[float, Field(gt=0, le=3600)] = 10.0
-    """Seconds between two planted differences in a collection."""
+    """Seconds between two injected differences in a collection."""
     canary_within: Annotated[float, Field(gt=0, le=86_400)] = 30.0
-    """Seconds within which one must have been found, or the comparison counts as not working."""
+    """Seconds within which an injected difference must be found, or the comparison counts as not working."""
     watch_writers: bool = False
-    """Whether MongoDB's change streams are watched for writers that go past shadow; for one process of a fleet, since
-    each that watches counts them all. Needs a replica set."""
+    """Whether MongoDB's change streams are watched for out-of-band writes. Set it for one process of a fleet, since
+    each watching process counts all of them. Needs a replica set."""
 
     def watch(self) -> Watch:
-        return Watch(self.noise_share, self.left_out, self.canary_every, self.canary_within)
+        return Watch(self.noise_share, self.holdout, self.canary_every, self.canary_within)
 
 
 def _admin_token(token: Any) -> Any:
-    """An empty one is none, for compose files cannot leave a variable out."""
+    """An empty token means none, because compose files cannot omit a variable."""
     text = token.get_secret_value() if isinstance(token, SecretStr) else token
     if text is None or text == "":
         return None
@@ -206,8 +206,8 @@ def _admin_token(token: Any) -> Any:
 
 
 class AdminSettings(BaseModel):
-    """`token` lets its holder read findings and the console from anywhere, heal, reveal and flip. Without one they are
-    read from this machine alone, and nothing can be done through them."""
+    """`token` lets its holder read findings and the console from anywhere, repair, reveal and flip. Without it they can
+    be read from this machine only, and nothing can be changed."""
 
     model_config = FROZEN
 
@@ -215,8 +215,8 @@ class AdminSettings(BaseModel):
 
 
 class ReadsSettings(BaseModel):
-    """The share of the reads that each store answers while it is the secondary, in phase `shadow`. A store that is
-    the primary answers all others, so its own share has no effect."""
+    """The share of reads that each store answers while it is the secondary, in phase `shadow`. The share of the store
+    that is the primary has no effect."""
 
     model_config = FROZEN
 
@@ -235,7 +235,7 @@ class ReadsSettings(BaseModel):
 
 
 class Defaults(BaseModel):
-    """What a collection does unless its entry says otherwise."""
+    """The settings of a collection where its entry does not override them."""
 
     model_config = FROZEN
 
@@ -248,7 +248,7 @@ class Defaults(BaseModel):
 
 
 class IndexSettings(BaseModel):
-    """`hash` is a field, or a list of fields which a filter has to fix all of to use the index."""
+    """`hash` is a field, or a list of fields that a filter must all fix to use the index."""
 
     model_config = FROZEN
 
@@ -267,7 +267,7 @@ class IndexSettings(BaseModel):
     def _each_once(self) -> Self:
         twice = said_twice(self.fields)
         if twice:
-            raise ValueError(f"fields that differ: {twice} is there twice")
+            raise ValueError(f"different fields: {twice} occurs twice")
         return self
 
     @property
@@ -293,9 +293,9 @@ class UniqueSettings(BaseModel):
     def _each_once(cls, fields: tuple[str, ...]) -> tuple[str, ...]:
         twice = said_twice(fields)
         if twice:
-            raise ValueError(f"fields that differ: {twice} is there twice")
+            raise ValueError(f"different fields: {twice} occurs twice")
         if fields == ("_id",):
-            raise ValueError("must be another field: _id is unique by itself")
+            raise ValueError("must be another field: _id is always unique")
         return fields
 
 
@@ -307,7 +307,7 @@ def check_indexes(indexes: tuple[IndexSettings, ...]) -> tuple[IndexSettings, ..
     names = [index.name for index in indexes]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(f"names that differ; {', '.join(twice)} is there twice")
+        raise ValueError(f"different names; {', '.join(twice)} occurs twice")
     if len(names) > MOST_INDEXES:
-        raise ValueError(f"at most {MOST_INDEXES} indexes: DynamoDB takes no more on one table; {len(names)} are there")
+        raise ValueError(f"at most {MOST_INDEXES} indexes, DynamoDB's limit for a table; there are {len(names)}")
     return indexes

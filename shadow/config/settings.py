@@ -1,4 +1,4 @@
-"""The settings whole, and those of one collection."""
+"""The whole settings, and those of one collection."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ __all__ = ["CollectionSettings", "Settings", "as_collections", "where"]
 
 
 class CollectionSettings(BaseModel):
-    """One collection. `unique` takes names of fields, or entries with `name`, `fields` and `sparse`; `compare` the
-    rules that excuse differences; `reveal_fields` the dotted paths of which findings may show values."""
+    """One collection. `unique` takes field names, or entries with `name`, `fields` and `sparse`; `compare` takes
+    comparison rules; `reveal_fields` the dotted paths whose values findings may show."""
 
     model_config = FROZEN
 
@@ -69,7 +69,7 @@ class CollectionSettings(BaseModel):
     writes: WriteMode | None = None
     shadow_reads: Share | None = None
     forced: Reason | None = None
-    """Why a change of `primary` in this file is made though gates are closed; it is kept in the receipt."""
+    """The reason for a change of `primary` in this file in spite of closed gates; kept in the receipt."""
     reads: ReadsSettings | None = None
     indexes: Annotated[tuple[IndexSettings, ...], AfterValidator(check_indexes)] = ()
     unique: tuple[UniquePath | UniqueSettings, ...] = ()
@@ -77,22 +77,22 @@ class CollectionSettings(BaseModel):
     compare: Annotated[tuple[Rule, ...], AfterValidator(check_named_once)] = ()
     reveal_fields: tuple[FieldPath, ...] = ()
     table: TableSettings = TableSettings()
-    """Of its table on DynamoDB; what it leaves out, `dynamo.table` says."""
+    """Of its table on DynamoDB; `dynamo.table` sets what is omitted here."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        """What two settings of one collection say together."""
+        """Checks that settings of one collection do not contradict each other."""
         unique = [as_unique(each) for each in self.unique]
         fields = [*(index.fields for index in self.indexes), *(each.fields for each in unique)]
         if any(path.partition(".")[0] == self.reserved for each in fields for path in each):
-            raise ValueError(f"{self.reserved} is shadow's own field (reserved): no index or constraint is on it")
+            raise ValueError(f"{self.reserved} is shadow's own field (reserved): it can have no index or constraint")
         twice = said_twice([*(index.name for index in self.indexes), *(each.name for each in unique)])
         if twice:
-            raise ValueError(f"indexes and unique constraints have names that differ; {twice} is there twice")
+            raise ValueError(f"indexes and unique constraints need different names; {twice} occurs twice")
         return self
 
     def spec(self, name: str, tables: TableSettings | None = None) -> CollectionSpec:
-        """What the stores need to know; `tables` are the settings for all tables."""
+        """The collection's definition for the stores. `tables` are the settings for all tables."""
         unique = (UniqueSpec(each.name, each.fields, each.sparse) for each in map(as_unique, self.unique))
         indexes = (each.spec(self.reserved) for each in self.indexes)
         table = self.table.over(tables or TableSettings())
@@ -100,15 +100,15 @@ class CollectionSettings(BaseModel):
 
 
 def as_collections(value: Any) -> Any:
-    """An entry without settings may be left empty in YAML."""
+    """An entry without settings may be empty in YAML."""
     if isinstance(value, Mapping):
         return {name: {} if entry is None else entry for name, entry in value.items()}
     return value
 
 
 class Settings(BaseSettings):
-    """All settings; frozen. Make them with `load` or `parse`, which turn every fault into one message each, or
-    directly in code: then only what is given counts, and no file and no environment."""
+    """All settings, frozen. Create them with `load` or `parse`, which report every fault, or directly in code; then
+    neither a file nor the environment is read."""
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", validate_default=True)
 
@@ -125,9 +125,9 @@ class Settings(BaseSettings):
         default_factory=dict
     )
     watch_every: Annotated[float, Field(gt=0, le=3600)] = 1.0
-    """Seconds between two looks at the configuration file."""
+    """Seconds between two checks of the configuration file."""
     docs_url: Annotated[str, AfterValidator(check_docs_url)] = Field(default_factory=project_address)
-    """Where the manual is on the web: the folder of its pages, or an address with `{topic}` in it. Without one, links
+    """The web address of the manual: the folder of its pages, or an address with `{topic}` in it. Without it, links
     name the command that prints the section."""
 
     @field_validator("collections")
@@ -143,8 +143,8 @@ class Settings(BaseSettings):
                 raise ValueError(f"{name}: {error}") from None
             if "dynamo" in info.data and not is_table_name(f"{prefix}{name}"):
                 raise ValueError(
-                    f"{name}: its table would be {prefix + name!r}, and DynamoDB wants 3 to 255 of a-z, A-Z, 0-9, `_`, "
-                    "`-` and `.`: give all tables a dynamo.table_prefix if it is too short, else rename the collection"
+                    f"{name}: its table would be {prefix + name!r}, but DynamoDB requires 3 to 255 of a-z, A-Z, "
+                    "0-9, `_`, `-` and `.`: set dynamo.table_prefix if it is too short, else rename the collection"
                 )
             try:
                 entry.table.over(below)
@@ -164,20 +164,20 @@ class Settings(BaseSettings):
         return (init_settings,)
 
     def host_file(self, name: str) -> Path:
-        """A file that the processes of this host share, beside the journal's."""
+        """A file that the processes of this host share, beside the journal."""
         if self.journal.kind == "sqlite":
             return self.journal.path.with_name(f"{self.journal.path.name}.{name}")
         return Path("var") / f"shadow.{name}"
 
     def places(self) -> dict[str, JournalSettings]:
-        """Where the journal is, and the control store if it has a place of its own, by the field that says so."""
+        """The places of the journal and, if it has its own, the control store, by the field that sets them."""
         found = {"journal.url": self.journal}
         if self.control.url is not None:
             found["control.url"] = JournalSettings(url=self.control.url)
         return found
 
     def control_place(self) -> ControlPlace:
-        """Where the control store is."""
+        """The place of the control store."""
         url = self.control.url
         where = JournalSettings(url=url) if url is not None else self.journal
         if where.kind == "sqlite":
@@ -196,7 +196,7 @@ class Settings(BaseSettings):
         return DynamoPlace(access, where.table, of_journal)
 
     def route(self, name: str) -> Route:
-        """The route of a configured collection."""
+        """The configured route of a collection."""
         entry, defaults = self.collections[name], self.defaults
         phase = entry.phase or defaults.phase
         return Route(
@@ -208,7 +208,7 @@ class Settings(BaseSettings):
         )
 
     def forced(self) -> dict[str, str]:
-        """By collection: why closed gates are no reason to wait with a flip."""
+        """By collection: the reason to flip in spite of closed gates."""
         found = {name: entry.forced or self.defaults.forced for name, entry in self.collections.items()}
         return {name: reason for name, reason in found.items() if reason}
 
@@ -216,7 +216,7 @@ class Settings(BaseSettings):
         return {name: self.route(name) for name in self.collections}
 
     def rules(self) -> dict[str, tuple[Rule, ...]]:
-        """The excuses by collection."""
+        """The comparison rules by collection."""
         return {name: entry.compare for name, entry in self.collections.items()}
 
     def specs(self) -> dict[str, CollectionSpec]:
@@ -224,7 +224,7 @@ class Settings(BaseSettings):
 
 
 def where(settings: Settings) -> str:
-    """Which database and which tables these settings mean, without credentials."""
+    """Identifies the database and the tables of these settings, without credentials."""
     mongo, dynamo = settings.mongo, settings.dynamo
     hosts = mongo.url.get_secret_value().partition("://")[2].partition("/")[0].rpartition("@")[2]
     endpoint = (dynamo.endpoint_url or "aws").rpartition("@")[2]

@@ -1,18 +1,18 @@
-"""The epochs of dual writes: what changes in the routing record before a process writes one store alone, or both.
+"""The epochs of dual writes: the changes of the routing record before a process writes to one store only, or to both.
 
-What was copied, verified and rehearsed holds only while dual writes went on without a gap. So each epoch of dual writes
-has an id, and what is proven notes it. These moves keep the record ahead of the writes:
+A copy, a verification and a rehearsal prove something only while dual writes have no gap. So each epoch of dual writes
+has an id, and each proof notes it. These changes keep the record ahead of the writes:
 
-- A process has a record of its own that says how it writes, and then enters (`entered`): all this is before its first
-  write. Where it writes a collection alone that others may write twice, or does not know it at all, the next epoch
-  begins there.
-- A process that wants to write both stores of a collection raises it, step by step (`advanced`). It goes on only when
-  every living process has taken note of the step before, or is not allowed to write by itself any more.
-- Where no process writes both any more, the collection is lowered again (`lowered`). The first step shows it to those
-  that begin meanwhile, the second one comes after another look at all processes.
+- A process writes its own record, which says how it writes, and then enters (`entered`), both before its first write.
+  Where it writes a collection to one store that others may write to both, or does not know the collection, the next
+  epoch begins.
+- A process that wants to write both stores of a collection raises it, step by step (`advanced`). It continues only
+  when every living process has acknowledged the previous step, or may no longer write by itself.
+- Where no process writes both any more, the collection is lowered again (`lowered`). The first step shows it to
+  processes that start meanwhile; the second one comes after all processes were read again.
 
-A proof begins with `proof_of`: first the epoch is read, then the processes. A process that writes alone says so in its
-own record, and begins the next epoch afterwards. One of them sees the other.
+A proof begins with `proof_of`: first it reads the epoch, then the processes. A process that writes to one store says so
+in its own record first, and begins the next epoch afterwards. So one of the two sees the other.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 TWICE: Final = (WriteState.DUAL, WriteState.CLOSING)
-"""While some process may write both."""
+"""While some process may write to both stores."""
 
 
 def entered(
@@ -57,9 +57,9 @@ def entered(
     *,
     chosen: Mapping[str, StoreName] = MappingProxyType({}),
 ) -> Routing | None:
-    """As a process of the application changes it before its first write; None: as it is. `kept`: the primary of each
-    collection that nobody has placed yet; `dual`: those that it wants to write twice, all others it may write alone;
-    `chosen`: the primary that its configuration names; `rows`: all processes, itself left out."""
+    """The routing record as a process of the application changes it before its first write; None: unchanged. `kept`:
+    the primary of each collection that has no route yet; `dual`: those that it wants to write to both stores, all
+    others it may write to one; `chosen`: the primary that its configuration names; `rows`: all other processes."""
     now = time.time()
     placed = dict(seen.placed)
     for name, primary in kept.items():
@@ -78,7 +78,7 @@ def entered(
 
 
 def _wanted(each: RouteRecord, now: float) -> tuple[RouteRecord, bool]:
-    """With dual writes wanted, and whether the others have to take note of it."""
+    """With dual writes wanted, and whether the other processes must acknowledge it."""
     if each.writing is WriteState.SINGLE:
         return dataclasses.replace(each, writing=WriteState.ANNOUNCED, previous=None), True
     if each.writing is WriteState.CLOSING or not each.mark:
@@ -91,20 +91,20 @@ def _begun(each: RouteRecord, now: float) -> RouteRecord:
 
 
 def _is_free(each: RouteRecord, rows: Iterable[Member]) -> bool:
-    """Whether nothing rests on the collection's primary: it was never written twice, and nobody else is there."""
+    """Whether nothing depends on the collection's primary: there were no dual writes ever, and no other process."""
     return each.writing is WriteState.SINGLE and each.dual == 0 and all(row.tool for row in rows)
 
 
 def _next_fence(seen: Routing, rows: Iterable[Member]) -> int:
-    """Beyond what any process has taken note of: an older version may have lost the number."""
+    """Above what any process has acknowledged: an older version may have lost the number."""
     return max([seen.fence, *(row.fence for row in rows)]) + 1
 
 
 def advanced(
     seen: Routing, names: Iterable[str], rows: Sequence[Member], silent: Collection[str] = ()
 ) -> Routing | None:
-    """One step nearer to dual writes of these; None: there is none, or not every process has taken note yet. `silent`:
-    the ids of processes that may not write by themselves any more."""
+    """The next step to dual writes of these collections; None: there is none, or not every process has acknowledged the
+    last. `silent`: the ids of processes that may no longer write by themselves."""
     asked = [row for row in rows if not row.tool and row.format >= members.FENCED and row.id not in silent]
     if any(row.fence < seen.fence for row in asked):
         return None
@@ -121,16 +121,16 @@ def advanced(
 
 
 def lowered(seen: Routing, names: Iterable[str], rows: Iterable[Member]) -> Routing | None:
-    """One step nearer to writes of one store alone for those of these that nobody writes twice or wants to; None: there
-    is none. `rows` must have been read after `seen`."""
+    """The next step to writes of one store for those collections that no process writes to both stores or wants to;
+    None: there is none. `rows` must have been read after `seen`."""
     application = [row for row in rows if not row.tool]
     changes = {}
     for name in names:
         each = seen.placed.get(name)
         if each is None or each.writing is WriteState.SINGLE or any(wants_both(row, name) for row in application):
             continue
-        # Whoever comes back from `closing` writes both at once, so it is for those alone that were there. Where dual
-        # writes had not begun, nobody wrote both; what was written meanwhile may have versions.
+        # A process that returns from `closing` writes to both at once, so only a collection in `dual` goes there.
+        # Where dual writes had not begun, nobody wrote to both; what was written meanwhile may have versions.
         down = WriteState.CLOSING if each.writing is WriteState.DUAL else WriteState.SINGLE
         dual = each.dual + (each.writing is WriteState.RAISING)
         changes[name] = dataclasses.replace(each, writing=down, dual=dual, mark="", previous=None)
@@ -138,7 +138,7 @@ def lowered(seen: Routing, names: Iterable[str], rows: Iterable[Member]) -> Rout
 
 
 def wants_both(row: Member, name: str) -> bool:
-    """Whether a process writes both stores of the collection, or is about to."""
+    """Whether a process writes the collection to both stores, or is about to."""
     if row.tool:
         return False
     standing = row.standing.get(name)
@@ -146,7 +146,7 @@ def wants_both(row: Member, name: str) -> bool:
 
 
 def interrupted(seen: Routing, names: Iterable[str]) -> Routing | None:
-    """With the next epoch for those of these that are written twice; None: there are none."""
+    """With the next epoch for those collections that are written to both stores; None: there are none."""
     now = time.time()
     changes = {
         name: seen.placed[name].renewed(now)
@@ -160,12 +160,12 @@ def interrupted(seen: Routing, names: Iterable[str]) -> Routing | None:
 
 
 def bare(each: RouteRecord) -> bool:
-    """Whether a write may be the driver's own call, as far as the record goes."""
+    """Whether the record allows that a write is the driver's own call."""
     return each.writing in (WriteState.SINGLE, WriteState.ANNOUNCED)
 
 
 def stamped(each: RouteRecord) -> bool:
-    """Whether documents may carry versions, and tombstones may stand between them."""
+    """Whether there may be versions in documents, and tombstones beside them."""
     return each.dual > 0 or each.writing is not WriteState.SINGLE
 
 
@@ -173,12 +173,12 @@ def stamped(each: RouteRecord) -> bool:
 
 
 def has_epoch(placed: RouteRecord | None, mark: str) -> bool:
-    """Whether what was proven in the epoch of this id counts now."""
+    """Whether a proof from the epoch of this id still counts."""
     return placed is not None and placed.writing is WriteState.DUAL and mark not in ("", None) and placed.mark == mark
 
 
 def writes_alone(row: Member, name: str) -> bool:
-    """Whether a process may write one store of the collection alone, as far as it says."""
+    """Whether a process reports that it may write the collection to one store only."""
     if row.tool:
         return False
     standing = row.standing.get(name)
@@ -186,14 +186,14 @@ def writes_alone(row: Member, name: str) -> bool:
 
 
 def alone(rows: Iterable[Member], name: str) -> list[Member]:
-    """Those of `rows`, all processes, that may write one store of the collection alone, or may have sent such a write
-    that can still arrive: one that died counts until its record goes, see `Raising.bury`."""
+    """Those of `rows`, all processes, that may write the collection to one store only, or may have sent such a write
+    that can still arrive: a dead one counts until its record is deleted, see `Raising.bury`."""
     return [row for row in rows if writes_alone(row, name) and (row.alone or not row.owner.known_dead())]
 
 
 def proof_of(records: Records, name: str) -> str:
-    """The id of the epoch that a proof begins in which begins now; "": nothing that it finds would count. Does I/O;
-    raises `ControlError`."""
+    """The id of the epoch for a proof that begins now; "": its result would not count. Does I/O; raises
+    `ControlError`."""
     placed = routing.load(records).placed.get(name)
     if placed is None or placed.writing is not WriteState.DUAL:
         return ""

@@ -1,4 +1,4 @@
-"""The routing record: who is primary for the whole fleet, and the flip that is under way.
+"""The routing record: which store is primary for the whole fleet, and the flip that is under way.
 
 It is one record, so that one conditional write decides a flip, whatever collections it is about. The states of a flip:
 
@@ -7,14 +7,14 @@ It is one record, so that one conditional write decides a flip, whatever collect
         +------------+-----> aborted
 
 - announced: every process says whether it could take part.
-- holding: every process holds the writes of the collections, and brings the secondary level.
-- committed: the new primaries are in force. Every process changes over; there is no way back but another flip.
-- released, aborted: the writes go on.
+- holding: every process pauses the writes of the collections, and lets the secondary catch up.
+- committed: the new primaries are in force. Every process switches; only another flip takes it back.
+- released, aborted: the writes continue.
 
-Beside that it says, of each collection, whether processes may write one store alone, and how (`WriteState`), and which
-epoch of dual writes it is in. What was copied, verified and rehearsed notes the epoch that it was proven in, and counts
-in no other. These stand apart from `placed`: a version of this library that knows nothing of them loses them when it
-writes the record, so that nothing counts as proven any more.
+It also says, for each collection, whether processes may write to one store only, and how (`WriteState`), and which
+epoch of dual writes it is in. A copy, a verification or a rehearsal notes its epoch, and proves nothing in any other.
+These fields are apart from `placed`: an older version of this library loses them when it writes the record, so that
+nothing counts as proven any more.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ MOVES: Final[dict[FlipState, tuple[FlipState, ...]]] = {
 
 
 class FlipKind(enum.StrEnum):
-    """`complete` ends dual writes, `reopen` takes that back, `rehearsal` is aborted when all processes are level."""
+    """`complete` ends dual writes, `reopen` takes that back, `rehearsal` is aborted when all processes have caught
+    up."""
 
     FLIP = "flip"
     COMPLETE = "complete"
@@ -72,7 +73,7 @@ class FlipKind(enum.StrEnum):
 
 
 class WriteState(enum.StrEnum):
-    """How the processes write a collection; `control.epochs` has the moves.
+    """How the processes write a collection; `control.epochs` makes the moves.
 
     single --> announced --> raising --> dual <--> closing --> single
        ^           |            |
@@ -80,26 +81,26 @@ class WriteState(enum.StrEnum):
     """
 
     SINGLE = "single"
-    """One store alone. A write may be the driver's own call, which moves no version."""
+    """Only one store is written. A write may be the driver's own call, which moves no version."""
     ANNOUNCED = "announced"
-    """The same, but documents may come to carry versions: every reader has to hide them."""
+    """The same, but documents may soon have versions: every reader must hide them."""
     RAISING = "raising"
-    """No write is the driver's own call any more; some processes still write one store alone."""
+    """No write is the driver's own call any more; some processes still write to one store only."""
     DUAL = "dual"
-    """A process may write both stores."""
+    """A process may write to both stores."""
     CLOSING = "closing"
-    """No process writes both any more, as far as one of them has seen; it makes sure of it."""
+    """One process has seen that none writes to both any more, and checks it once more."""
 
 
 @dataclass(frozen=True, slots=True)
 class RouteRecord:
-    """Where one collection stands. `since`: epoch seconds of the change that put it there.
+    """The route of one collection. `since`: epoch seconds of the change to it.
 
-    `previous`: the store that was primary before and has had every write since, so that it can be gone back to.
-    `spent`: the files of some processes may still name `previous`; they are not asked for the primary until all of them
-    have named this one. `broken`: epoch seconds of the last time that one store was written alone, 0 for never: what
-    was copied and verified before says nothing. `dual` numbers the epochs of dual writes, 0 if there was none ever;
-    `mark` is the unique id of the one at hand, "" while there is none.
+    `previous`: the store that was primary before and has had every write since, so that a flip back is possible.
+    `spent`: the files of some processes may still name `previous`; they do not decide the primary until all of them
+    have named this one. `broken`: epoch seconds of the last time that only one store was written, 0 for never: what was
+    copied and verified before proves nothing. `dual` numbers the epochs of dual writes, 0 if there was none ever;
+    `mark` is the unique id of the current one, "" while there is none.
     """
 
     primary: StoreName
@@ -115,12 +116,12 @@ class RouteRecord:
 
     @property
     def both(self) -> bool:
-        """Whether a process may write both stores."""
+        """Whether a process may write to both stores."""
         return self.writing is WriteState.DUAL and not self.completed
 
     def renewed(self, now: float) -> RouteRecord:
-        """In the next epoch of dual writes: what was proven before says nothing, and there is no way back. `now`:
-        epoch seconds."""
+        """In the next epoch of dual writes: earlier proofs no longer count, and there is no way back. `now`: epoch
+        seconds."""
         mark = fresh_id() if self.writing is WriteState.DUAL else ""
         return dataclasses.replace(self, dual=self.dual + 1, mark=mark, previous=None, broken=now)
 
@@ -144,7 +145,7 @@ class Flip:
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """`fence` rises whenever processes have to say that they have taken note, before another may go on."""
+    """`fence` rises whenever all processes must acknowledge the record before one of them may continue."""
 
     placed: Mapping[str, RouteRecord] = field(default_factory=dict)
     flip: Flip | None = None
@@ -152,7 +153,7 @@ class Routing:
     fence: int = 0
 
     def committed(self, now: float, *, spent: bool) -> Routing:
-        """With the flip that is holding in force. `now`: epoch seconds; `spent`: see `RouteRecord`."""
+        """With the current flip in force. `now`: epoch seconds; `spent`: see `RouteRecord`."""
         flip = self.flip
         assert flip is not None
         placed = dict(self.placed)
@@ -194,7 +195,8 @@ def save(records: Records, routing: Routing) -> Routing | None:
 
 
 def change(records: Records, make: Callable[[Routing], Routing | None]) -> Routing:
-    """Loads, changes and saves until nobody came between; `make` answers None where nothing is to be changed."""
+    """Loads, changes and saves, until no other change came between; `make` returns None where there is nothing to
+    change."""
     for _ in range(_TRIES):
         seen = load(records)
         wanted = make(seen)
@@ -217,13 +219,13 @@ def _encoded(routing: Routing) -> dict[str, Any]:
 
 
 def _flip_row(flip: Flip) -> dict[str, Any]:
-    # Names of collections hold dots, which are no fields of documents to everybody.
+    # Names of collections hold dots, which not every store takes in names of fields.
     return {**{name: getattr(flip, name) for name in _FLIP}, "to": [[name, str(to)] for name, to in flip.to.items()]}
 
 
 _DUAL: Final = ("writing", "dual", "mark")
 _UNKNOWN: Final = {"writing": WriteState.DUAL, "dual": 1, "mark": ""}
-"""Of a collection for which the record does not say it: an older version has written it, and nothing is proven."""
+"""For a collection without these fields: an older version has written the record, and nothing is proven."""
 _FLIP: Final = ("id", "kind", "state", "by", "reason", "said")
 
 

@@ -1,9 +1,9 @@
 """The processes that take part: each has a record of its own, renewed while it lives.
 
-A process that is silent is not known to be gone: it may be stopped, or cut off, and still write. It counts until it
-leaves, until its death is certain (a process of this host that is no more), or until an operator forgets it. For the
-same reason the journals are recorded by themselves: what a process left in one when it died is nobody's word but that
-of a living process that shares it.
+A silent process is not known to be gone: it may be stopped, or cut off, and still write. It counts until it leaves,
+until its death is certain (a process of this host that has ended), or until an operator forgets it. For the same reason
+the journals are recorded by themselves: only a living process that shares a journal can report what a dead one left in
+it.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ __all__ = [
 ]
 
 FENCED: Final = 2
-"""The format of a record whose process says before each gap in dual writes that there is one. What an older version of
-this library writes has none."""
+"""The format of a record whose process reports each gap in dual writes before it begins. Records of an older version of
+this library have no format."""
 
 _MEMBERS: Final = "member/"
 _JOURNALS: Final = "journal/"
@@ -55,7 +55,7 @@ class MemberRoute:
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """What a process says to a flip: ready, level, switched, or why not. `held`: seconds that writes were held."""
+    """A process's answer to a flip: ready, caught up, switched, or why not. `held`: seconds that writes were paused."""
 
     flip: str = ""
     stage: str = ""
@@ -65,12 +65,12 @@ class Ack:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One process. `beat` rises with each sign of life; `journal` names the journal that it writes; `tool`: beside an
-    application, not one; `figures`: the health of its collections.
+    """One process. `beat` rises with each heartbeat; `journal` names the journal that it writes; `tool`: a command, not
+    a process of the application; `figures`: the health of its collections.
 
-    `wants`: the collections that it wants to write twice; `fence`: what it has taken note of, see `Routing.fence`;
-    `lease`: seconds after a look at the routing record in which it may write without looking again; `where`: what its
-    file says of the places that all processes have to have alike, by setting.
+    `wants`: the collections that it wants to write to both stores; `fence`: the last one that it has acknowledged, see
+    `Routing.fence`; `lease`: seconds after it has read the routing record in which it may write without reading it
+    again; `where`: the places in its configuration that must be the same in all processes, by setting.
     """
 
     id: str
@@ -94,15 +94,15 @@ class Member:
 
     @property
     def alone(self) -> bool:
-        """Whether it is of the application and writes one store alone of some collection, as far as it says."""
+        """Whether it belongs to the application and reports that it writes some collection to one store only."""
         return not self.tool and any(each.phase is Phase.OFF for each in self.standing.values())
 
     def write(self, records: Records) -> None:
         records.put(f"{_MEMBERS}{self.id}", _encoded(self))
 
     def renew(self, records: Records) -> bool:
-        """Writes the record over the one that stands. False: there is none, for somebody has taken it; it is not
-        brought back then, for others may go on without this process since."""
+        """Replaces its record. False: the record is gone, for an operator or another process has deleted it; it is not
+        created again then, for the others may have continued without this process."""
         key = f"{_MEMBERS}{self.id}"
         while (held := records.get(key)) is not None:
             if records.put(key, _encoded(self), expected=held.revision) is not None:
@@ -110,7 +110,8 @@ class Member:
         return False
 
     def leave(self, records: Records, *, empty: bool) -> None:
-        """`empty`: the journal holds nothing; it is forgotten then, unless another process shares it."""
+        """Deletes its record. `empty`: the journal holds nothing; it is forgotten too, unless another process shares
+        it."""
         records.delete(f"{_MEMBERS}{self.id}")
         if empty and all(each.journal != self.journal for each in members(records)):
             records.delete(_journal_key(self.journal))
@@ -118,18 +119,18 @@ class Member:
 
 
 def members(records: Records) -> list[Member]:
-    """All that have not left."""
+    """All processes that have not left."""
     return [_decoded(each.value) for each in records.scan(_MEMBERS)]
 
 
 def is_member(records: Records, id: str) -> bool:
-    """Whether the process still has its record, which an operator may have taken."""
+    """Whether the process still has its record, which an operator may have deleted."""
     return records.get(f"{_MEMBERS}{id}") is not None
 
 
 def prune(records: Records, found: Iterable[Member]) -> list[Member]:
-    """Those of `found` that may live; the records of the certainly dead go, but for those that have written one store
-    alone: what they have sent may still arrive, see `raising`."""
+    """Those of `found` that may be alive. Deletes the records of the certainly dead, except of those that have written
+    to one store only: what they have sent may still arrive, see `raising`."""
     alive = []
     for each in found:
         if not each.owner.known_dead():
@@ -145,7 +146,7 @@ def forget(records: Records, id: str) -> bool:
 
 
 def note_journal(records: Records, journal: str) -> None:
-    """Says that a journal is in use. It counts until it was left empty, or is forgotten."""
+    """Records that a journal is in use. It counts until it is left empty, or forgotten."""
     if records.get(_journal_key(journal)) is None:
         records.put(_journal_key(journal), {"journal": journal})
 
@@ -163,7 +164,7 @@ def _journal_key(journal: str) -> str:
 
 
 def disagreements(found: Iterable[Member]) -> dict[str, dict[str, list[str]]]:
-    """The collections for which processes do not stand alike: who stands where, by "primary, phase"."""
+    """The collections for which processes report different routes: which processes, by "primary, phase"."""
     where: dict[str, dict[str, list[str]]] = {}
     for member in found:
         for name, each in member.standing.items():
@@ -172,8 +173,8 @@ def disagreements(found: Iterable[Member]) -> dict[str, dict[str, list[str]]]:
 
 
 def misplaced(found: Iterable[Member]) -> dict[str, dict[str, list[str]]]:
-    """The settings of places for which processes say different things: who says what, by setting. A process of an
-    older version says nothing."""
+    """The settings of places that differ between processes: which processes have which place, by setting. A process of
+    an older version reports none."""
     said: dict[str, dict[str, list[str]]] = {}
     for member in found:
         for setting, place in member.where.items():

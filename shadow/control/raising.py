@@ -1,4 +1,4 @@
-"""The moves of `epochs`, made in the control store: does I/O, and blocks."""
+"""The changes of `epochs`, made in the control store: does I/O, and blocks."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def is_on_the_way(placed: RouteRecord | None) -> bool:
 
 
 class Raising:
-    """One for each process. `late`: seconds after which a request that another process has sent cannot arrive any
-    more. Every method raises `ControlError`."""
+    """One for each process. `late`: seconds after which a request that another process has sent can no longer arrive.
+    Every method raises `ControlError`."""
 
     def __init__(self, records: Records, *, late: float) -> None:
         self._records = records
@@ -40,7 +40,7 @@ class Raising:
         return routing.change(self._records, lambda seen: epochs.entered(seen, kept, dual, others, chosen=chosen))
 
     def want(self, names: Collection[str]) -> Routing:
-        """Asks for dual writes of these and brings them nearer."""
+        """Asks for dual writes of these collections and takes the first steps to them."""
 
         def make(seen: Routing) -> Routing | None:
             placed = {name: each for name, each in seen.placed.items() if name in names}
@@ -51,7 +51,7 @@ class Raising:
         return self.advance(routing.change(self._records, make), names)
 
     def advance(self, seen: Routing, names: Collection[str]) -> Routing:
-        """As near to dual writes of these as all processes let it come, this one among them."""
+        """Takes all steps to dual writes of these collections that the processes, this one among them, allow by now."""
         while any(is_on_the_way(seen.placed.get(name)) for name in names):
             others = self._others("")
             if self.bury():
@@ -63,8 +63,8 @@ class Raising:
         return seen
 
     def bury(self) -> bool:
-        """Whether a process that is certainly dead may have sent a write to one store that can still arrive. The
-        records of those of which nothing can arrive any more go."""
+        """Whether a process that is certainly dead may have sent a write to one store that can still arrive. Deletes
+        the records of the dead processes of which nothing can arrive any more."""
         dead = [row for row in members.members(self._records) if row.alone and row.owner.known_dead()]
         return self._arriving(dead)
 
@@ -81,8 +81,8 @@ class Raising:
         return [row for row in members.prune(self._records, members.members(self._records)) if row.id != own]
 
     def _silent(self, rows: Sequence[Member], fence: int) -> set[str]:
-        """Those whose lease has run out long enough ago, as this process's own clock sees it. A lease that lets them
-        write as before the fence was given before this process saw the fence first."""
+        """The processes whose lease expired long enough ago, by this process's own clock. A lease that lets them write
+        as before the fence was given before this process first saw the fence."""
         now, silent = steady(), set()
         for row in rows:
             state, since = self._silence.get(row.id, ((-1, -1), now))
@@ -93,7 +93,7 @@ class Raising:
         return silent
 
     def lower(self, names: Collection[str]) -> Routing:
-        """See `epochs.lowered`; both steps, each with a look of its own at all processes."""
+        """See `epochs.lowered`; both steps, each with all processes read again."""
         seen = routing.load(self._records)
         for _ in range(2):
             wanted = epochs.lowered(seen, names, self._others(""))
@@ -107,7 +107,7 @@ class Raising:
 
     @staticmethod
     def lowers(seen: Routing, names: Collection[str], rows: Sequence[Member]) -> list[str]:
-        """Those of these that may be lowered, as far as `rows`, seen before, say."""
+        """The collections that may be lowered, according to `rows`, read before."""
         return [
             name
             for name in names

@@ -1,4 +1,4 @@
-"""Receipts: what was done to a migration and by whom, kept in the control store for good."""
+"""Receipts: who did what to a migration, kept in the control store for good."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _PAGE: Final = 100
 
 
 def file(records: Records, kind: str, body: Mapping[str, Any], *, at: float | None = None) -> int:
-    """Keeps a receipt; answers its number. `body`: JSON-able, 200 KB at most, else texts stand for what is not; `at`:
-    epoch seconds, now by default. Raises `ControlError`: it may have been kept then."""
+    """Keeps a receipt; returns its number. `body`: 200 KB at most; what is not JSON-able is kept as its text. `at`:
+    epoch seconds, now by default. Raises `ControlError`: the receipt may have been kept then."""
     value = {"kind": kind, "at": time.time() if at is None else at, "body": json.dumps(body, default=str)}
     while True:
         last = records.get(_LAST)
         number = 1 if last is None else last.value["number"] + 1
-        # A number that was taken by a process that died before it wrote stays empty.
+        # A process that dies before it writes leaves its number empty.
         seen = MISSING if last is None else last.revision
         if records.put(_LAST, {"number": number}, expected=seen) is not None:
             records.put(f"receipt/{_MOST - number:011}", {**value, "number": number})

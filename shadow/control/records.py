@@ -1,11 +1,11 @@
 """The contract of a control store: small records by key, each with a revision that a write can be conditional on.
 
-Everything that processes have to agree on stands on this one condition: a record changes only if it is still the one
-that was seen. Revisions are unique and compared for equality only, so that a record that was deleted and made again is
-another one. Every store reads its own acknowledged writes, whoever made them (linearizable, one record at a time), and
-a scan shows every record that was there, unchanged, while it lasted.
+Everything that processes have to agree on rests on this one condition: a record changes only if it is still the one
+that was read. Revisions are unique and compared for equality only, so that a record that was deleted and created again
+is another one. Every store reads its own acknowledged writes, whoever made them (linearizable, one record at a time),
+and a scan returns every record that existed, unchanged, while the scan lasted.
 
-Stores are synchronous and thread-safe: they are asked from threads, never from the application's event loop.
+Stores are synchronous and thread-safe: they are called from threads, never from the application's event loop.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Value: TypeAlias = Mapping[str, Any]
 """What BSON can hold, 300 KB at most."""
 
 MISSING: Final = ""
-"""The revision of a record that is not there."""
+"""The revision of a record that does not exist."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Records(Protocol):
         """For people: where this is, without credentials."""
 
     def prepare(self) -> None:
-        """Makes what the records are kept in, if it is missing, and waits until it can be used."""
+        """Creates the table or collection of the records, if it is missing, and waits until it can be used."""
 
     def get(self, key: str) -> Record | None: ...
 
@@ -47,17 +47,17 @@ class Records(Protocol):
         """The records whose keys begin with `prefix` and sort after `after`, in order, at most `limit`."""
 
     def put(self, key: str, value: Value, *, expected: str | None = None) -> str | None:
-        """Writes a record and answers its new revision; None if it was not at `expected` (`MISSING`: not there; None:
-        whatever is there). Durable when it returns."""
+        """Writes a record and returns its new revision; None if it was not at `expected` (`MISSING`: must not exist;
+        None: unconditional). Durable when it returns."""
 
     def put_many(self, values: Mapping[str, Value]) -> None:
-        """Writes many records, whatever is there; not as one: if it raises, some may have been written."""
+        """Writes many records, unconditionally and not atomically: if it raises, some may have been written."""
 
     def delete(self, key: str, *, expected: str | None = None) -> bool:
-        """Whether the record is gone by this call; False if it was not there, or not at `expected`."""
+        """Whether this call has deleted the record; False if it did not exist, or was not at `expected`."""
 
     def delete_all(self, prefix: str) -> int:
-        """Deletes every record whose key begins with `prefix`; how many. Not as one."""
+        """Deletes every record whose key begins with `prefix`; how many. Not atomic."""
 
     def close(self) -> None:
         """Idempotent."""

@@ -1,10 +1,11 @@
-"""What one process does with `witness`: it vouches for journal and stores as it begins, from time to time, and before
-it takes part in a flip."""
+"""How one process uses `witness`: it checks journal and stores when it starts, from time to time, and before it takes
+part in a flip."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from shadow.control.records import Records
@@ -21,55 +22,65 @@ from shadow.control.witness import (
 from shadow.errors import ControlError, JournalError
 from shadow.model.version import fresh_id
 
-__all__ = ["Vouching"]
+__all__ = ["Vouching", "VouchingContext"]
 
 T = TypeVar("T")
 
 _JOURNAL: Final = "the journal"
 
 
-class Vouching:
-    """`stores`: those of the running event loop, by name; `both`: the collections that are to be written to both;
-    `interrupt`: ends what was proven of some. A store is waited for `patience` seconds; one that does not answer is
-    left for the next time, for nothing of it is known to be wrong. Raises `ControlError`."""
+def _ignore(place: str, by: str) -> None: ...
 
-    def __init__(
-        self,
-        records: Records,
-        journal: Noted,
-        journal_name: str,
-        stores: Callable[[], Mapping[Any, object]],
-        both: Callable[[], Collection[str]],
-        interrupt: Callable[[Collection[str]], Awaitable[None]],
-        *,
-        patience: float,
-        by: str = "",
-        on_stranger: Callable[[str, str], None] = lambda place, by: None,
-    ) -> None:
-        """`by`: the control store and the process, which a token says beside itself; `on_stranger` is told of a place
-        with a token that this control store has not noted, and of what that says."""
-        self._by = by
-        self._on_stranger = on_stranger
-        self._records = records
-        self._journal = Tokens(records, journal_token(journal_name), JournalToken(journal), own=False, by=by)
-        self._stores = stores
-        self._both = both
-        self._interrupt = interrupt
-        self._patience = patience
+
+@dataclass(frozen=True)
+class VouchingContext:
+    """What a process vouches with."""
+
+    records: Records
+    journal: Noted
+    journal_name: str
+    stores: Callable[[], Mapping[Any, object]]
+    """Those of the running event loop, by name."""
+    both: Callable[[], Collection[str]]
+    """The collections that are to be written to both."""
+    interrupt: Callable[[Collection[str]], Awaitable[None]]
+    """Ends what was proven of some."""
+    patience: float
+    """Seconds to wait for a store. One that does not answer is left for the next time: nothing of it is known to be
+    wrong."""
+    by: str = ""
+    """The control store and the process, which a token says beside itself."""
+    on_stranger: Callable[[str, str], None] = _ignore
+    """Called with a place that has a token which this control store has not noted, and with what that says."""
+
+
+class Vouching:
+    """Raises `ControlError`."""
+
+    def __init__(self, context: VouchingContext) -> None:
+        self._by = by = context.by
+        self._on_stranger = context.on_stranger
+        self._records = records = context.records
+        token = JournalToken(context.journal)
+        self._journal = Tokens(records, journal_token(context.journal_name), token, own=False, by=by)
+        self._stores = context.stores
+        self._both = context.both
+        self._interrupt = context.interrupt
+        self._patience = context.patience
         self.silent: set[str] = set()
-        """What did not answer in time when the tokens were last looked at: collections, and the journal by its name."""
+        """What did not answer in time when the tokens were last checked: collections, and the journal by its name."""
 
     async def tokens(self, collections: Iterable[str], *, fresh: bool = False) -> set[str]:
-        """The collections whose journal or database carries another token than was noted, or one that nobody here has
-        noted: what was proven of them is ended, and the token is replaced. `fresh`: those that agree as well."""
+        """The collections whose journal or database has another token than was noted, or one that was never noted here:
+        what was proven of them is invalidated, and the token is replaced. `fresh`: replaces those that agree too."""
         both, names = self._both(), list(collections)
-        suspicious: set[str] = set()
+        mismatched: set[str] = set()
         due: list[Tokens] = []
         self.silent = set()
         if both:
             found = await self._asked(self._state(self._journal, wanted=True), _JOURNAL)
             if found == "wrong":
-                suspicious.update(both)
+                mismatched.update(both)
                 await self._ask_who(_JOURNAL, self._journal)
             if found in ("wrong", "new") or (found == "right" and fresh):
                 due.append(self._journal)
@@ -79,15 +90,15 @@ class Vouching:
         )
         for (name, place), found in zip(places, states, strict=True):
             if found == "wrong":
-                suspicious.add(name)
+                mismatched.add(name)
                 await self._ask_who(name, place)
             if found in ("wrong", "new") or (found == "right" and fresh):
                 due.append(place)
-        if suspicious:
-            await self._interrupt(sorted(suspicious))
+        if mismatched:
+            await self._interrupt(sorted(mismatched))
         for place in due:
             await self._asked(place.replace())
-        return suspicious
+        return mismatched
 
     async def _ask_who(self, what: str, place: Tokens) -> None:
         by = await self._asked(place.by())
@@ -95,8 +106,8 @@ class Vouching:
             self._on_stranger(what, by)
 
     async def identities(self, collections: Iterable[str]) -> set[str]:
-        """Those of these that were made anew on a store: what was proven of them is ended."""
-        suspicious: set[str] = set()
+        """The collections that were created again on a store: what was proven of them is invalidated."""
+        mismatched: set[str] = set()
         found: dict[str, dict[str, str]] = {}
         for name in collections:
             found[name] = {
@@ -105,16 +116,16 @@ class Vouching:
                 if isinstance(store, Identified) and (identity := await self._asked(store.identity(name))) is not None
             }
             if not await Identities(self._records, name).agree(found[name]):
-                suspicious.add(name)
-        if suspicious:
-            await self._interrupt(sorted(suspicious))
+                mismatched.add(name)
+        if mismatched:
+            await self._interrupt(sorted(mismatched))
         for name, each in found.items():
             await Identities(self._records, name).note(each)
-        return suspicious
+        return mismatched
 
     async def spoil(self, collection: str) -> bool:
-        """Leaves a token that no control store has noted, for the time when this one answers again. False: that could
-        not be done either."""
+        """Writes a token that no control store has noted, so that the next check fails once this store answers again.
+        False: that could not be done either."""
         spoilt = False
         for store in self._stores().values():
             if isinstance(store, Tokened):
@@ -137,7 +148,7 @@ class Vouching:
         return "new" if wanted else ""
 
     async def _asked(self, work: Awaitable[T], what: str = "") -> T | None:
-        """None: there was no answer; `what` is silent then."""
+        """None: there was no answer; `what` counts as silent then."""
         try:
             async with asyncio.timeout(self._patience):
                 return await work
@@ -148,7 +159,7 @@ class Vouching:
                 self.silent.add(what)
             return None
         except Exception:
-            # Whatever a driver raises: an account that may not look is no reason to stop.
+            # Whatever a driver raises: an account without the right to read is no reason to stop.
             return None
 
 

@@ -1,4 +1,4 @@
-"""The stores as they are, read with the bare drivers and past everything else, for proofs in the demo and the tests."""
+"""Reads the stores with the bare drivers, bypassing shadow, for proofs in the demo and the tests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["Audit", "Disagreement", "dynamo_client"]
 
 @dataclass(frozen=True, slots=True)
 class Disagreement:
-    """One key that the stores do not agree on, or one version that they disagree about. Never a value."""
+    """A key or a version on which the stores differ. Never a value."""
 
     collection: str
     key: Key
@@ -32,9 +32,9 @@ class Disagreement:
 
 @functools.lru_cache(maxsize=8)
 def dynamo_client(endpoint: str) -> Any:
-    """A plain synchronous client with the credentials that local servers take."""
+    """A plain synchronous client with the credentials that local servers accept."""
     session = botocore.session.get_session()
-    # A profile of the environment is nothing to a local server; botocore would fail where there is none of that name.
+    # Local servers need no profile; botocore would fail if the environment names one that does not exist.
     session.get_component("config_store").set_config_variable("profile", None)
     return session.create_client(
         "dynamodb",
@@ -46,7 +46,7 @@ def dynamo_client(endpoint: str) -> Any:
 
 
 class Audit:
-    """Synchronous on purpose: call it when the traffic has stopped, in a thread if a loop must go on."""
+    """Synchronous on purpose: call it once the traffic has stopped, in a thread if an event loop must keep running."""
 
     def __init__(
         self, mongo_url: str, database: str, endpoint: str, table_prefix: str, specs: Mapping[str, CollectionSpec]
@@ -58,7 +58,7 @@ class Audit:
         self._specs = specs
 
     def disagreements(self) -> list[Disagreement]:
-        """Everything in which the stores differ: documents byte by byte, and their versions."""
+        """All differences between the stores: documents byte by byte, and versions."""
         return [each for name in self._specs for each in self._of(name)]
 
     def documents(self, collection: str) -> tuple[dict[str, Document], dict[str, Document]]:
@@ -102,10 +102,10 @@ class Audit:
         for page in pages.paginate(TableName=f"{self._prefix}{collection}", ConsistentRead=True):
             yield from page["Items"]
 
-    # --- damage, behind the shim's back -------------------------------------------------------------------------
+    # --- damage that bypasses shadow -------------------------------------------------------------------------
 
     def damage(self, collection: str, key: Key, field: str, value: dict[str, Any]) -> None:
-        """Sets one attribute of an item to another (wire form) value, with the version left as it is."""
+        """Replaces one attribute of an item by another value in wire form; the version stays."""
         dynamo_client(self._endpoint).update_item(
             TableName=f"{self._prefix}{collection}",
             Key={"_id": {"S": key_text(key)}},
@@ -116,13 +116,13 @@ class Audit:
         )
 
     def remove(self, collection: str, key: Key) -> None:
-        """Deletes an item; no tombstone."""
+        """Deletes an item without leaving a tombstone."""
         dynamo_client(self._endpoint).delete_item(
             TableName=f"{self._prefix}{collection}", Key={"_id": {"S": key_text(key)}}
         )
 
     def plant(self, collection: str, document: Document) -> None:
-        """Puts a document that the primary does not have."""
+        """Inserts a document that the primary does not have."""
         codec = Codec(self._specs[collection])
         encoded = codec.encode(key_text(document["_id"]), Version(fresh_id(), 1), document, "")
         dynamo_client(self._endpoint).put_item(TableName=f"{self._prefix}{collection}", Item=encoded.item)

@@ -1,8 +1,8 @@
-"""The demo: the sample backend on shadow, over real servers, with everything going wrong that should be found.
+"""The demo: the sample backend on shadow, over real servers, with all the faults that shadow should find.
 
-Traffic runs all the time. Some documents of the secondary are damaged behind shadow's back and must be found; the
-secondary is taken away and brought back; the primary of one collection is flipped by editing the configuration file.
-At the end both stores are read with the bare drivers and must be equal.
+Traffic runs all the time. Some documents of the secondary are damaged with the bare driver and must be found. The
+secondary goes down and comes back. The primary of one collection is flipped by editing the configuration file. At the
+end both stores are read with the bare drivers and must be equal.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from shadow.model.version import Document, Key, fresh_id
 __all__ = ["Demo", "DemoOptions", "DemoReport"]
 
 Say = Callable[[float, str], None]
-"""Called with the share that is done (0 to 1) and what is being done."""
+"""Called with the completed share (0 to 1) and the current step."""
 
 _PATIENCE: Final = 120.0
-"""Seconds within which what the demo waits for has to come true, however crowded the machine is."""
+"""Seconds to wait for each condition, even on a busy machine."""
 _INDEXES: Final = {
     "users": [{"name": "email-index", "hash": "email"}],
     "documents": [{"name": "user_id-index", "hash": "user_id"}],
@@ -52,8 +52,8 @@ _INDEXES: Final = {
 
 @dataclasses.dataclass(frozen=True)
 class DemoOptions:
-    """`dynamo`: "ministack", "local" (DynamoDB Local) or an endpoint; `mongo_url`: a server to use instead of an
-    embedded one; `data`: a folder with one extended-JSON file a collection."""
+    """`dynamo`: "ministack", "local" (DynamoDB Local) or an endpoint. `mongo_url`: a server to use instead of an
+    embedded one. `data`: a folder with one extended-JSON file per collection."""
 
     seconds: float = 20.0
     dynamo: str = "ministack"
@@ -65,7 +65,7 @@ class DemoOptions:
 
 @dataclasses.dataclass(frozen=True)
 class DemoReport:
-    """What the demo came to; `faults` lists, in words, everything that should not have been."""
+    """The result of the demo. `faults` describes everything that went wrong."""
 
     operations: int
     comparisons: int
@@ -87,7 +87,7 @@ class DemoReport:
 
 
 class Demo:
-    """`async with Demo(options, say) as demo: report = await demo.run()`. The servers end with the block."""
+    """`async with Demo(options, say) as demo: report = await demo.run()`. The servers stop with the block."""
 
     def __init__(self, options: DemoOptions, say: Say = lambda share, what: None) -> None:
         self.options = options
@@ -109,7 +109,7 @@ class Demo:
     async def __aexit__(self, *exc_info: object) -> None:
         await self._stack.aclose()
 
-    # --- building -----------------------------------------------------------------------------------------------
+    # --- setup -----------------------------------------------------------------------------------------------
 
     async def _start(self) -> None:
         self._data = _read_data(self.options.data)
@@ -125,7 +125,7 @@ class Demo:
         specs = self.shadow.admin.settings.specs()
         self.audit = Audit(self.mongo_url, self.shadow.name, self.dynamo_url, self._prefix, specs)
         self._stack.callback(self._clean_up, specs)
-        self._say(0.02, "making the tables")
+        self._say(0.02, "creating the tables")
         await self.shadow.prepare()
         self.app_url = await self._stack.enter_async_context(_served(self._app()))
 
@@ -149,8 +149,8 @@ class Demo:
         return f"demo-{self._id}-"
 
     def _describe(self) -> dict[str, Any]:
-        """The comparison is patient: the people of the traffic are in the application's own event loop and make it
-        late, and where the servers share a busy machine with it, it would be shed all the time."""
+        """The comparison has generous limits: the traffic shares the application's event loop and delays it, and on a
+        busy machine shadow reads would be shed all the time."""
         names = {**dict.fromkeys(self._data, ()), **_INDEXES}
         return {
             "mongo": {"url": self.mongo_url, "database": f"shadow_demo_{self._id}", "driver": self.options.driver},
@@ -165,12 +165,12 @@ class Demo:
             "journal": {"url": f"sqlite:///{self._folder / 'shadow.db'}"},
             "defaults": {"primary": "mongo", "phase": "shadow"},
             "collections": {name: {"indexes": list(indexes)} for name, indexes in names.items()},
-            "limits": {"straggle": 2.0, "read_deadline": 5.0, "loop_lag": 5.0},
+            "limits": {"in_flight_timeout": 2.0, "read_deadline": 5.0, "loop_lag": 5.0},
             "watch_every": 0.2,
         }
 
     def _write_config(self) -> None:
-        """Whole or not at all: the watch must never see half a file."""
+        """Atomically, so that the watch never reads half a file."""
         draft = self.config.with_suffix(".new")
         draft.write_text(yaml.safe_dump(self._settings, sort_keys=False), encoding="utf-8")
         draft.replace(self.config)
@@ -181,7 +181,7 @@ class Demo:
         return app
 
     def _clean_up(self, specs: Mapping[str, Any]) -> None:
-        """Leaves nothing in a server that was not started here."""
+        """Removes everything from servers that were not started here."""
         with MongoClient[Any](self.mongo_url, serverSelectionTimeoutMS=2000) as client, contextlib.suppress(Exception):
             client.drop_database(self.shadow.name)
         if self.options.dynamo.startswith("http://"):
@@ -232,7 +232,7 @@ class Demo:
             await asyncio.sleep(min(0.2, left))
 
     async def _load_data(self) -> None:
-        """Puts real documents in through the shim and reads them back through it."""
+        """Writes real documents through shadow and reads them back through it."""
         for name, documents in self._data.items():
             self._say(0.05, f"loading {len(documents)} documents into {name}")
             collection = self.shadow[name]
@@ -242,13 +242,13 @@ class Demo:
             got = {key_digest(each["_id"]): bson.encode(each) async for each in collection.find({})}
             wrong = sum(got.get(digest) != raw for digest, raw in wanted.items())
             if wrong:
-                self._faults.append(f"{wrong} documents of {name} did not come back as they went in")
-        # The time of the loading is not the time of the traffic.
+                self._faults.append(f"{wrong} documents of {name} were not read back as they were written")
+        # The loading does not count as traffic time.
         self._began = time.monotonic() if self._data else self._began
 
     async def _damage(self, quiet: Person) -> None:
-        """Damages documents that nobody writes, so that only a reader can find it."""
-        self._say(0.25, "damaging documents in the secondary, behind shadow's back")
+        """Damages documents that nobody writes, so that only reads can find the damage."""
+        self._say(0.25, "damaging documents in the secondary with the bare driver")
         await self._wait("the quiet documents are ready", lambda: self._all_ready(quiet))
         keys = [ObjectId(each) for each in quiet.documents]
         summary = await self.shadow["generated_content"].find_one({"document_id": keys[5]})
@@ -278,14 +278,14 @@ class Demo:
         return not any([await self.shadow.admin.lagging(name, key) for name, key in touched])
 
     async def _search(self, quiet: Person) -> None:
-        """Reads go on until all the damage is known; then it is healed."""
+        """Reads until all the damage is found, then repairs it."""
 
         async def all_found() -> bool:
             await quiet.read_all()
             return self._found() == len(self._damaged)
 
         await self._wait("all damage is found", all_found)
-        self._say(0.45, "healing what was found")
+        self._say(0.45, "repairing what was found")
         for name, key in self._damaged:
             await self.shadow.admin.heal(name, key)
 
@@ -308,7 +308,10 @@ class Demo:
     async def _flip(self, collection: str) -> None:
         """By editing the file, as an operator would."""
         self._say(0.8, f"flipping {collection} to DynamoDB by editing the file")
-        self._settings["collections"][collection] |= {"primary": "dynamo", "forced": "a demo has no hour for its gates"}
+        self._settings["collections"][collection] |= {
+            "primary": "dynamo",
+            "forced": "the demo is too short for the gates",
+        }
         self._write_config()
 
         async def flipped() -> bool:
@@ -318,13 +321,13 @@ class Demo:
         self._flips += await flipped()
 
     async def _wait(self, what: str, done: Callable[[], Any]) -> None:
-        """Waits for a condition; says in the report when it never came true."""
+        """Waits for a condition. Reports a fault if it never becomes true."""
         try:
             async with asyncio.timeout(_PATIENCE):
                 while not await done():  # noqa: ASYNC110 - the conditions are in servers and files
                     await asyncio.sleep(0.1)
         except TimeoutError:
-            self._faults.append(f"within {_PATIENCE:g} s it did not come true that {what}")
+            self._faults.append(f"after {_PATIENCE:g} s it was still not true that {what}")
 
     # --- the end ------------------------------------------------------------------------------------------------
 
@@ -360,7 +363,7 @@ class Demo:
         )
 
     async def serve(self) -> None:
-        """Gentle traffic until cancelled."""
+        """Light traffic until cancelled."""
         traffic = Traffic(self.app_url, people=2, pause=0.3, seed=int(time.time()))
         stop = asyncio.Event()
         work = asyncio.create_task(worker(self.shadow, stop, poll_seconds=1.0))
@@ -374,10 +377,10 @@ class Demo:
 
 @asynccontextmanager
 async def _served(app: FastAPI) -> AsyncIterator[str]:
-    """Serves the application over HTTP on a free port of 127.0.0.1; its base address."""
+    """Serves the application over HTTP on a free port of 127.0.0.1; yields its base address."""
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", lifespan="off"))
-    # The handlers for signals belong to the program, not to a server inside it.
+    # Signal handlers belong to the program, not to a server inside it.
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
     serving = asyncio.create_task(server.serve())
     while not server.started:
@@ -393,7 +396,7 @@ async def _served(app: FastAPI) -> AsyncIterator[str]:
 
 
 def _read_data(folder: Path | None) -> dict[str, list[Document]]:
-    """Collection name to documents, from one file a collection, one extended-JSON document a line."""
+    """Documents by collection, from one file per collection with one extended-JSON document per line."""
     if folder is None:
         return {}
     files = sorted(folder.glob("*.json"))
@@ -410,7 +413,7 @@ def _lines(file: Path) -> list[Document]:
             documents += [json_util.loads(line, json_options=options)] if line.strip() else []
         except ValueError:
             place = f"{file.name}, line {number}"
-            raise ConfigurationError("shadow demo", [Fault(place, "no JSON", "one extended-JSON document")]) from None
+            raise ConfigurationError("shadow demo", [Fault(place, "not JSON", "one extended-JSON document")]) from None
     return documents
 
 

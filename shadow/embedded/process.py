@@ -1,4 +1,4 @@
-"""Starting a server as a child process, waiting until it answers, and never leaving it behind."""
+"""Starts a server as a child process, waits until it answers, and makes sure that it never outlives its parent."""
 
 from __future__ import annotations
 
@@ -33,11 +33,10 @@ _TAIL_BYTES = 2000
 
 
 def free_port() -> int:
-    """A TCP port on 127.0.0.1 that nothing listens on at the moment.
+    """A TCP port on 127.0.0.1 that is free at the moment.
 
-    It lies below the range from which systems take the ports of outgoing connections (32768 and up on Linux, 49152
-    elsewhere): a client that tries again and again while a server restarts could otherwise be given the server's port
-    as its own, and connect to itself.
+    It is below the range that systems use for outgoing connections (32768 and up on Linux, 49152 elsewhere). Otherwise
+    a client that retries while a server restarts could get the server's port as its own, and connect to itself.
     """
     for _ in range(100):
         port = random.choice(_PORTS)
@@ -49,11 +48,12 @@ def free_port() -> int:
 
 
 class ServerProcess:
-    """The base of the embedded servers: a process, its port on 127.0.0.1, its folder (removed at `stop`), its log.
+    """The base class of the embedded servers: a process, its port on 127.0.0.1, its folder (removed by `stop`), its
+    log.
 
     Use it as a context manager, plain or async, or call `start` and `stop`. All methods block; from async code call
-    them through `asyncio.to_thread`, or use `async with`. `start` raises `StoreUnavailable` when the server cannot be
-    had or does not answer in `start_seconds`.
+    them through `asyncio.to_thread`, or use `async with`. `start` raises `StoreUnavailable` if the server is not
+    installed or does not answer within `start_seconds`.
     """
 
     name = "server"
@@ -66,11 +66,11 @@ class ServerProcess:
         self._watchdog: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
 
-    # What a kind of server says about itself.
+    # Defined by each kind of server.
 
     @property
     def url(self) -> str:
-        """Where clients connect."""
+        """The address for clients."""
         raise NotImplementedError
 
     def command(self) -> Sequence[str]:
@@ -78,22 +78,22 @@ class ServerProcess:
         raise NotImplementedError
 
     def environment(self) -> Mapping[str, str] | None:
-        """The child's whole environment; None to inherit ours."""
+        """The child's whole environment; None to inherit this process's."""
         return None
 
     def ready(self) -> bool:
-        """Whether the server does its work. Called until it says True; an `OSError` counts as not yet."""
+        """Whether the server is ready. Called until it returns True; an `OSError` means not yet."""
         raise NotImplementedError
 
     def advice(self, returncode: int | None, log: str) -> str:
-        """What to do about a start that failed, from the exit code and the end of the log."""
+        """What to do about a failed start, from the exit code and the end of the log."""
         return ""
 
-    # What it does.
+    # Common to all servers.
 
     @property
     def folder(self) -> Path:
-        """The server's own temporary folder: data and log."""
+        """The server's own temporary folder, for data and log."""
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix=f"shadow-{self.name}-"))
         return self._folder
@@ -121,7 +121,7 @@ class ServerProcess:
             try:
                 self._launch()
                 self._wait_until_ready()
-                self._port_is_fixed = True  # a restart keeps the address that clients have
+                self._port_is_fixed = True  # a restart keeps the address of the clients
                 return self
             except StoreUnavailable as error:
                 taken = "in use" in error.message and not self._port_is_fixed
@@ -134,18 +134,18 @@ class ServerProcess:
         raise AssertionError("unreachable")
 
     def stop(self) -> None:
-        """Ends the server, at once since its data goes too, and removes its folder. Idempotent."""
+        """Kills the server, since its data is deleted too, and removes its folder. Idempotent."""
         self._end(gently=False)
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
 
     def kill(self) -> None:
-        """Ends the server at once, as a crash would. Its folder stays until `stop`, for `restart`."""
+        """Kills the server, like a crash. Its folder stays until `stop`, for `restart`."""
         self._end(gently=False)
 
     def restart(self) -> None:
-        """Ends the server if it runs, in the ordinary way, and starts it again on the same port and folder."""
+        """Stops the server regularly if it runs, and starts it again with the same port and folder."""
         self._end(gently=True)
         try:
             self._launch()
@@ -155,7 +155,7 @@ class ServerProcess:
             raise
 
     def pause(self) -> None:
-        """Freezes the server: connections stay open and nothing answers. Returns when it stands still."""
+        """Suspends the server: connections stay open and nothing answers. Returns once it is suspended."""
         process = psutil.Process(self._alive().pid)
         process.suspend()
         deadline = time.monotonic() + _STOP_SECONDS
@@ -165,7 +165,7 @@ class ServerProcess:
             time.sleep(_POLL_SECONDS)
 
     def resume(self) -> None:
-        """Lets a paused server go on."""
+        """Resumes a suspended server."""
         psutil.Process(self._alive().pid).resume()
 
     def __enter__(self) -> Self:
@@ -203,7 +203,7 @@ class ServerProcess:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        with self.log_path.open("wb") as log:  # a log for each start: what it holds can only be about starting
+        with self.log_path.open("wb") as log:  # a new log for each start, so that it can only be about the start
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -244,7 +244,7 @@ class ServerProcess:
         process, self._process = self._process, None
         if process is not None and process.poll() is None:
             with contextlib.suppress(psutil.NoSuchProcess):
-                psutil.Process(process.pid).resume()  # a paused process would not see a request to end
+                psutil.Process(process.pid).resume()  # a suspended process would not receive the signal
             if gently:
                 process.terminate()
                 with contextlib.suppress(subprocess.TimeoutExpired):
@@ -262,8 +262,8 @@ class ServerProcess:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """With all that it has started: its process group is its own. Nothing happens to one that has ended, whose number
-    may be another's by now."""
+    """With everything it has started: it has its own process group. Does nothing if the process has ended, because its
+    id may belong to another one by now."""
     if process.poll() is None and hasattr(os, "killpg"):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -1,7 +1,7 @@
-"""A TCP proxy on 127.0.0.1 that does to a server's clients what networks and overloaded servers do.
+"""A TCP proxy on 127.0.0.1 that simulates faults of networks and overloaded servers.
 
-It knows where a request ends in the two protocols it is used with (MongoDB's wire protocol and HTTP/1.1), so that a
-fault hits whole requests, and only the ones that are meant.
+It knows where a request ends in its two protocols (MongoDB's wire protocol and HTTP/1.1), so a fault affects whole
+requests, and only the intended ones.
 """
 
 from __future__ import annotations
@@ -32,15 +32,16 @@ class Mode(enum.StrEnum):
     """What happens to a request."""
 
     PASS = "pass"  # noqa: S105 - a mode, not a password
-    """It goes through."""
+    """It is forwarded."""
     REFUSE = "refuse"
-    """The connection is dropped before the server sees it: not applied, and the client can tell that it failed."""
+    """The connection is dropped before the server sees the request: not applied, and the client knows that it
+    failed."""
     HANG = "hang"
-    """Nothing moves in either direction until the mode changes; then it goes through, late."""
+    """Nothing is forwarded in either direction until the mode changes; then it is forwarded, late."""
     DELAY = "delay"
-    """It goes through after `seconds`."""
+    """It is forwarded after `seconds`."""
     CUT = "cut"
-    """The server does it, and the connection is dropped before the answer: failed for the client, but applied."""
+    """The server handles it, but the connection is dropped before the answer: applied, but failed for the client."""
     THROTTLE = "throttle"
     """HTTP: answered 400 ProvisionedThroughputExceededException; the server does not see it."""
     ERROR = "error"
@@ -66,11 +67,11 @@ class _Fault:
 
 
 class FaultProxy:
-    """Stands before the server at `host`:`port`; clients connect to `self.port` on 127.0.0.1.
+    """Accepts clients at `self.port` on 127.0.0.1 for the server at `host`:`port`.
 
-    It runs in a thread and event loop of its own, so that tests with and without asyncio can use it, and a busy loop
-    does not slow it. Usable as a context manager, plain or async; `set` and `mode` work from any thread, at any time,
-    and connections that are open obey as new ones do.
+    It runs in its own thread and event loop, so tests with and without asyncio can use it and a busy loop does not slow
+    it down. A context manager, plain or async. `set` and `mode` work from any thread, at any time, for open connections
+    as well as new ones.
     """
 
     def __init__(self, host: str, port: int, *, listen: int | None = None) -> None:
@@ -86,18 +87,18 @@ class FaultProxy:
         self._thread: threading.Thread | None = None
         self._server: asyncio.Server | None = None
         self.requests = 0
-        """Requests seen since the start, faulty ones included."""
+        """Requests since the start, including faulty ones."""
         self.faults = 0
-        """Requests that a mode other than `pass` was applied to."""
+        """Requests to which a mode other than `pass` was applied."""
 
-    # What tests use.
+    # For tests.
 
     @classmethod
     def before(cls, url: str) -> Self:
-        """A proxy before the server of `url` (mongodb or http); the proxy's `url` is that url with its own address."""
+        """A proxy for the server of `url` (mongodb or http). The proxy's `url` is the same url with its own address."""
         parts = urlsplit(url)
         if parts.hostname is None or parts.port is None:
-            raise ValueError("the url names no host and port")
+            raise ValueError("the url has no host and port")
         proxy = cls(parts.hostname, parts.port)
         proxy.url = url.replace(f"{parts.hostname}:{parts.port}", f"{proxy.host}:{proxy.port}", 1)
         return proxy
@@ -111,24 +112,24 @@ class FaultProxy:
         self.set(mode)
 
     def set(self, mode: Mode | str, *, seconds: float = 0.0, only: bytes = b"", times: int | None = None) -> None:
-        """Changes what happens to requests, and returns when that is in force.
+        """Changes what happens to requests, and returns when the change is in force.
 
         Args:
             mode: see `Mode`.
-            seconds: how long `delay` delays.
-            only: requests that do not contain these bytes pass. Drivers watch a MongoDB server on connections of their
-                own; b"insert" or the like leaves those alone, as b".PutItem" chooses among DynamoDB's operations.
-            times: after this many faulty requests all pass again.
+            seconds: the delay of `delay`.
+            only: forward requests that do not contain these bytes. Drivers monitor a MongoDB server on separate
+                connections; b"insert" or the like spares those, and b".PutItem" selects one of DynamoDB's operations.
+            times: forward everything again after this many faulty requests.
         """
         fault = _Fault(Mode(mode), seconds, only, times)
         self._call(self._apply(fault)).result(timeout=10)
 
     def clear(self) -> None:
-        """Everything passes."""
+        """Forwards everything."""
         self.set(Mode.PASS)
 
     def start(self) -> Self:
-        """Starts listening. Raises `OSError` if the port is taken."""
+        """Starts listening. Raises `OSError` if the port is in use."""
         self._thread = threading.Thread(target=self._loop.run_forever, name="fault-proxy", daemon=True)
         self._thread.start()
         self._call(self._open()).result(timeout=10)
@@ -158,7 +159,7 @@ class FaultProxy:
     ) -> None:
         await asyncio.to_thread(self.stop)
 
-    # What runs in the proxy's own loop.
+    # In the proxy's own event loop.
 
     def _call(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
@@ -189,7 +190,7 @@ class FaultProxy:
             writer.transport.abort()
 
     def take_fault(self, request: bytes) -> _Fault:
-        """The fault that this request meets, counted."""
+        """The fault for this request; counts it."""
         fault = self._fault
         self.requests += 1
         if fault.mode is Mode.PASS or fault.only not in request or self._left == 0:
@@ -201,16 +202,16 @@ class FaultProxy:
 
     @property
     def refusing(self) -> bool:
-        """Whether every connection is to be dropped."""
+        """Whether every connection is dropped."""
         return self._fault.mode is Mode.REFUSE and self._fault.for_all
 
     async def end_of(self, fault: _Fault) -> None:
-        """Returns when `fault` is no longer in force."""
+        """Waits until `fault` is no longer in force."""
         while self._fault is fault:
             await self._changed.wait()
 
     async def flowing(self) -> None:
-        """Returns when nothing holds back the server's answers."""
+        """Waits until nothing holds back the server's answers."""
         while self._fault.mode is Mode.HANG and self._fault.for_all:
             await self._changed.wait()
 
@@ -222,14 +223,14 @@ class FaultProxy:
         try:
             await connection.run(*self._target)
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass  # either end has gone away, or the proxy stops: both end this connection and nothing else
+            pass  # either end is gone, or the proxy stops: both end only this connection
         finally:
             del self._clients[writer]
             writer.transport.abort()
 
 
 class _Connection:
-    """One client's connection and the server's, and what flows between them."""
+    """One client's connection, the server's connection, and the data between them."""
 
     def __init__(self, proxy: FaultProxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._proxy = proxy
@@ -238,7 +239,7 @@ class _Connection:
         self._cut = False
 
     async def run(self, host: str, port: int) -> None:
-        """Until either end goes away or a fault ends it."""
+        """Runs until either end closes or a fault ends it."""
         if self._proxy.refusing:
             return
         from_server, to_server = await asyncio.open_connection(host, port)
@@ -286,8 +287,8 @@ class _Connection:
 
 
 async def _read_request(reader: asyncio.StreamReader) -> bytes:
-    """One whole request. A message of MongoDB begins with its length, 4 bytes, little-endian (its wire protocol
-    specification); HTTP is told by the method's name. Raises `IncompleteReadError` at the end of the stream."""
+    """One whole request. A MongoDB message begins with its length (4 bytes, little-endian: its wire protocol
+    specification); HTTP is recognised by the method's name. Raises `IncompleteReadError` at the end of the stream."""
     start = await reader.readexactly(4)
     if start not in _HTTP_METHODS:
         length = int.from_bytes(start, "little")
@@ -305,7 +306,7 @@ def _content_length(head: bytes) -> int:
 
 
 def _answer(mode: Mode) -> bytes:
-    """The HTTP answer of `throttle` and `error`, in the form of DynamoDB's own errors."""
+    """The HTTP answer of `throttle` and `error`, in the format of DynamoDB's own errors."""
     status, name, message = _ANSWERS[mode]
     body = json.dumps({"__type": f"com.amazonaws.dynamodb.v20120810#{name}", "message": message}).encode()
     head = (

@@ -1,4 +1,4 @@
-"""The servers that the demo and the tests start: real ones, each in its own process, folder and port on 127.0.0.1."""
+"""The servers that the demo and the tests start: real ones, each with its own process, folder and port on 127.0.0.1."""
 
 from shadow.embedded.dynamodb import CREDENTIALS, DynamoDBLocal, Ministack
 from shadow.embedded.mongod import Mongod

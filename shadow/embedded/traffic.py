@@ -1,4 +1,4 @@
-"""Traffic for the sample backend: people who use it over HTTP, as many at once as asked for, until told to stop."""
+"""Traffic for the sample backend: concurrent users over HTTP, until stopped."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _text(rng: random.Random) -> str:
 
 
 class Person:
-    """One user of the backend, registered and logged in, with the documents that are theirs."""
+    """One user of the backend, registered and logged in, with their documents."""
 
     def __init__(self, client: httpx.AsyncClient, email: str, rng: random.Random) -> None:
         self.email = email
@@ -39,7 +39,7 @@ class Person:
         self._headers = {"Authorization": f"Bearer {answer.json()['token']}"}
 
     async def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """One request. Raises httpx.HTTPStatusError on a server error: the backend must not have any."""
+        """One request. Raises httpx.HTTPStatusError for a server error, which the backend must never return."""
         answer = await self._client.request(method, path, headers=self._headers, **options)
         if answer.is_server_error:
             answer.raise_for_status()
@@ -58,7 +58,7 @@ class Person:
             await self.ask("GET", f"/documents/{each}/generated")
 
     async def act(self) -> None:
-        """One thing that people do."""
+        """Does one random thing."""
         if not self.documents:
             await self.upload(2)
             return
@@ -87,7 +87,7 @@ class Person:
 
 
 class Traffic:
-    """People who act until `stop` is set. `faults` counts what the backend answered with a server error, by path."""
+    """Users who act until `stop` is set. `faults` counts the backend's server errors by path."""
 
     def __init__(self, base_url: str, *, people: int, pause: float = 0.02, seed: int = 1) -> None:
         self.requests = 0

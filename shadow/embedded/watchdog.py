@@ -1,9 +1,9 @@
-"""Ends a server when the process that started it is gone. Run as a script: `python -I -S watchdog.py FOLDER`.
+"""Kills a server when the process that started it is gone. Run as a script: `python -I -S watchdog.py FOLDER`.
 
-Standard input is a pipe whose other end only the starting process holds, so it ends with that process, however that
-died; `PR_SET_PDEATHSIG` would be simpler, but it fires when the starting *thread* ends, and servers are started from
-worker threads too. The first line is the server's process id. A second line, "done", says that the server was stopped
-in the ordinary way.
+Standard input is a pipe whose other end only the starting process holds, so it closes when that process ends, whatever
+the cause. `PR_SET_PDEATHSIG` would be simpler, but it fires when the starting *thread* ends, and servers are started
+from worker threads too. The first line is the server's process id. A second line, "done", says that the server was
+stopped regularly.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from collections.abc import Callable
 
 
 def killer(pid: int) -> Callable[[], None]:
-    """What kills `pid` and all that it has started. On Linux it holds a handle, which cannot come to mean another
-    process with the same id."""
+    """Returns a function that kills `pid` and everything it has started. On Linux it uses a pidfd, which can never
+    refer to another process with the same id."""
     if not hasattr(os, "pidfd_open"):
         return lambda: os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
     try:
@@ -27,14 +27,14 @@ def killer(pid: int) -> Callable[[], None]:
         return lambda: None
 
     def kill() -> None:
-        signal.pidfd_send_signal(handle, 0)  # raises if it is gone, and its group's number perhaps another's
+        signal.pidfd_send_signal(handle, 0)  # raises if it is gone, when its group's id may belong to another process
         os.killpg(pid, signal.SIGKILL)
 
     return kill
 
 
 def main(folder: str) -> None:
-    """Waits for the end of standard input, then kills the server and removes `folder`; does nothing after "done"."""
+    """Waits for the end of standard input, then kills the server and removes `folder`. Does nothing after "done"."""
     pid = sys.stdin.readline().strip()
     if pid == "done":
         return

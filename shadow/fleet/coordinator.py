@@ -1,8 +1,8 @@
-"""Makes a flip: announces it, has every process hold its writes and bring the secondary level, and decides.
+"""Makes a flip: announces it, has every process pause its writes and let the secondary catch up, and decides.
 
-Any process can do it, the command line or one of the application's. Whatever is missing in time aborts, and so does
-another flip that came first; the decision itself is one conditional write. If the coordinator dies, the processes abort
-what is not decided, and what is decided needs it no more.
+Any process can coordinate it, the command line or one of the application's. A missing acknowledgement aborts it, and so
+does an earlier flip; the decision itself is one conditional write. If the coordinator dies, the processes abort an
+undecided flip, and a decided one no longer needs it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from shadow.control.flip_record import Flip, FlipKind, FlipState, Routing
 from shadow.control.members import Member
 from shadow.control.records import Records
 from shadow.errors import ControlError
-from shadow.fleet.participant import FAILED, LEVEL, READY, REFUSED, REHEARSED, SWITCHED
+from shadow.fleet.flip_part import FAILED, LEVEL, READY, REFUSED, REHEARSED, SWITCHED
 from shadow.model.phase import StoreName
 from shadow.model.version import fresh_id
 
@@ -26,22 +26,22 @@ __all__ = ["Aborted", "Flipped", "Step", "make_flip"]
 
 _QUICK: Final = 0.01
 _STALE: Final = 30.0
-"""Seconds without a move after which an undecided flip of another coordinator is aborted."""
+"""Seconds without a state change after which an undecided flip of another coordinator is aborted."""
 _CHANGED_OVER: Final = 2.0
-"""Seconds for all processes to say that they have changed over; the flip is made by then, whatever they say."""
+"""Seconds for all processes to report that they have changed over. The flip is made by then, whatever they report."""
 
 Step = Callable[[str, str], None]
-"""Told of each step and what came of it, for people."""
+"""Called with each step and its result, for people."""
 
 
 class Aborted(Exception):
-    """The flip was not made, and all is as before. The text says why."""
+    """The flip was not made, and nothing has changed. The text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Flipped:
-    """What came of a flip. `paused`: seconds from asking for the writes to be held until letting them go; `held`: the
-    same as each process measured it for itself, by its name; `steps`: what was done, with seconds since the start."""
+    """The result of a flip. `paused`: seconds from the request to pause writes until they resumed; `held`: the same
+    as measured by each process, by its name; `steps`: what was done, with seconds since the start."""
 
     id: str
     kind: FlipKind
@@ -79,10 +79,10 @@ def make_flip(
     step: Step = lambda name, said: None,
     epochs: Mapping[str, str] | None = None,
 ) -> Flipped:
-    """Blocks until it is made or aborted. `heartbeat`: seconds in which a process looks for flips; `limit`: seconds for
-    which writes may be held; `spent`: files may still ask for the primary of before; `epochs`: the epochs of dual
-    writes in which the gates were found open, by collection; None: they do not matter. Raises `Aborted` if it did not
-    begin, and `ControlError` if the control store cannot say what came of it."""
+    """Blocks until it is made or aborted. `heartbeat`: seconds within which a process sees a flip; `limit`: seconds
+    for which writes may be paused; `spent`: files may still name the old primary; `epochs`: the epochs of dual
+    writes in which the gates were open, by collection; None: they do not matter. Raises `Aborted` if it did not
+    begin, and `ControlError` if the control store cannot tell the result."""
     made = _Making(records, Flip(fresh_id(), kind, FlipState.ANNOUNCED, to, by, reason), heartbeat, limit, step)
     return made.run(spent=spent, epochs=epochs or {})
 
@@ -108,7 +108,7 @@ class _Making:
             seen = self._move(seen.with_flip(self._moved(seen, FlipState.HOLDING)))
             rows = self._wait(LEVEL, self._limit, with_all=rows)
             self._journals(rows)
-            self._say("level", "all writes are held, the secondary is level everywhere")
+            self._say("level", "all writes are paused, the secondary has caught up everywhere")
             if self._flip.kind is FlipKind.REHEARSAL:
                 self._move(seen.with_flip(self._moved(seen, FlipState.ABORTED, REHEARSED)))
                 return self._done(holding, rows, done=True)
@@ -120,7 +120,7 @@ class _Making:
         return self._finish(seen, holding)
 
     def _finish(self, seen: Routing, holding: float) -> Flipped:
-        """The flip is made. What is asked of the control store from here on may fail without harm."""
+        """The flip is made. Failures of the control store from here on do no harm."""
         rows: list[Member] = []
         try:
             rows = self._switched()
@@ -128,7 +128,7 @@ class _Making:
             self._move(seen.with_flip(self._moved(seen, FlipState.RELEASED)))
         except (Aborted, ControlError):
             paused = time.monotonic() - holding
-        self._say("released", f"writes were held for {paused * 1000:.0f} ms")
+        self._say("released", f"writes were paused for {paused * 1000:.0f} ms")
         return self._done(holding, rows, done=True)
 
     def _announce(self, epochs: Mapping[str, str]) -> Routing:
@@ -138,10 +138,10 @@ class _Making:
             seen = routing.load(self._records)
             unknown = [name for name in self._flip.to if name not in seen.placed]
             if unknown:
-                raise Aborted(f"no process has placed {', '.join(unknown)} yet: is the application running?")
+                raise Aborted(f"no process has registered {', '.join(unknown)} yet: is the application running?")
             gap = [name for name, mark in epochs.items() if seen.placed[name].mark != mark]
             if gap:
-                raise Aborted(f"{', '.join(gap)}: dual writes were interrupted after the gates were looked at")
+                raise Aborted(f"{', '.join(gap)}: dual writes were interrupted after the gates were checked")
             if seen.flip is None or seen.flip.state.over:
                 saved = routing.save(self._records, seen.with_flip(self._flip))
                 if saved is not None:
@@ -154,7 +154,7 @@ class _Making:
             time.sleep(5 * _QUICK)
 
     def _clear(self, seen: Routing, stands: float) -> None:
-        """Another flip is in the way: waits for it, and ends one that nobody moves any more."""
+        """Waits for another flip, and ends one that is stalled."""
         flip = seen.flip
         assert flip is not None
         if flip.state.undecided and stands > _STALE:
@@ -167,16 +167,16 @@ class _Making:
     # --- waiting for the processes ------------------------------------------------------------------------------
 
     def _wait(self, stage: str, patience: float, *, with_all: Sequence[Member] = ()) -> list[Member]:
-        """The members, when each has said `stage` of this flip. Raises `Aborted`, also if one of `with_all` is no
-        more: a write of its last moments may be known to its journal only after the others had looked there, and
-        would be healed the wrong way round once the roles have changed."""
+        """Returns the members once each has reported `stage` of this flip. Raises `Aborted`, also if one of
+        `with_all` has ended: a write of its last moments may be in its journal only after the others have read it,
+        and would be repaired in the wrong direction once the roles have changed."""
         end = time.monotonic() + patience
         while True:
             rows = self._members()
             there = {row.id for row in rows}
             gone = [row.name for row in with_all if row.id not in there]
             if gone:
-                raise Aborted(f"{', '.join(gone)} ended while the writes were held: try again")
+                raise Aborted(f"{', '.join(gone)} ended while the writes were paused: try again")
             for row in rows:
                 if row.ack.flip == self._flip.id and row.ack.stage in (REFUSED, FAILED):
                     raise Aborted(f"{row.name}: {row.ack.said}")
@@ -189,7 +189,7 @@ class _Making:
             time.sleep(_QUICK)
 
     def _still(self) -> None:
-        """Raises `Aborted` if somebody else has ended the flip."""
+        """Raises `Aborted` if another process has ended the flip."""
         flip = routing.load(self._records).flip
         if flip is None or flip.id != self._flip.id or flip.state is FlipState.ABORTED:
             raise Aborted((flip.said if flip is not None else "") or "it was aborted by a process")
@@ -198,11 +198,11 @@ class _Making:
         return members.prune(self._records, members.members(self._records))
 
     def _journals(self, rows: Sequence[Member]) -> None:
-        """Each journal in use is vouched for by a living process. Raises `Aborted`."""
+        """Raises `Aborted` unless a living process shares each journal in use."""
         silent = members.journals(self._records) - {row.journal for row in rows}
         if silent:
             raise Aborted(
-                f"no living process shares the journal {', '.join(sorted(silent))}, which was not left empty: start "
+                f"no living process shares the journal {', '.join(sorted(silent))}, which is not empty: start "
                 "one there, or give up what it holds with `shadow fleet forget`"
             )
 
@@ -254,6 +254,6 @@ def _missing(rows: Sequence[Member], stage: str, patience: float) -> str:
         return "no process of the application is registered: is it running?"
     names = ", ".join(f"{row.name} ({row.id})" for row in rows)
     return (
-        f"not {stage} within {patience:g} s: {names}; a process that is gone for good is taken off with "
+        f"not {stage} within {patience:g} s: {names}; remove a process that has ended for good with "
         "`shadow fleet forget ID`"
     )

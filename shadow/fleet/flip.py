@@ -1,8 +1,8 @@
-"""A flip as an operator asks for it: the gates, the steps, the receipt, and the file that comes after.
+"""A flip as an operator requests it: the gates, the steps, the receipt, and the update of the file.
 
-The control store decides who is primary; the configuration files say what is wanted. An operator's flip goes to the
-control store, so that all processes change over together, and is written into the file at hand afterwards. Other
-hosts' files may stay behind: they are asked for the primary again when all of them have named the new one.
+The control store decides which store is primary; the configuration files say what is wanted. An operator's flip goes to
+the control store, so that all processes change over together, and is written to the local file afterwards. Files of
+other hosts may be updated later: they count again once all of them name the new primary.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ __all__ = ["FlipPlan", "FlipRequest"]
 
 @dataclass(frozen=True)
 class FlipRequest:
-    """What is to be done to which collections. For a completion, `to` is the store that stays. Does I/O; raises
-    `JobRefused` where it makes no sense from here, `ControlError`."""
+    """A flip, completion or rehearsal of some collections. For a completion, `to` is the store that stays. Does I/O;
+    raises `JobRefused` where it is not possible in the current state, `ControlError`."""
 
     records: Records
     kind: FlipKind
@@ -41,7 +41,7 @@ class FlipRequest:
     limit: float
 
     def look(self) -> FlipPlan:
-        """Where the fleet stands, and which gates are closed."""
+        """Reads the state of the fleet and the gates."""
         seen = routing.load(self.records)
         self._check(seen)
         rows = members.prune(self.records, members.members(self.records))
@@ -91,9 +91,9 @@ class FlipRequest:
         step: Step = lambda step, said: None,
         more: Mapping[str, Any] = MappingProxyType({}),
     ) -> Flipped:
-        """Makes it, and keeps a receipt with the gates as they were. Raises `Aborted` if it did not begin. `by`: who,
-        the user of this process by default; `spent`: the files come after, see `RouteRecord`; `more`: for the
-        receipt."""
+        """Makes the flip, and keeps a receipt with the gates as they were. Raises `Aborted` if it did not begin.
+        `by`: who requested it, by default the user of this process; `spent`: the files may still name the old
+        primary, see `RouteRecord`; `more`: added to the receipt."""
         who = by or f"{user()} at {socket.gethostname()}"
         to = dict.fromkeys(self.names, self.to)
         epochs = {name: outlook.seen.placed[name].mark for name in self.names}
@@ -129,7 +129,7 @@ _FOR_A_REHEARSAL = frozenset({"processes", "secondary", "journal"})
 
 @dataclass(frozen=True)
 class FlipPlan:
-    """Where the fleet stands before an order."""
+    """The state of the fleet before a request."""
 
     seen: Routing
     rows: Sequence[Member]
@@ -140,20 +140,20 @@ class FlipPlan:
         return [gate for gate in self.gates if not gate.ok]
 
     def steps(self, order: FlipRequest) -> list[str]:
-        """What would be done, in order."""
+        """The steps that would be made, in order."""
         rows, names = self.rows, ", ".join(order.names)
         last = {
             FlipKind.FLIP: f"commit: {order.to} is primary of {names}, in one write for all processes",
             FlipKind.COMPLETE: f"commit: {names} are written to {order.to} alone from now on; there is no way back",
-            FlipKind.REHEARSAL: "give it up there: nothing changes",
+            FlipKind.REHEARSAL: "stop there: nothing changes",
         }[order.kind]
         epochs = ", ".join(f"{name} {self.seen.placed[name].epoch}" for name in order.names)
         back = [name for name in order.names if is_way_back(self.seen.placed[name], order.to)]
         return [
             f"announce it to {len(rows)} processes ({', '.join(row.name for row in rows)}), epochs now: {epochs}",
-            "each says within seconds that it could take part, or it ends here",
-            f"each holds the writes of {names} and waits until lane and journal are empty: {order.limit:g} s at most",
+            "each confirms within seconds that it can take part; otherwise the flip ends here",
+            f"each pauses the writes of {names} until work queue and journal are empty: {order.limit:g} s at most",
             last,
-            "each changes over, and lets its writes go on",
-            f"keep a receipt{f'; the way back of {chr(44).join(back)} wants fewer gates' if back else ''}",
+            "each changes over and resumes its writes",
+            f"keep a receipt{f'; the way back of {chr(44).join(back)} needs fewer gates' if back else ''}",
         ]

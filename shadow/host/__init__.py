@@ -1,1 +1,1 @@
-"""What a process knows of the machine that it runs on: who it is, who else lives, how time passes."""
+"""What a process knows about its machine: its own identity, which other processes live, and time."""

@@ -1,5 +1,5 @@
-"""The named points of the write protocol, in order, and those of the background tasks, of which each reaches its own
-at the start of every round. Tests stop, fail or kill a process at them."""
+"""The failpoints of the write protocol, in order. Background tasks have failpoints too: each reaches its own at the
+start of every round. Tests stop, fail or kill a process at them."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Point(enum.StrEnum):
     AFTER_HEAL = "after_heal"
     AFTER_CLOSE = "after_close"
     AFTER_ASIDE = "after_aside"
-    """A document of the secondary has been set aside for another one (see `untangle`)."""
+    """A document of the secondary has been moved aside for another one (see `untangle`)."""
 
 
 Failpoints = Callable[[Point | Background], None]
 
 
 def no_failpoint(point: Point | Background) -> None:
-    """What production does at a point: nothing."""
+    """The failpoint of production code: does nothing."""

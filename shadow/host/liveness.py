@@ -1,9 +1,10 @@
-"""A lock for as long as a process lives, which the kernel frees at its death, whatever that is.
+"""A lock that a process holds for as long as it lives; the kernel releases it at the process's death, whatever the
+cause.
 
-Each process holds one on a file of its own in a folder that it shares with others. Who finds it taken knows that the
-process lives, stopped or not; who gets it knows that it is dead. That holds between containers too, which share a
-folder and a kernel and know nothing of each other's pids: the caller asks only for processes of the same kernel. A file
-that is not there says nothing: somebody may have cleaned up. Where the platform has no `flock`, nothing is known.
+Each process locks a file of its own in a folder that it shares with others. If the lock is taken, the process lives,
+even if it is suspended; if it is free, the process is dead. This also works between containers that share a folder and
+a kernel but not pids; the caller must only ask about processes of the same kernel. A missing file says nothing, because
+the folder may have been cleaned up. Without `flock` on the platform, nothing is known.
 """
 
 from __future__ import annotations
@@ -24,22 +25,23 @@ __all__ = ["held", "hold", "share"]
 
 _SUFFIX: Final = ".lives"
 _KEPT: Final = 500
-"""Files of the dead that a folder may hold; of more, the oldest go, and with them what they prove."""
+"""The most files of dead processes in a folder. Beyond that the oldest are deleted, and with them the proof of
+death."""
 
 _lock = threading.Lock()
 _folders: dict[Path, int] = {}
-"""The folders that this process shares, with the descriptor of its own lock in each; -1: it holds none there."""
+"""The folders that this process shares, with the descriptor of its own lock in each; -1 if it holds none there."""
 
 
 def share(folder: Path) -> None:
-    """The locks of others in the folder count from now on. Does no I/O."""
+    """Makes the locks in the folder count from now on. Does no I/O."""
     with _lock:
         _folders.setdefault(folder.absolute(), -1)
 
 
 def hold(folder: Path, name: str) -> None:
-    """Takes the lock of this process, which is known by `name`, in the folder, which is made if it is missing.
-    Idempotent; takes it again if its file was cleaned away. Raises OSError."""
+    """Locks the file of this process, known as `name`, in the folder, which is created if it is missing. Idempotent;
+    locks a new file if the old one was deleted. Raises OSError."""
     share(folder)
     if sys.platform == "win32":
         return
@@ -51,7 +53,7 @@ def hold(folder: Path, name: str) -> None:
             return
         folder.mkdir(parents=True, exist_ok=True)
         _tidy(folder)
-        # The name appears when the lock is held: who comes in between would take this process for dead.
+        # The file gets its name once it is locked; otherwise others could briefly take this process for dead.
         draft = path.with_suffix(f".{secrets.token_hex(8)}")
         number = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
@@ -67,7 +69,7 @@ def hold(folder: Path, name: str) -> None:
 
 
 def held(name: str) -> bool | None:
-    """Whether the process of this name lives; None if no shared folder says so."""
+    """Whether the process of this name lives; None if no shared folder knows."""
     for folder in list(_folders):
         found = _taken(_file(folder, name))
         if found is not None:
@@ -87,7 +89,7 @@ def _taken(path: Path) -> bool | None:
     except OSError:
         return None
     try:
-        # Shared, so that those who ask at once are not in each other's way.
+        # A shared lock, so that several processes can check at once.
         fcntl.flock(number, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -107,7 +109,7 @@ def _tidy(folder: Path) -> None:
 
 
 def _forked() -> None:
-    """A child holds nothing for its parent, whose lock would else live as long as the child."""
+    """Closes the inherited locks in a forked child; otherwise the parent's locks would live as long as the child."""
     global _lock
     _lock = threading.Lock()
     for folder, number in _folders.items():

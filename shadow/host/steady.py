@@ -1,4 +1,4 @@
-"""Time that never leaps: for every decision about what has expired. The wall clock is for people."""
+"""Monotonic time, used for every decision about what has expired. The wall clock is for display only."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ __all__ = ["steady"]
 
 
 def steady() -> float:
-    """Seconds that never leap, and that go on while the machine sleeps where the system can tell."""
+    """Monotonic seconds that, where the system supports it, include the time for which the machine slept."""
     boot = getattr(time, "CLOCK_BOOTTIME", None)
     if boot is None:
-        # That of macOS goes on in its sleep, which `time.monotonic` does not there.
+        # macOS' own clock includes sleep; `time.monotonic` there does not.
         boot = getattr(time, "CLOCK_MONOTONIC", None)
     return time.monotonic() if boot is None else time.clock_gettime(boot)

@@ -1,8 +1,8 @@
-"""Keeps the long-lived tasks and threads going: what one of them raises is counted under its name, logged once for each
-cause, and the task begins again, a little later each time. Until it has worked again it counts as down.
+"""Restarts long-lived tasks and threads that fail. An error is counted under the task's name and logged once for each
+cause, and the task is restarted with growing delays. It counts as down until it has worked again.
 
-A task calls its `Turn` at the start of each round. It has worked when it comes to the next one, or when it has gone on
-for a minute. It ends by returning, or by being cancelled from outside.
+A task calls its `Turn` at the start of each round. It has worked when it reaches the next round, or has run for a
+minute. It ends by returning, or by being cancelled from outside.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ __all__ = ["Supervisor", "Turn"]
 
 _FIRST: Final = 0.1
 _LONGEST: Final = 5.0
-"""Seconds before a task begins again: at first, and at most."""
+"""Seconds before a task is restarted: the first delay, and the longest."""
 _PROVEN: Final = 60.0
-"""Seconds after which a task works that has not failed."""
+"""Seconds after which a task that has not failed counts as working."""
 
 OnFailed = Callable[[Background, BaseException, bool], None]
-"""Is told the task, its error, and whether that is a new cause since the task has last worked."""
+"""Called with the task, its error, and whether the cause is new since the task last worked."""
 
 
 class Turn:
-    """One run of one task or thread, and those that follow it."""
+    """One run of a task or thread, and its restarts."""
 
     def __init__(self, supervisor: Supervisor, task: Background) -> None:
         self.task = task
@@ -38,31 +38,31 @@ class Turn:
         self._begun = False
 
     def __call__(self) -> None:
-        """A round begins, and the one before it went well."""
+        """Marks the start of a round, and the success of the one before."""
         self._supervisor.reach(self.task)
         if self._begun and self._delay:
             self.works()
         self._begun = True
 
     def works(self) -> None:
-        """What was down is no more."""
+        """Marks the task as working again."""
         self._delay = 0.0
         self._supervisor.cleared(self)
 
     def failed(self, error: BaseException) -> float:
-        """Seconds after which to begin again."""
+        """Records a failure. Returns the seconds to wait before the restart."""
         self._begun = False
         self._delay = min(_LONGEST, 2 * self._delay or _FIRST)
         self._supervisor.failed(self, error)
         return self._delay
 
     def ended(self) -> None:
-        """It is not wanted any more, so it cannot be down."""
+        """The task is no longer needed, so it cannot be down."""
         self._supervisor.cleared(self)
 
 
 class Supervisor:
-    """One for each Shadow, for the tasks of all its event loops and for its threads.
+    """One per Shadow, for the tasks of all its event loops and for its threads.
 
     `on_failed` and `on_works` must not raise. `reach` is called with the task's name at the start of each round; tests
     make it raise.
@@ -83,16 +83,17 @@ class Supervisor:
 
     @property
     def down(self) -> Mapping[Background, str]:
-        """The tasks that do not work now, with the class of the last error. May be asked from any thread."""
+        """The tasks that are down, with the class of the last error. Thread-safe."""
         with self._lock:
             return {turn.task: error for turn, error in self._down.items()}
 
     def turn(self, task: Background) -> Turn:
-        """For a thread, which keeps its own loop: see `Turn.failed`."""
+        """For a thread, which runs its own loop: see `Turn.failed`."""
         return Turn(self, task)
 
     async def run(self, task: Background, work: Callable[[Turn], Awaitable[None]]) -> None:
-        """Runs `work` until it returns or this is cancelled; again whenever it raises, or is cancelled by itself."""
+        """Runs `work` until it returns or this call is cancelled. Restarts it if it raises or is cancelled from
+        within."""
         turn = Turn(self, task)
         try:
             while True:
@@ -111,7 +112,7 @@ class Supervisor:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            # Something that it waited for was cancelled, and nobody wants it to end.
+            # Something that the task waited for was cancelled; the task itself was not.
             return error
         except Exception as error:
             return _alone(error)
@@ -120,7 +121,7 @@ class Supervisor:
         return None
 
     def report(self, task: Background, error: BaseException | None) -> None:
-        """For what is not run here: it has failed, or worked (None)."""
+        """For tasks that are not run here: records a failure, or success (None)."""
         with self._lock:
             found = next((turn for turn in self._down if turn.task is task), None)
         turn = found or Turn(self, task)
@@ -151,14 +152,14 @@ class Supervisor:
 
 
 def _alone(error: BaseException) -> BaseException:
-    """What a group of tasks has raised, if that is one error."""
+    """The error of a task group, if there is only one."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error
 
 
 def _cause(error: BaseException) -> str:
-    """Class and place: the text may be another one each time."""
+    """Class and place of an error. Its text may differ each time."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -1,4 +1,4 @@
-"""Tasks whose errors are never lost: each is heard by whoever waits for it, or by a callback, and not by asyncio."""
+"""Tasks whose errors are never lost: each reaches whoever awaits the task, or a callback, instead of asyncio's log."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def begin(
     context: Context | None = None,
     failed: Callable[[BaseException], None] | None = None,
 ) -> asyncio.Task[T]:
-    """A task for `work` in the running event loop; the caller keeps a reference to it.
+    """A task for `work` in the running event loop. The caller keeps a reference to it.
 
-    `failed` is told what the task raised, for tasks that nobody waits for; it must not raise. Without one, somebody has
-    to wait for the task, or does not care: where he has gone meanwhile, asyncio has nothing to say of it.
+    `failed` is called with the task's error, for tasks that nobody awaits; it must not raise. Without it, the task must
+    be awaited, or its error does not matter: if nobody awaits it, asyncio logs nothing either.
     """
 
     def ended(task: asyncio.Task[T]) -> None:
-        # Asking for the exception is what keeps asyncio from calling it lost.
+        # Reading the exception keeps asyncio from logging it as never retrieved.
         if not task.cancelled() and (error := task.exception()) is not None and failed is not None:
             failed(error)
 

@@ -1,4 +1,4 @@
-"""Who is at work here, for receipts."""
+"""The current user, for receipts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["user"]
 
 
 def user() -> str:
-    """The name of the user; the number of one that has none, as in many containers."""
+    """The user's name, or its number if it has none, as in many containers."""
     try:
         return getpass.getuser()
     except (KeyError, OSError, ImportError):

@@ -1,13 +1,12 @@
 """Backfill: the documents that were there before the migration, copied beside live traffic.
 
 A copy is an insert where the secondary has nothing at all, no tombstone either. While writes go to both stores, every
-write that came after the document was read leaves its version or its tombstone in the secondary, so a stale copy meets
-it and does nothing. Whatever stands in the way of a copy and is not the same image is left to `heal`. A document that
-no writer of shadow has touched is copied at the version that it has by that, `Version("", 0)`, on which the first
-write's fence then holds: no touch on the primary is needed.
+write that came after the document was read leaves its version or its tombstone in the secondary, so a stale copy finds
+it and does nothing. Where the secondary holds another image, `heal` decides. A document that shadow has never written
+is copied at version `Version("", 0)`, on which the fence of the first write holds: no write to the primary is needed.
 
-Writers past the shim leave nothing in the secondary. Each batch therefore looks at the primary again when it was
-copied: what has gone there, or is at another version, is healed.
+Out-of-band writes leave nothing in the secondary. Each batch therefore reads the primary again after it was copied:
+what has gone there, or is at another version, is healed.
 """
 
 from __future__ import annotations
@@ -19,7 +18,8 @@ from typing import Any, Final
 from pymongo.errors import DuplicateKeyError
 
 from shadow.compare.equality import agree
-from shadow.jobs.jobs import Issue, Jobs
+from shadow.jobs.issues import Issue
+from shadow.jobs.jobs import Jobs
 from shadow.jobs.target import JobTarget, RouteChanged
 from shadow.jobs.work import Handled, failed
 from shadow.model.outcome import Outcome, classify
@@ -31,7 +31,7 @@ from shadow.writes.heal import HealContended
 __all__ = ["Backfill"]
 
 NAMELESS: Final = "unreadable"
-"""The kind of issue of a document that cannot be asked for again, since no query can name its key."""
+"""The kind of issue of a document that cannot be read again, since no query can name its key."""
 
 _AT_ONCE: Final = 16
 _HEALED: Final = {Healing.EQUAL: "present", Healing.COPIED: "copied", Healing.TOMBSTONED: "gone"}
@@ -55,22 +55,22 @@ class Backfill:
     async def doubts(self) -> str:
         return ""
 
-    async def cut(self, parts: int) -> tuple[list[Document], int]:
+    async def split(self, parts: int) -> tuple[list[Document], int]:
         name = self.sides.collection
         total = await self.sides.source.estimate(name)
-        # A table that is missing is said to be, also where there is nothing to copy into it.
+        # A missing table is an error also where there is nothing to copy into it.
         await self.sides.target.look(name, [""], whole=False)
         return await self.sides.source.cut(name, parts), total
 
-    def walk(self, within: Document, place: Document | None, size: int) -> AsyncGenerator[Batch, None]:
-        return self.sides.source.walk(self.sides.collection, within, place, size=size, whole=True, filter={})
+    def scan(self, within: Document, cursor: Document | None, size: int) -> AsyncGenerator[Batch, None]:
+        return self.sides.source.walk(self.sides.collection, within, cursor, size=size, whole=True, filter={})
 
     async def handle(self, within: Document, batch: Batch) -> Handled:
         handled = Handled()
         async with self.sides.steady():
             other = await self._copy(batch.images, handled)
             changed = await self._changed_since(batch.images)
-        # Outside: a heal sees to the routing itself.
+        # Outside: a heal checks the route itself.
         await self._heal(other, handled)
         await self._heal(changed, handled, "moved")
         for key, fault in batch.nameless:
@@ -79,7 +79,7 @@ class Backfill:
         return handled
 
     async def _copy(self, images: Sequence[_Pair], handled: Handled) -> list[Key]:
-        """Inserts what is free, counts what is there already, and answers the rest."""
+        """Inserts what the secondary lacks, counts what it has already, and returns the other keys."""
         name, target = self.sides.collection, self.sides.target
         if not images:  # a page of tombstones
             return []
@@ -99,14 +99,14 @@ class Backfill:
         return other + await self._put_alone(alone, handled)
 
     async def _put_alone(self, pairs: Sequence[_Pair], handled: Handled) -> list[Key]:
-        """What no batch could take; answers the keys that something has come to stand under, or in the way of."""
+        """Inserts what no batch could take; returns the keys that the secondary has got meanwhile, or cannot take."""
         taken: list[Key] = []
 
         async def put(pair: _Pair) -> None:
             try:
                 done = await self.sides.secondary.put(self.sides.collection, *pair, ABSENT)
             except DuplicateKeyError:
-                done = False  # another document there has a unique value of it: a heal puts right both, if it can
+                done = False  # another document there has one of its unique values: a heal repairs both, if it can
             if done:
                 handled.counts["copied"] += 1
             else:
@@ -141,7 +141,7 @@ class Backfill:
                 raise result
 
     async def _guarded(self, key: Key, work: Awaitable[None], handled: Handled) -> None:
-        """A document that is refused is an issue; a store that cannot be reached is the whole batch's trouble."""
+        """A document that is refused is an issue; a store that cannot be reached fails the whole batch."""
         try:
             await work
         except RouteChanged:
@@ -155,7 +155,7 @@ class Backfill:
             handled.issues.append(Issue(key, "failed", failed(error)))
 
     async def conclude(self, jobs: Jobs, job: int) -> str:
-        """Tries once more what could not be copied."""
+        """Retries once what could not be copied."""
         pages = jobs.issues(job)
         while issues := await asyncio.to_thread(next, pages, None):
             handled = Handled()

@@ -1,6 +1,6 @@
-"""Findings are closed by proof: the documents are looked at again, or a whole verification finds both stores equal.
+"""Findings are closed by proof: the documents are read again, or a whole verification finds both stores equal.
 
-Time closes none. A finding that is seen again while it is looked at stays open.
+Time closes none. A finding that is seen again meanwhile stays open.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _AT_ONCE: Final = 100
 
 
 async def of_answers(sides: JobTarget) -> Sequence[Open]:
-    """The open findings that no look at a document can close, as they stand now. Those of them that are not seen again
-    before a whole verification, begun after this, finds both stores equal, are closed by that."""
+    """The open findings that no reading of a document can close, as they are now. A whole verification that begins
+    after this and finds both stores equal closes those that are not seen again meanwhile."""
     if sides.findings is None:
         return ()
     return [each for each in await sides.findings.open(sides.collection) if each.of_answer]
@@ -52,5 +52,5 @@ async def _settled(sides: JobTarget, found: Sequence[Open]) -> list[Open]:
 
 
 def _is_settled(found: Open, primary: Image, secondary: Image) -> bool:
-    # What nobody can read may stand under a key that no query finds: not to be found proves nothing of it.
+    # What shadow cannot read may have a key that no query finds: not to be found proves nothing then.
     return agree(primary, secondary) and (primary.present or found.kind is not Kind.UNREADABLE)

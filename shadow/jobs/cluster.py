@@ -1,8 +1,8 @@
 """A job on an existing Dask cluster: each worker process of it takes part in the job, as a process of this host would.
 
-The cluster is only what starts the parts. What they work on and how far they have come stands in the control store, so
-a worker may die at any time: its ranges become free, the others do them, and a worker that comes in its place gets a
-part of its own. `distributed` is imported when a cluster is asked for, and here alone.
+The cluster only starts the tasks. Their ranges and cursors are in the control store, so a worker may die at any time:
+its ranges become free, the others do them, and a worker that replaces it gets a task of its own. `distributed` is
+imported when a cluster is named, and only here.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ T = TypeVar("T")
 _CONNECT: Final = 10.0
 _TICK: Final = 0.5
 _PATIENCE: Final = 60.0
-"""Seconds for which there may be no worker, or no scheduler, before the job gives up."""
+"""Seconds without any worker, or scheduler, before the job gives up."""
 _GOODBYE: Final = 60.0
-"""Seconds that the parts have for the batches at hand when the job is stopped."""
+"""Seconds that the tasks have for their current batches when the job is stopped."""
 
 
 class ClusterUnavailable(ShadowError):
-    """The cluster cannot be reached, has no workers, or its workers cannot do the work. The checkpoints stand."""
+    """The cluster cannot be reached, has no workers, or its workers cannot do the work. The checkpoints are kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How one part ended: `refused` and `failed` hold a message for people where it did not end well."""
+    """How one task ended: `refused` and `failed` hold a message for people where it failed."""
 
     refused: str = ""
     failed: str = ""
@@ -52,9 +52,9 @@ class Cluster:
         self._patience = patience
         self._client: Any = None
         self._parts: dict[str, Any] = {}
-        """What was asked of each worker, by the worker's address."""
+        """The task of each worker, by the worker's address."""
         self.size = 0
-        """Worker processes that there were at the beginning."""
+        """The number of worker processes at the beginning."""
 
     async def __aenter__(self) -> Self:
         distributed = _distributed()
@@ -78,8 +78,8 @@ class Cluster:
             await client.close()
 
     async def work_off(self, work: Work, part: Callable[..., Ended], *arguments: Any) -> None:
-        """Has `part(*arguments)` run on each worker until no range is left, or the job is stopped. Workers that come
-        later get one too. Raises `JobRefused` and `ClusterUnavailable` with what a part said."""
+        """Runs `part(*arguments)` on each worker until no range is left, or the job is stopped. Workers that come later
+        get one too. Raises `JobRefused` and `ClusterUnavailable` with the message of a task."""
         try:
             await self._supervise(work, part, arguments)
         except BaseException:
@@ -102,7 +102,7 @@ class Cluster:
             elif time.monotonic() - alive > self._patience:
                 raise ClusterUnavailable(
                     f"the cluster at {self._scheduler} has had no worker for {self._patience:.0f} s",
-                    hint="start the same command again when it has: it goes on from the last checkpoints",
+                    hint="run the same command again when it has: it resumes from the last checkpoints",
                 )
             await self._take_leave(set(workers))
             for address in workers.keys() - self._parts.keys():
@@ -110,23 +110,23 @@ class Cluster:
             await asyncio.sleep(_TICK)
 
     def _submit(self, address: str, part: Callable[..., Ended], arguments: tuple[Any, ...]) -> Any:
-        """To this worker and no other: each process is to have one part."""
+        """To this worker and no other: each process gets one task."""
         return self._client.submit(
             part, *arguments, key=f"shadow-{fresh_id()}", workers=[address], allow_other_workers=False, pure=False
         )
 
     async def _take_leave(self, workers: set[str]) -> None:
-        """Forgets the parts of workers that are gone; raises what a part has to say."""
+        """Drops the tasks of workers that are gone; raises what a task has reported."""
         for address, future in list(self._parts.items()):
             if address not in workers:
                 await future.cancel(force=True)
                 del self._parts[address]
             elif future.done():
                 del self._parts[address]
-                await _heard(future)
+                await _raise_failure(future)
 
     async def _farewell(self) -> None:
-        """Waits for the parts to end the batches at hand; what does not end in time is left to itself."""
+        """Waits for the tasks to end their current batches; a task that does not end in time is abandoned."""
         end = time.monotonic() + _GOODBYE
         while self._parts and time.monotonic() < end:
             workers = await self._client.ncores()
@@ -138,8 +138,8 @@ class Cluster:
             await future.cancel(force=True)
 
 
-async def _heard(future: Any) -> None:
-    """Raises what a part raised or said. A worker that died under it is no news: the next look shows who lives."""
+async def _raise_failure(future: Any) -> None:
+    """Raises what a task raised or reported. The death of its worker is no error: the next round sees who is alive."""
     if future.status == "finished":
         ended: Ended = await future
         if ended.refused:
@@ -150,8 +150,8 @@ async def _heard(future: Any) -> None:
         error = await future.exception()
         if not isinstance(error, _distributed().KilledWorker):
             raise ClusterUnavailable(
-                f"a worker of the cluster could not do its part ({type(error).__name__})",
-                hint="every worker needs the same version of shadow, installed; look into its log",
+                f"a worker of the cluster could not do its task ({type(error).__name__})",
+                hint="every worker needs the same version of shadow, installed; read its log",
             ) from error
 
 

@@ -1,14 +1,14 @@
-"""Finalize: versions and tombstones taken off one store of a collection whose migration is over.
+"""Finalize: removes versions and tombstones from one store of a collection whose migration is over.
 
-    what carries a version    the version goes, the document stays as it is, at version ("", 0)
-    a tombstone               is deleted
+    a document with a version    loses the version and stays as it is otherwise, at version ("", 0)
+    a tombstone                  is deleted
 
-Both on the condition that it still is as it was seen: a write that comes in between is not lost, and what it has left
-is looked at again. Done twice it does nothing the second time, so it can be killed anywhere and started again.
+Both on the condition that it still is as it was read: a write that comes in between is not lost, and its result is read
+again. The job is idempotent, so it can be killed anywhere and started again.
 
-What was written only just now waits. A write may be sent twice by a client, and the second one may be late; it does no
-harm as long as it finds a version other than the one that it expects. Taken off too early, a version would let a late
-write that expects none, or a late insert, take what came after it for what went before.
+What was written a moment ago waits. A client may send a write twice, and the second one may be late; it does no harm as
+long as it finds a version other than the one that it expects. Were a version removed too early, a late write that
+expects none, or a late insert, would apply to a later state of the document.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from bson import ObjectId
 from bson.errors import InvalidId
 
 from shadow.control.members import Member
-from shadow.jobs.jobs import Issue, Jobs
+from shadow.jobs.issues import Issue
+from shadow.jobs.jobs import Jobs
 from shadow.jobs.target import JobRefused, JobTarget
 from shadow.jobs.work import Handled
 from shadow.model.phase import Phase, StoreName
@@ -39,8 +40,8 @@ _MOVING: Final = "moving"
 
 
 async def may_finalize(sides: JobTarget, store: StoreName, fleet: Iterable[Member] = ()) -> None:
-    """Raises `JobRefused` unless nothing is to follow in the collection any more: both stores' phase is off, in every
-    process of the fleet, and the journal holds nothing of it."""
+    """Raises `JobRefused` unless the collection is no longer replicated: its phase is off in every process of the
+    fleet, and the journal holds nothing of it."""
     name = sides.collection
     twice = [row.name for row in fleet if not row.tool and _writes_twice(row, name)]
     if twice:
@@ -68,13 +69,13 @@ def _writes_twice(row: Member, name: str) -> bool:
 
 
 def finalize_kind(store: StoreName, *, apply: bool) -> str:
-    """The kind of the job: each store has its own, and so has a dry run, so that none goes on with another's."""
+    """The kind of the job: each store has its own, and so has a dry run, so that none resumes another's."""
     return f"finalize-{store}" if apply else f"finalize-{store}-dry"
 
 
 class Finalize:
     """The task. `apply`: else it only counts. `older_than`: seconds that must have passed since a document was written.
-    Counts: `versions`, `tombstones`, `later` (written just now, or all the time, when their turn came)."""
+    Counts: `versions`, `tombstones`, `later` (written a moment ago, or all the time)."""
 
     def __init__(self, sides: JobTarget, store: StoreName, *, apply: bool, older_than: float | None = None) -> None:
         held = sides.stores[store]
@@ -96,12 +97,12 @@ class Finalize:
     async def doubts(self) -> str:
         return ""
 
-    async def cut(self, parts: int) -> tuple[list[Document], int]:
+    async def split(self, parts: int) -> tuple[list[Document], int]:
         name = self.sides.collection
         return await self.sides.source.cut(name, parts), await self.sides.source.estimate(name)
 
-    def walk(self, within: Document, place: Document | None, size: int) -> AsyncGenerator[Batch, None]:
-        return self._stamps.walk(self.sides.collection, within, place, size=size)
+    def scan(self, within: Document, cursor: Document | None, size: int) -> AsyncGenerator[Batch, None]:
+        return self._stamps.walk(self.sides.collection, within, cursor, size=size)
 
     async def handle(self, within: Document, batch: Batch) -> Handled:
         handled = Handled()
@@ -109,7 +110,7 @@ class Finalize:
         return handled
 
     async def _strip(self, stamps: Sequence[Stamp], handled: Handled) -> None:
-        """Takes off what can be; the rest becomes issues."""
+        """Removes what can be removed; the rest becomes issues."""
         name, left = self.sides.collection, list(stamps)
         async with self.sides.steady():
             for _ in range(_ATTEMPTS):
@@ -131,7 +132,7 @@ class Finalize:
         return [stamp for stamp in stamps if _written(stamp) <= before]
 
     async def conclude(self, jobs: Jobs, job: int) -> str:
-        """Tries once more what was written just now; the time may have passed by now."""
+        """Retries once what was written a moment ago; it may be old enough by now."""
         pages = jobs.issues(job)
         while issues := await asyncio.to_thread(next, pages, None):
             keys = [each.key for each in issues]

@@ -1,17 +1,14 @@
-"""The jobs in the control store: their ranges with the place that each has come to, and what could not be done and why.
+"""The jobs in the control store: what each of them is, and its ranges with the cursor that each has reached.
 
     jobs                              the last number given, and the newest job of each kind and collection
-    job/<number>                      what it is, its rate, whether it is to stop; when it is over, its figures
-    range/<number>/<layout>/<range>   whose it is, the place it has come to, its counts
-    issue/<number>/<digest>           one key that wants something
+    job/<number>                      what it is, its rate, whether it must stop; when it is over, its figures
+    range/<number>/<layout>/<range>   whose it is, its cursor, its counts
+    issue/<number>/<digest>           see `issues`
 
 Processes of any host share a job: whatever they have to agree on is one record that changes only if it is still the one
 that was seen. A range belongs to one claim at a time. It is free again when the process that holds it is known to be
-dead, or when its record has not changed for a while as this process's own clock sees it: no other host's clock is
-trusted. Work is idempotent, so a worker that comes back late does no harm; its checkpoint is refused.
-
-Issues are written before the checkpoint that counts them: a process that dies in between leaves some that are not
-counted yet. They are as true as when they were found, and the count at the end of a job goes by the issues.
+dead, or when its record has not changed for a while by this process's own clock: no other host's clock counts. Work is
+idempotent, so a worker that comes back late does no harm; its checkpoint is refused.
 """
 
 from __future__ import annotations
@@ -28,14 +25,14 @@ from typing import Any, Final
 from shadow.control.epochs import proof_of
 from shadow.control.records import MISSING, Record, Records
 from shadow.host.process import Owner
+from shadow.jobs.issues import Issue, Issues, Reasons, add_reasons, copied, tally
 from shadow.jobs.target import JobRefused
-from shadow.model.order import key_digest
 from shadow.model.version import Document, Key, fresh_id
 
-__all__ = ["FORMAT", "SILENT", "Issue", "Job", "Jobs", "RangeClaim", "reasons_of"]
+__all__ = ["FORMAT", "SILENT", "Job", "Jobs", "RangeClaim", "reasons_of"]
 
 FORMAT: Final = 2
-"""Of checkpoints: a job of another format is not gone on with."""
+"""Of checkpoints: a job of another format cannot be resumed."""
 
 SILENT: Final = 60.0
 """Seconds without any change of its record after which a claimed range may be claimed by another."""
@@ -47,19 +44,15 @@ _LONG_AGO: Final = 600.0
 _KEPT: Final = 20
 """Jobs of one kind and collection whose figures are kept."""
 _INDEX: Final = "jobs"
-_PAGE: Final = 500
-
-Reasons = dict[str, dict[str, int]]
-"""Kind of issue to reason to count."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """One run of a job over one collection. Times are epoch seconds; `rate` is documents a second over all workers;
-    `counts` adds up the ranges, and what came of their issues afterwards; `issues` counts by kind, while it runs a key
-    that two ranges came upon twice; `parts`: how many processes, or tasks of a cluster, are at work on it;
-    `epoch`: the id of the epoch of dual writes in which it began, "" if what it finds proves nothing; `doubts`: what
-    `Journal.doubts` answered before it read anything."""
+    `counts` adds up the ranges, and the second attempts at their issues; `issues` counts by kind: while the job runs, a
+    key that two ranges found counts twice; `parts`: how many processes, or tasks of a cluster, work on it; `epoch`: the
+    id of the epoch of dual writes in which it began, "" if its result proves nothing; `doubts`: what `Journal.doubts`
+    returned before the job read anything."""
 
     id: int
     kind: str
@@ -93,30 +86,18 @@ class Job:
 
 @dataclass(slots=True)
 class RangeClaim:
-    """A range in a worker's hands, and the place that was reached (None: its beginning). What else is in it belongs
-    to `Jobs`."""
+    """A range that one worker has claimed, and the cursor that it has reached (None: its beginning). The other fields
+    belong to `Jobs`."""
 
     job: int
     range: Document
-    place: Document | None
+    cursor: Document | None
     key: str
     token: str
     value: dict[str, Any]
     revision: str
     written: float
     lock: threading.Lock = field(default_factory=threading.Lock)
-
-
-@dataclass(frozen=True, slots=True)
-class Issue:
-    """One key that wants something: `kind` is a kind of difference or "failed", `reason` a short text without any
-    value; the states are those seen, as JSON."""
-
-    key: Key
-    kind: str
-    reason: str = ""
-    primary_state: str = ""
-    secondary_state: str = ""
 
 
 class Jobs:
@@ -133,6 +114,7 @@ class Jobs:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._records = records
+        self._issues = Issues(records)
         self._now = now
         self._clock = clock
         self._lock = threading.Lock()
@@ -146,34 +128,34 @@ class Jobs:
     ) -> int:
         """The unfinished job of this kind and collection, or a new one. Raises `JobRefused` if the unfinished one
         belongs to another configuration, other options, another format or, where it proves something, another epoch of
-        dual writes; `restart` gives it up instead."""
+        dual writes; `restart` abandons it instead."""
         made = {
             "kind": kind, "collection": collection, "fingerprint": fingerprint, "format": FORMAT,
             "options": json.dumps(options, sort_keys=True), "started": self._now(), "finished": None, "outcome": None,
             "rate": None, "total": 0, "stopping": False, "layout": None, "ranges": 0,
             "epoch": proof_of(self._records, collection),
         }  # fmt: skip
-        name, given_up = f"{kind}/{collection}", None
+        name, abandoned = f"{kind}/{collection}", None
         while True:
             index = self._records.get(_INDEX)
             last, open_ = (0, {}) if index is None else (index.value["last"], index.value["open"])
-            if restart and given_up is None:
-                given_up = open_.get(name)
-            if name in open_ and open_[name] != given_up:
+            if restart and abandoned is None:
+                abandoned = open_.get(name)
+            if name in open_ and open_[name] != abandoned:
                 # Where two begin at once, or one died in between, either writes the record.
                 self._records.put(_head(open_[name]), made, expected=MISSING)
-                if self._gone_on_with(open_[name], made):
+                if self._resumed(open_[name], made):
                     return int(open_[name])
             wanted = {"last": last + 1, "open": {**open_, name: last + 1}}
             seen = MISSING if index is None else index.revision
             if self._records.put(_INDEX, wanted, expected=seen) is not None:
                 self._records.put(_head(last + 1), made, expected=MISSING)
-                self._gone_on_with(last + 1, made)
+                self._resumed(last + 1, made)
                 self._tidy(kind, collection, last + 1)
                 return int(last + 1)
 
-    def _gone_on_with(self, id: int, wanted: Mapping[str, Any]) -> bool:
-        """Whether a job is unfinished, which is not to stop then. Raises `JobRefused` if it is not the one wanted."""
+    def _resumed(self, id: int, wanted: Mapping[str, Any]) -> bool:
+        """Resumes a job that is unfinished; whether it was. Raises `JobRefused` if it is not the one wanted."""
         head = self._head(id).value
         if head["finished"] is not None:
             return False
@@ -188,14 +170,14 @@ class Jobs:
         older = [
             (n, head) for n, head in heads if (head["kind"], head["collection"]) == (kind, collection) and n < newest
         ]
-        for place, (number, head) in enumerate(reversed(older), start=1):
+        for age, (number, head) in enumerate(reversed(older), start=1):
             if head["finished"] is None:
                 self.finish(number, "abandoned")
             if not head.get("tidied"):
                 self._records.delete_all(f"range/{number:010}/")
-                self._records.delete_all(f"issue/{number:010}/")
+                self._issues.delete_all(number)
                 self._update(number, {"tidied": True})
-            if place >= _KEPT:
+            if age >= _KEPT:
                 self._records.delete(_head(number))
 
     def create_ranges(self, job: int, ranges: Sequence[Document], total: int, doubts: str = "") -> None:
@@ -222,7 +204,7 @@ class Jobs:
             if head["finished"] is not None:
                 return False
             figures = {"counts": dict(now.counts), "done": now.ranges_done}
-            head.update(finished=self._now(), outcome=outcome, figures=figures, reasons=_plain(now.reasons))
+            head.update(finished=self._now(), outcome=outcome, figures=figures, reasons=copied(now.reasons))
             return True
 
         self._change(job, end)
@@ -231,7 +213,7 @@ class Jobs:
         self._update(job, {"rate": rate})
 
     def stop(self, job: int) -> None:
-        """Asks the workers of a job to end after the batch at hand; it can be gone on with."""
+        """Asks the workers of a job to end after the current batch; the job can be resumed."""
         self._update(job, {"stopping": True})
 
     def job(self, id: int) -> Job:
@@ -277,7 +259,7 @@ class Jobs:
         reasons: Reasons = {}
         for each in ranges:
             counts.update(each.value["counts"])
-            _add(reasons, each.value["reasons"])
+            add_reasons(reasons, each.value["reasons"])
         at_work = {each.value["part"] for each in ranges if self._is_at_work(each)}
         done = sum(1 for each in ranges if each.value["done"])
         return {"counts": counts, "reasons": reasons, "done": done, "parts": len(at_work)}
@@ -285,7 +267,7 @@ class Jobs:
     def _head(self, id: int) -> Record:
         found = self._records.get(_head(id))
         if found is None:
-            raise JobRefused(f"there is no job {id}", hint="`shadow jobs list` names those that there are")
+            raise JobRefused(f"there is no job {id}", hint="`shadow jobs list` lists the jobs")
         return found
 
     def _update(self, id: int, values: Mapping[str, Any]) -> None:
@@ -310,11 +292,11 @@ class Jobs:
         return [] if layout is None else self._records.scan(f"range/{job:010}/{layout}/")
 
     def claim(self, job: int, part: str, owner: Owner) -> RangeClaim | None:
-        """A range that is not done and that nobody is at work on; None if there is none now. `part` names whoever
-        works on the job by itself: a process, or a task in one."""
+        """A range that is not done and that nobody works on; None if there is none now. `part` names the worker: a
+        process, or a task in one."""
         ranges = self._ranges(job, self._head(job).value["layout"])
         free = [each for each in ranges if not each.value["done"] and not self._is_held(each)]
-        # Those that begin together shall not all ask for the same one.
+        # So that workers that begin together do not all claim the same one.
         random.shuffle(free)
         for each in sorted(free, key=lambda each: each.value["token"] is not None):
             token, held = fresh_id(), {"host": owner.place, "pid": owner.pid, "born": owner.started}
@@ -346,19 +328,19 @@ class Jobs:
         lately = abs(self._now() - record.value["at"]) < _LONG_AGO
         return lately and not record.value["done"] and record.value["token"] is not None and self._is_held(record)
 
-    def advance(self, claim: RangeClaim, place: Document, counts: Mapping[str, int], issues: Sequence[Issue]) -> bool:
-        """Notes what was done up to `place`. False: the range is another worker's now, and nothing was noted."""
+    def advance(self, claim: RangeClaim, cursor: Document, counts: Mapping[str, int], issues: Sequence[Issue]) -> bool:
+        """Notes what was done up to `cursor`. False: the range is another worker's now, and nothing was noted."""
         if issues:
-            self._records.put_many({_issue(claim.job, each.key): _packed(each, claim.token) for each in issues})
+            self._issues.write(claim.job, issues, claim.token)
         with claim.lock:
-            counted, reasons = Counter(claim.value["counts"]), _plain(claim.value["reasons"])
+            counted, reasons = Counter(claim.value["counts"]), copied(claim.value["reasons"])
             counted.update(counts)
-            _add(reasons, _reasons(issues))
-            done = self._write(claim, {"reached": place, "counts": dict(counted), "reasons": reasons})
+            add_reasons(reasons, tally(issues))
+            done = self._write(claim, {"reached": cursor, "counts": dict(counted), "reasons": reasons})
         if done:
-            claim.place = place
+            claim.cursor = cursor
         else:
-            self._take_back(claim, issues)
+            self._issues.take_back(claim.job, issues, claim.token)
         return done
 
     def complete(self, claim: RangeClaim) -> bool:
@@ -380,7 +362,7 @@ class Jobs:
         value = {**claim.value, **values, "at": self._now()}
         while (revision := self._records.put(claim.key, value, expected=claim.revision)) is None:
             found = self._records.get(claim.key)
-            # A write of before whose answer was lost leaves the token, or what was wanted.
+            # An earlier write whose answer was lost leaves the token, or the wanted value.
             if found is None or found.value["token"] != claim.token:
                 return found is not None and found.value == value
             claim.revision = found.revision
@@ -390,9 +372,9 @@ class Jobs:
     # --- issues -------------------------------------------------------------------------------------------------
 
     def tried_again(self, job: int, keys: Sequence[Key], counts: Mapping[str, int], issues: Sequence[Issue]) -> None:
-        """What came of keys that were issues, when the ranges were done: some still are, the others are none any more,
-        and `counts` of them are added."""
-        self._records.put_many({_issue(job, each.key): _packed(each, "") for each in issues})
+        """Notes the second attempt at keys that were issues, made when all ranges were done: `issues` are those that
+        still are, and `counts` are added to the job's."""
+        self._issues.write(job, issues)
 
         def add(head: dict[str, Any]) -> bool:
             head["after"] = dict(Counter(head.get("after", {})) + Counter(counts))
@@ -400,30 +382,17 @@ class Jobs:
 
         if counts:
             self._change(job, add)
-        still = {key_digest(each.key) for each in issues}
-        for key in keys:
-            if key_digest(key) not in still:
-                self._records.delete(_issue(job, key))
-
-    def _take_back(self, claim: RangeClaim, issues: Sequence[Issue]) -> None:
-        """Issues of a batch that did not count, unless whoever has the range now came upon them too."""
-        for each in issues:
-            found = self._records.get(_issue(claim.job, each.key))
-            if found is not None and found.value["by"] == claim.token:
-                self._records.delete(found.key, expected=found.revision)
+        self._issues.resolve(job, keys, issues)
 
     def issues(self, job: int) -> Iterator[list[Issue]]:
         """The issues of a job, some at a time."""
-        after = ""
-        while page := self._records.scan(f"issue/{job:010}/", after=after, limit=_PAGE):
-            after = page[-1].key
-            yield [_unpacked(each.value) for each in page]
+        return self._issues.pages(job)
 
     def count_issues(self, job: int) -> Job:
         """Counts the issues of a job whose ranges are done one by one, so that none counts twice."""
         reasons: Reasons = {}
         for page in self.issues(job):
-            _add(reasons, _reasons(page))
+            add_reasons(reasons, tally(page))
 
         def counted(head: dict[str, Any]) -> bool:
             head["reasons"] = reasons
@@ -458,46 +427,15 @@ def _untouched(within: Document) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _issue(job: int, key: Key) -> str:
-    return f"issue/{job:010}/{key_digest(key)}"
-
-
-def _packed(issue: Issue, by: str) -> dict[str, Any]:
-    states = {"primary": issue.primary_state, "secondary": issue.secondary_state}
-    return {"key": issue.key, "kind": issue.kind, "reason": issue.reason, "by": by, **states}
-
-
-def _unpacked(value: Mapping[str, Any]) -> Issue:
-    return Issue(value["key"], value["kind"], value["reason"], value["primary"], value["secondary"])
-
-
-def _reasons(issues: Sequence[Issue]) -> Reasons:
-    found: Reasons = {}
-    for each in issues:
-        _add(found, {each.kind: {each.reason: 1}})
-    return found
-
-
-def _add(to: Reasons, more: Mapping[str, Mapping[str, int]]) -> None:
-    for kind, reasons in more.items():
-        counts = to.setdefault(kind, {})
-        for reason, count in reasons.items():
-            counts[reason] = counts.get(reason, 0) + count
-
-
-def _plain(reasons: Mapping[str, Mapping[str, int]]) -> Reasons:
-    return {kind: dict(each) for kind, each in reasons.items()}
-
-
 def _check(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Raises `JobRefused` if an unfinished job cannot be gone on with."""
+    """Raises `JobRefused` if an unfinished job cannot be resumed."""
     parts = {"fingerprint": "the configuration", "format": "the format of checkpoints", "options": "the options"}
-    changed = [said for part, said in parts.items() if found[part] != wanted[part]]
+    changed = [name for part, name in parts.items() if found[part] != wanted[part]]
     if found["kind"] in _PROVING and found.get("epoch", "") != wanted["epoch"]:
         changed.append("the epoch of dual writes")
     if changed:
         raise JobRefused(
-            f"{found['kind']} of {found['collection']}: there is one that has not ended, and {' and '.join(changed)} "
-            "changed since",
-            hint="go on with it as it was, or give it up and begin anew with --restart",
+            f"{found['kind']} of {found['collection']}: an unfinished job exists, and {' and '.join(changed)} "
+            "changed since it started",
+            hint="resume it with the settings that it started with, or abandon it and start again with --restart",
         )

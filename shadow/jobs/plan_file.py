@@ -1,8 +1,8 @@
-"""The files of a repair, JSON lines: a header, then one line a key. The plan, with the states that a verification saw,
-and the undo log, with what the secondary held before.
+"""The files of a repair, JSON lines: a header, then one line a key. The plan has the states that a verification
+saw; the undo log has what the secondary held before.
 
 A plan appears whole or not at all, and none is ever overwritten. An undo log grows line by line, each on the disk
-before the change that it is about: a last line that was cut off belongs to a change that was not made.
+before its change is made: a truncated last line belongs to a change that was not made.
 """
 
 from __future__ import annotations
@@ -76,11 +76,12 @@ class Undone:
 
 
 def write_plan(file: IO[str], jobs: Jobs, job: Job) -> int:
-    """The plan of a verification's differences; how many lines. Raises `JobRefused` unless it is one that has ended."""
+    """Writes the plan for a verification's differences; how many lines. Raises `JobRefused` unless the verification has
+    ended."""
     if job.kind != "verify" or job.finished is None:
         raise JobRefused(
             f"{job.collection}: job {job.id}, a {job.kind}, is no verification that has ended",
-            hint=f"the same command as before goes on with it: shadow verify {job.collection}",
+            hint=f"resume it with the same command: shadow verify {job.collection}",
         )
     header = {"plan": PLAN, "collection": job.collection, "fingerprint": job.fingerprint, "job": job.id}
     file.write(json.dumps(header) + "\n")
@@ -96,7 +97,7 @@ def write_plan(file: IO[str], jobs: Jobs, job: Job) -> int:
 
 
 def new_file(path: Path) -> IO[str]:
-    """A new file that only its owner can read. Raises `JobRefused` where there is one, or none can be made."""
+    """A new file that only its owner can read. Raises `JobRefused` where it exists, or cannot be created."""
     try:
         return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8")
     except OSError as error:
@@ -105,7 +106,7 @@ def new_file(path: Path) -> IO[str]:
 
 @contextlib.contextmanager
 def made_whole(path: Path) -> Iterator[IO[str]]:
-    """A new file, as `new_file`, that is there when the block has ended well; else there is none."""
+    """A new file, as `new_file`, that appears when the block has ended well, and not otherwise."""
     if path.exists() or path.is_symlink():
         raise _there(path)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
@@ -126,7 +127,7 @@ def made_whole(path: Path) -> Iterator[IO[str]]:
 
 
 def _there(path: Path) -> JobRefused:
-    return JobRefused(f"{path} is there already, and nothing is overwritten", hint="name another file, or move it away")
+    return JobRefused(f"{path} exists, and is not overwritten", hint="name another file, or move it away")
 
 
 def _cannot(path: Path, error: OSError) -> JobRefused:
@@ -156,8 +157,8 @@ def header_of(path: Path) -> dict[str, Any]:
 
 def read(path: Path, wanted: Callable[[dict[str, Any]], T], *, may_be_cut: bool) -> Iterator[list[T]]:
     """The lines after the header, some at a time, each made of its row by `wanted` (`line_of`, `undone_of`). The whole
-    file is looked at before the first is answered: one that is damaged is used for nothing. `may_be_cut`: a last line
-    that is not whole is passed over. Raises `JobRefused` with the number of the line."""
+    file is checked before the first is yielded: a damaged one is not used. `may_be_cut`: a truncated last line is
+    skipped. Raises `JobRefused` with the number of the line."""
     for _ in _lines(path, wanted, may_be_cut=may_be_cut):
         pass
     some: list[T] = []
@@ -201,8 +202,8 @@ def _numbered(path: Path, *, may_be_cut: bool = False) -> Iterator[tuple[int, An
 
 def _damaged(path: Path, number: int) -> JobRefused:
     return JobRefused(
-        f"{path}: line {number} is cut off or was changed; nothing was done",
-        hint="make the plan again; of an undo log, take the damaged lines out and look at those keys by hand",
+        f"{path}: line {number} is truncated or was changed; nothing was done",
+        hint="make the plan again; of an undo log, remove the damaged lines and check those keys by hand",
     )
 
 

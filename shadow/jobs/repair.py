@@ -1,9 +1,9 @@
-"""Repair by a plan: what a verification found, written down, looked over by people, and then made good.
+"""Repair by a plan: the differences that a verification found, written to a file, reviewed by people, then repaired.
 
 A plan is a file of JSON lines: a header, then one line a key with the states that the verification saw. A line is only
-applied while both stores still are where it says; whatever has moved since is left alone, for live traffic has it in
-hand. Before a line is applied, what the secondary held is written to the undo log, whole: keep that file as you would
-keep the data itself.
+applied while both stores still are in these states; whatever has moved since is skipped, for live traffic replicates
+it. Before a line is applied, the secondary's document is written to the undo log, whole: protect that file as you would
+protect the data itself.
 """
 
 from __future__ import annotations
@@ -48,21 +48,21 @@ async def apply_plan(
     path: Path,
     *,
     log: Callable[[], IO[str]] | None,
-    told: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> Counter[str]:
-    """Applies a plan and counts: `copied`, `deleted`, `settled` (equal by now), `moved` (changed since, left alone),
-    `unreadable` (what the primary holds cannot be read, left alone), `refused` (the secondary refuses to hold it, or
-    another document there has a unique value of it). `log` makes the undo log, when the plan was read; without one it
-    is a dry run, and says what would be done. What is equal afterwards is no finding any more. Raises `JobRefused` if
-    the plan is of another configuration, or damaged, or the collection is written to one store alone, or of a kind that
-    both stores cannot hold level."""
+    """Applies a plan and counts: `copied`, `deleted`, `settled` (equal by now), `moved` (changed since, skipped),
+    `unreadable` (what the primary holds cannot be read, skipped), `refused` (the secondary refuses to hold it, or
+    another document there has one of its unique values). `log` creates the undo log, when the plan was read; without
+    one it is a dry run, and counts what would be done. What is equal afterwards is no finding any more. Raises
+    `JobRefused` if the plan is of another configuration, or damaged, or only one store is written, or the collection is
+    of a kind that both stores cannot hold alike."""
     header = header_of(path)
     if header["plan"] == UNDO:
         raise JobRefused(f"{path} is an undo log", hint=f"shadow repair undo {path}")
     if header["fingerprint"] != fingerprint(sides):
         raise JobRefused(
             f"{path}: made for another configuration or another primary",
-            hint=f"shadow verify {sides.collection}, and make a plan of that",
+            hint=f"run `shadow verify {sides.collection}` and make a plan from it",
         )
     sides.check_followed()
     await sides.check_kind()
@@ -73,7 +73,7 @@ async def apply_plan(
             opened = log()
             opened.write(json.dumps({**header, "plan": UNDO}) + "\n")
         await _apply(sides, some, opened, counts)
-        told(sum(counts.values()))
+        progress(sum(counts.values()))
     return counts
 
 
@@ -126,7 +126,7 @@ async def _apply_one(sides: JobTarget, line: Line, primary: Image, secondary: Im
 
 
 def _remember(log: IO[str], key: Key, before: Image, after: State) -> None:
-    """Durable before the change is made. Of what cannot be read there is nothing to put back; what can be read of it
+    """Durable before the change is made. A document that cannot be read cannot be restored; what can be read of it
     is kept for people."""
     row: Document = {"_id": key, "document": None if before.document is None else dict(before.document)}
     if isinstance(before.document, Damaged):
@@ -150,11 +150,11 @@ async def undo(
     path: Path,
     *,
     begins: Callable[[], Awaitable[None]] = _nothing,
-    told: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> Counter[str]:
-    """Puts back what an undo log remembers, where the secondary is still as the repair left it. Counts: `restored`,
-    `moved`, `unreadable` (what stood there could not be read, so it cannot be put back). What differs again is a
-    finding again. `begins` is awaited before the first is put back. Raises `JobRefused` if the file is no undo log of
+    """Restores the documents of an undo log, where the secondary is still as the repair left it. Counts: `restored`,
+    `moved`, `unreadable` (the document could not be read, so it cannot be restored). What differs again is a finding
+    again. `begins` is awaited before the first is restored. Raises `JobRefused` if the file is no undo log of
     this configuration, or damaged."""
     header = header_of(path)
     if header["plan"] != UNDO:
@@ -178,7 +178,7 @@ async def undo(
             for key, now, there in await _looks(sides, restored):
                 if not agree(now, there):
                     report_difference(sides, key, now, there)
-        told(sum(counts.values()))
+        progress(sum(counts.values()))
     return counts
 
 

@@ -1,4 +1,4 @@
-"""One call of a job's command over several collections, which goes on where it was interrupted.
+"""One call of a job's command over several collections, which resumes where it was interrupted.
 
     round/<digest of command and collections>    the jobs that have ended well in it, by collection
 
@@ -32,7 +32,7 @@ class Round:
         self._key = f"round/{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
     def begin(self, *, restart: bool) -> None:
-        """Goes on with the interrupted one, if there is any and it is not to be given up."""
+        """Resumes the interrupted call, if there is one; `restart` abandons it."""
         if restart:
             self._records.delete(self._key)
 
@@ -48,7 +48,7 @@ class Round:
         return job if same == (True, fingerprint(task.sides), _plain(task), proof_of(self._records, name)) else None
 
     def note(self, job: Job) -> None:
-        """The collection is done. One that did not end well is done again."""
+        """Notes that the collection is done. One that did not end well is done again."""
         self._records.put(self._key, {"done": {**self._done(), job.collection: job.id}})
 
     def end(self) -> None:

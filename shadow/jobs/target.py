@@ -1,4 +1,4 @@
-"""Both sides of one collection, as a job sees them: who is primary, how to walk and how to heal."""
+"""Both stores of one collection, as a job uses them: which is primary, how to scan and how to heal."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class JobRefused(ShadowError):
 
 
 class RouteChanged(JobRefused):
-    """The routing of the collection is not what the job began with. What was done is done and noted."""
+    """The route of the collection has changed since the job began. What was done is noted."""
 
 
 async def _any_kind() -> None:
@@ -36,10 +36,10 @@ async def _any_kind() -> None:
 
 @dataclass(frozen=True)
 class JobTarget:
-    """One collection's stores with their roles as of the beginning of a job. `identity` says, without credentials,
-    which stores and which table these are; `repair` heals one key and takes care of the routing itself;
-    `findings`: those of this host, which what a job sees may close; `check_kind` raises `JobRefused` if the collection
-    is of a kind that both stores cannot hold level."""
+    """One collection's stores with their roles at the beginning of a job. `identity` says, without credentials, which
+    stores and which table these are; `repair` heals one key and checks the route itself; `findings`: those of this
+    host, which a job may close; `check_kind` raises `JobRefused` if the collection is of a kind that both stores cannot
+    hold alike."""
 
     collection: str
     identity: str
@@ -74,14 +74,14 @@ class JobTarget:
         return self.ranges[self.start.secondary]
 
     def _changed(self, now: Route) -> str:
-        def said(route: Route) -> str:
-            return f"{route.primary} is the primary{'' if route.dual_write else ' and is written alone'}"
+        def described(route: Route) -> str:
+            return f"{route.primary} is the primary{'' if route.dual_write else ' and the only store that is written'}"
 
-        return f"{self.collection}: as the job began, {said(self.start)}; now {said(now)}"
+        return f"{self.collection}: when the job began, {described(self.start)}; now {described(now)}"
 
     def check_followed(self) -> None:
-        """Raises `JobRefused` where one store is written alone: what is copied then cannot be told from what is written
-        after it."""
+        """Raises `JobRefused` where only one store is written: a copy could not be distinguished from a
+        later write."""
         if not self.start.dual_write:
             raise JobRefused(
                 f"{self.collection}: phase {self.start.phase} writes to one store only",
@@ -97,7 +97,7 @@ class JobTarget:
             yield
 
     async def heal(self, key: Key) -> Healing:
-        """Heals one key, outside `steady`. Raises `RouteChanged` where one store is written alone by now, and what
+        """Heals one key, outside `steady`. Raises `RouteChanged` where only one store is written by now, and what
         `repair` raises."""
         try:
             return await self.repair(key)

@@ -12,11 +12,11 @@ from typing import Final
 __all__ = ["RateLimiter"]
 
 _LOWEST: Final = 10.0
-"""Documents a second that a slow primary leaves to the job: it never stops for good."""
+"""Documents a second that a job does at least, however slow the primary is."""
 _BURST: Final = 0.25
-"""Seconds' worth of documents that may go at once after a rest."""
-_LOOK_AGAIN: Final = 0.25
-"""Seconds after which whoever waits sees a changed limit."""
+"""Seconds' worth of documents that may go at once after a pause."""
+_RECHECK: Final = 0.25
+"""Seconds after which a waiting worker sees a changed limit."""
 
 
 class RateLimiter:
@@ -44,14 +44,14 @@ class RateLimiter:
         return min(self._cap, math.inf if self.rate is None else self.rate)
 
     async def take(self, documents: int) -> None:
-        """Returns when so many more may be done. A larger number than the rate is let through, and waited for after."""
+        """Returns when so many more may be done. More than the rate is let through at once, and paid for afterwards."""
         while self._settle() > 0:
-            await self._pause(min(_LOOK_AGAIN, max(0.001, self._debt / self.limit)))
+            await self._pause(min(_RECHECK, max(0.001, self._debt / self.limit)))
         self._debt += documents
         self._taken += documents
 
     def _settle(self) -> float:
-        """What is owed still, in documents; negative is a burst saved up."""
+        """The remaining debt, in documents; below zero, a saved burst."""
         now = self._clock()
         if math.isinf(self.limit):
             self._debt = 0.0
@@ -69,6 +69,6 @@ class RateLimiter:
         if latency > allowed:
             self._cap = max(_LOWEST, min(self._cap, achieved) / 2)
         elif achieved < self._cap / 4:
-            self._cap = math.inf  # something else is the limit
+            self._cap = math.inf  # something else limits it
         else:
             self._cap *= 1.25

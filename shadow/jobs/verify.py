@@ -1,9 +1,9 @@
-"""Verify: both stores walked from end to end, in both directions, beside live traffic.
+"""Verify: scans both stores from end to end, in both directions, beside live traffic.
 
-The primary's ranges are walked and the secondary asked for the same keys: what is missing and what differs. Then the
-secondary's ranges, and the primary asked: what is too much. A difference at first sight is looked at again, as in
-comparison: the journal first, then the secondary, then the primary, twice with a settling time between. Keys that the
-journal holds open are in flight and no differences; one that never comes to rest is counted as undecided.
+A scan of the primary's ranges, with the same keys read on the secondary, shows what is missing and what differs. A scan
+of the secondary's ranges, with the same keys read on the primary, shows what is extra. A difference is confirmed before
+it counts, as in comparison: the journal first, then the secondary, then the primary, twice with a settling time
+between. Keys that the journal holds open are in flight and no differences; one that never settles counts as undecided.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from bson import json_util
 from shadow.compare.diff import explain_images, explain_versions
 from shadow.compare.equality import compare_documents, same
 from shadow.jobs.closing import close_settled, of_answers
-from shadow.jobs.jobs import Issue, Job, Jobs
+from shadow.jobs.issues import Issue
+from shadow.jobs.jobs import Job, Jobs
 from shadow.jobs.target import JobTarget
 from shadow.jobs.work import Handled
 from shadow.model.events import ComparisonUndecided, MismatchConfirmed
@@ -35,23 +36,23 @@ from shadow.stores.ranges import Batch
 __all__ = ["DIFFERENCES", "UNREADABLE", "Scope", "Summary", "Verify", "report_difference", "summary"]
 
 DIFFERENCES: Final = ("missing", "extra", "different")
-"""The counts that say that the stores are not equal, and that a copy makes them so."""
+"""The counts of differences that a copy repairs."""
 
 UNREADABLE: Final = "unreadable"
-"""The count of what the primary holds and nobody can read, and of what has no key that a query can name: the stores are
-not known to be equal there, and no copy makes them so."""
+"""The count of what the primary holds and shadow cannot read, and of what has no key that a query can name: the stores
+are not known to be equal there, and no copy repairs it."""
 
 _SLOWEST: Final = 2.0
-"""Seconds between two looks at a key that does not come to rest."""
+"""Seconds between two reads of a key that does not settle."""
 _SHARES: Final = 1 << 32
 _WIDER: Final = 5
-"""Times as many keys at once on the way back, which reads no contents."""
+"""Times as many keys at once in the scan of the secondary, which reads no contents."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
     """What is compared. `full`: contents, else versions alone; `sample`: the share of the keys, the same ones in every
-    run; `filter`: only documents that match; `patience`: seconds for a moving key to come to rest."""
+    run; `filter`: only documents that match; `patience`: seconds for a moving key to settle."""
 
     full: bool = True
     sample: float = 1.0
@@ -60,13 +61,13 @@ class Scope:
 
     @property
     def whole(self) -> bool:
-        """Whether a clean result speaks for the whole collection and its content."""
+        """Whether a clean result proves the whole collection and its content."""
         return self.full and self.sample >= 1.0 and not self.filter
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a verification came to, with its denominators."""
+    """The result of a verification, with its denominators."""
 
     collection: str
     mode: str
@@ -116,8 +117,8 @@ def summary(job: Job) -> Summary:
 
 
 class Verify:
-    """The task. Counts: `primary` and `secondary` (documents walked on each side), `compared` (primary documents held
-    against the secondary), `equal`, `settled` (unequal at first sight, equal when it had settled)."""
+    """The task. Counts: `primary` and `secondary` (documents scanned on each side), `compared` (primary documents
+    compared with the secondary), `equal`, `settled` (unequal at first, equal when it had settled)."""
 
     kind = "verify"
 
@@ -131,38 +132,40 @@ class Verify:
         return {"full": scope.full, "sample": scope.sample, "filter": json_util.dumps(scope.filter, sort_keys=True)}
 
     async def doubts(self) -> str:
-        """What is doubted after this may be of a document that has been compared by then."""
+        """A collection that becomes unverified after this may owe it to a document that has been compared by then."""
         return await self.sides.journal.doubts(self.sides.collection)
 
-    async def cut(self, parts: int) -> tuple[list[Document], int]:
+    async def split(self, parts: int) -> tuple[list[Document], int]:
         """The primary's ranges and the secondary's."""
         name, sides = self.sides.collection, self.sides
-        # Before anything is compared: what is seen later is not what this speaks of.
+        # Before anything is compared: a finding that comes later is not closed by this.
         self._of_answers = await of_answers(sides)
         total = await sides.source.estimate(name)
         primary = [{"side": "primary", "in": each} for each in await sides.source.cut(name, parts)]
         secondary = [{"side": "secondary", "in": each} for each in await sides.target.cut(name, parts)]
         return [*primary, *secondary], 2 * total
 
-    def walk(self, within: Document, place: Document | None, size: int) -> AsyncGenerator[Batch, None]:
+    def scan(self, within: Document, cursor: Document | None, size: int) -> AsyncGenerator[Batch, None]:
         of_primary = within["side"] == "primary"
         ranges = self.sides.source if of_primary else self.sides.target
-        # The other direction looks for keys that are too many, and the contents of the rest have been compared.
+        # The other direction finds extra keys; the contents of the rest have been compared.
         whole = self.scope.full and of_primary
         size = size if of_primary else size * _WIDER
-        return ranges.walk(self.sides.collection, within["in"], place, size=size, whole=whole, filter=self.scope.filter)
+        return ranges.walk(
+            self.sides.collection, within["in"], cursor, size=size, whole=whole, filter=self.scope.filter
+        )
 
     async def handle(self, within: Document, batch: Batch) -> Handled:
         handled = Handled()
         async with self.sides.steady():
             images = [pair for pair in batch.images if self._is_sampled(pair[0])]
         if within["side"] == "primary":
-            suspects = await self._against_secondary(images, handled.counts)
+            unequal = await self._against_secondary(images, handled.counts)
         else:
-            suspects = await self._against_primary(images, handled.counts)
-        await self._confirm(suspects, handled)
+            unequal = await self._against_primary(images, handled.counts)
+        await self._confirm(unequal, handled)
         for key, fault in batch.nameless:
-            # No query finds it by this key, so it is not looked at again.
+            # No query finds it by this key, so it cannot be read again.
             handled.counts[within["side"]] += 1
             handled.counts["compared"] += within["side"] == "primary"
             issue = Issue(key, UNREADABLE, fault)
@@ -176,12 +179,12 @@ class Verify:
     async def _against_secondary(self, images: Sequence[tuple[Key, Image]], counts: Counter[str]) -> list[Key]:
         keys = [key for key, _ in images]
         there = await self.sides.target.look(self.sides.collection, keys, whole=self.scope.full) if keys else []
-        suspects = [key for (key, image), seen in zip(images, there, strict=True) if not self._agree(image, seen)]
-        counts.update(primary=len(keys), compared=len(keys), equal=len(keys) - len(suspects))
-        return suspects
+        unequal = [key for (key, image), seen in zip(images, there, strict=True) if not self._agree(image, seen)]
+        counts.update(primary=len(keys), compared=len(keys), equal=len(keys) - len(unequal))
+        return unequal
 
     async def _against_primary(self, images: Sequence[tuple[Key, Image]], counts: Counter[str]) -> list[Key]:
-        """Only what the primary does not have, or has at another version, is of interest here."""
+        """Only what the primary lacks, or has at another version, matters here."""
         keys = [key for key, _ in images]
         there = await self.sides.source.look(self.sides.collection, keys, whole=False) if keys else []
         counts.update(secondary=len(keys))
@@ -198,21 +201,21 @@ class Verify:
 
     # --- confirmation -------------------------------------------------------------------------------------------
 
-    async def _confirm(self, suspects: Sequence[Key], handled: Handled) -> None:
+    async def _confirm(self, unequal: Sequence[Key], handled: Handled) -> None:
         before: dict[str, tuple[State, State]] = {}
         loop = asyncio.get_running_loop()
         began, pause = loop.time(), self.sides.limits.settle
-        left = list(suspects)
+        left = list(unequal)
         while left:
             await asyncio.sleep(pause)
             pause = min(_SLOWEST, pause * 1.5)
             left = await self._look(left, before, handled)
             if left and loop.time() - began > self.scope.patience:
-                handled.issues += [Issue(key, "undecided", "does not come to rest") for key in left]
+                handled.issues += [Issue(key, "undecided", "does not settle") for key in left]
                 return
 
     async def _look(self, keys: Sequence[Key], before: dict[str, tuple[State, State]], handled: Handled) -> list[Key]:
-        """Decides what can be decided; answers the keys that want another look. The journal is asked first: what it
+        """Decides what can be decided; returns the keys that must be read again. The journal is asked first: what it
         does not hold open then, the secondary must have when it is read after; and the primary is read last."""
         name, sides = self.sides.collection, self.sides
         open_now = [await sides.journal.has_open(name, key) for key in keys]
@@ -268,7 +271,7 @@ class Verify:
 
 
 def report_difference(sides: JobTarget, key: Key, primary: Image, secondary: Image) -> None:
-    """A difference that is certain, seen beside a verification."""
+    """Reports a difference that is certain, found outside a verification."""
     _, kind, differences = _described(sides, primary, secondary, full=True)
     if differences:
         sides.reporter.publish(MismatchConfirmed(_mismatch(sides, key, kind, differences, primary, secondary)))
@@ -293,7 +296,7 @@ def _mismatch(
 def _described(
     sides: JobTarget, primary: Image, secondary: Image, *, full: bool
 ) -> tuple[str, Kind, tuple[Difference, ...]]:
-    """The count and the kind of a difference, and where it is: without `full` the versions alone are known."""
+    """The count and the kind of a difference, and its paths: without `full` only the versions are known."""
     lacks = primary.document is None or secondary.document is None
     if full or lacks or primary.state == secondary.state:
         differences = explain_images(primary, secondary, hasher=sides.hasher)
@@ -336,5 +339,5 @@ def _shown(state: State) -> State:
 
 
 def _stood(before: tuple[State, State], now: tuple[State, State]) -> bool:
-    """Whether no write came between: the primary has not moved; where it has nothing, the secondary neither."""
+    """Whether no write came between: the primary has not moved; where it has nothing, nor has the secondary."""
     return before == now if now[0] == ABSENT else before[0] == now[0]

@@ -1,4 +1,4 @@
-"""How a job is worked off: claim a range, do it batch by batch with a checkpoint after each, until nothing is left.
+"""How a job is done: claim a range, do it batch by batch with a checkpoint after each, until no range is left.
 
 The same code runs in one process, in several of any hosts that share the control store, and again after any of them was
 killed.
@@ -21,7 +21,8 @@ from pymongo.errors import PyMongoError
 from shadow.errors import ControlError, StoreUnavailable, UnreadableDocument
 from shadow.host.process import this_process
 from shadow.host.tasks import begin
-from shadow.jobs.jobs import FORMAT, SILENT, Issue, Job, Jobs, RangeClaim
+from shadow.jobs.issues import Issue
+from shadow.jobs.jobs import FORMAT, SILENT, Job, Jobs, RangeClaim
 from shadow.jobs.target import JobRefused, JobTarget
 from shadow.jobs.throttle import RateLimiter
 from shadow.model.events import ComponentFailed
@@ -35,21 +36,21 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 _TICK: Final = 0.5
-"""Seconds between two looks at the job's record and at the primary's latency."""
+"""Seconds between two reads of the job's record and of the primary's latency."""
 _RANGES_A_WORKER: Final = 4
-"""The more, the more evenly they end."""
+"""The more ranges, the more evenly the workers end."""
 _MOST_RANGES: Final = 1000
 _IDLE: Final = 0.25
-"""Seconds between two looks for a range that has become free."""
+"""Seconds between two attempts to claim a range that has become free."""
 _BEAT: Final = SILENT / 4
-"""Seconds after which a claim says that it is alive, where a batch takes that long."""
+"""Seconds between the heartbeats of a claim, where a batch takes that long."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobPace:
     """`workers` at once in this process; `rate` in documents a second over all processes (None: no limit);
-    `latency`: seconds that a read of the primary may take before the job slows down (0: not looked at); `patience`:
-    seconds for which a store may be out of reach before the job gives up."""
+    `latency`: seconds that a read of the primary may take before the job slows down (0: not measured); `patience`:
+    seconds for which a store may be unreachable before the job gives up."""
 
     workers: int = 8
     rate: float | None = None
@@ -60,7 +61,7 @@ class JobPace:
 
 @dataclass(slots=True)
 class Handled:
-    """What came of one batch."""
+    """The result of one batch."""
 
     counts: Counter[str] = field(default_factory=Counter)
     issues: list[Issue] = field(default_factory=list)
@@ -73,26 +74,26 @@ class Task(Protocol):
     sides: JobTarget
 
     def options(self) -> Mapping[str, Any]:
-        """What a run must have in common with the one that it goes on with. JSON-able."""
+        """What a run must have in common with the one that it resumes. JSON-able."""
 
     async def doubts(self) -> str:
-        """What the journal says before anything is read, where the end depends on it; see `Job.doubts`."""
+        """The journal's unverified mark before anything is read, where the outcome depends on it; see `Job.doubts`."""
 
-    async def cut(self, parts: int) -> tuple[list[Document], int]:
-        """The ranges, and about how many documents they hold in all."""
+    async def split(self, parts: int) -> tuple[list[Document], int]:
+        """The ranges, and about how many documents they hold together."""
 
-    def walk(self, within: Document, place: Document | None, size: int) -> AsyncGenerator[Batch, None]:
-        """The batches of one range."""
+    def scan(self, within: Document, cursor: Document | None, size: int) -> AsyncGenerator[Batch, None]:
+        """The batches of one range behind a cursor."""
 
     async def handle(self, within: Document, batch: Batch) -> Handled:
-        """Does one batch. Doing it again does no harm."""
+        """Does one batch. Idempotent."""
 
     async def conclude(self, jobs: Jobs, job: int) -> str:
-        """When all ranges are done: what is left to do, and the outcome of the job."""
+        """Does what is left when all ranges are done; the outcome of the job."""
 
 
 def fingerprint(sides: JobTarget) -> str:
-    """Changes with whatever makes the places of a checkpoint mean something else."""
+    """Changes with whatever makes the cursors of a checkpoint mean something else."""
     text = f"{FORMAT}|{sides.identity}|{sides.collection}|{sides.start.primary}"
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
@@ -100,8 +101,8 @@ def fingerprint(sides: JobTarget) -> str:
 async def patiently(
     work: Callable[[], Awaitable[T]], patience: float, *, clock: Callable[[], float] = time.monotonic
 ) -> T:
-    """Tries again while a store, or the control store, is out of reach or throttles. Raises `StoreUnavailable` after
-    `patience` seconds, and what is no passing fault at once."""
+    """Retries while a store, or the control store, is unreachable or throttles. Raises `StoreUnavailable` after
+    `patience` seconds, and at once whatever is no transient error."""
     began, attempt = clock(), 0
     while True:
         try:
@@ -112,17 +113,17 @@ async def patiently(
             if clock() - began > patience:
                 raise StoreUnavailable(
                     f"a store could not be reached for {patience:.0f} s ({type(error).__name__})",
-                    hint="start the same command again when it can: it goes on from the last checkpoint",
+                    hint="run the same command again when it can: it resumes from the last checkpoint",
                 ) from error
         attempt += 1
         await asyncio.sleep(random.uniform(0.5, 1.0) * min(5.0, 0.05 * 2.0**attempt))
 
 
 class Work:
-    """One process's part in a job, or one task's of a cluster.
+    """The share of one process in a job, or of one task of a cluster.
 
-    `join`: only go on with a job that there is, as a helper; with `wait`, until it is done or stopped, else for as long
-    as ranges are free. `slots`: how many workers there are going to be in all parts; the job is cut accordingly.
+    `join`: only help with a job that exists; with `wait`, until it is done or stopped, else for as long as ranges are
+    free. `slots`: how many workers there will be in all processes; the job is split accordingly.
     """
 
     def __init__(
@@ -153,13 +154,13 @@ class Work:
 
     async def run(self) -> Job:
         """Works until nothing is left, or until the job is stopped (then it has no `finished`). Raises `JobRefused`,
-        `StoreUnavailable`, and what the stores raise that is no passing fault; the checkpoints stand."""
+        `StoreUnavailable`, and what the stores raise that is no transient error; the checkpoints are kept."""
         await self.begin()
         await self.work()
         return await self.end()
 
     async def begin(self) -> None:
-        """Finds the job to go on with, or makes it and cuts it into ranges. `run` does so if it was not done."""
+        """Finds the job to resume, or creates it and splits it into ranges. `run` does so if it was not done."""
         task, sides = self.task, self.task.sides
         if self.job_id:
             return
@@ -176,7 +177,7 @@ class Work:
         if not (await self.look()).laid_out:
             parts = min(_MOST_RANGES, self._slots * _RANGES_A_WORKER)
             doubts = await task.doubts()
-            ranges, total = await patiently(lambda: task.cut(parts), self.pace.patience)
+            ranges, total = await patiently(lambda: task.split(parts), self.pace.patience)
             await self._ask(self.jobs.create_ranges, self.job_id, ranges, total, doubts)
 
     async def _joined(self) -> int:
@@ -185,23 +186,23 @@ class Work:
             if job.finished is None and job.fingerprint == fingerprint(sides):
                 return job.id
         raise JobRefused(
-            f"{task.kind} of {sides.collection}: there is none to join",
+            f"{task.kind} of {sides.collection}: no job to join",
             hint="a helper must have the same stores, tables and control store as the command that it helps",
         )
 
     async def work(self) -> None:
         """This process's workers, until they have nothing left to do."""
-        keeper = begin(self._keep())
+        pacing = begin(self._keep_pace())
         workers = [begin(self._work()) for _ in range(self.pace.workers)]
         try:
             await asyncio.gather(*workers)
         finally:
-            for each in (*workers, keeper):
+            for each in (*workers, pacing):
                 each.cancel()
-            await asyncio.gather(*workers, keeper, return_exceptions=True)
+            await asyncio.gather(*workers, pacing, return_exceptions=True)
 
     async def end(self) -> Job:
-        """The job as it stands; concluded if all of it is done, unless this is a helper."""
+        """The job as it is now; concluded if all of it is done, unless this is a helper."""
         job = await self.look()
         if not self._join and job.done and not job.finished:
             outcome = await patiently(lambda: self.task.conclude(self.jobs, self.job_id), self.pace.patience)
@@ -210,7 +211,7 @@ class Work:
         return job
 
     def stop(self) -> None:
-        """Ends this process's part after the batches at hand; `run` then returns an unfinished job."""
+        """Ends this process's share after the current batches; `run` then returns an unfinished job."""
         self._stopping.set()
 
     @property
@@ -221,7 +222,7 @@ class Work:
         return await self._ask(self.jobs.job, self.job_id)
 
     async def _ask(self, what: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
-        """Asks the control store, in a thread, patiently: whatever it is asked does no harm twice."""
+        """Asks the control store, in a thread, with retries: every such request is idempotent."""
         return await patiently(lambda: asyncio.to_thread(what, *arguments, **options), self.pace.patience)
 
     # --- workers ------------------------------------------------------------------------------------------------
@@ -240,7 +241,7 @@ class Work:
             await self._ask(self.jobs.complete if done else self.jobs.release, claim)
 
     async def _next(self) -> RangeClaim | None:
-        """The next range to work on; None if there is nothing more to do. One worker asks for all that wait."""
+        """The next range to work on; None if none is left. One worker at a time asks, for all that wait."""
         async with self._seeking:
             while not self.stopping:
                 claim = await self._ask(self.jobs.claim, self.job_id, self._part, self._owner)
@@ -250,11 +251,11 @@ class Work:
         return None
 
     async def _range(self, claim: RangeClaim) -> bool:
-        """Whether the range was done to its end by this worker."""
-        reached = claim.place
+        """Does a range; whether this worker has done it to its end."""
+        reached = claim.cursor
         while True:
             try:
-                async with aclosing(self.task.walk(claim.range, reached, self.pace.batch)) as batches:
+                async with aclosing(self.task.scan(claim.range, reached, self.pace.batch)) as batches:
                     async for batch in batches:
                         if self._stopping.is_set() or not await self._batch(claim, batch):
                             return False
@@ -263,7 +264,7 @@ class Work:
             except (PyMongoError, TimeoutError) as error:
                 if classify(error) is Outcome.REFUSED:
                     raise
-            # Nothing is done before the stores answer again; then the walk goes on from the last place.
+            # Nothing is done before the stores answer again; then the scan resumes at the last cursor.
             await patiently(self._answers, self.pace.patience)
 
     async def _answers(self) -> None:
@@ -282,15 +283,15 @@ class Work:
 
     # --- the pace -----------------------------------------------------------------------------------------------
 
-    async def _keep(self) -> None:
-        """Follows the job's record and the primary's latency, and says that this process is alive."""
+    async def _keep_pace(self) -> None:
+        """Adjusts the rate to the job's record and to the primary's latency, and sends heartbeats."""
         while True:
             try:
                 await self._follow()
             except (PyMongoError, TimeoutError, ControlError):
-                pass  # it is asked again in a moment
+                pass  # it is retried in a moment
             except Exception as error:
-                # A worker without signs of life would lose its range to another one.
+                # A worker without heartbeats would lose its range to another one.
                 self.task.sides.reporter.publish(ComponentFailed("control", error))
             await asyncio.sleep(_TICK)
 
@@ -309,7 +310,7 @@ class Work:
 
 
 def failed(error: Exception) -> str:
-    """Why a document could not be done, without anything of it."""
+    """Why a document could not be handled, without its content."""
     if isinstance(error, UnreadableDocument):
         return error.reason
     code = getattr(error, "code", None)

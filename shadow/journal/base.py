@@ -1,23 +1,23 @@
 """The journal: which keys may differ between the stores, kept where a crash cannot take it.
 
 An *intent* is opened before the primary is asked and closed when the secondary is known to have the write. A key whose
-write could not be followed at once is *deferred*: its intents become one entry a key, which any process may heal.
+write could not be replicated at once is *deferred*: its intents become one entry a key, which any process may heal.
 
 The rules that keep it safe:
 
-- `open` returns when the entry is durable. `close` and `defer` may be lost in a crash: the intent then still stands,
+- `open` returns when the entry is durable. `close` and `defer` may be lost in a crash: the intent is still there then,
   and is found by its dead owner or by its age.
-- Nobody but its own operation closes the intent of a living, young operation. Whatever is older than `limit` (the
-  longest time that an operation can last), or whose process is dead, is deferred by whoever looks first.
+- Only its own operation closes the intent of a living, young operation. An intent that is older than `limit` (the
+  longest time that an operation can last), or whose process is dead, is deferred by the first process that finds it.
 - A deferred entry has a generation, which rises with every deferral of the key: a heal settles only the generation
-  that it saw before it read the stores, so that it never clears a deferral that came after.
+  that it saw before it read the stores, so that it never clears a later deferral.
 - An operation that finds its document by a filter does not know its key before the primary has answered. Its intent is
-  *undecided*: it stands for any key of the collection until `decide` names the one. What is left undecided by a crash
-  or a lost answer is decided by the operation's id, which the primary has stored with the document (`Store.chosen`);
-  where it is found with none, the operation changed nothing, or another one has changed the document since, and that
-  one's intent stands for the key.
-- An entry whose write has an unknown outcome is not settled before `settle_after`: until then the primary may still be
-  about to make the change.
+  *undecided*: it covers every key of the collection until `decide` names the one. What a crash or a lost answer leaves
+  undecided is decided by the operation's id, which the primary has stored with the document (`Store.chosen`). Where no
+  document has it, the operation changed nothing, or another one has changed the document since, and that one's intent
+  covers the key.
+- An entry whose write has an unknown outcome is not settled before `settle_after`: until then the primary may still
+  make the change.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = ["Due", "Entry", "Journal", "JournalStats", "Pending", "undecided", "u
 
 
 def undecided(op_id: str) -> Key:
-    """What stands for the key in the intent of an operation that has yet to find its document: no `_id` is an array."""
+    """In place of the key, in the intent of an operation that has not found its document yet: no `_id` is an array."""
     return [op_id]
 
 
@@ -52,8 +52,8 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A deferred key, claimed by the process that asked from `claimed` `until`; these and `since` are epoch seconds.
-    `refused` as in `Pending`; `attempts` then counts since the first refusal."""
+    """A deferred key, claimed by the process that asked, from `claimed` to `until`; these and `since` are epoch
+    seconds. `refused` as in `Pending`; `attempts` then counts since the first refusal."""
 
     collection: str
     key: Key
@@ -65,19 +65,19 @@ class Due:
     refused: str = ""
 
     def attempts_after(self, refused: str) -> int:
-        """How many have failed when one more has; a refusal begins to count anew."""
+        """How many attempts have failed when one more has; the first refusal starts the count again."""
         return 1 if refused and not self.refused else self.attempts + 1
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """One thing that the journal holds, as it is shown to people: an open intent, or a deferred key.
+    """One entry of the journal, as it is shown to people: an open intent, or a deferred key.
 
     `since`: when the intent was opened, or the oldest of those that became the deferral. `settle_after`: the moment
     before which no heal may settle it; for an intent, the moment from which any process may adopt it, which the death
     of its owner brings forward. An intent has `op_id`, `owner` (the process that opened it) and `owner_dead` (only if
     that is certain); a deferral has `generation`, `attempts` (heals that failed), `next_try`, and, where the secondary
-    refuses to hold what the primary holds, `refused`: with what error. Times are epoch seconds.
+    refuses the primary's document, `refused`: with what error. Times are epoch seconds.
     """
 
     collection: str
@@ -100,10 +100,10 @@ class Pending:
 @dataclass(frozen=True, slots=True)
 class JournalStats:
     """Open intents and deferred keys by collection, the age in seconds of the oldest of either (0 if none), and the
-    collections that want to be verified since a moment (epoch seconds), for intents may have been lost with an
+    collections that are unverified since a moment (`unclean`, epoch seconds), for intents may have been lost with an
     operating system. `passed`: how many intents were ever opened, by collection and all processes: between two equal
-    figures no write has begun. `refused_by_collection`: how many of the deferred keys do not wait for anything: the
-    secondary refuses what the primary holds under them."""
+    figures no write has begun. `refused_by_collection`: how many of the deferred keys wait for an operator: the
+    secondary refuses the primary's documents."""
 
     open_by_collection: Mapping[str, int] = field(default_factory=dict)
     deferred_by_collection: Mapping[str, int] = field(default_factory=dict)
@@ -137,26 +137,26 @@ class Journal(Protocol):
         """Up to `limit` keys to heal, oldest first, each claimed for `lease` seconds; adopts what is orphaned."""
 
     async def settle(self, due: Due) -> bool:
-        """The key was healed by a heal that began after `due` was returned. False: it was deferred again since, or
-        the heal began before `settle_after`; the entry stays, and falls due again when it can be settled."""
+        """A heal that began after `due` was returned has healed the key. False: it was deferred again since, or the
+        heal began before `settle_after`; the entry stays, and is due again when it can be settled."""
 
     async def postpone(self, due: Due, delay: float, refused: str = "") -> None:
-        """The heal failed; not again for `delay` seconds. `refused`: the error with which the secondary refused the
-        document itself; none, if it failed for another reason."""
+        """The heal failed; no other for `delay` seconds. `refused`: the error with which the secondary refused the
+        document itself; "" if it failed for another reason."""
 
     def give_back(self, due: Due) -> None:
-        """The heal was broken off, which is no failure of it: anybody may claim the key. Returns at once; durable
-        soon. A claim also ends by itself, with the event loop that made it."""
+        """The heal was interrupted, which is no failure: any process may claim the key. Returns at once; durable soon.
+        A claim also ends with the event loop that made it."""
 
     async def claim(self, collection: str, key: Key, lease: float) -> Due | None:
-        """What `due` would return for this one key, whether its turn has come or not; None if nothing is deferred.
-        Adopts what is orphaned."""
+        """What `due` would return for this one key, whether it is due or not; None if it is not deferred. Adopts what
+        is orphaned."""
 
     async def entries(
         self, limit: int, *, collection: str | None = None, after: Pending | None = None
     ) -> list[Pending]:
         """Up to `limit` intents and deferrals, oldest first, of one collection or of all; changes nothing. `after`:
-        the last of an earlier answer, to read on behind it."""
+        the last of an earlier page, to get the next one."""
 
     async def explain(self, collection: str, key: Key) -> list[Pending]:
         """All intents and the deferral of one key, oldest first; changes nothing."""
@@ -164,31 +164,32 @@ class Journal(Protocol):
     async def stats(self) -> JournalStats: ...
 
     async def primaries(self, configured: Mapping[str, str]) -> Mapping[str, str]:
-        """The name of the store that is noted as primary, by collection; notes that of `configured` where none is."""
+        """The noted primary by collection, as the name of a store; notes that of `configured` where none is noted."""
 
     async def set_primary(self, collection: str, primary: str) -> None:
         """Notes the primary from now on; durable when it returns."""
 
     def doubt(self, collection: str) -> None:
-        """A write of the collection may have left no entry: it wants to be verified from now on. Returns at once, and
+        """Marks the collection unverified from now on: one of its writes may have left no entry. Returns at once, and
         holds for this process even while the journal cannot be written."""
 
     @property
     def doubted(self) -> Mapping[str, float]:
-        """The collections doubted here of which the journal may not know yet, with the moment (epoch seconds)."""
+        """The collections that this process has marked unverified and the journal may not have yet, with the moment
+        (epoch seconds)."""
 
     async def doubts(self, collection: str) -> str:
-        """Names the doubts of the collection so far: another one changes it. "": there are none."""
+        """Identifies the collection's unverified mark: every further `doubt` changes it. "": it has none."""
 
     async def trust(self, collection: str, doubts: str) -> None:
-        """The collection was verified, and what `doubts` answered when that began was this: it is unclean no more,
-        unless it was doubted since."""
+        """Marks the collection verified: `doubts` is what the method of this name returned before the verification
+        began. Does nothing if the mark has changed since."""
 
     async def flush(self) -> None:
         """Returns when every earlier close and defer is durable."""
 
     async def probe(self) -> None:
-        """Writes something and takes it back; raises `JournalError` where an intent could not be opened either."""
+        """Writes something and removes it; raises `JournalError` where an intent could not be opened either."""
 
     def shut(self) -> None:
         """Writes what is queued, notes the clean end of this process, releases the files. Idempotent; blocks."""

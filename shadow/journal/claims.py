@@ -1,8 +1,8 @@
-"""What this process has claimed in its journal, by the event loop that heals it: a claim ends with its loop.
+"""The claims of this process in its journal, by the event loop that heals them: a claim ends with its loop.
 
-A loop that is cancelled, closed, or left standing heals nothing any more. Its claims go back to the journal, so that
-the next process or the next loop can take them at once, and not when the lease has run out. To give back a claim too
-much does no harm: its settlement would then be late, and a heal may always be done twice.
+A loop that is cancelled, closed, or stopped heals nothing any more. Its claims go back to the journal, so that the next
+process or the next loop can take them at once, and not only when the lease expires. To give back too many does no harm:
+a settlement is then late, and a heal may always be done twice.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from shadow.host.steady import steady
 from shadow.journal.base import Due
 from shadow.model.order import key_digest
 
-__all__ = ["LOOK", "Claims", "Ticket"]
+__all__ = ["CHECK_EVERY", "Claims", "Ticket"]
 
-LOOK: Final = 0.1
-"""Seconds between two looks at the loops while something is claimed."""
+CHECK_EVERY: Final = 0.1
+"""Seconds between two checks of the loops while something is claimed."""
 
 
 class Ticket:
-    """One question for what is due, of the running loop, for `lease` seconds."""
+    """One request of the running loop for what is due, for `lease` seconds."""
 
     __slots__ = ("_loop", "_until", "over")
 
@@ -34,7 +34,7 @@ class Ticket:
 
     @property
     def ended(self) -> bool:
-        """Whether nobody works on its answer: it was given up, its loop does not run, or its time is over."""
+        """Whether nothing works on its answer: it was abandoned, its loop does not run, or its lease has expired."""
         return self.over or self._loop.is_closed() or not self._loop.is_running() or steady() > self._until
 
 
@@ -58,7 +58,7 @@ class Claims:
             self._held.pop(_name(due), None)
 
     def ended(self) -> list[Due]:
-        """Those that nobody works on any more; each is answered once."""
+        """Those that nothing works on any more; each is returned once."""
         return self._take(lambda ticket: ticket.ended)
 
     def all(self) -> list[Due]:

@@ -1,1 +1,1 @@
-"""Pure parts: no I/O, no clients, no event loop."""
+"""Pure code: no I/O, no clients, no event loop."""

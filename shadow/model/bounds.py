@@ -1,7 +1,7 @@
-"""What both stores can hold: the primary holds the outcome of a write to what the secondary would refuse.
+"""What both stores can hold: the primary refuses a write whose outcome the secondary would refuse.
 
-An insert is known before any store is asked. What an update comes to is known to a store that computes it (DynamoDB)
-before it writes it: while writes go to both stores, `held_to` tells it what else the outcome has to fit into.
+An insert can be checked before any store is asked. The outcome of an update is known to a store that computes it
+(DynamoDB) before writing: with dual writes, `held_to` tells it what else the outcome must fit into.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from shadow.model.version import Document
 __all__ = ["Refusal", "check_outcome", "held_to"]
 
 Refusal: TypeAlias = Callable[[Change, bool, Document], Exception | None]
-"""Given a change, whether it changes a document that is there, and the document after it: the error with which another
-store would refuse it, or None."""
+"""Called with a change, whether it changes an existing document, and the document after it. Returns the error with
+which another store would refuse the outcome, or None."""
 
 _refusal: ContextVar[Refusal | None] = ContextVar("shadow_refusal", default=None)
 
 
 @contextmanager
 def held_to(refusal: Refusal | None) -> Iterator[None]:
-    """Within the block, `check_outcome` asks `refusal`; None: it lets everything pass."""
+    """Makes `check_outcome` call `refusal` within the block. None accepts everything."""
     token = _refusal.set(refusal)
     try:
         yield
@@ -34,7 +34,7 @@ def held_to(refusal: Refusal | None) -> Iterator[None]:
 
 
 def check_outcome(change: Change, document: Document | None, *, existed: bool) -> None:
-    """Raises what the other store would refuse the outcome with. To be called before anything is written."""
+    """Raises the error with which the other store would refuse the outcome. Call it before anything is written."""
     refusal = _refusal.get()
     if refusal is None or document is None:
         return

@@ -1,7 +1,7 @@
-"""Until when the answer of a store is waited for, told to whoever asks the store.
+"""The deadline of a call, made known to the store that is called.
 
-`ending(seconds)` says it for what its block does and the tasks begun in it, `left` reads it. A driver that is given
-what is left ends its work by itself at about the time at which its caller goes away, so that nobody need cancel it.
+`ending(seconds)` sets it for its block and the tasks started in it; `left` reads it. A driver that gets the remaining
+time ends its work at about the time at which its caller stops waiting, so it need not be cancelled.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _END: Final[ContextVar[float | None]] = ContextVar("shadow_deadline", default=No
 
 @contextmanager
 def ending(seconds: float) -> Iterator[None]:
-    """The block ends in `seconds`, or when a block around it does, whichever is first."""
+    """Sets the deadline of the block to `seconds` from now, or to that of an enclosing block if it is earlier."""
     end, outer = time.monotonic() + seconds, _END.get()
     token = _END.set(end if outer is None else min(end, outer))
     try:
@@ -29,6 +29,6 @@ def ending(seconds: float) -> Iterator[None]:
 
 
 def left() -> float | None:
-    """Seconds that are left, less than 0 if the time is over; None: nobody has set a limit."""
+    """Remaining seconds, negative if the deadline has passed; None if there is no deadline."""
     end = _END.get()
     return None if end is None else end - time.monotonic()

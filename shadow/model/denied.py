@@ -1,7 +1,7 @@
-"""Which right an AWS identity lacks, out of the sentence with which it is refused.
+"""Finds the right that an AWS identity lacks in AWS's refusal.
 
 The sentence is AWS's: "User: ARN is not authorized to perform: ACTION on resource: ARN because ..." (IAM user guide,
-"Troubleshoot access denied error messages"). Action and resource say nothing of a document; the rest stays where it is.
+"Troubleshoot access denied error messages"). Action and resource contain nothing of a document; the rest is dropped.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ _SENTENCE: Final = re.compile(r"not authorized to perform: ([\w:*-]+)(?: on reso
 
 
 def denied(sentence: str, operation: str, table: str) -> str:
-    """The action and the resource, in words; by what was asked for where the sentence is another one. `operation`: as
-    the client's method is called (`put_item`), or AWS calls it (`PutItem`); `table`: its table's name."""
+    """The action and the resource, in words. If the sentence has another form, they are derived from the request:
+    `operation` as the client's method is named (`put_item`) or as AWS names it (`PutItem`), and the name of its
+    `table`."""
     found = _SENTENCE.search(sentence)
     action = found[1] if found else f"dynamodb:{''.join(part[:1].upper() + part[1:] for part in operation.split('_'))}"
     resource = found[2] if found and found[2] else f"table {table}"

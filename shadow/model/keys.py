@@ -1,4 +1,4 @@
-"""A key as something that can be hashed: the address of a document within this process."""
+"""A key as a hashable value: the address of a document within this process."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ __all__ = ["queue_key"]
 
 
 def queue_key(collection: str, key: Key) -> Hashable:
-    """Equal for equal keys. Numbers of different types that MongoDB holds equal may differ: order between those is
-    kept by the fences, as it is between processes."""
+    """Equal for equal keys. Numbers of different types that MongoDB treats as equal may differ: fences keep the order
+    between those, as they do between processes."""
     if type(key) in (str, ObjectId):
         return collection, key
     return collection, bson.encode({"": key})

@@ -1,4 +1,4 @@
-"""Keys as people write them on a command line, and back: text as it stands, `ObjectId("...")`, or extended JSON."""
+"""Parses and formats keys on a command line: plain text, `ObjectId("...")`, or extended JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["format_key", "parse_key"]
 
 _OBJECT_ID: Final = re.compile(r"""ObjectId\((["']?)([0-9a-fA-F]{24})\1\)""")
 _JSON: Final = ("{", '"', "=")
-"""How a text begins that is extended JSON."""
+"""The first characters of extended JSON."""
 
 _OPTIONS: Final[JSONOptions] = JSONOptions(
     json_mode=JSONMode.CANONICAL,
@@ -29,12 +29,12 @@ _OPTIONS: Final[JSONOptions] = JSONOptions(
 
 
 def parse_key(text: str) -> Key:
-    """The key that `text` names.
+    """The key that `text` denotes.
 
-    `ObjectId("65a...")`, with or without quotes; extended JSON where it begins with a brace or a quotation mark
-    (`{"$oid": "65a..."}`, `{"$numberInt": "7"}`, `{"a": 1}`, `"text"`), and behind an equals sign (`=true`, `=null`);
-    else the text itself. A number alone is text: MongoDB tells 7 from "7". Raises ValueError for what begins as one of
-    these and is none.
+    `ObjectId("65a...")`, with or without quotes; extended JSON if it begins with a brace or a quotation mark
+    (`{"$oid": "65a..."}`, `{"$numberInt": "7"}`, `{"a": 1}`, `"text"`) or follows an equals sign (`=true`, `=null`);
+    otherwise the text itself. A bare number is text, because MongoDB distinguishes 7 from "7". Raises ValueError for a
+    malformed `ObjectId` or malformed extended JSON.
     """
     found = _OBJECT_ID.fullmatch(text.strip())
     if found:
@@ -46,11 +46,11 @@ def parse_key(text: str) -> Key:
     try:
         return json_util.loads(text.removeprefix("="), json_options=_OPTIONS)
     except (ValueError, TypeError, BSONError) as error:
-        raise ValueError(f"no extended JSON ({type(error).__name__})") from error
+        raise ValueError(f"not extended JSON ({type(error).__name__})") from error
 
 
 def format_key(key: Key) -> str:
-    """Text from which `parse_key` makes an equal key of the same type."""
+    """Text that `parse_key` turns into an equal key of the same type."""
     if isinstance(key, ObjectId):
         return f'ObjectId("{key}")'
     if isinstance(key, str):

@@ -1,4 +1,4 @@
-"""The bounds within which the secondary is followed, as one frozen settings object."""
+"""The limits for work on the secondary, as one frozen settings object."""
 
 from __future__ import annotations
 
@@ -15,45 +15,45 @@ class Limits(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     operation: float = Field(default=30.0, gt=0, le=600)
-    """The longest time that one operation on the primary can last. An older intent may be adopted by any process."""
+    """The longest time that one operation on the primary can last. Any process may adopt an older intent."""
     write_deadline: float = Field(default=2.0, gt=0, le=60)
-    """For the replay of one write on the secondary; after that it is left to its intent."""
+    """For the replay of one write on the secondary; after that the write is left to its intent."""
     read_deadline: float = Field(default=2.0, gt=0, le=60)
     """For one shadow read."""
     routed_read: float = Field(default=0.25, gt=0, le=60)
-    """What the secondary may take for a read that it answers (`reads`); after that the primary answers it."""
+    """For a read that the secondary answers (`reads`); after that the primary answers it."""
     write_workers: int = Field(default=16, ge=1, le=256)
     write_queue: int = Field(default=2000, ge=1)
     read_workers: int = Field(default=8, ge=1, le=256)
     read_queue: int = Field(default=500, ge=1)
     compare_documents: int = Field(default=1000, ge=1)
-    """The most documents of one answer that are kept for comparison; a longer answer is shed, and counted."""
+    """The most documents of one answer to keep for comparison; a longer answer is shed and counted."""
     loop_lag: float = Field(default=0.5, ge=0, le=60)
-    """How late the application's event loop may be before reads are no longer shadowed, until it is in time again;
-    they are shed, and counted. 0: never."""
+    """How late the application's event loop may be. Beyond that, reads are shed and counted instead of shadowed,
+    until it is in time again. 0: never."""
     settle: float = Field(default=0.25, ge=0, le=60)
-    """Between the first look at a difference and the next: what settles within it is transient."""
+    """Between the first sight of a difference and the next probe: what settles within it is transient."""
     minimum_age: float = Field(default=0.5, ge=0, le=3600)
-    """How long a difference must have stood, with both stores still, before it is confirmed."""
+    """How long a difference must have lasted, with both stores unchanged, before it is confirmed."""
     index_age: float = Field(default=5.0, ge=0, le=3600)
-    """The same for a read through an index that lags behind its table, where every document by itself agrees."""
+    """The same for a read through an index that lags behind its table, if every single document is equal."""
     confirmations: int = Field(default=4, ge=1, le=100)
-    """Looks after the first before a difference that new writes keep disturbing is called lagging."""
+    """Probes after the first before a difference that new writes keep disturbing is called lagging."""
     recover_every: float = Field(default=0.5, gt=0, le=60)
-    """Between two looks into the journal for keys to heal."""
+    """Between two searches of the journal for keys to repair."""
     recover_batch: int = Field(default=64, ge=1, le=10_000)
-    straggle: float = Field(default=5.0, ge=0, le=600)
-    """How long a request to the secondary whose answer was given up on may still arrive: no flip within that time."""
+    in_flight_timeout: float = Field(default=5.0, ge=0, le=600)
+    """How long a request to the secondary that timed out may still arrive. No flip is made within that time."""
     drain: float = Field(default=5.0, ge=0, le=300)
     """For `close()` and for a change of routing: what is not done by then stays in the journal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """How the comparison is watched over. Shares are 0 to 1, times seconds; as it stands here, not at all."""
+    """How the comparison itself is watched. Shares are 0 to 1, times seconds. The defaults turn it off."""
 
     noise_share: float = 0.0
-    left_out: float = 0.0
+    holdout: float = 0.0
     canary_every: float = 0.0
-    """0: no differences are planted."""
+    """0: no differences are injected."""
     canary_within: float = 30.0

@@ -1,7 +1,7 @@
-"""Whether a read has to show the newest that stands for good, told to whoever asks the store.
+"""Whether a read must return the newest committed data, made known to the store that is asked.
 
-An application may read from members that lag, and with a concern that shows what can be rolled back. A verdict must not
-rest on such an answer: `newest()` says so for what its block asks, `wants_newest` reads it.
+An application may read from members that lag, and with a read concern that returns data that can be rolled back. A
+verdict must not rest on such an answer: `newest()` demands the newest data within its block, `wants_newest` reads it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _NEWEST: Final[ContextVar[bool]] = ContextVar("shadow_newest", default=False)
 
 @contextmanager
 def newest(wanted: bool = True) -> Iterator[None]:
-    """What is asked in the block wants the newest, if `wanted`; tasks that begin in it want it too."""
+    """Makes reads in the block, and in tasks started in it, return the newest committed data if `wanted`."""
     token = _NEWEST.set(wanted or _NEWEST.get())
     try:
         yield

@@ -1,7 +1,7 @@
-"""Operations: one call of the application made data. Ids, births and the clock are fixed here, above both stores.
+"""Operations: an application's call as data. Ids, versions' births and the clock are fixed here, above both stores.
 
-A `Query` reads. A `Change` is what a write verb does to the document under one key: `Insert`, `Update`, `Replace` or
-`Delete`; verbs over many documents become one change a document. A `Write` is a change that the primary has made.
+A `Query` reads. A `Change` is what a write does to the document under one key: `Insert`, `Update`, `Replace` or
+`Delete`. Verbs over many documents become one change per document. A `Write` is a change that the primary has made.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Sort: TypeAlias = tuple[tuple[str, int], ...]
 
 
 class Verb(enum.StrEnum):
-    """The verbs of the Motor surface, as metrics and logs name them."""
+    """The verbs of the Motor interface, by their names in metrics and logs."""
 
     INSERT_ONE = "insert_one"
     INSERT_MANY = "insert_many"
@@ -66,13 +66,13 @@ READS: Final = (
     Verb.DISTINCT,
     Verb.AGGREGATE,
 )
-"""The verbs that change nothing."""
+"""The verbs that only read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A read. `projection` is MongoDB's, as a mapping; `limit` and `batch_size` 0 mean none given. `newest`: as the
-    next write would find it, whatever the application prefers to read from; for looks inside a write."""
+    """A read. `projection` is MongoDB's, as a mapping; 0 for `limit` or `batch_size` means none. `newest`: read what
+    the next write would find, whatever read preference the application has; for lookups inside a write."""
 
     filter: Document = field(default_factory=dict)
     projection: Document | None = None
@@ -85,7 +85,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One document of a read's answer: its key and version, and what the projection leaves of it."""
+    """One document of a read's answer: its key, its version, and its projected content."""
 
     key: Key
     version: Version
@@ -94,7 +94,7 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Insert:
-    """Puts `document` (which has its `_id`) where there is nothing or a tombstone. Version after it: (born, 1)."""
+    """Inserts `document` (which has its `_id`) where nothing or a tombstone is. Version afterwards: (born, 1)."""
 
     key: Key
     document: Document
@@ -109,12 +109,12 @@ class _Any:
 
 
 ANY: Final = _Any()
-"""The key of a change whose document is not known yet: the first that its filter matches in its order."""
+"""The key of a change whose document is not known yet: the first that its filter matches in its sort order."""
 
 
 @dataclass(frozen=True, slots=True)
 class UpsertGuard:
-    """What an upsert has seen before it looked for a document; it inserts only if that has not changed."""
+    """The state that an upsert saw before it looked for a document. It inserts only if that has not changed."""
 
     name: str
     seen: int
@@ -122,14 +122,14 @@ class UpsertGuard:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """Changes the document under `key` if `filter` matches it; with `upsert` inserts where there is none.
+    """Changes the document under `key` if `filter` matches it; with `upsert`, inserts if there is none.
 
-    `update` is a mapping of operators or a pipeline. Version after it: the version before with rev + 1; (born, 1) for
-    a pipeline, which may replace the whole document, and for an upsert that inserted. `born` is "" for an update by
-    operators that is no upsert.
+    `update` is a mapping of operators or a pipeline. Version afterwards: the previous version with rev + 1; (born, 1)
+    for a pipeline, which may replace the whole document, and for an upsert that inserted. `born` is "" for an update
+    by operators that is not an upsert.
 
-    `key` is `ANY` where the document is to be found by the filter, the first one in the order of `sort`; an upsert
-    that finds none then inserts under `new`, unless filter or update name an `_id`. `guard`: what `Store.guard` said
+    `key` is `ANY` if the filter selects the document, the first one in the order of `sort`. An upsert that finds none
+    then inserts under `new`, unless filter or update name an `_id`. `guard`: what `Store.guard` returned
     before an upsert looked in vain.
     """
 
@@ -146,10 +146,10 @@ class Update:
 
 @dataclass(frozen=True, slots=True)
 class Replace:
-    """Replaces the document under `key` if `filter` matches it. Version after it: (born, 1), for nothing of the old
-    document is left and versions are only ever compared for equality. A `replacement` without an `_id` keeps the one
-    that stands, which may be an equal number of another type; one with an `_id` puts its own. `key`, `sort`,
-    `new` and `guard` as in `Update`."""
+    """Replaces the document under `key` if `filter` matches it. Version afterwards: (born, 1), because nothing of the
+    old document is left and versions are only compared for equality. A `replacement` without an `_id` keeps the stored
+    one, which may be an equal number of another type; one with an `_id` stores its own. `key`, `sort`, `new` and
+    `guard` as in `Update`."""
 
     key: Key
     filter: Document
@@ -163,7 +163,7 @@ class Replace:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """Deletes the document under `key` if `filter` matches it. `tombstone` is the id that the secondary will keep.
+    """Deletes the document under `key` if `filter` matches it. `tombstone` is the id of the secondary's tombstone.
     `key` and `sort` as in `Update`."""
 
     key: Key
@@ -177,9 +177,9 @@ Change: TypeAlias = Insert | Update | Replace | Delete
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What a change did: the image before it (`ABSENT` where it inserted) and after it (`ABSENT` where it deleted).
+    """The effect of a change: the image before it (`ABSENT` if it inserted) and after it (`ABSENT` if it deleted).
 
-    `rewritten`: MongoDB calls it modified even if both are the same, as it does a replacement that names no `_id`."""
+    `rewritten`: MongoDB reports it as modified even if both are equal, as for a replacement that names no `_id`."""
 
     pre: Image
     post: Image
@@ -187,7 +187,7 @@ class Applied:
 
     @property
     def key(self) -> Key:
-        """The key of the document that was changed. The image before it names it as it stands in the store."""
+        """The key of the changed document, as stored in the image before the change if there is one."""
         document = self.pre.document if self.pre.document is not None else self.post.document
         assert document is not None
         return document["_id"]
@@ -195,10 +195,10 @@ class Applied:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """One document's change, made by the primary: what the secondary has to follow.
+    """One document's change, made by the primary, that the secondary must replicate.
 
-    `verb` is the application's; `op_id` names the intent in the journal; `pre` is the state that the primary had
-    before, which is the fence of the replay; `post` is the primary's image after it.
+    `verb` is the application's. `op_id` identifies the intent in the journal. `pre` is the primary's state before the
+    change, which is the fence of the replay. `post` is the primary's image after it.
     """
 
     collection: str
@@ -214,12 +214,12 @@ class Write:
 
 
 def at_key(change: Change, key: Key) -> Change:
-    """The change, made to the document under `key`, which the store or a search has found for it."""
+    """The change, addressed to `key`, which the store or a search has found for it."""
     return change if isinstance(change, Insert) else dataclasses.replace(change, key=key, sort=())
 
 
 def version_after(change: Update | Replace, before: Version) -> Version:
-    """The version of a document that stood at `before` and was changed."""
+    """The version after a change of a document at version `before`."""
     if isinstance(change, Replace) or isinstance(change.update, list):
         return Version(change.born, 1)
     return before.next()

@@ -1,8 +1,8 @@
-"""MongoDB's order over BSON values, as plain Python keys: which comes first, which are equal, how documents sort.
+"""MongoDB's order of BSON values, as plain Python keys: which comes first, which are equal, how documents sort.
 
-The order of types and the rules inside a type are those of the server's `canonicalizeBSONType` and
+The order of types and the rules within a type are those of the server's `canonicalizeBSONType` and
 `BSONElement::compareElements`; sort keys over arrays are those of its index key generator. The differential tests in
-`tests/compat` hold this module to a real mongod.
+`tests/compat` check this module against a real mongod.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 
 class _Nothing:
-    """A value that is not there. Compares like BSON's undefined: before null."""
+    """A missing value. Compares like BSON's undefined: before null."""
 
     __slots__ = ("_name",)
 
@@ -51,7 +51,7 @@ class _Nothing:
 
 
 MISSING: Final = _Nothing("MISSING")
-"""What a path yields where a document has nothing."""
+"""The value at a path where a document has nothing."""
 
 UNDEFINED: Final = _Nothing("UNDEFINED")
 """The sort key of an empty array."""
@@ -64,7 +64,7 @@ _FLAGS: Final = ((2, "i"), (4, "l"), (8, "m"), (16, "s"), (32, "u"), (64, "x"))
 
 
 def millis(value: dt.datetime | DatetimeMS) -> int:
-    """Milliseconds since 1970 of a date; a naive datetime is UTC."""
+    """A date as milliseconds since 1970; a naive datetime is UTC."""
     if isinstance(value, DatetimeMS):
         return int(value)
     if value.tzinfo is not None:
@@ -78,7 +78,7 @@ def regex_flags(flags: int) -> str:
 
 
 def as_document(value: Any) -> Any:
-    """`value`, with a DBRef turned into the document that it is in BSON."""
+    """`value`, with a DBRef converted to its BSON document."""
     return dict(value.as_doc()) if type(value) is DBRef else value
 
 
@@ -108,7 +108,7 @@ _TYPES: Final[dict[type, int]] = {
 
 
 def canonical_type(value: Any) -> int:
-    """The place of the value's type in the order of types. Numbers of all kinds share one."""
+    """The rank of the value's type in the order of types. All kinds of numbers share one."""
     kind = type(value)
     if kind is Code:
         return 60 if value.scope is None else 65
@@ -129,7 +129,7 @@ def _float(value: float) -> tuple[Any, ...]:
 
 
 def binary_data(value: bytes) -> bytes:
-    """The bytes as the server sees them: the old binary subtype repeats its length inside."""
+    """The bytes as the server compares them: the old binary subtype repeats its length inside."""
     data = bytes(value)
     old = isinstance(value, Binary) and value.subtype == 2
     return len(data).to_bytes(4, "little") + data if old else data
@@ -175,7 +175,7 @@ _KEYS: Final[dict[type, Callable[[Any], tuple[Any, ...]]]] = {
 
 
 def order_key(value: Any) -> tuple[Any, ...]:
-    """A comparable and hashable key: keys compare as MongoDB compares the values, equal keys are equal values.
+    """A comparable and hashable key: keys compare as MongoDB compares the values, and equal keys mean equal values.
 
     `value` is canonical (`model.values.CANONICAL`), `MISSING` or `UNDEFINED`. Raises KeyError for any other type.
     """
@@ -188,12 +188,12 @@ def equal(a: Any, b: Any) -> bool:
 
 
 def key_digest(value: Any) -> str:
-    """64 hex digits that are the same exactly for values that MongoDB calls equal (SHA-256 of their order key)."""
+    """64 hex digits, equal exactly for values that MongoDB treats as equal (SHA-256 of their order key)."""
     return hashlib.sha256("".join(_text(order_key(value))).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _text(part: Any) -> Iterable[str]:
-    """An unambiguous text of a key: every piece carries its length."""
+    """An unambiguous text of a key: every piece includes its length."""
     if isinstance(part, tuple):
         yield f"({len(part)}:"
         for piece in part:
@@ -210,7 +210,7 @@ def _number_text(part: Any) -> str:
     if isinstance(part, float) and math.isinf(part):
         return f"n{part};"
     top, bottom = part.as_integer_ratio()
-    # Hexadecimal, because a decimal's exponent can exceed what int-to-text conversion allows in base ten.
+    # Hexadecimal, because a decimal's exponent can exceed Python's limit for decimal int-to-text conversion.
     return f"n{top:x}/{bottom:x};"
 
 
@@ -239,9 +239,9 @@ def sort_documents(
     sort: Sequence[tuple[str, int]],
     key: Callable[[T], Document] = lambda d: d,  # type: ignore[assignment,return-value]
 ) -> list[T]:
-    """`docs` in the order of `sort` (pairs of dotted path and 1 or -1), stable. `key` takes an item's document.
+    """`docs` in the order of `sort` (pairs of dotted path and 1 or -1), stable. `key` returns an item's document.
 
-    A field that is missing sorts as null, an empty array before null, an array by its least element (greatest when
+    A missing field sorts as null, an empty array before null, an array by its least element (its greatest when
     descending). Raises OperationFailure: code 2 for parallel arrays, 16746 for an ambiguous position.
     """
     make = sort_key(sort)
@@ -249,7 +249,7 @@ def sort_documents(
 
 
 def sort_key(sort: Sequence[tuple[str, int]]) -> Callable[[Document], Any]:
-    """A function from a document to the key by which `sort` orders it."""
+    """A function from a document to its key under `sort`."""
     paths = [path for path, _ in sort]
     ascending = [direction > 0 for _, direction in sort]
     if paths == ["_id"]:
@@ -269,7 +269,7 @@ def sort_key(sort: Sequence[tuple[str, int]]) -> Callable[[Document], Any]:
 
 
 def _by_id(ascending: bool) -> Callable[[Document], Any]:
-    """By `_id` alone a list counts as a whole, as in the index over `_id`; documents made by `$group` may have one."""
+    """When sorting by `_id` alone, a list counts as a whole, as in the index over `_id`; `$group` may produce one."""
 
     def make(document: Document) -> Any:
         key = order_key(document.get("_id"))
@@ -279,7 +279,7 @@ def _by_id(ascending: bool) -> Callable[[Document], Any]:
 
 
 class _Array:
-    """Stands for a path that meets an array, so that the general way is needed."""
+    """Marks a path that meets an array and needs the general algorithm."""
 
     def __eq__(self, other: object) -> bool:
         return self is other
@@ -302,8 +302,8 @@ def _simple(document: Any, path: str) -> Any:
 
 
 def index_keys(document: Document, paths: Sequence[str], *, sparse: bool = False) -> list[tuple[Any, ...]]:
-    """All the keys that an index over `paths` would hold for the document, as the server's key generator makes them. A
-    sparse index has none where all of its paths end in nothing, be it within one element of an array."""
+    """All keys that an index over `paths` would hold for the document, as the server's key generator makes them. A
+    sparse index has none if all its paths end in nothing, even within one element of an array."""
     keys: list[tuple[Any, ...]] = []
     rest: list[str | None] = list(paths)
     _with_array(document, rest, [None] * len(paths), [None] * len(paths), keys, len(paths) if sparse else None)
@@ -311,7 +311,7 @@ def index_keys(document: Document, paths: Sequence[str], *, sparse: bool = False
 
 
 def _along(container: Any, path: str) -> tuple[Any, str | None]:
-    """The element at `path`, or the first array on the way to it, and what is left of the path (None: nothing)."""
+    """The element at `path`, or the first array on the way to it, and the rest of the path (None: nothing)."""
     name, _, rest = path.partition(".")
     value = as_document(_child(container, name))
     if value is MISSING:
@@ -330,11 +330,11 @@ def _child(container: Any, name: str) -> Any:
 
 
 _Positional = tuple[Any, Any, str | None]
-"""The element that a path component names by position, the element further along the path, what is left of it."""
+"""The element that a path component selects by position, the element further along the path, the rest of it."""
 
 
 def _next(container: Any, path: str, positional: _Positional | None) -> tuple[Any, str | None, bool]:
-    """The next element of one path: value, rest of the path, whether an array was reached by its position."""
+    """The next element of one path: value, rest of the path, whether an array was reached by position."""
     has_field = _child(container, path.partition(".")[0]) is not MISSING
     if has_field and positional is not None:
         raise OperationFailure(f"Ambiguous field name found in array: path {path!r}", 16746)
@@ -355,7 +355,7 @@ def _with_array(
     keys: list[tuple[Any, ...]],
     wanted: int | None,
 ) -> None:
-    """`wanted`: how many paths must end in nothing from here on for there to be no key; None: there always is one."""
+    """`wanted`: how many paths must still end in nothing for there to be no key; None: there always is one."""
     array: Any = None
     reached: list[int] = []
     expand = True

@@ -1,11 +1,11 @@
-"""Outcomes: what became of a request to a store. Acked, refused, or unknown; a write without an answer is *unknown*.
+"""Outcomes of a request to a store: acknowledged, refused, or unknown. A write without an answer is *unknown*.
 
-One table, `CLASSES`, says it for every class of the drivers' errors; for those that carry a code of the server,
-`REFUSED_CODES` and `ASSERTIONS` do. **What is not in the table is unknown**, which is always safe: the intent stays,
-and a heal finds out. "Refused" ends the intent, so a row says it only where the write cannot have been done, neither
-now nor by an earlier attempt of the driver's own (it sends a write once more after a lost connection).
+The table `CLASSES` gives the outcome for every class of the drivers' errors; for errors with a server code,
+`REFUSED_CODES` and `ASSERTIONS` do. **Anything that is not in the table is unknown**, which is always safe: the intent
+stays, and a repair finds out. "Refused" closes the intent, so a row has it only if the write cannot have been done,
+neither now nor by an earlier attempt of the driver (which retries a write after a lost connection).
 
-A write concern error is unknown too: the write has been done, on the primary member at least, and may be rolled back.
+A write concern error is unknown too: the write was done, at least on the primary member, and may be rolled back.
 """
 
 from __future__ import annotations
@@ -92,8 +92,9 @@ REFUSED_CODES: Final[Mapping[int, str]] = {
     11001: "DuplicateKey, of old",
     12582: "DuplicateKey, of old, from a router",
 }
-"""Codes with which the server refuses a statement: none of it is done. Names and numbers from its error_codes.yml.
-AuthenticationFailed is not among them: it comes from a connection made again, after an attempt that had no answer."""
+"""Codes with which the server refuses a statement without doing any of it. Names and numbers are from its
+error_codes.yml. AuthenticationFailed is not included: it may come from a reconnect after an attempt without an
+answer."""
 
 ASSERTIONS: Final = (
     range(15_000, 18_000),
@@ -103,16 +104,16 @@ ASSERTIONS: Final = (
     range(50_500, 52_000),
     range(3_000_000, 13_000_000),
 )
-"""The numbers ("Location16872") under which the server's assertions stand that name no code of error_codes.yml: of its
-parsers and expressions, all of which come before the statement has changed anything. Newer ones are made of the number
-of an issue, hence the last range."""
+"""Numbers ("Location16872") of server assertions without a name in error_codes.yml: those of its parsers and
+expressions, which all fail before the statement changes anything. Newer ones derive from issue numbers, hence the last
+range."""
 
 CLASSES: Final[Mapping[type[BaseException], Outcome | None]] = {
-    # Of this library: raised before the store is asked.
+    # shadow's own: raised before the store is asked.
     UnsupportedOperation: _REFUSED,
     JournalError: _REFUSED,
     UnreadableDocument: _REFUSED,
-    # A value that cannot be encoded, so nothing was sent; UnicodeDecodeError is of an answer.
+    # A value that cannot be encoded, so nothing was sent. UnicodeDecodeError comes from an answer.
     TypeError: _REFUSED,
     ValueError: _REFUSED,
     OverflowError: _REFUSED,
@@ -122,14 +123,14 @@ CLASSES: Final[Mapping[type[BaseException], Outcome | None]] = {
     bs.InvalidDocument: _REFUSED,
     bs.InvalidId: _REFUSED,
     bs.InvalidStringData: _REFUSED,
-    # Of the driver, by itself.
+    # The driver's own.
     pm.PyMongoError: _UNKNOWN,
     pm.ProtocolError: _UNKNOWN,
     pm.ConnectionFailure: _UNKNOWN,
     pm.AutoReconnect: _UNKNOWN,
     pm.NetworkTimeout: _UNKNOWN,
     pm.NotPrimaryError: _UNKNOWN,
-    # These are raised before anything is sent, of a second attempt too: the first may have been done.
+    # Raised before anything is sent, but perhaps in a retry: the first attempt may have been done.
     pm.ServerSelectionTimeoutError: _UNKNOWN,
     pm.WaitQueueTimeoutError: _UNKNOWN,
     pm.ConfigurationError: _UNKNOWN,
@@ -138,9 +139,9 @@ CLASSES: Final[Mapping[type[BaseException], Outcome | None]] = {
     pm.InvalidName: _REFUSED,
     pm.CollectionInvalid: _REFUSED,
     pm.DocumentTooLarge: _REFUSED,
-    pm.EncryptionError: _UNKNOWN,  # of the answer, perhaps
+    pm.EncryptionError: _UNKNOWN,  # perhaps from the answer
     pm.EncryptedCollectionError: _UNKNOWN,
-    # Of the server. None: its code decides.
+    # The server's. None: the code decides.
     pm.OperationFailure: None,
     pm.WriteError: None,
     pm.DuplicateKeyError: _REFUSED,
@@ -148,25 +149,25 @@ CLASSES: Final[Mapping[type[BaseException], Outcome | None]] = {
     pm.ExecutionTimeout: _UNKNOWN,
     pm.WriteConcernError: _UNKNOWN,
     pm.WTimeoutError: _UNKNOWN,
-    # Of many writes: see `_of_many`.
+    # For several writes: see `_of_many`.
     pm.BulkWriteError: None,
     pm.ClientBulkWriteException: _UNKNOWN,
 }
-"""Class to outcome. Every public class of `pymongo.errors` and `bson.errors` has a row (a test says so); a class
-without one, a driver's newer one too, is unknown."""
+"""The outcome by class. Every public class of `pymongo.errors` and `bson.errors` has a row, which a test checks. A
+class without a row, for example of a newer driver, is unknown."""
 
 _DRIVERS: Final = ("pymongo.", "bson.", "motor.")
 _MARK: Final = "_shadow_outcome"
 
 
 def marked(error: E, outcome: Outcome) -> E:
-    """`error`, which from now on counts as `outcome`: for whoever raises it and knows more than its class says."""
+    """`error`, marked with an outcome by code that knows more than the class of the error says."""
     error.__dict__[_MARK] = outcome
     return error
 
 
 def classify(error: BaseException) -> Outcome:
-    """What `error`, raised by a store, says about the write. Anything that is not known to be a refusal is unknown."""
+    """What `error`, raised by a store, means for the write. Anything that is not known to be a refusal is unknown."""
     mark: Outcome | None = error.__dict__.get(_MARK)
     if mark is not None:
         return mark
@@ -189,7 +190,7 @@ def _of_server(error: BaseException) -> Outcome:
 
 
 def _of_many(details: Mapping[str, Any]) -> Outcome:
-    """Refused only if each of the writes was, and none was done; what they came to one by one, the details say."""
+    """Refused only if every write was refused and none was done; the details give the single outcomes."""
     done = any(details.get(name) for name in ("nInserted", "nUpserted", "nMatched", "nModified", "nRemoved"))
     faults = details.get("writeErrors")
     if done or not faults or details.get("writeConcernErrors"):
@@ -204,13 +205,13 @@ def _of_code(code: object) -> Outcome:
 
 _OF_THE_DOCUMENT = (pm.WriteError, pm.DocumentTooLarge, bs.BSONError, OverflowError, ValueError)
 _DOCUMENT_CODES = frozenset({15, 52, 55, 10334, 17419})
-"""Overflow (nested too deep), DollarPrefixedFieldName, InvalidDBRef, BSONObjectTooLarge, and a result over 16 MB:
-said of a whole command where the document is in it (MongoDB's error_codes.yml; 17419 stands in its update code)."""
+"""Overflow (nested too deep), DollarPrefixedFieldName, InvalidDBRef, BSONObjectTooLarge, and a result over 16 MB. The
+server refuses the whole command that contains the document (error_codes.yml; 17419 is in its update code)."""
 
 
 def refusal_of(error: BaseException) -> str:
-    """With what a store refuses to hold a document, whoever asks and however often: the class of the error and its
-    code. "" if the error is of another kind, which may pass: the store, its tables or the rights in it."""
+    """Why a store permanently refuses to hold a document: the class of the error and its code. "" for any other error,
+    which may be temporary: of the store, its tables or its rights."""
     code = getattr(error, "code", None)
     of_the_document = isinstance(error, _OF_THE_DOCUMENT) or code in _DOCUMENT_CODES
     if not of_the_document or classify(error) is not Outcome.REFUSED:

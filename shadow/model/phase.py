@@ -1,4 +1,4 @@
-"""Phases and routes: one table from phase to route, and the moves between phases."""
+"""Phases and routes: a table from phase to behaviour, and the allowed moves between phases."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ class Phase(enum.StrEnum):
 
 
 class WriteMode(enum.StrEnum):
-    """When the caller has its answer: at once, after the secondary was tried, or only if the secondary took it."""
+    """When the caller gets its answer: at once, after the secondary was tried, or only if the secondary took the
+    write."""
 
     BACKGROUND = "background"
     SYNC = "sync"
@@ -39,7 +40,7 @@ class WriteMode(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Doing:
-    """What a phase does besides asking the primary."""
+    """What a phase does besides using the primary."""
 
     dual_write: bool
     shadow_read: bool
@@ -50,12 +51,12 @@ PHASES: Final[dict[Phase, Doing]] = {
     Phase.DUAL_WRITE: Doing(dual_write=True, shadow_read=False),
     Phase.SHADOW: Doing(dual_write=True, shadow_read=True),
 }
-"""The one table. Its order is the order of the phases; a move goes to a neighbour. In `shadow` the primary may flip."""
+"""In the order of the phases. A move goes to a neighbour. In `shadow` the primary may flip."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReadShares:
-    """The share of the reads, 0 to 1, that each store answers while it is the secondary."""
+    """The share of reads, 0 to 1, that each store answers while it is the secondary."""
 
     mongo: float = 0.0
     dynamo: float = 0.0
@@ -64,7 +65,7 @@ class ReadShares:
         return self.mongo if store is StoreName.MONGO else self.dynamo
 
     def named(self) -> dict[str, float]:
-        """By name of store, without those that have none."""
+        """The shares by name of store, without those that are 0."""
         return {str(store): self.of(store) for store in StoreName if self.of(store)}
 
 
@@ -73,11 +74,11 @@ NO_SHARES: Final = ReadShares()
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where the operations of one collection go. `epoch` is the number of the record that said so.
+    """Where the operations of one collection go. `epoch` is the number of the routing record that says so.
 
-    What `Routes.writing` hands out says two things more. `bare`: no process writes both stores of the collection, and
-    the write may be the driver's own call, which moves no version. `stamps`: its documents may carry versions, and
-    tombstones may stand between them, for it has or had dual writes.
+    `Routes.writing` sets two further fields. `bare`: no process writes both stores of the collection, so the write may
+    be the driver's own call, which moves no version. `stamps`: documents may carry versions and tombstones may exist,
+    because the collection has or had dual writes.
     """
 
     primary: StoreName
@@ -95,7 +96,7 @@ class Route:
 
     @property
     def secondary_reads(self) -> float:
-        """The share of the reads that the secondary answers; none outside of phase `shadow`."""
+        """The share of reads that the secondary answers; 0 outside phase `shadow`."""
         if self.reads is NO_SHARES or self.phase is not Phase.SHADOW:
             return 0.0
         return self.reads.of(self.secondary)
@@ -110,7 +111,7 @@ class Route:
 
 
 def neighbours(phase: Phase) -> tuple[Phase, ...]:
-    """The phases that may follow `phase`, itself left out."""
+    """The phases that may follow `phase`, without itself."""
     order = list(PHASES)
     place = order.index(phase)
     return tuple(order[i] for i in (place - 1, place + 1) if 0 <= i < len(order))

@@ -1,4 +1,4 @@
-"""What a collection is, to both stores: its name, its indexes, its unique fields, the reserved field of the version."""
+"""The definition of a collection for both stores: name, indexes, unique fields, the reserved field of the version."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ RESERVED: Final = "_shadow"
 
 @dataclass(frozen=True, slots=True)
 class IndexSpec:
-    """A global secondary index of the DynamoDB table. `hash` and `range` are top-level field names; it carries whole
-    items (projection ALL). Over several fields, `fields` names them, and `hash` the attribute that joins their texts.
-    Raises `ValueError` for a path: DynamoDB has no index of one, and would have an index in which nothing is found.
+    """A global secondary index of the DynamoDB table, with whole items (projection ALL). `hash` and `range` are
+    top-level field names. An index over several fields has them in `fields`, and in `hash` the attribute that joins
+    their texts. Raises `ValueError` for a path: DynamoDB cannot index one, and would create an index that finds
+    nothing.
     """
 
     name: str
@@ -27,18 +28,18 @@ class IndexSpec:
     def __post_init__(self) -> None:
         paths = [name for name in self.keys if "." in name]
         if paths:
-            raise ValueError(f"index {self.name}: {paths[0]} is a path; an index is of top-level fields")
+            raise ValueError(f"index {self.name}: {paths[0]} is a path; an index needs top-level fields")
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The fields of the document that the index is over, in order."""
+        """The indexed fields of the document, in order."""
         own = self.fields or (self.hash,)
         return own if self.range is None else (*own, self.range)
 
 
 @dataclass(frozen=True, slots=True)
 class UniqueSpec:
-    """A unique constraint over one or more dotted paths; `sparse` leaves out documents that have none of them."""
+    """A unique constraint over one or more dotted paths; `sparse` skips documents that have none of them."""
 
     name: str
     fields: tuple[str, ...]
@@ -52,9 +53,9 @@ class Billing(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TableSpec:
-    """What a table on DynamoDB is to be beside its keys and indexes. None, and a tag that is not named: whatever it is;
-    such a table is made on demand and without the rest. `read` and `write` are the units a second of provisioned
-    capacity, of the table and of each of its indexes."""
+    """The wanted options of a DynamoDB table, besides keys and indexes. None, and a tag that is not named, are left as
+    they are; a new table is created on demand without them. `read` and `write` are units of provisioned capacity per
+    second, for the table and each of its indexes."""
 
     billing: Billing | None = None
     read: int = 0
@@ -71,4 +72,4 @@ class CollectionSpec:
     unique: tuple[UniqueSpec, ...] = ()
     reserved: str = RESERVED
     table: TableSpec = field(default=TableSpec(), repr=False)
-    """Left out of the text of a spec, which checkpoints of jobs are held to: no document depends on it."""
+    """Omitted from the spec's text, to which jobs' checkpoints are bound: no document depends on it."""

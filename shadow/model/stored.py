@@ -1,13 +1,13 @@
-"""Documents of which Python's values do not say all that is stored.
+"""Documents that Python's values do not fully represent.
 
-The driver decodes BSON into values that cannot always be encoded to the same bytes again: of a name given twice it
-keeps the last, undefined becomes None, a symbol becomes a string. Two documents compared by such values would be called
-equal, and one copied by them would be changed, in silence. So what comes from MongoDB is encoded again, which costs
-about a microsecond; where the bytes are not those that were read, the document keeps them (`RawDocument`), and is
-compared and copied by them.
+The driver decodes BSON into values that cannot always be encoded to the same bytes again: of a duplicate name it keeps
+the last, undefined becomes None, a symbol becomes a string. Two documents compared by such values could wrongly be
+called equal, and a copy would silently change them. So what comes from MongoDB is encoded again, which costs about a
+microsecond; if the bytes are not those that were read, the document keeps them (`RawDocument`), and is compared and
+copied by them.
 
-    RawDocument   reads as the driver reads it, and is encoded as it is stored
-    Damaged       cannot be read whole; equal to nothing, copied nowhere, and never the ground of a change
+    RawDocument   reads like the driver's document, and is encoded as it is stored
+    Damaged       cannot be read as a whole; equals nothing, is never copied and never the basis of a change
 
 BSON's layout is that of bsonspec.org, version 1.1.
 """
@@ -66,8 +66,8 @@ __all__ = [
 
 
 class _Reply(RawBSONDocument):
-    """PyMongo adds the labels of an error to what the server says of it (helpers_shared.py,
-    `_check_command_response`), and sends such a write once more: it fails if that is a document that cannot change."""
+    """PyMongo adds the error labels to the server's answer (helpers_shared.py, `_check_command_response`) and retries
+    such a write; that fails if the answer is an immutable document."""
 
     __slots__ = ()
 
@@ -79,18 +79,18 @@ RAW: Final[CodecOptions[Any]] = CANONICAL.with_options(document_class=_Reply)
 """Decodes to documents that keep their bytes."""
 
 _ENCODED_AS_IT_IS: Final = 101
-"""PyMongo's mark of a document that is encoded by its `raw` (bson/raw_bson.py, `_RAW_BSON_DOCUMENT_MARKER`)."""
+"""PyMongo's marker of a document that is encoded by its `raw` (bson/raw_bson.py, `_RAW_BSON_DOCUMENT_MARKER`)."""
 
-NO_UTF8: Final = "text that is no UTF-8"
+NO_UTF8: Final = "text that is not UTF-8"
 CANNOT_READ: Final = "a value that the driver cannot read"
-NO_VERSION: Final = "a version that no writer of shadow has made"
+NO_VERSION: Final = "a version that shadow has not written"
 
 _FAULTS: Final = (BSONError, ValueError, TypeError, OverflowError, RecursionError)
-"""What decoding a document may raise."""
+"""The errors of decoding a document."""
 
 
 class RawDocument(dict[str, Any]):
-    """The driver's values of a document, and its BSON, by which it is encoded. Not to be changed."""
+    """The driver's values of a document, and the BSON as which it is encoded. Treat it as immutable."""
 
     __slots__ = ("raw",)
     _type_marker: Final = _ENCODED_AS_IT_IS
@@ -100,13 +100,13 @@ class RawDocument(dict[str, Any]):
         self.raw = raw
 
     def presented(self, options: CodecOptions[Any] | None) -> Any:
-        """As the driver would give it to the application."""
+        """As the driver would return it to the application."""
         return bson.decode(self.raw, codec_options=options or DEFAULT_CODEC_OPTIONS)
 
 
 class Damaged(dict[str, Any]):
-    """The fields that can be read of a document that cannot be read whole. `faults`: why, by top-level name; the name
-    is "" where it is none of a field. `raw`: its BSON; empty where it is no BSON. Not to be changed."""
+    """The readable fields of a document that cannot be read as a whole. `faults`: the reasons by top-level name; "" if
+    it is not about a field. `raw`: its BSON, or empty if it is not BSON. Treat it as immutable."""
 
     __slots__ = ("faults", "raw")
 
@@ -117,20 +117,20 @@ class Damaged(dict[str, Any]):
 
     @property
     def reason(self) -> str:
-        """Why it cannot be read, without anything of it."""
+        """Why it cannot be read, without any of its content."""
         return ", ".join(dict.fromkeys(self.faults.values())) or CANNOT_READ
 
     def presented(self, options: CodecOptions[Any] | None) -> Any:
-        """As the driver would give it to the application, which may know how to read it. Raises
-        `bson.errors.InvalidBSON` as the driver does; `UnreadableDocument`, one of these, where there is no BSON."""
+        """As the driver would return it to the application, which may have options to read it. Raises
+        `bson.errors.InvalidBSON` like the driver, or its subclass `UnreadableDocument` if there is no BSON."""
         if self.raw:
             return bson.decode(self.raw, codec_options=options or DEFAULT_CODEC_OPTIONS)
         raise UnreadableDocument(self.reason)
 
 
 def taken_in(document: Mapping[str, Any], options: CodecOptions[Any] | None) -> Document:
-    """A document of the application as MongoDB would store it. Raises `bson.errors.InvalidDocument` and its kin, and
-    `UnsupportedOperation` for an `_id` that no query could name."""
+    """A document of the application as MongoDB would store it. Raises the encoding errors of `bson.errors`, such as
+    `InvalidDocument`, and `UnsupportedOperation` for an `_id` that no query could name."""
     given = bson.encode(document) if options is None else bson.encode(document, codec_options=options)
     whole = document_of(given)
     check_readable(whole)
@@ -142,8 +142,8 @@ def taken_in(document: Mapping[str, Any], options: CodecOptions[Any] | None) -> 
 
 
 def exact_value(update: Any, options: CodecOptions[Any] | None) -> Any:
-    """An update as MongoDB would take it. Raises `bson.errors.InvalidDocument` and its kin, and `UnsupportedOperation`
-    where the driver's values do not say all of it: then nobody here could tell what it makes of a document."""
+    """An update as MongoDB would read it. Raises the encoding errors of `bson.errors`, such as `InvalidDocument`, and
+    `UnsupportedOperation` if the driver's values do not represent all of it, because its effect is then unknown."""
     given = {"": update}
     found = document_of(bson.encode(given) if options is None else bson.encode(given, codec_options=options))
     if type(found) is dict:
@@ -153,7 +153,7 @@ def exact_value(update: Any, options: CodecOptions[Any] | None) -> Any:
 
 
 def with_id(document: Document, key: Key) -> Document:
-    """`document` with its `_id`, or `key` if it has none, as its first field, where MongoDB stores it."""
+    """`document` with its `_id`, or else with `key`, as its first field, where MongoDB stores it."""
     if not isinstance(document, RawDocument):
         return {"_id": document.get("_id", key), **{name: each for name, each in document.items() if name != "_id"}}
     alone = element_document(document.raw, "_id", "_id") or bson.encode({"_id": key})
@@ -161,11 +161,11 @@ def with_id(document: Document, key: Key) -> Document:
 
 
 def with_time(document: Document) -> Document:
-    """`document`, to be inserted or to take another's place, with this host's time in its empty timestamps.
+    """`document`, about to be inserted or to replace another, with this host's time in its empty timestamps.
 
-    The server fills in `Timestamp(0, 0)` so, in the top-level fields of inserts and replacements (those of upserts
-    too), `_id` apart, and nowhere else (MongoDB 6.0.5, by trial; manual, "BSON Types: Timestamps"). Above both stores,
-    the time is the same in both. Each timestamp is another one, and greater than those before it in the same second.
+    The server fills in `Timestamp(0, 0)` in the top-level fields of inserts and replacements (upserts included), except
+    `_id`, and nowhere else (MongoDB 6.0.5, by trial; manual, "BSON Types: Timestamps"). shadow does it above both
+    stores, so that both hold the same time. Timestamps within one second differ and increase.
     """
     empty = [name for name, value in document.items() if type(value) is Timestamp and value == EMPTY and name != "_id"]
     for name in empty:
@@ -186,10 +186,10 @@ _TICKS: Final = itertools.count(secrets.randbelow(2**31))
 
 
 def document_of(raw: bytes) -> Document:
-    """The document in `raw`: a plain one if its values say all that there is."""
+    """The document in `raw`: a plain one if its values represent everything."""
     try:
         values = bson.decode(raw, codec_options=CANONICAL)
-        # Inside of another document no field is moved to the front, as a top-level `_id` would be.
+        # Inside another document no field is moved to the front, as a top-level `_id` would be.
         again = bson.encode({"": values})
     except _FAULTS:
         return _damaged(raw)
@@ -201,7 +201,7 @@ _BEFORE: Final = 6
 
 
 def split(raw: Mapping[str, Any], reserved: str) -> Image:
-    """`model.version.split`, for documents as `RAW` decodes them (others are taken as they are)."""
+    """`model.version.split` for documents decoded with `RAW`; others are used as they are."""
     if type(raw) is not _Reply and type(raw) is not RawBSONDocument:
         return version.split(raw, reserved)
     document = document_of(bytes(raw.raw))
@@ -221,7 +221,7 @@ def _split_odd(raw: bytes, reserved: str) -> Image:
 
 
 def key_of(raw: RawBSONDocument) -> tuple[Key, str]:
-    """The `_id` of a stored document, and "" or why no query can name it: then the key is a digest of it."""
+    """The `_id` of a stored document and "", or a digest of it and the reason why no query can name it."""
     alone = element_document(bytes(raw.raw), "_id", "_id")
     if alone is None:
         return None, CANNOT_READ
@@ -229,44 +229,44 @@ def key_of(raw: RawBSONDocument) -> tuple[Key, str]:
     if type(document) is dict:
         return document["_id"], ""
     if isinstance(document.get("_id"), str):
-        return document["_id"], ""  # it finds a symbol too, which the server compares as a string
+        return document["_id"], ""  # this also finds a symbol, which the server compares as a string
     kinds = ", ".join(sorted({each.kind for each in oddities(alone)}))
     reason = f"of {document.reason}" if isinstance(document, Damaged) else f"with {kinds}"
     return hashlib.sha256(alone).hexdigest()[:32], f"a key {reason}"
 
 
 def is_readable(document: Document | None) -> bool:
-    """Whether a document, if there is one, can be read whole."""
+    """Whether there is no document or it can be read as a whole."""
     return not isinstance(document, Damaged)
 
 
 def check_readable(document: object) -> None:
-    """Raises `UnreadableDocument` for one that cannot be read whole: it must not be copied or changed."""
+    """Raises `UnreadableDocument` for a document that cannot be read as a whole: it must not be copied or changed."""
     if isinstance(document, Damaged):
         raise UnreadableDocument(document.reason)
 
 
 def check_copyable(image: Image) -> None:
-    """Raises `UnreadableDocument` for an image that nobody can read whole, its version included: no copy of it would be
-    one, and it is no deletion."""
+    """Raises `UnreadableDocument` for an image that cannot be read as a whole, version included: it could not be copied
+    exactly, and it is not a deletion."""
     check_readable(image.document)
     if isinstance(image.state, Unknown):
         raise UnreadableDocument(NO_VERSION)
 
 
 def is_copyable(image: Image) -> bool:
-    """Whether `check_copyable` lets an image pass."""
+    """Whether `check_copyable` accepts an image."""
     return is_readable(image.document) and not isinstance(image.state, Unknown)
 
 
 def encoded(document: Document) -> bytes:
-    """The BSON of a document in the order that it has. `Damaged` is refused with `UnreadableDocument`."""
+    """The BSON of a document in its own field order. Raises `UnreadableDocument` for a `Damaged` one."""
     check_readable(document)
     return document.raw if isinstance(document, RawDocument) else bson.encode({"": document})[_BEFORE:-1]
 
 
 def _damaged(raw: bytes) -> Damaged:
-    """Field by field, so that one that cannot be read hides no other."""
+    """Decodes field by field, so that an unreadable field hides no other."""
     values: Document = {}
     faults: dict[str, str] = {}
     try:
@@ -288,13 +288,13 @@ def _reason(error: Exception) -> str:
 # --- bytes ------------------------------------------------------------------------------------------------------
 
 _FIXED: Final = {1: 8, 6: 0, 7: 12, 8: 1, 9: 8, 10: 0, 16: 4, 17: 8, 18: 8, 19: 16, 255: 0, 127: 0}
-"""Bytes of the values that are all of one length, by type."""
+"""Lengths of fixed-length values, by type."""
 _COUNTED: Final = {2: 4, 3: 0, 4: 0, 5: 5, 12: 16, 13: 4, 14: 4, 15: 0}
-"""Of the values that begin with a length: how many bytes there are beside those that it counts."""
+"""For values that begin with a length: the number of bytes that it does not count."""
 
 
 def elements(raw: bytes) -> Iterator[tuple[int, bytes, bytes]]:
-    """Type, name and value of each top-level field. Raises `InvalidBSON` for what is no BSON."""
+    """Type, name and value of each top-level field. Raises `InvalidBSON` for malformed BSON."""
     place, end = 4, len(raw) - 1
     while place < end:
         kind = raw[place]
@@ -302,7 +302,7 @@ def elements(raw: bytes) -> Iterator[tuple[int, bytes, bytes]]:
         start = name_end + 1
         stop = start + _length(kind, raw, start)
         if stop > end:
-            raise InvalidBSON("a value ends behind its document")
+            raise InvalidBSON("a value extends past the end of its document")
         yield kind, raw[place + 1 : name_end], raw[start:stop]
         place = stop
 
@@ -313,7 +313,7 @@ def _length(kind: int, raw: bytes, start: int) -> int:
     if kind in _COUNTED:
         length: int = struct.unpack_from("<i", raw, start)[0]
         if length < 0:
-            raise InvalidBSON("a length under zero")
+            raise InvalidBSON("a negative length")
         return length + _COUNTED[kind]
     if kind == 11:
         return raw.index(0, raw.index(0, start) + 1) + 1 - start
@@ -327,14 +327,14 @@ def _wrapped(kind: int, name: bytes, value: bytes) -> bytes:
 
 
 def element_document(raw: bytes, name: str, called: str) -> bytes | None:
-    """A document of one top-level field of `raw`, there called something else; None if there is no such field."""
+    """A document with one top-level field of `raw` under the name `called`; None if there is no such field."""
     wanted = name.encode()
     found = ((kind, value) for kind, each, value in _elements_of(raw) if each == wanted)
     return next((_wrapped(kind, called.encode(), value) for kind, value in found), None)
 
 
 def without(raw: bytes, name: str) -> bytes:
-    """`raw` less a top-level field."""
+    """`raw` without a top-level field."""
     wanted = name.encode()
     kept = [_wrapped(kind, each, value)[4:-1] for kind, each, value in _elements_of(raw) if each != wanted]
     return _joined(kept)
@@ -349,7 +349,7 @@ def with_value(raw: bytes, name: str, value: Any) -> bytes:
 
 
 def with_field(raw: bytes, name: str, value: Any) -> bytes:
-    """`raw` and one field more, at its end."""
+    """`raw` with one more field at its end."""
     return _joined([raw[4:-1], bson.encode({name: value})[4:-1]])
 
 
@@ -359,19 +359,19 @@ def _joined(parts: list[bytes]) -> bytes:
 
 
 def _elements_of(raw: bytes) -> list[tuple[int, bytes, bytes]]:
-    """The fields as far as they can be told."""
+    """The fields that can be parsed."""
     found: list[tuple[int, bytes, bytes]] = []
     with contextlib.suppress(InvalidBSON, struct.error, ValueError, IndexError):
         found.extend(elements(raw))
     return found
 
 
-# --- what is odd in them ----------------------------------------------------------------------------------------
+# --- oddities ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Oddity:
-    """One place of a document that Python's values do not say: a dotted path, and in what way."""
+    """A place in a document that Python's values do not represent: a dotted path, and what is odd there."""
 
     path: str
     kind: str
@@ -383,7 +383,7 @@ _FLAGS: Final = b"ilmsux"
 
 
 def oddities(raw: bytes) -> list[Oddity]:
-    """What the driver's values would lose of a document that it can read, by place; the first of each."""
+    """What the driver's values would lose of a readable document, by place; the first of each."""
     return list(dict.fromkeys(_odd(raw, "", is_list=False)))
 
 
@@ -391,7 +391,7 @@ def _odd(raw: bytes, path: str, *, is_list: bool) -> Iterator[Oddity]:
     fields = _elements_of(raw)
     names = [name for _, name, _ in fields]
     if is_list and names != [b"%d" % place for place in range(len(names))]:
-        yield Oddity(path, "an array whose names are not its places")
+        yield Oddity(path, "an array whose names are not its positions")
     elif not is_list and len(set(names)) != len(names):
         yield Oddity(path, "a name given twice")
     if not is_list and _is_moved_reference(fields):
@@ -420,6 +420,6 @@ def _is_moved_reference(fields: list[tuple[int, bytes, bytes]]) -> bool:
 
 
 def unreadable_in(raw: bytes) -> list[Oddity]:
-    """What keeps a document from being read, by top-level field."""
+    """What makes a document unreadable, by top-level field."""
     document = document_of(raw)
     return [Oddity(name, why) for name, why in document.faults.items()] if isinstance(document, Damaged) else []

@@ -1,4 +1,4 @@
-"""What a document holds under a unique constraint, by the rule of MongoDB's unique indexes."""
+"""The values that a document holds under a unique constraint, by the rules of MongoDB's unique indexes."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def held_values(constraint: UniqueSpec, document: Document) -> list[tuple[Any, .
     """The tuples of values that `document` holds, one value for each field of the constraint.
 
     Lists count by their elements. A missing field counts as null, and an empty list as `UNDEFINED`, which is neither
-    null nor missing. A sparse constraint leaves out what has none of its fields: the document, or an element of a list.
-    Raises WriteError with the server's code for a document that an index over these fields cannot hold: 171 for lists
-    in two of them.
+    null nor missing. A sparse constraint skips a document, or an element of a list, that has none of its fields. Raises
+    WriteError with the server's code for a document that an index over these fields cannot hold: 171 for lists in two
+    of them.
     """
     try:
         found = index_keys(document, constraint.fields, sparse=constraint.sparse)
@@ -37,4 +37,4 @@ def _not_held(constraint: UniqueSpec, error: OperationFailure) -> WriteError:
 
 
 _PARALLEL: Final = 2
-"""The code with which a sort refuses what an index calls parallel arrays."""
+"""The code with which a sort refuses parallel arrays."""

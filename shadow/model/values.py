@@ -1,8 +1,8 @@
-"""Canonical values: what MongoDB would have stored and given back, decided by BSON itself.
+"""Canonical values: what MongoDB would store and return, determined by BSON itself.
 
-Documents enter through `normalise` (an encode and a decode, so tuples become lists, microseconds are cut to
-milliseconds, UUIDs follow the application's representation, and what BSON cannot hold is refused with the driver's own
-error) and leave through `present`, in the types that the application's codec options ask for.
+Documents enter through `normalise`, an encode and a decode: tuples become lists, microseconds are cut to milliseconds,
+UUIDs follow the application's representation, and what BSON cannot hold is refused with the driver's own error. They
+leave through `present`, in the types that the application's codec options ask for.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ CANONICAL: Final[CodecOptions[Document]] = CodecOptions(
 
 
 def is_plain(options: CodecOptions[Any] | None) -> bool:
-    """Whether `options` decode to the same Python values as CANONICAL does, for every document."""
+    """Whether `options` decode every document to the same Python values as CANONICAL."""
     return options is None or (
         options.document_class is dict
         and not options.tz_aware
@@ -53,7 +53,7 @@ def is_plain(options: CodecOptions[Any] | None) -> bool:
 
 
 def normalise(document: Mapping[str, Any], options: CodecOptions[Any] | None = None) -> Document:
-    """A deep copy of `document` as MongoDB would give it back. Raises `bson.errors.InvalidDocument` and its kin."""
+    """A deep copy of `document` as MongoDB would return it. Raises the encoding errors of `bson.errors`."""
     encoded = bson.encode(document, codec_options=options) if options is not None else bson.encode(document)
     return bson.decode(encoded, codec_options=CANONICAL)
 
@@ -65,7 +65,7 @@ def normalise_value(value: Any, options: CodecOptions[Any] | None = None) -> Any
 
 def present(document: Document, options: CodecOptions[Any] | None) -> Any:
     """`document` (canonical, or of `model.stored`) in the types of the application's codec options. Raises
-    `bson.errors.InvalidBSON` for one that they cannot read."""
+    `bson.errors.InvalidBSON` for one that they cannot decode."""
     if type(document) is not dict and hasattr(document, "presented"):
         return document.presented(options)
     if is_plain(options):
@@ -75,7 +75,7 @@ def present(document: Document, options: CodecOptions[Any] | None) -> Any:
 
 
 def snapshot(value: Any) -> Any:
-    """A copy of a canonical value that shares only what cannot be changed."""
+    """A copy of a canonical value that shares only immutable parts."""
     kind = type(value)
     if kind is dict:
         return {name: snapshot(each) if type(each) in _CONTAINERS else each for name, each in value.items()}

@@ -1,4 +1,4 @@
-"""Verdicts, kinds of difference, reasons for work left undone: the words of every metric, log line and report."""
+"""Verdicts, kinds of difference, reasons for work not done: the names used by every metric, log line and report."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = [
 
 
 class Verdict(enum.StrEnum):
-    """What a comparison came to. Only `match` and `excused` say that both stores agree."""
+    """The result of a comparison. Only `match` and `excused` mean that both stores agree."""
 
     MATCH = "match"
     EXCUSED = "excused"
@@ -45,12 +45,12 @@ class Verdict(enum.StrEnum):
 
 
 class Kind(enum.StrEnum):
-    """In what way the stores differ: the one list for comparison, verify, repair, metrics and console.
+    """How the stores differ: one list for comparison, verify, repair, metrics and console.
 
-    `count`: answers of different length of which no document can be named. `version_lost`: the secondary stands at
-    another version than the primary, and nothing is under way. `write_result`: the same write, made from the same
-    version, came to something else over there: another image, or it matched nothing. `error_...`: one store refused
-    what the other answered; both refused with different classes of error is `type` at the path `ERROR_PATH`."""
+    `count`: answers of different length in which no document can be named. `version_lost`: the secondary has another
+    version than the primary, and nothing is under way. `write_result`: the same write from the same version had another
+    result on the secondary: another image, or no match. `error_...`: one store refused what the other answered. If both
+    refused with different classes of error, it is `type` at the path `ERROR_PATH`."""
 
     MISSING = "missing_in_secondary"
     EXTRA = "extra_in_secondary"
@@ -66,11 +66,11 @@ class Kind(enum.StrEnum):
 
 
 ERROR_PATH: Final = "$error"
-"""The path of a difference between two errors; the types are the names of their classes."""
+"""The path of a difference between two errors. The types are the names of their classes."""
 
 
 MATCHED_PATH: Final = "$matched"
-"""The path of a write that matched the document on one side alone."""
+"""The path of a write that matched a document on one side only."""
 
 
 DOCUMENT_PATH: Final = "$document"
@@ -78,7 +78,7 @@ DOCUMENT_PATH: Final = "$document"
 
 
 COUNT_PATH: Final = "$count"
-"""The path of a difference between two numbers of documents."""
+"""The path of a difference between two document counts."""
 
 
 ORDER_PATH: Final = "$order"
@@ -92,12 +92,12 @@ VERSION_PATH: Final = "$version"
 class Incomparable(enum.StrEnum):
     """Why a comparison can say neither equal nor different.
 
-    What the server leaves open: `unsorted_limit` a limit or skip without a sort; `projected_sort` what the order goes
-    by is not in the answer; `pipeline_order` the pipeline depends on an order that it does not fix; `rounding` the
-    last digits of a sum of doubles; `field_order` the order of fields after several stages; `estimate` an estimated
-    count. What cannot be seen: `projected_bytes` a projection of a document that is kept as its bytes; `left_early` a
-    cursor that was left; `refused_replay` a write that only the primary can make; `failed` the primary or the journal
-    could not be asked again; `no_difference` two answers that differ, and nothing in them does.
+    What the server leaves open: `unsorted_limit` a limit or skip without a sort; `projected_sort` the answer lacks the
+    fields of the sort; `pipeline_order` the pipeline depends on an order that it does not fix; `rounding` the last
+    digits of a sum of doubles; `field_order` the order of fields after several stages; `estimate` an estimated count.
+    What cannot be seen: `projected_bytes` a projection of a document that is kept as its bytes; `left_early` a cursor
+    that was abandoned; `refused_replay` a write that only the primary can make; `failed` the primary or the journal did
+    not answer the probe; `no_difference` two answers that differ although nothing in them does.
     """
 
     UNSORTED_LIMIT = "unsorted_limit"
@@ -114,14 +114,14 @@ class Incomparable(enum.StrEnum):
 
 
 class Slice(enum.StrEnum):
-    """Whether a read of a collection in phase shadow was shadowed, or left out by chance, to be measured against."""
+    """Whether a read of a collection in phase shadow was shadowed, or held out at random for measurement."""
 
     SHADOWED = "shadowed"
     LEFT_OUT = "left_out"
 
 
 class Bypass(enum.StrEnum):
-    """What a writer did that went past the shim, as far as both stores show it."""
+    """What an out-of-band write did, as far as both stores show it."""
 
     CHANGED = "changed"
     REPLACED = "replaced"
@@ -141,8 +141,8 @@ class ShedReason(enum.StrEnum):
 
 
 class Routed(enum.StrEnum):
-    """Why the store that answered a read did so, where a share of the reads is the secondary's. `share` is the one
-    reason of the secondary; all others are those of the primary."""
+    """Why a read was answered by its store, in a collection with a share for the secondary. `share` is the one reason
+    for the secondary; all others are for the primary."""
 
     SHARE = "share"
     OUTSIDE = "outside_share"
@@ -153,11 +153,11 @@ class Routed(enum.StrEnum):
     ERROR = "secondary_error"
     TOO_LARGE = "too_large"
     JOINS = "joins"
-    """It reads another collection, which the secondary may not follow."""
+    """It reads another collection, which may not be replicated to the secondary."""
     JOURNAL = "journal"
     """The journal could not be asked for open writes."""
     DOUBTED = "doubted"
-    """Intents of the collection may be lost: it wants to be verified."""
+    """Intents of the collection may be lost; it must be verified."""
 
 
 class Deferral(enum.StrEnum):
@@ -170,29 +170,30 @@ class Deferral(enum.StrEnum):
     PRIMARY_UNKNOWN = "primary_unknown"
     CLOSING = "closing"
     NOT_FOLLOWED = "not_followed"
-    """One store of the collection is written alone since."""
+    """Since the write, the collection has changed to a phase that writes one store only."""
 
 
 class Unjournaled(enum.StrEnum):
-    """What became of a write that was made without an intent."""
+    """What happened to a write that was made without an intent."""
 
     TAKEN = "taken"
     DOUBTED = "doubted"
 
 
 class Healing(enum.StrEnum):
-    """What a heal of one key came to, or in a dry run would come to: of the replicator, of the jobs, and of people."""
+    """The result of repairing one key, or in a dry run its expected result: in the replicator, the jobs and the
+    commands."""
 
     EQUAL = "equal"
     """Both stores hold the same already."""
     COPIED = "copied"
     TOMBSTONED = "tombstoned"
     UNSETTLED = "unsettled"
-    """Healed, but the entry of the journal can't be settled yet."""
+    """Repaired, but the entry of the journal can't be settled yet."""
     IN_FLIGHT = "in_flight"
     """An operation of a process that is alive has the key."""
     NOT_FOLLOWED = "not_followed"
-    """The primary is written alone."""
+    """The collection is in a phase that writes one store only."""
     REVERSED = "reversed"
     """The secondary is ahead of the primary."""
     CONTENDED = "contended"
@@ -212,7 +213,7 @@ HEALED: Final = frozenset((Healing.EQUAL, Healing.COPIED, Healing.TOMBSTONED))
 class Difference:
     """One place where two documents differ. Never a value: the path, the types, and keyed hashes of the values.
 
-    `path` is dotted, list positions as numbers, `*` for names that are data; types are BSON type names (`$type`
+    `path` is dotted, with list positions as numbers and `*` for names that are data. Types are BSON type names (`$type`
     aliases) or "missing".
     """
 
@@ -226,8 +227,8 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
-    """A confirmed mismatch of one document (or of one whole answer: `key` is then None). Raises ValueError without a
-    difference: what nobody can point at is none."""
+    """A confirmed mismatch of one document, or of a whole answer (`key` is None). Raises ValueError if no difference is
+    given."""
 
     collection: str
     verb: Verb

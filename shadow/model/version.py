@@ -1,7 +1,7 @@
 """Versions, tombstones and images: what a key holds in a store, and what a conditional write expects to find there.
 
-States are compared for equality and for nothing else. `born` is minted once, when a document is inserted or replaced
-whole; `rev` rises by one, inside the store's own atomic update, with each change after that. No clock takes part.
+States are only compared for equality. `born` is created once, when a document is inserted or replaced as a whole; `rev`
+rises by one, inside the store's own atomic update, with each later change. No clock is involved.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ Document: TypeAlias = dict[str, Any]
 """A document of the application: plain dicts, lists and BSON values, as `model.values.CANONICAL` decodes them."""
 
 Key: TypeAlias = Any
-"""The value of `_id`: any BSON value but an array, a regular expression or undefined."""
+"""The value of `_id`: any BSON value except an array, a regular expression or undefined."""
 
 TOMBSTONE_LIFETIME: Final = dt.timedelta(days=30)
-"""How long a tombstone stands before the store's TTL takes it: far longer than any write can be delayed."""
+"""How long a tombstone is kept before the store's TTL deletes it: far longer than any write can be delayed."""
 
 
 _PASSING: Final = "passing-"
@@ -51,7 +51,7 @@ def fresh_id() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """The version of a present document. `Version("", 0)` is a document that no writer of shadow has touched yet."""
+    """The version of a present document. `Version("", 0)` is a document that shadow has not written yet."""
 
     born: str
     rev: int
@@ -62,10 +62,10 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Tombstone:
-    """What is left where a document was deleted. Each deletion, and each touch of a deletion, has a fresh id.
+    """What replaces a deleted document. Each deletion, and each renewal of a tombstone, has a fresh id.
 
-    A *passing* one stands for a document that is set aside: the primary has it, and its place in the secondary is about
-    to be written again."""
+    A *passing* one stands for a document that was moved aside: the primary has it, and it is about to be written to the
+    secondary again."""
 
     id: str
 
@@ -80,7 +80,7 @@ class Tombstone:
 
 @dataclass(frozen=True, slots=True)
 class Absent:
-    """Nothing at all under the key, no tombstone either."""
+    """Nothing under the key, not even a tombstone."""
 
 
 ABSENT: Final = Absent()
@@ -88,8 +88,8 @@ ABSENT: Final = Absent()
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """Something stands under the key with a stamp that no writer of shadow has made. `digest` is that of the stamp as
-    it is stored, so that a copy over it can still be conditional on it."""
+    """Something under the key has a stamp that shadow has not written. `digest` is that of the stored stamp, so that a
+    copy over it can still be conditional on it."""
 
     digest: str
 
@@ -99,8 +99,8 @@ State: TypeAlias = Version | Tombstone | Absent | Unknown
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A whole document at a version; a tombstone; or nothing. `document` is set if `state` is a Version, and where the
-    stamp cannot be read but is none of a tombstone; `model.stored` tells which documents are whole."""
+    """A whole document at a version, a tombstone, or nothing. `document` is set if `state` is a Version, and if the
+    stamp cannot be read but is not that of a tombstone; `model.stored` tells which documents can be read as a whole."""
 
     state: State
     document: Document | None = None
@@ -111,11 +111,11 @@ class Image:
 
 
 def stamp_of(state: State) -> dict[str, Any] | None:
-    """What is written under the reserved field for `state`; None for nothing.
+    """The content of the reserved field for `state`; None for nothing.
 
-    A document: {"b": born, "r": rev}; a tombstone: {"t": id}; {"?": digest} stands in plans and reports alone, for a
-    stamp that cannot be read. Stores add what they need beside these (codec hints,
-    an operation id, a time to live) and take it off again when they read.
+    A document: {"b": born, "r": rev}; a tombstone: {"t": id}. {"?": digest} occurs only in plans and reports, for a
+    stamp that cannot be read. Stores add what they need to it (codec hints, an operation id, a time to live) and remove
+    that again when they read.
     """
     match state:
         case Version(born, rev):
@@ -129,15 +129,15 @@ def stamp_of(state: State) -> dict[str, Any] | None:
 
 
 def split(raw: Mapping[str, Any], reserved: str) -> Image:
-    """Takes the stamp off a stored document (shape: the application's fields plus `reserved`).
+    """Removes the stamp from a stored document (shape: the application's fields plus `reserved`).
 
-    A document without a stamp, or with one that lacks a part, has version ("", 0) in the parts that it lacks.
+    A document without a stamp, or with an incomplete one, has the missing parts of version ("", 0).
     """
     document = dict(raw)
     stamp = document.pop(reserved, None)
     if type(stamp) is dict or isinstance(stamp, Mapping):
         return _stamped(stamp, document)
-    # A condition on a part of an array looks into its elements, so an array is no missing stamp.
+    # A condition on a part of an array looks into its elements, so an array does not count as a missing stamp.
     return Image(_unknown(stamp) if isinstance(stamp, list) else Version("", 0), document)
 
 

@@ -1,7 +1,7 @@
-"""What filters, updates, projections and pipelines mean, over plain documents, as MongoDB 6.0 means them.
+"""The semantics of filters, updates, projections and pipelines over plain documents, as in MongoDB 6.0.
 
-Pure code: values in, values out. Everything is compiled once to closures. What is not exactly MongoDB's is refused by
-name (`shadow.errors.UnsupportedOperation`); `support.TABLE` says which.
+Pure code: values in, values out. Everything is compiled once to closures. Operators without exactly MongoDB's result
+are refused (`shadow.errors.UnsupportedOperation`); `support.TABLE` lists which.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The accumulators of `$group`: each a small object that is fed value by value."""
+"""The accumulators of `$group`: small objects that take one value after the other."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def remember_pipeline(pipeline: Sequence[Document]) -> Pipeline:
 
 
 def cached_update(update: Document | Sequence[Document], array_filters: Sequence[Document] = ()) -> Updater:
-    """`compile_update`, remembered."""
+    """`compile_update`, cached."""
     found = _with_array_filters.by_identity(update)
     if found is not None and found[0] is array_filters:
         return found[1]

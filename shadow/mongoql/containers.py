@@ -52,7 +52,7 @@ def name_of(value: Any) -> str:
 
 
 def whole_index(value: Any, kind: int, whole: int) -> int:
-    """A number that must be a whole one of 32 bits, or the codes to say otherwise."""
+    """A number that must be a whole one of 32 bits; otherwise raises with one of the given codes."""
     if not is_number(value):
         raise failure(kind, f"expected a numeric argument, found {name_of(value)}")
     number = value.to_decimal() if type(value) is Decimal128 else value
@@ -166,7 +166,7 @@ def range_of(start: Any, end: Any, step: Any = 1) -> list[int]:
 
 
 def _distinct(values: Iterable[Any]) -> list[Any]:
-    """One of each, in MongoDB's order."""
+    """The distinct values, in MongoDB's order."""
     found: dict[Any, Any] = {}
     for value in values:
         found.setdefault(order_key(value), value)

@@ -1,7 +1,7 @@
-"""Aggregation expressions, the named subset: compiled to closures over (document, variables).
+"""Aggregation expressions, the supported subset: compiled to closures over (document, variables).
 
-A missing value is `MISSING`. The functions that only take evaluated values stand in `functions`; here stand the parser,
-field paths, and the operators that decide what to evaluate.
+A missing value is `MISSING`. Functions of evaluated values are in `functions`; this module has the parser, field paths,
+and the operators that decide what to evaluate.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _CLOCKED: Final = frozenset({"NOW", "CLUSTER_TIME", "USER_ROLES", "SEARCH_META",
 
 
 def compile_expression(expr: Any, scope: frozenset[str] = frozenset()) -> Expression:
-    """Compiles an expression. `scope` names the variables that will be given beside the document.
+    """Compiles an expression. `scope` names the variables that are passed beside the document.
 
-    The closure answers a canonical value or `MISSING`. Raises OperationFailure with the server's code,
-    UnsupportedOperation for what is refused by name.
+    The closure returns a canonical value or `MISSING`. Raises OperationFailure with the server's code, and
+    UnsupportedOperation for an operator that is not supported.
     """
     expr = as_document(expr)
     if type(expr) is str and expr.startswith("$"):
@@ -122,7 +122,7 @@ def _operator(name: str, operand: Any, scope: frozenset[str]) -> Expression:
 
 
 def _is_constant(expr: Any) -> bool:
-    """Whether nothing of a document is in an expression."""
+    """Whether an expression depends on no document."""
     if type(expr) is str:
         return not expr.startswith("$")
     if type(expr) is list:
@@ -133,7 +133,7 @@ def _is_constant(expr: Any) -> bool:
 
 
 def _date_and_zone(name: str, operand: Any) -> list[Any]:
-    """The arguments of a date part: the date, and the time zone if a document gives one."""
+    """The arguments of a date part: the date, and the time zone if there is one."""
     if type(operand) is list and len(operand) != 1:
         raise failure(40536, f"{name} accepts exactly one argument if given an array, but was given {len(operand)}")
     if type(operand) is not dict or next(iter(operand), "").startswith("$"):
@@ -186,8 +186,8 @@ def _fields(
     *,
     other: int | None = None,
 ) -> None:
-    """Checks an operand of named fields: the code for each that is missing, the one for any that is unknown, and the
-    `other` one where it is no object at all."""
+    """Checks an operand with named fields: a code for each missing one, `unknown` for an unknown one, and `other` for
+    an operand that is no object."""
     if type(operand) is not dict:
         raise failure(unknown if other is None else other, f"{name} only supports an object as its argument")
     for field in operand:

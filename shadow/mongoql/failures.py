@@ -1,4 +1,4 @@
-"""How an error is said: in PyMongo's exceptions, with the server's codes, and never with a value of a document."""
+"""Errors as PyMongo's exceptions with the server's codes, and never with a value of a document."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["described", "failure", "write_failure"]
 
 
 def failure(code: int, message: str) -> OperationFailure:
-    """What the driver raises when a command is refused."""
+    """What the driver raises when the server refuses a command."""
     return OperationFailure(message, code, {"ok": 0.0, "code": code, "errmsg": message})
 
 
 def write_failure(code: int, message: str) -> WriteError:
-    """What the driver raises when one write is refused."""
+    """What the driver raises when the server refuses one write."""
     return WriteError(message, code, {"index": 0, "code": code, "errmsg": message})
 
 

@@ -1,4 +1,4 @@
-"""Field paths of expressions and projections: no positions, arrays are mapped over, arrays inside arrays are not."""
+"""Field paths of expressions and projections: no positions; arrays are mapped over, arrays inside arrays are not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["at_path", "checked_path"]
 
 
 def checked_path(path: str) -> list[str]:
-    """The parts of a field path. Raises the server's codes for the empty, dangling and dollar-prefixed ones."""
+    """The parts of a field path. Raises with the server's codes for empty, dangling and dollar-prefixed ones."""
     if not path:
         raise failure(40352, "FieldPath cannot be constructed with empty string")
     if path.endswith("."):
@@ -30,7 +30,7 @@ def checked_path(path: str) -> list[str]:
 
 
 def at_path(value: Any, parts: list[str], start: int = 0) -> Any:
-    """What `parts` lead to from `value`: a value, `MISSING`, or a list gathered from an array on the way."""
+    """The value at the path `parts` from `value`: a value, `MISSING`, or a list collected from an array on the way."""
     for i in range(start, len(parts)):
         value = as_document(value)
         if type(value) is list:

@@ -1,7 +1,7 @@
-"""The expression operators that are functions of evaluated values: comparison, arithmetic, text, dates, and the table.
+"""Expression operators that are functions of evaluated values: comparison, arithmetic, text, dates; and their table.
 
-Each entry of `FUNCTIONS` says how many arguments it takes. `MISSING` may come in, and go out where the server's does.
-Codes are the server's (`src/mongo/db/pipeline/expression.cpp`).
+Each entry of `FUNCTIONS` has its number of arguments. `MISSING` may be an argument, and a result where it is the
+server's. Codes are the server's (`src/mongo/db/pipeline/expression.cpp`).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def is_date(value: Any) -> bool:
 
 
 def date_of(moment: int) -> Any:
-    """A date of so many milliseconds, in Python's type where that reaches."""
+    """The date at a number of milliseconds, as Python's type if it is in range."""
     if moment not in numbers.INT64:
         raise failure(15, "date overflow")
     try:
@@ -162,7 +162,7 @@ def _mod(a: Any, b: Any) -> Any:
     if b == 0:
         raise failure(16610, "can't $mod by zero")
     if type(a) is float or type(b) is float:
-        return float(a) - float(a) if math.isinf(a) else math.fmod(a, b)  # NaN, with the sign that the machine gives it
+        return float(a) - float(a) if math.isinf(a) else math.fmod(a, b)  # NaN, with the machine's sign
     return numbers.narrow(remainder(int(a), int(b)), a, b)
 
 
@@ -263,7 +263,7 @@ def _split(value: Any, separator: Any) -> Any:
 
 
 def _spread(values: tuple[Any, ...]) -> Iterable[Any]:
-    """One argument that is an array stands for its elements."""
+    """A single argument that is an array is replaced by its elements."""
     return values[0] if len(values) == 1 and type(values[0]) is list else values
 
 
@@ -325,7 +325,7 @@ def _offset(name: str, zone: Any) -> int:
         return 0
     found = _ZONE.fullmatch(zone)
     if found is None or not zone.isascii():
-        raise UnsupportedOperation(f"{name}.timezone", "but for UTC, GMT and offsets it depends on the server's tables")
+        raise UnsupportedOperation(f"{name}.timezone", "except UTC, GMT and offsets, it depends on the server's tables")
     minutes = int(found[2]) * 60 + int(found[3] or 0)
     return minutes if found[1] == "+" else -minutes
 

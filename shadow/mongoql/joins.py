@@ -1,4 +1,4 @@
-"""`$unwind` and `$lookup`: the stages that make documents out of arrays and arrays out of documents."""
+"""`$unwind` and `$lookup`: the stages that turn arrays into documents and documents into arrays."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["compile_lookup", "compile_unwind", "local_values", "with_value"]
 
 
 def with_value(document: Document, parts: list[str], value: Any) -> Document:
-    """A copy of `document` with `value` at the path (`MISSING`: without it), made of objects only."""
+    """A copy of `document` with `value` at the path (`MISSING`: removed); the path goes through objects only."""
     result = dict(document)
     name, *rest = parts
     if rest:
@@ -51,7 +51,7 @@ def _unwind_options(spec: Any) -> tuple[str, str | None, bool]:
     options = spec if type(spec) is dict else {"path": spec}
     if type(spec) not in (str, dict):
         raise failure(15981, "expected either a string or an object as specification for $unwind stage")
-    for name, value in options.items():  # in their order, as the server meets them
+    for name, value in options.items():  # in their order, like the server
         _check_unwind(name, value)
     if "path" not in options:
         raise failure(28812, "no path specified to $unwind stage")
@@ -109,7 +109,7 @@ def _plain_value(document: Any, parts: list[str]) -> Any:
 
 
 def compile_lookup(spec: Any) -> tuple[Stage, frozenset[str]]:
-    """`$lookup` by equality of two fields; the forms with `let` and `pipeline` are refused."""
+    """`$lookup` by equality of two fields. The forms with `let` and `pipeline` are refused."""
     if type(spec) is not dict:
         raise failure(9, "the $lookup specification must be an object")
     for name in ("let", "pipeline"):
@@ -148,13 +148,13 @@ def _partners(document: Document, local: list[str], foreign: list[str], others: 
 
 
 def local_values(document: Document, path: str) -> Iterator[Any]:
-    """The values of a document that `$lookup` looks for where its `localField` is `path`; none: it looks for null."""
+    """The values for which `$lookup` searches if its `localField` is `path`; without any, it searches for null."""
     return _values(document, checked_path(path))
 
 
 def _values(value: Any, parts: list[str]) -> Iterator[Any]:
-    """All values at a path, arrays on the way gone through (by position where the
-    path has a number), the elements of a last array one by one."""
+    """All values at a path, through arrays on the way (by position where the path has a number), with the elements of a
+    final array one by one."""
     value = as_document(value)
     if not parts:
         if type(value) is list:

@@ -1,4 +1,4 @@
-"""The update operators, each as what it does to the one value at the end of its path.
+"""The update operators, as functions of the value at the end of their path.
 
 Rules and codes are those of the server's update nodes (`src/mongo/db/update`).
 """
@@ -17,7 +17,8 @@ from shadow.errors import UnsupportedOperation
 from shadow.model.order import MISSING, as_document, millis, order_key
 from shadow.mongoql import numbers
 from shadow.mongoql.failures import described, write_failure
-from shadow.mongoql.filters import PATHLESS, compile_filter, forbid_expressions, is_expression
+from shadow.mongoql.filter_parser import PATHLESS, forbid_expressions, is_expression
+from shadow.mongoql.filters import compile_filter
 from shadow.mongoql.predicates import is_nan, is_number
 from shadow.mongoql.support import Family, require, supported
 
@@ -26,10 +27,10 @@ __all__ = ["OPERATORS", "Modifier", "copied"]
 
 @dataclass(frozen=True, slots=True)
 class Modifier:
-    """What one operator does at one path.
+    """The effect of one operator at one path.
 
-    `create` gives the value where there is none (None: the operator creates nothing); `change` turns the present value
-    into the next (`MISSING`: removed). `lenient`: a path that cannot exist is no error. `source` is `$rename`'s.
+    `create` gives the value if there is none (None: the operator creates nothing). `change` turns the present value
+    into the next one (`MISSING`: removed). `lenient`: a path that cannot exist is no error. `source` is `$rename`'s.
     """
 
     name: str
@@ -42,7 +43,7 @@ class Modifier:
 
 
 def copied(value: Any) -> Any:
-    """A deep copy in plain dicts and lists; a DBRef becomes the document that it is."""
+    """A deep copy as plain dicts and lists; a DBRef becomes its BSON document."""
     value = as_document(value)
     if type(value) is dict:
         return {k: copied(v) for k, v in value.items()}
@@ -73,7 +74,7 @@ def _arithmetic(name: str, path: str, operand: Any) -> Modifier:
             result = combine(value, operand)
         except OverflowError:
             raise write_failure(2, f"Failed to apply {name}: '{path}' would leave 64 bits") from None
-        # An equal result of the same type is no change to the server: -0.0 stays, a decimal keeps its exponent.
+        # To the server an equal result of the same type is no change: -0.0 stays, a decimal keeps its exponent.
         unchanged = type(result) is type(value) and order_key(result) == order_key(value) and not is_nan(value)
         return value if unchanged else result
 
@@ -99,7 +100,7 @@ def _current_date(path: str, operand: Any, now: dt.datetime | None) -> Modifier:
     if type(operand) is not bool and wanted not in ("date", "timestamp"):
         raise write_failure(2, f"$currentDate at '{path}' takes true or {{$type: 'date' | 'timestamp'}}")
     if now is None:
-        raise UnsupportedOperation("$currentDate", "the time of the operation is not fixed")
+        raise UnsupportedOperation("$currentDate", "the operation has no fixed time")
     moment = millis(now)
     value: Any = dt.datetime(1970, 1, 1) + dt.timedelta(milliseconds=moment)
     return _set(path, Timestamp(moment // 1000, 1) if wanted == "timestamp" else value, "$currentDate")
@@ -181,7 +182,7 @@ def _compared(a: tuple[Any, ...], b: tuple[Any, ...]) -> int:
 
 
 def _inside(element: Any, path: str) -> Any:
-    """The value by which `$sort` of `$push` orders an element: no traversal of arrays but by position."""
+    """The value by which `$sort` of `$push` orders an element; arrays are entered by position only."""
     element = as_document(element)
     if type(element) is not dict:
         return None
@@ -230,8 +231,8 @@ def _pull(path: str, operand: Any) -> Modifier:
 
 
 def _pull_test(operand: Any) -> Callable[[Any], bool]:
-    """`$pull` takes an object of operators or a pattern as a condition on elements, another object as a filter of
-    elements that are objects, anything else as the value to be equal to."""
+    """`$pull` uses an object of operators or a pattern as a condition on elements, another object as a filter of
+    elements that are objects, and anything else as the value to match."""
     first = next(iter(operand), "") if is_expression(operand) else ""
     if type(operand) is Regex or (first not in PATHLESS and first != "$not" and supported(Family.QUERY, first)):
         over = compile_filter({"": operand}).matches
@@ -302,7 +303,7 @@ def _bit(path: str, operand: Any) -> Modifier:
 
 
 def _rename(path: str, operand: Any) -> Modifier:
-    """A modifier at the *destination*; `source` is taken away when it is applied."""
+    """A modifier at the *destination*; `source` is removed when it is applied."""
     if type(operand) is not str:
         raise write_failure(2, f"The 'to' field for $rename must be a string: '{path}'")
     if "\0" in operand:
@@ -334,4 +335,4 @@ OPERATORS: Final[dict[str, Callable[[str, Any, dt.datetime | None], Modifier]]] 
     "$bit": lambda path, operand, now: _bit(path, operand),
     "$currentDate": _current_date,
 }
-"""Operator name to the maker of its modifier: (path, operand, now)."""
+"""The factory of each operator's modifier, called with (path, operand, now)."""

@@ -1,4 +1,4 @@
-"""Arithmetic over BSON numbers: the type of a result is that of the wider operand, int < long < double < decimal."""
+"""Arithmetic of BSON numbers. A result has the type of the wider operand: int < long < double < decimal."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def decimal_of(value: Any) -> decimal.Decimal:
 
 
 def int_of(value: int) -> Any:
-    """A whole number as the narrowest of int32 and int64 that holds it. Raises OverflowError beyond int64."""
+    """A whole number as int32 or, if that is too narrow, int64. Raises OverflowError beyond int64."""
     if value in INT32:
         return int(value)
     if value in INT64:
@@ -39,7 +39,7 @@ def int_of(value: int) -> Any:
 
 
 def narrow(result: int, *operands: Any) -> Any:
-    """The result of whole operands in their wider type; two int32 widen to int64 when they must."""
+    """The result of whole operands in their wider type; two int32 widen to int64 if necessary."""
     if all(type(v) is int for v in operands):
         return int_of(result)
     if result in INT64:

@@ -1,7 +1,7 @@
-"""How a dotted path of a filter walks through a document: implicit traversal of arrays, positions, missing fields.
+"""How a dotted path of a filter traverses a document: implicit array traversal, positions, missing fields.
 
 The rules are those of the server's `ElementPath` and `BSONElementIterator`: a scalar on the way yields "missing", a
-scalar inside an array yields nothing, an element reached by its position is not opened further.
+scalar inside an array yields nothing, and an element reached by position is not traversed further.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from shadow.model.order import MISSING, as_document
 __all__ = ["NOWHERE", "Predicate", "as_mapping", "finder", "matcher", "position"]
 
 Predicate: TypeAlias = Callable[[Any], bool]
-"""Decides over one element, `MISSING` included."""
+"""Tests one element, `MISSING` included."""
 
 NOWHERE: Final = -1
 """A match that is in no array."""
@@ -28,12 +28,12 @@ def position(name: str) -> int:
 
 
 def as_mapping(value: Any) -> Any:
-    """An array as the object that it is in BSON; anything else as it is."""
+    """An array as its BSON object; anything else unchanged."""
     return {str(i): v for i, v in enumerate(value)} if type(value) is list else as_document(value)
 
 
 def matcher(path: str, predicate: Predicate, *, traverse: bool = True) -> Callable[[Any], bool]:
-    """Whether any element that `path` yields satisfies `predicate`.
+    """Whether any element at `path` satisfies `predicate`.
 
     `traverse`: an array at the end of the path yields its elements, then itself; otherwise only itself.
     """
@@ -55,7 +55,7 @@ def matcher(path: str, predicate: Predicate, *, traverse: bool = True) -> Callab
 
 
 def finder(path: str, predicate: Predicate, *, traverse: bool = True) -> Callable[[Any], int | None]:
-    """Like `matcher`; answers the position of the match in the outermost array, `NOWHERE`, or None for no match."""
+    """Like `matcher`, but returns the match's position in the outermost array, `NOWHERE`, or None for no match."""
     parts = path.split(".")
     return lambda document: _search(document, parts, 0, predicate, traverse)
 
@@ -102,7 +102,7 @@ def _elements(array: list[Any], parts: list[str], rest: int, predicate: Predicat
 
 
 def _at_position(element: Any, parts: list[str], at: int, predicate: Predicate, traverse: bool) -> int | None:
-    """An element that `parts[at]` names by position: the array it stands in gives `$` no position."""
+    """An element that `parts[at]` selects by position: its array gives `$` no position."""
     if at == len(parts) - 1:
         return NOWHERE if predicate(element) else None
     if type(element) is dict:

@@ -1,4 +1,4 @@
-"""Aggregation pipelines over plain documents: each stage a function from documents to documents."""
+"""Aggregation pipelines over plain documents. Each stage is a function from documents to documents."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ Compiled: TypeAlias = tuple[Stage, frozenset[str]]
 class Pipeline:
     """A compiled pipeline.
 
-    `leading_match`: the filter that the first stages ask for, which a store may apply itself; None: there is none.
-    `collections`: the names that `$lookup` reads.
+    `leading_match`: the filter of the first stages, which a store may apply itself; None if there is none.
+    `collections`: the collections that `$lookup` reads.
     """
 
     __slots__ = ("_stages", "collections", "leading_match")
@@ -40,8 +40,8 @@ class Pipeline:
         self.leading_match = leading_match
 
     def run(self, documents: Iterable[Document], lookup: Lookup | None = None) -> list[Document]:
-        """The pipeline's answer over `documents`, which stay as they are. `lookup` gives another collection's
-        documents by name. Groups come in the order in which they were first met."""
+        """The pipeline's result for `documents`, which are not changed. `lookup` returns another collection's documents
+        by name. Groups have the order of first occurrence."""
         current = list(documents)
         for stage in self._stages:
             current = stage(current, lookup or no_lookup)
@@ -49,9 +49,9 @@ class Pipeline:
 
 
 def compile_pipeline(pipeline: Sequence[Mapping[str, Any]]) -> Pipeline:
-    """Compiles a canonical pipeline. Raises OperationFailure with the server's code, UnsupportedOperation by name."""
+    """Compiles a canonical pipeline. Raises OperationFailure with the server's code, and UnsupportedOperation."""
     compiled = [(stage, _compile(stage)) for stage in pipeline]
-    # Of two sorts in a row the server keeps the later one, with whatever the earlier would have refused.
+    # Of two consecutive sorts the server keeps the later one, without the errors of the earlier.
     following = [*pipeline[1:], {}]
     stages = [made for (stage, made), after in zip(compiled, following, strict=False) if not _resorted(stage, after)]
     return Pipeline(stages, _leading_match(pipeline))
@@ -73,7 +73,7 @@ def _leading_match(pipeline: Sequence[Mapping[str, Any]]) -> Document | None:
 
 
 def compile_update_pipeline(stages: Sequence[Mapping[str, Any]]) -> Callable[[Document], Document]:
-    """The pipeline form of an update, over one document."""
+    """The pipeline form of an update, for one document."""
     for stage in stages:
         name = next(iter(stage), "")
         if name not in ("$addFields", "$set", "$project", "$unset", "$replaceRoot", "$replaceWith"):
@@ -203,7 +203,7 @@ def _group(spec: Any) -> Stage:
     if type(spec) is not dict:
         raise failure(15947, "a group's fields must be specified in an object")
     keys, fields = [], []
-    for name, value in spec.items():  # in their order, as the server meets them
+    for name, value in spec.items():  # in their order, like the server
         if name == "_id":
             keys.append(_group_key(value))
         else:
@@ -228,8 +228,8 @@ def _group(spec: Any) -> Stage:
 
 
 def _group_key(spec: Any) -> Expression:
-    """The `_id` of a group. An object of one field has null there where the field is missing; one of more leaves it
-    out."""
+    """The `_id` of a group. For a missing field, an object with one field has null there; one with more fields omits
+    it."""
     whole = compile_expression(spec)
     if type(spec) is not dict or len(spec) != 1 or next(iter(spec)).startswith("$"):
         return whole
@@ -279,7 +279,7 @@ def _sort_by_count(spec: Any) -> Stage:
 
 
 def _check_output(name: str) -> None:
-    """The name of one field, without dots."""
+    """Checks the name of one field, without dots."""
     if not name:
         raise failure(15998, "FieldPath field names may not be empty strings.")
     if "." in name:

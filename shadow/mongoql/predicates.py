@@ -1,6 +1,6 @@
-"""Predicates over one element: comparison within a type, membership, types, patterns, remainders, bits.
+"""Predicates of one element: comparison within a type, membership, types, patterns, remainders, bits.
 
-Each maker takes the operand of an operator and gives a closure; the operand is looked at once. Rules are those of the
+Each function takes an operator's operand and returns a closure; the operand is examined once. Rules are those of the
 server's leaf match expressions.
 """
 
@@ -65,7 +65,7 @@ def is_nan(value: Any) -> bool:
 
 
 def truthy(value: Any) -> bool:
-    """BSONElement::trueValue, which Value::coerceToBool shares: only false, zero, null and missing are not."""
+    """BSONElement::trueValue, also used by Value::coerceToBool: false only for false, zero, null and missing."""
     if value is None or value is MISSING:
         return False
     if type(value) is bool:
@@ -79,7 +79,7 @@ def truthy(value: Any) -> bool:
 
 
 def equals(operand: Any) -> Predicate:
-    """`$eq`: the same type (numbers are one) and the same value; null matches missing."""
+    """`$eq`: the same type (all numbers count as one) and the same value; null matches missing."""
     kind = type(operand)
     if operand is None:
         return lambda v: v is None or v is MISSING
@@ -115,7 +115,7 @@ _COMPARISONS: Final[dict[str, Callable[[Any, Any], bool]]] = {
 
 
 def compare(name: str, operand: Any) -> Predicate:
-    """`$gt`, `$gte`, `$lt`, `$lte` against `operand`: within its type, but for MinKey and MaxKey."""
+    """`$gt`, `$gte`, `$lt`, `$lte`: within the operand's type, except for MinKey and MaxKey."""
     kind = type(operand)
     inclusive = name in ("$gte", "$lte")
     if operand is None:
@@ -184,7 +184,7 @@ def exists(value: Any) -> bool:
 
 
 def pattern(regex: Regex[Any]) -> Predicate:
-    """A regular expression matches strings, and regular expressions that are the same."""
+    """A regular expression matches strings, and equal regular expressions."""
     search = compile_regex(regex).search
     same = (regex.pattern, regex_flags(regex.flags))
 
@@ -204,7 +204,7 @@ def size(operand: Any) -> Predicate:
 
 
 def _whole(operand: Any, name: str, code: int = 2) -> int:
-    """An operand that must be a whole number of 64 bits, of whichever numeric type."""
+    """An operand that must be a whole number of 64 bits, of any numeric type."""
     if not is_number(operand):
         raise failure(code, f"Failed to parse {name}. Expected a number")
     number = operand.to_decimal() if type(operand) is Decimal128 else operand
@@ -214,7 +214,7 @@ def _whole(operand: Any, name: str, code: int = 2) -> int:
 
 
 def truncated(value: Any) -> int | None:
-    """A number cut to 64 bits towards zero; None if it is none, not finite or out of range."""
+    """A number truncated to 64 bits; None for anything else, and if it is not finite or out of range."""
     if not is_number(value) or is_nan(value):
         return None
     number = value.to_decimal() if type(value) is Decimal128 else value
@@ -224,13 +224,13 @@ def truncated(value: Any) -> int | None:
 
 
 def remainder(dividend: int, divisor: int) -> int:
-    """The remainder as C has it: with the sign of the dividend."""
+    """The remainder as in C: with the sign of the dividend."""
     rest = abs(dividend) % abs(divisor)
     return -rest if dividend < 0 else rest
 
 
 def modulo(operand: Any) -> Predicate:
-    """`$mod: [divisor, remainder]`; fractions are cut off on both sides."""
+    """`$mod: [divisor, remainder]`; both sides are truncated."""
     if type(operand) is not list or len(operand) != 2:
         raise failure(2, "malformed mod, needs to be an array of two elements")
     divisor, rest = (truncated(v) for v in operand)
@@ -302,7 +302,7 @@ def type_code(value: Any) -> int:
 
 
 def type_codes(operand: Any) -> frozenset[int]:
-    """The types that the operand of `$type` names: a number, an alias or an array of these."""
+    """The types in the operand of `$type`: a number, an alias or an array of these."""
     if type(operand) is not list:
         return _one_type(operand)
     if not operand:
@@ -357,7 +357,7 @@ def _bit_test(value: Any) -> Callable[[int], bool] | None:
 
 
 def _nearest(value: decimal.Decimal) -> int:
-    """A decimal as the server's unchecked conversion has it: half to even; the least integer where none is near."""
+    """The server's unchecked conversion of a decimal: half to even; the least integer if out of range."""
     if not value.is_finite():
         return -(2**63)
     whole = int(value.to_integral_value(rounding=decimal.ROUND_HALF_EVEN))

@@ -1,4 +1,4 @@
-"""What a projection leaves of a document: inclusion, exclusion, computed fields, `$slice`, `$elemMatch`.
+"""Projections: inclusion, exclusion, computed fields, `$slice`, `$elemMatch`.
 
 One tree serves `find`, `$project`, `$addFields` and `$unset`. Rules and codes are those of the server's
 `projection_parser.cpp` and projection executors.
@@ -44,8 +44,8 @@ class ProjectionKind(enum.Enum):
 
 @dataclass(slots=True)
 class Branch:
-    """What happens below one name: `children` by name, or at its end `keep`, `compute` or `cut` (`$slice`).
-    `matched`: computed by `$elemMatch`."""
+    """What happens below one name: `children` by name, or at its end `keep`, `compute` or `cut` (`$slice`). `matched`:
+    computed by `$elemMatch`."""
 
     children: dict[str, Branch] = field(default_factory=dict)
     keep: bool | None = None
@@ -68,7 +68,7 @@ class Branch:
 
 @dataclass(slots=True)
 class Plan:
-    """A projection while it is parsed: `kind` is None until a field decides it."""
+    """A projection during parsing. `kind` is None until a field decides it."""
 
     root: Branch = field(default_factory=Branch)
     kind: ProjectionKind | None = None
@@ -83,9 +83,9 @@ class Plan:
 
 
 def compile_projection(projection: Mapping[str, Any] | None) -> Projection:
-    """A projection of `find`. The result shares no container with the document where it changes one.
+    """A projection of `find`. The result shares no container that it changes with the document.
 
-    Raises OperationFailure with the server's codes (31253 / 31254 for mixtures, 31249 / 31250 for collisions, ...),
+    Raises OperationFailure with the server's codes (31253 / 31254 for mixtures, 31249 / 31250 for collisions, ...), and
     UnsupportedOperation for the positional `$` and `$meta`.
     """
     return _compiled(projection or {}, find=True)
@@ -101,7 +101,7 @@ def compile_stage(spec: Any) -> Projection:
 
 
 def projection_includes(projection: Mapping[str, Any]) -> bool:
-    """Whether a projection of `find` names what to keep, and not only what to leave out or to cut."""
+    """Whether a projection of `find` names fields to keep, rather than only fields to omit or slice."""
     return _planned(projection, find=True).kind is ProjectionKind.INCLUSION
 
 
@@ -220,7 +220,7 @@ def _find_operator(plan: Plan, parts: tuple[str, ...], full: str, name: str, ope
 
 
 def _slice(plan: Plan, parts: tuple[str, ...], full: str, operand: Any) -> None:
-    """The `$slice` of `find`; what does not have its form is the expression of the same name."""
+    """The `$slice` of `find`; an operand of another form is the expression of the same name."""
     if is_number(operand) or (type(operand) is list and len(operand) == 2 and all(is_number(v) for v in operand)):
         _place(plan, parts, Branch(cut=_cutter(operand)))
         return
@@ -297,7 +297,7 @@ def _place(plan: Plan, parts: tuple[str, ...], leaf: Branch) -> None:
 
 
 def _run(document: Document, branch: Branch, including: bool) -> Document:
-    """What is kept first, then what is computed from the whole document, as the server's executors do it."""
+    """First keeps fields, then computes fields from the whole document, like the server's executors."""
     result = _kept(document, branch, including)
     if branch.computes:
         result = _made(result, branch, document)
@@ -305,7 +305,7 @@ def _run(document: Document, branch: Branch, including: bool) -> Document:
 
 
 def _kept(value: Document, branch: Branch, including: bool) -> Document:
-    """`MISSING` keeps the place of a field that is about to be computed."""
+    """`MISSING` reserves the position of a field that will be computed."""
     result: Document = {}
     for name, inner in value.items():
         child = branch.children.get(name)
@@ -336,7 +336,7 @@ def _below(value: Any, child: Branch, including: bool) -> Any:
 
 
 def _made(value: Any, child: Branch, root: Document) -> Any:
-    """The computed fields of a branch put over what is there; what is no object becomes one."""
+    """Puts a branch's computed fields over an existing value; a value that is no object becomes one."""
     if child.compute is not None:
         return child.compute(root, {})
     value = as_document(value)

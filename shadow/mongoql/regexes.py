@@ -1,4 +1,4 @@
-"""PCRE patterns in Python's `re`: translated where both mean the same, refused by name where they do not.
+"""PCRE patterns in Python's `re`: translated if both have the same meaning, otherwise refused.
 
 The server compiles patterns with PCRE in UTF-8 mode without Unicode properties: `\\d`, `\\w`, `\\s` and `\\b` are
 ASCII, letters in caseless patterns are not. Source: MongoDB's `regex_util.cpp` and the pcrepattern manual.
@@ -37,14 +37,14 @@ _BOUNDARY: Final = {
     "b": f"(?:(?<={_WORD})(?!{_WORD})|(?<!{_WORD})(?={_WORD}))",
     "B": f"(?:(?<={_WORD})(?={_WORD})|(?<!{_WORD})(?!{_WORD}))",
 }
-# Python folds these two letters into i; Unicode's simple folding, which PCRE keeps to, does not.
+# Python folds these two letters into i; Unicode's simple folding, which PCRE uses, does not.
 _TURKISH: Final = "(?-i:[\u0130\u0131])"
 _CASELESS_I: Final = {"i": "(?-i:[iI])", "I": "(?-i:[iI])", "\u0130": "(?-i:\u0130)", "\u0131": "(?-i:\u0131)"}
 _BACKREFERENCE: Final = frozenset("123456789")
 
 
 def with_options(pattern: Regex[str], options: str) -> Regex[str]:
-    """`pattern` with the option letters of `$options`. Raises OperationFailure 51108 for a letter PCRE has not."""
+    """`pattern` with the letters of `$options`. Raises OperationFailure 51108 for a letter that PCRE does not have."""
     flags = 0
     for letter in options:
         if letter not in _OPTIONS:
@@ -54,9 +54,9 @@ def with_options(pattern: Regex[str], options: str) -> Regex[str]:
 
 
 def compile_regex(regex: Regex[str]) -> re.Pattern[str]:
-    """The Python pattern whose `search` answers as the server's match does.
+    """The Python pattern whose `search` gives the server's result.
 
-    Raises UnsupportedOperation for a construct that Python has not or means differently.
+    Raises UnsupportedOperation for a construct that Python lacks or that has another meaning there.
     """
     return _compile(str(regex.pattern), regex_flags(regex.flags))
 
@@ -66,7 +66,7 @@ def _compile(pattern: str, options: str) -> re.Pattern[str]:
     if "l" in options:
         raise failure(51108, "invalid flag in regex options: l")
     leading = re.match(r"\(\?([ims]+)\)", pattern)
-    if leading:  # the options of the whole pattern, said inside it
+    if leading:  # options for the whole pattern, set inside it
         pattern, options = pattern[leading.end() :], options + leading.group(1)
     flags = 0
     for letter in options:
@@ -81,7 +81,7 @@ def _compile(pattern: str, options: str) -> re.Pattern[str]:
 
 
 def _refused(what: str) -> UnsupportedOperation:
-    return UnsupportedOperation("$regex", f"{what} has no exact equal in Python's re")
+    return UnsupportedOperation("$regex", f"{what} has no exact equivalent in Python's re")
 
 
 class _Translator:
@@ -118,7 +118,7 @@ class _Translator:
         elif char == "#" and self.extended:
             self._comment()
         elif char == "^" and self.multiline:
-            # Unlike Python's, PCRE's does not match after a newline that ends the text.
+            # Unlike Python's, PCRE's does not match after a final newline.
             self._unrepeated(1)
             self._emit(r"(?:\A|(?<=\n)(?!\Z))", 1)
         elif self.caseless and char in _CASELESS_I:
@@ -217,7 +217,7 @@ class _Translator:
             self._emit(r"\{", 1)
 
     def _class(self) -> None:
-        """A bracket expression. Its shorthands stand apart, since ASCII matching can only be asked for in a group."""
+        """A bracket expression. Shorthands become separate alternatives, because only a group can be ASCII-only."""
         self.at += 1
         if re.match(r"([:.=])[^\]]*\1\]", self.pattern[self.at :]):
             raise _refused("a POSIX character class")
@@ -273,7 +273,7 @@ class _Translator:
 
 
 def _assembled(negated: bool, members: str, shorthands: list[str], caseless: bool) -> str:
-    """The class as alternatives: a shorthand keeps its own case, which a bracket expression could not."""
+    """The class as alternatives: a shorthand keeps its own case rules, which a bracket expression could not."""
     if negated:
         other = f"[^{members}]" if members else r"[\s\S]"
         if caseless:

@@ -1,4 +1,4 @@
-"""What every pipeline stage is: a function from documents, and a way to other collections, to documents."""
+"""The type of a pipeline stage: a function from documents, and access to other collections, to documents."""
 
 from __future__ import annotations
 

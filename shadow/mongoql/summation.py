@@ -1,7 +1,7 @@
-"""Sums as the server makes them: whole numbers exactly, doubles with a compensation, decimals apart.
+"""Sums like the server's: whole numbers exactly, doubles with compensation, decimals separately.
 
-Source: `DoubleDoubleSummation` and `AccumulatorSum`: the result has the widest type that took part; int widens to long,
-long to double when it must.
+Source: `DoubleDoubleSummation` and `AccumulatorSum`. The result has the widest type of the summands; int widens to
+long, and long to double, if necessary.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Summation:
         return self._double()
 
     def _inexact(self) -> decimal.Decimal:
-        """All that is not decimal, as one."""
+        """All non-decimal summands as one decimal."""
         whole = decimal.Decimal(self._whole)
         if self._special == 0 and self._sum == 0 and self._addend == 0:
             return whole
@@ -77,7 +77,7 @@ class Summation:
         return CONTEXT.add(parts, whole)
 
     def average(self, count: int) -> Any:
-        """The mean of `count` numbers: a decimal if one took part, else a double."""
+        """The mean of `count` numbers: a decimal if one of them is, otherwise a double."""
         if self._widest == 3:
             return Decimal128(CONTEXT.divide(self.result().to_decimal(), decimal.Decimal(count)))
         return self._double() / count

@@ -1,6 +1,6 @@
-"""One table of every operator in MongoDB 6.0's reference: supported exactly, or refused by name.
+"""The table of every operator in MongoDB 6.0's reference: supported exactly, or refused.
 
-The compilers ask `require`; the manual's table is made from `TABLE`.
+The compilers call `require`. The manual's table is generated from `TABLE`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Support(enum.StrEnum):
 
 
 class Family(enum.StrEnum):
-    """Where an operator stands."""
+    """The kind of place where an operator is used."""
 
     QUERY = "query"
     UPDATE = "update"
@@ -139,7 +139,7 @@ def supported(family: Family, name: str) -> bool:
 
 
 def require(family: Family, name: str) -> None:
-    """Passes for a supported operator. Raises UnsupportedOperation for a refused one, the server's error otherwise."""
+    """Accepts a supported operator. Raises UnsupportedOperation for a refused one, the server's error otherwise."""
     entry = TABLE[family].get(name)
     if entry is None:
         raise _unknown(family, name)

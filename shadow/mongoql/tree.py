@@ -1,4 +1,4 @@
-"""What a filter says, as a small frozen tree that planners can read."""
+"""A filter as a small frozen tree that planners can read."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ __all__ = ["And", "Leaf", "Node", "Nor", "Not", "Or"]
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """One condition. `operator` is MongoDB's name: implicit equality is `$eq`, a bare pattern `$regex` (its value a
-    `bson.Regex` with `$options` in it). `$expr`, `$alwaysTrue` and `$alwaysFalse` have the path ""."""
+    """One condition. `operator` is MongoDB's name: implicit equality is `$eq`, a bare pattern `$regex` (with a
+    `bson.Regex` that includes `$options`). `$expr`, `$alwaysTrue` and `$alwaysFalse` have the path ""."""
 
     path: str
     operator: str
@@ -20,7 +20,7 @@ class Leaf:
 
 @dataclass(frozen=True, slots=True)
 class And:
-    """All children hold; without children: always true."""
+    """True if all children are; without children, always true."""
 
     children: tuple[Node, ...]
 

@@ -10,8 +10,7 @@ import datetime as dt
 import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 import bson
 from pymongo.errors import WriteError
@@ -20,46 +19,28 @@ from shadow.errors import UnsupportedOperation
 from shadow.model.order import MISSING, as_document
 from shadow.model.version import Document, Key
 from shadow.mongoql.failures import described, write_failure
-from shadow.mongoql.filters import Filter, compile_filter, forbid_expressions
+from shadow.mongoql.filter_parser import forbid_expressions
+from shadow.mongoql.filters import Filter, compile_filter
 from shadow.mongoql.modifiers import OPERATORS, Modifier, copied
 from shadow.mongoql.pipelines import compile_update_pipeline
 from shadow.mongoql.support import Family, require
 from shadow.mongoql.tree import And, Leaf, Node, Nor, Not, Or
+from shadow.mongoql.update_tree import (
+    Branch,
+    Elements,
+    Fields,
+    Reserved,
+    Shape,
+    Slot,
+    merged,
+    name_order,
+    path_parts,
+    plant,
+)
 
 __all__ = ["Updater", "check_upsert", "compile_update"]
 
 _BACKFILL_LIMIT = 1_500_000
-
-
-@dataclass(slots=True)
-class Fields:
-    """Updates below the fields of an object (or the positions of an array); `$` stands for the matched position."""
-
-    children: dict[str, Branch] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Elements:
-    """Updates below the elements of an array, by array filter; "" is every element."""
-
-    children: dict[str, Branch] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Reserved:
-    """The source of a `$rename`: nothing else may touch it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """A modifier by its number among those of the update: trees are shared by all updates of one shape."""
-
-    number: int
-
-
-Branch: TypeAlias = Fields | Elements | Slot | Reserved
-Shape: TypeAlias = tuple[tuple[str, tuple[str, ...]], ...]
-"""The operators of an update with their paths, in order."""
 
 
 class Updater:
@@ -170,11 +151,11 @@ def _planted(
     tree, modifiers, used = Fields(), list[Modifier](), set[str]()
     for name, operands in update.items():
         for path, operand in _operands(name, operands):
-            _parts(path)
+            path_parts(path)
             modifier = OPERATORS[name](path, operand, now)
             if modifier.source is not None:
-                _insert(tree, modifier.source, Reserved(), filters, used)
-            _insert(tree, modifier.path, Slot(len(modifiers)), filters, used)
+                plant(tree, modifier.source, Reserved(), filters, used)
+            plant(tree, modifier.path, Slot(len(modifiers)), filters, used)
             modifiers.append(modifier)
     for unused in filters.keys() - used:
         raise write_failure(9, f"The array filter for identifier '{unused}' was not used in the update")
@@ -196,7 +177,7 @@ def _tree_of(shape: Shape) -> Fields | None:
     tree = Fields()
     try:
         for number, path in enumerate(path for _, paths in shape for path in paths):
-            _insert(tree, path, Slot(number), {}, set())
+            plant(tree, path, Slot(number), {}, set())
     except WriteError:
         return None
     return tree
@@ -249,77 +230,6 @@ def _seed(filter: Filter) -> Document:
             spot = spot.setdefault(parent, {})
         spot[name] = copied(value)
     return base
-
-
-# -- the tree -----------------------------------------------------------------------------------------------------
-
-
-def _parts(path: str) -> list[str]:
-    parts = path.split(".")
-    if not all(parts):
-        raise write_failure(56, f"The update path '{path}' contains an empty field name, which is not allowed.")
-    if parts[0] == "$" or parts[0].startswith("$["):
-        raise write_failure(2, f"Cannot have a positional element in the first position in path '{path}'")
-    if parts.count("$") > 1:
-        raise write_failure(2, f"Too many positional (i.e. '$') elements found in path '{path}'")
-    return parts
-
-
-def _identifier(part: str) -> re.Match[str] | None:
-    return re.fullmatch(r"\$\[(.*)\]", part)
-
-
-def _insert(tree: Fields, path: str, leaf: Branch, filters: Mapping[str, Filter], used: set[str]) -> None:
-    node: Branch = tree
-    parts = _parts(path)
-    for i, part in enumerate(parts):
-        chosen = _identifier(part)
-        if isinstance(node, Elements) is not bool(chosen) or not isinstance(node, Fields | Elements):
-            raise _conflict(path)
-        name = part if chosen is None else _known(chosen.group(1), path, filters, used)
-        if i == len(parts) - 1:
-            if name in node.children:
-                raise _conflict(path)
-            node.children[name] = leaf
-            return
-        below: Branch = Elements() if _identifier(parts[i + 1]) else Fields()
-        node = node.children.setdefault(name, below)
-
-
-def _known(identifier: str, path: str, filters: Mapping[str, Filter], used: set[str]) -> str:
-    if identifier and identifier not in filters:
-        raise write_failure(2, f"No array filter found for identifier '{identifier}' in path '{path}'")
-    used.add(identifier)
-    return identifier
-
-
-def _conflict(path: str) -> Exception:
-    return write_failure(40, f"Updating the path '{path}' would create a conflict at '{path}'")
-
-
-def _merged(a: Branch | None, b: Branch, path: str) -> Branch:
-    """Both branches as one: where `$` or several array filters choose the same element."""
-    if a is None:
-        return b
-    if isinstance(a, Fields) and isinstance(b, Fields):
-        return Fields(_merged_children(a.children, b.children, path))
-    if isinstance(a, Elements) and isinstance(b, Elements):
-        return Elements(_merged_children(a.children, b.children, path))
-    raise _conflict(path)
-
-
-def _merged_children(a: Mapping[str, Branch], b: Mapping[str, Branch], path: str) -> dict[str, Branch]:
-    names = [*a, *(name for name in b if name not in a)]
-    return {n: _merged(a.get(n), b[n], f"{path}.{n}") if n in b else a[n] for n in names}
-
-
-def _compare_names(a: str, b: str) -> int:
-    if a.isdecimal() and b.isdecimal() and a.isascii() and b.isascii() and int(a) != int(b):
-        return -1 if int(a) < int(b) else 1
-    return (a > b) - (a < b)
-
-
-_name_order = functools.cmp_to_key(_compare_names)
 
 
 # -- array filters ------------------------------------------------------------------------------------------------
@@ -382,9 +292,9 @@ class _Application:
             if self.place is None:
                 raise write_failure(2, "The positional operator did not find the match needed from the query.")
             name = str(self.place)
-            merged = _merged(children.get(name), children["$"], name)
-            children = {**{k: v for k, v in children.items() if k != "$"}, name: merged}
-        for name in sorted(children, key=_name_order):
+            both = merged(children.get(name), children["$"], name)
+            children = {**{k: v for k, v in children.items() if k != "$"}, name: both}
+        for name in sorted(children, key=name_order):
             self.child(children[name], target, name, viable)
 
     def child(self, node: Branch, target: Any, name: str, viable: Callable[[], None] | None) -> None:
@@ -412,7 +322,7 @@ class _Application:
             chosen: Branch | None = None
             for identifier, child in node.children.items():
                 if not identifier or self.filters[identifier].matches({identifier: element}):
-                    chosen = _merged(chosen, child, f"{name}.{i}")
+                    chosen = merged(chosen, child, f"{name}.{i}")
             if chosen is not None:
                 self.child(chosen, array, str(i), None)
 

@@ -1,4 +1,4 @@
-"""Under which `_id` an upsert inserts: the one that its filter, its update or its replacement names, or a new one."""
+"""The `_id` under which an upsert inserts: that of its filter, update or replacement, or a new one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["check_same_key", "insert_key", "keeps_key", "named_key", "replacemen
 
 
 def with_key(document: Document, key: Key) -> Document:
-    """`document` with `_id` first, where MongoDB stores it. Raises WriteError for what cannot be an `_id`."""
+    """`document` with `_id` first, as MongoDB stores it. Raises WriteError for a value that cannot be an `_id`."""
     if isinstance(key, list | Regex):
         kind = "array" if isinstance(key, list) else "regex"
         raise write_failure(53, f"The '_id' value cannot be of type {kind}")
@@ -36,7 +36,7 @@ def check_same_key(replacement: Document, key: Key) -> None:
 
 
 def replacement_key(filter: Filter, replacement: Document) -> Key:
-    """The `_id` that an upsert's filter or its replacement names, or `MISSING`."""
+    """The `_id` in an upsert's filter or replacement, or `MISSING`."""
     named = filter.equalities()
     if any(path.startswith("_id.") for path in named):
         raise write_failure(111, "field at '_id' must be exactly specified, field at a sub-path found")
@@ -44,7 +44,7 @@ def replacement_key(filter: Filter, replacement: Document) -> Key:
 
 
 def named_key(change: Update | Replace) -> Key:
-    """The `_id` that an upsert names, or `MISSING`. Raises WriteError as the server does where it would insert."""
+    """The `_id` in an upsert, or `MISSING`. Raises WriteError where the server would on insertion."""
     filter = cached_filter(change.filter)
     if isinstance(change, Replace):
         return replacement_key(filter, change.replacement)
@@ -61,7 +61,7 @@ def insert_key(change: Update | Replace) -> Key:
 
 
 def keeps_key(stages: Sequence[Document]) -> bool:
-    """Whether a pipeline of updates leaves the `_id` that a document comes with in its place, whatever the document."""
+    """Whether an update pipeline leaves every document's `_id` unchanged and in place."""
     return all(_leaves_key(stage) for stage in stages)
 
 

@@ -1,7 +1,7 @@
-"""`distinct`: the different values at a path over many documents.
+"""`distinct`: the distinct values at a path over many documents.
 
-The walk is that of the command `distinct`, which is not the one of filters: a position takes the one element that it
-names and no field of that name, and an array at the end of the path is opened however it was reached.
+The traversal is that of the command `distinct`, which differs from that of filters: a position selects only the
+element, not a field of that name, and an array at the end of the path is always expanded.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ __all__ = ["distinct_values"]
 
 
 def distinct_values(path: str, documents: Iterable[Document]) -> list[Any]:
-    """The different values (under MongoDB's equality) at the dotted `path`, in MongoDB's
-    order, as the server gives them; of equal ones the first that is met. An
-    array at the end of the path counts as its elements, an empty one and a missing field as nothing."""
+    """The distinct values (under MongoDB's equality) at the dotted `path`, in MongoDB's order, as the server returns
+    them; of equal values, the first one. An array at the end of the path counts as its elements, an empty one and a
+    missing field as nothing."""
     parts = path.split(".")
     found: dict[Any, Any] = {}
     for document in documents:

@@ -27,7 +27,7 @@ ELSEWHERE: Final = "*"
 """The path of what is counted beyond the bound of groups."""
 
 MOST_LEVEL: Final = 100_000
-"""Healed documents that are remembered for a file which may hold findings of them; beyond, the oldest are lost."""
+"""Repaired documents that are remembered for a file which may hold findings of them; beyond, the oldest are lost."""
 
 MOST_NOTES: Final = 10_000
 """Notes that wait to be written to a file; beyond, the oldest are lost."""
@@ -193,7 +193,7 @@ class Findings:
             if finding is not None:
                 self._notes.append(Note(name, collection, key, whole_answer=False, at=self._clock()))
             else:
-                # By their ids alone: heals come in crowds, and must not take the place of what was seen.
+                # By their ids alone: repairs come in crowds, and must not take the place of what was seen.
                 self._level[name] = None
                 if len(self._level) > MOST_LEVEL:
                     self._level.popitem(last=False)
@@ -223,14 +223,14 @@ class Findings:
         return len(still)
 
     def closed_elsewhere(self, ids: Iterable[str]) -> None:
-        """These are healed according to the file."""
+        """The file has these as repaired."""
         with self._lock:
             for id in ids:
                 if (finding := self._at(id)) is not None:
                     finding.healed = True
 
     def take_level(self) -> tuple[str, ...]:
-        """The ids of what was healed since the last call without a finding of it here."""
+        """The ids of what was repaired since the last call without a finding of it here."""
         with self._lock:
             taken = tuple(self._level)
             self._level.clear()
@@ -276,7 +276,7 @@ class Findings:
             return None if finding is None else self._row(finding)
 
     def key_of(self, id: str) -> tuple[str, Key] | None:
-        """Collection and key of a finding, for the one who heals it; None if it is gone or is about a whole answer."""
+        """Collection and key of a finding, for whoever repairs it; None if it is gone or is about a whole answer."""
         with self._lock:
             finding = self._at(id)
             return None if finding is None or finding.whole_answer else (finding.collection, finding.key)

@@ -1,4 +1,4 @@
-"""How many comparisons have recently come to a verdict: of a collection as it is routed now, and none from before."""
+"""Recent comparisons that have a verdict, of a collection as it is routed now; none from before."""
 
 from __future__ import annotations
 

@@ -110,8 +110,8 @@ class Confirmation:
             for each in seen.comparison.keys
             if each.named
         }
-        seen_now = _Observation(states, _answers(hits, secondary), since=_now())
-        return Retry(lambda: self.probe(read, seen_now, 1))
+        observed = _Observation(states, _answers(hits, secondary), since=_now())
+        return Retry(lambda: self.probe(read, observed, 1))
 
     async def probe(self, read: ShadowRead, before: _Observation | None = None, attempt: int = 1) -> Verdict | Retry:
         """Asks both stores again. A difference is confirmed if the probe before saw it too, the primary has not changed
@@ -127,11 +127,11 @@ class Confirmation:
             examined = await self._examine(read, seen.comparison.keys, before)
         answers = _answers(primary, secondary)
         stood = examined.quiet and before is not None and before.quiet and before.answers == answers
-        seen_now = _Observation(examined.states, answers, examined.quiet, before.since if stood and before else _now())
+        observed = _Observation(examined.states, answers, examined.quiet, before.since if stood and before else _now())
         if not examined.found and stood:
             if examined.excused:
                 return self._excused(read, (*seen.excused, *examined.excused))
-            examined.young = seen_now.since + self._quiet_age(read) - _now()
+            examined.young = observed.since + self._quiet_age(read) - _now()
             if examined.young <= 0:
                 # Every document agreed before these answers and after them, and yet they differ: the read itself
                 # means something else to the secondary.
@@ -141,10 +141,10 @@ class Confirmation:
                 read.sides.reporter.publish(MismatchConfirmed(mismatch))
             return Verdict.MISMATCH
         if examined.young > 0:
-            return Retry(lambda: self.probe(read, seen_now, attempt), examined.young)
+            return Retry(lambda: self.probe(read, observed, attempt), examined.young)
         if attempt >= self._limits.confirmations:
             return Verdict.LAGGING
-        return Retry(lambda: self.probe(read, seen_now, attempt + 1))
+        return Retry(lambda: self.probe(read, observed, attempt + 1))
 
     async def _found(self, read: ShadowRead, examined: _Examined, keys: Sequence[KeyDifference]) -> None:
         for each in keys:

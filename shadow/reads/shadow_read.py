@@ -138,7 +138,7 @@ class ShadowReader:
         """Whether this read is to be shadowed. Decides before anything is kept for it."""
         if not route.shadow_read or (route.shadow_reads < 1.0 and random.random() >= route.shadow_reads):
             return False
-        return not self._watch.left_out or random.random() >= self._watch.left_out
+        return not self._watch.holdout or random.random() >= self._watch.holdout
 
     def offer_documents(
         self,

@@ -26,7 +26,7 @@ from shadow.model.version import fresh_id
 from shadow.routes.routes import OpenWrite, Routes
 from shadow.stores.base import Store
 
-__all__ = ["Forwarder", "HasDriver", "Passage", "expected"]
+__all__ = ["Forwarder", "HasDriver", "Passage", "expected", "no_era"]
 
 T = TypeVar("T")
 
@@ -74,18 +74,20 @@ def expected(routes: Routes, collection: str) -> Passage:
     return Passage.STAMPED if routes.stamped(collection) else Passage.OWN
 
 
-def _no_era(collection: str) -> str:
+def no_era(collection: str) -> str:
+    """A time of its own for each call."""
     return fresh_id()
 
 
 class Forwarder:
     """One for each event loop."""
 
-    def __init__(self, store: Store, routes: Routes, reporter: Reporter) -> None:
+    def __init__(self, store: Store, routes: Routes, reporter: Reporter, era: Callable[[str], str] = no_era) -> None:
+        """`era` names the time since both stores of a collection were written last, in all processes alike."""
         self._store = store if isinstance(store, HasDriver) else None
         self._routes = routes
         self._reporter = reporter
-        self._era: Callable[[str], str] = _no_era
+        self._era = era
         self._under_way: set[asyncio.Future[Any]] = set()
         self._looks: dict[str, asyncio.Lock] = {}
 
@@ -103,10 +105,6 @@ class Forwarder:
     def era(self, collection: str) -> str:
         """Names the time since both stores were written last."""
         return self._era(collection)
-
-    def begin_with(self, era: Callable[[str], str]) -> None:
-        """`era` names the time since both stores of a collection were written last, in all processes alike."""
-        self._era = era
 
     # --- which way ----------------------------------------------------------------------------------------------
 

@@ -14,9 +14,9 @@ driver's own call.
             ...                                       # the versioned way, also in phase `off`
 
 A process that wants to write both stores makes the others stop first, and waits for the bare writes that are inside. A
-bare write with an unknown outcome may still arrive, and is waited for during `limits.straggle` seconds: so let the
-driver's exception leave the block. `routes.plain(collection)` answers the same for reads, without waiting: whether no
-document carries a version and there is no tombstone, so that a read may be the driver's own call as well.
+bare write with an unknown outcome may still arrive, and is waited for during `limits.in_flight_timeout` seconds: so let
+the driver's exception leave the block. `routes.plain(collection)` answers the same for reads, without waiting: whether
+no document carries a version and there is no tombstone, so that a read may be the driver's own call as well.
 """
 
 from __future__ import annotations
@@ -80,14 +80,14 @@ class Routes:
         on_unknown: Callable[[str], None],
         on_unplaced: Callable[[str], Awaitable[None]] | None = None,
         patience: float | None = None,
-        straggle: float = 5.0,
+        in_flight_timeout: float = 5.0,
     ) -> None:
         """`on_unplaced`: awaited before each write to one store alone, in a process that could not learn the fleet's
         routes and works on without them; raises where it must not write. `patience`: seconds that a write waits for a
-        change that pauses it; None: as long as it takes. `straggle`: seconds in which a request that timed out may
-        still arrive."""
+        change that pauses it; None: as long as it takes. `in_flight_timeout`: seconds in which a request that timed
+        out may still arrive."""
         self._patience = patience
-        self._straggle = straggle
+        self._in_flight_timeout = in_flight_timeout
         self._on_change = on_change
         self._on_unknown = on_unknown
         self._on_unplaced = on_unplaced
@@ -148,12 +148,12 @@ class Routes:
     def drained(self, collections: Iterable[str]) -> bool:
         """Whether no bare write of these is under way in this process or may still arrive."""
         gates = [self._gate(name) for name in collections]
-        return not any(gate.bare or steady() - gate.bare_lost < self._straggle for gate in gates)
+        return not any(gate.bare or steady() - gate.bare_lost < self._in_flight_timeout for gate in gates)
 
     def arrived(self, collections: Iterable[str]) -> bool:
         """The same of every write to one store alone that has ended: no intent stands for one without an answer."""
         names = list(collections)
-        late = any(steady() - self._gate(name).lost < self._straggle for name in names)
+        late = any(steady() - self._gate(name).lost < self._in_flight_timeout for name in names)
         return not late and self.drained(names)
 
     async def route(self, collection: str) -> Route:

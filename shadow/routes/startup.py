@@ -12,6 +12,7 @@ import asyncio
 import dataclasses
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from shadow.errors import ControlError, JournalError
@@ -20,7 +21,7 @@ from shadow.journal.base import Journal
 from shadow.model.phase import Phase, Route, StoreName
 from shadow.routes.routes import Routes
 
-__all__ = ["AgreedRoute", "Join", "StartupPrimary"]
+__all__ = ["AgreedRoute", "Join", "StartupContext", "StartupPrimary"]
 
 _AGAIN: Final = 0.5
 """Seconds before a journal that failed is asked again."""
@@ -55,37 +56,39 @@ async def _nothing() -> None:
     return
 
 
+@dataclass(frozen=True)
+class StartupContext:
+    """What decides which store is primary as a process, or its next event loop, starts."""
+
+    journal: Journal
+    routes: Routes
+    on_kept: Callable[[str, StoreName, StoreName], None]
+    """Called with a collection, the primary in force and the wanted one, where another primary is remembered."""
+    join: Join = _alone
+    renew: Renew = _nothing
+    patience: float = 10.0
+    """Seconds that `renew` may take."""
+    configured: Callable[[], Awaitable[Mapping[str, Route]]] | None = None
+    """Returns what the configuration asks for, read again each time; None: the routes as they are."""
+    passive: bool = False
+    """For tools: changes nothing in the journal."""
+    lenient: bool = False
+    """Whether writes continue with the configured primary while the journal cannot be read."""
+
+
 class StartupPrimary:
-    """Asks journal and fleet before the first operation, and the fleet again where the lease has run out. `resting`:
-    changes nothing in the journal, for tools. `renew` may take `patience` seconds. `configured`: what the configuration
-    asks for, read again each time.
+    """Asks journal and fleet before the first operation, and the fleet again where the lease has expired."""
 
-    `on_kept` is called with a collection, the primary in force and the configured one, where another primary is
-    recorded. `lenient`: if the journal cannot be read, writes continue with the configured primary.
-    """
-
-    def __init__(
-        self,
-        journal: Journal,
-        routes: Routes,
-        on_kept: Callable[[str, StoreName, StoreName], None],
-        *,
-        join: Join = _alone,
-        renew: Renew = _nothing,
-        patience: float = 10.0,
-        configured: Callable[[], Awaitable[Mapping[str, Route]]] | None = None,
-        resting: bool = False,
-        lenient: bool = False,
-    ) -> None:
-        self._journal = journal
-        self._routes = routes
-        self._on_kept = on_kept
-        self._join = join
-        self._renew = renew
-        self._patience = patience
-        self._configured = configured
-        self._resting = resting
-        self._lenient = lenient
+    def __init__(self, context: StartupContext) -> None:
+        self._journal = context.journal
+        self._routes = routes = context.routes
+        self._on_kept = context.on_kept
+        self._join = context.join
+        self._renew = context.renew
+        self._patience = context.patience
+        self._configured = context.configured
+        self._passive = context.passive
+        self._lenient = context.lenient
         self._failed: JournalError | ControlError | None = None
         self._not_before = 0.0
         self._learning: asyncio.Task[None] | None = None
@@ -163,7 +166,7 @@ class StartupPrimary:
             if name in agreed and noted.get(name, primary) != primary:
                 await self._overruled(name, primary)
             self._begin(name, route, agreed.get(name), primary)
-        if not self._resting:
+        if not self._passive:
             # Only now: what is noted once, is what later processes begin with.
             dual = {name: str(each.primary) for name, each in self._routes.all().items() if each.dual_write}
             await self._journal.primaries(dual)
@@ -184,5 +187,5 @@ class StartupPrimary:
         stats = await self._journal.stats()
         if stats.open_by_collection.get(name) or stats.deferred_by_collection.get(name):
             self._journal.doubt(name)
-        if not self._resting:
+        if not self._passive:
             await self._journal.set_primary(name, str(primary))

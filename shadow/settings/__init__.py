@@ -1,1 +1,1 @@
-"""What is looked at in settings besides their types: names, sources, YAML, contradictions."""
+"""Checks of settings beyond their types: names, sources, YAML, contradictions."""

@@ -1,4 +1,4 @@
-"""Settings that are right by themselves, and cannot work together."""
+"""Settings that are valid on their own but contradict each other."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["contradictions"]
 
 
 class JournalSettings(Protocol):
-    """The part of the journal's settings, or the control store's, that is looked at."""
+    """The part of the journal's or control store's settings that is checked."""
 
     @property
     def kind(self) -> str: ...
@@ -25,7 +25,7 @@ class JournalSettings(Protocol):
 
 
 class All(Protocol):
-    """The part of the settings that is looked at."""
+    """The part of the settings that is checked."""
 
     limits: Any
     observe: Any
@@ -35,11 +35,11 @@ class All(Protocol):
         """By collection."""
 
     def places(self) -> Mapping[str, JournalSettings]:
-        """Journal and control store, by the field that says where they are."""
+        """Journal and control store, by the field that sets their place."""
 
 
 def contradictions(settings: All) -> Iterator[Fault]:
-    """One fault for each."""
+    """Yields a fault for each contradiction."""
     yield from _times(settings)
     yield from _places(settings)
 
@@ -51,7 +51,7 @@ def _times(settings: All) -> Iterator[Fault]:
         if value > limits.operation:
             yield Fault(f"limits.{name}", f"{value:g}", f"at most limits.operation ({limits.operation:g})")
     if observe.canary_within < observe.canary_every:
-        expected = f"at least observe.canary_every ({observe.canary_every:g}): none is planted more often"
+        expected = f"at least observe.canary_every ({observe.canary_every:g}): differences are not injected more often"
         yield Fault("observe.canary_within", f"{observe.canary_within:g}", expected)
 
 
@@ -60,8 +60,8 @@ def _places(settings: All) -> Iterator[Fault]:
     places = settings.places()
     for field, place in places.items():
         if place.kind == "dynamodb" and place.table in tables:
-            expected = f"another table: {tables[place.table]} of `collections` is kept in this one"
+            expected = f"another table: this one holds the collection {tables[place.table]}"
             yield Fault(field, place.table, expected)
     paths = [place.path.absolute() for place in places.values() if place.kind == "sqlite"]
     if len(paths) > len(set(paths)):
-        yield Fault("control.url", str(paths[0]), "another file than the journal's")
+        yield Fault("control.url", str(paths[0]), "a file other than the journal's")

@@ -1,6 +1,6 @@
-"""Names that DynamoDB or MongoDB refuse, or that shadow has for itself.
+"""Names that DynamoDB or MongoDB refuse, or that shadow reserves.
 
-The rules of MongoDB are those of its manual ("MongoDB Limits and Thresholds", naming restrictions) and of PyMongo.
+MongoDB's rules are from its manual ("MongoDB Limits and Thresholds", naming restrictions) and from PyMongo.
 """
 
 from __future__ import annotations
@@ -14,66 +14,66 @@ __all__ = ["collection_name", "database_name", "endpoint", "field_path", "table_
 _NOT_IN_DATABASE: Final = ' ."$*<>:|?/\\\0'
 _LONGEST_DATABASE: Final = 63
 _LONGEST_NAMESPACE: Final = 255
-"""Bytes of UTF-8: of the name of a database, and of `database.collection`."""
+"""In bytes of UTF-8: the name of a database, and `database.collection`."""
 _OF_SERVER: Final = ("config", "local")
 _OURS: Final = ("shadow_witness", "shadow_control", "shadow_rehearsal", "shadow_journal")
 _PREFIX: Final = re.compile(r"[a-zA-Z0-9_.-]{0,200}")
 
 
 def database_name(name: str) -> str:
-    """Raises ValueError for what is no name of a database for an application."""
+    """Raises ValueError if this cannot be the name of an application's database."""
     odd = sorted({each for each in name if each in _NOT_IN_DATABASE})
     if odd:
         shown = " ".join("a space" if each == " " else each for each in odd)
-        raise ValueError(f"must be a name that MongoDB takes for a database: without {shown}")
+        raise ValueError(f"must be a name that MongoDB accepts for a database: without {shown}")
     if len(name.encode()) > _LONGEST_DATABASE:
-        raise ValueError(f"must be at most {_LONGEST_DATABASE} bytes long: MongoDB takes no longer name of a database")
+        raise ValueError(f"must be at most {_LONGEST_DATABASE} bytes long: MongoDB's limit for a database name")
     if name in _OF_SERVER:
         raise ValueError(f"must be the application's database: {name} is MongoDB's own")
     return name
 
 
 def collection_name(name: str, database: str = "") -> str:
-    """Raises ValueError for what MongoDB refuses, and for what shadow keeps its own records in."""
+    """Raises ValueError for names that MongoDB refuses, and for those of shadow's own records."""
     if "$" in name or "\0" in name:
-        raise ValueError("a collection's name has no `$` in it: MongoDB refuses it")
+        raise ValueError("a collection's name must not contain `$`: MongoDB refuses it")
     if name.startswith("system."):
         raise ValueError("names that begin with system. are MongoDB's own")
     if name.startswith(".") or name.endswith(".") or ".." in name:
-        raise ValueError("a collection's name has no empty part: no `.` at its ends, and no two together")
+        raise ValueError("a collection's name must not have an empty part: no `.` at its ends, no two in a row")
     if any(name == each or name.startswith(f"{each}.") for each in _OURS):
-        raise ValueError("shadow keeps its own records under this name: rename the collection")
+        raise ValueError("shadow uses this name for its own records: rename the collection")
     if len(f"{database}.{name}".encode()) > _LONGEST_NAMESPACE:
-        raise ValueError(f"database and collection together have at most {_LONGEST_NAMESPACE} bytes: MongoDB's limit")
+        raise ValueError(f"database and collection together must have at most {_LONGEST_NAMESPACE} bytes (MongoDB)")
     return name
 
 
 def field_path(path: str) -> str:
-    """A field, or the dotted path of one. Raises ValueError."""
+    """A field, or a dotted path. Raises ValueError for anything else."""
     parts = path.split(".")
     if not all(parts):
         raise ValueError("must be a field or a dotted path, without an empty part")
     if any(each.startswith("$") for each in parts) or "\0" in path:
-        raise ValueError("must be the path of a field: no part of it begins with `$`")
+        raise ValueError("must be the path of a field: no part may begin with `$`")
     return path
 
 
 def top_level_field(name: str) -> str:
-    """Raises ValueError."""
+    """A field without a path. Raises ValueError for anything else."""
     if "." in name:
-        raise ValueError("must be a top-level field: DynamoDB has no index of a path")
+        raise ValueError("must be a top-level field: DynamoDB cannot index a path")
     return field_path(name)
 
 
 def table_prefix(prefix: str) -> str:
-    """Raises ValueError."""
+    """A prefix for table names. Raises ValueError for anything else."""
     if not _PREFIX.fullmatch(prefix):
-        raise ValueError("must be at most 200 of a-z, A-Z, 0-9, `_`, `-` and `.`, as DynamoDB wants names of tables")
+        raise ValueError("must be at most 200 of a-z, A-Z, 0-9, `_`, `-` and `.`, DynamoDB's rule for names of tables")
     return prefix
 
 
 def endpoint(url: str | None) -> str | None:
-    """Raises ValueError."""
+    """The address of a DynamoDB endpoint. Raises ValueError for anything else."""
     if url is None:
         return None
     try:
@@ -83,5 +83,5 @@ def endpoint(url: str | None) -> str | None:
     except ValueError:
         good = False
     if not good:
-        raise ValueError("must be http://HOST:PORT or https://HOST (leave it out for AWS itself)")
+        raise ValueError("must be http://HOST:PORT or https://HOST (omit it for AWS itself)")
     return url

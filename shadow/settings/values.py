@@ -1,4 +1,4 @@
-"""What a value is shown as in a fault, and words and numbers that are taken for something else than they are."""
+"""How faults show values, and values that would silently be read as something else."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SECRET_WORDS: Final = ("secret", "key_id", "token", "password", "url")
 
 
 def shown(field: str, value: Any) -> str:
-    """The value for a message: a plain one of a setting that holds no secret; else only what kind of thing it is."""
+    """The value for a message if it is plain and not secret, otherwise only its kind."""
     name, section = field.rsplit(".", 1)[-1], field.split(".", 1)[0]
     if isinstance(value, Mapping):
         return "a mapping"
@@ -42,8 +42,8 @@ def shown(field: str, value: Any) -> str:
 
 
 def misread(model: type[BaseModel], given: Any, place: str = "") -> Iterator[Fault]:
-    """Words that YAML reads otherwise than they stand there, flags and infinities where a number belongs: each would be
-    taken in silence, as something else."""
+    """Faults for words that YAML reads as something else, and for flags and infinities in place of numbers, which would
+    be accepted silently."""
     if not isinstance(given, Mapping):
         return
     for name, info in model.model_fields.items():
@@ -80,7 +80,7 @@ def _misread_word(kinds: set[Any], value: Any, field: str) -> Fault | None:
             return Fault(field, str(value), "a plain decimal number (times are seconds, without a unit)")
         return Fault(field, shown(field, str(value)), f"in quotes: YAML reads it as {value.reading} without them")
     if number and isinstance(value, bool):
-        return Fault(field, str(value).lower(), "a number, and no flag")
+        return Fault(field, str(value).lower(), "a number, not a flag")
     if number and isinstance(value, float) and not math.isfinite(value):
         return Fault(field, str(value), "a finite number")
     return None
@@ -91,6 +91,6 @@ def _bare(kind: Any) -> Any:
 
 
 def _types(kind: Any) -> set[Any]:
-    """The classes in an annotation, at whatever depth."""
+    """The classes in an annotation, at any depth."""
     inside = [each for each in typing.get_args(kind) if isinstance(each, type) or typing.get_origin(each) is not None]
     return set().union(*map(_types, inside)) if inside else {kind}

@@ -1,7 +1,7 @@
-"""YAML as people mean it. What YAML 1.1 takes in silence, and other than it is written, is refused with its place.
+"""YAML as people mean it. What YAML 1.1 would silently read as something else is refused with its place.
 
-PyYAML reads `no` as a boolean, `0123` as 83, `12:30` as 750, and keeps the last of two keys. Such a word is kept as it
-is written, as an `Odd`: right for a flag (`on`), or for phase `off`, and a fault anywhere else (see `misread`).
+PyYAML reads `no` as a boolean, `0123` as 83, `12:30` as 750, and keeps the last of two equal keys. Such a word is kept
+as written, as an `Odd`: valid for a flag (`on`) or for phase `off`, and a fault anywhere else (see `misread`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MERGE: Final = "tag:yaml.org,2002:merge"
 
 
 class Odd(str):
-    """A word as it stands in the file, which YAML 1.1 would read as something else: `reading` says as what."""
+    """A word as written in the file; `reading` is what YAML 1.1 would make of it."""
 
     reading: str
 
@@ -42,15 +42,15 @@ class _BadKey(yaml.constructor.ConstructorError):
 
 class _Yaml(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Refuses a key that is there twice, of which the last would count, and one that is no text, as `yes`, `null`
-        or `2024` are without quotes."""
+        """Refuses duplicate keys, of which the last would win, and keys that are not text, like `yes`, `null` or `2024`
+        without quotes."""
         seen: set[str] = set()
         for key, _ in node.value:
             if key.tag == _MERGE:
                 continue
             if key.tag != _STR:
                 shown = getattr(key, "value", "a key")
-                raise _BadKey(f"the key {shown} is read as no text", "a name; quote it if it is one", key.start_mark)
+                raise _BadKey(f"the key {shown} is not read as text", "a name; quote it if it is one", key.start_mark)
             if key.value in seen:
                 raise _BadKey(f"the key {key.value} a second time", "each key once", key.start_mark)
             seen.add(key.value)
@@ -75,7 +75,7 @@ for _kind in ("bool", "int", "float", "timestamp"):
 
 
 def read_yaml(text: str, source: str) -> dict[str, Any]:
-    """The sections of a file; those that are left empty are not in it. Raises `ConfigurationError` with the place."""
+    """The sections of a file, without empty ones. Raises `ConfigurationError` with the place."""
     try:
         raw = yaml.load(text, _Yaml)  # noqa: S506 -- it is a SafeLoader
     except yaml.YAMLError as error:
@@ -98,5 +98,5 @@ def _fault(error: yaml.YAMLError) -> Fault:
     if "another document" in problem:
         return Fault(place, "a second document", "one document: no line `---` between the sections")
     if "'\\t'" in problem:
-        return Fault(place, "a tab", "spaces: YAML takes no tabs before a key")
+        return Fault(place, "a tab", "spaces: YAML allows no tabs before a key")
     return Fault(place, problem, "valid YAML")

@@ -1,4 +1,4 @@
-"""A breaker before a store that fails: after some failures in a row nothing is sent to it but a probe now and then."""
+"""A circuit breaker in front of a failing store: after some failures in a row, only an occasional probe is sent."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ __all__ = ["Breaker"]
 
 class Breaker:
     """Opens after `threshold` failures in a row. While open, one probe may pass every `pause` seconds; the pause
-    doubles up to `longest`, and a success closes it.
-
-    `on_change` is told True when the store is taken to be up again, False when it is taken to be down.
-    """
+    doubles up to `longest`, and a success closes it. `on_change` is called with True when the store counts as up
+    again, False when it counts as down."""
 
     def __init__(
         self,
@@ -35,7 +33,7 @@ class Breaker:
 
     @property
     def closed(self) -> bool:
-        """Whether the store is taken to be up."""
+        """Whether the store counts as up."""
         return self._failures < self._threshold
 
     def allow(self) -> bool:

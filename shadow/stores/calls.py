@@ -1,14 +1,13 @@
-"""The calls of a driver's client that are under way, none of which is ever cancelled while the client is in use.
+"""The calls of a driver's client that are in flight. None of them is ever cancelled while the client is in use.
 
-A client keeps locks and conditions, and does not always survive a cancellation inside them. PyMongo's async client
-waits for a server with `wait_for(condition.wait())`: cancelled while that takes its lock back, it lets go of a lock
-that is not its own and leaves it taken for good, so that every later call hangs. The SDK's adaptive retries do the
-same.
+A client holds locks and conditions, and does not always survive a cancellation inside them. PyMongo's async client
+waits for a server with `wait_for(condition.wait())`: cancelled while it reacquires the lock, it releases a lock that it
+does not own and leaves it taken forever, so that every later call hangs. The SDK's adaptive retries do the same.
 
-So each call is a task of its own. Whoever stops waiting for it *abandons* it: it runs to its end, which the driver's
-own time limits bring about (`model.deadline`), and what it answers goes to nobody. How many there are is bounded and
-counted. And should a client answer nothing at all any more, not even a ping with a time limit of its own, it is given
-up: its owner makes another, and whoever still waits hears that the outcome is not known.
+So each call is a task of its own. A caller that stops waiting *abandons* the call: it runs until the driver's own time
+limits end it (`model.deadline`), and its answer is discarded. The number of abandoned calls is bounded and counted. If
+a client answers nothing any more, not even a ping with its own time limit, it is given up: its owner makes another, and
+pending callers are told that the outcome is unknown.
 """
 
 from __future__ import annotations
@@ -16,30 +15,47 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from pymongo.errors import AutoReconnect
 
 from shadow.host.tasks import begin
 
-__all__ = ["LEAST_PATIENCE", "MOST_ABANDONED", "Calls", "let_go"]
+__all__ = ["LEAST_PATIENCE", "MOST_ABANDONED", "Calls", "ClientHooks", "let_go"]
 
 T = TypeVar("T")
 
 MOST_ABANDONED: Final = 1000
-"""Calls that nobody waits for and that have not ended; with more of them no call is begun."""
+"""Most abandoned calls in flight; above it, no call is started."""
 LEAST_PATIENCE: Final = 5.0
-"""Seconds without an answer that say nothing yet: an event loop may be late by some."""
+"""Seconds without an answer that prove nothing yet: an event loop may lag by some."""
 _FAREWELL: Final = 5.0
 """Seconds for a client to close, and for its last calls to end."""
+
+
+def _ignore() -> None: ...
+
+
+def _ignore_replaced(replaced: bool) -> None: ...
+
+
+@dataclass(frozen=True)
+class ClientHooks:
+    """What a store reports of its client. None of them may raise."""
+
+    on_abandoned: Callable[[], None] = _ignore
+    """Called for each call that its caller stops waiting for."""
+    on_stuck: Callable[[bool], None] = _ignore_replaced
+    """Called when the client answers nothing any more, with whether it was replaced."""
 
 
 class Calls:
     """The calls of one client after the other, in one event loop.
 
-    `ping` asks the client for a sign of life, within `patience` seconds by the driver's own limit; it is asked when
-    calls are under way and none has ended for so long. If it has not ended after twice that time either, `on_stuck` is
-    asked whether to give the client up, once for each ping. `on_abandoned` is told of each call that is abandoned.
+    `ping` pings the client, within `patience` seconds by the driver's own limit, when calls are in flight and none has
+    ended for that long. If the ping has not ended after twice that time either, `on_stuck` is asked whether to give the
+    client up, once for each ping. `on_abandoned` is called for each call that is abandoned.
     """
 
     def __init__(
@@ -56,7 +72,7 @@ class Calls:
         self._patience = patience
         self._ping = ping
         self._on_stuck = on_stuck
-        self.on_abandoned = on_abandoned
+        self._on_abandoned = on_abandoned
         self._most = most_abandoned
         self._under_way: set[asyncio.Task[Any]] = set()
         self._abandoned: set[asyncio.Task[Any]] = set()
@@ -68,28 +84,28 @@ class Calls:
 
     @property
     def abandoned(self) -> int:
-        """Calls that nobody waits for and that have not ended."""
+        """How many abandoned calls are in flight."""
         return len(self._abandoned)
 
     @property
     def under_way(self) -> frozenset[asyncio.Task[Any]]:
-        """Calls that have not ended, abandoned ones among them."""
+        """Calls in flight, abandoned ones included."""
         return frozenset(self._under_way)
 
     @property
     def stuck(self) -> bool:
-        """Whether the client was found to answer nothing, and is in use still."""
+        """Whether the client answers nothing, and is still in use."""
         return self._said
 
     async def run(self, call: Coroutine[Any, Any, T], on_end: Callable[[], None] | None = None) -> T:
-        """The answer of `call`. Cancelling this abandons the call; `on_end` is told when it has ended.
+        """Returns the answer of `call`. Cancelling this abandons the call; `on_end` is called when it has ended.
 
         Raises what the call raises, and `AutoReconnect` if its client was given up, or too many calls are abandoned.
         """
         return await self.wait(self.begin(call, on_end))
 
     def begin(self, call: Coroutine[Any, Any, T], on_end: Callable[[], None] | None = None) -> asyncio.Task[T]:
-        """Begins the call, for `wait`. Raises as `run` does."""
+        """Starts the call, for `wait`. Raises as `run` does."""
         if len(self._abandoned) >= self._most:
             call.close()
             if on_end is not None:
@@ -108,7 +124,7 @@ class Calls:
         return task
 
     async def wait(self, task: asyncio.Task[T]) -> T:
-        """The answer of a call that was begun here."""
+        """Returns the answer of a call that was started here."""
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -121,7 +137,7 @@ class Calls:
             self._given_up.discard(task)
 
     def follow(self, task: asyncio.Task[Any], call: Callable[[], Coroutine[Any, Any, object]]) -> None:
-        """Has `call` made when `task` has ended, with nobody to wait for it."""
+        """Makes `call` when `task` has ended, and discards its answer."""
 
         async def following() -> None:
             await asyncio.wait([task])
@@ -133,13 +149,13 @@ class Calls:
 
     def _abandon(self, task: asyncio.Task[Any]) -> None:
         self._abandoned.add(task)
-        self.on_abandoned()
+        self._on_abandoned()
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._under_way.discard(task)
         self._progress = task.get_loop().time()
         self._abandoned.discard(task)
-        # Whoever began it may have gone, and asyncio would call its error lost.
+        # Its caller may have ended, and asyncio would report the error as never retrieved.
         if not task.cancelled():
             task.exception()
 
@@ -159,7 +175,7 @@ class Calls:
             self._probe = begin(self._sign_of_life())
             self._look_in(2 * self._patience)
         elif self._probe.done():
-            # An error is an answer too: the client is well, and the server is away.
+            # An error is an answer too: the client works, and the server is down.
             self._probe, self._progress, self._said = None, asyncio.get_running_loop().time(), False
             self._look_in(self._patience)
         elif not self._said and self._on_stuck():
@@ -173,7 +189,7 @@ class Calls:
             await self._ping()
 
     def give_up(self) -> None:
-        """Ends the calls of a client that is used no more, so that cancelling them can do no harm."""
+        """Cancels the calls of a client that is not used any more, so that it does no harm."""
         if self._look is not None:
             self._look.cancel()
             self._look = None
@@ -185,8 +201,8 @@ class Calls:
             task.cancel()
 
     async def end(self, closing: Callable[[], Awaitable[object]] | None) -> None:
-        """Ends a client of our own with `closing`, and what is under way on it; waits, without it, for the calls on a
-        client that others go on using. Takes a few seconds at most."""
+        """Closes a client of our own with `closing`, and ends its calls; without it, waits for the calls on a client
+        that others go on using. Takes a few seconds at most."""
         loop = asyncio.get_running_loop()
         end = loop.time() + _FAREWELL
         if closing is not None:
@@ -204,19 +220,19 @@ class Calls:
 
 
 async def _awaited(closing: Callable[[], Awaitable[object]]) -> None:
-    # A client that was cancelled while it closed says that it does not hold its own lock: it is used no more.
+    # A client that is cancelled while closing raises for a lock that it does not hold: it is not used any more.
     with contextlib.suppress(Exception):
         await closing()
 
 
 async def let_go(closing: Callable[[], Awaitable[object]]) -> None:
-    """Closes a client that was given up, whose locks may never be had: what is cancelled here is used no more."""
+    """Closes a client that was given up, whose locks may never be free: what is cancelled here is not used any more."""
     with contextlib.suppress(Exception):
         async with asyncio.timeout(_FAREWELL):
             await closing()
 
 
 def _is_cancelled() -> bool:
-    """Whether it is the task at hand that somebody cancels."""
+    """Whether the current task itself is being cancelled."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

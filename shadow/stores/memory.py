@@ -56,12 +56,12 @@ class MemoryStore:
         self._together = together
         self._images: dict[str, dict[str, tuple[Key, Image]]] = {}
         self._chosen: dict[tuple[str, str], str] = {}
-        """By collection and digest of the key, the last operation that has found its document by itself."""
+        """By collection and digest of the key, the last operation that chose its document by itself."""
         self._identities: dict[str, str] = {}
         self._tokens: dict[str, str] = {}
 
     async def close(self) -> None:
-        """Nothing to end; the images stay, as a server's would."""
+        """Closes nothing; the images stay, as on a server."""
 
     async def ping(self) -> None:
         """Always there."""
@@ -258,7 +258,7 @@ class MemoryStore:
 
 
 def _effect(change: Change, pre: Image) -> Image | None:
-    """What the change makes of the image before it; None if it does not apply. Raises as MongoDB would."""
+    """The result of the change for the image before it; None if it does not apply. Raises as MongoDB would."""
     match change:
         case Insert(key, document, born):
             if pre.present:
@@ -298,7 +298,7 @@ def _changed(change: Update | Replace, pre: Image) -> Image:
 
 
 def _replaced(change: Replace, key: Key) -> Image:
-    """A replacement without an `_id` keeps the `_id` that stands."""
+    """A replacement without an `_id` keeps the existing `_id`."""
     return Image(Version(change.born, 1), with_id(copy.deepcopy(change.replacement), key))
 
 

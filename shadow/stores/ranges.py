@@ -1,8 +1,8 @@
-"""What jobs over whole collections need beside the contract of `base`: ranges that can be walked apart from each other,
-looks at many keys at once, and inserts in batches.
+"""What jobs over whole collections need in addition to the contract of `base`: ranges that can be scanned
+independently, reads of many keys at once, and inserts in batches.
 
-A range and a place in one are opaque documents that BSON can hold, so that a job can write them down and go on later,
-in another process.
+A range and a cursor in one are opaque documents that BSON can hold, so that a job can store them and resume later, in
+another process.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ __all__ = ["Batch", "Ranged", "Ranges"]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Some documents of a range, and the place after them. `nameless`: those whose key no query can name, each by what
-    can be shown of its key, and why."""
+    """Some documents of a range, and the cursor after them. `nameless`: those whose key no query can name, each with
+    a text for its key, and the reason."""
 
     images: list[tuple[Key, Image]]
     place: Document
@@ -38,15 +38,15 @@ class Ranges(Protocol):
     def walk(
         self, collection: str, within: Document, place: Document | None, *, size: int, whole: bool, filter: Document
     ) -> AsyncGenerator[Batch, None]:
-        """The documents of a range that match `filter` (tombstones never do), `size` at a time, from `place` on (None:
-        from the beginning). Holds one batch at a time; a batch may be empty."""
+        """The documents of a range that match `filter` (tombstones never do), `size` at a time, from the cursor
+        `place` on (None: from the start). Holds one batch at a time; a batch may be empty."""
 
     async def look(self, collection: str, keys: Sequence[Key], *, whole: bool) -> list[Image]:
-        """What the keys hold now, read consistently, in their order."""
+        """The images of the keys now, read consistently, in their order."""
 
     async def put_absent(self, collection: str, images: Sequence[tuple[Key, Image]]) -> list[bool]:
-        """Inserts each image where there is nothing at all, no tombstone either. False: not inserted, or not known;
-        refusals raise nothing, so that the caller can look at each."""
+        """Inserts each image where there is nothing at all, no tombstone either. False: not inserted, or unknown;
+        refusals raise nothing, so that the caller can check each."""
 
 
 @runtime_checkable

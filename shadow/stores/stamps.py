@@ -1,7 +1,7 @@
-"""What `finalize` takes off a store: versions and tombstones, and nothing else.
+"""What `finalize` removes from a store: versions and tombstones, and nothing else.
 
-A document without a version is at version ("", 0); so it is after its version was taken off, and decodes to the same
-value as before. What a store needs beside the version to keep a document exactly stays.
+A document without a version is at version ("", 0); so it is after its version was removed, and decodes to the same
+value as before. What a store needs in addition to the version to keep a document exactly stays.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Stamp:
     state: State
     writer: str = ""
     rest: bool = False
-    """Whether something beside the version stands with it, as far as was seen, and has to stay."""
+    """Whether something other than the version is stored in the field, as far as was seen, and has to stay."""
 
 
 class Stamps(Protocol):
@@ -41,16 +41,16 @@ class Stamps(Protocol):
         """The stamps under these keys (a `Stamp`'s) now; None where there is none, or nothing at all."""
 
     async def strip(self, collection: str, stamps: Sequence[Stamp]) -> list[bool]:
-        """Takes each off, and deletes tombstones, where what stands there still has exactly this stamp. False: it has
-        not, or an earlier attempt has done it."""
+        """Removes each stamp, and deletes tombstones, where the stored document still has exactly this stamp. False:
+        it has not, or an earlier attempt has removed it."""
 
     async def clear(self, collection: str) -> None:
-        """Removes what served the stamps alone, when none is left."""
+        """Removes what was needed for stamps alone, when none is left."""
 
 
 @runtime_checkable
 class Stamped(Protocol):
-    """A store from which stamps can be taken off."""
+    """A store from which stamps can be removed."""
 
     @property
     def stamps(self) -> Any:

@@ -1,4 +1,5 @@
-"""Taking turns: what would only collide in a store waits in the process, first come, first served."""
+"""Queues writers of one document in the process, first come, first served, where they would only conflict in a
+store."""
 
 from __future__ import annotations
 
@@ -10,14 +11,14 @@ __all__ = ["Turns"]
 
 
 class Turns:
-    """One queue for each address, for as long as anybody is in it. Belongs to one event loop."""
+    """One queue for each address, while it has members. Belongs to one event loop."""
 
     def __init__(self) -> None:
         self._queues: dict[Hashable, tuple[asyncio.Lock, int]] = {}
 
     @asynccontextmanager
     async def turn(self, address: Hashable) -> AsyncIterator[None]:
-        """Entered when everybody who came before at this address has left."""
+        """Entered when all earlier callers at this address have left."""
         lock, waiting = self._queues.get(address) or (asyncio.Lock(), 0)
         self._queues[address] = lock, waiting + 1
         try:

@@ -1,4 +1,4 @@
-"""Waiting for a store for so long and no longer: the driver is told how long, and whoever waits goes away after it."""
+"""Waits for a store with a time limit that the driver is given as well."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ __all__ = ["within"]
 
 
 class within:
-    """`async with within(seconds):` raises TimeoutError when they are over, as `asyncio.timeout` does. The stores give
-    what is left of them to their drivers as a limit, and a call that nobody waits for any more is not cancelled."""
+    """`async with within(seconds):` raises TimeoutError when they are over, as `asyncio.timeout` does. The stores
+    pass the remaining time to their drivers as a limit; an abandoned call is not cancelled."""
 
     __slots__ = ("_ending", "_timeout")
 

@@ -6,7 +6,8 @@ import datetime as dt
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
-from bson import ObjectId, Regex, Timestamp
+import bson
+from bson import Decimal128, ObjectId, Regex, Timestamp
 from bson.codec_options import CodecOptions
 from pymongo.errors import OperationFailure
 
@@ -77,7 +78,8 @@ class Arguments:
             raise ValueError("update only works with $ operators")
         if array_filters is not None and not isinstance(array_filters, list):
             raise TypeError(f"array_filters must be a list, not {type(array_filters).__name__}")
-        filters = tuple(self._array_filter(each) for each in array_filters or ())
+        # The server reads a null among them as none. Tried on MongoDB 6.0.5.
+        filters = tuple(self._array_filter(each) for each in array_filters or () if each is not None)
         wanted = exact_value(update, self._options)
         self.unreserved("update", wanted)
         if isinstance(wanted, dict) and isinstance(wanted.get("$rename"), dict):
@@ -218,6 +220,10 @@ def _flag(name: str, value: Any) -> bool:
 def _check_harmless(name: str, value: Any) -> None:
     """What changes no answer has to be of its type all the same."""
     if name in ("maxTimeMS", "max_time_ms") and value is not None:
+        bson.encode({"": value})
+        if isinstance(value, Decimal128) and not value.to_decimal().is_nan():
+            value = value.to_decimal()
+            value = int(value) if value == value.to_integral_value() else value
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MOST:
             raise _refusal(2, f"{name} must be a whole number of milliseconds from 0 to {_MOST}")
     elif name == "allow_disk_use" and value is not None:

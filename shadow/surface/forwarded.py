@@ -18,7 +18,7 @@ from typing import Any, Final, NoReturn
 from pymongo.errors import ServerSelectionTimeoutError
 
 from shadow.errors import StoreUnavailable
-from shadow.stores.mongo.store import COLLECTION_VERBS
+from shadow.stores.mongo.drivers import COLLECTION_VERBS
 from shadow.surface.names import NotIterable, check_name, sub_name
 from shadow.surface.stamping import WRITES
 from shadow.surface.ways_around import (

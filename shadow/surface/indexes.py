@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import bson
+from bson import Decimal128
 from pymongo.errors import OperationFailure
 
 from shadow.errors import UnsupportedOperation
@@ -177,7 +178,7 @@ def wanted(spec: CollectionSpec, keys: Sort, options: Mapping[str, Any]) -> Inde
     OperationFailure with the server's code for one of another type and for a name that another index has."""
     _check_options(keys, options)
     paths = tuple(path for path, _ in keys)
-    unique, sparse = bool(options.get("unique")), bool(options.get("sparse"))
+    unique, sparse = _is_set(options.get("unique")), _is_set(options.get("sparse"))
     unknown = {name for name, value in options.items() if not _is_none(name, value)} - _HARMLESS - {"unique", "sparse"}
     if unknown:
         raise UnsupportedOperation(f"create_index({min(unknown)}=...)", "a DynamoDB index has no such option")
@@ -191,6 +192,10 @@ def wanted(spec: CollectionSpec, keys: Sort, options: Mapping[str, Any]) -> Inde
         text = f"An existing index has the same name as the requested index, but other keys or options: {own}"
         raise _failure(86, "IndexKeySpecsConflict", text)
     return IndexRequest(own, own, keys, paths == ("_id",), unique, sparse)
+
+
+def _is_set(flag: Any) -> bool:
+    return bool(flag.to_decimal() if isinstance(flag, Decimal128) else flag)
 
 
 def _is_none(name: str, value: Any) -> bool:
@@ -210,7 +215,7 @@ def _check_options(keys: Sort, options: Mapping[str, Any]) -> None:
     if isinstance(limit, bool) or not isinstance(limit, int) or not 0 <= limit < 2**31:
         raise UnsupportedOperation("create_index(maxTimeMS=...)", "a whole number of milliseconds is wanted")
     for flag in ("unique", "sparse"):
-        if flag in options and not isinstance(options[flag], bool | int | float):
+        if flag in options and not isinstance(options[flag], bool | int | float | Decimal128):
             raise _failure(14, "TypeMismatch", f"The field '{flag}' must be a bool or a number")
     if [path for path, _ in keys] != ["_id"]:
         if name == "_id_":
@@ -218,7 +223,7 @@ def _check_options(keys: Sort, options: Mapping[str, Any]) -> None:
         return
     if keys[0][1] < 0:
         raise _failure(2, "BadValue", "The field 'key' for an _id index must be {_id: 1}")
-    if options.get("unique") or options.get("sparse"):
+    if _is_set(options.get("unique")) or _is_set(options.get("sparse")):
         text = "The fields 'unique' and 'sparse' are not valid for an _id index specification"
         raise _failure(197, "InvalidIndexSpecificationOption", text)
 

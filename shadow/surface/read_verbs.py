@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
+import bson
 from pymongo.errors import OperationFailure
 
 from shadow.model.operation import Hit, Query
@@ -58,6 +59,9 @@ class ReadVerbs(CollectionBase):
             skip=skip,
             limit=abs(limit),
         )
+        if isinstance(batch_size, bool):
+            raise OperationFailure("BSON field 'batchSize' is the wrong type 'bool'", 14, {"ok": 0.0, "code": 14})
+        bson.encode({"": batch_size})
         return Cursor(self, query, self._pages, self._present, self._take).batch_size(batch_size)
 
     async def count_documents(self, filter: Mapping[str, Any], *, skip: int = 0, limit: int = 0, **options: Any) -> int:
@@ -75,7 +79,7 @@ class ReadVerbs(CollectionBase):
         if not isinstance(key, str):
             raise TypeError(f"key must be an instance of str, not {type(key).__name__}")
         if filter is not None and not isinstance(filter, Mapping):
-            raise OperationFailure("BSON field 'distinct.query' is the wrong type", 14, {"ok": 0.0, "code": 14})
+            raise _no_filter(filter)
         self._take.refuse("distinct", options)
         self._take.path("distinct", key)
         values = await self._router.answer(self._name, Distinct(key, self._take.filter(filter)))
@@ -113,3 +117,9 @@ class ReadVerbs(CollectionBase):
         check_modify(sort or None)
         order = self._take.sort(sort or None)
         return Query(self._take.filter(filter), wanted, order, skip=skip, limit=limit)
+
+
+def _no_filter(given: object) -> OperationFailure:
+    """The server's refusal of a filter that is no mapping. Raises what the driver does if it cannot send it."""
+    bson.encode({"": given})
+    return OperationFailure("BSON field 'distinct.query' is the wrong type", 14, {"ok": 0.0, "code": 14})

@@ -19,7 +19,7 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure
 
 from shadow.model.version import Document, fresh_id
 from shadow.mongoql.projections import projection_includes
-from shadow.stores.mongo.store import call_signature
+from shadow.stores.mongo.drivers import call_signature
 from shadow.surface.arguments import Arguments
 
 __all__ = ["READS", "WRITES", "Stamping", "is_stamp", "joins_hidden"]

@@ -16,9 +16,9 @@ from typing import Any, Final
 import bson
 
 from shadow.errors import UnsupportedOperation
-from shadow.stores.mongo.store import call_signature
+from shadow.stores.mongo.drivers import call_signature
 
-__all__ = ["FIELDS", "check_modify", "check_options", "check_order_of_one", "takes_any_name"]
+__all__ = ["FIELDS", "check_modify", "check_options", "order_of_one", "takes_any_name"]
 
 _ALWAYS: Final = frozenset({"comment", "maxTimeMS", "session"})
 _FIND_AND_MODIFY: Final = _ALWAYS | {"bypassDocumentValidation", "collation", "hint", "let"}
@@ -44,6 +44,11 @@ FIELDS: Final[Mapping[str, frozenset[str]]] = {
     "drop_index": _ALWAYS,
 }
 """By verb that takes any name: the fields of its command."""
+
+_FORWARD_NO_HINT: Final = frozenset({"estimated_document_count", "count_documents", "aggregate"})
+"""Verbs whose driver sends `hint=None`, or refuses it."""
+_NOT_NONE: Final = frozenset({"allow_partial_results", "no_cursor_timeout", "oplog_replay"})
+"""Options of `find` for which the driver wants True or False (PyMongo, `Cursor`)."""
 
 _MOST: Final = 2**63 - 1
 
@@ -100,8 +105,10 @@ def check_options(verb: str, options: Mapping[str, Any]) -> None:
                 raise TypeError(f"Collection.{verb}() got an unexpected keyword argument {name!r}")
             if name not in FIELDS[verb]:
                 raise UnsupportedOperation(f"{verb}({name}=...)", "the server's command has no such field")
-        if (verb, name, value) == ("estimated_document_count", "hint", None):
+        if name == "hint" and value is None and verb in _FORWARD_NO_HINT:
             raise UnsupportedOperation(f"{verb}(hint=None)", "the driver forwards it, and the server refuses it")
+        if value is None and name in _NOT_NONE:
+            raise TypeError(f"{name} must be True or False, was: {name}=None")
         if name == "comment":
             bson.encode({"": value})
         elif name in _TYPES and not _TYPES[name](value):
@@ -117,12 +124,16 @@ def check_modify(sort: Any, return_document: Any = True) -> None:
         raise TypeError(f"return_document must be ReturnDocument.BEFORE or ReturnDocument.AFTER, not {kind}")
 
 
-def check_order_of_one(sort: Any) -> None:
-    """Raises TypeError, as `update_one` and `replace_one` of the drivers do."""
+def order_of_one(sort: Any) -> Any:
+    """The order in which `update_one` and `replace_one` choose; None for an empty one. Raises TypeError, as the drivers
+    do, and `bson.errors.InvalidDocument` for what BSON cannot hold."""
     if sort is not None and not isinstance(sort, Mapping):
         raise TypeError(
             "sort must be an instance of dict, bson.son.SON, or any other type that inherits from collections.Mapping"
         )
+    if sort:
+        bson.encode(sort)
+    return sort or None
 
 
 def _named(verb: str) -> Mapping[str, inspect.Parameter]:

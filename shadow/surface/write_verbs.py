@@ -23,7 +23,7 @@ from shadow.mongoql.upserts import check_same_key, with_key
 from shadow.surface.arguments import key_in
 from shadow.surface.collection_base import CollectionBase
 from shadow.surface.results import as_command, as_write, by_pipeline, deleted, updated
-from shadow.surface.verb_options import check_modify, check_order_of_one
+from shadow.surface.verb_options import check_modify, order_of_one
 
 __all__ = ["WriteVerbs"]
 
@@ -66,9 +66,11 @@ class WriteVerbs(CollectionBase):
         **options: Any,
     ) -> UpdateResult:
         self._take.refuse("update_one", options)
-        check_order_of_one(sort)
+        sort = order_of_one(sort)
         with as_write():
-            applied = await self._update(Verb.UPDATE_ONE, filter, update, array_filters, upsert=upsert, sort=sort)
+            applied = await self._update(
+                Verb.UPDATE_ONE, filter, update, array_filters, upsert=upsert, sort=sort or None
+            )
         return updated(applied)
 
     async def replace_one(
@@ -81,7 +83,7 @@ class WriteVerbs(CollectionBase):
         **options: Any,
     ) -> UpdateResult:
         self._take.refuse("replace_one", options)
-        check_order_of_one(sort)
+        sort = order_of_one(sort)
         with as_write():
             return updated(await self._replace(Verb.REPLACE_ONE, filter, replacement, upsert=upsert, sort=sort))
 

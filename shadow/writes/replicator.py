@@ -241,10 +241,10 @@ class Replicator:
             OperationFinished(write.collection, write.verb, route.secondary, Role.SECONDARY, outcome, seconds)
         )
 
-    def may_straggle(self, collection: str) -> bool:
+    def may_be_in_flight(self, collection: str) -> bool:
         """Whether a request whose answer was given up on may still arrive at the secondary."""
         given_up = self._given_up.get(collection)
-        return given_up is not None and asyncio.get_running_loop().time() - given_up < self._limits.straggle
+        return given_up is not None and asyncio.get_running_loop().time() - given_up < self._limits.in_flight_timeout
 
     def _judge(self, collection: str, error: Exception, breaker: Breaker) -> Deferral:
         """What an error of the secondary means: for the breaker, for a flip, and as a reason."""

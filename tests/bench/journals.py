@@ -23,7 +23,7 @@ def journals_beside_each_other(
     mongo_url: str, database: str, endpoint: str, folder: Path, calls: int
 ) -> Iterator[list[Bench]]:
     """Opening an intent and closing it again, with 1, 16 and 64 writers; each server beside the file."""
-    journals = {
+    journals: dict[str, SqliteJournal | RemoteJournal] = {
         "SQLite": SqliteJournal(folder / "beside.db"),
         "MongoDB": mongo_journal(mongo_url, database),
         "DynamoDB": dynamo_journal(endpoint, f"{database}-journal"),

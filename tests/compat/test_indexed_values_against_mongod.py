@@ -31,7 +31,8 @@ from shadow.model.version import ABSENT, Document, Image, Tombstone, Version, fr
 from shadow.stores.base import Store
 from shadow.stores.dynamo.client.settings import DynamoSettings
 from shadow.stores.dynamo.store import DynamoStore
-from shadow.stores.mongo.store import MongoStore, connect
+from shadow.stores.mongo.drivers import connect
+from shadow.stores.mongo.store import MongoStore
 from tests.compat.amount import SEED
 from tests.support.topologies import admit, root_url
 

@@ -21,7 +21,7 @@ from pymongo.operations import IndexModel, InsertOne
 
 from shadow.errors import UnsupportedOperation
 from shadow.model.phase import StoreName
-from shadow.stores.mongo.store import call_signature
+from shadow.stores.mongo.drivers import call_signature
 from tests.compat.amount import CASES, SEED
 from tests.compat.test_surface_against_motor import pair
 
@@ -67,6 +67,10 @@ VALUES: Final = (None, True, 0, 1, -1, 5, 1.5, "x", "", [], {}, [1], {"a": 1}, [
                  {"$x": 1}, ObjectId(), Decimal128("1"), 2**70, object, ("n",), [None], {1: 2})  # fmt: skip
 
 
+UNKNOWN_FIELD: Final = 40415
+"""IDLUnknownField: the server is older than the option (`sort` of an update of one document)."""
+OTHER_NAME: Final = 85
+"""IndexOptionsConflict: the configuration has the index on `a`, and an application may call it as it likes."""
 TOO_LATE: Final = 50
 """MaxTimeMSExpired: a millisecond may do, or not."""
 
@@ -132,6 +136,8 @@ def fault(bare: Seen, ours: Seen) -> str:
     """What is wrong with our answer; "" if nothing is."""
     if isinstance(ours.error, UnsupportedOperation) or getattr(bare.error, "code", None) == TOO_LATE:
         return ""
+    if getattr(bare.error, "code", None) in (UNKNOWN_FIELD, OTHER_NAME) and ours.error is None:
+        return ""
     if bare.error is None and ours.error is None:
         return "" if repr(bare.answer) == repr(ours.answer) else "another answer"
     if bare.error is None:
@@ -166,4 +172,4 @@ async def test_any_value_of_any_option_is_answered_as_by_the_driver_or_refused(
             if now != good or await contents(both.bare) != good:
                 await both.refill(DOCUMENTS)
         assert await shadow.settled(20)
-    assert not wrong, f"seed {SEED}: {len(wrong)} calls\n" + "\n".join(wrong[:20])
+    assert not wrong, f"seed {SEED}: {len(wrong)} calls\n" + "\n".join(wrong[:100])

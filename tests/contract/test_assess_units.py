@@ -17,7 +17,7 @@ from shadow.model.version import Document, Version
 from shadow.stores.dynamo.client.limits import ITEM_LIMIT
 from shadow.stores.dynamo.client.settings import DynamoSettings
 from shadow.stores.dynamo.items.codec import Codec
-from shadow.stores.dynamo.store import DynamoStore
+from shadow.stores.dynamo.store import DynamoContext, DynamoStore
 
 BORN, OPERATION = "b" * 24, "o" * 24
 SPECS = {
@@ -39,7 +39,7 @@ async def opened(
     settings = DynamoSettings(
         endpoint_url=url, table_prefix=f"{prefix}-", access_key_id="local", secret_access_key="local"
     )
-    store = DynamoStore(settings, {spec.name: spec}, on_capacity=add)
+    store = DynamoStore(settings, {spec.name: spec}, context=DynamoContext(on_capacity=add))
     await store.prepare([spec])
     units.clear()
     yield store

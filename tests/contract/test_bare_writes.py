@@ -440,7 +440,7 @@ async def test_nothing_is_copied_while_one_store_is_written_alone(site: Site) ->
         await bare(shadow)
         await shadow[NAME].update_one({"_id": 1}, {"$set": {"n": 1}})
         version = versions(site)[1]
-        with pytest.raises(NotFollowed, match="phase off writes to one store alone"):
+        with pytest.raises(NotFollowed, match="phase off writes one store only"):
             await shadow.admin.heal(NAME, 1)
         for refused in (lambda: Backfill(shadow.admin.sides(NAME)), lambda: Backfill(sides)._heal([1], Handled())):
             with pytest.raises(JobRefused):
@@ -489,7 +489,7 @@ async def test_nothing_is_proven_while_a_write_to_one_store_may_still_arrive(
 ) -> None:
     """Versioned, beside a process that writes both; its caller has heard that nobody knows. No intent stands for it, so
     that no proof may begin before it has arrived or never will."""
-    async with site.shadow(Phase.DUAL_WRITE) as both, site.shadow(Phase.OFF, straggle=1.0) as alone:
+    async with site.shadow(Phase.DUAL_WRITE) as both, site.shadow(Phase.OFF, in_flight_timeout=1.0) as alone:
         await both.prepare()
         await both[NAME].insert_one({"_id": 1, "n": 0})
         primary = alone._engine.runtime().stores[StoreName.MONGO]

@@ -24,9 +24,9 @@ from shadow.jobs.target import JobRefused
 from shadow.jobs.verify import Scope, Verify
 from shadow.model.phase import StoreName
 from shadow.model.verdict import Healing
+from shadow.stores.mongo.drivers import connect
 from shadow.stores.mongo.kinds import REASONS, Special
 from shadow.stores.mongo.looks import MongoLooks
-from shadow.stores.mongo.store import connect
 from tests.support.kinds import PLAIN, REFUSED
 from tests.support.migration import backfill, control_of, verify
 from tests.support.shadows import COLLECTION, Site

@@ -29,7 +29,7 @@ from shadow.config import CollectionSettings, Defaults, JournalSettings, MongoSe
 from shadow.errors import StoreUnavailable, UnsupportedOperation
 from shadow.model.phase import Phase, StoreName
 from shadow.stores.dynamo.client.settings import DynamoSettings
-from shadow.stores.mongo.store import collection_class, connect
+from shadow.stores.mongo.drivers import collection_class, connect
 from shadow.surface.collection import Collection
 from shadow.surface.driver_database import NOT_COLLECTIONS
 from shadow.surface.forwarded import ForwardedCollection
@@ -465,7 +465,7 @@ async def test_no_mongodb_any_more(tmp_path: Path, new_mongod: Any) -> None:
         collections={"things": CollectionSettings(primary=StoreName.DYNAMO, phase=Phase.OFF)},
     )
     async with Shadow.from_settings(settings) as shadow:
-        with pytest.raises(StoreUnavailable, match="says of no MongoDB"):
+        with pytest.raises(StoreUnavailable, match="names no MongoDB"):
             await shadow["elsewhere"].find_one()
     gone = MongoSettings(url="mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=50")
     async with Shadow.from_settings(settings.model_copy(update={"mongo": gone})) as shadow:

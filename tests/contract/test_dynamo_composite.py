@@ -11,7 +11,7 @@ from shadow.model.schema import CollectionSpec
 from shadow.model.version import fresh_id
 from shadow.stores.dynamo.client.settings import DynamoSettings
 from shadow.stores.dynamo.query.plan import QueryPlan, ScanPlan, plan
-from shadow.stores.dynamo.store import DynamoStore
+from shadow.stores.dynamo.store import DynamoContext, DynamoStore
 
 TEXT = "collections: {jobs: {indexes: [{name: owner-status-index, hash: [owner, status], range: at}]}}"
 
@@ -26,9 +26,8 @@ async def store(dynamodb_local_url: str):
         endpoint_url=dynamodb_local_url, table_prefix=f"{fresh_id()}-", access_key_id="a", secret_access_key="b"
     )
     used: list[tuple[str, float]] = []
-    store = DynamoStore(
-        settings, {"jobs": spec()}, on_capacity=lambda table, index, verb, units: used.append((index, units))
-    )
+    context = DynamoContext(on_capacity=lambda table, index, verb, units: used.append((index, units)))
+    store = DynamoStore(settings, {"jobs": spec()}, context=context)
     store.used = used  # type: ignore[attr-defined]
     await store.prepare([spec()])
     yield store

@@ -29,7 +29,7 @@ from shadow.mongoql import compile_filter
 from shadow.stores.dynamo.client.limits import ITEM_LIMIT
 from shadow.stores.dynamo.client.settings import DynamoSettings
 from shadow.stores.dynamo.items.codec import Codec, item_size
-from shadow.stores.dynamo.store import DynamoStore
+from shadow.stores.dynamo.store import DynamoContext, DynamoStore
 from shadow.stores.dynamo.write.writes import SWEEP_MARK
 from tests.support.drawn import examples
 from tests.unit.test_codec import documents as any_document
@@ -75,7 +75,8 @@ def settings_for(url: str, prefix: str, **more: Any) -> DynamoSettings:
 
 @asynccontextmanager
 async def opened(url: str, prefix: str, capacity: Capacity | None = None, **more: Any) -> AsyncIterator[DynamoStore]:
-    store = DynamoStore(settings_for(url, prefix, **more), SPECS, on_capacity=capacity)
+    context = DynamoContext() if capacity is None else DynamoContext(on_capacity=capacity)
+    store = DynamoStore(settings_for(url, prefix, **more), SPECS, context=context)
     try:
         yield store
     finally:

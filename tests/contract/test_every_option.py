@@ -23,7 +23,7 @@ from shadow.model.schema import CollectionSpec
 from shadow.model.version import fresh_id
 from shadow.stores.mongo.checks import url_faults
 from shadow.stores.mongo.options import OPTIONS, Fate, Option, Where
-from shadow.stores.mongo.store import MongoStore
+from shadow.stores.mongo.store import MongoContext, MongoStore
 from tests.contract.test_mongo_options import NAME, look_up, own_reads, own_writes, read_all, write_all
 from tests.contract.test_mongo_security_options import ACCEPTED
 from tests.support.topologies import ReplicaSet, admit
@@ -145,7 +145,7 @@ async def walk(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of the driver, for an option of old
         client = make(url, event_listeners=[commands], **keywords)
-    store = MongoStore(client, database, {}, owned=True, options=options)
+    store = MongoStore(client, database, {}, owned=True, context=MongoContext(options=options))
     try:
         await store.prepare([CollectionSpec(NAME)])
         # By all members: whoever is asked for it below has it.

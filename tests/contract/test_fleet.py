@@ -28,9 +28,10 @@ from shadow.control.members import Member, MemberRoute
 from shadow.control.mongo import MongoRecords
 from shadow.control.records import Records, Value
 from shadow.control.sqlite import SqliteRecords
-from shadow.errors import ControlError
+from shadow.errors import ControlError, NotCaughtUp
+from shadow.fleet.context import ParticipantContext
 from shadow.fleet.coordinator import Aborted, Flipped, make_flip
-from shadow.fleet.participant import NotCaughtUp, Participant
+from shadow.fleet.participant import Participant
 from shadow.host.process import Owner, this_process
 from shadow.host.steady import steady
 from shadow.jobs.target import JobRefused
@@ -72,7 +73,7 @@ class Process:
         self.obstacle = ""
         self.at_hold: Callable[[Process], Awaitable[None]] | None = None
         self.heard_of: list[str] = []
-        self.participant = Participant(records, self, journal=journal, heartbeat=HEARTBEAT, limit=LIMIT, tool=tool)
+        self.participant = Participant(ParticipantContext(records, journal, HEARTBEAT, LIMIT, tool=tool), self)
         self._running: asyncio.Task[None] | None = None
 
     def routes(self) -> Mapping[str, Route]:
@@ -129,7 +130,7 @@ class Process:
         if error is not None:
             raise error
 
-    def heard(self, what: str, **about: Any) -> None:
+    def notify(self, what: str, **about: Any) -> None:
         self.heard_of.append(f"{what} {about.get('state', '')}".strip())
 
     async def begin(self) -> Process:
@@ -289,7 +290,7 @@ async def test_one_that_ends_before_it_is_level_aborts_for_all(local: Records, d
         ends.at_hold = at_hold
         done = await flip(local)
         assert not done.done
-        assert "ended while the writes were held: try again" in done.said
+        assert "ended while the writes were paused: try again" in done.said
         assert [each.route.primary for each in (one, two)] == [MONGO, MONGO]
         await until(lambda: not one.is_held and not two.is_held)
         ends.at_hold = None
@@ -759,7 +760,7 @@ async def test_gates_that_were_looked_at_in_another_epoch_begin_no_flip(local: R
     async with fleet(local, 1):
         before = {"things": mark(local)}
         routing.change(local, lambda seen: epochs.interrupted(seen, ["things"]))
-        with pytest.raises(Aborted, match="interrupted after the gates were looked at"):
+        with pytest.raises(Aborted, match="interrupted after the gates were checked"):
             await flip(local, epochs=before)
         assert (await flip(local, epochs={"things": mark(local)})).done
 
@@ -815,7 +816,7 @@ async def test_a_job_that_would_prove_nothing_says_so_before_it_begins(local: Re
         jobs._check_fleet(local, "things", process.routes()["things"])
         process.lost = 1
         await process.participant.beat()
-        with pytest.raises(JobRefused, match="writes to one store only, or has until a moment ago"):
+        with pytest.raises(JobRefused, match="writes to one store only, or did until a moment ago"):
             jobs._check_fleet(local, "things", process.routes()["things"])
         process.lost = 0
         await process.participant.beat()

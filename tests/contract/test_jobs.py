@@ -16,7 +16,8 @@ from shadow.control import receipts
 from shadow.control.records import Records
 from shadow.errors import ControlError
 from shadow.host.process import Owner, this_process
-from shadow.jobs.jobs import SILENT, Issue, Jobs, RangeClaim, reasons_of
+from shadow.jobs.issues import Issue
+from shadow.jobs.jobs import SILENT, Jobs, RangeClaim, reasons_of
 from shadow.jobs.target import JobRefused
 
 pytestmark = [
@@ -125,7 +126,7 @@ def test_a_job_goes_on_where_its_checkpoints_are(jobs: Jobs, open_records: Open)
     assert jobs.advance(claim, {"after": 20}, {"seen": 10, "copied": 10}, [])
     assert jobs.release(claim)
     again = claimed(Jobs(open_records()), job)
-    assert again.place == {"after": 20}
+    assert again.cursor == {"after": 20}
     assert jobs.advance(again, {"after": 25}, {"seen": 5}, [])
     assert jobs.complete(again)
     found = jobs.job(job)
@@ -158,7 +159,7 @@ def test_a_range_of_a_dead_process_of_this_host_is_free_at_once(jobs: Jobs) -> N
     dead = claimed(jobs, job, Owner(own.place, own.pid, own.started - 1000))
     assert jobs.advance(dead, {"after": 5}, {"seen": 5}, [])
     assert jobs.job(job).parts == 0
-    assert claimed(jobs, job).place == {"after": 5}
+    assert claimed(jobs, job).cursor == {"after": 5}
 
 
 def test_a_range_of_another_host_is_free_when_it_stands_still_by_ones_own_clock(open_records: Open) -> None:

@@ -16,7 +16,7 @@ from shadow.model.newest import newest
 from shadow.model.operation import ANY, Delete, Insert, Query, Replace, Update, Verb, Write
 from shadow.model.schema import CollectionSpec, UniqueSpec
 from shadow.model.version import ABSENT, Image, Version, fresh_id
-from shadow.stores.mongo.store import MongoStore
+from shadow.stores.mongo.store import MongoContext, MongoStore
 from shadow.stores.stamps import Stamp
 from tests.support.topologies import ReplicaSet, admit
 from tests.support.trail_of_commands import READS, WRITES, Commands, Said
@@ -207,7 +207,7 @@ async def test_the_options_of_a_database_object_go_before_those_of_its_client(
         "read_concern": ReadConcern("majority"),
         "write_concern": WriteConcern(w=3, j=True),
     }
-    store = MongoStore(client, mongo_database, {}, owned=True, options=options)
+    store = MongoStore(client, mongo_database, {}, owned=True, context=MongoContext(options=options))
     await write_all(store)
     assert all(each.write_concern == {"w": 3, "j": True} for each in commands.take(WRITES))
     await read_all(store)

@@ -14,8 +14,9 @@ from pymongo.errors import AutoReconnect, DuplicateKeyError, WriteConcernError, 
 from shadow.model.operation import Applied, Delete, Insert, Replace, Update
 from shadow.model.outcome import ASSERTIONS, REFUSED_CODES, Outcome, classify
 from shadow.model.version import fresh_id
-from shadow.stores.mongo import bulk
-from shadow.stores.mongo.store import MongoStore, connect
+from shadow.stores.mongo import refusals
+from shadow.stores.mongo.drivers import connect
+from shadow.stores.mongo.store import MongoStore
 from tests.support.scripted_mongo import Answer, ScriptedMongo
 
 REFUSED = [*REFUSED_CODES, *(numbers.start for numbers in ASSERTIONS)]
@@ -120,7 +121,7 @@ async def test_many_of_which_a_later_batch_fails(
 ) -> None:
     """The driver sends them in several messages, and says only what became of the last one. (Of a thousandth of what
     servers take in one message.)"""
-    monkeypatch.setattr(bulk, "_BATCH_COUNT", bulk._BATCH_COUNT // 1000)
+    monkeypatch.setattr(refusals, "_BATCH_COUNT", refusals._BATCH_COUNT // 1000)
     server.most_writes = 100
     answers: list[dict[str, Any]] = [{"n": 100}, {"ok": 0.0, "code": 13, "errmsg": "x"}]
     server.answer = lambda name, command: answers.pop(0)

@@ -103,7 +103,7 @@ async def test_where_nobody_answers_it_says_that_it_did_not_look(file: Any) -> N
     said = await call(path, "phase", "dual_write", "things")
     assert said.exit_code == 0
     assert "phase: dual_write" in path.read_text()
-    assert "MongoDB was not looked at (ServerSelectionTimeoutError)" in said.output
+    assert "MongoDB was not checked (ServerSelectionTimeoutError)" in said.output
 
 
 async def test_config_check_names_them_on_request(file: Any, made: Any) -> None:

@@ -366,13 +366,13 @@ async def test_making_tables_has_the_rights_that_it_uses(
 
 async def _make(settings: Settings) -> Any:
     """As `shadow tables create`, `plan` and `wait` do."""
-    async with Shadow(settings, resting=True) as shadow:
+    async with Shadow(settings, passive=True) as shadow:
         await shadow.prepare(journal=False)
         store: Any = shadow._engine.runtime().stores[StoreName.DYNAMO]
         for wanted in tables._others(settings):
-            await store.keeper.prepare(wanted)
-        await store.keeper.states(tables._wanted(settings))
-        return await store.keeper.drift(tables._wanted(settings))
+            await store.manager.prepare(wanted)
+        await store.manager.states(tables._wanted(settings))
+        return await store.manager.drift(tables._wanted(settings))
 
 
 def _same(used: Rights, given: Rights) -> None:

@@ -14,7 +14,8 @@ from shadow.errors import UnsupportedOperation
 from shadow.model.operation import ANY, Applied, Change, Delete, Insert, Replace, Update, Verb, Write
 from shadow.model.phase import Phase, StoreName
 from shadow.model.version import ABSENT, Document, Image, Key, State, Tombstone, Version
-from shadow.stores.mongo.store import MongoStore, connect
+from shadow.stores.mongo.drivers import connect
+from shadow.stores.mongo.store import MongoStore
 from tests.support.scripted_mongo import Answer, ScriptedMongo
 from tests.support.scripted_router import SHARD_KEY_NOT_FOUND, ScriptedRouter
 from tests.support.shims import settings_for

@@ -16,7 +16,7 @@ from shadow.model.operation import Insert
 from shadow.model.schema import Billing, CollectionSpec, IndexSpec, TableSpec
 from shadow.model.version import fresh_id
 from shadow.stores.dynamo.client.settings import DynamoSettings
-from shadow.stores.dynamo.store import DynamoStore
+from shadow.stores.dynamo.store import DynamoContext, DynamoStore
 from shadow.stores.dynamo.tables.spec import plain_table
 from shadow.stores.dynamo.tables.templates import cloudformation
 
@@ -38,7 +38,9 @@ async def opened(address: str, name: str, table: TableSpec = TableSpec()) -> Asy
     )
     lacking: list[str] = []
     store = DynamoStore(
-        settings, {"users": replace(BARE, table=table)}, on_lacking=lambda _, text: lacking.append(text)
+        settings,
+        {"users": replace(BARE, table=table)},
+        context=DynamoContext(on_lacking=lambda _, text: lacking.append(text)),
     )
     store.lacking = lacking  # type: ignore[attr-defined]
     try:
@@ -52,7 +54,7 @@ async def prepare(store: DynamoStore) -> None:
 
 
 async def drifts(store: DynamoStore) -> tuple[list[str], list[str]]:
-    ((said, lacking),) = (await store.keeper.drift(store.tables())).values()
+    ((said, lacking),) = (await store.manager.drift(store.tables())).values()
     return said, lacking
 
 
@@ -203,10 +205,10 @@ async def test_a_table_of_a_control_store_is_made_and_looked_at_like_the_others(
         control_description(f"{fresh_name}-control"), TableSpec(deletion_protection=False, tags=(("team", "a"),))
     )
     async with opened(address, fresh_name) as store:
-        assert (await store.keeper.drift([wanted]))[wanted.name][0] == ["is missing"]
-        assert await store.keeper.prepare(wanted)
-        assert not await store.keeper.prepare(wanted)
-        assert (await store.keeper.drift([wanted]))[wanted.name][0] == []
+        assert (await store.manager.drift([wanted]))[wanted.name][0] == ["is missing"]
+        assert await store.manager.prepare(wanted)
+        assert not await store.manager.prepare(wanted)
+        assert (await store.manager.drift([wanted]))[wanted.name][0] == []
     found = dynamo_client(address).describe_table(TableName=wanted.name)["Table"]
     keys = [(each["AttributeName"], each["KeyType"]) for each in found["KeySchema"]]
     assert keys == [("pk", "HASH"), ("sk", "RANGE")]
@@ -215,11 +217,11 @@ async def test_a_table_of_a_control_store_is_made_and_looked_at_like_the_others(
 async def test_where_a_table_is_on_its_way_is_said(dynamodb_local_url: str, fresh_name: str) -> None:
     """A table or an index that is not there yet is awaited like one that is being made."""
     async with opened(dynamodb_local_url, fresh_name) as store:
-        (state,) = (await store.keeper.states(store.tables())).values()
+        (state,) = (await store.manager.states(store.tables())).values()
         assert (state.status, state.indexes, state.is_ready) == ("MISSING", {"email-index": "MISSING"}, False)
         await prepare(store)
-        (state,) = (await store.keeper.states(store.tables())).values()
+        (state,) = (await store.manager.states(store.tables())).values()
         assert (state.status, state.indexes, state.is_ready) == ("ACTIVE", {"email-index": "ACTIVE"}, True)
         store._tables["users"] = store._made(CollectionSpec("users", (EMAIL, IndexSpec("team-index", "team"))))
-        (state,) = (await store.keeper.states(store.tables())).values()
+        (state,) = (await store.manager.states(store.tables())).values()
         assert (state.indexes["team-index"], state.is_ready) == ("MISSING", False)

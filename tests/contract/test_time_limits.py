@@ -10,7 +10,7 @@ from pymongo import AsyncMongoClient, monitoring
 
 from shadow.model.operation import Delete, Insert, Replace, Update
 from shadow.model.version import fresh_id
-from shadow.stores.mongo.store import MongoStore
+from shadow.stores.mongo.store import MongoContext, MongoStore
 
 WRITES = {"insert", "update", "findAndModify", "delete"}
 
@@ -33,7 +33,13 @@ class Limits(monitoring.CommandListener):
 @pytest.mark.parametrize("make", [AsyncIOMotorClient, AsyncMongoClient], ids=["motor", "pymongo"])
 async def test_each_write_carries_what_is_left_of_its_time(make: Any, mongo_url: str, mongo_database: str) -> None:
     limits = Limits()
-    store = MongoStore(make(mongo_url, event_listeners=[limits]), mongo_database, {}, owned=True, operation_limit=20.0)
+    store = MongoStore(
+        make(mongo_url, event_listeners=[limits]),
+        mongo_database,
+        {},
+        owned=True,
+        context=MongoContext(operation_limit=20.0),
+    )
     try:
         await store.apply("things", Insert(1, {"_id": 1}, fresh_id()), fresh_id())
         inserts = [Insert(n, {"_id": n}, fresh_id()) for n in (2, 3)]

@@ -31,7 +31,8 @@ from shadow.stores.base import Store
 from shadow.stores.dynamo.client.settings import DynamoSettings
 from shadow.stores.dynamo.store import DynamoStore
 from shadow.stores.memory import MemoryStore
-from shadow.stores.mongo.store import MongoStore, connect
+from shadow.stores.mongo.drivers import connect
+from shadow.stores.mongo.store import MongoStore
 from shadow.writes.heal import heal
 from shadow.writes.intents import Intents
 from shadow.writes.untangle import Untangler

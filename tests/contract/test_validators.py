@@ -10,7 +10,8 @@ from pymongo import MongoClient
 
 from shadow.model.outcome import refusal_of
 from shadow.model.version import ABSENT, Document, Image, Tombstone, Version
-from shadow.stores.mongo.store import MongoStore, connect
+from shadow.stores.mongo.drivers import connect
+from shadow.stores.mongo.store import MongoStore
 from shadow.stores.mongo.validation import RefusedByValidator
 from shadow.stores.stamps import Stamp
 from shadow.writes.refusals import advice

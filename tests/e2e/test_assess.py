@@ -100,7 +100,7 @@ def test_indexes_become_what_the_table_can_have(whole: dict[str, Any]) -> None:
     assert become["users", "email_1"] == ("unique constraint email_1 and index email-index: hash email", "")
     assert become["customers", "by_user"] == ("index username-index: hash username", "")
     assert "text queries" in become["customers", "address_text"][1]
-    assert "TTL deletes past shadow" in become["customers", "birthdate_1"][1]
+    assert "TTL deletes bypass shadow" in become["customers", "birthdate_1"][1]
     assert "geo queries" in become["theaters", "location.geo_2dsphere"][1]
     assert "at the top level" in become["theaters", "location.address.zipcode_1"][1]
     assert "mostly a list" in become["accounts", "products_1"][1]

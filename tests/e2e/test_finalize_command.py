@@ -58,8 +58,8 @@ def test_the_end_of_a_migration(site: Site, tmp_path: Path) -> None:
     (dry,) = _when_old(operator, "finalize", COLLECTION, "--store", "dynamo")
     assert (dry["applied"], dry["versions"], dry["tombstones"]) == (False, 35, 5)
     assert operator.run("finalize", "--store", "mongo") == (
-        f"{COLLECTION}: complete; mongo: 10 versions to be taken off, 0 tombstones to be deleted, 0 came last, 0 left\n"
-        "  a dry run: --apply does it\n"
+        f"{COLLECTION}: complete; mongo: 10 versions to be removed, 0 tombstones to be deleted, 0 postponed, 0 left\n"
+        "  dry run: nothing was changed; --apply makes the change\n"
     )
     (done,) = operator.json("finalize", "--store", "dynamo", "--apply", "--processes", "2")
     assert (done["applied"], done["outcome"], done["versions"], done["tombstones"]) == (True, "complete", 35, 5)
@@ -100,7 +100,7 @@ def test_what_was_written_just_now_is_said(site: Site, tmp_path: Path) -> None:
     asyncio.run(write())
     configure(operator, defaults={"phase": "off"}, limits={"operation": 60.0})
     assert operator.run("finalize", "--store", "dynamo", "--apply", code=1) == (
-        f"{COLLECTION}: incomplete; dynamo: 0 versions taken off, 0 tombstones deleted, 1 came last, 1 left\n"
+        f"{COLLECTION}: incomplete; dynamo: 0 versions removed, 0 tombstones deleted, 1 postponed, 1 left\n"
         "  young: written in the last 120 s: 1\n"
     )
 

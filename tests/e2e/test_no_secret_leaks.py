@@ -84,7 +84,7 @@ async def told(
         },
         journal={"url": f"sqlite:///{tmp_path / 'shadow.db'}"},
         limits={**LIMITS, "minimum_age": 0.1, "index_age": 0.2},
-        observe={"left_out": 0.0, "noise_share": 0.5, "canary_every": 0.5, "hash_secret": PASSWORD},
+        observe={"holdout": 0.0, "noise_share": 0.5, "canary_every": 0.5, "hash_secret": PASSWORD},
         collections={
             "people": {
                 "indexes": [{"name": "email-index", "hash": "email"}],

@@ -97,7 +97,7 @@ def test_commands_given_twice_or_wrong_say_what_to_do(site: Site, tmp_path: Path
     operator.run("verify")
     plan = str(tmp_path / "plan")
     operator.run("repair", "plan", COLLECTION, plan)
-    assert "is there already" in operator.run("repair", "plan", COLLECTION, plan, code=2)
+    assert "exists, and is not overwritten" in operator.run("repair", "plan", COLLECTION, plan, code=2)
     assert "there is no folder" in operator.run("repair", "plan", COLLECTION, f"{tmp_path}/no/p", code=2)
     assert "is a plan and no undo log" in operator.run("repair", "undo", plan, code=2)
     assert "neither a plan" in operator.run("repair", "apply", str(operator.config), code=2)

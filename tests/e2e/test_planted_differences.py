@@ -58,7 +58,7 @@ def settings(mongo_url: str, database: str, dynamo_url: str, folder: Path, **lim
         journal={"url": f"sqlite:///{folder / 'shadow.db'}"},
         # With more reads than can be compared the queue is full, and its length is time.
         limits={**LIMITS, "minimum_age": 0.3, "index_age": 1.0, "read_queue": 100, **limits},
-        observe={"left_out": 0.0, "noise_share": 0.05, "canary_every": 1.0, "canary_within": 5.0},
+        observe={"holdout": 0.0, "noise_share": 0.05, "canary_every": 1.0, "canary_within": 5.0},
         collections={
             "busy": {"indexes": [{"name": "group-index", "hash": "group"}]},
             "quiet": {"indexes": [{"name": "group-index", "hash": "group"}]},

@@ -80,7 +80,7 @@ async def test_the_flip_is_remembered_by_the_next_process(site: Site, new_proxy:
 
 async def test_a_tool_heals_the_way_that_is_remembered_and_changes_nothing(site: Site, new_proxy: NewProxy) -> None:
     await left_behind(site, new_proxy)
-    async with Shadow(site.but(primary="dynamo").settings(), resting=True) as tool:
+    async with Shadow(site.but(primary="dynamo").settings(), passive=True) as tool:
         async with asyncio.timeout(90):
             while (await tool.admin.journal_stats()).open:
                 await tool.admin.inspector().heal(apply=True)

@@ -74,7 +74,7 @@ async def test_a_clock_that_is_set_neither_ends_an_intent_nor_keeps_it(
             await until(there.exists, 90)
             clock.step(step)
             for _ in range(5):
-                assert await shadow._engine.runtime().follower.recover() == 0, (
+                assert await shadow._engine.runtime().replicator.recover() == 0, (
                     "nothing of a living, young operation is due"
                 )
             (intent,) = [each for each in await shadow.admin.journal_entries() if each.collection == COLLECTION]

@@ -158,7 +158,7 @@ async def test_the_secondarys_answer_is_lost(place: Place) -> Shadow:
     return shadow
 
 
-@row(TAKES, "comes to another result", "up")
+@row(TAKES, "has another result", "up")
 async def test_the_secondary_comes_to_something_else(place: Place) -> Shadow:
     async def wrongly(call: Callable[[], Awaitable[Any]]) -> Any:
         image = await call()
@@ -190,7 +190,7 @@ async def test_the_lane_is_full(place: Place) -> Shadow:
         for number in range(60):
             await shadow[COLLECTION].insert_one({"_id": number})
             assert runtime.writes.depth <= 5
-            assert len(runtime.follower._following) <= 5
+            assert len(runtime.replicator._following) <= 5
         assert await left(shadow) == 65
         note_heals(place, healed)
         gate.opened.set()
@@ -210,7 +210,7 @@ async def hold_heals(shadow: Shadow) -> None:
 def release_heals(shadow: Shadow) -> None:
     """Recovery again, one key at a time: with several under way the order of their ends is not that of their age."""
     runtime = shadow._engine.runtime()
-    runtime.keep(Background.RECOVERY, runtime.follower.recover_forever)
+    runtime.keep(Background.RECOVERY, runtime.replicator.recover_forever)
 
 
 def note_heals(place: Place, healed: list[Any]) -> None:

@@ -28,7 +28,7 @@ from shadow.host.process import this_process
 from shadow.journal.base import Entry, JournalStats
 from shadow.journal.sqlite.file import FileSettings, JournalFile
 from shadow.journal.sqlite.journal import SqliteJournal
-from shadow.journal.sqlite.recovery import Salvage
+from shadow.journal.sqlite.recovery import Recovery
 from shadow.journal.sqlite.schema import APPLICATION, VERSION
 
 COLLECTIONS: Final = ("users", "documents", "notes")
@@ -80,7 +80,7 @@ async def _fill(journal: SqliteJournal, count: int) -> None:
     await journal.flush()
 
 
-async def look(path: Path, found: list[Salvage] | None = None) -> tuple[Keys, JournalStats]:
+async def look(path: Path, found: list[Recovery] | None = None) -> tuple[Keys, JournalStats]:
     """What the next process finds, far in the future, when all is due."""
     told = [] if found is None else found
     journal = SqliteJournal(path, collections=COLLECTIONS, on_damage=told.append, now=lambda: 4e9)
@@ -150,19 +150,19 @@ async def test_whatever_the_damage_each_key_is_open_or_its_collection_in_doubt(
     left_behind: tuple[Path, Keys], tmp_path: Path
 ) -> None:
     origin, keys = left_behind
-    salvaged = 0
+    recovered = 0
     for seed in range(ROUNDS):
         folder = tmp_path / str(seed)
         shutil.copytree(origin, folder)
         what = damage(folder, seed)
-        told: list[Salvage] = []
+        told: list[Recovery] = []
         found, stats = await look(folder / "shadow.db", told)
         lost = {name for name, each in keys - found if name not in stats.unclean}
         assert not lost, f"seed {seed}: {what}: entries of {lost} are gone, and nothing says so"
         assert all(each.kept.exists() or each.kept.with_name(each.kept.name + "-wal").exists() for each in told)
-        salvaged += bool(told)
+        recovered += bool(told)
         shutil.rmtree(folder)
-    assert salvaged > ROUNDS / 2
+    assert recovered > ROUNDS / 2
 
 
 # --- what the file can be besides damaged ---------------------------------------------------------------------------
@@ -177,33 +177,60 @@ async def test_every_entry_that_the_damage_spared_is_kept_and_the_rest_named(
     path = folder / "shadow.db"
     with path.open("r+b") as file:
         file.write(b"\xff" * 4096)
-    told: list[Salvage] = []
+    told: list[Recovery] = []
     found, stats = await look(path, told)
     assert found >= keys, "the first page holds no entry; SQLite alone could not have opened the file at all"
     assert stats.unclean == dict.fromkeys(COLLECTIONS, 0.0)
-    (salvaged,) = told
-    assert salvaged.kept.read_bytes()[:4096] == b"\xff" * 4096, "the damaged file is kept as it was"
-    assert salvaged.kept.name.startswith("shadow.db.damaged-20")
-    assert salvaged.entries >= len(keys)
+    (recovered,) = told
+    assert recovered.kept.read_bytes()[:4096] == b"\xff" * 4096, "the damaged file is kept as it was"
+    assert recovered.kept.name.startswith("shadow.db.damaged-20")
+    assert recovered.entries >= len(keys)
+
+
+async def test_collections_and_primaries_that_only_the_damaged_file_names_are_kept(tmp_path: Path) -> None:
+    """An empty journal in its place would lose both: no gate would close for a collection that the configuration does
+    not name, and a process whose configuration was edited would start with the wrong primary."""
+    path = tmp_path / "shadow.db"
+    journal = SqliteJournal(path, collections=["users"])
+    await journal.primaries({"users": "dynamo"})
+    await journal.open([Entry("op1", "users", 1), Entry("op2", "unnamed", 2)])
+    journal.defer("op2")
+    await journal.flush()
+    shutil.copytree(tmp_path, tmp_path / "killed")
+    journal.shut()
+    path = tmp_path / "killed" / "shadow.db"
+    data = bytearray(path.read_bytes())
+    data[:4096] = bytes(4096)
+    path.write_bytes(data)
+    told: list[Recovery] = []
+    after = SqliteJournal(path, collections=["users"], on_damage=told.append)
+    try:
+        assert (await after.stats()).unclean.keys() == {"users", "unnamed"}
+        assert await after.has_open("users", 1)
+        assert await after.has_open("unnamed", 2)
+        assert await after.primaries({"users": "mongo"}) == {"users": "dynamo"}
+    finally:
+        after.shut()
+    assert len(told) == 1
 
 
 async def test_a_journal_that_is_whole_is_left_as_it_is(left_behind: tuple[Path, Keys], tmp_path: Path) -> None:
     origin, keys = left_behind
     folder = tmp_path / "one"
     shutil.copytree(origin, folder)
-    told: list[Salvage] = []
+    told: list[Recovery] = []
     found, stats = await look(folder / "shadow.db", told)
     assert (found, told, stats.unclean) == (keys, [], {})
     found, stats = await look(folder / "shadow.db", told)
     assert (told, stats.unclean) == ([], {}), "nor after a clean end"
 
 
-async def test_several_that_open_it_at_once_salvage_it_once(left_behind: tuple[Path, Keys], tmp_path: Path) -> None:
+async def test_several_that_open_it_at_once_recover_it_once(left_behind: tuple[Path, Keys], tmp_path: Path) -> None:
     folder = tmp_path / "one"
     shutil.copytree(left_behind[0], folder)
     path = folder / "shadow.db"
     path.write_bytes(path.read_bytes()[:5000])
-    told: list[Salvage] = []
+    told: list[Recovery] = []
     settings = FileSettings(path, collections=COLLECTIONS, on_damage=told.append)
     opened: list[JournalFile] = []
     threads = [threading.Thread(target=lambda: opened.append(JournalFile(settings, this_process()))) for _ in range(8)]
@@ -221,7 +248,7 @@ async def test_several_that_open_it_at_once_salvage_it_once(left_behind: tuple[P
 async def test_damage_that_comes_while_it_is_in_use_is_not_felt(tmp_path: Path) -> None:
     """Two processes use it; one finds the damage. Both go on with the new file, and nothing is written to the old."""
     path = tmp_path / "shadow.db"
-    told: list[Salvage] = []
+    told: list[Recovery] = []
     journal, other = (SqliteJournal(path, collections=COLLECTIONS, on_damage=told.append) for _ in range(2))
     try:
         await _fill(journal, 210)
@@ -281,7 +308,7 @@ def _version_1(path: Path) -> None:
 
 async def test_an_older_version_is_brought_up_with_all_that_it_holds(tmp_path: Path) -> None:
     _version_1(tmp_path / "shadow.db")
-    told: list[Salvage] = []
+    told: list[Recovery] = []
     found, stats = await look(tmp_path / "shadow.db", told)
     assert found == {("users", "'intent'"), ("users", "'deferred'")}
     assert stats.unclean == {"notes": 3.0}
@@ -304,7 +331,7 @@ async def test_version_2_is_brought_up_with_all_that_it_holds(tmp_path: Path) ->
             f"PRAGMA application_id = {APPLICATION + 2}; PRAGMA user_version = 2;"
         )
     db.close()
-    told: list[Salvage] = []
+    told: list[Recovery] = []
     found, stats = await look(path, told)
     assert found == {("users", "'intent'"), ("users", "'deferred'")}
     assert (stats.refused_by_collection, told) == ({}, [])
@@ -379,7 +406,7 @@ async def test_a_file_of_another_user_is_refused_with_a_hint_and_is_no_damage(tm
     assert run.stdout.startswith("refused check the rights"), run.stdout + run.stderr
 
 
-async def test_a_salvage_that_was_cut_short_is_finished_by_the_next(
+async def test_a_recovery_that_was_cut_short_is_finished_by_the_next(
     left_behind: tuple[Path, Keys], tmp_path: Path
 ) -> None:
     """The new file was whole when its maker died; the damaged one and its log still had the name."""
@@ -392,8 +419,8 @@ async def test_a_salvage_that_was_cut_short_is_finished_by_the_next(
     shutil.copy(path, folder / "shadow.db-salvaged")
     for suffix in ("", "-wal", "-shm"):
         shutil.copy(origin / f"shadow.db{suffix}", folder)
-    told: list[Salvage] = []
+    told: list[Recovery] = []
     _, stats = await look(path, told)
-    assert told == [], "there is nothing left to salvage"
+    assert told == [], "there is nothing left to recover"
     assert stats.unclean.keys() == set(COLLECTIONS)
     assert not (folder / "shadow.db-salvaged").exists()

@@ -103,7 +103,7 @@ async def test_two_processes_that_recover_at_once_heal_each_key_once(
         else site.but(mongo_url=f"mongodb://{away}/?directConnection=true&serverSelectionTimeoutMS=100")
     )
     broken = broken.but(limits={"operation": 60.0, "drain": 1.0})
-    async with Shadow(broken.settings(), resting=True) as shadow:
+    async with Shadow(broken.settings(), passive=True) as shadow:
         await shadow[COLLECTION].insert_many([{"_id": n} for n in range(KEYS)])
         await until(lambda: not shadow._engine.runtime().at_work, 90)
         status = (await shadow.admin.status())["journal"]

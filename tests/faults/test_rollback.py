@@ -22,7 +22,8 @@ from shadow.errors import ShadowError
 from shadow.model.outcome import Outcome, classify
 from shadow.model.verdict import Healing
 from shadow.model.version import ABSENT, Image, Version
-from shadow.stores.mongo.store import MongoStore, connect
+from shadow.stores.mongo.drivers import connect
+from shadow.stores.mongo.store import MongoContext, MongoStore
 from tests.support import services
 from tests.support.migration import control_of, verify
 from tests.support.shadows import COLLECTION, Site
@@ -151,7 +152,9 @@ async def test_nothing_is_healed_after_what_can_be_rolled_back(
 async def test_no_read_that_something_is_settled_by_shows_what_can_be_rolled_back(
     site: Site, replica_set: ReplicaSet, driver: str
 ) -> None:
-    store = MongoStore(connect(site.mongo_url, driver), site.database, {}, owned=True, operation_limit=1.0)
+    store = MongoStore(
+        connect(site.mongo_url, driver), site.database, {}, owned=True, context=MongoContext(operation_limit=1.0)
+    )
 
     async def walk() -> None:
         pages = store.ranges.walk(COLLECTION, {}, None, size=10, whole=True, filter={})

@@ -18,11 +18,12 @@ from shadow.control import flip_record as routing
 from shadow.control import members
 from shadow.control.flip_record import FlipKind, FlipState, RouteRecord, Routing, WriteState
 from shadow.control.sqlite import SqliteRecords
+from shadow.fleet.context import FleetContext
 from shadow.fleet.coordinator import Flipped
 from shadow.fleet.fleet import Fleet
 from shadow.fleet.flip import FlipPlan, FlipRequest
 from shadow.model.phase import StoreName
-from shadow.routes.startup import StartupPrimary
+from shadow.routes.startup import StartupContext, StartupPrimary
 from tests.support.faulty import Gate, lose
 from tests.support.pair import QUICK, Pair, until
 
@@ -47,20 +48,21 @@ class _Fleet:
     async def begun(self, pair: Pair) -> AsyncIterator[Pair]:
         """The pair as a process of the fleet."""
         self.limit = pair._parts.limits.drain
-        part = Fleet(
+        context = FleetContext(
             self.records,
             pair._parts,
-            {"things": pair.route},
             current=lambda: pair.runtime,
             figures=_no_figures,
             journal="a journal",
             heartbeat=HEARTBEAT,
-            tool=False,
         )
+        part = Fleet(context, {"things": pair.route})
         # However busy the machine is: the time in which the journal has to vouch for itself is no part of these races.
         part._vouching._patience = 30.0
         StartupPrimary(
-            pair.journal, pair.routes, part.kept, join=part.join, renew=part.participant.renew, configured=_of(part)
+            StartupContext(
+                pair.journal, pair.routes, part.kept, join=part.join, renew=part.participant.renew, configured=_of(part)
+            )
         )
         async with pair:
             await pair.routes.learnt(writing=True)

@@ -161,7 +161,7 @@ async def test_two_processes_that_recover_the_same_keys_at_once(tmp_path: Path) 
     async with two_processes(tmp_path) as (a, b):
         a.secondary.on("replay", lose, 20)
         await asyncio.gather(*(a.things.insert_one({"_id": n}) for n in range(20)))
-        await asyncio.gather(a.runtime.follower.recover(), b.runtime.follower.recover())
+        await asyncio.gather(a.runtime.replicator.recover(), b.runtime.replicator.recover())
         await a.settled()
         await b.settled()
         assert len(b.documents(StoreName.DYNAMO)) == 21

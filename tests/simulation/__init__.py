@@ -84,8 +84,8 @@ differ by at most an eighth. No process stands still for that long between two s
 
 A flip is made with no backfill running, where both stores are proven to be equal. No request of before it may land on
 the store that followed: a replay or a copy that expects nothing at all would find that again after a deletion there,
-for the primary keeps no tombstones. Hence no flip within `limits.straggle` of a request that was given up on, nor
-during a heal.
+for the primary keeps no tombstones. Hence no flip within `limits.in_flight_timeout` of a request that was given up on,
+nor during a heal.
 
 Faults
 ------

@@ -291,5 +291,5 @@ class Conditions:
             recover_every=0.5,
             recover_batch=8,
             drain=1.0,
-            straggle=LIMIT,
+            in_flight_timeout=LIMIT,
         )

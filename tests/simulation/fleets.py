@@ -26,7 +26,8 @@ from shadow.control import members
 from shadow.control.flip_record import FlipKind
 from shadow.control.records import MISSING, Record
 from shadow.errors import ControlError, ShadowError
-from shadow.fleet import coordinator, participant
+from shadow.fleet import coordinator, flip_part, membership
+from shadow.fleet.context import FleetContext
 from shadow.fleet.coordinator import Aborted
 from shadow.fleet.fleet import Fleet
 from shadow.fleet.flip import FlipPlan, FlipRequest
@@ -41,7 +42,7 @@ from shadow.model.version import ABSENT, Document, Image, Key, Tombstone, Versio
 from shadow.mongoql import cached_filter
 from shadow.mongoql.caching import cached_update
 from shadow.routes.forwarder import Passage
-from shadow.routes.startup import StartupPrimary
+from shadow.routes.startup import StartupContext, StartupPrimary
 from shadow.surface.arguments import Arguments
 from shadow.surface.stamping import Stamping
 from tests.simulation.conditions import COLLECTION, LIMIT
@@ -164,26 +165,27 @@ class Part:
         runtime = process.runtime
         parts = runtime.parts
         self.records: Any = _SteppedRecords(self, self._world.records)
-        self.fleet = Fleet(
+        context = FleetContext(
             self.records,
             parts,
-            {COLLECTION: self._route(phase)},
             current=lambda: process.runtime,
             figures=_no_figures,
             journal="the journal of the simulation",
             heartbeat=HEARTBEAT,
-            tool=False,
         )
+        self.fleet = Fleet(context, {COLLECTION: self._route(phase)})
         vouched: Any = _Vouched()
         self.fleet._vouching = vouched
         self._roles = StartupPrimary(
-            parts.journal,
-            parts.routes,
-            self.fleet.kept,
-            join=self.fleet.join,
-            renew=self.fleet.participant.renew,
-            patience=LIMIT / 4,
-            configured=self._configured,
+            StartupContext(
+                parts.journal,
+                parts.routes,
+                self.fleet.kept,
+                join=self.fleet.join,
+                renew=self.fleet.participant.renew,
+                patience=LIMIT / 4,
+                configured=self._configured,
+            )
         )
         self._keep(runtime)
 
@@ -192,7 +194,6 @@ class Part:
         self._keep(self._process.runtime)
 
     def _keep(self, runtime: Runtime) -> None:
-        runtime.forwarder.begin_with(self.fleet.era)
         runtime.keep(Background.FLEET, self._belong)
 
     def _route(self, phase: Phase) -> Route:
@@ -419,10 +420,11 @@ def patched_fleet(world: World) -> Iterator[None]:
         for target, name, instead in (
             (Participant, "_ask", ask),
             (Participant, "join", join),
-            (participant, "this_process", this_process),
-            (participant, "threading", SimpleNamespace(Lock=lambda: SimulatedLock(world.loop.sleep))),
-            (participant, "_RAISED", float("-inf")),
-            (participant, "_QUICK", _LOOKS),
+            (membership, "this_process", this_process),
+            (membership, "threading", SimpleNamespace(Lock=lambda: SimulatedLock(world.loop.sleep))),
+            (membership, "_RAISED", float("-inf")),
+            (membership, "_QUICK", _LOOKS),
+            (flip_part, "_QUICK", _LOOKS),
             (coordinator, "_QUICK", _LOOKS),
             (Owner, "known_dead", lambda owner: world.known_dead(owner)),
         ):

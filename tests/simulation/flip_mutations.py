@@ -9,13 +9,13 @@ from typing import Any, Final
 
 from shadow.control import flip_record as routing
 from shadow.control.flip_record import Flip, RouteRecord, Routing
-from shadow.control.members import Member
+from shadow.control.members import Ack, Member
 from shadow.control.records import Records
 from shadow.errors import NotCaughtUp
-from shadow.fleet import participant
 from shadow.fleet.coordinator import _Making
 from shadow.fleet.fleet import Fleet
-from shadow.fleet.participant import FAILED, LEVEL, SWITCHED, Participant
+from shadow.fleet.flip_part import FAILED, LEVEL, SWITCHED
+from shadow.fleet.participant import Participant
 from shadow.host.steady import steady
 from shadow.routes.routes import Routes
 from shadow.runtime import Runtime
@@ -47,7 +47,7 @@ async def _hold_nothing(self: Runtime, collections: Sequence[str]) -> AsyncItera
 
 async def _say_level_first(self: Participant, flip: Flip) -> None:
     """Before its writes are held."""
-    await self.beat(participant.Ack(flip.id, LEVEL))
+    await self.beat(Ack(flip.id, LEVEL))
     await _hold(self, flip)
 
 
@@ -101,7 +101,7 @@ def _save_always(records: Records, wanted: Routing) -> Routing | None:
 async def _let_go_when_level(self: Participant, flip: Flip) -> None:
     """Whatever will be decided."""
     async with self._site.holding(list(flip.to)):
-        await self._patiently(self.beat(participant.Ack(flip.id, LEVEL)))
+        await self._patiently(self.beat(Ack(flip.id, LEVEL)))
 
 
 async def _switch_nothing(self: Fleet, placed: Mapping[str, RouteRecord]) -> None:
@@ -113,14 +113,14 @@ async def _hold_and_switch(self: Participant, flip: Flip) -> None:
     names = list(flip.to)
     try:
         async with self._site.holding(names):
-            await self._patiently(self.beat(participant.Ack(flip.id, LEVEL)))
+            await self._patiently(self.beat(Ack(flip.id, LEVEL)))
             seen = await self._decided(flip.id)
             await self._site.switch(
                 {name: routing.dataclasses.replace(seen.placed[name], primary=to) for name, to in flip.to.items()}
             )
-            await self._patiently(self.beat(participant.Ack(flip.id, SWITCHED)))
+            await self._patiently(self.beat(Ack(flip.id, SWITCHED)))
     except NotCaughtUp as error:
-        await self.beat(participant.Ack(flip.id, FAILED, str(error)))
+        await self.beat(Ack(flip.id, FAILED, str(error)))
 
 
 FLIP_MUTATIONS: Final = (

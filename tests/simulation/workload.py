@@ -324,7 +324,7 @@ class Workload:
     async def _heal(self, process: Process, key: Key) -> None:
         process.note(f"repairs {key}")
         try:
-            await process.runtime.follower.repair(COLLECTION, key)
+            await process.runtime.replicator.repair(COLLECTION, key)
         except (PyMongoError, ShadowError, TimeoutError, healing.HealContended) as error:
             process.note(f"the repair of {key} failed: {error!r}")
 
@@ -393,7 +393,7 @@ class Workload:
         if not mark or not process.both:
             return False
         for key in world.keys + world.counters:
-            await process.runtime.follower.repair(COLLECTION, key)
+            await process.runtime.replicator.repair(COLLECTION, key)
         clean = await self.verify(process)
         if clean:
             process.note(f"has proven epoch {mark[-4:]}")

@@ -33,8 +33,9 @@ from shadow.model.schema import UniqueSpec
 from shadow.model.verdict import Healing, Kind, Mismatch
 from shadow.model.version import Image, Key, Version
 from shadow.reads.unconfirmed import MemoryUnconfirmed
+from shadow.routes.forwarder import no_era
 from shadow.routes.routes import Routes
-from shadow.runtime import Runtime, Shared
+from shadow.runtime import Runtime, RuntimeContext
 from shadow.stores.breaker import Breaker
 from shadow.stores.memory import MemoryStore
 from shadow.writes.heal import HealContended
@@ -48,7 +49,10 @@ from tests.simulation.stores import Batched, Client, Driven, Server
 __all__ = ["Killed", "Process", "World"]
 
 _UNDER_TEST = (
-    "shadow.fleet.fleet",
+    "shadow.fleet.flip_part",
+    "shadow.fleet.gaps",
+    "shadow.fleet.membership",
+    "shadow.fleet.wishes",
     "shadow.routes.forwarder",
     "shadow.router",
     "shadow.runtime",
@@ -130,19 +134,20 @@ class Process:
         kind = Driven if world.conditions.fleet else Client
         self.stores = {name: kind(server, self, world.conditions.asked) for name, server in world.servers.items()}
         recorder = _Recorder(self)
-        parts = Shared(
+        parts = RuntimeContext(
             journal=self.journal,
             routes=Routes(
                 {COLLECTION: Route(world.conditions.primary, Phase.SHADOW, world.conditions.mode)},
                 on_change=lambda _, route: self.note(f"is in phase {route.phase}"),
                 on_unknown=lambda _: None,
-                straggle=LIMIT,
+                in_flight_timeout=LIMIT,
             ),
             limits=world.conditions.limits(),
             reporter=recorder,
             hasher=Hasher(b"simulation"),
             reach=self.reach,
             on_secondary=lambda *_: None,
+            era=lambda name: no_era(name) if self.part is None else self.part.fleet.era(name),
             unconfirmed=MemoryUnconfirmed(now=self.loop.time),
         )
         self.resting = False
@@ -195,7 +200,7 @@ class Process:
         runtime, parts = self.runtime, self.runtime.parts
 
         async def repair(key: Key) -> Healing:
-            return await runtime.follower.repair(COLLECTION, key)
+            return await runtime.replicator.repair(COLLECTION, key)
 
         return JobTarget(
             collection=COLLECTION,

@@ -24,13 +24,14 @@ from shadow.model.schema import CollectionSpec, IndexSpec
 from shadow.model.version import ABSENT, Document, Image, Key, State, Version
 from shadow.router import Router
 from shadow.routes.routes import Routes
-from shadow.runtime import Runtime, Shared
+from shadow.runtime import Runtime, RuntimeContext
 from shadow.stores.base import ApplicationStore, Store
 from shadow.stores.dynamo.client.settings import DynamoSettings
 from shadow.stores.dynamo.items.codec import encode_value
 from shadow.stores.dynamo.store import DynamoStore
 from shadow.stores.memory import MemoryStore
-from shadow.stores.mongo.store import MongoStore, connect
+from shadow.stores.mongo.drivers import connect
+from shadow.stores.mongo.store import MongoStore
 from shadow.surface.options import ClientDefaults, kept_by_url
 from tests.support.drawn import Draw
 from tests.support.recorder import Recorder
@@ -197,7 +198,9 @@ class Routed(Backend):
         route = Route(primary.name, Phase.SHADOW, WriteMode.SYNC, 1.0)
         routes = _AnyRoutes(route)
         limits = Limits(settle=0.02, minimum_age=0.0, index_age=0.0)
-        parts = Shared(self._journal, routes, limits, Recorder(), Hasher(b"test"), no_failpoint, lambda name, up: None)
+        parts = RuntimeContext(
+            self._journal, routes, limits, Recorder(), Hasher(b"test"), no_failpoint, lambda name, up: None
+        )
         self._runtime = Runtime(asyncio.get_running_loop(), parts, {primary.name: primary, secondary.name: secondary})
         self._through = _ThroughRouter(self._runtime, primary, secondary)
         self.store = cast(Store, self._through)

@@ -60,7 +60,7 @@ class FleetSite:
                 "secret_access_key": "local",
             },
             "journal": {"url": f"sqlite:///{folder / 'shadow.db'}"},
-            "limits": {**LIMITS, "write_deadline": 5.0, "read_deadline": 5.0, "straggle": 1.0, "drain": 10.0},
+            "limits": {**LIMITS, "write_deadline": 5.0, "read_deadline": 5.0, "in_flight_timeout": 1.0, "drain": 10.0},
             "control": {"heartbeat": 0.3},
             "observe": {"canary_every": 1.0, "canary_within": 30.0},
             "watch_every": 0.2,

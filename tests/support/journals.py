@@ -8,12 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from shadow.host.process import Owner
 from shadow.journal.base import Journal
-from shadow.journal.server.backend import RemoteLedger
-from shadow.journal.server.dynamo import DynamoLedger
+from shadow.journal.server.driver import Driver
+from shadow.journal.server.dynamo import DynamoDriver
 from shadow.journal.server.dynamo_table import Access
-from shadow.journal.server.mongo import MongoLedger
+from shadow.journal.server.mongo import MongoDriver
 from shadow.journal.server.remote import RemoteJournal, patience
 from shadow.journal.sqlite.journal import SqliteJournal
 from tests.support.topologies import DEPLOYMENTS, admit
@@ -47,18 +46,18 @@ class SetClock:
 
 
 def mongo_journal(url: str, database: str, *, limit: float = LIMIT, clock: SetClock | None = None) -> RemoteJournal:
-    def make(owner: Owner, name: str) -> RemoteLedger:
-        return MongoLedger(url, database, "journal", owner, name, patience=patience(limit), clock=clock)
+    def connect() -> Driver:
+        return MongoDriver(url, database, "journal", patience=patience(limit), clock=clock)
 
-    return RemoteJournal(make, place=f"mongodb {database}", limit=limit)
+    return RemoteJournal(connect, place=f"mongodb {database}", limit=limit)
 
 
 def dynamo_journal(url: str, table: str, *, limit: float = LIMIT, clock: SetClock | None = None) -> RemoteJournal:
-    def make(owner: Owner, name: str) -> RemoteLedger:
+    def connect() -> Driver:
         access = Access("us-east-1", url, "local", "local")
-        return DynamoLedger(access, table, owner, name, patience=patience(limit), clock=clock)
+        return DynamoDriver(access, table, patience=patience(limit), clock=clock)
 
-    return RemoteJournal(make, place=f"dynamodb {table}", limit=limit)
+    return RemoteJournal(connect, place=f"dynamodb {table}", limit=limit)
 
 
 class Place:

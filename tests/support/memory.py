@@ -11,6 +11,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from shadow import Shadow
+from shadow.building import EngineOptions
 from shadow.config import Settings, load
 from shadow.engine import Engine
 from shadow.host.failpoints import Failpoints, no_failpoint
@@ -116,11 +117,11 @@ class _InMemory(Shadow):
         super().__init__(settings, reach=reach, path=path)
 
     def _built(self, settings: Settings, **options: Any) -> Engine:
-        return _Engine(settings, self, **options)
+        return _Engine(settings, self, EngineOptions(**options))
 
 
 class _Engine(Engine):
-    def _make_stores(self) -> Any:
+    def _made_stores(self) -> Any:
         return self.database._stores
 
 

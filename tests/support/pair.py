@@ -21,7 +21,7 @@ from shadow.model.version import Document, Key
 from shadow.reads.unconfirmed import MemoryUnconfirmed, UnconfirmedMismatches
 from shadow.router import Router
 from shadow.routes.routes import Routes
-from shadow.runtime import Runtime, Shared
+from shadow.runtime import Runtime, RuntimeContext
 from shadow.stores.memory import MemoryStore
 from shadow.surface.collection import Collection
 from shadow.surface.options import ClientDefaults, kept_by_url
@@ -87,7 +87,7 @@ class Pair:
             on_change=lambda name, route: self.report.publish(RouteChanged(name, route)),
             on_unknown=lambda name: None,
         )
-        self._parts = Shared(
+        self._parts = RuntimeContext(
             self.journal,
             self.routes,
             limits,

@@ -129,14 +129,17 @@ LIMITS: Final = {
     "confirmations": ("a number", "probes before a difference that new writes keep disturbing is called lagging"),
     "recover_every": ("", "between two searches of the journal for keys to repair"),
     "recover_batch": ("a number", "keys that one such search takes"),
-    "straggle": ("", "no flip within this time of a request to the secondary that timed out and may still arrive"),
+    "in_flight_timeout": (
+        "",
+        "no flip within this time of a request to the secondary that timed out and may still arrive",
+    ),
     "drain": ("", "for the end of the program, and for a flip: what is not done by then stays in the journal"),
 }
 OBSERVE: Final = {
     "hash_secret": ("a secret", "the key of the hashes that stand for keys and values; without it, one for each host"),
     "reveal_keys": ("", "log lines and findings show keys instead of their hashes"),
     "noise_share": (_SHARE, "of the shadowed reads: also compared primary against primary, to know the noise"),
-    "left_out": (_SHARE, "the holdout: reads that are not shadowed, to measure what shadowing costs"),
+    "holdout": (_SHARE, "the holdout: reads that are not shadowed, to measure what shadowing costs"),
     "canary_every": ("seconds", "between two differences that are injected into a collection's answers"),
     "canary_within": ("seconds", "within which one must be found, or the comparison counts as not working"),
     "watch_writers": (
@@ -157,7 +160,7 @@ PRICES: Final = {
     "storage_gb_month": ("dollars", "a gigabyte for a month"),
 }
 OTHER: Final = {
-    "watch_every": ("seconds", "between two looks at the configuration file"),
+    "watch_every": ("seconds", "between two checks of the configuration file"),
     "docs_url": ("an address", "where this manual is on the web: see [links to the manual](#links-to-the-manual)"),
 }
 

@@ -76,7 +76,7 @@ class Site:
             },
             control={"url": self.control, "heartbeat": 0.1},
             limits={**LIMITS, **self.limits},
-            observe={"left_out": 0.0, "noise_share": 0.0},
+            observe={"holdout": 0.0, "noise_share": 0.0},
             defaults={"primary": self.primary, "phase": self.phase, "writes": self.writes, "forced": "a test"},
             collections={self.collection: self.options},
         )

@@ -50,7 +50,7 @@ def settings_for(
         journal=JournalSettings(url=f"sqlite:///{folder / 'journal.db'}"),
         defaults=Defaults(primary=primary, phase=phase),
         limits=limits,
-        observe=ObserveSettings(noise_share=0.0, left_out=0.0),
+        observe=ObserveSettings(noise_share=0.0, holdout=0.0),
         collections={each: CollectionSettings() for each in collections},
     )
 

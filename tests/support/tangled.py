@@ -26,7 +26,7 @@ def die_aside(site: Site, key: str, times: int) -> None:
 
     async def run() -> None:
         # No recovery beside it: nothing but this heal sets anything aside.
-        async with Shadow(site.settings(), reach=reach, resting=True) as shadow:
+        async with Shadow(site.settings(), reach=reach, passive=True) as shadow:
             await shadow.admin.heal(COLLECTION, key)
 
     asyncio.run(run())

@@ -90,7 +90,7 @@ def test_no_constraint_has_the_name_of_another_one_or_of_an_index() -> None:
         (index(("a", 1), collation={"locale": "de"}), "collation is refused", True),
         (index(("a", 1), unique=True, partialFilterExpression={"a": {"$gt": "hunter2"}}), "no constraint", True),
         (index(("a", 1), unique=True, collation={"locale": "de"}), "no counterpart", True),
-        (index(("a", 1), ("b", 1), ("c", 1)), "c: looked at after reading", True),
+        (index(("a", 1), ("b", 1), ("c", 1)), "c: checked after reading", True),
     ],
 )
 def test_what_is_not_as_before_is_said(given: MongoIndex, warning: str, indexed: bool) -> None:
@@ -157,8 +157,8 @@ def test_an_index_over_lists_or_over_one_value_is_left_out_with_the_reason() -> 
     left = pruned(wished, *metered(wished.spec, documents))
     assert specs(left) == [("name", None)]
     assert [each.warning for each in left.became[:2]] == [
-        "an index is left out: tags is mostly a list, and all lists share one partition",
-        "an index is left out: one value of state stands in 75% of it",
+        "no index is suggested: tags is mostly a list, and all lists share one partition",
+        "no index is suggested: one value of state is in 75% of it",
     ]
     assert left.spec.unique == wished.spec.unique, "a constraint holds all the same"
     few = pruned(wished, *metered(wished.spec, documents[:50]))

@@ -115,7 +115,7 @@ def test_lines_are_read_with_extended_json_and_pipelines() -> None:
     ],
 )
 def test_a_line_that_is_no_query_is_named_by_its_number_and_not_by_its_words(line: str) -> None:
-    with pytest.raises(ValueError, match=r"^line 2: no recorded query") as caught:
+    with pytest.raises(ValueError, match=r"^line 2: not a recorded query") as caught:
         list(from_lines(['{"collection": "c"}', line]))
     assert "hunter2" not in str(caught.value)
 

@@ -419,7 +419,7 @@ async def test_a_primary_that_moves_is_noise_and_no_mismatch(tmp_path: Path) -> 
 
 
 async def test_what_is_left_out_is_not_shadowed_and_both_slices_are_timed(tmp_path: Path) -> None:
-    async with Pair(tmp_path, phase=Phase.SHADOW, watch=Watch(left_out=0.5)) as pair:
+    async with Pair(tmp_path, phase=Phase.SHADOW, watch=Watch(holdout=0.5)) as pair:
         await filled(pair)
         for _ in range(100):
             await pair.things.find_one({"_id": 1})
@@ -432,7 +432,7 @@ async def test_what_is_left_out_is_not_shadowed_and_both_slices_are_timed(tmp_pa
 
 
 async def test_reads_that_nobody_shadows_are_in_no_slice(tmp_path: Path) -> None:
-    async with Pair(tmp_path, phase=Phase.DUAL_WRITE, watch=Watch(left_out=0.5)) as pair:
+    async with Pair(tmp_path, phase=Phase.DUAL_WRITE, watch=Watch(holdout=0.5)) as pair:
         await pair.things.find_one({"_id": 1})
         assert not pair.report.reads
 

@@ -257,7 +257,7 @@ OTHERS: Final[dict[str, tuple[str, Any]]] = {
     "observe.hash_secret": ("pepper", SecretStr("pepper")),
     "observe.reveal_keys": ("yes", True),
     "observe.noise_share": ("0.5", 0.5),
-    "observe.left_out": ("0.5", 0.5),
+    "observe.holdout": ("0.5", 0.5),
     "observe.canary_within": ("20", 20),
     "observe.watch_writers": ("true", True),
     "admin.token": ("a-token-of-some-length", SecretStr("a-token-of-some-length")),
@@ -511,10 +511,10 @@ def test_excuses_are_read_by_collection() -> None:
         ("{rule: ignor, name: x, path: y}", "'ignore', 'missing_as_null', 'truncate', 'tolerance', 'unordered'"),
         ("{name: x, path: y}", "discriminator 'rule'"),
         ("{rule: ignore, name: x}", "path"),
-        ("{rule: ignore, name: x, path: _id}", "_id cannot be excused"),
+        ("{rule: ignore, name: x, path: _id}", "_id cannot be ignored"),
         ("{rule: ignore, name: x, path: y, unti: 2030-01-01}", "known keys: expires, name, path, rule"),
         ("{rule: tolerance, name: x, path: y}", "by"),
-        ("{rule: ignore, name: x, path: y}, {rule: ignore, name: x, path: z}", "x is there twice"),
+        ("{rule: ignore, name: x, path: y}, {rule: ignore, name: x, path: z}", "x occurs twice"),
     ],
 )
 def test_a_faulty_excuse_is_named_with_its_place(rule: str, said: str) -> None:
@@ -524,9 +524,9 @@ def test_a_faulty_excuse_is_named_with_its_place(rule: str, said: str) -> None:
 
 
 def test_what_watches_over_the_comparison_is_set_under_observe() -> None:
-    settings = parse("observe: {noise_share: 0.5, left_out: 0, canary_every: 2, canary_within: 9}", {})
+    settings = parse("observe: {noise_share: 0.5, holdout: 0, canary_every: 2, canary_within: 9}", {})
     assert settings.observe.watch() == Watch(0.5, 0.0, 2.0, 9.0)
-    for wrong in ("noise_share: 2", "left_out: -1", "canary_every: 0", "canary_within: 0"):
+    for wrong in ("noise_share: 2", "holdout: -1", "canary_every: 0", "canary_within: 0"):
         with pytest.raises(ConfigurationError):
             parse(f"observe: {{{wrong}}}", {})
 
@@ -623,7 +623,7 @@ def test_checkpoints_do_not_depend_on_what_a_table_costs() -> None:
         (
             "collections: {users: {indexes: [{name: abc, hash: a}, {name: abc, hash: b}]}}",
             "collections.users.indexes",
-            "abc is there twice",
+            "abc occurs twice",
         ),
         (
             f"collections: {{users: {{indexes: {json.dumps([{'name': f'of-{n}', 'hash': 'a'} for n in range(21)])}}}}}",
@@ -637,7 +637,7 @@ def test_checkpoints_do_not_depend_on_what_a_table_costs() -> None:
         ),
         ("collections: {users: {reserved: _id}}", "collections.users.reserved", "not _id"),
         ("collections: {users: {reserved: a.b}}", "collections.users.reserved", "top-level"),
-        ("collections: {users: {reserved: $x}}", "collections.users.reserved", "no `$`"),
+        ("collections: {users: {reserved: $x}}", "collections.users.reserved", "not beginning with `$`"),
         ("mongo: {url: 'mongodb://h/?replicaSet'}", "mongo.url", "each option with a value"),
         ("mongo: {url: 'mongodb://u:p@ss@h/'}", "mongo.url", "escaped"),
         ("mongo: {url: 'mongodb+srv://u:p%zz:x@h/'}", "mongo.url", "escaped"),

@@ -22,7 +22,7 @@ from pymongo.errors import InvalidName, ServerSelectionTimeoutError
 from shadow import Shadow
 from shadow.config import Settings
 from shadow.errors import UnsupportedOperation
-from shadow.stores.mongo.store import connect
+from shadow.stores.mongo.drivers import connect
 from shadow.surface.collection import Collection
 from shadow.surface.driver_database import ForwardedClient
 from shadow.surface.forwarded import ForwardedCollection

@@ -24,7 +24,7 @@ from shadow.control.sqlite import SqliteRecords
 from shadow.fleet.gates import REHEARSAL, REHEARSED
 from shadow.fleet.health_gates import _ORDER, ENOUGH
 from shadow.host.process import this_process
-from shadow.jobs.jobs import Issue
+from shadow.jobs.issues import Issue
 from shadow.model.health import CollectionHealth
 from shadow.model.phase import Phase, StoreName
 from shadow.model.version import fresh_id
@@ -71,18 +71,16 @@ class Place:
     def process(self, *, standing: MemberRoute | None = None, format: int = members.FENCED, **figures: Any) -> None:
         row = Member(fresh_id(), this_process(), "a journal", format=format)
         stands = {NAME: standing or MemberRoute(MONGO, Phase.SHADOW, MONGO)}
-        dataclasses.replace(
-            row, standing=stands, figures={NAME: CollectionHealth.of_record({**WELL, **figures})}
-        ).write(self.records)
+        health = {NAME: CollectionHealth.of_record({**WELL, **figures})}
+        dataclasses.replace(row, standing=stands, figures=health).write(self.records)
 
     def elsewhere(self, *databases: str) -> None:
         """Processes whose files name other places."""
         for name in databases:
             row = Member(fresh_id(), this_process(), "a journal", where={"mongo.database": name})
             stands = {NAME: MemberRoute(MONGO, Phase.SHADOW, MONGO)}
-            dataclasses.replace(row, standing=stands, figures={NAME: CollectionHealth.of_record(WELL)}).write(
-                self.records
-            )
+            health = {NAME: CollectionHealth.of_record(WELL)}
+            dataclasses.replace(row, standing=stands, figures=health).write(self.records)
 
     def beginning(self) -> None:
         """A process that has not told its figures yet."""
@@ -209,7 +207,7 @@ def test_closed_gates_are_told_before_the_steps_that_are_made_in_spite_of_them(p
     words = ["flip", NAME, "--to", "dynamo", "--config", str(place.config), "--force", "--reason", "a test"]
     result = CliRunner().invoke(app, words)
     lines = result.stdout.splitlines()
-    gates = [number for number, line in enumerate(lines) if line.startswith("closed, and gone past: ")]
+    gates = [number for number, line in enumerate(lines) if line.startswith("closed, overridden: ")]
     last = next(number for number, line in enumerate(lines) if "not done" in line or "released" in line)
     assert gates
     assert max(gates) < last

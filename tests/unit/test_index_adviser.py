@@ -63,8 +63,8 @@ def test_what_reads_most_comes_first_and_shapes_are_bounded() -> None:
 
 
 def test_each_scan_and_each_of_its_answers_is_told() -> None:
-    scans, told = ScanCounter(), list[tuple[str, int, int, int]]()
-    scans.on_scan = lambda *counts: told.append(counts)
+    told = list[tuple[str, int, int, int]]()
+    scans = ScanCounter(lambda *counts: told.append(counts))
     counted = scans.begin("users", Query())
     scans.add(counted, read=10, returned=4)
     assert told == [("users", 1, 0, 0), ("users", 0, 10, 4)]

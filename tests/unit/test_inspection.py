@@ -36,7 +36,7 @@ def inspector(pair: Pair, **options: Any) -> Inspector:
         pair.journal,
         parts.limits,
         parts.hasher,
-        pair.runtime.follower.repair,
+        pair.runtime.replicator.repair,
         **options,
     )
 

@@ -16,7 +16,7 @@ from shadow.control.sqlite import SqliteRecords
 from shadow.fleet.health_gates import Gate
 from shadow.fleet.job_gates import FRESH, read_gates
 from shadow.host.process import this_process
-from shadow.jobs.jobs import Issue
+from shadow.jobs.issues import Issue
 from shadow.jobs.target import JobRefused
 from shadow.model.phase import Phase, StoreName
 from tests.support.migration import OpenJobs

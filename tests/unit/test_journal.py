@@ -164,7 +164,7 @@ async def test_another_process_that_never_ends_its_transaction_is_not_waited_for
 
 
 def test_a_close_waits_for_the_next_job_and_that_job_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_journal, "_COMPANY", 60.0)
+    monkeypatch.setattr(sqlite_journal, "_MAX_WAIT", 60.0)
     jobs: queue.SimpleQueue[sqlite_journal._Job | None] = queue.SimpleQueue()
     quiet = sqlite_journal._Job(lambda ledger: None)
     with contextlib.closing(asyncio.new_event_loop()) as loop, ThreadPoolExecutor(1) as threads:

@@ -7,8 +7,8 @@ import random
 import pytest
 
 from shadow.journal.server import clock as module
-from shadow.journal.server.backend import estimate
 from shadow.journal.server.clock import ServerClock
+from shadow.journal.server.records import estimate
 
 
 class World:

@@ -18,7 +18,7 @@ PACKAGE: Final = ROOT / "shadow"
 # servers and the demo are apart from the product: they look at the stores past it.
 CLIENTS: Final = {"MongoClient", "AsyncMongoClient"}
 CLIENT_MODULES: Final = ("pymongo.mongo_client", "pymongo.asynchronous", "pymongo.synchronous", "motor")
-MAY_CONNECT: Final = ("stores/mongo/store.py", "control/mongo.py", "journal/server/mongo.py", "embedded/")
+MAY_CONNECT: Final = ("stores/mongo/drivers.py", "control/mongo.py", "journal/server/mongo.py", "embedded/")
 NEVER_CONNECTS: Final = ("stores/mongo/checks.py",)
 """Has a client read a connection string and nothing more."""
 

@@ -212,8 +212,8 @@ def test_a_database_of_the_server_s_own_is_no_place_for_documents(name: str) -> 
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("mongodb://h/d?journal=true", "journal=NAME names its collections here"),
-        ("mongodb:///d?w=1", "the option w: without a host the options are those of mongo.url"),
+        ("mongodb://h/d?journal=true", "journal=NAME names its collections"),
+        ("mongodb:///d?w=1", "the option w: without a host, the options of mongo.url apply"),
     ],
 )
 def test_a_journal_s_url_says_what_it_means(url: str, said: str) -> None:

@@ -1,7 +1,9 @@
-"""Commands that were renamed are still taken by their old names, and name the new ones on standard error."""
+"""Renamed commands and settings still work under their old names, and a notice names the new ones."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from shadow.cli import app, old_spellings
-from shadow.errors import JournalError
+from shadow.config import parse
+from shadow.errors import ConfigurationError, JournalError
+from shadow.settings.renamed import RENAMED, RenamedSetting
 
 HEAL = {"collection": "users", "apply": True, "limit": 7, "workers": 3, "show_keys": True, "as_json": True}
 OPTIONS = ("--collection", "users", "--apply", "--limit", "7", "--workers", "3", "--show-keys", "--json")
@@ -90,3 +94,62 @@ def test_the_journal_of_the_new_command_is_that_of_the_configuration(tmp_path: P
         ended = said(*arguments, "-c", str(file))
         assert isinstance(ended.exception, JournalError)
         assert "there is no journal at" in str(ended.exception)
+
+
+# --- settings ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("old", "new"), [(old, new) for old, new in RENAMED.items()], ids=str)
+def test_a_renamed_setting_is_read_under_its_old_name_from_the_file_and_the_environment(
+    old: tuple[str, str], new: str
+) -> None:
+    section, name = old
+    variable = f"SHADOW_{section}_{name}".upper()
+    for text, environment, notice in (
+        (f"{section}: {{{name}: 0.25}}", {}, f"`{section}.{name}` is now `{section}.{new}`"),
+        ("", {variable: "0.25"}, f"`{variable}` is now `SHADOW_{section.upper()}_{new.upper()}`"),
+    ):
+        with pytest.warns(RenamedSetting) as noted:
+            settings = parse(text, environment)
+        assert [notice in str(each.message) for each in noted] == [True]
+        assert getattr(getattr(settings, section), new) == 0.25
+
+
+def test_the_environment_overrides_the_file_whichever_names_they_use() -> None:
+    for text, environment in (
+        ("limits: {straggle: 1}", {"SHADOW_LIMITS_IN_FLIGHT_TIMEOUT": "2"}),
+        ("limits: {in_flight_timeout: 1}", {"SHADOW_LIMITS_STRAGGLE": "2"}),
+    ):
+        with pytest.warns(RenamedSetting):
+            assert parse(text, environment).limits.in_flight_timeout == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "environment", "field"),
+    [
+        ("limits: {straggle: 1, in_flight_timeout: 2}", {}, "limits.straggle"),
+        ("", {"SHADOW_OBSERVE_LEFT_OUT": "0", "SHADOW_OBSERVE_HOLDOUT": "0"}, "SHADOW_OBSERVE_LEFT_OUT"),
+    ],
+)
+def test_a_setting_under_both_names_is_a_fault(text: str, environment: dict[str, str], field: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        parse(text, environment)
+    assert [fault.field for fault in refused.value.faults] == [field]
+
+
+def test_a_bad_value_under_an_old_name_is_a_fault_of_the_new_one() -> None:
+    with pytest.warns(RenamedSetting), pytest.raises(ConfigurationError) as refused:
+        parse("limits: {straggle: -1}", {})
+    assert [fault.field for fault in refused.value.faults] == ["limits.in_flight_timeout"]
+
+
+def test_a_command_prints_the_notice_on_standard_error(tmp_path: Path) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text("limits: {straggle: 1}\n")
+    program = [sys.executable, "-c", "from shadow.cli import main; main()", "config", "show", "-c", str(file)]
+    ended = subprocess.run(program, capture_output=True, text=True, check=True)
+    assert (
+        ended.stderr
+        == "notice: the setting `limits.straggle` is now `limits.in_flight_timeout`; the old spelling still works\n"
+    )
+    assert '"in_flight_timeout": 1' in ended.stdout

@@ -304,7 +304,7 @@ async def test_a_deferred_write_is_read_from_the_primary_until_it_is_healed(tmp_
     await until(lambda: not pair.runtime.writes.depth)
     assert (await pair.things.find_one({"_id": "k1"}))["n"] == 10
     assert pair.report.answered_by == {(StoreName.MONGO, Routed.OPEN): 1}
-    await pair.runtime.follower.recover()
+    await pair.runtime.replicator.recover()
     await pair.settled()
     assert (await pair.things.find_one({"_id": "k1"}))["n"] == 10
     assert pair.report.answered_by[StoreName.DYNAMO, Routed.SHARE] == 1

@@ -13,7 +13,7 @@ import pytest
 
 from shadow.control.sqlite import SqliteRecords
 from shadow.host.process import this_process
-from shadow.jobs.jobs import Issue
+from shadow.jobs.issues import Issue
 from shadow.jobs.plan_file import Line, header_of, line_of, made_whole, new_file, read, undone_of, write_plan
 from shadow.jobs.target import JobRefused
 from shadow.model.version import ABSENT, Version
@@ -83,9 +83,9 @@ def _folder(path: Path) -> Path:
 
 
 CANNOT: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "a file that is there": (_there, "is there already"),
-    "a link to nothing": (_link, "is there already"),
-    "a folder": (_folder, "is there already"),
+    "a file that is there": (_there, "exists, and is not overwritten"),
+    "a link to nothing": (_link, "exists, and is not overwritten"),
+    "a folder": (_folder, "exists, and is not overwritten"),
     "no folder": (lambda path: path / "x" / "y", "there is no folder"),
     "a file for a folder": (lambda path: _there(path) / "y", "cannot be written"),
 }
@@ -119,7 +119,7 @@ def test_a_file_that_came_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
             file.write("ours")
             path.write_text("theirs")
 
-    with pytest.raises(JobRefused, match="is there already"):
+    with pytest.raises(JobRefused, match="exists, and is not overwritten"):
         make()
     assert path.read_text() == "theirs"
 
@@ -159,7 +159,7 @@ def test_a_file_that_is_not_there_or_a_folder_is_refused(tmp_path: Path) -> None
 )  # fmt: skip
 def test_a_damaged_line_is_named_before_anything_is_done(damage: str, tmp_path: Path) -> None:
     path = lines(tmp_path / "plan", HEADER, LINE, damage, LINE)
-    with pytest.raises(JobRefused, match="line 3 is cut off or was changed; nothing was done"):
+    with pytest.raises(JobRefused, match="line 3 is truncated or was changed; nothing was done"):
         next(read(path, line_of, may_be_cut=False))
 
 

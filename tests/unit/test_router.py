@@ -197,7 +197,7 @@ async def test_a_recovery_that_is_cancelled_gives_its_claims_back(tmp_path: Path
         await pair.journal.flush()
         gate = Gate()
         pair.secondary.on_all(gate)
-        recovery = asyncio.create_task(pair.runtime.follower.recover())
+        recovery = asyncio.create_task(pair.runtime.replicator.recover())
         if turns is None:
             await gate.reached.wait()
         for _ in range(turns or 0):

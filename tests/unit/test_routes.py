@@ -156,7 +156,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def alone(**routes: Route) -> Routes:
-    return Routes({"a": ALONE, **routes}, on_change=lambda *_: None, on_unknown=lambda _: None, straggle=5.0)
+    return Routes({"a": ALONE, **routes}, on_change=lambda *_: None, on_unknown=lambda _: None, in_flight_timeout=5.0)
 
 
 async def bare(made: Routes, collection: str = "a") -> bool:

@@ -150,23 +150,23 @@ def test_names_of_collections_that_are_not_to_be_had(name: str) -> None:
 @pytest.mark.parametrize(
     ("entry", "said"),
     [
-        ({"indexes": [{"name": "abc", "hash": "a", "range": "a"}]}, "a is there twice"),
-        ({"indexes": [{"name": "abc", "hash": ["a", "a"]}]}, "a is there twice"),
-        ({"indexes": [{"name": "abc", "hash": "$a"}]}, "begins with `$`"),
+        ({"indexes": [{"name": "abc", "hash": "a", "range": "a"}]}, "a occurs twice"),
+        ({"indexes": [{"name": "abc", "hash": ["a", "a"]}]}, "a occurs twice"),
+        ({"indexes": [{"name": "abc", "hash": "$a"}]}, "begin with `$`"),
         ({"indexes": [{"name": "abc", "hash": "_shadow"}]}, "shadow's own field"),
         (
             {"indexes": [{"name": "abc", "hash": "a"}], "unique": [{"name": "abc", "fields": ["b"]}]},
-            "abc is there twice",
+            "abc occurs twice",
         ),
-        ({"unique": ["_id"]}, "unique by itself"),
+        ({"unique": ["_id"]}, "_id is always unique"),
         ({"unique": ["a", "a"]}, "twice"),
         ({"unique": ["a..b"]}, "empty part"),
         ({"unique": [".a"]}, "empty part"),
-        ({"unique": ["a.$b"]}, "begins with `$`"),
+        ({"unique": ["a.$b"]}, "begin with `$`"),
         ({"unique": ["_shadow.b"]}, "shadow's own field"),
-        ({"unique": [{"name": "u", "fields": ["a", "a"]}]}, "a is there twice"),
-        ({"unique": [{"name": "u", "fields": ["_id"]}]}, "unique by itself"),
-        ({"unique": [{"name": "*", "fields": ["a"]}]}, "takes for an index"),
+        ({"unique": [{"name": "u", "fields": ["a", "a"]}]}, "a occurs twice"),
+        ({"unique": [{"name": "u", "fields": ["_id"]}]}, "_id is always unique"),
+        ({"unique": [{"name": "*", "fields": ["a"]}]}, "accepts for an index"),
         ({"reveal_fields": ["a..b"]}, "empty part"),
         ({"reserved": "v", "unique": ["v"]}, "v is shadow's own field"),
     ],
@@ -398,14 +398,14 @@ def test_config_check_and_the_start_name_it(tmp_path: Path, monkeypatch: pytest.
         monkeypatch.setenv(name, value)
     said = CliRunner().invoke(app, ["config", "check", "-c", str(file)])
     assert said.exit_code == 0
-    assert "AWS_PROFILE does nothing here" in said.output
+    assert "AWS_PROFILE has no effect" in said.output
 
 
 async def test_keys_of_ones_own_work_though_a_profile_is_named_that_is_not_there(
     dynamodb_local_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_PROFILE", "none-of-this-name")
-    gateway = Gateway(DynamoSettings(endpoint_url=dynamodb_local_url, **KEYS), None, None)  # type: ignore[arg-type]
+    gateway = Gateway(DynamoSettings(endpoint_url=dynamodb_local_url, **KEYS), None)  # type: ignore[arg-type]
     try:
         assert "TableNames" in await gateway.call("list_tables", "")
     finally:

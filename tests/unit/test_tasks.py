@@ -18,12 +18,13 @@ from shadow.control import flip_record as routing
 from shadow.control.flip_record import Flip, FlipKind, FlipState, RouteRecord, Routing
 from shadow.control.sqlite import SqliteRecords
 from shadow.errors import ControlError
+from shadow.fleet.context import ParticipantContext
 from shadow.fleet.participant import Participant
 from shadow.host.tasks import begin
 from shadow.model.background import Background
 from shadow.model.phase import Phase, Route, StoreName
 from shadow.routes.routes import Routes
-from shadow.routes.startup import StartupPrimary
+from shadow.routes.startup import StartupContext, StartupPrimary
 from shadow.writes.work_queue import WorkQueue
 
 SOURCE: Final = Path(shadow.__file__).parent
@@ -131,7 +132,7 @@ async def test_a_flip_that_cannot_even_say_why_it_failed_is_not_lost(
     said = _lost(asyncio.get_running_loop())
     records, site = SqliteRecords(tmp_path / "control"), _Site()
     records.prepare()
-    participant = Participant(records, site, journal="a", heartbeat=0.05, limit=1.0, tool=False)  # type: ignore[arg-type]
+    participant = Participant(ParticipantContext(records, "a", heartbeat=0.05, limit=1.0), site)  # type: ignore[arg-type]
     await participant.join({"things": StoreName.MONGO})
 
     async def gone(ack: Any = None) -> None:
@@ -165,7 +166,7 @@ async def test_what_nobody_waits_for_any_more_is_not_lost(tmp_path: Path) -> Non
             return {}
 
     routes = Routes({"things": Route(StoreName.MONGO, Phase.SHADOW)}, on_change=lambda *_: None, on_unknown=print)
-    roles = StartupPrimary(Journal(), routes, lambda *_: None, join=join)  # type: ignore[arg-type]
+    roles = StartupPrimary(StartupContext(Journal(), routes, lambda *_: None, join=join))  # type: ignore[arg-type]
     waiting = asyncio.ensure_future(roles.learn(writing=True))
     await asyncio.sleep(0.01)
     waiting.cancel()

@@ -137,6 +137,12 @@ def examples() -> Iterator[tuple[str, str]]:
     yield "level", "It brings the secondary level with the primary."
     yield "heal", "The journal heals the key."
     yield "held writes", "Every process holds its writes."
+    yield "looked at", "The collection is looked at before."
+    yield "stands", "Its version stands in the document."
+    yield "goes past", "Nothing goes past the second store."
+    yield "becomes of", "It says what becomes of each write."
+    yield "is said", "The caller is told at once."
+    yield "written alone", "From then on one store is written alone."
 
 
 @pytest.mark.parametrize(("name", "text"), list(examples()))

@@ -27,6 +27,7 @@ from shadow.model.outcome import Outcome, classify
 from shadow.stores.dynamo.client.gateway import Cancelled, ConditionFailed, Gateway
 from shadow.stores.dynamo.client.settings import DynamoSettings
 from shadow.stores.dynamo.client.wire import Wire, signature_headers
+from shadow.stores.dynamo.context import DEFAULTS, DynamoContext
 from shadow.stores.within import within
 
 NOW: Final = datetime.datetime(2026, 2, 3, 4, 5, 6, tzinfo=datetime.UTC)
@@ -102,7 +103,7 @@ def never() -> web.StreamResponse:
 
 
 @asynccontextmanager
-async def served(**settings: Any) -> AsyncIterator[tuple[Server, Gateway]]:
+async def served(context: DynamoContext = DEFAULTS, **settings: Any) -> AsyncIterator[tuple[Server, Gateway]]:
     server = Server()
     app = web.Application()
     app.router.add_post("/{tail:.*}", server.handle)
@@ -112,7 +113,9 @@ async def served(**settings: Any) -> AsyncIterator[tuple[Server, Gateway]]:
     await site.start()
     port = runner.addresses[0][1]
     access = {"access_key_id": "key", "secret_access_key": "secret"}
-    gateway = Gateway(DynamoSettings(**{"endpoint_url": f"http://127.0.0.1:{port}", **access, **settings}), None, None)
+    gateway = Gateway(
+        DynamoSettings(**{"endpoint_url": f"http://127.0.0.1:{port}", **access, **settings}), None, context
+    )
     try:
         yield server, gateway
     finally:
@@ -266,7 +269,7 @@ async def test_a_clients_own_adaptive_retries_survive_callers_that_go_away() -> 
         access = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
         made = get_session().create_client("dynamodb", endpoint_url=url, config=config, **access)
         async with made as client:
-            handed = Gateway(DynamoSettings(), client, None)
+            handed = Gateway(DynamoSettings(), client)
             server.answers = [failed("ThrottlingException")] * 3 + [said(200, {"Item": {"a": {"S": "x"}}})]
             with contextlib.suppress(pymongo.errors.PyMongoError):
                 await get(handed)
@@ -286,10 +289,10 @@ async def test_a_clients_own_adaptive_retries_survive_callers_that_go_away() -> 
 async def test_a_client_that_is_stuck_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     """One made here: not even a request without a document is answered, and its lock is never had again."""
     monkeypatch.setattr("shadow.stores.dynamo.client.gateway.LEAST_PATIENCE", 0.2)
-    async with served(connect_timeout=0.1, read_timeout=0.1, max_attempts=1) as (server, gateway):
+    told: list[bool] = []
+    context = DynamoContext(on_stuck=told.append)
+    async with served(context, connect_timeout=0.1, read_timeout=0.1, max_attempts=1) as (server, gateway):
         server.answers = [said(200, {"Item": {"a": {"S": "x"}}})]
-        told: list[bool] = []
-        gateway.on_stuck = told.append
         await get(gateway)
         before = gateway._client
 
@@ -307,9 +310,9 @@ async def test_a_client_that_is_stuck_is_replaced(monkeypatch: pytest.MonkeyPatc
 
 
 async def test_throttling_is_told_and_slows_down_and_success_fills_the_quota_again() -> None:
-    async with served(max_attempts=2) as (server, gateway):
-        told: list[int] = []
-        gateway.on_throttled = lambda: told.append(1)
+    told: list[int] = []
+    context = DynamoContext(on_throttled=lambda: told.append(1))
+    async with served(context, max_attempts=2) as (server, gateway):
         server.answers = [failed("ThrottlingException"), said(200, {})]
         await get(gateway)
         assert len(told) == 1

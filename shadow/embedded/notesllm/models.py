@@ -54,7 +54,7 @@ class Token(BaseModel):
 
 
 class Profile(BaseModel):
-    """What a user may change; what is left out stays, a null theme is removed."""
+    """What a user may change; omitted fields stay, a null theme is removed."""
 
     name: str | None = Field(default=None, max_length=100)
     theme: Literal["light", "dark"] | None = None

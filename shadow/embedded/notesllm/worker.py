@@ -31,7 +31,7 @@ async def worker(database: Database, stop: asyncio.Event, *, poll_seconds: float
         try:
             done = await work_once(notes, batch)
         except PyMongoError as error:
-            logger.warning("the worker goes on after %s", type(error).__name__)
+            logger.warning("the worker continues after %s", type(error).__name__)
             done = 0
         if done == 0:
             with contextlib.suppress(TimeoutError):

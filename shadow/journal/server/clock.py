@@ -2,12 +2,12 @@
 
 No process compares its own clock with another's. Each measures how far the server's clock is from its own steady one:
 a stamp that the server made between a request and its answer bounds the difference from both sides, and several such
-intervals bound it more narrowly. Whoever opens an intent writes down the *latest* moment that it can be, and whoever
-asks whether the intent has expired goes by the *earliest* that it can be now; so an intent is never taken for expired
-before its time has passed on the server's clock, however far the clocks of the hosts are apart.
+intervals bound it more narrowly. A process that opens an intent writes the *latest* moment that it can be, and one that
+asks whether the intent has expired uses the *earliest* that it can be now; so an intent never counts as expired before
+its time has passed on the server's clock, however far the clocks of the hosts are apart.
 
-What is left: a server whose own clock leaps, or a new primary whose clock is ahead of the old one's. The rules of
-`journal` bear a quarter of `limits.operation` of that, for no operation may last longer than three quarters of it.
+What remains: a server whose own clock leaps, or a new primary whose clock is ahead of the old one's. The rules of the
+journal tolerate a quarter of `limits.operation` of that, for no operation may last longer than three quarters of it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from shadow.host.steady import steady
 __all__ = ["Clock", "ServerClock", "steady"]
 
 _DRIFT: Final = 2e-4
-"""How far a steady clock may be off, in seconds a second: far more than any crystal's error."""
+"""The error of a steady clock, in seconds a second: far more than any crystal's."""
 
 
 class Clock(Protocol):
@@ -30,7 +30,7 @@ class Clock(Protocol):
     def latest(self) -> float: ...
 
     def observe(self, stamp: float, resolution: float, sent: float, received: float) -> None:
-        """The server said `stamp`, which was right within `resolution` seconds after it, between the two moments
+        """The server's time was between `stamp` and `resolution` seconds later, at a moment between the two moments
         `sent` and `received` of `steady`."""
 
 
@@ -59,7 +59,7 @@ class ServerClock:
         if self._bounds is not None:
             old = self._known(received)
             both = _Bounds(max(old.low, seen.low), min(old.high, seen.high), received)
-            # Bounds that exclude each other: the clock of the server has been set, or another server answers.
+            # Bounds that exclude each other: the server's clock was set, or another server answers.
             seen = both if both.low <= both.high else seen
         self._bounds = seen
 

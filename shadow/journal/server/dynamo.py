@@ -1,10 +1,9 @@
 """The journal in a DynamoDB table.
 
 Its partitions: `i#0` to `i#3` hold the intents, `d#0` to `d#3` the deferred keys (one item a key, however often it is
-deferred), chosen by the digest of the key; `meta` holds the processes, whose turn it is to look for orphans, how many
-intents of each collection have passed, and which collections are unclean. Sort keys begin with collection and digest,
-so that all there is of a key, and of a collection, lies together. Two indexes hold the deferred keys alone: `by_turn`
-(which is next) and `by_age` (which is oldest).
+deferred), chosen by the digest of the key; `meta` holds the notes. Sort keys begin with collection and digest, so that
+all there is of a key, and of a collection, lies together. Two indexes hold the deferred keys alone: `by_turn` (which is
+next) and `by_age` (which is oldest).
 
 The answers that safety rests on (what is open, whether anything is left) are read from the table, consistently; the
 indexes only propose what to heal, and a conditional write on the table decides. Opening and closing an intent is one
@@ -19,435 +18,237 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from shadow.host.process import Owner
-from shadow.journal.base import Due, JournalStats, Pending
-from shadow.journal.server.backend import (
-    UNDECIDED,
-    IntentRow,
-    NotReady,
-    Registered,
-    digest_of,
-    estimate,
-    in_order,
-    place_of,
-    unpack,
-)
 from shadow.journal.server.clock import Clock, ServerClock
+from shadow.journal.server.driver import Condition, Kind, Merge, NotReady, Place, Record, Tally
 from shadow.journal.server.dynamo_items import (
+    META,
+    PREFIXES,
+    Expressions,
     Item,
-    age_of,
-    as_claimed,
-    deferred_key,
-    intent_item,
-    intent_key,
+    encoded,
     item_key,
-    number,
+    item_of,
+    key_of,
     partitions,
     parts,
-    pending_of,
+    place_at,
     quoted,
-    registered_of,
-    row_of,
+    record_of,
     shard_of,
 )
 from shadow.journal.server.dynamo_table import CONDITION, Access, ClientError, JournalTable, Unless, code_of, explained
-from shadow.model.version import Key, fresh_id
+from shadow.journal.server.records import UNDECIDED, age_of, estimate, in_order
 
-__all__ = ["DynamoLedger"]
+__all__ = ["DynamoDriver"]
 
 _COUNTED: Final = 250
 """Entries of one collection and partition that are counted one by one: the client's own work for each is what costs."""
-_ADOPTED: Final = 1000
-_META: Final = "meta"
-_SWEEP: Final = "sweep"
-_OWNER: Final = "owner#"
-_PASSED: Final = "passed#"
-_UNCLEAN: Final = "unclean#"
-_PRIMARY: Final = "primary#"
+_BATCH: Final = 1000
+"""Intents that are handed over at a time."""
 _BEHIND: Final = "~"
 """Sorts behind every hexadecimal digit."""
 
 
-class DynamoLedger:
-    """See `ledger.RemoteLedger`; `dynamo_items` says how things are written."""
+class DynamoDriver:
+    """See `driver.Driver`; `dynamo_items` says how things are written."""
 
-    def __init__(
-        self, access: Access, table: str, owner: Owner, name: str, *, patience: float, clock: Clock | None = None
-    ) -> None:
+    def __init__(self, access: Access, table: str, *, patience: float, clock: Clock | None = None) -> None:
         """Connects on first use. `patience`: seconds for one request, about, in all its attempts."""
         self.clock: Clock = clock or ServerClock()
-        self.name = name
-        self._owner = owner
         self._patience = patience
         self._table = JournalTable(access, table, self.clock, patience)
 
-    # --- life ---------------------------------------------------------------------------------------------------
+    # --- the connection -----------------------------------------------------------------------------------------
 
-    def enter(self) -> None:
+    def prepare(self) -> None:
         deadline = time.monotonic() + self._patience
         while (status := self._table.status()) != "ACTIVE":
             if time.monotonic() > deadline:
-                raise NotReady(f"the table {self._table.name} is being made ({status.lower()})")
+                raise NotReady(f"the table {self._table.name} is being created ({status.lower()})")
             time.sleep(0.2)
-        self.beat()
 
-    def beat(self) -> None:
-        if isinstance(self.clock, ServerClock):
-            # The first sign of life carries the server's time, so the time comes first.
-            self._table.call("get_item", Key=item_key(_META, _SWEEP))
-        owner = self._owner
-        item = {
-            **item_key(_META, f"{_OWNER}{self.name}"),
-            "place": {"S": owner.place},
-            "pid": {"N": str(owner.pid)},
-            "started": number(owner.started),
-            "b": number(self.clock.latest()),
-        }
-        self._table.call("put_item", Item=item)
-
-    def leave(self) -> None:
-        self._table.call("delete_item", Key=item_key(_META, f"{_OWNER}{self.name}"))
+    def read_clock(self) -> None:
+        # Every answer tells the time.
+        self._table.call("get_item", Key=key_of(Place(Kind.SWEEP)))
 
     def release(self) -> None:
         self._table.release()
 
-    def explain(self, error: Exception) -> tuple[str, str]:
+    def explain_error(self, error: Exception) -> tuple[str, str]:
         return explained(error, self._table.name)
 
-    # --- intents ------------------------------------------------------------------------------------------------
+    # --- writes -------------------------------------------------------------------------------------------------
 
-    def open(self, rows: Sequence[IntentRow]) -> None:
-        self._table.write([{"PutRequest": {"Item": intent_item(row)}} for row in rows])
+    def insert(self, intents: Sequence[Record]) -> None:
+        self._table.write([{"PutRequest": {"Item": item_of(each)}} for each in intents])
 
-    def close(self, rows: Sequence[IntentRow]) -> None:
-        self._table.each(self._count_passed, Counter(row.collection for row in rows).items())
-        self._table.write([{"DeleteRequest": {"Key": intent_key(row)}} for row in rows])
+    def remove(self, intents: Sequence[Place]) -> None:
+        self._table.write([{"DeleteRequest": {"Key": key_of(each)}} for each in intents])
 
-    def _count_passed(self, ended: tuple[str, int]) -> None:
-        collection, times = ended
-        self._table.call(
-            "update_item",
-            Key=item_key(_META, f"{_PASSED}{collection}"),
-            UpdateExpression="ADD n :n",
-            ExpressionAttributeValues={":n": number(times)},
-        )
+    def merge(self, merges: Sequence[tuple[Place, Merge]]) -> None:
+        self._table.each(lambda each: self._merge(*each), merges)
 
-    def defer(self, rows: Sequence[tuple[IntentRow, float]]) -> None:
-        self._table.each(lambda each: self._defer(*each), rows)
-        self.close([row for row, _ in rows])
-
-    def _defer(self, row: IntentRow, settle_after: float) -> None:
-        """Two forms of one update, for DynamoDB has no maximum: whichever raises `f` or leaves it as it stands."""
+    def _merge(self, place: Place, merge: Merge) -> None:
+        """DynamoDB has no maximum: of two forms of one update, whichever raises `most` or leaves it as it is."""
         while True:
-            for change, condition in (
-                ("f = :f", "attribute_not_exists(f) OR f < :f"),
-                ("f = f", "f >= :f"),
-            ):
+            for raises in (True, False) if merge.most else (True,):
                 with Unless(CONDITION):
-                    self._defer_as(row, settle_after, change, condition)
+                    answer = self._table.call("update_item", Key=key_of(place), **_merging(place.kind, merge, raises))
+                    self._lower(place, merge, answer.get("Attributes", {}))
                     return
 
-    def _defer_as(self, row: IntentRow, settle_after: float, change: str, condition: str) -> None:
-        key = deferred_key(row.collection, row.deferred_digest)
-        answer = self._table.call(
-            "update_item",
-            Key=key,
-            UpdateExpression=(
-                f"SET {change}, k = if_not_exists(k, :k), a = if_not_exists(a, :zero), "
-                "s = if_not_exists(s, :o), t = :o ADD g :one"
-            ),
-            ConditionExpression=condition,
-            ExpressionAttributeValues={
-                ":f": number(settle_after),
-                ":k": {"B": row.deferred_key},
-                ":o": number(row.opened),
-                ":zero": number(0),
-                ":one": number(1),
-            },
-            ReturnValues="UPDATED_NEW",
-        )
-        if float(answer["Attributes"]["s"]["N"]) > row.opened:
+    def _lower(self, place: Place, merge: Merge, written: Item) -> None:
+        """Nor has it a minimum: the first value was taken over, and one that is higher is lowered after that."""
+        if merge.least is None:
+            return
+        field, value = merge.least
+        expressions = Expressions(place.kind)
+        name, least = expressions.name(field), expressions.value(value)
+        if float(written[name.removeprefix("#")]["N"]) > value:
+            update = expressions.request(
+                UpdateExpression=f"SET {name} = {least}", ConditionExpression=f"{name} > {least}"
+            )
             with Unless(CONDITION):
-                self._table.call(
-                    "update_item",
-                    Key=key,
-                    UpdateExpression="SET s = :o",
-                    ConditionExpression="s > :o",
-                    ExpressionAttributeValues={":o": number(row.opened)},
-                )
+                self._table.call("update_item", Key=key_of(place), **update)
 
-    def has_open(self, collection: str, digest: str) -> bool:
-        # The intent first: a deferral stands before its intent goes.
-        return any(self._stands(kind, collection, each) for kind in ("i", "d") for each in (digest, UNDECIDED))
-
-    def _stands(self, kind: str, collection: str, begin: str) -> bool:
-        """Whether there is anything of a kind whose digest begins so."""
-        answer = self._table.call(
-            "query",
-            KeyConditionExpression="pk = :pk AND begins_with(sk, :sk)",
-            ExpressionAttributeValues={
-                ":pk": {"S": f"{kind}#{shard_of(begin)}"},
-                ":sk": {"S": f"{quoted(collection)}#{begin}"},
-            },
-            ConsistentRead=True,
-            Limit=1,
+    def change(
+        self, place: Place, values: Mapping[str, Any], conditions: Sequence[Condition] = (), *, create: bool = False
+    ) -> Record | None:
+        expressions = Expressions(place.kind)
+        met = expressions.meeting(conditions)
+        condition = (
+            f"attribute_not_exists(sk) OR ({' AND '.join(met)})"
+            if create
+            else " AND ".join(["attribute_exists(sk)", *met])
         )
-        return bool(answer["Items"])
-
-    def _intents_of(self, collection: str, digest: str) -> list[Item]:
-        pages = self._table.pages(
-            KeyConditionExpression="pk = :pk AND begins_with(sk, :sk)",
-            ExpressionAttributeValues={
-                ":pk": {"S": f"i#{shard_of(digest)}"},
-                ":sk": {"S": f"{quoted(collection)}#{digest}#"},
-            },
-            ConsistentRead=True,
-        )
-        return [item for page in pages for item in page]
-
-    # --- deferred keys ------------------------------------------------------------------------------------------
-
-    def take(self, limit: int, now: float, until: float) -> list[Due]:
-        proposed = [
-            item
-            for items in self._table.each(lambda shard: self._next(shard, limit, now), partitions("d"))
-            for item in items
-        ]
-        proposed.sort(key=lambda item: float(item["t"]["N"]))
-        claimed = self._table.each(lambda item: self._claim(item, now, until), proposed[:limit])
-        return sorted((due for due in claimed if due is not None), key=lambda due: due.since)
-
-    def _next(self, partition: str, limit: int, now: float) -> list[Item]:
-        answer = self._table.call(
-            "query",
-            IndexName="by_turn",
-            KeyConditionExpression="pk = :pk AND t <= :now",
-            ExpressionAttributeValues={":pk": {"S": partition}, ":now": number(now)},
-            Limit=limit,
-        )
-        items: list[Item] = answer["Items"]
-        return items
-
-    def _claim(self, item: Item, now: float, until: float) -> Due | None:
-        """The deferral, if its turn is still the one that the index proposed."""
-        return self._claim_if(item_key(item["pk"]["S"], item["sk"]["S"]), "t = :t", {":t": item["t"]}, now, until)
-
-    def _claim_if(self, key: Item, condition: str, values: dict[str, Any], now: float, until: float) -> Due | None:
+        request = expressions.request(UpdateExpression=expressions.setting(values), ConditionExpression=condition)
         with Unless(CONDITION):
-            answer = self._table.call(
-                "update_item",
-                Key=key,
-                UpdateExpression="SET t = :until, m = :now, l = :name",
-                ConditionExpression=condition,
-                ExpressionAttributeValues={
-                    **values,
-                    ":until": number(until),
-                    ":now": number(now),
-                    ":name": {"S": self.name},
-                },
-                ReturnValues="ALL_NEW",
-            )
-            item = answer["Attributes"]
-            collection, _, _ = parts(item["sk"]["S"])
-            return Due(
-                collection,
-                unpack(item["k"]["B"]),
-                int(item["g"]["N"]),
-                int(item["a"]["N"]),
-                float(item["s"]["N"]),
-                float(item["m"]["N"]),
-                refused=item.get("r", {}).get("S", ""),
-            )
+            answer = self._table.call("update_item", Key=key_of(place), ReturnValues="ALL_NEW", **request)
+            return record_of(place.kind, answer["Attributes"])
         return None
 
-    def claim(self, collection: str, key: Key, now: float, until: float) -> Due | None:
-        place = deferred_key(collection, digest_of(key))
-        return self._claim_if(place, "attribute_exists(g)", {}, now, until)
+    def change_each(
+        self, places: Sequence[Place], values: Mapping[str, Any], conditions: Sequence[Condition]
+    ) -> list[Record]:
+        changed = self._table.each(lambda place: self.change(place, values, conditions), places)
+        return [each for each in changed if each is not None]
 
-    def settle(self, due: Due) -> bool:
-        condition, values = as_claimed(due)
+    def delete(self, place: Place, conditions: Sequence[Condition] = ()) -> bool:
+        expressions = Expressions(place.kind)
+        request = expressions.request(ConditionExpression=" AND ".join(expressions.meeting(conditions)))
         try:
-            self._table.call(
-                "delete_item",
-                Key=deferred_key(due.collection, digest_of(due.key)),
-                ConditionExpression=f"{condition} AND f <= :m",
-                ExpressionAttributeValues=values,
-                ReturnValuesOnConditionCheckFailure="ALL_OLD",
-            )
+            self._table.call("delete_item", Key=key_of(place), ReturnValuesOnConditionCheckFailure="ALL_OLD", **request)
         except ClientError as error:
             if code_of(error) != CONDITION:
                 raise
             # A lost answer makes the client ask again for what it has just done.
             retried = error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0) > 0
-            if retried and not error.response.get("Item"):
-                return True
-        else:
-            return True
-        self._change(due, "SET t = f", {})
-        return False
+            return retried and not error.response.get("Item")
+        return True
 
-    def postpone(self, due: Due, until: float, refused: str) -> None:
-        values = {":until": number(until), ":a": number(due.attempts_after(refused))}
-        if refused:
-            self._change(due, "SET t = :until, a = :a, r = :r", {**values, ":r": {"S": refused}})
-        else:
-            self._change(due, "SET t = :until, a = :a REMOVE r", values)
+    # --- reads --------------------------------------------------------------------------------------------------
 
-    def give_back(self, due: Due) -> None:
-        self._change(due, "SET t = s", {})
+    def note(self, place: Place) -> Record | None:
+        found = self._table.call("get_item", Key=key_of(place), ConsistentRead=True).get("Item")
+        return None if found is None else record_of(place.kind, found)
 
-    def end_claims(self, owner: str, now: float) -> None:
-        """Of all that is claimed or postponed, which is little."""
-        for partition in partitions("d"):
-            for page in self._table.pages(
-                IndexName="by_turn",
-                KeyConditionExpression="pk = :pk AND t > :now",
-                ExpressionAttributeValues={":pk": {"S": partition}, ":now": number(now)},
-            ):
+    def notes(self, kind: Kind) -> list[Record]:
+        return [record_of(kind, item) for page in self._pages(META, PREFIXES[kind]) for item in page]
+
+    def exists(self, kind: Kind, collection: str, digest: str) -> bool:
+        return any(self._exists(kind, collection, each) for each in (digest, UNDECIDED))
+
+    def _exists(self, kind: Kind, collection: str, begin: str) -> bool:
+        answer = self._table.call(
+            "query", Limit=1, **_beginning(shard_of(kind, begin), f"{quoted(collection)}#{begin}")
+        )
+        return bool(answer["Items"])
+
+    def of_key(self, kind: Kind, collection: str, digest: str) -> list[Record]:
+        if kind is Kind.DEFERRED:
+            found = self.note(Place(kind, collection, digest))
+            return [] if found is None else [found]
+        pages = self._pages(shard_of(kind, digest), f"{quoted(collection)}#{digest}#")
+        return [record_of(kind, item) for page in pages for item in page]
+
+    def _pages(self, partition: str, begin: str = "") -> Iterator[list[Item]]:
+        return self._table.pages(**_beginning(partition, begin))
+
+    def intents(self, condition: Condition) -> Iterator[list[Record]]:
+        """Reads all of them, which are few: those of operations under way."""
+        for partition in partitions(Kind.INTENT):
+            expressions = Expressions(Kind.INTENT)
+            (met,) = expressions.meeting([condition])
+            whole = f"pk = {expressions.value(partition)}"
+            request = expressions.request(KeyConditionExpression=whole, FilterExpression=met)
+            for page in self._table.pages(ConsistentRead=True, **request):
+                for at in range(0, len(page), _BATCH):
+                    yield [record_of(Kind.INTENT, item) for item in page[at : at + _BATCH]]
+
+    def turns(self, limit: int, now: float) -> list[Place]:
+        def next_of(partition: str) -> list[Item]:
+            answer = self._table.call("query", IndexName="by_turn", Limit=limit, **_indexed(partition, "t <= :v", now))
+            items: list[Item] = answer["Items"]
+            return items
+
+        found = [item for items in self._table.each(next_of, partitions(Kind.DEFERRED)) for item in items]
+        found.sort(key=lambda item: float(item["t"]["N"]))
+        return [place_at(Kind.DEFERRED, item["sk"]["S"]) for item in found[:limit]]
+
+    def claimed(self, owner: str, now: float) -> Iterator[Record]:
+        """Reads all that is claimed or postponed, which is little."""
+        for partition in partitions(Kind.DEFERRED):
+            for page in self._table.pages(IndexName="by_turn", **_indexed(partition, "t > :v", now)):
                 for item in self._table.get([item_key(partition, each["sk"]["S"]) for each in page]):
-                    if item.get("l") == {"S": owner}:
-                        self._end_claim(item)
+                    if item.get("l", {}).get("S", "").startswith(owner):
+                        yield record_of(Kind.DEFERRED, item)
 
-    def _end_claim(self, item: Item) -> None:
-        with Unless(CONDITION):
-            self._table.call(
-                "update_item",
-                Key=item_key(item["pk"]["S"], item["sk"]["S"]),
-                UpdateExpression="SET t = s",
-                ConditionExpression="m = :m AND l = :l AND t = :t",
-                ExpressionAttributeValues={":m": item["m"], ":l": item["l"], ":t": item["t"]},
-            )
-
-    def _change(self, due: Due, change: str, values: dict[str, Any]) -> None:
-        """Changes the deferral if it stands as it was claimed."""
-        condition, seen = as_claimed(due)
-        with Unless(CONDITION):
-            self._table.call(
-                "update_item",
-                Key=deferred_key(due.collection, digest_of(due.key)),
-                UpdateExpression=change,
-                ConditionExpression=condition,
-                ExpressionAttributeValues={**seen, **values},
-            )
-
-    # --- what people ask for ------------------------------------------------------------------------------------
-
-    def entries(self, limit: int, collection: str | None, after: Pending | None) -> list[Pending]:
+    def oldest(
+        self, kind: Kind, limit: int, collection: str | None, after: tuple[float, str, str, str] | None
+    ) -> list[Record]:
         """Reads all intents, and of the deferred keys as far as it takes."""
-        chosen = None if collection is None else f"{quoted(collection)}#"
+        begin = "" if collection is None else f"{quoted(collection)}#"
 
-        def of(partition: str) -> list[Pending]:
-            if partition.startswith("i"):
-                found = [pending_of(item) for item in self._intents(partition, chosen)]
-            else:
-                found = self._oldest(partition, limit, chosen, after)
-            return in_order((each for each in found if after is None or place_of(each) > place_of(after)), limit)
+        def of(partition: str) -> list[Record]:
+            if kind is Kind.DEFERRED:
+                return self._oldest(partition, limit, begin, after)
+            found = [record_of(kind, item) for page in self._pages(partition, begin) for item in page]
+            return in_order((each for each in found if after is None or age_of(each) > after), limit)
 
-        return in_order((each for some in self._table.each(of, partitions("i", "d")) for each in some), limit)
+        return in_order((each for some in self._table.each(of, partitions(kind)) for each in some), limit)
 
-    def _intents(self, partition: str, prefix: str | None) -> Iterator[Item]:
-        condition, values = "pk = :pk", {":pk": {"S": partition}}
-        if prefix is not None:
-            condition, values = f"{condition} AND begins_with(sk, :sk)", {**values, ":sk": {"S": prefix}}
-        for page in self._table.pages(
-            KeyConditionExpression=condition, ExpressionAttributeValues=values, ConsistentRead=True
-        ):
-            yield from page
-
-    def _oldest(self, partition: str, limit: int, prefix: str | None, after: Pending | None) -> list[Pending]:
+    def _oldest(
+        self, partition: str, limit: int, begin: str, after: tuple[float, str, str, str] | None
+    ) -> list[Record]:
         """The first `limit` deferrals behind another one: keys from the index, then the items."""
-        since = after.since if after is not None else 0.0
-        start = place_of(after) if after is not None else (since, "", "", "")
+        start = after if after is not None else (0.0, "", "", "")
         found: list[tuple[tuple[float, str, str, str], str]] = []
         for page in self._table.pages(
-            IndexName="by_age",
-            KeyConditionExpression="pk = :pk AND s >= :s",
-            ExpressionAttributeValues={":pk": {"S": partition}, ":s": number(since)},
-            Limit=max(100, limit + 1),
+            IndexName="by_age", Limit=max(100, limit + 1), **_indexed(partition, "s >= :v", start[0])
         ):
-            places = ((age_of(item), item["sk"]["S"]) for item in page)
-            found += [each for each in places if each[0] > start and each[1].startswith(prefix or "")]
+            ages = (((float(item["s"]["N"]), *parts(item["sk"]["S"])), item["sk"]["S"]) for item in page)
+            found += [each for each in ages if each[0] > start and each[1].startswith(begin)]
             found.sort()
             # Items of one age come in no order, so all of them have to be seen.
             if len(found) > limit and page and float(page[-1]["s"]["N"]) > found[limit - 1][0][0]:
                 break
-        return [pending_of(item) for item in self._table.get([item_key(partition, each) for _, each in found[:limit]])]
+        items = self._table.get([item_key(partition, each) for _, each in found[:limit]])
+        still = (record_of(Kind.DEFERRED, item) for item in items)
+        return [each for each in still if after is None or age_of(each) > after]
 
-    def explain_key(self, collection: str, key: Key) -> list[Pending]:
-        digest = digest_of(key)
-        answer = self._table.call("get_item", Key=deferred_key(collection, digest), ConsistentRead=True)
-        items = [*self._intents_of(collection, digest), *([answer["Item"]] if "Item" in answer else [])]
-        return in_order(map(pending_of, items), len(items))
+    # --- counts -------------------------------------------------------------------------------------------------
 
-    def stats(self) -> JournalStats:
-        tallies = dict(zip(partitions("i", "d"), self._table.each(self._tally, partitions("i", "d")), strict=True))
-        counts, refused = {"i": Counter[str](), "d": Counter[str]()}, Counter[str]()
-        for partition, (count, no, _) in tallies.items():
-            counts[partition[0]].update(count)
+    def tally(self, kind: Kind) -> Tally:
+        counts, refused, moments = Counter[str](), Counter[str](), list[float]()
+        for count, no, least in self._table.each(lambda partition: self._tally(kind, partition), partitions(kind)):
+            counts.update(count)
             refused.update(no)
-        oldest = [first for _, _, first in tallies.values() if first is not None]
-        age = max(0.0, self.clock.earliest() - min(oldest)) if oldest else 0.0
-        # Behind the intents: what has gone from there is counted here.
-        passed = Counter({name: int(item["n"]["N"]) for name, item in self._meta(_PASSED)})
-        passed.update(counts["i"])
-        unclean = {name: float(item["u"]["N"]) for name, item in self._meta(_UNCLEAN)}
-        return JournalStats(dict(counts["i"]), dict(counts["d"]), age, unclean, dict(passed), dict(refused))
+            moments += least
+        return Tally(dict(counts), dict(refused), min(moments, default=None))
 
-    def _meta(self, prefix: str) -> list[tuple[str, Item]]:
-        """What is noted under a prefix, each with the rest of its name."""
-        pages = self._table.pages(
-            KeyConditionExpression="pk = :pk AND begins_with(sk, :sk)",
-            ExpressionAttributeValues={":pk": {"S": _META}, ":sk": {"S": prefix}},
-            ConsistentRead=True,
-        )
-        return [(item["sk"]["S"].removeprefix(prefix), item) for page in pages for item in page]
-
-    def primaries(self, configured: Mapping[str, str]) -> Mapping[str, str]:
-        for name, primary in configured.items():
-            with Unless(CONDITION):
-                self._note_primary(name, primary, ConditionExpression="attribute_not_exists(sk)")
-        return {name: item["p"]["S"] for name, item in self._meta(_PRIMARY)}
-
-    def set_primary(self, collection: str, primary: str) -> None:
-        self._note_primary(collection, primary)
-
-    def _note_primary(self, collection: str, primary: str, **condition: str) -> None:
-        item = {**item_key(_META, f"{_PRIMARY}{collection}"), "p": {"S": primary}}
-        self._table.call("put_item", Item=item, **condition)
-
-    def doubt(self, collection: str, since: float) -> None:
-        place = item_key(_META, f"{_UNCLEAN}{collection}")
-        self._table.call(
-            "update_item",
-            Key=place,
-            UpdateExpression="SET m = :m, u = if_not_exists(u, :u)",
-            ExpressionAttributeValues={":m": {"S": fresh_id()}, ":u": number(since)},
-        )
-        with Unless(CONDITION):
-            self._table.call(
-                "update_item",
-                Key=place,
-                UpdateExpression="SET u = :u",
-                ConditionExpression="u > :u",
-                ExpressionAttributeValues={":u": number(since)},
-            )
-
-    def doubts(self, collection: str) -> str:
-        place = item_key(_META, f"{_UNCLEAN}{collection}")
-        found = self._table.call("get_item", Key=place, ConsistentRead=True).get("Item", {})
-        return str(found["m"]["S"]) if "m" in found else ""
-
-    def trust(self, collection: str, doubts: str) -> None:
-        condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(m)"}
-        if doubts:
-            values = {":m": {"S": doubts}}
-            condition = {"ConditionExpression": "m = :m", "ExpressionAttributeValues": values}
-        with Unless(CONDITION):
-            self._table.call("delete_item", Key=item_key(_META, f"{_UNCLEAN}{collection}"), **condition)
-
-    def _tally(self, partition: str) -> tuple[Counter[str], Counter[str], float | None]:
-        """How many of each collection, how many of these the secondary refuses, as far as they were looked at, and the
-        least moment among them. A collection of which there are too many is counted in part, and left at once for the
+    def _tally(self, kind: Kind, partition: str) -> tuple[Counter[str], Counter[str], list[float]]:
+        """How many of each collection, how many of these the secondary refuses, as far as they were read, and the
+        moments among them. A collection of which there are too many is counted in part, and left at once for the
         next: what is there is never called empty."""
         counts, refused, low, moments = Counter[str](), Counter[str](), " ", list[float]()
         while True:
@@ -458,25 +259,18 @@ class DynamoLedger:
                 refused[name] += "r" in item
                 moments.append(float((item.get("s") or item["o"])["N"]))
             if whole:
-                return counts, +refused, min(moments, default=None)
+                return counts, +refused, moments
             low = items[-1]["sk"]["S"]
             name, digest, _ = parts(low)
             if counts[name] >= _COUNTED:
                 counts[name] = estimate(counts[name], digest)
                 low = f"{quoted(name)}#{_BEHIND}"
-                moments += self._least(partition)
+                # Intents expire, so that the moment of any of them will do.
+                moments += self._least(partition) if kind is Kind.DEFERRED else []
 
     def _least(self, partition: str) -> list[float]:
-        """The moment of the oldest deferred key; intents expire, so that of any of them will do."""
-        if not partition.startswith("d"):
-            return []
-        first = self._table.call(
-            "query",
-            IndexName="by_age",
-            KeyConditionExpression="pk = :pk",
-            ExpressionAttributeValues={":pk": {"S": partition}},
-            Limit=1,
-        )
+        """The moment of the oldest deferred key."""
+        first = self._table.call("query", IndexName="by_age", Limit=1, **_beginning(partition, consistent=False))
         return [float(item["s"]["N"]) for item in first["Items"]]
 
     def _some(self, partition: str, low: str) -> tuple[list[Item], bool]:
@@ -491,50 +285,40 @@ class DynamoLedger:
         )
         return answer["Items"], "LastEvaluatedKey" not in answer
 
-    # --- orphans ------------------------------------------------------------------------------------------------
 
-    def take_sweep(self, now: float, until: float) -> bool:
-        with Unless(CONDITION):
-            self._table.call(
-                "update_item",
-                Key=item_key(_META, _SWEEP),
-                UpdateExpression="SET u = :until",
-                ConditionExpression="attribute_not_exists(u) OR u <= :now",
-                ExpressionAttributeValues={":until": number(until), ":now": number(now)},
-            )
-            return True
-        return False
+# --- requests ---------------------------------------------------------------------------------------------------
 
-    def end_sweep(self, until: float) -> None:
-        item = {**item_key(_META, _SWEEP), "u": number(until)}
-        self._table.call("put_item", Item=item)
 
-    def owners(self) -> list[Registered]:
-        return [registered_of(name, item) for name, item in self._meta(_OWNER)]
+def _beginning(partition: str, begin: str = "", *, consistent: bool = True) -> dict[str, Any]:
+    """Of a query: the items of a partition whose sort keys begin so."""
+    condition, values = "pk = :pk", {":pk": {"S": partition}}
+    if begin:
+        condition, values = f"{condition} AND begins_with(sk, :sk)", {**values, ":sk": {"S": begin}}
+    parameters = {"KeyConditionExpression": condition, "ExpressionAttributeValues": values}
+    return {**parameters, "ConsistentRead": True} if consistent else parameters
 
-    def forget(self, owner: Registered) -> None:
-        with Unless(CONDITION):
-            self._table.call(
-                "delete_item",
-                Key=item_key(_META, f"{_OWNER}{owner.id}"),
-                ConditionExpression="b = :b",
-                ExpressionAttributeValues={":b": number(owner.beat)},
-            )
 
-    def orphans(self, owner: str) -> Iterator[list[IntentRow]]:
-        return self._batches("w = :x", {"S": owner})
+def _indexed(partition: str, condition: str, value: float) -> dict[str, Any]:
+    """Of a query on an index, which cannot be read consistently."""
+    return {
+        "KeyConditionExpression": f"pk = :pk AND {condition}",
+        "ExpressionAttributeValues": {":pk": {"S": partition}, ":v": encoded(value)},
+    }
 
-    def expired(self, now: float) -> Iterator[list[IntentRow]]:
-        return self._batches("e < :x", number(now))
 
-    def _batches(self, condition: str, value: Item) -> Iterator[list[IntentRow]]:
-        """Of all intents, which are few: those of operations under way."""
-        for partition in partitions("i"):
-            for page in self._table.pages(
-                KeyConditionExpression="pk = :pk",
-                FilterExpression=condition,
-                ExpressionAttributeValues={":pk": {"S": partition}, ":x": value},
-                ConsistentRead=True,
-            ):
-                for at in range(0, len(page), _ADOPTED):
-                    yield [row_of(item) for item in page[at : at + _ADOPTED]]
+def _merging(kind: Kind, merge: Merge, raises: bool) -> dict[str, Any]:
+    """Of an update that raises `most`, or of one that finds it as high."""
+    expressions, condition = Expressions(kind), ""
+    put = [f"{expressions.name(field)} = {expressions.value(value)}" for field, value in merge.put.items()]
+    first = {**merge.first, **dict([merge.least] if merge.least else [])}
+    for field, value in first.items():
+        name = expressions.name(field)
+        put.append(f"{name} = if_not_exists({name}, {expressions.value(value)})")
+    if merge.most:
+        name, most = expressions.name(merge.most[0]), expressions.value(merge.most[1])
+        put.append(f"{name} = {most if raises else name}")
+        condition = f"attribute_not_exists({name}) OR {name} < {most}" if raises else f"{name} >= {most}"
+    added = [f"{expressions.name(field)} {expressions.value(value)}" for field, value in merge.add.items()]
+    update = " ".join(expressions.clauses(SET=put, ADD=added))
+    request = expressions.request(UpdateExpression=update, ConditionExpression=condition)
+    return {**request, "ReturnValues": "UPDATED_NEW"}

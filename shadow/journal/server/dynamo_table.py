@@ -1,4 +1,4 @@
-"""The journal's table in DynamoDB, and the way to it: botocore's own synchronous client, which several threads use."""
+"""The journal's table in DynamoDB, and its client: botocore's own synchronous one, used by several threads."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PER_GET: Final = 100
 """BatchGetItem's limit (likewise)."""
 _PARALLEL: Final = 8
 _ASIDE: Final = 5.0
-"""Seconds by which this host's clock may be off, where the server does not tell the time."""
+"""Seconds by which this host's clock may be off, where the server's answers have no date."""
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -37,7 +37,7 @@ A = TypeVar("A")
 
 @dataclass(frozen=True)
 class Access:
-    """How to reach DynamoDB. Credentials that are left out come from wherever the AWS SDK finds them."""
+    """How to reach DynamoDB. Missing credentials come from wherever the AWS SDK finds them."""
 
     region: str
     endpoint_url: str | None = None
@@ -74,7 +74,7 @@ def table_description(table: str) -> dict[str, Any]:
 
 
 class JournalTable:
-    """Requests on one table. What they raise is the client's; what they answer also tells the server's time."""
+    """Requests on one table. They raise what the client raises; each answer also sets the clock."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class JournalTable:
         describe: Callable[[str], dict[str, Any]] = table_description,
     ) -> None:
         """Connects on first use. `patience`: seconds for one request, about, in all its attempts; `describe`: the
-        parameters with which a table that is missing is made."""
+        parameters with which a missing table is created."""
         self.name = name
         self._describe = describe
         self._clock = clock
@@ -98,28 +98,28 @@ class JournalTable:
         self._client.close()
 
     def status(self) -> str:
-        """DynamoDB's word for it; a table that is missing is made."""
+        """The status in DynamoDB's own word; creates a missing table."""
         try:
             return str(self.call("describe_table")["Table"]["TableStatus"])
         except ClientError as error:
             if code_of(error) != _MISSING:
                 raise
-        # Another process may be quicker.
+        # Another process may be faster.
         with Unless("ResourceInUseException"):
             self.call("create_table", **self._describe(self.name))
         return "CREATING"
 
     def call(self, verb: str, **parameters: Any) -> dict[str, Any]:
-        """One request on the table; its answer also tells the time."""
+        """One request on the table; its answer also sets the clock."""
         parameters = {"TableName": self.name, **parameters} if "RequestItems" not in parameters else parameters
         sent = steady()
         answer: dict[str, Any] = getattr(self._client, verb)(**parameters)
-        self._tell_time(answer, sent)
+        self._observe_time(answer, sent)
         return answer
 
-    def _tell_time(self, answer: dict[str, Any], sent: float) -> None:
-        """The Date header counts whole seconds, and a server may keep one for a second. Where there is none, this
-        host's clock has to do, with bounds as wide as it may be wrong."""
+    def _observe_time(self, answer: dict[str, Any], sent: float) -> None:
+        """The Date header counts whole seconds, and a server may reuse one for a second. Without it, this host's clock
+        is used, with bounds as wide as its possible error."""
         date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
         with contextlib.suppress(TypeError, ValueError):
             self._clock.observe(email.utils.parsedate_to_datetime(date).timestamp(), 2.0, sent, steady())
@@ -127,7 +127,7 @@ class JournalTable:
         self._clock.observe(time.time() - _ASIDE, 2 * _ASIDE, sent, steady())
 
     def each(self, work: Callable[[A], T], arguments: Iterable[A]) -> list[T]:
-        """All of them, at once; raises what the first of them raised when all have ended."""
+        """Works on all of them at once; when all have ended, raises the error of the first that failed."""
         given = list(arguments)
         if len(given) == 1:
             return [work(given[0])]
@@ -138,7 +138,7 @@ class JournalTable:
         return [each.result() for each in futures]
 
     def write(self, requests: Sequence[Item]) -> None:
-        """Puts and deletes, in no order and not as one: if it raises, some may have been done."""
+        """Puts and deletes, in no order and not atomically: if it raises, some may have been done."""
         self.each(self._write_some, [requests[at : at + _PER_BATCH] for at in range(0, len(requests), _PER_BATCH)])
 
     def _write_some(self, requests: Sequence[Item]) -> None:
@@ -156,7 +156,7 @@ class JournalTable:
             parameters["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
 
     def get(self, keys: Sequence[Item]) -> list[Item]:
-        """The items that are there, read consistently, in no order."""
+        """The items that exist, read consistently, in no order."""
         items: list[Item] = []
         for at in range(0, len(keys), _PER_GET):
             left: Any = {self.name: {"Keys": list(keys[at : at + _PER_GET]), "ConsistentRead": True}}
@@ -168,7 +168,8 @@ class JournalTable:
         return items
 
     def _attempts(self) -> Iterator[None]:
-        """Turns with growing pauses between them. Raises `TimeoutError` when patience is over."""
+        """Yields for each attempt, with growing pauses between them. Raises `TimeoutError` when the patience is
+        over."""
         deadline = time.monotonic() + self._patience
         pause = 0.02
         while True:
@@ -182,7 +183,7 @@ class JournalTable:
 def _client(access: Access, patience: float) -> Any:
     session = botocore.session.get_session()
     if access.access_key_id is not None:
-        # A profile of the environment has no part in it; botocore would fail where there is none of that name.
+        # A profile named in the environment must not matter: botocore would fail if it does not exist.
         session.get_component("config_store").set_config_variable("profile", None)
     return session.create_client(
         "dynamodb",
@@ -203,13 +204,13 @@ def _client(access: Access, patience: float) -> Any:
 
 
 class Unless:
-    """Swallows one answer of DynamoDB."""
+    """Suppresses one error code of DynamoDB."""
 
     def __init__(self, code: str) -> None:
         self._expected = code
 
     def __enter__(self) -> None:
-        """Nothing is to be done before."""
+        """Does nothing."""
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
         return isinstance(error, ClientError) and code_of(error) == self._expected
@@ -224,7 +225,7 @@ def explained(error: Exception, table: str) -> tuple[str, str]:
     if isinstance(error, ClientError):
         code = code_of(error)
         if code == _MISSING:
-            return f"there is no table {table}", "make it: shadow tables create"
+            return f"there is no table {table}", "create it: shadow tables create"
         if "AccessDenied" in code:
             sentence = str(error.response.get("Error", {}).get("Message", ""))
             lacks = denied(sentence, error.operation_name, table)

@@ -1,13 +1,13 @@
-"""The journal that a server keeps: group commit, order, heartbeats, recovery. See `journal.Journal` for the contract.
+"""The journal that a server keeps: group commit, order, heartbeats. See `journal.base.Journal` for the contract.
 
 Two threads drive it in each process, whatever the number of its event loops. One opens: whatever is queued goes to the
 server in one request, and all who wait are woken together. The other one closes and defers, in the background and in
-order, and then hands to a small pool whatever is asked behind that; so an answer knows every earlier close of this
-process. What the server would not take is tried again until the intent has expired and is anybody's.
+order, and then passes to a small pool whatever is asked after that; so an answer knows every earlier close of this
+process. What the server would not take is tried again until the intent has expired and any process may adopt it.
 
 How a dead process is noticed: it ran on this host and is gone, or it has missed its heartbeats for half of
 `limits.operation`. That it may be wrong is no harm: an adopted key is healed, and settled only when the operation must
-have ended. One process at a time looks for orphans, so that none is adopted twice; a deferred key is claimed by one
+have ended. One process at a time sweeps for orphans, so that none is adopted twice; a deferred key is claimed by one
 process for the time of its lease.
 """
 
@@ -21,31 +21,32 @@ import queue
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 from shadow.errors import JournalError
-from shadow.host.process import Owner, this_process
+from shadow.host.process import this_process
 from shadow.host.supervisor import Supervisor
-from shadow.journal.base import Due, Entry, JournalStats, Pending
-from shadow.journal.claims import LOOK, Claims, Ticket
-from shadow.journal.server.backend import IntentRow, NotReady, Registered, RemoteLedger, digest_of, pack
+from shadow.journal.base import Due, Entry
+from shadow.journal.claims import CHECK_EVERY
+from shadow.journal.server.driver import Driver, NotReady
+from shadow.journal.server.ledger import ServerLedger
+from shadow.journal.server.records import IntentRow, digest_of, pack
+from shadow.journal.threaded import Driven, ThreadedJournal, wake
 from shadow.model.background import Background
 from shadow.model.version import Key
 
-__all__ = ["Maker", "RemoteJournal", "patience"]
+__all__ = ["RemoteJournal", "patience"]
 
 _BATCH: Final = 512
 _ASKING: Final = 8
-"""Threads for what is asked and settled."""
+"""Threads for questions and settlements."""
 _AGAIN: Final = 0.5
 """Seconds before closes that failed are tried again."""
 
-Maker: TypeAlias = Callable[[Owner, str], RemoteLedger]
-"""Makes the ledger of a process: who it is, and the name by which it signs."""
-Work: TypeAlias = Callable[[RemoteLedger], Any]
+Work: TypeAlias = Callable[[ServerLedger], Any]
 
 
 def patience(limit: float) -> float:
@@ -54,30 +55,22 @@ def patience(limit: float) -> float:
 
 
 @dataclass(slots=True)
-class _PendingResult:
+class _Job:
     """Somebody in an event loop who waits for a result."""
 
-    loop: asyncio.AbstractEventLoop
-    future: asyncio.Future[Any]
+    loop: asyncio.AbstractEventLoop | None
+    future: asyncio.Future[Any] | None
     result: Any = None
     error: BaseException | None = None
 
-    def resolve(self) -> None:
-        if self.future.done():
-            return
-        if self.error is not None:
-            self.future.set_exception(self.error)
-        else:
-            self.future.set_result(self.result)
-
 
 @dataclass(slots=True)
-class _Opening(_PendingResult):
+class _Opening(_Job):
     entries: Sequence[Entry] = ()
 
 
 @dataclass(slots=True)
-class _Asking(_PendingResult):
+class _Asking(_Job):
     work: Work = lambda ledger: None
 
 
@@ -96,12 +89,10 @@ class _Return:
     due: Due
 
 
-@dataclass
-class _Side:
-    """What one process has of the journal; a fork leaves it behind."""
+@dataclass(kw_only=True)
+class _Side(Driven):
+    """What one process has of the journal on a server, which knows it by `name`."""
 
-    pid: int
-    owner: Owner
     name: str
     openings: queue.SimpleQueue[_Opening | None] = field(default_factory=queue.SimpleQueue)
     rest: queue.SimpleQueue[_Asking | _Ending | _Return | None] = field(default_factory=queue.SimpleQueue)
@@ -109,34 +100,30 @@ class _Side:
     backlog: list[_Ending] = field(default_factory=list)
     returns: list[Due] = field(default_factory=list)
     ending: bool = False
-    threads: list[threading.Thread] = field(default_factory=list)
     entering: threading.Lock = field(default_factory=threading.Lock)
-    ledger: RemoteLedger | None = None
+    ledger: ServerLedger | None = None
     entered: bool = False
     attempts: int = 0
     failure: Exception | None = None
     last_beat: float = 0.0
-    told: dict[str, float] = field(default_factory=dict)
-    """The doubts that have been written."""
+    written: dict[str, float] = field(default_factory=dict)
+    """The collections that have been written as unverified, with the moment."""
 
 
-class RemoteJournal:
+class RemoteJournal(ThreadedJournal[ServerLedger, _Side]):
     """Bound to no event loop; its threads start with the first use, and again after a fork.
 
-    `place`: where it is, for people, without credentials. `limit`: seconds after which an intent may be adopted. A
-    server that does not answer makes a call fail with `JournalError` within about `patience(limit)` seconds.
+    `connect`: makes the driver of its server, once a process. `place`: where the server is, for people, without
+    credentials. `limit`: seconds after which an intent may be adopted. A server that does not answer makes a call fail
+    with `JournalError` within about `patience(limit)` seconds.
     """
 
-    def __init__(self, make: Maker, *, place: str, limit: float = 30.0, supervisor: Supervisor | None = None) -> None:
+    def __init__(
+        self, connect: Callable[[], Driver], *, place: str, limit: float = 30.0, supervisor: Supervisor | None = None
+    ) -> None:
+        super().__init__(limit, supervisor)
         self.place = place
-        self.limit = limit
-        self._make = make
-        self._lock = threading.Lock()
-        self._side: _Side | None = None
-        self._doubted: dict[str, float] = {}
-        self._supervisor = supervisor or Supervisor()
-        self._claims = Claims()
-        self._next_sweep = 0.0
+        self._connect = connect
 
     # --- the contract -------------------------------------------------------------------------------------------
 
@@ -145,12 +132,12 @@ class RemoteJournal:
         if any(entry.op_id in side.rows for entry in entries):
             raise ValueError("an intent with this op_id is open")
         loop = asyncio.get_running_loop()
-        job = _Opening(loop, loop.create_future(), entries=tuple(entries))
+        job = _Opening(loop, future := loop.create_future(), entries=tuple(entries))
         side.openings.put(job)
-        await job.future
+        await future
 
     def decide(self, op_id: str, key: Key) -> None:
-        # The server is told only if the key is deferred: most intents are closed within moments.
+        # It is written only if the key is deferred: most intents are closed within moments.
         side = self._alive()
         if (row := side.rows.get(op_id)) is not None:
             side.rows[op_id] = dataclasses.replace(row, decided=pack(key))
@@ -165,111 +152,14 @@ class RemoteJournal:
         if (row := side.rows.pop(op_id, None)) is not None:
             side.rest.put(_Ending(row, row.expires if unknown else 0.0))
 
-    async def has_open(self, collection: str, key: Key) -> bool:
-        digest = digest_of(key)
-        return bool(await self._ask(lambda ledger: ledger.has_open(collection, digest)))
-
-    async def due(self, limit: int, lease: float) -> list[Due]:
-        def work(ledger: RemoteLedger) -> list[Due]:
-            now = ledger.clock.earliest()
-            self._sweep(ledger, now)
-            return ledger.take(limit, now, now + lease)
-
-        return await self._claim(work, lease)
-
-    async def claim(self, collection: str, key: Key, lease: float) -> Due | None:
-        def work(ledger: RemoteLedger) -> list[Due]:
-            now = ledger.clock.earliest()
-            self._sweep(ledger, now)
-            found = ledger.claim(collection, key, now, now + lease)
-            return [] if found is None else [found]
-
-        claimed = await self._claim(work, lease)
-        return claimed[0] if claimed else None
-
-    async def _claim(self, work: Callable[[RemoteLedger], list[Due]], lease: float) -> list[Due]:
-        """What is claimed for somebody who has gone meanwhile is given back."""
-        ticket = Ticket(lease)
-
-        def claim(ledger: RemoteLedger) -> list[Due]:
-            if ticket.over:
-                return []
-            found = work(ledger)
-            self._claims.add(ticket, found)
-            return found
-
-        try:
-            claimed: list[Due] = await self._ask(claim)
-        except BaseException:
-            ticket.over = True
-            for due in self._claims.ended():
-                self.give_back(due)
-            raise
-        return claimed
-
     def give_back(self, due: Due) -> None:
         self._alive().rest.put(_Return(due))
         self._claims.drop(due)
 
-    async def settle(self, due: Due) -> bool:
-        try:
-            return bool(await self._ask(lambda ledger: ledger.settle(due)))
-        finally:
-            self._claims.drop(due)
-
-    async def postpone(self, due: Due, delay: float, refused: str = "") -> None:
-        try:
-            await self._ask(lambda ledger: ledger.postpone(due, ledger.clock.earliest() + delay, refused))
-        finally:
-            self._claims.drop(due)
-
-    async def entries(
-        self, limit: int, *, collection: str | None = None, after: Pending | None = None
-    ) -> list[Pending]:
-        found: list[Pending] = await self._ask(
-            lambda ledger: _with_deaths(ledger, ledger.entries(limit, collection, after))
-        )
-        return found
-
-    async def explain(self, collection: str, key: Key) -> list[Pending]:
-        found: list[Pending] = await self._ask(lambda ledger: _with_deaths(ledger, ledger.explain_key(collection, key)))
-        return found
-
-    async def primaries(self, configured: Mapping[str, str]) -> Mapping[str, str]:
-        found: Mapping[str, str] = await self._ask(lambda ledger: ledger.primaries(configured))
-        return found
-
-    async def set_primary(self, collection: str, primary: str) -> None:
-        await self._ask(lambda ledger: ledger.set_primary(collection, primary))
-
-    async def stats(self) -> JournalStats:
-        doubted = self.doubted
-        found: JournalStats = await self._ask(lambda ledger: ledger.stats())
-        self._note_written(doubted)
-        return found
-
-    def _note_written(self, doubted: Mapping[str, float]) -> None:
-        """In order: what was doubted before something was asked has been written before it was answered."""
-        for name, since in doubted.items():
-            if self._doubted.get(name) == since:
-                del self._doubted[name]
-
     def doubt(self, collection: str) -> None:
-        # Every doubt is one more: a verification may have begun since the one before.
+        # Each time is one more: a verification may have begun since the one before.
         self._doubted[collection] = time.time()
         self._alive()
-
-    @property
-    def doubted(self) -> Mapping[str, float]:
-        return dict(self._doubted)
-
-    async def doubts(self, collection: str) -> str:
-        return str(await self._ask(lambda ledger: ledger.doubts(collection)))
-
-    async def trust(self, collection: str, doubts: str) -> None:
-        doubted = self.doubted
-        await self._ask(lambda ledger: ledger.trust(collection, doubts))
-        self._note_written(doubted)
 
     async def flush(self) -> None:
         await self._ask(lambda ledger: ledger.beat())
@@ -278,7 +168,7 @@ class RemoteJournal:
         await self.flush()
 
     async def prepare(self, timeout: float = 300.0) -> None:
-        """Makes what the journal is kept in and waits until it can be used. Raises `JournalError`."""
+        """Creates the journal on its server and waits until it can be used. Raises `JournalError`."""
         deadline = time.monotonic() + timeout
         while True:
             try:
@@ -289,9 +179,8 @@ class RemoteJournal:
             await asyncio.sleep(_AGAIN)
 
     def shut(self) -> None:
-        with self._lock:
-            side, self._side = self._side, None
-        if side is None or side.pid != os.getpid():
+        side = self._stop()
+        if side is None:
             return
         opening, rest = side.threads
         # What is being opened first: what fails there is closed by the other thread.
@@ -302,35 +191,23 @@ class RemoteJournal:
 
     # --- the threads --------------------------------------------------------------------------------------------
 
-    async def _ask(self, work: Work) -> Any:
+    async def _ask(self, work: Work, *, reads: bool = False) -> Any:
         loop = asyncio.get_running_loop()
-        job = _Asking(loop, loop.create_future(), work=work)
+        job = _Asking(loop, future := loop.create_future(), work=work)
         self._alive().rest.put(job)
-        return await job.future
+        return await future
 
-    def _alive(self) -> _Side:
-        side = self._side
-        return side if side is not None and side.pid == os.getpid() else self._start()
+    def _prepared(self) -> _Side:
+        owner = this_process()
+        # One process may have several journals on one server, and each lives as long as it lives.
+        side = _Side(pid=os.getpid(), owner=owner, name=f"{owner.id}/{secrets.token_hex(4)}")
+        for name, serve in (("open", self._serve_openings), ("rest", self._serve_rest)):
+            thread = threading.Thread(target=serve, args=(side,), name=f"shadow-journal-{name}", daemon=True)
+            side.threads.append(thread)
+        return side
 
-    def _start(self) -> _Side:
-        with self._lock:
-            if self._side is None or self._side.pid != os.getpid():
-                owner = this_process()
-                if self._side is not None:
-                    # What is claimed is the parent's.
-                    self._claims = Claims()
-                # One process may have several journals on one server, and each lives as long as it lives.
-                side = _Side(os.getpid(), owner, f"{owner.id}/{secrets.token_hex(4)}")
-                for name, serve in (("open", self._serve_openings), ("rest", self._serve_rest)):
-                    thread = threading.Thread(target=serve, args=(side,), name=f"shadow-journal-{name}", daemon=True)
-                    side.threads.append(thread)
-                self._side = side
-                for thread in side.threads:
-                    thread.start()
-            return self._side
-
-    def _ready(self, side: _Side) -> RemoteLedger:
-        """The ledger, entered. Whoever comes first enters; who waited for that shares its failure, the next tries
+    def _ready(self, side: _Side) -> ServerLedger:
+        """The ledger, entered. The first thread enters; one that waited for it shares its failure, the next tries
         again."""
         if side.entered and side.ledger is not None:
             return side.ledger
@@ -347,7 +224,7 @@ class RemoteJournal:
         side.attempts += 1
         try:
             if side.ledger is None:
-                side.ledger = self._make(side.owner, side.name)
+                side.ledger = ServerLedger(self._connect(), side.owner, side.name, limit=self.limit)
             side.ledger.enter()
         except Exception as error:
             side.failure = error
@@ -372,12 +249,12 @@ class RemoteJournal:
                 time.sleep(turn.failed(error))
         turn.ended()
 
-    def _break_off(self, side: _Side, jobs: Sequence[_PendingResult], error: Exception) -> None:
-        """The thread must go on: whoever waits for it would wait for ever."""
+    def _break_off(self, side: _Side, jobs: Sequence[_Job], error: Exception) -> None:
+        """The thread must go on: the callers would wait for ever."""
         explained = self._explain(side, error)
         for job in jobs:
             job.error = explained
-        _wake(jobs)
+        wake(jobs)
 
     def _open(self, side: _Side, jobs: list[_Opening]) -> None:
         rows: list[IntentRow] = []
@@ -389,7 +266,7 @@ class RemoteJournal:
             for row in rows:
                 # It may have been written; the primary will not be asked for it.
                 side.rest.put(_Ending(row))
-            # Who came while the server was waited for has waited long enough.
+            # The callers that came meanwhile have waited long enough.
             late, ending = _take(side.openings, block=False)
             jobs += late
             if ending:
@@ -399,9 +276,9 @@ class RemoteJournal:
                 job.error = explained
         else:
             side.rows.update((row.op_id, row) for row in rows)
-        _wake(jobs)
+        wake(jobs)
 
-    def _rows(self, side: _Side, ledger: RemoteLedger, jobs: Iterable[_Opening]) -> list[IntentRow]:
+    def _rows(self, side: _Side, ledger: ServerLedger, jobs: Iterable[_Opening]) -> list[IntentRow]:
         opened, expires = ledger.clock.earliest(), ledger.clock.latest() + self.limit
         return [
             IntentRow(each.op_id, each.collection, digest_of(each.key), pack(each.key), opened, expires, side.name)
@@ -414,9 +291,9 @@ class RemoteJournal:
             return error
         what, next_step = type(error).__name__, "check journal.url and that its server can be reached"
         if isinstance(error, NotReady):
-            what, next_step = str(error), "again in some seconds; `shadow tables create` makes it and waits"
+            what, next_step = str(error), "try again in some seconds; `shadow tables create` creates it and waits"
         elif side.ledger is not None:
-            what, next_step = side.ledger.explain(error)
+            what, next_step = side.ledger.driver.explain_error(error)
         wrapped = JournalError(
             f"the journal {self.place} could not be written: {what}",
             hint=f"{next_step}; writes are refused until it can be written",
@@ -455,18 +332,18 @@ class RemoteJournal:
             explained = self._explain(side, error)
             for job in asking:
                 job.error = explained
-            _wake(asking)
+            wake(asking)
         else:
-            _hand_over(pool, self._answer, side, asking)
+            _forward(pool, self._answer, side, asking)
 
     def _patience_of(self, side: _Side) -> float:
         """Seconds for which nothing has to be done."""
         if side.backlog or side.returns:
             return _AGAIN
-        return min(LOOK, self._beat_every) if self._claims else self._beat_every
+        return min(CHECK_EVERY, self._beat_every) if self._claims else self._beat_every
 
-    def _end(self, side: _Side, ledger: RemoteLedger) -> None:
-        """Writes what has ended, and gives a sign of life when it is time."""
+    def _end(self, side: _Side, ledger: ServerLedger) -> None:
+        """Writes what has ended, and a heartbeat when it is time."""
         if deferred := [(each.row, each.settle_after) for each in side.backlog if each.settle_after is not None]:
             ledger.defer(deferred)
         if closed := [each.row for each in side.backlog if each.settle_after is None]:
@@ -476,9 +353,9 @@ class RemoteJournal:
             ledger.give_back(side.returns[-1])
             side.returns.pop()
         for name, since in self.doubted.items():
-            if side.told.get(name) != since:
+            if side.written.get(name) != since:
                 ledger.doubt(name, since)
-                side.told[name] = since
+                side.written[name] = since
         now = ledger.clock.latest()
         if now - side.last_beat >= self._beat_every:
             ledger.beat()
@@ -486,7 +363,7 @@ class RemoteJournal:
             self._prune(side, now)
 
     def _drop_expired(self, side: _Side) -> None:
-        """Leaves to any process what could not be closed in time: it expires where it stands."""
+        """Drops what could not be closed in time: it expires, and any process adopts it."""
         ledger = side.ledger
         if ledger is None or not side.entered:
             side.backlog.clear()
@@ -498,7 +375,7 @@ class RemoteJournal:
         side.backlog[:] = [each for each in side.backlog if each.row.expires > now]
 
     def _prune(self, side: _Side, now: float) -> None:
-        """Forgets intents that nobody has ended long after they expired: another process has adopted them."""
+        """Forgets intents that were not ended long after they expired: another process has adopted them."""
         for op_id, row in list(side.rows.items()):
             if row.expires + self.limit < now:
                 side.rows.pop(op_id, None)
@@ -508,73 +385,37 @@ class RemoteJournal:
             job.result = job.work(self._ready(side))
         except Exception as error:
             job.error = self._explain(side, error)
-        _wake([job])
+        wake([job])
 
     def _leave(self, side: _Side) -> None:
-        """One that leaves intents stays registered, so that its end is noticed."""
+        """A process that leaves intents stays registered, so that its end is noticed."""
         if side.ledger is None:
             return
         with contextlib.suppress(Exception):
             if side.entered and not side.rows and not side.backlog:
                 side.ledger.leave()
         with contextlib.suppress(Exception):
-            side.ledger.release()
-
-    # --- orphans ------------------------------------------------------------------------------------------------
+            side.ledger.driver.release()
 
     @property
     def _beat_every(self) -> float:
         return min(3.0, self.limit / 10)
 
-    def _sweep(self, ledger: RemoteLedger, now: float) -> None:
-        """Defers the intents of dead processes and those that have expired, if it is time and nobody else does. The
-        primary may still be at work on them, so none is settled before it expires."""
-        if now < self._next_sweep:
-            return
-        self._next_sweep = now + self.limit / 20
-        if not ledger.take_sweep(now, now + max(10.0, self.limit)):
-            return
-        try:
-            for owner in ledger.owners():
-                if owner.id != ledger.name and self._is_dead(owner, now):
-                    _adopt(ledger, ledger.orphans(owner.id))
-                    ledger.end_claims(owner.id, now)
-                    ledger.forget(owner)
-            _adopt(ledger, ledger.expired(now))
-        finally:
-            ledger.end_sweep(now + self.limit / 20)
 
-    def _is_dead(self, owner: Registered, now: float) -> bool:
-        return now - owner.beat > self.limit / 2 or owner.process.known_dead()
-
-
-def _hand_over(
+def _forward(
     pool: ThreadPoolExecutor, answer: Callable[[_Side, _Asking], None], side: _Side, jobs: Sequence[_Asking]
 ) -> None:
     for job in jobs:
         try:
             pool.submit(answer, side, job)
         except RuntimeError as error:
-            # The interpreter ends.
+            # The interpreter is exiting.
             job.error = error
-            _wake([job])
-
-
-def _adopt(ledger: RemoteLedger, batches: Iterable[list[IntentRow]]) -> None:
-    for rows in batches:
-        ledger.defer([(row, row.expires) for row in rows])
-
-
-def _with_deaths(ledger: RemoteLedger, found: list[Pending]) -> list[Pending]:
-    """The entries, with the owners that are known to be dead."""
-    if all(each.deferred for each in found):
-        return found
-    dead = {owner.id for owner in ledger.owners() if owner.process.known_dead()}
-    return [dataclasses.replace(each, owner_dead=each.owner in dead) for each in found]
+            wake([job])
 
 
 def _take(jobs: queue.SimpleQueue[Any], *, block: bool = True, timeout: float | None = None) -> tuple[list[Any], bool]:
-    """Waits for one job, then takes what else is queued; the flag says that the end was asked for."""
+    """Waits for one job, then takes what else is queued; the flag says whether the end was requested."""
     batch: list[Any] = []
     while len(batch) < _BATCH:
         try:
@@ -586,19 +427,3 @@ def _take(jobs: queue.SimpleQueue[Any], *, block: bool = True, timeout: float | 
         batch.append(job)
         block = False
     return batch, False
-
-
-def _wake(jobs: Sequence[_PendingResult]) -> None:
-    """Resolves the waiting futures, one call into each event loop."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[_PendingResult]] = {}
-    for job in jobs:
-        by_loop.setdefault(job.loop, []).append(job)
-    for loop, waiting in by_loop.items():
-        # The loop may have been closed meanwhile; nobody waits then.
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(_resolve, waiting)
-
-
-def _resolve(jobs: Sequence[_PendingResult]) -> None:
-    for job in jobs:
-        job.resolve()

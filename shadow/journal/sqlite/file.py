@@ -1,12 +1,12 @@
-"""The journal's file on the disk: who may open it, what is looked at before it is trusted, how it stays small.
+"""The journal's file on the disk: who may open it, what is checked before it is used, how it stays small.
 
-Beside the file stand two locks. Every transaction holds the gate (`-gate`) shared; who replaces the file holds it
-alone. `-users` is held shared for as long as the file is open: who can have it alone is the only user, and has the time
-to check every page.
+Beside the file are two locks. Every transaction holds the gate (`-gate`) shared; a process that replaces the file holds
+it alone. `-users` is held shared for as long as the file is open: a process that gets it alone is the only user, and
+has the time to check every page.
 
 While it is open, the file says so in `uses`: one that says so and has neither log nor index has lost its log.
 
-A file that is damaged is replaced by what `salvage` makes of it. The others notice by its number (inode) before their
+A damaged file is replaced by what `recovery` makes of it. The other processes notice by its number (inode) before their
 next transaction, and open the new one.
 """
 
@@ -25,11 +25,11 @@ from typing import Final, Literal
 
 from shadow.host.process import Owner, hold_lock
 from shadow.journal.sqlite.locks import FileLock
-from shadow.journal.sqlite.recovery import Salvage, finish, salvage, set_aside
+from shadow.journal.sqlite.recovery import RECOVERED, Recovery, finish, recover, set_aside
 from shadow.journal.sqlite.schema import PAGE_SIZE, DamagedJournal, check_of, check_schema
 from shadow.journal.sqlite.tables import BUSY, JournalTask, Ledger
 
-__all__ = ["FileSettings", "JournalFile", "SalvageFailed", "is_damage", "is_full"]
+__all__ = ["FileSettings", "JournalFile", "RecoveryFailed", "is_damage", "is_full"]
 
 _DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _SHORT_READ: Final = 522
@@ -43,7 +43,7 @@ _FREE_PAGES: Final = 1024
 """Pages without content that the file may keep for what comes next."""
 _FREED_AT_ONCE: Final = 512
 _TIDY_EVERY: Final = 1.0
-"""Seconds between two looks at the size of the file."""
+"""Seconds between two checks of the size of the file."""
 
 _HEADER: Final = ((0, b"SQLite format 3\0"), (16, struct.pack(">H", PAGE_SIZE)), (20, b"\0\x40\x20\x20"))
 """Bytes of an SQLite file's header that are the same in every journal, with their place ("Database File Format",
@@ -58,7 +58,7 @@ _in_use_lock = threading.Lock()
 @dataclass(frozen=True, slots=True)
 class FileSettings:
     """`max_bytes`: the most that the file may hold (its log not counted), None for no bound. `collections`: those
-    that are marked to be verified when a damaged file does not say which. `on_damage` is told of every salvage."""
+    that become unverified when the file is damaged. `on_damage` is called after every recovery."""
 
     path: Path
     synchronous: Literal["NORMAL", "FULL"] = "NORMAL"
@@ -66,7 +66,7 @@ class FileSettings:
     limit: float = 30.0
     now: Callable[[], float] | None = None
     collections: Sequence[str] = ()
-    on_damage: Callable[[Salvage], None] = lambda salvaged: None
+    on_damage: Callable[[Recovery], None] = lambda recovered: None
 
 
 def is_damage(error: BaseException) -> bool:
@@ -77,12 +77,12 @@ def is_damage(error: BaseException) -> bool:
     return isinstance(error, sqlite3.Error) and (code & 0xFF in _DAMAGE or code == _SHORT_READ)
 
 
-class SalvageFailed(OSError):
-    """The file is damaged and stands as it stood: there was no room or no right to make another."""
+class RecoveryFailed(OSError):
+    """The file is damaged and unchanged: there was no room or no right to make another."""
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether there is no room: the connection is none the worse for it."""
+    """Whether there is no room, which does the connection no harm."""
     return (
         isinstance(error, sqlite3.Error) and (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF == sqlite3.SQLITE_FULL
     )
@@ -92,10 +92,10 @@ class JournalFile:
     """One process's connection to the file; opened by making it, used by one thread.
 
     Raises `sqlite3.Error`, OSError, and `JournalError` for a file that is no journal or of a newer version. A damaged
-    file is salvaged first; `suspect` is the `number` (inode) of one that was seen to be damaged while it was in use.
+    file is recovered first; `damaged` is the `number` (inode) of one that was found damaged while it was in use.
     """
 
-    def __init__(self, settings: FileSettings, owner: Owner, *, suspect: int | None = None) -> None:
+    def __init__(self, settings: FileSettings, owner: Owner, *, damaged: int | None = None) -> None:
         self._settings = settings
         self._path = settings.path.absolute()
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -109,15 +109,15 @@ class JournalFile:
             with contextlib.suppress(OSError):
                 hold_lock(self._beside(LOCKS))
             stack.callback(self._detach)
-            self._enter(owner, suspect)
+            self._enter(owner, damaged)
             self._stack = stack.pop_all()
 
     # --- opening ------------------------------------------------------------------------------------------------
 
-    def _enter(self, owner: Owner, suspect: int | None) -> None:
+    def _enter(self, owner: Owner, damaged: int | None) -> None:
         only = self._users.take(alone=True)
         try:
-            if not only and suspect is None and not self._beside("-salvaged").exists():
+            if not only and damaged is None and not self._beside(RECOVERED).exists():
                 with self._gate.shared():
                     self._attach(owner, thorough=False)
                 self._users.wait_shared()
@@ -128,13 +128,13 @@ class JournalFile:
             self._detach()
         with self._gate.alone():
             finish(self._path)
-            self._enter_alone(owner, suspect=suspect is not None and suspect == self._inode(), thorough=only)
+            self._enter_alone(owner, damaged=damaged is not None and damaged == self._inode(), thorough=only)
         self._users.wait_shared()
 
-    def _enter_alone(self, owner: Owner, *, suspect: bool, thorough: bool) -> None:
+    def _enter_alone(self, owner: Owner, *, damaged: bool, thorough: bool) -> None:
         try:
-            if suspect:
-                raise DamagedJournal("seen to be damaged while it was in use")
+            if damaged:
+                raise DamagedJournal("found damaged while it was in use")
             self._attach(owner, thorough=thorough)
         except Exception as error:
             if not is_damage(error):
@@ -142,18 +142,18 @@ class JournalFile:
             # Before the connection ends, which may do away with the log.
             kept = set_aside(self._path)
             self._detach()
-            self._settings.on_damage(self._salvage(kept))
+            self._settings.on_damage(self._recover(kept))
             self._attach(owner, thorough=False)
 
-    def _salvage(self, kept: Path) -> Salvage:
+    def _recover(self, kept: Path) -> Recovery:
         settings = self._settings
         now = time.time() if settings.now is None else settings.now()
         try:
-            return salvage(self._path, kept, settings.collections, limit=settings.limit, now=now)
+            return recover(self._path, kept, settings.collections, limit=settings.limit, now=now)
         except (OSError, sqlite3.Error) as error:
             for suffix in ("", "-wal"):
                 kept.with_name(kept.name + suffix).unlink(missing_ok=True)
-            raise SalvageFailed(f"it is damaged, and no new one could be made of it: {error}") from error
+            raise RecoveryFailed(f"it is damaged, and a new one could not be made of it: {error}") from error
 
     def _beside(self, suffix: str) -> Path:
         return self._path.with_name(self._path.name + suffix)
@@ -175,7 +175,7 @@ class JournalFile:
             raise DamagedJournal("the write-ahead log has lost transactions")
         self.ledger.enter()
         if db.execute("INSERT OR IGNORE INTO uses VALUES ('file')").rowcount:
-            # Into the file itself: what stands in the log alone would go with the log.
+            # Into the file itself: a mark in the log alone would go with the log.
             _frames(db)
         elif expected is None and not new and thorough:
             raise DamagedJournal("the write-ahead log is gone")
@@ -190,8 +190,8 @@ class JournalFile:
         self.number = self._inode()
 
     def _before(self) -> int | None:
-        """Looks at the files before SQLite does, which rebuilds the index of its log. The frames that the log is known
-        to have held and the file does not have yet; None if nothing is left of log and index."""
+        """Checks the files before SQLite does, which rebuilds the index of its log. Returns the number of frames that
+        the log is known to have held and the file does not have yet; None if nothing is left of log and index."""
         here, log = self._path.exists(), self._beside("-wal")
         if not here and not log.exists():
             return None
@@ -241,8 +241,8 @@ class JournalFile:
             return None
 
     def _tidy(self) -> None:
-        """Gives back what the file no longer needs, a little at a time; cuts a log back that readers have kept from
-        being emptied."""
+        """Returns free pages to the disk, a few at a time; truncates a log that readers have kept from being
+        emptied."""
         now = time.monotonic()
         if now - self._tidied < _TIDY_EVERY:
             return
@@ -256,7 +256,7 @@ class JournalFile:
                 self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def close(self) -> None:
-        """Ends the connection, and the owner's stay if the file can still be written. Raises nothing."""
+        """Ends the connection, and signs the owner off if the file can still be written. Raises nothing."""
         with contextlib.suppress(sqlite3.Error, OSError), self._gate.alone():
             try:
                 if self._inode() == self.number:
@@ -273,7 +273,7 @@ class JournalFile:
             self._db.execute("DELETE FROM uses")
 
     def abandon(self) -> None:
-        """Lets go of the file as it is."""
+        """Closes the file as it is."""
         self._detach()
         self._stack.close()
 
@@ -282,13 +282,13 @@ class JournalFile:
 
 
 def _frames(db: sqlite3.Connection) -> int:
-    """The frames in the log that SQLite takes for whole, and has committed."""
+    """How many frames of the log SQLite accepts as committed."""
     return int(db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1])
 
 
 def _frames_by_index(path: Path) -> int | None:
-    """The frames that the last process knew to be in the log, by the index that it left beside it; 0 if the file has
-    them all. Raises `DamagedJournal` for a log without a usable index: nobody can say whether it is whole. Source:
+    """How many frames the last process knew to be in the log, by the index that it left; 0 if the file has them all.
+    Raises `DamagedJournal` for a log without a usable index: nobody can say whether it is whole. Source:
     "WAL-mode File Format", sections 2.1 and 2.2."""
     log = Path(f"{path}-wal")
     try:

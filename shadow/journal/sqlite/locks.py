@@ -1,6 +1,6 @@
 """Locks between the processes of a host, on files beside the journal. The kernel ends them with the process.
 
-Where the platform has no `flock` they hold nothing apart, and SQLite's own locks are what is left.
+Where the platform has no `flock` they lock nothing, and only SQLite's own locks remain.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ __all__ = ["FileLock"]
 
 _PAUSE: Final = 0.005
 _COURTESY: Final = 1.0
-"""Seconds that those who share let one who wants the lock alone go first. One who died wanting it costs no more."""
+"""Seconds for which those who share the lock let one go first who wants it alone. One who died waiting costs no
+more."""
 
 
 _open: Final[weakref.WeakSet[FileLock]] = weakref.WeakSet()
 
 
 def _forked() -> None:
-    """A child holds nothing for its parent: through the descriptors that it inherits, the parent's locks would live
-    as long as the child."""
+    """A child closes its parent's locks: through the inherited descriptors they would last as long as the child."""
     for lock in list(_open):
         lock.close()
 
@@ -39,7 +39,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class FileLock:
-    """Shared or alone, by way of one descriptor of one thread. Raises OSError where the file cannot be opened."""
+    """A lock, shared or alone, by one descriptor of one thread. Raises OSError where the file cannot be opened."""
 
     def __init__(self, path: Path, *, patience: float = 30.0) -> None:
         """`patience`: seconds to wait for the lock before a TimeoutError (a process may have been stopped with it)."""
@@ -69,7 +69,7 @@ class FileLock:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Says by the size of the file that it waits: those who share would else take turns without end."""
+        """Announces itself by the size of the file: those who share the lock could else keep it for ever."""
         os.ftruncate(self._number, 1)
         try:
             self._wait(alone=True)
@@ -81,7 +81,7 @@ class FileLock:
             os.ftruncate(self._number, 0)
 
     def take(self, *, alone: bool) -> bool:
-        """Takes the lock at once, or answers False. One that is held changes from the one kind to the other."""
+        """Takes the lock at once, or returns False. A held lock changes its kind."""
         if sys.platform != "win32":
             try:
                 fcntl.flock(self._number, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
@@ -94,7 +94,7 @@ class FileLock:
             fcntl.flock(self._number, fcntl.LOCK_UN)
 
     def wait_shared(self) -> None:
-        """Takes the lock shared, to be kept until it is released or closed."""
+        """Takes the lock shared, until it is released or closed."""
         self._wait(alone=False)
 
     def _let_pass(self) -> None:

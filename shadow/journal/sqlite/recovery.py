@@ -1,10 +1,19 @@
-"""Salvage: what a damaged journal still holds, read page by page, and a new journal made of it.
+"""Recovery: reads what a damaged journal still holds, page by page, and makes a new journal of it.
 
-SQLite stops at the first page that it cannot follow; an entry on another page is none the worse for it. So nothing here
-follows a tree: every page of the file and of its write-ahead log is looked at by itself, and each cell on it that is a
-whole row with the right check sum counts. That finds rows that were deleted and not yet overwritten as well, which does
-no harm, for a key that is healed once more stays as it is. Source of the formats: the SQLite documentation, "Database
-File Format", sections 1.6 (pages), 2.1 (records) and 4.1 (the log).
+Why not an empty journal, and every configured collection unverified until it is verified? Promise 2, "no acknowledged
+write is lost", would break:
+
+- Collections that the configuration does not name are known from the entries alone. Without these, nothing would say
+  that their open writes are missing on the secondary, and no gate would close for them.
+- The noted primaries would be gone. A process whose configuration was edited would start with the other store as
+  primary and copy its old documents over acknowledged writes; see `routes.startup`.
+- An open write reaches the secondary by its entry. Without it, nothing repairs the key before an operator verifies.
+
+SQLite has no other way: its `.recover` is a command of its own shell, and SQL reads no table of a file whose first page
+or whose root page is damaged. So nothing here follows a tree: every page of the file and of its write-ahead log is read
+by itself, and each cell on it that is a whole row with the right check sum counts. That finds deleted rows that are not
+yet overwritten too, which does no harm: a key that is healed once more stays as it is. Source of the formats: the
+SQLite documentation, "Database File Format", sections 1.6 (pages), 2.1 (records) and 4.1 (the log).
 """
 
 from __future__ import annotations
@@ -23,7 +32,11 @@ import bson
 
 from shadow.journal.sqlite.schema import DOUBTS, PAGE_SIZE, check_of, make_schema
 
-__all__ = ["Salvage", "finish", "salvage", "set_aside"]
+__all__ = ["RECOVERED", "Recovery", "finish", "recover", "set_aside"]
+
+RECOVERED: Final = "-salvaged"
+"""Beside the journal, the new one until it takes its place. Every version must know it by one name: a second one could
+be left behind, and later be put over a journal that is whole."""
 
 _LOG_HEADER: Final = 32
 _FRAME_HEADER: Final = 24
@@ -38,9 +51,9 @@ Record = list[Any]
 
 
 @dataclass(slots=True)
-class Salvage:
-    """What was found: `kept` names the damaged file, `entries` counts keys, `collections` are those of the entries
-    and those that were marked before, with the moment (epoch seconds)."""
+class Recovery:
+    """What a damaged file still held: `kept` names the damaged file, `entries` counts keys, `collections` are those of
+    the entries and those that were marked before, with the moment (epoch seconds)."""
 
     kept: Path
     entries: int = 0
@@ -55,7 +68,7 @@ def _beside(path: Path, suffix: str) -> Path:
 
 
 def set_aside(path: Path) -> Path:
-    """Gives the file and its log a second name, under which they stay for people to look at."""
+    """Gives the file and its log a second name, under which they are kept for people."""
     moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     number = 0
     while True:
@@ -70,14 +83,14 @@ def set_aside(path: Path) -> Path:
 
 
 def finish(path: Path) -> None:
-    """Puts a salvaged journal in its place, also one whose maker died before it could. The old log must go first:
+    """Puts a recovered journal in its place, also one whose maker died before it could. The old log must go first:
     SQLite would else take it for the new file's."""
-    salvaged = _beside(path, "-salvaged")
-    if not salvaged.exists():
+    recovered = _beside(path, RECOVERED)
+    if not recovered.exists():
         return
     for suffix in ("-wal", "-shm"):
         _beside(path, suffix).unlink(missing_ok=True)
-    salvaged.replace(path)
+    recovered.replace(path)
     _sync(path.parent)
 
 
@@ -89,16 +102,16 @@ def _sync(path: Path) -> None:
         os.close(number)
 
 
-def salvage(path: Path, kept: Path, collections: Iterable[str], *, limit: float, now: float) -> Salvage:
+def recover(path: Path, kept: Path, collections: Iterable[str], *, limit: float, now: float) -> Recovery:
     """Replaces the damaged journal at `path`, which was set aside as `kept`, by a new one with every entry that could
-    be read. `collections`, and those of the entries, are marked to be verified from the beginning, for nobody can say
-    what was on a page that is gone. `limit`: seconds after which an operation has certainly ended. The caller keeps
+    be read. `collections`, and those of the entries, become unverified from the beginning, for nobody can say what was
+    on a page that is gone. `limit`: seconds after which an operation has certainly ended. The caller keeps
     every other process away.
 
-    Raises OSError and `sqlite3.Error` where the new file cannot be written; the old one then stands as it stood.
+    Raises OSError and `sqlite3.Error` where the new file cannot be written; the old one is unchanged then.
     """
-    found = Salvage(kept)
-    making = _beside(path, "-salvaging")
+    found = Recovery(kept)
+    making = _beside(path, "-recovering")
     making.unlink(missing_ok=True)
     db = sqlite3.connect(making, isolation_level=None)
     try:
@@ -118,14 +131,14 @@ def salvage(path: Path, kept: Path, collections: Iterable[str], *, limit: float,
     finally:
         db.close()
     _sync(making)
-    making.replace(_beside(path, "-salvaged"))
+    making.replace(_beside(path, RECOVERED))
     finish(path)
     return found
 
 
-def _fill(db: sqlite3.Connection, found: Salvage, known: Collection[str], limit: float, now: float) -> None:
+def _fill(db: sqlite3.Connection, found: Recovery, known: Collection[str], limit: float, now: float) -> None:
     """Every entry becomes a deferral that is not settled before its operation must have ended. The generation rises:
-    a heal that began before the salvage settles nothing."""
+    a heal that began before the recovery settles nothing."""
     rows: list[tuple[Any, ...]] = []
     primaries: set[tuple[str, str]] = set()
     for record in _records(found.kept):
@@ -141,7 +154,7 @@ def _fill(db: sqlite3.Connection, found: Salvage, known: Collection[str], limit:
             _put(db, rows)
             rows = []
     _put(db, rows)
-    # A page that was freed may hold what was true before a flip: where two are found, none is believed.
+    # A page that was freed may hold a primary of before a flip: where two are found, neither counts.
     named = [name for name, _ in primaries]
     sure = [each for each in primaries if named.count(each[0]) == 1]
     db.executemany("INSERT INTO primaries VALUES (?, ?)", sure)
@@ -157,7 +170,7 @@ def _put(db: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> None:
 
 
 def _deferral(record: Record, known: Collection[str], limit: float, now: float) -> tuple[Any, ...] | None:
-    """What the record says of a key, as a row to defer; None if it says nothing that can be relied on. Records of an
+    """The record of a key as a row to defer; None if it is no such record, or not certain. Records of an
     index, and those of version 1, have no check sum: they count for the collections that are `known`."""
     sure = False
     generation, settle_after = 0.0, now + limit
@@ -217,7 +230,7 @@ class _FilePages:
                         yield file, offset + _FRAME_HEADER, struct.unpack(">I", head)[0]
 
     def __iter__(self) -> Iterator[bytes]:
-        """Every page of every version; one that was cut is filled up with zeros."""
+        """Every page of every version; a truncated one is padded with zeros."""
         streams = {file: file.open("rb") for file in self._files}
         try:
             for file, offset, _ in self._places():
@@ -251,7 +264,7 @@ def _records(path: Path) -> Iterator[Record]:
 
 
 def _payload(pages: _FilePages, page: bytes, place: int) -> bytes:
-    """The bytes of the cell's record, with those that were put on further pages."""
+    """The bytes of the cell's record, with those on overflow pages."""
     size, place = _varint(page, place)
     if size <= _MOST_LOCAL:
         return page[place : place + size]
@@ -264,7 +277,7 @@ def _payload(pages: _FilePages, page: bytes, place: int) -> bytes:
     while left > 0:
         more = pages.page(following)
         if len(more) < 4:
-            raise ValueError("a further page is gone")
+            raise ValueError("an overflow page is gone")
         parts.append(more[4 : 4 + min(left, room)])
         left -= room
         following = int.from_bytes(more[:4], "big")
@@ -292,7 +305,7 @@ def _record(payload: bytes) -> Record:
 
 def _value(kind: int, raw: bytes, width: int) -> str | bytes | float | None:
     if len(raw) != width or kind in (10, 11):
-        raise ValueError("cut")
+        raise ValueError("truncated")
     if kind == 0:
         return None
     if kind < 7:

@@ -1,7 +1,7 @@
-"""The tables of the journal's file, their versions, and what tells such a file from others.
+"""The tables of the journal's file, their versions, and the marks that distinguish such a file from others.
 
-Rows that an entry hangs on carry a check sum, for SQLite has none: a flipped bit in a key would else heal another key.
-What `stats` counts is kept by triggers, so that asking costs the same with ten entries as with a million.
+The rows of entries have a check sum, for SQLite has none: a flipped bit in a key would else heal another key. Triggers
+keep the counts of `stats`, so that it costs the same with ten entries as with a million.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["APPLICATION", "DOUBTS", "PAGE_SIZE", "VERSION", "DamagedJournal", "c
 VERSION: Final = 3
 PAGE_SIZE: Final = 4096
 DOUBTS: Final = "doubts"
-"""Kind of the counts that are none: a number drawn by the last doubt of the collection."""
+"""A kind in `counts` that counts nothing: the random number that the last unverified mark of the collection drew."""
 APPLICATION: Final = 0x53484A00
 """`PRAGMA application_id` of a journal, to which the version is added: one flipped bit in the file's header makes the
 two disagree, which is damage, and not a newer file."""
@@ -69,14 +69,14 @@ CREATE TRIGGER IF NOT EXISTS intents_passed AFTER INSERT ON intents BEGIN
     INSERT INTO counts VALUES ('passed', NEW.collection, 1) ON CONFLICT DO UPDATE SET number = number + 1;
 END;
 """
-"""How many were ever opened: a comparison of figures holds only if none has passed meanwhile."""
+"""How many were ever opened: a comparison of two results holds only if none has passed meanwhile."""
 
 _SETTLED: Final = """
 CREATE TRIGGER IF NOT EXISTS deferred_settled AFTER DELETE ON deferred BEGIN
     DELETE FROM refused WHERE collection = OLD.collection AND key = OLD.key;
 END;
 """
-"""What the secondary refused to hold is part of the key's deferral, and goes with it."""
+"""The secondary's refusal belongs to the key's deferral, and is deleted with it."""
 
 _COUNTED: Final = ("intents", "deferred", "refused")
 SCHEMA: Final = _TABLES + "".join(_TRIGGERS.format(table=table) for table in _COUNTED) + _PASSED + _SETTLED
@@ -97,11 +97,11 @@ DROP TABLE unclean_1;
 DROP TABLE intents_1;
 DROP TABLE deferred_1;
 """
-"""From version 1: its tables are set aside, made anew, and emptied into the new ones."""
+"""From version 1: renames its tables, creates the new ones, and moves the rows over."""
 
 
 class DamagedJournal(sqlite3.DatabaseError):
-    """The file is not what it was when it was written."""
+    """The file is not as it was written."""
 
 
 def check_of(collection: str, key: bytes = b"") -> int:
@@ -110,7 +110,7 @@ def check_of(collection: str, key: bytes = b"") -> int:
 
 
 def make_schema(db: sqlite3.Connection) -> None:
-    """Makes the tables of a new journal, or brings those of an older one up; idempotent, one transaction. Raises
+    """Creates the tables of a new journal, or migrates those of an older one; idempotent, one transaction. Raises
     `JournalError` for the file of a newer version or of something else, `DamagedJournal` where the file contradicts
     itself."""
     version = _known_version(db)
@@ -129,7 +129,7 @@ def make_schema(db: sqlite3.Connection) -> None:
 
 
 def _known_version(db: sqlite3.Connection) -> int:
-    """0: nothing is there yet; 1: the tables of 0.1.0, which were not stamped; else the stamped version."""
+    """0: an empty file; 1: the tables of 0.1.0, which were not stamped; else the stamped version."""
     stamped = db.execute("PRAGMA user_version").fetchone()[0]
     application = db.execute("PRAGMA application_id").fetchone()[0]
     tables = {row[0] for row in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
@@ -166,6 +166,6 @@ def check_schema(db: sqlite3.Connection) -> None:
 
 
 def _described(db: sqlite3.Connection) -> set[tuple[str, ...]]:
-    """What the tables, indexes and triggers are, however their text was laid out."""
+    """The tables, indexes and triggers, whatever the white space in their text."""
     rows = db.execute("SELECT type, name, tbl_name, coalesce(sql, '') FROM sqlite_schema").fetchall()
     return {(*row[:3], " ".join(row[3].split())) for row in rows}

@@ -1,7 +1,7 @@
 """The journal's logic as SQL on one connection: what an intent, a deferral and a settlement are. No thread, no loop.
 
-Who drives it decides how it is made durable: `sqlite_journal` from its writer thread, with group commit; the tests
-step by step, on a connection in memory. The rules are those of `journal`.
+Its caller decides how it becomes durable: `journal` from its writer thread, with group commit; the tests step by step,
+on a connection in memory. The rules are those of `journal.base`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["BUSY", "JournalTask", "Ledger", "Work"]
 
 BUSY: Final = 10.0
 """Seconds that a transaction waits for those of other processes."""
-_LOOK: Final = 0.002
+_RETRY_WAIT: Final = 0.002
 
 _DEFER: Final = """
 INSERT INTO deferred
@@ -57,21 +57,22 @@ SELECT * FROM (
     ORDER BY since, collection, key LIMIT :most
 ) ORDER BY 1, 2, 3, 4 LIMIT :most
 """
-"""Each half in its own order and cut by itself, so that the index on age is walked and not a million rows sorted."""
+"""Each half in its own order and with its own limit, so that the index on age is scanned and not a million rows
+sorted."""
 _START: Final[dict[str, Any]] = {"since": -math.inf, "name": "", "key": b"", "op_id": ""}
 _ROOM: Final = "?" * PAGE_SIZE
-"""What needs a page more than the table has."""
+"""A value that needs one page more than the table has."""
 _CLOCK: Final = "clock"
-"""Kind of the counts that are none: microseconds from the steady clock's own beginning, by its name, to the epoch."""
+"""A kind in `counts` that counts nothing: microseconds from the epoch to the start of the steady clock, by its name."""
 
 
 class Ledger:
-    """One process's hand on the journal. `owner` signs its intents; `limit`: seconds after which an intent may be
+    """What one process does with the journal. `owner` signs its intents; `limit`: seconds after which an intent may be
     adopted; `known_dead`: whether an owner has certainly ended.
 
     Its time is that of the host's steady clock, which no step of the wall clock moves, counted from a moment that the
-    journal keeps: the same for all processes of a boot. `clock` is another steady one; `now`, in epoch seconds, takes
-    the place of both.
+    journal keeps: the same for all processes of a boot. `clock` replaces the steady clock; `now`, in epoch seconds,
+    replaces both.
 
     Its methods are the work of a `JournalTask`; `commit` does many of them in one transaction. All raise
     `sqlite3.Error`.
@@ -107,10 +108,10 @@ class Ledger:
             self._anchor()
 
     def _anchor(self) -> None:
-        """Learns what to add to the steady clock to get the time of the journal, which is kept beside its counts."""
+        """Reads what to add to the steady clock to get the time of the journal, which is kept beside its counts."""
         mark = time_id()
         if not mark:
-            # Nobody can say whether the steady clock has begun anew since.
+            # Nothing tells whether the steady clock has been reset since.
             self._clock, self._offset = time.time, 0.0
             return
         self._db.execute("BEGIN IMMEDIATE")
@@ -135,8 +136,8 @@ class Ledger:
         return offset / 1e6
 
     def _restart_ages(self, now: float) -> None:
-        """The moments in the file are of another clock: what may still have been under way has the whole limit again
-        before it can be settled."""
+        """The moments in the file are of another clock: an operation that may still be under way gets the whole limit
+        again before its entry can be settled."""
         self._db.execute("UPDATE intents SET opened = ?", (now,))
         self._db.execute(
             "UPDATE deferred SET since = min(since, :now), next_try = min(next_try, :now), "
@@ -153,7 +154,7 @@ class Ledger:
         return self.at(self._clock())
 
     def leave(self) -> None:
-        """The clean end of the owner. One that leaves intents stays registered, so that its death is noticed."""
+        """The clean end of the owner. One that leaves intents stays registered, so that its end is noticed."""
         self._db.execute("DELETE FROM written WHERE owner = ?", (self._owner.id,))
         self._db.execute(
             "DELETE FROM owners WHERE id = ? AND NOT EXISTS (SELECT 1 FROM intents WHERE owner = ?)",
@@ -237,7 +238,7 @@ class Ledger:
         return self._pending(self._db.execute(query, arguments).fetchall())
 
     def _pending(self, rows: Sequence[tuple[Any, ...]]) -> list[Pending]:
-        """Rows of `_PENDING` as what they say, with the owners that are known to be dead."""
+        """Rows of `_PENDING` as entries, with the owners that are known to be dead."""
         known = self._db.execute("SELECT id, place, pid, started FROM owners").fetchall()
         dead = {id_ for id_, *owner in known if self._known_dead(Owner(*owner))}
         return [
@@ -246,8 +247,8 @@ class Ledger:
         ]
 
     def settle(self, due: Due) -> bool:
-        # `next_try` is that of this claim: a settlement that came late could else clear the first deferral of a key
-        # that another process has settled meanwhile, for generations begin anew then.
+        # `next_try` is that of this claim: a late settlement could else clear the first deferral of a key that another
+        # process has settled meanwhile, for generations start again then.
         entry = (due.collection, _pack(due.key), due.generation, due.until)
         where = "WHERE collection = ? AND key = ? AND generation = ? AND next_try = ?"
         done = self._db.execute(f"DELETE FROM deferred {where} AND settle_after <= ?", (*entry, due.claimed))  # noqa: S608
@@ -294,14 +295,14 @@ class Ledger:
                 self._adopt_where("owner = ?", id_)
                 self._doubt(id_, Owner(place, pid, started))
                 self._db.execute("DELETE FROM owners WHERE id = ?", (id_,))
-                # Nobody has noted which of the claims were its own: a living process whose claim is ended with them
-                # finds its key healed once more, and a key that was postponed is tried a little early.
+                # No claim says whose it is: a living process whose claim ends with them finds its key healed once
+                # more, and a postponed key is tried a little early.
                 self._db.execute("UPDATE deferred SET next_try = since WHERE next_try > ?", (now,))
         self._adopt_where("opened < ?", now - self._limit)
 
     def _doubt(self, id_: str, owner: Owner) -> None:
-        """A process that ended with its operating system, and not cleanly, may have lost its last intents: what it
-        wrote to wants to be verified, from its start on."""
+        """A process that ended with its operating system, and not cleanly, may have lost its last intents: the
+        collections that it wrote become unverified from its start on."""
         if owner.ended_with_its_system():
             wrote = self._db.execute("SELECT collection FROM written WHERE owner = ?", (id_,)).fetchall()
             for (collection,) in wrote:
@@ -309,12 +310,12 @@ class Ledger:
         self._db.execute("DELETE FROM written WHERE owner = ?", (id_,))
 
     def probe(self) -> None:
-        """Takes a page and gives it back: a transaction that writes nothing succeeds on a full disk too."""
+        """Takes a page and frees it: a transaction that writes nothing would succeed on a full disk too."""
         self._db.execute("INSERT OR REPLACE INTO uses VALUES (?)", (_ROOM,))
         self._db.execute("DELETE FROM uses WHERE file = ?", (_ROOM,))
 
     def doubt(self, collection: str, since: float) -> None:
-        """The collection wants to be verified from `since` (epoch seconds) on: a write of it may have left no entry."""
+        """Marks the collection unverified from `since` (epoch seconds) on: one of its writes may have left no entry."""
         self._db.execute(
             "INSERT INTO unclean VALUES (?, ?, ?) "
             "ON CONFLICT (collection) DO UPDATE SET since = min(since, excluded.since)",
@@ -323,7 +324,7 @@ class Ledger:
         self._db.execute("INSERT OR REPLACE INTO counts VALUES (?, ?, ?)", (DOUBTS, collection, random.getrandbits(62)))
 
     def doubts(self, collection: str) -> str:
-        """Names the doubts so far; see `Journal.doubts`."""
+        """Identifies the unverified mark; see `Journal.doubts`."""
         found = self._db.execute("SELECT number FROM counts WHERE kind = ? AND collection = ?", (DOUBTS, collection))
         row = found.fetchone()
         return "" if row is None else str(row[0])
@@ -336,7 +337,7 @@ class Ledger:
         self._db.execute("INSERT OR REPLACE INTO primaries VALUES (?, ?)", (collection, primary))
 
     def trust(self, collection: str, doubts: str) -> None:
-        """The collection was verified: it is unclean no more, unless it was doubted since `doubts`."""
+        """Marks the collection verified, unless its mark is no longer `doubts`."""
         if self.doubts(collection) == doubts:
             self._db.execute("DELETE FROM unclean WHERE collection = ?", (collection,))
             self._db.execute("DELETE FROM counts WHERE kind = ? AND collection = ?", (DOUBTS, collection))
@@ -348,21 +349,21 @@ class Ledger:
     # --- group commit -------------------------------------------------------------------------------------------
 
     def commit(self, jobs: Sequence[JournalTask]) -> None:
-        """All jobs in one transaction, durable when it returns. One that fails alone is answered alone, its own
-        changes rolled back; what else is raised undoes all.
+        """Does all jobs in one transaction, durable when it returns. A job that fails by itself gets its error, with
+        its own changes rolled back; any other error rolls back all.
 
-        Jobs that only look wait for nobody. Where another process writes, it is tried again within moments, and given
-        up after `BUSY` seconds: SQLite's own waiting (1, 2, 5, 10, 15, 20, 25 ... 100 ms; source: its
+        Jobs that only read wait for nobody. While another process writes, it retries within milliseconds, and gives up
+        after `BUSY` seconds: SQLite's own waiting (1, 2, 5, 10, 15, 20, 25 ... 100 ms; source: its
         `sqliteDefaultBusyCallback`) lets those who came last go first, and costs several processes tens of
         milliseconds."""
         if not jobs:
             return
         end = time.monotonic() + BUSY
         while not self._committed(jobs, last=time.monotonic() > end):
-            time.sleep(random.uniform(_LOOK / 2, _LOOK))
+            time.sleep(random.uniform(_RETRY_WAIT / 2, _RETRY_WAIT))
 
     def _committed(self, jobs: Sequence[JournalTask], *, last: bool) -> bool:
-        """False: another process writes, and nothing was done; raises that as well if it was the `last` attempt."""
+        """False: another process writes, and nothing was done; raises that error at the `last` attempt."""
         try:
             self._transact(jobs)
         except sqlite3.OperationalError as error:
@@ -400,7 +401,7 @@ Work: TypeAlias = Callable[[Ledger], Any]
 
 @dataclass(slots=True)
 class JournalTask:
-    """One piece of work, and what came of it."""
+    """One piece of work, and its result."""
 
     work: Work
     reads: bool = False

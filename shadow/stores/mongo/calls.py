@@ -1,9 +1,9 @@
-"""MongoDB's client as the store uses it: its calls end by the driver's own time limits, and nobody cancels them.
+"""MongoDB's client as the store uses it: the driver's own time limits end its calls, and nobody cancels them.
 
-`MongoLink` holds the client; the databases, collections and cursors that come from it have the driver's own methods.
-Motor runs PyMongo's blocking client in threads, to which a cancellation means nothing, so there the limits are all that
-is needed. PyMongo's async client does not survive one (see `calls`): its calls are tasks of their own, and a client of
-our own that answers nothing is replaced, under the same databases.
+`MongoLink` holds the client; its databases, collections and cursors have the driver's own methods. Motor runs PyMongo's
+blocking client in threads, where a cancellation has no effect, so the limits are enough. PyMongo's async client does
+not survive one (see `calls`): its calls are tasks of their own, and a client of our own that answers nothing is
+replaced, under the same databases.
 """
 
 from __future__ import annotations
@@ -20,52 +20,56 @@ import pymongo
 
 from shadow.host.tasks import begin
 from shadow.model.deadline import ending, left
-from shadow.stores.calls import LEAST_PATIENCE, Calls, let_go
+from shadow.stores.calls import LEAST_PATIENCE, Calls, ClientHooks, let_go
 
 __all__ = ["MongoLink"]
 
 _GRACE: Final = 0.25
-"""Seconds that the driver has beyond those for which its answer is waited for: whoever waits shall go first, so that it
-is its own limit that is said to be over."""
+"""Seconds that the driver has beyond its caller: the caller leaves first, so that it reports its own limit."""
 LEAST_SELECTION: Final = 0.001
 """Seconds; 0 would be no limit."""
 _TURNS: Final = 10_000
-"""Turns of the event loop within which the calls of a client that was given up have to end."""
+"""Turns of the event loop within which the calls of a client that was given up must end."""
 _FAREWELL: Final = 5.0
-"""Seconds that Motor's client has to tell its server that it ends."""
+"""Seconds that Motor's client has to tell its server that it closes."""
 _QUIET: Final = 20
-"""Turns in a row in which nobody has a lock of it, after which nobody will."""
+"""Turns in a row in which none of its locks is taken, after which none will be."""
 _CURSORS: Final = frozenset({"aggregate", "find", "list_indexes", "watch"})
-"""Methods of databases and collections that answer a cursor, in Motor at once, in PyMongo some of them later."""
+"""Methods of databases and collections that return a cursor: in Motor at once, in PyMongo some of them later."""
+
+_NO_HOOKS: Final = ClientHooks()
 
 _Source: TypeAlias = Callable[[], Any]
 
 
 class MongoLink:
     """`again` makes another client like the first; None for one that was handed in. `patience`: seconds without any
-    answer after which a client is asked for a sign of life (`Calls`)."""
+    answer after which a client is pinged (see `Calls`)."""
 
-    def __init__(self, client: Any, again: Callable[[], Any] | None, *, patience: float) -> None:
+    def __init__(
+        self, client: Any, again: Callable[[], Any] | None, *, patience: float, hooks: ClientHooks = _NO_HOOKS
+    ) -> None:
         self.client = client
         self.generation = 0
-        self.on_stuck: Callable[[bool], None] = lambda replaced: None
-        """Told when the client answers nothing any more, and whether it was replaced."""
+        self._on_stuck = hooks.on_stuck
         self._again = again
         self._closing: set[asyncio.Task[None]] = set()
         self.is_motor = type(client).__module__.startswith("motor")
         self._patience = patience = max(patience, LEAST_PATIENCE)
         self._asked = _asked_limit(client)
         self._limits_answers = _has_limits(client)
-        self.calls: Final = Calls("MongoDB", patience=patience, ping=self._ping, on_stuck=self._stuck)
+        self.calls: Final = Calls(
+            "MongoDB", patience=patience, ping=self._ping, on_stuck=self._stuck, on_abandoned=hooks.on_abandoned
+        )
 
     def database(self, name: str, *, own: bool = False, **options: Any) -> Any:
-        """The driver's database, by its own methods. `own`: for what shadow asks by itself, whose limits are shadow's
-        and not those that the client has for the application (`timeoutMS`, `socketTimeoutMS`)."""
+        """The driver's database, with its own methods. `own`: for shadow's own calls, which have shadow's limits and
+        not those of the application's client (`timeoutMS`, `socketTimeoutMS`)."""
         return _Database(self, lambda: self.client.get_database(name, **options), own)
 
     def limit(self, own: bool) -> AbstractContextManager[None]:
-        """The driver's limit for one call: what is left of the caller's time, and no more than the application's client
-        allows it. A limit here takes the place of the client's own (PyMongo, `pymongo.timeout`)."""
+        """The driver's limit for one call: the rest of the caller's time, and no more than the application's client
+        allows. A limit here replaces the client's own (PyMongo, `pymongo.timeout`)."""
         seconds = left()
         if seconds is None:
             return pymongo.timeout(self._patience) if own and self._limits_answers else contextlib.nullcontext()
@@ -73,16 +77,16 @@ class MongoLink:
         return pymongo.timeout(seconds if own or self._asked is None else min(seconds, self._asked))
 
     def of_write(self) -> AbstractContextManager[None]:
-        """What the application's client allows a write, within a limit that is there already. What `socketTimeoutMS`
-        ends the driver sends once more."""
+        """The time that the application's client allows a write, within an existing limit. The driver resends once
+        what `socketTimeoutMS` ends."""
         seconds = self._asked or _answer_limit(self.client)
         return contextlib.nullcontext() if seconds is None else pymongo.timeout(seconds)
 
     async def close(self, *, owned: bool) -> None:
-        """Ends a client of our own; what runs on another is waited for, for a few seconds."""
+        """Closes a client of our own; waits a few seconds for calls on another."""
         if self.is_motor:
             if owned:
-                # It tells the server so, and waits for the answer: not in the event loop, nor for ever.
+                # It tells the server and waits for the answer: not in the event loop, and not forever.
                 with pymongo.timeout(_FAREWELL):
                     await asyncio.to_thread(self.client.close)
             return
@@ -93,9 +97,8 @@ class MongoLink:
             await asyncio.wait(set(self._closing))
 
     async def found(self, seconds: float) -> None:
-        """Waits for a primary member where none is known, for as long as the application's client would: a limit of
-        `seconds`, which what follows is about to get, takes the place of `serverSelectionTimeoutMS`. Raises
-        `ServerSelectionTimeoutError`."""
+        """Waits for a primary member where none is known, as long as the application's client would: the limit of
+        `seconds` for the next call replaces `serverSelectionTimeoutMS`. Raises `ServerSelectionTimeoutError`."""
         options = getattr(self.client, "options", None)
         patience: float = getattr(options, "server_selection_timeout", seconds)
         description = getattr(self.client, "topology_description", None)
@@ -105,7 +108,7 @@ class MongoLink:
             await self.database("admin").command("ping")
 
     async def bounded(self, call: Callable[[], Awaitable[Any]], own: bool) -> Any:
-        """What the call answers, with the driver's limit."""
+        """Returns the answer of the call, made with the driver's limit."""
         with self.limit(own):
             return await call()
 
@@ -115,19 +118,19 @@ class MongoLink:
 
     def _stuck(self) -> bool:
         if self._again is None:
-            self.on_stuck(False)
+            self._on_stuck(False)
             return False
         before, self.client = self.client, self._again()
         self.generation += 1
         closing = begin(_retire(before, self.calls.under_way))
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
-        self.on_stuck(True)
+        self._on_stuck(True)
         return True
 
 
 class _Proxy:
-    """Has the methods of what `source` answers, each bounded and never cancelled."""
+    """Has the methods of the result of `source`, each with a time limit and never cancelled."""
 
     def __init__(self, link: MongoLink, source: _Source, own: bool) -> None:
         self._link = link
@@ -189,7 +192,7 @@ class _Database(_Proxy):
 
 
 class _Cursor:
-    """A cursor of the driver's. One call of it at a time is under way."""
+    """A cursor of the driver, with one call at a time in flight."""
 
     def __init__(self, link: MongoLink, inner: Any, own: bool) -> None:
         self._link = link
@@ -212,7 +215,7 @@ class _Cursor:
 
     async def close(self) -> None:
         if self._running is not None and not self._running.done():
-            # Abandoned, and it may yet open what would then stay open on the server.
+            # The abandoned call may still open a cursor, which would stay open on the server.
             self._link.calls.follow(self._running, self._inner.close)
             return
         await self._call(self._inner.close)
@@ -228,8 +231,8 @@ class _Cursor:
 
 
 class _Stream(_Cursor):
-    """A change stream. The next change may be hours away, and a call that long would never end once it is abandoned;
-    the driver's `try_next` answers nothing after a second."""
+    """A change stream. The next change may be hours away, and an abandoned call would never end; the driver's
+    `try_next` returns after a second."""
 
     async def __anext__(self) -> Any:
         while (found := await self._call(self._inner.try_next)) is None:
@@ -243,19 +246,19 @@ def _cursor(link: MongoLink, name: str, made: Any, own: bool) -> _Cursor:
 
 
 async def _retire(client: Any, calls: Collection[asyncio.Task[Any]]) -> None:
-    """The end of a client that was given up, and of its calls."""
+    """Closes a client that was given up, and ends its calls."""
     await _freed(client, calls)
     await let_go(client.close)
 
 
 async def _freed(client: Any, calls: Collection[asyncio.Task[Any]]) -> None:
-    """Returns when the cancelled calls of a client that is used no more have ended, and what they have begun. Whoever
-    waits for the lock of a condition swallows every cancellation until he has it, and the event loop could never end:
-    so the lock is let go."""
+    """Returns when the cancelled calls of a client that is not used any more have ended, and what they have started.
+    A call that waits for the lock of a condition swallows every cancellation until it has it, and the event loop
+    could never end: so the lock is released."""
     quiet = 0
     for _ in range(_TURNS):
         locks = _locks(client)
-        # One look is not enough: what was cancelled comes for the lock a few turns later.
+        # One check is not enough: cancelled calls ask for the lock a few turns later.
         quiet = 0 if locks or not all(call.done() for call in calls) else quiet + 1
         if quiet > _QUIET:
             return
@@ -266,7 +269,7 @@ async def _freed(client: Any, calls: Collection[asyncio.Task[Any]]) -> None:
 
 
 def _locks(client: Any) -> list[Any]:
-    """Those of PyMongo's that calls wait for, as far as they are there."""
+    """PyMongo's locks that calls wait for, as far as they exist."""
     topology = getattr(client, "_topology", None)
     servers = getattr(topology, "_servers", {}).values()
     found = [getattr(topology, "_lock", None), *(getattr(getattr(s, "pool", None), "lock", None) for s in servers)]

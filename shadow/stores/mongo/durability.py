@@ -47,23 +47,23 @@ LOCAL: Final = ReadConcern("local")
 than what the primary has now."""
 MAJORITY: Final = WriteConcern("majority")
 _MANY: Final = 3
-"""Members of what does not tell how many it has: a sharded cluster, a load balancer."""
+"""Members of a deployment that does not report how many it has: a sharded cluster, a load balancer."""
 _NOT_REPLICATED: Final = 64
 """WriteConcernFailed (error_codes.yml)."""
 
 
 class WeakWrites(enum.StrEnum):
-    """What becomes of writes whose write concern a replica set could roll back."""
+    """What happens to writes whose write concern allows a replica set to roll them back."""
 
     RAISE = "raise"
     """They are made with `w: majority`."""
     REFUSE = "refuse"
-    """`UnsupportedOperation`; neither store is asked."""
+    """They raise `UnsupportedOperation`; neither store is called."""
 
 
 class Durability:
-    """Of the clients of one link. `on_raised` is told, in words, what the client asks for and does not get; `on_doubt`
-    which collection may have been acknowledged a write that was rolled back."""
+    """For the clients of one link. `on_raised` is called with what the client asks for and does not get, in words;
+    `on_doubt` with a collection of which an acknowledged write may have been rolled back."""
 
     def __init__(
         self,
@@ -74,7 +74,8 @@ class Durability:
         on_doubt: Callable[[str], None] = lambda collection: None,
         asked: WriteConcern | None = None,
     ) -> None:
-        """`asked`: what a database object of the application's asks for, before the client."""
+        """`asked`: the write concern of a database object of the application, which takes precedence over the
+        client."""
         self._link = link
         self._asked: WriteConcern = waiting(link.client.write_concern if asked is None else asked)
         self.refuses = weak is WeakWrites.REFUSE
@@ -86,8 +87,8 @@ class Durability:
         self._told = False
 
     async def learn(self) -> None:
-        """Finds out how many members there are, if that is not known. Costs nothing while the driver has seen no
-        change. Raises what the driver raises when it reaches nobody."""
+        """Learns how many members there are, if that is not known. Costs nothing while the driver has seen no
+        change. Raises what the driver raises if no server can be reached."""
         description = self._description()
         if description is self._seen:
             return
@@ -106,7 +107,7 @@ class Durability:
         return self._members is not None and self._members > 1
 
     async def admit(self) -> None:
-        """Raises `UnsupportedOperation` if writes would have to be raised and the setting is to refuse them."""
+        """Raises `UnsupportedOperation` if writes would need a stronger write concern and the setting refuses them."""
         if not self.refuses:
             return
         await self.learn()
@@ -118,7 +119,7 @@ class Durability:
             )
 
     async def for_application(self) -> WriteConcern:
-        """With what the application's own writes go. Raises what `learn` raises."""
+        """The write concern of the application's own writes. Raises what `learn` raises."""
         await self.learn()
         if not self._told and self._is_weak():
             self._told = True
@@ -126,7 +127,7 @@ class Durability:
         return self._concern
 
     async def for_copies(self) -> WriteConcern:
-        """With what replays, copies and tombstones go: a majority is what they need, and nobody waits for more."""
+        """The write concern of replays, copies and tombstones: they need a majority, and wait for no more."""
         await self.learn()
         return MAJORITY if self.replicated else self._concern
 
@@ -141,20 +142,20 @@ class Durability:
 
     @property
     def unproven(self) -> bool:
-        """Whether the write concern of the application's writes does not say that a majority has them."""
+        """Whether the write concern of the application's writes does not prove that a majority has them."""
         return self.replicated and self._concern.document.get("w") != "majority"
 
     def election(self) -> Any:
-        """Names the term of the primary that the driver knows."""
+        """An id for the term of the primary that the driver knows."""
         return election(self._description())
 
     def _description(self) -> Any:
-        """What the driver has seen of the servers; None of a client that does not tell."""
+        """What the driver knows of the servers; None for a client that does not report it."""
         return getattr(self._link.client, "topology_description", None)
 
     async def prove(self, collection: Any, before: Any, limit_ms: int) -> None:
-        """Returns when a majority has what was acknowledged in `collection` (the driver's) under the election `before`.
-        Raises `WriteConcernError` if that is not known: the collection is in doubt then, as it is when this is
+        """Returns when a majority has what was acknowledged in `collection` (the driver's) in the term `before`.
+        Raises `WriteConcernError` if that is unknown: the collection is unverified then, as it is when this is
         cancelled."""
         proven = False
         try:
@@ -170,7 +171,8 @@ class Durability:
 
 
 async def _has_majority(collection: Any, limit_ms: int) -> bool:
-    """Whether a majority has all that the primary had before. What the answer is does not matter, but that it comes."""
+    """Asks whether a majority has all that the primary had before. Only that the answer comes matters, not its
+    content."""
     reader = collection.with_options(read_concern=LINEARIZABLE)
     try:
         await reader.find_one({"_id": None}, {"_id": 1}, max_time_ms=limit_ms)
@@ -180,9 +182,8 @@ async def _has_majority(collection: Any, limit_ms: int) -> bool:
 
 
 class Lasting:
-    """Reads of what stands for good: where it could be rolled back, `linearizable`, and everywhere from the primary.
-    `database`: the driver's, by whose codec options documents are answered; `limit_ms`: how long the server may wait
-    for a majority."""
+    """Reads of durable data: `linearizable` where it could be rolled back, and always from the primary. `database`:
+    the driver's, whose codec options apply; `limit_ms`: how long the server may wait for a majority."""
 
     def __init__(self, database: Any, durability: Durability, limit_ms: int) -> None:
         self.database = database
@@ -223,7 +224,7 @@ class Lasting:
 
 
 def members(description: Any) -> int | None:
-    """How many members that could be asked a driver's `TopologyDescription` tells of; None if it has seen nobody."""
+    """How many queryable members a driver's `TopologyDescription` lists; None if it has seen none."""
     if description is None:
         return None
     counts = [
@@ -241,14 +242,14 @@ def _members_of(server: Any) -> int:
 
 
 def _members_said(hello: Mapping[str, Any]) -> int:
-    """The same by a server's own answer."""
+    """The same from a server's own answer."""
     if "setName" in hello:
         return sum(len(hello.get(kind, ())) for kind in ("hosts", "passives", "arbiters"))
     return _MANY if hello.get("msg") == "isdbgrid" else 1
 
 
 def election(description: Any) -> Any:
-    """Names the term of the primary; None if the driver knows of none, or has it from a server that does not tell."""
+    """An id for the term of the primary; None if the driver knows none, or the server does not report it."""
     if description is None:
         return None
     found = [
@@ -260,20 +261,21 @@ def election(description: Any) -> Any:
 
 
 def strengthened(asked: WriteConcern, count: int) -> WriteConcern:
-    """What a write that asks for `asked` goes with on so many members. More than a majority stays what it is, and so
-    does the name of a write concern of the set's own."""
+    """The write concern in use for a write that asks for `asked`, with so many members. More than a majority is
+    kept, and so is a named write concern of the set."""
     w = asked.document.get("w")
     if w == 0 or (count > 1 and _at_most_a_majority(w, count)):
         wtimeout = asked.document.get("wtimeout")
-        # `j: false` would be content with a majority's memory; `fsync` is `j` of old.
+        # `j: false` would accept data in a majority's memory; `fsync` is the old name of `j`.
         on_disk = asked.document.get("j") or asked.document.get("fsync")
         return WriteConcern("majority", wtimeout=wtimeout, j=True if on_disk else None)
     return asked
 
 
 class _PendingConcern(WriteConcern):
-    """A write concern whose `wtimeout` is sent though the call has a limit of the driver's: PyMongo takes it out then
-    (`_csot.apply_write_concern`), and a write would wait for its members as long as the whole operation may take."""
+    """A write concern whose `wtimeout` is sent although the call has a limit of the driver's: PyMongo removes it
+    then (`_csot.apply_write_concern`), and a write would wait for its members as long as the whole operation may
+    take."""
 
     __slots__ = ()
 

@@ -1,7 +1,7 @@
-"""Looks at what the collections of a MongoDB are: at each start, at each job, and where one was made again.
+"""Checks what the collections of a MongoDB are: at each start, at each job, and where one was recreated.
 
-One look is `listCollections`, `hello`, and, behind a router (`mongos`), the entry of `config.collections`; a validator
-of which reading does not tell whether it takes a version is tried on documents.
+One check is `listCollections`, `hello`, and, behind a router (`mongos`), the entry of `config.collections`. A validator
+that does not show whether it accepts a version is tried on documents.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ _UNKNOWN_TYPES: Final = frozenset({"Unknown", "PossiblePrimary"})
 
 
 class MongoLooks:
-    """`database`: the driver's, that answers plain documents of the primary member; `reserved` gives the name of a
-    collection's reserved field."""
+    """`database`: the driver's, which returns plain documents of the primary member; `reserved` returns the name of
+    a collection's reserved field."""
 
     def __init__(self, link: MongoLink, database: Any, reserved: Callable[[str], str]) -> None:
         self._link = link
@@ -48,17 +48,17 @@ class MongoLooks:
         self._config = link.database("config")
         self._reserved = reserved
         self.unfit: dict[str, UnfitKind | None] = {}
-        """Of the collections that were looked at: why one cannot be written to both stores; None: it can."""
+        """By collection that was checked: why it cannot be written to both stores; None: it can."""
         self._shard_keys: dict[str, ShardKey] = {}
         self._seen: dict[str, ListedCollection] = {}
 
     def shard_key(self, collection: str) -> ShardKey | None:
-        """None: it has none beside `_id`, as far as is known."""
+        """The shard key; None: none other than `_id`, as far as is known."""
         return self._shard_keys.get(collection)
 
     async def known(self, collection: str) -> ShardKey | None:
-        """The shard key, looked up if nobody has looked, unless the driver sees that there are no shards. Raises what
-        the driver raises."""
+        """The shard key, looked up on first use, unless the driver sees that there are no shards. Raises what the
+        driver raises."""
         if collection not in self.unfit and not self._has_no_shards():
             await self.look(collection)
         return self._shard_keys.get(collection)
@@ -70,8 +70,8 @@ class MongoLooks:
         return bool(kinds) and all(kind == "Standalone" or kind.startswith("RS") for kind in kinds)
 
     async def look(self, collection: str) -> UnfitKind | None:
-        """Looks at it now. Raises what the driver raises if it reaches nobody, after no longer than the application's
-        client waits for a server."""
+        """Checks it now. Raises what the driver raises if no server can be reached, after no longer than the
+        application's client waits for one."""
         unfit = judge_name(collection) or judge_client(collection, self._link.client)
         if unfit is None:
             seconds = left()
@@ -82,7 +82,7 @@ class MongoLooks:
         return unfit
 
     async def identity(self, collection: str) -> str:
-        """Its UUID; "" if there is none. One that is not what it was, or that nobody has looked at, is looked at."""
+        """Its UUID; "" if there is none. A collection with a new UUID, or one not checked yet, is checked."""
         found = await self.listed(collection)
         if found != self._seen.get(collection):
             await self.look(collection)
@@ -106,8 +106,8 @@ class MongoLooks:
         return await self._look_at_shards(collection)
 
     async def _refuses_versions(self, collection: str, validator: Mapping[str, Any]) -> bool:
-        """Whether the server says, of some documents that pass the validator now, that one would not with a version. It
-        is asked by a pipeline that reads; False where it cannot say."""
+        """Whether the server rejects some documents with a version that pass the validator without. Uses a read-only
+        pipeline; False where that cannot tell."""
         stamp = {"$addFields": {self._reserved(collection): {"$literal": stamp_of(Version("0" * 24, 1))}}}
         match = {"$match": dict(validator)}
         stages = [{"$limit": _LOOKED_AT}, match, stamp, {"$match": {"$nor": [dict(validator)]}}, {"$limit": 1}]
@@ -120,7 +120,7 @@ class MongoLooks:
             return False
 
     async def listed(self, collection: str) -> ListedCollection:
-        """What `listCollections` says of it now. Raises what the driver raises."""
+        """The answer of `listCollections` now. Raises what the driver raises."""
         answer = await self._database.command({"listCollections": 1, "filter": {"name": collection}})
         batch = answer.get("cursor", {}).get("firstBatch", ())
         return ListedCollection.read(batch[0]) if batch else ListedCollection(collection)
@@ -145,7 +145,8 @@ class MongoLooks:
         return None
 
     async def _is_sharded(self, collection: str) -> bool:
-        """As the router says it to whoever may not read its own records; True where it does not."""
+        """Whether it is sharded, as the router reports it to users without access to its records; True where it does
+        not report it."""
         try:
             return bool((await self._database.command({"collStats": collection})).get("sharded", True))
         except OperationFailure as error:

@@ -8,7 +8,7 @@ against the installed PyMongo: an option that is new there has to get its row he
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,11 +17,11 @@ __all__ = ["OPTIONS", "Fate", "Option", "Where", "find", "of_url"]
 
 class Where(enum.StrEnum):
     URL = "url"
-    """In a connection string, and as a keyword of a client that is handed in."""
+    """In a connection string, and as a keyword of a client that is passed in."""
     CLIENT = "client"
-    """Only of a client that is handed in."""
+    """Only of a client that is passed in."""
     DATABASE = "database"
-    """Of a database object that is handed in; a client has it for all of its databases."""
+    """Of a database object that is passed in; a client has it for all of its databases."""
 
 
 class Fate(enum.StrEnum):
@@ -53,253 +53,282 @@ _CODEC: Final = (
 )
 
 
-def _rows() -> Iterator[Option]:
-    url, client, database = Where.URL, Where.CLIENT, Where.DATABASE
-    honoured, refused, harmless = Fate.HONOURED, Fate.REFUSED, Fate.HARMLESS
+_URL, _CLIENT, _DATABASE = Where.URL, Where.CLIENT, Where.DATABASE
+_HONOURED, _REFUSED, _HARMLESS = Fate.HONOURED, Fate.REFUSED, Fate.HARMLESS
 
-    # --- where the servers are, and how they are watched ---
-    yield Option("replicaSet", url, "the name of the set", honoured, "by the driver, which finds the members")
-    yield Option("directConnection", url, "one host alone", honoured, "by the driver; writes need it to be the primary")
-    yield Option(
+_SERVERS: Final = (
+    Option("replicaSet", _URL, "the name of the set", _HONOURED, "by the driver, which finds the members"),
+    Option("directConnection", _URL, "one host alone", _HONOURED, "by the driver; writes need it to be the primary"),
+    Option(
         "loadBalanced",
-        url,
+        _URL,
         "the host is a load balancer",
-        honoured,
+        _HONOURED,
         "by the driver; such a deployment counts as one of several members, so writes go with a majority",
-    )
-    yield Option("srvServiceName", url, "service of a `mongodb+srv` name", honoured, "by the driver's look-up")
-    yield Option("srvMaxHosts", url, "most hosts of a `mongodb+srv` name", honoured, "by the driver's look-up")
-    yield Option(
-        "srvAllowedHostsSuffix", url, "where the hosts of a `mongodb+srv` name may lie", honoured, "by the driver"
-    )
-    yield Option("heartbeatFrequencyMS", url, "between two looks at a server", honoured, "by the driver's monitor")
-    yield Option("serverMonitoringMode", url, "how a server is watched", honoured, "by the driver's monitor")
-    yield Option(
+    ),
+    Option("srvServiceName", _URL, "service of a `mongodb+srv` name", _HONOURED, "by the driver's look-up"),
+    Option("srvMaxHosts", _URL, "most hosts of a `mongodb+srv` name", _HONOURED, "by the driver's look-up"),
+    Option(
+        "srvAllowedHostsSuffix", _URL, "where the hosts of a `mongodb+srv` name may lie", _HONOURED, "by the driver"
+    ),
+    Option("heartbeatFrequencyMS", _URL, "between two checks of a server", _HONOURED, "by the driver's monitor"),
+    Option("serverMonitoringMode", _URL, "how a server is watched", _HONOURED, "by the driver's monitor"),
+    Option(
         "localThresholdMS",
-        url,
+        _URL,
         "how much slower a member may be",
-        honoured,
+        _HONOURED,
         "by the driver, where `readPreference` leaves a choice",
-    )
+    ),
+)
+"""Where the servers are, and how they are watched."""
 
-    # --- time limits ---
-    yield Option(
+_TIME_LIMITS: Final = (
+    Option(
         "timeoutMS",
-        url,
+        _URL,
         "for one operation in all",
-        honoured,
+        _HONOURED,
         "for the application's reads and the request of a write; a write that it cuts off is of unknown outcome and "
         f"stays in the journal. {_OWN}: what was acknowledged is replicated however short this is",
-    )
-    yield Option(
+    ),
+    Option(
         "socketTimeoutMS",
-        url,
+        _URL,
         "for one answer",
-        honoured,
+        _HONOURED,
         "by the driver for reads; a write ends by twice that (once with `retryWrites=false`), as with the one retry of "
         f"the driver. {_OWN}",
-    )
-    yield Option(
+    ),
+    Option(
         "connectTimeoutMS",
-        url,
+        _URL,
         "for a new connection",
-        honoured,
+        _HONOURED,
         "by the driver for reads; a write, and what shadow asks by itself, ends by `limits.operation` instead",
-    )
-    yield Option(
+    ),
+    Option(
         "serverSelectionTimeoutMS",
-        url,
+        _URL,
         "to wait for a server",
-        honoured,
+        _HONOURED,
         "by the driver, before each read and write; never beyond shadow's limits",
-    )
-    yield Option(
+    ),
+    Option(
         "waitQueueTimeoutMS",
-        url,
+        _URL,
         "to wait for a free connection",
-        honoured,
+        _HONOURED,
         "by the driver for reads; a write, and what shadow asks by itself, ends by `limits.operation` instead",
-    )
-    yield Option("maxIdleTimeMS", url, "life of an idle connection", honoured, _DRIVER)
+    ),
+    Option("maxIdleTimeMS", _URL, "life of an idle connection", _HONOURED, _DRIVER),
+)
 
-    # --- pools ---
-    yield Option(
+_POOLS: Final = (
+    Option(
         "maxPoolSize",
-        url,
+        _URL,
         "most connections to a server",
-        honoured,
+        _HONOURED,
         "by the driver; shadow's own calls share them, and none waits for another while it holds one",
-    )
-    yield Option("minPoolSize", url, "connections that are kept", honoured, "by the driver")
-    yield Option("maxConnecting", url, "connections that are made at a time", honoured, "by the driver")
-    yield Option("waitQueueMultiple", url, "of old", harmless, "PyMongo takes it and does nothing with it")
+    ),
+    Option("minPoolSize", _URL, "connections that are kept", _HONOURED, "by the driver"),
+    Option("maxConnecting", _URL, "connections that are made at a time", _HONOURED, "by the driver"),
+    Option("waitQueueMultiple", _URL, "of old", _HARMLESS, "PyMongo takes it and does nothing with it"),
+)
 
-    # --- writes ---
-    yield Option(
+_WRITES: Final = (
+    Option(
         "w",
-        url,
+        _URL,
         "who acknowledges a write",
-        honoured,
+        _HONOURED,
         "never less than a majority where there are several members: `mongo.weak_writes` raises or refuses less, `w=0` "
         "everywhere; more than a majority is asked for as it is",
-    )
-    yield Option("journal", url, "acknowledged when on disk", honoured, "`true` is sent with the application's writes")
-    yield Option("fsync", url, "as `journal`, of old", honoured, "as `journal`")
-    yield Option(
+    ),
+    Option("journal", _URL, "acknowledged when on disk", _HONOURED, "`true` is sent with the application's writes"),
+    Option("fsync", _URL, "as `journal`, of old", _HONOURED, "as `journal`"),
+    Option(
         "wTimeoutMS",
-        url,
+        _URL,
         "to wait for `w`",
-        honoured,
+        _HONOURED,
         "sent with the application's writes; a write that it ends is of unknown outcome and stays in the journal",
-    )
-    yield Option(
+    ),
+    Option(
         "retryWrites",
-        url,
+        _URL,
         "once more after a lost connection",
-        honoured,
+        _HONOURED,
         "by the driver; without it a lost connection leaves the outcome unknown, and the journal finds out",
-    )
+    ),
+)
 
-    # --- reads ---
-    yield Option(
+_READS: Final = (
+    Option(
         "readPreference",
-        url,
+        _URL,
         "which member answers",
-        honoured,
+        _HONOURED,
         "for the application's reads. What a write looks up, and every read that confirms, repairs or copies, asks the "
         "primary member",
-    )
-    yield Option("readPreferenceTags", url, "which members, by tags", honoured, "as `readPreference`")
-    yield Option("maxStalenessSeconds", url, "how far a member may be behind", honoured, "as `readPreference`")
-    yield Option(
+    ),
+    Option("readPreferenceTags", _URL, "which members, by tags", _HONOURED, "as `readPreference`"),
+    Option("maxStalenessSeconds", _URL, "how far a member may be behind", _HONOURED, "as `readPreference`"),
+    Option(
         "readConcernLevel",
-        url,
+        _URL,
         "what is read of a set",
-        honoured,
+        _HONOURED,
         "for the application's reads. What a write looks up is read as the primary has it (`local`), what confirms, "
         "repairs or copies `linearizable`",
-    )
-    yield Option("retryReads", url, "once more after a lost connection", honoured, "by the driver")
+    ),
+    Option("retryReads", _URL, "once more after a lost connection", _HONOURED, "by the driver"),
+)
 
-    # --- the wire ---
-    yield Option(
-        "compressors", url, "compression on the wire", honoured, "by the driver; `snappy` and `zstd` need a package"
-    )
-    yield Option("zlibCompressionLevel", url, "of `zlib`", honoured, "by the driver")
-    yield Option(
-        "appName", url, "name in the server's log", honoured, "by the driver; journal and control store have their own"
-    )
-    yield Option("maxAdaptiveRetries", url, "retries of an overloaded server", honoured, "by the driver")
-    yield Option("enableOverloadRetargeting", url, "other members when one is overloaded", honoured, "by the driver")
+_WIRE: Final = (
+    Option(
+        "compressors", _URL, "compression on the wire", _HONOURED, "by the driver; `snappy` and `zstd` need a package"
+    ),
+    Option("zlibCompressionLevel", _URL, "of `zlib`", _HONOURED, "by the driver"),
+    Option(
+        "appName",
+        _URL,
+        "name in the server's log",
+        _HONOURED,
+        "by the driver; journal and control store have their own",
+    ),
+    Option("maxAdaptiveRetries", _URL, "retries of an overloaded server", _HONOURED, "by the driver"),
+    Option("enableOverloadRetargeting", _URL, "other members when one is overloaded", _HONOURED, "by the driver"),
+)
 
-    # --- who is there ---
-    yield Option("authSource", url, "database of the user", honoured, _DRIVER)
-    yield Option(
+_IDENTITY: Final = (
+    Option("authSource", _URL, "database of the user", _HONOURED, _DRIVER),
+    Option(
         "authMechanism",
-        url,
+        _URL,
         "how to prove who is there",
-        honoured,
+        _HONOURED,
         f"{_DRIVER}; `GSSAPI` and `MONGODB-AWS` need a package of their own",
-    )
-    yield Option("authMechanismProperties", url, "of the mechanism", honoured, _DRIVER)
-    yield Option("tls", url, "an encrypted connection", honoured, _DRIVER)
-    yield Option("ssl", url, "as `tls`, of old", honoured, "as `tls`")
-    yield Option("tlsCAFile", url, "who may sign for a server", honoured, _DRIVER)
-    yield Option("tlsCertificateKeyFile", url, "the client's certificate and key", honoured, _DRIVER)
-    yield Option("tlsCertificateKeyFilePassword", url, "of that key", honoured, f"{_DRIVER}; never shown")
-    yield Option("tlsCRLFile", url, "certificates that were withdrawn", honoured, _DRIVER)
-    yield Option("tlsInsecure", url, "no checks of the server", honoured, _DRIVER)
-    yield Option("tlsAllowInvalidCertificates", url, "no check of the certificate", honoured, _DRIVER)
-    yield Option("tlsAllowInvalidHostnames", url, "no check of the name", honoured, _DRIVER)
-    yield Option("tlsDisableOCSPEndpointCheck", url, "no question to the signer", honoured, _DRIVER)
+    ),
+    Option("authMechanismProperties", _URL, "of the mechanism", _HONOURED, _DRIVER),
+    Option("tls", _URL, "an encrypted connection", _HONOURED, _DRIVER),
+    Option("ssl", _URL, "as `tls`, of old", _HONOURED, "as `tls`"),
+    Option("tlsCAFile", _URL, "who may sign for a server", _HONOURED, _DRIVER),
+    Option("tlsCertificateKeyFile", _URL, "the client's certificate and key", _HONOURED, _DRIVER),
+    Option("tlsCertificateKeyFilePassword", _URL, "of that key", _HONOURED, f"{_DRIVER}; never shown"),
+    Option("tlsCRLFile", _URL, "certificates that were withdrawn", _HONOURED, _DRIVER),
+    Option("tlsInsecure", _URL, "no checks of the server", _HONOURED, _DRIVER),
+    Option("tlsAllowInvalidCertificates", _URL, "no check of the certificate", _HONOURED, _DRIVER),
+    Option("tlsAllowInvalidHostnames", _URL, "no check of the name", _HONOURED, _DRIVER),
+    Option("tlsDisableOCSPEndpointCheck", _URL, "no question to the signer", _HONOURED, _DRIVER),
+)
 
-    # --- values ---
-    yield Option("uuidRepresentation", url, "how UUIDs are stored", honoured, _CODEC)
-    yield Option("tz_aware", url, "dates with a time zone", honoured, _CODEC)
-    yield Option("unicode_decode_error_handler", url, "text that is no UTF-8", honoured, _CODEC)
-    yield Option("datetime_conversion", url, "dates that Python lacks", honoured, _CODEC)
+_VALUES: Final = (
+    Option("uuidRepresentation", _URL, "how UUIDs are stored", _HONOURED, _CODEC),
+    Option("tz_aware", _URL, "dates with a time zone", _HONOURED, _CODEC),
+    Option("unicode_decode_error_handler", _URL, "text that is no UTF-8", _HONOURED, _CODEC),
+    Option("datetime_conversion", _URL, "dates that Python lacks", _HONOURED, _CODEC),
+)
 
-    # --- what the specification has and PyMongo has not, and what has another name by now ---
-    for name in ("proxyHost", "proxyPort", "proxyUsername", "proxyPassword"):
-        yield Option(name, url, "a SOCKS5 proxy", refused, f"{_NOT_IN_PYMONGO}, and go past the proxy; remove it")
-    yield Option(
+_UNKNOWN_TO_PYMONGO: Final = (
+    *(
+        Option(name, _URL, "a SOCKS5 proxy", _REFUSED, f"{_NOT_IN_PYMONGO}, and bypass the proxy; remove it")
+        for name in ("proxyHost", "proxyPort", "proxyUsername", "proxyPassword")
+    ),
+    Option(
         "serverSelectionTryOnce",
-        url,
+        _URL,
         "for drivers with one thread",
-        refused,
+        _REFUSED,
         f"{_NOT_IN_PYMONGO}; say serverSelectionTimeoutMS",
-    )
-    yield Option(
+    ),
+    Option(
         "tlsDisableCertificateRevocationCheck",
-        url,
+        _URL,
         "no look at withdrawn certificates",
-        refused,
+        _REFUSED,
         f"{_NOT_IN_PYMONGO}; say tlsDisableOCSPEndpointCheck",
-    )
-    yield Option(
+    ),
+    Option(
         "gssapiServiceName",
-        url,
+        _URL,
         "of old",
-        refused,
+        _REFUSED,
         f"{_NOT_IN_PYMONGO}; say authMechanismProperties=SERVICE_NAME:name",
-    )
-    yield Option("j", url, "of old", refused, f"{_NOT_IN_PYMONGO}; say journal")
-    yield Option("wtimeout", url, "of old", refused, f"{_NOT_IN_PYMONGO}; say wTimeoutMS")
-    yield Option("slaveOk", url, "of old", refused, f"{_NOT_IN_PYMONGO}; say readPreference=secondaryPreferred")
-    yield Option("safe", url, "of old", refused, f"{_NOT_IN_PYMONGO}; say w=majority")
+    ),
+    Option("j", _URL, "of old", _REFUSED, f"{_NOT_IN_PYMONGO}; say journal"),
+    Option("wtimeout", _URL, "of old", _REFUSED, f"{_NOT_IN_PYMONGO}; say wTimeoutMS"),
+    Option("slaveOk", _URL, "of old", _REFUSED, f"{_NOT_IN_PYMONGO}; say readPreference=secondaryPreferred"),
+    Option("safe", _URL, "of old", _REFUSED, f"{_NOT_IN_PYMONGO}; say w=majority"),
+)
+"""What the specification has and PyMongo has not, and what has another name by now."""
 
-    # --- of a client alone ---
-    yield Option("document_class", client, "the class of documents", honoured, _CODEC)
-    yield Option("type_registry", client, "values of types of one's own", honoured, _CODEC)
-    yield Option("tzinfo", client, "the zone of dates", honoured, _CODEC)
-    yield Option("read_preference", client, "as `readPreference`", honoured, "as `readPreference`")
-    yield Option(
+_OF_A_CLIENT: Final = (
+    Option("document_class", _CLIENT, "the class of documents", _HONOURED, _CODEC),
+    Option("type_registry", _CLIENT, "values of types of one's own", _HONOURED, _CODEC),
+    Option("tzinfo", _CLIENT, "the zone of dates", _HONOURED, _CODEC),
+    Option("read_preference", _CLIENT, "as `readPreference`", _HONOURED, "as `readPreference`"),
+    Option(
         "server_api",
-        client,
+        _CLIENT,
         "the Stable API",
-        honoured,
+        _HONOURED,
         "by the driver; refused with `strict=True`, which forbids the bounds by which jobs walk a "
         "collection (and `distinct`): hand in a client without it",
-    )
-    yield Option(
+    ),
+    Option(
         "auto_encryption_opts",
-        client,
+        _CLIENT,
         "fields that the client encrypts",
-        refused,
+        _REFUSED,
         "where both stores are written, for DynamoDB would hold in the clear what MongoDB holds encrypted; encrypt "
         "explicitly (`ClientEncryption`), or keep the collections in phase off",
-    )
-    yield Option(
-        "event_listeners", client, "a listener for every command", honoured, "by the driver; they see shadow's own too"
-    )
-    yield Option("driver", client, "a name in the server's log", harmless, "the server's log shows it")
-    yield Option("connect", client, "connect at once", harmless, "the first call connects")
-    yield Option("username", client, "as in the url", honoured, _DRIVER)
-    yield Option("password", client, "as in the url", honoured, _DRIVER)
-    yield Option(
+    ),
+    Option(
+        "event_listeners",
+        _CLIENT,
+        "a listener for every command",
+        _HONOURED,
+        "by the driver; they see shadow's own too",
+    ),
+    Option("driver", _CLIENT, "a name in the server's log", _HARMLESS, "the server's log shows it"),
+    Option("connect", _CLIENT, "connect at once", _HARMLESS, "the first call connects"),
+    Option("username", _CLIENT, "as in the url", _HONOURED, _DRIVER),
+    Option("password", _CLIENT, "as in the url", _HONOURED, _DRIVER),
+    Option(
         "server_selector",
-        client,
+        _CLIENT,
         "which servers may be asked",
-        honoured,
+        _HONOURED,
         "by the driver, for shadow's own calls too: it must leave the primary member",
-    )
-    yield Option("srv_host_validator", client, "hosts of a `mongodb+srv` name", honoured, "by the driver")
-    yield Option("authOIDCAllowedHosts", client, "whom tokens may be sent to", honoured, "by the driver")
-    yield Option("max_adaptive_retries", client, "as in the url", honoured, "by the driver")
-    yield Option("enable_overload_retargeting", client, "as in the url", honoured, "by the driver")
+    ),
+    Option("srv_host_validator", _CLIENT, "hosts of a `mongodb+srv` name", _HONOURED, "by the driver"),
+    Option("authOIDCAllowedHosts", _CLIENT, "whom tokens may be sent to", _HONOURED, "by the driver"),
+    Option("max_adaptive_retries", _CLIENT, "as in the url", _HONOURED, "by the driver"),
+    Option("enable_overload_retargeting", _CLIENT, "as in the url", _HONOURED, "by the driver"),
+)
 
-    # --- of a database object ---
-    yield Option("codec_options", database, "how values are given out", honoured, _CODEC)
-    yield Option(
-        "read_preference", database, "as `readPreference`", honoured, "as `readPreference`, before the client's"
-    )
-    yield Option(
-        "write_concern", database, "as `w`, `journal`, `wTimeoutMS`", honoured, "as those, before the client's"
-    )
-    yield Option("read_concern", database, "as `readConcernLevel`", honoured, "as that, before the client's")
+_OF_A_DATABASE: Final = (
+    Option("codec_options", _DATABASE, "how values are given out", _HONOURED, _CODEC),
+    Option("read_preference", _DATABASE, "as `readPreference`", _HONOURED, "as `readPreference`, before the client's"),
+    Option("write_concern", _DATABASE, "as `w`, `journal`, `wTimeoutMS`", _HONOURED, "as those, before the client's"),
+    Option("read_concern", _DATABASE, "as `readConcernLevel`", _HONOURED, "as that, before the client's"),
+)
 
-
-OPTIONS: Final[tuple[Option, ...]] = tuple(_rows())
+OPTIONS: Final[tuple[Option, ...]] = (
+    *_SERVERS,
+    *_TIME_LIMITS,
+    *_POOLS,
+    *_WRITES,
+    *_READS,
+    *_WIRE,
+    *_IDENTITY,
+    *_VALUES,
+    *_UNKNOWN_TO_PYMONGO,
+    *_OF_A_CLIENT,
+    *_OF_A_DATABASE,
+)
 
 _BY_NAME: Final[Mapping[tuple[Where, str], Option]] = {(each.where, each.name.lower()): each for each in OPTIONS}
 

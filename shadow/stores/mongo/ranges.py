@@ -1,7 +1,7 @@
 """A MongoDB collection in ranges of `_id`.
 
-The bounds are those of the index (`min` and `max` of a cursor), for comparisons in a filter only meet values of their
-own type, and the keys of one collection may be of several.
+The bounds are those of the index (`min` and `max` of a cursor): comparisons in a filter only match values of their own
+type, and the keys of one collection may be of several.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from shadow.stores.ranges import Batch
 __all__ = ["MongoRanges", "identity", "place_after"]
 
 _SAMPLED: Final = 25
-"""Keys sampled for each range; more of them make the ranges more alike."""
+"""Keys sampled for each range; more of them make the ranges more even."""
 _BY_ID: Final = {"_id": 1}
 
 
 class MongoRanges:
-    """`lasting` reads what stands for good, as raw documents (`model.stored.RAW`); `reserved` names the field of the
-    version by collection; `raw` makes the stored form of an image (image, reserved, key)."""
+    """`lasting` reads durable data, as raw documents (`model.stored.RAW`); `reserved` names the field of the version
+    by collection; `raw` makes the stored form of an image (image, reserved, key)."""
 
     def __init__(
         self,
@@ -81,8 +81,8 @@ class MongoRanges:
     async def pages(
         self, collection: str, within: Document, place: Document | None, *, size: int, whole: bool, filter: Document
     ) -> AsyncGenerator[list[RawBSONDocument], None]:
-        """What is stored in a range and matches `filter`, tombstones too; the place after a page is that of its last
-        document (`place_after`)."""
+        """What is stored in a range and matches `filter`, tombstones included; the cursor after a page is that of
+        its last document (`place_after`)."""
         while place is None or not isinstance(place.get("after"), MaxKey):
             page = await self._page(collection, within, place, size + 1, filter, whole=whole)
             if page and place is not None and _is_at(page[0], place):
@@ -98,7 +98,7 @@ class MongoRanges:
         self, collection: str, within: Document, place: Document | None, size: int, filter: Document, *, whole: bool
     ) -> list[RawBSONDocument]:
         """One reply of the server, at most 16 MB and perhaps fewer than `size` documents, and a query of its own for
-        each: no cursor waits on the server while the job is slowed down."""
+        each: no cursor stays open on the server while the job is throttled."""
         command: Document = {"hint": _BY_ID, "sort": _BY_ID, "limit": size, "batchSize": size}
         if place is not None:
             command["min"] = _bound(place)
@@ -109,7 +109,7 @@ class MongoRanges:
         return await self._find(collection, filter, command, whole=whole)
 
     async def _last(self, collection: str, filter: Document, *, whole: bool) -> list[RawBSONDocument]:
-        """What is under the last of all keys, which a bound from below leaves out: it means an end that is excluded."""
+        """What is stored under the largest key of all, which a lower bound excludes as an exclusive end."""
         last: Document = {"_id": MaxKey()}
         return await self._find(collection, {"$and": [last, filter]}, {}, whole=whole)
 
@@ -143,7 +143,7 @@ class MongoRanges:
         target = (await self._lasting.copies(collection)).with_options(codec_options=CANONICAL)
 
         async def insert(past: bool) -> None:
-            """What is left of them; what the validator alone has refused stays left."""
+            """What remains of them; what the validator alone has refused remains."""
             more: dict[str, Any] = {"bypass_document_validation": True} if past else {}
             chosen = list(left)
             try:
@@ -183,7 +183,7 @@ def _batch(page: Sequence[RawBSONDocument], reserved: str) -> Batch:
 
 
 def place_after(page: Sequence[RawBSONDocument]) -> Document:
-    """Where a walk goes on behind a page: the key of its last document, or the bytes of one that Python cannot say."""
+    """The cursor after a page: the key of its last document, or its bytes if Python cannot represent the key."""
     key, fault = key_of(page[-1])
     alone = element_document(bytes(page[-1].raw), "_id", "_id")
     return {"bytes": alone} if fault and alone is not None else {"after": key}
@@ -202,7 +202,7 @@ def _is_at(raw: RawBSONDocument, place: Document) -> bool:
 
 
 def identity(key: Key) -> Hashable:
-    """Equal for keys that MongoDB holds equal."""
+    """Equal for keys that MongoDB considers equal."""
     return (type(key), key) if type(key) in (str, ObjectId) else key_digest(key)
 
 

@@ -1,9 +1,9 @@
-"""Commands by key on a sharded collection whose key is not `_id`: each carries the shard key's values, of the document
-at hand or of what stands under the key now.
+"""Commands by key on a collection whose shard key is not `_id`: each carries the values of the shard key, from the
+document at hand or from what is stored under the key now.
 
-`_id` is unique on each shard alone there. The application makes keys that are unique everywhere; what shadow itself
-puts under a key, it puts there when nothing stands under it on any shard. That is looked at before, and after: two that
-put something there at once, on two shards, both find it and neither has done it.
+There, `_id` is unique only within a shard. The application makes keys that are unique everywhere. What shadow itself
+stores under a key, it stores when nothing is there on any shard. That is checked before and after: of two writers that
+store something at once, on two shards, both find it and neither succeeds.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _DUPLICATE: Final = 11000
 
 
 class MongoShards:
-    """`database`: the driver's, that answers raw documents of the primary members; `reserved` gives the name of a
+    """`database`: the driver's, which returns raw documents of the primary members; `reserved` returns the name of a
     collection's reserved field; `exactly` makes the condition that a document is at a state (state, reserved), and
-    `replacing` puts a stored form in the place of what a condition names (the driver's collection, condition, form)."""
+    `replacing` replaces what a condition names by a stored form (the driver's collection, condition, form)."""
 
     def __init__(
         self,
@@ -44,15 +44,15 @@ class MongoShards:
         self._replacing = replacing
 
     def key(self, collection: str) -> ShardKey | None:
-        """None: a command by key needs no more than `_id`, as far as is known."""
+        """The shard key; None: `_id` is enough for a command by key, as far as is known."""
         return self._looks.shard_key(collection)
 
     async def known(self, collection: str) -> ShardKey | None:
-        """The same, looked up if nobody has looked. Raises what the driver raises."""
+        """The same, looked up on first use. Raises what the driver raises."""
         return await self._looks.known(collection)
 
     async def standing(self, collection: str, key: Key) -> list[Any]:
-        """What stands under a key on all shards, tombstones too: of each, the version and the shard key."""
+        """What is stored under a key on all shards, tombstones included: of each, the version and the shard key."""
         shard_key = self._looks.shard_key(collection)
         assert shard_key is not None
         paths = [path for path in shard_key.paths if not path.startswith("_id.")]
@@ -67,8 +67,9 @@ class MongoShards:
         where: Document,
         command: Callable[[Document], Awaitable[Any]],
     ) -> Any:
-        """The answer of `command`, given `where`, with the shard of the document if the change is about one key. One
-        about a filter has what the application says in it, as the server wants it of any driver."""
+        """Returns the answer of `command`, called with `where`, and with the shard of the document if the change is
+        about one key. A change by filter keeps the application's own conditions, as the server requires of any
+        driver."""
         shard_key = self.key(collection)
         if shard_key is None or change.key is ANY or shard_key.is_in(change.filter):
             return await command(where)
@@ -82,10 +83,10 @@ class MongoShards:
             answer = await command(beside(where, values))
             if answer is not None:
                 return answer
-            before = values  # it does not match; or it has come to another shard meanwhile
+            before = values  # it does not match, or has moved to another shard meanwhile
 
     async def take(self, target: Any, key: Key, raw: Document) -> bool:
-        """Puts `raw` where a tombstone stands on any shard; False if nothing stands under the key. Raises
+        """Replaces a tombstone on any shard by `raw`; False if nothing is stored under the key. Raises
         `DuplicateKeyError` for a document, on whichever shard. `target`: the driver's collection."""
         collection, shard_key = target.name, self.key(target.name)
         assert shard_key is not None
@@ -98,8 +99,8 @@ class MongoShards:
         return False
 
     async def is_alone(self, target: Any, key: Key, state: State) -> bool:
-        """Whether what was put under a key is all that stands there. If not, another one has put something on another
-        shard at the same moment, and this one takes back what it did."""
+        """Whether what was stored under a key is alone there. If not, another writer has stored something on another
+        shard at the same moment, and this one removes its own."""
         collection, shard_key = target.name, self.key(target.name)
         assert shard_key is not None
         standing = await self.standing(collection, key)
@@ -114,18 +115,18 @@ class MongoShards:
         return split(raw, self._reserved(collection)).state
 
     def _where(self, collection: str, shard_key: ShardKey, key: Key, raw: Any) -> Document:
-        """Exactly what stands there."""
+        """The condition for exactly this document."""
         exactly = self._exactly(self._state(collection, raw), self._reserved(collection))
         return beside({"_id": key, **exactly}, shard_key.values(raw))
 
 
 def beside(where: Document, values: Document) -> Document:
-    """Both conditions. At the top where they can be, which is where a router looks first."""
+    """Both conditions, at the top level where possible, which is where a router looks first."""
     return {"$and": [where, values]} if where.keys() & values.keys() else {**where, **values}
 
 
 def _duplicate(collection: str, key: Key) -> DuplicateKeyError:
-    """The server's error for a key that is taken, where another shard than the one that would have said so has it."""
+    """The server's error for a duplicate key, where another shard holds the key."""
     text = f"E11000 duplicate key error collection: {collection} index: _id_"
     details = {"index": 0, "code": _DUPLICATE, "errmsg": text, "keyPattern": {"_id": 1}, "keyValue": {"_id": key}}
     return DuplicateKeyError(text, _DUPLICATE, details)

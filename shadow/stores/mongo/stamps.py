@@ -1,4 +1,4 @@
-"""Versions and tombstones taken off a MongoDB collection: the reserved field, whole, and the indexes on it."""
+"""Removes versions and tombstones from a MongoDB collection: the reserved field as a whole, and the indexes on it."""
 
 from __future__ import annotations
 
@@ -62,8 +62,7 @@ class MongoStamps:
         return [found.get(identity(key)) for key in keys]
 
     async def strip(self, collection: str, stamps: Sequence[Stamp]) -> list[bool]:
-        """One request for all. A document that its collection's validator would refuse today is no reason to keep its
-        version."""
+        """One request for all. A document that the collection's validator would refuse today loses its version, too."""
         if not stamps:
             return []
         reserved = self._reserved(collection)

@@ -1,9 +1,8 @@
-"""MongoDB's unique indexes, where this store is the secondary: what stands in the way of a copy, and how a tombstone
-stands in nobody's.
+"""MongoDB's unique indexes, where this store is the secondary: what blocks a copy, and how tombstones block nothing.
 
-A unique index counts a missing field as null, and a tombstone has no field of the application. So a tombstone carries,
-at every path of a unique index, its own id, which no document has. The indexes are those that the server has, whoever
-made them; they are looked up once, and again when a value was refused.
+A unique index counts a missing field as null, and a tombstone has no field of the application. So a tombstone carries
+its own id, which no document has, at every path of a unique index. The indexes are those that the server has, whoever
+created them; they are looked up once, and again when a value was refused.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ class _Index:
     collation: Document | None
 
     def tuples(self, document: Document) -> list[tuple[Any, ...]]:
-        """What the document has in the index; nothing if it is not in it."""
+        """The values of the document in the index; none if it is not in it."""
         if self.partial is not None and not cached_filter(self.partial).matches(document):
             return []
         return held_values(UniqueSpec("", self.fields, self.sparse), document)
@@ -75,7 +74,7 @@ class MongoUnique:
             return []  # what stands in the way is then said by the refusal alone
 
     async def aside(self, collection: str, tombstone: Document) -> Document:
-        """The stored form of a tombstone, outside of what documents can have in any unique index."""
+        """The stored form of a tombstone, with values that no document can have in any unique index."""
         raw = dict(tombstone)
         mark = str(raw[self._reserved(collection)]["t"])
         for path in _movable(path for index in await self._indexes(collection) for path in index.fields):
@@ -83,7 +82,7 @@ class MongoUnique:
         return raw
 
     async def holders(self, collection: str, key: Key, document: Document) -> list[Key]:
-        """The keys of what stands in the way of `document` in a unique index of today; tombstones too."""
+        """The keys of documents and tombstones that conflict with `document` in a current unique index."""
         self.forget(collection)
         found: list[Key] = []
         for index in await self._indexes(collection):
@@ -101,15 +100,15 @@ class MongoUnique:
         return found
 
     async def clear(self, collection: str, more: Sequence[Sequence[str]] = ()) -> None:
-        """Moves the tombstones that stand already out of the way of every unique index, and of those over `more`
-        fields that are about to be made."""
+        """Gives existing tombstones values of their own in every unique index, and in those over `more` fields that
+        are about to be created."""
         self.forget(collection)
         known = [index.fields for index in await self._indexes(collection)]
         await self._move(collection, [path for each in (*known, *more) for path in each])
 
     async def make_way(self, collection: str, refusal: DuplicateKeyError) -> bool:
-        """Moves what tombstones may stand in the way of a write that the server has refused: an index has come since
-        they were put there. True: there were some, and the write may be tried again."""
+        """Does the same for tombstones that may block a write that the server has refused: an index was created
+        after them. True: there were some, and the write may be tried again."""
         values = (refusal.details or {}).get("keyValue") or {}
         # A tombstone that the index was not known for has none of its fields: it counts as null in each.
         if not _movable(values) or any(values[path] is not None for path in _movable(values)):
@@ -118,7 +117,7 @@ class MongoUnique:
         return await self._move(collection, list(values)) > 0
 
     async def _move(self, collection: str, paths: Sequence[str]) -> int:
-        """How many times a tombstone has got a value of its own at one of the paths."""
+        """How many tombstones got a value of their own at one of the paths."""
         reserved = self._reserved(collection)
         standing = {f"{reserved}.x": {"$exists": True}, f"{reserved}.t": {"$ne": None}}
         moved = 0
@@ -160,14 +159,14 @@ def _equal(value: Any) -> Any:
 
 
 def _movable(paths: Iterable[str]) -> list[str]:
-    """The paths at which a tombstone can have what it likes: all but those of its key. The longest first, for what is
-    put at `a.b` is a value for an index over `a` as well."""
+    """The paths at which a tombstone may have any value: all but those of its key. The longest first, since a value
+    at `a.b` is also a value for an index over `a`."""
     free = {path for path in paths if path.partition(".")[0] != "_id"}
     return sorted(free, key=lambda path: path.count("."), reverse=True)
 
 
 def _fill(raw: Document, path: Sequence[str], mark: str) -> None:
-    """Puts `mark` at a path, unless something of the tombstone stands there."""
+    """Sets `mark` at a path, unless the tombstone has a value there."""
     *way, last = path
     for name in way:
         inner = raw.setdefault(name, {})

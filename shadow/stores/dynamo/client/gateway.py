@@ -1,7 +1,8 @@
-"""The way to DynamoDB: one long-lived low-level client, our own limit before its pool, errors and capacity counted.
+"""The gateway to DynamoDB: one long-lived low-level client with a limit of our own in front of its pool; errors are
+translated and capacity is counted.
 
-A new session and client for each call costs some 70 ms of processor time in the event loop, and the default pool of
-ten connections starves some callers under load; hence one client, and a pool as large as the semaphore before it.
+A new session and client for each call costs some 70 ms of processor time in the event loop, and the default pool of ten
+connections starves some callers under load. Hence one client, and a pool as large as the semaphore in front of it.
 """
 
 from __future__ import annotations
@@ -9,9 +10,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
-from collections.abc import Callable
 from contextlib import AsyncExitStack
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import aioboto3
 import aiobotocore
@@ -30,18 +30,16 @@ from shadow.stores.dynamo.client.parser import ParserFactory
 from shadow.stores.dynamo.client.serializer import patch_serializer
 from shadow.stores.dynamo.client.settings import DynamoSettings
 from shadow.stores.dynamo.client.wire import OPERATIONS, Wire
+from shadow.stores.dynamo.context import DEFAULTS, DynamoContext
 from shadow.stores.dynamo.items.codec import Item
 
-__all__ = ["Cancelled", "ConditionFailed", "Gateway", "OnCapacity"]
+__all__ = ["Cancelled", "ConditionFailed", "Gateway"]
 
 _USER_AGENT: Final = f"shadow aiobotocore/{aiobotocore.__version__} botocore/{botocore.__version__}"
 
-OnCapacity: TypeAlias = Callable[[str, str, str, float], None]
-"""Called as (table, index or "", verb, capacity units) for each answer that says what it consumed."""
-
 
 class ConditionFailed(Exception):
-    """A conditional write found something else. `item` is what is there (None: nothing); `retried`: the client had
+    """A conditional write found something else. `item` is what is stored (None: nothing); `retried`: the client had
     sent the request before, and that attempt may have been applied."""
 
     def __init__(self, item: Item | None, *, retried: bool) -> None:
@@ -62,28 +60,28 @@ class Cancelled(Exception):
 class Gateway:
     """Makes the calls. The client is made at the first call, inside the running event loop, unless one was given."""
 
-    def __init__(self, settings: DynamoSettings, client: Any, on_capacity: OnCapacity | None) -> None:
+    def __init__(self, settings: DynamoSettings, client: Any, context: DynamoContext = DEFAULTS) -> None:
         self._settings = settings
         self._client = client
         self._own = client is None
         self._wire: Wire | None = None
-        self._on_capacity: Final[OnCapacity] = on_capacity or (lambda _table, _index, _verb, _units: None)
-        self.on_throttled: Callable[[], None] = lambda: None
+        self._context = context
         self._throttling = ThrottlingErrorDetector(RetryEventAdapter())
         self._limit = asyncio.Semaphore(settings.max_concurrency)
         self._making = asyncio.Lock()
         self._stack = AsyncExitStack()
         self._closing: set[asyncio.Task[None]] = set()
-        self.on_stuck: Callable[[bool], None] = lambda replaced: None
-        """Told when the client answers nothing any more, and whether it was replaced."""
         patience = (settings.connect_timeout + settings.read_timeout) * settings.max_attempts
         patience = max(patience, LEAST_PATIENCE)
-        self.calls: Final = Calls("DynamoDB", patience=patience, ping=self._ping, on_stuck=self._stuck)
+        self.calls: Final = Calls(
+            "DynamoDB", patience=patience, ping=self._ping, on_stuck=self._stuck, on_abandoned=context.on_abandoned
+        )
 
     async def call(self, verb: str, table: str, **parameters: Any) -> dict[str, Any]:
-        """One request; `verb` is a method of the client. Raises PyMongo's errors, `ConditionFailed`, `Cancelled`.
+        """Sends one request; `verb` is a method of the client. Raises PyMongo's errors, `ConditionFailed`, `Cancelled`.
 
-        A caller that is cancelled leaves the request to its end, and its place among those under way with it."""
+        A cancelled caller abandons the request: it runs to its end and keeps its place among those in flight.
+        """
         client = self._client or await self.calls.run(self._make())
         await self._limit.acquire()
         return await self.calls.run(self._send(client, verb, table, parameters), self._limit.release)
@@ -107,10 +105,10 @@ class Gateway:
             table, left = one.get("TableName", ""), float(one.get("CapacityUnits", 0.0))
             for name, part in (one.get("GlobalSecondaryIndexes") or {}).items():
                 units = float(part.get("CapacityUnits", 0.0))
-                self._on_capacity(table, name, verb, units)
+                self._context.on_capacity(table, name, verb, units)
                 left -= units
             if left > 0 or "GlobalSecondaryIndexes" not in one:
-                self._on_capacity(table, index, verb, left)
+                self._context.on_capacity(table, index, verb, left)
 
     async def _make(self) -> Any:
         async with self._making:
@@ -131,9 +129,9 @@ class Gateway:
         return self._client
 
     def _look_for_throttling(self, **event: Any) -> None:
-        """Sees every attempt, those too that the client repeats by itself."""
+        """Called for every attempt, the client's own retries included."""
         if self._throttling.is_throttling_error(**event):
-            self.on_throttled()
+            self._context.on_throttled()
 
     async def close(self) -> None:
         """Closes a client that was made here. Idempotent."""
@@ -144,7 +142,7 @@ class Gateway:
             await asyncio.wait(set(self._closing))
 
     async def _ping(self) -> None:
-        """Any answer will do, a refusal too."""
+        """Any answer is enough, a refusal too."""
         client = self._client
         if client is not None:
             await client.list_tables(Limit=1)
@@ -157,7 +155,7 @@ class Gateway:
             closing = begin(let_go(before.aclose))
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
-        self.on_stuck(self._own)
+        self._context.on_stuck(self._own)
         return self._own
 
 
@@ -170,7 +168,7 @@ def _session(settings: DynamoSettings) -> Any:
     session.register_component("data_loader", loader)
     session.register_component("response_parser_factory", ParserFactory())
     if settings.access_key_id is not None:
-        # A profile of the environment has no part in it; botocore would fail where there is none of that name.
+        # A profile of the environment is not used; botocore would fail if it did not exist.
         session.get_component("config_store").set_config_variable("profile", None)
     made = aioboto3.Session(
         botocore_session=session,
@@ -199,7 +197,7 @@ def _config(settings: DynamoSettings) -> AioConfig:
         # "adaptive" is standard retries with a `RequestPace`
         retries={"mode": "standard", "total_max_attempts": settings.max_attempts},
         parameter_validation=False,
-        # botocore puts its own together again for each request, twice.
+        # botocore builds its own again for each request, twice.
         user_agent=_USER_AGENT,
         tcp_keepalive=True,
     )

@@ -1,9 +1,10 @@
-"""The SDK's adaptive retry mode: after a throttling, requests wait for a rate that rises again as answers come.
+"""The SDK's adaptive retry mode: after a throttled request, requests wait for a rate that rises again as answers
+arrive.
 
-The rate is botocore's own (`CubicCalculator`, `RateClocker`); only the waiting is another. That of aiobotocore waits
-on an `asyncio.Condition` inside `wait_for`: cancelled at an unlucky moment it leaves the condition's lock taken for
-good, and every later request of the client hangs. Here nothing is held while a request waits, so that a cancelled
-one leaves nothing behind.
+The rate is botocore's own (`CubicCalculator`, `RateClocker`); only the waiting differs. aiobotocore waits on an
+`asyncio.Condition` inside `wait_for`: cancelled at the wrong moment, it leaves the lock of the condition taken forever,
+and every later request of the client hangs. Here a waiting request holds nothing, so a cancelled one leaves nothing
+behind.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ _LOOK_AGAIN: Final = 0.1
 
 
 def in_time(**_event: Any) -> None:
-    """Raises TimeoutError once the time of the caller is over: no attempt is begun then, for whoever gave up the first
-    ones must know from when on nothing is sent any more. Also a hook of the SDK's own way ("before-send")."""
+    """Raises TimeoutError once the caller's time is over: no attempt starts then, so that a caller that gave up
+    knows when nothing is sent any more. Also a hook of the SDK ("before-send")."""
     seconds = left()
     if seconds is not None and seconds <= 0:
         raise TimeoutError("nobody waits for the answer any more")
@@ -42,7 +43,7 @@ class _Clock:
 
 
 class RequestPace:
-    """Holds back the requests of one client; `now`: seconds of a clock that never goes back."""
+    """Paces the requests of one client; `now`: seconds of a monotonic clock."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
@@ -55,11 +56,11 @@ class RequestPace:
 
     @property
     def rate(self) -> float | None:
-        """Requests a second that are let through; None until the first throttling."""
+        """Requests per second that are allowed; None until the first throttling."""
         return self._rate
 
     def attach(self, client: Any) -> None:
-        """Makes every attempt of the client, retries too, ask here first."""
+        """Makes every attempt of the client, retries included, wait here first."""
         client.meta.events.register("before-send", self._before)
         client.meta.events.register("needs-retry", self._after)
 
@@ -67,8 +68,8 @@ class RequestPace:
         await self.wait()
 
     async def wait(self) -> None:
-        """Returns when a request may be sent. Raises TimeoutError when the time of the caller is over before: requests
-        that nobody waits for any more must not take the places of those that somebody does."""
+        """Returns when a request may be sent. Raises TimeoutError when the caller's time is over before: abandoned
+        requests must not take the place of others."""
         in_time()
         while (wait := self._take()) > 0:
             await asyncio.sleep(min(wait, _LOOK_AGAIN))
@@ -83,7 +84,7 @@ class RequestPace:
             self._risen(seen)
 
     def answered(self) -> None:
-        """A request has succeeded, of which the client's hooks do not tell."""
+        """Reports a success, of which the client's hooks do not tell."""
         self._risen(self._seen.record())
 
     def _risen(self, seen: float) -> None:
@@ -96,7 +97,7 @@ class RequestPace:
         self._tokens = min(self._tokens, self._most)
 
     def _take(self) -> float:
-        """Takes a token; or says in how many seconds there would be one."""
+        """Takes a token, or returns the seconds until there is one."""
         if self._rate is None:
             return 0.0
         self._fill()

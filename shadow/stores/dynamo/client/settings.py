@@ -31,7 +31,7 @@ _TABLE_NAME: Final = re.compile(r"[a-zA-Z0-9_.-]{3,255}")
 
 
 def is_table_name(name: str) -> bool:
-    """Whether DynamoDB takes it as the name of a table, or of an index."""
+    """Whether DynamoDB accepts it as the name of a table or an index."""
     return _TABLE_NAME.fullmatch(name) is not None
 
 

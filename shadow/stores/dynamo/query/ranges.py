@@ -1,4 +1,4 @@
-"""A table in ranges: the segments of a scan, each of which can be gone on with from the last key that was read."""
+"""A table in ranges: the segments of a scan, each of which can be resumed after the last key that was read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ _STAMP: Final = Fetch(frozenset(), stamp_only=True)
 
 
 class DynamoRanges:
-    """`table` describes a collection's table; `put_absent` inserts (collection, keys, images) where nothing is."""
+    """`table` returns the description of a collection's table; `put_absent` inserts (collection, keys, images) where
+    nothing is stored."""
 
     def __init__(
         self, gateway: Gateway, reader: Reader, table: Callable[[str], CollectionTable], put_absent: PutAbsent
@@ -57,7 +58,7 @@ class DynamoRanges:
                 pairs = await self._reader.documents(table, items)
             else:
                 pairs = [(item, table.codec.stamp(item)) for item in items]
-            # Whether one that cannot be read would match nobody knows: it is shown.
+            # Whether an unreadable document would match is unknown: it is shown.
             kept = [
                 (*table.codec.key(item), image)
                 for item, image in pairs

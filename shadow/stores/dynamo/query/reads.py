@@ -16,6 +16,8 @@ from shadow.model.schema import CollectionSpec, IndexSpec
 from shadow.model.version import ABSENT, Image
 from shadow.stores.dynamo.client.gateway import Gateway
 from shadow.stores.dynamo.client.limits import MOST_KEYS, Budget, at_most
+from shadow.stores.dynamo.client.settings import DynamoSettings
+from shadow.stores.dynamo.context import DEFAULTS, OnScan
 from shadow.stores.dynamo.items.codec import BodyParts, Codec, Item
 from shadow.stores.dynamo.items.expressions import Expression, hidden
 from shadow.stores.dynamo.items.values import octets
@@ -37,7 +39,7 @@ _AND: Final = " AND "
 
 @dataclass(frozen=True, slots=True)
 class CollectionTable:
-    """One collection's table: its name, the codec of its items, and the name that error texts give it."""
+    """One collection's table: its name, the codec of its items, and its name in error texts."""
 
     name: str
     namespace: str
@@ -46,14 +48,15 @@ class CollectionTable:
 
 
 class Reader:
-    """Where a `Fetch` is taken, items may have its attributes only; what is not enough of one is read again, whole."""
+    """Where a `Fetch` is given, items may have its attributes only; an item of which these are not enough is read
+    again, whole."""
 
-    def __init__(self, gateway: Gateway, *, verify_index_reads: bool, scan_segments: int) -> None:
+    def __init__(self, gateway: Gateway, settings: DynamoSettings, on_scan: OnScan = DEFAULTS.on_scan) -> None:
         self._gateway = gateway
-        self._verify = verify_index_reads
-        self._scanner = Scanner(gateway, scan_segments)
+        self._verify = settings.verify_index_reads
+        self._scanner = Scanner(gateway, settings.scan_segments)
         self._whole: set[str] = set()
-        self.scans = ScanCounter()
+        self.scans = ScanCounter(on_scan)
 
     # ---- items ----
 
@@ -73,7 +76,7 @@ class Reader:
     async def get_many(
         self, table: CollectionTable, key_texts: Iterable[str], fetch: Fetch | None = None
     ) -> dict[str, Item]:
-        """The items under many keys, read consistently, by key text; absent ones are left out."""
+        """The items under many keys, read consistently, by key text; absent ones are omitted."""
         wanted = list(dict.fromkeys(key_texts))
         if len(wanted) == 1:
             item = await self.get(table, wanted[0], fetch)
@@ -97,14 +100,14 @@ class Reader:
             request = answer.get("UnprocessedKeys") or {}
             if not request:
                 return items
-            if not got:  # a full answer leaves keys over too (16 MB); only an empty one means throttling
+            if not got:  # a full answer leaves keys unread too (16 MB); only an empty one means throttling
                 await asyncio.sleep(random.uniform(0, 0.05 * 2**attempt))
         raise OperationFailure(f"DynamoDB batch_get_item on {table.name}: keys left over", 262, {"code": 262})
 
     # ---- images ----
 
     async def image(self, table: CollectionTable, item: Item | None) -> Image:
-        """The image in an item, with the parts of a large document; what is there now if they have been replaced."""
+        """The image in an item, with the parts of a large document; the current one if they have been replaced."""
         seen: str | None = None
         for _ in range(_BODY_ATTEMPTS):
             if item is None:
@@ -113,7 +116,7 @@ class Reader:
             if parts is None:
                 return table.codec.decode(item)
             if parts.generation == seen:
-                # Parts are written before their head and deleted after it has moved on: these are lost.
+                # Parts are written before their head and deleted after it was replaced: these are lost.
                 return table.codec.damaged(item, "parts of the body are missing")
             body = await self._body(table, parts)
             if body is not None:
@@ -131,7 +134,7 @@ class Reader:
     async def images(self, table: CollectionTable, items: Sequence[Item]) -> list[Image]:
         codec, images = table.codec, list[Image]()
         for place, item in enumerate(items):
-            # Others have their turn in the event loop in between: an answer may be of a hundred documents.
+            # Yields to the event loop in between: an answer may have a hundred documents.
             if place and place % _IN_ONE_GO == 0:
                 await asyncio.sleep(0)
             images.append(codec.decode(item) if codec.parts(item) is None else await self.image(table, item))
@@ -150,7 +153,7 @@ class Reader:
                 yield await self.present(table, items, fetch)
 
     def usable(self, table: CollectionTable, fetch: Fetch | None) -> Fetch | None:
-        """`fetch`, unless it has not been enough for documents of this table before."""
+        """`fetch`, unless it was not enough for documents of this table before."""
         return None if fetch is not None and not fetch.is_certain and table.name in self._whole else fetch
 
     async def present(self, table: CollectionTable, items: Sequence[Item], fetch: Fetch | None = None) -> list[Image]:
@@ -167,7 +170,7 @@ class Reader:
         return [(item, image) for item, image in zip(kept, images, strict=True) if image.present]
 
     async def _completed(self, table: CollectionTable, items: Sequence[Item], fetch: Fetch | None) -> Sequence[Item]:
-        """The items, read again where what was fetched does not tell the order of the fields."""
+        """The items, read again where the fetched attributes do not show the order of the fields."""
         if fetch is None:
             return items
         short = [item["_id"]["S"] for item in items if not fetch.is_enough(item, table.spec.reserved)]
@@ -215,8 +218,8 @@ class Reader:
     async def _query_pages(
         self, table: CollectionTable, chosen: QueryPlan, query: Query, fetch: Fetch | None
     ) -> AsyncGenerator[list[Item], None]:
-        """Where only the first documents are wanted, no more are read than these; more and more of them, if what the
-        index cannot decide leaves some out."""
+        """Where only the first documents are wanted, no more are read than these; more and more of them if what the
+        index cannot decide removes some."""
         most = query.skip + query.limit if query.limit and not query.sort else 0
         seen: set[str] = set()
         asked = (self.query(table, chosen.index, one, fetch=fetch, **at_most(most)) for one in chosen.ranges)
@@ -236,7 +239,7 @@ class Reader:
                 )
 
     async def verified(self, table: CollectionTable, items: list[Item], fetch: Fetch | None = None) -> list[Item]:
-        """What the table holds where an index has named `items`, if the settings ask for that; else `items`."""
+        """The items of the table for those that an index has returned, if the settings ask for that; else `items`."""
         if not self._verify or not items:
             return items
         found = await self.get_many(table, [item["_id"]["S"] for item in items], fetch)
@@ -277,7 +280,7 @@ class Reader:
 
     async def part_pages(self, table: CollectionTable) -> AsyncIterator[list[Item]]:
         """The parts of large documents without their data, one answer at a time. Eventually consistent, at half the
-        price: whoever asks looks at what is old."""
+        price: the caller considers old parts only."""
         expression = Expression()
         kind = expression.path(table.spec.reserved, "k")
         request: dict[str, Any] = {
@@ -328,8 +331,8 @@ def _projection(table: CollectionTable, fetch: Fetch | None) -> dict[str, Any]:
 
 
 def scan_request(table: CollectionTable, chosen: ScanPlan, fetch: Fetch | None = None) -> dict[str, Any]:
-    """The parameters of a consistent scan that leaves out tombstones and what is no document. Conditions for which one
-    expression has no room are left to the caller, who looks at each document anyhow."""
+    """The parameters of a consistent scan without tombstones and auxiliary items. Conditions that do not fit into
+    one expression are left to the caller, who checks each document anyway."""
     expression, budget = Expression(), Budget()
     reserved = table.spec.reserved
     projection = {} if fetch is None else {"ProjectionExpression": fetch.text(expression, reserved)}

@@ -1,7 +1,7 @@
-"""Scans: the answers of one table, from several segments at once where it is large.
+"""Scans: the answers of one table, from several segments in parallel where it is large.
 
-A table whose first answer says that there is more is large, and is remembered as such; then its segments are read at
-the same time. Each of them has at most one answer waiting and one under way, so memory is bounded.
+A table whose first answer says that there is more counts as large, and is remembered as such; then its segments are
+read in parallel. Each segment has at most one answer waiting and one in flight, so memory is bounded.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Answers: TypeAlias = AsyncGenerator[Answer, None]
 
 
 class Scanner:
-    """`segments` is the most that are read at once; 1: none beside each other."""
+    """`segments` is how many are read in parallel at most; 1: no parallel reads."""
 
     def __init__(self, gateway: Gateway, segments: int) -> None:
         self._gateway = gateway
@@ -29,8 +29,8 @@ class Scanner:
         self._large: set[str] = set()
 
     async def answers(self, table: str, request: dict[str, Any], *, patient: bool = False) -> Answers:
-        """The answers to a scan, each item once, in any order. `patient`: the caller may well stop after the first,
-        so nothing else is asked before it is used."""
+        """The answers to a scan, each item once, in any order. `patient`: the caller may stop after the first
+        answer, so nothing else is read before it is used."""
         if self._segments == 1 or "Limit" in request:
             source = self.one_by_one(table, request)
         elif table in self._large and not patient:
@@ -42,7 +42,7 @@ class Scanner:
                 yield answer
 
     async def one_by_one(self, table: str, request: dict[str, Any]) -> Answers:
-        """The answers to one segment, or to the whole table, each asked for after the one before it was used."""
+        """The answers to one segment, or to the whole table, each read after the one before it was used."""
         start: dict[str, Any] = {}
         while True:
             answer = await self._gateway.call("scan", table, **request, **start)
@@ -52,8 +52,8 @@ class Scanner:
             start = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
 
     async def _growing(self, table: str, request: dict[str, Any]) -> Answers:
-        """One answer, and if there is more, all segments from their beginnings: where in them the first answer ended
-        is not to be known."""
+        """One answer, and if there is more, all segments from their starts: where the first answer ended within them
+        is unknown."""
         first = await self._gateway.call("scan", table, **request)
         if not first.get("LastEvaluatedKey"):
             self._large.discard(table)
@@ -82,7 +82,7 @@ class Scanner:
 
 
 async def at_once(sources: Sequence[Answers]) -> Answers:
-    """What the sources yield, as it comes. Closing it, or an error in one source, ends all of them."""
+    """Yields the items of all sources as they arrive. Closing it, or an error in one source, ends all of them."""
     pending = {begin(_next(source)): source for source in sources}
     try:
         while pending:

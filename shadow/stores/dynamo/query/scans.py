@@ -1,18 +1,15 @@
-"""Scans, counted by the shape of the query that needed them: the list of shapes is the list of indexes missing."""
+"""Counts scans by the shape of the query that needed them: the list of shapes is the list of missing indexes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from shadow.model.operation import Query
+from shadow.stores.dynamo.context import DEFAULTS, OnScan
 from shadow.stores.dynamo.query.plan import shape, suggestion
 
-__all__ = ["OnScan", "ScanCounter"]
-
-OnScan: TypeAlias = Callable[[str, int, int, int], None]
-"""Called as (table, scans begun, items read, items returned) for each scan and each of its answers."""
+__all__ = ["ScanCounter"]
 
 _MOST_SHAPES: Final = 200
 _OTHER: Final = "(other shapes)"
@@ -37,15 +34,15 @@ class Counted:
 
 
 class ScanCounter:
-    """Counts at most 200 shapes by name, and the rest together."""
+    """Counts at most 200 shapes by name, and the rest together. `on_scan` is given the name of the collection, where
+    the store knows that of the table."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_scan: OnScan = DEFAULTS.on_scan) -> None:
         self._entries: dict[tuple[str, str], _Entry] = {}
-        self.on_scan: OnScan = lambda _collection, _scans, _read, _returned: None
-        """Is told the name of the collection, where the store knows that of the table."""
+        self._on_scan = on_scan
 
     def begin(self, collection: str, query: Query) -> Counted:
-        """Counts one scan; what it returns is what to `add` to."""
+        """Counts one scan; pass the result to `add`."""
         key = (collection, shape(query))
         if key not in self._entries and len(self._entries) >= _MOST_SHAPES:
             key = ("", _OTHER)
@@ -53,13 +50,13 @@ class ScanCounter:
         if entry is None:
             entry = self._entries[key] = _Entry(*key, suggestion(query) if key[0] else "")
         entry.times += 1
-        self.on_scan(collection, 1, 0, 0)
+        self._on_scan(collection, 1, 0, 0)
         return Counted(collection, entry)
 
     def add(self, counted: Counted, *, read: int = 0, returned: int = 0) -> None:
         counted.entry.items_read += read
         counted.entry.items_returned += returned
-        self.on_scan(counted.collection, 0, read, returned)
+        self._on_scan(counted.collection, 0, read, returned)
 
     def report(self) -> list[dict[str, Any]]:
         """Collection, shape, times, items read and returned, index that would help; the most read first."""

@@ -1,7 +1,7 @@
-"""Unique constraints put on a table that has documents: duplicates are reported first, then every value gets its item.
+"""Adds unique constraints to a table that has documents: duplicates are reported first, then every value gets its item.
 
-A marker in the table says that a constraint has been accepted, so that this is done once. Writers that do not know
-the constraint yet go on without it, so where they ran on, `DynamoStore.check_unique` looks at every document again.
+A marker in the table records that a constraint has been accepted, so that this is done once. Writers that do not know
+the constraint yet continue without it; if they did, `DynamoStore.check_unique` checks every document again.
 """
 
 from __future__ import annotations
@@ -53,11 +53,9 @@ class Constraints:
         self._writer = writer
 
     async def accept(self, table: CollectionTable, *, is_new: bool) -> None:
-        """Makes the unique constraints of a table hold for the documents that it has. `is_new`: it has none.
-
-        Raises `DuplicateKeyError` (code 11000) that names the constraint, how many values are held by how many
-        documents, and some of those by type and digest of their key; then no constraint was changed.
-        """
+        """Enforces the unique constraints of a table for the documents that it has. `is_new`: it has none. Raises
+        `DuplicateKeyError` (code 11000) that names the constraint, how many values are held by how many documents,
+        and some of those by type and digest of their key; then no constraint was changed."""
         missing = [one for one in table.spec.unique if is_new or not await self._is_accepted(table, one)]
         if missing and not is_new:
             narrowed = replace(table, spec=replace(table.spec, unique=tuple(missing)))
@@ -68,7 +66,7 @@ class Constraints:
             await self._mark(table, constraint)
 
     async def forget(self, table: CollectionTable) -> None:
-        """Takes the markers away, so that the next `accept` looks at every document again."""
+        """Removes the markers, so that the next `accept` checks every document again."""
         await self._writer.delete_keys(table, [_marker(constraint) for constraint in table.spec.unique])
 
     async def _is_accepted(self, table: CollectionTable, constraint: UniqueSpec) -> bool:
@@ -96,8 +94,8 @@ class Constraints:
                 raise _refusal(table, constraint, list(shared.values()))
 
     async def _claim(self, table: CollectionTable, image: Image) -> None:
-        """Takes the claims of one document; if it has changed meanwhile, those of what it is now. One whose stamp
-        cannot be read takes its claims with the copy that mends it."""
+        """Takes the claims of one document; if it has changed meanwhile, those of its current state. A document
+        whose stamp cannot be read takes its claims with the copy that repairs it."""
         while (document := image.document) is not None and not isinstance(image.state, Unknown):
             claims = unique.claims(table.spec, document)
             text = keys.key_text(document["_id"])

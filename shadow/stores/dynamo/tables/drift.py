@@ -1,4 +1,4 @@
-"""In what a table differs from what it ought to be, one sentence each. Pure."""
+"""How a table differs from what is wanted, one sentence each. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _UNITS = {"ReadCapacityUnits": "read", "WriteCapacityUnits": "write"}
 
 
 def drift(wanted: TableDefinition, found: FoundTable) -> list[str]:
-    """Empty: it is as it ought to be, as far as anybody said how that is."""
+    """Empty: it is as wanted, as far as the settings say."""
     if found.description is None:
         return ["is missing"]
     return [

@@ -59,7 +59,8 @@ async def describe_table(gateway: Gateway, table: str) -> dict[str, Any] | None:
 
 
 async def look(gateway: Gateway, wanted: TableDefinition, *, strict: bool = True) -> FoundTable:
-    """The table as it is. Not `strict`: what the credentials may not look at is lacking, instead of an error."""
+    """The table as it is. Without `strict`, options that the credentials may not read count as unsupported, instead
+    of an error."""
     description = await describe_table(gateway, wanted.name)
     if description is None:
         return FoundTable(None)
@@ -115,7 +116,7 @@ async def _tags(gateway: Gateway, table: str, arn: str) -> dict[str, str]:
 
 
 def steps(wanted: TableDefinition, found: FoundTable) -> list[Step]:
-    """What changes a table that is there into the one that is wanted, as far as that can be done in place."""
+    """The steps that change an existing table into the wanted one, as far as that can be done in place."""
     if found.description is None:
         return []
     name, table = {"TableName": wanted.name}, wanted.table
@@ -161,7 +162,7 @@ def _capacity(table: TableSpec, found: dict[str, Any]) -> dict[str, Any]:
 
 
 async def take(gateway: Gateway, wanted: TableDefinition, step: Step, pause: Callable[[], Awaitable[Any]]) -> None:
-    """Does one of `steps`, unless another process has done it. `pause` waits where the table is being changed."""
+    """Makes one of `steps`, unless another process has made it. `pause` waits while the table is being changed."""
     verb, parameters = step
     while True:
         try:

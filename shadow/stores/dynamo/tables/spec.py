@@ -1,7 +1,7 @@
-"""Tables as they ought to be: what CreateTable takes, and what is set beside it. Pure.
+"""Definitions of wanted tables: what CreateTable accepts, and the options besides. Pure.
 
-Every table that shadow uses is one `TableDefinition`: those of the collections, the journal's, and that of the
-control store. So they are made, held against what is there, waited for and exported by the same code.
+Every table that shadow uses is one `TableDefinition`: those of the collections, the journal's, and that of the control
+store. So the same code creates, compares, awaits and exports them.
 """
 
 from __future__ import annotations

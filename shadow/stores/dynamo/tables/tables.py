@@ -1,4 +1,4 @@
-"""Tables: making those that are missing, and what they lack, and waiting until they can be used."""
+"""Creates missing tables and indexes, and waits until they can be used."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MISSING: Final = "MISSING"
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What came of it: whether the table is new, and what the server lacks of what was wanted."""
+    """The result: whether the table is new, and which wanted options the server does not support."""
 
     is_new: bool
     lacking: list[str]
@@ -35,23 +35,20 @@ class Prepared:
 async def prepare_table(
     gateway: Gateway, wanted: TableDefinition, timeout: float, reindex: Callable[[], Awaitable[object]]
 ) -> Prepared:
-    """Makes the table or the indexes that are missing, changes in place what is otherwise than wanted (`options`), and
-    waits until all of it can be used. Raises `StoreUnavailable` after `timeout` seconds. Keys and indexes that are
-    there, and items, are not changed.
-
-    `reindex` is called before an index is added to a table that was there: an index leaves out items whose attribute
-    is no string (DynamoDB Local never ends building one over lists).
-    """
+    """Creates the table or missing indexes, changes options in place (`options`), and waits until all of it can be
+    used. Raises `StoreUnavailable` after `timeout` seconds. Existing keys, indexes and items are not changed.
+    `reindex` is called before an index is added to an existing table: an index omits items whose attribute is no
+    string (DynamoDB Local never finishes building one over lists)."""
     deadline = time.monotonic() + timeout
     is_new = await describe_table(gateway, wanted.name) is None and await _create(gateway, wanted)
     await _change(gateway, wanted, deadline)
     await _add_indexes(gateway, wanted, timeout, reindex)
-    # Once more: DynamoDB Local takes the protection away with a change of capacity.
+    # Once more: DynamoDB Local removes the protection with a change of capacity.
     return Prepared(is_new, await _change(gateway, wanted, time.monotonic() + timeout))
 
 
 async def _change(gateway: Gateway, wanted: TableDefinition, deadline: float) -> list[str]:
-    """Changes in place what is otherwise than wanted; answers what the server lacks."""
+    """Changes options in place; returns those that the server does not support."""
     await _active(gateway, wanted.name, deadline)
     found = await look(gateway, wanted, strict=False)
     for step in steps(wanted, found):
@@ -66,7 +63,7 @@ async def _create(gateway: Gateway, wanted: TableDefinition) -> bool:
     except OperationFailure as error:
         if error.code != IN_USE:
             raise
-        return False  # another process has made it in the meantime
+        return False  # another process has created it meanwhile
     return True
 
 
@@ -85,7 +82,7 @@ async def _add_indexes(
 
 
 def _capacity(wanted: TableDefinition, described: dict[str, Any]) -> dict[str, Any]:
-    """What a new index of a table with provisioned capacity has to have: what is wanted, or what the table has."""
+    """The capacity of a new index of a table with provisioned capacity: the wanted one, or that of the table."""
     if billing_of(described) is Billing.ON_DEMAND:
         return {}
     own = wanted.table.billing is Billing.PROVISIONED
@@ -108,7 +105,7 @@ async def _add_index(gateway: Gateway, wanted: TableDefinition, index: dict[str,
         described = await describe_table(gateway, wanted.name) or {}
         if index["IndexName"] not in {each["IndexName"] for each in described.get("GlobalSecondaryIndexes", [])}:
             raise
-        # another process has begun it in the meantime
+        # another process has started it meanwhile
 
 
 # --- waiting ----------------------------------------------------------------------------------------------------
@@ -116,7 +113,7 @@ async def _add_index(gateway: Gateway, wanted: TableDefinition, index: dict[str,
 
 @dataclass(frozen=True, slots=True)
 class TableState:
-    """DynamoDB's words for where a table and its indexes are on their way; MISSING where there is none."""
+    """DynamoDB's states of a table and its indexes; MISSING where there is none."""
 
     status: str
     indexes: Mapping[str, str]
@@ -127,7 +124,7 @@ class TableState:
 
 
 async def state_of(gateway: Gateway, wanted: TableDefinition) -> TableState:
-    """Of the table, and of each index that it has or ought to have."""
+    """The states of the table, and of each index that it has or should have."""
     described = await describe_table(gateway, wanted.name)
     names = [index["IndexName"] for index in wanted.indexes]
     if described is None:
@@ -157,7 +154,7 @@ async def _pause(table: str, deadline: float) -> None:
 
 
 async def drop_table(gateway: Gateway, table: str, timeout: float) -> None:
-    """Deletes the table, if it is there, and waits until it is gone."""
+    """Deletes the table, if it exists, and waits until it is gone."""
     deadline = time.monotonic() + timeout
     try:
         await gateway.call("delete_table", table, TableName=table)

@@ -1,8 +1,8 @@
 """Claims of unique values whose owner does not hold them.
 
-A document that another hand has left unreadable does not say which values it held, so a copy over it cannot release
-their claims. They stay behind, and would refuse these values to every other document. Whoever meets such a claim takes
-it over, in the transaction that also checks that the owner still is as it was seen.
+A document that a manual edit has made unreadable does not show which values it held, so a copy over it cannot release
+their claims. They remain, and would refuse these values to every other document. A writer that meets such a claim takes
+it over, in the transaction that also checks that the owner is unchanged.
 """
 
 from __future__ import annotations

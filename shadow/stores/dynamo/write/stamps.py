@@ -1,8 +1,8 @@
-"""Versions and tombstones taken off a table.
+"""Removes versions and tombstones from a table.
 
-Of the reserved attribute go `b`, `r` (the version) and `o` (the last operation); what the document is decoded by stays
-(`h`, `a`, and the body or its whereabouts: `z`, `g`, `n`), and so do the items of unique constraints and the parts of
-large documents. Where nothing else is in it, the attribute goes whole.
+Of the reserved attribute, `b`, `r` (the version) and `o` (the last operation) are removed. What the document is decoded
+by stays (`h`, `a`, and the body or its location: `z`, `g`, `n`), and so do the items of unique constraints and the
+parts of large documents. Where nothing else is in it, the whole attribute is removed.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class DynamoStamps:
 
     async def _strip(self, table: CollectionTable, stamp: Stamp) -> bool:
         if isinstance(stamp.state, Unknown):
-            return False  # no writer of shadow has made it, so it is not shadow's to take off
+            return False  # no writer of shadow has made it, so it is not shadow's to remove
         if isinstance(stamp.state, Tombstone):
             return await self._asked("delete_item", table, stamp) is None
         if not stamp.rest:
@@ -78,7 +78,7 @@ class DynamoStamps:
     async def _asked(
         self, verb: str, table: CollectionTable, stamp: Stamp, *, whole: bool = False
     ) -> ConditionFailed | None:
-        """Makes the request, on the condition that the stamp is as it was seen; answers why not, if it was not."""
+        """Makes the request, on condition that the stamp is unchanged; returns why not, if it was not made."""
         expression, reserved = Expression(), table.spec.reserved
         tests = [_as_seen(expression, reserved, stamp)]
         change: dict[str, str] = {}
@@ -139,6 +139,6 @@ def _is_stamped(table: CollectionTable, item: Item) -> bool:
 
 
 def _has_more(table: CollectionTable, item: Item, stamp: Stamp) -> bool:
-    """Whether an item is where it was seen, and has something that must stay."""
+    """Whether an item is still where it was read, and has something that must stay."""
     now = _stamp(table, item)
     return now.rest and (now.state, now.writer) == (stamp.state, stamp.writer)

@@ -1,7 +1,7 @@
-"""Upkeep: parts of large documents that a crash has left behind are found and deleted.
+"""Finds and deletes parts of large documents that a crash has left behind.
 
-Finding them takes a scan. So a table is marked before the first large document is written to it, tables without the
-mark are never scanned, and the mark says when that was done last: whoever moves that time on does it, in one
+Finding them takes a scan. So a table is marked before the first large document is written to it, and tables without the
+mark are never scanned. The mark records the time of the last sweep: a process moves that time forward in one
 conditional write, so that of all processes on all hosts one sweeps a table in a period.
 """
 
@@ -27,7 +27,7 @@ __all__ = ["Sweeper", "Sweeps", "sweep_forever"]
 
 _NAMESPACE_NOT_FOUND: Final = 26
 _LOOKS: Final = 8
-"""How often in a period each process looks whether it is over."""
+"""How often in a period each process checks whether it is over."""
 _FIRST_LOOK: Final = 600.0
 
 
@@ -38,8 +38,8 @@ class Sweeper:
         self._writer = writer
 
     async def is_due(self, table: CollectionTable, every: float) -> bool:
-        """Whether the table has had large documents and was last swept over `every` seconds ago; if so, this caller
-        is the one to sweep it now, and no other for the same time."""
+        """Whether the table has had large documents and was last swept over `every` seconds ago; if so, this caller,
+        and no other, sweeps it for this period."""
         now = time.time()
         expression = Expression()
         swept = expression.path(table.spec.reserved, "at")
@@ -63,7 +63,7 @@ class Sweeper:
         return True
 
     async def sweep(self, table: CollectionTable, older_than: dt.timedelta, *, dry_run: bool) -> int:
-        """Deletes the parts older than `older_than` that no head names; answers how many. `dry_run`: only counts."""
+        """Deletes parts older than `older_than` that no head names; returns how many. `dry_run`: only counts."""
         swept = 0
         async for items in self._reader.part_pages(table):
             left = [item for item in items if await self._is_left(table, item, older_than)]
@@ -80,7 +80,7 @@ class Sweeper:
         if ObjectId(generation).generation_time >= dt.datetime.now(dt.UTC) - older_than:
             return False
         head = await self._reader.get(table, owner)
-        # By the generation alone: a head that cannot be read may still be mended by hand.
+        # By the generation alone: a head that cannot be read may still be fixed by hand.
         return head is None or table.codec.generation(head) != generation
 
 
@@ -98,9 +98,9 @@ async def sweep_forever(
     on_swept: Callable[[str, int], None],
     turn: Callable[[], None] = lambda: None,
 ) -> None:
-    """Sweeps each of `collections` once in `every` seconds, until it is cancelled. One request at a time, and at
-    moments that differ from process to process. `on_error` is told what failed; the next look tries again. `turn` is
-    called at each look."""
+    """Sweeps each of `collections` once in `every` seconds, until it is cancelled: one request at a time, at moments
+    that differ between processes. `on_error` is called with each failure; the next check tries again. `turn` is
+    called at each check."""
     pause = min(every / _LOOKS, _FIRST_LOOK)
     while True:
         turn()
@@ -117,6 +117,6 @@ async def sweep_forever(
 
 
 def _shuffled(names: Iterable[str]) -> Sequence[str]:
-    """So that processes that begin together do not all wait for the same table."""
+    """Random, so that processes that start together do not all wait for the same table."""
     listed = list(names)
     return random.sample(listed, len(listed))

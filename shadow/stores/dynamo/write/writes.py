@@ -45,6 +45,7 @@ __all__ = [
     "FoundItem",
     "Vacant",
     "Writer",
+    "expected_of",
 ]
 
 SWEEP_MARK: Final = "~sweep"
@@ -423,3 +424,10 @@ def _judge(cancelled: Cancelled, table: CollectionTable, taken: list[unique.Uniq
             raise unique.violation(table.namespace, claim)
     if not BUSY.intersection(codes) and "ConditionalCheckFailed" not in codes:
         raise WriteError(f"DynamoDB transact_write_items on {table.name}: {', '.join(sorted(set(codes)))}", 2)
+
+
+def expected_of(found: FoundItem) -> Expected:
+    """What a write that has read this expects to find."""
+    if isinstance(found.image.state, Unknown) and found.item is not None:
+        return ExpectedStamp(found.item)
+    return found.image.state if found.image.present else VACANT

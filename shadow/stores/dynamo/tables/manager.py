@@ -1,47 +1,44 @@
-"""The tables of a store, and others beside them: making them, looking at them, waiting for them."""
+"""Manages tables: creates, describes, and waits for them."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TypeAlias
 
 from shadow.stores.dynamo.client.gateway import Gateway
+from shadow.stores.dynamo.context import OnLacking
 from shadow.stores.dynamo.tables.drift import drift
 from shadow.stores.dynamo.tables.options import look
 from shadow.stores.dynamo.tables.spec import TableDefinition
 from shadow.stores.dynamo.tables.tables import TableState, prepare_table, state_of
 
-__all__ = ["OnLacking", "TableKeeper"]
-
-OnLacking: TypeAlias = Callable[[str, str], None]
-"""Called as (table, text) for what was wanted of a table that the server does not have."""
+__all__ = ["TableManager"]
 
 
 async def _nothing() -> None:
-    """What adding an index to a table of small records has to do to them."""
+    """An index on a table of small records needs no change to them."""
 
 
-class TableKeeper:
+class TableManager:
     """`timeout`: seconds for a table to become ready."""
 
-    def __init__(self, gateway: Gateway, timeout: float, on_lacking: OnLacking | None) -> None:
+    def __init__(self, gateway: Gateway, timeout: float, on_lacking: OnLacking) -> None:
         self._gateway = gateway
         self._timeout = timeout
-        self._on_lacking: OnLacking = on_lacking or (lambda _table, _text: None)
+        self._on_lacking = on_lacking
 
     async def prepare(self, wanted: TableDefinition, reindex: Callable[[], Awaitable[object]] = _nothing) -> bool:
-        """See `tables.prepare_table`. Answers whether the table is new."""
+        """See `tables.prepare_table`. Returns whether the table is new."""
         prepared = await prepare_table(self._gateway, wanted, self._timeout, reindex)
         for text in prepared.lacking:
             self._on_lacking(wanted.name, text)
         return prepared.is_new
 
     async def drift(self, tables: Iterable[TableDefinition]) -> dict[str, tuple[list[str], list[str]]]:
-        """By table: in what it differs from what it ought to be, and what could not be looked at for the server does
-        not have it."""
+        """By table: how it differs from what is wanted, and what could not be checked since the server does not
+        support it."""
         found = {wanted.name: (wanted, await look(self._gateway, wanted)) for wanted in tables}
         return {name: (drift(wanted, there), there.lacking) for name, (wanted, there) in found.items()}
 
     async def states(self, tables: Iterable[TableDefinition]) -> dict[str, TableState]:
-        """How far each table is on its way to be used."""
+        """How far each table is from being usable."""
         return {wanted.name: await state_of(self._gateway, wanted) for wanted in tables}

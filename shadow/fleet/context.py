@@ -1,0 +1,62 @@
+"""What a process's part in a fleet is made of: made once and passed whole."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from shadow.control.records import Records
+from shadow.model.health import CollectionHealth
+from shadow.runtime import Runtime, RuntimeContext
+
+__all__ = ["FleetContext", "ParticipantContext"]
+
+
+@dataclass(frozen=True)
+class ParticipantContext:
+    """How a process takes part."""
+
+    records: Records
+    """The control store."""
+    journal: str
+    """Names the journal that the process writes, for every host."""
+    heartbeat: float
+    """Seconds between two signs of life."""
+    limit: float
+    """Seconds for which writes may be held before this process aborts a flip that is not decided."""
+    tool: bool = False
+    """Whether the process is a tool beside an application, which has no say."""
+    late: float = 60.0
+    """Seconds after which a request that a process has sent cannot arrive any more."""
+    where: Mapping[str, str] = field(default_factory=dict)
+    """What all processes must have alike; see `Member`."""
+
+
+@dataclass(frozen=True)
+class FleetContext:
+    """What the fleet needs of the Shadow that is in it. For `journal`, `heartbeat`, `tool` and `where` see
+    `ParticipantContext`."""
+
+    records: Records
+    parts: RuntimeContext
+    current: Callable[[], Runtime]
+    """The runtime of the running event loop. Raises `ShadowClosed`."""
+    figures: Callable[[], Awaitable[Mapping[str, CollectionHealth]]]
+    """Answers what the gates are judged by."""
+    journal: str
+    heartbeat: float
+    tool: bool = False
+    where: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def participant(self) -> ParticipantContext:
+        limits = self.parts.limits
+        return ParticipantContext(
+            self.records,
+            self.journal,
+            self.heartbeat,
+            limits.drain,
+            tool=self.tool,
+            late=limits.operation + limits.in_flight_timeout,
+            where=self.where,
+        )

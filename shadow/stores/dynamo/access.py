@@ -1,0 +1,90 @@
+"""What reads and writes of DynamoDB share: the gateway, the tables of the collections, the reader and the writers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import aioboto3
+
+from shadow.model.schema import CollectionSpec
+from shadow.stores.dynamo.client.gateway import Gateway
+from shadow.stores.dynamo.client.settings import DynamoSettings
+from shadow.stores.dynamo.context import DEFAULTS, DynamoContext
+from shadow.stores.dynamo.items.codec import Codec
+from shadow.stores.dynamo.query.reads import CollectionTable, Reader
+from shadow.stores.dynamo.tables.constraints import Constraints
+from shadow.stores.dynamo.tables.manager import TableManager
+from shadow.stores.dynamo.write.inserts import Inserter
+from shadow.stores.dynamo.write.sweeping import Sweeper
+from shadow.stores.dynamo.write.together import Together
+from shadow.stores.dynamo.write.writes import FoundItem, Writer
+from shadow.stores.turns import Turns
+
+__all__ = ["DynamoAccess"]
+
+
+class DynamoAccess:
+    """`specs` describes collections beyond their names. A `client` that is handed in (aioboto3's or aiobotocore's
+    low-level client) is never closed."""
+
+    def __init__(
+        self,
+        settings: DynamoSettings,
+        specs: Mapping[str, CollectionSpec],
+        *,
+        client: Any = None,
+        context: DynamoContext = DEFAULTS,
+    ) -> None:
+        self._settings = settings
+        self._context = context
+        self._gateway = Gateway(settings, client, context)
+        self._reader = Reader(
+            self._gateway, settings, lambda name, *counts: context.on_scan(self._table(name).name, *counts)
+        )
+        self._writer = Writer(self._gateway, self._reader, context.on_lacking)
+        self._inserter = Inserter(self._gateway, self._writer, transactional=settings.transactional_inserts)
+        self._together = Together(self._reader, self._writer)
+        self._sweeper = Sweeper(self._gateway, self._reader, self._writer)
+        self._constraints = Constraints(self._gateway, self._reader, self._writer)
+        self.manager = TableManager(self._gateway, settings.prepare_timeout, context.on_lacking)
+        self._turns = Turns()
+        self._tables = {name: self._made(spec) for name, spec in specs.items()}
+
+    @property
+    def link(self) -> Gateway:
+        return self._gateway
+
+    def _made(self, spec: CollectionSpec) -> CollectionTable:
+        name = f"{self._settings.table_prefix}{spec.name}"
+        return CollectionTable(name, f"{self._context.database}.{spec.name}", spec, Codec(spec))
+
+    def _table(self, collection: str) -> CollectionTable:
+        table = self._tables.get(collection)
+        if table is None:
+            table = self._tables[collection] = self._made(CollectionSpec(collection))
+        return table
+
+    async def close(self) -> None:
+        await self._gateway.close()
+
+    async def ping(self) -> None:
+        await self._gateway.call("list_tables", "any table", Limit=1)
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "kind": "dynamo",
+            "driver": f"aioboto3 {aioboto3.__version__}",
+            "endpoint": _without_credentials(self._settings.endpoint_url or f"AWS {self._settings.region}"),
+            "region": self._settings.region,
+            "table_prefix": self._settings.table_prefix,
+        }
+
+    async def _found(self, table: CollectionTable, key_text: str) -> FoundItem:
+        item = await self._reader.get(table, key_text)
+        return FoundItem(item, await self._reader.image(table, item))
+
+
+def _without_credentials(url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"

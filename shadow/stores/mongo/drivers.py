@@ -1,0 +1,46 @@
+"""Both drivers of MongoDB, Motor and PyMongo's own async client: clients, classes, and what their verbs take."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import Any, Final
+
+from pymongo import AsyncMongoClient
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.asynchronous.cursor import AsyncCursor
+
+__all__ = ["COLLECTION_VERBS", "call_signature", "collection_class", "connect", "driver_of"]
+
+
+def connect(url: str, driver: str) -> Any:
+    """A client of our own: `motor` or `pymongo` (its async client). Connects on first use."""
+    if driver == "motor":
+        from motor.motor_asyncio import AsyncIOMotorClient
+
+        return AsyncIOMotorClient(url)
+    return AsyncMongoClient(url)
+
+
+def driver_of(client: Any) -> str:
+    """Which driver a client is of: `motor` or `pymongo`."""
+    return "motor" if type(client).__module__.startswith("motor") else "pymongo"
+
+
+def collection_class(driver: str) -> type[Any]:
+    """The class of a driver's collections."""
+    if driver == "motor":
+        from motor.motor_asyncio import AsyncIOMotorCollection
+
+        return AsyncIOMotorCollection
+    return AsyncCollection
+
+
+COLLECTION_VERBS: Final = frozenset(name for name in dir(AsyncCollection) if not name.startswith("_"))
+"""The public attributes of the drivers' collections; Motor's have a few more."""
+
+
+@functools.cache
+def call_signature(verb: str) -> inspect.Signature:
+    """What a verb of the drivers' collections takes; for `find`, what its cursor takes."""
+    return inspect.signature(AsyncCursor.__init__ if verb == "find" else getattr(AsyncCollection, verb))

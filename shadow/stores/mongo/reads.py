@@ -1,0 +1,124 @@
+"""Reads of MongoDB, with versions and tombstones hidden."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Final
+
+from shadow.model.operation import (
+    Hit,
+    Query,
+)
+from shadow.model.stored import document_of, split
+from shadow.model.values import CANONICAL
+from shadow.model.version import (
+    ABSENT,
+    Document,
+    Image,
+    Key,
+)
+from shadow.mongoql import cached_filter
+from shadow.stores.mongo.access import MongoAccess
+from shadow.stores.mongo.bytes import plain_errors, taken
+from shadow.stores.mongo.statements import (
+    hide,
+    hide_joined,
+    hit_of,
+    project,
+)
+
+__all__ = ["MongoReads"]
+
+_PAGE: Final = 100
+"""Documents fetched at a time where the application named no batch size; MongoDB's own first batch has 101."""
+
+
+async def _next_page(cursor: Any, size: int) -> list[Any]:
+    with plain_errors():
+        page: list[Any] = await cursor.to_list(length=size)
+        return page
+
+
+class MongoReads(MongoAccess):
+    async def find_one(self, collection: str, query: Query) -> Hit | None:
+        reserved = self._reserved(collection)
+        options: dict[str, Any] = {"sort": list(query.sort)} if query.sort else {}
+        if query.skip:
+            options["skip"] = query.skip
+        projection = project(query.projection, reserved)
+        source = await self._read(collection, newest=query.newest)
+        with plain_errors():
+            raw = await source.find_one(hide(query.filter, reserved), projection, **options)
+        return None if raw is None else hit_of(raw, reserved, query.projection)
+
+    async def find(self, collection: str, query: Query) -> AsyncIterator[list[Hit]]:
+        reserved = self._reserved(collection)
+        source = await self._read(collection, newest=query.newest)
+        cursor = source.find(
+            hide(query.filter, reserved),
+            project(query.projection, reserved),
+            skip=query.skip,
+            limit=query.limit,
+            sort=list(query.sort) or None,
+            batch_size=query.batch_size,
+        )
+        size = query.batch_size or _PAGE
+        try:
+            while cursor.alive and (page := await _next_page(cursor, size)):
+                hits = (hit_of(raw, reserved, query.projection) for raw in page)
+                yield [hit for hit in hits if hit is not None]
+        finally:
+            # The server has closed it if all was read, and Motor would use a thread to find out.
+            if cursor.alive:
+                await cursor.close()
+
+    def may_lag(self, collection: str, filter: Document) -> bool:
+        """False: reads go to the primary member, whose indexes are as new as its documents."""
+        return False
+
+    async def count(self, collection: str, filter: Document, skip: int = 0, limit: int = 0) -> int:
+        options = {name: value for name, value in (("skip", skip), ("limit", limit)) if value}
+        hidden = hide(filter, self._reserved(collection), always=True)
+        source = await self._read(collection, raw=False)
+        return int(await source.count_documents(hidden, **options))
+
+    async def distinct(self, collection: str, path: str, filter: Document) -> list[Any]:
+        hidden = hide(filter, self._reserved(collection), always=True)
+        values = await self._read(collection, raw=False)
+        if self._decoding_errors() != "strict":
+            options = CANONICAL.with_options(unicode_decode_error_handler=self._decoding_errors())
+            values = values.with_options(codec_options=options)
+        return list(await values.distinct(path, hidden))
+
+    def _decoding_errors(self) -> str:
+        """How the application's client handles text that is not UTF-8. Values on their own come without their bytes,
+        so they are read as the client reads them."""
+        options = self._options.get("codec_options") or getattr(self.client, "codec_options", None)
+        return str(getattr(options, "unicode_decode_error_handler", "strict"))
+
+    async def aggregate(self, collection: str, pipeline: Sequence[Document]) -> list[Document]:
+        reserved = self._reserved(collection)
+        hidden: list[Document] = [
+            {"$match": {f"{reserved}.t": None}},
+            {"$unset": reserved},
+            *hide_joined(pipeline, reserved),
+        ]
+        source = await self._read(collection)
+        with plain_errors():
+            cursor = source.aggregate(hidden)
+            if inspect.isawaitable(cursor):
+                cursor = await cursor
+            return [document_of(bytes(each.raw)) for each in await cursor.to_list(length=None)]
+
+    async def image(self, collection: str, key: Key) -> Image:
+        with plain_errors():
+            return self._split(collection, key, await self._lasting.find_one(collection, key))
+
+    async def images(self, collection: str, keys: Sequence[Key]) -> list[Image]:
+        reserved = self._reserved(collection)
+        matchers = [cached_filter({"_id": {"$eq": key}}) for key in keys]
+        with plain_errors():
+            cursor = self._exact[collection].find({"_id": {"$in": list(keys)}})
+            found = [(taken(raw), raw) async for raw in cursor]
+        return [next((split(raw, reserved) for key, raw in found if m.matches(key)), Image(ABSENT)) for m in matchers]

@@ -1,0 +1,90 @@
+"""What the server refuses, as the errors of the drivers, and what an error of many inserts says of each."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+import bson
+from pymongo.errors import (
+    DuplicateKeyError,
+    OperationFailure,
+    WriteConcernError,
+    WriteError,
+)
+
+from shadow.model.outcome import Outcome, classify, marked
+from shadow.model.version import Document
+from shadow.stores.mongo.bytes import plain_errors
+
+__all__ = ["done", "in_one_batch", "is_of_id", "refusing", "write_concern_error", "write_error"]
+
+_NOT_OF_THE_WRITE: Final = frozenset({13, 18, 59, 72, 115})
+"""Codes of a command that the server would not run at all (Unauthorized, AuthenticationFailed, CommandNotFound,
+InvalidOptions, CommandNotSupported; MongoDB's error_codes.yml)."""
+
+_BATCH_COUNT: Final = 50_000
+_BATCH_BYTES: Final = 24_000_000
+"""Half of what servers take in one message (`maxWriteBatchSize`, `maxMessageSizeBytes`): the driver sends more than
+that in several, one after the other."""
+
+
+async def refusing(call: Awaitable[Any]) -> Any:
+    """Raises refusals of `findAndModify` as `WriteError`, like those of `update`: the drivers raise the former as a
+    plain `OperationFailure`, its base class."""
+    try:
+        with plain_errors():
+            return await call
+    except OperationFailure as error:
+        of_the_write = type(error) is OperationFailure and error.code not in _NOT_OF_THE_WRITE
+        if not of_the_write or classify(error) is not Outcome.REFUSED:
+            raise
+        details = dict(error.details or {})
+        raise WriteError(str(details.get("errmsg", "refused")), error.code, details) from error
+
+
+@contextmanager
+def done() -> Iterator[None]:
+    """The server has made the write: an error in reading the answer is no refusal."""
+    try:
+        yield
+    except Exception as error:
+        marked(error, Outcome.UNKNOWN)
+        raise
+
+
+def is_of_id(error: WriteError) -> bool:
+    """Whether a duplicate key is one of `_id`, not of another unique index."""
+    pattern = (error.details or {}).get("keyPattern")
+    return pattern is None or dict(pattern) == {"_id": 1}
+
+
+def write_error(fault: Mapping[str, Any]) -> WriteError:
+    """One entry of a bulk error as the error that the single write would have raised."""
+    kind = DuplicateKeyError if fault.get("code") in (11000, 11001, 12582) else WriteError
+    return kind(fault.get("errmsg", ""), fault.get("code"), fault)
+
+
+def write_concern_error(details: Mapping[str, Any]) -> WriteConcernError | None:
+    """The first write concern error that the details of a bulk write name: the writes are done, and may be undone."""
+    for each in details.get("writeConcernErrors") or ():
+        return WriteConcernError(str(each.get("errmsg", "")), each.get("code"), dict(each))
+    return None
+
+
+def in_one_batch(raws: Sequence[Document]) -> bool:
+    """Whether an error of the whole call applies to every document: nothing was sent before the batch that failed.
+    False if earlier batches may have been sent, or that cannot be determined."""
+    if len(raws) > _BATCH_COUNT:
+        return False
+    size = 0
+    for raw in raws:
+        try:
+            size += len(bson.encode(raw))
+        except Exception:
+            # The driver stops at this document as well.
+            return True
+        if size > _BATCH_BYTES:
+            return False
+    return True

@@ -1,0 +1,134 @@
+"""The indexes of a MongoDB collection, its kind, and whether it is the one of before."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
+from typing import Any, Final
+
+from pymongo.errors import (
+    ExecutionTimeout,
+    OperationFailure,
+)
+from pymongo.read_concern import ReadConcern
+
+from shadow.model.operation import (
+    Sort,
+)
+from shadow.model.schema import CollectionSpec, UniqueSpec
+from shadow.model.version import (
+    Document,
+)
+from shadow.stores.mongo.access import MongoAccess
+from shadow.stores.mongo.changes import Bare, bare_writes
+from shadow.stores.mongo.kinds import UnfitKind
+
+__all__ = ["WITNESS", "MongoUpkeep"]
+
+_SAME_KEYS: Final = frozenset({85})
+"""IndexOptionsConflict: an index of these keys exists, under another name or with other options."""
+_SAME_INDEX: Final = _SAME_KEYS | {86}
+"""IndexKeySpecsConflict as well: such an index exists, under another name."""
+_UNAUTHORIZED: Final = 13
+READ_MAJORITY: Final = ReadConcern("majority")
+"""The only one with which a change stream is answered (manual, "Change Streams")."""
+WITNESS: Final = "shadow_witness"
+"""The collection of the database in which `set_token` keeps what it is given."""
+
+
+async def _unless(call: Awaitable[Any], codes: frozenset[int]) -> None:
+    """Creates an index. One of these error codes means that there is one already."""
+    try:
+        await call
+    except OperationFailure as error:
+        if error.code not in codes:
+            raise
+
+
+class MongoUpkeep(MongoAccess):
+    async def has_stamps(self, collection: str, patience: float) -> bool:
+        """Whether a document has a version, or there is a tombstone; True where `patience` seconds were not enough
+        to search all of it."""
+        reserved = self._reserved(collection)
+        stamped = {"$or": [{f"{reserved}.{part}": {"$exists": True}} for part in ("b", "r", "t")]}
+        try:
+            found = await self._exact[collection].find_one(stamped, {"_id": 1}, max_time_ms=int(patience * 1000))
+        except ExecutionTimeout:
+            return True
+        except OperationFailure as error:
+            # The application may only write: nobody can tell, so versions and tombstones are hidden.
+            if error.code != _UNAUTHORIZED:
+                raise
+            return True
+        return found is not None
+
+    async def prepare(self, collections: Iterable[CollectionSpec]) -> None:
+        for spec in collections:
+            await self._plain[spec.name].create_index(
+                f"{spec.reserved}.x", name=f"{spec.reserved}_ttl", expireAfterSeconds=0, sparse=True
+            )
+            # Recovery finds the document that an operation has chosen by it; only such documents are in it.
+            await self._plain[spec.name].create_index(f"{spec.reserved}.o", name=f"{spec.reserved}_op", sparse=True)
+            await self._unique.clear(spec.name, [unique.fields for unique in spec.unique])
+            for unique in spec.unique:
+                await self._make_unique(spec.name, unique)
+
+    async def _make_unique(self, collection: str, unique: UniqueSpec) -> None:
+        """The unique index that the configuration declares."""
+        keys = [(path, 1) for path in unique.fields]
+        made = self._collection(collection).create_index(keys, name=unique.name, unique=True, sparse=unique.sparse)
+        await _unless(made, _SAME_INDEX)
+        self._unique.forget(collection)
+
+    async def ensure_index(self, collection: str, keys: Sort, name: str, *, sparse: bool = False) -> bool:
+        options = {"sparse": True} if sparse else {}
+        await _unless(self._collection(collection).create_index(list(keys), name=name, **options), _SAME_KEYS)
+        return True
+
+    async def indexes(self, collection: str) -> list[Document]:
+        """As `listIndexes` says; none where there is no collection. Raises what the driver raises."""
+        cursor = self._plain[collection].list_indexes()
+        if inspect.isawaitable(cursor):
+            cursor = await cursor
+        return [dict(each) for each in await cursor.to_list(length=None)]
+
+    async def expiring(self, collection: str) -> list[str]:
+        """By what the server deletes documents of the application by itself: the fields of TTL indexes, and `_id` for a
+        collection that is clustered with `expireAfterSeconds`. Raises what the driver raises."""
+        reserved = self._reserved(collection)
+        found = await self.looks.listed(collection)
+        fields = ["_id"] if "expireAfterSeconds" in found.options and "clusteredIndex" in found.options else []
+        for index in await self.indexes(collection):
+            fields += [path for path in index["key"] if "expireAfterSeconds" in index and path != f"{reserved}.x"]
+        return fields
+
+    async def drop_index(self, collection: str, name: str) -> None:
+        """Raises OperationFailure, code 27, if there is none of that name."""
+        await self._collection(collection).drop_index(name)
+
+    async def drop(self, collection: str) -> None:
+        await self._collection(collection).drop()
+
+    async def identity(self, collection: str) -> str:
+        """The collection's UUID; "" if there is none. Source: the server's manual, `listCollections`."""
+        return await self.looks.identity(collection)
+
+    async def token(self, collection: str) -> str:
+        """What `set_token` has put into the collection `shadow_witness` of the database."""
+        found = await self._exact[WITNESS].find_one({"_id": collection})
+        return "" if found is None else str(found["token"])
+
+    async def set_token(self, collection: str, token: str) -> None:
+        await self._exact[WITNESS].update_one({"_id": collection}, {"$set": {"token": token}}, upsert=True)
+
+    @property
+    def unfit(self) -> Mapping[str, UnfitKind | None]:
+        return self.looks.unfit
+
+    async def look(self, collection: str) -> UnfitKind | None:
+        return await self.looks.look(collection)
+
+    def bare_writes(self, after: Mapping[str, Any] | None) -> AsyncIterator[tuple[Bare, Mapping[str, Any]]]:
+        """The writes to configured collections without a new version; see `changes`."""
+        watched = self._plain.with_options(read_concern=READ_MAJORITY)
+        return bare_writes(watched, {name: spec.reserved for name, spec in self._specs.items()}, after)

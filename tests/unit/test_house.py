@@ -1,0 +1,76 @@
+"""The size of modules, functions and constructors. Who comes after finds a concept by the name of its module."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import shadow
+
+ROOT: Final = Path(shadow.__file__).parent
+MOST_LINES: Final = 500
+"""Of a module."""
+LONGEST: Final = 60
+"""Lines of a function, from `def` to its last one, docstring included."""
+MOST_ARGUMENTS: Final = 6
+"""Of a constructor. More of them are one context, a frozen dataclass."""
+
+WIDE: Final = {
+    "cli/jobs.py": 7,
+    "client.py": 7,
+    "jobs/work.py": 7,
+    "journal/server/mongo.py": 7,
+    "journal/sqlite/journal.py": 8,
+    "observe/report.py": 7,
+    "reads/batching.py": 10,
+    "reads/bypass_watch.py": 7,
+    "reads/percent_reads.py": 7,
+    "reads/shadow_read.py": 13,
+    "router.py": 10,
+    "writes/dual_write.py": 8,
+    "writes/inspect.py": 7,
+    "writes/intents.py": 7,
+    "writes/replicator.py": 11,
+}
+"""Modules with a constructor that takes more, and how many it takes at most."""
+
+_MODULES: Final = {str(path.relative_to(ROOT)): path.read_text("utf-8") for path in sorted(ROOT.rglob("*.py"))}
+_Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def _functions(text: str) -> Iterator[_Function]:
+    return (node for node in ast.walk(ast.parse(text)) if isinstance(node, _Function))
+
+
+def _arguments(function: _Function) -> int:
+    """Without `self`."""
+    given = function.args
+    return len(given.posonlyargs) + len(given.args) + len(given.kwonlyargs) - 1
+
+
+def test_no_module_is_larger_than_it_may_be() -> None:
+    large = {name: lines for name, text in _MODULES.items() if (lines := len(text.splitlines())) > MOST_LINES}
+    assert large == {}
+
+
+def test_no_function_is_longer_than_it_may_be() -> None:
+    long = [
+        (name, function.name, lines)
+        for name, text in _MODULES.items()
+        for function in _functions(text)
+        if (lines := (function.end_lineno or 0) - function.lineno + 1) > LONGEST
+    ]
+    assert long == []
+
+
+def test_no_constructor_takes_more_than_it_may() -> None:
+    wide = {
+        name: most
+        for name, text in _MODULES.items()
+        if (most := max((_arguments(each) for each in _functions(text) if each.name == "__init__"), default=0))
+        > MOST_ARGUMENTS
+    }
+    more = {name: most for name, most in wide.items() if most > WIDE.get(name, MOST_ARGUMENTS)}
+    assert more == {}
