@@ -105,10 +105,9 @@ def make_observation(
     hasher = Hasher(b"" if observe.hash_secret is None else observe.hash_secret.get_secret_value().encode())
     metrics = Metrics(settings.collections, tables=_tables(settings), rules=excuses.names())
     findings = Findings(hasher, reveal_keys=observe.reveal_keys, notes=True)
-    report = Report(metrics, findings, hasher=hasher, reveal_keys=observe.reveal_keys)
+    report = Report(metrics, findings, hasher=hasher, reveal_keys=observe.reveal_keys, doubted=doubted)
     metrics.bind(gauges)
     metrics.on_failure = report.failed
-    report.doubted = doubted
     mismatches = MismatchFile(settings.host_file("findings"), earlier=settings.host_file("suspects"))
     shared = SharedFindings(
         findings,

@@ -252,7 +252,7 @@ class Engine(Upkeep):
             self._runtimes.pop(loop).abandon()
 
     async def figures(self) -> Mapping[str, CollectionHealth]:
-        """The health of this process's collections, for the gates of the fleet."""
+        """The figures of this process, for the gates of the fleet."""
         return (await own_status(self)).health()
 
     async def settled(self, timeout: float) -> bool:

@@ -31,7 +31,7 @@ __all__ = ["Observed", "check", "own_status"]
 
 
 class Observed(Protocol):
-    """What is looked at."""
+    """What the status is collected from."""
 
     settings: Settings
     parts: RuntimeContext

@@ -76,7 +76,7 @@ def _deferred(journal: JournalStatus, name: str) -> str:
 
 
 def _compared(status: ProcessStatus, name: str) -> int:
-    """Comparisons of a collection that had a result, equal or not."""
+    """Comparisons of a collection that came to equal or not equal."""
     verdicts = status.totals["collections"].get(name, {})
     return sum(verdicts.get(each, 0) for each in ("match", "excused", "mismatch"))
 

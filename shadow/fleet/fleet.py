@@ -34,7 +34,7 @@ class Fleet(Wishes):
         self.records.close()
 
     async def gates(self, own: Mapping[str, CollectionHealth]) -> list[Gate]:
-        """Every gate of every configured collection, for a flip to its other store. `own`: the health seen here."""
+        """Every gate of every configured collection, for a flip to its other store. `own`: this process's figures."""
         return await asyncio.to_thread(self._all_gates, own)
 
     def _all_gates(self, own: Mapping[str, CollectionHealth]) -> list[Gate]:

@@ -1,7 +1,7 @@
 """Whether a collection may be flipped: the gates of all processes, of the jobs, and of the fleet itself.
 
-The way back asks for less. As long as every write has gone to both stores since the flip, going back needs what keeps
-writes from being lost, and no figure that a young primary has not had the time to earn.
+The way back needs fewer gates. As long as every write has gone to both stores since the flip, it needs those that keep
+writes from being lost, and none whose figures a new primary has had no time to collect.
 """
 
 from __future__ import annotations
@@ -77,26 +77,26 @@ def more_gates(records: Records, placed: Mapping[str, RouteRecord], names: Itera
 
 
 def _way_back(name: str, rehearsed: Sequence[Mapping[str, Any]], placed: RouteRecord | None) -> Gate:
-    """Those of other epochs of dual writes count no more than those of long ago."""
+    """A rehearsal of another epoch of dual writes does not count, nor does one of long ago."""
     done = [
         each
         for each in rehearsed
         if each["done"] and name in each["to"] and has_epoch(placed, each.get("epochs", {}).get(name, ""))
     ]
-    look = f"the way back of {name} was not rehearsed lately: shadow flip {name} --to STORE --rehearse"
+    advice = f"the way back of {name} has not been rehearsed in the last week: shadow flip {name} --to STORE --rehearse"
     if not done:
-        return Gate(name, "way back", False, "never rehearsed", look)
+        return Gate(name, "way back", False, "never rehearsed", advice)
     age = time.time() - done[0]["at"]
-    said = f"rehearsed {age / 3600:.1f} h ago (at most {REHEARSED / 3600:.0f} h)"
-    return Gate(name, "way back", age <= REHEARSED, said, look)
+    figure = f"rehearsed {age / 3600:.1f} h ago (at most {REHEARSED / 3600:.0f} h)"
+    return Gate(name, "way back", age <= REHEARSED, figure, advice)
 
 
-def _told(setting: str, said: Mapping[str, Sequence[str]]) -> str:
-    return f"{setting} is " + ", ".join(f"{place!r} in {' and '.join(who)}" for place, who in said.items())
+def _differing(setting: str, places: Mapping[str, Sequence[str]]) -> str:
+    return f"{setting} is " + ", ".join(f"{place!r} in {' and '.join(who)}" for place, who in places.items())
 
 
 def _processes(name: str, rows: Sequence[Member], silent: Iterable[str]) -> Gate:
-    look = f"the processes that write {name} do not stand alike: shadow fleet list"
+    advice = f"the processes that write {name} do not report the same route: shadow fleet list"
     without = [row.name for row in rows if name not in row.standing]
     apart = disagreements(rows).get(name, {})
     left = sorted(silent)
@@ -104,16 +104,18 @@ def _processes(name: str, rows: Sequence[Member], silent: Iterable[str]) -> Gate
     if not rows:
         return Gate(name, "processes", False, "no process is registered", "no process of the application is registered")
     if without:
-        return Gate(name, "processes", False, f"not in the configuration of {', '.join(without)}", look)
+        return Gate(name, "processes", False, f"not in the configuration of {', '.join(without)}", advice)
     if old:
-        return Gate(name, "processes", False, f"an older version of shadow runs in {', '.join(old)}", look)
+        return Gate(name, "processes", False, f"an older version of shadow runs in {', '.join(old)}", advice)
     if elsewhere := misplaced(rows):
-        told = "; ".join(_told(setting, each) for setting, each in elsewhere.items())
-        return Gate(name, "processes", False, f"they do not have the same places: {told}", look)
+        places = "; ".join(_differing(setting, each) for setting, each in elsewhere.items())
+        return Gate(name, "processes", False, f"they are not configured with the same places: {places}", advice)
     if apart:
-        said = "; ".join(f"{len(who)} at {where}" for where, who in apart.items())
-        return Gate(name, "processes", False, f"they do not stand alike: {said}", look)
+        routes = "; ".join(f"{len(who)} at {where}" for where, who in apart.items())
+        return Gate(name, "processes", False, f"they do not report the same route: {routes}", advice)
     if left:
-        look = f"a journal has entries or was not closed, and no process shares it: start one there ({', '.join(left)})"
-        return Gate(name, "processes", False, f"nobody vouches for {len(left)} journals", look)
-    return Gate(name, "processes", True, f"{len(rows)}, all alike")
+        advice = (
+            f"a journal has entries or was not closed, and no process shares it: start one there ({', '.join(left)})"
+        )
+        return Gate(name, "processes", False, f"no process is responsible for {len(left)} journals", advice)
+    return Gate(name, "processes", True, f"{len(rows)}, all on the same route")

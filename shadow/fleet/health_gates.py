@@ -27,7 +27,7 @@ from shadow.model.phase import Phase
 __all__ = ["ENOUGH", "Gate", "ProcessHealth", "Readiness", "gates_of"]
 
 ENOUGH: Final = 1000
-"""Comparisons with a verdict, of late and as the collection is routed now, below which a rate of zero says little."""
+"""Recent comparisons with a verdict, as the collection is routed now, below which a rate of zero proves little."""
 
 OLD: Final = 60.0
 """Seconds that an intent may be open before the journal counts as behind."""

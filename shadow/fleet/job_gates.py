@@ -1,7 +1,7 @@
-"""The gates that the jobs answer for: is everything copied, and has it been verified whole, and lately.
+"""The gates of the jobs: is everything copied, and has all of it been verified, recently.
 
-A job that never ran, that is not over, or that compared nothing leaves its gate closed. So does one that began in
-another epoch of dual writes than the one at hand: a process may have written one store alone since.
+A job that never ran, that is not finished, or that compared nothing leaves its gate closed. So does one that began in
+an earlier epoch of dual writes: a process may have written one store alone since.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def read_gates(
     records: Records, collections: Iterable[str], placed: Mapping[str, RouteRecord], *, now: float | None = None
 ) -> list[Gate]:
     """The gates of the jobs in a control store, in one scan, and one more for each job under way; closed where it does
-    not answer. `placed`: where the fleet stands with each collection."""
+    not answer. `placed`: the route record of each collection."""
     names = list(collections)
     try:
         every = Jobs(records).jobs(limit=_ALL)
@@ -85,23 +85,23 @@ def _found_since(last: Summary | None, verifications: list[Job]) -> bool:
 
 
 def _copied(name: str, job: Job | None, verified: Summary | None) -> Gate:
-    look = f"not all of {name} is copied: shadow backfill {name}"
+    advice = f"not all of {name} is copied: shadow backfill {name}"
     if job is None:
         equal = verified is not None and verified.clean
-        return Gate(name, "copied", equal, "never copied, but verified equal" if equal else "never copied", look)
+        return Gate(name, "copied", equal, "never copied, but verified equal" if equal else "never copied", advice)
     if job.finished is None:
-        return Gate(name, "copied", False, f"under way: {job.ranges_done} of {job.ranges} ranges", look)
-    said = f"{job.outcome}: {job.counts.get('seen', 0)} documents, {sum(job.issues.values())} not copied"
-    return Gate(name, "copied", job.outcome == "complete", said, look)
+        return Gate(name, "copied", False, f"under way: {job.ranges_done} of {job.ranges} ranges", advice)
+    figure = f"{job.outcome}: {job.counts.get('seen', 0)} documents, {sum(job.issues.values())} not copied"
+    return Gate(name, "copied", job.outcome == "complete", figure, advice)
 
 
 def _verified(name: str, last: Summary | None, found_since: bool, now: float) -> Gate:
-    look = f"{name} has not been found equal lately: shadow verify {name}"
+    advice = f"{name} has not been found equal in the last day: shadow verify {name}"
     if last is None or last.finished is None:
-        return Gate(name, "equal", False, "never verified whole", look)
+        return Gate(name, "equal", False, "never verified as a whole", advice)
     age = now - last.finished
     counts = (
         f"{last.compared} compared, {last.missing + last.extra + last.different} differ, {last.undecided} undecided"
     )
-    said = f"{last.outcome}: {counts}, {age / 3600:.1f} h ago (at most {FRESH / 3600:.0f} h)"
-    return Gate(name, "equal", last.clean and age <= FRESH and not found_since, said, look)
+    figure = f"{last.outcome}: {counts}, {age / 3600:.1f} h ago (at most {FRESH / 3600:.0f} h)"
+    return Gate(name, "equal", last.clean and age <= FRESH and not found_since, figure, advice)

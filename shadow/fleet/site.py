@@ -50,7 +50,7 @@ class Site(Protocol):
         objection."""
 
     async def figures(self) -> Mapping[str, CollectionHealth]:
-        """The health of the collections, which the gates use."""
+        """The figures that the gates use."""
 
     async def is_empty(self) -> bool:
         """Whether the journal is empty."""

@@ -98,7 +98,7 @@ class ReadShed:
 
 @dataclass(frozen=True, slots=True)
 class ComparisonFinished:
-    """A comparison has come to a verdict, or `count` of them to the same."""
+    """A comparison has a verdict, or `count` of them have the same one."""
 
     collection: str
     verb: Verb
@@ -117,7 +117,7 @@ class ComparisonUndecided:
 
 @dataclass(frozen=True, slots=True)
 class RuleApplied:
-    """A comparison would not have come to `excused` without the comparison rule of this name."""
+    """A comparison needed the rule of this name for the verdict `excused`."""
 
     collection: str
     rule: str
@@ -125,7 +125,7 @@ class RuleApplied:
 
 @dataclass(frozen=True, slots=True)
 class NoiseMeasured:
-    """A comparison of the primary with itself has come to a verdict."""
+    """A comparison of the primary with itself has a verdict."""
 
     collection: str
     verb: Verb
@@ -134,14 +134,14 @@ class NoiseMeasured:
 
 @dataclass(frozen=True, slots=True)
 class CanaryInjected:
-    """A planted difference was given to the comparison."""
+    """An injected difference was given to the comparison."""
 
     collection: str
 
 
 @dataclass(frozen=True, slots=True)
 class CanaryFound:
-    """The comparison has found a planted difference."""
+    """The comparison has found an injected difference."""
 
     collection: str
 
@@ -163,7 +163,7 @@ class KeyAgreed:
 
 @dataclass(frozen=True, slots=True)
 class OutOfBandWriteSeen:
-    """A write that went past shadow was seen as it happened; `name` tells it from every other."""
+    """An out-of-band write was seen as it happened; `name` identifies it."""
 
     collection: str
     kind: Bypass
@@ -173,7 +173,7 @@ class OutOfBandWriteSeen:
 
 @dataclass(frozen=True, slots=True)
 class OutOfBandWriteCounted:
-    """A write that went past shadow, whether it was seen or is what a mismatch is sure to come from: each once."""
+    """An out-of-band write was seen, or a mismatch proves it. Published once for each write."""
 
     collection: str
     kind: Bypass

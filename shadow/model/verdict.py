@@ -181,18 +181,19 @@ class Unjournaled(enum.StrEnum):
 
 
 class Healing(enum.StrEnum):
-    """What a repair of one key did, or in a dry run would do: by the replicator, a job or an operator."""
+    """The result of repairing one key, or in a dry run its expected result: in the replicator, the jobs and the
+    commands."""
 
     EQUAL = "equal"
     """Both stores hold the same already."""
     COPIED = "copied"
     TOMBSTONED = "tombstoned"
     UNSETTLED = "unsettled"
-    """Healed, but the entry of the journal can't be settled yet."""
+    """Repaired, but the entry of the journal can't be settled yet."""
     IN_FLIGHT = "in_flight"
     """An operation of a process that is alive has the key."""
     NOT_FOLLOWED = "not_followed"
-    """The primary is written alone."""
+    """The collection is in a phase that writes one store only."""
     REVERSED = "reversed"
     """The secondary is ahead of the primary."""
     CONTENDED = "contended"

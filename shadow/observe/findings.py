@@ -27,7 +27,7 @@ ELSEWHERE: Final = "*"
 """The path of what is counted beyond the bound of groups."""
 
 MOST_LEVEL: Final = 100_000
-"""Documents made level that are remembered for a file which may know findings of them; beyond, the oldest are lost."""
+"""Repaired documents that are remembered for a file which may hold findings of them; beyond, the oldest are lost."""
 
 MOST_NOTES: Final = 10_000
 """Notes that wait to be written to a file; beyond, the oldest are lost."""
@@ -39,7 +39,7 @@ def path_pattern(path: str) -> str:
 
 
 def state_text(state: State | None) -> str:
-    """A state for people: "born@rev", "tombstone", "absent", or "" where it was not looked at."""
+    """A state for people: "born@rev", "tombstone", "absent", or "" where it was not read."""
     match state:
         case Version(born, rev):
             return f"{born or 'unversioned'}@{rev}"
@@ -101,7 +101,7 @@ class Note:
 @dataclass(frozen=True, slots=True)
 class Open:
     """A finding that is not healed, as it stood at one moment: `count` is how often it had been seen. `of_answer`: what
-    differs is an answer and no document, as far as is known, so that looking at documents proves nothing of it."""
+    differs is an answer and no document, as far as is known, so that comparing documents proves nothing about it."""
 
     id: str
     collection: str
@@ -113,8 +113,8 @@ class Open:
 
 def is_of_answer(whole_answer: bool, row: Mapping[str, Any]) -> bool:
     """Whether a finding is of an answer: it names no document, or documents that agreed while the answers did not."""
-    looked_at = row["primary_state"] or row["secondary_state"]
-    return whole_answer or (not looked_at and row["kind"] not in _OF_DOCUMENTS)
+    was_read = row["primary_state"] or row["secondary_state"]
+    return whole_answer or (not was_read and row["kind"] not in _OF_DOCUMENTS)
 
 
 _OF_DOCUMENTS: Final = (Kind.UNREADABLE, Kind.ERROR_SECONDARY_ONLY)
@@ -193,7 +193,7 @@ class Findings:
             if finding is not None:
                 self._notes.append(Note(name, collection, key, whole_answer=False, at=self._clock()))
             else:
-                # By their ids alone: heals come in crowds, and must not take the place of what was seen.
+                # By their ids alone: repairs come in crowds, and must not take the place of what was seen.
                 self._level[name] = None
                 if len(self._level) > MOST_LEVEL:
                     self._level.popitem(last=False)
@@ -223,14 +223,14 @@ class Findings:
         return len(still)
 
     def closed_elsewhere(self, ids: Iterable[str]) -> None:
-        """The file says that these are healed."""
+        """The file has these as repaired."""
         with self._lock:
             for id in ids:
                 if (finding := self._at(id)) is not None:
                     finding.healed = True
 
     def take_level(self) -> tuple[str, ...]:
-        """The ids of what was made level since the last call, and of which nothing was found here."""
+        """The ids of what was repaired since the last call without a finding of it here."""
         with self._lock:
             taken = tuple(self._level)
             self._level.clear()
@@ -276,7 +276,7 @@ class Findings:
             return None if finding is None else self._row(finding)
 
     def key_of(self, id: str) -> tuple[str, Key] | None:
-        """Collection and key of a finding, for the one who heals it; None if it is gone or is about a whole answer."""
+        """Collection and key of a finding, for whoever repairs it; None if it is gone or is about a whole answer."""
         with self._lock:
             finding = self._at(id)
             return None if finding is None or finding.whole_answer else (finding.collection, finding.key)

@@ -42,7 +42,7 @@ Labels = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class GaugeSnapshot:
-    """What the gauges say at one scrape. `open_intents` by collection; `oldest_intent_seconds` 0.0 with none open;
+    """The values of the gauges at one scrape. `open_intents` by collection; `oldest_intent_seconds` 0.0 with none open;
     `secondary_up` for the stores that are a secondary now; `canary_found` in epoch seconds, 0.0 for never, and
     `comparison_working`, for the collections in phase shadow."""
 

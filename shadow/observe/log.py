@@ -155,7 +155,7 @@ TEXT_FIELDS: Final = frozenset(
         "writes",
     }
 )
-"""The fields whose text is written as it stands. Text under any other name is replaced by its keyed hash."""
+"""The fields whose text is written unchanged. Text under any other name is replaced by its keyed hash."""
 
 LONGEST: Final = 2000
 """Characters of text that one field may hold."""
@@ -188,7 +188,7 @@ def scrub(text: str) -> str:
 
 
 def error_fields(error: BaseException) -> dict[str, Any]:
-    """What may be said about an error: its class, its code, where it was raised. Never its text, which in the drivers'
+    """What may be logged of an error: its class, its code, where it was raised. Never its text, which in the drivers'
     errors quotes documents."""
     fields: dict[str, Any] = {"error": f"{type(error).__module__}.{type(error).__qualname__}"}
     code = getattr(error, "code", None)

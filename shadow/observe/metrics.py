@@ -149,7 +149,7 @@ class Metrics:
         self._noise[self._name(event.collection), event.verdict] += 1
 
     def _routed(self, event: RouteChanged) -> None:
-        """The route of a collection, until a bound `GaugeSnapshot` says otherwise."""
+        """The route of a collection, until a bound `GaugeSnapshot` has another one."""
         name, route = self._name(event.collection), event.route
         self._routes[name] = route
         self.recent.stands(name, (route.primary, route.phase))
@@ -168,7 +168,7 @@ class Metrics:
 
     def internal_failure(self, part: str) -> None:
         """An internal part failed; a `part` that is not one of `Component` counts as "other". Never raises."""
-        # After a fork the counters of workers look for a file of their own, in a folder that may be gone.
+        # After a fork the counters of workers open a file of their own, in a folder that may be missing.
         with contextlib.suppress(Exception):
             self._counters[FAILURES.name].add((part,))
 

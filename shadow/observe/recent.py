@@ -1,4 +1,4 @@
-"""How many comparisons came to a verdict of late: of a collection as it is routed now, and of no time before that."""
+"""Recent comparisons that have a verdict, of a collection as it is routed now; none from before."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from shadow.model.verdict import Verdict
 __all__ = ["WINDOW", "Recent"]
 
 WINDOW: Final = 3600.0
-"""Seconds that are looked back on."""
+"""Seconds before now that count."""
 
 _STEP: Final = 60.0
-"""Seconds that are counted together, and go out of sight together."""
+"""Seconds that are counted together, and dropped together."""
 
 _DECIDED: Final = frozenset((Verdict.MATCH, Verdict.EXCUSED, Verdict.MISMATCH))
 

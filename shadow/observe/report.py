@@ -39,7 +39,8 @@ __all__ = ["Report"]
 
 
 class Report:
-    """Implements `model.events.Reporter`. The options are those of `LogLines`."""
+    """Implements `model.events.Reporter`. `doubted`: whether the journal may have lost intents of a collection;
+    the other options are those of `LogLines`."""
 
     def __init__(
         self,
@@ -48,6 +49,7 @@ class Report:
         *,
         hasher: Hasher,
         reveal_keys: bool = False,
+        doubted: Callable[[str], bool] = lambda collection: False,
         logger: structlog.typing.FilteringBoundLogger | None = None,
         throttle: LogThrottle | None = None,
         bounds: Bounds | None = None,
@@ -56,8 +58,7 @@ class Report:
         self.findings: Final = findings
         self.bypassing: Final = Bypassing()
         self.hasher: Final = hasher
-        self.doubted: Callable[[str], bool] = lambda collection: False
-        """Whether the journal may have lost intents of a collection."""
+        self.doubted = doubted
         self._since = time.time()
         self._lines: Final = LogLines(
             findings, hasher, reveal_keys=reveal_keys, logger=logger, throttle=throttle, bounds=bounds

@@ -1,9 +1,9 @@
 """The gauges of several worker processes as one exposition.
 
 Counters and histograms of workers are added up by prometheus_client's own multi-process mode. Gauges here are read when
-they are asked for, which only their own process can do: so each process writes what its gauges say to a file in the
-shared folder, about once a second, and whichever worker is scraped merges the files of those that live. Each holds a
-lock in the folder too, by which workers in other containers are known to live or not.
+they are asked for, which only their own process can do: so each process writes the values of its gauges to a file in
+the shared folder, about once a second, and whichever worker is scraped merges the files of those that live. Each holds
+a lock in the folder too, by which workers in other containers are known to live or not.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MERGE: Final[dict[str, Callable[[Iterable[float]], float]]] = {"sum": sum, "max
 
 
 class WorkerGauges:
-    """`merge` says by the name of a gauge how workers' values become one: "sum", "max" or "min"."""
+    """`merge` gives by the name of a gauge how workers' values become one: "sum", "max" or "min"."""
 
     def __init__(self, folder: str | Path, merge: Mapping[str, str]) -> None:
         self._folder = Path(folder)
@@ -35,13 +35,13 @@ class WorkerGauges:
 
     def publish(self, families: Iterable[Metric]) -> None:
         """Writes this process's gauges, whole or not at all. Raises OSError."""
-        said = [
+        gauges = [
             [family.name, family.documentation, [[sample.labels, sample.value] for sample in family.samples]]
             for family in families
         ]
         own = this_process()
-        content = {"owner": [own.place, own.pid, own.started], "gauges": said}
-        # A folder that is gone is somebody else's to make.
+        content = {"owner": [own.place, own.pid, own.started], "gauges": gauges}
+        # A missing folder is not made here: another process manages it.
         if self._folder.is_dir():
             hold_lock(self._folder)
         path = self.path_of(own)

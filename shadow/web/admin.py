@@ -50,7 +50,7 @@ _T = TypeVar("_T")
 
 
 class AdminView(Protocol):
-    """What the router shows. Any method may raise: the answer then says that it failed and with which class of error,
+    """What the router shows. Any method may raise: the answer then names the class of the error,
     and nothing more. `desk.Refused` is an answer: its text is shown."""
 
     token: str | None
@@ -61,7 +61,7 @@ class AdminView(Protocol):
         """The state of everything: routes, journal, queues, findings, totals, gates."""
 
     async def ready(self) -> tuple[bool, dict[str, str]]:
-        """Whether traffic can be taken, and a word on each part that was looked at: "ok" or what is wrong."""
+        """Whether traffic can be taken, and for each component that was checked "ok" or what is wrong."""
 
     def metrics(self) -> tuple[bytes, str]:
         """The exposition and its content type."""
@@ -197,7 +197,7 @@ class _Endpoints:
         return _json(found)
 
     async def console(self, request: Request) -> Response:
-        """The page itself says nothing; what it shows is filled in for whoever may read it."""
+        """The page itself is empty; its content is filled in for those who may read it."""
         readable = self._guard.reading(request) is None
         content = await self._live() if readable else ""
         notice = "" if readable else _notice(self._guard)
@@ -264,7 +264,7 @@ def _wanted(query: Mapping[str, str]) -> dict[str, Any]:
 
 
 async def _body(request: Request) -> Mapping[str, Any]:
-    """The JSON object that was sent. What is too large, slow or malformed is refused before it is looked at."""
+    """The JSON object that was sent. What is too large, slow or malformed is refused unread."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise _Answered(415, "application/json is wanted")
     data = bytearray()

@@ -36,11 +36,11 @@ LONGEST: Final = 2000
 
 
 class Refused(Exception):
-    """What was asked for is not to be had; the text is for whoever asked and holds no document content."""
+    """A request can't be granted. The text is shown to the client and holds no document content."""
 
 
 class Operated(Protocol):
-    """What `shadow.admin` offers to whoever operates it."""
+    """What the admin service needs of `shadow.admin`."""
 
     @property
     def settings(self) -> Settings: ...
@@ -107,7 +107,7 @@ class AdminService:
         return {verdict: samples.rates(verdict) for verdict in ("match", "mismatch", "lagging", "transient", "shed")}
 
     async def heal(self, ids: list[str], *, dry_run: bool) -> dict[str, Any]:
-        """One result each: {"id", "collection", "result"}. A dry run says what would be done: equal (nothing), copied,
+        """One result each: {"id", "collection", "result"}. A dry run gives what would be done: equal (nothing), copied,
         tombstoned; and changes nothing."""
         if not 0 < len(ids) <= MOST_AT_ONCE:
             raise Refused(f"1 to {MOST_AT_ONCE} findings at once")
@@ -147,7 +147,7 @@ class AdminService:
         collection allows, as extended JSON.
         Shape: {"id", "collection", "values": [{"path", "primary", "secondary"}], "hidden": n}. Raises `Refused`."""
         if not reason.strip():
-            raise Refused("a reason is wanted; it is logged")
+            raise Refused("give a reason; it is logged")
         found = await self._shadow.shared_findings.key_of(id)
         if found is None:
             raise Refused("no such finding, or it is about a whole answer")
@@ -177,7 +177,7 @@ class AdminService:
         into the configuration file of this one. Shape: {"collection", "to", "done": bool, "said": text, "held": seconds
         that writes were held, "file": why it could not be changed, or ""}. Raises `Refused`."""
         if not reason.strip():
-            raise Refused("a reason is wanted; it is logged")
+            raise Refused("give a reason; it is logged")
         status = await self._shadow.health()
         if collection not in status.collections or status.readiness is None:
             raise Refused("not a configured collection")
@@ -198,7 +198,7 @@ class AdminService:
 
 
 async def _said(work: Callable[[str, Key], Awaitable[str]], collection: str, key: Key) -> str:
-    """The result, or the class of what went wrong: the text of an error may quote a document."""
+    """The result, or the class of the error: its text may quote a document."""
     try:
         return await work(collection, key)
     except Exception as error:

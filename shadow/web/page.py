@@ -1,4 +1,4 @@
-"""The console's page: what `/status` and the findings say, for people. Written on the server; no build step."""
+"""The console's page: the status and the findings, for people. Rendered on the server; no build step."""
 
 from __future__ import annotations
 
@@ -106,8 +106,8 @@ def _help(id: str, docs_url: str) -> Markup:
 def _verdict(readiness: Readiness) -> Markup:
     safe = readiness.safe
     title = "Safe to flip" if safe else "Not safe to flip"
-    look = ("Every gate of every collection is open.",) if safe else ("Fix this first: ", _advice(readiness.look_at))
-    return tag("div", tag("h2", title), tag("p", *look), class_=f"verdict {'good' if safe else 'bad'}", id="verdict")
+    text = ("Every gate of every collection is open.",) if safe else ("Fix this first: ", _advice(readiness.look_at))
+    return tag("div", tag("h2", title), tag("p", *text), class_=f"verdict {'good' if safe else 'bad'}", id="verdict")
 
 
 def _advice(text: str) -> Markup:
@@ -132,7 +132,7 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[Child]], *, caption: str
 
 
 def _slug(text: str) -> str:
-    """An id, so that whoever stands there with the keyboard stays there when the page is made fresh."""
+    """An id, so that the keyboard focus stays where it is when the page is refreshed."""
     return "t-" + "".join(each if each.isalnum() else "-" for each in text.lower())
 
 
@@ -154,9 +154,9 @@ def _collections(status: ProcessStatus, readiness: Readiness, acts: bool) -> Mar
 
 
 def _fleet(fleet: Mapping[str, Any]) -> Markup:
-    """Every process and how it stands, those that do not stand like the others marked."""
+    """Every process and its routes; those that differ from the others are marked."""
     if fleet.get("state", "ok") != "ok":
-        return tag("p", f"The control store cannot be asked: {fleet['state']}. No flip can be made.", class_="bad")
+        return tag("p", f"The control store does not answer: {fleet['state']}. No flip can be made.", class_="bad")
     apart = fleet.get("disagreements", {})
     rows = [
         [
@@ -171,9 +171,7 @@ def _fleet(fleet: Mapping[str, Any]) -> Markup:
         for name, standing in each["standing"].items()
     ]
     head = ["Process", "Collection", "Primary", "Phase", "Its file asks for", "Alike"]
-    table = _table(
-        head, rows, caption="The processes of the fleet, as they say themselves", empty="None is registered."
-    )
+    table = _table(head, rows, caption="The processes of the fleet, as they report", empty="None is registered.")
     flip = fleet.get("flip")
     if flip is None:
         return table
@@ -199,11 +197,11 @@ def _plots(rates: Mapping[str, list[tuple[float, float]]]) -> Markup:
 
 
 def _gates(every: Sequence[Gate]) -> Markup:
-    """The closed ones at once, the open ones behind a line that says how many there are."""
+    """The closed ones first, the open ones behind a line with their number."""
     closed, opened = [each for each in every if not each.ok], [each for each in every if each.ok]
     rows = [[each.collection, each.name, _mark(False), each.said, _advice(each.look_at)] for each in closed]
     head = ["Collection", "Gate", "State", "Figure"]
-    shut = _table([*head, "What to do"], rows, caption="What must hold before a flip, and does not", empty="None.")
+    first = _table([*head, "What to do"], rows, caption="What must hold before a flip, and does not", empty="None.")
     rest = _table(
         head,
         [[each.collection, each.name, _mark(True), each.said] for each in opened],
@@ -211,7 +209,7 @@ def _gates(every: Sequence[Gate]) -> Markup:
         empty="None.",
     )
     title = f"{len(opened)} of {len(every)} gates are open"
-    return join((shut, tag("details", tag("summary", title, id="s-open-gates"), rest, id="open-gates")))
+    return join((first, tag("details", tag("summary", title, id="s-open-gates"), rest, id="open-gates")))
 
 
 def _findings(found: Mapping[str, Any], acts: bool) -> Markup:

@@ -71,18 +71,16 @@ class Place:
     def process(self, *, standing: MemberRoute | None = None, format: int = members.FENCED, **figures: Any) -> None:
         row = Member(fresh_id(), this_process(), "a journal", format=format)
         stands = {NAME: standing or MemberRoute(MONGO, Phase.SHADOW, MONGO)}
-        dataclasses.replace(
-            row, standing=stands, figures={NAME: CollectionHealth.of_record({**WELL, **figures})}
-        ).write(self.records)
+        health = {NAME: CollectionHealth.of_record({**WELL, **figures})}
+        dataclasses.replace(row, standing=stands, figures=health).write(self.records)
 
     def elsewhere(self, *databases: str) -> None:
         """Processes whose files name other places."""
         for name in databases:
             row = Member(fresh_id(), this_process(), "a journal", where={"mongo.database": name})
             stands = {NAME: MemberRoute(MONGO, Phase.SHADOW, MONGO)}
-            dataclasses.replace(row, standing=stands, figures={NAME: CollectionHealth.of_record(WELL)}).write(
-                self.records
-            )
+            health = {NAME: CollectionHealth.of_record(WELL)}
+            dataclasses.replace(row, standing=stands, figures=health).write(self.records)
 
     def beginning(self) -> None:
         """A process that has not told its figures yet."""
@@ -130,8 +128,16 @@ def test_where_every_gate_holds_nothing_is_refused(place: Place) -> None:
 
 
 CASES: Final[list[tuple[str, str, Callable[[Place], object]]]] = [
-    ("processes", "do not stand alike", lambda place: place.process(standing=MemberRoute(MONGO, Phase.OFF, MONGO))),
-    ("processes", "nobody vouches for", lambda place: members.note_journal(place.records, "a dead one's journal")),
+    (
+        "processes",
+        "do not report the same route",
+        lambda place: place.process(standing=MemberRoute(MONGO, Phase.OFF, MONGO)),
+    ),
+    (
+        "processes",
+        "no process is responsible for",
+        lambda place: members.note_journal(place.records, "a dead one's journal"),
+    ),
     ("processes", "no process is registered", lambda place: place.forget("member/")),
     ("processes", "mongo.database is 'app' in", lambda place: place.elsewhere("app", "other")),
     ("processes", "an older version of shadow", lambda place: place.process(format=1)),
@@ -148,7 +154,7 @@ CASES: Final[list[tuple[str, str, Callable[[Place], object]]]] = [
     ("verified", "not since", lambda place: place.process(unverified="2026-01-01T00:00:00+00:00")),
     ("copied", "never copied", lambda place: (place.forget("job"), place.job("verify", "different"))),
     ("copied", "incomplete", lambda place: place.job("backfill", "incomplete")),
-    ("equal", "never verified whole", lambda place: (place.forget("job"), place.job(*COPIED))),
+    ("equal", "never verified as a whole", lambda place: (place.forget("job"), place.job(*COPIED))),
     ("equal", "different", lambda place: place.job("verify", "different")),
     ("equal", "undecided", lambda place: place.job("verify", "undecided")),
     ("equal", "nothing", lambda place: place.job("verify", "nothing")),

@@ -75,7 +75,7 @@ def test_processes_that_stand_apart_are_marked_and_a_tool_beside_them_is_not() -
 
 def test_a_control_store_that_cannot_be_asked_is_said_to_be_so() -> None:
     page = shown({**status(), "fleet": {"control": "x", "state": "it did not <answer>"}})
-    assert "cannot be asked: it did not &lt;answer&gt;" in page
+    assert "does not answer: it did not &lt;answer&gt;" in page
 
 
 def test_the_last_flip_says_what_became_of_it() -> None:
