@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from shadow.model.background import Background
 from shadow.model.phase import Phase, Route, StoreName
+from shadow.observe.metric_row import OTHER, MetricRow
 from shadow.observe.metric_table import (
     BACKGROUND_UP,
     BUILD,
@@ -28,11 +29,9 @@ from shadow.observe.metric_table import (
     MEMBERS,
     OLDEST_INTENT,
     OPEN_INTENTS,
-    OTHER,
     ROUTE,
     SECONDARY_UP,
     WORKING,
-    MetricRow,
 )
 
 __all__ = ["GaugeSnapshot", "Gauges", "Labels"]

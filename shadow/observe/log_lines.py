@@ -35,7 +35,7 @@ from shadow.observe.log import (
     safe_fields,
     scrub,
 )
-from shadow.observe.metric_table import Component
+from shadow.observe.metric_row import Component
 
 __all__ = ["LogLines"]
 

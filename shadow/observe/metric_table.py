@@ -1,12 +1,8 @@
-"""The table of the metrics: every one that is exported, its labels, and the label values that are not of the
-configuration."""
+"""The table of the metrics: every one that is exported, its labels, and the events that move it."""
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from shadow.model.background import Background
 from shadow.model.events import (
@@ -52,7 +48,25 @@ from shadow.model.verdict import (
     Unjournaled,
     Verdict,
 )
-from shadow.observe.log import Event as LogEvent
+from shadow.observe.metric_labels import (
+    component_labels,
+    flip_labels,
+    is_flip,
+    of_read,
+    of_write,
+    reload_labels,
+    unjournaled_labels,
+)
+from shadow.observe.metric_row import (
+    SECONDS,
+    By,
+    Component,
+    Configured,
+    DynamoCall,
+    FlipOutcome,
+    MetricRow,
+    Reload,
+)
 
 __all__ = [
     "ABANDONED",
@@ -86,7 +100,6 @@ __all__ = [
     "OLDEST_INTENT",
     "OPEN_INTENTS",
     "OPERATIONS",
-    "OTHER",
     "READ_SECONDS",
     "RELOADS",
     "ROUTE",
@@ -95,7 +108,6 @@ __all__ = [
     "SCANNED_OUT",
     "SCANS",
     "SECONDARY_UP",
-    "SECONDS",
     "SHED",
     "STUCK",
     "TABLE",
@@ -103,174 +115,13 @@ __all__ = [
     "UNJOURNALED",
     "WORKING",
     "WRITE_COMPARISONS",
-    "By",
-    "Component",
-    "Configured",
-    "DynamoCall",
-    "FlipOutcome",
-    "MetricRow",
-    "Reload",
     "metric_table",
 ]
-
-OTHER: Final = "other"
-"""The label value of whatever is not configured or not listed."""
 
 LIST_VERSION: Final = 2
 """Of the documented list of metrics. Within a version, metrics and label values are only added."""
 
-SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Upper bounds of the latency buckets, in seconds: from a read in one data centre to the longest client time limit."""
-
-
 _WRITES: Final = tuple(verb for verb in Verb if verb not in READS)
-
-
-class Configured(enum.Enum):
-    """Label values that the configuration gives; each list of them has "other" too."""
-
-    COLLECTION = enum.auto()
-    RULE = enum.auto()
-    """For two labels: a collection and the name of a comparison rule."""
-    TABLE = enum.auto()
-    INDEX = enum.auto()
-    """For two labels: a table of DynamoDB and the name of an index, "" for the table itself."""
-
-
-class Component(enum.StrEnum):
-    """The internal parts whose failures are counted."""
-
-    REPORT = "report"
-    CONFIRM = "confirm"
-    SHADOW_READ = "shadow_read"
-    ROUTED_READ = "routed_read"
-    REPLAY = "replay"
-    LANE = "lane"
-    JOURNAL = "journal"
-    RECOVERY = "recovery"
-    WATCH = "watch"
-    GAUGES = "gauges"
-    PROBE = "probe"
-    CLOSE = "close"
-    SWEEP = "sweep"
-    INDEX = "index"
-    CONTROL = "control"
-    OTHER = OTHER
-
-
-class Reload(enum.StrEnum):
-    OK = "ok"
-    REJECTED = "rejected"
-
-
-class FlipOutcome(enum.StrEnum):
-    STARTED = "started"
-    DONE = "done"
-    REFUSED = "refused"
-
-
-class DynamoCall(enum.StrEnum):
-    """The calls of the DynamoDB API that consume capacity, as the client names its methods."""
-
-    GET_ITEM = "get_item"
-    BATCH_GET_ITEM = "batch_get_item"
-    QUERY = "query"
-    SCAN = "scan"
-    PUT_ITEM = "put_item"
-    UPDATE_ITEM = "update_item"
-    DELETE_ITEM = "delete_item"
-    BATCH_WRITE_ITEM = "batch_write_item"
-    TRANSACT_GET_ITEMS = "transact_get_items"
-    TRANSACT_WRITE_ITEMS = "transact_write_items"
-    OTHER = OTHER
-
-
-@dataclass(frozen=True, slots=True)
-class By:
-    """An event that moves a metric.
-
-    `labels`: the attributes that hold the label values, or a function that gives them; by default the attributes named
-    as the labels are. `amount`: the attribute by which a counter rises (by default it rises by 1), or that a histogram
-    observes, `times` times. `when`: whether this event counts.
-    """
-
-    event: type[Any]
-    labels: tuple[str, ...] | Callable[[Any], tuple[str, ...]] | None = None
-    amount: str = ""
-    times: str = ""
-    when: Callable[[Any], bool] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class MetricRow:
-    """One metric as it is documented. `type` is counter, gauge or histogram; `buckets` are upper bounds in its unit.
-
-    `values` are the label values of a counter or histogram, in the order of `labels`: an enum's, or those that the
-    configuration gives.
-    """
-
-    name: str
-    type: str
-    help: str
-    labels: tuple[str, ...] = ()
-    values: tuple[Iterable[str] | Configured, ...] = ()
-    buckets: tuple[float, ...] = ()
-    merge: str = "max"
-    """How a gauge's values in several workers become one: sum, max or min."""
-    moved_by: tuple[By, ...] = ()
-    """The events that move a counter or a histogram; a gauge is read when it is asked for."""
-
-
-_FLIPS: Final = {
-    LogEvent.FLIP_STARTED: FlipOutcome.STARTED,
-    LogEvent.FLIP_DONE: FlipOutcome.DONE,
-    LogEvent.FLIP_REFUSED: FlipOutcome.REFUSED,
-}
-
-_COMPONENT_OF: Final = {
-    Background.RECOVERY: Component.RECOVERY,
-    Background.REFRESH: Component.JOURNAL,
-    Background.CANARIES: Component.PROBE,
-    Background.SUSPECTS: Component.CONFIRM,
-    Background.WATCH: Component.WATCH,
-    Background.FLEET: Component.CONTROL,
-    Background.FIGURES: Component.CONTROL,
-    Background.FLIP: Component.CONTROL,
-    Background.FLIPS: Component.CONTROL,
-    Background.PULSE: Component.REPORT,
-    Background.WRITERS: Component.WATCH,
-    Background.SWEEP: Component.SWEEP,
-    Background.RIGHTS: Component.OTHER,
-    Background.JOURNAL: Component.JOURNAL,
-}
-
-
-def _of_read(event: ComparisonFinished) -> bool:
-    return event.verb in READS
-
-
-def _of_write(event: ComparisonFinished) -> bool:
-    return event.verb not in READS
-
-
-def _unjournaled(event: WriteUnjournaled) -> tuple[str, ...]:
-    return event.collection, Unjournaled.TAKEN if event.taken else Unjournaled.DOUBTED
-
-
-def _reloaded(event: ConfigReloaded) -> tuple[str, ...]:
-    return (Reload.OK if event.ok else Reload.REJECTED,)
-
-
-def _component(event: BackgroundTaskFailed) -> tuple[str, ...]:
-    return (_COMPONENT_OF.get(event.task, Component.OTHER),)
-
-
-def _is_flip(event: Noted) -> bool:
-    return event.name in _FLIPS
-
-
-def _flip(event: Noted) -> tuple[str, ...]:
-    return str(event.fields.get("collection")), _FLIPS[LogEvent(event.name)]
 
 
 OPERATIONS: Final = MetricRow(
@@ -296,7 +147,7 @@ COMPARISONS: Final = MetricRow(
     "Comparisons of reads, by verdict.",
     ("collection", "verb", "verdict"),
     (Configured.COLLECTION, READS, Verdict),
-    moved_by=(By(ComparisonFinished, amount="count", when=_of_read),),
+    moved_by=(By(ComparisonFinished, amount="count", when=of_read),),
 )
 WRITE_COMPARISONS: Final = MetricRow(
     "shadow_write_comparisons_total",
@@ -304,7 +155,7 @@ WRITE_COMPARISONS: Final = MetricRow(
     "Comparisons of the result of a write in both stores, by verdict.",
     ("collection", "verb", "verdict"),
     (Configured.COLLECTION, _WRITES, Verdict),
-    moved_by=(By(ComparisonFinished, amount="count", when=_of_write),),
+    moved_by=(By(ComparisonFinished, amount="count", when=of_write),),
 )
 MISMATCHES: Final = MetricRow(
     "shadow_mismatches_total",
@@ -421,7 +272,7 @@ UNJOURNALED: Final = MetricRow(
     "Writes made without an intent (journal.on_failure: sync), by whether the secondary took them.",
     ("collection", "result"),
     (Configured.COLLECTION, Unjournaled),
-    moved_by=(By(WriteUnjournaled, _unjournaled),),
+    moved_by=(By(WriteUnjournaled, unjournaled_labels),),
 )
 DAMAGED: Final = MetricRow(
     "shadow_journal_damaged_total", "counter", "Damaged journals that were recovered.", moved_by=(By(JournalRecovered),)
@@ -440,7 +291,7 @@ RELOADS: Final = MetricRow(
     "Times the configuration was read again.",
     ("result",),
     (Reload,),
-    moved_by=(By(ConfigReloaded, _reloaded),),
+    moved_by=(By(ConfigReloaded, reload_labels),),
 )
 FAILURES: Final = MetricRow(
     "shadow_internal_failures_total",
@@ -450,7 +301,7 @@ FAILURES: Final = MetricRow(
     (Component,),
     moved_by=(
         By(ComponentFailed),
-        By(BackgroundTaskFailed, _component),
+        By(BackgroundTaskFailed, component_labels),
     ),
 )
 BACKGROUND_FAILURES: Final = MetricRow(
@@ -504,7 +355,7 @@ FLIPS: Final = MetricRow(
     "Changes of primary, by result.",
     ("collection", "result"),
     (Configured.COLLECTION, FlipOutcome),
-    moved_by=(By(Noted, _flip, when=_is_flip),),
+    moved_by=(By(Noted, flip_labels, when=is_flip),),
 )
 SCANS: Final = MetricRow(
     "shadow_dynamo_scans_total",

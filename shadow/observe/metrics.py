@@ -39,6 +39,7 @@ from shadow.model.verdict import (
     Verdict,
 )
 from shadow.observe.gauges import Gauges, GaugeSnapshot
+from shadow.observe.metric_row import OTHER, By, Component, Configured, MetricRow
 from shadow.observe.metric_table import (
     COMPARISONS,
     DEFERRED,
@@ -48,15 +49,10 @@ from shadow.observe.metric_table import (
     MISMATCHES,
     NOISE,
     OPERATIONS,
-    OTHER,
     RELOADS,
     ROUTED,
     SHED,
     TABLE,
-    By,
-    Component,
-    Configured,
-    MetricRow,
 )
 from shadow.observe.recent import Recent
 from shadow.observe.series import CounterSeries, HistogramSeries, Labels, Names

@@ -31,7 +31,7 @@ from shadow.observe.bypassing import Bypassing
 from shadow.observe.findings import Findings
 from shadow.observe.log import LogThrottle
 from shadow.observe.log_lines import LogLines
-from shadow.observe.metric_table import Component
+from shadow.observe.metric_row import Component
 from shadow.observe.metrics import Metrics
 from shadow.observe.publisher import Publisher
 

@@ -16,7 +16,7 @@ from prometheus_client import values
 from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.utils import floatToGoString as _untyped_text
 
-from shadow.observe.metric_table import OTHER, Configured, MetricRow
+from shadow.observe.metric_row import OTHER, Configured, MetricRow
 
 __all__ = ["CounterSeries", "HistogramSeries", "Labels", "Names"]
 

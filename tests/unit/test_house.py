@@ -23,7 +23,7 @@ WIDE: Final = {
     "jobs/work.py": 7,
     "journal/server/mongo.py": 7,
     "journal/sqlite/journal.py": 8,
-    "observe/report.py": 7,
+    "observe/report.py": 8,
     "reads/batching.py": 10,
     "reads/bypass_watch.py": 7,
     "reads/percent_reads.py": 7,

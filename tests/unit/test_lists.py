@@ -14,7 +14,9 @@ import pytest
 from shadow.model.background import Background
 from shadow.model.events import Noted
 from shadow.observe.log import Event
-from shadow.observe.metric_table import _COMPONENT_OF, Component, MetricRow, metric_table
+from shadow.observe.metric_labels import COMPONENT_OF
+from shadow.observe.metric_row import Component, MetricRow
+from shadow.observe.metric_table import metric_table
 
 PACKAGE: Final = Path(__file__).parents[2] / "shadow"
 TREES: Final = {
@@ -54,13 +56,13 @@ def test_every_event_is_written_somewhere(event: Event) -> None:
 @pytest.mark.parametrize("component", Component, ids=str)
 def test_every_component_is_counted_somewhere(component: Component) -> None:
     by_name = {
-        Component[each] for each in attributes_of("Component", apart_from="observe/metric_table.py") if each.isupper()
+        Component[each] for each in attributes_of("Component", apart_from="observe/metric_row.py") if each.isupper()
     }
-    assert component in {*parts_that_fail(), *_COMPONENT_OF.values(), *by_name}
+    assert component in {*parts_that_fail(), *COMPONENT_OF.values(), *by_name}
 
 
 def test_every_background_task_has_a_component() -> None:
-    assert set(_COMPONENT_OF) == set(Background)
+    assert set(COMPONENT_OF) == set(Background)
 
 
 def constants_of_metrics() -> Iterator[tuple[str, str]]:

@@ -58,7 +58,8 @@ from shadow.model.verdict import (
 )
 from shadow.observe.gauges import GaugeSnapshot
 from shadow.observe.log import Event as LogEvent
-from shadow.observe.metric_table import LIST_VERSION, Component, DynamoCall, metric_table
+from shadow.observe.metric_row import Component, DynamoCall
+from shadow.observe.metric_table import LIST_VERSION, metric_table
 from shadow.observe.metrics import Metrics
 from tests.support import manual, metric_list
 

@@ -1,0 +1,74 @@
+"""Label values that an event does not hold as they are, and which events a metric counts."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from shadow.model.background import Background
+from shadow.model.events import BackgroundTaskFailed, ComparisonFinished, ConfigReloaded, Noted, WriteUnjournaled
+from shadow.model.operation import READS
+from shadow.model.verdict import Unjournaled
+from shadow.observe.log import Event as LogEvent
+from shadow.observe.metric_row import Component, FlipOutcome, Reload
+
+__all__ = [
+    "COMPONENT_OF",
+    "component_labels",
+    "flip_labels",
+    "is_flip",
+    "of_read",
+    "of_write",
+    "reload_labels",
+    "unjournaled_labels",
+]
+
+_FLIPS: Final = {
+    LogEvent.FLIP_STARTED: FlipOutcome.STARTED,
+    LogEvent.FLIP_DONE: FlipOutcome.DONE,
+    LogEvent.FLIP_REFUSED: FlipOutcome.REFUSED,
+}
+
+COMPONENT_OF: Final = {
+    Background.RECOVERY: Component.RECOVERY,
+    Background.REFRESH: Component.JOURNAL,
+    Background.CANARIES: Component.PROBE,
+    Background.SUSPECTS: Component.CONFIRM,
+    Background.WATCH: Component.WATCH,
+    Background.FLEET: Component.CONTROL,
+    Background.FIGURES: Component.CONTROL,
+    Background.FLIP: Component.CONTROL,
+    Background.FLIPS: Component.CONTROL,
+    Background.PULSE: Component.REPORT,
+    Background.WRITERS: Component.WATCH,
+    Background.SWEEP: Component.SWEEP,
+    Background.RIGHTS: Component.OTHER,
+    Background.JOURNAL: Component.JOURNAL,
+}
+
+
+def of_read(event: ComparisonFinished) -> bool:
+    return event.verb in READS
+
+
+def of_write(event: ComparisonFinished) -> bool:
+    return event.verb not in READS
+
+
+def unjournaled_labels(event: WriteUnjournaled) -> tuple[str, ...]:
+    return event.collection, Unjournaled.TAKEN if event.taken else Unjournaled.DOUBTED
+
+
+def reload_labels(event: ConfigReloaded) -> tuple[str, ...]:
+    return (Reload.OK if event.ok else Reload.REJECTED,)
+
+
+def component_labels(event: BackgroundTaskFailed) -> tuple[str, ...]:
+    return (COMPONENT_OF.get(event.task, Component.OTHER),)
+
+
+def is_flip(event: Noted) -> bool:
+    return event.name in _FLIPS
+
+
+def flip_labels(event: Noted) -> tuple[str, ...]:
+    return str(event.fields.get("collection")), _FLIPS[LogEvent(event.name)]

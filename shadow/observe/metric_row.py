@@ -1,0 +1,121 @@
+"""What a row of the table of metrics (`metric_table`) holds, and the label values that are fixed."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+__all__ = [
+    "OTHER",
+    "SECONDS",
+    "By",
+    "Component",
+    "Configured",
+    "DynamoCall",
+    "FlipOutcome",
+    "MetricRow",
+    "Reload",
+]
+
+OTHER: Final = "other"
+"""The label value of whatever is not configured or not listed."""
+
+SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Upper bounds of the latency buckets, in seconds: from a read in one data centre to the longest client time limit."""
+
+
+class Configured(enum.Enum):
+    """Label values that the configuration gives; each list of them has "other" too."""
+
+    COLLECTION = enum.auto()
+    RULE = enum.auto()
+    """For two labels: a collection and the name of a comparison rule."""
+    TABLE = enum.auto()
+    INDEX = enum.auto()
+    """For two labels: a table of DynamoDB and the name of an index, "" for the table itself."""
+
+
+class Component(enum.StrEnum):
+    """The internal parts whose failures are counted."""
+
+    REPORT = "report"
+    CONFIRM = "confirm"
+    SHADOW_READ = "shadow_read"
+    ROUTED_READ = "routed_read"
+    REPLAY = "replay"
+    LANE = "lane"
+    JOURNAL = "journal"
+    RECOVERY = "recovery"
+    WATCH = "watch"
+    GAUGES = "gauges"
+    PROBE = "probe"
+    CLOSE = "close"
+    SWEEP = "sweep"
+    INDEX = "index"
+    CONTROL = "control"
+    OTHER = OTHER
+
+
+class Reload(enum.StrEnum):
+    OK = "ok"
+    REJECTED = "rejected"
+
+
+class FlipOutcome(enum.StrEnum):
+    STARTED = "started"
+    DONE = "done"
+    REFUSED = "refused"
+
+
+class DynamoCall(enum.StrEnum):
+    """The calls of the DynamoDB API that consume capacity, as the client names its methods."""
+
+    GET_ITEM = "get_item"
+    BATCH_GET_ITEM = "batch_get_item"
+    QUERY = "query"
+    SCAN = "scan"
+    PUT_ITEM = "put_item"
+    UPDATE_ITEM = "update_item"
+    DELETE_ITEM = "delete_item"
+    BATCH_WRITE_ITEM = "batch_write_item"
+    TRANSACT_GET_ITEMS = "transact_get_items"
+    TRANSACT_WRITE_ITEMS = "transact_write_items"
+    OTHER = OTHER
+
+
+@dataclass(frozen=True, slots=True)
+class By:
+    """An event that moves a metric.
+
+    `labels`: the attributes that hold the label values, or a function that gives them; by default the attributes named
+    as the labels are. `amount`: the attribute by which a counter rises (by default it rises by 1), or that a histogram
+    observes, `times` times. `when`: whether this event counts.
+    """
+
+    event: type[Any]
+    labels: tuple[str, ...] | Callable[[Any], tuple[str, ...]] | None = None
+    amount: str = ""
+    times: str = ""
+    when: Callable[[Any], bool] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MetricRow:
+    """One metric as it is documented. `type` is counter, gauge or histogram; `buckets` are upper bounds in its unit.
+
+    `values` are the label values of a counter or histogram, in the order of `labels`: an enum's, or those that the
+    configuration gives.
+    """
+
+    name: str
+    type: str
+    help: str
+    labels: tuple[str, ...] = ()
+    values: tuple[Iterable[str] | Configured, ...] = ()
+    buckets: tuple[float, ...] = ()
+    merge: str = "max"
+    """How a gauge's values in several workers become one: sum, max or min."""
+    moved_by: tuple[By, ...] = ()
+    """The events that move a counter or a histogram; a gauge is read when it is asked for."""
