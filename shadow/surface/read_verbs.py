@@ -61,7 +61,8 @@ class ReadVerbs(CollectionBase):
         )
         if isinstance(batch_size, bool):
             raise OperationFailure("BSON field 'batchSize' is the wrong type 'bool'", 14, {"ok": 0.0, "code": 14})
-        bson.encode({"": batch_size})
+        if isinstance(batch_size, int):
+            bson.encode({"": batch_size})  # an OverflowError of the driver's, for a large one
         return Cursor(self, query, self._pages, self._present, self._take).batch_size(batch_size)
 
     async def count_documents(self, filter: Mapping[str, Any], *, skip: int = 0, limit: int = 0, **options: Any) -> int:
