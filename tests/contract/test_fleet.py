@@ -37,6 +37,7 @@ from shadow.host.steady import steady
 from shadow.jobs.target import JobRefused
 from shadow.journal.server.dynamo_table import Access
 from shadow.model.background import Background
+from shadow.model.health import CollectionHealth, FindingsHealth
 from shadow.model.phase import Phase, Route, StoreName
 from tests.support.pair import until
 
@@ -120,8 +121,8 @@ class Process:
     async def vouch(self, collections: Collection[str], *, whole: bool = True) -> str:
         return ""
 
-    async def figures(self) -> Mapping[str, Any]:
-        return {"things": {"of": self.name}}
+    async def figures(self) -> Mapping[str, CollectionHealth]:
+        return {"things": CollectionHealth(findings=FindingsHealth(0, kept=self.name))}
 
     async def is_empty(self) -> bool:
         return True

@@ -147,7 +147,7 @@ async def test_workers_of_another_host_are_refused_what_only_this_one_has(
     tool, jobs = Tool(site, tmp_path), control_of(site)
     assert (await tool("tables", "create")).code == 0
     monkeypatch.setattr("shadow.cli.part.this_process", lambda: Owner("another-host/boot/pid:[1]", 1, 1.0))
-    with pytest.raises(JobRefused, match="journal and control in a file cannot be shared") as caught:
+    with pytest.raises(JobRefused, match="a worker on another host cannot use journal and control in a file") as caught:
         await tool("verify", "--scheduler", cluster.address)
     assert "control.url" in str(caught.value)
     assert jobs.job(1).stopping

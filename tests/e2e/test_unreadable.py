@@ -314,7 +314,7 @@ async def test_backfill_and_verify_of_documents_that_cannot_be_read(
     assert sum(job.issues.values()) == bad
     reasons = {each.key: each.reason for page in control.issues(job.id) for each in page}
     assert len(reasons) == bad
-    assert reasons["bad text"] == "text that is no UTF-8"
+    assert reasons["bad text"] == "text that is not UTF-8"
     found = await verify(shadow, control, batch=7)
     assert (found.outcome, found.unreadable, found.missing, found.different) == ("different", bad, 0, 0)
     assert found.compared == COUNT + len(ODD) + bad
@@ -345,7 +345,7 @@ def test_assess_counts_them_by_kind_and_names_the_first(site: Site) -> None:
     assert one["looked_at"] == 1200 + len(ODD)
     (remark,) = [each for each in said["remarks"] if each["kind"] == "unreadable"]
     assert remark["text"].startswith(f"{1200 + len(UNREADABLE) + 3} documents cannot be read")
-    assert f"{1200 + len(UNREADABLE)} text that is no UTF-8" in remark["text"]
+    assert f"{1200 + len(UNREADABLE)} text that is not UTF-8" in remark["text"]
     assert "2 a key with a name given twice" in remark["text"]
     assert "keys: " in remark["text"]
     assert "bad" not in remark["text"], "by their hashes"
