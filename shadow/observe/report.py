@@ -84,9 +84,6 @@ class Report:
     def background_works(self, task: Background) -> None:
         self.publish(BackgroundTaskRecovered(task))
 
-    def watched(self, collection: str, kind: Bypass, key: Key, name: str) -> None:
-        self.publish(OutOfBandWriteSeen(collection, kind, key, name))
-
     def say_held(self, *, ending: bool = False) -> None:
         """As `LogLines.report_held`. Never raises."""
         try:
