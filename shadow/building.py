@@ -20,6 +20,7 @@ from shadow.journal.server.dynamo import DynamoDriver
 from shadow.journal.server.dynamo_table import Access
 from shadow.journal.server.mongo import MongoDriver
 from shadow.journal.server.remote import RemoteJournal, patience
+from shadow.journal.sqlite.file import FileSettings
 from shadow.journal.sqlite.journal import SqliteJournal
 from shadow.journal.sqlite.recovery import Recovery
 from shadow.model.events import ComponentFailed
@@ -186,15 +187,15 @@ def make_journal(
     """The journal at `journal.url`."""
     where, limit = settings.journal, settings.limits.operation
     if where.kind == "sqlite":
-        return SqliteJournal(
+        file = FileSettings(
             where.path,
             synchronous=where.synchronous,
-            limit=limit,
             max_bytes=where.max_bytes,
-            collections=settings.collections,
+            limit=limit,
+            collections=tuple(settings.collections),
             on_damage=on_damage,
-            supervisor=supervisor,
         )
+        return SqliteJournal(file, supervisor)
 
     def connect() -> Driver:
         if where.kind == "mongodb":

@@ -11,6 +11,7 @@ from shadow.compare.diff import Hasher
 from shadow.compare.rules import Excuses, Rule
 from shadow.host.failpoints import Failpoints, no_failpoint
 from shadow.journal.base import JournalStats
+from shadow.journal.sqlite.file import FileSettings
 from shadow.journal.sqlite.journal import SqliteJournal
 from shadow.model.events import RouteChanged
 from shadow.model.limits import Limits, Watch
@@ -81,7 +82,7 @@ class Pair:
         self.stores = {name: FaultyStore(store) for name, store in inner.items()}
         self.primary, self.secondary = self.stores[StoreName.MONGO], self.stores[StoreName.DYNAMO]
         self.route = Route(StoreName.MONGO, phase, writes, shadow_reads, reads)
-        self.journal = SqliteJournal(folder / "shadow.db", limit=limits.operation)
+        self.journal = SqliteJournal(FileSettings(folder / "shadow.db", limit=limits.operation))
         self.routes = Routes(
             {"things": self.route},
             on_change=lambda name, route: self.report.publish(RouteChanged(name, route)),
