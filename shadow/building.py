@@ -30,6 +30,7 @@ from shadow.notices import Notices
 from shadow.observe.findings import Findings
 from shadow.observe.findings_file import FindingsFile, SharedFindings
 from shadow.observe.gauges import GaugeSnapshot
+from shadow.observe.log_lines import LogLines
 from shadow.observe.metrics import Metrics
 from shadow.observe.mismatch_file import MismatchFile
 from shadow.observe.pulse import PeriodicTasks
@@ -104,12 +105,16 @@ def make_observation(
     lost."""
     observe, excuses = settings.observe, Excuses(settings.rules())
     hasher = Hasher(b"" if observe.hash_secret is None else observe.hash_secret.get_secret_value().encode())
-    metrics = Metrics(settings.collections, tables=_tables(settings), rules=excuses.names())
+    metrics = Metrics(
+        settings.collections,
+        tables=_tables(settings),
+        rules=excuses.names(),
+        gauges=gauges,
+        on_failure=lambda part, error: report.failed(part, error),
+    )
     findings = Findings(hasher, reveal_keys=observe.reveal_keys, notes=True)
-    report = Report(metrics, findings, hasher=hasher, reveal_keys=observe.reveal_keys)
-    metrics.bind(gauges)
-    metrics.on_failure = report.failed
-    report.doubted = doubted
+    lines = LogLines(findings, hasher, reveal_keys=observe.reveal_keys)
+    report = Report(metrics, findings, lines, hasher=hasher, doubted=doubted)
     mismatches = MismatchFile(settings.host_file("findings"), earlier=settings.host_file("suspects"))
     shared = SharedFindings(
         findings,
