@@ -21,7 +21,7 @@ from shadow.model.schema import CollectionSpec
 from shadow.model.version import Document, Key
 from shadow.reads.unconfirmed import MemoryUnconfirmed, UnconfirmedMismatches
 from shadow.router import Router
-from shadow.routes.routes import Routes
+from shadow.routes.routes import Learn, Routes, RouteSource
 from shadow.runtime import Runtime, RuntimeContext
 from shadow.stores.memory import MemoryStore
 from shadow.surface.collection import Collection
@@ -74,6 +74,7 @@ class Pair:
         rules: Sequence[Rule] = (),
         watch: Watch | None = None,
         unconfirmed: UnconfirmedMismatches | None = None,
+        learn: Learn | None = None,
     ) -> None:
         self._recovering = recovering
         self.report = Recorder()
@@ -87,6 +88,7 @@ class Pair:
             {"things": self.route},
             on_change=lambda name, route: self.report.publish(RouteChanged(name, route)),
             on_unknown=lambda name: None,
+            source=None if learn is None else RouteSource(learn),
         )
         self._parts = RuntimeContext(
             self.journal,
