@@ -117,15 +117,8 @@ class Admin:
 
     def inspector(self) -> Inspector:
         """Lists journal entries, explains a key, and repairs what the journal holds."""
-        parts, runtime = self._engine.parts, self._engine.runtime()
-        return Inspector(
-            runtime.stores,
-            lambda name: parts.routes[name],
-            parts.journal,
-            parts.limits,
-            parts.hasher,
-            runtime.replicator.repair,
-        )
+        runtime = self._engine.runtime()
+        return Inspector(runtime.context, runtime.replicator.repair)
 
     async def journal_entries(self, collection: str | None = None, *, limit: int = 100) -> list[Pending]:
         """The journal's entries, oldest first: open intents and deferred keys. Raises `JournalError`."""

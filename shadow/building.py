@@ -20,6 +20,7 @@ from shadow.journal.server.dynamo import DynamoDriver
 from shadow.journal.server.dynamo_table import Access
 from shadow.journal.server.mongo import MongoDriver
 from shadow.journal.server.remote import RemoteJournal, patience
+from shadow.journal.sqlite.file import FileSettings
 from shadow.journal.sqlite.journal import SqliteJournal
 from shadow.journal.sqlite.recovery import Recovery
 from shadow.model.events import ComponentFailed
@@ -29,6 +30,7 @@ from shadow.notices import Notices
 from shadow.observe.findings import Findings
 from shadow.observe.findings_file import FindingsFile, SharedFindings
 from shadow.observe.gauges import GaugeSnapshot
+from shadow.observe.log_lines import LogLines
 from shadow.observe.metrics import Metrics
 from shadow.observe.mismatch_file import MismatchFile
 from shadow.observe.pulse import PeriodicTasks
@@ -103,11 +105,16 @@ def make_observation(
     lost."""
     observe, excuses = settings.observe, Excuses(settings.rules())
     hasher = Hasher(b"" if observe.hash_secret is None else observe.hash_secret.get_secret_value().encode())
-    metrics = Metrics(settings.collections, tables=_tables(settings), rules=excuses.names())
+    metrics = Metrics(
+        settings.collections,
+        tables=_tables(settings),
+        rules=excuses.names(),
+        gauges=gauges,
+        on_failure=lambda part, error: report.failed(part, error),
+    )
     findings = Findings(hasher, reveal_keys=observe.reveal_keys, notes=True)
-    report = Report(metrics, findings, hasher=hasher, reveal_keys=observe.reveal_keys, doubted=doubted)
-    metrics.bind(gauges)
-    metrics.on_failure = report.failed
+    lines = LogLines(findings, hasher, reveal_keys=observe.reveal_keys)
+    report = Report(metrics, findings, lines, hasher=hasher, doubted=doubted)
     mismatches = MismatchFile(settings.host_file("findings"), earlier=settings.host_file("suspects"))
     shared = SharedFindings(
         findings,
@@ -185,15 +192,15 @@ def make_journal(
     """The journal at `journal.url`."""
     where, limit = settings.journal, settings.limits.operation
     if where.kind == "sqlite":
-        return SqliteJournal(
+        file = FileSettings(
             where.path,
             synchronous=where.synchronous,
-            limit=limit,
             max_bytes=where.max_bytes,
-            collections=settings.collections,
+            limit=limit,
+            collections=tuple(settings.collections),
             on_damage=on_damage,
-            supervisor=supervisor,
         )
+        return SqliteJournal(file, supervisor)
 
     def connect() -> Driver:
         if where.kind == "mongodb":

@@ -36,7 +36,7 @@ from shadow.observe.findings_file import shared_secret
 from shadow.observe.gauges import GaugeSnapshot
 from shadow.reloading import Reloading
 from shadow.rights import RightsWatch, needs
-from shadow.routes.routes import Routes
+from shadow.routes.routes import Routes, RouteSource
 from shadow.routes.startup import StartupContext, StartupPrimary
 from shadow.runtime import Runtime, RuntimeContext
 from shadow.status import own_status
@@ -91,7 +91,10 @@ class Engine(Upkeep):
             settings.routes(),
             on_change=self.report.routed,
             on_unknown=lambda collection: None,
-            on_unplaced=lambda collection: self.fleet.unplaced([collection]),
+            source=RouteSource(
+                learn=lambda *, writing: self._startup.learn(writing=writing),
+                on_unplaced=lambda collection: self.fleet.unplaced([collection]),
+            ),
             patience=settings.limits.operation / 2,
             in_flight_timeout=settings.limits.in_flight_timeout,
         )

@@ -15,12 +15,10 @@ from typing import Any, Final, TypeVar
 from pymongo.errors import PyMongoError, WriteError
 
 from shadow.errors import UnsupportedOperation
-from shadow.host.failpoints import Failpoints
-from shadow.model.events import OperationFinished, ReadFinished, Reporter
-from shadow.model.limits import Limits
+from shadow.model.events import OperationFinished, ReadFinished
 from shadow.model.operation import ANY, Applied, Change, Delete, Hit, Insert, Query, Replace, Update, Verb
 from shadow.model.outcome import Outcome, classify
-from shadow.model.phase import Role, Route, StoreName
+from shadow.model.phase import Role, Route
 from shadow.model.reads import Aggregate, Count, Distinct, Find, FindOne, Read, ValueRead
 from shadow.model.values import snapshot
 from shadow.model.verdict import Incomparable, ShedReason, Slice
@@ -29,10 +27,9 @@ from shadow.reads.asking import ask_store
 from shadow.reads.kept import KeptHits, Stopwatch, first, one_of, snapshot_of
 from shadow.reads.percent_reads import PercentReads
 from shadow.reads.shadow_read import ShadowReader
-from shadow.routes.routes import Routes
 from shadow.stores.base import Store
+from shadow.writes.context import LoopContext
 from shadow.writes.dual_write import Admit, DualWrite, Result
-from shadow.writes.intents import Intents
 from shadow.writes.replicator import Replicator
 from shadow.writes.search import Search
 
@@ -65,26 +62,21 @@ class Router:
 
     def __init__(
         self,
-        stores: Mapping[StoreName, Store],
-        routes: Routes,
-        intents: Intents,
+        context: LoopContext,
         replicator: Replicator,
         reader: ShadowReader,
-        limits: Limits,
-        reporter: Reporter,
-        failpoints: Failpoints,
         percent: PercentReads,
         admit: Admit | None = None,
     ) -> None:
-        self._stores = stores
-        self._routes = routes
+        self._stores = context.stores
+        self._routes = context.routes
         self._reader = reader
-        self._limits = limits
-        self._reporter = reporter
+        self._limits = context.limits
+        self._reporter = context.reporter
         self._percent = percent
         self._admit = admit
-        self._dual_write = DualWrite(stores, routes, intents, replicator, limits, reporter, failpoints, admit)
-        self._search = Search(self._primary, self._write_at_key, limits)
+        self._dual_write = DualWrite(context, replicator, admit)
+        self._search = Search(self._primary, self._write_at_key, context.limits)
         self._tasks: set[asyncio.Task[object]] = set()
 
     # --- reads --------------------------------------------------------------------------------------------------

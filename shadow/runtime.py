@@ -34,7 +34,8 @@ from shadow.routes.routes import Routes
 from shadow.stores.base import Store
 from shadow.stores.breaker import Breaker
 from shadow.writes.admission import Admission, OnUnfit
-from shadow.writes.intents import Intents, OnFailure, OnGap, no_gap
+from shadow.writes.context import LoopContext
+from shadow.writes.intents import FailurePolicy, Intents, OnFailure, OnGap, no_gap
 from shadow.writes.replicator import Replicator
 from shadow.writes.work_queue import WorkQueue
 
@@ -94,10 +95,12 @@ class Runtime:
         self.writes = self._queue(parts.limits.write_workers, parts.limits.write_queue)
         self.reads = self._queue(parts.limits.read_workers, parts.limits.read_queue)
         self.admission = Admission(self.stores.values(), parts.limits, parts.on_unfit)
-        intents = self._intents()
-        self.replicator = self._replicator(intents)
-        self.reader = self._reader()
-        self.router = self._router(intents)
+        self.context = context = self._context()
+        self.replicator = Replicator(context)
+        self.reader = ShadowReader(context, parts.unconfirmed, parts.watch, lambda: self.lag.late)
+        self.router = Router(
+            context, self.replicator, self.reader, PercentReads(context, self._doubted), self.admission
+        )
         self.forwarder = Forwarder(self.stores[StoreName.MONGO], parts.routes, parts.reporter, parts.era)
         self._spawn(self._hold_stores(), "stores")
         if self.passive:
@@ -114,68 +117,22 @@ class Runtime:
             workers=workers, capacity=capacity, on_error=lambda error: reporter.publish(ComponentFailed("lane", error))
         )
 
-    def _intents(self) -> Intents:
+    def _context(self) -> LoopContext:
         parts = self.parts
-        return Intents(
-            parts.journal,
-            parts.limits,
-            parts.reporter,
-            on_failure=parts.on_journal_failure,
-            on_journal=self._journal_changed,
-            on_gap=parts.on_gap,
-            reach=parts.reach,
-        )
-
-    def _replicator(self, intents: Intents) -> Replicator:
-        parts = self.parts
-        return Replicator(
-            self.stores,
-            self.breakers,
-            parts.journal,
-            self.writes,
-            parts.limits,
-            parts.reporter,
-            parts.hasher,
-            parts.routes,
-            parts.reach,
+        policy = FailurePolicy(parts.on_journal_failure, self._journal_changed, parts.on_gap)
+        return LoopContext(
+            stores=self.stores,
+            breakers=self.breakers,
+            writes=self.writes,
+            reads=self.reads,
+            intents=Intents(parts.journal, parts.limits, parts.reporter, policy=policy, reach=parts.reach),
+            journal=parts.journal,
+            routes=parts.routes,
+            limits=parts.limits,
+            reporter=parts.reporter,
+            hasher=parts.hasher,
             excuses=parts.excuses,
-            intents=intents,
-        )
-
-    def _reader(self) -> ShadowReader:
-        parts = self.parts
-        return ShadowReader(
-            self.stores,
-            self.breakers,
-            parts.journal,
-            self.reads,
-            self.writes,
-            parts.limits,
-            parts.reporter,
-            parts.hasher,
-            excuses=parts.excuses,
-            unconfirmed=parts.unconfirmed,
-            watch=parts.watch,
-            routes=parts.routes.all,
-            late=lambda: self.lag.late,
-        )
-
-    def _router(self, intents: Intents) -> Router:
-        parts, limits = self.parts, self.parts.limits
-        percent = PercentReads(
-            self.stores, self.breakers, parts.journal, self.writes, limits, parts.reporter, unverified=self._doubted
-        )
-        return Router(
-            self.stores,
-            parts.routes,
-            intents,
-            self.replicator,
-            self.reader,
-            limits,
-            parts.reporter,
-            parts.reach,
-            percent,
-            self.admission,
+            failpoints=parts.reach,
         )
 
     def _journal_changed(self, works: bool) -> None:

@@ -91,16 +91,7 @@ class Upkeep(DatabaseHandle):
         store = runtime.stores[StoreName.MONGO]
         if not self.settings.observe.watch_writers or not isinstance(store, MongoStore):
             return
-        parts = self.parts
-        watch = self.writer_watch = WriterWatch(
-            store.bare_writes,
-            runtime.stores,
-            lambda name: parts.routes[name],
-            parts.journal,
-            parts.limits,
-            self.report.watched,
-            self.report.failed,
-        )
+        watch = self.writer_watch = WriterWatch(store.bare_writes, runtime.context)
         runtime.keep(Background.WRITERS, watch.run)
 
     def _keep_swept(self, runtime: Runtime) -> None:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Final, cast
@@ -37,7 +37,7 @@ from shadow.jobs.jobs import Job, Jobs
 from shadow.jobs.round import Round
 from shadow.jobs.target import JobRefused
 from shadow.jobs.verify import UNREADABLE
-from shadow.jobs.work import JobPace, Task, Work
+from shadow.jobs.work import JobPace, Task, Work, WorkOptions
 from shadow.model.phase import Phase, Route
 from shadow.model.values import type_name
 from shadow.model.verdict import Kind
@@ -71,29 +71,28 @@ _TICK: Final = 0.5
 _UNWATCHED: Final = 2.0
 
 
+@dataclass(frozen=True)
 class JobOptions:
-    """The options of a command that runs a job."""
+    """The options of a command that runs a job. `latency` in milliseconds."""
 
-    def __init__(
-        self,
-        workers: int,
-        processes: int,
-        rate: float | None,
-        latency: float,
-        *,
-        scheduler: str | None,
-        restart: bool,
-        join: bool,
-    ) -> None:
-        if scheduler is not None and processes > 1:
+    workers: int
+    processes: int
+    rate: float | None
+    latency: float
+    _: KW_ONLY
+    scheduler: str | None
+    restart: bool
+    join: bool
+
+    def __post_init__(self) -> None:
+        if self.scheduler is not None and self.processes > 1:
             raise typer.BadParameter(
                 "--processes and --scheduler exclude each other: this host's processes, or a cluster"
             )
-        self.pace = JobPace(workers=workers, rate=rate, latency=latency / 1000)
-        self.processes = processes
-        self.scheduler = scheduler
-        self.restart = restart
-        self.join = join
+
+    @property
+    def pace(self) -> JobPace:
+        return JobPace(workers=self.workers, rate=self.rate, latency=self.latency / 1000)
 
 
 def control_of(settings: Settings) -> Records:
@@ -175,14 +174,8 @@ class _JobCall:
     def _work(self, task: Task, records: Records, cluster: Cluster | None) -> Work:
         options = self._options
         processes = options.processes if cluster is None else cluster.size
-        return Work(
-            task,
-            Jobs(records),
-            options.pace,
-            restart=options.restart,
-            join=options.join,
-            slots=processes * options.pace.workers,
-        )
+        share = WorkOptions(restart=options.restart, join=options.join, slots=processes * options.workers)
+        return Work(task, Jobs(records), options.pace, share)
 
     async def _here(self, work: Work, name: str) -> Job:
         """In this process and in helper processes of this host."""

@@ -17,7 +17,7 @@ from shadow.host.process import this_process
 from shadow.jobs.cluster import Ended
 from shadow.jobs.jobs import Jobs
 from shadow.jobs.target import JobRefused
-from shadow.jobs.work import JobPace, Task, Work
+from shadow.jobs.work import JobPace, Task, Work, WorkOptions
 
 __all__ = ["WorkerTask", "part_of", "take_part"]
 
@@ -72,4 +72,4 @@ async def _take_part(part: WorkerTask) -> None:
         async with Shadow(settings, tool=True) as shadow:
             await shadow.admin.learn()
             task = part.task(shadow, part.collection)
-            await Work(task, Jobs(records), part.pace, join=True, wait=True).run()
+            await Work(task, Jobs(records), part.pace, WorkOptions(join=True, wait=True)).run()

@@ -119,32 +119,33 @@ async def patiently(
         await asyncio.sleep(random.uniform(0.5, 1.0) * min(5.0, 0.05 * 2.0**attempt))
 
 
+@dataclass(frozen=True)
+class WorkOptions:
+    """How a process takes part in a job."""
+
+    restart: bool = False
+    """Whether an unfinished job is discarded."""
+    join: bool = False
+    """Whether it only helps with a job that exists."""
+    wait: bool = False
+    """With `join`: whether it helps until the job is done or stopped, else for as long as ranges are free."""
+    slots: int | None = None
+    """How many workers there will be in all processes, by which the job is split; None: those of this one."""
+
+
 class Work:
-    """The share of one process in a job, or of one task of a cluster.
+    """The share of one process in a job, or of one task of a cluster."""
 
-    `join`: only help with a job that exists; with `wait`, until it is done or stopped, else for as long as ranges are
-    free. `slots`: how many workers there will be in all processes; the job is split accordingly.
-    """
-
-    def __init__(
-        self,
-        task: Task,
-        jobs: Jobs,
-        pace: JobPace,
-        *,
-        restart: bool = False,
-        join: bool = False,
-        wait: bool = False,
-        slots: int | None = None,
-    ) -> None:
+    def __init__(self, task: Task, jobs: Jobs, pace: JobPace, options: WorkOptions | None = None) -> None:
+        options = options or WorkOptions()
         self.task = task
         self.jobs = jobs
         self.pace = pace
         self.throttle = RateLimiter()
-        self._restart = restart
-        self._join = join
-        self._wait = wait or not join
-        self._slots = slots or pace.workers
+        self._restart = options.restart
+        self._join = options.join
+        self._wait = options.wait or not options.join
+        self._slots = options.slots or pace.workers
         self._owner = this_process()
         self._part = fresh_id()
         self._held: dict[str, RangeClaim] = {}

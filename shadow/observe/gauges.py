@@ -68,17 +68,21 @@ class Gauges(Collector):
     """The gauges, read when they are asked for."""
 
     def __init__(
-        self, collections: tuple[str, ...], routes: Mapping[str, Route], failed: Callable[[Exception], None]
+        self,
+        collections: tuple[str, ...],
+        routes: Mapping[str, Route],
+        read: Callable[[], GaugeSnapshot],
+        failed: Callable[[Exception], None],
     ) -> None:
         self._collections = collections
         self._routes = routes
+        self._read = read
         self._failed = failed
-        self.read: Callable[[], GaugeSnapshot] = GaugeSnapshot
 
     def collect(self) -> Iterator[Metric]:
         yield family_of(BUILD, {(_version(), platform.python_version(), str(LIST_VERSION)): 1})
         try:
-            snapshot = self.read()
+            snapshot = self._read()
         except Exception as error:
             self._failed(error)
             return

@@ -70,9 +70,15 @@ class Metrics:
         *,
         tables: Mapping[str, Iterable[str]] | None = None,
         rules: Iterable[tuple[str, str]] = (),
+        gauges: Callable[[], GaugeSnapshot] = GaugeSnapshot,
+        on_failure: Callable[[str, Exception], None] | None = None,
     ) -> None:
         """`collections`: the configured names. `tables`: DynamoDB tables with the names of their indexes. `rules`:
-        pairs (collection, rule name) of the configured excuses."""
+        pairs (collection, rule name) of the configured excuses. `on_failure`: called with the component that failed,
+        and why; by default that is only counted.
+
+        `gauges` is called at each scrape, from any thread. It must not block, and may raise: the gauges are then absent
+        from that scrape and the failure is counted."""
         self.collections: Final = tuple(dict.fromkeys(collections))
         tables, rules = dict(tables or {}), tuple(rules)
         self._unshared: OSError | None = None
@@ -83,8 +89,7 @@ class Metrics:
             self._unshared = error
             self._make(tables, rules)
         self.recent: Final = Recent()
-        self.on_failure: Callable[[str, Exception], None] = lambda part, error: self.internal_failure(part)
-        """Called with the component that failed, and why; by default it only counts that."""
+        self._on_failure = on_failure or (lambda part, error: self.internal_failure(part))
         self._routes: dict[str, Route] = {}
         self._known = frozenset((*self.collections, OTHER))
         self._noise: Counts[tuple[str, Verdict]] = Counts()
@@ -93,7 +98,7 @@ class Metrics:
         self.stuck: Final = {name: functools.partial(self.surely, ClientStalled(name)) for name in StoreName}
         """To be called for one client that answered nothing any more; never raises."""
         self._handlers: Final = self._compiled()
-        self._gauges = Gauges(self.collections, self._routes, self._unread)
+        self._gauges = Gauges(self.collections, self._routes, gauges, self._unread)
 
     def _make(self, tables: Mapping[str, Iterable[str]], rules: Sequence[tuple[str, str]]) -> None:
         """Every series, at zero. Raises OSError where they are to be kept in files, and cannot be."""
@@ -145,7 +150,7 @@ class Metrics:
         self._noise[self._name(event.collection), event.verdict] += 1
 
     def _routed(self, event: RouteChanged) -> None:
-        """The route of a collection, until a bound `GaugeSnapshot` has another one."""
+        """The route of a collection, until a `GaugeSnapshot` says otherwise."""
         name, route = self._name(event.collection), event.route
         self._routes[name] = route
         self.recent.stands(name, (route.primary, route.phase))
@@ -169,7 +174,7 @@ class Metrics:
             self._counters[FAILURES.name].add((part,))
 
     def _unread(self, error: Exception) -> None:
-        self.on_failure(Component.GAUGES, error)
+        self._on_failure(Component.GAUGES, error)
 
     def capacity(self, table: str, index: str, call: str, units: float) -> None:
         """A store consumed capacity. Like the two that follow it never raises: the store's answer waits for them."""
@@ -187,11 +192,6 @@ class Metrics:
             yield
         except Exception:
             self.internal_failure(Component.REPORT)
-
-    def bind(self, gauges: Callable[[], GaugeSnapshot]) -> None:
-        """Sets where the gauges are read at each scrape. `gauges` may be called from any thread, must not block, and
-        may raise: the gauges are then absent from that scrape and the failure is counted."""
-        self._gauges.read = gauges
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """The exposition and its content type: Prometheus's text format, or what the header `accept` prefers.
@@ -212,10 +212,10 @@ class Metrics:
             try:
                 _workers(shared).publish(self._gauges.collect())
             except Exception as error:
-                self.on_failure(Component.GAUGES, error)
+                self._on_failure(Component.GAUGES, error)
             else:
                 if self._unshared is not None:
-                    self.on_failure(Component.GAUGES, self._unshared)
+                    self._on_failure(Component.GAUGES, self._unshared)
 
     def _families(self) -> list[Metric]:
         """All that there is to show; where the other workers cannot be read, what this process alone has."""
@@ -228,7 +228,7 @@ class Metrics:
                 counted = MultiProcessCollector(every, path=shared).collect()  # type: ignore[no-untyped-call]
                 return [*counted, *_workers(shared).merged()]
             except Exception as error:
-                self.on_failure(Component.GAUGES, error)
+                self._on_failure(Component.GAUGES, error)
         series = (self._series[row.name] for row in TABLE if row.name in self._series)
         return [*(each.family() for each in series), *self._gauges.collect()]
 

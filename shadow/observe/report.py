@@ -6,8 +6,6 @@ import time
 from collections.abc import Callable, Hashable
 from typing import Final
 
-import structlog
-
 from shadow.compare.bypass import bypass
 from shadow.compare.diff import Hasher
 from shadow.model.background import Background
@@ -26,10 +24,8 @@ from shadow.model.events import (
 from shadow.model.phase import Route
 from shadow.model.verdict import Bypass
 from shadow.model.version import Key
-from shadow.observe.bounding import Bounds
 from shadow.observe.bypassing import Bypassing
 from shadow.observe.findings import Findings
-from shadow.observe.log import LogThrottle
 from shadow.observe.log_lines import LogLines
 from shadow.observe.metric_row import Component
 from shadow.observe.metrics import Metrics
@@ -39,31 +35,25 @@ __all__ = ["Report"]
 
 
 class Report:
-    """Implements `model.events.Reporter`. `doubted`: whether the journal may have lost intents of a collection;
-    the other options are those of `LogLines`."""
+    """Implements `model.events.Reporter`. `doubted`: whether the journal may have lost intents of a collection."""
 
     def __init__(
         self,
         metrics: Metrics,
         findings: Findings,
+        lines: LogLines,
         *,
         hasher: Hasher,
-        reveal_keys: bool = False,
         doubted: Callable[[str], bool] = lambda collection: False,
-        logger: structlog.typing.FilteringBoundLogger | None = None,
-        throttle: LogThrottle | None = None,
-        bounds: Bounds | None = None,
     ) -> None:
         self.metrics: Final = metrics
         self.findings: Final = findings
         self.bypassing: Final = Bypassing()
         self.hasher: Final = hasher
-        self.doubted = doubted
+        self._doubted = doubted
         self._since = time.time()
-        self._lines: Final = LogLines(
-            findings, hasher, reveal_keys=reveal_keys, logger=logger, throttle=throttle, bounds=bounds
-        )
-        self._publisher: Final = Publisher((metrics, self, self._lines), self._broken)
+        self._lines: Final = lines
+        self._publisher: Final = Publisher((metrics, self, lines), self._broken)
 
     def publish(self, event: Event) -> None:
         self._publisher.publish(event)
@@ -85,9 +75,6 @@ class Report:
     def background_works(self, task: Background) -> None:
         self.publish(BackgroundTaskRecovered(task))
 
-    def watched(self, collection: str, kind: Bypass, key: Key, name: str) -> None:
-        self.publish(OutOfBandWriteSeen(collection, kind, key, name))
-
     def say_held(self, *, ending: bool = False) -> None:
         """As `LogLines.report_held`. Never raises."""
         try:
@@ -102,7 +89,7 @@ class Report:
     def _mismatch(self, event: MismatchConfirmed) -> None:
         found = event.found
         self.findings.add(found)
-        kind = bypass(found, since=self._since, doubted=self.doubted(found.collection))
+        kind = bypass(found, since=self._since, doubted=self._doubted(found.collection))
         if kind is None:
             return
         content = tuple((each.path, each.primary_hash, each.secondary_hash) for each in found.differences)
@@ -114,7 +101,7 @@ class Report:
 
     def _seen(self, event: OutOfBandWriteSeen) -> None:
         """Not counted: a delete that may be one whose intent was lost."""
-        if event.kind is not Bypass.DELETED or not self.doubted(event.collection):
+        if event.kind is not Bypass.DELETED or not self._doubted(event.collection):
             self._count_bypass(event.collection, event.kind, event.key, event.name, watched=True)
 
     def _count_bypass(self, collection: str, kind: Bypass, key: Key, mark: Hashable, *, watched: bool) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
@@ -14,8 +13,7 @@ from bson import ObjectId
 from pymongo.errors import ConnectionFailure
 
 from shadow.compare.comparer import is_heavy
-from shadow.model.events import ComparisonFinished, ComponentFailed, OperationFinished, Reporter
-from shadow.model.limits import Limits
+from shadow.model.events import ComparisonFinished, ComponentFailed, OperationFinished
 from shadow.model.operation import Hit
 from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import Role, StoreName
@@ -23,11 +21,12 @@ from shadow.model.reads import FindOne
 from shadow.model.stored import is_readable
 from shadow.model.verdict import Incomparable, ShedReason, Verdict
 from shadow.model.version import Image, Key, Version
+from shadow.reads.comparisons import Comparisons
 from shadow.reads.confirm import Confirmation, Retry
 from shadow.reads.sources import ShadowRead, incomparable
 from shadow.stores.breaker import Breaker
 from shadow.stores.within import within
-from shadow.writes.work_queue import WorkQueue
+from shadow.writes.context import LoopContext
 
 __all__ = ["Batcher", "KeyReads", "by_key_alone"]
 
@@ -103,33 +102,15 @@ def by_key_alone(read: ShadowRead) -> bool:
 
 
 class KeyReads:
-    """`accepted` are the reads that have no verdict yet, by number. `run` compares a read that is alone in its batch,
-    `later` schedules the next probe of one, `conclude` reports a verdict, `shed` that there will be none."""
+    """Compares in batches the reads of one document by its key alone."""
 
-    def __init__(
-        self,
-        queue: WorkQueue,
-        limits: Limits,
-        confirmation: Confirmation,
-        reporter: Reporter,
-        turns: itertools.count[int],
-        accepted: dict[int, ShadowRead],
-        *,
-        run: Callable[[ShadowRead, Callable[[], Awaitable[Verdict | Retry]]], Awaitable[None]],
-        later: Callable[[ShadowRead, Retry], None],
-        conclude: Callable[[ShadowRead, Verdict | Retry], None],
-        shed: Callable[[ShadowRead, ShedReason], None],
-    ) -> None:
-        self._queue = queue
-        self._limits = limits
+    def __init__(self, context: LoopContext, confirmation: Confirmation, comparisons: Comparisons) -> None:
+        self._queue = context.reads
+        self._limits = context.limits
+        self._reporter = context.reporter
         self._confirmation = confirmation
-        self._reporter = reporter
-        self._turns = turns
-        self._accepted = accepted
-        self._run = run
-        self._later = later
-        self._conclude = conclude
-        self._shed = shed
+        self._comparisons = comparisons
+        self._accepted = comparisons.accepted
         self._near: Batcher[_KeyRead] = Batcher(max_wait=_MAX_WAIT, max_size=_MAX_BATCH, hand_over=self._offer)
 
     def __len__(self) -> int:
@@ -143,9 +124,9 @@ class KeyReads:
     def offer(self, read: ShadowRead, hits: Sequence[Hit]) -> None:
         """Takes a read (`by_key_alone`) with the primary's answer to it."""
         if self._queue.closed or len(self._accepted) >= self._queue.capacity:
-            self._shed(read, ShedReason.CLOSING if self._queue.closed else ShedReason.LANE_FULL)
+            self._comparisons.shed(read, ShedReason.CLOSING if self._queue.closed else ShedReason.LANE_FULL)
             return
-        turn = next(self._turns)
+        turn = self._comparisons.next_number()
         self._accepted[turn] = read
         self._near.add((read.collection, read.sides), _KeyRead(read, read.asked.filter["_id"], hits, turn))
 
@@ -167,12 +148,12 @@ class KeyReads:
         """Counts those that have no verdict yet."""
         for each in near:
             if self._accepted.pop(each.turn, None) is not None:
-                self._shed(each.read, reason)
+                self._comparisons.shed(each.read, reason)
 
     async def _run_together(self, near: Sequence[_KeyRead]) -> None:
         first = near[0]
         if len(near) == 1:
-            await self._run(first.read, lambda: self._confirmation.first(first.read, first.hits))
+            await self._comparisons.run(first.read, lambda: self._confirmation.first(first.read, first.hits))
             return
         breaker = first.read.sides.breaker
         if breaker is not None and not breaker.allow():
@@ -195,7 +176,7 @@ class KeyReads:
                 if verdict is Verdict.MATCH:
                     equal += 1
                 else:
-                    self._conclude(each.read, verdict)
+                    self._comparisons.conclude(each.read, verdict)
         finally:
             # Counting them one by one would cost more than comparing them.
             if equal:
@@ -236,7 +217,7 @@ class KeyReads:
             self._shed_left(near, ShedReason.DEADLINE if late else ShedReason.SECONDARY_DOWN)
             return
         for each in near:
-            self._later(each.read, Retry(lambda read=each.read: self._confirmation.probe(read)))  # type: ignore[misc]
+            self._comparisons.probe_later(each.read, Retry(lambda read=each.read: self._confirmation.probe(read)))  # type: ignore[misc]
 
     async def _verdict(self, each: _KeyRead, image: Image) -> Verdict | Retry:
         try:

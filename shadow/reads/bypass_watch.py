@@ -14,13 +14,12 @@ from typing import Any, Final
 
 from pymongo.errors import OperationFailure
 
-from shadow.journal.base import Journal
-from shadow.model.limits import Limits
-from shadow.model.phase import Route, StoreName
+from shadow.model.events import ComponentFailed, OutOfBandWriteSeen
+from shadow.model.phase import StoreName
 from shadow.model.verdict import Bypass
 from shadow.model.version import Key, Version
-from shadow.stores.base import Store
 from shadow.stores.within import within
+from shadow.writes.context import LoopContext
 
 __all__ = ["Source", "WriterWatch"]
 
@@ -37,26 +36,15 @@ _PAUSE: Final = 1.0
 
 
 class WriterWatch:
-    """One for each event loop. `counted` is called with the collection, kind, key and a name of each such write,
-    `failed` with errors."""
+    """One for each event loop. Publishes `OutOfBandWriteSeen` for each such write."""
 
-    def __init__(
-        self,
-        source: Source,
-        stores: Mapping[StoreName, Store],
-        route_of: Callable[[str], Route],
-        journal: Journal,
-        limits: Limits,
-        counted: Callable[[str, Bypass, Key, str], None],
-        failed: Callable[[str, BaseException], None],
-    ) -> None:
+    def __init__(self, source: Source, context: LoopContext) -> None:
         self._source = source
-        self._stores = stores
-        self._route_of = route_of
-        self._journal = journal
-        self._limits = limits
-        self._counted = counted
-        self._failed = failed
+        self._stores = context.stores
+        self._routes = context.routes
+        self._journal = context.journal
+        self._limits = context.limits
+        self._reporter = context.reporter
         self._gate = asyncio.Semaphore(_DELETES)
         self._token: Mapping[str, Any] | None = None
         self.state = "on"
@@ -72,11 +60,14 @@ class WriterWatch:
                 except OperationFailure as error:
                     self._judge(error)
                 except Exception as error:
-                    self._failed("watch", error)
+                    self._failed(error)
                 await asyncio.sleep(_PAUSE)
 
+    def _failed(self, error: Exception) -> None:
+        self._reporter.publish(ComponentFailed("watch", error))
+
     def _judge(self, error: OperationFailure) -> None:
-        self._failed("watch", error)
+        self._failed(error)
         if error.code == _NOT_SUPPORTED:
             self.state = "off: this MongoDB is no replica set"
         elif error.code in _HISTORY_LOST:
@@ -87,11 +78,11 @@ class WriterWatch:
         async with aclosing(self._source(self._token)) as events:  # type: ignore[type-var]
             async for (collection, key, kind, name), token in events:
                 self._token = token
-                route = self._route_of(collection)
+                route = self._routes[collection]
                 if not route.dual_write:
                     continue
                 if kind is not Bypass.DELETED:
-                    self._counted(collection, kind, key, name)
+                    self._reporter.publish(OutOfBandWriteSeen(collection, kind, key, name))
                 elif route.primary is StoreName.MONGO:
                     await self._gate.acquire()
                     deletes.create_task(self._delete(collection, key, name))
@@ -103,14 +94,14 @@ class WriterWatch:
                 if not await self._unheard_of(collection, key):
                     return
                 await asyncio.sleep(self._limits.settle)
-            self._counted(collection, Bypass.DELETED, key, name)
+            self._reporter.publish(OutOfBandWriteSeen(collection, Bypass.DELETED, key, name))
         except Exception as error:
-            self._failed("watch", error)
+            self._failed(error)
         finally:
             self._gate.release()
 
     async def _unheard_of(self, collection: str, key: Key) -> bool:
-        route = self._route_of(collection)
+        route = self._routes[collection]
         async with within(self._limits.operation):
             if not route.dual_write or await self._journal.has_open(collection, key):
                 return False

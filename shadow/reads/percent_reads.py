@@ -12,7 +12,7 @@ that lag behind their table are the exception, as they are after a flip.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,10 +20,8 @@ from bson import ObjectId
 from pymongo.errors import ConnectionFailure
 
 from shadow.errors import JournalError
-from shadow.journal.base import Journal
-from shadow.model.events import ComponentFailed, OperationFinished, ReadRouted, Reporter
+from shadow.model.events import ComponentFailed, OperationFinished, ReadRouted
 from shadow.model.keys import queue_key
-from shadow.model.limits import Limits
 from shadow.model.operation import Hit
 from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import Role, Route, StoreName
@@ -34,10 +32,9 @@ from shadow.model.version import Document
 from shadow.mongoql import cached_pipeline
 from shadow.reads.asking import TooManyDocuments, ask_store
 from shadow.reads.stickiness import fixed_key, place
-from shadow.stores.base import Store
 from shadow.stores.breaker import Breaker
 from shadow.stores.within import within
-from shadow.writes.work_queue import WorkQueue
+from shadow.writes.context import LoopContext
 
 __all__ = ["Answered", "PercentReads"]
 
@@ -62,26 +59,16 @@ def _check_readable(value: object) -> None:
 class PercentReads:
     """One for each event loop. `unverified`: whether intents of a collection may have been lost."""
 
-    def __init__(
-        self,
-        stores: Mapping[StoreName, Store],
-        breakers: Mapping[StoreName, Breaker],
-        journal: Journal,
-        writes: WorkQueue,
-        limits: Limits,
-        reporter: Reporter,
-        *,
-        unverified: Callable[[str], bool] = lambda collection: False,
-    ) -> None:
-        self._stores = stores
-        self._breakers = breakers
-        self._journal = journal
-        self._writes = writes
-        self._limits = limits
-        self._reporter = reporter
+    def __init__(self, context: LoopContext, unverified: Callable[[str], bool]) -> None:
+        self._stores = context.stores
+        self._breakers = context.breakers
+        self._journal = context.journal
+        self._writes = context.writes
+        self._limits = context.limits
+        self._reporter = context.reporter
         self._unverified = unverified
         # Apart from the breakers of the stores: a secondary that is too slow for this may well take writes.
-        self._patience = {name: Breaker() for name in stores}
+        self._patience = {name: Breaker() for name in context.stores}
 
     async def answer(self, collection: str, read: Read, route: Route) -> Answered | None:
         """What the secondary answers, if this read is of its share and it does so in time; None: ask the primary.

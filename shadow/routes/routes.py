@@ -26,6 +26,7 @@ import dataclasses
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from typing import Protocol
 
 from shadow.errors import WritesHeld
@@ -33,7 +34,7 @@ from shadow.host.steady import steady
 from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import Phase, Route, StoreName
 
-__all__ = ["Learn", "OpenWrite", "Routes"]
+__all__ = ["Learn", "OpenWrite", "RouteSource", "Routes"]
 
 
 class Learn(Protocol):
@@ -41,6 +42,18 @@ class Learn(Protocol):
     `ControlError` for a write if they cannot be known."""
 
     async def __call__(self, *, writing: bool) -> None: ...
+
+
+@dataclass(frozen=True)
+class RouteSource:
+    """Where a process that belongs to a fleet has its routes from."""
+
+    learn: Learn
+    """Called before the first operation, and where the lease has expired. The primaries are not known until it has set
+    `known`."""
+    on_unplaced: Callable[[str], Awaitable[None]] | None = None
+    """Awaited before each write to one store alone, in a process that could not learn the fleet's routes and works on
+    without them; raises where it must not write."""
 
 
 class _Gate:
@@ -78,23 +91,22 @@ class Routes:
         *,
         on_change: Callable[[str, Route], None],
         on_unknown: Callable[[str], None],
-        on_unplaced: Callable[[str], Awaitable[None]] | None = None,
+        source: RouteSource | None = None,
         patience: float | None = None,
         in_flight_timeout: float = 5.0,
     ) -> None:
-        """`on_unplaced`: awaited before each write to one store alone, in a process that could not learn the fleet's
-        routes and works on without them; raises where it must not write. `patience`: seconds that a write waits for a
+        """`source`: None where `routes` are all that there is to know. `patience`: seconds that a write waits for a
         change that pauses it; None: as long as it takes. `in_flight_timeout`: seconds in which a request that timed
         out may still arrive."""
         self._patience = patience
         self._in_flight_timeout = in_flight_timeout
         self._on_change = on_change
         self._on_unknown = on_unknown
-        self._on_unplaced = on_unplaced
+        self._on_unplaced = None if source is None else source.on_unplaced
         self._routes: dict[str, Route] = {}
         self._gates: dict[str, _Gate] = {}
-        self.known = True
-        self._learn: Learn | None = None
+        self.known = source is None
+        self._learn = None if source is None else source.learn
         self._until = math.inf
         self._versioned: Container[str] | None = None
         self._stamped: Container[str] = frozenset()
@@ -111,10 +123,6 @@ class Routes:
             route = self._routes[collection] = Route(StoreName.MONGO, Phase.OFF)
             self._on_unknown(collection)
             return route
-
-    def begin_with(self, learn: Learn) -> None:
-        """The primaries are not known until `learn` has set `known`; it is asked before the first operation."""
-        self.known, self._learn = False, learn
 
     def forget(self) -> None:
         """They may change from now on without this process, so they are asked for again before the next operation."""

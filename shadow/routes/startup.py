@@ -77,11 +77,12 @@ class StartupContext:
 
 
 class StartupPrimary:
-    """Asks journal and fleet before the first operation, and the fleet again where the lease has expired."""
+    """Asks journal and fleet before the first operation, and the fleet again where the lease has expired: `learn` is
+    what the `RouteSource` of the context's routes calls."""
 
     def __init__(self, context: StartupContext) -> None:
         self._journal = context.journal
-        self._routes = routes = context.routes
+        self._routes = context.routes
         self._on_kept = context.on_kept
         self._join = context.join
         self._renew = context.renew
@@ -92,7 +93,6 @@ class StartupPrimary:
         self._failed: JournalError | ControlError | None = None
         self._not_before = 0.0
         self._learning: asyncio.Task[None] | None = None
-        routes.begin_with(self.learn)
 
     async def learn(self, *, writing: bool) -> None:
         """Puts the remembered primaries in force. Raises `JournalError` or `ControlError` for a write if that cannot

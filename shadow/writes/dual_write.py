@@ -9,25 +9,22 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeAlias
 
 from pymongo.errors import NetworkTimeout
 
 from shadow.errors import SecondaryWriteError
-from shadow.host.failpoints import Failpoints, Point
+from shadow.host.failpoints import Point
 from shadow.model.bounds import Refusal, held_to
-from shadow.model.events import OperationFinished, Reporter
-from shadow.model.limits import Limits
+from shadow.model.events import OperationFinished
 from shadow.model.operation import ANY, Applied, Change, Verb, Write, at_key
 from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import Role, Route, StoreName, WriteMode
 from shadow.model.verdict import Deferral
 from shadow.model.version import fresh_id
-from shadow.routes.routes import Routes
-from shadow.stores.base import Store
 from shadow.stores.within import within
-from shadow.writes.intents import Intents
+from shadow.writes.context import LoopContext
 from shadow.writes.replicator import Replicator
 
 __all__ = ["Admit", "DualWrite", "Result"]
@@ -46,24 +43,14 @@ Admit: TypeAlias = Callable[[str, StoreName], Awaitable[None]]
 class DualWrite:
     """One for each event loop."""
 
-    def __init__(
-        self,
-        stores: Mapping[StoreName, Store],
-        routes: Routes,
-        intents: Intents,
-        replicator: Replicator,
-        limits: Limits,
-        reporter: Reporter,
-        failpoints: Failpoints,
-        admit: Admit | None,
-    ) -> None:
-        self._stores = stores
-        self._routes = routes
-        self._intents = intents
+    def __init__(self, context: LoopContext, replicator: Replicator, admit: Admit | None) -> None:
+        self._stores = context.stores
+        self._routes = context.routes
+        self._intents = context.intents
         self._replicator = replicator
-        self._limits = limits
-        self._reporter = reporter
-        self._failpoints = failpoints
+        self._limits = context.limits
+        self._reporter = context.reporter
+        self._failpoints = context.failpoints
         self._admit = admit
 
     async def make(self, collection: str, verb: Verb, changes: Sequence[Change], ask: Ask) -> list[Result]:

@@ -10,23 +10,22 @@ import asyncio
 import enum
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from shadow.compare.diff import Hasher, explain
+from shadow.compare.diff import explain
 from shadow.compare.equality import agree
 from shadow.errors import JournalError, NotFollowed, StoreUnavailable, UnreadableDocument
-from shadow.journal.base import Due, Journal, Pending, undecided_op
+from shadow.journal.base import Due, Pending, undecided_op
 from shadow.model.keys import queue_key
-from shadow.model.limits import Limits
 from shadow.model.outcome import refusal_of
-from shadow.model.phase import Route, StoreName
+from shadow.model.phase import Route
 from shadow.model.stored import is_copyable
 from shadow.model.verdict import HEALED, Difference, Healing
 from shadow.model.version import ABSENT, Image, Key, State, Version
-from shadow.stores.base import Store
 from shadow.stores.within import within
+from shadow.writes.context import LoopContext
 from shadow.writes.heal import HealContended, decided
 
 __all__ = ["Action", "Explanation", "HealReport", "Inspector", "Waits"]
@@ -135,24 +134,14 @@ def _named(error: Exception) -> str:
 
 
 class Inspector:
-    """`repair` is the replicator's; `route_of` gives the route in force of a collection; `now` epoch seconds."""
+    """`repair` is the replicator's; `now` returns epoch seconds."""
 
-    def __init__(
-        self,
-        stores: Mapping[StoreName, Store],
-        route_of: Callable[[str], Route],
-        journal: Journal,
-        limits: Limits,
-        hasher: Hasher,
-        repair: Repair,
-        *,
-        now: Callable[[], float] = time.time,
-    ) -> None:
-        self._stores = stores
-        self._route_of = route_of
-        self._journal = journal
-        self._limits = limits
-        self._hasher = hasher
+    def __init__(self, context: LoopContext, repair: Repair, *, now: Callable[[], float] = time.time) -> None:
+        self._stores = context.stores
+        self._routes = context.routes
+        self._journal = context.journal
+        self._limits = context.limits
+        self._hasher = context.hasher
         self._repair = repair
         self._now = now
 
@@ -166,7 +155,7 @@ class Inspector:
 
     async def explain(self, collection: str, key: Key) -> Explanation:
         """What stands behind one key; changes nothing. Raises `JournalError` and what the stores raise."""
-        route = self._route_of(collection)
+        route = self._routes[collection]
         pending = tuple(await self._journal.explain(collection, key))
         primary, secondary = await self._images(collection, key, route)
         action = _action(primary, secondary)
@@ -258,7 +247,7 @@ class Inspector:
 
     async def _heal(self, collection: str, key: Key) -> tuple[Healing, str]:
         """Heals and settles one key under a claim. Raises what the stores raise, with the claim given back."""
-        if not self._route_of(collection).dual_write:
+        if not self._routes[collection].dual_write:
             return Healing.NOT_FOLLOWED, ""
         due = await self._journal.claim(collection, key, self._limits.operation)
         if due is None:
@@ -280,7 +269,7 @@ class Inspector:
             raise
 
     async def _heal_claimed(self, due: Due) -> tuple[Healing, str]:
-        images = await self._images(due.collection, due.key, self._route_of(due.collection))
+        images = await self._images(due.collection, due.key, self._routes[due.collection])
         if _action(*images) is Action.REFUSE:
             await self._journal.postpone(due, 0)
             return Healing.REVERSED, ""

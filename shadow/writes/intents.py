@@ -30,7 +30,7 @@ from shadow.model.verdict import Deferral
 from shadow.model.version import Key, fresh_id
 from shadow.stores.breaker import Breaker
 
-__all__ = ["Intents", "OnFailure", "OnGap", "Opened", "no_gap"]
+__all__ = ["FailurePolicy", "Intents", "OnFailure", "OnGap", "Opened", "no_gap"]
 
 _ATTEMPTS: Final = 3
 """How often intents are opened again because the journal was slow."""
@@ -73,9 +73,19 @@ class Opened:
     age: _Age
 
 
+@dataclass(frozen=True)
+class FailurePolicy:
+    """What to do while the journal fails."""
+
+    on_failure: OnFailure = OnFailure.REFUSE
+    on_journal: Callable[[bool], None] = lambda works: None
+    """Called with False when the journal fails, and True when it works again."""
+    on_gap: OnGap = no_gap
+    """Called before each write without an intent. Raises `JournalError` where that must not be made."""
+
+
 class Intents:
-    """One for each event loop. `on_journal` is called with False when the journal fails and True when it works again;
-    `on_gap` before each write without an intent: it raises `JournalError` where that must not be made."""
+    """One for each event loop."""
 
     def __init__(
         self,
@@ -83,17 +93,16 @@ class Intents:
         limits: Limits,
         reporter: Reporter,
         *,
-        on_failure: OnFailure = OnFailure.REFUSE,
-        on_journal: Callable[[bool], None] = lambda works: None,
-        on_gap: OnGap = no_gap,
+        policy: FailurePolicy | None = None,
         reach: Failpoints = no_failpoint,
     ) -> None:
+        policy = policy or FailurePolicy()
         self._journal = journal
         self._limit = limits.operation
         self._reporter = reporter
-        self._on_failure = on_failure
-        self._breaker = Breaker(threshold=1, on_change=on_journal)
-        self._on_gap = on_gap
+        self._on_failure = policy.on_failure
+        self._breaker = Breaker(threshold=1, on_change=policy.on_journal)
+        self._on_gap = policy.on_gap
         self._reach = reach
         self._bare: set[str] = set()
 

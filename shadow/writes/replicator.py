@@ -10,17 +10,15 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 
 from pymongo.errors import ConnectionFailure
 
 from shadow.compare.comparer import Comparator
-from shadow.compare.diff import Hasher
-from shadow.compare.rules import Excuses
 from shadow.errors import JournalError, NotFollowed, UnreadableDocument, UnsupportedOperation
-from shadow.host.failpoints import Failpoints, Point
-from shadow.journal.base import Due, Journal
+from shadow.host.failpoints import Point
+from shadow.journal.base import Due
 from shadow.model.events import (
     ComparisonFinished,
     ComparisonUndecided,
@@ -29,15 +27,13 @@ from shadow.model.events import (
     KeyAgreed,
     MismatchConfirmed,
     OperationFinished,
-    Reporter,
     RuleApplied,
     WriteDeferred,
 )
 from shadow.model.keys import queue_key
-from shadow.model.limits import Limits
 from shadow.model.operation import Verb, Write
 from shadow.model.outcome import Outcome, classify, refusal_of
-from shadow.model.phase import Role, Route, StoreName
+from shadow.model.phase import Role, Route
 from shadow.model.verdict import (
     ERROR_PATH,
     MATCHED_PATH,
@@ -50,14 +46,11 @@ from shadow.model.verdict import (
     Verdict,
 )
 from shadow.model.version import Image, Key
-from shadow.routes.routes import Routes
-from shadow.stores.base import Store
 from shadow.stores.breaker import Breaker
 from shadow.stores.within import within
+from shadow.writes.context import LoopContext
 from shadow.writes.heal import HealContended, Replayed, decided, heal, replay, replay_fenced
-from shadow.writes.intents import Intents
 from shadow.writes.untangle import Untangler
-from shadow.writes.work_queue import WorkQueue
 
 __all__ = ["Replicator"]
 
@@ -74,32 +67,18 @@ secondary refuses to hold it. The next write of such a key makes it due at once.
 class Replicator:
     """One for each event loop."""
 
-    def __init__(
-        self,
-        stores: Mapping[StoreName, Store],
-        breakers: Mapping[StoreName, Breaker],
-        journal: Journal,
-        queue: WorkQueue,
-        limits: Limits,
-        reporter: Reporter,
-        hasher: Hasher,
-        routes: Routes,
-        reach: Failpoints,
-        *,
-        excuses: Excuses | None = None,
-        intents: Intents | None = None,
-    ) -> None:
-        self._stores = stores
-        self._breakers = breakers
-        self._journal = journal
-        self._queue = queue
-        self._limits = limits
-        self._reporter = reporter
-        self._compare = Comparator(hasher, excuses or Excuses())
-        self._routes = routes
-        self._reach = reach
-        self._intents = intents or Intents(journal, limits, reporter)
-        self._untangler = Untangler(self._intents, reach)
+    def __init__(self, context: LoopContext) -> None:
+        self._stores = context.stores
+        self._breakers = context.breakers
+        self._journal = context.journal
+        self._queue = context.writes
+        self._limits = context.limits
+        self._reporter = context.reporter
+        self._compare = Comparator(context.hasher, context.excuses)
+        self._routes = context.routes
+        self._reach = context.failpoints
+        self._intents = context.intents
+        self._untangler = Untangler(context.intents, context.failpoints)
         self._wake = asyncio.Event()
         self._following: dict[str, str] = {}
         self._given_up: dict[str, float] = {}

@@ -28,7 +28,7 @@ from shadow import Shadow
 from shadow.embedded.servers import CREDENTIALS
 from shadow.jobs.backfill import Backfill
 from shadow.jobs.verify import Scope, Verify, summary
-from shadow.jobs.work import JobPace, Work
+from shadow.jobs.work import JobPace, Work, WorkOptions
 from shadow.stores.dynamo.items.codec import Item
 from shadow.stores.dynamo.write.batches import insert_absent
 from shadow.stores.ranges import Ranges
@@ -149,7 +149,7 @@ async def backfilled(shadow: Shadow, control: OpenJobs, documents: int) -> None:
 
 async def verified(shadow: Shadow, control: OpenJobs, documents: int) -> None:
     task = Verify(shadow.admin.sides(COLLECTION), Scope())
-    found = summary(await Work(task, control, JobPace(workers=WORKERS, batch=BATCH), restart=True).run())
+    found = summary(await Work(task, control, JobPace(workers=WORKERS, batch=BATCH), WorkOptions(restart=True)).run())
     if not found.clean or found.compared != documents:
         raise RuntimeError(f"the verification came to {found.outcome}")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from shadow.journal.base import Entry, Journal
 from shadow.journal.server.remote import RemoteJournal
+from shadow.journal.sqlite.file import FileSettings
 from shadow.journal.sqlite.journal import SqliteJournal
 from shadow.model.version import fresh_id
 from tests.bench.harness import Bench, Closed, Contender, Line
@@ -24,7 +25,7 @@ def journals_beside_each_other(
 ) -> Iterator[list[Bench]]:
     """Opening an intent and closing it again, with 1, 16 and 64 writers; each server beside the file."""
     journals: dict[str, SqliteJournal | RemoteJournal] = {
-        "SQLite": SqliteJournal(folder / "beside.db"),
+        "SQLite": SqliteJournal(FileSettings(folder / "beside.db")),
         "MongoDB": mongo_journal(mongo_url, database),
         "DynamoDB": dynamo_journal(endpoint, f"{database}-journal"),
     }

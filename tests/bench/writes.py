@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from shadow.journal.base import Entry
+from shadow.journal.sqlite.file import FileSettings
 from shadow.journal.sqlite.journal import SqliteJournal
 from shadow.model.version import fresh_id
 from tests.bench.harness import Bench, Closed, Contender, Line, Paced
@@ -134,7 +135,7 @@ class _CommitEach:
 @contextmanager
 def journal_benches(folder: Path, calls: int) -> Iterator[list[Bench]]:
     """Opening an intent and closing it again, with 1, 16 and 64 writers."""
-    journal, peer = SqliteJournal(folder / "journal.db"), _CommitEach(folder / "peer.db")
+    journal, peer = SqliteJournal(FileSettings(folder / "journal.db")), _CommitEach(folder / "peer.db")
 
     async def intent(number: int) -> None:
         op_id = fresh_id()

@@ -18,6 +18,7 @@ from pymongo import MongoClient
 from pymongo.errors import DuplicateKeyError
 
 from shadow.compare.equality import agree
+from shadow.journal.sqlite.file import FileSettings
 from shadow.journal.sqlite.journal import SqliteJournal
 from shadow.model.events import Silent
 from shadow.model.limits import Limits
@@ -128,7 +129,7 @@ async def secondary(request: pytest.FixtureRequest, fresh_name: str) -> AsyncIte
 
 @pytest.fixture
 async def site(secondary: Store, tmp_path: Path) -> AsyncIterator[Site]:
-    journal = SqliteJournal(tmp_path / "shadow.db", limit=LIMITS.operation)
+    journal = SqliteJournal(FileSettings(tmp_path / "shadow.db", limit=LIMITS.operation))
     yield Site(secondary, journal)
     journal.shut()
 
@@ -269,7 +270,7 @@ async def test_indexes_that_the_application_has_made_count_as_well(
     mongo: MongoStore, mongo_url: str, mongo_database: str, tmp_path: Path
 ) -> None:
     """Partial, with a collation, and made after the store has looked."""
-    journal = SqliteJournal(tmp_path / "shadow.db", limit=LIMITS.operation)
+    journal = SqliteJournal(FileSettings(tmp_path / "shadow.db", limit=LIMITS.operation))
     site = Site(mongo, journal)
     await mongo.prepare([CollectionSpec(THINGS)])
     await mongo.put(THINGS, "first", Image(Tombstone(fresh_id())), ABSENT)
@@ -332,7 +333,7 @@ async def test_a_value_of_a_document_that_does_not_hold_it_any_more_is_taken_ove
         ),
         {},
     )
-    journal = SqliteJournal(tmp_path / "shadow.db", limit=LIMITS.operation)
+    journal = SqliteJournal(FileSettings(tmp_path / "shadow.db", limit=LIMITS.operation))
     site = Site(store, journal)
     await site.stand(mails(a="m1"), mails(a="m2", b="m1"))
     changed = await site.primary.image(THINGS, "a")

@@ -12,6 +12,7 @@ from pymongo.errors import WriteError
 
 from shadow import Shadow
 from shadow.journal.base import Entry
+from shadow.journal.sqlite.file import FileSettings
 from shadow.journal.sqlite.journal import SqliteJournal
 from tests.support.shadows import COLLECTION, Site
 from tests.support.tool import Tool
@@ -121,7 +122,7 @@ async def test_dynamodb_cannot_hold_what_an_update_has_made_on_mongodb(site: Sit
 
 async def owed(site: Site, key: str) -> None:
     """The journal has an entry for the key, as after an outage."""
-    journal = SqliteJournal(Path(site.journal), limit=10.0)
+    journal = SqliteJournal(FileSettings(Path(site.journal), limit=10.0))
     await journal.open([Entry("op", COLLECTION, key)])
     journal.defer("op")
     await journal.flush()

@@ -16,6 +16,7 @@ from shadow import Shadow
 from shadow.embedded.servers import free_port
 from shadow.errors import JournalError
 from shadow.journal.base import Entry
+from shadow.journal.sqlite.file import FileSettings
 from shadow.journal.sqlite.journal import SqliteJournal
 from shadow.model.keytext import format_key
 from tests.support.shadows import COLLECTION, Site
@@ -188,7 +189,7 @@ async def test_the_operation_of_a_living_process_is_left_to_it(site: Site, tool:
     """An intent that is young, and whose owner lives, is neither healed nor settled; the reason is said."""
     async with running(site) as shadow:
         await shadow.prepare()
-    journal = SqliteJournal(site.journal)
+    journal = SqliteJournal(FileSettings(Path(site.journal)))
     await journal.open([Entry("op", COLLECTION, "k")])
     try:
         said = await tool(*JOURNAL, "heal", "--apply", "--json")

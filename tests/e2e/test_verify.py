@@ -17,7 +17,7 @@ from shadow.jobs.plan_file import made_whole, new_file, write_plan
 from shadow.jobs.repair import apply_plan, undo
 from shadow.jobs.target import JobRefused
 from shadow.jobs.verify import Scope, Verify
-from shadow.jobs.work import JobPace, Work
+from shadow.jobs.work import JobPace, Work, WorkOptions
 from shadow.journal.base import Entry
 from shadow.model.events import MismatchConfirmed
 from shadow.model.operation import Verb
@@ -190,7 +190,7 @@ async def test_checkpoints_of_another_configuration_or_scope_are_refused(
     async with other.shadow() as changed:
         with pytest.raises(JobRefused, match="the configuration changed"):
             await verify(changed, control)
-    restarted = await Work(task, control, JobPace(), restart=True).run()
+    restarted = await Work(task, control, JobPace(), WorkOptions(restart=True)).run()
     assert restarted.outcome == "equal"
 
 

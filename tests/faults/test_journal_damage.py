@@ -55,7 +55,7 @@ def key(number: int) -> Any:
 def left_behind(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Keys]:
     """A journal as a killed process leaves it: file, log and index, with intents and deferrals; and what is open."""
     folder = tmp_path_factory.mktemp("journal")
-    journal = SqliteJournal(folder / "live" / "shadow.db", collections=COLLECTIONS)
+    journal = SqliteJournal(FileSettings(folder / "live" / "shadow.db", collections=COLLECTIONS))
     asyncio.run(_fill(journal, OPEN))
     copy = folder / "killed"
     shutil.copytree(folder / "live", copy)
@@ -83,7 +83,7 @@ async def _fill(journal: SqliteJournal, count: int) -> None:
 async def look(path: Path, found: list[Recovery] | None = None) -> tuple[Keys, JournalStats]:
     """What the next process finds, far in the future, when all is due."""
     told = [] if found is None else found
-    journal = SqliteJournal(path, collections=COLLECTIONS, on_damage=told.append, now=lambda: 4e9)
+    journal = SqliteJournal(FileSettings(path, collections=COLLECTIONS, on_damage=told.append, now=lambda: 4e9))
     try:
         keys: Keys = set()
         while batch := await journal.due(500, lease=1e6):
@@ -191,7 +191,7 @@ async def test_collections_and_primaries_that_only_the_damaged_file_names_are_ke
     """An empty journal in its place would lose both: no gate would close for a collection that the configuration does
     not name, and a process whose configuration was edited would start with the wrong primary."""
     path = tmp_path / "shadow.db"
-    journal = SqliteJournal(path, collections=["users"])
+    journal = SqliteJournal(FileSettings(path, collections=["users"]))
     await journal.primaries({"users": "dynamo"})
     await journal.open([Entry("op1", "users", 1), Entry("op2", "unnamed", 2)])
     journal.defer("op2")
@@ -203,7 +203,7 @@ async def test_collections_and_primaries_that_only_the_damaged_file_names_are_ke
     data[:4096] = bytes(4096)
     path.write_bytes(data)
     told: list[Recovery] = []
-    after = SqliteJournal(path, collections=["users"], on_damage=told.append)
+    after = SqliteJournal(FileSettings(path, collections=["users"], on_damage=told.append))
     try:
         assert (await after.stats()).unclean.keys() == {"users", "unnamed"}
         assert await after.has_open("users", 1)
@@ -249,7 +249,9 @@ async def test_damage_that_comes_while_it_is_in_use_is_not_felt(tmp_path: Path) 
     """Two processes use it; one finds the damage. Both go on with the new file, and nothing is written to the old."""
     path = tmp_path / "shadow.db"
     told: list[Recovery] = []
-    journal, other = (SqliteJournal(path, collections=COLLECTIONS, on_damage=told.append) for _ in range(2))
+    journal, other = (
+        SqliteJournal(FileSettings(path, collections=COLLECTIONS, on_damage=told.append)) for _ in range(2)
+    )
     try:
         await _fill(journal, 210)
         await other.open([Entry("other", "users", "other")])
@@ -320,7 +322,7 @@ async def test_an_older_version_is_brought_up_with_all_that_it_holds(tmp_path: P
 async def test_version_2_is_brought_up_with_all_that_it_holds(tmp_path: Path) -> None:
     """It knew nothing of keys that the secondary refuses."""
     path = tmp_path / "shadow.db"
-    journal = SqliteJournal(path, collections=COLLECTIONS)
+    journal = SqliteJournal(FileSettings(path, collections=COLLECTIONS))
     await journal.open([Entry("op", "users", "deferred"), Entry("op2", "users", "intent")])
     journal.defer("op")
     await journal.flush()
@@ -342,7 +344,7 @@ async def test_version_2_is_brought_up_with_all_that_it_holds(tmp_path: Path) ->
 
 async def refusal(path: Path, match: str) -> None:
     before = path.read_bytes()
-    journal = SqliteJournal(path, collections=COLLECTIONS)
+    journal = SqliteJournal(FileSettings(path, collections=COLLECTIONS))
     try:
         with pytest.raises(JournalError, match=match):
             await journal.open([Entry("op", "users", 1)])
@@ -371,12 +373,15 @@ async def test_a_database_of_something_else_is_refused_and_left_alone(tmp_path: 
 
 _AS_NOBODY: Final = """
 import asyncio, os, sys
+from pathlib import Path
 from shadow.errors import JournalError
 from shadow.journal.base import Entry
+from shadow.journal.sqlite.file import FileSettings
 from shadow.journal.sqlite.journal import SqliteJournal
 
 async def run():
-    journal = SqliteJournal(sys.argv[1], collections=["users"], on_damage=lambda found: print("damaged"))
+    path = Path(sys.argv[1])
+    journal = SqliteJournal(FileSettings(path, collections=["users"], on_damage=lambda found: print("damaged")))
     try:
         await journal.open([Entry("op", "users", 1)])
         print("opened")

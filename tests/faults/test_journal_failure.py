@@ -20,6 +20,7 @@ from shadow import Shadow
 from shadow.embedded.servers import FaultProxy
 from shadow.errors import JournalError
 from shadow.journal.base import Entry
+from shadow.journal.sqlite.file import FileSettings
 from shadow.journal.sqlite.journal import SqliteJournal
 from shadow.writes.intents import OnFailure
 from tests.support.pair import until
@@ -221,7 +222,7 @@ async def test_sync_makes_both_writes_and_says_what_the_secondary_did_not_take(
 
 
 async def test_a_bound_on_the_size_refuses_what_takes_room_and_takes_what_makes_room(tmp_path: Path) -> None:
-    journal = SqliteJournal(tmp_path / "shadow.db", max_bytes=2**20)
+    journal = SqliteJournal(FileSettings(tmp_path / "shadow.db", max_bytes=2**20))
     op_ids: list[str] = []
 
     async def fill() -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from shadow import Shadow
 from shadow.embedded.servers import FaultProxy, Mode
+from shadow.journal.sqlite.file import FileSettings
 from shadow.journal.sqlite.journal import SqliteJournal
 from shadow.model.events import Silent
 from shadow.model.limits import Limits
@@ -132,7 +133,7 @@ def _without(image: Image) -> Image:
 
 async def test_a_replay_that_lands_before_its_document_is_set_aside(tmp_path: Path) -> None:
     """The heal of A is about to set B aside when B's own write arrives: B keeps what that has made of it."""
-    journal = SqliteJournal(tmp_path / "shadow.db", limit=30.0)
+    journal = SqliteJournal(FileSettings(tmp_path / "shadow.db", limit=30.0))
     unique = (UniqueSpec("mail", ("mail",)),)
     primary, inner = MemoryStore(StoreName.MONGO), MemoryStore(StoreName.DYNAMO, unique)
     secondary = FaultyStore(inner)

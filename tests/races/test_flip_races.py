@@ -43,6 +43,16 @@ class _Fleet:
         placed = RouteRecord(MONGO, writing=WriteState.DUAL, dual=1, mark=MARK)
         routing.save(self.records, Routing({"things": placed}))
         self.limit = QUICK.drain
+        self._startup: dict[Pair, StartupPrimary] = {}
+
+    def pair(self, folder: Path, **options: Any) -> Pair:
+        """A process, to be begun."""
+
+        async def learn(*, writing: bool) -> None:
+            await self._startup[made].learn(writing=writing)
+
+        made = Pair(folder, learn=learn, **options)
+        return made
 
     @asynccontextmanager
     async def begun(self, pair: Pair) -> AsyncIterator[Pair]:
@@ -59,7 +69,7 @@ class _Fleet:
         part = Fleet(context, {"things": pair.route})
         # However busy the machine is: the time in which the journal has to vouch for itself is no part of these races.
         part._vouching._patience = 30.0
-        StartupPrimary(
+        self._startup[pair] = StartupPrimary(
             StartupContext(
                 pair.journal, pair.routes, part.kept, join=part.join, renew=part.participant.renew, configured=_of(part)
             )
@@ -103,8 +113,8 @@ def _of(part: Fleet) -> Any:
 @asynccontextmanager
 async def two_processes(folder: Path, **options: Any) -> AsyncIterator[tuple[_Fleet, Pair, Pair]]:
     fleet = _Fleet(folder)
-    first = Pair(folder, **options)
-    async with fleet.begun(first) as one, fleet.begun(Pair(folder, beside=first, **options)) as two:
+    first = fleet.pair(folder, **options)
+    async with fleet.begun(first) as one, fleet.begun(fleet.pair(folder, beside=first, **options)) as two:
         await one.things.insert_one({"_id": KEY, "n": 0})
         await one.settled()
         yield fleet, one, two

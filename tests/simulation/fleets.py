@@ -189,6 +189,9 @@ class Part:
         )
         self._keep(runtime)
 
+    async def learn(self, *, writing: bool) -> None:
+        await self._roles.learn(writing=writing)
+
     def begin_loop(self) -> None:
         """In the next runtime of its process."""
         self._keep(self._process.runtime)

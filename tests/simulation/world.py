@@ -34,7 +34,7 @@ from shadow.model.verdict import Healing, Kind, Mismatch
 from shadow.model.version import Image, Key, Version
 from shadow.reads.unconfirmed import MemoryUnconfirmed
 from shadow.routes.forwarder import no_era
-from shadow.routes.routes import Routes
+from shadow.routes.routes import Routes, RouteSource
 from shadow.runtime import Runtime, RuntimeContext
 from shadow.stores.breaker import Breaker
 from shadow.stores.memory import MemoryStore
@@ -140,6 +140,7 @@ class Process:
                 {COLLECTION: Route(world.conditions.primary, Phase.SHADOW, world.conditions.mode)},
                 on_change=lambda _, route: self.note(f"is in phase {route.phase}"),
                 on_unknown=lambda _: None,
+                source=RouteSource(self._learn) if world.conditions.fleet else None,
                 in_flight_timeout=LIMIT,
             ),
             limits=world.conditions.limits(),
@@ -156,6 +157,10 @@ class Process:
         with self._inside():
             self.runtime = Runtime(self.loop, parts, self.stores)
             self.part = Part(self, world.asked_phase()) if world.conditions.fleet else None
+
+    async def _learn(self, *, writing: bool) -> None:
+        assert self.part is not None
+        await self.part.learn(writing=writing)
 
     async def write(self, verb: Verb, change: Change) -> Any:
         """What a caller asks for; True or False where the driver has answered that."""

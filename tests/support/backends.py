@@ -15,6 +15,7 @@ from shadow.compare.diff import Hasher
 from shadow.compare.equality import agree
 from shadow.embedded.audit import dynamo_client
 from shadow.host.failpoints import no_failpoint
+from shadow.journal.sqlite.file import FileSettings
 from shadow.journal.sqlite.journal import SqliteJournal
 from shadow.model.limits import Limits
 from shadow.model.operation import Applied, Change, Insert
@@ -194,7 +195,7 @@ class Routed(Backend):
         primary = self._inner.store
         secondary = MemoryStore(primary.name.other)
         self._folder = tempfile.TemporaryDirectory()
-        self._journal = SqliteJournal(Path(self._folder.name) / "shadow.db")
+        self._journal = SqliteJournal(FileSettings(Path(self._folder.name) / "shadow.db"))
         route = Route(primary.name, Phase.SHADOW, WriteMode.SYNC, 1.0)
         routes = _AnyRoutes(route)
         limits = Limits(settle=0.02, minimum_age=0.0, index_age=0.0)

@@ -14,6 +14,7 @@ from shadow.journal.server.dynamo import DynamoDriver
 from shadow.journal.server.dynamo_table import Access
 from shadow.journal.server.mongo import MongoDriver
 from shadow.journal.server.remote import RemoteJournal, patience
+from shadow.journal.sqlite.file import FileSettings
 from shadow.journal.sqlite.journal import SqliteJournal
 from tests.support.topologies import DEPLOYMENTS, admit
 
@@ -80,7 +81,9 @@ class Place:
             case ["sqlite"]:
                 path = self._folder / "shadow.db"
                 return (
-                    SqliteJournal(path, limit=limit) if clock is None else SqliteJournal(path, limit=limit, now=clock)
+                    SqliteJournal(FileSettings(path, limit=limit))
+                    if clock is None
+                    else SqliteJournal(FileSettings(path, limit=limit, now=clock))
                 )
             case ["mongo", deployment]:
                 url: str = self._fixture(DEPLOYMENTS[deployment])

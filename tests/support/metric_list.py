@@ -45,7 +45,6 @@ def listed() -> List:
 
 
 def _values() -> dict[tuple[str, str], set[str]]:
-    metrics = Metrics(["users"])
     gauges = GaugeSnapshot(
         routes={"users": Route(StoreName.MONGO, Phase.SHADOW)},
         secondary_up=dict.fromkeys(StoreName, True),
@@ -53,7 +52,7 @@ def _values() -> dict[tuple[str, str], set[str]]:
         comparison_working={"users": True},
         mismatches_by_path={("users", kind, "name"): 1 for kind in Kind},
     )
-    metrics.bind(lambda: gauges)
+    metrics = Metrics(["users"], gauges=lambda: gauges)
     found: dict[tuple[str, str], set[str]] = {}
     for family in text_string_to_metric_families(metrics.render()[0].decode()):
         name = f"{family.name}_total" if family.type == "counter" else family.name

@@ -11,6 +11,7 @@ from shadow.compare.diff import Hasher
 from shadow.compare.rules import Excuses, Rule
 from shadow.host.failpoints import Failpoints, no_failpoint
 from shadow.journal.base import JournalStats
+from shadow.journal.sqlite.file import FileSettings
 from shadow.journal.sqlite.journal import SqliteJournal
 from shadow.model.events import RouteChanged
 from shadow.model.limits import Limits, Watch
@@ -20,7 +21,7 @@ from shadow.model.schema import CollectionSpec
 from shadow.model.version import Document, Key
 from shadow.reads.unconfirmed import MemoryUnconfirmed, UnconfirmedMismatches
 from shadow.router import Router
-from shadow.routes.routes import Routes
+from shadow.routes.routes import Learn, Routes, RouteSource
 from shadow.runtime import Runtime, RuntimeContext
 from shadow.stores.memory import MemoryStore
 from shadow.surface.collection import Collection
@@ -73,6 +74,7 @@ class Pair:
         rules: Sequence[Rule] = (),
         watch: Watch | None = None,
         unconfirmed: UnconfirmedMismatches | None = None,
+        learn: Learn | None = None,
     ) -> None:
         self._recovering = recovering
         self.report = Recorder()
@@ -81,11 +83,12 @@ class Pair:
         self.stores = {name: FaultyStore(store) for name, store in inner.items()}
         self.primary, self.secondary = self.stores[StoreName.MONGO], self.stores[StoreName.DYNAMO]
         self.route = Route(StoreName.MONGO, phase, writes, shadow_reads, reads)
-        self.journal = SqliteJournal(folder / "shadow.db", limit=limits.operation)
+        self.journal = SqliteJournal(FileSettings(folder / "shadow.db", limit=limits.operation))
         self.routes = Routes(
             {"things": self.route},
             on_change=lambda name, route: self.report.publish(RouteChanged(name, route)),
             on_unknown=lambda name: None,
+            source=None if learn is None else RouteSource(learn),
         )
         self._parts = RuntimeContext(
             self.journal,

@@ -21,6 +21,7 @@ from shadow.model.verdict import Bypass, Deferral, Difference, Healing, Kind, Mi
 from shadow.observe.bounding import AGAIN, LINES, MINUTE, Bounds, Held
 from shadow.observe.findings import Findings
 from shadow.observe.log import UNBOUNDED, WARNINGS, Event, LogThrottle
+from shadow.observe.log_lines import LogLines
 from shadow.observe.metrics import Metrics
 from shadow.observe.report import Report
 
@@ -63,7 +64,8 @@ def log() -> Log:
 def report(hand: Hand, log: Log) -> Report:
     findings = Findings(HASHER, limit=5000)
     bounds, throttle = Bounds(clock=hand), LogThrottle(clock=hand)
-    return Report(Metrics(["users"]), findings, hasher=HASHER, logger=log, bounds=bounds, throttle=throttle)  # type: ignore[arg-type]
+    lines = LogLines(findings, HASHER, logger=log, bounds=bounds, throttle=throttle)  # type: ignore[arg-type]
+    return Report(Metrics(["users"]), findings, lines, hasher=HASHER)
 
 
 def mismatch(key: Any) -> Mismatch:

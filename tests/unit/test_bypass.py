@@ -18,6 +18,7 @@ from shadow.model.verdict import Bypass, Difference, Kind, Mismatch
 from shadow.model.version import ABSENT, State, Tombstone, Version
 from shadow.observe.bypassing import Bypassing
 from shadow.observe.findings import Findings
+from shadow.observe.log_lines import LogLines
 from shadow.observe.metrics import Metrics
 from shadow.observe.report import Report
 
@@ -94,8 +95,13 @@ def mismatch(primary: State | None, secondary: State | None, key: Any, kind: Kin
 
 @pytest.fixture
 def report() -> Report:
+    return made()
+
+
+def made(**options: Any) -> Report:
     hasher = Hasher(b"test")
-    return Report(Metrics(["users"]), Findings(hasher), hasher=hasher)
+    findings = Findings(hasher)
+    return Report(Metrics(["users"]), findings, LogLines(findings, hasher), hasher=hasher, **options)
 
 
 def counted(report: Report, kind: Bypass) -> float:
@@ -124,8 +130,8 @@ def test_all_series_stand_at_zero_and_status_is_empty_before_anything_was_seen(r
     assert report.bypassing.status() == {}
 
 
-def test_doubt_about_the_journal_reaches_the_report(report: Report) -> None:
-    report.doubted = lambda collection: collection == "users"
+def test_doubt_about_the_journal_reaches_the_report() -> None:
+    report = made(doubted=lambda collection: collection == "users")
     report.publish(MismatchConfirmed(mismatch(ABSENT, SECOND, "k")))
     report.publish(OutOfBandWriteSeen("users", Bypass.DELETED, "k", "event"))
     assert report.bypassing.status() == {}

@@ -22,7 +22,6 @@ BOARDS: Final = {path.name: json.loads(path.read_text("utf-8")) for path in sort
 @pytest.fixture(scope="module")
 def series() -> promql.Series:
     """Everything that is exported, by a process with one collection."""
-    metrics = Metrics(["users"], tables={"users": ["email-index"]}, rules=[("users", "ignore")])
     route = Route(StoreName.MONGO, Phase.SHADOW)
     gauges = GaugeSnapshot(
         {"users": 1},
@@ -35,7 +34,8 @@ def series() -> promql.Series:
         comparison_working={"users": True},
         mismatches_by_path={("users", "value", "name"): 1},
     )
-    metrics.bind(lambda: gauges)
+    tables, rules = {"users": ["email-index"]}, [("users", "ignore")]
+    metrics = Metrics(["users"], tables=tables, rules=rules, gauges=lambda: gauges)
     return promql.series_of(metrics.render()[0].decode())
 
 

@@ -17,6 +17,7 @@ from shadow.model.verdict import Difference, Healing, Kind, Mismatch
 from shadow.model.version import ABSENT, Image, Key, Version
 from shadow.observe.findings import Findings
 from shadow.observe.findings_file import SharedFindings
+from shadow.observe.log_lines import LogLines
 from shadow.observe.metrics import Metrics
 from shadow.observe.pulse import KEPT, PeriodicTasks, Sample, Samples
 from shadow.observe.report import Report
@@ -49,7 +50,8 @@ class Operated:
         self.log = Log()
         findings = Findings(HASHER)
         self.shared_findings = SharedFindings(findings, None, lambda error: None)
-        self.report = Report(Metrics(["users"]), findings, hasher=HASHER, logger=self.log)  # type: ignore[arg-type]
+        lines = LogLines(findings, HASHER, logger=self.log)  # type: ignore[arg-type]
+        self.report = Report(Metrics(["users"]), findings, lines, hasher=HASHER)
         self.pulse = PeriodicTasks(self.report.metrics, self.shared_findings)
         self.pair = Image(Version("b", 1), LEFT), Image(Version("b", 1), RIGHT)
         self.phase = Phase.SHADOW

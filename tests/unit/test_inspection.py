@@ -29,16 +29,7 @@ async def pair(tmp_path: Path):
 
 
 def inspector(pair: Pair, **options: Any) -> Inspector:
-    parts = pair.runtime.parts
-    return Inspector(
-        pair.stores,
-        lambda name: pair.routes[name],
-        pair.journal,
-        parts.limits,
-        parts.hasher,
-        pair.runtime.replicator.repair,
-        **options,
-    )
+    return Inspector(pair.runtime.context, pair.runtime.replicator.repair, **options)
 
 
 async def owe(pair: Pair, *keys: Any) -> None:

@@ -19,6 +19,7 @@ from shadow.host.process import Owner
 from shadow.journal.base import Entry
 from shadow.journal.sqlite import journal as sqlite_journal
 from shadow.journal.sqlite import tables as ledger
+from shadow.journal.sqlite.file import FileSettings
 from shadow.journal.sqlite.journal import SqliteJournal
 
 
@@ -37,7 +38,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def journal(tmp_path: Path, clock: Clock):
-    journal = SqliteJournal(tmp_path / "var" / "shadow.db", limit=30, now=clock)
+    journal = SqliteJournal(FileSettings(tmp_path / "var" / "shadow.db", limit=30, now=clock))
     yield journal
     journal.shut()
 
@@ -117,7 +118,7 @@ def test_a_clean_end_takes_the_owner_away_but_not_its_intents(journal: SqliteJou
 async def test_a_journal_that_cannot_be_written_says_so_and_works_again_when_it_can(tmp_path: Path) -> None:
     blocked = tmp_path / "var"
     blocked.write_text("a file where the folder should be")
-    journal = SqliteJournal(blocked / "shadow.db")
+    journal = SqliteJournal(FileSettings(blocked / "shadow.db"))
     with pytest.raises(JournalError, match="could not be written"):
         await journal.open([Entry("op1", "users", 1)])
     blocked.unlink()

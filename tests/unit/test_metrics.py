@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import timeit
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -68,7 +68,12 @@ Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 @pytest.fixture
 def metrics() -> Metrics:
-    return Metrics(["users", "documents"], tables={"users": ["email-index"]}, rules=[("users", "last-seen")])
+    return made()
+
+
+def made(gauges: Callable[[], GaugeSnapshot] = GaugeSnapshot) -> Metrics:
+    tables, rules = {"users": ["email-index"]}, [("users", "last-seen")]
+    return Metrics(["users", "documents"], tables=tables, rules=rules, gauges=gauges)
 
 
 def series(metrics: Metrics) -> Series:
@@ -171,7 +176,8 @@ def test_every_combination_of_enum_values_is_there(metrics: Metrics) -> None:
             assert ("shadow_mismatches_total", frozenset(labels.items())) in seen
 
 
-def test_what_is_not_configured_counts_as_other(metrics: Metrics) -> None:
+def test_what_is_not_configured_counts_as_other() -> None:
+    metrics = made(lambda: GaugeSnapshot(open_intents={"hunter": 3, "users": 1}))
     before = series(metrics).keys()
     for i in range(100):
         name = f"hunter{i}"
@@ -188,7 +194,6 @@ def test_what_is_not_configured_counts_as_other(metrics: Metrics) -> None:
         metrics.capacity("users", name, "get_item", 1)
         metrics.capacity("users", "", name, 1)
         metrics.count(RouteChanged(name, Route(StoreName.MONGO, Phase.OFF)))
-    metrics.bind(lambda: GaugeSnapshot(open_intents={"hunter": 3, "users": 1}))
     assert series(metrics).keys() == before
     assert "hunter" not in metrics.render()[0].decode()
     assert value(metrics, "shadow_comparisons_total", collection="other", verb="find", verdict="shed") == 100
@@ -198,9 +203,9 @@ def test_what_is_not_configured_counts_as_other(metrics: Metrics) -> None:
     assert value(metrics, "shadow_journal_open_intents", collection="other") == 3
 
 
-def test_gauges_are_read_at_each_scrape(metrics: Metrics) -> None:
+def test_gauges_are_read_at_each_scrape() -> None:
     depth = iter([3, 4])
-    metrics.bind(
+    metrics = made(
         lambda: GaugeSnapshot({"users": 2}, 1.5, next(depth), 10, {}, {StoreName.DYNAMO: False, StoreName.MONGO: True})
     )
     first = series(metrics)
@@ -214,12 +219,12 @@ def test_gauges_are_read_at_each_scrape(metrics: Metrics) -> None:
     assert series(metrics)["shadow_queue_depth", frozenset()] == 4
 
 
-def test_gauges_that_cannot_be_read_are_counted_and_cost_no_other_metric(metrics: Metrics) -> None:
+def test_gauges_that_cannot_be_read_are_counted_and_cost_no_other_metric() -> None:
     def broken() -> GaugeSnapshot:
         raise RuntimeError("hunter2")
 
+    metrics = made(broken)
     use(metrics)
-    metrics.bind(broken)
     text = metrics.render()[0].decode()
     assert "shadow_queue_depth" not in text
     assert "hunter2" not in text
@@ -227,7 +232,10 @@ def test_gauges_that_cannot_be_read_are_counted_and_cost_no_other_metric(metrics
     assert value(metrics, "shadow_config_reloads_total", result="ok") == 1
 
 
-def test_one_route_of_a_collection_is_one_and_the_others_are_zero(metrics: Metrics) -> None:
+def test_one_route_of_a_collection_is_one_and_the_others_are_zero() -> None:
+    snapshot = GaugeSnapshot()
+    metrics = made(lambda: snapshot)
+
     def current() -> set[frozenset[tuple[str, str]]]:
         return {labels for (name, labels), on in series(metrics).items() if name == "shadow_route_info" and on}
 
@@ -237,7 +245,7 @@ def test_one_route_of_a_collection_is_one_and_the_others_are_zero(metrics: Metri
     metrics.count(RouteChanged("users", Route(StoreName.MONGO, Phase.SHADOW)))
     assert current() == {route("mongo", "shadow")}
     assert sum(name == "shadow_route_info" for name, _ in series(metrics)) == 6
-    metrics.bind(lambda: GaugeSnapshot(routes={"users": Route(StoreName.DYNAMO, Phase.OFF)}))
+    snapshot = GaugeSnapshot(routes={"users": Route(StoreName.DYNAMO, Phase.OFF)})
     assert current() == {route("dynamo", "off")}
 
 
@@ -248,9 +256,8 @@ def test_several_metrics_live_in_one_process_and_leave_the_global_registry_alone
     assert not [family.name for family in REGISTRY.collect() if family.name.startswith("shadow")]
 
 
-def test_the_table_documents_exactly_what_is_exported(metrics: Metrics) -> None:
-    metrics.count(RouteChanged("users", Route(StoreName.MONGO, Phase.SHADOW)))
-    metrics.bind(
+def test_the_table_documents_exactly_what_is_exported() -> None:
+    metrics = made(
         lambda: GaugeSnapshot(
             secondary_up={StoreName.DYNAMO: True},
             canary_found={"users": 1.0},
@@ -258,6 +265,7 @@ def test_the_table_documents_exactly_what_is_exported(metrics: Metrics) -> None:
             mismatches_by_path={("users", "value", "a"): 1},
         )
     )
+    metrics.count(RouteChanged("users", Route(StoreName.MONGO, Phase.SHADOW)))
     families = list(text_string_to_metric_families(metrics.render()[0].decode()))
     exported = {}
     for family in families:
@@ -331,10 +339,10 @@ from shadow.model.operation import READS, Verb
 from shadow.model.phase import Phase, Route, StoreName
 from shadow.model.verdict import Verdict
 from shadow.observe.metrics import GaugeSnapshot, Metrics
-metrics = Metrics(["users"])
 primary, up, depth = StoreName(sys.argv[1]), sys.argv[2] == "up", int(sys.argv[3])
 route = Route(primary, Phase.SHADOW)
-metrics.bind(lambda: GaugeSnapshot({"users": depth}, depth, depth, 10, {"users": route}, {StoreName.DYNAMO: up}))
+gauges = GaugeSnapshot({"users": depth}, depth, depth, 10, {"users": route}, {StoreName.DYNAMO: up})
+metrics = Metrics(["users"], gauges=lambda: gauges)
 for _ in range(3):
     metrics.count(ComparisonFinished("users", Verb.FIND, Verdict.MATCH))
 metrics.publish()

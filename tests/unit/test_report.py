@@ -37,6 +37,7 @@ from shadow.model.verdict import Deferral, Healing, Kind, Mismatch, ShedReason, 
 from shadow.model.version import Version
 from shadow.observe.findings import Findings
 from shadow.observe.log import LOGGER_NAME, WARNINGS, Event, LogThrottle, error_fields, get_logger, scrub
+from shadow.observe.log_lines import LogLines
 from shadow.observe.metrics import Metrics
 from shadow.observe.report import Report
 
@@ -71,7 +72,8 @@ def log() -> Recorder:
 def reporter(log: Any, **options: Any) -> Report:
     reveal = options.get("reveal_keys", False)
     findings = Findings(HASHER, reveal_keys=reveal)
-    return Report(Metrics(["users"]), findings, hasher=HASHER, logger=log, **options)
+    lines = LogLines(findings, HASHER, logger=log, **options)
+    return Report(Metrics(["users"]), findings, lines, hasher=HASHER)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pymongo.errors import DuplicateKeyError, NetworkTimeout
 
 from shadow.model.phase import Phase, Route, StoreName
 from shadow.routes import routes as routes_module
-from shadow.routes.routes import Routes
+from shadow.routes.routes import Learn, Routes, RouteSource
 
 HERE = Route(StoreName.MONGO, Phase.SHADOW)
 THERE = Route(StoreName.DYNAMO, Phase.SHADOW)
@@ -155,8 +155,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
 
 
-def alone(**routes: Route) -> Routes:
-    return Routes({"a": ALONE, **routes}, on_change=lambda *_: None, on_unknown=lambda _: None, in_flight_timeout=5.0)
+def alone(learn: Learn | None = None, **routes: Route) -> Routes:
+    return Routes(
+        {"a": ALONE, **routes},
+        on_change=lambda *_: None,
+        on_unknown=lambda _: None,
+        source=None if learn is None else RouteSource(learn),
+        in_flight_timeout=5.0,
+    )
 
 
 async def bare(made: Routes, collection: str = "a") -> bool:
@@ -181,7 +187,7 @@ async def test_a_write_is_bare_only_within_a_lease_that_says_so(clock: Clock) ->
 
 
 async def test_a_lease_that_has_run_out_is_renewed_once_before_the_next_write_and_not_for_a_read(clock: Clock) -> None:
-    made, asked = alone(), 0
+    asked = 0
 
     async def renew(*, writing: bool) -> None:
         nonlocal asked
@@ -189,7 +195,7 @@ async def test_a_lease_that_has_run_out_is_renewed_once_before_the_next_write_an
         made.known = True
         made.lease(clock.now + 1, versioned=(), stamped=())
 
-    made.begin_with(renew)
+    made = alone(renew)
     assert await bare(made)
     assert await bare(made)
     assert asked == 1
@@ -201,12 +207,10 @@ async def test_a_lease_that_has_run_out_is_renewed_once_before_the_next_write_an
 
 
 async def test_a_lease_that_cannot_be_renewed_stops_no_write_and_none_is_bare(clock: Clock) -> None:
-    made = alone()
-
     async def unreachable(*, writing: bool) -> None:
         made.known = True
 
-    made.begin_with(unreachable)
+    made = alone(unreachable)
     made.lease(101.0, versioned=(), stamped=())
     assert await bare(made)
     clock.now = 102.0
@@ -214,15 +218,14 @@ async def test_a_lease_that_cannot_be_renewed_stops_no_write_and_none_is_bare(cl
 
 
 async def test_a_write_that_was_held_longer_than_its_lease_asks_again(clock: Clock) -> None:
-    made = alone()
-    made.lease(101.0, versioned=(), stamped=())
     seen: list[bool] = []
 
     async def renew(*, writing: bool) -> None:
         made.known = True
         made.lease(math.inf, versioned={"a"}, stamped={"a"})
 
-    made.begin_with(renew)
+    made = alone(renew)
+    made.lease(101.0, versioned=(), stamped=())
     made.known = True
 
     async def write() -> None:

@@ -23,7 +23,7 @@ from shadow.fleet.participant import Participant
 from shadow.host.tasks import begin
 from shadow.model.background import Background
 from shadow.model.phase import Phase, Route, StoreName
-from shadow.routes.routes import Routes
+from shadow.routes.routes import Routes, RouteSource
 from shadow.routes.startup import StartupContext, StartupPrimary
 from shadow.writes.work_queue import WorkQueue
 
@@ -165,7 +165,12 @@ async def test_what_nobody_waits_for_any_more_is_not_lost(tmp_path: Path) -> Non
         async def primaries(self, wanted: Any) -> dict[str, str]:
             return {}
 
-    routes = Routes({"things": Route(StoreName.MONGO, Phase.SHADOW)}, on_change=lambda *_: None, on_unknown=print)
+    routes = Routes(
+        {"things": Route(StoreName.MONGO, Phase.SHADOW)},
+        on_change=lambda *_: None,
+        on_unknown=print,
+        source=RouteSource(lambda *, writing: roles.learn(writing=writing)),
+    )
     roles = StartupPrimary(StartupContext(Journal(), routes, lambda *_: None, join=join))  # type: ignore[arg-type]
     waiting = asyncio.ensure_future(roles.learn(writing=True))
     await asyncio.sleep(0.01)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ import pytest
 from pymongo.errors import AutoReconnect, OperationFailure
 
 from shadow.journal.base import Entry
+from shadow.model import events
 from shadow.model.phase import Phase, Route, StoreName
 from shadow.model.verdict import Bypass
 from shadow.model.version import ABSENT, Image, Tombstone, Version
 from shadow.reads import bypass_watch as writers
 from shadow.reads.bypass_watch import WriterWatch
+from shadow.routes.routes import Routes
 from tests.support.pair import Pair, until
 
 Seen = list[tuple[str, Bypass, Any, str]]
@@ -52,15 +55,18 @@ class Watching:
         self.seen: Seen = []
         self.failures: list[BaseException] = []
         self.stream = stream
-        self.watch = WriterWatch(
-            stream,
-            pair.stores,
-            lambda name: route or pair.routes[name],
-            pair.journal,
-            pair.runtime.parts.limits,
-            lambda *what: self.seen.append(what),
-            lambda part, error: self.failures.append(error),
-        )
+        routes = pair.routes
+        if route is not None:
+            routes = Routes({"things": route}, on_change=lambda *_: None, on_unknown=lambda _: None)
+        context = dataclasses.replace(pair.runtime.context, routes=routes, reporter=self)
+        self.watch = WriterWatch(stream, context)
+
+    def publish(self, event: events.Event) -> None:
+        match event:
+            case events.OutOfBandWriteSeen(collection, kind, key, name):
+                self.seen.append((collection, kind, key, name))
+            case events.ComponentFailed("watch", error):
+                self.failures.append(error)
 
     async def __aenter__(self) -> Watching:
         self._task = asyncio.create_task(self.watch.run())

@@ -57,16 +57,21 @@ _in_use_lock = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class FileSettings:
-    """`max_bytes`: the most that the file may hold (its log not counted), None for no bound. `collections`: those
-    that become unverified when the file is damaged. `on_damage` is called after every recovery."""
+    """The journal's file, and how it is used."""
 
     path: Path
     synchronous: Literal["NORMAL", "FULL"] = "NORMAL"
     max_bytes: int | None = None
+    """The most that the file may hold (its log not counted), None for no bound. What does not fit is refused, like what
+    does not fit on the disk."""
     limit: float = 30.0
+    """Seconds after which an intent may be adopted."""
     now: Callable[[], float] | None = None
+    """Epoch seconds, in place of the host's steady clock."""
     collections: Sequence[str] = ()
+    """Those that become unverified when the file is damaged, beside those that its entries name."""
     on_damage: Callable[[Recovery], None] = lambda recovered: None
+    """Called after every recovery, in the journal's thread."""
 
 
 def is_damage(error: BaseException) -> bool:

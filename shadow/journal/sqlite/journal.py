@@ -14,11 +14,10 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from shadow.errors import JournalError
 from shadow.host.process import Owner, this_process
@@ -27,7 +26,6 @@ from shadow.host.supervisor import Supervisor
 from shadow.journal.base import Due, Entry
 from shadow.journal.claims import CHECK_EVERY
 from shadow.journal.sqlite.file import FileSettings, JournalFile, RecoveryFailed, is_damage, is_full
-from shadow.journal.sqlite.recovery import Recovery
 from shadow.journal.sqlite.tables import JournalTask, Ledger, Work
 from shadow.journal.threaded import Driven, ThreadedJournal, wake
 from shadow.model.background import Background
@@ -65,31 +63,15 @@ class _Writer(Driven):
 
 
 class SqliteJournal(ThreadedJournal[Ledger, _Writer]):
-    """See `journal.Journal`. Bound to no event loop; its thread starts with the first use, and again after a fork.
+    """See `journal.Journal`. Bound to no event loop; its thread starts with the first use, and again after a fork. A
+    file that is missing is made with its folder, a damaged one is recovered."""
 
-    `path`: the file, made with its folder if missing. `limit`: seconds after which an intent may be adopted.
-    `max_bytes`: how large the file may grow; what does not fit is refused, like what does not fit on the disk. `now`:
-    epoch seconds in place of the host's steady clock. A damaged file is recovered: `collections` names those that
-    become unverified then, beside those that the entries name, and `on_damage` is called, in the journal's thread.
-    """
-
-    def __init__(
-        self,
-        path: str | Path,
-        *,
-        synchronous: Literal["NORMAL", "FULL"] = "NORMAL",
-        limit: float = 30.0,
-        max_bytes: int | None = None,
-        collections: Iterable[str] = (),
-        on_damage: Callable[[Recovery], None] = lambda recovered: None,
-        now: Callable[[], float] | None = None,
-        supervisor: Supervisor | None = None,
-    ) -> None:
-        super().__init__(limit, supervisor)
-        self.path = Path(path)
-        self._mark = now or steady
-        self._wall = now or time.time
-        self._settings = FileSettings(self.path, synchronous, max_bytes, limit, now, tuple(collections), on_damage)
+    def __init__(self, settings: FileSettings, supervisor: Supervisor | None = None) -> None:
+        super().__init__(settings.limit, supervisor)
+        self.path = settings.path
+        self._mark = settings.now or steady
+        self._wall = settings.now or time.time
+        self._settings = settings
         self._unwritten: set[str] = set()
         """The collections that are on their way to the file, to be marked as unverified there."""
 
