@@ -107,6 +107,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=lambda item: places[item.nodeid])
 
 
+def pytest_collection_finish() -> None:
+    """What was loaded and collected stays to the end: no collection of garbage looks through it again."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> spread.LongestFirst | None:
     """`pytest -n N` without `--dist` deals the tests out as `support.spread` says."""
