@@ -22,11 +22,11 @@ import pytest
 
 from shadow.embedded.servers import DynamoDBLocal, FaultProxy, Ministack, Mongod
 from shadow.errors import ShadowError
-from tests.support import documents, drawn, dynamodb_local, services
+from tests.support import documents, drawn, dynamodb_local, services, spread
 from tests.support.drawn import Draw, Draws
 from tests.support.topologies import DEPLOYMENTS, ReplicaSet, SecuredMongod, admit, drop
 
-_ORDER: Final = ("unit", "contract", "compat", "faults", "races", "e2e", "bench")
+_ORDER: Final = ("unit", "contract", "compat", "simulation", "faults", "races", "e2e", "bench")
 _DRAWN: Final = ("contract", "compat")
 """The suites whose tests draw the MongoDB that they have (`support.drawn`)."""
 
@@ -88,23 +88,35 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Quick tests first: whoever waits for a failure waits less. Spread over processes, the long ones first: whatever
-    is last is short, and no process waits long for another. Within a file, the tests of one deployment together: what
-    they share is made once for each. What `drawn_over` leaves for another run is not run."""
+    """Quick suites first: whoever waits for a failure waits less. Spread over processes, the long tests first
+    (`support.spread`). Within a file, the tests of one deployment together: what they share is made once for each.
+    What `drawn_over` leaves for another run is not run."""
     left = drawn.combinations(config, config.stash[_draws].seed, items)
     if left:
         config.hook.pytest_deselected(items=[item for item in items if item in left])
         items[:] = [item for item in items if item not in left]
     files = {path: number for number, path in enumerate(dict.fromkeys(item.path for item in items))}
-    spread = hasattr(config, "workerinput")
-    slow = {item.path for item in items if spread and item.get_closest_marker("slow") is not None}
 
-    def place(item: pytest.Item) -> tuple[bool, int, int, str]:
+    def place(item: pytest.Item) -> tuple[int, int, str]:
         folders = [_ORDER.index(part) for part in item.path.parts if part in _ORDER]
-        folder = folders[-1] if folders else len(_ORDER)
-        return item.path not in slow, -folder if spread else folder, files[item.path], str(_draw_of(item) or "")
+        return folders[-1] if folders else len(_ORDER), files[item.path], str(_draw_of(item) or "")
 
     items.sort(key=place)
+    if hasattr(config, "workerinput"):
+        places = spread.in_order([item.nodeid for item in items])
+        items.sort(key=lambda item: places[item.nodeid])
+
+
+def pytest_collection_finish() -> None:
+    """What was loaded and collected stays to the end: no collection of garbage looks through it again."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> spread.LongestFirst | None:
+    """`pytest -n N` without `--dist` deals the tests out as `support.spread` says."""
+    return spread.LongestFirst(config, log) if config.getoption("dist") == "load" else None
 
 
 class _LostTasks(logging.Handler):

@@ -95,8 +95,14 @@ class FaultProxy:
 
     @classmethod
     def before(cls, url: str) -> Self:
-        """A proxy for the server of `url` (mongodb or http). The proxy's `url` is the same url with its own address."""
+        """A proxy for the server of `url` (mongodb or http). The proxy's `url` is the same url with its own address.
+
+        Raises:
+            ValueError: the url names no server, or several.
+        """
         parts = urlsplit(url)
+        if "," in parts.netloc:
+            raise ValueError("the url names several servers, and a proxy stands before one")
         if parts.hostname is None or parts.port is None:
             raise ValueError("the url has no host and port")
         proxy = cls(parts.hostname, parts.port)

@@ -271,6 +271,7 @@ async def test_a_user_who_may_not_see_what_a_collection_is_is_told_which_right_i
 
 
 @DRIVERS
+@pytest.mark.only_on("one", "auth", reason="a driver finds the members of a replica set behind a proxy's back")
 async def test_a_secondary_that_does_not_answer_holds_no_write_up(
     site: Site, new_proxy: Callable[[str], FaultProxy]
 ) -> None:

@@ -178,3 +178,9 @@ async def test_it_serves_and_changes_from_async_code(mongo_url: str) -> None:
         assert await asyncio.wait_for(reader.read(), 30) == b""
         writer.close()
     assert "fault-proxy" not in {thread.name for thread in threading.enumerate()}
+
+
+@pytest.mark.parametrize("url", ["mongodb://a:1,b:2/?replicaSet=rs", "http://a/", "mongodb://a:port/"])
+def test_it_stands_before_one_server(url: str) -> None:
+    with pytest.raises(ValueError, match=r"several servers|no host and port|Port could not be cast"):
+        FaultProxy.before(url)

@@ -17,10 +17,10 @@ from typing import Final
 
 from tests.support import command_line
 from tests.support.manual import PAGES, README, ROOT
+from tests.support.package import NODES
 
 __all__ = ["BASELINE", "RETIRED", "Named", "Text", "counts", "documents", "named", "prose", "strings", "uses"]
 
-PACKAGE: Final = ROOT / "shadow"
 BASELINE: Final = Path(__file__).with_name("retired-phrases.json")
 """How often the docstrings, help texts and messages of the package still use each retired phrase."""
 
@@ -146,12 +146,11 @@ def strings() -> tuple[Text, ...]:
 
 
 def _strings() -> Iterator[Text]:
-    for path in sorted(PACKAGE.rglob("*.py")):
-        tree = ast.parse(path.read_text("utf-8"))
-        inside = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
-        for node in ast.walk(tree):
+    for name, nodes in NODES.items():
+        inside = {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
+        for node in nodes:
             if id(node) not in inside and (text := _string(node)) and " " in text:
-                yield Text(f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}", text)
+                yield Text(f"shadow/{name}:{getattr(node, 'lineno', 0)}", text)
 
 
 def _string(node: ast.AST) -> str:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
-import shadow
+from tests.support.package import NODES, PACKAGE
 
-ROOT: Final = Path(shadow.__file__).parent
 MOST_LINES: Final = 500
 """Of a module."""
 LONGEST: Final = 60
@@ -20,12 +18,11 @@ MOST_ARGUMENTS: Final = 6
 WIDE: Final = {"client.py": 7}
 """Modules with a constructor that takes more, and how many it takes at most."""
 
-_MODULES: Final = {str(path.relative_to(ROOT)): path.read_text("utf-8") for path in sorted(ROOT.rglob("*.py"))}
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def _functions(text: str) -> Iterator[_Function]:
-    return (node for node in ast.walk(ast.parse(text)) if isinstance(node, _Function))
+def _functions(name: str) -> Iterator[_Function]:
+    return (node for node in NODES[name] if isinstance(node, _Function))
 
 
 def _arguments(function: _Function) -> int:
@@ -35,15 +32,16 @@ def _arguments(function: _Function) -> int:
 
 
 def test_no_module_is_larger_than_it_may_be() -> None:
-    large = {name: lines for name, text in _MODULES.items() if (lines := len(text.splitlines())) > MOST_LINES}
+    texts = {name: (PACKAGE / name).read_text("utf-8") for name in NODES}
+    large = {name: lines for name, text in texts.items() if (lines := len(text.splitlines())) > MOST_LINES}
     assert large == {}
 
 
 def test_no_function_is_longer_than_it_may_be() -> None:
     long = [
         (name, function.name, lines)
-        for name, text in _MODULES.items()
-        for function in _functions(text)
+        for name in NODES
+        for function in _functions(name)
         if (lines := (function.end_lineno or 0) - function.lineno + 1) > LONGEST
     ]
     assert long == []
@@ -52,8 +50,8 @@ def test_no_function_is_longer_than_it_may_be() -> None:
 def test_no_constructor_takes_more_than_it_may() -> None:
     wide = {
         name: most
-        for name, text in _MODULES.items()
-        if (most := max((_arguments(each) for each in _functions(text) if each.name == "__init__"), default=0))
+        for name in NODES
+        if (most := max((_arguments(each) for each in _functions(name) if each.name == "__init__"), default=0))
         > MOST_ARGUMENTS
     }
     assert wide == WIDE

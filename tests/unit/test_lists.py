@@ -6,7 +6,7 @@ from __future__ import annotations
 import ast
 import functools
 from collections.abc import Iterator
-from pathlib import Path
+from itertools import chain
 from typing import Final
 
 import pytest
@@ -17,12 +17,7 @@ from shadow.observe.log import Event
 from shadow.observe.metric_labels import COMPONENT_OF
 from shadow.observe.metric_row import Component, MetricRow
 from shadow.observe.metric_table import metric_table
-
-PACKAGE: Final = Path(__file__).parents[2] / "shadow"
-TREES: Final = {
-    path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text("utf-8")) for path in PACKAGE.rglob("*.py")
-}
-
+from tests.support.package import NODES, TREES
 
 _FAIL: Final = ("failed", "on_failure", "_failed")
 
@@ -30,7 +25,7 @@ _FAIL: Final = ("failed", "on_failure", "_failed")
 @functools.cache
 def attributes_of(name: str, *, apart_from: str = "") -> frozenset[str]:
     """The attributes of `name` that the package uses."""
-    nodes = (node for path, tree in TREES.items() if path != apart_from for node in ast.walk(tree))
+    nodes = (node for path, those in NODES.items() if path != apart_from for node in those)
     return frozenset(
         node.attr for node in nodes if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == name
     )
@@ -39,7 +34,7 @@ def attributes_of(name: str, *, apart_from: str = "") -> frozenset[str]:
 @functools.cache
 def parts_that_fail() -> frozenset[str]:
     """The literal first arguments of `failed` and of the event `ComponentFailed`."""
-    nodes = (node for tree in TREES.values() for node in ast.walk(tree))
+    nodes = chain.from_iterable(NODES.values())
     calls = (node for node in nodes if isinstance(node, ast.Call) and _fails(node.func))
     return frozenset(str(each.value) for node in calls for each in node.args[:1] if isinstance(each, ast.Constant))
 
@@ -75,7 +70,7 @@ def constants_of_metrics() -> Iterator[tuple[str, str]]:
 @functools.cache
 def called() -> frozenset[str]:
     """The names that the package calls."""
-    nodes = (node for tree in TREES.values() for node in ast.walk(tree))
+    nodes = chain.from_iterable(NODES.values())
     return frozenset(getattr(node.func, "id", "") for node in nodes if isinstance(node, ast.Call))
 
 
@@ -88,4 +83,4 @@ def test_every_metric_is_moved_somewhere(row: MetricRow) -> None:
             assert name in called()
         return
     (constant,) = [name for name, metric in constants_of_metrics() if metric == row.name]
-    assert any(getattr(each, "id", "") == constant for each in ast.walk(TREES["observe/gauges.py"]))
+    assert any(getattr(each, "id", "") == constant for each in NODES["observe/gauges.py"])

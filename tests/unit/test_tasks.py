@@ -13,7 +13,6 @@ from typing import Any, Final
 
 import pytest
 
-import shadow
 from shadow.control import flip_record as routing
 from shadow.control.flip_record import Flip, FlipKind, FlipState, RouteRecord, Routing
 from shadow.control.sqlite import SqliteRecords
@@ -26,8 +25,7 @@ from shadow.model.phase import Phase, Route, StoreName
 from shadow.routes.routes import Routes, RouteSource
 from shadow.routes.startup import StartupContext, StartupPrimary
 from shadow.writes.work_queue import WorkQueue
-
-SOURCE: Final = Path(shadow.__file__).parent
+from tests.support.package import NODES
 
 LOOKS_ITSELF: Final = {
     ("host/tasks.py", "create_task"),
@@ -41,11 +39,10 @@ LOOKS_ITSELF: Final = {
 
 
 def _made() -> Iterator[tuple[str, str, int]]:
-    for path in SOURCE.rglob("*.py"):
-        name = path.relative_to(SOURCE).as_posix()
+    for name, nodes in NODES.items():
         if name.startswith("embedded/"):
             continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                 of_group = isinstance(node.func.value, ast.Name) and node.func.value.id in ("group", "deletes")
                 if node.func.attr in ("create_task", "ensure_future") and not of_group:
