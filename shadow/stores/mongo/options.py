@@ -218,7 +218,7 @@ _IDENTITY: Final = (
     Option("authMechanismProperties", _URL, "properties of the mechanism", _HONOURED, _DRIVER),
     Option("tls", _URL, "encrypt connections", _HONOURED, _DRIVER),
     Option("ssl", _URL, "old name of `tls`", _HONOURED, "as `tls`"),
-    Option("tlsCAFile", _URL, "trusted certificate authorities", _HONOURED, _DRIVER),
+    Option("tlsCAFile", _URL, "CA certificates for the server", _HONOURED, _DRIVER),
     Option("tlsCertificateKeyFile", _URL, "the client's certificate and key", _HONOURED, _DRIVER),
     Option("tlsCertificateKeyFilePassword", _URL, "password of that key", _HONOURED, f"{_DRIVER}; never shown"),
     Option("tlsCRLFile", _URL, "revoked certificates", _HONOURED, _DRIVER),
