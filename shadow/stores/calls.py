@@ -6,8 +6,8 @@ does not own and leaves it taken forever, so that every later call hangs. The SD
 
 So each call is a task of its own. A caller that stops waiting *abandons* the call: it runs until the driver's own time
 limits end it (`model.deadline`), and its answer is discarded. The number of abandoned calls is bounded and counted. If
-a client answers nothing any more, not even a ping with its own time limit, it is given up: its owner makes another, and
-pending callers are told that the outcome is unknown.
+limits end it (`model.deadline`), and its result is discarded. The number of abandoned calls is bounded and counted. If
+a client no longer responds, not even to a ping with its own time limit, it is given up: its owner creates another, and
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ __all__ = ["LEAST_PATIENCE", "MOST_ABANDONED", "Calls", "ClientHooks", "let_go"]
 T = TypeVar("T")
 
 MOST_ABANDONED: Final = 1000
-"""Most abandoned calls in flight; above it, no call is started."""
+"""The maximum number of abandoned calls in flight; above it, no call is started."""
 LEAST_PATIENCE: Final = 5.0
-"""Seconds without an answer that prove nothing yet: an event loop may lag by some."""
+"""Seconds without a response that prove nothing yet: an event loop may lag by as much."""
 _FAREWELL: Final = 5.0
 """Seconds for a client to close, and for its last calls to end."""
 
@@ -42,16 +42,16 @@ def _ignore_replaced(replaced: bool) -> None: ...
 
 @dataclass(frozen=True)
 class ClientHooks:
-    """What a store reports of its client. None of them may raise."""
+    """What a store reports about its client. None of them may raise."""
 
     on_abandoned: Callable[[], None] = _ignore
     """Called for each call that its caller stops waiting for."""
     on_stuck: Callable[[bool], None] = _ignore_replaced
-    """Called when the client answers nothing any more, with whether it was replaced."""
+    """Called when the client no longer responds, with whether it was replaced."""
 
 
 class Calls:
-    """The calls of one client after the other, in one event loop.
+    """The calls of successive clients, in one event loop.
 
     `ping` pings the client, within `patience` seconds by the driver's own limit, when calls are in flight and none has
     ended for that long. If the ping has not ended after twice that time either, `on_stuck` is asked whether to give the
@@ -89,16 +89,16 @@ class Calls:
 
     @property
     def under_way(self) -> frozenset[asyncio.Task[Any]]:
-        """Calls in flight, abandoned ones included."""
+        """Calls in flight, including abandoned ones."""
         return frozenset(self._under_way)
 
     @property
     def stuck(self) -> bool:
-        """Whether the client answers nothing, and is still in use."""
+        """Whether the client does not respond, and is still in use."""
         return self._said
 
     async def run(self, call: Coroutine[Any, Any, T], on_end: Callable[[], None] | None = None) -> T:
-        """Returns the answer of `call`. Cancelling this abandons the call; `on_end` is called when it has ended.
+        """Returns the result of `call`. Cancelling this abandons the call; `on_end` is called when it has ended.
 
         Raises what the call raises, and `AutoReconnect` if its client was given up, or too many calls are abandoned.
         """
@@ -110,7 +110,7 @@ class Calls:
             call.close()
             if on_end is not None:
                 on_end()
-            raise AutoReconnect(f"{self._name}: {len(self._abandoned)} calls that nobody waits for have not ended")
+            raise AutoReconnect(f"{self._name}: {len(self._abandoned)} abandoned calls have not ended")
         loop = asyncio.get_running_loop()
         if not self._under_way:
             self._progress = loop.time()
@@ -124,12 +124,12 @@ class Calls:
         return task
 
     async def wait(self, task: asyncio.Task[T]) -> T:
-        """Returns the answer of a call that was started here."""
+        """Returns the result of a call that was started here."""
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             if task.cancelled() and task in self._given_up and not _is_cancelled():
-                raise AutoReconnect(f"{self._name}: the client answered nothing any more, and was given up") from None
+                raise AutoReconnect(f"{self._name}: the client no longer responded and was given up") from None
             if not task.done():
                 self._abandon(task)
             raise
@@ -137,7 +137,7 @@ class Calls:
             self._given_up.discard(task)
 
     def follow(self, task: asyncio.Task[Any], call: Callable[[], Coroutine[Any, Any, object]]) -> None:
-        """Makes `call` when `task` has ended, and discards its answer."""
+        """Makes `call` when `task` has ended, and discards its result."""
 
         async def following() -> None:
             await asyncio.wait([task])
@@ -159,7 +159,7 @@ class Calls:
         if not task.cancelled():
             task.exception()
 
-    # --- a client that answers nothing --------------------------------------------------------------------------
+    # --- a client that does not respond -------------------------------------------------------------------------
 
     def _look_in(self, seconds: float) -> None:
         self._look = asyncio.get_running_loop().call_later(seconds, self._look_now)
@@ -175,7 +175,7 @@ class Calls:
             self._probe = begin(self._sign_of_life())
             self._look_in(2 * self._patience)
         elif self._probe.done():
-            # An error is an answer too: the client works, and the server is down.
+            # An error is a response too: the client works, and the server is down.
             self._probe, self._progress, self._said = None, asyncio.get_running_loop().time(), False
             self._look_in(self._patience)
         elif not self._said and self._on_stuck():
@@ -189,7 +189,7 @@ class Calls:
             await self._ping()
 
     def give_up(self) -> None:
-        """Cancels the calls of a client that is not used any more, so that it does no harm."""
+        """Cancels the calls of a client that is no longer used, so that it does no harm."""
         if self._look is not None:
             self._look.cancel()
             self._look = None
@@ -202,7 +202,7 @@ class Calls:
 
     async def end(self, closing: Callable[[], Awaitable[object]] | None) -> None:
         """Closes a client of our own with `closing`, and ends its calls; without it, waits for the calls on a client
-        that others go on using. Takes a few seconds at most."""
+        that others continue to use. Takes a few seconds at most."""
         loop = asyncio.get_running_loop()
         end = loop.time() + _FAREWELL
         if closing is not None:
@@ -220,13 +220,13 @@ class Calls:
 
 
 async def _awaited(closing: Callable[[], Awaitable[object]]) -> None:
-    # A client that is cancelled while closing raises for a lock that it does not hold: it is not used any more.
+    # A client that is cancelled while closing raises for a lock that it does not hold: it is no longer used.
     with contextlib.suppress(Exception):
         await closing()
 
 
 async def let_go(closing: Callable[[], Awaitable[object]]) -> None:
-    """Closes a client that was given up, whose locks may never be free: what is cancelled here is not used any more."""
+    """Closes a client that was given up, whose locks may never be free: what is cancelled here is no longer used."""
     with contextlib.suppress(Exception):
         async with asyncio.timeout(_FAREWELL):
             await closing()

@@ -1,5 +1,5 @@
-"""A store in memory: the contract in its plainest form. The simulator runs the real protocol over it, and the contract
-suite holds it to the same tests as the real ones."""
+"""A store in memory: the contract in its simplest form. The simulator runs the real protocol over it, and the contract
+suite runs the same tests against it as against the real stores."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _PAGE = 100
 
 
 class MemoryStore:
-    """Holds images by collection and key. Every method runs without giving up the event loop, so each is atomic.
+    """Holds images by collection and key. Every method runs without yielding to the event loop, so each is atomic.
 
     `name` is the role that it plays; nothing else depends on it.
     """
@@ -50,13 +50,13 @@ class MemoryStore:
     def __init__(
         self, name: StoreName = StoreName.MONGO, unique: Sequence[UniqueSpec] = (), *, together: bool = False
     ) -> None:
-        """`unique`: constraints that it keeps; `together`: whether values can change hands in one step."""
+        """`unique`: constraints that it enforces; `together`: whether values can move between documents in one step."""
         self.name = name
         self._unique = tuple(unique)
         self._together = together
         self._images: dict[str, dict[str, tuple[Key, Image]]] = {}
         self._chosen: dict[tuple[str, str], str] = {}
-        """By collection and digest of the key, the last operation that chose its document by itself."""
+        """By collection and digest of the key, the last operation that selected its document by itself."""
         self._identities: dict[str, str] = {}
         self._tokens: dict[str, str] = {}
 
@@ -64,7 +64,7 @@ class MemoryStore:
         """Closes nothing; the images stay, as on a server."""
 
     async def ping(self) -> None:
-        """Always there."""
+        """Always available."""
 
     async def prepare(self, collections: Iterable[CollectionSpec]) -> None:
         for spec in collections:
@@ -274,7 +274,7 @@ def _effect(change: Change, pre: Image) -> Image | None:
                 return _inserted(change) if change.upsert else None
             if not matched.matches(pre.document):
                 if change.upsert:
-                    _inserted(change)  # what is wrong with the document itself is said first
+                    _inserted(change)  # faults of the document itself are reported first
                     raise _duplicate(change.key)
                 return None
             return _changed(change, pre)

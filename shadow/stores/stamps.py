@@ -1,7 +1,7 @@
 """What `finalize` removes from a store: versions and tombstones, and nothing else.
 
 A document without a version is at version ("", 0); so it is after its version was removed, and decodes to the same
-value as before. What a store needs in addition to the version to keep a document exactly stays.
+value as before. Whatever else a store needs to keep a document exactly stays.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Stamp:
     state: State
     writer: str = ""
     rest: bool = False
-    """Whether something other than the version is stored in the field, as far as was seen, and has to stay."""
+    """Whether the field also holds something other than the version, as far as was read, which must stay."""
 
 
 class Stamps(Protocol):
@@ -38,14 +38,14 @@ class Stamps(Protocol):
         `Stamp`s, and their images have no documents."""
 
     async def look(self, collection: str, keys: Sequence[Key]) -> list[Stamp | None]:
-        """The stamps under these keys (a `Stamp`'s) now; None where there is none, or nothing at all."""
+        """The current stamps under these keys (a `Stamp`'s); None where there is none, or no document."""
 
     async def strip(self, collection: str, stamps: Sequence[Stamp]) -> list[bool]:
         """Removes each stamp, and deletes tombstones, where the stored document still has exactly this stamp. False:
         it has not, or an earlier attempt has removed it."""
 
     async def clear(self, collection: str) -> None:
-        """Removes what was needed for stamps alone, when none is left."""
+        """Removes what only stamps needed, when none is left."""
 
 
 @runtime_checkable

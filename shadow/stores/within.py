@@ -1,4 +1,4 @@
-"""Waits for a store with a time limit that the driver is given as well."""
+"""Waits for a store with a time limit that is passed to the driver as well."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["within"]
 
 
 class within:
-    """`async with within(seconds):` raises TimeoutError when they are over, as `asyncio.timeout` does. The stores
+    """`async with within(seconds):` raises TimeoutError when the time is over, as `asyncio.timeout` does. The stores
     pass the remaining time to their drivers as a limit; an abandoned call is not cancelled."""
 
     __slots__ = ("_ending", "_timeout")

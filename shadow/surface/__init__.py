@@ -1,1 +1,1 @@
-"""What stands in for the driver's database, collection and cursor."""
+"""Replaces the driver's database, collection and cursor for the application."""

@@ -1,4 +1,4 @@
-"""What comes in through the Motor surface: checked, copied, and made canonical, before any store is touched."""
+"""The arguments of the Motor surface: checked, copied, and made canonical, before any store is accessed."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _HARMLESS: Final = frozenset(
     {"comment", "bypass_document_validation", "maxTimeMS", "max_time_ms", "allow_disk_use", "allowDiskUse", "batchSize",
      "max_await_time_ms", "no_cursor_timeout", "cursor"}
 )  # fmt: skip
-"""Arguments that change no answer. Asking to bypass validation changes none either: the secondary has none, and the
-primary refuses what it refuses."""
+"""Arguments that change no result. Neither does bypassing validation: the secondary has none, and the primary rejects
+what it rejects."""
 
 
 class Arguments:
@@ -37,14 +37,14 @@ class Arguments:
     def __init__(
         self, reserved: str, options: CodecOptions[Any] | None, knows: Callable[[Any], bool] = lambda hint: False
     ) -> None:
-        """`knows`: whether a hint names an index that is there."""
+        """`knows`: whether a hint names an existing index."""
         self._knows = knows
         self._reserved = reserved
         self._options = options
 
     def document(self, document: Any, what: str = "document") -> Document:
-        """A whole document to insert or to put in another's place, its empty timestamps filled in. Raises TypeError,
-        `bson.errors.InvalidDocument`, or that it holds the reserved field."""
+        """A whole document to insert or to use as a replacement, with its empty timestamps filled in. Raises TypeError,
+        `bson.errors.InvalidDocument`, or `UnsupportedOperation` if it contains the reserved field."""
         if not isinstance(document, Mapping):
             raise TypeError(f"{what} must be an instance of a mapping, not {type(document).__name__}")
         whole = taken_in(document, self._options)
@@ -53,7 +53,7 @@ class Arguments:
         return with_time(whole)
 
     def filter(self, filter: Any) -> Document:
-        """A filter that compiles. One that is no mapping is taken for an `_id`, as the drivers do."""
+        """A filter that compiles. If it is not a mapping, it is treated as an `_id`, as in the drivers."""
         if filter is None:
             return {}
         if _names_plain_key(filter):
@@ -69,7 +69,7 @@ class Arguments:
         self, update: Any, array_filters: Sequence[Mapping[str, Any]] | None
     ) -> tuple[Document | list[Document], tuple[Document, ...]]:
         """An update that compiles, with the clock of `$currentDate` fixed, and its array filters."""
-        mapping = isinstance(update, (dict, Mapping))  # `dict` by itself is told at once, without the abstract class
+        mapping = isinstance(update, (dict, Mapping))  # a plain `dict` is recognised fast, without the abstract class
         if not mapping and not isinstance(update, list):
             raise TypeError("update must be an instance of dict, bson.son.SON, or a list (pipeline)")
         if not update:
@@ -78,7 +78,7 @@ class Arguments:
             raise ValueError("update only works with $ operators")
         if array_filters is not None and not isinstance(array_filters, list):
             raise TypeError(f"array_filters must be a list, not {type(array_filters).__name__}")
-        # The server reads a null among them as none. Tried on MongoDB 6.0.5.
+        # The server ignores a null among them. Tried on MongoDB 6.0.5.
         filters = tuple(self._array_filter(each) for each in array_filters or () if each is not None)
         wanted = exact_value(update, self._options)
         self.unreserved("update", wanted)
@@ -99,12 +99,12 @@ class Arguments:
         return normalise(given, self._options)
 
     def upsert(self, upsert: Any) -> bool:
-        """Raises TypeError, as the drivers do, for what is neither True nor False."""
+        """Raises TypeError, as the drivers do, unless it is True or False."""
         return _flag("upsert", upsert)
 
     def counted(self, name: str, value: Any, code: int = 51024) -> int:
         """A `skip` or a `limit`. Raises TypeError and OverflowError as the drivers do, OperationFailure with the
-        server's code for a boolean (14) and for less than nothing."""
+        server's code for a boolean (14) and for a negative number."""
         if isinstance(value, bool):
             raise _refusal(14, f"BSON field '{name}' is the wrong type 'bool'")
         if not isinstance(value, int):
@@ -134,8 +134,8 @@ class Arguments:
         return wanted or None
 
     def sort(self, key: Any, direction: int | None = None) -> Sort:
-        """A sort order as pairs; none for None. Raises UnsupportedOperation for `$natural`, for documents have no such
-        order in DynamoDB, and the server's errors for a path or a direction that it would not take."""
+        """A sort order as pairs; empty for None. Raises UnsupportedOperation for `$natural`, because documents have no
+        such order in DynamoDB, and the server's errors for an invalid path or direction."""
         pairs = () if key is None else sort_pairs(key, direction)
         for path, _ in pairs:
             if path == "$natural":
@@ -144,8 +144,8 @@ class Arguments:
         return pairs
 
     def path(self, what: str, path: str) -> str:
-        """A dotted path that is not that of the version. Raises OperationFailure with the server's codes for one that
-        names no field."""
+        """A dotted path other than the version's. Raises OperationFailure with the server's codes for one that names no
+        field."""
         checked_path(path)
         if path.split(".")[0] == self._reserved:
             self._refuse_reserved(what)
@@ -161,7 +161,7 @@ class Arguments:
         return wanted
 
     def refuse(self, verb: str, options: Mapping[str, Any]) -> None:
-        """Refuses every option that is given and would change an answer, and what is none of the verb's."""
+        """Rejects options that would change a result, and options that the verb does not have."""
         if options:
             check_options(verb, options)
         for name, value in options.items():
@@ -177,22 +177,22 @@ class Arguments:
         except (TypeError, ValueError):
             if not takes_any_name(verb):
                 raise
-            # The driver looks at none of these: the server refuses it, each in its own way.
+            # The driver checks none of these: the server rejects each in its own way.
             raise UnsupportedOperation(f"{verb}(hint=...)", "it is no index, by name or by keys") from None
 
     def hint(self, name: str, hint: Any) -> None:
-        """Accepts a hint that names an index which is there, for it changes no answer."""
+        """Accepts a hint that names an existing index, because it changes no result."""
         if not self._knows(hint):
             raise UnsupportedOperation(name, "it names no index that the configuration declares")
 
     def unreserved(self, what: str, value: Any) -> None:
-        """Refuses a filter, an update, a projection or a pipeline that names the version; checks nothing else."""
+        """Rejects a filter, an update, a projection or a pipeline that names the version; checks nothing else."""
         for name in _names(value):
             if str(name).lstrip("$").split(".")[0] == self._reserved:
                 self._refuse_reserved(what)
 
     def unstamped(self, what: str, document: Mapping[str, Any]) -> None:
-        """Refuses a whole document that holds the version's field; checks nothing else."""
+        """Rejects a whole document that contains the version's field; checks nothing else."""
         if self._reserved in document:
             self._refuse_reserved(what)
 
@@ -218,7 +218,7 @@ def _flag(name: str, value: Any) -> bool:
 
 
 def _check_harmless(name: str, value: Any) -> None:
-    """What changes no answer has to be of its type all the same."""
+    """An option that changes no result must still have the right type."""
     if name in ("maxTimeMS", "max_time_ms") and value is not None:
         bson.encode({"": value})
         if isinstance(value, Decimal128) and not value.to_decimal().is_nan():
@@ -241,8 +241,8 @@ def key_in(filter: Document) -> Key:
 
 
 def _names_plain_key(filter: Any) -> bool:
-    """Whether the filter is an equality on `_id` alone that is canonical as it stands: the commonest filter of all,
-    and nothing in it can be refused. ASCII, since other text may not be encodable."""
+    """Whether the filter is an equality on `_id` alone that is already canonical: the most common filter, and nothing
+    in it can be rejected. ASCII only, because other text may not be encodable."""
     if type(filter) is not dict or len(filter) != 1:
         return False
     key = filter.get("_id")
@@ -265,7 +265,7 @@ def sort_pairs(key: str | Sequence[Any] | Mapping[str, int], direction: int | No
 def _pair(each: Any) -> tuple[str, int]:
     if isinstance(each, str):
         return each, 1
-    path, direction = each  # which raises TypeError or ValueError, as the drivers do, for what is no pair
+    path, direction = each  # raises TypeError or ValueError, as the drivers do, for anything but a pair
     if not isinstance(path, str):
         raise TypeError(f"first item in each key pair must be an instance of str, not {type(path).__name__}")
     return path, _direction(direction)
@@ -284,7 +284,7 @@ def _direction(value: Any) -> int:
 
 
 def _clocked(update: Document, now: dt.datetime) -> Document:
-    """`$currentDate` as a `$set` of the one moment, so that both stores have the same."""
+    """`$currentDate` as a `$set` of one fixed time, so that both stores have the same."""
     fields = update.get("$currentDate")
     if not fields:
         return update
@@ -299,7 +299,7 @@ def _clocked(update: Document, now: dt.datetime) -> Document:
 
 
 def _names(value: Any) -> Iterable[str]:
-    """Every field name in a filter, an update or a pipeline, and every text that a pipeline may take for one."""
+    """Every field name in a filter, an update or a pipeline, and every text that a pipeline may read as one."""
     if isinstance(value, dict):
         for name, inner in value.items():
             yield name

@@ -20,8 +20,8 @@ _INSERT, _CHANGE, _DELETE = range(3)
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One request: its place in the list, what error details call it, and how it is made: as an insert that can
-    travel with its neighbours, or by itself."""
+    """One request: its position in the list, its form in error details, and how it is applied: as an insert that can
+    be sent together with its neighbours, or by itself."""
 
     place: int
     kind: int
@@ -42,8 +42,8 @@ def kind_of(request: Any) -> int:
 
 
 def runs(steps: Sequence[Step], *, ordered: bool) -> Iterator[list[Step]]:
-    """Steps that are made together: inserts that stand side by side, and each other step alone. Unordered, PyMongo
-    sends all inserts first, then all updates, then all deletes, whatever their order."""
+    """Steps that are applied together: consecutive inserts, and each other step alone. Unordered, PyMongo sends all
+    inserts first, then all updates, then all deletes, whatever their order."""
     arranged = steps if ordered else sorted(steps, key=lambda step: step.kind)
     for together, run in itertools.groupby(arranged, key=lambda step: step.insert is not None):
         if together:

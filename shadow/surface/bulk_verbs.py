@@ -23,10 +23,10 @@ __all__ = ["BulkVerbs"]
 
 
 class BulkVerbs(WriteVerbs):
-    """Both are made of the writes of `WriteVerbs`; inserts that stand side by side go to the stores together."""
+    """Both use the writes of `WriteVerbs`; consecutive inserts go to the stores together."""
 
     async def insert_many(self, documents: Iterable[Any], ordered: bool = True, **options: Any) -> InsertManyResult:
-        """Raises BulkWriteError with one entry for each document that was refused."""
+        """Raises BulkWriteError with one entry for each rejected document."""
         self._take.refuse("insert_many", options)
         check_options("insert_many", {"ordered": ordered})
         if isinstance(documents, Mapping | str | bytes) or not isinstance(documents, Iterable):
@@ -49,8 +49,8 @@ class BulkVerbs(WriteVerbs):
         return BulkWriteResult(tally.details, acknowledged=True)
 
     def _step(self, place: int, request: Any) -> Step:
-        """A request, checked as far as PyMongo does before it sends any; what the server would refuse is said when
-        its turn comes, and what is not supported at once."""
+        """A request, checked as far as PyMongo checks before it sends any. Errors of the server are raised when its
+        turn comes, unsupported options immediately."""
         for option in ("_collation", "_hint"):
             if getattr(request, option, None) is not None:
                 raise UnsupportedOperation(f"bulk_write({option[1:]}=...)", "it has no meaning that both stores share")
@@ -72,8 +72,8 @@ class BulkVerbs(WriteVerbs):
         return Step(place, kind_of(request), operation(request), make=make)
 
     async def _make_all(self, steps: Sequence[Step], *, ordered: bool) -> BulkTally:
-        """Makes every step, or, ordered, those up to the first that is refused. Raises BulkWriteError for refusals and
-        write concern errors, the driver's error where the outcome is not known."""
+        """Applies every step, or, if ordered, those up to the first rejected one. Raises BulkWriteError for rejections
+        and write concern errors, the driver's error where the outcome is unknown."""
         tally = BulkTally()
         for run in runs(steps, ordered=ordered):
             if run[0].make is None:
@@ -133,7 +133,7 @@ class BulkVerbs(WriteVerbs):
 
 
 def _tried(check: Callable[..., Any], *arguments: Any) -> None:
-    """Checks what the application handed in, and leaves what the server refuses to the step itself."""
+    """Checks what the application passed in, and leaves the server's errors to the step itself."""
     try:
         check(*arguments)
     except UnsupportedOperation:

@@ -1,8 +1,8 @@
 """The collection: Motor's surface. It turns a call into operations and results back into Motor's; ids, births and the
-clock are fixed here, once, and inputs are copied at the door.
+clock are fixed here, once, and inputs are copied on entry.
 
-Methods take what Motor takes. An argument that would change the answer on one of the stores is refused by name, before
-any store is touched; one that changes no answer is accepted.
+Methods accept Motor's arguments. An argument that would change the result on one of the stores is rejected by name,
+before any store is accessed; one that changes no result is accepted.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ class Collection(ReadVerbs, BulkVerbs):
     ) -> Collection:
         """The same collection, decoding to `codec_options`.
 
-        Preference and concerns are accepted where they make no difference: what the client of MongoDB keeps anyway,
-        and what is no more than that (primary, primaryPreferred; local, available; w=1), for DynamoDB reads and
-        writes with no less. Raises UnsupportedOperation for anything else by name (w=0 always): it would have to be
-        set for the client, in `mongo.url`.
+        Preference and concerns are accepted where they make no difference: those that the client of MongoDB has anyway,
+        and weaker ones (primary, primaryPreferred; local, available; w=1), because DynamoDB reads and writes with no
+        weaker guarantees. Raises UnsupportedOperation for anything else by name (w=0 always): it would have to be set
+        for the client, in `mongo.url`.
         """
         given = RequestedConcerns(read_preference, write_concern, read_concern)
         if given != RequestedConcerns():
@@ -53,21 +53,22 @@ class Collection(ReadVerbs, BulkVerbs):
         )
 
     async def options(self) -> dict[str, Any]:
-        """No collection here has options of its own."""
+        """Empty: a collection has no options of its own here."""
         return {}
 
     # --- indexes and the collection itself ----------------------------------------------------------------------
 
     async def create_index(self, keys: Any, **options: Any) -> str:
-        """The name of the index: the configuration's, where that serves it. A unique one is made on both stores
-        (DuplicateKeyError if there are duplicates); a plain one on MongoDB, with a log line on how to have it on
-        DynamoDB if the configuration does not. Raises UnsupportedOperation for options that both stores cannot keep."""
+        """The name of the index: the configuration's, if that serves it. A unique index is created on both stores
+        (DuplicateKeyError if there are duplicates); a plain one on MongoDB, with a log line on how to create it on
+        DynamoDB if the configuration does not. Raises UnsupportedOperation for options that both stores cannot
+        support."""
         wanted = self._wanted(keys, options)
         self._spec = await self._handle.indexes.add(self._spec, wanted)
         return wanted.name
 
     async def create_indexes(self, indexes: Sequence[IndexModel], **options: Any) -> list[str]:
-        """All are looked at before one is made, as by the server. Raises what `create_index` does."""
+        """All are checked before one is created, as the server does. Raises what `create_index` does."""
         self._take.refuse("create_indexes", options)
         asked = [(list(each.document["key"].items()), _without_key(each.document)) for each in indexes]
         await self._handle.indexes.check(self._spec, [self._wanted(keys, options) for keys, options in asked])
@@ -90,14 +91,14 @@ class Collection(ReadVerbs, BulkVerbs):
         return DocumentCursor(self, documents, self._present)
 
     async def drop_index(self, index_or_name: Any, **options: Any) -> None:
-        """Drops a plain index that `create_index` has made, by name or by keys. Raises OperationFailure code 27 if
+        """Drops a plain index that `create_index` has created, by name or by keys. Raises OperationFailure code 27 if
         there is none, UnsupportedOperation for one that the configuration declares or that is unique."""
         self._take.refuse("drop_index", options)
         await self._handle.indexes.drop(self._name, indexes.to_drop(self._spec, index_or_name))
 
     async def drop_indexes(self, **options: Any) -> NoReturn:
         raise UnsupportedOperation(
-            "drop_indexes", "indexes belong to the configuration", hint="drop_index takes what create_index has made"
+            "drop_indexes", "indexes belong to the configuration", hint="drop_index drops what create_index created"
         )
 
     async def drop(self, **options: Any) -> None:

@@ -1,4 +1,4 @@
-"""What a collection is, beside its verbs: its name, its database, its options, and its way to the router."""
+"""A collection without its verbs: its name, its database, its options, and its access to the router."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class Handle(Protocol):
     def get_collection(self, name: str) -> Any: ...
 
     def kept(self) -> ClientDefaults:
-        """The preference and concerns that the client of MongoDB has for every read and write."""
+        """The preference and concerns of the MongoDB client for every read and write."""
 
     @property
     def database(self) -> Any:
-        """What the application holds in place of the driver's database object."""
+        """The object that replaces the driver's database object for the application."""
 
     @property
     def indexes(self) -> IndexUpkeep:
@@ -109,7 +109,7 @@ class CollectionBase(NotIterable):
         )
 
     def __getattr__(self, name: str) -> NoReturn:
-        """Motor takes an unknown attribute for the name of a sub-collection; a misspelt or unsupported verb must not
+        """Motor treats an unknown attribute as the name of a sub-collection; a misspelt or unsupported verb must not
         become one here."""
         if name.startswith("_"):
             raise AttributeError(name)

@@ -1,4 +1,5 @@
-"""The cursor: what `find` gives, with Motor's methods. Nothing is asked before the first document is."""
+"""The cursor: the result of `find`, with Motor's methods. It sends no request before the first document is
+requested."""
 
 from __future__ import annotations
 
@@ -71,15 +72,15 @@ class Cursor:
         return self._with(batch_size=batch_size)
 
     def allow_disk_use(self, allow_disk_use: bool) -> Self:
-        """Accepted: it changes no answer."""
+        """Accepted: it changes no result."""
         return self
 
     def comment(self, comment: Any) -> Self:
-        """Accepted: it changes no answer."""
+        """Accepted: it changes no result."""
         return self
 
     def max_time_ms(self, max_time_ms: int | None) -> Self:
-        """Accepted: the limits of the configuration hold instead."""
+        """Accepted: the configured limits apply instead."""
         return self
 
     def hint(self, index: Any) -> Self:
@@ -129,7 +130,7 @@ class Cursor:
         return found
 
     async def _fetch(self) -> bool:
-        """Takes the next page into the buffer; False at the end."""
+        """Puts the next page into the buffer; returns False at the end."""
         if self._ended:
             return False
         self._started = True
@@ -141,7 +142,7 @@ class Cursor:
                 self._buffer = page
                 self._fetched += len(page)
                 if 0 < self._query.limit <= self._fetched:
-                    # All has come: the read ends now, and not when somebody asks for more or the iterator is collected.
+                    # Complete: the read ends now, not at the next request or when the iterator is collected.
                     self._ended = True
                     await anext(self._iterator, None)
                 return True
@@ -151,7 +152,7 @@ class Cursor:
     # --- life ---------------------------------------------------------------------------------------------------
 
     async def close(self) -> None:
-        """Ends the read; what was read of it is compared."""
+        """Ends the read; the documents read so far are compared."""
         self._ended, self._buffer, self._place = True, [], 0
         iterator, self._iterator = self._iterator, None
         if iterator is not None:
@@ -175,8 +176,8 @@ class Cursor:
 
 
 class DocumentCursor:
-    """A cursor over an answer that comes as a whole: an aggregate, a list of indexes. Awaiting it gives the cursor
-    itself, for PyMongo's own client has such calls awaited and Motor has not."""
+    """A cursor over a result that arrives as a whole: an aggregate, a list of indexes. Awaiting it returns the cursor
+    itself, because such calls are awaited with PyMongo's own client, but not with Motor."""
 
     def __init__(
         self,
@@ -199,7 +200,7 @@ class DocumentCursor:
         return not self._closed and (self._left is None or bool(self._left))
 
     def batch_size(self, batch_size: int) -> Self:
-        """Accepted: it changes no answer."""
+        """Accepted: it changes no result."""
         return self
 
     def __await__(self) -> Any:

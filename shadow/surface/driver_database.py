@@ -1,7 +1,7 @@
-"""What the drivers' database object and client do beside their collections: commands, lists, sessions, their options.
+"""The drivers' database object and client apart from their collections: commands, lists, sessions, their options.
 
-Both belong to the driver, and are passed on to it. What is refused is a way around shadow: a command or a pipeline that
-would write to, or read from, a configured collection past it.
+Both belong to the driver, and calls are forwarded to it. Ways around shadow are rejected: a command or a pipeline that
+would write to, or read from, a configured collection without its other store.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ __all__ = ["NOT_COLLECTIONS", "DriverDatabase", "ForwardedClient"]
 _ABOUT: Final = frozenset({
     "collstats", "compact", "createindexes", "datasize", "listindexes", "plancacheclear", "reindex", "validate",
 })  # fmt: skip
-"""Commands that name a collection first and read and change no document of it. In small letters."""
+"""Commands that name a collection first and neither read nor change its documents. In lower case."""
 _READING: Final = frozenset({
     "aggregate", "buildinfo", "connectionstatus", "count", "currentop", "dbhash", "dbstats", "distinct", "explain",
     "find", "getlasterror", "getmore", "hello", "ismaster", "killcursors", "killop", "listcollections", "ping",
     "profile", "serverstatus", "usersinfo",
 })  # fmt: skip
-"""Commands that change no document, but for `aggregate`, whose pipeline says which. In small letters."""
+"""Commands that change no document, except for `aggregate`, whose pipeline decides. In lower case."""
 _OF_ALL: Final = ("applyops", "bulkwrite", "clonecollectionascapped", "dropdatabase", "eval", "mapreduce")
-"""Commands that can write to any collection. In small letters."""
+"""Commands that can write to any collection. In lower case."""
 NOT_COLLECTIONS: Final = frozenset({"delegate", "get_io_loop", "io_loop", "next", "wrap"})
-"""Attributes of the drivers' database objects that are neither collections nor here."""
+"""Attributes of the drivers' database objects that are neither collections nor supported here."""
 
 
 class DriverDatabase(NotIterable):
-    """What Motor's database object answers beside its collections; a base of the Shadow."""
+    """Motor's database object apart from its collections; a base of the Shadow."""
 
     _owner: CollectionOwner
 
@@ -48,7 +48,7 @@ class DriverDatabase(NotIterable):
 
     def command(self, command: Any, *arguments: Any, **options: Any) -> Any:
         """The driver's own `command`. Raises UnsupportedOperation for one that would read or change the documents of a
-        configured collection past its other store."""
+        configured collection without its other store."""
         return self._commanded("command", command, arguments, options)
 
     def cursor_command(self, command: Any, *arguments: Any, **options: Any) -> Any:
@@ -69,7 +69,7 @@ class DriverDatabase(NotIterable):
         return call() if names is None else written(self._owner, names, f"db.command({next(iter(whole))!r})", call)
 
     def _touched(self, whole: Mapping[str, Any]) -> Collection[str] | None:
-        """The collections that a command may change or read past their versions; None: it changes none."""
+        """The collections that a command may change, or read without hiding versions; None: it changes none."""
         name, named = next(iter(whole.items()), ("", None))
         target = target_of(whole.get("pipeline"), self._owner.name)
         if name.lower() in _OF_ALL:
@@ -108,11 +108,11 @@ class DriverDatabase(NotIterable):
         return self._owner.driver().validate_collection(_name_of(name_or_collection), *arguments, **options)
 
     async def create_collection(self, name: str, *arguments: Any, **options: Any) -> Any:
-        """Makes the collection on MongoDB, as the driver does, and answers it. Raises CollectionInvalid if it exists,
+        """Creates the collection on MongoDB, as the driver does, and returns it. Raises CollectionInvalid if it exists,
         UnsupportedOperation for a configured one whose primary is DynamoDB."""
         if not self._owner.is_forwarded(name) and not self._owner.is_on_mongo(name):
             raise UnsupportedOperation(
-                f"create_collection({name!r})", "its primary is DynamoDB", hint="`shadow tables create` makes its table"
+                f"create_collection({name!r})", "its primary is DynamoDB", hint="create it with `shadow tables create`"
             )
         await self._owner.enter([name])
         await self._owner.driver().create_collection(name, *arguments, **options)
@@ -134,7 +134,7 @@ class DriverDatabase(NotIterable):
         return self._owner.driver().dereference(dbref, *arguments, **options)
 
     def aggregate(self, pipeline: Any, *arguments: Any, **options: Any) -> Any:
-        """The driver's own pipeline over the database (`$currentOp` and its kin)."""
+        """The driver's own pipeline over the database (`$currentOp` and the like)."""
         target, checked = target_of(pipeline, self._owner.name), checked_pipeline(self._owner, pipeline)
 
         def call() -> Any:
@@ -143,15 +143,15 @@ class DriverDatabase(NotIterable):
         return written_elsewhere(self._owner, self, target, call) if target else call()
 
     def watch(self, *arguments: Any, **options: Any) -> Any:
-        """The driver's own change stream. Raises UnsupportedOperation as long as a configured collection is written by
-        two stores: its events would be those of one of them."""
+        """The driver's own change stream. Raises UnsupportedOperation while a configured collection is written to two
+        stores: the stream would only have the events of one of them."""
         self._all_forwarded("db.watch")
         return self._owner.driver().watch(*arguments, **options)
 
     def with_options(self, *arguments: Any, **options: Any) -> NoReturn:
-        """Not supported: ask for options by collection, or in `mongo.url` for all."""
+        """Not supported: set options per collection, or in `mongo.url` for all."""
         raise UnsupportedOperation(
-            "db.with_options", "options are a collection's", hint='db.get_collection("users", write_concern=...)'
+            "db.with_options", "options are set per collection", hint='db.get_collection("users", write_concern=...)'
         )
 
     # --- what the client keeps
@@ -202,7 +202,7 @@ class ForwardedClient(NotIterable):
         """The Shadow for its own database (without options), the driver's for any other."""
         if name in (None, self._owner.name):
             if arguments or options:
-                raise UnsupportedOperation("client.get_database(options)", "options are a collection's here")
+                raise UnsupportedOperation("client.get_database(options)", "options are set per collection here")
             return self._owner.database
         return self._owner.driver().client.get_database(name, *arguments, **options)
 
@@ -223,7 +223,7 @@ class ForwardedClient(NotIterable):
         return written(self._owner, names, "client.drop_database", call, name, *arguments, **options)
 
     def bulk_write(self, models: Any, *arguments: Any, **options: Any) -> Any:
-        """The driver's own. Raises UnsupportedOperation if it writes a collection of this database that is on two
+        """The driver's own. Raises UnsupportedOperation if it writes to a collection of this database that is on two
         stores."""
         call, own = self._owner.driver().client.bulk_write, self._owner.name
         spaces = [str(getattr(each, "_namespace", "")) for each in models] if isinstance(models, Sequence) else []
@@ -234,12 +234,12 @@ class ForwardedClient(NotIterable):
         return written(self._owner, names, "client.bulk_write", call, models, *arguments, **options)
 
     def close(self) -> NoReturn:
-        """Not here: `await shadow.close()` ends the client that it made."""
+        """Not supported: `await shadow.close()` closes the client that it created."""
         raise UnsupportedOperation("client.close", "the client is shared", hint="await shadow.close()")
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "_owner":
-            # What Python looks for by itself, also before there is an owner.
+            # Attributes that Python itself looks up, even before there is an owner.
             raise AttributeError(name)
         client = self._owner.driver().client
         if name.startswith("_") or hasattr(type(client), name) or name in INSTANCE_ATTRIBUTES:

@@ -2,10 +2,10 @@
 
 A collection that is not named is not migrated by this process, so its calls are not examined: every attribute is that
 of the driver's own collection, of the client that serves the running event loop. Other processes may have it on two
-stores, though, and what was proven of it ends before this one writes it: the first write of an event loop, and of each
-pause, waits until the process has entered the fleet (`CollectionOwner.enter`).
+stores, though, so it must become unverified before this process writes to it: the first write of an event loop, and of
+each pause, waits until the process has entered the fleet (`CollectionOwner.enter`).
 
-What is refused is a way around shadow: a pipeline that would write to, or read from, a configured collection past it.
+Ways around shadow are rejected: a pipeline that would use a configured collection without its other store.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ CHANGES: Final = WRITES | {
     "create_index", "create_indexes", "create_search_index", "create_search_indexes", "drop", "drop_index",
     "drop_indexes", "drop_search_index", "update_search_index",
 }  # fmt: skip
-"""Verbs of the drivers' collections that change the collection; an index may delete documents, or refuse some."""
+"""Verbs that change the drivers' collections; an index may delete documents, or reject some."""
 _WRITES_ELSEWHERE: Final = ("aggregate", "aggregate_raw_batches", "rename")
 
 
@@ -47,7 +47,7 @@ class ForwardedCollection(NotIterable):
     __slots__ = ("_made", "_name", "_options", "_owner")
 
     def __init__(self, name: str, owner: CollectionOwner, options: Mapping[str, Any] | None = None) -> None:
-        """`options`: those of `with_options`. Raises TypeError, InvalidName: see `check_name`."""
+        """`options`: the options of `with_options`. Raises TypeError, InvalidName: see `check_name`."""
         check_name(name)
         self._name = name
         self._owner = owner
@@ -64,7 +64,7 @@ class ForwardedCollection(NotIterable):
 
     @property
     def __class__(self) -> type[Any]:
-        """The driver's: `isinstance` answers as it does for the driver's own collection."""
+        """The driver's: `isinstance` returns the same as for the driver's own collection."""
         return self._owner.driver_kind()
 
     @__class__.setter
@@ -145,9 +145,7 @@ class ForwardedCollection(NotIterable):
     def __getattr__(self, name: str) -> Any:
         """The driver's own attribute, or, as in the driver, a sub-collection."""
         if name.startswith("_"):
-            raise AttributeError(
-                f"ForwardedCollection has no attribute {name!r}: a collection of it is {name!r} in brackets"
-            )
+            raise AttributeError(f"ForwardedCollection has no attribute {name!r}: for a sub-collection, use [{name!r}]")
         if not hasattr(self._owner.driver_kind(), name) and name not in INSTANCE_ATTRIBUTES:
             return self[name]
         return self._attribute(name)
@@ -179,7 +177,7 @@ class ForwardedCollection(NotIterable):
         return checked
 
     def _gated(self, verb: str, target: Any, call: Callable[[], Any]) -> Any:
-        """A write to another collection, during which the phase of that one does not change, if it is configured."""
+        """A write to another collection; if that one is configured, its phase does not change meanwhile."""
         if not isinstance(target, str) or not target:
             return call()
         if verb != "rename":
@@ -195,7 +193,7 @@ class ForwardedCollection(NotIterable):
 
 
 class _Verb:
-    """An attribute of the driver's collections. By `__getattr__` it would be found as well, after a lookup that fails,
+    """An attribute of the drivers' collections. `__getattr__` would find it as well, but only after a failed lookup,
     which costs more than all the rest."""
 
     __slots__ = ("_name",)
@@ -211,11 +209,11 @@ for _name in COLLECTION_VERBS - vars(ForwardedCollection).keys():
     setattr(ForwardedCollection, _name, _Verb(_name))
 
 INSTANCE_ATTRIBUTES: Final = ("delegate", "io_loop")
-"""Attributes that Motor's objects have and their classes have not."""
+"""Attributes of Motor's objects that their classes do not have."""
 
 
 def _explained(call: Callable[..., Any], collection: str) -> Callable[..., Any]:
-    """Once no configured collection needs MongoDB it may be gone: that is said, with the collection that needs it."""
+    """Once no configured collection needs MongoDB, it may be gone: the error names the collection that needs it."""
 
     def explained(*arguments: Any, **options: Any) -> Any:
         made = call(*arguments, **options)

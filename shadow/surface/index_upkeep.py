@@ -1,4 +1,4 @@
-"""The indexes that an application asks for while it runs: made on the stores in use, and remembered."""
+"""The indexes that an application requests at runtime: created on the stores in use, and remembered."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["IndexUpkeep"]
 
 class IndexUpkeep:
     """`specs`: the configured collections by name, to which unique indexes are added; `configured`: those of the
-    configuration alone; `route` of a collection; `stores` of the running event loop."""
+    configuration only; `route` of a collection; `stores` of the running event loop."""
 
     def __init__(
         self,
@@ -34,11 +34,11 @@ class IndexUpkeep:
         self._stores = stores
         self._reporter = reporter
         self._asked_for: dict[str, dict[str, Existing]] = {}
-        """By collection and name: the indexes that this process has been asked for."""
+        """By collection and name: the indexes that this process has requested."""
 
     def note(self, spec: CollectionSpec, wanted: IndexRequest) -> CollectionSpec:
-        """Notes an index that the driver has made while MongoDB alone is written. From then on this process keeps a
-        unique one on both stores; for a plain one a log line says how to have it on DynamoDB."""
+        """Records an index that the driver created while only MongoDB is written. From then on this process keeps a
+        unique one on both stores; for a plain one a log line explains how to create it on DynamoDB."""
         if wanted.declared or not (wanted.plain or wanted.unique):
             return spec
         if wanted.plain:
@@ -51,9 +51,9 @@ class IndexUpkeep:
         return made
 
     async def add(self, spec: CollectionSpec, wanted: IndexRequest) -> CollectionSpec:
-        """What `create_index` does: a unique index that the configuration does not declare is made on both stores, the
-        primary first, and held from then on by this process; a plain one is made on MongoDB. A store that is not in
-        use is not asked, and what the secondary fails at is counted and not raised."""
+        """Implements `create_index`: a unique index that the configuration does not declare is created on both stores,
+        the primary first, and enforced from then on by this process; a plain one is created on MongoDB. A store that is
+        not in use gets no request, and a failure of the secondary is counted and not raised."""
         await self.check(spec, [wanted])
         stores = self._in_use(spec.name)
         if wanted.plain:
@@ -78,15 +78,15 @@ class IndexUpkeep:
         return made
 
     async def check(self, spec: CollectionSpec, wanted: Sequence[IndexRequest]) -> None:
-        """Raises what MongoDB would for indexes that conflict: by the indexes that it has, where it is in use and
-        answers, else by those that this process has asked for."""
+        """Raises MongoDB's errors for conflicting indexes: compared with the indexes of MongoDB, if it is in use and
+        responds, otherwise with those that this process has requested."""
         there = list(self._asked_for.get(spec.name, {}).values())
         for store in self._in_use(spec.name):
             if isinstance(store, Indexed):
                 try:
                     there = [Existing.read(raw) for raw in await store.indexes(spec.name)]
                 except Exception as error:
-                    # Without the right to list them, the server says what it has to say when one is made.
+                    # Without the right to list them, the server reports conflicts when an index is created.
                     is_primary = store.name is self._route(spec.name).primary
                     if is_primary and getattr(error, "code", None) not in (13, 8000):
                         raise
@@ -97,12 +97,12 @@ class IndexUpkeep:
         return documents(self._configured().get(collection, CollectionSpec(collection)))
 
     def declares(self, collection: str, wanted: IndexRequest) -> bool:
-        """Whether the configuration has an index that serves what is wanted; those that this process has been asked for
-        do not count."""
+        """Whether the configuration has an index that serves the request; indexes that this process has requested do
+        not count."""
         return wanted.declared and wanted.name in self._declared(collection)
 
     async def drop(self, collection: str, name: str) -> None:
-        """What `drop_index` does with an index that the configuration does not declare: it can only be on MongoDB."""
+        """Implements `drop_index` for an index that the configuration does not declare: it can only be on MongoDB."""
         stores = [store for store in self._in_use(collection) if isinstance(store, Indexed)]
         asked = self._asked_for.get(collection, {}).pop(name, None)
         if not stores and asked is None:

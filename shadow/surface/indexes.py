@@ -1,9 +1,9 @@
-"""Indexes as the Motor surface sees them, in PyMongo's shapes.
+"""Indexes in the Motor surface, in PyMongo's shapes.
 
-An application that calls `create_index` at start-up keeps doing so. A unique index is made on both stores; a plain one
-is made on MongoDB, as it would be without shadow. Where the configuration has one that serves it on DynamoDB, whose
-tables get their indexes from there, that one's name is answered; else a log line says what to write into it. An option
-that would change what documents there are, or which of them an index holds, is refused by name.
+An application that calls `create_index` at start-up continues to do so. A unique index is created on both stores; a
+plain one on MongoDB, as it would be without shadow. If the configuration has an index that serves it on DynamoDB (whose
+tables get their indexes from there), its name is returned; otherwise a log line shows what to add to the configuration.
+An option that would change the existing documents, or which of them an index contains, is rejected by name.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ __all__ = [
 
 _INDEX_NOT_FOUND: Final = 27
 _SIGNATURE: Final = ("unique", "sparse", "partialFilterExpression", "collation")
-"""What makes an index another one, besides its keys: two that differ in it alone may stand side by side. Tried on
-MongoDB 6.0.5; the manual, "createIndexes", says so of the last two."""
+"""What distinguishes an index besides its keys: indexes that differ only in these may coexist. Tried on MongoDB 6.0.5;
+documented for the last two in the manual, "createIndexes"."""
 _NO_OPTION: Final = frozenset({"key", "name", "ns", "v", "background", *_SIGNATURE})
 _NOT_SENT: Final = frozenset({"session", "collation"})
-"""Options that a driver takes as objects of its own and does not encode as they are."""
+"""Options that a driver accepts as objects of its own and does not encode unchanged."""
 _HARMLESS: Final = frozenset({"name", "background", "comment", "v", "maxTimeMS"})
 
 
@@ -67,8 +67,8 @@ def information(spec: CollectionSpec) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class IndexRequest:
-    """An index that an application asks for: `declared` if the configuration, or every store by itself, has one that
-    serves it. `name` is the one that it is known by from then on, `plain_name` the one that it has on MongoDB."""
+    """An index that an application requests: `declared` if the configuration, or every store by itself, has one that
+    serves it. `name` is its name from then on, `plain_name` its name on MongoDB."""
 
     name: str
     plain_name: str
@@ -83,24 +83,24 @@ class IndexRequest:
 
     @property
     def plain(self) -> bool:
-        """Whether MongoDB has it only if it is made there: neither unique nor that of `_id`."""
+        """Whether MongoDB has it only if it is created there: neither unique nor that of `_id`."""
         return not self.unique and self.paths != ("_id",)
 
     def existing(self) -> Existing:
-        """The index as MongoDB has it when it is made."""
+        """The index as MongoDB has it once it is created."""
         return Existing(self.plain_name, (tuple(self.keys), self.unique, self.sparse, None, None))
 
     def constraint(self) -> UniqueSpec:
         return UniqueSpec(self.name, self.paths, self.sparse)
 
     def advice(self) -> str:
-        """What to write under the collection's name in the configuration file."""
+        """What to add under the collection's name in the configuration file."""
         return _lines(self.paths, self.unique)
 
 
 @dataclass(frozen=True, slots=True)
 class Existing:
-    """An index that is there: keys and what else makes it another one, and the options that do not."""
+    """An existing index: its keys, its distinguishing options, and its other options."""
 
     name: str
     signature: tuple[Any, ...]
@@ -116,13 +116,13 @@ class Existing:
 
 
 def conflict(existing: Iterable[Existing], wanted: Sequence[IndexRequest], declared: Mapping[str, Any]) -> None:
-    """Raises OperationFailure with the code of MongoDB's `createIndexes` (85 or 86) where one of those wanted has the
-    name of an index with other keys or options, or is one that is there under another name. For an index that the
-    configuration has (`declared`, by name) any name will do, as long as no other index has it."""
+    """Raises OperationFailure with the code of MongoDB's `createIndexes` (85 or 86) if one of those wanted has the name
+    of an index with other keys or options, or already exists under another name. For an index that the configuration
+    has (`declared`, by name) any name is valid, unless another index has it."""
     there = list(existing)
     for each in wanted:
         if each.paths == ("_id",):
-            continue  # there is one, whatever it is called
+            continue  # it exists, under whatever name
         made = each.existing()
         named = next((one for one in there if one.name == made.name), None)
         if named is not None and named.signature != made.signature:
@@ -142,8 +142,8 @@ def conflict(existing: Iterable[Existing], wanted: Sequence[IndexRequest], decla
 
 
 def index_keys(keys: Any) -> Sort:
-    """The keys of an index as pairs, any whole number but 0 for a direction. Raises UnsupportedOperation for kinds that
-    only MongoDB has, OperationFailure with the server's code for a key that it would not take."""
+    """The keys of an index as pairs, with any integer but 0 as a direction. Raises UnsupportedOperation for kinds that
+    only MongoDB has, OperationFailure with the server's code for an invalid key."""
     given = [keys] if isinstance(keys, str) else list(keys.items() if isinstance(keys, Mapping) else keys)
     if not given:
         raise ValueError("key_or_list must not be empty")
@@ -174,8 +174,8 @@ def _failure(code: int, name: str, text: str) -> OperationFailure:
 
 
 def wanted(spec: CollectionSpec, keys: Sort, options: Mapping[str, Any]) -> IndexRequest:
-    """What `create_index` asks for. Raises UnsupportedOperation for an option that both stores cannot keep,
-    OperationFailure with the server's code for one of another type and for a name that another index has."""
+    """The index that `create_index` requests. Raises UnsupportedOperation for an option that both stores cannot
+    support, OperationFailure with the server's code for one of another type and for a name that another index has."""
     _check_options(keys, options)
     paths = tuple(path for path, _ in keys)
     unique, sparse = _is_set(options.get("unique")), _is_set(options.get("sparse"))
@@ -199,12 +199,12 @@ def _is_set(flag: Any) -> bool:
 
 
 def _is_none(name: str, value: Any) -> bool:
-    """Whether an option that both stores cannot keep is given with the value that means that it is not there."""
+    """Whether an option that both stores cannot support has the value that means "not set"."""
     return (name in ("collation", "session") and value is None) or (name == "hidden" and value is False)
 
 
 def _check_options(keys: Sort, options: Mapping[str, Any]) -> None:
-    # A driver encodes the whole command first: what BSON cannot hold is its error, whichever option has it.
+    # A driver encodes the whole command first, so it raises for any value that BSON cannot hold.
     bson.encode({name: value for name, value in options.items() if name not in _NOT_SENT})
     name = options.get("name")
     if name is not None and not isinstance(name, str):
@@ -213,7 +213,7 @@ def _check_options(keys: Sort, options: Mapping[str, Any]) -> None:
         raise _failure(67, "CannotCreateIndex", "The field 'name' must not be empty")
     limit = options.get("maxTimeMS", 0)
     if isinstance(limit, bool) or not isinstance(limit, int) or not 0 <= limit < 2**31:
-        raise UnsupportedOperation("create_index(maxTimeMS=...)", "a whole number of milliseconds is wanted")
+        raise UnsupportedOperation("create_index(maxTimeMS=...)", "it must be a whole number of milliseconds")
     for flag in ("unique", "sparse"):
         if flag in options and not isinstance(options[flag], bool | int | float | Decimal128):
             raise _failure(14, "TypeMismatch", f"The field '{flag}' must be a bool or a number")
@@ -229,7 +229,7 @@ def _check_options(keys: Sort, options: Mapping[str, Any]) -> None:
 
 
 def is_known(spec: CollectionSpec, hint: Any) -> bool:
-    """Whether a hint names an index that is there: by name, or by its keys. Following it changes no answer."""
+    """Whether a hint names an existing index: by name, or by its keys. Using it changes no result."""
     if isinstance(hint, str):
         return hint in documents(spec)
     items = list(hint.items() if isinstance(hint, Mapping) else hint)
@@ -238,12 +238,12 @@ def is_known(spec: CollectionSpec, hint: Any) -> bool:
 
 
 def _path(pair: Any) -> Any:
-    path, _ = pair  # which raises TypeError or ValueError, as the drivers do, for what is no pair
+    path, _ = pair  # raises TypeError or ValueError, as the drivers do, for anything but a pair
     return path
 
 
 def to_drop(spec: CollectionSpec, index_or_name: Any) -> str:
-    """The name of the index that `drop_index` is to drop. Raises what MongoDB says of `_id_`, and UnsupportedOperation
+    """The name of the index that `drop_index` should drop. Raises MongoDB's error for `_id_`, and UnsupportedOperation
     for one that the collection's description has."""
     keys = () if isinstance(index_or_name, str) else sort_pairs(index_or_name)
     name = index_or_name if isinstance(index_or_name, str) else "_".join(f"{p}_{direction}" for p, direction in keys)
@@ -254,24 +254,24 @@ def to_drop(spec: CollectionSpec, index_or_name: Any) -> str:
     if is_known(spec, name) or (keys and is_known(spec, keys)):
         raise UnsupportedOperation(
             "drop_index",
-            "an index that is declared, or unique, is every process's",
-            hint="take it out of the configuration; the tables keep it",
+            "an index that is declared, or unique, belongs to every process",
+            hint="remove it from the configuration; the tables keep it",
         )
     return name
 
 
 def index_not_found(name: str) -> OperationFailure:
-    """The server's error for an index that is not there."""
+    """The server's error for an index that does not exist."""
     return _failure(_INDEX_NOT_FOUND, "IndexNotFound", f"index not found with name [{name}]")
 
 
 def is_not_found(error: Exception) -> bool:
-    """Whether a store says that it has no such index: an answer, and no failure."""
+    """Whether a store reports that it has no such index: a result, and not a failure."""
     return isinstance(error, OperationFailure) and error.code == _INDEX_NOT_FOUND
 
 
 def _lines(wanted: tuple[str, ...], unique: bool) -> str:
-    """What to write under the collection's name in the configuration file."""
+    """What to add under the collection's name in the configuration file."""
     name = f"{'_'.join(wanted)}-index".replace(".", "_")
     if unique:
         return f"unique: [{{name: {name}, fields: [{', '.join(wanted)}]}}]"

@@ -1,4 +1,4 @@
-"""Names of collections, as the drivers take them, and what is no sequence though it has `__getitem__`."""
+"""Names of collections, as the drivers accept them, and objects with `__getitem__` that are not sequences."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ __all__ = ["NotIterable", "check_name", "sub_name"]
 
 
 class NotIterable:
-    """The base of what has `__getitem__` and is no sequence: without this, `for` and `in` would ask for `[0]`, `[1]`
-    and so on, without an end. As PyMongo's own objects, these raise TypeError."""
+    """The base of objects that have `__getitem__` but are not sequences: without this, `for` and `in` would request
+    `[0]`, `[1]` and so on, without end. Like PyMongo's own objects, they raise TypeError."""
 
     __slots__ = ()
 
@@ -21,8 +21,8 @@ class NotIterable:
 
 
 def check_name(name: Any) -> None:
-    """As the drivers do, when the collection is made. Raises TypeError for a name that is no text, InvalidName for one
-    that MongoDB refuses (PyMongo's `Collection.__init__`)."""
+    """As the drivers do, when the collection object is created. Raises TypeError for a name that is not a string,
+    InvalidName for one that MongoDB rejects (PyMongo's `Collection.__init__`)."""
     if not isinstance(name, str):
         raise TypeError(f"name must be an instance of str, not {type(name).__name__}")
     if not name or ".." in name:
@@ -36,7 +36,7 @@ def check_name(name: Any) -> None:
 
 
 def sub_name(name: str, sub: Any) -> str:
-    """The name of a sub-collection. Raises TypeError for what is no text, as Motor does."""
+    """The name of a sub-collection. Raises TypeError for anything but a string, as Motor does."""
     if not isinstance(sub, str):
         raise TypeError(f"name must be an instance of str, not {type(sub).__name__}")
     return f"{name}.{sub}"

@@ -1,9 +1,9 @@
-"""What `with_options` may ask of reads and writes while a collection has two stores.
+"""The options that `with_options` may set for reads and writes while a collection has two stores.
 
-On DynamoDB a read of the table is consistent and a write that was acknowledged is durable; on MongoDB the client that
-`mongo.url` describes (or that was handed in) decides. So what that client keeps anyway makes no difference and is
-accepted, and what would be more than it keeps, or another answer, is refused by name: asking for it in `mongo.url` has
-it for every collection, on both stores.
+On DynamoDB a read of the table is consistent and an acknowledged write is durable; on MongoDB the client that
+`mongo.url` describes (or that was passed in) decides. So an option that the client has anyway makes no difference and
+is accepted; a stronger or different one is rejected by name: set in `mongo.url`, it applies to every collection, on
+both stores.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ _KEPT: Final = frozenset(
         *("tz_aware", "uuidrepresentation", "unicode_decode_error_handler", "datetime_conversion"),
     }
 )
-"""The options of a connection string that decide what is kept, in small letters."""
+"""The relevant options of a connection string, in lower case."""
 _WEAK_LEVELS: Final = (None, "local", "available")
 
 
 @dataclass(frozen=True, slots=True)
 class RequestedConcerns:
-    """What an application asks for; None: what the client has."""
+    """The options that an application requests; None: the client's."""
 
     read_preference: Any = None
     write_concern: WriteConcern | None = None
@@ -61,7 +61,7 @@ class RequestedConcerns:
 
 @dataclass(frozen=True, slots=True)
 class ClientDefaults:
-    """The preference and concerns that the client of MongoDB has for every read and write."""
+    """The preference and concerns of the MongoDB client for every read and write."""
 
     read_preference: Any
     write_concern: WriteConcern
@@ -69,7 +69,7 @@ class ClientDefaults:
     codec_options: CodecOptions[Any] = DEFAULT_CODEC_OPTIONS
 
     def check(self, wanted: RequestedConcerns) -> None:
-        """Raises UnsupportedOperation for what the client does not have."""
+        """Raises UnsupportedOperation for options that the client does not have."""
         preference, read, write = wanted.read_preference, wanted.read_concern, wanted.write_concern
         if preference is not None and not self._reads_by(preference):
             raise _refusal("read_preference", "reads go where the client sends them, and on DynamoDB to the table")
@@ -81,7 +81,7 @@ class ClientDefaults:
             raise _refusal("write_concern", "the client does not write with that on MongoDB")
 
     def _reads_by(self, wanted: Any) -> bool:
-        """The primary is what primaryPreferred prefers."""
+        """primaryPreferred accepts the primary."""
         if wanted == self.read_preference:
             return True
         names = (wanted.name, self.read_preference.name)
@@ -89,7 +89,7 @@ class ClientDefaults:
 
     def _writes_by(self, wanted: Mapping[str, Any]) -> bool:
         ours = self.write_concern.document
-        # Without a word a replica set is asked for a majority, and a single server has nobody else to ask.
+        # Without a concern, a replica set gets `majority`, and a single server has no other member.
         enough = (1, ours.get("w", "majority"))
         return all(
             (name == "w" and value in enough) or value == ours.get(name) or (name in ("j", "fsync") and not value)
@@ -106,14 +106,14 @@ def _refusal(name: str, reason: str) -> UnsupportedOperation:
 
 
 def kept_by_client(client: Any) -> ClientDefaults:
-    """Those of a client that was handed in."""
+    """The defaults of a client that was passed in."""
     return ClientDefaults(client.read_preference, client.write_concern, client.read_concern, client.codec_options)
 
 
 def kept_by_url(url: str) -> ClientDefaults:
-    """Those of a client of this address. Reads the text alone: no name is resolved, no connection is made."""
+    """The defaults of a client with this url. Only parses the text: it resolves no name and opens no connection."""
     query = url.partition("?")[2]
-    # Who is there, and how the wire is made safe, is another matter, for which users and files would have to be there.
+    # Without authentication and TLS options: they would need the users and files to exist.
     kept = {name: value for name, value in (split_options(query) if query else {}).items() if name.lower() in _KEPT}
     given = ClientOptions(None, None, None, kept)  # type: ignore[arg-type]
     return ClientDefaults(given.read_preference, given.write_concern, given.read_concern, given.codec_options)

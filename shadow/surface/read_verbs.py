@@ -1,4 +1,4 @@
-"""The verbs that read: a call becomes a read as data (`model.reads`), and the answer what Motor gives."""
+"""The verbs that read: a call becomes a read as data (`model.reads`), and its result Motor's."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ReadVerbs(CollectionBase):
         skip: int = 0,
         **options: Any,
     ) -> Any:
-        """The first document that matches, or None. A `filter` that is no mapping is taken for an `_id`."""
+        """The first document that matches, or None. If `filter` is not a mapping, it is treated as an `_id`."""
         query = self._query("find_one", filter, projection, options, sort=sort, skip=skip)
         hit = await self._router.find_one(self._name, query)
         return None if hit is None else self._present(hit.document)
@@ -46,10 +46,10 @@ class ReadVerbs(CollectionBase):
         batch_size: int = 0,
         **options: Any,
     ) -> Cursor:
-        """A cursor over the documents that match; nothing is asked yet."""
+        """A cursor over the documents that match; it sends no request yet."""
         if filter and not isinstance(filter, Mapping):
             raise TypeError(f"filter must be an instance of a mapping, not {type(filter).__name__}")
-        # The drivers take any empty filter for none, where `find_one` takes it for an `_id`.
+        # The drivers treat any empty filter as no filter, where `find_one` treats it as an `_id`.
         query = self._query(
             "find",
             filter or None,
@@ -71,12 +71,12 @@ class ReadVerbs(CollectionBase):
         return int(await self._router.answer(self._name, Count(query.filter, query.skip, query.limit)))
 
     async def estimated_document_count(self, **options: Any) -> int:
-        """How many documents there are. Counted exactly: tombstones must not be in it."""
+        """How many documents there are. Counted exactly, without tombstones."""
         self._take.refuse("estimated_document_count", options)
         return int(await self._router.answer(self._name, Count({}, estimated=True)))
 
     async def distinct(self, key: str, filter: Mapping[str, Any] | None = None, **options: Any) -> list[Any]:
-        """The different values at a dotted path, arrays opened."""
+        """The distinct values at a dotted path; arrays are unwound."""
         if not isinstance(key, str):
             raise TypeError(f"key must be an instance of str, not {type(key).__name__}")
         if filter is not None and not isinstance(filter, Mapping):
@@ -87,7 +87,7 @@ class ReadVerbs(CollectionBase):
         return list(self._present({"": values})[""])
 
     def aggregate(self, pipeline: Sequence[Mapping[str, Any]], **options: Any) -> DocumentCursor:
-        """A cursor over the answer of a pipeline. May be awaited first, as with PyMongo's own client, or not."""
+        """A cursor over the result of a pipeline. May be awaited first, as with PyMongo's own client, or not."""
         self._take.refuse("aggregate", options)
         wanted = Aggregate(self._take.pipeline(pipeline))
 
@@ -111,7 +111,7 @@ class ReadVerbs(CollectionBase):
         limit: int = 0,
     ) -> Query:
         self._take.refuse(verb, options)
-        of_stage = verb == "count_documents"  # which is an aggregate, with codes of its stages
+        of_stage = verb == "count_documents"  # it is an aggregate, with the error codes of its stages
         skip = self._take.counted("skip", skip, 5107200 if of_stage else 51024)
         limit = self._take.counted("limit", limit, 5107201 if of_stage else 51024)
         wanted = self._take.projection(projection)
@@ -121,6 +121,6 @@ class ReadVerbs(CollectionBase):
 
 
 def _no_filter(given: object) -> OperationFailure:
-    """The server's refusal of a filter that is no mapping. Raises what the driver does if it cannot send it."""
+    """The server's error for a filter that is not a mapping. Raises the driver's error if it cannot send the filter."""
     bson.encode({"": given})
     return OperationFailure("BSON field 'distinct.query' is the wrong type", 14, {"ok": 0.0, "code": 14})

@@ -1,4 +1,4 @@
-"""What goes out through the Motor surface: PyMongo's result objects and errors, with MongoDB's counts."""
+"""The results of the Motor surface: PyMongo's result objects and errors, with MongoDB's counts."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from shadow.mongoql import cached_update
 __all__ = ["BulkTally", "as_command", "as_write", "by_pipeline", "deleted", "is_modified", "updated"]
 
 _NOT_OF_THE_WRITE: Final = frozenset({13, 18, 59, 72, 115})
-"""Codes of a command that the server would not run at all (Unauthorized, AuthenticationFailed, CommandNotFound,
+"""Codes of a command that the server did not run at all (Unauthorized, AuthenticationFailed, CommandNotFound,
 InvalidOptions, CommandNotSupported; MongoDB's error_codes.yml)."""
 
 
 @contextmanager
 def as_write() -> Iterator[None]:
-    """What the commands `update` and `delete` refuse is an error of one of their writes, to the drivers a `WriteError`:
-    a bad filter as much as a bad update."""
+    """Errors of the commands `update` and `delete` are errors of one of their writes, to the drivers a `WriteError`:
+    for an invalid filter as well as for an invalid update."""
     try:
         yield
     except OperationFailure as error:
@@ -39,7 +39,7 @@ def as_write() -> Iterator[None]:
 
 @contextmanager
 def as_command() -> Iterator[None]:
-    """What `findAndModify` refuses is an error of the command, to the drivers an `OperationFailure`, except for
+    """Errors of `findAndModify` are errors of the command, to the drivers an `OperationFailure`, except for
     duplicates."""
     try:
         yield
@@ -55,16 +55,16 @@ def _text(error: OperationFailure) -> str:
 
 
 def is_modified(applied: Applied) -> bool:
-    """Whether a change of a standing document left it different. The version moves with every change, so the
-    documents decide."""
+    """Whether a change of an existing document modified it. The version moves with every change, so the documents
+    decide."""
     if applied.pre.document is None or applied.post.document is None:
         return False
     return applied.rewritten or not same_after(applied.pre.document, applied.post.document)
 
 
 def by_pipeline(applied: Sequence[Applied], stages: Sequence[Document]) -> list[Applied]:
-    """What a pipeline of updates did. MongoDB puts an `_id` that the pipeline has lost back after it has seen that the
-    document changed, so losing it counts as modified where nothing else does."""
+    """The result of a pipeline of updates. MongoDB restores an `_id` that the pipeline removed after it has determined
+    that the document changed, so removing only the `_id` counts as modified."""
     update = cached_update(stages)
 
     def lost(each: Applied) -> bool:
@@ -103,8 +103,8 @@ class BulkTally:
         self._concerns: list[WriteConcernError] = []
 
     def failed(self, index: int, error: Exception, operation: Document) -> None:
-        """Notes what the server said of one write. Raises `error` itself if it is not that: then nobody knows what
-        was written."""
+        """Records the server's error for one write. Raises `error` itself if it is of another kind: then it is unknown
+        what was written."""
         if not isinstance(error, WriteError):
             raise error
         details = {name: value for name, value in (error.details or {}).items() if name not in ("index", "op")}
@@ -113,12 +113,12 @@ class BulkTally:
         self._errors.sort(key=lambda each: int(each["index"]))
 
     def unsafe(self, error: WriteConcernError) -> None:
-        """Notes a write concern error. One error of many writes is noted once."""
+        """Records a write concern error. One error of many writes is recorded once."""
         if error not in self._concerns:
             self._concerns.append(error)
 
     def made(self, index: int, applied: Sequence[Applied], *, removed: bool) -> None:
-        """Notes what an update, a replacement or a delete has done."""
+        """Records the result of an update, a replacement or a delete."""
         if removed:
             self.removed += len(applied)
             return

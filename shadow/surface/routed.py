@@ -1,7 +1,7 @@
-"""A configured collection: the driver's own one where MongoDB alone is written, else that of `Collection`.
+"""A configured collection: the driver's own where only MongoDB is written, otherwise `Collection`.
 
-Collections are made at import time and kept for as long as the process lives; phases come and go. So which way a call
-takes is decided when it is made, and nothing of the way is kept.
+Collections are created at import time and live as long as the process; phases change. So the path of a call is chosen
+when the call is made, and nothing of it is kept.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ class RoutedHandle(Handle, CollectionOwner, Protocol):
     """What a routed collection needs of the Shadow that made it."""
 
     def forwarder(self) -> Forwarder:
-        """That of the running event loop. Raises RuntimeError where there is none, `ShadowClosed`."""
+        """The forwarder of the running event loop. Raises RuntimeError if there is none, `ShadowClosed`."""
 
     def expected(self, collection: str) -> Passage:
-        """How a call would be made by what is known now. Needs no event loop."""
+        """The path that a call would take by what is known now. Needs no event loop."""
 
 
 class RoutedCollection(Collection):
@@ -69,8 +69,8 @@ class RoutedCollection(Collection):
         write_concern: WriteConcern | None = None,
         read_concern: ReadConcern | None = None,
     ) -> RoutedCollection:
-        """The same collection with other options. While MongoDB alone is written they are the driver's, whatever they
-        are. Else see `Collection.with_options`: what is refused there is refused at once, or, where the phase changes
+        """The same collection with other options. While only MongoDB is written they are the driver's, without limits.
+        Otherwise see `Collection.with_options`: an unsupported option is rejected immediately, or, if the phase changes
         later, by the first call after that."""
         given = dict(zip(_OPTIONS, (codec_options, read_preference, write_concern, read_concern), strict=True))
         asked = {**self._asked, **{name: value for name, value in given.items() if value is not None}}
@@ -81,7 +81,7 @@ class RoutedCollection(Collection):
         options = codec_options or self._options
         return RoutedCollection(self._spec, self._handle, options=options, concerns=merged, asked=asked)
 
-    # --- which way ----------------------------------------------------------------------------------------------
+    # --- the path of a call -------------------------------------------------------------------------------------
 
     def _own(self) -> Any:
         """The driver's own collection."""
@@ -95,7 +95,7 @@ class RoutedCollection(Collection):
         return Stamping(self._spec.reserved, self._handle.forwarder().era(self._name), self._take)
 
     def _check_concerns(self) -> None:
-        """What was asked for while the driver alone was concerned may be more than both stores can keep."""
+        """Options that were requested while only the driver was used may be more than both stores can support."""
         if self._concerns != RequestedConcerns():
             self._handle.kept().check(self._concerns)
 
@@ -116,9 +116,9 @@ class RoutedCollection(Collection):
         return self._unstamped(await forwarder.read(self._name, Verb(verb), call))
 
     def _unstamped(self, document: Any) -> Any:
-        """The driver's document without a version. Some have one although nobody has asked for both stores: while the
-        control store does not answer writes move versions, and a document may have been on its way when the first
-        process began to write both."""
+        """The driver's document without a version. Some have one although no process has two stores for it: while the
+        control store does not respond, writes move versions, and a document may have been in flight when the first
+        process began to write to both."""
         if type(document) is dict and self._spec.reserved not in document:
             return document
         if isinstance(document, MutableMapping) and is_stamp(document.get(self._spec.reserved)):
@@ -147,7 +147,7 @@ class RoutedCollection(Collection):
         return self._unstamped(answer)
 
     async def _forward_look(self, verb: str, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
-        """What is asked about the collection and not about its documents."""
+        """Forwards a request about the collection and not about its documents."""
         if await self._passage() is Passage.VERSIONED:
             return await getattr(super(), verb)(*arguments, **options)
         found = await getattr(self._own(), verb)(*arguments, **options)
@@ -156,11 +156,11 @@ class RoutedCollection(Collection):
         return found
 
     def _is_ours(self, index: Any) -> bool:
-        """Whether it is an index on the version, which is none of the application's."""
+        """Whether it is an index on the version, which does not belong to the application."""
         return str(index).startswith(f"{self._spec.reserved}_")
 
     async def _forward_other(self, verb: str, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
-        """What concerns the collection and not its documents; while it runs, the phase does not change."""
+        """Forwards a change of the collection and not of its documents; meanwhile the phase does not change."""
         passage, answer = await self._handle.forwarder().write(
             self._name, None, lambda passage: getattr(self._own(), verb)(*arguments, **options), options.get("session")
         )
@@ -171,14 +171,14 @@ class RoutedCollection(Collection):
     # --- cursors ------------------------------------------------------------------------------------------------
 
     def find(self, *arguments: Any, **options: Any) -> Any:
-        """A cursor over the documents that match; nothing is asked yet."""
+        """A cursor over the documents that match; it sends no request yet."""
         if self._handle.expected(self._name) is not Passage.VERSIONED:
             return RoutedCursor(self, arguments, options)
         self._check_concerns()
         return super().find(*arguments, **options)
 
     def _found(self, passage: Passage, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
-        """The cursor of one way."""
+        """The cursor of one path."""
         if passage is Passage.VERSIONED:
             self._check_concerns()
             return super().find(*arguments, **options)
@@ -187,7 +187,7 @@ class RoutedCollection(Collection):
         return self._own().find(*arguments, **options)
 
     def aggregate(self, pipeline: Any, *arguments: Any, **options: Any) -> Any:
-        """A cursor over the answer of a pipeline. May be awaited first, as with PyMongo's own client, or not."""
+        """A cursor over the result of a pipeline. May be awaited first, as with PyMongo's own client, or not."""
         if self._handle.expected(self._name) is Passage.VERSIONED:
             self._check_concerns()
             return super().aggregate(pipeline, *arguments, **options)
@@ -225,7 +225,7 @@ class RoutedCollection(Collection):
         return list(await self._handle.gated(target or "", f"aggregate into {target!r}", call))
 
     def list_indexes(self, *arguments: Any, **options: Any) -> Any:
-        """A cursor over the indexes: while MongoDB alone is written, those that MongoDB has."""
+        """A cursor over the indexes: while only MongoDB is written, MongoDB's indexes."""
         if self._handle.expected(self._name) is Passage.VERSIONED:
             return super().list_indexes(*arguments, **options)
 
@@ -239,8 +239,8 @@ class RoutedCollection(Collection):
     # --- indexes and the collection itself ----------------------------------------------------------------------
 
     async def create_index(self, keys: Any, *arguments: Any, **options: Any) -> str:
-        """While MongoDB alone is written, the driver's own, whatever the index. Where the configuration has made one
-        that serves, under another name, that one's name is answered, as in other phases; see `Collection`."""
+        """While only MongoDB is written, the driver's own, whatever the index. If the configuration has created an
+        index that serves it under another name, that name is returned, as in other phases; see `Collection`."""
         passage, answer = await self._handle.forwarder().write(
             self._name, None, lambda passage: self._indexed(keys, arguments, options), options.get("session")
         )
@@ -250,7 +250,7 @@ class RoutedCollection(Collection):
         try:
             wanted = indexes.wanted(self._spec, indexes.index_keys(keys), options)
         except (OperationFailure, TypeError, ValueError):
-            wanted = None  # the driver's to judge
+            wanted = None  # the driver decides
         try:
             name = str(await self._own().create_index(keys, *arguments, **options))
         except OperationFailure as error:
@@ -268,13 +268,13 @@ class RoutedCollection(Collection):
         return list(await self._forward_other("create_indexes", (indexes, *arguments), options))
 
     async def drop(self, *arguments: Any, **options: Any) -> None:
-        """While MongoDB alone is written the driver's own, which drops the indexes too; see `Collection`."""
+        """While only MongoDB is written the driver's own, which drops the indexes too; see `Collection`."""
         await self._forward_other("drop", arguments, options)
 
     async def rename(self, new_name: str, *arguments: Any, **options: Any) -> Any:
-        """The driver's own while MongoDB alone is written, and always was. Raises UnsupportedOperation else."""
+        """The driver's own while only MongoDB is, and always was, written. Otherwise raises UnsupportedOperation."""
         if self._handle.expected(self._name) is Passage.STAMPED:
-            raise UnsupportedOperation("rename", "documents carry versions", hint="shadow finalize takes them off")
+            raise UnsupportedOperation("rename", "documents carry versions", hint="`shadow finalize` removes them")
         refuse_past(self._handle, [new_name], "rename to")
 
         async def call() -> Any:
@@ -283,14 +283,14 @@ class RoutedCollection(Collection):
         return await self._handle.gated(new_name, f"rename to {new_name!r}", call)
 
     def watch(self, *arguments: Any, **options: Any) -> Any:
-        """The driver's own while MongoDB alone is written, and always was. Raises UnsupportedOperation else."""
+        """The driver's own while only MongoDB is, and always was, written. Otherwise raises UnsupportedOperation."""
         if self._handle.expected(self._name) is Passage.OWN:
             return self._own().watch(*arguments, **options)
         return super().watch(*arguments, **options)
 
     def __getattr__(self, name: str) -> Any:
-        """While MongoDB alone is written, and always was: what the driver has beside the verbs of `Collection`, or, as
-        in the driver, a sub-collection. Raises UnsupportedOperation else."""
+        """While only MongoDB is, and always was, written: the driver's attributes besides the verbs of `Collection`,
+        or, as in the driver, a sub-collection. Otherwise raises UnsupportedOperation."""
         if name.startswith("_") or self._handle.expected(self._name) is not Passage.OWN:
             return super().__getattr__(name)
         if not hasattr(self._handle.driver_kind(), name):
@@ -312,8 +312,8 @@ class RoutedCollection(Collection):
 
 
 _SAME_KEYS: Final = 85
-"""IndexOptionsConflict: such an index exists under another name. 86, that its name is that of another one, is the
-application's to hear."""
+"""IndexOptionsConflict: such an index exists under another name. 86, that another index has its name, is raised to
+the application."""
 
 
 def _as_is(document: Any) -> Any:
@@ -321,7 +321,7 @@ def _as_is(document: Any) -> Any:
 
 
 def _forwarding(verb: str, forward: str) -> Any:
-    """The verb of `Collection`, by the way that is right when it is called."""
+    """The verb of `Collection`, on the path that is chosen when it is called."""
 
     @functools.wraps(getattr(Collection, verb))
     async def forwarded(self: RoutedCollection, *arguments: Any, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The cursors of a configured collection: the driver's own or those of `Collection`, decided when they are read."""
+"""The cursors of a configured collection: the driver's own or those of `Collection`, chosen when they are read."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ __all__ = ["RoutedAnswer", "RoutedCursor"]
 
 
 class RoutedCursor:
-    """The cursor of `find`: the driver's own with all of its methods, or that of `Collection`. Which of them is decided
-    when its first document is asked for; until then it has the driver's options."""
+    """The cursor of `find`: the driver's own with all of its methods, or that of `Collection`. The choice is made when
+    its first document is requested; until then it has the driver's options."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class RoutedCursor:
         self._inner, self._passage = inner, passage
 
     async def _settle(self) -> None:
-        """Decides now."""
+        """Makes the choice now."""
         passage = await self._collection._passage()
         if self._inner is None or passage is not self._passage:
             self._make(passage)
@@ -72,7 +72,7 @@ class RoutedCursor:
         return await self.__anext__()
 
     async def to_list(self, *arguments: Any, **options: Any) -> list[Any]:
-        """The next documents, or all that are left."""
+        """The next documents, or all remaining ones."""
         found = await self._first(lambda: self._inner.to_list(*arguments, **options))
         return list(self._collection._all_unstamped(found))
 
@@ -98,7 +98,7 @@ class RoutedCursor:
         return self._call("__getitem__", index)
 
     def _note(self, name: str, *arguments: Any, **options: Any) -> Self:
-        """Made at import time: the driver checks it when there is an event loop."""
+        """At import time, the call is recorded: the driver checks it once there is an event loop."""
         self._calls.append((name, arguments, options))
         return self
 
@@ -126,7 +126,7 @@ class RoutedCursor:
         return RoutedCursor(self._collection, *self._given, calls=self._calls)
 
     def rewind(self) -> Any:
-        """Back to the start. To be awaited with PyMongo's own client, and not with Motor, like their own."""
+        """Back to the start. Awaited with PyMongo's own client, and not with Motor, like their own."""
         self._settled = False
         made = None if self._inner is None else self._inner.rewind()
         return self._rewound(made) if inspect.isawaitable(made) else self
@@ -146,8 +146,8 @@ _ASKING: Final = ("distinct", "explain")
 
 
 class RoutedAnswer:
-    """A cursor over the answer to a command: the driver's own, made when it is awaited or its first document is asked
-    for."""
+    """A cursor over the result of a command: the driver's own, created when it is awaited or its first document is
+    requested."""
 
     def __init__(
         self,
@@ -203,7 +203,7 @@ class RoutedAnswer:
         return await self.__anext__()
 
     async def to_list(self, *arguments: Any, **options: Any) -> list[Any]:
-        """The next documents, or all that are left."""
+        """The next documents, or all remaining ones."""
         found = await self._ask(lambda: self._inner.to_list(*arguments or (None,), **options))
         return list(self._collection._all_unstamped([each for each in found if not self._hidden(each)]))
 
@@ -242,7 +242,7 @@ class RoutedAnswer:
 
 
 async def _counted(collection: Any, verb: Verb | None, call: Callable[[], Awaitable[Any]]) -> Any:
-    """The first answer to a cursor, counted. No documents is an answer too."""
+    """The first response to a cursor, counted. No documents is a response too."""
     started, outcome = time.perf_counter(), Outcome.ACKED
     try:
         return await call()

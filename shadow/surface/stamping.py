@@ -1,10 +1,10 @@
-"""The driver's own calls on a collection whose documents carry versions: MongoDB alone is written now, but both stores
-were written before.
+"""The driver's own calls on a collection whose documents carry versions: only MongoDB is written now, but both stores
+were written earlier.
 
-Each call stays one command, with every option. Its filter leaves tombstones out, its projection the version, and a
-write moves the version in the same command: a document that was changed while one store was written alone can never be
-taken for the one that the other store has. The version of such a write names the time since both stores were written
-last (`era`), so that an update which changes nothing counts as modified once in that time and not again.
+Each call remains one command, with every option. Its filter excludes tombstones, its projection the version, and a
+write moves the version in the same command: a document that was changed while only one store was written can never be
+mistaken for the other store's. The version of such a write names the time when both stores were last written (`era`),
+so that an update without effect counts as modified once after that time and not again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ WRITES: Final = frozenset({
 
 _STAMP: Final = frozenset({"b", "r", "t", "x"})
 _FIRST_ONLY: Final = frozenset({"$match", "$geoNear", "$search", "$vectorSearch"})
-"""Stages that have to be first, or are faster so; versions and tombstones are hidden after them."""
+"""Stages that must be first, or are faster there; versions and tombstones are hidden after them."""
 _NO_DOCUMENTS: Final = frozenset({
     "$changeStream", "$collStats", "$indexStats", "$listSearchIndexes", "$planCacheStats", "$searchMeta",
 })  # fmt: skip
@@ -89,8 +89,8 @@ class Stamping:
     # --- reads --------------------------------------------------------------------------------------------------
 
     def read(self, verb: str, arguments: Sequence[Any], options: Mapping[str, Any]) -> tuple[str, Document]:
-        """The verb to ask the driver for, and its options. Raises TypeError as the driver does, UnsupportedOperation
-        for what names the version."""
+        """The driver's verb, and its options. Raises TypeError as the driver does, UnsupportedOperation for arguments
+        that name the version."""
         if verb in ("find", "find_one"):
             return verb, self._found(_bound("find", arguments, options))
         if verb == "estimated_document_count":
@@ -109,7 +109,7 @@ class Stamping:
         return {**given, "filter": self.filter(filter), "projection": self.projection(given.get("projection"))}
 
     def filter(self, filter: Any) -> Any:
-        """`filter`, without tombstones. Not by an equality, which an upsert would take for a field."""
+        """`filter`, without tombstones. Not as an equality, which an upsert would turn into a field."""
         if filter is not None and not isinstance(filter, Mapping):
             return filter
         self._take.unreserved("filter", filter or {})
@@ -128,7 +128,7 @@ class Stamping:
         return {**(projection or {}), self._reserved: 0}
 
     def pipeline(self, pipeline: Any) -> Any:
-        """`pipeline`, with versions and tombstones hidden, in what it joins too."""
+        """`pipeline`, with versions and tombstones hidden, also in joined collections."""
         if not isinstance(pipeline, Sequence) or isinstance(pipeline, str | bytes):
             return pipeline
         self._take.unreserved("pipeline", pipeline)
@@ -144,8 +144,8 @@ class Stamping:
     # --- writes -------------------------------------------------------------------------------------------------
 
     async def write(self, own: Any, verb: str, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
-        """Makes a write on the driver's collection. Raises what the driver raises, and UnsupportedOperation for what
-        names the version."""
+        """Executes a write on the driver's collection. Raises what the driver raises, and UnsupportedOperation for
+        arguments that name the version."""
         given = _bound(verb, arguments, options)
         call = getattr(own, verb)
         if verb in ("insert_many", "bulk_write"):
@@ -158,7 +158,7 @@ class Stamping:
             if key is _NONE:
                 raise
             await self._cleared(own, [key])
-        # Also where no tombstone stands: one has stood, and is gone by now.
+        # Also without a tombstone: there was one, which is gone by now.
         return await call(**asked)
 
     def _asked(self, verb: str, given: Document) -> Document:
@@ -213,7 +213,7 @@ class Stamping:
         return made
 
     def _inserted(self, document: Any) -> Any:
-        """A copy with a version of its own; the `_id` is put into the caller's document, as the driver does."""
+        """A copy with its own version; the `_id` is put into the caller's document, as the driver does."""
         if not isinstance(document, MutableMapping):
             return document
         self._take.unstamped("document", document)
@@ -228,7 +228,7 @@ class Stamping:
         return {**replacement, self._reserved: self._stamp()}
 
     def update(self, update: Any) -> Any:
-        """`update`, which moves the version too. What the driver or the server would refuse is left to them."""
+        """`update`, which also moves the version. Invalid updates are left to the driver or the server to reject."""
         if isinstance(update, list) and update:
             self._take.unreserved("update", update)
             return [*update, {"$set": {self._reserved: {"$literal": self._stamp()}}}]
@@ -270,7 +270,7 @@ def _named_key(request: Any) -> tuple[Any, ...]:
 
 
 def _restore(fault: MutableMapping[str, Any], request: Any) -> None:
-    """The refused operation as the application gave it."""
+    """Puts the rejected operation into the error as the application passed it."""
     if isinstance(request, pymongo.InsertOne):
         fault["op"] = request._doc
         return
@@ -283,7 +283,7 @@ def _restore(fault: MutableMapping[str, Any], request: Any) -> None:
 
 
 def _bound(verb: str, arguments: Sequence[Any], options: Mapping[str, Any]) -> Document:
-    """The arguments by name. Raises TypeError for what the driver does not take."""
+    """The arguments by name. Raises TypeError for arguments that the driver does not have."""
     leading = (None, None) if verb == "find" else (None,)
     given = call_signature(verb).bind(*leading, *arguments, **options).arguments
     more = given.pop("kwargs", {})
@@ -291,7 +291,7 @@ def _bound(verb: str, arguments: Sequence[Any], options: Mapping[str, Any]) -> D
 
 
 def _includes(projection: Mapping[str, Any]) -> bool:
-    """Whether it names what to keep. The server refuses one that is not understood here."""
+    """Whether it is an inclusion. The server rejects one that is not recognised here."""
     try:
         return projection_includes(projection)
     except OperationFailure:

@@ -1,7 +1,7 @@
-"""Which keyword options a verb has, and of what type a value has to be, whether or not it changes an answer.
+"""Which keyword options a verb has, and which types their values may have, whether or not they change a result.
 
-A name that the driver's verb does not have is the driver's TypeError. What the driver forwards to the server as a field
-of the command is refused by name where the command has no such field, or takes no such value.
+A name that the driver's verb does not have raises the driver's TypeError. An option that the driver forwards to the
+server as a field of the command is rejected by name if the command has no such field, or no such value.
 
 Sources: the signatures of PyMongo's `AsyncCollection`; the MongoDB manual, "aggregate", "count", "distinct",
 "findAndModify", "createIndexes", "dropIndexes" (fields of the commands); tried on MongoDB 6.0.5.
@@ -48,7 +48,7 @@ FIELDS: Final[Mapping[str, frozenset[str]]] = {
 _FORWARD_NO_HINT: Final = frozenset({"estimated_document_count", "count_documents", "aggregate"})
 """Verbs whose driver sends `hint=None`, or refuses it."""
 _NOT_NONE: Final = frozenset({"allow_partial_results", "no_cursor_timeout", "oplog_replay"})
-"""Options of `find` for which the driver wants True or False (PyMongo, `Cursor`)."""
+"""Options of `find` for which the driver requires True or False (PyMongo, `Cursor`)."""
 
 _MOST: Final = 2**63 - 1
 
@@ -83,7 +83,7 @@ _TYPES: Final[Mapping[str, Callable[[Any], bool]]] = {
     "no_cursor_timeout": _is_flag,
     "ordered": lambda value: value is None or _is_flag(value),
 }
-"""What is taken of options that change no answer. What is none of these types is the server's to refuse, or a slip."""
+"""Accepted types of options that change no result. For another type, the server's error or an oversight."""
 
 
 def _fits(value: Any) -> bool:
@@ -91,14 +91,14 @@ def _fits(value: Any) -> bool:
 
 
 def takes_any_name(verb: str) -> bool:
-    """Whether the driver forwards names that it does not know to the server."""
+    """Whether the driver forwards unknown names to the server."""
     return verb in FIELDS
 
 
 def check_options(verb: str, options: Mapping[str, Any]) -> None:
-    """Raises TypeError for a name that the driver does not take, UnsupportedOperation for one that the server's command
-    does not have and for a value of another type, `bson.errors.InvalidDocument` and OverflowError for a comment that no
-    driver can send."""
+    """Raises TypeError for a name that the driver does not accept, UnsupportedOperation for one that the server's
+    command does not have and for a value of another type, `bson.errors.InvalidDocument` and OverflowError for a comment
+    that no driver can send."""
     for name, value in options.items():
         if name not in _named(verb):
             if verb not in FIELDS:
@@ -116,7 +116,7 @@ def check_options(verb: str, options: Mapping[str, Any]) -> None:
 
 
 def check_modify(sort: Any, return_document: Any = True) -> None:
-    """Raises TypeError, as the drivers do for the order and the choice that `find`, `find_one_and_...` take."""
+    """Raises TypeError, as the drivers do, for an invalid order or choice of `find`, `find_one_and_...`."""
     if isinstance(sort, str):
         raise TypeError(f"must use a dictionary or a list of (key, direction) pairs, not: {sort!r}")
     if not isinstance(return_document, bool):
@@ -126,7 +126,7 @@ def check_modify(sort: Any, return_document: Any = True) -> None:
 
 def order_of_one(sort: Any) -> Any:
     """The order in which `update_one` and `replace_one` choose; None for an empty one. Raises TypeError, as the drivers
-    do, and `bson.errors.InvalidDocument` for what BSON cannot hold."""
+    do, and `bson.errors.InvalidDocument` for values that BSON cannot hold."""
     if sort is not None and not isinstance(sort, Mapping):
         raise TypeError(
             "sort must be an instance of dict, bson.son.SON, or any other type that inherits from collections.Mapping"

@@ -1,9 +1,9 @@
-"""Writes that MongoDB's driver makes past the routes, and ways around a configured collection.
+"""Writes that MongoDB's driver makes without the router, and ways around a configured collection.
 
 This module does two things. A collection that this process does not migrate may be on two stores for other processes,
-so it has to count as unverified before this process writes it: the first write of an event loop, and of each pause,
+so it must become unverified before this process writes to it: the first write of an event loop, and of each pause,
 waits until the process has entered the fleet. And a call that would write to, or read from, a configured collection
-past its other store is refused; where MongoDB alone is written, the phase does not change while the call is under way.
+without its other store is rejected; where only MongoDB is written, the phase does not change during the call.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = [
 
 
 class CollectionOwner(Protocol):
-    """The Shadow that made these."""
+    """The Shadow that created these collections."""
 
     @property
     def name(self) -> str:
@@ -37,11 +37,11 @@ class CollectionOwner(Protocol):
 
     @property
     def database(self) -> Any:
-        """What the application holds in place of the driver's database object."""
+        """The object that replaces the driver's database object for the application."""
 
     def driver(self) -> Any:
-        """The driver's database object for the running event loop. Raises `ShadowClosed`, and RuntimeError where there
-        is no loop and no client was handed in."""
+        """The driver's database object for the running event loop. Raises `ShadowClosed`, and RuntimeError if there is
+        no loop and no client was passed in."""
 
     def driver_kind(self) -> type[Any]:
         """The class of the driver's collections."""
@@ -56,19 +56,19 @@ class CollectionOwner(Protocol):
         """The names of the configured collections."""
 
     def is_forwarded(self, collection: str) -> bool:
-        """Whether a collection is MongoDB's alone: not configured, or in phase `off` there, and not written by two
-        stores by any process."""
+        """Whether a collection is only on MongoDB: not configured, or in phase `off` there, and no process writes it to
+        two stores."""
 
     def gated(self, collection: str, what: str, call: Callable[[], Awaitable[Any]]) -> Coroutine[Any, Any, Any]:
-        """Makes a write to a collection, during which its phase does not change. Raises UnsupportedOperation, with
-        `what`, if it is configured and not MongoDB's alone."""
+        """Executes a write to a collection, during which its phase does not change. Raises UnsupportedOperation, with
+        `what`, if it is configured and not only on MongoDB."""
 
     def has_entered(self) -> bool:
         """Whether a write to a collection that is not configured need not wait for `enter` now. Does no I/O."""
 
     async def enter(self, collections: Collection[str]) -> None:
-        """Returns when the fleet knows that this process may write these collections, or MongoDB holds a mark of it.
-        Empty: it is not known which. Raises `ControlError`, `JournalError`, `ShadowClosed`."""
+        """Returns when the fleet knows that this process may write to these collections, or MongoDB holds a mark of it.
+        Empty: it is unknown which. Raises `ControlError`, `JournalError`, `ShadowClosed`."""
 
     def reserved_of(self, collection: str) -> str:
         """The field of the version in a configured collection."""
@@ -85,13 +85,13 @@ class CollectionOwner(Protocol):
 def entered(
     owner: CollectionOwner, names: Collection[str], call: Callable[..., Any], *arguments: Any, **options: Any
 ) -> Any:
-    """What the driver's own `call` returns, PyMongo's coroutine or Motor's future, once the process has entered the
-    fleet. `names`: the collections that it may write."""
+    """The result of the driver's own `call`, PyMongo's coroutine or Motor's future, once the process has entered the
+    fleet. `names`: the collections that it may write to."""
     if not hasattr(owner.driver_kind(), "get_io_loop"):
         return _entered(owner, names, call, arguments, options)
     if owner.has_entered():
         return call(*arguments, **options)
-    # Motor's calls are under way before anybody waits for them.
+    # Motor's calls start before they are awaited.
     return owner.driver().get_io_loop().create_task(_entered(owner, names, call, arguments, options))
 
 
@@ -102,7 +102,7 @@ async def _entered(
     arguments: Sequence[Any],
     options: Mapping[str, Any],
 ) -> Any:
-    # Asked here, and not when the coroutine is made: it may be awaited much later.
+    # Checked here, and not when the coroutine is created: it may be awaited much later.
     if not owner.has_entered():
         await owner.enter(names)
     return await call(*arguments, **options)
@@ -111,8 +111,8 @@ async def _entered(
 def written(
     owner: CollectionOwner, names: Collection[str], what: str, call: Callable[..., Any], *arguments: Any, **options: Any
 ) -> Any:
-    """See `entered`; the phase of those of `names` that are configured does not change meanwhile. `what` is refused if
-    one of them is not MongoDB's alone."""
+    """See `entered`; the phase of those of `names` that are configured does not change meanwhile. `what` is rejected if
+    one of them is not only on MongoDB."""
     configured = [each for each in names if each in owner.configured()]
     if not configured:
         return entered(owner, names, call, *arguments, **options)
@@ -150,8 +150,8 @@ def written_elsewhere(owner: CollectionOwner, collection: Any, target: str, call
 
 
 def target_of(pipeline: Any, database: str) -> str | None:
-    """The collection of `database`, which is its own, that a pipeline writes to, by `$out` or `$merge`; "" for another
-    database's. None: it writes to none."""
+    """The collection of `database` that a pipeline on it writes to, by `$out` or `$merge`; "" for one of another
+    database. None: it writes to none."""
     if not isinstance(pipeline, Sequence) or not pipeline or not isinstance(pipeline[-1], Mapping):
         return None
     last = pipeline[-1]
@@ -170,7 +170,7 @@ def _in_database(named: Any, database: str) -> str:
 
 
 def collections_of(pipeline: Any) -> Iterator[str]:
-    """Every collection that a pipeline reads beside its own, at any depth."""
+    """Every collection that a pipeline reads besides its own, at any depth."""
     if isinstance(pipeline, Mapping):
         for name, value in pipeline.items():
             if (
@@ -190,26 +190,26 @@ def collections_of(pipeline: Any) -> Iterator[str]:
 
 
 def refuse_past(owner: CollectionOwner, names: Sequence[Any], what: str) -> None:
-    """Raises UnsupportedOperation if one of the collections is not MongoDB's alone."""
+    """Raises UnsupportedOperation if one of the collections is not only on MongoDB."""
     for name in names:
         if isinstance(name, str) and not owner.is_forwarded(name):
             raise UnsupportedOperation(
                 f"{what} {name!r}",
-                "the configuration names it, and this would go past its other store, or its documents' versions",
+                "the configuration names it, and this would bypass its other store, or the versions of its documents",
                 hint=f"write to it through the collection itself: shadow[{name!r}]",
             )
 
 
 def checked_pipeline(owner: CollectionOwner, pipeline: Any) -> Any:
-    """`pipeline`, with the versions of configured collections hidden in what it joins. Raises UnsupportedOperation if
-    it writes to a configured collection past its other store, or reads one whose documents are on DynamoDB."""
+    """`pipeline`, with the versions of configured collections hidden in its joins. Raises UnsupportedOperation if it
+    writes to a configured collection without its other store, or reads one whose documents are on DynamoDB."""
     target = target_of(pipeline, owner.name)
     if target:
         refuse_past(owner, [target], "aggregate into")
     for name in collections_of(pipeline):
         if not owner.is_forwarded(name) and not owner.is_on_mongo(name):
             raise UnsupportedOperation(
-                f"aggregate with {name!r}", "its primary is DynamoDB, and MongoDB may hold something older"
+                f"aggregate with {name!r}", "its primary is DynamoDB, and MongoDB may hold older data"
             )
     joined = {name for name in collections_of(pipeline) if not owner.is_forwarded(name)}
     return (

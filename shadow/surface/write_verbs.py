@@ -1,4 +1,4 @@
-"""The verbs that write: a call becomes changes as data (`model.operation`), and what was applied the result of Motor.
+"""The verbs that write: a call becomes changes as data (`model.operation`), and their outcome a result of Motor.
 
 Ids, births and the clock are fixed here, once, above both stores.
 """
@@ -28,7 +28,7 @@ from shadow.surface.verb_options import check_modify, order_of_one
 __all__ = ["WriteVerbs"]
 
 _MANY_AT_ONCE: Final = 16
-"""Documents of one `update_many` or `delete_many` under way at once."""
+"""Concurrent writes of one `update_many` or `delete_many`."""
 
 
 class WriteVerbs(CollectionBase):
@@ -37,7 +37,7 @@ class WriteVerbs(CollectionBase):
     # --- inserts ------------------------------------------------------------------------------------------------
 
     async def insert_one(self, document: Any, **options: Any) -> InsertOneResult:
-        """Inserts, and puts an `_id` into the caller's document if it has none, as the drivers do."""
+        """Inserts, and adds an `_id` to the caller's document if it has none, as the drivers do."""
         self._take.refuse("insert_one", options)
         await self._router.write(self._name, Verb.INSERT_ONE, self._insert(document))
         return InsertOneResult(document["_id"], acknowledged=True)
@@ -103,13 +103,13 @@ class WriteVerbs(CollectionBase):
         array_filters: Any = None,
         **options: Any,
     ) -> Any:
-        """The document before the update, or after it; None where there was none."""
+        """The document before the update, or after it; None if there was none."""
         self._take.refuse("find_one_and_update", options)
         check_modify(sort, return_document)
         shape = self._take.projection(projection)
         verb = Verb.FIND_ONE_AND_UPDATE
         with as_command():
-            # The driver leaves a None away here, and nowhere else.
+            # Only here does the driver drop a None.
             upsert = False if upsert is None else upsert
             applied = await self._update(verb, filter, update, array_filters, upsert=upsert, sort=sort)
             return self._shown(applied, shape, after=return_document)
@@ -124,7 +124,7 @@ class WriteVerbs(CollectionBase):
         return_document: bool = pymongo.ReturnDocument.BEFORE,
         **options: Any,
     ) -> Any:
-        """The document before the replacement, or after it; None where there was none."""
+        """The document before the replacement, or after it; None if there was none."""
         self._take.refuse("find_one_and_replace", options)
         check_modify(sort, return_document)
         shape = self._take.projection(projection)
@@ -137,7 +137,7 @@ class WriteVerbs(CollectionBase):
     async def find_one_and_delete(
         self, filter: Mapping[str, Any], projection: Any = None, sort: Any = None, **options: Any
     ) -> Any:
-        """The document that was deleted, or None."""
+        """The deleted document, or None."""
         self._take.refuse("find_one_and_delete", options)
         check_modify(sort)
         shape = self._take.projection(projection)
@@ -149,7 +149,7 @@ class WriteVerbs(CollectionBase):
         if image is None or image.document is None:
             return None
         if type(image.document) is not dict:
-            shown = self._present(image.document)  # which says more than its values do
+            shown = self._present(image.document)  # which holds more than its values do
             return cached_projection(shape)(shown) if shape else shown
         return self._present(snapshot(cached_projection(shape)(image.document) if shape else image.document))
 
@@ -187,8 +187,8 @@ class WriteVerbs(CollectionBase):
         return self._take.filter(filter)
 
     async def _write(self, verb: Verb, change: Update | Replace | Delete) -> list[Applied]:
-        """Makes the change: of the document that the filter names by its key, or of the first that the filter
-        matches, which the primary finds. At most one was applied."""
+        """Applies the change: to the document that the filter names by its key, or to the first match, which the
+        primary finds. At most one is applied."""
         if not isinstance(change, Delete) and change.upsert:
             check_upsert(cached_filter(change.filter))
         applied = await self._router.write(self._name, verb, change)
@@ -204,8 +204,8 @@ class WriteVerbs(CollectionBase):
         array_filters: Any = None,
         **options: Any,
     ) -> UpdateResult:
-        """The documents that match are found on the primary first, and changed one by one with the filter still
-        attached. An error ends it, and those that were changed stay changed, as in MongoDB."""
+        """Finds the matching documents on the primary first, and changes them one by one with the filter still
+        attached. An error stops it, and changes that were made remain, as in MongoDB."""
         self._take.refuse("update_many", options)
         with as_write():
             return updated(await self._update_many(filter, update, array_filters, upsert=upsert))

@@ -81,8 +81,8 @@ async def test_a_table_is_made_with_all_that_was_asked_for(address: str, fresh_n
         assert said == []
         if ":table/" in found["TableArn"] and "ddblocal" in found["TableArn"]:
             assert lacking == [
-                "point-in-time recovery: this server does not have it",
-                "tags: this server does not have it",
+                "point-in-time recovery: this server does not support it",
+                "tags: this server does not support it",
             ]
         else:
             assert lacking == []

@@ -130,16 +130,18 @@ def test_tables_are_waited_for_made_changed_and_held_against_the_configuration(s
     assert planned == (
         f"{table}: is billed on demand and not for provisioned capacity\n"
         f"{table}: is not protected against deletion\n"
-        f"{table}: tags: this server does not have it\n"
+        f"{table}: tags: this server does not support it\n"
         f"{journal}: is not protected against deletion\n"
-        f"{journal}: tags: this server does not have it\n"
+        f"{journal}: tags: this server does not support it\n"
     )
     assert operator.run("tables", "create") == (
         f"prepared: {COLLECTION}\n"
-        f"{table}: tags: this server does not have it\n{journal}: tags: this server does not have it\n"
+        f"{table}: tags: this server does not support it\n{journal}: tags: this server does not support it\n"
     )
     planned = operator.run("tables", "plan")
-    assert planned == f"{table}: tags: this server does not have it\n{journal}: tags: this server does not have it\n"
+    assert (
+        planned == f"{table}: tags: this server does not support it\n{journal}: tags: this server does not support it\n"
+    )
     configure(operator, dynamo={"table": {"deletion_protection": False}})
     operator.run("tables", "create")
 

@@ -175,7 +175,7 @@ async def test_an_item_under_no_key_is_named_and_stops_nothing(
     found = await verify(shadow, control, full=full)
     assert (found.outcome, found.unreadable, found.missing, found.extra) == ("different", 1, 0, 0)
     ((kind, reason),) = issues_of(control).values()
-    assert (kind, reason) == ("unreadable", "a key that is no text of a key")
+    assert (kind, reason) == ("unreadable", "a key that is not a key text")
 
 
 @pytest.mark.parametrize("name", DAMAGES)

@@ -585,7 +585,7 @@ def test_capacity_belongs_to_provisioned_billing() -> None:
     """It cannot be left out there; the message names the collection."""
     (fault,) = faults("collections: {users: {table: {billing: provisioned, read: 5}}}")
     assert fault.field == "collections"
-    assert fault.expected == "users.table: billing: provisioned wants read and write, in units a second"
+    assert fault.expected == "users.table: billing: provisioned needs read and write, in units per second"
 
 
 def test_a_tag_that_is_awss_own_is_refused() -> None:

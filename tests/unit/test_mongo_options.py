@@ -97,22 +97,22 @@ GOOD = [
 ]
 
 BAD = [
-    ("foo=1", "the option foo is none that PyMongo knows"),
+    ("foo=1", "the option foo is unknown to PyMongo"),
     ("readPreferense=secondary", "did you mean readPreference?"),
-    ("document_class=dict", "the option document_class is none that PyMongo knows"),
+    ("document_class=dict", "the option document_class is unknown to PyMongo"),
     ("server_api=1", "the option server_api"),
     ("readPreference=secondry", "the option readPreference: secondry is not a valid read preference"),
-    ("readConcernLevel=strong", "the option readConcernLevel: 'strong' is none of local, available"),
-    ("w=1&W=majority", "the option w is there twice"),
+    ("readConcernLevel=strong", "the option readConcernLevel: 'strong' is not one of local, available"),
+    ("w=1&W=majority", "the option w is set twice"),
     ("timeoutMS=soon", "the option timeoutMS"),
     ("maxPoolSize=-1", "the option maxPoolSize"),
     ("retryWrites=maybe", "the option retryWrites"),
     ("tlsCAFile=/no/such/file", "the option tlsCAFile: this file cannot be read"),
-    ("datetime_conversion=late", "the option datetime_conversion: 'late' is no value of it"),
+    ("datetime_conversion=late", "the option datetime_conversion: 'late' is not a valid value"),
     ("uuidRepresentation=own", "the option uuidRepresentation"),
     ("authMechanism=MAGIC", "the option authMechanism"),
-    ("authMechanism=MONGODB-AWS", r"MONGODB-AWS needs a package that is not here: pip install 'pymongo\[aws\]'"),
-    ("authMechanism=GSSAPI", r"GSSAPI needs a package that is not here: pip install 'pymongo\[gssapi\]'"),
+    ("authMechanism=MONGODB-AWS", r"MONGODB-AWS needs a package that is not installed: pip install 'pymongo\[aws\]'"),
+    ("authMechanism=GSSAPI", r"GSSAPI needs a package that is not installed: pip install 'pymongo\[gssapi\]'"),
     ("loadBalanced=true&directConnection=true", "directConnection=true with loadBalanced=true"),
     ("loadBalanced=true&replicaSet=rs0", "replicaSet with loadBalanced=true"),
     ("readPreference=primary&readPreferenceTags=dc:ny", "primary cannot be combined with tags"),
@@ -151,7 +151,7 @@ def test_the_value_of_a_secret_option_is_never_shown(option: str) -> None:
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("mongodb://host/?tls=true&tlsCertificateKeyFilePassword=sesame", "tlsCertificateKeyFile is not there"),
+        ("mongodb://host/?tls=true&tlsCertificateKeyFilePassword=sesame", "tlsCertificateKeyFile, which is not set"),
         (
             "mongodb://host/?authMechanism=MONGODB-AWS&authMechanismProperties=AWS_SESSION_TOKEN:sesame",
             "goes with user and password",
@@ -203,7 +203,7 @@ def test_the_database_is_that_of_the_url_unless_the_settings_name_one(given: str
 
 @pytest.mark.parametrize("name", ["admin", "local", "config"])
 def test_a_database_of_the_server_s_own_is_no_place_for_documents(name: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"say mongo\.database"):
+    with pytest.raises(ConfigurationError, match=r"set mongo\.database"):
         parse(f"mongo: {{url: 'mongodb://u:p@h/{name}'}}", {})
     with pytest.raises(ValueError, match="authSource"):
         database_of_url(f"mongodb://h/{name}?w=1")

@@ -25,7 +25,7 @@ __all__ = ["DynamoAccess"]
 
 
 class DynamoAccess:
-    """`specs` describes collections beyond their names. A `client` that is handed in (aioboto3's or aiobotocore's
+    """`specs` describes collections beyond their names. A `client` that was passed in (aioboto3's or aiobotocore's
     low-level client) is never closed."""
 
     def __init__(

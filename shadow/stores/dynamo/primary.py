@@ -36,7 +36,7 @@ from shadow.stores.dynamo.write.writes import NOTHING, FoundItem, expected_of
 __all__ = ["DynamoPrimary"]
 
 _PATIENCE: Final = 2
-"""Lost races that are retried at once; each further retry waits longer, up to `_LONGEST`."""
+"""Lost races that are retried immediately; each further retry waits longer, up to `_LONGEST`."""
 _LONGEST: Final = 0.32
 """Seconds. Each process has one writer per document at a time, so as many processes as round trips fit into this get
 their turn."""
@@ -71,7 +71,7 @@ class DynamoPrimary(DynamoAccess):
     async def _apply(
         self, table: CollectionTable, text: str, change: Change, compute: Computation, op_id: str, found: FoundItem
     ) -> Applied | None:
-        """Retries until it wins: a lost race is no answer."""
+        """Retries until it wins: a lost race is not a result."""
         until = asyncio.get_running_loop().time() + self._context.operation_limit / 2
         for attempt in itertools.count():
             after = compute(found.image)
@@ -117,7 +117,7 @@ class DynamoPrimary(DynamoAccess):
     def refusal(self, collection: str, change: Change, existed: bool, document: Document) -> Exception | None:
         table = self._table(collection)
         if "_id" in table.codec.ranges and (size := len(keys.key_text(document["_id"]).encode())) > RANGE_LIMIT:
-            text = f"an _id of {size} bytes: it is the range of an index, and DynamoDB takes {RANGE_LIMIT} there"
+            text = f"an _id of {size} bytes: it is the range key of an index, where DynamoDB accepts {RANGE_LIMIT}"
             return WriteError(text, 2, {"index": 0, "code": 2, "errmsg": text})
         return unique.too_many(table.spec, document) if table.spec.unique else None
 

@@ -106,7 +106,7 @@ class DynamoReads(DynamoAccess):
                 yield [_hit(image) for image in images if matches(whole(image))]
 
     def may_lag(self, collection: str, filter: Document) -> bool:
-        """Global secondary indexes are eventually consistent; what is read by key or by scan is not."""
+        """Global secondary indexes are eventually consistent; reads by key or by scan are not."""
         return goes_by_index(plan(filter, self._table(collection).spec))
 
     async def count(self, collection: str, filter: Document, skip: int = 0, limit: int = 0) -> int:
@@ -139,8 +139,8 @@ class DynamoReads(DynamoAccess):
         return await asyncio.to_thread(compiled.run, documents, joined.__getitem__)
 
     async def _joined(self, collection: str, filter: Document) -> list[Document]:
-        """All documents that a `$lookup` may find, in the order of their keys; insertion order, which MongoDB mostly
-        shows, is not kept here. Without a key or an index for `filter`, the stage filters."""
+        """All documents that a `$lookup` may find, in the order of their keys; the insertion order, which MongoDB
+        mostly returns, is not stored here. Without a key or an index for `filter`, the stage filters."""
         served = not isinstance(plan(filter, self._table(collection).spec), ScanPlan)
         return sort_documents(await self._all(collection, filter if served else {}), [("_id", 1)])
 
@@ -177,7 +177,7 @@ def _projected(hit: Hit, project: Callable[[Document], Document] | None) -> Hit:
 
 
 def _may_match(filter: Document) -> Callable[[Document], bool]:
-    """Whether a filter matches a document, or may match one that cannot be read: such a document must show."""
+    """Whether a filter matches a document, or may match an unreadable one, which must be included."""
     matching = matcher(filter)
 
     def may(document: Document) -> bool:

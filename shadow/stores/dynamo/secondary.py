@@ -49,7 +49,7 @@ class DynamoSecondary(DynamoAccess):
             if not is_readable(found.image.document):
                 return None
             if isinstance(found.image.document, RawDocument) and isinstance(write.change, Update):
-                raise UnsupportedOperation("update", "the driver's values do not say all of the document")
+                raise UnsupportedOperation("update", "the driver's values cannot represent the whole document")
         else:
             found = NOTHING
         after = compute(found.image)
@@ -68,13 +68,13 @@ class DynamoSecondary(DynamoAccess):
             return await self._found(table, text)
         before = table.codec.decode(answer["Attributes"])
         if not is_readable(before.document) and isinstance(before.state, Version):
-            return Image(before.state.next(), before.document)  # made, and still unreadable
+            return Image(before.state.next(), before.document)  # applied, and still unreadable
         after = compute(before)
         assert after is not None
         return after
 
     def _own_image(self, table: CollectionTable, found: FoundItem, write: Write) -> Image | None:
-        """The stored image, if this very write has stored it before."""
+        """The stored image, if this very write has already stored it."""
         own = found.item is not None and table.codec.op_id(found.item) == write.op_id
         return found.image if own and found.image.state == write.post.state else None
 

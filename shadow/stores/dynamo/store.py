@@ -20,10 +20,10 @@ __all__ = ["DynamoContext", "DynamoStore"]
 
 
 class DynamoStore(DynamoReads, DynamoPrimary, DynamoSecondary, DynamoUpkeep):
-    """One table a collection. Made for one event loop: the client is made inside it at first use.
+    """One table per collection. For one event loop: the client is created inside it at first use.
 
-    As a reader, as the primary, as the secondary, and its tables; `ranges` and `stamps` are for jobs. For the arguments
-    see `DynamoAccess`.
+    Reader, primary, secondary, and manager of its tables; `ranges` and `stamps` are for jobs. For the arguments see
+    `DynamoAccess`.
     """
 
     name = StoreName.DYNAMO

@@ -1,4 +1,4 @@
-"""Documents as the driver's raw documents: what goes to the server to be stored as it is, and what comes back."""
+"""Documents as the driver's raw documents: sent to be stored unchanged, and returned by the server."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ _REPLY: Final = CANONICAL.with_options(unicode_decode_error_handler="replace")
 
 
 def has_empty_timestamp(document: Document | None) -> bool:
-    """Whether the server would put its own time into this document if it were inserted, or put in place of another: it
-    does so for empty timestamps among the top-level fields, `_id` apart; not in updates, be they upserts or pipelines
-    (MongoDB 6.0.5, by trial; manual, "Timestamps")."""
+    """Whether the server would set its own time in this document on an insert or a replacement: it does so for empty
+    timestamps among the top-level fields other than `_id`; not in updates, including upserts and pipelines (MongoDB
+    6.0.5, by trial; manual, "Timestamps")."""
     return document is not None and any(
         type(value) is Timestamp and value == EMPTY and name != "_id" for name, value in document.items()
     )
 
 
 def literal(raw: Document) -> list[Document]:
-    """An update to exactly this document."""
+    """An update that stores exactly this document."""
     return [{"$replaceWith": {"$literal": raw}}]
 
 
 def exact_form(document: Document, reserved: str, stamp: Any) -> Document:
-    """A document with its stamp, to be stored. Raises `UnreadableDocument` for what must not be copied."""
+    """A document with its stamp, in its stored form. Raises `UnreadableDocument` for one that must not be copied."""
     check_readable(document)
     if isinstance(document, RawDocument):
         return RawBSONDocument(with_field(document.raw, reserved, stamp))  # type: ignore[return-value]
@@ -43,21 +43,21 @@ def exact_form(document: Document, reserved: str, stamp: Any) -> Document:
 
 
 def stored(document: Document, left_out: str) -> Document:
-    """A document less a top-level field."""
+    """A document without one top-level field."""
     if isinstance(document, RawDocument | Damaged):
         return document_of(without(document.raw, left_out))
     return {name: value for name, value in document.items() if name != left_out}
 
 
 def taken(raw: Any) -> Document:
-    """The `_id` of a raw document, as a document of its own."""
+    """The `_id` of a raw document, as a separate document."""
     return {"_id": key_of(raw)[0]}
 
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """What the server says in an error is a raw document as well where documents are asked for as such; applications
-    know it as a dict."""
+    """Converts the details of errors to dicts: where the driver returns raw documents, they are raw as well, but
+    applications expect a dict."""
     try:
         yield
     except OperationFailure as error:

@@ -1,8 +1,8 @@
-"""MongoDB's client as the store uses it: the driver's own time limits end its calls, and nobody cancels them.
+"""MongoDB's client as the store uses it: the driver's own time limits end its calls, which are never cancelled.
 
 `MongoLink` holds the client; its databases, collections and cursors have the driver's own methods. Motor runs PyMongo's
 blocking client in threads, where a cancellation has no effect, so the limits are enough. PyMongo's async client does
-not survive one (see `calls`): its calls are tasks of their own, and a client of our own that answers nothing is
+not survive one (see `calls`): its calls are separate tasks, and a client of our own that no longer responds is
 replaced, under the same databases.
 """
 
@@ -25,17 +25,18 @@ from shadow.stores.calls import LEAST_PATIENCE, Calls, ClientHooks, let_go
 __all__ = ["MongoLink"]
 
 _GRACE: Final = 0.25
-"""Seconds that the driver has beyond its caller: the caller leaves first, so that it reports its own limit."""
+"""Seconds that the driver has beyond its caller: the caller gives up first, so that it reports its own limit."""
 LEAST_SELECTION: Final = 0.001
 """Seconds; 0 would be no limit."""
 _TURNS: Final = 10_000
 """Turns of the event loop within which the calls of a client that was given up must end."""
 _FAREWELL: Final = 5.0
-"""Seconds that Motor's client has to tell its server that it closes."""
+"""Seconds that Motor's client has to tell its server that it is closing."""
 _QUIET: Final = 20
-"""Turns in a row in which none of its locks is taken, after which none will be."""
+"""Turns in a row without any lock taken, after which none will be."""
 _CURSORS: Final = frozenset({"aggregate", "find", "list_indexes", "watch"})
-"""Methods of databases and collections that return a cursor: in Motor at once, in PyMongo some of them later."""
+"""Methods of databases and collections that return a cursor: in Motor immediately, in PyMongo some only when
+awaited."""
 
 _NO_HOOKS: Final = ClientHooks()
 
@@ -43,8 +44,8 @@ _Source: TypeAlias = Callable[[], Any]
 
 
 class MongoLink:
-    """`again` makes another client like the first; None for one that was handed in. `patience`: seconds without any
-    answer after which a client is pinged (see `Calls`)."""
+    """`again` creates another client like the first; None for one that was passed in. `patience`: seconds without any
+    response after which a client is pinged (see `Calls`)."""
 
     def __init__(
         self, client: Any, again: Callable[[], Any] | None, *, patience: float, hooks: ClientHooks = _NO_HOOKS
@@ -68,7 +69,7 @@ class MongoLink:
         return _Database(self, lambda: self.client.get_database(name, **options), own)
 
     def limit(self, own: bool) -> AbstractContextManager[None]:
-        """The driver's limit for one call: the rest of the caller's time, and no more than the application's client
+        """The driver's limit for one call: the caller's remaining time, but no more than the application's client
         allows. A limit here replaces the client's own (PyMongo, `pymongo.timeout`)."""
         seconds = left()
         if seconds is None:
@@ -77,8 +78,8 @@ class MongoLink:
         return pymongo.timeout(seconds if own or self._asked is None else min(seconds, self._asked))
 
     def of_write(self) -> AbstractContextManager[None]:
-        """The time that the application's client allows a write, within an existing limit. The driver resends once
-        what `socketTimeoutMS` ends."""
+        """The time that the application's client allows for a write, within an existing limit. The driver resends once
+        a request that `socketTimeoutMS` ends."""
         seconds = self._asked or _answer_limit(self.client)
         return contextlib.nullcontext() if seconds is None else pymongo.timeout(seconds)
 
@@ -86,7 +87,7 @@ class MongoLink:
         """Closes a client of our own; waits a few seconds for calls on another."""
         if self.is_motor:
             if owned:
-                # It tells the server and waits for the answer: not in the event loop, and not forever.
+                # It notifies the server and waits for the response: not in the event loop, and not forever.
                 with pymongo.timeout(_FAREWELL):
                     await asyncio.to_thread(self.client.close)
             return
@@ -97,7 +98,7 @@ class MongoLink:
             await asyncio.wait(set(self._closing))
 
     async def found(self, seconds: float) -> None:
-        """Waits for a primary member where none is known, as long as the application's client would: the limit of
+        """Waits for a primary member if none is known, as long as the application's client would: the limit of
         `seconds` for the next call replaces `serverSelectionTimeoutMS`. Raises `ServerSelectionTimeoutError`."""
         options = getattr(self.client, "options", None)
         patience: float = getattr(options, "server_selection_timeout", seconds)
@@ -108,7 +109,7 @@ class MongoLink:
             await self.database("admin").command("ping")
 
     async def bounded(self, call: Callable[[], Awaitable[Any]], own: bool) -> Any:
-        """Returns the answer of the call, made with the driver's limit."""
+        """Returns the result of the call, with the driver's limit."""
         with self.limit(own):
             return await call()
 
@@ -252,9 +253,9 @@ async def _retire(client: Any, calls: Collection[asyncio.Task[Any]]) -> None:
 
 
 async def _freed(client: Any, calls: Collection[asyncio.Task[Any]]) -> None:
-    """Returns when the cancelled calls of a client that is not used any more have ended, and what they have started.
-    A call that waits for the lock of a condition swallows every cancellation until it has it, and the event loop
-    could never end: so the lock is released."""
+    """Returns when the cancelled calls of an abandoned client, and the tasks that they started, have ended. A call that
+    waits for the lock of a condition swallows every cancellation until it has the lock, and the event loop could never
+    end: so the lock is released."""
     quiet = 0
     for _ in range(_TURNS):
         locks = _locks(client)
@@ -269,7 +270,7 @@ async def _freed(client: Any, calls: Collection[asyncio.Task[Any]]) -> None:
 
 
 def _locks(client: Any) -> list[Any]:
-    """PyMongo's locks that calls wait for, as far as they exist."""
+    """PyMongo's locks that calls wait for, if they exist."""
     topology = getattr(client, "_topology", None)
     servers = getattr(topology, "_servers", {}).values()
     found = [getattr(topology, "_lock", None), *(getattr(getattr(s, "pool", None), "lock", None) for s in servers)]
@@ -283,7 +284,7 @@ def _asked_limit(client: Any) -> float | None:
 
 
 def _answer_limit(client: Any) -> float | None:
-    """How long a client waits for the answer of one command: `socketTimeoutMS`, and once more where it retries."""
+    """How long a client waits for the response to one command: `socketTimeoutMS`, doubled if it retries."""
     options = getattr(client, "options", None)
     seconds: float | None = getattr(getattr(options, "pool_options", None), "socket_timeout", None)
     if not seconds:

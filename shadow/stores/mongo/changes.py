@@ -1,6 +1,6 @@
-"""Writes on MongoDB that carry no version: what its change streams say of writers that go past the shim.
+"""Out-of-band writes on MongoDB: writes that carry no version, as its change streams report them.
 
-The server picks them out, so that of shadow's own writes nothing travels but the deletes. Source for the shape of the
+The server filters the events, so that of shadow's own writes only the deletes are sent. Source for the shape of the
 events: the MongoDB manual, "Change Events". A change stream needs a replica set.
 """
 
@@ -17,18 +17,18 @@ from shadow.model.version import Document, Key
 __all__ = ["Bare", "bare_writes"]
 
 _AWAITED: Final = 200
-"""Milliseconds that the server keeps a question that has no answer yet. The driver's connection is taken meanwhile, and
+"""Milliseconds that the server waits for an event before it responds. The driver's connection is in use meanwhile, and
 it may be the only one of its pool (`maxPoolSize`)."""
 
 Bare: TypeAlias = tuple[str, Key, Bypass, str]
-"""Collection, key, kind, and a text that names the event. A delete may be shadow's own, which leaves nothing either."""
+"""Collection, key, kind, and a text that names the event. A delete may be shadow's own: it leaves no version either."""
 
 
 async def bare_writes(
     database: Any, reserved: Mapping[str, str], after: Mapping[str, Any] | None = None
 ) -> AsyncIterator[tuple[Bare, Mapping[str, Any]]]:
-    """Each write to one of the collections in `reserved` (name to reserved field) that moved no version, and the token
-    to read on behind it; from now on, or from behind `after`.
+    """Yields each write to one of the collections in `reserved` (name to reserved field) that moved no version, with
+    the token to resume after it; starts now, or after the token `after`.
 
     `database` is Motor's or PyMongo's async. Ends only with an error of the driver.
     """

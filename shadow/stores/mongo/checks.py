@@ -1,8 +1,7 @@
-"""What is wrong with a connection string, or with a client that is handed in, told before anything is asked.
+"""Checks a connection string, or a client that was passed in, before any request.
 
-PyMongo leaves aside what it does not know or cannot read of a connection string, with a warning; here that is a fault,
-for an application that asks for a member, a concern or a certificate has to get it. Nothing here connects or looks a
-name up.
+PyMongo ignores unknown or invalid options of a connection string, with a warning; here they are faults, because an
+application that asks for a member, a concern or a certificate must get it. Nothing here connects or resolves a name.
 """
 
 from __future__ import annotations
@@ -31,14 +30,14 @@ UNREADABLE: Final = (
 )
 _SECRET: Final = frozenset({"tlscertificatekeyfilepassword", "authmechanismproperties"})
 _REPEATED: Final = frozenset({"readpreferencetags"})
-"""What may be there more than once (URI Options)."""
+"""Options that may be repeated (URI Options)."""
 _PACKAGES: Final = {
     "GSSAPI": (("kerberos", "winkerberos"), "pymongo[gssapi]"),
     "MONGODB-AWS": (("pymongo_auth_aws",), "pymongo[aws]"),
 }
-"""Mechanism to the modules of which it needs one, and what to install. Source: PyMongo, "Authentication"."""
+"""Mechanism to the modules of which it needs one, and the package to install. Source: PyMongo, "Authentication"."""
 _LEVELS: Final = ("local", "available", "majority", "linearizable", "snapshot")
-"""The driver sends any text on, and the server refuses every read with it (manual, "Read Concern")."""
+"""The driver forwards any text, and the server then rejects every read (manual, "Read Concern")."""
 _OF_THE_SERVER: Final = frozenset({"admin", "local", "config"})
 _RAISED: Final = (PyMongoError, ValueError, TypeError, OSError, LookupError)
 """What PyMongo's own checks raise."""
@@ -49,14 +48,14 @@ _RAISED: Final = (PyMongoError, ValueError, TypeError, OSError, LookupError)
 
 def url_faults(url: str, *, ours: Collection[str] = ()) -> list[str]:
     """One text for each fault of a `mongodb://` or `mongodb+srv://` url; `ours` are names of options that are not the
-    driver's. No text shows a user, a password, or the value of an option that may hold one."""
+    driver's. No text contains a user, a password, or the value of an option that may contain one."""
     scheme, _, rest = url.partition("://")
     before, _, query = rest.partition("?")
     try:
-        # As a plain one, so that no name is looked up.
+        # Parsed as a plain URL, so that no name is resolved.
         parse_uri(f"mongodb://{before}", validate=False)
     except _RAISED:
-        # What it says may show parts of a password.
+        # The message may contain parts of a password.
         return [UNREADABLE]
     try:
         given = [pair for pair in _pairs(query) if pair[0].lower() not in {each.lower() for each in ours}]
@@ -79,7 +78,7 @@ def _lower(names: Collection[str]) -> set[str]:
 
 
 def _pairs(query: str) -> list[tuple[str, str]]:
-    """Name and value of each option. Raises ValueError for what is none."""
+    """Name and value of each option. Raises ValueError for text that is not an option."""
     if "&" in query and ";" in query:
         raise ValueError
     found = []
@@ -93,23 +92,23 @@ def _twice(given: list[tuple[str, str]]) -> Iterator[str]:
     names = [name.lower() for name, _ in given]
     for name in dict.fromkeys(names):
         if names.count(name) > 1 and name not in _REPEATED:
-            yield f"the option {name} is there twice: say it once"
+            yield f"the option {name} is set twice: set it once"
 
 
 def _apart(given: list[tuple[str, str]]) -> Iterator[str]:
-    """What PyMongo refuses only once it has looked a name up."""
+    """Combinations that PyMongo rejects only after a DNS lookup."""
     said = {name.lower(): value for name, value in given}
     if said.get("srvmaxhosts", "0") != "0":
         for name in ("replicaSet", "loadBalanced"):
             if said.get(name.lower(), "false") != "false":
-                yield f"the option srvMaxHosts cannot be there together with {name}"
+                yield f"the option srvMaxHosts cannot be used together with {name}"
 
 
 def _halves(given: list[tuple[str, str]], before: str) -> Iterator[str]:
-    """Parts of credentials without the rest of them, which PyMongo takes, and with which no server lets anybody in."""
+    """Incomplete credentials, which PyMongo accepts but every server rejects."""
     said = {name.lower(): value for name, value in given}
     if "tlscertificatekeyfilepassword" in said and "tlscertificatekeyfile" not in said:
-        yield "the option tlsCertificateKeyFilePassword: tlsCertificateKeyFile is not there, whose password it is"
+        yield "the option tlsCertificateKeyFilePassword: it is the password of tlsCertificateKeyFile, which is not set"
     if "AWS_SESSION_TOKEN" in said.get("authmechanismproperties", "") and "@" not in before:
         yield "the option authMechanismProperties: a session token goes with user and password, which are its keys"
 
@@ -123,7 +122,7 @@ def _option_faults(name: str, value: str) -> Iterator[str]:
         close = difflib.get_close_matches(name.lower(), {each.lower(): each for each in of_url()}, n=1)
         meant = [each for each in of_url() if each.lower() in close]
         advice = f"did you mean {meant[0]}?" if meant else "remove it"
-        yield f"the option {name} is none that PyMongo knows, and the driver would leave it aside: {advice}"
+        yield f"the option {name} is unknown to PyMongo, and the driver would ignore it: {advice}"
         return
     reason = _why_not(name, value)
     if reason is not None:
@@ -131,70 +130,70 @@ def _option_faults(name: str, value: str) -> Iterator[str]:
 
 
 def _why_not(name: str, value: str) -> str | None:
-    """Why the driver would not take the value; None: it takes it."""
+    """Why the driver would reject the value; None: it accepts it."""
     try:
         with _quiet():
             common.URI_OPTIONS_VALIDATOR_MAP[name.lower()](name, value)
     except OSError:
         return "this file cannot be read; name it by its whole path, as this process sees it"
     except LookupError:
-        return f"{value[:40]!r} is no value of it"
+        return f"{value[:40]!r} is not a valid value"
     except _RAISED as error:
         return str(error)
     if name.lower() == "readconcernlevel" and value not in _LEVELS:
-        return f"{value[:40]!r} is none of {', '.join(_LEVELS)}"
+        return f"{value[:40]!r} is not one of {', '.join(_LEVELS)}"
     if name.lower() == "authmechanism" and value in _PACKAGES:
         modules, package = _PACKAGES[value]
         if not any(importlib.util.find_spec(each) for each in modules):
-            return f"{value} needs a package that is not here: pip install '{package}'"
+            return f"{value} needs a package that is not installed: pip install '{package}'"
     return None
 
 
 def _whole_faults(url: str) -> Iterator[str]:
-    """What the options are among themselves: a client that connects to nobody is made of them."""
+    """Faults in the combination of the options, found by creating a client that never connects."""
     try:
         with _quiet():
             AsyncMongoClient[dict[str, Any]](url, connect=False)
     except OSError as error:
-        yield f"a certificate or key of it cannot be used ({type(error).__name__}): look at the tls... options"
+        yield f"a certificate or key cannot be used ({type(error).__name__}): check the tls... options"
     except _RAISED as error:
         yield str(error)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the driver's warnings: what they say is a fault here, or said by the client that is used."""
+    """Suppresses the driver's warnings: they are faults here, or repeated by the client that is used."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def database_of_url(url: str) -> str | None:
-    """The database that a url names in its path, as the driver's `get_default_database` takes it. Raises ValueError for
-    one of the server's own, which is there for users."""
+    """The database in the path of a url, as the driver's `get_default_database` reads it. Raises ValueError for a
+    database of the server itself, which is there for users."""
     before = url.partition("://")[2].partition("?")[0]
     path = unquote_plus(before.partition("/")[2]).partition(".")[0]
     if path in _OF_THE_SERVER:
         raise ValueError(
-            f"its path names {path!r}, which is the server's own: say mongo.database, "
+            f"its path names {path!r}, which is a database of the server itself: set mongo.database, "
             f"and ?authSource={path} for the user"
         )
     return path or None
 
 
-# --- what is handed in ------------------------------------------------------------------------------------------
+# --- a client that was passed in ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class HandedIn:
-    """A client of one's own, and the database object with the options that go before the client's, if there is one."""
+    """The application's own client, and its database object, if any, whose options override the client's."""
 
     client: Any
     database: Any = None
 
     @property
     def options(self) -> dict[str, Any]:
-        """Those of the database object, for another one like it."""
+        """The options of the database object, to create another one like it."""
         names = ("codec_options", "read_preference", "write_concern", "read_concern")
         return {} if self.database is None else {name: getattr(self.database, name) for name in names}
 
@@ -209,14 +208,14 @@ def handed_in(given: Any) -> HandedIn:
     if any(name.endswith("Database") for name in names):
         return HandedIn(given.client, given)
     raise TypeError(
-        f"mongo_client is a {type(given).__module__}.{type(given).__name__}: hand in Motor's AsyncIOMotorClient or "
+        f"mongo_client is a {type(given).__module__}.{type(given).__name__}: pass in Motor's AsyncIOMotorClient or "
         "PyMongo's AsyncMongoClient, or a database object of one"
     )
 
 
 def client_faults(client: Any) -> Iterator[tuple[str, str]]:
-    """Option and reason of each that a client has and that is refused in every phase. (One that encrypts is refused
-    where both stores are written: `mongo_kinds`.)"""
+    """Each option of a client that is refused in every phase, with the reason. (A client that encrypts is refused where
+    both stores are written: `mongo_kinds`.)"""
     options = getattr(client, "options", None)
     api = getattr(getattr(options, "pool_options", None), "server_api", None)
     if api is not None and api.strict:

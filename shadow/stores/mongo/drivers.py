@@ -1,4 +1,4 @@
-"""Both drivers of MongoDB, Motor and PyMongo's own async client: clients, classes, and what their verbs take."""
+"""Both drivers of MongoDB, Motor and PyMongo's own async client: clients, classes, and signatures of their methods."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def connect(url: str, driver: str) -> Any:
 
 
 def driver_of(client: Any) -> str:
-    """Which driver a client is of: `motor` or `pymongo`."""
+    """The driver of a client: `motor` or `pymongo`."""
     return "motor" if type(client).__module__.startswith("motor") else "pymongo"
 
 
@@ -42,5 +42,5 @@ COLLECTION_VERBS: Final = frozenset(name for name in dir(AsyncCollection) if not
 
 @functools.cache
 def call_signature(verb: str) -> inspect.Signature:
-    """What a verb of the drivers' collections takes; for `find`, what its cursor takes."""
+    """The signature of a method of the drivers' collections; for `find`, that of its cursor."""
     return inspect.signature(AsyncCursor.__init__ if verb == "find" else getattr(AsyncCollection, verb))

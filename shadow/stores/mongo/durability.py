@@ -1,15 +1,15 @@
-"""What MongoDB's acknowledgement of a write is worth, and reads of what stands for good.
+"""The durability of MongoDB's acknowledgements, and reads of durable data.
 
 In a replica set a write that fewer than a majority of the members have is *rolled back* when another member becomes
-primary without it. What was acknowledged to the application, or copied to the other store, must not go that way. So:
+primary without it. A write that was acknowledged to the application, or copied to the other store, must survive. So:
 
-- writes go with `w: majority`, whatever the client asks for less than that, the server's own default included;
-- a write that asks for more than a majority, or for members by a name of the set's own, is acknowledged as it was asked
-  for, and then waited for until a majority has it;
-- what is healed, verified or copied is read with read concern `linearizable`: the newest that the primary has, and only
-  when a majority has it, from a member that still is the primary.
+- writes use `w: majority`, even if the client, or the server's default, has a weaker write concern;
+- a write with a stronger concern than a majority, or a named concern of the set, is acknowledged as requested, and then
+  waits until a majority has it;
+- repairs, verification and copies read with read concern `linearizable`: the newest data of the primary, only when a
+  majority has it, from a member that is still the primary.
 
-A standalone server, or a set of one member, has nobody to roll back to: there nothing of this is done.
+A standalone server, or a set of one member, cannot roll back: none of this is done there.
 
 Sources: the MongoDB manual, "Write Concern", "Read Concern linearizable", "Rollbacks During Replica Set Failover"; the
 specification "Server Discovery and Monitoring" for how servers describe themselves.
@@ -43,8 +43,8 @@ __all__ = [
 
 LINEARIZABLE: Final = ReadConcern("linearizable")
 LOCAL: Final = ReadConcern("local")
-"""Said aloud, for the client and the server's default (`setDefaultRWConcern`) may say another one, which shows less
-than what the primary has now."""
+"""Set explicitly, because the client or the server's default (`setDefaultRWConcern`) may differ, and show less than
+what the primary has now."""
 MAJORITY: Final = WriteConcern("majority")
 _MANY: Final = 3
 """Members of a deployment that does not report how many it has: a sharded cluster, a load balancer."""
@@ -56,13 +56,13 @@ class WeakWrites(enum.StrEnum):
     """What happens to writes whose write concern allows a replica set to roll them back."""
 
     RAISE = "raise"
-    """They are made with `w: majority`."""
+    """They use `w: majority`."""
     REFUSE = "refuse"
     """They raise `UnsupportedOperation`; neither store is called."""
 
 
 class Durability:
-    """For the clients of one link. `on_raised` is called with what the client asks for and does not get, in words;
+    """For the clients of one link. `on_raised` is called with a text for an option of the client that is overridden;
     `on_doubt` with a collection of which an acknowledged write may have been rolled back."""
 
     def __init__(
@@ -114,7 +114,7 @@ class Durability:
         if self._is_weak():
             raise UnsupportedOperation(
                 f"write concern {_shown(self._asked)}",
-                "the server could take back what it acknowledges with that",
+                "the server could roll back writes that it acknowledges with that",
                 hint="set w=majority in mongo.url (or on the client), or mongo.weak_writes: raise",
             )
 
@@ -135,7 +135,7 @@ class Durability:
         return "w" in self._asked.document and self._concern != self._asked
 
     def describe(self) -> str:
-        """The write concern that is in force, for `/status`; `server default` where nothing is said to the server."""
+        """The write concern in force, for `/status`; `server default` if none is sent to the server."""
         return _shown(self._concern) or "server default"
 
     # --- more than a majority -----------------------------------------------------------------------------------
@@ -154,7 +154,7 @@ class Durability:
         return getattr(self._link.client, "topology_description", None)
 
     async def prove(self, collection: Any, before: Any, limit_ms: int) -> None:
-        """Returns when a majority has what was acknowledged in `collection` (the driver's) in the term `before`.
+        """Returns when a majority has the write that `collection` (the driver's) acknowledged in the term `before`.
         Raises `WriteConcernError` if that is unknown: the collection is unverified then, as it is when this is
         cancelled."""
         proven = False
@@ -171,7 +171,7 @@ class Durability:
 
 
 async def _has_majority(collection: Any, limit_ms: int) -> bool:
-    """Asks whether a majority has all that the primary had before. Only that the answer comes matters, not its
+    """Asks whether a majority has all that the primary had before. Only the arrival of the response matters, not its
     content."""
     reader = collection.with_options(read_concern=LINEARIZABLE)
     try:
@@ -199,7 +199,7 @@ class Lasting:
         return found
 
     async def first_batch(self, command: dict[str, Any]) -> list[Any]:
-        """The answer of a `find` command of one batch."""
+        """The response to a `find` command of one batch."""
         await self._durability.learn()
         if self._durability.replicated:
             command = {**command, "readConcern": LINEARIZABLE.document, "maxTimeMS": self._limit_ms}
@@ -214,7 +214,7 @@ class Lasting:
         return self.database.get_collection(collection, write_concern=await self._durability.for_copies())
 
     async def reader(self, collection: str) -> Any:
-        """The driver's collection for such reads; whoever asks it bounds the time."""
+        """The driver's collection for such reads; the caller limits the time."""
         await self._durability.learn()
         concern = LINEARIZABLE if self._durability.replicated else LOCAL
         return self.database.get_collection(collection, read_concern=concern)
@@ -242,7 +242,7 @@ def _members_of(server: Any) -> int:
 
 
 def _members_said(hello: Mapping[str, Any]) -> int:
-    """The same from a server's own answer."""
+    """The same from a server's own response."""
     if "setName" in hello:
         return sum(len(hello.get(kind, ())) for kind in ("hosts", "passives", "arbiters"))
     return _MANY if hello.get("msg") == "isdbgrid" else 1

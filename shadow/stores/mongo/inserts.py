@@ -123,7 +123,7 @@ class MongoInserts(MongoAccess):
     async def _after_refusal(
         self, collection: str, insert: Insert, image: Image, fault: Mapping[str, Any]
     ) -> Applied | Exception:
-        """The result of one insert of many that the server has refused; an error concerns this one alone."""
+        """The result of one insert of many that the server has rejected; an error concerns only this one."""
         refusal = write_error(fault)
         try:
             done = await self._take_tombstone(

@@ -1,12 +1,12 @@
-"""What a collection of MongoDB is beyond its name, and whether DynamoDB can stand beside it. Pure; `mongo_looks` asks
-the server.
+"""What kind of collection MongoDB has, and whether it can be kept in two stores. Pure; `mongo_looks` queries the
+server.
 
-Two stores can be held level only where a document that was written under a key stands there until shadow writes it
-again, and where the same call finds the same documents on both. A collection of which that is not so is refused while
-both stores are written (phases `dual_write` and `shadow`). In phase `off` its calls are the driver's own.
+Two stores can be kept equal only if a document that was written under a key stays there until shadow writes it again,
+and if the same call finds the same documents on both. Other collections are refused while both stores are written
+(phases `dual_write` and `shadow`). In phase `off` their calls are the driver's own.
 
 Sources: the MongoDB manual, "Collation", "Capped Collections", "Time Series", "Clustered Collections", "Views", "Schema
-Validation", "Queryable Encryption", "Shard Keys"; the shape of what is judged: the command `listCollections`.
+Validation", "Queryable Encryption", "Shard Keys"; the shape of the input: the command `listCollections`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ __all__ = [
 
 
 class Special(enum.StrEnum):
-    """What makes a collection one that two stores cannot hold level."""
+    """The property of a collection that two stores cannot keep equal."""
 
     SYSTEM = "system collection"
     VIEW = "view"
@@ -56,7 +56,7 @@ class Special(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class KindRow:
-    """`why` it is refused, or what is to be known of it, and the `next` step."""
+    """`why` it is refused, or what to know about it, and the `next` step."""
 
     why: str
     next: str
@@ -114,7 +114,7 @@ REASONS: Final[Mapping[Special, KindRow]] = {
         "grant the user the action find on config.collections (the role read on the database config has it)",
     ),
 }
-"""Why, and what to do, for each kind that is refused."""
+"""The reason and the remedy for each refused kind."""
 
 EXPIRING: Final = "documents that expire (TTL index, clustered with expireAfterSeconds)"
 SHARDED: Final = "sharded by another key"
@@ -143,11 +143,11 @@ ADMITTED: Final[Mapping[str, KindRow]] = {
         "the user needs the action find on config.collections",
     ),
 }
-"""What is supported, with what is to be known of it."""
+"""What is supported, and what to know about it."""
 
 
 def expiring_in_two_stores(mongo_is_primary: bool) -> KindRow:
-    """What becomes of documents that MongoDB deletes by itself, by which store is primary."""
+    """What happens to documents that MongoDB deletes by itself, by which store is primary."""
     row = ADMITTED[EXPIRING]
     if mongo_is_primary:
         return row
@@ -195,7 +195,7 @@ class UnfitKind:
         return REASONS[self.special].next.replace("{mend}", self.mend)
 
     def error(self) -> UnsupportedOperation:
-        """What a write to both stores raises."""
+        """The error of a write to both stores."""
         what = f"{self.collection} ({self.special}) in two stores"
         return UnsupportedOperation(what, self.reason, hint=self.advice)
 
@@ -204,12 +204,12 @@ _Judged: TypeAlias = "UnfitKind | None"
 
 
 def judge_name(name: str) -> _Judged:
-    """By the name alone."""
+    """By the name only."""
     return UnfitKind(name, Special.SYSTEM) if name.startswith("system.") else None
 
 
 def judge_client(name: str, client: Any) -> _Judged:
-    """By the application's client: what it does to all that is read and written through it."""
+    """By the application's client: what it does to everything read and written through it."""
     if type(client).__module__.startswith("motor"):
         client = client.delegate
     options = getattr(client, "options", None)
@@ -218,7 +218,7 @@ def judge_client(name: str, client: Any) -> _Judged:
 
 
 def judge_collection(found: ListedCollection, reserved: str) -> _Judged:
-    """By what `listCollections` says; `reserved` is the field of the version."""
+    """By the entry of `listCollections`; `reserved` is the field of the version."""
     options = found.options
     special = judge_name(found.name)
     if special is not None:
@@ -237,21 +237,21 @@ def judge_collection(found: ListedCollection, reserved: str) -> _Judged:
 
 
 def _judge_validator(found: ListedCollection, reserved: str) -> _Judged:
-    """One of level `moderate` judges inserts, and documents that were valid before, like a strict one."""
+    """A `moderate` validator checks inserts, and documents that were valid before, like a strict one."""
     validator = _in_force(found)
     refuses = validator is not None and judge(validator, reserved)[0] is ValidatorVerdict.REFUSES
     return refused_by_validator(found, reserved) if refuses else None
 
 
 def doubtful_validator(found: ListedCollection, reserved: str) -> Mapping[str, Any] | None:
-    """The validator, if reading it does not tell whether it refuses documents that carry a version."""
+    """The validator, if its text does not show whether it rejects documents that carry a version."""
     validator = _in_force(found)
     unsure = validator is not None and judge(validator, reserved)[0] is ValidatorVerdict.UNSURE
     return validator if unsure else None
 
 
 def refused_by_validator(found: ListedCollection, reserved: str) -> UnfitKind:
-    """With what lets the validator accept the field of the version."""
+    """With the change that lets the validator accept the field of the version."""
     validator = found.options["validator"]
     _, places = judge(validator, reserved)
     mend = mending(found.name, validator, reserved) if places else f"{reserved}, of type object"
@@ -259,7 +259,7 @@ def refused_by_validator(found: ListedCollection, reserved: str) -> UnfitKind:
 
 
 def _in_force(found: ListedCollection) -> Mapping[str, Any] | None:
-    """The validator, if there is one that refuses anything: not one that only warns, or is off."""
+    """The validator, if there is one that rejects writes: not one that only warns, or is off."""
     options = found.options
     idle = options.get("validationLevel") == "off" or options.get("validationAction") == "warn"
     return None if idle else options.get("validator") or None

@@ -1,9 +1,9 @@
-"""What MongoDB refuses to hold, told without asking it, in its own words. Pure.
+"""Documents that MongoDB rejects, found without a request, with MongoDB's own messages. Pure.
 
-Measured on MongoDB 6.0.5: 180 levels of nesting for what is stored (200 on the wire, error 15 either way), 16 MB of
-BSON with the version in it (2 and 10334 for an insert, 17419 for what a change comes to), and no names with `$` at the
-top of a replacement (52; 55 for those of a reference that is none). An insert and an upsert that inserts take such
-names, and so does what nests deeper.
+Measured on MongoDB 6.0.5: 180 levels of nesting for stored documents (200 on the wire, error 15 either way), 16 MB of
+BSON including the version (2 and 10334 for an insert, 17419 for the result of a change), and no names with `$` at the
+top of a replacement (52; 55 for those of an invalid reference). An insert, and an upsert that inserts, accept such
+names, and so do nested documents.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ LEVELS: Final = 180
 _LEVELS_OF_A_COMMAND: Final = 200
 LARGEST: Final = 16 * 1024 * 1024
 ROOM: Final = 256
-"""Bytes of a stored document that are kept for its version."""
+"""Bytes of a stored document that are reserved for its version."""
 _LARGEST_ON_THE_WIRE: Final = LARGEST + 16 * 1024 - 2
 _REFERENCE: Final = ("$ref", "$id", "$db")
 _NESTING: Final = (dict, list, DBRef, Code)
 
 
 def refusal(change: Change, existed: bool, document: Document) -> Exception | None:
-    """The error with which MongoDB refuses `document` as the outcome of `change`; `existed`: it changes a document that
-    is there. None: MongoDB can hold it."""
+    """The error with which MongoDB rejects `document` as the result of `change`; `existed`: it changes an existing
+    document. None: MongoDB accepts it."""
     levels = depth(document)
     if levels > LEVELS:
         return _too_deep(change, levels)
@@ -42,7 +42,7 @@ def refusal(change: Change, existed: bool, document: Document) -> Exception | No
 
 
 def depth(value: Any, most: int = 1000) -> int:
-    """How many levels a document has: 1 for one of plain values. Stops at `most`."""
+    """The nesting levels of a document: 1 for one of plain values. Stops at `most`."""
     levels, here = 0, [value]
     while here and levels < most:
         levels += 1
@@ -71,7 +71,8 @@ def _too_deep(change: Change, levels: int) -> OperationFailure:
 
 
 def _too_large(change: Change, size: int) -> WriteError | DocumentTooLarge:
-    """What the driver does not even send is its own error; an update is small itself, whatever it comes to."""
+    """A document that the driver does not even send is its own error; an update is small itself, whatever its
+    result."""
     beyond = size > _LARGEST_ON_THE_WIRE
     if beyond and not isinstance(change, Update):
         return DocumentTooLarge(

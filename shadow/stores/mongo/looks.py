@@ -1,4 +1,4 @@
-"""Checks what the collections of a MongoDB are: at each start, at each job, and where one was recreated.
+"""Checks the kinds of a MongoDB's collections: at each start, at each job, and where one was recreated.
 
 One check is `listCollections`, `hello`, and, behind a router (`mongos`), the entry of `config.collections`. A validator
 that does not show whether it accepts a version is tried on documents.
@@ -30,9 +30,9 @@ from shadow.stores.mongo.shard_keys import ShardKey
 __all__ = ["MongoLooks"]
 
 _DENIED: Final = frozenset({13, 8000})
-"""Unauthorized (MongoDB's error_codes.yml), and how Atlas says it."""
+"""Unauthorized (MongoDB's error_codes.yml), and Atlas's code for it."""
 _LOOKED_AT: Final = 100
-"""Documents that a validator is tried on."""
+"""The number of documents that a validator is tried on."""
 _LOOK_MS: Final = 5000
 _UNKNOWN_TYPES: Final = frozenset({"Unknown", "PossiblePrimary"})
 """Of servers, in the specification "Server Discovery and Monitoring"."""
@@ -53,7 +53,7 @@ class MongoLooks:
         self._seen: dict[str, ListedCollection] = {}
 
     def shard_key(self, collection: str) -> ShardKey | None:
-        """The shard key; None: none other than `_id`, as far as is known."""
+        """The shard key; None: `_id`, or no other key is known."""
         return self._shard_keys.get(collection)
 
     async def known(self, collection: str) -> ShardKey | None:
@@ -120,7 +120,7 @@ class MongoLooks:
             return False
 
     async def listed(self, collection: str) -> ListedCollection:
-        """The answer of `listCollections` now. Raises what the driver raises."""
+        """The current entry of `listCollections`. Raises what the driver raises."""
         answer = await self._database.command({"listCollections": 1, "filter": {"name": collection}})
         batch = answer.get("cursor", {}).get("firstBatch", ())
         return ListedCollection.read(batch[0]) if batch else ListedCollection(collection)

@@ -1,8 +1,8 @@
-"""Every option of a connection to MongoDB, of a client and of a database object, and what becomes of it. Pure data.
+"""Every option of a connection to MongoDB, of a client and of a database object, and how it is treated. Pure data.
 
 Sources: the MongoDB specification "URI Options"; the manual, "Connection Strings"; PyMongo's `common.VALIDATORS` and
-the documentation of its `MongoClient` and `get_database`, whose options Motor takes as they are. A test holds the table
-against the installed PyMongo: an option that is new there has to get its row here.
+the documentation of its `MongoClient` and `get_database`, whose options Motor accepts unchanged. A test compares the
+table with the installed PyMongo: a new option there needs a row here.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ class Where(enum.StrEnum):
 class Fate(enum.StrEnum):
     HONOURED = "honoured"
     REFUSED = "refused"
-    """With a fault that names it, before anything is asked."""
+    """Rejected with a fault that names it, before any request."""
     HARMLESS = "harmless"
-    """It means nothing for what is read and written."""
+    """It has no effect on reads and writes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """`means`: what it is. `how`: by whom it is honoured and how; why it is refused, and what to say in its place; why
-    it is harmless."""
+    """`means`: what it is. `how`: how it is honoured and by which component; or why it is refused, and what to use
+    instead; or why it is harmless."""
 
     name: str
     where: Where
@@ -46,9 +46,9 @@ class Option:
 
 _DRIVER: Final = "by the driver, on every connection"
 _NOT_IN_PYMONGO: Final = "PyMongo has no such option and would ignore it"
-_OWN: Final = "shadow's own reads and copies end by shadow's limits"
+_OWN: Final = "shadow's own reads and copies have shadow's limits"
 _CODEC: Final = (
-    "documents, keys and values are given out by it, whichever store answers; shadow itself reads the bytes that are "
+    "applies to returned documents, keys and values, whichever store answers; shadow itself reads the bytes that are "
     "stored"
 )
 
@@ -57,110 +57,114 @@ _URL, _CLIENT, _DATABASE = Where.URL, Where.CLIENT, Where.DATABASE
 _HONOURED, _REFUSED, _HARMLESS = Fate.HONOURED, Fate.REFUSED, Fate.HARMLESS
 
 _SERVERS: Final = (
-    Option("replicaSet", _URL, "the name of the set", _HONOURED, "by the driver, which finds the members"),
-    Option("directConnection", _URL, "one host alone", _HONOURED, "by the driver; writes need it to be the primary"),
+    Option("replicaSet", _URL, "name of the replica set", _HONOURED, "by the driver, which finds the members"),
+    Option(
+        "directConnection", _URL, "connect to one host only", _HONOURED, "by the driver; writes need the primary there"
+    ),
     Option(
         "loadBalanced",
         _URL,
-        "the host is a load balancer",
+        "whether the host is a load balancer",
         _HONOURED,
-        "by the driver; such a deployment counts as one of several members, so writes go with a majority",
+        "by the driver; such a deployment counts as several members, so writes use `w: majority`",
     ),
-    Option("srvServiceName", _URL, "service of a `mongodb+srv` name", _HONOURED, "by the driver's look-up"),
-    Option("srvMaxHosts", _URL, "most hosts of a `mongodb+srv` name", _HONOURED, "by the driver's look-up"),
+    Option("srvServiceName", _URL, "service name of a `mongodb+srv` URL", _HONOURED, "by the driver's DNS lookup"),
     Option(
-        "srvAllowedHostsSuffix", _URL, "where the hosts of a `mongodb+srv` name may lie", _HONOURED, "by the driver"
+        "srvMaxHosts", _URL, "maximum number of hosts of a `mongodb+srv` URL", _HONOURED, "by the driver's DNS lookup"
     ),
-    Option("heartbeatFrequencyMS", _URL, "between two checks of a server", _HONOURED, "by the driver's monitor"),
-    Option("serverMonitoringMode", _URL, "how a server is watched", _HONOURED, "by the driver's monitor"),
+    Option(
+        "srvAllowedHostsSuffix", _URL, "domain of the hosts from a `mongodb+srv` lookup", _HONOURED, "by the driver"
+    ),
+    Option("heartbeatFrequencyMS", _URL, "interval of server checks", _HONOURED, "by the driver's monitor"),
+    Option("serverMonitoringMode", _URL, "how a server is monitored", _HONOURED, "by the driver's monitor"),
     Option(
         "localThresholdMS",
         _URL,
-        "how much slower a member may be",
+        "latency window for choosing a member",
         _HONOURED,
         "by the driver, where `readPreference` leaves a choice",
     ),
 )
-"""Where the servers are, and how they are watched."""
+"""The servers, and how they are monitored."""
 
 _TIME_LIMITS: Final = (
     Option(
         "timeoutMS",
         _URL,
-        "for one operation in all",
+        "limit for one whole operation",
         _HONOURED,
-        "for the application's reads and the request of a write; a write that it cuts off is of unknown outcome and "
-        f"stays in the journal. {_OWN}: what was acknowledged is replicated however short this is",
+        "for the application's reads and the request of a write; a write that it interrupts has an unknown outcome and "
+        f"stays in the journal. {_OWN}: an acknowledged write is replicated however short it is",
     ),
     Option(
         "socketTimeoutMS",
         _URL,
-        "for one answer",
+        "limit for one response",
         _HONOURED,
-        "by the driver for reads; a write ends by twice that (once with `retryWrites=false`), as with the one retry of "
+        "by the driver for reads; a write has twice that (once with `retryWrites=false`), because of the one retry of "
         f"the driver. {_OWN}",
     ),
     Option(
         "connectTimeoutMS",
         _URL,
-        "for a new connection",
+        "limit for a new connection",
         _HONOURED,
-        "by the driver for reads; a write, and what shadow asks by itself, ends by `limits.operation` instead",
+        "by the driver for reads; writes and shadow's own requests are limited by `limits.operation` instead",
     ),
     Option(
         "serverSelectionTimeoutMS",
         _URL,
-        "to wait for a server",
+        "limit for finding a server",
         _HONOURED,
-        "by the driver, before each read and write; never beyond shadow's limits",
+        "by the driver, before each read and write; never longer than shadow's limits",
     ),
     Option(
         "waitQueueTimeoutMS",
         _URL,
-        "to wait for a free connection",
+        "limit for a free connection",
         _HONOURED,
-        "by the driver for reads; a write, and what shadow asks by itself, ends by `limits.operation` instead",
+        "by the driver for reads; writes and shadow's own requests are limited by `limits.operation` instead",
     ),
-    Option("maxIdleTimeMS", _URL, "life of an idle connection", _HONOURED, _DRIVER),
+    Option("maxIdleTimeMS", _URL, "lifetime of an idle connection", _HONOURED, _DRIVER),
 )
 
 _POOLS: Final = (
     Option(
         "maxPoolSize",
         _URL,
-        "most connections to a server",
+        "maximum number of connections to a server",
         _HONOURED,
         "by the driver; shadow's own calls share them, and none waits for another while it holds one",
     ),
-    Option("minPoolSize", _URL, "connections that are kept", _HONOURED, "by the driver"),
-    Option("maxConnecting", _URL, "connections that are made at a time", _HONOURED, "by the driver"),
-    Option("waitQueueMultiple", _URL, "of old", _HARMLESS, "PyMongo takes it and does nothing with it"),
+    Option("minPoolSize", _URL, "minimum number of connections", _HONOURED, "by the driver"),
+    Option("maxConnecting", _URL, "maximum number of connections being opened at once", _HONOURED, "by the driver"),
+    Option("waitQueueMultiple", _URL, "obsolete", _HARMLESS, "PyMongo accepts and ignores it"),
 )
 
 _WRITES: Final = (
     Option(
         "w",
         _URL,
-        "who acknowledges a write",
+        "the write concern",
         _HONOURED,
         "never less than a majority where there are several members: `mongo.weak_writes` raises or refuses less, `w=0` "
-        "everywhere; more than a majority is asked for as it is",
+        "everywhere; more than a majority is kept",
     ),
-    Option("journal", _URL, "acknowledged when on disk", _HONOURED, "`true` is sent with the application's writes"),
-    Option("fsync", _URL, "as `journal`, of old", _HONOURED, "as `journal`"),
+    Option("journal", _URL, "acknowledge only when on disk", _HONOURED, "`true` is sent with the application's writes"),
+    Option("fsync", _URL, "old name of `journal`", _HONOURED, "as `journal`"),
     Option(
         "wTimeoutMS",
         _URL,
-        "to wait for `w`",
+        "limit for waiting for `w`",
         _HONOURED,
-        "sent with the application's writes; a write that it ends is of unknown outcome and stays in the journal",
+        "sent with the application's writes; an interrupted write has an unknown outcome and stays in the journal",
     ),
     Option(
         "retryWrites",
         _URL,
-        "once more after a lost connection",
+        "retry once after a lost connection",
         _HONOURED,
-        "by the driver; without it a lost connection leaves the outcome unknown, and the journal finds out",
+        "by the driver; without it a lost connection leaves the outcome unknown, and the journal resolves it",
     ),
 )
 
@@ -168,29 +172,29 @@ _READS: Final = (
     Option(
         "readPreference",
         _URL,
-        "which member answers",
+        "which member serves reads",
         _HONOURED,
-        "for the application's reads. What a write looks up, and every read that confirms, repairs or copies, asks the "
+        "for the application's reads. The lookups of a write, and all reads that confirm, repair or copy, go to the "
         "primary member",
     ),
     Option("readPreferenceTags", _URL, "which members, by tags", _HONOURED, "as `readPreference`"),
-    Option("maxStalenessSeconds", _URL, "how far a member may be behind", _HONOURED, "as `readPreference`"),
+    Option("maxStalenessSeconds", _URL, "maximum lag of a secondary", _HONOURED, "as `readPreference`"),
     Option(
         "readConcernLevel",
         _URL,
-        "what is read of a set",
+        "the read concern",
         _HONOURED,
-        "for the application's reads. What a write looks up is read as the primary has it (`local`), what confirms, "
-        "repairs or copies `linearizable`",
+        "for the application's reads. The lookups of a write use `local` on the primary, reads that confirm, "
+        "repair or copy use `linearizable`",
     ),
-    Option("retryReads", _URL, "once more after a lost connection", _HONOURED, "by the driver"),
+    Option("retryReads", _URL, "retry once after a lost connection", _HONOURED, "by the driver"),
 )
 
 _WIRE: Final = (
     Option(
         "compressors", _URL, "compression on the wire", _HONOURED, "by the driver; `snappy` and `zstd` need a package"
     ),
-    Option("zlibCompressionLevel", _URL, "of `zlib`", _HONOURED, "by the driver"),
+    Option("zlibCompressionLevel", _URL, "level of `zlib` compression", _HONOURED, "by the driver"),
     Option(
         "appName",
         _URL,
@@ -198,37 +202,37 @@ _WIRE: Final = (
         _HONOURED,
         "by the driver; journal and control store have their own",
     ),
-    Option("maxAdaptiveRetries", _URL, "retries of an overloaded server", _HONOURED, "by the driver"),
-    Option("enableOverloadRetargeting", _URL, "other members when one is overloaded", _HONOURED, "by the driver"),
+    Option("maxAdaptiveRetries", _URL, "retries on an overloaded server", _HONOURED, "by the driver"),
+    Option("enableOverloadRetargeting", _URL, "use other members when one is overloaded", _HONOURED, "by the driver"),
 )
 
 _IDENTITY: Final = (
-    Option("authSource", _URL, "database of the user", _HONOURED, _DRIVER),
+    Option("authSource", _URL, "the user's database", _HONOURED, _DRIVER),
     Option(
         "authMechanism",
         _URL,
-        "how to prove who is there",
+        "authentication mechanism",
         _HONOURED,
         f"{_DRIVER}; `GSSAPI` and `MONGODB-AWS` need a package of their own",
     ),
-    Option("authMechanismProperties", _URL, "of the mechanism", _HONOURED, _DRIVER),
-    Option("tls", _URL, "an encrypted connection", _HONOURED, _DRIVER),
-    Option("ssl", _URL, "as `tls`, of old", _HONOURED, "as `tls`"),
-    Option("tlsCAFile", _URL, "who may sign for a server", _HONOURED, _DRIVER),
+    Option("authMechanismProperties", _URL, "properties of the mechanism", _HONOURED, _DRIVER),
+    Option("tls", _URL, "encrypt connections", _HONOURED, _DRIVER),
+    Option("ssl", _URL, "old name of `tls`", _HONOURED, "as `tls`"),
+    Option("tlsCAFile", _URL, "CA certificates for the server", _HONOURED, _DRIVER),
     Option("tlsCertificateKeyFile", _URL, "the client's certificate and key", _HONOURED, _DRIVER),
-    Option("tlsCertificateKeyFilePassword", _URL, "of that key", _HONOURED, f"{_DRIVER}; never shown"),
-    Option("tlsCRLFile", _URL, "certificates that were withdrawn", _HONOURED, _DRIVER),
-    Option("tlsInsecure", _URL, "no checks of the server", _HONOURED, _DRIVER),
-    Option("tlsAllowInvalidCertificates", _URL, "no check of the certificate", _HONOURED, _DRIVER),
-    Option("tlsAllowInvalidHostnames", _URL, "no check of the name", _HONOURED, _DRIVER),
-    Option("tlsDisableOCSPEndpointCheck", _URL, "no question to the signer", _HONOURED, _DRIVER),
+    Option("tlsCertificateKeyFilePassword", _URL, "password of that key", _HONOURED, f"{_DRIVER}; never shown"),
+    Option("tlsCRLFile", _URL, "revoked certificates", _HONOURED, _DRIVER),
+    Option("tlsInsecure", _URL, "skip all checks of the server's certificate", _HONOURED, _DRIVER),
+    Option("tlsAllowInvalidCertificates", _URL, "skip the check of the certificate", _HONOURED, _DRIVER),
+    Option("tlsAllowInvalidHostnames", _URL, "skip the check of the host name", _HONOURED, _DRIVER),
+    Option("tlsDisableOCSPEndpointCheck", _URL, "do not contact OCSP responders", _HONOURED, _DRIVER),
 )
 
 _VALUES: Final = (
     Option("uuidRepresentation", _URL, "how UUIDs are stored", _HONOURED, _CODEC),
     Option("tz_aware", _URL, "dates with a time zone", _HONOURED, _CODEC),
-    Option("unicode_decode_error_handler", _URL, "text that is no UTF-8", _HONOURED, _CODEC),
-    Option("datetime_conversion", _URL, "dates that Python lacks", _HONOURED, _CODEC),
+    Option("unicode_decode_error_handler", _URL, "text that is not UTF-8", _HONOURED, _CODEC),
+    Option("datetime_conversion", _URL, "dates outside Python's range", _HONOURED, _CODEC),
 )
 
 _UNKNOWN_TO_PYMONGO: Final = (
@@ -239,81 +243,83 @@ _UNKNOWN_TO_PYMONGO: Final = (
     Option(
         "serverSelectionTryOnce",
         _URL,
-        "for drivers with one thread",
+        "only for single-threaded drivers",
         _REFUSED,
-        f"{_NOT_IN_PYMONGO}; say serverSelectionTimeoutMS",
+        f"{_NOT_IN_PYMONGO}; use serverSelectionTimeoutMS",
     ),
     Option(
         "tlsDisableCertificateRevocationCheck",
         _URL,
-        "no look at withdrawn certificates",
+        "skip the check for revoked certificates",
         _REFUSED,
-        f"{_NOT_IN_PYMONGO}; say tlsDisableOCSPEndpointCheck",
+        f"{_NOT_IN_PYMONGO}; use tlsDisableOCSPEndpointCheck",
     ),
     Option(
         "gssapiServiceName",
         _URL,
-        "of old",
+        "obsolete",
         _REFUSED,
-        f"{_NOT_IN_PYMONGO}; say authMechanismProperties=SERVICE_NAME:name",
+        f"{_NOT_IN_PYMONGO}; use authMechanismProperties=SERVICE_NAME:name",
     ),
-    Option("j", _URL, "of old", _REFUSED, f"{_NOT_IN_PYMONGO}; say journal"),
-    Option("wtimeout", _URL, "of old", _REFUSED, f"{_NOT_IN_PYMONGO}; say wTimeoutMS"),
-    Option("slaveOk", _URL, "of old", _REFUSED, f"{_NOT_IN_PYMONGO}; say readPreference=secondaryPreferred"),
-    Option("safe", _URL, "of old", _REFUSED, f"{_NOT_IN_PYMONGO}; say w=majority"),
+    Option("j", _URL, "obsolete", _REFUSED, f"{_NOT_IN_PYMONGO}; use journal"),
+    Option("wtimeout", _URL, "obsolete", _REFUSED, f"{_NOT_IN_PYMONGO}; use wTimeoutMS"),
+    Option("slaveOk", _URL, "obsolete", _REFUSED, f"{_NOT_IN_PYMONGO}; use readPreference=secondaryPreferred"),
+    Option("safe", _URL, "obsolete", _REFUSED, f"{_NOT_IN_PYMONGO}; use w=majority"),
 )
-"""What the specification has and PyMongo has not, and what has another name by now."""
+"""Options of the specification that PyMongo does not have, and renamed ones."""
 
 _OF_A_CLIENT: Final = (
     Option("document_class", _CLIENT, "the class of documents", _HONOURED, _CODEC),
-    Option("type_registry", _CLIENT, "values of types of one's own", _HONOURED, _CODEC),
-    Option("tzinfo", _CLIENT, "the zone of dates", _HONOURED, _CODEC),
+    Option("type_registry", _CLIENT, "values of custom types", _HONOURED, _CODEC),
+    Option("tzinfo", _CLIENT, "the time zone of dates", _HONOURED, _CODEC),
     Option("read_preference", _CLIENT, "as `readPreference`", _HONOURED, "as `readPreference`"),
     Option(
         "server_api",
         _CLIENT,
         "the Stable API",
         _HONOURED,
-        "by the driver; refused with `strict=True`, which forbids the bounds by which jobs walk a "
-        "collection (and `distinct`): hand in a client without it",
+        "by the driver; refused with `strict=True`, which forbids the index bounds that jobs use to scan a "
+        "collection (and `distinct`): pass in a client without it",
     ),
     Option(
         "auto_encryption_opts",
         _CLIENT,
-        "fields that the client encrypts",
+        "automatic encryption of fields",
         _REFUSED,
-        "where both stores are written, for DynamoDB would hold in the clear what MongoDB holds encrypted; encrypt "
+        "where both stores are written, because DynamoDB would store in plain text what MongoDB encrypts; encrypt "
         "explicitly (`ClientEncryption`), or keep the collections in phase off",
     ),
     Option(
         "event_listeners",
         _CLIENT,
-        "a listener for every command",
+        "listeners for every command",
         _HONOURED,
-        "by the driver; they see shadow's own too",
+        "by the driver; they also see shadow's own commands",
     ),
-    Option("driver", _CLIENT, "a name in the server's log", _HARMLESS, "the server's log shows it"),
+    Option("driver", _CLIENT, "a name in the server's log", _HARMLESS, "it only appears in the server's log"),
     Option("connect", _CLIENT, "connect at once", _HARMLESS, "the first call connects"),
     Option("username", _CLIENT, "as in the url", _HONOURED, _DRIVER),
     Option("password", _CLIENT, "as in the url", _HONOURED, _DRIVER),
     Option(
         "server_selector",
         _CLIENT,
-        "which servers may be asked",
+        "which servers may be used",
         _HONOURED,
-        "by the driver, for shadow's own calls too: it must leave the primary member",
+        "by the driver, for shadow's own calls too: it must allow the primary member",
     ),
     Option("srv_host_validator", _CLIENT, "hosts of a `mongodb+srv` name", _HONOURED, "by the driver"),
-    Option("authOIDCAllowedHosts", _CLIENT, "whom tokens may be sent to", _HONOURED, "by the driver"),
+    Option("authOIDCAllowedHosts", _CLIENT, "hosts that tokens may be sent to", _HONOURED, "by the driver"),
     Option("max_adaptive_retries", _CLIENT, "as in the url", _HONOURED, "by the driver"),
     Option("enable_overload_retargeting", _CLIENT, "as in the url", _HONOURED, "by the driver"),
 )
 
 _OF_A_DATABASE: Final = (
-    Option("codec_options", _DATABASE, "how values are given out", _HONOURED, _CODEC),
-    Option("read_preference", _DATABASE, "as `readPreference`", _HONOURED, "as `readPreference`, before the client's"),
-    Option("write_concern", _DATABASE, "as `w`, `journal`, `wTimeoutMS`", _HONOURED, "as those, before the client's"),
-    Option("read_concern", _DATABASE, "as `readConcernLevel`", _HONOURED, "as that, before the client's"),
+    Option("codec_options", _DATABASE, "how values are decoded", _HONOURED, _CODEC),
+    Option("read_preference", _DATABASE, "read preference", _HONOURED, "like `readPreference`; overrides the client's"),
+    Option(
+        "write_concern", _DATABASE, "as `w`, `journal`, `wTimeoutMS`", _HONOURED, "like those; overrides the client's"
+    ),
+    Option("read_concern", _DATABASE, "as `readConcernLevel`", _HONOURED, "like that; overrides the client's"),
 )
 
 OPTIONS: Final[tuple[Option, ...]] = (
@@ -334,10 +340,10 @@ _BY_NAME: Final[Mapping[tuple[Where, str], Option]] = {(each.where, each.name.lo
 
 
 def find(name: str, where: Where) -> Option | None:
-    """The row of an option; names are the same in large and small letters, as they are in a connection string."""
+    """The row of an option; names are case-insensitive, as in a connection string."""
     return _BY_NAME.get((where, name.lower()))
 
 
 def of_url() -> list[str]:
-    """The names that a connection string may have, without those that are refused."""
+    """The names that a connection string may have, without the refused ones."""
     return [each.name for each in OPTIONS if each.where is Where.URL and each.fate is not Fate.REFUSED]

@@ -1,8 +1,8 @@
 """Writes to MongoDB as the primary.
 
-The version moves in the same atomic command as the change: `find_one_and_update` and its kin, which also answer the
-image before the change. The image after it follows from that by `mongoql`, which saves the second round trip
-and leaves `modified_count` what MongoDB would have said.
+The version moves in the same atomic command as the change: `find_one_and_update` and the like, which also return the
+image before the change. `mongoql` computes the image after it, which saves the second round trip and keeps
+`modified_count` as MongoDB would return it.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class MongoPrimary(MongoInserts):
         return image
 
     async def admit(self) -> None:
-        """Raises `UnsupportedOperation` if the client's write concern is to be refused; see `durability`."""
+        """Raises `UnsupportedOperation` if the client's write concern must be refused; see `durability`."""
         await self._durability.admit()
 
     async def apply(self, collection: str, change: Change, op_id: str) -> Applied | None:
@@ -88,7 +88,7 @@ class MongoPrimary(MongoInserts):
         try:
             return await self._apply_once(collection, change, op_id)
         except DuplicateKeyError as refusal:
-            # Tombstones remain after a flip, and the application creates indexes of its own.
+            # Tombstones remain after a flip, and the application creates its own indexes.
             if not await self._unique.make_way(collection, refusal):
                 raise
         return await self._apply_once(collection, change, op_id)
@@ -105,19 +105,19 @@ class MongoPrimary(MongoInserts):
                 return await self._delete(collection, change)
 
     def chooses(self, change: Change) -> bool:
-        """False for a delete, which leaves nothing with the id of its operation, and for an upsert by a pipeline
-        that may lose the `_id` that it is to insert under."""
+        """False for a delete, which leaves no operation id, and for an upsert by a pipeline that may remove the `_id`
+        to insert under."""
         if isinstance(change, Update) and change.upsert and isinstance(change.update, list):
             return keeps_key(change.update)
         if isinstance(change, Replace) and change.upsert:
-            return type(change.replacement) is dict  # a pipeline would lose what its bytes say beyond its values
+            return type(change.replacement) is dict  # a pipeline would lose what only its bytes represent
         return isinstance(change, Update | Replace)
 
     async def guard(self, collection: str, change: Update | Replace) -> tuple[UpsertGuard | None, Key]:
         return None, ANY
 
     async def chosen(self, collection: str, op_id: str) -> Key:
-        # The answer decides an intent: a member that was deposed would not know the document.
+        # The result decides an intent: a deposed member would not know the document.
         found = await self._lasting.find(collection, {f"{self._reserved(collection)}.o": op_id}, {"_id": 1})
         return taken(found[0])["_id"] if found else ANY
 
@@ -182,7 +182,7 @@ class MongoPrimary(MongoInserts):
     async def _asked(
         self, change: Update | Replace, ask: Callable[[], Awaitable[Document | None]]
     ) -> tuple[Document | None, bool]:
-        """The answer, and whether an upsert by filter met its own `_id`, under which there may be a tombstone, or a
+        """The result, and whether an upsert by filter met its own `_id`, under which there may be a tombstone, or a
         document that its filter matches by now."""
         try:
             return await refusing(ask()), False
@@ -208,7 +208,7 @@ class MongoPrimary(MongoInserts):
         """Inserts the document that the upsert makes; None if a document that its filter matches has appeared
         meanwhile.
 
-        The server's own upsert would take the condition on the key for a field of the new document, and would not
+        The server's own upsert would treat the condition on the key as a field of the new document, and would not
         replace a tombstone.
         """
         applied = after_upsert(change)
@@ -231,7 +231,7 @@ class MongoPrimary(MongoInserts):
         raw = raw_of(image, reserved, op_id=op_id if by_filter else "")
         where, target = where_of(change, reserved), self._bytes(collection)
         if by_filter and change.upsert and key_of_change(change) is MISSING:
-            # A replacement that may be for any document cannot name the `_id` to insert under; a pipeline can.
+            # A replacement for an arbitrary document cannot name the `_id` to insert under; a pipeline can.
             update = [{"$replaceWith": {"$mergeObjects": [{"_id": own_id(change.new)}, {"$literal": raw}]}}]
             options: dict[str, Any] = {
                 "sort": list(change.sort) or None,

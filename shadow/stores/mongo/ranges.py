@@ -27,7 +27,7 @@ from shadow.stores.ranges import Batch
 __all__ = ["MongoRanges", "identity", "place_after"]
 
 _SAMPLED: Final = 25
-"""Keys sampled for each range; more of them make the ranges more even."""
+"""Keys sampled for each range; more samples give more even ranges."""
 _BY_ID: Final = {"_id": 1}
 
 
@@ -81,8 +81,8 @@ class MongoRanges:
     async def pages(
         self, collection: str, within: Document, place: Document | None, *, size: int, whole: bool, filter: Document
     ) -> AsyncGenerator[list[RawBSONDocument], None]:
-        """What is stored in a range and matches `filter`, tombstones included; the cursor after a page is that of
-        its last document (`place_after`)."""
+        """The documents in a range that match `filter`, including tombstones; the cursor after a page is that of its
+        last document (`place_after`)."""
         while place is None or not isinstance(place.get("after"), MaxKey):
             page = await self._page(collection, within, place, size + 1, filter, whole=whole)
             if page and place is not None and _is_at(page[0], place):
@@ -109,7 +109,7 @@ class MongoRanges:
         return await self._find(collection, filter, command, whole=whole)
 
     async def _last(self, collection: str, filter: Document, *, whole: bool) -> list[RawBSONDocument]:
-        """What is stored under the largest key of all, which a lower bound excludes as an exclusive end."""
+        """The document under the largest possible key, which a lower bound excludes as an exclusive end."""
         last: Document = {"_id": MaxKey()}
         return await self._find(collection, {"$and": [last, filter]}, {}, whole=whole)
 
@@ -131,7 +131,7 @@ class MongoRanges:
     async def put_absent(self, collection: str, images: Sequence[tuple[Key, Image]]) -> list[bool]:
         reserved = self._reserved(collection)
         if await self._shards.known(collection) is not None:
-            return [False] * len(images)  # an insert sees one shard alone: they are put one by one
+            return [False] * len(images)  # an insert checks only one shard: they are put one by one
         able = [is_copyable(image) and not has_empty_timestamp(image.document) for _, image in images]
         places = [place for place, each in enumerate(able) if each]
         if not places:
@@ -143,7 +143,7 @@ class MongoRanges:
         target = (await self._lasting.copies(collection)).with_options(codec_options=CANONICAL)
 
         async def insert(past: bool) -> None:
-            """What remains of them; what the validator alone has refused remains."""
+            """The remaining ones; those that only the validator rejected remain."""
             more: dict[str, Any] = {"bypass_document_validation": True} if past else {}
             chosen = list(left)
             try:
@@ -162,7 +162,7 @@ class MongoRanges:
         try:
             await past_validator(collection, insert)
         except RefusedByValidator:
-            done.update(dict.fromkeys(left, False))  # one by one, each is refused by its key
+            done.update(dict.fromkeys(left, False))  # sent one by one, each is rejected by its key
         return [done[n] for n in range(len(images))]
 
 
@@ -211,6 +211,6 @@ def _different(keys: list[Key]) -> list[Key]:
     found: dict[Hashable, Key] = {}
     for key in keys:
         if isinstance(key, MaxKey):
-            continue  # nothing comes after it: no range can begin there
+            continue  # nothing comes after it, so no range can begin there
         found.setdefault(identity(key), key)
     return list(found.values())

@@ -69,7 +69,7 @@ class MongoReads(MongoAccess):
                 hits = (hit_of(raw, reserved, query.projection) for raw in page)
                 yield [hit for hit in hits if hit is not None]
         finally:
-            # The server has closed it if all was read, and Motor would use a thread to find out.
+            # The server closes a cursor that was read to its end, and Motor would use a thread to find out.
             if cursor.alive:
                 await cursor.close()
 
@@ -92,8 +92,8 @@ class MongoReads(MongoAccess):
         return list(await values.distinct(path, hidden))
 
     def _decoding_errors(self) -> str:
-        """How the application's client handles text that is not UTF-8. Values on their own come without their bytes,
-        so they are read as the client reads them."""
+        """How the application's client handles text that is not UTF-8. Single values come without their bytes, so they
+        are read as the client reads them."""
         options = self._options.get("codec_options") or getattr(self.client, "codec_options", None)
         return str(getattr(options, "unicode_decode_error_handler", "strict"))
 

@@ -1,4 +1,4 @@
-"""What the server refuses, as the errors of the drivers, and what an error of many inserts says of each."""
+"""Rejections by the server as errors of the drivers, and the errors of single inserts in a bulk error."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from shadow.stores.mongo.bytes import plain_errors
 __all__ = ["done", "in_one_batch", "is_of_id", "refusing", "write_concern_error", "write_error"]
 
 _NOT_OF_THE_WRITE: Final = frozenset({13, 18, 59, 72, 115})
-"""Codes of a command that the server would not run at all (Unauthorized, AuthenticationFailed, CommandNotFound,
+"""Codes of a command that the server did not run at all (Unauthorized, AuthenticationFailed, CommandNotFound,
 InvalidOptions, CommandNotSupported; MongoDB's error_codes.yml)."""
 
 _BATCH_COUNT: Final = 50_000
 _BATCH_BYTES: Final = 24_000_000
-"""Half of what servers take in one message (`maxWriteBatchSize`, `maxMessageSizeBytes`): the driver sends more than
-that in several, one after the other."""
+"""Half of what servers accept in one message (`maxWriteBatchSize`, `maxMessageSizeBytes`): the driver splits larger
+batches and sends them one after the other."""
 
 
 async def refusing(call: Awaitable[Any]) -> Any:
-    """Raises refusals of `findAndModify` as `WriteError`, like those of `update`: the drivers raise the former as a
+    """Raises rejections of `findAndModify` as `WriteError`, like those of `update`: the drivers raise the former as a
     plain `OperationFailure`, its base class."""
     try:
         with plain_errors():
@@ -46,7 +46,7 @@ async def refusing(call: Awaitable[Any]) -> Any:
 
 @contextmanager
 def done() -> Iterator[None]:
-    """The server has made the write: an error in reading the answer is no refusal."""
+    """For a write that the server has applied: an error while the response is read is not a rejection."""
     try:
         yield
     except Exception as error:
@@ -55,7 +55,7 @@ def done() -> Iterator[None]:
 
 
 def is_of_id(error: WriteError) -> bool:
-    """Whether a duplicate key is one of `_id`, not of another unique index."""
+    """Whether a duplicate key is one of `_id`, and not of another unique index."""
     pattern = (error.details or {}).get("keyPattern")
     return pattern is None or dict(pattern) == {"_id": 1}
 
@@ -67,7 +67,7 @@ def write_error(fault: Mapping[str, Any]) -> WriteError:
 
 
 def write_concern_error(details: Mapping[str, Any]) -> WriteConcernError | None:
-    """The first write concern error that the details of a bulk write name: the writes are done, and may be undone."""
+    """The first write concern error in the details of a bulk write: the writes are applied, and may be rolled back."""
     for each in details.get("writeConcernErrors") or ():
         return WriteConcernError(str(each.get("errmsg", "")), each.get("code"), dict(each))
     return None

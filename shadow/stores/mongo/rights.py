@@ -1,7 +1,8 @@
-"""What a user of MongoDB may do, against what is needed: which action on which collection lacks, and what grants it.
+"""Compares the rights of a MongoDB user with the needed ones: which actions are missing, and the commands to grant
+them.
 
 Sources: the MongoDB manual, "connectionStatus" (with `showPrivileges`), "Resource Document", "Privilege Actions" and
-"Built-In Roles"; what each command wants was tried on MongoDB 6.0.5.
+"Built-In Roles"; the needs of each command were tried on MongoDB 6.0.5.
 """
 
 from __future__ import annotations
@@ -38,16 +39,16 @@ READ_WRITE: Final = frozenset(
 )
 """The actions of the built-in role `readWrite`, on every collection of its database."""
 ROLE: Final = "shadow"
-"""The name of the role that is proposed."""
+"""The name of the proposed role."""
 _UNAUTHORIZED: Final = 13
 _PROBE: Final = "getParameter"
-"""An action of administrators that changes nothing: who may not do it and does it is not asked for rights at all."""
+"""An administrator's action that changes nothing: if a user without the right can do it, rights are not enforced."""
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """`actions` on a collection, or on the database if `collection` is ""; `what`: what they are for; `writes`: whether
-    a read or a write of the application does not work without them, and not just a job."""
+    """`actions` on a collection, or on the database if `collection` is ""; `what`: their purpose; `writes`: whether the
+    application's reads or writes fail without them, and not just a job."""
 
     database: str
     collection: str
@@ -58,7 +59,7 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Lack:
-    """What of a need is not there."""
+    """The missing actions of a need."""
 
     need: Need
     actions: frozenset[str]
@@ -73,14 +74,15 @@ class Lack:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Who is there: name and database of the user (both "" for nobody), roles, privileges, all as the server says."""
+    """The current user: name and database (both "" if not authenticated), roles, privileges, all as the server
+    reports."""
 
     name: str
     database: str
     roles: tuple[Mapping[str, Any], ...] = ()
     privileges: tuple[Mapping[str, Any], ...] = ()
     free: bool = False
-    """Whether the server asks nobody for rights."""
+    """Whether the server does not enforce rights."""
 
     def may(self, action: str, database: str, collection: str) -> bool:
         """Whether an action is granted on a collection, or on a database as a whole if `collection` is ""."""
@@ -102,8 +104,8 @@ def _covers(resource: Mapping[str, Any], database: str, collection: str) -> bool
 
 
 async def look(command: Callable[..., Awaitable[Any]]) -> User | None:
-    """Who is there, by `command` of the database `admin`; None where the server does not say. Raises what the driver
-    raises where it reaches nobody."""
+    """The current user, by `command` of the database `admin`; None if the server does not report it. Raises what the
+    driver raises if no server can be reached."""
     try:
         said = (await command("connectionStatus", showPrivileges=True))["authInfo"]
     except OperationFailure:
@@ -125,7 +127,7 @@ async def look(command: Callable[..., Awaitable[Any]]) -> User | None:
 
 
 def lacking(user: User, needs: Iterable[Need]) -> list[Lack]:
-    """One entry for each need of which something is not granted."""
+    """One entry for each need that is not fully granted."""
     found = []
     for need in needs:
         missing = frozenset(each for each in need.actions if not user.may(each, need.database, need.collection))
@@ -134,7 +136,7 @@ def lacking(user: User, needs: Iterable[Need]) -> list[Lack]:
     return found
 
 
-# --- what to do -------------------------------------------------------------------------------------------------
+# --- the remedy -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +151,8 @@ class Grant:
 
 
 def grants(user: User, lacks: Sequence[Lack]) -> list[Grant]:
-    """What gives a user all that lacks, and nothing else: `readWrite` on a database where it has no rights by
-    collection and that is enough, a role of its own otherwise."""
+    """The commands that grant exactly the missing rights: `readWrite` on a database where the user has no rights on
+    single collections and the role is enough, a separate role otherwise."""
     found: list[Grant] = []
     given: list[dict[str, str]] = []
     for database in sorted({each.need.database for each in lacks}):
@@ -175,7 +177,7 @@ def grants(user: User, lacks: Sequence[Lack]) -> list[Grant]:
 
 
 def _by_collection(user: User, database: str) -> bool:
-    """Whether somebody has given the user rights on single collections of a database."""
+    """Whether the user has been granted rights on single collections of a database."""
     return any(
         each["resource"].get("db") == database and each["resource"].get("collection", "") not in ("", "system.js")
         for each in user.privileges
@@ -195,7 +197,7 @@ def _privileges(lacks: Sequence[Lack], without: Iterable[str]) -> list[dict[str,
 
 
 def shown(user: User, lacks: Sequence[Lack]) -> str:
-    """What lacks, one after the other, and the commands that grant it."""
+    """The missing rights, and the commands that grant them."""
     named = "; ".join(map(str, lacks))
     if not user.name:
         return f"the url names no user, and the server asks for one: it lacks {named}. Say user and password in the url"

@@ -85,7 +85,7 @@ class MongoSecondary(MongoAccess):
 
     async def _replay_delete(self, collection: str, write: Write, change: Delete) -> Image | None:
         """By key alone, in one round trip: the upsert inserts the tombstone where nothing is stored, and conflicts
-        with anything but the version before. A filter with more conditions cannot be used in an upsert."""
+        with anything but the previous version. A filter with more conditions cannot be used in an upsert."""
         image = Image(Tombstone(change.tombstone))
         assert isinstance(write.pre, Version)
         where = {"_id": write.key, **exactly(write.pre, self._reserved(collection))}
@@ -109,7 +109,7 @@ class MongoSecondary(MongoAccess):
         return await self._place(collection, key, where, image, upsert=expected == ABSENT)
 
     async def _place(self, collection: str, key: Key, where: Document, image: Image, *, upsert: bool) -> bool:
-        """Replaces the document that `where` names by the image. Conditions other than `_id` cannot become fields: a
+        """Replaces the document that `where` selects by the image. Conditions other than `_id` cannot become fields: a
         replacement upsert takes only `_id` from its filter."""
         plain = raw = raw_of(image, self._reserved(collection), key)
         shard_key = self._shards.key(collection)
@@ -130,7 +130,7 @@ class MongoSecondary(MongoAccess):
             except DuplicateKeyError as error:
                 if is_of_id(error):
                     return False
-                # A tombstone blocks nothing, unless an index was created that was not known.
+                # A tombstone blocks nothing, unless an index was created since the last lookup.
                 if await self._unique.make_way(collection, error):
                     continue
                 self._unique.forget(collection)

@@ -1,9 +1,9 @@
 """Commands by key on a collection whose shard key is not `_id`: each carries the values of the shard key, from the
-document at hand or from what is stored under the key now.
+given document or from the documents that are stored under the key now.
 
-There, `_id` is unique only within a shard. The application makes keys that are unique everywhere. What shadow itself
-stores under a key, it stores when nothing is there on any shard. That is checked before and after: of two writers that
-store something at once, on two shards, both find it and neither succeeds.
+There, `_id` is unique only within a shard. The application creates keys that are unique everywhere. Shadow itself
+stores something under a key only if no shard has anything there. It checks that before and after: of two writers that
+store something at the same time, on two shards, both find it and neither succeeds.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ _DUPLICATE: Final = 11000
 class MongoShards:
     """`database`: the driver's, which returns raw documents of the primary members; `reserved` returns the name of a
     collection's reserved field; `exactly` makes the condition that a document is at a state (state, reserved), and
-    `replacing` replaces what a condition names by a stored form (the driver's collection, condition, form)."""
+    `replacing` replaces the document that a condition selects by a stored form (the driver's collection, condition,
+    form)."""
 
     def __init__(
         self,
@@ -52,7 +53,8 @@ class MongoShards:
         return await self._looks.known(collection)
 
     async def standing(self, collection: str, key: Key) -> list[Any]:
-        """What is stored under a key on all shards, tombstones included: of each, the version and the shard key."""
+        """The documents that are stored under a key on all shards, including tombstones: the version and shard key of
+        each."""
         shard_key = self._looks.shard_key(collection)
         assert shard_key is not None
         paths = [path for path in shard_key.paths if not path.startswith("_id.")]
@@ -67,7 +69,7 @@ class MongoShards:
         where: Document,
         command: Callable[[Document], Awaitable[Any]],
     ) -> Any:
-        """Returns the answer of `command`, called with `where`, and with the shard of the document if the change is
+        """Returns the result of `command`, called with `where`, and with the shard of the document if the change is
         about one key. A change by filter keeps the application's own conditions, as the server requires of any
         driver."""
         shard_key = self.key(collection)
@@ -87,7 +89,7 @@ class MongoShards:
 
     async def take(self, target: Any, key: Key, raw: Document) -> bool:
         """Replaces a tombstone on any shard by `raw`; False if nothing is stored under the key. Raises
-        `DuplicateKeyError` for a document, on whichever shard. `target`: the driver's collection."""
+        `DuplicateKeyError` for a document on any shard. `target`: the driver's collection."""
         collection, shard_key = target.name, self.key(target.name)
         assert shard_key is not None
         while standing := await self.standing(collection, key):
@@ -99,8 +101,8 @@ class MongoShards:
         return False
 
     async def is_alone(self, target: Any, key: Key, state: State) -> bool:
-        """Whether what was stored under a key is alone there. If not, another writer has stored something on another
-        shard at the same moment, and this one removes its own."""
+        """Whether the document that was stored under a key is the only one. If not, another writer has stored one on
+        another shard at the same moment, and this one removes its own."""
         collection, shard_key = target.name, self.key(target.name)
         assert shard_key is not None
         standing = await self.standing(collection, key)
@@ -121,7 +123,7 @@ class MongoShards:
 
 
 def beside(where: Document, values: Document) -> Document:
-    """Both conditions, at the top level where possible, which is where a router looks first."""
+    """Both conditions, at the top level where possible, where a router looks for the shard key."""
     return {"$and": [where, values]} if where.keys() & values.keys() else {**where, **values}
 
 

@@ -27,7 +27,7 @@ _NONE: Final = frozenset({26, 27})
 
 
 class MongoStamps:
-    """As `MongoRanges`; `exactly` makes the condition that a stored document is at a state (state, reserved)."""
+    """As `MongoRanges`; `exactly` returns the condition that a stored document is at a state (state, reserved)."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class MongoStamps:
         return [found.get(identity(key)) for key in keys]
 
     async def strip(self, collection: str, stamps: Sequence[Stamp]) -> list[bool]:
-        """One request for all. A document that the collection's validator would refuse today loses its version, too."""
+        """One request for all. Documents that the collection's validator would reject today are stripped, too."""
         if not stamps:
             return []
         reserved = self._reserved(collection)

@@ -1,4 +1,4 @@
-"""What MongoDB is asked: filters at a version, updates with their stamps, and documents without them. Pure."""
+"""The commands for MongoDB: filters at a version, updates with their stamps, and documents without stamps. Pure."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ __all__ = [
 
 
 def raw_of(image: Image, reserved: str, key: Key = None, *, op_id: str = "") -> Document:
-    """The stored form of an image; `op_id` of an operation that has found its document by itself. A tombstone carries
-    its key, its id and the moment of its expiry. Raises `UnreadableDocument` for an image that must not be copied."""
+    """The stored form of an image; `op_id` of an operation that selected its document by itself. A tombstone has
+    its key, its id and the time of its expiry. Raises `UnreadableDocument` for an image that must not be copied."""
     check_copyable(image)
     stamp = stamp_of(image.state)
     if image.document is not None:
@@ -78,8 +78,8 @@ def raw_of(image: Image, reserved: str, key: Key = None, *, op_id: str = "") -> 
 
 
 async def replacing(target: Any, where: Document, raw: Document, **options: Any) -> Any:
-    """`replace_one`, for every document that MongoDB can hold: an insert takes names with `$` at the top, a replacement
-    does not, and fills in empty timestamps; a pipeline takes all as it is."""
+    """`replace_one`, for every document that MongoDB can hold: a replacement, unlike an insert, rejects names with `$`
+    at the top, and fills in empty timestamps; a pipeline accepts everything unchanged."""
     if any(name.startswith("$") for name in raw) or has_empty_timestamp(raw):
         return await target.update_one(where, literal(raw), **options)
     return await target.replace_one(where, raw, **options)
@@ -90,23 +90,23 @@ def exactly(state: State, reserved: str) -> Document:
     if isinstance(state, Tombstone):
         return {f"{reserved}.t": state.id}
     if isinstance(state, Unknown):
-        return {reserved: {"$in": []}}  # nothing is: a stamp that cannot be read is compared whole (`put`)
+        return {reserved: {"$in": []}}  # matches nothing: an unreadable stamp is compared as a whole (`put`)
     assert isinstance(state, Version)
-    # A document that no writer of shadow has made lacks these parts; a copy of such a document has them, empty.
+    # A document that shadow did not write does not have these parts; a copy of it has them, empty.
     born = state.born or {"$in": [None, ""]}
     rev = state.rev or {"$in": [None, 0]}
     return {f"{reserved}.b": born, f"{reserved}.r": rev, f"{reserved}.t": None}
 
 
 def hide(filter: Document, reserved: str, *, always: bool = False) -> Document:
-    """`filter`, without tombstones. A lookup of one `_id` alone needs no condition: what it finds is looked at."""
+    """`filter`, without tombstones. A lookup of one `_id` alone needs no condition: its result is checked."""
     if not always and len(filter) == 1 and not isinstance(filter.get("_id", {}), dict | Regex):
         return filter
     return {**filter, f"{reserved}.t": None}
 
 
 def hide_joined(pipeline: Sequence[Document], reserved: str) -> list[Document]:
-    """The pipeline, with versions and tombstones hidden in what it joins."""
+    """The pipeline, with versions and tombstones hidden in the collections that it joins."""
     hidden: list[Document] = [{"$match": {f"{reserved}.t": None}}, {"$unset": reserved}]
     made: list[Document] = []
     for stage in pipeline:
@@ -125,11 +125,11 @@ def hide_joined(pipeline: Sequence[Document], reserved: str) -> list[Document]:
 def where_of(change: Update | Replace | Delete, reserved: str) -> Document:
     """The key, if it is known, and the filter together; tombstones never match."""
     if change.key is ANY:
-        # What an upsert's filter says by equality becomes a field of the new document.
+        # Equalities in an upsert's filter become fields of the new document.
         hidden: Any = {"$exists": False} if not isinstance(change, Delete) and change.upsert else None
         return {**change.filter, f"{reserved}.t": hidden}
     if "_id" in change.filter:
-        # An equality on `_id` twice is one; anything else must hold beside the key.
+        # A repeated equality on `_id` is redundant; anything else must match in addition to the key.
         if len(change.filter) == 1 and not isinstance(change.filter["_id"], dict):
             return {"_id": change.key, f"{reserved}.t": None}
         return {"$and": [{"_id": change.key, f"{reserved}.t": None}, change.filter]}
@@ -137,7 +137,7 @@ def where_of(change: Update | Replace | Delete, reserved: str) -> Document:
 
 
 def stamping(change: Update, op_id: str, reserved: str) -> Document | list[Document]:
-    """The update, with the version moved in it. `op_id`: of an operation that finds its document by itself."""
+    """The update, which also moves the version. `op_id`: of an operation that selects its document by itself."""
     if isinstance(change.update, list):
         return _stamping_pipeline(change, change.update, op_id, reserved)
     update: Document = {**change.update, "$inc": {**change.update.get("$inc", {}), f"{reserved}.r": 1}}
@@ -152,7 +152,8 @@ def stamping(change: Update, op_id: str, reserved: str) -> Document | list[Docum
 
 
 def _stamping_pipeline(change: Update, stages: list[Document], op_id: str, reserved: str) -> list[Document]:
-    """A pipeline may replace the whole document and the stamp with it, so it gets a fresh one, and sees none."""
+    """A pipeline may replace the whole document including the stamp, so it gets a new stamp, and does not see the
+    old."""
     assert change.born
     stamp = stamp_of(Version(change.born, 1)) or {}
     inserting = (
@@ -175,7 +176,7 @@ def inserting(change: Update | Replace) -> Update | Replace:
 
 
 def key_of_change(change: Update | Replace) -> Key:
-    """The `_id` that an upsert names. One that cannot be is left to the server, which says so if it has to insert."""
+    """The `_id` that an upsert names. An invalid one is left to the server, which rejects it if it has to insert."""
     try:
         return named_key(change)
     except WriteError:
@@ -183,7 +184,7 @@ def key_of_change(change: Update | Replace) -> Key:
 
 
 def project(projection: Document | None, reserved: str) -> Document | None:
-    """The projection, widened to the version and the key; None for whole documents."""
+    """The projection, extended by the version and the key; None for whole documents."""
     if not projection or computes_key(projection):
         return None
     wanted = {name: value for name, value in projection.items() if name != "_id"}
@@ -193,7 +194,7 @@ def project(projection: Document | None, reserved: str) -> Document | None:
 
 
 def computes_key(projection: Document) -> bool:
-    """Whether the projection puts something else in the place of `_id`, which is needed here as it is."""
+    """Whether the projection replaces `_id` by a computed value: the original is needed here."""
     return not isinstance(projection.get("_id", True), bool | int | float | Decimal128) or any(
         name.startswith("_id.") for name in projection
     )
@@ -215,13 +216,13 @@ def hit_of(raw: Document, reserved: str, projection: Document | None) -> Hit | N
 
 
 def is_under(key: Key, raw: Any, image: Image) -> bool:
-    """Whether a raw document, whose image this is, has this key; one that no query can name was found all the same."""
+    """Whether a raw document, which has this image, has this key; a key that no query can name is accepted."""
     found, fault = (image.document["_id"], "") if type(image.document) is dict else key_of(raw)
     return bool(fault) or (type(found) is type(key) and found == key) or identity(found) == identity(key)
 
 
 def is_plain(image: Image) -> bool:
-    """Whether what a change makes of an image can be told here."""
+    """Whether the result of a change on this image can be computed here."""
     return type(image.document) is dict and isinstance(image.state, Version)
 
 
@@ -230,7 +231,7 @@ def next_version(change: Update | Replace, pre: Image) -> Version:
 
 
 def applied_after(change: Update | Replace, pre: Image) -> Applied:
-    """What the change has made of the document before it, if that can be told here."""
+    """The result of the change on the previous document, if it can be computed here."""
     assert pre.document is not None
     state = next_version(change, pre)
     if isinstance(change, Replace):
@@ -241,13 +242,13 @@ def applied_after(change: Update | Replace, pre: Image) -> Applied:
 
 
 def replacement(change: Replace, key: Key) -> Document:
-    """The document after a replacement: one without an `_id` keeps the `_id` that stands, which may be an equal number
+    """The document after a replacement: one without an `_id` keeps the existing `_id`, which may be an equal number
     of another type."""
     return with_id(change.replacement, key)
 
 
 def check_upsert_key(change: Update | Replace) -> None:
-    """The server refuses `$expr` in an upsert; here the upsert is not in the command, so it would not."""
+    """The server refuses `$expr` in an upsert; here the command is not an upsert, so it would not."""
     if change.upsert:
         check_upsert(cached_filter(change.filter))
 

@@ -21,8 +21,8 @@ __all__ = ["MongoContext", "MongoStore"]
 
 
 class MongoStore(MongoReads, MongoPrimary, MongoSecondary, MongoUpkeep):
-    """As a reader, as the primary, as the secondary, and what its collections are; `ranges` and `stamps` are for jobs.
-    For the arguments see `MongoAccess`."""
+    """Reader, primary, secondary, and manager of its collections; `ranges` and `stamps` are for jobs. For the arguments
+    see `MongoAccess`."""
 
     name = StoreName.MONGO
 

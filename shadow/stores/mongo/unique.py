@@ -1,8 +1,8 @@
-"""MongoDB's unique indexes, where this store is the secondary: what blocks a copy, and how tombstones block nothing.
+"""MongoDB's unique indexes, where this store is the secondary: finds what blocks a copy, and keeps tombstones from it.
 
 A unique index counts a missing field as null, and a tombstone has no field of the application. So a tombstone carries
-its own id, which no document has, at every path of a unique index. The indexes are those that the server has, whoever
-created them; they are looked up once, and again when a value was refused.
+its own id, which no document has, at every path of a unique index. The indexes are the server's, whoever created them;
+they are looked up once, and again when a value was rejected.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["MongoUnique"]
 
 _UNAUTHORIZED: Final = 13
 _PLAIN: Final = (1, -1)
-"""Directions; anything else is an index of a special kind, whose keys are not the field's values."""
+"""Directions; any other value is an index of a special kind, whose keys are not the field's values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class MongoUnique:
         except OperationFailure as error:
             if error.code != _UNAUTHORIZED:
                 raise
-            return []  # what stands in the way is then said by the refusal alone
+            return []  # then only the rejection names the conflict
 
     async def aside(self, collection: str, tombstone: Document) -> Document:
         """The stored form of a tombstone, with values that no document can have in any unique index."""
@@ -107,17 +107,17 @@ class MongoUnique:
         await self._move(collection, [path for each in (*known, *more) for path in each])
 
     async def make_way(self, collection: str, refusal: DuplicateKeyError) -> bool:
-        """Does the same for tombstones that may block a write that the server has refused: an index was created
-        after them. True: there were some, and the write may be tried again."""
+        """Does the same for tombstones that may block a write that the server has rejected, because an index was
+        created after them. True: there were some, and the write may be tried again."""
         values = (refusal.details or {}).get("keyValue") or {}
-        # A tombstone that the index was not known for has none of its fields: it counts as null in each.
+        # A tombstone that is older than the index has none of its fields: each counts as null.
         if not _movable(values) or any(values[path] is not None for path in _movable(values)):
             return False
         self.forget(collection)
         return await self._move(collection, list(values)) > 0
 
     async def _move(self, collection: str, paths: Sequence[str]) -> int:
-        """How many tombstones got a value of their own at one of the paths."""
+        """Returns how many tombstones got a value of their own at one of the paths."""
         reserved = self._reserved(collection)
         standing = {f"{reserved}.x": {"$exists": True}, f"{reserved}.t": {"$ne": None}}
         moved = 0
@@ -154,7 +154,7 @@ def _index(raw: Any) -> _Index | None:
 
 
 def _equal(value: Any) -> Any:
-    # `[]` is found by itself; null finds what is missing as well, which the index takes for the same.
+    # `[]` matches itself; null also matches a missing field, which the index treats as equal.
     return {"$eq": [] if value is UNDEFINED else value}
 
 

@@ -1,4 +1,4 @@
-"""The indexes of a MongoDB collection, its kind, and whether it is the one of before."""
+"""The indexes of a MongoDB collection, its kind, and whether it has been recreated."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ _SAME_INDEX: Final = _SAME_KEYS | {86}
 """IndexKeySpecsConflict as well: such an index exists, under another name."""
 _UNAUTHORIZED: Final = 13
 READ_MAJORITY: Final = ReadConcern("majority")
-"""The only one with which a change stream is answered (manual, "Change Streams")."""
+"""The only read concern that change streams accept (manual, "Change Streams")."""
 WITNESS: Final = "shadow_witness"
-"""The collection of the database in which `set_token` keeps what it is given."""
+"""The collection of the database in which `set_token` stores its token."""
 
 
 async def _unless(call: Awaitable[Any], codes: frozenset[int]) -> None:
-    """Creates an index. One of these error codes means that there is one already."""
+    """Awaits the creation of an index. One of these error codes means that it already exists."""
     try:
         await call
     except OperationFailure as error:
@@ -56,7 +56,7 @@ class MongoUpkeep(MongoAccess):
         except ExecutionTimeout:
             return True
         except OperationFailure as error:
-            # The application may only write: nobody can tell, so versions and tombstones are hidden.
+            # The application may only write, so this is unknown: versions and tombstones are hidden.
             if error.code != _UNAUTHORIZED:
                 raise
             return True
@@ -86,14 +86,14 @@ class MongoUpkeep(MongoAccess):
         return True
 
     async def indexes(self, collection: str) -> list[Document]:
-        """As `listIndexes` says; none where there is no collection. Raises what the driver raises."""
+        """As `listIndexes` returns them; empty if there is no collection. Raises what the driver raises."""
         cursor = self._plain[collection].list_indexes()
         if inspect.isawaitable(cursor):
             cursor = await cursor
         return [dict(each) for each in await cursor.to_list(length=None)]
 
     async def expiring(self, collection: str) -> list[str]:
-        """By what the server deletes documents of the application by itself: the fields of TTL indexes, and `_id` for a
+        """How the server deletes documents of the application by itself: the fields of TTL indexes, and `_id` for a
         collection that is clustered with `expireAfterSeconds`. Raises what the driver raises."""
         reserved = self._reserved(collection)
         found = await self.looks.listed(collection)
@@ -114,7 +114,7 @@ class MongoUpkeep(MongoAccess):
         return await self.looks.identity(collection)
 
     async def token(self, collection: str) -> str:
-        """What `set_token` has put into the collection `shadow_witness` of the database."""
+        """The token that `set_token` stored in the collection `shadow_witness` of the database."""
         found = await self._exact[WITNESS].find_one({"_id": collection})
         return "" if found is None else str(found["token"])
 

@@ -1,8 +1,8 @@
-"""Writes past a collection's validator: a copy holds what the other store holds, and a tombstone is no document of the
-application, so neither is for a validator to judge.
+"""Writes that bypass a collection's validator: a copy has the content of the other store, and a tombstone is not a
+document of the application, so the validator must not reject either.
 
-To pass by one takes the action `bypassDocumentValidation`, which `readWrite` does not have, and the server wants it for
-the mere option. So a write goes without the option first, and with it only where a validator has refused it.
+A bypass needs the action `bypassDocumentValidation`, which `readWrite` does not have, and the server checks it as soon
+as the option is set. So a write is sent without the option first, and with it only if a validator has rejected it.
 Codes: MongoDB's error_codes.yml.
 """
 
@@ -23,21 +23,21 @@ _UNAUTHORIZED: Final = 13
 
 
 class RefusedByValidator(WriteError):
-    """The validator refuses a copy, and the user may not pass by it; code 121, as the server's own. So the document is
-    one that the secondary refuses to hold: it is named in the journal, and in a job's issues, with what to do."""
+    """The validator rejects a copy, and the user may not bypass it; code 121, like the server's own. The secondary
+    cannot hold the document: the journal, and a job's issues, name it with the remedy."""
 
     def __init__(self, collection: str) -> None:
         text = (
-            f"the validator of {collection} refuses what the other store holds (or a tombstone), and the user of "
-            "MongoDB may not pass by it: grant the action bypassDocumentValidation on the collection"
+            f"the validator of {collection} rejects a document of the other store (or a tombstone), and the user of "
+            "MongoDB may not bypass it: grant the action bypassDocumentValidation on the collection"
         )
         super().__init__(text, VALIDATION_FAILED, {"code": VALIDATION_FAILED, "errmsg": text})
 
 
 async def past_validator(collection: str, write: Callable[[bool], Awaitable[T]]) -> T:
-    """What `write` answers: called with False, and again with True (to pass by the validator) if the collection's
-    validator has refused something. Raises what the driver raises, and `RefusedByValidator` where the user may not pass
-    by it."""
+    """The result of `write`: called with False, and again with True (to bypass the validator) if the collection's
+    validator has rejected something. Raises what the driver raises, and `RefusedByValidator` if the user may not bypass
+    it."""
     try:
         return await write(False)
     except OperationFailure as error:
@@ -52,7 +52,7 @@ async def past_validator(collection: str, write: Callable[[bool], Awaitable[T]])
 
 
 def refused_by_validator(error: OperationFailure) -> bool:
-    """Whether the validator of a collection has refused the write, or one of many."""
+    """Whether the validator of a collection has rejected the write, or one of many."""
     if isinstance(error, BulkWriteError):
         faults = (error.details or {}).get("writeErrors", ())
         return any(fault.get("code") == VALIDATION_FAILED for fault in faults)

@@ -1,7 +1,7 @@
-"""Whether a collection's validator refuses documents that carry shadow's version. Pure.
+"""Whether a collection's validator rejects documents that carry shadow's version. Pure.
 
-What the version is to a validator: one more field at the top of the document, of type object. `judge` reads the
-validator; the server itself can say more (`shadow assess` asks it).
+To a validator, the version is one more field at the top of the document, of type object. `judge` reads the validator;
+the server itself can tell more (`shadow assess` asks it).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Final, TypeAlias
 __all__ = ["Place", "ValidatorVerdict", "judge", "mended", "mending"]
 
 Place: TypeAlias = tuple[str | int, ...]
-"""The way to a schema inside a validator."""
+"""The path to a schema inside a validator."""
 
 
 class ValidatorVerdict(enum.StrEnum):
@@ -29,7 +29,7 @@ _COMBINED: Final = ("anyOf", "oneOf")
 
 
 def judge(validator: Mapping[str, Any], reserved: str) -> tuple[ValidatorVerdict, tuple[Place, ...]]:
-    """The verdict, and the schemas that are to get the reserved field among their properties."""
+    """The verdict, and the schemas that need the reserved field among their properties."""
     found = list(_query(validator, reserved, ()))
     places = tuple(place for verdict, place in found if verdict is ValidatorVerdict.REFUSES and place)
     verdicts = {verdict for verdict, _ in found}
@@ -62,7 +62,7 @@ def _query(query: Any, reserved: str, place: Place) -> Iterator[_Found]:
 
 
 def _alternatives(parts: Sequence[Any], reserved: str, name: str) -> ValidatorVerdict:
-    """Of `$or`, all have to refuse; what else is there may count or compare whatever it likes."""
+    """Of `$or`, all must reject; the other branches may count or compare anything."""
     if name != "$or":
         return ValidatorVerdict.UNSURE
     verdicts = {verdict for part in parts for verdict, _ in _query(part, reserved, ())}
@@ -96,7 +96,7 @@ def _schema(schema: Any, reserved: str, place: Place) -> Iterator[_Found]:
 
 
 def mended(validator: Mapping[str, Any], reserved: str) -> dict[str, Any]:
-    """The validator with the reserved field allowed wherever `judge` says that a schema refuses it."""
+    """The validator with the reserved field allowed wherever `judge` reports a schema that rejects it."""
     changed = copy.deepcopy(dict(validator))
     for place in judge(validator, reserved)[1]:
         schema: Any = changed
@@ -107,7 +107,7 @@ def mended(validator: Mapping[str, Any], reserved: str) -> dict[str, Any]:
 
 
 def mending(collection: str, validator: Mapping[str, Any], reserved: str) -> str:
-    """The command for mongosh that does the same as `mended`, without a word of the validator in it."""
+    """The command for mongosh that does the same as `mended`, without quoting any part of the validator."""
     name = json.dumps(collection)
     steps = " ".join(
         f"(v{''.join(f'[{json.dumps(step)}]' for step in place)}.properties ??= {{}})[{json.dumps(reserved)}] = {{}};"

@@ -1,6 +1,6 @@
-"""One table from what DynamoDB (or the way to it) says to what PyMongo would have said.
+"""One table from the errors of DynamoDB, and of the connection to it, to the matching errors of PyMongo.
 
-Texts carry the operation, the code and the request id. AWS's own sentence may quote values, so it is only shown for
+Texts contain the operation, the code and the request id. AWS's own message may quote values, so it is only shown for
 operations on whole tables.
 """
 
@@ -36,7 +36,8 @@ def _operation_failure(code: int) -> Maker:
 
 
 def _definite(code: int) -> Maker:
-    """MongoDB's code leaves it open, DynamoDB does not: every request is signed by itself, and refused as a whole."""
+    """For codes that leave the outcome open in MongoDB, but not in DynamoDB: it signs and rejects each request as a
+    whole."""
     make = _operation_failure(code)
     return lambda text, details: marked(make(text, details), Outcome.REFUSED)
 
@@ -97,12 +98,12 @@ ERRORS: Final[Mapping[str, Maker]] = {
     "UnrecognizedClientException": _unauthenticated,
     "ValidationException": _write_error,
 }
-"""AWS error code to exception, whose class, code and mark say what became of a write (`model.outcome`). Codes from the
-service model of DynamoDB and its guide's "Error handling". A code that is not here is unknown, whatever its status: it
-may be that of something on the way."""
+"""AWS error code to exception, whose class, code and mark give the outcome of a write (`model.outcome`). Codes from the
+service model of DynamoDB and its guide's "Error handling". A code that is not listed is unknown, whatever its status:
+it may come from a proxy."""
 
 EXPECTED: Final = frozenset({"ConditionalCheckFailedException", "TransactionCanceledException"})
-"""Codes that the store itself asks for and answers; the table has them for the case that one escapes."""
+"""Codes that the store itself asks for and handles; the table has them in case one escapes."""
 
 _WITHOUT_CONTENT: Final = frozenset(
     {
@@ -122,8 +123,8 @@ _WITHOUT_CONTENT: Final = frozenset(
 
 _DENIED: Final = "AccessDeniedException"
 _HINTS: Final = {
-    13: "grant it: `shadow tables export iam` prints all that is needed, by `--for`",
-    26: "make the tables first: shadow tables create",
+    13: "grant it: `shadow tables export iam` prints the rights for each use (`--for`)",
+    26: "create the tables first: shadow tables create",
 }
 
 UNANSWERED: Final[tuple[tuple[type[Exception], type[pm.PyMongoError]], ...]] = (
@@ -144,8 +145,8 @@ UNANSWERED: Final[tuple[tuple[type[Exception], type[pm.PyMongoError]], ...]] = (
     (TimeoutError, pm.NetworkTimeout),
     (OSError, pm.AutoReconnect),
 )
-"""What the SDK raises without an answer, or without one that can be read: unknown, all of it. Credentials are asked for
-before each attempt, so that they may fail after one that was done."""
+"""The SDK's errors without a response, or without a readable one: all unknown. Credentials are resolved before each
+attempt, so they may fail after an attempt that was applied."""
 
 _CREDENTIALS: Final = (bc.NoCredentialsError, bc.PartialCredentialsError, bc.NoAuthTokenError)
 BEFORE_SENDING: Final[tuple[type[bc.BotoCoreError], ...]] = (
@@ -163,7 +164,7 @@ BEFORE_SENDING: Final[tuple[type[bc.BotoCoreError], ...]] = (
     bc.UnsupportedSignatureVersionError,
     bc.ValidationError,
 )
-"""What it raises before the first attempt, so that nothing was sent."""
+"""The SDK's errors before the first attempt: nothing was sent."""
 
 NEVER_OF_A_REQUEST: Final = frozenset(
     {
@@ -205,7 +206,7 @@ NEVER_OF_A_REQUEST: Final = frozenset(
         "WaiterError",
     }
 )
-"""The SDK's other classes, by name: of other services, of files, of making a client. Unknown, should one come."""
+"""The SDK's other classes, by name: of other services, of files, of creating a client. Unknown if one should occur."""
 
 _WRITES: Final = frozenset(
     {
@@ -221,13 +222,13 @@ _WRITES: Final = frozenset(
 
 
 def translate(error: Exception, operation: str, table: str) -> Exception:
-    """The PyMongo exception for what the client raised; `error` itself if it is nothing of AWS's or the network's."""
+    """The PyMongo exception for an error of the client; `error` itself if it comes from neither AWS nor the network."""
     where = f"DynamoDB {operation} on {table}"
     if isinstance(error, bc.ClientError):
         made = _of_code(error, where, operation, table)
         attempts = error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0)
         if attempts and operation in _WRITES and classify(made) is Outcome.REFUSED:
-            # The last attempt was refused. What became of those before it, nobody knows.
+            # The last attempt was rejected. The outcome of the earlier ones is unknown.
             marked(made, Outcome.UNKNOWN)
         return made
     if isinstance(error, _CREDENTIALS):
@@ -258,7 +259,7 @@ def _of_code(error: bc.ClientError, where: str, operation: str, table: str) -> p
 
 
 def outcome_unknown(operation: str, table: str) -> pm.AutoReconnect:
-    """A conditional write failed on a later attempt of the client's own, and an earlier one may have been applied."""
+    """A conditional write failed on a retry by the client, and an earlier attempt may have been applied."""
     return pm.AutoReconnect(f"DynamoDB {operation} on {table}: an attempt without an answer may have been applied")
 
 
@@ -266,7 +267,7 @@ def duplicate_key(
     namespace: str, index: str, pattern: Mapping[str, int], values: Mapping[str, Any]
 ) -> pm.DuplicateKeyError:
     """The server's E11000, with its text and details: applications parse both. The values are the application's own
-    and go nowhere but back to it."""
+    and are returned only to it."""
     shown = ", ".join(f"{name}: {_shell(value)}" for name, value in values.items())
     text = f"E11000 duplicate key error collection: {namespace} index: {index} dup key: {{ {shown} }}"
     details = {"index": 0, "code": 11000, "errmsg": text, "keyPattern": dict(pattern), "keyValue": dict(values)}

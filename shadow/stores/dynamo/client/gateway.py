@@ -1,5 +1,5 @@
-"""The gateway to DynamoDB: one long-lived low-level client with a limit of our own in front of its pool; errors are
-translated and capacity is counted.
+"""The gateway to DynamoDB: one long-lived low-level client behind a semaphore. It translates errors and counts
+capacity.
 
 A new session and client for each call costs some 70 ms of processor time in the event loop, and the default pool of ten
 connections starves some callers under load. Hence one client, and a pool as large as the semaphore in front of it.
@@ -39,8 +39,8 @@ _USER_AGENT: Final = f"shadow aiobotocore/{aiobotocore.__version__} botocore/{bo
 
 
 class ConditionFailed(Exception):
-    """A conditional write found something else. `item` is what is stored (None: nothing); `retried`: the client had
-    sent the request before, and that attempt may have been applied."""
+    """The condition of a write failed. `item` is what is stored (None: nothing); `retried`: the client had sent the
+    request before, and that attempt may have been applied."""
 
     def __init__(self, item: Item | None, *, retried: bool) -> None:
         super().__init__("condition failed")
@@ -58,7 +58,8 @@ class Cancelled(Exception):
 
 
 class Gateway:
-    """Makes the calls. The client is made at the first call, inside the running event loop, unless one was given."""
+    """Sends the requests. The client is created at the first call, inside the running event loop, unless one was
+    given."""
 
     def __init__(self, settings: DynamoSettings, client: Any, context: DynamoContext = DEFAULTS) -> None:
         self._settings = settings
@@ -80,7 +81,7 @@ class Gateway:
     async def call(self, verb: str, table: str, **parameters: Any) -> dict[str, Any]:
         """Sends one request; `verb` is a method of the client. Raises PyMongo's errors, `ConditionFailed`, `Cancelled`.
 
-        A cancelled caller abandons the request: it runs to its end and keeps its place among those in flight.
+        If the caller is cancelled, the request runs to its end and counts as in flight until then.
         """
         client = self._client or await self.calls.run(self._make())
         await self._limit.acquire()
@@ -129,12 +130,12 @@ class Gateway:
         return self._client
 
     def _look_for_throttling(self, **event: Any) -> None:
-        """Called for every attempt, the client's own retries included."""
+        """Called for every attempt, including the client's own retries."""
         if self._throttling.is_throttling_error(**event):
             self._context.on_throttled()
 
     async def close(self) -> None:
-        """Closes a client that was made here. Idempotent."""
+        """Closes the client if it was created here. Idempotent."""
         if self._own:
             self._client = self._wire = None
         await self.calls.end(self._stack.aclose if self._own else None)
@@ -142,7 +143,7 @@ class Gateway:
             await asyncio.wait(set(self._closing))
 
     async def _ping(self) -> None:
-        """Any answer is enough, a refusal too."""
+        """Any response is enough, even a rejection."""
         client = self._client
         if client is not None:
             await client.list_tables(Limit=1)
@@ -185,7 +186,7 @@ def _session(settings: DynamoSettings) -> Any:
 @functools.lru_cache(maxsize=1)
 def _loader() -> Any:
     """botocore's descriptions of services and endpoints. They are the same for every event loop, and parsing them
-    takes 0.15 s of processor time; a task queue that makes an event loop a task would pay that each time."""
+    takes 0.15 s of processor time; a task queue that creates an event loop per task would pay that each time."""
     return create_loader(os.environ.get("AWS_DATA_PATH"))
 
 
@@ -197,7 +198,7 @@ def _config(settings: DynamoSettings) -> AioConfig:
         # "adaptive" is standard retries with a `RequestPace`
         retries={"mode": "standard", "total_max_attempts": settings.max_attempts},
         parameter_validation=False,
-        # botocore builds its own again for each request, twice.
+        # botocore would rebuild its own twice for each request.
         user_agent=_USER_AGENT,
         tcp_keepalive=True,
     )

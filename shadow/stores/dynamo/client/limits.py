@@ -1,11 +1,11 @@
-"""DynamoDB's limits on what it is asked and given, and the budget of an expression. Pure.
+"""DynamoDB's limits on requests and items, and the budget of an expression. Pure.
 
-Every expression of a request goes through a `Budget`: those whose parts the caller chooses take them one by one and
-leave the rest to be matched here; the others are small, and held to it all the same (`expressions.Expression`).
+Every expression of a request has a `Budget`: expressions whose parts the caller chooses take parts while there is room
+and leave the rest to be matched here; the others are small, and are checked too (`expressions.Expression`).
 
 Sources: Amazon DynamoDB Developer Guide, "Quotas" and "Constraints in Amazon DynamoDB" (keys, names, items, expression
-parameters, transactions, API-specific constraints), "PartiQL" for statements; the API's reference for requests. What
-DynamoDB Local refuses beyond these is said at the constant. An `IN`, of which 100 operands are allowed, is never
+parameters, transactions, API-specific constraints), "PartiQL" for statements; the API's reference for requests.
+Stricter limits of DynamoDB Local are mentioned at the constant. An `IN`, of which 100 operands are allowed, is never
 written.
 """
 
@@ -36,61 +36,61 @@ __all__ = [
 ]
 
 HASH_LIMIT: Final = 2_048
-"""The most bytes of a partition key, of a table or an index; at least 1."""
+"""The maximum bytes of a partition key, of a table or an index; at least 1."""
 RANGE_LIMIT: Final = 1_024
-"""The most bytes of a sort key; at least 1."""
+"""The maximum bytes of a sort key; at least 1."""
 NAME_LIMIT: Final = 65_535
-"""The most bytes of an attribute's name."""
+"""The maximum bytes of an attribute's name."""
 LONGEST_NAME_ASKED: Final = 255
-"""The most bytes of a name that is put into an expression or a projection: what a key's name may have. Longer ones are
-read with the whole item."""
+"""The maximum bytes of a name in an expression or a projection: the limit for the name of a key. Longer ones are read
+with the whole item."""
 ITEM_LIMIT: Final = 409_600
-"""The most bytes of an item, its names counted; no value of an attribute is larger."""
+"""The maximum bytes of an item, including its names; no attribute's value is larger."""
 
 TEXT: Final = 4_096
-"""The most bytes of one expression."""
+"""The maximum bytes of one expression."""
 OPERATORS: Final = 300
-"""The most operators and functions in one expression. DynamoDB Local counts comparators, AND, OR and functions."""
+"""The maximum operators and functions of one expression. DynamoDB Local counts comparators, AND, OR and functions."""
 EXPANDED: Final = 900_000
-"""The most bytes of all names and values of a request's expressions. 2 MB are documented; DynamoDB Local refuses an
-expression of over 1 MB, its names and values put in, and a name may be put in more than once."""
+"""The maximum bytes of all names and values of a request's expressions. 2 MB are documented; DynamoDB Local rejects an
+expression of over 1 MB after substitution of names and values, and a name may be substituted more than once."""
 
 MOST_KEYS: Final = 100
 """Of one BatchGetItem."""
 MOST_ACTIONS: Final = 100
 """Of one transaction."""
 TRANSACTION: Final = 3_500_000
-"""The most bytes of the documents in one transaction, which may have 4 MB; the rest is room for unique values."""
+"""The maximum bytes of the documents in one transaction, which may have 4 MB; the rest is room for unique values."""
 MOST_STATEMENTS: Final = 25
 """Of one BatchExecuteStatement."""
 STATEMENT_TEXT: Final = 8_192
-"""The most characters of one statement."""
+"""The maximum characters of one statement."""
 LARGEST_PAGE: Final = 10_000
-"""A page of no more items than this is asked for by `Limit`, which is a signed 32-bit integer; an answer of 1 MB
-seldom has as many."""
+"""Larger pages are not requested by `Limit`, which is a signed 32-bit integer; a response of 1 MB rarely has more
+items."""
 
 _OPERATOR: Final = re.compile(r"<>|<=|>=|[=<>+-]|\b(?:AND|OR|NOT|BETWEEN|IN)\b|\w+\(")
 
 
 def operators(text: str) -> int:
-    """How many operators and functions an expression has; the AND of a BETWEEN is one too, to be on the safe side."""
+    """The number of operators and functions of an expression; to be safe, the AND of a BETWEEN counts as one."""
     return len(_OPERATOR.findall(text))
 
 
 def at_most(items: int) -> dict[str, int]:
-    """The parameter that reads no more than so many items in one answer; 0: as many as it holds."""
+    """The parameter that limits one response to this many items; 0: as many as fit."""
     return {"Limit": items} if 0 < items < LARGEST_PAGE else {}
 
 
 @dataclass(slots=True)
 class Budget:
-    """What is left for one expression, which has nothing but ASCII: names and values are placeholders in it."""
+    """The remaining room of one expression, which is ASCII only: its names and values are placeholders."""
 
     text: int = TEXT
     operators: int = OPERATORS
 
     def take(self, text: str) -> bool:
-        """Takes a part of the expression, with what joins it to the parts before, if there is room for it."""
+        """Reserves room for a part of the expression and its joint; returns False if there is none."""
         count = operators(text)
         if len(text) > self.text or count > self.operators:
             return False

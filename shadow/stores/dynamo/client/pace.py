@@ -24,17 +24,17 @@ __all__ = ["RequestPace", "in_time"]
 
 _LEAST_RATE: Final = 0.5
 _RISE: Final = 2.0
-"""The rate wanted is never more than this times the rate seen. Source for both figures: botocore.retries.adaptive."""
+"""The target rate is at most this times the measured rate. Source for both figures: botocore.retries.adaptive."""
 _LOOK_AGAIN: Final = 0.1
 """Seconds; the rate may have risen while a request slept."""
 
 
 def in_time(**_event: Any) -> None:
-    """Raises TimeoutError once the caller's time is over: no attempt starts then, so that a caller that gave up
-    knows when nothing is sent any more. Also a hook of the SDK ("before-send")."""
+    """Raises TimeoutError once the caller's time is over. No attempt starts after that, so a caller that gave up
+    knows that nothing more is sent. Also a hook of the SDK ("before-send")."""
     seconds = left()
     if seconds is not None and seconds <= 0:
-        raise TimeoutError("nobody waits for the answer any more")
+        raise TimeoutError("the caller no longer waits for the response")
 
 
 class _Clock:
@@ -68,7 +68,7 @@ class RequestPace:
         await self.wait()
 
     async def wait(self) -> None:
-        """Returns when a request may be sent. Raises TimeoutError when the caller's time is over before: abandoned
+        """Returns when a request may be sent. Raises TimeoutError if the caller's time is over first: abandoned
         requests must not take the place of others."""
         in_time()
         while (wait := self._take()) > 0:
@@ -84,7 +84,7 @@ class RequestPace:
             self._risen(seen)
 
     def answered(self) -> None:
-        """Reports a success, of which the client's hooks do not tell."""
+        """Records a success, which the client's hooks do not report."""
         self._risen(self._seen.record())
 
     def _risen(self, seen: float) -> None:

@@ -1,8 +1,8 @@
-"""What botocore makes of an answer, without walking through every AttributeValue.
+"""Parses a response as botocore does, without walking through every AttributeValue.
 
-In the JSON protocol of DynamoDB an AttributeValue is, on the wire, already what botocore gives, all but binaries, which
-are base64 there and stay so: `values.octets` reads them, where one is wanted. botocore's parser nevertheless looks at
-each of its ten members, for each value of each item, which takes more time than all else of a BatchGetItem together.
+In DynamoDB's JSON protocol an AttributeValue already has, on the wire, the form that botocore returns, except binaries,
+which are base64 there and stay so: `values.octets` decodes them when needed. botocore's parser nevertheless checks each
+of its ten members, for each value of each item, which takes more time than the rest of a BatchGetItem.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""What the AWS SDK would find where no keys are given: a profile in its files, or a role by a token. Each that cannot
-work is a fault before anything is asked.
+"""The credentials that the AWS SDK finds where no keys are given: a profile in its files, or a role with a token. A
+source that cannot work is reported as a fault before any request.
 
 Sources: botocore's `credentials` (the order of its providers, and what each raises) and `configloader` (what it reads
 of the files); AWS SDKs and Tools Reference Guide, "Shared config and credentials files" and "Assume role".
@@ -23,14 +23,14 @@ _CONFIG: Final = ("AWS_CONFIG_FILE", "~/.aws/config")
 _KEYS: Final = ("aws_access_key_id", "aws_secret_access_key")
 _TOKENS: Final = ("aws_session_token", "aws_security_token")
 _SOURCES: Final = ("source_profile", "credential_source", "web_identity_token_file")
-"""Where a profile's role gets the credentials from by which it is assumed."""
+"""The keys that give the credentials with which a profile's role is assumed."""
 _ROLE: Final = "AWS_ROLE_ARN"
 _TOKEN_FILE: Final = "AWS_WEB_IDENTITY_TOKEN_FILE"  # noqa: S105 - the name of a variable
 
 
 def found_by_sdk(environment: Mapping[str, str]) -> tuple[str | None, list[Fault]]:
-    """The region that the profile names which the environment asks for (None: it names none, or no profile is asked
-    for), and what is wrong with that profile, or with the role. Reads the files of the AWS SDK, and asks nobody."""
+    """The region of the profile that the environment names (None: it has none, or no profile is named), and the faults
+    of that profile or of the role. Reads the files of the AWS SDK, and sends no request."""
     variable = next((name for name in ("AWS_DEFAULT_PROFILE", "AWS_PROFILE") if name in environment), None)
     try:
         credentials, config = _read(environment, _CREDENTIALS), _read(environment, _CONFIG)

@@ -1,4 +1,4 @@
-"""The regions in which there is DynamoDB, by botocore's list, in every partition (aws, aws-cn, aws-us-gov, ...)."""
+"""The regions that have DynamoDB, by botocore's list, in every partition (aws, aws-cn, aws-us-gov, ...)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def regions() -> frozenset[str]:
 
 
 def check_region(name: str) -> None:
-    """Raises ValueError for a region that botocore does not know. With an endpoint of its own any name will do."""
+    """Raises ValueError for a region that botocore does not know. With an `endpoint_url`, any name is valid."""
     known = regions()
     if name in known:
         return

@@ -1,8 +1,8 @@
-"""What botocore makes of a request, without walking through every AttributeValue: the other way of `parser`.
+"""Serializes a request as botocore does, without walking through every AttributeValue: the counterpart of `parser`.
 
-An AttributeValue is, in the JSON protocol of DynamoDB, on the wire what the caller gave (all but binaries, which are
-base64, as those still are that came from the server). botocore's serializer looks up the shape of each member of each
-value of each item, which takes more of the processor than all else of a batch of writes together.
+In DynamoDB's JSON protocol, an AttributeValue on the wire is what the caller passed (except binaries, which are base64;
+those that came from the server still are). botocore's serializer looks up the shape of each member of each value of
+each item, which takes more processor time than the rest of a batch of writes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Serializer(JSONSerializer):  # type: ignore[misc]
 
 
 def patch_serializer(client: Any) -> None:
-    """Gives a client the serializer, if it speaks the protocol that it is for."""
+    """Installs the serializer in a client that uses this protocol."""
     if type(client._serializer) is JSONSerializer:
         client._serializer = Serializer()
 

@@ -1,4 +1,4 @@
-"""The settings of the DynamoDB store: where it is, how to reach it, how much it may ask at once."""
+"""The settings of the DynamoDB store: its location, its connections, its limits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from shadow.stores.dynamo.client.regions import check_region
 __all__ = ["MOST_INDEXES", "DynamoSettings", "TableSettings", "is_table_name"]
 
 MOST_INDEXES: Final = 20
-"""Global secondary indexes a table, unless AWS has raised the quota (Developer Guide, "Quotas")."""
+"""Global secondary indexes per table, unless AWS has raised the quota (Developer Guide, "Quotas")."""
 
 _DEFAULT_REGION: Final = "us-east-1"
 
@@ -46,11 +46,11 @@ Units = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class TableSettings(BaseModel):
-    """What a table is to be beside its keys and indexes. What is left out is not looked at and not changed; a table
-    that is made without it is billed on demand, and unprotected.
+    """The options of a table besides its keys and indexes. Unset options are left unmanaged; a table that is created
+    without them is billed on demand, and unprotected.
 
-    `read` and `write`: units a second, with `billing: provisioned` alone, for the table and each of its indexes.
-    `tags`: those named here; others on the table stay.
+    `read` and `write`: units per second, only with `billing: provisioned`, for the table and each of its indexes.
+    `tags`: only these are managed; other tags of the table stay.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -65,31 +65,31 @@ class TableSettings(BaseModel):
     )
 
     def over(self, below: TableSettings) -> TableSpec:
-        """These settings, and those of `below` where these say nothing; the tags of both."""
+        """These settings, with those of `below` for every unset one; the tags of both."""
         said = {**below.model_dump(exclude_none=True), **self.model_dump(exclude_none=True)}
         provisioned = said.get("billing") is Billing.PROVISIONED
         if not provisioned:
             said = {name: value for name, value in said.items() if name not in ("read", "write")}
         elif not {"read", "write"} <= said.keys():
-            raise ValueError("billing: provisioned wants read and write, in units a second")
+            raise ValueError("billing: provisioned needs read and write, in units per second")
         return TableSpec(**{**said, "tags": tuple(sorted({**below.tags, **self.tags}.items()))})
 
     def shared(self) -> TableSpec:
-        """What of these settings goes for tables that are no collection's."""
+        """The settings that also apply to tables that belong to no collection."""
         return TableSpec(deletion_protection=self.deletion_protection, tags=tuple(sorted(self.tags.items())))
 
 
 class DynamoSettings(BaseModel):
-    """Frozen; unknown keys are refused. Credentials that are left out come from the environment, as with any AWS SDK.
+    """Frozen; unknown keys are rejected. Unset credentials come from the environment, as with any AWS SDK.
 
-    Times are in seconds. `max_concurrency` is the number of requests under way at once, and the size of the
-    connection pool; `scan_segments` is the number of segments of a large table that are scanned at once;
-    `max_attempts` counts the first attempt too; `requests: sdk` sends requests on items the SDK's own way, with its
-    hooks, which takes far more processor time (see `wire`); `verify_index_reads` reads each document that an index
-    names once more from the table, which is consistent where an index is not; `transactional_inserts` sends an ordered
-    `insert_many` in transactions of up to 100 documents, at twice the write units of one request a document;
-    `sweep_every` is how often tables that have had large documents are searched for parts that a crash has left
-    behind, by one process for all (0: never); `table` is for all tables, unless a collection says otherwise.
+    Times are in seconds. `max_concurrency` is the number of concurrent requests, and the size of the connection pool;
+    `scan_segments` is the number of segments of a large table that are scanned concurrently; `max_attempts` includes
+    the first attempt; `requests: sdk` sends requests on items through the SDK, with its hooks, which takes far more
+    processor time (see `wire`); `verify_index_reads` reads each document that an index returns again from the table,
+    which is consistent where an index is not; `transactional_inserts` sends an ordered `insert_many` in transactions of
+    up to 100 documents, at twice the write units of one request per document; `sweep_every` is how often one process
+    for all searches the tables that have had large documents for parts that a crash has left behind (0: never); `table`
+    applies to all tables, unless a collection overrides it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -125,7 +125,7 @@ class DynamoSettings(BaseModel):
         parts = (self.access_key_id, self.secret_access_key)
         if (parts[0] is None) != (parts[1] is None) or (self.session_token is not None and None in parts):
             raise ValueError(
-                "access_key_id and secret_access_key go together, and session_token with both: give them all, or none "
-                "(then the AWS SDK finds its own)"
+                "access_key_id and secret_access_key go together, and session_token with both: set them all, or "
+                "none (then the AWS SDK finds its own)"
             )
         return self

@@ -1,10 +1,10 @@
-"""The short way to DynamoDB for requests on items: signed here, sent through the SDK's own connections.
+"""The fast path to DynamoDB for requests on items: signed here, sent through the SDK's own connections.
 
-What the SDK does for a request is made for every service and every protocol: it resolves the endpoint by a set of
-rules, asks its hooks, walks through shapes, and signs whatever headers there are, which takes more processor time than
-the request itself. For the item operations of DynamoDB all of that comes to one POST with five headers. Everything else
-stays the SDK's: its credentials, its endpoint, its pool of connections with certificates and proxies, and, for whatever
-does not succeed, its rules for what is tried again, when and how often.
+The SDK handles a request for any service and any protocol: it resolves the endpoint by a set of rules, calls its hooks,
+walks through shapes, and signs all headers, which takes more processor time than the request itself. For the item
+operations of DynamoDB all of that amounts to one POST with five headers. Everything else is still the SDK's: its
+credentials, its endpoint, its connection pool with certificates and proxies, and, for requests that fail, its rules for
+what is retried, when and how often.
 
 Sources: "Signature Version 4 signing process" of the IAM user guide; "DynamoDB low-level API" of the developer guide.
 """
@@ -58,22 +58,22 @@ OPERATIONS: Final[Mapping[str, str]] = {
     "transact_write_items": "TransactWriteItems",
     "update_item": "UpdateItem",
 }
-"""The operations that go this way, by the client's method."""
+"""The operations on this path, by the client's method."""
 
 _TYPE: Final = "application/x-amz-json-1.0"
 _TARGET: Final = "DynamoDB_20120810."
 _REFILL: Final = 500
-"""Answers after a failure of which the SDK is told, which so fills its retry quota again. Source: the quota's capacity
-in botocore.retries.quota, one unit of which an answer gives back."""
+"""The number of responses after a failure that are reported to the SDK, which refill its retry quota. Source: the
+quota's capacity in botocore.retries.quota; each response gives back one unit."""
 
 
 _GRACE: Final = 0.25
-"""Seconds that a request has beyond those for which its answer is waited for."""
+"""Seconds that a request may take beyond the time that its caller waits."""
 
 
 @dataclass(frozen=True)
 class _Answer:
-    """What the SDK's rules look at."""
+    """The attributes that the SDK's rules read."""
 
     status_code: int
     headers: Mapping[str, str]
@@ -90,7 +90,7 @@ class _Answer:
 
 @dataclass
 class Wire:
-    """One client's short way. `pace`: see `Pace`, None without one."""
+    """The fast path of one client. `pace`: see `Pace`; None without one."""
 
     client: Any
     url: str
@@ -102,7 +102,8 @@ class Wire:
 
     @classmethod
     async def of(cls, client: Any, pace: Any, user_agent: str) -> Wire | None:
-        """None where the client is not as it is known here, or its endpoint more than a host: it goes its own way."""
+        """None if the client has an unknown form, or its endpoint is more than a host: then requests go through the
+        SDK."""
         try:
             model = client.meta.service_model.operation_model("GetItem")
             url, _, _ = await client._resolve_endpoint_ruleset(model, {}, {"client_region": client.meta.region_name})
@@ -112,15 +113,15 @@ class Wire:
             signer = client._request_signer
             plain = signer.signing_name == "dynamodb" and signer.region_name and parts.path in ("", "/")
         except (AttributeError, TypeError, BotoCoreError):
-            # What is wrong with the endpoint is said by the SDK at the first call.
+            # The SDK reports a wrong endpoint at the first call.
             return None
         return made if plain and not parts.query and parts.username is None else None
 
     async def call(self, verb: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Raises botocore's exceptions, as the client's method does; binaries of the answer are base64."""
+        """Raises botocore's exceptions, as the client's method does; binaries in the response are base64."""
         operation = OPERATIONS[verb]
         if verb == "transact_write_items":
-            # As the SDK does it: what is sent again is the same transaction.
+            # As in the SDK: a retry is the same transaction.
             parameters = {"ClientRequestToken": str(uuid.uuid4()), **parameters}
         body = _ENCODER.encode(parameters).encode("ascii")
         context: dict[str, Any] = {}
@@ -140,11 +141,11 @@ class Wire:
                 break
             await asyncio.sleep(delay)
         if error is not None:
-            # Nothing was sent this time, but before: nobody knows what became of that.
+            # Nothing was sent this time, but an earlier attempt was: its outcome is unknown.
             raise HTTPClientError(error=error) if attempts > 1 and isinstance(error, BEFORE_SENDING) else error
         if answer is not None and answer.status_code == 200:
-            # It was done, and nobody can say what came of it.
-            raise HTTPClientError(error="the answer is damaged")
+            # The request was processed, but its result is unknown.
+            raise HTTPClientError(error="the response is damaged")
         raise ClientError(parsed, operation)
 
     # --- one attempt --------------------------------------------------------------------------------------------
@@ -162,7 +163,7 @@ class Wire:
             return None, _explained(error, self.url)
 
     def _limits(self) -> dict[str, Any]:
-        """The request ends with the time of its caller, where that has a limit, by a limit of its own."""
+        """Limits the request to the caller's remaining time, if the caller has a time limit."""
         seconds = left()
         if seconds is None:
             return {}
@@ -199,7 +200,7 @@ class Wire:
         headers["Accept-Encoding"] = "identity"
         return headers
 
-    # --- what comes of it ---------------------------------------------------------------------------------------
+    # --- the response ------------------------------------------------------------------------------------------
 
     async def _succeeded(self, operation: str, answer: _Answer, context: dict[str, Any]) -> None:
         if self.pace is not None:
@@ -235,7 +236,7 @@ class Wire:
 def _encoded(value: Any) -> str:
     if isinstance(value, (bytes, bytearray)):
         return base64.b64encode(value).decode("ascii")
-    raise TypeError(f"an AttributeValue holds no {type(value).__name__}")
+    raise TypeError(f"an AttributeValue cannot hold a {type(value).__name__}")
 
 
 _ENCODER: Final = json.JSONEncoder(separators=(",", ":"), default=_encoded)
@@ -252,12 +253,12 @@ def _said(answer: _Answer) -> dict[str, Any]:
     except ValueError as error:
         raise HTTPClientError(error=type(error).__name__) from None
     if not isinstance(said, dict):
-        raise HTTPClientError(error="the answer is no object")
+        raise HTTPClientError(error="the response is not an object")
     return said
 
 
 def _parsed(answer: _Answer, retries: int) -> dict[str, Any]:
-    """An answer that is no success, as botocore's parser has it."""
+    """An unsuccessful response, as botocore's parser returns it."""
     try:
         said = json.loads(answer.body)
     except ValueError:
@@ -277,7 +278,7 @@ def _parsed(answer: _Answer, retries: int) -> dict[str, Any]:
 
 
 def _explained(error: Exception, url: str) -> Exception:
-    """botocore's exception for one of aiohttp's: its rules for what is tried again know no others."""
+    """botocore's exception for one of aiohttp's: its retry rules know no others."""
     made: Exception = error
     match error:
         case aiohttp.ClientSSLError():
@@ -309,7 +310,7 @@ def signature_headers(
     body: bytes,
     now: datetime.datetime,
 ) -> dict[str, str]:
-    """The headers of a POST to `/` of DynamoDB, its signature among them; `now` in UTC."""
+    """The headers of a POST to `/` of DynamoDB, including its signature; `now` in UTC."""
     time = now.strftime("%Y%m%dT%H%M%SZ")
     secured, names = "", "content-type;host;x-amz-date;x-amz-target"
     if token:

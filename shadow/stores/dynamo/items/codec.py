@@ -1,33 +1,33 @@
-"""Document <-> item, without loss: what is decoded encodes to the same BSON bytes as what was encoded.
+"""Document <-> item, without loss: a decoded document encodes to the same BSON bytes as the original.
 
 An item in the wire form of the low-level client ({"S": ...}):
 
     _id              key text (see keys.py)
     <field>          the field in its natural form, so that people and other tools can read the table
-    <index field>    its key text; left out if it is null or missing (a range attribute says ~null, ~missing)
+    <index field>    its key text; omitted if it is null or missing (a range attribute then holds ~null, ~missing)
     _shadow          {b, r} version or {t} tombstone; o: id of the last operation;
                      h: hints; a: values that a key attribute cannot hold; z, g, n: see below
     _shadow_ttl      epoch seconds, on tombstones only
 
 Natural forms, which need no hint: string S, bool BOOL, null NULL, document M, list L, binary (subtype 0) B, int32 N,
-and an integer outside int32 (Int64) N. All else has a hint, and so has a document whose fields are not in the order of
-their names (`_id` first). Hints are AttributeValues themselves, shaped like the value they belong to:
+and an integer outside int32 (Int64) N. Every other value has a hint, and so has a document whose fields are not in the
+order of their names (`_id` first). Hints are AttributeValues themselves, shaped like the value they describe:
 
     {"S": code}      d double, l Int64 within int32, D decimal (with its text if N would lose it: D1.50), t date,
                      m date outside Python's range (N of milliseconds), o ObjectId, b<subtype> binary,
                      /<flags> regular expression, T timestamp, - MinKey, + MaxKey, j code without scope,
-                     $ a BSON document {"": value} as B: whatever has no other form;
+                     $ a BSON document {"": value} as B: any value without another form;
                      of index attributes: k the key text decodes to the value, K the value is in _shadow.a,
-                     x the field is missing and the attribute is there for the index alone
+                     x the field is missing and the attribute exists only for the index
     {"S": "*" code}  a list or document whose leaves all have this code
-    {"B": order}     a document: for each field the place of its name among the sorted names (2 bytes each over 255)
-    {"M": hints}     a document or list: hints by name or place; "~" is the order, "*" the hint of every list element,
-                     names that begin with ~ have one more
+    {"B": order}     a document: the position of each field's name among the sorted names (2 bytes each over 255)
+    {"M": hints}     a document or list: hints by name or position; "~" is the order, "*" the hint of every list
+                     element; names that begin with ~ are escaped with one more ~
     {"L": [hint]}    a DBRef, written as the document that it is in BSON
 
-A document that no item can hold (over 400 KB, with field names that DynamoDB refuses, or with BSON that the driver's
-values do not say: see `model.stored`) keeps its index attributes
-and has its BSON, compressed, in `_shadow.z`; if that is still too large, in n parts of generation g (see writes.py).
+A document that does not fit into an item (over 400 KB, with field names that DynamoDB rejects, or with BSON that the
+driver's values cannot represent: see `model.stored`) keeps its index attributes and stores its BSON, compressed, in
+`_shadow.z`; if that is still too large, in n parts of generation g (see writes.py).
 
 Rules of DynamoDB used here (Developer Guide, "Constraints" and "Item sizes and formats"): 38 digits between 1e-130 and
 9.99e125, 32 levels, attribute names of 1 to 65,535 bytes, 409,600 bytes an item.
@@ -77,20 +77,20 @@ _SURELY_FITS: Final = 65_536
 """BSON of this length never makes an item over the limit: no value grows to more than five times its BSON."""
 
 STAMP: Final = ("b", "r", "t", "a")
-"""The parts of the reserved attribute that tell the state, and the key where its text does not."""
+"""The parts of the reserved attribute that hold the state, and the key where its text is not exact."""
 _ABSENT: Final[Attribute] = {"S": "x"}
 _NO_STAMP: Final[dict[str, Any]] = {}
 _NO_BIRTH: Final[Attribute] = {"S": ""}
 _NO_REVISION: Final[Attribute] = {"N": "0"}
 
 _MOST_BYTES: Final = BSON_LIMIT + 65_536
-"""Of a document unpacked: MongoDB's own limit, and some room."""
+"""The most bytes of an unpacked document: MongoDB's own limit, and some room."""
 _MOST_PARTS: Final = _MOST_BYTES // PART_BYTES + 2
 
-_NO_VALUE: Final = "an attribute that is not as it was written"
-_NO_HINTS: Final = "hints that are not as they were written"
+_NO_VALUE: Final = "an attribute that cannot be decoded"
+_NO_HINTS: Final = "hints that cannot be decoded"
 _NO_BODY: Final = "a body that is missing or damaged"
-_NO_KEY: Final = "a key that is no text of a key"
+_NO_KEY: Final = "a key that is not a key text"
 
 _FAULTS: Final = (
     ArithmeticError,
@@ -103,12 +103,12 @@ _FAULTS: Final = (
     struct.error,
     zlib.error,
 )
-"""What decoding an item may raise that another hand has changed."""
+"""What decoding an item may raise after a manual edit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """An image as it is stored: the item under its key, and the parts of a document that no item can hold."""
+    """An image as it is stored: the item under its key, and the parts of a document that does not fit into one item."""
 
     item: Item
     generation: str = ""
@@ -117,7 +117,7 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class BodyParts:
-    """Where the body of a large document lies: parts 0 to count - 1 of one generation, written by `head`."""
+    """Where the body of a large document is stored: parts 0 to count - 1 of one generation, written by `head`."""
 
     head: str
     generation: str
@@ -143,7 +143,7 @@ class Codec:
 
     def encode(self, key_text: str, state: State, document: Document | None, op_id: str) -> Encoded:
         """The item of an image. Raises `DocumentTooLarge` over MongoDB's 16 MB, `UnreadableDocument` for a document
-        that cannot be read whole, and what `bson.encode` raises."""
+        that cannot be read completely, and what `bson.encode` raises."""
         if document is None:
             return Encoded(self._tombstone(key_text, state, op_id))
         check_readable(document)
@@ -156,14 +156,14 @@ class Codec:
         return self._packed(key_text, state, document, op_id, zlib.compress(raw, 6))
 
     def natural_size(self, key_text: str, state: State, document: Document, op_id: str) -> int | None:
-        """The bytes of the item with one attribute a field, whether or not it may be so large; None if there is no
+        """The size in bytes of the item with one attribute per field, even if it is over the limit; None if there is no
         such item. Raises what `bson.encode` raises."""
         natural = self._natural(key_text, state, document, op_id)
         return None if natural is None else item_size(natural)
 
     @staticmethod
     def is_large(document: Document) -> bool:
-        """Whether encoding takes so long that it should not be done in the event loop."""
+        """Whether encoding takes too long for the event loop."""
         return len(bson.encode(document)) > _SURELY_FITS * 4
 
     def _tombstone(self, key_text: str, state: State, op_id: str) -> Item:
@@ -175,10 +175,10 @@ class Codec:
         }
 
     def _natural(self, key_text: str, state: State, document: Document, op_id: str) -> Item | None:
-        """The item with one attribute a field; None if a field has a name that no attribute can have, or a value that
-        none says."""
+        """The item with one attribute per field; None if a field has a name that no attribute can have, or a value that
+        no attribute can represent."""
         if isinstance(document, RawDocument):
-            return None  # its values do not say all of it
+            return None  # its values do not represent all of it
         item: Item = {"_id": {"S": key_text}}
         hints: dict[str, Attribute] = {}
         aside: dict[str, Attribute] = {}
@@ -207,7 +207,7 @@ class Codec:
     def _key_attribute(
         self, name: str, value: Any, aside: dict[str, Attribute]
     ) -> tuple[Attribute | None, Attribute | None]:
-        """The attribute and hint of a key field; what its text does not say goes into `aside`."""
+        """The attribute and hint of a key field; a value that its text does not represent goes into `aside`."""
         text, exact = self._index_text(name, value)
         if not exact:
             attribute, hint = encode_value(value, 3)
@@ -260,7 +260,7 @@ class Codec:
         return Encoded(item, generation, parts)
 
     def is_indexed(self, item: Item, image: Image) -> bool:
-        """Whether the index attributes of a document's item are those that this codec would write."""
+        """Whether the item of a document has the index attributes that this codec would write."""
         document = image.document or {}
         for name in self.limits:
             text = self._index_text(name, document[name])[0] if name in document else None
@@ -272,7 +272,7 @@ class Codec:
         return all(item.get(name) == (None if text is None else {"S": text}) for name, text in texts.items())
 
     def state(self, item: Item) -> State:
-        """The version or tombstone of an item; `Unknown` for a stamp that no codec has written."""
+        """The version or tombstone of an item; `Unknown` for a stamp that no codec wrote."""
         stamp = item.get(self.reserved, _NO_STAMP).get("M", _NO_STAMP)
         if "t" in stamp:
             tombstone = stamp["t"].get("S")
@@ -283,15 +283,15 @@ class Codec:
         return Version(born, int(rev))
 
     def op_id(self, item: Item) -> str:
-        """The id of the operation that wrote the item last; "" if it was none of ours."""
+        """The id of the operation that last wrote the item; "" if shadow did not write it."""
         return str(item.get(self.reserved, {}).get("M", {}).get("o", {}).get("S", ""))
 
     def is_auxiliary(self, item: Item) -> bool:
-        """Whether an item is no document and no tombstone: a part, or a uniqueness item."""
+        """Whether an item is neither a document nor a tombstone: a part, or a uniqueness item."""
         return "k" in item.get(self.reserved, {}).get("M", {})
 
     def parts(self, item: Item) -> BodyParts | None:
-        """Where the body lies, if the item is only the head of a large document; None too if it does not say."""
+        """Where the body is stored, if the item is only the head of a large document; None also if it does not say."""
         shadow = item.get(self.reserved, {}).get("M", {})
         generation, count = self.generation(item), str(shadow.get("n", {}).get("N", ""))
         # More parts than the largest document can have were never written.
@@ -300,12 +300,12 @@ class Codec:
         return BodyParts(item["_id"]["S"], generation, int(count))
 
     def generation(self, item: Item) -> str | None:
-        """Under which the parts of its body were written, if it has such a body."""
+        """The generation of the parts of its body, if it has such a body."""
         generation = item.get(self.reserved, {}).get("M", {}).get("g", {}).get("S")
         return None if generation is None else str(generation)
 
     def key(self, item: Item) -> tuple[Key, str]:
-        """The key of an item, and "" or why it cannot be told: then it is the key's text."""
+        """The key of an item, and ""; or the text of the key, and why the key cannot be decoded."""
         text = item["_id"].get("S")
         aside = item.get(self.reserved, {}).get("M", {}).get("a", {}).get("M", {})
         if text is not None and text[:1] != "~" and "_id" not in aside:
@@ -319,7 +319,7 @@ class Codec:
         return str(text), _NO_KEY
 
     def stamp(self, item: Item) -> Image:
-        """The key and the state alone of an item: an image whose document has its `_id` only."""
+        """Only the key and the state of an item: an image whose document contains only `_id`."""
         state = self.state(item)
         if self._is_tombstone(item):
             return Image(state)
@@ -327,12 +327,12 @@ class Codec:
         return Image(state, Damaged({"_id": key}, {"_id": fault}) if fault else {"_id": key})
 
     def _is_tombstone(self, item: Item) -> bool:
-        """Whether reads hide an item: a tombstone, also one whose id cannot be read."""
+        """Whether an item is a tombstone, readable or not: reads hide it."""
         return "t" in item.get(self.reserved, {}).get("M", {})
 
     def decode(self, item: Item, body: bytes | None = None) -> Image:
-        """The image in an item; `body` is the joined parts where `parts` says that there are some. An item that another
-        hand has left unreadable is a `Damaged` document, with the fields that can be read."""
+        """The image in an item; `body` is the joined parts if `parts` reports some. An item that a manual edit
+        has made unreadable is a `Damaged` document, with the readable fields."""
         state = self.state(item)
         if self._is_tombstone(item):
             return Image(state)
@@ -348,17 +348,17 @@ class Codec:
         return self.damaged(item, _NO_BODY)
 
     def _with_key(self, item: Item, document: Document) -> Document:
-        """One that cannot be read whole is known by its key all the same."""
+        """Adds the key to a document that cannot be read completely."""
         if not isinstance(document, Damaged) or "_id" in document:
             return document
         return Damaged({"_id": self.key(item)[0], **document}, document.faults, document.raw)
 
     def damaged(self, item: Item, reason: str) -> Image:
-        """An item of whose document nothing but the key can be read."""
+        """The image of an item of which only the key is readable."""
         return Image(self.state(item), Damaged({"_id": self.key(item)[0]}, {"": reason}))
 
     def _damaged(self, item: Item, shadow: Mapping[str, Attribute], *, packed: bool) -> Damaged:
-        """Field by field, so that one that cannot be read hides no other."""
+        """Decoded field by field, so that an unreadable field does not hide the others."""
         key, fault = self.key(item)
         values: Document = {"_id": key}
         faults = {"_id": fault} if fault else {}
@@ -393,13 +393,13 @@ class Codec:
             else:
                 attribute = item[name]
                 hint = hints.get(escaped(name)) if hints else None
-                # A text, as most fields are, says all by itself.
+                # Most fields are strings, which need no hint.
                 plain = attribute.get("S") if hint is None else None
                 document[name] = decode_value(attribute, hint) if plain is None else plain
         return document
 
     def _field(self, name: str, item: Item, aside: Mapping[str, Attribute], hints: Mapping[str, Attribute]) -> Any:
-        """One field. Raises one of `_FAULTS` for what no codec has written."""
+        """One field. Raises one of `_FAULTS` for an attribute that no codec wrote."""
         if name != "_id":
             return (
                 decode_value(*aside[name]["L"]) if name in aside else decode_value(item[name], hints.get(escaped(name)))
@@ -411,7 +411,7 @@ class Codec:
 
 
 def _unpacked(body: bytes) -> bytes:
-    """Raises for what is no compressed document, and for one over MongoDB's limit before it is unpacked whole."""
+    """Raises if `raw` is not a compressed document, or (before unpacking all of it) if it exceeds MongoDB's limit."""
     unpacking = zlib.decompressobj()
     raw = unpacking.decompress(body, _MOST_BYTES)
     if not unpacking.eof:
@@ -420,13 +420,13 @@ def _unpacked(body: bytes) -> bytes:
 
 
 def _unknown(stamp: Attribute) -> Unknown:
-    """By the parts that every read has, be it of the stamp alone."""
+    """The state, from the parts that every read has, even a read of the stamp alone."""
     parts = {name: stamp["M"][name] for name in ("b", "r", "t") if name in stamp["M"]}
     return Unknown(hashlib.sha256(json.dumps(parts, sort_keys=True, default=bytes.hex).encode()).hexdigest()[:32])
 
 
 def _joined_text(document: Document, fields: Sequence[str]) -> str | None:
-    """What an index over several fields has of a document: nothing where one of them is null or missing."""
+    """The entry of an index over several fields; None if one of the fields is null or missing."""
     values = [document.get(name) for name in fields]
     if any(value is None for value in values):
         return None
@@ -441,8 +441,8 @@ def _key_value(attribute: Attribute) -> Any:
 
 
 def _stamp(state: State, op_id: str) -> dict[str, Attribute]:
-    """{b, r} or {t}, and o. Parts with their default value are left out, so that an unstamped document and one
-    stamped as such are one state."""
+    """{b, r} or {t}, and o. Parts with their default value are omitted, so that an unstamped document and one
+    with a default stamp have the same state."""
     stamp: dict[str, Attribute] = {}
     if isinstance(state, Unknown):
         raise UnreadableDocument(NO_VERSION)

@@ -21,7 +21,7 @@ class Expression:
         self._size = 0
 
     def path(self, *names: str) -> str:
-        """The document path through `names`, each of them any attribute name at all."""
+        """The document path through `names`; each may be any attribute name."""
         return ".".join(self._names.get(name) or self._named(name) for name in names)
 
     def _named(self, name: str) -> str:
@@ -36,8 +36,8 @@ class Expression:
         return placeholder
 
     def attempt(self, budget: Budget, make: Callable[[Expression], str], joint: str = "") -> str:
-        """The text that `make` makes with this expression; "", and nothing of it stays, where `budget` has no room for
-        it behind `joint`, or the request none for its names and values."""
+        """The text that `make` builds with this expression. Returns "" and leaves the expression unchanged if `budget`
+        has no room for the text after `joint`, or the request has none for its names and values."""
         names, values, size = len(self._names), len(self._values), self._size
         text = make(self)
         if text and self._size <= EXPANDED and budget.take(joint + text):
@@ -50,13 +50,13 @@ class Expression:
         return ""
 
     def fits(self, *texts: str) -> bool:
-        """Whether DynamoDB takes a request with these expressions."""
+        """Whether DynamoDB accepts a request with these expressions."""
         return self._size <= EXPANDED and all(Budget().take(text) for text in texts)
 
     def parameters(self, **texts: str) -> dict[str, Any]:
-        """The expressions, by the names of their parameters, and what goes with them into the request. Raises
-        `ValueError` for what DynamoDB would refuse as too long: whoever lets a caller choose the parts of an
-        expression has to ask before."""
+        """The expressions, by the names of their parameters, and their names and values for the request. Raises
+        `ValueError` for expressions that DynamoDB would reject as too long: code that lets a caller choose the parts of
+        an expression has to check first."""
         if not self.fits(*texts.values()):
             raise ValueError(f"an expression over DynamoDB's limits: {', '.join(texts)}")
         parameters: dict[str, Any] = dict(texts)
@@ -68,13 +68,13 @@ class Expression:
 
 
 def vacant(expression: Expression, reserved: str) -> str:
-    """Nothing under the key, or a tombstone: where the side that answers may insert."""
+    """Nothing under the key, or a tombstone: where the primary may insert."""
     key = expression.path("_id")
     return f"(attribute_not_exists({key}) OR attribute_exists({expression.path(reserved, 't')}))"
 
 
 def exactly(expression: Expression, reserved: str, state: State) -> str:
-    """The key holds exactly `state`. Not for a stamp that cannot be read, which is compared whole (`stamped_as`)."""
+    """The key holds exactly `state`. Not for an unreadable stamp, which is compared as a whole (`stamped_as`)."""
     match state:
         case Absent():
             return f"attribute_not_exists({expression.path('_id')})"
@@ -89,12 +89,12 @@ def exactly(expression: Expression, reserved: str, state: State) -> str:
             unstamped = f" AND attribute_not_exists({expression.path(reserved, 't')})" if not born else ""
             return f"({' AND '.join(parts)}{unstamped})"
         case Unknown():
-            raise ValueError("a stamp that cannot be read has no parts to compare")
+            raise ValueError("an unreadable stamp has no parts to compare")
 
 
 def stamped_as(expression: Expression, reserved: str, item: Item) -> str:
-    """The key holds an item with the stamp of `item`, whatever that is. Part by part, of those that say the state and
-    who wrote it: every writer of shadow changes one of them, and a body may be as large as an item."""
+    """The key holds an item with the stamp of `item`, whatever that is. Compares only the parts that hold the state and
+    the writer: every write of shadow changes one of them, and a body may be as large as an item."""
     stamp = item.get(reserved)
     tests = [f"attribute_exists({expression.path('_id')})"]
     if stamp is None or "M" not in stamp:
@@ -111,12 +111,12 @@ def _same(expression: Expression, path: str, attribute: Any) -> str:
 
 
 def _part(expression: Expression, path: str, attribute: dict[str, Any], *, default: bool) -> str:
-    """One part of a version; where it has its default value it may also be missing."""
+    """One part of a version; a part with its default value may also be missing."""
     same = f"{path} = {expression.value(attribute)}"
     return f"(attribute_not_exists({path}) OR {same})" if default else same
 
 
 def hidden(expression: Expression, reserved: str) -> str:
-    """The filter that leaves out tombstones, parts and uniqueness items."""
+    """The filter that excludes tombstones, parts and uniqueness items."""
     tombstone, kind = expression.path(reserved, "t"), expression.path(reserved, "k")
     return f"attribute_not_exists({tombstone}) AND attribute_not_exists({kind})"

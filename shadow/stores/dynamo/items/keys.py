@@ -1,20 +1,20 @@
-"""Key texts: what stands for a BSON value in a key attribute (`_id`, or the hash or range attribute of an index).
+"""Key texts: the form of a BSON value in a key attribute (`_id`, or the hash or range attribute of an index).
 
-DynamoDB's keys are typed, not empty and short; MongoDB's `_id` may be nearly anything. A key text is a string for any
-value, equal for two values exactly where MongoDB calls them equal (5, 5.0 and Decimal128("5") share one):
+DynamoDB's keys are typed, non-empty and short; MongoDB's `_id` may be nearly anything. A key text is a string for any
+value. Two values have the same text exactly where MongoDB treats them as equal (5, 5.0 and Decimal128("5") share one):
 
     ObjectId                     its 24 hex digits
     string                       itself
     string that is empty, looks like an ObjectId, or begins with "~"      ~str:<string>
     string over the limit        ~strx:<digest>
     whole number of any type     ~num:<decimal digits>
-    date                         ~date:<ISO 8601>, so that texts sort as dates do (before and after the years that
-                                 Python knows: ~date:-<ms> and ~date:A<ms>)
+    date                         ~date:<ISO 8601>, so that texts sort as dates do (outside the years that Python
+                                 supports: ~date:-<ms> and ~date:A<ms>)
     bool, null                   ~bool:true, ~bool:false, ~null
     anything else                ~<type>:<digest>
 
-Beside these: `~array` stands in an index for a list (MongoDB's multikey), `~missing` in a range attribute for a
-field that the document lacks; `~part:` and `~unique:` begin the keys of auxiliary items.
+In addition, an index has `~array` for a list (MongoDB's multikey), and a range attribute has `~missing` for a field
+that the document does not have; `~part:` and `~unique:` begin the keys of auxiliary items.
 """
 
 from __future__ import annotations
@@ -60,32 +60,32 @@ _EPOCH: Final = dt.datetime(1970, 1, 1)
 _MILLISECOND: Final = dt.timedelta(milliseconds=1)
 _LONGEST_INTEGER: Final = 34
 _FIRST_DIGEST: Final = int(10.0**_LONGEST_INTEGER)
-"""The least double that is written as a digest. It is a little less than the power of ten, and so a decimal that would
-be written by its digits has the same value."""
+"""The smallest double that is written as a digest. It is a little less than the power of ten, so that a decimal written
+by its digits has the same value."""
 _LONGEST_NAME: Final = 1_024
 """Bytes of a constraint's name in the key of an item; MongoDB sets no limit to the name of an index."""
 _DATE_LENGTH: Final = 24
 _DATE_MARKS: Final = "--T::."
-"""What stands between the parts of a date."""
+"""The separators between the parts of a date."""
 
 
 def date_text(value: dt.datetime) -> str:
-    """ISO 8601 in UTC with milliseconds and Z; of one length, so the texts sort as the dates do."""
+    """ISO 8601 in UTC with milliseconds and Z; of fixed length, so the texts sort as the dates do."""
     if value.tzinfo is not None:
         value = value.astimezone(dt.UTC).replace(tzinfo=None)
     return value.isoformat(timespec="milliseconds") + "Z"
 
 
 def date_of(text: str) -> dt.datetime:
-    """The naive UTC datetime that `date_text` wrote. Raises ValueError for a text that it cannot have written: Python
-    reads more than one form of ISO 8601."""
+    """The naive UTC datetime that `date_text` wrote. Raises ValueError for any other text: Python accepts more than one
+    form of ISO 8601."""
     if len(text) != _DATE_LENGTH or text[4:20:3] != _DATE_MARKS or text[-1] != "Z":
         raise ValueError("not a date as it is written here")
     return dt.datetime.fromisoformat(text[:-1])
 
 
 def is_natural(text: str) -> bool:
-    """Whether a string may stand for itself in a key, its length apart."""
+    """Whether a string may be its own key text, apart from its length."""
     return text != "" and not text.startswith("~") and _OBJECT_ID.fullmatch(text) is None
 
 
@@ -95,25 +95,25 @@ def key_text(value: Any, limit: int = HASH_LIMIT) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def key_limits(indexes: tuple[IndexSpec, ...]) -> Mapping[str, int]:
-    """The most bytes of the text of each field that is a key of an index by itself. One attribute serves all of them,
-    so a field that is the range of any has a range's limit everywhere."""
+    """The maximum length in bytes of the key text of each field that is the key of an index by itself. One attribute
+    serves all indexes, so a field that is the range of any index has the limit of a range everywhere."""
     limits = {index.hash: HASH_LIMIT for index in indexes if not index.fields}
     limits.update({index.range: RANGE_LIMIT for index in indexes if index.range is not None})
     return MappingProxyType(limits)
 
 
 def asked_texts(value: Any) -> tuple[str, ...]:
-    """The texts under which a hash attribute may have `value`: two, where the limits of a hash and of a range differ.
+    """The texts under which a hash attribute may store `value`: two, where the limits of a hash and of a range differ.
 
-    The one of the limit that holds today would do, but for documents that were written under another description of
-    the collection: until each is written again, and by processes that have not taken the new description yet.
+    The text for the current limit is not enough: documents may have been written under another description of the
+    collection, and other processes may not have loaded the new description yet.
     """
     text = key_text(value)
     return (text, key_text(value, RANGE_LIMIT)) if len(text) * 4 > RANGE_LIMIT else (text,)
 
 
 def joined(texts: Sequence[str]) -> str:
-    """The text of several key texts together: with their lengths, so that no two lists of texts have the same."""
+    """One text for several key texts: with their lengths, so that different lists have different texts."""
     text = "".join(f"{len(each)}:{each}" for each in texts)
     return text if len(text.encode()) <= HASH_LIMIT else f"~all:{hashlib.sha256(text.encode()).hexdigest()}"
 
@@ -190,7 +190,7 @@ _MAKERS: Final[dict[type, Callable[[Any, int], tuple[str, bool]]]] = {
 
 
 def decode_key(text: str) -> Any:
-    """The value of an exact key text. Raises `ValueError` for a text that stands for more than one value."""
+    """The value of an exact key text. Raises `ValueError` for a text that represents more than one value."""
     if not text.startswith("~"):
         return ObjectId(text) if _OBJECT_ID.fullmatch(text) else text
     kind, _, rest = text.partition(":")
@@ -206,7 +206,7 @@ def decode_key(text: str) -> Any:
             return rest == "true"
         case "~null":
             return None
-    raise ValueError(f"no exact key text: it begins with {kind}")
+    raise ValueError(f"not an exact key text: it begins with {kind}")
 
 
 def part_key(head: str, generation: str, number: int) -> str:
@@ -215,12 +215,12 @@ def part_key(head: str, generation: str, number: int) -> str:
 
 
 def unique_key(constraint: str, values: Sequence[Any]) -> str:
-    """The key of the uniqueness item for one tuple of values of one constraint (values equal as MongoDB's index
-    compares them)."""
+    """The key of the uniqueness item for one tuple of values of one constraint (equality of values as in MongoDB's
+    index)."""
     return f"~unique:{short_name(constraint)}:{key_digest(list(values))}"
 
 
 def short_name(constraint: str) -> str:
-    """A constraint's name as it stands in keys."""
+    """A constraint's name as used in keys."""
     raw = constraint.encode()
     return constraint if len(raw) <= _LONGEST_NAME else f"~{hashlib.sha256(raw).hexdigest()}"

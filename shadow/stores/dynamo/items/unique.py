@@ -1,7 +1,7 @@
 """Unique constraints: one item for each value that a document holds, changed in the document's own transaction.
 
-A uniqueness item lies in the same table under `~unique:<constraint>:<digest of the values>` and names the key of its
-owner. Putting it is conditional on there being none, or one of the same owner; so two documents can never hold one
+A uniqueness item is in the same table under `~unique:<constraint>:<digest of the values>` and names the key of its
+owner. It is put on the condition that there is none, or one of the same owner; so two documents can never hold the same
 value, and a document may write its own again.
 """
 
@@ -44,8 +44,8 @@ class UniqueClaim:
 
 
 def claims(spec: CollectionSpec, document: Document | None) -> dict[str, UniqueClaim]:
-    """All claims of a document, by the key of their item. Of a document that cannot be read whole, only the claims that
-    can be told."""
+    """All claims of a document, by the key of their item. For a document that cannot be read completely, only the
+    claims that are known."""
     if document is None:
         return {}
     return {
@@ -65,8 +65,8 @@ def _is_hidden(constraint: UniqueSpec, document: Document) -> bool:
 
 
 def too_many(spec: CollectionSpec, document: Document) -> WriteError | None:
-    """The refusal of a document that holds more unique values than one transaction can write beside it, or lists that
-    no unique index takes together. Only lists make many of one document."""
+    """The error for a document that holds more unique values than one transaction can write with it, or lists that
+    a unique index rejects in combination. Only lists produce many claims for one document."""
     roots = {path.partition(".")[0] for constraint in spec.unique for path in constraint.fields}
     if not any(isinstance(document.get(name), list | dict) for name in roots):
         return None
@@ -83,7 +83,7 @@ def too_many(spec: CollectionSpec, document: Document) -> WriteError | None:
 def changed_claims(
     spec: CollectionSpec, before: Document | None, after: Document | None
 ) -> tuple[dict[str, UniqueClaim], dict[str, UniqueClaim]]:
-    """The claims to take and those to release when a document changes."""
+    """The claims to take and the claims to release when a document changes."""
     old, new = claims(spec, before), claims(spec, after)
     return (
         {key: claim for key, claim in new.items() if key not in old},
@@ -92,8 +92,8 @@ def changed_claims(
 
 
 def take(table: str, reserved: str, item_key: str, owner: str, before: str | None = None) -> dict[str, Any]:
-    """The transaction's action that takes a claim for the document with key text `owner`; also from the document
-    `before`, which must give it up in the same transaction."""
+    """The transaction's action that takes a claim for the document with key text `owner`, or takes it over from the
+    document `before`, which must release it in the same transaction."""
     expression = Expression()
     free = f"attribute_not_exists({expression.path('_id')})"
     owners = [_owned(expression, reserved, each) for each in (owner, before) if each]
@@ -103,7 +103,7 @@ def take(table: str, reserved: str, item_key: str, owner: str, before: str | Non
 
 
 def release(table: str, reserved: str, item_key: str, owner: str) -> dict[str, Any]:
-    """The action that gives a claim up; it leaves alone what another document holds."""
+    """The action that releases a claim; it does not touch a claim of another document."""
     expression = Expression()
     condition = f"attribute_not_exists({expression.path('_id')}) OR {_owned(expression, reserved, owner)}"
     key = {"_id": {"S": item_key}}

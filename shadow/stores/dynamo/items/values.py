@@ -1,7 +1,7 @@
-"""BSON values <-> AttributeValues with hints, without loss. The form of both is told in `codec`.
+"""BSON values <-> AttributeValues with hints, without loss. `codec` describes the form of both.
 
-An attribute is in the wire form of the low-level client ({"S": ...}), and so is a hint. Binaries are bytes where they
-are made, and base64, as they are on the wire, where they come from the server: `octets` takes both.
+An attribute is in the wire form of the low-level client ({"S": ...}), and so is a hint. Binaries are bytes if created
+here, and base64 (the wire form) if they come from the server: `octets` accepts both.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ Attribute: TypeAlias = dict[str, Any]
 Item: TypeAlias = dict[str, Attribute]
 
 _FEW_NAMES: Final = 32
-"""Fields of a document whose order is remembered."""
+"""Documents with up to this many fields have their order cached."""
 
 _DEPTH: Final = 26
-"""Containers deeper than this are written as BSON; hints lie up to five levels deeper than what they describe."""
+"""Deeper containers are written as BSON; hints are up to five levels deeper than the values they describe."""
 
 _PLAIN_DECIMAL: Final = re.compile(r"-?(0|[1-9]\d*[1-9]|[1-9]|(0|[1-9]\d*)\.\d*[1-9])")
 _NULL: Final[Attribute] = {"NULL": True}
@@ -61,7 +61,7 @@ Pair: TypeAlias = tuple[Attribute, Attribute | None]
 
 
 def octets(raw: str | bytes) -> bytes:
-    """What a B holds, in either of its forms."""
+    """The bytes of a B, in either of its forms."""
     return base64.b64decode(raw) if type(raw) is str else bytes(raw)  # type: ignore[arg-type]
 
 
@@ -69,13 +69,13 @@ def octets(raw: str | bytes) -> bytes:
 
 
 def encode_value(value: Any, depth: int = 0) -> Pair:
-    """The attribute of one BSON value, `depth` containers down, and its hint. Raises what `bson.encode` raises."""
+    """The attribute of one BSON value, nested in `depth` containers, and its hint. Raises what `bson.encode` raises."""
     encoder = _ENCODERS.get(type(value))
     return encoder(value, depth) if encoder is not None else _encode_other(value, depth)
 
 
 def _encode_other(value: Any, depth: int) -> Pair:
-    """Subclasses, and types that only BSON knows: decided by what BSON makes of them."""
+    """Subclasses, and types that only BSON knows: the BSON encoding decides."""
     if isinstance(value, Mapping):
         return _encode_map(value, depth)
     canonical = bson.decode(bson.encode({"": value}), codec_options=CANONICAL)[""]
@@ -177,12 +177,12 @@ def _encode_map(document: Mapping[str, Any], depth: int) -> Pair:
 
 
 def escaped(name: str) -> str:
-    """The name under which a field's hint stands among the hints."""
+    """The key of a field's hint in the map of hints."""
     return f"~{name}" if name[0] == "~" else name
 
 
 def unescaped(name: str) -> str:
-    """The name of the field whose hint stands under `name`."""
+    """The name of the field whose hint has the key `name`."""
     return name[1:] if name[0] == "~" else name
 
 
@@ -210,7 +210,7 @@ def _by_name(names: list[str]) -> list[str]:
 
 
 def _order(names: list[str]) -> bytes | None:
-    """For each field the place of its name among the sorted names; None if it is the sorted order already."""
+    """For each field, the position of its name among the sorted names; None if the fields are sorted already."""
     ordered = _by_name(names)
     if ordered == names:
         return None
@@ -248,7 +248,8 @@ _ENCODERS: Final[dict[type, Callable[[Any, int], Pair]]] = {
 
 
 def decode_value(attribute: Attribute, hint: Attribute | None = None) -> Any:
-    """The value of an attribute. Without a hint, what any writer may have put there (sets become lists)."""
+    """The value of an attribute. Without a hint, any attribute that another writer may have stored (sets become
+    lists)."""
     ((tag, raw),) = attribute.items()
     if hint is not None:
         return _decode_hinted(tag, raw, hint)
@@ -270,7 +271,7 @@ def decode_value(attribute: Attribute, hint: Attribute | None = None) -> Any:
 
 
 def _decode_number(text: str) -> Any:
-    """An N without a hint: an integer, unless another writer put something else there."""
+    """An N without a hint: an integer, unless another writer stored something else."""
     try:
         number = int(text)
     except ValueError:
@@ -303,8 +304,8 @@ def _decode_hinted(tag: str, raw: Any, hint: Attribute) -> Any:
 
 
 def _check_tag(wanted: str, found: str) -> None:
-    """Raises ValueError for an attribute of another type than its hint belongs to: another hand has changed it, and
-    what a decoder made of it would be chance."""
+    """Raises ValueError for an attribute of another type than its hint describes: it was edited by hand, and decoding
+    it would give an arbitrary value."""
     if wanted != found:
         raise ValueError(f"an attribute of type {found} under a hint for {wanted}")
 
@@ -349,8 +350,8 @@ def opened(hint: Attribute | None) -> tuple[Mapping[str, Attribute], str | bytes
 
 
 def ordered_names(names: Collection[str], order: str | bytes | None) -> Sequence[str]:
-    """`names` in the order that was kept; sorted, if there is none or it belongs to other fields (a foreign writer
-    has added or removed one)."""
+    """`names` in the stored order; sorted, if there is none or it belongs to other fields (another writer has added or
+    removed one)."""
     if len(names) <= _FEW_NAMES:
         return _ordered_once(frozenset(names), order)
     return _ordered(list(names), order)
@@ -358,7 +359,7 @@ def ordered_names(names: Collection[str], order: str | bytes | None) -> Sequence
 
 @functools.lru_cache(maxsize=1024)
 def _ordered_once(names: frozenset[str], order: str | bytes | None) -> tuple[str, ...]:
-    """Documents of a collection have few shapes."""
+    """Cached: the documents of a collection have few shapes."""
     return tuple(_ordered(list(names), order))
 
 
@@ -377,7 +378,7 @@ def _ordered(names: list[str], kept: str | bytes | None) -> list[str]:
 def _unblob(raw: Any, _rest: str) -> Any:
     document = document_of(octets(raw))
     if type(document) is not dict:
-        raise ValueError("a value in BSON that is not as the driver would write it")
+        raise ValueError("a value in BSON that differs from the driver's encoding")
     return document[""]
 
 
@@ -416,14 +417,14 @@ _DECODERS: Final[dict[str, tuple[str, Callable[[Any, str], Any]]]] = {
     "$": ("B", _unblob),
     "k": ("S", lambda raw, _rest: keys.decode_key(raw)),
 }
-"""By code: the type of the attribute, and what makes its value from it and the rest of the code."""
+"""By code: the type of the attribute, and the function that builds its value from it and the rest of the code."""
 
 
 # ---- sizes ----
 
 
 def item_size(item: Item) -> int:
-    """The size of an item in bytes, by DynamoDB's rules; numbers counted at the most they can take."""
+    """The size of an item in bytes, by DynamoDB's rules; a number counts with its largest possible size."""
     return sum(len(name.encode()) + attribute_size(attribute) for name, attribute in item.items())
 
 

@@ -1,1 +1,1 @@
-"""Reads: how a filter becomes a query or a scan, and what is done to what it brings."""
+"""Reads: how a filter becomes a query or a scan, and how its results are processed."""

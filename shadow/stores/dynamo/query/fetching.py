@@ -1,8 +1,8 @@
-"""Which attributes of an item a read needs: projection expressions, where less than the whole item is exact. Pure.
+"""Which attributes of an item a read needs: projection expressions, where a subset of the item is exact. Pure.
 
-A read costs the same capacity either way; what is spared is the way and the parsing. The order of a document's fields
-is kept as places among all their names (see `codec`), so of a part of the fields it can only be told where nothing
-depends on it: at most one field beside a leading `_id` is shown, or the fields are in the order of their names.
+A read costs the same capacity either way; a projection saves transfer and parsing. The order of a document's fields is
+stored as positions among all their names (see `codec`), so a subset of the fields has a known order only where nothing
+depends on it: at most one field besides a leading `_id` is shown, or the fields are in the order of their names.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ _NARROW: Final = 255
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """The top-level fields to fetch beside `_id` and the reserved attribute, and those of them whose order shows."""
+    """The top-level fields to fetch besides `_id` and the reserved attribute, and those of them whose order is
+    visible."""
 
     names: frozenset[str]
     shown: frozenset[str] = frozenset()
     stamp_only: bool = False
-    """Of the reserved attribute only what tells the key and the state: enough for `Codec.stamp`, not for `decode`."""
+    """Fetch only the key and the state from the reserved attribute: enough for `Codec.stamp`, not for `decode`."""
 
     @property
     def is_certain(self) -> bool:
@@ -45,7 +46,7 @@ class Fetch:
         return ", ".join(expression.path(name) for name in ("_id", reserved, *names))
 
     def is_enough(self, item: Item, reserved: str) -> bool:
-        """Whether the fields that were fetched of this item can be put in their order."""
+        """Whether the fetched fields of this item can be put in order."""
         shadow = item.get(reserved, {}).get("M", {})
         order = opened(shadow.get("h"))[1]
         if order is None or not self.shown:
@@ -56,7 +57,7 @@ class Fetch:
 
 
 def fetch_of(query: Query) -> Fetch | None:
-    """What a query needs of each item; None if that is everything, or can't be told."""
+    """What a query needs of each item; None if it needs everything, or if that is unknown."""
     shown = _included(query.projection)
     read = top_level_fields(query.filter)
     if shown is None or read is None:
@@ -77,7 +78,7 @@ def _limited(fetch: Fetch) -> Fetch | None:
 
 
 def _included(projection: Mapping[str, Any] | None) -> frozenset[str] | None:
-    """The top-level fields beside `_id` that a projection keeps; None unless it only names what it keeps."""
+    """The top-level fields besides `_id` that a projection includes; None unless it is a plain inclusion."""
     if not projection or not all(type(value) in (bool, int, float) for value in projection.values()):
         return None
     kept = {name.partition(".")[0] for name, value in projection.items() if value}
@@ -88,7 +89,7 @@ def _included(projection: Mapping[str, Any] | None) -> frozenset[str] | None:
 
 
 def top_level_fields(filter: Mapping[str, Any]) -> frozenset[str] | None:
-    """The top-level fields that a filter looks at; None if it may look at any."""
+    """The top-level fields that a filter reads; None if it may read any field."""
     found: set[str] = set()
     for name, operand in filter.items():
         if name in ("$and", "$or", "$nor") and isinstance(operand, list):

@@ -1,4 +1,4 @@
-"""What a pipeline's `$lookup` can find of another collection, so that a key or an index serves it. Pure."""
+"""The part of another collection that a pipeline's `$lookup` can match, so that a key or an index serves it. Pure."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from shadow.mongoql.joins import local_values
 __all__ = ["partners"]
 
 _KEEPING: Final = frozenset({"$match", "$sort", "$limit", "$skip"})
-"""Stages whose documents are some of those that they were given, as they were."""
+"""Stages whose output is a subset of their input documents, unchanged."""
 _MOST_VALUES: Final = 1_000
 
 
 def partners(pipeline: Sequence[Document], documents: Sequence[Document]) -> dict[str, Document]:
-    """A filter for each collection that needs no more than what it matches: collections that one `$lookup` reads,
-    whose local field is still what it was in `documents`, the pipeline's input. The stage itself decides what fits."""
+    """A filter for each collection that one `$lookup` reads, if its local field is unchanged since `documents`, the
+    pipeline's input. The filter selects every document that the stage can match; the stage itself decides."""
     found: dict[str, Document] = {}
     written: set[str] = set()
     for stage in pipeline:
@@ -48,7 +48,7 @@ def _of_values(spec: Document, documents: Sequence[Document]) -> Document | None
 
 
 def _sources(value: Any) -> Iterator[str]:
-    """The collections that the stages of a pipeline read, those inside others too, as often as they do."""
+    """The collections that the stages of a pipeline read, including nested stages, as often as they do."""
     if isinstance(value, list):
         for each in value:
             yield from _sources(each)

@@ -1,6 +1,6 @@
-"""The first documents of a sort, read in the order of an index: as many as are asked for, and no more (see `ordering`).
+"""The first documents of a sort, read in the order of an index: only as many as needed (see `ordering`).
 
-Whatever is in doubt ends it, and the caller reads and sorts everything that matches.
+If the order is not certain, it gives up, and the caller reads and sorts everything that matches.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class _Reading:
         return await self.ask(self.chosen.main, ScanIndexForward=self.chosen.forward, **at_most(limit), **more)
 
     async def other_end(self) -> str | None:
-        """The text at the other end of the main range; None if it is of no concern."""
+        """The text at the other end of the main range; None if it does not matter."""
         if self.chosen.typed:
             return None
         answer = await self.ask(self.chosen.main, ScanIndexForward=not self.chosen.forward, Limit=1)
@@ -65,7 +65,7 @@ class _Reading:
         read = await self.reader.verified(self.table, items, self.fetch)
         images = await self.reader.present(self.table, read, self.fetch)
         kept = (image for image in images if self.matches(whole(image)))
-        # One that cannot be read may have no key; whoever asked finds the order another way then.
+        # An unreadable one may have no key; the caller then determines the order another way.
         return [(texts.get(keys.key_text(whole(image)["_id"]), ""), image) for image in kept]
 
     async def side_is_empty(self, answer: Answer) -> bool:
@@ -82,8 +82,8 @@ class _Reading:
         return not self.chosen.ties or self.texts[-1] != self.found[self.wanted - 1][0]
 
     async def is_in_order(self, end: str | None) -> bool:
-        """Whether what has been found, though not everything has been read, is in the order of the sort and comes
-        before all the rest."""
+        """Whether the results so far, though not everything has been read, are in the order of the sort and before all
+        the rest."""
         if self.chosen.typed:
             kinds = {kind_of(text) for text, _ in self.found}
             return len(kinds) == 1 and KeyTextKind.OTHER not in kinds
@@ -93,7 +93,7 @@ class _Reading:
         return kinds == {KeyTextKind.STRING} and end is not None and await self._are_strings(self.texts[-1], end)
 
     async def _are_strings(self, last: str, end: str) -> bool:
-        """Whether all texts between these two are strings that stand for themselves."""
+        """Whether all texts between these two are strings that represent themselves."""
         at, until = min(last, end), max(last, end)
         for _ in range(_MOST_DOUBTS):
             dubious = doubt(at)
@@ -116,7 +116,7 @@ async def first_in_order(
     matches: Callable[[Document], bool],
     fetch: Fetch | None,
 ) -> list[Image] | None:
-    """Images among which are the first `wanted` that match, in no certain order; None if the index can't tell."""
+    """Images that include the first `wanted` matches, in no particular order; None if the index is not sufficient."""
     reading = _Reading(reader, table, chosen, wanted, matches, reader.usable(table, fetch))
     limit = wanted + 1 if chosen.ties else wanted
     answer, end, sides = await asyncio.gather(

@@ -1,14 +1,14 @@
-"""Where an index gives the order of a sort, and how it is proved that nothing else could come first. Pure.
+"""When an index provides the order of a sort, and how it is proved that nothing else could come first. Pure.
 
-An index sorts its range attribute by key text, as bytes. That is MongoDB's order among strings that stand for
-themselves (not the ones behind "~"), among ObjectIds, and among the dates of Python's years; between types it is not,
-and an array belongs wherever its least or greatest element says. So the order of the index is used within one kind,
-and the rest of what may match is shown to be empty:
+An index sorts its range attribute by key text, as bytes. That is MongoDB's order among strings that represent
+themselves (not those with a "~" prefix), among ObjectIds, and among the dates of Python's years. It is not between
+types, and an array sorts by its least or greatest element. So the order of the index is used within one kind, and the
+rest of what may match is shown to be empty:
 
-    sides        ranges in which arrays, and strings behind "~", would lie: read, and nothing may match
-    typed        the filter's bounds are of one type, so whatever else lies between matches nothing
-    not typed    the first and the last text have to be of one kind, and so has all between: dates lie in one stretch;
-                 strings may have ObjectIds or the "~" texts among them, and `doubt` names the next place to look at
+    sides        ranges in which arrays, and strings with "~", would be: they are read, and nothing may match
+    typed        the filter's bounds are of one type, so nothing of another type in between matches
+    not typed    the first and the last text must be of one kind, and so must all texts between: dates are contiguous;
+                 strings may have ObjectIds or "~" texts among them, and `doubt` returns the next position to check
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _LAST: Final = "\U0010ffff"
 
 
 class KeyTextKind(enum.Enum):
-    """What a key text of a range attribute stands for."""
+    """What a key text of a range attribute represents."""
 
     STRING = "string"
     OBJECT_ID = "ObjectId"
@@ -44,8 +44,8 @@ class KeyTextKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class OrderedPlan:
-    """Read `main` of the index `forward` or backward, until there is enough. `ties`: the sort goes on after the range
-    attribute, so all documents with the last text are needed."""
+    """Read `main` of the index `forward` or backward, until there is enough. `ties`: the sort has more fields after the
+    range attribute, so all documents with the last text are needed."""
 
     index: IndexSpec
     main: KeyRange
@@ -66,7 +66,7 @@ def ordered_plan(query: Query, spec: CollectionSpec) -> OrderedPlan | None:
     chosen = plan(query.filter, spec)
     if not isinstance(chosen, QueryPlan):
         return None
-    # An index that narrows what is read is better than one that sorts it, unless it is the same.
+    # An index that narrows the read is better than one that sorts it, unless it is the same.
     narrowed = any(one.low is not None or one.high is not None for one in chosen.ranges)
     for index in (chosen.index,) if narrowed else spec.indexes:
         made = _of_index(found, query.sort, index)
@@ -86,7 +86,7 @@ def _of_index(found: Sequence[Condition], sort: Sort, index: IndexSpec) -> Order
     if low is not None and (low == high or (low.startswith("~") and not low.startswith("~date:"))):
         return None
     typed = low is not None or high is not None
-    if typed and not others:  # strings, and what lies behind "~", in one stretch
+    if typed and not others:  # strings, and the texts with "~", are contiguous
         others = [("~", f"~{_LAST}")]
     sides = (*(KeyRange(text, *other) for other in others), KeyRange(keys.ARRAY))
     return OrderedPlan(index, KeyRange(text, low, high), sides, typed, rest[0][1] > 0, len(rest) > 1)
@@ -99,7 +99,7 @@ def kind_of(text: str) -> KeyTextKind:
 
 
 def doubt(text: str) -> str | None:
-    """The least text after `text` that would be no string standing for itself; None if there is none."""
+    """The least text after `text` that is not a string representing itself; None if there is none."""
     candidates = [_next_object_id(text), "~" if text < "~" else None]
     return min((one for one in candidates if one is not None), default=None)
 

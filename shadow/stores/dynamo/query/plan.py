@@ -1,14 +1,14 @@
 """The planner: from a filter and a collection's indexes to the cheapest read that is sure to see every match. Pure.
 
 A plan reads a superset. Each document that it yields is matched against the whole filter afterwards, so a plan may
-read too much and must never read too little.
+read too much but never too little.
 
     KeyPlan     the filter fixes `_id` (equality, $in): GetItem or BatchGetItem
     QueryPlan   it fixes the hash attribute of an index, perhaps with a range: one Query for each `KeyRange`
     UnionPlan   an `$or` of which each branch is one of these two
     ScanPlan    anything else, with the conditions that DynamoDB itself can apply
 
-An array field has the one text `~array` in an index (see keys.py), so each query is asked for that text too.
+An array field has the text `~array` in an index (see keys.py), so each query includes that text too.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class KeyRange:
 
 @dataclass(frozen=True, slots=True)
 class QueryPlan:
-    """Ask the index for these ranges. They may overlap; what is read twice counts once."""
+    """Query the index for these ranges. They may overlap; duplicates count once."""
 
     index: IndexSpec
     ranges: tuple[KeyRange, ...]
@@ -79,14 +79,14 @@ class QueryPlan:
 
 @dataclass(frozen=True, slots=True)
 class ScanPlan:
-    """Read the whole table; DynamoDB may leave out what fails one of `pushed`, of as many as its limits allow."""
+    """Scan the whole table; DynamoDB may drop what fails one of `pushed`, of as many as its limits allow."""
 
     pushed: tuple[Condition, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class UnionPlan:
-    """Read by each of these; a key that several of them name counts once."""
+    """Run each of these; a key that several of them return counts once."""
 
     parts: tuple[KeyPlan | QueryPlan, ...]
 
@@ -95,7 +95,7 @@ Plan: TypeAlias = KeyPlan | QueryPlan | UnionPlan | ScanPlan
 
 
 def conditions(filter: Mapping[str, Any]) -> Iterator[Condition]:
-    """The conjuncts of a filter that stand on a path; `$or` and its kin are left to the matching."""
+    """The conjuncts of a filter that are on a path; the matcher handles `$or` and the like."""
     for name, operand in filter.items():
         if name == "$and" and isinstance(operand, Sequence):
             for part in operand:
@@ -131,12 +131,12 @@ def plan(filter: Mapping[str, Any], spec: CollectionSpec) -> Plan:
 
 
 def _keyed(spec: CollectionSpec) -> frozenset[str]:
-    """The fields by which anything can be read."""
+    """The fields that can serve a read."""
     return frozenset({"_id", *(name for index in spec.indexes for name in index.keys)})
 
 
 def goes_by_index(chosen: Plan) -> bool:
-    """Whether an index takes part, which may be behind its table."""
+    """Whether the plan uses an index, which may lag behind its table."""
     if isinstance(chosen, UnionPlan):
         return any(map(goes_by_index, chosen.parts))
     return isinstance(chosen, QueryPlan)
@@ -167,8 +167,8 @@ def _alternatives(filter: Mapping[str, Any]) -> Iterator[Sequence[Mapping[str, A
 def _union(
     found: tuple[Condition, ...], branches: Sequence[Mapping[str, Any]], spec: CollectionSpec
 ) -> UnionPlan | None:
-    """The plan of an `$or` whose branches, each with the conditions around it, all have a key or an index. All keys are
-    read together."""
+    """The plan of an `$or` whose branches, each with the conditions around it, all have a key or an index. All keys
+    are read together."""
     keyed = _keyed(spec)
     around = tuple(one for one in found if one.path in keyed and len(_values(one) or ()) <= _MOST_QUERIES)
     texts: dict[str, None] = {}
@@ -204,7 +204,7 @@ def _values(condition: Condition) -> list[Any] | None:
 
 
 def _fixed(found: Sequence[Condition], path: str) -> tuple[str, ...] | None:
-    """The key texts to which the conditions on `path` pin a field that is never an array; None if they don't."""
+    """The key texts to which the conditions on `path` restrict a field that is never an array; None if they don't."""
     pinned = [values for one in found if one.path == path and (values := _values(one)) is not None]
     if not pinned:
         return None
@@ -222,7 +222,7 @@ def _query(found: Sequence[Condition], index: IndexSpec) -> QueryPlan | None:
 
 
 def _joined(found: Sequence[Condition], fields: Sequence[str]) -> list[str] | None:
-    """The texts that several fields have together in every match; None if they cannot all be named."""
+    """The combined texts of several fields in every match; None if they cannot all be listed."""
     several = [_texts(found, path, _text_in_hash) for path in fields]
     if any(texts is None for texts in several):
         return None
@@ -233,8 +233,8 @@ def _joined(found: Sequence[Condition], fields: Sequence[str]) -> list[str] | No
 
 
 def _texts(found: Sequence[Condition], path: str, texts_of: Callable[[Any], tuple[str, ...]]) -> list[str] | None:
-    """The texts that an indexed field has in every match, by the texts of one value; None if they cannot all be named.
-    Null is such a case: the index has no entry for it."""
+    """The texts that an indexed field may have in a match, given the texts of one value; None if they cannot all be
+    listed. Null is such a case: the index has no entry for it."""
     for one in found:
         values = _values(one) if one.path == path else None
         if values is not None and None not in values:
@@ -252,7 +252,7 @@ def _text_in_range(value: Any) -> tuple[str, ...]:
 
 
 def pinned_text(found: Sequence[Condition], path: str) -> str | None:
-    """The key text of the one value that a field has in every match where it is no array; None if there is no such."""
+    """The key text of the one value that a non-array field has in every match; None if there is no such value."""
     texts = _texts(found, path, keys.asked_texts)
     return texts[0] if texts is not None and len(texts) == 2 and texts[0] != keys.ARRAY else None
 
@@ -261,18 +261,18 @@ Span: TypeAlias = tuple[str | None, str | None]
 
 
 def spans(found: Sequence[Condition], path: str) -> list[Span]:
-    """The spans of a range attribute that hold every match; the whole of it if the conditions say nothing."""
+    """The spans of a range attribute that contain every match; the whole range if the conditions do not limit it."""
     texts = _texts(found, path, _text_in_range)
     if texts is not None:
         return [(text, text) for text in texts]
     bounds = [one for one in found if one.path == path and one.operator in _COMPARISONS]
     if not bounds:
         return [(None, None)]
-    # An array matches {$gt: a, $lt: b} by one element for each bound, and has its own span; so all bounds hold for
-    # what is no array, and those of one kind narrow one span.
+    # An array matches {$gt: a, $lt: b} by one element for each bound, and has its own span; so all bounds apply to
+    # values that are not arrays, and bounds of one kind narrow one span.
     kind = type(bounds[0].operand)
     if kind not in (str, dt.datetime, ObjectId):
-        return [(None, None)]  # other types have no order as text, and some none in Python either
+        return [(None, None)]  # other types have no order as text, and some have none in Python
     same = [one for one in bounds if type(one.operand) is kind]
     low = max((one.operand for one in same if one.operator.startswith("$gt")), default=None)
     high = min((one.operand for one in same if one.operator.startswith("$lt")), default=None)
@@ -290,7 +290,7 @@ def _date(bound: dt.datetime | None, otherwise: str) -> str:
 
 
 def _string_spans(low: str | None, high: str | None) -> list[Span]:
-    """Strings stand for themselves, or behind "~" if they cannot (so do other types)."""
+    """Strings represent themselves, or have a "~" prefix if they cannot (as other types have)."""
     escaped = ("~", f"~{_LAST}")
     low = low if low and len(low.encode()) <= RANGE_LIMIT else None
     high = high if high is None or len(high.encode()) <= RANGE_LIMIT else None
@@ -303,7 +303,7 @@ def _string_spans(low: str | None, high: str | None) -> list[Span]:
     return [(low, high), escaped]
 
 
-# ---- shapes: what scans are counted by ----
+# ---- shapes: how scans are counted ----
 
 
 def shape(query: Query) -> str:
@@ -328,7 +328,7 @@ def _clause(name: str, operand: Any) -> str:
 
 
 def suggestion(query: Query) -> str:
-    """The index that would spare the scan, in words; "" if none would."""
+    """The index that would avoid the scan, in words; "" if none would."""
     keys_ = wanted_keys(query)
     if keys_ is None:
         return ""
@@ -336,7 +336,7 @@ def suggestion(query: Query) -> str:
 
 
 def wanted_keys(query: Query) -> tuple[str, str | None] | None:
-    """The hash field and the range field of the index that would spare the scan; None if none would."""
+    """The hash field and the range field of the index that would avoid the scan; None if none would."""
     found = list(conditions(query.filter))
     hashes = [one.path for one in found if _values(one) is not None and None not in (_values(one) or ())]
     top = [path for path in dict.fromkeys(hashes) if "." not in path]

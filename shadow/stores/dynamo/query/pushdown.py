@@ -1,7 +1,7 @@
-"""Conditions that DynamoDB applies itself while it reads: filter expressions that let every match through.
+"""Conditions that DynamoDB applies itself during a read: filter expressions that let every match through.
 
-There is room for some thirty of them in one expression. Those that a filter has beyond that, and values that no item
-can hold, are left to the matching.
+One expression has room for about thirty of them. Further conditions of a filter, and values that no item can hold, are
+left to the matcher.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Condition:
 def pushed_texts(
     conditions: Iterable[Condition], expression: Expression, reserved: str, budget: Budget, joint: str
 ) -> list[str]:
-    """`pushed_text` of as many of the conditions as there is room for, each behind `joint`; equalities, which leave the
-    fewest documents, before all others."""
+    """`pushed_text` of as many of the conditions as fit, each preceded by `joint`; equalities first, because they leave
+    the fewest documents."""
     texts: list[str] = []
     misses = 0
     for one in sorted(conditions, key=lambda one: one.operator != "$eq"):
@@ -60,10 +60,10 @@ def _pushed(one: Condition, reserved: str, expression: Expression) -> str:
 
 
 def pushed_text(path: str, operator: str, operand: Any, expression: Expression, reserved: str) -> str:
-    """A filter expression that holds for every document matching the condition; "" if there is no useful one.
+    """A filter expression that is true for every document matching the condition; "" if there is no useful one.
 
-    It lets through whatever DynamoDB cannot judge: lists on the way (one element may match), values kept as BSON (B),
-    and documents whose fields are packed away.
+    It lets through everything that DynamoDB cannot evaluate: lists on the path (one element may match), values stored
+    as BSON (B), and documents whose fields are packed.
     """
     names = path.split(".")
     if len(names) > _DEEPEST or not all(names) or any(len(name.encode()) > LONGEST_NAME_ASKED for name in names):
@@ -118,8 +118,8 @@ def _compared(path: str, operator: str, operand: Any, expression: Expression) ->
 
 
 def _comparable(operand: Any) -> dict[str, Any] | None:
-    """The attribute that DynamoDB compares as MongoDB compares the value. Numbers only where every type of number
-    writes them alike."""
+    """The attribute that DynamoDB compares as MongoDB compares the value. Numbers only where every numeric type is
+    written in the same form."""
     if type(operand) in (str, bool, ObjectId, dt.datetime):  # exactly these: Code is a str too
         attribute = encode_value(operand)[0]
         return attribute if attribute_size(attribute) <= ITEM_LIMIT else None
@@ -130,7 +130,7 @@ def _comparable(operand: Any) -> dict[str, Any] | None:
 
 def _around(operand: Any) -> tuple[str, str] | None:
     """The doubles next to a number, below and above. A double is written by its shortest digits, a decimal or an
-    integer by its own, and MongoDB compares the exact values: between the neighbours lies every way of writing it."""
+    integer by its own, and MongoDB compares the exact values: every written form is between these neighbours."""
     if not isinstance(operand, int | float) or isinstance(operand, bool):
         return None
     number = float(operand)

@@ -58,7 +58,7 @@ class DynamoRanges:
                 pairs = await self._reader.documents(table, items)
             else:
                 pairs = [(item, table.codec.stamp(item)) for item in items]
-            # Whether an unreadable document would match is unknown: it is shown.
+            # Whether an unreadable document would match is unknown, so it is included.
             kept = [
                 (*table.codec.key(item), image)
                 for item, image in pairs

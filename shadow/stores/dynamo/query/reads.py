@@ -31,7 +31,7 @@ __all__ = ["CollectionTable", "Reader", "scan_request"]
 
 _ATTEMPTS: Final = 8
 _IN_ONE_GO: Final = 8
-"""Items decoded without a pause."""
+"""Items decoded without yielding to the event loop."""
 _BODY_ATTEMPTS: Final = 5
 _GROWTH: Final = 4
 _AND: Final = " AND "
@@ -48,8 +48,8 @@ class CollectionTable:
 
 
 class Reader:
-    """Where a `Fetch` is given, items may have its attributes only; an item of which these are not enough is read
-    again, whole."""
+    """With a `Fetch`, items may have only its attributes; an item for which these are not enough is read again,
+    completely."""
 
     def __init__(self, gateway: Gateway, settings: DynamoSettings, on_scan: OnScan = DEFAULTS.on_scan) -> None:
         self._gateway = gateway
@@ -100,14 +100,14 @@ class Reader:
             request = answer.get("UnprocessedKeys") or {}
             if not request:
                 return items
-            if not got:  # a full answer leaves keys unread too (16 MB); only an empty one means throttling
+            if not got:  # a full response leaves keys unread too (16 MB); only an empty one means throttling
                 await asyncio.sleep(random.uniform(0, 0.05 * 2**attempt))
         raise OperationFailure(f"DynamoDB batch_get_item on {table.name}: keys left over", 262, {"code": 262})
 
     # ---- images ----
 
     async def image(self, table: CollectionTable, item: Item | None) -> Image:
-        """The image in an item, with the parts of a large document; the current one if they have been replaced."""
+        """The image in an item, with the parts of a large document; the current one if the parts have been replaced."""
         seen: str | None = None
         for _ in range(_BODY_ATTEMPTS):
             if item is None:
@@ -116,7 +116,7 @@ class Reader:
             if parts is None:
                 return table.codec.decode(item)
             if parts.generation == seen:
-                # Parts are written before their head and deleted after it was replaced: these are lost.
+                # Parts are written before their head and deleted after it is replaced, so these are lost.
                 return table.codec.damaged(item, "parts of the body are missing")
             body = await self._body(table, parts)
             if body is not None:
@@ -134,7 +134,7 @@ class Reader:
     async def images(self, table: CollectionTable, items: Sequence[Item]) -> list[Image]:
         codec, images = table.codec, list[Image]()
         for place, item in enumerate(items):
-            # Yields to the event loop in between: an answer may have a hundred documents.
+            # Yields to the event loop in between: a response may have a hundred documents.
             if place and place % _IN_ONE_GO == 0:
                 await asyncio.sleep(0)
             images.append(codec.decode(item) if codec.parts(item) is None else await self.image(table, item))
@@ -145,15 +145,15 @@ class Reader:
     async def pages(
         self, table: CollectionTable, query: Query, fetch: Fetch | None = None
     ) -> AsyncGenerator[list[Image], None]:
-        """Every document that may match the filter, and perhaps others, each once; no tombstones. With a `fetch` the
-        documents may have its fields only."""
+        """Every document that may match the filter, and perhaps others, each once; no tombstones. With a `fetch`, the
+        documents may have only its fields."""
         fetch = self.usable(table, fetch)
         async with aclosing(self._source(table, plan(query.filter, table.spec), query, fetch)) as source:
             async for items in source:
                 yield await self.present(table, items, fetch)
 
     def usable(self, table: CollectionTable, fetch: Fetch | None) -> Fetch | None:
-        """`fetch`, unless it was not enough for documents of this table before."""
+        """`fetch`, unless it was not enough for documents of this table earlier."""
         return None if fetch is not None and not fetch.is_certain and table.name in self._whole else fetch
 
     async def present(self, table: CollectionTable, items: Sequence[Item], fetch: Fetch | None = None) -> list[Image]:
@@ -170,7 +170,7 @@ class Reader:
         return [(item, image) for item, image in zip(kept, images, strict=True) if image.present]
 
     async def _completed(self, table: CollectionTable, items: Sequence[Item], fetch: Fetch | None) -> Sequence[Item]:
-        """The items, read again where the fetched attributes do not show the order of the fields."""
+        """The items; those whose fetched attributes do not give the order of their fields are read again."""
         if fetch is None:
             return items
         short = [item["_id"]["S"] for item in items if not fetch.is_enough(item, table.spec.reserved)]
@@ -218,8 +218,8 @@ class Reader:
     async def _query_pages(
         self, table: CollectionTable, chosen: QueryPlan, query: Query, fetch: Fetch | None
     ) -> AsyncGenerator[list[Item], None]:
-        """Where only the first documents are wanted, no more are read than these; more and more of them if what the
-        index cannot decide removes some."""
+        """If only the first documents are wanted, reads no more than these; and increasingly more of them if conditions
+        that the index cannot decide remove some."""
         most = query.skip + query.limit if query.limit and not query.sort else 0
         seen: set[str] = set()
         asked = (self.query(table, chosen.index, one, fetch=fetch, **at_most(most)) for one in chosen.ranges)
@@ -248,7 +248,7 @@ class Reader:
     async def query(
         self, table: CollectionTable, index: IndexSpec, one: KeyRange, *, fetch: Fetch | None = None, **more: Any
     ) -> dict[str, Any]:
-        """One answer of an index. `more` are parameters of Query."""
+        """One response of an index. `more` are parameters of Query."""
         expression = Expression()
         condition = f"{expression.path(index.hash)} = {expression.value({'S': one.hash})}"
         if index.range is not None:
@@ -279,7 +279,7 @@ class Reader:
                 yield items
 
     async def part_pages(self, table: CollectionTable) -> AsyncIterator[list[Item]]:
-        """The parts of large documents without their data, one answer at a time. Eventually consistent, at half the
+        """The parts of large documents without their data, one response at a time. Eventually consistent, at half the
         price: the caller considers old parts only."""
         expression = Expression()
         kind = expression.path(table.spec.reserved, "k")
@@ -332,7 +332,7 @@ def _projection(table: CollectionTable, fetch: Fetch | None) -> dict[str, Any]:
 
 def scan_request(table: CollectionTable, chosen: ScanPlan, fetch: Fetch | None = None) -> dict[str, Any]:
     """The parameters of a consistent scan without tombstones and auxiliary items. Conditions that do not fit into
-    one expression are left to the caller, who checks each document anyway."""
+    one expression are left to the caller, which checks each document anyway."""
     expression, budget = Expression(), Budget()
     reserved = table.spec.reserved
     projection = {} if fetch is None else {"ProjectionExpression": fetch.text(expression, reserved)}

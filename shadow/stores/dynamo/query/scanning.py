@@ -1,7 +1,7 @@
-"""Scans: the answers of one table, from several segments in parallel where it is large.
+"""Scans: the responses of one table, from several segments in parallel if it is large.
 
-A table whose first answer says that there is more counts as large, and is remembered as such; then its segments are
-read in parallel. Each segment has at most one answer waiting and one in flight, so memory is bounded.
+A table whose first response is not complete counts as large, and is remembered as such; then its segments are read
+in parallel. Each segment has at most one response waiting and one in flight, so memory is bounded.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Answers: TypeAlias = AsyncGenerator[Answer, None]
 
 
 class Scanner:
-    """`segments` is how many are read in parallel at most; 1: no parallel reads."""
+    """`segments` is the maximum number that are read in parallel; 1: no parallel reads."""
 
     def __init__(self, gateway: Gateway, segments: int) -> None:
         self._gateway = gateway
@@ -29,8 +29,8 @@ class Scanner:
         self._large: set[str] = set()
 
     async def answers(self, table: str, request: dict[str, Any], *, patient: bool = False) -> Answers:
-        """The answers to a scan, each item once, in any order. `patient`: the caller may stop after the first
-        answer, so nothing else is read before it is used."""
+        """The responses to a scan, each item once, in any order. `patient`: the caller may stop after the first
+        response, so nothing else is read before it is used."""
         if self._segments == 1 or "Limit" in request:
             source = self.one_by_one(table, request)
         elif table in self._large and not patient:
@@ -42,7 +42,7 @@ class Scanner:
                 yield answer
 
     async def one_by_one(self, table: str, request: dict[str, Any]) -> Answers:
-        """The answers to one segment, or to the whole table, each read after the one before it was used."""
+        """The responses of one segment, or of the whole table, each read after the previous one was used."""
         start: dict[str, Any] = {}
         while True:
             answer = await self._gateway.call("scan", table, **request, **start)
@@ -52,8 +52,8 @@ class Scanner:
             start = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
 
     async def _growing(self, table: str, request: dict[str, Any]) -> Answers:
-        """One answer, and if there is more, all segments from their starts: where the first answer ended within them
-        is unknown."""
+        """One response, and if there is more, all segments from their starts: where the first response ended within
+        them is unknown."""
         first = await self._gateway.call("scan", table, **request)
         if not first.get("LastEvaluatedKey"):
             self._large.discard(table)

@@ -34,8 +34,8 @@ class Counted:
 
 
 class ScanCounter:
-    """Counts at most 200 shapes by name, and the rest together. `on_scan` is given the name of the collection, where
-    the store knows that of the table."""
+    """Counts at most 200 shapes by name, and the rest together. `on_scan` gets the name of the collection, if the store
+    knows the collection of the table."""
 
     def __init__(self, on_scan: OnScan = DEFAULTS.on_scan) -> None:
         self._entries: dict[tuple[str, str], _Entry] = {}
@@ -59,6 +59,7 @@ class ScanCounter:
         self._on_scan(counted.collection, 0, read, returned)
 
     def report(self) -> list[dict[str, Any]]:
-        """Collection, shape, times, items read and returned, index that would help; the most read first."""
+        """Collection, shape, number of scans, items read and returned, index that would help; sorted by most items
+        read."""
         entries = sorted(self._entries.values(), key=lambda entry: -entry.items_read)
         return [{name: getattr(entry, name) for name in _Entry.__slots__} for entry in entries]

@@ -1,4 +1,4 @@
-"""How the DynamoDB store answers each supported operator: the word in the manual's table of operations."""
+"""How the DynamoDB store executes each supported operator: the term in the manual's table of operations."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ __all__ = ["How", "how"]
 
 class How(enum.StrEnum):
     NATIVE = "native"
-    """DynamoDB decides it: a key, an index (`$or`: one for each of its branches), a condition of its own; the rest of
-    a filter is still checked here."""
+    """DynamoDB evaluates it: a key, an index (`$or`: one for each of its branches), a filter expression; the rest of a
+    filter is still checked here."""
     RESIDUAL = "residual"
-    """The documents are read and the meaning is checked here, exactly."""
+    """The documents are read and the operator is evaluated here, exactly."""
     COMPUTED = "computed"
-    """The new document, or the answer, is computed here; a write goes back on the condition that nothing moved."""
+    """The new document, or the result, is computed here; a write is conditional on an unchanged document."""
     REFUSED = "refused"
-    """Refused by name, before any store is touched."""
+    """Rejected by name, before any store is accessed."""
 
 
 _SPEC: Final = CollectionSpec("any", (IndexSpec("a-index", "a"),))
 _BRANCHES: Final = [{"_id": "k"}, {"a": "v"}]
 _OPERANDS: Final[dict[str, Any]] = {"$in": ["v"], "$nin": ["v"], "$exists": True, "$regex": "^v", "$not": {"$eq": "v"}}
-"""Where a plain string is no operand, or not the one that is served best."""
+"""Operands where a plain string is invalid, or not the best-supported one."""
 
 
 def how(entry: SupportEntry) -> How:
@@ -36,7 +36,7 @@ def how(entry: SupportEntry) -> How:
         return How.REFUSED
     if entry.family is Family.QUERY:
         return How.NATIVE if _is_planned(entry.name) else How.RESIDUAL
-    # A pipeline's first stage is read as a query is.
+    # A pipeline's first stage is read like a query.
     return How.NATIVE if (entry.family, entry.name) == (Family.STAGE, "$match") else How.COMPUTED
 
 

@@ -1,1 +1,1 @@
-"""Tables and indexes: what a collection needs, what is there, and how it gets there."""
+"""Tables and indexes: what a collection needs, what exists, and how it is created."""

@@ -1,7 +1,7 @@
-"""Adds unique constraints to a table that has documents: duplicates are reported first, then every value gets its item.
+"""Adds unique constraints to a table that has documents: reports duplicates first, then claims every value.
 
 A marker in the table records that a constraint has been accepted, so that this is done once. Writers that do not know
-the constraint yet continue without it; if they did, `DynamoStore.check_unique` checks every document again.
+the constraint yet continue without it; if there were any, `DynamoStore.check_unique` checks every document again.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class _Duplicates:
     owners: dict[str, Key] = field(default_factory=dict)
     """The first document that holds a value, by the key of the value's item."""
     shared: dict[str, dict[str, Key]] = field(default_factory=dict)
-    """Of values held twice: all their documents, by key text."""
+    """For values held more than once: all their documents, by key text."""
 
     def add(self, item_key: str, key: Key) -> None:
         first = self.owners.setdefault(item_key, key)
@@ -53,9 +53,9 @@ class Constraints:
         self._writer = writer
 
     async def accept(self, table: CollectionTable, *, is_new: bool) -> None:
-        """Enforces the unique constraints of a table for the documents that it has. `is_new`: it has none. Raises
-        `DuplicateKeyError` (code 11000) that names the constraint, how many values are held by how many documents,
-        and some of those by type and digest of their key; then no constraint was changed."""
+        """Enforces the unique constraints of a table for its existing documents. `is_new`: it has none. Raises
+        `DuplicateKeyError` (code 11000) that names the constraint, the number of values and documents, and some of the
+        documents by type and digest of their key; then no constraint was changed."""
         missing = [one for one in table.spec.unique if is_new or not await self._is_accepted(table, one)]
         if missing and not is_new:
             narrowed = replace(table, spec=replace(table.spec, unique=tuple(missing)))
@@ -94,8 +94,8 @@ class Constraints:
                 raise _refusal(table, constraint, list(shared.values()))
 
     async def _claim(self, table: CollectionTable, image: Image) -> None:
-        """Takes the claims of one document; if it has changed meanwhile, those of its current state. A document
-        whose stamp cannot be read takes its claims with the copy that repairs it."""
+        """Takes the claims of one document; if it has changed meanwhile, those of its current state. A document with an
+        unreadable stamp gets its claims with the copy that repairs it."""
         while (document := image.document) is not None and not isinstance(image.state, Unknown):
             claims = unique.claims(table.spec, document)
             text = keys.key_text(document["_id"])

@@ -1,4 +1,4 @@
-"""How a table differs from what is wanted, one sentence each. Pure."""
+"""How a table differs from its definition, one sentence each. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _UNITS = {"ReadCapacityUnits": "read", "WriteCapacityUnits": "write"}
 
 
 def drift(wanted: TableDefinition, found: FoundTable) -> list[str]:
-    """Empty: it is as wanted, as far as the settings say."""
+    """Empty: the table is as defined, as far as the settings go."""
     if found.description is None:
         return ["is missing"]
     return [

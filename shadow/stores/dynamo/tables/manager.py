@@ -15,7 +15,7 @@ __all__ = ["TableManager"]
 
 
 async def _nothing() -> None:
-    """An index on a table of small records needs no change to them."""
+    """An index on a table of small records needs no change of its items."""
 
 
 class TableManager:
@@ -34,11 +34,11 @@ class TableManager:
         return prepared.is_new
 
     async def drift(self, tables: Iterable[TableDefinition]) -> dict[str, tuple[list[str], list[str]]]:
-        """By table: how it differs from what is wanted, and what could not be checked since the server does not
+        """By table: how it differs from its definition, and what could not be checked because the server does not
         support it."""
         found = {wanted.name: (wanted, await look(self._gateway, wanted)) for wanted in tables}
         return {name: (drift(wanted, there), there.lacking) for name, (wanted, there) in found.items()}
 
     async def states(self, tables: Iterable[TableDefinition]) -> dict[str, TableState]:
-        """How far each table is from being usable."""
+        """The state of each table, and whether it is usable."""
         return {wanted.name: await state_of(self._gateway, wanted) for wanted in tables}

@@ -1,12 +1,12 @@
-"""What a table is beside its keys and indexes: looked at, and changed in place. No item is touched.
+"""The options of a table besides its keys and indexes: compared, and changed in place. No item is touched.
 
     billing and capacity, protection      UpdateTable
     expiry of tombstones                  UpdateTimeToLive, where nothing expires yet
     point-in-time recovery                UpdateContinuousBackups
-    tags                                  TagResource; tags that nobody named stay
+    tags                                  TagResource; other tags stay
 
-Only what is asked for is looked at. A server that does not know a request (DynamoDB Local has neither recovery nor
-tags) lacks the feature; that is said, and no error.
+Only requested options are read. A server that does not support a request (DynamoDB Local has neither recovery nor tags)
+does not have the feature; that is reported, and is not an error.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _RECOVERY: Final = "point-in-time recovery"
 _TAGS: Final = "tags"
 
 Step: TypeAlias = tuple[str, dict[str, Any]]
-"""One change in place: the verb of the client, and its parameters."""
+"""One change in place: the client's method, and its parameters."""
 
 
 @dataclass(frozen=True, slots=True)
 class FoundTable:
     """A table as it is. `description` is DynamoDB's (None: there is no table), `ttl` its description of the expiry;
-    None where something was not looked at. `lacking` says what could not be looked at, and why."""
+    None for options that were not read. `lacking` lists the options that could not be read, and why."""
 
     description: dict[str, Any] | None
     ttl: dict[str, Any] | None = None
@@ -71,9 +71,9 @@ async def look(gateway: Gateway, wanted: TableDefinition, *, strict: bool = True
             return await ask()
         except OperationFailure as error:
             if (error.details or {}).get("awsCode") == _UNKNOWN:
-                lacking.append(f"{name}: this server does not have it")
+                lacking.append(f"{name}: this server does not support it")
             elif error.code == _UNAUTHORIZED and not strict:
-                lacking.append(f"{name}: the credentials may not look at it")
+                lacking.append(f"{name}: the credentials may not read it")
             else:
                 raise
             return None
@@ -112,11 +112,11 @@ async def _tags(gateway: Gateway, table: str, arn: str) -> dict[str, str]:
         more = {"NextToken": answer["NextToken"]}
 
 
-# --- what is to be done -----------------------------------------------------------------------------------------
+# --- the changes ------------------------------------------------------------------------------------------------
 
 
 def steps(wanted: TableDefinition, found: FoundTable) -> list[Step]:
-    """The steps that change an existing table into the wanted one, as far as that can be done in place."""
+    """The steps that change an existing table to match its definition, as far as that is possible in place."""
     if found.description is None:
         return []
     name, table = {"TableName": wanted.name}, wanted.table
@@ -141,8 +141,8 @@ def steps(wanted: TableDefinition, found: FoundTable) -> list[Step]:
 
 
 def _capacity(table: TableSpec, found: dict[str, Any]) -> dict[str, Any]:
-    """The part of UpdateTable for billing and capacity; empty if they are as wanted. It names what changes alone: the
-    same figures again would be refused."""
+    """The part of UpdateTable for billing and capacity; empty if they match. It contains only what changes: DynamoDB
+    rejects unchanged figures."""
     if table.billing is None:
         return {}
     if table.billing is Billing.ON_DEMAND:
@@ -162,7 +162,7 @@ def _capacity(table: TableSpec, found: dict[str, Any]) -> dict[str, Any]:
 
 
 async def take(gateway: Gateway, wanted: TableDefinition, step: Step, pause: Callable[[], Awaitable[Any]]) -> None:
-    """Makes one of `steps`, unless another process has made it. `pause` waits while the table is being changed."""
+    """Executes one of `steps`, unless another process has done so. `pause` waits while the table is being changed."""
     verb, parameters = step
     while True:
         try:
@@ -178,7 +178,7 @@ async def take(gateway: Gateway, wanted: TableDefinition, step: Step, pause: Cal
 
 
 def _still(step: Step, left: list[Step]) -> bool:
-    """Whether a change is still to be made, be it in part."""
+    """Whether a change is still to be made, at least partly."""
     verb, parameters = step
     names = _names(parameters)
     return any(verb == other and names & _names(more) for other, more in left)

@@ -1,8 +1,8 @@
-"""The least rights that an identity needs on DynamoDB, by what it is for. Pure.
+"""The least rights that an identity needs on DynamoDB, by its use. Pure.
 
-A right is named here because a request of the code wants it, and for no other reason: a test records every request, and
-holds the two against each other. A transaction wants the rights of what is in it, a batch of PartiQL inserts
-`PartiQLInsert`; a read through an index wants `Query` on the index alone.
+A right is listed here only because a request of the code needs it: a test records every request and compares both
+lists. A transaction needs the rights of its actions, a batch of PartiQL inserts `PartiQLInsert`; a read through an
+index needs `Query` on the index only.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ __all__ = ["Use", "iam_policy"]
 
 
 class Use(enum.StrEnum):
-    """What an identity is for."""
+    """What an identity is used for."""
 
     APPLICATION = "application"
     """The running application, whatever its collections' phases and primaries."""
     UNIQUE = "unique"
-    """Beside that: `create_index(unique=True)` with an index that the configuration does not declare."""
+    """In addition: `create_index(unique=True)` with an index that the configuration does not declare."""
     JOBS = "jobs"
     """Backfill, verify, repair, finalize, and `shadow tables sweep | check-unique`."""
     TABLES = "tables"
@@ -33,7 +33,7 @@ class Use(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TableRights:
-    """One table, and what decides about the rights on it."""
+    """One table, and what determines the rights on it."""
 
     wanted: TableDefinition
     unique: bool = False
@@ -44,7 +44,7 @@ class TableRights:
 
     @property
     def changed(self) -> bool:
-        """Whether UpdateTable may be asked for."""
+        """Whether UpdateTable may be called."""
         table = self.wanted.table
         return self.indexed or table.billing is not None or table.deletion_protection is not None
 
@@ -80,7 +80,7 @@ _BATCHED: Final = Right("Batches", ("PartiQLInsert",), lambda place: not place.u
 _CHECKED: Final = Right("Unique", ("ConditionCheckItem",), lambda place: place.unique)
 
 _COLLECTIONS: Final[Mapping[Use, tuple[Right, ...]]] = {
-    # The application asks for each table's id: one that was restored from a backup is another one.
+    # The application reads each table's id: a table that was restored from a backup has another one.
     Use.APPLICATION: (Right("Documents", (*_DOCUMENTS, "DescribeTable")), _BATCHED, _INDEXES),
     Use.UNIQUE: (Right("Declared", ("ConditionCheckItem",)),),
     Use.JOBS: (Right("Documents", (*_DOCUMENTS, "DescribeTable")), _BATCHED, _CHECKED),
@@ -91,7 +91,7 @@ _COLLECTIONS: Final[Mapping[Use, tuple[Right, ...]]] = {
         Right("Claimed", ("BatchGetItem", "ConditionCheckItem", "GetItem", "PutItem", "Scan"), lambda p: p.unique),
     ),
 }
-"""A new index wants the documents that were there written again; a new constraint, their values claimed."""
+"""A new index needs the existing documents rewritten; a new constraint, their values claimed."""
 
 _JOURNAL: Final[Mapping[Use, tuple[Right, ...]]] = {
     Use.APPLICATION: (Right("Journal", _RECORDS), Right("JournalIndexes", ("Query",), indexes=True)),
@@ -107,7 +107,7 @@ _REACHED: Final[Mapping[Use, tuple[str, ...]]] = {
     Use.APPLICATION: ("ListTables",),
     Use.JOBS: ("ListTables",),
 }
-"""What is asked for of no table: whether DynamoDB answers."""
+"""Needed for no particular table: whether DynamoDB responds."""
 
 
 def iam_policy(
@@ -119,7 +119,7 @@ def iam_policy(
     control: TableDefinition | None = None,
 ) -> dict[str, Any]:
     """A policy with a statement for each set of rights. `collections` by the name of the table; `journal` and
-    `control` where they are kept in tables."""
+    `control` if they are kept in tables."""
     places = [TableRights(wanted, bool(spec.unique)) for wanted, spec in collections.values()]
     statements: dict[str, dict[str, Any]] = {}
     for use in [use for use in Use if use in uses]:
@@ -137,7 +137,7 @@ def iam_policy(
 
 
 def _suffix(rights: Mapping[Use, tuple[Right, ...]], name: str) -> str:
-    """So that no two statements have one name."""
+    """Keeps the names of statements unique."""
     if name.startswith(("Journal", "Control")):
         return ""
     return "Journal" if rights is _JOURNAL else "Control"
@@ -159,7 +159,7 @@ def _arns(right: Right, place: TableRights, region: str) -> list[str]:
 
 
 def _partition(region: str) -> str:
-    """The part of AWS in which a region lies."""
+    """The AWS partition of a region."""
     begins = {"cn-": "aws-cn", "us-gov-": "aws-us-gov"}
     return next((name for start, name in begins.items() if region.startswith(start)), "aws")
 

@@ -1,7 +1,7 @@
-"""Definitions of wanted tables: what CreateTable accepts, and the options besides. Pure.
+"""Definitions of tables: what CreateTable accepts, and the other options. Pure.
 
-Every table that shadow uses is one `TableDefinition`: those of the collections, the journal's, and that of the control
-store. So the same code creates, compares, awaits and exports them.
+Every table that shadow uses has a `TableDefinition`: those of the collections, the journal's, and the control store's.
+So the same code creates, compares, awaits and exports them.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def collection_table(name: str, spec: CollectionSpec) -> TableDefinition:
 
 
 def plain_table(description: dict[str, Any], table: TableSpec) -> TableDefinition:
-    """A table of small records, given by the parameters of its CreateTable. It is made on demand; of `table` it takes
-    the tags and the protection."""
+    """A table of small records, given by the parameters of its CreateTable. It is billed on demand; it gets the tags
+    and the protection of `table`."""
     schema: dict[str, Any] = {
         name: description[name]
         for name in ("KeySchema", "AttributeDefinitions", "GlobalSecondaryIndexes")
@@ -105,11 +105,11 @@ def index_of(index: IndexSpec) -> dict[str, Any]:
     return {"IndexName": index.name, "KeySchema": schema, "Projection": {"ProjectionType": "ALL"}}
 
 
-# --- of what DynamoDB describes ---------------------------------------------------------------------------------
+# --- DynamoDB's descriptions -------------------------------------------------------------------------------------
 
 
 def billing_of(description: dict[str, Any]) -> Billing:
-    """A table that was never billed on demand has no summary."""
+    """The billing mode; a table that was never billed on demand has no summary."""
     mode = description.get("BillingModeSummary", {}).get("BillingMode", _PROVISIONED)
     return Billing.ON_DEMAND if mode == _ON_DEMAND else Billing.PROVISIONED
 

@@ -35,10 +35,10 @@ class Prepared:
 async def prepare_table(
     gateway: Gateway, wanted: TableDefinition, timeout: float, reindex: Callable[[], Awaitable[object]]
 ) -> Prepared:
-    """Creates the table or missing indexes, changes options in place (`options`), and waits until all of it can be
-    used. Raises `StoreUnavailable` after `timeout` seconds. Existing keys, indexes and items are not changed.
-    `reindex` is called before an index is added to an existing table: an index omits items whose attribute is no
-    string (DynamoDB Local never finishes building one over lists)."""
+    """Creates the table or missing indexes, changes options in place (`options`), and waits until everything is usable.
+    Raises `StoreUnavailable` after `timeout` seconds. Existing keys, indexes and items are not changed. `reindex` is
+    called before an index is added to an existing table: an index omits items whose attribute is not a string
+    (DynamoDB Local never finishes building one over lists)."""
     deadline = time.monotonic() + timeout
     is_new = await describe_table(gateway, wanted.name) is None and await _create(gateway, wanted)
     await _change(gateway, wanted, deadline)

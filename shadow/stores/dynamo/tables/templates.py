@@ -1,4 +1,4 @@
-"""The tables as other tools want them: CloudFormation and Terraform. Pure."""
+"""The tables in the formats of other tools: CloudFormation and Terraform. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _KIND: Final = "aws_dynamodb_table"
 
 
 def cloudformation(tables: Iterable[TableDefinition]) -> dict[str, Any]:
-    """A template with one `AWS::DynamoDB::Table` for each table. A table outlives its stack."""
+    """A template with one `AWS::DynamoDB::Table` per table. Tables are retained when the stack is deleted."""
     resources = {
         _logical(wanted.name): {
             "Type": "AWS::DynamoDB::Table",
@@ -37,8 +37,8 @@ def _properties(wanted: TableDefinition) -> dict[str, Any]:
 
 
 def terraform(tables: Iterable[TableDefinition]) -> dict[str, Any]:
-    """The same as `aws_dynamodb_table` resources in Terraform's JSON syntax (a file named *.tf.json). Terraform
-    destroys none of them."""
+    """The same as `aws_dynamodb_table` resources in Terraform's JSON syntax (a file named *.tf.json). Terraform never
+    destroys them."""
     return {"resource": {_KIND: {_logical(wanted.name): _resource(wanted) for wanted in tables}}}
 
 
@@ -91,5 +91,5 @@ def _capacity(described: dict[str, Any]) -> dict[str, int]:
 
 
 def _logical(table: str) -> str:
-    """A name of letters and digits, as templates want it, that differs for different tables."""
+    """An alphanumeric name, as templates require, that differs for different tables."""
     return "Table" + "".join(each if each.isascii() and each.isalnum() else f"x{ord(each):x}x" for each in table)

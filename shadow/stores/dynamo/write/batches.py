@@ -1,7 +1,7 @@
-"""Many inserts in few requests: PartiQL statements, each of which inserts only where nothing is.
+"""Many inserts in few requests: PartiQL statements, each of which inserts only if its key is free.
 
-BatchWriteItem has no conditions; a PartiQL INSERT has exactly one, that the key is free. What a batch does not insert,
-for whatever reason, is left to the caller to write alone, with the client's retries and the exact error.
+BatchWriteItem has no conditions; a PartiQL INSERT has exactly one, that the key is free. The caller writes each item
+that a batch did not insert, for whatever reason, by itself, with the client's retries and the exact error.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from shadow.stores.dynamo.items.codec import Item
 __all__ = ["insert_absent"]
 
 _PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9_. ~-]+")
-"""Names that stand between quotes without escapes, which servers do not agree on."""
+"""Names that need no escapes between quotes: servers differ in how they read escapes."""
 
 
 async def insert_absent(gateway: Gateway, table: str, items: Sequence[Item]) -> list[bool]:
-    """Inserts each item whose key is free. True: inserted. False: not, or not known; nothing is raised."""
+    """Inserts each item whose key is free. True: inserted. False: not inserted, or unknown. Never raises."""
     done = [False] * len(items)
     statements = {place: made for place, made in _statements(table, items).items() if made is not None}
     places = list(statements)
@@ -41,7 +41,7 @@ async def insert_absent(gateway: Gateway, table: str, items: Sequence[Item]) -> 
 
 
 def _statements(table: str, items: Sequence[Item]) -> dict[int, dict[str, Any] | None]:
-    """By place; a key that comes twice is in the batch once."""
+    """By position; a key that occurs twice is in the batch once."""
     first = {item["_id"]["S"]: place for place, item in reversed(list(enumerate(items)))}
     return {place: _statement(table, items[place]) for place in sorted(first.values())}
 
@@ -53,7 +53,7 @@ def _statement(table: str, item: Item) -> dict[str, Any] | None:
 
 @lru_cache(maxsize=1024)
 def _text(table: str, names: tuple[str, ...]) -> str:
-    """The statement for items with these attributes; "" if there is none. Documents of a table have few shapes."""
+    """The statement for items with these attributes; "" if there is none. The documents of a table have few shapes."""
     if not all(map(_PLAIN_NAME.fullmatch, names)):
         return ""
     text = f'INSERT INTO "{table}" VALUE {{' + ", ".join(f"'{name}': ?" for name in names) + "}"

@@ -1,4 +1,4 @@
-"""What a change means: from the image that a key holds to the image that it shall hold. Pure."""
+"""What a change means: from the image that a key holds to the image that it should hold. Pure."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ _IMMUTABLE_FIELD: Final = 66
 
 
 def computation(namespace: str, change: Change) -> Computation:
-    """What `change` does to an image. `namespace` is the collection's name in errors. Raises what compiling its
-    filter or update raises; the computation raises `DuplicateKeyError`, and `WriteError` where the update does."""
+    """The function that applies `change` to an image. `namespace` is the collection's name in errors. Raises what
+    compiling the filter or update raises; the function raises `DuplicateKeyError`, and `WriteError` where the
+    update does."""
     match change:
         case Insert():
             return lambda before: _inserted(namespace, change, before)
@@ -38,7 +39,7 @@ def computation(namespace: str, change: Change) -> Computation:
         case Delete():
             matching = matcher(change.filter)
             return lambda before: Image(ABSENT) if before.present and matching(whole(before)) else None
-    raise UnsupportedOperation(type(change).__name__, "it is no change")
+    raise UnsupportedOperation(type(change).__name__, "it is not a change")
 
 
 def _inserted(namespace: str, change: Insert, before: Image) -> Image:
@@ -100,7 +101,7 @@ def _duplicate_id(namespace: str, key: Key) -> Exception:
 
 
 def matcher(filter: Document) -> Callable[[Document], bool]:
-    """Whether a filter matches a document. Raises `UnreadableDocument` where that depends on what cannot be read."""
+    """Whether a filter matches a document. Raises `UnreadableDocument` where that depends on unreadable fields."""
     matches = cached_filter(filter).matches
 
     def matching(document: Document) -> bool:
@@ -112,7 +113,7 @@ def matcher(filter: Document) -> Callable[[Document], bool]:
 
 
 def depends(fields: frozenset[str] | None, document: Damaged) -> bool:
-    """Whether what these top-level fields hold (None: any of them) cannot be told."""
+    """Whether any of these top-level fields (None: any field) is unreadable."""
     if fields is None:
         return True
     hidden = "" in document.faults and not fields <= {"_id"}
@@ -120,7 +121,7 @@ def depends(fields: frozenset[str] | None, document: Damaged) -> bool:
 
 
 def names_only_key(filter: Document) -> bool:
-    """Whether a filter asks for one `_id` and nothing else."""
+    """Whether a filter selects one `_id` and nothing else."""
     return list(filter) == ["_id"] and not isinstance(filter["_id"], dict)
 
 

@@ -1,12 +1,12 @@
-"""Updates in one round trip: one conditional UpdateItem, where it does exactly what the update means.
+"""Updates in one round trip: one conditional UpdateItem, where it has exactly the meaning of the update.
 
-That is so for `$set` of top-level fields that are there with the same hint as the new value (so that order and types
-stay as they are), and for `$inc` of an int32 field by an int32 whose sum is one. Conditions make sure of it; the item
-that the condition's failure returns is where the general way goes on.
+This covers `$set` of existing top-level fields with the same hint as the new value (so that order and types are
+unchanged), and `$inc` of an int32 field by an int32 whose sum is one. Conditions ensure that; if the condition fails,
+the general path continues with the item that the failure returns.
 
-The version before it is a condition too, so this is for the side that follows, which is told it. The side that answers
-would have to do without: then a request that was delayed on the way, and sent again by the client, would change the
-document a second time when it arrives, and no intent would be open for that.
+The previous version is a condition too, so this is for the secondary only, which gets it with the write. The primary
+would have to do without: a request that was delayed on the way, and sent again by the client, would then change the
+document a second time when it arrives, with no open intent for that change.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _MOST_FIELDS: Final = 30
 def direct_request(
     table: CollectionTable, key_text: str, change: Change, op_id: str, pre: Version
 ) -> dict[str, Any] | None:
-    """The UpdateItem that makes a change (compiled before, so known to be valid) of the document under a key, at
-    `pre`; None if there is none that is exact. The request answers the old item."""
+    """The UpdateItem that applies a change (already compiled, so known to be valid) to the document under a key, at
+    version `pre`; None if no UpdateItem is exact. The response contains the old item."""
     if not isinstance(change, Update) or not isinstance(change.update, dict) or not names_only_key(change.filter):
         return None
     return _of_operators(table, key_text, change.update, op_id, pre)
@@ -72,7 +72,7 @@ def _of_operators(
 
 
 def _is_free(table: CollectionTable, path: str) -> bool:
-    """Whether a field is a plain attribute: top-level, no key of the table, an index or a constraint."""
+    """Whether a field is a plain attribute: top-level, and not part of a key of the table, an index or a constraint."""
     constrained = {field.partition(".")[0] for unique in table.spec.unique for field in unique.fields}
     indexed = {*table.codec.limits, *table.codec.composites, *(n for each in table.spec.indexes for n in each.fields)}
     names = {"", "_id", table.codec.reserved, table.codec.ttl, *indexed, *constrained}

@@ -1,15 +1,15 @@
 """Many inserts in few requests, in order or not.
 
-    unordered    PartiQL batches, each statement of which fails alone; what they leave goes one by one
-    ordered      transactions of up to 100 documents: all of one are inserted, or none, so nothing that stands behind a
-                 refused document is ever written. One that is refused says by which document: those before it go
-                 again, that one goes alone, which gives the exact error, and the rest is not attempted
+    unordered    PartiQL batches, each statement of which fails alone; inserts that they do not make are sent singly
+    ordered      transactions of up to 100 documents: all documents of one are inserted, or none, so nothing after a
+                 rejected document is ever written. A rejected transaction names the document: those before it are sent
+                 again, that one is sent alone, which gives the exact error, and the rest is not attempted
 
-A transaction costs twice the write units of its items, and one round trip where there would be a hundred; the setting
-`transactional_inserts` chooses. Batches with a look at the keys before them would cost less, but another writer in
-between would leave documents written behind the one that it made a duplicate.
+A transaction costs twice the write units of its items, and takes one round trip instead of up to a hundred; the setting
+`transactional_inserts` chooses. Batches after a check of the keys would cost less, but if another writer inserted a
+duplicate in between, the documents after it would be written nevertheless.
 
-No two actions of a transaction may be on one item; how many there may be is said in `limits`.
+No two actions of a transaction may be on one item; `limits` has the maximum number of actions.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Pair: TypeAlias = tuple[Insert, str]
 """An insert and the id of its operation."""
 Result: TypeAlias = Applied | Exception | None
 Alone: TypeAlias = Callable[[Insert, str], Awaitable[Applied | None]]
-"""Makes one insert by itself; raises what refuses it."""
+"""Makes one insert by itself; raises its error."""
 
 _WORTH_A_BATCH: Final = 2
 _CANNOT_ENCODE: Final = (BSONError, DocumentTooLarge, OverflowError, TypeError, ValueError)
@@ -54,7 +54,7 @@ class Inserter:
         self._transactional = transactional
 
     async def unordered(self, table: CollectionTable, pairs: Sequence[Pair], alone: Alone) -> list[Result]:
-        """Every insert is attempted; of those that want the same key or value, the first goes first."""
+        """Attempts every insert; of inserts with the same key or unique value, the first is sent first."""
         images = [_image(insert) for insert, _ in pairs]
         done = await self.put_absent(table, [insert.key for insert, _ in pairs], images, [op_id for _, op_id in pairs])
         results: list[Result] = [Applied(Image(ABSENT), image) for image in images]
@@ -67,8 +67,8 @@ class Inserter:
     async def put_absent(
         self, table: CollectionTable, keys_: Sequence[Key], images: Sequence[Image], op_ids: Sequence[str]
     ) -> list[bool]:
-        """Puts, in batches, the images whose keys are free. False: not, or not known. Of several with one key only
-        the first may be in a batch: if it cannot, it must not find the place taken by one of those behind it."""
+        """Puts, in batches, the images whose keys are free. False: not put, or unknown. Of several images with one key,
+        only the first may be in a batch: a later one must not take the key if the first cannot be put."""
         done = [False] * len(images)
         if table.spec.unique or len(images) < _WORTH_A_BATCH:
             return done
@@ -81,14 +81,14 @@ class Inserter:
                 if item is not None:
                     items[place] = item
             seen.add(text)
-        # What a failed request has inserted after all is recognised, each by itself, when it is written alone.
+        # Documents that a failed request did insert are recognised one by one when they are written alone.
         inserted = await insert_absent(self._gateway, table.name, list(items.values()))
         for place, one in zip(items, inserted, strict=True):
             done[place] = one
         return done
 
     async def ordered(self, table: CollectionTable, pairs: Sequence[Pair], alone: Alone) -> list[Result]:
-        """Up to the first insert that is not made; None for those behind it."""
+        """Stops at the first insert that fails; None for those after it."""
         results: list[Result] = [None] * len(pairs)
         apart: set[int] = set() if self._transactional else set(range(len(pairs)))
         place = 0
@@ -102,7 +102,7 @@ class Inserter:
                 continue
             refused = await self._together(table, run)
             if isinstance(refused, Exception):
-                # Nobody knows what became of it, and so of none of its documents: each is unknown, not unattempted.
+                # The outcome of the request is unknown, so it is for each of its documents: unknown, not unattempted.
                 results[place : place + len(run)] = [refused] * len(run)
                 break
             if refused:
@@ -114,7 +114,7 @@ class Inserter:
         return results
 
     async def _together(self, table: CollectionTable, run: Sequence[Addition]) -> Sequence[int] | Exception:
-        """No places: all inserted. Some: nothing was, and these have to go alone. An exception: unknown."""
+        """No positions: all inserted. Some: none inserted, and these must be sent alone. An exception: unknown."""
         try:
             return await self._writer.add_all(table, run)
         except Exception as error:
@@ -136,7 +136,7 @@ def _item(table: CollectionTable, text: str, state: State, document: Document | 
 
 
 def _run(table: CollectionTable, pairs: Sequence[Pair], start: int, apart: set[int]) -> list[Addition]:
-    """The inserts from `start` on that one transaction can make. Empty: the first goes alone."""
+    """The inserts from `start` on that fit into one transaction. Empty: the first must be sent alone."""
     run: list[Addition] = []
     taken: set[str] = set()
     actions = size = 0
@@ -167,12 +167,12 @@ async def _tried(alone: Alone, pair: Pair) -> Result:
 
 
 def _wanted(spec: CollectionSpec, insert: Insert) -> set[str]:
-    """What of the table an insert takes for itself: its key and its unique values."""
+    """What an insert claims in the table: its key and its unique values."""
     return {keys.key_text(insert.key), *(_claims(spec, insert.document) or ())}
 
 
 def _claims(spec: CollectionSpec, document: Document) -> dict[str, UniqueClaim] | None:
-    """None for a document that no unique index can hold: it is refused when it is written alone, and no other one."""
+    """None for a document that a unique index rejects: it is written alone, so that only it is rejected."""
     try:
         return unique.claims(spec, document)
     except WriteError:
@@ -180,7 +180,7 @@ def _claims(spec: CollectionSpec, document: Document) -> dict[str, UniqueClaim] 
 
 
 def _waves(places: Iterable[int], wanted: Callable[[int], set[str]]) -> list[list[int]]:
-    """The places apart in waves: of those that want the same, the first goes first."""
+    """Splits the positions into waves: of inserts with the same claim, the first is sent first."""
     waves: list[list[int]] = []
     last: dict[str, int] = {}
     for place in places:

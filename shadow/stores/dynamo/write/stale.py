@@ -26,14 +26,14 @@ _REFUSED = "ConditionalCheckFailed"
 
 @dataclass(frozen=True, slots=True)
 class Stale:
-    """A claim by the key of its item, the key text of the owner that does not hold it, and what stands there."""
+    """A claim by the key of its item, the key text of the owner that does not hold it, and the owner's current item."""
 
     item_key: str
     owner: str
     seen: Item | None
 
     def check(self, table: CollectionTable) -> dict[str, Any]:
-        """The transaction's action that makes sure that the owner is still as it was seen."""
+        """The transaction's action that checks that the owner is unchanged since it was read."""
         expression = Expression()
         if self.seen is None:
             condition = f"attribute_not_exists({expression.path('_id')})"
@@ -52,8 +52,8 @@ class Stale:
 async def stale_claim(
     reader: Reader, table: CollectionTable, cancelled: Cancelled, take: Mapping[str, unique.UniqueClaim]
 ) -> Stale | None:
-    """The claim that a transaction (its first action is the document's, then come those of `take`) was refused for, if
-    its owner does not hold it; None in doubt."""
+    """The claim that caused a transaction to be rejected (its first action is the document's, the next are those of
+    `take`), if its owner does not hold it; None if that is unknown."""
     codes = [code for code, _ in cancelled.reasons]
     if not codes or codes[0] == _REFUSED:
         return None

@@ -1,8 +1,8 @@
 """Removes versions and tombstones from a table.
 
-Of the reserved attribute, `b`, `r` (the version) and `o` (the last operation) are removed. What the document is decoded
-by stays (`h`, `a`, and the body or its location: `z`, `g`, `n`), and so do the items of unique constraints and the
-parts of large documents. Where nothing else is in it, the whole attribute is removed.
+Of the reserved attribute, `b`, `r` (the version) and `o` (the last operation) are removed. The parts needed to decode
+the document stay (`h`, `a`, and the body or its location: `z`, `g`, `n`), and so do the items of unique constraints and
+the parts of large documents. If the reserved attribute has no other parts, it is removed completely.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["DynamoStamps"]
 _TAKEN: Final = ("b", "r", "o")
 _KEPT: Final = ("h", "a", "z", "g", "n")
 _LOOKED_AT: Final = ("b", "r", "t", "o", "h", "a", "g")
-"""Not `z`, the compressed body, which may be as large as an item; a document with one takes two requests."""
+"""Without `z`, the compressed body, which may be as large as an item; a document with one takes two requests."""
 _KEY_AND_STAMP: Final = Fetch(frozenset())
 
 
@@ -66,7 +66,7 @@ class DynamoStamps:
 
     async def _strip(self, table: CollectionTable, stamp: Stamp) -> bool:
         if isinstance(stamp.state, Unknown):
-            return False  # no writer of shadow has made it, so it is not shadow's to remove
+            return False  # shadow did not write it, so it must not remove it
         if isinstance(stamp.state, Tombstone):
             return await self._asked("delete_item", table, stamp) is None
         if not stamp.rest:
@@ -78,7 +78,7 @@ class DynamoStamps:
     async def _asked(
         self, verb: str, table: CollectionTable, stamp: Stamp, *, whole: bool = False
     ) -> ConditionFailed | None:
-        """Makes the request, on condition that the stamp is unchanged; returns why not, if it was not made."""
+        """Sends the request on the condition that the stamp is unchanged; returns the failure if it was not applied."""
         expression, reserved = Expression(), table.spec.reserved
         tests = [_as_seen(expression, reserved, stamp)]
         change: dict[str, str] = {}
@@ -102,11 +102,11 @@ class DynamoStamps:
         return None
 
     async def clear(self, collection: str) -> None:
-        """A table has nothing for stamps alone: its expiry is also for the tombstones of a later migration."""
+        """Does nothing: a table has no index or setting for stamps alone; its expiry also serves a later migration."""
 
 
 def _scan(table: CollectionTable) -> dict[str, Any]:
-    """The parameters of a consistent scan of what has a stamp."""
+    """The parameters of a consistent scan of all items with a stamp."""
     expression, reserved = Expression(), table.spec.reserved
     some = " OR ".join(f"attribute_exists({expression.path(reserved, name)})" for name in (*_TAKEN, "t"))
     paths = [expression.path("_id"), *(expression.path(reserved, name) for name in _LOOKED_AT)]
@@ -139,6 +139,6 @@ def _is_stamped(table: CollectionTable, item: Item) -> bool:
 
 
 def _has_more(table: CollectionTable, item: Item, stamp: Stamp) -> bool:
-    """Whether an item is still where it was read, and has something that must stay."""
+    """Whether an item still exists, and has parts that must stay."""
     now = _stamp(table, item)
     return now.rest and (now.state, now.writer) == (stamp.state, stamp.writer)

@@ -27,7 +27,7 @@ __all__ = ["Sweeper", "Sweeps", "sweep_forever"]
 
 _NAMESPACE_NOT_FOUND: Final = 26
 _LOOKS: Final = 8
-"""How often in a period each process checks whether it is over."""
+"""How often per period each process checks whether it is over."""
 _FIRST_LOOK: Final = 600.0
 
 
@@ -38,8 +38,8 @@ class Sweeper:
         self._writer = writer
 
     async def is_due(self, table: CollectionTable, every: float) -> bool:
-        """Whether the table has had large documents and was last swept over `every` seconds ago; if so, this caller,
-        and no other, sweeps it for this period."""
+        """Whether the table has had large documents and was last swept over `every` seconds ago; if so, only this
+        caller sweeps it in this period."""
         now = time.time()
         expression = Expression()
         swept = expression.path(table.spec.reserved, "at")
@@ -63,7 +63,8 @@ class Sweeper:
         return True
 
     async def sweep(self, table: CollectionTable, older_than: dt.timedelta, *, dry_run: bool) -> int:
-        """Deletes parts older than `older_than` that no head names; returns how many. `dry_run`: only counts."""
+        """Deletes parts older than `older_than` that no head refers to; returns how many. `dry_run`: only counts
+        them."""
         swept = 0
         async for items in self._reader.part_pages(table):
             left = [item for item in items if await self._is_left(table, item, older_than)]
@@ -76,11 +77,11 @@ class Sweeper:
         stamp = item[table.spec.reserved]["M"]
         generation, owner = table.codec.generation(item), stamp.get("w", {}).get("S")
         if generation is None or not ObjectId.is_valid(generation) or owner is None:
-            return False  # no writer has made it, so nothing says whose it is
+            return False  # shadow did not write it, so its owner is unknown
         if ObjectId(generation).generation_time >= dt.datetime.now(dt.UTC) - older_than:
             return False
         head = await self._reader.get(table, owner)
-        # By the generation alone: a head that cannot be read may still be fixed by hand.
+        # By the generation alone: a head that cannot be read may still be repaired by hand.
         return head is None or table.codec.generation(head) != generation
 
 
@@ -98,9 +99,9 @@ async def sweep_forever(
     on_swept: Callable[[str, int], None],
     turn: Callable[[], None] = lambda: None,
 ) -> None:
-    """Sweeps each of `collections` once in `every` seconds, until it is cancelled: one request at a time, at moments
-    that differ between processes. `on_error` is called with each failure; the next check tries again. `turn` is
-    called at each check."""
+    """Sweeps each of `collections` once in `every` seconds, until cancelled: one request at a time, at times that
+    differ between processes. `on_error` is called with each failure; the next check tries again. `turn` is called at
+    each check."""
     pause = min(every / _LOOKS, _FIRST_LOOK)
     while True:
         turn()
@@ -117,6 +118,6 @@ async def sweep_forever(
 
 
 def _shuffled(names: Iterable[str]) -> Sequence[str]:
-    """Random, so that processes that start together do not all wait for the same table."""
+    """In random order, so that processes that start together do not all wait for the same table."""
     listed = list(names)
     return random.sample(listed, len(listed))

@@ -1,8 +1,8 @@
-"""Several documents put in one transaction: unique values that change hands between them pass over in one step.
+"""Puts several documents in one transaction, so that unique values can move between them in one step.
 
-Each head item keeps its own condition, and each uniqueness item passes from the document that gives the value up to the
-one that takes it. A uniqueness item whose document does not hold the value any more (a writer that did not know of the
-constraint has changed it) is taken over as well, on the condition that this document is still as it was read.
+Each head item keeps its own condition, and each uniqueness item passes from the document that releases the value to the
+one that takes it. A uniqueness item whose document no longer holds the value (a writer that did not know the constraint
+has changed the document) is taken over as well, on the condition that this document is unchanged since it was read.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["Put", "Together"]
 _FAILED: Final = "ConditionalCheckFailed"
 
 Put: TypeAlias = tuple[Key, Image, State]
-"""A key, the image that it shall hold, and the state that it must be at."""
+"""A key, the image that it should hold, and the state that it must have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +68,8 @@ class Together:
         return [stamp.document["_id"] for stamp in stamps if stamp.document is not None]
 
     async def put(self, table: CollectionTable, puts: Sequence[Put]) -> bool | None:
-        """Puts all, or none. False: one was not at its state. None: they do not fit into one transaction. Raises
-        `DuplicateKeyError` for a value that a document beside them holds, or that two of them want."""
+        """Puts all, or none. False: one did not have its state. None: they do not fit into one transaction. Raises
+        `DuplicateKeyError` for a value that a document outside them holds, or that two of them claim."""
         texts = [keys.key_text(key) for key, _, _ in puts]
         heads = await self._reader.get_many(table, texts)
         found = [FoundItem(heads.get(text), await self._reader.image(table, heads.get(text))) for text in texts]
@@ -109,8 +109,8 @@ class Together:
     async def _stale(
         self, table: CollectionTable, names: Sequence[str]
     ) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
-        """Of uniqueness items those whose document does not hold the value: their owners by their keys, and for each
-        owner the check that it is still so."""
+        """The uniqueness items whose document does not hold the value: their owners by their keys, and for each owner
+        the check that it is unchanged."""
         items = await self._reader.get_many(table, names)
         owners = {name: unique.owner_of(item, table.spec.reserved) for name, item in items.items()}
         heads = await self._reader.get_many(table, owners.values())
@@ -152,7 +152,7 @@ class Together:
 
 
 def _raise_violation(table: CollectionTable, plan: _Plan, codes: Sequence[str]) -> None:
-    """Raises if nothing but a unique value, or no condition at all, stands in the way."""
+    """Raises if the cause is a unique value, or if no condition failed."""
     if _FAILED not in codes:
         raise WriteError(f"DynamoDB transact_write_items on {table.name}: {', '.join(sorted(set(codes)))}", 2)
     if _FAILED in codes[: len(plan.heads)]:

@@ -1,9 +1,9 @@
-"""Upserts by filter: of those that find nothing at the same time, in whatever process, one inserts.
+"""Upserts by filter: of several upserts that find nothing at the same time, in any process, one inserts.
 
-DynamoDB has no command that looks and inserts in one step. An upsert reads the guard of its filter (an item
-`~upsert:<digest of the filter>` with a number) before it looks, and inserts in one transaction with raising that
-number. Whoever has lost finds the guard changed, and looks again. The guard names the document that was inserted last:
-an index may not show it yet.
+DynamoDB has no command that queries and inserts in one step. An upsert reads the guard of its filter (an item
+`~upsert:<digest of the filter>` with a number) before its query, and inserts in one transaction that also increments
+that number. An upsert that lost the race finds the guard changed, and queries again. The guard names the document that
+was inserted last: an index may not show it yet.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def guard_key(filter: Document) -> str:
 
 
 def guard_of(table: CollectionTable, key: str, item: Item | None) -> UpsertGuard:
-    """The guard as it was read; none stands at nought."""
+    """The guard as it was read; a missing item counts as 0."""
     return UpsertGuard(key, 0 if item is None else int(item[table.spec.reserved]["M"]["n"]["N"]))
 
 
@@ -39,8 +39,8 @@ def last_inserted(table: CollectionTable, item: Item) -> str:
 
 
 def advance(table: CollectionTable, guard: UpsertGuard, owner: str) -> dict[str, Any]:
-    """The transaction's action that raises the guard if it stands where it was seen; `owner`: the key text of the
-    document that is inserted with it."""
+    """The transaction's action that increments the guard if it is unchanged since it was read; `owner`: the key text of
+    the document that is inserted with it."""
     expression = Expression()
     reserved = table.spec.reserved
     if guard.seen:

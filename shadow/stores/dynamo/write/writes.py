@@ -1,11 +1,12 @@
-"""Writes: every change of a document is one conditional write (or one transaction) on the state that was seen.
+"""Writes: every change of a document is one conditional write (or one transaction) on the state that was read.
 
-The state that was seen, and not just "there is a document": a request may be delayed on the way while the client sends
-it again, and must find nothing to change when it arrives after all.
+The condition is the state that was read, and not just "there is a document": a request may be delayed on the way while
+the client sends it again, and must not apply when it arrives after all.
 
-A document over 400 KB has its body in parts. A new body is written under a fresh generation before the head item's
-conditional write names it, and the old generation goes after that: at every moment the head names a whole body. A
-crash in between leaves parts that nothing names; `sweep` removes them when they are older than any write can be.
+The body of a document over 400 KB is stored in parts. A new body is written under a new generation before the
+conditional write of the head item refers to it, and the old generation is deleted after that: at every moment the head
+refers to a complete body. A crash in between leaves orphaned parts; `sweep` removes them when they are older than any
+write can be.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ __all__ = [
 ]
 
 SWEEP_MARK: Final = "~sweep"
-"""The key of the item that says that a table has had parts of large documents, and when it was swept last."""
+"""The key of the item that records that a table has had parts of large documents, and when it was last swept."""
 
 TRANSACTION_ATTEMPTS: Final = 8
 _WRITE_CONFLICT: Final = 112
@@ -64,14 +65,14 @@ class Vacant:
 
 @dataclass(frozen=True, slots=True)
 class ExpectedStamp:
-    """Expected: the stamp of this item, whatever it is. For one that cannot be read."""
+    """Expected: the stamp of this item, whatever it is. For an unreadable stamp."""
 
     item: Item
 
 
 VACANT: Final = Vacant()
 Expected: TypeAlias = State | Vacant | ExpectedStamp | tuple[State, ...]
-"""What a write expects to find; of a tuple, any one."""
+"""What a write expects to find; of a tuple, any one of its states."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +101,8 @@ class Addition:
 
 
 async def _all_of(*requests: Awaitable[Any]) -> None:
-    """Makes the requests together and ends when all have ended, whatever one of them raises: none may still write
-    when the caller has gone on."""
+    """Sends the requests concurrently and returns when all have ended, even if one of them raises: none may still be
+    writing when the caller continues."""
     for result in await asyncio.gather(*requests, return_exceptions=True):
         if isinstance(result, BaseException):
             raise result
@@ -119,7 +120,8 @@ class Writer:
     def __init__(
         self, gateway: Gateway, reader: Reader, on_denied: Callable[[str, str], None] = lambda table, text: None
     ) -> None:
-        """`on_denied` is told (table, text), once for each table, which right lacked for what fails no write."""
+        """`on_denied` is called with (table, text), once per table, if a missing right affects work that fails no
+        write."""
         self._gateway = gateway
         self._on_denied = on_denied
         self._denied: set[str] = set()
@@ -138,9 +140,9 @@ class Writer:
     ) -> None:
         """Puts `after` under the key (ABSENT: deletes it) if the key is at `expected`.
 
-        `before` is what was read there; NOTHING will do where no constraint is unique and nothing was read. Raises
-        `ConditionFailed` with what is there instead, `DuplicateKeyError` for a violated constraint, and a WriteError
-        with code 112 if `guard` is not as it was seen.
+        `before` is what was read there; NOTHING is enough if no constraint is unique and nothing was read. Raises
+        `ConditionFailed` with the current item, `DuplicateKeyError` for a violated constraint, and a WriteError with
+        code 112 if `guard` has changed since it was read.
         """
         encoded = await self.encode(table, key_text, after, op_id)
         if encoded is not None and encoded.parts:
@@ -176,7 +178,7 @@ class Writer:
         encoded: Encoded | None,
         guard: UpsertGuard | None,
     ) -> Item | None:
-        """The conditional write; answers the item that it replaced, where DynamoDB says so."""
+        """The conditional write; returns the item that it replaced, if DynamoDB returns it."""
         expression = Expression()
         condition = _condition(expression, table.spec.reserved, expected)
         request: dict[str, Any] = {
@@ -187,7 +189,7 @@ class Writer:
         }
         take, release = unique.changed_claims(table.spec, before.image.document, after.document)
         if isinstance(before.image.state, Unknown):
-            take = unique.claims(table.spec, after.document)  # whether it ever took its own nobody knows
+            take = unique.claims(table.spec, after.document)  # it is unknown whether it ever took its own
         if take or release or guard:
             head = {"Delete" if encoded is None else "Put": request}
             await self._transact(table, key_text, head, take, release, guard)
@@ -213,9 +215,9 @@ class Writer:
         await self._transact(table, key_text, {"ConditionCheck": check}, take, {})
 
     async def add_all(self, table: CollectionTable, additions: Sequence[Addition]) -> Sequence[int]:
-        """Inserts all, each where there is nothing or a tombstone, or none of them; no two may share a name. Answers
-        the places of those that have to be written alone; none of them: all were inserted. Raises what the request
-        as a whole fails with; by `model.outcome.classify` it may have been made after all."""
+        """Inserts all, each where there is nothing or a tombstone, or none of them; no two may share a name. Returns
+        the positions of those that have to be written alone; if empty, all were inserted. Raises the error of the
+        request as a whole; by `model.outcome.classify`, the request may have been applied nevertheless."""
         actions = [(place, action) for place, each in enumerate(additions) for action in _actions(table, each)]
         for attempt in range(TRANSACTION_ATTEMPTS):
             try:
@@ -233,7 +235,7 @@ class Writer:
         return range(len(additions))
 
     async def send(self, table: CollectionTable, actions: Sequence[dict[str, Any]]) -> None:
-        """One transaction. The token makes it one, however often the client sends it."""
+        """Sends one transaction. The token makes it idempotent, however often the client sends it."""
         await self._gateway.call(
             "transact_write_items",
             table.name,
@@ -263,7 +265,7 @@ class Writer:
                 found = await stale_claim(self._reader, table, cancelled, take)
                 if found is None:
                     _judge(cancelled, table, taken)
-                    stale.clear()  # an owner may have moved since it was seen
+                    stale.clear()  # an owner may have changed since it was read
                 else:
                     stale[found.item_key] = found
                 actions = _claiming(table, key_text, head, take, release, stale, guard)
@@ -275,13 +277,13 @@ class Writer:
     # ---- parts of large documents ----
 
     async def delete_body(self, table: CollectionTable, item: Item) -> None:
-        """Deletes the parts that a replaced or deleted item named. The write is done by then, so a failure here is no
-        failure of it: `sweep` will find what is left."""
+        """Deletes the parts of a replaced or deleted item. The write is complete by then, so a failure here does not
+        fail it: `sweep` will find the remaining parts."""
         if (parts := table.codec.parts(item)) is not None:
             await self._tidy(table, parts.keys)
 
     async def _tidy(self, table: CollectionTable, key_texts: Iterable[str]) -> None:
-        """Deletes what nothing names any more. A right that lacks is said, for nobody else would ever do it."""
+        """Deletes orphaned parts. Reports a missing right, because nothing else would ever show it."""
         try:
             await self.delete_keys(table, key_texts)
         except PyMongoError as error:
@@ -311,7 +313,7 @@ class Writer:
         )
 
     async def _mark(self, table: CollectionTable) -> None:
-        """Says in the table, once for each process, that from now on it may want sweeping."""
+        """Records in the table, once per process, that it may need sweeping from now on."""
         expression = Expression()
         stamp = {"M": {"k": {"S": "sweep"}, "at": {"N": f"{time.time():.3f}"}}}
         reserved = expression.path(table.spec.reserved)
@@ -328,11 +330,11 @@ class Writer:
         self._marked.add(table.name)
 
     def forget_mark(self, table: CollectionTable) -> None:
-        """The table is about to be dropped, and its mark with it."""
+        """Forgets the mark of a table that is about to be dropped."""
         self._marked.discard(table.name)
 
     async def discard(self, table: CollectionTable, key_text: str, encoded: Encoded | None) -> None:
-        """Removes the parts of a write that was refused."""
+        """Removes the parts of a write that was rejected."""
         if encoded is not None and encoded.parts:
             await self._tidy(table, BodyParts(key_text, encoded.generation, len(encoded.parts)).keys)
 
@@ -351,15 +353,15 @@ class Writer:
         )
 
     async def reindex(self, table: CollectionTable, items: Sequence[Item]) -> int:
-        """Writes again those of `items` whose index attributes are not as the codec writes them today, each on the
-        condition that its version has not moved; answers how many."""
+        """Rewrites those of `items` whose index attributes differ from what the codec writes today, each on the
+        condition that its version is unchanged; returns how many."""
         written = 0
         for item in items:
             image = await self._reader.image(table, item)
             if not image.present or isinstance(image.document, Damaged) or table.codec.is_indexed(item, image):
-                continue  # one that cannot be read is mended by a copy, which writes its index attributes too
+                continue  # a copy repairs an unreadable one, and writes its index attributes too
             found = FoundItem(item, image)
-            with contextlib.suppress(ConditionFailed):  # whoever has written it since has written it as of today
+            with contextlib.suppress(ConditionFailed):  # a writer since then has written today's attributes
                 await self.commit(table, item["_id"]["S"], image.state, found, image, table.codec.op_id(item))
                 written += 1
         return written
@@ -374,8 +376,8 @@ def _claiming(
     stale: Mapping[str, Stale],
     guard: UpsertGuard | None,
 ) -> list[dict[str, Any]]:
-    """The actions of a document's write, its claims, and the checks of those that it takes over. Raises `WriteError`
-    where one transaction cannot hold them."""
+    """The actions of a document's write, its claims, and the checks of the claims that it takes over. Raises
+    `WriteError` if they do not fit into one transaction."""
     reserved = table.spec.reserved
     others = {item_key: each.owner for item_key, each in stale.items()}
     checks = {each.owner: each.check(table) for each in stale.values()}
@@ -415,7 +417,7 @@ def _condition(expression: Expression, reserved: str, expected: Expected) -> str
 
 
 def _judge(cancelled: Cancelled, table: CollectionTable, taken: list[unique.UniqueClaim]) -> None:
-    """Raises what a cancelled transaction means; returns if it should be tried again."""
+    """Raises the error that a cancelled transaction means; returns if it should be tried again."""
     codes = [code for code, _ in cancelled.reasons]
     if codes[0] == "ConditionalCheckFailed":
         raise ConditionFailed(cancelled.reasons[0][1], retried=cancelled.retried)
@@ -427,7 +429,7 @@ def _judge(cancelled: Cancelled, table: CollectionTable, taken: list[unique.Uniq
 
 
 def expected_of(found: FoundItem) -> Expected:
-    """What a write that has read this expects to find."""
+    """What a write expects to find after this read."""
     if isinstance(found.image.state, Unknown) and found.item is not None:
         return ExpectedStamp(found.item)
     return found.image.state if found.image.present else VACANT
