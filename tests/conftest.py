@@ -172,6 +172,11 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
 
 
 @pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    drawn.give_seed(node.workerinput)
+
+
+@pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any, error: object) -> None:
     """One of the processes over which `pytest -n` spreads the tests has ended."""
     _lost_by_others.extend(getattr(node, "workeroutput", {}).get(_LOST, ()))

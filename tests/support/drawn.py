@@ -42,6 +42,7 @@ __all__ = [
     "driver_of",
     "examples",
     "forget",
+    "give_seed",
     "in_one_deployment",
     "is_long",
     "of_run",
@@ -113,6 +114,7 @@ class Draw:
         return f"deployment {self.deployment}, driver {self.driver}, options {options or 'none'}"
 
 
+_SEED: Final = "options_seed"
 _run_seed: Final[list[int]] = []
 
 _drivers: dict[str, str] = {}
@@ -293,8 +295,8 @@ def add_options(parser: pytest.Parser) -> None:
 
 
 def of_run(config: pytest.Config) -> Draws:
-    """What the options of a run ask for, or else its environment. A seed that neither of them names becomes an option:
-    the processes over which `pytest -n` spreads the tests are given the options, and have to collect the same."""
+    """What the options of a run ask for, or else its environment. A seed that neither of them names is drawn once: the
+    processes over which `pytest -n` spreads the tests are given it (`give_seed`), and have to collect the same."""
     seed, deployment, driver = (
         config.getoption(f"--{name}") or os.environ.get(f"SHADOW_{name.upper().replace('-', '_')}")
         for name in ("options-seed", "deployment", "driver")
@@ -302,9 +304,15 @@ def of_run(config: pytest.Config) -> Draws:
     for value, known in ((deployment, DEPLOYMENTS), (driver, DRIVERS)):
         if value and value not in known:
             raise pytest.UsageError(f"{value} is none of {', '.join(known)}")
+    seed = seed or getattr(config, "workerinput", {}).get(_SEED)
     config.option.options_seed = int(seed) if seed else secrets.randbelow(1_000_000)
     _run_seed[:] = [config.option.options_seed]
     return Draws(config.option.options_seed, deployment or None, driver or None)
+
+
+def give_seed(workerinput: dict[str, object]) -> None:
+    """Gives the seed of this run to a process over which `pytest -n` spreads its tests."""
+    workerinput[_SEED] = run_seed()
 
 
 def run_seed() -> int:
