@@ -56,6 +56,7 @@ class Place:
             "control": {"url": f"sqlite:///{folder / 'control.db'}"},
             "defaults": {"primary": "mongo", "phase": "shadow"},
             "collections": {NAME: {}},
+            "limits": {"drain": 0.2},  # no process ever answers a flip here
         }
         self.config.write_text(yaml.safe_dump(content), encoding="utf-8")
         routing.change(self.records, lambda seen: seen.with_placed({NAME: DUAL}))
