@@ -1,4 +1,4 @@
-"""What is done once a second beside the traffic: findings written, gauges shown to other workers, rates sampled."""
+"""The work that is done once a second: findings written, gauges published to other workers, rates sampled."""
 
 from __future__ import annotations
 
