@@ -1,4 +1,4 @@
-"""What a process's part in a fleet is made of: made once and passed whole."""
+"""What a process needs to take part in a fleet: created once and passed as a whole."""
 
 from __future__ import annotations
 
@@ -23,26 +23,25 @@ class ParticipantContext:
     heartbeat: float
     """Seconds between two signs of life."""
     limit: float
-    """Seconds for which writes may be held before this process aborts a flip that is not decided."""
+    """Seconds for which writes may be paused before this process aborts an undecided flip."""
     tool: bool = False
-    """Whether the process is a tool beside an application, which has no say."""
+    """Whether the process is a tool beside an application, which has no vote."""
     late: float = 60.0
-    """Seconds after which a request that a process has sent cannot arrive any more."""
+    """Seconds after which a request that a process has sent can no longer arrive."""
     where: Mapping[str, str] = field(default_factory=dict)
-    """What all processes must have alike; see `Member`."""
+    """What all processes must have in common; see `Member`."""
 
 
 @dataclass(frozen=True)
 class FleetContext:
-    """What the fleet needs of the Shadow that is in it. For `journal`, `heartbeat`, `tool` and `where` see
-    `ParticipantContext`."""
+    """What the fleet needs of its Shadow. For `journal`, `heartbeat`, `tool` and `where` see `ParticipantContext`."""
 
     records: Records
     parts: RuntimeContext
     current: Callable[[], Runtime]
     """The runtime of the running event loop. Raises `ShadowClosed`."""
     figures: Callable[[], Awaitable[Mapping[str, CollectionHealth]]]
-    """Answers what the gates are judged by."""
+    """Returns the figures that the gates check."""
     journal: str
     heartbeat: float
     tool: bool = False

@@ -1,4 +1,4 @@
-"""The fleet as one Shadow takes part in it, and what people are shown of it.
+"""The fleet of one Shadow, and what is shown of it.
 
 In layers, each a module of its own: `RunningSite` answers the participant, `Gaps` records writes that the others cannot
 see, `Wishes` makes the flips that the configuration files ask for.
@@ -26,7 +26,7 @@ class Fleet(Wishes):
     """One for each Shadow. For the arguments see `Wishes`."""
 
     def prepare(self) -> None:
-        """Makes what the control store is kept in. Blocks; raises `ControlError`."""
+        """Creates the storage of the control store. Blocks; raises `ControlError`."""
         self.records.prepare()
 
     def close(self) -> None:
@@ -43,7 +43,7 @@ class Fleet(Wishes):
             rows = members.prune(self.records, members.members(self.records))
             silent = members.journals(self.records) - {row.journal for row in rows}
         except ControlError as error:
-            look = f"the control store cannot be asked: {error.message}"
+            look = f"the control store does not respond: {error.message}"
             return [Gate(name, "processes", False, "not known", look) for name in routes]
         others = [row.figures for row in rows if not row.tool and row.id != self.participant.id]
         more = more_gates(self.records, seen.placed, routes)

@@ -60,7 +60,7 @@ class FlipRequest:
                 )
             if placed.completed:
                 raise JobRefused(
-                    f"{name}: its migration is complete, and {placed.primary} is written alone",
+                    f"{name}: its migration is complete, and {placed.primary} is the only store that is written",
                     hint=f"`shadow complete {name} --reopen` begins a new one",
                 )
             if self.kind is FlipKind.COMPLETE and placed.primary is not self.to:

@@ -199,5 +199,5 @@ def _released(seen: Routing, flip: Flip) -> Routing:
 
 
 def _stands(route: Route, placed: RouteRecord) -> bool:
-    """Whether the route equals the record. Whether one store is written alone is up to the configuration."""
+    """Whether the route equals the record. Whether only one store is written is up to the configuration."""
     return route.primary is placed.primary and not (placed.completed and route.dual_write)

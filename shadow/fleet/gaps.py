@@ -1,5 +1,5 @@
-"""Writes that the other processes cannot see: made without a journal, without a registered process, or to one store
-alone. Previous verifications are void after them."""
+"""Writes that the other processes cannot see: made without a journal, without a registered process, or to only one
+store. Previous verifications are void after them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from shadow.observe.log import Event
 __all__ = ["Gaps"]
 
 _VOUCHED: Final = 30.0
-"""Seconds between two checks whether journal and stores are the ones of before."""
+"""Seconds between two checks whether journal and stores are unchanged."""
 _BY: Final = "by"
 
 
@@ -81,7 +81,7 @@ class Gaps(RunningSite):
 
     @property
     def vouched(self) -> bool:
-        """Whether this process has checked journal and stores, and recorded whether they are the ones of before."""
+        """Whether this process has checked journal and stores, and recorded whether they are unchanged."""
         return self._looked
 
     def has_entered(self) -> bool:

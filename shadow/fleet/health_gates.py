@@ -1,9 +1,9 @@
 """Is a flip safe, and if not, what has to be fixed first? Each gate is a function of the health of a collection.
 
-What is unknown is never good news: what was not compared is not equal.
+Unknown is never good news: data that was not compared is not equal.
 
-`gates_of` decides for one process or for a whole fleet: what was compared and shed is added up, everything else has to
-hold in every process.
+`gates_of` decides for one process or for a whole fleet: compared and shed reads are added up, everything else must hold
+in every process.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ MOST_SHED: Final = 0.1
 """The share of shadow reads that may be shed."""
 
 ProcessHealth: TypeAlias = "Mapping[str, CollectionHealth]"
-"""Of one process, by collection."""
+"""The health of one process, by collection."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """One condition of one collection. `said` is the figure beside its limit; `look_at` what to do if it fails."""
+    """One condition of one collection. `said` is the figure with its limit; `look_at` what to do if it fails."""
 
     collection: str
     name: str
@@ -58,12 +58,12 @@ class Readiness:
 
     @property
     def safe(self) -> bool:
-        """Whether every gate of every collection is open. Without a gate nothing is."""
+        """Whether every gate of every collection is open. Without gates, nothing is safe."""
         return bool(self.gates) and all(gate.ok for gate in self.gates)
 
     @property
     def look_at(self) -> str:
-        """What to do about the closed gate that weighs most; "" if all are open."""
+        """What to do about the most important closed gate; "" if all are open."""
         if not self.gates:
             return "no collection is configured"
         closed = sorted((gate for gate in self.gates if not gate.ok), key=_weight)
@@ -100,7 +100,7 @@ def _weight(gate: Gate) -> int:
 
 
 def gates_of(processes: Sequence[ProcessHealth]) -> Iterator[Gate]:
-    """Every gate of every collection that any of the processes has. A process that does not say what a gate needs
+    """Every gate of every collection that any of the processes has. A process that does not report what a gate needs
     closes it."""
     for name in dict.fromkeys(name for each in processes for name in each):
         health = [each.get(name, CollectionHealth()) for each in processes]
@@ -160,7 +160,7 @@ def _journal(name: str, of: Sequence[JournalHealth]) -> Gate:
     count, oldest = max(each.waiting for each in of), max(each.oldest for each in of)
     text = f"{count} open, the oldest {oldest:.0f} s (at most {OLD:.0f} s)"
     if not all(each.read for each in of):
-        advice = f"the journal does not answer, so nobody knows which writes of {name} wait in it"
+        advice = f"the journal does not answer, so it is unknown which writes of {name} wait in it"
         return Gate(name, "journal", False, "the journal does not answer", advice)
     refused = max(each.refused for each in of)
     if refused:
@@ -198,7 +198,7 @@ def _phase(name: str, of: Sequence[RouteHealth]) -> Gate:
 
 
 def _recent(of: Sequence[RecentReads]) -> tuple[int, int, str]:
-    """Compared and shed in all processes, and within what time."""
+    """The compared and shed reads of all processes, and their time span."""
     minutes = max(each.seconds for each in of) / 60
     lately = f"the last {minutes:.0f} min" if minutes >= 1 else "less than a minute"
     return sum(each.compared for each in of), sum(each.shed for each in of), lately

@@ -43,7 +43,7 @@ def read_gates(
 def _gates(name: str, every: Iterable[Job], placed: RouteRecord | None, now: float | None) -> Iterator[Gate]:
     of_it = [job for job in every if job.collection == name]
     backfills = [job for job in of_it if job.kind == "backfill"]
-    # A difference is a difference, whenever it was found.
+    # A difference counts, whenever it was found.
     verifications = [job for job in of_it if job.kind == "verify"]
     counting = [job for job in verifications if job.outcome == "different" or has_epoch(placed, job.epoch)]
     copies = [job for job in backfills if has_epoch(placed, job.epoch)]

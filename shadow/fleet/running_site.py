@@ -1,4 +1,4 @@
-"""How a running Shadow answers what its participant asks of it."""
+"""How a running Shadow implements what its participant needs."""
 
 from __future__ import annotations
 
@@ -128,10 +128,10 @@ class RunningSite(Site):
         if unfit:
             return "; ".join(unfit)
         if silent and whole and not wrong:
-            return f"{', '.join(sorted(silent))}: no confirmation in time that it is the one of before: try again"
+            return f"{', '.join(sorted(silent))}: not confirmed in time that it is unchanged: try again"
         if not wrong:
             return ""
-        return f"{', '.join(sorted(wrong))}: a store or the journal is not the one of before: copy and verify again"
+        return f"{', '.join(sorted(wrong))}: a store or the journal was replaced: copy and verify again"
 
     async def figures(self) -> Mapping[str, CollectionHealth]:
         return await self._figures() if not self._tool else {}

@@ -1,4 +1,4 @@
-"""What a participant asks of its own process."""
+"""What a participant needs from its own process."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Site(Protocol):
         """Begins dual writes of these, between two writes."""
 
     def holding(self, collections: list[str]) -> AbstractAsyncContextManager[None]:
-        """Entered when the writes of these are paused and the secondary has caught up. Raises `NotCaughtUp`."""
+        """Entered once the writes of these are paused and the secondary has caught up. Raises `NotCaughtUp`."""
 
     async def switch(self, placed: Mapping[str, RouteRecord]) -> None:
         """Puts primaries in force. Writes are paused, or none was made yet."""

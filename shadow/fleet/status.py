@@ -36,7 +36,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class CollectionRoute:
-    """The route of a collection, as it is shown."""
+    """The route of a collection, as shown."""
 
     primary: StoreName
     phase: Phase
@@ -63,12 +63,12 @@ class CollectionRoute:
 class StoreStatus:
     up: bool
     description: Mapping[str, Any] = field(default_factory=dict)
-    """As `Store.describe` gives it."""
+    """As `Store.describe` returns it."""
 
 
 @dataclass(frozen=True, slots=True)
 class JournalStatus:
-    """`state` is "ok", or why the journal could not be asked just now. By collection: entries that are `open` or
+    """`state` is "ok", or why the journal could not be read now. By collection: entries that are `open` or
     `deferred`, those of the deferred that the secondary has `refused`, and since when it is unverified (ISO time)."""
 
     path: str = ""
@@ -102,30 +102,30 @@ class FindingsStatus:
 
 @dataclass(frozen=True, slots=True)
 class ProcessStatus:
-    """What one process knows. The mappings to `Any` are shown as they are; nothing decides by them."""
+    """What one process knows. The mappings to `Any` are shown unchanged; nothing depends on them."""
 
     collections: Mapping[str, CollectionRoute] = field(default_factory=dict)
     stores: Mapping[str, StoreStatus] = field(default_factory=dict)
     journal: JournalStatus = JournalStatus()
     queues: Mapping[str, QueueStatus] = field(default_factory=dict)
     comparison: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Of the collections for which differences are planted: `working`, and the canary's figures."""
+    """Of the collections that get planted differences: `working`, and the canary's figures."""
     findings: FindingsStatus = FindingsStatus()
     bypassing: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Out-of-band writes by collection, as `Bypassing.status` gives them."""
+    """Out-of-band writes by collection, as `Bypassing.status` returns them."""
     recent: Mapping[str, RecentReads] = field(default_factory=dict)
     totals: Mapping[str, Any] = field(default_factory=dict)
-    """As `Metrics.totals` gives them."""
+    """As `Metrics.totals` returns them."""
     indexes: Sequence[Mapping[str, Any]] = ()
     more: Mapping[str, Any] = field(default_factory=dict)
-    """What is shown beside."""
+    """Further fields to show."""
     fleet: Mapping[str, Any] = field(default_factory=dict)
-    """As `Fleet.status` gives it; empty where it was not asked for."""
+    """As `Fleet.status` returns it; empty if it was not requested."""
     readiness: Readiness | None = None
-    """The gates; None where they were not asked for."""
+    """The gates; None if they were not requested."""
 
     def health(self) -> dict[str, CollectionHealth]:
-        """By collection, what the gates decide by."""
+        """By collection, the input of the gates."""
         return {name: self._health(name, route) for name, route in self.collections.items()}
 
     def _health(self, name: str, route: CollectionRoute) -> CollectionHealth:
@@ -153,7 +153,7 @@ class ProcessStatus:
 # --- JSON -----------------------------------------------------------------------------------------------------------
 
 _SHOWN_AS = {"queues": "lanes"}
-"""Fields whose name in JSON, which is public, is another one."""
+"""Fields that have another name in JSON, which is public."""
 
 _AS_THEY_ARE = ("comparison", "bypassing", "fleet")
 
@@ -184,9 +184,9 @@ def as_json(status: ProcessStatus) -> dict[str, Any]:
 
 
 def of_json(content: Mapping[str, Any]) -> ProcessStatus:
-    """The status out of the JSON of `/status`, of another version too: what it does not say is as by default.
+    """The status from the JSON of `/status`, also of another version: missing fields have their default.
 
-    Raises KeyError, TypeError or ValueError for what is no status."""
+    Raises KeyError, TypeError or ValueError for anything but a status."""
     totals = dict(content.get("totals", {}))
     recent = totals.pop("recent", {})
     findings = content.get("findings", {})

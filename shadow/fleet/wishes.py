@@ -1,4 +1,4 @@
-"""What the configuration files ask for, and the flips that follow from it.
+"""The routes that the configuration files ask for, and the flips that follow from them.
 
 The file of each process names the primary. If all files agree, and it is not the one in force, one process makes the
 flip for all. A process whose file is older or newer than the others' changes nothing by itself. What the command line
@@ -76,12 +76,12 @@ class Wishes(Gaps):
         return FleetRoute(placed.primary, placed.epoch, wanted if may else Phase.OFF)
 
     def kept(self, name: str, primary: StoreName, wanted: StoreName) -> None:
-        """Called when the process starts with another primary than its file names."""
+        """Called when the process starts with a primary other than the one its file names."""
         if self._tool:
             return
         self._pending[name] = wanted
         if self._told.get(name) != str(primary):
-            # Once, and not for each event loop.
+            # Only once, and not for each event loop.
             self._told[name] = str(primary)
             self._parts.reporter.publish(noted(Event.FLIP_PENDING, collection=name, to=str(wanted)))
 
@@ -137,8 +137,8 @@ class Wishes(Gaps):
         return True
 
     async def _lower(self, name: str, wanted: Route) -> bool:
-        """Waits for repairs under way before this process reports that it writes one store alone: they would
-        overwrite what others write there alone by then."""
+        """Waits for repairs under way before this process reports that it writes only one store: they would overwrite
+        what others write to that store by then."""
         routes = self._parts.routes
         async with routes.changing(name):
             if not await self._write_alone(name):
@@ -224,7 +224,7 @@ class Wishes(Gaps):
         return "" if flipped.done else flipped.said
 
     async def order(self, name: str, to: StoreName, reason: str) -> dict[str, Any]:
-        """Makes a flip that an operator requested through this process. Shape: {"done", "said", "held"}."""
+        """Executes a flip that an operator requested through this process. Shape: {"done", "said", "held"}."""
         order = FlipRequest(self.records, FlipKind.FLIP, [name], to, self._heartbeat, self._parts.limits.drain)
 
         def make() -> dict[str, Any]:

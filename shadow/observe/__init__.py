@@ -1,1 +1,1 @@
-"""What can be seen: metrics, log lines, findings, reports."""
+"""Observation: metrics, log lines, findings, reports."""

@@ -1,7 +1,7 @@
-"""How many lines one kind of event may write: what data or traffic can multiply must not fill a disk.
+"""Limits how many lines one kind of event may write, so that data or traffic cannot fill a disk.
 
-Of each kind so many lines are written in a minute, and of each thing that is named one; the others are counted, and one
-line a minute says how many there were. Nothing else is held back: findings and metrics have all of it.
+Each kind may write a fixed number of lines per minute, and one line per named thing; further ones are counted, and one
+line per minute reports how many there were. Findings and metrics are not limited.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from typing import Final
 __all__ = ["AGAIN", "LINES", "MINUTE", "Bounds", "Held"]
 
 LINES: Final = 30
-"""Lines of one kind of event in a minute."""
+"""Lines of one kind of event per minute."""
 MINUTE: Final = 60.0
 AGAIN: Final = 3600.0
-"""Seconds after which a thing that is still there is named again."""
+"""Seconds after which a thing that persists is named again."""
 _REMEMBERED: Final = 10_000
-"""Things that have had their line; one that comes again after so many others is named again."""
+"""Things that have had their line; beyond that many, the oldest may be named again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Lines that were not written within `seconds`, by kind of event; `repeated` of them named what had been named."""
+    """Lines that were not written within `seconds`, by kind of event; `repeated` of them named a thing again."""
 
     by_kind: Mapping[str, int]
     repeated: int
@@ -38,7 +38,7 @@ class Held:
 
 
 class Bounds:
-    """Thread-safe; `clock` gives seconds that only go forward."""
+    """Thread-safe; `clock` returns seconds of a monotonic clock."""
 
     def __init__(
         self,
@@ -87,8 +87,8 @@ class Bounds:
                 self._named.popitem(last=False)
 
     def due(self, *, ending: bool = False) -> Held | None:
-        """What was held back since this answered last; None within the same minute, unless it is `ending`, and where
-        there is nothing."""
+        """What was suppressed since the last call; None within the same minute, unless it is `ending`, and if there is
+        nothing."""
         now = self._clock()
         with self._lock:
             if not ending and now - self._told < self._minute:

@@ -1,4 +1,4 @@
-"""Writers that go past the shim: what was seen of them, by collection, for `/status`."""
+"""Out-of-band writes: what was seen of them, by collection, for `/status`."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from shadow.model.verdict import Bypass
 __all__ = ["HINTS", "Bypassing"]
 
 HINTS: Final[dict[Bypass, str]] = {
-    Bypass.CHANGED: "its content changed and its version did not: a writer that uses the bare driver, on either store",
-    Bypass.REPLACED: "the primary's document lost its version: a bare replace, or a restore of an old copy",
-    Bypass.INSERTED: "the primary has it, without a version: a bare insert, or an import",
-    Bypass.DELETED: "gone from the primary without a tombstone: a bare delete, a TTL index, a delete in phase off; "
-    "or put into the secondary by hand",
+    Bypass.CHANGED: "its content changed and its version did not: a direct write by the driver, to either store",
+    Bypass.REPLACED: "the primary's document lost its version: a direct replace, or a restore of an old copy",
+    Bypass.INSERTED: "the primary has it, without a version: a direct insert, or an import",
+    Bypass.DELETED: "gone from the primary without a tombstone: a direct delete, a TTL index, a delete in phase off; "
+    "or inserted into the secondary by hand",
 }
-"""What each kind means, and who may have done it."""
+"""The meaning of each kind, and its likely cause."""
 
 ADVICE: Final = (
-    "move these writers to a collection of shadow's; then heal the findings, or verify the collection: "
+    "move these writers to a collection of shadow; then repair the findings, or verify the collection: "
     "what they wrote is not in the secondary"
 )
 
 _REMEMBERED: Final = 10_000
-"""Documents that are told apart from ones seen before; one that comes again after so many others counts again."""
+"""Documents that are recognised as seen before; beyond that many, one that occurs again counts again."""
 
 
 @dataclass(slots=True)
@@ -41,8 +41,8 @@ class _Seen:
 
 
 class Bypassing:
-    """Counts writes past the shim, each once, though many reads may come upon it. Thread-safe; `clock` gives seconds
-    since the epoch."""
+    """Counts out-of-band writes, each once, even if many reads find it. Thread-safe; `clock` returns seconds since the
+    epoch."""
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
@@ -52,8 +52,8 @@ class Bypassing:
         self._watched: OrderedDict[Hashable, None] = OrderedDict()
 
     def add(self, collection: str, kind: Bypass, key: Hashable, mark: Hashable, *, watched: bool = False) -> bool:
-        """Counts the write that `mark` names; False if it is known already. What a read finds of a key whose writes
-        have been `watched` is known."""
+        """Counts the write that `mark` names; False if it is known already. A write that a read finds of a key whose
+        writes have been `watched` is known."""
         now = self._clock()
         with self._lock:
             new = self._remember(self._known, (collection, kind, key, mark))
@@ -79,7 +79,7 @@ class Bypassing:
         return new
 
     def status(self) -> dict[str, Any]:
-        """By collection, JSON-able; empty where nothing was seen.
+        """By collection, JSON-able; empty if nothing was seen.
 
         Shape: {collection: {"count": n, "kinds": {kind: n}, "first_seen": ISO time, "last_seen": ISO time,
         "means": {kind: text}, "advice": text}}.

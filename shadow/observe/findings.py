@@ -1,8 +1,8 @@
-"""Findings: confirmed mismatches kept for people, bounded, without values.
+"""Findings: confirmed mismatches stored for operators, bounded, without values.
 
-A finding is one document of one collection (or one whole answer of a verb) that differs. It is kept under an id made of
-collection and keyed hash, so that the same document seen again is the same finding. Groups add up findings by
-collection, kind and path, and outlive the findings that fall out of the bound.
+A finding is one document of one collection (or one whole result of a verb) that differs. Its id consists of collection
+and keyed hash, so that the same document seen again is the same finding. Groups add up findings by collection, kind and
+path, and outlive the findings that exceed the limit.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ MOST_DIFFERENCES: Final = 50
 """Differences kept for one finding."""
 
 ELSEWHERE: Final = "*"
-"""The path of what is counted beyond the bound of groups."""
+"""The path of everything beyond the limit of groups."""
 
 MOST_LEVEL: Final = 100_000
-"""Repaired documents that are remembered for a file which may hold findings of them; beyond, the oldest are lost."""
+"""Repaired documents that are remembered for a file that may contain findings of them; beyond, the oldest are lost."""
 
 MOST_NOTES: Final = 10_000
-"""Notes that wait to be written to a file; beyond, the oldest are lost."""
+"""Notes waiting to be written to a file; beyond, the oldest are lost."""
 
 
 def path_pattern(path: str) -> str:
@@ -39,7 +39,7 @@ def path_pattern(path: str) -> str:
 
 
 def state_text(state: State | None) -> str:
-    """A state for people: "born@rev", "tombstone", "absent", or "" where it was not read."""
+    """A state as readable text: "born@rev", "tombstone", "absent", or "" if it was not read."""
     match state:
         case Version(born, rev):
             return f"{born or 'unversioned'}@{rev}"
@@ -85,8 +85,8 @@ class _Group:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """One thing that happened to a finding, for whoever keeps it elsewhere too: seen (`row` is then what is known of it
-    now, as `get` answers it), or healed (`row` is None)."""
+    """One event of a finding, for its other storage: seen (`row` is then the current finding, as `get` returns it), or
+    repaired (`row` is None)."""
 
     id: str
     collection: str
@@ -100,8 +100,8 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """A finding that is not healed, as it stood at one moment: `count` is how often it had been seen. `of_answer`: what
-    differs is an answer and no document, as far as is known, so that comparing documents proves nothing about it."""
+    """An unrepaired finding at one moment: `count` is how often it had been seen. `of_answer`: the difference is in a
+    result and not in a document, as far as is known, so that comparing documents proves nothing about it."""
 
     id: str
     collection: str
@@ -112,20 +112,21 @@ class Open:
 
 
 def is_of_answer(whole_answer: bool, row: Mapping[str, Any]) -> bool:
-    """Whether a finding is of an answer: it names no document, or documents that agreed while the answers did not."""
+    """Whether a finding is about a result: it names no document, or documents that were equal while the results
+    differed."""
     was_read = row["primary_state"] or row["secondary_state"]
     return whole_answer or (not was_read and row["kind"] not in _OF_DOCUMENTS)
 
 
 _OF_DOCUMENTS: Final = (Kind.UNREADABLE, Kind.ERROR_SECONDARY_ONLY)
-"""Kinds that are of a document though no state of it was noted."""
+"""Kinds that are about a document even if no state of it was recorded."""
 
 
 class Findings:
     """The store of findings. Thread-safe; keeps the oldest and the newest of them, at most `limit` in all.
 
-    `reveal_keys` writes keys as text into what `get` and `list` answer; otherwise keys appear as keyed hashes only.
-    `notes`: keep what happens for `take_notes`. `clock` gives seconds since the epoch.
+    `reveal_keys` includes keys as text in the results of `get` and `list`; otherwise keys appear only as keyed hashes.
+    `notes`: keep events for `take_notes`. `clock` returns seconds since the epoch.
     """
 
     def __init__(
@@ -153,7 +154,7 @@ class Findings:
         self._level: OrderedDict[str, None] = OrderedDict()
 
     def add(self, found: Mismatch) -> str:
-        """Keeps a confirmed mismatch and answers its id."""
+        """Stores a confirmed mismatch and returns its id."""
         name = self.id_of(found)
         now = self._clock()
         with self._lock:
@@ -181,7 +182,7 @@ class Findings:
         return self._id(found.collection, found.key, whole=found.key is None, verb=found.verb)
 
     def mark_healed(self, collection: str, key: Key) -> bool:
-        """Marks the finding of a document as healed; False if there is none here. Another process may have one, which
+        """Marks the finding of a document as repaired; False if there is none here. Another process may have one, which
         the file knows."""
         name = self._id(collection, key)
         with self._lock:
@@ -193,14 +194,14 @@ class Findings:
             if finding is not None:
                 self._notes.append(Note(name, collection, key, whole_answer=False, at=self._clock()))
             else:
-                # By their ids alone: repairs come in crowds, and must not take the place of what was seen.
+                # Only by their ids: repairs come in large numbers, and must not displace the mismatches that were seen.
                 self._level[name] = None
                 if len(self._level) > MOST_LEVEL:
                     self._level.popitem(last=False)
         return finding is not None
 
     def open(self, collection: str) -> Sequence[Open]:
-        """The findings of a collection that are not healed."""
+        """The findings of a collection that are not repaired."""
         with self._lock:
             rows = [
                 (each, self._row(each)) for each in self._all() if each.collection == collection and not each.healed
@@ -211,7 +212,7 @@ class Findings:
             ]
 
     def close(self, found: Iterable[Open]) -> int:
-        """Marks these as healed, but for those that were seen again since; how many."""
+        """Marks these as repaired, except those that were seen again since; returns how many."""
         with self._lock:
             still = [
                 finding
@@ -223,26 +224,26 @@ class Findings:
         return len(still)
 
     def closed_elsewhere(self, ids: Iterable[str]) -> None:
-        """The file has these as repaired."""
+        """Records that the file has these as repaired."""
         with self._lock:
             for id in ids:
                 if (finding := self._at(id)) is not None:
                     finding.healed = True
 
     def take_level(self) -> tuple[str, ...]:
-        """The ids of what was repaired since the last call without a finding of it here."""
+        """The ids of documents that were repaired since the last call without a finding here."""
         with self._lock:
             taken = tuple(self._level)
             self._level.clear()
         return taken
 
     def put_back_level(self, ids: Iterable[str]) -> None:
-        """Returns what could not be written."""
+        """Keeps ids that could not be written for the next call."""
         with self._lock:
             self._level.update(dict.fromkeys(ids))
 
     def take_notes(self) -> tuple[Note, ...]:
-        """What happened since the last call; nothing unless this was made with `notes`."""
+        """The events since the last call; empty unless this was created with `notes`."""
         with self._lock:
             taken = tuple(self._notes or ())
             if self._notes is not None:
@@ -250,7 +251,7 @@ class Findings:
         return taken
 
     def put_back(self, notes: Iterable[Note]) -> None:
-        """Returns notes that could not be written, before those that came since."""
+        """Keeps notes that could not be written for the next call, before newer ones."""
         with self._lock:
             self._notes = deque((*notes, *(self._notes or ())), maxlen=MOST_NOTES)
 
@@ -276,7 +277,7 @@ class Findings:
             return None if finding is None else self._row(finding)
 
     def key_of(self, id: str) -> tuple[str, Key] | None:
-        """Collection and key of a finding, for whoever repairs it; None if it is gone or is about a whole answer."""
+        """Collection and key of a finding, for a repair; None if it is gone or is about a whole result."""
         with self._lock:
             finding = self._at(id)
             return None if finding is None or finding.whole_answer else (finding.collection, finding.key)
@@ -313,7 +314,7 @@ class Findings:
             return self._at(self._id(collection, key)) is not None
 
     def open_by_collection(self) -> dict[str, int]:
-        """How many kept findings are not healed."""
+        """How many stored findings are not repaired."""
         with self._lock:
             names = [each.collection for each in self._all() if not each.healed]
         return {name: names.count(name) for name in dict.fromkeys(names)}

@@ -1,8 +1,8 @@
 """The findings of all processes of a host, in the `MismatchFile` beside the journal.
 
-Each process keeps its own in memory and writes what is new to the file about once a second, so a crash loses at most
-the last second of them: what still differs is found again by the next read of it. Like the journal, the file holds the
-keys of documents (whoever heals needs them) and never another value; it is made for its owner's eyes only.
+Each process keeps its own in memory and writes new ones to the file about once a second, so a crash loses at most the
+last second of them: a difference that persists is found again by the next read of it. Like the journal, the file
+contains the keys of documents (a repair needs them) and never another value; only its owner may read it.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ DELETE FROM findings WHERE id NOT IN (SELECT id FROM findings ORDER BY first_see
 
 
 def shared_secret(path: Path) -> bytes:
-    """The secret of a host's keyed hashes: made in the file at the first call, the same for every process after it,
-    so that hashes and ids of findings compare between workers and over restarts. Raises OSError."""
+    """The secret of a host's keyed hashes: created in the file at the first call, the same for every later process, so
+    that hashes and ids of findings match across workers and restarts. Raises OSError."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Not named by the pid: several containers have the same, and would write into each other's file.
+        # Not named by the pid: containers may share pids, and would write into each other's file.
         draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(os.urandom(32))
-        # A link appears whole or not at all, and only one process makes it.
+        # A link appears completely or not at all, and only one process creates it.
         with contextlib.suppress(FileExistsError):
             os.link(draft, path)
         draft.unlink()
@@ -79,10 +79,10 @@ class FindingsFile:
         return self._file.path
 
     def save(self, findings: Findings) -> int:
-        """Writes what is new in `findings`, in one transaction; how many notes that were. If it cannot be written the
-        notes are kept for the next time."""
+        """Writes the new entries of `findings`, in one transaction; returns the number of notes. If they cannot be
+        written, they are kept for the next time."""
         with self._lock:
-            # In this order: what is found after it was made level, differs again.
+            # In this order: a document that is found after its repair differs again.
             level, notes = findings.take_level(), findings.take_notes()
             if level or notes:
                 try:
@@ -129,7 +129,7 @@ class FindingsFile:
         return None if found is None else self._shown(*found)
 
     def key_of(self, id: str) -> tuple[str, Key] | None:
-        """Collection and key; None if it is gone or is about a whole answer."""
+        """Collection and key; None if it is gone or is about a whole result."""
         with self._file.transaction() as db:
             found = db.execute("SELECT collection, key FROM findings WHERE id = ?", (id,)).fetchone()
         return None if found is None or found[1] is None else (found[0], _key(found[1]))
@@ -154,7 +154,7 @@ class FindingsFile:
         ]
 
     def close(self, found: Iterable[Open]) -> Sequence[str]:
-        """As `Findings.close`, of every process; answers the ids of those that were closed."""
+        """As `Findings.close`, of every process; returns the ids of those that were closed."""
         with self._file.transaction() as db:
             db.execute("BEGIN IMMEDIATE")
             counts = {each.id: each.count for each in found}
@@ -199,7 +199,7 @@ class FindingsFile:
 
     @staticmethod
     def _open_among(db: sqlite3.Connection, ids: Collection[str]) -> Sequence[tuple[str, str]]:
-        """(id, row) of those of these that are open; there are few that are."""
+        """(id, row) of the open ones among these; few are open."""
         if not ids:
             return []
         wanted = set(ids)
@@ -250,7 +250,7 @@ def _key(data: bytes) -> Key:
 
 
 def _merged(before: dict[str, Any] | None, note: Note) -> dict[str, Any] | None:
-    """The row of a finding after a note; None: a heal of what was never found."""
+    """The row of a finding after a note; None: a repair without a finding."""
     if note.row is None:
         return None if before is None else {**before, "healed": True}
     row = {name: value for name, value in note.row.items() if name != "key"}
@@ -268,8 +268,8 @@ def _with_one(counts: Mapping[str, int], name: str) -> dict[str, int]:
 
 
 class SharedFindings:
-    """What a process shows of the findings: those of the file, its own included; where there is no file, or it cannot
-    be used, its own alone. `on_error` is called with the reason."""
+    """The findings that a process shows: those of the file, including its own; without a usable file, only its own.
+    `on_error` is called with the reason."""
 
     def __init__(self, own: Findings, file: FindingsFile | None, on_error: Callable[[Exception], None]) -> None:
         self.own = own
@@ -278,12 +278,12 @@ class SharedFindings:
 
     @property
     def place(self) -> str:
-        """Host and file where they are kept; host and process, where there is no file."""
+        """Host and file where they are stored; host and process, without a file."""
         where = f"process {os.getpid()}" if self._file is None else str(self._file.path.absolute())
         return f"{socket.gethostname()}: {where}"
 
     async def save(self) -> None:
-        """Writes what is new. Never raises; what cannot be written waits."""
+        """Writes new entries. Never raises; entries that cannot be written wait."""
         await self._ask(lambda file: None, lambda: None)
 
     async def list(self, **wanted: Any) -> list[dict[str, Any]]:

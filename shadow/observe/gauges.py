@@ -1,4 +1,4 @@
-"""The gauges: read when they are asked for, from one snapshot."""
+"""The gauges: read on request, from one snapshot."""
 
 from __future__ import annotations
 
@@ -54,18 +54,18 @@ class GaugeSnapshot:
     canary_found: Mapping[str, float] = field(default_factory=dict)
     comparison_working: Mapping[str, bool] = field(default_factory=dict)
     mismatches_by_path: Mapping[Labels, int] = field(default_factory=dict)
-    """By (collection, kind, path); whoever makes it bounds it."""
+    """By (collection, kind, path); its creator limits its size."""
     control_up: bool = False
     members: int = 0
     disagreements: Collection[str] = ()
     """The collections on which processes disagree."""
     held: Mapping[str, float] = field(default_factory=dict)
     background_down: Collection[Background] = ()
-    """The long-lived tasks that have failed and have not worked since."""
+    """The long-lived tasks that have failed and have not succeeded since."""
 
 
 class Gauges(Collector):
-    """The gauges, read when they are asked for."""
+    """The gauges, read on request."""
 
     def __init__(
         self,

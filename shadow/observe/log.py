@@ -1,7 +1,7 @@
 """Log events: constant names, structured fields, and no document content.
 
-Nothing here configures structlog or logging for the process: that is the application's business. An application that
-has configured structlog gets the events through its own chain; otherwise each event is one JSON line on the standard
+Nothing here configures structlog or logging for the process: that is up to the application. An application that has
+configured structlog gets the events through its own chain; otherwise each event is one JSON line on the standard
 library's logger `shadow`.
 """
 
@@ -23,7 +23,7 @@ LOGGER_NAME: Final = "shadow"
 
 
 class Event(enum.StrEnum):
-    """The names of all events. They are part of the public interface: dashboards and alerts are built on them."""
+    """The names of all events. They are part of the public interface: dashboards and alerts depend on them."""
 
     MISMATCH_CONFIRMED = "mismatch.confirmed"
     WRITE_DEFERRED = "write.deferred"
@@ -102,13 +102,13 @@ WARNINGS: Final = frozenset(
         Event.ADMIN_REFUSED,
     }
 )
-"""The events that are logged as warnings; what is in neither set is information."""
+"""The events that are logged as warnings; events in neither set are information."""
 
 ERRORS: Final = frozenset({Event.RIGHTS_LACKING})
 """The events that are logged as errors."""
 
 UNBOUNDED: Final = frozenset({Event.ADMIN_REVEALED, Event.LINES_HELD, Event.RIGHTS_LACKING_FOR_JOBS})
-"""Warnings of which every line is written: what people did is on record whole, and they are few."""
+"""Warnings of which every line is written: operators' actions are recorded completely, and they are few."""
 
 TEXT_FIELDS: Final = frozenset(
     {
@@ -158,7 +158,7 @@ TEXT_FIELDS: Final = frozenset(
 """The fields whose text is written unchanged. Text under any other name is replaced by its keyed hash."""
 
 LONGEST: Final = 2000
-"""Characters of text that one field may hold."""
+"""The maximum number of characters of one field."""
 
 _CREDENTIALS: Final = re.compile(r"(?<=://)[^/@\s]+@")
 
@@ -182,13 +182,13 @@ def get_logger() -> structlog.typing.FilteringBoundLogger:
 
 
 def scrub(text: str) -> str:
-    """`text` without the credentials of any URL in it, cut at `LONGEST` characters."""
+    """`text` without the credentials of any URL in it, truncated to `LONGEST` characters."""
     clean = _CREDENTIALS.sub("***@", text)
     return clean if len(clean) <= LONGEST else f"{clean[:LONGEST]}..."
 
 
 def error_fields(error: BaseException) -> dict[str, Any]:
-    """What may be logged of an error: its class, its code, where it was raised. Never its text, which in the drivers'
+    """The loggable part of an error: its class, its code, where it was raised. Never its text, which in the drivers'
     errors quotes documents."""
     fields: dict[str, Any] = {"error": f"{type(error).__module__}.{type(error).__qualname__}"}
     code = getattr(error, "code", None)
@@ -204,8 +204,8 @@ def error_fields(error: BaseException) -> dict[str, Any]:
 
 
 def safe_fields(fields: Mapping[str, Any], hash_value: Callable[[Any], str]) -> dict[str, Any]:
-    """`fields` fit to be logged: plain numbers and flags, text under the names of `TEXT_FIELDS`, errors as their
-    class, counts by name as they are, and the keyed hash of everything else."""
+    """The loggable form of `fields`: plain numbers and flags, text under the names of `TEXT_FIELDS`, errors as their
+    class, counts by name unchanged, and the keyed hash of everything else."""
     return {name: _safe(name, value, hash_value) for name, value in fields.items()}
 
 
@@ -227,7 +227,7 @@ def _safe(name: str, value: Any, hash_value: Callable[[Any], str]) -> Any:
 
 
 class LogThrottle:
-    """Lets one event through for each name and `interval` (seconds), and counts those it holds back."""
+    """Lets one event through per name and `interval` (seconds), and counts the suppressed ones."""
 
     def __init__(self, interval: float = 10.0, *, limit: int = 1000, clock: Callable[[], float] = time.monotonic):
         self._interval = interval
@@ -237,7 +237,7 @@ class LogThrottle:
         self._seen: dict[tuple[str, ...], tuple[float, int]] = {}
 
     def admit(self, *name: str) -> int | None:
-        """How many were held back since the last one that was let through; None: hold this one back too."""
+        """How many were suppressed since the last one that was let through; None: suppress this one too."""
         now = self._clock()
         with self._lock:
             last, held = self._seen.get(name, (None, 0))

@@ -84,7 +84,7 @@ class LogLines:
         }
 
     def report_held(self, *, ending: bool = False) -> None:
-        """Logs how many lines were held back, once a minute at most; to be called once a second."""
+        """Logs how many lines were suppressed, once a minute at most; to be called once a second."""
         held = self._bounds.due(ending=ending)
         if held is not None:
             about = {"not_written": held.not_written, "by_event": held.by_kind, "repeated": held.repeated}

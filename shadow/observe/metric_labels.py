@@ -1,4 +1,4 @@
-"""Label values that an event does not hold as they are, and which events a metric counts."""
+"""Label values that are derived from an event, and which events a metric counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a row of the table of metrics (`metric_table`) holds, and the label values that are fixed."""
+"""A row of the table of metrics (`metric_table`), and the fixed label values."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ __all__ = [
 ]
 
 OTHER: Final = "other"
-"""The label value of whatever is not configured or not listed."""
+"""The label value of everything that is not configured or not listed."""
 
 SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds of the latency buckets, in seconds: from a read in one data centre to the longest client time limit."""
 
 
 class Configured(enum.Enum):
-    """Label values that the configuration gives; each list of them has "other" too."""
+    """Label values that the configuration defines; each list of them also has "other"."""
 
     COLLECTION = enum.auto()
     RULE = enum.auto()
@@ -38,7 +38,7 @@ class Configured(enum.Enum):
 
 
 class Component(enum.StrEnum):
-    """The internal parts whose failures are counted."""
+    """The internal components whose failures are counted."""
 
     REPORT = "report"
     CONFIRM = "confirm"
@@ -89,9 +89,9 @@ class DynamoCall(enum.StrEnum):
 class By:
     """An event that moves a metric.
 
-    `labels`: the attributes that hold the label values, or a function that gives them; by default the attributes named
-    as the labels are. `amount`: the attribute by which a counter rises (by default it rises by 1), or that a histogram
-    observes, `times` times. `when`: whether this event counts.
+    `labels`: the attributes that hold the label values, or a function that returns them; by default the attributes with
+    the names of the labels. `amount`: the attribute by which a counter rises (by default it rises by 1), or that a
+    histogram observes, `times` times. `when`: whether this event counts.
     """
 
     event: type[Any]
@@ -118,4 +118,4 @@ class MetricRow:
     merge: str = "max"
     """How a gauge's values in several workers become one: sum, max or min."""
     moved_by: tuple[By, ...] = ()
-    """The events that move a counter or a histogram; a gauge is read when it is asked for."""
+    """The events that move a counter or a histogram; a gauge is read on request."""

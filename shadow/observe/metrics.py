@@ -62,7 +62,8 @@ __all__ = ["Metrics"]
 
 
 class Metrics:
-    """Counts what the parts report. Every method is cheap, thread-safe, and takes any string for a bounded label."""
+    """Counts what the components report. Every method is cheap, thread-safe, and accepts any string for a bounded
+    label."""
 
     def __init__(
         self,
@@ -74,8 +75,8 @@ class Metrics:
         on_failure: Callable[[str, Exception], None] | None = None,
     ) -> None:
         """`collections`: the configured names. `tables`: DynamoDB tables with the names of their indexes. `rules`:
-        pairs (collection, rule name) of the configured excuses. `on_failure`: called with the component that failed,
-        and why; by default that is only counted.
+        pairs (collection, rule name) of the configured comparison rules. `on_failure`: called with the component that
+        failed, and why; by default that is only counted.
 
         `gauges` is called at each scrape, from any thread. It must not block, and may raise: the gauges are then absent
         from that scrape and the failure is counted."""
@@ -94,14 +95,14 @@ class Metrics:
         self._known = frozenset((*self.collections, OTHER))
         self._noise: Counts[tuple[str, Verdict]] = Counts()
         self.abandoned: Final = {name: functools.partial(self.surely, CallAbandoned(name)) for name in StoreName}
-        """To be called for one call that was abandoned; never raises."""
+        """Call it for one abandoned call; never raises."""
         self.stuck: Final = {name: functools.partial(self.surely, ClientStalled(name)) for name in StoreName}
-        """To be called for one client that answered nothing any more; never raises."""
+        """Call it for one client that no longer responds; never raises."""
         self._handlers: Final = self._compiled()
         self._gauges = Gauges(self.collections, self._routes, gauges, self._unread)
 
     def _make(self, tables: Mapping[str, Iterable[str]], rules: Sequence[tuple[str, str]]) -> None:
-        """Every series, at zero. Raises OSError where they are to be kept in files, and cannot be."""
+        """Creates every series, at zero. Raises OSError if they are to be stored in files, and cannot be."""
         names: Names = {
             Configured.COLLECTION: [(name,) for name in (*self.collections, OTHER)],
             Configured.RULE: [*rules, (OTHER, OTHER)],
@@ -156,8 +157,8 @@ class Metrics:
         self.recent.stands(name, (route.primary, route.phase))
 
     def excuses(self, rules: Iterable[tuple[str, str]]) -> None:
-        """Makes the series of further rules, pairs (collection, rule name). Never raises: what cannot be made counts as
-        "other"."""
+        """Creates the series of further rules, pairs (collection, rule name). Never raises: rules whose series cannot
+        be created count as "other"."""
         with self._guarded():
             for pair in rules:
                 self._series[EXCUSED.name].allow(pair)
@@ -177,7 +178,7 @@ class Metrics:
         self._on_failure(Component.GAUGES, error)
 
     def capacity(self, table: str, index: str, call: str, units: float) -> None:
-        """A store consumed capacity. Like the two that follow it never raises: the store's answer waits for them."""
+        """A store consumed capacity. Like the next two, it never raises: the store's response waits for it."""
         self.surely(CapacityConsumed(table, index, call, units))
 
     def scanned(self, table: str, scans: int, read: int, returned: int) -> None:
@@ -218,7 +219,7 @@ class Metrics:
                     self._on_failure(Component.GAUGES, self._unshared)
 
     def _families(self) -> list[Metric]:
-        """All that there is to show; where the other workers cannot be read, what this process alone has."""
+        """All series; if the other workers cannot be read, what only this process has counted."""
         shared = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
         if shared:
             self.publish()
@@ -340,7 +341,7 @@ def _all(handlers: Sequence[Callable[[Any], None]]) -> Callable[[Any], None]:
 
 
 class _Once(CollectorRegistry):
-    """What has been collected, as an encoder wants it."""
+    """The collected series, in the form that an encoder needs."""
 
     def __init__(self, families: Iterable[Metric]) -> None:
         super().__init__(auto_describe=False)

@@ -1,6 +1,6 @@
-"""The one file of a host for mismatches: those that are confirmed (findings) and those that are not yet.
+"""The one file of a host for mismatches: confirmed ones (findings) and unconfirmed ones.
 
-It is an SQLite file beside the journal, for its owner's eyes only, with a table for each. `findings_file` and
+It is an SQLite file beside the journal, readable only by its owner, with a table for each. `findings_file` and
 `reads.unconfirmed` read and write the tables; this module owns the file, its schema and its connection.
 """
 
@@ -37,7 +37,7 @@ CREATE INDEX IF NOT EXISTS unconfirmed_by_sight ON unconfirmed (seen);
 """
 
 _TIMEOUT: Final = 5.0
-"""Seconds for which another process may hold the file."""
+"""Seconds to wait for another process's lock on the file."""
 
 
 class MismatchFile:
@@ -77,7 +77,7 @@ class MismatchFile:
 
     def _connected(self) -> sqlite3.Connection:
         if self._db is not None and self._inode != _inode(self.path):
-            self._close()  # somebody has removed the file
+            self._close()  # the file was removed
         if self._db is None:
             self._db = self._opened()
             self._inode = _inode(self.path)
@@ -95,7 +95,7 @@ class MismatchFile:
             with contextlib.suppress(sqlite3.Error, OSError):
                 self._take_over(db)
             with db:
-                # From before the host booted, or written by another clock: their time begins now.
+                # From before the host booted, or written by another clock: their time starts now.
                 db.execute("UPDATE unconfirmed SET since = :now, seen = :now WHERE seen > :now", {"now": self.now()})
         except BaseException:
             db.close()
@@ -123,7 +123,7 @@ class MismatchFile:
 
 
 def _inode(path: Path) -> tuple[int, int]:
-    """Tells a file from another one of its name; zeros for none."""
+    """Distinguishes a file from another one of the same name; zeros if there is none."""
     try:
         found = path.stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""Gives each event to the subscribers that want its type. A subscriber that fails harms nobody else."""
+"""Passes each event to the subscribers of its type. A failing subscriber does not affect the others."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Publisher"]
 
 
 class Publisher:
-    """`failed` is called once for an event with which subscribers raised, and must not raise itself."""
+    """`failed` is called once per event for which subscribers raised, and must not raise itself."""
 
     def __init__(self, subscribers: Iterable[Subscriber], failed: Callable[[], None]) -> None:
         handlers: dict[type[Any], list[Callable[[Any], None]]] = {}
@@ -22,7 +22,7 @@ class Publisher:
         self._failed: Final = failed
 
     def publish(self, event: Event) -> None:
-        """In the order of the subscribers. Cancellation goes through."""
+        """In the order of the subscribers. A cancellation propagates."""
         failed = False
         for handle in self._handlers.get(type(event), ()):
             try:

@@ -1,4 +1,4 @@
-"""What is done once a second beside the traffic: findings written, gauges shown to other workers, rates sampled."""
+"""The work that is done once a second: findings written, gauges published to other workers, rates sampled."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EVERY: Final = 5.0
 """Seconds between two samples."""
 
 KEPT: Final = 720
-"""Samples that are kept: an hour of them."""
+"""Number of samples kept: one hour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,19 +31,19 @@ class Sample:
 
 
 class Samples:
-    """The last hour, for plots that need no other server."""
+    """The last hour, for plots without another server."""
 
     def __init__(self, kept: int = KEPT) -> None:
         self._ring: deque[Sample] = deque(maxlen=kept)
 
     def add(self, sample: Sample) -> None:
-        """Keeps a sample. Sums that went back (another set of workers) begin a new series."""
+        """Stores a sample. Sums that decreased (another set of workers) begin a new series."""
         if self._ring and any(sample.verdicts.get(name, 0) < was for name, was in self._ring[-1].verdicts.items()):
             self._ring.clear()
         self._ring.append(sample)
 
     def rates(self, verdict: str, points: int = 120) -> list[tuple[float, float]]:
-        """(epoch seconds, comparisons a second) with at most `points` points, oldest first."""
+        """(epoch seconds, comparisons per second) with at most `points` points, oldest first."""
         step = max(1, -(-(len(self._ring) - 1) // points))
         kept = list(self._ring)[::-1][::step][::-1]
         return [
@@ -54,7 +54,7 @@ class Samples:
 
 
 class PeriodicTasks:
-    """`beat` is one round; `run` goes on until it is cancelled, and calls `turn` at each round."""
+    """`beat` is one round; `run` continues until cancelled, and calls `turn` at each round."""
 
     def __init__(self, metrics: Metrics, findings: SharedFindings, on_beat: Callable[[], None] = lambda: None) -> None:
         self.samples = Samples()
@@ -77,7 +77,7 @@ class PeriodicTasks:
             self.samples.add(Sample(time.time(), totals["verdicts"]))
 
     def _look(self) -> dict[str, Any] | None:
-        """Reading every series takes some ten milliseconds, so it is done in a thread, and not each time."""
+        """Reading every series takes about ten milliseconds, so it runs in a thread, and not in each round."""
         self._metrics.publish()
         now = time.monotonic()
         if now - self._sampled < EVERY:

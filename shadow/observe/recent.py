@@ -1,4 +1,4 @@
-"""Recent comparisons that have a verdict, of a collection as it is routed now; none from before."""
+"""Recent comparisons with a verdict, of a collection under its current route; earlier ones do not count."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from shadow.model.verdict import Verdict
 __all__ = ["WINDOW", "Recent"]
 
 WINDOW: Final = 3600.0
-"""Seconds before now that count."""
+"""The age in seconds up to which comparisons count."""
 
 _STEP: Final = 60.0
 """Seconds that are counted together, and dropped together."""
@@ -38,8 +38,8 @@ class _Series:
 
 
 class Recent:
-    """Counts in this process, by collection; at most an hour of minutes each. Thread-safe. `now` gives seconds of a
-    clock that only goes forward."""
+    """Counts in this process, by collection; at most an hour of minutes each. Thread-safe. `now` returns seconds of a
+    monotonic clock."""
 
     def __init__(self, *, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
@@ -64,7 +64,7 @@ class Recent:
                 steps[-1].shed += count
 
     def stands(self, collection: str, standing: object) -> None:
-        """The collection is routed so from now on: where that is news, what was counted before is forgotten."""
+        """Sets the route of the collection; if it is new, earlier counts are dropped."""
         now = self._now()
         with self._lock:
             series = self._of(collection, now)
@@ -72,7 +72,7 @@ class Recent:
                 self._series[collection] = _Series(now, standing)
 
     def of(self, collection: str) -> RecentReads:
-        """What was counted in the last `WINDOW` seconds."""
+        """The counts of the last `WINDOW` seconds."""
         now = self._now()
         with self._lock:
             series = self._of(collection, now)

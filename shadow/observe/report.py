@@ -1,4 +1,4 @@
-"""The reporter of a running Shadow: metrics, findings and the log subscribe to what its parts publish."""
+"""The reporter of a running Shadow: metrics, findings and the log subscribe to the events of its components."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Report:
     def handlers(self) -> Handlers:
         return {MismatchConfirmed: self._mismatch, KeyAgreed: self._agreed, OutOfBandWriteSeen: self._seen}
 
-    # --- what others take as callbacks ----------------------------------------------------------------------------
+    # --- callbacks for other components -----------------------------------------------------------------------------
 
     def failed(self, part: str, error: BaseException) -> None:
         self.publish(ComponentFailed(part, error))
@@ -83,7 +83,7 @@ class Report:
             self._broken()
 
     def _broken(self) -> None:
-        """A subscriber has failed: that is counted, and goes no further."""
+        """Counts a failure of a subscriber, which has no other effect."""
         self.metrics.internal_failure(Component.REPORT)
 
     def _mismatch(self, event: MismatchConfirmed) -> None:
@@ -100,11 +100,11 @@ class Report:
         self.findings.mark_healed(event.collection, event.key)
 
     def _seen(self, event: OutOfBandWriteSeen) -> None:
-        """Not counted: a delete that may be one whose intent was lost."""
+        """Not counted: the delete may be one whose intent was lost."""
         if event.kind is not Bypass.DELETED or not self._doubted(event.collection):
             self._count_bypass(event.collection, event.kind, event.key, event.name, watched=True)
 
     def _count_bypass(self, collection: str, kind: Bypass, key: Key, mark: Hashable, *, watched: bool) -> None:
-        """Once, however often it is seen."""
+        """Counted once, however often it is seen."""
         if self.bypassing.add(collection, kind, self.hasher.hash_key(key), mark, watched=watched):
             self.publish(OutOfBandWriteCounted(collection, kind))

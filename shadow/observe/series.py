@@ -1,7 +1,7 @@
 """The series of counters and histograms: bounded by the table of metrics, and at zero from the start.
 
-A series costs memory and time only once it is counted. Until then it exists in the exposition alone, as a zero. Where
-`PROMETHEUS_MULTIPROC_DIR` is set every series is made at once, because the exposition is then read from files.
+A series costs memory and time only once it is counted. Until then it is only a zero in the exposition. If
+`PROMETHEUS_MULTIPROC_DIR` is set, every series is created at once, because the exposition is then read from files.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["CounterSeries", "HistogramSeries", "Labels", "Names"]
 Labels: TypeAlias = "tuple[str, ...]"
 
 Names: TypeAlias = "Mapping[Configured, Sequence[Labels]]"
-"""The label values that the configuration gives, `OTHER` among them."""
+"""The label values that the configuration defines, including `OTHER`."""
 
 
 def _text(bound: float) -> str:
@@ -31,7 +31,7 @@ def _text(bound: float) -> str:
 
 
 class _Group:
-    """Neighbouring labels whose values are bounded together: `width` of them. What is not in `members` is counted as
+    """Adjacent labels whose values are bounded together: `width` of them. Values that are not in `members` count as
     "other", if "other" is one of them."""
 
     def __init__(self, members: Iterable[Labels]) -> None:
@@ -40,7 +40,7 @@ class _Group:
         self._other: Final = (OTHER,) * self.width
 
     def bounded(self, labels: Labels) -> Labels:
-        """Raises KeyError for a value that is not in the list, where there is no "other"."""
+        """Raises KeyError for a value that is not in the list, if there is no "other"."""
         if labels in self.members:
             return labels
         if self._other in self.members:
@@ -49,10 +49,10 @@ class _Group:
 
 
 class _Series:
-    """What counters and histograms share: which label values there are, and the values that have been made so far.
+    """What counters and histograms share: which label values there are, and the values that have been created so far.
 
-    `shared`: keep the values in the files of `PROMETHEUS_MULTIPROC_DIR`, if that is set. OSError is then raised where
-    a file cannot be written.
+    `shared`: keep the values in the files of `PROMETHEUS_MULTIPROC_DIR`, if that is set. Raises OSError if a file
+    cannot be written.
     """
 
     def __init__(self, row: MetricRow, names: Names, *, shared: bool) -> None:
@@ -69,7 +69,7 @@ class _Series:
                 self._make(labels)
 
     def labels(self) -> Iterator[Labels]:
-        """The labels of every series, those that were never counted too."""
+        """The labels of every series, including those that were never counted."""
         for parts in itertools.product(*(tuple(group.members) for group in self._groups)):
             yield tuple(itertools.chain.from_iterable(parts))
 
@@ -80,7 +80,7 @@ class _Series:
             self._make(labels)
 
     def _at(self, labels: Labels) -> Any:
-        """The value of a series that has not been found under `labels`: made now, or that of "other"."""
+        """The value of a series that was not found under `labels`: created now, or that of "other"."""
         bounded: Labels = ()
         start = 0
         for group in self._groups:
@@ -106,11 +106,11 @@ class _Series:
 
 class CounterSeries(_Series):
     def add(self, labels: Labels, amount: float = 1, times: int = 1) -> None:
-        """Counts. Label values that the configuration does not know count as "other". Thread-safe."""
+        """Counts. Label values that are not configured count as "other". Thread-safe."""
         (self._made.get(labels) or self._at(labels)).inc(amount * times)
 
     def counts(self) -> Iterator[tuple[Labels, float]]:
-        """Every series and what it has counted in this process."""
+        """Every series and its count in this process."""
         for labels in self.labels():
             made = self._made.get(labels)
             yield labels, 0.0 if made is None else made.get()

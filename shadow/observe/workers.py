@@ -1,9 +1,9 @@
 """The gauges of several worker processes as one exposition.
 
-Counters and histograms of workers are added up by prometheus_client's own multi-process mode. Gauges here are read when
-they are asked for, which only their own process can do: so each process writes the values of its gauges to a file in
-the shared folder, about once a second, and whichever worker is scraped merges the files of those that live. Each holds
-a lock in the folder too, by which workers in other containers are known to live or not.
+prometheus_client's own multi-process mode adds up the counters and histograms of workers. Gauges here are read on
+request, which only their own process can do: so each process writes the values of its gauges to a file in the shared
+folder, about once a second, and the worker that is scraped merges the files of the living ones. Each also holds a lock
+in the folder, by which workers in other containers are known to be alive or not.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ _MERGE: Final[dict[str, Callable[[Iterable[float]], float]]] = {"sum": sum, "max
 
 
 class WorkerGauges:
-    """`merge` gives by the name of a gauge how workers' values become one: "sum", "max" or "min"."""
+    """`merge` returns by the name of a gauge how to merge the values of workers: "sum", "max" or "min"."""
 
     def __init__(self, folder: str | Path, merge: Mapping[str, str]) -> None:
         self._folder = Path(folder)
         self._merge = merge
 
     def publish(self, families: Iterable[Metric]) -> None:
-        """Writes this process's gauges, whole or not at all. Raises OSError."""
+        """Writes this process's gauges, completely or not at all. Raises OSError."""
         gauges = [
             [family.name, family.documentation, [[sample.labels, sample.value] for sample in family.samples]]
             for family in families
         ]
         own = this_process()
         content = {"owner": [own.place, own.pid, own.started], "gauges": gauges}
-        # A missing folder is not made here: another process manages it.
+        # A missing folder is not created here: another process manages it.
         if self._folder.is_dir():
             hold_lock(self._folder)
         path = self.path_of(own)
@@ -50,11 +50,11 @@ class WorkerGauges:
         draft.replace(path)
 
     def path_of(self, owner: Owner) -> Path:
-        """The file of a process, which no other one has: pids are the same in several containers."""
+        """The file of a process, unique to it: processes in several containers may have the same pid."""
         return self._folder / f"{_PREFIX}{hashlib.sha256(owner.id.encode()).hexdigest()[:16]}.json"
 
     def merged(self) -> Iterator[Metric]:
-        """The gauges of the processes that live; the files of the others are removed."""
+        """The gauges of the living processes; removes the files of the others."""
         values: dict[str, dict[tuple[tuple[str, str], ...], list[float]]] = {}
         helps: dict[str, str] = {}
         for name, text, samples in self._living():

@@ -1,7 +1,7 @@
-"""The admin router. What it shows holds no document content, but for what `reveal` is asked for by name.
+"""The admin router. It shows no document content, except the fields that `reveal` requests by name.
 
-`/metrics`, `/healthz` and `/readyz` are for scrapers and orchestrators, and answer everyone who can reach them. All
-else is behind `guard.Guard`.
+`/metrics`, `/healthz` and `/readyz` are for scrapers and orchestrators, and respond to everyone who can reach them.
+Everything else is behind `guard.Guard`.
 """
 
 from __future__ import annotations
@@ -41,30 +41,30 @@ _STATIC: Final = Path(__file__).with_name("static")
 _ASSETS: Final = {"console.js": "text/javascript", "console.css": "text/css", "icon.svg": "image/svg+xml"}
 
 MOST_BYTES: Final = 64 * 1024
-"""Of the body of one request."""
+"""The maximum size of the body of one request."""
 
 BODY_TIME: Final = 10.0
-"""Seconds within which a body must have come."""
+"""Seconds within which a body must arrive."""
 
 _T = TypeVar("_T")
 
 
 class AdminView(Protocol):
-    """What the router shows. Any method may raise: the answer then names the class of the error,
-    and nothing more. `desk.Refused` is an answer: its text is shown."""
+    """The data for the router. Any method may raise: the response then contains the class of the error,
+    and nothing more. `desk.Refused` is a result: its text is shown."""
 
     token: str | None
     docs_url: str
-    """Where the manual is on the web, or ""."""
+    """The address of the manual on the web, or ""."""
 
     async def status(self) -> ProcessStatus:
-        """The state of everything: routes, journal, queues, findings, totals, gates."""
+        """The complete state: routes, journal, queues, findings, totals, gates."""
 
     async def ready(self) -> tuple[bool, dict[str, str]]:
-        """Whether traffic can be taken, and for each component that was checked "ok" or what is wrong."""
+        """Whether the process can take traffic, and for each checked component "ok" or the problem."""
 
     def metrics(self) -> tuple[bytes, str]:
-        """The exposition and its content type."""
+        """The metrics as text, and their content type."""
 
     async def findings(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
         """Findings, groups and summary, JSON-able. `wanted`: collection, kind, path, healed, limit."""
@@ -72,7 +72,7 @@ class AdminView(Protocol):
     async def finding(self, id: str) -> dict[str, Any] | None: ...
 
     def rates(self) -> dict[str, list[tuple[float, float]]]:
-        """Comparisons a second by verdict, oldest first."""
+        """Comparisons per second by verdict, oldest first."""
 
     async def heal(self, ids: list[str], *, dry_run: bool) -> dict[str, Any]: ...
 
@@ -81,11 +81,11 @@ class AdminView(Protocol):
     async def flip(self, collection: str, to: str, reason: str) -> dict[str, Any]: ...
 
     def refused(self, path: str, reason: str) -> None:
-        """To be logged: someone asked for what they may not."""
+        """Logs that someone requested something without permission."""
 
 
 class _Answered(Exception):
-    """The request is answered with this, whatever else was to be done."""
+    """The request gets this response, and nothing more is done."""
 
     def __init__(self, status: int, error: str) -> None:
         super().__init__(error)
@@ -96,9 +96,9 @@ class _Answered(Exception):
 def admin_router(view: AdminView, *, prefix: str = "") -> APIRouter:
     """A router under `prefix`, which is empty or begins with "/".
 
-    For everyone: `GET /metrics`, `/healthz` (the process answers; no store is touched), `/readyz` (200 or 503, with a
-    reason for each part). Guarded: `GET /status`, `/findings`, `/findings/{id}`, `/console`; `POST /findings/heal`,
-    `/findings/reveal`, `/flip`.
+    For everyone: `GET /metrics`, `/healthz` (the process responds; no store is accessed), `/readyz` (200 or 503, with a
+    reason for each component). Guarded: `GET /status`, `/findings`, `/findings/{id}`, `/console`; `POST
+    /findings/heal`, `/findings/reveal`, `/flip`.
     """
     router = APIRouter(prefix=prefix, tags=["shadow"], include_in_schema=False)
     pages = _Endpoints(view)
@@ -125,7 +125,7 @@ _Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def _guarded(endpoint: _Endpoint) -> _Endpoint:
-    """The text of an error may quote a document; its class does not."""
+    """Responds with the class of an error: its text may quote a document."""
 
     async def guarded(request: Request) -> Response:
         try:
@@ -164,7 +164,7 @@ class _Endpoints:
         return checked
 
     def _refuse(self, request: Request, refusal: Refusal) -> Response:
-        # The route, and not the path that was asked for, which may be anything.
+        # The route, and not the requested path, which may be anything.
         self._view.refused(getattr(request.scope.get("route"), "path", ""), refusal.reason)
         return _json({"error": refusal.reason}, refusal.status)
 
@@ -197,7 +197,7 @@ class _Endpoints:
         return _json(found)
 
     async def console(self, request: Request) -> Response:
-        """The page itself is empty; its content is filled in for those who may read it."""
+        """The page itself is empty; its content is loaded for those who may read it."""
         readable = self._guard.reading(request) is None
         content = await self._live() if readable else ""
         notice = "" if readable else _notice(self._guard)
@@ -238,12 +238,12 @@ class _Endpoints:
 
 def _notice(guard: AdminGuard) -> str:
     if guard.has_token:
-        return "Give the admin token to see anything."
-    return "No admin token is configured, so only this machine may read this page: set SHADOW_ADMIN_TOKEN."
+        return "Enter the admin token to see anything."
+    return "No admin token is configured, so only this machine may read this page. Set SHADOW_ADMIN_TOKEN."
 
 
 def _wanted(query: Mapping[str, str]) -> dict[str, Any]:
-    """The filters of `Findings.list` out of a query string."""
+    """The filters of `Findings.list` from a query string."""
     unknown = set(query) - {"collection", "kind", "path", "healed", "limit"}
     if unknown:
         raise _Answered(400, "known filters: collection, kind, path, healed, limit")
@@ -264,7 +264,7 @@ def _wanted(query: Mapping[str, str]) -> dict[str, Any]:
 
 
 async def _body(request: Request) -> Mapping[str, Any]:
-    """The JSON object that was sent. What is too large, slow or malformed is refused unread."""
+    """The JSON object in the body. A body that is too large, slow or malformed is rejected."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise _Answered(415, "application/json is wanted")
     data = bytearray()
@@ -293,6 +293,6 @@ def _field(body: Mapping[str, Any], name: str, type_: type[_T], *, default: _T |
 
 
 def _json(content: dict[str, Any], code: int = 200) -> Response:
-    """JSON with the types of what JSON cannot hold in place of its values."""
+    """JSON in which values that JSON cannot hold are replaced by their types."""
     body = json.dumps(content, default=lambda value: f"<{type(value).__name__}>", separators=(",", ":"))
     return Response(body, code, headers=_HEADERS, media_type="application/json")

@@ -1,4 +1,4 @@
-"""What the admin router shows and does, for one Shadow."""
+"""The data and actions of the admin router, for one Shadow."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from shadow.observe.report import Report
 __all__ = ["AdminService", "Operated", "Refused"]
 
 MOST_AT_ONCE: Final = 100
-"""Findings that one request may heal."""
+"""The maximum number of findings that one request may repair."""
 
 LONGEST: Final = 2000
-"""Characters of one revealed value."""
+"""The maximum number of characters of one revealed value."""
 
 
 class Refused(Exception):
-    """A request can't be granted. The text is shown to the client and holds no document content."""
+    """A request that can't be granted. The text is shown to the client and contains no document content."""
 
 
 class Operated(Protocol):
@@ -70,7 +70,7 @@ class Operated(Protocol):
 
 
 class AdminService:
-    """Implements `admin.AdminView`. Every action is logged with its outcome before it is answered."""
+    """Implements `admin.AdminView`. Every action is logged with its outcome before the response."""
 
     def __init__(self, shadow: Operated, path: Path | None = None) -> None:
         """`path`: the configuration file, if there is one."""
@@ -90,7 +90,7 @@ class AdminService:
         return self._shadow.metrics()
 
     async def findings(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
-        """Shape: {"findings": [...], "groups": [...], "summary": {...}}; `wanted` as `Findings.list` takes it."""
+        """Shape: {"findings": [...], "groups": [...], "summary": {...}}; `wanted` as for `Findings.list`."""
         shared = self._shadow.shared_findings
         return {
             "findings": await shared.list(**wanted),
@@ -102,13 +102,13 @@ class AdminService:
         return await self._shadow.shared_findings.get(id)
 
     def rates(self) -> dict[str, list[tuple[float, float]]]:
-        """(epoch seconds, comparisons a second) of the last hour, by verdict."""
+        """(epoch seconds, comparisons per second) of the last hour, by verdict."""
         samples = self._shadow.pulse.samples
         return {verdict: samples.rates(verdict) for verdict in ("match", "mismatch", "lagging", "transient", "shed")}
 
     async def heal(self, ids: list[str], *, dry_run: bool) -> dict[str, Any]:
-        """One result each: {"id", "collection", "result"}. A dry run gives what would be done: equal (nothing), copied,
-        tombstoned; and changes nothing."""
+        """One result per finding: {"id", "collection", "result"}. A dry run changes nothing and returns what would be
+        done: equal (nothing), copied, tombstoned."""
         if not 0 < len(ids) <= MOST_AT_ONCE:
             raise Refused(f"1 to {MOST_AT_ONCE} findings at once")
         return {"dry_run": dry_run, "results": [await self._heal(each, dry_run=dry_run) for each in ids]}
@@ -143,7 +143,7 @@ class AdminService:
         return (Healing.COPIED if primary.document is not None else Healing.TOMBSTONED).value
 
     async def reveal(self, id: str, reason: str) -> dict[str, Any]:
-        """The values at the paths of a finding, read afresh from both stores: those that `reveal_fields` of the
+        """The values at the paths of a finding, read again from both stores: those that `reveal_fields` of the
         collection allows, as extended JSON.
         Shape: {"id", "collection", "values": [{"path", "primary", "secondary"}], "hidden": n}. Raises `Refused`."""
         if not reason.strip():
@@ -154,7 +154,7 @@ class AdminService:
         collection, key = found
         entry = self._shadow.settings.collections.get(collection)
         if entry is None:
-            raise Refused("its collection is not configured any more")
+            raise Refused("its collection is no longer configured")
         allowed = entry.reveal_fields
         images = [image.document for image in await self._shadow.images(collection, key)]
         paths = _paths(*images, hasher=self._shadow.report.hasher)
@@ -173,9 +173,9 @@ class AdminService:
         return {"id": id, "collection": collection, "values": values, "hidden": len(paths) - len(shown)}
 
     async def flip(self, collection: str, to: str, reason: str) -> dict[str, Any]:
-        """Makes the other store the primary, in every process, if every gate of the collection is open, and writes it
-        into the configuration file of this one. Shape: {"collection", "to", "done": bool, "said": text, "held": seconds
-        that writes were held, "file": why it could not be changed, or ""}. Raises `Refused`."""
+        """Makes the other store the primary, in every process, if every gate of the collection is open, and records it
+        in this process's configuration file. Shape: {"collection", "to", "done": bool, "said": text, "held": seconds
+        for which writes were paused, "file": why it could not be changed, or ""}. Raises `Refused`."""
         if not reason.strip():
             raise Refused("give a reason; it is logged")
         status = await self._shadow.health()
@@ -184,7 +184,7 @@ class AdminService:
         closed = status.readiness.closed(collection)
         if closed:
             names = ", ".join(gate.name for gate in closed)
-            raise Refused(f"gates are closed: {names}; only `shadow flip --force` goes past them")
+            raise Refused(f"gates are closed: {names}; only `shadow flip --force` overrides them")
         self._shadow.report.publish(noted(Event.ADMIN_FLIPPED, collection=collection, to=to, reason=reason[:LONGEST]))
         made = await self._shadow.flip(collection, StoreName(to), reason[:LONGEST])
         file = ""
@@ -193,7 +193,7 @@ class AdminService:
         return {"collection": collection, "to": to, **made, "file": file}
 
     def refused(self, path: str, reason: str) -> None:
-        """Someone asked for what they may not."""
+        """Someone requested something without permission."""
         self._shadow.report.publish(noted(Event.ADMIN_REFUSED, path=path, reason=reason))
 
 
@@ -206,7 +206,7 @@ async def _said(work: Callable[[str, Key], Awaitable[str]], collection: str, key
 
 
 def _paths(primary: Document | None, secondary: Document | None, *, hasher: Any) -> list[str]:
-    """Where the documents differ; the names of fields where only one of them is there."""
+    """The paths at which the documents differ; the names of fields if there is only one document."""
     if primary is not None and secondary is not None:
         return [each.path for each in explain(primary, secondary, hasher=hasher)]
     return [str(name) for name in (primary or secondary or {})]
@@ -218,7 +218,7 @@ def _allowed(path: str, allowed: tuple[str, ...]) -> bool:
 
 
 def _at(document: Document | None, path: str) -> str:
-    """The value at a path, for a person to read."""
+    """The value at a path, as readable text."""
     value: Any = document
     for part in path.split("."):
         if isinstance(value, Mapping) and part in value:

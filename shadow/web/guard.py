@@ -1,8 +1,8 @@
-"""Who may read the admin pages, and who may act through them.
+"""Decides who may read the admin pages, and who may act through them.
 
-Without a configured token: requests of this very machine may read, and nobody may act. With one: whoever shows it may
-do both, and nobody else either. The token travels in a header that no browser sends by itself, so no other site can
-make a visitor's browser act; that a browser says where a request comes from is checked all the same.
+Without a configured token, requests from this machine may read, and nobody may act. With a token, only requests that
+carry it may read or act. The token travels in a header that no browser sends by itself, so no other site can make a
+visitor's browser act; the origin that a browser reports is checked nevertheless.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _SAME: Final = ("same-origin", "none")
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a request is refused: an HTTP status, and a word for whoever may read it."""
+    """Why a request is rejected: an HTTP status, and a text for the reader."""
 
     status: int
     reason: str
 
 
 class AdminGuard:
-    """`token`: the one that is configured, or None."""
+    """`token`: the configured token, or None."""
 
     def __init__(self, token: str | None) -> None:
         self._token = token
@@ -65,7 +65,8 @@ class AdminGuard:
 
 
 def _same_site(request: Request) -> bool:
-    """Whether the browser, if it is one, says that its page came from here. Source: the Fetch Metadata headers."""
+    """Whether the page that made the request is of this site, if a browser reports it. Source: Fetch Metadata
+    headers."""
     if request.headers.get("sec-fetch-site", "none") not in _SAME:
         return False
     origin = request.headers.get("origin")
@@ -73,8 +74,9 @@ def _same_site(request: Request) -> bool:
 
 
 def _is_local(request: Request) -> bool:
-    """Whether the request was made on this machine and for this machine. The name it asked for counts too: a foreign
-    name that leads here is another site's; and what a proxy forwards is not local, wherever the proxy runs."""
+    """Whether the request was made on this machine and for this machine. The requested host name counts too: a foreign
+    name that resolves to this machine belongs to another site; and a proxied request is not local, wherever the proxy
+    runs."""
     client = request.client.host if request.client is not None else ""
     if any(name in request.headers for name in _FORWARDED):
         return False

@@ -29,7 +29,7 @@ HELP: Final = {
 
 
 def page(content: str, *, notice: str, acts: bool) -> str:
-    """The whole page. `content` is what `live` made; `notice` is shown where there is none; `acts`: whether an admin
+    """The whole page. `content` is the result of `live`; `notice` is shown if there is none; `acts`: whether an admin
     token is configured."""
     head = tag(
         "head",
@@ -72,8 +72,8 @@ def live(
     acts: bool,
     docs_url: str = "",
 ) -> str:
-    """What changes: verdict, collections, fleet, plots, gates, findings, journal, indexes. `docs_url`: where the
-    manual is on the web; without it, sections name the command that prints their explanation."""
+    """The changing part: verdict, collections, fleet, plots, gates, findings, journal, indexes. `docs_url`: the address
+    of the manual on the web; without it, sections name the command that prints their explanation."""
 
     def section(id: str, title: str, *children: Child) -> Markup:
         return tag(
@@ -111,7 +111,7 @@ def _verdict(readiness: Readiness) -> Markup:
 
 
 def _advice(text: str) -> Markup:
-    """A sentence that may end in a command to type: its words stay whole, `--options` too."""
+    """A sentence that may end in a command: its words, including `--options`, are not broken."""
     before, found, command = text.partition("shadow ")
     if not found or (before and not before.endswith((": ", "; "))):
         return join((text,))
@@ -132,7 +132,7 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[Child]], *, caption: str
 
 
 def _slug(text: str) -> str:
-    """An id, so that the keyboard focus stays where it is when the page is refreshed."""
+    """An id, so that the keyboard focus stays in place when the page is refreshed."""
     return "t-" + "".join(each if each.isalnum() else "-" for each in text.lower())
 
 
@@ -197,7 +197,7 @@ def _plots(rates: Mapping[str, list[tuple[float, float]]]) -> Markup:
 
 
 def _gates(every: Sequence[Gate]) -> Markup:
-    """The closed ones first, the open ones behind a line with their number."""
+    """The closed ones first, the open ones in a section that shows their number."""
     closed, opened = [each for each in every if not each.ok], [each for each in every if each.ok]
     rows = [[each.collection, each.name, _mark(False), each.said, _advice(each.look_at)] for each in closed]
     head = ["Collection", "Gate", "State", "Figure"]
@@ -248,7 +248,7 @@ def _finding(each: Mapping[str, Any], acts: bool) -> Markup:
     buttons: list[Child] = []
     if acts and each["key_hash"]:
         buttons = [
-            _button("What would a heal do?", "dry-run", f"dry-{id}", id=id),
+            _button("What would a repair do?", "dry-run", f"dry-{id}", id=id),
             _button("Heal", "heal", f"heal-{id}", id=id),
             _button("Reveal values", "reveal", f"reveal-{id}", id=id),
         ]

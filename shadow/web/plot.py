@@ -17,7 +17,7 @@ _TOP: Final = 18
 
 
 def plot(name: str, points: Sequence[tuple[float, float]]) -> Markup:
-    """(epoch seconds, rate) as a line over its area, with the figures that a reader needs: now, and the most."""
+    """(epoch seconds, rate) as a line over its area, labelled with the current and the highest rate."""
     if len(points) < 2:
         return tag("figure", tag("figcaption", f"{name}: not enough samples yet"), class_="plot quiet")
     rates = [rate for _, rate in points]

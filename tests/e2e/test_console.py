@@ -212,7 +212,7 @@ async def test_the_console_shows_the_finding_and_heals_it_by_keyboard(
     browser.answers.append("")
     await browser.value(f"document.getElementById('heal-{finding['id']}').focus()")
     await browser.press("Enter", code=13, text="\r")
-    await browser.until(f"{outcome}.startsWith('Healed')")
+    await browser.until(f"{outcome}.startsWith('Repaired')")
     await browser.until(f"{details}.querySelector('summary').innerText.includes('healed')")
     assert site.audit.disagreements() == []
     assert browser.problems == []

@@ -325,7 +325,7 @@ async def test_nothing_is_flipped_that_does_not_say_whether_it_is_the_one_of_bef
         await vouched(shadow)
         assert await shadow.admin.fleet.vouch([COLLECTION]) == ""
         monkeypatch.setattr(place.inner[MONGO], "token", silent)
-        assert "no confirmation in time" in await shadow.admin.fleet.vouch([COLLECTION])
+        assert "not confirmed in time" in await shadow.admin.fleet.vouch([COLLECTION])
         assert await shadow.admin.fleet.vouch([COLLECTION], whole=False) == "", "a store that was switched off"
         monkeypatch.undo()
         assert await shadow.admin.fleet.vouch([COLLECTION]) == ""

@@ -110,7 +110,7 @@ async def test_a_finding_of_a_collection_that_is_not_configured_any_more_is_not_
     for dry_run in (True, False):
         said = await AdminService(operated).heal([found], dry_run=dry_run)
         assert [each["result"] for each in said["results"]] == ["failed: NotFollowed"]
-    with pytest.raises(Refused, match="not configured any more"):
+    with pytest.raises(Refused, match="no longer configured"):
         await AdminService(operated).reveal(found, "looking")
     assert operated.healed == []
 

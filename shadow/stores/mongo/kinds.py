@@ -153,7 +153,7 @@ def expiring_in_two_stores(mongo_is_primary: bool) -> KindRow:
         return row
     return KindRow(
         "MongoDB deletes them past shadow, and DynamoDB, the primary, keeps them: `shadow verify` finds them as "
-        "missing, and what heals them puts them back until they expire again",
+        "missing, and a repair restores them until they expire again",
         row.next,
     )
 

@@ -1,4 +1,4 @@
-// Keeps the page fresh and sends its actions. The token stays in this tab's memory and goes nowhere but here.
+// Refreshes the page and sends its actions. The token stays in this tab's memory and is sent only to this server.
 "use strict";
 
 const EVERY = 3000;
@@ -14,7 +14,7 @@ const headers = (more = {}) => (token ? { Authorization: `Bearer ${token}`, ...m
 
 function replace(text) {
   const selection = document.getSelection();
-  // Somebody is about to copy a command: what is marked stays until it is not.
+  // Someone may be copying a command: no refresh while text is selected.
   if (!selection.isCollapsed && live.contains(selection.anchorNode)) return false;
   const scrolled = [...live.querySelectorAll(".scroll")].map((each) => [each.id, each.scrollLeft]);
   const open = new Set([...live.querySelectorAll("details[open]")].map((each) => each.id));
@@ -33,7 +33,7 @@ function replace(text) {
 }
 
 async function refresh() {
-  // Without something to show there must have been a refusal: wait for the token.
+  // No content means that the request was rejected: wait for the token.
   if (asking || document.hidden || (form && !token && !live.firstChild)) return;
   asking = true;
   try {
@@ -56,13 +56,13 @@ async function refresh() {
 function fresh() {
   freshness.textContent = `as of ${new Date().toLocaleTimeString()}`;
   freshness.className = "";
-  // Not told to a screen reader every three seconds.
+  // Not announced by a screen reader every three seconds.
   freshness.removeAttribute("role");
 }
 
 function stale() {
   freshness.setAttribute("role", "alert");
-  freshness.textContent = "the application does not answer: what is shown is old";
+  freshness.textContent = "the application does not respond: the data below is out of date";
   freshness.className = "stale";
 }
 
@@ -89,25 +89,25 @@ async function send(path, body) {
 const actions = {
   async "dry-run"({ id }) {
     const said = await send("findings/heal", { ids: [id], dry_run: true });
-    say("A heal would come to this; nothing was changed.", said.results.map((each) => `${each.id}: ${each.result}`));
+    say("A repair would do this; nothing was changed.", said.results.map((each) => `${each.id}: ${each.result}`));
   },
   async heal({ id }) {
-    if (!window.confirm("Make the secondary hold what the primary holds?")) return;
+    if (!window.confirm("Repair: copy the primary's document to the secondary?")) return;
     const said = await send("findings/heal", { ids: [id], dry_run: false });
-    say("Healed.", said.results.map((each) => `${each.id}: ${each.result}`));
+    say("Repaired.", said.results.map((each) => `${each.id}: ${each.result}`));
   },
   async reveal({ id }) {
     const reason = window.prompt("Why? The reason is logged.");
     if (!reason) return;
     const said = await send("findings/reveal", { id, reason });
     const lines = said.values.map((each) => `${each.path}: ${each.primary} | ${each.secondary}`);
-    say(`Primary | secondary; ${said.hidden} more may not be shown (reveal_fields).`, lines);
+    say(`Primary | secondary; ${said.hidden} more are hidden (reveal_fields).`, lines);
   },
   async flip({ collection, to }) {
     const reason = window.prompt(`Make ${to} the primary of ${collection}. Why? The reason is logged.`);
     if (!reason) return;
     const said = await send("flip", { collection, to, reason });
-    const held = `writes were held for ${Math.round(said.held * 1000)} ms`;
+    const held = `writes were paused for ${Math.round(said.held * 1000)} ms`;
     say(said.done ? `${said.to} is the primary of ${collection} now; ${held}. ${said.file}` : `Not done: ${said.said}`);
   },
 };
@@ -116,7 +116,7 @@ live.addEventListener("click", async (event) => {
   const button = event.target.closest("button[data-action]");
   if (!button) return;
   if (!token) {
-    say("Give the admin token first.");
+    say("Enter the admin token first.");
     document.getElementById("token")?.focus();
     return;
   }
