@@ -413,6 +413,14 @@ async def test_a_process_that_starts_while_writes_are_held_waits_for_the_decisio
         flipping = asyncio.create_task(flip(records))
         await holding.wait()
         newcomer = Process(records, "newcomer")
+        in_force: list[StoreName] = []
+        switch = newcomer.switch
+
+        async def noted(placed: Mapping[str, RouteRecord]) -> None:
+            await switch(placed)
+            in_force.append(newcomer.route.primary)
+
+        newcomer.switch = noted  # type: ignore[method-assign]
         beginning = asyncio.create_task(newcomer.begin())
         await asyncio.sleep(0)
         assert not newcomer.participant.joined
@@ -420,6 +428,7 @@ async def test_a_process_that_starts_while_writes_are_held_waits_for_the_decisio
         assert (await flipping).done
         await beginning
         assert newcomer.route.primary is DYNAMO
+        assert set(in_force) == {DYNAMO}, "it writes to no other primary at any time"
         await newcomer.end()
 
 

@@ -190,6 +190,23 @@ async def test_a_flip_that_cannot_be_drained_changes_nothing_and_the_writes_go_o
         assert one.documents(MONGO)[KEY]["n"] == 3
 
 
+async def test_a_flip_waits_for_a_request_that_was_given_up_on(tmp_path: Path) -> None:
+    """The secondary may still get it when it is the primary: nothing is flipped while that can be."""
+    async with two_processes(tmp_path, limits=QUICK.model_copy(update={"in_flight_timeout": 60.0})) as (
+        fleet,
+        one,
+        two,
+    ):
+        one.secondary.on("replay", lose)
+        await one.things.update_one({"_id": KEY}, INC)
+        await one.settled()
+        one.secondary.clear()
+        done = await fleet.flip()
+        assert not done.done
+        assert "may still arrive" in done.said
+        assert [pair.routes["things"].primary for pair in (one, two)] == [MONGO, MONGO]
+
+
 async def test_a_flip_whose_coordinator_goes_in_the_middle_changes_nothing(tmp_path: Path) -> None:
     """It asked for the writes to be held, and is no more: the processes abort, and the next flip is made."""
     async with two_processes(tmp_path, limits=QUICK.model_copy(update={"drain": 0.4})) as (fleet, one, two):
