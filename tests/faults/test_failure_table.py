@@ -447,7 +447,7 @@ async def test_the_operating_system_crashes(place: Place) -> Shadow:
         await place.level(shadow)
         before = shadow._engine.parts.journal
         # As another start of the system would find it: the owner is of an earlier one, and has not left in order.
-        await before._run(_of_an_earlier_boot)  # type: ignore[attr-defined]
+        await before._ask(_of_an_earlier_boot)  # type: ignore[attr-defined]
     async with place.shadow() as shadow:
         await until_verify_is_wanted(shadow)
         await shadow.admin.trust(COLLECTION)

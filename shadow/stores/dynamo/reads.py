@@ -17,7 +17,7 @@ from shadow.model.operation import (
 from shadow.model.order import sort_documents
 from shadow.model.stored import Damaged, check_readable, is_readable
 from shadow.model.version import ABSENT, Document, Image, Key, Version
-from shadow.mongoql import cached_pipeline, cached_projection
+from shadow.mongoql import cached_filter, cached_pipeline, cached_projection
 from shadow.mongoql.values_at import distinct_values
 from shadow.stores.dynamo.access import DynamoAccess
 from shadow.stores.dynamo.items import keys
@@ -55,6 +55,7 @@ class DynamoReads(DynamoAccess):
     ) -> AsyncGenerator[list[Hit], None]:
         """`fetch`: documents may have its fields only; allowed only for a query with nothing but a filter."""
         table = self._table(collection)
+        cached_filter(query.filter)  # what the server refuses is refused before anything is planned
         project = cached_projection(query.projection) if query.projection else None
         fetch = fetch or fetch_of(query)
         if query.sort:
