@@ -190,7 +190,7 @@ async def test_a_forked_process_has_a_record_of_its_own(place: Place, monkeypatc
         participant, parent = shadow.admin.fleet.participant, shadow.admin.fleet.participant.id
         # Nobody here can know that it is none.
         child = Owner("another-host/boot/pid:[1]", 7, 1.0)
-        monkeypatch.setattr("shadow.fleet.participant.this_process", lambda: child)
+        monkeypatch.setattr("shadow.fleet.membership.this_process", lambda: child)
         await participant.join({COLLECTION: MONGO})
         assert {row.id for row in members.members(shadow.admin.fleet.records)} == {parent, participant.id}
         assert participant.id != parent

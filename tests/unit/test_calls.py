@@ -124,7 +124,7 @@ async def test_with_too_many_abandoned_none_is_begun(calls: Make, client: Client
     for each in callers:
         each.cancel()
     await asyncio.wait(callers)
-    with pytest.raises(AutoReconnect, match="3 calls"):
+    with pytest.raises(AutoReconnect, match="3 abandoned calls"):
         await made.run(client.call(), lambda: ended.append(1))
     assert ended == [1]
     assert client.seen["begun"] == 3

@@ -61,7 +61,7 @@ class Right:
 
 _DOCUMENTS: Final = ("BatchGetItem", "DeleteItem", "GetItem", "PutItem", "Scan", "UpdateItem")
 _RECORDS: Final = (
-    "BatchGetItem", "BatchWriteItem", "DeleteItem", "DescribeTable", "GetItem", "PutItem", "Query", "UpdateItem",
+    "BatchGetItem", "BatchWriteItem", "DeleteItem", "DescribeTable", "GetItem", "Query", "UpdateItem",
 )  # fmt: skip
 _CONTROL: Final = ("DeleteItem", "DescribeTable", "GetItem", "PutItem", "Query")
 
