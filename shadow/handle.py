@@ -20,6 +20,7 @@ from shadow.notices import Notices
 from shadow.router import Router
 from shadow.routes.forwarder import Forwarder, Passage, expected
 from shadow.runtime import Runtime, RuntimeContext
+from shadow.sessions import TransactionRouter
 from shadow.stores.mongo.drivers import collection_class, driver_of
 from shadow.stores.mongo.store import MongoStore
 from shadow.surface.forwarded import ForwardedCollection
@@ -179,6 +180,10 @@ class DatabaseHandle(abc.ABC):
         `JournalError`, `ShadowClosed`."""
         self.runtime()
         await self.fleet.enter(collections)
+
+    def in_session(self, session: Any) -> Router | TransactionRouter:
+        """Likewise for calls with the driver's session."""
+        return self.runtime().sessions.router(session)
 
     def current(self) -> Router:
         """The router of the running event loop, made on first use."""

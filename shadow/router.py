@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import time
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from typing import Any, Final, TypeVar
@@ -15,19 +16,19 @@ from typing import Any, Final, TypeVar
 from pymongo.errors import PyMongoError, WriteError
 
 from shadow.errors import UnsupportedOperation
-from shadow.model.events import OperationFinished, ReadFinished
+from shadow.model.events import OperationFinished, ReadFinished, ReadRouted, Reporter
 from shadow.model.operation import ANY, Applied, Change, Delete, Hit, Insert, Query, Replace, Update, Verb
 from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import Role, Route
 from shadow.model.reads import Aggregate, Count, Distinct, Find, FindOne, Read, ValueRead
 from shadow.model.values import snapshot
-from shadow.model.verdict import Incomparable, ShedReason, Slice
+from shadow.model.verdict import Incomparable, Routed, ShedReason, Slice
 from shadow.model.version import Document, Key
 from shadow.reads.asking import ask_store
 from shadow.reads.kept import KeptHits, Stopwatch, first, one_of, snapshot_of
 from shadow.reads.percent_reads import PercentReads
 from shadow.reads.shadow_read import ShadowReader
-from shadow.stores.base import Store
+from shadow.stores.base import InSessions, Store
 from shadow.writes.context import LoopContext
 from shadow.writes.dual_write import Admit, DualWrite, Result
 from shadow.writes.replicator import Replicator
@@ -52,6 +53,16 @@ _VERBS: Final[Mapping[type[Change], Verb]] = {
 """The verbs of changes that come by the stores' contract, which knows none."""
 
 
+class _ByPrimary:
+    """In place of `PercentReads`: every read is answered by the primary."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+
+    async def answer(self, collection: str, read: Read, route: Route) -> None:
+        self._reporter.publish(ReadRouted(collection, route.primary, Routed.SESSION))
+
+
 class Router:
     """The primary and the secondary as one store, in the order of the collection's route. One for each event loop.
 
@@ -73,11 +84,26 @@ class Router:
         self._reader = reader
         self._limits = context.limits
         self._reporter = context.reporter
-        self._percent = percent
+        self._percent: PercentReads | _ByPrimary = percent
         self._admit = admit
         self._dual_write = DualWrite(context, replicator, admit)
         self._search = Search(self._primary, self._write_at_key, context.limits)
         self._tasks: set[asyncio.Task[object]] = set()
+        self._turn: contextlib.AbstractAsyncContextManager[None] = contextlib.nullcontext()
+        """Of the writes of one call with a session: the server has one at a time."""
+
+    def in_session(self, session: Any) -> Router:
+        """This router for calls that belong to a session of the application, and to no transaction. The primary answers
+        all reads, so that they are causally consistent; what is done beside the call knows of no session."""
+        made = copy.copy(self)
+        made._stores = {
+            name: store.in_session(session) if isinstance(store, InSessions) else store
+            for name, store in self._stores.items()
+        }
+        made._percent = _ByPrimary(self._reporter)
+        made._search = Search(made._primary, made._write_at_key, made._limits)
+        made._turn = asyncio.Lock()
+        return made
 
     # --- reads --------------------------------------------------------------------------------------------------
 
@@ -235,7 +261,8 @@ class Router:
         if self._admit is not None and route.dual_write and change.key is ANY:
             # Here already: a store is searched for the document before it is written.
             await self._admit(collection, route.primary)
-        result = (await self._shielded(self._write_one(collection, verb, change)))[0]
+        async with self._turn:
+            result = (await self._shielded(self._write_one(collection, verb, change)))[0]
         if isinstance(result, Exception):
             raise result
         return result

@@ -16,7 +16,7 @@ from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec
 from shadow.model.version import Document, Image, Key, State
 
-__all__ = ["Admitting", "ApplicationStore", "Indexed", "Judging", "Scanning", "Store", "Unfit"]
+__all__ = ["Admitting", "ApplicationStore", "InSessions", "Indexed", "Judging", "Scanning", "Store", "Unfit"]
 
 
 class ApplicationStore(Protocol):
@@ -130,6 +130,19 @@ class Store(ApplicationStore, Protocol):
 
     def describe(self) -> dict[str, Any]:
         """What this store is, for `/status`: kind, driver, endpoint without credentials."""
+
+
+@runtime_checkable
+class InSessions(Protocol):
+    """A store whose driver has sessions."""
+
+    def in_session(self, session: Any) -> Store:
+        """This store for calls of the application that belong to the driver's session; within its transaction, if it
+        has one."""
+
+    async def make_lasting(self, session: Any) -> None:
+        """Before the commit of the session's transaction: it must not be acknowledged by fewer servers than a write.
+        Raises what the driver raises if no server can be reached."""
 
 
 @runtime_checkable

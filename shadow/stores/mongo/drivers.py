@@ -7,10 +7,11 @@ import inspect
 from typing import Any, Final
 
 from pymongo import AsyncMongoClient
+from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.cursor import AsyncCursor
 
-__all__ = ["COLLECTION_VERBS", "call_signature", "collection_class", "connect", "driver_of"]
+__all__ = ["COLLECTION_VERBS", "call_signature", "collection_class", "connect", "driver_of", "is_session"]
 
 
 def connect(url: str, driver: str) -> Any:
@@ -34,6 +35,11 @@ def collection_class(driver: str) -> type[Any]:
 
         return AsyncIOMotorCollection
     return AsyncCollection
+
+
+def is_session(value: Any) -> bool:
+    """Whether this is a session of either driver. Motor itself tells its own by the name of the class."""
+    return isinstance(value, AsyncClientSession) or type(value).__name__.endswith("MotorClientSession")
 
 
 COLLECTION_VERBS: Final = frozenset(name for name in dir(AsyncCollection) if not name.startswith("_"))
