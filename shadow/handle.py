@@ -103,6 +103,15 @@ class DatabaseHandle(abc.ABC):
         assert isinstance(store, MongoStore)
         return store.driver
 
+    def session_client(self) -> Any:
+        """The driver's client that makes the application's sessions, whether or not MongoDB is there."""
+        given = self.clients.mongo
+        if given is not None:
+            return given.client
+        store = self.runtime().stores[StoreName.MONGO]
+        assert isinstance(store, MongoStore)
+        return store.client
+
     def driver_kind(self) -> type[Any]:
         """The class of the driver's collections."""
         if self._kind is None:

@@ -27,7 +27,8 @@ from shadow.mongoql.upserts import insert_key
 from shadow.reads.asking import ask_store
 from shadow.reads.shadow_read import ShadowReader
 from shadow.router import Router
-from shadow.stores.base import InSessions, Store
+from shadow.stores.base import Buffering, InSessions, InTransaction
+from shadow.stores.mongo.drivers import in_progress
 from shadow.writes.context import LoopContext
 from shadow.writes.dual_write import Result
 from shadow.writes.transactions import Transaction, TransactionWrites
@@ -111,10 +112,34 @@ class Sessions:
     async def _commit(
         self, session: Any, held: Transaction, commit: Callable[[], Awaitable[Any]], abort: Callable[[], Awaitable[Any]]
     ) -> None:
+        if held.buffer is not None:
+            await self._commit_buffer(session, held, commit, abort)
+            return
         store = self._context.stores[StoreName.MONGO]
         if isinstance(store, InSessions) and held.changes:
             await store.make_lasting(session)
         await self._writes.commit(held, commit, abort)
+
+    async def _commit_buffer(
+        self, session: Any, held: Transaction, commit: Callable[[], Awaitable[Any]], abort: Callable[[], Awaitable[Any]]
+    ) -> None:
+        """The driver's own transaction has sent nothing: its commit and its abort only set its state."""
+        if in_progress(session):
+            await self._writes.lose(held, _UNSEEN)
+            await abort()
+            raise UnsupportedOperation(
+                "a transaction over two stores", "MongoDB has a part of it; nothing was committed"
+            )
+        store = self._context.stores[StoreName.DYNAMO]
+        assert isinstance(store, Buffering)
+
+        async def send() -> None:
+            try:
+                await store.commit(held.buffer)
+            finally:
+                await commit()
+
+        await self._writes.commit(held, send, abort)
 
     def _ending(self, work: Awaitable[None]) -> Awaitable[None]:
         """Runs to its end even if its caller is cancelled."""
@@ -199,17 +224,22 @@ class TransactionRouter:
         query = Query(filter=filter, projection={"_id": 1}, newest=True)
         return [hit.key async for page in store.find(collection, query) for hit in page]
 
-    async def _begun(self, collection: str) -> tuple[Store, Route]:
+    async def _begun(self, collection: str) -> tuple[InTransaction, Route]:
         """The primary, within the transaction."""
         route = self._held.routes.get(collection) or await self._routes.route(collection)
-        self._held.check(route.primary)
+        self._held.check(collection, route.primary)
         return self._primary(route), route
 
-    def _primary(self, route: Route) -> Store:
-        store = self._stores[route.primary]
-        if not isinstance(store, InSessions):
-            raise UnsupportedOperation("a transaction", f"{route.primary} is the primary of the collection")
-        return store.in_session(self._session)
+    def _primary(self, route: Route) -> InTransaction:
+        store, held = self._stores[route.primary], self._held
+        if isinstance(store, InSessions):
+            return store.in_session(self._session)
+        assert isinstance(store, Buffering)
+        if in_progress(self._session):
+            raise UnsupportedOperation("a transaction over two stores", "MongoDB has a part of it already")
+        if held.buffer is None:
+            held.buffer = store.buffer()
+        return store.in_transaction(held.buffer)
 
     async def _counted(self, collection: str, verb: Verb, route: Route, answer: Awaitable[T]) -> T:
         started, outcome = asyncio.get_running_loop().time(), Outcome.ACKED
@@ -266,7 +296,7 @@ class TransactionRouter:
         statement = self._writes.statement(self._held, collection, verb, changes, ask)
         return await asyncio.shield(begin(statement, name="shadow-statement"))
 
-    async def _first(self, store: Store, collection: str, change: Update | Replace | Delete) -> Key:
+    async def _first(self, store: InTransaction, collection: str, change: Update | Replace | Delete) -> Key:
         query = Query(filter=change.filter, projection={"_id": 1}, sort=change.sort, limit=1, newest=True)
         hit = await store.find_one(collection, query)
         return ANY if hit is None else hit.key

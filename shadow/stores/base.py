@@ -16,7 +16,18 @@ from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec
 from shadow.model.version import Document, Image, Key, State
 
-__all__ = ["Admitting", "ApplicationStore", "InSessions", "Indexed", "Judging", "Scanning", "Store", "Unfit"]
+__all__ = [
+    "Admitting",
+    "ApplicationStore",
+    "Buffering",
+    "InSessions",
+    "InTransaction",
+    "Indexed",
+    "Judging",
+    "Scanning",
+    "Store",
+    "Unfit",
+]
 
 
 class ApplicationStore(Protocol):
@@ -143,6 +154,28 @@ class InSessions(Protocol):
     async def make_lasting(self, session: Any) -> None:
         """Before the commit of the session's transaction: it must not be acknowledged by fewer servers than a write.
         Raises what the driver raises if no server can be reached."""
+
+
+@runtime_checkable
+class Buffering(Protocol):
+    """A store that keeps the writes of a transaction back until its commit."""
+
+    def buffer(self) -> Any:
+        """A new transaction."""
+
+    def in_transaction(self, buffer: Any) -> InTransaction:
+        """This store as the transaction sees it."""
+
+    async def commit(self, buffer: Any) -> None:
+        """Writes everything that the transaction has written, or nothing. Raises a transient error if a document has
+        changed since it was read. With any other error it may be called again."""
+
+
+class InTransaction(ApplicationStore, Protocol):
+    """A store within a transaction of the application."""
+
+    def chooses(self, change: Change) -> bool:
+        """See `Store.chooses`."""
 
 
 @runtime_checkable

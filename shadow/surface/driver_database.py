@@ -233,6 +233,10 @@ class ForwardedClient(NotIterable):
             return call(models, *arguments, **options)
         return written(self._owner, names, "client.bulk_write", call, models, *arguments, **options)
 
+    def start_session(self, *arguments: Any, **options: Any) -> Any:
+        """The driver's own session. It can be had without MongoDB too: it sends nothing by itself."""
+        return self._owner.session_client().start_session(*arguments, **options)
+
     def close(self) -> NoReturn:
         """Not supported: `await shadow.close()` closes the client that it created."""
         raise UnsupportedOperation("client.close", "the client is shared", hint="await shadow.close()")

@@ -43,6 +43,9 @@ class CollectionOwner(Protocol):
         """The driver's database object for the running event loop. Raises `ShadowClosed`, and RuntimeError if there is
         no loop and no client was passed in."""
 
+    def session_client(self) -> Any:
+        """The driver's client that makes the application's sessions, whether or not MongoDB is there."""
+
     def driver_kind(self) -> type[Any]:
         """The class of the driver's collections."""
 

@@ -26,8 +26,9 @@ from typing import Any, Final, TypeAlias
 import pymongo
 from pymongo.errors import ConnectionFailure, NetworkTimeout, PyMongoError
 
-from shadow.errors import JournalError
+from shadow.errors import JournalError, UnsupportedOperation
 from shadow.host.failpoints import Point
+from shadow.model.deadline import ending
 from shadow.model.keys import queue_key
 from shadow.model.operation import Applied, Change, Verb, Write
 from shadow.model.outcome import TRANSIENT, UNKNOWN_COMMIT, Outcome, classify, transient
@@ -36,7 +37,7 @@ from shadow.model.verdict import Deferral
 from shadow.model.version import fresh_id
 from shadow.routes.routes import OpenWrite
 from shadow.writes.dual_write import Ask, DualWrite, Result
-from shadow.writes.intents import Opened
+from shadow.writes.intents import Intents, Opened
 
 __all__ = ["Send", "Transaction", "TransactionWrites"]
 
@@ -70,6 +71,10 @@ class Transaction:
 
     primary: StoreName | None = None
     """The store of its first call."""
+    primaries: dict[str, StoreName] = field(default_factory=dict)
+    """By each collection that it has read or written."""
+    buffer: Any = None
+    """What a store keeps back until the commit; see `Buffering`."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Its calls go one after the other, as the server requires."""
     routes: dict[str, Route] = field(default_factory=dict)
@@ -86,14 +91,19 @@ class Transaction:
         """Those that it has written."""
         return list(self.routes)
 
-    def check(self, primary: StoreName) -> None:
-        """Raises if it can't be continued, or not on this store: the primary has changed since it began."""
-        if self.primary is None:
-            self.primary = primary
-        if self.primary is not primary and not self.lost:
+    def check(self, collection: str, primary: StoreName) -> None:
+        """Raises if it can't be continued, or not on this store: the primary has changed since it began, or there are
+        two of them."""
+        if self.primaries.setdefault(collection, primary) is not primary and not self.lost:
             self.lost = "the primary has changed since the transaction began"
         if self.lost:
             raise transient(self.lost)
+        if self.primary is None:
+            self.primary = primary
+        if self.primary is not primary:
+            raise UnsupportedOperation(
+                "a transaction over two stores", f"{collection} is on {primary}, and the transaction on {self.primary}"
+            )
 
 
 class TransactionWrites(DualWrite):
@@ -111,21 +121,29 @@ class TransactionWrites(DualWrite):
                 return await self._made(held, collection, verb, route, [fresh_id() for _ in changes], ask)
             if self._admit is not None:
                 await self._admit(collection, route.primary)
-            opened = await self._intents.open_durably(collection, [change.key for change in changes])
+            opened = await self._opened(held, collection, changes)
             results = await self._made(held, collection, verb, route, opened.op_ids, ask)
             self._failpoints(Point.AFTER_PRIMARY)
             kept = False
             for change, op_id, result in zip(changes, opened.op_ids, results, strict=True):
                 kept |= self._keep(held, collection, verb, change, op_id, result)
-            if kept:
+            if kept and held.buffer is None:
                 held.opened.append(opened)
             return results
+
+    async def _opened(self, held: Transaction, collection: str, changes: Sequence[Change]) -> Opened:
+        """The intents of a statement; of one that the store keeps back, the commit opens them."""
+        if held.buffer is not None:
+            return Intents.none(len(changes))
+        return await self._intents.open_durably(collection, [change.key for change in changes])
 
     def _keep(self, held: Transaction, collection: str, verb: Verb, change: Change, op_id: str, result: Result) -> bool:
         """Whether its intent stays."""
         if isinstance(result, Applied):
             held.changes.append(Changed(collection, verb, self._decided(change, op_id, result), op_id, result))
             return True
+        if held.buffer is not None:
+            return False
         if isinstance(result, Exception) and classify(result) is Outcome.UNKNOWN:
             # It will not be committed, so it changes nothing; that is confirmed by reading all the same.
             self._replicator.defer(collection, op_id, Deferral.ROLLED_BACK)
@@ -140,7 +158,7 @@ class TransactionWrites(DualWrite):
             route = await writing.__aenter__()
             held.gates.append(writing)
             held.routes[collection] = route
-        held.check(route.primary)
+        held.check(collection, route.primary)
         return route
 
     async def _made(
@@ -203,8 +221,9 @@ class TransactionWrites(DualWrite):
         await self._with_young_intents(held)
         try:
             await self._sent(send)
-        except BaseException:
-            await self._end(held, Deferral.PRIMARY_UNKNOWN)
+        except BaseException as error:
+            refused = held.buffer is not None and isinstance(error, Exception) and classify(error) is Outcome.REFUSED
+            await self._end(held, Deferral.ROLLED_BACK if refused else Deferral.PRIMARY_UNKNOWN)
             raise
         self._failpoints(Point.AFTER_PRIMARY)
         try:
@@ -252,7 +271,7 @@ class TransactionWrites(DualWrite):
     async def _sent(self, send: Send) -> None:
         """The driver's commit, within half of what an operation may last. A call of the driver is never cancelled."""
         seconds = self._limits.operation / 2
-        with pymongo.timeout(seconds):
+        with pymongo.timeout(seconds), ending(seconds):
             task = asyncio.ensure_future(send())
         task.add_done_callback(_heard)
         done, _ = await asyncio.wait([task], timeout=seconds + _GRACE)

@@ -482,9 +482,12 @@ async def test_a_transaction_is_open_while_the_phase_changes(site: Site) -> Shad
         assert caught.value.code == 251
         assert caught.value.has_error_label("TransientTransactionError")
 
+    # Nothing but the transaction keeps the flip from being made.
+    site = site.but(limits={"operation": 20.0, "write_deadline": 20.0}, patience=20.0)
     async with site.shadow() as shadow:
         await shadow.prepare()
         await writes(shadow)
+        await site.level(shadow)
         await in_transaction(shadow, flips)
         assert await shadow[COLLECTION].find_one({"_id": 0}) == {"_id": 0, "n": 0}
         await site.but(primary="dynamo").level(shadow)

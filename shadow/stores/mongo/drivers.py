@@ -11,7 +11,15 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.cursor import AsyncCursor
 
-__all__ = ["COLLECTION_VERBS", "call_signature", "collection_class", "connect", "driver_of", "is_session"]
+__all__ = [
+    "COLLECTION_VERBS",
+    "call_signature",
+    "collection_class",
+    "connect",
+    "driver_of",
+    "in_progress",
+    "is_session",
+]
 
 
 def connect(url: str, driver: str) -> Any:
@@ -40,6 +48,12 @@ def collection_class(driver: str) -> type[Any]:
 def is_session(value: Any) -> bool:
     """Whether this is a session of either driver. Motor itself tells its own by the name of the class."""
     return isinstance(value, AsyncClientSession) or type(value).__name__.endswith("MotorClientSession")
+
+
+def in_progress(session: Any) -> bool:
+    """Whether the transaction of a session has sent anything to MongoDB."""
+    transaction = getattr(session, "delegate", session)._transaction
+    return bool(transaction.active() and not transaction.starting())
 
 
 COLLECTION_VERBS: Final = frozenset(name for name in dir(AsyncCollection) if not name.startswith("_"))
