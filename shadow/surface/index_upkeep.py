@@ -275,9 +275,9 @@ class IndexUpkeep:
         return self._configured().get(collection, CollectionSpec(collection))
 
     def declares(self, collection: str, wanted: IndexRequest) -> bool:
-        """Whether the configuration has an index that serves the request; indexes that this process has requested do
-        not count."""
-        return wanted.declared and wanted.name in self._declared(collection)
+        """Whether the request is for a unique index of the configuration, which `prepare` has created on MongoDB under
+        its own name; indexes that this process has requested do not count."""
+        return wanted.unique and wanted.declared and wanted.name in self._declared(collection)
 
     def _in_use(self, collection: str) -> list[Store]:
         """The stores that an operation on a collection may reach, the primary first."""

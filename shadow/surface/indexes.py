@@ -185,10 +185,15 @@ def index_keys(keys: Any) -> IndexKeys:
     given = [keys] if isinstance(keys, str) else list(keys.items() if isinstance(keys, Mapping) else keys)
     if not given:
         raise ValueError("key_or_list must not be empty")
-    pairs = tuple((each, 1) if isinstance(each, str) else (each[0], each[1]) for each in given)
+    pairs = tuple((_exactly(each), 1) if isinstance(each, str) else (_exactly(each[0]), each[1]) for each in given)
     for path, kind in pairs:
         _check_key(path, kind)
     return pairs
+
+
+def _exactly(path: Any) -> Any:
+    """Names of fields may be of a subclass of `str` (ODMantic's), with the same text in BSON."""
+    return str.__str__(path) if isinstance(path, str) else path
 
 
 def _check_key(path: str, kind: Any) -> None:

@@ -160,6 +160,23 @@ async def test_many_indexes_at_once_are_made_confirmed_or_refused_one_by_one(sha
     await users.drop_index("by_city")
 
 
+async def test_names_of_fields_may_be_of_a_subclass_of_str(shadow: Shadow) -> None:
+    """ODMantic's are."""
+
+    class Name(str):
+        __slots__ = ()
+
+    users = shadow["users"]
+    model = IndexModel([(Name("name"), 1), (Name("day"), -1)], unique=True, name="x")
+    assert await users.create_indexes([model]) == ["x"]
+    assert await users.create_index([(Name("rank"), 1)]) == "rank_1"
+    keys = [path for each in (await users.index_information()).values() for path, _ in each["key"]]
+    assert {type(each) for each in keys} == {str}
+    await users.insert_one({"_id": 1, "name": "a", "day": 1})
+    with pytest.raises(DuplicateKeyError):
+        await users.insert_one({"_id": 2, "name": "a", "day": 1})
+
+
 async def test_all_indexes_are_dropped_but_those_of_every_process(shadow: Shadow, mongo_url: str) -> None:
     users = shadow["users"]
     await users.create_indexes([IndexModel("email"), IndexModel("city"), IndexModel([("bio", "text")])])
