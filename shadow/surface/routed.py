@@ -180,6 +180,9 @@ class RoutedCollection(Collection):
         )
         if passage is Passage.VERSIONED:
             return await self._versioned(verb, arguments, options)
+        if verb in ("drop", "drop_index", "drop_indexes"):
+            given = arguments[0] if arguments else options.get("index_or_name")
+            self._spec = self._handle.indexes.ended(self._spec, given if verb == "drop_index" else None)
         return answer
 
     # --- cursors ------------------------------------------------------------------------------------------------
@@ -263,10 +266,7 @@ class RoutedCollection(Collection):
         )
 
     async def _indexed(self, keys: Any, arguments: Sequence[Any], options: Mapping[str, Any]) -> str:
-        try:
-            wanted = indexes.wanted(self._spec, indexes.index_keys(keys), options)
-        except (OperationFailure, TypeError, ValueError):
-            wanted = None  # the driver decides
+        wanted = indexes.requested(self._spec, keys, options)
         try:
             name = str(await self._own().create_index(keys, *arguments, **options))
         except OperationFailure as error:
