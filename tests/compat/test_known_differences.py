@@ -271,13 +271,21 @@ PLAIN: dict[str, Any] = {"read_concern": ReadConcern("local"), "read_preference"
 
 
 @contextlib.asynccontextmanager
-async def in_transaction(sides: Sides, target: Any) -> AsyncIterator[Any]:
-    """A transaction on one of the sides, each with sessions of its own client."""
+async def begun_in(sides: Sides, target: Any) -> AsyncIterator[Any]:
+    """A transaction on one of the sides, each with sessions of its own client; aborted unless it is committed."""
     begun = (sides.shadow if target is sides.shim else target.database).client.start_session()
     async with await begun if inspect.isawaitable(begun) else begun as session:
         started = session.start_transaction(**PLAIN)
-        async with await started if inspect.isawaitable(started) else started:
-            yield session
+        if inspect.isawaitable(started):
+            await started
+        yield session
+
+
+@contextlib.asynccontextmanager
+async def in_transaction(sides: Sides, target: Any) -> AsyncIterator[Any]:
+    async with begun_in(sides, target) as session:
+        yield session
+        await session.commit_transaction()
 
 
 async def test_25_a_transaction_sees_no_snapshot(sides: Sides) -> None:
@@ -288,12 +296,12 @@ async def test_25_a_transaction_sees_no_snapshot(sides: Sides) -> None:
             await side.find_one({"_id": 1}, session=session)
             await side.update_one({"_id": 2}, {"$set": {"n": 2}})
             seen.append((await side.find_one({"_id": 2}, session=session))["n"])
-        with pytest.raises(OperationFailure) as caught:
-            async with in_transaction(sides, side) as session:
-                await side.find_one({"_id": 1}, session=session)
-                await side.update_one({"_id": 1}, {"$inc": {"n": 1}})
+        async with begun_in(sides, side) as session:
+            await side.find_one({"_id": 1}, session=session)
+            await side.update_one({"_id": 1}, {"$inc": {"n": 1}})
+            with pytest.raises(OperationFailure) as caught:
                 await side.update_one({"_id": 1}, {"$inc": {"n": 1}}, session=session)
-        assert caught.value.has_error_label("TransientTransactionError")
+            assert caught.value.has_error_label("TransientTransactionError")
     assert seen == [1, 2]
 
 
@@ -311,10 +319,11 @@ async def test_26_a_transaction_has_at_most_a_hundred_items(sides: Sides) -> Non
 async def test_27_a_transaction_is_on_one_store(sides: Sides) -> None:
     other = sides.shadow["not configured"]
     await other.insert_one({"_id": 1})
-    with pytest.raises(UnsupportedOperation, match="two stores"):
-        async with in_transaction(sides, sides.shim) as session:
-            await sides.shim.insert_one({"_id": 1}, session=session)
-            await other.insert_one({"_id": 2}, session=session)
+    async with begun_in(sides, sides.shim) as session:
+        await sides.shim.insert_one({"_id": 1}, session=session)
+        await other.insert_one({"_id": 2}, session=session)
+        with pytest.raises(UnsupportedOperation, match="two stores"):
+            await session.commit_transaction()
     assert (await sides.shim.count_documents({}), await other.count_documents({})) == (0, 1)
 
 
@@ -324,10 +333,10 @@ async def test_28_a_refusal_does_not_end_a_transaction(sides: Sides) -> None:
         with pytest.raises(DuplicateKeyError):
             await sides.shim.insert_one({"_id": 1}, session=session)
         await sides.shim.insert_one({"_id": 2}, session=session)
-    with pytest.raises(OperationFailure) as caught:
-        async with in_transaction(sides, sides.bare) as session:
-            with pytest.raises(DuplicateKeyError):
-                await sides.bare.insert_one({"_id": 1}, session=session)
+    async with begun_in(sides, sides.bare) as session:
+        with pytest.raises(DuplicateKeyError):
+            await sides.bare.insert_one({"_id": 1}, session=session)
+        with pytest.raises(OperationFailure) as caught:
             await sides.bare.insert_one({"_id": 2}, session=session)
     assert caught.value.code == 251
     assert (await sides.bare.count_documents({}), await sides.shim.count_documents({})) == (1, 2)
