@@ -41,7 +41,7 @@ DIFFERENCES: Final[dict[int, str]] = {
     25: "A transaction sees no snapshot: each read shows the newest documents, with the transaction's own writes over "
     "them. It conflicts if a document that it writes has changed since it first read it, at the statement or at the "
     "commit.",
-    26: "A transaction writes at most 100 items, unique values included, of 4 MB together. The statement that goes over "
+    26: "A transaction writes at most 100 items, unique values included, of 4 MB together. The statement beyond that "
     "is refused, and the transaction can still be committed.",
     27: "A transaction is on one store: one over collections with different primaries, or over one that is not "
     "configured, is refused, and nothing of it is written.",

@@ -28,6 +28,7 @@ from pymongo.errors import ConnectionFailure, NetworkTimeout, PyMongoError
 
 from shadow.errors import JournalError, UnsupportedOperation
 from shadow.host.failpoints import Point
+from shadow.host.tasks import begin
 from shadow.model.deadline import ending
 from shadow.model.keys import queue_key
 from shadow.model.operation import Applied, Change, Verb, Write
@@ -272,8 +273,7 @@ class TransactionWrites(DualWrite):
         """The driver's commit, within half of what an operation may last. A call of the driver is never cancelled."""
         seconds = self._limits.operation / 2
         with pymongo.timeout(seconds), ending(seconds):
-            task = asyncio.ensure_future(send())
-        task.add_done_callback(_heard)
+            task = begin(send(), name="shadow-commit")
         done, _ = await asyncio.wait([task], timeout=seconds + _GRACE)
         if not done:
             error = NetworkTimeout(f"no answer to a commit within {seconds:g} s")
@@ -335,9 +335,3 @@ class TransactionWrites(DualWrite):
         gates, held.gates = held.gates, []
         for writing in gates:
             writing.leave()
-
-
-def _heard(task: asyncio.Future[Any]) -> None:
-    """Asking for it keeps asyncio from calling it lost where nobody waits any more."""
-    if not task.cancelled():
-        task.exception()
