@@ -17,11 +17,11 @@ from shadow.mongoql.failures import described, failure
 from shadow.mongoql.fieldpaths import at_path, checked_path
 from shadow.mongoql.functions import DATE_PARTS, FUNCTIONS
 from shadow.mongoql.predicates import truthy
+from shadow.mongoql.stages import NOTHING_GIVEN, Variables
 from shadow.mongoql.support import Family, require
 
-__all__ = ["Expression", "compile_expression"]
+__all__ = ["Expression", "checked_name", "compile_expression", "evaluator"]
 
-Variables: TypeAlias = Mapping[str, Any]
 Expression: TypeAlias = Callable[[Document, Variables], Any]
 
 _CLOCKED: Final = frozenset({"NOW", "CLUSTER_TIME", "USER_ROLES", "SEARCH_META", "JS_SCOPE", "IS_MR"})
@@ -42,6 +42,13 @@ def compile_expression(expr: Any, scope: frozenset[str] = frozenset()) -> Expres
         items = [compile_expression(v, scope) for v in expr]
         return lambda doc, names: [None if v is MISSING else v for v in [item(doc, names) for item in items]]
     return lambda doc, names: expr
+
+
+def evaluator(expr: Any, given: Variables = NOTHING_GIVEN) -> Callable[[Document], Any]:
+    """An expression as a function of the document alone. It reads the variables `given` at each call, so their values
+    may change in between, but not their names."""
+    evaluate = compile_expression(expr, frozenset(given))
+    return lambda document: evaluate(document, given)
 
 
 def _reference(text: str, scope: frozenset[str]) -> Expression:
@@ -251,7 +258,8 @@ def _branch(branch: Any, scope: frozenset[str]) -> tuple[Expression, Expression]
     return compile_expression(branch["case"], scope), compile_expression(branch["then"], scope)
 
 
-def _checked_name(name: Any, code: int) -> str:
+def checked_name(name: Any, code: int) -> str:
+    """The name of a variable that `$let` and its like bind. Raises with `code` for another type than string."""
     if type(name) is not str:
         raise failure(code, "a variable's name must be a string")
     if not name or not ("a" <= name[0] <= "z" or ord(name[0]) >= 128):
@@ -267,7 +275,7 @@ def _filter(operand: Any, scope: frozenset[str]) -> Expression:
     _fields("$filter", operand, {"input": 28648, "cond": 28650}, 28647, ("as", "limit"), other=28646)
     if "limit" in operand:
         raise UnsupportedOperation("$filter.limit", "an answer equal to the server's in every case is not assured")
-    name = _checked_name(operand.get("as", "this"), 16866)
+    name = checked_name(operand.get("as", "this"), 16866)
     source = compile_expression(operand["input"], scope)
     test = compile_expression(operand["cond"], scope | {name})
 
@@ -284,7 +292,7 @@ def _filter(operand: Any, scope: frozenset[str]) -> Expression:
 
 def _map(operand: Any, scope: frozenset[str]) -> Expression:
     _fields("$map", operand, {"input": 16880, "in": 16882}, 16879, ("as",), other=16878)
-    name = _checked_name(operand.get("as", "this"), 16866)
+    name = checked_name(operand.get("as", "this"), 16866)
     source = compile_expression(operand["input"], scope)
     body = compile_expression(operand["in"], scope | {name})
 
@@ -324,7 +332,7 @@ def _let(operand: Any, scope: frozenset[str]) -> Expression:
     _fields("$let", operand, {"vars": 16876, "in": 16877}, 16875, other=16874)
     if type(operand["vars"]) is not dict:
         raise failure(10065, "invalid parameter: expected an object (vars)")
-    bound = {_checked_name(n, 16866): compile_expression(v, scope) for n, v in operand["vars"].items()}
+    bound = {checked_name(n, 16866): compile_expression(v, scope) for n, v in operand["vars"].items()}
     body = compile_expression(operand["in"], scope | bound.keys())
     return lambda doc, names: body(doc, {**names, **{n: part(doc, names) for n, part in bound.items()}})
 

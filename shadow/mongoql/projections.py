@@ -17,11 +17,12 @@ from pymongo.errors import OperationFailure
 from shadow.errors import UnsupportedOperation
 from shadow.model.order import MISSING, as_document
 from shadow.model.version import Document
-from shadow.mongoql.expressions import Expression, compile_expression
+from shadow.mongoql.expressions import evaluator
 from shadow.mongoql.failures import failure
 from shadow.mongoql.fieldpaths import checked_path
 from shadow.mongoql.filters import compile_filter
 from shadow.mongoql.predicates import is_number, truncated, truthy
+from shadow.mongoql.stages import NOTHING_GIVEN, Variables
 from shadow.mongoql.support import TABLE, Family, require
 
 __all__ = [
@@ -49,7 +50,7 @@ class Branch:
 
     children: dict[str, Branch] = field(default_factory=dict)
     keep: bool | None = None
-    compute: Expression | None = None
+    compute: Callable[[Document], Any] | None = None
     cut: Callable[[Any], Any] | None = None
     matched: bool = False
 
@@ -74,6 +75,7 @@ class Plan:
     kind: ProjectionKind | None = None
     id_kept: bool | None = None
     find: bool = True
+    given: Variables = field(default_factory=dict)
 
     def decide(self, kind: ProjectionKind, path: str) -> None:
         if self.kind is not None and self.kind is not kind:
@@ -91,13 +93,13 @@ def compile_projection(projection: Mapping[str, Any] | None) -> Projection:
     return _compiled(projection or {}, find=True)
 
 
-def compile_stage(spec: Any) -> Projection:
-    """`$project`."""
+def compile_stage(spec: Any, given: Variables = NOTHING_GIVEN) -> Projection:
+    """`$project`. `given`: the variables that its expressions may read."""
     if type(spec) is not dict:
         raise failure(15969, "$project specification must be an object")
     if not spec:
         raise failure(51272, "Invalid $project :: caused by :: projection specification must have at least one field")
-    return _compiled(spec, find=False)
+    return _compiled(spec, find=False, given=given)
 
 
 def projection_includes(projection: Mapping[str, Any]) -> bool:
@@ -105,8 +107,8 @@ def projection_includes(projection: Mapping[str, Any]) -> bool:
     return _planned(projection, find=True).kind is ProjectionKind.INCLUSION
 
 
-def _planned(projection: Mapping[str, Any], *, find: bool) -> Plan:
-    plan = Plan(find=find)
+def _planned(projection: Mapping[str, Any], *, find: bool, given: Variables = NOTHING_GIVEN) -> Plan:
+    plan = Plan(find=find, given=given)
     for path, value in projection.items():
         _parse(plan, path, value, ())
     if plan.kind is None:
@@ -116,21 +118,21 @@ def _planned(projection: Mapping[str, Any], *, find: bool) -> Plan:
     return plan
 
 
-def _compiled(projection: Mapping[str, Any], *, find: bool) -> Projection:
-    plan = _planned(projection, find=find)
+def _compiled(projection: Mapping[str, Any], *, find: bool, given: Variables = NOTHING_GIVEN) -> Projection:
+    plan = _planned(projection, find=find, given=given)
     if "_id" not in plan.root.children and plan.kind is ProjectionKind.INCLUSION:
         plan.root.children = {"_id": Branch(keep=True), **plan.root.children}
     root, including = plan.root, plan.kind is ProjectionKind.INCLUSION
     return lambda document: _run(document, root, including)
 
 
-def compile_adding(spec: Any, name: str = "$addFields") -> Projection:
+def compile_adding(spec: Any, name: str = "$addFields", given: Variables = NOTHING_GIVEN) -> Projection:
     """`$addFields` and `$set`."""
     if type(spec) is not dict:
         raise failure(40272, f"{name} specification stage must be an object")
     if not spec:
         raise failure(40177, f"Invalid {name} :: specification must have at least one field")
-    plan = Plan(kind=ProjectionKind.ADDING, find=False)
+    plan = Plan(kind=ProjectionKind.ADDING, find=False, given=given)
     for path, value in spec.items():
         _parse_added(plan, path, value, ())
     return lambda document: _run(document, plan.root, False)
@@ -211,7 +213,7 @@ def _find_operator(plan: Plan, parts: tuple[str, ...], full: str, name: str, ope
         raise failure(31275, "Cannot use $elemMatch projection on a nested field")
     condition = compile_filter({"x": {"$elemMatch": operand}})
 
-    def first(document: Document, names: Mapping[str, Any]) -> Any:
+    def first(document: Document) -> Any:
         value = document.get(full, MISSING)
         place = condition.positional({"x": value}) if condition.matches({"x": value}) else None
         return MISSING if place is None else [value[place]]
@@ -254,7 +256,7 @@ def _computed(plan: Plan, parts: tuple[str, ...], full: str, value: Any) -> None
     excluding = plan.kind is ProjectionKind.EXCLUSION and full != "_id"
     if excluding and type(value) is dict:
         raise failure(31252, f"Cannot use an expression on field {full} in an exclusion projection")
-    branch = Branch(compute=compile_expression(value))
+    branch = Branch(compute=evaluator(value, plan.given))
     _place(plan, parts, branch)
     if excluding:
         raise failure(31310, f"Cannot use an expression on field {full} in an exclusion projection")
@@ -275,7 +277,7 @@ def _parse_added(plan: Plan, path: str, value: Any, above: tuple[str, ...]) -> N
         for name, inner in value.items():
             _parse_added(plan, name, inner, parts)
         return
-    branch = Branch(compute=compile_expression(value))
+    branch = Branch(compute=evaluator(value, plan.given))
     try:
         _place(plan, parts, branch)
     except OperationFailure as error:
@@ -338,7 +340,7 @@ def _below(value: Any, child: Branch, including: bool) -> Any:
 def _made(value: Any, child: Branch, root: Document) -> Any:
     """Puts a branch's computed fields over an existing value; a value that is no object becomes one."""
     if child.compute is not None:
-        return child.compute(root, {})
+        return child.compute(root)
     value = as_document(value)
     if type(value) is list:
         return [_made(v, child, root) for v in value]

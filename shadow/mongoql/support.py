@@ -61,7 +61,7 @@ _SUPPORTED: Final[dict[Family, str]] = {
     Family.MODIFIER: "each slice sort position",
     Family.PROJECTION: "slice elemMatch",
     Family.STAGE: """match sort limit skip project addFields set unset unwind group count sortByCount facet lookup
-        replaceRoot replaceWith""",
+        replaceRoot replaceWith unionWith""",
     Family.ACCUMULATOR: "sum avg min max first last push addToSet count mergeObjects",
     Family.EXPRESSION: """literal eq ne gt gte lt lte cmp and or not add subtract multiply divide mod abs ceil floor
         trunc cond ifNull switch concat toUpper toLower substrCP strLenCP strLenBytes size arrayElemAt in first
@@ -89,7 +89,7 @@ _REFUSED: Final[dict[Family, dict[str, str]]] = {
         _TEXT: "search searchMeta",
         _NONDETERMINISTIC: "sample",
         _WINDOW: "setWindowFields densify fill",
-        _NOT_EXACT: "bucket bucketAuto graphLookup unionWith documents redact",
+        _NOT_EXACT: "bucket bucketAuto graphLookup documents redact",
     },
     Family.ACCUMULATOR: {
         _SERVER: "accumulator",

@@ -133,9 +133,8 @@ def _engine(case: Case) -> list[dict[str, Any]]:
             project = compile_projection(case.operation)
             return [project(d) for d in case.documents]
         case "pipeline":
-            answer = compile_pipeline(case.operation).run(
-                case.documents, lambda name: case.others if name == "others" else []
-            )
+            held = {"documents": case.documents, "others": case.others}
+            answer = compile_pipeline(case.operation).run(case.documents, lambda name: held.get(name, []))
             return [normalise_value(d) for d in answer]
         case _:
             return _engine_update(case)
