@@ -20,7 +20,7 @@ from shadow.model.version import Document
 from shadow.mongoql.expressions import evaluator
 from shadow.mongoql.failures import failure
 from shadow.mongoql.fieldpaths import checked_path
-from shadow.mongoql.filters import compile_filter
+from shadow.mongoql.filters import Filter, compile_filter
 from shadow.mongoql.predicates import is_number, truncated, truthy
 from shadow.mongoql.stages import NOTHING_GIVEN, Variables
 from shadow.mongoql.support import TABLE, Family, require
@@ -34,7 +34,40 @@ __all__ = [
     "projection_includes",
 ]
 
-Projection: TypeAlias = Callable[[Document], Document]
+Reshaping: TypeAlias = Callable[[Document], Document]
+
+
+class Projection:
+    """A compiled projection of `find`. `positional`: the path before a `.$`, which shows the element of an array that
+    matched the filter of the query."""
+
+    __slots__ = ("_reshape", "positional")
+
+    def __init__(self, reshape: Reshaping, positional: list[str] | None = None) -> None:
+        self._reshape = reshape
+        self.positional = positional
+
+    def __call__(self, document: Document, filter: Filter | None = None) -> Document:
+        """The projected document, which shares no container that the projection changes with `document`. `filter`:
+        that of the query, which `document` matches; needed if there is a `positional`."""
+        made = self._reshape(document)
+        path = _to_array(made, self.positional) if self.positional is not None else None
+        if path is None:
+            return made
+        if filter is None:
+            raise UnsupportedOperation("projection.$", "it needs the filter of a query")
+        place = filter.positional(document)
+        if place is None:
+            raise failure(51246, "positional operator '.$' couldn't find a matching element in the array")
+        made = self._reshape(_with_one(document, path, place))
+        if not _value_of(made, path):
+            raise failure(51247, "positional operator '.$' element mismatch")
+        return made
+
+    def check(self, filter: Filter) -> None:
+        """Raises OperationFailure 224 for a filter that the server does not combine with a `positional`."""
+        if self.positional is not None and filter.evaluates:
+            raise failure(224, "$expr is not allowed in this context")
 
 
 class ProjectionKind(enum.Enum):
@@ -75,6 +108,7 @@ class Plan:
     kind: ProjectionKind | None = None
     id_kept: bool | None = None
     find: bool = True
+    positional: list[str] | None = None
     given: Variables = field(default_factory=dict)
 
     def decide(self, kind: ProjectionKind, path: str) -> None:
@@ -85,21 +119,22 @@ class Plan:
 
 
 def compile_projection(projection: Mapping[str, Any] | None) -> Projection:
-    """A projection of `find`. The result shares no container that it changes with the document.
+    """A projection of `find`.
 
     Raises OperationFailure with the server's codes (31253 / 31254 for mixtures, 31249 / 31250 for collisions, ...), and
-    UnsupportedOperation for the positional `$` and `$meta`.
+    UnsupportedOperation for `$meta`.
     """
-    return _compiled(projection or {}, find=True)
+    plan = _planned(projection or {}, find=True)
+    return Projection(_reshaping(plan), plan.positional)
 
 
-def compile_stage(spec: Any, given: Variables = NOTHING_GIVEN) -> Projection:
+def compile_stage(spec: Any, given: Variables = NOTHING_GIVEN) -> Reshaping:
     """`$project`. `given`: the variables that its expressions may read."""
     if type(spec) is not dict:
         raise failure(15969, "$project specification must be an object")
     if not spec:
         raise failure(51272, "Invalid $project :: caused by :: projection specification must have at least one field")
-    return _compiled(spec, find=False, given=given)
+    return _reshaping(_planned(spec, find=False, given=given))
 
 
 def projection_includes(projection: Mapping[str, Any]) -> bool:
@@ -111,6 +146,8 @@ def _planned(projection: Mapping[str, Any], *, find: bool, given: Variables = NO
     plan = Plan(find=find, given=given)
     for path, value in projection.items():
         _parse(plan, path, value, ())
+    if plan.positional is not None and any(end.matched for end in plan.root.children.values()):
+        raise failure(31255, "Cannot specify positional operator and $elemMatch.")
     if plan.kind is None:
         ends = plan.root.children.values()
         matched_only = any(end.matched for end in ends) and not any(end.cuts for end in ends)
@@ -118,15 +155,14 @@ def _planned(projection: Mapping[str, Any], *, find: bool, given: Variables = NO
     return plan
 
 
-def _compiled(projection: Mapping[str, Any], *, find: bool, given: Variables = NOTHING_GIVEN) -> Projection:
-    plan = _planned(projection, find=find, given=given)
+def _reshaping(plan: Plan) -> Reshaping:
     if "_id" not in plan.root.children and plan.kind is ProjectionKind.INCLUSION:
         plan.root.children = {"_id": Branch(keep=True), **plan.root.children}
     root, including = plan.root, plan.kind is ProjectionKind.INCLUSION
     return lambda document: _run(document, root, including)
 
 
-def compile_adding(spec: Any, name: str = "$addFields", given: Variables = NOTHING_GIVEN) -> Projection:
+def compile_adding(spec: Any, name: str = "$addFields", given: Variables = NOTHING_GIVEN) -> Reshaping:
     """`$addFields` and `$set`."""
     if type(spec) is not dict:
         raise failure(40272, f"{name} specification stage must be an object")
@@ -138,7 +174,7 @@ def compile_adding(spec: Any, name: str = "$addFields", given: Variables = NOTHI
     return lambda document: _run(document, plan.root, False)
 
 
-def compile_unset(spec: Any) -> Projection:
+def compile_unset(spec: Any) -> Reshaping:
     """`$unset`: one path or a list of paths."""
     paths = spec if type(spec) is list else [spec]
     if type(spec) not in (str, list):
@@ -161,8 +197,8 @@ def compile_unset(spec: Any) -> Projection:
 def _parse(plan: Plan, path: str, value: Any, above: tuple[str, ...]) -> None:
     if type(value) is dict and not value:
         raise failure(51270, f"An empty sub-projection is not a valid value. Found empty object at path {path}")
-    if path.endswith(".$") or path == "$":
-        raise UnsupportedOperation("projection.$", "name the elements with $elemMatch or $slice")
+    if ".$." in path or path.endswith(".$"):
+        path = _positional(plan, path, value, above)
     parts = (*above, *checked_path(path))
     full = ".".join(parts)
     if type(value) is DBRef:
@@ -173,6 +209,27 @@ def _parse(plan: Plan, path: str, value: Any, above: tuple[str, ...]) -> None:
         _parse_object(plan, parts, full, value)
     else:
         _computed(plan, parts, full, value)
+
+
+def _positional(plan: Plan, path: str, value: Any, above: tuple[str, ...]) -> str:
+    """The path before a `.$` at its end."""
+    if not plan.find:
+        raise failure(31324, "Cannot use positional projection in aggregation projection")
+    if ".$." in path:
+        raise failure(31394, "As of 4.4, it's illegal to specify positional operator in the middle of a path.")
+    plain = path.removesuffix(".$")
+    if type(value) is dict:
+        raise failure(31271, "positional projection cannot be used with an expression or sub object")
+    if not is_number(value) and type(value) is not bool:
+        raise failure(31308, "positional projection cannot be used with a literal")
+    if not truthy(value):
+        raise failure(31395, "positional projection cannot be used with exclusion")
+    if plan.positional is not None:
+        raise failure(31276, "Cannot specify more than one positional projection per query.")
+    if not plain:
+        raise failure(5392900, "Projection on field .$ is invalid")
+    plan.positional = [*above, *checked_path(plain)]
+    return plain
 
 
 def _flag(plan: Plan, parts: tuple[str, ...], full: str, keep: bool) -> None:
@@ -353,3 +410,30 @@ def _made(value: Any, child: Branch, root: Document) -> Any:
             else:
                 result[name] = made
     return result
+
+
+def _to_array(value: Any, parts: list[str]) -> list[str] | None:
+    """The path to the first array on the way along `parts`. Like the server, it looks for the rest of the path beside
+    a part that is missing or is no object."""
+    for i, part in enumerate(parts):
+        inner = as_document(value.get(part))
+        if type(inner) is list:
+            return [part]
+        if type(inner) is dict:
+            below = _to_array(inner, parts[i + 1 :])
+            return None if below is None else [part, *below]
+    return None
+
+
+def _value_of(value: Any, path: list[str]) -> Any:
+    for part in path:
+        value = as_document(value)[part]
+    return value
+
+
+def _with_one(value: Any, path: list[str], place: int) -> Any:
+    """A copy of `value` in which the array at `path` has its element at `place` alone."""
+    if not path:
+        return value[place : place + 1]
+    value = as_document(value)
+    return {**value, path[0]: _with_one(value[path[0]], path[1:], place)}

@@ -401,6 +401,29 @@ class Generator:
                 made[path] = {"$elemMatch": 5 if self.faulty() else self.elem(1)}
         return made
 
+    def positional(self) -> dict[str, Any]:
+        """A projection with one `.$`."""
+        made: dict[str, Any] = {self.pick(["a.$", "a.$", "b.$", "c.$", "a.b.$", "b.a.$", "c.d.$"]): 1}
+        if self.faulty():
+            made[self.pick(["d.$", "d.$.x", ".$"])] = self.pick([1, 0, "x", {"$add": [1, 2]}])
+        if self.chance(0.3):
+            made[self.pick(["d", "x"])] = self.pick([1, True, {"$slice": 1}])
+        if self.chance(0.2):
+            made["_id"] = 0
+        return made
+
+    def documents_of(self, documents: list[Any]) -> list[Any]:
+        """Some of the documents, so that an error over one does not hide the answers over all others."""
+        chosen = self.random.sample(range(len(documents)), 4)
+        return [documents[i] for i in sorted(chosen)]
+
+    def object_filter(self) -> dict[str, Any]:
+        """A filter of which some condition is mostly about an element of an array."""
+        made = {self.path(): self.pick([self.scalar(), self.condition(1), {"$exists": True}])}
+        if self.chance(0.3):
+            made = {**made, **self.filter(1)}
+        return made
+
     # -- expressions, pipelines
 
     def expression(self, depth: int = 2) -> Any:
