@@ -59,9 +59,7 @@ def _grouped(value: Any, fields: Sequence[tuple[str, Any, Any]], accumulators: S
     return {"_id": value, **results}
 
 
-def _accumulator(
-    name: str, spec: Any, given: Variables
-) -> tuple[Callable[[], Accumulator], Callable[[Document], Any]]:
+def _accumulator(name: str, spec: Any, given: Variables) -> tuple[Callable[[], Accumulator], Callable[[Document], Any]]:
     spec = as_document(spec)
     if type(spec) is not dict or not next(iter(spec), "").startswith("$"):
         raise failure(40234, f"The field '{name}' must be an accumulator object")

@@ -21,6 +21,7 @@ from shadow.mongoql.support import Family, require
 
 __all__ = ["Pipeline", "compile_pipeline", "compile_update_pipeline"]
 
+
 class Pipeline:
     """A compiled pipeline.
 

@@ -136,7 +136,9 @@ class MemoryStore:
         hits = []
         for state, document in found:
             assert isinstance(state, Version)
-            hits.append(Hit(document["_id"], state, copy.deepcopy(document if project is None else project(document, filter))))
+            hits.append(
+                Hit(document["_id"], state, copy.deepcopy(document if project is None else project(document, filter)))
+            )
         return hits
 
     def refusal(self, collection: str, change: Change, existed: bool, document: Document) -> Exception | None:

@@ -159,9 +159,7 @@ class WriteVerbs(CollectionBase):
         project.check(matched)
         return lambda document: project(document, matched)
 
-    def _shown(
-        self, applied: Sequence[Applied], shape: Callable[[Document], Document] | None, *, after: bool
-    ) -> Any:
+    def _shown(self, applied: Sequence[Applied], shape: Callable[[Document], Document] | None, *, after: bool) -> Any:
         image: Image | None = (applied[0].post if after else applied[0].pre) if applied else None
         if image is None or image.document is None:
             return None

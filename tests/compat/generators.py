@@ -562,7 +562,9 @@ class Generator:
         if kind < 0.85:
             return {"$group": self.group()}
         if kind < 0.9:
-            return {"$lookup": self.lookup()}
+            return {"$lookup": self.joined() if self.chance(0.5) else self.lookup()}
+        if kind < 0.915:
+            return {"$unionWith": self.pick(["others", {"coll": "others", "pipeline": self.inner_pipeline()}])}
         if kind < 0.93:
             return {"$facet": {"x": [self.stage()], "y": [{"$count": "n"}]}}
         if self.faulty():
@@ -574,6 +576,39 @@ class Generator:
         local = self.path()
         target = self.pick([name for name in ("j", "n.j", "b") if name[0] != local[0]])
         return {"from": "others", "localField": local, "foreignField": self.path(), "as": target}
+
+    def joined(self) -> dict[str, Any]:
+        """A `$lookup` by a pipeline over variables, sometimes by fields too."""
+        made: dict[str, Any] = {"from": "others", "as": "j"}
+        made["let"] = {"v": self.expression(1), "w": self.pick(["$a", "$b", "$c.d", "$_id", "$$ROOT"])}
+        if self.chance(0.3):
+            made.update(localField=self.pick(["a", "b", "c.d"]), foreignField=self.pick(["a", "b", "_id"]))
+        made["pipeline"] = self.inner_pipeline("v", "w")
+        return made
+
+    def inner_pipeline(self, *variables: str, depth: int = 1) -> list[dict[str, Any]]:
+        """In the order of the keys, so that the answer is one."""
+        made: list[dict[str, Any]] = [{"$sort": {"_id": 1}}]
+        first, second = (f"$${each}" for each in (variables or ("ROOT", "CURRENT")))
+        for _ in range(self.pick([0, 1, 1, 2])):
+            made.append(
+                self.pick(
+                    [
+                        {"$match": {"$expr": {"$eq": [self.expression(1), first]}}},
+                        {"$match": {"$expr": {"$eq": ["$_id", second]}}},
+                        {"$match": {"$expr": {"$and": [{"$gte": ["$a", first]}, {"$ne": ["$b", second]}]}}},
+                        {"$project": {"x": first, "y": f"{second}.b", "a": 1}},
+                        {"$set": {"z": {"$type": first}}},
+                        {"$replaceWith": {"q": first, "id": "$_id"}},
+                        {"$limit": 2},
+                        {"$group": {"_id": None, "n": {"$sum": 1}, "m": {"$max": first}}},
+                    ]
+                )
+            )
+        if depth and variables and self.chance(0.2):
+            inner = [*self.inner_pipeline(*variables, depth=0), {"$match": {"$expr": {"$eq": ["$_id", "$$u"]}}}]
+            made.append({"$lookup": {"from": "documents", "let": {"u": "$a"}, "pipeline": inner, "as": "n"}})
+        return made
 
     def unwind(self) -> Any:
         path = "$" + self.pick(["a", "b", "a.b", "c", "c.d", "x"])

@@ -67,6 +67,7 @@ KNOWN_NAMES: Final[dict[str, list[str]]] = {
     "$let": ["vars", "in"],
     "$getField": ["field", "input"],
     "$lookup": ["from", "localField", "foreignField", "as", "let", "pipeline"],
+    "$unionWith": ["coll", "pipeline"],
     "$unwind": ["path", "includeArrayIndex", "preserveNullAndEmptyArrays"],
     "$replaceRoot": ["newRoot"],
     "$bit": ["and", "or", "xor"],
@@ -171,7 +172,11 @@ class Shapes:
                 return {self.pick(["v", "x1", "Big", "", "a.b", "$v"]): self.argument(0)}
             case "in" | "cond":
                 return self.pick(["$$this", "$$v", "$$value", {"$gt": ["$$this", 1]}, ["$$this"], self.argument(depth)])
-            case "from":
+            case "pipeline":
+                return self.pick([[], [{"$match": {}}], [{"$match": {"$expr": {"$eq": ["$a", "$$v"]}}}], {}, [1], "x"])
+            case "let":
+                return {self.pick(["v", "v", "Big", "", "a.b", "$v"]): self.argument(0)}
+            case "from" | "coll":
                 return self.pick(["others", "others", "none", "", "$x"])
             case "localField" | "foreignField" | "field" | "includeArrayIndex":
                 return self.path()

@@ -50,6 +50,7 @@ OPERANDS: dict[Family, dict[str, Any]] = {
         "$sortByCount": "$a",
         "$facet": {"x": []},
         "$lookup": {"from": "o", "localField": "a", "foreignField": "b", "as": "c"},
+        "$unionWith": "o",
         "$replaceRoot": {"newRoot": "$a"},
         "$replaceWith": "$a",
     },
