@@ -6,6 +6,7 @@ and the operators that decide what to evaluate.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
@@ -13,12 +14,18 @@ from shadow.errors import UnsupportedOperation
 from shadow.model.order import MISSING, as_document
 from shadow.model.values import snapshot
 from shadow.model.version import Document
+from shadow.mongoql.containers import whole_index
+from shadow.mongoql.conversions import compile_convert
+from shadow.mongoql.date_operators import DATE_OPERATORS
 from shadow.mongoql.failures import described, failure
 from shadow.mongoql.fieldpaths import at_path, checked_path
-from shadow.mongoql.functions import DATE_PARTS, FUNCTIONS
+from shadow.mongoql.functions import FUNCTIONS
+from shadow.mongoql.lists import LIST_OPERATORS
+from shadow.mongoql.named import Compile
 from shadow.mongoql.predicates import truthy
 from shadow.mongoql.stages import NOTHING_GIVEN, Variables
 from shadow.mongoql.support import Family, require
+from shadow.mongoql.texts import TEXT_OPERATORS
 
 __all__ = ["Expression", "checked_name", "compile_expression", "evaluator"]
 
@@ -110,17 +117,15 @@ def _operator(name: str, operand: Any, scope: frozenset[str]) -> Expression:
     require(Family.EXPRESSION, name)
     if name in _SPECIAL:
         return _SPECIAL[name](operand, scope)
+    if name in _NAMED:
+        return _NAMED[name](operand, lambda expr: compile_expression(expr, scope))
     function = FUNCTIONS[name]
     given = operand if type(operand) is list else [operand]
-    if name in DATE_PARTS:
-        given = _date_and_zone(name, operand)
     if name in ("$min", "$max"):
         given = sorted(given, key=_is_constant)  # the server folds constants last, and keeps the first of equals
     arguments = [compile_expression(v, scope) for v in given]
     if not function.least <= len(given) <= function.most:
         raise failure(function.arity, f"Expression {name} takes another number of arguments than {len(given)}")
-    if name == "$trunc" and len(given) == 2:
-        raise UnsupportedOperation("$trunc", "to a place")
     call = function.call
     if len(arguments) == 1:
         (only,) = arguments
@@ -137,20 +142,6 @@ def _is_constant(expr: Any) -> bool:
     if type(expr) is dict:
         return all(name == "$literal" or _is_constant(value) for name, value in expr.items())
     return True
-
-
-def _date_and_zone(name: str, operand: Any) -> list[Any]:
-    """The arguments of a date part: the date, and the time zone if there is one."""
-    if type(operand) is list and len(operand) != 1:
-        raise failure(40536, f"{name} accepts exactly one argument if given an array, but was given {len(operand)}")
-    if type(operand) is not dict or next(iter(operand), "").startswith("$"):
-        return operand if type(operand) is list else [operand]
-    for field in operand:
-        if field not in ("date", "timezone"):
-            raise failure(40535, f"unrecognized option to {name}: {field!r}")
-    if "date" not in operand:
-        raise failure(40539, f"missing 'date' argument to {name}")
-    return [operand[field] for field in ("date", "timezone") if field in operand]
 
 
 # -- operators that decide what to evaluate -----------------------------------------------------------------------
@@ -273,11 +264,10 @@ def checked_name(name: Any, code: int) -> str:
 
 def _filter(operand: Any, scope: frozenset[str]) -> Expression:
     _fields("$filter", operand, {"input": 28648, "cond": 28650}, 28647, ("as", "limit"), other=28646)
-    if "limit" in operand:
-        raise UnsupportedOperation("$filter.limit", "an answer equal to the server's in every case is not assured")
     name = checked_name(operand.get("as", "this"), 16866)
     source = compile_expression(operand["input"], scope)
     test = compile_expression(operand["cond"], scope | {name})
+    most = compile_expression(operand["limit"], scope) if "limit" in operand else None
 
     def evaluate(doc: Document, names: Variables) -> Any:
         values = source(doc, names)
@@ -285,7 +275,14 @@ def _filter(operand: Any, scope: frozenset[str]) -> Expression:
             return None
         if type(values) is not list:
             raise failure(28651, f"input to $filter must be an array not {described(values)}")
-        return [v for v in values if truthy(test(doc, {**names, name: v}))]
+        limit = None if most is None else most(doc, names)
+        kept = (v for v in values if truthy(test(doc, {**names, name: v})))
+        if limit is None or limit is MISSING:
+            return list(kept)
+        count = whole_index(limit, 327391, 327391)
+        if count <= 0:
+            raise failure(327392, "$filter: limit must be greater than 0")
+        return list(itertools.islice(kept, count))
 
     return evaluate
 
@@ -376,3 +373,11 @@ _SPECIAL: Final[dict[str, Callable[[Any, frozenset[str]], Expression]]] = {
     "$let": _let,
     "$getField": _get_field,
 }
+
+_NAMED: Final[dict[str, Callable[[Any, Compile], Expression]]] = {
+    **DATE_OPERATORS,
+    **TEXT_OPERATORS,
+    **LIST_OPERATORS,
+    "$convert": compile_convert,
+}
+"""Operators of modules that know no scope: they get the compiler of their arguments."""

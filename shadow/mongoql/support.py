@@ -51,7 +51,6 @@ _TEXT = "it needs a text index"
 _NONDETERMINISTIC = "its answer differs from run to run"
 _WINDOW = "window functions are not computed here"
 _ADMIN = "it reports on, or writes to, the deployment"
-_LOCALE = "it depends on the server's own tables of time zones or of Unicode"
 _NOT_EXACT = "an answer equal to the server's in every case is not assured"
 
 _SUPPORTED: Final[dict[Family, str]] = {
@@ -68,7 +67,13 @@ _SUPPORTED: Final[dict[Family, str]] = {
         last slice filter map reduce concatArrays reverseArray isArray type isNumber mergeObjects
         objectToArray arrayToObject setUnion setIntersection setDifference setEquals setIsSubset
         allElementsTrue anyElementTrue indexOfArray range min max sum avg let year month dayOfMonth hour
-        minute second millisecond dayOfWeek dayOfYear toBool getField split""",
+        minute second millisecond dayOfWeek dayOfYear toBool getField split
+        week isoWeek isoWeekYear isoDayOfWeek dateAdd dateDiff dateFromParts dateFromString dateSubtract dateToParts
+        dateToString dateTrunc convert toString toInt toLong toDouble toDecimal toObjectId toDate
+        acos acosh asin asinh atan atan2 atanh cos cosh sin sinh tan tanh degreesToRadians radiansToDegrees
+        exp ln log log10 pow sqrt round regexFind regexFindAll regexMatch replaceOne replaceAll trim ltrim rtrim
+        strcasecmp substr substrBytes indexOfBytes indexOfCP zip sortArray setField unsetField binarySize bsonSize
+        firstN lastN maxN minN stdDevPop stdDevSamp tsIncrement tsSecond""",
 }
 
 _REFUSED: Final[dict[Family, dict[str, str]]] = {
@@ -101,13 +106,6 @@ _REFUSED: Final[dict[Family, dict[str, str]]] = {
         _SERVER: "function accumulator",
         _NONDETERMINISTIC: "rand sampleRate",
         _TEXT: "meta",
-        _LOCALE: """dateAdd dateDiff dateFromParts dateFromString dateSubtract dateToParts dateToString dateTrunc
-            isoDayOfWeek isoWeek isoWeekYear week toDate strcasecmp""",
-        _NOT_EXACT: """acos acosh asin asinh atan atan2 atanh cos cosh sin sinh tan tanh degreesToRadians
-            radiansToDegrees exp ln log log10 pow sqrt round convert toString toInt toLong toDouble toDecimal toObjectId
-            regexFind regexFindAll regexMatch replaceOne replaceAll trim ltrim rtrim substr substrBytes indexOfBytes
-            indexOfCP zip sortArray setField unsetField binarySize bsonSize firstN lastN maxN minN stdDevPop stdDevSamp
-            tsIncrement tsSecond""",
     },
 }
 

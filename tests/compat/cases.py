@@ -205,7 +205,9 @@ def _rewritten(case: Case) -> bool:
         return False
     names = [next(iter(stage)) for stage in case.operation]
     later = {name: names[names.index(name) + 1 :] for name in names}
-    return bool({"$unwind", "$group"} & set(later.get("$project", ()))) or "$sort" in later.get("$unwind", ())
+    return bool({"$unwind", "$group", "$sortByCount"} & set(later.get("$project", ()))) or "$sort" in later.get(
+        "$unwind", ()
+    )
 
 
 def _by_order(case: Case, server: list[bytes], engine: list[bytes]) -> str:

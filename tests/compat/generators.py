@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 
 from bson import Binary, Code, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp
 
+from tests.compat.expression_cases import EXPRESSIONS
+
 NAMES = ["a", "b", "c", "d"]
 PATHS = [
     "a",
@@ -531,6 +533,8 @@ class Generator:
             lambda g, d: g.pick(["$a", "$b", DATES[1], OIDS[0], DATES[2]]),
         ),
     }
+
+    _expressions.update(EXPRESSIONS)
 
     def pipeline(self) -> list[dict[str, Any]]:
         """Sorted first; a stage that leaves no order is the last one."""
