@@ -23,6 +23,7 @@ from shadow.mongoql.functions import FUNCTIONS
 from shadow.mongoql.lists import LIST_OPERATORS
 from shadow.mongoql.named import Compile
 from shadow.mongoql.predicates import truthy
+from shadow.mongoql.references import is_dollar_name
 from shadow.mongoql.stages import NOTHING_GIVEN, Variables
 from shadow.mongoql.support import Family, require
 from shadow.mongoql.texts import TEXT_OPERATORS
@@ -102,7 +103,7 @@ def _object(expr: dict[str, Any], scope: frozenset[str]) -> Expression:
     for name, value in expr.items():
         if not name:
             raise failure(15998, "FieldPath field names may not be empty strings.")
-        if "." in name or name.startswith("$"):
+        if "." in name or (name.startswith("$") and not is_dollar_name(name)):
             raise failure(16410 if name.startswith("$") else 16412, "FieldPath field names may not contain '.' or '$'")
         fields.append((name, compile_expression(value, scope)))
 

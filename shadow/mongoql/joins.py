@@ -26,7 +26,7 @@ class _Inner(Protocol):
 
     collections: frozenset[str]
 
-    def run(self, documents: Iterable[Document], lookup: Lookup | None = None) -> list[Document]: ...
+    def steps(self, documents: Iterable[Document], lookup: Lookup | None = None) -> list[Document]: ...
 
 
 CompileInner: TypeAlias = Callable[[list[Document], Variables], _Inner]
@@ -151,7 +151,7 @@ def compile_lookup(spec: Any, given: Variables, compile_inner: CompileInner) -> 
         def partners(document: Document, found: list[Document]) -> list[Document]:
             values.update(given)
             values.update({name: value(document) for name, value in join.variables.items()})
-            return inner.run(found, lookup)
+            return inner.steps(found, lookup)
 
         return _joined(join, documents, list(lookup(join.source)), partners)
 
@@ -237,7 +237,7 @@ def compile_union(spec: Any, given: Variables, compile_inner: CompileInner) -> C
     source, pipeline = _union_options(spec)
     _refuse_writing("$unionWith", pipeline, 31441)
     inner = compile_inner(pipeline, given)
-    return lambda documents, lookup: [*documents, *inner.run(lookup(source), lookup)], inner.collections | {source}
+    return lambda documents, lookup: [*documents, *inner.steps(lookup(source), lookup)], inner.collections | {source}
 
 
 def _union_options(spec: Any) -> tuple[str, list[Document]]:
