@@ -244,7 +244,7 @@ def _all(pattern: re.Pattern[str], text: str) -> list[Any]:
 
 
 def _matches(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
-    """All matches from left to right. Behind an empty one, the search goes on with the next character."""
+    """All matches from left to right. Behind an empty one, the search continues with the next character."""
     at = 0
     while (found := pattern.search(text, at)) is not None:
         yield found
