@@ -347,6 +347,7 @@ def run(config: Path, line: str) -> tuple[int, str]:
     return result.exit_code, f"{result.stdout}\n{result.stderr}\n{result.exception}"
 
 
+@pytest.mark.takes_turns
 async def test_no_secret_comes_out_of_the_command_line(
     told: tuple[Shadow, FaultProxy, Audit], ears: Ears, tmp_path: Path
 ) -> None:

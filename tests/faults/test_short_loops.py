@@ -37,6 +37,7 @@ async def _job(shadow: Shadow, number: int) -> None:
         await asyncio.sleep(0.01 * number)
 
 
+@pytest.mark.takes_turns
 async def test_the_journal_is_empty_soon_after_each_loop_and_a_flip_can_be_made(place: Site, tmp_path: Path) -> None:
     worker = place.shadow()
     async with place.shadow() as web:
