@@ -353,7 +353,7 @@ async def test_all_planted_differences_are_found_under_writes_and_nothing_else_i
 async def test_a_secondary_that_lags_throttles_and_goes_away_makes_no_false_alarm_and_hides_nothing(site: Site) -> None:
     async with site.traffic(seed=2):
         await plant(site)
-        site.proxy.delay = 0.05
+        site.proxy.set("delay", seconds=0.05)
         await asyncio.sleep(1.0)
         site.proxy.mode = "throttle"
         await site.until(lambda: throttled(site) >= 5, lambda: f"throttled: {throttled(site)}")
