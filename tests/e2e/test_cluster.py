@@ -27,8 +27,8 @@ from tests.support.tool import Tool
 
 COUNT = 600
 SLOWLY = ("--rate", "60", "--workers", "2", "--json")
-HELD = 20.0
-"""Documents a second, while workers are killed: the rest would take half a minute."""
+HELD = 4.0
+"""Documents a second, while workers are killed: the rest would take two minutes."""
 DAMAGE = {"k00005": "different", "k00006": "missing", "k00007": "missing", "extra": "extra"}
 
 
