@@ -79,6 +79,7 @@ async def own_status(engine: Observed) -> ProcessStatus:
             counts["seen"], counts["open"], counts["dropped"], await findings.open_by_collection(), findings.place
         ),
         engine.report.bypassing.status(),
+        engine.report.portability.status(_accepted(engine.settings)),
         {name: metrics.recent.of(name) for name in metrics.collections},
         metrics.totals(),
         _index_advice(runtime.stores[StoreName.DYNAMO]),
@@ -94,6 +95,10 @@ async def own_status(engine: Observed) -> ProcessStatus:
             "uptime_seconds": round(steady() - engine.started, 1),
         },
     )
+
+
+def _accepted(settings: Settings) -> dict[str, tuple[str, ...]]:
+    return {name: entry.accept_not_portable for name, entry in settings.collections.items()}
 
 
 def _moment(seconds: float) -> str:

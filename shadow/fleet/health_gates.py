@@ -18,6 +18,7 @@ from shadow.model.health import (
     FindingsHealth,
     JournalHealth,
     OutOfBandHealth,
+    PortabilityHealth,
     RecentReads,
     RouteHealth,
     SecondaryHealth,
@@ -89,6 +90,7 @@ _ORDER: Final = (
     "equal",
     "way back",
     "writers",
+    "portable",
     "phase",
     "compared",
     "shed",
@@ -188,6 +190,16 @@ def _out_of_band(name: str, of: Sequence[OutOfBandHealth], comparison: Sequence[
     return Gate(name, "writers", count == 0, f"out-of-band writes: {count}", advice)
 
 
+def _portable(name: str, of: Sequence[PortabilityHealth]) -> Gate:
+    found = sorted({operator for each in of for operator in each.not_portable})
+    advice = (
+        f"{name} uses what DynamoDB does not support ({', '.join(found)}): change the application, or name it in "
+        "accept_not_portable"
+    )
+    text = f"not portable yet: {', '.join(found)}" if found else "nothing was used that DynamoDB does not support"
+    return Gate(name, "portable", not found, text, advice)
+
+
 def _phase(name: str, of: Sequence[RouteHealth]) -> Gate:
     least = min(of, key=lambda each: (each.phase is Phase.SHADOW, each.shadow_reads))
     phase, share = least.phase, least.shadow_reads
@@ -228,6 +240,7 @@ _CONDITIONS: Final[tuple[tuple[Any, ...], ...]] = (
     ("writers", _out_of_band, "out_of_band", "comparison"),
     ("comparison works", _working, "comparison"),
     ("journal", _journal, "journal"),
+    ("portable", _portable, "portability"),
     ("phase", _phase, "route"),
     ("compared", _compared, "recent"),
     ("shed", _shed, "recent"),

@@ -35,7 +35,7 @@ NAME: Final = "things"
 WELL: Final[dict[str, Any]] = {
     "primary": "mongo", "phase": "shadow", "shadow_reads": 1.0, "down": [], "findings": 0, "planted": True,
     "works": True, "waiting": 0, "refused": 0, "oldest": 0.0, "read": True, "unverified": "", "bypassing": 0,
-    "compared": ENOUGH, "shed": 0, "seconds": 3600.0,
+    "compared": ENOUGH, "shed": 0, "seconds": 3600.0, "not_portable": [],
 }  # fmt: skip
 COPIED: Final = ("backfill", "complete")
 EQUAL: Final = ("verify", "equal")
@@ -162,6 +162,11 @@ CASES: Final[list[tuple[str, str, Callable[[Place], object]]]] = [
     ("way back", "never rehearsed", lambda place: place.forget("receipt/")),
     ("way back", "h ago", lambda place: (place.forget("receipt/"), place.rehearsed(age=2 * REHEARSED))),
     ("writers", "out-of-band writes: 2", lambda place: place.process(bypassing=2)),
+    (
+        "portable",
+        "not portable yet: $where, collation",
+        lambda place: place.process(not_portable=["collation", "$where"]),
+    ),
     ("phase", "dual_write", lambda place: place.process(phase="dual_write")),
     ("phase", "0% of the reads", lambda place: place.process(shadow_reads=0.0)),
     ("compared", "0 with a verdict", lambda place: (place.forget("member/"), place.process(compared=0))),
