@@ -302,8 +302,8 @@ DIVERGENCE: Final = Board(
                 ),
                 Panel(
                     "Incomparable, by reason",
-                    "What a comparison could not decide, and why: MongoDB leaves it open, an answer was cut, or only MongoDB "
-                    "can do it (by operator).",
+                    "What a comparison could not decide, and why: MongoDB leaves it open, an answer was cut, or only "
+                    "MongoDB can do it (by operator).",
                     [
                         (
                             _rate("shadow_incomparable_total", "collection, reason") + " > 0",
