@@ -17,6 +17,7 @@ __all__ = [
     "CollectionHealth",
     "ComparisonHealth",
     "FindingsHealth",
+    "IndexHealth",
     "JournalHealth",
     "OutOfBandHealth",
     "PortabilityHealth",
@@ -77,6 +78,14 @@ class OutOfBandHealth:
 
 
 @dataclass(frozen=True, slots=True)
+class IndexHealth:
+    indexes_known: bool
+    """Whether MongoDB has told which indexes it has; true where DynamoDB is the primary."""
+    indexes_lost: tuple[str, ...]
+    """The indexes without which DynamoDB answers otherwise, and which the configuration does not acknowledge."""
+
+
+@dataclass(frozen=True, slots=True)
 class PortabilityHealth:
     not_portable: tuple[str, ...]
     """Operators that only MongoDB has done, and that the configuration does not accept to lose; none where DynamoDB is
@@ -102,6 +111,7 @@ class CollectionHealth:
     journal: JournalHealth | None = None
     out_of_band: OutOfBandHealth | None = None
     recent: RecentReads | None = None
+    indexes: IndexHealth | None = None
     portability: PortabilityHealth | None = None
 
     def record(self) -> dict[str, Any]:
@@ -127,6 +137,7 @@ _SECTIONS: Final[Mapping[str, type[Any]]] = {
     "journal": JournalHealth,
     "out_of_band": OutOfBandHealth,
     "recent": RecentReads,
+    "indexes": IndexHealth,
     "portability": PortabilityHealth,
 }
 
