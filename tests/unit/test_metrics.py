@@ -30,6 +30,7 @@ from shadow.model.events import (
     JournalRecovered,
     MismatchConfirmed,
     NoiseMeasured,
+    NotPortable,
     OperationFinished,
     OutOfBandWriteCounted,
     ReadFinished,
@@ -109,6 +110,7 @@ def use(metrics: Metrics) -> None:
     metrics.count(ReadRouted("users", StoreName.DYNAMO, Routed.SHARE))
     metrics.count(ReadShed("users", Verb.FIND, ShedReason.LANE_FULL))
     metrics.count(ComparisonUndecided("users", Verb.FIND, Incomparable.ROUNDING))
+    metrics.count(NotPortable("users", Verb.FIND, "other"))
     metrics.count(WriteDeferred("users", Deferral.DEADLINE))
     metrics.count(HealFinished("users", Healing.COPIED))
     metrics.count(WriteUnjournaled("users", taken=False))
@@ -188,6 +190,8 @@ def test_what_is_not_configured_counts_as_other() -> None:
         metrics.count(RuleApplied("users", name))
         metrics.count(ReadRouted(name, StoreName.DYNAMO, Routed.SHARE))
         metrics.count(ReadShed(name, Verb.FIND, ShedReason.CLOSING))
+        metrics.count(NotPortable(name, Verb.FIND, "$where"))
+        metrics.count(NotPortable("users", Verb.FIND, name))
         metrics.count(WriteDeferred(name, Deferral.CLOSING))
         metrics.count(HealFinished(name, Healing.FAILED))
         metrics.internal_failure(name)
