@@ -14,6 +14,7 @@ import pymongo
 from bson import ObjectId
 from pymongo.results import DeleteResult, InsertOneResult, UpdateResult
 
+from shadow.errors import UnsupportedOperation
 from shadow.model.operation import ANY, Applied, Change, Delete, Insert, Replace, Update, Verb
 from shadow.model.values import snapshot
 from shadow.model.version import Document, Image, fresh_id
@@ -109,7 +110,7 @@ class WriteVerbs(CollectionBase):
         """The document before the update, or after it; None if there was none."""
         take = self._door("find_one_and_update", options)
         check_modify(sort, return_document)
-        shape = self._shape(projection, filter, after=return_document)
+        shape = self._shape(take, projection, filter, after=return_document)
         verb = Verb.FIND_ONE_AND_UPDATE
         with as_command(self._present_reply):
             # Only here does the driver drop a None.
@@ -132,7 +133,7 @@ class WriteVerbs(CollectionBase):
         """The document before the replacement, or after it; None if there was none."""
         take = self._door("find_one_and_replace", options)
         check_modify(sort, return_document)
-        shape = self._shape(projection, filter, after=return_document)
+        shape = self._shape(take, projection, filter, after=return_document)
         verb = Verb.FIND_ONE_AND_REPLACE
         with as_command(self._present_reply):
             upsert = False if upsert is None else upsert
@@ -145,12 +146,14 @@ class WriteVerbs(CollectionBase):
         """The deleted document, or None."""
         take = self._door("find_one_and_delete", options)
         check_modify(sort)
-        shape = self._shape(projection, filter, after=False)
+        shape = self._shape(take, projection, filter, after=False)
         with as_command(self._present_reply):
             applied = await self._delete(Verb.FIND_ONE_AND_DELETE, filter, sort=sort, take=take)
             return self._shown(applied, shape, after=False)
 
-    def _shape(self, projection: Any, filter: Any, *, after: bool) -> Callable[[Document], Document] | None:
+    def _shape(
+        self, take: Arguments, projection: Any, filter: Any, *, after: bool
+    ) -> Callable[[Document], Document] | None:
         """What the projection makes of the document that the filter found."""
         wanted = self._take.projection(projection)
         if not wanted:
@@ -160,7 +163,9 @@ class WriteVerbs(CollectionBase):
             return project
         if after:
             raise failure(2, "cannot use a positional projection and return the new document")
-        matched = cached_filter(self._filter_of(filter))
+        if take.mongo_only is not None:
+            raise UnsupportedOperation("projection.$", "which element MongoDB alone has matched is not known here")
+        matched = cached_filter(filter_of(self._take, filter))
         project.check(matched)
         return lambda document: project(document, matched)
 
