@@ -146,10 +146,11 @@ class Arguments:
     def path(self, what: str, path: str) -> str:
         """A dotted path other than the version's. Raises OperationFailure with the server's codes for one that names no
         field."""
-        checked_path(path)
-        if path.split(".")[0] == self._reserved:
+        plain = _plain(path)
+        checked_path(plain)
+        if plain.split(".")[0] == self._reserved:
             self._refuse_reserved(what)
-        return path
+        return plain
 
     def pipeline(self, pipeline: Any) -> list[Document]:
         """An aggregation pipeline that compiles."""
@@ -252,7 +253,7 @@ def _names_plain_key(filter: Any) -> bool:
 def sort_pairs(key: str | Sequence[Any] | Mapping[str, int], direction: int | None = None) -> Sort:
     """PyMongo's ways of giving a sort order as pairs: a name, a list of names or pairs, a mapping."""
     if isinstance(key, str):
-        return ((key, 1 if direction is None else _direction(direction)),)
+        return ((_plain(key), 1 if direction is None else _direction(direction)),)
     if direction is not None:
         raise TypeError("a direction goes with a single field name")
     items = list(key.items()) if isinstance(key, Mapping) else list(key)
@@ -264,11 +265,16 @@ def sort_pairs(key: str | Sequence[Any] | Mapping[str, int], direction: int | No
 
 def _pair(each: Any) -> tuple[str, int]:
     if isinstance(each, str):
-        return each, 1
+        return _plain(each), 1
     path, direction = each  # raises TypeError or ValueError, as the drivers do, for anything but a pair
     if not isinstance(path, str):
         raise TypeError(f"first item in each key pair must be an instance of str, not {type(path).__name__}")
-    return path, _direction(direction)
+    return _plain(path), _direction(direction)
+
+
+def _plain(name: str) -> str:
+    """ODMs name fields by classes of `str` of their own, some of which call each comparison true."""
+    return str.__str__(name)
 
 
 def _direction(value: Any) -> int:

@@ -82,7 +82,7 @@ class ReadVerbs(CollectionBase):
         if filter is not None and not isinstance(filter, Mapping):
             raise _no_filter(filter)
         self._take.refuse("distinct", options)
-        self._take.path("distinct", key)
+        key = self._take.path("distinct", key)
         values = await self._router.answer(self._name, Distinct(key, self._take.filter(filter)))
         return list(self._present({"": values})[""])
 
