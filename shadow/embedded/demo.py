@@ -390,7 +390,7 @@ def _checked_backend(options: DemoOptions) -> None:
 
 
 async def _notes_of(backend: str, database: Any) -> Any:
-    """What stands in for the sample backend's own calls of the driver; None for these."""
+    """What the sample backend uses in place of its own calls of the driver; None for these."""
     if backend != "beanie":
         return None
     # Imported here: Beanie is an extra, which the demo does without.

@@ -64,7 +64,8 @@ def configured(folder: Path, name: str, mode: str, servers: dict[str, str]) -> N
     }
     file["journal"]["url"] = f"sqlite:///{folder / 'shadow.db'}"
     file["defaults"] |= {**MODES[mode], "forced": "a test"}
-    (folder / "shadow.yaml").write_text(yaml.safe_dump(file))
+    (folder / "config").mkdir()
+    (folder / "config" / "shadow.yaml").write_text(yaml.safe_dump(file))
 
 
 WANTED: Final = [
@@ -93,15 +94,15 @@ async def test_a_program_runs_as_it_stands(
     if mode == "before":
         program = CHANGED.sub(r"\1\2\4", program).replace("(url)", f"({one_mongod_url!r})")
         program = program.replace('"shop"', repr(mongo_database)).replace(
-            'shadow = Shadow.from_file("shadow.yaml")\n', ""
+            'shadow = Shadow.from_file("config/shadow.yaml")\n', ""
         )
     else:
         configured(tmp_path, name, mode, servers)
         if mode != "off":
-            async with Shadow.from_file("shadow.yaml") as shadow:
+            async with Shadow.from_file("config/shadow.yaml") as shadow:
                 await shadow.prepare()
     assert await walked(program, name) == WANTED
     if mode in ("shadow", "dynamo"):
-        async with Shadow.from_file("shadow.yaml") as shadow:
+        async with Shadow.from_file("config/shadow.yaml") as shadow:
             assert await shadow.settled(60)
             assert await shadow["users"].count_documents({}) == 3

@@ -31,7 +31,7 @@ def create_app(
 ) -> FastAPI:
     """The application over `database`: Motor's database object, or whatever has its surface.
 
-    `notes`: what stands in for `Notes(database)`, the twin on Beanie for example. `password_cost` is scrypt's `n`, a
+    `notes`: used in place of `Notes(database)`, the twin on Beanie for example. `password_cost` is scrypt's `n`, a
     power of two; tests and load generators take a low one.
     """
     app = FastAPI(title="NotesLLM", lifespan=lifespan)

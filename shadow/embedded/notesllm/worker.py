@@ -29,7 +29,7 @@ async def worker(
 ) -> None:
     """Works until `stop` is set. Waits `poll_seconds` when there is nothing to do, or when the database is away.
 
-    `notes`: what stands in for `Notes(database)`."""
+    `notes`: used in place of `Notes(database)`."""
     notes = notes or Notes(database)
     while not stop.is_set():
         try:
