@@ -6,21 +6,9 @@ import json
 from pathlib import Path
 from typing import Final
 
-from tests.suites.runs import Outcomes
-
-__all__ = ["known", "worse", "write"]
+__all__ = ["known", "write"]
 
 _FILE: Final = Path(__file__).with_name("kept.json")
-
-
-def worse(bare: Outcomes, own: Outcomes) -> dict[str, str]:
-    """The tests that pass bare and fail with the library, are skipped or were not run, with what was said."""
-    never = ("missing", "it was not run")
-    return {
-        test: own.get(test, never)[1]
-        for test, (outcome, _) in bare.items()
-        if outcome == "passed" and own.get(test, never)[0] != "passed"
-    }
 
 
 def known(name: str, mode: str) -> dict[str, str]:
@@ -32,6 +20,11 @@ def known(name: str, mode: str) -> dict[str, str]:
 def write(name: str, mode: str, found: dict[str, str]) -> None:
     """Takes out of the list what passes, and adds what fails with its own words. A reason that stands there stays."""
     lists = json.loads(_FILE.read_text("utf-8")) if _FILE.exists() else {}
-    reasons = {test: known(name, mode).get(test, said) for test, said in sorted(found.items())}
+    reasons = {test: known(name, mode).get(test, _short(said)) for test, said in sorted(found.items())}
     lists.setdefault(name, {})[mode] = reasons
     _FILE.write_text(json.dumps(lists, indent=1, sort_keys=True, ensure_ascii=False) + "\n", "utf-8")
+
+
+def _short(said: str) -> str:
+    """Of two answers the one of the library."""
+    return said.rpartition(", and here ")[2][:200]

@@ -17,7 +17,7 @@ from bson import DBRef, ObjectId
 from pydantic import BaseModel
 from pymongo.errors import PyMongoError
 
-__all__ = ["Answers", "Feature", "Note", "play"]
+__all__ = ["Answers", "Feature", "Note", "first_difference", "play"]
 
 Answers = list[tuple[str, Any]]
 """What was called, and what it answered."""
@@ -94,3 +94,11 @@ async def play(features: Mapping[str, Feature], database: Any) -> dict[str, Answ
             note.answers.append(("it ended", f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"))
         answers[name] = note.answers
     return answers
+
+
+def first_difference(wanted: Answers, answered: Answers) -> str:
+    """The first call that two plays of a feature have answered otherwise; "" if there is none."""
+    for one, other in zip(wanted, answered, strict=False):
+        if one != other:
+            return f"{one[0]}: {one[1]!r}, and here {other!r}"[:1000]
+    return "" if len(wanted) == len(answered) else f"{len(wanted)} answers, and here {len(answered)}"

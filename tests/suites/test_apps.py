@@ -13,7 +13,7 @@ import pytest
 from pymongo import MongoClient
 
 from tests.suites import kept
-from tests.suites.plays import Answers
+from tests.suites.plays import first_difference
 from tests.suites.runs import Servers
 from tests.suites.suites import MODES
 from tests.support import services
@@ -53,10 +53,3 @@ def test_an_application_has_the_answers_of_the_bare_driver(
     assert sorted(known.keys() - different.keys()) == [], "they are alike: take them out of tests/suites/kept.json"
     assert played.apart == ()
     assert played.mismatches == 0
-
-
-def first_difference(wanted: Answers, answered: Answers) -> str:
-    for one, other in zip(wanted, answered, strict=False):
-        if one != other:
-            return f"{one[0]}: {one[1]!r}, and here {other!r}"[:1000]
-    return f"{len(wanted)} answers, and here {len(answered)}"
