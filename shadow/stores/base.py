@@ -16,7 +16,7 @@ from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec
 from shadow.model.version import Document, Image, Key, State
 
-__all__ = ["Admitting", "ApplicationStore", "Indexed", "Judging", "Scanning", "Store", "Unfit"]
+__all__ = ["Admitting", "ApplicationStore", "Batching", "Indexed", "Judging", "Scanning", "Store", "Unfit"]
 
 
 class ApplicationStore(Protocol):
@@ -141,6 +141,17 @@ class Admitting(Protocol):
     async def admit(self) -> None:
         """Returns if the application may write. Raises `UnsupportedOperation` if it may not, and what the driver raises
         if it reaches nobody."""
+
+
+@runtime_checkable
+class Batching(Protocol):
+    """A store that changes many documents in one command."""
+
+    async def change_many(
+        self, collection: str, changes: Sequence[Change], op_ids: Sequence[str]
+    ) -> list[Applied | Exception | None]:
+        """Many `Update`s or `Delete`s as the store that answers, each at its own key and otherwise all the same; one
+        result each, as `apply` would give it. Nothing is attempted after the first error (None). See `stores.many`."""
 
 
 class Unfit(Protocol):

@@ -25,6 +25,7 @@ _CALLS: Final = (
     "aggregate",
     "apply",
     "insert_many",
+    "change_many",
     "replay",
     "image",
     "images",
