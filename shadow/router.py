@@ -192,8 +192,11 @@ class Router:
     async def keys_of(self, collection: str, filter: Document) -> list[Key]:
         """The keys of all documents that a write with this filter is about, on the primary."""
         route = await self._routes.route(collection)
-        query = Query(filter=filter, projection={"_id": 1}, batch_size=_TOGETHER, newest=True)
-        return [hit.key async for page in self._stores[route.primary].find(collection, query) for hit in page]
+        store = self._stores[route.primary]
+        if isinstance(store, Batching):
+            return await store.keys(collection, filter)
+        query = Query(filter=filter, projection={"_id": 1}, newest=True)
+        return [hit.key async for page in store.find(collection, query) for hit in page]
 
     def _compare_routed(self, collection: str, read: FindOne | Find, hits: Sequence[Hit], route: Route) -> None:
         """Compares what the secondary has answered to the application."""

@@ -147,6 +147,9 @@ class Admitting(Protocol):
 class Batching(Protocol):
     """A store that changes many documents in one command."""
 
+    async def keys(self, collection: str, filter: Document) -> list[Key]:
+        """The keys of all documents that a write with this filter is about."""
+
     async def change_many(
         self, collection: str, changes: Sequence[Change], op_ids: Sequence[str]
     ) -> list[Applied | Exception | None]:

@@ -428,6 +428,9 @@ class Client:
         results, doubt = await self._acknowledged(collection, what, effect)
         return [doubt if doubt is not None and isinstance(each, Applied) else each for each in results]
 
+    async def keys(self, collection: str, filter: Document) -> list[Key]:
+        return [hit.key async for page in self.find(collection, Query(filter)) for hit in page]
+
     async def change_many(
         self, collection: str, changes: Sequence[Update | Delete], op_ids: Sequence[str]
     ) -> list[Applied | Exception | None]:

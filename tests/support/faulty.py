@@ -26,6 +26,7 @@ _CALLS: Final = (
     "apply",
     "insert_many",
     "change_many",
+    "keys",
     "replay",
     "image",
     "images",
