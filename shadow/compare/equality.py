@@ -45,16 +45,22 @@ __all__ = [
 
 
 def same(a: Document, b: Document) -> bool:
-    """Whether two canonical documents are the same BSON (NaN equals NaN)."""
+    """Whether two canonical documents are the same BSON (NaN equals NaN) and the same values: a DBRef is not the plain
+    document as which it is stored, for the application would see the difference."""
     if type(a) is not dict or type(b) is not dict:
         return _same_bytes(a, b)
     try:
-        return bson.encode(a) == bson.encode(b) or _same_mapping(_id_first(a), _id_first(b))
+        raw = bson.encode(a)
+        if raw == bson.encode(b) and _REFERENCE not in raw:
+            return True
+        return _same_mapping(_id_first(a), _id_first(b))
     except _NO_BSON:
         return False  # a manual edit has put something into the other store that MongoDB could not hold
 
 
 _NO_BSON: Final = (BSONError, OverflowError)
+_REFERENCE: Final = b"$ref\0"
+"""In the bytes of a document that has a DBRef."""
 
 
 def _same_bytes(a: Document, b: Document) -> bool:
@@ -113,7 +119,8 @@ def _same_mapping(a: Document, b: Document) -> bool:
 
 
 def _same_value(a: Any, b: Any) -> bool:
-    a, b = _opened(a), _opened(b)
+    if isinstance(a, DBRef) or isinstance(b, DBRef):
+        return isinstance(a, DBRef) and isinstance(b, DBRef) and _same_mapping(dict(a.as_doc()), dict(b.as_doc()))
     if isinstance(a, dict) and isinstance(b, dict):
         return _same_mapping(a, b)
     if isinstance(a, list) and isinstance(b, list):
@@ -121,11 +128,6 @@ def _same_value(a: Any, b: Any) -> bool:
     if isinstance(a, Code) and isinstance(b, Code) and a.scope is not None and b.scope is not None:
         return str(a) == str(b) and _same_mapping(dict(a.scope), dict(b.scope))
     return (type(a) is float and type(b) is float and a != a and b != b) or bson.encode({"": a}) == bson.encode({"": b})
-
-
-def _opened(value: Any) -> Any:
-    """A DBRef as its BSON document, whose field order counts."""
-    return dict(value.as_doc()) if isinstance(value, DBRef) else value
 
 
 def _timestamp(value: Timestamp) -> str:
@@ -196,7 +198,7 @@ def compare_documents(primary: Document, secondary: Document) -> Kind | None:
     left, right = canonical(primary), canonical(secondary)
     if left == right:
         odd = isinstance(primary, RawDocument) or isinstance(secondary, RawDocument)
-        return Kind.TYPE if odd else Kind.ORDER
+        return Kind.TYPE if odd or bson.encode(primary) == bson.encode(secondary) else Kind.ORDER
     return Kind.TYPE if _types_differ(left, right) else Kind.VALUE
 
 

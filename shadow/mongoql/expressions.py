@@ -17,6 +17,7 @@ from shadow.mongoql.failures import described, failure
 from shadow.mongoql.fieldpaths import at_path, checked_path
 from shadow.mongoql.functions import DATE_PARTS, FUNCTIONS
 from shadow.mongoql.predicates import truthy
+from shadow.mongoql.references import is_dollar_name
 from shadow.mongoql.support import Family, require
 
 __all__ = ["Expression", "compile_expression"]
@@ -88,7 +89,7 @@ def _object(expr: dict[str, Any], scope: frozenset[str]) -> Expression:
     for name, value in expr.items():
         if not name:
             raise failure(15998, "FieldPath field names may not be empty strings.")
-        if "." in name or name.startswith("$"):
+        if "." in name or (name.startswith("$") and not is_dollar_name(name)):
             raise failure(16410 if name.startswith("$") else 16412, "FieldPath field names may not contain '.' or '$'")
         fields.append((name, compile_expression(value, scope)))
 

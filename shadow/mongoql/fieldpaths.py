@@ -6,12 +6,14 @@ from typing import Any
 
 from shadow.model.order import MISSING, as_document
 from shadow.mongoql.failures import failure
+from shadow.mongoql.references import is_dollar_name
 
 __all__ = ["at_path", "checked_path"]
 
 
 def checked_path(path: str) -> list[str]:
-    """The parts of a field path. Raises with the server's codes for empty, dangling and dollar-prefixed ones."""
+    """The parts of a field path. Raises with the server's codes for empty, dangling and dollar-prefixed ones, except
+    for the names of a DBRef's parts (`references.DOLLAR_NAMES`)."""
     if not path:
         raise failure(40352, "FieldPath cannot be constructed with empty string")
     if path.endswith("."):
@@ -20,7 +22,7 @@ def checked_path(path: str) -> list[str]:
     for part in parts:
         if not part:
             raise failure(15998, "FieldPath field names may not be empty strings.")
-        if part.startswith("$"):
+        if part.startswith("$") and not is_dollar_name(part):
             raise failure(16410, f"FieldPath field names may not start with '$'. Consider using $getField: {part}")
         if "\0" in part:
             raise failure(16411, "FieldPath field names may not contain '\\0'.")

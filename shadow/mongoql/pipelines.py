@@ -16,6 +16,7 @@ from shadow.mongoql.filters import compile_filter
 from shadow.mongoql.joins import compile_lookup, compile_unwind
 from shadow.mongoql.predicates import is_number, truncated
 from shadow.mongoql.projections import compile_adding, compile_stage, compile_unset
+from shadow.mongoql.references import with_references
 from shadow.mongoql.stages import Lookup, Stage, no_lookup
 from shadow.mongoql.support import TABLE, Family, require
 
@@ -42,6 +43,10 @@ class Pipeline:
     def run(self, documents: Iterable[Document], lookup: Lookup | None = None) -> list[Document]:
         """The pipeline's result for `documents`, which are not changed. `lookup` returns another collection's documents
         by name. Groups have the order of first occurrence."""
+        return [with_references(each) for each in self.steps(documents, lookup)]
+
+    def steps(self, documents: Iterable[Document], lookup: Lookup | None = None) -> list[Document]:
+        """See `run`; what the driver reads as a DBRef may be a plain document."""
         current = list(documents)
         for stage in self._stages:
             current = stage(current, lookup or no_lookup)
@@ -80,7 +85,7 @@ def compile_update_pipeline(stages: Sequence[Mapping[str, Any]]) -> Callable[[Do
             require(Family.STAGE, name)
             raise write_failure(72, f"{name} is not allowed to be used within an update")
     pipeline = compile_pipeline(stages)
-    return lambda document: pipeline.run([document])[0]
+    return lambda document: pipeline.steps([document])[0]
 
 
 def _compile(stage: Any) -> Compiled:
@@ -303,7 +308,7 @@ def _facet(spec: Any) -> Compiled:
     pipelines = {name: Pipeline(stages, None) for name, stages in parts.items()}
 
     def stage(documents: list[Document], lookup: Lookup) -> list[Document]:
-        return [{name: pipeline.run(documents, lookup) for name, pipeline in pipelines.items()}]
+        return [{name: pipeline.steps(documents, lookup) for name, pipeline in pipelines.items()}]
 
     return stage, frozenset().union(*[pipeline.collections for pipeline in pipelines.values()])
 

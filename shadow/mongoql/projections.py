@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from bson import DBRef, Decimal128
+from bson import Decimal128
 from pymongo.errors import OperationFailure
 
 from shadow.errors import UnsupportedOperation
@@ -22,6 +22,7 @@ from shadow.mongoql.failures import failure
 from shadow.mongoql.fieldpaths import checked_path
 from shadow.mongoql.filters import compile_filter
 from shadow.mongoql.predicates import is_number, truncated, truthy
+from shadow.mongoql.references import is_dollar_name, with_references
 from shadow.mongoql.support import TABLE, Family, require
 
 __all__ = [
@@ -121,7 +122,9 @@ def _compiled(projection: Mapping[str, Any], *, find: bool) -> Projection:
     if "_id" not in plan.root.children and plan.kind is ProjectionKind.INCLUSION:
         plan.root.children = {"_id": Branch(keep=True), **plan.root.children}
     root, including = plan.root, plan.kind is ProjectionKind.INCLUSION
-    return lambda document: _run(document, root, including)
+    if not find:
+        return lambda document: _run(document, root, including)
+    return lambda document: with_references(_run(document, root, including))
 
 
 def compile_adding(spec: Any, name: str = "$addFields") -> Projection:
@@ -163,8 +166,7 @@ def _parse(plan: Plan, path: str, value: Any, above: tuple[str, ...]) -> None:
         raise UnsupportedOperation("projection.$", "name the elements with $elemMatch or $slice")
     parts = (*above, *checked_path(path))
     full = ".".join(parts)
-    if type(value) is DBRef:
-        raise UnsupportedOperation("projection of a DBRef", "the server takes it for a projection of its parts")
+    value = as_document(value)  # the server takes a DBRef for a projection of its parts
     if is_number(value) or type(value) is bool:
         _flag(plan, parts, full, truthy(value))
     elif type(value) is dict:
@@ -183,7 +185,7 @@ def _flag(plan: Plan, parts: tuple[str, ...], full: str, keep: bool) -> None:
 
 def _parse_object(plan: Plan, parts: tuple[str, ...], full: str, value: dict[str, Any]) -> None:
     first = next(iter(value))
-    if not first.startswith("$"):
+    if not first.startswith("$") or is_dollar_name(first):
         for name, inner in value.items():
             _parse(plan, name, inner, parts)
         return

@@ -23,6 +23,7 @@ from shadow.mongoql.filter_parser import forbid_expressions
 from shadow.mongoql.filters import Filter, compile_filter
 from shadow.mongoql.modifiers import OPERATORS, Modifier, copied
 from shadow.mongoql.pipelines import compile_update_pipeline
+from shadow.mongoql.references import as_stored, with_references
 from shadow.mongoql.support import Family, require
 from shadow.mongoql.tree import And, Leaf, Node, Nor, Not, Or
 from shadow.mongoql.update_tree import (
@@ -73,7 +74,7 @@ class Updater:
         post = self._apply(pre, place, False)
         _check_id(pre, post)
         _check_names(pre, post)
-        return post
+        return as_stored(post)
 
     def loses_key(self, pre: Document) -> bool:
         """Whether it is a pipeline whose stages leave no `_id`; `apply` puts it back, as the server does."""
@@ -85,11 +86,11 @@ class Updater:
         post = self._upserted(filter)
         if not _identical(post.get("_id", key), key):
             raise write_failure(66, "Performing an update on the path '_id' would modify the immutable field '_id'")
-        return {"_id": copied(key), **post}
+        return as_stored({"_id": copied(key), **post})
 
     def upsert_key(self, filter: Mapping[str, Any] | Filter) -> Any:
         """The `_id` that an upsert's filter or its update names; `order.MISSING` if neither does."""
-        return self._upserted(filter).get("_id", MISSING)
+        return with_references(self._upserted(filter)).get("_id", MISSING)
 
     def _upserted(self, filter: Mapping[str, Any] | Filter) -> Document:
         compiled = filter if isinstance(filter, Filter) else compile_filter(filter)

@@ -12,6 +12,7 @@ from typing import Any
 from shadow.model.order import as_document, order_key
 from shadow.model.version import Document
 from shadow.mongoql.paths import position
+from shadow.mongoql.references import with_references
 
 __all__ = ["distinct_values"]
 
@@ -25,7 +26,7 @@ def distinct_values(path: str, documents: Iterable[Document]) -> list[Any]:
     for document in documents:
         for value in _walk(document, parts, 0):
             found.setdefault(order_key(value), value)
-    return [found[key] for key in sorted(found)]
+    return [with_references([found[key]])[0] for key in sorted(found)]
 
 
 def _walk(value: Any, parts: list[str], at: int) -> Iterator[Any]:

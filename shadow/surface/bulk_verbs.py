@@ -15,7 +15,7 @@ from shadow.model.operation import Applied, Insert, Verb
 from shadow.model.version import fresh_id
 from shadow.mongoql.upserts import with_key
 from shadow.surface.bulk import Make, Step, kind_of, operation, runs
-from shadow.surface.results import BulkTally, as_write
+from shadow.surface.results import BulkTally, as_write, show_values
 from shadow.surface.verb_options import check_options
 from shadow.surface.write_verbs import WriteVerbs
 
@@ -74,7 +74,7 @@ class BulkVerbs(WriteVerbs):
     async def _make_all(self, steps: Sequence[Step], *, ordered: bool) -> BulkTally:
         """Applies every step, or, if ordered, those up to the first rejected one. Raises BulkWriteError for rejections
         and write concern errors, the driver's error where the outcome is unknown."""
-        tally = BulkTally()
+        tally = BulkTally(self._present_reply)
         for run in runs(steps, ordered=ordered):
             if run[0].make is None:
                 await self._make_inserts(tally, run, ordered=ordered)
@@ -93,13 +93,14 @@ class BulkVerbs(WriteVerbs):
                 tally.unsafe(result)
                 tally.inserted += 1
             elif isinstance(result, Exception):
+                show_values(result, self._present_reply)
                 tally.failed(step.place, result, step.operation)
             elif result is not None:
                 tally.inserted += 1
 
     async def _make_one(self, tally: BulkTally, step: Step, make: Make) -> None:
         try:
-            with as_write():
+            with as_write(self._present_reply):
                 applied = await make()
         except WriteConcernError as error:
             tally.unsafe(error)

@@ -61,6 +61,7 @@ class CollectionBase(NotIterable):
         self._handle = handle
         self._options = options
         self._concerns = concerns or RequestedConcerns()
+        self._reply_options = None if options is None else options.with_options(document_class=dict, type_registry=None)
         self._take = Arguments(spec.reserved, options, self._knows)
 
     def _knows(self, hint: Any) -> bool:
@@ -128,3 +129,8 @@ class CollectionBase(NotIterable):
 
     def _present(self, document: Document) -> Any:
         return present(document, self._options)
+
+    def _present_reply(self, document: Document) -> Any:
+        """Values in the server's reply to a command, and not in its documents: the driver decodes them to plain
+        dictionaries, without the application's own types."""
+        return present(document, self._reply_options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -15,21 +15,54 @@ from shadow.model.operation import Applied
 from shadow.model.outcome import Outcome, classify
 from shadow.model.version import Document
 from shadow.mongoql import cached_update
+from shadow.mongoql.references import with_references
 
-__all__ = ["BulkTally", "as_command", "as_write", "by_pipeline", "deleted", "is_modified", "updated"]
+__all__ = [
+    "BulkTally",
+    "as_command",
+    "as_inserted",
+    "as_write",
+    "by_pipeline",
+    "deleted",
+    "is_modified",
+    "show_values",
+    "updated",
+]
 
 _NOT_OF_THE_WRITE: Final = frozenset({13, 18, 59, 72, 115})
 """Codes of a command that the server did not run at all (Unauthorized, AuthenticationFailed, CommandNotFound,
 InvalidOptions, CommandNotSupported; MongoDB's error_codes.yml)."""
 
 
+Present = Callable[[Document], Any]
+"""Shows a canonical document in the types of the application's codec options."""
+
+
+def show_values(error: Exception, present: Present) -> None:
+    """Puts the values of a duplicate key into the application's types, as the driver decodes the server's answer."""
+    details = getattr(error, "details", None)
+    if isinstance(details, MutableMapping) and "keyValue" in details:
+        details["keyValue"] = present(with_references({"": details["keyValue"]}))[""]
+
+
 @contextmanager
-def as_write() -> Iterator[None]:
+def as_inserted(present: Present) -> Iterator[None]:
+    """Shows the values in the errors of an insert."""
+    try:
+        yield
+    except OperationFailure as error:
+        show_values(error, present)
+        raise
+
+
+@contextmanager
+def as_write(present: Present) -> Iterator[None]:
     """Errors of the commands `update` and `delete` are errors of one of their writes, to the drivers a `WriteError`:
     for an invalid filter as well as for an invalid update."""
     try:
         yield
     except OperationFailure as error:
+        show_values(error, present)
         refused = type(error) is OperationFailure and classify(error) is Outcome.REFUSED
         if not refused or error.code in _NOT_OF_THE_WRITE:
             raise
@@ -38,12 +71,13 @@ def as_write() -> Iterator[None]:
 
 
 @contextmanager
-def as_command() -> Iterator[None]:
+def as_command(present: Present) -> Iterator[None]:
     """Errors of `findAndModify` are errors of the command, to the drivers an `OperationFailure`, except for
     duplicates."""
     try:
         yield
     except WriteError as error:
+        show_values(error, present)
         if type(error) is not WriteError or classify(error) is not Outcome.REFUSED:
             raise
         text = _text(error)
@@ -75,7 +109,7 @@ def by_pipeline(applied: Sequence[Applied], stages: Sequence[Document]) -> list[
     return [dataclasses.replace(each, rewritten=True) if lost(each) else each for each in applied]
 
 
-def updated(applied: Sequence[Applied]) -> UpdateResult:
+def updated(applied: Sequence[Applied], present: Present) -> UpdateResult:
     """The result of `update_one`, `update_many` or `replace_one` from what was applied."""
     upserted = next((each.post.document for each in applied if not each.pre.present), None)
     raw: dict[str, Any] = {
@@ -85,7 +119,7 @@ def updated(applied: Sequence[Applied]) -> UpdateResult:
         "updatedExisting": bool(applied) and upserted is None,
     }
     if upserted is not None:
-        raw["upserted"] = upserted["_id"]
+        raw["upserted"] = present({"_id": upserted["_id"]})["_id"]
     return UpdateResult(raw, acknowledged=True)
 
 
@@ -96,7 +130,8 @@ def deleted(count: int) -> DeleteResult:
 class BulkTally:
     """The counts of a bulk write, in the shape of PyMongo's details."""
 
-    def __init__(self) -> None:
+    def __init__(self, present: Present) -> None:
+        self._present = present
         self.inserted = self.matched = self.modified = self.removed = 0
         self._upserted: list[dict[str, Any]] = []
         self._errors: list[dict[str, Any]] = []
@@ -127,7 +162,10 @@ class BulkTally:
                 self.matched += 1
                 self.modified += is_modified(each)
             elif each.post.document is not None:
-                self._upserted.append({"index": index, "_id": each.post.document["_id"]})
+                self._upserted.append({"index": index, "_id": self._key(each.post.document)})
+
+    def _key(self, document: Document) -> Any:
+        return self._present({"_id": document["_id"]})["_id"]
 
     @property
     def details(self) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from shadow.mongoql.updates import check_upsert
 from shadow.mongoql.upserts import check_same_key, with_key
 from shadow.surface.arguments import key_in
 from shadow.surface.collection_base import CollectionBase
-from shadow.surface.results import as_command, as_write, by_pipeline, deleted, updated
+from shadow.surface.results import as_command, as_inserted, as_write, by_pipeline, deleted, updated
 from shadow.surface.verb_options import check_modify, order_of_one
 
 __all__ = ["WriteVerbs"]
@@ -35,7 +35,8 @@ class WriteVerbs(CollectionBase):
     async def insert_one(self, document: Any, **options: Any) -> InsertOneResult:
         """Inserts, and adds an `_id` to the caller's document if it has none, as the drivers do."""
         self._take.refuse("insert_one", options)
-        await self._router.write(self._name, Verb.INSERT_ONE, self._insert(document))
+        with as_inserted(self._present_reply):
+            await self._router.write(self._name, Verb.INSERT_ONE, self._insert(document))
         return InsertOneResult(document["_id"], acknowledged=True)
 
     def _insert(self, document: Any) -> Insert:
@@ -63,11 +64,11 @@ class WriteVerbs(CollectionBase):
     ) -> UpdateResult:
         self._take.refuse("update_one", options)
         sort = order_of_one(sort)
-        with as_write():
+        with as_write(self._present_reply):
             applied = await self._update(
                 Verb.UPDATE_ONE, filter, update, array_filters, upsert=upsert, sort=sort or None
             )
-        return updated(applied)
+        return updated(applied, self._present_reply)
 
     async def replace_one(
         self,
@@ -80,12 +81,13 @@ class WriteVerbs(CollectionBase):
     ) -> UpdateResult:
         self._take.refuse("replace_one", options)
         sort = order_of_one(sort)
-        with as_write():
-            return updated(await self._replace(Verb.REPLACE_ONE, filter, replacement, upsert=upsert, sort=sort))
+        with as_write(self._present_reply):
+            applied = await self._replace(Verb.REPLACE_ONE, filter, replacement, upsert=upsert, sort=sort)
+        return updated(applied, self._present_reply)
 
     async def delete_one(self, filter: Mapping[str, Any], **options: Any) -> DeleteResult:
         self._take.refuse("delete_one", options)
-        with as_write():
+        with as_write(self._present_reply):
             return deleted(len(await self._delete(Verb.DELETE_ONE, filter)))
 
     async def find_one_and_update(
@@ -104,7 +106,7 @@ class WriteVerbs(CollectionBase):
         check_modify(sort, return_document)
         shape = self._take.projection(projection)
         verb = Verb.FIND_ONE_AND_UPDATE
-        with as_command():
+        with as_command(self._present_reply):
             # Only here does the driver drop a None.
             upsert = False if upsert is None else upsert
             applied = await self._update(verb, filter, update, array_filters, upsert=upsert, sort=sort)
@@ -125,7 +127,7 @@ class WriteVerbs(CollectionBase):
         check_modify(sort, return_document)
         shape = self._take.projection(projection)
         verb = Verb.FIND_ONE_AND_REPLACE
-        with as_command():
+        with as_command(self._present_reply):
             upsert = False if upsert is None else upsert
             applied = await self._replace(verb, filter, replacement, upsert=upsert, sort=sort)
             return self._shown(applied, shape, after=return_document)
@@ -137,7 +139,7 @@ class WriteVerbs(CollectionBase):
         self._take.refuse("find_one_and_delete", options)
         check_modify(sort)
         shape = self._take.projection(projection)
-        with as_command():
+        with as_command(self._present_reply):
             return self._shown(await self._delete(Verb.FIND_ONE_AND_DELETE, filter, sort=sort), shape, after=False)
 
     def _shown(self, applied: Sequence[Applied], shape: Document | None, *, after: bool) -> Any:
@@ -203,8 +205,8 @@ class WriteVerbs(CollectionBase):
         """Finds the matching documents on the primary first, and changes them in batches with the filter still
         attached. An error stops it, and changes that were made remain, as in MongoDB."""
         self._take.refuse("update_many", options)
-        with as_write():
-            return updated(await self._update_many(filter, update, array_filters, upsert=upsert))
+        with as_write(self._present_reply):
+            return updated(await self._update_many(filter, update, array_filters, upsert=upsert), self._present_reply)
 
     async def _update_many(self, filter: Any, update: Any, array_filters: Any, *, upsert: bool) -> list[Applied]:
         upsert = self._take.upsert(upsert)
@@ -222,7 +224,7 @@ class WriteVerbs(CollectionBase):
 
     async def delete_many(self, filter: Mapping[str, Any], **options: Any) -> DeleteResult:
         self._take.refuse("delete_many", options)
-        with as_write():
+        with as_write(self._present_reply):
             return deleted(len(await self._delete_many(filter)))
 
     async def _delete_many(self, filter: Any) -> list[Applied]:

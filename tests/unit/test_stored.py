@@ -197,10 +197,13 @@ def test_an_empty_timestamp_is_filled_in_where_the_server_does_so() -> None:
 # --- values that compare as what they are stored as -----------------------------------------------------------------
 
 
-def test_a_dbref_and_a_document_are_the_same_only_to_the_byte() -> None:
+def test_a_dbref_is_the_same_as_none_but_itself() -> None:
     nan = float("nan")
     other = -nan
-    assert same({"n": nan, "r": DBRef("c", 1)}, {"n": other, "r": {"$ref": "c", "$id": 1}})
+    assert same({"n": nan, "r": DBRef("c", 1)}, {"n": other, "r": DBRef("c", 1)})
+    assert same({"r": [DBRef("c", 1, "d", x=1)]}, {"r": [DBRef("c", 1, "d", x=1)]})
+    assert not same({"r": DBRef("c", 1)}, {"r": {"$ref": "c", "$id": 1}})
+    assert not same({"n": nan, "r": DBRef("c", 1)}, {"n": other, "r": {"$ref": "c", "$id": 1}})
     assert not same({"n": nan, "r": DBRef("c", 1)}, {"n": other, "r": {"$id": 1, "$ref": "c"}})
     assert not same({"n": nan, "r": DBRef("c", 1, x=1, y=2)}, {"n": other, "r": DBRef("c", 1, y=2, x=1)})
     assert not same({"n": nan, "x": Regex("a", "i")}, {"n": other, "x": Regex("a", "x")})

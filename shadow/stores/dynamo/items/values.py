@@ -259,7 +259,7 @@ def decode_value(attribute: Attribute, hint: Attribute | None = None) -> Any:
         case "N":
             return _decode_number(raw)
         case "M":
-            return {name: decode_value(raw[name]) for name in _by_name(list(raw))}
+            return _with_reference({name: decode_value(raw[name]) for name in _by_name(list(raw))})
         case "L":
             return [decode_value(element) for element in raw]
         case "B":
@@ -290,6 +290,8 @@ def _decode_hinted(tag: str, raw: Any, hint: Attribute) -> Any:
         if "L" in hint:
             inner = hint["L"][0]
             document = decode_value({tag: raw}, None if "NULL" in inner else inner)
+            if type(document) is DBRef:
+                return document
             return DBRef(document.pop("$ref"), document.pop("$id", None), document.pop("$db", None), document)
         if tag == "L":
             return _decode_list(raw, hint["M"])
@@ -323,7 +325,9 @@ def _decode_uniform(tag: str, raw: Any, code: str) -> Any:
 
     if tag not in ("L", "M"):
         _check_tag("L", tag)
-    return [element(one) for one in raw] if tag == "L" else {name: element(raw[name]) for name in _by_name(list(raw))}
+    if tag == "L":
+        return [element(one) for one in raw]
+    return _with_reference({name: element(raw[name]) for name in _by_name(list(raw))})
 
 
 def _decode_list(raw: list[Attribute], hints: Mapping[str, Attribute]) -> list[Any]:
@@ -333,9 +337,23 @@ def _decode_list(raw: list[Attribute], hints: Mapping[str, Attribute]) -> list[A
     return [decode_value(element, hints.get(str(i))) for i, element in enumerate(raw)]
 
 
-def _decode_map(raw: Mapping[str, Attribute], hint: Attribute | None) -> Document:
+def _decode_map(raw: Mapping[str, Attribute], hint: Attribute | None) -> Any:
     hints, order = opened(hint)
-    return {name: decode_value(raw[name], hints.get(escaped(name))) for name in ordered_names(list(raw), order)}
+    names = ordered_names(list(raw), order)
+    return _with_reference({name: decode_value(raw[name], hints.get(escaped(name))) for name in names})
+
+
+def _with_reference(document: Document) -> Any:
+    """`document`, or the DBRef as which the driver would read it and write it again: one that was computed from plain
+    documents has no hint of its own."""
+    if "$ref" not in document or "$id" not in document or type(document["$ref"]) is not str:
+        return document
+    made = DBRef(document["$ref"], document["$id"], document.get("$db"), _beside(document))
+    return made if list(made.as_doc()) == list(document) else document
+
+
+def _beside(document: Document) -> Document:
+    return {name: value for name, value in document.items() if name not in ("$ref", "$id", "$db")}
 
 
 def opened(hint: Attribute | None) -> tuple[Mapping[str, Attribute], str | bytes | None]:

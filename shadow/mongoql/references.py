@@ -1,0 +1,60 @@
+"""DBRefs: what the driver reads as one, and the names that only they may have.
+
+In BSON a DBRef is a document; the driver reads each document with a text `$ref` and an `$id` as a `bson.DBRef`. What is
+computed here consists of plain documents, so a result is converted before it leaves: the application must see the value
+that the driver would show, and what is stored must be read again as that.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import bson
+from bson import DBRef
+
+from shadow.model.stored import document_of
+from shadow.model.version import Document
+
+__all__ = ["DOLLAR_NAMES", "as_stored", "is_dollar_name", "with_references"]
+
+DOLLAR_NAMES: Final = frozenset({"$ref", "$id", "$db", "$sortKey", "$recordId"})
+"""Names with a dollar that the server accepts in a field path, at any place in it: the parts of a DBRef, and metadata
+that stored documents do not have. Tried on MongoDB 6.0.5."""
+
+
+def is_dollar_name(name: Any) -> bool:
+    """Whether a name with a dollar is one of a field, and not of an operator."""
+    return name in DOLLAR_NAMES
+
+
+def with_references(value: Any) -> Any:
+    """`value` with a DBRef in place of each document inside it that the driver reads as one. Values without any are
+    returned as they are."""
+    kind = type(value)
+    if kind is dict:
+        changed = {name: new for name, each in value.items() if (new := _inside(each)) is not each}
+        return {**value, **changed} if changed else value
+    if kind is list:
+        made = [_inside(each) for each in value]
+        return made if any(new is not old for new, old in zip(made, value, strict=True)) else value
+    return value
+
+
+def _inside(value: Any) -> Any:
+    value = with_references(value)
+    return _reference(value) if type(value) is dict and _is_reference(value) else value
+
+
+def _is_reference(document: Document) -> bool:
+    return "$ref" in document and "$id" in document and type(document["$ref"]) is str
+
+
+def _reference(document: Document) -> DBRef:
+    rest = dict(document)
+    return DBRef(rest.pop("$ref"), rest.pop("$id"), rest.pop("$db", None), rest)
+
+
+def as_stored(document: Document) -> Document:
+    """A computed document as a store returns it: with DBRefs, or, if a DBRef has its parts in an order that the driver
+    cannot write, as a `RawDocument`."""
+    return document if with_references(document) is document else document_of(bson.encode(document))
