@@ -87,7 +87,7 @@ def _same_part(a: Any, b: Any) -> bool:
 
 
 def _known(a: Any, b: Any) -> bool | None:
-    """Whether both are the same BSON, where that can be told at once; None: it has to be looked at."""
+    """Whether both are the same BSON, where type and identity decide it; None: unknown."""
     if a is b:
         return True
     kind = type(a)

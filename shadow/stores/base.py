@@ -153,7 +153,7 @@ class Batching(Protocol):
     async def change_many(
         self, collection: str, changes: Sequence[Change], op_ids: Sequence[str]
     ) -> list[Applied | Exception | None]:
-        """Many `Update`s or `Delete`s as the store that answers, each at its own key and otherwise all the same; one
+        """Many `Update`s or `Delete`s as the store that answers, each at its own key and otherwise equal; one
         result each, as `apply` would give it. Nothing is attempted after the first error (None). See `stores.many`."""
 
 

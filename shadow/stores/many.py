@@ -160,7 +160,7 @@ class _Part:
                 self.results[place] = _unknown()
 
     def _is_changed(self, pre: State, mark: Mark) -> bool | None:
-        """Whether the command has changed a document; None: it cannot be told by the document alone."""
+        """Whether the command has changed a document; None: the document alone does not show it."""
         if mark.op_id == self.many.op_id:
             return True
         if mark.state == pre:

@@ -23,7 +23,7 @@ from shadow.fleet.participant import Participant
 from shadow.journal.base import Due, Entry, undecided_op
 from shadow.journal.sqlite import tables as ledger
 from shadow.journal.sqlite.tables import Ledger
-from shadow.model.operation import ANY, Applied, Change, Delete, Verb, Write
+from shadow.model.operation import ANY, Delete, Write
 from shadow.model.order import key_digest
 from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import Route, StoreName
@@ -41,7 +41,6 @@ from shadow.surface.stamping import Stamping
 from shadow.writes import dual_write
 from shadow.writes import heal as apply
 from shadow.writes import replicator as follower
-from shadow.writes.dual_write import DualWrite, Result
 from shadow.writes.heal import HealContended
 from shadow.writes.replicator import Replicator
 from shadow.writes.untangle import Untangler
@@ -441,7 +440,6 @@ def _heal_with(heal: Any) -> Patches:
 # --- many at once -----------------------------------------------------------------------------------------------
 
 _is_changed = _Part._is_changed
-_settle = DualWrite._settle
 
 
 def _all_changed(self: _Part, pre: State, mark: Mark) -> bool:
@@ -452,15 +450,8 @@ def _not_changed_if_unclear(self: _Part, pre: State, mark: Mark) -> bool:
     return bool(_is_changed(self, pre, mark))
 
 
-def _close_uncounted(
-    self: DualWrite, collection: str, verb: Verb, change: Change, op_id: str, result: Result, route: Route
-) -> asyncio.Future[bool] | None:
-    uncounted = isinstance(result, Applied) and not result.counted
-    return _settle(self, collection, verb, change, op_id, None if uncounted else result, route)
-
-
 def _many(drawn: Conditions, **changes: Any) -> Conditions:
-    verbs = (("insert", 4), ("inc", 2), ("first", 2), ("replace", 2), ("delete", 3))
+    verbs = (("insert", 3), ("inc", 2), ("first", 2), ("replace", 2), ("delete", 1))
     return calm(drawn, keys=3, callers=4, operations=8, haste=0.01, many=0.6, verbs=verbs).but(**changes)
 
 
@@ -712,11 +703,6 @@ MUTATIONS: Final = (
     Mutation(
         "what a command for many documents may have changed is changed alone",
         ((_Part, "_is_changed", _not_changed_if_unclear),),
-        _many,
-    ),
-    Mutation(
-        "a deletion that another writer may have made is not replicated",
-        ((DualWrite, "_settle", _close_uncounted),),
         _many,
     ),
 )

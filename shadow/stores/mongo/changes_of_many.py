@@ -2,7 +2,7 @@
 
 Documents at the same revision share one statement: it names their keys, the births of their versions, and the
 revision, and so matches each document only at the version that was read. No two documents ever have one birth, except
-that of a time in which MongoDB was written alone (revision 0), which has a statement of its own. A pipeline gives each
+that of a time in which only MongoDB was written (revision 0), which has a statement of its own. A pipeline gives each
 document a version with a birth of its own, by which it is known later, and so it has a statement for each.
 """
 
