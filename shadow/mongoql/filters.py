@@ -182,7 +182,7 @@ def _all_leaves(leaf: Leaf) -> list[Leaf]:
 
 
 def _is_condition(name: str) -> bool:
-    """Whether it is an operator that stands under a path, and not just a name with a dollar."""
+    """Whether it is an operator that belongs under a path, and not just a name with a dollar."""
     return name in TABLE[Family.QUERY] and name not in PATHLESS and name != "$not" and name not in _SHAPES
 
 
@@ -199,7 +199,7 @@ def _compiled_all(leaf: Leaf) -> Callable[[Any], bool]:
 
 
 def _predicate(node: Node) -> Predicate:
-    """The condition over one element, its path left out: what `$elemMatch` over values asks."""
+    """The condition over one element, without its path: what `$elemMatch` over values asks."""
     match node:
         case And(children):
             return _all([_predicate(child) for child in children])
@@ -208,7 +208,7 @@ def _predicate(node: Node) -> Predicate:
         case Leaf():
             return _leaf_predicate(node)
         case _:
-            raise AssertionError("no logical operator of its own stands under a path")
+            raise AssertionError("no logical operator of its own is under a path")
 
 
 def _leaf_predicate(leaf: Leaf) -> Predicate:

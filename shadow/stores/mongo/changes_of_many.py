@@ -47,6 +47,8 @@ def alike(changes: Sequence[Change]) -> bool:
     kind, filter = type(first), first.filter
     if any(type(each) is not kind or each.filter is not filter or each.key is ANY for each in changes):
         return False
+    if any(each.mongo_only is not None or each.pin is not None for each in changes):  # type: ignore[union-attr]
+        return False
     return isinstance(first, Delete) or not any(
         each.upsert or each.update is not first.update or each.array_filters is not first.array_filters  # type: ignore[union-attr]
         for each in changes
