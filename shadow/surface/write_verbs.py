@@ -5,17 +5,16 @@ Ids, births and the clock are fixed here, once, above both stores.
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import pymongo
 from bson import ObjectId
 from pymongo.results import DeleteResult, InsertOneResult, UpdateResult
 
 from shadow.errors import UnsupportedOperation
-from shadow.model.operation import ANY, Applied, Change, Delete, Insert, Replace, Update, Verb
+from shadow.model.operation import ANY, Applied, Delete, Insert, Replace, Update, Verb
 from shadow.model.values import snapshot
 from shadow.model.version import Document, Image, fresh_id
 from shadow.mongoql import cached_filter, cached_projection
@@ -28,9 +27,6 @@ from shadow.surface.results import as_command, as_inserted, as_write, by_pipelin
 from shadow.surface.verb_options import check_modify, order_of_one
 
 __all__ = ["WriteVerbs", "filter_of"]
-
-_MANY_AT_ONCE: Final = 16
-"""Concurrent writes of one `update_many` or `delete_many`."""
 
 
 class WriteVerbs(CollectionBase):
@@ -262,7 +258,7 @@ class WriteVerbs(CollectionBase):
         array_filters: Any = None,
         **options: Any,
     ) -> UpdateResult:
-        """Finds the matching documents on the primary first, and changes them one by one with the filter still
+        """Finds the matching documents on the primary first, and changes them in batches with the filter still
         attached. An error stops it, and changes that were made remain, as in MongoDB."""
         take = self._door("update_many", options)
         with as_write(self._present_reply):
@@ -295,7 +291,7 @@ class WriteVerbs(CollectionBase):
             return await self._update(Verb.UPDATE_MANY, filter, update, array_filters, upsert=True)
         born = fresh_id if isinstance(change, list) else str
         changes = [Update(key, wanted, change, born(), False, filters) for key in keys]
-        applied = await self._write_all(Verb.UPDATE_MANY, changes)
+        applied = await self._router.change_many(self._name, Verb.UPDATE_MANY, changes)
         return by_pipeline(applied, change) if isinstance(change, list) else applied
 
     async def delete_many(self, filter: Mapping[str, Any], **options: Any) -> DeleteResult:
@@ -310,19 +306,8 @@ class WriteVerbs(CollectionBase):
         if found.mongo_only is not None:
             return await self._router.write_found(self._name, Verb.DELETE_MANY, found)
         keys = await self._router.keys_of(self._name, found.filter)
-        return await self._write_all(Verb.DELETE_MANY, [Delete(key, found.filter, fresh_id()) for key in keys])
-
-    async def _write_all(self, verb: Verb, changes: Sequence[Change]) -> list[Applied]:
-        applied: list[Applied] = []
-        for start in range(0, len(changes), _MANY_AT_ONCE):
-            batch = changes[start : start + _MANY_AT_ONCE]
-            writes = [self._router.write(self._name, verb, each) for each in batch]
-            results = await asyncio.gather(*writes, return_exceptions=True)
-            applied += [each for each in results if isinstance(each, Applied)]
-            for each in results:
-                if isinstance(each, BaseException):
-                    raise each
-        return applied
+        changes = [Delete(key, found.filter, fresh_id()) for key in keys]
+        return await self._router.change_many(self._name, Verb.DELETE_MANY, changes)
 
 
 def filter_of(take: Arguments, filter: Any) -> Document:
