@@ -17,7 +17,20 @@ from typing import Any, Final, TypeVar
 from shadow.errors import UnsupportedOperation
 from shadow.host.tasks import begin
 from shadow.model.events import OperationFinished
-from shadow.model.operation import ANY, Applied, Change, Delete, Hit, Insert, Query, Replace, Update, Verb, at_key
+from shadow.model.operation import (
+    ANY,
+    Applied,
+    Change,
+    Delete,
+    Hit,
+    Insert,
+    Query,
+    Replace,
+    Update,
+    Verb,
+    at_key,
+    mongo_only,
+)
 from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import Role, Route, StoreName
 from shadow.model.reads import ValueRead
@@ -29,6 +42,7 @@ from shadow.reads.shadow_read import ShadowReader
 from shadow.router import Router
 from shadow.stores.base import Buffering, InSessions, InTransaction
 from shadow.stores.mongo.drivers import in_progress
+from shadow.writes.by_version import ByVersion
 from shadow.writes.context import LoopContext
 from shadow.writes.dual_write import Result
 from shadow.writes.transactions import Transaction, TransactionWrites
@@ -196,6 +210,7 @@ class TransactionRouter:
         self._writes = writes
         self._session = session
         self._held = held
+        self._by_version = ByVersion(self._store, self._at_key, context.limits)
 
     # --- reads --------------------------------------------------------------------------------------------------
 
@@ -259,6 +274,12 @@ class TransactionRouter:
     async def write(self, collection: str, verb: Verb, change: Change) -> Applied | None:
         """Makes the change within the transaction. Cancelling the caller does not cancel a statement that has begun."""
         store, route = await self._begun(collection)
+        self._check_portable(change, route)
+        if isinstance(change, Delete) and change.key is ANY and change.mongo_only is not None:
+            result = await self._by_version.first(collection, verb, change)
+            if isinstance(result, Exception):
+                raise result
+            return result
         if change.key is ANY and not isinstance(change, Insert) and not store.chooses(change):
             found = await self._first(store, collection, change)
             if found is not ANY:
@@ -271,13 +292,26 @@ class TransactionRouter:
         if refused is not None:
             raise refused
 
-        async def ask(route: Route, op_ids: Sequence[str]) -> list[Result]:
-            return [await self._primary(route).apply(collection, change, op_ids[0])]
-
-        result = (await self._made(collection, verb, [change], ask))[0]
+        result = (await self._at_key(collection, verb, change))[0]
         if isinstance(result, Exception):
             raise result
         return result
+
+    async def change_many(self, collection: str, verb: Verb, changes: Sequence[Update | Delete]) -> list[Applied]:
+        """Changes documents whose keys are known, one after the other."""
+        applied = [await self.write(collection, verb, change) for change in changes]
+        return [each for each in applied if each is not None and each.counted]
+
+    async def write_found(self, collection: str, verb: Verb, change: Update | Delete) -> list[Applied]:
+        """See `Router.write_found`."""
+        await self._begun(collection)
+        return await self._by_version.every(collection, verb, change)
+
+    async def _at_key(self, collection: str, verb: Verb, change: Change) -> list[Result]:
+        async def ask(route: Route, op_ids: Sequence[str]) -> list[Result]:
+            return [await self._primary(route).apply(collection, change, op_ids[0])]
+
+        return await self._made(collection, verb, [change], ask)
 
     async def insert_many(
         self, collection: str, inserts: Sequence[Insert], op_ids: Sequence[str] = (), *, ordered: bool
@@ -300,6 +334,15 @@ class TransactionRouter:
         query = Query(filter=change.filter, projection={"_id": 1}, sort=change.sort, limit=1, newest=True)
         hit = await store.find_one(collection, query)
         return ANY if hit is None else hit.key
+
+    async def _store(self, collection: str) -> InTransaction:
+        return (await self._begun(collection))[0]
+
+    def _check_portable(self, change: Change, route: Route) -> None:
+        """Raises UnsupportedOperation for a change that only MongoDB can make, if it is not primary."""
+        only = mongo_only(change)
+        if only is not None and route.primary is not StoreName.MONGO:
+            raise only.refusal.fresh()
 
     def _refused(self, collection: str, change: Change, route: Route) -> Exception | None:
         """See `Router._refused`."""

@@ -97,8 +97,9 @@ class Incomparable(enum.StrEnum):
     digits of a sum of doubles; `field_order` the order of fields after several stages; `estimate` an estimated count.
     What cannot be seen: `projected_bytes` a projection of a document that is kept as its bytes; `left_early` a cursor
     that was abandoned; `refused_replay` a write that only the primary can make; `failed` the primary or the journal did
-    not answer the probe; `no_difference` two answers that differ although nothing in them does; `transaction` a read
-    within a transaction, which sees what no other read can.
+    not answer the probe; `no_difference` two answers that differ although nothing in them does; `not_portable` a read
+    or a write that DynamoDB does not support; `transaction` a read within a transaction, which sees what no other read
+    can.
     """
 
     UNSORTED_LIMIT = "unsorted_limit"
@@ -113,6 +114,7 @@ class Incomparable(enum.StrEnum):
     FAILED = "failed"
     NO_DIFFERENCE = "no_difference"
     TRANSACTION = "transaction"
+    NOT_PORTABLE = "not_portable"
 
 
 class Slice(enum.StrEnum):

@@ -8,11 +8,11 @@ from typing import Any
 from pymongo import WriteConcern
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
-from shadow.model.operation import Applied, Change, Insert
+from shadow.model.operation import Applied, Change, Insert, Query
 from shadow.model.outcome import transient
 from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec
-from shadow.model.version import Key
+from shadow.model.version import Document, Key
 from shadow.stores.mongo.access import DEFAULTS, MongoContext
 from shadow.stores.mongo.durability import Lasting, strengthened, waiting
 from shadow.stores.mongo.primary import MongoPrimary
@@ -101,6 +101,24 @@ class SessionStore(MongoStore):
         return [
             await self._judged(collection, each) if isinstance(each, DuplicateKeyError) else each for each in results
         ]
+
+    async def keys(self, collection: str, filter: Document) -> list[Key]:
+        query = Query(filter=filter, projection={"_id": 1}, newest=True)
+        return [hit.key async for page in self.find(collection, query) for hit in page]
+
+    async def change_many(
+        self, collection: str, changes: Sequence[Change], op_ids: Sequence[str]
+    ) -> list[Applied | Exception | None]:
+        """One after the other: the server has one call of a session at a time, and what a command for many documents
+        would have to find out afterwards, a transaction can't."""
+        results: list[Applied | Exception | None] = []
+        for change, op_id in zip(changes, op_ids, strict=True):
+            try:
+                results.append(await self.apply(collection, change, op_id))
+            except Exception as error:
+                results.append(error)
+                break
+        return results + [None] * (len(changes) - len(results))
 
     async def _clear(self, collection: str, keys: Sequence[Key]) -> None:
         """Deletes tombstones under these keys, within the transaction."""
