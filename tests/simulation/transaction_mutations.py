@@ -123,7 +123,7 @@ TRANSACTION_MUTATIONS: Final = (
     Mutation(
         "a commit that is tried again has no intents",
         ((TransactionWrites, "_with_young_intents", _with_what_is_left),),
-        lambda drawn: _transacting(drawn, uncertain=0.7),
+        lambda drawn: _transacting(drawn, keys=3, lasting=0.0, operations=4, uncertain=0.8),
     ),
     Mutation(
         "a statement without an answer does not end a transaction",
