@@ -14,10 +14,12 @@ import pymongo
 from bson import ObjectId
 from pymongo.results import DeleteResult, InsertOneResult, UpdateResult
 
+from shadow.errors import UnsupportedOperation
 from shadow.model.operation import ANY, Applied, Change, Delete, Insert, Replace, Update, Verb
 from shadow.model.values import snapshot
 from shadow.model.version import Document, Image, fresh_id
 from shadow.mongoql import cached_filter, cached_projection
+from shadow.mongoql.collation import is_collated
 from shadow.mongoql.updates import check_upsert
 from shadow.mongoql.upserts import check_same_key, with_key
 from shadow.surface.arguments import Arguments, key_in
@@ -228,6 +230,8 @@ class WriteVerbs(CollectionBase):
         """Applies the change: to the document that the filter names by its key, or to the first match, which the
         primary finds. At most one is applied."""
         if not isinstance(change, Delete) and change.upsert and change.mongo_only is None:
+            if is_collated(change.filter):
+                raise UnsupportedOperation("collation with an upsert", "DynamoDB compares by bytes")
             check_upsert(cached_filter(change.filter))
         applied = await self._router.write(self._name, verb, change)
         return [] if applied is None else [applied]

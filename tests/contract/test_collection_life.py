@@ -21,7 +21,7 @@ from shadow import Shadow
 from shadow.config import CollectionSettings, DynamoSettings, JournalSettings, MongoSettings, Settings
 from shadow.embedded.servers import free_port
 from shadow.errors import JournalError, ShadowClosed, UnsupportedOperation
-from shadow.model.phase import StoreName
+from shadow.model.phase import StoreName, Unsupported
 from shadow.surface.collection import Collection
 from tests.support.pair import QUICK
 from tests.support.shims import assert_level, settings_for
@@ -94,12 +94,22 @@ RESERVED: Final[dict[str, Call]] = {
 @pytest.fixture
 def nowhere(tmp_path: Path) -> Shadow:
     """A Shadow whose stores are not there: whoever asks one of them waits, and fails."""
+    return made_nowhere(tmp_path)
+
+
+@pytest.fixture
+def refusing(tmp_path: Path) -> Shadow:
+    """The same, which leaves nothing to MongoDB alone."""
+    return made_nowhere(tmp_path, unsupported=Unsupported.REFUSE)
+
+
+def made_nowhere(tmp_path: Path, **options: Any) -> Shadow:
     return Shadow.from_settings(
         Settings(
             mongo=MongoSettings(url=f"mongodb://127.0.0.1:{free_port()}/?serverSelectionTimeoutMS=60000"),
             dynamo=DynamoSettings(endpoint_url=f"http://127.0.0.1:{free_port()}"),
             journal=JournalSettings(url=f"sqlite:///{tmp_path / 'journal.db'}"),
-            collections={"things": CollectionSettings()},
+            collections={"things": CollectionSettings(**options)},
         )
     )
 
@@ -113,9 +123,9 @@ async def refusal(call: Call, collection: Collection) -> UnsupportedOperation:
 
 @pytest.mark.parametrize("name", REFUSED)
 async def test_what_has_no_meaning_on_both_stores_is_refused_by_name_before_any_is_asked(
-    nowhere: Shadow, name: str
+    refusing: Shadow, name: str
 ) -> None:
-    error = await refusal(REFUSED[name], nowhere["things"])
+    error = await refusal(REFUSED[name], refusing["things"])
     assert name in str(error)
     assert error.code == 115
     assert isinstance(error, pymongo.errors.OperationFailure)
