@@ -26,7 +26,7 @@ from tests.support import documents, drawn, dynamodb_local, services, spread, tu
 from tests.support.drawn import Draw, Draws
 from tests.support.topologies import DEPLOYMENTS, ReplicaSet, SecuredMongod, admit, drop
 
-_ORDER: Final = ("unit", "contract", "compat", "simulation", "faults", "races", "e2e", "bench")
+_ORDER: Final = ("unit", "contract", "compat", "simulation", "faults", "races", "suites", "e2e", "bench")
 _DRAWN: Final = ("contract", "compat")
 """The suites whose tests draw the MongoDB that they have (`support.drawn`)."""
 

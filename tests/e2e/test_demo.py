@@ -9,11 +9,12 @@ import subprocess
 import sys
 import time
 import urllib.request
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from tests.support import drawn
+from tests.support import drawn, services
 from tests.support.documents import FOLDER
 
 SHADOW = Path(sys.executable).with_name("shadow")
@@ -47,10 +48,12 @@ def check(code: int, report: dict) -> None:
 
 
 @pytest.mark.timeout(450)
-@pytest.mark.drawn_over("driver", reason="the same demo; the suites hold with either driver")
-@pytest.mark.parametrize("driver", ["motor", "pymongo"])
-def test_it_passes_stays_up_on_request_and_ends_on_ctrl_c_without_leaving_a_process(driver: str) -> None:
-    command = [str(SHADOW), "demo", "--json", "--seconds", "10", "--serve", "--driver", driver]
+@pytest.mark.drawn_over("how", reason="the same demo; the suites hold with either driver, and with the ODM")
+@pytest.mark.parametrize("how", ["--driver motor", "--driver pymongo", "--backend beanie"])
+def test_it_passes_stays_up_on_request_and_ends_on_ctrl_c_without_leaving_a_process(how: str) -> None:
+    if "beanie" in how and find_spec("beanie") is None:
+        services.missing("beanie", "it is not installed")
+    command = [str(SHADOW), "demo", "--json", "--seconds", "10", "--serve", *how.split()]
     program = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert program.stderr is not None
     try:
@@ -72,6 +75,34 @@ def test_it_passes_stays_up_on_request_and_ends_on_ctrl_c_without_leaving_a_proc
     check(program.returncode, json.loads(said))
     with pytest.raises(OSError):
         urllib.request.urlopen(addresses["metrics"], timeout=2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--backend", "beanie", "--driver", "motor"), "--driver"),
+        (("--backend", "django"), "driver or beanie"),
+    ],
+)
+def test_a_backend_that_there_is_not_is_refused_before_anything_starts(arguments: tuple[str, ...], said: str) -> None:
+    if find_spec("beanie") is None:
+        services.missing("beanie", "it is not installed")
+    done = subprocess.run([str(SHADOW), "demo", *arguments], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+def test_without_beanie_its_backend_names_the_package() -> None:
+    """As where the extra is not installed: the program finds no module of this name."""
+    program = (
+        "import importlib.util, sys; real = importlib.util.find_spec;"
+        "importlib.util.find_spec = lambda name, *more: None if name == 'beanie' else real(name, *more);"
+        "from shadow.cli import main; sys.argv = ['shadow', 'demo', '--backend', 'beanie']; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100)
+    assert done.returncode != 0
+    assert "pip install 'shadow[demo,beanie]'" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def some_of(folder: Path, every: int, into: Path) -> int:
