@@ -55,6 +55,8 @@ class PassingArguments(Arguments):
         filters = tuple(normalise(each, self.options) for each in given if each is not None)
         wanted = exact_value(update, self.options)
         self.unreserved("update", wanted)
+        if mapping and isinstance(wanted.get("$rename"), dict):
+            self.unreserved("update", {str(target): 1 for target in wanted["$rename"].values()})
         if mapping and isinstance(wanted.get("$currentDate"), dict):
             now = dt.datetime.now(dt.UTC).replace(tzinfo=None)
             wanted = clocked(wanted, now.replace(microsecond=now.microsecond // 1000 * 1000))

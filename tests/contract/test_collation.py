@@ -142,6 +142,12 @@ async def test_a_write_changes_what_it_changes_on_a_server(shadow: Shadow, thing
     assert (await shadow.admin.status())["not_portable"] == {}
 
 
+async def test_the_operator_of_shadows_own_is_unknown_to_applications(things: Collection) -> None:
+    with pytest.raises(pymongo.errors.OperationFailure) as refused:
+        await things.find_one({"email": {"$collated": {"v": ["x"], "s": 2}}})
+    assert refused.value.code == 2
+
+
 REFUSED: Final[dict[str, Any]] = {
     "another locale": lambda c: c.find({"email": "x"}, collation={"locale": "de", "strength": 2}).to_list(None),
     "another strength": lambda c: c.find({"email": "x"}, collation={"locale": "en", "strength": 3}).to_list(None),

@@ -131,16 +131,39 @@ async def test_what_has_no_meaning_on_both_stores_is_refused_by_name_before_any_
     assert isinstance(error, pymongo.errors.OperationFailure)
 
 
+RESERVED_TOO: Final[dict[str, Call]] = {
+    "filter": lambda c: c.find_one({"$where": "true", "_shadow.b": "x"}),
+    "filter and option": lambda c: c.find_one({"_shadow.b": "x"}, collation={"locale": "de"}),
+    "update": lambda c: c.update_one({"$where": "true"}, {"$set": {"_shadow.r": 7}}),
+    "rename to": lambda c: c.update_one({"$where": "true"}, {"$rename": {"x": "_shadow.r"}}),
+    "pipeline update": lambda c: c.update_one({"$where": "true"}, [{"$set": {"_shadow": 1}}]),
+    "replacement": lambda c: c.replace_one({"$where": "true"}, {"_shadow": 1}),
+    "projection": lambda c: c.find({"$where": "true"}, {"_shadow": 1}).to_list(None),
+    "projection by list": lambda c: c.find_one({"$where": "true"}, ["_shadow.b"]),
+    "sort": lambda c: c.find({"$where": "true"}, sort=[("_shadow.r", 1)]).to_list(None),
+    "sort of a cursor": lambda c: c.find({"$where": "true"}).sort([("$natural", 1), ("_shadow.r", 1)]).to_list(None),
+    "distinct": lambda c: c.distinct("_shadow.b", {"$where": "true"}),
+    "pipeline": lambda c: c.aggregate([{"$match": {"_shadow.b": "x", "$where": "true"}}]).to_list(None),
+    "collated": lambda c: c.find_one({"_shadow.b": "x"}, collation={"locale": "en", "strength": 2}),
+}
+"""In calls that are passed on to MongoDB."""
+
+
+@pytest.mark.parametrize("name", RESERVED_TOO)
+async def test_the_reserved_field_is_refused_in_what_only_mongodb_can_do(nowhere: Shadow, name: str) -> None:
+    assert "_shadow" in str(await refusal(RESERVED_TOO[name], nowhere["things"]))
+
+
 @pytest.mark.parametrize("name", RESERVED)
 async def test_the_reserved_field_is_refused_wherever_it_is_named(nowhere: Shadow, name: str) -> None:
     assert "_shadow" in str(await refusal(RESERVED[name], nowhere["things"]))
 
 
-async def test_a_refused_call_changes_no_document_of_the_callers(nowhere: Shadow) -> None:
+async def test_a_refused_call_changes_no_document_of_the_callers(refusing: Shadow) -> None:
     document = {"n": [1, (2, 3)], "_shadow": 1}
     update = {"$set": {"a": (1, 2)}}
-    await refusal(lambda c: c.insert_one({**document, "_id": 1}), nowhere["things"])
-    await refusal(lambda c: c.update_one(KEY, update, hint="x"), nowhere["things"])
+    await refusal(lambda c: c.insert_one({**document, "_id": 1}), refusing["things"])
+    await refusal(lambda c: c.update_one(KEY, update, hint="x"), refusing["things"])
     assert document == {"n": [1, (2, 3)], "_shadow": 1}
     assert update == {"$set": {"a": (1, 2)}}
 
