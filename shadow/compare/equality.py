@@ -355,6 +355,8 @@ def _visible(projection: Document | None, path: str) -> bool:
     if not entries:
         return not projection["_id"]
     touching = {name: value for name, value in entries.items() if _related(name, path)}
+    if any(name.endswith(".$") for name in entries):
+        return False  # it removes elements from the first array on its path
     if not all(isinstance(value, bool | int | float) for value in touching.values()):
         return False
     if any(value in (0, False) for value in entries.values()):
