@@ -55,8 +55,9 @@ _BY_KEY: Final = 100
 
 _TOGETHER: Final = 1000
 """Changes of one batch, which have their intents, and their answers, together."""
-_ONE_BY_ONE: Final = 128
-"""The same where the primary changes one document at a time: the whole batch has to end within `limits.operation`."""
+_ONE_BY_ONE: Final = 16
+"""The same where the primary changes one document at a time: each of them has half of `limits.operation`, as a batch
+has."""
 
 T = TypeVar("T")
 
