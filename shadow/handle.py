@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from typing import Any
 
 from bson.codec_options import DEFAULT_CODEC_OPTIONS
@@ -23,6 +23,7 @@ from shadow.runtime import Runtime, RuntimeContext
 from shadow.stores.mongo.drivers import collection_class, driver_of
 from shadow.stores.mongo.store import MongoStore
 from shadow.surface.forwarded import ForwardedCollection
+from shadow.surface.futures import BegunCalls
 from shadow.surface.index_upkeep import IndexUpkeep
 from shadow.surface.options import ClientDefaults, kept_by_client, kept_by_url
 from shadow.surface.routed import RoutedCollection
@@ -43,6 +44,7 @@ class DatabaseHandle(abc.ABC):
         self._handed_in: Any = None
         self._kind: type[Any] | None = None
         self._kept_by_url: ClientDefaults | None = None
+        self.calls = BegunCalls()
 
     database: Any
     parts: RuntimeContext
@@ -108,6 +110,10 @@ class DatabaseHandle(abc.ABC):
             given = self.clients.mongo
             self._kind = collection_class(self.settings.mongo.driver if given is None else driver_of(given.client))
         return self._kind
+
+    def begin(self, call: Coroutine[Any, Any, Any]) -> Awaitable[Any]:
+        """A call as the driver gives it: PyMongo's coroutine, or with Motor a future of a call that has begun."""
+        return self.calls.begin(call) if hasattr(self.driver_kind(), "get_io_loop") else call
 
     def driver_option(self, name: str) -> Any:
         """A default option of the MongoDB client, by name: `codec_options`, `read_concern`, ..."""

@@ -13,6 +13,7 @@ from shadow.errors import UnsupportedOperation
 from shadow.model.operation import Hit, Query
 from shadow.model.version import Document
 from shadow.surface.arguments import Arguments
+from shadow.surface.futures import at_once
 
 __all__ = ["Cursor", "DocumentCursor"]
 
@@ -112,10 +113,12 @@ class Cursor:
         self._place += 1
         return self._present(hit.document)
 
+    @at_once
     async def next(self) -> Any:
         """The next document. Raises StopAsyncIteration at the end."""
         return await self.__anext__()
 
+    @at_once
     async def to_list(self, length: int | None = None) -> list[Any]:
         """The next `length` documents, or all that are left."""
         if length is not None and length < 0:
@@ -151,6 +154,7 @@ class Cursor:
 
     # --- life ---------------------------------------------------------------------------------------------------
 
+    @at_once
     async def close(self) -> None:
         """Ends the read; the documents read so far are compared."""
         self._ended, self._buffer, self._place = True, [], 0
@@ -220,9 +224,11 @@ class DocumentCursor:
             raise StopAsyncIteration
         return self._present(self._left.pop())
 
+    @at_once
     async def next(self) -> Any:
         return await self.__anext__()
 
+    @at_once
     async def to_list(self, length: int | None = None) -> list[Any]:
         """The next `length` documents, or all that are left."""
         if length is not None and length < 0:
@@ -231,6 +237,7 @@ class DocumentCursor:
         left = self._left if self._left and not self._closed else []
         return [self._present(left.pop()) for _ in range(len(left) if length is None else min(length, len(left)))]
 
+    @at_once
     async def close(self) -> None:
         self._closed, self._left = True, []
 

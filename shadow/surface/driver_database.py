@@ -6,11 +6,12 @@ would write to, or read from, a configured collection without its other store.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 from shadow.errors import UnsupportedOperation
 from shadow.surface.forwarded import INSTANCE_ATTRIBUTES
+from shadow.surface.futures import at_once
 from shadow.surface.names import NotIterable
 from shadow.surface.ways_around import (
     CollectionOwner,
@@ -43,6 +44,9 @@ class DriverDatabase(NotIterable):
     """Motor's database object apart from its collections; a base of the Shadow."""
 
     _owner: CollectionOwner
+
+    def _begin(self, call: Coroutine[Any, Any, Any]) -> Awaitable[Any]:
+        return self._owner.begin(call)
 
     # --- commands
 
@@ -118,6 +122,7 @@ class DriverDatabase(NotIterable):
         await self._owner.driver().create_collection(name, *arguments, **options)
         return self._owner.get_collection(name)
 
+    @at_once
     async def drop_collection(self, name_or_collection: Any, *arguments: Any, **options: Any) -> Any:
         """The driver's own, or, for a configured collection, what its `drop` does."""
         name = _name_of(name_or_collection)

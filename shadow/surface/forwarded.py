@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final, NoReturn
 
 from pymongo.errors import ServerSelectionTimeoutError
@@ -120,6 +120,9 @@ class ForwardedCollection(NotIterable):
     def __call__(self, *arguments: Any, **options: Any) -> NoReturn:
         raise TypeError(f"there is no such verb: {self._name.rpartition('.')[2]!r} (of collection {self._name!r})")
 
+    def _begin(self, call: Coroutine[Any, Any, Any]) -> Awaitable[Any]:
+        return self._owner.begin(call)
+
     # --- what it does -------------------------------------------------------------------------------------------
 
     def with_options(
@@ -189,7 +192,7 @@ class ForwardedCollection(NotIterable):
             await self._owner.enter((self._name,))
             return await self._owner.gated(target, f"rename to {target!r}", call)
 
-        return renamed()
+        return self._owner.begin(renamed())
 
 
 class _Verb:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Awaitable, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Coroutine, Mapping, MutableMapping, Sequence
 from typing import Any, Final, NoReturn, Protocol
 
 from bson.codec_options import CodecOptions
@@ -23,6 +23,7 @@ from shadow.routes.forwarder import Forwarder, Passage
 from shadow.surface import indexes
 from shadow.surface.collection import Collection, Handle
 from shadow.surface.cursor import DocumentCursor
+from shadow.surface.futures import at_once
 from shadow.surface.options import RequestedConcerns
 from shadow.surface.routed_cursor import RoutedAnswer, RoutedCursor
 from shadow.surface.stamping import READS, WRITES, Stamping, is_stamp
@@ -82,6 +83,9 @@ class RoutedCollection(Collection):
         return RoutedCollection(self._spec, self._handle, options=options, concerns=merged, asked=asked)
 
     # --- the path of a call -------------------------------------------------------------------------------------
+
+    def _begin(self, call: Coroutine[Any, Any, Any]) -> Awaitable[Any]:
+        return self._handle.begin(call)
 
     def _own(self) -> Any:
         """The driver's own collection."""
@@ -238,6 +242,7 @@ class RoutedCollection(Collection):
 
     # --- indexes and the collection itself ----------------------------------------------------------------------
 
+    @at_once
     async def create_index(self, keys: Any, *arguments: Any, **options: Any) -> str:
         """While only MongoDB is written, the driver's own, whatever the index. If the configuration has created an
         index that serves it under another name, that name is returned, as in other phases; see `Collection`."""
@@ -261,16 +266,19 @@ class RoutedCollection(Collection):
             self._spec = self._handle.indexes.note(self._spec, wanted)
         return name
 
+    @at_once
     async def create_indexes(self, indexes: Sequence[Any], *arguments: Any, **options: Any) -> list[str]:
         """See `create_index`."""
         if self._handle.expected(self._name) is Passage.VERSIONED:
             return await super().create_indexes(indexes, *arguments, **options)
         return list(await self._forward_other("create_indexes", (indexes, *arguments), options))
 
+    @at_once
     async def drop(self, *arguments: Any, **options: Any) -> None:
         """While only MongoDB is written the driver's own, which drops the indexes too; see `Collection`."""
         await self._forward_other("drop", arguments, options)
 
+    @at_once
     async def rename(self, new_name: str, *arguments: Any, **options: Any) -> Any:
         """The driver's own while only MongoDB is, and always was, written. Otherwise raises UnsupportedOperation."""
         if self._handle.expected(self._name) is Passage.STAMPED:
@@ -323,6 +331,7 @@ def _as_is(document: Any) -> Any:
 def _forwarding(verb: str, forward: str) -> Any:
     """The verb of `Collection`, on the path that is chosen when it is called."""
 
+    @at_once
     @functools.wraps(getattr(Collection, verb))
     async def forwarded(self: RoutedCollection, *arguments: Any, **options: Any) -> Any:
         return await getattr(self, forward)(verb, arguments, options)

@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 from shadow.model.operation import Verb
 from shadow.model.outcome import Outcome, classify
 from shadow.routes.forwarder import Passage
+from shadow.surface.futures import at_once, begun
 
 __all__ = ["RoutedAnswer", "RoutedCursor"]
 
@@ -67,10 +68,12 @@ class RoutedCursor:
             return await self._first(lambda: self._inner.__anext__())
         return self._collection._unstamped(await self._inner.__anext__())
 
+    @at_once
     async def next(self) -> Any:
         """The next document. Raises StopAsyncIteration at the end."""
         return await self.__anext__()
 
+    @at_once
     async def to_list(self, *arguments: Any, **options: Any) -> list[Any]:
         """The next documents, or all remaining ones."""
         found = await self._first(lambda: self._inner.to_list(*arguments, **options))
@@ -104,7 +107,7 @@ class RoutedCursor:
 
     def _call(self, name: str, *arguments: Any, **options: Any) -> Any:
         if name in _ASKING and not self._settled:
-            return self._ask(name, arguments, options)
+            return begun(self._collection, self._ask(name, arguments, options))
         made = getattr(self._inner, name)(*arguments, **options)
         if made is not self._inner:
             return made
@@ -117,6 +120,7 @@ class RoutedCursor:
 
     # --- life
 
+    @at_once
     async def close(self) -> None:
         if self._inner is not None:
             await self._inner.close()
@@ -198,10 +202,12 @@ class RoutedAnswer:
             continue
         return self._collection._unstamped(found)
 
+    @at_once
     async def next(self) -> Any:
         """The next document. Raises StopAsyncIteration at the end."""
         return await self.__anext__()
 
+    @at_once
     async def to_list(self, *arguments: Any, **options: Any) -> list[Any]:
         """The next documents, or all remaining ones."""
         found = await self._ask(lambda: self._inner.to_list(*arguments or (None,), **options))
@@ -216,7 +222,7 @@ class RoutedAnswer:
 
     def __getattr__(self, name: str) -> Any:
         if name == "fetch_next":  # Motor's
-            return self._fetched()
+            return begun(self._collection, self._fetched())
         if name.startswith("_") or self._inner is None:
             raise AttributeError(name)
         return getattr(self._inner, name)
@@ -229,6 +235,7 @@ class RoutedAnswer:
         self._sizes.append(batch_size)
         return self
 
+    @at_once
     async def close(self) -> None:
         if self._inner is not None:
             await self._inner.close()

@@ -43,6 +43,9 @@ class CollectionOwner(Protocol):
         """The driver's database object for the running event loop. Raises `ShadowClosed`, and RuntimeError if there is
         no loop and no client was passed in."""
 
+    def begin(self, call: Coroutine[Any, Any, Any]) -> Awaitable[Any]:
+        """A call as the driver gives it: PyMongo's coroutine, or with Motor a future of a call that has begun."""
+
     def driver_kind(self) -> type[Any]:
         """The class of the driver's collections."""
 
@@ -117,7 +120,7 @@ def written(
     if not configured:
         return entered(owner, names, call, *arguments, **options)
     others = [each for each in names if each not in configured]
-    return _gated(owner, configured, others, what, lambda: call(*arguments, **options))
+    return owner.begin(_gated(owner, configured, others, what, lambda: call(*arguments, **options)))
 
 
 async def _gated(
