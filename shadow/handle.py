@@ -42,6 +42,7 @@ class DatabaseHandle(abc.ABC):
         self.notices = notices
         self._runtimes: dict[asyncio.AbstractEventLoop, Runtime] = {}
         self._handed_in: Any = None
+        self._last: Any = None
         self._kind: type[Any] | None = None
         self._kept_by_url: ClientDefaults | None = None
         self.calls = BegunCalls()
@@ -50,6 +51,10 @@ class DatabaseHandle(abc.ABC):
     parts: RuntimeContext
     fleet: Fleet
     indexes: IndexUpkeep
+
+    @abc.abstractmethod
+    async def close(self) -> None:
+        """Ends what was started in the running event loop."""
 
     @abc.abstractmethod
     def runtime(self) -> Runtime:
@@ -90,6 +95,14 @@ class DatabaseHandle(abc.ABC):
         """The driver's database object for the running event loop, without shadow. Raises `ShadowClosed`,
         RuntimeError where there is no event loop and no client was handed in, `StoreUnavailable` if the
         configuration names no MongoDB."""
+        found = self._last = self._driver()
+        return found
+
+    def last_driver(self) -> Any:
+        """What `driver` has returned last, for what is asked when no event loop runs any more; None if nothing."""
+        return self._last
+
+    def _driver(self) -> Any:
         given = self.clients.mongo
         if given is not None:
             if self._handed_in is None:
@@ -143,6 +156,10 @@ class DatabaseHandle(abc.ABC):
     def is_on_mongo(self, collection: str) -> bool:
         """Whether MongoDB is the primary of a configured collection."""
         return self.parts.routes[collection].primary is StoreName.MONGO
+
+    def is_flipped(self) -> bool:
+        """Whether every configured collection has DynamoDB as its primary, and there is one."""
+        return bool(self.specs) and not any(map(self.is_on_mongo, self.specs))
 
     def routes(self) -> dict[str, Route]:
         return self.parts.routes.all()

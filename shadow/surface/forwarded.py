@@ -17,7 +17,7 @@ from typing import Any, Final, NoReturn
 
 from pymongo.errors import ServerSelectionTimeoutError
 
-from shadow.errors import StoreUnavailable
+from shadow.errors import ShadowClosed, StoreUnavailable
 from shadow.stores.mongo.drivers import COLLECTION_VERBS
 from shadow.surface.names import NotIterable, check_name, sub_name
 from shadow.surface.stamping import WRITES
@@ -147,11 +147,20 @@ class ForwardedCollection(NotIterable):
 
     def __getattr__(self, name: str) -> Any:
         """The driver's own attribute, or, as in the driver, a sub-collection."""
-        if name.startswith("_"):
+        if name.startswith("__") or name in type(self).__slots__:
             raise AttributeError(f"ForwardedCollection has no attribute {name!r}: for a sub-collection, use [{name!r}]")
+        if name.startswith("_"):
+            return self._private(name)
         if not hasattr(self._owner.driver_kind(), name) and name not in INSTANCE_ATTRIBUTES:
             return self[name]
         return self._attribute(name)
+
+    def _private(self, name: str) -> Any:
+        """What the driver's own cursors and files ask of a collection."""
+        try:
+            return getattr(self._own(), name)
+        except (RuntimeError, ShadowClosed, StoreUnavailable) as error:
+            raise AttributeError(f"ForwardedCollection has no attribute {name!r} outside of an event loop") from error
 
     def _attribute(self, name: str) -> Any:
         found = getattr(self._own(), name)

@@ -11,7 +11,7 @@ import functools
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-__all__ = ["BegunCalls", "at_once", "begun"]
+__all__ = ["BegunCalls", "at_once", "begun", "is_motor"]
 
 T = TypeVar("T")
 
@@ -66,6 +66,12 @@ def begun(owner: Any, call: Coroutine[Any, Any, T]) -> Awaitable[T]:
     """The call as the driver of `owner` (a collection or a database) would give it: see `at_once`."""
     begin: Callable[[Coroutine[Any, Any, T]], Awaitable[T]] | None = getattr(owner, "_begin", None)
     return call if begin is None else begin(call)
+
+
+def is_motor(collection: Any) -> bool:
+    """Whether a configured collection stands for one of Motor's."""
+    kind = getattr(getattr(collection, "_handle", getattr(collection, "_owner", None)), "driver_kind", None)
+    return kind is not None and hasattr(kind(), "get_io_loop")
 
 
 def at_once(method: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Any]:

@@ -23,6 +23,7 @@ from shadow.routes.forwarder import Forwarder, Passage
 from shadow.surface import indexes
 from shadow.surface.collection import Collection, Handle
 from shadow.surface.cursor import DocumentCursor
+from shadow.surface.forwarded import INSTANCE_ATTRIBUTES
 from shadow.surface.futures import at_once
 from shadow.surface.options import RequestedConcerns
 from shadow.surface.routed_cursor import RoutedAnswer, RoutedCursor
@@ -81,6 +82,15 @@ class RoutedCollection(Collection):
         merged = RequestedConcerns(**{name: asked.get(name) for name in RequestedConcerns.__slots__})
         options = codec_options or self._options
         return RoutedCollection(self._spec, self._handle, options=options, concerns=merged, asked=asked)
+
+    @property
+    def __class__(self) -> type[Any]:
+        """The driver's: `isinstance` returns the same as for the driver's own collection."""
+        return self._handle.driver_kind()
+
+    @__class__.setter
+    def __class__(self, kind: Any) -> NoReturn:
+        raise TypeError("__class__ cannot be assigned")
 
     # --- the path of a call -------------------------------------------------------------------------------------
 
@@ -297,12 +307,14 @@ class RoutedCollection(Collection):
         return super().watch(*arguments, **options)
 
     def __getattr__(self, name: str) -> Any:
-        """While only MongoDB is, and always was, written: the driver's attributes besides the verbs of `Collection`,
-        or, as in the driver, a sub-collection. Otherwise raises UnsupportedOperation."""
-        if name.startswith("_") or self._handle.expected(self._name) is not Passage.OWN:
+        """A sub-collection, as in the driver; or, while only MongoDB is, and always was, written, the driver's
+        attributes besides the verbs of `Collection`. Raises UnsupportedOperation for those otherwise."""
+        if name.startswith("_"):
             return super().__getattr__(name)
-        if not hasattr(self._handle.driver_kind(), name):
+        if not hasattr(self._handle.driver_kind(), name) and name not in INSTANCE_ATTRIBUTES:
             return self[name]
+        if self._handle.expected(self._name) is not Passage.OWN:
+            return super().__getattr__(name)
         found = getattr(self._own(), name)
         if name != "aggregate_raw_batches":
             return found

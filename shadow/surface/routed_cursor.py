@@ -7,11 +7,12 @@ import functools
 import inspect
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import Any, Final, Self
+from typing import Any, Final, NoReturn, Self
 
 from shadow.model.operation import Verb
 from shadow.model.outcome import Outcome, classify
 from shadow.routes.forwarder import Passage
+from shadow.surface.driver_cursor import no_indexing
 from shadow.surface.futures import at_once, begun
 
 __all__ = ["RoutedAnswer", "RoutedCursor"]
@@ -68,7 +69,6 @@ class RoutedCursor:
             return await self._first(lambda: self._inner.__anext__())
         return self._collection._unstamped(await self._inner.__anext__())
 
-    @at_once
     async def next(self) -> Any:
         """The next document. Raises StopAsyncIteration at the end."""
         return await self.__anext__()
@@ -97,8 +97,8 @@ class RoutedCursor:
         found = getattr(self._inner, name)
         return functools.partial(self._call, name) if callable(found) else found
 
-    def __getitem__(self, index: Any) -> Any:
-        return self._call("__getitem__", index)
+    def __getitem__(self, index: Any) -> NoReturn:
+        no_indexing(self._collection)
 
     def _note(self, name: str, *arguments: Any, **options: Any) -> Self:
         """At import time, the call is recorded: the driver checks it once there is an event loop."""
@@ -202,7 +202,6 @@ class RoutedAnswer:
             continue
         return self._collection._unstamped(found)
 
-    @at_once
     async def next(self) -> Any:
         """The next document. Raises StopAsyncIteration at the end."""
         return await self.__anext__()

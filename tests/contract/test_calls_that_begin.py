@@ -36,7 +36,6 @@ CALLS: Final[dict[str, Callable[[Any], Awaitable[Any]]]] = {
     "count_documents": lambda things: things.count_documents({}),
     "distinct": lambda things: things.distinct("n"),
     "to_list": lambda things: things.find().to_list(None),
-    "next": lambda things: things.find().next(),
     "close": lambda things: things.find().close(),
     "to_list of aggregate": lambda things: things.aggregate([]).to_list(None),
     "index_information": lambda things: things.index_information(),
