@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -41,6 +41,7 @@ from shadow.routes.startup import StartupContext, StartupPrimary
 from shadow.runtime import Runtime, RuntimeContext
 from shadow.status import own_status
 from shadow.stores.base import Store
+from shadow.surface.index_report import IndexReport
 from shadow.surface.index_upkeep import IndexUpkeep
 from shadow.upkeep import Upkeep
 
@@ -70,12 +71,14 @@ class Engine(Upkeep):
         self.supervisor = Supervisor(self.report.background_failed, self.report.background_works, options.reach)
         self.parts = self._context(seen)
         self.fleet = Fleet(self._fleet_context(), settings.routes(), settings.forced())
+        self.index_report = IndexReport(self.report, self._accepted_indexes)
         self.indexes = IndexUpkeep(
             self.specs,
             lambda: self.settings.specs(),
             lambda name: self.parts.routes[name],
             lambda: self.runtime().stores,
             self.report,
+            self.index_report,
         )
         self.rights = RightsWatch(
             self._lacking_rights, lambda: needs(self.settings, self.routes()), self.notices.rights_lacking
@@ -303,6 +306,11 @@ class Engine(Upkeep):
             background_down=self.supervisor.down.keys(),
             **self.fleet.gauges(),
         )
+
+    def _accepted_indexes(self, collection: str) -> Collection[str]:
+        """The indexes of MongoDB whose loss the configuration acknowledges."""
+        entry = self.settings.collections.get(collection)
+        return () if entry is None else entry.accept_lost_indexes
 
     def _doubted(self, collection: str) -> bool:
         """Whether intents of the collection are known to be lost, as of the last read of the journal."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from shadow.compare.rules import Excuses
 from shadow.config import Settings
@@ -16,6 +16,7 @@ from shadow.fleet.status import (
     StoreStatus,
 )
 from shadow.host.steady import steady
+from shadow.model.health import IndexHealth
 from shadow.model.phase import Route, StoreName
 from shadow.observe.findings_file import SharedFindings
 from shadow.observe.metrics import Metrics
@@ -26,8 +27,13 @@ from shadow.rights import RightsWatch
 from shadow.runtime import Runtime, RuntimeContext
 from shadow.stores.base import Scanning, Store
 from shadow.stores.within import within
+from shadow.surface.index_report import IndexReport
+from shadow.surface.index_upkeep import IndexUpkeep
 
 __all__ = ["Observed", "check", "own_status"]
+
+_LOOK_EVERY: Final = 30.0
+"""Seconds after which MongoDB is asked again which indexes a collection has."""
 
 
 class Observed(Protocol):
@@ -43,6 +49,8 @@ class Observed(Protocol):
     rights: RightsWatch
     writer_watch: WriterWatch | None
     started: float
+    indexes: IndexUpkeep
+    index_report: IndexReport
 
     def runtime(self) -> Runtime: ...
 
@@ -53,6 +61,7 @@ async def own_status(engine: Observed) -> ProcessStatus:
     """What this process knows by itself."""
     runtime = engine.runtime()
     failure = await check(runtime.refresh(), 5.0)
+    await _look_at_indexes(engine)
     stats, findings, metrics = runtime.stats, engine.shared_findings, engine.metrics_registry
     counts = await findings.summary()
     return ProcessStatus(
@@ -82,7 +91,9 @@ async def own_status(engine: Observed) -> ProcessStatus:
         {name: metrics.recent.of(name) for name in metrics.collections},
         metrics.totals(),
         _index_advice(runtime.stores[StoreName.DYNAMO]),
+        {name: _index_health(engine, name, route) for name, route in engine.routes().items()},
         {
+            "lost_indexes": engine.index_report.status(),
             "excuses": engine.excuses.status(),
             "suspects": {
                 "count": await engine.suspects.count(),
@@ -94,6 +105,18 @@ async def own_status(engine: Observed) -> ProcessStatus:
             "uptime_seconds": round(steady() - engine.started, 1),
         },
     )
+
+
+async def _look_at_indexes(engine: Observed) -> None:
+    """What MongoDB has is asked again from time to time, of the collections on two stores."""
+    for name, route in engine.routes().items():
+        if route.dual_write and route.primary is StoreName.MONGO and engine.index_report.is_due(name, _LOOK_EVERY):
+            await check(engine.indexes.look(name))
+
+
+def _index_health(engine: Observed, name: str, route: Route) -> IndexHealth:
+    """MongoDB has its own indexes, whichever they are: only a flip to DynamoDB can lose some."""
+    return IndexHealth(True, ()) if route.primary is StoreName.DYNAMO else engine.index_report.health(name)
 
 
 def _moment(seconds: float) -> str:

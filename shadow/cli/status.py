@@ -42,6 +42,7 @@ def status(
         print_json({"indexes": found["indexes"]} if indexes else found)
     elif indexes:
         _show_indexes(of_json(found).indexes)
+        _show_lost(found.get("lost_indexes", {}))
     else:
         _show(of_json(found), every_gate=gates)
 
@@ -99,6 +100,18 @@ def _show_indexes(found: Sequence[Mapping[str, Any]]) -> None:
         shape = (each["collection"] or "-", each["shape"])
         table.add_row(*(escape(text) for text in shape), *map(str, counts), each["suggested_index"] or "none would")
     console.print(table)
+
+
+def _show_lost(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """MongoDB's indexes that have no counterpart on DynamoDB."""
+    if not found:
+        return
+    table = Table("collection", "index of MongoDB", "after the flip", "next step")
+    for name, gaps in found.items():
+        for each in gaps:
+            loss = f"{each['kind']}: {each['why']}" + (" (acknowledged)" if each["acknowledged"] else "")
+            table.add_row(*(escape(text) for text in (name, each["index"], loss, each["advice"])))
+    Console().print(table)
 
 
 def _store(name: str, each: StoreStatus) -> str:

@@ -73,6 +73,8 @@ class CollectionSettings(BaseModel):
     reads: ReadsSettings | None = None
     indexes: Annotated[tuple[IndexSettings, ...], AfterValidator(check_indexes)] = ()
     unique: tuple[UniquePath | UniqueSettings, ...] = ()
+    accept_lost_indexes: tuple[Name, ...] = ()
+    """Names of MongoDB's indexes that have no counterpart on DynamoDB, which is acknowledged; `*` for all."""
     reserved: Annotated[Name, AfterValidator(check_reserved)] = RESERVED
     compare: Annotated[tuple[Rule, ...], AfterValidator(check_named_once)] = ()
     reveal_fields: tuple[FieldPath, ...] = ()

@@ -16,6 +16,7 @@ from shadow.model.health import (
     CollectionHealth,
     ComparisonHealth,
     FindingsHealth,
+    IndexHealth,
     JournalHealth,
     OutOfBandHealth,
     RecentReads,
@@ -89,6 +90,7 @@ _ORDER: Final = (
     "equal",
     "way back",
     "writers",
+    "indexes",
     "phase",
     "compared",
     "shed",
@@ -188,6 +190,20 @@ def _out_of_band(name: str, of: Sequence[OutOfBandHealth], comparison: Sequence[
     return Gate(name, "writers", count == 0, f"out-of-band writes: {count}", advice)
 
 
+def _indexes(name: str, of: Sequence[IndexHealth]) -> Gate:
+    lost = sorted({index for each in of for index in each.indexes_lost})
+    if lost:
+        advice = (
+            f"indexes of {name} without counterpart on DynamoDB: {', '.join(lost)}; `/status` says what each means: "
+            "change what needs them, or name them in accept_lost_indexes"
+        )
+        return Gate(name, "indexes", False, f"{len(lost)} have no counterpart on DynamoDB", advice)
+    if not all(each.indexes_known for each in of):
+        advice = f"MongoDB does not tell which indexes {name} has: the user needs the right listIndexes"
+        return Gate(name, "indexes", False, "not known", advice)
+    return Gate(name, "indexes", True, "none is lost that is not acknowledged")
+
+
 def _phase(name: str, of: Sequence[RouteHealth]) -> Gate:
     least = min(of, key=lambda each: (each.phase is Phase.SHADOW, each.shadow_reads))
     phase, share = least.phase, least.shadow_reads
@@ -228,6 +244,7 @@ _CONDITIONS: Final[tuple[tuple[Any, ...], ...]] = (
     ("writers", _out_of_band, "out_of_band", "comparison"),
     ("comparison works", _working, "comparison"),
     ("journal", _journal, "journal"),
+    ("indexes", _indexes, "indexes"),
     ("phase", _phase, "route"),
     ("compared", _compared, "recent"),
     ("shed", _shed, "recent"),

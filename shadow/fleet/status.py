@@ -14,6 +14,7 @@ from shadow.model.health import (
     CollectionHealth,
     ComparisonHealth,
     FindingsHealth,
+    IndexHealth,
     JournalHealth,
     OutOfBandHealth,
     RecentReads,
@@ -117,6 +118,8 @@ class ProcessStatus:
     totals: Mapping[str, Any] = field(default_factory=dict)
     """As `Metrics.totals` returns them."""
     indexes: Sequence[Mapping[str, Any]] = ()
+    index_health: Mapping[str, IndexHealth] = field(default_factory=dict)
+    """What MongoDB's indexes mean for the gate; `lost_indexes` is for people."""
     more: Mapping[str, Any] = field(default_factory=dict)
     """Further fields to show."""
     fleet: Mapping[str, Any] = field(default_factory=dict)
@@ -147,6 +150,7 @@ class ProcessStatus:
             ),
             OutOfBandHealth(int(self.bypassing.get(name, {}).get("count", 0))),
             self.recent.get(name),
+            self.index_health.get(name),
         )
 
 
@@ -175,6 +179,10 @@ def as_json(status: ProcessStatus) -> dict[str, Any]:
         },
         "totals": {**status.totals, "recent": {name: asdict(each) for name, each in status.recent.items()}},
         "indexes": list(status.indexes),
+        "index_health": {
+            name: {"indexes_known": each.indexes_known, "indexes_lost": list(each.indexes_lost)}
+            for name, each in status.index_health.items()
+        },
         **{name: dict(getattr(status, name)) for name in _AS_THEY_ARE},
         **status.more,
     }
@@ -208,6 +216,10 @@ def of_json(content: Mapping[str, Any]) -> ProcessStatus:
         recent={name: RecentReads(**_known(RecentReads, each)) for name, each in recent.items()},
         totals=totals,
         indexes=tuple(content.get("indexes", ())),
+        index_health={
+            name: IndexHealth(bool(each["indexes_known"]), tuple(each["indexes_lost"]))
+            for name, each in content.get("index_health", {}).items()
+        },
         readiness=_readiness_of(content.get("verdict")),
         **{name: content.get(name, {}) for name in _AS_THEY_ARE},
     )

@@ -17,6 +17,7 @@ __all__ = [
     "CollectionHealth",
     "ComparisonHealth",
     "FindingsHealth",
+    "IndexHealth",
     "JournalHealth",
     "OutOfBandHealth",
     "RecentReads",
@@ -76,6 +77,14 @@ class OutOfBandHealth:
 
 
 @dataclass(frozen=True, slots=True)
+class IndexHealth:
+    indexes_known: bool
+    """Whether MongoDB has told which indexes it has; true where DynamoDB is the primary."""
+    indexes_lost: tuple[str, ...]
+    """The indexes without which DynamoDB answers otherwise, and which the configuration does not acknowledge."""
+
+
+@dataclass(frozen=True, slots=True)
 class RecentReads:
     """Shadow reads of late, as the collection is routed now: those that were compared, those that were shed, and the
     seconds in which they were counted."""
@@ -94,6 +103,7 @@ class CollectionHealth:
     journal: JournalHealth | None = None
     out_of_band: OutOfBandHealth | None = None
     recent: RecentReads | None = None
+    indexes: IndexHealth | None = None
 
     def record(self) -> dict[str, Any]:
         """As JSON and BSON can hold it: the fields of every section in one object, without what is unknown."""
@@ -118,6 +128,7 @@ _SECTIONS: Final[Mapping[str, type[Any]]] = {
     "journal": JournalHealth,
     "out_of_band": OutOfBandHealth,
     "recent": RecentReads,
+    "indexes": IndexHealth,
 }
 
 _T = TypeVar("_T")
@@ -143,6 +154,7 @@ _READERS: Final[Mapping[str, Any]] = {
     "bool": lambda value: _exactly(bool, value),
     "str": lambda value: _exactly(str, value),
     "tuple[StoreName, ...]": lambda value: tuple(StoreName(each) for each in value),
+    "tuple[str, ...]": lambda value: tuple(_exactly(str, each) for each in value),
 }
 """By the annotation of a field; each raises TypeError or ValueError for what is not of its type."""
 

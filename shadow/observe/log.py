@@ -53,6 +53,7 @@ class Event(enum.StrEnum):
     COLLECTION_REFUSED = "collection.refused"
     COLLECTION_EXPIRING = "collection.expiring"
     INDEX_UNDECLARED = "index.undeclared"
+    INDEX_LOST = "index.lost"
     TABLE_SWEPT = "table.swept"
     TABLE_LACKING = "table.lacking"
     INTERNAL_FAILED = "internal.failed"
@@ -93,6 +94,7 @@ WARNINGS: Final = frozenset(
         Event.INTERNAL_FAILED,
         Event.BACKGROUND_FAILED,
         Event.INDEX_UNDECLARED,
+        Event.INDEX_LOST,
         Event.TABLE_LACKING,
         Event.WRITER_BYPASSING,
         Event.WRITES_RAISED,

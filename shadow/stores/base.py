@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from shadow.model.operation import Applied, Change, Hit, Insert, Query, Replace, Sort, Update, UpsertGuard, Write
+from shadow.model.operation import Applied, Change, Hit, Insert, Query, Replace, Update, UpsertGuard, Write
 from shadow.model.phase import StoreName
-from shadow.model.schema import CollectionSpec
+from shadow.model.schema import CollectionSpec, UniqueSpec
 from shadow.model.version import Document, Image, Key, State
 
-__all__ = ["Admitting", "ApplicationStore", "Indexed", "Judging", "Scanning", "Store", "Unfit"]
+__all__ = ["Admitting", "ApplicationStore", "Constrained", "Indexed", "Judging", "Scanning", "Store", "Unfit"]
 
 
 class ApplicationStore(Protocol):
@@ -122,8 +122,9 @@ class Store(ApplicationStore, Protocol):
         """The keys, other than `key`, whose documents or tombstones stand in the way of `document` by a unique value.
         It may name some that do not."""
 
-    async def ensure_index(self, collection: str, keys: Sort, name: str, *, sparse: bool = False) -> bool:
-        """Makes an index that changes no answer. False: this store has only those of its description."""
+    async def ensure_index(self, collection: str, keys: Any, name: str, **options: Any) -> bool:
+        """Makes an index, with the driver's options, unless one of these keys is there. False: this store has only
+        those of its description."""
 
     async def drop(self, collection: str) -> None:
         """Removes the collection with everything in it."""
@@ -172,13 +173,30 @@ class Judging(Protocol):
 
 @runtime_checkable
 class Indexed(Protocol):
-    """A store that can say which indexes a collection has, and drop one by its name."""
+    """A store that has indexes of every kind, and makes, lists and drops them as its driver does. Each raises what the
+    driver raises; `options` are those of the driver's verb."""
+
+    name: StoreName
+
+    async def create_index(self, collection: str, keys: Any, options: Mapping[str, Any]) -> str:
+        """The name of the index."""
+
+    async def create_indexes(self, collection: str, models: Sequence[Any], options: Mapping[str, Any]) -> list[str]:
+        """The names of the indexes, given as the driver's `IndexModel`."""
 
     async def indexes(self, collection: str) -> list[Any]:
-        """What the server lists, as it lists it. Raises what the driver raises."""
+        """What the server lists, as it lists it."""
 
-    async def drop_index(self, collection: str, name: str) -> None:
-        """Raises what the driver raises, also for an index that is not there."""
+    async def drop_index(self, collection: str, name: str, options: Mapping[str, Any]) -> None:
+        """Raises also for an index that is not there."""
+
+
+@runtime_checkable
+class Constrained(Protocol):
+    """A store that keeps unique values by itself, and can stop."""
+
+    async def release(self, spec: CollectionSpec, ended: UniqueSpec) -> None:
+        """No longer enforces a constraint; `spec` is the collection's definition without it."""
 
 
 @runtime_checkable

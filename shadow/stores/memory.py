@@ -18,7 +18,6 @@ from shadow.model.operation import (
     Insert,
     Query,
     Replace,
-    Sort,
     Update,
     UpsertGuard,
     Write,
@@ -70,7 +69,7 @@ class MemoryStore:
         for spec in collections:
             self._images.setdefault(spec.name, {})
 
-    async def ensure_index(self, collection: str, keys: Sort, name: str, *, sparse: bool = False) -> bool:
+    async def ensure_index(self, collection: str, keys: Any, name: str, **options: Any) -> bool:
         return False
 
     async def drop(self, collection: str) -> None:

@@ -7,7 +7,7 @@ before any store is accessed; one that changes no result is accepted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from bson.codec_options import CodecOptions
@@ -59,47 +59,49 @@ class Collection(ReadVerbs, BulkVerbs):
     # --- indexes and the collection itself ----------------------------------------------------------------------
 
     async def create_index(self, keys: Any, **options: Any) -> str:
-        """The name of the index: the configuration's, if that serves it. A unique index is created on both stores
-        (DuplicateKeyError if there are duplicates); a plain one on MongoDB, with a log line on how to create it on
-        DynamoDB if the configuration does not. Raises UnsupportedOperation for options that both stores cannot
-        support."""
-        wanted = self._wanted(keys, options)
-        self._spec = await self._handle.indexes.add(self._spec, wanted)
-        return wanted.name
+        """The name of the index. While MongoDB is the primary the index, its name and any error are the server's
+        (a unique one of the configuration keeps its name). With DynamoDB as primary: the configuration's, if that
+        serves it; a unique one is created on both stores (DuplicateKeyError if there are duplicates), another one on
+        MongoDB if that is written too. What DynamoDB has no counterpart for is reported. Raises UnsupportedOperation
+        for a unique index that DynamoDB cannot enforce."""
+        name, self._spec = await self._handle.indexes.create(self._spec, keys, options)
+        return name
 
     async def create_indexes(self, indexes: Sequence[IndexModel], **options: Any) -> list[str]:
         """All are checked before one is created, as the server does. Raises what `create_index` does."""
         self._take.refuse("create_indexes", options)
-        asked = [(list(each.document["key"].items()), _without_key(each.document)) for each in indexes]
-        await self._handle.indexes.check(self._spec, [self._wanted(keys, options) for keys, options in asked])
-        return [await self.create_index(keys, **options) for keys, options in asked]
-
-    def _wanted(self, keys: Any, options: Mapping[str, Any]) -> indexes.IndexRequest:
-        return indexes.wanted(self._spec, indexes.index_keys(keys), options)
+        names, self._spec = await self._handle.indexes.create_all(self._spec, indexes, options)
+        return names
 
     async def index_information(self, **options: Any) -> dict[str, Any]:
-        """The indexes that both stores have, in PyMongo's shape."""
+        """The indexes in PyMongo's shape: the server's while MongoDB is the primary, otherwise those of DynamoDB."""
         self._take.refuse("index_information", options)
-        return indexes.information(self._spec)
+        found = await self._handle.indexes.listed(self._spec)
+        return indexes.information(self._spec) if found is None else indexes.as_information(found)
 
     def list_indexes(self, **options: Any) -> DocumentCursor:
+        """The same as a cursor, in the shape of `listIndexes`."""
         self._take.refuse("list_indexes", options)
 
         async def documents() -> list[Document]:
+            found = await self._handle.indexes.listed(self._spec)
+            if found is not None:
+                return found
             return [{"v": 2, "name": name, **each} for name, each in indexes.documents(self._spec).items()]
 
         return DocumentCursor(self, documents, self._present)
 
     async def drop_index(self, index_or_name: Any, **options: Any) -> None:
-        """Drops a plain index that `create_index` has created, by name or by keys. Raises OperationFailure code 27 if
-        there is none, UnsupportedOperation for one that the configuration declares or that is unique."""
+        """Drops an index that `create_index` has created, by name or by keys. Raises OperationFailure code 27 if there
+        is none, UnsupportedOperation for one that the configuration declares; with DynamoDB as primary, also for a
+        unique one."""
         self._take.refuse("drop_index", options)
-        await self._handle.indexes.drop(self._name, indexes.to_drop(self._spec, index_or_name))
+        self._spec = await self._handle.indexes.drop(self._spec, index_or_name, options)
 
-    async def drop_indexes(self, **options: Any) -> NoReturn:
-        raise UnsupportedOperation(
-            "drop_indexes", "indexes belong to the configuration", hint="drop_index drops what create_index created"
-        )
+    async def drop_indexes(self, **options: Any) -> None:
+        """Drops every index that `drop_index` would drop."""
+        self._take.refuse("drop_index", options)
+        self._spec = await self._handle.indexes.drop_all(self._spec, options)
 
     async def drop(self, **options: Any) -> None:
         """Deletes every document, on both stores, one by one with an intent each; tables and indexes stay."""
@@ -110,7 +112,3 @@ class Collection(ReadVerbs, BulkVerbs):
 
     def watch(self, *arguments: Any, **options: Any) -> NoReturn:
         raise UnsupportedOperation("watch", "the two stores have different change streams")
-
-
-def _without_key(document: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in document.items() if name != "key"}

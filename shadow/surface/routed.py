@@ -180,6 +180,9 @@ class RoutedCollection(Collection):
         )
         if passage is Passage.VERSIONED:
             return await getattr(super(), verb)(*arguments, **options)
+        if verb in ("drop", "drop_index", "drop_indexes"):
+            given = arguments[0] if arguments else options.get("index_or_name")
+            self._spec = self._handle.indexes.ended(self._spec, given if verb == "drop_index" else None)
         return answer
 
     # --- cursors ------------------------------------------------------------------------------------------------
@@ -262,10 +265,7 @@ class RoutedCollection(Collection):
         return str(answer if passage is not Passage.VERSIONED else await super().create_index(keys, **options))
 
     async def _indexed(self, keys: Any, arguments: Sequence[Any], options: Mapping[str, Any]) -> str:
-        try:
-            wanted = indexes.wanted(self._spec, indexes.index_keys(keys), options)
-        except (OperationFailure, TypeError, ValueError):
-            wanted = None  # the driver decides
+        wanted = indexes.requested(self._spec, keys, options)
         try:
             name = str(await self._own().create_index(keys, *arguments, **options))
         except OperationFailure as error:

@@ -12,6 +12,8 @@ from pymongo.operations import IndexModel
 
 from shadow import Settings, Shadow, UnsupportedOperation
 from shadow.config import parse
+from shadow.fleet.health_gates import gates_of
+from shadow.model.operation import Insert
 from shadow.model.phase import StoreName
 from shadow.model.version import fresh_id
 from tests.support.drawn import driver_of
@@ -43,13 +45,22 @@ async def shadow(request: pytest.FixtureRequest, mongo_url: str, dynamodb_local_
     drop(mongo_url, shadow.name)
 
 
-async def test_a_declared_index_is_confirmed_by_its_name_and_made_on_mongodb(shadow: Shadow, mongo_url: str) -> None:
-    """A MongoDB that is new has no index but those that the application asks for."""
-    users = shadow["users"]
-    assert await users.create_index("email") == "email-index"
-    assert await users.create_index([("email", 1), ("at", -1)]) == "email-index"
-    assert await users.create_index("_id") == "_id_"
-    assert await users.create_index("email", name="mails") == "email-index"
+def is_on_mongo(shadow: Shadow) -> bool:
+    return shadow.admin.routes()["users"].primary is StoreName.MONGO
+
+
+async def test_a_declared_index_is_confirmed_and_made_on_mongodb(shadow: Shadow, mongo_url: str) -> None:
+    """By its name on DynamoDB, if that is the primary. A MongoDB that is new has no index but those that the
+    application asks for."""
+    users, theirs = shadow["users"], is_on_mongo(shadow)
+    assert await users.create_index("email") == ("email_1" if theirs else "email-index")
+    assert await users.create_index([("email", 1), ("at", -1)]) == ("email_1_at_-1" if theirs else "email-index")
+    assert await users.create_index("_id") == ("_id_1" if theirs else "_id_")
+    if theirs:
+        with pytest.raises(OperationFailure, match="different name"):
+            await users.create_index("email", name="mails")
+    else:
+        assert await users.create_index("email", name="mails") == "email-index"
     with pymongo.MongoClient(mongo_url) as client:
         assert set(client[shadow.name]["users"].index_information()) == {
             "_id_", "_shadow_ttl", "_shadow_op", "email_1", "email_1_at_-1"
@@ -59,7 +70,10 @@ async def test_a_declared_index_is_confirmed_by_its_name_and_made_on_mongodb(sha
 async def test_an_index_that_is_there_already_under_another_name_will_do(shadow: Shadow, mongo_url: str) -> None:
     with pymongo.MongoClient(mongo_url) as client:
         client[shadow.name]["users"].create_index("email", name="mails")
-    assert await shadow["users"].create_index("email") == "email-index"
+    if is_on_mongo(shadow):
+        assert await shadow["users"].create_index("email", name="mails") == "mails"
+    else:
+        assert await shadow["users"].create_index("email") == "email-index"
     assert not shadow.admin.metrics_registry.totals()["failures"]["index"]
 
 
@@ -99,10 +113,21 @@ async def test_a_plain_index_is_made_on_mongodb_and_the_log_says_how_to_have_it_
     assert "hash: city, range: age" in line
 
 
-@pytest.mark.parametrize("option", ["expireAfterSeconds", "partialFilterExpression", "collation"])
-async def test_an_option_that_both_stores_cannot_keep_is_refused_by_name(shadow: Shadow, option: str) -> None:
-    with pytest.raises(UnsupportedOperation, match=option):
-        await shadow["users"].create_index("x", **{option: {"a": 1}})
+@pytest.mark.parametrize(
+    "more", [{"partialFilterExpression": {"x": {"$gt": 1}}}, {"collation": {"locale": "en", "strength": 2}}]
+)
+async def test_a_unique_index_that_dynamodb_cannot_enforce_is_lost_or_refused(
+    shadow: Shadow, more: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Lost with the flip; refused by name after it, because it decides what is stored."""
+    (option,) = more
+    if not is_on_mongo(shadow):
+        with pytest.raises(UnsupportedOperation, match=option):
+            await shadow["users"].create_index("x", unique=True, **more)
+        return
+    assert await shadow["users"].create_index("x", unique=True, **more) == "x_1"
+    (line,) = [each.getMessage() for each in caplog.records if "index.lost" in each.getMessage()]
+    assert f"unique index with {option}" in line
 
 
 async def test_a_hint_on_an_index_that_is_there_changes_nothing_and_another_is_refused(shadow: Shadow) -> None:
@@ -127,10 +152,60 @@ async def test_a_collection_that_is_not_configured_keeps_its_indexes_on_mongodb(
 async def test_many_indexes_at_once_are_made_confirmed_or_refused_one_by_one(shadow: Shadow) -> None:
     users = shadow["users"]
     wanted = [IndexModel("email"), IndexModel([("nick", 1)], unique=True), IndexModel([("city", -1)], name="by_city")]
-    assert await users.create_indexes(wanted) == ["email-index", "nick_1", "by_city"]
-    assert set(await users.index_information()) == {"_id_", "email-index", "nick_1"}
-    assert {each["name"] for each in await users.list_indexes().to_list(None)} == {"_id_", "email-index", "nick_1"}
+    theirs = is_on_mongo(shadow)
+    assert await users.create_indexes(wanted) == ["email_1" if theirs else "email-index", "nick_1", "by_city"]
+    shown = {"_id_", "email_1", "nick_1", "by_city"} if theirs else {"_id_", "email-index", "nick_1"}
+    assert set(await users.index_information()) == shown
+    assert {each["name"] for each in await users.list_indexes().to_list(None)} == shown
     await users.drop_index("by_city")
+
+
+async def test_names_of_fields_may_be_of_a_subclass_of_str(shadow: Shadow) -> None:
+    """ODMantic's are."""
+
+    class Name(str):
+        __slots__ = ()
+
+    users = shadow["users"]
+    model = IndexModel([(Name("name"), 1), (Name("day"), -1)], unique=True, name="x")
+    assert await users.create_indexes([model]) == ["x"]
+    assert await users.create_index([(Name("rank"), 1)]) == "rank_1"
+    keys = [path for each in (await users.index_information()).values() for path, _ in each["key"]]
+    assert {type(each) for each in keys} == {str}
+    await users.insert_one({"_id": 1, "name": "a", "day": 1})
+    with pytest.raises(DuplicateKeyError):
+        await users.insert_one({"_id": 2, "name": "a", "day": 1})
+
+
+async def test_all_indexes_are_dropped_but_those_of_every_process(shadow: Shadow, mongo_url: str) -> None:
+    users = shadow["users"]
+    await users.create_indexes([IndexModel("email"), IndexModel("city"), IndexModel([("bio", "text")])])
+    await users.drop_indexes()
+    assert set(await users.index_information()) == ({"_id_"} if is_on_mongo(shadow) else {"_id_", "email-index"})
+    with pymongo.MongoClient(mongo_url) as client:
+        left = set(client[shadow.name]["users"].index_information())
+    assert left - {"email_1"} == {"_id_", "_shadow_ttl", "_shadow_op"}
+    assert shadow.admin.routes()["users"].primary is StoreName.DYNAMO or left == {"_id_", "_shadow_ttl", "_shadow_op"}
+
+
+@pytest.mark.parametrize("shadow", ["mongo"], indirect=True)
+async def test_a_unique_index_that_was_dropped_is_enforced_by_neither_store_and_can_come_back(shadow: Shadow) -> None:
+    users = shadow["users"]
+    await users.insert_one({"_id": 1, "nick": "a"})
+    await users.create_index("nick", unique=True)
+    await users.drop_index("nick_1")
+    assert "nick_1" not in await users.index_information()
+    await users.insert_one({"_id": 2, "nick": "a"})
+    await users.insert_one({"_id": 3, "nick": "b"})
+    assert await shadow.settled(20)
+    assert not shadow.admin.metrics_registry.totals()["failures"]["index"]
+    assert not (await shadow.admin.journal_stats()).refused_by_collection
+    await users.delete_one({"_id": 2})
+    assert await shadow.settled(20)
+    await users.create_index("nick", unique=True)
+    store = shadow._engine.runtime().stores[StoreName.DYNAMO]
+    with pytest.raises(DuplicateKeyError):
+        await store.apply("users", Insert(4, {"_id": 4, "nick": "b"}, fresh_id()), fresh_id())
 
 
 async def test_dropping_says_what_mongodb_says_or_that_the_index_is_the_configurations(shadow: Shadow) -> None:
@@ -143,9 +218,13 @@ async def test_dropping_says_what_mongodb_says_or_that_the_index_is_the_configur
         await users.drop_index("_id_")
     assert refused.value.code == 72
     await users.create_index("nick", unique=True)
-    for declared in ("email-index", [("email", 1), ("at", 1)], "nick_1", "_shadow_ttl", "_shadow_op"):
+    declared = [] if is_on_mongo(shadow) else ["email-index", [("email", 1), ("at", 1)], "nick_1"]
+    for name in (*declared, "_shadow_ttl", "_shadow_op"):
         with pytest.raises(UnsupportedOperation, match="drop_index"):
-            await users.drop_index(declared)
+            await users.drop_index(name)
+    for options in ({"name": "_shadow_mine"}, {}):
+        with pytest.raises(UnsupportedOperation, match="create_index"):
+            await users.create_index("_shadow.x" if not options else "x", **options)
 
 
 @pytest.mark.parametrize("phase", ["off", "dual_write"])
@@ -168,20 +247,53 @@ async def test_indexes_can_be_made_though_mongodb_is_gone_after_the_flip(
 
 
 @pytest.mark.parametrize(
-    "keys", [[("a", "text")], [("a", 1), ("b", "2dsphere")], {"a": "hashed"}, "$**", [("a.$**", 1)]]
+    ("keys", "lost"),
+    [([("a", "text")], True), ([("b", "2dsphere"), ("a", 1)], True), ({"a": "hashed"}, False), ([("a.$**", 1)], False)],
 )
-async def test_a_kind_of_index_that_only_mongodb_has_is_refused_by_name(tmp_path: Path, keys: Any) -> None:
-    users = Shadow.from_settings(settings("mongodb://127.0.0.1:1/", "http://127.0.0.1:1", tmp_path, "mongo"))["users"]
-    with pytest.raises(UnsupportedOperation, match="create_index"):
-        await users.create_index(keys)
+async def test_a_kind_of_index_that_only_mongodb_has_is_made_there_and_reported(
+    shadow: Shadow, mongo_url: str, keys: Any, lost: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = await shadow["users"].create_index(keys)
+    with pymongo.MongoClient(mongo_url) as client:
+        assert name in client[shadow.name]["users"].index_information()
+    event = "index.lost" if lost else "index.undeclared"
+    assert [name in each.getMessage() for each in caplog.records if event in each.getMessage()] == [True]
+    (told,) = (await shadow.admin.status())["lost_indexes"]["users"]
+    assert (told["index"], told["loss"], told["acknowledged"]) == (name, "answers" if lost else "speed", False)
+
+
+@pytest.mark.parametrize("accepted", [[], ["other"], ["a_text"], ["*"]])
+async def test_a_lost_index_closes_a_gate_unless_it_is_acknowledged(
+    mongo_url: str, dynamodb_local_url: str, tmp_path: Path, accepted: list[str]
+) -> None:
+    """Also one that was made past shadow. An index that only makes queries faster closes none."""
+    made = settings(mongo_url, dynamodb_local_url, tmp_path, "mongo")
+    entry = made.collections["users"].model_copy(update={"accept_lost_indexes": tuple(accepted)})
+    made = made.model_copy(update={"collections": {"users": entry}})
+    with pymongo.MongoClient(mongo_url) as client:
+        client[made.mongo.database]["users"].create_index([("a", "text")])
+        client[made.mongo.database]["users"].create_index("b")
+    async with Shadow.from_settings(made) as shadow:
+        await shadow.prepare()
+        health = await shadow.admin.health()
+        (gate,) = [each for each in gates_of([health.health()]) if each.name == "indexes"]
+        assert gate.ok == bool({"a_text", "*"} & set(accepted))
+        assert gate.ok or "a_text" in gate.look_at
+    drop(mongo_url, made.mongo.database)
 
 
 @pytest.mark.drawn_over("shadow", reason="what the server would not make is refused before any store is asked")
 @pytest.mark.parametrize(
     ("keys", "options", "code"),
     [
-        ("at", {"name": "email-index"}, 86),
-        ("email", {"name": "email-index", "unique": True}, 86),
+        ([("at", "nonsense")], {}, 67),
+        ("at", {"nonsense": 1}, 197),
+        ("at", {"expireAfterSeconds": -1}, 67),
+        ("at", {"expireAfterSeconds": "x"}, 67),
+        ([("at", 1), ("b", 1)], {"expireAfterSeconds": 5}, 67),
+        ("_id", {"expireAfterSeconds": 5}, 197),
+        ("at", {"partialFilterExpression": 5}, 14),
+        ("at", {"hidden": "x"}, 14),
         ("name", {"unique": True, "sparse": True}, 86),
         ("name", {}, 86),
         ("at", {"name": "name_1"}, 86),

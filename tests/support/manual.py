@@ -27,7 +27,7 @@ README: Final = ROOT / "README.md"
 PAGES: Final = {path.stem: path for path in sorted((ROOT / "docs").glob("*.md"))}
 """The pages by topic, the index among them."""
 
-REFUSED_VERBS: Final = ("drop_indexes", "rename", "watch")
+REFUSED_VERBS: Final = ("rename", "watch")
 _NOT_VERBS: Final = ("name", "full_name", "database", "options", "with_options", *OPTIONS)
 _TITLES: Final = {
     Family.QUERY: "filters",

@@ -48,6 +48,10 @@ COLLECTION: Final = {
         "`[{rule, name, path, expires}]`",
         "differences that are meant: see [comparison rules](concepts.md#comparison-rules)",
     ),
+    "accept_lost_indexes": (
+        '`[name]`, `["*"]`',
+        "indexes of MongoDB whose loss is acknowledged: see [indexes](compatibility.md#indexes)",
+    ),
     "reveal_fields": ("`[path]`", "fields of which the console may show a finding's values, on request and logged"),
     "table": ("", "settings of its table on DynamoDB: see [tables](#tables)"),
 }

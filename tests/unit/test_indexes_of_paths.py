@@ -11,6 +11,7 @@ import pytest
 from shadow.client import Shadow
 from shadow.config import Settings, load, parse
 from shadow.errors import ConfigurationError
+from shadow.model.index_gaps import Loss, gaps_of
 from shadow.model.operation import Query
 from shadow.model.schema import CollectionSpec, IndexSpec
 from shadow.stores.dynamo.query.plan import ScanPlan, plan, suggestion
@@ -50,7 +51,8 @@ def test_create_index_makes_one_on_mongodb_alone_and_nothing_suggests_one() -> N
     asked = wanted(CollectionSpec("users"), (("profile.email", 1),), {})
     assert asked.plain
     assert not asked.declared
-    assert "top level" in asked.advice()
+    (gap,) = gaps_of([asked.listed()], CollectionSpec("users"))
+    assert (gap.loss, "top level" in gap.advice) == (Loss.SPEED, True)
     assert suggestion(Query({"profile.email": "a"})) == ""
     spec = CollectionSpec("users", (IndexSpec("profile-index", "profile"),))
     assert isinstance(plan({"profile.email": "a"}, spec), ScanPlan)

@@ -26,6 +26,7 @@ def status() -> dict[str, Any]:
         "findings": {"open_by_collection": {}},
         "comparison": {"users": {"working": True}},
         "bypassing": {},
+        "index_health": {"users": {"indexes_known": True, "indexes_lost": ()}},
         "totals": {
             "collections": {"users": {"match": 10 * ENOUGH, "excused": 0, "mismatch": 0, "shed": 0}},
             "recent": {"users": {"compared": ENOUGH, "shed": 3, "seconds": 3600.0}},
@@ -63,6 +64,8 @@ def test_where_all_is_well_it_is_safe(status: dict[str, Any]) -> None:
         ("journal.refused", {"users": 1}, "journal"),
         ("journal.verify_since", {"users": "2026-01-01T00:00:00+00:00"}, "verified"),
         ("bypassing", {"users": {"count": 1}}, "writers"),
+        ("index_health.users", {"indexes_known": True, "indexes_lost": ["bio_text"]}, "indexes"),
+        ("index_health.users", {"indexes_known": False, "indexes_lost": []}, "indexes"),
         ("collections.users.phase", "dual_write", "phase"),
         ("collections.users.shadow_reads", 0.0, "phase"),
         ("journal.state", "failed: TimeoutError", "journal"),

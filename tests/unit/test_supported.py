@@ -33,9 +33,8 @@ def test_what_is_called_native_is_what_the_planner_serves() -> None:
 @pytest.mark.parametrize("verb", REFUSED_VERBS)
 async def test_a_refused_verb_is_refused_by_name(verb: str) -> None:
     collection = Collection(CollectionSpec("users"), None)  # type: ignore[arg-type]
-    arguments = () if verb == "drop_indexes" else ("x",)
-    with pytest.raises(UnsupportedOperation, match=verb.removesuffix("es")) as refused:
-        await getattr(collection, verb)(*arguments)
+    with pytest.raises(UnsupportedOperation, match=verb) as refused:
+        await getattr(collection, verb)("x")
     assert isinstance(refused.value, OperationFailure)
     assert refused.value.code == 115
 

@@ -6,11 +6,9 @@ import asyncio
 import datetime as dt
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
-from shadow.model.operation import (
-    Sort,
-)
-from shadow.model.schema import CollectionSpec
+from shadow.model.schema import CollectionSpec, UniqueSpec
 from shadow.stores.dynamo.access import DynamoAccess
 from shadow.stores.dynamo.query.reads import CollectionTable
 from shadow.stores.dynamo.tables.options import describe_table
@@ -38,8 +36,13 @@ class DynamoUpkeep(DynamoAccess):
         added = table.spec.unique != known.unique and replace(table.spec, unique=known.unique) == known
         return added and await describe_table(self._gateway, table.name) is not None
 
-    async def ensure_index(self, collection: str, keys: Sort, name: str, *, sparse: bool = False) -> bool:
+    async def ensure_index(self, collection: str, keys: Any, name: str, **options: Any) -> bool:
         return False
+
+    async def release(self, spec: CollectionSpec, ended: UniqueSpec) -> None:
+        """No longer enforces a constraint. If it is wanted again, every document is checked first."""
+        await self._constraints.end(self._table(spec.name), ended)
+        self._tables[spec.name] = self._made(spec)
 
     async def drop(self, collection: str) -> None:
         table = self._table(collection)

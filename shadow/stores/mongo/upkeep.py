@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from pymongo.errors import (
+    DuplicateKeyError,
     ExecutionTimeout,
     OperationFailure,
 )
+from pymongo.operations import IndexModel
 from pymongo.read_concern import ReadConcern
 
-from shadow.model.operation import (
-    Sort,
-)
 from shadow.model.schema import CollectionSpec, UniqueSpec
-from shadow.model.version import (
-    Document,
-)
 from shadow.stores.mongo.access import MongoAccess
 from shadow.stores.mongo.changes import Bare, bare_writes
 from shadow.stores.mongo.kinds import UnfitKind
@@ -80,17 +76,48 @@ class MongoUpkeep(MongoAccess):
         await _unless(made, _SAME_INDEX)
         self._unique.forget(collection)
 
-    async def ensure_index(self, collection: str, keys: Sort, name: str, *, sparse: bool = False) -> bool:
-        options = {"sparse": True} if sparse else {}
+    async def ensure_index(self, collection: str, keys: Any, name: str, **options: Any) -> bool:
         await _unless(self._collection(collection).create_index(list(keys), name=name, **options), _SAME_KEYS)
         return True
 
-    async def indexes(self, collection: str) -> list[Document]:
+    async def create_index(self, collection: str, keys: Any, options: Mapping[str, Any]) -> str:
+        """The driver's own. Tombstones get out of the way of a unique one."""
+
+        async def make() -> Any:
+            return await self._collection(collection).create_index(keys, **options)
+
+        unique = [IndexModel(keys)] if options.get("unique") else []
+        return str(await self._making_way(collection, unique, make))
+
+    async def create_indexes(
+        self, collection: str, models: Sequence[IndexModel], options: Mapping[str, Any]
+    ) -> list[str]:
+        """The driver's own. Tombstones get out of the way of unique ones."""
+
+        async def make() -> Any:
+            return await self._collection(collection).create_indexes(models, **options)
+
+        unique = [each for each in models if each.document.get("unique")]
+        return [str(each) for each in await self._making_way(collection, unique, make)]
+
+    async def _making_way(
+        self, collection: str, unique: Sequence[IndexModel], make: Callable[[], Awaitable[Any]]
+    ) -> Any:
+        """Tombstones that may be the duplicates get values of their own, and the index is tried again."""
+        try:
+            return await make()
+        except DuplicateKeyError:
+            await self._unique.clear(collection, [tuple(each.document["key"]) for each in unique])
+            return await make()
+        finally:
+            self._unique.forget(collection)
+
+    async def indexes(self, collection: str) -> list[Any]:
         """As `listIndexes` returns them; empty if there is no collection. Raises what the driver raises."""
         cursor = self._plain[collection].list_indexes()
         if inspect.isawaitable(cursor):
             cursor = await cursor
-        return [dict(each) for each in await cursor.to_list(length=None)]
+        return list(await cursor.to_list(length=None))
 
     async def expiring(self, collection: str) -> list[str]:
         """How the server deletes documents of the application by itself: the fields of TTL indexes, and `_id` for a
@@ -102,9 +129,10 @@ class MongoUpkeep(MongoAccess):
             fields += [path for path in index["key"] if "expireAfterSeconds" in index and path != f"{reserved}.x"]
         return fields
 
-    async def drop_index(self, collection: str, name: str) -> None:
+    async def drop_index(self, collection: str, name: str, options: Mapping[str, Any]) -> None:
         """Raises OperationFailure, code 27, if there is none of that name."""
-        await self._collection(collection).drop_index(name)
+        await self._collection(collection).drop_index(name, **options)
+        self._unique.forget(collection)
 
     async def drop(self, collection: str) -> None:
         await self._collection(collection).drop()

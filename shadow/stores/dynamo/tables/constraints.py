@@ -69,6 +69,10 @@ class Constraints:
         """Removes the markers, so that the next `accept` checks every document again."""
         await self._writer.delete_keys(table, [_marker(constraint) for constraint in table.spec.unique])
 
+    async def end(self, table: CollectionTable, constraint: UniqueSpec) -> None:
+        """Removes the marker of one constraint."""
+        await self._writer.delete_keys(table, [_marker(constraint)])
+
     async def _is_accepted(self, table: CollectionTable, constraint: UniqueSpec) -> bool:
         return await self._reader.get(table, _marker(constraint)) is not None
 
