@@ -15,10 +15,23 @@ from typing import Any, Final, TypeVar
 from pymongo.errors import DocumentTooLarge, PyMongoError, WriteError
 
 from shadow.errors import UnsupportedOperation
-from shadow.model.events import OperationFinished, ReadFinished
-from shadow.model.operation import ANY, Applied, Change, Delete, Hit, Insert, Query, Replace, Update, Verb
+from shadow.model.events import NotPortable, OperationFinished, ReadFinished
+from shadow.model.operation import (
+    ANY,
+    Applied,
+    Change,
+    Delete,
+    Hit,
+    Insert,
+    MongoOnly,
+    Query,
+    Replace,
+    Update,
+    Verb,
+    mongo_only,
+)
 from shadow.model.outcome import Outcome, classify
-from shadow.model.phase import Role, Route
+from shadow.model.phase import Role, Route, StoreName
 from shadow.model.reads import Aggregate, Count, Distinct, Find, FindOne, Read, ValueRead
 from shadow.model.values import snapshot
 from shadow.model.verdict import Incomparable, ShedReason, Slice
@@ -28,6 +41,7 @@ from shadow.reads.kept import KeptHits, Stopwatch, first, one_of, snapshot_of
 from shadow.reads.percent_reads import PercentReads
 from shadow.reads.shadow_read import ShadowReader
 from shadow.stores.base import Store
+from shadow.writes.by_version import ByVersion
 from shadow.writes.context import LoopContext
 from shadow.writes.dual_write import Admit, DualWrite, Result
 from shadow.writes.replicator import Replicator
@@ -77,6 +91,7 @@ class Router:
         self._admit = admit
         self._dual_write = DualWrite(context, replicator, admit)
         self._search = Search(self._primary, self._write_at_key, context.limits)
+        self._by_version = ByVersion(self._primary, self._write_at_key, context.limits)
         self._tasks: set[asyncio.Task[object]] = set()
 
     # --- reads --------------------------------------------------------------------------------------------------
@@ -84,7 +99,8 @@ class Router:
     async def find_one(self, collection: str, query: Query) -> Hit | None:
         routes = self._routes
         route = routes[collection] if routes.known else await routes.route(collection)
-        if route.secondary_reads:
+        alone = query.mongo_only is not None and self._alone(collection, Verb.FIND_ONE, query.mongo_only, route)
+        if route.secondary_reads and not alone:
             read = FindOne(first(query, 1))
             routed = await self._percent.answer(collection, read, route)
             if routed is not None:
@@ -92,7 +108,8 @@ class Router:
                 hit: Hit | None = routed.value
                 return hit
         # The commonest call of all: no datum and no coroutine more than it needs.
-        sampled, outcome, started = self._reader.sampled(route), Outcome.ACKED, time.perf_counter()
+        sampled = not alone and self._reader.sampled(route)
+        outcome, started = Outcome.ACKED, time.perf_counter()
         try:
             hit = await self._stores[route.primary].find_one(collection, query)
         except Exception as error:
@@ -114,13 +131,14 @@ class Router:
     async def find(self, collection: str, query: Query) -> AsyncIterator[list[Hit]]:
         """The primary's pages. What was read of them is compared when the read ends, also early."""
         route = await self._routes.route(collection)
-        if route.secondary_reads:
+        alone = self._alone(collection, Verb.FIND, query.mongo_only, route)
+        if route.secondary_reads and not alone:
             routed = await self._percent.answer(collection, Find(query), route)
             if routed is not None:
                 self._compare_routed(collection, Find(query), routed.value, route)
                 yield routed.value
                 return
-        sampled = self._reader.sampled(route)
+        sampled = not alone and self._reader.sampled(route)
         kept = KeptHits(self._limits.compare_documents) if sampled else None
         watch = Stopwatch()
         outcome, whole = Outcome.ACKED, False
@@ -158,14 +176,16 @@ class Router:
     async def answer(self, collection: str, read: ValueRead) -> Any:
         """The primary's answer to a read that names no documents; the secondary's is compared with it."""
         route = await self._routes.route(collection)
-        if route.secondary_reads:
+        alone = self._alone(collection, read.verb, read.mongo_only, route)
+        if route.secondary_reads and not alone:
             routed = await self._percent.answer(collection, read, route)
             if routed is not None:
                 if self._reader.sampled(route):
                     given = snapshot(routed.value)
                     self._reader.offer_values(collection, read, given, route, by=Role.SECONDARY)
                 return routed.value
-        sampled, outcome, started = self._reader.sampled(route), Outcome.ACKED, time.perf_counter()
+        sampled = not alone and self._reader.sampled(route)
+        outcome, started = Outcome.ACKED, time.perf_counter()
         try:
             found = await ask_store(self._stores[route.primary], collection, read)
         except Exception as error:
@@ -188,6 +208,17 @@ class Router:
         route = await self._routes.route(collection)
         query = Query(filter=filter, projection={"_id": 1}, newest=True)
         return [hit.key async for page in self._stores[route.primary].find(collection, query) for hit in page]
+
+    def _alone(self, collection: str, verb: Verb, only: MongoOnly | None, route: Route) -> bool:
+        """Whether a read is for MongoDB alone, which is counted. Raises UnsupportedOperation if it is not primary."""
+        if only is None:
+            return False
+        if route.primary is not StoreName.MONGO:
+            raise only.refusal.fresh()
+        self._reporter.publish(NotPortable(collection, verb, only.name))
+        if route.shadow_read:
+            self._reader.incomparable(collection, verb, Incomparable.NOT_PORTABLE)
+        return True
 
     def _compare_routed(self, collection: str, read: FindOne | Find, hits: Sequence[Hit], route: Route) -> None:
         """Compares what the secondary has answered to the application."""
@@ -232,6 +263,9 @@ class Router:
         refused = self._refused(collection, change, route)
         if refused is not None:
             raise refused
+        only = mongo_only(change)
+        if only is not None:
+            self._note(collection, verb, only, route)
         if self._admit is not None and route.dual_write and change.key is ANY:
             # Here already: a store is searched for the document before it is written.
             await self._admit(collection, route.primary)
@@ -239,6 +273,22 @@ class Router:
         if isinstance(result, Exception):
             raise result
         return result
+
+    async def write_found(self, collection: str, verb: Verb, change: Update | Delete) -> list[Applied]:
+        """Makes a change that only MongoDB can make, of every document that its filter matches, each by its key. An
+        error ends it, and changes that were made remain."""
+        only, route = mongo_only(change), await self._routes.route(collection)
+        assert only is not None
+        self._note(collection, verb, only, route)
+        if self._admit is not None and route.dual_write:
+            await self._admit(collection, route.primary)
+        return await self._shielded(self._by_version.every(collection, verb, change))
+
+    def _note(self, collection: str, verb: Verb, only: MongoOnly, route: Route) -> None:
+        """Counts a write that only MongoDB can make. Raises UnsupportedOperation if it is not primary."""
+        if route.primary is not StoreName.MONGO:
+            raise only.refusal.fresh()
+        self._reporter.publish(NotPortable(collection, verb, only.name))
 
     async def insert_many(
         self, collection: str, inserts: Sequence[Insert], op_ids: Sequence[str] = (), *, ordered: bool
@@ -296,6 +346,8 @@ class Router:
     async def _write_one(self, collection: str, verb: Verb, change: Change) -> list[Result]:
         if isinstance(change, Insert) or change.key is not ANY:
             return await self._write_at_key(collection, verb, change)
+        if isinstance(change, Delete) and change.mongo_only is not None:
+            return [await self._by_version.first(collection, verb, change)]
         while True:
             if (await self._primary(collection)).chooses(change):
                 results = await self._write_at_key(collection, verb, change)
@@ -309,6 +361,9 @@ class Router:
 
         async def ask(route: Route, op_ids: Sequence[str]) -> list[Result]:
             store = self._stores[route.primary]
+            only = mongo_only(change)
+            if only is not None and route.primary is not StoreName.MONGO:  # it was, when the call came
+                return [only.refusal.fresh()]
             if change.key is ANY and not store.chooses(change):  # another store has become the primary meanwhile
                 return [_NOT_CHOSEN]
             return [await store.apply(collection, change, op_ids[0])]

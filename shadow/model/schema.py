@@ -73,3 +73,5 @@ class CollectionSpec:
     reserved: str = RESERVED
     table: TableSpec = field(default=TableSpec(), repr=False)
     """Omitted from the spec's text, to which jobs' checkpoints are bound: no document depends on it."""
+    passes_on: bool = field(default=True, repr=False)
+    """Whether MongoDB as primary does what DynamoDB could not. Omitted like `table`."""

@@ -13,10 +13,21 @@ from typing import Any, Protocol, runtime_checkable
 
 from shadow.model.operation import Applied, Change, Hit, Insert, Query, Replace, Update, UpsertGuard, Write
 from shadow.model.phase import StoreName
+from shadow.model.reads import ValueRead
 from shadow.model.schema import CollectionSpec, UniqueSpec
 from shadow.model.version import Document, Image, Key, State
 
-__all__ = ["Admitting", "ApplicationStore", "Constrained", "Indexed", "Judging", "Scanning", "Store", "Unfit"]
+__all__ = [
+    "Admitting",
+    "AnswersAlone",
+    "ApplicationStore",
+    "Constrained",
+    "Indexed",
+    "Judging",
+    "Scanning",
+    "Store",
+    "Unfit",
+]
 
 
 class ApplicationStore(Protocol):
@@ -131,6 +142,16 @@ class Store(ApplicationStore, Protocol):
 
     def describe(self) -> dict[str, Any]:
         """What this store is, for `/status`: kind, driver, endpoint without credentials."""
+
+
+@runtime_checkable
+class AnswersAlone(Protocol):
+    """A store that answers reads which no other store can: MongoDB. Of a `Query` that has `mongo_only`, every other
+    store raises the refusal."""
+
+    async def answer_alone(self, collection: str, read: ValueRead) -> Any:
+        """The answer to a read that has `mongo_only`, in the form that its class names. Raises what the driver
+        raises."""
 
 
 @runtime_checkable

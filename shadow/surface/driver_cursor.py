@@ -118,14 +118,6 @@ class DriverCursor(MotorReads):
             raise TypeError(f"max_await_time_ms must be an integer or None, not {type(max_await_time_ms)}")
         return self._with()
 
-    def min(self, spec: Any) -> NoReturn:
-        """Not supported: it is about the entries of one of MongoDB's indexes."""
-        raise UnsupportedOperation("cursor.min", "it is about the entries of one of MongoDB's indexes", hint="$gte")
-
-    def max(self, spec: Any) -> NoReturn:
-        """Not supported: it is about the entries of one of MongoDB's indexes."""
-        raise UnsupportedOperation("cursor.max", "it is about the entries of one of MongoDB's indexes", hint="$lt")
-
     def max_scan(self, max_scan: int | None) -> NoReturn:
         """Not supported; no server from 4.2 on has it."""
         raise UnsupportedOperation("cursor.max_scan", "servers from 4.2 on do not have it")

@@ -29,6 +29,7 @@ from shadow.model.events import (
     JournalRecovered,
     MismatchConfirmed,
     NoiseMeasured,
+    NotPortable,
     OperationFinished,
     OutOfBandWriteCounted,
     ReadFinished,
@@ -108,6 +109,7 @@ def use(metrics: Metrics) -> None:
     metrics.count(ReadRouted("users", StoreName.DYNAMO, Routed.SHARE))
     metrics.count(ReadShed("users", Verb.FIND, ShedReason.LANE_FULL))
     metrics.count(ComparisonUndecided("users", Verb.FIND, Incomparable.ROUNDING))
+    metrics.count(NotPortable("users", Verb.FIND, "other"))
     metrics.count(WriteDeferred("users", Deferral.DEADLINE))
     metrics.count(HealFinished("users", Healing.COPIED))
     metrics.count(WriteUnjournaled("users", taken=False))
@@ -187,6 +189,8 @@ def test_what_is_not_configured_counts_as_other() -> None:
         metrics.count(RuleApplied("users", name))
         metrics.count(ReadRouted(name, StoreName.DYNAMO, Routed.SHARE))
         metrics.count(ReadShed(name, Verb.FIND, ShedReason.CLOSING))
+        metrics.count(NotPortable(name, Verb.FIND, "$where"))
+        metrics.count(NotPortable("users", Verb.FIND, name))
         metrics.count(WriteDeferred(name, Deferral.CLOSING))
         metrics.count(HealFinished(name, Healing.FAILED))
         metrics.internal_failure(name)

@@ -76,7 +76,7 @@ class Nobody:
 
 @pytest.fixture
 def users() -> Collection:
-    return Collection(CollectionSpec("users"), Nobody())  # type: ignore[arg-type]
+    return Collection(CollectionSpec("users", passes_on=False), Nobody())  # type: ignore[arg-type]
 
 
 def _cases() -> list[Any]:

@@ -40,7 +40,7 @@ class DynamoReads(DynamoAccess):
         return self._reader.scans.report()
 
     async def find_one(self, collection: str, query: Query) -> Hit | None:
-        first = Query(query.filter, query.projection, query.sort, query.skip, 1)
+        first = Query(query.filter, query.projection, query.sort, query.skip, 1, mongo_only=query.mongo_only)
         async with aclosing(self._found_pages(collection, first)) as pages:
             async for page in pages:
                 if page:
@@ -54,6 +54,8 @@ class DynamoReads(DynamoAccess):
         self, collection: str, query: Query, fetch: Fetch | None = None
     ) -> AsyncGenerator[list[Hit], None]:
         """`fetch`: documents may have its fields only; allowed only for a query with nothing but a filter."""
+        if query.mongo_only is not None:
+            raise query.mongo_only.refusal.fresh()
         table = self._table(collection)
         cached_filter(query.filter)  # what the server refuses is refused before anything is planned
         project = cached_projection(query.projection) if query.projection else None
