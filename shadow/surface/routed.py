@@ -20,6 +20,7 @@ from shadow.errors import UnsupportedOperation
 from shadow.model.operation import Verb
 from shadow.model.schema import CollectionSpec
 from shadow.routes.forwarder import Forwarder, Passage
+from shadow.stores.mongo.drivers import COLLECTION_VERBS
 from shadow.surface import indexes
 from shadow.surface.arguments import Arguments
 from shadow.surface.collection import Collection, Handle
@@ -320,9 +321,11 @@ class RoutedCollection(Collection):
         attributes besides the verbs of `Collection`. Raises UnsupportedOperation for those otherwise."""
         if name.startswith("_"):
             return super().__getattr__(name)
-        if not hasattr(self._handle.driver_kind(), name) and name not in INSTANCE_ATTRIBUTES:
+        is_own = self._handle.expected(self._name) is Passage.OWN
+        has_it = hasattr(self._handle.driver_kind(), name) or name in INSTANCE_ATTRIBUTES
+        if not has_it and (is_own or name not in _OF_A_DRIVER):
             return self[name]
-        if self._handle.expected(self._name) is not Passage.OWN:
+        if not is_own:
             return super().__getattr__(name)
         found = getattr(self._own(), name)
         if name != "aggregate_raw_batches":
@@ -340,6 +343,8 @@ class RoutedCollection(Collection):
         raise TypeError(f"there is no such verb: {self._name.rpartition('.')[2]!r} (of collection {self._name!r})")
 
 
+_OF_A_DRIVER: Final = COLLECTION_VERBS | {"get_io_loop", "wrap"}
+"""Attributes of one of the drivers' collections: over two stores none becomes a sub-collection, whichever it is."""
 _SAME_KEYS: Final = 85
 """IndexOptionsConflict: such an index exists under another name. 86, that another index has its name, is raised to
 the application."""
