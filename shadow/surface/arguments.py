@@ -164,10 +164,11 @@ class Arguments:
     def path(self, what: str, path: str) -> str:
         """A dotted path other than the version's. Raises OperationFailure with the server's codes for one that names no
         field."""
-        checked_path(path)
-        if path.split(".")[0] == self.reserved:
+        plain = _plain(path)
+        checked_path(plain)
+        if plain.split(".")[0] == self.reserved:
             self._refuse_reserved(what)
-        return path
+        return plain
 
     def pipeline(self, pipeline: Any) -> list[Document]:
         """An aggregation pipeline that compiles."""
@@ -275,7 +276,7 @@ def sort_pairs(key: str | Sequence[Any] | Mapping[str, int], direction: int | No
 def pairs_of(key: str | Sequence[Any] | Mapping[str, Any], direction: Any = None) -> tuple[tuple[str, Any], ...]:
     """The same, with each direction as it was given."""
     if isinstance(key, str):
-        return ((key, 1 if direction is None else direction),)
+        return ((_plain(key), 1 if direction is None else direction),)
     if direction is not None:
         raise TypeError("a direction goes with a single field name")
     items = list(key.items()) if isinstance(key, Mapping) else list(key)
@@ -287,11 +288,16 @@ def pairs_of(key: str | Sequence[Any] | Mapping[str, Any], direction: Any = None
 
 def _pair(each: Any) -> tuple[str, Any]:
     if isinstance(each, str):
-        return each, 1
+        return _plain(each), 1
     path, direction = each  # raises TypeError or ValueError, as the drivers do, for anything but a pair
     if not isinstance(path, str):
         raise TypeError(f"first item in each key pair must be an instance of str, not {type(path).__name__}")
-    return path, direction
+    return _plain(path), direction
+
+
+def _plain(name: str) -> str:
+    """ODMs name fields by classes of `str` of their own, some of which call each comparison true."""
+    return str.__str__(name)
 
 
 def _direction(value: Any) -> int:

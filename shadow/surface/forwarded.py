@@ -150,12 +150,12 @@ class ForwardedCollection(NotIterable):
         if name.startswith("__") or name in type(self).__slots__:
             raise AttributeError(f"ForwardedCollection has no attribute {name!r}: for a sub-collection, use [{name!r}]")
         if name.startswith("_"):
-            return self._private(name)
+            return self._of_driver(name)
         if not hasattr(self._owner.driver_kind(), name) and name not in INSTANCE_ATTRIBUTES:
             return self[name]
         return self._attribute(name)
 
-    def _private(self, name: str) -> Any:
+    def _of_driver(self, name: str) -> Any:
         """What the driver's own cursors and files ask of a collection."""
         try:
             return getattr(self._own(), name)

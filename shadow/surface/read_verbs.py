@@ -87,8 +87,7 @@ class ReadVerbs(CollectionBase):
             raise _no_filter(filter)
 
         def build(take: Arguments) -> Distinct:
-            take.path("distinct", key)
-            return Distinct(key, take.filter(filter), take.mongo_only)
+            return Distinct(take.path("distinct", key), take.filter(filter), take.mongo_only)
 
         read = self._built(self._door("distinct", options), build)
         values = await self._router.answer(self._name, read)

@@ -32,7 +32,7 @@ class Replayed(enum.Enum):
     FENCED = enum.auto()
     """The secondary was not in the state that the primary had before the write; nothing changed."""
     DIFFERENT = enum.auto()
-    """The secondary acknowledged the write and came to something else: a mismatch of the write kind."""
+    """The secondary acknowledged the write with another result: a mismatch of the write kind."""
     UNMATCHED = enum.auto()
     """The secondary was in the state that the primary had, and yet the write matched nothing there: also one."""
 

@@ -193,7 +193,7 @@ class Replicator:
         return await heal(primary, secondary, collection, key, untangles=self._untangler)
 
     async def _judge_different(self, write: Write, image: Image, healing: Healing, *, unmatched: bool) -> Verdict:
-        """The same write from the same version came to something else: comparison rules cover it, or it is a mismatch
+        """The same write from the same version had another result: comparison rules cover it, or it is a mismatch
         that needs no confirmation, for the fence held. It is healed either way."""
         rules = None if unmatched else await self._compare.agree(write.collection, write.post, image)
         if rules:
@@ -351,7 +351,7 @@ class Replicator:
 
 
 def _check_followed(collection: str, route: Route) -> None:
-    """Raises `NotFollowed` where one store is written alone. What is read there while that lasts must not come to the
+    """Raises `NotFollowed` where only one store is written. What is read there while that lasts must not reach the
     other one: MongoDB's own calls give one version to one document after the other."""
     if not route.dual_write:
         raise NotFollowed(collection)
