@@ -1,4 +1,4 @@
-"""Every argument of the verbs of the drivers' collections, and what becomes of it over two stores or on DynamoDB.
+"""Every argument of the verbs of the drivers' collections, and what it does over two stores or on DynamoDB.
 
 The manual's table is generated from this one. A test compares it with the signatures of the driver that is installed,
 and makes a call with each argument.
@@ -70,8 +70,8 @@ ARGUMENTS: Final[Mapping[str, Argument]] = {
     "cursor": Argument(Fate.NO_EFFECT, "the answer is read as a whole"),
     "comment": Argument(Fate.NO_EFFECT, "it marks a command in MongoDB's log and profile; it is not passed on"),
     "hint": Argument(Fate.NO_EFFECT, "each store chooses by itself; an index that is not known goes to MongoDB alone"),
-    "bypass_document_validation": Argument(Fate.NO_EFFECT, "a validator of MongoDB decides all the same"),
-    "bypassDocumentValidation": Argument(Fate.NO_EFFECT, "a validator of MongoDB decides all the same"),
+    "bypass_document_validation": Argument(Fate.NO_EFFECT, "a validator of MongoDB still decides"),
+    "bypassDocumentValidation": Argument(Fate.NO_EFFECT, "a validator of MongoDB still decides"),
     "max_time_ms": Argument(Fate.NO_EFFECT, "`limits` hold in its place"),
     "maxTimeMS": Argument(Fate.NO_EFFECT, "`limits` hold in its place"),
     "max_await_time_ms": Argument(Fate.NO_EFFECT, "it is about tailable cursors"),
@@ -113,7 +113,7 @@ def names_of(verb: str) -> frozenset[str]:
 
 
 def fate_of(verb: str, name: str) -> Fate:
-    """What becomes of an argument. Raises KeyError for one that the table does not have."""
+    """What an argument does. Raises KeyError for one that the table does not have."""
     found = ARGUMENTS[name]
     return found.other.get(verb, found.fate)
 

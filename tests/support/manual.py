@@ -82,7 +82,7 @@ def _listed(names: list[str] | tuple[str, ...]) -> str:
 
 
 def arguments() -> str:
-    """Every argument of the verbs, and what becomes of it."""
+    """Every argument of the verbs, and what it does."""
     rows = ["| argument | of | | why |", "|---|---|---|---|"]
     for fate in Fate:
         for name, has_it in arguments_of(fate).items():
@@ -92,7 +92,7 @@ def arguments() -> str:
 
 
 def options() -> str:
-    """Every option of a connection to MongoDB, and what becomes of it."""
+    """Every option of a connection to MongoDB, and what it does."""
     rows = ["| option | what it is | | how |", "|---|---|---|---|"]
     titles = {Where.URL: "", Where.CLIENT: " (of a client)", Where.DATABASE: " (of a database object)"}
     rows += [f"| `{each.name}`{titles[each.where]} | {each.means} | {each.fate} | {each.how} |" for each in OPTION_ROWS]
