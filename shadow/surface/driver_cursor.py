@@ -174,4 +174,8 @@ def no_indexing(collection: Any) -> NoReturn:
     """Raises what the driver of a collection raises for an index on a cursor."""
     if is_motor(collection):
         raise TypeError("'AsyncIOMotorCursor' object is not subscriptable")
-    raise IndexError("AsyncCursor does not support indexing")
+    raise _NoIndexing("AsyncCursor does not support indexing")
+
+
+class _NoIndexing(IndexError, TypeError):
+    """PyMongo's IndexError, which code that was written for Motor catches too."""
