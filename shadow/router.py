@@ -10,15 +10,17 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from dataclasses import replace
+from typing import Any, Final, TypeVar, cast
 
 from pymongo.errors import PyMongoError, WriteError
 
 from shadow.errors import UnsupportedOperation
 from shadow.model.events import OperationFinished, ReadFinished
+from shadow.model.expiry import hide, joined_collections, unexpired
 from shadow.model.operation import ANY, Applied, Change, Delete, Hit, Insert, Query, Replace, Update, Verb
 from shadow.model.outcome import Outcome, classify
-from shadow.model.phase import Role, Route
+from shadow.model.phase import Role, Route, StoreName
 from shadow.model.reads import Aggregate, Count, Distinct, Find, FindOne, Read, ValueRead
 from shadow.model.values import snapshot
 from shadow.model.verdict import Incomparable, ShedReason, Slice
@@ -75,8 +77,9 @@ class Router:
         self._reporter = context.reporter
         self._percent = percent
         self._admit = admit
+        self._expiry = context.expiry
         self._dual_write = DualWrite(context, replicator, admit)
-        self._search = Search(self._primary, self._write_at_key, context.limits)
+        self._search = Search(self._primary, self._write_at_key, context.limits, self._unexpired)
         self._tasks: set[asyncio.Task[object]] = set()
 
     # --- reads --------------------------------------------------------------------------------------------------
@@ -84,6 +87,8 @@ class Router:
     async def find_one(self, collection: str, query: Query) -> Hit | None:
         routes = self._routes
         route = routes[collection] if routes.known else await routes.route(collection)
+        if (expiry := self._expiry(collection)) is not None:
+            query = replace(query, filter=unexpired(expiry, query.filter, time.time()))
         if route.secondary_reads:
             read = FindOne(first(query, 1))
             routed = await self._percent.answer(collection, read, route)
@@ -114,6 +119,8 @@ class Router:
     async def find(self, collection: str, query: Query) -> AsyncIterator[list[Hit]]:
         """The primary's pages. What was read of them is compared when the read ends, also early."""
         route = await self._routes.route(collection)
+        if (expiry := self._expiry(collection)) is not None:
+            query = replace(query, filter=unexpired(expiry, query.filter, time.time()))
         if route.secondary_reads:
             routed = await self._percent.answer(collection, Find(query), route)
             if routed is not None:
@@ -158,6 +165,8 @@ class Router:
     async def answer(self, collection: str, read: ValueRead) -> Any:
         """The primary's answer to a read that names no documents; the secondary's is compared with it."""
         route = await self._routes.route(collection)
+        if (expiry := self._expiry(collection)) is not None:
+            read = cast(ValueRead, hide(expiry, read, time.time()))
         if route.secondary_reads:
             routed = await self._percent.answer(collection, read, route)
             if routed is not None:
@@ -166,6 +175,10 @@ class Router:
                     self._reader.offer_values(collection, read, given, route, by=Role.SECONDARY)
                 return routed.value
         sampled, outcome, started = self._reader.sampled(route), Outcome.ACKED, time.perf_counter()
+        if sampled and any(self._expiry(name) for name in joined_collections(read)):
+            # The stores delete what has expired there at different times, and a join shows it.
+            self._reader.incomparable(collection, read.verb, Incomparable.EXPIRING)
+            sampled = False
         try:
             found = await ask_store(self._stores[route.primary], collection, read)
         except Exception as error:
@@ -186,8 +199,16 @@ class Router:
     async def keys_of(self, collection: str, filter: Document) -> list[Key]:
         """The keys of all documents that a write with this filter is about, on the primary."""
         route = await self._routes.route(collection)
-        query = Query(filter=filter, projection={"_id": 1}, newest=True)
+        query = Query(filter=self._unexpired(collection, filter), projection={"_id": 1}, newest=True)
         return [hit.key async for page in self._stores[route.primary].find(collection, query) for hit in page]
+
+    def _unexpired(self, collection: str, filter: Document) -> Document:
+        """What a write looks for: on DynamoDB nothing that has expired. On MongoDB that stays until its monitor runs,
+        and a write may move its date."""
+        expiry = self._expiry(collection)
+        if expiry is None or self._routes[collection].primary is StoreName.MONGO:
+            return filter
+        return unexpired(expiry, filter, time.time())
 
     def _compare_routed(self, collection: str, read: FindOne | Find, hits: Sequence[Hit], route: Route) -> None:
         """Compares what the secondary has answered to the application."""
