@@ -58,7 +58,7 @@ __all__ = [
 @dataclass(frozen=True)
 class EngineOptions:
     """How a Shadow is made, beside its settings. `path`: of the file that they come from, which is watched. Clients
-    that are handed in are never closed. `reach`: called at the named points at which tests make it fail."""
+    that are passed in are never closed. `reach`: called at the named points at which tests make it fail."""
 
     path: Path | None = None
     mongo_client: Any = None
@@ -72,7 +72,7 @@ class EngineOptions:
 
 @dataclass(frozen=True)
 class HandedClients:
-    """The clients that were handed in; None: one is made."""
+    """The clients that were passed in; None: one is made."""
 
     mongo: HandedIn | None = None
     dynamo: Any = None
@@ -174,7 +174,7 @@ def make_stores(
 
 
 def admitted(given: Any, settings: Settings) -> HandedIn:
-    """The client or database object that was handed in for MongoDB. Raises `TypeError`, and `ConfigurationError` for
+    """The client or database object that was passed in for MongoDB. Raises `TypeError`, and `ConfigurationError` for
     what cannot be used."""
     found = handed_in(given)
     faults = [Fault(f"mongo_client({name}=...)", "set", why) for name, why in client_faults(found.client)]
@@ -182,7 +182,7 @@ def admitted(given: Any, settings: Settings) -> HandedIn:
         here = f"the database of the settings, {settings.mongo.database!r}: say mongo.database: {found.database.name}"
         faults.append(Fault("mongo_client", f"a database object of {found.database.name!r}", here))
     if faults:
-        raise ConfigurationError("(what was handed in)", faults)
+        raise ConfigurationError("(what was passed in)", faults)
     return found
 
 

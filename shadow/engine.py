@@ -156,7 +156,7 @@ class Engine(Upkeep):
     async def close(self) -> None:
         """Drains within `limits.drain` and ends everything that was started in the running loop; what remains stays
         in the journal. Where the primary is still being looked up, that has the same time again. Clients that were
-        handed in stay open."""
+        passed in stay open."""
         self._closed = True
         await self.fleet.participant.settled()
         runtime = self._runtimes.pop(asyncio.get_running_loop(), None)
@@ -231,7 +231,7 @@ class Engine(Upkeep):
 
     async def _placed(self) -> bool:
         """Whether the routes are known, and this process is registered. An operation that comes first asks the same,
-        and gets the error. A tool asks only when it needs it; where one store is written alone, no operation waits
+        and gets the error. A tool asks only when it needs it; where only one store is written, no operation waits
         for the fleet."""
         participant = self.fleet.participant
         with suppress(ShadowError):

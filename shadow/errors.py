@@ -82,9 +82,14 @@ class UnsupportedOperation(ShadowError, OperationFailure):
 
     def __init__(self, name: str, reason: str, *, hint: str = "") -> None:
         self.name = name
+        self.reason = reason
         message = f"{name} is not supported: {reason}"
         ShadowError.__init__(self, message, hint=hint)
         OperationFailure.__init__(self, str(self), 115, {"ok": 0.0, "code": 115, "codeName": "CommandNotSupported"})
+
+    def fresh(self) -> UnsupportedOperation:
+        """The same refusal once more: a raised exception keeps the traceback of its call."""
+        return UnsupportedOperation(self.name, self.reason, hint=self.hint)
 
     def __str__(self) -> str:
         return f"{self.message}\n  hint: {self.hint}" if self.hint else self.message

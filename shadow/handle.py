@@ -86,7 +86,7 @@ class DatabaseHandle(abc.ABC):
 
     def driver(self) -> Any:
         """The driver's database object for the running event loop, without shadow. Raises `ShadowClosed`,
-        RuntimeError where there is no event loop and no client was handed in, `StoreUnavailable` if the
+        RuntimeError where there is no event loop and no client was passed in, `StoreUnavailable` if the
         configuration names no MongoDB."""
         given = self.clients.mongo
         if given is not None:

@@ -36,7 +36,7 @@ class Notices:
         advice = (
             "another was made in its place"
             if replaced
-            else "it was handed in, so it stays: restart the process, or let shadow make its own"
+            else "it was passed in, so it stays: restart the process, or let shadow make its own"
         )
         self._report.publish(noted(Event.CLIENT_STUCK, store=str(store), advice=advice))
 

@@ -16,9 +16,22 @@ from typing import Any, Final, TypeVar, cast
 from pymongo.errors import PyMongoError, WriteError
 
 from shadow.errors import UnsupportedOperation
-from shadow.model.events import OperationFinished, ReadFinished
+from shadow.model.events import NotPortable, OperationFinished, ReadFinished
 from shadow.model.expiry import hide, joined_collections, unexpired
-from shadow.model.operation import ANY, Applied, Change, Delete, Hit, Insert, Query, Replace, Update, Verb
+from shadow.model.operation import (
+    ANY,
+    Applied,
+    Change,
+    Delete,
+    Hit,
+    Insert,
+    MongoOnly,
+    Query,
+    Replace,
+    Update,
+    Verb,
+    mongo_only,
+)
 from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import Role, Route, StoreName
 from shadow.model.reads import Aggregate, Count, Distinct, Find, FindOne, Read, ValueRead
@@ -29,7 +42,9 @@ from shadow.reads.asking import ask_store
 from shadow.reads.kept import KeptHits, Stopwatch, first, one_of, snapshot_of
 from shadow.reads.percent_reads import PercentReads
 from shadow.reads.shadow_read import ShadowReader
-from shadow.stores.base import Store
+from shadow.stores.base import Batching, Store
+from shadow.stores.many import change_each
+from shadow.writes.by_version import ByVersion
 from shadow.writes.context import LoopContext
 from shadow.writes.dual_write import Admit, DualWrite, Result
 from shadow.writes.replicator import Replicator
@@ -39,6 +54,11 @@ __all__ = ["Router"]
 
 _BY_KEY: Final = 100
 """Documents of an unsorted answer that was left early, at most, that are compared by their keys."""
+
+_TOGETHER: Final = 1000
+"""Changes of one batch, which have their intents, and their answers, together."""
+_ONE_BY_ONE: Final = 128
+"""The same where the primary changes one document at a time: the whole batch has to end within `limits.operation`."""
 
 T = TypeVar("T")
 
@@ -80,6 +100,7 @@ class Router:
         self._expiry = context.expiry
         self._dual_write = DualWrite(context, replicator, admit)
         self._search = Search(self._primary, self._write_at_key, context.limits, self._unexpired)
+        self._by_version = ByVersion(self._primary, self._write_at_key, context.limits)
         self._tasks: set[asyncio.Task[object]] = set()
 
     # --- reads --------------------------------------------------------------------------------------------------
@@ -89,7 +110,8 @@ class Router:
         route = routes[collection] if routes.known else await routes.route(collection)
         if (expiry := self._expiry(collection)) is not None:
             query = replace(query, filter=unexpired(expiry, query.filter, time.time()))
-        if route.secondary_reads:
+        alone = query.mongo_only is not None and self._alone(collection, Verb.FIND_ONE, query.mongo_only, route)
+        if route.secondary_reads and not alone:
             read = FindOne(first(query, 1))
             routed = await self._percent.answer(collection, read, route)
             if routed is not None:
@@ -97,7 +119,8 @@ class Router:
                 hit: Hit | None = routed.value
                 return hit
         # The commonest call of all: no datum and no coroutine more than it needs.
-        sampled, outcome, started = self._reader.sampled(route), Outcome.ACKED, time.perf_counter()
+        sampled = not alone and self._reader.sampled(route)
+        outcome, started = Outcome.ACKED, time.perf_counter()
         try:
             hit = await self._stores[route.primary].find_one(collection, query)
         except Exception as error:
@@ -121,13 +144,14 @@ class Router:
         route = await self._routes.route(collection)
         if (expiry := self._expiry(collection)) is not None:
             query = replace(query, filter=unexpired(expiry, query.filter, time.time()))
-        if route.secondary_reads:
+        alone = self._alone(collection, Verb.FIND, query.mongo_only, route)
+        if route.secondary_reads and not alone:
             routed = await self._percent.answer(collection, Find(query), route)
             if routed is not None:
                 self._compare_routed(collection, Find(query), routed.value, route)
                 yield routed.value
                 return
-        sampled = self._reader.sampled(route)
+        sampled = not alone and self._reader.sampled(route)
         kept = KeptHits(self._limits.compare_documents) if sampled else None
         watch = Stopwatch()
         outcome, whole = Outcome.ACKED, False
@@ -167,14 +191,16 @@ class Router:
         route = await self._routes.route(collection)
         if (expiry := self._expiry(collection)) is not None:
             read = cast(ValueRead, hide(expiry, read, time.time()))
-        if route.secondary_reads:
+        alone = self._alone(collection, read.verb, read.mongo_only, route)
+        if route.secondary_reads and not alone:
             routed = await self._percent.answer(collection, read, route)
             if routed is not None:
                 if self._reader.sampled(route):
                     given = snapshot(routed.value)
                     self._reader.offer_values(collection, read, given, route, by=Role.SECONDARY)
                 return routed.value
-        sampled, outcome, started = self._reader.sampled(route), Outcome.ACKED, time.perf_counter()
+        sampled = not alone and self._reader.sampled(route)
+        outcome, started = Outcome.ACKED, time.perf_counter()
         if sampled and any(self._expiry(name) for name in joined_collections(read)):
             # The stores delete what has expired there at different times, and a join shows it.
             self._reader.incomparable(collection, read.verb, Incomparable.EXPIRING)
@@ -199,8 +225,23 @@ class Router:
     async def keys_of(self, collection: str, filter: Document) -> list[Key]:
         """The keys of all documents that a write with this filter is about, on the primary."""
         route = await self._routes.route(collection)
-        query = Query(filter=self._unexpired(collection, filter), projection={"_id": 1}, newest=True)
-        return [hit.key async for page in self._stores[route.primary].find(collection, query) for hit in page]
+        filter = self._unexpired(collection, filter)
+        store = self._stores[route.primary]
+        if isinstance(store, Batching):
+            return await store.keys(collection, filter)
+        query = Query(filter=filter, projection={"_id": 1}, newest=True)
+        return [hit.key async for page in store.find(collection, query) for hit in page]
+
+    def _alone(self, collection: str, verb: Verb, only: MongoOnly | None, route: Route) -> bool:
+        """Whether a read is for MongoDB alone, which is counted. Raises UnsupportedOperation if it is not primary."""
+        if only is None:
+            return False
+        if route.primary is not StoreName.MONGO:
+            raise only.refusal.fresh()
+        self._reporter.publish(NotPortable(collection, verb, only.name))
+        if route.shadow_read:
+            self._reader.incomparable(collection, verb, Incomparable.NOT_PORTABLE)
+        return True
 
     def _unexpired(self, collection: str, filter: Document) -> Document:
         """What a write looks for: on DynamoDB nothing that has expired. On MongoDB that stays until its monitor runs,
@@ -253,6 +294,9 @@ class Router:
         refused = self._refused(collection, change, route)
         if refused is not None:
             raise refused
+        only = mongo_only(change)
+        if only is not None:
+            self._note(collection, verb, only, route)
         if self._admit is not None and route.dual_write and change.key is ANY:
             # Here already: a store is searched for the document before it is written.
             await self._admit(collection, route.primary)
@@ -260,6 +304,22 @@ class Router:
         if isinstance(result, Exception):
             raise result
         return result
+
+    async def write_found(self, collection: str, verb: Verb, change: Update | Delete) -> list[Applied]:
+        """Makes a change that only MongoDB can make, of every document that its filter matches, each by its key. An
+        error ends it, and changes that were made remain."""
+        only, route = mongo_only(change), await self._routes.route(collection)
+        assert only is not None
+        self._note(collection, verb, only, route)
+        if self._admit is not None and route.dual_write:
+            await self._admit(collection, route.primary)
+        return await self._shielded(self._by_version.every(collection, verb, change))
+
+    def _note(self, collection: str, verb: Verb, only: MongoOnly, route: Route) -> None:
+        """Counts a write that only MongoDB can make. Raises UnsupportedOperation if it is not primary."""
+        if route.primary is not StoreName.MONGO:
+            raise only.refusal.fresh()
+        self._reporter.publish(NotPortable(collection, verb, only.name))
 
     async def insert_many(
         self, collection: str, inserts: Sequence[Insert], op_ids: Sequence[str] = (), *, ordered: bool
@@ -269,6 +329,24 @@ class Router:
         if not any(refused):
             return await self._shielded(self._insert_many(collection, inserts, ordered=ordered))
         return await self._insert_rest(collection, inserts, refused, ordered=ordered)
+
+    async def change_many(self, collection: str, verb: Verb, changes: Sequence[Update | Delete]) -> list[Applied]:
+        """Changes documents whose keys are known, in batches, each of them as one write of many changes: what was
+        applied. Raises the first error; what was changed before stays, and nothing is attempted after it. Cancelling
+        the caller does not cancel a batch that has begun."""
+        applied: list[Applied] = []
+        place = 0
+        while place < len(changes):
+            store = await self._primary(collection)
+            size = _TOGETHER if isinstance(store, Batching) else _ONE_BY_ONE
+            batch = changes[place : place + size]
+            results = await self._shielded(self._change_many(collection, verb, batch))
+            for each in results:
+                if isinstance(each, Exception):
+                    raise each
+            applied += [each for each in results if isinstance(each, Applied) and each.counted]
+            place += len(batch)
+        return applied
 
     async def finish(self, timeout: float) -> None:
         """Waits `timeout` seconds for the writes that are under way, then leaves the rest to their intents."""
@@ -316,6 +394,8 @@ class Router:
     async def _write_one(self, collection: str, verb: Verb, change: Change) -> list[Result]:
         if isinstance(change, Insert) or change.key is not ANY:
             return await self._write_at_key(collection, verb, change)
+        if isinstance(change, Delete) and change.mongo_only is not None:
+            return [await self._by_version.first(collection, verb, change)]
         while True:
             if (await self._primary(collection)).chooses(change):
                 results = await self._write_at_key(collection, verb, change)
@@ -329,6 +409,9 @@ class Router:
 
         async def ask(route: Route, op_ids: Sequence[str]) -> list[Result]:
             store = self._stores[route.primary]
+            only = mongo_only(change)
+            if only is not None and route.primary is not StoreName.MONGO:  # it was, when the call came
+                return [only.refusal.fresh()]
             if change.key is ANY and not store.chooses(change):  # another store has become the primary meanwhile
                 return [_NOT_CHOSEN]
             return [await store.apply(collection, change, op_ids[0])]
@@ -340,6 +423,15 @@ class Router:
             return await self._stores[route.primary].insert_many(collection, inserts, op_ids, ordered=ordered)
 
         return await self._dual_write.make(collection, Verb.INSERT_MANY, inserts, ask)
+
+    async def _change_many(self, collection: str, verb: Verb, changes: Sequence[Change]) -> list[Result]:
+        async def ask(route: Route, op_ids: Sequence[str]) -> list[Result]:
+            store = self._stores[route.primary]
+            if isinstance(store, Batching):
+                return await store.change_many(collection, changes, op_ids)
+            return await change_each(len(changes), lambda place: store.apply(collection, changes[place], op_ids[place]))
+
+        return await self._dual_write.make(collection, verb, changes, ask)
 
     async def _primary(self, collection: str) -> Store:
         return self._stores[(await self._routes.route(collection)).primary]

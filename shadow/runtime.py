@@ -197,7 +197,7 @@ class Runtime:
 
     async def refresh(self) -> JournalStats:
         """Reads the figures of the journal. Raises `JournalError`; collections marked unverified in this process are
-        known all the same."""
+        known nevertheless."""
         before, journal = self.stats, self.parts.journal
         found = before
         try:

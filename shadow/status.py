@@ -88,6 +88,7 @@ async def own_status(engine: Observed) -> ProcessStatus:
             counts["seen"], counts["open"], counts["dropped"], await findings.open_by_collection(), findings.place
         ),
         engine.report.bypassing.status(),
+        engine.report.portability.status(_accepted(engine.settings)),
         {name: metrics.recent.of(name) for name in metrics.collections},
         metrics.totals(),
         _index_advice(runtime.stores[StoreName.DYNAMO]),
@@ -117,6 +118,10 @@ async def _look_at_indexes(engine: Observed) -> None:
 def _index_health(engine: Observed, name: str, route: Route) -> IndexHealth:
     """MongoDB has its own indexes, whichever they are: only a flip to DynamoDB can lose some."""
     return IndexHealth(True, ()) if route.primary is StoreName.DYNAMO else engine.index_report.health(name)
+
+
+def _accepted(settings: Settings) -> dict[str, tuple[str, ...]]:
+    return {name: entry.accept_not_portable for name, entry in settings.collections.items()}
 
 
 def _moment(seconds: float) -> str:

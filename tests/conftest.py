@@ -22,11 +22,11 @@ import pytest
 
 from shadow.embedded.servers import DynamoDBLocal, FaultProxy, Ministack, Mongod
 from shadow.errors import ShadowError
-from tests.support import documents, drawn, dynamodb_local, services, spread
+from tests.support import documents, drawn, dynamodb_local, services, spread, turns
 from tests.support.drawn import Draw, Draws
 from tests.support.topologies import DEPLOYMENTS, ReplicaSet, SecuredMongod, admit, drop
 
-_ORDER: Final = ("unit", "contract", "compat", "simulation", "faults", "races", "e2e", "bench")
+_ORDER: Final = ("unit", "contract", "compat", "simulation", "faults", "races", "suites", "e2e", "bench")
 _DRAWN: Final = ("contract", "compat")
 """The suites whose tests draw the MongoDB that they have (`support.drawn`)."""
 
@@ -90,8 +90,11 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Quick suites first: whoever waits for a failure waits less. Spread over processes, the long tests first
     (`support.spread`). Within a file, the tests of one deployment together: what they share is made once for each.
-    What `drawn_over` leaves for another run is not run."""
-    left = drawn.combinations(config, config.stash[_draws].seed, items)
+    What `drawn_over` leaves for another run is not run, nor is what has its turn in another one (`support.turns`)."""
+    seed = config.stash[_draws].seed
+    left = drawn.combinations(config, seed, items)
+    if drawn.draws_among(config):
+        left |= turns.for_another_run(seed, [item for item in items if item not in left], spread.took())
     if left:
         config.hook.pytest_deselected(items=[item for item in items if item in left])
         items[:] = [item for item in items if item not in left]

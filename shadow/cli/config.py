@@ -33,8 +33,8 @@ _PATIENCE: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class _Looked:
-    """`refused`: the collections that two stores cannot hold level. `not_seen`: why nobody answered, and then nothing
-    is known of any; "" where all were looked at."""
+    """`refused`: the collections that two stores cannot keep equal. `not_seen`: why nobody answered, and then nothing
+    is known of any; "" where all were checked."""
 
     refused: Sequence[UnfitKind] = ()
     not_seen: str = ""

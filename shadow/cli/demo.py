@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import logging
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,7 +33,12 @@ def demo(
     dynamo: Annotated[
         str, typer.Option(help="ministack (embedded), local (DynamoDB Local), or the http:// address of a server.")
     ] = "ministack",
-    driver: Annotated[str, typer.Option(help="motor, or pymongo for PyMongo's own async client.")] = "motor",
+    driver: Annotated[
+        str | None, typer.Option(help="motor, or pymongo for PyMongo's own async client, which Beanie takes.")
+    ] = None,
+    backend: Annotated[
+        str, typer.Option(help="driver (the sample backend calls the driver), or beanie for its twin on that ODM.")
+    ] = "driver",
     data: Annotated[
         Path | None,
         typer.Option(
@@ -53,12 +59,23 @@ def demo(
         raise StoreUnavailable(
             f"the demo needs {error.name}, which is not installed", hint="pip install 'shadow[demo]'"
         ) from error
+    if backend == "beanie" and find_spec("beanie") is None:
+        raise StoreUnavailable(
+            "--backend beanie needs beanie, which is not installed", hint="pip install 'shadow[demo,beanie]'"
+        )
     # The demo causes warnings about its planted damage; errors it does not cause.
     logging.getLogger("shadow").setLevel(logging.ERROR)
     # The demo's servers accept any keys: don't send them those of a profile or of AWS.
     os.environ |= {"SHADOW_DYNAMO_ACCESS_KEY_ID": "local", "SHADOW_DYNAMO_SECRET_ACCESS_KEY": "local"}
     mongo_url = os.environ.get("SHADOW_MONGO_URL") or None
-    options = DemoOptions(seconds=seconds, dynamo=dynamo, mongo_url=mongo_url, driver=driver, data=data)
+    options = DemoOptions(
+        seconds=seconds,
+        dynamo=dynamo,
+        mongo_url=mongo_url,
+        driver=driver or ("pymongo" if backend == "beanie" else "motor"),
+        data=data,
+        backend=backend,
+    )
     raise typer.Exit(asyncio.run(_run(options, serve=serve, as_json=as_json)))
 
 

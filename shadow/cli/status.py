@@ -68,6 +68,9 @@ def _show(status: ProcessStatus, *, every_gate: bool) -> None:
     for name, seen in status.bypassing.items():
         kinds = ", ".join(f"{count} {kind}" for kind, count in seen["kinds"].items())
         console.print(f"[bold yellow]out-of-band writes[/]: {escape(name)}: {kinds}; last {seen['last_seen']}")
+    for name, used in status.not_portable.items():
+        operators = ", ".join(f"{each['count']} {operator}" for operator, each in used["operators"].items())
+        console.print(f"[bold yellow]not portable yet[/]: {escape(name)}: {escape(operators)}")
     console.print(f"comparisons: {totals['comparisons']} ({verdicts}); findings: {status.findings.open}")
 
 

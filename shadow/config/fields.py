@@ -16,6 +16,7 @@ from pydantic import (
 
 from shadow.compare.rules import Rule
 from shadow.model.phase import Phase
+from shadow.mongoql.portability import NAMES
 from shadow.settings.names import collection_name, database_name, field_path
 from shadow.stores.dynamo.client.settings import is_table_name
 from shadow.stores.mongo.checks import url_faults
@@ -25,6 +26,7 @@ __all__ = [
     "OURS",
     "FieldPath",
     "Name",
+    "OperatorName",
     "PhaseField",
     "Reason",
     "Share",
@@ -51,6 +53,12 @@ OURS: Final = ("journal", "control")
 
 def revealed(secret: SecretStr | None) -> str | None:
     return None if secret is None else secret.get_secret_value()
+
+
+def _check_operator(name: str) -> str:
+    if name not in NAMES:
+        raise ValueError("an operator of MongoDB ($where) or an option of the drivers (collation)")
+    return name
 
 
 def as_phase(value: Any) -> Any:
@@ -169,6 +177,7 @@ def check_docs_url(url: str) -> str:
 PhaseField = Annotated[Phase, BeforeValidator(as_phase)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 ShareOfReads = Annotated[float, BeforeValidator(as_share)]
+OperatorName = Annotated[str, AfterValidator(_check_operator)]
 Name = Annotated[str, Field(min_length=1, max_length=255)]
 FieldPath = Annotated[Name, AfterValidator(field_path)]
 UniquePath = Annotated[Name, AfterValidator(_unique_path)]

@@ -33,7 +33,7 @@ from shadow.config.fields import (
     said_twice,
 )
 from shadow.model.limits import Watch
-from shadow.model.phase import NO_SHARES, Phase, ReadShares, StoreName, WriteMode
+from shadow.model.phase import NO_SHARES, Phase, ReadShares, StoreName, Unsupported, WriteMode
 from shadow.model.schema import IndexSpec
 from shadow.settings.names import database_name, top_level_field
 from shadow.stores.dynamo.client.settings import MOST_INDEXES
@@ -244,6 +244,7 @@ class Defaults(BaseModel):
     phase: PhaseField = Phase.SHADOW
     writes: WriteMode = WriteMode.BACKGROUND
     shadow_reads: Share = 1.0
+    unsupported: Unsupported = Unsupported.PASS
     forced: Reason | None = None
     reads: ReadsSettings = ReadsSettings()
 

@@ -23,6 +23,7 @@ from shadow.config.fields import (
     FROZEN,
     FieldPath,
     Name,
+    OperatorName,
     Reason,
     Share,
     UniquePath,
@@ -51,7 +52,7 @@ from shadow.control.place import ControlPlace, DynamoPlace, MongoPlace, SqlitePl
 from shadow.journal.server.dynamo_table import Access
 from shadow.manual import project_address
 from shadow.model.limits import Limits
-from shadow.model.phase import NO_SHARES, Phase, Route, StoreName, WriteMode
+from shadow.model.phase import NO_SHARES, Phase, Route, StoreName, Unsupported, WriteMode
 from shadow.model.schema import RESERVED, CollectionSpec, ExpirySpec, UniqueSpec
 from shadow.settings.names import collection_name
 from shadow.stores.dynamo.client.settings import DynamoSettings, TableSettings, is_table_name
@@ -69,6 +70,10 @@ class CollectionSettings(BaseModel):
     phase: Annotated[Phase | None, BeforeValidator(as_phase)] = None
     writes: WriteMode | None = None
     shadow_reads: Share | None = None
+    unsupported: Unsupported | None = None
+    accept_not_portable: tuple[OperatorName, ...] = ()
+    """The operators and options that DynamoDB does not support and the application may lose by the flip: they close no
+    gate."""
     forced: Reason | None = None
     """The reason for a change of `primary` in this file in spite of closed gates; kept in the receipt."""
     reads: ReadsSettings | None = None
@@ -97,13 +102,17 @@ class CollectionSettings(BaseModel):
             raise ValueError(f"indexes and unique constraints need different names; {twice} occurs twice")
         return self
 
-    def spec(self, name: str, tables: TableSettings | None = None) -> CollectionSpec:
-        """The collection's definition for the stores. `tables` are the settings for all tables."""
+    def spec(
+        self, name: str, tables: TableSettings | None = None, unsupported: Unsupported = Unsupported.PASS
+    ) -> CollectionSpec:
+        """The collection's definition for the stores. `tables` are the settings for all tables, `unsupported` that of
+        all collections."""
+        passes_on = (self.unsupported or unsupported) is Unsupported.PASS
         unique = (UniqueSpec(each.name, each.fields, each.sparse) for each in map(as_unique, self.unique))
         indexes = (each.spec(self.reserved) for each in self.indexes)
         table = self.table.over(tables or TableSettings())
         expiry = None if self.expires is None else ExpirySpec(self.expires.field, self.expires.after)
-        return CollectionSpec(name, tuple(indexes), tuple(unique), self.reserved, table, expiry)
+        return CollectionSpec(name, tuple(indexes), tuple(unique), self.reserved, table, passes_on, expiry)
 
 
 def as_collections(value: Any) -> Any:
@@ -227,7 +236,10 @@ class Settings(BaseSettings):
         return {name: entry.compare for name, entry in self.collections.items()}
 
     def specs(self) -> dict[str, CollectionSpec]:
-        return {name: entry.spec(name, self.dynamo.table) for name, entry in self.collections.items()}
+        return {
+            name: entry.spec(name, self.dynamo.table, self.defaults.unsupported)
+            for name, entry in self.collections.items()
+        }
 
 
 def where(settings: Settings) -> str:

@@ -75,7 +75,7 @@ class MongoRecords:
         return str(made["r"])
 
     def _own(self, key: str, made: Mapping[str, Any]) -> str | None:
-        """The driver repeats a write whose answer was lost: what stands in the way may be its own first attempt."""
+        """The driver repeats a write whose answer was lost: what it meets may be its own first attempt."""
         found = self.get(key)
         return found.revision if found is not None and found.revision == made["r"] else None
 

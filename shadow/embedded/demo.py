@@ -43,6 +43,7 @@ Say = Callable[[float, str], None]
 
 _PATIENCE: Final = 120.0
 """Seconds to wait for each condition, even on a busy machine."""
+_BACKENDS: Final = ("driver", "beanie")
 _INDEXES: Final = {
     "users": [{"name": "email-index", "hash": "email"}],
     "documents": [{"name": "user_id-index", "hash": "user_id"}],
@@ -53,7 +54,9 @@ _INDEXES: Final = {
 @dataclasses.dataclass(frozen=True)
 class DemoOptions:
     """`dynamo`: "ministack", "local" (DynamoDB Local) or an endpoint. `mongo_url`: a server to use instead of an
-    embedded one. `data`: a folder with one extended-JSON file per collection."""
+    embedded one. `data`: a folder with one extended-JSON file per collection. `backend`: "driver" (the sample backend
+    calls the driver itself) or "beanie" (its twin on that ODM, which takes PyMongo's client and so needs `driver`
+    "pymongo")."""
 
     seconds: float = 20.0
     dynamo: str = "ministack"
@@ -61,6 +64,7 @@ class DemoOptions:
     driver: str = "motor"
     data: Path | None = None
     people: int = 4
+    backend: str = "driver"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +116,7 @@ class Demo:
     # --- setup -----------------------------------------------------------------------------------------------
 
     async def _start(self) -> None:
+        _checked_backend(self.options)
         self._data = _read_data(self.options.data)
         self._say(0.0, "starting the servers")
         self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="shadow-demo-")))
@@ -127,6 +132,7 @@ class Demo:
         self._stack.callback(self._clean_up, specs)
         self._say(0.02, "creating the tables")
         await self.shadow.prepare()
+        self._notes = await _notes_of(self.options.backend, self.shadow)
         self.app_url = await self._stack.enter_async_context(_served(self._app()))
 
     async def _server(self, server: ServerProcess) -> str:
@@ -176,7 +182,7 @@ class Demo:
         draft.replace(self.config)
 
     def _app(self) -> FastAPI:
-        app = create_app(self.shadow, password_cost=2**4)
+        app = create_app(self.shadow, password_cost=2**4, notes=self._notes)
         app.include_router(self.shadow.admin_router())
         return app
 
@@ -196,7 +202,7 @@ class Demo:
         self._began = time.monotonic()
         stop = asyncio.Event()
         traffic = Traffic(self.app_url, people=self.options.people)
-        work = asyncio.create_task(worker(self.shadow, stop, poll_seconds=0.2))
+        work = asyncio.create_task(worker(self.shadow, stop, poll_seconds=0.2, notes=self._notes))
         running = asyncio.create_task(traffic.run())
         try:
             await self._story(traffic)
@@ -366,13 +372,31 @@ class Demo:
         """Light traffic until cancelled."""
         traffic = Traffic(self.app_url, people=2, pause=0.3, seed=int(time.time()))
         stop = asyncio.Event()
-        work = asyncio.create_task(worker(self.shadow, stop, poll_seconds=1.0))
+        work = asyncio.create_task(worker(self.shadow, stop, poll_seconds=1.0, notes=self._notes))
         try:
             await traffic.run()
         finally:
             stop.set()
             await asyncio.gather(work, return_exceptions=True)
             await traffic.close()
+
+
+def _checked_backend(options: DemoOptions) -> None:
+    """Raises `ConfigurationError` for a backend that there is not, or not with this driver."""
+    if options.backend not in _BACKENDS:
+        raise ConfigurationError("shadow demo", [Fault("--backend", options.backend, "driver or beanie")])
+    if options.backend == "beanie" and options.driver != "pymongo":
+        raise ConfigurationError("shadow demo", [Fault("--driver", options.driver, "pymongo, which Beanie takes")])
+
+
+async def _notes_of(backend: str, database: Any) -> Any:
+    """What the sample backend uses in place of its own calls of the driver; None for these."""
+    if backend != "beanie":
+        return None
+    # Imported here: Beanie is an extra, which the demo does without.
+    from shadow.embedded.notesllm.beanie_notes import BeanieNotes
+
+    return await BeanieNotes.begin(database)
 
 
 @asynccontextmanager

@@ -19,6 +19,7 @@ from shadow.model.health import (
     IndexHealth,
     JournalHealth,
     OutOfBandHealth,
+    PortabilityHealth,
     RecentReads,
     RouteHealth,
     SecondaryHealth,
@@ -91,6 +92,7 @@ _ORDER: Final = (
     "way back",
     "writers",
     "indexes",
+    "portable",
     "phase",
     "compared",
     "shed",
@@ -204,6 +206,16 @@ def _indexes(name: str, of: Sequence[IndexHealth]) -> Gate:
     return Gate(name, "indexes", True, "none is lost that is not acknowledged")
 
 
+def _portable(name: str, of: Sequence[PortabilityHealth]) -> Gate:
+    found = sorted({operator for each in of for operator in each.not_portable})
+    advice = (
+        f"{name} uses what DynamoDB does not support ({', '.join(found)}): change the application, or name it in "
+        "accept_not_portable"
+    )
+    text = f"not portable yet: {', '.join(found)}" if found else "nothing was used that DynamoDB does not support"
+    return Gate(name, "portable", not found, text, advice)
+
+
 def _phase(name: str, of: Sequence[RouteHealth]) -> Gate:
     least = min(of, key=lambda each: (each.phase is Phase.SHADOW, each.shadow_reads))
     phase, share = least.phase, least.shadow_reads
@@ -245,6 +257,7 @@ _CONDITIONS: Final[tuple[tuple[Any, ...], ...]] = (
     ("comparison works", _working, "comparison"),
     ("journal", _journal, "journal"),
     ("indexes", _indexes, "indexes"),
+    ("portable", _portable, "portability"),
     ("phase", _phase, "route"),
     ("compared", _compared, "recent"),
     ("shed", _shed, "recent"),

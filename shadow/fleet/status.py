@@ -17,6 +17,7 @@ from shadow.model.health import (
     IndexHealth,
     JournalHealth,
     OutOfBandHealth,
+    PortabilityHealth,
     RecentReads,
     RouteHealth,
     SecondaryHealth,
@@ -114,6 +115,8 @@ class ProcessStatus:
     findings: FindingsStatus = FindingsStatus()
     bypassing: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Out-of-band writes by collection, as `Bypassing.status` returns them."""
+    not_portable: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What only MongoDB has done, by collection, as `Portability.status` returns it."""
     recent: Mapping[str, RecentReads] = field(default_factory=dict)
     totals: Mapping[str, Any] = field(default_factory=dict)
     """As `Metrics.totals` returns them."""
@@ -151,7 +154,13 @@ class ProcessStatus:
             OutOfBandHealth(int(self.bypassing.get(name, {}).get("count", 0))),
             self.recent.get(name),
             self.index_health.get(name),
+            PortabilityHealth(self._lost_by_flip(name, route)),
         )
+
+    def _lost_by_flip(self, name: str, route: CollectionRoute) -> tuple[str, ...]:
+        if route.primary is StoreName.DYNAMO:
+            return ()
+        return tuple(self.not_portable.get(name, {}).get("not_accepted", ()))
 
 
 # --- JSON -----------------------------------------------------------------------------------------------------------
@@ -159,7 +168,7 @@ class ProcessStatus:
 _SHOWN_AS = {"queues": "lanes"}
 """Fields that have another name in JSON, which is public."""
 
-_AS_THEY_ARE = ("comparison", "bypassing", "fleet")
+_AS_THEY_ARE = ("comparison", "bypassing", "not_portable", "fleet")
 
 
 def as_json(status: ProcessStatus) -> dict[str, Any]:

@@ -184,7 +184,7 @@ class ThreadedJournal(ABC, Generic[L, D]):
         return dict(self._doubted)
 
     def _note_written(self, doubted: Mapping[str, float]) -> None:
-        """In order: a collection that was doubted before the question has been written as unverified before the
+        """In order: a collection that was marked before the question has been written as unverified before the
         answer."""
         for name, since in doubted.items():
             if self._doubted.get(name) == since:

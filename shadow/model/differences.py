@@ -38,8 +38,13 @@ DIFFERENCES: Final[dict[int, str]] = {
     "`$push` with `$slice` or `$sort` leaves unchanged.",
     19: "An update of a document with BSON that PyMongo does not reproduce (undefined, symbol, a duplicate name, a "
     "DBRef in another order) keeps what the driver reads; the server keeps the bytes of untouched fields.",
-    45: "`drop_indexes` keeps the indexes of the configuration; `create_index` returns the name of the one that serves.",
-    46: "Documents that expire (`expires`) are hidden at once, and no write finds them; the server's monitor deletes them "
-    "within a minute. A join shows what has expired in the other collection, until DynamoDB deletes it.",
+    30: "Time zones are those of this host's tz database; the server has its own, so local times may differ where the "
+    "rules of a zone were changed or corrected in between.",
+    31: "`$exp`, `$ln`, `$log`, `$pow`, `$sin` and their like use the C library of this host: the last digit may "
+    "differ from that of another host.",
+    32: "`$sortArray` keeps equal elements in their order; the server may not if there are more than 16.",
+    45: "`drop_indexes` keeps the indexes of the configuration; `create_index` returns the name of one that serves.",
+    46: "Documents that expire (`expires`) are hidden at once, and no write finds them; the server's monitor deletes "
+    "them within a minute. A join shows what has expired in the other collection, until DynamoDB deletes it.",
 }
 """By number, each in one or two sentences for people who must decide whether it matters to them."""

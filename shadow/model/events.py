@@ -36,6 +36,7 @@ __all__ = [
     "KeyAgreed",
     "MismatchConfirmed",
     "NoiseMeasured",
+    "NotPortable",
     "Noted",
     "OperationFinished",
     "OutOfBandWriteCounted",
@@ -113,6 +114,16 @@ class ComparisonUndecided:
     collection: str
     verb: Verb
     reason: Incomparable
+
+
+@dataclass(frozen=True, slots=True)
+class NotPortable:
+    """MongoDB alone has done an operation that DynamoDB does not support. `operator`: one of
+    `mongoql.portability.NAMES`."""
+
+    collection: str
+    verb: Verb
+    operator: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,6 +315,7 @@ Event: TypeAlias = (
     | ReadShed
     | ComparisonFinished
     | ComparisonUndecided
+    | NotPortable
     | RuleApplied
     | NoiseMeasured
     | CanaryInjected

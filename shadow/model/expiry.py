@@ -61,10 +61,10 @@ def hide(expiry: ExpirySpec, read: Read, now: float) -> Read:
         case Aggregate(pipeline):
             first: Mapping[str, Any] = pipeline[0] if pipeline else {}
             if "$match" in first:
-                return Aggregate([{"$match": unexpired(expiry, first["$match"], now)}, *pipeline[1:]])
+                return replace(read, pipeline=[{"$match": unexpired(expiry, first["$match"], now)}, *pipeline[1:]])
             if not _MUST_BE_FIRST.isdisjoint(first):
                 return read
-            return Aggregate([{"$match": _condition(expiry, now)}, *pipeline])
+            return replace(read, pipeline=[{"$match": _condition(expiry, now)}, *pipeline])
     return read
 
 
@@ -76,7 +76,7 @@ def renew(expiry: ExpirySpec, read: Read, now: float) -> Read:
         case Count(filter) | Distinct(filter=filter):
             return replace(read, filter=_renewed(expiry, filter, now))
         case Aggregate(pipeline) if pipeline and "$match" in pipeline[0]:
-            return Aggregate([{"$match": _renewed(expiry, pipeline[0]["$match"], now)}, *pipeline[1:]])
+            return replace(read, pipeline=[{"$match": _renewed(expiry, pipeline[0]["$match"], now)}, *pipeline[1:]])
     return read
 
 

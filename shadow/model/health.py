@@ -20,6 +20,7 @@ __all__ = [
     "IndexHealth",
     "JournalHealth",
     "OutOfBandHealth",
+    "PortabilityHealth",
     "RecentReads",
     "RouteHealth",
     "SecondaryHealth",
@@ -85,6 +86,13 @@ class IndexHealth:
 
 
 @dataclass(frozen=True, slots=True)
+class PortabilityHealth:
+    not_portable: tuple[str, ...]
+    """Operators that only MongoDB has done, and that the configuration does not accept to lose; none where DynamoDB is
+    the primary."""
+
+
+@dataclass(frozen=True, slots=True)
 class RecentReads:
     """Shadow reads of late, as the collection is routed now: those that were compared, those that were shed, and the
     seconds in which they were counted."""
@@ -104,6 +112,7 @@ class CollectionHealth:
     out_of_band: OutOfBandHealth | None = None
     recent: RecentReads | None = None
     indexes: IndexHealth | None = None
+    portability: PortabilityHealth | None = None
 
     def record(self) -> dict[str, Any]:
         """As JSON and BSON can hold it: the fields of every section in one object, without what is unknown."""
@@ -129,6 +138,7 @@ _SECTIONS: Final[Mapping[str, type[Any]]] = {
     "out_of_band": OutOfBandHealth,
     "recent": RecentReads,
     "indexes": IndexHealth,
+    "portability": PortabilityHealth,
 }
 
 _T = TypeVar("_T")

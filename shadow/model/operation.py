@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
+from shadow.errors import UnsupportedOperation
 from shadow.model.version import Document, Image, Key, State, Version
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "Delete",
     "Hit",
     "Insert",
+    "MongoOnly",
     "Query",
     "Replace",
     "Sort",
@@ -29,6 +32,7 @@ __all__ = [
     "Verb",
     "Write",
     "at_key",
+    "mongo_only",
     "version_after",
 ]
 
@@ -70,9 +74,25 @@ READS: Final = (
 
 
 @dataclass(frozen=True, slots=True)
+class MongoOnly:
+    """Why MongoDB alone can do an operation, and what it needs for that.
+
+    `name`: the operator or the option, from a fixed list (`mongoql.portability`). `refusal`: what is raised where
+    another store would have to do it. `options`: the driver's options of the call, which no other store has. `after`:
+    the caller wants the document after the change.
+    """
+
+    name: str
+    refusal: UnsupportedOperation
+    options: Mapping[str, Any] = field(default_factory=dict)
+    after: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Query:
     """A read. `projection` is MongoDB's, as a mapping; 0 for `limit` or `batch_size` means none. `newest`: read what
-    the next write would find, whatever read preference the application has; for lookups inside a write."""
+    the next write would find, whatever read preference the application has; for lookups inside a write. `mongo_only`:
+    None if every store can answer."""
 
     filter: Document = field(default_factory=dict)
     projection: Document | None = None
@@ -81,6 +101,7 @@ class Query:
     limit: int = 0
     batch_size: int = 0
     newest: bool = False
+    mongo_only: MongoOnly | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +152,9 @@ class Update:
     `key` is `ANY` if the filter selects the document, the first one in the order of `sort`. An upsert that finds none
     then inserts under `new`, unless filter or update name an `_id`. `guard`: what `Store.guard` returned
     before an upsert looked in vain.
+
+    `mongo_only`: no other store can compute it, so it is replicated by its result. `pin`: the version at which the
+    document under `key` matched such a filter; only that version is changed.
     """
 
     key: Key
@@ -142,14 +166,16 @@ class Update:
     sort: Sort = ()
     new: Key = None
     guard: UpsertGuard | None = None
+    mongo_only: MongoOnly | None = None
+    pin: Version | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Replace:
     """Replaces the document under `key` if `filter` matches it. Version afterwards: (born, 1), because nothing of the
     old document is left and versions are only compared for equality. A `replacement` without an `_id` keeps the stored
-    one, which may be an equal number of another type; one with an `_id` stores its own. `key`, `sort`, `new` and
-    `guard` as in `Update`."""
+    one, which may be an equal number of another type; one with an `_id` stores its own. `key`, `sort`, `new`,
+    `guard` and `mongo_only` as in `Update`."""
 
     key: Key
     filter: Document
@@ -159,17 +185,20 @@ class Replace:
     sort: Sort = ()
     new: Key = None
     guard: UpsertGuard | None = None
+    mongo_only: MongoOnly | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Delete:
     """Deletes the document under `key` if `filter` matches it. `tombstone` is the id of the secondary's tombstone.
-    `key` and `sort` as in `Update`."""
+    `key`, `sort`, `mongo_only` and `pin` as in `Update`."""
 
     key: Key
     filter: Document
     tombstone: str
     sort: Sort = ()
+    mongo_only: MongoOnly | None = None
+    pin: Version | None = None
 
 
 Change: TypeAlias = Insert | Update | Replace | Delete
@@ -179,11 +208,13 @@ Change: TypeAlias = Insert | Update | Replace | Delete
 class Applied:
     """The effect of a change: the image before it (`ABSENT` if it inserted) and after it (`ABSENT` if it deleted).
 
-    `rewritten`: MongoDB reports it as modified even if both are equal, as for a replacement that names no `_id`."""
+    `rewritten`: MongoDB reports it as modified even if both are equal, as for a replacement that names no `_id`.
+    `counted`: False for a deletion of which it is known that another writer's may be the one that was made."""
 
     pre: Image
     post: Image
     rewritten: bool = False
+    counted: bool = True
 
     @property
     def key(self) -> Key:
@@ -211,6 +242,11 @@ class Write:
     @property
     def key(self) -> Key:
         return self.change.key
+
+
+def mongo_only(change: Change) -> MongoOnly | None:
+    """Why only MongoDB can make the change; None for one that every store can."""
+    return None if isinstance(change, Insert) else change.mongo_only
 
 
 def at_key(change: Change, key: Key) -> Change:

@@ -73,6 +73,7 @@ REFUSED_CODES: Final[Mapping[int, str]] = {
     115: "CommandNotSupported",
     116: "DocTooLargeForCapped",
     121: "DocumentValidationFailure",
+    139: "JSInterpreterFailure",
     146: "ExceededMemoryLimit",
     159: "DurationOverflow",
     165: "ViewDepthLimitExceeded",

@@ -6,7 +6,18 @@ import enum
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["NO_SHARES", "PHASES", "Phase", "ReadShares", "Role", "Route", "StoreName", "WriteMode", "neighbours"]
+__all__ = [
+    "NO_SHARES",
+    "PHASES",
+    "Phase",
+    "ReadShares",
+    "Role",
+    "Route",
+    "StoreName",
+    "Unsupported",
+    "WriteMode",
+    "neighbours",
+]
 
 
 class StoreName(enum.StrEnum):
@@ -27,6 +38,15 @@ class Phase(enum.StrEnum):
     OFF = "off"
     DUAL_WRITE = "dual_write"
     SHADOW = "shadow"
+
+
+class Unsupported(enum.StrEnum):
+    """What happens, while MongoDB is the primary, to an operation that DynamoDB does not support."""
+
+    PASS = "pass"  # noqa: S105 - a way, not a password
+    """MongoDB does it alone: a read is not compared, a write is replicated by its result."""
+    REFUSE = "refuse"
+    """It is refused, as it would be after the flip."""
 
 
 class WriteMode(enum.StrEnum):

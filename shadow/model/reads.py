@@ -2,7 +2,8 @@
 
 A read is made once, at the door, and goes unchanged to the primary, to the secondary, and to whatever compares the two
 answers. How a store is asked is `reads.asking`, how two answers are compared `compare`: both are functions of the read.
-The filters and pipelines are those that the door has compiled; `mongoql.caching` finds the compiled form by them.
+The filters and pipelines are those that the door has compiled; `mongoql.caching` finds the compiled form by them. Those
+of a read that only MongoDB can answer (`mongo_only`) are as the application gave them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
-from shadow.model.operation import Query, Verb
+from shadow.model.operation import MongoOnly, Query, Verb
 from shadow.model.version import Document
 
 __all__ = ["Aggregate", "Count", "Distinct", "DocumentRead", "Find", "FindOne", "Read", "ValueRead"]
@@ -28,6 +29,10 @@ class FindOne:
     def filter(self) -> Document:
         return self.query.filter
 
+    @property
+    def mongo_only(self) -> MongoOnly | None:
+        return self.query.mongo_only
+
 
 @dataclass(frozen=True, slots=True)
 class Find:
@@ -40,6 +45,10 @@ class Find:
     def filter(self) -> Document:
         return self.query.filter
 
+    @property
+    def mongo_only(self) -> MongoOnly | None:
+        return self.query.mongo_only
+
 
 @dataclass(frozen=True, slots=True)
 class Count:
@@ -49,6 +58,7 @@ class Count:
     skip: int = 0
     limit: int = 0
     estimated: bool = False
+    mongo_only: MongoOnly | None = None
 
     @property
     def verb(self) -> Verb:
@@ -61,6 +71,7 @@ class Distinct:
 
     path: str
     filter: Document
+    mongo_only: MongoOnly | None = None
     verb: ClassVar[Verb] = Verb.DISTINCT
 
 
@@ -69,6 +80,7 @@ class Aggregate:
     """What a pipeline makes of the collection. Answer: a list of documents."""
 
     pipeline: Sequence[Document]
+    mongo_only: MongoOnly | None = None
     verb: ClassVar[Verb] = Verb.AGGREGATE
 
     @property

@@ -81,5 +81,7 @@ class CollectionSpec:
     reserved: str = RESERVED
     table: TableSpec = field(default=TableSpec(), repr=False)
     """Omitted from the spec's text, to which jobs' checkpoints are bound: no document depends on it."""
+    passes_on: bool = field(default=True, repr=False)
+    """Whether MongoDB as primary does what DynamoDB could not. Omitted like `table`."""
     expiry: ExpirySpec | None = field(default=None, repr=False)
     """Omitted likewise: no content depends on it."""

@@ -97,8 +97,8 @@ class Incomparable(enum.StrEnum):
     digits of a sum of doubles; `field_order` the order of fields after several stages; `estimate` an estimated count.
     What cannot be seen: `projected_bytes` a projection of a document that is kept as its bytes; `left_early` a cursor
     that was abandoned; `refused_replay` a write that only the primary can make; `failed` the primary or the journal did
-    not answer the probe; `no_difference` two answers that differ although nothing in them does; `expiring` a join
-    with a collection whose documents expire.
+    not answer the probe; `no_difference` two answers that differ although nothing in them does; `not_portable` a read
+    or a write that DynamoDB does not support; `expiring` a join with a collection whose documents expire.
     """
 
     UNSORTED_LIMIT = "unsorted_limit"
@@ -112,6 +112,7 @@ class Incomparable(enum.StrEnum):
     REFUSED_REPLAY = "refused_replay"
     FAILED = "failed"
     NO_DIFFERENCE = "no_difference"
+    NOT_PORTABLE = "not_portable"
     EXPIRING = "expiring"
 
 

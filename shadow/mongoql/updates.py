@@ -148,7 +148,7 @@ def compile_update(
 def _planted(
     update: Mapping[str, Any], filters: Mapping[str, Filter], now: dt.datetime | None
 ) -> tuple[Fields, list[Modifier]]:
-    """The tree of an update with its modifiers. Raises what is wrong with it, in the order in which it stands there."""
+    """The tree of an update with its modifiers. Raises what is wrong with it, in the order in which it is written."""
     tree, modifiers, used = Fields(), list[Modifier](), set[str]()
     for name, operands in update.items():
         for path, operand in _operands(name, operands):

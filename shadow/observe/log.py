@@ -60,6 +60,7 @@ class Event(enum.StrEnum):
     BACKGROUND_FAILED = "background.failed"
     BACKGROUND_WORKING = "background.working"
     WRITER_BYPASSING = "writer.bypassing"
+    OPERATION_NOT_PORTABLE = "operation.not_portable"
     WRITES_RAISED = "writes.raised"
     LINES_HELD = "log.held_back"
     RIGHTS_LACKING = "rights.lacking"
@@ -97,6 +98,7 @@ WARNINGS: Final = frozenset(
         Event.INDEX_LOST,
         Event.TABLE_LACKING,
         Event.WRITER_BYPASSING,
+        Event.OPERATION_NOT_PORTABLE,
         Event.WRITES_RAISED,
         Event.LINES_HELD,
         Event.RIGHTS_LACKING_FOR_JOBS,

@@ -16,6 +16,7 @@ from shadow.model.events import (
     HealFinished,
     MismatchConfirmed,
     Noted,
+    NotPortable,
     OutOfBandWriteCounted,
     RouteChanged,
     WriteDeferred,
@@ -36,6 +37,7 @@ from shadow.observe.log import (
     scrub,
 )
 from shadow.observe.metric_row import Component
+from shadow.observe.portability import ADVICE
 
 __all__ = ["LogLines"]
 
@@ -73,6 +75,7 @@ class LogLines:
         return {
             MismatchConfirmed: self._mismatch,
             OutOfBandWriteCounted: self._out_of_band,
+            NotPortable: self._not_portable,
             WriteDeferred: self._deferred,
             HealFinished: self._healed,
             ConfigReloaded: self._reloaded,
@@ -111,6 +114,10 @@ class LogLines:
     def _out_of_band(self, event: OutOfBandWriteCounted) -> None:
         fields = {"collection": event.collection, "kind": event.kind.value, "hint": HINTS[event.kind]}
         self._throttled(Event.WRITER_BYPASSING, event.collection, event.kind, **fields)
+
+    def _not_portable(self, event: NotPortable) -> None:
+        fields = {"collection": event.collection, "verb": event.verb.value, "operator": event.operator}
+        self._throttled(Event.OPERATION_NOT_PORTABLE, event.collection, event.operator, **fields, hint=ADVICE)
 
     def _deferred(self, event: WriteDeferred) -> None:
         fields = {"collection": event.collection, "reason": event.reason.value}

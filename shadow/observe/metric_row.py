@@ -35,6 +35,8 @@ class Configured(enum.Enum):
     TABLE = enum.auto()
     INDEX = enum.auto()
     """For two labels: a table of DynamoDB and the name of an index, "" for the table itself."""
+    OPERATOR = enum.auto()
+    """For two labels: a collection and an operator that is not portable, once it has occurred."""
 
 
 class Component(enum.StrEnum):

@@ -21,6 +21,7 @@ from shadow.model.events import (
     MismatchConfirmed,
     NoiseMeasured,
     Noted,
+    NotPortable,
     OperationFinished,
     OutOfBandWriteCounted,
     ReadFinished,
@@ -97,6 +98,7 @@ __all__ = [
     "MEMBERS",
     "MISMATCHES",
     "NOISE",
+    "NOT_PORTABLE",
     "OLDEST_INTENT",
     "OPEN_INTENTS",
     "OPERATIONS",
@@ -257,6 +259,14 @@ INCOMPARABLE: Final = MetricRow(
     ("collection", "reason"),
     (Configured.COLLECTION, Incomparable),
     moved_by=(By(ComparisonUndecided),),
+)
+NOT_PORTABLE: Final = MetricRow(
+    "shadow_not_portable_total",
+    "counter",
+    "Reads and writes that only MongoDB can do, by the operator or option that DynamoDB does not support.",
+    ("collection", "operator"),
+    (Configured.OPERATOR,),
+    moved_by=(By(NotPortable),),
 )
 DEFERRED: Final = MetricRow(
     "shadow_deferred_writes_total",
@@ -448,6 +458,7 @@ TABLE: Final[tuple[MetricRow, ...]] = (
     ROUTED,
     SHED,
     INCOMPARABLE,
+    NOT_PORTABLE,
     DEFERRED,
     UNJOURNALED,
     DAMAGED,

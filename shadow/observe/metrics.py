@@ -29,6 +29,7 @@ from shadow.model.events import (
     Event,
     Handlers,
     NoiseMeasured,
+    NotPortable,
     RequestThrottled,
     RouteChanged,
     TableScanned,
@@ -38,6 +39,7 @@ from shadow.model.phase import Route, StoreName
 from shadow.model.verdict import (
     Verdict,
 )
+from shadow.mongoql.portability import NAMES
 from shadow.observe.gauges import Gauges, GaugeSnapshot
 from shadow.observe.metric_row import OTHER, By, Component, Configured, MetricRow
 from shadow.observe.metric_table import (
@@ -48,6 +50,7 @@ from shadow.observe.metric_table import (
     HEALS,
     MISMATCHES,
     NOISE,
+    NOT_PORTABLE,
     OPERATIONS,
     RELOADS,
     ROUTED,
@@ -107,6 +110,7 @@ class Metrics:
             Configured.COLLECTION: [(name,) for name in (*self.collections, OTHER)],
             Configured.RULE: [*rules, (OTHER, OTHER)],
             Configured.TABLE: [(name,) for name in (*tables, OTHER)],
+            Configured.OPERATOR: [(name, OTHER) for name in (*self.collections, OTHER)],
             Configured.INDEX: [
                 *((table, index) for table, indexes in tables.items() for index in ("", *indexes)),
                 (OTHER, OTHER),
@@ -124,6 +128,7 @@ class Metrics:
             ComparisonFinished: [self._compared],
             NoiseMeasured: [self._noise_measured],
             RouteChanged: [self._routed],
+            NotPortable: [self._not_portable],
         }
         for row in TABLE:
             for by in row.moved_by:
@@ -146,6 +151,11 @@ class Metrics:
     def _compared(self, event: ComparisonFinished) -> None:
         if event.verb in READS:
             self.recent.add(self._name(event.collection), event.verdict, event.count)
+
+    def _not_portable(self, event: NotPortable) -> None:
+        """Creates the series of this operator. There is a fixed list of them, and each collection uses few."""
+        if event.collection in self._known and event.operator in NAMES:
+            self._series[NOT_PORTABLE.name].allow((event.collection, event.operator))
 
     def _noise_measured(self, event: NoiseMeasured) -> None:
         self._noise[self._name(event.collection), event.verdict] += 1

@@ -17,6 +17,7 @@ from shadow.model.events import (
     Handlers,
     KeyAgreed,
     MismatchConfirmed,
+    NotPortable,
     OutOfBandWriteCounted,
     OutOfBandWriteSeen,
     RouteChanged,
@@ -29,6 +30,7 @@ from shadow.observe.findings import Findings
 from shadow.observe.log_lines import LogLines
 from shadow.observe.metric_row import Component
 from shadow.observe.metrics import Metrics
+from shadow.observe.portability import Portability
 from shadow.observe.publisher import Publisher
 
 __all__ = ["Report"]
@@ -49,6 +51,7 @@ class Report:
         self.metrics: Final = metrics
         self.findings: Final = findings
         self.bypassing: Final = Bypassing()
+        self.portability: Final = Portability()
         self.hasher: Final = hasher
         self._doubted = doubted
         self._since = time.time()
@@ -59,7 +62,12 @@ class Report:
         self._publisher.publish(event)
 
     def handlers(self) -> Handlers:
-        return {MismatchConfirmed: self._mismatch, KeyAgreed: self._agreed, OutOfBandWriteSeen: self._seen}
+        return {
+            MismatchConfirmed: self._mismatch,
+            KeyAgreed: self._agreed,
+            OutOfBandWriteSeen: self._seen,
+            NotPortable: self._not_portable,
+        }
 
     # --- callbacks for other components -----------------------------------------------------------------------------
 
@@ -103,6 +111,9 @@ class Report:
         """Not counted: the delete may be one whose intent was lost."""
         if event.kind is not Bypass.DELETED or not self._doubted(event.collection):
             self._count_bypass(event.collection, event.kind, event.key, event.name, watched=True)
+
+    def _not_portable(self, event: NotPortable) -> None:
+        self.portability.add(event.collection, event.verb, event.operator)
 
     def _count_bypass(self, collection: str, kind: Bypass, key: Key, mark: Hashable, *, watched: bool) -> None:
         """Counted once, however often it is seen."""

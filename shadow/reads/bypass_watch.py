@@ -1,4 +1,4 @@
-"""The watch over out-of-band writes: those that go past shadow, for as long as MongoDB reports every change.
+"""The watch over out-of-band writes: those that bypass shadow, for as long as MongoDB reports every change.
 
 Reads find such writes when somebody reads the document; the watch finds them as they happen, also of documents of
 before the migration. A delete tells nothing by itself, for shadow's own leaves nothing on MongoDB either: there the

@@ -1,6 +1,6 @@
 """Percent reads: a share of the application's reads that the secondary answers, where the configuration says so.
 
-This is the one place at which the secondary's answer reaches a caller, so the primary answers in every case of doubt:
+This is the one place at which the secondary's answer reaches a caller, so the primary answers in every uncertain case:
 when the secondary fails, seems down, or takes longer than `limits.routed_read`, and when a write may not have reached
 the secondary yet. So a caller reads its own writes.
 

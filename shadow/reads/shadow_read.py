@@ -145,7 +145,7 @@ class ShadowReader:
         self._reporter.publish(ComparisonFinished(collection, verb, Verdict.SHED))
 
     def incomparable(self, collection: str, verb: Verb, reason: Incomparable) -> None:
-        """Counts a read of which neither equal nor different can be said."""
+        """Counts a read that cannot be called equal or different."""
         self._reporter.publish(ComparisonUndecided(collection, verb, reason))
         self._reporter.publish(ComparisonFinished(collection, verb, Verdict.INCOMPARABLE))
 

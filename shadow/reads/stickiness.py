@@ -1,4 +1,4 @@
-"""Where a read stands between 0 and 1, the same wherever and whenever it is made: a share of the reads is those that
+"""The place of a read between 0 and 1, the same wherever and whenever it is made: a share of the reads is those that
 stand below it. A greater share holds a smaller one. Each key has a place of its own, where all reads of it stand."""
 
 from __future__ import annotations

@@ -226,7 +226,7 @@ class Routes:
                 await held.wait()
         except TimeoutError:
             raise WritesHeld(
-                f"{collection}: a flip holds its writes, and is not decided after {self._patience:g} s",
+                f"{collection}: a flip pauses its writes, and is not decided after {self._patience:g} s",
                 hint="nothing was written; see `shadow fleet list`: the control store may be out of reach",
             ) from None
 

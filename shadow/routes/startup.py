@@ -142,11 +142,11 @@ class StartupPrimary:
             task = asyncio.current_task()
             if not learning.cancelled() or task is None or task.cancelling():
                 raise
-            raise JournalError("closed before it was known which store is the primary", hint="begin it anew") from None
+            raise JournalError("closed before it was known which store is the primary", hint="start it again") from None
 
     async def end(self, patience: float) -> None:
         """Returns when nobody learns any more, which nothing else would end: what it asks the journal for would begin
-        the journal anew after its end. After `patience` seconds it is cancelled."""
+        the journal again after its end. After `patience` seconds it is cancelled."""
         learning, self._learning = self._learning, None
         if learning is None or learning.get_loop() is not asyncio.get_running_loop():
             return

@@ -13,10 +13,22 @@ from typing import Any, Protocol, runtime_checkable
 
 from shadow.model.operation import Applied, Change, Hit, Insert, Query, Replace, Update, UpsertGuard, Write
 from shadow.model.phase import StoreName
+from shadow.model.reads import ValueRead
 from shadow.model.schema import CollectionSpec, UniqueSpec
 from shadow.model.version import Document, Image, Key, State
 
-__all__ = ["Admitting", "ApplicationStore", "Constrained", "Indexed", "Judging", "Scanning", "Store", "Unfit"]
+__all__ = [
+    "Admitting",
+    "AnswersAlone",
+    "ApplicationStore",
+    "Batching",
+    "Constrained",
+    "Indexed",
+    "Judging",
+    "Scanning",
+    "Store",
+    "Unfit",
+]
 
 
 class ApplicationStore(Protocol):
@@ -65,7 +77,7 @@ class Store(ApplicationStore, Protocol):
     name: StoreName
 
     async def close(self) -> None:
-        """Ends what the store opened; a client that was handed in stays open. Idempotent."""
+        """Ends what the store opened; a client that was passed in stays open. Idempotent."""
 
     async def ping(self) -> None:
         """One cheap round trip. Raises what the driver raises if the store cannot be reached."""
@@ -78,7 +90,7 @@ class Store(ApplicationStore, Protocol):
 
     def refusal(self, collection: str, change: Change, existed: bool, document: Document) -> Exception | None:
         """The error with which this store would refuse to hold `document` as the outcome of `change`, as far as that
-        can be told without asking it; None: it can hold it. `existed`: it changes a document that is there."""
+        is known without asking it; None: it can hold it. `existed`: it changes a document that is there."""
 
     def chooses(self, change: Change) -> bool:
         """Whether `apply` takes this change with `ANY` for its key: finds the document and changes it in one atomic
@@ -110,7 +122,7 @@ class Store(ApplicationStore, Protocol):
 
     async def put(self, collection: str, key: Key, image: Image, expected: State) -> bool:
         """Copies `image` (a document at its version, or a tombstone) to the key if the store is exactly at
-        `expected`; that may be `Unknown`, for what stands there need not be readable. False: it was not, and nothing
+        `expected`; that may be `Unknown`, for what is there need not be readable. False: it was not, and nothing
         changed. Raises `UnreadableDocument` for an image that cannot be read whole."""
 
     async def put_all(self, collection: str, puts: Sequence[tuple[Key, Image, State]]) -> bool | None:
@@ -119,7 +131,7 @@ class Store(ApplicationStore, Protocol):
         `DuplicateKeyError` if that leaves a value with two documents."""
 
     async def holders(self, collection: str, key: Key, document: Document) -> list[Key]:
-        """The keys, other than `key`, whose documents or tombstones stand in the way of `document` by a unique value.
+        """The keys, other than `key`, whose documents or tombstones conflict with `document` by a unique value.
         It may name some that do not."""
 
     async def ensure_index(self, collection: str, keys: Any, name: str, **options: Any) -> bool:
@@ -134,6 +146,16 @@ class Store(ApplicationStore, Protocol):
 
 
 @runtime_checkable
+class AnswersAlone(Protocol):
+    """A store that answers reads which no other store can: MongoDB. Of a `Query` that has `mongo_only`, every other
+    store raises the refusal."""
+
+    async def answer_alone(self, collection: str, read: ValueRead) -> Any:
+        """The answer to a read that has `mongo_only`, in the form that its class names. Raises what the driver
+        raises."""
+
+
+@runtime_checkable
 class Admitting(Protocol):
     """A store that may refuse all writes of the application, as things are. `refuses`: whether it ever does."""
 
@@ -142,6 +164,20 @@ class Admitting(Protocol):
     async def admit(self) -> None:
         """Returns if the application may write. Raises `UnsupportedOperation` if it may not, and what the driver raises
         if it reaches nobody."""
+
+
+@runtime_checkable
+class Batching(Protocol):
+    """A store that changes many documents in one command."""
+
+    async def keys(self, collection: str, filter: Document) -> list[Key]:
+        """The keys of all documents that a write with this filter is about."""
+
+    async def change_many(
+        self, collection: str, changes: Sequence[Change], op_ids: Sequence[str]
+    ) -> list[Applied | Exception | None]:
+        """Many `Update`s or `Delete`s as the store that answers, each at its own key and otherwise equal; one
+        result each, as `apply` would give it. Nothing is attempted after the first error (None). See `stores.many`."""
 
 
 class Unfit(Protocol):
@@ -159,16 +195,16 @@ class Unfit(Protocol):
 
 @runtime_checkable
 class Judging(Protocol):
-    """A store of which a collection may be of a kind that the other store cannot be held level with."""
+    """A store of which a collection may be of a kind that the other store cannot be kept equal with."""
 
     name: StoreName
 
     @property
     def unfit(self) -> Mapping[str, Unfit | None]:
-        """Of the collections that were looked at; None: both stores can hold it."""
+        """Of the collections that were checked; None: both stores can hold it."""
 
     async def look(self, collection: str) -> Unfit | None:
-        """Looks at what the collection is now. Raises what the driver raises if it reaches nobody."""
+        """Checks what the collection is now. Raises what the driver raises if it reaches nobody."""
 
 
 @runtime_checkable

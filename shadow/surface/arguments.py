@@ -12,7 +12,7 @@ from bson.codec_options import CodecOptions
 from pymongo.errors import OperationFailure
 
 from shadow.errors import UnsupportedOperation
-from shadow.model.operation import ANY, Sort
+from shadow.model.operation import ANY, MongoOnly, Sort
 from shadow.model.stored import exact_value, taken_in, with_time
 from shadow.model.values import normalise
 from shadow.model.version import Document, Key
@@ -21,9 +21,9 @@ from shadow.mongoql.caching import remember_filter, remember_pipeline, remember_
 from shadow.mongoql.fieldpaths import checked_path
 from shadow.surface.verb_options import check_options, takes_any_name
 
-__all__ = ["Arguments", "key_in", "sort_pairs"]
+__all__ = ["HARMLESS", "Arguments", "clocked", "key_in", "pairs_of", "sort_pairs"]
 
-_HARMLESS: Final = frozenset(
+HARMLESS: Final = frozenset(
     {"comment", "bypass_document_validation", "maxTimeMS", "max_time_ms", "allow_disk_use", "allowDiskUse", "batchSize",
      "max_await_time_ms", "no_cursor_timeout", "cursor"}
 )  # fmt: skip
@@ -34,21 +34,24 @@ what it rejects."""
 class Arguments:
     """The arguments of one collection's verbs. `options` are the application's codec options."""
 
+    mongo_only: MongoOnly | None = None
+    """Why only MongoDB can answer the call: None, for these arguments are those that every store understands."""
+
     def __init__(
         self, reserved: str, options: CodecOptions[Any] | None, knows: Callable[[Any], bool] = lambda hint: False
     ) -> None:
         """`knows`: whether a hint names an existing index."""
-        self._knows = knows
-        self._reserved = reserved
-        self._options = options
+        self.knows = knows
+        self.reserved = reserved
+        self.options = options
 
     def document(self, document: Any, what: str = "document") -> Document:
         """A whole document to insert or to use as a replacement, with its empty timestamps filled in. Raises TypeError,
         `bson.errors.InvalidDocument`, or `UnsupportedOperation` if it contains the reserved field."""
         if not isinstance(document, Mapping):
             raise TypeError(f"{what} must be an instance of a mapping, not {type(document).__name__}")
-        whole = taken_in(document, self._options)
-        if self._reserved in whole:
+        whole = taken_in(document, self.options)
+        if self.reserved in whole:
             self._refuse_reserved(what)
         return with_time(whole)
 
@@ -60,7 +63,7 @@ class Arguments:
             return {"_id": filter["_id"]}
         if not isinstance(filter, Mapping):
             filter = {"_id": filter}
-        wanted = normalise(filter, self._options)
+        wanted = normalise(filter, self.options)
         self.unreserved("filter", wanted)
         remember_filter(wanted)
         return wanted
@@ -69,6 +72,26 @@ class Arguments:
         self, update: Any, array_filters: Sequence[Mapping[str, Any]] | None
     ) -> tuple[Document | list[Document], tuple[Document, ...]]:
         """An update that compiles, with the clock of `$currentDate` fixed, and its array filters."""
+        self.check_update(update, array_filters)
+        # The server ignores a null among them. Tried on MongoDB 6.0.5.
+        given: Sequence[Any] = array_filters or ()
+        filters = tuple(self._array_filter(each) for each in given if each is not None)
+        wanted = exact_value(update, self.options)
+        self.unreserved("update", wanted)
+        if isinstance(wanted, dict) and isinstance(wanted.get("$rename"), dict):
+            for target in wanted["$rename"].values():
+                self.path("update", str(target))
+        if isinstance(wanted, dict) and "$currentDate" in wanted:
+            now = dt.datetime.now(dt.UTC).replace(tzinfo=None)
+            now = now.replace(microsecond=now.microsecond // 1000 * 1000)
+            compile_update(wanted, filters, now=now)
+            return clocked(wanted, now), filters
+        remember_update(wanted, filters)
+        return wanted, filters
+
+    def check_update(self, update: Any, array_filters: Any) -> bool:
+        """Checks types, as the drivers do. Returns whether the update is a mapping and not a pipeline. Raises TypeError
+        and ValueError."""
         mapping = isinstance(update, (dict, Mapping))  # a plain `dict` is recognised fast, without the abstract class
         if not mapping and not isinstance(update, list):
             raise TypeError("update must be an instance of dict, bson.son.SON, or a list (pipeline)")
@@ -78,25 +101,12 @@ class Arguments:
             raise ValueError("update only works with $ operators")
         if array_filters is not None and not isinstance(array_filters, list):
             raise TypeError(f"array_filters must be a list, not {type(array_filters).__name__}")
-        # The server ignores a null among them. Tried on MongoDB 6.0.5.
-        filters = tuple(self._array_filter(each) for each in array_filters or () if each is not None)
-        wanted = exact_value(update, self._options)
-        self.unreserved("update", wanted)
-        if isinstance(wanted, dict) and isinstance(wanted.get("$rename"), dict):
-            for target in wanted["$rename"].values():
-                self.path("update", str(target))
-        if isinstance(wanted, dict) and "$currentDate" in wanted:
-            now = dt.datetime.now(dt.UTC).replace(tzinfo=None)
-            now = now.replace(microsecond=now.microsecond // 1000 * 1000)
-            compile_update(wanted, filters, now=now)
-            return _clocked(wanted, now), filters
-        remember_update(wanted, filters)
-        return wanted, filters
+        return mapping
 
     def _array_filter(self, given: Any) -> Document:
         if not isinstance(given, Mapping):
             raise _refusal(14, "BSON field 'update.updates.arrayFilters' holds what is no object")
-        return normalise(given, self._options)
+        return normalise(given, self.options)
 
     def upsert(self, upsert: Any) -> bool:
         """Raises TypeError, as the drivers do, unless it is True or False."""
@@ -128,7 +138,7 @@ class Arguments:
             if not all(isinstance(name, str) for name in projection):
                 raise TypeError("projection must be a list of names or a mapping")
             projection = dict.fromkeys(projection, 1)
-        wanted = normalise(projection, self._options)
+        wanted = normalise(projection, self.options)
         self.unreserved("projection", wanted)
         remember_projection(wanted)
         return wanted or None
@@ -146,16 +156,17 @@ class Arguments:
     def path(self, what: str, path: str) -> str:
         """A dotted path other than the version's. Raises OperationFailure with the server's codes for one that names no
         field."""
-        checked_path(path)
-        if path.split(".")[0] == self._reserved:
+        plain = _plain(path)
+        checked_path(plain)
+        if plain.split(".")[0] == self.reserved:
             self._refuse_reserved(what)
-        return path
+        return plain
 
     def pipeline(self, pipeline: Any) -> list[Document]:
         """An aggregation pipeline that compiles."""
         if not isinstance(pipeline, Sequence) or isinstance(pipeline, str | bytes):
             raise TypeError("pipeline must be a list")
-        wanted: list[Document] = normalise({"": list(pipeline)}, self._options)[""]
+        wanted: list[Document] = normalise({"": list(pipeline)}, self.options)[""]
         self.unreserved("pipeline", wanted)
         remember_pipeline(wanted)
         return wanted
@@ -168,7 +179,7 @@ class Arguments:
             _check_harmless(name, value)
             if name == "hint" and value is not None:
                 self._hint_of(verb, value)
-            elif value is not None and name not in _HARMLESS:
+            elif value is not None and name not in HARMLESS:
                 raise UnsupportedOperation(f"{verb}({name}=...)", "it has no meaning that both stores share")
 
     def _hint_of(self, verb: str, hint: Any) -> None:
@@ -182,23 +193,23 @@ class Arguments:
 
     def hint(self, name: str, hint: Any) -> None:
         """Accepts a hint that names an existing index, because it changes no result."""
-        if not self._knows(hint):
+        if not self.knows(hint):
             raise UnsupportedOperation(name, "it names no index that the configuration declares")
 
     def unreserved(self, what: str, value: Any) -> None:
         """Rejects a filter, an update, a projection or a pipeline that names the version; checks nothing else."""
         for name in _names(value):
-            if str(name).lstrip("$").split(".")[0] == self._reserved:
+            if str(name).lstrip("$").split(".")[0] == self.reserved:
                 self._refuse_reserved(what)
 
     def unstamped(self, what: str, document: Mapping[str, Any]) -> None:
         """Rejects a whole document that contains the version's field; checks nothing else."""
-        if self._reserved in document:
+        if self.reserved in document:
             self._refuse_reserved(what)
 
     def _refuse_reserved(self, what: str) -> NoReturn:
         raise UnsupportedOperation(
-            f"the field {self._reserved!r} in a {what}",
+            f"the field {self.reserved!r} in a {what}",
             "it holds the version of the document",
             hint="the collection's setting `reserved` chooses another name",
         )
@@ -251,8 +262,13 @@ def _names_plain_key(filter: Any) -> bool:
 
 def sort_pairs(key: str | Sequence[Any] | Mapping[str, int], direction: int | None = None) -> Sort:
     """PyMongo's ways of giving a sort order as pairs: a name, a list of names or pairs, a mapping."""
+    return tuple((path, _direction(way)) for path, way in pairs_of(key, direction))
+
+
+def pairs_of(key: str | Sequence[Any] | Mapping[str, Any], direction: Any = None) -> tuple[tuple[str, Any], ...]:
+    """The same, with each direction as it was given."""
     if isinstance(key, str):
-        return ((key, 1 if direction is None else _direction(direction)),)
+        return ((_plain(key), 1 if direction is None else direction),)
     if direction is not None:
         raise TypeError("a direction goes with a single field name")
     items = list(key.items()) if isinstance(key, Mapping) else list(key)
@@ -262,13 +278,18 @@ def sort_pairs(key: str | Sequence[Any] | Mapping[str, int], direction: int | No
     return tuple(pairs)
 
 
-def _pair(each: Any) -> tuple[str, int]:
+def _pair(each: Any) -> tuple[str, Any]:
     if isinstance(each, str):
-        return each, 1
+        return _plain(each), 1
     path, direction = each  # raises TypeError or ValueError, as the drivers do, for anything but a pair
     if not isinstance(path, str):
         raise TypeError(f"first item in each key pair must be an instance of str, not {type(path).__name__}")
-    return path, _direction(direction)
+    return _plain(path), direction
+
+
+def _plain(name: str) -> str:
+    """ODMs name fields by classes of `str` of their own, some of which call each comparison true."""
+    return str.__str__(name)
 
 
 def _direction(value: Any) -> int:
@@ -283,7 +304,7 @@ def _direction(value: Any) -> int:
     return int(value)
 
 
-def _clocked(update: Document, now: dt.datetime) -> Document:
+def clocked(update: Document, now: dt.datetime) -> Document:
     """`$currentDate` as a `$set` of one fixed time, so that both stores have the same."""
     fields = update.get("$currentDate")
     if not fields:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pymongo
+from pymongo.collation import Collation
 
 from shadow.model.operation import Applied, Insert
 from shadow.model.version import Document
@@ -56,16 +57,23 @@ def operation(request: Any) -> Document:
     """A request as PyMongo's error details name it; an insert is its document."""
     match request:
         case pymongo.DeleteOne() | pymongo.DeleteMany():
-            return {"q": request._filter, "limit": int(isinstance(request, pymongo.DeleteOne))}
+            limit = int(isinstance(request, pymongo.DeleteOne))
+            return {"q": request._filter, "limit": limit, **_options(request)}
         case pymongo.ReplaceOne():
-            return {"q": request._filter, "u": request._doc, **_given(upsert=request._upsert, sort=request._sort)}
+            given = _given(upsert=request._upsert, sort=request._sort)
+            return {"q": request._filter, "u": request._doc, **given, **_options(request)}
     many = isinstance(request, pymongo.UpdateMany)
     given = _given(
         upsert=request._upsert if many else bool(request._upsert),
         arrayFilters=request._array_filters,
         sort=None if many else request._sort,
     )
-    return {"q": request._filter, "u": request._doc, "multi": many, **given}
+    return {"q": request._filter, "u": request._doc, "multi": many, **given, **_options(request)}
+
+
+def _options(request: Any) -> Document:
+    collation = request._collation
+    return _given(hint=request._hint, collation=collation.document if isinstance(collation, Collation) else collation)
 
 
 def _given(**options: Any) -> Document:

@@ -14,10 +14,11 @@ from shadow.errors import UnsupportedOperation
 from shadow.model.operation import Applied, Insert, Verb
 from shadow.model.version import fresh_id
 from shadow.mongoql.upserts import with_key
+from shadow.surface.arguments import Arguments
 from shadow.surface.bulk import Make, Step, kind_of, operation, runs
 from shadow.surface.results import BulkTally, as_write, show_values
 from shadow.surface.verb_options import check_options
-from shadow.surface.write_verbs import WriteVerbs
+from shadow.surface.write_verbs import WriteVerbs, filter_of
 
 __all__ = ["BulkVerbs"]
 
@@ -39,37 +40,45 @@ class BulkVerbs(WriteVerbs):
 
     async def bulk_write(self, requests: Sequence[Any], ordered: bool = True, **options: Any) -> BulkWriteResult:
         """PyMongo's operation objects, in PyMongo's order. Raises BulkWriteError with PyMongo's details."""
-        self._take.refuse("bulk_write", options)
+        take = self._door("bulk_write", options)
         check_options("bulk_write", {"ordered": ordered})
         operations = list(requests)
         if not operations:
             raise InvalidOperation("No operations to execute")
-        steps = [self._step(place, each) for place, each in enumerate(operations)]
+        steps = [self._step(place, each, take) for place, each in enumerate(operations)]
         tally = await self._make_all(steps, ordered=ordered)
         return BulkWriteResult(tally.details, acknowledged=True)
 
-    def _step(self, place: int, request: Any) -> Step:
+    def _step(self, place: int, request: Any, take: Arguments) -> Step:
         """A request, checked as far as PyMongo checks before it sends any. Errors of the server are raised when its
         turn comes, unsupported options immediately."""
-        for option in ("_collation", "_hint"):
-            if getattr(request, option, None) is not None:
-                raise UnsupportedOperation(f"bulk_write({option[1:]}=...)", "it has no meaning that both stores share")
+        take = self._of_request(request, take)
         match request:
             case pymongo.InsertOne():
                 return self._insert_step(place, request._doc)
             case pymongo.UpdateOne() | pymongo.UpdateMany():
-                _tried(self._take.update, request._doc, request._array_filters)
-                make: Make = functools.partial(self._bulk_update, request)
+                make: Make = functools.partial(self._bulk_update, request, take)
             case pymongo.ReplaceOne():
-                self._take.replacement(request._doc)
-                make = functools.partial(self._bulk_replace, request)
+                make = functools.partial(self._bulk_replace, request, take)
             case pymongo.DeleteOne() | pymongo.DeleteMany():
-                make = functools.partial(self._bulk_delete, request)
+                make = functools.partial(self._bulk_delete, request, take)
             case _:
                 raise TypeError(f"{type(request).__name__} is not a valid request")
-        _tried(self._filter_of, request._filter)
-        _tried(self._take.sort, getattr(request, "_sort", None))
+        self._built(take, functools.partial(_check_request, request))
         return Step(place, kind_of(request), operation(request), make=make)
+
+    def _of_request(self, request: Any, take: Arguments) -> Arguments:
+        """The arguments that take the request's own options, and those of the whole call."""
+        for option in ("collation", "hint"):
+            value = getattr(request, f"_{option}", None)
+            if value is not None:
+                name = f"bulk_write({option}=...)"
+                passing = self._passing(UnsupportedOperation(name, "it has no meaning that both stores share"))
+                for each, given in take.mongo_only.options.items() if take.mongo_only is not None else ():
+                    passing.take_option(each, given)
+                passing.take_option(option, value)
+                take = passing
+        return take
 
     async def _make_all(self, steps: Sequence[Step], *, ordered: bool) -> BulkTally:
         """Applies every step, or, if ordered, those up to the first rejected one. Raises BulkWriteError for rejections
@@ -109,20 +118,22 @@ class BulkVerbs(WriteVerbs):
         else:
             tally.made(step.place, applied, removed=step.removes)
 
-    async def _bulk_update(self, request: Any) -> list[Applied]:
+    async def _bulk_update(self, request: Any, take: Arguments) -> list[Applied]:
         filter, update, filters, upsert = request._filter, request._doc, request._array_filters, bool(request._upsert)
         if isinstance(request, pymongo.UpdateMany):
-            return await self._update_many(filter, update, filters, upsert=upsert)
-        return await self._update(Verb.BULK_WRITE, filter, update, filters, upsert=upsert, sort=request._sort)
+            return await self._update_many(filter, update, filters, upsert=upsert, take=take)
+        return await self._update(
+            Verb.BULK_WRITE, filter, update, filters, upsert=upsert, sort=request._sort, take=take
+        )
 
-    async def _bulk_replace(self, request: Any) -> list[Applied]:
+    async def _bulk_replace(self, request: Any, take: Arguments) -> list[Applied]:
         upsert, sort = bool(request._upsert), request._sort
-        return await self._replace(Verb.BULK_WRITE, request._filter, request._doc, upsert=upsert, sort=sort)
+        return await self._replace(Verb.BULK_WRITE, request._filter, request._doc, upsert=upsert, sort=sort, take=take)
 
-    async def _bulk_delete(self, request: Any) -> list[Applied]:
+    async def _bulk_delete(self, request: Any, take: Arguments) -> list[Applied]:
         if isinstance(request, pymongo.DeleteMany):
-            return await self._delete_many(request._filter)
-        return await self._delete(Verb.BULK_WRITE, request._filter)
+            return await self._delete_many(request._filter, take=take)
+        return await self._delete(Verb.BULK_WRITE, request._filter, take=take)
 
     def _insert_step(self, place: int, document: Any) -> Step:
         whole = self._whole(document)
@@ -131,6 +142,16 @@ class BulkVerbs(WriteVerbs):
         except WriteError as error:
             return Step(place, 0, document, make=functools.partial(_refusing, error))
         return Step(place, 0, document, insert)
+
+
+def _check_request(request: Any, take: Arguments) -> None:
+    """Raises what is to be raised before any request is sent."""
+    if isinstance(request, pymongo.UpdateOne | pymongo.UpdateMany):
+        _tried(take.update, request._doc, request._array_filters)
+    elif isinstance(request, pymongo.ReplaceOne):
+        take.replacement(request._doc)
+    _tried(filter_of, take, request._filter)
+    _tried(take.sort, getattr(request, "_sort", None))
 
 
 def _tried(check: Callable[..., Any], *arguments: Any) -> None:

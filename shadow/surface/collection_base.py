@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn, Protocol, TypeVar
 
 from bson.codec_options import CodecOptions
 from pymongo.read_concern import ReadConcern
@@ -18,8 +19,11 @@ from shadow.surface.arguments import Arguments
 from shadow.surface.index_upkeep import IndexUpkeep
 from shadow.surface.names import NotIterable, sub_name
 from shadow.surface.options import ClientDefaults, RequestedConcerns
+from shadow.surface.passing import PassingArguments
 
 __all__ = ["CollectionBase", "Handle"]
+
+T = TypeVar("T")
 
 
 class Handle(Protocol):
@@ -32,6 +36,9 @@ class Handle(Protocol):
         """The router of the running event loop."""
 
     def get_collection(self, name: str) -> Any: ...
+
+    def is_on_mongo(self, collection: str) -> bool:
+        """Whether MongoDB is the primary of a configured collection, as far as is known now."""
 
     def kept(self) -> ClientDefaults:
         """The preference and concerns of the MongoDB client for every read and write."""
@@ -122,6 +129,31 @@ class CollectionBase(NotIterable):
         return self._handle.get_collection(sub_name(self._name, name))
 
     # --- what the verbs need ------------------------------------------------------------------------------------
+
+    def _door(self, verb: str, options: Mapping[str, Any]) -> Arguments:
+        """The arguments of one call with these options: the strict ones, or those that are passed on to MongoDB."""
+        try:
+            self._take.refuse(verb, options)
+        except UnsupportedOperation as refusal:
+            passing = self._passing(refusal)
+            passing.refuse(verb, options)
+            return passing
+        return self._take
+
+    def _built(self, take: Arguments, build: Callable[[Arguments], T]) -> T:
+        """What `build` makes of a call's arguments: strictly, or, if they refuse it, as MongoDB is asked."""
+        try:
+            return build(take)
+        except UnsupportedOperation as refusal:
+            if take is not self._take:
+                raise
+            return build(self._passing(refusal))
+
+    def _passing(self, refusal: UnsupportedOperation) -> PassingArguments:
+        """Raises `refusal` if the configuration wants that, or MongoDB is not the primary."""
+        if not (self._spec.passes_on and self._handle.is_on_mongo(self._name)):
+            raise refusal
+        return PassingArguments(self._take, refusal)
 
     @property
     def _router(self) -> Router:

@@ -4,6 +4,7 @@ requested."""
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Self
 
@@ -30,10 +31,13 @@ class Cursor:
         pages: Pages,
         present: Callable[[Document], Any],
         take: Arguments,
+        passing: Callable[[UnsupportedOperation], Arguments],
     ) -> None:
+        """`passing`: the arguments that take what `take` has refused. Raises the refusal where nobody does."""
         self._collection = collection
         self._query = query
         self._take = take
+        self._passing = passing
         self._pages = pages
         self._present = present
         self._iterator: AsyncIterator[list[Hit]] | None = None
@@ -55,7 +59,13 @@ class Cursor:
     # --- options ------------------------------------------------------------------------------------------------
 
     def sort(self, key_or_list: str | Sequence[Any] | Mapping[str, int], direction: int | None = None) -> Self:
-        return self._with(sort=self._take.sort(key_or_list, direction))
+        try:
+            return self._with(sort=self._take.sort(key_or_list, direction))
+        except UnsupportedOperation as refusal:
+            take = self._passing(refusal)
+            return self._with(
+                sort=take.sort(key_or_list, direction), mongo_only=self._query.mongo_only or take.mongo_only
+            )
 
     def limit(self, limit: int) -> Self:
         """At most `limit` documents; 0 is no limit, a negative one counts as its absolute value, as in MongoDB."""
@@ -84,14 +94,39 @@ class Cursor:
         return self
 
     def hint(self, index: Any) -> Self:
-        if index is not None:
+        if index is None:
+            return self
+        try:
             self._take.hint("cursor.hint", index)
+        except UnsupportedOperation as refusal:
+            return self._pass_on("hint", index, refusal)
         return self
 
     def collation(self, collation: Any) -> Self:
         if collation is None:
             return self
-        raise UnsupportedOperation("cursor.collation", "DynamoDB orders by bytes")
+        refusal = UnsupportedOperation("cursor.collation", "DynamoDB orders by bytes")
+        return self._pass_on("collation", collation, refusal)
+
+    def min(self, spec: Sequence[Any]) -> Self:
+        """The first key of an index that is read. Only MongoDB has that."""
+        return self._bound("min", spec)
+
+    def max(self, spec: Sequence[Any]) -> Self:
+        """The key of an index at which the read ends. Only MongoDB has that."""
+        return self._bound("max", spec)
+
+    def _bound(self, name: str, spec: Any) -> Self:
+        if not isinstance(spec, list | tuple):
+            raise TypeError(f"spec must be an instance of list or tuple, not {type(spec)}")
+        refusal = UnsupportedOperation(f"cursor.{name}", "it is a bound of an index of MongoDB")
+        return self._pass_on(name, dict(spec), refusal)
+
+    def _pass_on(self, name: str, value: Any, refusal: UnsupportedOperation) -> Self:
+        """Gives the query one of the driver's options, for MongoDB alone."""
+        only = self._query.mongo_only or self._passing(refusal).mongo_only
+        assert only is not None
+        return self._with(mongo_only=dataclasses.replace(only, options={**only.options, name: value}))
 
     def _with(self, **changes: Any) -> Self:
         if self._started:
@@ -160,7 +195,7 @@ class Cursor:
 
     def clone(self) -> Cursor:
         """A new cursor with the same options, at the start."""
-        return Cursor(self._collection, copy.copy(self._query), self._pages, self._present, self._take)
+        return Cursor(self._collection, copy.copy(self._query), self._pages, self._present, self._take, self._passing)
 
     def rewind(self) -> _Rewound:
         """Back to the start. May be awaited, as with PyMongo's own client, or not, as with Motor."""

@@ -11,8 +11,10 @@ from pymongo.errors import OperationFailure
 from shadow.model.operation import Hit, Query
 from shadow.model.reads import Aggregate, Count, Distinct
 from shadow.model.version import Document
+from shadow.surface.arguments import Arguments
 from shadow.surface.collection_base import CollectionBase
 from shadow.surface.cursor import Cursor, DocumentCursor
+from shadow.surface.stamping import hidden_in
 from shadow.surface.verb_options import check_modify
 
 __all__ = ["ReadVerbs"]
@@ -63,12 +65,13 @@ class ReadVerbs(CollectionBase):
             raise OperationFailure("BSON field 'batchSize' is the wrong type 'bool'", 14, {"ok": 0.0, "code": 14})
         if isinstance(batch_size, int):
             bson.encode({"": batch_size})  # an OverflowError of the driver's, for a large one
-        return Cursor(self, query, self._pages, self._present, self._take).batch_size(batch_size)
+        return Cursor(self, query, self._pages, self._present, self._take, self._passing).batch_size(batch_size)
 
     async def count_documents(self, filter: Mapping[str, Any], *, skip: int = 0, limit: int = 0, **options: Any) -> int:
         """How many documents match."""
         query = self._query("count_documents", filter, None, options, skip=skip, limit=limit)
-        return int(await self._router.answer(self._name, Count(query.filter, query.skip, query.limit)))
+        read = Count(query.filter, query.skip, query.limit, mongo_only=query.mongo_only)
+        return int(await self._router.answer(self._name, read))
 
     async def estimated_document_count(self, **options: Any) -> int:
         """How many documents there are. Counted exactly, without tombstones."""
@@ -81,20 +84,37 @@ class ReadVerbs(CollectionBase):
             raise TypeError(f"key must be an instance of str, not {type(key).__name__}")
         if filter is not None and not isinstance(filter, Mapping):
             raise _no_filter(filter)
-        self._take.refuse("distinct", options)
-        self._take.path("distinct", key)
-        values = await self._router.answer(self._name, Distinct(key, self._take.filter(filter)))
+
+        def build(take: Arguments) -> Distinct:
+            return Distinct(take.path("distinct", key), take.filter(filter), take.mongo_only)
+
+        read = self._built(self._door("distinct", options), build)
+        values = await self._router.answer(self._name, read)
         return list(self._present({"": values})[""])
 
     def aggregate(self, pipeline: Sequence[Mapping[str, Any]], **options: Any) -> DocumentCursor:
         """A cursor over the result of a pipeline. May be awaited first, as with PyMongo's own client, or not."""
-        self._take.refuse("aggregate", options)
-        wanted = Aggregate(self._take.pipeline(pipeline))
+        wanted = self._built(
+            self._door("aggregate", options), lambda take: Aggregate(self._hidden(take, pipeline), take.mongo_only)
+        )
 
         async def documents() -> list[Document]:
             return list(await self._router.answer(self._name, wanted))
 
         return DocumentCursor(self, documents, self._present)
+
+    def _hidden(self, take: Arguments, pipeline: Any) -> list[Document]:
+        """The pipeline; for MongoDB alone with versions and tombstones hidden in it."""
+        wanted = take.pipeline(pipeline)
+        if take.mongo_only is None:
+            return wanted
+        if wanted and {"$out", "$merge"} & set(wanted[-1]):
+            raise take.mongo_only.refusal.fresh()
+        return hidden_in(wanted, self._spec.reserved, self._reserved_of)
+
+    def _reserved_of(self, name: str) -> str | None:
+        """The field of the version in a collection that a pipeline joins; None if it has none."""
+        return self._spec.reserved
 
     def _pages(self, query: Query) -> AsyncIterator[list[Hit]]:
         return self._router.find(self._name, query)
@@ -110,14 +130,16 @@ class ReadVerbs(CollectionBase):
         skip: int = 0,
         limit: int = 0,
     ) -> Query:
-        self._take.refuse(verb, options)
-        of_stage = verb == "count_documents"  # it is an aggregate, with the error codes of its stages
-        skip = self._take.counted("skip", skip, 5107200 if of_stage else 51024)
-        limit = self._take.counted("limit", limit, 5107201 if of_stage else 51024)
-        wanted = self._take.projection(projection)
-        check_modify(sort or None)
-        order = self._take.sort(sort or None)
-        return Query(self._take.filter(filter), wanted, order, skip=skip, limit=limit)
+        def build(take: Arguments) -> Query:
+            of_stage = verb == "count_documents"  # it is an aggregate, with the error codes of its stages
+            first = take.counted("skip", skip, 5107200 if of_stage else 51024)
+            most = take.counted("limit", limit, 5107201 if of_stage else 51024)
+            wanted = take.projection(projection)
+            check_modify(sort or None)
+            order = take.sort(sort or None)
+            return Query(take.filter(filter), wanted, order, first, most, mongo_only=take.mongo_only)
+
+        return self._built(self._door(verb, options), build)
 
 
 def _no_filter(given: object) -> OperationFailure:

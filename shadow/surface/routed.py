@@ -21,6 +21,7 @@ from shadow.model.operation import Verb
 from shadow.model.schema import CollectionSpec
 from shadow.routes.forwarder import Forwarder, Passage
 from shadow.surface import indexes
+from shadow.surface.arguments import Arguments
 from shadow.surface.collection import Collection, Handle
 from shadow.surface.cursor import DocumentCursor
 from shadow.surface.options import RequestedConcerns
@@ -207,6 +208,14 @@ class RoutedCollection(Collection):
             return self._own().aggregate(checked, *arguments, **options)
 
         return RoutedAnswer(self, Verb.AGGREGATE, make)
+
+    def _hidden(self, take: Arguments, pipeline: Any) -> list[Any]:
+        if take.mongo_only is not None:
+            checked_pipeline(self._handle, pipeline)
+        return super()._hidden(take, pipeline)
+
+    def _reserved_of(self, name: str) -> str | None:
+        return None if self._handle.is_forwarded(name) else self._handle.reserved_of(name)
 
     async def _written_elsewhere(
         self, pipeline: Any, arguments: Sequence[Any], options: Mapping[str, Any]

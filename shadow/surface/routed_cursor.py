@@ -204,7 +204,8 @@ class RoutedAnswer:
 
     async def to_list(self, *arguments: Any, **options: Any) -> list[Any]:
         """The next documents, or all remaining ones."""
-        found = await self._ask(lambda: self._inner.to_list(*arguments or (None,), **options))
+        given = arguments if arguments or options else (None,)
+        found = await self._ask(lambda: self._inner.to_list(*given, **options))
         return list(self._collection._all_unstamped([each for each in found if not self._hidden(each)]))
 
     async def _ask(self, call: Callable[[], Awaitable[Any]]) -> Any:

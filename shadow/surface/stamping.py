@@ -17,12 +17,12 @@ import pymongo
 from bson import ObjectId
 from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure
 
-from shadow.model.version import Document, fresh_id
+from shadow.model.version import STAMP_PARTS, Document, fresh_id
 from shadow.mongoql.projections import projection_includes
 from shadow.stores.mongo.drivers import call_signature
 from shadow.surface.arguments import Arguments
 
-__all__ = ["READS", "WRITES", "Stamping", "is_stamp", "joins_hidden"]
+__all__ = ["READS", "WRITES", "Stamping", "hidden_in", "is_stamp", "joins_hidden"]
 
 READS: Final = frozenset({"find_one", "find", "count_documents", "estimated_document_count", "distinct", "aggregate"})
 WRITES: Final = frozenset({
@@ -30,7 +30,6 @@ WRITES: Final = frozenset({
     "find_one_and_update", "find_one_and_replace", "find_one_and_delete", "bulk_write",
 })  # fmt: skip
 
-_STAMP: Final = frozenset({"b", "r", "t", "x"})
 _FIRST_ONLY: Final = frozenset({"$match", "$geoNear", "$search", "$vectorSearch"})
 """Stages that must be first, or are faster there; versions and tombstones are hidden after them."""
 _NO_DOCUMENTS: Final = frozenset({
@@ -40,7 +39,7 @@ _NO_DOCUMENTS: Final = frozenset({
 
 def is_stamp(value: Any) -> bool:
     """Whether a value of the reserved field is a version, and not the application's own."""
-    return isinstance(value, Mapping) and bool(value) and set(value) <= _STAMP
+    return isinstance(value, Mapping) and bool(value) and set(value) <= STAMP_PARTS
 
 
 def _hiding(reserved: str) -> list[Any]:
@@ -71,6 +70,16 @@ def joins_hidden(pipeline: Sequence[Any], reserved_of: Callable[[str], str | Non
             case _:
                 made.append(stage)
     return made
+
+
+def hidden_in(pipeline: Sequence[Any], reserved: str, reserved_of: Callable[[str], str | None]) -> list[Any]:
+    """`pipeline` over a collection whose documents have versions, which are hidden, as are tombstones. For
+    `reserved_of` see `joins_hidden`."""
+    stages = joins_hidden(pipeline, reserved_of)
+    name = next(iter(stages[0]), "") if stages and isinstance(stages[0], Mapping) else ""
+    if name in _NO_DOCUMENTS:
+        return stages
+    return [stages[0], *_hiding(reserved), *stages[1:]] if name in _FIRST_ONLY else [*_hiding(reserved), *stages]
 
 
 def _joined(name: str, pipeline: Sequence[Any], reserved_of: Callable[[str], str | None]) -> list[Any]:
@@ -132,14 +141,7 @@ class Stamping:
         if not isinstance(pipeline, Sequence) or isinstance(pipeline, str | bytes):
             return pipeline
         self._take.unreserved("pipeline", pipeline)
-        stages = joins_hidden(pipeline, lambda name: self._reserved)
-        name = next(iter(stages[0]), "") if stages and isinstance(stages[0], Mapping) else ""
-        if name in _NO_DOCUMENTS:
-            return stages
-        return [stages[0], *self._hidden(), *stages[1:]] if name in _FIRST_ONLY else [*self._hidden(), *stages]
-
-    def _hidden(self) -> list[Any]:
-        return _hiding(self._reserved)
+        return hidden_in(pipeline, self._reserved, lambda name: self._reserved)
 
     # --- writes -------------------------------------------------------------------------------------------------
 

@@ -5,30 +5,28 @@ Ids, births and the clock are fixed here, once, above both stores.
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import pymongo
 from bson import ObjectId
 from pymongo.results import DeleteResult, InsertOneResult, UpdateResult
 
-from shadow.model.operation import ANY, Applied, Change, Delete, Insert, Replace, Update, Verb
+from shadow.errors import UnsupportedOperation
+from shadow.model.operation import ANY, Applied, Delete, Insert, Replace, Update, Verb
 from shadow.model.values import snapshot
 from shadow.model.version import Document, Image, fresh_id
 from shadow.mongoql import cached_filter, cached_projection
+from shadow.mongoql.failures import failure
 from shadow.mongoql.updates import check_upsert
 from shadow.mongoql.upserts import check_same_key, with_key
-from shadow.surface.arguments import key_in
+from shadow.surface.arguments import Arguments, key_in
 from shadow.surface.collection_base import CollectionBase
 from shadow.surface.results import as_command, as_inserted, as_write, by_pipeline, deleted, updated
 from shadow.surface.verb_options import check_modify, order_of_one
 
-__all__ = ["WriteVerbs"]
-
-_MANY_AT_ONCE: Final = 16
-"""Concurrent writes of one `update_many` or `delete_many`."""
+__all__ = ["WriteVerbs", "filter_of"]
 
 
 class WriteVerbs(CollectionBase):
@@ -66,11 +64,11 @@ class WriteVerbs(CollectionBase):
         sort: Any = None,
         **options: Any,
     ) -> UpdateResult:
-        self._take.refuse("update_one", options)
+        take = self._door("update_one", options)
         sort = order_of_one(sort)
         with as_write(self._present_reply):
             applied = await self._update(
-                Verb.UPDATE_ONE, filter, update, array_filters, upsert=upsert, sort=sort or None
+                Verb.UPDATE_ONE, filter, update, array_filters, upsert=upsert, sort=sort or None, take=take
             )
         return updated(applied, self._present_reply)
 
@@ -83,16 +81,16 @@ class WriteVerbs(CollectionBase):
         sort: Any = None,
         **options: Any,
     ) -> UpdateResult:
-        self._take.refuse("replace_one", options)
+        take = self._door("replace_one", options)
         sort = order_of_one(sort)
         with as_write(self._present_reply):
-            applied = await self._replace(Verb.REPLACE_ONE, filter, replacement, upsert=upsert, sort=sort)
+            applied = await self._replace(Verb.REPLACE_ONE, filter, replacement, upsert=upsert, sort=sort, take=take)
         return updated(applied, self._present_reply)
 
     async def delete_one(self, filter: Mapping[str, Any], **options: Any) -> DeleteResult:
-        self._take.refuse("delete_one", options)
+        take = self._door("delete_one", options)
         with as_write(self._present_reply):
-            return deleted(len(await self._delete(Verb.DELETE_ONE, filter)))
+            return deleted(len(await self._delete(Verb.DELETE_ONE, filter, take=take)))
 
     async def find_one_and_update(
         self,
@@ -106,14 +104,16 @@ class WriteVerbs(CollectionBase):
         **options: Any,
     ) -> Any:
         """The document before the update, or after it; None if there was none."""
-        self._take.refuse("find_one_and_update", options)
+        take = self._door("find_one_and_update", options)
         check_modify(sort, return_document)
-        shape = self._take.projection(projection)
+        shape = self._shape(take, projection, filter, after=return_document)
         verb = Verb.FIND_ONE_AND_UPDATE
         with as_command(self._present_reply):
             # Only here does the driver drop a None.
             upsert = False if upsert is None else upsert
-            applied = await self._update(verb, filter, update, array_filters, upsert=upsert, sort=sort)
+            applied = await self._update(
+                verb, filter, update, array_filters, upsert=upsert, sort=sort, take=take, after=return_document
+            )
             return self._shown(applied, shape, after=return_document)
 
     async def find_one_and_replace(
@@ -127,71 +127,123 @@ class WriteVerbs(CollectionBase):
         **options: Any,
     ) -> Any:
         """The document before the replacement, or after it; None if there was none."""
-        self._take.refuse("find_one_and_replace", options)
+        take = self._door("find_one_and_replace", options)
         check_modify(sort, return_document)
-        shape = self._take.projection(projection)
+        shape = self._shape(take, projection, filter, after=return_document)
         verb = Verb.FIND_ONE_AND_REPLACE
         with as_command(self._present_reply):
             upsert = False if upsert is None else upsert
-            applied = await self._replace(verb, filter, replacement, upsert=upsert, sort=sort)
+            applied = await self._replace(verb, filter, replacement, upsert=upsert, sort=sort, take=take)
             return self._shown(applied, shape, after=return_document)
 
     async def find_one_and_delete(
         self, filter: Mapping[str, Any], projection: Any = None, sort: Any = None, **options: Any
     ) -> Any:
         """The deleted document, or None."""
-        self._take.refuse("find_one_and_delete", options)
+        take = self._door("find_one_and_delete", options)
         check_modify(sort)
-        shape = self._take.projection(projection)
+        shape = self._shape(take, projection, filter, after=False)
         with as_command(self._present_reply):
-            return self._shown(await self._delete(Verb.FIND_ONE_AND_DELETE, filter, sort=sort), shape, after=False)
+            applied = await self._delete(Verb.FIND_ONE_AND_DELETE, filter, sort=sort, take=take)
+            return self._shown(applied, shape, after=False)
 
-    def _shown(self, applied: Sequence[Applied], shape: Document | None, *, after: bool) -> Any:
+    def _shape(
+        self, take: Arguments, projection: Any, filter: Any, *, after: bool
+    ) -> Callable[[Document], Document] | None:
+        """What the projection makes of the document that the filter found."""
+        wanted = self._take.projection(projection)
+        if not wanted:
+            return None
+        project = cached_projection(wanted)
+        if project.positional is None:
+            return project
+        if after:
+            raise failure(2, "cannot use a positional projection and return the new document")
+        if take.mongo_only is not None:
+            raise UnsupportedOperation("projection.$", "which element MongoDB alone has matched is not known here")
+        matched = cached_filter(filter_of(self._take, filter))
+        project.check(matched)
+        return lambda document: project(document, matched)
+
+    def _shown(self, applied: Sequence[Applied], shape: Callable[[Document], Document] | None, *, after: bool) -> Any:
         image: Image | None = (applied[0].post if after else applied[0].pre) if applied else None
         if image is None or image.document is None:
             return None
         if type(image.document) is not dict:
             shown = self._present(image.document)  # which holds more than its values do
-            return cached_projection(shape)(shown) if shape else shown
-        return self._present(snapshot(cached_projection(shape)(image.document) if shape else image.document))
+            return shape(shown) if shape else shown
+        return self._present(snapshot(shape(image.document) if shape else image.document))
 
     async def _update(
-        self, verb: Verb, filter: Any, update: Any, array_filters: Any, *, upsert: bool, sort: Any = None
+        self,
+        verb: Verb,
+        filter: Any,
+        update: Any,
+        array_filters: Any,
+        *,
+        upsert: bool,
+        sort: Any = None,
+        take: Arguments | None = None,
+        after: bool = False,
     ) -> list[Applied]:
         upsert = self._take.upsert(upsert)
-        wanted, order = self._filter_of(filter), self._take.sort(sort)
-        change, filters = self._take.update(update, array_filters)
-        born = fresh_id() if upsert or isinstance(change, list) else ""
-        new = ObjectId() if upsert else None
-        applied = await self._write(verb, Update(key_in(wanted), wanted, change, born, upsert, filters, order, new))
-        return by_pipeline(applied, change) if isinstance(change, list) else applied
+
+        def build(take: Arguments) -> Update:
+            wanted, order = filter_of(take, filter), take.sort(sort)
+            change, filters = take.update(update, array_filters)
+            only = take.mongo_only
+            # By a collation, even an equality on `_id` may mean another key.
+            key = key_in(wanted) if only is None else ANY
+            only = only and dataclasses.replace(only, after=after)
+            born = fresh_id() if upsert or isinstance(change, list) else ""
+            new = ObjectId() if upsert else None
+            return Update(key, wanted, change, born, upsert, filters, order, new, mongo_only=only)
+
+        change = self._built(take or self._take, build)
+        applied = await self._write(verb, change)
+        if isinstance(change.update, list) and change.mongo_only is None:
+            return by_pipeline(applied, change.update)
+        return applied
 
     async def _replace(
-        self, verb: Verb, filter: Any, replacement: Any, *, upsert: bool, sort: Any = None
+        self,
+        verb: Verb,
+        filter: Any,
+        replacement: Any,
+        *,
+        upsert: bool,
+        sort: Any = None,
+        take: Arguments | None = None,
     ) -> list[Applied]:
         upsert = self._take.upsert(upsert)
-        wanted, whole, order = self._filter_of(filter), self._take.replacement(replacement), self._take.sort(sort)
-        key = key_in(wanted)
-        if "_id" in whole and key is not ANY:
-            check_same_key(whole, key)
-            whole = with_key(whole, whole["_id"])
-        new = ObjectId() if upsert else None
-        applied = await self._write(verb, Replace(key, wanted, whole, fresh_id(), upsert, order, new))
-        return [dataclasses.replace(each, rewritten="_id" not in whole) for each in applied]
 
-    async def _delete(self, verb: Verb, filter: Any, *, sort: Any = None) -> list[Applied]:
-        wanted, order = self._filter_of(filter), self._take.sort(sort)
-        return await self._write(verb, Delete(key_in(wanted), wanted, fresh_id(), order))
+        def build(take: Arguments) -> Replace:
+            wanted, whole, order = filter_of(take, filter), take.replacement(replacement), take.sort(sort)
+            key = key_in(wanted) if take.mongo_only is None else ANY
+            if "_id" in whole and key is not ANY:
+                check_same_key(whole, key)
+                whole = with_key(whole, whole["_id"])
+            new = ObjectId() if upsert else None
+            return Replace(key, wanted, whole, fresh_id(), upsert, order, new, mongo_only=take.mongo_only)
 
-    def _filter_of(self, filter: Any) -> Document:
-        if not isinstance(filter, (dict, Mapping)):
-            raise TypeError(f"filter must be an instance of a mapping, not {type(filter).__name__}")
-        return self._take.filter(filter)
+        change = self._built(take or self._take, build)
+        applied = await self._write(verb, change)
+        return [dataclasses.replace(each, rewritten="_id" not in change.replacement) for each in applied]
+
+    async def _delete(
+        self, verb: Verb, filter: Any, *, sort: Any = None, take: Arguments | None = None
+    ) -> list[Applied]:
+        def build(take: Arguments) -> Delete:
+            wanted, order = filter_of(take, filter), take.sort(sort)
+            key = key_in(wanted) if take.mongo_only is None else ANY
+            return Delete(key, wanted, fresh_id(), order, take.mongo_only)
+
+        return await self._write(verb, self._built(take or self._take, build))
 
     async def _write(self, verb: Verb, change: Update | Replace | Delete) -> list[Applied]:
         """Applies the change: to the document that the filter names by its key, or to the first match, which the
         primary finds. At most one is applied."""
-        if not isinstance(change, Delete) and change.upsert:
+        if not isinstance(change, Delete) and change.upsert and change.mongo_only is None:
             check_upsert(cached_filter(change.filter))
         applied = await self._router.write(self._name, verb, change)
         return [] if applied is None else [applied]
@@ -206,16 +258,32 @@ class WriteVerbs(CollectionBase):
         array_filters: Any = None,
         **options: Any,
     ) -> UpdateResult:
-        """Finds the matching documents on the primary first, and changes them one by one with the filter still
+        """Finds the matching documents on the primary first, and changes them in batches with the filter still
         attached. An error stops it, and changes that were made remain, as in MongoDB."""
-        self._take.refuse("update_many", options)
+        take = self._door("update_many", options)
         with as_write(self._present_reply):
-            return updated(await self._update_many(filter, update, array_filters, upsert=upsert), self._present_reply)
+            applied = await self._update_many(filter, update, array_filters, upsert=upsert, take=take)
+        return updated(applied, self._present_reply)
 
-    async def _update_many(self, filter: Any, update: Any, array_filters: Any, *, upsert: bool) -> list[Applied]:
+    async def _update_many(
+        self, filter: Any, update: Any, array_filters: Any, *, upsert: bool, take: Arguments | None = None
+    ) -> list[Applied]:
         upsert = self._take.upsert(upsert)
-        wanted = self._filter_of(filter)
-        change, filters = self._take.update(update, array_filters)
+
+        def build(take: Arguments) -> Update:
+            wanted = filter_of(take, filter)
+            change, filters = take.update(update, array_filters)
+            return Update(ANY, wanted, change, "", False, filters, mongo_only=take.mongo_only)
+
+        found = self._built(take or self._take, build)
+        wanted, change, filters = found.filter, found.update, found.array_filters
+        if found.mongo_only is not None:
+            applied = await self._router.write_found(self._name, Verb.UPDATE_MANY, found)
+            if not applied and upsert:
+                take = self._passing(found.mongo_only.refusal)
+                take.mongo_only = found.mongo_only
+                return await self._update(Verb.UPDATE_MANY, filter, update, array_filters, upsert=True, take=take)
+            return applied
         if upsert:
             check_upsert(cached_filter(wanted))
         keys = await self._router.keys_of(self._name, wanted)
@@ -223,27 +291,26 @@ class WriteVerbs(CollectionBase):
             return await self._update(Verb.UPDATE_MANY, filter, update, array_filters, upsert=True)
         born = fresh_id if isinstance(change, list) else str
         changes = [Update(key, wanted, change, born(), False, filters) for key in keys]
-        applied = await self._write_all(Verb.UPDATE_MANY, changes)
+        applied = await self._router.change_many(self._name, Verb.UPDATE_MANY, changes)
         return by_pipeline(applied, change) if isinstance(change, list) else applied
 
     async def delete_many(self, filter: Mapping[str, Any], **options: Any) -> DeleteResult:
-        self._take.refuse("delete_many", options)
+        take = self._door("delete_many", options)
         with as_write(self._present_reply):
-            return deleted(len(await self._delete_many(filter)))
+            return deleted(len(await self._delete_many(filter, take=take)))
 
-    async def _delete_many(self, filter: Any) -> list[Applied]:
-        wanted = self._filter_of(filter)
-        keys = await self._router.keys_of(self._name, wanted)
-        return await self._write_all(Verb.DELETE_MANY, [Delete(key, wanted, fresh_id()) for key in keys])
+    async def _delete_many(self, filter: Any, *, take: Arguments | None = None) -> list[Applied]:
+        found = self._built(
+            take or self._take, lambda take: Delete(ANY, filter_of(take, filter), "", mongo_only=take.mongo_only)
+        )
+        if found.mongo_only is not None:
+            return await self._router.write_found(self._name, Verb.DELETE_MANY, found)
+        keys = await self._router.keys_of(self._name, found.filter)
+        changes = [Delete(key, found.filter, fresh_id()) for key in keys]
+        return await self._router.change_many(self._name, Verb.DELETE_MANY, changes)
 
-    async def _write_all(self, verb: Verb, changes: Sequence[Change]) -> list[Applied]:
-        applied: list[Applied] = []
-        for start in range(0, len(changes), _MANY_AT_ONCE):
-            batch = changes[start : start + _MANY_AT_ONCE]
-            writes = [self._router.write(self._name, verb, each) for each in batch]
-            results = await asyncio.gather(*writes, return_exceptions=True)
-            applied += [each for each in results if isinstance(each, Applied)]
-            for each in results:
-                if isinstance(each, BaseException):
-                    raise each
-        return applied
+
+def filter_of(take: Arguments, filter: Any) -> Document:
+    if not isinstance(filter, (dict, Mapping)):
+        raise TypeError(f"filter must be an instance of a mapping, not {type(filter).__name__}")
+    return take.filter(filter)

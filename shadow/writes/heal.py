@@ -12,10 +12,10 @@ from pymongo.errors import DuplicateKeyError
 
 from shadow.compare.equality import agree
 from shadow.journal.base import undecided_op
-from shadow.model.operation import ANY, Write
-from shadow.model.stored import check_copyable
+from shadow.model.operation import ANY, Delete, Write, mongo_only
+from shadow.model.stored import check_copyable, is_copyable
 from shadow.model.verdict import Healing
-from shadow.model.version import Image, Key, Tombstone, Version, fresh_id
+from shadow.model.version import Image, Key, Tombstone, Unknown, Version, fresh_id
 from shadow.stores.base import Store
 
 __all__ = ["HealContended", "Replayed", "Untangles", "decided", "heal", "replay", "replay_fenced"]
@@ -32,7 +32,7 @@ class Replayed(enum.Enum):
     FENCED = enum.auto()
     """The secondary was not in the state that the primary had before the write; nothing changed."""
     DIFFERENT = enum.auto()
-    """The secondary acknowledged the write and came to something else: a mismatch of the write kind."""
+    """The secondary acknowledged the write with another result: a mismatch of the write kind."""
     UNMATCHED = enum.auto()
     """The secondary was in the state that the primary had, and yet the write matched nothing there: also one."""
 
@@ -52,7 +52,10 @@ class Untangles(Protocol):
 
 
 async def replay(secondary: Store, write: Write) -> tuple[Replayed, Image | None]:
-    """The same operation on the secondary, fenced by the version before it; the image that it came to."""
+    """The same operation on the secondary, fenced by the version before it; the image that it came to. One that only
+    MongoDB can make is replicated by its result, on the same condition."""
+    if mongo_only(write.change) is not None:
+        return await _copy_result(secondary, write)
     image = await secondary.replay(write.collection, write)
     if image is None:
         return Replayed.FENCED, None
@@ -62,6 +65,8 @@ async def replay(secondary: Store, write: Write) -> tuple[Replayed, Image | None
 async def replay_fenced(secondary: Store, write: Write) -> tuple[Replayed, Image | None]:
     """What a replay that changed nothing means: the fence did not hold, or, where the secondary is at the version
     before the write, the filter matches nothing there. That is asked twice: a copy may have come in between."""
+    if mongo_only(write.change) is not None:
+        return Replayed.FENCED, None
     seen = await secondary.image(write.collection, write.key)
     if not isinstance(write.pre, Version) or seen.state != write.pre:
         return Replayed.FENCED, None
@@ -70,6 +75,21 @@ async def replay_fenced(secondary: Store, write: Write) -> tuple[Replayed, Image
         return result, image
     seen = await secondary.image(write.collection, write.key)
     return (Replayed.UNMATCHED, seen) if seen.state == write.pre else (Replayed.FENCED, None)
+
+
+async def _copy_result(secondary: Store, write: Write) -> tuple[Replayed, Image | None]:
+    """Copies the image after the write, if the secondary is at the version before it. Both must be known."""
+    change, image = write.change, write.post
+    if not image.present and isinstance(change, Delete):
+        image = Image(Tombstone(change.tombstone))
+    if (
+        isinstance(write.pre, Unknown)
+        or (not image.present and not isinstance(change, Delete))
+        or not is_copyable(image)
+    ):
+        return Replayed.FENCED, None
+    done = await secondary.put(write.collection, write.key, image, write.pre)
+    return (Replayed.EQUAL, image) if done else (Replayed.FENCED, None)
 
 
 def _as_meant(write: Write, image: Image) -> bool:

@@ -1,4 +1,4 @@
-"""The journal for people: what it holds, what stands behind one key, and healing on request.
+"""The journal for people: what it holds, what is known of one key, and healing on request.
 
 Nothing here needs a running application, and nothing disturbs one: looking changes nothing, and a heal is the
 replicator's own, under the same claims and conditions. What an operation of a living process has open is left to it.
@@ -154,7 +154,7 @@ class Inspector:
         return await self._journal.entries(limit, collection=collection)
 
     async def explain(self, collection: str, key: Key) -> Explanation:
-        """What stands behind one key; changes nothing. Raises `JournalError` and what the stores raise."""
+        """What is known of one key; changes nothing. Raises `JournalError` and what the stores raise."""
         route = self._routes[collection]
         pending = tuple(await self._journal.explain(collection, key))
         primary, secondary = await self._images(collection, key, route)
@@ -188,7 +188,7 @@ class Inspector:
         progress: Callable[[int], None] = lambda done: None,
     ) -> HealReport:
         """Heals what the journal held when the run began: all of it, one collection, or one `key` of it (with
-        `collection`). Without `apply` it says what that would do. `progress` is told how many keys are done.
+        `collection`). Without `apply` it says what that would do. `progress` is called with how many keys are done.
 
         Raises `StoreUnavailable` if a store does not answer at the start, and `JournalError`.
         """

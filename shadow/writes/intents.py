@@ -1,4 +1,4 @@
-"""The intents of an operation: opened before the primary is asked, ended by what became of the write.
+"""The intents of an operation: opened before the primary is asked, ended by the outcome of the write.
 
 An intent protects its write for `limits.operation` seconds and no longer: after that any process may take it for
 orphaned, heal its key and forget it. So an intent that is a quarter of that old before the primary is asked is replaced
@@ -44,7 +44,7 @@ async def no_gap(collection: str) -> None:
 
 
 class OnFailure(enum.StrEnum):
-    """What becomes of writes while the journal cannot be written."""
+    """What happens to writes while the journal cannot be written."""
 
     REFUSE = "refuse"
     """`JournalError`; neither store is asked."""
@@ -55,7 +55,7 @@ class OnFailure(enum.StrEnum):
 
 @dataclass(slots=True)
 class _Age:
-    """Seconds since it was made, by a clock that goes on while the machine sleeps and that nobody sets."""
+    """Seconds since it was made, by a clock that continues while the machine sleeps and that nobody sets."""
 
     since: float = field(default_factory=lambda: steady())
 

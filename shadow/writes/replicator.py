@@ -31,7 +31,7 @@ from shadow.model.events import (
     WriteDeferred,
 )
 from shadow.model.keys import queue_key
-from shadow.model.operation import Verb, Write
+from shadow.model.operation import Verb, Write, mongo_only
 from shadow.model.outcome import Outcome, classify, refusal_of
 from shadow.model.phase import Role, Route
 from shadow.model.verdict import (
@@ -153,19 +153,28 @@ class Replicator:
             raise
         self._observe(write, route, Outcome.ACKED, started)
         self._reach(Point.AFTER_REPLAY)
+        copied = mongo_only(write.change) is not None
         if result is Replayed.EQUAL:
-            self._reporter.publish(ComparisonFinished(write.collection, write.verb, Verdict.MATCH))
+            if copied:
+                self._undecided(write, Incomparable.NOT_PORTABLE)
+            else:
+                self._reporter.publish(ComparisonFinished(write.collection, write.verb, Verdict.MATCH))
             return
         async with self._routes.healing(write.collection) as now:
             _check_followed(write.collection, now)
             healing = await self._heal(write.collection, write.key, route)
-        if image is None:
-            verdict = Verdict.INCOMPARABLE if refused else Verdict.LAGGING
-            if refused:
-                self._reporter.publish(ComparisonUndecided(write.collection, write.verb, Incomparable.REFUSED_REPLAY))
-        else:
+        if refused or copied:
+            self._undecided(write, Incomparable.NOT_PORTABLE if copied else Incomparable.REFUSED_REPLAY)
+            return
+        verdict = Verdict.LAGGING
+        if image is not None:
             verdict = await self._judge_different(write, image, healing, unmatched=result is Replayed.UNMATCHED)
         self._reporter.publish(ComparisonFinished(write.collection, write.verb, verdict))
+
+    def _undecided(self, write: Write, reason: Incomparable) -> None:
+        """Counts a write whose results were not compared."""
+        self._reporter.publish(ComparisonUndecided(write.collection, write.verb, reason))
+        self._reporter.publish(ComparisonFinished(write.collection, write.verb, Verdict.INCOMPARABLE))
 
     async def _heal_due(self, due: Due, route: Route) -> None:
         for key in await decided(self._stores.values(), due.collection, due.key):
@@ -184,7 +193,7 @@ class Replicator:
         return await heal(primary, secondary, collection, key, untangles=self._untangler)
 
     async def _judge_different(self, write: Write, image: Image, healing: Healing, *, unmatched: bool) -> Verdict:
-        """The same write from the same version came to something else: comparison rules cover it, or it is a mismatch
+        """The same write from the same version had another result: comparison rules cover it, or it is a mismatch
         that needs no confirmation, for the fence held. It is healed either way."""
         rules = None if unmatched else await self._compare.agree(write.collection, write.post, image)
         if rules:
@@ -342,7 +351,7 @@ class Replicator:
 
 
 def _check_followed(collection: str, route: Route) -> None:
-    """Raises `NotFollowed` where one store is written alone. What is read there while that lasts must not come to the
+    """Raises `NotFollowed` where only one store is written. What is read there while that lasts must not reach the
     other one: MongoDB's own calls give one version to one document after the other."""
     if not route.dual_write:
         raise NotFollowed(collection)

@@ -279,6 +279,7 @@ async def test_a_value_that_moves_over_a_limit_and_back_is_found_where_it_is(sto
         before = value
 
 
+@pytest.mark.takes_turns
 async def test_a_field_that_becomes_a_range_is_found_before_its_documents_are_written_again(
     roomy_dynamodb_local_url: str,
 ) -> None:
@@ -416,6 +417,7 @@ INDEXES: Final[dict[str, list[tuple[list[str], Document]]]] = {
 }
 
 
+@pytest.mark.takes_turns
 @pytest.mark.parametrize("kind", INDEXES)
 @pytest.mark.parametrize("late", [False, True], ids=["index first", "tombstones first"])
 async def test_tombstones_stand_in_nobodys_way(

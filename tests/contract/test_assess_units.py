@@ -76,6 +76,7 @@ def measured(spec: CollectionSpec, *documents: Document) -> Meter:
     return meter
 
 
+@pytest.mark.takes_turns
 @pytest.mark.parametrize("name", ["books", "customers", "theaters"])
 async def test_writing_and_reading_takes_the_units_that_were_foretold(
     name: str, dynamodb_local_url: str, fresh_name: str, real_documents: dict[str, list[dict[str, Any]]]

@@ -135,6 +135,7 @@ def test_every_documented_option_is_tried() -> None:
     assert undocumented() == set()
 
 
+@pytest.mark.takes_turns
 @pytest.mark.drawn_over("driver", "named", "handed_in", of=2, reason="each call is forwarded by the same code")
 @pytest.mark.parametrize("named", [False, True], ids=["unnamed", "off"])
 @pytest.mark.parametrize("handed_in", [False, True], ids=["own", "handed-in"])

@@ -146,6 +146,7 @@ async def test_a_write_without_an_answer_gets_one_everywhere(spoken: tuple[Mongo
     assert said.writes == [MAJORITY] * count
 
 
+@pytest.mark.takes_turns
 @pytest.mark.parametrize("mongo_url", ["replicas"], indirect=True)
 @pytest.mark.parametrize("driver", ["motor", "pymongo"])
 @pytest.mark.parametrize("primary", list(StoreName))

@@ -496,6 +496,7 @@ async def test_an_index_answers_as_a_scan_would(store: DynamoStore) -> None:
         assert set(answer) == expected, one
 
 
+@pytest.mark.takes_turns
 async def test_a_scan_drops_no_match(store: DynamoStore) -> None:
     """The conditions that DynamoDB applies itself let through every document that matches."""
     values = [*MIXED, -0.0, 0, 0.0, Decimal128("0E+3"), float("nan"), 1e300, {}, [[1]], [{"a": 1}], "a", False]
@@ -607,6 +608,7 @@ async def test_common_updates_take_one_request(store: DynamoStore, monkeypatch: 
     assert await store.image("docs", "k") == image
 
 
+@pytest.mark.takes_turns
 async def test_an_update_means_the_same_however_it_is_made(store: DynamoStore) -> None:
     """What the table holds after an update in one request is what the update means, to the byte."""
     chance = random.Random(11)

@@ -54,6 +54,7 @@ def held_up(members: ReplicaSet, app: str, seconds: float = LATE) -> Iterator[No
             client.admin.command("configureFailPoint", "failCommand", mode="off")
 
 
+@pytest.mark.takes_turns
 @pytest.mark.parametrize(
     ("driver", "limit"),
     [
@@ -101,6 +102,7 @@ async def test_what_was_acknowledged_is_followed_however_short_the_application_s
         await assert_level(shadow)
 
 
+@pytest.mark.takes_turns
 @DRIVERS
 async def test_a_write_that_waits_too_long_for_its_members_ends_by_wtimeout_and_is_unknown(
     settings: Any, replica_set: ReplicaSet, driver: str
@@ -122,6 +124,7 @@ async def test_a_write_that_waits_too_long_for_its_members_ends_by_wtimeout_and_
         assert await things.count_documents({}) == 2
 
 
+@pytest.mark.takes_turns
 @DRIVERS
 @pytest.mark.parametrize("primary", list(StoreName))
 async def test_one_connection_does_for_the_application_and_for_shadow(

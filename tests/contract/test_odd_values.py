@@ -191,6 +191,7 @@ def of_filter(document: Document) -> Document:
     return {"_id": {"$eq": document["_id"]}}
 
 
+@pytest.mark.takes_turns
 @pytest.mark.drawn_over("shadow", reason="either way both stores hold it and give it back")
 @pytest.mark.parametrize("name", CASES)
 async def test_it_comes_back_to_the_byte(shadow: Shadow, both: Any, name: str) -> None:
@@ -214,6 +215,7 @@ async def test_it_comes_back_to_the_byte(shadow: Shadow, both: Any, name: str) -
     assert await both(document["_id"]) == [bson.encode({})] * 2
 
 
+@pytest.mark.takes_turns
 async def test_all_of_them_are_found_among_each_other(shadow: Shadow) -> None:
     """By scan, by each indexed value and by range: as many of them, and the same ones, as MongoDB finds."""
     odd, stores = shadow["odd"], shadow._engine.runtime().stores

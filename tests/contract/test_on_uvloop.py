@@ -55,6 +55,7 @@ async def _work(settings: Settings) -> None:
         assert not any(totals["failures"].values())
 
 
+@pytest.mark.takes_turns
 @pytest.mark.parametrize("driver", ["motor", "pymongo"])
 def test_writes_reads_and_a_flip_on_uvloop(
     mongo_url: str, dynamodb_local_url: str, tmp_path: Path, driver: str

@@ -57,7 +57,7 @@ async def users(request: pytest.FixtureRequest, mongo_url: str, dynamodb_local_u
         dynamo: {{endpoint_url: "{dynamodb_local_url}", table_prefix: "{name}-",
                   access_key_id: a, secret_access_key: b}}
         journal: {{url: "sqlite:///{tmp_path}/shadow.db"}}
-        defaults: {{primary: {request.param}, phase: dual_write}}
+        defaults: {{primary: {request.param}, phase: dual_write, unsupported: refuse}}
         collections: {{users: {{}}}}
         """,
         {},

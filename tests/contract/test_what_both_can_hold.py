@@ -149,6 +149,7 @@ async def test_where_one_store_is_written_the_other_one_has_no_say(site: Site) -
         assert (await things.find_one({"_id": 2}))["n"] == 1
 
 
+@pytest.mark.takes_turns
 @pytest.mark.parametrize("primary", ["mongo", "dynamo"])
 async def test_a_document_of_just_under_16_megabytes_leaves_room_for_its_version(site: Site, primary: str) -> None:
     """It is taken by both stores or refused by both; changes count in the version, and still fit."""

@@ -97,6 +97,7 @@ FOLLOWED: dict[str, Callable[[BareWriter, Any], Awaitable[None]]] = {
 }
 
 
+@pytest.mark.takes_turns
 @pytest.mark.parametrize("kind", FOLLOWED)
 async def test_a_bare_write_to_a_document_of_ours_is_found_and_named(site: Site, bare: BareWriter, kind: str) -> None:
     """Once counted, however often it is read; `/status` says by collection how many, since when and what to do; a
@@ -231,6 +232,7 @@ def but_the_beginning(shadow: Shadow) -> dict[str, float]:
     return {kind: count for kind, count in counted(shadow).items() if kind != "inserted"}
 
 
+@pytest.mark.takes_turns
 async def test_the_watch_counts_bare_writes_on_mongodb_as_they_happen(watching: Shadow, site: Site) -> None:
     """Though nobody reads them, and documents of before the migration too; a read that comes upon one afterwards does
     not count it again."""
@@ -255,6 +257,7 @@ async def test_the_watch_counts_bare_writes_on_mongodb_as_they_happen(watching: 
     assert status["bypassing"][COLLECTION]["kinds"]["changed"] == 1
 
 
+@pytest.mark.takes_turns
 async def test_the_watch_accuses_nobody_of_what_the_shim_writes(watching: Shadow, site: Site) -> None:
     """Every kind of verb, heals and deletes; the last bare writes show that all before them has been seen."""
     things = watching[COLLECTION]

@@ -27,8 +27,8 @@ from tests.support.tool import Tool
 
 COUNT = 600
 SLOWLY = ("--rate", "60", "--workers", "2", "--json")
-HELD = 20.0
-"""Documents a second, while workers are killed: the rest would take half a minute."""
+HELD = 4.0
+"""Documents a second, while workers are killed: the rest would take two minutes."""
 DAMAGE = {"k00005": "different", "k00006": "missing", "k00007": "missing", "extra": "extra"}
 
 
@@ -76,6 +76,7 @@ async def killed_on_the_way(command: asyncio.Task[Any], jobs: OpenJobs, cluster:
         jobs.set_rate(job.id, None if last_of_them else 60.0)
 
 
+@pytest.mark.takes_turns
 @pytest.mark.slow
 async def test_a_backfill_is_stopped_gone_on_with_and_survives_its_workers(
     site: Site, cluster: Dask, tmp_path: Path

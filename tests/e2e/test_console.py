@@ -131,6 +131,7 @@ async def browser() -> AsyncIterator[Page]:
     await opening.__aexit__(None, None, None)
 
 
+@pytest.mark.takes_turns
 def test_both_workers_serve_and_their_figures_are_one(site: Site, finding: dict[str, Any]) -> None:
     until(lambda: len(site.workers()) == 2, "there are not two workers")
     capacity = json.loads(json.dumps(site.admin("/status")["lanes"]))
@@ -182,6 +183,7 @@ def test_the_command_line_lists_shows_and_says_what_a_heal_would_do(site: Site, 
     assert "not safe to flip" in status.stdout
 
 
+@pytest.mark.takes_turns
 async def test_the_console_shows_the_finding_and_heals_it_by_keyboard(
     site: Site, finding: dict[str, Any], browser: Page
 ) -> None:
@@ -218,6 +220,7 @@ async def test_the_console_shows_the_finding_and_heals_it_by_keyboard(
     assert browser.problems == []
 
 
+@pytest.mark.takes_turns
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 async def test_the_console_fits_a_phone_and_can_be_read(
     site: Site, finding: dict[str, Any], browser: Page, dark: bool

@@ -9,10 +9,12 @@ import subprocess
 import sys
 import time
 import urllib.request
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from tests.support import drawn, services
 from tests.support.documents import FOLDER
 
 SHADOW = Path(sys.executable).with_name("shadow")
@@ -46,29 +48,12 @@ def check(code: int, report: dict) -> None:
 
 
 @pytest.mark.timeout(450)
-@pytest.mark.drawn_over("driver", reason="the same demo; the suites hold with either driver")
-@pytest.mark.parametrize("driver", ["motor", "pymongo"])
-def test_the_demo_passes_on_embedded_servers(driver: str) -> None:
-    code, report, _ = run("--seconds", "10", "--driver", driver)
-    check(code, report)
-
-
-@pytest.mark.timeout(450)
-def test_the_demo_passes_on_dynamodb_local_with_real_documents(dynamodb_local_url: str) -> None:
-    code, report, _ = run("--seconds", "10", "--dynamo", dynamodb_local_url, "--data", str(FOLDER))
-    check(code, report)
-    assert report["documents_loaded"] == 4437
-
-
-def test_it_says_what_is_wrong_with_its_data_before_it_starts_anything(tmp_path: Path) -> None:
-    (tmp_path / "users.json").write_text('{"_id": 1}\n{"_id": \n')
-    done = subprocess.run([str(SHADOW), "demo", "--data", str(tmp_path)], capture_output=True, text=True, timeout=100)
-    assert done.returncode == 2
-    assert "users.json, line 2" in done.stderr
-
-
-def test_it_stays_up_on_request_and_ends_on_ctrl_c_without_leaving_a_process() -> None:
-    command = [str(SHADOW), "demo", "--seconds", "5", "--serve"]
+@pytest.mark.drawn_over("how", reason="the same demo; the suites hold with either driver, and with the ODM")
+@pytest.mark.parametrize("how", ["--driver motor", "--driver pymongo", "--backend beanie"])
+def test_it_passes_stays_up_on_request_and_ends_on_ctrl_c_without_leaving_a_process(how: str) -> None:
+    if "beanie" in how and find_spec("beanie") is None:
+        services.missing("beanie", "it is not installed")
+    command = [str(SHADOW), "demo", "--json", "--seconds", "10", "--serve", *how.split()]
     program = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert program.stderr is not None
     try:
@@ -85,12 +70,71 @@ def test_it_stays_up_on_request_and_ends_on_ctrl_c_without_leaving_a_process() -
         assert status["collections"]["documents"]["primary"] == "dynamo"
     finally:
         program.send_signal(signal.SIGINT)
-        program.communicate(timeout=100)
-    assert program.returncode == 0, "the proof was made before"
+        said, _ = program.communicate(timeout=100)
+    assert said.count("\n") == 1, f"one object and nothing else on standard output:\n{said}"
+    check(program.returncode, json.loads(said))
     with pytest.raises(OSError):
         urllib.request.urlopen(addresses["metrics"], timeout=2)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--backend", "beanie", "--driver", "motor"), "--driver"),
+        (("--backend", "django"), "driver or beanie"),
+    ],
+)
+def test_a_backend_that_there_is_not_is_refused_before_anything_starts(arguments: tuple[str, ...], said: str) -> None:
+    if find_spec("beanie") is None:
+        services.missing("beanie", "it is not installed")
+    done = subprocess.run([str(SHADOW), "demo", *arguments], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+def test_without_beanie_its_backend_names_the_package() -> None:
+    """As where the extra is not installed: the program finds no module of this name."""
+    program = (
+        "import importlib.util, sys; real = importlib.util.find_spec;"
+        "importlib.util.find_spec = lambda name, *more: None if name == 'beanie' else real(name, *more);"
+        "from shadow.cli import main; sys.argv = ['shadow', 'demo', '--backend', 'beanie']; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100)
+    assert done.returncode != 0
+    assert "pip install 'shadow[demo,beanie]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def some_of(folder: Path, every: int, into: Path) -> int:
+    """Copies each `every`th document of each file; their number."""
+    count = 0
+    for file in folder.glob("*.json"):
+        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)[::every]
+        (into / file.name).write_text("".join(lines), encoding="utf-8")
+        count += len(lines)
+    return count
+
+
+@pytest.mark.takes_turns
+@pytest.mark.timeout(450)
+def test_the_demo_passes_on_dynamodb_local_with_real_documents(
+    dynamodb_local_url: str, tmp_path: Path, real_documents: object
+) -> None:
+    """With some of them: that each one comes back to the byte is shown by `test_real_documents.py`."""
+    count = some_of(FOLDER, 1 if drawn.is_long() else 10, tmp_path)
+    code, report, _ = run("--seconds", "10", "--dynamo", dynamodb_local_url, "--data", str(tmp_path))
+    check(code, report)
+    assert report["documents_loaded"] == count > 400
+
+
+def test_it_says_what_is_wrong_with_its_data_before_it_starts_anything(tmp_path: Path) -> None:
+    (tmp_path / "users.json").write_text('{"_id": 1}\n{"_id": \n')
+    done = subprocess.run([str(SHADOW), "demo", "--data", str(tmp_path)], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 2
+    assert "users.json, line 2" in done.stderr
+
+
+@pytest.mark.takes_turns
 @pytest.mark.parametrize("at", ["the start", "traffic"])
 def test_ctrl_c_before_the_proof_is_no_success_and_leaves_nothing(tmp_path: Path, at: str) -> None:
     """With a profile in the environment too, which is nothing to the demo's own servers."""

@@ -130,6 +130,7 @@ def put_one(client: Any) -> None:
     client.put_item(TableName="things", Item={"_id": {"S": "1"}})
 
 
+@pytest.mark.takes_turns
 def test_dynamodb_local_in_memory_forgets_at_a_restart(new_dynamodb_local: Callable[..., DynamoDBLocal]) -> None:
     server = new_dynamodb_local()
     put_one(dynamo(server))
@@ -137,6 +138,7 @@ def test_dynamodb_local_in_memory_forgets_at_a_restart(new_dynamodb_local: Calla
     assert dynamo(server).list_tables()["TableNames"] == []
 
 
+@pytest.mark.takes_turns
 def test_dynamodb_local_that_is_persistent_keeps_data_over_a_crash(
     new_dynamodb_local: Callable[..., DynamoDBLocal],
 ) -> None:

@@ -82,6 +82,7 @@ def panels() -> list[tuple[str, str]]:
     ]
 
 
+@pytest.mark.takes_turns
 async def test_the_whole_api_works_over_shadow_and_no_comparison_finds_a_difference(backend: Backend) -> None:
     async with httpx.AsyncClient(base_url=backend.url, timeout=60) as client:
         await notesllm.walk(client)

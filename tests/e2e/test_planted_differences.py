@@ -312,6 +312,7 @@ async def heal(site: Site) -> None:
     await site.shadow.admin.heal("counted", "c3")
 
 
+@pytest.mark.takes_turns
 @pytest.mark.timeout(7200 if COMPARISONS > 10_000 else 240)
 async def test_all_planted_differences_are_found_under_writes_and_nothing_else_is(site: Site) -> None:
     async with site.traffic():
@@ -348,10 +349,11 @@ async def test_all_planted_differences_are_found_under_writes_and_nothing_else_i
     assert all(each["working"] for each in status["comparison"].values())
 
 
+@pytest.mark.takes_turns
 async def test_a_secondary_that_lags_throttles_and_goes_away_makes_no_false_alarm_and_hides_nothing(site: Site) -> None:
     async with site.traffic(seed=2):
         await plant(site)
-        site.proxy.delay = 0.05
+        site.proxy.set("delay", seconds=0.05)
         await asyncio.sleep(1.0)
         site.proxy.mode = "throttle"
         await site.until(lambda: throttled(site) >= 5, lambda: f"throttled: {throttled(site)}")
@@ -436,6 +438,7 @@ async def works(shadow: Shadow) -> None:
         await asyncio.sleep(0.1)
 
 
+@pytest.mark.takes_turns
 async def test_a_secondary_whose_reads_fail_is_never_all_is_well(site: Site) -> None:
     await works(site.shadow)
     site.proxy.mode = "refuse"

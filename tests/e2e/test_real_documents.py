@@ -26,6 +26,7 @@ def by_key(documents: list[dict[str, Any]]) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.takes_turns
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("server", "primary"), [("dynamodb_local_url", StoreName.DYNAMO), ("ministack_url", StoreName.MONGO)]

@@ -142,6 +142,7 @@ class Load:
         assert [each["n"] for each in found] == counts
 
 
+@pytest.mark.takes_turns
 @pytest.mark.timeout(420)
 async def test_changes_of_primary_and_phase_take_effect_under_load_and_lose_nothing(config: Config) -> None:
     async with Load(config.shadow) as load:
@@ -254,6 +255,7 @@ async def test_a_file_that_is_gone_for_a_moment_changes_nothing(config: Config, 
     await until(lambda: config.is_at(DYNAMO))
 
 
+@pytest.mark.takes_turns
 async def test_a_flip_waits_while_the_secondary_is_down_and_happens_when_it_is_back(
     config: Config, proxy: FaultProxy
 ) -> None:
@@ -276,6 +278,7 @@ async def test_a_flip_waits_while_the_secondary_is_down_and_happens_when_it_is_b
     await assert_level(config.shadow)
 
 
+@pytest.mark.takes_turns
 async def test_a_flip_that_waits_can_be_called_off(config: Config, proxy: FaultProxy) -> None:
     proxy.mode = "refuse"
     await config.shadow["things"].insert_one({"_id": 1})

@@ -82,6 +82,7 @@ async def owed(site: Site) -> dict[str, Any]:
     return keys
 
 
+@pytest.mark.takes_turns
 async def test_what_waits_is_listed_oldest_first_and_bounded(site: Site, tool: Tool, owed: dict[str, Any]) -> None:
     """Hashes of keys unless they are asked for; counts are whole though the list is cut."""
     said = await tool(*JOURNAL, "list", "--json")
@@ -112,6 +113,7 @@ async def test_a_dry_run_says_what_a_heal_would_do_and_changes_nothing(
     assert f"{COLLECTION} ({site.primary} -> {other}): 2 would be copied, 1 would get a tombstone" in text.out
 
 
+@pytest.mark.takes_turns
 async def test_applied_it_makes_both_stores_equal_and_empties_the_journal(
     site: Site, tool: Tool, owed: dict[str, Any]
 ) -> None:
@@ -135,6 +137,7 @@ async def test_one_key_alone_can_be_healed(site: Site, tool: Tool, owed: dict[st
     assert {each.key for each in await site.disagreements()} == {owed["updated"], owed["deleted"]}
 
 
+@pytest.mark.takes_turns
 async def test_one_key_is_explained_by_versions_paths_and_types_without_values(
     site: Site, tool: Tool, owed: dict[str, Any]
 ) -> None:
@@ -163,6 +166,7 @@ async def test_one_key_is_explained_by_versions_paths_and_types_without_values(
     assert (gone["primary"]["state"], gone["secondary"]["state"]) == ("absent", "tombstone")
 
 
+@pytest.mark.takes_turns
 @pytest.mark.parametrize("kind", ["mongodb", "dynamodb"])
 async def test_a_journal_on_a_server_is_listed_explained_and_healed_alike(
     least_role_url: str, least_role_database: str, dynamodb_local_url: str, fresh_name: str, tmp_path: Path, kind: str
@@ -210,6 +214,7 @@ async def test_the_operation_of_a_living_process_is_left_to_it(site: Site, tool:
         journal.shut()
 
 
+@pytest.mark.takes_turns
 async def test_beside_a_running_application_under_load_nothing_is_lost(site: Site, tmp_path: Path) -> None:
     """Heals run again and again while hot keys are changed: both stores end equal and every increment counts."""
     # Four writers take turns at each key, beside the heals: on a busy machine that takes its time.
@@ -258,6 +263,7 @@ async def test_a_secondary_ahead_of_its_primary_is_never_overwritten(
     assert documents[site.digest(owed["updated"])]["n"] == 2.5
 
 
+@pytest.mark.takes_turns
 async def test_a_store_that_does_not_answer_is_one_error_and_exit_code_3(
     site: Site, owed: dict[str, Any], tmp_path: Path
 ) -> None:

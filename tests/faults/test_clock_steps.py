@@ -91,6 +91,7 @@ async def test_a_clock_that_is_set_neither_ends_an_intent_nor_keeps_it(
     assert document["n"] == 2
 
 
+@pytest.mark.takes_turns
 @pytest.mark.drawn_over("place", "apart", of=3, reason="the same clock, whatever keeps the intents")
 @pytest.mark.parametrize("place", [in_file, in_mongo, in_dynamo])
 @pytest.mark.parametrize("apart", [-FAR, FAR])

@@ -470,6 +470,7 @@ async def until_verify_is_wanted(shadow: Shadow) -> None:
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.takes_turns
 @row("the journal's file is damaged")
 async def test_the_journal_is_damaged(place: Place) -> Shadow:
     async with place.shadow(drain=0.1) as shadow:

@@ -37,6 +37,7 @@ def wait_until(holds: Callable[[], bool], worker: Worker) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.takes_turns
 @pytest.mark.drawn_over("metrics", "journal", of=2, reason="the same disk, for whoever writes files")
 @pytest.mark.parametrize("metrics", ["alone", "shared"])
 @pytest.mark.parametrize("journal", ["sqlite", "mongodb"])

@@ -145,6 +145,7 @@ def damage(folder: Path, seed: int) -> str:
     return ", ".join(done)
 
 
+@pytest.mark.takes_turns
 @pytest.mark.timeout(300 + ROUNDS)
 async def test_whatever_the_damage_each_key_is_open_or_its_collection_in_doubt(
     left_behind: tuple[Path, Keys], tmp_path: Path

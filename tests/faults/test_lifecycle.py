@@ -51,6 +51,7 @@ async def healed(site: Site) -> dict[object, dict[str, object]]:
 # --- event loops --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.takes_turns
 @pytest.mark.slow
 @pytest.mark.timeout(3600 if LONG else 900)
 @pytest.mark.drawn_over("closing", "driver", of=2, reason="the same loops, with what else they can meet")
@@ -73,6 +74,7 @@ async def test_one_event_loop_after_the_other_leaks_nothing(
     assert len(found) == loops + 1
 
 
+@pytest.mark.takes_turns
 @pytest.mark.drawn_over("mongo_url", "driver", "used", of=3, reason="the same fork, of other processes")
 @pytest.mark.parametrize("mongo_url", ["one", "replicas"], indirect=True)
 @pytest.mark.parametrize("driver", ["motor", "pymongo"])
@@ -141,6 +143,7 @@ async def up(client: httpx.AsyncClient) -> None:
                 return
 
 
+@pytest.mark.takes_turns
 @pytest.mark.slow
 @pytest.mark.parametrize("secondary", ["up", "hanging"])
 async def test_sigterm_under_load_drains_and_leaves_the_rest_to_the_next_start(

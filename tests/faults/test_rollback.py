@@ -76,6 +76,7 @@ def alone(site: Site) -> Any:
     return client[site.database].get_collection(COLLECTION, write_concern=WriteConcern(1))
 
 
+@pytest.mark.takes_turns
 @pytest.mark.parametrize(
     ("asked", "driver"),
     [("&w=1", "motor"), ("&w=0", "pymongo"), ("&w=1&journal=true", "pymongo"), ("&w=here", "motor")],
@@ -102,6 +103,7 @@ async def test_what_was_rolled_back_had_not_been_acknowledged(
         assert list(doubted) == ([COLLECTION] if asked == "&w=here" else [])
 
 
+@pytest.mark.takes_turns
 @pytest.mark.parametrize("make", [AsyncIOMotorClient, AsyncMongoClient], ids=["motor", "pymongo"])
 async def test_a_client_that_was_handed_in_is_raised_too(site: Site, replica_set: ReplicaSet, make: Any) -> None:
     client = make(f"{site.mongo_url}&w=1")
@@ -148,6 +150,7 @@ async def test_nothing_is_healed_after_what_can_be_rolled_back(
         assert await shadow[COLLECTION].find_one({"_id": "k"}) == {"_id": "k", "n": 0}
 
 
+@pytest.mark.takes_turns
 @DRIVERS
 async def test_no_read_that_something_is_settled_by_shows_what_can_be_rolled_back(
     site: Site, replica_set: ReplicaSet, driver: str

@@ -117,6 +117,7 @@ async def both(site: Site, proxy: FaultProxy, fault: str) -> Took:
     return took
 
 
+@pytest.mark.takes_turns
 @pytest.mark.parametrize(("dynamo_url", "primary", "fault"), CASES, indirect=["dynamo_url"])
 async def test_the_application_does_not_notice(site: Site, new_proxy: NewProxy, primary: str, fault: str) -> None:
     """A call that waits for the secondary waits each time, so it is the quickest of each that tells: the machine may

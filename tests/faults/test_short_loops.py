@@ -37,6 +37,7 @@ async def _job(shadow: Shadow, number: int) -> None:
         await asyncio.sleep(0.01 * number)
 
 
+@pytest.mark.takes_turns
 async def test_the_journal_is_empty_soon_after_each_loop_and_a_flip_can_be_made(place: Site, tmp_path: Path) -> None:
     worker = place.shadow()
     async with place.shadow() as web:
@@ -44,8 +45,11 @@ async def test_the_journal_is_empty_soon_after_each_loop_and_a_flip_can_be_made(
         for number in range(JOBS):
             await asyncio.to_thread(lambda number=number: asyncio.run(_job(worker, number)))  # type: ignore[misc]
             assert await web.settled(90), (await web.admin.status())["journal"]
-        done = await web.admin.flip(COLLECTION, StoreName.DYNAMO, "a test")
-        assert done["done"], done
+        # A request that somebody gave up on, as happens on a busy machine, may still be under way for a while.
+        async with asyncio.timeout(90):
+            while not (done := await web.admin.flip(COLLECTION, StoreName.DYNAMO, "a test"))["done"]:
+                assert "abandoned request" in str(done), done
+                await asyncio.sleep(1)
     assert await place.disagreements() == []
 
 

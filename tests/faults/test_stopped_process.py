@@ -103,6 +103,7 @@ CASES = [
 ]
 
 
+@pytest.mark.takes_turns
 @pytest.mark.parametrize(("primary", "stop", "die"), CASES)
 async def test_a_write_that_goes_on_after_its_intent_was_forgotten(
     site: Site, tmp_path: Path, primary: str, stop: str, die: str

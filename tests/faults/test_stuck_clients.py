@@ -91,6 +91,7 @@ class Crowd:
         await until(lambda: self.answered >= wanted, 90)
 
 
+@pytest.mark.takes_turns
 @pytest.mark.drawn_over("primary", "driver", of=2, reason="the same stores that come and go")
 @pytest.mark.parametrize("primary", ["mongo", "dynamo"])
 @pytest.mark.parametrize("driver", ["motor", "pymongo"])

@@ -91,6 +91,7 @@ async def test_a_backfill_puts_right_what_stands_in_its_way(site: Site) -> None:
         await site.level(shadow)
 
 
+@pytest.mark.takes_turns
 @pytest.mark.parametrize("times", [1, 2])
 async def test_a_process_that_dies_with_a_document_set_aside(site: Site, times: int) -> None:
     """Nothing in the journal knew of these documents before: the next process heals every one that was touched."""

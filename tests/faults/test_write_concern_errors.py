@@ -114,6 +114,7 @@ HALF = {"BulkWriteError", "WriteConcernError", "NetworkTimeout", "ExecutionTimeo
 """The last two: after some codes the driver sends the write once more, until its time is over."""
 
 
+@pytest.mark.takes_turns
 @pytest.mark.parametrize(("driver", "code"), [("motor", 64), ("motor", 91), ("pymongo", 64), ("pymongo", 11600)])
 async def test_a_write_concern_error_is_no_refusal(site: Site, driver: str, code: int) -> None:
     """For each verb: what the primary has done, the secondary gets."""
@@ -125,6 +126,7 @@ async def test_a_write_concern_error_is_no_refusal(site: Site, driver: str, code
         await site.level(shadow)
 
 
+@pytest.mark.takes_turns
 @pytest.mark.parametrize("driver", DRIVERS)
 async def test_a_write_concern_error_that_the_driver_is_to_send_once_more(site: Site, driver: str) -> None:
     """Servers that shut down label it so."""
@@ -181,6 +183,7 @@ async def test_a_connection_that_is_closed_under_the_write(site: Site, driver: s
         await site.level(shadow)
 
 
+@pytest.mark.takes_turns
 @pytest.mark.parametrize("driver", DRIVERS)
 async def test_a_server_that_shuts_down_in_the_middle(
     new_mongod: Callable[..., Mongod], dynamodb_local_url: str, fresh_name: str, tmp_path: Path, driver: str

@@ -122,6 +122,7 @@ async def test_bare_mongodb_comes_to_it(site: Site, crew: Crew, processes: int) 
     assert not any(wrong), "\n".join(filter(None, wrong))
 
 
+@pytest.mark.takes_turns
 @pytest.mark.slow
 @pytest.mark.timeout(3600 if LONG else 600)
 @pytest.mark.drawn_over("phase", "primary", "processes", of=len(PLACES) // 2, reason="the same scenarios elsewhere")

@@ -38,6 +38,7 @@ def test_a_weakened_rule_is_caught(mutation: Mutation) -> None:
     assert found, "no seed has shown it"
 
 
+@pytest.mark.takes_turns
 @pytest.mark.parametrize("mutation", ALL, ids=lambda mutation: mutation.name.replace(" ", "_"))
 def test_the_rule_itself_holds_under_the_same_conditions(mutation: Mutation) -> None:
     """What is caught is the mutation, not the conditions."""

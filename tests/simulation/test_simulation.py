@@ -48,6 +48,7 @@ def test_a_seed_replays_in_another_process(hash_seed: str) -> None:
     assert told.stdout.rstrip() == run(7).story()
 
 
+@pytest.mark.takes_turns
 def test_the_runs_come_by_everything_that_production_does() -> None:
     """Faults, recoveries and races that never happen would show nothing."""
     wanted = {

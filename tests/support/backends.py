@@ -221,6 +221,10 @@ class Routed(Backend):
     def current(self) -> Router:
         return self._runtime.router
 
+    def is_on_mongo(self, collection: str) -> bool:
+        """Never: nothing is left to MongoDB alone."""
+        return False
+
     def kept(self) -> ClientDefaults:
         return kept_by_url("mongodb://127.0.0.1/")
 

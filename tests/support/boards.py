@@ -302,12 +302,17 @@ DIVERGENCE: Final = Board(
                 ),
                 Panel(
                     "Incomparable, by reason",
-                    "What a comparison could not decide, and why: MongoDB leaves it open, or an answer was cut.",
+                    "What a comparison could not decide, and why: MongoDB leaves it open, an answer was cut, or only "
+                    "MongoDB can do it (by operator).",
                     [
                         (
                             _rate("shadow_incomparable_total", "collection, reason") + " > 0",
                             "{{collection}} {{reason}}",
-                        )
+                        ),
+                        (
+                            _rate("shadow_not_portable_total", "collection, operator") + " > 0",
+                            "{{collection}} only MongoDB: {{operator}}",
+                        ),
                     ],
                     unit="cps",
                     width=8,

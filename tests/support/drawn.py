@@ -39,6 +39,7 @@ __all__ = [
     "Draws",
     "add_options",
     "combinations",
+    "draws_among",
     "driver_of",
     "examples",
     "forget",
@@ -216,11 +217,16 @@ def examples(most: int) -> int:
     return most if is_long() else most // 4
 
 
-def combinations(config: pytest.Config, seed: int, items: list[pytest.Item]) -> set[pytest.Item]:
-    """Which of these tests are left for another run: see `drawn_over`."""
+def draws_among(config: pytest.Config) -> bool:
+    """Whether this run has a part of what it was asked for: not a long one, nor one that names its tests."""
     options = config.option
     named = any("::" in each for each in config.args) or options.keyword or getattr(options, "lf", False)
-    if is_long() or named or not options.drawn:
+    return options.drawn and not (is_long() or named)
+
+
+def combinations(config: pytest.Config, seed: int, items: list[pytest.Item]) -> set[pytest.Item]:
+    """Which of these tests are left for another run: see `drawn_over`."""
+    if not draws_among(config):
         return set()
     tests: dict[str, list[pytest.Item]] = {}
     had: dict[tuple[str, tuple[str, ...]], set[str]] = {}

@@ -1,8 +1,9 @@
 """One process of an application of many: traffic on `users`, each write noted with the store that answered it.
 
-`begin(config, notes, number, port)`; with a port it serves the admin router as well. It runs until SIGTERM, and then
-writes its notes: {"acked": {key: increments}, "writes": [[store, start, end]],
-"waits": [[start, end]], "errors": [text]}; times are `time.monotonic()`, which the processes of a host share.
+`begin(config, notes, number, port)`; the one with the number `TWIN` writes and reads by Beanie's documents, the others
+by the database object; with a port it serves the admin router as well. It runs until SIGTERM, and then writes its
+notes: {"acked": {key: increments}, "writes": [[store, start, end]], "waits": [[start, end]], "errors": [text]}; times
+are `time.monotonic()`, which the processes of a host share.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ import uvicorn
 from fastapi import FastAPI
 
 from shadow import Shadow
+from tests.support import services
 
-__all__ = ["COLLECTION", "PAUSE", "SHARED", "TASKS", "begin"]
+__all__ = ["COLLECTION", "PAUSE", "SHARED", "TASKS", "TWIN", "Worker", "begin"]
 
 COLLECTION: Final = "users"
+TWIN: Final = 1
 
 TASKS: Final = 4
 SHARED: Final = 10
@@ -73,23 +76,42 @@ class Worker:
                 await asyncio.wait_for(self.ended.wait(), PAUSE * chance.uniform(0.5, 1.5))
 
     async def _act(self, chance: random.Random, own: str, turn: int) -> None:
-        things = self.shadow[COLLECTION]
         match chance.randrange(6):
             case 0:
                 await self._increment(f"shared-{chance.randrange(SHARED)}")
             case 1:
                 await self._increment(own)
             case 2:
-                await self._write(things.insert_one({"_id": f"{own}-{turn}", "group": own, "n": turn}))
-                await self._write(things.delete_one({"_id": f"{own}-{turn}"}))
+                await self._write(self.insert(f"{own}-{turn}", own, turn))
+                await self._write(self.delete(f"{own}-{turn}"))
             case 3:
-                await things.find({"group": own}).to_list(None)
+                await self.of_group(own)
             case _:
-                await things.find_one({"_id": f"shared-{chance.randrange(SHARED)}"})
+                await self.read(f"shared-{chance.randrange(SHARED)}")
 
     async def _increment(self, key: str) -> None:
-        await self._write(self.shadow[COLLECTION].update_one({"_id": key}, {"$inc": {"n": 1}}, upsert=True))
+        await self._write(self.increment(key))
         self.acked[key] += 1
+
+    # What the twin does otherwise.
+
+    async def prepare(self) -> None:
+        """Before the traffic begins."""
+
+    async def insert(self, key: str, group: str, n: int) -> None:
+        await self.shadow[COLLECTION].insert_one({"_id": key, "group": group, "n": n})
+
+    async def delete(self, key: str) -> None:
+        await self.shadow[COLLECTION].delete_one({"_id": key})
+
+    async def increment(self, key: str) -> None:
+        await self.shadow[COLLECTION].update_one({"_id": key}, {"$inc": {"n": 1}}, upsert=True)
+
+    async def of_group(self, group: str) -> None:
+        await self.shadow[COLLECTION].find({"group": group}).to_list(None)
+
+    async def read(self, key: str) -> None:
+        await self.shadow[COLLECTION].find_one({"_id": key})
 
     async def _write(self, work: Any) -> None:
         started = time.monotonic()
@@ -103,8 +125,9 @@ class Worker:
 
 async def main(config: str, notes: str, number: int, port: int | None) -> None:
     async with Shadow.from_file(config) as shadow:
-        worker = Worker(shadow, number)
+        worker = _made(shadow, number)
         worker.watch()
+        await worker.prepare()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.ended.set)
         serving = None if port is None else asyncio.create_task(_serve(shadow, port, worker))
         Path(notes).with_suffix(".ready").touch()
@@ -112,6 +135,18 @@ async def main(config: str, notes: str, number: int, port: int | None) -> None:
         if serving is not None:
             await serving
     Path(notes).write_text(worker.notes())
+
+
+def _made(shadow: Shadow, number: int) -> Worker:
+    if number != TWIN:
+        return Worker(shadow, number)
+    try:
+        from tests.support.fleet_twin import Twin
+    except ModuleNotFoundError:
+        if services.required():
+            raise
+        return Worker(shadow, number)
+    return Twin(shadow, number)
 
 
 async def _serve(shadow: Shadow, port: int, worker: Worker) -> None:

@@ -39,6 +39,7 @@ CANCELLED: Final = 0.04
 """The share of operations whose caller goes away before the answer."""
 LOOP: Final = 1.5
 """Seconds that one loop lasts where there are several, and that the child of a fork works."""
+_WRITE_CONFLICT: Final = 112
 LONGEST: Final = 150.0
 """Seconds. An operation that takes longer hangs, and is complained of."""
 
@@ -248,6 +249,8 @@ class _Process:
         except (DuplicateKeyError, JournalError):
             return "refused", 0
         except Exception as error:
+            if getattr(error, "code", None) == _WRITE_CONFLICT:
+                return "refused", 0  # many writers of one document, and not time enough for all of them
             if classify(error) is not Outcome.UNKNOWN:
                 self._complain(f"{type(error).__name__} {getattr(error, 'code', '')}")
         return "unknown", 1

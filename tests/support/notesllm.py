@@ -22,12 +22,12 @@ TEXT: Final = "Databases keep documents. Documents hold fields. A migration move
 
 
 @contextlib.asynccontextmanager
-async def running(database: Database) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the application over `database`, with its worker at work."""
+async def running(database: Database, notes: Any = None) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the application over `database`, with its worker at work. `notes`: what stands in for its own."""
     stop = asyncio.Event()
-    working = asyncio.create_task(worker(database, stop, poll_seconds=0.01))
+    working = asyncio.create_task(worker(database, stop, poll_seconds=0.01, notes=notes))
     try:
-        async with client_of(create_app(database, password_cost=CHEAP)) as client:
+        async with client_of(create_app(database, password_cost=CHEAP, notes=notes)) as client:
             yield client
     finally:
         stop.set()
@@ -57,9 +57,9 @@ async def ready(client: httpx.AsyncClient, path: str, headers: dict[str, str]) -
             await asyncio.sleep(0.01)
 
 
-async def walk_through(database: Database) -> None:
+async def walk_through(database: Database, notes: Any = None) -> None:
     """Every endpoint, its refusals included, over an empty database."""
-    async with running(database) as client:
+    async with running(database, notes) as client:
         await walk(client)
 
 

@@ -127,6 +127,10 @@ class Pair:
     def kept(self) -> ClientDefaults:
         return kept_by_url("mongodb://127.0.0.1/")
 
+    def is_on_mongo(self, collection: str) -> bool:
+        """Never: a store in memory can do nothing that another one cannot."""
+        return False
+
     def get_collection(self, name: str) -> Collection:
         return Collection(CollectionSpec(name), self)
 

@@ -31,6 +31,15 @@ COLLECTION: Final = {
         "secondary took it too (`SecondaryWriteError` otherwise)",
     ),
     "shadow_reads": (_SHARE, "the share of reads that is repeated on the secondary"),
+    "unsupported": (
+        "",
+        "what DynamoDB does not support, while MongoDB is the primary: `pass` leaves it to MongoDB alone, `refuse` "
+        "refuses it as after the flip: see [not portable](concepts.md#not-portable)",
+    ),
+    "accept_not_portable": (
+        "`[$where, collation]`",
+        "operators and options that the application may lose by the flip: they close no gate",
+    ),
     "forced": ("a reason", "makes a change of `primary` in the file although gates are closed; kept in the receipt"),
     "reads": (
         "`{dynamo: 5%}`",
@@ -60,7 +69,9 @@ COLLECTION: Final = {
     "reveal_fields": ("`[path]`", "fields of which the console may show a finding's values, on request and logged"),
     "table": ("", "settings of its table on DynamoDB: see [tables](#tables)"),
 }
-DEFAULTS: Final = {name: COLLECTION[name] for name in ("primary", "phase", "writes", "shadow_reads", "forced", "reads")}
+DEFAULTS: Final = {
+    name: COLLECTION[name] for name in ("primary", "phase", "writes", "shadow_reads", "unsupported", "forced", "reads")
+}
 MONGO: Final = {
     "url": ("a connection string", "where MongoDB is; it may hold a password, so it is a secret"),
     "database": ("a name", "the database; without it, the one in the path of `url`"),

@@ -19,7 +19,7 @@ from shadow.control.place import DynamoPlace, MongoPlace, SqlitePlace
 from shadow.errors import ConfigurationError, Fault
 from shadow.journal.server.dynamo_table import Access
 from shadow.model.limits import Watch
-from shadow.model.phase import Phase, ReadShares, Route, StoreName, WriteMode
+from shadow.model.phase import Phase, ReadShares, Route, StoreName, Unsupported, WriteMode
 from shadow.model.schema import Billing, CollectionSpec, IndexSpec, TableSpec, UniqueSpec
 from shadow.stores.dynamo.client.settings import TableSettings
 from shadow.stores.mongo.durability import WeakWrites
@@ -264,6 +264,7 @@ OTHERS: Final[dict[str, tuple[str, Any]]] = {
     "defaults.primary": ("dynamo", StoreName.DYNAMO),
     "defaults.phase": ("off", Phase.OFF),
     "defaults.writes": ("strict", WriteMode.STRICT),
+    "defaults.unsupported": ("refuse", Unsupported.REFUSE),
     "defaults.shadow_reads": ("0.25", 0.25),
     "defaults.reads.mongo": ("0.05", 0.05),
     "defaults.reads.dynamo": ("5%", 0.05),

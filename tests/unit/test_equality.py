@@ -283,9 +283,12 @@ def _answer(rng: random.Random, documents: list[Document], query: Query) -> list
     return [Hit(each["_id"], Version("b", 1), each) for each in ordered[query.skip : stop]]
 
 
-@pytest.mark.parametrize("seed", range(300))
-def test_two_right_answers_never_differ_and_a_lost_document_in_range_is_always_noticed(seed: int) -> None:
-    rng = random.Random(seed)
+def test_two_right_answers_never_differ_and_a_lost_document_in_range_is_always_noticed() -> None:
+    for seed in range(300):
+        _two_right_answers(random.Random(seed))
+
+
+def _two_right_answers(rng: random.Random) -> None:
     documents = [{"_id": i, "n": rng.randrange(4), "m": rng.choice([1, 1.0, None])} for i in range(rng.randrange(12))]
     sort = rng.choice([(("n", 1),), (("n", -1), ("m", 1))])
     query = Query(sort=sort, skip=rng.choice([0, 0, 2]), limit=rng.choice([0, 3, 5]))
@@ -299,9 +302,12 @@ def test_two_right_answers_never_differ_and_a_lost_document_in_range_is_always_n
         assert kinds(compare_hits(query, primary, _answer(rng, rest, query))) == [(lost, Kind.MISSING)]
 
 
-@pytest.mark.parametrize("seed", range(200))
-def test_every_document_named_missing_or_extra_truly_is(seed: int) -> None:
-    rng = random.Random(seed)
+def test_every_document_named_missing_or_extra_truly_is() -> None:
+    for seed in range(200):
+        _named_missing_or_extra(random.Random(seed))
+
+
+def _named_missing_or_extra(rng: random.Random) -> None:
     documents = [{"_id": i, "n": rng.randrange(5)} for i in range(12)]
     left = [each for each in documents if rng.random() < 0.8]
     right = [each for each in documents if rng.random() < 0.8]

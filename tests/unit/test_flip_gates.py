@@ -36,7 +36,7 @@ WELL: Final[dict[str, Any]] = {
     "primary": "mongo", "phase": "shadow", "shadow_reads": 1.0, "down": [], "findings": 0, "planted": True,
     "works": True, "waiting": 0, "refused": 0, "oldest": 0.0, "read": True, "unverified": "", "bypassing": 0,
     "compared": ENOUGH, "shed": 0, "seconds": 3600.0,
-    "indexes_known": True, "indexes_lost": [],
+    "indexes_known": True, "indexes_lost": [], "not_portable": [],
 }  # fmt: skip
 COPIED: Final = ("backfill", "complete")
 EQUAL: Final = ("verify", "equal")
@@ -165,6 +165,11 @@ CASES: Final[list[tuple[str, str, Callable[[Place], object]]]] = [
     ("writers", "out-of-band writes: 2", lambda place: place.process(bypassing=2)),
     ("indexes", "1 have no counterpart", lambda place: place.process(indexes_lost=["bio_text"])),
     ("indexes", "not known", lambda place: place.process(indexes_known=False)),
+    (
+        "portable",
+        "not portable yet: $where, collation",
+        lambda place: place.process(not_portable=["collation", "$where"]),
+    ),
     ("phase", "dual_write", lambda place: place.process(phase="dual_write")),
     ("phase", "0% of the reads", lambda place: place.process(shadow_reads=0.0)),
     ("compared", "0 with a verdict", lambda place: (place.forget("member/"), place.process(compared=0))),

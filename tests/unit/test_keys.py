@@ -99,10 +99,9 @@ NUMBERS += [float("inf"), Decimal128("Infinity"), 1e300, Decimal128("1E+300"), D
 
 
 @pytest.mark.parametrize("a", NUMBERS)
-@pytest.mark.parametrize("b", NUMBERS)
-def test_numbers_of_all_types_are_equal_by_value(a: Any, b: Any) -> None:
+def test_numbers_of_all_types_are_equal_by_value(a: Any) -> None:
     """5, 5.0 and Decimal128("5") are one key."""
-    assert (key_text(a) == key_text(b)) == equal(a, b)
+    assert [b for b in NUMBERS if (key_text(a) == key_text(b)) != equal(a, b)] == []
 
 
 @settings(max_examples=examples(300), deadline=None)

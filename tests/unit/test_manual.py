@@ -32,8 +32,8 @@ from tests.support.manual import PAGES, README, ROOT, made, parts
 
 DOCUMENTS: Final = {ROOT / each.name: each.text for each in texts.documents()}
 TOPICS: Final = (
-    "quickstart", "concepts", "configuration", "runbook", "command-line", "metrics", "alerts", "failure-modes",
-    "compatibility", "design", "benchmarks", "changelog",
+    "quickstart", "frameworks", "concepts", "configuration", "runbook", "command-line", "metrics", "alerts",
+    "failure-modes", "compatibility", "design", "benchmarks", "changelog",
 )  # fmt: skip
 RULES: Final = ROOT / "config" / "prometheus" / "rules" / "shadow.yml"
 URL: Final = "https://git.example.com/team/shadow/docs"

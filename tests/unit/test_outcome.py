@@ -60,10 +60,10 @@ def test_a_class_without_a_code_is_refused_only_if_nothing_can_have_been_done(ki
 
 
 @pytest.mark.parametrize("kind", [pm.OperationFailure, pm.WriteError])
-@pytest.mark.parametrize("code", sorted(REFUSED_CODES))
-def test_a_code_that_refuses_the_statement(code: int, kind: type[pm.OperationFailure]) -> None:
+def test_a_code_that_refuses_the_statement(kind: type[pm.OperationFailure]) -> None:
     """For the class of a command's error and that of a write's."""
-    assert classify(kind("x", code)) is Outcome.REFUSED
+    assert len(REFUSED_CODES) > 50
+    assert [code for code in sorted(REFUSED_CODES) if classify(kind("x", code)) is not Outcome.REFUSED] == []
 
 
 UNKNOWN_CODES = [
@@ -75,10 +75,9 @@ UNKNOWN_CODES = [
 
 
 @pytest.mark.parametrize("kind", [pm.OperationFailure, pm.WriteError, pm.WriteConcernError, pm.WTimeoutError])
-@pytest.mark.parametrize("code", UNKNOWN_CODES)
-def test_any_other_code_is_unknown(code: Any, kind: type[pm.OperationFailure]) -> None:
+def test_any_other_code_is_unknown(kind: type[pm.OperationFailure]) -> None:
     """Of the network, of a change of primary, of write concerns and time limits, and whatever nobody has heard of."""
-    assert classify(kind("x", code)) is Outcome.UNKNOWN
+    assert [code for code in UNKNOWN_CODES if classify(kind("x", code)) is not Outcome.UNKNOWN] == []
 
 
 @pytest.mark.parametrize("kind", [pm.WriteConcernError, pm.WTimeoutError, pm.ExecutionTimeout, pm.CursorNotFound])

@@ -249,7 +249,7 @@ async def test_waiting_for_the_next_look_holds_no_place_in_the_lane(tmp_path: Pa
 
 
 async def test_a_full_lane_sheds_no_difference_that_is_to_be_looked_at_again_nor_makes_it_wait(tmp_path: Path) -> None:
-    limits = QUICK.model_copy(update={"settle": 1.0, "read_deadline": 30.0, "read_workers": 1, "read_queue": 4})
+    limits = QUICK.model_copy(update={"settle": 3.0, "read_deadline": 30.0, "read_workers": 1, "read_queue": 4})
     async with Pair(tmp_path, phase=Phase.SHADOW, limits=limits) as pair:
         await pair.things.insert_many([{"_id": n, "n": n} for n in range(3)])
         await pair.settled()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import datetime
 import json
+import time
 import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -227,7 +228,7 @@ async def test_a_server_that_does_not_answer_and_one_that_is_not_there() -> None
 
 
 async def test_a_call_that_is_cancelled_leaves_the_client_usable() -> None:
-    async with served(max_concurrency=1) as (server, gateway):
+    async with served(max_concurrency=1, read_timeout=0.5, max_attempts=1) as (server, gateway):
         server.answers = [never, said(200, {"Item": {"a": {"S": "x"}}})]
         call = asyncio.create_task(get(gateway))
         await server.hanging.wait()
@@ -261,6 +262,7 @@ async def test_a_request_ends_with_the_time_of_its_caller_although_it_is_not_can
         assert gateway.calls.abandoned == 0
 
 
+@pytest.mark.takes_turns
 async def test_a_clients_own_adaptive_retries_survive_callers_that_go_away() -> None:
     """They wait on a condition that no cancellation may meet: of a client that was handed in, too."""
     async with served() as (server, gateway):
@@ -309,6 +311,12 @@ async def test_a_client_that_is_stuck_is_replaced(monkeypatch: pytest.MonkeyPatc
         assert gateway._client is not before
 
 
+def faster(times: int) -> Callable[[], float]:
+    """The monotonic clock, so many times as fast from now on."""
+    start = time.monotonic()
+    return lambda: start + (time.monotonic() - start) * times
+
+
 async def test_throttling_is_told_and_slows_down_and_success_fills_the_quota_again() -> None:
     told: list[int] = []
     context = DynamoContext(on_throttled=lambda: told.append(1))
@@ -320,6 +328,7 @@ async def test_throttling_is_told_and_slows_down_and_success_fills_the_quota_aga
         assert wire is not None
         assert wire.pace.rate is not None
         before = wire.pace.rate
+        wire.pace._now = faster(20)
         for _ in range(20):
             await get(gateway)
         assert wire.pace.rate > before

@@ -27,13 +27,15 @@ def create_app(
     *,
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[Any]] | None = None,
     password_cost: int = passwords.DEFAULT_COST,
+    notes: Any = None,
 ) -> FastAPI:
     """The application over `database`: Motor's database object, or whatever has its surface.
 
-    `password_cost` is scrypt's `n`, a power of two; tests and load generators take a low one.
+    `notes`: used in place of `Notes(database)`, the twin on Beanie for example. `password_cost` is scrypt's `n`, a
+    power of two; tests and load generators take a low one.
     """
     app = FastAPI(title="NotesLLM", lifespan=lifespan)
-    app.state.notes = Notes(database)
+    app.state.notes = notes or Notes(database)
     app.state.password_cost = password_cost
     app.include_router(router)
     return app

@@ -24,9 +24,13 @@ _WORD: Final = re.compile(r"\w{4,}")
 _SENTENCE: Final = re.compile(r"[^.!?]+[.!?]?")
 
 
-async def worker(database: Database, stop: asyncio.Event, *, poll_seconds: float = 0.2, batch: int = 10) -> None:
-    """Works until `stop` is set. Waits `poll_seconds` when there is nothing to do, or when the database is away."""
-    notes = Notes(database)
+async def worker(
+    database: Database, stop: asyncio.Event, *, poll_seconds: float = 0.2, batch: int = 10, notes: Any = None
+) -> None:
+    """Works until `stop` is set. Waits `poll_seconds` when there is nothing to do, or when the database is away.
+
+    `notes`: used in place of `Notes(database)`."""
+    notes = notes or Notes(database)
     while not stop.is_set():
         try:
             done = await work_once(notes, batch)

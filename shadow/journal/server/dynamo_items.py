@@ -122,7 +122,7 @@ def record_of(kind: Kind, item: Item) -> Record:
 
 
 class Expressions:
-    """The expressions of one request on an item of a kind, with the names and values that stand in them."""
+    """The expressions of one request on an item of a kind, with the names and values that are in them."""
 
     def __init__(self, kind: Kind) -> None:
         self._stored = _STORED[kind]

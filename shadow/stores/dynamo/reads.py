@@ -17,7 +17,7 @@ from shadow.model.operation import (
 from shadow.model.order import sort_documents
 from shadow.model.stored import Damaged, check_readable, is_readable
 from shadow.model.version import ABSENT, Document, Image, Key, Version
-from shadow.mongoql import cached_filter, cached_pipeline, cached_projection
+from shadow.mongoql import Filter, cached_filter, cached_pipeline, cached_projection
 from shadow.mongoql.values_at import distinct_values
 from shadow.stores.dynamo.access import DynamoAccess
 from shadow.stores.dynamo.items import keys
@@ -40,7 +40,7 @@ class DynamoReads(DynamoAccess):
         return self._reader.scans.report()
 
     async def find_one(self, collection: str, query: Query) -> Hit | None:
-        first = Query(query.filter, query.projection, query.sort, query.skip, 1)
+        first = Query(query.filter, query.projection, query.sort, query.skip, 1, mongo_only=query.mongo_only)
         async with aclosing(self._found_pages(collection, first)) as pages:
             async for page in pages:
                 if page:
@@ -54,9 +54,11 @@ class DynamoReads(DynamoAccess):
         self, collection: str, query: Query, fetch: Fetch | None = None
     ) -> AsyncGenerator[list[Hit], None]:
         """`fetch`: documents may have its fields only; allowed only for a query with nothing but a filter."""
+        if query.mongo_only is not None:
+            raise query.mongo_only.refusal.fresh()
         table = self._table(collection)
-        cached_filter(query.filter)  # what the server refuses is refused before anything is planned
-        project = cached_projection(query.projection) if query.projection else None
+        filter = cached_filter(query.filter)  # what the server refuses is refused before anything is planned
+        project = _projecting(query.projection, filter)
         fetch = fetch or fetch_of(query)
         if query.sort:
             ordered = await self._sorted(table, query, fetch)
@@ -169,6 +171,14 @@ def _hit(image: Image) -> Hit:
     document = whole(image)
     version = image.state if isinstance(image.state, Version) else Version("", 0)
     return Hit(document["_id"], version, document)
+
+
+def _projecting(projection: Document | None, filter: Filter) -> Callable[[Document], Document] | None:
+    if not projection:
+        return None
+    project = cached_projection(projection)
+    project.check(filter)
+    return lambda document: project(document, filter)
 
 
 def _projected(hit: Hit, project: Callable[[Document], Document] | None) -> Hit:

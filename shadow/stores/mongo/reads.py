@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final
+
+from bson import Int64, ObjectId
+from bson.errors import InvalidBSON
 
 from shadow.model.operation import (
     Hit,
     Query,
 )
+from shadow.model.reads import Aggregate, Count, Distinct
 from shadow.model.stored import document_of, split
 from shadow.model.values import CANONICAL
 from shadow.model.version import (
@@ -19,6 +23,7 @@ from shadow.model.version import (
     Key,
 )
 from shadow.mongoql import cached_filter
+from shadow.stores.mongo import alone
 from shadow.stores.mongo.access import MongoAccess
 from shadow.stores.mongo.bytes import plain_errors, taken
 from shadow.stores.mongo.statements import (
@@ -30,6 +35,9 @@ from shadow.stores.mongo.statements import (
 
 __all__ = ["MongoReads"]
 
+_KEYS: Final = 5000
+"""Keys fetched at a time."""
+_PLAIN_KEYS: Final = frozenset({ObjectId, str, int, Int64, bool, type(None)})
 _PAGE: Final = 100
 """Documents fetched at a time where the application named no batch size; MongoDB's own first batch has 101."""
 
@@ -40,56 +48,99 @@ async def _next_page(cursor: Any, size: int) -> list[Any]:
         return page
 
 
+def _sent(query: Query, reserved: str) -> tuple[Document, Document | None]:
+    """Filter and projection as the server gets them."""
+    if query.mongo_only is not None:
+        return alone.hidden(query, reserved), alone.shown(query, reserved)
+    return hide(query.filter, reserved), project(query.projection, reserved)
+
+
 class MongoReads(MongoAccess):
     async def find_one(self, collection: str, query: Query) -> Hit | None:
         reserved = self._reserved(collection)
         options: dict[str, Any] = {"sort": list(query.sort)} if query.sort else {}
         if query.skip:
             options["skip"] = query.skip
-        projection = project(query.projection, reserved)
         source = await self._read(collection, newest=query.newest)
+        only = query.mongo_only
+        if only is not None:
+            options |= only.options
+        hidden, projection = _sent(query, reserved)
         with plain_errors():
-            raw = await source.find_one(hide(query.filter, reserved), projection, **options)
-        return None if raw is None else hit_of(raw, reserved, query.projection)
+            raw = await source.find_one(hidden, projection, **options)
+        if raw is None:
+            return None
+        return (hit_of if only is None else alone.hit_of)(raw, reserved, query.projection)
 
     async def find(self, collection: str, query: Query) -> AsyncIterator[list[Hit]]:
         reserved = self._reserved(collection)
         source = await self._read(collection, newest=query.newest)
+        only = query.mongo_only
+        hidden, projection = _sent(query, reserved)
+        read, options = (hit_of, {}) if only is None else (alone.hit_of, only.options)
         cursor = source.find(
-            hide(query.filter, reserved),
-            project(query.projection, reserved),
+            hidden,
+            projection,
             skip=query.skip,
             limit=query.limit,
             sort=list(query.sort) or None,
             batch_size=query.batch_size,
+            **options,
         )
         size = query.batch_size or _PAGE
         try:
             while cursor.alive and (page := await _next_page(cursor, size)):
-                hits = (hit_of(raw, reserved, query.projection) for raw in page)
+                hits = (read(raw, reserved, query.projection) for raw in page)
                 yield [hit for hit in hits if hit is not None]
         finally:
             # The server closes a cursor that was read to its end, and Motor would use a thread to find out.
             if cursor.alive:
                 await cursor.close()
 
+    async def keys(self, collection: str, filter: Document) -> list[Key]:
+        """The keys of all documents that match, as the primary member has them: decoded without their documents, if
+        they are of a kind whose values say all that is stored."""
+        hidden = hide(filter, self._reserved(collection), always=True)
+        try:
+            found = await self._plain[collection].find(hidden, {"_id": 1}, batch_size=_KEYS).to_list(length=None)
+        except InvalidBSON:
+            found = []
+        keys = [each["_id"] for each in found]
+        if keys and {type(key) for key in keys} <= _PLAIN_KEYS:
+            return keys
+        query = Query(filter=filter, projection={"_id": 1}, batch_size=_KEYS, newest=True)
+        return [hit.key async for page in self.find(collection, query) for hit in page]
+
     def may_lag(self, collection: str, filter: Document) -> bool:
         """False: reads go to the primary member, whose indexes are as new as its documents."""
         return False
 
-    async def count(self, collection: str, filter: Document, skip: int = 0, limit: int = 0) -> int:
+    async def answer_alone(self, collection: str, read: Count | Distinct | Aggregate) -> Any:
+        """The answer to a read that only MongoDB can answer, with the driver's options. Raises what the driver
+        raises."""
+        assert read.mongo_only is not None
+        options = read.mongo_only.options
+        match read:
+            case Count(filter, skip, limit):
+                return await self.count(collection, filter, skip, limit, **options)
+            case Distinct(path, filter):
+                return await self.distinct(collection, path, filter, **options)
+            case Aggregate(pipeline):
+                return await self._aggregated(collection, pipeline, options)
+
+    async def count(self, collection: str, filter: Document, skip: int = 0, limit: int = 0, **more: Any) -> int:
         options = {name: value for name, value in (("skip", skip), ("limit", limit)) if value}
         hidden = hide(filter, self._reserved(collection), always=True)
         source = await self._read(collection, raw=False)
-        return int(await source.count_documents(hidden, **options))
+        return int(await source.count_documents(hidden, **options, **more))
 
-    async def distinct(self, collection: str, path: str, filter: Document) -> list[Any]:
+    async def distinct(self, collection: str, path: str, filter: Document, **more: Any) -> list[Any]:
         hidden = hide(filter, self._reserved(collection), always=True)
         values = await self._read(collection, raw=False)
         if self._decoding_errors() != "strict":
             options = CANONICAL.with_options(unicode_decode_error_handler=self._decoding_errors())
             values = values.with_options(codec_options=options)
-        return list(await values.distinct(path, hidden))
+        return list(await values.distinct(path, hidden, **more))
 
     def _decoding_errors(self) -> str:
         """How the application's client handles text that is not UTF-8. Single values come without their bytes, so they
@@ -104,9 +155,14 @@ class MongoReads(MongoAccess):
             {"$unset": reserved},
             *hide_joined(pipeline, reserved),
         ]
+        return await self._aggregated(collection, hidden, {})
+
+    async def _aggregated(
+        self, collection: str, pipeline: Sequence[Document], options: Mapping[str, Any]
+    ) -> list[Document]:
         source = await self._read(collection)
         with plain_errors():
-            cursor = source.aggregate(hidden)
+            cursor = source.aggregate(list(pipeline), **options)
             if inspect.isawaitable(cursor):
                 cursor = await cursor
             return [document_of(bytes(each.raw)) for each in await cursor.to_list(length=None)]

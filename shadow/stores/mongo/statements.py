@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bson import Decimal128, Regex
@@ -111,9 +111,15 @@ def hide_joined(pipeline: Sequence[Document], reserved: str) -> list[Document]:
     made: list[Document] = []
     for stage in pipeline:
         match stage:
-            case {"$lookup": {"localField": _, "foreignField": _} as join}:
+            case {"$lookup": {"from": _} as join}:
                 made.append(
                     {"$lookup": {**join, "pipeline": [*hidden, *hide_joined(join.get("pipeline", ()), reserved)]}}
+                )
+            case {"$unionWith": str(name)}:
+                made.append({"$unionWith": {"coll": name, "pipeline": hidden}})
+            case {"$unionWith": {"coll": _} as union}:
+                made.append(
+                    {"$unionWith": {**union, "pipeline": [*hidden, *hide_joined(union.get("pipeline", ()), reserved)]}}
                 )
             case {"$facet": dict(facets)}:
                 made.append({"$facet": {name: hide_joined(inner, reserved) for name, inner in facets.items()}})
@@ -176,11 +182,28 @@ def inserting(change: Update | Replace) -> Update | Replace:
 
 
 def key_of_change(change: Update | Replace) -> Key:
-    """The `_id` that an upsert names. An invalid one is left to the server, which rejects it if it has to insert."""
+    """The `_id` that an upsert names. An invalid one is left to the server, which rejects it if it has to insert; so is
+    one in conditions that only MongoDB understands."""
+    if change.mongo_only is not None:
+        return None if _names_key(change) else MISSING
     try:
         return named_key(change)
     except WriteError:
         return None
+
+
+def _names_key(change: Update | Replace) -> bool:
+    """Whether an upsert may name an `_id` by itself, so that it must not be given one."""
+    parts: list[Any] = [change.filter, change.update if isinstance(change, Update) else change.replacement]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, Mapping):
+            if any(str(name).partition(".")[0] == "_id" for name in part):
+                return True
+            parts.extend(part.values())
+        elif isinstance(part, list):
+            parts.extend(part)
+    return False
 
 
 def project(projection: Document | None, reserved: str) -> Document | None:

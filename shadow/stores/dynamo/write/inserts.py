@@ -81,7 +81,7 @@ class Inserter:
                 if item is not None:
                     items[place] = item
             seen.add(text)
-        # Documents that a failed request did insert are recognised one by one when they are written alone.
+        # Documents that a failed request did insert are recognised one by one when they are written one by one.
         inserted = await insert_absent(self._gateway, table.name, list(items.values()))
         for place, one in zip(items, inserted, strict=True):
             done[place] = one
@@ -126,7 +126,7 @@ def _image(insert: Insert) -> Image:
 
 
 def _item(table: CollectionTable, text: str, state: State, document: Document | None, op_id: str) -> Item | None:
-    """The item of an image; None if it has to be written alone: it cannot be stored, or not as one item."""
+    """The item of an image; None if it has to be written by itself: it cannot be stored, or not as one item."""
     with contextlib.suppress(*_CANNOT_ENCODE):
         if document is not None and table.codec.is_large(document):
             return None
@@ -172,7 +172,7 @@ def _wanted(spec: CollectionSpec, insert: Insert) -> set[str]:
 
 
 def _claims(spec: CollectionSpec, document: Document) -> dict[str, UniqueClaim] | None:
-    """None for a document that a unique index rejects: it is written alone, so that only it is rejected."""
+    """None for a document that a unique index rejects: it is written by itself, so that only it is rejected."""
     try:
         return unique.claims(spec, document)
     except WriteError:

@@ -1,0 +1,105 @@
+"""The arguments of a call that only MongoDB can answer, as they are passed on to it.
+
+They are made canonical like all others and may not name the version; whether they are valid, the server decides.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from shadow.errors import UnsupportedOperation
+from shadow.model.operation import MongoOnly, Sort
+from shadow.model.stored import exact_value
+from shadow.model.values import normalise
+from shadow.model.version import Document
+from shadow.mongoql.portability import name_of
+from shadow.surface.arguments import HARMLESS, Arguments, clocked, pairs_of
+from shadow.surface.verb_options import check_names
+
+__all__ = ["PassingArguments", "reason_of"]
+
+_NEVER: Final = frozenset({"session"})
+"""Options that no path without the router's knowledge may take."""
+
+
+def reason_of(refusal: UnsupportedOperation) -> MongoOnly:
+    """Why the call is for MongoDB alone: what the strict arguments have refused."""
+    return MongoOnly(name_of(refusal), refusal)
+
+
+class PassingArguments(Arguments):
+    """Those of one call, which the strict arguments have refused. `mongo_only` collects its options."""
+
+    mongo_only: MongoOnly
+
+    def __init__(self, strict: Arguments, refusal: UnsupportedOperation) -> None:
+        super().__init__(strict.reserved, strict.options, strict.knows)
+        self.mongo_only = reason_of(refusal)
+
+    def filter(self, filter: Any) -> Document:
+        if filter is None:
+            return {}
+        return self._taken("filter", filter if isinstance(filter, Mapping) else {"_id": filter})
+
+    def update(
+        self, update: Any, array_filters: Sequence[Mapping[str, Any]] | None
+    ) -> tuple[Document | list[Document], tuple[Document, ...]]:
+        """With the clock of `$currentDate` fixed, as for every store."""
+        mapping = self.check_update(update, array_filters)
+        given: Sequence[Any] = array_filters or ()
+        filters = tuple(normalise(each, self.options) for each in given if each is not None)
+        wanted = exact_value(update, self.options)
+        self.unreserved("update", wanted)
+        if mapping and isinstance(wanted.get("$currentDate"), dict):
+            now = dt.datetime.now(dt.UTC).replace(tzinfo=None)
+            wanted = clocked(wanted, now.replace(microsecond=now.microsecond // 1000 * 1000))
+        return wanted, filters
+
+    def projection(self, projection: Any) -> Document | None:
+        if projection is None:
+            return None
+        if not isinstance(projection, Mapping):
+            return super().projection(projection)
+        return self._taken("projection", projection) or None
+
+    def sort(self, key: Any, direction: int | None = None) -> Sort:
+        pairs = () if key is None else pairs_of(key, direction)
+        for path, _ in pairs:
+            self.unreserved("sort", {path: 1})
+        return pairs
+
+    def path(self, what: str, path: str) -> str:
+        self.unreserved(what, {path: 1})
+        return path
+
+    def pipeline(self, pipeline: Any) -> list[Document]:
+        if not isinstance(pipeline, Sequence) or isinstance(pipeline, str | bytes):
+            raise TypeError("pipeline must be a list")
+        wanted: list[Document] = normalise({"": list(pipeline)}, self.options)[""]
+        self.unreserved("pipeline", wanted)
+        return wanted
+
+    def refuse(self, verb: str, options: Mapping[str, Any]) -> None:
+        """Collects the options that are not harmless. Raises TypeError for one that the driver does not have."""
+        check_names(verb, options)
+        for name, value in options.items():
+            if name in _NEVER and value is not None:
+                raise self.mongo_only.refusal
+            if value is not None and name not in HARMLESS:
+                self.take_option(name, value)
+
+    def hint(self, name: str, hint: Any) -> None:
+        self.take_option("hint", hint)
+
+    def take_option(self, name: str, value: Any) -> None:
+        """Passes one of the driver's options on."""
+        given = {**self.mongo_only.options, name: value}
+        self.mongo_only = dataclasses.replace(self.mongo_only, options=given)
+
+    def _taken(self, what: str, given: Mapping[str, Any]) -> Document:
+        wanted: Document = normalise(given, self.options)
+        self.unreserved(what, wanted)
+        return wanted

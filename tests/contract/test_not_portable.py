@@ -1,0 +1,433 @@
+"""While MongoDB is the primary, it does what DynamoDB does not support: side by side with a bare collection, on both
+drivers; after each scenario both stores are equal and the journal is empty. With DynamoDB as primary, or by
+configuration, the same calls are refused by name."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Final
+
+import pymongo
+import pytest
+import pytest_asyncio
+from bson import Code, ObjectId
+from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo.collation import Collation
+
+from shadow import Shadow
+from shadow.config import CollectionSettings, Settings
+from shadow.errors import UnsupportedOperation
+from shadow.model.phase import StoreName, Unsupported
+from shadow.surface.collection import Collection
+from tests.support.drawn import Draws
+from tests.support.shims import assert_level, settings_for
+from tests.support.surface import Scenario, Seen, assert_same
+from tests.support.topologies import DEPLOYMENTS, drop
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+AFTER: Final = pymongo.ReturnDocument.AFTER
+EN2: Final = Collation(locale="en", strength=2)
+EVEN: Final = {"$where": "this.n % 2 == 0"}
+SIDES: Final = [("motor", "one"), ("pymongo", "replicas")]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=SIDES, ids=lambda side: "-".join(side))
+async def shadow(
+    request: pytest.FixtureRequest, draws: Draws, dynamodb_local_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Shadow]:
+    driver, deployment = request.param
+    url = draws.of_node(request.node)(deployment).url(request.getfixturevalue(DEPLOYMENTS[deployment]))
+    name = f"t{uuid.uuid4().hex[:12]}"
+    folder = tmp_path_factory.mktemp("journal")
+    settings = settings_for(folder, url, dynamodb_local_url, name, ["things", "others"], driver=driver)
+    async with Shadow.from_settings(settings) as shadow:
+        await shadow.prepare()
+        yield shadow
+    drop(url, name)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def things(shadow: Shadow) -> Collection:
+    await shadow["things"].delete_many({})
+    return shadow["things"]
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def bare(mongo_url: str, mongo_database: str) -> AsyncIterator[Any]:
+    client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(mongo_url)
+    yield client[mongo_database]["things"]
+    client.close()
+
+
+SCENARIOS: Final[dict[str, Scenario]] = {}
+
+
+def scenario(function: Scenario) -> Scenario:
+    SCENARIOS[function.__name__] = function  # type: ignore[attr-defined]
+    return function
+
+
+async def stocked(c: Any, count: int = 10) -> None:
+    """`n` counts up; names differ from another by case alone."""
+    await c.insert_many(
+        [
+            {"_id": n, "n": n, "name": f"{'Ada' if n % 2 else 'ADA'}{n // 2}", "list": [n, n + 1, {"x": n}]}
+            for n in range(count)
+        ]
+    )
+
+
+async def all_of(c: Any, see: Seen) -> None:
+    await see(c.find().sort("_id").to_list(None))
+
+
+# --- reads ------------------------------------------------------------------------------------------------------
+
+
+@scenario
+async def reads_by_an_operator(c: Any, see: Seen) -> None:
+    await stocked(c)
+    await see(c.find_one(EVEN, sort=[("n", -1)]))
+    await see(c.find_one({"$where": Code("this.n == 3")}))
+    await see(c.find(EVEN).sort("n", -1).skip(1).limit(2).to_list(None))
+    await see(c.find(EVEN, {"name": 1}).sort("n").to_list(None))
+    await see(c.find(EVEN, {"_id": 0, "list": 0}).sort("n").to_list(None))
+    await see(c.find({"n": {"$lt": 5}, **EVEN}, ["n"]).sort("n").to_list(2))
+    await see(
+        c.find({}, {"n": 1, "f": {"$function": {"body": "function(n){return n}", "args": ["$n"], "lang": "js"}}})
+        .sort("n")
+        .to_list(None)
+    )
+    see.note(sorted(await c.distinct("n", EVEN)))
+    function = {"$function": {"body": "function(n){return n * 2}", "args": ["$n"], "lang": "js"}}
+    await see(c.aggregate([{"$sort": {"n": 1}}, {"$project": {"twice": function}}]).to_list(None))
+    await see(
+        c.aggregate([{"$match": {"n": {"$gt": 7}}}, {"$set": {"twice": function}}, {"$sort": {"n": 1}}]).to_list(None)
+    )
+    await see(c.find({"$where": "this is no code"}).to_list(None))
+    await see(c.count_documents(EVEN))
+    cursor = c.find(EVEN).sort("n").batch_size(2)
+    see.note([each async for each in cursor])
+
+
+@scenario
+async def reads_by_a_collation(c: Any, see: Seen) -> None:
+    await stocked(c)
+    wanted = {"name": "ada1"}
+    await see(c.find_one(wanted))
+    await see(c.find_one(wanted, sort=[("n", 1)], collation=EN2))
+    await see(c.find(wanted, collation=EN2).sort("n").to_list(None))
+    await see(c.find(wanted).collation(EN2).sort("n").to_list(None))
+    await see(
+        c.find({"name": {"$in": ["ada1", "ada2"]}}).collation({"locale": "en", "strength": 1}).sort("n").to_list(None)
+    )
+    await see(
+        c.find().collation(Collation(locale="en", numericOrdering=True)).sort([("name", 1), ("n", 1)]).to_list(None)
+    )
+    await see(c.count_documents(wanted, collation=EN2))
+    see.note(len(await c.distinct("name", {}, collation=EN2)))
+    group = [{"$group": {"_id": "$name", "all": {"$sum": "$n"}}}, {"$sort": {"all": 1}}, {"$unset": "_id"}]
+    await see(c.aggregate(group, collation=EN2).to_list(None))
+    await see(lambda: c.find().collation({"locale": "nowhere"}).to_list(None))
+
+
+@scenario
+async def reads_by_other_options(c: Any, see: Seen) -> None:
+    await stocked(c)
+    await c.create_index([("n", 1)], name="by_n")
+    await see(c.find().min([("n", 3)]).max([("n", 6)]).hint([("n", 1)]).to_list(None))
+    await see(c.find({"$expr": {"$gt": ["$n", "$$least"]}}, let={"least": 6}).sort("n").to_list(None))
+    await see(
+        c.aggregate([{"$match": {"$expr": {"$gt": ["$n", "$$least"]}}}, {"$sort": {"n": 1}}], let={"least": 6}).to_list(
+            None
+        )
+    )
+    await see(c.find(return_key=True).hint([("n", 1)]).to_list(None))
+    await see(c.find({}).sort([("$natural", -1)]).to_list(None))
+    await see(c.find(hint="by_nothing").to_list(None))
+    await see(c.count_documents({"n": {"$gt": 2}}, hint="by_nothing"))
+    await c.drop_index("by_n")
+
+
+@scenario
+async def text_search(c: Any, see: Seen) -> None:
+    await stocked(c)
+    await see(c.find({"$text": {"$search": "ada1"}}).to_list(None))
+
+
+# --- writes -----------------------------------------------------------------------------------------------------
+
+
+@scenario
+async def one_document_by_an_operator(c: Any, see: Seen) -> None:
+    await stocked(c)
+    await see(c.update_one({"$where": "this.n == 4"}, {"$set": {"hit": True}, "$inc": {"n": 100}}))
+    await see(c.update_one({"$where": "this.n == 4"}, {"$set": {"hit": True}}))
+    await see(c.update_one({"_id": 5, **EVEN}, {"$set": {"hit": True}}))
+    await see(c.update_one({"_id": 6, **EVEN}, {"$set": {"n": 6}}))
+    await see(c.update_one({"_id": 6, "list": 6, "$where": "true"}, {"$set": {"list.$": "six"}}))
+    await see(c.update_one({"_id": 7, "$where": "true"}, {"$currentDate": {"at": True}}))
+    await see(c.update_one({"_id": 7, "$where": "true"}, {"$unset": {"at": 1}}))
+    await see(c.replace_one({"$where": "this.n == 8"}, {"new": 1}))
+    await see(c.replace_one({"$where": "this.n == 8"}, {"new": 1}))
+    await see(c.delete_one({"$where": "this.n == 9"}))
+    await see(c.delete_one({"$where": "this.n == 9"}))
+    await see(c.update_one({"$where": "this is no code"}, {"$set": {"hit": 1}}))
+    await see(c.update_one({"$where": "true", "_id": 0}, {"$set": {"_id": 77}}))
+    await all_of(c, see)
+
+
+@scenario
+async def find_and_modify(c: Any, see: Seen) -> None:
+    await stocked(c)
+    await see(c.find_one_and_update(EVEN, {"$inc": {"n": 1}}, sort=[("n", -1)]))
+    await see(c.find_one_and_update(EVEN, {"$inc": {"n": 1}}, sort=[("n", -1)], return_document=AFTER))
+    await see(c.find_one_and_update(EVEN, {"$push": {"list": 1}}, {"list": 1}, sort=[("n", 1)], return_document=AFTER))
+    await see(c.find_one_and_update({"$where": "this.n > 1000"}, {"$inc": {"n": 1}}))
+    await see(c.find_one_and_replace(EVEN, {"replaced": True}, sort=[("n", 1)], return_document=AFTER))
+    await see(c.find_one_and_delete(EVEN, sort=[("n", 1)]))
+    await see(c.find_one_and_delete({"$where": "this.n > 1000"}))
+    await all_of(c, see)
+
+
+@scenario
+async def pipelines_that_are_not_computed_here(c: Any, see: Seen) -> None:
+    await stocked(c)
+    twice = [{"$set": {"n": {"$function": {"body": "function(n){return n * 2}", "args": ["$n"], "lang": "js"}}}}]
+    await see(c.update_one({"_id": 3}, twice))
+    await see(c.update_one({"_id": 0}, twice))
+    await see(c.find_one_and_update({"_id": 4}, twice))
+    await see(c.find_one_and_update({"_id": 5}, twice, return_document=AFTER))
+    await see(c.update_many({"n": {"$gt": 5}}, twice))
+    await see(c.update_one({"_id": 6}, [{"$set": {"least": "$$least"}}], let={"least": 5}))
+    await see(c.update_one({"_id": "up", "$where": "true"}, twice, upsert=True))
+    await all_of(c, see)
+
+
+@scenario
+async def many_documents(c: Any, see: Seen) -> None:
+    await stocked(c, 50)
+    await see(c.update_many(EVEN, {"$inc": {"n": 2}}))
+    await see(c.update_many({"$where": "this.n > 1000"}, {"$inc": {"n": 1}}))
+    await see(c.update_many({"$where": "true", "list": 7}, {"$set": {"list.$": "seven"}}))
+    await see(c.update_many({"$where": "true"}, {"$set": {"list.$[one]": "big"}}, array_filters=[{"one": {"$gt": 45}}]))
+    await see(c.delete_many({"$where": "this.n > 30"}))
+    await see(c.delete_many({"$where": "this.n > 1000"}))
+    await all_of(c, see)
+
+
+@scenario
+async def upserts(c: Any, see: Seen) -> None:
+    await stocked(c, 3)
+    await see(c.update_one({"$where": "this.n == 1"}, {"$set": {"hit": 1}}, upsert=True))
+    await see(c.update_one({"$where": "this.n == 9", "k": 9}, {"$set": {"_id": "made"}}, upsert=True))
+    await see(c.update_one({"$where": "this.n == 9", "_id": "nine"}, {"$set": {"n": 9}}, upsert=True))
+    await see(c.update_one({"$where": "this.n == 8", "_id": "nine"}, {"$set": {"n": 8}}, upsert=True))
+    await see(c.replace_one({"$where": "false", "_id": "ten"}, {"n": 10}, upsert=True))
+    await see(c.update_many({"$where": "false", "_id": "all"}, {"$set": {"n": 11}}, upsert=True))
+    await see(c.find_one_and_update({"$where": "false", "_id": "found"}, {"$set": {"n": 1}}, upsert=True))
+    await see(
+        c.find_one_and_update({"$where": "false", "_id": "f2"}, {"$set": {"n": 1}}, upsert=True, return_document=AFTER)
+    )
+    await see(c.update_one({"$where": "false", "n": 12}, {"$setOnInsert": {"made": True}}, upsert=True))
+    await see(c.replace_one({"$where": "false"}, {"n": 13}, upsert=True))
+    await see(c.find({}, {"_id": 0}).sort("n").to_list(None))
+    await see(c.delete_one({"_id": "ten"}))
+    await see(c.replace_one({"$where": "false", "_id": "ten"}, {"n": 10}, upsert=True))
+
+
+@scenario
+async def writes_by_a_collation(c: Any, see: Seen) -> None:
+    await stocked(c)
+    await c.insert_many([{"_id": "ada", "k": "x"}, {"_id": "ADA", "k": "X"}, {"_id": ObjectId(b"1" * 12), "k": "y"}])
+    await see(c.update_one({"name": "ada1"}, {"$set": {"hit": 1}}, collation=EN2))
+    await see(c.find_one_and_update({"name": "ADA2"}, {"$set": {"hit": 2}}, sort=[("n", -1)], collation=EN2))
+    await see(c.update_many({"name": "ada3"}, {"$set": {"hit": 3}}, collation=EN2))
+    await see(c.update_many({"k": "x"}, {"$addToSet": {"tags": "t"}}, collation=EN2))
+    await see(c.update_many({"k": "x"}, {"$addToSet": {"tags": "T"}}, collation=EN2))
+    await see(c.update_many({"k": "x"}, [{"$set": {"same": {"$eq": ["$k", "x"]}}}], collation=EN2))
+    await see(c.update_one({"_id": "Ada"}, {"$set": {"hit": 4}}, collation=EN2))
+    await see(c.update_one({"k": "Y"}, {"$pull": {"k2": "a"}}, collation=EN2))
+    await see(c.update_one({"k": "new"}, {"$set": {"hit": 5}}, upsert=True, collation=EN2))
+    await see(c.update_one({"k": "NEW"}, {"$set": {"hit": 6}}, upsert=True, collation=EN2))
+    await see(c.replace_one({"name": "ADA4"}, {"name": "gone"}, collation=EN2))
+    await see(c.delete_one({"k": "Y"}, collation=EN2))
+    await see(c.delete_many({"k": "x"}, collation=EN2))
+    await see(c.delete_many({"name": "ada0"}, collation=EN2))
+    await see(c.find({}, {"_id": 0}).sort([("n", 1), ("k", 1), ("name", 1)]).to_list(None))
+
+
+@scenario
+async def bulk(c: Any, see: Seen) -> None:
+    await stocked(c)
+    await see(
+        c.bulk_write(
+            [
+                pymongo.InsertOne({"_id": "new"}),
+                pymongo.UpdateOne({"$where": "this.n == 1"}, {"$set": {"hit": 1}}),
+                pymongo.UpdateOne({"name": "ada1"}, {"$set": {"hit": 2}}, collation=EN2),
+                pymongo.UpdateMany(EVEN, {"$inc": {"n": 2}}),
+                pymongo.UpdateMany({"name": "ADA3"}, {"$set": {"hit": 3}}, collation=EN2),
+                pymongo.ReplaceOne({"$where": "this.n == 7"}, {"replaced": 1}),
+                pymongo.DeleteOne({"$where": "this.n == 9"}),
+                pymongo.DeleteMany({"name": "ada0"}, collation=EN2),
+                pymongo.UpdateOne({"$where": "false", "_id": "up"}, {"$set": {"n": 77}}, upsert=True),
+            ]
+        )
+    )
+    await see(c.bulk_write([pymongo.UpdateOne({"n": 5}, {"$set": {"hit": 1}}, hint="by_nothing")]))
+    await see(
+        lambda: c.bulk_write(
+            [pymongo.UpdateOne({"$where": "this is no code"}, {"$set": {"a": 1}}), pymongo.InsertOne({"_id": "late"})],
+            ordered=False,
+        )
+    )
+    await all_of(c, see)
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+async def test_mongodb_does_what_dynamodb_does_not_support(
+    shadow: Shadow, things: Collection, bare: Any, name: str
+) -> None:
+    theirs, ours = Seen(), Seen()
+    await SCENARIOS[name](bare, theirs)
+    await SCENARIOS[name](things, ours)
+    assert_same(theirs, ours)
+    await assert_level(shadow)
+
+
+# --- what is counted, and what is refused ------------------------------------------------------------------------
+
+
+def settings_like(
+    folder: Path, mongo_url: str, dynamo_url: str, name: str, primary: StoreName = StoreName.MONGO, **options: Any
+) -> Settings:
+    """`options`: of the collection."""
+    settings = settings_for(folder, mongo_url, dynamo_url, name, ["things"], primary=primary, driver="pymongo")
+    return settings.model_copy(update={"collections": {"things": CollectionSettings(**options)}})
+
+
+REFUSED: Final[dict[str, tuple[str, Any]]] = {
+    "find": ("$where", lambda c: c.find(EVEN).to_list(None)),
+    "find_one": ("collation", lambda c: c.find_one({"a": "x"}, collation=EN2)),
+    "cursor": ("collation", lambda c: c.find().collation(EN2).to_list(None)),
+    "text": ("$text", lambda c: c.find({"$text": {"$search": "x"}}).to_list(None)),
+    "count_documents": ("$where", lambda c: c.count_documents(EVEN)),
+    "distinct": ("$where", lambda c: c.distinct("n", EVEN)),
+    "aggregate": ("let", lambda c: c.aggregate([{"$match": {}}], let={"a": 1}).to_list(None)),
+    "update_one": ("$where", lambda c: c.update_one(EVEN, {"$set": {"hit": 1}})),
+    "update_many": ("$where", lambda c: c.update_many(EVEN, {"$set": {"hit": 1}})),
+    "replace_one": ("collation", lambda c: c.replace_one({"a": "x"}, {"hit": 1}, collation=EN2)),
+    "delete_one": ("$where", lambda c: c.delete_one(EVEN)),
+    "delete_many": ("collation", lambda c: c.delete_many({"a": "x"}, collation=EN2)),
+    "find_one_and_update": ("$where", lambda c: c.find_one_and_update(EVEN, {"$set": {"hit": 1}})),
+    "find_one_and_delete": ("hint", lambda c: c.find_one_and_delete({}, hint="by_nothing")),
+    "bulk_write": ("$where", lambda c: c.bulk_write([pymongo.UpdateOne(EVEN, {"$set": {"hit": 1}})])),
+}
+"""By verb: the name in the refusal, and the call."""
+
+
+@pytest.mark.parametrize(
+    ("primary", "options"),
+    [(StoreName.DYNAMO, {}), (StoreName.MONGO, {"unsupported": Unsupported.REFUSE})],
+    ids=["dynamo", "refuse"],
+)
+async def test_it_is_refused_by_name_after_the_flip_or_by_configuration(
+    tmp_path: Path, mongo_url: str, dynamodb_local_url: str, fresh_name: str, primary: StoreName, options: Any
+) -> None:
+    settings = settings_like(tmp_path, mongo_url, dynamodb_local_url, fresh_name, primary, **options)
+    async with Shadow.from_settings(settings) as shadow:
+        await shadow.prepare()
+        things = shadow["things"]
+        await things.insert_many([{"_id": n, "n": n} for n in range(4)])
+        for verb, (name, call) in REFUSED.items():
+            with pytest.raises(UnsupportedOperation, match=name.replace("$", r"\$")) as refused:
+                await call(things)
+            assert refused.value.code == 115, verb
+        assert await things.find().sort("_id").to_list(None) == [{"_id": n, "n": n} for n in range(4)]
+        assert (await shadow.admin.status())["not_portable"] == {}
+        await assert_level(shadow)
+    drop(mongo_url, fresh_name)
+
+
+async def test_it_is_counted_listed_and_closes_a_gate_unless_it_is_accepted(
+    tmp_path: Path, mongo_url: str, dynamodb_local_url: str, fresh_name: str
+) -> None:
+    settings = settings_like(
+        tmp_path, mongo_url, dynamodb_local_url, fresh_name, accept_not_portable=("collation",), reads={"dynamo": 1.0}
+    )
+    async with Shadow.from_settings(settings) as shadow:
+        await shadow.prepare()
+        things = shadow["things"]
+        await things.insert_many([{"_id": n, "n": n, "a": "x"} for n in range(4)])
+        assert await shadow.settled(60)
+
+        async def gate() -> Any:
+            verdict = (await shadow.admin.status())["verdict"]
+            return next(each for each in verdict["gates"] if each["name"] == "portable")
+
+        assert (await gate())["ok"] is True
+        assert (await things.find_one({"a": "X"}, collation=EN2)) is not None
+        assert (await gate())["ok"] is True
+        assert len(await things.find(EVEN).to_list(None)) == 2
+        await things.update_many(EVEN, {"$inc": {"n": 2}})
+        await assert_level(shadow)
+        closed = await gate()
+        assert (closed["ok"], closed["said"]) == (False, "not portable yet: $where")
+        status = await shadow.admin.status()
+        seen = status["not_portable"]["things"]
+        assert {name: each["verbs"] for name, each in seen["operators"].items()} == {
+            "$where": {"find": 1, "update_many": 1},
+            "collation": {"find_one": 1},
+        }
+        assert seen["not_accepted"] == ["$where"]
+        text = shadow.admin.metrics()[0].decode()
+        for line in (
+            'shadow_not_portable_total{collection="things",operator="$where"} 2.0',
+            'shadow_incomparable_total{collection="things",reason="not_portable"} 4.0',
+        ):
+            assert line in text
+        # All of its reads are for the secondary, but these are not.
+        routed = status["totals"]["routed_reads"]
+        assert sum(routed.get("things", {}).get("dynamo", {}).values()) == 0
+    drop(mongo_url, fresh_name)
+
+
+async def test_a_deleted_key_with_a_tombstone_is_inserted_or_refused_and_never_lost(
+    tmp_path: Path, mongo_url: str, dynamodb_local_url: str, fresh_name: str
+) -> None:
+    """A tombstone is on MongoDB where it was the secondary."""
+    first = settings_like(tmp_path, mongo_url, dynamodb_local_url, fresh_name, StoreName.DYNAMO)
+    async with Shadow.from_settings(first) as shadow:
+        await shadow.prepare()
+        await shadow["things"].insert_one({"_id": "gone"})
+        await shadow["things"].delete_one({"_id": "gone"})
+        await assert_level(shadow)
+        assert (await shadow.admin.flip("things", StoreName.MONGO, "a test"))["done"]
+        things = shadow["things"]
+        assert await things.find({"$where": "true"}).to_list(None) == []
+        with pytest.raises(UnsupportedOperation, match="deleted while DynamoDB was the primary"):
+            await things.update_one({"_id": "gone", "$where": "true"}, {"$set": {"a": 1}}, upsert=True)
+        await things.insert_one({"_id": "gone", "n": 1})
+        await things.update_one({"_id": "gone", "$where": "true"}, {"$set": {"a": 1}}, upsert=True)
+        assert await things.find_one("gone") == {"_id": "gone", "n": 1, "a": 1}
+        await assert_level(shadow)
+    drop(mongo_url, fresh_name)
+
+
+async def test_writers_of_the_same_documents_lose_nothing(shadow: Shadow, things: Collection) -> None:
+    await things.insert_many([{"_id": n, "n": 0, "name": "Ada"} for n in range(4)])
+    calls = [things.update_many({"$where": "this.n >= 0"}, {"$inc": {"n": 1}}) for _ in range(4)]
+    calls += [things.update_many({"name": "ada"}, {"$inc": {"n": 1}}, collation=EN2) for _ in range(4)]
+    calls += [things.update_one({"_id": 2, "$where": "true"}, {"$inc": {"n": 1}}) for _ in range(4)]
+    calls += [things.update_one({"_id": 2}, {"$inc": {"n": 1}}) for _ in range(4)]
+    results = await asyncio.gather(*calls)
+    assert all(each.matched_count == each.modified_count for each in results)
+    assert [each["n"] for each in await things.find().sort("_id").to_list(None)] == [8, 8, 16, 8]
+    deleted = await asyncio.gather(*(things.delete_one({"$where": "true"}) for _ in range(6)))
+    assert sum(each.deleted_count for each in deleted) == 4
+    await assert_level(shadow)

@@ -1,0 +1,30 @@
+"""The tests of the suites that pass bare and not with the library, each with its reason (`kept.json`)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Final
+
+__all__ = ["known", "write"]
+
+_FILE: Final = Path(__file__).with_name("kept.json")
+
+
+def known(name: str, mode: str) -> dict[str, str]:
+    """Test to reason."""
+    lists: dict[str, dict[str, dict[str, str]]] = json.loads(_FILE.read_text("utf-8")) if _FILE.exists() else {}
+    return lists.get(name, {}).get(mode, {})
+
+
+def write(name: str, mode: str, found: dict[str, str]) -> None:
+    """Takes out of the list what passes, and adds what fails with its own words. A reason that stands there stays."""
+    lists = json.loads(_FILE.read_text("utf-8")) if _FILE.exists() else {}
+    reasons = {test: known(name, mode).get(test, _short(said)) for test, said in sorted(found.items())}
+    lists.setdefault(name, {})[mode] = reasons
+    _FILE.write_text(json.dumps(lists, indent=1, sort_keys=True, ensure_ascii=False) + "\n", "utf-8")
+
+
+def _short(said: str) -> str:
+    """Of two answers the one of the library."""
+    return said.rpartition(", and here ")[2][:200]
