@@ -40,7 +40,8 @@ from shadow.reads.asking import ask_store
 from shadow.reads.kept import KeptHits, Stopwatch, first, one_of, snapshot_of
 from shadow.reads.percent_reads import PercentReads
 from shadow.reads.shadow_read import ShadowReader
-from shadow.stores.base import Store
+from shadow.stores.base import Batching, Store
+from shadow.stores.many import change_each
 from shadow.writes.by_version import ByVersion
 from shadow.writes.context import LoopContext
 from shadow.writes.dual_write import Admit, DualWrite, Result
@@ -51,6 +52,11 @@ __all__ = ["Router"]
 
 _BY_KEY: Final = 100
 """Documents of an unsorted answer that was left early, at most, that are compared by their keys."""
+
+_TOGETHER: Final = 1000
+"""Changes of one batch, which have their intents, and their answers, together."""
+_ONE_BY_ONE: Final = 128
+"""The same where the primary changes one document at a time: the whole batch has to end within `limits.operation`."""
 
 T = TypeVar("T")
 
@@ -206,8 +212,11 @@ class Router:
     async def keys_of(self, collection: str, filter: Document) -> list[Key]:
         """The keys of all documents that a write with this filter is about, on the primary."""
         route = await self._routes.route(collection)
+        store = self._stores[route.primary]
+        if isinstance(store, Batching):
+            return await store.keys(collection, filter)
         query = Query(filter=filter, projection={"_id": 1}, newest=True)
-        return [hit.key async for page in self._stores[route.primary].find(collection, query) for hit in page]
+        return [hit.key async for page in store.find(collection, query) for hit in page]
 
     def _alone(self, collection: str, verb: Verb, only: MongoOnly | None, route: Route) -> bool:
         """Whether a read is for MongoDB alone, which is counted. Raises UnsupportedOperation if it is not primary."""
@@ -299,6 +308,24 @@ class Router:
             return await self._shielded(self._insert_many(collection, inserts, ordered=ordered))
         return await self._insert_rest(collection, inserts, refused, ordered=ordered)
 
+    async def change_many(self, collection: str, verb: Verb, changes: Sequence[Update | Delete]) -> list[Applied]:
+        """Changes documents whose keys are known, in batches, each of them as one write of many changes: what was
+        applied. Raises the first error; what was changed before stays, and nothing is attempted after it. Cancelling
+        the caller does not cancel a batch that has begun."""
+        applied: list[Applied] = []
+        place = 0
+        while place < len(changes):
+            store = await self._primary(collection)
+            size = _TOGETHER if isinstance(store, Batching) else _ONE_BY_ONE
+            batch = changes[place : place + size]
+            results = await self._shielded(self._change_many(collection, verb, batch))
+            for each in results:
+                if isinstance(each, Exception):
+                    raise each
+            applied += [each for each in results if isinstance(each, Applied) and each.counted]
+            place += len(batch)
+        return applied
+
     async def finish(self, timeout: float) -> None:
         """Waits `timeout` seconds for the writes that are under way, then leaves the rest to their intents."""
         with contextlib.suppress(TimeoutError):
@@ -374,6 +401,15 @@ class Router:
             return await self._stores[route.primary].insert_many(collection, inserts, op_ids, ordered=ordered)
 
         return await self._dual_write.make(collection, Verb.INSERT_MANY, inserts, ask)
+
+    async def _change_many(self, collection: str, verb: Verb, changes: Sequence[Change]) -> list[Result]:
+        async def ask(route: Route, op_ids: Sequence[str]) -> list[Result]:
+            store = self._stores[route.primary]
+            if isinstance(store, Batching):
+                return await store.change_many(collection, changes, op_ids)
+            return await change_each(len(changes), lambda place: store.apply(collection, changes[place], op_ids[place]))
+
+        return await self._dual_write.make(collection, verb, changes, ask)
 
     async def _primary(self, collection: str) -> Store:
         return self._stores[(await self._routes.route(collection)).primary]

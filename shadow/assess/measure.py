@@ -15,7 +15,7 @@ from shadow.compare.diff import Hasher
 from shadow.model.schema import CollectionSpec, IndexSpec
 from shadow.model.stored import RawDocument, document_of, oddities, without
 from shadow.model.values import type_name
-from shadow.model.version import Document, Version
+from shadow.model.version import STAMP_PARTS, Document, Version
 from shadow.stores.dynamo.client.limits import HASH_LIMIT, ITEM_LIMIT, RANGE_LIMIT
 from shadow.stores.dynamo.items import keys, unique
 from shadow.stores.dynamo.items.codec import Codec, Encoded, item_size
@@ -39,7 +39,7 @@ _STEPS: Final = 64
 
 def is_stamp(value: Any) -> bool:
     """Whether the value in the reserved field is shadow's own."""
-    return isinstance(value, Mapping) and bool(value) and set(value) <= {"b", "r", "t", "o", "x"}
+    return isinstance(value, Mapping) and bool(value) and set(value) <= STAMP_PARTS
 
 
 class TextTally:

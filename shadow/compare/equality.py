@@ -76,13 +76,38 @@ def same_after(pre: Document, post: Document) -> bool:
         return _same_bytes(pre, post)
     before, after = _id_first(pre), _id_first(post)
     return len(before) == len(after) and all(
-        name == other and (before[name] is after[other] or same({"": before[name]}, {"": after[other]}))
-        for name, other in zip(before, after, strict=True)
+        name == other and _same_part(before[name], after[other]) for name, other in zip(before, after, strict=True)
     )
 
 
+def _same_part(a: Any, b: Any) -> bool:
+    """Two values, mostly the very same or of the commonest types, which need no encoding."""
+    known = _known(a, b)
+    return same({"": a}, {"": b}) if known is None else known
+
+
+def _known(a: Any, b: Any) -> bool | None:
+    """Whether both are the same BSON, where type and identity decide it; None: unknown."""
+    if a is b:
+        return True
+    kind = type(a)
+    if kind in _SIMPLE and type(b) in _SIMPLE:
+        return kind is type(b) and bool(a == b)
+    if kind is list and type(b) is list and len(a) == len(b):
+        return True if all(_known(one, other) is True for one, other in zip(a, b, strict=True)) else None
+    if kind is dict and type(b) is dict and a.keys() == b.keys():
+        pairs = zip(a, b, strict=True)
+        return True if all(name == other and _known(a[name], b[other]) is True for name, other in pairs) else None
+    return None
+
+
+_SIMPLE: Final = frozenset({bool, int, str, bytes, ObjectId, type(None)})
+"""Types whose values are the same BSON exactly if type and value are equal: an int is stored in 32 or 64 bits by its
+value alone."""
+
+
 def _id_first(document: Document) -> Document:
-    if isinstance(document, RawDocument):
+    if isinstance(document, RawDocument) or next(iter(document), "") == "_id":
         return document
     return {"_id": document["_id"], **document} if "_id" in document else document
 
@@ -330,6 +355,8 @@ def _visible(projection: Document | None, path: str) -> bool:
     if not entries:
         return not projection["_id"]
     touching = {name: value for name, value in entries.items() if _related(name, path)}
+    if any(name.endswith(".$") for name in entries):
+        return False  # it removes elements from the first array on its path
     if not all(isinstance(value, bool | int | float) for value in touching.values()):
         return False
     if any(value in (0, False) for value in entries.values()):

@@ -316,11 +316,20 @@ def _unwind(state: Openness, spec: Any) -> Openness:
 
 
 def _lookup(state: Openness, spec: Any) -> Openness:
-    if "pipeline" in spec or "let" in spec:
-        return _joined(state, spec["as"], ANYTHING)
-    local = value_at(state.shape, spec["localField"])
-    known = not local.fields and local.open <= {Freedom.ORDER, Freedom.EQUALS}
-    return _joined(state, spec["as"], OpenShape(frozenset({Freedom.ORDER})) if known else ANYTHING)
+    known = all(expression(value, state.shape).exact for value in spec.get("let", {}).values())
+    if "localField" in spec:
+        local = value_at(state.shape, spec["localField"])
+        known = known and not local.fields and local.open <= {Freedom.ORDER, Freedom.EQUALS}
+    return _joined(state, spec["as"], _facet_shape(Openness(), spec.get("pipeline", ())) if known else ANYTHING)
+
+
+def _union(state: Openness, spec: Any) -> Openness:
+    first, second = _settled(state), Openness()
+    for stage in () if isinstance(spec, str) else spec.get("pipeline", ()):
+        second = _after(second, stage)
+    second = _settled(second)
+    shape = merged(first.shape, second.shape)
+    return Openness(_least(first.rows, second.rows), shape, distinct=False, stored=False)
 
 
 def _joined(state: Openness, path: str, made: OpenShape) -> Openness:
@@ -444,6 +453,7 @@ _STAGES: Final[dict[str, Callable[[Openness, Any], Openness]]] = {
     "$replaceWith": _replace_with,
     "$unwind": _unwind,
     "$lookup": _lookup,
+    "$unionWith": _union,
     "$group": _group,
     "$sortByCount": _sort_by_count,
     "$count": _count,

@@ -38,5 +38,10 @@ DIFFERENCES: Final[dict[int, str]] = {
     "`$push` with `$slice` or `$sort` leaves unchanged.",
     19: "An update of a document with BSON that PyMongo does not reproduce (undefined, symbol, a duplicate name, a "
     "DBRef in another order) keeps what the driver reads; the server keeps the bytes of untouched fields.",
+    30: "Time zones are those of this host's tz database; the server has its own, so local times may differ where the "
+    "rules of a zone were changed or corrected in between.",
+    31: "`$exp`, `$ln`, `$log`, `$pow`, `$sin` and their like use the C library of this host: the last digit may "
+    "differ from that of another host.",
+    32: "`$sortArray` keeps equal elements in their order; the server may not if there are more than 16.",
 }
 """By number, each in one or two sentences for people who must decide whether it matters to them."""

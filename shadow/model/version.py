@@ -17,6 +17,7 @@ from bson import ObjectId
 
 __all__ = [
     "ABSENT",
+    "STAMP_PARTS",
     "TOMBSTONE_LIFETIME",
     "Absent",
     "Document",
@@ -40,6 +41,9 @@ Key: TypeAlias = Any
 TOMBSTONE_LIFETIME: Final = dt.timedelta(days=30)
 """How long a tombstone is kept before the store's TTL deletes it: far longer than any write can be delayed."""
 
+STAMP_PARTS: Final = frozenset({"b", "r", "t", "x", "o", "m"})
+"""The parts that a stamp may have in MongoDB: born, revision, tombstone, its expiry, the operation that has found the
+document by a filter, and the last batch that has changed it."""
 
 _PASSING: Final = "passing-"
 

@@ -6,6 +6,7 @@ and the operators that decide what to evaluate.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
@@ -13,16 +14,22 @@ from shadow.errors import UnsupportedOperation
 from shadow.model.order import MISSING, as_document
 from shadow.model.values import snapshot
 from shadow.model.version import Document
+from shadow.mongoql.containers import whole_index
+from shadow.mongoql.conversions import compile_convert
+from shadow.mongoql.date_operators import DATE_OPERATORS
 from shadow.mongoql.failures import described, failure
 from shadow.mongoql.fieldpaths import at_path, checked_path
-from shadow.mongoql.functions import DATE_PARTS, FUNCTIONS
+from shadow.mongoql.functions import FUNCTIONS
+from shadow.mongoql.lists import LIST_OPERATORS
+from shadow.mongoql.named import Compile
 from shadow.mongoql.predicates import truthy
 from shadow.mongoql.references import is_dollar_name
+from shadow.mongoql.stages import NOTHING_GIVEN, Variables
 from shadow.mongoql.support import Family, require
+from shadow.mongoql.texts import TEXT_OPERATORS
 
-__all__ = ["Expression", "compile_expression"]
+__all__ = ["Expression", "checked_name", "compile_expression", "evaluator"]
 
-Variables: TypeAlias = Mapping[str, Any]
 Expression: TypeAlias = Callable[[Document, Variables], Any]
 
 _CLOCKED: Final = frozenset({"NOW", "CLUSTER_TIME", "USER_ROLES", "SEARCH_META", "JS_SCOPE", "IS_MR"})
@@ -43,6 +50,13 @@ def compile_expression(expr: Any, scope: frozenset[str] = frozenset()) -> Expres
         items = [compile_expression(v, scope) for v in expr]
         return lambda doc, names: [None if v is MISSING else v for v in [item(doc, names) for item in items]]
     return lambda doc, names: expr
+
+
+def evaluator(expr: Any, given: Variables = NOTHING_GIVEN) -> Callable[[Document], Any]:
+    """An expression as a function of the document alone. It reads the variables `given` at each call, so their values
+    may change in between, but not their names."""
+    evaluate = compile_expression(expr, frozenset(given))
+    return lambda document: evaluate(document, given)
 
 
 def _reference(text: str, scope: frozenset[str]) -> Expression:
@@ -104,17 +118,15 @@ def _operator(name: str, operand: Any, scope: frozenset[str]) -> Expression:
     require(Family.EXPRESSION, name)
     if name in _SPECIAL:
         return _SPECIAL[name](operand, scope)
+    if name in _NAMED:
+        return _NAMED[name](operand, lambda expr: compile_expression(expr, scope))
     function = FUNCTIONS[name]
     given = operand if type(operand) is list else [operand]
-    if name in DATE_PARTS:
-        given = _date_and_zone(name, operand)
     if name in ("$min", "$max"):
         given = sorted(given, key=_is_constant)  # the server folds constants last, and keeps the first of equals
     arguments = [compile_expression(v, scope) for v in given]
     if not function.least <= len(given) <= function.most:
         raise failure(function.arity, f"Expression {name} takes another number of arguments than {len(given)}")
-    if name == "$trunc" and len(given) == 2:
-        raise UnsupportedOperation("$trunc", "to a place")
     call = function.call
     if len(arguments) == 1:
         (only,) = arguments
@@ -131,20 +143,6 @@ def _is_constant(expr: Any) -> bool:
     if type(expr) is dict:
         return all(name == "$literal" or _is_constant(value) for name, value in expr.items())
     return True
-
-
-def _date_and_zone(name: str, operand: Any) -> list[Any]:
-    """The arguments of a date part: the date, and the time zone if there is one."""
-    if type(operand) is list and len(operand) != 1:
-        raise failure(40536, f"{name} accepts exactly one argument if given an array, but was given {len(operand)}")
-    if type(operand) is not dict or next(iter(operand), "").startswith("$"):
-        return operand if type(operand) is list else [operand]
-    for field in operand:
-        if field not in ("date", "timezone"):
-            raise failure(40535, f"unrecognized option to {name}: {field!r}")
-    if "date" not in operand:
-        raise failure(40539, f"missing 'date' argument to {name}")
-    return [operand[field] for field in ("date", "timezone") if field in operand]
 
 
 # -- operators that decide what to evaluate -----------------------------------------------------------------------
@@ -252,7 +250,8 @@ def _branch(branch: Any, scope: frozenset[str]) -> tuple[Expression, Expression]
     return compile_expression(branch["case"], scope), compile_expression(branch["then"], scope)
 
 
-def _checked_name(name: Any, code: int) -> str:
+def checked_name(name: Any, code: int) -> str:
+    """The name of a variable that `$let` and its like bind. Raises with `code` for another type than string."""
     if type(name) is not str:
         raise failure(code, "a variable's name must be a string")
     if not name or not ("a" <= name[0] <= "z" or ord(name[0]) >= 128):
@@ -266,11 +265,10 @@ def _checked_name(name: Any, code: int) -> str:
 
 def _filter(operand: Any, scope: frozenset[str]) -> Expression:
     _fields("$filter", operand, {"input": 28648, "cond": 28650}, 28647, ("as", "limit"), other=28646)
-    if "limit" in operand:
-        raise UnsupportedOperation("$filter.limit", "an answer equal to the server's in every case is not assured")
-    name = _checked_name(operand.get("as", "this"), 16866)
+    name = checked_name(operand.get("as", "this"), 16866)
     source = compile_expression(operand["input"], scope)
     test = compile_expression(operand["cond"], scope | {name})
+    most = compile_expression(operand["limit"], scope) if "limit" in operand else None
 
     def evaluate(doc: Document, names: Variables) -> Any:
         values = source(doc, names)
@@ -278,14 +276,21 @@ def _filter(operand: Any, scope: frozenset[str]) -> Expression:
             return None
         if type(values) is not list:
             raise failure(28651, f"input to $filter must be an array not {described(values)}")
-        return [v for v in values if truthy(test(doc, {**names, name: v}))]
+        limit = None if most is None else most(doc, names)
+        kept = (v for v in values if truthy(test(doc, {**names, name: v})))
+        if limit is None or limit is MISSING:
+            return list(kept)
+        count = whole_index(limit, 327391, 327391)
+        if count <= 0:
+            raise failure(327392, "$filter: limit must be greater than 0")
+        return list(itertools.islice(kept, count))
 
     return evaluate
 
 
 def _map(operand: Any, scope: frozenset[str]) -> Expression:
     _fields("$map", operand, {"input": 16880, "in": 16882}, 16879, ("as",), other=16878)
-    name = _checked_name(operand.get("as", "this"), 16866)
+    name = checked_name(operand.get("as", "this"), 16866)
     source = compile_expression(operand["input"], scope)
     body = compile_expression(operand["in"], scope | {name})
 
@@ -325,7 +330,7 @@ def _let(operand: Any, scope: frozenset[str]) -> Expression:
     _fields("$let", operand, {"vars": 16876, "in": 16877}, 16875, other=16874)
     if type(operand["vars"]) is not dict:
         raise failure(10065, "invalid parameter: expected an object (vars)")
-    bound = {_checked_name(n, 16866): compile_expression(v, scope) for n, v in operand["vars"].items()}
+    bound = {checked_name(n, 16866): compile_expression(v, scope) for n, v in operand["vars"].items()}
     body = compile_expression(operand["in"], scope | bound.keys())
     return lambda doc, names: body(doc, {**names, **{n: part(doc, names) for n, part in bound.items()}})
 
@@ -369,3 +374,11 @@ _SPECIAL: Final[dict[str, Callable[[Any, frozenset[str]], Expression]]] = {
     "$let": _let,
     "$getField": _get_field,
 }
+
+_NAMED: Final[dict[str, Callable[[Any, Compile], Expression]]] = {
+    **DATE_OPERATORS,
+    **TEXT_OPERATORS,
+    **LIST_OPERATORS,
+    "$convert": compile_convert,
+}
+"""Operators of modules that know no scope: they get the compiler of their arguments."""

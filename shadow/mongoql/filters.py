@@ -21,6 +21,7 @@ from shadow.mongoql import predicates
 from shadow.mongoql.failures import failure, write_failure
 from shadow.mongoql.filter_parser import PATHLESS, REFERENCE, is_expression, operators_of, parsed
 from shadow.mongoql.paths import NOWHERE, Predicate, as_mapping, finder, matcher
+from shadow.mongoql.stages import NOTHING_GIVEN
 from shadow.mongoql.support import TABLE, Family
 from shadow.mongoql.tree import And, Leaf, Node, Nor, Not, Or
 
@@ -34,9 +35,9 @@ class Filter:
 
     __slots__ = ("_decide", "matches", "tree")
 
-    def __init__(self, tree: Node) -> None:
+    def __init__(self, tree: Node, given: Mapping[str, Any]) -> None:
         self.tree = tree
-        self.matches: Callable[[Document], bool] = _compiled(tree)
+        self.matches: Callable[[Document], bool] = _compiled(tree, given)
 
     def positional(self, document: Document) -> int | None:
         """The position that `$` stands for in an update of `document`, which must match; None if there is none."""
@@ -68,30 +69,35 @@ class Filter:
         return f"Filter({len(list(_leaves(self.tree)))} conditions)"
 
 
-def compile_filter(filter: Mapping[str, Any], *, options: CodecOptions[Any] | None = None) -> Filter:
-    """Compiles a canonical filter; with `options`, one in the application's types.
+def compile_filter(
+    filter: Mapping[str, Any], *, options: CodecOptions[Any] | None = None, given: Mapping[str, Any] = NOTHING_GIVEN
+) -> Filter:
+    """Compiles a canonical filter; with `options`, one in the application's types. `given`: the variables that an
+    `$expr` may read, by name; their values may change between calls of `matches`.
 
     Raises OperationFailure with the server's code for what the server refuses, UnsupportedOperation for what has no
     exact meaning here.
     """
-    return Filter(parsed(filter if options is None else normalise(filter, options)))
+    return Filter(parsed(filter if options is None else normalise(filter, options)), given)
 
 
 # -- compiling ----------------------------------------------------------------------------------------------------
 
 
-def _compiled(node: Node) -> Callable[[Any], bool]:
+def _compiled(node: Node, given: Mapping[str, Any] = NOTHING_GIVEN) -> Callable[[Any], bool]:
     match node:
+        case Leaf(_, "$expr", value):
+            return _expression(value, given)
         case Leaf():
             return _compiled_leaf(node)
         case And(children):
-            return _all([_compiled(child) for child in _arranged(children)])
+            return _all([_compiled(child, given) for child in _arranged(children)])
         case Or(children):
-            return _any([_compiled(child) for child in _arranged(children)])
+            return _any([_compiled(child, given) for child in _arranged(children)])
         case Nor(children):
-            return _negation(_any([_compiled(child) for child in _arranged(children)]))
+            return _negation(_any([_compiled(child, given) for child in _arranged(children)]))
         case Not(child):
-            return _negation(_compiled(child))
+            return _negation(_compiled(child, given))
 
 
 def _arranged(children: Iterable[Node]) -> list[Node]:
@@ -140,8 +146,6 @@ def _any(tests: list[Callable[[Any], bool]]) -> Callable[[Any], bool]:
 
 def _compiled_leaf(leaf: Leaf) -> Callable[[Any], bool]:
     match leaf.operator:
-        case "$expr":
-            return _expression(leaf.value)
         case "$alwaysTrue":
             return _always
         case "$alwaysFalse":
@@ -158,11 +162,11 @@ def _compiled_leaf(leaf: Leaf) -> Callable[[Any], bool]:
             return matcher(leaf.path, _predicate(leaf))
 
 
-def _expression(value: Any) -> Callable[[Any], bool]:
-    from shadow.mongoql.expressions import compile_expression  # expressions stand above filters
+def _expression(value: Any, given: Mapping[str, Any]) -> Callable[[Any], bool]:
+    from shadow.mongoql.expressions import evaluator  # expressions stand above filters
 
-    evaluate = compile_expression(value)
-    return lambda document: predicates.truthy(evaluate(document, {}))
+    evaluate = evaluator(value, given)
+    return lambda document: predicates.truthy(evaluate(document))
 
 
 def _positive(leaf: Leaf) -> Leaf:

@@ -1,4 +1,4 @@
-"""Expression operators that are functions of evaluated values: comparison, arithmetic, text, dates; and their table.
+"""Expression operators that are functions of evaluated values: comparison and arithmetic; and the table of all.
 
 Each entry of `FUNCTIONS` has its number of arguments. `MISSING` may be an argument, and a result where it is the
 server's. Codes are the server's (`src/mongo/db/pipeline/expression.cpp`).
@@ -6,26 +6,26 @@ server's. Codes are the server's (`src/mongo/db/pipeline/expression.cpp`).
 
 from __future__ import annotations
 
-import datetime as dt
 import decimal
 import math
 import operator
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from bson import Code, DatetimeMS, Decimal128, Int64, ObjectId, Timestamp
+import bson
+from bson import Decimal128, Int64, Timestamp
 
 from shadow.errors import UnsupportedOperation
-from shadow.model.order import CONTEXT, millis, order_key
-from shadow.mongoql import containers, numbers
+from shadow.model.order import CONTEXT, as_document, millis, order_key
+from shadow.mongoql import containers, conversions, mathematics, numbers, texts
 from shadow.mongoql.containers import nullish
 from shadow.mongoql.failures import described, failure
+from shadow.mongoql.moments import date_of, is_date
 from shadow.mongoql.predicates import is_number, remainder, truthy
-from shadow.mongoql.summation import Summation
+from shadow.mongoql.summation import Summation, deviation
 
-__all__ = ["DATE_PARTS", "FUNCTIONS", "Function", "date_of", "is_date"]
+__all__ = ["FUNCTIONS", "Function"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +39,7 @@ class Function:
 
 
 _MANY: Final = 1 << 30
-
-
-def is_date(value: Any) -> bool:
-    return type(value) in (dt.datetime, DatetimeMS)
-
-
-def date_of(moment: int) -> Any:
-    """The date at a number of milliseconds, as Python's type if it is in range."""
-    if moment not in numbers.INT64:
-        raise failure(15, "date overflow")
-    try:
-        return dt.datetime(1970, 1, 1) + dt.timedelta(milliseconds=moment)
-    except OverflowError:
-        return DatetimeMS(moment)
+_NAN: Final = decimal.Decimal("NaN")
 
 
 # -- comparison ---------------------------------------------------------------------------------------------------
@@ -192,71 +179,15 @@ def _rounded(name: str, plain: Callable[[float], int], mode: str) -> Callable[[A
         _numeric(name, value, 51081 if name == "$trunc" else 28765)
         if type(value) is Decimal128:
             exact = value.to_decimal()
-            if not exact.is_finite():
-                return value
-            return Decimal128(exact.quantize(decimal.Decimal(1), rounding=mode, context=CONTEXT))
+            # NaN for an infinity too, and where there are too many digits: the server has no special case for these.
+            return Decimal128(
+                exact.quantize(decimal.Decimal(1), rounding=mode, context=CONTEXT) if exact.is_finite() else _NAN
+            )
         if type(value) is float:
             return math.copysign(float(plain(value)), value) if math.isfinite(value) else value
         return value
 
     return call
-
-
-# -- text ---------------------------------------------------------------------------------------------------------
-
-
-def _concat(*values: Any) -> Any:
-    for value in values:
-        if nullish(value):
-            return None
-        if type(value) is not str:
-            raise failure(16702, f"$concat only supports strings, not {described(value)}")
-    return "".join(values)
-
-
-def _text(name: str, value: Any) -> str:
-    if nullish(value):
-        return ""
-    if type(value) is str or (type(value) is Code and value.scope is None):
-        return str(value)
-    if is_number(value) or is_date(value) or type(value) is Timestamp:
-        raise UnsupportedOperation(name, "of a value that has to be turned into text")
-    raise failure(16007, f"can't convert from BSON type {described(value)} to String")
-
-
-def _ascii(table: dict[int, int], name: str) -> Callable[[Any], str]:
-    return lambda value: _text(name, value).translate(table)
-
-
-_UPPER: Final = {i: i - 32 for i in range(ord("a"), ord("z") + 1)}
-_LOWER: Final = {i: i + 32 for i in range(ord("A"), ord("Z") + 1)}
-
-
-def _length(name: str, code: int, measure: Callable[[str], int]) -> Callable[[Any], int]:
-    def call(value: Any) -> int:
-        if type(value) is not str:
-            raise failure(code, f"{name} requires a string argument, found: {containers.name_of(value)}")
-        return measure(value)
-
-    return call
-
-
-def _substr(value: Any, start: Any, count: Any) -> str:
-    text = _text("$substrCP", value)
-    begin, length = containers.whole_index(start, 34450, 34451), containers.whole_index(count, 34452, 34453)
-    if begin < 0 or length < 0:
-        raise failure(34455 if begin < 0 else 34454, "$substrCP takes no negative numbers")
-    return text[begin : begin + length]
-
-
-def _split(value: Any, separator: Any) -> Any:
-    if nullish(value) or nullish(separator):
-        return None
-    if type(value) is not str or type(separator) is not str:
-        raise failure(40085 if type(value) is not str else 40086, "$split takes strings")
-    if not separator:
-        raise failure(40087, "$split requires a non-empty separator")
-    return value.split(separator)
 
 
 # -- accumulators as expressions, types, dates --------------------------------------------------------------------
@@ -293,45 +224,24 @@ def _greatest(*values: Any) -> Any:
     return max(present, key=order_key) if present else None
 
 
-def _date_part(name: str, take: Callable[[dt.datetime], int]) -> Callable[[Any], Any]:
-    def call(value: Any, zone: Any = "UTC") -> Any:
+def _timestamp(name: str, code: int, take: Callable[[Timestamp], int]) -> Callable[[Any], Any]:
+    def call(value: Any) -> Any:
         if nullish(value):
             return None
-        if type(value) is ObjectId:
-            value = value.generation_time.replace(tzinfo=None)
-        elif type(value) is Timestamp:
-            value = date_of(value.time * 1000)
-        if not is_date(value):
-            raise failure(16006, f"can't convert from BSON type {described(value)} to Date")
-        if nullish(zone):
-            return None
-        offset = _offset(name, zone)
-        moment = date_of(millis(value) + offset * 60_000) if offset else value
-        if type(moment) is DatetimeMS:
-            raise UnsupportedOperation(name, "of a date outside the years 1 to 9999")
-        return take(moment)
+        if type(value) is not Timestamp:
+            raise failure(code, f"{name} requires a timestamp argument, found: {described(value)}")
+        return Int64(take(value))
 
     return call
 
 
-_ZONE: Final = re.compile(r"([+-])(\d\d)(?::?(\d\d))?")
-
-
-def _offset(name: str, zone: Any) -> int:
-    """Minutes east of UTC of a time zone that needs no table: UTC, GMT, or an offset."""
-    if type(zone) is not str:
-        raise failure(40533, f"{name} requires a string for the timezone argument, but was given a {described(zone)}")
-    if zone in ("UTC", "GMT"):
-        return 0
-    found = _ZONE.fullmatch(zone)
-    if found is None or not zone.isascii():
-        raise UnsupportedOperation(f"{name}.timezone", "except UTC, GMT and offsets, it depends on the server's tables")
-    minutes = int(found[2]) * 60 + int(found[3] or 0)
-    return minutes if found[1] == "+" else -minutes
-
-
-def _to_bool(value: Any) -> Any:
-    return None if nullish(value) else truthy(value)
+def _bson_size(value: Any) -> Any:
+    value = as_document(value)
+    if nullish(value):
+        return None
+    if type(value) is not dict:
+        raise failure(31393, f"$bsonSize requires a document input, found: {described(value)}")
+    return len(bson.encode(value))
 
 
 FUNCTIONS: Final[dict[str, Function]] = {
@@ -343,7 +253,6 @@ FUNCTIONS: Final[dict[str, Function]] = {
     "$lte": Function(_comparison(operator.le), 2, 2),
     "$cmp": Function(_cmp, 2, 2),
     "$not": Function(lambda v: not truthy(v), 1, 1),
-    "$toBool": Function(_to_bool, 1, 1, 50723),
     "$add": Function(_add, 0, _MANY),
     "$subtract": Function(_subtract, 2, 2),
     "$multiply": Function(_multiply, 0, _MANY),
@@ -352,14 +261,20 @@ FUNCTIONS: Final[dict[str, Function]] = {
     "$abs": Function(_abs, 1, 1),
     "$ceil": Function(_rounded("$ceil", math.ceil, decimal.ROUND_CEILING), 1, 1),
     "$floor": Function(_rounded("$floor", math.floor, decimal.ROUND_FLOOR), 1, 1),
-    "$trunc": Function(_rounded("$trunc", math.trunc, decimal.ROUND_DOWN), 1, 2, 28667),
-    "$concat": Function(_concat, 0, _MANY),
-    "$toUpper": Function(_ascii(_UPPER, "$toUpper"), 1, 1),
-    "$toLower": Function(_ascii(_LOWER, "$toLower"), 1, 1),
-    "$strLenCP": Function(_length("$strLenCP", 34471, len), 1, 1),
-    "$strLenBytes": Function(_length("$strLenBytes", 34473, lambda v: len(v.encode())), 1, 1),
-    "$substrCP": Function(_substr, 3, 3),
-    "$split": Function(_split, 2, 2),
+    "$trunc": Function(mathematics.rounded("$trunc", decimal.ROUND_DOWN), 1, 2, 28667),
+    "$round": Function(mathematics.rounded("$round", decimal.ROUND_HALF_EVEN), 1, 2, 28667),
+    "$concat": Function(texts.concat, 0, _MANY),
+    "$toUpper": Function(texts.upper, 1, 1),
+    "$toLower": Function(texts.lower, 1, 1),
+    "$strcasecmp": Function(texts.compared, 2, 2),
+    "$strLenCP": Function(texts.length("$strLenCP", 34471, len), 1, 1),
+    "$strLenBytes": Function(texts.length("$strLenBytes", 34473, lambda v: len(v.encode())), 1, 1),
+    "$substrCP": Function(texts.substring, 3, 3),
+    "$substrBytes": Function(texts.substring_of_bytes, 3, 3),
+    "$substr": Function(texts.substring_of_bytes, 3, 3),
+    "$indexOfBytes": Function(texts.index_of("$indexOfBytes", (40091, 40092), octets=True), 2, 4, 28667),
+    "$indexOfCP": Function(texts.index_of("$indexOfCP", (40093, 40094), octets=False), 2, 4, 28667),
+    "$split": Function(texts.split, 2, 2),
     "$size": Function(containers.size, 1, 1),
     "$arrayElemAt": Function(containers.element_at, 2, 2),
     "$first": Function(containers.end_of("$first", 0), 1, 1),
@@ -387,28 +302,18 @@ FUNCTIONS: Final[dict[str, Function]] = {
     "$avg": Function(_avg, 0, _MANY),
     "$min": Function(_least, 0, _MANY),
     "$max": Function(_greatest, 0, _MANY),
-    "$year": Function(_date_part("$year", lambda d: d.year), 1, 2, 40536),
-    "$month": Function(_date_part("$month", lambda d: d.month), 1, 2, 40536),
-    "$dayOfMonth": Function(_date_part("$dayOfMonth", lambda d: d.day), 1, 2, 40536),
-    "$hour": Function(_date_part("$hour", lambda d: d.hour), 1, 2, 40536),
-    "$minute": Function(_date_part("$minute", lambda d: d.minute), 1, 2, 40536),
-    "$second": Function(_date_part("$second", lambda d: d.second), 1, 2, 40536),
-    "$millisecond": Function(_date_part("$millisecond", lambda d: d.microsecond // 1000), 1, 2, 40536),
-    "$dayOfWeek": Function(_date_part("$dayOfWeek", lambda d: d.isoweekday() % 7 + 1), 1, 2, 40536),
-    "$dayOfYear": Function(_date_part("$dayOfYear", lambda d: d.timetuple().tm_yday), 1, 2, 40536),
+    "$stdDevPop": Function(lambda *values: deviation(_spread(values), sample=False), 0, _MANY),
+    "$stdDevSamp": Function(lambda *values: deviation(_spread(values), sample=True), 0, _MANY),
+    "$sqrt": Function(mathematics.square_root, 1, 1),
+    "$exp": Function(mathematics.exponential, 1, 1),
+    "$ln": Function(mathematics.logarithm("$ln", 28766, math.log), 1, 1),
+    "$log10": Function(mathematics.logarithm("$log10", 28761, math.log10), 1, 1),
+    "$log": Function(mathematics.logarithm_to, 2, 2),
+    "$pow": Function(mathematics.power, 2, 2),
+    "$tsSecond": Function(_timestamp("$tsSecond", 5687301, lambda v: v.time), 1, 1),
+    "$tsIncrement": Function(_timestamp("$tsIncrement", 5687302, lambda v: v.inc), 1, 1),
+    "$binarySize": Function(texts.binary_size, 1, 1),
+    "$bsonSize": Function(_bson_size, 1, 1),
+    **{name: Function(call, count, count) for name, (call, count) in mathematics.TRIGONOMETRY.items()},
+    **{name: Function(conversions.short(target), 1, 1, 50723) for name, target in conversions.SHORT_FORMS.items()},
 }
-
-DATE_PARTS: Final = frozenset(
-    {
-        "$year",
-        "$month",
-        "$dayOfMonth",
-        "$hour",
-        "$minute",
-        "$second",
-        "$millisecond",
-        "$dayOfWeek",
-        "$dayOfYear",
-    }
-)
-"""The operators that also take a document of `date` and `timezone`."""

@@ -1,22 +1,35 @@
-"""`$unwind` and `$lookup`: the stages that turn arrays into documents and documents into arrays."""
+"""`$unwind`, `$lookup` and `$unionWith`: the stages that turn arrays into documents, and join other collections."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
 
 from bson import Int64, Regex
 
 from shadow.errors import UnsupportedOperation
 from shadow.model.order import MISSING, as_document
 from shadow.model.version import Document
+from shadow.mongoql.expressions import checked_name, evaluator
 from shadow.mongoql.failures import failure
 from shadow.mongoql.fieldpaths import checked_path
 from shadow.mongoql.filters import compile_filter
 from shadow.mongoql.paths import position
-from shadow.mongoql.stages import Lookup, Stage
+from shadow.mongoql.stages import Compiled, Lookup, Stage, Variables
 
-__all__ = ["compile_lookup", "compile_unwind", "local_values", "with_value"]
+__all__ = ["compile_lookup", "compile_union", "compile_unwind", "local_values", "with_value"]
+
+
+class _Inner(Protocol):
+    """What a stage needs of a compiled pipeline inside it."""
+
+    collections: frozenset[str]
+
+    def steps(self, documents: Iterable[Document], lookup: Lookup | None = None) -> list[Document]: ...
+
+
+CompileInner: TypeAlias = Callable[[list[Document], Variables], _Inner]
 
 
 def with_value(document: Document, parts: list[str], value: Any) -> Document:
@@ -108,32 +121,144 @@ def _plain_value(document: Any, parts: list[str]) -> Any:
 # -- $lookup ------------------------------------------------------------------------------------------------------
 
 
-def compile_lookup(spec: Any) -> tuple[Stage, frozenset[str]]:
-    """`$lookup` by equality of two fields. The forms with `let` and `pipeline` are refused."""
-    if type(spec) is not dict:
-        raise failure(9, "the $lookup specification must be an object")
-    for name in ("let", "pipeline"):
-        if name in spec:
-            raise UnsupportedOperation(f"$lookup.{name}", "only localField and foreignField are")
-    for name, value in spec.items():
-        if name not in ("from", "localField", "foreignField", "as"):
-            raise failure(9, f"unknown argument to $lookup: {name}")
-        if type(value) is dict and name == "from":
-            raise UnsupportedOperation("$lookup.from", "of another database")
-        if type(value) is not str:
-            raise failure(9, f"$lookup argument '{name}' must be a string")
-        if name == "from" and (not value or value.startswith(".") or "\0" in value):
-            raise failure(73, f"Invalid namespace specified: {value!r}")
-    if not {"from", "localField", "foreignField", "as"} <= spec.keys():
-        raise failure(9, "$lookup requires from, localField, foreignField and as")
-    local, foreign, target = (checked_path(spec[name]) for name in ("localField", "foreignField", "as"))
-    source = spec["from"]
+@dataclass(frozen=True, slots=True)
+class _Join:
+    """A `$lookup`: by equality of two fields, by a pipeline over variables of the document, or by both."""
+
+    source: str
+    target: list[str]
+    local: list[str] | None
+    foreign: list[str] | None
+    variables: Mapping[str, Callable[[Document], Any]]
+    pipeline: list[Document] | None
+
+
+def compile_lookup(spec: Any, given: Variables, compile_inner: CompileInner) -> Compiled:
+    join = _join(spec, given)
+    if join.pipeline is None:
+        return lambda documents, lookup: _joined(join, documents, list(lookup(join.source)), None), frozenset(
+            {join.source}
+        )
+    _refuse_writing("$lookup", join.pipeline, 51047)
+    names = {*given, *join.variables}
+    checked = compile_inner(join.pipeline, dict.fromkeys(names))
 
     def stage(documents: list[Document], lookup: Lookup) -> list[Document]:
-        others = list(lookup(source))
-        return [with_value(d, target, _partners(d, local, foreign, others)) for d in documents]
+        values: dict[str, Any] = dict.fromkeys(names)
+        # Compiled for this run alone, because its variables have other values in each run.
+        inner = compile_inner(join.pipeline or [], values)
 
-    return stage, frozenset({source})
+        def partners(document: Document, found: list[Document]) -> list[Document]:
+            values.update(given)
+            values.update({name: value(document) for name, value in join.variables.items()})
+            return inner.steps(found, lookup)
+
+        return _joined(join, documents, list(lookup(join.source)), partners)
+
+    return stage, checked.collections | {join.source}
+
+
+def _joined(
+    join: _Join,
+    documents: list[Document],
+    others: list[Document],
+    run: Callable[[Document, list[Document]], list[Document]] | None,
+) -> list[Document]:
+    made = []
+    for document in documents:
+        found = others
+        if join.local is not None and join.foreign is not None:
+            found = _partners(document, join.local, join.foreign, others)
+        made.append(with_value(document, join.target, found if run is None else run(document, found)))
+    return made
+
+
+def _join(spec: Any, given: Variables) -> _Join:
+    if type(spec) is not dict:
+        raise failure(9, "the $lookup specification must be an object")
+    for name, value in spec.items():
+        _check_lookup(name, value)
+    fields = [spec.get("localField"), spec.get("foreignField")]
+    pipeline = spec.get("pipeline")
+    if "from" not in spec:
+        if pipeline and type(pipeline[0]) is dict and "$documents" in pipeline[0]:
+            raise UnsupportedOperation("$documents", "it is not computed here")
+        raise failure(9, "$lookup requires from")
+    if not spec.get("as"):
+        raise failure(9 if "as" not in spec else 40352, "must specify 'as' field for a $lookup")
+    if None in fields and (pipeline is None or fields != [None, None]):
+        raise failure(9, "$lookup requires both or neither of localField and foreignField, and a pipeline if neither")
+    if pipeline is None and "let" in spec:
+        raise failure(9, "$lookup with a 'let' argument must also specify 'pipeline'")
+    target = checked_path(spec["as"])
+    local, foreign = (None if each is None else checked_path(each) for each in fields)
+    variables = {checked_name(n, 16866): evaluator(v, given) for n, v in spec.get("let", {}).items()}
+    return _Join(spec["from"], target, local, foreign, variables, pipeline)
+
+
+def _check_lookup(name: str, value: Any) -> None:
+    if name == "pipeline":
+        _check_pipeline(value)
+    elif name == "let":
+        if type(value) is not dict:
+            raise failure(9, "$lookup argument 'let' must be an object")
+    elif name not in ("from", "localField", "foreignField", "as"):
+        raise failure(9, f"unknown argument to $lookup: {name}")
+    elif type(value) is dict and name == "from":
+        raise UnsupportedOperation("$lookup.from", "of another database")
+    elif type(value) is not str:
+        raise failure(9, f"$lookup argument '{name}' must be a string")
+    elif name == "from":
+        _check_namespace(value)
+
+
+def _check_namespace(name: str) -> None:
+    if not name or name.startswith(".") or "\0" in name:
+        raise failure(73, f"Invalid namespace specified: {name!r}")
+
+
+def _check_pipeline(value: Any) -> None:
+    if type(value) is not list:
+        raise failure(14, "'pipeline' option must be specified as an array")
+    for stage in value:
+        if type(as_document(stage)) is not dict:
+            raise failure(14, "Each element of the 'pipeline' array must be an object")
+
+
+def _refuse_writing(name: str, pipeline: list[Document], code: int) -> None:
+    if any("$out" in stage or "$merge" in stage for stage in pipeline):
+        raise failure(code, f"$out and $merge are not allowed within a {name}'s pipeline")
+
+
+# -- $unionWith ---------------------------------------------------------------------------------------------------
+
+
+def compile_union(spec: Any, given: Variables, compile_inner: CompileInner) -> Compiled:
+    source, pipeline = _union_options(spec)
+    _refuse_writing("$unionWith", pipeline, 31441)
+    inner = compile_inner(pipeline, given)
+    return lambda documents, lookup: [*documents, *inner.steps(lookup(source), lookup)], inner.collections | {source}
+
+
+def _union_options(spec: Any) -> tuple[str, list[Document]]:
+    if type(spec) is str:
+        _check_namespace(spec)
+        return spec, []
+    if type(spec) is not dict:
+        raise failure(9, "the $unionWith stage specification must be an object or string")
+    for name, value in spec.items():
+        if name == "pipeline":
+            _check_pipeline(value)
+        elif name != "coll":
+            raise failure(40415, f"BSON field '$unionWith.{name}' is an unknown field.")
+        elif type(value) is not str:
+            raise failure(14, "BSON field '$unionWith.coll' is the wrong type, expected type 'string'")
+    if "coll" not in spec:
+        if "$documents" in next(iter(spec.get("pipeline") or [{}])):
+            raise UnsupportedOperation("$documents", "it is not computed here")
+        raise failure(9, "$unionWith stage without explicit collection must have a pipeline with $documents")
+    _check_namespace(spec["coll"])
+    return spec["coll"], spec.get("pipeline", [])
 
 
 def _partners(document: Document, local: list[str], foreign: list[str], others: list[Document]) -> list[Document]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from bson import Decimal128, Int64, Regex, Timestamp
+from bson import Decimal128, Int64, ObjectId, Regex, Timestamp
 
 from shadow.errors import UnsupportedOperation
 from shadow.model.order import MISSING, as_document, millis, order_key
@@ -44,10 +44,16 @@ class Modifier:
 
 def copied(value: Any) -> Any:
     """A deep copy as plain dicts and lists; a DBRef becomes its BSON document."""
+    if type(value) in _SCALARS:
+        return value
     value = as_document(value)
     if type(value) is dict:
-        return {k: copied(v) for k, v in value.items()}
-    return [copied(v) for v in value] if type(value) is list else value
+        return {k: v if type(v) in _SCALARS else copied(v) for k, v in value.items()}
+    return [v if type(v) in _SCALARS else copied(v) for v in value] if type(value) is list else value
+
+
+_SCALARS: Final = frozenset({type(None), bool, int, float, str, bytes, dt.datetime, ObjectId, Int64, Decimal128})
+"""The commonest values that hold no others: most of a document, which need no call."""
 
 
 def _set(path: str, operand: Any, name: str = "$set", on_insert_only: bool = False) -> Modifier:

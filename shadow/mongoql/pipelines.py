@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from shadow.errors import UnsupportedOperation
 from shadow.model.order import MISSING, as_document, order_key, sort_documents
 from shadow.model.version import Document
-from shadow.mongoql.accumulators import ACCUMULATORS, Accumulator
-from shadow.mongoql.expressions import Expression, compile_expression
+from shadow.mongoql.expressions import evaluator
 from shadow.mongoql.failures import described, failure, write_failure
 from shadow.mongoql.fieldpaths import checked_path
 from shadow.mongoql.filters import compile_filter
-from shadow.mongoql.joins import compile_lookup, compile_unwind
+from shadow.mongoql.groups import compile_group, compile_sort_by_count
+from shadow.mongoql.joins import compile_lookup, compile_union, compile_unwind
 from shadow.mongoql.predicates import is_number, truncated
 from shadow.mongoql.projections import compile_adding, compile_stage, compile_unset
 from shadow.mongoql.references import with_references
-from shadow.mongoql.stages import Lookup, Stage, no_lookup
-from shadow.mongoql.support import TABLE, Family, require
+from shadow.mongoql.stages import NOTHING_GIVEN, Compiled, Lookup, Stage, Variables, no_lookup
+from shadow.mongoql.support import Family, require
 
 __all__ = ["Pipeline", "compile_pipeline", "compile_update_pipeline"]
-
-Compiled: TypeAlias = tuple[Stage, frozenset[str]]
-"""A stage and the collections that it reads."""
 
 
 class Pipeline:
@@ -55,7 +52,12 @@ class Pipeline:
 
 def compile_pipeline(pipeline: Sequence[Mapping[str, Any]]) -> Pipeline:
     """Compiles a canonical pipeline. Raises OperationFailure with the server's code, and UnsupportedOperation."""
-    compiled = [(stage, _compile(stage)) for stage in pipeline]
+    return _compiled_pipeline(pipeline, NOTHING_GIVEN)
+
+
+def _compiled_pipeline(pipeline: Sequence[Mapping[str, Any]], given: Variables) -> Pipeline:
+    """`given`: the variables that the stages may read. Their values may change between runs, but not their names."""
+    compiled = [(stage, _compile(stage, given)) for stage in pipeline]
     # Of two consecutive sorts the server keeps the later one, without the errors of the earlier.
     following = [*pipeline[1:], {}]
     stages = [made for (stage, made), after in zip(compiled, following, strict=False) if not _resorted(stage, after)]
@@ -88,16 +90,14 @@ def compile_update_pipeline(stages: Sequence[Mapping[str, Any]]) -> Callable[[Do
     return lambda document: pipeline.steps([document])[0]
 
 
-def _compile(stage: Any) -> Compiled:
+def _compile(stage: Any, given: Variables) -> Compiled:
     if not isinstance(stage, Mapping) or len(stage) != 1:
         raise failure(40323, "A pipeline stage specification object must contain exactly one field.")
     ((name, spec),) = stage.items()
     require(Family.STAGE, name)
-    if name == "$lookup":
-        return compile_lookup(spec)
-    if name == "$facet":
-        return _facet(spec)
-    return _STAGES[name](spec), frozenset()
+    if name in _NESTED:
+        return _NESTED[name](spec, given)
+    return _STAGES[name](spec, given), frozenset()
 
 
 def _each(change: Callable[[Document], Document]) -> Stage:
@@ -107,14 +107,14 @@ def _each(change: Callable[[Document], Document]) -> Stage:
 # -- stages -------------------------------------------------------------------------------------------------------
 
 
-def _match(spec: Any) -> Stage:
+def _match(spec: Any, given: Variables) -> Stage:
     if type(spec) is not dict:
         raise failure(15959, "the match filter must be an expression in an object")
-    matches = compile_filter(spec).matches
+    matches = compile_filter(spec, given=given).matches
     return lambda documents, lookup: [d for d in documents if matches(d)]
 
 
-def _sort(spec: Any) -> Stage:
+def _sort(spec: Any, given: Variables) -> Stage:
     if type(spec) is not dict:
         raise failure(15973, "the $sort key specification must be an object")
     if not spec:
@@ -148,17 +148,17 @@ def _count_of(name: str, spec: Any, least: int, code: int) -> int:
     return whole
 
 
-def _limit(spec: Any) -> Stage:
+def _limit(spec: Any, given: Variables) -> Stage:
     count = _count_of("$limit", spec, 1, 5107201)
     return lambda documents, lookup: documents[:count]
 
 
-def _skip(spec: Any) -> Stage:
+def _skip(spec: Any, given: Variables) -> Stage:
     count = _count_of("$skip", spec, 0, 5107200)
     return lambda documents, lookup: documents[count:]
 
 
-def _replace_root(spec: Any) -> Stage:
+def _replace_root(spec: Any, given: Variables) -> Stage:
     if type(spec) is not dict:
         raise failure(40229, "expected an object as specification for $replaceRoot stage")
     for name in spec:
@@ -166,14 +166,14 @@ def _replace_root(spec: Any) -> Stage:
             raise failure(40415, f"BSON field '$replaceRoot.{name}' is an unknown field.")
     if not spec:
         raise failure(40414, "BSON field '$replaceRoot.newRoot' is missing but a required field")
-    return _replace_with(spec["newRoot"])
+    return _replace_with(spec["newRoot"], given)
 
 
-def _replace_with(spec: Any) -> Stage:
-    evaluate = compile_expression(spec)
+def _replace_with(spec: Any, given: Variables) -> Stage:
+    evaluate = evaluator(spec, given)
 
     def change(document: Document) -> Document:
-        value = as_document(evaluate(document, {}))
+        value = as_document(evaluate(document))
         if type(value) is not dict:
             raise failure(40228, f"'newRoot' expression must evaluate to an object, not {_name(value)}")
         return value
@@ -185,7 +185,7 @@ def _name(value: Any) -> str:
     return "missing" if value is MISSING else described(value)
 
 
-def _count(spec: Any) -> Stage:
+def _count(spec: Any, given: Variables) -> Stage:
     if type(spec) is not str:
         raise failure(40156, "the count field must be a non-empty string")
     if not spec:
@@ -201,88 +201,6 @@ def _count(spec: Any) -> Stage:
     return lambda documents, lookup: [{spec: len(documents)}] if documents else []
 
 
-# -- groups -------------------------------------------------------------------------------------------------------
-
-
-def _group(spec: Any) -> Stage:
-    if type(spec) is not dict:
-        raise failure(15947, "a group's fields must be specified in an object")
-    keys, fields = [], []
-    for name, value in spec.items():  # in their order, like the server
-        if name == "_id":
-            keys.append(_group_key(value))
-        else:
-            fields.append((name, *_accumulator(name, value)))
-    if not keys:
-        raise failure(15955, "a group specification must include an _id")
-    (key,) = keys
-
-    def stage(documents: list[Document], lookup: Lookup) -> list[Document]:
-        groups: dict[Any, tuple[Any, list[Accumulator]]] = {}
-        for document in documents:
-            value = key(document, {})
-            value = None if value is MISSING else value
-            group = groups.setdefault(order_key(value), (value, []))
-            if not group[1]:
-                group[1].extend(make() for _, make, _ in fields)
-            for accumulator, (_, _, evaluate) in zip(group[1], fields, strict=True):
-                accumulator.add(evaluate(document, {}))
-        return [_grouped(value, fields, accumulators) for value, accumulators in groups.values()]
-
-    return stage
-
-
-def _group_key(spec: Any) -> Expression:
-    """The `_id` of a group. For a missing field, an object with one field has null there; one with more fields omits
-    it."""
-    whole = compile_expression(spec)
-    if type(spec) is not dict or len(spec) != 1 or next(iter(spec)).startswith("$"):
-        return whole
-    (name,) = spec
-    return lambda document, names: {name: None, **whole(document, names)}
-
-
-def _grouped(value: Any, fields: Sequence[tuple[str, Any, Any]], accumulators: Sequence[Accumulator]) -> Document:
-    results = {name: accumulator.result() for (name, _, _), accumulator in zip(fields, accumulators, strict=True)}
-    return {"_id": value, **results}
-
-
-def _accumulator(name: str, spec: Any) -> tuple[Callable[[], Accumulator], Expression]:
-    spec = as_document(spec)
-    if type(spec) is not dict or not next(iter(spec), "").startswith("$"):
-        raise failure(40234, f"The field '{name}' must be an accumulator object")
-    if "." in name:
-        raise failure(40235, f"The field name '{name}' cannot contain '.'")
-    if name.startswith("$"):
-        raise failure(40236, f"The field name '{name}' cannot be an operator name")
-    if len(spec) > 1:
-        raise failure(40238, f"The field '{name}' must specify one accumulator")
-    ((operator, operand),) = spec.items()
-    if type(operand) is list and operator not in TABLE[Family.ACCUMULATOR]:
-        raise failure(40237, f"The {operator} accumulator is a unary operator")
-    require(Family.ACCUMULATOR, operator)
-    if operator == "$count":
-        if operand != {}:
-            raise failure(14, "$count takes no arguments, i.e. $count:{}")
-        operand = 1
-    if type(operand) is list:
-        raise failure(40237, f"The {operator} accumulator is a unary operator")
-    return ACCUMULATORS[operator], compile_expression(operand)
-
-
-def _sort_by_count(spec: Any) -> Stage:
-    spec = as_document(spec)
-    if type(spec) is dict:
-        if not spec or not next(iter(spec)).startswith("$"):
-            raise failure(40147, "the sortByCount field must be defined as a $-prefixed path or an expression")
-    elif type(spec) is not str:
-        raise failure(40149, "the sortByCount field must be specified as a string or as an object")
-    elif not spec.startswith("$"):
-        raise failure(40148, "the sortByCount field must be defined as a $-prefixed path or an expression")
-    group = _group({"_id": spec, "count": {"$sum": 1}})
-    return lambda documents, lookup: sort_documents(group(documents, lookup), [("count", -1)])
-
-
 def _check_output(name: str) -> None:
     """Checks the name of one field, without dots."""
     if not name:
@@ -292,7 +210,7 @@ def _check_output(name: str) -> None:
     checked_path(name)
 
 
-def _facet(spec: Any) -> Compiled:
+def _facet(spec: Any, given: Variables) -> Compiled:
     if type(spec) is not dict or not spec:
         raise failure(40169, "the $facet specification must be a non-empty object")
     parts: dict[str, list[Compiled]] = {}
@@ -302,7 +220,7 @@ def _facet(spec: Any) -> Compiled:
             raise failure(40170, "arguments to $facet must be arrays")
         if not all(isinstance(stage, Mapping) for stage in stages):
             raise failure(40171, "elements of arrays in $facet spec must be non-empty objects")
-        parts[name] = [_compile(stage) for stage in stages]
+        parts[name] = [_compile(stage, given) for stage in stages]
         if any("$facet" in stage for stage in stages):
             raise failure(40600, "$facet is not allowed to be used within a $facet stage")
     pipelines = {name: Pipeline(stages, None) for name, stages in parts.items()}
@@ -313,19 +231,26 @@ def _facet(spec: Any) -> Compiled:
     return stage, frozenset().union(*[pipeline.collections for pipeline in pipelines.values()])
 
 
-_STAGES: Final[dict[str, Callable[[Any], Stage]]] = {
+_STAGES: Final[dict[str, Callable[[Any, Variables], Stage]]] = {
     "$match": _match,
     "$sort": _sort,
     "$limit": _limit,
     "$skip": _skip,
-    "$project": lambda spec: _each(compile_stage(spec)),
-    "$addFields": lambda spec: _each(compile_adding(spec)),
-    "$set": lambda spec: _each(compile_adding(spec, "$set")),
-    "$unset": lambda spec: _each(compile_unset(spec)),
-    "$unwind": compile_unwind,
-    "$group": _group,
+    "$project": lambda spec, given: _each(compile_stage(spec, given)),
+    "$addFields": lambda spec, given: _each(compile_adding(spec, "$addFields", given)),
+    "$set": lambda spec, given: _each(compile_adding(spec, "$set", given)),
+    "$unset": lambda spec, given: _each(compile_unset(spec)),
+    "$unwind": lambda spec, given: compile_unwind(spec),
+    "$group": compile_group,
     "$count": _count,
-    "$sortByCount": _sort_by_count,
+    "$sortByCount": compile_sort_by_count,
     "$replaceRoot": _replace_root,
     "$replaceWith": _replace_with,
 }
+
+_NESTED: Final[dict[str, Callable[[Any, Variables], Compiled]]] = {
+    "$facet": _facet,
+    "$lookup": lambda spec, given: compile_lookup(spec, given, _compiled_pipeline),
+    "$unionWith": lambda spec, given: compile_union(spec, given, _compiled_pipeline),
+}
+"""Stages that hold pipelines or read other collections."""

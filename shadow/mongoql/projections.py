@@ -17,12 +17,13 @@ from pymongo.errors import OperationFailure
 from shadow.errors import UnsupportedOperation
 from shadow.model.order import MISSING, as_document
 from shadow.model.version import Document
-from shadow.mongoql.expressions import Expression, compile_expression
+from shadow.mongoql.expressions import evaluator
 from shadow.mongoql.failures import failure
 from shadow.mongoql.fieldpaths import checked_path
-from shadow.mongoql.filters import compile_filter
+from shadow.mongoql.filters import Filter, compile_filter
 from shadow.mongoql.predicates import is_number, truncated, truthy
 from shadow.mongoql.references import is_dollar_name, with_references
+from shadow.mongoql.stages import NOTHING_GIVEN, Variables
 from shadow.mongoql.support import TABLE, Family, require
 
 __all__ = [
@@ -34,7 +35,40 @@ __all__ = [
     "projection_includes",
 ]
 
-Projection: TypeAlias = Callable[[Document], Document]
+Reshaping: TypeAlias = Callable[[Document], Document]
+
+
+class Projection:
+    """A compiled projection of `find`. `positional`: the path before a `.$`, which shows the element of an array that
+    matched the filter of the query."""
+
+    __slots__ = ("_reshape", "positional")
+
+    def __init__(self, reshape: Reshaping, positional: list[str] | None = None) -> None:
+        self._reshape = reshape
+        self.positional = positional
+
+    def __call__(self, document: Document, filter: Filter | None = None) -> Document:
+        """The projected document, which shares no container that the projection changes with `document`. `filter`:
+        that of the query, which `document` matches; needed if there is a `positional`."""
+        made = self._reshape(document)
+        path = _to_array(made, self.positional) if self.positional is not None else None
+        if path is None:
+            return made
+        if filter is None:
+            raise UnsupportedOperation("projection.$", "it needs the filter of a query")
+        place = filter.positional(document)
+        if place is None:
+            raise failure(51246, "positional operator '.$' couldn't find a matching element in the array")
+        made = self._reshape(_with_one(document, path, place))
+        if not _value_of(made, path):
+            raise failure(51247, "positional operator '.$' element mismatch")
+        return made
+
+    def check(self, filter: Filter) -> None:
+        """Raises OperationFailure 224 for a filter that the server does not combine with a `positional`."""
+        if self.positional is not None and filter.evaluates:
+            raise failure(224, "$expr is not allowed in this context")
 
 
 class ProjectionKind(enum.Enum):
@@ -50,7 +84,7 @@ class Branch:
 
     children: dict[str, Branch] = field(default_factory=dict)
     keep: bool | None = None
-    compute: Expression | None = None
+    compute: Callable[[Document], Any] | None = None
     cut: Callable[[Any], Any] | None = None
     matched: bool = False
 
@@ -75,6 +109,8 @@ class Plan:
     kind: ProjectionKind | None = None
     id_kept: bool | None = None
     find: bool = True
+    positional: list[str] | None = None
+    given: Variables = field(default_factory=dict)
 
     def decide(self, kind: ProjectionKind, path: str) -> None:
         if self.kind is not None and self.kind is not kind:
@@ -84,21 +120,22 @@ class Plan:
 
 
 def compile_projection(projection: Mapping[str, Any] | None) -> Projection:
-    """A projection of `find`. The result shares no container that it changes with the document.
+    """A projection of `find`.
 
     Raises OperationFailure with the server's codes (31253 / 31254 for mixtures, 31249 / 31250 for collisions, ...), and
-    UnsupportedOperation for the positional `$` and `$meta`.
+    UnsupportedOperation for `$meta`.
     """
-    return _compiled(projection or {}, find=True)
+    plan = _planned(projection or {}, find=True)
+    return Projection(_reshaping(plan), plan.positional)
 
 
-def compile_stage(spec: Any) -> Projection:
-    """`$project`."""
+def compile_stage(spec: Any, given: Variables = NOTHING_GIVEN) -> Reshaping:
+    """`$project`. `given`: the variables that its expressions may read."""
     if type(spec) is not dict:
         raise failure(15969, "$project specification must be an object")
     if not spec:
         raise failure(51272, "Invalid $project :: caused by :: projection specification must have at least one field")
-    return _compiled(spec, find=False)
+    return _reshaping(_planned(spec, find=False, given=given))
 
 
 def projection_includes(projection: Mapping[str, Any]) -> bool:
@@ -106,10 +143,12 @@ def projection_includes(projection: Mapping[str, Any]) -> bool:
     return _planned(projection, find=True).kind is ProjectionKind.INCLUSION
 
 
-def _planned(projection: Mapping[str, Any], *, find: bool) -> Plan:
-    plan = Plan(find=find)
+def _planned(projection: Mapping[str, Any], *, find: bool, given: Variables = NOTHING_GIVEN) -> Plan:
+    plan = Plan(find=find, given=given)
     for path, value in projection.items():
         _parse(plan, path, value, ())
+    if plan.positional is not None and any(end.matched for end in plan.root.children.values()):
+        raise failure(31255, "Cannot specify positional operator and $elemMatch.")
     if plan.kind is None:
         ends = plan.root.children.values()
         matched_only = any(end.matched for end in ends) and not any(end.cuts for end in ends)
@@ -117,29 +156,28 @@ def _planned(projection: Mapping[str, Any], *, find: bool) -> Plan:
     return plan
 
 
-def _compiled(projection: Mapping[str, Any], *, find: bool) -> Projection:
-    plan = _planned(projection, find=find)
+def _reshaping(plan: Plan) -> Reshaping:
     if "_id" not in plan.root.children and plan.kind is ProjectionKind.INCLUSION:
         plan.root.children = {"_id": Branch(keep=True), **plan.root.children}
     root, including = plan.root, plan.kind is ProjectionKind.INCLUSION
-    if not find:
+    if not plan.find:
         return lambda document: _run(document, root, including)
     return lambda document: with_references(_run(document, root, including))
 
 
-def compile_adding(spec: Any, name: str = "$addFields") -> Projection:
+def compile_adding(spec: Any, name: str = "$addFields", given: Variables = NOTHING_GIVEN) -> Reshaping:
     """`$addFields` and `$set`."""
     if type(spec) is not dict:
         raise failure(40272, f"{name} specification stage must be an object")
     if not spec:
         raise failure(40177, f"Invalid {name} :: specification must have at least one field")
-    plan = Plan(kind=ProjectionKind.ADDING, find=False)
+    plan = Plan(kind=ProjectionKind.ADDING, find=False, given=given)
     for path, value in spec.items():
         _parse_added(plan, path, value, ())
     return lambda document: _run(document, plan.root, False)
 
 
-def compile_unset(spec: Any) -> Projection:
+def compile_unset(spec: Any) -> Reshaping:
     """`$unset`: one path or a list of paths."""
     paths = spec if type(spec) is list else [spec]
     if type(spec) not in (str, list):
@@ -162,8 +200,8 @@ def compile_unset(spec: Any) -> Projection:
 def _parse(plan: Plan, path: str, value: Any, above: tuple[str, ...]) -> None:
     if type(value) is dict and not value:
         raise failure(51270, f"An empty sub-projection is not a valid value. Found empty object at path {path}")
-    if path.endswith(".$") or path == "$":
-        raise UnsupportedOperation("projection.$", "name the elements with $elemMatch or $slice")
+    if ".$." in path or path.endswith(".$"):
+        path = _positional(plan, path, value, above)
     parts = (*above, *checked_path(path))
     full = ".".join(parts)
     value = as_document(value)  # the server takes a DBRef for a projection of its parts
@@ -173,6 +211,27 @@ def _parse(plan: Plan, path: str, value: Any, above: tuple[str, ...]) -> None:
         _parse_object(plan, parts, full, value)
     else:
         _computed(plan, parts, full, value)
+
+
+def _positional(plan: Plan, path: str, value: Any, above: tuple[str, ...]) -> str:
+    """The path before a `.$` at its end."""
+    if not plan.find:
+        raise failure(31324, "Cannot use positional projection in aggregation projection")
+    if ".$." in path:
+        raise failure(31394, "As of 4.4, it's illegal to specify positional operator in the middle of a path.")
+    plain = path.removesuffix(".$")
+    if type(value) is dict:
+        raise failure(31271, "positional projection cannot be used with an expression or sub object")
+    if not is_number(value) and type(value) is not bool:
+        raise failure(31308, "positional projection cannot be used with a literal")
+    if not truthy(value):
+        raise failure(31395, "positional projection cannot be used with exclusion")
+    if plan.positional is not None:
+        raise failure(31276, "Cannot specify more than one positional projection per query.")
+    if not plain:
+        raise failure(5392900, "Projection on field .$ is invalid")
+    plan.positional = [*above, *checked_path(plain)]
+    return plain
 
 
 def _flag(plan: Plan, parts: tuple[str, ...], full: str, keep: bool) -> None:
@@ -213,7 +272,7 @@ def _find_operator(plan: Plan, parts: tuple[str, ...], full: str, name: str, ope
         raise failure(31275, "Cannot use $elemMatch projection on a nested field")
     condition = compile_filter({"x": {"$elemMatch": operand}})
 
-    def first(document: Document, names: Mapping[str, Any]) -> Any:
+    def first(document: Document) -> Any:
         value = document.get(full, MISSING)
         place = condition.positional({"x": value}) if condition.matches({"x": value}) else None
         return MISSING if place is None else [value[place]]
@@ -256,7 +315,7 @@ def _computed(plan: Plan, parts: tuple[str, ...], full: str, value: Any) -> None
     excluding = plan.kind is ProjectionKind.EXCLUSION and full != "_id"
     if excluding and type(value) is dict:
         raise failure(31252, f"Cannot use an expression on field {full} in an exclusion projection")
-    branch = Branch(compute=compile_expression(value))
+    branch = Branch(compute=evaluator(value, plan.given))
     _place(plan, parts, branch)
     if excluding:
         raise failure(31310, f"Cannot use an expression on field {full} in an exclusion projection")
@@ -277,7 +336,7 @@ def _parse_added(plan: Plan, path: str, value: Any, above: tuple[str, ...]) -> N
         for name, inner in value.items():
             _parse_added(plan, name, inner, parts)
         return
-    branch = Branch(compute=compile_expression(value))
+    branch = Branch(compute=evaluator(value, plan.given))
     try:
         _place(plan, parts, branch)
     except OperationFailure as error:
@@ -340,7 +399,7 @@ def _below(value: Any, child: Branch, including: bool) -> Any:
 def _made(value: Any, child: Branch, root: Document) -> Any:
     """Puts a branch's computed fields over an existing value; a value that is no object becomes one."""
     if child.compute is not None:
-        return child.compute(root, {})
+        return child.compute(root)
     value = as_document(value)
     if type(value) is list:
         return [_made(v, child, root) for v in value]
@@ -353,3 +412,30 @@ def _made(value: Any, child: Branch, root: Document) -> Any:
             else:
                 result[name] = made
     return result
+
+
+def _to_array(value: Any, parts: list[str]) -> list[str] | None:
+    """The path to the first array on the way along `parts`. Like the server, it looks for the rest of the path beside
+    a part that is missing or is no object."""
+    for i, part in enumerate(parts):
+        inner = as_document(value.get(part))
+        if type(inner) is list:
+            return [part]
+        if type(inner) is dict:
+            below = _to_array(inner, parts[i + 1 :])
+            return None if below is None else [part, *below]
+    return None
+
+
+def _value_of(value: Any, path: list[str]) -> Any:
+    for part in path:
+        value = as_document(value)[part]
+    return value
+
+
+def _with_one(value: Any, path: list[str], place: int) -> Any:
+    """A copy of `value` in which the array at `path` has its element at `place` alone."""
+    if not path:
+        return value[place : place + 1]
+    value = as_document(value)
+    return {**value, path[0]: _with_one(value[path[0]], path[1:], place)}

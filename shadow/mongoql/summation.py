@@ -7,14 +7,17 @@ long, and long to double, if necessary.
 from __future__ import annotations
 
 import decimal
+import math
+from collections.abc import Iterable
 from typing import Any
 
 from bson import Decimal128, Int64
 
 from shadow.model.order import CONTEXT
 from shadow.mongoql import numbers
+from shadow.mongoql.predicates import is_number
 
-__all__ = ["Summation"]
+__all__ = ["Deviation", "Summation", "deviation"]
 
 _WIDTH = {int: 0, Int64: 1, float: 2, Decimal128: 3}
 
@@ -81,3 +84,37 @@ class Summation:
         if self._widest == 3:
             return Decimal128(CONTEXT.divide(self.result().to_decimal(), decimal.Decimal(count)))
         return self._double() / count
+
+
+class Deviation:
+    """The standard deviation of numbers, by Welford's method, as the server has it: in doubles, one by one."""
+
+    __slots__ = ("_count", "_mean", "_squares", "sample")
+
+    def __init__(self, *, sample: bool) -> None:
+        self.sample = sample
+        self._count = 0
+        self._mean = 0.0
+        self._squares = 0.0
+
+    def add(self, value: Any) -> None:
+        """Adds a number."""
+        number = float(value.to_decimal()) if type(value) is Decimal128 else float(value)
+        self._count += 1
+        delta = number - self._mean
+        if delta != 0.0 or delta != delta:
+            self._mean += delta / self._count
+            self._squares += delta * (number - self._mean)
+
+    def result(self) -> float | None:
+        count = self._count - 1 if self.sample else self._count
+        return math.sqrt(self._squares / count) if count > 0 else None
+
+
+def deviation(values: Iterable[Any], *, sample: bool) -> float | None:
+    """The standard deviation of the numbers among `values`."""
+    total = Deviation(sample=sample)
+    for value in values:
+        if is_number(value):
+            total.add(value)
+    return total.result()

@@ -51,7 +51,6 @@ _TEXT = "it needs a text index"
 _NONDETERMINISTIC = "its answer differs from run to run"
 _WINDOW = "window functions are not computed here"
 _ADMIN = "it reports on, or writes to, the deployment"
-_LOCALE = "it depends on the server's own tables of time zones or of Unicode"
 _NOT_EXACT = "an answer equal to the server's in every case is not assured"
 
 _SUPPORTED: Final[dict[Family, str]] = {
@@ -61,14 +60,20 @@ _SUPPORTED: Final[dict[Family, str]] = {
     Family.MODIFIER: "each slice sort position",
     Family.PROJECTION: "slice elemMatch",
     Family.STAGE: """match sort limit skip project addFields set unset unwind group count sortByCount facet lookup
-        replaceRoot replaceWith""",
+        replaceRoot replaceWith unionWith""",
     Family.ACCUMULATOR: "sum avg min max first last push addToSet count mergeObjects",
     Family.EXPRESSION: """literal eq ne gt gte lt lte cmp and or not add subtract multiply divide mod abs ceil floor
         trunc cond ifNull switch concat toUpper toLower substrCP strLenCP strLenBytes size arrayElemAt in first
         last slice filter map reduce concatArrays reverseArray isArray type isNumber mergeObjects
         objectToArray arrayToObject setUnion setIntersection setDifference setEquals setIsSubset
         allElementsTrue anyElementTrue indexOfArray range min max sum avg let year month dayOfMonth hour
-        minute second millisecond dayOfWeek dayOfYear toBool getField split""",
+        minute second millisecond dayOfWeek dayOfYear toBool getField split
+        week isoWeek isoWeekYear isoDayOfWeek dateAdd dateDiff dateFromParts dateFromString dateSubtract dateToParts
+        dateToString dateTrunc convert toString toInt toLong toDouble toDecimal toObjectId toDate
+        acos acosh asin asinh atan atan2 atanh cos cosh sin sinh tan tanh degreesToRadians radiansToDegrees
+        exp ln log log10 pow sqrt round regexFind regexFindAll regexMatch replaceOne replaceAll trim ltrim rtrim
+        strcasecmp substr substrBytes indexOfBytes indexOfCP zip sortArray setField unsetField binarySize bsonSize
+        firstN lastN maxN minN stdDevPop stdDevSamp tsIncrement tsSecond""",
 }
 
 _REFUSED: Final[dict[Family, dict[str, str]]] = {
@@ -89,7 +94,7 @@ _REFUSED: Final[dict[Family, dict[str, str]]] = {
         _TEXT: "search searchMeta",
         _NONDETERMINISTIC: "sample",
         _WINDOW: "setWindowFields densify fill",
-        _NOT_EXACT: "bucket bucketAuto graphLookup unionWith documents redact",
+        _NOT_EXACT: "bucket bucketAuto graphLookup documents redact",
     },
     Family.ACCUMULATOR: {
         _SERVER: "accumulator",
@@ -101,13 +106,6 @@ _REFUSED: Final[dict[Family, dict[str, str]]] = {
         _SERVER: "function accumulator",
         _NONDETERMINISTIC: "rand sampleRate",
         _TEXT: "meta",
-        _LOCALE: """dateAdd dateDiff dateFromParts dateFromString dateSubtract dateToParts dateToString dateTrunc
-            isoDayOfWeek isoWeek isoWeekYear week toDate strcasecmp""",
-        _NOT_EXACT: """acos acosh asin asinh atan atan2 atanh cos cosh sin sinh tan tanh degreesToRadians
-            radiansToDegrees exp ln log log10 pow sqrt round convert toString toInt toLong toDouble toDecimal toObjectId
-            regexFind regexFindAll regexMatch replaceOne replaceAll trim ltrim rtrim substr substrBytes indexOfBytes
-            indexOfCP zip sortArray setField unsetField binarySize bsonSize firstN lastN maxN minN stdDevPop stdDevSamp
-            tsIncrement tsSecond""",
     },
 }
 

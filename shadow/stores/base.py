@@ -21,6 +21,7 @@ __all__ = [
     "Admitting",
     "AnswersAlone",
     "ApplicationStore",
+    "Batching",
     "Constrained",
     "Indexed",
     "Judging",
@@ -163,6 +164,20 @@ class Admitting(Protocol):
     async def admit(self) -> None:
         """Returns if the application may write. Raises `UnsupportedOperation` if it may not, and what the driver raises
         if it reaches nobody."""
+
+
+@runtime_checkable
+class Batching(Protocol):
+    """A store that changes many documents in one command."""
+
+    async def keys(self, collection: str, filter: Document) -> list[Key]:
+        """The keys of all documents that a write with this filter is about."""
+
+    async def change_many(
+        self, collection: str, changes: Sequence[Change], op_ids: Sequence[str]
+    ) -> list[Applied | Exception | None]:
+        """Many `Update`s or `Delete`s as the store that answers, each at its own key and otherwise equal; one
+        result each, as `apply` would give it. Nothing is attempted after the first error (None). See `stores.many`."""
 
 
 class Unfit(Protocol):

@@ -121,7 +121,8 @@ class MemoryStore:
         return [copy.deepcopy(self._image(collection, key)) for key in keys]
 
     def _find(self, collection: str, query: Query) -> list[Hit]:
-        matches = cached_filter(query.filter).matches
+        filter = cached_filter(query.filter)
+        matches = filter.matches
         found = [
             (image.state, image.document)
             for _, image in self._images.get(collection, {}).values()
@@ -134,7 +135,9 @@ class MemoryStore:
         hits = []
         for state, document in found:
             assert isinstance(state, Version)
-            hits.append(Hit(document["_id"], state, copy.deepcopy(document if project is None else project(document))))
+            hits.append(
+                Hit(document["_id"], state, copy.deepcopy(document if project is None else project(document, filter)))
+            )
         return hits
 
     def refusal(self, collection: str, change: Change, existed: bool, document: Document) -> Exception | None:

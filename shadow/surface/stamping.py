@@ -17,7 +17,7 @@ import pymongo
 from bson import ObjectId
 from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure
 
-from shadow.model.version import Document, fresh_id
+from shadow.model.version import STAMP_PARTS, Document, fresh_id
 from shadow.mongoql.projections import projection_includes
 from shadow.stores.mongo.drivers import call_signature
 from shadow.surface.arguments import Arguments
@@ -30,7 +30,6 @@ WRITES: Final = frozenset({
     "find_one_and_update", "find_one_and_replace", "find_one_and_delete", "bulk_write",
 })  # fmt: skip
 
-_STAMP: Final = frozenset({"b", "r", "t", "x"})
 _FIRST_ONLY: Final = frozenset({"$match", "$geoNear", "$search", "$vectorSearch"})
 """Stages that must be first, or are faster there; versions and tombstones are hidden after them."""
 _NO_DOCUMENTS: Final = frozenset({
@@ -40,7 +39,7 @@ _NO_DOCUMENTS: Final = frozenset({
 
 def is_stamp(value: Any) -> bool:
     """Whether a value of the reserved field is a version, and not the application's own."""
-    return isinstance(value, Mapping) and bool(value) and set(value) <= _STAMP
+    return isinstance(value, Mapping) and bool(value) and set(value) <= STAMP_PARTS
 
 
 def _hiding(reserved: str) -> list[Any]:

@@ -5,19 +5,20 @@ Ids, births and the clock are fixed here, once, above both stores.
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import pymongo
 from bson import ObjectId
 from pymongo.results import DeleteResult, InsertOneResult, UpdateResult
 
-from shadow.model.operation import ANY, Applied, Change, Delete, Insert, Replace, Update, Verb
+from shadow.errors import UnsupportedOperation
+from shadow.model.operation import ANY, Applied, Delete, Insert, Replace, Update, Verb
 from shadow.model.values import snapshot
 from shadow.model.version import Document, Image, fresh_id
 from shadow.mongoql import cached_filter, cached_projection
+from shadow.mongoql.failures import failure
 from shadow.mongoql.updates import check_upsert
 from shadow.mongoql.upserts import check_same_key, with_key
 from shadow.surface.arguments import Arguments, key_in
@@ -26,9 +27,6 @@ from shadow.surface.results import as_command, as_inserted, as_write, by_pipelin
 from shadow.surface.verb_options import check_modify, order_of_one
 
 __all__ = ["WriteVerbs", "filter_of"]
-
-_MANY_AT_ONCE: Final = 16
-"""Concurrent writes of one `update_many` or `delete_many`."""
 
 
 class WriteVerbs(CollectionBase):
@@ -108,7 +106,7 @@ class WriteVerbs(CollectionBase):
         """The document before the update, or after it; None if there was none."""
         take = self._door("find_one_and_update", options)
         check_modify(sort, return_document)
-        shape = self._take.projection(projection)
+        shape = self._shape(take, projection, filter, after=return_document)
         verb = Verb.FIND_ONE_AND_UPDATE
         with as_command(self._present_reply):
             # Only here does the driver drop a None.
@@ -131,7 +129,7 @@ class WriteVerbs(CollectionBase):
         """The document before the replacement, or after it; None if there was none."""
         take = self._door("find_one_and_replace", options)
         check_modify(sort, return_document)
-        shape = self._take.projection(projection)
+        shape = self._shape(take, projection, filter, after=return_document)
         verb = Verb.FIND_ONE_AND_REPLACE
         with as_command(self._present_reply):
             upsert = False if upsert is None else upsert
@@ -144,19 +142,37 @@ class WriteVerbs(CollectionBase):
         """The deleted document, or None."""
         take = self._door("find_one_and_delete", options)
         check_modify(sort)
-        shape = self._take.projection(projection)
+        shape = self._shape(take, projection, filter, after=False)
         with as_command(self._present_reply):
             applied = await self._delete(Verb.FIND_ONE_AND_DELETE, filter, sort=sort, take=take)
             return self._shown(applied, shape, after=False)
 
-    def _shown(self, applied: Sequence[Applied], shape: Document | None, *, after: bool) -> Any:
+    def _shape(
+        self, take: Arguments, projection: Any, filter: Any, *, after: bool
+    ) -> Callable[[Document], Document] | None:
+        """What the projection makes of the document that the filter found."""
+        wanted = self._take.projection(projection)
+        if not wanted:
+            return None
+        project = cached_projection(wanted)
+        if project.positional is None:
+            return project
+        if after:
+            raise failure(2, "cannot use a positional projection and return the new document")
+        if take.mongo_only is not None:
+            raise UnsupportedOperation("projection.$", "which element MongoDB alone has matched is not known here")
+        matched = cached_filter(filter_of(self._take, filter))
+        project.check(matched)
+        return lambda document: project(document, matched)
+
+    def _shown(self, applied: Sequence[Applied], shape: Callable[[Document], Document] | None, *, after: bool) -> Any:
         image: Image | None = (applied[0].post if after else applied[0].pre) if applied else None
         if image is None or image.document is None:
             return None
         if type(image.document) is not dict:
             shown = self._present(image.document)  # which holds more than its values do
-            return cached_projection(shape)(shown) if shape else shown
-        return self._present(snapshot(cached_projection(shape)(image.document) if shape else image.document))
+            return shape(shown) if shape else shown
+        return self._present(snapshot(shape(image.document) if shape else image.document))
 
     async def _update(
         self,
@@ -242,7 +258,7 @@ class WriteVerbs(CollectionBase):
         array_filters: Any = None,
         **options: Any,
     ) -> UpdateResult:
-        """Finds the matching documents on the primary first, and changes them one by one with the filter still
+        """Finds the matching documents on the primary first, and changes them in batches with the filter still
         attached. An error stops it, and changes that were made remain, as in MongoDB."""
         take = self._door("update_many", options)
         with as_write(self._present_reply):
@@ -275,7 +291,7 @@ class WriteVerbs(CollectionBase):
             return await self._update(Verb.UPDATE_MANY, filter, update, array_filters, upsert=True)
         born = fresh_id if isinstance(change, list) else str
         changes = [Update(key, wanted, change, born(), False, filters) for key in keys]
-        applied = await self._write_all(Verb.UPDATE_MANY, changes)
+        applied = await self._router.change_many(self._name, Verb.UPDATE_MANY, changes)
         return by_pipeline(applied, change) if isinstance(change, list) else applied
 
     async def delete_many(self, filter: Mapping[str, Any], **options: Any) -> DeleteResult:
@@ -290,19 +306,8 @@ class WriteVerbs(CollectionBase):
         if found.mongo_only is not None:
             return await self._router.write_found(self._name, Verb.DELETE_MANY, found)
         keys = await self._router.keys_of(self._name, found.filter)
-        return await self._write_all(Verb.DELETE_MANY, [Delete(key, found.filter, fresh_id()) for key in keys])
-
-    async def _write_all(self, verb: Verb, changes: Sequence[Change]) -> list[Applied]:
-        applied: list[Applied] = []
-        for start in range(0, len(changes), _MANY_AT_ONCE):
-            batch = changes[start : start + _MANY_AT_ONCE]
-            writes = [self._router.write(self._name, verb, each) for each in batch]
-            results = await asyncio.gather(*writes, return_exceptions=True)
-            applied += [each for each in results if isinstance(each, Applied)]
-            for each in results:
-                if isinstance(each, BaseException):
-                    raise each
-        return applied
+        changes = [Delete(key, found.filter, fresh_id()) for key in keys]
+        return await self._router.change_many(self._name, Verb.DELETE_MANY, changes)
 
 
 def filter_of(take: Arguments, filter: Any) -> Document:

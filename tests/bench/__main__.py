@@ -27,6 +27,8 @@ from tests.bench.harness import Bench, Result, run
 from tests.bench.journals import journals_beside_each_other
 from tests.bench.lanes import NAME as LANES
 from tests.bench.lanes import lanes
+from tests.bench.many import NAMES as MANY
+from tests.bench.many import many
 from tests.bench.peers import document, opened
 from tests.bench.processes import COUNTS, processes
 from tests.bench.sites import Sites
@@ -95,7 +97,7 @@ async def measure(mongo_url: str, endpoint: str, folder: Path, chosen: argparse.
                 ]
                 if chosen.list:
                     names = [each.name for each in benches]
-                    print("\n".join([*names, LANES, *BULK, *map("processes {}".format, COUNTS)]))
+                    print("\n".join([*names, LANES, *MANY, *BULK, *map("processes {}".format, COUNTS)]))
                     return
                 for bench in wanted(benches, chosen.only):
                     for result in await run(bench, chosen.rounds):
@@ -104,6 +106,11 @@ async def measure(mongo_url: str, endpoint: str, folder: Path, chosen: argparse.
                     async with lanes(peers, endpoint, chosen.calls) as bench:
                         for result in await run(bench, chosen.rounds):
                             yield result
+                if any(name.startswith(only) for name in MANY for only in chosen.only or [""]):
+                    async with many(peers, mongo_url, database, endpoint, folder, chosen.calls) as calls_for_many:
+                        for bench in wanted(calls_for_many, chosen.only):
+                            for result in await run(bench, chosen.rounds):
+                                yield result
                 if any(name.startswith(only) for name in BULK for only in chosen.only or [""]):
                     async with bulk(mongo_url, endpoint, folder, chosen.calls) as jobs:
                         for bench in wanted(jobs, chosen.only):

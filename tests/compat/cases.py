@@ -21,14 +21,15 @@ from shadow.model.order import order_key, sort_documents
 from shadow.model.values import CANONICAL, normalise_value
 from shadow.mongoql import compile_filter, compile_pipeline, compile_projection, compile_update
 
-KINDS = ("filter", "sort", "projection", "update", "upsert", "pipeline_update", "pipeline")
+KINDS = ("filter", "sort", "projection", "positional", "update", "upsert", "pipeline_update", "pipeline")
 
 KNOWN = {number: DIFFERENCES[number] for number in range(1, 8)}
 
 
 @dataclass(frozen=True)
 class Case:
-    """`operation` by kind: a filter; sort pairs; a projection; {filter, update, array_filters}; a pipeline."""
+    """`operation` by kind: a filter; sort pairs; a projection; a filter and a projection; {filter, update,
+    array_filters}; a pipeline."""
 
     kind: str
     documents: list[dict[str, Any]]
@@ -96,6 +97,8 @@ class Server:
                 return _answer(lambda: list(documents.find({}).sort([tuple(pair) for pair in case.operation])))
             case "projection":
                 return _answer(lambda: list(documents.find({}, case.operation).sort("_id", 1)))
+            case "positional":
+                return _answer(lambda: list(documents.find(*case.operation).sort("_id", 1)))
             case _:
                 return _answer(lambda: list(documents.aggregate(case.operation)))
 
@@ -132,10 +135,13 @@ def _engine(case: Case) -> list[dict[str, Any]]:
         case "projection":
             project = compile_projection(case.operation)
             return [project(d) for d in case.documents]
+        case "positional":
+            filter, project = compile_filter(case.operation[0]), compile_projection(case.operation[1])
+            project.check(filter)
+            return [project(d, filter) for d in case.documents if filter.matches(d)]
         case "pipeline":
-            answer = compile_pipeline(case.operation).run(
-                case.documents, lambda name: case.others if name == "others" else []
-            )
+            held = {"documents": case.documents, "others": case.others}
+            answer = compile_pipeline(case.operation).run(case.documents, lambda name: held.get(name, []))
             return [normalise_value(d) for d in answer]
         case _:
             return _engine_update(case)
@@ -199,7 +205,9 @@ def _rewritten(case: Case) -> bool:
         return False
     names = [next(iter(stage)) for stage in case.operation]
     later = {name: names[names.index(name) + 1 :] for name in names}
-    return bool({"$unwind", "$group"} & set(later.get("$project", ()))) or "$sort" in later.get("$unwind", ())
+    return bool({"$unwind", "$group", "$sortByCount"} & set(later.get("$project", ()))) or "$sort" in later.get(
+        "$unwind", ()
+    )
 
 
 def _by_order(case: Case, server: list[bytes], engine: list[bytes]) -> str:

@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 
 from bson import Binary, Code, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp
 
+from tests.compat.expression_cases import EXPRESSIONS
+
 NAMES = ["a", "b", "c", "d"]
 PATHS = [
     "a",
@@ -401,6 +403,29 @@ class Generator:
                 made[path] = {"$elemMatch": 5 if self.faulty() else self.elem(1)}
         return made
 
+    def positional(self) -> dict[str, Any]:
+        """A projection with one `.$`."""
+        made: dict[str, Any] = {self.pick(["a.$", "a.$", "b.$", "c.$", "a.b.$", "b.a.$", "c.d.$"]): 1}
+        if self.faulty():
+            made[self.pick(["d.$", "d.$.x", ".$"])] = self.pick([1, 0, "x", {"$add": [1, 2]}])
+        if self.chance(0.3):
+            made[self.pick(["d", "x"])] = self.pick([1, True, {"$slice": 1}])
+        if self.chance(0.2):
+            made["_id"] = 0
+        return made
+
+    def documents_of(self, documents: list[Any]) -> list[Any]:
+        """Some of the documents, so that an error over one does not hide the answers over all others."""
+        chosen = self.random.sample(range(len(documents)), 4)
+        return [documents[i] for i in sorted(chosen)]
+
+    def object_filter(self) -> dict[str, Any]:
+        """A filter of which some condition is mostly about an element of an array."""
+        made = {self.path(): self.pick([self.scalar(), self.condition(1), {"$exists": True}])}
+        if self.chance(0.3):
+            made = {**made, **self.filter(1)}
+        return made
+
     # -- expressions, pipelines
 
     def expression(self, depth: int = 2) -> Any:
@@ -509,6 +534,8 @@ class Generator:
         ),
     }
 
+    _expressions.update(EXPRESSIONS)
+
     def pipeline(self) -> list[dict[str, Any]]:
         """Sorted first; a stage that leaves no order is the last one."""
         stages: list[dict[str, Any]] = []
@@ -539,7 +566,9 @@ class Generator:
         if kind < 0.85:
             return {"$group": self.group()}
         if kind < 0.9:
-            return {"$lookup": self.lookup()}
+            return {"$lookup": self.joined() if self.chance(0.5) else self.lookup()}
+        if kind < 0.915:
+            return {"$unionWith": self.pick(["others", {"coll": "others", "pipeline": self.inner_pipeline()}])}
         if kind < 0.93:
             return {"$facet": {"x": [self.stage()], "y": [{"$count": "n"}]}}
         if self.faulty():
@@ -551,6 +580,39 @@ class Generator:
         local = self.path()
         target = self.pick([name for name in ("j", "n.j", "b") if name[0] != local[0]])
         return {"from": "others", "localField": local, "foreignField": self.path(), "as": target}
+
+    def joined(self) -> dict[str, Any]:
+        """A `$lookup` by a pipeline over variables, sometimes by fields too."""
+        made: dict[str, Any] = {"from": "others", "as": "j"}
+        made["let"] = {"v": self.expression(1), "w": self.pick(["$a", "$b", "$c.d", "$_id", "$$ROOT"])}
+        if self.chance(0.3):
+            made.update(localField=self.pick(["a", "b", "c.d"]), foreignField=self.pick(["a", "b", "_id"]))
+        made["pipeline"] = self.inner_pipeline("v", "w")
+        return made
+
+    def inner_pipeline(self, *variables: str, depth: int = 1) -> list[dict[str, Any]]:
+        """In the order of the keys, so that the answer is one."""
+        made: list[dict[str, Any]] = [{"$sort": {"_id": 1}}]
+        first, second = (f"$${each}" for each in (variables or ("ROOT", "CURRENT")))
+        for _ in range(self.pick([0, 1, 1, 2])):
+            made.append(
+                self.pick(
+                    [
+                        {"$match": {"$expr": {"$eq": [self.expression(1), first]}}},
+                        {"$match": {"$expr": {"$eq": ["$_id", second]}}},
+                        {"$match": {"$expr": {"$and": [{"$gte": ["$a", first]}, {"$ne": ["$b", second]}]}}},
+                        {"$project": {"x": first, "y": f"{second}.b", "a": 1}},
+                        {"$set": {"z": {"$type": first}}},
+                        {"$replaceWith": {"q": first, "id": "$_id"}},
+                        {"$limit": 2},
+                        {"$group": {"_id": None, "n": {"$sum": 1}, "m": {"$max": first}}},
+                    ]
+                )
+            )
+        if depth and variables and self.chance(0.2):
+            inner = [*self.inner_pipeline(*variables, depth=0), {"$match": {"$expr": {"$eq": ["$_id", "$$u"]}}}]
+            made.append({"$lookup": {"from": "documents", "let": {"u": "$a"}, "pipeline": inner, "as": "n"}})
+        return made
 
     def unwind(self) -> Any:
         path = "$" + self.pick(["a", "b", "a.b", "c", "c.d", "x"])

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from bson import Binary, Code, DBRef, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp
 
-from shadow.mongoql.functions import DATE_PARTS
+from shadow.mongoql.date_operators import DATE_PARTS
 from shadow.mongoql.support import Family, entries, supported
 
 __all__ = ["DOCUMENTS", "OTHERS", "Shapes"]
@@ -67,6 +67,7 @@ KNOWN_NAMES: Final[dict[str, list[str]]] = {
     "$let": ["vars", "in"],
     "$getField": ["field", "input"],
     "$lookup": ["from", "localField", "foreignField", "as", "let", "pipeline"],
+    "$unionWith": ["coll", "pipeline"],
     "$unwind": ["path", "includeArrayIndex", "preserveNullAndEmptyArrays"],
     "$replaceRoot": ["newRoot"],
     "$bit": ["and", "or", "xor"],
@@ -75,6 +76,26 @@ KNOWN_NAMES: Final[dict[str, list[str]]] = {
     "$push": ["$each", "$slice", "$sort", "$position"],
     "$addToSet": ["$each"],
     **{name: ["date", "timezone"] for name in DATE_PARTS},
+    "$convert": ["input", "to", "onError", "onNull"],
+    "$dateToString": ["date", "format", "timezone", "onNull"],
+    "$dateFromString": ["dateString", "format", "timezone", "onNull", "onError"],
+    "$dateToParts": ["date", "timezone", "iso8601"],
+    "$dateFromParts": ["year", "month", "day", "hour", "isoWeekYear", "timezone"],
+    "$dateAdd": ["startDate", "unit", "amount", "timezone"],
+    "$dateSubtract": ["startDate", "unit", "amount", "timezone"],
+    "$dateDiff": ["startDate", "endDate", "unit", "timezone", "startOfWeek"],
+    "$dateTrunc": ["date", "unit", "binSize", "timezone", "startOfWeek"],
+    "$trim": ["input", "chars"],
+    "$replaceOne": ["input", "find", "replacement"],
+    "$replaceAll": ["input", "find", "replacement"],
+    "$regexMatch": ["input", "regex", "options"],
+    "$regexFind": ["input", "regex", "options"],
+    "$regexFindAll": ["input", "regex", "options"],
+    "$zip": ["inputs", "useLongestLength", "defaults"],
+    "$sortArray": ["input", "sortBy"],
+    **{name: ["n", "input"] for name in ("$firstN", "$lastN", "$maxN", "$minN")},
+    "$setField": ["field", "input", "value"],
+    "$unsetField": ["field", "input"],
 }
 """The names of the fields that an operator's document may have, where it has any."""
 
@@ -171,7 +192,11 @@ class Shapes:
                 return {self.pick(["v", "x1", "Big", "", "a.b", "$v"]): self.argument(0)}
             case "in" | "cond":
                 return self.pick(["$$this", "$$v", "$$value", {"$gt": ["$$this", 1]}, ["$$this"], self.argument(depth)])
-            case "from":
+            case "pipeline":
+                return self.pick([[], [{"$match": {}}], [{"$match": {"$expr": {"$eq": ["$a", "$$v"]}}}], {}, [1], "x"])
+            case "let":
+                return {self.pick(["v", "v", "Big", "", "a.b", "$v"]): self.argument(0)}
+            case "from" | "coll":
                 return self.pick(["others", "others", "none", "", "$x"])
             case "localField" | "foreignField" | "field" | "includeArrayIndex":
                 return self.path()
@@ -179,10 +204,20 @@ class Shapes:
                 return self.pick([self.reference(), self.path()])
             case "preserveNullAndEmptyArrays":
                 return self.pick([True, False, 1, None])
-            case "date":
+            case "date" | "startDate" | "endDate":
                 return self.pick(["$t", _MOMENT, _KEY, "$s"])
             case "timezone":
                 return self.pick(["UTC", "America/New_York", "+02:00", "GMT", "", None, 1, "$s", "$x", "Nowhere"])
+            case "to":
+                return self.pick(["int", "string", "date", 1, 16, "nope", None])
+            case "unit":
+                return self.pick(["day", "month", "hour", "nope", 5, None])
+            case "format":
+                return self.pick(["%Y-%m-%d", "%H:%M", "%q", "%", 5, None])
+            case "inputs":
+                return [self.pick(["$l", [1, 2], None, 5]) for _ in range(self.random.randrange(3))]
+            case "sortBy":
+                return self.pick([1, -1, 2, {"d": 1}, {}, "x", None])
             case "$each":
                 return self.pick([[self.value(1) for _ in range(self.random.randrange(4))], self.scalar()])
             case "$slice" | "$position" | "limit":

@@ -25,6 +25,7 @@ SHARES = {
     "filter": 0.3,
     "sort": 0.1,
     "projection": 0.12,
+    "positional": 0.08,
     "update": 0.2,
     "upsert": 0.08,
     "pipeline_update": 0.06,
@@ -62,6 +63,9 @@ def _case(generator: Generator, kind: str, documents: list[Any], others: list[An
             return Case(kind, generator.random.sample(documents, 4), generator.sort())
         case "projection":
             return Case(kind, documents, normalise(generator.projection()))
+        case "positional":
+            shown = [normalise(generator.object_filter()), normalise(generator.positional())]
+            return Case(kind, generator.documents_of(documents), shown)
         case "pipeline":
             return Case(kind, documents, normalise_value(generator.pipeline()), others)
         case _:

@@ -93,6 +93,19 @@ STAGES: Final[list[dict[str, Any]]] = [
 ACCUMULATORS: Final = ["$sum", "$avg", "$min", "$max", "$first", "$last", "$push", "$addToSet", "$mergeObjects"]
 
 
+_OF_A: Final = {"$match": {"$expr": {"$eq": ["$a", "$$v"]}}}
+JOINS: Final[list[dict[str, Any]]] = [
+    {"$lookup": {"from": "others", "let": {"v": "$a"}, "pipeline": [_OF_A], "as": "j"}},
+    {"$lookup": {"from": "others", "let": {"v": "$a"}, "pipeline": [_OF_A, {"$sort": {"_id": 1}}], "as": "j"}},
+    {"$lookup": {"from": "others", "let": {"v": "$a"}, "pipeline": [_OF_A, {"$limit": 1}], "as": "j"}},
+    {"$lookup": {"from": "others", "let": {"v": "$p"}, "pipeline": [_OF_A, {"$project": {"b": "$$v"}}], "as": "j"}},
+    {"$lookup": {"from": "others", "pipeline": [{"$group": {"_id": "$a", "b": {"$sum": 1}}}], "as": "j"}},
+    {"$unionWith": {"coll": "others", "pipeline": []}},
+    {"$unionWith": {"coll": "others", "pipeline": [{"$sort": {"a": 1}}, {"$limit": 2}]}},
+    {"$unionWith": {"coll": "others", "pipeline": [{"$group": {"_id": "$a", "b": {"$push": "$b"}}}]}},
+]
+
+
 class Orders(Generator):
     """Documents in which numbers tie, and pipelines that hang on an order or leave one open."""
 
@@ -111,6 +124,8 @@ class Orders(Generator):
             outputs = {name: {self.pick(ACCUMULATORS): self.pick(READ)} for name in ("p", "q")}
             return {"$group": {"_id": self.pick(KEYS), **outputs}}
         if kind < 0.4:
+            if self.chance(0.3):
+                return self.pick(JOINS)
             local, foreign = self.pick(["a", "b", "c.d", "l", "j.a"]), self.pick(["a", "b", "_id", "l"])
             return {
                 "$lookup": {
@@ -144,7 +159,7 @@ class Side:
 
 def _from(value: Any, name: str) -> Any:
     if isinstance(value, dict):
-        return {key: name if key == "from" else _from(inner, name) for key, inner in value.items()}
+        return {key: name if key in ("from", "coll") else _from(inner, name) for key, inner in value.items()}
     return [_from(each, name) for each in value] if isinstance(value, list) else value
 
 

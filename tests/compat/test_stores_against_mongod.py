@@ -87,6 +87,9 @@ class Asked:
                 return await self._find(Query(sort=tuple(tuple(pair) for pair in case.operation)))
             case "projection":
                 return await self._find(Query(projection=case.operation, sort=(("_id", 1),)))
+            case "positional":
+                filter, projection = case.operation
+                return await self._find(Query(filter, projection, (("_id", 1),)))
             case _:
                 answer = await self.store.aggregate("documents", [{"$sort": {"_id": 1}}, *case.operation])
                 return [normalise_value(each) for each in answer]

@@ -16,6 +16,7 @@ import pymongo
 import pytest
 import pytest_asyncio
 from bson import DatetimeMS, Decimal128, Int64, ObjectId
+from pymongo.errors import OperationFailure
 
 from shadow.model.operation import Delete, Insert, Query
 from shadow.model.order import sort_key
@@ -284,6 +285,55 @@ async def test_a_lookup_reads_by_key_or_index_and_finds_what_a_scan_would(
             assert scans == 0
         if foreign == "user" and few == {"_id": "d0"}:
             assert scans == 0
+
+
+def _over(condition: Any, field: str) -> Any:
+    if isinstance(condition, dict):
+        return {name: _over(inner, field) for name, inner in condition.items()}
+    if isinstance(condition, list):
+        return [_over(each, field) for each in condition]
+    return f"${field}" if condition == "$FIELD" else condition
+
+
+VARIABLES: Final[list[Any]] = [
+    {"$eq": ["$FIELD", "$$v"]},
+    {"$eq": ["$$v", "$FIELD"]},
+    {"$and": [{"$gt": ["$kind", "d"]}, {"$eq": ["$FIELD", "$$v"]}]},
+    {"$in": ["$FIELD", "$$v"]},
+]
+
+
+@pytest.mark.parametrize("condition", VARIABLES, ids=str)
+@pytest.mark.parametrize("foreign", ["_id", "user", "n"])
+async def test_a_lookup_by_a_variable_reads_by_key_or_index_and_finds_what_a_scan_would(
+    empty: DynamoStore, calls: Calls, foreign: str, condition: Any
+) -> None:
+    odd: list[Any] = [1, 1.0, "a", "~b", None, {"x": 1}, ObjectId("a" * 24), [1], []]
+    await fill(empty, [{"_id": f"o{n}", "user": each, "n": each, "kind": "other"} for n, each in enumerate(odd)])
+    lists = "$in" in condition
+    refs = [[1, "a", "o3"], [None], [], ["o1", [1]]] if lists else [*odd, "o1"]
+    await fill(empty, [{"_id": f"d{n}", "ref": each, "kind": "doc"} for n, each in enumerate(refs)])
+    test = _over(condition, foreign)
+    stages = [{"$match": {"$expr": test}}, {"$sort": {"_id": 1}}]
+    join = {"$lookup": {"from": "docs", "let": {"v": "$ref"}, "pipeline": stages, "as": "found"}}
+    for few in ({"_id": "d0"}, {"_id": {"$in": ["d1", "d2"]}}, {"kind": "doc"}):
+        calls.requests.clear()
+        answer = await empty.aggregate("docs", [{"$match": few}, {"$sort": {"_id": 1}}, join])
+        scans = calls.verbs.count("scan")
+        everything = {"docs": await ask(empty, {}, sort=(("_id", 1),))}
+        chosen = [each for each in everything["docs"] if compile_filter(few).matches(each)]
+        assert same(answer, compile_pipeline([join]).run(chosen, everything.__getitem__))
+        if foreign == "_id" and few == {"_id": "d0"}:
+            assert scans == 0
+
+
+async def test_a_lookup_by_a_variable_that_is_no_list_fails_as_on_a_scan(empty: DynamoStore) -> None:
+    await fill(empty, [{"_id": "o", "ref": 5}])
+    stages = [{"$match": {"$expr": {"$in": ["$_id", "$$v"]}}}]
+    join = {"$lookup": {"from": "docs", "let": {"v": "$ref"}, "pipeline": stages, "as": "found"}}
+    with pytest.raises(OperationFailure) as caught:
+        await empty.aggregate("docs", [{"$match": {"_id": "o"}}, join])
+    assert caught.value.code == 40081
 
 
 async def test_a_lookup_over_a_field_that_a_stage_has_written_reads_all(empty: DynamoStore) -> None:

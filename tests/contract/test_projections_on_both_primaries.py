@@ -79,6 +79,22 @@ async def test_a_projection_has_the_servers_answer(shadow: Shadow, mongo_url: st
     await assert_level(shadow)
 
 
+async def test_the_positional_projection_shows_the_element_that_matched(shadow: Shadow) -> None:
+    """On both sides, in reads and in what a write returns; the version that MongoDB stores beside does not disturb."""
+    things: Collection = shadow["things"]
+    await things.insert_one({"_id": 1, "a": [4, 5, 6], "o": [{"x": 1, "y": "p"}, {"x": 2, "y": "q"}], "z": 0})
+    for filter, projection, shown in (
+        ({"a": 5}, {"a.$": 1}, {"_id": 1, "a": [5]}),
+        ({"_id": 1, "a": {"$gt": 5}}, {"a.$": 1, "_id": 0}, {"a": [6]}),
+        ({"o.x": 2}, {"o.y.$": 1, "z": 1}, {"_id": 1, "o": [{"y": "q"}], "z": 0}),
+        ({"o": {"$elemMatch": {"y": "p"}}}, {"o.$": 1}, {"_id": 1, "o": [{"x": 1, "y": "p"}]}),
+    ):
+        assert await things.find(filter, projection).to_list(None) == [shown]
+        assert await things.find_one(filter, projection) == shown
+        assert await things.find_one_and_update(filter, {"$set": {"w": 1}}, projection) == shown
+    await assert_level(shadow)
+
+
 async def _shown(collection: Any, projection: dict[str, Any]) -> list[dict[str, Any]]:
     """As `find`, `find_one` and the projection of `find_one_and_update` show it."""
     found: list[dict[str, Any]] = await collection.find({}, projection).sort("s", 1).to_list(None)

@@ -239,6 +239,15 @@ async def test_a_lookup_and_a_facet_see_no_tombstones_either(backend: Backend, l
     nothing = {"$lookup": {"from": library, "localField": "none", "foreignField": "gone", "as": "joined"}}
     faceted = [{"$match": {"_id": "n03"}}, {"$facet": {"a": [nothing, {"$project": {"size": {"$size": "$joined"}}}]}}]
     assert await backend.store.aggregate(library, faceted) == [{"a": [{"_id": "n03", "size": len(DOCUMENTS)}]}]
+    same = [{"$match": {"$expr": {"$eq": ["$n", "$$n"]}}}]
+    by_pipeline = {"$lookup": {"from": library, "let": {"n": "$n"}, "pipeline": same, "as": "joined"}}
+    found = await backend.store.aggregate(library, [{"$match": {"_id": "n03"}}, by_pipeline])
+    assert codes(found[0]["joined"]) == codes([DOCUMENTS[3]])
+    for union in (library, {"coll": library}, {"coll": library, "pipeline": [{"$project": {"list": 0}}]}):
+        both = await backend.store.aggregate(library, [{"$unionWith": union}, {"$count": "n"}])
+        assert both == [{"n": 2 * len(DOCUMENTS)}]
+        shown = await backend.store.aggregate(library, [{"$limit": 1}, {"$unionWith": union}])
+        assert not any("_shadow" in each for each in shown)
 
 
 async def test_distinct_values_are_those_of_the_documents_that_match(backend: Backend, library: str) -> None:

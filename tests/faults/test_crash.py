@@ -22,7 +22,7 @@ from shadow.host.failpoints import Point
 from shadow.host.process import Owner, this_process
 from shadow.model.version import Document
 from tests.support.shadows import COLLECTION, Site
-from tests.support.writer import STEPS, VERBS, crash_at, notes, spawn
+from tests.support.writer import STEPS, TOGETHER, VERBS, crash_at, notes, spawn
 
 LIMITS = {"operation": 1.5}
 """Of the process that recovers: what a killed one left without an answer can no longer change the primary then."""
@@ -62,6 +62,9 @@ async def start_documents(site: Site) -> None:
         await things.insert_one({"_id": "first", "kind": "first", "n": 0})
         await things.insert_many([{"_id": f"delete-{n}", "n": n} for n in range(STEPS)])
         await things.insert_many([{"_id": f"gone-{n}", "rank": n} for n in range(STEPS)])
+        await things.insert_many([{"_id": f"many-{n}", "batch": "many", "n": 0} for n in range(TOGETHER)])
+        cleared = [{"_id": f"cleared-{n}-{m}", "batch": n} for n in range(STEPS) for m in range(TOGETHER)]
+        await things.insert_many(cleared)
         await site.level(shadow)
 
 
@@ -100,6 +103,11 @@ def check(verb: str, found: dict[Any, Document], acked: int) -> None:
         case "delete" | "gone":
             there = [n for n in range(STEPS) if f"{verb}-{n}" in found]
             assert there in (list(range(acked, STEPS)), list(range(acked + 1, STEPS)))
+        case "many":
+            assert {found[f"many-{n}"]["n"] for n in range(TOGETHER)} <= {acked, acked + 1}
+        case "cleared":
+            there = {each["batch"] for key, each in found.items() if str(key).startswith("cleared")}
+            assert there - {acked} == set(range(acked + 1, STEPS))
         case _:
             assert found[verb]["n"] in (acked, acked + 1)
 

@@ -27,6 +27,11 @@ had no answer may have been done, may not have been, or may yet be done.
 open(o, k)      intents += (o, k, now, me). Durable before the primary is asked.
 apply(o, k)     the primary makes the change and moves the version in one step: (pre, post). Refused: close(o).
                 Unknown: defer(o) with settle_after = opened + limit.
+many(O, K)      a batch of operations, one a key: open all; the primary's images of K are read; one command changes
+                each key that is still at the version that was read, and marks it with the batch. As many as were read:
+                each is (pre, post). Fewer: marks and versions are read again; what was not changed is applied alone;
+                where two answers are possible, the outcome is unknown. Of deletions the number counts, and each key
+                that is gone is replicated.
 replay(o, k)    the same operation on the secondary, fenced by an equality.
                 Update: secondary(k) = pre. Insert: secondary(k) is nothing at all, no tombstone either.
                 Delete: secondary(k) = pre, or nothing at all; it leaves a tombstone, also where nothing was.

@@ -122,9 +122,17 @@ class Conditions:
     cut_off: int = 0
     """How often one process alone loses the control store, for long."""
     verbs: tuple[tuple[str, int], ...] = VERBS
+    many: float = 0.0
+    """How often a caller changes several documents by one call."""
 
     @classmethod
     def drawn(cls, rng: random.Random) -> Conditions:
+        made = cls._drawn(rng)
+        # Without the generator: what a seed draws otherwise stays as it was.
+        return made.but(many=0.3) if not made.fleet and (made.callers + made.operations) % 3 == 0 else made
+
+    @classmethod
+    def _drawn(cls, rng: random.Random) -> Conditions:
         def rate(most: float) -> float:
             return rng.random() * most if rng.random() < 0.5 else 0.0
 

@@ -33,6 +33,7 @@ from shadow.model.version import ABSENT, Image, Key, State, Tombstone, Version, 
 from shadow.routes.routes import OpenWrite, Routes
 from shadow.stores import memory
 from shadow.stores.base import Store
+from shadow.stores.many import Mark, _Part
 from shadow.stores.memory import MemoryStore
 from shadow.stores.mongo import durability as mongo_durability
 from shadow.stores.mongo.durability import Durability, Lasting
@@ -45,6 +46,7 @@ from shadow.writes.replicator import Replicator
 from shadow.writes.untangle import Untangler
 from tests.simulation.conditions import DRIVEN, Conditions
 from tests.simulation.journal import SimulatedJournal
+from tests.simulation.many import SimulatedMany
 
 __all__ = ["MUTATIONS", "Mutation"]
 
@@ -435,6 +437,24 @@ def _heal_with(heal: Any) -> Patches:
     return ((follower, "heal", heal), (apply, "heal", heal))
 
 
+# --- many at once -----------------------------------------------------------------------------------------------
+
+_is_changed = _Part._is_changed
+
+
+def _all_changed(self: _Part, pre: State, mark: Mark) -> bool:
+    return True
+
+
+def _not_changed_if_unclear(self: _Part, pre: State, mark: Mark) -> bool:
+    return bool(_is_changed(self, pre, mark))
+
+
+def _many(drawn: Conditions, **changes: Any) -> Conditions:
+    verbs = (("insert", 3), ("inc", 2), ("first", 2), ("replace", 2), ("delete", 1))
+    return calm(drawn, keys=3, callers=4, operations=8, haste=0.01, many=0.6, verbs=verbs).but(**changes)
+
+
 MUTATIONS: Final = (
     Mutation(
         "the intent is closed before the secondary has the write",
@@ -669,5 +689,20 @@ MUTATIONS: Final = (
         lambda drawn: _raised(
             drawn, slow=0.0, dawdling=0.3, changes=10, processes=2, keys=2, callers=2, operations=8, verifications=8
         ),
+    ),
+    Mutation(
+        "a command for many documents changes them at any version",
+        ((SimulatedMany, "is_at", lambda self, on, place, image: True),),
+        _many,
+    ),
+    Mutation(
+        "what a command for many documents has not changed counts as changed",
+        ((_Part, "_is_changed", _all_changed),),
+        _many,
+    ),
+    Mutation(
+        "what a command for many documents may have changed is changed alone",
+        ((_Part, "_is_changed", _not_changed_if_unclear),),
+        _many,
     ),
 )

@@ -21,16 +21,32 @@ from pymongo.errors import (
     WriteError,
 )
 
-from shadow.model.operation import ANY, Applied, Change, Hit, Insert, Query, Replace, Update, UpsertGuard, Write, at_key
+from shadow.model.operation import (
+    ANY,
+    Applied,
+    Change,
+    Delete,
+    Hit,
+    Insert,
+    Query,
+    Replace,
+    Update,
+    UpsertGuard,
+    Write,
+    at_key,
+)
+from shadow.model.order import key_digest
 from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec
 from shadow.model.stored import Damaged
 from shadow.model.version import ABSENT, Document, Image, Key, State, Version
+from shadow.stores.many import change_each, change_many
 from shadow.stores.memory import MemoryStore
 from shadow.stores.mongo.durability import Durability, Lasting
 from shadow.stores.ranges import Batch
 from tests.simulation.conditions import COLLECTION, LIMIT, REQUEST, Conditions
 from tests.simulation.history import WRONG, History
+from tests.simulation.many import SimulatedMany
 from tests.simulation.replicas import Driver, Member, is_lasting
 
 if TYPE_CHECKING:
@@ -379,6 +395,8 @@ class Client:
 
     def _apply(self, on: Member, collection: str, change: Change, op_id: str) -> Applied | None:
         applied = at_once(on.memory.apply(collection, change, op_id))
+        if applied is not None and isinstance(change, Replace) and change.key is not ANY:
+            on.memory._chosen.pop((collection, key_digest(change.key)), None)
         if not self._server.primary:
             self._server.history.broken(f"nothing is asked of the store that is not primary: {change.key}")
         if applied is not None and not on.deposed:
@@ -409,6 +427,16 @@ class Client:
 
         results, doubt = await self._acknowledged(collection, what, effect)
         return [doubt if doubt is not None and isinstance(each, Applied) else each for each in results]
+
+    async def keys(self, collection: str, filter: Document) -> list[Key]:
+        return [hit.key async for page in self.find(collection, Query(filter)) for hit in page]
+
+    async def change_many(
+        self, collection: str, changes: Sequence[Update | Delete], op_ids: Sequence[str]
+    ) -> list[Applied | Exception | None]:
+        if self.name is StoreName.MONGO:
+            return await change_many(SimulatedMany(self, collection, changes, op_ids), len(changes))
+        return await change_each(len(changes), lambda place: self.apply(collection, changes[place], op_ids[place]))
 
     async def replay(self, collection: str, write: Write) -> Image | None:
         what = f"replay {type(write.change).__name__} {write.key} at {write.pre}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,6 +130,8 @@ class Workload:
         rng, world = self._rng, self._world
         if rng.random() < world.conditions.reads:
             await self._read(process)
+        elif world.conditions.many and rng.random() < world.conditions.many:
+            await self._change_many(process)
         elif world.counters and rng.random() < 0.2:
             key, amount = rng.choice(world.counters), rng.randint(1, 9)
             await self._write(process, Verb.UPDATE_ONE, self._update(key, {"$inc": {"n": amount}}), amount)
@@ -175,7 +177,44 @@ class Workload:
         for insert, result in zip(inserts, results, strict=True):
             self._hear(process, insert, result, 0)
 
-    def _hear(self, process: Process, change: Change, result: Applied | Exception | bool | None, amount: int) -> None:
+    async def _change_many(self, process: Process) -> None:
+        """One batch of the router, whose results tell of each document."""
+        keys = self._rng.sample(self._world.keys, len(self._world.keys))
+        verb, changes = self._many_of(keys)
+        for change in changes:
+            self._asked[mark_of(change)] = change, 0
+        process.note(f"asks {verb} {[(each.key, mark_of(each)[-4:]) for each in changes]}")
+        router = process.router
+        try:
+            results = await router._shielded(router._change_many(COLLECTION, verb, changes))
+        except SecondaryWriteError:
+            return
+        except Exception as error:
+            results = [error] * len(changes)
+        if any(isinstance(each, Applied) and not each.counted for each in results):
+            # Another one has deleted some of them, and the number does not say which.
+            return
+        # A caller hears the first error, and nothing of the others.
+        whole = not any(isinstance(each, Exception) for each in results)
+        for change, result in zip(changes, results, strict=True):
+            self._hear(process, change, result, 0, strict=whole)
+
+    def _many_of(self, keys: Sequence[Key]) -> tuple[Verb, list[Update | Delete]]:
+        filter: dict[str, Any] = {"n": {"$lt": self._rng.randint(1, 4)}} if self._rng.random() < 0.3 else {}
+        if self._rng.random() < 0.3:
+            return Verb.DELETE_MANY, [Delete(key, filter, self._world.fresh_id()) for key in keys]
+        update = {"$inc": {"n": 1}}
+        return Verb.UPDATE_MANY, [Update(key, filter, update, self._world.fresh_id()) for key in keys]
+
+    def _hear(
+        self,
+        process: Process,
+        change: Change,
+        result: Applied | Exception | bool | None,
+        amount: int,
+        *,
+        strict: bool = True,
+    ) -> None:
         mark = mark_of(change)
         self._asked.pop(mark)
         process.note(f"hears of {mark[-4:]}: {result!r}"[:160])
@@ -188,7 +227,7 @@ class Workload:
         else:
             heard = Heard.NOTHING
         self.answers.append(Answer(change, heard, amount))
-        strict = self._world.conditions.mode is WriteMode.STRICT
+        strict = strict and self._world.conditions.mode is WriteMode.STRICT
         if strict and isinstance(result, Applied) and not isinstance(change, Insert):
             followed = self._world.history.has_followed(result.key, mark)
             self._world.check(followed, f"strict: {change.key} was acknowledged before the secondary had it")

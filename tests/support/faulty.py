@@ -25,6 +25,8 @@ _CALLS: Final = (
     "aggregate",
     "apply",
     "insert_many",
+    "change_many",
+    "keys",
     "replay",
     "image",
     "images",

@@ -25,7 +25,7 @@ from shadow.model.version import Image
 from tests.support.shadows import COLLECTION, Site
 from tests.support.worker import forking_server
 
-__all__ = ["HOT", "STEPS", "VERBS", "crash_at", "hot", "notes", "spawn"]
+__all__ = ["HOT", "STEPS", "TOGETHER", "VERBS", "crash_at", "hot", "notes", "spawn"]
 
 STEPS: Final = 4
 """Operations of one verb that a crashing process attempts; it dies in the second or soon after."""
@@ -46,7 +46,12 @@ VERBS: Final[dict[str, Callable[[Things, int], Awaitable[Any]]]] = {
     "first": lambda things, n: things.update_one({"kind": "first"}, {"$inc": {"n": 1}}),
     "named": lambda things, n: things.update_one({"name": f"named-{n}"}, {"$set": {"n": n}}, upsert=True),
     "gone": lambda things, n: things.find_one_and_delete({"rank": {"$gte": 0}}, sort=[("rank", 1)]),
+    # Several documents in one batch.
+    "many": lambda things, n: things.update_many({"batch": "many"}, {"$inc": {"n": 1}}),
+    "cleared": lambda things, n: things.delete_many({"batch": n}),
 }
+TOGETHER: Final = 3
+"""Documents of one batch."""
 
 
 def spawn(target: Callable[..., None], *arguments: Any) -> BaseProcess:

@@ -137,7 +137,11 @@ def test_stores_can_read_the_leading_match_and_the_collections() -> None:
 
 @pytest.mark.parametrize(
     "pipeline",
-    [[{"$lookup": {"from": "o", "pipeline": [], "as": "j"}}], [{"$set": {"a": "$$NOW"}}], [{"$sample": {"size": 1}}]],
+    [
+        [{"$lookup": {"from": {"db": "d", "coll": "o"}, "pipeline": [], "as": "j"}}],
+        [{"$set": {"a": "$$NOW"}}],
+        [{"$sample": {"size": 1}}],
+    ],
 )
 def test_what_is_not_exact_is_refused_by_name(pipeline: list[dict[str, Any]]) -> None:
     with pytest.raises(UnsupportedOperation):

@@ -8,7 +8,7 @@ import pytest
 from pymongo.errors import OperationFailure
 
 from shadow.errors import UnsupportedOperation
-from shadow.mongoql import compile_projection
+from shadow.mongoql import compile_filter, compile_projection
 
 DOCUMENT: dict[str, Any] = {
     "_id": 1,
@@ -68,7 +68,16 @@ def test_a_bad_projection_is_refused_with_the_servers_code(projection: dict[str,
     assert caught.value.code == code
 
 
-@pytest.mark.parametrize("projection", [{"a.$": 1}, {"a": {"$meta": "textScore"}}])
-def test_what_needs_the_query_is_refused_by_name(projection: dict[str, Any]) -> None:
+def test_what_needs_an_index_of_text_is_refused_by_name() -> None:
     with pytest.raises(UnsupportedOperation):
-        compile_projection(projection)
+        compile_projection({"a": {"$meta": "textScore"}})
+
+
+def test_the_positional_projection_needs_the_filter_of_its_query() -> None:
+    project, document = compile_projection({"a.$": 1}), {"_id": 1, "a": [4, 5, 6]}
+    assert project(document, compile_filter({"a": 5})) == {"_id": 1, "a": [5]}
+    with pytest.raises(UnsupportedOperation):
+        project(document)
+    with pytest.raises(OperationFailure) as caught:
+        project.check(compile_filter({"a": 5, "$expr": True}))
+    assert caught.value.code == 224

@@ -131,10 +131,22 @@ async def test_an_operator_is_supported_or_refused_by_its_name(users: Collection
     assert refused.value.code == 115
 
 
-@pytest.mark.parametrize("path", ["a.$", "$"])
-async def test_the_positional_projection_is_refused_by_name(users: Collection, path: str) -> None:
-    with pytest.raises(UnsupportedOperation, match=r"projection\.\$"):
-        await users.find_one({"a": 1}, {path: 1})
+async def test_the_positional_projection_is_supported(users: Collection) -> None:
+    with pytest.raises(Asked):
+        await users.find_one({"a": 1}, {"a.$": 1})
+    with pytest.raises(Asked):
+        await users.find_one_and_update({"a": 1}, {"$set": {"b": 2}}, {"a.$": 1})
+
+
+async def test_a_positional_projection_that_cannot_be_is_refused_before_anything_is_written(users: Collection) -> None:
+    for filter, projection, after, code in (
+        ({"a": 1}, {"a.$": 1}, True, 2),
+        ({"a": 1, "$expr": True}, {"a.$": 1}, False, 224),
+        ({"a": 1}, {"$": 1}, False, 16410),
+    ):
+        with pytest.raises(OperationFailure) as refused:
+            await users.find_one_and_update(filter, {"$set": {"b": 2}}, projection, return_document=after)
+        assert refused.value.code == code
 
 
 @pytest.mark.parametrize("path", ["a.$", "a.$[]", "a.$[f]"])

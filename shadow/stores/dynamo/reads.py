@@ -17,7 +17,7 @@ from shadow.model.operation import (
 from shadow.model.order import sort_documents
 from shadow.model.stored import Damaged, check_readable, is_readable
 from shadow.model.version import ABSENT, Document, Image, Key, Version
-from shadow.mongoql import cached_filter, cached_pipeline, cached_projection
+from shadow.mongoql import Filter, cached_filter, cached_pipeline, cached_projection
 from shadow.mongoql.values_at import distinct_values
 from shadow.stores.dynamo.access import DynamoAccess
 from shadow.stores.dynamo.items import keys
@@ -57,8 +57,8 @@ class DynamoReads(DynamoAccess):
         if query.mongo_only is not None:
             raise query.mongo_only.refusal.fresh()
         table = self._table(collection)
-        cached_filter(query.filter)  # what the server refuses is refused before anything is planned
-        project = cached_projection(query.projection) if query.projection else None
+        filter = cached_filter(query.filter)  # what the server refuses is refused before anything is planned
+        project = _projecting(query.projection, filter)
         fetch = fetch or fetch_of(query)
         if query.sort:
             ordered = await self._sorted(table, query, fetch)
@@ -171,6 +171,14 @@ def _hit(image: Image) -> Hit:
     document = whole(image)
     version = image.state if isinstance(image.state, Version) else Version("", 0)
     return Hit(document["_id"], version, document)
+
+
+def _projecting(projection: Document | None, filter: Filter) -> Callable[[Document], Document] | None:
+    if not projection:
+        return None
+    project = cached_projection(projection)
+    project.check(filter)
+    return lambda document: project(document, filter)
 
 
 def _projected(hit: Hit, project: Callable[[Document], Document] | None) -> Hit:

@@ -8,6 +8,7 @@ image before the change. `mongoql` computes the image after it, which saves the 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -39,9 +40,11 @@ from shadow.model.version import (
 )
 from shadow.mongoql import cached_filter
 from shadow.mongoql.upserts import keeps_key
+from shadow.stores.many import change_each, change_many
 from shadow.stores.mongo import alone
 from shadow.stores.mongo import limits as mongo_limits
 from shadow.stores.mongo.bytes import plain_errors, taken
+from shadow.stores.mongo.changes_of_many import MongoMany, alike
 from shadow.stores.mongo.inserts import MongoInserts
 from shadow.stores.mongo.refusals import done, is_of_id, refusing
 from shadow.stores.mongo.statements import (
@@ -147,6 +150,37 @@ class MongoPrimary(MongoInserts):
             except PyMongoError as error:
                 return [error if isinstance(each, Applied) else each for each in results]
             return results
+
+    async def change_many(
+        self, collection: str, changes: Sequence[Change], op_ids: Sequence[str]
+    ) -> list[Applied | Exception | None]:
+        if self._shards.key(collection) is not None or not alike(changes):
+            return await change_each(len(changes), lambda place: self.apply(collection, changes[place], op_ids[place]))
+        await self.link.found(self._max_time_ms / 1000)
+        with self._in_time():
+            self._concern = await self._durability.for_application()
+            before = self._durability.election() if self._durability.unproven else None
+            with self.link.of_write():
+                many = self._many(collection, changes, op_ids)
+                results = await change_many(many, len(changes))
+            if before is not None:
+                try:
+                    await self._durability.prove(self._exact[collection], before, self._max_time_ms)
+                except PyMongoError as error:
+                    return [error if isinstance(each, Applied) else each for each in results]
+            return results
+
+    def _many(self, collection: str, changes: Sequence[Change], op_ids: Sequence[str]) -> MongoMany:
+        return MongoMany(
+            collection,
+            self._reserved(collection),
+            changes,
+            op_ids,
+            self._exact[collection],
+            self._lasting,
+            self._collection(collection),
+            functools.partial(self._apply, collection),
+        )
 
     async def _update(self, collection: str, change: Update, op_id: str) -> Applied | None:
         if change.mongo_only is not None:

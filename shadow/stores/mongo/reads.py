@@ -6,6 +6,9 @@ import inspect
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final
 
+from bson import Int64, ObjectId
+from bson.errors import InvalidBSON
+
 from shadow.model.operation import (
     Hit,
     Query,
@@ -32,6 +35,9 @@ from shadow.stores.mongo.statements import (
 
 __all__ = ["MongoReads"]
 
+_KEYS: Final = 5000
+"""Keys fetched at a time."""
+_PLAIN_KEYS: Final = frozenset({ObjectId, str, int, Int64, bool, type(None)})
 _PAGE: Final = 100
 """Documents fetched at a time where the application named no batch size; MongoDB's own first batch has 101."""
 
@@ -90,6 +96,20 @@ class MongoReads(MongoAccess):
             # The server closes a cursor that was read to its end, and Motor would use a thread to find out.
             if cursor.alive:
                 await cursor.close()
+
+    async def keys(self, collection: str, filter: Document) -> list[Key]:
+        """The keys of all documents that match, as the primary member has them: decoded without their documents, if
+        they are of a kind whose values say all that is stored."""
+        hidden = hide(filter, self._reserved(collection), always=True)
+        try:
+            found = await self._plain[collection].find(hidden, {"_id": 1}, batch_size=_KEYS).to_list(length=None)
+        except InvalidBSON:
+            found = []
+        keys = [each["_id"] for each in found]
+        if keys and {type(key) for key in keys} <= _PLAIN_KEYS:
+            return keys
+        query = Query(filter=filter, projection={"_id": 1}, batch_size=_KEYS, newest=True)
+        return [hit.key async for page in self.find(collection, query) for hit in page]
 
     def may_lag(self, collection: str, filter: Document) -> bool:
         """False: reads go to the primary member, whose indexes are as new as its documents."""

@@ -111,9 +111,15 @@ def hide_joined(pipeline: Sequence[Document], reserved: str) -> list[Document]:
     made: list[Document] = []
     for stage in pipeline:
         match stage:
-            case {"$lookup": {"localField": _, "foreignField": _} as join}:
+            case {"$lookup": {"from": _} as join}:
                 made.append(
                     {"$lookup": {**join, "pipeline": [*hidden, *hide_joined(join.get("pipeline", ()), reserved)]}}
+                )
+            case {"$unionWith": str(name)}:
+                made.append({"$unionWith": {"coll": name, "pipeline": hidden}})
+            case {"$unionWith": {"coll": _} as union}:
+                made.append(
+                    {"$unionWith": {**union, "pipeline": [*hidden, *hide_joined(union.get("pipeline", ()), reserved)]}}
                 )
             case {"$facet": dict(facets)}:
                 made.append({"$facet": {name: hide_joined(inner, reserved) for name, inner in facets.items()}})

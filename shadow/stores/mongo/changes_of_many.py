@@ -1,0 +1,234 @@
+"""Many updates or deletes as few statements of one command; see `stores.many`.
+
+Documents at the same revision share one statement: it names their keys, the births of their versions, and the
+revision, and so matches each document only at the version that was read. No two documents ever have one birth, except
+that of a time in which only MongoDB was written (revision 0), which has a statement of its own. A pipeline gives each
+document a version with a birth of its own, by which it is known later, and so it has a statement for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Hashable, Mapping, MutableMapping, MutableSequence, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeGuard
+
+import bson
+import pymongo
+from bson import ObjectId
+from pymongo.errors import BulkWriteError
+
+from shadow.model.operation import ANY, Applied, Change, Delete, Update
+from shadow.model.outcome import Outcome, marked
+from shadow.model.stored import split
+from shadow.model.version import ABSENT, Document, Image, Key, Version
+from shadow.stores.many import Found, Mark
+from shadow.stores.mongo.bytes import plain_errors, taken
+from shadow.stores.mongo.durability import Lasting
+from shadow.stores.mongo.ranges import identity
+from shadow.stores.mongo.refusals import in_one_batch, write_concern_error, write_error
+from shadow.stores.mongo.statements import applied_after, exactly, is_plain, stamping
+
+__all__ = ["MongoMany", "alike"]
+
+_PAGE: Final = 1000
+_MOST_BYTES: Final = 8 * 1024 * 1024
+"""Of documents that are read before they are changed. The keys of one command are at most as large."""
+
+_MARK: Final = "m"
+"""The part of a stamp that names the last batch that has changed the document. No index has it, unlike `o`, and writes
+that move the version by one leave it."""
+
+
+def alike(changes: Sequence[Change]) -> bool:
+    """Whether one command can make all changes: updates without upsert, or deletes, equal but for key and version."""
+    first = changes[0]
+    if not isinstance(first, Update | Delete):
+        return False
+    kind, filter = type(first), first.filter
+    if any(type(each) is not kind or each.filter is not filter or each.key is ANY for each in changes):
+        return False
+    if any(each.mongo_only is not None or each.pin is not None for each in changes):  # type: ignore[union-attr]
+        return False
+    return isinstance(first, Delete) or not any(
+        each.upsert or each.update is not first.update or each.array_filters is not first.array_filters  # type: ignore[union-attr]
+        for each in changes
+    )
+
+
+@dataclass(frozen=True)
+class MongoMany:
+    """The documents of one batch. `source` reads the stored bytes of the primary member, `target` writes as the
+    application does; `apply` changes one document alone."""
+
+    collection: str
+    reserved: str
+    changes: Sequence[Any]
+    op_ids: Sequence[str]
+    source: Any
+    lasting: Lasting
+    target: Any
+    apply: Callable[[Change, str], Awaitable[Applied | None]]
+
+    @property
+    def op_id(self) -> str:
+        return self.op_ids[0]
+
+    @property
+    def deletes(self) -> bool:
+        return isinstance(self.changes[0], Delete)
+
+    # --- reads --------------------------------------------------------------------------------------------------
+
+    async def look(self, places: Sequence[int]) -> Found:
+        asked = self._fitting(places)
+        unread = {identity(self.changes[place].key): place for place in asked}
+        images: dict[int, Image] = {}
+        alone: list[int] = []
+        strange = False
+        size = 0
+        keys = [self.changes[place].key for place in asked]
+        cursor = self.source.find(self._where({"_id": {"$in": keys}, f"{self.reserved}.t": None}), batch_size=_PAGE)
+        try:
+            while size < _MOST_BYTES and cursor.alive and (page := await _next_page(cursor)):
+                for raw in page:
+                    size += len(raw.raw)
+                    strange |= not self._take(raw, unread, images, alone)
+        finally:
+            # The server closes a cursor that was read to its end, and Motor would use a thread to find out.
+            unfinished = cursor.alive
+            if unfinished:
+                await cursor.close()
+        rest = list(unread.values()) if unfinished else []
+        if strange and not unfinished:
+            alone += unread.values()
+        return Found(images, alone, [*rest, *places[len(asked) :]])
+
+    def _fitting(self, places: Sequence[int]) -> Sequence[int]:
+        """As many places as have keys for one command, and at least one."""
+        size = 0
+        for number, place in enumerate(places):
+            size += _size(self.changes[place].key)
+            if size > _MOST_BYTES:
+                return places[: max(1, number)]
+        return places
+
+    def _take(
+        self,
+        raw: Any,
+        unread: MutableMapping[Hashable, int],
+        images: MutableMapping[int, Image],
+        alone: MutableSequence[int],
+    ) -> bool:
+        """False: the document is under no key of the batch, as where a collation finds another spelling."""
+        image = split(raw, self.reserved)
+        key = image.document["_id"] if type(image.document) is dict else taken(raw)["_id"]
+        place = unread.pop(identity(key), None)
+        if place is None:
+            return False
+        if is_plain(image):
+            images[place] = image
+        else:
+            alone.append(place)
+        return True
+
+    async def marks(self, places: Sequence[int]) -> Mapping[int, Mark]:
+        by_key = {identity(self.changes[place].key): place for place in places}
+        keys = [self.changes[place].key for place in places]
+        # It decides what becomes of intents: a deposed member would not know.
+        found = await self.lasting.find(self.collection, {"_id": {"$in": keys}}, {self.reserved: 1})
+        marks: dict[int, Mark] = {}
+        for raw in found:
+            place = by_key.get(identity(taken(raw)["_id"]))
+            if place is not None:
+                marks[place] = self._mark(raw, self.changes[place])
+        return marks
+
+    def _mark(self, raw: Any, change: Update | Delete) -> Mark:
+        state = split(raw, self.reserved).state
+        if _is_pipeline(change):
+            is_own = isinstance(state, Version) and state.born == change.born
+            return Mark(state, self.op_id if is_own else "")
+        stamp = raw.get(self.reserved)
+        return Mark(state, (stamp.get(_MARK) or "") if isinstance(stamp, Mapping) else "")
+
+    # --- writes -------------------------------------------------------------------------------------------------
+
+    async def change(self, images: Mapping[int, Image]) -> int:
+        statements = self._statements(images)
+        try:
+            result = await self.target.bulk_write([made for made, _ in statements], ordered=True)
+        except BulkWriteError as error:
+            details = error.details or {}
+            if (doubt := write_concern_error(details)) is not None:
+                raise doubt from error
+            faults = details.get("writeErrors")
+            if not faults:
+                raise
+            raise write_error(faults[0]) from error
+        except Exception as error:
+            # The driver sends what is too large for one message in several.
+            if not in_one_batch([sent for _, sent in statements]):
+                marked(error, Outcome.UNKNOWN)
+            raise
+        return int(result.deleted_count if self.deletes else result.matched_count)
+
+    def applied(self, place: int, pre: Image) -> Applied:
+        return Applied(pre, Image(ABSENT)) if self.deletes else applied_after(self.changes[place], pre)
+
+    async def alone(self, place: int) -> Applied | None:
+        return await self.apply(self.changes[place], self.op_ids[place])
+
+    def _statements(self, images: Mapping[int, Image]) -> list[tuple[Any, Document]]:
+        """The driver's requests, each beside what it sends."""
+        first = self.changes[0]
+        made: list[tuple[Any, Document]] = []
+        for where, place in self._conditions(images):
+            if isinstance(first, Delete):
+                made.append((pymongo.DeleteMany(where), where))
+                continue
+            update: Any = stamping(self.changes[place], "", self.reserved)
+            if isinstance(update, dict):
+                update["$set"] = {**update.get("$set", {}), f"{self.reserved}.{_MARK}": self.op_id}
+            filters = list(first.array_filters) or None
+            made.append((pymongo.UpdateMany(where, update, array_filters=filters), {"q": where, "u": update}))
+        return made
+
+    def _conditions(self, images: Mapping[int, Image]) -> list[tuple[Document, int]]:
+        """Filters that match the documents exactly at their versions, each with one of its places."""
+        apart = _is_pipeline(self.changes[0])
+        groups: dict[Hashable, list[int]] = {}
+        for place, image in images.items():
+            version = image.state
+            assert isinstance(version, Version)
+            group = place if apart else (version.rev, "" if version.rev else version.born)
+            groups.setdefault(group, []).append(place)
+        return [(self._where(self._versions(images, places)), places[0]) for places in groups.values()]
+
+    def _versions(self, images: Mapping[int, Image], places: Sequence[int]) -> Document:
+        states = [images[place].state for place in places]
+        where: Document = {"_id": {"$in": [self.changes[place].key for place in places]}}
+        where |= exactly(states[0], self.reserved)
+        if len({state.born for state in states if isinstance(state, Version)}) > 1:
+            births: list[Any] = [state.born for state in states if isinstance(state, Version)]
+            where[f"{self.reserved}.b"] = {"$in": [*births, *([None] if "" in births else [])]}
+        return where
+
+    def _where(self, part: Document) -> Document:
+        filter: Document = self.changes[0].filter
+        return {"$and": [part, filter]} if "_id" in filter else {**part, **filter}
+
+
+async def _next_page(cursor: Any) -> list[Any]:
+    with plain_errors():
+        page: list[Any] = await cursor.to_list(length=_PAGE)
+        return page
+
+
+def _is_pipeline(change: Update | Delete) -> TypeGuard[Update]:
+    return isinstance(change, Update) and isinstance(change.update, list)
+
+
+def _size(key: Key) -> int:
+    if type(key) is ObjectId:
+        return 24
+    return 4 * len(key) + 16 if type(key) is str else len(bson.encode({"": key})) + 16
