@@ -225,7 +225,7 @@ class Router:
             return False
         if route.primary is not StoreName.MONGO:
             raise only.refusal.fresh()
-        self._reporter.publish(NotPortable(collection, verb, only.name))
+        self._count_alone(collection, verb, only)
         if route.shadow_read:
             self._reader.incomparable(collection, verb, Incomparable.NOT_PORTABLE)
         return True
@@ -298,7 +298,11 @@ class Router:
         """Counts a write that only MongoDB can make. Raises UnsupportedOperation if it is not primary."""
         if route.primary is not StoreName.MONGO:
             raise only.refusal.fresh()
-        self._reporter.publish(NotPortable(collection, verb, only.name))
+        self._count_alone(collection, verb, only)
+
+    def _count_alone(self, collection: str, verb: Verb, only: MongoOnly) -> None:
+        if not only.portable:
+            self._reporter.publish(NotPortable(collection, verb, only.name))
 
     async def insert_many(
         self, collection: str, inserts: Sequence[Insert], op_ids: Sequence[str] = (), *, ordered: bool
