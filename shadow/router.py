@@ -33,7 +33,7 @@ from shadow.model.operation import (
     mongo_only,
 )
 from shadow.model.outcome import Outcome, classify
-from shadow.model.phase import Role, Route, StoreName
+from shadow.model.phase import Role, Route, StoreName, WriteMode
 from shadow.model.reads import Aggregate, Count, Distinct, Find, FindOne, Read, ValueRead
 from shadow.model.values import snapshot
 from shadow.model.verdict import Incomparable, ShedReason, Slice
@@ -58,8 +58,8 @@ _BY_KEY: Final = 100
 _TOGETHER: Final = 1000
 """Changes of one batch, which have their intents, and their answers, together."""
 _ONE_BY_ONE: Final = 16
-"""The same where the primary changes one document at a time: each of them has half of `limits.operation`, as a batch
-has."""
+"""The same where the primary changes one document at a time, or the caller waits for the secondary, which does: each
+document has the time that a batch has."""
 
 T = TypeVar("T")
 
@@ -342,8 +342,9 @@ class Router:
         applied: list[Applied] = []
         place = 0
         while place < len(changes):
-            store = await self._primary(collection)
-            size = _TOGETHER if isinstance(store, Batching) else _ONE_BY_ONE
+            route = await self._routes.route(collection)
+            together = isinstance(self._stores[route.primary], Batching) and not _waits(route)
+            size = _TOGETHER if together else _ONE_BY_ONE
             batch = changes[place : place + size]
             results = await self._shielded(self._change_many(collection, verb, batch))
             for each in results:
@@ -453,3 +454,8 @@ class Router:
         # A caller that has gone cannot take it; asking for the exception keeps asyncio from reporting it as lost.
         if not task.cancelled():
             task.exception()
+
+
+def _waits(route: Route) -> bool:
+    """Whether a caller waits for the secondary."""
+    return route.dual_write and route.writes is not WriteMode.BACKGROUND
