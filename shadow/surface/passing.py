@@ -16,8 +16,8 @@ from shadow.model.stored import exact_value
 from shadow.model.values import normalise
 from shadow.model.version import Document
 from shadow.mongoql.portability import name_of
-from shadow.surface.arguments import HARMLESS, Arguments, clocked, pairs_of
-from shadow.surface.verb_options import check_names
+from shadow.surface.arguments import HARMLESS, Arguments, check_harmless, clocked, pairs_of
+from shadow.surface.verb_options import check_options
 
 __all__ = ["PassingArguments", "reason_of"]
 
@@ -87,9 +87,11 @@ class PassingArguments(Arguments):
         return wanted
 
     def refuse(self, verb: str, options: Mapping[str, Any]) -> None:
-        """Collects the options that are not harmless. Raises TypeError for one that the driver does not have."""
-        check_names(verb, options)
+        """Collects the options that are not harmless. Raises what the strict arguments raise for options that the
+        driver or the command does not have, and for harmless ones of another type."""
+        check_options(verb, options)
         for name, value in options.items():
+            check_harmless(name, value)
             if name in _NEVER and value is not None:
                 raise self.mongo_only.refusal
             if value is not None and name not in HARMLESS:
