@@ -10,6 +10,8 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from pymongo.collation import Collation
+
 from shadow.errors import UnsupportedOperation
 from shadow.model.operation import MongoOnly, Sort
 from shadow.model.stored import exact_value
@@ -101,7 +103,12 @@ class PassingArguments(Arguments):
         self.take_option("hint", hint)
 
     def take_option(self, name: str, value: Any) -> None:
-        """Passes one of the driver's options on."""
+        """Passes one of the driver's options on. Raises TypeError, as the drivers do at once, for one of another type:
+        not every call comes to send it."""
+        if name == "let" and not isinstance(value, Mapping):
+            raise TypeError(f"let must be an instance of a mapping, not {type(value)}")
+        if name == "collation" and not isinstance(value, Mapping | Collation):
+            raise TypeError("collation must be a dict or an instance of collation.Collation")
         given = {**self.mongo_only.options, name: value}
         self.mongo_only = dataclasses.replace(self.mongo_only, options=given)
 
