@@ -31,6 +31,7 @@ from shadow.model.background import Background
 from shadow.model.events import ComponentFailed
 from shadow.model.health import CollectionHealth
 from shadow.model.phase import Route, StoreName
+from shadow.model.schema import ExpirySpec
 from shadow.notices import Notices
 from shadow.observe.findings_file import shared_secret
 from shadow.observe.gauges import GaugeSnapshot
@@ -118,6 +119,7 @@ class Engine(Upkeep):
             supervisor=self.supervisor,
             on_unfit=self.notices.unfit,
             era=lambda name: self.fleet.era(name),
+            expiry=self._expiry,
         )
 
     def _startup_context(self) -> StartupContext:
@@ -155,11 +157,13 @@ class Engine(Upkeep):
         """Drains within `limits.drain` and ends everything that was started in the running loop; what remains stays
         in the journal. Where the primary is still being looked up, that has the same time again. Clients that were
         passed in stay open."""
+        await self.calls.ended(self.settings.limits.drain)
         self._closed = True
         await self.fleet.participant.settled()
         runtime = self._runtimes.pop(asyncio.get_running_loop(), None)
         if runtime is not None:
             await runtime.close()
+            await self.calls.cancel()
             await self._startup.end(self.settings.limits.drain)
             await self.shared_findings.save()
             self.report.say_held(ending=True)
@@ -266,7 +270,7 @@ class Engine(Upkeep):
         runtime = self.runtime()
         try:
             async with asyncio.timeout(timeout):
-                while runtime.at_work or (await self._flushed(runtime)).open:  # noqa: ASYNC110
+                while self.calls.running or runtime.at_work or (await self._flushed(runtime)).open:  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
         except TimeoutError:
             return False
@@ -304,6 +308,10 @@ class Engine(Upkeep):
             background_down=self.supervisor.down.keys(),
             **self.fleet.gauges(),
         )
+
+    def _expiry(self, collection: str) -> ExpirySpec | None:
+        spec = self.specs.get(collection)
+        return None if spec is None else spec.expiry
 
     def _accepted_indexes(self, collection: str) -> Collection[str]:
         """The indexes of MongoDB whose loss the configuration acknowledges."""

@@ -11,12 +11,14 @@ import contextlib
 import copy
 import time
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from dataclasses import replace
+from typing import Any, Final, TypeVar, cast
 
-from pymongo.errors import PyMongoError, WriteError
+from pymongo.errors import DocumentTooLarge, PyMongoError, WriteError
 
 from shadow.errors import UnsupportedOperation
 from shadow.model.events import NotPortable, OperationFinished, ReadFinished, ReadRouted, Reporter
+from shadow.model.expiry import hide, joined_collections, unexpired
 from shadow.model.operation import (
     ANY,
     Applied,
@@ -32,7 +34,7 @@ from shadow.model.operation import (
     mongo_only,
 )
 from shadow.model.outcome import Outcome, classify
-from shadow.model.phase import Role, Route, StoreName
+from shadow.model.phase import Role, Route, StoreName, WriteMode
 from shadow.model.reads import Aggregate, Count, Distinct, Find, FindOne, Read, ValueRead
 from shadow.model.values import snapshot
 from shadow.model.verdict import Incomparable, Routed, ShedReason, Slice
@@ -57,8 +59,8 @@ _BY_KEY: Final = 100
 _TOGETHER: Final = 1000
 """Changes of one batch, which have their intents, and their answers, together."""
 _ONE_BY_ONE: Final = 16
-"""The same where the primary changes one document at a time: each of them has half of `limits.operation`, as a batch
-has."""
+"""The same where the primary changes one document at a time, or the caller waits for the secondary, which does: each
+document has the time that a batch has."""
 
 T = TypeVar("T")
 
@@ -107,8 +109,9 @@ class Router:
         self._reporter = context.reporter
         self._percent: PercentReads | _ByPrimary = percent
         self._admit = admit
+        self._expiry = context.expiry
         self._dual_write = DualWrite(context, replicator, admit)
-        self._search = Search(self._primary, self._write_at_key, context.limits)
+        self._search = Search(self._primary, self._write_at_key, context.limits, self._unexpired)
         self._by_version = ByVersion(self._primary, self._write_at_key, context.limits)
         self._tasks: set[asyncio.Task[object]] = set()
         self._turn: contextlib.AbstractAsyncContextManager[None] = contextlib.nullcontext()
@@ -123,7 +126,7 @@ class Router:
             for name, store in self._stores.items()
         }
         made._percent = _ByPrimary(self._reporter)
-        made._search = Search(made._primary, made._write_at_key, made._limits)
+        made._search = Search(made._primary, made._write_at_key, made._limits, made._unexpired)
         made._by_version = ByVersion(made._primary, made._write_at_key, made._limits)
         made._turn = asyncio.Lock()
         return made
@@ -133,6 +136,8 @@ class Router:
     async def find_one(self, collection: str, query: Query) -> Hit | None:
         routes = self._routes
         route = routes[collection] if routes.known else await routes.route(collection)
+        if (expiry := self._expiry(collection)) is not None:
+            query = replace(query, filter=unexpired(expiry, query.filter, time.time()))
         alone = query.mongo_only is not None and self._alone(collection, Verb.FIND_ONE, query.mongo_only, route)
         if route.secondary_reads and not alone:
             read = FindOne(first(query, 1))
@@ -165,6 +170,8 @@ class Router:
     async def find(self, collection: str, query: Query) -> AsyncIterator[list[Hit]]:
         """The primary's pages. What was read of them is compared when the read ends, also early."""
         route = await self._routes.route(collection)
+        if (expiry := self._expiry(collection)) is not None:
+            query = replace(query, filter=unexpired(expiry, query.filter, time.time()))
         alone = self._alone(collection, Verb.FIND, query.mongo_only, route)
         if route.secondary_reads and not alone:
             routed = await self._percent.answer(collection, Find(query), route)
@@ -210,6 +217,8 @@ class Router:
     async def answer(self, collection: str, read: ValueRead) -> Any:
         """The primary's answer to a read that names no documents; the secondary's is compared with it."""
         route = await self._routes.route(collection)
+        if (expiry := self._expiry(collection)) is not None:
+            read = cast(ValueRead, hide(expiry, read, time.time()))
         alone = self._alone(collection, read.verb, read.mongo_only, route)
         if route.secondary_reads and not alone:
             routed = await self._percent.answer(collection, read, route)
@@ -220,6 +229,10 @@ class Router:
                 return routed.value
         sampled = not alone and self._reader.sampled(route)
         outcome, started = Outcome.ACKED, time.perf_counter()
+        if sampled and any(self._expiry(name) for name in joined_collections(read)):
+            # The stores delete what has expired there at different times, and a join shows it.
+            self._reader.incomparable(collection, read.verb, Incomparable.EXPIRING)
+            sampled = False
         try:
             found = await ask_store(self._stores[route.primary], collection, read)
         except Exception as error:
@@ -240,6 +253,7 @@ class Router:
     async def keys_of(self, collection: str, filter: Document) -> list[Key]:
         """The keys of all documents that a write with this filter is about, on the primary."""
         route = await self._routes.route(collection)
+        filter = self._unexpired(collection, filter)
         store = self._stores[route.primary]
         if isinstance(store, Batching):
             return await store.keys(collection, filter)
@@ -256,6 +270,14 @@ class Router:
         if route.shadow_read:
             self._reader.incomparable(collection, verb, Incomparable.NOT_PORTABLE)
         return True
+
+    def _unexpired(self, collection: str, filter: Document) -> Document:
+        """What a write looks for: on DynamoDB nothing that has expired. On MongoDB that stays until its monitor runs,
+        and a write may move its date."""
+        expiry = self._expiry(collection)
+        if expiry is None or self._routes[collection].primary is StoreName.MONGO:
+            return filter
+        return unexpired(expiry, filter, time.time())
 
     def _compare_routed(self, collection: str, read: FindOne | Find, hits: Sequence[Hit], route: Route) -> None:
         """Compares what the secondary has answered to the application."""
@@ -347,8 +369,9 @@ class Router:
         applied: list[Applied] = []
         place = 0
         while place < len(changes):
-            store = await self._primary(collection)
-            size = _TOGETHER if isinstance(store, Batching) else _ONE_BY_ONE
+            route = await self._routes.route(collection)
+            together = isinstance(self._stores[route.primary], Batching) and not _waits(route)
+            size = _TOGETHER if together else _ONE_BY_ONE
             batch = changes[place : place + size]
             results = await self._shielded(self._change_many(collection, verb, batch))
             for each in results:
@@ -373,7 +396,8 @@ class Router:
         self, collection: str, inserts: Sequence[Insert], refused: Sequence[Exception | None], *, ordered: bool
     ) -> list[Result]:
         """Inserts what both stores can hold, or, ordered, what comes before the first that one of them cannot."""
-        whole = next((each for each in refused if each is not None and not isinstance(each, WriteError)), None)
+        one = WriteError, DocumentTooLarge
+        whole = next((each for each in refused if each is not None and not isinstance(each, one)), None)
         if whole is not None:
             raise whole  # the drivers refuse the command with it
         wrong = next(place for place, each in enumerate(refused) if each is not None)
@@ -459,3 +483,8 @@ class Router:
         # A caller that has gone cannot take it; asking for the exception keeps asyncio from reporting it as lost.
         if not task.cancelled():
             task.exception()
+
+
+def _waits(route: Route) -> bool:
+    """Whether a caller waits for the secondary."""
+    return route.dual_write and route.writes is not WriteMode.BACKGROUND

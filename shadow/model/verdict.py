@@ -98,8 +98,8 @@ class Incomparable(enum.StrEnum):
     What cannot be seen: `projected_bytes` a projection of a document that is kept as its bytes; `left_early` a cursor
     that was abandoned; `refused_replay` a write that only the primary can make; `failed` the primary or the journal did
     not answer the probe; `no_difference` two answers that differ although nothing in them does; `not_portable` a read
-    or a write that DynamoDB does not support; `transaction` a read within a transaction, which sees what no other read
-    can.
+    or a write that DynamoDB does not support; `expiring` a join with a collection whose documents expire; `transaction`
+    a read within a transaction, which sees what no other read can.
     """
 
     UNSORTED_LIMIT = "unsorted_limit"
@@ -115,6 +115,7 @@ class Incomparable(enum.StrEnum):
     NO_DIFFERENCE = "no_difference"
     TRANSACTION = "transaction"
     NOT_PORTABLE = "not_portable"
+    EXPIRING = "expiring"
 
 
 class Slice(enum.StrEnum):

@@ -10,12 +10,15 @@ from pymongo import AsyncMongoClient
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.cursor import AsyncCursor
+from pymongo.asynchronous.database import AsyncDatabase
 
 __all__ = [
     "COLLECTION_VERBS",
     "call_signature",
+    "client_class",
     "collection_class",
     "connect",
+    "database_class",
     "driver_of",
     "in_progress",
     "is_session",
@@ -54,6 +57,24 @@ def in_progress(session: Any) -> bool:
     """Whether the transaction of a session has sent anything to MongoDB."""
     transaction = getattr(session, "delegate", session)._transaction
     return bool(transaction.active() and not transaction.starting())
+
+
+def database_class(collections: type[Any]) -> type[Any]:
+    """The class of the databases whose collections are of a class."""
+    if collections is AsyncCollection:
+        return AsyncDatabase
+    from motor.motor_asyncio import AsyncIOMotorDatabase
+
+    return AsyncIOMotorDatabase
+
+
+def client_class(collections: type[Any]) -> type[Any]:
+    """The class of the clients whose collections are of a class."""
+    if collections is AsyncCollection:
+        return AsyncMongoClient
+    from motor.motor_asyncio import AsyncIOMotorClient
+
+    return AsyncIOMotorClient
 
 
 COLLECTION_VERBS: Final = frozenset(name for name in dir(AsyncCollection) if not name.startswith("_"))
