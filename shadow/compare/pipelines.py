@@ -392,6 +392,10 @@ def _accumulated(accumulator: Any, state: Openness) -> OpenShape:
             return OpenShape(frozenset({Freedom.EQUALS})) if known else ANYTHING
         case "$first" | "$last":
             return value if state.fixed or (value.exact and not _reads(operand)) else ANYTHING
+        case "$firstN" | "$lastN" | "$top" | "$bottom" | "$topN" | "$bottomN":
+            return EXACT if state.fixed and value.exact else ANYTHING
+        case "$maxN" | "$minN":
+            return OpenShape(frozenset({Freedom.EQUALS})) if value.exact else ANYTHING
         case "$push":
             if value.open:
                 return ANYTHING
@@ -412,6 +416,42 @@ def _pushed(state: Openness) -> Freedom:
 def _sort_by_count(state: Openness, spec: Any) -> Openness:
     grouped = _group(state, {"_id": spec, "count": {"$sum": 1}})
     return replace(grouped, sort=(("count", -1),))
+
+
+def _bucket(state: Openness, spec: Any) -> Openness:
+    grouped = _group(state, {"_id": spec["groupBy"], **spec.get("output", {})})
+    fields = {name: each for name, each in grouped.shape.fields.items() if name != "_id"}
+    return _in_order(replace(grouped, shape=OpenShape(fields=fields)))
+
+
+def _bucket_auto(state: Openness, spec: Any) -> Openness:
+    """Which of several equal values are the ends of a bucket is open."""
+    grouped = _group(state, {"_id": spec["groupBy"], **spec.get("output", {})})
+    equal = OpenShape(frozenset({Freedom.EQUALS}))
+    ends = OpenShape(fields={"min": equal, "max": equal})
+    return _in_order(replace(grouped, shape=OpenShape(fields={**grouped.shape.fields, "_id": ends})))
+
+
+def _in_order(state: Openness) -> Openness:
+    """`state` of groups that come in the order of their keys."""
+    return replace(state, sort=(("_id", 1),), whole=state.rows is Rows.KNOWN)
+
+
+def _sample(state: Openness, spec: Any) -> Openness:
+    return replace(
+        _settled(state), rows=_least(state.rows, Rows.COUNTED), whole=False, sort=(), single=int(spec["size"]) == 1
+    )
+
+
+def _redact(state: Openness, spec: Any) -> Openness:
+    known = state.shape.exact and expression(spec, EXACT).exact
+    rows = state.rows if state.rows is Rows.KNOWN and known else Rows.OPEN
+    return replace(_settled(state), rows=rows, shape=EXACT if known else ANYTHING, seen=False, distinct=False)
+
+
+def _graph(state: Openness, spec: Any) -> Openness:
+    known = expression(spec["startWith"], state.shape).exact
+    return _joined(state, spec["as"], OpenShape(frozenset({Freedom.ORDER})) if known else ANYTHING)
 
 
 def _count(state: Openness, spec: Any) -> Openness:
@@ -454,6 +494,11 @@ _STAGES: Final[dict[str, Callable[[Openness, Any], Openness]]] = {
     "$unwind": _unwind,
     "$lookup": _lookup,
     "$unionWith": _union,
+    "$graphLookup": _graph,
+    "$redact": _redact,
+    "$bucket": _bucket,
+    "$bucketAuto": _bucket_auto,
+    "$sample": _sample,
     "$group": _group,
     "$sortByCount": _sort_by_count,
     "$count": _count,

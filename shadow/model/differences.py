@@ -43,5 +43,7 @@ DIFFERENCES: Final[dict[int, str]] = {
     31: "`$exp`, `$ln`, `$log`, `$pow`, `$sin` and their like use the C library of this host: the last digit may "
     "differ from that of another host.",
     32: "`$sortArray` keeps equal elements in their order; the server may not if there are more than 16.",
+    33: "What `$graphLookup` finds comes step by step, each step in the order of the keys; the server's order is that "
+    "of a hash table.",
 }
 """By number, each in one or two sentences for people who must decide whether it matters to them."""

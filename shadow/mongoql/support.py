@@ -60,8 +60,9 @@ _SUPPORTED: Final[dict[Family, str]] = {
     Family.MODIFIER: "each slice sort position",
     Family.PROJECTION: "slice elemMatch",
     Family.STAGE: """match sort limit skip project addFields set unset unwind group count sortByCount facet lookup
-        replaceRoot replaceWith unionWith""",
-    Family.ACCUMULATOR: "sum avg min max first last push addToSet count mergeObjects",
+        replaceRoot replaceWith unionWith bucket bucketAuto sample redact graphLookup""",
+    Family.ACCUMULATOR: """sum avg min max first last push addToSet count mergeObjects firstN lastN maxN minN
+        topN bottomN top bottom stdDevPop stdDevSamp""",
     Family.EXPRESSION: """literal eq ne gt gte lt lte cmp and or not add subtract multiply divide mod abs ceil floor
         trunc cond ifNull switch concat toUpper toLower substrCP strLenCP strLenBytes size arrayElemAt in first
         last slice filter map reduce concatArrays reverseArray isArray type isNumber mergeObjects
@@ -92,13 +93,11 @@ _REFUSED: Final[dict[Family, dict[str, str]]] = {
             shardedDataDistribution""",
         _GEO: "geoNear",
         _TEXT: "search searchMeta",
-        _NONDETERMINISTIC: "sample",
         _WINDOW: "setWindowFields densify fill",
-        _NOT_EXACT: "bucket bucketAuto graphLookup documents redact",
+        _NOT_EXACT: "documents",
     },
     Family.ACCUMULATOR: {
         _SERVER: "accumulator",
-        _NOT_EXACT: "bottom bottomN firstN lastN maxN minN top topN stdDevPop stdDevSamp",
         _WINDOW: """covariancePop covarianceSamp denseRank derivative documentNumber expMovingAvg integral
             linearFill locf rank shift""",
     },

@@ -68,6 +68,11 @@ KNOWN_NAMES: Final[dict[str, list[str]]] = {
     "$getField": ["field", "input"],
     "$lookup": ["from", "localField", "foreignField", "as", "let", "pipeline"],
     "$unionWith": ["coll", "pipeline"],
+    "$bucket": ["groupBy", "boundaries", "default", "output"],
+    "$bucketAuto": ["groupBy", "buckets", "output"],
+    "$graphLookup": ["from", "startWith", "connectFromField", "connectToField", "as", "maxDepth", "depthField"],
+    **{name: ["sortBy", "output"] for name in ("$top", "$bottom")},
+    **{name: ["n", "sortBy", "output"] for name in ("$topN", "$bottomN")},
     "$unwind": ["path", "includeArrayIndex", "preserveNullAndEmptyArrays"],
     "$replaceRoot": ["newRoot"],
     "$bit": ["and", "or", "xor"],
@@ -198,7 +203,21 @@ class Shapes:
                 return {self.pick(["v", "v", "Big", "", "a.b", "$v"]): self.argument(0)}
             case "from" | "coll":
                 return self.pick(["others", "others", "none", "", "$x"])
-            case "localField" | "foreignField" | "field" | "includeArrayIndex":
+            case "boundaries":
+                return self.pick([[0, 1, 5], [0, 5], ["a", "b"], [1, 0], [0, "x"], [0], 5, ["$a", 1]])
+            case "buckets" | "maxDepth":
+                return self.pick([1, 2, 3, 0, -1, 1.5, "x", Int64(2)])
+            case "groupBy" | "startWith":
+                return self.pick(["$a", "$_id", "$l", {"$mod": ["$_id", 2]}, "a", 5])
+            case (
+                "connectFromField"
+                | "connectToField"
+                | "depthField"
+                | "localField"
+                | "foreignField"
+                | "field"
+                | "includeArrayIndex"
+            ):
                 return self.path()
             case "path":
                 return self.pick([self.reference(), self.path()])
@@ -347,7 +366,7 @@ class Shapes:
         return self.argument(1)
 
     def stage(self) -> dict[str, Any]:
-        name = self.pick(self._names[Family.STAGE])
+        name = self.pick([name for name in self._names[Family.STAGE] if name != "$sample"])  # whose answer is any
         return {name: self.stage_operand(name)}
 
     def stage_operand(self, name: str) -> Any:
