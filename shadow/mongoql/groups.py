@@ -15,7 +15,7 @@ from shadow.mongoql.picks import PICKS, Make, compile_pick
 from shadow.mongoql.stages import Lookup, Stage, Variables
 from shadow.mongoql.support import TABLE, Family, require
 
-__all__ = ["Fields", "accumulated", "compile_fields", "compile_group", "compile_sort_by_count"]
+__all__ = ["Fields", "accumulated", "compile_accumulator", "compile_fields", "compile_group", "compile_sort_by_count"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Fields:
 
 
 def compile_fields(spec: Mapping[str, Any], given: Variables) -> Fields:
-    return Fields({name: _accumulator(name, value, given) for name, value in spec.items()})
+    return Fields({name: compile_accumulator(name, value, given) for name, value in spec.items()})
 
 
 def accumulated(fields: Fields, key: Any, documents: Iterable[Document]) -> Document:
@@ -47,7 +47,7 @@ def compile_group(spec: Any, given: Variables) -> Stage:
         if name == "_id":
             keys.append(_group_key(value, given))
         else:
-            fields.append((name, *_accumulator(name, value, given)))
+            fields.append((name, *compile_accumulator(name, value, given)))
     if not keys:
         raise failure(15955, "a group specification must include an _id")
     (key,) = keys
@@ -82,7 +82,8 @@ def _grouped(value: Any, fields: Sequence[tuple[str, Any, Any]], accumulators: S
     return {"_id": value, **results}
 
 
-def _accumulator(name: str, spec: Any, given: Variables) -> tuple[Make, Callable[[Document], Any]]:
+def compile_accumulator(name: str, spec: Any, given: Variables) -> tuple[Make, Callable[[Document], Any]]:
+    """How the accumulator of a field is made for a group's key, and what it is given of each document."""
     spec = as_document(spec)
     if type(spec) is not dict or not next(iter(spec), "").startswith("$"):
         raise failure(40234, f"The field '{name}' must be an accumulator object")

@@ -16,7 +16,7 @@ from shadow.mongoql.lists import Extremes, count_of
 from shadow.mongoql.predicates import is_number, truncated
 from shadow.mongoql.stages import Variables
 
-__all__ = ["PICKS", "Make", "compile_pick"]
+__all__ = ["PICKS", "Make", "compile_pick", "sort_pairs"]
 
 Make = Callable[[Any], Accumulator]
 """A new accumulator for the group with a key."""
@@ -125,10 +125,15 @@ def _arguments(name: str, operand: Any) -> Mapping[str, Any]:
 def _keyed(fields: Mapping[str, Any], given: Variables) -> Callable[[Document], Any]:
     sort = as_document(fields["sortBy"])
     # The server puts the values into an array, and sorts by the positions in it.
-    key = sort_key([(f"by.{at}", _way(path, way)) for at, (path, way) in enumerate(sort.items())])
+    key = sort_key([(f"by.{at}", way) for at, (_, way) in enumerate(sort_pairs(sort))])
     values = evaluator([f"${path}" for path in sort], given)
     output = evaluator(fields["output"], given)
     return lambda document: (key({"by": values(document)}), output(document))
+
+
+def sort_pairs(sort: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """The paths of a `sortBy` with their directions. Raises OperationFailure with the codes of `$sort`."""
+    return [(path, _way(path, way)) for path, way in sort.items()]
 
 
 def _way(path: str, value: Any) -> int:

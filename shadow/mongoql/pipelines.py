@@ -22,6 +22,7 @@ from shadow.mongoql.redaction import compile_redact
 from shadow.mongoql.references import with_references
 from shadow.mongoql.stages import NOTHING_GIVEN, Compiled, Lookup, Stage, Variables, no_lookup
 from shadow.mongoql.support import Family, require
+from shadow.mongoql.windows import compile_windows
 
 __all__ = ["Pipeline", "compile_pipeline", "compile_update_pipeline"]
 
@@ -245,6 +246,7 @@ _STAGES: Final[dict[str, Callable[[Any, Variables], Stage]]] = {
     "$unset": lambda spec, given: _each(compile_unset(spec)),
     "$unwind": lambda spec, given: compile_unwind(spec),
     "$group": compile_group,
+    "$setWindowFields": compile_windows,
     "$redact": compile_redact,
     "$bucket": compile_bucket,
     "$bucketAuto": compile_bucket_auto,

@@ -31,6 +31,7 @@ class Family(enum.StrEnum):
     STAGE = "stage"
     ACCUMULATOR = "accumulator"
     EXPRESSION = "expression"
+    WINDOW = "window function"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,8 @@ _SUPPORTED: Final[dict[Family, str]] = {
     Family.MODIFIER: "each slice sort position",
     Family.PROJECTION: "slice elemMatch",
     Family.STAGE: """match sort limit skip project addFields set unset unwind group count sortByCount facet lookup
-        replaceRoot replaceWith unionWith bucket bucketAuto sample redact graphLookup""",
+        replaceRoot replaceWith unionWith bucket bucketAuto sample redact graphLookup
+        setWindowFields""",
     Family.ACCUMULATOR: """sum avg min max first last push addToSet count mergeObjects firstN lastN maxN minN
         topN bottomN top bottom stdDevPop stdDevSamp""",
     Family.EXPRESSION: """literal eq ne gt gte lt lte cmp and or not add subtract multiply divide mod abs ceil floor
@@ -75,6 +77,8 @@ _SUPPORTED: Final[dict[Family, str]] = {
         exp ln log log10 pow sqrt round regexFind regexFindAll regexMatch replaceOne replaceAll trim ltrim rtrim
         strcasecmp substr substrBytes indexOfBytes indexOfCP zip sortArray setField unsetField binarySize bsonSize
         firstN lastN maxN minN stdDevPop stdDevSamp tsIncrement tsSecond""",
+    Family.WINDOW: """sum avg min max first last push addToSet count firstN lastN maxN minN topN bottomN top bottom
+        stdDevPop stdDevSamp rank denseRank documentNumber shift""",
 }
 
 _REFUSED: Final[dict[Family, dict[str, str]]] = {
@@ -93,18 +97,19 @@ _REFUSED: Final[dict[Family, dict[str, str]]] = {
             shardedDataDistribution""",
         _GEO: "geoNear",
         _TEXT: "search searchMeta",
-        _WINDOW: "setWindowFields densify fill",
+        _WINDOW: "densify fill",
         _NOT_EXACT: "documents",
     },
     Family.ACCUMULATOR: {
         _SERVER: "accumulator",
-        _WINDOW: """covariancePop covarianceSamp denseRank derivative documentNumber expMovingAvg integral
-            linearFill locf rank shift""",
     },
     Family.EXPRESSION: {
         _SERVER: "function accumulator",
         _NONDETERMINISTIC: "rand sampleRate",
         _TEXT: "meta",
+    },
+    Family.WINDOW: {
+        _NOT_EXACT: "covariancePop covarianceSamp derivative expMovingAvg integral linearFill locf",
     },
 }
 
@@ -154,6 +159,8 @@ def _unknown(family: Family, name: str) -> Exception:
             return failure(40324, f"Unrecognized pipeline stage name: '{name}'")
         case Family.ACCUMULATOR:
             return failure(15952, f"unknown group operator '{name}'")
+        case Family.WINDOW:
+            return failure(9, f"Unrecognized window function, {name}")
         case Family.EXPRESSION:
             return failure(168, f"Unrecognized expression '{name}'")
         case Family.PROJECTION:

@@ -570,7 +570,7 @@ class Generator:
         if kind < 0.915:
             return {"$unionWith": self.pick(["others", {"coll": "others", "pipeline": self.inner_pipeline()}])}
         if kind < 0.925:
-            return self.pick([self.bucket, self.redact])()
+            return self.pick([self.bucket, self.redact, self.windowed])()
         if kind < 0.93:
             return {"$facet": {"x": [self.stage()], "y": [{"$count": "n"}]}}
         if self.faulty():
@@ -659,6 +659,25 @@ class Generator:
             return {"$bucketAuto": {"groupBy": by, "buckets": self.pick([1, 2, 3, 5, 7, 30]), **output}}
         bounds = self.pick([[0, 3, 7], [0, 2.5, Int64(9)], ["a", "b"], [0, 100]])
         return {"$bucket": {"groupBy": by, "boundaries": bounds, "default": self.pick(["other", None, 100]), **output}}
+
+    def windowed(self) -> dict[str, Any]:
+        """Over whole numbers: of doubles, a window that slides is refused."""
+        name = self.pick(
+            ["$sum", "$avg", "$min", "$push", "$first", "$last", "$count", "$rank", "$denseRank", "$shift"]
+        )
+        ranks = name in ("$rank", "$denseRank")
+        output: dict[str, Any] = {name: {} if ranks or name == "$count" else self.pick(["$_id", {"$mod": ["$_id", 3]}])}
+        if name == "$shift":
+            output[name] = {"output": self.pick(["$a", "$_id"]), "by": self.pick([1, -1, 0, 3])}
+        elif not ranks and self.chance(0.7):
+            documents = [["unbounded", "current"], [-1, 0], [-1, 1], [0, 2], ["current", "unbounded"], [1, 3], [-5, -2]]
+            ranges = [[-1, 1], ["unbounded", "current"], [-3, 0], [2, "unbounded"]]
+            key, kinds = self.pick([("documents", documents), ("range", ranges)])
+            output["window"] = {key: self.pick(kinds)}
+        spec: dict[str, Any] = {"sortBy": {"_id": 1}, "output": {self.pick(["o", "x.y"]): output}}
+        if self.chance(0.5):
+            spec["partitionBy"] = self.pick(["$x", {"$mod": ["$_id", 3]}, {"$type": "$a"}])
+        return {"$setWindowFields": spec}
 
     def redact(self) -> dict[str, Any]:
         choices = ["$$DESCEND", "$$KEEP", "$$PRUNE"]

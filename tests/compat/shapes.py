@@ -385,6 +385,8 @@ class Shapes:
                 return {self.path(): self.argument(1) for _ in range(self.pick([1, 1, 2]))}
             case "$unset":
                 return self.path() if self.chance(0.5) else [self.path() for _ in range(self.random.randrange(4))]
+            case "$setWindowFields":
+                return self.windowed()
             case "$count":
                 return self.pick(["n", *BAD_PATHS, "_id", "a.b"])
             case "$sortByCount" | "$replaceWith":
@@ -395,6 +397,20 @@ class Shapes:
                 return {self.pick(["n", "a.b", "$n", ""]): self.pick([[], [self.stage()], [{"$match": {}}], {}, 1])}
             case _:
                 return self.named(name, 1)
+
+    def windowed(self) -> dict[str, Any]:
+        """A `$setWindowFields`, with one fault now and then."""
+        name = self.pick(self._names[Family.WINDOW])
+        operand = self.operand(name) if self.chance(0.3) else self.pick(["$a", {}, {"output": "$a", "by": 1}, 1])
+        window = self.pick([{}, {"documents": [-1, "current"]}, {"range": [-1, 1]}, {"documents": [1, 0]}, 5, {"x": 1}])
+        made: dict[str, Any] = {"output": {"x": {name: operand}}}
+        if self.chance(0.4):
+            made["output"]["x"]["window"] = window
+        if self.chance(0.8):
+            made["sortBy"] = self.pick([{"_id": 1}, {"a": 1}, {"_id": -1}, {"a": 1, "_id": 1}, 5, {"a": 2}])
+        if self.chance(0.3):
+            made["partitionBy"] = self.pick(["$a", "$s", {"$mod": ["$_id", 2]}, None])
+        return made
 
     def accumulated(self) -> Any:
         name = self.pick(self._names[Family.ACCUMULATOR])
