@@ -159,7 +159,7 @@ def _rank(name: str, spec: Mapping[str, Any], sort: Sort) -> Function:
     if as_document(spec[name]) != {}:
         raise failure(5371603, f"{name} must be specified with '{{}}' as the value")
     if len(sort) != 1:
-        raise failure(5371602, f"{name} must be specified with a top level sortBy expression with exactly one element")
+        raise failure(5371602, f"{name} needs a sortBy of exactly one field")
     path = evaluator(f"${sort[0][0]}")
 
     def function(rows: Rows) -> list[Any]:
