@@ -31,7 +31,7 @@ from shadow.model.operation import (
     mongo_only,
 )
 from shadow.model.outcome import Outcome, classify
-from shadow.model.phase import Role, Route, StoreName
+from shadow.model.phase import Role, Route, StoreName, WriteMode
 from shadow.model.reads import Aggregate, Count, Distinct, Find, FindOne, Read, ValueRead
 from shadow.model.values import snapshot
 from shadow.model.verdict import Incomparable, ShedReason, Slice
@@ -55,8 +55,9 @@ _BY_KEY: Final = 100
 
 _TOGETHER: Final = 1000
 """Changes of one batch, which have their intents, and their answers, together."""
-_ONE_BY_ONE: Final = 128
-"""The same where the primary changes one document at a time: the whole batch has to end within `limits.operation`."""
+_ONE_BY_ONE: Final = 16
+"""The same where the primary changes one document at a time, or the caller waits for the secondary, which does: each
+document has the time that a batch has."""
 
 T = TypeVar("T")
 
@@ -224,7 +225,7 @@ class Router:
             return False
         if route.primary is not StoreName.MONGO:
             raise only.refusal.fresh()
-        self._reporter.publish(NotPortable(collection, verb, only.name))
+        self._count_alone(collection, verb, only)
         if route.shadow_read:
             self._reader.incomparable(collection, verb, Incomparable.NOT_PORTABLE)
         return True
@@ -297,7 +298,11 @@ class Router:
         """Counts a write that only MongoDB can make. Raises UnsupportedOperation if it is not primary."""
         if route.primary is not StoreName.MONGO:
             raise only.refusal.fresh()
-        self._reporter.publish(NotPortable(collection, verb, only.name))
+        self._count_alone(collection, verb, only)
+
+    def _count_alone(self, collection: str, verb: Verb, only: MongoOnly) -> None:
+        if not only.portable:
+            self._reporter.publish(NotPortable(collection, verb, only.name))
 
     async def insert_many(
         self, collection: str, inserts: Sequence[Insert], op_ids: Sequence[str] = (), *, ordered: bool
@@ -315,8 +320,9 @@ class Router:
         applied: list[Applied] = []
         place = 0
         while place < len(changes):
-            store = await self._primary(collection)
-            size = _TOGETHER if isinstance(store, Batching) else _ONE_BY_ONE
+            route = await self._routes.route(collection)
+            together = isinstance(self._stores[route.primary], Batching) and not _waits(route)
+            size = _TOGETHER if together else _ONE_BY_ONE
             batch = changes[place : place + size]
             results = await self._shielded(self._change_many(collection, verb, batch))
             for each in results:
@@ -426,3 +432,8 @@ class Router:
         # A caller that has gone cannot take it; asking for the exception keeps asyncio from reporting it as lost.
         if not task.cancelled():
             task.exception()
+
+
+def _waits(route: Route) -> bool:
+    """Whether a caller waits for the secondary."""
+    return route.dual_write and route.writes is not WriteMode.BACKGROUND

@@ -254,7 +254,7 @@ def of_queries(queries: Sequence[QueryReport]) -> Iterator[Remark]:
                 _B,
                 RemarkKind.QUERY,
                 each.collection,
-                f"{each.verb} {each.shape}: {each.detail} is refused, on either primary",
+                f"{each.verb} {each.shape}: {each.detail} is refused with DynamoDB as primary",
                 "change the query, or keep it on the driver",
             )
         elif each.served is Served.SCAN:

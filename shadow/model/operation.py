@@ -79,13 +79,14 @@ class MongoOnly:
 
     `name`: the operator or the option, from a fixed list (`mongoql.portability`). `refusal`: what is raised where
     another store would have to do it. `options`: the driver's options of the call, which no other store has. `after`:
-    the caller wants the document after the change.
+    the caller wants the document after the change. `portable`: DynamoDB as primary can do it too, in its own way.
     """
 
     name: str
     refusal: UnsupportedOperation
     options: Mapping[str, Any] = field(default_factory=dict)
     after: bool = False
+    portable: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from bson import Regex
 
 from shadow.model.order import as_document, order_key
 from shadow.mongoql import predicates
+from shadow.mongoql.collation import COLLATED
 from shadow.mongoql.failures import failure, write_failure
 from shadow.mongoql.regexes import with_options
 from shadow.mongoql.support import TABLE, Family, require, supported
@@ -116,6 +117,8 @@ def operators_of(path: str, expression: dict[str, Any]) -> Iterator[Node]:
 def _leaf(path: str, name: str, value: Any) -> Node:
     if name in PATHLESS or not name.startswith("$"):
         raise failure(2, f"unknown operator: {name}")
+    if name == COLLATED:
+        return Leaf(path, name, value)
     require(Family.QUERY, name)
     if name in ("$ne", "$gt", "$gte", "$lt", "$lte") and type(value) is Regex:
         raise failure(2, f"Can't have RegEx as arg to {name}.")

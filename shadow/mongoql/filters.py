@@ -18,6 +18,7 @@ from shadow.model.order import as_document, order_key
 from shadow.model.values import normalise
 from shadow.model.version import Document
 from shadow.mongoql import predicates
+from shadow.mongoql.collation import COLLATED, predicate_of
 from shadow.mongoql.failures import failure, write_failure
 from shadow.mongoql.filter_parser import PATHLESS, REFERENCE, is_expression, operators_of, parsed
 from shadow.mongoql.paths import NOWHERE, Predicate, as_mapping, finder, matcher
@@ -232,6 +233,8 @@ def _leaf_predicate(leaf: Leaf) -> Predicate:
             return predicates.has_type(operand)
         case "$regex":
             return predicates.pattern(operand)
+        case name if name == COLLATED:
+            return predicate_of(operand)  # type: ignore[no-any-return]
         case "$size":
             return predicates.size(operand)
         case "$mod":

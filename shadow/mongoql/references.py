@@ -32,12 +32,16 @@ def with_references(value: Any) -> Any:
     returned as they are."""
     kind = type(value)
     if kind is dict:
-        changed = {name: new for name, each in value.items() if (new := _inside(each)) is not each}
+        inner = [(name, each) for name, each in value.items() if type(each) in _CONTAINERS]
+        changed = {name: new for name, each in inner if (new := _inside(each)) is not each}
         return {**value, **changed} if changed else value
     if kind is list:
-        made = [_inside(each) for each in value]
+        made = [_inside(each) if type(each) in _CONTAINERS else each for each in value]
         return made if any(new is not old for new, old in zip(made, value, strict=True)) else value
     return value
+
+
+_CONTAINERS: Final = frozenset({dict, list})
 
 
 def _inside(value: Any) -> Any:

@@ -18,6 +18,7 @@ from shadow.model.values import normalise
 from shadow.model.version import Document, Key
 from shadow.mongoql import compile_update
 from shadow.mongoql.caching import remember_filter, remember_pipeline, remember_projection, remember_update
+from shadow.mongoql.collation import COLLATED, is_collated
 from shadow.mongoql.fieldpaths import checked_path
 from shadow.surface.verb_options import check_options, takes_any_name
 
@@ -65,6 +66,8 @@ class Arguments:
             filter = {"_id": filter}
         wanted = normalise(filter, self.options)
         self.unreserved("filter", wanted)
+        if is_collated(wanted):  # shadow's own operator, which the server does not have
+            raise _refusal(2, f"unknown operator: {COLLATED}")
         remember_filter(wanted)
         return wanted
 

@@ -69,16 +69,21 @@ class BulkVerbs(WriteVerbs):
 
     def _of_request(self, request: Any, take: Arguments) -> Arguments:
         """The arguments that take the request's own options, and those of the whole call."""
-        for option in ("collation", "hint"):
-            value = getattr(request, f"_{option}", None)
-            if value is not None:
-                name = f"bulk_write({option}=...)"
-                passing = self._passing(UnsupportedOperation(name, "it has no meaning that both stores share"))
-                for each, given in take.mongo_only.options.items() if take.mongo_only is not None else ():
-                    passing.take_option(each, given)
-                passing.take_option(option, value)
-                take = passing
-        return take
+        names = ("collation", "hint")
+        own = {name: getattr(request, f"_{name}", None) for name in names}
+        own = {name: value for name, value in own.items() if value is not None}
+        if not own:
+            return take
+        if take.mongo_only is None:
+            try:
+                return self._door("update_one", own)
+            except UnsupportedOperation as refusal:
+                name = refusal.name.replace("update_one(", "bulk_write(")
+                raise UnsupportedOperation(name, refusal.reason, hint=refusal.hint) from None
+        passing = self._passing(take.mongo_only.refusal)
+        for name, value in {**take.mongo_only.options, **own}.items():
+            passing.take_option(name, value)
+        return passing
 
     async def _make_all(self, steps: Sequence[Step], *, ordered: bool) -> BulkTally:
         """Applies every step, or, if ordered, those up to the first rejected one. Raises BulkWriteError for rejections

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import Any, Final, NoReturn, Protocol, TypeVar
 
 from bson.codec_options import CodecOptions
 from pymongo.read_concern import ReadConcern
@@ -13,9 +15,11 @@ from shadow.errors import UnsupportedOperation
 from shadow.model.schema import CollectionSpec
 from shadow.model.values import present
 from shadow.model.version import Document
+from shadow.mongoql.collation import is_simple, strength_of
 from shadow.router import Router
 from shadow.surface import indexes
 from shadow.surface.arguments import Arguments
+from shadow.surface.collating import CollatedArguments
 from shadow.surface.index_upkeep import IndexUpkeep
 from shadow.surface.names import NotIterable, sub_name
 from shadow.surface.options import ClientDefaults, RequestedConcerns
@@ -24,6 +28,9 @@ from shadow.surface.passing import PassingArguments
 __all__ = ["CollectionBase", "Handle"]
 
 T = TypeVar("T")
+
+_COMPARED: Final = frozenset({"find", "find_one", "count_documents"})
+"""Reads that MongoDB answers by a collation as DynamoDB does, so that they can be compared."""
 
 
 class Handle(Protocol):
@@ -131,23 +138,46 @@ class CollectionBase(NotIterable):
     # --- what the verbs need ------------------------------------------------------------------------------------
 
     def _door(self, verb: str, options: Mapping[str, Any]) -> Arguments:
-        """The arguments of one call with these options: the strict ones, or those that are passed on to MongoDB."""
+        """The arguments of one call with these options: the strict ones, those of a collation that both stores have, or
+        those that are passed on to MongoDB."""
+        collation = options.get("collation")
+        if collation is not None and is_simple(collation):
+            options = {name: value for name, value in options.items() if name != "collation"}
         try:
             self._take.refuse(verb, options)
         except UnsupportedOperation as refusal:
-            passing = self._passing(refusal)
-            passing.refuse(verb, options)
-            return passing
+            return self._other_door(verb, options, refusal)
         return self._take
+
+    def _other_door(self, verb: str, options: Mapping[str, Any], refusal: UnsupportedOperation) -> Arguments:
+        collating, strength = None, strength_of(options.get("collation"))
+        if strength:
+            rest = {name: value for name, value in options.items() if name != "collation"}
+            with contextlib.suppress(UnsupportedOperation):
+                self._take.refuse(verb, rest)
+                collating = CollatedArguments(self._take, strength)
+        if collating is not None and (verb in _COMPARED or not self._handle.is_on_mongo(self._name)):
+            return collating
+        passing = self._passing(refusal)
+        passing.refuse(verb, options)
+        passing.otherwise = collating
+        return passing
 
     def _built(self, take: Arguments, build: Callable[[Arguments], T]) -> T:
         """What `build` makes of a call's arguments: strictly, or, if they refuse it, as MongoDB is asked."""
+        if isinstance(take, PassingArguments):
+            if take.otherwise is not None:
+                with contextlib.suppress(UnsupportedOperation):
+                    build(take.otherwise)
+                    take.mongo_only = dataclasses.replace(take.mongo_only, portable=True)
+            return build(take)
         try:
             return build(take)
         except UnsupportedOperation as refusal:
-            if take is not self._take:
-                raise
-            return build(self._passing(refusal))
+            passing = self._passing(refusal)
+            if isinstance(take, CollatedArguments):
+                passing.take_option("collation", take.collation)
+            return build(passing)
 
     def _passing(self, refusal: UnsupportedOperation) -> PassingArguments:
         """Raises `refusal` if the configuration wants that, or MongoDB is not the primary."""

@@ -3,6 +3,7 @@ requested."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from pymongo.errors import InvalidOperation
 from shadow.errors import UnsupportedOperation
 from shadow.model.operation import Hit, Query
 from shadow.model.version import Document
+from shadow.mongoql.collation import collated, is_simple, strength_of, uncollated
 from shadow.surface.arguments import Arguments
 
 __all__ = ["Cursor", "DocumentCursor"]
@@ -59,6 +61,10 @@ class Cursor:
     # --- options ------------------------------------------------------------------------------------------------
 
     def sort(self, key_or_list: str | Sequence[Any] | Mapping[str, int], direction: int | None = None) -> Self:
+        plain, collation = uncollated(self._query.filter)
+        if collation:  # the order goes by it too
+            refusal = UnsupportedOperation("cursor.collation with a sort", "DynamoDB orders by bytes")
+            self._pass_on("collation", collation, refusal)._with(filter=plain)
         try:
             return self._with(sort=self._take.sort(key_or_list, direction))
         except UnsupportedOperation as refusal:
@@ -103,9 +109,13 @@ class Cursor:
         return self
 
     def collation(self, collation: Any) -> Self:
-        if collation is None:
+        if collation is None or is_simple(collation):
             return self
         refusal = UnsupportedOperation("cursor.collation", "DynamoDB orders by bytes")
+        strength = strength_of(collation)
+        if strength and not self._query.sort and self._query.mongo_only is None:
+            with contextlib.suppress(UnsupportedOperation):
+                return self._with(filter=collated(self._query.filter, strength))
         return self._pass_on("collation", collation, refusal)
 
     def min(self, spec: Sequence[Any]) -> Self:

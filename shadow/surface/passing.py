@@ -21,8 +21,8 @@ from shadow.surface.verb_options import check_names
 
 __all__ = ["PassingArguments", "reason_of"]
 
-_NEVER: Final = frozenset({"session"})
-"""Options that no path without the router's knowledge may take."""
+_NEVER: Final = frozenset({"cursor_type", "session"})
+"""Options that are refused in every case: cursors that wait, which only capped collections have, and sessions."""
 
 
 def reason_of(refusal: UnsupportedOperation) -> MongoOnly:
@@ -34,6 +34,8 @@ class PassingArguments(Arguments):
     """Those of one call, which the strict arguments have refused. `mongo_only` collects its options."""
 
     mongo_only: MongoOnly
+    otherwise: Arguments | None = None
+    """Those by which another store could answer, for as long as they refuse nothing."""
 
     def __init__(self, strict: Arguments, refusal: UnsupportedOperation) -> None:
         super().__init__(strict.reserved, strict.options, strict.knows)
@@ -53,6 +55,8 @@ class PassingArguments(Arguments):
         filters = tuple(normalise(each, self.options) for each in given if each is not None)
         wanted = exact_value(update, self.options)
         self.unreserved("update", wanted)
+        if mapping and isinstance(wanted.get("$rename"), dict):
+            self.unreserved("update", {str(target): 1 for target in wanted["$rename"].values()})
         if mapping and isinstance(wanted.get("$currentDate"), dict):
             now = dt.datetime.now(dt.UTC).replace(tzinfo=None)
             wanted = clocked(wanted, now.replace(microsecond=now.microsecond // 1000 * 1000))

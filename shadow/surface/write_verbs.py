@@ -18,6 +18,7 @@ from shadow.model.operation import ANY, Applied, Delete, Insert, Replace, Update
 from shadow.model.values import snapshot
 from shadow.model.version import Document, Image, fresh_id
 from shadow.mongoql import cached_filter, cached_projection
+from shadow.mongoql.collation import is_collated
 from shadow.mongoql.failures import failure
 from shadow.mongoql.updates import check_upsert
 from shadow.mongoql.upserts import check_same_key, with_key
@@ -189,7 +190,7 @@ class WriteVerbs(CollectionBase):
         upsert = self._take.upsert(upsert)
 
         def build(take: Arguments) -> Update:
-            wanted, order = filter_of(take, filter), take.sort(sort)
+            wanted, order = filter_of(take, filter, upsert=upsert), take.sort(sort)
             change, filters = take.update(update, array_filters)
             only = take.mongo_only
             # By a collation, even an equality on `_id` may mean another key.
@@ -218,7 +219,11 @@ class WriteVerbs(CollectionBase):
         upsert = self._take.upsert(upsert)
 
         def build(take: Arguments) -> Replace:
-            wanted, whole, order = filter_of(take, filter), take.replacement(replacement), take.sort(sort)
+            wanted, whole, order = (
+                filter_of(take, filter, upsert=upsert),
+                take.replacement(replacement),
+                take.sort(sort),
+            )
             key = key_in(wanted) if take.mongo_only is None else ANY
             if "_id" in whole and key is not ANY:
                 check_same_key(whole, key)
@@ -271,7 +276,7 @@ class WriteVerbs(CollectionBase):
         upsert = self._take.upsert(upsert)
 
         def build(take: Arguments) -> Update:
-            wanted = filter_of(take, filter)
+            wanted = filter_of(take, filter, upsert=upsert)
             change, filters = take.update(update, array_filters)
             return Update(ANY, wanted, change, "", False, filters, mongo_only=take.mongo_only)
 
@@ -310,7 +315,11 @@ class WriteVerbs(CollectionBase):
         return await self._router.change_many(self._name, Verb.DELETE_MANY, changes)
 
 
-def filter_of(take: Arguments, filter: Any) -> Document:
+def filter_of(take: Arguments, filter: Any, *, upsert: bool = False) -> Document:
+    """The filter of a write. Raises TypeError, and what its arguments refuse."""
     if not isinstance(filter, (dict, Mapping)):
         raise TypeError(f"filter must be an instance of a mapping, not {type(filter).__name__}")
-    return take.filter(filter)
+    wanted = take.filter(filter)
+    if upsert and is_collated(wanted):
+        raise UnsupportedOperation("collation with an upsert", "DynamoDB compares by bytes")
+    return wanted

@@ -12,13 +12,14 @@ from pymongo.errors import DuplicateKeyError
 
 from shadow.compare.equality import agree
 from shadow.journal.base import undecided_op
-from shadow.model.operation import ANY, Delete, Write, mongo_only
+from shadow.model.operation import ANY, Change, Delete, Insert, Write, mongo_only
 from shadow.model.stored import check_copyable, is_copyable
 from shadow.model.verdict import Healing
 from shadow.model.version import Image, Key, Tombstone, Unknown, Version, fresh_id
+from shadow.mongoql.collation import is_collated
 from shadow.stores.base import Store
 
-__all__ = ["HealContended", "Replayed", "Untangles", "decided", "heal", "replay", "replay_fenced"]
+__all__ = ["HealContended", "Replayed", "Untangles", "by_result", "decided", "heal", "replay", "replay_fenced"]
 
 
 _REFUSALS: Final = 4
@@ -54,7 +55,7 @@ class Untangles(Protocol):
 async def replay(secondary: Store, write: Write) -> tuple[Replayed, Image | None]:
     """The same operation on the secondary, fenced by the version before it; the image that it came to. One that only
     MongoDB can make is replicated by its result, on the same condition."""
-    if mongo_only(write.change) is not None:
+    if by_result(write.change):
         return await _copy_result(secondary, write)
     image = await secondary.replay(write.collection, write)
     if image is None:
@@ -65,7 +66,7 @@ async def replay(secondary: Store, write: Write) -> tuple[Replayed, Image | None
 async def replay_fenced(secondary: Store, write: Write) -> tuple[Replayed, Image | None]:
     """What a replay that changed nothing means: the fence did not hold, or, where the secondary is at the version
     before the write, the filter matches nothing there. That is asked twice: a copy may have come in between."""
-    if mongo_only(write.change) is not None:
+    if by_result(write.change):
         return Replayed.FENCED, None
     seen = await secondary.image(write.collection, write.key)
     if not isinstance(write.pre, Version) or seen.state != write.pre:
@@ -75,6 +76,11 @@ async def replay_fenced(secondary: Store, write: Write) -> tuple[Replayed, Image
         return result, image
     seen = await secondary.image(write.collection, write.key)
     return (Replayed.UNMATCHED, seen) if seen.state == write.pre else (Replayed.FENCED, None)
+
+
+def by_result(change: Change) -> bool:
+    """Whether a write is replicated by its result: the other store cannot check its conditions as the primary did."""
+    return mongo_only(change) is not None or (not isinstance(change, Insert) and is_collated(change.filter))
 
 
 async def _copy_result(secondary: Store, write: Write) -> tuple[Replayed, Image | None]:

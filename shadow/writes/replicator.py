@@ -31,7 +31,7 @@ from shadow.model.events import (
     WriteDeferred,
 )
 from shadow.model.keys import queue_key
-from shadow.model.operation import Verb, Write, mongo_only
+from shadow.model.operation import Verb, Write
 from shadow.model.outcome import Outcome, classify, refusal_of
 from shadow.model.phase import Role, Route
 from shadow.model.verdict import (
@@ -49,7 +49,7 @@ from shadow.model.version import Image, Key
 from shadow.stores.breaker import Breaker
 from shadow.stores.within import within
 from shadow.writes.context import LoopContext
-from shadow.writes.heal import HealContended, Replayed, decided, heal, replay, replay_fenced
+from shadow.writes.heal import HealContended, Replayed, by_result, decided, heal, replay, replay_fenced
 from shadow.writes.untangle import Untangler
 
 __all__ = ["Replicator"]
@@ -153,7 +153,7 @@ class Replicator:
             raise
         self._observe(write, route, Outcome.ACKED, started)
         self._reach(Point.AFTER_REPLAY)
-        copied = mongo_only(write.change) is not None
+        copied = by_result(write.change)
         if result is Replayed.EQUAL:
             if copied:
                 self._undecided(write, Incomparable.NOT_PORTABLE)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from bson import ObjectId
-from pymongo.errors import DuplicateKeyError, OperationFailure, WriteError
+from pymongo.errors import DuplicateKeyError, OperationFailure, WriteConcernError, WriteError
 
 from shadow.assess.measure import is_stamp as assessed_as_stamp
 from shadow.model.operation import ANY, Applied, Change, Delete, Insert, Query, Replace, Update
@@ -18,6 +18,7 @@ from shadow.model.version import ABSENT, Document, Image, Key, Version, fresh_id
 from shadow.stores.base import Batching
 from shadow.stores.mongo import changes_of_many
 from shadow.stores.mongo.changes_of_many import MongoMany
+from shadow.stores.mongo.durability import Durability
 from shadow.surface.stamping import is_stamp as hidden_as_stamp
 from tests.support.backends import Backend, open_backend
 from tests.support.drawn import Draws, in_one_deployment
@@ -292,6 +293,26 @@ async def test_deletes_beside_other_deletes_are_counted_and_all_replicated(
     made = [each for each in results if isinstance(each, Applied)]
     assert len(made) == len(keys)
     assert sum(each.counted for each in made) == len(keys) - 2
+
+
+async def test_what_may_be_rolled_back_is_asked_for_and_its_outcome_is_unknown(
+    things: Things, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under a write concern that proves nothing, and where the driver knows no term of the primary."""
+    keys = await things.planted(3)
+    asked: list[Any] = []
+
+    async def prove(self: Durability, collection: Any, before: Any, limit_ms: int) -> None:
+        asked.append(before)
+        raise WriteConcernError("a majority is not known to have it", 64)
+
+    monkeypatch.setattr(Durability, "unproven", True)
+    monkeypatch.setattr(Durability, "election", lambda self: None)
+    monkeypatch.setattr(Durability, "prove", prove)
+    results = await things.many(updates([*keys, "missing"], INC))
+    assert asked == [None]
+    assert results.pop() is None
+    assert all(isinstance(each, WriteConcernError) for each in results)
 
 
 # --- refused ----------------------------------------------------------------------------------------------------

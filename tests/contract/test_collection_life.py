@@ -21,7 +21,7 @@ from shadow import Shadow
 from shadow.config import CollectionSettings, DynamoSettings, JournalSettings, MongoSettings, Settings
 from shadow.embedded.servers import free_port
 from shadow.errors import JournalError, ShadowClosed, UnsupportedOperation
-from shadow.model.phase import StoreName
+from shadow.model.phase import StoreName, Unsupported
 from shadow.surface.collection import Collection
 from tests.support.pair import QUICK
 from tests.support.shims import assert_level, settings_for
@@ -94,12 +94,22 @@ RESERVED: Final[dict[str, Call]] = {
 @pytest.fixture
 def nowhere(tmp_path: Path) -> Shadow:
     """A Shadow whose stores are not there: whoever asks one of them waits, and fails."""
+    return made_nowhere(tmp_path)
+
+
+@pytest.fixture
+def refusing(tmp_path: Path) -> Shadow:
+    """The same, which leaves nothing to MongoDB alone."""
+    return made_nowhere(tmp_path, unsupported=Unsupported.REFUSE)
+
+
+def made_nowhere(tmp_path: Path, **options: Any) -> Shadow:
     return Shadow.from_settings(
         Settings(
             mongo=MongoSettings(url=f"mongodb://127.0.0.1:{free_port()}/?serverSelectionTimeoutMS=60000"),
             dynamo=DynamoSettings(endpoint_url=f"http://127.0.0.1:{free_port()}"),
             journal=JournalSettings(url=f"sqlite:///{tmp_path / 'journal.db'}"),
-            collections={"things": CollectionSettings()},
+            collections={"things": CollectionSettings(**options)},
         )
     )
 
@@ -113,12 +123,35 @@ async def refusal(call: Call, collection: Collection) -> UnsupportedOperation:
 
 @pytest.mark.parametrize("name", REFUSED)
 async def test_what_has_no_meaning_on_both_stores_is_refused_by_name_before_any_is_asked(
-    nowhere: Shadow, name: str
+    refusing: Shadow, name: str
 ) -> None:
-    error = await refusal(REFUSED[name], nowhere["things"])
+    error = await refusal(REFUSED[name], refusing["things"])
     assert name in str(error)
     assert error.code == 115
     assert isinstance(error, pymongo.errors.OperationFailure)
+
+
+RESERVED_TOO: Final[dict[str, Call]] = {
+    "filter": lambda c: c.find_one({"$where": "true", "_shadow.b": "x"}),
+    "filter and option": lambda c: c.find_one({"_shadow.b": "x"}, collation={"locale": "de"}),
+    "update": lambda c: c.update_one({"$where": "true"}, {"$set": {"_shadow.r": 7}}),
+    "rename to": lambda c: c.update_one({"$where": "true"}, {"$rename": {"x": "_shadow.r"}}),
+    "pipeline update": lambda c: c.update_one({"$where": "true"}, [{"$set": {"_shadow": 1}}]),
+    "replacement": lambda c: c.replace_one({"$where": "true"}, {"_shadow": 1}),
+    "projection": lambda c: c.find({"$where": "true"}, {"_shadow": 1}).to_list(None),
+    "projection by list": lambda c: c.find_one({"$where": "true"}, ["_shadow.b"]),
+    "sort": lambda c: c.find({"$where": "true"}, sort=[("_shadow.r", 1)]).to_list(None),
+    "sort of a cursor": lambda c: c.find({"$where": "true"}).sort([("$natural", 1), ("_shadow.r", 1)]).to_list(None),
+    "distinct": lambda c: c.distinct("_shadow.b", {"$where": "true"}),
+    "pipeline": lambda c: c.aggregate([{"$match": {"_shadow.b": "x", "$where": "true"}}]).to_list(None),
+    "collated": lambda c: c.find_one({"_shadow.b": "x"}, collation={"locale": "en", "strength": 2}),
+}
+"""In calls that are passed on to MongoDB."""
+
+
+@pytest.mark.parametrize("name", RESERVED_TOO)
+async def test_the_reserved_field_is_refused_in_what_only_mongodb_can_do(nowhere: Shadow, name: str) -> None:
+    assert "_shadow" in str(await refusal(RESERVED_TOO[name], nowhere["things"]))
 
 
 @pytest.mark.parametrize("name", RESERVED)
@@ -126,11 +159,11 @@ async def test_the_reserved_field_is_refused_wherever_it_is_named(nowhere: Shado
     assert "_shadow" in str(await refusal(RESERVED[name], nowhere["things"]))
 
 
-async def test_a_refused_call_changes_no_document_of_the_callers(nowhere: Shadow) -> None:
+async def test_a_refused_call_changes_no_document_of_the_callers(refusing: Shadow) -> None:
     document = {"n": [1, (2, 3)], "_shadow": 1}
     update = {"$set": {"a": (1, 2)}}
-    await refusal(lambda c: c.insert_one({**document, "_id": 1}), nowhere["things"])
-    await refusal(lambda c: c.update_one(KEY, update, hint="x"), nowhere["things"])
+    await refusal(lambda c: c.insert_one({**document, "_id": 1}), refusing["things"])
+    await refusal(lambda c: c.update_one(KEY, update, hint="x"), refusing["things"])
     assert document == {"n": [1, (2, 3)], "_shadow": 1}
     assert update == {"$set": {"a": (1, 2)}}
 

@@ -229,3 +229,28 @@ async def test_two_upserts_of_one_filter_make_one_document(tmp_path: Path) -> No
         await pair.settled()
         assert pair.documents(StoreName.DYNAMO) == {"k": {"_id": "k", "n": 50}}
         pair.assert_equal()
+
+
+@pytest.mark.parametrize(("mode", "sizes"), [(WriteMode.BACKGROUND, [1000, 40]), (WriteMode.STRICT, [16] * 65)])
+async def test_a_caller_who_waits_for_the_secondary_waits_for_small_batches(
+    tmp_path: Path, mode: WriteMode, sizes: list[int]
+) -> None:
+    """A thousand writes of the secondary take longer than a caller waits for them."""
+    limits = QUICK.model_copy(update={"write_queue": 5000, "operation": 60.0, "write_deadline": 20.0})
+    async with Pair(tmp_path, writes=mode, limits=limits) as pair:
+        await pair.things.insert_many([{"_id": n, "n": 0} for n in range(1040)])
+        asked: list[int] = []
+
+        async def change_many(collection: str, changes: Any, op_ids: Any) -> list[Any]:
+            asked.append(len(changes))
+            return [await pair.primary.apply(collection, *each) for each in zip(changes, op_ids, strict=True)]
+
+        async def keys(collection: str, filter: Any) -> list[int]:
+            return list(range(1040))
+
+        pair.primary.change_many, pair.primary.keys = change_many, keys
+        result = await pair.things.update_many({"n": 0}, {"$inc": {"n": 1}})
+        assert (result.matched_count, result.modified_count) == (1040, 1040)
+        assert asked == sizes
+        await pair.settled()
+        pair.assert_equal()

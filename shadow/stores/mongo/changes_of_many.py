@@ -2,8 +2,9 @@
 
 Documents at the same revision share one statement: it names their keys, the births of their versions, and the
 revision, and so matches each document only at the version that was read. No two documents ever have one birth, except
-that of a time in which only MongoDB was written (revision 0), which has a statement of its own. A pipeline gives each
-document a version with a birth of its own, by which it is known later, and so it has a statement for each.
+that of a time in which only MongoDB was written (revision 0), or none at all: each of these has a statement of its
+own. A pipeline gives each document a version with a birth of its own, by which it is known later, and so it has a
+statement for each.
 """
 
 from __future__ import annotations
@@ -200,7 +201,8 @@ class MongoMany:
         for place, image in images.items():
             version = image.state
             assert isinstance(version, Version)
-            group = place if apart else (version.rev, "" if version.rev else version.born)
+            shared = not (version.rev and version.born)
+            group = place if apart else (version.rev, version.born if shared else None)
             groups.setdefault(group, []).append(place)
         return [(self._where(self._versions(images, places)), places[0]) for places in groups.values()]
 

@@ -159,11 +159,11 @@ class MongoPrimary(MongoInserts):
         await self.link.found(self._max_time_ms / 1000)
         with self._in_time():
             self._concern = await self._durability.for_application()
-            before = self._durability.election() if self._durability.unproven else None
+            unproven, before = self._durability.unproven, self._durability.election()
             with self.link.of_write():
                 many = self._many(collection, changes, op_ids)
                 results = await change_many(many, len(changes))
-            if before is not None:
+            if unproven:
                 try:
                     await self._durability.prove(self._exact[collection], before, self._max_time_ms)
                 except PyMongoError as error:

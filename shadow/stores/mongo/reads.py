@@ -23,6 +23,7 @@ from shadow.model.version import (
     Key,
 )
 from shadow.mongoql import cached_filter
+from shadow.mongoql.collation import uncollated
 from shadow.stores.mongo import alone
 from shadow.stores.mongo.access import MongoAccess
 from shadow.stores.mongo.bytes import plain_errors, taken
@@ -48,11 +49,14 @@ async def _next_page(cursor: Any, size: int) -> list[Any]:
         return page
 
 
-def _sent(query: Query, reserved: str) -> tuple[Document, Document | None]:
-    """Filter and projection as the server gets them."""
+def _sent(query: Query, reserved: str) -> tuple[Document, Document | None, dict[str, Any]]:
+    """Filter and projection as the server gets them, and the collation as an option of the driver."""
     if query.mongo_only is not None:
-        return alone.hidden(query, reserved), alone.shown(query, reserved)
-    return hide(query.filter, reserved), project(query.projection, reserved)
+        return alone.hidden(query, reserved), alone.shown(query, reserved), {}
+    filter, collation = uncollated(query.filter)
+    # By a collation, even a lookup of one `_id` may find a tombstone of another.
+    hidden = hide(filter, reserved, always=bool(collation))
+    return hidden, project(query.projection, reserved), {"collation": collation} if collation else {}
 
 
 class MongoReads(MongoAccess):
@@ -65,7 +69,8 @@ class MongoReads(MongoAccess):
         only = query.mongo_only
         if only is not None:
             options |= only.options
-        hidden, projection = _sent(query, reserved)
+        hidden, projection, collation = _sent(query, reserved)
+        options |= collation
         with plain_errors():
             raw = await source.find_one(hidden, projection, **options)
         if raw is None:
@@ -76,8 +81,9 @@ class MongoReads(MongoAccess):
         reserved = self._reserved(collection)
         source = await self._read(collection, newest=query.newest)
         only = query.mongo_only
-        hidden, projection = _sent(query, reserved)
-        read, options = (hit_of, {}) if only is None else (alone.hit_of, only.options)
+        hidden, projection, options = _sent(query, reserved)
+        read = hit_of if only is None else alone.hit_of
+        options |= {} if only is None else only.options
         cursor = source.find(
             hidden,
             projection,
@@ -129,7 +135,10 @@ class MongoReads(MongoAccess):
                 return await self._aggregated(collection, pipeline, options)
 
     async def count(self, collection: str, filter: Document, skip: int = 0, limit: int = 0, **more: Any) -> int:
-        options = {name: value for name, value in (("skip", skip), ("limit", limit)) if value}
+        options: dict[str, Any] = {name: value for name, value in (("skip", skip), ("limit", limit)) if value}
+        filter, collation = uncollated(filter)
+        if collation:
+            options["collation"] = collation
         hidden = hide(filter, self._reserved(collection), always=True)
         source = await self._read(collection, raw=False)
         return int(await source.count_documents(hidden, **options, **more))

@@ -1,0 +1,227 @@
+"""Collations that are the same on both stores: `simple`, and English at strength 1 or 2, in equalities of a filter.
+
+MongoDB compares by ICU 57, whose tables are those of Unicode 8; a newer ICU would give other answers. `pyuca` has the
+same tables. The tests compare every character, and strings of them, with a real server.
+"""
+
+from __future__ import annotations
+
+import functools
+import unicodedata
+from collections.abc import Mapping
+from typing import Any, Final
+
+from bson import Regex
+from pymongo.collation import Collation
+
+from shadow.errors import UnsupportedOperation
+from shadow.model.version import Document
+from shadow.mongoql.failures import failure
+
+__all__ = [
+    "COLLATED",
+    "collated",
+    "collation_key",
+    "compares_texts",
+    "is_collated",
+    "is_simple",
+    "predicate_of",
+    "strength_of",
+    "uncollated",
+]
+
+COLLATED: Final = "$collated"
+"""The operator that stands for an equality by a collation, `{"v": [text], "s": strength}`. No application has it."""
+
+_LOCALES: Final = frozenset({"en", "en_US"})
+_DEFAULTS: Final[Mapping[str, Any]] = {
+    "caseLevel": False, "caseFirst": "off", "numericOrdering": False, "alternate": "non-ignorable",
+    "maxVariable": "punct", "normalization": False, "backwards": False,
+}  # fmt: skip
+_KEPT: Final = frozenset({
+    "$exists", "$type", "$size", "$mod", "$regex", "$options",
+    "$bitsAllSet", "$bitsAnySet", "$bitsAllClear", "$bitsAnyClear",
+})  # fmt: skip
+"""Operators that compare no texts, or as no collation changes it."""
+_ANY_COLLATION: Final = frozenset({
+    "$set", "$unset", "$inc", "$mul", "$rename", "$setOnInsert", "$currentDate", "$bit", "$pop",
+})  # fmt: skip
+"""Updates that compare no texts."""
+_OTHERWISE: Final = "DynamoDB compares by bytes; equalities by English at strength 1 or 2 are supported"
+
+
+def _document(collation: Any) -> Mapping[str, Any]:
+    found = collation.document if isinstance(collation, Collation) else collation
+    return found if isinstance(found, Mapping) else {}
+
+
+def is_simple(collation: Any) -> bool:
+    """Whether it is the comparison by bytes, which every store has."""
+    return dict(_document(collation)) == {"locale": "simple"}
+
+
+def strength_of(collation: Any) -> int:
+    """1 or 2 for a collation that is supported, 0 for any other."""
+    given = _document(collation)
+    strength = given.get("strength")
+    others = {name: value for name, value in given.items() if name not in ("locale", "strength")}
+    plain = all(name in _DEFAULTS and _DEFAULTS[name] == value for name, value in others.items())
+    supported = given.get("locale") in _LOCALES and strength in (1, 2) and not isinstance(strength, bool)
+    return int(strength) if plain and supported and strength is not None else 0
+
+
+# --- keys -------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _collator() -> Any:
+    from pyuca.collator import Collator_8_0_0  # its tables take half a second to load
+
+    return Collator_8_0_0()
+
+
+@functools.lru_cache(maxsize=4096)
+def collation_key(text: str, strength: int) -> tuple[int, ...]:
+    """Equal for texts that are equal at this strength, 1 or 2."""
+    # Without `normalization`, the server takes each character apart, but does not reorder accents.
+    apart = "".join(map(_apart, text))
+    elements = [element for element in _collator().collation_elements(apart) if element]
+    primary = tuple(element[0] for element in elements if element[0])
+    if strength == 1:
+        return primary
+    return (*primary, 0, *(element[1] for element in elements if len(element) > 1 and element[1]))
+
+
+@functools.lru_cache(maxsize=4096)
+def _apart(character: str) -> str:
+    return unicodedata.normalize("NFD", character) if _is_known(ord(character)) else character
+
+
+_IDEOGRAPHS: Final = (
+    (0x3400, 0x4DB5), (0x4E00, 0x9FD5), (0xAC00, 0xD7A3), (0x20000, 0x2A6D6), (0x2A700, 0x2B734), (0x2B740, 0x2B81D),
+    (0x2B820, 0x2CEA1),
+)  # fmt: skip
+
+
+def _is_known(code: int) -> bool:
+    """Whether Unicode 8 has the character: later ones are taken as they are."""
+    if any(low <= code <= high for low, high in _IDEOGRAPHS):
+        return True
+    _, value, rest = _collator().table.find_prefix([code])
+    if value and not rest:
+        return True
+    composed = unicodedata.decomposition(chr(code))
+    return (
+        bool(composed) and not composed.startswith("<") and all(_is_known(int(part, 16)) for part in composed.split())
+    )
+
+
+# --- filters ----------------------------------------------------------------------------------------------------
+
+
+def collated(filter: Document, strength: int) -> Document:
+    """The filter with each equality of texts by the collation. Raises UnsupportedOperation for what compares texts
+    otherwise."""
+    made: Document = {}
+    for name, value in filter.items():
+        if name in ("$and", "$or", "$nor") and isinstance(value, list):
+            made[name] = [collated(each, strength) if isinstance(each, dict) else each for each in value]
+        elif name == "$comment":
+            made[name] = value
+        elif name.startswith("$"):
+            raise _refusal(name)
+        else:
+            made[name] = _field(value, strength)
+    return made
+
+
+def _field(value: Any, strength: int) -> Any:
+    if isinstance(value, dict) and next(iter(value), "").startswith("$") and "$ref" not in value:
+        return _operators(value, strength)
+    if type(value) is str:
+        return {COLLATED: {"v": [value], "s": strength}}
+    _check_no_text("$eq", value)
+    return value
+
+
+def _operators(given: Document, strength: int) -> Document:
+    made: Document = {}
+    for name, operand in given.items():
+        texts = operand if isinstance(operand, list) else [operand]
+        if name in ("$eq", "$in", "$ne", "$nin") and texts and all(type(each) is str for each in texts):
+            equal = {COLLATED: {"v": texts, "s": strength}}
+            places = equal if name in ("$eq", "$in") else {"$not": equal}
+            if made.keys() & places.keys():
+                raise _refusal(name)
+            made |= places
+        elif name == "$not" and isinstance(operand, dict) and "$not" not in made:
+            made[name] = _operators(operand, strength)
+        elif name in _KEPT or (name == "$not" and isinstance(operand, Regex)):
+            made[name] = operand
+        elif name in ("$eq", "$ne", "$in", "$nin", "$gt", "$gte", "$lt", "$lte"):
+            _check_no_text(name, operand)
+            made[name] = operand
+        else:
+            raise _refusal(name)
+    return made
+
+
+def _check_no_text(name: str, value: Any) -> None:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if isinstance(value, str):
+        raise _refusal(name)
+    for each in inner:
+        _check_no_text(name, each)
+
+
+def _refusal(name: str) -> UnsupportedOperation:
+    return UnsupportedOperation(f"collation with {name}", _OTHERWISE)
+
+
+def is_collated(filter: Any) -> bool:
+    """Whether an equality by a collation is in the filter."""
+    if isinstance(filter, dict):
+        return COLLATED in filter or any(is_collated(each) for each in filter.values())
+    return isinstance(filter, list) and any(is_collated(each) for each in filter)
+
+
+def uncollated(filter: Document) -> tuple[Document, Document]:
+    """The filter as the application gave it, and its collation, for MongoDB; {} if it has none."""
+    if not is_collated(filter):
+        return filter, {}
+    strengths: set[int] = set()
+    plain = _plain(filter, strengths)
+    return plain, {"locale": "en", "strength": min(strengths)}
+
+
+def _plain(value: Any, strengths: set[int]) -> Any:
+    if isinstance(value, list):
+        return [_plain(each, strengths) for each in value]
+    if not isinstance(value, dict):
+        return value
+    made: Document = {}
+    for name, inner in value.items():
+        if name == COLLATED:
+            strengths.add(inner["s"])
+            made["$in"] = inner["v"]
+        else:
+            made[name] = _plain(inner, strengths)
+    return made
+
+
+def predicate_of(operand: Any) -> Any:
+    """Whether a value is equal to one of the texts. Raises OperationFailure for another operand."""
+    try:
+        strength, texts = operand["s"], operand["v"]
+        wanted = {collation_key(text, strength) for text in texts}
+    except (KeyError, TypeError):
+        raise failure(2, f"unknown operator: {COLLATED}") from None
+    return lambda value: type(value) is str and collation_key(value, strength) in wanted
+
+
+def compares_texts(update: Document | list[Document], filters: tuple[Document, ...]) -> bool:
+    """Whether an update depends on the collation: by its own comparisons, or by the element that the filter matched."""
+    if isinstance(update, list) or filters or not set(update) <= _ANY_COLLATION:
+        return True
+    paths = [path for fields in update.values() if isinstance(fields, dict) for path in fields]
+    return any("$" in path.split(".") for path in paths)

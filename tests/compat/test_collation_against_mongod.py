@@ -1,0 +1,72 @@
+"""Texts that are equal by the supported collations are those that a real server takes for equal: every character, and
+strings of characters of all kinds."""
+
+from __future__ import annotations
+
+import random
+import unicodedata
+import uuid
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any, Final
+
+import pytest
+from pymongo import MongoClient
+from pymongo.collation import Collation
+from pymongo.collection import Collection
+
+from shadow.mongoql.collation import collation_key, strength_of
+from tests.compat.amount import SEED
+from tests.support.topologies import root_url
+
+_EVERY: Final = [code for code in range(1, 0x30000) if not 0xD800 <= code < 0xE000]
+_SCRIPTS: Final = (
+    range(0x20, 0x7F), range(0xA0, 0x250), range(0x300, 0x370), range(0x370, 0x530), range(0x590, 0x700),
+    range(0x900, 0x980), range(0xE00, 0xE80), range(0x1100, 0x1200), range(0x1E00, 0x2000), range(0x2000, 0x2C00),
+    range(0x3040, 0x3100), range(0x4E00, 0x4E40), range(0xAC00, 0xAC80), range(0xFB00, 0xFB07), range(0xFF00, 0xFF60),
+    range(0x1F100, 0x1F180),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def texts_of(mongo_url: str) -> Iterator[Collection[dict[str, Any]]]:
+    """An empty collection of a real server."""
+    with MongoClient[dict[str, Any]](root_url(mongo_url)) as client:
+        name = f"compat_{uuid.uuid4().hex[:12]}"
+        yield client[name]["texts"]
+        client.drop_database(name)
+
+
+def strings(count: int) -> Iterator[str]:
+    """Of each kind several that may be equal: in another case, normal form, order of accents, or with ignored parts."""
+    pick = random.Random(SEED)
+    for _ in range(count):
+        script, marks = pick.choice(_SCRIPTS), pick.choice((0, 0, 1, 3))
+        text = "".join(chr(pick.choice(script)) for _ in range(pick.randint(1, 6)))
+        text = "".join(each + "".join(chr(pick.randint(0x300, 0x36F)) for _ in range(marks)) for each in text)
+        yield from (text, text.upper(), text.lower(), text.title())
+        for form in ("NFC", "NFD", "NFKC", "NFKD"):
+            yield unicodedata.normalize(form, text)
+        yield text + "\N{ZERO WIDTH JOINER}"
+        yield "\N{SOFT HYPHEN}".join(text)
+        yield "".join(pick.sample(text, len(text)))
+
+
+@pytest.mark.parametrize("strength", [1, 2])
+@pytest.mark.parametrize("locale", ["en", "en_US"])
+@pytest.mark.parametrize("kind", ["characters", "strings"])
+def test_the_server_takes_the_same_texts_for_equal(
+    texts_of: Collection[dict[str, Any]], kind: str, locale: str, strength: int
+) -> None:
+    texts = [chr(code) for code in _EVERY] if kind == "characters" else list(dict.fromkeys(strings(3000)))
+    texts_of.drop()
+    texts_of.insert_many([{"_id": place, "t": text} for place, text in enumerate(texts)])
+    by_text = {"$group": {"_id": "$t", "all": {"$push": "$_id"}}}
+    collation = Collation(locale=locale, strength=strength)
+    theirs = {frozenset(each["all"]) for each in texts_of.aggregate([by_text], collation=collation)}
+    groups: defaultdict[Any, set[int]] = defaultdict(set)
+    for place, text in enumerate(texts):
+        groups[collation_key(text, strength_of(collation))].add(place)
+    ours = {frozenset(each) for each in groups.values()}
+    different = [[texts[place] for place in sorted(group)][:6] for group in sorted(ours - theirs, key=min)]
+    assert different == [], (len(different), [list(map(ascii, each)) for each in different[:5]])

@@ -1,0 +1,183 @@
+"""A filter by English at strength 1 or 2 finds, on either primary, what it finds in a bare collection; anything else by
+a collation is passed on to MongoDB, or refused by name with DynamoDB as primary."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import pymongo
+import pytest
+import pytest_asyncio
+from bson import Regex
+from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo.collation import Collation
+
+from shadow import Shadow
+from shadow.errors import UnsupportedOperation
+from shadow.model.phase import StoreName
+from shadow.surface.collection import Collection
+from tests.support.shims import assert_level, settings_for
+from tests.support.surface import Seen, assert_same
+from tests.support.topologies import drop
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+EN1: Final = Collation(locale="en", strength=1)
+EN2: Final = {"locale": "en", "strength": 2}
+AFTER: Final = pymongo.ReturnDocument.AFTER
+NAMES: Final = (
+    "ada@x.org",
+    "ADA@x.org",
+    "\xe1da@x.org",
+    "a\u0301da@x.org",
+    "адрес@x.org",
+    "АДРЕС@X.ORG",
+    "ﬀ",
+    "FF",
+    "",
+)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=list(StoreName))
+async def shadow(
+    request: pytest.FixtureRequest, mongo_url: str, dynamodb_local_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Shadow]:
+    name = f"t{uuid.uuid4().hex[:12]}"
+    folder = tmp_path_factory.mktemp("journal")
+    settings = settings_for(folder, mongo_url, dynamodb_local_url, name, ["things"], primary=request.param)
+    async with Shadow.from_settings(settings) as shadow:
+        await shadow.prepare()
+        yield shadow
+    drop(mongo_url, name)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def things(shadow: Shadow) -> Collection:
+    await shadow["things"].delete_many({})
+    return shadow["things"]
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def bare(mongo_url: str, mongo_database: str) -> AsyncIterator[Any]:
+    client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(mongo_url)
+    yield client[mongo_database]["things"]
+    client.close()
+
+
+async def stocked(c: Any) -> None:
+    await c.insert_many(
+        [{"_id": n, "n": n, "email": name, "list": [name, n, {"x": name}]} for n, name in enumerate(NAMES)]
+    )
+
+
+async def found(c: Any, see: Seen, filter: Any, collation: Any) -> None:
+    documents = await c.find(filter, collation=collation).to_list(None)
+    see.note(sorted(each["_id"] for each in documents))
+    documents = await c.find(filter).collation(collation).to_list(None)
+    see.note(sorted(each["_id"] for each in documents))
+    await see(c.count_documents(filter, collation=collation))
+
+
+FILTERS: Final[tuple[Any, ...]] = (
+    *({"email": name} for name in NAMES),
+    {"email": {"$eq": "Ada@X.org"}},
+    {"email": {"$in": ["Ada@X.org", "ff", "nobody"]}},
+    {"email": {"$ne": "Ada@X.org"}},
+    {"email": {"$nin": ["Ada@X.org", "ff"]}},
+    {"email": {"$not": {"$eq": "FF"}}},
+    {"email": "ff", "n": {"$gt": 5}},
+    {"$or": [{"email": "ff"}, {"n": 0}, {"list": "АДРЕС@x.org"}]},
+    {"$nor": [{"email": "ff"}, {"n": 0}]},
+    {"list": "ADA@X.ORG"},
+    {"list.x": "ADA@X.ORG"},
+    {"email": Regex("^ada")},
+    {"email": {"$exists": True, "$type": "string"}, "n": {"$in": [1, 2]}},
+    {"n": 3},
+    {},
+)
+
+
+async def test_an_equality_finds_what_it_finds_on_a_server(shadow: Shadow, things: Collection, bare: Any) -> None:
+    theirs, ours = Seen(), Seen()
+    for c, see in ((bare, theirs), (things, ours)):
+        await stocked(c)
+        for filter in FILTERS:
+            for collation in (EN1, EN2):
+                await found(c, see, filter, collation)
+    assert_same(theirs, ours)
+    await assert_level(shadow)
+    # Both stores can answer, so all of it was compared, and none of it is lost by a flip.
+    status = await shadow.admin.status()
+    assert status["not_portable"] == {}
+    text = shadow.admin.metrics()[0].decode()
+    assert 'shadow_incomparable_total{collection="things",reason="not_portable"} 0.0' in text
+
+
+async def test_a_write_changes_what_it_changes_on_a_server(shadow: Shadow, things: Collection, bare: Any) -> None:
+    theirs, ours = Seen(), Seen()
+    for c, see in ((bare, theirs), (things, ours)):
+        await stocked(c)
+        await see(c.update_one({"email": "Адрес@x.org", "n": {"$gt": 4}}, {"$set": {"hit": 1}}, collation=EN2))
+        await see(c.update_many({"email": "Ada@x.org"}, {"$inc": {"n": 10}}, collation=EN1))
+        await see(c.update_many({"email": "nobody"}, {"$inc": {"n": 10}}, collation=EN1))
+        await see(c.replace_one({"email": "fF", "n": 7}, {"email": "fF", "new": True}, collation=EN2))
+        await see(c.find_one_and_update({"email": "адрес@X.org", "hit": 1}, {"$set": {"hit": 2}}, collation=EN2))
+        await see(
+            c.find_one_and_update(
+                {"email": "адрес@X.org", "hit": 2}, {"$unset": {"hit": 1}}, return_document=AFTER, collation=EN2
+            )
+        )
+        await see(c.bulk_write([pymongo.UpdateMany({"email": "АДРЕС@x.org"}, {"$set": {"bulk": True}}, collation=EN1)]))
+        await see(c.find().sort("_id").to_list(None))
+        await see(c.find_one_and_delete({"email": "АДРЕС@x.org", "n": 4}, collation=EN1))
+        await see(c.delete_one({"email": ""}, collation=EN2))
+        await see(c.delete_many({"email": "ADA@X.ORG"}, collation=EN1))
+        await see(c.find().sort("_id").to_list(None))
+        await see(c.find_one({"email": "ff", "new": True}, collation={"locale": "simple"}))
+        await see(c.find_one({"email": "fF", "new": True}, collation={"locale": "simple"}))
+    assert_same(theirs, ours)
+    await assert_level(shadow)
+    assert (await shadow.admin.status())["not_portable"] == {}
+
+
+async def test_the_operator_of_shadows_own_is_unknown_to_applications(things: Collection) -> None:
+    with pytest.raises(pymongo.errors.OperationFailure) as refused:
+        await things.find_one({"email": {"$collated": {"v": ["x"], "s": 2}}})
+    assert refused.value.code == 2
+
+
+REFUSED: Final[dict[str, Any]] = {
+    "another locale": lambda c: c.find({"email": "x"}, collation={"locale": "de", "strength": 2}).to_list(None),
+    "another strength": lambda c: c.find({"email": "x"}, collation={"locale": "en", "strength": 3}).to_list(None),
+    "numbers": lambda c: c.find({"a": "x"}, collation={**EN2, "numericOrdering": True}).to_list(None),
+    "sort": lambda c: c.find({"email": "x"}, sort=[("email", 1)], collation=EN2).to_list(None),
+    "cursor.sort": lambda c: c.find({"email": "x"}).collation(EN2).sort("email").to_list(None),
+    "sort.cursor": lambda c: c.find({"email": "x"}).sort("email").collation(EN2).to_list(None),
+    "range": lambda c: c.find({"email": {"$gt": "x"}}, collation=EN2).to_list(None),
+    "object": lambda c: c.find({"a": {"email": "x"}}, collation=EN2).to_list(None),
+    "expression": lambda c: c.find({"$expr": {"$eq": ["$a", "x"]}}, collation=EN2).to_list(None),
+    "distinct": lambda c: c.distinct("email", collation=EN2),
+    "aggregate": lambda c: c.aggregate([{"$match": {"email": "x"}}], collation=EN2).to_list(None),
+    "set": lambda c: c.update_one({"email": "x"}, {"$addToSet": {"list": "y"}}, collation=EN2),
+    "position": lambda c: c.update_one({"list": "x"}, {"$set": {"list.$": "y"}}, collation=EN2),
+    "pipeline": lambda c: c.update_one({"email": "x"}, [{"$set": {"a": 1}}], collation=EN2),
+    "upsert": lambda c: c.update_one({"email": "x"}, {"$set": {"a": 1}}, upsert=True, collation=EN2),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+async def test_anything_else_is_mongodbs_or_refused_by_name(
+    shadow: Shadow, things: Collection, bare: Any, what: str
+) -> None:
+    if shadow.admin.routes()["things"].primary is StoreName.DYNAMO:
+        with pytest.raises(UnsupportedOperation, match="collation"):
+            await REFUSED[what](things)
+        assert await things.find().to_list(None) == []
+        return
+    theirs, ours = Seen(), Seen()
+    await theirs(lambda: REFUSED[what](bare))
+    await ours(lambda: REFUSED[what](things))
+    assert_same(theirs, ours)
+    await assert_level(shadow)
