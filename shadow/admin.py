@@ -181,6 +181,7 @@ class Admin:
             hasher=self._engine.parts.hasher,
             repair=repair,
             findings=self.shared_findings,
+            expiry=self._engine.specs[collection].expiry,
             check_kind=functools.partial(self._engine.check_kind, collection),
         )
 

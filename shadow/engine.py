@@ -31,6 +31,7 @@ from shadow.model.background import Background
 from shadow.model.events import ComponentFailed
 from shadow.model.health import CollectionHealth
 from shadow.model.phase import Route, StoreName
+from shadow.model.schema import ExpirySpec
 from shadow.notices import Notices
 from shadow.observe.findings_file import shared_secret
 from shadow.observe.gauges import GaugeSnapshot
@@ -118,6 +119,7 @@ class Engine(Upkeep):
             supervisor=self.supervisor,
             on_unfit=self.notices.unfit,
             era=lambda name: self.fleet.era(name),
+            expiry=self._expiry,
         )
 
     def _startup_context(self) -> StartupContext:
@@ -304,6 +306,10 @@ class Engine(Upkeep):
             background_down=self.supervisor.down.keys(),
             **self.fleet.gauges(),
         )
+
+    def _expiry(self, collection: str) -> ExpirySpec | None:
+        spec = self.specs.get(collection)
+        return None if spec is None else spec.expiry
 
     def _accepted_indexes(self, collection: str) -> Collection[str]:
         """The indexes of MongoDB whose loss the configuration acknowledges."""

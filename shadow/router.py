@@ -10,12 +10,14 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from dataclasses import replace
+from typing import Any, Final, TypeVar, cast
 
 from pymongo.errors import PyMongoError, WriteError
 
 from shadow.errors import UnsupportedOperation
 from shadow.model.events import NotPortable, OperationFinished, ReadFinished
+from shadow.model.expiry import hide, joined_collections, unexpired
 from shadow.model.operation import (
     ANY,
     Applied,
@@ -96,8 +98,9 @@ class Router:
         self._reporter = context.reporter
         self._percent = percent
         self._admit = admit
+        self._expiry = context.expiry
         self._dual_write = DualWrite(context, replicator, admit)
-        self._search = Search(self._primary, self._write_at_key, context.limits)
+        self._search = Search(self._primary, self._write_at_key, context.limits, self._unexpired)
         self._by_version = ByVersion(self._primary, self._write_at_key, context.limits)
         self._tasks: set[asyncio.Task[object]] = set()
 
@@ -106,6 +109,8 @@ class Router:
     async def find_one(self, collection: str, query: Query) -> Hit | None:
         routes = self._routes
         route = routes[collection] if routes.known else await routes.route(collection)
+        if (expiry := self._expiry(collection)) is not None:
+            query = replace(query, filter=unexpired(expiry, query.filter, time.time()))
         alone = query.mongo_only is not None and self._alone(collection, Verb.FIND_ONE, query.mongo_only, route)
         if route.secondary_reads and not alone:
             read = FindOne(first(query, 1))
@@ -138,6 +143,8 @@ class Router:
     async def find(self, collection: str, query: Query) -> AsyncIterator[list[Hit]]:
         """The primary's pages. What was read of them is compared when the read ends, also early."""
         route = await self._routes.route(collection)
+        if (expiry := self._expiry(collection)) is not None:
+            query = replace(query, filter=unexpired(expiry, query.filter, time.time()))
         alone = self._alone(collection, Verb.FIND, query.mongo_only, route)
         if route.secondary_reads and not alone:
             routed = await self._percent.answer(collection, Find(query), route)
@@ -183,6 +190,8 @@ class Router:
     async def answer(self, collection: str, read: ValueRead) -> Any:
         """The primary's answer to a read that names no documents; the secondary's is compared with it."""
         route = await self._routes.route(collection)
+        if (expiry := self._expiry(collection)) is not None:
+            read = cast(ValueRead, hide(expiry, read, time.time()))
         alone = self._alone(collection, read.verb, read.mongo_only, route)
         if route.secondary_reads and not alone:
             routed = await self._percent.answer(collection, read, route)
@@ -193,6 +202,10 @@ class Router:
                 return routed.value
         sampled = not alone and self._reader.sampled(route)
         outcome, started = Outcome.ACKED, time.perf_counter()
+        if sampled and any(self._expiry(name) for name in joined_collections(read)):
+            # The stores delete what has expired there at different times, and a join shows it.
+            self._reader.incomparable(collection, read.verb, Incomparable.EXPIRING)
+            sampled = False
         try:
             found = await ask_store(self._stores[route.primary], collection, read)
         except Exception as error:
@@ -213,6 +226,7 @@ class Router:
     async def keys_of(self, collection: str, filter: Document) -> list[Key]:
         """The keys of all documents that a write with this filter is about, on the primary."""
         route = await self._routes.route(collection)
+        filter = self._unexpired(collection, filter)
         store = self._stores[route.primary]
         if isinstance(store, Batching):
             return await store.keys(collection, filter)
@@ -229,6 +243,14 @@ class Router:
         if route.shadow_read:
             self._reader.incomparable(collection, verb, Incomparable.NOT_PORTABLE)
         return True
+
+    def _unexpired(self, collection: str, filter: Document) -> Document:
+        """What a write looks for: on DynamoDB nothing that has expired. On MongoDB that stays until its monitor runs,
+        and a write may move its date."""
+        expiry = self._expiry(collection)
+        if expiry is None or self._routes[collection].primary is StoreName.MONGO:
+            return filter
+        return unexpired(expiry, filter, time.time())
 
     def _compare_routed(self, collection: str, read: FindOne | Find, hits: Sequence[Hit], route: Route) -> None:
         """Compares what the secondary has answered to the application."""

@@ -23,6 +23,7 @@ from shadow.model.background import Background
 from shadow.model.events import ComponentFailed, Reporter, noted
 from shadow.model.limits import Limits, Watch
 from shadow.model.phase import StoreName
+from shadow.model.schema import ExpirySpec
 from shadow.observe.log import Event
 from shadow.reads.loop_lag import LoopLag
 from shadow.reads.percent_reads import PercentReads
@@ -72,6 +73,8 @@ class RuntimeContext:
     supervisor: Supervisor = field(default_factory=Supervisor)
     era: Callable[[str], str] = no_era
     """Names the period since both stores of a collection were written last, the same in all processes."""
+    expiry: Callable[[str], ExpirySpec | None] = lambda collection: None
+    """By which rule the documents of a collection expire."""
 
 
 @dataclass
@@ -133,6 +136,7 @@ class Runtime:
             hasher=parts.hasher,
             excuses=parts.excuses,
             failpoints=parts.reach,
+            expiry=parts.expiry,
         )
 
     def _journal_changed(self, works: bool) -> None:

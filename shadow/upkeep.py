@@ -128,7 +128,8 @@ class Upkeep(DatabaseHandle):
             if not route.dual_write or self.notices.knows_expiry(name):
                 continue
             with suppress(PyMongoError, TimeoutError):
-                fields = await store.expiring(name)
+                own = self.specs[name].expiry
+                fields = [each for each in await store.expiring(name) if own is None or each != own.field]
                 self.notices.expiry(name, fields, on_mongo=route.primary is StoreName.MONGO)
 
 

@@ -146,10 +146,10 @@ def _of_index(index: MongoIndex, shapes: Sequence[QueryShape], reserved: str) ->
         return Became("nothing", index, warning="an index of the table names its fields; queries by others scan")
     if index.expires:
         return Became(
-            "nothing; the table's own TTL is for tombstones",
+            "nothing by itself",
             index,
-            warning="MongoDB's TTL deletes bypass shadow, and DynamoDB will not delete these documents at all: let the "
-            "application delete them, and drop this index before the migration",
+            warning="MongoDB's TTL deletes bypass shadow: name the field and the seconds under `expires`, and these "
+            "documents expire on DynamoDB too",
         )
     unique, warning = _unique(index)
     spec = _lookup(index.paths, shapes, reserved)

@@ -46,6 +46,7 @@ __all__ = [
     "AdminSettings",
     "ControlSettings",
     "Defaults",
+    "ExpirySettings",
     "IndexSettings",
     "JournalSettings",
     "MongoSettings",
@@ -298,6 +299,22 @@ class UniqueSettings(BaseModel):
         if fields == ("_id",):
             raise ValueError("must be another field: _id is always unique")
         return fields
+
+
+class ExpirySettings(BaseModel):
+    """The TTL index of MongoDB: documents expire `after` seconds after the date in `field`."""
+
+    model_config = FROZEN
+
+    field: FieldPath
+    after: Annotated[int, Field(ge=0, le=2**31 - 1)]
+
+    @field_validator("field")
+    @classmethod
+    def _not_the_key(cls, path: str) -> str:
+        if path == "_id":
+            raise ValueError("must be another field: MongoDB has no TTL index over _id")
+        return path
 
 
 def as_unique(each: str | UniqueSettings) -> UniqueSettings:

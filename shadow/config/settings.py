@@ -38,6 +38,7 @@ from shadow.config.sections import (
     AdminSettings,
     ControlSettings,
     Defaults,
+    ExpirySettings,
     IndexSettings,
     JournalSettings,
     MongoSettings,
@@ -52,7 +53,7 @@ from shadow.journal.server.dynamo_table import Access
 from shadow.manual import project_address
 from shadow.model.limits import Limits
 from shadow.model.phase import NO_SHARES, Phase, Route, StoreName, Unsupported, WriteMode
-from shadow.model.schema import RESERVED, CollectionSpec, UniqueSpec
+from shadow.model.schema import RESERVED, CollectionSpec, ExpirySpec, UniqueSpec
 from shadow.settings.names import collection_name
 from shadow.stores.dynamo.client.settings import DynamoSettings, TableSettings, is_table_name
 
@@ -78,6 +79,8 @@ class CollectionSettings(BaseModel):
     reads: ReadsSettings | None = None
     indexes: Annotated[tuple[IndexSettings, ...], AfterValidator(check_indexes)] = ()
     unique: tuple[UniquePath | UniqueSettings, ...] = ()
+    expires: ExpirySettings | None = None
+    """The TTL index of MongoDB whose documents expire on DynamoDB too."""
     accept_lost_indexes: tuple[Name, ...] = ()
     """Names of MongoDB's indexes that have no counterpart on DynamoDB, which is acknowledged; `*` for all."""
     reserved: Annotated[Name, AfterValidator(check_reserved)] = RESERVED
@@ -91,6 +94,7 @@ class CollectionSettings(BaseModel):
         """Checks that settings of one collection do not contradict each other."""
         unique = [as_unique(each) for each in self.unique]
         fields = [*(index.fields for index in self.indexes), *(each.fields for each in unique)]
+        fields += [] if self.expires is None else [(self.expires.field,)]
         if any(path.partition(".")[0] == self.reserved for each in fields for path in each):
             raise ValueError(f"{self.reserved} is shadow's own field (reserved): it can have no index or constraint")
         twice = said_twice([*(index.name for index in self.indexes), *(each.name for each in unique)])
@@ -107,7 +111,8 @@ class CollectionSettings(BaseModel):
         unique = (UniqueSpec(each.name, each.fields, each.sparse) for each in map(as_unique, self.unique))
         indexes = (each.spec(self.reserved) for each in self.indexes)
         table = self.table.over(tables or TableSettings())
-        return CollectionSpec(name, tuple(indexes), tuple(unique), self.reserved, table, passes_on)
+        expiry = None if self.expires is None else ExpirySpec(self.expires.field, self.expires.after)
+        return CollectionSpec(name, tuple(indexes), tuple(unique), self.reserved, table, passes_on, expiry)
 
 
 def as_collections(value: Any) -> Any:

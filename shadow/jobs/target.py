@@ -12,6 +12,7 @@ from shadow.journal.base import Journal
 from shadow.model.events import Reporter
 from shadow.model.limits import Limits
 from shadow.model.phase import Route, StoreName
+from shadow.model.schema import ExpirySpec
 from shadow.model.verdict import Healing
 from shadow.model.version import Key
 from shadow.observe.findings_file import SharedFindings
@@ -39,7 +40,7 @@ class JobTarget:
     """One collection's stores with their roles at the beginning of a job. `identity` says, without credentials, which
     stores and which table these are; `repair` heals one key and checks the route itself; `findings`: those of this
     host, which a job may close; `check_kind` raises `JobRefused` if the collection is of a kind that both stores cannot
-    hold alike."""
+    hold alike; `expiry`: by which rule documents expire."""
 
     collection: str
     identity: str
@@ -54,6 +55,7 @@ class JobTarget:
     repair: Callable[[Key], Awaitable[Healing]]
     findings: SharedFindings | None = None
     check_kind: Callable[[], Awaitable[None]] = _any_kind
+    expiry: ExpirySpec | None = None
 
     @property
     def primary(self) -> Store:

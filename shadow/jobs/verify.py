@@ -30,6 +30,7 @@ from shadow.model.order import key_digest
 from shadow.model.stored import NO_VERSION, Damaged, is_copyable
 from shadow.model.verdict import DOCUMENT_PATH, Difference, Incomparable, Kind, Mismatch
 from shadow.model.version import ABSENT, Document, Image, Key, State, Unknown, Version, stamp_of
+from shadow.mongoql.expiry import has_expired
 from shadow.observe.findings import Open
 from shadow.stores.ranges import Batch
 
@@ -118,7 +119,8 @@ def summary(job: Job) -> Summary:
 
 class Verify:
     """The task. Counts: `primary` and `secondary` (documents scanned on each side), `compared` (primary documents
-    compared with the secondary), `equal`, `settled` (unequal at first, equal when it had settled)."""
+    compared with the secondary), `equal`, `settled` (unequal at first, equal when it had settled), `expired`
+    (deleted by one store, and expired in the other)."""
 
     kind = "verify"
 
@@ -219,19 +221,28 @@ class Verify:
         does not hold open then, the secondary must have when it is read after; and the primary is read last."""
         name, sides = self.sides.collection, self.sides
         open_now = [await sides.journal.has_open(name, key) for key in keys]
-        secondary = await sides.target.look(name, keys, whole=self.scope.full)
-        primary = await sides.source.look(name, keys, whole=self.scope.full)
+        whole = self.scope.full or sides.expiry is not None
+        secondary = await sides.target.look(name, keys, whole=whole)
+        primary = await sides.source.look(name, keys, whole=whole)
         left = []
         for key, is_open, one, other in zip(keys, open_now, primary, secondary, strict=True):
             digest, shown = key_digest(key), (_shown(one.state), _shown(other.state))
             if self._agree(one, other):
                 handled.counts["settled"] += 1
+            elif self._has_expired(one, other):
+                handled.counts["expired"] += 1
             elif not is_open and digest in before and _stood(before[digest], shown):
                 self._found(key, one, other, handled)
             else:
                 before[digest] = shown
                 left.append(key)
         return left
+
+    def _has_expired(self, primary: Image, secondary: Image) -> bool:
+        """Whether one store has deleted what has expired, and the other one has not yet."""
+        if (primary.document is None) == (secondary.document is None):
+            return False
+        return has_expired(self.sides.expiry, primary.document or secondary.document)
 
     def _found(self, key: Key, primary: Image, secondary: Image, handled: Handled) -> None:
         count, kind, differences = _described(self.sides, primary, secondary, full=self.scope.full)

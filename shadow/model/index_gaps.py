@@ -67,7 +67,7 @@ def _gap(raw: Mapping[str, Any], spec: CollectionSpec) -> IndexGap | None:
         why = f"queries with {asked} are refused"
         return IndexGap(name, f"{special} index", Loss.ANSWERS, why, "serve these queries elsewhere before the flip")
     if "expireAfterSeconds" in raw:
-        return _of_expiry(name)
+        return _of_expiry(raw, spec)
     if raw.get("unique"):
         return _of_unique(raw, spec)
     if any(index.keys[: len(paths)] == paths for index in spec.indexes):
@@ -77,9 +77,13 @@ def _gap(raw: Mapping[str, Any], spec: CollectionSpec) -> IndexGap | None:
     return IndexGap(name, _kind(raw), Loss.SPEED, "queries that it serves scan the table", _lookup_advice(paths))
 
 
-def _of_expiry(name: str) -> IndexGap:
-    why = "documents do not expire"
-    return IndexGap(name, "TTL index", Loss.ANSWERS, why, "let the application delete them")
+def _of_expiry(raw: Mapping[str, Any], spec: CollectionSpec) -> IndexGap | None:
+    (field, *_), after = raw["key"], raw["expireAfterSeconds"]
+    if spec.expiry is not None and (spec.expiry.field, spec.expiry.after) == (field, after):
+        return None
+    why = "documents do not expire" if spec.expiry is None else "documents expire by another rule"
+    advice = f"expires: {{field: {field}, after: {after}}}, then restart every process, then `shadow tables create`"
+    return IndexGap(str(raw["name"]), "TTL index", Loss.ANSWERS, why, advice)
 
 
 def _of_unique(raw: Mapping[str, Any], spec: CollectionSpec) -> IndexGap | None:

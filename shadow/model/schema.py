@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass, field
 from typing import Final
 
-__all__ = ["RESERVED", "Billing", "CollectionSpec", "IndexSpec", "TableSpec", "UniqueSpec"]
+__all__ = ["RESERVED", "Billing", "CollectionSpec", "ExpirySpec", "IndexSpec", "TableSpec", "UniqueSpec"]
 
 RESERVED: Final = "_shadow"
 """The default name of the field that holds version, tombstone and codec hints in every stored document."""
@@ -46,6 +46,14 @@ class UniqueSpec:
     sparse: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class ExpirySpec:
+    """Documents expire `after` seconds after the date in `field`, a dotted path: MongoDB's TTL index over it."""
+
+    field: str
+    after: int
+
+
 class Billing(enum.StrEnum):
     ON_DEMAND = "on_demand"
     PROVISIONED = "provisioned"
@@ -75,3 +83,5 @@ class CollectionSpec:
     """Omitted from the spec's text, to which jobs' checkpoints are bound: no document depends on it."""
     passes_on: bool = field(default=True, repr=False)
     """Whether MongoDB as primary does what DynamoDB could not. Omitted like `table`."""
+    expiry: ExpirySpec | None = field(default=None, repr=False)
+    """Omitted likewise: no content depends on it."""

@@ -98,7 +98,7 @@ class Incomparable(enum.StrEnum):
     What cannot be seen: `projected_bytes` a projection of a document that is kept as its bytes; `left_early` a cursor
     that was abandoned; `refused_replay` a write that only the primary can make; `failed` the primary or the journal did
     not answer the probe; `no_difference` two answers that differ although nothing in them does; `not_portable` a read
-    or a write that DynamoDB does not support.
+    or a write that DynamoDB does not support; `expiring` a join with a collection whose documents expire.
     """
 
     UNSORTED_LIMIT = "unsorted_limit"
@@ -113,6 +113,7 @@ class Incomparable(enum.StrEnum):
     FAILED = "failed"
     NO_DIFFERENCE = "no_difference"
     NOT_PORTABLE = "not_portable"
+    EXPIRING = "expiring"
 
 
 class Slice(enum.StrEnum):

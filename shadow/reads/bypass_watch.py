@@ -18,6 +18,7 @@ from shadow.model.events import ComponentFailed, OutOfBandWriteSeen
 from shadow.model.phase import StoreName
 from shadow.model.verdict import Bypass
 from shadow.model.version import Key, Version
+from shadow.mongoql.expiry import has_expired
 from shadow.stores.within import within
 from shadow.writes.context import LoopContext
 
@@ -45,6 +46,7 @@ class WriterWatch:
         self._journal = context.journal
         self._limits = context.limits
         self._reporter = context.reporter
+        self._expiry = context.expiry
         self._gate = asyncio.Semaphore(_DELETES)
         self._token: Mapping[str, Any] | None = None
         self.state = "on"
@@ -107,4 +109,6 @@ class WriterWatch:
                 return False
             secondary = await self._stores[route.secondary].image(collection, key)
             primary = await self._stores[route.primary].image(collection, key)
+        if has_expired(self._expiry(collection), secondary.document):
+            return False  # MongoDB has deleted it by its TTL index
         return isinstance(secondary.state, Version) and not primary.present

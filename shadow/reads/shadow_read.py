@@ -69,6 +69,7 @@ class ShadowReader:
         """`late`: whether the application's own work waits for its turn in the event loop."""
         stores = context.stores
         self._limits = context.limits
+        self._expiry = context.expiry
         self._reporter = context.reporter
         self._writes = context.writes
         self._routes = context.routes.all
@@ -135,7 +136,7 @@ class ShadowReader:
     def offer_refusal(self, collection: str, asked: Read, error: Exception, route: Route) -> None:
         """The primary has refused a read with `error`: the secondary has to refuse it too."""
         # Whether it would go through an index that lags is not asked: the plan of such a read may be refused as well.
-        read = ShadowRead(collection, asked, self._sides[route.primary])
+        read = ShadowRead(collection, asked, self._sides[route.primary], expiry=self._expiry(collection))
         self._comparisons.offer(read, lambda: self._confirmation.refusal(read, error))
 
     def shed(self, collection: str, verb: Verb, reason: ShedReason) -> None:
@@ -183,7 +184,8 @@ class ShadowReader:
 
     def _read(self, collection: str, asked: Read, route: Route) -> ShadowRead:
         sides = self._sides[route.primary]
-        return ShadowRead(collection, asked, sides, lags(sides, collection, asked.filter))
+        late = lags(sides, collection, asked.filter)
+        return ShadowRead(collection, asked, sides, late, expiry=self._expiry(collection))
 
     def _is_noise(self) -> bool:
         return bool(self._watch.noise_share) and random.random() < self._watch.noise_share

@@ -11,11 +11,13 @@ from typing import Any
 from bson import ObjectId
 
 from shadow.model.events import ComparisonUndecided, OperationFinished, Reporter
+from shadow.model.expiry import renew
 from shadow.model.newest import newest
 from shadow.model.operation import Hit, Verb
 from shadow.model.outcome import Outcome
 from shadow.model.phase import Role
 from shadow.model.reads import DocumentRead, Find, FindOne, Read, ValueRead
+from shadow.model.schema import ExpirySpec
 from shadow.model.verdict import Incomparable, Verdict
 from shadow.model.version import Document, Image, Key
 from shadow.reads.asking import ask_documents, ask_refusal, ask_store
@@ -62,6 +64,13 @@ class ShadowRead:
     """Whether either store reads an index that may lag behind its table."""
     refused: bool = False
     """Whether the secondary has refused it once."""
+
+    expiry: ExpirySpec | None = None
+    """By which rule documents of the collection expire."""
+
+    def renewed(self) -> Read:
+        """The read without what has expired by now: MongoDB may have deleted that since the application asked."""
+        return self.asked if self.expiry is None else renew(self.expiry, self.asked, time.time())
 
     @property
     def verb(self) -> Verb:
@@ -121,7 +130,7 @@ async def _answer(
     try:
         with _attributed(role), newest(again):
             async with within(deadline):
-                found = await ask(store, read.collection, read.asked)
+                found = await ask(store, read.collection, read.renewed() if again else read.asked)
         outcome = Outcome.ACKED
         return found
     finally:

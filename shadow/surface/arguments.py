@@ -22,7 +22,7 @@ from shadow.mongoql.collation import COLLATED, is_collated
 from shadow.mongoql.fieldpaths import checked_path
 from shadow.surface.verb_options import check_options, takes_any_name
 
-__all__ = ["HARMLESS", "Arguments", "clocked", "key_in", "pairs_of", "sort_pairs"]
+__all__ = ["HARMLESS", "Arguments", "check_harmless", "clocked", "key_in", "pairs_of", "sort_pairs"]
 
 HARMLESS: Final = frozenset(
     {"comment", "bypass_document_validation", "maxTimeMS", "max_time_ms", "allow_disk_use", "allowDiskUse", "batchSize",
@@ -179,7 +179,7 @@ class Arguments:
         if options:
             check_options(verb, options)
         for name, value in options.items():
-            _check_harmless(name, value)
+            check_harmless(name, value)
             if name == "hint" and value is not None:
                 self._hint_of(verb, value)
             elif value is not None and name not in HARMLESS:
@@ -231,7 +231,7 @@ def _flag(name: str, value: Any) -> bool:
     return value
 
 
-def _check_harmless(name: str, value: Any) -> None:
+def check_harmless(name: str, value: Any) -> None:
     """An option that changes no result must still have the right type."""
     if name in ("maxTimeMS", "max_time_ms") and value is not None:
         bson.encode({"": value})

@@ -10,14 +10,16 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from pymongo.collation import Collation
+
 from shadow.errors import UnsupportedOperation
 from shadow.model.operation import MongoOnly, Sort
 from shadow.model.stored import exact_value
 from shadow.model.values import normalise
 from shadow.model.version import Document
 from shadow.mongoql.portability import name_of
-from shadow.surface.arguments import HARMLESS, Arguments, clocked, pairs_of
-from shadow.surface.verb_options import check_names
+from shadow.surface.arguments import HARMLESS, Arguments, check_harmless, clocked, pairs_of
+from shadow.surface.verb_options import check_options
 
 __all__ = ["PassingArguments", "reason_of"]
 
@@ -87,9 +89,11 @@ class PassingArguments(Arguments):
         return wanted
 
     def refuse(self, verb: str, options: Mapping[str, Any]) -> None:
-        """Collects the options that are not harmless. Raises TypeError for one that the driver does not have."""
-        check_names(verb, options)
+        """Collects the options that are not harmless. Raises what the strict arguments raise for options that the
+        driver or the command does not have, and for harmless ones of another type."""
+        check_options(verb, options)
         for name, value in options.items():
+            check_harmless(name, value)
             if name in _NEVER and value is not None:
                 raise self.mongo_only.refusal
             if value is not None and name not in HARMLESS:
@@ -99,7 +103,12 @@ class PassingArguments(Arguments):
         self.take_option("hint", hint)
 
     def take_option(self, name: str, value: Any) -> None:
-        """Passes one of the driver's options on."""
+        """Passes one of the driver's options on. Raises TypeError, as the drivers do at once, for one of another type:
+        not every call comes to send it."""
+        if name == "let" and not isinstance(value, Mapping):
+            raise TypeError(f"let must be an instance of a mapping, not {type(value)}")
+        if name == "collation" and not isinstance(value, Mapping | Collation):
+            raise TypeError("collation must be a dict or an instance of collation.Collation")
         given = {**self.mongo_only.options, name: value}
         self.mongo_only = dataclasses.replace(self.mongo_only, options=given)
 

@@ -18,7 +18,7 @@ import bson
 from shadow.errors import UnsupportedOperation
 from shadow.stores.mongo.drivers import call_signature
 
-__all__ = ["FIELDS", "check_modify", "check_names", "check_options", "order_of_one", "takes_any_name"]
+__all__ = ["FIELDS", "check_modify", "check_options", "order_of_one", "takes_any_name"]
 
 _ALWAYS: Final = frozenset({"comment", "maxTimeMS", "session"})
 _FIND_AND_MODIFY: Final = _ALWAYS | {"bypassDocumentValidation", "collation", "hint", "let"}
@@ -93,13 +93,6 @@ def _fits(value: Any) -> bool:
 def takes_any_name(verb: str) -> bool:
     """Whether the driver forwards unknown names to the server."""
     return verb in FIELDS
-
-
-def check_names(verb: str, options: Mapping[str, Any]) -> None:
-    """Raises TypeError for a name that the driver does not accept."""
-    for name in options:
-        if verb not in FIELDS and name not in _named(verb):
-            raise TypeError(f"Collection.{verb}() got an unexpected keyword argument {name!r}")
 
 
 def check_options(verb: str, options: Mapping[str, Any]) -> None:

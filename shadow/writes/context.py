@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from shadow.compare.diff import Hasher
@@ -12,6 +12,7 @@ from shadow.journal.base import Journal
 from shadow.model.events import Reporter
 from shadow.model.limits import Limits
 from shadow.model.phase import StoreName
+from shadow.model.schema import ExpirySpec
 from shadow.routes.routes import Routes
 from shadow.stores.base import Store
 from shadow.stores.breaker import Breaker
@@ -40,3 +41,5 @@ class LoopContext:
     hasher: Hasher
     excuses: Excuses
     failpoints: Failpoints
+    expiry: Callable[[str], ExpirySpec | None] = lambda collection: None
+    """By which rule the documents of a collection expire."""

@@ -22,7 +22,7 @@ from pymongo.errors import DuplicateKeyError, OperationFailure
 from shadow.model.keys import queue_key
 from shadow.model.limits import Limits
 from shadow.model.operation import ANY, Applied, Change, Delete, Query, Replace, Update, Verb, at_key
-from shadow.model.version import Key
+from shadow.model.version import Document, Key
 from shadow.mongoql.upserts import insert_key
 from shadow.stores.base import Store
 from shadow.stores.turns import Turns
@@ -47,10 +47,13 @@ class Search:
         primary: Callable[[str], Awaitable[Store]],
         write: Callable[[str, Verb, Change], Awaitable[Sequence[Result]]],
         limits: Limits,
+        unexpired: Callable[[str, Document], Document] = lambda collection, filter: filter,
     ) -> None:
+        """`unexpired` narrows a filter to documents that have not expired."""
         self._primary = primary
         self._write = write
         self._limits = limits
+        self._unexpired = unexpired
         self._turns = Turns()
         self._deleting: defaultdict[str, dict[Hashable, asyncio.Future[None]]] = defaultdict(dict)
 
@@ -129,7 +132,8 @@ class Search:
             await asyncio.wait({busy[place] for place in places}, return_when=asyncio.FIRST_COMPLETED)
 
     async def _find(self, collection: str, change: Found, limit: int) -> list[Key]:
-        query = Query(filter=change.filter, projection={"_id": 1}, sort=change.sort, limit=limit, newest=True)
+        filter = self._unexpired(collection, change.filter)
+        query = Query(filter=filter, projection={"_id": 1}, sort=change.sort, limit=limit, newest=True)
         store = await self._primary(collection)
         return [hit.key async for page in store.find(collection, query) for hit in page]
 

@@ -6,6 +6,7 @@ under the same numbers.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import re
 import uuid
@@ -23,9 +24,11 @@ from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo.errors import DuplicateKeyError, OperationFailure, WriteError
 
 from shadow import Shadow
+from shadow.config.sections import ExpirySettings
 from shadow.errors import UnsupportedOperation
 from shadow.model.differences import DIFFERENCES
 from shadow.model.phase import StoreName
+from shadow.model.schema import IndexSpec, UniqueSpec
 from shadow.stores.dynamo.client.settings import DynamoSettings
 from tests.compat.cases import Answer, Case, verdict
 from tests.support.raw_bson import document, element, int32, text
@@ -308,3 +311,38 @@ async def test_33_a_graph_is_found_step_by_step(sides: Sides) -> None:
 
 def raw_with(raw: bytes, more: bytes) -> bytes:
     return document(raw[4:-1], more)
+
+
+async def test_45_drop_indexes_keeps_those_of_the_configuration(sides: Sides) -> None:
+    own = {"indexes": (IndexSpec("a-index", "a"),), "unique": (UniqueSpec("u-unique", ("u",)),)}
+    spec = dataclasses.replace(sides.shadow._engine.specs["things"], **own)
+    shim = sides.shim
+    shim._spec = spec
+    assert await shim.create_index("a") == "a-index"
+    assert await sides.bare.create_index("a") == "a_1"
+    for side in (sides.bare, shim):
+        await side.drop_indexes()
+    assert list(await sides.bare.index_information()) == ["_id_"]
+    assert list(await shim.index_information()) == ["_id_", "a-index", "u-unique"]
+
+
+async def test_46_what_has_expired_is_hidden_at_once_but_in_joins(
+    mongo_url: str, dynamodb_local_url: str, tmp_path: Path
+) -> None:
+    name = f"t{uuid.uuid4().hex[:12]}"
+    settings = settings_for(
+        tmp_path, mongo_url, dynamodb_local_url, name, ["things", "others"], primary=StoreName.DYNAMO
+    )
+    entry = settings.collections["things"].model_copy(update={"expires": ExpirySettings(field="at", after=5)})
+    settings = settings.model_copy(update={"collections": {**settings.collections, "things": entry}})
+    async with Shadow.from_settings(settings) as shadow:
+        await shadow.prepare()
+        things = shadow["things"]
+        await things.insert_one({"_id": 1, "at": dt.datetime(2020, 1, 1)})
+        assert await things.find_one({"_id": 1}) is None
+        assert (await things.update_one({"_id": 1}, {"$set": {"n": 1}})).matched_count == 0
+        await shadow["others"].insert_one({"_id": 1})
+        join = {"from": "things", "localField": "_id", "foreignField": "_id", "as": "found"}
+        (found,) = await shadow["others"].aggregate([{"$lookup": join}]).to_list(None)
+        assert len(found["found"]) == 1
+    drop(mongo_url, name)

@@ -24,7 +24,7 @@ __all__ = ["client", "database"]
 
 SITE: Final[dict[str, Any]] = json.loads(os.environ["SHADOW_SUITE"])
 """`settings` of the Shadow ({}: none stands in), `outcomes`: the file to write, `wipe`: empty tables for each test,
-`parts` and `part`: which of how many parts of the tests are run."""
+`parts` and `part`: which of how many parts of the tests are run, `left_out`: ends of names of those that never are."""
 
 _outcomes: Final[dict[str, tuple[str, str]]] = {}
 _made: Final[list[tuple[Any, Shadow]]] = []
@@ -75,8 +75,12 @@ def pytest_sessionstart() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    parts, part = SITE["parts"], SITE["part"]
-    left = [item for item in items if zlib.crc32(item.nodeid.encode()) % parts != part % parts]
+    parts, part, never = SITE["parts"], SITE["part"], tuple(SITE["left_out"])
+    left = [
+        item
+        for item in items
+        if zlib.crc32(item.nodeid.encode()) % parts != part % parts or item.nodeid.endswith(never)
+    ]
     if left:
         config.hook.pytest_deselected(items=left)
         items[:] = [item for item in items if item not in left]

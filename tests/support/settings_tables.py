@@ -57,6 +57,11 @@ COLLECTION: Final = {
         "`[{rule, name, path, expires}]`",
         "differences that are meant: see [comparison rules](concepts.md#comparison-rules)",
     ),
+    "expires": (
+        "`{field, after}`",
+        "the TTL index of MongoDB: documents expire `after` seconds after the date in `field`, on both stores: see "
+        "[documents that expire](compatibility.md#documents-that-expire)",
+    ),
     "accept_lost_indexes": (
         '`[name]`, `["*"]`',
         "indexes of MongoDB whose loss is acknowledged: see [indexes](compatibility.md#indexes)",

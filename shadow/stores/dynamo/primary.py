@@ -23,6 +23,7 @@ from shadow.model.operation import (
 )
 from shadow.model.version import ABSENT, Document, Image, Key, Version
 from shadow.mongoql import cached_filter
+from shadow.mongoql.expiry import live
 from shadow.stores.dynamo.access import DynamoAccess
 from shadow.stores.dynamo.client.errors import outcome_unknown
 from shadow.stores.dynamo.client.gateway import ConditionFailed
@@ -55,8 +56,9 @@ class DynamoPrimary(DynamoAccess):
         table, name = self._table(collection), guard_key(change.filter)
         item = await self._reader.get(table, name)
         found = NOTHING if item is None else await self._found(table, last_inserted(table, item))
-        matches = found.image.present and cached_filter(change.filter).matches(whole(found.image))
-        return guard_of(table, name, item), whole(found.image)["_id"] if matches else ANY
+        seen = live(table.spec.expiry, found.image)
+        matches = seen.present and cached_filter(change.filter).matches(whole(seen))
+        return guard_of(table, name, item), whole(seen)["_id"] if matches else ANY
 
     async def apply(self, collection: str, change: Change, op_id: str) -> Applied | None:
         table = self._table(collection)
@@ -74,22 +76,23 @@ class DynamoPrimary(DynamoAccess):
         """Retries until it wins: a lost race is not a result."""
         until = asyncio.get_running_loop().time() + self._context.operation_limit / 2
         for attempt in itertools.count():
-            after = compute(found.image)
+            seen = live(table.spec.expiry, found.image)
+            after = compute(seen)
             if after is None:
                 return None
-            check_outcome(change, after.document, existed=found.image.present)
+            check_outcome(change, after.document, existed=seen.present)
             expected = expected_of(found)
-            guard = change.guard if isinstance(change, Update | Replace) and not found.image.present else None
+            guard = change.guard if isinstance(change, Update | Replace) and not seen.present else None
             try:
                 await self._writer.commit(table, text, expected, found, after, op_id, guard)
             except ConditionFailed as failed:
                 if self._is_own(table, failed, change, after, op_id):
-                    return _applied(found, after)
+                    return _applied(seen, after)
                 if asyncio.get_running_loop().time() > until:
                     break
                 found = await self._after_lost_race(table, failed, change, attempt)
             else:
-                return _applied(found, after)
+                return _applied(seen, after)
         message = f"too many concurrent changes of one document in {table.name}"
         raise OperationFailure(message, _WRITE_CONFLICT, {"code": _WRITE_CONFLICT, "errmsg": message})
 
@@ -134,5 +137,5 @@ class DynamoPrimary(DynamoAccess):
         return await self._inserter.unordered(table, pairs, alone)
 
 
-def _applied(found: FoundItem, after: Image) -> Applied:
-    return Applied(found.image if found.image.present else Image(ABSENT), after)
+def _applied(before: Image, after: Image) -> Applied:
+    return Applied(before if before.present else Image(ABSENT), after)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import time
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
-from shadow.model.schema import CollectionSpec, UniqueSpec
+from shadow.model.schema import CollectionSpec, ExpirySpec, UniqueSpec
+from shadow.mongoql.expiry import MARGIN
 from shadow.stores.dynamo.access import DynamoAccess
 from shadow.stores.dynamo.query.reads import CollectionTable
 from shadow.stores.dynamo.tables.options import describe_table
@@ -16,6 +18,9 @@ from shadow.stores.dynamo.tables.spec import TableDefinition, collection_table
 from shadow.stores.dynamo.tables.tables import drop_table
 
 __all__ = ["DynamoUpkeep"]
+
+_EXPIRY_MARK: Final = "~expiry"
+"""The item that keeps the rule by which the items of a table expire."""
 
 
 class DynamoUpkeep(DynamoAccess):
@@ -30,6 +35,24 @@ class DynamoUpkeep(DynamoAccess):
             return
         is_new = await self.manager.prepare(collection_table(table.name, spec), lambda: self.reindex(spec.name))
         await self._constraints.accept(table, is_new=is_new)
+        if spec.expiry is not None:
+            await self._expire(table, spec.expiry, is_new=is_new)
+
+    async def _expire(self, table: CollectionTable, expiry: ExpirySpec, *, is_new: bool) -> None:
+        """Existing documents get the time at which DynamoDB may delete them, after the rule has changed. For a day they
+        get it with each call: until then a process of the earlier configuration may write by the earlier rule."""
+        reserved, rule, now = table.spec.reserved, f"{expiry.field} {expiry.after}", time.time()
+        found = await self._reader.get(table, _EXPIRY_MARK)
+        stamp = {} if found is None else found.get(reserved, {}).get("M", {})
+        known = stamp.get("rule", {}).get("S") == rule
+        if not is_new and (not known or float(stamp["at"]["N"]) > now - MARGIN):
+            await self.reindex(table.spec.name)
+        if not known:
+            mark = {"k": {"S": "expiry"}, "rule": {"S": rule}, "at": {"N": "0" if is_new else f"{now:.3f}"}}
+            item = {"_id": {"S": _EXPIRY_MARK}, reserved: {"M": mark}}
+            await self._gateway.call(
+                "put_item", table.name, TableName=table.name, Item=item, ReturnConsumedCapacity="INDEXES"
+            )
 
     async def _lacks_constraints_alone(self, table: CollectionTable, known: CollectionSpec) -> bool:
         """Whether the table exists and only unique constraints are to be added, which needs no right to create it."""

@@ -22,6 +22,7 @@ from shadow.model.operation import ANY, Applied, Change, Delete, Update
 from shadow.model.outcome import Outcome, marked
 from shadow.model.stored import split
 from shadow.model.version import ABSENT, Document, Image, Key, Version
+from shadow.mongoql.collation import is_collated
 from shadow.stores.many import Found, Mark
 from shadow.stores.mongo.bytes import plain_errors, taken
 from shadow.stores.mongo.durability import Lasting
@@ -43,7 +44,7 @@ that move the version by one leave it."""
 def alike(changes: Sequence[Change]) -> bool:
     """Whether one command can make all changes: updates without upsert, or deletes, equal but for key and version."""
     first = changes[0]
-    if not isinstance(first, Update | Delete):
+    if not isinstance(first, Update | Delete) or is_collated(first.filter):
         return False
     kind, filter = type(first), first.filter
     if any(type(each) is not kind or each.filter is not filter or each.key is ANY for each in changes):

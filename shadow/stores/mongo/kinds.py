@@ -128,7 +128,7 @@ ADMITTED: Final[Mapping[str, KindRow]] = {
     ),
     EXPIRING: KindRow(
         "MongoDB deletes them past shadow, and DynamoDB keeps them: `shadow verify` finds them as extra",
-        "let the application delete them, and drop the index before the migration",
+        "name a TTL index under `expires`: its documents expire on both stores then; let the application delete others",
     ),
     "unique index with a collation": KindRow(
         "MongoDB keeps it; DynamoDB has none, so with DynamoDB as primary it takes values that MongoDB refuses: such a "

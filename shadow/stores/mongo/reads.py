@@ -106,9 +106,12 @@ class MongoReads(MongoAccess):
     async def keys(self, collection: str, filter: Document) -> list[Key]:
         """The keys of all documents that match, as the primary member has them: decoded without their documents, if
         they are of a kind whose values say all that is stored."""
-        hidden = hide(filter, self._reserved(collection), always=True)
+        plain, collation = uncollated(filter)
+        hidden = hide(plain, self._reserved(collection), always=True)
+        options = {"collation": collation} if collation else {}
+        cursor = self._plain[collection].find(hidden, {"_id": 1}, batch_size=_KEYS, **options)
         try:
-            found = await self._plain[collection].find(hidden, {"_id": 1}, batch_size=_KEYS).to_list(length=None)
+            found = await cursor.to_list(length=None)
         except InvalidBSON:
             found = []
         keys = [each["_id"] for each in found]

@@ -7,7 +7,7 @@ An item in the wire form of the low-level client ({"S": ...}):
     <index field>    its key text; omitted if it is null or missing (a range attribute then holds ~null, ~missing)
     _shadow          {b, r} version or {t} tombstone; o: id of the last operation;
                      h: hints; a: values that a key attribute cannot hold; z, g, n: see below
-    _shadow_ttl      epoch seconds, on tombstones only
+    _shadow_ttl      epoch seconds, on tombstones, and on documents that expire
 
 Natural forms, which need no hint: string S, bool BOOL, null NULL, document M, list L, binary (subtype 0) B, int32 N,
 and an integer outside int32 (Int64) N. Every other value has a hint, and so has a document whose fields are not in the
@@ -53,6 +53,7 @@ from shadow.errors import UnreadableDocument
 from shadow.model.schema import CollectionSpec
 from shadow.model.stored import NO_VERSION, Damaged, RawDocument, check_readable, document_of
 from shadow.model.version import TOMBSTONE_LIFETIME, Document, Image, Key, State, Tombstone, Unknown, Version, fresh_id
+from shadow.mongoql.expiry import delete_after
 from shadow.stores.dynamo.client.limits import ITEM_LIMIT, NAME_LIMIT
 from shadow.stores.dynamo.items import keys
 from shadow.stores.dynamo.items.values import (
@@ -134,6 +135,7 @@ class Codec:
     def __init__(self, spec: CollectionSpec) -> None:
         self.reserved = spec.reserved
         self.ttl = f"{spec.reserved}_ttl"
+        self.expiry: Final = spec.expiry
         ranges = {index.range for index in spec.indexes if index.range is not None}
         self.composites: Final = {index.hash: index.fields for index in spec.indexes if index.fields}
         self.limits: Final = keys.key_limits(spec.indexes)
@@ -202,7 +204,13 @@ class Codec:
         if aside:
             shadow["a"] = {"M": aside}
         item[self.reserved] = {"M": shadow}
+        self._add_expiry(item, document)
         return item
+
+    def _add_expiry(self, item: Item, document: Document) -> None:
+        at = None if self.expiry is None else delete_after(self.expiry, document)
+        if at is not None:
+            item[self.ttl] = {"N": str(at)}
 
     def _key_attribute(
         self, name: str, value: Any, aside: dict[str, Attribute]
@@ -247,6 +255,7 @@ class Codec:
                 item[name] = {"S": text}
         self._add_missing(item, document)
         self._add_composites(item, document)
+        self._add_expiry(item, document)
         shadow = _stamp(state, op_id)
         item[self.reserved] = {"M": shadow}
         shadow["z"] = {"B": body}
@@ -262,6 +271,10 @@ class Codec:
     def is_indexed(self, item: Item, image: Image) -> bool:
         """Whether the item of a document has the index attributes that this codec would write."""
         document = image.document or {}
+        if self.expiry is not None:
+            at = delete_after(self.expiry, document)
+            if item.get(self.ttl) != (None if at is None else {"N": str(at)}):
+                return False
         for name in self.limits:
             text = self._index_text(name, document[name])[0] if name in document else None
             if name not in document and name in self.ranges:

@@ -37,6 +37,7 @@ class TableRights:
 
     wanted: TableDefinition
     unique: bool = False
+    expiring: bool = False
 
     @property
     def indexed(self) -> bool:
@@ -87,7 +88,7 @@ _COLLECTIONS: Final[Mapping[Use, tuple[Right, ...]]] = {
     Use.TABLES: (
         *_MADE,
         Right("Expiring", ("DescribeTimeToLive", "UpdateTimeToLive")),
-        Right("Rewritten", _DOCUMENTS, lambda place: place.indexed),
+        Right("Rewritten", _DOCUMENTS, lambda place: place.indexed or place.expiring),
         Right("Claimed", ("BatchGetItem", "ConditionCheckItem", "GetItem", "PutItem", "Scan"), lambda p: p.unique),
     ),
 }
@@ -120,7 +121,7 @@ def iam_policy(
 ) -> dict[str, Any]:
     """A policy with a statement for each set of rights. `collections` by the name of the table; `journal` and
     `control` if they are kept in tables."""
-    places = [TableRights(wanted, bool(spec.unique)) for wanted, spec in collections.values()]
+    places = [TableRights(wanted, bool(spec.unique), spec.expiry is not None) for wanted, spec in collections.values()]
     statements: dict[str, dict[str, Any]] = {}
     for use in [use for use in Use if use in uses]:
         for rights, of in (

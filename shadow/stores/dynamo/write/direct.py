@@ -75,7 +75,8 @@ def _is_free(table: CollectionTable, path: str) -> bool:
     """Whether a field is a plain attribute: top-level, and not part of a key of the table, an index or a constraint."""
     constrained = {field.partition(".")[0] for unique in table.spec.unique for field in unique.fields}
     indexed = {*table.codec.limits, *table.codec.composites, *(n for each in table.spec.indexes for n in each.fields)}
-    names = {"", "_id", table.codec.reserved, table.codec.ttl, *indexed, *constrained}
+    expiring = set() if table.spec.expiry is None else {table.spec.expiry.field.partition(".")[0]}
+    names = {"", "_id", table.codec.reserved, table.codec.ttl, *indexed, *constrained, *expiring}
     return path[:1] != "$" and "." not in path and path not in names and len(path.encode()) <= LONGEST_NAME_ASKED
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from shadow.model.stored import is_readable
 from shadow.model.version import Unknown
+from shadow.mongoql.expiry import live
 from shadow.stores.dynamo.client.gateway import Cancelled
 from shadow.stores.dynamo.items import unique
 from shadow.stores.dynamo.items.codec import Item
@@ -68,4 +69,5 @@ async def stale_claim(
     image = await reader.image(table, seen)
     if not is_readable(image.document) or isinstance(image.state, Unknown):
         return None
-    return None if refused in unique.claims(table.spec, image.document) else Stale(refused, owner, seen)
+    held = live(table.spec.expiry, image).document
+    return None if refused in unique.claims(table.spec, held) else Stale(refused, owner, seen)

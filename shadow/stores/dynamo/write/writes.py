@@ -25,6 +25,7 @@ from pymongo.errors import DuplicateKeyError, OperationFailure, PyMongoError, Wr
 from shadow.model.operation import UpsertGuard
 from shadow.model.stored import Damaged
 from shadow.model.version import ABSENT, Image, State, Unknown
+from shadow.mongoql.expiry import has_expired
 from shadow.stores.dynamo.client.gateway import Cancelled, ConditionFailed, Gateway
 from shadow.stores.dynamo.client.limits import MOST_ACTIONS
 from shadow.stores.dynamo.items import keys, unique
@@ -188,6 +189,8 @@ class Writer:
             **expression.parameters(ConditionExpression=condition),
         }
         take, release = unique.changed_claims(table.spec, before.image.document, after.document)
+        if release and has_expired(table.spec.expiry, before.image.document):
+            release = await self._still_held(table, key_text, release)
         if isinstance(before.image.state, Unknown):
             take = unique.claims(table.spec, after.document)  # it is unknown whether it ever took its own
         if take or release or guard:
@@ -200,6 +203,14 @@ class Writer:
             verb, table.name, **request, ReturnValues=returned, ReturnConsumedCapacity="INDEXES"
         )
         return answer.get("Attributes") or None
+
+    async def _still_held(
+        self, table: CollectionTable, key_text: str, release: dict[str, unique.UniqueClaim]
+    ) -> dict[str, unique.UniqueClaim]:
+        """Another document may have taken the claims of one that has expired."""
+        items = await self._reader.get_many(table, list(release))
+        owners = {name: unique.owner_of(item, table.spec.reserved) for name, item in items.items()}
+        return {name: claim for name, claim in release.items() if owners.get(name) == key_text}
 
     async def claim(
         self, table: CollectionTable, key_text: str, state: State, take: dict[str, unique.UniqueClaim]
