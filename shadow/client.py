@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from shadow.config import Settings, load, parse
-from shadow.errors import UnsupportedOperation
 from shadow.host.failpoints import Failpoints, no_failpoint
-from shadow.surface.driver_database import NOT_COLLECTIONS, DriverDatabase
+from shadow.surface.driver_database import DriverDatabase
 
 if TYPE_CHECKING:
     from shadow.admin import Admin
@@ -96,38 +95,8 @@ class Shadow(DriverDatabase):
         path = os.environ.get("SHADOW_CONFIG")
         return cls.from_file(path) if path else cls(parse(_NOTES, source="(environment)"))
 
-    # --- the driver's database ----------------------------------------------------------------------------------
-
-    @property
-    def name(self) -> str:
-        return self._engine.name
-
-    database_name = name
-
-    def get_collection(self, name: str, *arguments: Any, **options: Any) -> Any:
-        """Returns a collection. Can be called at import time. Further arguments are those of `with_options`.
-
-        A configured name gives a `Collection`; any other name gives the driver's own collection.
-        """
-        return self._engine.get_collection(name, *arguments, **options)
-
-    def __getitem__(self, name: str) -> Any:
-        return self.get_collection(name)
-
-    def __getattr__(self, name: str) -> Any:
-        """Motor's `db.users`. As in Motor, a name that begins with an underscore is not a collection. Raises
-        `UnsupportedOperation` for members of the driver's database object that are not supported here."""
-        if name.startswith("_"):
-            raise AttributeError(name)
-        if name in NOT_COLLECTIONS:
-            raise UnsupportedOperation(f"db.{name}", "it is the driver's own", hint=f'a collection of it: db["{name}"]')
-        return self.get_collection(name)
-
     def __repr__(self) -> str:
         return f"Shadow({self.name!r}, {len(self._engine.specs)} collections)"
-
-    def __bool__(self) -> bool:
-        raise NotImplementedError("Shadow objects do not implement truth value testing: compare with None instead")
 
     # --- lifecycle ---------------------------------------------------------------------------------------------------
 

@@ -157,11 +157,13 @@ class Engine(Upkeep):
         """Drains within `limits.drain` and ends everything that was started in the running loop; what remains stays
         in the journal. Where the primary is still being looked up, that has the same time again. Clients that were
         passed in stay open."""
+        await self.calls.ended(self.settings.limits.drain)
         self._closed = True
         await self.fleet.participant.settled()
         runtime = self._runtimes.pop(asyncio.get_running_loop(), None)
         if runtime is not None:
             await runtime.close()
+            await self.calls.cancel()
             await self._startup.end(self.settings.limits.drain)
             await self.shared_findings.save()
             self.report.say_held(ending=True)
@@ -268,7 +270,7 @@ class Engine(Upkeep):
         runtime = self.runtime()
         try:
             async with asyncio.timeout(timeout):
-                while runtime.at_work or (await self._flushed(runtime)).open:  # noqa: ASYNC110
+                while self.calls.running or runtime.at_work or (await self._flushed(runtime)).open:  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
         except TimeoutError:
             return False

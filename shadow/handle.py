@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from typing import Any
 
 from bson.codec_options import DEFAULT_CODEC_OPTIONS
@@ -23,6 +23,7 @@ from shadow.runtime import Runtime, RuntimeContext
 from shadow.stores.mongo.drivers import collection_class, driver_of
 from shadow.stores.mongo.store import MongoStore
 from shadow.surface.forwarded import ForwardedCollection
+from shadow.surface.futures import BegunCalls
 from shadow.surface.index_upkeep import IndexUpkeep
 from shadow.surface.options import ClientDefaults, kept_by_client, kept_by_url
 from shadow.surface.routed import RoutedCollection
@@ -41,13 +42,19 @@ class DatabaseHandle(abc.ABC):
         self.notices = notices
         self._runtimes: dict[asyncio.AbstractEventLoop, Runtime] = {}
         self._handed_in: Any = None
+        self._last: Any = None
         self._kind: type[Any] | None = None
         self._kept_by_url: ClientDefaults | None = None
+        self.calls = BegunCalls()
 
     database: Any
     parts: RuntimeContext
     fleet: Fleet
     indexes: IndexUpkeep
+
+    @abc.abstractmethod
+    async def close(self) -> None:
+        """Ends what was started in the running event loop."""
 
     @abc.abstractmethod
     def runtime(self) -> Runtime:
@@ -88,6 +95,14 @@ class DatabaseHandle(abc.ABC):
         """The driver's database object for the running event loop, without shadow. Raises `ShadowClosed`,
         RuntimeError where there is no event loop and no client was passed in, `StoreUnavailable` if the
         configuration names no MongoDB."""
+        found = self._last = self._driver()
+        return found
+
+    def last_driver(self) -> Any:
+        """What `driver` has returned last, for what is asked when no event loop runs any more; None if nothing."""
+        return self._last
+
+    def _driver(self) -> Any:
         given = self.clients.mongo
         if given is not None:
             if self._handed_in is None:
@@ -108,6 +123,10 @@ class DatabaseHandle(abc.ABC):
             given = self.clients.mongo
             self._kind = collection_class(self.settings.mongo.driver if given is None else driver_of(given.client))
         return self._kind
+
+    def begin(self, call: Coroutine[Any, Any, Any]) -> Awaitable[Any]:
+        """A call as the driver gives it: PyMongo's coroutine, or with Motor a future of a call that has begun."""
+        return self.calls.begin(call) if hasattr(self.driver_kind(), "get_io_loop") else call
 
     def driver_option(self, name: str) -> Any:
         """A default option of the MongoDB client, by name: `codec_options`, `read_concern`, ..."""
@@ -137,6 +156,10 @@ class DatabaseHandle(abc.ABC):
     def is_on_mongo(self, collection: str) -> bool:
         """Whether MongoDB is the primary of a configured collection."""
         return self.parts.routes[collection].primary is StoreName.MONGO
+
+    def is_flipped(self) -> bool:
+        """Whether every configured collection has DynamoDB as its primary, and there is one."""
+        return bool(self.specs) and not any(map(self.is_on_mongo, self.specs))
 
     def routes(self) -> dict[str, Route]:
         return self.parts.routes.all()

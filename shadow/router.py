@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, TypeVar, cast
 
-from pymongo.errors import PyMongoError, WriteError
+from pymongo.errors import DocumentTooLarge, PyMongoError, WriteError
 
 from shadow.errors import UnsupportedOperation
 from shadow.model.events import NotPortable, OperationFinished, ReadFinished
@@ -369,7 +369,8 @@ class Router:
         self, collection: str, inserts: Sequence[Insert], refused: Sequence[Exception | None], *, ordered: bool
     ) -> list[Result]:
         """Inserts what both stores can hold, or, ordered, what comes before the first that one of them cannot."""
-        whole = next((each for each in refused if each is not None and not isinstance(each, WriteError)), None)
+        one = WriteError, DocumentTooLarge
+        whole = next((each for each in refused if each is not None and not isinstance(each, one)), None)
         if whole is not None:
             raise whole  # the drivers refuse the command with it
         wrong = next(place for place, each in enumerate(refused) if each is not None)

@@ -25,11 +25,19 @@ from shadow.surface.verb_options import check_options, takes_any_name
 __all__ = ["HARMLESS", "Arguments", "check_harmless", "clocked", "key_in", "pairs_of", "sort_pairs"]
 
 HARMLESS: Final = frozenset(
-    {"comment", "bypass_document_validation", "maxTimeMS", "max_time_ms", "allow_disk_use", "allowDiskUse", "batchSize",
-     "max_await_time_ms", "no_cursor_timeout", "cursor"}
+    {"comment", "bypass_document_validation", "bypassDocumentValidation", "maxTimeMS", "max_time_ms", "allow_disk_use",
+     "allowDiskUse", "batchSize", "batch_size", "max_await_time_ms", "no_cursor_timeout", "cursor"}
 )  # fmt: skip
 """Arguments that change no result. Neither does bypassing validation: the secondary has none, and the primary rejects
 what it rejects."""
+
+
+_DEFAULTS: Final[Mapping[str, Any]] = {
+    "allow_partial_results": False, "cursor_type": 0, "oplog_replay": False, "return_key": False,
+    "show_record_id": False, "snapshot": False,
+}  # fmt: skip
+"""What an argument of `find` may be besides None: the driver's default."""
+_OTHER: Final = object()
 
 
 class Arguments:
@@ -182,7 +190,7 @@ class Arguments:
             check_harmless(name, value)
             if name == "hint" and value is not None:
                 self._hint_of(verb, value)
-            elif value is not None and name not in HARMLESS:
+            elif value is not None and name not in HARMLESS and _DEFAULTS.get(name, _OTHER) is not value:
                 raise UnsupportedOperation(f"{verb}({name}=...)", "it has no meaning that both stores share")
 
     def _hint_of(self, verb: str, hint: Any) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pymongo
-from pymongo.errors import InvalidOperation, OperationFailure, WriteConcernError, WriteError
+from pymongo.errors import DocumentTooLarge, InvalidOperation, OperationFailure, WriteConcernError, WriteError
 from pymongo.results import BulkWriteResult, InsertManyResult
 
 from shadow.errors import UnsupportedOperation
@@ -42,6 +42,8 @@ class BulkVerbs(WriteVerbs):
         """PyMongo's operation objects, in PyMongo's order. Raises BulkWriteError with PyMongo's details."""
         take = self._door("bulk_write", options)
         check_options("bulk_write", {"ordered": ordered})
+        if isinstance(requests, Mapping | str | bytes):
+            raise TypeError(f"requests must be a list, not {type(requests)}")
         operations = list(requests)
         if not operations:
             raise InvalidOperation("No operations to execute")
@@ -106,6 +108,8 @@ class BulkVerbs(WriteVerbs):
             if isinstance(result, WriteConcernError):
                 tally.unsafe(result)
                 tally.inserted += 1
+            elif isinstance(result, DocumentTooLarge):
+                tally.failed(step.place, _too_large(2, result), step.operation)
             elif isinstance(result, Exception):
                 show_values(result, self._present_reply)
                 tally.failed(step.place, result, step.operation)
@@ -120,6 +124,8 @@ class BulkVerbs(WriteVerbs):
             tally.unsafe(error)
         except WriteError as error:
             tally.failed(step.place, error, step.operation)
+        except DocumentTooLarge as error:
+            tally.failed(step.place, _too_large(10334, error), step.operation)
         else:
             tally.made(step.place, applied, removed=step.removes)
 
@@ -167,6 +173,11 @@ def _tried(check: Callable[..., Any], *arguments: Any) -> None:
         raise
     except OperationFailure:
         return
+
+
+def _too_large(code: int, error: DocumentTooLarge) -> WriteError:
+    """The server's error for one of several writes; a single one is refused by the driver, with its own error."""
+    return WriteError(str(error), code, {"index": 0, "code": code, "errmsg": str(error)})
 
 
 async def _refusing(error: Exception) -> list[Applied]:

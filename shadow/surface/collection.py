@@ -18,6 +18,7 @@ from pymongo.write_concern import WriteConcern
 from shadow.errors import UnsupportedOperation
 from shadow.model.version import Document
 from shadow.surface import indexes
+from shadow.surface.argument_table import VERBS, with_names
 from shadow.surface.bulk_verbs import BulkVerbs
 from shadow.surface.collection_base import Handle
 from shadow.surface.cursor import DocumentCursor
@@ -52,8 +53,9 @@ class Collection(ReadVerbs, BulkVerbs):
             self._spec, self._handle, options=codec_options or self._options, concerns=RequestedConcerns(**asked)
         )
 
-    async def options(self) -> dict[str, Any]:
+    async def options(self, **options: Any) -> dict[str, Any]:
         """Empty: a collection has no options of its own here."""
+        self._take.refuse("options", options)
         return {}
 
     # --- indexes and the collection itself ----------------------------------------------------------------------
@@ -105,6 +107,7 @@ class Collection(ReadVerbs, BulkVerbs):
 
     async def drop(self, **options: Any) -> None:
         """Deletes every document, on both stores, one by one with an intent each; tables and indexes stay."""
+        self._take.refuse("drop", {name: value for name, value in options.items() if name != "encrypted_fields"})
         await self._delete_many({})
 
     async def rename(self, new_name: str, **options: Any) -> NoReturn:
@@ -112,3 +115,7 @@ class Collection(ReadVerbs, BulkVerbs):
 
     def watch(self, *arguments: Any, **options: Any) -> NoReturn:
         raise UnsupportedOperation("watch", "the two stores have different change streams")
+
+
+for _verb in VERBS:
+    setattr(Collection, _verb, with_names(_verb, getattr(Collection, _verb)))

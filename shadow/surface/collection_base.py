@@ -75,6 +75,8 @@ class CollectionBase(NotIterable):
         self._handle = handle
         self._options = options
         self._concerns = concerns or RequestedConcerns()
+        if options is not None and not isinstance(options, CodecOptions):
+            raise TypeError("codec_options must be an instance of bson.codec_options.CodecOptions")
         self._reply_options = None if options is None else options.with_options(document_class=dict, type_registry=None)
         self._take = Arguments(spec.reserved, options, self._knows)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Self
 
@@ -16,13 +17,15 @@ from shadow.model.operation import Hit, Query
 from shadow.model.version import Document
 from shadow.mongoql.collation import collated, is_simple, strength_of, uncollated
 from shadow.surface.arguments import Arguments
+from shadow.surface.driver_cursor import Chained, DriverCursor, MotorReads
+from shadow.surface.futures import at_once
 
 __all__ = ["Cursor", "DocumentCursor"]
 
 Pages = Callable[[Query], AsyncIterator[list[Hit]]]
 
 
-class Cursor:
+class Cursor(DriverCursor):
     """Asynchronously iterable; also `to_list`, `next`, `sort`, `limit`, `skip`, `batch_size`, `clone`, `rewind`,
     `close`, `alive`. Options can be set until the first document is asked for, as in Motor."""
 
@@ -48,6 +51,7 @@ class Cursor:
         self._fetched = 0
         self._ended = False
         self._started = False
+        self._failed: Exception | None = None
 
     @property
     def collection(self) -> Any:
@@ -56,7 +60,7 @@ class Cursor:
     @property
     def alive(self) -> bool:
         """Whether more documents may come."""
-        return not self._ended or self._place < len(self._buffer)
+        return not self._ended or self._place < len(self._buffer) or self._failed is not None
 
     # --- options ------------------------------------------------------------------------------------------------
 
@@ -151,31 +155,56 @@ class Cursor:
         return self
 
     async def __anext__(self) -> Any:
-        if self._place >= len(self._buffer) and not await self._fetch():
+        if not await self._ready():
             raise StopAsyncIteration
         hit = self._buffer[self._place]
         self._place += 1
+        await self._look_ahead()
         return self._present(hit.document)
+
+    async def _ready(self) -> bool:
+        return self._place < len(self._buffer) or await self._fetch()
+
+    def _take_ready(self) -> Any:
+        if self._place >= len(self._buffer):
+            return None
+        self._place += 1
+        return self._present(self._buffer[self._place - 1].document)
+
+    async def _look_ahead(self) -> None:
+        """Reads on where the documents at hand are used up, so that `alive` is False after the last one. An error is
+        raised when the next document is requested."""
+        if self._place >= len(self._buffer) and not self._ended and self._failed is None:
+            try:
+                await self._fetch()
+            except Exception as error:
+                self._buffer, self._place, self._failed = [], 0, error
 
     async def next(self) -> Any:
         """The next document. Raises StopAsyncIteration at the end."""
         return await self.__anext__()
 
+    @at_once
     async def to_list(self, length: int | None = None) -> list[Any]:
         """The next `length` documents, or all that are left."""
         if length is not None and length < 0:
             raise ValueError("length must be non-negative")
         found: list[Any] = []
         while length is None or len(found) < length:
-            if self._place >= len(self._buffer) and not await self._fetch():
+            if not await self._ready():
                 break
             end = len(self._buffer) if length is None else min(len(self._buffer), self._place + length - len(found))
             found.extend(self._present(hit.document) for hit in self._buffer[self._place : end])
             self._place = end
+        if length:
+            await self._look_ahead()
         return found
 
     async def _fetch(self) -> bool:
         """Puts the next page into the buffer; returns False at the end."""
+        failed, self._failed = self._failed, None
+        if failed is not None:
+            raise failed
         if self._ended:
             return False
         self._started = True
@@ -196,6 +225,7 @@ class Cursor:
 
     # --- life ---------------------------------------------------------------------------------------------------
 
+    @at_once
     async def close(self) -> None:
         """Ends the read; the documents read so far are compared."""
         self._ended, self._buffer, self._place = True, [], 0
@@ -207,11 +237,12 @@ class Cursor:
         """A new cursor with the same options, at the start."""
         return Cursor(self._collection, copy.copy(self._query), self._pages, self._present, self._take, self._passing)
 
-    def rewind(self) -> _Rewound:
+    def rewind(self) -> Chained:
         """Back to the start. May be awaited, as with PyMongo's own client, or not, as with Motor."""
         stale, self._iterator = self._iterator, None
         self._buffer, self._place, self._fetched, self._ended, self._started = [], 0, 0, False, False
-        return _Rewound(self, stale)
+        self._failed = None
+        return Chained(self, None if stale is None else functools.partial(_ended, stale))
 
     async def __aenter__(self) -> Self:
         return self
@@ -220,7 +251,7 @@ class Cursor:
         await self.close()
 
 
-class DocumentCursor:
+class DocumentCursor(MotorReads):
     """A cursor over a result that arrives as a whole: an aggregate, a list of indexes. Awaiting it returns the cursor
     itself, because such calls are awaited with PyMongo's own client, but not with Motor."""
 
@@ -256,6 +287,13 @@ class DocumentCursor:
             self._left = list(reversed(await self._documents()))
         return self
 
+    async def _ready(self) -> bool:
+        await self._fetched()
+        return bool(self._left) and not self._closed
+
+    def _take_ready(self) -> Any:
+        return self._present(self._left.pop()) if self._left and not self._closed else None
+
     def __aiter__(self) -> Self:
         return self
 
@@ -268,6 +306,7 @@ class DocumentCursor:
     async def next(self) -> Any:
         return await self.__anext__()
 
+    @at_once
     async def to_list(self, length: int | None = None) -> list[Any]:
         """The next `length` documents, or all that are left."""
         if length is not None and length < 0:
@@ -276,6 +315,7 @@ class DocumentCursor:
         left = self._left if self._left and not self._closed else []
         return [self._present(left.pop()) for _ in range(len(left) if length is None else min(length, len(left)))]
 
+    @at_once
     async def close(self) -> None:
         self._closed, self._left = True, []
 
@@ -286,26 +326,8 @@ class DocumentCursor:
         await self.close()
 
 
-class _Rewound:
-    """A cursor that was rewound; awaiting it ends the read that was under way."""
-
-    def __init__(self, cursor: Cursor, stale: AsyncIterator[list[Hit]] | None) -> None:
-        self._cursor = cursor
-        self._stale = stale
-
-    def __await__(self) -> Any:
-        return self._end().__await__()
-
-    async def _end(self) -> Cursor:
-        if self._stale is not None:
-            await self._stale.aclose()  # type: ignore[attr-defined]
-        return self._cursor
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._cursor, name)
-
-    def __aiter__(self) -> Cursor:
-        return self._cursor
+async def _ended(read: AsyncIterator[list[Hit]]) -> None:
+    await read.aclose()  # type: ignore[attr-defined]
 
 
 def _whole(name: str, value: Any) -> int:

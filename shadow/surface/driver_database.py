@@ -6,11 +6,20 @@ would write to, or read from, a configured collection without its other store.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Collection, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, NoReturn
 
-from shadow.errors import UnsupportedOperation
+from pymongo.errors import CollectionInvalid
+
+from shadow.errors import ShadowClosed, ShadowError, UnsupportedOperation
+from shadow.stores.mongo.drivers import client_class, database_class
+from shadow.surface.cursor import DocumentCursor
+from shadow.surface.database_view import GuardedDatabase, given_options
 from shadow.surface.forwarded import INSTANCE_ATTRIBUTES
+from shadow.surface.futures import at_once, begun
+from shadow.surface.local_answers import answer, is_own, listed
 from shadow.surface.names import NotIterable
 from shadow.surface.ways_around import (
     CollectionOwner,
@@ -35,7 +44,7 @@ _READING: Final = frozenset({
 """Commands that change no document, except for `aggregate`, whose pipeline decides. In lower case."""
 _OF_ALL: Final = ("applyops", "bulkwrite", "clonecollectionascapped", "dropdatabase", "eval", "mapreduce")
 """Commands that can write to any collection. In lower case."""
-NOT_COLLECTIONS: Final = frozenset({"delegate", "get_io_loop", "io_loop", "next", "wrap"})
+NOT_COLLECTIONS: Final = frozenset({"next", "wrap"})
 """Attributes of the drivers' database objects that are neither collections nor supported here."""
 
 
@@ -43,6 +52,56 @@ class DriverDatabase(NotIterable):
     """Motor's database object apart from its collections; a base of the Shadow."""
 
     _owner: CollectionOwner
+
+    @property
+    def __class__(self) -> type[Any]:
+        """The driver's: `isinstance` returns the same as for the driver's own database. `type` does not."""
+        return database_class(self._owner.driver_kind())
+
+    @__class__.setter
+    def __class__(self, kind: Any) -> NoReturn:
+        raise TypeError("__class__ cannot be assigned")
+
+    @property
+    def name(self) -> str:
+        return self._owner.name
+
+    database_name = name
+
+    def __eq__(self, other: object) -> bool:
+        """As with the drivers, options do not count."""
+        return self._owner is other._owner if isinstance(other, DriverDatabase) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(id(self._owner))
+
+    def __bool__(self) -> NoReturn:
+        raise NotImplementedError("database objects do not implement truth value testing: compare with None instead")
+
+    def __getitem__(self, name: str) -> Any:
+        return self.get_collection(name)
+
+    def __getattr__(self, name: str) -> Any:
+        """Motor's `db.users`. As in Motor, a name that begins with an underscore is not a collection. Raises
+        `UnsupportedOperation` for members of the driver's database object that are not supported here."""
+        if name.startswith("_"):
+            raise AttributeError(f"the database has no attribute {name!r}: for a collection, use [{name!r}]")
+        if name in NOT_COLLECTIONS:
+            raise UnsupportedOperation(f"db.{name}", "it is the driver's own", hint=f'a collection of it: db["{name}"]')
+        return self.get_collection(name)
+
+    def get_collection(self, name: str, *arguments: Any, **options: Any) -> Any:
+        """Returns a collection. Can be called at import time. Further arguments are those of `with_options`.
+
+        A configured name gives a `Collection`; any other name gives the driver's own collection.
+        """
+        return self._owner.get_collection(name, *arguments, **options)
+
+    def _driver(self) -> Any:
+        return self._owner.driver()
+
+    def _begin(self, call: Coroutine[Any, Any, Any]) -> Awaitable[Any]:
+        return self._owner.begin(call)
 
     # --- commands
 
@@ -63,8 +122,11 @@ class DriverDatabase(NotIterable):
         self._check(whole)
 
         def call() -> Any:
-            return getattr(self._owner.driver(), verb)(command, *arguments, **options)
+            return getattr(self._driver(), verb)(command, *arguments, **options)
 
+        known = answer(str(next(iter(whole), ""))) if verb == "command" and self._owner.is_flipped() else None
+        if known is not None:
+            return self._owner.begin(_given(known))
         names = self._touched(whole)
         return call() if names is None else written(self._owner, names, f"db.command({next(iter(whole))!r})", call)
 
@@ -96,49 +158,59 @@ class DriverDatabase(NotIterable):
     # --- collections
 
     def list_collection_names(self, *arguments: Any, **options: Any) -> Any:
-        """The driver's own: the collections that are on MongoDB."""
-        return self._owner.driver().list_collection_names(*arguments, **options)
+        """The driver's own: the collections that are on MongoDB, without shadow's own. If all configured collections
+        are on DynamoDB, those and what MongoDB has besides."""
+        return self._owner.begin(self._names(arguments, options))
+
+    async def _names(self, arguments: Sequence[Any], options: Mapping[str, Any]) -> list[str]:
+        if not self._owner.is_flipped():
+            found = await self._driver().list_collection_names(*arguments, **options)
+            return [name for name in found if not is_own(name)]
+        filter = options.get("filter", arguments[1] if len(arguments) > 1 else None)
+        return [each["name"] for each in await listed(self._owner.configured(), self._driver, filter)]
 
     def list_collections(self, *arguments: Any, **options: Any) -> Any:
-        """The driver's own: the collections that are on MongoDB."""
-        return self._owner.driver().list_collections(*arguments, **options)
+        """The driver's own: the collections that are on MongoDB; see `list_collection_names`."""
+        if not self._owner.is_flipped():
+            return self._driver().list_collections(*arguments, **options)
+        filter = options.get("filter", arguments[1] if len(arguments) > 1 else None)
+        return DocumentCursor(self, lambda: listed(self._owner.configured(), self._driver, filter), lambda each: each)
 
     def validate_collection(self, name_or_collection: Any, *arguments: Any, **options: Any) -> Any:
         """The driver's own, on MongoDB."""
-        return self._owner.driver().validate_collection(_name_of(name_or_collection), *arguments, **options)
+        return self._driver().validate_collection(_name_of(name_or_collection), *arguments, **options)
 
     async def create_collection(self, name: str, *arguments: Any, **options: Any) -> Any:
         """Creates the collection on MongoDB, as the driver does, and returns it. Raises CollectionInvalid if it exists,
-        UnsupportedOperation for a configured one whose primary is DynamoDB."""
+        also for a configured one whose primary is DynamoDB: its table exists, or `shadow tables create` makes it."""
         if not self._owner.is_forwarded(name) and not self._owner.is_on_mongo(name):
-            raise UnsupportedOperation(
-                f"create_collection({name!r})", "its primary is DynamoDB", hint="create it with `shadow tables create`"
-            )
+            raise CollectionInvalid(f"collection {name} already exists: its primary is DynamoDB")
         await self._owner.enter([name])
-        await self._owner.driver().create_collection(name, *arguments, **options)
+        await self._driver().create_collection(name, *arguments, **options)
         return self._owner.get_collection(name)
 
+    @at_once
     async def drop_collection(self, name_or_collection: Any, *arguments: Any, **options: Any) -> Any:
         """The driver's own, or, for a configured collection, what its `drop` does."""
         name = _name_of(name_or_collection)
         if name in self._owner.configured():
             return await self._owner.get_collection(name).drop()
         await self._owner.enter([name])
-        return await self._owner.driver().drop_collection(name, *arguments, **options)
+        return await self._driver().drop_collection(name, *arguments, **options)
 
     def dereference(self, dbref: Any, *arguments: Any, **options: Any) -> Any:
         """The driver's own; for a configured collection, its `find_one`."""
         named = getattr(dbref, "collection", "")
         if named in self._owner.configured() and getattr(dbref, "database", None) in (None, self._owner.name):
             return self._owner.get_collection(named).find_one({"_id": dbref.id})
-        return self._owner.driver().dereference(dbref, *arguments, **options)
+        return self._driver().dereference(dbref, *arguments, **options)
 
     def aggregate(self, pipeline: Any, *arguments: Any, **options: Any) -> Any:
         """The driver's own pipeline over the database (`$currentOp` and the like)."""
         target, checked = target_of(pipeline, self._owner.name), checked_pipeline(self._owner, pipeline)
 
         def call() -> Any:
-            return self._owner.driver().aggregate(checked, *arguments, **options)
+            return self._driver().aggregate(checked, *arguments, **options)
 
         return written_elsewhere(self._owner, self, target, call) if target else call()
 
@@ -146,13 +218,40 @@ class DriverDatabase(NotIterable):
         """The driver's own change stream. Raises UnsupportedOperation while a configured collection is written to two
         stores: the stream would only have the events of one of them."""
         self._all_forwarded("db.watch")
-        return self._owner.driver().watch(*arguments, **options)
+        return self._driver().watch(*arguments, **options)
 
-    def with_options(self, *arguments: Any, **options: Any) -> NoReturn:
-        """Not supported: set options per collection, or in `mongo.url` for all."""
-        raise UnsupportedOperation(
-            "db.with_options", "options are set per collection", hint='db.get_collection("users", write_concern=...)'
-        )
+    def with_options(self, *arguments: Any, **options: Any) -> DatabaseView:
+        """The same database with other options, which its collections inherit. See `Collection.with_options`."""
+        return DatabaseView(self._owner, given_options(arguments, options))
+
+    # --- Motor's own members
+
+    def get_io_loop(self) -> Any:
+        """Motor's."""
+        return self._motors("get_io_loop").get_io_loop()
+
+    @property
+    def io_loop(self) -> Any:
+        """Motor's."""
+        return self._motors("io_loop").io_loop
+
+    @property
+    def delegate(self) -> GuardedDatabase:
+        """Motor's: PyMongo's own database, which its GridFS uses, without the configured collections."""
+        made = GuardedDatabase(self._owner, self._motors("delegate").delegate)
+        if not self._owner.has_entered():
+            begun(self, self._entering())
+        return made
+
+    async def _entering(self) -> None:
+        """GridFS writes past the collections of shadow, so the process is registered before."""
+        with suppress(ShadowError):
+            await self._owner.enter(())
+
+    def _motors(self, name: str) -> Any:
+        if not hasattr(self._owner.driver_kind(), "get_io_loop"):
+            raise UnsupportedOperation(f"db.{name}", "it is Motor's own", hint=f'a collection of it: db["{name}"]')
+        return self._driver()
 
     # --- what the client keeps
 
@@ -178,6 +277,44 @@ class DriverDatabase(NotIterable):
         return self._owner.driver_option("read_concern")
 
 
+class DatabaseView(DriverDatabase):
+    """The database with options, which its collections inherit."""
+
+    def __init__(self, owner: CollectionOwner, options: Mapping[str, Any]) -> None:
+        self._owner = owner
+        self._options = dict(options)
+
+    def __repr__(self) -> str:
+        return f"DatabaseView({self.name!r}, {', '.join(self._options)})"
+
+    def get_collection(self, name: str, *arguments: Any, **options: Any) -> Any:
+        """The collection, with the options of this view and those that are given."""
+        return self._owner.get_collection(name, **{**self._options, **given_options(arguments, options)})
+
+    def with_options(self, *arguments: Any, **options: Any) -> DatabaseView:
+        """See `DriverDatabase.with_options`."""
+        return DatabaseView(self._owner, {**self._options, **given_options(arguments, options)})
+
+    def _driver(self) -> Any:
+        return self._owner.driver().with_options(**self._options)
+
+    @property
+    def codec_options(self) -> Any:
+        return self._options.get("codec_options", super().codec_options)
+
+    @property
+    def read_preference(self) -> Any:
+        return self._options.get("read_preference", super().read_preference)
+
+    @property
+    def write_concern(self) -> Any:
+        return self._options.get("write_concern", super().write_concern)
+
+    @property
+    def read_concern(self) -> Any:
+        return self._options.get("read_concern", super().read_concern)
+
+
 class ForwardedClient(NotIterable):
     """The driver's client: other databases and sessions are its own, this database is the Shadow."""
 
@@ -185,6 +322,15 @@ class ForwardedClient(NotIterable):
 
     def __init__(self, owner: CollectionOwner) -> None:
         self._owner = owner
+
+    @property
+    def __class__(self) -> type[Any]:
+        """The driver's: `isinstance` returns the same as for the driver's own client."""
+        return client_class(self._owner.driver_kind())
+
+    @__class__.setter
+    def __class__(self, kind: Any) -> NoReturn:
+        raise TypeError("__class__ cannot be assigned")
 
     def __repr__(self) -> str:
         return f"ForwardedClient({self._owner.name!r})"
@@ -199,11 +345,10 @@ class ForwardedClient(NotIterable):
         return self.get_database(name)
 
     def get_database(self, name: str | None = None, *arguments: Any, **options: Any) -> Any:
-        """The Shadow for its own database (without options), the driver's for any other."""
+        """The Shadow for its own database, with options if some are given; the driver's for any other."""
         if name in (None, self._owner.name):
-            if arguments or options:
-                raise UnsupportedOperation("client.get_database(options)", "options are set per collection here")
-            return self._owner.database
+            given = given_options(arguments, options)
+            return self._owner.database.with_options(**given) if given else self._owner.database
         return self._owner.driver().client.get_database(name, *arguments, **options)
 
     def get_default_database(self, default: str | None = None, *arguments: Any, **options: Any) -> Any:
@@ -233,18 +378,65 @@ class ForwardedClient(NotIterable):
             return call(models, *arguments, **options)
         return written(self._owner, names, "client.bulk_write", call, models, *arguments, **options)
 
-    def close(self) -> NoReturn:
-        """Not supported: `await shadow.close()` closes the client that it created."""
-        raise UnsupportedOperation("client.close", "the client is shared", hint="await shadow.close()")
+    def server_info(self, *arguments: Any, **options: Any) -> Any:
+        """The driver's own; once all configured collections are on DynamoDB, what `buildInfo` answers."""
+        known = answer("buildInfo") if self._owner.is_flipped() else None
+        if known is not None:
+            return self._owner.begin(_given(known))
+        return self._owner.driver().client.server_info(*arguments, **options)
+
+    def close(self) -> Any:
+        """What `close` of the Shadow does: awaited with PyMongo's own client, begun at once with Motor. A client that
+        was passed in stays open."""
+        if not hasattr(self._owner.driver_kind(), "get_io_loop"):
+            return self._owner.close()
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return None  # nothing was started in a loop that could be stopped here
+        self._owner.begin(self._owner.close())
+        return None
+
+    async def aclose(self) -> None:
+        """See `close`."""
+        await self._owner.close()
+
+    async def __aenter__(self) -> ForwardedClient:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._owner.close()
+
+    def _run_operation(self, operation: Any, *arguments: Any, **options: Any) -> Any:
+        """The driver's own, for its cursors over a collection of a Shadow (GridFS): an operation must name the client
+        that sends it."""
+        client = self._client("_run_operation")
+        operation.client = client
+        return client._run_operation(operation, *arguments, **options)
+
+    def _client(self, name: str) -> Any:
+        """The driver's client; for a private name, which its own cursors ask for when they are collected, one that may
+        be closed."""
+        try:
+            return self._owner.driver().client
+        except (RuntimeError, ShadowClosed):
+            last = self._owner.last_driver()
+            if last is None or not name.startswith("_"):
+                raise
+            return last.client
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "_owner":
             # Attributes that Python itself looks up, even before there is an owner.
             raise AttributeError(name)
-        client = self._owner.driver().client
+        client = self._client(name)
         if name.startswith("_") or hasattr(type(client), name) or name in INSTANCE_ATTRIBUTES:
             return getattr(client, name)
         return self[name]
+
+
+async def _given(known: Any) -> Any:
+    return known
 
 
 def _name_of(given: Any) -> Any:

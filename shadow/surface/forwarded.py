@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final, NoReturn
 
 from pymongo.errors import ServerSelectionTimeoutError
 
-from shadow.errors import StoreUnavailable
+from shadow.errors import ShadowClosed, StoreUnavailable
 from shadow.stores.mongo.drivers import COLLECTION_VERBS
 from shadow.surface.names import NotIterable, check_name, sub_name
 from shadow.surface.stamping import WRITES
@@ -120,6 +120,9 @@ class ForwardedCollection(NotIterable):
     def __call__(self, *arguments: Any, **options: Any) -> NoReturn:
         raise TypeError(f"there is no such verb: {self._name.rpartition('.')[2]!r} (of collection {self._name!r})")
 
+    def _begin(self, call: Coroutine[Any, Any, Any]) -> Awaitable[Any]:
+        return self._owner.begin(call)
+
     # --- what it does -------------------------------------------------------------------------------------------
 
     def with_options(
@@ -144,11 +147,20 @@ class ForwardedCollection(NotIterable):
 
     def __getattr__(self, name: str) -> Any:
         """The driver's own attribute, or, as in the driver, a sub-collection."""
-        if name.startswith("_"):
+        if name.startswith("__") or name in type(self).__slots__:
             raise AttributeError(f"ForwardedCollection has no attribute {name!r}: for a sub-collection, use [{name!r}]")
+        if name.startswith("_"):
+            return self._of_driver(name)
         if not hasattr(self._owner.driver_kind(), name) and name not in INSTANCE_ATTRIBUTES:
             return self[name]
         return self._attribute(name)
+
+    def _of_driver(self, name: str) -> Any:
+        """What the driver's own cursors and files ask of a collection."""
+        try:
+            return getattr(self._own(), name)
+        except (RuntimeError, ShadowClosed, StoreUnavailable) as error:
+            raise AttributeError(f"ForwardedCollection has no attribute {name!r} outside of an event loop") from error
 
     def _attribute(self, name: str) -> Any:
         found = getattr(self._own(), name)
@@ -189,7 +201,7 @@ class ForwardedCollection(NotIterable):
             await self._owner.enter((self._name,))
             return await self._owner.gated(target, f"rename to {target!r}", call)
 
-        return renamed()
+        return self._owner.begin(renamed())
 
 
 class _Verb:

@@ -33,6 +33,7 @@ class ReadVerbs(CollectionBase):
         **options: Any,
     ) -> Any:
         """The first document that matches, or None. If `filter` is not a mapping, it is treated as an `_id`."""
+        self._take.counted("limit", abs(options.pop("limit", 0)))  # the drivers set their own in its place
         query = self._query("find_one", filter, projection, options, sort=sort, skip=skip)
         hit = await self._router.find_one(self._name, query)
         return None if hit is None else self._present(hit.document)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Awaitable, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Coroutine, Mapping, MutableMapping, Sequence
 from typing import Any, Final, NoReturn, Protocol
 
 from bson.codec_options import CodecOptions
@@ -20,10 +20,13 @@ from shadow.errors import UnsupportedOperation
 from shadow.model.operation import Verb
 from shadow.model.schema import CollectionSpec
 from shadow.routes.forwarder import Forwarder, Passage
+from shadow.stores.mongo.drivers import COLLECTION_VERBS
 from shadow.surface import indexes
 from shadow.surface.arguments import Arguments
 from shadow.surface.collection import Collection, Handle
 from shadow.surface.cursor import DocumentCursor
+from shadow.surface.forwarded import INSTANCE_ATTRIBUTES
+from shadow.surface.futures import at_once
 from shadow.surface.options import RequestedConcerns
 from shadow.surface.routed_cursor import RoutedAnswer, RoutedCursor
 from shadow.surface.stamping import READS, WRITES, Stamping, is_stamp
@@ -82,7 +85,19 @@ class RoutedCollection(Collection):
         options = codec_options or self._options
         return RoutedCollection(self._spec, self._handle, options=options, concerns=merged, asked=asked)
 
+    @property
+    def __class__(self) -> type[Any]:
+        """The driver's: `isinstance` returns the same as for the driver's own collection."""
+        return self._handle.driver_kind()
+
+    @__class__.setter
+    def __class__(self, kind: Any) -> NoReturn:
+        raise TypeError("__class__ cannot be assigned")
+
     # --- the path of a call -------------------------------------------------------------------------------------
+
+    def _begin(self, call: Coroutine[Any, Any, Any]) -> Awaitable[Any]:
+        return self._handle.begin(call)
 
     def _own(self) -> Any:
         """The driver's own collection."""
@@ -250,6 +265,7 @@ class RoutedCollection(Collection):
 
     # --- indexes and the collection itself ----------------------------------------------------------------------
 
+    @at_once
     async def create_index(self, keys: Any, *arguments: Any, **options: Any) -> str:
         """While only MongoDB is written, the driver's own, whatever the index. If the configuration has created an
         index that serves it under another name, that name is returned, as in other phases; see `Collection`."""
@@ -270,16 +286,19 @@ class RoutedCollection(Collection):
             self._spec = self._handle.indexes.note(self._spec, wanted)
         return name
 
+    @at_once
     async def create_indexes(self, indexes: Sequence[Any], *arguments: Any, **options: Any) -> list[str]:
         """See `create_index`."""
         if self._handle.expected(self._name) is Passage.VERSIONED:
             return await super().create_indexes(indexes, *arguments, **options)
         return list(await self._forward_other("create_indexes", (indexes, *arguments), options))
 
+    @at_once
     async def drop(self, *arguments: Any, **options: Any) -> None:
         """While only MongoDB is written the driver's own, which drops the indexes too; see `Collection`."""
         await self._forward_other("drop", arguments, options)
 
+    @at_once
     async def rename(self, new_name: str, *arguments: Any, **options: Any) -> Any:
         """The driver's own while only MongoDB is, and always was, written. Otherwise raises UnsupportedOperation."""
         if self._handle.expected(self._name) is Passage.STAMPED:
@@ -298,12 +317,16 @@ class RoutedCollection(Collection):
         return super().watch(*arguments, **options)
 
     def __getattr__(self, name: str) -> Any:
-        """While only MongoDB is, and always was, written: the driver's attributes besides the verbs of `Collection`,
-        or, as in the driver, a sub-collection. Otherwise raises UnsupportedOperation."""
-        if name.startswith("_") or self._handle.expected(self._name) is not Passage.OWN:
+        """A sub-collection, as in the driver; or, while only MongoDB is, and always was, written, the driver's
+        attributes besides the verbs of `Collection`. Raises UnsupportedOperation for those otherwise."""
+        if name.startswith("_"):
             return super().__getattr__(name)
-        if not hasattr(self._handle.driver_kind(), name):
+        is_own = self._handle.expected(self._name) is Passage.OWN
+        has_it = hasattr(self._handle.driver_kind(), name) or name in INSTANCE_ATTRIBUTES
+        if not has_it and (is_own or name not in _OF_A_DRIVER):
             return self[name]
+        if not is_own:
+            return super().__getattr__(name)
         found = getattr(self._own(), name)
         if name != "aggregate_raw_batches":
             return found
@@ -320,6 +343,8 @@ class RoutedCollection(Collection):
         raise TypeError(f"there is no such verb: {self._name.rpartition('.')[2]!r} (of collection {self._name!r})")
 
 
+_OF_A_DRIVER: Final = COLLECTION_VERBS | {"get_io_loop", "wrap"}
+"""Attributes of one of the drivers' collections: over two stores none becomes a sub-collection, whichever it is."""
 _SAME_KEYS: Final = 85
 """IndexOptionsConflict: such an index exists under another name. 86, that another index has its name, is raised to
 the application."""
@@ -332,6 +357,7 @@ def _as_is(document: Any) -> Any:
 def _forwarding(verb: str, forward: str) -> Any:
     """The verb of `Collection`, on the path that is chosen when it is called."""
 
+    @at_once
     @functools.wraps(getattr(Collection, verb))
     async def forwarded(self: RoutedCollection, *arguments: Any, **options: Any) -> Any:
         return await getattr(self, forward)(verb, arguments, options)

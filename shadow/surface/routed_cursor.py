@@ -7,11 +7,13 @@ import functools
 import inspect
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import Any, Final, Self
+from typing import Any, Final, NoReturn, Self
 
 from shadow.model.operation import Verb
 from shadow.model.outcome import Outcome, classify
 from shadow.routes.forwarder import Passage
+from shadow.surface.driver_cursor import no_indexing
+from shadow.surface.futures import at_once, begun
 
 __all__ = ["RoutedAnswer", "RoutedCursor"]
 
@@ -71,6 +73,7 @@ class RoutedCursor:
         """The next document. Raises StopAsyncIteration at the end."""
         return await self.__anext__()
 
+    @at_once
     async def to_list(self, *arguments: Any, **options: Any) -> list[Any]:
         """The next documents, or all remaining ones."""
         found = await self._first(lambda: self._inner.to_list(*arguments, **options))
@@ -94,8 +97,8 @@ class RoutedCursor:
         found = getattr(self._inner, name)
         return functools.partial(self._call, name) if callable(found) else found
 
-    def __getitem__(self, index: Any) -> Any:
-        return self._call("__getitem__", index)
+    def __getitem__(self, index: Any) -> NoReturn:
+        no_indexing(self._collection)
 
     def _note(self, name: str, *arguments: Any, **options: Any) -> Self:
         """At import time, the call is recorded: the driver checks it once there is an event loop."""
@@ -104,7 +107,7 @@ class RoutedCursor:
 
     def _call(self, name: str, *arguments: Any, **options: Any) -> Any:
         if name in _ASKING and not self._settled:
-            return self._ask(name, arguments, options)
+            return begun(self._collection, self._ask(name, arguments, options))
         made = getattr(self._inner, name)(*arguments, **options)
         if made is not self._inner:
             return made
@@ -117,6 +120,7 @@ class RoutedCursor:
 
     # --- life
 
+    @at_once
     async def close(self) -> None:
         if self._inner is not None:
             await self._inner.close()
@@ -202,6 +206,7 @@ class RoutedAnswer:
         """The next document. Raises StopAsyncIteration at the end."""
         return await self.__anext__()
 
+    @at_once
     async def to_list(self, *arguments: Any, **options: Any) -> list[Any]:
         """The next documents, or all remaining ones."""
         given = arguments if arguments or options else (None,)
@@ -217,7 +222,7 @@ class RoutedAnswer:
 
     def __getattr__(self, name: str) -> Any:
         if name == "fetch_next":  # Motor's
-            return self._fetched()
+            return begun(self._collection, self._fetched())
         if name.startswith("_") or self._inner is None:
             raise AttributeError(name)
         return getattr(self._inner, name)
@@ -230,6 +235,7 @@ class RoutedAnswer:
         self._sizes.append(batch_size)
         return self
 
+    @at_once
     async def close(self) -> None:
         if self._inner is not None:
             await self._inner.close()

@@ -43,6 +43,12 @@ class CollectionOwner(Protocol):
         """The driver's database object for the running event loop. Raises `ShadowClosed`, and RuntimeError if there is
         no loop and no client was passed in."""
 
+    def last_driver(self) -> Any:
+        """What `driver` has returned last, for what is asked when no event loop runs any more; None if nothing."""
+
+    def begin(self, call: Coroutine[Any, Any, Any]) -> Awaitable[Any]:
+        """A call as the driver gives it: PyMongo's coroutine, or with Motor a future of a call that has begun."""
+
     def driver_kind(self) -> type[Any]:
         """The class of the driver's collections."""
 
@@ -72,6 +78,12 @@ class CollectionOwner(Protocol):
 
     def reserved_of(self, collection: str) -> str:
         """The field of the version in a configured collection."""
+
+    def is_flipped(self) -> bool:
+        """Whether every configured collection has DynamoDB as its primary, and there is one."""
+
+    async def close(self) -> None:
+        """Ends what was started in the running event loop."""
 
     def is_on_mongo(self, collection: str) -> bool:
         """Whether MongoDB is the primary of a configured collection."""
@@ -117,7 +129,7 @@ def written(
     if not configured:
         return entered(owner, names, call, *arguments, **options)
     others = [each for each in names if each not in configured]
-    return _gated(owner, configured, others, what, lambda: call(*arguments, **options))
+    return owner.begin(_gated(owner, configured, others, what, lambda: call(*arguments, **options)))
 
 
 async def _gated(

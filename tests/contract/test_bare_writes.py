@@ -331,14 +331,14 @@ async def test_a_bare_write_under_way_holds_dual_writes_back(site: Site, monkeyp
                 return await own.update_one(*arguments, **options)
 
         monkeypatch.setattr(alone._engine.forwarder(), "collection", lambda name, options: Slow())
-        caller = asyncio.create_task(alone[NAME].update_one({"_id": 1}, {"$set": {"n": 1}}))
+        caller = asyncio.ensure_future(alone[NAME].update_one({"_id": 1}, {"$set": {"n": 1}}))
         await asked.wait()
         caller.cancel()
         with pytest.raises(asyncio.CancelledError):
             await caller
         async with site.shadow(Phase.DUAL_WRITE) as both:
             await both.prepare()
-            writing = asyncio.create_task(both[NAME].insert_one({"_id": 2}))
+            writing = asyncio.ensure_future(both[NAME].insert_one({"_id": 2}))
             await until(lambda: alone._engine.parts.routes.stamped(NAME))
             assert not alone._engine.parts.routes.drained([NAME])
             assert versions(site).get(2) is None, "no version of a dual write while the bare one is under way"

@@ -212,7 +212,7 @@ async def test_a_client_that_was_handed_in_is_said_to_be_stuck_and_kept(site: Si
         await shadow.prepare()
         await shadow[COLLECTION].insert_one({"_id": 1})
         await take_for_good(client)
-        reading = asyncio.create_task(shadow[COLLECTION].find_one({"_id": 1}))
+        reading = asyncio.ensure_future(shadow[COLLECTION].find_one({"_id": 1}))
         await until(lambda: counted(shadow, "shadow_clients_stuck_total", store="mongo") == 1)
         client._topology._lock.release()
         assert await reading == {"_id": 1}
@@ -287,7 +287,7 @@ async def test_close_ends_although_a_store_hangs_and_no_task_outlives_it(
         things = shadow[COLLECTION]
         await things.insert_one({"_id": 1})
         proxies[store].set(Mode.HANG)
-        calls = [asyncio.create_task(each) for each in (things.find_one({"_id": 1}), things.delete_one({"_id": 1}))]
+        calls = [asyncio.ensure_future(each) for each in (things.find_one({"_id": 1}), things.delete_one({"_id": 1}))]
         await until(lambda: proxies[store].faults >= 1)
     for each in calls:
         each.cancel()

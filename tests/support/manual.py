@@ -17,6 +17,7 @@ from shadow.stores.dynamo.query.support import How, how
 from shadow.stores.mongo.kinds import ADMITTED, REASONS
 from shadow.stores.mongo.options import OPTIONS as OPTION_ROWS
 from shadow.stores.mongo.options import Where
+from shadow.surface.argument_table import ARGUMENTS, Fate, arguments_of
 from shadow.surface.options import OPTIONS
 from tests.support import command_line, settings_tables
 
@@ -29,6 +30,8 @@ PAGES: Final = {path.stem: path for path in sorted((ROOT / "docs").glob("*.md"))
 
 REFUSED_VERBS: Final = ("rename", "watch")
 _NOT_VERBS: Final = ("name", "full_name", "database", "options", "with_options", *OPTIONS)
+_FEW: Final = 5
+"""Verbs that are named one by one."""
 _TITLES: Final = {
     Family.QUERY: "filters",
     Family.UPDATE: "updates",
@@ -79,8 +82,18 @@ def _listed(names: list[str] | tuple[str, ...]) -> str:
     return " ".join(f"`{name}`" for name in names)
 
 
+def arguments() -> str:
+    """Every argument of the verbs, and what it does."""
+    rows = ["| argument | of | | why |", "|---|---|---|---|"]
+    for fate in Fate:
+        for name, has_it in arguments_of(fate).items():
+            of = "every verb that has it" if len(has_it) > _FEW else _listed(has_it)
+            rows.append(f"| `{name}` | {of} | {fate} | {ARGUMENTS[name].how} |")
+    return "\n".join(rows)
+
+
 def options() -> str:
-    """Every option of a connection to MongoDB, and what becomes of it."""
+    """Every option of a connection to MongoDB, and what it does."""
     rows = ["| option | what it is | | how |", "|---|---|---|---|"]
     titles = {Where.URL: "", Where.CLIENT: " (of a client)", Where.DATABASE: " (of a database object)"}
     rows += [f"| `{each.name}`{titles[each.where]} | {each.means} | {each.fate} | {each.how} |" for each in OPTION_ROWS]
@@ -102,6 +115,7 @@ def collection_kinds() -> str:
 parts: Final[dict[str, Callable[[], str]]] = {
     "metrics": metrics,
     "operations": operations,
+    "arguments": arguments,
     "options of MongoDB": options,
     "known differences": known_differences,
     "collection kinds": collection_kinds,

@@ -9,8 +9,17 @@ from typing import Any, Final
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.cursor import AsyncCursor
+from pymongo.asynchronous.database import AsyncDatabase
 
-__all__ = ["COLLECTION_VERBS", "call_signature", "collection_class", "connect", "driver_of"]
+__all__ = [
+    "COLLECTION_VERBS",
+    "call_signature",
+    "client_class",
+    "collection_class",
+    "connect",
+    "database_class",
+    "driver_of",
+]
 
 
 def connect(url: str, driver: str) -> Any:
@@ -34,6 +43,24 @@ def collection_class(driver: str) -> type[Any]:
 
         return AsyncIOMotorCollection
     return AsyncCollection
+
+
+def database_class(collections: type[Any]) -> type[Any]:
+    """The class of the databases whose collections are of a class."""
+    if collections is AsyncCollection:
+        return AsyncDatabase
+    from motor.motor_asyncio import AsyncIOMotorDatabase
+
+    return AsyncIOMotorDatabase
+
+
+def client_class(collections: type[Any]) -> type[Any]:
+    """The class of the clients whose collections are of a class."""
+    if collections is AsyncCollection:
+        return AsyncMongoClient
+    from motor.motor_asyncio import AsyncIOMotorClient
+
+    return AsyncIOMotorClient
 
 
 COLLECTION_VERBS: Final = frozenset(name for name in dir(AsyncCollection) if not name.startswith("_"))

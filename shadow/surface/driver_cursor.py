@@ -1,0 +1,181 @@
+"""What the drivers' cursors have besides documents and options: a cursor over two stores, or DynamoDB."""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, NoReturn, Self
+
+from bson import Int64
+
+from shadow.errors import UnsupportedOperation
+from shadow.model.operation import Query
+from shadow.surface.futures import begun, is_motor
+
+__all__ = ["Chained", "DriverCursor", "MotorReads", "no_indexing"]
+
+_HARMLESS: Final = 4 | 8 | 16
+"""Flags of a query that change no result: reads of a secondary allowed, a hint about the oplog, no time limit for an
+idle cursor."""
+
+
+class MotorReads:
+    """Motor's ways to read a cursor, which PyMongo's own do not have."""
+
+    _collection: Any
+
+    async def _ready(self) -> bool:
+        """Whether there is another document, read if need be."""
+        raise NotImplementedError
+
+    def _take_ready(self) -> Any:
+        """The next document of those that were read; None if there is none."""
+        raise NotImplementedError
+
+    @property
+    def fetch_next(self) -> Awaitable[bool]:
+        """Motor's: whether `next_object` will return a document."""
+        if not is_motor(self._collection):
+            raise AttributeError("'AsyncCursor' object has no attribute 'fetch_next'")
+        warnings.warn("The fetch_next property is deprecated: use `async for`.", DeprecationWarning, stacklevel=2)
+        return begun(self._collection, self._ready())
+
+    def next_object(self) -> Any:
+        """Motor's: the document that `fetch_next` has read, or None."""
+        warnings.warn("The next_object method is deprecated: use `async for`.", DeprecationWarning, stacklevel=2)
+        return self._take_ready()
+
+    def each(self, callback: Callable[[Any, Any], Any]) -> None:
+        """Motor's: calls `callback` with each document and None, until it returns False, and at the end with None and
+        None, or with None and an error."""
+        if not callable(callback):
+            raise TypeError("callback must be a callable")
+        begun(self._collection, self._each(callback))
+
+    async def _each(self, callback: Callable[[Any, Any], Any]) -> None:
+        try:
+            while await self._ready():
+                if callback(self._take_ready(), None) is False:
+                    return
+        except Exception as error:
+            callback(None, error)
+        else:
+            callback(None, None)
+
+    def get_io_loop(self) -> asyncio.AbstractEventLoop:
+        """Motor's."""
+        return asyncio.get_running_loop()
+
+
+class DriverCursor(MotorReads):
+    """A base of `Cursor`, which has the documents."""
+
+    _query: Query
+    _fetched: int
+    _started: bool
+
+    def _with(self, **changes: Any) -> Self:
+        raise NotImplementedError
+
+    # --- about the server's cursor
+
+    @property
+    def cursor_id(self) -> Int64 | None:
+        """None before the first document is requested, then 0, as of a cursor that the server has closed."""
+        return Int64(0) if self._started else None
+
+    @property
+    def address(self) -> None:
+        """None: the documents do not come from one server."""
+        return None
+
+    @property
+    def session(self) -> None:
+        """None: the read has no session of its own."""
+        return None
+
+    @property
+    def retrieved(self) -> int:
+        """How many documents have been read so far."""
+        return self._fetched
+
+    # --- other questions
+
+    def distinct(self, key: str) -> Any:
+        """The distinct values at a path among the documents that match; `sort`, `skip` and `limit` do not count."""
+        return self._collection.distinct(key, self._query.filter)
+
+    def explain(self) -> NoReturn:
+        """Not supported: there is no plan of one server."""
+        raise UnsupportedOperation("cursor.explain", "there is no plan of one server", hint="shadow.admin.driver()")
+
+    # --- options
+
+    def max_await_time_ms(self, max_await_time_ms: int | None) -> Self:
+        """Accepted: it is about tailable cursors alone."""
+        if not isinstance(max_await_time_ms, int) and max_await_time_ms is not None:
+            raise TypeError(f"max_await_time_ms must be an integer or None, not {type(max_await_time_ms)}")
+        return self._with()
+
+    def max_scan(self, max_scan: int | None) -> NoReturn:
+        """Not supported; no server from 4.2 on has it."""
+        raise UnsupportedOperation("cursor.max_scan", "servers from 4.2 on do not have it")
+
+    def where(self, code: Any) -> NoReturn:
+        """Not supported: DynamoDB runs no JavaScript."""
+        raise UnsupportedOperation("cursor.where", "DynamoDB runs no JavaScript", hint="$expr")
+
+    def add_option(self, mask: int) -> Chained:
+        """Accepts flags that change no result. May be awaited, as with PyMongo's own client, or not, as with Motor."""
+        return self._flagged("cursor.add_option", mask)
+
+    def remove_option(self, mask: int) -> Chained:
+        """See `add_option`."""
+        return self._flagged("cursor.remove_option", mask)
+
+    def _flagged(self, what: str, mask: int) -> Chained:
+        if not isinstance(mask, int):
+            raise TypeError(f"mask must be an int, not {type(mask)}")
+        self._with()
+        if mask & ~_HARMLESS and what == "cursor.add_option":
+            raise UnsupportedOperation(f"{what}({mask})", "such a read needs a cursor of one server")
+        return Chained(self)
+
+    def __getitem__(self, index: Any) -> NoReturn:
+        """As the drivers' cursors, this one has no indexing. Raises IndexError with PyMongo's own client, TypeError
+        with Motor."""
+        no_indexing(self._collection)
+
+
+class Chained:
+    """A cursor after a method that PyMongo's own client awaits and Motor does not; `ending`: what is awaited."""
+
+    def __init__(self, cursor: Any, ending: Callable[[], Awaitable[None]] | None = None) -> None:
+        self._cursor = cursor
+        self._ending = ending
+
+    def __await__(self) -> Any:
+        return self._end().__await__()
+
+    async def _end(self) -> Any:
+        if self._ending is not None:
+            await self._ending()
+        return self._cursor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cursor, name)
+
+    def __aiter__(self) -> Any:
+        return self._cursor
+
+
+def no_indexing(collection: Any) -> NoReturn:
+    """Raises what the driver of a collection raises for an index on a cursor."""
+    if is_motor(collection):
+        raise TypeError("'AsyncIOMotorCursor' object is not subscriptable")
+    raise _NoIndexing("AsyncCursor does not support indexing")
+
+
+class _NoIndexing(IndexError, TypeError):
+    """PyMongo's IndexError, which code that was written for Motor catches too."""

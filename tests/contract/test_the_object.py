@@ -1,0 +1,281 @@
+"""The Shadow as an object: it stands for the driver's database and client, for libraries that look at it too."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import inspect
+import io
+import uuid
+import warnings
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Final
+
+import pymongo
+import pytest
+import pytest_asyncio
+from bson.codec_options import CodecOptions
+from bson.son import SON
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import BulkWriteError, CollectionInvalid, InvalidOperation
+
+from shadow import Shadow
+from shadow.config import CollectionSettings
+from shadow.errors import ShadowClosed, UnsupportedOperation
+from shadow.model.phase import Phase, StoreName
+from shadow.stores.mongo.drivers import connect
+from tests.support.shims import settings_for
+from tests.support.topologies import drop
+
+PHASES: Final = {
+    "off": CollectionSettings(phase=Phase.OFF),
+    "shadow": CollectionSettings(phase=Phase.SHADOW),
+    "dynamo": CollectionSettings(phase=Phase.SHADOW, primary=StoreName.DYNAMO, forced="a test"),
+}
+DOCUMENTS: Final = [{"_id": each, "n": each % 2} for each in (1, 2, 3)]
+
+
+@pytest.fixture(params=["motor", "pymongo"])
+def driver(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest_asyncio.fixture(params=PHASES)
+async def shadow(
+    request: pytest.FixtureRequest, driver: str, mongo_url: str, dynamodb_local_url: str, tmp_path: Path
+) -> AsyncIterator[Shadow]:
+    name = f"t{uuid.uuid4().hex[:12]}"
+    settings = settings_for(tmp_path, mongo_url, dynamodb_local_url, name, [], driver=driver)
+    async with Shadow(settings.model_copy(update={"collections": {"things": PHASES[request.param]}})) as made:
+        await made.prepare()
+        await made["things"].insert_many([dict(each) for each in DOCUMENTS])
+        yield made
+    drop(mongo_url, name)
+
+
+def flipped(shadow: Shadow) -> bool:
+    return shadow._engine.is_flipped()
+
+
+async def awaited(made: Any) -> Any:
+    return await made if inspect.isawaitable(made) else made
+
+
+async def test_it_is_an_instance_of_what_the_driver_has(shadow: Shadow, driver: str) -> None:
+    if driver == "pymongo":
+        kinds: Any = (AsyncDatabase, AsyncCollection, pymongo.AsyncMongoClient)
+    else:
+        from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection, AsyncIOMotorDatabase
+
+        kinds = (AsyncIOMotorDatabase, AsyncIOMotorCollection, AsyncIOMotorClient)
+    databases, collections, clients = kinds
+    assert isinstance(shadow, databases)
+    assert isinstance(shadow, Shadow)
+    assert isinstance(shadow.with_options(), databases)
+    assert isinstance(shadow["things"], collections)
+    assert isinstance(shadow["others"], collections)
+    assert isinstance(shadow.client, clients)
+    for each in (shadow, shadow["things"], shadow.client):
+        with pytest.raises(TypeError):
+            each.__class__ = object
+
+
+async def test_equality_hash_and_names(shadow: Shadow) -> None:
+    view = shadow.with_options(codec_options=CodecOptions(tz_aware=True))
+    assert shadow == view == shadow.client[shadow.name] == shadow.client.get_database()
+    assert hash(shadow) == hash(view)
+    assert shadow != object()
+    for name in ("things", "others"):
+        assert shadow[name] == getattr(shadow, name) == view[name]
+        assert shadow[name].sub == shadow[name]["sub"] == shadow[f"{name}.sub"]
+        assert shadow[name].sub.deep.name == f"{name}.sub.deep"
+        assert shadow[name].database == shadow
+        assert {shadow[name]: 1}[getattr(shadow, name)] == 1
+    for each in (shadow, view, shadow["things"], shadow["others"]):
+        with pytest.raises(NotImplementedError):
+            bool(each)
+    with pytest.raises(TypeError):
+        shadow["things"].insert_on({})
+    assert "tz" not in repr(shadow)
+    assert "codec_options" in repr(view)
+
+
+async def test_a_database_with_options_gives_them_to_its_collections(shadow: Shadow) -> None:
+    aware = CodecOptions[dict[str, Any]](tz_aware=True)
+    views = [shadow.with_options(codec_options=aware), shadow.client.get_database(shadow.name, codec_options=aware)]
+    await shadow["things"].insert_one({"_id": "date", "at": dt.datetime(2024, 1, 1)})
+    for view in (*views, views[0].with_options(read_preference=pymongo.ReadPreference.PRIMARY)):
+        found = await view.things.find_one({"_id": "date"})
+        assert found["at"].tzinfo is not None
+        assert view.codec_options.tz_aware
+        assert view["others"].codec_options.tz_aware
+        assert type(await view.get_collection("things", CodecOptions(document_class=SON)).find_one()) is SON
+        assert (await view.command("ping"))["ok"] == 1
+    assert not shadow.codec_options.tz_aware
+    for wrong in ({"wrong": 1}, {"codec_options": 5}):
+        with pytest.raises(TypeError):
+            shadow.with_options(**wrong)["things"]
+
+
+async def test_commands_and_lists(shadow: Shadow) -> None:
+    await shadow["others"].insert_one({"_id": 1})
+    for name in ("ping", "buildInfo", "hello", "isMaster"):
+        assert (await shadow.command(name))["ok"] == 1
+        assert (await shadow.command({name: 1}))["ok"] == 1
+    assert (await shadow.command("buildInfo"))["version"].startswith("6.0") == flipped(shadow) or not flipped(shadow)
+    assert (await shadow.client.server_info())["ok"] == 1
+    assert sorted(await shadow.list_collection_names()) == ["others", "things"]
+    assert await shadow.list_collection_names(filter={"name": "things"}) == ["things"]
+    cursor = await awaited(shadow.list_collections(filter={"name": {"$in": ["things", "others"]}}))
+    assert sorted(each["name"] for each in await cursor.to_list(None)) == ["others", "things"]
+    with pytest.raises(CollectionInvalid):
+        await shadow.create_collection("things")
+    await shadow.drop_collection("others")
+    assert "others" not in await shadow.list_collection_names()
+
+
+async def test_gridfs_is_mongodbs(shadow: Shadow, driver: str) -> None:
+    if driver == "pymongo":
+        from gridfs import AsyncGridFSBucket as Bucket
+    else:
+        from motor.motor_asyncio import AsyncIOMotorGridFSBucket as Bucket
+    bucket: Any = Bucket(shadow, chunk_size_bytes=100)
+    key = await bucket.upload_from_stream("a name", b"hello" * 100)
+    into = io.BytesIO()
+    await bucket.download_to_stream(key, into)
+    assert into.getvalue() == b"hello" * 100
+    assert await shadow.fs.chunks.count_documents({}) == 5
+    assert [each.filename async for each in bucket.find({})] == ["a name"]
+    await bucket.rename(key, "another")
+    assert await shadow["fs.files"].distinct("filename") == ["another"]
+    await bucket.delete(key)
+    assert await shadow["fs.files"].count_documents({}) == 0
+
+
+async def test_pymongos_own_database_under_motors_has_no_configured_collection(shadow: Shadow, driver: str) -> None:
+    if driver == "pymongo":
+        with pytest.raises(UnsupportedOperation, match="Motor's own"):
+            _ = shadow.delegate
+        return
+    own = shadow.delegate
+    assert isinstance(own, pymongo.database.Database)
+    assert own["elsewhere"].name == own.get_collection("elsewhere").name == own.elsewhere.name
+    for take in (lambda: own["things"], lambda: own.with_options().things):
+        with pytest.raises(UnsupportedOperation, match="things"):
+            take()
+
+
+async def test_cursors(shadow: Shadow, driver: str) -> None:
+    things = shadow["things"]
+    seen = []
+    cursor = things.find(sort=[("_id", 1)])
+    async for each in cursor:
+        seen.append((each["_id"], cursor.alive))
+    assert seen == [(1, True), (2, True), (3, False)]
+    assert not cursor.alive
+    assert len(await things.find(sort=[]).to_list(None)) == 3
+    cursor = things.find().sort("_id", 1)
+    assert [len(await cursor.to_list(1)), len(await cursor.to_list(1)), len(await cursor.to_list(5))] == [1, 1, 1]
+    assert await cursor.to_list(5) == []
+    assert await things.find({"n": 1}).distinct("_id") == [1, 3]
+    cursor = things.find()
+    assert cursor.cursor_id is None
+    assert cursor.address is None
+    await cursor.to_list(None)
+    assert cursor.cursor_id == 0
+    await awaited(cursor.rewind())
+    assert len(await cursor.to_list(None)) == len(await cursor.clone().to_list(None)) == 3
+    with pytest.raises(InvalidOperation):
+        cursor.max_await_time_ms(5)
+    assert len(await things.find().max_await_time_ms(5).comment("c").allow_disk_use(True).to_list(None)) == 3
+    flagged = await awaited(things.find().add_option(16))
+    assert len(await flagged.to_list(None)) == 3
+    with pytest.raises(IndexError if driver == "pymongo" else TypeError):
+        things.find()[0]
+    defaults: dict[str, Any] = {
+        "cursor_type": 0, "no_cursor_timeout": False, "allow_partial_results": False, "oplog_replay": False,
+        "return_key": False, "show_record_id": False, "batch_size": 0, "hint": None, "session": None,
+    }  # fmt: skip
+    assert len(await things.find(**defaults).to_list(None)) == 3
+    assert (await things.find_one({"_id": 1}, batch_size=1))["n"] == 1
+
+
+async def test_what_only_a_server_could_answer_is_refused_by_its_name(shadow: Shadow) -> None:
+    if not flipped(shadow):
+        return
+    things = shadow["things"]
+    for name, arguments in (
+        ("explain", ()), ("where", ("1",)), ("max_scan", (1,)), ("add_option", (2,)),
+    ):  # fmt: skip
+        with pytest.raises(UnsupportedOperation, match=f"cursor.{name}"):
+            await awaited(getattr(things.find(), name)(*arguments))
+    for name in ("return_key", "show_record_id", "max_scan"):
+        with pytest.raises(UnsupportedOperation, match=name):
+            await things.find(**{name: True}).to_list(None)
+
+
+async def test_motors_ways_to_read(shadow: Shadow, driver: str) -> None:
+    if driver == "pymongo":
+        assert not hasattr(shadow["things"].find(), "fetch_next") or not flipped(shadow)
+        return
+    things = shadow["things"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        for cursor in (things.find().sort("_id", 1), things.aggregate([{"$sort": {"_id": 1}}])):
+            found = []
+            while await cursor.fetch_next:
+                found.append(cursor.next_object()["_id"])
+            assert found == [1, 2, 3]
+    ended, told = asyncio.Event(), []
+
+    def each(document: Any, error: Any) -> bool | None:
+        told.append(None if document is None else document["_id"])
+        if document is None or document["_id"] == 2:
+            ended.set()
+            return False
+        return None
+
+    things.find().sort("_id", 1).each(each)
+    await asyncio.wait_for(ended.wait(), 30)
+    await asyncio.sleep(0.05)
+    assert told == [1, 2]
+
+
+async def test_a_document_that_is_too_large_is_one_of_the_bulks_errors(shadow: Shadow) -> None:
+    if not flipped(shadow):
+        return
+    big = "x" * (17 * 1024 * 1024)
+    requests = [pymongo.InsertOne({"_id": "a"}), pymongo.InsertOne({"_id": "b", "big": big})]
+    for bulk, code in (
+        ([*requests, pymongo.InsertOne({"_id": "c"})], 2),
+        ([pymongo.UpdateOne({"_id": 1}, {"$set": {"m": 1}}), pymongo.ReplaceOne({"_id": 2}, {"big": big})], 10334),
+    ):
+        with pytest.raises(BulkWriteError) as caught:
+            await shadow["things"].bulk_write(bulk)
+        (error,) = caught.value.details["writeErrors"]
+        assert (error["index"], error["code"]) == (1, code)
+    assert caught.value.details["nModified"] == 1
+    assert sorted(map(str, await shadow["things"].distinct("_id"))) == ["1", "2", "3", "a"]
+
+
+async def test_closing_the_client_closes_the_shadow(
+    driver: str, mongo_url: str, dynamodb_local_url: str, tmp_path: Path
+) -> None:
+    name = f"t{uuid.uuid4().hex[:12]}"
+    settings = settings_for(tmp_path, mongo_url, dynamodb_local_url, name, ["things"], driver=driver)
+    given: Any = connect(mongo_url, driver)
+    shadow = Shadow.from_settings(settings, mongo_client=given)
+    await shadow["others"].insert_one({"_id": 1})
+    closing = shadow.client.close()
+    assert inspect.isawaitable(closing) == (driver == "pymongo")
+    await awaited(closing)
+    async with asyncio.timeout(60):
+        while not shadow._engine._closed or shadow._engine._runtimes:  # noqa: ASYNC110 - Motor's close is not awaited
+            await asyncio.sleep(0.01)
+    with pytest.raises(ShadowClosed):
+        await shadow["things"].find_one()
+    assert await given[name]["others"].count_documents({}) == 1  # what was passed in stays open
+    await awaited(given.close())
+    drop(mongo_url, name)
