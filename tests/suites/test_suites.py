@@ -2,8 +2,8 @@
 
 One line of each suite is changed (`suites.py`). What passes with the bare driver passes here; `kept.json` has the tests
 that do not, each with its reason. A test in it that passes has to be taken out of it: a run warns of it, and fails with
-SHADOW_LONG=1. A run has one mode of each suite and a part of the larger ones; SHADOW_LONG=1 has all of them. By hand, and to write the list: see
-`python -m tests.suites --help`.
+SHADOW_LONG=1. A run has one mode of each suite and a part of the larger ones; SHADOW_LONG=1 has all of them. By hand,
+and to write the list: see `python -m tests.suites --help`.
 """
 
 from __future__ import annotations
