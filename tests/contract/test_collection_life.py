@@ -59,7 +59,6 @@ REFUSED: Final[dict[str, Call]] = {
     "bulk_write(collation=": lambda c: c.bulk_write([pymongo.DeleteOne(KEY, collation={"locale": "de"})]),
     "watch": lambda c: c.watch(),
     "collection.find_raw_batches": lambda c: c.find_raw_batches({}),
-    "collection.fnid_one": lambda c: c.fnid_one({}),
     "$where": lambda c: c.find_one({"$where": "true"}),
     "$near": lambda c: c.find_one({"a": {"$near": [0, 0]}}),
     "$text": lambda c: c.count_documents({"$text": {"$search": "x"}}),
