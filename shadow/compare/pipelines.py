@@ -9,57 +9,17 @@ stages and operators count as open.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from shadow.compare.freedom import ANYTHING, EXACT, Freedom, OpenShape
 from shadow.compare.open_expressions import expression, merged, only_path, value_at, with_value
+from shadow.compare.openness import Openness, Rows, least, settled, touched
 from shadow.model.version import Document
 from shadow.mongoql.paths import position
 
 __all__ = ["Openness", "Rows", "openness", "projected"]
-
-
-class Rows(enum.Enum):
-    """KNOWN: which rows there are. COUNTED: only how many. OPEN: neither."""
-
-    KNOWN = "known"
-    COUNTED = "counted"
-    OPEN = "open"
-
-
-@dataclass(frozen=True, slots=True)
-class Openness:
-    """What is known of rows at one point of a pipeline.
-
-    `whole`: their order is fully determined. `sort`: they are ordered by these fields, ties in any order; `seen`: the
-    rows still hold these fields unchanged. `skip`, `limit`: the window of that order. `distinct`: no two rows have the
-    same `_id`; `stored`: it is that of a stored document, and so no list, of which several may tie. `single`: there is
-    at most one row. `placed`: the order of fields is determined.
-    """
-
-    rows: Rows = Rows.KNOWN
-    shape: OpenShape = EXACT
-    whole: bool = False
-    sort: tuple[tuple[str, int], ...] = ()
-    seen: bool = True
-    skip: int = 0
-    limit: int = 0
-    distinct: bool = True
-    stored: bool = True
-    single: bool = False
-    placed: bool = True
-
-    @property
-    def fixed(self) -> bool:
-        """Whether the sequence of rows is fixed."""
-        return self.whole or self.single
-
-    @property
-    def cut(self) -> bool:
-        return bool(self.skip or self.limit)
 
 
 def openness(pipeline: Sequence[Document]) -> Openness:
@@ -121,33 +81,11 @@ def _unknown(state: Openness, spec: Any) -> Openness:
     return Openness(Rows.OPEN, ANYTHING, distinct=False)
 
 
-def _settled(state: Openness) -> Openness:
-    """`state` before a stage that does not use the window itself: which tied rows were in it is open."""
-    if state.cut and not state.fixed:
-        return replace(state, rows=_least(state.rows, Rows.COUNTED), skip=0, limit=0, sort=())
-    return state
-
-
-def _least(a: Rows, b: Rows) -> Rows:
-    order = (Rows.OPEN, Rows.COUNTED, Rows.KNOWN)
-    return min(a, b, key=order.index)
-
-
-def _touched(state: Openness, path: str) -> Openness:
-    """`state` after the value at `path` has changed: the sort may no longer be visible, and the key may differ."""
-    seen = state.seen and not any(_related(path, each) for each, _ in state.sort)
-    return replace(state, seen=seen, distinct=state.distinct and path != "_id")
-
-
-def _related(a: str, b: str) -> bool:
-    return a == b or a.startswith(f"{b}.") or b.startswith(f"{a}.")
-
-
 # -- stages -------------------------------------------------------------------------------------------------------
 
 
 def _match(state: Openness, spec: Any) -> Openness:
-    state = _settled(state)
+    state = settled(state)
     if not _filter_is_exact(spec, state.shape):
         return replace(state, rows=Rows.OPEN)
     return replace(state, rows=Rows.OPEN if state.rows is Rows.COUNTED else state.rows)
@@ -199,7 +137,7 @@ def _plain_condition(wanted: Any) -> bool:
 
 
 def _sort(state: Openness, spec: Any) -> Openness:
-    state = _settled(state)
+    state = settled(state)
     sort = tuple((path, -1 if direction < 0 else 1) for path, direction in spec.items())
     shapes = [value_at(state.shape, path) for path, _ in sort]
     allowed = {Freedom.ORDER, Freedom.EQUALS, Freedom.ROUNDING}
@@ -214,7 +152,7 @@ def _skip(state: Openness, spec: Any) -> Openness:
     if not count or state.single or state.fixed:
         return state
     if not state.sort:
-        return replace(state, rows=_least(state.rows, Rows.COUNTED))
+        return replace(state, rows=least(state.rows, Rows.COUNTED))
     limit = state.limit
     if limit and limit <= count:
         return replace(state, rows=Rows.OPEN)
@@ -226,7 +164,7 @@ def _limit(state: Openness, spec: Any) -> Openness:
     if state.fixed:
         return replace(state, single=state.single or (count == 1 and state.rows is Rows.KNOWN))
     if not state.sort:
-        return replace(state, rows=_least(state.rows, Rows.COUNTED))
+        return replace(state, rows=least(state.rows, Rows.COUNTED))
     return replace(state, limit=min(state.limit or count, count))
 
 
@@ -271,14 +209,14 @@ def _covered(path: str, names: Sequence[str]) -> bool:
 def _add(state: Openness, spec: Any) -> Openness:
     made = state
     for path, value in _flat(spec):
-        made = _touched(made, path)
+        made = touched(made, path)
         made = replace(made, shape=with_value(made.shape, path, expression(value, state.shape)))
     return made
 
 
 def _unset(state: Openness, spec: Any) -> Openness:
     for path in [spec] if isinstance(spec, str) else spec:
-        state = _touched(state, path)
+        state = touched(state, path)
         state = replace(state, shape=with_value(state.shape, path, EXACT))
     return state
 
@@ -294,12 +232,12 @@ def _replace_with(state: Openness, spec: Any) -> Openness:
 
 
 def _unwind(state: Openness, spec: Any) -> Openness:
-    state = _settled(state)
+    state = settled(state)
     options = {"path": spec} if isinstance(spec, str) else spec
     path = options["path"][1:]
     opened = value_at(state.shape, path)
     rows = Rows.OPEN if state.rows is Rows.COUNTED else state.rows
-    made = replace(_touched(state, path), rows=rows, distinct=False, single=False)
+    made = replace(touched(state, path), rows=rows, distinct=False, single=False)
     if Freedom.ANYTHING in opened.open:
         made = replace(made, rows=Rows.OPEN)
     ordered = not opened.open & {Freedom.ORDER, Freedom.PLACE}
@@ -310,7 +248,7 @@ def _unwind(state: Openness, spec: Any) -> Openness:
     )
     index = options.get("includeArrayIndex")
     if index:
-        made = _touched(made, index)
+        made = touched(made, index)
         made = replace(made, shape=with_value(made.shape, index, EXACT if ordered else ANYTHING))
     return made
 
@@ -324,23 +262,23 @@ def _lookup(state: Openness, spec: Any) -> Openness:
 
 
 def _union(state: Openness, spec: Any) -> Openness:
-    first, second = _settled(state), Openness()
+    first, second = settled(state), Openness()
     for stage in () if isinstance(spec, str) else spec.get("pipeline", ()):
         second = _after(second, stage)
-    second = _settled(second)
+    second = settled(second)
     shape = merged(first.shape, second.shape)
-    return Openness(_least(first.rows, second.rows), shape, distinct=False, stored=False)
+    return Openness(least(first.rows, second.rows), shape, distinct=False, stored=False)
 
 
 def _joined(state: Openness, path: str, made: OpenShape) -> Openness:
-    return replace(_touched(state, path), shape=with_value(state.shape, path, made))
+    return replace(touched(state, path), shape=with_value(state.shape, path, made))
 
 
 # -- groups -------------------------------------------------------------------------------------------------------
 
 
 def _group(state: Openness, spec: Any) -> Openness:
-    state = _settled(state)
+    state = settled(state)
     key = expression(spec["_id"], state.shape)
     constant = not _reads(spec["_id"])
     rows = Rows.KNOWN
@@ -392,6 +330,10 @@ def _accumulated(accumulator: Any, state: Openness) -> OpenShape:
             return OpenShape(frozenset({Freedom.EQUALS})) if known else ANYTHING
         case "$first" | "$last":
             return value if state.fixed or (value.exact and not _reads(operand)) else ANYTHING
+        case "$firstN" | "$lastN" | "$top" | "$bottom" | "$topN" | "$bottomN":
+            return EXACT if state.fixed and value.exact else ANYTHING
+        case "$maxN" | "$minN":
+            return OpenShape(frozenset({Freedom.EQUALS})) if value.exact else ANYTHING
         case "$push":
             if value.open:
                 return ANYTHING
@@ -414,6 +356,70 @@ def _sort_by_count(state: Openness, spec: Any) -> Openness:
     return replace(grouped, sort=(("count", -1),))
 
 
+def _bucket(state: Openness, spec: Any) -> Openness:
+    grouped = _group(state, {"_id": spec["groupBy"], **spec.get("output", {})})
+    fields = {name: each for name, each in grouped.shape.fields.items() if name != "_id"}
+    return _in_order(replace(grouped, shape=OpenShape(fields=fields)))
+
+
+def _bucket_auto(state: Openness, spec: Any) -> Openness:
+    """Which of several equal values are the ends of a bucket is open."""
+    grouped = _group(state, {"_id": spec["groupBy"], **spec.get("output", {})})
+    equal = OpenShape(frozenset({Freedom.EQUALS}))
+    ends = OpenShape(fields={"min": equal, "max": equal})
+    return _in_order(replace(grouped, shape=OpenShape(fields={**grouped.shape.fields, "_id": ends})))
+
+
+def _in_order(state: Openness) -> Openness:
+    """`state` of groups that come in the order of their keys."""
+    return replace(state, sort=(("_id", 1),), whole=state.rows is Rows.KNOWN)
+
+
+def _sample(state: Openness, spec: Any) -> Openness:
+    return replace(
+        settled(state), rows=least(state.rows, Rows.COUNTED), whole=False, sort=(), single=int(spec["size"]) == 1
+    )
+
+
+def _redact(state: Openness, spec: Any) -> Openness:
+    known = state.shape.exact and expression(spec, EXACT).exact
+    rows = state.rows if state.rows is Rows.KNOWN and known else Rows.OPEN
+    return replace(settled(state), rows=rows, shape=EXACT if known else ANYTHING, seen=False, distinct=False)
+
+
+_UNBOUNDED: Final = ["unbounded", "unbounded"]
+
+
+def _windows(state: Openness, spec: Any) -> Openness:
+    """Documents come by partition, and in each in the order of `sortBy`, ties in any order."""
+    ordered = _sort(state, spec["sortBy"]) if spec.get("sortBy") else replace(settled(state), whole=False, sort=())
+    known = ordered.whole and expression(spec.get("partitionBy"), state.shape).exact
+    ordered = replace(ordered, whole=known)
+    made = replace(ordered, sort=(), single=state.single)
+    for path, output in spec["output"].items():
+        made = touched(made, path)
+        made = replace(made, shape=with_value(made.shape, path, _windowed(output, ordered)))
+    return made
+
+
+def _windowed(output: Any, ordered: Openness) -> OpenShape:
+    ((name, operand),) = ((name, value) for name, value in output.items() if name != "window")
+    if name in ("$rank", "$denseRank"):
+        return EXACT if ordered.seen and ordered.rows is Rows.KNOWN else ANYTHING
+    if name in ("$documentNumber", "$shift"):
+        return EXACT if ordered.whole and expression(operand, ordered.shape).exact else ANYTHING
+    window = output.get("window", {})
+    whole = not window or window.get("documents") == _UNBOUNDED or window.get("range") == _UNBOUNDED
+    if not ordered.whole and not (whole and ordered.rows is Rows.KNOWN):
+        return ANYTHING
+    return _accumulated({name: operand}, ordered)
+
+
+def _graph(state: Openness, spec: Any) -> Openness:
+    known = expression(spec["startWith"], state.shape).exact
+    return _joined(state, spec["as"], OpenShape(frozenset({Freedom.ORDER})) if known else ANYTHING)
+
+
 def _count(state: Openness, spec: Any) -> Openness:
     rows = Rows.OPEN if state.rows is Rows.OPEN else Rows.KNOWN
     return Openness(rows, EXACT, distinct=False, single=True)
@@ -430,7 +436,7 @@ def _facet(state: Openness, spec: Any) -> Openness:
 
 
 def _facet_shape(state: Openness, stages: Sequence[Document]) -> OpenShape:
-    end = _settled(state)
+    end = settled(state)
     for stage in stages:
         end = _after(end, stage)
     if end.rows is not Rows.KNOWN or (end.cut and not end.fixed):
@@ -454,6 +460,12 @@ _STAGES: Final[dict[str, Callable[[Openness, Any], Openness]]] = {
     "$unwind": _unwind,
     "$lookup": _lookup,
     "$unionWith": _union,
+    "$graphLookup": _graph,
+    "$redact": _redact,
+    "$setWindowFields": _windows,
+    "$bucket": _bucket,
+    "$bucketAuto": _bucket_auto,
+    "$sample": _sample,
     "$group": _group,
     "$sortByCount": _sort_by_count,
     "$count": _count,

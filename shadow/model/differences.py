@@ -43,6 +43,8 @@ DIFFERENCES: Final[dict[int, str]] = {
     31: "`$exp`, `$ln`, `$log`, `$pow`, `$sin` and their like use the C library of this host: the last digit may "
     "differ from that of another host.",
     32: "`$sortArray` keeps equal elements in their order; the server may not if there are more than 16.",
+    33: "What `$graphLookup` finds comes step by step, each step in the order of the keys; the server's order is that "
+    "of a hash table.",
     45: "`drop_indexes` keeps the indexes of the configuration; `create_index` returns the name of one that serves.",
     46: "Documents that expire (`expires`) are hidden at once, and no write finds them; the server's monitor deletes "
     "them within a minute. A join shows what has expired in the other collection, until DynamoDB deletes it.",

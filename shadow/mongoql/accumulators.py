@@ -9,7 +9,7 @@ from shadow.model.order import MISSING, as_document, order_key
 from shadow.mongoql.containers import nullish
 from shadow.mongoql.failures import described, failure
 from shadow.mongoql.predicates import is_number
-from shadow.mongoql.summation import Summation
+from shadow.mongoql.summation import Deviation, Summation
 
 __all__ = ["ACCUMULATORS", "Accumulator"]
 
@@ -43,6 +43,18 @@ class _Average(_Sum):
 
     def result(self) -> Any:
         return self.total.average(self.count) if self.count else None
+
+
+class _Deviation:
+    def __init__(self, *, sample: bool) -> None:
+        self.total = Deviation(sample=sample)
+
+    def add(self, value: Any) -> None:
+        if is_number(value):
+            self.total.add(value)
+
+    def result(self) -> Any:
+        return self.total.result()
 
 
 class _Extreme:
@@ -133,4 +145,6 @@ ACCUMULATORS: Final[dict[str, Callable[[], Accumulator]]] = {
     "$push": _Push,
     "$addToSet": _AddToSet,
     "$mergeObjects": _Merge,
+    "$stdDevPop": lambda: _Deviation(sample=False),
+    "$stdDevSamp": lambda: _Deviation(sample=True),
 }

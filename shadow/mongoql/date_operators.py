@@ -17,7 +17,7 @@ from shadow.mongoql.named import ABSENT, Compile, Evaluate, Names, named
 from shadow.mongoql.predicates import is_number, truncated
 from shadow.mongoql.zones import UTC, Zone, zone_of
 
-__all__ = ["DATE_OPERATORS", "DATE_PARTS"]
+__all__ = ["DATE_OPERATORS", "DATE_PARTS", "UNITS", "shifted"]
 
 _CONVERSION: Final = 241
 
@@ -207,7 +207,7 @@ _LENGTHS: Final = {
     "millisecond": 1,
 }
 _ADDING: Final = ("$dateAdd", "$dateSubtract")
-_UNITS: Final = (*_MONTHS, *_LENGTHS)
+UNITS: Final = (*_MONTHS, *_LENGTHS)
 _WEEKDAYS: Final = ("sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday")
 
 
@@ -217,7 +217,7 @@ def _unit(name: str, value: Any) -> str:
             5166404 if name in _ADDING else 5439013,
             f"{name} requires 'unit' to be a string, but got {described(value)}",
         )
-    if value not in _UNITS:
+    if value not in UNITS:
         raise failure(9 if name in _ADDING else 5439014, f"{name}: unknown time unit value: {value}")
     return value
 
@@ -233,11 +233,11 @@ def _week_start(name: str, value: Any) -> int:
     return _WEEKDAYS.index(short[0])
 
 
-def _shifted(moment: int, unit: str, amount: int, zone: Zone) -> int:
+def shifted(moment: int, unit: str, amount: int, zone: Zone) -> int:
     """A moment later by a number of units; days and longer are counted on the local calendar."""
     if moment < 0 and moment % 1000 and unit != "millisecond":
         # Of a moment before 1970 that is between two seconds, the server goes back to the earlier one twice.
-        return _shifted(moment - moment % 1000, unit, amount, zone) + moment % 1000 - 1000
+        return shifted(moment - moment % 1000, unit, amount, zone) + moment % 1000 - 1000
     if unit in _LENGTHS and _LENGTHS[unit] < DAY:
         return moment + amount * _LENGTHS[unit]
     local, summer = local_of(moment, zone), zone.is_summer(moment)
@@ -260,7 +260,7 @@ def _added(name: str, sign: int) -> Callable[[Any, Any, Mapping[str, Any]], Any]
         length = _unit(name, unit)
         if not is_number(amount) or (whole := truncated(amount)) is None or numbers.decimal_of(amount) != whole:
             raise failure(5166405, f"{name} expects integer amount of time units")
-        return date_of(_shifted(moment, length, sign * whole, where))
+        return date_of(shifted(moment, length, sign * whole, where))
 
     return call
 

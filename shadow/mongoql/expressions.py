@@ -28,7 +28,7 @@ from shadow.mongoql.stages import NOTHING_GIVEN, Variables
 from shadow.mongoql.support import Family, require
 from shadow.mongoql.texts import TEXT_OPERATORS
 
-__all__ = ["Expression", "checked_name", "compile_expression", "evaluator"]
+__all__ = ["Expression", "checked_name", "compile_expression", "evaluator", "is_constant"]
 
 Expression: TypeAlias = Callable[[Document, Variables], Any]
 
@@ -80,8 +80,6 @@ def _variable(text: str, scope: frozenset[str]) -> Expression:
         return lambda doc, names: at_path(doc, parts)
     if name == "REMOVE":
         return lambda doc, names: MISSING
-    if name in ("DESCEND", "PRUNE", "KEEP"):
-        raise UnsupportedOperation(f"$${name}", "it only has a meaning inside $redact")
     if name in scope:
         return lambda doc, names: at_path(names[name], parts)
     if name in _CLOCKED:
@@ -123,7 +121,7 @@ def _operator(name: str, operand: Any, scope: frozenset[str]) -> Expression:
     function = FUNCTIONS[name]
     given = operand if type(operand) is list else [operand]
     if name in ("$min", "$max"):
-        given = sorted(given, key=_is_constant)  # the server folds constants last, and keeps the first of equals
+        given = sorted(given, key=is_constant)  # the server folds constants last, and keeps the first of equals
     arguments = [compile_expression(v, scope) for v in given]
     if not function.least <= len(given) <= function.most:
         raise failure(function.arity, f"Expression {name} takes another number of arguments than {len(given)}")
@@ -134,14 +132,14 @@ def _operator(name: str, operand: Any, scope: frozenset[str]) -> Expression:
     return lambda doc, names: call(*[argument(doc, names) for argument in arguments])
 
 
-def _is_constant(expr: Any) -> bool:
+def is_constant(expr: Any) -> bool:
     """Whether an expression depends on no document."""
     if type(expr) is str:
         return not expr.startswith("$")
     if type(expr) is list:
-        return all(map(_is_constant, expr))
+        return all(map(is_constant, expr))
     if type(expr) is dict:
-        return all(name == "$literal" or _is_constant(value) for name, value in expr.items())
+        return all(name == "$literal" or is_constant(value) for name, value in expr.items())
     return True
 
 

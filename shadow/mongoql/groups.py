@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from shadow.model.order import MISSING, as_document, order_key, sort_documents
@@ -10,10 +11,32 @@ from shadow.model.version import Document
 from shadow.mongoql.accumulators import ACCUMULATORS, Accumulator
 from shadow.mongoql.expressions import evaluator
 from shadow.mongoql.failures import failure
+from shadow.mongoql.picks import PICKS, Make, compile_pick
 from shadow.mongoql.stages import Lookup, Stage, Variables
 from shadow.mongoql.support import TABLE, Family, require
 
-__all__ = ["compile_group", "compile_sort_by_count"]
+__all__ = ["Fields", "accumulated", "compile_accumulator", "compile_fields", "compile_group", "compile_sort_by_count"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """Accumulators by the names of their results: how one is made for a group's key, and what it is given of each
+    document."""
+
+    made: Mapping[str, tuple[Make, Callable[[Document], Any]]]
+
+
+def compile_fields(spec: Mapping[str, Any], given: Variables) -> Fields:
+    return Fields({name: compile_accumulator(name, value, given) for name, value in spec.items()})
+
+
+def accumulated(fields: Fields, key: Any, documents: Iterable[Document]) -> Document:
+    """The results over the documents of one group."""
+    parts = [(name, make(key), evaluate) for name, (make, evaluate) in fields.made.items()]
+    for document in documents:
+        for _, accumulator, evaluate in parts:
+            accumulator.add(evaluate(document))
+    return {name: accumulator.result() for name, accumulator, _ in parts}
 
 
 def compile_group(spec: Any, given: Variables) -> Stage:
@@ -24,7 +47,7 @@ def compile_group(spec: Any, given: Variables) -> Stage:
         if name == "_id":
             keys.append(_group_key(value, given))
         else:
-            fields.append((name, *_accumulator(name, value, given)))
+            fields.append((name, *compile_accumulator(name, value, given)))
     if not keys:
         raise failure(15955, "a group specification must include an _id")
     (key,) = keys
@@ -36,7 +59,7 @@ def compile_group(spec: Any, given: Variables) -> Stage:
             value = None if value is MISSING else value
             group = groups.setdefault(order_key(value), (value, []))
             if not group[1]:
-                group[1].extend(make() for _, make, _ in fields)
+                group[1].extend(make(value) for _, make, _ in fields)
             for accumulator, (_, _, evaluate) in zip(group[1], fields, strict=True):
                 accumulator.add(evaluate(document))
         return [_grouped(value, fields, accumulators) for value, accumulators in groups.values()]
@@ -59,7 +82,8 @@ def _grouped(value: Any, fields: Sequence[tuple[str, Any, Any]], accumulators: S
     return {"_id": value, **results}
 
 
-def _accumulator(name: str, spec: Any, given: Variables) -> tuple[Callable[[], Accumulator], Callable[[Document], Any]]:
+def compile_accumulator(name: str, spec: Any, given: Variables) -> tuple[Make, Callable[[Document], Any]]:
+    """How the accumulator of a field is made for a group's key, and what it is given of each document."""
     spec = as_document(spec)
     if type(spec) is not dict or not next(iter(spec), "").startswith("$"):
         raise failure(40234, f"The field '{name}' must be an accumulator object")
@@ -79,7 +103,10 @@ def _accumulator(name: str, spec: Any, given: Variables) -> tuple[Callable[[], A
         operand = 1
     if type(operand) is list:
         raise failure(40237, f"The {operator} accumulator is a unary operator")
-    return ACCUMULATORS[operator], evaluator(operand, given)
+    if operator in PICKS:
+        return compile_pick(operator, operand, given)
+    make = ACCUMULATORS[operator]
+    return lambda key: make(), evaluator(operand, given)
 
 
 def compile_sort_by_count(spec: Any, given: Variables) -> Stage:

@@ -8,17 +8,21 @@ from typing import Any, Final
 from shadow.errors import UnsupportedOperation
 from shadow.model.order import MISSING, as_document, order_key, sort_documents
 from shadow.model.version import Document
+from shadow.mongoql.buckets import compile_bucket, compile_bucket_auto, compile_sample
 from shadow.mongoql.expressions import evaluator
 from shadow.mongoql.failures import described, failure, write_failure
 from shadow.mongoql.fieldpaths import checked_path
 from shadow.mongoql.filters import compile_filter
+from shadow.mongoql.graphs import compile_graph_lookup
 from shadow.mongoql.groups import compile_group, compile_sort_by_count
 from shadow.mongoql.joins import compile_lookup, compile_union, compile_unwind
 from shadow.mongoql.predicates import is_number, truncated
 from shadow.mongoql.projections import compile_adding, compile_stage, compile_unset
+from shadow.mongoql.redaction import compile_redact
 from shadow.mongoql.references import with_references
 from shadow.mongoql.stages import NOTHING_GIVEN, Compiled, Lookup, Stage, Variables, no_lookup
 from shadow.mongoql.support import Family, require
+from shadow.mongoql.windows import compile_windows
 
 __all__ = ["Pipeline", "compile_pipeline", "compile_update_pipeline"]
 
@@ -242,6 +246,11 @@ _STAGES: Final[dict[str, Callable[[Any, Variables], Stage]]] = {
     "$unset": lambda spec, given: _each(compile_unset(spec)),
     "$unwind": lambda spec, given: compile_unwind(spec),
     "$group": compile_group,
+    "$setWindowFields": compile_windows,
+    "$redact": compile_redact,
+    "$bucket": compile_bucket,
+    "$bucketAuto": compile_bucket_auto,
+    "$sample": compile_sample,
     "$count": _count,
     "$sortByCount": compile_sort_by_count,
     "$replaceRoot": _replace_root,
@@ -251,6 +260,7 @@ _STAGES: Final[dict[str, Callable[[Any, Variables], Stage]]] = {
 _NESTED: Final[dict[str, Callable[[Any, Variables], Compiled]]] = {
     "$facet": _facet,
     "$lookup": lambda spec, given: compile_lookup(spec, given, _compiled_pipeline),
+    "$graphLookup": compile_graph_lookup,
     "$unionWith": lambda spec, given: compile_union(spec, given, _compiled_pipeline),
 }
 """Stages that hold pipelines or read other collections."""

@@ -31,6 +31,7 @@ class Family(enum.StrEnum):
     STAGE = "stage"
     ACCUMULATOR = "accumulator"
     EXPRESSION = "expression"
+    WINDOW = "window function"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +61,10 @@ _SUPPORTED: Final[dict[Family, str]] = {
     Family.MODIFIER: "each slice sort position",
     Family.PROJECTION: "slice elemMatch",
     Family.STAGE: """match sort limit skip project addFields set unset unwind group count sortByCount facet lookup
-        replaceRoot replaceWith unionWith""",
-    Family.ACCUMULATOR: "sum avg min max first last push addToSet count mergeObjects",
+        replaceRoot replaceWith unionWith bucket bucketAuto sample redact graphLookup
+        setWindowFields""",
+    Family.ACCUMULATOR: """sum avg min max first last push addToSet count mergeObjects firstN lastN maxN minN
+        topN bottomN top bottom stdDevPop stdDevSamp""",
     Family.EXPRESSION: """literal eq ne gt gte lt lte cmp and or not add subtract multiply divide mod abs ceil floor
         trunc cond ifNull switch concat toUpper toLower substrCP strLenCP strLenBytes size arrayElemAt in first
         last slice filter map reduce concatArrays reverseArray isArray type isNumber mergeObjects
@@ -74,6 +77,8 @@ _SUPPORTED: Final[dict[Family, str]] = {
         exp ln log log10 pow sqrt round regexFind regexFindAll regexMatch replaceOne replaceAll trim ltrim rtrim
         strcasecmp substr substrBytes indexOfBytes indexOfCP zip sortArray setField unsetField binarySize bsonSize
         firstN lastN maxN minN stdDevPop stdDevSamp tsIncrement tsSecond""",
+    Family.WINDOW: """sum avg min max first last push addToSet count firstN lastN maxN minN topN bottomN top bottom
+        stdDevPop stdDevSamp rank denseRank documentNumber shift""",
 }
 
 _REFUSED: Final[dict[Family, dict[str, str]]] = {
@@ -92,20 +97,19 @@ _REFUSED: Final[dict[Family, dict[str, str]]] = {
             shardedDataDistribution""",
         _GEO: "geoNear",
         _TEXT: "search searchMeta",
-        _NONDETERMINISTIC: "sample",
-        _WINDOW: "setWindowFields densify fill",
-        _NOT_EXACT: "bucket bucketAuto graphLookup documents redact",
+        _WINDOW: "densify fill",
+        _NOT_EXACT: "documents",
     },
     Family.ACCUMULATOR: {
         _SERVER: "accumulator",
-        _NOT_EXACT: "bottom bottomN firstN lastN maxN minN top topN stdDevPop stdDevSamp",
-        _WINDOW: """covariancePop covarianceSamp denseRank derivative documentNumber expMovingAvg integral
-            linearFill locf rank shift""",
     },
     Family.EXPRESSION: {
         _SERVER: "function accumulator",
         _NONDETERMINISTIC: "rand sampleRate",
         _TEXT: "meta",
+    },
+    Family.WINDOW: {
+        _NOT_EXACT: "covariancePop covarianceSamp derivative expMovingAvg integral linearFill locf",
     },
 }
 
@@ -155,6 +159,8 @@ def _unknown(family: Family, name: str) -> Exception:
             return failure(40324, f"Unrecognized pipeline stage name: '{name}'")
         case Family.ACCUMULATOR:
             return failure(15952, f"unknown group operator '{name}'")
+        case Family.WINDOW:
+            return failure(9, f"Unrecognized window function, {name}")
         case Family.EXPRESSION:
             return failure(168, f"Unrecognized expression '{name}'")
         case Family.PROJECTION:

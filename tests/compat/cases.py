@@ -210,6 +210,25 @@ def _rewritten(case: Case) -> bool:
     )
 
 
+def _matches_by_position(case: Case, adding: str) -> bool:
+    """Whether a `$match` by a position (`a.0`) stands after a stage that adds fields: mongod moves it before that."""
+    added = False
+    for stage in case.operation:
+        names = [part for path in _paths(stage.get("$match", {})) for part in path.split(".")]
+        if added and any(name.isdigit() for name in names):
+            return True
+        added = added or adding in stage
+    return False
+
+
+def _paths(filter: Any) -> list[str]:
+    if isinstance(filter, list):
+        return [path for each in filter for path in _paths(each)]
+    if not isinstance(filter, dict):
+        return []
+    return [path for name, inner in filter.items() for path in ([name] if name[:1] != "$" else _paths(inner))]
+
+
 def _by_order(case: Case, server: list[bytes], engine: list[bytes]) -> str:
     text = repr(case.operation)
     theirs, ours = ([bson.decode(d, codec_options=CANONICAL) for d in side] for side in (server, engine))

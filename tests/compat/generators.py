@@ -569,6 +569,8 @@ class Generator:
             return {"$lookup": self.joined() if self.chance(0.5) else self.lookup()}
         if kind < 0.915:
             return {"$unionWith": self.pick(["others", {"coll": "others", "pipeline": self.inner_pipeline()}])}
+        if kind < 0.925:
+            return self.pick([self.bucket, self.redact, self.windowed])()
         if kind < 0.93:
             return {"$facet": {"x": [self.stage()], "y": [{"$count": "n"}]}}
         if self.faulty():
@@ -632,4 +634,62 @@ class Generator:
                 ["$sum", "$avg", "$min", "$max", "$first", "$last", "$push", "$addToSet", "$count", "$mergeObjects"]
             )
             made[name] = {accumulator: {} if accumulator == "$count" else self.expression(1)}
+        if self.chance(0.3):
+            made["r"] = self.counted()
         return made
+
+    def counted(self) -> dict[str, Any]:
+        """An accumulator that keeps several values, or those of certain documents; or a standard deviation."""
+        name = self.pick(["$firstN", "$lastN", "$maxN", "$minN", "$top", "$bottom", "$topN", "$bottomN", "$stdDevPop"])
+        if name == "$stdDevPop":
+            return {self.pick([name, "$stdDevSamp"]): self.pick(["$_id", {"$add": ["$_id", self.small()]}])}
+        if name.startswith(("$top", "$bottom")):
+            sort = self.pick([{"a": 1}, {"b": -1}, {"a": -1, "b": 1}, {"c.d": 1}, {"_id": -1}])
+            made = {"sortBy": sort, "output": self.pick(["$_id", ["$a", "$_id"], "$b", "$c.d"])}
+        else:
+            made = {"input": self.pick(["$a", "$b", "$_id", self.expression(1)])}
+        if name.endswith("N"):
+            made["n"] = self.pick([0, 1.5, "x", None]) if self.faulty() else self.pick([1, 2, 3, 20])
+        return {name: made}
+
+    def bucket(self) -> dict[str, Any]:
+        output = {"output": {"n": {"$sum": 1}, "i": {"$push": "$_id"}}} if self.chance(0.5) else {}
+        by = self.pick(["$a", "$b", "$_id", "$c.d", {"$mod": ["$_id", 5]}])
+        if self.chance(0.5):
+            return {"$bucketAuto": {"groupBy": by, "buckets": self.pick([1, 2, 3, 5, 7, 30]), **output}}
+        bounds = self.pick([[0, 3, 7], [0, 2.5, Int64(9)], ["a", "b"], [0, 100]])
+        return {"$bucket": {"groupBy": by, "boundaries": bounds, "default": self.pick(["other", None, 100]), **output}}
+
+    def windowed(self) -> dict[str, Any]:
+        """Over whole numbers: of doubles, a window that slides is refused."""
+        name = self.pick(
+            ["$sum", "$avg", "$min", "$push", "$first", "$last", "$count", "$rank", "$denseRank", "$shift"]
+        )
+        ranks = name in ("$rank", "$denseRank")
+        output: dict[str, Any] = {name: {} if ranks or name == "$count" else self.pick(["$_id", {"$mod": ["$_id", 3]}])}
+        if name == "$shift":
+            output[name] = {"output": self.pick(["$a", "$_id"]), "by": self.pick([1, -1, 0, 3])}
+        elif not ranks and self.chance(0.7):
+            documents = [["unbounded", "current"], [-1, 0], [-1, 1], [0, 2], ["current", "unbounded"], [1, 3], [-5, -2]]
+            ranges = [[-1, 1], ["unbounded", "current"], [-3, 0], [2, "unbounded"]]
+            key, kinds = self.pick([("documents", documents), ("range", ranges)])
+            output["window"] = {key: self.pick(kinds)}
+        spec: dict[str, Any] = {"sortBy": {"_id": 1}, "output": {self.pick(["o", "x.y"]): output}}
+        if self.chance(0.5):
+            spec["partitionBy"] = self.pick(["$x", {"$mod": ["$_id", 3]}, {"$type": "$a"}])
+        return {"$setWindowFields": spec}
+
+    def redact(self) -> dict[str, Any]:
+        choices = ["$$DESCEND", "$$KEEP", "$$PRUNE"]
+        conditions = [{"$eq": ["$a", self.small()]}, {"$eq": [{"$type": "$b"}, "missing"]}, {"$lt": ["$$ROOT._id", 7]}]
+        return {"$redact": {"$cond": [self.pick(conditions), self.pick(choices), self.pick(choices)]}}
+
+    def graph(self) -> dict[str, Any]:
+        made = {"from": "others", "startWith": self.pick(["$_id", "$a", "$b", 1, [1, 2], "$x", "$c.d"]), "as": "j"}
+        made["connectFromField"] = self.pick(["a", "b", "a.b", "_id"])
+        made["connectToField"] = self.pick(["a", "b", "_id", "c.d"])
+        if self.chance(0.4):
+            made["maxDepth"] = self.pick([0, 1, 2])
+        if self.chance(0.4):
+            made["depthField"] = self.pick(["d", "x.y"])
+        return {"$graphLookup": made}

@@ -68,6 +68,11 @@ KNOWN_NAMES: Final[dict[str, list[str]]] = {
     "$getField": ["field", "input"],
     "$lookup": ["from", "localField", "foreignField", "as", "let", "pipeline"],
     "$unionWith": ["coll", "pipeline"],
+    "$bucket": ["groupBy", "boundaries", "default", "output"],
+    "$bucketAuto": ["groupBy", "buckets", "output"],
+    "$graphLookup": ["from", "startWith", "connectFromField", "connectToField", "as", "maxDepth", "depthField"],
+    **{name: ["sortBy", "output"] for name in ("$top", "$bottom")},
+    **{name: ["n", "sortBy", "output"] for name in ("$topN", "$bottomN")},
     "$unwind": ["path", "includeArrayIndex", "preserveNullAndEmptyArrays"],
     "$replaceRoot": ["newRoot"],
     "$bit": ["and", "or", "xor"],
@@ -198,7 +203,21 @@ class Shapes:
                 return {self.pick(["v", "v", "Big", "", "a.b", "$v"]): self.argument(0)}
             case "from" | "coll":
                 return self.pick(["others", "others", "none", "", "$x"])
-            case "localField" | "foreignField" | "field" | "includeArrayIndex":
+            case "boundaries":
+                return self.pick([[0, 1, 5], [0, 5], ["a", "b"], [1, 0], [0, "x"], [0], 5, ["$a", 1]])
+            case "buckets" | "maxDepth":
+                return self.pick([1, 2, 3, 0, -1, 1.5, "x", Int64(2)])
+            case "groupBy" | "startWith":
+                return self.pick(["$a", "$_id", "$l", {"$mod": ["$_id", 2]}, "a", 5])
+            case (
+                "connectFromField"
+                | "connectToField"
+                | "depthField"
+                | "localField"
+                | "foreignField"
+                | "field"
+                | "includeArrayIndex"
+            ):
                 return self.path()
             case "path":
                 return self.pick([self.reference(), self.path()])
@@ -347,7 +366,7 @@ class Shapes:
         return self.argument(1)
 
     def stage(self) -> dict[str, Any]:
-        name = self.pick(self._names[Family.STAGE])
+        name = self.pick([name for name in self._names[Family.STAGE] if name != "$sample"])  # whose answer is any
         return {name: self.stage_operand(name)}
 
     def stage_operand(self, name: str) -> Any:
@@ -366,6 +385,8 @@ class Shapes:
                 return {self.path(): self.argument(1) for _ in range(self.pick([1, 1, 2]))}
             case "$unset":
                 return self.path() if self.chance(0.5) else [self.path() for _ in range(self.random.randrange(4))]
+            case "$setWindowFields":
+                return self.windowed()
             case "$count":
                 return self.pick(["n", *BAD_PATHS, "_id", "a.b"])
             case "$sortByCount" | "$replaceWith":
@@ -376,6 +397,20 @@ class Shapes:
                 return {self.pick(["n", "a.b", "$n", ""]): self.pick([[], [self.stage()], [{"$match": {}}], {}, 1])}
             case _:
                 return self.named(name, 1)
+
+    def windowed(self) -> dict[str, Any]:
+        """A `$setWindowFields`, with one fault now and then."""
+        name = self.pick(self._names[Family.WINDOW])
+        operand = self.operand(name) if self.chance(0.3) else self.pick(["$a", {}, {"output": "$a", "by": 1}, 1])
+        window = self.pick([{}, {"documents": [-1, "current"]}, {"range": [-1, 1]}, {"documents": [1, 0]}, 5, {"x": 1}])
+        made: dict[str, Any] = {"output": {"x": {name: operand}}}
+        if self.chance(0.4):
+            made["output"]["x"]["window"] = window
+        if self.chance(0.8):
+            made["sortBy"] = self.pick([{"_id": 1}, {"a": 1}, {"_id": -1}, {"a": 1, "_id": 1}, 5, {"a": 2}])
+        if self.chance(0.3):
+            made["partitionBy"] = self.pick(["$a", "$s", {"$mod": ["$_id", 2]}, None])
+        return made
 
     def accumulated(self) -> Any:
         name = self.pick(self._names[Family.ACCUMULATOR])

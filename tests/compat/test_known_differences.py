@@ -300,6 +300,15 @@ async def test_32_equal_elements_stay_in_their_order(sides: Sides) -> None:
     assert sorted(theirs["many"], key=lambda each: (each["k"], each["n"])) == ours["many"]
 
 
+async def test_33_a_graph_is_found_step_by_step(sides: Sides) -> None:
+    await sides.fill(*({"_id": n, "next": [n * 2, n * 2 + 1]} for n in range(1, 16)))
+    links = {"from": "things", "connectFromField": "next", "connectToField": "_id", "as": "found", "depthField": "d"}
+    theirs, ours = await sides.both([{"$match": {"_id": 1}}, {"$graphLookup": {**links, "startWith": "$next"}}])
+    found, there = ours[0]["found"], theirs[0]["found"]
+    assert [each["_id"] for each in found] == list(range(2, 16))
+    assert sorted(there, key=lambda each: each["_id"]) == found
+
+
 def raw_with(raw: bytes, more: bytes) -> bytes:
     return document(raw[4:-1], more)
 

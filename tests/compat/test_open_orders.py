@@ -85,12 +85,25 @@ STAGES: Final[list[dict[str, Any]]] = [
     {"$match": {"_id": 3}},
     {"$match": {"q": {"$type": "int"}}},
     {"$sortByCount": "$a"},
+    {"$bucket": {"groupBy": "$_id", "boundaries": [0, 3, 50], "output": {"p": {"$sum": 1}, "q": {"$push": "$a"}}}},
+    {"$bucket": {"groupBy": "$a", "boundaries": [0, 2], "default": "other"}},
+    {"$bucketAuto": {"groupBy": "$a", "buckets": 3, "output": {"p": {"$sum": "$b"}}}},
+    {"$bucketAuto": {"groupBy": "$p", "buckets": 2}},
+    {"$sample": {"size": 3}},
+    {"$setWindowFields": {"sortBy": {"_id": 1}, "output": {"p": {"$push": "$a", "window": {"documents": [-1, 0]}}}}},
+    {"$setWindowFields": {"sortBy": {"a": 1}, "output": {"p": {"$rank": {}}, "q": {"$documentNumber": {}}}}},
+    {"$setWindowFields": {"sortBy": {"a": 1}, "output": {"p": {"$shift": {"output": "$b", "by": 1}}}}},
+    {"$setWindowFields": {"partitionBy": "$c", "output": {"p": {"$push": "$_id"}, "q": {"$max": "$_id"}}}},
+    {"$setWindowFields": {"partitionBy": "$b", "sortBy": {"_id": -1}, "output": {"p": {"$first": "$a"}}}},
+    {"$redact": {"$cond": [{"$eq": ["$a", 1]}, "$$PRUNE", "$$KEEP"]}},
+    {"$redact": {"$cond": [{"$eq": ["$d", 1]}, "$$PRUNE", "$$DESCEND"]}},
     {"$sortByCount": "$l"},
     {"$sortByCount": "$j.a"},
     {"$count": "n"},
     {"$facet": {"x": [{"$sort": {"a": 1}}, {"$limit": 2}], "y": [{"$count": "n"}], "z": [{"$match": {"a": 1}}]}},
 ]
 ACCUMULATORS: Final = ["$sum", "$avg", "$min", "$max", "$first", "$last", "$push", "$addToSet", "$mergeObjects"]
+COUNTED: Final = ["$firstN", "$lastN", "$maxN", "$minN"]
 
 
 _OF_A: Final = {"$match": {"$expr": {"$eq": ["$a", "$$v"]}}}
@@ -101,6 +114,16 @@ JOINS: Final[list[dict[str, Any]]] = [
     {"$lookup": {"from": "others", "let": {"v": "$p"}, "pipeline": [_OF_A, {"$project": {"b": "$$v"}}], "as": "j"}},
     {"$lookup": {"from": "others", "pipeline": [{"$group": {"_id": "$a", "b": {"$sum": 1}}}], "as": "j"}},
     {"$unionWith": {"coll": "others", "pipeline": []}},
+    {
+        "$graphLookup": {
+            "from": "others",
+            "startWith": "$a",
+            "connectFromField": "b",
+            "connectToField": "a",
+            "as": "j",
+            "maxDepth": 1,
+        }
+    },
     {"$unionWith": {"coll": "others", "pipeline": [{"$sort": {"a": 1}}, {"$limit": 2}]}},
     {"$unionWith": {"coll": "others", "pipeline": [{"$group": {"_id": "$a", "b": {"$push": "$b"}}}]}},
 ]
@@ -121,7 +144,11 @@ class Orders(Generator):
     def stage(self) -> dict[str, Any]:
         kind = self.random.random()
         if kind < 0.25:
-            outputs = {name: {self.pick(ACCUMULATORS): self.pick(READ)} for name in ("p", "q")}
+            outputs: dict[str, Any] = {name: {self.pick(ACCUMULATORS): self.pick(READ)} for name in ("p", "q")}
+            if self.chance(0.2):
+                outputs["q"] = {self.pick(COUNTED): {"n": 2, "input": self.pick(READ)}}
+            if self.chance(0.1):
+                outputs["q"] = {self.pick(["$top", "$bottom"]): {"sortBy": {"a": 1}, "output": self.pick(READ)}}
             return {"$group": {"_id": self.pick(KEYS), **outputs}}
         if kind < 0.4:
             if self.chance(0.3):

@@ -243,6 +243,11 @@ async def test_a_lookup_and_a_facet_see_no_tombstones_either(backend: Backend, l
     by_pipeline = {"$lookup": {"from": library, "let": {"n": "$n"}, "pipeline": same, "as": "joined"}}
     found = await backend.store.aggregate(library, [{"$match": {"_id": "n03"}}, by_pipeline])
     assert codes(found[0]["joined"]) == codes([DOCUMENTS[3]])
+    links = {"from": library, "connectFromField": "n", "connectToField": "n", "as": "joined"}
+    for restricted in ({}, {"restrictSearchWithMatch": {"n": {"$gte": 0}}}):
+        graph = {"$graphLookup": {**links, "startWith": "$n", **restricted}}
+        found = await backend.store.aggregate(library, [{"$match": {"_id": "n03"}}, graph])
+        assert codes(found[0]["joined"]) == codes([DOCUMENTS[3]])
     for union in (library, {"coll": library}, {"coll": library, "pipeline": [{"$project": {"list": 0}}]}):
         both = await backend.store.aggregate(library, [{"$unionWith": union}, {"$count": "n"}])
         assert both == [{"n": 2 * len(DOCUMENTS)}]

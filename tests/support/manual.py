@@ -40,6 +40,7 @@ _TITLES: Final = {
     Family.STAGE: "pipeline stages",
     Family.ACCUMULATOR: "accumulators",
     Family.EXPRESSION: "expressions",
+    Family.WINDOW: "window functions",
 }
 
 

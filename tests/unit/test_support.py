@@ -51,10 +51,28 @@ OPERANDS: dict[Family, dict[str, Any]] = {
         "$facet": {"x": []},
         "$lookup": {"from": "o", "localField": "a", "foreignField": "b", "as": "c"},
         "$unionWith": "o",
+        "$redact": "$$KEEP",
+        "$setWindowFields": {"output": {"n": {"$sum": 1}}},
+        "$bucket": {"groupBy": "$a", "boundaries": [0, 1]},
+        "$bucketAuto": {"groupBy": "$a", "buckets": 2},
+        "$sample": {"size": 1},
+        "$graphLookup": {"from": "o", "startWith": "$a", "connectFromField": "a", "connectToField": "b", "as": "c"},
         "$replaceRoot": {"newRoot": "$a"},
         "$replaceWith": "$a",
     },
-    Family.ACCUMULATOR: {"$count": {}},
+    Family.ACCUMULATOR: {
+        "$count": {},
+        **_same(("$firstN", "$lastN", "$maxN", "$minN"), {"n": 1, "input": "$a"}),
+        **_same(("$top", "$bottom"), {"sortBy": {"a": 1}, "output": "$a"}),
+        **_same(("$topN", "$bottomN"), {"n": 1, "sortBy": {"a": 1}, "output": "$a"}),
+    },
+    Family.WINDOW: {
+        **_same(("$count", "$rank", "$denseRank", "$documentNumber"), {}),
+        "$shift": {"output": "$a", "by": 1},
+        **_same(("$firstN", "$lastN", "$maxN", "$minN"), {"n": 1, "input": "$a"}),
+        **_same(("$top", "$bottom"), {"sortBy": {"a": 1}, "output": "$a"}),
+        **_same(("$topN", "$bottomN"), {"n": 1, "sortBy": {"a": 1}, "output": "$a"}),
+    },
     Family.EXPRESSION: {
         "$cond": [True, 1, 2],
         "$ifNull": ["$a", 1],
@@ -139,6 +157,9 @@ COMPILE: dict[Family, Callable[[str, Any], Any]] = {
     Family.STAGE: lambda name, operand: compile_pipeline([{name: operand}]),
     Family.ACCUMULATOR: lambda name, operand: compile_pipeline([{"$group": {"_id": 1, "a": {name: operand}}}]),
     Family.EXPRESSION: lambda name, operand: compile_expression({name: operand}),
+    Family.WINDOW: lambda name, operand: compile_pipeline(
+        [{"$setWindowFields": {"sortBy": {"a": 1}, "output": {"x": {name: operand}}}}]
+    ),
 }
 
 UNKNOWN = {
@@ -149,6 +170,7 @@ UNKNOWN = {
     Family.STAGE: (40324, "$foo"),
     Family.ACCUMULATOR: (15952, "$foo"),
     Family.EXPRESSION: (168, "$foo"),
+    Family.WINDOW: (9, "$foo"),
 }
 
 

@@ -115,6 +115,8 @@ def hide_joined(pipeline: Sequence[Document], reserved: str) -> list[Document]:
                 made.append(
                     {"$lookup": {**join, "pipeline": [*hidden, *hide_joined(join.get("pipeline", ()), reserved)]}}
                 )
+            case {"$graphLookup": {"from": _} as graph}:
+                made += _hidden_graph(graph, reserved)
             case {"$unionWith": str(name)}:
                 made.append({"$unionWith": {"coll": name, "pipeline": hidden}})
             case {"$unionWith": {"coll": _} as union}:
@@ -126,6 +128,14 @@ def hide_joined(pipeline: Sequence[Document], reserved: str) -> list[Document]:
             case _:
                 made.append(stage)
     return made
+
+
+def _hidden_graph(graph: Document, reserved: str) -> list[Document]:
+    """`$graphLookup`, which takes no pipeline: what it finds loses the version in a stage of its own."""
+    allowed = {"$and": [{f"{reserved}.t": None}, graph.get("restrictSearchWithMatch", {})]}
+    bare = {"$unsetField": {"field": {"$literal": reserved}, "input": "$$this"}}
+    found = {"$map": {"input": f"${graph['as']}", "in": bare}}
+    return [{"$graphLookup": {**graph, "restrictSearchWithMatch": allowed}}, {"$set": {graph["as"]: found}}]
 
 
 def where_of(change: Update | Replace | Delete, reserved: str) -> Document:
