@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Final
 
-__all__ = ["known", "write"]
+__all__ = ["known", "shrinks", "write"]
 
 _FILE: Final = Path(__file__).with_name("kept.json")
 
@@ -15,6 +16,14 @@ def known(name: str, mode: str) -> dict[str, str]:
     """Test to reason."""
     lists: dict[str, dict[str, dict[str, str]]] = json.loads(_FILE.read_text("utf-8")) if _FILE.exists() else {}
     return lists.get(name, {}).get(mode, {})
+
+
+def shrinks(name: str, mode: str, passed: list[str], *, fatal: bool) -> None:
+    """What is in the list and passes has to be taken out of it: `python -m tests.suites NAME --kept --write`."""
+    if passed:
+        said = f"{name}, {mode}: take out of tests/suites/kept.json what passes: {', '.join(passed)}"
+        assert not fatal, said
+        warnings.warn(said, stacklevel=2)
 
 
 def write(name: str, mode: str, found: dict[str, str]) -> None:
