@@ -136,7 +136,7 @@ class DatabaseHandle(abc.ABC):
 
     def begin(self, call: Coroutine[Any, Any, Any]) -> Awaitable[Any]:
         """A call as the driver gives it: PyMongo's coroutine, or with Motor a future of a call that has begun."""
-        return self.calls.begin(call) if hasattr(self.driver_kind(), "get_io_loop") else call
+        return self.calls.begin(call, list(self._runtimes)) if hasattr(self.driver_kind(), "get_io_loop") else call
 
     def driver_option(self, name: str) -> Any:
         """A default option of the MongoDB client, by name: `codec_options`, `read_concern`, ..."""

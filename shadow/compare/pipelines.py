@@ -51,9 +51,11 @@ _SHAPING: Final = frozenset({"$project", "$addFields", "$set", "$unset", "$repla
 
 def _reshaped(pipeline: Sequence[Document]) -> bool:
     """Whether the server may return the fields of the rows in another order: it merges and moves stages that shape
-    them, and `$lookup` over an existing field has two places for it."""
+    them, `$lookup` over an existing field has two places for it, and several outputs of `$setWindowFields` come in the
+    order of a hash table, another one for each request."""
     names = [next(iter(stage), "") for stage in pipeline]
-    return "$lookup" in names or "$facet" in names or sum(name in _SHAPING for name in names) > 1
+    several = any(len(stage.get("$setWindowFields", {}).get("output", ())) > 1 for stage in pipeline)
+    return several or "$lookup" in names or "$facet" in names or sum(name in _SHAPING for name in names) > 1
 
 
 def _loses_elements(pipeline: Sequence[Document]) -> bool:

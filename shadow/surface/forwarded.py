@@ -25,6 +25,7 @@ from shadow.surface.ways_around import (
     CollectionOwner,
     checked_pipeline,
     entered,
+    entered_first,
     refuse_past,
     target_of,
     written_elsewhere,
@@ -54,8 +55,18 @@ class ForwardedCollection(NotIterable):
         self._options = dict(options or {})
         self._made: tuple[Any, Any] | None = None
 
+    def _database(self) -> Any:
+        try:
+            return self._owner.driver()
+        except RuntimeError:
+            # A thread without a loop: Motor's verbs work there too, in the loop of their client.
+            last = self._owner.last_driver()
+            if last is None or not hasattr(self._owner.driver_kind(), "get_io_loop"):
+                raise
+            return last
+
     def _own(self) -> Any:
-        database = self._owner.driver()
+        database = self._database()
         if self._made is None or self._made[0] is not database:
             self._made = (database, database.get_collection(self._name, **self._options))
         return self._made[1]
@@ -165,7 +176,8 @@ class ForwardedCollection(NotIterable):
     def _attribute(self, name: str) -> Any:
         found = getattr(self._own(), name)
         if name in CHANGES:
-            found = functools.partial(entered, self._owner, (self._name,), found)
+            entering = entered if hasattr(self._owner.driver_kind(), "get_io_loop") else entered_first
+            found = functools.partial(entering, self._owner, (self._name,), found)
         elif name in _WRITES_ELSEWHERE:
             found = self._checked(name, found)
         return found if self._owner.needs_mongo() or not callable(found) else _explained(found, self._name)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable, Coroutine
+import types
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 __all__ = ["BegunCalls", "at_once", "begun", "is_motor"]
@@ -23,14 +24,19 @@ class BegunCalls:
     def __init__(self) -> None:
         self._calls: dict[asyncio.AbstractEventLoop, set[asyncio.Task[Any]]] = {}
 
-    def begin(self, call: Coroutine[Any, Any, T]) -> Awaitable[T]:
-        """A future of the call in the running event loop, with the caller's context variables. Where no loop is
-        running, the coroutine itself, which `run_until_complete` takes as well. An error that nobody asks for is
-        reported by asyncio, as with Motor."""
+    def begin(self, call: Coroutine[Any, Any, T], others: Iterable[asyncio.AbstractEventLoop] = ()) -> Awaitable[T]:
+        """A future of the call in the running event loop, with the caller's context variables. From a thread without a
+        loop, one in the loop that runs elsewhere; where none runs, the coroutine itself, which `run_until_complete`
+        takes as well. An error that nobody asks for is reported by asyncio, as with Motor."""
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            return call
+            running = [each for each in [*self._calls, *others] if each.is_running()]
+            if not running:
+                return call
+            # Starlette, for one, calls what is no coroutine function in a thread, and awaits nothing.
+            there = asyncio.run_coroutine_threadsafe(self._begun(call), running[0])
+            return asyncio.wrap_future(there, loop=running[0])
         task = loop.create_task(call)
         calls = self._calls.get(loop)
         if calls is None:
@@ -40,6 +46,9 @@ class BegunCalls:
         calls.add(task)
         task.add_done_callback(calls.discard)
         return task
+
+    async def _begun(self, call: Coroutine[Any, Any, T]) -> T:
+        return await self.begin(call)
 
     @property
     def running(self) -> int:
@@ -70,15 +79,30 @@ def begun(owner: Any, call: Coroutine[Any, Any, T]) -> Awaitable[T]:
 
 def is_motor(collection: Any) -> bool:
     """Whether a configured collection stands for one of Motor's."""
-    kind = getattr(getattr(collection, "_handle", getattr(collection, "_owner", None)), "driver_kind", None)
+    handle = getattr(collection, "_handle", None)
+    handle = getattr(collection, "_owner", None) if handle is None else handle
+    kind = getattr(handle, "driver_kind", None)
     return kind is not None and hasattr(kind(), "get_io_loop")
 
 
-def at_once(method: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Any]:
-    """A verb of a collection: with PyMongo a coroutine, with Motor a future of a call that has begun."""
+def at_once(method: Callable[..., Coroutine[Any, Any, Any]]) -> Any:
+    """A verb: with PyMongo a coroutine function, which libraries look for; with Motor a function that gives a future of
+    a call that has begun."""
+    return _AtOnce(method)
 
-    @functools.wraps(method)
-    def begin(self: Any, *arguments: Any, **options: Any) -> Any:
-        return begun(getattr(self, "_collection", self), method(self, *arguments, **options))
 
-    return begin
+class _AtOnce:
+    def __init__(self, method: Callable[..., Coroutine[Any, Any, Any]]) -> None:
+        self._method = method
+
+        @functools.wraps(method)
+        def begin(self: Any, *arguments: Any, **options: Any) -> Any:
+            return begun(getattr(self, "_collection", self), method(self, *arguments, **options))
+
+        self._begin = begin
+
+    def __get__(self, instance: Any, kind: type[Any]) -> Any:
+        if instance is None:
+            return self._method
+        chosen = self._begin if is_motor(getattr(instance, "_collection", instance)) else self._method
+        return types.MethodType(chosen, instance)

@@ -21,6 +21,7 @@ __all__ = [
     "checked_pipeline",
     "collections_of",
     "entered",
+    "entered_first",
     "refuse_past",
     "target_of",
     "written",
@@ -107,7 +108,14 @@ def entered(
     if owner.has_entered():
         return call(*arguments, **options)
     # Motor's calls start before they are awaited.
-    return owner.driver().get_io_loop().create_task(_entered(owner, names, call, arguments, options))
+    return owner.begin(_entered(owner, names, call, arguments, options))
+
+
+async def entered_first(
+    owner: CollectionOwner, names: Collection[str], call: Callable[..., Any], *arguments: Any, **options: Any
+) -> Any:
+    """See `entered`, as the coroutine function that PyMongo's own verb is."""
+    return await _entered(owner, names, call, arguments, options)
 
 
 async def _entered(

@@ -13,11 +13,15 @@ from typing import Any, Final
 
 import pytest
 import pytest_asyncio
+from fastapi import BackgroundTasks
+from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import DuplicateKeyError
 
 from shadow import Shadow
 from shadow.config import CollectionSettings
 from shadow.model.phase import Phase, StoreName
+from shadow.stores.mongo.drivers import COLLECTION_VERBS
+from shadow.surface.argument_table import VERBS
 from shadow.surface.futures import BegunCalls
 from tests.support.shims import settings_for
 from tests.support.topologies import drop
@@ -176,3 +180,28 @@ def test_without_a_loop_the_call_is_a_coroutine() -> None:
         return 1
 
     assert asyncio.run(BegunCalls().begin(one())) == 1  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("driver", ["motor", "pymongo"])
+@pytest.mark.parametrize("name", ["things", "others"])
+async def test_a_background_task_of_a_framework_writes(make: Callable[[str], Shadow], driver: str, name: str) -> None:
+    """Starlette awaits what is a coroutine function, and calls anything else in a thread, without a look at what that
+    gives."""
+    async with make(driver) as shadow:
+        await shadow.prepare()
+        collection = shadow[name]
+        await collection.insert_one({"_id": "first"})
+        assert inspect.iscoroutinefunction(collection.insert_one) == (driver == "pymongo")
+        tasks = BackgroundTasks()
+        tasks.add_task(collection.insert_one, {"_id": "later"})
+        await tasks()
+        await until_there(collection, "later")
+
+
+async def test_the_verbs_are_coroutine_functions_where_pymongos_are(make: Callable[[str], Shadow]) -> None:
+    async with make("pymongo") as shadow:
+        for name in ("things", "others"):
+            for verb in sorted(COLLECTION_VERBS - {"aggregate", "list_indexes", "watch"}):
+                own = getattr(AsyncCollection, verb)
+                if inspect.iscoroutinefunction(own) and verb in VERBS:
+                    assert inspect.iscoroutinefunction(getattr(shadow[name], verb)), f"{name}.{verb}"

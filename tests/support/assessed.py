@@ -85,7 +85,7 @@ def record(url: str, database: str) -> None:
         list(db["theaters"].find({"location.geo": {"$near": {"$geometry": {"type": "Point", "coordinates": [1, 2]}}}}))
         list(
             db["books"].aggregate(
-                [{"$match": {"status": SECRET}}, {"$bucket": {"groupBy": "$n", "boundaries": [0, 1]}}]
+                [{"$match": {"status": SECRET}}, {"$densify": {"field": "n", "range": {"step": 1, "bounds": [0, 1]}}}]
             )
         )
         db["accounts"].update_one({"account_id": 5}, {"$set": {"limit": 7}})

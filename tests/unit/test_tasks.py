@@ -34,7 +34,6 @@ LOOKS_ITSELF: Final = {
     ("writes/admission.py", "create_task"),
     ("router.py", "ensure_future"),
     ("surface/futures.py", "create_task"),  # as Motor: asyncio reports what the application does not look at
-    ("surface/ways_around.py", "create_task"),
 }
 """Where a task is made by hand: a callback of its own asks for the error, or the application has it, as Motor's."""
 
