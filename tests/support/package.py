@@ -31,4 +31,7 @@ def trees() -> dict[str, ast.Module]:
 @functools.cache
 def nodes() -> dict[str, tuple[ast.AST, ...]]:
     """Name of the module to all nodes of its tree."""
-    return {name: tuple(ast.walk(tree)) for name, tree in trees().items()}
+    made = {name: tuple(ast.walk(tree)) for name, tree in trees().items()}
+    gc.collect()
+    gc.freeze()  # they stay to the end, and tests that collect garbage would look through all of them each time
+    return made
