@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from shadow.errors import UnsupportedOperation
-from shadow.mongoql.failures import failure, write_failure
+from shadow.mongoql.failures import unknown_operator, write_failure
 
 __all__ = ["TABLE", "Family", "Support", "SupportEntry", "entries", "require", "supported"]
 
@@ -158,14 +158,14 @@ def _unknown(family: Family, name: str) -> Exception:
         case Family.MODIFIER:
             return write_failure(2, f"Unrecognized clause in $push: {name}")
         case Family.STAGE:
-            return failure(40324, f"Unrecognized pipeline stage name: '{name}'")
+            return unknown_operator(40324, f"Unrecognized pipeline stage name: '{name}'", name)
         case Family.ACCUMULATOR:
-            return failure(15952, f"unknown group operator '{name}'")
+            return unknown_operator(15952, f"unknown group operator '{name}'", name)
         case Family.WINDOW:
-            return failure(9, f"Unrecognized window function, {name}")
+            return unknown_operator(9, f"Unrecognized window function, {name}", name)
         case Family.EXPRESSION:
-            return failure(168, f"Unrecognized expression '{name}'")
+            return unknown_operator(168, f"Unrecognized expression '{name}'", name)
         case Family.PROJECTION:
-            return failure(31325, f"Unknown expression {name}")
+            return unknown_operator(31325, f"Unknown expression {name}", name)
         case Family.QUERY:
-            return failure(2, f"unknown operator: {name}")
+            return unknown_operator(2, f"unknown operator: {name}", name)

@@ -1,5 +1,5 @@
-"""Every operator of MongoDB's reference, 6.0 to 8.0, is supported, or refused by its name, through the collection itself: before
-any store is asked."""
+"""Every operator of MongoDB's reference, 6.0 to 8.0, is supported, or refused by its name, through the collection
+itself: before any store is asked."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def names(text: str) -> list[str]:
 
 
 # The headings of the manual's reference, version 6.0: "Query and Projection Operators", "Update Operators",
-# "Aggregation Pipeline Stages", "Aggregation Pipeline Operators" (its accumulators in $group). `NEWER`: what 7.0 and 8.0
-# add to them.
+# "Aggregation Pipeline Stages", "Aggregation Pipeline Operators" (its accumulators in $group).
+# `NEWER`: what 7.0 and 8.0 add to them.
 QUERY: Final = names(
     """eq gt gte in lt lte ne nin and not nor or exists type expr jsonSchema mod regex text where geoIntersects
     geoWithin near nearSphere box center centerSphere geometry maxDistance minDistance polygon all elemMatch
