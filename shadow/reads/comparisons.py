@@ -15,7 +15,7 @@ from shadow.model.outcome import Outcome, classify
 from shadow.model.verdict import ERROR_PATH, Difference, Incomparable, Kind, Mismatch, ShedReason, Verdict
 from shadow.reads.confirm import Probe, Retry
 from shadow.reads.sources import SecondaryFailed, ShadowRead, incomparable
-from shadow.traces.spans import Untraced, Work
+from shadow.traces.spans import Untraced, Work, scope
 from shadow.writes.context import LoopContext
 
 __all__ = ["Comparisons"]
@@ -76,6 +76,8 @@ class Comparisons:
         """The next probe, after the settling time at the earliest, without holding a place in the queue meanwhile.
         `begun`: a probe before saw a difference. Behind all reads that were not probed yet, each of its probes would
         have to wait for the whole queue."""
+        if isinstance(work := scope(), Work):
+            work.judged("unconfirmed")
         if len(self._waiting) >= self._queue.capacity:
             self.shed(read, ShedReason.LANE_FULL)
             return

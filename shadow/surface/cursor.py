@@ -156,7 +156,7 @@ class Cursor(DriverCursor):
         return self
 
     async def __anext__(self) -> Any:
-        if self._place + 1 < len(self._buffer):
+        if self._ended or self._place + 1 < len(self._buffer):
             return await self._next()
         with self._asking():
             return await self._next()

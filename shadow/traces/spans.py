@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, SpanContext, SpanKind, Tracer
 
 __all__ = [
+    "ATTRIBUTES",
     "NO_TRACES",
     "UNTRACED",
     "Call",
@@ -54,6 +55,15 @@ _API: Final = "opentelemetry.trace"
 _PROVIDER: Final = "OTEL_PYTHON_TRACER_PROVIDER"
 """The environment variable that makes the API load a provider by itself."""
 _SYSTEMS: Final = {StoreName.MONGO: "mongodb", StoreName.DYNAMO: "aws.dynamodb"}
+
+ATTRIBUTES: Final = frozenset(
+    f"shadow.{name}"
+    for name in (
+        "attempt", "deferred", "healing", "job", "mismatch", "not_portable", "role", "routed", "shed", "store",
+        "verdict", "work",
+    )
+)  # fmt: skip
+"""The attributes of our own; the others are those of the semantic conventions."""
 
 Attributes: TypeAlias = "Mapping[str, str | int | bool | Sequence[str]]"
 
@@ -457,7 +467,7 @@ class Traces:
 
 
 def _described(operation: str, collection: str, database: str = "") -> dict[str, str]:
-    found = {"db.operation.name": operation, "db.collection.name": collection}
+    found = {"db.operation.name": str(operation), "db.collection.name": collection}
     return {**found, "db.namespace": database} if database else found
 
 

@@ -11,6 +11,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from shadow import Shadow
 from shadow.config import Settings
+from shadow.traces.spans import ATTRIBUTES
 from tests.support.traced import Spans, attributes, id_of, scope_of, traced
 
 DRIVERS = ("pymongo", "motor")
@@ -67,14 +68,14 @@ async def use(things: Any) -> list[str]:
 
 @pytest.mark.parametrize("driver", DRIVERS)
 async def test_no_span_is_lost_doubled_or_outlives_its_parent(
-    driver: str, mongo_url: str, dynamodb_local_url: str, fresh_name: str, tmp_path: Path, monkeypatch: Any
+    driver: str, mongo_url: str, dynamodb_local_url: str, fresh_name: str, tmp_path: Path
 ) -> None:
     for place, (primary, requests) in enumerate([(p, r) for p in ("mongo", "dynamo") for r in ("direct", "sdk")]):
         site = {
             "mongo": mongo_url, "dynamo": dynamodb_local_url, "driver": driver, "primary": primary,
             "requests": requests, "database": f"{fresh_name}{place}", "journal": tmp_path / f"{place}.db",
         }  # fmt: skip
-        with traced(monkeypatch) as spans:
+        with traced() as spans:
             async with Shadow.from_settings(settings(site)) as shadow:
                 await shadow.prepare()
                 await shadow.get_collection("things").find_one({"_id": "nobody"})
@@ -107,11 +108,11 @@ def _check(spans: Spans, names: list[str], primary: str, requests: str, request:
         for each in asked:
             assert attributes(each)["db.system.name"] == system[primary], where
             assert attributes(each)["shadow.role"] == "primary"
-            below = spans.children(each)
-            of_driver = primary == "mongo" or requests == "sdk"
-            assert bool(below) is of_driver, (where, each.name, [x.name for x in below])
-            if call.name in ("find_one things", "insert_one things"):
-                assert len(below) == of_driver, (where, [x.name for x in below])
+        below = [under.name for each in asked for under in spans.children(each)]
+        of_driver = primary == "mongo" or requests == "sdk"
+        assert bool(below) is of_driver, (where, call.name, below)
+        if call.name in ("find_one things", "insert_one things"):
+            assert len(below) == of_driver, (where, call.name, below)
     # Whatever the trace of the request holds is the request's, and on the primary.
     of_request = [each for each in spans.all() if each.context.trace_id == calls[0].context.trace_id]
     works = spans.works()
@@ -128,5 +129,6 @@ def _check(spans: Spans, names: list[str], primary: str, requests: str, request:
         assert {"shadow.verdict", "shadow.deferred", "shadow.healing"} & set(told), (where, work.name, told)
     for each in spans.all():
         if scope_of(each) == "shadow":
+            assert {name for name in attributes(each) if name.startswith("shadow.")} <= ATTRIBUTES
             assert SECRET not in repr((each.name, each.attributes, each.events, each.status.description))
     assert all(each.status.status_code is not StatusCode.ERROR for each in calls)

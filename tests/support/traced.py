@@ -3,6 +3,7 @@ of every set of spans."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -13,9 +14,9 @@ from opentelemetry.instrumentation.pymongo import PymongoInstrumentor
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import Sampler
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Sampler, SamplingResult
 
-__all__ = ["Spans", "traced"]
+__all__ = ["Spans", "attributes", "id_of", "scope_of", "traced"]
 
 _OURS: Final = "shadow"
 
@@ -99,14 +100,36 @@ def is_request(span: ReadableSpan) -> bool:
     return " on " in span.name
 
 
-@contextmanager
-def traced(monkeypatch: Any, sampler: Sampler | None = None, *, instrumented: bool = True) -> Iterator[Spans]:
-    """A configured provider, with the three instrumentations. Clients that are made in the block are instrumented."""
-    exporter = InMemorySpanExporter()
-    provider = TracerProvider(**({} if sampler is None else {"sampler": sampler}))
+class _Switched(Sampler):
+    """Decides as the sampler of the test does."""
+
+    chosen: Sampler = ALWAYS_ON
+
+    def should_sample(self, *arguments: Any, **options: Any) -> SamplingResult:
+        return self.chosen.should_sample(*arguments, **options)
+
+    def get_description(self) -> str:
+        return "switched"
+
+
+@functools.cache
+def _provider() -> tuple[TracerProvider, InMemorySpanExporter, _Switched]:
+    """One for the process: PyMongo's instrumentation keeps the provider that it has got first."""
+    sampler, exporter = _Switched(), InMemorySpanExporter()
+    provider = TracerProvider(sampler=sampler)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
+    return provider, exporter, sampler
+
+
+@contextmanager
+def traced(sampler: Sampler = ALWAYS_ON, *, instrumented: bool = True) -> Iterator[Spans]:
+    """A configured provider, with the three instrumentations. Clients that are made in the block are instrumented."""
+    provider, exporter, switched = _provider()
+    switched.chosen = sampler
+    exporter.clear()
     instrumentors = [PymongoInstrumentor(), BotocoreInstrumentor(), AiobotocoreInstrumentor()] if instrumented else []
+    before = trace._TRACER_PROVIDER
+    trace._TRACER_PROVIDER = provider
     for each in instrumentors:
         each.instrument(tracer_provider=provider)
     try:
@@ -114,5 +137,4 @@ def traced(monkeypatch: Any, sampler: Sampler | None = None, *, instrumented: bo
     finally:
         for each in instrumentors:
             each.uninstrument()
-        monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
-        provider.shutdown()
+        trace._TRACER_PROVIDER = before
