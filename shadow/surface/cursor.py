@@ -163,7 +163,10 @@ class Cursor(DriverCursor):
 
     def _asking(self) -> Call | Untraced:
         """The span of a request for documents."""
-        return self._collection._traced("get_more" if self._started else "find", (self._query.filter,))
+        found: Call | Untraced = self._collection._traced(
+            "get_more" if self._started else "find", (self._query.filter,)
+        )
+        return found
 
     async def _next(self) -> Any:
         if not await self._ready():
