@@ -16,6 +16,7 @@ from shadow.model.schema import CollectionSpec
 from shadow.model.values import present
 from shadow.model.version import Document
 from shadow.mongoql.collation import is_simple, strength_of
+from shadow.mongoql.failures import UnknownOperator
 from shadow.router import Router
 from shadow.surface import indexes
 from shadow.surface.arguments import Arguments
@@ -180,10 +181,19 @@ class CollectionBase(NotIterable):
             if isinstance(take, CollatedArguments):
                 passing.take_option("collation", take.collation)
             return build(passing)
+        except UnknownOperator as error:
+            if not self._passes_on():
+                raise
+            newer = UnsupportedOperation(error.operator, "this library does not know it; a newer server may")
+            return build(self._passing(newer))
+
+    def _passes_on(self) -> bool:
+        """Whether MongoDB alone is asked what DynamoDB cannot answer."""
+        return self._spec.passes_on and self._handle.is_on_mongo(self._name)
 
     def _passing(self, refusal: UnsupportedOperation) -> PassingArguments:
         """Raises `refusal` if the configuration wants that, or MongoDB is not the primary."""
-        if not (self._spec.passes_on and self._handle.is_on_mongo(self._name)):
+        if not self._passes_on():
             raise refusal
         return PassingArguments(self._take, refusal)
 
