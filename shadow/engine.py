@@ -148,6 +148,8 @@ class Engine(Upkeep):
             heartbeat=settings.control.heartbeat,
             tool=self.options.tool or self.options.passive,
             where=places(settings),
+            ramps=settings.ramps(),
+            windows=self.metrics_registry.guards,
         )
 
     async def start(self) -> None:
@@ -195,6 +197,7 @@ class Engine(Upkeep):
             if not self.options.passive:
                 runtime.keep(Background.PULSE, self.pulse.run)
                 runtime.keep(Background.FLIPS, self.fleet.tend)
+                runtime.keep(Background.GUARDS, self.fleet.guarding.run)
                 runtime.keep(Background.RIGHTS, self.rights.run)
                 self._keep_swept(runtime)
                 self._keep_writers_watched(runtime)

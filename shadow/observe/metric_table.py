@@ -49,6 +49,7 @@ from shadow.model.verdict import (
     Unjournaled,
     Verdict,
 )
+from shadow.observe.guard_metrics import GUARDED
 from shadow.observe.metric_labels import (
     component_labels,
     flip_labels,
@@ -477,6 +478,7 @@ TABLE: Final[tuple[MetricRow, ...]] = (
     ROUTE,
     SECONDARY_UP,
     FLIPS,
+    *GUARDED,
     RELOADS,
     FAILURES,
     BACKGROUND_FAILURES,

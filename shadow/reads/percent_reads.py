@@ -77,14 +77,16 @@ class PercentReads:
         The documents of a `Find` are given out as a whole, for once the application has some of them, the primary
         could not take over.
         """
-        reason = self._unfit(collection, read, route)
+        reason, seconds = self._unfit(collection, read, route), 0.0
         if reason is None:
+            started = time.perf_counter()
             found = await self._ask(collection, read, route)
+            seconds = time.perf_counter() - started
             if isinstance(found, Answered):
-                self._reporter.publish(ReadRouted(collection, route.secondary, Routed.SHARE))
+                self._reporter.publish(ReadRouted(collection, route.secondary, Routed.SHARE, seconds))
                 return found
             reason = found
-        self._reporter.publish(ReadRouted(collection, route.primary, reason))
+        self._reporter.publish(ReadRouted(collection, route.primary, reason, seconds))
         return None
 
     def _unfit(self, collection: str, read: Read, route: Route) -> Routed | None:
