@@ -210,7 +210,8 @@ class TransactionRouter:
         self._writes = writes
         self._session = session
         self._held = held
-        self._by_version = ByVersion(self._store, self._at_key, context.limits)
+        self._traces = context.traces
+        self._by_version = ByVersion(self._store, self._at_key, context.limits, context.traces)
 
     # --- reads --------------------------------------------------------------------------------------------------
 
@@ -259,7 +260,8 @@ class TransactionRouter:
     async def _counted(self, collection: str, verb: Verb, route: Route, answer: Awaitable[T]) -> T:
         started, outcome = asyncio.get_running_loop().time(), Outcome.ACKED
         try:
-            return await answer
+            with self._traces.request(route.primary):
+                return await answer
         except Exception as error:
             outcome = classify(error)
             raise
@@ -309,7 +311,8 @@ class TransactionRouter:
 
     async def _at_key(self, collection: str, verb: Verb, change: Change) -> list[Result]:
         async def ask(route: Route, op_ids: Sequence[str]) -> list[Result]:
-            return [await self._primary(route).apply(collection, change, op_ids[0])]
+            with self._traces.request(route.primary):
+                return [await self._primary(route).apply(collection, change, op_ids[0])]
 
         return await self._made(collection, verb, [change], ask)
 
@@ -322,7 +325,8 @@ class TransactionRouter:
                 raise refused
 
         async def ask(route: Route, op_ids: Sequence[str]) -> list[Result]:
-            return await self._primary(route).insert_many(collection, inserts, op_ids, ordered=ordered)
+            with self._traces.request(route.primary):
+                return await self._primary(route).insert_many(collection, inserts, op_ids, ordered=ordered)
 
         return await self._made(collection, Verb.INSERT_MANY, inserts, ask)
 

@@ -179,6 +179,8 @@ class Buffering(Protocol):
 class InTransaction(ApplicationStore, Protocol):
     """A store within a transaction of the application."""
 
+    name: StoreName
+
     def chooses(self, change: Change) -> bool:
         """See `Store.chooses`."""
 

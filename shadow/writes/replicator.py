@@ -19,7 +19,7 @@ from pymongo.errors import ConnectionFailure
 from shadow.compare.comparer import Comparator
 from shadow.errors import JournalError, NotFollowed, UnreadableDocument, UnsupportedOperation
 from shadow.host.failpoints import Point
-from shadow.journal.base import Due
+from shadow.journal.base import Due, undecided
 from shadow.model.events import (
     ComparisonFinished,
     ComparisonUndecided,
@@ -32,7 +32,7 @@ from shadow.model.events import (
     WriteDeferred,
 )
 from shadow.model.keys import queue_key
-from shadow.model.operation import Verb, Write
+from shadow.model.operation import ANY, Verb, Write
 from shadow.model.outcome import Outcome, classify, refusal_of
 from shadow.model.phase import Role, Route
 from shadow.model.verdict import (
@@ -49,6 +49,8 @@ from shadow.model.verdict import (
 from shadow.model.version import Image, Key
 from shadow.stores.breaker import Breaker
 from shadow.stores.within import within
+from shadow.traces.causes import Causes
+from shadow.traces.spans import cause, current_cause
 from shadow.writes.context import LoopContext
 from shadow.writes.heal import HealContended, Replayed, by_result, decided, heal, replay, replay_fenced
 from shadow.writes.untangle import Untangler
@@ -82,15 +84,16 @@ class Replicator:
         self._untangler = Untangler(context.intents, context.failpoints)
         self._wake = asyncio.Event()
         self._following: dict[str, str] = {}
+        self._traces = context.traces
+        self._causes = Causes()
         self._given_up: dict[str, float] = {}
 
     # --- writes, as they come -----------------------------------------------------------------------------------
 
     def follow(self, write: Write, route: Route) -> asyncio.Future[bool]:
         """Replicates the write in its turn. The future: whether the secondary is known to have it."""
-        return self._follow(
-            write.collection, write.key, write.op_id, route, functools.partial(self._replay, write, route)
-        )
+        work = functools.partial(self._replay, write, route)
+        return self._follow(write.collection, write.verb, write.key, write.op_id, route, work)
 
     def follow_copy(self, collection: str, verb: Verb, key: Key, op_id: str, route: Route) -> asyncio.Future[bool]:
         """Likewise the outcome of several changes of one document, which became visible at once: it is copied."""
@@ -102,18 +105,20 @@ class Replicator:
                 await self._heal(collection, key, route)
             self._reporter.publish(ComparisonFinished(collection, verb, Verdict.LAGGING))
 
-        return self._follow(collection, key, op_id, route, copy)
+        return self._follow(collection, verb, key, op_id, route, copy)
 
     def _follow(
-        self, collection: str, key: Key, op_id: str, route: Route, work: Callable[[], Awaitable[None]]
+        self, collection: str, verb: Verb, key: Key, op_id: str, route: Route, work: Callable[[], Awaitable[None]]
     ) -> asyncio.Future[bool]:
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._following[op_id] = collection
+        caused_by = cause()
 
         async def job() -> None:
             acknowledged = False
             try:
-                acknowledged = await self._replicate(collection, op_id, route, work)
+                with self._traces.work("replicate", collection, [caused_by], verb=verb, to=route.secondary):
+                    acknowledged = await self._replicate(collection, key, op_id, route, work)
             finally:
                 self._following.pop(op_id, None)
                 if not done.done():
@@ -121,12 +126,13 @@ class Replicator:
 
         if not self._queue.offer(collection, queue_key(collection, key), job):
             del self._following[op_id]
-            self.defer(collection, op_id, Deferral.CLOSING if self._queue.closed else Deferral.LANE_FULL)
+            self.defer(collection, op_id, Deferral.CLOSING if self._queue.closed else Deferral.LANE_FULL, key)
             done.set_result(False)
         return done
 
-    def defer(self, collection: str, op_id: str, reason: Deferral) -> None:
-        """Leaves the write to its intent."""
+    def defer(self, collection: str, op_id: str, reason: Deferral, key: Key = ANY) -> None:
+        """Leaves the write to its intent. `key`: `ANY` where the operation has not found its document."""
+        self._causes.keep(collection, undecided(op_id) if key is ANY else key, cause())
         self._intents.defer(collection, op_id, reason)
         self._reporter.publish(WriteDeferred(collection, reason))
         self._wake.set()
@@ -137,19 +143,21 @@ class Replicator:
             self.defer(collection, op_id, Deferral.CLOSING)
         self._following.clear()
 
-    async def _replicate(self, collection: str, op_id: str, route: Route, work: Callable[[], Awaitable[None]]) -> bool:
+    async def _replicate(
+        self, collection: str, key: Key, op_id: str, route: Route, work: Callable[[], Awaitable[None]]
+    ) -> bool:
         breaker = self._breakers[route.secondary]
         if not breaker.allow():
-            self.defer(collection, op_id, Deferral.SECONDARY_DOWN)
+            self.defer(collection, op_id, Deferral.SECONDARY_DOWN, key)
             return False
         try:
             async with within(self._limits.write_deadline):
                 await work()
         except asyncio.CancelledError:
-            self.defer(collection, op_id, Deferral.CLOSING)
+            self.defer(collection, op_id, Deferral.CLOSING, key)
             raise
         except Exception as error:
-            self.defer(collection, op_id, self._judge(collection, error, breaker))
+            self.defer(collection, op_id, self._judge(collection, error, breaker), key)
             return False
         breaker.succeeded()
         self._intents.taken(collection, op_id)
@@ -163,9 +171,10 @@ class Replicator:
         started = time.perf_counter()
         refused = False
         try:
-            result, image = await replay(secondary, write)
-            if result is Replayed.FENCED:
-                result, image = await replay_fenced(secondary, write)
+            with self._traces.request(route.secondary, Role.SECONDARY):
+                result, image = await replay(secondary, write)
+                if result is Replayed.FENCED:
+                    result, image = await replay_fenced(secondary, write)
         except UnsupportedOperation:
             result, image, refused = Replayed.FENCED, None, True
         except Exception as error:
@@ -210,7 +219,7 @@ class Replicator:
 
     async def _healed(self, collection: str, key: Key, route: Route) -> Healing:
         primary, secondary = self._stores[route.primary], self._stores[route.secondary]
-        return await heal(primary, secondary, collection, key, untangles=self._untangler)
+        return await heal(primary, secondary, collection, key, untangles=self._untangler, traces=self._traces)
 
     async def _judge_different(self, write: Write, image: Image, healing: Healing, *, unmatched: bool) -> Verdict:
         """The same write from the same version had another result: comparison rules cover it, or it is a mismatch
@@ -307,7 +316,12 @@ class Replicator:
 
     async def _recover_one(self, due: Due, gate: asyncio.Semaphore) -> None:
         async with gate, self._routes.healing(due.collection) as route:
-            await self._attempt(due, route)
+            caused_by, tries = self._causes.of(due.collection, due.key), due.attempts + 1
+            if not route.dual_write:
+                await self._attempt(due, route)
+                return
+            with self._traces.work("heal", due.collection, [caused_by], to=route.secondary, attempt=tries):
+                await self._attempt(due, route)
 
     async def _attempt(self, due: Due, route: Route) -> None:
         breaker = self._breakers[route.secondary]
@@ -328,7 +342,8 @@ class Replicator:
             await self._journal.postpone(due, pause, refused)
         else:
             breaker.succeeded()
-            await self._journal.settle(due)
+            if await self._journal.settle(due):
+                self._causes.forget(due.collection, due.key)
 
     def _report_refused(self, due: Due, error: Exception) -> None:
         """Reports, once for each deferral, that the secondary keeps refusing to hold what the primary holds; and that
@@ -355,15 +370,16 @@ class Replicator:
         result = Healing.EQUAL
         async with self._routes.healing(collection) as route:
             _check_followed(collection, route)
-            try:
-                async with within(self._limits.operation / 2):
-                    for each in await decided(self._stores.values(), collection, key):
-                        result = await self._healed(collection, each, route)
-                        self._reporter.publish(KeyAgreed(collection, each))
-            except BaseException:
-                self._given_up[collection] = asyncio.get_running_loop().time()
-                raise
-        self._reporter.publish(HealFinished(collection, result))
+            with self._traces.work("heal", collection, [current_cause()], to=route.secondary):
+                try:
+                    async with within(self._limits.operation / 2):
+                        for each in await decided(self._stores.values(), collection, key):
+                            result = await self._healed(collection, each, route)
+                            self._reporter.publish(KeyAgreed(collection, each))
+                except BaseException:
+                    self._given_up[collection] = asyncio.get_running_loop().time()
+                    raise
+                self._reporter.publish(HealFinished(collection, result))
         return result
 
     def _backoff(self, attempts: int, most: float) -> float:

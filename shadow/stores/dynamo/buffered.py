@@ -24,7 +24,9 @@ __all__ = ["BufferedStore"]
 
 
 class BufferedStore:
-    """An `ApplicationStore`. Made for a few calls of one transaction."""
+    """An `InTransaction`. Made for a few calls of one transaction."""
+
+    name = StoreName.DYNAMO
 
     def __init__(self, store: DynamoStore, buffer: Buffer) -> None:
         self._store = store
