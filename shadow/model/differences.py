@@ -48,5 +48,7 @@ DIFFERENCES: Final[dict[int, str]] = {
     45: "`drop_indexes` keeps the indexes of the configuration; `create_index` returns the name of one that serves.",
     46: "Documents that expire (`expires`) are hidden at once, and no write finds them; the server's monitor deletes "
     "them within a minute. A join shows what has expired in the other collection, until DynamoDB deletes it.",
+    430: "The DuplicateKeyError of a unique index with a collation has the document's own values in `keyValue`; the "
+    "server has its sort keys there, in hexadecimal.",
 }
 """By number, each in one or two sentences for people who must decide whether it matters to them."""

@@ -12,10 +12,10 @@ from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
 from shadow.errors import UnsupportedOperation
+from shadow.model.collations import is_simple, strength_of
 from shadow.model.schema import CollectionSpec
 from shadow.model.values import present
 from shadow.model.version import Document
-from shadow.mongoql.collation import is_simple, strength_of
 from shadow.router import Router
 from shadow.surface import indexes
 from shadow.surface.arguments import Arguments
