@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final, NoReturn, Protocol, TypeVar
 
 from bson.codec_options import CodecOptions
@@ -13,9 +14,11 @@ from pymongo.write_concern import WriteConcern
 
 from shadow.errors import UnsupportedOperation
 from shadow.model.collations import is_simple, strength_of
+from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec
 from shadow.model.values import present
 from shadow.model.version import Document
+from shadow.mongoql.failures import UnknownOperator
 from shadow.router import Router
 from shadow.surface import indexes
 from shadow.surface.arguments import Arguments
@@ -24,11 +27,13 @@ from shadow.surface.index_upkeep import IndexUpkeep
 from shadow.surface.names import NotIterable, sub_name
 from shadow.surface.options import ClientDefaults, RequestedConcerns
 from shadow.surface.passing import PassingArguments
+from shadow.traces.spans import UNTRACED, Call, Traces, Untraced
 
 __all__ = ["CollectionBase", "Handle"]
 
 T = TypeVar("T")
 
+NO_OPTIONS: Final[Mapping[str, Any]] = MappingProxyType({})
 _COMPARED: Final = frozenset({"find", "find_one", "count_documents"})
 """Reads that MongoDB answers by a collation as DynamoDB does, so that they can be compared."""
 
@@ -57,6 +62,10 @@ class Handle(Protocol):
     @property
     def indexes(self) -> IndexUpkeep:
         """The indexes that the application asks for."""
+
+    @property
+    def traces(self) -> Traces:
+        """Begins the spans of calls."""
 
 
 class CollectionBase(NotIterable):
@@ -180,12 +189,31 @@ class CollectionBase(NotIterable):
             if isinstance(take, CollatedArguments):
                 passing.take_option("collation", take.collation)
             return build(passing)
+        except UnknownOperator as error:
+            if not self._passes_on():
+                raise
+            newer = UnsupportedOperation(error.operator, "this library does not know it; a newer server may")
+            return build(self._passing(newer))
+
+    def _passes_on(self) -> bool:
+        """Whether MongoDB alone is asked what DynamoDB cannot answer."""
+        return self._spec.passes_on and self._handle.is_on_mongo(self._name)
 
     def _passing(self, refusal: UnsupportedOperation) -> PassingArguments:
         """Raises `refusal` if the configuration wants that, or MongoDB is not the primary."""
-        if not (self._spec.passes_on and self._handle.is_on_mongo(self._name)):
+        if not self._passes_on():
             raise refusal
         return PassingArguments(self._take, refusal)
+
+    def _traced(
+        self, verb: str, arguments: Sequence[Any] = (), options: Mapping[str, Any] = NO_OPTIONS
+    ) -> Call | Untraced:
+        """The span of a call, for a `with` block."""
+        handle = self._handle
+        if not handle.traces.active:
+            return UNTRACED
+        store = StoreName.MONGO if handle.is_on_mongo(self._name) else StoreName.DYNAMO
+        return handle.traces.call(verb, handle.database_name, self._name, store, (arguments, options))
 
     @property
     def _router(self) -> Router:

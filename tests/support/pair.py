@@ -28,6 +28,7 @@ from shadow.surface.collection import Collection
 from shadow.surface.index_report import IndexReport
 from shadow.surface.index_upkeep import IndexUpkeep
 from shadow.surface.options import ClientDefaults, kept_by_url
+from shadow.traces.spans import NO_TRACES
 from tests.support.faulty import FaultyStore
 from tests.support.recorder import Recorder
 
@@ -133,6 +134,8 @@ class Pair:
 
     def current(self) -> Router:
         return self.runtime.router
+
+    traces = NO_TRACES
 
     def kept(self) -> ClientDefaults:
         return kept_by_url("mongodb://127.0.0.1/")
