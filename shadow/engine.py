@@ -66,6 +66,7 @@ class Engine(Upkeep):
         self.metrics_registry = seen.metrics
         self.findings = seen.findings
         self.report = seen.report
+        self.traces = seen.traces
         self.shared_findings = seen.shared_findings
         self.pulse = seen.pulse
         self.suspects = seen.unconfirmed
@@ -120,6 +121,7 @@ class Engine(Upkeep):
             on_unfit=self.notices.unfit,
             era=lambda name: self.fleet.era(name),
             expiry=self._expiry,
+            traces=seen.traces,
         )
 
     def _startup_context(self) -> StartupContext:
@@ -146,6 +148,8 @@ class Engine(Upkeep):
             heartbeat=settings.control.heartbeat,
             tool=self.options.tool or self.options.passive,
             where=places(settings),
+            ramps=settings.ramps(),
+            windows=self.metrics_registry.guards,
         )
 
     async def start(self) -> None:
@@ -193,6 +197,7 @@ class Engine(Upkeep):
             if not self.options.passive:
                 runtime.keep(Background.PULSE, self.pulse.run)
                 runtime.keep(Background.FLIPS, self.fleet.tend)
+                runtime.keep(Background.GUARDS, self.fleet.guarding.run)
                 runtime.keep(Background.RIGHTS, self.rights.run)
                 self._keep_swept(runtime)
                 self._keep_writers_watched(runtime)

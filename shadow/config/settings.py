@@ -51,6 +51,7 @@ from shadow.config.sections import (
 from shadow.control.place import ControlPlace, DynamoPlace, MongoPlace, SqlitePlace
 from shadow.journal.server.dynamo_table import Access
 from shadow.manual import project_address
+from shadow.model.guards import RampPlan
 from shadow.model.limits import Limits
 from shadow.model.phase import NO_SHARES, Phase, Route, StoreName, Unsupported, WriteMode
 from shadow.model.schema import RESERVED, CollectionSpec, ExpirySpec, UniqueSpec
@@ -222,6 +223,11 @@ class Settings(BaseSettings):
             shadow_reads=defaults.shadow_reads if entry.shadow_reads is None else entry.shadow_reads,
             reads=(entry.reads or defaults.reads).shares() if phase is Phase.SHADOW else NO_SHARES,
         )
+
+    def ramps(self) -> dict[str, dict[StoreName, RampPlan]]:
+        """The ramps of reads, by collection and by the store that answers."""
+        reads = {name: entry.reads or self.defaults.reads for name, entry in self.collections.items()}
+        return {name: ramps for name, each in reads.items() if (ramps := each.ramps())}
 
     def forced(self) -> dict[str, str]:
         """By collection: the reason to flip in spite of closed gates."""

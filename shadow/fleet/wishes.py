@@ -25,6 +25,7 @@ from shadow.fleet.coordinator import Aborted, Flipped
 from shadow.fleet.flip import FlipPlan, FlipRequest
 from shadow.fleet.gaps import Gaps
 from shadow.fleet.gates import fleet_gates, more_gates
+from shadow.fleet.guarding import GuardContext, Guarding, Plans
 from shadow.fleet.health_gates import Gate
 from shadow.host.process import this_process
 from shadow.model.events import ComponentFailed, noted
@@ -56,6 +57,18 @@ class Wishes(Gaps):
         super().__init__(context, wanted)
         self._forced = dict(forced)
         self._told: dict[str, str] = {}
+        self.guarding = Guarding(
+            GuardContext(
+                context.records,
+                lambda: self.participant.id,
+                context.parts.routes,
+                context.windows,
+                context.parts.reporter,
+                context.heartbeat,
+                tool=context.tool,
+            ),
+            context.ramps,
+        )
 
     async def join(self, kept: Mapping[str, StoreName]) -> Mapping[str, FleetRoute]:
         """Registers this process, and returns the route of each configured collection. Raises `ControlError`."""
@@ -89,15 +102,19 @@ class Wishes(Gaps):
         """The routes that the last file asked for."""
         return dict(self._wanted)
 
-    def wishes(self, wanted: Mapping[str, Route], forced: Mapping[str, str]) -> None:
+    def wishes(
+        self, wanted: Mapping[str, Route], forced: Mapping[str, str], ramps: Plans = MappingProxyType({})
+    ) -> None:
         """Replaces what the file asks for. `forced`: the reason to flip despite closed gates, by collection."""
         self._wanted = dict(wanted)
+        self.guarding.plans = ramps
         self._forced = dict(forced)
         self._pending.clear()
         self._told.clear()
 
     async def change(self, name: str, wanted: Route) -> bool:
         """Applies what a file asks for. False: a change of primary is pending."""
+        wanted = self.guarding.applied(name, wanted)
         now = await self._parts.routes.route(name)
         if wanted.primary is not now.primary and self.participant.joined:
             with suppress(ControlError):

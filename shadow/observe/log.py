@@ -44,6 +44,9 @@ class Event(enum.StrEnum):
     FLIP_REFUSED = "flip.refused"
     FLIP_REHEARSED = "flip.rehearsed"
     FLIP_BEHIND = "flip.behind"
+    RAMP_STEPPED = "ramp.stepped"
+    RAMP_ORDERED = "ramp.ordered"
+    RAMP_STEPPED_BACK = "ramp.stepped_back"
     DUAL_WRITES_INTERRUPTED = "dual_writes.interrupted"
     CONTROL_LOST = "control.lost"
     CONTROL_FOUND = "control.found"
@@ -85,6 +88,7 @@ WARNINGS: Final = frozenset(
         Event.FLIP_PENDING,
         Event.FLIP_REFUSED,
         Event.FLIP_BEHIND,
+        Event.RAMP_STEPPED_BACK,
         Event.DUAL_WRITES_INTERRUPTED,
         Event.CONTROL_LOST,
         Event.CONTROL_ELSEWHERE,

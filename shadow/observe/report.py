@@ -32,6 +32,8 @@ from shadow.observe.metric_row import Component
 from shadow.observe.metrics import Metrics
 from shadow.observe.portability import Portability
 from shadow.observe.publisher import Publisher
+from shadow.observe.span_notes import SpanNotes
+from shadow.traces.identity import first_trace
 
 __all__ = ["Report"]
 
@@ -56,7 +58,7 @@ class Report:
         self._doubted = doubted
         self._since = time.time()
         self._lines: Final = lines
-        self._publisher: Final = Publisher((metrics, self, lines), self._broken)
+        self._publisher: Final = Publisher((metrics, SpanNotes(), self, lines), self._broken)
 
     def publish(self, event: Event) -> None:
         self._publisher.publish(event)
@@ -96,7 +98,7 @@ class Report:
 
     def _mismatch(self, event: MismatchConfirmed) -> None:
         found = event.found
-        self.findings.add(found)
+        self.findings.add(found, first_trace())
         kind = bypass(found, since=self._since, doubted=self._doubted(found.collection))
         if kind is None:
             return

@@ -60,7 +60,7 @@ class Arguments:
         self._bound: Values = {}
 
     def binding(self, let: Any) -> Arguments | None:
-        """The arguments of a call with this option `let`; None if its values are for the server to judge."""
+        """The arguments of a call with this option `let`; None if its values only the server can decide on."""
         values = bound(normalise(let, self.options)) if isinstance(let, Mapping) else None
         if values is None:
             return None

@@ -32,7 +32,7 @@ def clock() -> Values:
 
 
 def bound(let: Any) -> Values | None:
-    """The values of the option `let`, as canonical values; None if that is for the server to judge."""
+    """The values of the option `let`, as canonical values; None if that only the server can decide on."""
     if not isinstance(let, dict):
         return None
     made: dict[str, Any] = {}

@@ -76,6 +76,8 @@ async def _calls(c: Any, see: Seen) -> None:
     await see(
         c.find_one_and_update({"_id": 3}, [{"$set": {"s": "$$sum"}}], {"s": "$$sum"}, return_document=AFTER, let=let)
     )
+    hinted = pymongo.UpdateOne(least, [{"$set": {"w": "$$sum"}}], hint="_id_")
+    await see(c.bulk_write([pymongo.UpdateMany(least, {"$inc": {"n": 10}}), hinted], let={**let, "least": 13}))
     await see(c.delete_one({"$expr": {"$eq": ["$n", "$$four"]}}, let={"four": 4}))
     await see(lambda: c.find({"$expr": {"$eq": ["$n", "$$other"]}}, let=let).to_list(None))
     await see(lambda: c.find({}, let=5).to_list(None))

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +14,6 @@ import pymongo
 import pytest
 import pytest_asyncio
 from bson import Code, ObjectId
-from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo.collation import Collation
 
 from shadow import Shadow
@@ -25,8 +23,8 @@ from shadow.model.phase import StoreName, Unsupported
 from shadow.mongoql.support import Family, Support, SupportEntry, entries
 from shadow.surface.collection import Collection
 from tests.support.drawn import Draws
-from tests.support.shims import assert_level, settings_for
-from tests.support.surface import Scenario, Seen, assert_same
+from tests.support.shims import assert_level, prepared, settings_for
+from tests.support.surface import Scenarios, Seen, assert_same
 from tests.support.topologies import DEPLOYMENTS, drop
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -44,34 +42,13 @@ async def shadow(
 ) -> AsyncIterator[Shadow]:
     driver, deployment = request.param
     url = draws.of_node(request.node)(deployment).url(request.getfixturevalue(DEPLOYMENTS[deployment]))
-    name = f"t{uuid.uuid4().hex[:12]}"
     folder = tmp_path_factory.mktemp("journal")
-    settings = settings_for(folder, url, dynamodb_local_url, name, ["things", "others"], driver=driver)
-    async with Shadow.from_settings(settings) as shadow:
-        await shadow.prepare()
+    async with prepared(folder, url, dynamodb_local_url, ["things", "others"], driver=driver) as shadow:
         yield shadow
-    drop(url, name)
 
 
-@pytest_asyncio.fixture(loop_scope="module")
-async def things(shadow: Shadow) -> Collection:
-    await shadow["things"].delete_many({})
-    return shadow["things"]
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def bare(mongo_url: str, mongo_database: str) -> AsyncIterator[Any]:
-    client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(mongo_url)
-    yield client[mongo_database]["things"]
-    client.close()
-
-
-SCENARIOS: Final[dict[str, Scenario]] = {}
-
-
-def scenario(function: Scenario) -> Scenario:
-    SCENARIOS[function.__name__] = function  # type: ignore[attr-defined]
-    return function
+SCENARIOS: Final = Scenarios()
+scenario = SCENARIOS.add
 
 
 async def stocked(c: Any, count: int = 10) -> None:

@@ -62,7 +62,8 @@ def test_every_background_task_has_a_component() -> None:
 
 def constants_of_metrics() -> Iterator[tuple[str, str]]:
     """The constants of the table, and the metrics that they declare."""
-    for node in package.trees()["observe/metric_table.py"].body:
+    trees = package.trees()
+    for node in chain(trees["observe/metric_table.py"].body, trees["observe/guard_metrics.py"].body):
         if isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Call) and node.value.args:
             yield getattr(node.target, "id", ""), getattr(node.value.args[0], "value", "")
 
