@@ -27,7 +27,7 @@ from shadow.surface.index_upkeep import IndexUpkeep
 from shadow.surface.names import NotIterable, sub_name
 from shadow.surface.options import ClientDefaults, RequestedConcerns
 from shadow.surface.passing import PassingArguments
-from shadow.surface.verb_options import check_options
+from shadow.surface.verb_options import check_let, check_options
 from shadow.traces.spans import UNTRACED, Call, Traces, Untraced
 
 __all__ = ["CollectionBase", "Handle"]
@@ -156,10 +156,10 @@ class CollectionBase(NotIterable):
         if collation is not None and is_simple(collation):
             options = {name: value for name, value in options.items() if name != "collation"}
         let, take, rest = options.get("let"), self._take, options
-        if let is not None and not isinstance(let, Mapping):
-            raise TypeError(f"let must be an instance of a mapping, not {type(let)}")
-        if let is not None and (binding := take.binding(let)) is not None:
+        if "let" in options:
             check_options(verb, options)
+            check_let(verb, let)
+        if let is not None and (binding := take.binding(let)) is not None:
             take, rest = binding, {name: value for name, value in options.items() if name != "let"}
         try:
             take.refuse(verb, rest)
