@@ -69,6 +69,7 @@ class Engine(Upkeep):
         self.metrics_registry = seen.metrics
         self.findings = seen.findings
         self.report = seen.report
+        self.traces = seen.traces
         self.shared_findings = seen.shared_findings
         self.pulse = seen.pulse
         self.suspects = seen.unconfirmed
@@ -125,6 +126,7 @@ class Engine(Upkeep):
             on_unfit=self.notices.unfit,
             era=lambda name: self.fleet.era(name),
             expiry=self._expiry,
+            traces=seen.traces,
         )
 
     def _startup_context(self) -> StartupContext:

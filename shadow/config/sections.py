@@ -191,6 +191,11 @@ class ObserveSettings(BaseModel):
     watch_writers: bool = False
     """Whether MongoDB's change streams are watched for out-of-band writes. Set it for one process of a fleet, since
     each watching process counts all of them. Needs a replica set."""
+    traces: bool = True
+    """Whether calls, and the work that they cause, have spans of OpenTelemetry, where the application has configured
+    a provider of them."""
+    trace_statements: bool = False
+    """Whether the spans of calls have the form of the query: names of fields and operators, with `?` for each value."""
 
     def watch(self) -> Watch:
         return Watch(self.noise_share, self.holdout, self.canary_every, self.canary_within)

@@ -313,6 +313,8 @@ class Metrics:
 def _moving(series: CounterSeries | HistogramSeries, by: By) -> Callable[[Any], None]:
     """What an event does to the series of a row."""
     add, when = series.add, by.when
+    if series.row.exemplars and isinstance(series, CounterSeries):
+        add = series.add_traced
     labels = _labels_of(series.row.labels if by.labels is None else by.labels)
     amount = attrgetter(by.amount) if by.amount else _one
     if by.times:

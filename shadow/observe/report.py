@@ -33,6 +33,8 @@ from shadow.observe.metric_row import Component
 from shadow.observe.metrics import Metrics
 from shadow.observe.portability import Portability
 from shadow.observe.publisher import Publisher
+from shadow.observe.span_notes import SpanNotes
+from shadow.traces.identity import first_trace
 
 __all__ = ["Report"]
 
@@ -63,7 +65,7 @@ class Report:
         self.on_finding: Callable[[Mismatch, str], None] = lambda found, id: None
         """Called with a mismatch whose finding this process sees for the first time, and its id."""
         self._known: OrderedDict[str, None] = OrderedDict()
-        self._publisher: Final = Publisher((metrics, self, lines), self._broken)
+        self._publisher: Final = Publisher((metrics, SpanNotes(), self, lines), self._broken)
 
     def publish(self, event: Event) -> None:
         self._publisher.publish(event)
@@ -103,7 +105,7 @@ class Report:
 
     def _mismatch(self, event: MismatchConfirmed) -> None:
         found = event.found
-        self._note_finding(found, self.findings.add(found))
+        self._note_finding(found, self.findings.add(found, first_trace()))
         kind = bypass(found, since=self._since, doubted=self._doubted(found.collection))
         if kind is None:
             return

@@ -67,6 +67,7 @@ class PercentReads:
         self._limits = context.limits
         self._reporter = context.reporter
         self._unverified = unverified
+        self._traces = context.traces
         # Apart from the breakers of the stores: a secondary that is too slow for this may well take writes.
         self._patience = {name: Breaker() for name in context.stores}
 
@@ -112,7 +113,8 @@ class PercentReads:
                     return Routed.OPEN
                 began, started = True, time.perf_counter()
                 store = self._stores[route.secondary]
-                value = await ask_store(store, collection, read, at_most=self._limits.compare_documents)
+                with self._traces.request(route.secondary, Role.SECONDARY):
+                    value = await ask_store(store, collection, read, at_most=self._limits.compare_documents)
                 _check_readable(value)
         except TimeoutError:
             patience.failed()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final, NoReturn, Protocol, TypeVar
 
 from bson.codec_options import CodecOptions
@@ -12,6 +13,7 @@ from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
 from shadow.errors import UnsupportedOperation
+from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec
 from shadow.model.values import present
 from shadow.model.version import Document
@@ -25,11 +27,13 @@ from shadow.surface.index_upkeep import IndexUpkeep
 from shadow.surface.names import NotIterable, sub_name
 from shadow.surface.options import ClientDefaults, RequestedConcerns
 from shadow.surface.passing import PassingArguments
+from shadow.traces.spans import UNTRACED, Call, Traces, Untraced
 
 __all__ = ["CollectionBase", "Handle"]
 
 T = TypeVar("T")
 
+NO_OPTIONS: Final[Mapping[str, Any]] = MappingProxyType({})
 _COMPARED: Final = frozenset({"find", "find_one", "count_documents"})
 """Reads that MongoDB answers by a collation as DynamoDB does, so that they can be compared."""
 
@@ -58,6 +62,10 @@ class Handle(Protocol):
     @property
     def indexes(self) -> IndexUpkeep:
         """The indexes that the application asks for."""
+
+    @property
+    def traces(self) -> Traces:
+        """Begins the spans of calls."""
 
 
 class CollectionBase(NotIterable):
@@ -196,6 +204,16 @@ class CollectionBase(NotIterable):
         if not self._passes_on():
             raise refusal
         return PassingArguments(self._take, refusal)
+
+    def _traced(
+        self, verb: str, arguments: Sequence[Any] = (), options: Mapping[str, Any] = NO_OPTIONS
+    ) -> Call | Untraced:
+        """The span of a call, for a `with` block."""
+        handle = self._handle
+        if not handle.traces.active:
+            return UNTRACED
+        store = StoreName.MONGO if handle.is_on_mongo(self._name) else StoreName.DYNAMO
+        return handle.traces.call(verb, handle.database_name, self._name, store, (arguments, options))
 
     @property
     def _router(self) -> Router:

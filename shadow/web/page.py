@@ -250,6 +250,8 @@ def _finding(each: Mapping[str, Any], acts: bool) -> Markup:
         f"First seen {_moment(each['first_seen'])}, last {_moment(each['last_seen'])}; version "
         f"{each['primary_state'] or '?'} in the primary, {each['secondary_state'] or '?'} in the secondary."
     )
+    if trace := each.get("first_trace"):
+        facts += f" First seen in trace {trace}."
     rows = [
         [
             diff["path"] or "(document)",

@@ -189,6 +189,14 @@ OBSERVE: Final = {
     "holdout": (_SHARE, "the holdout: reads that are not shadowed, to measure what shadowing costs"),
     "canary_every": ("seconds", "between two differences that are injected into a collection's answers"),
     "canary_within": ("seconds", "within which one must be found, or the comparison counts as not working"),
+    "traces": (
+        "",
+        "calls, and the work that they cause, have spans of OpenTelemetry, where the application has configured them",
+    ),
+    "trace_statements": (
+        "",
+        "the spans of calls have the form of the query: fields and operators, with `?` for each value",
+    ),
     "watch_writers": (
         "",
         "finds out-of-band writes with MongoDB's change streams; in one process of all; needs a replica set",

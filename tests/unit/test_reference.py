@@ -13,6 +13,7 @@ from shadow.model.schema import CollectionSpec
 from shadow.mongoql.support import Family, supported
 from shadow.surface.collection import Collection
 from shadow.surface.options import ClientDefaults, kept_by_url
+from shadow.traces.spans import NO_TRACES
 from tests.unit.test_support import OPERANDS, TOP_LEVEL
 
 
@@ -75,6 +76,8 @@ class Nobody:
 
     def current(self) -> NoReturn:
         raise Asked
+
+    traces = NO_TRACES
 
     def kept(self) -> ClientDefaults:
         return kept_by_url("mongodb://127.0.0.1/")
