@@ -60,7 +60,7 @@ _NOT_SENT: Final = frozenset({"session", "collation"})
 _OF_THE_CALL: Final = frozenset({"session", "comment", "maxTimeMS", "commitQuorum", "background", "v", "ns"})
 """Options that say nothing about the index."""
 _OF_ID: Final = (_OF_THE_CALL - {"background"}) | {"name", "collation"}
-"""The options that an index of `_id` may have; any other is refused, whatever its value."""
+"""What may be given with the keys of an index of `_id`; anything else is refused, whatever it says."""
 _DESCRIBING: Final = frozenset(
     {
         *("name", "hidden", "storageEngine", "expireAfterSeconds", "wildcardProjection", *_SIGNATURE),

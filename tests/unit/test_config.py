@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from shadow.config import CollectionSettings, MongoSettings, ReadsSettings, Settings, load, parse
+from shadow.config.hooks import HookSettings
 from shadow.control.place import DynamoPlace, MongoPlace, SqlitePlace
 from shadow.errors import ConfigurationError, Fault
 from shadow.journal.server.dynamo_table import Access
@@ -279,6 +280,10 @@ OTHERS: Final[dict[str, tuple[str, Any]]] = {
     "defaults.shadow_reads": ("0.25", 0.25),
     "defaults.reads.mongo": ("0.05", 0.05),
     "defaults.reads.dynamo": ("5%", 0.05),
+    "hooks": (
+        '[{"name": "a", "events": ["new_finding"], "command": ["x"]}]',
+        (HookSettings(name="a", events=("new_finding",), command=("x",)),),
+    ),
     "docs_url": ("https://d.example.com/docs", "https://d.example.com/docs"),
     "collections": ('{"abc": {"phase": "off"}}', {"abc": CollectionSettings(phase=Phase.OFF)}),
 }
