@@ -355,7 +355,7 @@ REFUSED: Final[dict[str, tuple[str, Any]]] = {
     "text": ("$text", lambda c: c.find({"$text": {"$search": "x"}}).to_list(None)),
     "count_documents": ("$where", lambda c: c.count_documents(EVEN)),
     "distinct": ("$where", lambda c: c.distinct("n", EVEN)),
-    "aggregate": ("let", lambda c: c.aggregate([{"$match": {}}], let={"a": 1}).to_list(None)),
+    "aggregate": ("collation", lambda c: c.aggregate([{"$match": {}}], collation=DE).to_list(None)),
     "update_one": ("$where", lambda c: c.update_one(EVEN, {"$set": {"hit": 1}})),
     "update_many": ("$where", lambda c: c.update_many(EVEN, {"$set": {"hit": 1}})),
     "replace_one": ("collation", lambda c: c.replace_one({"a": "x"}, {"hit": 1}, collation=DE)),

@@ -675,6 +675,17 @@ FLIP: Final = Board(
                     ],
                     width=12,
                 ),
+                Panel(
+                    "Hooks",
+                    "Calls of commands and webhooks, by what they were called for and how they ended.",
+                    [
+                        (
+                            "sum by (event, result) (increase(shadow_hooks_total[$__rate_interval])) > 0",
+                            "{{event}} {{result}}",
+                        )
+                    ],
+                    width=12,
+                ),
             ],
         ),
         (
