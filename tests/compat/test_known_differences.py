@@ -348,6 +348,23 @@ async def test_46_what_has_expired_is_hidden_at_once_but_in_joins(
     drop(mongo_url, name)
 
 
+async def test_430_a_duplicate_by_a_collation_names_the_values(sides: Sides) -> None:
+    collation = {"locale": "en", "strength": 2}
+    details = []
+    for side in (sides.bare, sides.shim):
+        await side.create_index("email", unique=True, collation=collation)
+        await side.insert_one({"_id": 1, "email": "ada@x.org"})
+        with pytest.raises(DuplicateKeyError) as raised:
+            await side.insert_one({"_id": 2, "email": "ADA@x.org"})
+        assert raised.value.code == 11000
+        details.append(raised.value.details)
+    theirs, ours = details
+    assert ours["keyPattern"] == theirs["keyPattern"] == {"email": 1}
+    assert ours["keyValue"] == {"email": "ADA@x.org"}
+    assert theirs["hexEncoded"] == [True]
+    assert bytes.fromhex(theirs["keyValue"]["email"])
+
+
 async def test_450_a_window_that_slides_has_the_rounding_of_what_is_in_it(sides: Sides) -> None:
     values = [91.1, 0.8872651047169627, 3.0]
     await sides.fill(*({"_id": n, "x": value} for n, value in enumerate(values)))
