@@ -16,7 +16,7 @@ _COUNTS: Final = frozenset({"minProperties", "maxProperties"})
 
 
 def without_version(filter: Mapping[str, Any], reserved: str) -> Document:
-    """The filter, with schemas that do not count or judge the field `reserved`. What the server refuses stays."""
+    """The filter, with schemas in which the field `reserved` has no part. What the server refuses stays."""
     made: Document = {}
     for name, value in filter.items():
         if name == "$jsonSchema" and isinstance(value, Mapping):
