@@ -68,10 +68,19 @@ def _show(status: ProcessStatus, *, every_gate: bool) -> None:
     for name, seen in status.bypassing.items():
         kinds = ", ".join(f"{count} {kind}" for kind, count in seen["kinds"].items())
         console.print(f"[bold yellow]out-of-band writes[/]: {escape(name)}: {kinds}; last {seen['last_seen']}")
+    for name, each in status.relay.items():
+        console.print(_relay(name, each))
     for name, used in status.not_portable.items():
         operators = ", ".join(f"{each['count']} {operator}" for operator, each in used["operators"].items())
         console.print(f"[bold yellow]not portable yet[/]: {escape(name)}: {escape(operators)}")
     console.print(f"comparisons: {totals['comparisons']} ({verdicts}); findings: {status.findings.open}")
+
+
+def _relay(store: str, each: Mapping[str, Any]) -> str:
+    if each["fault"]:
+        return f"[bold red]out-of-band writers on {store} are not relayed[/]: {escape(each['fault'])}"
+    told = ", ".join(f"{name} {of_it['count']}" for name, of_it in each["collections"].items()) or "none yet"
+    return f"out-of-band writers on {store}: relayed by {escape(each['holder'])}, {each['behind']:.1f} s behind: {told}"
 
 
 def _deferred(journal: JournalStatus, name: str) -> str:

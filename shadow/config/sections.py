@@ -192,6 +192,10 @@ class ObserveSettings(BaseModel):
     """Whether MongoDB's change streams are watched for out-of-band writes. Set it for one process of a fleet, since
     each watching process counts all of them. Needs a replica set."""
 
+    follow_writers: bool = False
+    """Whether out-of-band writes to the primary are relayed: found in its change stream, and repaired. Set it for every
+    process: one of them relays, and the others can take over. Needs a replica set."""
+
     def watch(self) -> Watch:
         return Watch(self.noise_share, self.holdout, self.canary_every, self.canary_within)
 

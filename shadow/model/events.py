@@ -40,6 +40,7 @@ __all__ = [
     "Noted",
     "OperationFinished",
     "OutOfBandWriteCounted",
+    "OutOfBandWriteRelayed",
     "OutOfBandWriteSeen",
     "ReadFinished",
     "ReadRouted",
@@ -191,6 +192,14 @@ class OutOfBandWriteCounted:
 
 
 @dataclass(frozen=True, slots=True)
+class OutOfBandWriteRelayed:
+    """An out-of-band write to the primary was seen as it happened, and its document is in the journal to be repaired."""
+
+    collection: str
+    kind: Bypass
+
+
+@dataclass(frozen=True, slots=True)
 class WriteDeferred:
     """A write was left to its intent."""
 
@@ -324,6 +333,7 @@ Event: TypeAlias = (
     | KeyAgreed
     | OutOfBandWriteSeen
     | OutOfBandWriteCounted
+    | OutOfBandWriteRelayed
     | WriteDeferred
     | WriteUnjournaled
     | HealFinished

@@ -74,7 +74,15 @@ class JournalHealth:
 @dataclass(frozen=True, slots=True)
 class OutOfBandHealth:
     bypassing: int
-    """Out-of-band writes that were found."""
+    """Out-of-band writes that were found, and that nothing relayed."""
+    relayed: int = field(default=0, metadata={"optional": True})
+    """Those that were relayed, by all processes."""
+    last: float = field(default=0.0, metadata={"optional": True})
+    """When the last of these was relayed, epoch seconds."""
+    behind: float = field(default=-1.0, metadata={"optional": True})
+    """Seconds that the relay is behind; below 0: none is configured."""
+    unrelayed: str = field(default="", metadata={"optional": True})
+    """Why nothing is relayed, though it is configured."""
 
 
 @dataclass(frozen=True, slots=True)

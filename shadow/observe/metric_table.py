@@ -68,6 +68,7 @@ from shadow.observe.metric_row import (
     MetricRow,
     Reload,
 )
+from shadow.observe.relay_metrics import RELAY_LAG, RELAYED
 
 __all__ = [
     "ABANDONED",
@@ -449,6 +450,8 @@ TABLE: Final[tuple[MetricRow, ...]] = (
     BY_PATH,
     EXCUSED,
     BYPASSING,
+    RELAYED,
+    RELAY_LAG,
     NOISE,
     CANARY_SOUGHT,
     CANARY_FOUND,

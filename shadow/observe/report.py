@@ -37,7 +37,8 @@ __all__ = ["Report"]
 
 
 class Report:
-    """Implements `model.events.Reporter`. `doubted`: whether the journal may have lost intents of a collection."""
+    """Implements `model.events.Reporter`. `doubted`: whether the journal may have lost intents of a collection;
+    `relayed`: whether its out-of-band writes are relayed, so that what a read finds of them is counted there."""
 
     def __init__(
         self,
@@ -47,6 +48,7 @@ class Report:
         *,
         hasher: Hasher,
         doubted: Callable[[str], bool] = lambda collection: False,
+        relayed: Callable[[str], bool] = lambda collection: False,
     ) -> None:
         self.metrics: Final = metrics
         self.findings: Final = findings
@@ -54,6 +56,7 @@ class Report:
         self.portability: Final = Portability()
         self.hasher: Final = hasher
         self._doubted = doubted
+        self._relayed = relayed
         self._since = time.time()
         self._lines: Final = lines
         self._publisher: Final = Publisher((metrics, self, lines), self._broken)
@@ -98,7 +101,7 @@ class Report:
         found = event.found
         self.findings.add(found)
         kind = bypass(found, since=self._since, doubted=self._doubted(found.collection))
-        if kind is None:
+        if kind is None or self._relayed(found.collection):
             return
         content = tuple((each.path, each.primary_hash, each.secondary_hash) for each in found.differences)
         mark = (found.primary_state, found.secondary_state, content)

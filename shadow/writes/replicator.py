@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from pymongo.errors import ConnectionFailure
@@ -109,6 +109,14 @@ class Replicator:
         """Leaves the write to its intent."""
         self._intents.defer(collection, op_id, reason)
         self._reporter.publish(WriteDeferred(collection, reason))
+        self._wake.set()
+
+    async def heal_soon(self, collection: str, keys: Sequence[Key]) -> None:
+        """Leaves keys to the journal, from which they are repaired next. Durable when it returns. Raises
+        `JournalError`."""
+        opened = await self._intents.open_durably(collection, keys)
+        for op_id in opened.op_ids:
+            self._journal.defer(op_id)
         self._wake.set()
 
     def abandon(self) -> None:

@@ -265,6 +265,7 @@ def test_the_table_documents_exactly_what_is_exported() -> None:
     metrics = made(
         lambda: GaugeSnapshot(
             secondary_up={StoreName.DYNAMO: True},
+            relay_lag={StoreName.MONGO: 0.0},
             canary_found={"users": 1.0},
             comparison_working={"users": True},
             mismatches_by_path={("users", "value", "a"): 1},
