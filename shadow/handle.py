@@ -28,6 +28,7 @@ from shadow.surface.index_upkeep import IndexUpkeep
 from shadow.surface.options import ClientDefaults, kept_by_client, kept_by_url
 from shadow.surface.routed import RoutedCollection
 from shadow.surface.ways_around import refuse_past
+from shadow.traces.spans import Traces
 
 __all__ = ["DatabaseHandle"]
 
@@ -49,6 +50,7 @@ class DatabaseHandle(abc.ABC):
 
     database: Any
     parts: RuntimeContext
+    traces: Traces
     fleet: Fleet
     indexes: IndexUpkeep
 

@@ -44,6 +44,7 @@ from shadow.reads.percent_reads import PercentReads
 from shadow.reads.shadow_read import ShadowReader
 from shadow.stores.base import Batching, Store
 from shadow.stores.many import change_each
+from shadow.traces.spans import caused, here
 from shadow.writes.by_version import ByVersion
 from shadow.writes.context import LoopContext
 from shadow.writes.dual_write import Admit, DualWrite, Result
@@ -99,9 +100,10 @@ class Router:
         self._percent = percent
         self._admit = admit
         self._expiry = context.expiry
+        self._traces = context.traces
         self._dual_write = DualWrite(context, replicator, admit)
-        self._search = Search(self._primary, self._write_at_key, context.limits, self._unexpired)
-        self._by_version = ByVersion(self._primary, self._write_at_key, context.limits)
+        self._search = Search(self._primary, self._write_at_key, context.limits, self._unexpired, context.traces)
+        self._by_version = ByVersion(self._primary, self._write_at_key, context.limits, context.traces)
         self._tasks: set[asyncio.Task[object]] = set()
 
     # --- reads --------------------------------------------------------------------------------------------------
@@ -123,7 +125,8 @@ class Router:
         sampled = not alone and self._reader.sampled(route)
         outcome, started = Outcome.ACKED, time.perf_counter()
         try:
-            hit = await self._stores[route.primary].find_one(collection, query)
+            with self._traces.request(route.primary):
+                hit = await self._stores[route.primary].find_one(collection, query)
         except Exception as error:
             outcome = classify(error)
             if sampled:
@@ -142,7 +145,7 @@ class Router:
 
     async def find(self, collection: str, query: Query) -> AsyncIterator[list[Hit]]:
         """The primary's pages. What was read of them is compared when the read ends, also early."""
-        route = await self._routes.route(collection)
+        route, of_call = await self._routes.route(collection), here()
         if (expiry := self._expiry(collection)) is not None:
             query = replace(query, filter=unexpired(expiry, query.filter, time.time()))
         alone = self._alone(collection, Verb.FIND, query.mongo_only, route)
@@ -157,7 +160,7 @@ class Router:
         watch = Stopwatch()
         outcome, whole = Outcome.ACKED, False
         try:
-            async for page in self._stores[route.primary].find(collection, query):
+            async for page in self._traces.pages(route.primary, self._stores[route.primary].find(collection, query)):
                 if kept is not None:
                     kept.add(page)
                 watch.stop()
@@ -175,7 +178,8 @@ class Router:
             )
             watch.start()
             if kept is not None:
-                self._compare_kept(collection, query, kept, route, whole=whole)
+                with caused(of_call):
+                    self._compare_kept(collection, query, kept, route, whole=whole)
             self._measure(Verb.FIND, route, watch.seconds, sampled=sampled)
 
     async def count(self, collection: str, filter: Document, skip: int = 0, limit: int = 0) -> int:
@@ -207,7 +211,8 @@ class Router:
             self._reader.incomparable(collection, read.verb, Incomparable.EXPIRING)
             sampled = False
         try:
-            found = await ask_store(self._stores[route.primary], collection, read)
+            with self._traces.request(route.primary):
+                found = await ask_store(self._stores[route.primary], collection, read)
         except Exception as error:
             outcome = classify(error)
             if sampled:
@@ -228,10 +233,11 @@ class Router:
         route = await self._routes.route(collection)
         filter = self._unexpired(collection, filter)
         store = self._stores[route.primary]
-        if isinstance(store, Batching):
-            return await store.keys(collection, filter)
-        query = Query(filter=filter, projection={"_id": 1}, newest=True)
-        return [hit.key async for page in store.find(collection, query) for hit in page]
+        with self._traces.request(route.primary):
+            if isinstance(store, Batching):
+                return await store.keys(collection, filter)
+            query = Query(filter=filter, projection={"_id": 1}, newest=True)
+            return [hit.key async for page in store.find(collection, query) for hit in page]
 
     def _alone(self, collection: str, verb: Verb, only: MongoOnly | None, route: Route) -> bool:
         """Whether a read is for MongoDB alone, which is counted. Raises UnsupportedOperation if it is not primary."""

@@ -34,6 +34,7 @@ from shadow.routes.forwarder import Forwarder, no_era
 from shadow.routes.routes import Routes
 from shadow.stores.base import Store
 from shadow.stores.breaker import Breaker
+from shadow.traces.spans import NO_TRACES, Traces
 from shadow.writes.admission import Admission, OnUnfit
 from shadow.writes.context import LoopContext
 from shadow.writes.intents import FailurePolicy, Intents, OnFailure, OnGap, no_gap
@@ -75,6 +76,7 @@ class RuntimeContext:
     """Names the period since both stores of a collection were written last, the same in all processes."""
     expiry: Callable[[str], ExpirySpec | None] = lambda collection: None
     """By which rule the documents of a collection expire."""
+    traces: Traces = NO_TRACES
 
 
 @dataclass
@@ -104,7 +106,7 @@ class Runtime:
         self.router = Router(
             context, self.replicator, self.reader, PercentReads(context, self._doubted), self.admission
         )
-        self.forwarder = Forwarder(self.stores[StoreName.MONGO], parts.routes, parts.reporter, parts.era)
+        self.forwarder = Forwarder(self.stores[StoreName.MONGO], parts.routes, parts.reporter, parts.era, parts.traces)
         self._spawn(self._hold_stores(), "stores")
         if self.passive:
             return
@@ -137,6 +139,7 @@ class Runtime:
             excuses=parts.excuses,
             failpoints=parts.reach,
             expiry=parts.expiry,
+            traces=parts.traces,
         )
 
     def _journal_changed(self, works: bool) -> None:

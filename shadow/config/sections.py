@@ -25,15 +25,15 @@ from shadow.config.fields import (
     PhaseField,
     Reason,
     Share,
-    ShareOfReads,
     check_constraint_name,
     check_index_name,
     check_journal_url,
     check_mongo_url,
     said_twice,
 )
+from shadow.config.reads import ReadsSettings
 from shadow.model.limits import Watch
-from shadow.model.phase import NO_SHARES, Phase, ReadShares, StoreName, Unsupported, WriteMode
+from shadow.model.phase import Phase, StoreName, Unsupported, WriteMode
 from shadow.model.schema import IndexSpec
 from shadow.settings.names import database_name, top_level_field
 from shadow.stores.dynamo.client.settings import MOST_INDEXES
@@ -191,6 +191,11 @@ class ObserveSettings(BaseModel):
     watch_writers: bool = False
     """Whether MongoDB's change streams are watched for out-of-band writes. Set it for one process of a fleet, since
     each watching process counts all of them. Needs a replica set."""
+    traces: bool = True
+    """Whether calls, and the work that they cause, have spans of OpenTelemetry, where the application has configured
+    a provider of them."""
+    trace_statements: bool = False
+    """Whether the spans of calls have the form of the query: names of fields and operators, with `?` for each value."""
 
     follow_writers: bool = False
     """Whether out-of-band writes to the primary are relayed: found in its change stream, and repaired. Set it for every
@@ -217,26 +222,6 @@ class AdminSettings(BaseModel):
     model_config = FROZEN
 
     token: Annotated[SecretStr | None, BeforeValidator(_admin_token)] = None
-
-
-class ReadsSettings(BaseModel):
-    """The share of reads that each store answers while it is the secondary, in phase `shadow`. The share of the store
-    that is the primary has no effect."""
-
-    model_config = FROZEN
-
-    mongo: ShareOfReads = 0.0
-    dynamo: ShareOfReads = 0.0
-
-    @model_validator(mode="before")
-    @classmethod
-    def _is_mapping(cls, value: Any) -> Any:
-        if isinstance(value, Mapping | ReadsSettings):
-            return value
-        raise ValueError("must name the store that answers the share: {dynamo: 5%}")
-
-    def shares(self) -> ReadShares:
-        return ReadShares(self.mongo, self.dynamo) if self.mongo or self.dynamo else NO_SHARES
 
 
 class Defaults(BaseModel):

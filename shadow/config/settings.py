@@ -34,6 +34,7 @@ from shadow.config.fields import (
     revealed,
     said_twice,
 )
+from shadow.config.hooks import HookSettings, check_hooks
 from shadow.config.sections import (
     AdminSettings,
     ControlSettings,
@@ -51,6 +52,8 @@ from shadow.config.sections import (
 from shadow.control.place import ControlPlace, DynamoPlace, MongoPlace, SqlitePlace
 from shadow.journal.server.dynamo_table import Access
 from shadow.manual import project_address
+from shadow.model.guards import RampPlan
+from shadow.model.hooks import Hook
 from shadow.model.limits import Limits
 from shadow.model.phase import NO_SHARES, Phase, Route, StoreName, Unsupported, WriteMode
 from shadow.model.schema import RESERVED, CollectionSpec, ExpirySpec, UniqueSpec
@@ -136,6 +139,7 @@ class Settings(BaseSettings):
     observe: ObserveSettings = ObserveSettings()
     admin: AdminSettings = AdminSettings()
     prices: Prices = Prices()
+    hooks: Annotated[tuple[HookSettings, ...], AfterValidator(check_hooks)] = ()
     defaults: Defaults = Defaults()
     collections: Annotated[dict[Name, CollectionSettings], BeforeValidator(as_collections)] = Field(
         default_factory=dict
@@ -222,6 +226,14 @@ class Settings(BaseSettings):
             shadow_reads=defaults.shadow_reads if entry.shadow_reads is None else entry.shadow_reads,
             reads=(entry.reads or defaults.reads).shares() if phase is Phase.SHADOW else NO_SHARES,
         )
+
+    def ramps(self) -> dict[str, dict[StoreName, RampPlan]]:
+        """The ramps of reads, by collection and by the store that answers."""
+        reads = {name: entry.reads or self.defaults.reads for name, entry in self.collections.items()}
+        return {name: ramps for name, each in reads.items() if (ramps := each.ramps())}
+
+    def hook_list(self) -> tuple[Hook, ...]:
+        return tuple(each.hook() for each in self.hooks)
 
     def forced(self) -> dict[str, str]:
         """By collection: the reason to flip in spite of closed gates."""

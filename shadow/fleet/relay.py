@@ -1,8 +1,9 @@
 """The relay: repairs what the stream of a primary shows as written out of band.
 
-One process of all relays a store at a time; the others are ready to take over. What is written past shadow goes into
-the journal, like a write of the application that could not be replicated at once, and is repaired from there: it survives
-the process, waits for a secondary that is down, and is shown where every other write is. Only then the cursor moves on.
+One process of all relays a store at a time; the others are ready to take over. What is written out of band goes
+into the journal, like a write of the application that could not be replicated at once, and is repaired from there: it
+survives the process, waits for a secondary that is down, and is shown where every other write is. Only then the cursor
+moves on.
 
 Shadow's own writes are known by their version. Where the event does not show one (a delete), or one that may be the old
 one (a writer that wrote back a whole document as it had read it), both stores are asked, again and again for a while.

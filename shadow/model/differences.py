@@ -48,5 +48,9 @@ DIFFERENCES: Final[dict[int, str]] = {
     45: "`drop_indexes` keeps the indexes of the configuration; `create_index` returns the name of one that serves.",
     46: "Documents that expire (`expires`) are hidden at once, and no write finds them; the server's monitor deletes "
     "them within a minute. A join shows what has expired in the other collection, until DynamoDB deletes it.",
+    450: "Sums, means, deviations and integrals of doubles over a window that slides (`documents: [-1, 0]`) have the "
+    "rounding of what is in the window; the server's also have that of what has left it.",
+    451: "`$densify` with given bounds fills every partition; MongoDB 6.0 omits some whose values are all below them. "
+    "Where equal numbers have several types, the type of the added ones, and the order of partitions, may differ.",
 }
 """By number, each in one or two sentences for people who must decide whether it matters to them."""

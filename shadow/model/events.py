@@ -87,6 +87,8 @@ class ReadRouted:
     collection: str
     store: StoreName
     reason: Routed
+    seconds: float = 0.0
+    """For which the secondary was asked; 0.0: it was not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +195,7 @@ class OutOfBandWriteCounted:
 
 @dataclass(frozen=True, slots=True)
 class OutOfBandWriteRelayed:
-    """An out-of-band write to the primary was seen as it happened, and its document is in the journal to be repaired."""
+    """An out-of-band write to the primary was seen as it happened; the journal has its document, to be repaired."""
 
     collection: str
     kind: Bypass

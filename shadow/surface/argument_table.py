@@ -80,7 +80,7 @@ ARGUMENTS: Final[Mapping[str, Argument]] = {
     "no_cursor_timeout": Argument(Fate.NO_EFFECT, "no cursor of a server stays open"),
     "encrypted_fields": Argument(Fate.NO_EFFECT, "a collection with encrypted fields is refused as a whole"),
     "collation": Argument(Fate.MONGO_ALONE, "DynamoDB compares bytes"),
-    "let": Argument(Fate.MONGO_ALONE, "variables of an expression"),
+    "let": Argument(Fate.HONOURED, "the values of its variables are put into the expressions"),
     "min": Argument(Fate.MONGO_ALONE, "a bound of an index of MongoDB"),
     "max": Argument(Fate.MONGO_ALONE, "a bound of an index of MongoDB"),
     "return_key": Argument(Fate.MONGO_ALONE, _IS_OF_MONGO),

@@ -269,10 +269,11 @@ class RoutedCollection(Collection):
     async def create_index(self, keys: Any, *arguments: Any, **options: Any) -> str:
         """While only MongoDB is written, the driver's own, whatever the index. If the configuration has created an
         index that serves it under another name, that name is returned, as in other phases; see `Collection`."""
-        passage, answer = await self._handle.forwarder().write(
-            self._name, None, lambda passage: self._indexed(keys, arguments, options), options.get("session")
-        )
-        return str(answer if passage is not Passage.VERSIONED else await super().create_index(keys, **options))
+        with self._traced("create_index"):
+            passage, answer = await self._handle.forwarder().write(
+                self._name, None, lambda passage: self._indexed(keys, arguments, options), options.get("session")
+            )
+            return str(answer if passage is not Passage.VERSIONED else await super().create_index(keys, **options))
 
     async def _indexed(self, keys: Any, arguments: Sequence[Any], options: Mapping[str, Any]) -> str:
         wanted = indexes.requested(self._spec, keys, options)
@@ -289,14 +290,16 @@ class RoutedCollection(Collection):
     @at_once
     async def create_indexes(self, indexes: Sequence[Any], *arguments: Any, **options: Any) -> list[str]:
         """See `create_index`."""
-        if self._handle.expected(self._name) is Passage.VERSIONED:
-            return await super().create_indexes(indexes, *arguments, **options)
-        return list(await self._forward_other("create_indexes", (indexes, *arguments), options))
+        with self._traced("create_indexes"):
+            if self._handle.expected(self._name) is Passage.VERSIONED:
+                return await super().create_indexes(indexes, *arguments, **options)
+            return list(await self._forward_other("create_indexes", (indexes, *arguments), options))
 
     @at_once
     async def drop(self, *arguments: Any, **options: Any) -> None:
         """While only MongoDB is written the driver's own, which drops the indexes too; see `Collection`."""
-        await self._forward_other("drop", arguments, options)
+        with self._traced("drop"):
+            await self._forward_other("drop", arguments, options)
 
     @at_once
     async def rename(self, new_name: str, *arguments: Any, **options: Any) -> Any:
@@ -308,7 +311,8 @@ class RoutedCollection(Collection):
         async def call() -> Any:
             return await self._forward_other("rename", (new_name, *arguments), options)
 
-        return await self._handle.gated(new_name, f"rename to {new_name!r}", call)
+        with self._traced("rename"):
+            return await self._handle.gated(new_name, f"rename to {new_name!r}", call)
 
     def watch(self, *arguments: Any, **options: Any) -> Any:
         """The driver's own while only MongoDB is, and always was, written. Otherwise raises UnsupportedOperation."""
@@ -360,7 +364,8 @@ def _forwarding(verb: str, forward: str) -> Any:
     @at_once
     @functools.wraps(getattr(Collection, verb))
     async def forwarded(self: RoutedCollection, *arguments: Any, **options: Any) -> Any:
-        return await getattr(self, forward)(verb, arguments, options)
+        with self._traced(verb, arguments, options):
+            return await getattr(self, forward)(verb, arguments, options)
 
     return forwarded
 

@@ -18,7 +18,7 @@ from pymongo.errors import ConnectionFailure
 from shadow.compare.comparer import Comparator
 from shadow.errors import JournalError, NotFollowed, UnreadableDocument, UnsupportedOperation
 from shadow.host.failpoints import Point
-from shadow.journal.base import Due
+from shadow.journal.base import Due, undecided
 from shadow.model.events import (
     ComparisonFinished,
     ComparisonUndecided,
@@ -31,7 +31,7 @@ from shadow.model.events import (
     WriteDeferred,
 )
 from shadow.model.keys import queue_key
-from shadow.model.operation import Verb, Write
+from shadow.model.operation import ANY, Verb, Write
 from shadow.model.outcome import Outcome, classify, refusal_of
 from shadow.model.phase import Role, Route
 from shadow.model.verdict import (
@@ -48,6 +48,8 @@ from shadow.model.verdict import (
 from shadow.model.version import Image, Key
 from shadow.stores.breaker import Breaker
 from shadow.stores.within import within
+from shadow.traces.causes import Causes
+from shadow.traces.spans import cause, current_cause
 from shadow.writes.context import LoopContext
 from shadow.writes.heal import HealContended, Replayed, by_result, decided, heal, replay, replay_fenced
 from shadow.writes.untangle import Untangler
@@ -81,6 +83,8 @@ class Replicator:
         self._untangler = Untangler(context.intents, context.failpoints)
         self._wake = asyncio.Event()
         self._following: dict[str, str] = {}
+        self._traces = context.traces
+        self._causes = Causes()
         self._given_up: dict[str, float] = {}
 
     # --- writes, as they come -----------------------------------------------------------------------------------
@@ -89,11 +93,13 @@ class Replicator:
         """Replicates the write in its turn. The future: whether the secondary is known to have it."""
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._following[write.op_id] = write.collection
+        caused_by = cause()
 
         async def job() -> None:
             acknowledged = False
             try:
-                acknowledged = await self._replicate(write, route)
+                with self._traces.work("replicate", write.collection, [caused_by], verb=write.verb, to=route.secondary):
+                    acknowledged = await self._replicate(write, route)
             finally:
                 self._following.pop(write.op_id, None)
                 if not done.done():
@@ -101,12 +107,14 @@ class Replicator:
 
         if not self._queue.offer(write.collection, queue_key(write.collection, write.key), job):
             del self._following[write.op_id]
-            self.defer(write.collection, write.op_id, Deferral.CLOSING if self._queue.closed else Deferral.LANE_FULL)
+            reason = Deferral.CLOSING if self._queue.closed else Deferral.LANE_FULL
+            self.defer(write.collection, write.op_id, reason, write.key)
             done.set_result(False)
         return done
 
-    def defer(self, collection: str, op_id: str, reason: Deferral) -> None:
-        """Leaves the write to its intent."""
+    def defer(self, collection: str, op_id: str, reason: Deferral, key: Key = ANY) -> None:
+        """Leaves the write to its intent. `key`: `ANY` where the operation has not found its document."""
+        self._causes.keep(collection, undecided(op_id) if key is ANY else key, cause())
         self._intents.defer(collection, op_id, reason)
         self._reporter.publish(WriteDeferred(collection, reason))
         self._wake.set()
@@ -128,16 +136,16 @@ class Replicator:
     async def _replicate(self, write: Write, route: Route) -> bool:
         breaker = self._breakers[route.secondary]
         if not breaker.allow():
-            self.defer(write.collection, write.op_id, Deferral.SECONDARY_DOWN)
+            self.defer(write.collection, write.op_id, Deferral.SECONDARY_DOWN, write.key)
             return False
         try:
             async with within(self._limits.write_deadline):
                 await self._replay(write, route)
         except asyncio.CancelledError:
-            self.defer(write.collection, write.op_id, Deferral.CLOSING)
+            self.defer(write.collection, write.op_id, Deferral.CLOSING, write.key)
             raise
         except Exception as error:
-            self.defer(write.collection, write.op_id, self._judge(write.collection, error, breaker))
+            self.defer(write.collection, write.op_id, self._judge(write.collection, error, breaker), write.key)
             return False
         breaker.succeeded()
         self._intents.taken(write.collection, write.op_id)
@@ -151,9 +159,10 @@ class Replicator:
         started = time.perf_counter()
         refused = False
         try:
-            result, image = await replay(secondary, write)
-            if result is Replayed.FENCED:
-                result, image = await replay_fenced(secondary, write)
+            with self._traces.request(route.secondary, Role.SECONDARY):
+                result, image = await replay(secondary, write)
+                if result is Replayed.FENCED:
+                    result, image = await replay_fenced(secondary, write)
         except UnsupportedOperation:
             result, image, refused = Replayed.FENCED, None, True
         except Exception as error:
@@ -198,7 +207,7 @@ class Replicator:
 
     async def _healed(self, collection: str, key: Key, route: Route) -> Healing:
         primary, secondary = self._stores[route.primary], self._stores[route.secondary]
-        return await heal(primary, secondary, collection, key, untangles=self._untangler)
+        return await heal(primary, secondary, collection, key, untangles=self._untangler, traces=self._traces)
 
     async def _judge_different(self, write: Write, image: Image, healing: Healing, *, unmatched: bool) -> Verdict:
         """The same write from the same version had another result: comparison rules cover it, or it is a mismatch
@@ -295,7 +304,12 @@ class Replicator:
 
     async def _recover_one(self, due: Due, gate: asyncio.Semaphore) -> None:
         async with gate, self._routes.healing(due.collection) as route:
-            await self._attempt(due, route)
+            caused_by, tries = self._causes.of(due.collection, due.key), due.attempts + 1
+            if not route.dual_write:
+                await self._attempt(due, route)
+                return
+            with self._traces.work("heal", due.collection, [caused_by], to=route.secondary, attempt=tries):
+                await self._attempt(due, route)
 
     async def _attempt(self, due: Due, route: Route) -> None:
         breaker = self._breakers[route.secondary]
@@ -316,7 +330,8 @@ class Replicator:
             await self._journal.postpone(due, pause, refused)
         else:
             breaker.succeeded()
-            await self._journal.settle(due)
+            if await self._journal.settle(due):
+                self._causes.forget(due.collection, due.key)
 
     def _report_refused(self, due: Due, error: Exception) -> None:
         """Reports, once for each deferral, that the secondary keeps refusing to hold what the primary holds; and that
@@ -343,15 +358,16 @@ class Replicator:
         result = Healing.EQUAL
         async with self._routes.healing(collection) as route:
             _check_followed(collection, route)
-            try:
-                async with within(self._limits.operation / 2):
-                    for each in await decided(self._stores.values(), collection, key):
-                        result = await self._healed(collection, each, route)
-                        self._reporter.publish(KeyAgreed(collection, each))
-            except BaseException:
-                self._given_up[collection] = asyncio.get_running_loop().time()
-                raise
-        self._reporter.publish(HealFinished(collection, result))
+            with self._traces.work("heal", collection, [current_cause()], to=route.secondary):
+                try:
+                    async with within(self._limits.operation / 2):
+                        for each in await decided(self._stores.values(), collection, key):
+                            result = await self._healed(collection, each, route)
+                            self._reporter.publish(KeyAgreed(collection, each))
+                except BaseException:
+                    self._given_up[collection] = asyncio.get_running_loop().time()
+                    raise
+                self._reporter.publish(HealFinished(collection, result))
         return result
 
     def _backoff(self, attempts: int, most: float) -> float:

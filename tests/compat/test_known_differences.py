@@ -346,3 +346,23 @@ async def test_46_what_has_expired_is_hidden_at_once_but_in_joins(
         (found,) = await shadow["others"].aggregate([{"$lookup": join}]).to_list(None)
         assert len(found["found"]) == 1
     drop(mongo_url, name)
+
+
+async def test_450_a_window_that_slides_has_the_rounding_of_what_is_in_it(sides: Sides) -> None:
+    values = [91.1, 0.8872651047169627, 3.0]
+    await sides.fill(*({"_id": n, "x": value} for n, value in enumerate(values)))
+    for name in ("$sum", "$avg", "$stdDevPop", "$integral"):
+        operand = {"input": "$x"} if name == "$integral" else "$x"
+        output = {"o": {name: operand, "window": {"documents": [0, 0]}}}
+        theirs, ours = await sides.both([{"$setWindowFields": {"sortBy": {"_id": 1}, "output": output}}])
+        if name in ("$sum", "$avg"):
+            assert [each["o"] for each in ours] == values != [each["o"] for each in theirs]
+        assert [each["o"] for each in ours] == pytest.approx([each["o"] for each in theirs], rel=1e-9, abs=1e-9)
+
+
+async def test_451_given_bounds_fill_every_partition(sides: Sides) -> None:
+    await sides.fill(*({"_id": n, "v": n, "p": part} for n, part in ((1, "a"), (4, "a"), (2, "b"), (10, "c"))))
+    densify = {"field": "v", "partitionByFields": ["p"], "range": {"step": 2, "bounds": [20, 26]}}
+    theirs, ours = ([(each["p"], each["v"]) for each in side] for side in await sides.both([{"$densify": densify}]))
+    assert set(theirs) < set(ours)
+    assert {each for each in ours if each[1] >= 20} == {(part, value) for part in "abc" for value in (20, 22, 24)}

@@ -3,7 +3,6 @@ a collation is passed on to MongoDB, or refused by name with DynamoDB as primary
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
@@ -11,16 +10,14 @@ import pymongo
 import pytest
 import pytest_asyncio
 from bson import Regex
-from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo.collation import Collation
 
 from shadow import Shadow
 from shadow.errors import UnsupportedOperation
 from shadow.model.phase import StoreName
 from shadow.surface.collection import Collection
-from tests.support.shims import assert_level, settings_for
+from tests.support.shims import assert_level, prepared
 from tests.support.surface import Seen, assert_same
-from tests.support.topologies import drop
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -44,26 +41,9 @@ NAMES: Final = (
 async def shadow(
     request: pytest.FixtureRequest, mongo_url: str, dynamodb_local_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Shadow]:
-    name = f"t{uuid.uuid4().hex[:12]}"
     folder = tmp_path_factory.mktemp("journal")
-    settings = settings_for(folder, mongo_url, dynamodb_local_url, name, ["things"], primary=request.param)
-    async with Shadow.from_settings(settings) as shadow:
-        await shadow.prepare()
+    async with prepared(folder, mongo_url, dynamodb_local_url, ["things"], primary=request.param) as shadow:
         yield shadow
-    drop(mongo_url, name)
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def things(shadow: Shadow) -> Collection:
-    await shadow["things"].delete_many({})
-    return shadow["things"]
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def bare(mongo_url: str, mongo_database: str) -> AsyncIterator[Any]:
-    client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(mongo_url)
-    yield client[mongo_database]["things"]
-    client.close()
 
 
 async def stocked(c: Any) -> None:

@@ -26,6 +26,7 @@ from shadow.runtime import Runtime, RuntimeContext
 from shadow.stores.memory import MemoryStore
 from shadow.surface.collection import Collection
 from shadow.surface.options import ClientDefaults, kept_by_url
+from shadow.traces.spans import NO_TRACES
 from tests.support.faulty import FaultyStore
 from tests.support.recorder import Recorder
 
@@ -123,6 +124,8 @@ class Pair:
 
     def current(self) -> Router:
         return self.runtime.router
+
+    traces = NO_TRACES
 
     def kept(self) -> ClientDefaults:
         return kept_by_url("mongodb://127.0.0.1/")

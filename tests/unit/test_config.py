@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from shadow.config import CollectionSettings, MongoSettings, ReadsSettings, Settings, load, parse
+from shadow.config.hooks import HookSettings
 from shadow.control.place import DynamoPlace, MongoPlace, SqlitePlace
 from shadow.errors import ConfigurationError, Fault
 from shadow.journal.server.dynamo_table import Access
@@ -261,6 +262,8 @@ OTHERS: Final[dict[str, tuple[str, Any]]] = {
     "observe.canary_within": ("20", 20),
     "observe.watch_writers": ("true", True),
     "observe.follow_writers": ("true", True),
+    "observe.traces": ("false", False),
+    "observe.trace_statements": ("true", True),
     "admin.token": ("a-token-of-some-length", SecretStr("a-token-of-some-length")),
     "defaults.primary": ("dynamo", StoreName.DYNAMO),
     "defaults.phase": ("off", Phase.OFF),
@@ -269,6 +272,10 @@ OTHERS: Final[dict[str, tuple[str, Any]]] = {
     "defaults.shadow_reads": ("0.25", 0.25),
     "defaults.reads.mongo": ("0.05", 0.05),
     "defaults.reads.dynamo": ("5%", 0.05),
+    "hooks": (
+        '[{"name": "a", "events": ["new_finding"], "command": ["x"]}]',
+        (HookSettings(name="a", events=("new_finding",), command=("x",)),),
+    ),
     "docs_url": ("https://d.example.com/docs", "https://d.example.com/docs"),
     "collections": ('{"abc": {"phase": "off"}}', {"abc": CollectionSettings(phase=Phase.OFF)}),
 }
