@@ -33,6 +33,7 @@ from shadow.model.events import (
     NotPortable,
     OperationFinished,
     OutOfBandWriteCounted,
+    OutOfBandWriteRelayed,
     ReadFinished,
     ReadRouted,
     ReadShed,
@@ -116,6 +117,7 @@ def use(metrics: Metrics) -> None:
     metrics.count(WriteUnjournaled("users", taken=False))
     metrics.count(JournalRecovered())
     metrics.count(OutOfBandWriteCounted("users", Bypass.CHANGED))
+    metrics.count(OutOfBandWriteRelayed("users", Bypass.CHANGED))
     metrics.count(ConfigReloaded(ok=True))
     metrics.internal_failure(Component.LANE)
     metrics.count(BackgroundTaskFailed(Background.RECOVERY, OSError(), new=True))
