@@ -48,6 +48,7 @@ from shadow.config.sections import (
     UniqueSettings,
     as_unique,
     check_indexes,
+    unique_spec,
 )
 from shadow.control.place import ControlPlace, DynamoPlace, MongoPlace, SqlitePlace
 from shadow.journal.server.dynamo_table import Access
@@ -56,7 +57,7 @@ from shadow.model.guards import RampPlan
 from shadow.model.hooks import Hook
 from shadow.model.limits import Limits
 from shadow.model.phase import NO_SHARES, Phase, Route, StoreName, Unsupported, WriteMode
-from shadow.model.schema import RESERVED, CollectionSpec, ExpirySpec, UniqueSpec
+from shadow.model.schema import RESERVED, CollectionSpec, ExpirySpec
 from shadow.settings.names import collection_name
 from shadow.stores.dynamo.client.settings import DynamoSettings, TableSettings, is_table_name
 
@@ -64,8 +65,8 @@ __all__ = ["CollectionSettings", "Settings", "as_collections", "where"]
 
 
 class CollectionSettings(BaseModel):
-    """One collection. `unique` takes field names, or entries with `name`, `fields` and `sparse`; `compare` takes
-    comparison rules; `reveal_fields` the dotted paths whose values findings may show."""
+    """One collection. `unique` takes field names, or entries with `name`, `fields`, `sparse` and `collation`; `compare`
+    takes comparison rules; `reveal_fields` the dotted paths whose values findings may show."""
 
     model_config = FROZEN
 
@@ -111,7 +112,7 @@ class CollectionSettings(BaseModel):
         """The collection's definition for the stores. `tables` are the settings for all tables, `unsupported` that of
         all collections."""
         passes_on = (self.unsupported or unsupported) is Unsupported.PASS
-        unique = (UniqueSpec(each.name, each.fields, each.sparse) for each in map(as_unique, self.unique))
+        unique = map(unique_spec, self.unique)
         indexes = (each.spec(self.reserved) for each in self.indexes)
         table = self.table.over(tables or TableSettings())
         expiry = None if self.expires is None else ExpirySpec(self.expires.field, self.expires.after)

@@ -13,11 +13,11 @@ from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
 from shadow.errors import UnsupportedOperation
+from shadow.model.collations import is_simple, strength_of
 from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec
 from shadow.model.values import present
 from shadow.model.version import Document
-from shadow.mongoql.collation import is_simple, strength_of
 from shadow.mongoql.failures import UnknownOperator
 from shadow.router import Router
 from shadow.surface import indexes

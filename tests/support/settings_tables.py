@@ -53,7 +53,10 @@ COLLECTION: Final = {
         "global secondary indexes of the table; `hash` is a field, or a list of two to four fields that a filter must "
         "fix together",
     ),
-    "unique": ("`[field]` or `[{name, fields, sparse}]`", "unique constraints, held on both stores"),
+    "unique": (
+        "`[field]` or `[{name, fields, sparse, collation}]`",
+        "unique constraints, held on both stores; `collation`: see [indexes](compatibility.md#indexes)",
+    ),
     "reserved": ("a field name", "where the version is kept in each document; hidden from the application"),
     "compare": (
         "`[{rule, name, path, expires}]`",

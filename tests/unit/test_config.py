@@ -21,7 +21,7 @@ from shadow.errors import ConfigurationError, Fault
 from shadow.journal.server.dynamo_table import Access
 from shadow.model.limits import Watch
 from shadow.model.phase import Phase, ReadShares, Route, StoreName, Unsupported, WriteMode
-from shadow.model.schema import Billing, CollectionSpec, IndexSpec, TableSpec, UniqueSpec
+from shadow.model.schema import Billing, CollationSpec, CollectionSpec, IndexSpec, TableSpec, UniqueSpec
 from shadow.stores.dynamo.client.settings import TableSettings
 from shadow.stores.mongo.durability import WeakWrites
 from shadow.writes.intents import OnFailure
@@ -96,6 +96,10 @@ def test_an_unknown_key_that_is_like_none_is_refused_with_all_that_are_known() -
         ("mongo: {database: ''}", "mongo.database"),
         ("mongo: 5", "mongo"),
         ("journal: {url: /var/x.db}", "journal.url"),
+        (
+            "collections: {u: {unique: [{name: i, fields: [a], collation: {locale: en, strength: 3}}]}}",
+            "collections.u.unique.0.collation.strength",
+        ),
         ("journal: {url: 'sqlite:///'}", "journal.url"),
         ("journal: {url: 'mongodb://h/a/b'}", "journal.url"),
         ("journal: {url: 'dynamodb://'}", "journal.url"),
@@ -168,14 +172,19 @@ def test_indexes_and_unique_fields_become_the_description_that_the_stores_need()
         collections:
           users:
             indexes: [{name: email-index, hash: email}, {name: by-date, hash: owner, range: at}]
-            unique: [email, {name: pair, fields: [a, b.c], sparse: true}]
+            unique: [email, {name: pair, fields: [a, b.c], sparse: true},
+                     {name: texts, fields: [t], collation: {locale: en, strength: 1}}]
             reserved: _v
         """
     )
     assert settings.specs()["users"] == CollectionSpec(
         "users",
         (IndexSpec("email-index", "email"), IndexSpec("by-date", "owner", "at")),
-        (UniqueSpec("email-unique", ("email",)), UniqueSpec("pair", ("a", "b.c"), sparse=True)),
+        (
+            UniqueSpec("email-unique", ("email",)),
+            UniqueSpec("pair", ("a", "b.c"), sparse=True),
+            UniqueSpec("texts", ("t",), collation=CollationSpec("en", 1)),
+        ),
         "_v",
     )
 
