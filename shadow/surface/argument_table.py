@@ -90,7 +90,11 @@ ARGUMENTS: Final[Mapping[str, Argument]] = {
     "max_scan": Argument(Fate.MONGO_ALONE, "servers from 4.2 on do not have it"),
     "snapshot": Argument(Fate.MONGO_ALONE, "servers from 4.0 on do not have it"),
     "cursor_type": Argument(Fate.MONGO_ALONE, "a tailable cursor belongs to a capped collection"),
-    "session": Argument(Fate.REFUSED, "sessions and transactions are MongoDB's own"),
+    "session": Argument(
+        Fate.HONOURED,
+        "see [sessions and transactions](#sessions-and-transactions)",
+        {"estimated_document_count": Fate.REFUSED},
+    ),
 }
 
 VERBS: Final = (

@@ -385,6 +385,10 @@ class ForwardedClient(NotIterable):
             return call(models, *arguments, **options)
         return written(self._owner, names, "client.bulk_write", call, models, *arguments, **options)
 
+    def start_session(self, *arguments: Any, **options: Any) -> Any:
+        """The driver's own session. It can be had without MongoDB too: it sends nothing by itself."""
+        return self._owner.session_client().start_session(*arguments, **options)
+
     def server_info(self, *arguments: Any, **options: Any) -> Any:
         """The driver's own; once all configured collections are on DynamoDB, what `buildInfo` answers."""
         known = answer("buildInfo") if self._owner.is_flipped() else None

@@ -42,9 +42,7 @@ class ServerReads(Collection):
 
     def find_raw_batches(self, *arguments: Any, **options: Any) -> RawCursor:
         """The driver's own. Raises UnsupportedOperation unless MongoDB is the primary."""
-        _check_session("find_raw_batches", options)
-        if self._handle.expected(self._name) is Passage.VERSIONED:  # type: ignore[attr-defined]
-            self._passing(_refusal("find_raw_batches"))
+        self._check_alone("find_raw_batches", options)
         return RawCursor(self, arguments, options)
 
     def _raw_found(self, passage: Passage, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
@@ -54,13 +52,10 @@ class ServerReads(Collection):
 
     def aggregate_raw_batches(self, pipeline: Any, *arguments: Any, **options: Any) -> Any:
         """The driver's own. Raises UnsupportedOperation unless MongoDB is the primary."""
-        _check_session("aggregate_raw_batches", options)
+        self._check_alone("aggregate_raw_batches", options)
         handle: Any = self._handle
         target, checked = target_of(pipeline, handle.name), checked_pipeline(handle, pipeline)
-        expected = handle.expected(self._name)
-        if expected is Passage.VERSIONED:
-            self._passing(_refusal("aggregate_raw_batches"))
-        if target is not None and expected is not Passage.OWN:
+        if target is not None and handle.expected(self._name) is not Passage.OWN:
             raise UnsupportedOperation("aggregate_raw_batches with $out or $merge", "documents carry versions")
         if target:
             return written_elsewhere(
@@ -89,6 +84,15 @@ class ServerReads(Collection):
         more = {"collation": collation} if collation else {}
         return await self._own().find(**{**asked, **more, **only}).explain()
 
+    def _check_alone(self, what: str, options: Mapping[str, Any]) -> None:
+        """Raises UnsupportedOperation for what would not be answered: before the driver is asked."""
+        handle: Any = self._handle
+        expected = handle.expected(self._name)
+        if expected is Passage.VERSIONED:
+            self._passing(_refusal(what))
+        if expected is not Passage.OWN and options.get("session") is not None:
+            raise UnsupportedOperation(f"{what}(session=...)", "documents carry versions")
+
     async def _admit_alone(self, what: str, verb: Verb) -> None:
         """Counts a read that MongoDB answers alone. Raises UnsupportedOperation if it is not the primary."""
         only = self._passing(_refusal(what)).mongo_only
@@ -97,8 +101,3 @@ class ServerReads(Collection):
 
 def _refusal(what: str) -> UnsupportedOperation:
     return UnsupportedOperation(what, "it is about MongoDB's own answer", hint="shadow.admin.driver()")
-
-
-def _check_session(what: str, options: Mapping[str, Any]) -> None:
-    if options.get("session") is not None:
-        raise UnsupportedOperation(f"{what}(session=...)", "it has no meaning that both stores share")

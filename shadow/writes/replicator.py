@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from pymongo.errors import ConnectionFailure
@@ -91,24 +92,41 @@ class Replicator:
 
     def follow(self, write: Write, route: Route) -> asyncio.Future[bool]:
         """Replicates the write in its turn. The future: whether the secondary is known to have it."""
+        work = functools.partial(self._replay, write, route)
+        return self._follow(write.collection, write.verb, write.key, write.op_id, route, work)
+
+    def follow_copy(self, collection: str, verb: Verb, key: Key, op_id: str, route: Route) -> asyncio.Future[bool]:
+        """Likewise the outcome of several changes of one document, which became visible at once: it is copied."""
+
+        async def copy() -> None:
+            self._reach(Point.BEFORE_REPLAY)
+            async with self._routes.healing(collection) as now:
+                _check_followed(collection, now)
+                await self._heal(collection, key, route)
+            self._reporter.publish(ComparisonFinished(collection, verb, Verdict.LAGGING))
+
+        return self._follow(collection, verb, key, op_id, route, copy)
+
+    def _follow(
+        self, collection: str, verb: Verb, key: Key, op_id: str, route: Route, work: Callable[[], Awaitable[None]]
+    ) -> asyncio.Future[bool]:
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._following[write.op_id] = write.collection
+        self._following[op_id] = collection
         caused_by = cause()
 
         async def job() -> None:
             acknowledged = False
             try:
-                with self._traces.work("replicate", write.collection, [caused_by], verb=write.verb, to=route.secondary):
-                    acknowledged = await self._replicate(write, route)
+                with self._traces.work("replicate", collection, [caused_by], verb=verb, to=route.secondary):
+                    acknowledged = await self._replicate(collection, key, op_id, route, work)
             finally:
-                self._following.pop(write.op_id, None)
+                self._following.pop(op_id, None)
                 if not done.done():
                     done.set_result(acknowledged)
 
-        if not self._queue.offer(write.collection, queue_key(write.collection, write.key), job):
-            del self._following[write.op_id]
-            reason = Deferral.CLOSING if self._queue.closed else Deferral.LANE_FULL
-            self.defer(write.collection, write.op_id, reason, write.key)
+        if not self._queue.offer(collection, queue_key(collection, key), job):
+            del self._following[op_id]
+            self.defer(collection, op_id, Deferral.CLOSING if self._queue.closed else Deferral.LANE_FULL, key)
             done.set_result(False)
         return done
 
@@ -125,22 +143,24 @@ class Replicator:
             self.defer(collection, op_id, Deferral.CLOSING)
         self._following.clear()
 
-    async def _replicate(self, write: Write, route: Route) -> bool:
+    async def _replicate(
+        self, collection: str, key: Key, op_id: str, route: Route, work: Callable[[], Awaitable[None]]
+    ) -> bool:
         breaker = self._breakers[route.secondary]
         if not breaker.allow():
-            self.defer(write.collection, write.op_id, Deferral.SECONDARY_DOWN, write.key)
+            self.defer(collection, op_id, Deferral.SECONDARY_DOWN, key)
             return False
         try:
             async with within(self._limits.write_deadline):
-                await self._replay(write, route)
+                await work()
         except asyncio.CancelledError:
-            self.defer(write.collection, write.op_id, Deferral.CLOSING, write.key)
+            self.defer(collection, op_id, Deferral.CLOSING, key)
             raise
         except Exception as error:
-            self.defer(write.collection, write.op_id, self._judge(write.collection, error, breaker), write.key)
+            self.defer(collection, op_id, self._judge(collection, error, breaker), key)
             return False
         breaker.succeeded()
-        self._intents.taken(write.collection, write.op_id)
+        self._intents.taken(collection, op_id)
         self._reach(Point.AFTER_CLOSE)
         return True
 

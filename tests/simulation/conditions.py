@@ -122,6 +122,12 @@ class Conditions:
     cut_off: int = 0
     """How often one process alone loses the control store, for long."""
     verbs: tuple[tuple[str, int], ...] = VERBS
+    transactions: float = 0.0
+    """How much of what callers do is a transaction."""
+    lasting: float = 0.0
+    """The longest pause in a transaction, in seconds."""
+    uncertain: float = 0.0
+    """A commit has no answer, applied later or not at all."""
     many: float = 0.0
     """How often a caller changes several documents by one call."""
 
@@ -286,6 +292,24 @@ class Conditions:
 
     def but(self, **changes: Any) -> Conditions:
         return dataclasses.replace(self, **changes)
+
+    def transacting(self) -> Conditions:
+        """The same with transactions, which need one server as the primary all the time."""
+        plain: dict[str, Any] = dict.fromkeys(("flips", "changes", "control_down", "cut_off", "loops", "divisions"), 0)
+        return self.but(
+            **plain,
+            fleet=False,
+            raised=False,
+            everywhere=0.0,
+            replicas=False,
+            primary=StoreName.MONGO,
+            unique=False,
+            together=False,
+            verbs=VERBS,
+            transactions=0.5,
+            uncertain=0.2,
+            lasting=(0.0, 0.3, LIMIT)[(self.keys + self.callers) % 3],
+        )
 
     def limits(self) -> Limits:
         return Limits(

@@ -48,6 +48,7 @@ from tests.simulation.conditions import COLLECTION, LIMIT, REQUEST, Conditions
 from tests.simulation.history import WRONG, History
 from tests.simulation.many import SimulatedMany
 from tests.simulation.replicas import Driver, Member, is_lasting
+from tests.simulation.sessions import SessionClient
 
 if TYPE_CHECKING:
     from tests.simulation.world import Process
@@ -316,6 +317,12 @@ class Client:
         """A write of what the other store holds."""
         concern = None if self._durability is None else await self._durability.for_copies()
         return await self._ask(what, effect, write=True, lasting=concern is not None and is_lasting(concern))
+
+    def in_session(self, session: Any) -> Any:
+        return SessionClient(self, session)
+
+    async def make_lasting(self, session: Any) -> None:
+        """Its transactions have one member alone."""
 
     # --- reads --------------------------------------------------------------------------------------------------
 
