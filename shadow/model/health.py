@@ -76,13 +76,13 @@ class JournalHealth:
 class OutOfBandHealth:
     bypassing: int
     """Out-of-band writes that were found, and that nothing relayed."""
-    relayed: int = field(default=0, metadata={"optional": True})
+    relayed: int = 0
     """Those that were relayed, by all processes."""
-    last: float = field(default=0.0, metadata={"optional": True})
+    last: float = 0.0
     """When the last of these was relayed, epoch seconds."""
-    behind: float = field(default=-1.0, metadata={"optional": True})
+    behind: float = -1.0
     """Seconds that the relay is behind; below 0: none is configured."""
-    unrelayed: str = field(default="", metadata={"optional": True})
+    unrelayed: str = ""
     """Why nothing is relayed, though it is configured."""
 
 
