@@ -11,7 +11,7 @@ import contextlib
 import functools
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from pymongo.errors import ConnectionFailure
@@ -135,6 +135,14 @@ class Replicator:
         self._causes.keep(collection, undecided(op_id) if key is ANY else key, cause())
         self._intents.defer(collection, op_id, reason)
         self._reporter.publish(WriteDeferred(collection, reason))
+        self._wake.set()
+
+    async def heal_soon(self, collection: str, keys: Sequence[Key]) -> None:
+        """Leaves keys to the journal, from which they are repaired next. Durable when it returns. Raises
+        `JournalError`."""
+        opened = await self._intents.open_durably(collection, keys)
+        for op_id in opened.op_ids:
+            self._journal.defer(op_id)
         self._wake.set()
 
     def abandon(self) -> None:
