@@ -10,7 +10,8 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from pymongo.errors import ConnectionFailure
@@ -33,7 +34,7 @@ from shadow.model.events import (
 from shadow.model.keys import queue_key
 from shadow.model.operation import Verb, Write
 from shadow.model.outcome import Outcome, classify, refusal_of
-from shadow.model.phase import Role, Route
+from shadow.model.phase import Role, Route, WriteMode
 from shadow.model.verdict import (
     ERROR_PATH,
     MATCHED_PATH,
@@ -46,11 +47,13 @@ from shadow.model.verdict import (
     Verdict,
 )
 from shadow.model.version import Image, Key
+from shadow.stores.base import ReplayingMany
 from shadow.stores.breaker import Breaker
 from shadow.stores.within import within
 from shadow.writes.context import LoopContext
-from shadow.writes.heal import HealContended, Replayed, by_result, decided, heal, replay, replay_fenced
+from shadow.writes.heal import HealContended, Replayed, by_result, decided, heal, replay, replay_fenced, replay_many
 from shadow.writes.untangle import Untangler
+from shadow.writes.work_queue import Batch
 
 __all__ = ["Replicator"]
 
@@ -62,6 +65,23 @@ _OFTEN: Final = 10.0
 _RARELY: Final = 3600.0
 """The longest pauses, in seconds, between two failed repairs of a key: where it waits for the secondary, and where the
 secondary refuses to hold it. The next write of such a key makes it due at once."""
+
+
+@dataclass(slots=True, eq=False)
+class _Replica:
+    """The job that replicates one write."""
+
+    write: Write
+    route: Route
+    done: asyncio.Future[bool]
+    replicator: Replicator
+
+    async def __call__(self) -> None:
+        acknowledged = False
+        try:
+            acknowledged = await self.replicator._replicate(self.write, self.route)
+        finally:
+            self.replicator._end(self, acknowledged=acknowledged)
 
 
 class Replicator:
@@ -81,6 +101,8 @@ class Replicator:
         self._untangler = Untangler(context.intents, context.failpoints)
         self._wake = asyncio.Event()
         self._following: dict[str, str] = {}
+        self._batching = {name: each for name, each in context.stores.items() if isinstance(each, ReplayingMany)}
+        self._alone = asyncio.Semaphore(context.limits.write_workers)
         self._given_up: dict[str, float] = {}
 
     # --- writes, as they come -----------------------------------------------------------------------------------
@@ -89,21 +111,25 @@ class Replicator:
         """Replicates the write in its turn. The future: whether the secondary is known to have it."""
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._following[write.op_id] = write.collection
-
-        async def job() -> None:
-            acknowledged = False
-            try:
-                acknowledged = await self._replicate(write, route)
-            finally:
-                self._following.pop(write.op_id, None)
-                if not done.done():
-                    done.set_result(acknowledged)
-
-        if not self._queue.offer(write.collection, queue_key(write.collection, write.key), job):
-            del self._following[write.op_id]
+        replica = _Replica(write, route, done, self)
+        key = queue_key(write.collection, write.key)
+        if not self._queue.offer(write.collection, key, replica, batch=self._batch_of(write, route)):
             self.defer(write.collection, write.op_id, Deferral.CLOSING if self._queue.closed else Deferral.LANE_FULL)
-            done.set_result(False)
+            self._end(replica, acknowledged=False)
         return done
+
+    def _batch_of(self, write: Write, route: Route) -> Batch | None:
+        """How the write is replayed along with others. One for which somebody waits is replayed alone."""
+        store = self._batching.get(route.secondary)
+        if store is None or route.writes is not WriteMode.BACKGROUND or by_result(write.change):
+            return None
+        most = store.replays_at_once(write.collection)
+        return Batch((write.collection, route), most, self._replicate_many) if most > 1 else None
+
+    def _end(self, replica: _Replica, *, acknowledged: bool) -> None:
+        self._following.pop(replica.write.op_id, None)
+        if not replica.done.done():
+            replica.done.set_result(acknowledged)
 
     def defer(self, collection: str, op_id: str, reason: Deferral) -> None:
         """Leaves the write to its intent."""
@@ -135,6 +161,61 @@ class Replicator:
         self._intents.taken(write.collection, write.op_id)
         self._reach(Point.AFTER_CLOSE)
         return True
+
+    async def _replicate_many(self, replicas: Sequence[_Replica]) -> None:
+        """Replicates writes of one collection and route, each of another key: together, and what that did not make
+        equal alone, for whatever reason it did not."""
+        left = list(replicas)
+        try:
+            left = await self._replicate_together(replicas)
+            for result in await asyncio.gather(*map(self._in_turn, left), return_exceptions=True):
+                if isinstance(result, BaseException):
+                    raise result
+        except asyncio.CancelledError:
+            # Here too: one that is cancelled before its first step does not notice.
+            self._give_up([each for each in left if not each.done.done()], Deferral.CLOSING)
+            raise
+        finally:
+            for each in left:
+                self._end(each, acknowledged=False)
+
+    async def _in_turn(self, replica: _Replica) -> None:
+        async with self._alone:
+            await replica()
+
+    async def _replicate_together(self, replicas: Sequence[_Replica]) -> list[_Replica]:
+        """Those that are still to be replicated alone."""
+        collection, route = replicas[0].write.collection, replicas[0].route
+        breaker = self._breakers[route.secondary]
+        if not breaker.allow():
+            self._give_up(replicas, Deferral.SECONDARY_DOWN)
+            return []
+        self._reach(Point.BEFORE_REPLAY)
+        started = time.perf_counter()
+        try:
+            async with within(self._limits.write_deadline):
+                made = await replay_many(self._batching[route.secondary], [each.write for each in replicas])
+        except Exception as error:
+            for each in replicas:
+                self._observe(each.write, route, classify(error), started)
+            self._give_up(replicas, self._judge(collection, error, breaker))
+            return []
+        breaker.succeeded()
+        self._reach(Point.AFTER_REPLAY)
+        for replica, equal in zip(replicas, made, strict=True):
+            if equal:
+                self._observe(replica.write, route, Outcome.ACKED, started)
+                self._reporter.publish(ComparisonFinished(collection, replica.write.verb, Verdict.MATCH))
+                self._intents.taken(collection, replica.write.op_id)
+                self._end(replica, acknowledged=True)
+        self._reach(Point.AFTER_CLOSE)
+        return [replica for replica, equal in zip(replicas, made, strict=True) if not equal]
+
+    def _give_up(self, replicas: Sequence[_Replica], reason: Deferral) -> None:
+        """Leaves writes to their intents."""
+        for each in replicas:
+            self.defer(each.write.collection, each.write.op_id, reason)
+            self._end(each, acknowledged=False)
 
     async def _replay(self, write: Write, route: Route) -> None:
         """Replays, and heals if the replay did not make both equal."""

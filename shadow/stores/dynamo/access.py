@@ -16,6 +16,7 @@ from shadow.stores.dynamo.query.reads import CollectionTable, Reader
 from shadow.stores.dynamo.tables.constraints import Constraints
 from shadow.stores.dynamo.tables.manager import TableManager
 from shadow.stores.dynamo.write.inserts import Inserter
+from shadow.stores.dynamo.write.replays import Replays
 from shadow.stores.dynamo.write.sweeping import Sweeper
 from shadow.stores.dynamo.write.together import Together
 from shadow.stores.dynamo.write.writes import FoundItem, Writer
@@ -44,6 +45,7 @@ class DynamoAccess:
         )
         self._writer = Writer(self._gateway, self._reader, context.on_lacking)
         self._inserter = Inserter(self._gateway, self._writer, transactional=settings.transactional_inserts)
+        self._replays = Replays(self._gateway, self._reader, context.on_lacking)
         self._together = Together(self._reader, self._writer)
         self._sweeper = Sweeper(self._gateway, self._reader, self._writer)
         self._constraints = Constraints(self._gateway, self._reader, self._writer)
