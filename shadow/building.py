@@ -31,6 +31,7 @@ from shadow.observe.findings import Findings
 from shadow.observe.findings_file import FindingsFile, SharedFindings
 from shadow.observe.gauges import GaugeSnapshot
 from shadow.observe.log_lines import LogLines
+from shadow.observe.metric_row import Component
 from shadow.observe.metrics import Metrics
 from shadow.observe.mismatch_file import MismatchFile
 from shadow.observe.pulse import PeriodicTasks
@@ -41,6 +42,7 @@ from shadow.stores.dynamo.store import DynamoContext, DynamoStore
 from shadow.stores.mongo.checks import HandedIn, client_faults, handed_in
 from shadow.stores.mongo.drivers import connect
 from shadow.stores.mongo.store import MongoContext, MongoStore
+from shadow.traces.spans import Traces
 
 __all__ = [
     "EngineOptions",
@@ -96,6 +98,7 @@ class Observation:
     shared_findings: SharedFindings
     unconfirmed: SharedUnconfirmed
     pulse: PeriodicTasks
+    traces: Traces
 
 
 def make_observation(
@@ -122,7 +125,17 @@ def make_observation(
         lambda error: report.publish(ComponentFailed("report", error)),
     )
     pulse = PeriodicTasks(metrics, shared, report.say_held)
-    return Observation(hasher, excuses, metrics, findings, report, shared, SharedUnconfirmed(mismatches), pulse)
+    unconfirmed, traces = SharedUnconfirmed(mismatches), _traces(settings, report)
+    return Observation(hasher, excuses, metrics, findings, report, shared, unconfirmed, pulse, traces)
+
+
+def _traces(settings: Settings, report: Report) -> Traces:
+    observe = settings.observe
+    return Traces(
+        enabled=observe.traces,
+        statements=observe.trace_statements,
+        failed=lambda error: report.publish(ComponentFailed(Component.TRACES, error)),
+    )
 
 
 def _tables(settings: Settings) -> dict[str, list[str]]:

@@ -24,14 +24,17 @@ from shadow.errors import (
 )
 from shadow.fleet.context import FleetContext
 from shadow.fleet.fleet import Fleet
+from shadow.hooks.hooks import Hooks
 from shadow.host.process import hold_lock, share_locks
 from shadow.host.steady import steady
 from shadow.host.supervisor import Supervisor, Turn
 from shadow.model.background import Background
 from shadow.model.events import ComponentFailed
 from shadow.model.health import CollectionHealth
+from shadow.model.hooks import HookEvent
 from shadow.model.phase import Route, StoreName
 from shadow.model.schema import ExpirySpec
+from shadow.model.verdict import Mismatch
 from shadow.notices import Notices
 from shadow.observe.findings_file import shared_secret
 from shadow.observe.gauges import GaugeSnapshot
@@ -66,10 +69,13 @@ class Engine(Upkeep):
         self.metrics_registry = seen.metrics
         self.findings = seen.findings
         self.report = seen.report
+        self.traces = seen.traces
         self.shared_findings = seen.shared_findings
         self.pulse = seen.pulse
         self.suspects = seen.unconfirmed
         self.supervisor = Supervisor(self.report.background_failed, self.report.background_works, options.reach)
+        self.hooks = Hooks(settings.hook_list(), self.report)
+        self.report.on_finding = self._found
         self.parts = self._context(seen)
         self.fleet = Fleet(self._fleet_context(), settings.routes(), settings.forced())
         self.index_report = IndexReport(self.report, self._accepted_indexes)
@@ -120,6 +126,7 @@ class Engine(Upkeep):
             on_unfit=self.notices.unfit,
             era=lambda name: self.fleet.era(name),
             expiry=self._expiry,
+            traces=seen.traces,
         )
 
     def _startup_context(self) -> StartupContext:
@@ -146,6 +153,9 @@ class Engine(Upkeep):
             heartbeat=settings.control.heartbeat,
             tool=self.options.tool or self.options.passive,
             where=places(settings),
+            ramps=settings.ramps(),
+            hooks=self.hooks,
+            windows=self.metrics_registry.guards,
         )
 
     async def start(self) -> None:
@@ -193,6 +203,7 @@ class Engine(Upkeep):
             if not self.options.passive:
                 runtime.keep(Background.PULSE, self.pulse.run)
                 runtime.keep(Background.FLIPS, self.fleet.tend)
+                runtime.keep(Background.GUARDS, self.fleet.guarding.run)
                 runtime.keep(Background.RIGHTS, self.rights.run)
                 self._keep_swept(runtime)
                 self._keep_writers_watched(runtime)
@@ -240,6 +251,10 @@ class Engine(Upkeep):
             if not self.options.passive:
                 await self.parts.routes.learnt(writing=True)
         return participant.joined
+
+    def _found(self, found: Mismatch, id: str) -> None:
+        about = {"collection": found.collection, "finding": id, "kind": found.kind, "verb": found.verb}
+        self.hooks.send(HookEvent.NEW_FINDING, about)
 
     def _share_secret(self) -> None:
         """Makes hashes and findings comparable between the processes of one host, unless the file for it cannot be

@@ -32,12 +32,15 @@ from shadow.reads.unconfirmed import MemoryUnconfirmed, UnconfirmedMismatches
 from shadow.router import Router
 from shadow.routes.forwarder import Forwarder, no_era
 from shadow.routes.routes import Routes
+from shadow.sessions import Sessions
 from shadow.stores.base import Store
 from shadow.stores.breaker import Breaker
+from shadow.traces.spans import NO_TRACES, Traces
 from shadow.writes.admission import Admission, OnUnfit
 from shadow.writes.context import LoopContext
 from shadow.writes.intents import FailurePolicy, Intents, OnFailure, OnGap, no_gap
 from shadow.writes.replicator import Replicator
+from shadow.writes.transactions import TransactionWrites
 from shadow.writes.work_queue import WorkQueue
 
 __all__ = ["Runtime", "RuntimeContext"]
@@ -75,6 +78,7 @@ class RuntimeContext:
     """Names the period since both stores of a collection were written last, the same in all processes."""
     expiry: Callable[[str], ExpirySpec | None] = lambda collection: None
     """By which rule the documents of a collection expire."""
+    traces: Traces = NO_TRACES
 
 
 @dataclass
@@ -104,7 +108,9 @@ class Runtime:
         self.router = Router(
             context, self.replicator, self.reader, PercentReads(context, self._doubted), self.admission
         )
-        self.forwarder = Forwarder(self.stores[StoreName.MONGO], parts.routes, parts.reporter, parts.era)
+        writes = TransactionWrites(context, self.replicator, self.admission)
+        self.sessions = Sessions(context, self.router, self.reader, writes)
+        self.forwarder = Forwarder(self.stores[StoreName.MONGO], parts.routes, parts.reporter, parts.era, parts.traces)
         self._spawn(self._hold_stores(), "stores")
         if self.passive:
             return
@@ -137,6 +143,7 @@ class Runtime:
             excuses=parts.excuses,
             failpoints=parts.reach,
             expiry=parts.expiry,
+            traces=parts.traces,
         )
 
     def _journal_changed(self, works: bool) -> None:
@@ -283,7 +290,7 @@ class Runtime:
             stack.callback(self.lag.stop)
             stack.push_async_callback(self.reads.close, 0)
             drain = self.parts.limits.drain
-            await asyncio.gather(self.forwarder.finish(drain), self.router.finish(drain))
+            await asyncio.gather(self.forwarder.finish(drain), self.router.finish(drain), self.sessions.finish(drain))
             await self.writes.close(self.parts.limits.drain)
             self.replicator.abandon()
 

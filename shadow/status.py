@@ -93,6 +93,7 @@ async def own_status(engine: Observed) -> ProcessStatus:
         metrics.totals(),
         _index_advice(runtime.stores[StoreName.DYNAMO]),
         {name: _index_health(engine, name, route) for name, route in engine.routes().items()},
+        {name: figures for name in metrics.collections if (figures := metrics.guards.of(name)) is not None},
         {
             "lost_indexes": engine.index_report.status(),
             "excuses": engine.excuses.status(),

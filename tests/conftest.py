@@ -7,6 +7,7 @@ of their process alone: what one does to a server disturbs no test beside it.
 
 from __future__ import annotations
 
+import functools
 import gc
 import logging
 import os
@@ -19,6 +20,8 @@ from typing import Any, Final
 import aiobotocore.httpsession
 import hypothesis
 import pytest
+import typer.main
+import typer.testing
 
 from shadow.embedded.servers import DynamoDBLocal, FaultProxy, Ministack, Mongod
 from shadow.errors import ShadowError
@@ -108,6 +111,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if hasattr(config, "workerinput"):
         places = spread.in_order([item.nodeid for item in items])
         items.sort(key=lambda item: places[item.nodeid])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[object]:
+    """While tests are collected, hardly anything is garbage, and no collection of it looks through all that stays."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 def pytest_collection_finish() -> None:
@@ -213,6 +226,14 @@ def no_authorities() -> Iterator[None]:
     table. No server of these tests speaks TLS."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(aiobotocore.httpsession, "get_cert_path", lambda verify: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def commands_made_once() -> Iterator[None]:
+    """Typer makes the whole tree of commands again for each call of one, which takes longer than most calls."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.testing, "_get_command", functools.cache(typer.main.get_command))
         yield
 
 

@@ -23,6 +23,7 @@ from shadow.cli import (
     jobs,
     journal,
     old_spellings,
+    ramp,
     repair_plan,
     status,
     tables,
@@ -67,6 +68,7 @@ app.add_typer(journal.app, name="journal")
 app.command("backfill")(backfill.backfill)
 app.command("verify")(verify.verify)
 app.command("flip")(flip.flip)
+app.add_typer(ramp.app, name="ramp")
 app.command("complete")(complete.complete)
 app.add_typer(fleet.app, name="fleet")
 app.command("finalize")(finalize.finalize)

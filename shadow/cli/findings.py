@@ -175,6 +175,8 @@ def _show_one(found: Mapping[str, Any]) -> None:
     console.print(escape(f"{found['collection']} {found.get('key') or found['key_hash'] or '(whole answer)'}"))
     console.print(escape(f"{found['kind']}, {_state(found)}, seen {found['count']} times; {states}"))
     console.print(f"first seen {_moment(found['first_seen'])}, last {_moment(found['last_seen'])}")
+    if trace := found.get("first_trace"):
+        console.print(escape(f"first seen in trace {trace}"))
     table = Table("path", "kind", "primary", "secondary")
     for each in found["differences"]:
         sides = (f"{each[f'{side}_type']} {each[f'{side}_hash']}" for side in ("primary", "secondary"))

@@ -63,7 +63,7 @@ def list_receipts(
     limit: Annotated[int, typer.Option(min=1, help="The most to list.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """Lists flips, rehearsals, completions and repairs, newest first.
+    """Lists flips, rehearsals, completions, repairs and steps of ramps, newest first.
 
     Who, why, the gates, and for how long writes were paused."""
     with contextlib.closing(control_of(load(config))) as records:
@@ -75,6 +75,8 @@ def list_receipts(
     for each in found:
         held = max(each.get("held_seconds", {}).values(), default=0.0) * 1000
         to = ", ".join(f"{name} to {store}" for name, store in each.get("to", {}).items())
+        if "share" in each:
+            to = f"{each['collection']}: {each['store']} answers {each['share']:.4g} of the reads"
         row = (
             each["id"],
             each["kind"],

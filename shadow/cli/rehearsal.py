@@ -64,6 +64,7 @@ def _settings(settings: Settings, name: str, primary: StoreName, folder: Path) -
             "collections": {COLLECTION: entry},
             "journal": JournalSettings(url=SecretStr(f"sqlite:///{folder / 'journal.db'}")),
             "control": ControlSettings(heartbeat=_HEARTBEAT),
+            "hooks": (),
             "observe": settings.observe.model_copy(update={"watch_writers": False}),
         }
     )

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from shadow.cli.options import AsJson, print_json
+from shadow.cli.ramp import show as show_ramps
 from shadow.cli.remote import Url, ask
 from shadow.fleet.health_gates import Gate, Readiness
 from shadow.fleet.status import JournalStatus, ProcessStatus, StoreStatus, of_json
@@ -62,6 +63,8 @@ def _show(status: ProcessStatus, *, every_gate: bool) -> None:
     console.print(table)
     if every_gate:
         _show_gates(console, readiness.gates)
+    if status.fleet.get("ramps"):
+        show_ramps(console, status.fleet["ramps"])
     totals = status.totals
     verdicts = ", ".join(f"{count} {name}" for name, count in totals["verdicts"].items() if count) or "none yet"
     console.print(f"stores: {', '.join(_store(name, each) for name, each in status.stores.items())}")

@@ -82,7 +82,11 @@ def _form(value: Any, shape: OpenShape, *, blind: bool) -> Any:
     if Freedom.EQUALS in shape.open:
         return f"={key_digest(value)}"
     if isinstance(value, dict):
-        return {name: _form(inner, shape.fields.get(name, EXACT), blind=blind) for name, inner in value.items()}
+        # What nothing fixes may also be missing.
+        loose = [name for name, inner in shape.fields.items() if blind and Freedom.ANYTHING in inner.open]
+        known = {name: inner for name, inner in value.items() if name not in loose}
+        made = {name: _form(inner, shape.fields.get(name, EXACT), blind=blind) for name, inner in known.items()}
+        return {**made, **dict.fromkeys(loose, _UNKNOWN)}
     return canonical(value)
 
 
@@ -102,7 +106,8 @@ def near(left: Any, right: Any, shape: OpenShape) -> bool:
         return near_numbers(left, right)
     left, right = as_document(left), as_document(right)
     if isinstance(left, dict) and isinstance(right, dict):
-        return all(near(left[name], right[name], each) for name, each in shape.fields.items() if name in left)
+        both = {name: each for name, each in shape.fields.items() if name in left and name in right}
+        return all(near(left[name], right[name], each) for name, each in both.items())
     if isinstance(left, list) and isinstance(right, list) and not shape.open:
         return all(near(a, b, OpenShape(fields=shape.fields)) for a, b in zip(left, right, strict=True))
     return True

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from shadow.compare.freedom import ANYTHING, EXACT, Freedom, OpenShape
 from shadow.compare.open_expressions import expression, merged, only_path, value_at, with_value
+from shadow.compare.open_groups import accumulated, bucket, bucket_auto, group, sort_by_count
 from shadow.compare.openness import Openness, Rows, least, settled, touched
 from shadow.model.version import Document
 from shadow.mongoql.paths import position
@@ -54,7 +55,9 @@ def _reshaped(pipeline: Sequence[Document]) -> bool:
     them, `$lookup` over an existing field has two places for it, and several outputs of `$setWindowFields` come in the
     order of a hash table, another one for each request."""
     names = [next(iter(stage), "") for stage in pipeline]
-    several = any(len(stage.get("$setWindowFields", {}).get("output", ())) > 1 for stage in pipeline)
+    several = any(
+        len(stage.get(name, {}).get("output", ())) > 1 for stage in pipeline for name in ("$setWindowFields", "$fill")
+    )
     return several or "$lookup" in names or "$facet" in names or sum(name in _SHAPING for name in names) > 1
 
 
@@ -276,105 +279,7 @@ def _joined(state: Openness, path: str, made: OpenShape) -> Openness:
     return replace(touched(state, path), shape=with_value(state.shape, path, made))
 
 
-# -- groups -------------------------------------------------------------------------------------------------------
-
-
-def _group(state: Openness, spec: Any) -> Openness:
-    state = settled(state)
-    key = expression(spec["_id"], state.shape)
-    constant = not _reads(spec["_id"])
-    rows = Rows.KNOWN
-    if not (key.exact or (not key.fields and key.open == {Freedom.EQUALS})):
-        rows = Rows.OPEN
-    counted = state.rows is Rows.COUNTED and constant
-    if state.rows is not Rows.KNOWN and not counted:
-        rows = Rows.OPEN
-    fields = {name: _accumulated(value, state) for name, value in spec.items() if name != "_id"}
-    if counted:
-        fields = {name: EXACT if _counts(spec[name]) else ANYTHING for name in fields}
-    if not constant:
-        fields["_id"] = OpenShape(frozenset({Freedom.EQUALS}))
-    shape = OpenShape(fields={name: each for name, each in fields.items() if not each.exact})
-    return Openness(rows, shape, stored=False, single=constant)
-
-
-def _reads(expr: Any) -> bool:
-    """Whether an expression may have different values for different rows."""
-    if isinstance(expr, str):
-        return expr.startswith("$")
-    if isinstance(expr, list):
-        return any(map(_reads, expr))
-    if isinstance(expr, Mapping):
-        return any(name.startswith("$") and name != "$literal" for name in expr) or any(
-            _reads(value) for name, value in expr.items() if name != "$literal"
-        )
-    return False
-
-
-def _counts(accumulator: Any) -> bool:
-    """Whether the result depends only on the number of rows."""
-    ((name, operand),) = accumulator.items()
-    return name == "$count" or not _reads(operand)
-
-
-def _accumulated(accumulator: Any, state: Openness) -> OpenShape:
-    ((name, operand),) = accumulator.items()
-    value = expression(operand, state.shape)
-    match name:
-        case "$count":
-            return EXACT
-        case "$sum" | "$avg" | "$stdDevPop" | "$stdDevSamp":
-            if not value.exact:
-                return ANYTHING
-            return EXACT if state.fixed or not _reads(operand) else OpenShape(frozenset({Freedom.ROUNDING}))
-        case "$min" | "$max":
-            known = not value.fields and value.open <= {Freedom.EQUALS}
-            return OpenShape(frozenset({Freedom.EQUALS})) if known else ANYTHING
-        case "$first" | "$last":
-            return value if state.fixed or (value.exact and not _reads(operand)) else ANYTHING
-        case "$firstN" | "$lastN" | "$top" | "$bottom" | "$topN" | "$bottomN":
-            return EXACT if state.fixed and value.exact else ANYTHING
-        case "$maxN" | "$minN":
-            return OpenShape(frozenset({Freedom.EQUALS})) if value.exact else ANYTHING
-        case "$push":
-            if value.open:
-                return ANYTHING
-            return OpenShape(frozenset() if state.fixed else frozenset({_pushed(state)}), value.fields)
-        case "$addToSet":
-            known = not value.fields and value.open <= {Freedom.EQUALS}
-            return OpenShape(frozenset({Freedom.ORDER, Freedom.EQUALS})) if known else ANYTHING
-        case "$mergeObjects":
-            return value if state.fixed and value.exact else ANYTHING
-        case _:
-            return ANYTHING
-
-
-def _pushed(state: Openness) -> Freedom:
-    return Freedom.PLACE if state.sort else Freedom.ORDER
-
-
-def _sort_by_count(state: Openness, spec: Any) -> Openness:
-    grouped = _group(state, {"_id": spec, "count": {"$sum": 1}})
-    return replace(grouped, sort=(("count", -1),))
-
-
-def _bucket(state: Openness, spec: Any) -> Openness:
-    grouped = _group(state, {"_id": spec["groupBy"], **spec.get("output", {})})
-    fields = {name: each for name, each in grouped.shape.fields.items() if name != "_id"}
-    return _in_order(replace(grouped, shape=OpenShape(fields=fields)))
-
-
-def _bucket_auto(state: Openness, spec: Any) -> Openness:
-    """Which of several equal values are the ends of a bucket is open."""
-    grouped = _group(state, {"_id": spec["groupBy"], **spec.get("output", {})})
-    equal = OpenShape(frozenset({Freedom.EQUALS}))
-    ends = OpenShape(fields={"min": equal, "max": equal})
-    return _in_order(replace(grouped, shape=OpenShape(fields={**grouped.shape.fields, "_id": ends})))
-
-
-def _in_order(state: Openness) -> Openness:
-    """`state` of groups that come in the order of their keys."""
-    return replace(state, sort=(("_id", 1),), whole=state.rows is Rows.KNOWN)
+# -- the other stages ----------------------------------------------------------------------------------------------
 
 
 def _sample(state: Openness, spec: Any) -> Openness:
@@ -390,6 +295,12 @@ def _redact(state: Openness, spec: Any) -> Openness:
 
 
 _UNBOUNDED: Final = ["unbounded", "unbounded"]
+_BY_PLACE: Final = frozenset(
+    {"$documentNumber", "$shift", "$derivative", "$integral", "$expMovingAvg", "$locf", "$linearFill"}
+)
+"""Window functions whose value depends on the place of the document, in each window."""
+_ROUNDED_WHERE_IT_SLIDES: Final = frozenset({"$sum", "$avg", "$stdDevPop", "$stdDevSamp", "$integral"})
+"""The server takes out again what leaves the window, with the rounding that it left (difference 450)."""
 
 
 def _windows(state: Openness, spec: Any) -> Openness:
@@ -408,13 +319,37 @@ def _windowed(output: Any, ordered: Openness) -> OpenShape:
     ((name, operand),) = ((name, value) for name, value in output.items() if name != "window")
     if name in ("$rank", "$denseRank"):
         return EXACT if ordered.seen and ordered.rows is Rows.KNOWN else ANYTHING
-    if name in ("$documentNumber", "$shift"):
-        return EXACT if ordered.whole and expression(operand, ordered.shape).exact else ANYTHING
     window = output.get("window", {})
+    slides = any(window.get(each, _UNBOUNDED)[0] != "unbounded" for each in ("documents", "range"))
+    if slides and name in _ROUNDED_WHERE_IT_SLIDES:
+        return ANYTHING
+    if name in _BY_PLACE:
+        return EXACT if ordered.whole and expression(operand, ordered.shape).exact else ANYTHING
     whole = not window or window.get("documents") == _UNBOUNDED or window.get("range") == _UNBOUNDED
     if not ordered.whole and not (whole and ordered.rows is Rows.KNOWN):
         return ANYTHING
-    return _accumulated({name: operand}, ordered)
+    return accumulated({name: operand}, ordered)
+
+
+def _densify(state: Openness, spec: Any) -> Openness:
+    """Which of equal numbers is added, and the order of partitions, are open, and so is, for given bounds, what some
+    partitions get at all (difference 451)."""
+    state = settled(state)
+    by = spec.get("partitionByFields", ())
+    known = all(value_at(state.shape, path).exact for path in (spec["field"], *by))
+    lost = bool(by) and isinstance(spec["range"]["bounds"], list)
+    rows = state.rows if state.rows is Rows.KNOWN and known and not lost else Rows.OPEN
+    shape = with_value(state.shape, spec["field"], OpenShape(frozenset({Freedom.EQUALS})))
+    return Openness(rows, shape, distinct=False, stored=False)
+
+
+def _fill(state: Openness, spec: Any) -> Openness:
+    values = {path: each["value"] for path, each in spec["output"].items() if "value" in each}
+    methods = {path: {"$locf": f"${path}"} for path, each in spec["output"].items() if "method" in each}
+    if methods:
+        by = spec.get("partitionBy") or {path: f"${path}" for path in spec.get("partitionByFields", ())}
+        state = _windows(state, {"partitionBy": by or None, "sortBy": spec.get("sortBy"), "output": methods})
+    return _add(state, {path: {"$ifNull": [f"${path}", value]} for path, value in values.items()})
 
 
 def _graph(state: Openness, spec: Any) -> Openness:
@@ -465,11 +400,13 @@ _STAGES: Final[dict[str, Callable[[Openness, Any], Openness]]] = {
     "$graphLookup": _graph,
     "$redact": _redact,
     "$setWindowFields": _windows,
-    "$bucket": _bucket,
-    "$bucketAuto": _bucket_auto,
+    "$densify": _densify,
+    "$fill": _fill,
+    "$bucket": bucket,
+    "$bucketAuto": bucket_auto,
     "$sample": _sample,
-    "$group": _group,
-    "$sortByCount": _sort_by_count,
+    "$group": group,
+    "$sortByCount": sort_by_count,
     "$count": _count,
     "$facet": _facet,
 }

@@ -24,6 +24,7 @@ from shadow.stores.mongo.checks import url_faults
 __all__ = [
     "FROZEN",
     "OURS",
+    "Duration",
     "FieldPath",
     "Name",
     "OperatorName",
@@ -32,6 +33,7 @@ __all__ = [
     "Share",
     "ShareOfReads",
     "UniquePath",
+    "as_duration",
     "as_phase",
     "as_share",
     "check_constraint_name",
@@ -163,6 +165,21 @@ def as_share(value: Any) -> float:
     return share
 
 
+_UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+
+def as_duration(value: Any) -> Any:
+    """Seconds: a number, or a text with a unit (`90s`, `30m`, `2h`, `1d`)."""
+    if isinstance(value, str) and len(value.strip()) > 1 and (unit := _UNITS.get(value.strip()[-1].lower())):
+        try:
+            return float(value.strip()[:-1]) * unit
+        except ValueError:
+            pass
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("must be a time: seconds, or a number with s, m, h or d (30m)")
+    return float(value)
+
+
 def check_docs_url(url: str) -> str:
     parts = urlsplit(url)
     named = url.replace("{topic}", "topic")
@@ -176,6 +193,7 @@ def check_docs_url(url: str) -> str:
 
 PhaseField = Annotated[Phase, BeforeValidator(as_phase)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Duration = Annotated[float, BeforeValidator(as_duration), Field(gt=0, le=30 * 86_400)]
 ShareOfReads = Annotated[float, BeforeValidator(as_share)]
 OperatorName = Annotated[str, AfterValidator(_check_operator)]
 Name = Annotated[str, Field(min_length=1, max_length=255)]

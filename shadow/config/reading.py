@@ -14,7 +14,9 @@ from pydantic import (
 
 from shadow.compare.rules import Ignore, MissingAsNull, Tolerance, Truncate, Unordered
 from shadow.config.environment import EnvironmentSource, merged_over
-from shadow.config.fields import as_phase, as_share
+from shadow.config.fields import as_phase
+from shadow.config.hooks import HookSettings
+from shadow.config.reads import RampSettings, begins
 from shadow.config.sections import IndexSettings, ReadsSettings, UniqueSettings
 from shadow.config.settings import CollectionSettings, Settings, as_collections
 from shadow.errors import ConfigurationError, Fault
@@ -103,25 +105,22 @@ def _misplaced_reads(given: Mapping[str, Any]) -> Iterator[Fault]:
     sections = [("defaults", defaults), *((f"collections.{name}", entry) for name, entry in entries.items())]
     for place, section in sections:
         reads = section.get("reads") if isinstance(section, Mapping) else None
-        if not isinstance(reads, Mapping) or not any(map(_is_share, reads.values())):
+        if not isinstance(reads, Mapping) or not any(map(begins, reads.values())):
             continue
         own = section.get("phase")
         phase = as_phase(defaults.get("phase", Phase.SHADOW) if own is None else own)
         if phase in (Phase.OFF, Phase.DUAL_WRITE):
-            shown = ", ".join(f"{name}: {share}" for name, share in reads.items())
+            shown = ", ".join(f"{name}: {_word(share)}" for name, share in reads.items())
             yield Fault(f"{place}.reads", f"{{{shown}}}", f"phase shadow (it is {phase}), or 0%")
 
 
-def _is_share(value: Any) -> bool:
-    try:
-        return as_share(value) > 0
-    except ValueError:
-        return False
+def _word(share: Any) -> str:
+    return "a ramp" if isinstance(share, Mapping) else str(share)
 
 
 def _is_branch(place: Any) -> bool:
     """Whether pydantic means a branch of a union: a name may be plain text or an entry of its own."""
-    return place in ("str", "UniqueSettings") or str(place).startswith(("constrained-str", "function-"))
+    return place in ("str", "UniqueSettings") or str(place).startswith(("constrained-str", "function-", "("))
 
 
 def _told(errors: Sequence[Any]) -> Iterator[Any]:
@@ -188,6 +187,10 @@ def _inside(model: Any, name: Any) -> Any:
         return _RULES[name]
     if name == "reads":
         return ReadsSettings
+    if name == "hooks":
+        return HookSettings
+    if model is ReadsSettings:
+        return RampSettings
     if isinstance(name, int):
         return model
     info = getattr(model, "model_fields", {}).get(name)

@@ -25,16 +25,16 @@ from shadow.config.fields import (
     PhaseField,
     Reason,
     Share,
-    ShareOfReads,
     check_constraint_name,
     check_index_name,
     check_journal_url,
     check_mongo_url,
     said_twice,
 )
+from shadow.config.reads import ReadsSettings
 from shadow.model.limits import Watch
-from shadow.model.phase import NO_SHARES, Phase, ReadShares, StoreName, Unsupported, WriteMode
-from shadow.model.schema import IndexSpec
+from shadow.model.phase import Phase, StoreName, Unsupported, WriteMode
+from shadow.model.schema import CollationSpec, IndexSpec, UniqueSpec
 from shadow.settings.names import database_name, top_level_field
 from shadow.stores.dynamo.client.settings import MOST_INDEXES
 from shadow.stores.mongo.checks import database_of_url
@@ -191,6 +191,11 @@ class ObserveSettings(BaseModel):
     watch_writers: bool = False
     """Whether MongoDB's change streams are watched for out-of-band writes. Set it for one process of a fleet, since
     each watching process counts all of them. Needs a replica set."""
+    traces: bool = True
+    """Whether calls, and the work that they cause, have spans of OpenTelemetry, where the application has configured
+    a provider of them."""
+    trace_statements: bool = False
+    """Whether the spans of calls have the form of the query: names of fields and operators, with `?` for each value."""
 
     def watch(self) -> Watch:
         return Watch(self.noise_share, self.holdout, self.canary_every, self.canary_within)
@@ -213,26 +218,6 @@ class AdminSettings(BaseModel):
     model_config = FROZEN
 
     token: Annotated[SecretStr | None, BeforeValidator(_admin_token)] = None
-
-
-class ReadsSettings(BaseModel):
-    """The share of reads that each store answers while it is the secondary, in phase `shadow`. The share of the store
-    that is the primary has no effect."""
-
-    model_config = FROZEN
-
-    mongo: ShareOfReads = 0.0
-    dynamo: ShareOfReads = 0.0
-
-    @model_validator(mode="before")
-    @classmethod
-    def _is_mapping(cls, value: Any) -> Any:
-        if isinstance(value, Mapping | ReadsSettings):
-            return value
-        raise ValueError("must name the store that answers the share: {dynamo: 5%}")
-
-    def shares(self) -> ReadShares:
-        return ReadShares(self.mongo, self.dynamo) if self.mongo or self.dynamo else NO_SHARES
 
 
 class Defaults(BaseModel):
@@ -283,12 +268,22 @@ class IndexSettings(BaseModel):
         return IndexSpec(self.name, f"{reserved}_by_{self.name}", self.range, self.hash)
 
 
+class CollationSettings(BaseModel):
+    """By which texts are equal: strength 1 ignores case and accents, 2 only case."""
+
+    model_config = FROZEN
+
+    locale: Literal["en", "en_US"]
+    strength: Literal[1, 2]
+
+
 class UniqueSettings(BaseModel):
     model_config = FROZEN
 
     name: Annotated[Name, AfterValidator(check_constraint_name)]
     fields: Annotated[tuple[FieldPath, ...], Field(min_length=1, max_length=32)]
     sparse: bool = False
+    collation: CollationSettings | None = None
 
     @field_validator("fields")
     @classmethod
@@ -315,6 +310,13 @@ class ExpirySettings(BaseModel):
         if path == "_id":
             raise ValueError("must be another field: MongoDB has no TTL index over _id")
         return path
+
+
+def unique_spec(given: str | UniqueSettings) -> UniqueSpec:
+    """The constraint of an entry of `unique`."""
+    each = as_unique(given)
+    collation = None if each.collation is None else CollationSpec(each.collation.locale, each.collation.strength)
+    return UniqueSpec(each.name, each.fields, each.sparse, collation)
 
 
 def as_unique(each: str | UniqueSettings) -> UniqueSettings:

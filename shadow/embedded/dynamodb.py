@@ -132,6 +132,9 @@ class Ministack(_DynamoServer):
             "BIND_HOST": "127.0.0.1",
             "GATEWAY_PORT": str(self.port),
             "SERVICES": "dynamodb",
+            # Services of its own that listen on all interfaces, whatever SERVICES and BIND_HOST say
+            "IOT_MTLS_ENABLED": "0",
+            "SFTP_ENABLED": "0",
             "LOG_LEVEL": "WARNING",
             "PERSIST_STATE": "1" if self._persistent else "0",
             "STATE_DIR": str(self.folder),

@@ -6,7 +6,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from shadow.control.records import Records
+from shadow.fleet.guarding import Plans
+from shadow.hooks.hooks import NO_HOOKS, Hooks
 from shadow.model.health import CollectionHealth
+from shadow.observe.guard_windows import GuardWindows
 from shadow.runtime import Runtime, RuntimeContext
 
 __all__ = ["FleetContext", "ParticipantContext"]
@@ -46,6 +49,11 @@ class FleetContext:
     heartbeat: float
     tool: bool = False
     where: Mapping[str, str] = field(default_factory=dict)
+    ramps: Plans = field(default_factory=dict)
+    """The configured ramps of reads."""
+    hooks: Hooks = NO_HOOKS
+    windows: GuardWindows = field(default_factory=GuardWindows)
+    """The figures that the guards go by."""
 
     @property
     def participant(self) -> ParticipantContext:

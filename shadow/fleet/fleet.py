@@ -70,6 +70,7 @@ class Fleet(Wishes):
         try:
             rows = await asyncio.to_thread(lambda: members.members(self.records))
             seen = await asyncio.to_thread(lambda: routing.load(self.records))
+            ramps = await asyncio.to_thread(self.guarding.described)
         except ControlError as error:
             return {"control": self.records.place, "state": error.message}
         return {
@@ -77,4 +78,5 @@ class Fleet(Wishes):
             "state": "ok",
             "control_elsewhere": dict(self._strangers),
             **described(seen, rows),
+            "ramps": ramps,
         }

@@ -14,6 +14,7 @@ from shadow.model.health import (
     CollectionHealth,
     ComparisonHealth,
     FindingsHealth,
+    GuardHealth,
     IndexHealth,
     JournalHealth,
     OutOfBandHealth,
@@ -123,6 +124,8 @@ class ProcessStatus:
     indexes: Sequence[Mapping[str, Any]] = ()
     index_health: Mapping[str, IndexHealth] = field(default_factory=dict)
     """What MongoDB's indexes mean for the gate; `lost_indexes` is for people."""
+    guards: Mapping[str, GuardHealth] = field(default_factory=dict)
+    """Of the collections with a ramp or a watched flip; not shown."""
     more: Mapping[str, Any] = field(default_factory=dict)
     """Further fields to show."""
     fleet: Mapping[str, Any] = field(default_factory=dict)
@@ -155,6 +158,7 @@ class ProcessStatus:
             self.recent.get(name),
             self.index_health.get(name),
             PortabilityHealth(self._lost_by_flip(name, route)),
+            self.guards.get(name),
         )
 
     def _lost_by_flip(self, name: str, route: CollectionRoute) -> tuple[str, ...]:

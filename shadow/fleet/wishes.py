@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -25,8 +25,10 @@ from shadow.fleet.coordinator import Aborted, Flipped
 from shadow.fleet.flip import FlipPlan, FlipRequest
 from shadow.fleet.gaps import Gaps
 from shadow.fleet.gates import fleet_gates, more_gates
+from shadow.fleet.guarding import GuardContext, Guarding, Plans
 from shadow.fleet.health_gates import Gate
 from shadow.host.process import this_process
+from shadow.host.steady import steady
 from shadow.model.events import ComponentFailed, noted
 from shadow.model.phase import Phase, Route, StoreName
 from shadow.observe.log import Event
@@ -35,6 +37,8 @@ __all__ = ["FleetRoute", "Wishes"]
 
 _RAISED: Final = 2.0
 """Seconds in which the other processes usually see a request for dual writes."""
+_VETOED: Final = 60.0
+"""Seconds before a flip that a hook has vetoed is tried again."""
 _AGAIN: Final = 0.5
 """Seconds before a flip that could not be made is tried again."""
 
@@ -56,6 +60,23 @@ class Wishes(Gaps):
         super().__init__(context, wanted)
         self._forced = dict(forced)
         self._told: dict[str, str] = {}
+        self._hooks = context.hooks
+        self._vetoed: dict[str, float] = {}
+        """Until when a flip that a hook has vetoed is not tried again, by collection."""
+        self.guarding = Guarding(
+            GuardContext(
+                context.records,
+                lambda: self.participant.id,
+                context.parts.routes,
+                context.windows,
+                context.parts.reporter,
+                context.heartbeat,
+                tool=context.tool,
+                hooks=context.hooks,
+                gates=self._gates_now,
+            ),
+            context.ramps,
+        )
 
     async def join(self, kept: Mapping[str, StoreName]) -> Mapping[str, FleetRoute]:
         """Registers this process, and returns the route of each configured collection. Raises `ControlError`."""
@@ -89,15 +110,20 @@ class Wishes(Gaps):
         """The routes that the last file asked for."""
         return dict(self._wanted)
 
-    def wishes(self, wanted: Mapping[str, Route], forced: Mapping[str, str]) -> None:
+    def wishes(
+        self, wanted: Mapping[str, Route], forced: Mapping[str, str], ramps: Plans = MappingProxyType({})
+    ) -> None:
         """Replaces what the file asks for. `forced`: the reason to flip despite closed gates, by collection."""
         self._wanted = dict(wanted)
+        self.guarding.plans = ramps
         self._forced = dict(forced)
         self._pending.clear()
         self._told.clear()
+        self._vetoed.clear()
 
     async def change(self, name: str, wanted: Route) -> bool:
         """Applies what a file asks for. False: a change of primary is pending."""
+        wanted = self.guarding.applied(name, wanted)
         now = await self._parts.routes.route(name)
         if wanted.primary is not now.primary and self.participant.joined:
             with suppress(ControlError):
@@ -169,6 +195,8 @@ class Wishes(Gaps):
     async def _flip(self, name: str) -> bool:
         """Makes a pending flip if the gates allow it. Returns whether the collection has the wanted primary."""
         to = self._pending[name]
+        if steady() < self._vetoed.get(name, 0.0):
+            return self._parts.routes[name].primary is to
         try:
             await self.participant.beat()
             seen = await self.participant.look()
@@ -205,9 +233,22 @@ class Wishes(Gaps):
         more = more_gates(self.records, seen.placed, [name])
         return fleet_gates(name, rows, silent, seen.placed.get(name), to, more)
 
+    def _gates_now(self, rows: Sequence[Member]) -> list[Gate]:
+        """Every gate of every collection, from the figures in the control store. Does I/O; raises `ControlError`."""
+        seen, routes = routing.load(self.records), self.routes()
+        silent = members.journals(self.records) - {row.journal for row in rows}
+        more = more_gates(self.records, seen.placed, routes)
+        return [
+            gate
+            for name, route in routes.items()
+            for gate in fleet_gates(name, rows, silent, seen.placed.get(name), route.secondary, more)
+        ]
+
     async def _make(self, name: str, to: StoreName, rows: list[Member], gates: list[Gate]) -> str:
         who = this_process()
-        order = FlipRequest(self.records, FlipKind.FLIP, [name], to, self._heartbeat, self._parts.limits.drain)
+        order = FlipRequest(
+            self.records, FlipKind.FLIP, [name], to, self._heartbeat, self._parts.limits.drain, self._hooks
+        )
         by = f"the configuration file, {who.place.partition('/')[0]} pid {who.pid}"
         forced = self._forced.get(name, "")
         outlook = FlipPlan(self.participant.routing, rows, gates)
@@ -219,13 +260,21 @@ class Wishes(Gaps):
             flipped = await asyncio.to_thread(make)
         except Aborted as error:
             return str(error)
+        if flipped.vetoed:
+            self._vetoed[name] = steady() + _VETOED
         await self.participant.look()
         await self.participant.settled()
         return "" if flipped.done else flipped.said
 
+    def _request(self, name: str, to: StoreName) -> FlipRequest:
+        drain = self._parts.limits.drain
+        return FlipRequest(self.records, FlipKind.FLIP, [name], to, self._heartbeat, drain, self._hooks)
+
     async def order(self, name: str, to: StoreName, reason: str) -> dict[str, Any]:
         """Executes a flip that an operator requested through this process. Shape: {"done", "said", "held"}."""
-        order = FlipRequest(self.records, FlipKind.FLIP, [name], to, self._heartbeat, self._parts.limits.drain)
+        order = FlipRequest(
+            self.records, FlipKind.FLIP, [name], to, self._heartbeat, self._parts.limits.drain, self._hooks
+        )
 
         def make() -> dict[str, Any]:
             outlook = order.look()

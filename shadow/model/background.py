@@ -26,6 +26,8 @@ class Background(enum.StrEnum):
     """Takes part in a flip."""
     FLIPS = "flips"
     """Makes the flips that the configuration file asks for."""
+    GUARDS = "guards"
+    """Follows the ramps of reads, and decides about them."""
     PULSE = "pulse"
     """Writes findings, shares gauges with other workers, samples rates."""
     WRITERS = "writers"

@@ -86,6 +86,8 @@ class ReadRouted:
     collection: str
     store: StoreName
     reason: Routed
+    seconds: float = 0.0
+    """For which the secondary was asked; 0.0: it was not."""
 
 
 @dataclass(frozen=True, slots=True)

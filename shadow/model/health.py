@@ -17,6 +17,7 @@ __all__ = [
     "CollectionHealth",
     "ComparisonHealth",
     "FindingsHealth",
+    "GuardHealth",
     "IndexHealth",
     "JournalHealth",
     "OutOfBandHealth",
@@ -103,6 +104,36 @@ class RecentReads:
 
 
 @dataclass(frozen=True, slots=True)
+class GuardHealth:
+    """What the guards of a ramp or of a watched flip go by: counts of the last minutes at the current share. `plan`:
+    the ramp of this process's configuration, in words, "" without one; `number`: the step that it has in force."""
+
+    plan: str
+    number: int
+    matched: int
+    """Comparisons that came to equal or not equal."""
+    differing: int
+    noise: int
+    """Comparisons of the primary with itself."""
+    noisy: int
+    routed: int
+    """Reads that the secondary answered, or was to answer."""
+    routed_failed: int
+    asked: int
+    """Operations of the application that the primary has answered."""
+    asked_failed: int
+    requests: int
+    """Operations on DynamoDB, of all collections."""
+    throttled: int
+    routed_times: tuple[int, ...]
+    """By bucket of `guards.BOUNDS`: reads of the application that the secondary answered."""
+    primary_times: tuple[int, ...]
+    """Likewise those that the primary answered."""
+    secondary_times: tuple[int, ...]
+    """Likewise all reads of the secondary, shadow reads among them."""
+
+
+@dataclass(frozen=True, slots=True)
 class CollectionHealth:
     route: RouteHealth | None = None
     secondary: SecondaryHealth | None = None
@@ -113,6 +144,7 @@ class CollectionHealth:
     recent: RecentReads | None = None
     indexes: IndexHealth | None = None
     portability: PortabilityHealth | None = None
+    guards: GuardHealth | None = None
 
     def record(self) -> dict[str, Any]:
         """As JSON and BSON can hold it: the fields of every section in one object, without what is unknown."""
@@ -139,6 +171,7 @@ _SECTIONS: Final[Mapping[str, type[Any]]] = {
     "recent": RecentReads,
     "indexes": IndexHealth,
     "portability": PortabilityHealth,
+    "guards": GuardHealth,
 }
 
 _T = TypeVar("_T")
@@ -146,7 +179,7 @@ _T = TypeVar("_T")
 
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
-        return [str(each) for each in value]
+        return [each if isinstance(each, int) else str(each) for each in value]
     return str(value) if isinstance(value, str) else value
 
 
@@ -165,6 +198,7 @@ _READERS: Final[Mapping[str, Any]] = {
     "str": lambda value: _exactly(str, value),
     "tuple[StoreName, ...]": lambda value: tuple(StoreName(each) for each in value),
     "tuple[str, ...]": lambda value: tuple(_exactly(str, each) for each in value),
+    "tuple[int, ...]": lambda value: tuple(_exactly(int, each) for each in value),
 }
 """By the annotation of a field; each raises TypeError or ValueError for what is not of its type."""
 

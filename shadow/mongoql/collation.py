@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import functools
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator
 from typing import Any, Final
 
 from bson import Regex
-from pymongo.collation import Collation
 
 from shadow.errors import UnsupportedOperation
 from shadow.model.version import Document
@@ -24,20 +23,13 @@ __all__ = [
     "collation_key",
     "compares_texts",
     "is_collated",
-    "is_simple",
     "predicate_of",
-    "strength_of",
     "uncollated",
 ]
 
 COLLATED: Final = "$collated"
 """The operator that stands for an equality by a collation, `{"v": [text], "s": strength}`. No application has it."""
 
-_LOCALES: Final = frozenset({"en", "en_US"})
-_DEFAULTS: Final[Mapping[str, Any]] = {
-    "caseLevel": False, "caseFirst": "off", "numericOrdering": False, "alternate": "non-ignorable",
-    "maxVariable": "punct", "normalization": False, "backwards": False,
-}  # fmt: skip
 _KEPT: Final = frozenset({
     "$exists", "$type", "$size", "$mod", "$regex", "$options",
     "$bitsAllSet", "$bitsAnySet", "$bitsAllClear", "$bitsAnyClear",
@@ -48,26 +40,6 @@ _ANY_COLLATION: Final = frozenset({
 })  # fmt: skip
 """Updates that compare no texts."""
 _OTHERWISE: Final = "DynamoDB compares by bytes; equalities by English at strength 1 or 2 are supported"
-
-
-def _document(collation: Any) -> Mapping[str, Any]:
-    found = collation.document if isinstance(collation, Collation) else collation
-    return found if isinstance(found, Mapping) else {}
-
-
-def is_simple(collation: Any) -> bool:
-    """Whether it is the comparison by bytes, which every store has."""
-    return dict(_document(collation)) == {"locale": "simple"}
-
-
-def strength_of(collation: Any) -> int:
-    """1 or 2 for a collation that is supported, 0 for any other."""
-    given = _document(collation)
-    strength = given.get("strength")
-    others = {name: value for name, value in given.items() if name not in ("locale", "strength")}
-    plain = all(name in _DEFAULTS and _DEFAULTS[name] == value for name, value in others.items())
-    supported = given.get("locale") in _LOCALES and strength in (1, 2) and not isinstance(strength, bool)
-    return int(strength) if plain and supported and strength is not None else 0
 
 
 # --- keys -------------------------------------------------------------------------------------------------------
@@ -85,11 +57,63 @@ def collation_key(text: str, strength: int) -> tuple[int, ...]:
     """Equal for texts that are equal at this strength, 1 or 2."""
     # Without `normalization`, the server takes each character apart, but does not reorder accents.
     apart = "".join(map(_apart, text))
-    elements = [element for element in _collator().collation_elements(apart) if element]
+    elements = [element for element in _elements(apart) if element]
     primary = tuple(element[0] for element in elements if element[0])
     if strength == 1:
         return primary
     return (*primary, 0, *(element[1] for element in elements if len(element) > 1 and element[1]))
+
+
+_SYMBOLS: Final = frozenset({0x20A8, 0xFDFC})
+"""Signs of currencies that the server, as CLDR, doesn't take for the letters that Unicode's table has for them."""
+_OWN_WEIGHT: Final = 0x10000
+"""Above every weight of Unicode's table, which are of 16 bits."""
+
+
+def _elements(text: str) -> Iterator[Any]:
+    """The collation elements, of the longest contractions. `pyuca` has a rule of its own for a contraction that is
+    interrupted by other accents; the server's is S2.1.1 to S2.1.3 of UTS #10, also in text that is not normalized."""
+    codes = [ord(character) for character in text]
+    place = 0
+    while place < len(codes):
+        node, after = _longest(codes, place)
+        if codes[place] in _SYMBOLS:
+            yield [_OWN_WEIGHT + codes[place], 32, 2]
+            place += 1
+            continue
+        if node is None:
+            yield from _collator().implicit_weight(codes[place])
+            place += 1
+            continue
+        blocking, ahead = 0, after
+        while node.children is not None and ahead < len(codes) and (kind := _class(codes[ahead])):
+            longer = node.children.get(codes[ahead]) if blocking < kind else None
+            if longer is not None and longer.value:
+                node = longer
+                del codes[ahead]
+            else:
+                blocking = kind
+                ahead += 1
+        yield from node.value
+        place = after
+
+
+def _longest(codes: list[int], place: int) -> tuple[Any, int]:
+    """The node of the longest entry that begins at the place, and the place after it; None if there is none."""
+    node, found, after = _collator().table.root, None, place
+    while place < len(codes) and node.children is not None and codes[place] in node.children:
+        node = node.children[codes[place]]
+        place += 1
+        if node.value:
+            found, after = node, place
+    return found, after
+
+
+@functools.lru_cache(maxsize=4096)
+def _class(code: int) -> int:
+    """The canonical combining class in Unicode 8, 0 to 254."""
+    kind = unicodedata.combining(chr(code))
+    return kind if kind and _is_known(code) else 0
 
 
 @functools.lru_cache(maxsize=4096)

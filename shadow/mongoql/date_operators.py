@@ -17,7 +17,7 @@ from shadow.mongoql.named import ABSENT, Compile, Evaluate, Names, named
 from shadow.mongoql.predicates import is_number, truncated
 from shadow.mongoql.zones import UTC, Zone, zone_of
 
-__all__ = ["DATE_OPERATORS", "DATE_PARTS", "UNITS", "shifted"]
+__all__ = ["DATE_OPERATORS", "DATE_PARTS", "LENGTHS", "UNITS", "shifted"]
 
 _CONVERSION: Final = 241
 
@@ -198,7 +198,7 @@ _RAISE: Final = object()
 # -- arithmetic ---------------------------------------------------------------------------------------------------
 
 _MONTHS: Final = {"year": 12, "quarter": 3, "month": 1}
-_LENGTHS: Final = {
+LENGTHS: Final = {
     "week": 7 * DAY,
     "day": DAY,
     "hour": 3_600_000,
@@ -207,7 +207,7 @@ _LENGTHS: Final = {
     "millisecond": 1,
 }
 _ADDING: Final = ("$dateAdd", "$dateSubtract")
-UNITS: Final = (*_MONTHS, *_LENGTHS)
+UNITS: Final = (*_MONTHS, *LENGTHS)
 _WEEKDAYS: Final = ("sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday")
 
 
@@ -238,12 +238,12 @@ def shifted(moment: int, unit: str, amount: int, zone: Zone) -> int:
     if moment < 0 and moment % 1000 and unit != "millisecond":
         # Of a moment before 1970 that is between two seconds, the server goes back to the earlier one twice.
         return shifted(moment - moment % 1000, unit, amount, zone) + moment % 1000 - 1000
-    if unit in _LENGTHS and _LENGTHS[unit] < DAY:
-        return moment + amount * _LENGTHS[unit]
+    if unit in LENGTHS and LENGTHS[unit] < DAY:
+        return moment + amount * LENGTHS[unit]
     local, summer = local_of(moment, zone), zone.is_summer(moment)
     clock = (moment + local.offset * 1000) % DAY
-    if unit in _LENGTHS:
-        return zone.moment((local.days + amount * _LENGTHS[unit] // DAY) * DAY + clock, summer=summer)
+    if unit in LENGTHS:
+        return zone.moment((local.days + amount * LENGTHS[unit] // DAY) * DAY + clock, summer=summer)
     months = local.year * 12 + local.month - 1 + amount * _MONTHS[unit]
     first = days_of(months // 12, months % 12 + 1, 1)
     last = days_of(months // 12, months % 12 + 2, 1) - first
@@ -292,7 +292,7 @@ def _between(start: int, end: int, unit: str, zone: Zone, week_start: int) -> in
         return (other.days + 4 - week_start) // 7 - (one.days + 4 - week_start) // 7
     if unit == "millisecond":
         return end - start
-    length = _LENGTHS[unit]
+    length = LENGTHS[unit]
     local = [(moment + each.offset * 1000) // length for moment, each in ((start, one), (end, other))]
     return local[1] - local[0] + int((one.offset - other.offset) * 1000 / length)
 
@@ -336,12 +336,12 @@ def _floor(moment: int, unit: str, bins: int, zone: Zone, week_start: int) -> in
         summer = zone.is_summer(zone.moment(_REFERENCE * DAY))
         return zone.moment(days_of(months // 12, months % 12 + 1, 1) * DAY, summer=summer)
     reference = zone.moment(_REFERENCE * DAY)
-    if _LENGTHS[unit] >= DAY:
+    if LENGTHS[unit] >= DAY:
         days = _REFERENCE + ((week_start - (_REFERENCE + 4)) % 7 if unit == "week" else 0)
         local = local_of(moment, zone)
-        start = local.days - (local.days - days) % (bins * _LENGTHS[unit] // DAY)
+        start = local.days - (local.days - days) % (bins * LENGTHS[unit] // DAY)
         return zone.moment(start * DAY, summer=zone.is_summer(reference))
-    return moment - (moment - reference) % (bins * _LENGTHS[unit])
+    return moment - (moment - reference) % (bins * LENGTHS[unit])
 
 
 def _of(name: str, names: Names, call: Callable[..., Any]) -> Callable[[Any, Compile], Evaluate]:

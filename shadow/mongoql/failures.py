@@ -9,7 +9,20 @@ from pymongo.errors import OperationFailure, WriteError
 
 from shadow.model.values import type_name
 
-__all__ = ["described", "failure", "write_failure"]
+__all__ = ["UnknownOperator", "described", "failure", "unknown_operator", "write_failure"]
+
+
+class UnknownOperator(OperationFailure):
+    """The server's error for an operator that MongoDB 6.0 does not have; a newer server may have it."""
+
+    operator = ""
+
+
+def unknown_operator(code: int, message: str, name: str) -> UnknownOperator:
+    """`name`: of the operator."""
+    made = UnknownOperator(message, code, {"ok": 0.0, "code": code, "errmsg": message})
+    made.operator = name
+    return made
 
 
 def failure(code: int, message: str) -> OperationFailure:

@@ -13,7 +13,7 @@ from bson import Regex
 from shadow.model.order import as_document, order_key
 from shadow.mongoql import predicates
 from shadow.mongoql.collation import COLLATED
-from shadow.mongoql.failures import failure, write_failure
+from shadow.mongoql.failures import failure, unknown_operator, write_failure
 from shadow.mongoql.regexes import with_options
 from shadow.mongoql.support import TABLE, Family, require, supported
 from shadow.mongoql.tree import And, Leaf, Node, Nor, Not, Or
@@ -55,7 +55,7 @@ def _top_level(name: str, value: Any, nested: bool) -> Iterator[Node]:
         yield _LOGICAL[name](tuple(_clauses(name, value, nested)))
         return
     if name not in PATHLESS and not (name in TABLE[Family.QUERY] and not supported(Family.QUERY, name)):
-        raise failure(2, f"unknown top level operator: {name}")
+        raise unknown_operator(2, f"unknown top level operator: {name}", name)
     require(Family.QUERY, name)
     if name == "$expr" and nested:
         raise failure(2, "$expr can only be applied to the top-level document")

@@ -18,7 +18,7 @@ from shadow.mongoql.filters import compile_filter
 from shadow.mongoql.paths import position
 from shadow.mongoql.stages import Compiled, Lookup, Stage, Variables
 
-__all__ = ["compile_lookup", "compile_union", "compile_unwind", "local_values", "with_value"]
+__all__ = ["compile_lookup", "compile_union", "compile_unwind", "local_values", "plain_value", "with_value"]
 
 
 class _Inner(Protocol):
@@ -93,7 +93,7 @@ def _check_unwind(name: str, value: Any) -> None:
 
 
 def _unwound(document: Document, parts: list[str], index: list[str] | None, preserve: bool) -> Iterator[Document]:
-    value = _plain_value(document, parts)
+    value = plain_value(document, parts)
     if type(value) is list and value:
         for i, element in enumerate(value):
             made = with_value(document, parts, element)
@@ -108,7 +108,7 @@ def _unwound(document: Document, parts: list[str], index: list[str] | None, pres
     yield with_value(made, index, None) if index else made
 
 
-def _plain_value(document: Any, parts: list[str]) -> Any:
+def plain_value(document: Any, parts: list[str]) -> Any:
     """The value at a path through objects only."""
     for part in parts:
         document = as_document(document)

@@ -13,6 +13,7 @@ from shadow.mongoql.expressions import evaluator
 from shadow.mongoql.failures import described, failure, write_failure
 from shadow.mongoql.fieldpaths import checked_path
 from shadow.mongoql.filters import compile_filter
+from shadow.mongoql.gaps import compile_densify, compile_fill
 from shadow.mongoql.graphs import compile_graph_lookup
 from shadow.mongoql.groups import compile_group, compile_sort_by_count
 from shadow.mongoql.joins import compile_lookup, compile_union, compile_unwind
@@ -247,6 +248,8 @@ _STAGES: Final[dict[str, Callable[[Any, Variables], Stage]]] = {
     "$unwind": lambda spec, given: compile_unwind(spec),
     "$group": compile_group,
     "$setWindowFields": compile_windows,
+    "$densify": compile_densify,
+    "$fill": compile_fill,
     "$redact": compile_redact,
     "$bucket": compile_bucket,
     "$bucketAuto": compile_bucket_auto,

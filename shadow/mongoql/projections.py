@@ -18,7 +18,7 @@ from shadow.errors import UnsupportedOperation
 from shadow.model.order import MISSING, as_document
 from shadow.model.version import Document
 from shadow.mongoql.expressions import evaluator
-from shadow.mongoql.failures import failure
+from shadow.mongoql.failures import failure, unknown_operator
 from shadow.mongoql.fieldpaths import checked_path
 from shadow.mongoql.filters import Filter, compile_filter
 from shadow.mongoql.predicates import is_number, truncated, truthy
@@ -257,7 +257,7 @@ def _parse_object(plan: Plan, parts: tuple[str, ...], full: str, value: dict[str
     if first == "$elemMatch":
         raise failure(168, "Unrecognized expression '$elemMatch'")
     if first not in TABLE[Family.EXPRESSION]:
-        raise failure(31325, f"Invalid projection :: Unknown expression {first}")
+        raise unknown_operator(31325, f"Invalid projection :: Unknown expression {first}", first)
     _computed(plan, parts, full, value)
 
 

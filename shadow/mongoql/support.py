@@ -1,4 +1,4 @@
-"""The table of every operator in MongoDB 6.0's reference: supported exactly, or refused.
+"""The table of every operator in MongoDB's reference, 6.0 to 8.0: supported exactly, or refused.
 
 The compilers call `require`. The manual's table is generated from `TABLE`.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from shadow.errors import UnsupportedOperation
-from shadow.mongoql.failures import failure, write_failure
+from shadow.mongoql.failures import unknown_operator, write_failure
 
 __all__ = ["TABLE", "Family", "Support", "SupportEntry", "entries", "require", "supported"]
 
@@ -50,9 +50,9 @@ _SERVER = "it runs code or keeps state inside the server"
 _GEO = "it needs a geospatial index"
 _TEXT = "it needs a text index"
 _NONDETERMINISTIC = "its answer differs from run to run"
-_WINDOW = "window functions are not computed here"
 _ADMIN = "it reports on, or writes to, the deployment"
 _NOT_EXACT = "an answer equal to the server's in every case is not assured"
+_NEWER = "MongoDB has it from 6.3 or a later version on; what this library computes is held to 6.0"
 
 _SUPPORTED: Final[dict[Family, str]] = {
     Family.QUERY: """eq ne gt gte lt lte in nin and or nor not exists type regex options size all elemMatch mod expr
@@ -62,7 +62,7 @@ _SUPPORTED: Final[dict[Family, str]] = {
     Family.PROJECTION: "slice elemMatch",
     Family.STAGE: """match sort limit skip project addFields set unset unwind group count sortByCount facet lookup
         replaceRoot replaceWith unionWith bucket bucketAuto sample redact graphLookup
-        setWindowFields""",
+        setWindowFields densify fill""",
     Family.ACCUMULATOR: """sum avg min max first last push addToSet count mergeObjects firstN lastN maxN minN
         topN bottomN top bottom stdDevPop stdDevSamp""",
     Family.EXPRESSION: """literal eq ne gt gte lt lte cmp and or not add subtract multiply divide mod abs ceil floor
@@ -78,7 +78,7 @@ _SUPPORTED: Final[dict[Family, str]] = {
         strcasecmp substr substrBytes indexOfBytes indexOfCP zip sortArray setField unsetField binarySize bsonSize
         firstN lastN maxN minN stdDevPop stdDevSamp tsIncrement tsSecond""",
     Family.WINDOW: """sum avg min max first last push addToSet count firstN lastN maxN minN topN bottomN top bottom
-        stdDevPop stdDevSamp rank denseRank documentNumber shift""",
+        stdDevPop stdDevSamp rank denseRank documentNumber shift derivative integral expMovingAvg locf linearFill""",
 }
 
 _REFUSED: Final[dict[Family, dict[str, str]]] = {
@@ -94,22 +94,24 @@ _REFUSED: Final[dict[Family, dict[str, str]]] = {
     Family.PROJECTION: {_TEXT: "meta"},
     Family.STAGE: {
         _ADMIN: """changeStream collStats currentOp indexStats listLocalSessions listSessions merge out planCacheStats
-            shardedDataDistribution""",
+            shardedDataDistribution changeStreamSplitLargeEvent listClusterCatalog listSampledQueries queryStats""",
         _GEO: "geoNear",
-        _TEXT: "search searchMeta",
-        _WINDOW: "densify fill",
+        _TEXT: "search searchMeta vectorSearch rankFusion listSearchIndexes",
         _NOT_EXACT: "documents",
     },
     Family.ACCUMULATOR: {
         _SERVER: "accumulator",
+        _NEWER: "median percentile",
     },
     Family.EXPRESSION: {
         _SERVER: "function accumulator",
         _NONDETERMINISTIC: "rand sampleRate",
         _TEXT: "meta",
+        _NEWER: "bitAnd bitNot bitOr bitXor median percentile toHashedIndexKey toUUID",
     },
     Family.WINDOW: {
-        _NOT_EXACT: "covariancePop covarianceSamp derivative expMovingAvg integral linearFill locf",
+        _NOT_EXACT: "covariancePop covarianceSamp",
+        _NEWER: "median percentile minMaxScaler",
     },
 }
 
@@ -156,14 +158,14 @@ def _unknown(family: Family, name: str) -> Exception:
         case Family.MODIFIER:
             return write_failure(2, f"Unrecognized clause in $push: {name}")
         case Family.STAGE:
-            return failure(40324, f"Unrecognized pipeline stage name: '{name}'")
+            return unknown_operator(40324, f"Unrecognized pipeline stage name: '{name}'", name)
         case Family.ACCUMULATOR:
-            return failure(15952, f"unknown group operator '{name}'")
+            return unknown_operator(15952, f"unknown group operator '{name}'", name)
         case Family.WINDOW:
-            return failure(9, f"Unrecognized window function, {name}")
+            return unknown_operator(9, f"Unrecognized window function, {name}", name)
         case Family.EXPRESSION:
-            return failure(168, f"Unrecognized expression '{name}'")
+            return unknown_operator(168, f"Unrecognized expression '{name}'", name)
         case Family.PROJECTION:
-            return failure(31325, f"Unknown expression {name}")
+            return unknown_operator(31325, f"Unknown expression {name}", name)
         case Family.QUERY:
-            return failure(2, f"unknown operator: {name}")
+            return unknown_operator(2, f"unknown operator: {name}", name)

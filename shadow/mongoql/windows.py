@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from shadow.errors import UnsupportedOperation
+from bson import Int64
+
 from shadow.model.order import MISSING, as_document, millis, order_key, sort_key
 from shadow.model.values import snapshot
 from shadow.model.version import Document
 from shadow.mongoql import numbers
 from shadow.mongoql.accumulators import Accumulator
+from shadow.mongoql.curves import FILLS, RATES, compile_fill_function, compile_moving_average, compile_rate
 from shadow.mongoql.date_operators import UNITS, shifted
 from shadow.mongoql.expressions import evaluator, is_constant
 from shadow.mongoql.failures import described, failure
@@ -37,7 +39,6 @@ Sort: TypeAlias = list[tuple[str, int]]
 
 _RANKS: Final = frozenset({"$rank", "$denseRank", "$documentNumber"})
 _ENDS: Final = {"$first": False, "$last": True}
-_ROUNDED: Final = frozenset({"$stdDevPop", "$stdDevSamp"})
 
 
 def compile_windows(spec: Any, given: Variables) -> Stage:
@@ -107,13 +108,18 @@ def _output(path: str, spec: Any, sort: Sort, given: Variables) -> Function:
         return _rank(name, spec, sort)
     if name == "$shift":
         return _shift(spec["$shift"], sort, given)
+    if name == "$expMovingAvg":
+        return compile_moving_average(spec, sort, given)
+    if name in FILLS:
+        return compile_fill_function(name, spec, sort, given)
+    if name in RATES:
+        windows = _bounds(spec["window"], sort, True)[0] if "window" in spec else None
+        return compile_rate(name, spec[name], sort, given, windows)
     if type(spec[name]) is list and name not in PICKS:
         make, evaluate = compile_accumulator("value", {name: None}, given)[0], evaluator(spec[name], given)
     else:
         make, evaluate = compile_accumulator("value", {name: spec[name]}, given)
     bounds, slides = _bounds(spec.get("window", {}), sort, "window" in spec)
-    if slides and name in _ROUNDED:
-        raise UnsupportedOperation(f"{name} over a window that slides", "the server takes values out again, rounded")
     if name in _ENDS:
         return lambda rows: _at_end([evaluate(row) for row in rows], bounds(rows), _ENDS[name])
     return lambda rows: _accumulated(rows, bounds(rows), lambda: make(None), evaluate, name if slides else "")
@@ -132,8 +138,6 @@ def _accumulated(
     sliding: str,
 ) -> list[Any]:
     values = [evaluate(row) for row in rows]
-    if sliding in ("$sum", "$avg") and any(type(value) is float or _is_decimal(value) for value in values):
-        raise UnsupportedOperation(f"{sliding} of doubles over a window that slides", "the server rounds on the way")
     made: list[Any] = []
     current, begun, ended = make(), 0, 0
     for begin, end in windows:
@@ -143,14 +147,10 @@ def _accumulated(
             current.add(value)
         ended = max(ended, end)
         result = current.result()
-        if sliding == "$sum":
+        if sliding == "$sum" and type(result) in (int, Int64):
             result = numbers.int_of(int(result))  # the server narrows it
         made.append(snapshot(result) if type(result) in (list, dict) else result)
     return made
-
-
-def _is_decimal(value: Any) -> bool:
-    return is_number(value) and type(value).__name__ == "Decimal128"
 
 
 def _rank(name: str, spec: Mapping[str, Any], sort: Sort) -> Function:

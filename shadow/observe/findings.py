@@ -66,6 +66,7 @@ class _Finding:
     primary_state: str = ""
     secondary_state: str = ""
     healed: bool = False
+    first_trace: str = ""
 
     def matches(self, collection: str | None, kind: Kind | None, path: str | None, healed: bool | None) -> bool:
         return (
@@ -153,12 +154,14 @@ class Findings:
         self._notes: deque[Note] | None = deque(maxlen=MOST_NOTES) if notes else None
         self._level: OrderedDict[str, None] = OrderedDict()
 
-    def add(self, found: Mismatch) -> str:
-        """Stores a confirmed mismatch and returns its id."""
+    def add(self, found: Mismatch, trace: str = "") -> str:
+        """Stores a confirmed mismatch and returns its id. `trace`: the id of the trace of the request that showed it;
+        that of the first one is kept."""
         name = self.id_of(found)
         now = self._clock()
         with self._lock:
             finding = self._at(name) or self._new(name, found, now)
+            finding.first_trace = finding.first_trace or trace
             finding.kind = found.kind
             finding.last_seen = now
             finding.count += 1
@@ -377,6 +380,7 @@ class Findings:
             "primary_state": finding.primary_state,
             "secondary_state": finding.secondary_state,
             "healed": finding.healed,
+            "first_trace": finding.first_trace,
             "differences": [
                 {
                     "kind": each.kind.value,

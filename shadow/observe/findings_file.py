@@ -256,6 +256,7 @@ def _merged(before: dict[str, Any] | None, note: Note) -> dict[str, Any] | None:
     row = {name: value for name, value in note.row.items() if name != "key"}
     if before is not None:
         row["first_seen"] = min(row["first_seen"], before["first_seen"])
+        row["first_trace"] = before.get("first_trace", "") or row["first_trace"]
         row["count"] = before["count"] + 1
         row["verbs"] = _with_one(before["verbs"], note.verb)
     else:

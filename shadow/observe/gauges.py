@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from shadow.model.background import Background
 from shadow.model.phase import Phase, Route, StoreName
+from shadow.observe.guard_metrics import READS_SHARE
 from shadow.observe.metric_row import OTHER, MetricRow
 from shadow.observe.metric_table import (
     BACKGROUND_UP,
@@ -100,9 +101,13 @@ class Gauges(Collector):
         yield family_of(CONTROL_UP, {(): int(snapshot.control_up)})
         yield family_of(MEMBERS, {(): snapshot.members})
         yield family_of(DISAGREEMENTS, {(name,): int(name in snapshot.disagreements) for name in self._collections})
+        yield family_of(READS_SHARE, self._shares({**self._routes, **snapshot.routes}))
         yield family_of(HELD, {(name,): snapshot.held.get(name, 0.0) for name in self._collections})
         yield family_of(BACKGROUND_UP, {(each,): int(each not in snapshot.background_down) for each in Background})
         yield family_of(ROUTE, self._info({**self._routes, **snapshot.routes}))
+
+    def _shares(self, routes: Mapping[str, Route]) -> dict[Labels, float]:
+        return {(name,): routes[name].secondary_reads if name in routes else 0.0 for name in self._collections}
 
     def _info(self, routes: Mapping[str, Route]) -> dict[Labels, float]:
         current = {(name, route.primary, route.phase) for name, route in routes.items()}

@@ -44,6 +44,13 @@ class Event(enum.StrEnum):
     FLIP_REFUSED = "flip.refused"
     FLIP_REHEARSED = "flip.rehearsed"
     FLIP_BEHIND = "flip.behind"
+    RAMP_STEPPED = "ramp.stepped"
+    RAMP_ORDERED = "ramp.ordered"
+    RAMP_STEPPED_BACK = "ramp.stepped_back"
+    HOOK_DELIVERED = "hook.delivered"
+    HOOK_FAILED = "hook.failed"
+    HOOK_DROPPED = "hook.dropped"
+    HOOK_VETOED = "hook.vetoed"
     DUAL_WRITES_INTERRUPTED = "dual_writes.interrupted"
     CONTROL_LOST = "control.lost"
     CONTROL_FOUND = "control.found"
@@ -85,6 +92,10 @@ WARNINGS: Final = frozenset(
         Event.FLIP_PENDING,
         Event.FLIP_REFUSED,
         Event.FLIP_BEHIND,
+        Event.RAMP_STEPPED_BACK,
+        Event.HOOK_FAILED,
+        Event.HOOK_DROPPED,
+        Event.HOOK_VETOED,
         Event.DUAL_WRITES_INTERRUPTED,
         Event.CONTROL_LOST,
         Event.CONTROL_ELSEWHERE,
@@ -128,6 +139,8 @@ TEXT_FIELDS: Final = frozenset(
         "from_phase",
         "from_primary",
         "hint",
+        "hook",
+        "on",
         "key_hash",
         "kind",
         "op_id",

@@ -38,6 +38,7 @@ from shadow.observe.log import (
 )
 from shadow.observe.metric_row import Component
 from shadow.observe.portability import ADVICE
+from shadow.traces.identity import trace_fields
 
 __all__ = ["LogLines"]
 
@@ -180,4 +181,4 @@ class LogLines:
             return
         logger = self._logger
         log = logger.error if event in ERRORS else logger.warning if event in WARNINGS else logger.info
-        log(str(event), **fields)
+        log(str(event), **trace_fields(), **fields)

@@ -38,6 +38,7 @@ COMPONENT_OF: Final = {
     Background.FIGURES: Component.CONTROL,
     Background.FLIP: Component.CONTROL,
     Background.FLIPS: Component.CONTROL,
+    Background.GUARDS: Component.CONTROL,
     Background.PULSE: Component.REPORT,
     Background.WRITERS: Component.WATCH,
     Background.SWEEP: Component.SWEEP,

@@ -57,6 +57,7 @@ class Component(enum.StrEnum):
     SWEEP = "sweep"
     INDEX = "index"
     CONTROL = "control"
+    TRACES = "traces"
     OTHER = OTHER
 
 
@@ -119,5 +120,7 @@ class MetricRow:
     buckets: tuple[float, ...] = ()
     merge: str = "max"
     """How a gauge's values in several workers become one: sum, max or min."""
+    exemplars: bool = False
+    """Whether a counter keeps the trace in which it was moved last; every histogram does."""
     moved_by: tuple[By, ...] = ()
     """The events that move a counter or a histogram; a gauge is read on request."""

@@ -49,6 +49,7 @@ from shadow.model.verdict import (
     Unjournaled,
     Verdict,
 )
+from shadow.observe.guard_metrics import GUARDED
 from shadow.observe.metric_labels import (
     component_labels,
     flip_labels,
@@ -165,6 +166,7 @@ MISMATCHES: Final = MetricRow(
     "Confirmed mismatches by kind.",
     ("collection", "verb", "kind"),
     (Configured.COLLECTION, Verb, Kind),
+    exemplars=True,
     moved_by=(By(MismatchConfirmed, ("found.collection", "found.verb", "found.kind")),),
 )
 BY_PATH: Final = MetricRow(
@@ -274,6 +276,7 @@ DEFERRED: Final = MetricRow(
     "Writes that wait in the journal after their answer, by reason.",
     ("collection", "reason"),
     (Configured.COLLECTION, Deferral),
+    exemplars=True,
     moved_by=(By(WriteDeferred),),
 )
 UNJOURNALED: Final = MetricRow(
@@ -293,6 +296,7 @@ HEALS: Final = MetricRow(
     "Repairs of a key, by what they found or did.",
     ("collection", "result"),
     (Configured.COLLECTION, (*sorted(HEALED), Healing.FAILED)),
+    exemplars=True,
     moved_by=(By(HealFinished),),
 )
 RELOADS: Final = MetricRow(
@@ -474,6 +478,7 @@ TABLE: Final[tuple[MetricRow, ...]] = (
     ROUTE,
     SECONDARY_UP,
     FLIPS,
+    *GUARDED,
     RELOADS,
     FAILURES,
     BACKGROUND_FAILURES,

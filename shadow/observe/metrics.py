@@ -41,6 +41,7 @@ from shadow.model.verdict import (
 )
 from shadow.mongoql.portability import NAMES
 from shadow.observe.gauges import Gauges, GaugeSnapshot
+from shadow.observe.guard_windows import GuardWindows
 from shadow.observe.metric_row import OTHER, By, Component, Configured, MetricRow
 from shadow.observe.metric_table import (
     COMPARISONS,
@@ -93,6 +94,7 @@ class Metrics:
             self._unshared = error
             self._make(tables, rules)
         self.recent: Final = Recent()
+        self.guards: Final = GuardWindows()
         self._on_failure = on_failure or (lambda part, error: self.internal_failure(part))
         self._routes: dict[str, Route] = {}
         self._known = frozenset((*self.collections, OTHER))
@@ -130,6 +132,8 @@ class Metrics:
             RouteChanged: [self._routed],
             NotPortable: [self._not_portable],
         }
+        for kind, handler in self.guards.handlers().items():
+            handlers.setdefault(kind, []).append(handler)
         for row in TABLE:
             for by in row.moved_by:
                 handlers.setdefault(by.event, []).append(_moving(self._series[row.name], by))
@@ -309,6 +313,8 @@ class Metrics:
 def _moving(series: CounterSeries | HistogramSeries, by: By) -> Callable[[Any], None]:
     """What an event does to the series of a row."""
     add, when = series.add, by.when
+    if series.row.exemplars and isinstance(series, CounterSeries):
+        add = series.add_traced
     labels = _labels_of(series.row.labels if by.labels is None else by.labels)
     amount = attrgetter(by.amount) if by.amount else _one
     if by.times:

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from prometheus_client import values
 from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString as _untyped_text
 
 from shadow.observe.metric_row import OTHER, Configured, MetricRow
+from shadow.traces.identity import exemplar
 
 __all__ = ["CounterSeries", "HistogramSeries", "Labels", "Names"]
 
@@ -28,6 +31,13 @@ Names: TypeAlias = "Mapping[Configured, Sequence[Labels]]"
 
 def _text(bound: float) -> str:
     return str(_untyped_text(bound))  # type: ignore[no-untyped-call]
+
+
+def _point(value: Any, amount: float) -> None:
+    """Sets the exemplar to the trace in which `amount` was observed, if there is a sampled one."""
+    labels = exemplar()
+    if labels is not None:
+        value.set_exemplar(Exemplar(labels, amount, time.time()))
 
 
 class _Group:
@@ -109,6 +119,12 @@ class CounterSeries(_Series):
         """Counts. Label values that are not configured count as "other". Thread-safe."""
         (self._made.get(labels) or self._at(labels)).inc(amount * times)
 
+    def add_traced(self, labels: Labels, amount: float = 1, times: int = 1) -> None:
+        """As `add`, with the trace in which it was counted as the exemplar."""
+        value = self._made.get(labels) or self._at(labels)
+        value.inc(amount * times)
+        _point(value, amount)
+
     def counts(self) -> Iterator[tuple[Labels, float]]:
         """Every series and its count in this process."""
         for labels in self.labels():
@@ -118,7 +134,8 @@ class CounterSeries(_Series):
     def family(self) -> Metric:
         found = CounterMetricFamily(self.row.name, self.row.help, labels=self.row.labels)
         for labels, count in self.counts():
-            found.add_metric(labels, count)
+            made = self._made.get(labels)
+            found.add_metric(labels, count, exemplar=None if made is None else made.get_exemplar())
         return found
 
     def _new(self, labels: Labels) -> Any:
@@ -134,7 +151,9 @@ class HistogramSeries(_Series):
         """Observes `amount`, `times` times. Thread-safe."""
         total, buckets = self._made.get(labels) or self._at(labels)
         total.inc(amount * times)
-        buckets[bisect_left(self._bounds, amount)].inc(times)
+        bucket = buckets[bisect_left(self._bounds, amount)]
+        bucket.inc(times)
+        _point(bucket, amount)
 
     def family(self) -> Metric:
         found = HistogramMetricFamily(self.row.name, self.row.help, labels=self.row.labels)
@@ -142,7 +161,8 @@ class HistogramSeries(_Series):
         for labels in self.labels():
             total, buckets = self._made.get(labels) or (None, ())
             counts = [bucket.get() for bucket in buckets] or [0.0] * len(bounds)
-            cumulative = list(zip(bounds, itertools.accumulate(counts), strict=True))
+            shown = [bucket.get_exemplar() for bucket in buckets] or [None] * len(bounds)
+            cumulative = list(zip(bounds, itertools.accumulate(counts), shown, strict=True))
             found.add_metric(labels, cumulative, 0.0 if total is None else total.get())
         return found
 

@@ -108,6 +108,7 @@ class KeyReads:
         self._queue = context.reads
         self._limits = context.limits
         self._reporter = context.reporter
+        self._traces = context.traces
         self._confirmation = confirmation
         self._comparisons = comparisons
         self._accepted = comparisons.accepted
@@ -132,8 +133,13 @@ class KeyReads:
 
     def _offer(self, near: list[_KeyRead]) -> None:
         async def job() -> None:
+            first = near[0].read
+            causes = [each.read.caused_by for each in near]
+            to = first.sides.secondary.name
+            work = self._traces.work("shadow_read", first.collection, causes, verb=first.verb, to=to)
             try:
-                await self._run_together(near)
+                with work:
+                    await self._run_together(near)
             except asyncio.CancelledError:
                 self._shed_left(near, ShedReason.CLOSING)
                 raise
@@ -189,7 +195,8 @@ class KeyReads:
         store, started, outcome = read.sides.secondary, time.perf_counter(), Outcome.UNKNOWN
         try:
             async with within(self._limits.read_deadline):
-                images = await store.images(read.collection, [each.key for each in near])
+                with self._traces.request(store.name, Role.SECONDARY):
+                    images = await store.images(read.collection, [each.key for each in near])
             outcome = Outcome.ACKED
             return images
         finally:

@@ -15,6 +15,7 @@ from shadow.model.outcome import Outcome, classify
 from shadow.model.verdict import ERROR_PATH, Difference, Incomparable, Kind, Mismatch, ShedReason, Verdict
 from shadow.reads.confirm import Probe, Retry
 from shadow.reads.sources import SecondaryFailed, ShadowRead, incomparable
+from shadow.traces.spans import Untraced, Work, scope
 from shadow.writes.context import LoopContext
 
 __all__ = ["Comparisons"]
@@ -57,7 +58,8 @@ class Comparisons:
 
         async def job() -> None:
             try:
-                await self.run(read, probe)
+                with self._work(read):
+                    await self.run(read, probe)
             except asyncio.CancelledError:
                 self.shed(read, ShedReason.CLOSING)
                 raise
@@ -74,6 +76,8 @@ class Comparisons:
         """The next probe, after the settling time at the earliest, without holding a place in the queue meanwhile.
         `begun`: a probe before saw a difference. Behind all reads that were not probed yet, each of its probes would
         have to wait for the whole queue."""
+        if isinstance(work := scope(), Work):
+            work.judged("unconfirmed")
         if len(self._waiting) >= self._queue.capacity:
             self.shed(read, ShedReason.LANE_FULL)
             return
@@ -81,10 +85,19 @@ class Comparisons:
 
         def due() -> None:
             del self._waiting[number]
-            self.offer(read, again.probe, begun=begun)
+            attempt = read.attempt + 1 if begun else read.attempt
+            self.offer(dataclasses.replace(read, attempt=attempt), again.probe, begun=begun)
 
         after = max(self._settle, again.after)
         self._waiting[number] = asyncio.get_running_loop().call_later(after, due), read
+
+    def _work(self, read: ShadowRead) -> Work | Untraced:
+        """The span of one probe."""
+        sides = read.sides
+        kind = "shadow_read" if sides.counted else "noise"
+        return sides.traces.work(
+            kind, read.collection, [read.caused_by], verb=read.verb, to=sides.secondary.name, attempt=read.attempt
+        )
 
     async def run(self, read: ShadowRead, probe: Probe) -> None:
         breaker = read.sides.breaker

@@ -67,6 +67,7 @@ class PercentReads:
         self._limits = context.limits
         self._reporter = context.reporter
         self._unverified = unverified
+        self._traces = context.traces
         # Apart from the breakers of the stores: a secondary that is too slow for this may well take writes.
         self._patience = {name: Breaker() for name in context.stores}
 
@@ -76,14 +77,16 @@ class PercentReads:
         The documents of a `Find` are given out as a whole, for once the application has some of them, the primary
         could not take over.
         """
-        reason = self._unfit(collection, read, route)
+        reason, seconds = self._unfit(collection, read, route), 0.0
         if reason is None:
+            started = time.perf_counter()
             found = await self._ask(collection, read, route)
+            seconds = time.perf_counter() - started
             if isinstance(found, Answered):
-                self._reporter.publish(ReadRouted(collection, route.secondary, Routed.SHARE))
+                self._reporter.publish(ReadRouted(collection, route.secondary, Routed.SHARE, seconds))
                 return found
             reason = found
-        self._reporter.publish(ReadRouted(collection, route.primary, reason))
+        self._reporter.publish(ReadRouted(collection, route.primary, reason, seconds))
         return None
 
     def _unfit(self, collection: str, read: Read, route: Route) -> Routed | None:
@@ -110,7 +113,8 @@ class PercentReads:
                     return Routed.OPEN
                 began, started = True, time.perf_counter()
                 store = self._stores[route.secondary]
-                value = await ask_store(store, collection, read, at_most=self._limits.compare_documents)
+                with self._traces.request(route.secondary, Role.SECONDARY):
+                    value = await ask_store(store, collection, read, at_most=self._limits.compare_documents)
                 _check_readable(value)
         except TimeoutError:
             patience.failed()

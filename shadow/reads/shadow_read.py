@@ -35,6 +35,7 @@ from shadow.reads.confirm import Confirmation, Retry
 from shadow.reads.sources import ShadowRead, StorePair, lags
 from shadow.reads.unconfirmed import MemoryUnconfirmed, UnconfirmedMismatches
 from shadow.stores.base import Store
+from shadow.traces.spans import cause
 from shadow.writes.context import LoopContext
 
 __all__ = ["ShadowReader"]
@@ -81,7 +82,7 @@ class ShadowReader:
         self._sides = {
             name: _both(context, name, unconfirmed) for name in StoreName if name in stores and name.other in stores
         }
-        self._noises = {name: _itself(store, context.reporter) for name, store in stores.items()}
+        self._noises = {name: _itself(store, context) for name, store in stores.items()}
         self._near = KeyReads(context, self._confirmation, self._comparisons)
         self.canaries = Canaries(watch, context.reporter, self._routes, self._sides.__getitem__, self._offer_planted)
 
@@ -136,7 +137,8 @@ class ShadowReader:
     def offer_refusal(self, collection: str, asked: Read, error: Exception, route: Route) -> None:
         """The primary has refused a read with `error`: the secondary has to refuse it too."""
         # Whether it would go through an index that lags is not asked: the plan of such a read may be refused as well.
-        read = ShadowRead(collection, asked, self._sides[route.primary], expiry=self._expiry(collection))
+        sides, expiry = self._sides[route.primary], self._expiry(collection)
+        read = ShadowRead(collection, asked, sides, expiry=expiry, caused_by=cause())
         self._comparisons.offer(read, lambda: self._confirmation.refusal(read, error))
 
     def shed(self, collection: str, verb: Verb, reason: ShedReason) -> None:
@@ -185,7 +187,7 @@ class ShadowReader:
     def _read(self, collection: str, asked: Read, route: Route) -> ShadowRead:
         sides = self._sides[route.primary]
         late = lags(sides, collection, asked.filter)
-        return ShadowRead(collection, asked, sides, late, expiry=self._expiry(collection))
+        return ShadowRead(collection, asked, sides, late, expiry=self._expiry(collection), caused_by=cause())
 
     def _is_noise(self) -> bool:
         return bool(self._watch.noise_share) and random.random() < self._watch.noise_share
@@ -196,8 +198,10 @@ class ShadowReader:
 
 def _both(context: LoopContext, primary: StoreName, unconfirmed: UnconfirmedMismatches) -> StorePair:
     stores, secondary = context.stores, primary.other
-    return StorePair(stores[primary], stores[secondary], context.breakers[secondary], context.reporter, unconfirmed)
+    breaker, traces = context.breakers[secondary], context.traces
+    return StorePair(stores[primary], stores[secondary], breaker, context.reporter, unconfirmed, traces=traces)
 
 
-def _itself(store: Store, reporter: Reporter) -> StorePair:
-    return StorePair(store, store, None, _Noise(reporter), MemoryUnconfirmed(), counted=False)
+def _itself(store: Store, context: LoopContext) -> StorePair:
+    noise = _Noise(context.reporter)
+    return StorePair(store, store, None, noise, MemoryUnconfirmed(), counted=False, traces=context.traces)

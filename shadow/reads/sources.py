@@ -25,6 +25,7 @@ from shadow.reads.unconfirmed import UnconfirmedMismatches
 from shadow.stores.base import Store
 from shadow.stores.breaker import Breaker
 from shadow.stores.within import within
+from shadow.traces.spans import NO_TRACES, Cause, Traces
 
 __all__ = [
     "SecondaryFailed",
@@ -51,6 +52,7 @@ class StorePair:
     unconfirmed: UnconfirmedMismatches
     counted: bool = True
     """Whether requests to the secondary count as operations."""
+    traces: Traces = NO_TRACES
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,10 @@ class ShadowRead:
 
     expiry: ExpirySpec | None = None
     """By which rule documents of the collection expire."""
+    caused_by: Cause | None = None
+    """The call of the application that it repeats."""
+    attempt: int = 1
+    """Which probe of it this is."""
 
     def renewed(self) -> Read:
         """The read without what has expired by now: MongoDB may have deleted that since the application asked."""
@@ -128,7 +134,7 @@ async def _answer(
     store = _store(read, role)
     started, outcome = time.perf_counter(), Outcome.UNKNOWN
     try:
-        with _attributed(role), newest(again):
+        with _attributed(role), newest(again), read.sides.traces.request(store.name, role):
             async with within(deadline):
                 found = await ask(store, read.collection, read.renewed() if again else read.asked)
         outcome = Outcome.ACKED
@@ -143,8 +149,9 @@ async def _answer(
 
 async def image(read: ShadowRead, role: Role, key: Key) -> Image:
     """What the key holds in one store. The caller bounds the time."""
-    with _attributed(role):
-        return await _store(read, role).image(read.collection, key)
+    store = _store(read, role)
+    with _attributed(role), read.sides.traces.request(store.name, role):
+        return await store.image(read.collection, key)
 
 
 def _store(read: ShadowRead, role: Role) -> Store:

@@ -25,6 +25,7 @@ from shadow.model.phase import Role, Route, StoreName
 from shadow.model.version import fresh_id
 from shadow.routes.routes import OpenWrite, Routes
 from shadow.stores.base import Store
+from shadow.traces.spans import NO_TRACES, Traces
 
 __all__ = ["Forwarder", "HasDriver", "Passage", "expected", "no_era"]
 
@@ -82,12 +83,20 @@ def no_era(collection: str) -> str:
 class Forwarder:
     """One for each event loop."""
 
-    def __init__(self, store: Store, routes: Routes, reporter: Reporter, era: Callable[[str], str] = no_era) -> None:
+    def __init__(
+        self,
+        store: Store,
+        routes: Routes,
+        reporter: Reporter,
+        era: Callable[[str], str] = no_era,
+        traces: Traces = NO_TRACES,
+    ) -> None:
         """`era` names the time since both stores of a collection were written last, in all processes alike."""
         self._store = store if isinstance(store, HasDriver) else None
         self._routes = routes
         self._reporter = reporter
         self._era = era
+        self._traces = traces
         self._under_way: set[asyncio.Future[Any]] = set()
         self._looks: dict[str, asyncio.Lock] = {}
 
@@ -152,7 +161,8 @@ class Forwarder:
         """Makes a read, and counts it."""
         started, outcome = time.perf_counter(), Outcome.ACKED
         try:
-            return await call
+            with self._traces.request(StoreName.MONGO):
+                return await call
         except Exception as error:
             outcome = classify(error)
             raise
@@ -185,7 +195,7 @@ class Forwarder:
                 writing.leave()
                 return passage, None
             started = time.perf_counter()
-            task = asyncio.ensure_future(call(passage))
+            task = asyncio.ensure_future(self._requested(call, passage))
         except BaseException:
             writing.leave()
             raise
@@ -199,6 +209,10 @@ class Forwarder:
 
         task.add_done_callback(ended)
         return passage, await asyncio.shield(task)
+
+    async def _requested(self, call: Callable[[Passage], Awaitable[Any]], passage: Passage) -> Any:
+        with self._traces.request(StoreName.MONGO):
+            return await call(passage)
 
     async def _entered(self, collection: str) -> tuple[OpenWrite, Route]:
         """The gate passed. A lease that ran out on the way is asked for again, or a slow host would have versions in

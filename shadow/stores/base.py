@@ -22,7 +22,10 @@ __all__ = [
     "AnswersAlone",
     "ApplicationStore",
     "Batching",
+    "Buffering",
     "Constrained",
+    "InSessions",
+    "InTransaction",
     "Indexed",
     "Judging",
     "ReplayingMany",
@@ -144,6 +147,43 @@ class Store(ApplicationStore, Protocol):
 
     def describe(self) -> dict[str, Any]:
         """What this store is, for `/status`: kind, driver, endpoint without credentials."""
+
+
+@runtime_checkable
+class InSessions(Protocol):
+    """A store whose driver has sessions."""
+
+    def in_session(self, session: Any) -> Store:
+        """This store for calls of the application that belong to the driver's session; within its transaction, if it
+        has one."""
+
+    async def make_lasting(self, session: Any) -> None:
+        """Before the commit of the session's transaction: it must not be acknowledged by fewer servers than a write.
+        Raises what the driver raises if no server can be reached."""
+
+
+@runtime_checkable
+class Buffering(Protocol):
+    """A store that keeps the writes of a transaction back until its commit."""
+
+    def buffer(self) -> Any:
+        """A new transaction."""
+
+    def in_transaction(self, buffer: Any) -> InTransaction:
+        """This store as the transaction sees it."""
+
+    async def commit(self, buffer: Any) -> None:
+        """Writes everything that the transaction has written, or nothing. Raises a transient error if a document has
+        changed since it was read. With any other error it may be called again."""
+
+
+class InTransaction(ApplicationStore, Protocol):
+    """A store within a transaction of the application."""
+
+    name: StoreName
+
+    def chooses(self, change: Change) -> bool:
+        """See `Store.chooses`."""
 
 
 @runtime_checkable

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final, NoReturn, Protocol, TypeVar
 
 from bson.codec_options import CodecOptions
@@ -12,10 +13,12 @@ from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
 from shadow.errors import UnsupportedOperation
+from shadow.model.collations import is_simple, strength_of
+from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec
 from shadow.model.values import present
 from shadow.model.version import Document
-from shadow.mongoql.collation import is_simple, strength_of
+from shadow.mongoql.failures import UnknownOperator
 from shadow.router import Router
 from shadow.surface import indexes
 from shadow.surface.arguments import Arguments
@@ -24,11 +27,14 @@ from shadow.surface.index_upkeep import IndexUpkeep
 from shadow.surface.names import NotIterable, sub_name
 from shadow.surface.options import ClientDefaults, RequestedConcerns
 from shadow.surface.passing import PassingArguments
+from shadow.surface.verb_options import check_let, check_options
+from shadow.traces.spans import UNTRACED, Call, Traces, Untraced
 
 __all__ = ["CollectionBase", "Handle"]
 
 T = TypeVar("T")
 
+NO_OPTIONS: Final[Mapping[str, Any]] = MappingProxyType({})
 _COMPARED: Final = frozenset({"find", "find_one", "count_documents"})
 """Reads that MongoDB answers by a collation as DynamoDB does, so that they can be compared."""
 
@@ -57,6 +63,10 @@ class Handle(Protocol):
     @property
     def indexes(self) -> IndexUpkeep:
         """The indexes that the application asks for."""
+
+    @property
+    def traces(self) -> Traces:
+        """Begins the spans of calls."""
 
 
 class CollectionBase(NotIterable):
@@ -145,11 +155,17 @@ class CollectionBase(NotIterable):
         collation = options.get("collation")
         if collation is not None and is_simple(collation):
             options = {name: value for name, value in options.items() if name != "collation"}
+        let, take, rest = options.get("let"), self._take, options
+        if "let" in options:
+            check_options(verb, options)
+            check_let(verb, let)
+        if let is not None and (binding := take.binding(let)) is not None:
+            take, rest = binding, {name: value for name, value in options.items() if name != "let"}
         try:
-            self._take.refuse(verb, options)
+            take.refuse(verb, rest)
         except UnsupportedOperation as refusal:
             return self._other_door(verb, options, refusal)
-        return self._take
+        return take
 
     def _other_door(self, verb: str, options: Mapping[str, Any], refusal: UnsupportedOperation) -> Arguments:
         collating, strength = None, strength_of(options.get("collation"))
@@ -179,13 +195,37 @@ class CollectionBase(NotIterable):
             passing = self._passing(refusal)
             if isinstance(take, CollatedArguments):
                 passing.take_option("collation", take.collation)
+            if take.let is not None:
+                passing.take_option("let", take.let)
             return build(passing)
+        except UnknownOperator as error:
+            if not self._passes_on():
+                raise
+            newer = UnsupportedOperation(error.operator, "this library does not know it; a newer server may")
+            passing = self._passing(newer)
+            if take.let is not None:
+                passing.take_option("let", take.let)
+            return build(passing)
+
+    def _passes_on(self) -> bool:
+        """Whether MongoDB alone is asked what DynamoDB cannot answer."""
+        return self._spec.passes_on and self._handle.is_on_mongo(self._name)
 
     def _passing(self, refusal: UnsupportedOperation) -> PassingArguments:
         """Raises `refusal` if the configuration wants that, or MongoDB is not the primary."""
-        if not (self._spec.passes_on and self._handle.is_on_mongo(self._name)):
+        if not self._passes_on():
             raise refusal
         return PassingArguments(self._take, refusal)
+
+    def _traced(
+        self, verb: str, arguments: Sequence[Any] = (), options: Mapping[str, Any] = NO_OPTIONS
+    ) -> Call | Untraced:
+        """The span of a call, for a `with` block."""
+        handle = self._handle
+        if not handle.traces.active:
+            return UNTRACED
+        store = StoreName.MONGO if handle.is_on_mongo(self._name) else StoreName.DYNAMO
+        return handle.traces.call(verb, handle.database_name, self._name, store, (arguments, options))
 
     @property
     def _router(self) -> Router:

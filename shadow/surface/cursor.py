@@ -13,12 +13,14 @@ from typing import Any, Self
 from pymongo.errors import InvalidOperation
 
 from shadow.errors import UnsupportedOperation
+from shadow.model.collations import is_simple, strength_of
 from shadow.model.operation import Hit, Query
 from shadow.model.version import Document
-from shadow.mongoql.collation import collated, is_simple, strength_of, uncollated
+from shadow.mongoql.collation import collated, uncollated
 from shadow.surface.arguments import Arguments
 from shadow.surface.driver_cursor import Chained, DriverCursor, MotorReads
 from shadow.surface.futures import at_once
+from shadow.traces.spans import Call, Untraced
 
 __all__ = ["Cursor", "DocumentCursor"]
 
@@ -155,6 +157,19 @@ class Cursor(DriverCursor):
         return self
 
     async def __anext__(self) -> Any:
+        if self._ended or self._place + 1 < len(self._buffer):
+            return await self._next()
+        with self._asking():
+            return await self._next()
+
+    def _asking(self) -> Call | Untraced:
+        """The span of a request for documents."""
+        found: Call | Untraced = self._collection._traced(
+            "get_more" if self._started else "find", (self._query.filter,)
+        )
+        return found
+
+    async def _next(self) -> Any:
         if not await self._ready():
             raise StopAsyncIteration
         hit = self._buffer[self._place]
@@ -189,6 +204,10 @@ class Cursor(DriverCursor):
         """The next `length` documents, or all that are left."""
         if length is not None and length < 0:
             raise ValueError("length must be non-negative")
+        with self._asking():
+            return await self._listed(length)
+
+    async def _listed(self, length: int | None) -> list[Any]:
         found: list[Any] = []
         while length is None or len(found) < length:
             if not await self._ready():
@@ -207,7 +226,11 @@ class Cursor(DriverCursor):
             raise failed
         if self._ended:
             return False
-        self._started = True
+        with self._asking():
+            self._started = True
+            return await self._fetch_page()
+
+    async def _fetch_page(self) -> bool:
         if self._iterator is None:
             self._iterator = self._pages(self._query)
         self._buffer, self._place = [], 0

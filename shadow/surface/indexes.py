@@ -20,6 +20,7 @@ from pymongo.collation import Collation
 from pymongo.errors import OperationFailure
 
 from shadow.errors import UnsupportedOperation
+from shadow.model.collations import as_options, of_index
 from shadow.model.index_gaps import is_own, is_special
 from shadow.model.schema import CollectionSpec, UniqueSpec
 from shadow.model.version import Document
@@ -58,6 +59,8 @@ _NOT_SENT: Final = frozenset({"session", "collation"})
 """Options that a driver accepts as objects of its own and does not encode unchanged."""
 _OF_THE_CALL: Final = frozenset({"session", "comment", "maxTimeMS", "commitQuorum", "background", "v", "ns"})
 """Options that say nothing about the index."""
+_OF_ID: Final = (_OF_THE_CALL - {"background"}) | {"name", "collation"}
+"""What may be given with the keys of an index of `_id`; anything else is refused, whatever it says."""
 _DESCRIBING: Final = frozenset(
     {
         *("name", "hidden", "storageEngine", "expireAfterSeconds", "wildcardProjection", *_SIGNATURE),
@@ -75,7 +78,7 @@ def documents(spec: CollectionSpec) -> dict[str, Document]:
     for index in spec.indexes:
         found[index.name] = {"key": dict.fromkeys(index.keys, 1)}
     for unique in spec.unique:
-        extra = {"sparse": True} if unique.sparse else {}
+        extra = {**({"sparse": True} if unique.sparse else {}), **as_options(unique.collation)}
         found[unique.name] = {"key": dict.fromkeys(unique.fields, 1), "unique": True, **extra}
     return found
 
@@ -133,7 +136,7 @@ class IndexRequest:
         return {name: value for name, value in self.listed().items() if name not in ("key", "v")}
 
     def constraint(self) -> UniqueSpec:
-        return UniqueSpec(self.name, self.paths, self.sparse)
+        return UniqueSpec(self.name, self.paths, self.sparse, of_index(self.options.get("collation")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +153,8 @@ class Existing:
         unique, sparse, partial, collation = (raw.get(name) for name in _SIGNATURE)
         keys = tuple(raw["key"].items())
         more = {name: value for name, value in raw.items() if name not in _NO_OPTION}
-        return cls(str(raw["name"]), (keys, bool(unique), bool(sparse), partial, collation), more or None)
+        compares = of_index(collation) or collation
+        return cls(str(raw["name"]), (keys, bool(unique), bool(sparse), partial, compares), more or None)
 
 
 def conflict(existing: Iterable[Existing], wanted: Sequence[IndexRequest], declared: Mapping[str, Any]) -> None:
@@ -226,8 +230,9 @@ def wanted(spec: CollectionSpec, keys: IndexKeys, options: Mapping[str, Any]) ->
     check_not_own(spec, keys, options)
     unique, sparse = _is_set(options.get("unique")), _is_set(options.get("sparse"))
     more = _described(options)
+    collation = of_index(more.get("collation"))
     for name in ("partialFilterExpression", "collation"):
-        if unique and name in more:
+        if unique and name in more and (name != "collation" or collation is None):
             what = f"create_index(unique=True, {name}=...)"
             raise UnsupportedOperation(what, "DynamoDB would accept values that MongoDB refuses")
     kinds = [kind for _, kind in keys if isinstance(kind, str)] + [path for path in paths if "$**" in path]
@@ -238,10 +243,12 @@ def wanted(spec: CollectionSpec, keys: IndexKeys, options: Mapping[str, Any]) ->
     request = IndexRequest(own, own, keys, paths == ("_id",) and not kinds, unique, sparse, more)
     if request.declared:
         return replace(request, name="_id_")
-    for name, each in () if kinds or more.keys() - {"hidden"} else documents(spec).items():
+    kept = {"hidden", "collation"} if unique else {"hidden"}
+    for name, each in () if kinds or more.keys() - kept else documents(spec).items():
         key = tuple(each["key"])
         serves = set(key) == set(paths) if unique else key[: len(paths)] == paths
-        if serves and unique == bool(each.get("unique")) and (not unique or sparse == bool(each.get("sparse"))):
+        same = (sparse, collation) == (bool(each.get("sparse")), of_index(each.get("collation")))
+        if serves and unique == bool(each.get("unique")) and (not unique or same):
             return replace(request, name=name, declared=True)
     if own in documents(spec):
         text = f"An existing index has the same name as the requested index, but other keys or options: {own}"
@@ -304,7 +311,7 @@ def _check_options(keys: IndexKeys, options: Mapping[str, Any]) -> None:
     for flag in ("unique", "sparse", "hidden"):
         if flag in options and not isinstance(options[flag], bool | int | float | Decimal128):
             raise _failure(14, "TypeMismatch", f"The field '{flag}' must be a bool or a number")
-    more = _described(options).keys() - {"collation"}
+    more = {name for name in options if name not in _OF_ID}
     if [path for path, _ in keys] == ["_id"] and more:
         text = f"The field '{min(more)}' is not valid for an _id index specification"
         raise _failure(197, "InvalidIndexSpecificationOption", text)
@@ -320,9 +327,6 @@ def _check_options(keys: IndexKeys, options: Mapping[str, Any]) -> None:
         return
     if keys[0][1] < 0:
         raise _failure(2, "BadValue", "The field 'key' for an _id index must be {_id: 1}")
-    if _is_set(options.get("unique")) or _is_set(options.get("sparse")):
-        text = "The fields 'unique' and 'sparse' are not valid for an _id index specification"
-        raise _failure(197, "InvalidIndexSpecificationOption", text)
 
 
 def _check_names(options: Mapping[str, Any]) -> None:

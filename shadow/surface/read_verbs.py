@@ -100,7 +100,8 @@ class ReadVerbs(CollectionBase):
         )
 
         async def documents() -> list[Document]:
-            return list(await self._router.answer(self._name, wanted))
+            with self._traced("aggregate", (pipeline,)):
+                return list(await self._router.answer(self._name, wanted))
 
         return DocumentCursor(self, documents, self._present)
 

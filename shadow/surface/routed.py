@@ -29,6 +29,7 @@ from shadow.surface.forwarded import INSTANCE_ATTRIBUTES
 from shadow.surface.futures import at_once
 from shadow.surface.options import RequestedConcerns
 from shadow.surface.routed_cursor import RoutedAnswer, RoutedCursor
+from shadow.surface.sessions import in_session, without_session
 from shadow.surface.stamping import READS, WRITES, Stamping, is_stamp
 from shadow.surface.ways_around import CollectionOwner, checked_pipeline, refuse_past, target_of, written_elsewhere
 
@@ -42,6 +43,9 @@ class RoutedHandle(Handle, CollectionOwner, Protocol):
 
     def forwarder(self) -> Forwarder:
         """The forwarder of the running event loop. Raises RuntimeError if there is none, `ShadowClosed`."""
+
+    def in_session(self, session: Any) -> Any:
+        """The router for calls with the driver's session."""
 
     def expected(self, collection: str) -> Passage:
         """The path that a call would take by what is known now. Needs no event loop."""
@@ -115,6 +119,15 @@ class RoutedCollection(Collection):
         if self._concerns != RequestedConcerns():
             self._handle.kept().check(self._concerns)
 
+    def _versioned(self, verb: str, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
+        """The verb of `Collection`, which a session may belong to."""
+        session, arguments, options = without_session(verb, arguments, options)
+        if session is None:
+            return getattr(super(), verb)(*arguments, **options)
+        made = in_session(self, self._handle, verb, session)
+        call = getattr(super(), verb) if made is self else getattr(made, verb)
+        return call(*arguments, **options)
+
     async def _passage(self) -> Passage:
         forwarder = self._handle.forwarder()
         return forwarder.known(self._name) or await forwarder.asked(self._name)
@@ -123,7 +136,7 @@ class RoutedCollection(Collection):
         passage = await self._passage()
         if passage is Passage.VERSIONED:
             self._check_concerns()
-            return await getattr(super(), verb)(*arguments, **options)
+            return await self._versioned(verb, arguments, options)
         asked, forwarder = verb, self._handle.forwarder()
         if passage is Passage.STAMPED:
             asked, options = self._stamping().read(verb, arguments, options)
@@ -156,16 +169,17 @@ class RoutedCollection(Collection):
             return made
 
         forwarder = self._handle.forwarder()
-        passage, answer = await forwarder.write(self._name, Verb(verb), call, options.get("session"))
+        session = without_session(verb, arguments, options)[0]
+        passage, answer = await forwarder.write(self._name, Verb(verb), call, session)
         if passage is Passage.VERSIONED:
             self._check_concerns()
-            return await getattr(super(), verb)(*arguments, **options)
+            return await self._versioned(verb, arguments, options)
         return self._unstamped(answer)
 
     async def _forward_look(self, verb: str, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
         """Forwards a request about the collection and not about its documents."""
         if await self._passage() is Passage.VERSIONED:
-            return await getattr(super(), verb)(*arguments, **options)
+            return await self._versioned(verb, arguments, options)
         found = await getattr(self._own(), verb)(*arguments, **options)
         if verb == "index_information":
             return {name: index for name, index in found.items() if not self._is_ours(name)}
@@ -181,7 +195,7 @@ class RoutedCollection(Collection):
             self._name, None, lambda passage: getattr(self._own(), verb)(*arguments, **options), options.get("session")
         )
         if passage is Passage.VERSIONED:
-            return await getattr(super(), verb)(*arguments, **options)
+            return await self._versioned(verb, arguments, options)
         if verb in ("drop", "drop_index", "drop_indexes"):
             given = arguments[0] if arguments else options.get("index_or_name")
             self._spec = self._handle.indexes.ended(self._spec, given if verb == "drop_index" else None)
@@ -194,13 +208,13 @@ class RoutedCollection(Collection):
         if self._handle.expected(self._name) is not Passage.VERSIONED:
             return RoutedCursor(self, arguments, options)
         self._check_concerns()
-        return super().find(*arguments, **options)
+        return self._versioned("find", arguments, options)
 
     def _found(self, passage: Passage, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
         """The cursor of one path."""
         if passage is Passage.VERSIONED:
             self._check_concerns()
-            return super().find(*arguments, **options)
+            return self._versioned("find", arguments, options)
         if passage is Passage.STAMPED:
             return self._own().find(**self._stamping().read("find", arguments, options)[1])
         return self._own().find(*arguments, **options)
@@ -209,7 +223,7 @@ class RoutedCollection(Collection):
         """A cursor over the result of a pipeline. May be awaited first, as with PyMongo's own client, or not."""
         if self._handle.expected(self._name) is Passage.VERSIONED:
             self._check_concerns()
-            return super().aggregate(pipeline, *arguments, **options)
+            return self._versioned("aggregate", (pipeline, *arguments), options)
         checked = checked_pipeline(self._handle, pipeline)
         if target_of(pipeline, self._handle.name) is not None:
             return DocumentCursor(self, lambda: self._written_elsewhere(pipeline, arguments, options), _as_is)
@@ -217,7 +231,7 @@ class RoutedCollection(Collection):
         def make(passage: Passage) -> Any:
             if passage is Passage.VERSIONED:
                 self._check_concerns()
-                return super(RoutedCollection, self).aggregate(pipeline, *arguments, **options)
+                return self._versioned("aggregate", (pipeline, *arguments), options)
             if passage is Passage.STAMPED:
                 return self._own().aggregate(**self._stamping().read("aggregate", (pipeline, *arguments), options)[1])
             return self._own().aggregate(checked, *arguments, **options)
@@ -238,7 +252,7 @@ class RoutedCollection(Collection):
         """A pipeline that ends in `$out` or `$merge`, as a write to its target."""
         passage, target = await self._passage(), target_of(pipeline, self._handle.name)
         if passage is Passage.VERSIONED:
-            return list(await super().aggregate(pipeline, *arguments, **options).to_list())
+            return list(await self._versioned("aggregate", (pipeline, *arguments), options).to_list())
         given: Mapping[str, Any] = {"pipeline": checked_pipeline(self._handle, pipeline), **options}
         if passage is Passage.STAMPED:
             given, arguments = self._stamping().read("aggregate", (pipeline, *arguments), options)[1], ()
@@ -254,11 +268,11 @@ class RoutedCollection(Collection):
     def list_indexes(self, *arguments: Any, **options: Any) -> Any:
         """A cursor over the indexes: while only MongoDB is written, MongoDB's indexes."""
         if self._handle.expected(self._name) is Passage.VERSIONED:
-            return super().list_indexes(*arguments, **options)
+            return self._versioned("list_indexes", arguments, options)
 
         def make(passage: Passage) -> Any:
             if passage is Passage.VERSIONED:
-                return super(RoutedCollection, self).list_indexes(*arguments, **options)
+                return self._versioned("list_indexes", arguments, options)
             return self._own().list_indexes(*arguments, **options)
 
         return RoutedAnswer(self, None, make, hidden=lambda index: self._is_ours(index.get("name")))
@@ -269,10 +283,13 @@ class RoutedCollection(Collection):
     async def create_index(self, keys: Any, *arguments: Any, **options: Any) -> str:
         """While only MongoDB is written, the driver's own, whatever the index. If the configuration has created an
         index that serves it under another name, that name is returned, as in other phases; see `Collection`."""
-        passage, answer = await self._handle.forwarder().write(
-            self._name, None, lambda passage: self._indexed(keys, arguments, options), options.get("session")
-        )
-        return str(answer if passage is not Passage.VERSIONED else await super().create_index(keys, **options))
+        with self._traced("create_index"):
+            passage, answer = await self._handle.forwarder().write(
+                self._name, None, lambda passage: self._indexed(keys, arguments, options), options.get("session")
+            )
+            return str(
+                answer if passage is not Passage.VERSIONED else await self._versioned("create_index", (keys,), options)
+            )
 
     async def _indexed(self, keys: Any, arguments: Sequence[Any], options: Mapping[str, Any]) -> str:
         wanted = indexes.requested(self._spec, keys, options)
@@ -289,14 +306,16 @@ class RoutedCollection(Collection):
     @at_once
     async def create_indexes(self, indexes: Sequence[Any], *arguments: Any, **options: Any) -> list[str]:
         """See `create_index`."""
-        if self._handle.expected(self._name) is Passage.VERSIONED:
-            return await super().create_indexes(indexes, *arguments, **options)
-        return list(await self._forward_other("create_indexes", (indexes, *arguments), options))
+        with self._traced("create_indexes"):
+            if self._handle.expected(self._name) is Passage.VERSIONED:
+                return list(await self._versioned("create_indexes", (indexes, *arguments), options))
+            return list(await self._forward_other("create_indexes", (indexes, *arguments), options))
 
     @at_once
     async def drop(self, *arguments: Any, **options: Any) -> None:
         """While only MongoDB is written the driver's own, which drops the indexes too; see `Collection`."""
-        await self._forward_other("drop", arguments, options)
+        with self._traced("drop"):
+            await self._forward_other("drop", arguments, options)
 
     @at_once
     async def rename(self, new_name: str, *arguments: Any, **options: Any) -> Any:
@@ -308,7 +327,8 @@ class RoutedCollection(Collection):
         async def call() -> Any:
             return await self._forward_other("rename", (new_name, *arguments), options)
 
-        return await self._handle.gated(new_name, f"rename to {new_name!r}", call)
+        with self._traced("rename"):
+            return await self._handle.gated(new_name, f"rename to {new_name!r}", call)
 
     def watch(self, *arguments: Any, **options: Any) -> Any:
         """The driver's own while only MongoDB is, and always was, written. Otherwise raises UnsupportedOperation."""
@@ -360,7 +380,8 @@ def _forwarding(verb: str, forward: str) -> Any:
     @at_once
     @functools.wraps(getattr(Collection, verb))
     async def forwarded(self: RoutedCollection, *arguments: Any, **options: Any) -> Any:
-        return await getattr(self, forward)(verb, arguments, options)
+        with self._traced(verb, arguments, options):
+            return await getattr(self, forward)(verb, arguments, options)
 
     return forwarded
 

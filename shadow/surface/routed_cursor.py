@@ -11,6 +11,7 @@ from typing import Any, Final, NoReturn, Self
 
 from shadow.model.operation import Verb
 from shadow.model.outcome import Outcome, classify
+from shadow.model.phase import StoreName
 from shadow.routes.forwarder import Passage
 from shadow.surface.driver_cursor import no_indexing
 from shadow.surface.futures import at_once, begun
@@ -252,7 +253,8 @@ async def _counted(collection: Any, verb: Verb | None, call: Callable[[], Awaita
     """The first response to a cursor, counted. No documents is a response too."""
     started, outcome = time.perf_counter(), Outcome.ACKED
     try:
-        return await call()
+        with collection._traced(verb or "list_indexes"), collection._handle.traces.request(StoreName.MONGO):
+            return await call()
     except StopAsyncIteration:
         raise
     except Exception as error:

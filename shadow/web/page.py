@@ -172,11 +172,28 @@ def _fleet(fleet: Mapping[str, Any]) -> Markup:
     ]
     head = ["Process", "Collection", "Primary", "Phase", "Its file asks for", "Alike"]
     table = _table(head, rows, caption="The processes of the fleet, as they report", empty="None is registered.")
+    table = join((table, _ramps(fleet.get("ramps", ()))))
     flip = fleet.get("flip")
     if flip is None:
         return table
     said = f": {flip['said']}" if flip["said"] else ""
     return join((table, tag("p", f"The last flip is {flip['state']}, by {flip['by']}{said}", class_="quiet")))
+
+
+def _ramps(found: Iterable[Mapping[str, Any]]) -> Markup:
+    """How far each ramp of reads is, and what comes next."""
+    rows: list[list[Child]] = []
+    for each in found:
+        following = "-"
+        if each["next_share"] is not None:
+            when = "once the guards hold" if each["next_at"] is None else f"at {_moment(each['next_at'])}"
+            following = f"{each['next_share']:.4g} {when}"
+        rows.append([each["collection"], each["store"], f"{each['share']:.4g}", following, each["state"]])
+        rows[-1].append(each["waits"] or "-")
+    if not rows:
+        return join(())
+    head = ["Collection", "Store", "Share of the reads", "Next step", "State", "Waits for, or stopped because"]
+    return _table(head, rows, caption="Ramps of reads", empty="None.")
 
 
 def _apart(differs: bool) -> Markup:
@@ -233,6 +250,8 @@ def _finding(each: Mapping[str, Any], acts: bool) -> Markup:
         f"First seen {_moment(each['first_seen'])}, last {_moment(each['last_seen'])}; version "
         f"{each['primary_state'] or '?'} in the primary, {each['secondary_state'] or '?'} in the secondary."
     )
+    if trace := each.get("first_trace"):
+        facts += f" First seen in trace {trace}."
     rows = [
         [
             diff["path"] or "(document)",

@@ -20,7 +20,8 @@ from shadow.model.keys import queue_key
 from shadow.model.limits import Limits
 from shadow.model.operation import Applied, Change, Delete, Hit, Query, Sort, Update, Verb
 from shadow.model.version import Document, fresh_id
-from shadow.stores.base import Store
+from shadow.stores.base import InTransaction, Store
+from shadow.traces.spans import NO_TRACES, Traces
 
 __all__ = ["ByVersion"]
 
@@ -40,13 +41,15 @@ class ByVersion:
 
     def __init__(
         self,
-        primary: Callable[[str], Awaitable[Store]],
+        primary: Callable[[str], Awaitable[Store | InTransaction]],
         write: Callable[[str, Verb, Change], Awaitable[Sequence[Result]]],
         limits: Limits,
+        traces: Traces = NO_TRACES,
     ) -> None:
         self._primary = primary
         self._write = write
         self._limits = limits
+        self._traces = traces
 
     async def first(self, collection: str, verb: Verb, change: Found) -> Result:
         """Changes the first document that the filter matches; None if there is none. Raises what searching raises."""
@@ -102,7 +105,8 @@ class ByVersion:
     ) -> list[Hit]:
         query = Query(filter, {"_id": 1}, sort, limit=limit, newest=True, mongo_only=change.mongo_only)
         store = await self._primary(collection)
-        return [hit async for page in store.find(collection, query) for hit in page]
+        with self._traces.request(store.name):
+            return [hit async for page in store.find(collection, query) for hit in page]
 
 
 def _pinned(change: Found, hit: Hit) -> Found:

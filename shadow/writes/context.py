@@ -16,6 +16,7 @@ from shadow.model.schema import ExpirySpec
 from shadow.routes.routes import Routes
 from shadow.stores.base import Store
 from shadow.stores.breaker import Breaker
+from shadow.traces.spans import NO_TRACES, Traces
 from shadow.writes.intents import Intents
 from shadow.writes.work_queue import WorkQueue
 
@@ -43,3 +44,4 @@ class LoopContext:
     failpoints: Failpoints
     expiry: Callable[[str], ExpirySpec | None] = lambda collection: None
     """By which rule the documents of a collection expire."""
+    traces: Traces = NO_TRACES

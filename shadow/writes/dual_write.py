@@ -52,6 +52,7 @@ class DualWrite:
         self._reporter = context.reporter
         self._failpoints = context.failpoints
         self._admit = admit
+        self._traces = context.traces
 
     async def make(self, collection: str, verb: Verb, changes: Sequence[Change], ask: Ask) -> list[Result]:
         """One result for each change. Once it has begun, it must not be cancelled with the caller."""
@@ -92,8 +93,10 @@ class DualWrite:
         started = time.perf_counter()
         try:
             async with within(self._limits.operation / 2):
-                with held_to(self._bounds(collection, route)):
+                with held_to(self._bounds(collection, route)), self._traces.request(route.primary) as request:
                     results = await ask(route, op_ids)
+                    if (fault := _fault(results)) is not None:
+                        request.failed(fault)
         except TimeoutError:
             results = [NetworkTimeout(f"no answer from {route.primary} within {self._limits.operation / 2:g} s")]
         except Exception as error:
@@ -101,7 +104,7 @@ class DualWrite:
         if len(results) < len(op_ids):
             results = results * len(op_ids)
         seconds = time.perf_counter() - started
-        fault = next((each for each in results if isinstance(each, Exception)), None)
+        fault = _fault(results)
         outcome = Outcome.ACKED if fault is None else classify(fault)
         self._reporter.publish(OperationFinished(collection, verb, route.primary, Role.PRIMARY, outcome, seconds))
         return results
@@ -118,7 +121,7 @@ class DualWrite:
             write = Write(collection, verb, op_id, change, result.pre.state, result.post)
             return self._replicator.follow(write, route)
         if isinstance(result, Exception) and classify(result) is Outcome.UNKNOWN:
-            self._replicator.defer(collection, op_id, Deferral.PRIMARY_UNKNOWN)
+            self._replicator.defer(collection, op_id, Deferral.PRIMARY_UNKNOWN, change.key)
         else:
             self._intents.close(op_id)
         return None
@@ -146,3 +149,8 @@ class DualWrite:
                 f"the primary ({route.primary}) has the write, the secondary ({route.secondary}) has not yet",
                 hint="the write stays in the journal and will be healed; `writes: sync` waits without raising",
             )
+
+
+def _fault(results: Sequence[Result]) -> Exception | None:
+    """The first error among them."""
+    return next((each for each in results if isinstance(each, Exception)), None)

@@ -13,11 +13,13 @@ from pymongo.errors import DuplicateKeyError
 from shadow.compare.equality import agree
 from shadow.journal.base import undecided_op
 from shadow.model.operation import ANY, Change, Delete, Insert, Write, mongo_only
+from shadow.model.phase import Role
 from shadow.model.stored import check_copyable, is_copyable
 from shadow.model.verdict import Healing
 from shadow.model.version import Image, Key, Tombstone, Unknown, Version, fresh_id
 from shadow.mongoql.collation import is_collated
 from shadow.stores.base import ReplayingMany, Store
+from shadow.traces.spans import NO_TRACES, Traces
 
 __all__ = [
     "HealContended",
@@ -30,6 +32,7 @@ __all__ = [
     "replay_fenced",
     "replay_many",
 ]
+
 
 _REFUSALS: Final = 4
 """Duplicate key errors after which one heal raises them: whatever could be repaired along with it is repaired by then,
@@ -139,6 +142,7 @@ async def heal(
     attempts: int = 12,
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     untangles: Untangles | None = None,
+    traces: Traces = NO_TRACES,
 ) -> Healing:
     """Makes the secondary hold what the primary holds under `key`, whatever happened before.
 
@@ -156,8 +160,10 @@ async def heal(
     """
     refusals = 0
     for attempt in range(attempts):
-        seen = await secondary.image(collection, key)
-        wanted = await primary.image(collection, key)
+        with traces.request(secondary.name, Role.SECONDARY):
+            seen = await secondary.image(collection, key)
+        with traces.request(primary.name):
+            wanted = await primary.image(collection, key)
         check_copyable(wanted)
         if wanted.document is not None and agree(wanted, seen):
             return Healing.EQUAL
@@ -166,7 +172,8 @@ async def heal(
             raise HealContended(f"{collection}: the primary has set the document of one key aside")
         image = wanted if wanted.present else Image(Tombstone(fresh_id()))
         try:
-            done = await secondary.put(collection, key, image, seen.state)
+            with traces.request(secondary.name, Role.SECONDARY):
+                done = await secondary.put(collection, key, image, seen.state)
         except DuplicateKeyError as refusal:
             refusals += 1
             if untangles is None or refusals == _REFUSALS:

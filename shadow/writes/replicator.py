@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,7 +20,7 @@ from pymongo.errors import ConnectionFailure
 from shadow.compare.comparer import Comparator
 from shadow.errors import JournalError, NotFollowed, UnreadableDocument, UnsupportedOperation
 from shadow.host.failpoints import Point
-from shadow.journal.base import Due
+from shadow.journal.base import Due, undecided
 from shadow.model.events import (
     ComparisonFinished,
     ComparisonUndecided,
@@ -32,7 +33,7 @@ from shadow.model.events import (
     WriteDeferred,
 )
 from shadow.model.keys import queue_key
-from shadow.model.operation import Verb, Write
+from shadow.model.operation import ANY, Verb, Write
 from shadow.model.outcome import Outcome, classify, refusal_of
 from shadow.model.phase import Role, Route, WriteMode
 from shadow.model.verdict import (
@@ -50,6 +51,8 @@ from shadow.model.version import Image, Key
 from shadow.stores.base import ReplayingMany
 from shadow.stores.breaker import Breaker
 from shadow.stores.within import within
+from shadow.traces.causes import Causes
+from shadow.traces.spans import Cause, cause, current_cause
 from shadow.writes.context import LoopContext
 from shadow.writes.heal import HealContended, Replayed, by_result, decided, heal, replay, replay_fenced, replay_many
 from shadow.writes.untangle import Untangler
@@ -69,19 +72,22 @@ secondary refuses to hold it. The next write of such a key makes it due at once.
 
 @dataclass(slots=True, eq=False)
 class _Replica:
-    """The job that replicates one write."""
+    """The job that replicates one write by `work`."""
 
-    write: Write
-    route: Route
-    done: asyncio.Future[bool]
     replicator: Replicator
+    collection: str
+    verb: Verb
+    key: Key
+    op_id: str
+    route: Route
+    work: Callable[[], Awaitable[None]]
+    done: asyncio.Future[bool]
+    cause: Cause | None
+    write: Write | None = None
+    """What can be replayed along with others."""
 
     async def __call__(self) -> None:
-        acknowledged = False
-        try:
-            acknowledged = await self.replicator._replicate(self.write, self.route)
-        finally:
-            self.replicator._end(self, acknowledged=acknowledged)
+        await self.replicator._replicate_alone(self)
 
 
 class Replicator:
@@ -103,18 +109,45 @@ class Replicator:
         self._following: dict[str, str] = {}
         self._batching = {name: each for name, each in context.stores.items() if isinstance(each, ReplayingMany)}
         self._alone = asyncio.Semaphore(context.limits.write_workers)
+        self._traces = context.traces
+        self._causes = Causes()
         self._given_up: dict[str, float] = {}
 
     # --- writes, as they come -----------------------------------------------------------------------------------
 
     def follow(self, write: Write, route: Route) -> asyncio.Future[bool]:
         """Replicates the write in its turn. The future: whether the secondary is known to have it."""
+        work = functools.partial(self._replay, write, route)
+        return self._follow(write.collection, write.verb, write.key, write.op_id, route, work, write)
+
+    def follow_copy(self, collection: str, verb: Verb, key: Key, op_id: str, route: Route) -> asyncio.Future[bool]:
+        """Likewise the outcome of several changes of one document, which became visible at once: it is copied."""
+
+        async def copy() -> None:
+            self._reach(Point.BEFORE_REPLAY)
+            async with self._routes.healing(collection) as now:
+                _check_followed(collection, now)
+                await self._heal(collection, key, route)
+            self._reporter.publish(ComparisonFinished(collection, verb, Verdict.LAGGING))
+
+        return self._follow(collection, verb, key, op_id, route, copy)
+
+    def _follow(
+        self,
+        collection: str,
+        verb: Verb,
+        key: Key,
+        op_id: str,
+        route: Route,
+        work: Callable[[], Awaitable[None]],
+        write: Write | None = None,
+    ) -> asyncio.Future[bool]:
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._following[write.op_id] = write.collection
-        replica = _Replica(write, route, done, self)
-        key = queue_key(write.collection, write.key)
-        if not self._queue.offer(write.collection, key, replica, batch=self._batch_of(write, route)):
-            self.defer(write.collection, write.op_id, Deferral.CLOSING if self._queue.closed else Deferral.LANE_FULL)
+        self._following[op_id] = collection
+        replica = _Replica(self, collection, verb, key, op_id, route, work, done, cause(), write)
+        batch = None if write is None else self._batch_of(write, route)
+        if not self._queue.offer(collection, queue_key(collection, key), replica, batch=batch):
+            self.defer(collection, op_id, Deferral.CLOSING if self._queue.closed else Deferral.LANE_FULL, key)
             self._end(replica, acknowledged=False)
         return done
 
@@ -124,15 +157,16 @@ class Replicator:
         if store is None or route.writes is not WriteMode.BACKGROUND or by_result(write.change):
             return None
         most = store.replays_at_once(write.collection)
-        return Batch((write.collection, route), most, self._replicate_many) if most > 1 else None
+        return Batch((write.collection, write.verb, route), most, self._replicate_many) if most > 1 else None
 
     def _end(self, replica: _Replica, *, acknowledged: bool) -> None:
-        self._following.pop(replica.write.op_id, None)
+        self._following.pop(replica.op_id, None)
         if not replica.done.done():
             replica.done.set_result(acknowledged)
 
-    def defer(self, collection: str, op_id: str, reason: Deferral) -> None:
-        """Leaves the write to its intent."""
+    def defer(self, collection: str, op_id: str, reason: Deferral, key: Key = ANY) -> None:
+        """Leaves the write to its intent. `key`: `ANY` where the operation has not found its document."""
+        self._causes.keep(collection, undecided(op_id) if key is ANY else key, cause())
         self._intents.defer(collection, op_id, reason)
         self._reporter.publish(WriteDeferred(collection, reason))
         self._wake.set()
@@ -143,31 +177,47 @@ class Replicator:
             self.defer(collection, op_id, Deferral.CLOSING)
         self._following.clear()
 
-    async def _replicate(self, write: Write, route: Route) -> bool:
+    async def _replicate_alone(self, replica: _Replica) -> None:
+        acknowledged = False
+        try:
+            with self._traces.work(
+                "replicate", replica.collection, [replica.cause], verb=replica.verb, to=replica.route.secondary
+            ):
+                acknowledged = await self._replicate(
+                    replica.collection, replica.key, replica.op_id, replica.route, replica.work
+                )
+        finally:
+            self._end(replica, acknowledged=acknowledged)
+
+    async def _replicate(
+        self, collection: str, key: Key, op_id: str, route: Route, work: Callable[[], Awaitable[None]]
+    ) -> bool:
         breaker = self._breakers[route.secondary]
         if not breaker.allow():
-            self.defer(write.collection, write.op_id, Deferral.SECONDARY_DOWN)
+            self.defer(collection, op_id, Deferral.SECONDARY_DOWN, key)
             return False
         try:
             async with within(self._limits.write_deadline):
-                await self._replay(write, route)
+                await work()
         except asyncio.CancelledError:
-            self.defer(write.collection, write.op_id, Deferral.CLOSING)
+            self.defer(collection, op_id, Deferral.CLOSING, key)
             raise
         except Exception as error:
-            self.defer(write.collection, write.op_id, self._judge(write.collection, error, breaker))
+            self.defer(collection, op_id, self._judge(collection, error, breaker), key)
             return False
         breaker.succeeded()
-        self._intents.taken(write.collection, write.op_id)
+        self._intents.taken(collection, op_id)
         self._reach(Point.AFTER_CLOSE)
         return True
 
     async def _replicate_many(self, replicas: Sequence[_Replica]) -> None:
-        """Replicates writes of one collection and route, each of another key: together, and what that did not make
-        equal alone, for whatever reason it did not."""
-        left = list(replicas)
+        """Replicates writes of one collection, verb and route, each of another key: together, and what that did not
+        make equal alone, for whatever reason it did not."""
+        left, first = list(replicas), replicas[0]
+        causes = [each.cause for each in replicas]
         try:
-            left = await self._replicate_together(replicas)
+            with self._traces.work("replicate", first.collection, causes, verb=first.verb, to=first.route.secondary):
+                left = await self._replicate_together(replicas)
             for result in await asyncio.gather(*map(self._in_turn, left), return_exceptions=True):
                 if isinstance(result, BaseException):
                     raise result
@@ -185,7 +235,8 @@ class Replicator:
 
     async def _replicate_together(self, replicas: Sequence[_Replica]) -> list[_Replica]:
         """Those that are still to be replicated alone."""
-        collection, route = replicas[0].write.collection, replicas[0].route
+        collection, route = replicas[0].collection, replicas[0].route
+        writes = [each.write for each in replicas if each.write is not None]
         breaker = self._breakers[route.secondary]
         if not breaker.allow():
             self._give_up(replicas, Deferral.SECONDARY_DOWN)
@@ -194,19 +245,20 @@ class Replicator:
         started = time.perf_counter()
         try:
             async with within(self._limits.write_deadline):
-                made = await replay_many(self._batching[route.secondary], [each.write for each in replicas])
+                with self._traces.request(route.secondary, Role.SECONDARY):
+                    made = await replay_many(self._batching[route.secondary], writes)
         except Exception as error:
-            for each in replicas:
-                self._observe(each.write, route, classify(error), started)
+            for each in writes:
+                self._observe(each, route, classify(error), started)
             self._give_up(replicas, self._judge(collection, error, breaker))
             return []
         breaker.succeeded()
         self._reach(Point.AFTER_REPLAY)
-        for replica, equal in zip(replicas, made, strict=True):
+        for replica, write, equal in zip(replicas, writes, made, strict=True):
             if equal:
-                self._observe(replica.write, route, Outcome.ACKED, started)
-                self._reporter.publish(ComparisonFinished(collection, replica.write.verb, Verdict.MATCH))
-                self._intents.taken(collection, replica.write.op_id)
+                self._observe(write, route, Outcome.ACKED, started)
+                self._reporter.publish(ComparisonFinished(collection, write.verb, Verdict.MATCH))
+                self._intents.taken(collection, write.op_id)
                 self._end(replica, acknowledged=True)
         self._reach(Point.AFTER_CLOSE)
         return [replica for replica, equal in zip(replicas, made, strict=True) if not equal]
@@ -214,7 +266,7 @@ class Replicator:
     def _give_up(self, replicas: Sequence[_Replica], reason: Deferral) -> None:
         """Leaves writes to their intents."""
         for each in replicas:
-            self.defer(each.write.collection, each.write.op_id, reason)
+            self.defer(each.collection, each.op_id, reason, each.key)
             self._end(each, acknowledged=False)
 
     async def _replay(self, write: Write, route: Route) -> None:
@@ -224,9 +276,10 @@ class Replicator:
         started = time.perf_counter()
         refused = False
         try:
-            result, image = await replay(secondary, write)
-            if result is Replayed.FENCED:
-                result, image = await replay_fenced(secondary, write)
+            with self._traces.request(route.secondary, Role.SECONDARY):
+                result, image = await replay(secondary, write)
+                if result is Replayed.FENCED:
+                    result, image = await replay_fenced(secondary, write)
         except UnsupportedOperation:
             result, image, refused = Replayed.FENCED, None, True
         except Exception as error:
@@ -271,7 +324,7 @@ class Replicator:
 
     async def _healed(self, collection: str, key: Key, route: Route) -> Healing:
         primary, secondary = self._stores[route.primary], self._stores[route.secondary]
-        return await heal(primary, secondary, collection, key, untangles=self._untangler)
+        return await heal(primary, secondary, collection, key, untangles=self._untangler, traces=self._traces)
 
     async def _judge_different(self, write: Write, image: Image, healing: Healing, *, unmatched: bool) -> Verdict:
         """The same write from the same version had another result: comparison rules cover it, or it is a mismatch
@@ -368,7 +421,12 @@ class Replicator:
 
     async def _recover_one(self, due: Due, gate: asyncio.Semaphore) -> None:
         async with gate, self._routes.healing(due.collection) as route:
-            await self._attempt(due, route)
+            caused_by, tries = self._causes.of(due.collection, due.key), due.attempts + 1
+            if not route.dual_write:
+                await self._attempt(due, route)
+                return
+            with self._traces.work("heal", due.collection, [caused_by], to=route.secondary, attempt=tries):
+                await self._attempt(due, route)
 
     async def _attempt(self, due: Due, route: Route) -> None:
         breaker = self._breakers[route.secondary]
@@ -389,7 +447,8 @@ class Replicator:
             await self._journal.postpone(due, pause, refused)
         else:
             breaker.succeeded()
-            await self._journal.settle(due)
+            if await self._journal.settle(due):
+                self._causes.forget(due.collection, due.key)
 
     def _report_refused(self, due: Due, error: Exception) -> None:
         """Reports, once for each deferral, that the secondary keeps refusing to hold what the primary holds; and that
@@ -416,15 +475,16 @@ class Replicator:
         result = Healing.EQUAL
         async with self._routes.healing(collection) as route:
             _check_followed(collection, route)
-            try:
-                async with within(self._limits.operation / 2):
-                    for each in await decided(self._stores.values(), collection, key):
-                        result = await self._healed(collection, each, route)
-                        self._reporter.publish(KeyAgreed(collection, each))
-            except BaseException:
-                self._given_up[collection] = asyncio.get_running_loop().time()
-                raise
-        self._reporter.publish(HealFinished(collection, result))
+            with self._traces.work("heal", collection, [current_cause()], to=route.secondary):
+                try:
+                    async with within(self._limits.operation / 2):
+                        for each in await decided(self._stores.values(), collection, key):
+                            result = await self._healed(collection, each, route)
+                            self._reporter.publish(KeyAgreed(collection, each))
+                except BaseException:
+                    self._given_up[collection] = asyncio.get_running_loop().time()
+                    raise
+                self._reporter.publish(HealFinished(collection, result))
         return result
 
     def _backoff(self, attempts: int, most: float) -> float:

@@ -26,6 +26,7 @@ from shadow.model.version import Document, Key
 from shadow.mongoql.upserts import insert_key
 from shadow.stores.base import Store
 from shadow.stores.turns import Turns
+from shadow.traces.spans import NO_TRACES, Traces
 
 __all__ = ["Search"]
 
@@ -48,12 +49,14 @@ class Search:
         write: Callable[[str, Verb, Change], Awaitable[Sequence[Result]]],
         limits: Limits,
         unexpired: Callable[[str, Document], Document] = lambda collection, filter: filter,
+        traces: Traces = NO_TRACES,
     ) -> None:
         """`unexpired` narrows a filter to documents that have not expired."""
         self._primary = primary
         self._write = write
         self._limits = limits
         self._unexpired = unexpired
+        self._traces = traces
         self._turns = Turns()
         self._deleting: defaultdict[str, dict[Hashable, asyncio.Future[None]]] = defaultdict(dict)
 
@@ -135,7 +138,8 @@ class Search:
         filter = self._unexpired(collection, change.filter)
         query = Query(filter=filter, projection={"_id": 1}, sort=change.sort, limit=limit, newest=True)
         store = await self._primary(collection)
-        return [hit.key async for page in store.find(collection, query) for hit in page]
+        with self._traces.request(store.name):
+            return [hit.key async for page in store.find(collection, query) for hit in page]
 
 
 def _has_lost(result: Result) -> bool:

@@ -570,7 +570,7 @@ class Generator:
         if kind < 0.915:
             return {"$unionWith": self.pick(["others", {"coll": "others", "pipeline": self.inner_pipeline()}])}
         if kind < 0.925:
-            return self.pick([self.bucket, self.redact, self.windowed])()
+            return self.pick([self.bucket, self.redact, self.windowed, self.curve, self.gaps])()
         if kind < 0.93:
             return {"$facet": {"x": [self.stage()], "y": [{"$count": "n"}]}}
         if self.faulty():
@@ -678,6 +678,30 @@ class Generator:
         if self.chance(0.5):
             spec["partitionBy"] = self.pick(["$x", {"$mod": ["$_id", 3]}, {"$type": "$a"}])
         return {"$setWindowFields": spec}
+
+    def curve(self) -> dict[str, Any]:
+        """A window function over a curve, of whole numbers where its window slides."""
+        name = self.pick(["$derivative", "$integral", "$expMovingAvg", "$locf", "$linearFill"])
+        if name in ("$locf", "$linearFill"):
+            made: dict[str, Any] = {name: self.pick(["$a", "$c.d", {"$cond": [{"$mod": ["$_id", 2]}, "$_id", None]}])}
+        elif name == "$expMovingAvg":
+            more = self.pick([{"N": 2}, {"N": 5.0}, {"alpha": 0.3}, {"alpha": Decimal128("0.25")}, {"N": 0}, {}])
+            made = {name: {"input": self.pick(["$a", "$_id"]), **more}}
+        else:
+            made = {name: {"input": self.pick(["$_id", "$_id", "$a", {"$mod": ["$_id", 5]}])}}
+            made["window"] = {"documents": self.pick([[-1, 0], ["unbounded", "current"], [1, 3], [-2, -1]])}
+        return {"$setWindowFields": {"sortBy": {self.pick(["_id", "_id", "a"]): 1}, "output": {"o": made}}}
+
+    def gaps(self) -> dict[str, Any]:
+        """A `$densify` without partitions, whose order is open, or a `$fill` of one field."""
+        if self.chance(0.5):
+            bounds = self.pick(["full", [2, 9], [-3, 4], "partition", [3, 1]])
+            return {
+                "$densify": {"field": self.pick(["_id", "n.v"]), "range": {"step": self.pick([1, 2]), "bounds": bounds}}
+            }
+        output = self.pick([{"value": self.pick([0, "$_id", "$b"])}, {"method": "locf"}, {"method": "linear"}])
+        made: dict[str, Any] = {"sortBy": {"_id": 1}, "output": {self.pick(["a", "x"]): output}}
+        return {"$fill": {**made, **self.pick([{}, {}, {"partitionByFields": ["c"]}])}}
 
     def redact(self) -> dict[str, Any]:
         choices = ["$$DESCEND", "$$KEEP", "$$PRUNE"]

@@ -1,19 +1,23 @@
-"""Every store in turn, each made once a module; and every control store."""
+"""Every store in turn, each made once a module; every control store; and a collection twice, through the Shadow of a
+module and bare."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 import pytest_asyncio
+from motor.motor_asyncio import AsyncIOMotorClient
 
+from shadow import Shadow
 from shadow.control.dynamo import DynamoRecords
 from shadow.control.mongo import MongoRecords
 from shadow.control.records import Records
 from shadow.control.sqlite import SqliteRecords
 from shadow.journal.server.dynamo_table import Access
+from shadow.surface.collection import Collection
 from tests.support.backends import BACKENDS, Backend, open_backend
 from tests.support.drawn import Draws
 from tests.support.topologies import DEPLOYMENTS, admit
@@ -61,3 +65,18 @@ def open_records(
     yield open_
     for each in opened:
         each.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def things(shadow: Shadow) -> Collection:
+    """Of the module's `shadow`. Empty; what was in it before has left tombstones."""
+    await shadow["things"].delete_many({})
+    return shadow["things"]
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def bare(mongo_url: str, mongo_database: str) -> AsyncIterator[Any]:
+    """Motor's, in an empty database."""
+    client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(mongo_url)
+    yield client[mongo_database]["things"]
+    client.close()

@@ -7,7 +7,6 @@ both stores are equal and the journal is empty.
 from __future__ import annotations
 
 import datetime as dt
-import uuid
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from typing import Any, Final
@@ -16,15 +15,14 @@ import pymongo
 import pytest
 import pytest_asyncio
 from bson import Decimal128, Int64, ObjectId, Regex
-from motor.motor_asyncio import AsyncIOMotorClient
 
 from shadow import Shadow
 from shadow.model.phase import StoreName
 from shadow.surface.collection import Collection
 from tests.support.drawn import Draws
-from tests.support.shims import assert_level, settings_for
-from tests.support.surface import Scenario, Seen, assert_same
-from tests.support.topologies import DEPLOYMENTS, drop
+from tests.support.shims import assert_level, prepared
+from tests.support.surface import Scenarios, Seen, assert_same
+from tests.support.topologies import DEPLOYMENTS
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -41,34 +39,12 @@ async def shadow(
     primary, deployment = request.param
     url = draws.of_node(request.node)(deployment).url(request.getfixturevalue(DEPLOYMENTS[deployment]))
     folder = tmp_path_factory.mktemp("journal")
-    name = f"t{uuid.uuid4().hex[:12]}"
-    settings = settings_for(folder, url, dynamodb_local_url, name, ["things", "others"], primary=primary)
-    async with Shadow.from_settings(settings) as shadow:
-        await shadow.prepare()
+    async with prepared(folder, url, dynamodb_local_url, ["things", "others"], primary=primary) as shadow:
         yield shadow
-    drop(url, name)
 
 
-@pytest_asyncio.fixture(loop_scope="module")
-async def things(shadow: Shadow) -> Collection:
-    """Empty; what was in it before has left tombstones."""
-    await shadow["things"].delete_many({})
-    return shadow["things"]
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def bare(mongo_url: str, mongo_database: str) -> AsyncIterator[Any]:
-    client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(mongo_url)
-    yield client[mongo_database]["things"]
-    client.close()
-
-
-SCENARIOS: Final[dict[str, Scenario]] = {}
-
-
-def scenario(function: Scenario) -> Scenario:
-    SCENARIOS[function.__name__] = function  # type: ignore[attr-defined]
-    return function
+SCENARIOS: Final = Scenarios()
+scenario = SCENARIOS.add
 
 
 async def stocked(c: Any, count: int = 12) -> None:

@@ -5,7 +5,7 @@ configuration, the same calls are refused by name."""
 from __future__ import annotations
 
 import asyncio
-import uuid
+import functools
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
@@ -14,17 +14,17 @@ import pymongo
 import pytest
 import pytest_asyncio
 from bson import Code, ObjectId
-from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo.collation import Collation
 
 from shadow import Shadow
 from shadow.config import CollectionSettings, Settings
 from shadow.errors import UnsupportedOperation
 from shadow.model.phase import StoreName, Unsupported
+from shadow.mongoql.support import Family, Support, SupportEntry, entries
 from shadow.surface.collection import Collection
 from tests.support.drawn import Draws
-from tests.support.shims import assert_level, settings_for
-from tests.support.surface import Scenario, Seen, assert_same
+from tests.support.shims import assert_level, prepared, settings_for
+from tests.support.surface import Scenarios, Seen, assert_same
 from tests.support.topologies import DEPLOYMENTS, drop
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -42,34 +42,13 @@ async def shadow(
 ) -> AsyncIterator[Shadow]:
     driver, deployment = request.param
     url = draws.of_node(request.node)(deployment).url(request.getfixturevalue(DEPLOYMENTS[deployment]))
-    name = f"t{uuid.uuid4().hex[:12]}"
     folder = tmp_path_factory.mktemp("journal")
-    settings = settings_for(folder, url, dynamodb_local_url, name, ["things", "others"], driver=driver)
-    async with Shadow.from_settings(settings) as shadow:
-        await shadow.prepare()
+    async with prepared(folder, url, dynamodb_local_url, ["things", "others"], driver=driver) as shadow:
         yield shadow
-    drop(url, name)
 
 
-@pytest_asyncio.fixture(loop_scope="module")
-async def things(shadow: Shadow) -> Collection:
-    await shadow["things"].delete_many({})
-    return shadow["things"]
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def bare(mongo_url: str, mongo_database: str) -> AsyncIterator[Any]:
-    client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(mongo_url)
-    yield client[mongo_database]["things"]
-    client.close()
-
-
-SCENARIOS: Final[dict[str, Scenario]] = {}
-
-
-def scenario(function: Scenario) -> Scenario:
-    SCENARIOS[function.__name__] = function  # type: ignore[attr-defined]
-    return function
+SCENARIOS: Final = Scenarios()
+scenario = SCENARIOS.add
 
 
 async def stocked(c: Any, count: int = 10) -> None:
@@ -113,6 +92,28 @@ async def reads_by_an_operator(c: Any, see: Seen) -> None:
     await see(c.count_documents(EVEN))
     cursor = c.find(EVEN).sort("n").batch_size(2)
     see.note([each async for each in cursor])
+
+
+@scenario
+async def reads_by_a_schema(c: Any, see: Seen) -> None:
+    """It is about the fields of the application, not about the version beside them."""
+    await stocked(c, 4)
+    await c.insert_many([{"_id": 10, "n": "x"}, {"_id": 11}])
+    closed = {
+        "additionalProperties": False,
+        "properties": {"_id": {}, "n": {"bsonType": "int"}, "name": {}, "list": {}},
+    }
+    for schema in (
+        closed, {"not": closed}, {"anyOf": [closed, {"maxProperties": 1}]}, {"minProperties": 3}, {"maxProperties": 2},
+        {"minProperties": 2, "maxProperties": 2}, {"additionalProperties": {"bsonType": "int"}},
+        {"patternProperties": {"^[^a]": {"bsonType": ["int", "string"]}}}, {"patternProperties": {"d$": {}}},
+        {"dependencies": {"n": {"minProperties": 3}}}, {"required": ["n"]}, {"allOf": 5}, {"minProperties": -1},
+    ):  # fmt: skip
+        await see(c.find({"$jsonSchema": schema}).sort("_id").to_list(None))
+        await see(c.count_documents({"$or": [{"$jsonSchema": schema}, {"n": 2}]}))
+        await see(c.aggregate([{"$match": {"$jsonSchema": schema}}, {"$sort": {"_id": 1}}]).to_list(None))
+    await see(c.update_many({"$jsonSchema": closed}, {"$set": {"hit": 1}}))
+    await all_of(c, see)
 
 
 @scenario
@@ -290,6 +291,63 @@ async def bulk(c: Any, see: Seen) -> None:
     await all_of(c, see)
 
 
+OPERANDS: Final[dict[str, Any]] = {
+    "$where": "this.n > 3", "$jsonSchema": {"required": ["n"]}, "$expr": {"$gt": ["$n", 3]}, "$sampleRate": 1.0,
+    "$meta": "textScore", "$text": {"$search": "ada"}, "$near": [0, 0],
+    "$geoWithin": {"$box": [[0, 0], [5, 5]]}, "$geoIntersects": {"$geometry": {"type": "Point", "coordinates": [0, 0]}},
+    "$function": {"body": "function(n) {return n}", "args": ["$n"], "lang": "js"},
+    "$accumulator": {
+        "init": "function() {return 0}", "accumulate": "function(s, n) {return s + n}", "accumulateArgs": ["$n"],
+        "merge": "function(a, b) {return a + b}", "lang": "js",
+    },
+    "$covariancePop": ["$n", "$_id"], "$covarianceSamp": ["$n", "$_id"], "$bitAnd": ["$n", 3], "$bitNot": "$n",
+    "$median": {"input": "$n", "method": "approximate"},
+    "$percentile": {"input": "$n", "p": [0.5], "method": "approximate"},
+    "$geoNear": {"near": [0, 0], "distanceField": "d"},
+}  # fmt: skip
+"""Of operators that DynamoDB does not have: operands with which MongoDB answers, where it does at all."""
+OWN: Final = frozenset({
+    "$out", "$merge", "$indexStats", "$planCacheStats", "$collStats", "$changeStream", "$shardedDataDistribution",
+    "$currentOp", "$listSessions", "$listLocalSessions", "$documents", "$rand",
+})  # fmt: skip
+"""Stages that write, wait, or report on the server itself, or belong to a database; and what differs by chance."""
+TOP_LEVEL: Final = frozenset({"$where", "$jsonSchema", "$text", "$sampleRate", "$expr"})
+
+
+def _asked(c: Any, family: Family, name: str) -> Any:
+    operand = OPERANDS.get(name, 1)
+    first = {"$sort": {"_id": 1}}
+    match family:
+        case Family.QUERY:
+            return c.find({name: operand} if name in TOP_LEVEL else {"list": {name: operand}}).sort("_id", 1)
+        case Family.PROJECTION:
+            return c.find({}, {"x": {name: operand}}).sort("_id", 1)
+        case Family.STAGE:
+            return c.aggregate([{name: operand}])
+        case Family.ACCUMULATOR:
+            return c.aggregate([first, {"$group": {"_id": None, "x": {name: operand}}}])
+        case Family.WINDOW:
+            return c.aggregate([{"$setWindowFields": {"sortBy": {"_id": 1}, "output": {"x": {name: operand}}}}])
+        case _:
+            return c.aggregate([first, {"$project": {"x": {name: operand}}}])
+
+
+async def _listed(c: Any, entry: SupportEntry) -> Any:
+    return await _asked(c, entry.family, entry.name).to_list(None)
+
+
+@scenario
+async def every_operator_that_dynamodb_does_not_have(c: Any, see: Seen) -> None:
+    """And one that no MongoDB has: a newer one might."""
+    await stocked(c)
+    refused = [each for each in entries() if each.status is Support.REFUSED and each.name not in OWN]
+    unknown = [SupportEntry("$notYet", family, Support.REFUSED) for family in Family]
+    for entry in (*refused, *unknown):
+        if entry.family in (Family.UPDATE, Family.MODIFIER):
+            continue
+        await see(functools.partial(_listed, c, entry))
+
+
 @pytest.mark.parametrize("name", SCENARIOS)
 async def test_mongodb_does_what_dynamodb_does_not_support(
     shadow: Shadow, things: Collection, bare: Any, name: str
@@ -319,7 +377,7 @@ REFUSED: Final[dict[str, tuple[str, Any]]] = {
     "text": ("$text", lambda c: c.find({"$text": {"$search": "x"}}).to_list(None)),
     "count_documents": ("$where", lambda c: c.count_documents(EVEN)),
     "distinct": ("$where", lambda c: c.distinct("n", EVEN)),
-    "aggregate": ("let", lambda c: c.aggregate([{"$match": {}}], let={"a": 1}).to_list(None)),
+    "aggregate": ("collation", lambda c: c.aggregate([{"$match": {}}], collation=DE).to_list(None)),
     "update_one": ("$where", lambda c: c.update_one(EVEN, {"$set": {"hit": 1}})),
     "update_many": ("$where", lambda c: c.update_many(EVEN, {"$set": {"hit": 1}})),
     "replace_one": ("collation", lambda c: c.replace_one({"a": "x"}, {"hit": 1}, collation=DE)),

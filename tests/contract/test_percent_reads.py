@@ -15,12 +15,10 @@ from shadow import Shadow
 from shadow.config import ReadsSettings
 from shadow.model.phase import StoreName, WriteMode
 from shadow.reads.stickiness import place
-from tests.contract.test_collection import SCENARIOS, bare, things
+from tests.contract.test_collection import SCENARIOS
 from tests.support.shims import assert_level, settings_for
 from tests.support.surface import Scenario, Seen, assert_same
 from tests.support.topologies import drop
-
-__all__ = ["bare", "things"]
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 
 from shadow.embedded.audit import dynamo_client
+from shadow.journal.server.clock import ServerClock
+from shadow.journal.server.dynamo_table import Access, JournalTable
 from shadow.model.schema import CollectionSpec, IndexSpec, UniqueSpec
+from shadow.stores.dynamo.client.gateway import Gateway
 from shadow.stores.dynamo.client.settings import DynamoSettings
 from shadow.stores.dynamo.store import DynamoStore
 from shadow.stores.dynamo.tables.templates import cloudformation
@@ -102,3 +105,17 @@ async def test_the_exported_table_is_the_one_that_is_wanted(store: DynamoStore, 
     client.update_time_to_live(TableName=name_of(store), TimeToLiveSpecification=ttl)
     assert await store.drift() == {name_of(store): []}
     assert resource["DeletionPolicy"] == "Retain", "deleting the stack must not delete the data"
+
+
+async def test_keys_of_ones_own_work_though_a_profile_is_named_that_is_not_there(
+    dynamodb_local_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "none-of-this-name")
+    gateway = Gateway(DynamoSettings(endpoint_url=dynamodb_local_url, access_key_id="A", secret_access_key="S"), None)
+    try:
+        assert "TableNames" in await gateway.call("list_tables", "")
+    finally:
+        await gateway.close()
+    table = JournalTable(Access("us-east-1", dynamodb_local_url, "A", "S"), "nothing", ServerClock(), 5.0)
+    assert "TableNames" in table._client.list_tables()
+    table.release()

@@ -30,6 +30,9 @@ CHOICES: Final[dict[str, tuple[str, ...]]] = {
 
 _OF_A_SET: Final = ("&w=here", "&w=3", "&readConcernLevel=majority")
 """Options that only a replica set knows of, or that only mean something there."""
+_OF_ONE: Final = {"&w=1": "&w=1&journal=true"}
+"""What a member that is alone is asked for instead: it acknowledges `w=1` before its journal has the write, and loses
+it when it is killed at once, with or without a second store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,8 @@ class Deployment:
         if topology == "replicas":
             options = (*CHOICES["options"], *_OF_A_SET)
             chosen["options"] = random.Random(f"{seed}-options").choice(options)
+        else:
+            chosen["options"] = _OF_ONE.get(chosen["options"], chosen["options"])
         return cls(**{**chosen, **{name: value for name, value in named.items() if value is not None}})
 
     def __str__(self) -> str:

@@ -33,7 +33,7 @@ AWAY = 60.0 if LONG else 3.0
 
 @pytest.mark.slow
 @pytest.mark.timeout(SECONDS + 900)
-@pytest.mark.drawn_over("named", of=2, reason="what is named is drawn as the rest of a deployment is")
+@pytest.mark.drawn_over("named", reason="what is named is drawn as the rest of a deployment is")
 @pytest.mark.parametrize(
     "named",
     [{"primary": "mongo", "topology": "replicas"}, {"primary": "mongo"}, {"primary": "dynamo"}],

@@ -34,6 +34,7 @@ from shadow.stores.memory import MemoryStore
 from shadow.stores.mongo.drivers import connect
 from shadow.stores.mongo.store import MongoStore
 from shadow.surface.options import ClientDefaults, kept_by_url
+from shadow.traces.spans import NO_TRACES
 from tests.support.drawn import Draw
 from tests.support.recorder import Recorder
 from tests.support.topologies import DEPLOYMENTS, admit, drop, root_client
@@ -224,6 +225,8 @@ class Routed(Backend):
     def is_on_mongo(self, collection: str) -> bool:
         """Never: nothing is left to MongoDB alone."""
         return False
+
+    traces = NO_TRACES
 
     def kept(self) -> ClientDefaults:
         return kept_by_url("mongodb://127.0.0.1/")

@@ -654,6 +654,41 @@ FLIP: Final = Board(
             ],
         ),
         (
+            "Ramps of reads",
+            [
+                Panel(
+                    "Reads that the secondary answers",
+                    "The share of each collection's reads: a fixed one, or that which its ramp has reached.",
+                    [(f"max by (collection) (shadow_secondary_reads_share{{{_OF}}})", "{{collection}}")],
+                    unit="percentunit",
+                    width=12,
+                ),
+                Panel(
+                    "Steps",
+                    "A step back is a guard that broke: the receipt has its figures (shadow fleet receipts).",
+                    [
+                        (
+                            "sum by (collection, direction) "
+                            f"(increase(shadow_ramp_steps_total{{{_OF}}}[$__rate_interval]))",
+                            "{{collection}} {{direction}}",
+                        )
+                    ],
+                    width=12,
+                ),
+                Panel(
+                    "Hooks",
+                    "Calls of commands and webhooks, by what they were called for and how they ended.",
+                    [
+                        (
+                            "sum by (event, result) (increase(shadow_hooks_total[$__rate_interval])) > 0",
+                            "{{event}} {{result}}",
+                        )
+                    ],
+                    width=12,
+                ),
+            ],
+        ),
+        (
             "The change",
             [
                 Panel(

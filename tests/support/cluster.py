@@ -6,8 +6,10 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-import distributed
+if TYPE_CHECKING:
+    import distributed
 
 __all__ = ["Dask", "dask"]
 
@@ -32,6 +34,8 @@ class Dask:
 
 @contextmanager
 def dask(workers: int) -> Iterator[Dask]:
+    import distributed  # slow to import, and every process that collects tests would
+
     cluster = distributed.LocalCluster(
         n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
     )

@@ -1,20 +1,23 @@
-"""The package's modules as trees, parsed once for all tests that look through them."""
+"""The package's modules as trees, parsed when the first test looks through them, once for all tests of a process."""
 
 from __future__ import annotations
 
 import ast
+import functools
 import gc
 from pathlib import Path
 from typing import Final
 
 import shadow
 
-__all__ = ["NODES", "PACKAGE", "TREES"]
+__all__ = ["PACKAGE", "nodes", "trees"]
 
 PACKAGE: Final = Path(shadow.__file__).parent
 
 
-def _parsed() -> dict[str, ast.Module]:
+@functools.cache
+def trees() -> dict[str, ast.Module]:
+    """Name of the module, such as `model/phase.py`, to its tree."""
     gc.disable()  # no node is garbage, and 400,000 of them are looked through again and again
     try:
         return {
@@ -25,8 +28,10 @@ def _parsed() -> dict[str, ast.Module]:
         gc.enable()
 
 
-TREES: Final = _parsed()
-"""Name of the module, such as `model/phase.py`, to its tree."""
-
-NODES: Final = {name: tuple(ast.walk(tree)) for name, tree in TREES.items()}
-"""Name of the module to all nodes of its tree."""
+@functools.cache
+def nodes() -> dict[str, tuple[ast.AST, ...]]:
+    """Name of the module to all nodes of its tree."""
+    made = {name: tuple(ast.walk(tree)) for name, tree in trees().items()}
+    gc.collect()
+    gc.freeze()  # they stay to the end, and tests that collect garbage would look through all of them each time
+    return made

@@ -25,7 +25,10 @@ from shadow.routes.routes import Learn, Routes, RouteSource
 from shadow.runtime import Runtime, RuntimeContext
 from shadow.stores.memory import MemoryStore
 from shadow.surface.collection import Collection
+from shadow.surface.index_report import IndexReport
+from shadow.surface.index_upkeep import IndexUpkeep
 from shadow.surface.options import ClientDefaults, kept_by_url
+from shadow.traces.spans import NO_TRACES
 from tests.support.faulty import FaultyStore
 from tests.support.recorder import Recorder
 
@@ -102,6 +105,14 @@ class Pair:
             watch=watch or Watch(),
             unconfirmed=unconfirmed or MemoryUnconfirmed(),
         )
+        self.indexes = IndexUpkeep(
+            {},
+            dict,
+            lambda name: self.routes[name],
+            lambda: self.stores,
+            self.report,
+            IndexReport(self.report, lambda name: ()),
+        )
         self.things = self.get_collection("things")
         self.runtime: Runtime
 
@@ -123,6 +134,8 @@ class Pair:
 
     def current(self) -> Router:
         return self.runtime.router
+
+    traces = NO_TRACES
 
     def kept(self) -> ClientDefaults:
         return kept_by_url("mongodb://127.0.0.1/")

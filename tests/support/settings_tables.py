@@ -16,6 +16,8 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from shadow.config import CollectionSettings, Settings
+from shadow.config.hooks import HookSettings
+from shadow.config.reads import GuardSettings, RampSettings
 from shadow.stores.dynamo.client.settings import TableSettings
 
 __all__ = ["BLOCKS", "table"]
@@ -44,14 +46,17 @@ COLLECTION: Final = {
     "reads": (
         "`{dynamo: 5%}`",
         "the share of reads that this store answers while it is the secondary: see "
-        "[percent reads](concepts.md#percent-reads)",
+        "[percent reads](concepts.md#percent-reads); or a ramp of shares: see [ramps](#ramps)",
     ),
     "indexes": (
         "`[{name, hash, range}]`",
         "global secondary indexes of the table; `hash` is a field, or a list of two to four fields that a filter must "
         "fix together",
     ),
-    "unique": ("`[field]` or `[{name, fields, sparse}]`", "unique constraints, held on both stores"),
+    "unique": (
+        "`[field]` or `[{name, fields, sparse, collation}]`",
+        "unique constraints, held on both stores; `collation`: see [indexes](compatibility.md#indexes)",
+    ),
     "reserved": ("a field name", "where the version is kept in each document; hidden from the application"),
     "compare": (
         "`[{rule, name, path, expires}]`",
@@ -71,6 +76,31 @@ COLLECTION: Final = {
 }
 DEFAULTS: Final = {
     name: COLLECTION[name] for name in ("primary", "phase", "writes", "shadow_reads", "unsupported", "forced", "reads")
+}
+RAMP: Final = {
+    "ramp": ("`[1%, 5%, 25%, 50%]`", "the shares, rising; the first one comes as soon as the guards hold"),
+    "every": ("`30m`, or seconds", "for which the guards must have held at a share before the next one"),
+    "back": ("", "the share after a guard has broken: `zero`, or that of the `step` before; the ramp stops there"),
+    "guards": ("", "the limits, below"),
+}
+GUARDS: Final = {
+    "mismatches": ("`0.1%` or 0.001", "of the comparisons: how many may differ, beyond the noise"),
+    "errors": ("`1%` or 0.01", "of the reads of the share: how many may fail or be late, beyond those of the primary"),
+    "slower": ("a factor, 0 to 1000", "their 95th percentile against that of the primary's reads; 0: switched off"),
+    "throttled": ("`1%` or 0.01", "of the requests to DynamoDB: how many may be throttled"),
+    "at_least": ("a number", "reads and comparisons within `window` below which a figure proves nothing"),
+    "window": ("`5m`, or seconds", "the time that the figures are of, at the current share"),
+}
+HOOK: Final = {
+    "name": ("a name", "of the hook, for log lines and metrics"),
+    "events": ("a list", "what it is called for: see [events](concepts.md#hooks)"),
+    "command": ("`[program, argument]`", "a program, without a shell; it gets the JSON on its standard input"),
+    "url": ("an address", "or a webhook, which gets the JSON as a POST; no redirects; it may hold a token"),
+    "secret": ("16 characters or more", "signs the requests of the webhook"),
+    "timeout": ("seconds", "for one attempt"),
+    "retries": ("", "attempts after the first one that got no answer, with growing pauses, in the background"),
+    "veto": ("", "a flip waits for its answer before it pauses writes, and is not made unless it agrees"),
+    "unanswered": ("", "with `veto`: no answer within `timeout` is a veto too"),
 }
 MONGO: Final = {
     "url": ("a connection string", "where MongoDB is; it may hold a password, so it is a secret"),
@@ -162,6 +192,14 @@ OBSERVE: Final = {
     "holdout": (_SHARE, "the holdout: reads that are not shadowed, to measure what shadowing costs"),
     "canary_every": ("seconds", "between two differences that are injected into a collection's answers"),
     "canary_within": ("seconds", "within which one must be found, or the comparison counts as not working"),
+    "traces": (
+        "",
+        "calls, and the work that they cause, have spans of OpenTelemetry, where the application has configured them",
+    ),
+    "trace_statements": (
+        "",
+        "the spans of calls have the form of the query: fields and operators, with `?` for each value",
+    ),
     "watch_writers": (
         "",
         "finds out-of-band writes with MongoDB's change streams; in one process of all; needs a replica set",
@@ -180,6 +218,7 @@ PRICES: Final = {
     "storage_gb_month": ("dollars", "a gigabyte for a month"),
 }
 OTHER: Final = {
+    "hooks": ("a list", "commands and webhooks: see [hooks](#hooks)"),
     "watch_every": ("seconds", "between two checks of the configuration file"),
     "docs_url": ("an address", "where this manual is on the web: see [links to the manual](#links-to-the-manual)"),
 }
@@ -192,6 +231,9 @@ def _section(name: str) -> type[BaseModel]:
 BLOCKS: Final[Mapping[str, tuple[type[BaseModel], str, Mapping[str, tuple[str, str]]]]] = {
     "settings of a collection": (CollectionSettings, "", COLLECTION),
     "settings of defaults": (_section("defaults"), "defaults", DEFAULTS),
+    "settings of a ramp": (RampSettings, "", RAMP),
+    "settings of guards": (GuardSettings, "", GUARDS),
+    "settings of a hook": (HookSettings, "", HOOK),
     "settings of mongo": (_section("mongo"), "mongo", MONGO),
     "settings of dynamo": (_section("dynamo"), "dynamo", DYNAMO),
     "settings of a table": (TableSettings, "", TABLE),

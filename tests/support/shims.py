@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import uuid
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from shadow import Shadow
 from shadow.config import CollectionSettings, Defaults, JournalSettings, MongoSettings, ObserveSettings, Settings
@@ -14,9 +16,9 @@ from shadow.model.limits import Limits
 from shadow.model.phase import Phase, StoreName
 from shadow.stores.dynamo.client.settings import DynamoSettings
 from tests.support.drawn import driver_of
-from tests.support.topologies import admit
+from tests.support.topologies import admit, drop
 
-__all__ = ["assert_level", "audit_of", "settings_for"]
+__all__ = ["assert_level", "audit_of", "prepared", "settings_for"]
 
 QUICK: Final = Limits(recover_every=0.05, settle=0.05, loop_lag=0, write_deadline=20.0, read_deadline=20.0)
 """What settles is soon looked at again; what a busy machine takes long for is no late answer."""
@@ -53,6 +55,21 @@ def settings_for(
         observe=ObserveSettings(noise_share=0.0, holdout=0.0),
         collections={each: CollectionSettings() for each in collections},
     )
+
+
+@asynccontextmanager
+async def prepared(
+    folder: Path, mongo_url: str, dynamo_url: str, collections: Iterable[str], **options: Any
+) -> AsyncIterator[Shadow]:
+    """A Shadow over a database and tables of its own; the database is dropped at the end. `options`: of
+    `settings_for`."""
+    name = f"t{uuid.uuid4().hex[:12]}"
+    async with Shadow.from_settings(
+        settings_for(folder, mongo_url, dynamo_url, name, collections, **options)
+    ) as shadow:
+        await shadow.prepare()
+        yield shadow
+    drop(mongo_url, name)
 
 
 def audit_of(settings: Settings) -> Audit:

@@ -10,7 +10,7 @@ from bson import ObjectId
 from pymongo.errors import BulkWriteError, OperationFailure
 from pymongo.results import BulkWriteResult, DeleteResult, InsertManyResult, InsertOneResult, UpdateResult
 
-__all__ = ["Scenario", "Seen", "assert_same"]
+__all__ = ["Scenario", "Scenarios", "Seen", "assert_same"]
 
 _DETAILS = ("nInserted", "nUpserted", "nMatched", "nModified", "nRemoved")
 
@@ -43,6 +43,14 @@ class Seen:
 
 
 Scenario = Callable[[Any, Seen], Awaitable[None]]
+
+
+class Scenarios(dict[str, Scenario]):
+    """Those of a module by their names; `add` is for use as a decorator."""
+
+    def add(self, function: Scenario) -> Scenario:
+        self[function.__name__] = function  # type: ignore[attr-defined]
+        return function
 
 
 def shape(answer: Any) -> Any:

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.support import command_line
+from tests.support import command_line, package
 from tests.support.manual import PAGES, README, ROOT
-from tests.support.package import NODES
 
 __all__ = ["BASELINE", "RETIRED", "Named", "Text", "counts", "documents", "named", "prose", "strings", "uses"]
 
@@ -146,7 +145,7 @@ def strings() -> tuple[Text, ...]:
 
 
 def _strings() -> Iterator[Text]:
-    for name, nodes in NODES.items():
+    for name, nodes in package.nodes().items():
         inside = {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
         for node in nodes:
             if id(node) not in inside and (text := _string(node)) and " " in text:

@@ -6,7 +6,8 @@ import ast
 from collections.abc import Iterator
 from typing import Final
 
-from tests.support.package import NODES, PACKAGE
+from tests.support import package
+from tests.support.package import PACKAGE
 
 MOST_LINES: Final = 500
 """Of a module."""
@@ -22,7 +23,7 @@ _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def _functions(name: str) -> Iterator[_Function]:
-    return (node for node in NODES[name] if isinstance(node, _Function))
+    return (node for node in package.nodes()[name] if isinstance(node, _Function))
 
 
 def _arguments(function: _Function) -> int:
@@ -32,7 +33,7 @@ def _arguments(function: _Function) -> int:
 
 
 def test_no_module_is_larger_than_it_may_be() -> None:
-    texts = {name: (PACKAGE / name).read_text("utf-8") for name in NODES}
+    texts = {name: (PACKAGE / name).read_text("utf-8") for name in package.nodes()}
     large = {name: lines for name, text in texts.items() if (lines := len(text.splitlines())) > MOST_LINES}
     assert large == {}
 
@@ -40,7 +41,7 @@ def test_no_module_is_larger_than_it_may_be() -> None:
 def test_no_function_is_longer_than_it_may_be() -> None:
     long = [
         (name, function.name, lines)
-        for name in NODES
+        for name in package.nodes()
         for function in _functions(name)
         if (lines := (function.end_lineno or 0) - function.lineno + 1) > LONGEST
     ]
@@ -50,7 +51,7 @@ def test_no_function_is_longer_than_it_may_be() -> None:
 def test_no_constructor_takes_more_than_it_may() -> None:
     wide = {
         name: most
-        for name in NODES
+        for name in package.nodes()
         if (most := max((_arguments(each) for each in _functions(name) if each.name == "__init__"), default=0))
         > MOST_ARGUMENTS
     }

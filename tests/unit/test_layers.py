@@ -5,14 +5,15 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
 
+from tests.support import package
+
 ROOT: Final = Path(__file__).parents[2]
-PACKAGE: Final = ROOT / "shadow"
 
 # import-linter sees the package pymongo as one; its errors, results and operations may be used anywhere. The embedded
 # servers and the demo are apart from the product: they look at the stores past it.
@@ -30,9 +31,9 @@ def lint_imports(config: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
 
 
-def clients_in(source: str) -> Iterator[str]:
+def clients_in(nodes: Iterable[ast.AST]) -> Iterator[str]:
     """The MongoDB clients that a module imports or reaches through `import pymongo`."""
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes:
         match node:
             case ast.ImportFrom(module=str(module), names=names):
                 named = {alias.name for alias in names}
@@ -60,10 +61,10 @@ def test_a_module_without_a_layer_fails_the_contract(tmp_path: Path) -> None:
 
 
 def test_mongodb_clients_are_made_in_their_own_modules_only() -> None:
-    made = {path.relative_to(PACKAGE).as_posix(): path for path in PACKAGE.rglob("*.py")}
-    others = {name: path for name, path in made.items() if not name.startswith((*MAY_CONNECT, *NEVER_CONNECTS))}
+    apart = (*MAY_CONNECT, *NEVER_CONNECTS)
+    others = {name: nodes for name, nodes in package.nodes().items() if not name.startswith(apart)}
     assert len(others) > 200
-    assert {name: found for name, path in others.items() if (found := list(clients_in(path.read_text("utf-8"))))} == {}
+    assert {name: found for name, nodes in others.items() if (found := list(clients_in(nodes)))} == {}
 
 
 @pytest.mark.parametrize(
@@ -78,9 +79,9 @@ def test_mongodb_clients_are_made_in_their_own_modules_only() -> None:
     ],
 )
 def test_every_way_to_a_client_is_seen(source: str) -> None:
-    assert list(clients_in(source))
+    assert list(clients_in(ast.walk(ast.parse(source))))
 
 
 @pytest.mark.parametrize("source", ["from pymongo.errors import OperationFailure", "from pymongo import UpdateOne"])
 def test_what_is_no_client_is_not_taken_for_one(source: str) -> None:
-    assert not list(clients_in(source))
+    assert not list(clients_in(ast.walk(ast.parse(source))))

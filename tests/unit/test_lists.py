@@ -17,7 +17,7 @@ from shadow.observe.log import Event
 from shadow.observe.metric_labels import COMPONENT_OF
 from shadow.observe.metric_row import Component, MetricRow
 from shadow.observe.metric_table import metric_table
-from tests.support.package import NODES, TREES
+from tests.support import package
 
 _FAIL: Final = ("failed", "on_failure", "_failed")
 
@@ -25,7 +25,7 @@ _FAIL: Final = ("failed", "on_failure", "_failed")
 @functools.cache
 def attributes_of(name: str, *, apart_from: str = "") -> frozenset[str]:
     """The attributes of `name` that the package uses."""
-    nodes = (node for path, those in NODES.items() if path != apart_from for node in those)
+    nodes = (node for path, those in package.nodes().items() if path != apart_from for node in those)
     return frozenset(
         node.attr for node in nodes if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == name
     )
@@ -34,7 +34,7 @@ def attributes_of(name: str, *, apart_from: str = "") -> frozenset[str]:
 @functools.cache
 def parts_that_fail() -> frozenset[str]:
     """The literal first arguments of `failed` and of the event `ComponentFailed`."""
-    nodes = chain.from_iterable(NODES.values())
+    nodes = chain.from_iterable(package.nodes().values())
     calls = (node for node in nodes if isinstance(node, ast.Call) and _fails(node.func))
     return frozenset(str(each.value) for node in calls for each in node.args[:1] if isinstance(each, ast.Constant))
 
@@ -62,7 +62,8 @@ def test_every_background_task_has_a_component() -> None:
 
 def constants_of_metrics() -> Iterator[tuple[str, str]]:
     """The constants of the table, and the metrics that they declare."""
-    for node in TREES["observe/metric_table.py"].body:
+    trees = package.trees()
+    for node in chain(trees["observe/metric_table.py"].body, trees["observe/guard_metrics.py"].body):
         if isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Call) and node.value.args:
             yield getattr(node.target, "id", ""), getattr(node.value.args[0], "value", "")
 
@@ -70,7 +71,7 @@ def constants_of_metrics() -> Iterator[tuple[str, str]]:
 @functools.cache
 def called() -> frozenset[str]:
     """The names that the package calls."""
-    nodes = chain.from_iterable(NODES.values())
+    nodes = chain.from_iterable(package.nodes().values())
     return frozenset(getattr(node.func, "id", "") for node in nodes if isinstance(node, ast.Call))
 
 
@@ -83,4 +84,4 @@ def test_every_metric_is_moved_somewhere(row: MetricRow) -> None:
             assert name in called()
         return
     (constant,) = [name for name, metric in constants_of_metrics() if metric == row.name]
-    assert any(getattr(each, "id", "") == constant for each in NODES["observe/gauges.py"])
+    assert any(getattr(each, "id", "") == constant for each in package.nodes()["observe/gauges.py"])

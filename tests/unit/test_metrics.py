@@ -125,6 +125,8 @@ def use(metrics: Metrics) -> None:
     metrics.abandoned[StoreName.MONGO]()
     metrics.stuck[StoreName.MONGO]()
     metrics.count(noted(LogEvent.FLIP_DONE, collection="users"))
+    metrics.count(noted(LogEvent.RAMP_STEPPED_BACK, collection="users"))
+    metrics.count(noted(LogEvent.HOOK_FAILED, hook="pager", on="after_abort"))
     metrics.count(NoiseMeasured("users", Verb.FIND, Verdict.MATCH))
     metrics.count(CanaryInjected("users"))
     metrics.count(CanaryFound("users"))
@@ -432,36 +434,53 @@ def test_the_counters_of_a_dead_worker_stay_and_its_gauges_go(workers: Workers, 
 
 ALONE = """
 import os, resource, sys
-if sys.argv[1] == "full":
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
-from tests.unit.test_metrics import Metrics, Component, StoreName, use
-metrics = Metrics(["users"], rules=[("users", "last-seen")])
-use(metrics)
 from shadow.model.events import RuleApplied
-metrics.excuses([("users", "later")])
-metrics.count(RuleApplied("users", "later"))
-metrics.abandoned[StoreName.MONGO]()
-child = os.fork()
-if not child:
+from tests.unit.test_metrics import Metrics, StoreName, use
+
+def alone():
+    metrics = Metrics(["users"], rules=[("users", "last-seen")])
+    use(metrics)
+    metrics.excuses([("users", "later")])
+    metrics.count(RuleApplied("users", "later"))
     metrics.abandoned[StoreName.MONGO]()
-    os._exit(0 if metrics.totals()["operations"] == 1 else 1)
-assert os.waitpid(child, 0)[1] == 0
-print(metrics.render()[0].decode())
+    child = os.fork()
+    if not child:
+        metrics.abandoned[StoreName.MONGO]()
+        os._exit(0 if metrics.totals()["operations"] == 1 else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    print(metrics.render()[0].decode(), flush=True)
+
+for full, folder in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
+    worker = os.fork()  # a process of its own for each, and what takes long is imported once
+    if not worker:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        if full == "full":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+        alone()
+        os._exit(0)
+    assert os.waitpid(worker, 0)[1] == 0, folder
+    print("# the next worker", flush=True)
 """
 
 
-@pytest.mark.parametrize("folder", ["full", "gone", "no folder"])
-def test_a_worker_whose_folder_takes_no_file_starts_and_counts_for_itself(folder: str, tmp_path: Path) -> None:
-    place = {"full": tmp_path, "gone": tmp_path / "gone", "no folder": tmp_path / "file"}[folder]
+def test_a_worker_whose_folder_takes_no_file_starts_and_counts_for_itself(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(place), "PYTHONPATH": os.pathsep.join(sys.path)}
-    told = subprocess.run(
-        [sys.executable, "-c", ALONE, folder], env=environment, capture_output=True, text=True, check=False, timeout=60
-    )
+    folders = {"full": tmp_path, "gone": tmp_path / "gone", "no folder": tmp_path / "file"}
+    words = [word for what, place in folders.items() for word in (what, str(place))]
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    program = [sys.executable, "-c", ALONE, *words]
+    told = subprocess.run(program, env=environment, capture_output=True, text=True, check=False, timeout=60)
     assert told.returncode == 0, told.stderr
+    texts = told.stdout.split("# the next worker\n")[:-1]
+    assert len(texts) == len(folders)
+    for text in texts:
+        _counts_for_itself(text)
+
+
+def _counts_for_itself(text: str) -> None:
     seen = {
         (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(told.stdout)
+        for family in text_string_to_metric_families(text)
         for sample in family.samples
     }
     users = ("collection", "users")

@@ -1,5 +1,5 @@
-"""Every operator of MongoDB 6.0's reference is supported, or refused by its name, through the collection itself: before
-any store is asked."""
+"""Every operator of MongoDB's reference, 6.0 to 8.0, is supported, or refused by its name, through the collection
+itself: before any store is asked."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from shadow.model.schema import CollectionSpec
 from shadow.mongoql.support import Family, supported
 from shadow.surface.collection import Collection
 from shadow.surface.options import ClientDefaults, kept_by_url
+from shadow.traces.spans import NO_TRACES
 from tests.unit.test_support import OPERANDS, TOP_LEVEL
 
 
@@ -22,6 +23,7 @@ def names(text: str) -> list[str]:
 
 # The headings of the manual's reference, version 6.0: "Query and Projection Operators", "Update Operators",
 # "Aggregation Pipeline Stages", "Aggregation Pipeline Operators" (its accumulators in $group).
+# `NEWER`: what 7.0 and 8.0 add to them.
 QUERY: Final = names(
     """eq gt gte in lt lte ne nin and not nor or exists type expr jsonSchema mod regex text where geoIntersects
     geoWithin near nearSphere box center centerSphere geometry maxDistance minDistance polygon all elemMatch
@@ -53,6 +55,14 @@ EXPRESSION: Final = names(
     strcasecmp substr substrBytes substrCP subtract sum switch tan tanh toBool toDate toDecimal toDouble toInt
     toLong toLower toObjectId toString toUpper trim trunc tsIncrement tsSecond type unsetField week year zip"""
 )
+NEWER: Final = {
+    Family.STAGE: names(
+        """changeStreamSplitLargeEvent listClusterCatalog listSampledQueries listSearchIndexes queryStats rankFusion
+        vectorSearch"""
+    ),
+    Family.ACCUMULATOR: names("median percentile"),
+    Family.EXPRESSION: names("bitAnd bitNot bitOr bitXor median percentile toHashedIndexKey toUUID"),
+}
 
 
 class Asked(Exception):
@@ -66,6 +76,8 @@ class Nobody:
 
     def current(self) -> NoReturn:
         raise Asked
+
+    traces = NO_TRACES
 
     def kept(self) -> ClientDefaults:
         return kept_by_url("mongodb://127.0.0.1/")
@@ -92,7 +104,7 @@ def _cases() -> list[Any]:
     return [
         pytest.param(family, name, id=f"{family.value}-{name}".replace(" ", "_"))
         for family, found in listed.items()
-        for name in found
+        for name in (*found, *NEWER.get(family, ()))
     ]
 
 

@@ -18,11 +18,8 @@ from shadow import Shadow
 from shadow.cli import app
 from shadow.config import Settings, load, parse
 from shadow.errors import ConfigurationError, Fault
-from shadow.journal.server.clock import ServerClock
-from shadow.journal.server.dynamo_table import Access, JournalTable
 from shadow.model.phase import Phase
 from shadow.settings.sources import not_used
-from shadow.stores.dynamo.client.gateway import Gateway
 from shadow.stores.dynamo.client.regions import regions
 from shadow.stores.dynamo.client.settings import DynamoSettings
 
@@ -399,20 +396,6 @@ def test_config_check_and_the_start_name_it(tmp_path: Path, monkeypatch: pytest.
     said = CliRunner().invoke(app, ["config", "check", "-c", str(file)])
     assert said.exit_code == 0
     assert "AWS_PROFILE has no effect" in said.output
-
-
-async def test_keys_of_ones_own_work_though_a_profile_is_named_that_is_not_there(
-    dynamodb_local_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AWS_PROFILE", "none-of-this-name")
-    gateway = Gateway(DynamoSettings(endpoint_url=dynamodb_local_url, **KEYS), None)  # type: ignore[arg-type]
-    try:
-        assert "TableNames" in await gateway.call("list_tables", "")
-    finally:
-        await gateway.close()
-    table = JournalTable(Access("us-east-1", dynamodb_local_url, "A", "S"), "nothing", ServerClock(), 5.0)
-    assert "TableNames" in table._client.list_tables()
-    table.release()
 
 
 # --- variables -----------------------------------------------------------------------------------------------------

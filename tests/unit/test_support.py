@@ -55,6 +55,8 @@ OPERANDS: dict[Family, dict[str, Any]] = {
         "$setWindowFields": {"output": {"n": {"$sum": 1}}},
         "$bucket": {"groupBy": "$a", "boundaries": [0, 1]},
         "$bucketAuto": {"groupBy": "$a", "buckets": 2},
+        "$densify": {"field": "a", "range": {"step": 1, "bounds": "full"}},
+        "$fill": {"output": {"a": {"value": 1}}},
         "$sample": {"size": 1},
         "$graphLookup": {"from": "o", "startWith": "$a", "connectFromField": "a", "connectToField": "b", "as": "c"},
         "$replaceRoot": {"newRoot": "$a"},
@@ -69,6 +71,8 @@ OPERANDS: dict[Family, dict[str, Any]] = {
     Family.WINDOW: {
         **_same(("$count", "$rank", "$denseRank", "$documentNumber"), {}),
         "$shift": {"output": "$a", "by": 1},
+        **_same(("$derivative", "$integral"), {"input": "$a"}),
+        "$expMovingAvg": {"input": "$a", "N": 2},
         **_same(("$firstN", "$lastN", "$maxN", "$minN"), {"n": 1, "input": "$a"}),
         **_same(("$top", "$bottom"), {"sortBy": {"a": 1}, "output": "$a"}),
         **_same(("$topN", "$bottomN"), {"n": 1, "sortBy": {"a": 1}, "output": "$a"}),
@@ -149,6 +153,10 @@ def _query(name: str, operand: Any) -> Any:
     return compile_filter({"a": {"$regex": "a", name: operand} if name == "$options" else {name: operand}})
 
 
+def _window(name: str) -> dict[str, Any]:
+    return {"window": {"documents": [-1, 0]}} if name == "$derivative" else {}
+
+
 COMPILE: dict[Family, Callable[[str, Any], Any]] = {
     Family.QUERY: _query,
     Family.UPDATE: lambda name, operand: compile_update({name: {"a": operand}}, now=NOW),
@@ -158,7 +166,7 @@ COMPILE: dict[Family, Callable[[str, Any], Any]] = {
     Family.ACCUMULATOR: lambda name, operand: compile_pipeline([{"$group": {"_id": 1, "a": {name: operand}}}]),
     Family.EXPRESSION: lambda name, operand: compile_expression({name: operand}),
     Family.WINDOW: lambda name, operand: compile_pipeline(
-        [{"$setWindowFields": {"sortBy": {"a": 1}, "output": {"x": {name: operand}}}}]
+        [{"$setWindowFields": {"sortBy": {"a": 1}, "output": {"x": {name: operand, **_window(name)}}}}]
     ),
 }
 

@@ -25,7 +25,7 @@ from shadow.model.phase import Phase, Route, StoreName
 from shadow.routes.routes import Routes, RouteSource
 from shadow.routes.startup import StartupContext, StartupPrimary
 from shadow.writes.work_queue import WorkQueue
-from tests.support.package import NODES
+from tests.support import package
 
 LOOKS_ITSELF: Final = {
     ("host/tasks.py", "create_task"),
@@ -39,7 +39,7 @@ LOOKS_ITSELF: Final = {
 
 
 def _made() -> Iterator[tuple[str, str, int]]:
-    for name, nodes in NODES.items():
+    for name, nodes in package.nodes().items():
         if name.startswith("embedded/"):
             continue
         for node in nodes:

@@ -32,6 +32,8 @@ _TURNS: Final = 10_000
 """Turns of the event loop within which the calls of a client that was given up must end."""
 _FAREWELL: Final = 5.0
 """Seconds that Motor's client has to tell its server that it is closing."""
+_GOODBYE: Final = 2.0
+"""Seconds that PyMongo's has: fewer than `calls` waits for the whole close."""
 _QUIET: Final = 20
 """Turns in a row without any lock taken, after which none will be."""
 _CURSORS: Final = frozenset({"aggregate", "find", "list_indexes", "watch"})
@@ -91,7 +93,7 @@ class MongoLink:
                 with pymongo.timeout(_FAREWELL):
                     await asyncio.to_thread(self.client.close)
             return
-        await self.calls.end(self.client.close if owned else None)
+        await self.calls.end(functools.partial(_closed, self.client) if owned else None)
         if owned or self.calls.stuck:
             await _freed(self.client, self.calls.under_way)
         if self._closing:
@@ -249,7 +251,14 @@ def _cursor(link: MongoLink, name: str, made: Any, own: bool) -> _Cursor:
 async def _retire(client: Any, calls: Collection[asyncio.Task[Any]]) -> None:
     """Closes a client that was given up, and ends its calls."""
     await _freed(client, calls)
-    await let_go(client.close)
+    await let_go(functools.partial(_closed, client))
+
+
+async def _closed(client: Any) -> None:
+    """Closes PyMongo's client. It ends its sessions on the server first: without a limit, a server that hangs would
+    keep it from ending its connections and monitors."""
+    with pymongo.timeout(_GOODBYE):
+        await client.close()
 
 
 async def _freed(client: Any, calls: Collection[asyncio.Task[Any]]) -> None:

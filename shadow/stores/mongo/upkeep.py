@@ -14,6 +14,7 @@ from pymongo.errors import (
 from pymongo.operations import IndexModel
 from pymongo.read_concern import ReadConcern
 
+from shadow.model.collations import as_options
 from shadow.model.schema import CollectionSpec, UniqueSpec
 from shadow.stores.mongo.access import MongoAccess
 from shadow.stores.mongo.changes import Bare, bare_writes
@@ -72,7 +73,10 @@ class MongoUpkeep(MongoAccess):
     async def _make_unique(self, collection: str, unique: UniqueSpec) -> None:
         """The unique index that the configuration declares."""
         keys = [(path, 1) for path in unique.fields]
-        made = self._collection(collection).create_index(keys, name=unique.name, unique=True, sparse=unique.sparse)
+        options = as_options(unique.collation)
+        made = self._collection(collection).create_index(
+            keys, name=unique.name, unique=True, sparse=unique.sparse, **options
+        )
         await _unless(made, _SAME_INDEX)
         self._unique.forget(collection)
 

@@ -1,0 +1,144 @@
+"""The guards of a ramp and of a watched flip: conditions on the figures of all processes together.
+
+A guard holds, is broken, or is not known; unknown is never good news, and never a reason to step back either: a ramp
+waits then. Whoever decides gives the rows of processes that were heard of lately.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from shadow.control.members import Member
+from shadow.model.guards import GuardLimits, quantile
+from shadow.model.health import CollectionHealth, GuardHealth
+
+__all__ = ["Guard", "figures_of", "flip_guards", "ramp_guards", "unheard"]
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """`holds`: None if it is not known. `said`: the figure with its limit."""
+
+    name: str
+    holds: bool | None
+    said: str
+
+
+def figures_of(guards: Iterable[Guard]) -> dict[str, str]:
+    """For receipts and hooks: the figures by name."""
+    return {each.name: each.said for each in guards}
+
+
+def ramp_guards(
+    health: Sequence[CollectionHealth], limits: GuardLimits, *, share: float, number: int, plan: str
+) -> list[Guard]:
+    """The guards of a ramp at `share`, which is step `number` of its record. `health`: of the collection, in every
+    process of the application."""
+    counted = [each.guards for each in health if each.guards is not None and each.guards.number == number]
+    guards = [
+        _in_step(health, number, plan),
+        _answers(health),
+        _works(health),
+        _mismatches(counted, limits),
+        _throttled(counted, limits),
+    ]
+    if share:
+        failed = _rate(counted, "routed_failed", "routed"), _rate(counted, "asked_failed", "asked")
+        guards.append(_errors(*failed, sum(each.routed for each in counted), limits, "routed reads"))
+        guards.append(_slower(_times(counted, "routed_times"), _times(counted, "primary_times"), limits))
+    return guards
+
+
+def flip_guards(health: Sequence[CollectionHealth], limits: GuardLimits, *, number: int) -> list[Guard]:
+    """The guards of a flip that is watched: the same figures of the whole traffic."""
+    counted = [each.guards for each in health if each.guards is not None and each.guards.number == number]
+    asked = sum(each.asked for each in counted)
+    return [
+        _in_step(health, number, None),
+        _works(health),
+        _mismatches(counted, limits),
+        _throttled(counted, limits),
+        _errors(_rate(counted, "asked_failed", "asked"), 0.0, asked, limits, "operations"),
+        _slower(_times(counted, "primary_times"), _times(counted, "secondary_times"), limits),
+    ]
+
+
+def unheard(rows: Iterable[Member]) -> Guard:
+    """Beside the guards while some process was not heard of lately."""
+    names = ", ".join(row.name for row in rows)
+    return Guard("processes", None, f"not heard of lately: {names}")
+
+
+def _in_step(health: Sequence[CollectionHealth], number: int, plan: str | None) -> Guard:
+    if not health:
+        return Guard("processes", None, "no process of the application is registered")
+    plans = {each.guards.plan for each in health if each.guards is not None}
+    late = sum(each.guards is None or each.guards.number != number for each in health)
+    if plan is not None and plans - {plan}:
+        return Guard("processes", None, "their configuration files have different ramps")
+    if late:
+        return Guard("processes", None, f"{late} of {len(health)} do not report figures of this step yet")
+    return Guard("processes", True, f"{len(health)}, all at this step")
+
+
+def _answers(health: Sequence[CollectionHealth]) -> Guard:
+    down = sorted({str(store) for each in health if each.secondary is not None for store in each.secondary.down})
+    return Guard("secondary", not down, f"{', '.join(down)} counts as down" if down else "up")
+
+
+def _works(health: Sequence[CollectionHealth]) -> Guard:
+    found = [each.comparison for each in health]
+    if any(each is not None and each.planted and not each.works for each in found):
+        return Guard("comparison works", False, "planted differences are not found")
+    if not found or any(each is None or not each.planted for each in found):
+        return Guard("comparison works", None, "no differences are planted yet")
+    return Guard("comparison works", True, "planted differences are found")
+
+
+def _mismatches(counted: Sequence[GuardHealth], limits: GuardLimits) -> Guard:
+    matched, differing = sum(each.matched for each in counted), sum(each.differing for each in counted)
+    # A handful of comparisons of the primary with itself says nothing about its noise.
+    noise = _rate(counted, "noisy", "noise") if sum(each.noise for each in counted) >= limits.at_least else 0.0
+    rate, most = differing / matched if matched else 0.0, noise + limits.mismatches
+    said = f"{differing} of {matched} comparisons ({rate:.2%}), at most {most:.2%} with the noise of {noise:.2%}"
+    # One difference between few comparisons is far above every limit, and would be in a million as well.
+    broken = rate > most and (matched >= limits.at_least or differing > 1)
+    return Guard("mismatches", _of(broken, matched, limits), said)
+
+
+def _throttled(counted: Sequence[GuardHealth], limits: GuardLimits) -> Guard:
+    throttled, requests = sum(each.throttled for each in counted), sum(each.requests for each in counted)
+    share = throttled / max(throttled, requests, 1)
+    said = f"{throttled} of {requests} requests to dynamo ({share:.2%}), at most {limits.throttled:.2%}"
+    broken = share > limits.throttled and max(throttled, requests) >= limits.at_least
+    # No requests, no throttling: the other guards say whether there is enough traffic.
+    return Guard("throttled", not broken, said)
+
+
+def _errors(failed: float, other: float, count: int, limits: GuardLimits, what: str) -> Guard:
+    most = other + limits.errors
+    said = f"{failed:.2%} of {count} {what} failed, at most {most:.2%}"
+    return Guard("errors", _of(failed > most and count >= limits.at_least, count, limits), said)
+
+
+def _slower(own: tuple[int, ...], other: tuple[int, ...], limits: GuardLimits) -> Guard:
+    if not limits.slower:
+        return Guard("slower", True, "switched off")
+    ours, theirs = quantile(own, 0.95), quantile(other, 0.95)
+    said = f"p95 {ours * 1000:.1f} ms to {theirs * 1000:.1f} ms, at most {limits.slower:g} times"
+    count = min(sum(own), sum(other))
+    return Guard("slower", _of(count >= limits.at_least and ours > limits.slower * theirs, count, limits), said)
+
+
+def _of(broken: bool, count: int, limits: GuardLimits) -> bool | None:
+    return False if broken else True if count >= limits.at_least else None
+
+
+def _rate(counted: Sequence[GuardHealth], part: str, whole: str) -> float:
+    parts = sum(int(getattr(each, part)) for each in counted)
+    return parts / max(1, sum(int(getattr(each, whole)) for each in counted))
+
+
+def _times(counted: Sequence[GuardHealth], name: str) -> tuple[int, ...]:
+    return tuple(map(sum, zip(*(getattr(each, name) for each in counted), strict=True)))
