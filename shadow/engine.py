@@ -60,7 +60,7 @@ class Engine(Upkeep):
     def __init__(self, settings: Settings, database: Any, options: EngineOptions = _DEFAULTS) -> None:
         """`database`: the `Shadow` that this is the engine of."""
         clients = HandedClients.of(options, settings)
-        seen = make_observation(settings, self._gauges, self._doubted)
+        seen = make_observation(settings, self._gauges, self._doubted, self._relayed)
         super().__init__(settings, clients, Notices(seen.report))
         self.database = database
         self.options = options
@@ -207,6 +207,8 @@ class Engine(Upkeep):
                 runtime.keep(Background.RIGHTS, self.rights.run)
                 self._keep_swept(runtime)
                 self._keep_writers_watched(runtime)
+                if not self.options.tool:
+                    self._keep_writers_relayed(runtime)
         return runtime
 
     async def _belong(self, turn: Turn) -> None:
@@ -320,6 +322,7 @@ class Engine(Upkeep):
             canary_found=runtime.reader.canaries.last_found(),
             comparison_working=runtime.reader.canaries.working(),
             mismatches_by_path=self.findings.by_path(),
+            relay_lag={name: each.status().behind for name, each in self.relays.items()},
             background_down=self.supervisor.down.keys(),
             **self.fleet.gauges(),
         )
@@ -332,6 +335,10 @@ class Engine(Upkeep):
         """The indexes of MongoDB whose loss the configuration acknowledges."""
         entry = self.settings.collections.get(collection)
         return () if entry is None else entry.accept_lost_indexes
+
+    def _relayed(self, collection: str) -> bool:
+        """Whether out-of-band writes to the primary of the collection are relayed."""
+        return self.parts.routes[collection].primary in self.relays
 
     def _doubted(self, collection: str) -> bool:
         """Whether intents of the collection are known to be lost, as of the last read of the journal."""

@@ -277,6 +277,10 @@ class Router:
             self._reader.incomparable(collection, verb, Incomparable.NOT_PORTABLE)
         return True
 
+    async def admit_alone(self, collection: str, verb: Verb, only: MongoOnly) -> None:
+        """Counts a read that the surface asks of MongoDB alone. Raises UnsupportedOperation if it is not primary."""
+        self._alone(collection, verb, only, await self._routes.route(collection))
+
     def _unexpired(self, collection: str, filter: Document) -> Document:
         """What a write looks for: on DynamoDB nothing that has expired. On MongoDB that stays until its monitor runs,
         and a write may move its date."""

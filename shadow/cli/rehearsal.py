@@ -65,7 +65,7 @@ def _settings(settings: Settings, name: str, primary: StoreName, folder: Path) -
             "journal": JournalSettings(url=SecretStr(f"sqlite:///{folder / 'journal.db'}")),
             "control": ControlSettings(heartbeat=_HEARTBEAT),
             "hooks": (),
-            "observe": settings.observe.model_copy(update={"watch_writers": False}),
+            "observe": settings.observe.model_copy(update={"watch_writers": False, "follow_writers": False}),
         }
     )
 

@@ -67,6 +67,8 @@ class Event(enum.StrEnum):
     BACKGROUND_FAILED = "background.failed"
     BACKGROUND_WORKING = "background.working"
     WRITER_BYPASSING = "writer.bypassing"
+    WRITER_RELAYED = "writer.relayed"
+    RELAY_LOST = "relay.lost"
     OPERATION_NOT_PORTABLE = "operation.not_portable"
     WRITES_RAISED = "writes.raised"
     LINES_HELD = "log.held_back"
@@ -109,6 +111,7 @@ WARNINGS: Final = frozenset(
         Event.INDEX_LOST,
         Event.TABLE_LACKING,
         Event.WRITER_BYPASSING,
+        Event.RELAY_LOST,
         Event.OPERATION_NOT_PORTABLE,
         Event.WRITES_RAISED,
         Event.LINES_HELD,

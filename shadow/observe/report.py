@@ -43,7 +43,8 @@ _KNOWN: Final = 10_000
 
 
 class Report:
-    """Implements `model.events.Reporter`. `doubted`: whether the journal may have lost intents of a collection."""
+    """Implements `model.events.Reporter`. `doubted`: whether the journal may have lost intents of a collection;
+    `relayed`: whether its out-of-band writes are relayed, so that what a read finds of them is counted there."""
 
     def __init__(
         self,
@@ -53,6 +54,7 @@ class Report:
         *,
         hasher: Hasher,
         doubted: Callable[[str], bool] = lambda collection: False,
+        relayed: Callable[[str], bool] = lambda collection: False,
     ) -> None:
         self.metrics: Final = metrics
         self.findings: Final = findings
@@ -60,6 +62,7 @@ class Report:
         self.portability: Final = Portability()
         self.hasher: Final = hasher
         self._doubted = doubted
+        self._relayed = relayed
         self._since = time.time()
         self._lines: Final = lines
         self.on_finding: Callable[[Mismatch, str], None] = lambda found, id: None
@@ -107,7 +110,7 @@ class Report:
         found = event.found
         self._note_finding(found, self.findings.add(found, first_trace()))
         kind = bypass(found, since=self._since, doubted=self._doubted(found.collection))
-        if kind is None:
+        if kind is None or self._relayed(found.collection):
             return
         content = tuple((each.path, each.primary_hash, each.secondary_hash) for each in found.differences)
         mark = (found.primary_state, found.secondary_state, content)

@@ -29,9 +29,10 @@ from shadow.surface.forwarded import INSTANCE_ATTRIBUTES
 from shadow.surface.futures import at_once
 from shadow.surface.options import RequestedConcerns
 from shadow.surface.routed_cursor import RoutedAnswer, RoutedCursor
+from shadow.surface.server_reads import ServerReads
 from shadow.surface.sessions import in_session, without_session
 from shadow.surface.stamping import READS, WRITES, Stamping, is_stamp
-from shadow.surface.ways_around import CollectionOwner, checked_pipeline, refuse_past, target_of, written_elsewhere
+from shadow.surface.ways_around import CollectionOwner, checked_pipeline, refuse_past, target_of
 
 __all__ = ["RoutedCollection", "RoutedHandle"]
 
@@ -51,7 +52,7 @@ class RoutedHandle(Handle, CollectionOwner, Protocol):
         """The path that a call would take by what is known now. Needs no event loop."""
 
 
-class RoutedCollection(Collection):
+class RoutedCollection(ServerReads):
     """One configured collection of the application."""
 
     _handle: RoutedHandle
@@ -347,17 +348,7 @@ class RoutedCollection(Collection):
             return self[name]
         if not is_own:
             return super().__getattr__(name)
-        found = getattr(self._own(), name)
-        if name != "aggregate_raw_batches":
-            return found
-
-        def checked(pipeline: Any, *arguments: Any, **options: Any) -> Any:
-            target, pipeline = target_of(pipeline, self._handle.name), checked_pipeline(self._handle, pipeline)
-            if not target:
-                return found(pipeline, *arguments, **options)
-            return written_elsewhere(self._handle, self, target, lambda: found(pipeline, *arguments, **options))
-
-        return checked
+        return getattr(self._own(), name)
 
     def __call__(self, *arguments: Any, **options: Any) -> NoReturn:
         raise TypeError(f"there is no such verb: {self._name.rpartition('.')[2]!r} (of collection {self._name!r})")

@@ -12,7 +12,6 @@ import functools
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from pymongo.errors import ConnectionFailure
@@ -52,9 +51,10 @@ from shadow.stores.base import ReplayingMany
 from shadow.stores.breaker import Breaker
 from shadow.stores.within import within
 from shadow.traces.causes import Causes
-from shadow.traces.spans import Cause, cause, current_cause
+from shadow.traces.spans import cause, current_cause
 from shadow.writes.context import LoopContext
 from shadow.writes.heal import HealContended, Replayed, by_result, decided, heal, replay, replay_fenced, replay_many
+from shadow.writes.replica import Replica
 from shadow.writes.untangle import Untangler
 from shadow.writes.work_queue import Batch
 
@@ -68,26 +68,6 @@ _OFTEN: Final = 10.0
 _RARELY: Final = 3600.0
 """The longest pauses, in seconds, between two failed repairs of a key: where it waits for the secondary, and where the
 secondary refuses to hold it. The next write of such a key makes it due at once."""
-
-
-@dataclass(slots=True, eq=False)
-class _Replica:
-    """The job that replicates one write by `work`."""
-
-    replicator: Replicator
-    collection: str
-    verb: Verb
-    key: Key
-    op_id: str
-    route: Route
-    work: Callable[[], Awaitable[None]]
-    done: asyncio.Future[bool]
-    cause: Cause | None
-    write: Write | None = None
-    """What can be replayed along with others."""
-
-    async def __call__(self) -> None:
-        await self.replicator._replicate_alone(self)
 
 
 class Replicator:
@@ -144,7 +124,7 @@ class Replicator:
     ) -> asyncio.Future[bool]:
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._following[op_id] = collection
-        replica = _Replica(self, collection, verb, key, op_id, route, work, done, cause(), write)
+        replica = Replica(self._replicate_alone, collection, verb, key, op_id, route, work, done, cause(), write)
         batch = None if write is None else self._batch_of(write, route)
         if not self._queue.offer(collection, queue_key(collection, key), replica, batch=batch):
             self.defer(collection, op_id, Deferral.CLOSING if self._queue.closed else Deferral.LANE_FULL, key)
@@ -159,7 +139,7 @@ class Replicator:
         most = store.replays_at_once(write.collection)
         return Batch((write.collection, write.verb, route), most, self._replicate_many) if most > 1 else None
 
-    def _end(self, replica: _Replica, *, acknowledged: bool) -> None:
+    def _end(self, replica: Replica, *, acknowledged: bool) -> None:
         self._following.pop(replica.op_id, None)
         if not replica.done.done():
             replica.done.set_result(acknowledged)
@@ -171,13 +151,21 @@ class Replicator:
         self._reporter.publish(WriteDeferred(collection, reason))
         self._wake.set()
 
+    async def heal_soon(self, collection: str, keys: Sequence[Key]) -> None:
+        """Leaves keys to the journal, from which they are repaired next. Durable when it returns. Raises
+        `JournalError`."""
+        opened = await self._intents.open_durably(collection, keys)
+        for op_id in opened.op_ids:
+            self._journal.defer(op_id)
+        self._wake.set()
+
     def abandon(self) -> None:
         """Leaves every write that has not been replicated to its intent."""
         for op_id, collection in self._following.items():
             self.defer(collection, op_id, Deferral.CLOSING)
         self._following.clear()
 
-    async def _replicate_alone(self, replica: _Replica) -> None:
+    async def _replicate_alone(self, replica: Replica) -> None:
         acknowledged = False
         try:
             with self._traces.work(
@@ -210,7 +198,7 @@ class Replicator:
         self._reach(Point.AFTER_CLOSE)
         return True
 
-    async def _replicate_many(self, replicas: Sequence[_Replica]) -> None:
+    async def _replicate_many(self, replicas: Sequence[Replica]) -> None:
         """Replicates writes of one collection, verb and route, each of another key: together, and what that did not
         make equal alone, for whatever reason it did not."""
         left, first = list(replicas), replicas[0]
@@ -229,11 +217,11 @@ class Replicator:
             for each in left:
                 self._end(each, acknowledged=False)
 
-    async def _in_turn(self, replica: _Replica) -> None:
+    async def _in_turn(self, replica: Replica) -> None:
         async with self._alone:
             await replica()
 
-    async def _replicate_together(self, replicas: Sequence[_Replica]) -> list[_Replica]:
+    async def _replicate_together(self, replicas: Sequence[Replica]) -> list[Replica]:
         """Those that are still to be replicated alone."""
         collection, route = replicas[0].collection, replicas[0].route
         writes = [each.write for each in replicas if each.write is not None]
@@ -263,7 +251,7 @@ class Replicator:
         self._reach(Point.AFTER_CLOSE)
         return [replica for replica, equal in zip(replicas, made, strict=True) if not equal]
 
-    def _give_up(self, replicas: Sequence[_Replica], reason: Deferral) -> None:
+    def _give_up(self, replicas: Sequence[Replica], reason: Deferral) -> None:
         """Leaves writes to their intents."""
         for each in replicas:
             self.defer(each.collection, each.op_id, reason, each.key)

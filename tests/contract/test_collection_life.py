@@ -36,7 +36,6 @@ Call = Callable[[Collection], Awaitable[Any]]
 REFUSED: Final[dict[str, Call]] = {
     "update_one(collation=": lambda c: c.update_one(KEY, SET, collation={"locale": "de"}),
     "update_one(hint=": lambda c: c.update_one(KEY, SET, hint="n_1"),
-    "update_one(let=": lambda c: c.update_one(KEY, SET, let={"a": 1}),
     "replace_one(hint=": lambda c: c.replace_one(KEY, {"n": 1}, hint="n_1"),
     "delete_one(collation=": lambda c: c.delete_one(KEY, collation={"locale": "de"}),
     "delete_many(hint=": lambda c: c.delete_many(KEY, hint="n_1"),
@@ -51,7 +50,7 @@ REFUSED: Final[dict[str, Call]] = {
     "bulk_write(hint=": lambda c: c.bulk_write([pymongo.UpdateOne(KEY, SET, hint="n_1")]),
     "bulk_write(collation=": lambda c: c.bulk_write([pymongo.DeleteOne(KEY, collation={"locale": "de"})]),
     "watch": lambda c: c.watch(),
-    "collection.find_raw_batches": lambda c: c.find_raw_batches({}),
+    "find_raw_batches": lambda c: c.find_raw_batches({}),
     "$where": lambda c: c.find_one({"$where": "true"}),
     "$near": lambda c: c.find_one({"a": {"$near": [0, 0]}}),
     "$text": lambda c: c.count_documents({"$text": {"$search": "x"}}),

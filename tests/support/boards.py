@@ -370,6 +370,25 @@ DIVERGENCE: Final = Board(
                     unit="wps",
                     width=6,
                 ),
+                Panel(
+                    "Out-of-band writes that are relayed",
+                    "By collection and kind, as the stream of the primary shows them.",
+                    [
+                        (
+                            f"{_rate('shadow_relayed_writes_total', 'collection, kind')} > 0",
+                            "{{collection}} {{kind}}",
+                        )
+                    ],
+                    unit="wps",
+                    width=6,
+                ),
+                Panel(
+                    "Relay behind",
+                    "How far the relay of such writes is behind; rises where no process relays.",
+                    [("max by (store) (shadow_relay_lag_seconds)", "{{store}}")],
+                    unit="s",
+                    width=6,
+                ),
             ],
         ),
     ],

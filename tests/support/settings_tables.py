@@ -204,6 +204,11 @@ OBSERVE: Final = {
         "",
         "finds out-of-band writes with MongoDB's change streams; in one process of all; needs a replica set",
     ),
+    "follow_writers": (
+        "",
+        "finds out-of-band writes to the primary with its change stream and repairs their documents; in every process; "
+        "needs a replica set",
+    ),
 }
 ADMIN: Final = {
     "token": (

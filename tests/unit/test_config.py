@@ -270,6 +270,7 @@ OTHERS: Final[dict[str, tuple[str, Any]]] = {
     "observe.holdout": ("0.5", 0.5),
     "observe.canary_within": ("20", 20),
     "observe.watch_writers": ("true", True),
+    "observe.follow_writers": ("true", True),
     "observe.traces": ("false", False),
     "observe.trace_statements": ("true", True),
     "admin.token": ("a-token-of-some-length", SecretStr("a-token-of-some-length")),
