@@ -1,4 +1,4 @@
-"""Many replays in few requests: what stands under the keys is read first, and then each write is one statement of a
+"""Many replays in few requests: what the keys hold is read first, and then each write is one statement of a
 batch, with a condition of its own.
 
 The condition is the state that was read, which is the version before the write. So a statement is done where its own
@@ -33,7 +33,7 @@ class Statements(Protocol[S]):
     """How one store makes a batch of replays."""
 
     async def steps(self, writes: Mapping[int, Write]) -> Mapping[int, Step[S]]:
-        """Reads what stands under the keys. By the same places, a step for each write whose fence holds there, and that
+        """Reads what the keys hold. By the same places, a step for each write whose fence holds there, and that
         one statement can make. Raises what the store raises."""
 
     async def send(self, statements: Sequence[S]) -> Sequence[bool]:

@@ -77,7 +77,7 @@ async def replay(secondary: Store, write: Write) -> tuple[Replayed, Image | None
 
 async def replay_many(secondary: ReplayingMany, writes: Sequence[Write]) -> list[bool]:
     """For each write of one collection, whether the secondary now has what the primary has. What has not, and what
-    came to another image, is to be replayed alone: that tells why."""
+    has another image, is to be replayed alone: that tells why."""
     images = await secondary.replay_many(writes[0].collection, writes)
     return [image is not None and _as_meant(write, image) for write, image in zip(writes, images, strict=True)]
 
