@@ -28,6 +28,7 @@ __all__ = [
     "InTransaction",
     "Indexed",
     "Judging",
+    "ReplayingMany",
     "Scanning",
     "Store",
     "Unfit",
@@ -218,6 +219,18 @@ class Batching(Protocol):
     ) -> list[Applied | Exception | None]:
         """Many `Update`s or `Delete`s as the store that answers, each at its own key and otherwise equal; one
         result each, as `apply` would give it. Nothing is attempted after the first error (None). See `stores.many`."""
+
+
+@runtime_checkable
+class ReplayingMany(Protocol):
+    """A store that makes many replays in few requests."""
+
+    def replays_at_once(self, collection: str) -> int:
+        """How many replays one call may have; 0: this collection has only those that are made alone."""
+
+    async def replay_many(self, collection: str, writes: Sequence[Write]) -> list[Image | None]:
+        """What `replay` would return for each, made on the same condition; or None, which here only says that this
+        write has to be replayed alone. Raises the error of a request whose outcome is unknown. See `stores.replays`."""
 
 
 class Unfit(Protocol):

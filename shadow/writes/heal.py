@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import random
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final, Protocol
 
 from pymongo.errors import DuplicateKeyError
@@ -18,10 +18,20 @@ from shadow.model.stored import check_copyable, is_copyable
 from shadow.model.verdict import Healing
 from shadow.model.version import Image, Key, State, Tombstone, Unknown, Version, fresh_id
 from shadow.mongoql.collation import is_collated
-from shadow.stores.base import Store
+from shadow.stores.base import ReplayingMany, Store
 from shadow.traces.spans import NO_TRACES, Traces
 
-__all__ = ["HealContended", "Replayed", "Untangles", "by_result", "decided", "heal", "replay", "replay_fenced"]
+__all__ = [
+    "HealContended",
+    "Replayed",
+    "Untangles",
+    "by_result",
+    "decided",
+    "heal",
+    "replay",
+    "replay_fenced",
+    "replay_many",
+]
 
 
 _REFUSALS: Final = 4
@@ -63,6 +73,13 @@ async def replay(secondary: Store, write: Write) -> tuple[Replayed, Image | None
     if image is None:
         return Replayed.FENCED, None
     return (Replayed.EQUAL if _as_meant(write, image) else Replayed.DIFFERENT), image
+
+
+async def replay_many(secondary: ReplayingMany, writes: Sequence[Write]) -> list[bool]:
+    """For each write of one collection, whether the secondary now has what the primary has. What has not, and what
+    has another image, is to be replayed alone: that tells why."""
+    images = await secondary.replay_many(writes[0].collection, writes)
+    return [image is not None and _as_meant(write, image) for write, image in zip(writes, images, strict=True)]
 
 
 async def replay_fenced(secondary: Store, write: Write) -> tuple[Replayed, Image | None]:

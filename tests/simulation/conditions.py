@@ -130,11 +130,14 @@ class Conditions:
     """A commit has no answer, applied later or not at all."""
     many: float = 0.0
     """How often a caller changes several documents by one call."""
+    batches: bool = False
+    """The store called DynamoDB makes replays that wait together in one batch."""
 
     @classmethod
     def drawn(cls, rng: random.Random) -> Conditions:
         made = cls._drawn(rng)
         # Without the generator: what a seed draws otherwise stays as it was.
+        made = made.but(batches=not made.unique and (made.callers + made.keys) % 2 == 0)
         return made.but(many=0.3) if not made.fleet and (made.callers + made.operations) % 3 == 0 else made
 
     @classmethod

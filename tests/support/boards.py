@@ -699,7 +699,7 @@ FLIP: Final = Board(
                     "Calls of commands and webhooks, by what they were called for and how they ended.",
                     [
                         (
-                            "sum by (event, result) (increase(shadow_hooks_total[$__rate_interval])) > 0",
+                            "sum by (event, result) (increase(shadow_hooks_total[$__rate_interval]))",
                             "{{event}} {{result}}",
                         )
                     ],

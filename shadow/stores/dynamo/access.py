@@ -17,6 +17,7 @@ from shadow.stores.dynamo.tables.constraints import Constraints
 from shadow.stores.dynamo.tables.manager import TableManager
 from shadow.stores.dynamo.write.buffer import Committer
 from shadow.stores.dynamo.write.inserts import Inserter
+from shadow.stores.dynamo.write.replays import Replays
 from shadow.stores.dynamo.write.sweeping import Sweeper
 from shadow.stores.dynamo.write.together import Together
 from shadow.stores.dynamo.write.writes import FoundItem, Writer
@@ -45,6 +46,7 @@ class DynamoAccess:
         )
         self._writer = Writer(self._gateway, self._reader, context.on_lacking)
         self._inserter = Inserter(self._gateway, self._writer, transactional=settings.transactional_inserts)
+        self._replays = Replays(self._gateway, self._reader, context.on_lacking)
         self._together = Together(self._reader, self._writer)
         self._committer = Committer(self._gateway, self._writer, self._together)
         self._sweeper = Sweeper(self._gateway, self._reader, self._writer)
