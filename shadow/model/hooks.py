@@ -19,8 +19,6 @@ class HookEvent(enum.StrEnum):
     NEW_FINDING = "new_finding"
     RAMP_STEPPED = "ramp_stepped"
     RAMP_STEPPED_BACK = "ramp_stepped_back"
-    FLIP_TAKEN_BACK = "flip_taken_back"
-    """A guard has broken after a flip that is watched."""
 
 
 @dataclass(frozen=True, slots=True)

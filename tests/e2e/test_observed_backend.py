@@ -30,6 +30,8 @@ MAY_BE_EMPTY: Final = {
     "Mismatches by kind",
     "Mismatches by path",
     "Mismatches by verb",
+    "Out-of-band writes that are relayed",
+    "Relay behind",
     "What to look at",
     "Writes past shadow",
     "Writes without an intent",
