@@ -105,8 +105,17 @@ class _Switched(Sampler):
 
     chosen: Sampler = ALWAYS_ON
 
-    def should_sample(self, *arguments: Any, **options: Any) -> SamplingResult:
-        return self.chosen.should_sample(*arguments, **options)
+    def should_sample(
+        self,
+        parent_context: Any,
+        trace_id: int,
+        name: str,
+        kind: Any = None,
+        attributes: Any = None,
+        links: Any = None,
+        trace_state: Any = None,
+    ) -> SamplingResult:
+        return self.chosen.should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)
 
     def get_description(self) -> str:
         return "switched"
