@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from bson import Regex
@@ -85,11 +85,63 @@ def collation_key(text: str, strength: int) -> tuple[int, ...]:
     """Equal for texts that are equal at this strength, 1 or 2."""
     # Without `normalization`, the server takes each character apart, but does not reorder accents.
     apart = "".join(map(_apart, text))
-    elements = [element for element in _collator().collation_elements(apart) if element]
+    elements = [element for element in _elements(apart) if element]
     primary = tuple(element[0] for element in elements if element[0])
     if strength == 1:
         return primary
     return (*primary, 0, *(element[1] for element in elements if len(element) > 1 and element[1]))
+
+
+_SYMBOLS: Final = frozenset({0x20A8, 0xFDFC})
+"""Signs of currencies that the server, as CLDR, doesn't take for the letters that Unicode's table has for them."""
+_OWN_WEIGHT: Final = 0x10000
+"""Above every weight of Unicode's table, which are of 16 bits."""
+
+
+def _elements(text: str) -> Iterator[Any]:
+    """The collation elements, of the longest contractions. `pyuca` has a rule of its own for a contraction that is
+    interrupted by other accents; the server's is S2.1.1 to S2.1.3 of UTS #10, also in text that is not normalized."""
+    codes = [ord(character) for character in text]
+    place = 0
+    while place < len(codes):
+        node, after = _longest(codes, place)
+        if codes[place] in _SYMBOLS:
+            yield [_OWN_WEIGHT + codes[place], 32, 2]
+            place += 1
+            continue
+        if node is None:
+            yield from _collator().implicit_weight(codes[place])
+            place += 1
+            continue
+        blocking, ahead = 0, after
+        while node.children is not None and ahead < len(codes) and (kind := _class(codes[ahead])):
+            longer = node.children.get(codes[ahead]) if blocking < kind else None
+            if longer is not None and longer.value:
+                node = longer
+                del codes[ahead]
+            else:
+                blocking = kind
+                ahead += 1
+        yield from node.value
+        place = after
+
+
+def _longest(codes: list[int], place: int) -> tuple[Any, int]:
+    """The node of the longest entry that begins at the place, and the place after it; None if there is none."""
+    node, found, after = _collator().table.root, None, place
+    while place < len(codes) and node.children is not None and codes[place] in node.children:
+        node = node.children[codes[place]]
+        place += 1
+        if node.value:
+            found, after = node, place
+    return found, after
+
+
+@functools.lru_cache(maxsize=4096)
+def _class(code: int) -> int:
+    """The canonical combining class in Unicode 8, 0 to 254."""
+    kind = unicodedata.combining(chr(code))
+    return kind if kind and _is_known(code) else 0
 
 
 @functools.lru_cache(maxsize=4096)

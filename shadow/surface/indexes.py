@@ -58,6 +58,8 @@ _NOT_SENT: Final = frozenset({"session", "collation"})
 """Options that a driver accepts as objects of its own and does not encode unchanged."""
 _OF_THE_CALL: Final = frozenset({"session", "comment", "maxTimeMS", "commitQuorum", "background", "v", "ns"})
 """Options that say nothing about the index."""
+_OF_ID: Final = (_OF_THE_CALL - {"background"}) | {"name", "collation"}
+"""What may stand beside the keys of an index of `_id`; anything else is refused, whatever it says."""
 _DESCRIBING: Final = frozenset(
     {
         *("name", "hidden", "storageEngine", "expireAfterSeconds", "wildcardProjection", *_SIGNATURE),
@@ -304,7 +306,7 @@ def _check_options(keys: IndexKeys, options: Mapping[str, Any]) -> None:
     for flag in ("unique", "sparse", "hidden"):
         if flag in options and not isinstance(options[flag], bool | int | float | Decimal128):
             raise _failure(14, "TypeMismatch", f"The field '{flag}' must be a bool or a number")
-    more = _described(options).keys() - {"collation"}
+    more = {name for name in options if name not in _OF_ID}
     if [path for path, _ in keys] == ["_id"] and more:
         text = f"The field '{min(more)}' is not valid for an _id index specification"
         raise _failure(197, "InvalidIndexSpecificationOption", text)
@@ -320,9 +322,6 @@ def _check_options(keys: IndexKeys, options: Mapping[str, Any]) -> None:
         return
     if keys[0][1] < 0:
         raise _failure(2, "BadValue", "The field 'key' for an _id index must be {_id: 1}")
-    if _is_set(options.get("unique")) or _is_set(options.get("sparse")):
-        text = "The fields 'unique' and 'sparse' are not valid for an _id index specification"
-        raise _failure(197, "InvalidIndexSpecificationOption", text)
 
 
 def _check_names(options: Mapping[str, Any]) -> None:

@@ -37,6 +37,13 @@ def texts_of(mongo_url: str) -> Iterator[Collection[dict[str, Any]]]:
         client.drop_database(name)
 
 
+def decompositions() -> Iterator[str]:
+    """Each character that is said to stand for others, and these."""
+    for character in map(chr, _EVERY):
+        if (others := unicodedata.normalize("NFKD", character)) != character:
+            yield from (character, others)
+
+
 def strings(count: int) -> Iterator[str]:
     """Of each kind several that may be equal: in another case, normal form, order of accents, or with ignored parts."""
     pick = random.Random(SEED)
@@ -54,11 +61,12 @@ def strings(count: int) -> Iterator[str]:
 
 @pytest.mark.parametrize("strength", [1, 2])
 @pytest.mark.parametrize("locale", ["en", "en_US"])
-@pytest.mark.parametrize("kind", ["characters", "strings"])
+@pytest.mark.parametrize("kind", ["characters", "decompositions", "strings"])
 def test_the_server_takes_the_same_texts_for_equal(
     texts_of: Collection[dict[str, Any]], kind: str, locale: str, strength: int
 ) -> None:
-    texts = [chr(code) for code in _EVERY] if kind == "characters" else list(dict.fromkeys(strings(3000)))
+    made = {"characters": map(chr, _EVERY), "decompositions": decompositions(), "strings": strings(3000)}
+    texts = list(dict.fromkeys(made[kind]))
     texts_of.drop()
     texts_of.insert_many([{"_id": place, "t": text} for place, text in enumerate(texts)])
     by_text = {"$group": {"_id": "$t", "all": {"$push": "$_id"}}}

@@ -31,6 +31,12 @@ KEYS: Final[list[Any]] = [
 ]
 OPTIONS: Final[list[dict[str, Any]]] = [
     *({}, {"name": "mine"}, {"unique": True}, {"sparse": True}, {"unique": True, "sparse": True}, {"hidden": True}),
+    *(
+        {"unique": False},
+        {"sparse": False},
+        {"unique": 0, "name": "_id_"},
+        {"collation": {"locale": "simple"}, "name": "x"},
+    ),
     *({"expireAfterSeconds": 3600}, {"expireAfterSeconds": 0}, {"expireAfterSeconds": Int64(5)}, {"hidden": False}),
     *({"expireAfterSeconds": 1.5}, {"expireAfterSeconds": Decimal128("7")}, {"expireAfterSeconds": -1}),
     *({"partialFilterExpression": {"a": {"$gt": 1}}}, {"partialFilterExpression": {"a": {"$ne": 1}}}),
@@ -47,7 +53,7 @@ OPTIONS: Final[list[dict[str, Any]]] = [
 def cases(count: int) -> list[tuple[Any, dict[str, Any]]]:
     """Every kind and every option at least once, then combinations by the seed."""
     draw = random.Random(SEED)
-    found = [(keys, {}) for keys in KEYS] + [("a", options) for options in OPTIONS]
+    found = [(keys, {}) for keys in KEYS] + [(keys, options) for keys in ("a", "_id") for options in OPTIONS]
     return found + [(draw.choice(KEYS), draw.choice(OPTIONS)) for _ in range(count)]
 
 

@@ -43,17 +43,23 @@ LARGE = random.Random(1).randbytes(500_000)
 Rights = set[tuple[str, str]]
 """Actions with what they are done to: a table, `table/index`, or `*`."""
 
+_OF_A_TEST = re.compile(r"t[0-9a-f]{12}-").match
+"""Whether the table's name begins as those of every test do."""
+
 
 class Recorder:
-    """Every request of every client of AWS's in this process, as the rights that it wants."""
+    """Every request of every client of AWS's in this process, as the rights that it wants; but not those of objects
+    that another test has left to be closed, for tables of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, database: str) -> None:
+        self.database = database
         self.wanted: Rights = set()
         self.on = True
 
     def note(self, operation: str, parameters: dict[str, Any]) -> None:
         if self.on:
-            self.wanted |= set(_rights(operation, parameters))
+            rights = _rights(operation, parameters)
+            self.wanted |= {each for each in rights if each[1].startswith(self.database) or not _OF_A_TEST(each[1])}
 
     @contextmanager
     def off(self) -> Iterator[None]:
@@ -99,8 +105,8 @@ def granted(policy: dict[str, Any]) -> Rights:
 
 
 @pytest.fixture
-def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
-    made = Recorder()
+def recorder(monkeypatch: pytest.MonkeyPatch, mongo_database: str) -> Recorder:
+    made = Recorder(mongo_database)
     plain = botocore.client.BaseClient._make_api_call
 
     def call(self: Any, operation: str, parameters: Any) -> Any:

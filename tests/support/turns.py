@@ -4,9 +4,9 @@ All that the suites could run takes an hour on two processors, so that nobody wo
 short, and draws from its seed (`support.drawn`: the commit's, in CI) among
 
 - tests with the marker `takes_turns`, which take long: one of three,
-- the cases of a test that has three or more, in the suites that talk to servers: one of three neighbours.
+- the cases of a test, in the suites that take longest: one of three neighbours, or of two where there are no more.
 
-So each of them runs with every third commit or more often. `SHADOW_LONG=1` and `--all-drawn` have all of them, and so
+So each of them runs with every second or third commit. `SHADOW_LONG=1` and `--all-drawn` have all of them, and so
 has whoever names a test by its id or by `-k`.
 """
 
@@ -24,7 +24,7 @@ __all__ = ["for_another_run", "groups", "left"]
 
 T = TypeVar("T")
 
-_SUITES: Final = ("contract", "compat", "faults", "races", "e2e")
+_SUITES: Final = ("contract", "compat", "simulation", "faults", "races", "e2e")
 """Where a third of a test's cases is enough for a run."""
 _TURNS: Final = 3
 """Of so many long tests, or neighbouring cases of a test, a run has one."""
@@ -52,6 +52,6 @@ def for_another_run(seed: int, items: Sequence[pytest.Item], known: Mapping[str,
         elif item.path.parent.name in _SUITES:
             tests[item.nodeid.partition("[")[0]].append(item)
     long.sort(key=lambda item: (-known.get(item.nodeid.partition("[")[0], 0.0), item.nodeid))
-    cases = (groups(each, _TURNS) for each in tests.values() if len(each) >= _TURNS)
+    cases = (groups(each, _TURNS) for each in tests.values())
     chance = random.Random(f"{seed}:turns")
     return {*left(chance, groups(long, _TURNS)), *left(chance, chain.from_iterable(cases))}

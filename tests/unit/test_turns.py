@@ -1,4 +1,4 @@
-"""Each test has its turn: with one of three seeds or more, and with none is anything run that another run would not."""
+"""Each test has its turn: with one of two or three seeds, and with none is anything run that another run would not."""
 
 from __future__ import annotations
 
@@ -46,11 +46,17 @@ def test_of_many_cases_a_run_has_one_of_three_neighbours_and_every_case_has_its_
         assert [number // 3 for number in numbers] == [0, 1, 2, 3, 4]
 
 
-def test_a_test_of_few_cases_and_the_quick_suites_are_run_whole() -> None:
-    few = hashable([a_test(f"test_few[{number}]") for number in range(2)])
+def test_of_two_cases_each_has_its_turn() -> None:
+    runs = [run_of(seed, hashable([a_test("test_both[mongo]"), a_test("test_both[dynamo]")])) for seed in SEEDS]
+    assert {len(each) for each in runs} == {1}
+    assert {name for each in runs for name in each} == {"test_both[mongo]", "test_both[dynamo]"}
+
+
+def test_a_test_without_cases_and_the_quick_suites_are_run_whole() -> None:
+    alone = hashable([a_test("test_alone"), a_test("test_another")])
     quick = hashable([a_test(f"test_many[{number}]", "unit") for number in range(50)])
     for seed in SEEDS:
-        assert len(run_of(seed, few + quick)) == 52
+        assert len(run_of(seed, alone + quick)) == 52
 
 
 def test_of_long_tests_a_run_has_one_of_three_that_take_about_as_long() -> None:
