@@ -25,6 +25,10 @@ from pymongo.errors import DuplicateKeyError
 
 from shadow import Shadow
 from shadow.config import Settings
+from shadow.control.sqlite import SqliteRecords
+from shadow.jobs.backfill import Backfill
+from shadow.jobs.jobs import Jobs
+from shadow.jobs.work import JobPace, Work
 from shadow.traces.spans import ATTRIBUTES
 from tests.support.traced import Spans, attributes, id_of, scope_of, traced
 
@@ -292,3 +296,28 @@ async def test_a_write_that_waits_keeps_its_link_and_the_rest_of_a_cancelled_cal
 
 async def _failing(*arguments: Any) -> None:
     raise ConnectionError
+
+
+async def test_the_steps_of_a_job_are_linked_to_the_call_that_started_it(
+    mongo_url: str, dynamodb_local_url: str, fresh_name: str, tmp_path: Path
+) -> None:
+    site = site_of(mongo_url, dynamodb_local_url, fresh_name, tmp_path, requests="sdk")
+    with traced() as spans:
+        async with Shadow.from_settings(settings(site)) as shadow:
+            await shadow.prepare()
+            things = shadow.get_collection("things")
+            await things.insert_many([{"_id": f"m{i}"} for i in range(3)])
+            assert await shadow.settled(30)
+            spans.clear()
+            with contextlib.closing(SqliteRecords(tmp_path / "jobs.db")) as records:
+                records.prepare()
+                with spans.tracer.start_as_current_span("POST /jobs") as request:
+                    work = Work(Backfill(shadow.admin.sides("things")), Jobs(records), JobPace(workers=1))
+                    assert (await work.run()).outcome == "complete"
+        spans.check(direct=True)  # the caller waits for what lays out the job
+        steps = spans.works("backfill")
+        assert {attributes(each)["db.operation.name"] for each in steps} == {"scan", "batch", "conclude"}
+        assert {link.context.span_id for each in steps for link in each.links} == {id_of(request)}
+        batches = [each for each in steps if attributes(each)["db.operation.name"] == "batch"]
+        assert sum(attributes(each)["db.operation.batch.size"] for each in batches) == 3
+        assert {attributes(each)["shadow.job"] for each in batches} == {work.job_id}
