@@ -102,10 +102,13 @@ class Observation:
 
 
 def make_observation(
-    settings: Settings, gauges: Callable[[], GaugeSnapshot], doubted: Callable[[str], bool]
+    settings: Settings,
+    gauges: Callable[[], GaugeSnapshot],
+    doubted: Callable[[str], bool],
+    relayed: Callable[[str], bool],
 ) -> Observation:
     """`gauges`: read at each scrape, from any thread; `doubted`: whether intents of a collection are known to be
-    lost."""
+    lost; `relayed`: whether its out-of-band writes are relayed."""
     observe, excuses = settings.observe, Excuses(settings.rules())
     hasher = Hasher(b"" if observe.hash_secret is None else observe.hash_secret.get_secret_value().encode())
     metrics = Metrics(
@@ -117,7 +120,7 @@ def make_observation(
     )
     findings = Findings(hasher, reveal_keys=observe.reveal_keys, notes=True)
     lines = LogLines(findings, hasher, reveal_keys=observe.reveal_keys)
-    report = Report(metrics, findings, lines, hasher=hasher, doubted=doubted)
+    report = Report(metrics, findings, lines, hasher=hasher, doubted=doubted, relayed=relayed)
     mismatches = MismatchFile(settings.host_file("findings"), earlier=settings.host_file("suspects"))
     shared = SharedFindings(
         findings,

@@ -24,14 +24,17 @@ from shadow.errors import (
 )
 from shadow.fleet.context import FleetContext
 from shadow.fleet.fleet import Fleet
+from shadow.hooks.hooks import Hooks
 from shadow.host.process import hold_lock, share_locks
 from shadow.host.steady import steady
 from shadow.host.supervisor import Supervisor, Turn
 from shadow.model.background import Background
 from shadow.model.events import ComponentFailed
 from shadow.model.health import CollectionHealth
+from shadow.model.hooks import HookEvent
 from shadow.model.phase import Route, StoreName
 from shadow.model.schema import ExpirySpec
+from shadow.model.verdict import Mismatch
 from shadow.notices import Notices
 from shadow.observe.findings_file import shared_secret
 from shadow.observe.gauges import GaugeSnapshot
@@ -57,7 +60,7 @@ class Engine(Upkeep):
     def __init__(self, settings: Settings, database: Any, options: EngineOptions = _DEFAULTS) -> None:
         """`database`: the `Shadow` that this is the engine of."""
         clients = HandedClients.of(options, settings)
-        seen = make_observation(settings, self._gauges, self._doubted)
+        seen = make_observation(settings, self._gauges, self._doubted, self._relayed)
         super().__init__(settings, clients, Notices(seen.report))
         self.database = database
         self.options = options
@@ -71,6 +74,8 @@ class Engine(Upkeep):
         self.pulse = seen.pulse
         self.suspects = seen.unconfirmed
         self.supervisor = Supervisor(self.report.background_failed, self.report.background_works, options.reach)
+        self.hooks = Hooks(settings.hook_list(), self.report)
+        self.report.on_finding = self._found
         self.parts = self._context(seen)
         self.fleet = Fleet(self._fleet_context(), settings.routes(), settings.forced())
         self.index_report = IndexReport(self.report, self._accepted_indexes)
@@ -149,6 +154,7 @@ class Engine(Upkeep):
             tool=self.options.tool or self.options.passive,
             where=places(settings),
             ramps=settings.ramps(),
+            hooks=self.hooks,
             windows=self.metrics_registry.guards,
         )
 
@@ -201,6 +207,8 @@ class Engine(Upkeep):
                 runtime.keep(Background.RIGHTS, self.rights.run)
                 self._keep_swept(runtime)
                 self._keep_writers_watched(runtime)
+                if not self.options.tool:
+                    self._keep_writers_relayed(runtime)
         return runtime
 
     async def _belong(self, turn: Turn) -> None:
@@ -245,6 +253,10 @@ class Engine(Upkeep):
             if not self.options.passive:
                 await self.parts.routes.learnt(writing=True)
         return participant.joined
+
+    def _found(self, found: Mismatch, id: str) -> None:
+        about = {"collection": found.collection, "finding": id, "kind": found.kind, "verb": found.verb}
+        self.hooks.send(HookEvent.NEW_FINDING, about)
 
     def _share_secret(self) -> None:
         """Makes hashes and findings comparable between the processes of one host, unless the file for it cannot be
@@ -310,6 +322,7 @@ class Engine(Upkeep):
             canary_found=runtime.reader.canaries.last_found(),
             comparison_working=runtime.reader.canaries.working(),
             mismatches_by_path=self.findings.by_path(),
+            relay_lag={name: each.status().behind for name, each in self.relays.items()},
             background_down=self.supervisor.down.keys(),
             **self.fleet.gauges(),
         )
@@ -322,6 +335,10 @@ class Engine(Upkeep):
         """The indexes of MongoDB whose loss the configuration acknowledges."""
         entry = self.settings.collections.get(collection)
         return () if entry is None else entry.accept_lost_indexes
+
+    def _relayed(self, collection: str) -> bool:
+        """Whether out-of-band writes to the primary of the collection are relayed."""
+        return self.parts.routes[collection].primary in self.relays
 
     def _doubted(self, collection: str) -> bool:
         """Whether intents of the collection are known to be lost, as of the last read of the journal."""

@@ -20,6 +20,7 @@ from shadow.notices import Notices
 from shadow.router import Router
 from shadow.routes.forwarder import Forwarder, Passage, expected
 from shadow.runtime import Runtime, RuntimeContext
+from shadow.sessions import TransactionRouter
 from shadow.stores.mongo.drivers import collection_class, driver_of
 from shadow.stores.mongo.store import MongoStore
 from shadow.surface.forwarded import ForwardedCollection
@@ -119,6 +120,15 @@ class DatabaseHandle(abc.ABC):
         assert isinstance(store, MongoStore)
         return store.driver
 
+    def session_client(self) -> Any:
+        """The driver's client that makes the application's sessions, whether or not MongoDB is there."""
+        given = self.clients.mongo
+        if given is not None:
+            return given.client
+        store = self.runtime().stores[StoreName.MONGO]
+        assert isinstance(store, MongoStore)
+        return store.client
+
     def driver_kind(self) -> type[Any]:
         """The class of the driver's collections."""
         if self._kind is None:
@@ -204,6 +214,10 @@ class DatabaseHandle(abc.ABC):
         `JournalError`, `ShadowClosed`."""
         self.runtime()
         await self.fleet.enter(collections)
+
+    def in_session(self, session: Any) -> Router | TransactionRouter:
+        """Likewise for calls with the driver's session."""
+        return self.runtime().sessions.router(session)
 
     def current(self) -> Router:
         """The router of the running event loop, made on first use."""

@@ -13,6 +13,7 @@ from shadow.compare.rules import Excuses
 from shadow.config import Settings, parse
 from shadow.errors import ConfigurationError, Fault, UnsupportedOperation
 from shadow.fleet.fleet import Fleet
+from shadow.hooks.hooks import Hooks
 from shadow.host.supervisor import Turn
 from shadow.model.events import ConfigReloaded
 from shadow.model.phase import Phase, Route, neighbours
@@ -32,6 +33,7 @@ class Reloaded(Protocol):
     parts: RuntimeContext
     fleet: Fleet
     report: Report
+    hooks: Hooks
     excuses: Excuses
     metrics_registry: Metrics
 
@@ -93,6 +95,7 @@ class Reloading:
     def _put_in_force(self, wanted: Settings) -> None:
         self._engine.settings = wanted
         self._engine.excuses.replace(wanted.rules())
+        self._engine.hooks.replace(wanted.hook_list())
         self._engine.metrics_registry.excuses(self._engine.excuses.names())
         self._engine.report.publish(ConfigReloaded(True))
 

@@ -82,8 +82,9 @@ def _of_stores(settings: Settings, routes: Mapping[str, Route]) -> list[Need]:
         kept = "detection of a restored backup"
         found.append(Need(database, WITNESS, _COPIES, kept, False))
         found.append(Need(database, "", frozenset({"listCollections"}), kept, False))
-        if settings.observe.watch_writers:
-            found.append(Need(database, "", frozenset({"changeStream", "find"}), "observe.watch_writers", False))
+        for asked in ("watch_writers", "follow_writers"):
+            if getattr(settings.observe, asked):
+                found.append(Need(database, "", frozenset({"changeStream", "find"}), f"observe.{asked}", False))
     return found
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import time
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +17,7 @@ from typing import Any, Final, TypeVar, cast
 from pymongo.errors import DocumentTooLarge, PyMongoError, WriteError
 
 from shadow.errors import UnsupportedOperation
-from shadow.model.events import NotPortable, OperationFinished, ReadFinished
+from shadow.model.events import NotPortable, OperationFinished, ReadFinished, ReadRouted, Reporter
 from shadow.model.expiry import hide, joined_collections, unexpired
 from shadow.model.operation import (
     ANY,
@@ -36,13 +37,13 @@ from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import Role, Route, StoreName, WriteMode
 from shadow.model.reads import Aggregate, Count, Distinct, Find, FindOne, Read, ValueRead
 from shadow.model.values import snapshot
-from shadow.model.verdict import Incomparable, ShedReason, Slice
+from shadow.model.verdict import Incomparable, Routed, ShedReason, Slice
 from shadow.model.version import Document, Key
 from shadow.reads.asking import ask_store
 from shadow.reads.kept import KeptHits, Stopwatch, first, one_of, snapshot_of
 from shadow.reads.percent_reads import PercentReads
 from shadow.reads.shadow_read import ShadowReader
-from shadow.stores.base import Batching, Store
+from shadow.stores.base import Batching, InSessions, Store
 from shadow.stores.many import change_each
 from shadow.traces.spans import caused, here
 from shadow.writes.by_version import ByVersion
@@ -76,6 +77,16 @@ _VERBS: Final[Mapping[type[Change], Verb]] = {
 """The verbs of changes that come by the stores' contract, which knows none."""
 
 
+class _ByPrimary:
+    """In place of `PercentReads`: every read is answered by the primary."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+
+    async def answer(self, collection: str, read: Read, route: Route) -> None:
+        self._reporter.publish(ReadRouted(collection, route.primary, Routed.SESSION))
+
+
 class Router:
     """The primary and the secondary as one store, in the order of the collection's route. One for each event loop.
 
@@ -97,7 +108,7 @@ class Router:
         self._reader = reader
         self._limits = context.limits
         self._reporter = context.reporter
-        self._percent = percent
+        self._percent: PercentReads | _ByPrimary = percent
         self._admit = admit
         self._expiry = context.expiry
         self._traces = context.traces
@@ -105,6 +116,22 @@ class Router:
         self._search = Search(self._primary, self._write_at_key, context.limits, self._unexpired, context.traces)
         self._by_version = ByVersion(self._primary, self._write_at_key, context.limits, context.traces)
         self._tasks: set[asyncio.Task[object]] = set()
+        self._turn: contextlib.AbstractAsyncContextManager[None] = contextlib.nullcontext()
+        """Of the writes of one call with a session: the server has one at a time."""
+
+    def in_session(self, session: Any) -> Router:
+        """This router for calls that belong to a session of the application, and to no transaction. The primary answers
+        all reads, so that they are causally consistent; what is done beside the call knows of no session."""
+        made = copy.copy(self)
+        made._stores = {
+            name: store.in_session(session) if isinstance(store, InSessions) else store
+            for name, store in self._stores.items()
+        }
+        made._percent = _ByPrimary(self._reporter)
+        made._search = Search(made._primary, made._write_at_key, made._limits, made._unexpired, made._traces)
+        made._by_version = ByVersion(made._primary, made._write_at_key, made._limits, made._traces)
+        made._turn = asyncio.Lock()
+        return made
 
     # --- reads --------------------------------------------------------------------------------------------------
 
@@ -249,6 +276,10 @@ class Router:
         if route.shadow_read:
             self._reader.incomparable(collection, verb, Incomparable.NOT_PORTABLE)
         return True
+
+    async def admit_alone(self, collection: str, verb: Verb, only: MongoOnly) -> None:
+        """Counts a read that the surface asks of MongoDB alone. Raises UnsupportedOperation if it is not primary."""
+        self._alone(collection, verb, only, await self._routes.route(collection))
 
     def _unexpired(self, collection: str, filter: Document) -> Document:
         """What a write looks for: on DynamoDB nothing that has expired. On MongoDB that stays until its monitor runs,
@@ -429,7 +460,8 @@ class Router:
                 return [_NOT_CHOSEN]
             return [await store.apply(collection, change, op_ids[0])]
 
-        return await self._dual_write.make(collection, verb, [change], ask)
+        async with self._turn:
+            return await self._dual_write.make(collection, verb, [change], ask)
 
     async def _insert_many(self, collection: str, inserts: Sequence[Insert], *, ordered: bool) -> list[Result]:
         async def ask(route: Route, op_ids: Sequence[str]) -> list[Result]:

@@ -32,6 +32,7 @@ from shadow.reads.unconfirmed import MemoryUnconfirmed, UnconfirmedMismatches
 from shadow.router import Router
 from shadow.routes.forwarder import Forwarder, no_era
 from shadow.routes.routes import Routes
+from shadow.sessions import Sessions
 from shadow.stores.base import Store
 from shadow.stores.breaker import Breaker
 from shadow.traces.spans import NO_TRACES, Traces
@@ -39,6 +40,7 @@ from shadow.writes.admission import Admission, OnUnfit
 from shadow.writes.context import LoopContext
 from shadow.writes.intents import FailurePolicy, Intents, OnFailure, OnGap, no_gap
 from shadow.writes.replicator import Replicator
+from shadow.writes.transactions import TransactionWrites
 from shadow.writes.work_queue import WorkQueue
 
 __all__ = ["Runtime", "RuntimeContext"]
@@ -106,6 +108,8 @@ class Runtime:
         self.router = Router(
             context, self.replicator, self.reader, PercentReads(context, self._doubted), self.admission
         )
+        writes = TransactionWrites(context, self.replicator, self.admission)
+        self.sessions = Sessions(context, self.router, self.reader, writes)
         self.forwarder = Forwarder(self.stores[StoreName.MONGO], parts.routes, parts.reporter, parts.era, parts.traces)
         self._spawn(self._hold_stores(), "stores")
         if self.passive:
@@ -286,7 +290,7 @@ class Runtime:
             stack.callback(self.lag.stop)
             stack.push_async_callback(self.reads.close, 0)
             drain = self.parts.limits.drain
-            await asyncio.gather(self.forwarder.finish(drain), self.router.finish(drain))
+            await asyncio.gather(self.forwarder.finish(drain), self.router.finish(drain), self.sessions.finish(drain))
             await self.writes.close(self.parts.limits.drain)
             self.replicator.abandon()
 

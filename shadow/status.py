@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
+from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 from shadow.compare.rules import Excuses
 from shadow.config import Settings
+from shadow.fleet.relay import Relay
 from shadow.fleet.status import (
     CollectionRoute,
     FindingsStatus,
@@ -48,6 +51,7 @@ class Observed(Protocol):
     suspects: SharedUnconfirmed
     rights: RightsWatch
     writer_watch: WriterWatch | None
+    relays: Mapping[StoreName, Relay]
     started: float
     indexes: IndexUpkeep
     index_report: IndexReport
@@ -88,6 +92,7 @@ async def own_status(engine: Observed) -> ProcessStatus:
             counts["seen"], counts["open"], counts["dropped"], await findings.open_by_collection(), findings.place
         ),
         engine.report.bypassing.status(),
+        {str(name): dataclasses.asdict(each.status()) for name, each in engine.relays.items()},
         engine.report.portability.status(_accepted(engine.settings)),
         {name: metrics.recent.of(name) for name in metrics.collections},
         metrics.totals(),

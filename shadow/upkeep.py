@@ -1,10 +1,12 @@
 """Work beside the calls of the application: makes tables and indexes, checks kinds of collections and rights,
-watches for out-of-band writes, and sweeps what a crash left on DynamoDB."""
+watches for out-of-band writes or relays them, and sweeps what a crash left on DynamoDB."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import suppress
+from types import MappingProxyType
 
 from pymongo.errors import DuplicateKeyError, PyMongoError
 
@@ -13,6 +15,7 @@ from shadow.errors import (
     StoreUnavailable,
     UnsupportedOperation,
 )
+from shadow.fleet.relay import Relay, RelayContext
 from shadow.handle import DatabaseHandle
 from shadow.jobs.target import JobRefused
 from shadow.journal.server.remote import RemoteJournal
@@ -28,6 +31,7 @@ from shadow.stores.base import Judging, Store
 from shadow.stores.dynamo.store import DynamoStore
 from shadow.stores.dynamo.write.sweeping import sweep_forever
 from shadow.stores.mongo.store import MongoStore
+from shadow.stores.past import Streaming
 
 __all__ = ["Upkeep"]
 
@@ -35,16 +39,20 @@ __all__ = ["Upkeep"]
 class Upkeep(DatabaseHandle):
     report: Report
     writer_watch: WriterWatch | None = None
+    relays: Mapping[StoreName, Relay] = MappingProxyType({})
+    """Those of the event loop that was used last."""
 
     async def prepare(self, *, journal: bool = True) -> None:
         """Makes the missing tables and indexes of the configured collections on both stores, and the tables of a
         journal on a server (unless `journal` is False). Wanted options of a table that the server does not support
         are logged. Raises `StoreUnavailable` naming the store that failed, `JournalError`, and
-        `UnsupportedOperation` for a collection that is to be written to both stores and cannot be."""
+        `UnsupportedOperation` for a collection that is to be written to both stores and cannot be, and for a primary
+        that reports no changes where its writers are to be relayed."""
         if journal and isinstance(self.parts.journal, RemoteJournal):
             await self.parts.journal.prepare(self.settings.dynamo.prepare_timeout)
         await asyncio.to_thread(self.fleet.prepare)
         stores = self.runtime().stores
+        await self._check_streams(stores)
         fit = await self._fit(stores[StoreName.MONGO])
         for name, store in stores.items():
             try:
@@ -58,6 +66,16 @@ class Upkeep(DatabaseHandle):
                 ) from error
             except Exception as error:
                 raise _not_prepared(name, error) from error
+
+    async def _check_streams(self, stores: Mapping[StoreName, Store]) -> None:
+        """Checks that the primaries report their changes, where out-of-band writes are to be relayed."""
+        primaries = {each.primary for each in self.settings.routes().values() if each.dual_write}
+        for name, store in stores.items():
+            if self.settings.observe.follow_writers and name in primaries and isinstance(store, Streaming):
+                try:
+                    await store.check_stream()
+                except PyMongoError as error:
+                    raise error if isinstance(error, ShadowError) else _not_prepared(name, error) from error
 
     async def _fit(self, store: Store) -> list[CollectionSpec]:
         """The collections that can be prepared on a store. A collection in phase off that cannot be written to both
@@ -88,11 +106,23 @@ class Upkeep(DatabaseHandle):
 
     def _keep_writers_watched(self, runtime: Runtime) -> None:
         """Watches for out-of-band writes, where the configuration asks for it."""
-        store = runtime.stores[StoreName.MONGO]
-        if not self.settings.observe.watch_writers or not isinstance(store, MongoStore):
-            return
+        store, observe = runtime.stores[StoreName.MONGO], self.settings.observe
+        if not observe.watch_writers or observe.follow_writers or not isinstance(store, MongoStore):
+            return  # the relay sees what the watch would
         watch = self.writer_watch = WriterWatch(store.bare_writes, runtime.context)
         runtime.keep(Background.WRITERS, watch.run)
+
+    def _keep_writers_relayed(self, runtime: Runtime) -> None:
+        """Repairs what is written out of band, where the configuration asks for it."""
+        if not self.settings.observe.follow_writers:
+            return
+        records, beat = self.fleet.records, self.settings.control.heartbeat
+        parts = RelayContext(runtime.context, runtime.replicator, records, lambda: tuple(self.specs), beat)
+        self.relays = {
+            name: Relay(store, name, parts) for name, store in runtime.stores.items() if isinstance(store, Streaming)
+        }
+        for each in self.relays.values():
+            runtime.keep(Background.RELAY, each.run)
 
     def _keep_swept(self, runtime: Runtime) -> None:
         """Deletes parts of large documents that a crash left on DynamoDB, as long as the runtime lives."""

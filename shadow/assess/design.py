@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from shadow.assess.model import KeyReport
 from shadow.assess.queries import QueryShape, is_speakable
-from shadow.model.schema import CollectionSpec, IndexSpec, UniqueSpec
+from shadow.model.collations import of_index
+from shadow.model.schema import CollationSpec, CollectionSpec, IndexSpec, UniqueSpec
 from shadow.stores.dynamo.client.settings import MOST_INDEXES
 from shadow.stores.dynamo.query.plan import ScanPlan, conditions, plan, wanted_keys
 
@@ -46,6 +47,8 @@ class MongoIndex:
     expires: bool = False
     partial: bool = False
     collation: bool = False
+    english: CollationSpec | None = None
+    """The collation, if DynamoDB can have it too."""
     hidden: bool = False
     uses: int | None = None
 
@@ -82,6 +85,7 @@ def read_index(raw: Mapping[str, Any], uses: Mapping[str, int]) -> MongoIndex:
         expires="expireAfterSeconds" in raw,
         partial="partialFilterExpression" in raw,
         collation=bool(raw.get("collation")),
+        english=of_index(raw.get("collation")),
         hidden=bool(raw.get("hidden")),
         uses=uses.get(name),
     )
@@ -162,7 +166,8 @@ def _of_index(index: MongoIndex, shapes: Sequence[QueryShape], reserved: str) ->
 
 def _kept_once(each: Became, given: Sequence[UniqueSpec]) -> Became:
     """Without a constraint that the configuration already has, under this or another name."""
-    same = next((one for one in given if each.unique is not None and one.fields == each.unique.fields), None)
+    wanted = None if each.unique is None else (each.unique.fields, each.unique.collation)
+    same = next((one for one in given if (one.fields, one.collation) == wanted), None)
     if same is None or each.unique is None:
         return each
     text = each.text.replace(f"unique constraint {each.unique.name}", f"unique constraint {same.name}", 1)
@@ -171,7 +176,7 @@ def _kept_once(each: Became, given: Sequence[UniqueSpec]) -> Became:
 
 def _remark(index: MongoIndex, spec: IndexSpec | None) -> str:
     if index.collation:
-        return "collation is refused; strings compare by their bytes"
+        return "the table's index compares bytes: queries by a collation scan, or are refused"
     if spec is not None and len(spec.keys) < len(index.paths):
         rest = ", ".join(path for path in index.paths if path not in spec.keys)
         return f"{rest}: checked after reading"
@@ -183,9 +188,9 @@ def _unique(index: MongoIndex) -> tuple[UniqueSpec | None, str]:
         return None, ""
     if index.partial:
         return None, "DynamoDB's side holds no constraint on some of the documents alone; MongoDB keeps its own"
-    if index.collation:
-        return None, "a constraint under a collation has no counterpart; MongoDB keeps its own"
-    return UniqueSpec(index.name, index.paths, index.sparse), ""
+    if index.collation and index.english is None:
+        return None, "a constraint under this collation has no counterpart; MongoDB keeps its own"
+    return UniqueSpec(index.name, index.paths, index.sparse, index.english), ""
 
 
 def _lookup(paths: Sequence[str], shapes: Sequence[QueryShape], reserved: str) -> IndexSpec | None:

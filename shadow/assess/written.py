@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 import yaml
@@ -16,7 +16,7 @@ __all__ = ["StoreSections", "configuration"]
 _WIDTH: Final = 4096
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class StoreSections:
     """Where the stores are: the sections `mongo`, `dynamo` and `journal`, without secrets."""
 
@@ -84,6 +84,8 @@ def _collection(each: CollectionReport) -> Iterator[str]:
         yield "    unique:"
         for unique in spec.unique:
             entry = {"name": unique.name, "fields": list(unique.fields), **({"sparse": True} if unique.sparse else {})}
+            if unique.collation is not None:
+                entry["collation"] = dataclasses.asdict(unique.collation)
             yield f"      - {_flow(entry)}"
 
 

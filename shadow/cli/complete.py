@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from shadow.cli.flip import Force, Reason, carry_out
+from shadow.cli.flip import Echo, Force, Reason, carry_out
 from shadow.cli.jobs import chosen, control_of
 from shadow.cli.options import AsJson, ConfigFile, print_json
 from shadow.config import load
@@ -17,6 +17,7 @@ from shadow.control import flip_record as routing
 from shadow.control.flip_record import FlipKind, Routing
 from shadow.control.records import Records
 from shadow.fleet.flip import FlipRequest
+from shadow.hooks.hooks import Hooks
 from shadow.jobs.target import JobRefused
 from shadow.model.phase import StoreName
 
@@ -50,7 +51,13 @@ def complete(
                 typer.echo(f"{', '.join(collections)}: reopened; set phase dual_write and start with a backfill")
             return
         order = FlipRequest(
-            records, FlipKind.COMPLETE, collections, on, settings.control.heartbeat, settings.limits.drain
+            records,
+            FlipKind.COMPLETE,
+            collections,
+            on,
+            settings.control.heartbeat,
+            settings.limits.drain,
+            Hooks(settings.hook_list(), Echo()),
         )
         values = {"primary": str(on), "phase": "off"}
         carry_out(order, settings, config, values, dry_run=not apply, force=force, reason=reason, as_json=as_json)

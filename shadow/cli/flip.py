@@ -6,7 +6,7 @@ import contextlib
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -18,11 +18,27 @@ from shadow.config import Settings, load
 from shadow.control.flip_record import FlipKind
 from shadow.fleet.coordinator import Aborted, Flipped
 from shadow.fleet.flip import FlipPlan, FlipRequest
+from shadow.hooks.hooks import Hooks
 from shadow.jobs.config_file import edited, put_in_file
 from shadow.jobs.target import JobRefused
+from shadow.model.events import Noted
 from shadow.model.phase import StoreName
+from shadow.observe.log import Event as LogEvent
 
-__all__ = ["Force", "Reason", "carry_out", "flip"]
+__all__ = ["Echo", "Force", "Reason", "carry_out", "flip"]
+
+_HOOKS: Final = 10.0
+"""Seconds that the command waits for hooks that are called in the background, when all is done."""
+
+
+class Echo:
+    """Shows on standard error what hooks did not take, and what they have vetoed."""
+
+    def publish(self, event: Any) -> None:
+        if isinstance(event, Noted) and event.name != LogEvent.HOOK_DELIVERED:
+            about = event.fields
+            typer.echo(f"{event.name}: {about['hook']}, for {about['on']}: {about['detail']}", err=True)
+
 
 Force = Annotated[bool, typer.Option("--force", help="Override closed gates; needs --reason.")]
 Reason = Annotated[str, typer.Option(help="Why; kept in the receipt.")]
@@ -55,7 +71,8 @@ def flip(
     names = _names(settings, collections, every=every)
     kind = FlipKind.REHEARSAL if rehearsal else FlipKind.FLIP
     with contextlib.closing(control_of(settings)) as records:
-        order = FlipRequest(records, kind, names, to, settings.control.heartbeat, settings.limits.drain)
+        hooks = Hooks(settings.hook_list(), Echo())
+        order = FlipRequest(records, kind, names, to, settings.control.heartbeat, settings.limits.drain, hooks)
         carry_out(
             order, settings, config, {"primary": str(to)}, dry_run=dry_run, force=force, reason=reason, as_json=as_json
         )
@@ -102,6 +119,8 @@ def carry_out(
         # Shown before the steps: these gates are overridden.
         _tell_closed(report)
     report |= _made(order, outlook, settings, path, values, force=force, reason=reason, as_json=as_json)
+    if not order.hooks.finish(_HOOKS):
+        typer.echo(f"note: some hooks have not taken their call within {_HOOKS:g} s", err=True)
     _tell(report, dry_run=False, as_json=as_json)
     raise typer.Exit(0 if report["done"] else 1)
 

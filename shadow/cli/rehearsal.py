@@ -64,7 +64,8 @@ def _settings(settings: Settings, name: str, primary: StoreName, folder: Path) -
             "collections": {COLLECTION: entry},
             "journal": JournalSettings(url=SecretStr(f"sqlite:///{folder / 'journal.db'}")),
             "control": ControlSettings(heartbeat=_HEARTBEAT),
-            "observe": settings.observe.model_copy(update={"watch_writers": False}),
+            "hooks": (),
+            "observe": settings.observe.model_copy(update={"watch_writers": False, "follow_writers": False}),
         }
     )
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from shadow.cli.options import AsJson, print_json
 from shadow.cli.ramp import show as show_ramps
@@ -32,6 +32,10 @@ def status(
     gates: Annotated[
         bool, typer.Option("--gates", help="Every gate of every collection with its figure, closed ones first.")
     ] = False,
+    details: Annotated[
+        bool,
+        typer.Option("--details", help="How each collection is written and read, what waits, and its closed gates."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Tells whether it is safe to flip, and the first thing to look at.
@@ -45,22 +49,30 @@ def status(
         _show_indexes(of_json(found).indexes)
         _show_lost(found.get("lost_indexes", {}))
     else:
-        _show(of_json(found), every_gate=gates)
+        _show(of_json(found), every_gate=gates, details=details)
 
 
-def _show(status: ProcessStatus, *, every_gate: bool) -> None:
+def _show(status: ProcessStatus, *, every_gate: bool, details: bool = False) -> None:
     console, readiness = Console(), status.readiness or Readiness()
     if readiness.safe:
         console.print("[bold green]safe to flip[/]: every gate of every collection is open")
     else:
         console.print(f"[bold red]not safe to flip[/]; fix this first: {escape(readiness.look_at)}")
-    table = Table("collection", "primary", "phase", "writes", "open intents", "deferred", "compared", "gates")
+    # Of 80 columns: a name that does not fit continues on the next line, and nothing else needs to.
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("collection", overflow="fold")
+    for header in ("primary", "phase", "waiting", "compared", "gates"):
+        table.add_column(header, no_wrap=True)
     for name, route in status.collections.items():
-        waiting = (status.journal.open.get(name, 0), _deferred(status.journal, name), _compared(status, name))
-        closed = [gate.name for gate in readiness.closed(name)]
-        state = f"closed: {', '.join(closed)}" if closed else "open"
-        table.add_row(name, route.primary, route.phase, route.writes, *map(str, waiting), state)
+        closed = len(readiness.closed(name))
+        figures = (str(status.journal.waiting(name)), str(_compared(status, name)))
+        table.add_row(escape(name), route.primary, route.phase, *figures, f"{closed} closed" if closed else "open")
     console.print(table)
+    if details:
+        for name in status.collections:
+            console.print(_details(status, readiness, name), soft_wrap=True)
+    elif not every_gate:
+        console.print("more: --details, --gates")
     if every_gate:
         _show_gates(console, readiness.gates)
     if status.fleet.get("ramps"):
@@ -71,10 +83,28 @@ def _show(status: ProcessStatus, *, every_gate: bool) -> None:
     for name, seen in status.bypassing.items():
         kinds = ", ".join(f"{count} {kind}" for kind, count in seen["kinds"].items())
         console.print(f"[bold yellow]out-of-band writes[/]: {escape(name)}: {kinds}; last {seen['last_seen']}")
+    for name, each in status.relay.items():
+        console.print(_relay(name, each))
     for name, used in status.not_portable.items():
         operators = ", ".join(f"{each['count']} {operator}" for operator, each in used["operators"].items())
         console.print(f"[bold yellow]not portable yet[/]: {escape(name)}: {escape(operators)}")
     console.print(f"comparisons: {totals['comparisons']} ({verdicts}); findings: {status.findings.open}")
+
+
+def _details(status: ProcessStatus, readiness: Readiness, name: str) -> str:
+    route, journal = status.collections[name], status.journal
+    closed = ", ".join(gate.name for gate in readiness.closed(name)) or "none"
+    return (
+        f"[bold]{escape(name)}[/]: writes {route.writes}, shadow reads {route.shadow_reads:.0%}, "
+        f"{journal.open.get(name, 0)} open intents, {_deferred(journal, name)} deferred; closed gates: {closed}"
+    )
+
+
+def _relay(store: str, each: Mapping[str, Any]) -> str:
+    if each["fault"]:
+        return f"[bold red]out-of-band writers on {store} are not relayed[/]: {escape(each['fault'])}"
+    told = ", ".join(f"{name} {of_it['count']}" for name, of_it in each["collections"].items()) or "none yet"
+    return f"out-of-band writers on {store}: relayed by {escape(each['holder'])}, {each['behind']:.1f} s behind: {told}"
 
 
 def _deferred(journal: JournalStatus, name: str) -> str:
@@ -88,8 +118,13 @@ def _compared(status: ProcessStatus, name: str) -> int:
     return sum(verdicts.get(each, 0) for each in ("match", "excused", "mismatch"))
 
 
+def _folding(*headers: str) -> Table:
+    """A table whose cells continue on the next line rather than being cut."""
+    return Table(*(Column(header, overflow="fold") for header in headers))
+
+
 def _show_gates(console: Console, gates: Sequence[Gate]) -> None:
-    table = Table("collection", "gate", "state", "figure")
+    table = _folding("collection", "gate", "state", "figure")
     for gate in sorted(gates, key=lambda gate: gate.ok):
         table.add_row(gate.collection, gate.name, "open" if gate.ok else "closed", escape(gate.said))
     console.print(table)
@@ -100,7 +135,7 @@ def _show_indexes(found: Sequence[Mapping[str, Any]]) -> None:
     if not found:
         console.print("no query has scanned a table since the application started")
         return
-    table = Table("collection", "query", "scans", "items read", "returned", "index that would serve it")
+    table = _folding("collection", "query", "scans", "items read", "returned", "index that would serve it")
     for each in found:
         counts = (each["times"], each["items_read"], each["items_returned"])
         shape = (each["collection"] or "-", each["shape"])
@@ -112,7 +147,7 @@ def _show_lost(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     """MongoDB's indexes that have no counterpart on DynamoDB."""
     if not found:
         return
-    table = Table("collection", "index of MongoDB", "after the flip", "next step")
+    table = _folding("collection", "index of MongoDB", "after the flip", "next step")
     for name, gaps in found.items():
         for each in gaps:
             loss = f"{each['kind']}: {each['why']}" + (" (acknowledged)" if each["acknowledged"] else "")

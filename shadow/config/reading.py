@@ -15,6 +15,7 @@ from pydantic import (
 from shadow.compare.rules import Ignore, MissingAsNull, Tolerance, Truncate, Unordered
 from shadow.config.environment import EnvironmentSource, merged_over
 from shadow.config.fields import as_phase
+from shadow.config.hooks import HookSettings
 from shadow.config.reads import RampSettings, begins
 from shadow.config.sections import IndexSettings, ReadsSettings, UniqueSettings
 from shadow.config.settings import CollectionSettings, Settings, as_collections
@@ -186,6 +187,8 @@ def _inside(model: Any, name: Any) -> Any:
         return _RULES[name]
     if name == "reads":
         return ReadsSettings
+    if name == "hooks":
+        return HookSettings
     if model is ReadsSettings:
         return RampSettings
     if isinstance(name, int):

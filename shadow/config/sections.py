@@ -34,7 +34,7 @@ from shadow.config.fields import (
 from shadow.config.reads import ReadsSettings
 from shadow.model.limits import Watch
 from shadow.model.phase import Phase, StoreName, Unsupported, WriteMode
-from shadow.model.schema import IndexSpec
+from shadow.model.schema import CollationSpec, IndexSpec, UniqueSpec
 from shadow.settings.names import database_name, top_level_field
 from shadow.stores.dynamo.client.settings import MOST_INDEXES
 from shadow.stores.mongo.checks import database_of_url
@@ -197,6 +197,10 @@ class ObserveSettings(BaseModel):
     trace_statements: bool = False
     """Whether the spans of calls have the form of the query: names of fields and operators, with `?` for each value."""
 
+    follow_writers: bool = False
+    """Whether out-of-band writes to the primary are relayed: found in its change stream, and repaired. Set it for every
+    process: one of them relays, and the others can take over. Needs a replica set."""
+
     def watch(self) -> Watch:
         return Watch(self.noise_share, self.holdout, self.canary_every, self.canary_within)
 
@@ -268,12 +272,22 @@ class IndexSettings(BaseModel):
         return IndexSpec(self.name, f"{reserved}_by_{self.name}", self.range, self.hash)
 
 
+class CollationSettings(BaseModel):
+    """By which texts are equal: strength 1 ignores case and accents, 2 only case."""
+
+    model_config = FROZEN
+
+    locale: Literal["en", "en_US"]
+    strength: Literal[1, 2]
+
+
 class UniqueSettings(BaseModel):
     model_config = FROZEN
 
     name: Annotated[Name, AfterValidator(check_constraint_name)]
     fields: Annotated[tuple[FieldPath, ...], Field(min_length=1, max_length=32)]
     sparse: bool = False
+    collation: CollationSettings | None = None
 
     @field_validator("fields")
     @classmethod
@@ -300,6 +314,13 @@ class ExpirySettings(BaseModel):
         if path == "_id":
             raise ValueError("must be another field: MongoDB has no TTL index over _id")
         return path
+
+
+def unique_spec(given: str | UniqueSettings) -> UniqueSpec:
+    """The constraint of an entry of `unique`."""
+    each = as_unique(given)
+    collation = None if each.collation is None else CollationSpec(each.collation.locale, each.collation.strength)
+    return UniqueSpec(each.name, each.fields, each.sparse, collation)
 
 
 def as_unique(each: str | UniqueSettings) -> UniqueSettings:

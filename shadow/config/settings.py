@@ -34,6 +34,7 @@ from shadow.config.fields import (
     revealed,
     said_twice,
 )
+from shadow.config.hooks import HookSettings, check_hooks
 from shadow.config.sections import (
     AdminSettings,
     ControlSettings,
@@ -47,14 +48,16 @@ from shadow.config.sections import (
     UniqueSettings,
     as_unique,
     check_indexes,
+    unique_spec,
 )
 from shadow.control.place import ControlPlace, DynamoPlace, MongoPlace, SqlitePlace
 from shadow.journal.server.dynamo_table import Access
 from shadow.manual import project_address
 from shadow.model.guards import RampPlan
+from shadow.model.hooks import Hook
 from shadow.model.limits import Limits
 from shadow.model.phase import NO_SHARES, Phase, Route, StoreName, Unsupported, WriteMode
-from shadow.model.schema import RESERVED, CollectionSpec, ExpirySpec, UniqueSpec
+from shadow.model.schema import RESERVED, CollectionSpec, ExpirySpec
 from shadow.settings.names import collection_name
 from shadow.stores.dynamo.client.settings import DynamoSettings, TableSettings, is_table_name
 
@@ -62,8 +65,8 @@ __all__ = ["CollectionSettings", "Settings", "as_collections", "where"]
 
 
 class CollectionSettings(BaseModel):
-    """One collection. `unique` takes field names, or entries with `name`, `fields` and `sparse`; `compare` takes
-    comparison rules; `reveal_fields` the dotted paths whose values findings may show."""
+    """One collection. `unique` takes field names, or entries with `name`, `fields`, `sparse` and `collation`; `compare`
+    takes comparison rules; `reveal_fields` the dotted paths whose values findings may show."""
 
     model_config = FROZEN
 
@@ -109,7 +112,7 @@ class CollectionSettings(BaseModel):
         """The collection's definition for the stores. `tables` are the settings for all tables, `unsupported` that of
         all collections."""
         passes_on = (self.unsupported or unsupported) is Unsupported.PASS
-        unique = (UniqueSpec(each.name, each.fields, each.sparse) for each in map(as_unique, self.unique))
+        unique = map(unique_spec, self.unique)
         indexes = (each.spec(self.reserved) for each in self.indexes)
         table = self.table.over(tables or TableSettings())
         expiry = None if self.expires is None else ExpirySpec(self.expires.field, self.expires.after)
@@ -137,6 +140,7 @@ class Settings(BaseSettings):
     observe: ObserveSettings = ObserveSettings()
     admin: AdminSettings = AdminSettings()
     prices: Prices = Prices()
+    hooks: Annotated[tuple[HookSettings, ...], AfterValidator(check_hooks)] = ()
     defaults: Defaults = Defaults()
     collections: Annotated[dict[Name, CollectionSettings], BeforeValidator(as_collections)] = Field(
         default_factory=dict
@@ -228,6 +232,9 @@ class Settings(BaseSettings):
         """The ramps of reads, by collection and by the store that answers."""
         reads = {name: entry.reads or self.defaults.reads for name, entry in self.collections.items()}
         return {name: ramps for name, each in reads.items() if (ramps := each.ramps())}
+
+    def hook_list(self) -> tuple[Hook, ...]:
+        return tuple(each.hook() for each in self.hooks)
 
     def forced(self) -> dict[str, str]:
         """By collection: the reason to flip in spite of closed gates."""

@@ -82,6 +82,8 @@ class GuardRecord:
     holder: str = ""
     beat: int = 0
     moves: Sequence[Move] = ()
+    closed: Sequence[tuple[str, str]] | None = None
+    """The gates (collection, name) that were closed when they were last read; None: never."""
     revision: str = MISSING
 
     def with_ramp(self, ramp: Ramp, move: Move | None = None) -> GuardRecord:
@@ -127,6 +129,7 @@ def _encoded(record: GuardRecord) -> dict[str, Any]:
         ],
         "holder": record.holder,
         "beat": record.beat,
+        "closed": None if record.closed is None else [list(each) for each in record.closed],
         "moves": [{"id": each.id, "kind": each.kind, "body": dict(each.body)} for each in record.moves],
     }
 
@@ -137,4 +140,7 @@ def _decoded(value: Mapping[str, Any], revision: str) -> GuardRecord:
         for each in value["ramps"]
     ]
     moves = tuple(Move(each["id"], each["kind"], each["body"]) for each in value["moves"])
-    return GuardRecord({each.collection: each for each in ramps}, value["holder"], value["beat"], moves, revision)
+    closed = value.get("closed")
+    gates = None if closed is None else tuple((name, gate) for name, gate in closed)
+    by_name = {each.collection: each for each in ramps}
+    return GuardRecord(by_name, value["holder"], value["beat"], moves, gates, revision)

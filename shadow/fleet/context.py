@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from shadow.control.records import Records
 from shadow.fleet.guarding import Plans
+from shadow.hooks.hooks import NO_HOOKS, Hooks
 from shadow.model.health import CollectionHealth
 from shadow.observe.guard_windows import GuardWindows
 from shadow.runtime import Runtime, RuntimeContext
@@ -50,6 +51,7 @@ class FleetContext:
     where: Mapping[str, str] = field(default_factory=dict)
     ramps: Plans = field(default_factory=dict)
     """The configured ramps of reads."""
+    hooks: Hooks = NO_HOOKS
     windows: GuardWindows = field(default_factory=GuardWindows)
     """The figures that the guards go by."""
 

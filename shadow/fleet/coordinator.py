@@ -51,6 +51,7 @@ class Flipped:
     paused: float
     held: Mapping[str, float] = field(default_factory=dict)
     steps: Sequence[tuple[float, str]] = ()
+    vetoed: bool = False
 
     def receipt(self) -> dict[str, Any]:
         """JSON-able."""

@@ -18,12 +18,15 @@ from shadow.control import members, receipts
 from shadow.control.flip_record import FlipKind, RouteRecord, Routing
 from shadow.control.members import Member
 from shadow.control.records import Records
-from shadow.fleet.coordinator import Flipped, Step, make_flip
+from shadow.fleet.coordinator import Aborted, Flipped, Step, make_flip
 from shadow.fleet.gates import REHEARSAL, fleet_gates, is_way_back, more_gates
 from shadow.fleet.health_gates import Gate
+from shadow.hooks.hooks import NO_HOOKS, Hooks
 from shadow.host.user import user
 from shadow.jobs.target import JobRefused
+from shadow.model.hooks import HookEvent
 from shadow.model.phase import StoreName
+from shadow.model.version import fresh_id
 
 __all__ = ["FlipPlan", "FlipRequest"]
 
@@ -39,6 +42,7 @@ class FlipRequest:
     to: StoreName
     heartbeat: float
     limit: float
+    hooks: Hooks = NO_HOOKS
 
     def look(self) -> FlipPlan:
         """Reads the state of the fleet and the gates."""
@@ -93,22 +97,16 @@ class FlipRequest:
     ) -> Flipped:
         """Makes the flip, and keeps a receipt with the gates as they were. Raises `Aborted` if it did not begin.
         `by`: who requested it, by default the user of this process; `spent`: the files may still name the old
-        primary, see `RouteRecord`; `more`: added to the receipt."""
+        primary, see `RouteRecord`; `more`: added to the receipt. A hook may veto it, before it is announced."""
         who = by or f"{user()} at {socket.gethostname()}"
         to = dict.fromkeys(self.names, self.to)
         epochs = {name: outlook.seen.placed[name].mark for name in self.names}
-        flipped = make_flip(
-            self.records,
-            to,
-            kind=self.kind,
-            by=who,
-            reason=reason,
-            heartbeat=self.heartbeat,
-            limit=self.limit,
-            spent=spent,
-            step=step,
-            epochs=None if forced else epochs,
-        )
+        about: dict[str, Any] = {"kind": str(self.kind), "collections": list(self.names), "to": str(self.to), "by": who}
+        about |= {"reason": reason, "forced": forced}
+        if vetoed := self.hooks.ask(about):
+            flipped = Flipped(fresh_id(), self.kind, to, False, vetoed, 0.0, vetoed=True)
+        else:
+            flipped = self._make(to, who, reason, spent, step, None if forced else epochs, about)
         body = {
             **flipped.receipt(),
             "by": who,
@@ -120,7 +118,43 @@ class FlipRequest:
             **more,
         }
         receipts.file(self.records, REHEARSAL if self.kind is FlipKind.REHEARSAL else str(self.kind), body)
+        self.hooks.send(
+            self._end(flipped),
+            {**about, "flip": flipped.id, "said": flipped.said, "paused_seconds": round(flipped.paused, 4)},
+        )
         return flipped
+
+    def _make(
+        self,
+        to: Mapping[str, StoreName],
+        who: str,
+        reason: str,
+        spent: bool,
+        step: Step,
+        epochs: Mapping[str, str] | None,
+        about: Mapping[str, Any],
+    ) -> Flipped:
+        try:
+            return make_flip(
+                self.records,
+                to,
+                kind=self.kind,
+                by=who,
+                reason=reason,
+                heartbeat=self.heartbeat,
+                limit=self.limit,
+                spent=spent,
+                step=step,
+                epochs=epochs,
+            )
+        except Aborted as why:
+            self.hooks.send(HookEvent.AFTER_ABORT, {**about, "said": str(why)})
+            raise
+
+    def _end(self, flipped: Flipped) -> HookEvent:
+        if not flipped.done:
+            return HookEvent.AFTER_ABORT
+        return HookEvent.AFTER_REHEARSAL if self.kind is FlipKind.REHEARSAL else HookEvent.AFTER_COMMIT
 
 
 _FOR_THE_END = frozenset({"processes", "findings", "verified", "journal", "secondary", "equal", "writers"})

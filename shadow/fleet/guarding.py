@@ -20,10 +20,13 @@ from shadow.control.records import Records
 from shadow.errors import ControlError
 from shadow.fleet import ramp as ramps
 from shadow.fleet.guards import Guard, ramp_guards, unheard
+from shadow.fleet.health_gates import Gate
+from shadow.hooks.hooks import NO_HOOKS, Hooks
 from shadow.host.steady import steady
 from shadow.model.events import Reporter, noted
 from shadow.model.guards import RampPlan
 from shadow.model.health import CollectionHealth
+from shadow.model.hooks import HookEvent
 from shadow.model.phase import NO_SHARES, Phase, ReadShares, Route, StoreName
 from shadow.observe.guard_windows import GuardWindows
 from shadow.observe.log import Event
@@ -38,6 +41,10 @@ _ROUND: Final = 3
 """Heartbeats between two rounds."""
 _LEASE: Final = 5
 """Rounds after which a record that did not change is taken over."""
+GATE: Final = "gate"
+_GATES: Final = 5
+"""Rounds between two readings of the gates, for the hooks."""
+_MOST_GATES: Final = 100
 _HEARD: Final = 5.0
 """Seconds, besides ten heartbeats, after which the figures of a silent process count as unknown."""
 
@@ -53,6 +60,9 @@ class GuardContext:
     reporter: Reporter
     heartbeat: float
     tool: bool = False
+    hooks: Hooks = NO_HOOKS
+    gates: Callable[[Sequence[Member]], list[Gate]] = lambda rows: []
+    """The gates of all collections, from these rows. Does I/O."""
     clock: Callable[[], float] = field(default=steady)
 
 
@@ -74,6 +84,7 @@ class Guarding:
         self._beats: dict[str, tuple[int, float]] = {}
         self._told: set[str] = set()
         self._stepped_aside: set[str] = set()
+        self._gates_due = 0.0
 
     async def run(self, turn: Callable[[], None] = lambda: None) -> None:
         """Rounds until cancelled; `turn` is called at each."""
@@ -90,7 +101,7 @@ class Guarding:
             asked = self._clock()
             seen = await asyncio.to_thread(guard_record.load, self._records)
             self._follow(seen)
-            if self._context.own() and (seen.ramps or self._due()):
+            if self._context.own() and (seen.ramps or self._due() or self._reads_gates):
                 await self._hold(seen, asked)
         except ControlError:
             # The share stays as it is, and nobody decides; the fleet's heartbeat reports the control store.
@@ -165,6 +176,7 @@ class Guarding:
             seen, beat=seen.beat + 1, moves=tuple(each for each in seen.moves if each.id not in self._told)
         )
         wanted = self._decide(wanted, application, silent, elapsed)
+        wanted = await self._gates(wanted, rows, asked)
         if self._clock() - asked > _LEASE * self._round:
             return  # what was read is old: the host was suspended
         saved = await asyncio.to_thread(guard_record.save, self._records, wanted)
@@ -173,6 +185,28 @@ class Guarding:
         self._decided = asked
         self._follow(saved)
         await self._tell(saved.moves)
+
+    @property
+    def _reads_gates(self) -> bool:
+        return self._context.hooks.wanted(HookEvent.GATE_CLOSED)
+
+    async def _gates(self, seen: GuardRecord, rows: Sequence[Member], asked: float) -> GuardRecord:
+        """With the gates that are closed now, and a move for each that was open when they were last read."""
+        if not self._reads_gates or asked < self._gates_due:
+            return seen
+        self._gates_due = asked + _GATES * self._round
+        closed = [gate for gate in await asyncio.to_thread(self._context.gates, rows) if not gate.ok]
+        known = None if seen.closed is None else set(seen.closed)
+        new = [gate for gate in closed if known is not None and (gate.collection, gate.name) not in known]
+        moves = [
+            Move.of(
+                GATE,
+                {"collection": gate.collection, "gate": gate.name, "figure": gate.said, "look_at": gate.look_at},
+            )
+            for gate in new[:_MOST_GATES]
+        ]
+        gates = tuple((gate.collection, gate.name) for gate in closed)
+        return dataclasses.replace(seen, closed=gates, moves=(*seen.moves, *moves))
 
     async def _take_over(self, seen: GuardRecord, living: Collection[str]) -> None:
         """Takes a record that nobody holds, or whose holder is gone or silent. Decides with the next round."""
@@ -222,9 +256,15 @@ class Guarding:
         for move in moves:
             if move.id in self._told:
                 continue
+            if move.kind == GATE:
+                self._told.add(move.id)
+                self._context.hooks.send(HookEvent.GATE_CLOSED, move.body, id=move.id)
+                continue
             await asyncio.to_thread(receipts.file, self._records, move.kind, move.body)
             self._told.add(move.id)
             self._context.reporter.publish(_event(move))
+            event = HookEvent.RAMP_STEPPED_BACK if move.body["back"] else HookEvent.RAMP_STEPPED
+            self._context.hooks.send(event, move.body, id=move.id)
 
     # --- for people -------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ in every process.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -36,6 +37,12 @@ OLD: Final = 60.0
 
 MOST_SHED: Final = 0.1
 """The share of shadow reads that may be shed."""
+
+QUIET: Final = 60.0
+"""Seconds without a relayed out-of-band write before a flip: nothing relays one after it."""
+
+BEHIND: Final = 10.0
+"""Seconds that the relay of out-of-band writes may be behind."""
 
 ProcessHealth: TypeAlias = "Mapping[str, CollectionHealth]"
 """The health of one process, by collection."""
@@ -181,15 +188,39 @@ def _journal(name: str, of: Sequence[JournalHealth]) -> Gate:
 def _verified(name: str, of: Sequence[JournalHealth]) -> Gate:
     since = min((text for each in of if (text := each.unverified.strip())), default="")
     text = f"not since {since}" if since else "nothing is known to be lost"
-    return Gate(name, "verified", not since, text, f"intents of {name} may have been lost: shadow verify {name}")
+    return Gate(name, "verified", not since, text, f"writes of {name} may have been lost: shadow verify {name}")
 
 
 def _out_of_band(name: str, of: Sequence[OutOfBandHealth], comparison: Sequence[ComparisonHealth]) -> Gate:
     count = sum(each.bypassing for each in of)
     advice = f"{name} is written past shadow: find the writer"
+    relayed = [each for each in of if each.behind >= 0]
+    if relayed:
+        return _relayed(name, count, relayed)
     if count == 0 and not _works(comparison):
         return Gate(name, "writers", False, _NOTHING_SAID, _advice_for_comparison(name))
     return Gate(name, "writers", count == 0, f"out-of-band writes: {count}", advice)
+
+
+def _relayed(name: str, count: int, of: Sequence[OutOfBandHealth]) -> Gate:
+    """What was relayed closes nothing. A writer that is still active does: after the flip it would write to the
+    secondary, which answers nobody."""
+    unrelayed = sorted({each.unrelayed for each in of if each.unrelayed})
+    if unrelayed:
+        return Gate(name, "writers", False, f"not relayed: {unrelayed[0]}", f"{name}: {unrelayed[0]}")
+    behind, last = max(each.behind for each in of), max(each.last for each in of)
+    quiet = max(0.0, time.time() - last)
+    total = max(each.relayed for each in of)
+    text = f"{count} not relayed; {total} relayed"
+    if last:
+        text += f", the last {quiet:.0f} s ago (at least {QUIET:.0f} s)"
+    text += f"; {behind:.1f} s behind (at most {BEHIND:.0f} s)"
+    advice = f"{name} is written past shadow, to the store that does not answer, so nothing relays it: find the writer"
+    if count == 0:
+        advice = f"the relay of the out-of-band writers is {behind:.0f} s behind: see the log of {name}'s processes"
+    if count == 0 and behind <= BEHIND:
+        advice = f"a out-of-band writer is still active in {name}: move it to shadow, or stop it before the flip"
+    return Gate(name, "writers", count == 0 and behind <= BEHIND and (not last or quiet >= QUIET), text, advice)
 
 
 def _indexes(name: str, of: Sequence[IndexHealth]) -> Gate:

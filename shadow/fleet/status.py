@@ -116,6 +116,8 @@ class ProcessStatus:
     findings: FindingsStatus = FindingsStatus()
     bypassing: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Out-of-band writes by collection, as `Bypassing.status` returns them."""
+    relay: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """How far the relayed writes are, by store: the fields of `RelayStatus`; empty where none are relayed."""
     not_portable: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """What only MongoDB has done, by collection, as `Portability.status` returns it."""
     recent: Mapping[str, RecentReads] = field(default_factory=dict)
@@ -154,11 +156,24 @@ class ProcessStatus:
                 journal.state == "ok",
                 journal.verify_since.get(name, ""),
             ),
-            OutOfBandHealth(int(self.bypassing.get(name, {}).get("count", 0))),
+            self._out_of_band(name, route),
             self.recent.get(name),
             self.index_health.get(name),
             PortabilityHealth(self._lost_by_flip(name, route)),
             self.guards.get(name),
+        )
+
+    def _out_of_band(self, name: str, route: CollectionRoute) -> OutOfBandHealth:
+        count, relaying = int(self.bypassing.get(name, {}).get("count", 0)), self.relay.get(route.primary)
+        if relaying is None:
+            return OutOfBandHealth(count)
+        of_it = relaying["collections"].get(name, {})
+        return OutOfBandHealth(
+            count,
+            int(of_it.get("count", 0)),
+            float(of_it.get("last", 0.0)),
+            float(relaying["behind"]),
+            str(relaying["fault"]),
         )
 
     def _lost_by_flip(self, name: str, route: CollectionRoute) -> tuple[str, ...]:
@@ -172,7 +187,7 @@ class ProcessStatus:
 _SHOWN_AS = {"queues": "lanes"}
 """Fields that have another name in JSON, which is public."""
 
-_AS_THEY_ARE = ("comparison", "bypassing", "not_portable", "fleet")
+_AS_THEY_ARE = ("comparison", "bypassing", "relay", "not_portable", "fleet")
 
 
 def as_json(status: ProcessStatus) -> dict[str, Any]:

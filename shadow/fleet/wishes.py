@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -28,6 +28,7 @@ from shadow.fleet.gates import fleet_gates, more_gates
 from shadow.fleet.guarding import GuardContext, Guarding, Plans
 from shadow.fleet.health_gates import Gate
 from shadow.host.process import this_process
+from shadow.host.steady import steady
 from shadow.model.events import ComponentFailed, noted
 from shadow.model.phase import Phase, Route, StoreName
 from shadow.observe.log import Event
@@ -36,6 +37,8 @@ __all__ = ["FleetRoute", "Wishes"]
 
 _RAISED: Final = 2.0
 """Seconds in which the other processes usually see a request for dual writes."""
+_VETOED: Final = 60.0
+"""Seconds before a flip that a hook has vetoed is tried again."""
 _AGAIN: Final = 0.5
 """Seconds before a flip that could not be made is tried again."""
 
@@ -57,6 +60,9 @@ class Wishes(Gaps):
         super().__init__(context, wanted)
         self._forced = dict(forced)
         self._told: dict[str, str] = {}
+        self._hooks = context.hooks
+        self._vetoed: dict[str, float] = {}
+        """Until when a flip that a hook has vetoed is not tried again, by collection."""
         self.guarding = Guarding(
             GuardContext(
                 context.records,
@@ -66,6 +72,8 @@ class Wishes(Gaps):
                 context.parts.reporter,
                 context.heartbeat,
                 tool=context.tool,
+                hooks=context.hooks,
+                gates=self._gates_now,
             ),
             context.ramps,
         )
@@ -111,6 +119,7 @@ class Wishes(Gaps):
         self._forced = dict(forced)
         self._pending.clear()
         self._told.clear()
+        self._vetoed.clear()
 
     async def change(self, name: str, wanted: Route) -> bool:
         """Applies what a file asks for. False: a change of primary is pending."""
@@ -186,6 +195,8 @@ class Wishes(Gaps):
     async def _flip(self, name: str) -> bool:
         """Makes a pending flip if the gates allow it. Returns whether the collection has the wanted primary."""
         to = self._pending[name]
+        if steady() < self._vetoed.get(name, 0.0):
+            return self._parts.routes[name].primary is to
         try:
             await self.participant.beat()
             seen = await self.participant.look()
@@ -222,9 +233,22 @@ class Wishes(Gaps):
         more = more_gates(self.records, seen.placed, [name])
         return fleet_gates(name, rows, silent, seen.placed.get(name), to, more)
 
+    def _gates_now(self, rows: Sequence[Member]) -> list[Gate]:
+        """Every gate of every collection, from the figures in the control store. Does I/O; raises `ControlError`."""
+        seen, routes = routing.load(self.records), self.routes()
+        silent = members.journals(self.records) - {row.journal for row in rows}
+        more = more_gates(self.records, seen.placed, routes)
+        return [
+            gate
+            for name, route in routes.items()
+            for gate in fleet_gates(name, rows, silent, seen.placed.get(name), route.secondary, more)
+        ]
+
     async def _make(self, name: str, to: StoreName, rows: list[Member], gates: list[Gate]) -> str:
         who = this_process()
-        order = FlipRequest(self.records, FlipKind.FLIP, [name], to, self._heartbeat, self._parts.limits.drain)
+        order = FlipRequest(
+            self.records, FlipKind.FLIP, [name], to, self._heartbeat, self._parts.limits.drain, self._hooks
+        )
         by = f"the configuration file, {who.place.partition('/')[0]} pid {who.pid}"
         forced = self._forced.get(name, "")
         outlook = FlipPlan(self.participant.routing, rows, gates)
@@ -236,13 +260,21 @@ class Wishes(Gaps):
             flipped = await asyncio.to_thread(make)
         except Aborted as error:
             return str(error)
+        if flipped.vetoed:
+            self._vetoed[name] = steady() + _VETOED
         await self.participant.look()
         await self.participant.settled()
         return "" if flipped.done else flipped.said
 
+    def _request(self, name: str, to: StoreName) -> FlipRequest:
+        drain = self._parts.limits.drain
+        return FlipRequest(self.records, FlipKind.FLIP, [name], to, self._heartbeat, drain, self._hooks)
+
     async def order(self, name: str, to: StoreName, reason: str) -> dict[str, Any]:
         """Executes a flip that an operator requested through this process. Shape: {"done", "said", "held"}."""
-        order = FlipRequest(self.records, FlipKind.FLIP, [name], to, self._heartbeat, self._parts.limits.drain)
+        order = FlipRequest(
+            self.records, FlipKind.FLIP, [name], to, self._heartbeat, self._parts.limits.drain, self._hooks
+        )
 
         def make() -> dict[str, Any]:
             outlook = order.look()

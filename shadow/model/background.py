@@ -32,6 +32,8 @@ class Background(enum.StrEnum):
     """Writes findings, shares gauges with other workers, samples rates."""
     WRITERS = "writers"
     """Watches for out-of-band writes."""
+    RELAY = "relay"
+    """Repairs what the stream of a store shows as written past shadow."""
     SWEEP = "sweep"
     """Deletes parts of large documents that a crash left behind."""
     RIGHTS = "rights"

@@ -38,6 +38,14 @@ DIFFERENCES: Final[dict[int, str]] = {
     "`$push` with `$slice` or `$sort` leaves unchanged.",
     19: "An update of a document with BSON that PyMongo does not reproduce (undefined, symbol, a duplicate name, a "
     "DBRef in another order) keeps what the driver reads; the server keeps the bytes of untouched fields.",
+    25: "A transaction sees no snapshot: each read shows the newest documents, with the transaction's own writes over "
+    "them. It conflicts if a document that it writes has changed since it first read it, at the statement or at the "
+    "commit.",
+    26: "A transaction writes at most 100 items, unique values included, of 4 MB together. The statement beyond that "
+    "is refused, and the transaction can still be committed.",
+    27: "A transaction is on one store: one over collections with different primaries, or over one that is not "
+    "configured, is refused, and nothing of it is written.",
+    28: "A statement that is refused (a duplicate key) does not end a transaction; the server aborts it.",
     30: "Time zones are those of this host's tz database; the server has its own, so local times may differ where the "
     "rules of a zone were changed or corrected in between.",
     31: "`$exp`, `$ln`, `$log`, `$pow`, `$sin` and their like use the C library of this host: the last digit may "
@@ -48,6 +56,8 @@ DIFFERENCES: Final[dict[int, str]] = {
     45: "`drop_indexes` keeps the indexes of the configuration; `create_index` returns the name of one that serves.",
     46: "Documents that expire (`expires`) are hidden at once, and no write finds them; the server's monitor deletes "
     "them within a minute. A join shows what has expired in the other collection, until DynamoDB deletes it.",
+    430: "The DuplicateKeyError of a unique index with a collation has the document's own values in `keyValue`; the "
+    "server has its sort keys there, in hexadecimal.",
     450: "Sums, means, deviations and integrals of doubles over a window that slides (`documents: [-1, 0]`) have the "
     "rounding of what is in the window; the server's also have that of what has left it.",
     451: "`$densify` with given bounds fills every partition; MongoDB 6.0 omits some whose values are all below them. "

@@ -40,6 +40,7 @@ __all__ = [
     "Noted",
     "OperationFinished",
     "OutOfBandWriteCounted",
+    "OutOfBandWriteRelayed",
     "OutOfBandWriteSeen",
     "ReadFinished",
     "ReadRouted",
@@ -193,6 +194,14 @@ class OutOfBandWriteCounted:
 
 
 @dataclass(frozen=True, slots=True)
+class OutOfBandWriteRelayed:
+    """An out-of-band write to the primary was seen as it happened; the journal has its document, to be repaired."""
+
+    collection: str
+    kind: Bypass
+
+
+@dataclass(frozen=True, slots=True)
 class WriteDeferred:
     """A write was left to its intent."""
 
@@ -326,6 +335,7 @@ Event: TypeAlias = (
     | KeyAgreed
     | OutOfBandWriteSeen
     | OutOfBandWriteCounted
+    | OutOfBandWriteRelayed
     | WriteDeferred
     | WriteUnjournaled
     | HealFinished

@@ -75,7 +75,15 @@ class JournalHealth:
 @dataclass(frozen=True, slots=True)
 class OutOfBandHealth:
     bypassing: int
-    """Out-of-band writes that were found."""
+    """Out-of-band writes that were found, and that nothing relayed."""
+    relayed: int = 0
+    """Those that were relayed, by all processes."""
+    last: float = 0.0
+    """When the last of these was relayed, epoch seconds."""
+    behind: float = -1.0
+    """Seconds that the relay is behind; below 0: none is configured."""
+    unrelayed: str = ""
+    """Why nothing is relayed, though it is configured."""
 
 
 @dataclass(frozen=True, slots=True)

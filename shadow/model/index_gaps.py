@@ -11,7 +11,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from shadow.model.schema import CollectionSpec
+from shadow.model.collations import of_index
+from shadow.model.schema import CollationSpec, CollectionSpec
 
 __all__ = ["IndexGap", "Loss", "gaps_of", "is_own", "is_special"]
 
@@ -89,18 +90,25 @@ def _of_expiry(raw: Mapping[str, Any], spec: CollectionSpec) -> IndexGap | None:
 def _of_unique(raw: Mapping[str, Any], spec: CollectionSpec) -> IndexGap | None:
     name, paths, sparse = str(raw["name"]), tuple(raw["key"]), bool(raw.get("sparse"))
     why = "values that MongoDB refuses are accepted"
+    collation = of_index(raw.get("collation"))
     for option in ("partialFilterExpression", "collation"):
-        if option in raw:
+        if option in raw and (option != "collation" or collation is None):
             advice = "store what must be unique in a field of its own, under a plain unique index"
             return IndexGap(name, f"unique index with {option}", Loss.ANSWERS, why, advice)
-    if any(set(each.fields) == set(paths) and each.sparse == sparse for each in spec.unique):
+    meaning = sparse, collation
+    if any(set(each.fields) == set(paths) and (each.sparse, each.collation) == meaning for each in spec.unique):
         return None
-    return IndexGap(name, "unique index", Loss.ANSWERS, why, unique_advice(name, paths, sparse=sparse))
+    advice = unique_advice(name, paths, sparse=sparse, collation=collation)
+    return IndexGap(name, "unique index", Loss.ANSWERS, why, advice)
 
 
-def unique_advice(name: str, paths: tuple[str, ...], *, sparse: bool = False) -> str:
+def unique_advice(
+    name: str, paths: tuple[str, ...], *, sparse: bool = False, collation: CollationSpec | None = None
+) -> str:
     """What to add under the collection's name in the configuration file."""
     more = ", sparse: true" if sparse else ""
+    if collation is not None:
+        more += f", collation: {{locale: {collation.locale}, strength: {collation.strength}}}"
     return f"unique: [{{name: {name}, fields: [{', '.join(paths)}]{more}}}], then `shadow tables create`"
 
 

@@ -19,7 +19,18 @@ from pymongo import errors as pm
 
 from shadow.errors import JournalError, UnreadableDocument, UnsupportedOperation
 
-__all__ = ["ASSERTIONS", "CLASSES", "REFUSED_CODES", "Outcome", "classify", "marked", "refusal_of"]
+__all__ = [
+    "ASSERTIONS",
+    "CLASSES",
+    "REFUSED_CODES",
+    "TRANSIENT",
+    "UNKNOWN_COMMIT",
+    "Outcome",
+    "classify",
+    "marked",
+    "refusal_of",
+    "transient",
+]
 
 E = TypeVar("E", bound=BaseException)
 
@@ -165,6 +176,21 @@ def marked(error: E, outcome: Outcome) -> E:
     """`error`, marked with an outcome by code that knows more than the class of the error says."""
     error.__dict__[_MARK] = outcome
     return error
+
+
+TRANSIENT: Final = "TransientTransactionError"
+"""The drivers' label of an error after which the whole transaction may be tried again (transactions specification)."""
+UNKNOWN_COMMIT: Final = "UnknownTransactionCommitResult"
+"""Likewise, after which the commit may be tried again."""
+_NO_SUCH_TRANSACTION: Final = 251
+
+
+def transient(text: str) -> pm.OperationFailure:
+    """The error of a transaction that has not been committed and never will be: the server's of one that it does not
+    know any more."""
+    code = _NO_SUCH_TRANSACTION
+    details = {"ok": 0.0, "code": code, "codeName": "NoSuchTransaction", "errmsg": text, "errorLabels": [TRANSIENT]}
+    return marked(pm.OperationFailure(text, code, details), Outcome.REFUSED)
 
 
 def classify(error: BaseException) -> Outcome:

@@ -6,7 +6,16 @@ import enum
 from dataclasses import dataclass, field
 from typing import Final
 
-__all__ = ["RESERVED", "Billing", "CollectionSpec", "ExpirySpec", "IndexSpec", "TableSpec", "UniqueSpec"]
+__all__ = [
+    "RESERVED",
+    "Billing",
+    "CollationSpec",
+    "CollectionSpec",
+    "ExpirySpec",
+    "IndexSpec",
+    "TableSpec",
+    "UniqueSpec",
+]
 
 RESERVED: Final = "_shadow"
 """The default name of the field that holds version, tombstone and codec hints in every stored document."""
@@ -38,12 +47,23 @@ class IndexSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class CollationSpec:
+    """By which texts are equal: English at strength 1 (neither case nor accents count) or 2 (accents count)."""
+
+    locale: str
+    strength: int
+
+
+@dataclass(frozen=True, slots=True)
 class UniqueSpec:
-    """A unique constraint over one or more dotted paths; `sparse` skips documents that have none of them."""
+    """A unique constraint over one or more dotted paths; `sparse` skips documents that have none of them. Without a
+    collation texts are equal if their bytes are."""
 
     name: str
     fields: tuple[str, ...]
     sparse: bool = False
+    collation: CollationSpec | None = field(default=None, repr=False)
+    """Omitted from the text, as `CollectionSpec.table` is."""
 
 
 @dataclass(frozen=True, slots=True)

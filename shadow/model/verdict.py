@@ -98,7 +98,8 @@ class Incomparable(enum.StrEnum):
     What cannot be seen: `projected_bytes` a projection of a document that is kept as its bytes; `left_early` a cursor
     that was abandoned; `refused_replay` a write that only the primary can make; `failed` the primary or the journal did
     not answer the probe; `no_difference` two answers that differ although nothing in them does; `not_portable` a read
-    or a write that DynamoDB does not support; `expiring` a join with a collection whose documents expire.
+    or a write that DynamoDB does not support; `expiring` a join with a collection whose documents expire; `transaction`
+    a read within a transaction, which sees what no other read can.
     """
 
     UNSORTED_LIMIT = "unsorted_limit"
@@ -112,6 +113,7 @@ class Incomparable(enum.StrEnum):
     REFUSED_REPLAY = "refused_replay"
     FAILED = "failed"
     NO_DIFFERENCE = "no_difference"
+    TRANSACTION = "transaction"
     NOT_PORTABLE = "not_portable"
     EXPIRING = "expiring"
 
@@ -161,6 +163,8 @@ class Routed(enum.StrEnum):
     """The journal could not be asked for open writes."""
     DOUBTED = "doubted"
     """Intents of the collection may be lost; it must be verified."""
+    SESSION = "session"
+    """It belongs to a session, which has to see its own writes."""
 
 
 class Deferral(enum.StrEnum):
@@ -174,6 +178,8 @@ class Deferral(enum.StrEnum):
     CLOSING = "closing"
     NOT_FOLLOWED = "not_followed"
     """Since the write, the collection has changed to a phase that writes one store only."""
+    ROLLED_BACK = "rolled_back"
+    """Its transaction was aborted, or had to be given up; that nothing changed is confirmed by reading."""
 
 
 class Unjournaled(enum.StrEnum):

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import functools
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, Final
 
 from bson import Regex
-from pymongo.collation import Collation
 
 from shadow.errors import UnsupportedOperation
 from shadow.model.version import Document
@@ -24,20 +23,13 @@ __all__ = [
     "collation_key",
     "compares_texts",
     "is_collated",
-    "is_simple",
     "predicate_of",
-    "strength_of",
     "uncollated",
 ]
 
 COLLATED: Final = "$collated"
 """The operator that stands for an equality by a collation, `{"v": [text], "s": strength}`. No application has it."""
 
-_LOCALES: Final = frozenset({"en", "en_US"})
-_DEFAULTS: Final[Mapping[str, Any]] = {
-    "caseLevel": False, "caseFirst": "off", "numericOrdering": False, "alternate": "non-ignorable",
-    "maxVariable": "punct", "normalization": False, "backwards": False,
-}  # fmt: skip
 _KEPT: Final = frozenset({
     "$exists", "$type", "$size", "$mod", "$regex", "$options",
     "$bitsAllSet", "$bitsAnySet", "$bitsAllClear", "$bitsAnyClear",
@@ -48,26 +40,6 @@ _ANY_COLLATION: Final = frozenset({
 })  # fmt: skip
 """Updates that compare no texts."""
 _OTHERWISE: Final = "DynamoDB compares by bytes; equalities by English at strength 1 or 2 are supported"
-
-
-def _document(collation: Any) -> Mapping[str, Any]:
-    found = collation.document if isinstance(collation, Collation) else collation
-    return found if isinstance(found, Mapping) else {}
-
-
-def is_simple(collation: Any) -> bool:
-    """Whether it is the comparison by bytes, which every store has."""
-    return dict(_document(collation)) == {"locale": "simple"}
-
-
-def strength_of(collation: Any) -> int:
-    """1 or 2 for a collation that is supported, 0 for any other."""
-    given = _document(collation)
-    strength = given.get("strength")
-    others = {name: value for name, value in given.items() if name not in ("locale", "strength")}
-    plain = all(name in _DEFAULTS and _DEFAULTS[name] == value for name, value in others.items())
-    supported = given.get("locale") in _LOCALES and strength in (1, 2) and not isinstance(strength, bool)
-    return int(strength) if plain and supported and strength is not None else 0
 
 
 # --- keys -------------------------------------------------------------------------------------------------------

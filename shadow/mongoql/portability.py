@@ -19,9 +19,9 @@ OTHER: Final = "other"
 
 _OPTIONS: Final = frozenset({
     "allow_partial_results", "collation", "cursor_type", "hint", "let", "max", "min", "oplog_replay", "read_concern",
-    "return_key", "show_record_id",
+    "return_key", "show_record_id", "explain", "find_raw_batches", "aggregate_raw_batches",
 })  # fmt: skip
-"""The drivers' options that change a result on MongoDB alone."""
+"""The drivers' options that change a result on MongoDB alone, and verbs that only MongoDB has."""
 
 NAMES: Final = frozenset({*_OPTIONS, OTHER, *(name for family in TABLE.values() for name in family)})
 

@@ -34,6 +34,7 @@ from shadow.observe.metric_table import (
     SECONDARY_UP,
     WORKING,
 )
+from shadow.observe.relay_metrics import RELAY_LAG
 
 __all__ = ["GaugeSnapshot", "Gauges", "Labels"]
 
@@ -61,6 +62,8 @@ class GaugeSnapshot:
     disagreements: Collection[str] = ()
     """The collections on which processes disagree."""
     held: Mapping[str, float] = field(default_factory=dict)
+    relay_lag: Mapping[StoreName, float] = field(default_factory=dict)
+    """Seconds, of the stores whose writers are relayed."""
     background_down: Collection[Background] = ()
     """The long-lived tasks that have failed and have not succeeded since."""
 
@@ -103,6 +106,7 @@ class Gauges(Collector):
         yield family_of(DISAGREEMENTS, {(name,): int(name in snapshot.disagreements) for name in self._collections})
         yield family_of(READS_SHARE, self._shares({**self._routes, **snapshot.routes}))
         yield family_of(HELD, {(name,): snapshot.held.get(name, 0.0) for name in self._collections})
+        yield family_of(RELAY_LAG, {(name,): lag for name, lag in snapshot.relay_lag.items()})
         yield family_of(BACKGROUND_UP, {(each,): int(each not in snapshot.background_down) for each in Background})
         yield family_of(ROUTE, self._info({**self._routes, **snapshot.routes}))
 

@@ -47,6 +47,10 @@ class Event(enum.StrEnum):
     RAMP_STEPPED = "ramp.stepped"
     RAMP_ORDERED = "ramp.ordered"
     RAMP_STEPPED_BACK = "ramp.stepped_back"
+    HOOK_DELIVERED = "hook.delivered"
+    HOOK_FAILED = "hook.failed"
+    HOOK_DROPPED = "hook.dropped"
+    HOOK_VETOED = "hook.vetoed"
     DUAL_WRITES_INTERRUPTED = "dual_writes.interrupted"
     CONTROL_LOST = "control.lost"
     CONTROL_FOUND = "control.found"
@@ -63,6 +67,8 @@ class Event(enum.StrEnum):
     BACKGROUND_FAILED = "background.failed"
     BACKGROUND_WORKING = "background.working"
     WRITER_BYPASSING = "writer.bypassing"
+    WRITER_RELAYED = "writer.relayed"
+    RELAY_LOST = "relay.lost"
     OPERATION_NOT_PORTABLE = "operation.not_portable"
     WRITES_RAISED = "writes.raised"
     LINES_HELD = "log.held_back"
@@ -89,6 +95,9 @@ WARNINGS: Final = frozenset(
         Event.FLIP_REFUSED,
         Event.FLIP_BEHIND,
         Event.RAMP_STEPPED_BACK,
+        Event.HOOK_FAILED,
+        Event.HOOK_DROPPED,
+        Event.HOOK_VETOED,
         Event.DUAL_WRITES_INTERRUPTED,
         Event.CONTROL_LOST,
         Event.CONTROL_ELSEWHERE,
@@ -102,6 +111,7 @@ WARNINGS: Final = frozenset(
         Event.INDEX_LOST,
         Event.TABLE_LACKING,
         Event.WRITER_BYPASSING,
+        Event.RELAY_LOST,
         Event.OPERATION_NOT_PORTABLE,
         Event.WRITES_RAISED,
         Event.LINES_HELD,
@@ -132,6 +142,8 @@ TEXT_FIELDS: Final = frozenset(
         "from_phase",
         "from_primary",
         "hint",
+        "hook",
+        "on",
         "key_hash",
         "kind",
         "op_id",

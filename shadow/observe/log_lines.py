@@ -18,6 +18,7 @@ from shadow.model.events import (
     Noted,
     NotPortable,
     OutOfBandWriteCounted,
+    OutOfBandWriteRelayed,
     RouteChanged,
     WriteDeferred,
 )
@@ -76,6 +77,7 @@ class LogLines:
         return {
             MismatchConfirmed: self._mismatch,
             OutOfBandWriteCounted: self._out_of_band,
+            OutOfBandWriteRelayed: self._relayed,
             NotPortable: self._not_portable,
             WriteDeferred: self._deferred,
             HealFinished: self._healed,
@@ -115,6 +117,10 @@ class LogLines:
     def _out_of_band(self, event: OutOfBandWriteCounted) -> None:
         fields = {"collection": event.collection, "kind": event.kind.value, "hint": HINTS[event.kind]}
         self._throttled(Event.WRITER_BYPASSING, event.collection, event.kind, **fields)
+
+    def _relayed(self, event: OutOfBandWriteRelayed) -> None:
+        fields = {"collection": event.collection, "kind": event.kind.value}
+        self._throttled(Event.WRITER_RELAYED, event.collection, event.kind, **fields)
 
     def _not_portable(self, event: NotPortable) -> None:
         fields = {"collection": event.collection, "verb": event.verb.value, "operator": event.operator}

@@ -41,6 +41,7 @@ COMPONENT_OF: Final = {
     Background.GUARDS: Component.CONTROL,
     Background.PULSE: Component.REPORT,
     Background.WRITERS: Component.WATCH,
+    Background.RELAY: Component.WATCH,
     Background.SWEEP: Component.SWEEP,
     Background.RIGHTS: Component.OTHER,
     Background.JOURNAL: Component.JOURNAL,

@@ -69,6 +69,7 @@ from shadow.observe.metric_row import (
     MetricRow,
     Reload,
 )
+from shadow.observe.relay_metrics import RELAY_LAG, RELAYED
 
 __all__ = [
     "ABANDONED",
@@ -403,10 +404,7 @@ LANE_DEPTH: Final = MetricRow(
     "shadow_queue_depth", "gauge", "Pieces of work that wait or run in the work queue.", merge="sum"
 )
 LANE_CAPACITY: Final = MetricRow(
-    "shadow_queue_capacity",
-    "gauge",
-    "Pieces of work that the work queue can hold.",
-    merge="sum",
+    "shadow_queue_capacity", "gauge", "Pieces of work that the work queue can hold.", merge="sum"
 )
 ROUTE: Final = MetricRow(
     "shadow_route_info",
@@ -453,6 +451,8 @@ TABLE: Final[tuple[MetricRow, ...]] = (
     BY_PATH,
     EXCUSED,
     BYPASSING,
+    RELAYED,
+    RELAY_LAG,
     NOISE,
     CANARY_SOUGHT,
     CANARY_FOUND,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Final
 
@@ -23,7 +24,7 @@ from shadow.model.events import (
     RouteChanged,
 )
 from shadow.model.phase import Route
-from shadow.model.verdict import Bypass
+from shadow.model.verdict import Bypass, Mismatch
 from shadow.model.version import Key
 from shadow.observe.bypassing import Bypassing
 from shadow.observe.findings import Findings
@@ -37,9 +38,13 @@ from shadow.traces.identity import first_trace
 
 __all__ = ["Report"]
 
+_KNOWN: Final = 10_000
+"""Findings that are remembered as seen."""
+
 
 class Report:
-    """Implements `model.events.Reporter`. `doubted`: whether the journal may have lost intents of a collection."""
+    """Implements `model.events.Reporter`. `doubted`: whether the journal may have lost intents of a collection;
+    `relayed`: whether its out-of-band writes are relayed, so that what a read finds of them is counted there."""
 
     def __init__(
         self,
@@ -49,6 +54,7 @@ class Report:
         *,
         hasher: Hasher,
         doubted: Callable[[str], bool] = lambda collection: False,
+        relayed: Callable[[str], bool] = lambda collection: False,
     ) -> None:
         self.metrics: Final = metrics
         self.findings: Final = findings
@@ -56,8 +62,12 @@ class Report:
         self.portability: Final = Portability()
         self.hasher: Final = hasher
         self._doubted = doubted
+        self._relayed = relayed
         self._since = time.time()
         self._lines: Final = lines
+        self.on_finding: Callable[[Mismatch, str], None] = lambda found, id: None
+        """Called with a mismatch whose finding this process sees for the first time, and its id."""
+        self._known: OrderedDict[str, None] = OrderedDict()
         self._publisher: Final = Publisher((metrics, SpanNotes(), self, lines), self._broken)
 
     def publish(self, event: Event) -> None:
@@ -98,13 +108,22 @@ class Report:
 
     def _mismatch(self, event: MismatchConfirmed) -> None:
         found = event.found
-        self.findings.add(found, first_trace())
+        self._note_finding(found, self.findings.add(found, first_trace()))
         kind = bypass(found, since=self._since, doubted=self._doubted(found.collection))
-        if kind is None:
+        if kind is None or self._relayed(found.collection):
             return
         content = tuple((each.path, each.primary_hash, each.secondary_hash) for each in found.differences)
         mark = (found.primary_state, found.secondary_state, content)
         self._count_bypass(found.collection, kind, found.key, mark, watched=False)
+
+    def _note_finding(self, found: Mismatch, id: str) -> None:
+        if id in self._known:
+            self._known.move_to_end(id)
+            return
+        self._known[id] = None
+        if len(self._known) > _KNOWN:
+            self._known.popitem(last=False)
+        self.on_finding(found, id)
 
     def _agreed(self, event: KeyAgreed) -> None:
         self.findings.mark_healed(event.collection, event.key)

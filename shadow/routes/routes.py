@@ -230,6 +230,10 @@ class Routes:
                 hint="nothing was written; see `shadow fleet list`: the control store may be out of reach",
             ) from None
 
+    def waits(self, collection: str) -> bool:
+        """Whether a change of its route waits for the writes under way, or holds those that come."""
+        return self._gate(collection).held is not None
+
     @asynccontextmanager
     async def held(self, collection: str, timeout: float) -> AsyncIterator[None]:
         """Pauses the collection's writes; entered when those under way have ended. Raises TimeoutError when they do

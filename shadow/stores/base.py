@@ -22,9 +22,13 @@ __all__ = [
     "AnswersAlone",
     "ApplicationStore",
     "Batching",
+    "Buffering",
     "Constrained",
+    "InSessions",
+    "InTransaction",
     "Indexed",
     "Judging",
+    "ReplayingMany",
     "Scanning",
     "Store",
     "Unfit",
@@ -146,6 +150,43 @@ class Store(ApplicationStore, Protocol):
 
 
 @runtime_checkable
+class InSessions(Protocol):
+    """A store whose driver has sessions."""
+
+    def in_session(self, session: Any) -> Store:
+        """This store for calls of the application that belong to the driver's session; within its transaction, if it
+        has one."""
+
+    async def make_lasting(self, session: Any) -> None:
+        """Before the commit of the session's transaction: it must not be acknowledged by fewer servers than a write.
+        Raises what the driver raises if no server can be reached."""
+
+
+@runtime_checkable
+class Buffering(Protocol):
+    """A store that keeps the writes of a transaction back until its commit."""
+
+    def buffer(self) -> Any:
+        """A new transaction."""
+
+    def in_transaction(self, buffer: Any) -> InTransaction:
+        """This store as the transaction sees it."""
+
+    async def commit(self, buffer: Any) -> None:
+        """Writes everything that the transaction has written, or nothing. Raises a transient error if a document has
+        changed since it was read. With any other error it may be called again."""
+
+
+class InTransaction(ApplicationStore, Protocol):
+    """A store within a transaction of the application."""
+
+    name: StoreName
+
+    def chooses(self, change: Change) -> bool:
+        """See `Store.chooses`."""
+
+
+@runtime_checkable
 class AnswersAlone(Protocol):
     """A store that answers reads which no other store can: MongoDB. Of a `Query` that has `mongo_only`, every other
     store raises the refusal."""
@@ -178,6 +219,18 @@ class Batching(Protocol):
     ) -> list[Applied | Exception | None]:
         """Many `Update`s or `Delete`s as the store that answers, each at its own key and otherwise equal; one
         result each, as `apply` would give it. Nothing is attempted after the first error (None). See `stores.many`."""
+
+
+@runtime_checkable
+class ReplayingMany(Protocol):
+    """A store that makes many replays in few requests."""
+
+    def replays_at_once(self, collection: str) -> int:
+        """How many replays one call may have; 0: this collection has only those that are made alone."""
+
+    async def replay_many(self, collection: str, writes: Sequence[Write]) -> list[Image | None]:
+        """What `replay` would return for each, made on the same condition; or None, which here only says that this
+        write has to be replayed alone. Raises the error of a request whose outcome is unknown. See `stores.replays`."""
 
 
 class Unfit(Protocol):

@@ -31,6 +31,7 @@ from shadow.model.stored import check_copyable, with_id
 from shadow.model.uniqueness import held_values
 from shadow.model.version import ABSENT, Document, Image, Key, State, Tombstone, Version, fresh_id
 from shadow.mongoql import cached_filter, cached_pipeline, cached_projection, cached_update
+from shadow.mongoql.uniqueness import compared
 from shadow.mongoql.updates import check_upsert
 from shadow.mongoql.upserts import insert_key
 from shadow.mongoql.values_at import distinct_values
@@ -238,9 +239,8 @@ class MemoryStore:
     def _in_the_way(self, collection: str, key: Key, document: Document) -> Iterator[tuple[Key, UniqueSpec]]:
         for digest, (holder, image) in self._images.get(collection, {}).items():
             for constraint in self._unique:
-                wanted = {key_digest(list(values)) for values in held_values(constraint, document)}
-                held = held_values(constraint, image.document) if image.document is not None else ()
-                if digest != key_digest(key) and not wanted.isdisjoint(key_digest(list(values)) for values in held):
+                held = _held(constraint, image.document) if image.document is not None else set()
+                if digest != key_digest(key) and not held.isdisjoint(_held(constraint, document)):
                     yield holder, constraint
 
     def _check_unique(self, collection: str, key: Key, image: Image) -> None:
@@ -307,3 +307,8 @@ def _replaced(change: Replace, key: Key) -> Image:
 def _duplicate(key: Key) -> DuplicateKeyError:
     details = {"code": 11000, "index": 0, "keyPattern": {"_id": 1}, "keyValue": {"_id": key}}
     return DuplicateKeyError("E11000 duplicate key error: index: _id_", 11000, details)
+
+
+def _held(constraint: UniqueSpec, document: Document) -> set[str]:
+    """A digest of each value that a document holds under a constraint."""
+    return {key_digest(list(compared(constraint, values))) for values in held_values(constraint, document)}

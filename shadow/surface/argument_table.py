@@ -80,7 +80,7 @@ ARGUMENTS: Final[Mapping[str, Argument]] = {
     "no_cursor_timeout": Argument(Fate.NO_EFFECT, "no cursor of a server stays open"),
     "encrypted_fields": Argument(Fate.NO_EFFECT, "a collection with encrypted fields is refused as a whole"),
     "collation": Argument(Fate.MONGO_ALONE, "DynamoDB compares bytes"),
-    "let": Argument(Fate.MONGO_ALONE, "variables of an expression"),
+    "let": Argument(Fate.HONOURED, "the values of its variables are put into the expressions"),
     "min": Argument(Fate.MONGO_ALONE, "a bound of an index of MongoDB"),
     "max": Argument(Fate.MONGO_ALONE, "a bound of an index of MongoDB"),
     "return_key": Argument(Fate.MONGO_ALONE, _IS_OF_MONGO),
@@ -90,7 +90,11 @@ ARGUMENTS: Final[Mapping[str, Argument]] = {
     "max_scan": Argument(Fate.MONGO_ALONE, "servers from 4.2 on do not have it"),
     "snapshot": Argument(Fate.MONGO_ALONE, "servers from 4.0 on do not have it"),
     "cursor_type": Argument(Fate.MONGO_ALONE, "a tailable cursor belongs to a capped collection"),
-    "session": Argument(Fate.REFUSED, "sessions and transactions are MongoDB's own"),
+    "session": Argument(
+        Fate.HONOURED,
+        "see [sessions and transactions](#sessions-and-transactions)",
+        {"estimated_document_count": Fate.REFUSED},
+    ),
 }
 
 VERBS: Final = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime as dt
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NoReturn
@@ -20,6 +21,7 @@ from shadow.mongoql import compile_update
 from shadow.mongoql.caching import remember_filter, remember_pipeline, remember_projection, remember_update
 from shadow.mongoql.collation import COLLATED, is_collated
 from shadow.mongoql.fieldpaths import checked_path
+from shadow.surface.fixing import Values, bound, clock, fixed_expression, fixed_filter, fixed_pipeline
 from shadow.surface.verb_options import check_options, takes_any_name
 
 __all__ = ["HARMLESS", "Arguments", "check_harmless", "clocked", "key_in", "pairs_of", "sort_pairs"]
@@ -53,6 +55,23 @@ class Arguments:
         self.knows = knows
         self.reserved = reserved
         self.options = options
+        self.let: Document | None = None
+        """The option `let` of the call, as it was given."""
+        self._bound: Values = {}
+
+    def binding(self, let: Any) -> Arguments | None:
+        """The arguments of a call with this option `let`; None if its values only the server can decide on."""
+        values = bound(normalise(let, self.options)) if isinstance(let, Mapping) else None
+        if values is None:
+            return None
+        self.unreserved("let", normalise(let, self.options))
+        made = copy.copy(self)
+        made.let, made._bound = dict(let), values
+        return made
+
+    def _values(self) -> Values:
+        """The variables whose values are put in."""
+        return {**clock(), **self._bound}
 
     def document(self, document: Any, what: str = "document") -> Document:
         """A whole document to insert or to use as a replacement, with its empty timestamps filled in. Raises TypeError,
@@ -76,6 +95,7 @@ class Arguments:
         self.unreserved("filter", wanted)
         if is_collated(wanted):  # shadow's own operator, which the server does not have
             raise _refusal(2, f"unknown operator: {COLLATED}")
+        wanted = fixed_filter(wanted, self._values())
         remember_filter(wanted)
         return wanted
 
@@ -89,6 +109,8 @@ class Arguments:
         filters = tuple(self._array_filter(each) for each in given if each is not None)
         wanted = exact_value(update, self.options)
         self.unreserved("update", wanted)
+        if isinstance(wanted, list):
+            wanted = fixed_pipeline(wanted, self._values())
         if isinstance(wanted, dict) and isinstance(wanted.get("$rename"), dict):
             for target in wanted["$rename"].values():
                 self.path("update", str(target))
@@ -151,6 +173,9 @@ class Arguments:
             projection = dict.fromkeys(projection, 1)
         wanted = normalise(projection, self.options)
         self.unreserved("projection", wanted)
+        if not all(type(value) is int or type(value) is bool for value in wanted.values()):
+            values = self._values()
+            wanted = {name: fixed_expression(value, values) for name, value in wanted.items()}
         remember_projection(wanted)
         return wanted or None
 
@@ -179,6 +204,7 @@ class Arguments:
             raise TypeError("pipeline must be a list")
         wanted: list[Document] = normalise({"": list(pipeline)}, self.options)[""]
         self.unreserved("pipeline", wanted)
+        wanted = fixed_pipeline(wanted, self._values())
         remember_pipeline(wanted)
         return wanted
 

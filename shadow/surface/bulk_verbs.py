@@ -78,7 +78,7 @@ class BulkVerbs(WriteVerbs):
             return take
         if take.mongo_only is None:
             try:
-                return self._door("update_one", own)
+                return self._door("update_one", own if take.let is None else {**own, "let": take.let})
             except UnsupportedOperation as refusal:
                 name = refusal.name.replace("update_one(", "bulk_write(")
                 raise UnsupportedOperation(name, refusal.reason, hint=refusal.hint) from None

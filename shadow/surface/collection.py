@@ -106,9 +106,11 @@ class Collection(ReadVerbs, BulkVerbs):
         self._spec = await self._handle.indexes.drop_all(self._spec, options)
 
     async def drop(self, **options: Any) -> None:
-        """Deletes every document, on both stores, one by one with an intent each; tables and indexes stay."""
+        """Deletes every document, on both stores, one by one with an intent each. With MongoDB as primary the indexes
+        end as by `drop_indexes`; with DynamoDB they stay, and so do tables."""
         self._take.refuse("drop", {name: value for name, value in options.items() if name != "encrypted_fields"})
         await self._delete_many({})
+        self._spec = await self._handle.indexes.dropped(self._spec)
 
     async def rename(self, new_name: str, **options: Any) -> NoReturn:
         raise UnsupportedOperation("rename", "a DynamoDB table cannot be renamed", hint="copy, then drop")

@@ -13,11 +13,11 @@ from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
 from shadow.errors import UnsupportedOperation
+from shadow.model.collations import is_simple, strength_of
 from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec
 from shadow.model.values import present
 from shadow.model.version import Document
-from shadow.mongoql.collation import is_simple, strength_of
 from shadow.mongoql.failures import UnknownOperator
 from shadow.router import Router
 from shadow.surface import indexes
@@ -27,6 +27,7 @@ from shadow.surface.index_upkeep import IndexUpkeep
 from shadow.surface.names import NotIterable, sub_name
 from shadow.surface.options import ClientDefaults, RequestedConcerns
 from shadow.surface.passing import PassingArguments
+from shadow.surface.verb_options import check_let, check_options
 from shadow.traces.spans import UNTRACED, Call, Traces, Untraced
 
 __all__ = ["CollectionBase", "Handle"]
@@ -154,11 +155,17 @@ class CollectionBase(NotIterable):
         collation = options.get("collation")
         if collation is not None and is_simple(collation):
             options = {name: value for name, value in options.items() if name != "collation"}
+        let, take, rest = options.get("let"), self._take, options
+        if "let" in options:
+            check_options(verb, options)
+            check_let(verb, let)
+        if let is not None and (binding := take.binding(let)) is not None:
+            take, rest = binding, {name: value for name, value in options.items() if name != "let"}
         try:
-            self._take.refuse(verb, options)
+            take.refuse(verb, rest)
         except UnsupportedOperation as refusal:
             return self._other_door(verb, options, refusal)
-        return self._take
+        return take
 
     def _other_door(self, verb: str, options: Mapping[str, Any], refusal: UnsupportedOperation) -> Arguments:
         collating, strength = None, strength_of(options.get("collation"))
@@ -188,12 +195,17 @@ class CollectionBase(NotIterable):
             passing = self._passing(refusal)
             if isinstance(take, CollatedArguments):
                 passing.take_option("collation", take.collation)
+            if take.let is not None:
+                passing.take_option("let", take.let)
             return build(passing)
         except UnknownOperator as error:
             if not self._passes_on():
                 raise
             newer = UnsupportedOperation(error.operator, "this library does not know it; a newer server may")
-            return build(self._passing(newer))
+            passing = self._passing(newer)
+            if take.let is not None:
+                passing.take_option("let", take.let)
+            return build(passing)
 
     def _passes_on(self) -> bool:
         """Whether MongoDB alone is asked what DynamoDB cannot answer."""

@@ -13,9 +13,10 @@ from typing import Any, Self
 from pymongo.errors import InvalidOperation
 
 from shadow.errors import UnsupportedOperation
+from shadow.model.collations import is_simple, strength_of
 from shadow.model.operation import Hit, Query
 from shadow.model.version import Document
-from shadow.mongoql.collation import collated, is_simple, strength_of, uncollated
+from shadow.mongoql.collation import collated, uncollated
 from shadow.surface.arguments import Arguments
 from shadow.surface.driver_cursor import Chained, DriverCursor, MotorReads
 from shadow.surface.futures import at_once

@@ -106,9 +106,9 @@ class DriverCursor(MotorReads):
         """The distinct values at a path among the documents that match; `sort`, `skip` and `limit` do not count."""
         return self._collection.distinct(key, self._query.filter)
 
-    def explain(self) -> NoReturn:
-        """Not supported: there is no plan of one server."""
-        raise UnsupportedOperation("cursor.explain", "there is no plan of one server", hint="shadow.admin.driver()")
+    def explain(self) -> Any:
+        """MongoDB's plan. Raises UnsupportedOperation unless it is the primary."""
+        return begun(self._collection, self._collection._explained(self._query))
 
     # --- options
 

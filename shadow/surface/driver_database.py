@@ -194,9 +194,17 @@ class DriverDatabase(NotIterable):
         """The driver's own, or, for a configured collection, what its `drop` does."""
         name = _name_of(name_or_collection)
         if name in self._owner.configured():
-            return await self._owner.get_collection(name).drop()
+            return await self._owner.get_collection(name).drop(*arguments, **options)
         await self._owner.enter([name])
         return await self._driver().drop_collection(name, *arguments, **options)
+
+    @at_once
+    async def _dropped(self, *arguments: Any, **options: Any) -> None:
+        """Drops what `list_collection_names` names, and each configured collection on both stores. What remains are the
+        collections of shadow itself, and the server's own (`system.`)."""
+        there = set(await self.list_collection_names()) | set(self._owner.configured())
+        for name in sorted(each for each in there if not each.startswith("system.")):
+            await self.drop_collection(name, *arguments, **options)
 
     def dereference(self, dbref: Any, *arguments: Any, **options: Any) -> Any:
         """The driver's own; for a configured collection, its `find_one`."""
@@ -357,13 +365,12 @@ class ForwardedClient(NotIterable):
         return self._owner.database if made.name == self._owner.name else made
 
     def drop_database(self, name_or_database: Any, *arguments: Any, **options: Any) -> Any:
-        """The driver's own. Raises UnsupportedOperation for this one while a collection of it is on two stores."""
+        """The driver's own. While a collection of this database is on two stores, each is dropped by its own `drop`."""
         name, client = _name_of(name_or_database), self._owner.driver().client
         if name != self._owner.name:
             return client.drop_database(name, *arguments, **options)
-        kept = [each for each in self._owner.configured() if not self._owner.is_forwarded(each)]
-        if kept:
-            raise UnsupportedOperation("client.drop_database", f"{kept[0]!r} would stay on its other store")
+        if not all(map(self._owner.is_forwarded, self._owner.configured())):
+            return self._owner.database._dropped(*arguments, **options)
         names, call = self._owner.configured(), client.drop_database
         return written(self._owner, names, "client.drop_database", call, name, *arguments, **options)
 
@@ -377,6 +384,10 @@ class ForwardedClient(NotIterable):
         if not names:
             return call(models, *arguments, **options)
         return written(self._owner, names, "client.bulk_write", call, models, *arguments, **options)
+
+    def start_session(self, *arguments: Any, **options: Any) -> Any:
+        """The driver's own session. It can be had without MongoDB too: it sends nothing by itself."""
+        return self._owner.session_client().start_session(*arguments, **options)
 
     def server_info(self, *arguments: Any, **options: Any) -> Any:
         """The driver's own; once all configured collections are on DynamoDB, what `buildInfo` answers."""

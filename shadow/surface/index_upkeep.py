@@ -138,6 +138,10 @@ class IndexUpkeep:
                 spec = await self._dropped(spec, each["name"])
         return spec
 
+    async def dropped(self, spec: CollectionSpec) -> CollectionSpec:
+        """Implements `drop` of a collection: the server's indexes end with it where MongoDB is the primary."""
+        return spec if self._server(spec.name) is None else await self.drop_all(spec, {})
+
     # --- with MongoDB as primary --------------------------------------------------------------------------------
 
     def _server(self, collection: str) -> Indexed | None:

@@ -20,6 +20,7 @@ from pymongo.collation import Collation
 from pymongo.errors import OperationFailure
 
 from shadow.errors import UnsupportedOperation
+from shadow.model.collations import as_options, of_index
 from shadow.model.index_gaps import is_own, is_special
 from shadow.model.schema import CollectionSpec, UniqueSpec
 from shadow.model.version import Document
@@ -59,7 +60,7 @@ _NOT_SENT: Final = frozenset({"session", "collation"})
 _OF_THE_CALL: Final = frozenset({"session", "comment", "maxTimeMS", "commitQuorum", "background", "v", "ns"})
 """Options that say nothing about the index."""
 _OF_ID: Final = (_OF_THE_CALL - {"background"}) | {"name", "collation"}
-"""What may stand beside the keys of an index of `_id`; anything else is refused, whatever it says."""
+"""What may be given with the keys of an index of `_id`; anything else is refused, whatever it says."""
 _DESCRIBING: Final = frozenset(
     {
         *("name", "hidden", "storageEngine", "expireAfterSeconds", "wildcardProjection", *_SIGNATURE),
@@ -77,7 +78,7 @@ def documents(spec: CollectionSpec) -> dict[str, Document]:
     for index in spec.indexes:
         found[index.name] = {"key": dict.fromkeys(index.keys, 1)}
     for unique in spec.unique:
-        extra = {"sparse": True} if unique.sparse else {}
+        extra = {**({"sparse": True} if unique.sparse else {}), **as_options(unique.collation)}
         found[unique.name] = {"key": dict.fromkeys(unique.fields, 1), "unique": True, **extra}
     return found
 
@@ -135,7 +136,7 @@ class IndexRequest:
         return {name: value for name, value in self.listed().items() if name not in ("key", "v")}
 
     def constraint(self) -> UniqueSpec:
-        return UniqueSpec(self.name, self.paths, self.sparse)
+        return UniqueSpec(self.name, self.paths, self.sparse, of_index(self.options.get("collation")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +153,8 @@ class Existing:
         unique, sparse, partial, collation = (raw.get(name) for name in _SIGNATURE)
         keys = tuple(raw["key"].items())
         more = {name: value for name, value in raw.items() if name not in _NO_OPTION}
-        return cls(str(raw["name"]), (keys, bool(unique), bool(sparse), partial, collation), more or None)
+        compares = of_index(collation) or collation
+        return cls(str(raw["name"]), (keys, bool(unique), bool(sparse), partial, compares), more or None)
 
 
 def conflict(existing: Iterable[Existing], wanted: Sequence[IndexRequest], declared: Mapping[str, Any]) -> None:
@@ -228,8 +230,9 @@ def wanted(spec: CollectionSpec, keys: IndexKeys, options: Mapping[str, Any]) ->
     check_not_own(spec, keys, options)
     unique, sparse = _is_set(options.get("unique")), _is_set(options.get("sparse"))
     more = _described(options)
+    collation = of_index(more.get("collation"))
     for name in ("partialFilterExpression", "collation"):
-        if unique and name in more:
+        if unique and name in more and (name != "collation" or collation is None):
             what = f"create_index(unique=True, {name}=...)"
             raise UnsupportedOperation(what, "DynamoDB would accept values that MongoDB refuses")
     kinds = [kind for _, kind in keys if isinstance(kind, str)] + [path for path in paths if "$**" in path]
@@ -240,10 +243,12 @@ def wanted(spec: CollectionSpec, keys: IndexKeys, options: Mapping[str, Any]) ->
     request = IndexRequest(own, own, keys, paths == ("_id",) and not kinds, unique, sparse, more)
     if request.declared:
         return replace(request, name="_id_")
-    for name, each in () if kinds or more.keys() - {"hidden"} else documents(spec).items():
+    kept = {"hidden", "collation"} if unique else {"hidden"}
+    for name, each in () if kinds or more.keys() - kept else documents(spec).items():
         key = tuple(each["key"])
         serves = set(key) == set(paths) if unique else key[: len(paths)] == paths
-        if serves and unique == bool(each.get("unique")) and (not unique or sparse == bool(each.get("sparse"))):
+        same = (sparse, collation) == (bool(each.get("sparse")), of_index(each.get("collation")))
+        if serves and unique == bool(each.get("unique")) and (not unique or same):
             return replace(request, name=name, declared=True)
     if own in documents(spec):
         text = f"An existing index has the same name as the requested index, but other keys or options: {own}"

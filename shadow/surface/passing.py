@@ -19,6 +19,7 @@ from shadow.model.values import normalise
 from shadow.model.version import Document
 from shadow.mongoql.portability import name_of
 from shadow.surface.arguments import HARMLESS, Arguments, check_harmless, clocked, pairs_of
+from shadow.surface.schema_filters import without_version
 from shadow.surface.verb_options import check_options
 
 __all__ = ["PassingArguments", "reason_of"]
@@ -46,7 +47,8 @@ class PassingArguments(Arguments):
     def filter(self, filter: Any) -> Document:
         if filter is None:
             return {}
-        return self._taken("filter", filter if isinstance(filter, Mapping) else {"_id": filter})
+        wanted = self._taken("filter", filter if isinstance(filter, Mapping) else {"_id": filter})
+        return without_version(wanted, self.reserved)
 
     def update(
         self, update: Any, array_filters: Sequence[Mapping[str, Any]] | None
@@ -86,6 +88,8 @@ class PassingArguments(Arguments):
             raise TypeError("pipeline must be a list")
         wanted: list[Document] = normalise({"": list(pipeline)}, self.options)[""]
         self.unreserved("pipeline", wanted)
+        if wanted and isinstance(wanted[0].get("$match"), dict):  # it comes before the version is removed
+            wanted[0] = {**wanted[0], "$match": without_version(wanted[0]["$match"], self.reserved)}
         return wanted
 
     def refuse(self, verb: str, options: Mapping[str, Any]) -> None:

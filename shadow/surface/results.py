@@ -12,9 +12,10 @@ from pymongo.results import DeleteResult, UpdateResult
 
 from shadow.compare.equality import same_after
 from shadow.model.operation import Applied
-from shadow.model.outcome import Outcome, classify
+from shadow.model.outcome import TRANSIENT, Outcome, classify
 from shadow.model.version import Document
 from shadow.mongoql import cached_update
+from shadow.mongoql.failures import UnknownOperator
 from shadow.mongoql.references import with_references
 
 __all__ = [
@@ -63,8 +64,8 @@ def as_write(present: Present) -> Iterator[None]:
         yield
     except OperationFailure as error:
         show_values(error, present)
-        refused = type(error) is OperationFailure and classify(error) is Outcome.REFUSED
-        if not refused or error.code in _NOT_OF_THE_WRITE:
+        refused = type(error) in (OperationFailure, UnknownOperator) and classify(error) is Outcome.REFUSED
+        if not refused or error.has_error_label(TRANSIENT) or error.code in _NOT_OF_THE_WRITE:
             raise
         text = _text(error)
         raise WriteError(text, error.code, {"index": 0, "code": error.code, "errmsg": text}) from error

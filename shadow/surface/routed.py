@@ -29,8 +29,10 @@ from shadow.surface.forwarded import INSTANCE_ATTRIBUTES
 from shadow.surface.futures import at_once
 from shadow.surface.options import RequestedConcerns
 from shadow.surface.routed_cursor import RoutedAnswer, RoutedCursor
+from shadow.surface.server_reads import ServerReads
+from shadow.surface.sessions import in_session, without_session
 from shadow.surface.stamping import READS, WRITES, Stamping, is_stamp
-from shadow.surface.ways_around import CollectionOwner, checked_pipeline, refuse_past, target_of, written_elsewhere
+from shadow.surface.ways_around import CollectionOwner, checked_pipeline, refuse_past, target_of
 
 __all__ = ["RoutedCollection", "RoutedHandle"]
 
@@ -43,11 +45,14 @@ class RoutedHandle(Handle, CollectionOwner, Protocol):
     def forwarder(self) -> Forwarder:
         """The forwarder of the running event loop. Raises RuntimeError if there is none, `ShadowClosed`."""
 
+    def in_session(self, session: Any) -> Any:
+        """The router for calls with the driver's session."""
+
     def expected(self, collection: str) -> Passage:
         """The path that a call would take by what is known now. Needs no event loop."""
 
 
-class RoutedCollection(Collection):
+class RoutedCollection(ServerReads):
     """One configured collection of the application."""
 
     _handle: RoutedHandle
@@ -115,6 +120,15 @@ class RoutedCollection(Collection):
         if self._concerns != RequestedConcerns():
             self._handle.kept().check(self._concerns)
 
+    def _versioned(self, verb: str, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
+        """The verb of `Collection`, which a session may belong to."""
+        session, arguments, options = without_session(verb, arguments, options)
+        if session is None:
+            return getattr(super(), verb)(*arguments, **options)
+        made = in_session(self, self._handle, verb, session)
+        call = getattr(super(), verb) if made is self else getattr(made, verb)
+        return call(*arguments, **options)
+
     async def _passage(self) -> Passage:
         forwarder = self._handle.forwarder()
         return forwarder.known(self._name) or await forwarder.asked(self._name)
@@ -123,7 +137,7 @@ class RoutedCollection(Collection):
         passage = await self._passage()
         if passage is Passage.VERSIONED:
             self._check_concerns()
-            return await getattr(super(), verb)(*arguments, **options)
+            return await self._versioned(verb, arguments, options)
         asked, forwarder = verb, self._handle.forwarder()
         if passage is Passage.STAMPED:
             asked, options = self._stamping().read(verb, arguments, options)
@@ -156,16 +170,17 @@ class RoutedCollection(Collection):
             return made
 
         forwarder = self._handle.forwarder()
-        passage, answer = await forwarder.write(self._name, Verb(verb), call, options.get("session"))
+        session = without_session(verb, arguments, options)[0]
+        passage, answer = await forwarder.write(self._name, Verb(verb), call, session)
         if passage is Passage.VERSIONED:
             self._check_concerns()
-            return await getattr(super(), verb)(*arguments, **options)
+            return await self._versioned(verb, arguments, options)
         return self._unstamped(answer)
 
     async def _forward_look(self, verb: str, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
         """Forwards a request about the collection and not about its documents."""
         if await self._passage() is Passage.VERSIONED:
-            return await getattr(super(), verb)(*arguments, **options)
+            return await self._versioned(verb, arguments, options)
         found = await getattr(self._own(), verb)(*arguments, **options)
         if verb == "index_information":
             return {name: index for name, index in found.items() if not self._is_ours(name)}
@@ -181,7 +196,7 @@ class RoutedCollection(Collection):
             self._name, None, lambda passage: getattr(self._own(), verb)(*arguments, **options), options.get("session")
         )
         if passage is Passage.VERSIONED:
-            return await getattr(super(), verb)(*arguments, **options)
+            return await self._versioned(verb, arguments, options)
         if verb in ("drop", "drop_index", "drop_indexes"):
             given = arguments[0] if arguments else options.get("index_or_name")
             self._spec = self._handle.indexes.ended(self._spec, given if verb == "drop_index" else None)
@@ -194,13 +209,13 @@ class RoutedCollection(Collection):
         if self._handle.expected(self._name) is not Passage.VERSIONED:
             return RoutedCursor(self, arguments, options)
         self._check_concerns()
-        return super().find(*arguments, **options)
+        return self._versioned("find", arguments, options)
 
     def _found(self, passage: Passage, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
         """The cursor of one path."""
         if passage is Passage.VERSIONED:
             self._check_concerns()
-            return super().find(*arguments, **options)
+            return self._versioned("find", arguments, options)
         if passage is Passage.STAMPED:
             return self._own().find(**self._stamping().read("find", arguments, options)[1])
         return self._own().find(*arguments, **options)
@@ -209,7 +224,7 @@ class RoutedCollection(Collection):
         """A cursor over the result of a pipeline. May be awaited first, as with PyMongo's own client, or not."""
         if self._handle.expected(self._name) is Passage.VERSIONED:
             self._check_concerns()
-            return super().aggregate(pipeline, *arguments, **options)
+            return self._versioned("aggregate", (pipeline, *arguments), options)
         checked = checked_pipeline(self._handle, pipeline)
         if target_of(pipeline, self._handle.name) is not None:
             return DocumentCursor(self, lambda: self._written_elsewhere(pipeline, arguments, options), _as_is)
@@ -217,7 +232,7 @@ class RoutedCollection(Collection):
         def make(passage: Passage) -> Any:
             if passage is Passage.VERSIONED:
                 self._check_concerns()
-                return super(RoutedCollection, self).aggregate(pipeline, *arguments, **options)
+                return self._versioned("aggregate", (pipeline, *arguments), options)
             if passage is Passage.STAMPED:
                 return self._own().aggregate(**self._stamping().read("aggregate", (pipeline, *arguments), options)[1])
             return self._own().aggregate(checked, *arguments, **options)
@@ -238,7 +253,7 @@ class RoutedCollection(Collection):
         """A pipeline that ends in `$out` or `$merge`, as a write to its target."""
         passage, target = await self._passage(), target_of(pipeline, self._handle.name)
         if passage is Passage.VERSIONED:
-            return list(await super().aggregate(pipeline, *arguments, **options).to_list())
+            return list(await self._versioned("aggregate", (pipeline, *arguments), options).to_list())
         given: Mapping[str, Any] = {"pipeline": checked_pipeline(self._handle, pipeline), **options}
         if passage is Passage.STAMPED:
             given, arguments = self._stamping().read("aggregate", (pipeline, *arguments), options)[1], ()
@@ -254,11 +269,11 @@ class RoutedCollection(Collection):
     def list_indexes(self, *arguments: Any, **options: Any) -> Any:
         """A cursor over the indexes: while only MongoDB is written, MongoDB's indexes."""
         if self._handle.expected(self._name) is Passage.VERSIONED:
-            return super().list_indexes(*arguments, **options)
+            return self._versioned("list_indexes", arguments, options)
 
         def make(passage: Passage) -> Any:
             if passage is Passage.VERSIONED:
-                return super(RoutedCollection, self).list_indexes(*arguments, **options)
+                return self._versioned("list_indexes", arguments, options)
             return self._own().list_indexes(*arguments, **options)
 
         return RoutedAnswer(self, None, make, hidden=lambda index: self._is_ours(index.get("name")))
@@ -273,7 +288,9 @@ class RoutedCollection(Collection):
             passage, answer = await self._handle.forwarder().write(
                 self._name, None, lambda passage: self._indexed(keys, arguments, options), options.get("session")
             )
-            return str(answer if passage is not Passage.VERSIONED else await super().create_index(keys, **options))
+            return str(
+                answer if passage is not Passage.VERSIONED else await self._versioned("create_index", (keys,), options)
+            )
 
     async def _indexed(self, keys: Any, arguments: Sequence[Any], options: Mapping[str, Any]) -> str:
         wanted = indexes.requested(self._spec, keys, options)
@@ -292,7 +309,7 @@ class RoutedCollection(Collection):
         """See `create_index`."""
         with self._traced("create_indexes"):
             if self._handle.expected(self._name) is Passage.VERSIONED:
-                return await super().create_indexes(indexes, *arguments, **options)
+                return list(await self._versioned("create_indexes", (indexes, *arguments), options))
             return list(await self._forward_other("create_indexes", (indexes, *arguments), options))
 
     @at_once
@@ -331,17 +348,7 @@ class RoutedCollection(Collection):
             return self[name]
         if not is_own:
             return super().__getattr__(name)
-        found = getattr(self._own(), name)
-        if name != "aggregate_raw_batches":
-            return found
-
-        def checked(pipeline: Any, *arguments: Any, **options: Any) -> Any:
-            target, pipeline = target_of(pipeline, self._handle.name), checked_pipeline(self._handle, pipeline)
-            if not target:
-                return found(pipeline, *arguments, **options)
-            return written_elsewhere(self._handle, self, target, lambda: found(pipeline, *arguments, **options))
-
-        return checked
+        return getattr(self._own(), name)
 
     def __call__(self, *arguments: Any, **options: Any) -> NoReturn:
         raise TypeError(f"there is no such verb: {self._name.rpartition('.')[2]!r} (of collection {self._name!r})")

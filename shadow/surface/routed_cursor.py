@@ -40,10 +40,13 @@ class RoutedCursor:
             self._make(collection._handle.expected(collection.name))
 
     def _make(self, passage: Passage) -> None:
-        inner = self._collection._found(passage, *self._given)
+        inner = self._found(passage)
         for name, arguments, options in self._calls:
             inner = getattr(inner, name)(*arguments, **options)
         self._inner, self._passage = inner, passage
+
+    def _found(self, passage: Passage) -> Any:
+        return self._collection._found(passage, *self._given)
 
     async def _settle(self) -> None:
         """Makes the choice now."""
@@ -128,7 +131,7 @@ class RoutedCursor:
 
     def clone(self) -> RoutedCursor:
         """A new cursor with the same options, at the start."""
-        return RoutedCursor(self._collection, *self._given, calls=self._calls)
+        return type(self)(self._collection, *self._given, calls=self._calls)
 
     def rewind(self) -> Any:
         """Back to the start. Awaited with PyMongo's own client, and not with Motor, like their own."""

@@ -14,11 +14,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import bson
+from pymongo.errors import OperationFailure
 
 from shadow.errors import UnsupportedOperation
 from shadow.stores.mongo.drivers import call_signature
 
-__all__ = ["FIELDS", "check_modify", "check_options", "order_of_one", "takes_any_name"]
+__all__ = ["FIELDS", "check_let", "check_modify", "check_options", "order_of_one", "takes_any_name"]
 
 _ALWAYS: Final = frozenset({"comment", "maxTimeMS", "session"})
 _FIND_AND_MODIFY: Final = _ALWAYS | {"bypassDocumentValidation", "collation", "hint", "let"}
@@ -113,6 +114,17 @@ def check_options(verb: str, options: Mapping[str, Any]) -> None:
             bson.encode({"": value})
         elif name in _TYPES and not _TYPES[name](value):
             raise UnsupportedOperation(f"{verb}({name}=...)", f"it takes no {type(value).__name__} of this kind")
+
+
+def check_let(verb: str, let: Any) -> None:
+    """Raises for variables that are no mapping: TypeError where the driver checks them, otherwise the server's error,
+    and `bson.errors.InvalidDocument` for what no driver can send."""
+    if let is None or isinstance(let, Mapping):
+        return
+    if verb not in FIELDS or "let" in _named(verb):
+        raise TypeError(f"let must be an instance of a mapping, not {type(let)}")
+    bson.encode({"": let})
+    raise OperationFailure("BSON field 'aggregate.let' is the wrong type", 14, {"ok": 0.0, "code": 14})
 
 
 def check_modify(sort: Any, return_document: Any = True) -> None:

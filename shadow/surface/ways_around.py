@@ -44,6 +44,9 @@ class CollectionOwner(Protocol):
         """The driver's database object for the running event loop. Raises `ShadowClosed`, and RuntimeError if there is
         no loop and no client was passed in."""
 
+    def session_client(self) -> Any:
+        """The driver's client that makes the application's sessions, whether or not MongoDB is there."""
+
     def last_driver(self) -> Any:
         """What `driver` has returned last, for what is asked when no event loop runs any more; None if nothing."""
 

@@ -152,7 +152,7 @@ class WriteVerbs(CollectionBase):
         self, take: Arguments, projection: Any, filter: Any, *, after: bool
     ) -> Callable[[Document], Document] | None:
         """What the projection makes of the document that the filter found."""
-        wanted = self._take.projection(projection)
+        wanted = (take if take.mongo_only is None else self._take).projection(projection)
         if not wanted:
             return None
         project = cached_projection(wanted)

@@ -20,7 +20,7 @@ from shadow.model.keys import queue_key
 from shadow.model.limits import Limits
 from shadow.model.operation import Applied, Change, Delete, Hit, Query, Sort, Update, Verb
 from shadow.model.version import Document, fresh_id
-from shadow.stores.base import Store
+from shadow.stores.base import InTransaction, Store
 from shadow.traces.spans import NO_TRACES, Traces
 
 __all__ = ["ByVersion"]
@@ -41,7 +41,7 @@ class ByVersion:
 
     def __init__(
         self,
-        primary: Callable[[str], Awaitable[Store]],
+        primary: Callable[[str], Awaitable[Store | InTransaction]],
         write: Callable[[str, Verb, Change], Awaitable[Sequence[Result]]],
         limits: Limits,
         traces: Traces = NO_TRACES,

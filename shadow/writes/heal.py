@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import random
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final, Protocol
 
 from pymongo.errors import DuplicateKeyError
@@ -16,12 +16,22 @@ from shadow.model.operation import ANY, Change, Delete, Insert, Write, mongo_onl
 from shadow.model.phase import Role
 from shadow.model.stored import check_copyable, is_copyable
 from shadow.model.verdict import Healing
-from shadow.model.version import Image, Key, Tombstone, Unknown, Version, fresh_id
+from shadow.model.version import Image, Key, State, Tombstone, Unknown, Version, fresh_id
 from shadow.mongoql.collation import is_collated
-from shadow.stores.base import Store
+from shadow.stores.base import ReplayingMany, Store
 from shadow.traces.spans import NO_TRACES, Traces
 
-__all__ = ["HealContended", "Replayed", "Untangles", "by_result", "decided", "heal", "replay", "replay_fenced"]
+__all__ = [
+    "HealContended",
+    "Replayed",
+    "Untangles",
+    "by_result",
+    "decided",
+    "heal",
+    "replay",
+    "replay_fenced",
+    "replay_many",
+]
 
 
 _REFUSALS: Final = 4
@@ -63,6 +73,13 @@ async def replay(secondary: Store, write: Write) -> tuple[Replayed, Image | None
     if image is None:
         return Replayed.FENCED, None
     return (Replayed.EQUAL if _as_meant(write, image) else Replayed.DIFFERENT), image
+
+
+async def replay_many(secondary: ReplayingMany, writes: Sequence[Write]) -> list[bool]:
+    """For each write of one collection, whether the secondary now has what the primary has. What has not, and what
+    has another image, is to be replayed alone: that tells why."""
+    images = await secondary.replay_many(writes[0].collection, writes)
+    return [image is not None and _as_meant(write, image) for write, image in zip(writes, images, strict=True)]
 
 
 async def replay_fenced(secondary: Store, write: Write) -> tuple[Replayed, Image | None]:
@@ -136,12 +153,15 @@ async def heal(
     With `untangles`, documents that block it by a unique value and differ from the primary's are repaired along with
     it.
 
+    Where the condition cannot tell two contents apart (out-of-band writes leave the version as it is), both are read
+    once more after the copy: another repair may have copied what is newer just before.
+
     What the secondary holds may be unreadable, for the copy depends on its stamp alone. What the primary holds may
     not: that is neither copied nor taken for a deletion.
 
     Raises `HealContended`, `UnreadableDocument`, and whatever the stores raise.
     """
-    refusals = 0
+    refusals, result = 0, Healing.EQUAL
     for attempt in range(attempts):
         with traces.request(secondary.name, Role.SECONDARY):
             seen = await secondary.image(collection, key)
@@ -149,7 +169,7 @@ async def heal(
             wanted = await primary.image(collection, key)
         check_copyable(wanted)
         if wanted.document is not None and agree(wanted, seen):
-            return Healing.EQUAL
+            return result
         if isinstance(wanted.state, Tombstone) and wanted.state.passing:
             # It was set aside while this store was the secondary. Only the other store may still have it.
             raise HealContended(f"{collection}: the primary has set the document of one key aside")
@@ -162,7 +182,17 @@ async def heal(
             if untangles is None or refusals == _REFUSALS:
                 raise
             done = await untangles.untangle(primary, secondary, collection, key, refusal)
+        if done and not image.present:
+            return Healing.TOMBSTONED
         if done:
-            return Healing.COPIED if image.present else Healing.TOMBSTONED
+            result = Healing.COPIED
+            if _is_of_one_content(seen.state, image.state):
+                return result
+            continue
         await pause(random.uniform(0, min(0.5, 0.005 * 2**attempt)))
     raise HealContended(f"{collection}: the secondary changed under {attempts} attempts to heal one key")
+
+
+def _is_of_one_content(seen: State, copied: State) -> bool:
+    """Whether the condition of a copy, to be at `seen`, can never hold again after it."""
+    return seen != copied and not (isinstance(seen, Version) and not seen.born)

@@ -127,6 +127,11 @@ class Intents:
         """`open`, for what must not be done at all without intents. Raises `JournalError`."""
         return await self._open(collection, keys)
 
+    @staticmethod
+    def none(count: int) -> Opened:
+        """Ids of operations that need no intents yet."""
+        return Opened([fresh_id() for _ in range(count)], durable=True, age=_Age())
+
     def expired(self, opened: Opened) -> bool:
         """Whether others may take the intents for orphaned, or soon will."""
         return opened.durable and opened.age.seconds > self._limit * 3 / 4

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from pymongo.errors import ConnectionFailure
@@ -33,7 +34,7 @@ from shadow.model.events import (
 from shadow.model.keys import queue_key
 from shadow.model.operation import ANY, Verb, Write
 from shadow.model.outcome import Outcome, classify, refusal_of
-from shadow.model.phase import Role, Route
+from shadow.model.phase import Role, Route, WriteMode
 from shadow.model.verdict import (
     ERROR_PATH,
     MATCHED_PATH,
@@ -46,13 +47,16 @@ from shadow.model.verdict import (
     Verdict,
 )
 from shadow.model.version import Image, Key
+from shadow.stores.base import ReplayingMany
 from shadow.stores.breaker import Breaker
 from shadow.stores.within import within
 from shadow.traces.causes import Causes
 from shadow.traces.spans import cause, current_cause
 from shadow.writes.context import LoopContext
-from shadow.writes.heal import HealContended, Replayed, by_result, decided, heal, replay, replay_fenced
+from shadow.writes.heal import HealContended, Replayed, by_result, decided, heal, replay, replay_fenced, replay_many
+from shadow.writes.replica import Replica
 from shadow.writes.untangle import Untangler
+from shadow.writes.work_queue import Batch
 
 __all__ = ["Replicator"]
 
@@ -83,6 +87,8 @@ class Replicator:
         self._untangler = Untangler(context.intents, context.failpoints)
         self._wake = asyncio.Event()
         self._following: dict[str, str] = {}
+        self._batching = {name: each for name, each in context.stores.items() if isinstance(each, ReplayingMany)}
+        self._alone = asyncio.Semaphore(context.limits.write_workers)
         self._traces = context.traces
         self._causes = Causes()
         self._given_up: dict[str, float] = {}
@@ -91,26 +97,52 @@ class Replicator:
 
     def follow(self, write: Write, route: Route) -> asyncio.Future[bool]:
         """Replicates the write in its turn. The future: whether the secondary is known to have it."""
+        work = functools.partial(self._replay, write, route)
+        return self._follow(write.collection, write.verb, write.key, write.op_id, route, work, write)
+
+    def follow_copy(self, collection: str, verb: Verb, key: Key, op_id: str, route: Route) -> asyncio.Future[bool]:
+        """Likewise the outcome of several changes of one document, which became visible at once: it is copied."""
+
+        async def copy() -> None:
+            self._reach(Point.BEFORE_REPLAY)
+            async with self._routes.healing(collection) as now:
+                _check_followed(collection, now)
+                await self._heal(collection, key, route)
+            self._reporter.publish(ComparisonFinished(collection, verb, Verdict.LAGGING))
+
+        return self._follow(collection, verb, key, op_id, route, copy)
+
+    def _follow(
+        self,
+        collection: str,
+        verb: Verb,
+        key: Key,
+        op_id: str,
+        route: Route,
+        work: Callable[[], Awaitable[None]],
+        write: Write | None = None,
+    ) -> asyncio.Future[bool]:
         done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._following[write.op_id] = write.collection
-        caused_by = cause()
-
-        async def job() -> None:
-            acknowledged = False
-            try:
-                with self._traces.work("replicate", write.collection, [caused_by], verb=write.verb, to=route.secondary):
-                    acknowledged = await self._replicate(write, route)
-            finally:
-                self._following.pop(write.op_id, None)
-                if not done.done():
-                    done.set_result(acknowledged)
-
-        if not self._queue.offer(write.collection, queue_key(write.collection, write.key), job):
-            del self._following[write.op_id]
-            reason = Deferral.CLOSING if self._queue.closed else Deferral.LANE_FULL
-            self.defer(write.collection, write.op_id, reason, write.key)
-            done.set_result(False)
+        self._following[op_id] = collection
+        replica = Replica(self._replicate_alone, collection, verb, key, op_id, route, work, done, cause(), write)
+        batch = None if write is None else self._batch_of(write, route)
+        if not self._queue.offer(collection, queue_key(collection, key), replica, batch=batch):
+            self.defer(collection, op_id, Deferral.CLOSING if self._queue.closed else Deferral.LANE_FULL, key)
+            self._end(replica, acknowledged=False)
         return done
+
+    def _batch_of(self, write: Write, route: Route) -> Batch | None:
+        """How the write is replayed along with others. One for which somebody waits is replayed alone."""
+        store = self._batching.get(route.secondary)
+        if store is None or route.writes is not WriteMode.BACKGROUND or by_result(write.change):
+            return None
+        most = store.replays_at_once(write.collection)
+        return Batch((write.collection, write.verb, route), most, self._replicate_many) if most > 1 else None
+
+    def _end(self, replica: Replica, *, acknowledged: bool) -> None:
+        self._following.pop(replica.op_id, None)
+        if not replica.done.done():
+            replica.done.set_result(acknowledged)
 
     def defer(self, collection: str, op_id: str, reason: Deferral, key: Key = ANY) -> None:
         """Leaves the write to its intent. `key`: `ANY` where the operation has not found its document."""
@@ -119,30 +151,111 @@ class Replicator:
         self._reporter.publish(WriteDeferred(collection, reason))
         self._wake.set()
 
+    async def heal_soon(self, collection: str, keys: Sequence[Key]) -> None:
+        """Leaves keys to the journal, from which they are repaired next. Durable when it returns. Raises
+        `JournalError`."""
+        opened = await self._intents.open_durably(collection, keys)
+        for op_id in opened.op_ids:
+            self._journal.defer(op_id)
+        self._wake.set()
+
     def abandon(self) -> None:
         """Leaves every write that has not been replicated to its intent."""
         for op_id, collection in self._following.items():
             self.defer(collection, op_id, Deferral.CLOSING)
         self._following.clear()
 
-    async def _replicate(self, write: Write, route: Route) -> bool:
+    async def _replicate_alone(self, replica: Replica) -> None:
+        acknowledged = False
+        try:
+            with self._traces.work(
+                "replicate", replica.collection, [replica.cause], verb=replica.verb, to=replica.route.secondary
+            ):
+                acknowledged = await self._replicate(
+                    replica.collection, replica.key, replica.op_id, replica.route, replica.work
+                )
+        finally:
+            self._end(replica, acknowledged=acknowledged)
+
+    async def _replicate(
+        self, collection: str, key: Key, op_id: str, route: Route, work: Callable[[], Awaitable[None]]
+    ) -> bool:
         breaker = self._breakers[route.secondary]
         if not breaker.allow():
-            self.defer(write.collection, write.op_id, Deferral.SECONDARY_DOWN, write.key)
+            self.defer(collection, op_id, Deferral.SECONDARY_DOWN, key)
             return False
         try:
             async with within(self._limits.write_deadline):
-                await self._replay(write, route)
+                await work()
         except asyncio.CancelledError:
-            self.defer(write.collection, write.op_id, Deferral.CLOSING, write.key)
+            self.defer(collection, op_id, Deferral.CLOSING, key)
             raise
         except Exception as error:
-            self.defer(write.collection, write.op_id, self._judge(write.collection, error, breaker), write.key)
+            self.defer(collection, op_id, self._judge(collection, error, breaker), key)
             return False
         breaker.succeeded()
-        self._intents.taken(write.collection, write.op_id)
+        self._intents.taken(collection, op_id)
         self._reach(Point.AFTER_CLOSE)
         return True
+
+    async def _replicate_many(self, replicas: Sequence[Replica]) -> None:
+        """Replicates writes of one collection, verb and route, each of another key: together, and what that did not
+        make equal alone, for whatever reason it did not."""
+        left, first = list(replicas), replicas[0]
+        causes = [each.cause for each in replicas]
+        try:
+            with self._traces.work("replicate", first.collection, causes, verb=first.verb, to=first.route.secondary):
+                left = await self._replicate_together(replicas)
+            for result in await asyncio.gather(*map(self._in_turn, left), return_exceptions=True):
+                if isinstance(result, BaseException):
+                    raise result
+        except asyncio.CancelledError:
+            # Here too: one that is cancelled before its first step does not notice.
+            self._give_up([each for each in left if not each.done.done()], Deferral.CLOSING)
+            raise
+        finally:
+            for each in left:
+                self._end(each, acknowledged=False)
+
+    async def _in_turn(self, replica: Replica) -> None:
+        async with self._alone:
+            await replica()
+
+    async def _replicate_together(self, replicas: Sequence[Replica]) -> list[Replica]:
+        """Those that are still to be replicated alone."""
+        collection, route = replicas[0].collection, replicas[0].route
+        writes = [each.write for each in replicas if each.write is not None]
+        breaker = self._breakers[route.secondary]
+        if not breaker.allow():
+            self._give_up(replicas, Deferral.SECONDARY_DOWN)
+            return []
+        self._reach(Point.BEFORE_REPLAY)
+        started = time.perf_counter()
+        try:
+            async with within(self._limits.write_deadline):
+                with self._traces.request(route.secondary, Role.SECONDARY):
+                    made = await replay_many(self._batching[route.secondary], writes)
+        except Exception as error:
+            for each in writes:
+                self._observe(each, route, classify(error), started)
+            self._give_up(replicas, self._judge(collection, error, breaker))
+            return []
+        breaker.succeeded()
+        self._reach(Point.AFTER_REPLAY)
+        for replica, write, equal in zip(replicas, writes, made, strict=True):
+            if equal:
+                self._observe(write, route, Outcome.ACKED, started)
+                self._reporter.publish(ComparisonFinished(collection, write.verb, Verdict.MATCH))
+                self._intents.taken(collection, write.op_id)
+                self._end(replica, acknowledged=True)
+        self._reach(Point.AFTER_CLOSE)
+        return [replica for replica, equal in zip(replicas, made, strict=True) if not equal]
+
+    def _give_up(self, replicas: Sequence[Replica], reason: Deferral) -> None:
+        """Leaves writes to their intents."""
+        for each in replicas:
+            self.defer(each.collection, each.op_id, reason, each.key)
+            self._end(each, acknowledged=False)
 
     async def _replay(self, write: Write, route: Route) -> None:
         """Replays, and heals if the replay did not make both equal."""

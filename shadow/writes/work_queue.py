@@ -8,17 +8,30 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Hashable, Iterator
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import Context
-from typing import Final
+from dataclasses import dataclass
+from typing import Any, Final
 
 from shadow.host.tasks import begin
 
-__all__ = ["Job", "WorkQueue"]
+__all__ = ["Batch", "Job", "WorkQueue"]
 
 Job = Callable[[], Awaitable[None]]
 """One piece of work. What it raises goes to `on_error` and ends no other job."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """How jobs of one `group` are done together, up to `most` of them: `run` takes the jobs, each of another key."""
+
+    group: Hashable
+    most: int
+    run: Callable[[Sequence[Any]], Awaitable[None]]
+
+
+_Entry = tuple[str, Job, Batch | None]
 
 _AFTER_YOU: Final = 4
 """Turns of the event loop that a worker lets pass before it begins. The answer of the write that made the work needs
@@ -30,13 +43,16 @@ class WorkQueue:
 
     Jobs that continue something may go `ahead` of those that start something, and up to twice `capacity` are accepted
     for them: under overload, what was started is finished, and less is started.
+
+    Jobs that are waiting when a worker comes to them are done together, if they are offered with a `Batch` of one
+    group. None waits for others to come.
     """
 
     def __init__(self, *, workers: int, capacity: int, on_error: Callable[[BaseException], None]) -> None:
         self.capacity = capacity
         self._workers = workers
         self._on_error = on_error
-        self._queues: dict[Hashable, deque[tuple[str, Job]]] = {}
+        self._queues: dict[Hashable, deque[_Entry]] = {}
         self._ready: deque[Hashable] = deque()
         self._ahead: deque[Hashable] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -65,7 +81,9 @@ class WorkQueue:
     def pending(self, collection: str) -> int:
         return self._pending[collection]
 
-    def offer(self, collection: str, key: Hashable, job: Job, *, ahead: bool = False) -> bool:
+    def offer(
+        self, collection: str, key: Hashable, job: Job, *, ahead: bool = False, batch: Batch | None = None
+    ) -> bool:
         """Accepts the job, or returns False: full, or closed. `ahead` is for a key that has no other jobs."""
         if self._closed or self._depth >= (2 * self.capacity if ahead else self.capacity):
             return False
@@ -73,9 +91,9 @@ class WorkQueue:
         self._pending[collection] += 1
         waiting = self._queues.get(key)
         if waiting is not None:
-            waiting.append((collection, job))
+            waiting.append((collection, job, batch))
             return True
-        self._queues[key] = deque([(collection, job)])
+        self._queues[key] = deque([(collection, job, batch)])
         (self._ahead if ahead else self._ready).append(key)
         if self._busy < self._workers:
             self._busy += 1
@@ -131,19 +149,35 @@ class WorkQueue:
                 if self._paused:
                     await self._going.wait()
                 else:
-                    await self._one((self._ahead or self._ready).popleft())
+                    await self._next()
         finally:
             # Here and not when the task is done: a job offered in between would count on a worker that takes no more.
             self._busy -= 1
 
-    async def _one(self, key: Hashable) -> None:
-        collection, job = self._queues[key][0]
+    async def _next(self) -> None:
+        key = (self._ahead or self._ready).popleft()
+        _, job, batch = self._queues[key][0]
+        others = [] if batch is None else self._others(batch)
         try:
-            await job()
+            if batch is not None and others:
+                await batch.run([job, *(self._queues[other][0][1] for other in others)])
+            else:
+                await job()
         except Exception as error:
             self._on_error(error)
         finally:
-            self._done(key, collection)
+            for each in (key, *others):
+                self._done(each, self._queues[each][0][0])
+
+    def _others(self, batch: Batch) -> list[Hashable]:
+        """Takes the keys that come next, as far as their jobs belong to the same group."""
+        others: list[Hashable] = []
+        while self._ready and len(others) + 1 < batch.most:
+            next_batch = self._queues[self._ready[0]][0][2]
+            if next_batch is None or next_batch.group != batch.group:
+                break
+            others.append(self._ready.popleft())
+        return others
 
     def _done(self, key: Hashable, collection: str) -> None:
         waiting = self._queues[key]

@@ -15,7 +15,8 @@ from pymongo import MongoClient
 from pymongo.collation import Collation
 from pymongo.collection import Collection
 
-from shadow.mongoql.collation import collation_key, strength_of
+from shadow.model.collations import strength_of
+from shadow.mongoql.collation import collation_key
 from tests.compat.amount import SEED
 from tests.support.topologies import root_url
 

@@ -6,8 +6,10 @@ under the same numbers.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime as dt
+import inspect
 import re
 import uuid
 from collections.abc import AsyncIterator
@@ -21,7 +23,9 @@ import pytest
 from bson import MinKey
 from bson.raw_bson import RawBSONDocument
 from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo import ReadPreference
 from pymongo.errors import DuplicateKeyError, OperationFailure, WriteError
+from pymongo.read_concern import ReadConcern
 
 from shadow import Shadow
 from shadow.config.sections import ExpirySettings
@@ -267,6 +271,82 @@ async def test_19_an_update_keeps_what_the_driver_reads(sides: Sides) -> None:
     assert bytes(found.raw) == raw_with(raw, element(16, "n", int32(1)))
 
 
+PLAIN: dict[str, Any] = {"read_concern": ReadConcern("local"), "read_preference": ReadPreference.PRIMARY}
+"""The drawn url may ask for what no transaction takes."""
+
+
+@contextlib.asynccontextmanager
+async def begun_in(sides: Sides, target: Any) -> AsyncIterator[Any]:
+    """A transaction on one of the sides, each with sessions of its own client; aborted unless it is committed."""
+    begun = (sides.shadow if target is sides.shim else target.database).client.start_session()
+    async with await begun if inspect.isawaitable(begun) else begun as session:
+        started = session.start_transaction(**PLAIN)
+        if inspect.isawaitable(started):
+            await started
+        yield session
+
+
+@contextlib.asynccontextmanager
+async def in_transaction(sides: Sides, target: Any) -> AsyncIterator[Any]:
+    async with begun_in(sides, target) as session:
+        yield session
+        await session.commit_transaction()
+
+
+async def test_25_a_transaction_sees_no_snapshot(sides: Sides) -> None:
+    await sides.fill({"_id": 1, "n": 1}, {"_id": 2, "n": 1})
+    seen = []
+    for side in (sides.bare, sides.shim):
+        async with in_transaction(sides, side) as session:
+            await side.find_one({"_id": 1}, session=session)
+            await side.update_one({"_id": 2}, {"$set": {"n": 2}})
+            seen.append((await side.find_one({"_id": 2}, session=session))["n"])
+        async with begun_in(sides, side) as session:
+            await side.find_one({"_id": 1}, session=session)
+            await side.update_one({"_id": 1}, {"$inc": {"n": 1}})
+            with pytest.raises(OperationFailure) as caught:
+                await side.update_one({"_id": 1}, {"$inc": {"n": 1}}, session=session)
+            assert caught.value.has_error_label("TransientTransactionError")
+    assert seen == [1, 2]
+
+
+async def test_26_a_transaction_has_at_most_a_hundred_items(sides: Sides) -> None:
+    documents = [{"_id": n} for n in range(101)]
+    async with in_transaction(sides, sides.bare) as session:
+        await sides.bare.insert_many(documents, session=session)
+    async with in_transaction(sides, sides.shim) as session:
+        await sides.shim.insert_many(documents[:100], session=session)
+        with pytest.raises(UnsupportedOperation, match="101 items"):
+            await sides.shim.insert_one(documents[100], session=session)
+    assert (await sides.bare.count_documents({}), await sides.shim.count_documents({})) == (101, 100)
+
+
+async def test_27_a_transaction_is_on_one_store(sides: Sides) -> None:
+    other = sides.shadow["not configured"]
+    await other.insert_one({"_id": 1})
+    async with begun_in(sides, sides.shim) as session:
+        await sides.shim.insert_one({"_id": 1}, session=session)
+        await other.insert_one({"_id": 2}, session=session)
+        with pytest.raises(UnsupportedOperation, match="two stores"):
+            await session.commit_transaction()
+    assert (await sides.shim.count_documents({}), await other.count_documents({})) == (0, 1)
+
+
+async def test_28_a_refusal_does_not_end_a_transaction(sides: Sides) -> None:
+    await sides.fill({"_id": 1})
+    async with in_transaction(sides, sides.shim) as session:
+        with pytest.raises(DuplicateKeyError):
+            await sides.shim.insert_one({"_id": 1}, session=session)
+        await sides.shim.insert_one({"_id": 2}, session=session)
+    async with begun_in(sides, sides.bare) as session:
+        with pytest.raises(DuplicateKeyError):
+            await sides.bare.insert_one({"_id": 1}, session=session)
+        with pytest.raises(OperationFailure) as caught:
+            await sides.bare.insert_one({"_id": 2}, session=session)
+    assert caught.value.code == 251
+    assert (await sides.bare.count_documents({}), await sides.shim.count_documents({})) == (1, 2)
+
+
 async def test_30_a_time_zone_is_that_of_this_host(sides: Sides) -> None:
     moments = [dt.datetime(2024, 1, 1), dt.datetime(2024, 7, 1), dt.datetime(1950, 7, 1)]
     await sides.fill(*({"_id": n, "t": moment} for n, moment in enumerate(moments)))
@@ -346,6 +426,23 @@ async def test_46_what_has_expired_is_hidden_at_once_but_in_joins(
         (found,) = await shadow["others"].aggregate([{"$lookup": join}]).to_list(None)
         assert len(found["found"]) == 1
     drop(mongo_url, name)
+
+
+async def test_430_a_duplicate_by_a_collation_names_the_values(sides: Sides) -> None:
+    collation = {"locale": "en", "strength": 2}
+    details = []
+    for side in (sides.bare, sides.shim):
+        await side.create_index("email", unique=True, collation=collation)
+        await side.insert_one({"_id": 1, "email": "ada@x.org"})
+        with pytest.raises(DuplicateKeyError) as raised:
+            await side.insert_one({"_id": 2, "email": "ADA@x.org"})
+        assert raised.value.code == 11000
+        details.append(raised.value.details)
+    theirs, ours = details
+    assert ours["keyPattern"] == theirs["keyPattern"] == {"email": 1}
+    assert ours["keyValue"] == {"email": "ADA@x.org"}
+    assert theirs["hexEncoded"] == [True]
+    assert bytes.fromhex(theirs["keyValue"]["email"])
 
 
 async def test_450_a_window_that_slides_has_the_rounding_of_what_is_in_it(sides: Sides) -> None:

@@ -167,6 +167,8 @@ def _evaluates(call: Call) -> bool:
     """Whether the one error there is can come from an expression, over a document that only one side looks at."""
     if call.verb in ("find", "find_one", "count_documents"):
         return "$" in repr(call.arguments[1:]) or "$expr" in repr(call.arguments)
+    if call.verb.startswith("find_one_and_"):
+        return "$" in repr(call.options.get("projection"))
     return call.verb == "aggregate"
 
 

@@ -9,8 +9,9 @@ from typing import Any, Final
 import pymongo
 import pytest
 import pytest_asyncio
-from bson import Regex
+from bson import Code, DBRef, Regex
 from pymongo.collation import Collation
+from pymongo.errors import DuplicateKeyError
 
 from shadow import Shadow
 from shadow.errors import UnsupportedOperation
@@ -42,7 +43,8 @@ async def shadow(
     request: pytest.FixtureRequest, mongo_url: str, dynamodb_local_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Shadow]:
     folder = tmp_path_factory.mktemp("journal")
-    async with prepared(folder, mongo_url, dynamodb_local_url, ["things"], primary=request.param) as shadow:
+    names = ["things", "one", "two"]
+    async with prepared(folder, mongo_url, dynamodb_local_url, names, primary=request.param) as shadow:
         yield shadow
 
 
@@ -161,3 +163,50 @@ async def test_anything_else_is_mongodbs_or_refused_by_name(
     await ours(lambda: REFUSED[what](things))
     assert_same(theirs, ours)
     await assert_level(shadow)
+
+
+TAKEN: Final[tuple[Any, ...]] = (
+    *NAMES, None, 5, ["x", "Ada@X.org"], ["y", "Y"], {"x": "Q"}, {"x": "q"}, {"X": "q"}, [["L"]], [["l"], 1], ["l"],
+    DBRef("a", "b"), DBRef("A", "B"), Regex("r"), Regex("R"), Code("z"), Code("Z"), "292b0106", "\0", b"Ab", b"ab",
+)  # fmt: skip
+"""Values of one field, some equal by a collation: inside of lists and documents too, not in names, patterns, code."""
+
+
+@pytest.mark.parametrize(("name", "collation"), [("one", EN1), ("two", EN2)])
+async def test_a_unique_index_refuses_what_it_refuses_on_a_server(
+    shadow: Shadow, bare: Any, name: str, collation: Any
+) -> None:
+    """While documents come, change and go, and when there are some already."""
+    theirs, ours = Seen(), Seen()
+    for c, see in ((bare.database[name], theirs), (shadow[name], ours)):
+        await c.insert_many([{"_id": "a", "t": "É"}, {"_id": "b", "t": "é"}])
+        with pytest.raises(DuplicateKeyError):
+            await c.create_index("t", unique=True, collation=collation, name="t")
+        await c.delete_many({})
+        assert await shadow.settled(20)  # the other store refuses a constraint while it has the duplicates
+        assert await c.create_index("t", unique=True, collation=collation, name="t") == "t"
+        assert await c.create_index("t", unique=True, collation=collation, name="t") == "t"
+        for place, value in enumerate(TAKEN):
+            await refused(see, c.insert_one({"_id": place, "t": value}))
+        await refused(see, c.update_one({"_id": 0}, {"$set": {"t": "aDA@x.ORG"}}))
+        await refused(see, c.update_one({"_id": 0}, {"$set": {"t": "адреС@x.org"}}))
+        await refused(see, c.replace_one({"_id": 0}, {"t": "Another"}))
+        await refused(see, c.insert_one({"_id": "c", "t": "ADA@x.org"}))
+        await refused(see, c.delete_one({"_id": 0}))
+        await refused(see, c.insert_one({"_id": "d", "t": "another"}))
+        shown = (await c.index_information())["t"]["collation"]
+        see.note([(key, shown[key]) for key in shown if key != "version"])
+    assert_same(theirs, ours)
+    await assert_level(shadow)
+    assert shadow.admin.metrics_registry.totals()["failures"]["index"] == 0
+    assert name not in (await shadow.admin.status())["lost_indexes"]
+
+
+async def refused(see: Seen, call: Any) -> None:
+    """Whether the values of a unique index refuse a write, and by which index."""
+    try:
+        await call
+    except DuplicateKeyError as error:
+        see.note((error.code, (error.details or {})["keyPattern"]))
+    else:
+        see.note("made")

@@ -74,9 +74,9 @@ def _rights(operation: str, parameters: dict[str, Any]) -> Iterator[tuple[str, s
     match operation:
         case "BatchExecuteStatement":
             for each in parameters["Statements"]:
-                made = re.match(r'INSERT INTO "([^"]+)"', each["Statement"])
+                made = re.match(r'(INSERT INTO|UPDATE) "([^"]+)"', each["Statement"])
                 assert made is not None
-                yield "PartiQLInsert", made[1]
+                yield "PartiQLUpdate" if made[1] == "UPDATE" else "PartiQLInsert", made[2]
         case "TransactWriteItems":
             names = {"Put": "PutItem", "Update": "UpdateItem", "Delete": "DeleteItem"}
             for action in parameters["TransactItems"]:

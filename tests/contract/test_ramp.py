@@ -4,6 +4,8 @@ restart and a control store that does not answer make of it."""
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -17,10 +19,14 @@ from shadow.control.records import Record, Value
 from shadow.control.sqlite import SqliteRecords
 from shadow.errors import ControlError
 from shadow.fleet.guarding import GuardContext, Guarding
+from shadow.fleet.health_gates import Gate
+from shadow.hooks.hooks import NO_HOOKS, Hooks
+from shadow.hooks.sending import Attempt
 from shadow.host.process import Owner, this_process
 from shadow.model.events import Event, ReadRouted, RouteChanged
 from shadow.model.guards import GuardLimits, RampPlan
 from shadow.model.health import CollectionHealth, ComparisonHealth, SecondaryHealth
+from shadow.model.hooks import Hook, HookEvent
 from shadow.model.phase import Phase, Route, StoreName
 from shadow.model.verdict import Routed
 from shadow.observe.metrics import Metrics
@@ -65,7 +71,8 @@ class Store(SqliteRecords):
 class Process:
     """A process of the application as the control store sees it, with the product's own part that guards."""
 
-    def __init__(self, records: Store, name: str, clock: Clock, plan: RampPlan = PLAN) -> None:
+    def __init__(self, records: Store, name: str, clock: Clock, plan: RampPlan = PLAN, hooks: Hooks = NO_HOOKS) -> None:
+        self.closed: list[str] = []
         self.records = records
         self.clock = clock
         self.name = name
@@ -79,7 +86,15 @@ class Process:
         )
         self.guarding = Guarding(
             GuardContext(
-                records, lambda: name, self.routes, self.metrics.guards, self, heartbeat=ROUND / 3, clock=clock
+                records,
+                lambda: name,
+                self.routes,
+                self.metrics.guards,
+                self,
+                heartbeat=ROUND / 3,
+                hooks=hooks,
+                gates=lambda rows: [Gate("users", name, name not in self.closed, "a figure") for name in "abc"],
+                clock=clock,
             ),
             {"users": {DYNAMO: plan}},
         )
@@ -209,7 +224,7 @@ async def test_two_processes_cannot_step_at_once(two: tuple[Process, Process], r
 
 
 def _held_by(seen: Any, holder: str) -> Any:
-    return guard_record.GuardRecord(seen.ramps, holder, seen.beat + 1, seen.moves, seen.revision)
+    return dataclasses.replace(seen, holder=holder, beat=seen.beat + 1)
 
 
 async def test_another_process_takes_over_from_one_that_is_silent_and_not_from_one_that_lives(
@@ -371,3 +386,34 @@ async def test_the_primary_of_a_ramp_has_no_ramp_and_after_the_way_back_it_begin
     assert {each.share for each in two} == {0.0}
     await rounds(3, *two)
     assert {each.share for each in two} == {0.01}
+
+
+async def test_hooks_are_called_for_each_step_and_for_a_gate_that_closes_by_one_process(
+    records: Store, clock: Clock
+) -> None:
+    got: list[dict[str, Any]] = []
+
+    def sent(hook: Hook, event: str, id: str, body: bytes) -> Attempt:
+        got.append(json.loads(body))
+        return Attempt(True, True)
+
+    hooks = Hooks([Hook("w", frozenset(HookEvent), command=("x",))], sent=sent)
+    a, b = Process(records, "a", clock, hooks=hooks), Process(records, "b", clock, hooks=hooks)
+    a.closed = b.closed = ["a"]
+    await rounds(4, a, b)
+    assert hooks.finish(60)
+    assert [(each["event"], each["share"]) for each in got] == [("ramp_stepped", 0.01)]
+    a.closed = b.closed = ["a", "c"]
+    await rounds(6, a, b)
+    a.closed = b.closed = []
+    await rounds(6, a, b)
+    records.delete("member/a")  # b takes over and knows which gates were open
+    b.closed = ["b"]
+    await rounds(8, b, failed=50)
+    assert hooks.finish(60)
+    events = [(each["event"], each.get("gate", "")) for each in got[1:]]
+    assert events == [("gate_closed", "c"), ("ramp_stepped_back", ""), ("gate_closed", "b")]
+    (back,) = [each for each in got if each["event"] == "ramp_stepped_back"]
+    assert back["share"] == 0.0
+    assert "errors" in back["guards"]
+    assert len({each["id"] for each in got}) == len(got)

@@ -15,7 +15,9 @@ import yaml
 
 from shadow import Shadow
 from shadow.config import load
+from shadow.control import guard_record
 from shadow.fleet import participant
+from shadow.model.hooks import Hook, HookEvent
 from tests.e2e.test_migration_commands import Operator
 from tests.support.pair import until
 from tests.support.shadows import COLLECTION, Site
@@ -85,6 +87,9 @@ async def test_two_processes_climb_together_and_wrong_answers_take_both_back(ram
     assert load(operator.config).ramps()
     async with ramped.shadow() as one, ramped.shadow() as two:
         await one.prepare()
+        called = tmp_path / "called"
+        append = ("/bin/sh", "-c", f"cat >> {called}; echo >> {called}")
+        one._engine.hooks.replace([Hook("file", frozenset({HookEvent.NEW_FINDING}), command=append, timeout=60.0)])
         await one[COLLECTION].insert_many([{"_id": f"k{n}", "n": n} for n in range(20)])
         assert await one.settled(60)
         async with traffic(one, two):
@@ -94,6 +99,7 @@ async def test_two_processes_climb_together_and_wrong_answers_take_both_back(ram
             for number in range(20):
                 ramped.audit.damage(COLLECTION, f"k{number}", "n", {"N": "77"})
             await until(lambda: share(one) == share(two) == 0.0)
+            await until(called.exists)
             shown = await ramp_of(two)
             assert shown["state"] == "stopped"
             assert "mismatches" in shown["waits"]
@@ -106,6 +112,14 @@ async def test_two_processes_climb_together_and_wrong_answers_take_both_back(ram
             await until(lambda: one.admin.fleet.guarding.described()[0]["state"] == "ramping")
             said = await asyncio.to_thread(operator.run, "ramp", "back", COLLECTION, "--reason", "a look at it first")
             assert "stopped" in said
+            # A process that decides files the receipts of orders.
+            await until(lambda: not guard_record.load(one.admin.fleet.records).moves)
+    assert one._engine.hooks.finish(60)
+    bodies = [json.loads(line) for line in called.read_text().splitlines()]
+    assert {(each["event"], each["collection"], each["verb"]) for each in bodies} == {
+        ("new_finding", COLLECTION, "find_one")
+    }
+    assert len({each["finding"] for each in bodies}) == len(bodies)
     filed = json.loads(operator.run("fleet", "receipts", "--json"))
     steps = [
         (each["share_before"], each["share"], each["reason"]) for each in reversed(filed) if each["kind"] == "ramp"

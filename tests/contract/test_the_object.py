@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
+import bson
 import pymongo
 import pytest
 import pytest_asyncio
@@ -214,6 +215,31 @@ async def test_what_only_a_server_could_answer_is_refused_by_its_name(shadow: Sh
     for name in ("return_key", "show_record_id", "max_scan"):
         with pytest.raises(UnsupportedOperation, match=name):
             await things.find(**{name: True}).to_list(None)
+
+
+async def test_plans_and_raw_batches_are_the_servers_while_it_is_the_primary(shadow: Shadow, driver: str) -> None:
+    """Without versions and tombstones, and after the flip refused by name."""
+    things = shadow["things"]
+    if flipped(shadow):
+        for call in (
+            lambda: things.find().explain(),
+            lambda: things.find_raw_batches().to_list(None),
+            lambda: awaited(things.aggregate_raw_batches([])),
+        ):
+            with pytest.raises(UnsupportedOperation, match=r"explain|raw_batches"):
+                await call()
+        return
+    plan = await things.find({"n": {"$gt": 1}}, {"n": 1}).sort("n", 1).limit(2).explain()
+    assert "queryPlanner" in plan
+    for cursor in (
+        things.find_raw_batches({"_id": {"$gt": 1}}, batch_size=1).sort("_id", -1),
+        await awaited(things.aggregate_raw_batches([{"$match": {"_id": {"$gt": 1}}}, {"$sort": {"_id": -1}}])),
+    ):
+        found = [each async for batch in cursor for each in bson.decode_all(batch)]
+        assert [each["_id"] for each in found] == [3, 2]
+        assert all("_shadow" not in each for each in found)
+    with pytest.raises(UnsupportedOperation, match="session"):
+        things.find_raw_batches(session=object())
 
 
 async def test_motors_ways_to_read(shadow: Shadow, driver: str) -> None:

@@ -17,7 +17,14 @@ from typing import Any
 
 import pytest
 import yaml
-from pymongo.errors import AutoReconnect, DuplicateKeyError, NetworkTimeout, WriteConcernError
+from pymongo.errors import (
+    AutoReconnect,
+    ConnectionFailure,
+    DuplicateKeyError,
+    NetworkTimeout,
+    OperationFailure,
+    WriteConcernError,
+)
 
 from shadow import Shadow
 from shadow.embedded.servers import FaultProxy, Mode
@@ -420,6 +427,71 @@ def site(mongo_url: str, mongo_database: str, dynamodb_local_url: str, fresh_nam
         str(tmp_path / "shadow.db"),
         limits={"operation": UNKNOWN},
     )
+
+
+async def in_transaction(shadow: Shadow, ends: Callable[[Any], Awaitable[Any]]) -> None:
+    """A transaction that changes the document 0, and its end."""
+    async with shadow.client.start_session() as session:
+        await session.start_transaction()
+        await shadow[COLLECTION].update_one({"_id": 0}, {"$inc": {"n": 1}}, session=session)
+        await ends(session)
+
+
+@row("the commit of a transaction has no answer")
+async def test_a_commit_has_no_answer(site: Site, new_proxy: Callable[[str], FaultProxy]) -> Shadow:
+    proxy = new_proxy(site.mongo_url)
+
+    async def lost(session: Any) -> None:
+        proxy.set(Mode.HANG, only=b"commitTransaction")
+        with pytest.raises(ConnectionFailure) as caught:
+            await session.commit_transaction()
+        assert caught.value.has_error_label("UnknownTransactionCommitResult")
+        proxy.clear()
+
+    async with site.but(mongo_url=proxy.url).shadow() as shadow:
+        await shadow.prepare()
+        await writes(shadow)
+        await site.level(shadow)
+        await in_transaction(shadow, lost)
+        assert await left(shadow) == 1
+        await site.level(shadow)
+    return shadow
+
+
+@row("a transaction is aborted, or ends with its session")
+async def test_a_transaction_is_aborted(site: Site) -> Shadow:
+    async def as_it_is(session: Any) -> None: ...
+
+    async with site.shadow() as shadow:
+        await shadow.prepare()
+        await writes(shadow)
+        await in_transaction(shadow, as_it_is)
+        await in_transaction(shadow, lambda session: session.abort_transaction())
+        await site.level(shadow)
+        assert await shadow[COLLECTION].find_one({"_id": 0}) == {"_id": 0, "n": 0}
+    return shadow
+
+
+@row("a transaction is open while the phase changes")
+async def test_a_transaction_is_open_while_the_phase_changes(site: Site) -> Shadow:
+    async def flips(session: Any) -> None:
+        done = await shadow.admin.flip(COLLECTION, StoreName.DYNAMO, "a test")
+        assert done["done"], done
+        with pytest.raises(OperationFailure) as caught:
+            await session.commit_transaction()
+        assert caught.value.code == 251
+        assert caught.value.has_error_label("TransientTransactionError")
+
+    # Nothing but the transaction keeps the flip from being made.
+    site = site.but(limits={"operation": 20.0, "write_deadline": 20.0}, patience=20.0)
+    async with site.shadow() as shadow:
+        await shadow.prepare()
+        await writes(shadow)
+        await site.level(shadow)
+        await in_transaction(shadow, flips)
+        assert await shadow[COLLECTION].find_one({"_id": 0}) == {"_id": 0, "n": 0}
+        await site.but(primary="dynamo").level(shadow)
+    return shadow
 
 
 @row("the process is killed, at any point")

@@ -37,6 +37,9 @@ replay(o, k)    the same operation on the secondary, fenced by an equality.
                 Delete: secondary(k) = pre, or nothing at all; it leaves a tombstone, also where nothing was.
                 Its image is the primary's: close(o). Anything else: heal(k), then close(o). An error or the deadline:
                 defer(o).
+replay(O, K)    a batch of replays, one a key: the secondary's images of K are read; where the fence holds, one
+                statement changes the key to what the replay leaves, if it is still as it was read. What was not done,
+                or is not known to be, is replayed alone; where the outcome of the request is unknown: defer(o) for all.
 heal(k)         s0 := secondary(k), first; then p := primary(k).
                 Both the same document at the same version: done.
                 p is a document: put p if secondary(k) = s0 still.

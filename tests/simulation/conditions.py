@@ -122,13 +122,22 @@ class Conditions:
     cut_off: int = 0
     """How often one process alone loses the control store, for long."""
     verbs: tuple[tuple[str, int], ...] = VERBS
+    transactions: float = 0.0
+    """How much of what callers do is a transaction."""
+    lasting: float = 0.0
+    """The longest pause in a transaction, in seconds."""
+    uncertain: float = 0.0
+    """A commit has no answer, applied later or not at all."""
     many: float = 0.0
     """How often a caller changes several documents by one call."""
+    batches: bool = False
+    """The store called DynamoDB makes replays that wait together in one batch."""
 
     @classmethod
     def drawn(cls, rng: random.Random) -> Conditions:
         made = cls._drawn(rng)
         # Without the generator: what a seed draws otherwise stays as it was.
+        made = made.but(batches=not made.unique and (made.callers + made.keys) % 2 == 0)
         return made.but(many=0.3) if not made.fleet and (made.callers + made.operations) % 3 == 0 else made
 
     @classmethod
@@ -286,6 +295,24 @@ class Conditions:
 
     def but(self, **changes: Any) -> Conditions:
         return dataclasses.replace(self, **changes)
+
+    def transacting(self) -> Conditions:
+        """The same with transactions, which need one server as the primary all the time."""
+        plain: dict[str, Any] = dict.fromkeys(("flips", "changes", "control_down", "cut_off", "loops", "divisions"), 0)
+        return self.but(
+            **plain,
+            fleet=False,
+            raised=False,
+            everywhere=0.0,
+            replicas=False,
+            primary=StoreName.MONGO,
+            unique=False,
+            together=False,
+            verbs=VERBS,
+            transactions=0.5,
+            uncertain=0.2,
+            lasting=(0.0, 0.3, LIMIT)[(self.keys + self.callers) % 3],
+        )
 
     def limits(self) -> Limits:
         return Limits(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -102,6 +102,13 @@ class History:
         if name in line.places and (name in line.firm or not is_of_an_era(name)):
             self.broken(f"versions only ever rise: {change.key} came to {name} a second time")
         line.came_to(name, after, self.era())
+
+    def primary_committed(self, changes: Sequence[Change], after: Image) -> None:
+        """A transaction has made these changes of one document: nobody has seen what was between them."""
+        for change in changes[:-1]:
+            mark = mark_of(change)
+            self.marks[mark] = self.marks.get(mark, 0) + 1
+        self.primary_changed(changes[-1], after)
 
     def primary_changed_bare(self, change: Change, after: Image) -> None:
         """The same by the driver's own call: the version may be what it was, as long as the other store cannot have it,

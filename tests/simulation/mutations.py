@@ -31,7 +31,7 @@ from shadow.model.stored import is_copyable
 from shadow.model.verdict import Healing
 from shadow.model.version import ABSENT, Image, Key, State, Tombstone, Version, fresh_id
 from shadow.routes.routes import OpenWrite, Routes
-from shadow.stores import memory
+from shadow.stores import memory, replays
 from shadow.stores.base import Store
 from shadow.stores.many import Mark, _Part
 from shadow.stores.memory import MemoryStore
@@ -47,6 +47,7 @@ from shadow.writes.untangle import Untangler
 from tests.simulation.conditions import DRIVEN, Conditions
 from tests.simulation.journal import SimulatedJournal
 from tests.simulation.many import SimulatedMany
+from tests.simulation.replays import SimulatedReplays
 
 __all__ = ["MUTATIONS", "Mutation"]
 
@@ -455,6 +456,25 @@ def _many(drawn: Conditions, **changes: Any) -> Conditions:
     return calm(drawn, keys=3, callers=4, operations=8, haste=0.01, many=0.6, verbs=verbs).but(**changes)
 
 
+def _all_done(places: Sequence[int], answers: Sequence[bool]) -> Sequence[int]:
+    return places
+
+
+def _of_another_key(places: Sequence[int], answers: Sequence[bool]) -> Sequence[int]:
+    turned = [*answers[1:], *answers[:1]]
+    return [place for place, done in zip(places, turned, strict=True) if done]
+
+
+def _batches(drawn: Conditions, **changes: Any) -> Conditions:
+    return _many(drawn, batches=True).but(**changes)
+
+
+def _in_parts(drawn: Conditions) -> Conditions:
+    """Batches of inserts, of which a part arrives; hardly a later write finds what is missing."""
+    once: dict[str, Any] = {"callers": 1, "operations": 3, "processes": 1, "slow": 0.0, "haste": 0.3}
+    return _batches(drawn, partial=0.7, many=0.5, verbs=(("insert_many", 3),), **once)
+
+
 MUTATIONS: Final = (
     Mutation(
         "the intent is closed before the secondary has the write",
@@ -704,5 +724,20 @@ MUTATIONS: Final = (
         "what a command for many documents may have changed is changed alone",
         ((_Part, "_is_changed", _not_changed_if_unclear),),
         _many,
+    ),
+    Mutation(
+        "the statements of a batch of replays have no conditions",
+        ((SimulatedReplays, "is_at", lambda self, on, write, state: True),),
+        lambda drawn: _batches(drawn, processes=2, slow=0.5),
+    ),
+    Mutation(
+        "what a batch of replays has not done counts as done",
+        ((replays, "_done", _all_done),),
+        _in_parts,
+    ),
+    Mutation(
+        "the answer to one statement of a batch is taken for that to another",
+        ((replays, "_done", _of_another_key),),
+        _in_parts,
     ),
 )

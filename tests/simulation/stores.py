@@ -36,6 +36,7 @@ from shadow.model.operation import (
     at_key,
 )
 from shadow.model.order import key_digest
+from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import StoreName
 from shadow.model.schema import CollectionSpec
 from shadow.model.stored import Damaged
@@ -44,10 +45,13 @@ from shadow.stores.many import change_each, change_many
 from shadow.stores.memory import MemoryStore
 from shadow.stores.mongo.durability import Durability, Lasting
 from shadow.stores.ranges import Batch
+from shadow.stores.replays import replay_together
 from tests.simulation.conditions import COLLECTION, LIMIT, REQUEST, Conditions
 from tests.simulation.history import WRONG, History
 from tests.simulation.many import SimulatedMany
+from tests.simulation.replays import SimulatedReplays
 from tests.simulation.replicas import Driver, Member, is_lasting
+from tests.simulation.sessions import SessionClient
 
 if TYPE_CHECKING:
     from tests.simulation.world import Process
@@ -94,6 +98,7 @@ class Server:
         self.healthy = False
         self.down = False
         self.chooses = conditions.choosing and name is StoreName.MONGO
+        self.batches = conditions.batches
         self._conditions = conditions
         self._rng = rng
         self._loop = loop
@@ -317,6 +322,12 @@ class Client:
         concern = None if self._durability is None else await self._durability.for_copies()
         return await self._ask(what, effect, write=True, lasting=concern is not None and is_lasting(concern))
 
+    def in_session(self, session: Any) -> Any:
+        return SessionClient(self, session)
+
+    async def make_lasting(self, session: Any) -> None:
+        """Its transactions have one member alone."""
+
     # --- reads --------------------------------------------------------------------------------------------------
 
     async def find_one(self, collection: str, query: Query) -> Hit | None:
@@ -451,6 +462,28 @@ class Client:
             return image
 
         return await self._copied(what, effect)
+
+    def replays_at_once(self, collection: str) -> int:
+        able = self._server.batches and self.name is StoreName.DYNAMO
+        return len(self._process.world.keys) + len(self._process.world.counters) if able else 0
+
+    async def replay_many(self, collection: str, writes: Sequence[Write]) -> list[Image | None]:
+        try:
+            return await replay_together(SimulatedReplays(self, collection), writes)
+        except PyMongoError as error:
+            if classify(error) is Outcome.UNKNOWN:
+                raise
+            return [None] * len(writes)
+
+    def _replayed(self, collection: str, write: Write, before: Image) -> Image | None:
+        """What a replay leaves where this stands."""
+        memory = MemoryStore(self.name)
+        if before.state != ABSENT:
+            memory._set(collection, write.key, before)
+        after = at_once(memory.replay(collection, write))
+        if after is not None and after.document is not None and self._server.errs():
+            return Image(after.state, {**after.document, WRONG: True})
+        return after
 
     async def put(self, collection: str, key: Key, image: Image, expected: State) -> bool:
         what = f"put {key} {image.state} at {expected}"

@@ -15,7 +15,7 @@ from shadow.errors import SecondaryWriteError, ShadowError
 from shadow.jobs.backfill import Backfill
 from shadow.jobs.verify import Scope, Verify
 from shadow.model.operation import ANY, Applied, Change, Delete, Insert, Query, Replace, Update, Verb
-from shadow.model.outcome import Outcome, classify
+from shadow.model.outcome import TRANSIENT, Outcome, classify
 from shadow.model.phase import Phase, WriteMode
 from shadow.model.version import Key
 from shadow.stores.ranges import Batch
@@ -23,6 +23,7 @@ from shadow.writes import heal as healing
 from tests.simulation.conditions import COLLECTION, LIMIT
 from tests.simulation.fleets import HEARTBEAT
 from tests.simulation.history import mark_of
+from tests.simulation.sessions import Session
 from tests.simulation.world import Process, World
 
 __all__ = ["Answer", "Heard", "Workload"]
@@ -128,7 +129,9 @@ class Workload:
 
     async def _one(self, process: Process) -> None:
         rng, world = self._rng, self._world
-        if rng.random() < world.conditions.reads:
+        if world.conditions.transactions and rng.random() < world.conditions.transactions:
+            await self._transact(process)
+        elif rng.random() < world.conditions.reads:
             await self._read(process)
         elif world.conditions.many and rng.random() < world.conditions.many:
             await self._change_many(process)
@@ -161,6 +164,86 @@ class Workload:
             self._hear(process, change, error, amount)
         else:
             self._hear(process, change, result, amount)
+
+    # --- transactions -------------------------------------------------------------------------------------------
+
+    async def _transact(self, process: Process) -> None:
+        """A transaction of a few statements, which is committed, aborted, or left to the end of its session."""
+        rng = self._rng
+        session = Session(process.stores[self._world.conditions.primary])
+        process.sessions.append(session)
+        session.start_transaction()
+        made: list[tuple[Change, int, Applied | None]] = []
+        process.note("begins a transaction")
+        try:
+            for _ in range(rng.randint(1, 4)):
+                await self._state(process, session, made)
+                await asyncio.sleep(rng.random() * self._world.conditions.lasting)
+        except (PyMongoError, ShadowError) as error:
+            process.note(f"a statement failed: {error!r}"[:160])
+            if rng.random() < 0.8:
+                await self._abort(process, session, made)
+                return
+            # Wrong, but it happens: the application does not care.
+        if rng.random() < 0.8:
+            await self._commit(process, session, made)
+        elif rng.random() < 0.7:
+            await self._abort(process, session, made)
+        else:
+            session.in_transaction, session.has_ended = False, True
+            self._hear_all(process, made, Heard.NOTHING)
+
+    async def _state(self, process: Process, session: Session, made: list[tuple[Change, int, Applied | None]]) -> None:
+        rng, amount = self._rng, 0
+        if self._world.counters and rng.random() < 0.3:
+            amount = rng.randint(1, 9)
+            verb, change = Verb.UPDATE_ONE, self._update(rng.choice(self._world.counters), {"$inc": {"n": amount}})
+        else:
+            name = rng.choice(("insert", "inc", "inc", "set", "replace", "upsert", "delete", "first", "delete_first"))
+            verb, change = getattr(self, f"_{name}")(rng.choice(self._world.keys))
+        mark = mark_of(change)
+        self._asked[mark] = change, amount
+        process.note(f"asks in a transaction {verb} {change.key} {mark[-4:]}")
+        try:
+            applied = await process.runtime.sessions.router(session).write(COLLECTION, verb, change)
+        except (PyMongoError, ShadowError):
+            made.append((change, amount, None))
+            raise
+        made.append((change, amount, applied))
+
+    async def _commit(self, process: Process, session: Session, made: list[tuple[Change, int, Applied | None]]) -> None:
+        """It is tried again, as `with_transaction` does, but not for long."""
+        sent = False
+        for _ in range(self._rng.randint(1, 3)):
+            try:
+                await session.commit_transaction()
+            except SecondaryWriteError:
+                self._hear_all(process, made, Heard.DONE)
+                return
+            except PyMongoError as error:
+                process.note(f"the commit failed: {error!r}"[:160])
+                sent = True
+                if error.has_error_label(TRANSIENT):
+                    self._hear_all(process, made, Heard.NOTHING)
+                    return
+            except ShadowError as error:
+                process.note(f"nothing is committed: {error!r}"[:160])
+            else:
+                self._hear_all(process, made, Heard.DONE)
+                return
+            await asyncio.sleep(self._rng.random() * self._rng.choice((0.1, 2 * LIMIT)))
+        self._hear_all(process, made, Heard.UNKNOWN if sent else Heard.NOTHING)
+        session.in_transaction = False
+
+    async def _abort(self, process: Process, session: Session, made: list[tuple[Change, int, Applied | None]]) -> None:
+        await session.abort_transaction()
+        self._hear_all(process, made, Heard.NOTHING)
+
+    def _hear_all(self, process: Process, made: list[tuple[Change, int, Applied | None]], heard: Heard) -> None:
+        process.note(f"hears of its transaction: {heard}")
+        for change, amount, applied in made:
+            self._asked.pop(mark_of(change))
+            self.answers.append(Answer(change, Heard.NOTHING if applied is None else heard, amount))
 
     async def _insert_many(self, process: Process) -> None:
         inserts = [self._insert(key)[1] for key in self._rng.sample(self._world.keys, len(self._world.keys))]

@@ -128,6 +128,8 @@ class Process:
         self.name = f"p{number}"
         self.dead = False
         self.tasks: list[asyncio.Task[Any]] = []
+        self.sessions: list[Any] = []
+        """Of its callers. None is collected during a run, at a moment that nobody knows."""
         self.skew = skew
         self.owner = Owner("simulation", number, 0.0)
         self.journal = SimulatedJournal(world.db, self, world.conditions, world.known_dead, world.rng)

@@ -370,6 +370,25 @@ DIVERGENCE: Final = Board(
                     unit="wps",
                     width=6,
                 ),
+                Panel(
+                    "Out-of-band writes that are relayed",
+                    "By collection and kind, as the stream of the primary shows them.",
+                    [
+                        (
+                            f"{_rate('shadow_relayed_writes_total', 'collection, kind')} > 0",
+                            "{{collection}} {{kind}}",
+                        )
+                    ],
+                    unit="wps",
+                    width=6,
+                ),
+                Panel(
+                    "Relay behind",
+                    "How far the relay of such writes is behind; rises where no process relays.",
+                    [("max by (store) (shadow_relay_lag_seconds)", "{{store}}")],
+                    unit="s",
+                    width=6,
+                ),
             ],
         ),
     ],
@@ -671,6 +690,17 @@ FLIP: Final = Board(
                             "sum by (collection, direction) "
                             f"(increase(shadow_ramp_steps_total{{{_OF}}}[$__rate_interval]))",
                             "{{collection}} {{direction}}",
+                        )
+                    ],
+                    width=12,
+                ),
+                Panel(
+                    "Hooks",
+                    "Calls of commands and webhooks, by what they were called for and how they ended.",
+                    [
+                        (
+                            "sum by (event, result) (increase(shadow_hooks_total[$__rate_interval]))",
+                            "{{event}} {{result}}",
                         )
                     ],
                     width=12,

@@ -48,6 +48,7 @@ def _values() -> dict[tuple[str, str], set[str]]:
     gauges = GaugeSnapshot(
         routes={"users": Route(StoreName.MONGO, Phase.SHADOW)},
         secondary_up=dict.fromkeys(StoreName, True),
+        relay_lag=dict.fromkeys(StoreName, 0.0),
         canary_found={"users": 1.0},
         comparison_working={"users": True},
         mismatches_by_path={("users", kind, "name"): 1 for kind in Kind},

@@ -25,6 +25,8 @@ from shadow.routes.routes import Learn, Routes, RouteSource
 from shadow.runtime import Runtime, RuntimeContext
 from shadow.stores.memory import MemoryStore
 from shadow.surface.collection import Collection
+from shadow.surface.index_report import IndexReport
+from shadow.surface.index_upkeep import IndexUpkeep
 from shadow.surface.options import ClientDefaults, kept_by_url
 from shadow.traces.spans import NO_TRACES
 from tests.support.faulty import FaultyStore
@@ -102,6 +104,14 @@ class Pair:
             excuses=Excuses({"things": rules}),
             watch=watch or Watch(),
             unconfirmed=unconfirmed or MemoryUnconfirmed(),
+        )
+        self.indexes = IndexUpkeep(
+            {},
+            dict,
+            lambda name: self.routes[name],
+            lambda: self.stores,
+            self.report,
+            IndexReport(self.report, lambda name: ()),
         )
         self.things = self.get_collection("things")
         self.runtime: Runtime

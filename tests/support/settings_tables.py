@@ -16,6 +16,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from shadow.config import CollectionSettings, Settings
+from shadow.config.hooks import HookSettings
 from shadow.config.reads import GuardSettings, RampSettings
 from shadow.stores.dynamo.client.settings import TableSettings
 
@@ -52,7 +53,10 @@ COLLECTION: Final = {
         "global secondary indexes of the table; `hash` is a field, or a list of two to four fields that a filter must "
         "fix together",
     ),
-    "unique": ("`[field]` or `[{name, fields, sparse}]`", "unique constraints, held on both stores"),
+    "unique": (
+        "`[field]` or `[{name, fields, sparse, collation}]`",
+        "unique constraints, held on both stores; `collation`: see [indexes](compatibility.md#indexes)",
+    ),
     "reserved": ("a field name", "where the version is kept in each document; hidden from the application"),
     "compare": (
         "`[{rule, name, path, expires}]`",
@@ -86,6 +90,17 @@ GUARDS: Final = {
     "throttled": ("`1%` or 0.01", "of the requests to DynamoDB: how many may be throttled"),
     "at_least": ("a number", "reads and comparisons within `window` below which a figure proves nothing"),
     "window": ("`5m`, or seconds", "the time that the figures are of, at the current share"),
+}
+HOOK: Final = {
+    "name": ("a name", "of the hook, for log lines and metrics"),
+    "events": ("a list", "what it is called for: see [events](concepts.md#hooks)"),
+    "command": ("`[program, argument]`", "a program, without a shell; it gets the JSON on its standard input"),
+    "url": ("an address", "or a webhook, which gets the JSON as a POST; no redirects; it may hold a token"),
+    "secret": ("16 characters or more", "signs the requests of the webhook"),
+    "timeout": ("seconds", "for one attempt"),
+    "retries": ("", "attempts after the first one that got no answer, with growing pauses, in the background"),
+    "veto": ("", "a flip waits for its answer before it pauses writes, and is not made unless it agrees"),
+    "unanswered": ("", "with `veto`: no answer within `timeout` is a veto too"),
 }
 MONGO: Final = {
     "url": ("a connection string", "where MongoDB is; it may hold a password, so it is a secret"),
@@ -189,6 +204,11 @@ OBSERVE: Final = {
         "",
         "finds out-of-band writes with MongoDB's change streams; in one process of all; needs a replica set",
     ),
+    "follow_writers": (
+        "",
+        "finds out-of-band writes to the primary with its change stream and repairs their documents; in every process; "
+        "needs a replica set",
+    ),
 }
 ADMIN: Final = {
     "token": (
@@ -203,6 +223,7 @@ PRICES: Final = {
     "storage_gb_month": ("dollars", "a gigabyte for a month"),
 }
 OTHER: Final = {
+    "hooks": ("a list", "commands and webhooks: see [hooks](#hooks)"),
     "watch_every": ("seconds", "between two checks of the configuration file"),
     "docs_url": ("an address", "where this manual is on the web: see [links to the manual](#links-to-the-manual)"),
 }
@@ -217,6 +238,7 @@ BLOCKS: Final[Mapping[str, tuple[type[BaseModel], str, Mapping[str, tuple[str, s
     "settings of defaults": (_section("defaults"), "defaults", DEFAULTS),
     "settings of a ramp": (RampSettings, "", RAMP),
     "settings of guards": (GuardSettings, "", GUARDS),
+    "settings of a hook": (HookSettings, "", HOOK),
     "settings of mongo": (_section("mongo"), "mongo", MONGO),
     "settings of dynamo": (_section("dynamo"), "dynamo", DYNAMO),
     "settings of a table": (TableSettings, "", TABLE),

@@ -80,6 +80,7 @@ REJECTED: Final = 'shadow_config_reloads_total{instance="a",result="rejected"}'
 DISAGREEMENTS: Final = 'shadow_fleet_disagreements{collection="users",instance="a"}'
 CONTROL: Final = 'shadow_control_up{instance="a"}'
 BYPASSING: Final = f'shadow_out_of_band_writes_total{{{USERS},kind="changed"}}'
+RELAY: Final = 'shadow_relay_lag_seconds{store="mongo"}'
 BACKGROUND: Final = 'shadow_background_up{task="recovery",instance="a"}'
 BACKGROUND_FAILURES: Final = 'shadow_background_failures_total{task="recovery"}'
 FAILURES: Final = 'shadow_internal_failures_total{part="lane"}'
@@ -171,6 +172,9 @@ CASES: Final = [
     Case("ShadowControlDown", "for a moment", False, {CONTROL: "1+0x100 0+0x2 1+0x60"}),
     Case("ShadowBypassed", "written past", True, {BYPASSING: "0+0x60 3+0x80"}),
     Case("ShadowBypassed", "never", False, {BYPASSING: still(0)}),
+    Case("ShadowRelayBehind", "behind", True, {RELAY: "0+30x140"}),
+    Case("ShadowRelayBehind", "caught up", False, {RELAY: still(2)}),
+    Case("ShadowRelayBehind", "for a moment", False, {RELAY: "0+0x100 90+0x4 0+0x60"}),
     Case("ShadowBackgroundDown", "down", True, {BACKGROUND: still(0)}),
     Case("ShadowBackgroundDown", "up", False, {BACKGROUND: still(1)}),
     Case("ShadowBackgroundDown", "down for a moment", False, {BACKGROUND: "1+0x60 0+0x2 1+0x80"}),

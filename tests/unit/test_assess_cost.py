@@ -29,7 +29,7 @@ from shadow.assess.text import text
 from shadow.assess.written import StoreSections, configuration
 from shadow.config import Settings, load
 from shadow.errors import ConfigurationError
-from shadow.model.schema import CollectionSpec, IndexSpec, UniqueSpec
+from shadow.model.schema import CollationSpec, CollectionSpec, IndexSpec, UniqueSpec
 
 SPEC = CollectionSpec("c", (IndexSpec("a-index", "a"), IndexSpec("b-index", "b")))
 UNIQUE = CollectionSpec("c", SPEC.indexes, (UniqueSpec("u", ("a",)),))
@@ -160,7 +160,9 @@ def test_what_is_written_is_what_was_designed(tmp_path: Path) -> None:
     specs = [
         CollectionSpec("off"),
         CollectionSpec(
-            "1e5", (IndexSpec("null-index", "null", "yes"),), (UniqueSpec("a: b", ("#x", "a.b"), sparse=True),)
+            "1e5",
+            (IndexSpec("null-index", "null", "yes"),),
+            (UniqueSpec("a: b", ("#x", "a.b"), True, CollationSpec("en", 2)),),
         ),
         CollectionSpec(
             "uni", (IndexSpec("no-index", "no"), IndexSpec("p-q", "_v_by_p-q", "r", ("x", "y"))), reserved="_v"

@@ -15,12 +15,13 @@ import yaml
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from shadow.config import CollectionSettings, MongoSettings, ReadsSettings, Settings, load, parse
+from shadow.config.hooks import HookSettings
 from shadow.control.place import DynamoPlace, MongoPlace, SqlitePlace
 from shadow.errors import ConfigurationError, Fault
 from shadow.journal.server.dynamo_table import Access
 from shadow.model.limits import Watch
 from shadow.model.phase import Phase, ReadShares, Route, StoreName, Unsupported, WriteMode
-from shadow.model.schema import Billing, CollectionSpec, IndexSpec, TableSpec, UniqueSpec
+from shadow.model.schema import Billing, CollationSpec, CollectionSpec, IndexSpec, TableSpec, UniqueSpec
 from shadow.stores.dynamo.client.settings import TableSettings
 from shadow.stores.mongo.durability import WeakWrites
 from shadow.writes.intents import OnFailure
@@ -95,6 +96,10 @@ def test_an_unknown_key_that_is_like_none_is_refused_with_all_that_are_known() -
         ("mongo: {database: ''}", "mongo.database"),
         ("mongo: 5", "mongo"),
         ("journal: {url: /var/x.db}", "journal.url"),
+        (
+            "collections: {u: {unique: [{name: i, fields: [a], collation: {locale: en, strength: 3}}]}}",
+            "collections.u.unique.0.collation.strength",
+        ),
         ("journal: {url: 'sqlite:///'}", "journal.url"),
         ("journal: {url: 'mongodb://h/a/b'}", "journal.url"),
         ("journal: {url: 'dynamodb://'}", "journal.url"),
@@ -167,14 +172,19 @@ def test_indexes_and_unique_fields_become_the_description_that_the_stores_need()
         collections:
           users:
             indexes: [{name: email-index, hash: email}, {name: by-date, hash: owner, range: at}]
-            unique: [email, {name: pair, fields: [a, b.c], sparse: true}]
+            unique: [email, {name: pair, fields: [a, b.c], sparse: true},
+                     {name: texts, fields: [t], collation: {locale: en, strength: 1}}]
             reserved: _v
         """
     )
     assert settings.specs()["users"] == CollectionSpec(
         "users",
         (IndexSpec("email-index", "email"), IndexSpec("by-date", "owner", "at")),
-        (UniqueSpec("email-unique", ("email",)), UniqueSpec("pair", ("a", "b.c"), sparse=True)),
+        (
+            UniqueSpec("email-unique", ("email",)),
+            UniqueSpec("pair", ("a", "b.c"), sparse=True),
+            UniqueSpec("texts", ("t",), collation=CollationSpec("en", 1)),
+        ),
         "_v",
     )
 
@@ -260,6 +270,7 @@ OTHERS: Final[dict[str, tuple[str, Any]]] = {
     "observe.holdout": ("0.5", 0.5),
     "observe.canary_within": ("20", 20),
     "observe.watch_writers": ("true", True),
+    "observe.follow_writers": ("true", True),
     "observe.traces": ("false", False),
     "observe.trace_statements": ("true", True),
     "admin.token": ("a-token-of-some-length", SecretStr("a-token-of-some-length")),
@@ -270,6 +281,10 @@ OTHERS: Final[dict[str, tuple[str, Any]]] = {
     "defaults.shadow_reads": ("0.25", 0.25),
     "defaults.reads.mongo": ("0.05", 0.05),
     "defaults.reads.dynamo": ("5%", 0.05),
+    "hooks": (
+        '[{"name": "a", "events": ["new_finding"], "command": ["x"]}]',
+        (HookSettings(name="a", events=("new_finding",), command=("x",)),),
+    ),
     "docs_url": ("https://d.example.com/docs", "https://d.example.com/docs"),
     "collections": ('{"abc": {"phase": "off"}}', {"abc": CollectionSettings(phase=Phase.OFF)}),
 }

@@ -30,6 +30,7 @@ def series() -> promql.Series:
         10,
         {"users": route},
         {StoreName.DYNAMO: True},
+        relay_lag={StoreName.MONGO: 1.0},
         canary_found={"users": 1.0},
         comparison_working={"users": True},
         mismatches_by_path={("users", "value", "name"): 1},

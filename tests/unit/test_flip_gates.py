@@ -37,6 +37,7 @@ WELL: Final[dict[str, Any]] = {
     "works": True, "waiting": 0, "refused": 0, "oldest": 0.0, "read": True, "unverified": "", "bypassing": 0,
     "compared": ENOUGH, "shed": 0, "seconds": 3600.0,
     "indexes_known": True, "indexes_lost": [], "not_portable": [],
+    "relayed": 0, "last": 0.0, "behind": -1.0, "unrelayed": "",
 }  # fmt: skip
 COPIED: Final = ("backfill", "complete")
 EQUAL: Final = ("verify", "equal")

@@ -13,7 +13,7 @@ from shadow.config import Settings, load, parse
 from shadow.errors import ConfigurationError
 from shadow.model.index_gaps import Loss, gaps_of
 from shadow.model.operation import Query
-from shadow.model.schema import CollectionSpec, IndexSpec
+from shadow.model.schema import CollationSpec, CollectionSpec, IndexSpec, UniqueSpec
 from shadow.stores.dynamo.query.plan import ScanPlan, plan, suggestion
 from shadow.surface.indexes import wanted
 
@@ -56,3 +56,14 @@ def test_create_index_makes_one_on_mongodb_alone_and_nothing_suggests_one() -> N
     assert suggestion(Query({"profile.email": "a"})) == ""
     spec = CollectionSpec("users", (IndexSpec("profile-index", "profile"),))
     assert isinstance(plan({"profile.email": "a"}, spec), ScanPlan)
+
+
+def test_the_advice_about_a_unique_index_with_a_collation_closes_the_gap() -> None:
+    raw = {"name": "email", "key": {"email": 1}, "unique": True, "collation": {"locale": "en", "strength": 2}}
+    (gap,) = gaps_of([raw], CollectionSpec("users", (), (UniqueSpec("email", ("email",)),)))
+    assert gap.loss is Loss.ANSWERS
+    assert "{name: email, fields: [email], collation: {locale: en, strength: 2}}" in gap.advice
+    spec = CollectionSpec("users", (), (UniqueSpec("email", ("email",), collation=CollationSpec("en", 2)),))
+    assert gaps_of([raw], spec) == ()
+    (other,) = gaps_of([{**raw, "collation": {"locale": "de", "strength": 2}}], spec)
+    assert "plain unique index" in other.advice

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -32,6 +33,17 @@ def status() -> dict[str, Any]:
             "recent": {"users": {"compared": ENOUGH, "shed": 3, "seconds": 3600.0}},
         },
     }
+
+
+def relay(*, behind: float = 0.5, fault: str = "", count: int = 0, last: float = 0.0) -> dict[str, Any]:
+    return {"mongo": {"behind": behind, "fault": fault, "collections": {"users": {"count": count, "last": last}}}}
+
+
+def test_writes_that_were_relayed_a_while_ago_close_nothing(status: dict[str, Any]) -> None:
+    status["relay"] = relay(count=7, last=time.time() - 100)
+    assert closed(figures(status)) == []
+    status["bypassing"] = {"users": {"count": 1}}
+    assert closed(figures(status)) == ["writers"]
 
 
 def figures(status: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -64,6 +76,9 @@ def test_where_all_is_well_it_is_safe(status: dict[str, Any]) -> None:
         ("journal.refused", {"users": 1}, "journal"),
         ("journal.verify_since", {"users": "2026-01-01T00:00:00+00:00"}, "verified"),
         ("bypassing", {"users": {"count": 1}}, "writers"),
+        ("relay", relay(behind=11.0), "writers"),
+        ("relay", relay(fault="no replica set"), "writers"),
+        ("relay", relay(count=1, last=time.time()), "writers"),
         ("index_health.users", {"indexes_known": True, "indexes_lost": ["bio_text"]}, "indexes"),
         ("index_health.users", {"indexes_known": False, "indexes_lost": []}, "indexes"),
         ("not_portable", {"users": {"not_accepted": ["$where"]}}, "portable"),

@@ -63,7 +63,8 @@ def test_every_background_task_has_a_component() -> None:
 def constants_of_metrics() -> Iterator[tuple[str, str]]:
     """The constants of the table, and the metrics that they declare."""
     trees = package.trees()
-    for node in chain(trees["observe/metric_table.py"].body, trees["observe/guard_metrics.py"].body):
+    files = ("metric_table", "guard_metrics", "relay_metrics")
+    for node in chain.from_iterable(trees[f"observe/{name}.py"].body for name in files):
         if isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Call) and node.value.args:
             yield getattr(node.target, "id", ""), getattr(node.value.args[0], "value", "")
 

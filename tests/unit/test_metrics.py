@@ -33,6 +33,7 @@ from shadow.model.events import (
     NotPortable,
     OperationFinished,
     OutOfBandWriteCounted,
+    OutOfBandWriteRelayed,
     ReadFinished,
     ReadRouted,
     ReadShed,
@@ -116,6 +117,7 @@ def use(metrics: Metrics) -> None:
     metrics.count(WriteUnjournaled("users", taken=False))
     metrics.count(JournalRecovered())
     metrics.count(OutOfBandWriteCounted("users", Bypass.CHANGED))
+    metrics.count(OutOfBandWriteRelayed("users", Bypass.CHANGED))
     metrics.count(ConfigReloaded(ok=True))
     metrics.internal_failure(Component.LANE)
     metrics.count(BackgroundTaskFailed(Background.RECOVERY, OSError(), new=True))
@@ -126,6 +128,7 @@ def use(metrics: Metrics) -> None:
     metrics.stuck[StoreName.MONGO]()
     metrics.count(noted(LogEvent.FLIP_DONE, collection="users"))
     metrics.count(noted(LogEvent.RAMP_STEPPED_BACK, collection="users"))
+    metrics.count(noted(LogEvent.HOOK_FAILED, hook="pager", on="after_abort"))
     metrics.count(NoiseMeasured("users", Verb.FIND, Verdict.MATCH))
     metrics.count(CanaryInjected("users"))
     metrics.count(CanaryFound("users"))
@@ -266,6 +269,7 @@ def test_the_table_documents_exactly_what_is_exported() -> None:
     metrics = made(
         lambda: GaugeSnapshot(
             secondary_up={StoreName.DYNAMO: True},
+            relay_lag={StoreName.MONGO: 0.0},
             canary_found={"users": 1.0},
             comparison_working={"users": True},
             mismatches_by_path={("users", "value", "a"): 1},

@@ -15,7 +15,9 @@ from shadow.stores.dynamo.items.codec import Codec
 from shadow.stores.dynamo.query.reads import CollectionTable, Reader
 from shadow.stores.dynamo.tables.constraints import Constraints
 from shadow.stores.dynamo.tables.manager import TableManager
+from shadow.stores.dynamo.write.buffer import Committer
 from shadow.stores.dynamo.write.inserts import Inserter
+from shadow.stores.dynamo.write.replays import Replays
 from shadow.stores.dynamo.write.sweeping import Sweeper
 from shadow.stores.dynamo.write.together import Together
 from shadow.stores.dynamo.write.writes import FoundItem, Writer
@@ -44,7 +46,9 @@ class DynamoAccess:
         )
         self._writer = Writer(self._gateway, self._reader, context.on_lacking)
         self._inserter = Inserter(self._gateway, self._writer, transactional=settings.transactional_inserts)
+        self._replays = Replays(self._gateway, self._reader, context.on_lacking)
         self._together = Together(self._reader, self._writer)
+        self._committer = Committer(self._gateway, self._writer, self._together)
         self._sweeper = Sweeper(self._gateway, self._reader, self._writer)
         self._constraints = Constraints(self._gateway, self._reader, self._writer)
         self.manager = TableManager(self._gateway, settings.prepare_timeout, context.on_lacking)

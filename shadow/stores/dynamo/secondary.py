@@ -57,6 +57,12 @@ class DynamoSecondary(DynamoAccess):
             return None
         return await self._follow(table, text, found.image.state, found, after, write.op_id)
 
+    def replays_at_once(self, collection: str) -> int:
+        return self._replays.at_once(self._table(collection))
+
+    async def replay_many(self, collection: str, writes: Sequence[Write]) -> list[Image | None]:
+        return await self._replays.replay(self._table(collection), writes)
+
     async def _replay_directly(
         self, table: CollectionTable, text: str, request: dict[str, Any], compute: Computation
     ) -> Image | FoundItem:

@@ -103,9 +103,9 @@ class MongoAccess:
         self._specs = specs
         # Opening the intent, the way to the server and clock skew must fit into the limit as well.
         self._max_time_ms = max(1, int(limit * 500))
-        self._database = link.database(database, **{**self._options, "codec_options": CANONICAL})
+        self._database: Any = link.database(database, **{**self._options, "codec_options": CANONICAL})
         # Versions are read where they were written: a lagging member would make a repair copy an older image.
-        self._exact = link.database(database, codec_options=RAW, **_OWN)
+        self._exact: Any = link.database(database, codec_options=RAW, **_OWN)
         self._plain = link.database(database, codec_options=CANONICAL, **_OWN)
         self._collections: dict[tuple[str, bool, bool], Any] = {}
         self._concern: WriteConcern = waiting(client.write_concern if asked is None else asked)
@@ -113,6 +113,11 @@ class MongoAccess:
         self.looks = MongoLooks(link, self._plain, self._reserved)
         self._shards = MongoShards(self.looks, self._exact, self._reserved, exactly, replacing)
         self._unique = MongoUnique(self._plain, self._reserved)
+
+    @property
+    def once(self) -> bool:
+        """Whether an error ends everything, so that no call may be repeated: within a transaction."""
+        return False
 
     @property
     def driver(self) -> Any:

@@ -7,6 +7,7 @@ import inspect
 from typing import Any, Final
 
 from pymongo import AsyncMongoClient
+from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.cursor import AsyncCursor
 from pymongo.asynchronous.database import AsyncDatabase
@@ -19,6 +20,8 @@ __all__ = [
     "connect",
     "database_class",
     "driver_of",
+    "in_progress",
+    "is_session",
 ]
 
 
@@ -43,6 +46,17 @@ def collection_class(driver: str) -> type[Any]:
 
         return AsyncIOMotorCollection
     return AsyncCollection
+
+
+def is_session(value: Any) -> bool:
+    """Whether this is a session of either driver. Motor itself tells its own by the name of the class."""
+    return isinstance(value, AsyncClientSession) or type(value).__name__.endswith("MotorClientSession")
+
+
+def in_progress(session: Any) -> bool:
+    """Whether the transaction of a session has sent anything to MongoDB."""
+    transaction = getattr(session, "delegate", session)._transaction
+    return bool(transaction.active() and not transaction.starting())
 
 
 def database_class(collections: type[Any]) -> type[Any]:

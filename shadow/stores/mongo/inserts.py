@@ -57,7 +57,7 @@ class MongoInserts(MongoAccess):
     async def _take_tombstone(self, collection: str, key: Key, raw: Document, error: WriteError) -> bool:
         """Replaces a tombstone, or one that has just expired, by `raw`. False if there is a document under the key,
         or the refusal is of another kind."""
-        if not isinstance(error, DuplicateKeyError) or not is_of_id(error):
+        if self.once or not isinstance(error, DuplicateKeyError) or not is_of_id(error):
             return False
         if self._shards.key(collection) is not None:
             return await self._shards.take(self._collection(collection), key, raw)
@@ -129,7 +129,11 @@ class MongoInserts(MongoAccess):
             done = await self._take_tombstone(
                 collection, insert.key, raw_of(image, self._reserved(collection)), refusal
             )
-            if isinstance(refusal, DuplicateKeyError) and await self._unique.make_way(collection, refusal):
+            if (
+                not self.once
+                and isinstance(refusal, DuplicateKeyError)
+                and await self._unique.make_way(collection, refusal)
+            ):
                 return await self._insert(collection, insert)
         except Exception as error:
             return error

@@ -131,9 +131,9 @@ ADMITTED: Final[Mapping[str, KindRow]] = {
         "name a TTL index under `expires`: its documents expire on both stores then; let the application delete others",
     ),
     "unique index with a collation": KindRow(
-        "MongoDB keeps it; DynamoDB has none, so with DynamoDB as primary it takes values that MongoDB refuses: such a "
-        "document waits in the journal and is named there",
-        "store the value in one spelling under a plain unique index",
+        "DynamoDB has the same for English at strength 1 or 2. It has none of another collation: as primary it takes "
+        "values that MongoDB refuses then, and such a document waits in the journal and is named there",
+        "name it under `unique` with its collation; else store the value in one spelling under a plain unique index",
     ),
     "values encrypted by the application (`ClientEncryption`)": KindRow("binary values, copied as they are", ""),
     "sharded by `_id`, plain or hashed": KindRow("commands by key carry the shard key as they are", ""),

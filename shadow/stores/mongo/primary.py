@@ -82,7 +82,7 @@ class MongoPrimary(MongoInserts):
         await self.link.found(self._max_time_ms / 1000)
         with self._in_time():
             self._concern = await self._durability.for_application()
-            if not self._durability.unproven:
+            if self.once or not self._durability.unproven:
                 with self.link.of_write():
                     return await self._apply(collection, change, op_id)
             before = self._durability.election()
@@ -139,7 +139,7 @@ class MongoPrimary(MongoInserts):
         await self.link.found(self._max_time_ms / 1000)
         with self._in_time():
             self._concern = await self._durability.for_application()
-            if not self._durability.unproven:
+            if self.once or not self._durability.unproven:
                 with self.link.of_write():
                     return await self._insert_many(collection, inserts, ordered=ordered)
             before = self._durability.election()
@@ -284,7 +284,7 @@ class MongoPrimary(MongoInserts):
         try:
             return await refusing(ask()), False
         except DuplicateKeyError as error:
-            if change.key is not ANY or not change.upsert or not is_of_id(error):
+            if self.once or change.key is not ANY or not change.upsert or not is_of_id(error):
                 raise
             if change.mongo_only is not None:
                 await self._check_no_tombstone(collection, change.mongo_only, error)
@@ -316,7 +316,7 @@ class MongoPrimary(MongoInserts):
         try:
             return await self._insert(collection, Insert(change.key, applied.post.document, change.born), op_id)
         except DuplicateKeyError as error:
-            if not is_of_id(error):
+            if self.once or not is_of_id(error):
                 raise
             standing = (await self._image_now(collection, change.key)).document
             if standing is not None and not cached_filter(change.filter).matches(standing):

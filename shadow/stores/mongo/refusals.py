@@ -14,7 +14,7 @@ from pymongo.errors import (
     WriteError,
 )
 
-from shadow.model.outcome import Outcome, classify, marked
+from shadow.model.outcome import TRANSIENT, Outcome, classify, marked
 from shadow.model.version import Document
 from shadow.stores.mongo.bytes import plain_errors
 
@@ -38,6 +38,7 @@ async def refusing(call: Awaitable[Any]) -> Any:
             return await call
     except OperationFailure as error:
         of_the_write = type(error) is OperationFailure and error.code not in _NOT_OF_THE_WRITE
+        of_the_write &= not error.has_error_label(TRANSIENT)  # it is of the transaction
         if not of_the_write or classify(error) is not Outcome.REFUSED:
             raise
         details = dict(error.details or {})

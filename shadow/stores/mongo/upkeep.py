@@ -14,10 +14,13 @@ from pymongo.errors import (
 from pymongo.operations import IndexModel
 from pymongo.read_concern import ReadConcern
 
+from shadow.errors import UnsupportedOperation
+from shadow.model.collations import as_options
 from shadow.model.schema import CollectionSpec, UniqueSpec
 from shadow.stores.mongo.access import MongoAccess
-from shadow.stores.mongo.changes import Bare, bare_writes
+from shadow.stores.mongo.changes import Bare, bare_writes, past_writes
 from shadow.stores.mongo.kinds import UnfitKind
+from shadow.stores.past import PastPage
 
 __all__ = ["WITNESS", "MongoUpkeep"]
 
@@ -72,7 +75,10 @@ class MongoUpkeep(MongoAccess):
     async def _make_unique(self, collection: str, unique: UniqueSpec) -> None:
         """The unique index that the configuration declares."""
         keys = [(path, 1) for path in unique.fields]
-        made = self._collection(collection).create_index(keys, name=unique.name, unique=True, sparse=unique.sparse)
+        options = as_options(unique.collation)
+        made = self._collection(collection).create_index(
+            keys, name=unique.name, unique=True, sparse=unique.sparse, **options
+        )
         await _unless(made, _SAME_INDEX)
         self._unique.forget(collection)
 
@@ -158,5 +164,25 @@ class MongoUpkeep(MongoAccess):
 
     def bare_writes(self, after: Mapping[str, Any] | None) -> AsyncIterator[tuple[Bare, Mapping[str, Any]]]:
         """The writes to configured collections without a new version; see `changes`."""
-        watched = self._plain.with_options(read_concern=READ_MAJORITY)
-        return bare_writes(watched, {name: spec.reserved for name, spec in self._specs.items()}, after)
+        return bare_writes(self._watched(), self._reserved_fields(), after)
+
+    def past_writes(self, cursor: Mapping[str, Any] | None) -> AsyncIterator[PastPage]:
+        """See `Streaming`."""
+        return past_writes(self._watched(), self._reserved_fields(), cursor)
+
+    async def check_stream(self) -> None:
+        """See `Streaming`."""
+        found = await self._plain.command("hello")
+        if "setName" not in found and found.get("msg") != "isdbgrid":
+            raise UnsupportedOperation(
+                "observe.follow_writers",
+                "this MongoDB is no replica set, so it reports no changes",
+                hint="make it a replica set of one member (mongod --replSet NAME, then rs.initiate()), or set "
+                "observe.follow_writers: false and move every writer to shadow",
+            )
+
+    def _watched(self) -> Any:
+        return self._plain.with_options(read_concern=READ_MAJORITY)
+
+    def _reserved_fields(self) -> dict[str, str]:
+        return {name: spec.reserved for name, spec in self._specs.items()}

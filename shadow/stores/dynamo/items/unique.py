@@ -18,6 +18,7 @@ from shadow.model.schema import CollectionSpec, UniqueSpec
 from shadow.model.stored import Damaged
 from shadow.model.uniqueness import held_values
 from shadow.model.version import Document
+from shadow.mongoql.uniqueness import compared
 from shadow.stores.dynamo.client.errors import duplicate_key
 from shadow.stores.dynamo.client.limits import MOST_ACTIONS
 from shadow.stores.dynamo.items import keys
@@ -49,7 +50,7 @@ def claims(spec: CollectionSpec, document: Document | None) -> dict[str, UniqueC
     if document is None:
         return {}
     return {
-        keys.unique_key(constraint.name, values): UniqueClaim(constraint, values)
+        keys.unique_key(constraint.name, compared(constraint, values)): UniqueClaim(constraint, values)
         for constraint in spec.unique
         if not _is_hidden(constraint, document)
         for values in held_values(constraint, document)

@@ -121,7 +121,8 @@ def _chunks(item_keys: Sequence[str]) -> list[Sequence[str]]:
 
 
 def _marker(constraint: UniqueSpec) -> str:
-    meaning = key_digest([list(constraint.fields), constraint.sparse])
+    collation = [] if constraint.collation is None else [constraint.collation.strength]
+    meaning = key_digest([list(constraint.fields), constraint.sparse, *collation])
     return f"~constraint:{keys.short_name(constraint.name)}:{meaning}"
 
 

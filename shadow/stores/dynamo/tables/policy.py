@@ -1,8 +1,8 @@
 """The least rights that an identity needs on DynamoDB, by its use. Pure.
 
 A right is listed here only because a request of the code needs it: a test records every request and compares both
-lists. A transaction needs the rights of its actions, a batch of PartiQL inserts `PartiQLInsert`; a read through an
-index needs `Query` on the index only.
+lists. A transaction needs the rights of its actions, a batch of PartiQL inserts `PartiQLInsert`, one of replayed
+changes `PartiQLUpdate`; a read through an index needs `Query` on the index only.
 """
 
 from __future__ import annotations
@@ -78,11 +78,12 @@ _MADE: Final = (
 )
 _INDEXES: Final = Right("Indexes", ("Query",), lambda place: place.indexed, indexes=True)
 _BATCHED: Final = Right("Batches", ("PartiQLInsert",), lambda place: not place.unique)
+_REPLAYED: Final = Right("Batches", ("PartiQLInsert", "PartiQLUpdate"), lambda place: not place.unique)
 _CHECKED: Final = Right("Unique", ("ConditionCheckItem",), lambda place: place.unique)
 
 _COLLECTIONS: Final[Mapping[Use, tuple[Right, ...]]] = {
     # The application reads each table's id: a table that was restored from a backup has another one.
-    Use.APPLICATION: (Right("Documents", (*_DOCUMENTS, "DescribeTable")), _BATCHED, _INDEXES),
+    Use.APPLICATION: (Right("Documents", (*_DOCUMENTS, "DescribeTable")), _REPLAYED, _INDEXES),
     Use.UNIQUE: (Right("Declared", ("ConditionCheckItem",)),),
     Use.JOBS: (Right("Documents", (*_DOCUMENTS, "DescribeTable")), _BATCHED, _CHECKED),
     Use.TABLES: (

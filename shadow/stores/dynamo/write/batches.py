@@ -16,9 +16,9 @@ from shadow.stores.dynamo.client.gateway import Gateway
 from shadow.stores.dynamo.client.limits import MOST_STATEMENTS, STATEMENT_TEXT
 from shadow.stores.dynamo.items.codec import Item
 
-__all__ = ["insert_absent"]
+__all__ = ["PLAIN_NAME", "execute", "insert_absent", "insertion"]
 
-_PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9_. ~-]+")
+PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9_. ~-]+")
 """Names that need no escapes between quotes: servers differ in how they read escapes."""
 
 
@@ -28,7 +28,7 @@ async def insert_absent(gateway: Gateway, table: str, items: Sequence[Item]) -> 
     statements = {place: made for place, made in _statements(table, items).items() if made is not None}
     places = list(statements)
     chunks = [places[i : i + MOST_STATEMENTS] for i in range(0, len(places), MOST_STATEMENTS)]
-    requests = (_execute(gateway, table, [statements[place] for place in chunk]) for chunk in chunks)
+    requests = (execute(gateway, table, [statements[place] for place in chunk]) for chunk in chunks)
     answers = await asyncio.gather(*requests, return_exceptions=True)
     for chunk, responses in zip(chunks, answers, strict=True):
         if isinstance(responses, asyncio.CancelledError):
@@ -43,10 +43,11 @@ async def insert_absent(gateway: Gateway, table: str, items: Sequence[Item]) -> 
 def _statements(table: str, items: Sequence[Item]) -> dict[int, dict[str, Any] | None]:
     """By position; a key that occurs twice is in the batch once."""
     first = {item["_id"]["S"]: place for place, item in reversed(list(enumerate(items)))}
-    return {place: _statement(table, items[place]) for place in sorted(first.values())}
+    return {place: insertion(table, items[place]) for place in sorted(first.values())}
 
 
-def _statement(table: str, item: Item) -> dict[str, Any] | None:
+def insertion(table: str, item: Item) -> dict[str, Any] | None:
+    """The statement that inserts an item if its key is free; None if no statement has its names."""
     text = _text(table, tuple(item))
     return {"Statement": text, "Parameters": list(item.values())} if text else None
 
@@ -54,15 +55,17 @@ def _statement(table: str, item: Item) -> dict[str, Any] | None:
 @lru_cache(maxsize=1024)
 def _text(table: str, names: tuple[str, ...]) -> str:
     """The statement for items with these attributes; "" if there is none. The documents of a table have few shapes."""
-    if not all(map(_PLAIN_NAME.fullmatch, names)):
+    if not all(map(PLAIN_NAME.fullmatch, names)):
         return ""
     text = f'INSERT INTO "{table}" VALUE {{' + ", ".join(f"'{name}': ?" for name in names) + "}"
     return text if len(text) <= STATEMENT_TEXT else ""
 
 
-async def _execute(gateway: Gateway, table: str, statements: list[dict[str, Any]]) -> list[dict[str, Any]]:
+async def execute(gateway: Gateway, table: str, statements: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The responses to up to 25 statements, in order, each with its own `Error` if it has failed. Raises what the
+    gateway raises."""
     answer = await gateway.call(
-        "batch_execute_statement", table, Statements=statements, ReturnConsumedCapacity="INDEXES"
+        "batch_execute_statement", table, Statements=list(statements), ReturnConsumedCapacity="INDEXES"
     )
     responses: list[dict[str, Any]] = answer.get("Responses", [])
     return responses

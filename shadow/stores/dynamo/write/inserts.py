@@ -35,7 +35,7 @@ from shadow.stores.dynamo.query.reads import CollectionTable
 from shadow.stores.dynamo.write.batches import insert_absent
 from shadow.stores.dynamo.write.writes import Addition, Writer
 
-__all__ = ["Inserter", "Pair", "Result"]
+__all__ = ["Inserter", "Pair", "Result", "single_item"]
 
 Pair: TypeAlias = tuple[Insert, str]
 """An insert and the id of its operation."""
@@ -77,7 +77,7 @@ class Inserter:
         for place, (key, image, op_id) in enumerate(zip(keys_, images, op_ids, strict=True)):
             text = keys.key_text(key)
             if text not in seen:
-                item = _item(table, text, image.state, image.document, op_id)
+                item = single_item(table, text, image.state, image.document, op_id)
                 if item is not None:
                     items[place] = item
             seen.add(text)
@@ -125,7 +125,7 @@ def _image(insert: Insert) -> Image:
     return Image(Version(insert.born, 1), insert.document)
 
 
-def _item(table: CollectionTable, text: str, state: State, document: Document | None, op_id: str) -> Item | None:
+def single_item(table: CollectionTable, text: str, state: State, document: Document | None, op_id: str) -> Item | None:
     """The item of an image; None if it has to be written by itself: it cannot be stored, or not as one item."""
     with contextlib.suppress(*_CANNOT_ENCODE):
         if document is not None and table.codec.is_large(document):
@@ -154,7 +154,7 @@ def _run(table: CollectionTable, pairs: Sequence[Pair], start: int, apart: set[i
 
 def _addition(table: CollectionTable, insert: Insert, op_id: str) -> Addition | None:
     text = keys.key_text(insert.key)
-    item = _item(table, text, Version(insert.born, 1), insert.document, op_id)
+    item = single_item(table, text, Version(insert.born, 1), insert.document, op_id)
     claims = _claims(table.spec, insert.document)
     return None if item is None or claims is None else Addition(text, item, claims)
 

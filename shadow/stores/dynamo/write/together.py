@@ -25,7 +25,7 @@ from shadow.stores.dynamo.items.expressions import Expression, exactly
 from shadow.stores.dynamo.query.reads import CollectionTable, Reader
 from shadow.stores.dynamo.write.writes import BUSY, TRANSACTION_ATTEMPTS, FoundItem, Writer
 
-__all__ = ["Put", "Together"]
+__all__ = ["ClaimChange", "Put", "Together"]
 
 _FAILED: Final = "ConditionalCheckFailed"
 
@@ -34,11 +34,13 @@ Put: TypeAlias = tuple[Key, Image, State]
 
 
 @dataclass(frozen=True, slots=True)
-class _Change:
+class ClaimChange:
+    """A document that changes: what its key holds, and what it will."""
+
     text: str
     before: FoundItem
     after: Image
-    encoded: Encoded
+    encoded: Encoded | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,18 +77,17 @@ class Together:
         found = [FoundItem(heads.get(text), await self._reader.image(table, heads.get(text))) for text in texts]
         if any(each.image.state != expected for each, (_, _, expected) in zip(found, puts, strict=True)):
             return False
-        changes: list[_Change] = []
+        changes: list[ClaimChange] = []
         for text, before, (_, image, _) in zip(texts, found, puts, strict=True):
             encoded = await self._writer.encode(table, text, image, str(uuid.uuid4()))
-            assert encoded is not None
-            changes.append(_Change(text, before, image, encoded))
+            changes.append(ClaimChange(text, before, image, encoded))
         plan = await self._plan(table, changes)
-        size = sum(item_size(each.encoded.item) for each in changes)
+        size = sum(item_size(each.encoded.item) for each in changes if each.encoded is not None)
         if len(plan.actions) > MOST_ACTIONS or size > TRANSACTION:
             return None
         return await self._write(table, changes, plan)
 
-    async def _plan(self, table: CollectionTable, changes: Sequence[_Change]) -> _Plan:
+    async def _plan(self, table: CollectionTable, changes: Sequence[ClaimChange]) -> _Plan:
         reserved = table.spec.reserved
         old = {name: each.text for each in changes for name in unique.claims(table.spec, each.before.image.document)}
         new: dict[str, tuple[str, unique.UniqueClaim]] = {}
@@ -106,6 +107,14 @@ class Together:
         checks = (check for text, check in witnesses.items() if text not in own)
         return _Plan([_head(table, each) for each in changes], takes, [*gone, *checks])
 
+    async def claim_actions(self, table: CollectionTable, changes: Sequence[ClaimChange]) -> list[dict[str, Any]]:
+        """What moves the unique values of these documents in the same transaction. Raises `DuplicateKeyError` for a
+        value that two of them claim."""
+        if not table.spec.unique:
+            return []
+        plan = await self._plan(table, changes)
+        return [*(action for _, action in plan.takes), *plan.rest]
+
     async def _stale(
         self, table: CollectionTable, names: Sequence[str]
     ) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
@@ -123,9 +132,9 @@ class Together:
                 checks[owner] = _check(table, owner, image.state)
         return stale, checks
 
-    async def _write(self, table: CollectionTable, changes: Sequence[_Change], plan: _Plan) -> bool:
+    async def _write(self, table: CollectionTable, changes: Sequence[ClaimChange], plan: _Plan) -> bool:
         for each in changes:
-            if each.encoded.parts:
+            if each.encoded is not None and each.encoded.parts:
                 await self._writer.write_parts(table, each.text, each.encoded)
         for attempt in range(TRANSACTION_ATTEMPTS):
             try:
@@ -146,7 +155,7 @@ class Together:
         await self._discard(table, changes)
         return False
 
-    async def _discard(self, table: CollectionTable, changes: Sequence[_Change]) -> None:
+    async def _discard(self, table: CollectionTable, changes: Sequence[ClaimChange]) -> None:
         for each in changes:
             await self._writer.discard(table, each.text, each.encoded)
 
@@ -162,8 +171,11 @@ def _raise_violation(table: CollectionTable, plan: _Plan, codes: Sequence[str]) 
             raise unique.violation(table.namespace, claim)
 
 
-def _head(table: CollectionTable, change: _Change) -> dict[str, Any]:
-    return {"Put": {"Item": change.encoded.item, **_at(table, change.before.image.state)}}
+def _head(table: CollectionTable, change: ClaimChange) -> dict[str, Any]:
+    at = _at(table, change.before.image.state)
+    if change.encoded is None:
+        return {"Delete": {"Key": {"_id": {"S": change.text}}, **at}}
+    return {"Put": {"Item": change.encoded.item, **at}}
 
 
 def _check(table: CollectionTable, key_text: str, state: State) -> dict[str, Any]:

@@ -47,6 +47,7 @@ __all__ = [
     "FoundItem",
     "Vacant",
     "Writer",
+    "condition_of",
     "expected_of",
 ]
 
@@ -181,7 +182,7 @@ class Writer:
     ) -> Item | None:
         """The conditional write; returns the item that it replaced, if DynamoDB returns it."""
         expression = Expression()
-        condition = _condition(expression, table.spec.reserved, expected)
+        condition = condition_of(expression, table.spec.reserved, expected)
         request: dict[str, Any] = {
             "TableName": table.name,
             "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
@@ -415,7 +416,8 @@ def _actions(table: CollectionTable, addition: Addition) -> list[dict[str, Any]]
     return [{"Put": put}, *takes]
 
 
-def _condition(expression: Expression, reserved: str, expected: Expected) -> str:
+def condition_of(expression: Expression, reserved: str, expected: Expected) -> str:
+    """The condition that a key holds what is expected."""
     match expected:
         case Vacant():
             return vacant(expression, reserved)

@@ -1,0 +1,57 @@
+"""Out-of-band writes, as the stream of a store tells them: what the relay needs of a store."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from shadow.model.verdict import Bypass
+from shadow.model.version import Key
+
+__all__ = ["HistoryLost", "PastPage", "PastWrite", "Streaming"]
+
+
+class HistoryLost(Exception):
+    """The store no longer has what happened after the cursor."""
+
+
+@dataclass(frozen=True, slots=True)
+class PastWrite:
+    """One change that moved no version. Not `certain`: it may be shadow's own, for its event does not show a version,
+    or not that it has moved. `name` identifies the event."""
+
+    collection: str
+    key: Key
+    kind: Bypass
+    name: str
+    certain: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PastPage:
+    """Some changes in the order of the store, and the `cursor` after them, which BSON can hold.
+
+    `lost`: the collections of which the stream does not tell every document (they were dropped, renamed, replaced),
+    with the reason. `at`: when the newest of the changes was made, epoch seconds by the store's clock, 0 if there is
+    none. `quiet`: the stream had nothing more to tell.
+    """
+
+    writes: tuple[PastWrite, ...]
+    cursor: Mapping[str, Any]
+    lost: tuple[tuple[str, str], ...] = ()
+    at: float = 0.0
+    quiet: bool = True
+
+
+@runtime_checkable
+class Streaming(Protocol):
+    """A store that tells its changes, also those of other writers."""
+
+    async def check_stream(self) -> None:
+        """Returns if it can. Raises `UnsupportedOperation`, which names the next step, and what the driver raises."""
+
+    def past_writes(self, cursor: Mapping[str, Any] | None) -> AsyncIterator[PastPage]:
+        """Pages of changes to the configured collections after `cursor`, from now on with None; empty pages where
+        nothing happens. Without end, except that the stream itself may end: then it is opened again with the last
+        cursor. Raises `HistoryLost`, and what the driver raises."""

@@ -1,0 +1,103 @@
+"""Reads that only a server of MongoDB has: raw batches and plans. While it is primary it answers them alone, without
+versions and tombstones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from shadow.errors import UnsupportedOperation
+from shadow.model.operation import Query, Verb
+from shadow.mongoql.collation import uncollated
+from shadow.routes.forwarder import Passage
+from shadow.surface.collection import Collection
+from shadow.surface.routed_cursor import RoutedAnswer, RoutedCursor
+from shadow.surface.stamping import Stamping
+from shadow.surface.ways_around import checked_pipeline, target_of, written_elsewhere
+
+__all__ = ["ServerReads"]
+
+
+class RawCursor(RoutedCursor):
+    """The driver's own cursor of `find_raw_batches`."""
+
+    def _found(self, passage: Passage) -> Any:
+        return self._collection._raw_found(passage, *self._given)
+
+    async def _settle(self) -> None:
+        await super()._settle()
+        if self._passage is Passage.VERSIONED:
+            await self._collection._admit_alone("find_raw_batches", Verb.FIND)
+
+
+class ServerReads(Collection):
+    """`find_raw_batches`, `aggregate_raw_batches`, and `explain` of a cursor."""
+
+    def _own(self) -> Any:
+        """The driver's own collection."""
+        raise NotImplementedError
+
+    def _stamping(self) -> Stamping:
+        raise NotImplementedError
+
+    def find_raw_batches(self, *arguments: Any, **options: Any) -> RawCursor:
+        """The driver's own. Raises UnsupportedOperation unless MongoDB is the primary."""
+        self._check_alone("find_raw_batches", options)
+        return RawCursor(self, arguments, options)
+
+    def _raw_found(self, passage: Passage, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
+        if passage is Passage.OWN:
+            return self._own().find_raw_batches(*arguments, **options)
+        return self._own().find_raw_batches(**self._stamping().read("find", arguments, options)[1])
+
+    def aggregate_raw_batches(self, pipeline: Any, *arguments: Any, **options: Any) -> Any:
+        """The driver's own. Raises UnsupportedOperation unless MongoDB is the primary."""
+        self._check_alone("aggregate_raw_batches", options)
+        handle: Any = self._handle
+        target, checked = target_of(pipeline, handle.name), checked_pipeline(handle, pipeline)
+        if target is not None and handle.expected(self._name) is not Passage.OWN:
+            raise UnsupportedOperation("aggregate_raw_batches with $out or $merge", "documents carry versions")
+        if target:
+            return written_elsewhere(
+                handle, self, target, lambda: self._own().aggregate_raw_batches(checked, *arguments, **options)
+            )
+
+        async def make(passage: Passage) -> Any:
+            given, rest, more = checked, arguments, options
+            if passage is not Passage.OWN:
+                hidden = dict(self._stamping().read("aggregate", (pipeline, *arguments), options)[1])
+                given, rest, more = hidden.pop("pipeline"), (), hidden
+            if passage is Passage.VERSIONED:
+                await self._admit_alone("aggregate_raw_batches", Verb.AGGREGATE)
+            made = self._own().aggregate_raw_batches(given, *rest, **more)
+            return await made if hasattr(made, "__await__") else made
+
+        return RoutedAnswer(self, None, make)
+
+    async def _explained(self, query: Query) -> Any:
+        """The server's plan of a query."""
+        await self._admit_alone("cursor.explain", Verb.FIND)
+        filter, collation = uncollated(query.filter)
+        given = {"filter": filter, "projection": query.projection, "skip": query.skip, "limit": query.limit}
+        asked = self._stamping().read("find", (), {**given, "sort": list(query.sort) or None})[1]
+        only = {} if query.mongo_only is None else dict(query.mongo_only.options)
+        more = {"collation": collation} if collation else {}
+        return await self._own().find(**{**asked, **more, **only}).explain()
+
+    def _check_alone(self, what: str, options: Mapping[str, Any]) -> None:
+        """Raises UnsupportedOperation for what would not be answered: before the driver is asked."""
+        handle: Any = self._handle
+        expected = handle.expected(self._name)
+        if expected is Passage.VERSIONED:
+            self._passing(_refusal(what))
+        if expected is not Passage.OWN and options.get("session") is not None:
+            raise UnsupportedOperation(f"{what}(session=...)", "documents carry versions")
+
+    async def _admit_alone(self, what: str, verb: Verb) -> None:
+        """Counts a read that MongoDB answers alone. Raises UnsupportedOperation if it is not the primary."""
+        only = self._passing(_refusal(what)).mongo_only
+        await self._router.admit_alone(self._name, verb, only)
+
+
+def _refusal(what: str) -> UnsupportedOperation:
+    return UnsupportedOperation(what, "it is about MongoDB's own answer", hint="shadow.admin.driver()")

@@ -1,0 +1,100 @@
+"""Calls with a session: the driver's session is taken out of the arguments, and the call is made on a collection whose
+router belongs to it.
+
+A verb about the collection itself (its indexes, its options) needs no session, because no document is read or written;
+within a transaction the server refuses most of them, and so does this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NoReturn
+
+from pymongo.errors import ConfigurationError, OperationFailure
+
+from shadow.errors import UnsupportedOperation
+from shadow.stores.mongo.drivers import call_signature, is_session
+from shadow.surface.collection import Collection
+
+__all__ = ["SessionHandle", "in_session", "without_session"]
+
+_NOT_IN_TRANSACTION: Final = 263
+"""OperationNotSupportedInTransaction (error_codes.yml)."""
+_ABOUT: Final = frozenset({
+    "create_index", "create_indexes", "drop", "drop_index", "drop_indexes", "index_information", "list_indexes",
+    "options", "rename",
+})  # fmt: skip
+
+
+def without_session(
+    verb: str, arguments: Sequence[Any], options: Mapping[str, Any]
+) -> tuple[Any, Sequence[Any], Mapping[str, Any]]:
+    """The session of a call, or None, and the arguments without it. Raises ValueError, as the drivers do, for what is
+    no session."""
+    place, given = _place(verb), arguments
+    session = options.get("session")
+    if place is not None and len(arguments) > place:
+        names = list(call_signature(verb).parameters)[1:]
+        session, given = arguments[place], arguments[:place]
+        options = {**dict(zip(names[place + 1 :], arguments[place + 1 :], strict=False)), **options}
+    if "session" in options:
+        options = {name: value for name, value in options.items() if name != "session"}
+    if session is not None and not is_session(session):
+        raise ValueError(f"'session' argument must be a session of the driver, not {type(session).__name__}")
+    return session, given, options
+
+
+def _place(verb: str) -> int | None:
+    """The position of the session among a verb's arguments; None: it has a keyword alone."""
+    try:
+        names = list(call_signature(verb).parameters)[1:]
+    except AttributeError:
+        return None
+    return names.index("session") if "session" in names and verb not in ("find", "find_one") else None
+
+
+def in_session(collection: Collection, handle: Any, verb: str, session: Any) -> Collection:
+    """The same collection, for one call with a session. Raises what the driver and the server raise for a verb that
+    takes no session, or not in a transaction."""
+    if verb == "estimated_document_count":
+        raise ConfigurationError("estimated_document_count does not support sessions")
+    if verb in _ABOUT:
+        if session.in_transaction:
+            _refuse(verb)
+        return collection
+    return Collection(
+        collection._spec, SessionHandle(handle, session), options=collection._options, concerns=collection._concerns
+    )
+
+
+def _refuse(verb: str) -> NoReturn:
+    if verb in ("create_index", "create_indexes"):
+        raise UnsupportedOperation(f"{verb}(session=...)", "an index is no part of a transaction on two stores")
+    text = f"Cannot run {verb!r} in a multi-document transaction."
+    raise OperationFailure(text, _NOT_IN_TRANSACTION, {"ok": 0.0, "code": _NOT_IN_TRANSACTION, "errmsg": text})
+
+
+class SessionHandle:
+    """What a collection needs of its Shadow, for calls of one session."""
+
+    def __init__(self, handle: Any, session: Any) -> None:
+        self._handle = handle
+        self._session = session
+        self._router: Any = None
+
+    def current(self) -> Any:
+        """The router for this session, as it is now: in a transaction, or one for the whole call."""
+        if self._session.in_transaction:
+            return self._handle.in_session(self._session)
+        if self._router is None:
+            self._router = self._handle.in_session(self._session)
+        return self._router
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._handle, name)
+
+    def __eq__(self, other: object) -> bool:
+        return other is self._handle or (isinstance(other, SessionHandle) and other._handle is self._handle)
+
+    def __hash__(self) -> int:
+        return hash(self._handle)
