@@ -182,6 +182,7 @@ class Admin:
             repair=repair,
             findings=self.shared_findings,
             expiry=self._engine.specs[collection].expiry,
+            traces=self._engine.traces,
             check_kind=functools.partial(self._engine.check_kind, collection),
         )
 

@@ -19,6 +19,7 @@ from shadow.observe.findings_file import SharedFindings
 from shadow.routes.routes import Routes
 from shadow.stores.base import Store
 from shadow.stores.ranges import Ranges
+from shadow.traces.spans import NO_TRACES, Traces
 
 __all__ = ["JobRefused", "JobTarget", "RouteChanged"]
 
@@ -56,6 +57,7 @@ class JobTarget:
     findings: SharedFindings | None = None
     check_kind: Callable[[], Awaitable[None]] = _any_kind
     expiry: ExpirySpec | None = None
+    traces: Traces = NO_TRACES
 
     @property
     def primary(self) -> Store:

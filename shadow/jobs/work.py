@@ -29,6 +29,8 @@ from shadow.model.events import ComponentFailed
 from shadow.model.outcome import Outcome, classify
 from shadow.model.version import Document, fresh_id
 from shadow.stores.ranges import Batch
+from shadow.traces.spans import Untraced, current_cause
+from shadow.traces.spans import Work as Span
 
 __all__ = ["Handled", "JobPace", "Task", "Work", "failed", "fingerprint", "patiently"]
 
@@ -148,6 +150,7 @@ class Work:
         self._slots = options.slots or pace.workers
         self._owner = this_process()
         self._part = fresh_id()
+        self._cause = current_cause()
         self._held: dict[str, RangeClaim] = {}
         self._seeking = asyncio.Lock()
         self._stopping = asyncio.Event()
@@ -206,7 +209,8 @@ class Work:
         """The job as it is now; concluded if all of it is done, unless this is a helper."""
         job = await self.look()
         if not self._join and job.done and not job.finished:
-            outcome = await patiently(lambda: self.task.conclude(self.jobs, self.job_id), self.pace.patience)
+            with self._traced("conclude"):
+                outcome = await patiently(lambda: self.task.conclude(self.jobs, self.job_id), self.pace.patience)
             await self._ask(self.jobs.finish, self.job_id, outcome)
             return await self.look()
         return job
@@ -257,7 +261,7 @@ class Work:
         while True:
             try:
                 async with aclosing(self.task.scan(claim.range, reached, self.pace.batch)) as batches:
-                    async for batch in batches:
+                    while (batch := await self._scanned(batches)) is not None:
                         if self._stopping.is_set() or not await self._batch(claim, batch):
                             return False
                         reached = batch.place
@@ -267,6 +271,17 @@ class Work:
                     raise
             # Nothing is done before the stores answer again; then the scan resumes at the last cursor.
             await patiently(self._answers, self.pace.patience)
+
+    async def _scanned(self, batches: AsyncGenerator[Batch, None]) -> Batch | None:
+        """The next batch; None at the end."""
+        with self._traced("scan"):
+            return await anext(batches, None)
+
+    def _traced(self, step: str) -> Span | Untraced:
+        """The span of one step: a job may take days, and one span of it all would hold nothing together."""
+        return self.task.sides.traces.work(
+            self.task.kind, self.task.sides.collection, [self._cause], verb=step, to=self.task.sides.start.secondary
+        )
 
     async def _answers(self) -> None:
         for store in (self.task.sides.primary, self.task.sides.secondary):
@@ -278,7 +293,10 @@ class Work:
         return await self._ask(self.jobs.advance, claim, batch.place, handled.counts, handled.issues)
 
     async def _handled(self, claim: RangeClaim, batch: Batch) -> Handled:
-        handled = await self.task.handle(claim.range, batch)
+        with self._traced("batch") as span:
+            span.mark("shadow.job", self.job_id)
+            span.mark("db.operation.batch.size", len(batch.images))
+            handled = await self.task.handle(claim.range, batch)
         handled.counts["seen"] += len(batch.images)
         return handled
 

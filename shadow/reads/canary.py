@@ -197,6 +197,7 @@ class Canaries:
             reporter=Canary(kind, path, done),
             unconfirmed=MemoryUnconfirmed(),
             counted=False,
+            traces=real.traces,
         )
         hit = _hit(primary)
         query = Query(filter={"_id": KEY}, limit=1)

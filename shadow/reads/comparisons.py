@@ -94,7 +94,8 @@ class Comparisons:
     def _work(self, read: ShadowRead) -> Work | Untraced:
         """The span of one probe."""
         sides = read.sides
-        kind = "shadow_read" if sides.counted else "noise"
+        uncounted = "noise" if sides.primary is sides.secondary else "canary"
+        kind = "shadow_read" if sides.counted else uncounted
         return sides.traces.work(
             kind, read.collection, [read.caused_by], verb=read.verb, to=sides.secondary.name, attempt=read.attempt
         )

@@ -126,6 +126,9 @@ class Untraced:
     def failed(self, error: BaseException) -> None:
         """Nothing has a status."""
 
+    def mark(self, name: str, value: str | int | bool | Sequence[str]) -> None:
+        """Nothing has attributes."""
+
 
 UNTRACED: Final = Untraced()
 """Can be used for any number of blocks at once."""

@@ -33,6 +33,7 @@ from tests.bench.peers import document, opened
 from tests.bench.processes import COUNTS, processes
 from tests.bench.sites import Sites
 from tests.bench.table import as_json, missed, row, table
+from tests.bench.traces import traces
 from tests.support import dynamodb_local
 
 _QUICK = ("comparison", "find_one off", "find_one shadow", "find_one paced", "update_one paced", *BULK)
@@ -92,6 +93,7 @@ async def measure(mongo_url: str, endpoint: str, folder: Path, chosen: argparse.
                     *journals,
                     *await parts.store(peers, store, chosen.calls),
                     *await reads.benches(peers, sites, chosen.calls),
+                    await traces(sites, chosen.calls),
                     *await writes.benches(peers, sites, chosen.calls),
                     await secondary(sites, chosen.calls),
                 ]

@@ -29,7 +29,7 @@ class Sites:
     folder: Path
     tag: str = ""
     """Set for Shadows that reach the secondary by another way."""
-    _made: dict[tuple[str, str, float], Shadow] = field(default_factory=dict, init=False)
+    _made: dict[tuple[str, str, float, bool], Shadow] = field(default_factory=dict, init=False)
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack, init=False)
 
     def adopt(self, other: Sites) -> None:
@@ -42,14 +42,14 @@ class Sites:
     async def __aexit__(self, *exc_info: object) -> None:
         await self._stack.aclose()
 
-    async def shadow(self, driver: str, phase: str, shadow_reads: float = 1.0) -> Shadow:
-        made = self._made.get((driver, phase, shadow_reads))
+    async def shadow(self, driver: str, phase: str, shadow_reads: float = 1.0, *, traces: bool = True) -> Shadow:
+        made = self._made.get((driver, phase, shadow_reads, traces))
         if made is None:
-            made = Shadow.from_settings(self._settings(driver, phase, shadow_reads))
-            self._made[driver, phase, shadow_reads] = await self._stack.enter_async_context(made)
+            made = Shadow.from_settings(self._settings(driver, phase, shadow_reads, traces))
+            self._made[driver, phase, shadow_reads, traces] = await self._stack.enter_async_context(made)
         return made
 
-    def _settings(self, driver: str, phase: str, shadow_reads: float) -> Settings:
+    def _settings(self, driver: str, phase: str, shadow_reads: float, traces: bool) -> Settings:
         return Settings(
             mongo={"url": self.mongo_url, "database": self.database, "driver": driver},
             dynamo={
@@ -58,7 +58,8 @@ class Sites:
                 "access_key_id": CREDENTIALS["aws_access_key_id"],
                 "secret_access_key": CREDENTIALS["aws_secret_access_key"],
             },
-            journal={"url": f"sqlite:///{self.folder / f'{self.tag}{driver}-{phase}-{shadow_reads}.db'}"},
+            journal={"url": f"sqlite:///{self.folder / f'{self.tag}{driver}-{phase}-{shadow_reads}-{traces}.db'}"},
+            observe={"traces": traces},
             defaults={"phase": phase, "shadow_reads": shadow_reads},
             collections={NOTES: {"indexes": [{"name": "user_id-index", "hash": "user_id"}]}},
         )

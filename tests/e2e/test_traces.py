@@ -3,25 +3,54 @@ with both stores as the primary, and with both ways of asking DynamoDB, none is 
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.context import attach, detach
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Decision, ParentBased, Sampler, SamplingResult
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    StatusCode,
+    TraceFlags,
+    get_current_span,
+    set_span_in_context,
+)
+from pymongo.errors import DuplicateKeyError
 
 from shadow import Shadow
 from shadow.config import Settings
+from shadow.control.sqlite import SqliteRecords
+from shadow.jobs.backfill import Backfill
+from shadow.jobs.jobs import Jobs
+from shadow.jobs.work import JobPace, Work
 from shadow.traces.spans import ATTRIBUTES
 from tests.support.traced import Spans, attributes, id_of, scope_of, traced
 
 DRIVERS = ("pymongo", "motor")
+DOCUMENTS = {
+    f"DynamoDB.{name}"
+    for name in ("GetItem", "BatchGetItem", "PutItem", "UpdateItem", "DeleteItem", "Query", "TransactWriteItems")
+}
 SECRET = "a value of a document"
 
 
 def settings(site: dict[str, Any], **changed: Any) -> Settings:
     observe = {"holdout": 0.0, "noise_share": 0.0, "canary_every": 3600, **changed.pop("observe", {})}
     defaults = {"phase": "shadow", "forced": "a test", **changed.pop("defaults", {})}
-    limits = {"settle": 0.05, "loop_lag": 0.0, "minimum_age": 0.1, **changed.pop("limits", {})}
+    limits = {
+        "settle": 0.05,
+        "loop_lag": 0.0,
+        "minimum_age": 0.1,
+        "write_deadline": 30.0,
+        "read_deadline": 30.0,
+        **changed.pop("limits", {}),
+    }
     return Settings(
         mongo={"url": site["mongo"], "database": site["database"], "driver": site["driver"]},
         dynamo={
@@ -66,6 +95,7 @@ async def use(things: Any) -> list[str]:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("driver", DRIVERS)
 async def test_no_span_is_lost_doubled_or_outlives_its_parent(
     driver: str, mongo_url: str, dynamodb_local_url: str, fresh_name: str, tmp_path: Path
@@ -115,7 +145,7 @@ def _check(spans: Spans, names: list[str], primary: str, requests: str, request:
             assert len(below) == of_driver, (where, call.name, below)
     # Whatever the trace of the request holds is the request's, and on the primary.
     of_request = [each for each in spans.all() if each.context.trace_id == calls[0].context.trace_id]
-    works = spans.works()
+    works = [each for each in spans.works() if attributes(each)["shadow.work"] != "canary"]
     assert {"replicate", "shadow_read"} <= {attributes(each)["shadow.work"] for each in works}
     assert not {id_of(each) for each in works} & {id_of(each) for each in of_request}
     known = {id_of(each) for each in calls}
@@ -132,3 +162,162 @@ def _check(spans: Spans, names: list[str], primary: str, requests: str, request:
             assert {name for name in attributes(each) if name.startswith("shadow.")} <= ATTRIBUTES
             assert SECRET not in repr((each.name, each.attributes, each.events, each.status.description))
     assert all(each.status.status_code is not StatusCode.ERROR for each in calls)
+
+
+def site_of(mongo: str, dynamo: str, name: str, folder: Path, **changed: Any) -> dict[str, Any]:
+    usual = {"driver": "pymongo", "primary": "mongo", "requests": "direct"}
+    return {"mongo": mongo, "dynamo": dynamo, "database": name, "journal": folder / "journal.db", **usual, **changed}
+
+
+async def test_what_an_unsampled_call_causes_has_no_span(
+    mongo_url: str, dynamodb_local_url: str, fresh_name: str, tmp_path: Path
+) -> None:
+    """Nor have the drivers' requests for it, also where the sampler decides by the trace alone, or by the parent."""
+    for place, sampler in enumerate((ParentBased(ALWAYS_ON), _ByParentOnly())):
+        site = site_of(mongo_url, dynamodb_local_url, f"{fresh_name}{place}", tmp_path / str(place), requests="sdk")
+        with traced(sampler) as spans:
+            async with Shadow.from_settings(settings(site)) as shadow:
+                await shadow.prepare()
+                await shadow.get_collection("things").find_one({"_id": "nobody"})
+                assert await shadow.settled(30)
+                spans.clear()
+                unsampled = SpanContext(1 << 100, 1 << 50, is_remote=True, trace_flags=TraceFlags(0))
+                token = attach(set_span_in_context(NonRecordingSpan(unsampled)))
+                try:
+                    await use(shadow.get_collection("things"))
+                finally:
+                    detach(token)
+                assert await shadow.settled(30)
+                totals = shadow.admin.metrics_registry.totals()
+                assert totals["comparisons"] > 5
+            # A planted difference is nobody's, and asks for documents too.
+            canaries = {each.context.trace_id for each in spans.works("canary")}
+            rest = [each for each in spans.all() if each.context.trace_id not in canaries]
+            assert [each.name for each in rest if scope_of(each) == "shadow" or each.name in DOCUMENTS] == []
+
+
+class _ByParentOnly(Sampler):
+    """Samples what has no parent, or a sampled one."""
+
+    def should_sample(self, parent_context: Any, trace_id: int, *rest: Any) -> SamplingResult:
+        parent = get_current_span(parent_context).get_span_context()
+        sampled = not parent.is_valid or parent.trace_flags.sampled
+        return SamplingResult(Decision.RECORD_AND_SAMPLE if sampled else Decision.DROP, rest[2])
+
+    def get_description(self) -> str:
+        return "by parent only"
+
+
+async def test_a_mismatch_leads_to_its_trace(
+    mongo_url: str, dynamodb_local_url: str, fresh_name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the finding, in the log, on the span of the probe, and in the exposition."""
+    site = site_of(mongo_url, dynamodb_local_url, fresh_name, tmp_path)
+    with traced(instrumented=False) as spans, caplog.at_level("WARNING", "shadow"):
+        async with Shadow.from_settings(settings(site, observe={"trace_statements": True})) as shadow:
+            await shadow.prepare()
+            things = shadow.get_collection("things")
+            await things.insert_one({"_id": "a", "n": 1})
+            assert await shadow.settled(30)
+            await shadow._engine.driver()["things"].update_one({"_id": "a"}, {"$set": {"n": 2}})  # past it
+            with spans.tracer.start_as_current_span("GET /a") as request:
+                await things.find_one({"_id": "a"})
+            assert await shadow.settled(30)
+            (found,) = await shadow.admin.shared_findings.list()
+            text, _ = shadow.admin.metrics_registry.render("application/openmetrics-text")
+            plain, _ = shadow.admin.metrics_registry.render()
+    trace_id = f"{request.get_span_context().trace_id:032x}"
+    assert found["first_trace"] == trace_id
+    (probe,) = [each for each in spans.works("shadow_read") if "shadow.mismatch" in attributes(each)]
+    assert attributes(probe)["shadow.verdict"] == "mismatch"
+    assert attributes(probe)["shadow.attempt"] > 1
+    (line,) = [json.loads(each.message) for each in caplog.records if "mismatch.confirmed" in each.message]
+    assert line["caused_by"] == trace_id
+    assert line["trace_id"] == f"{probe.context.trace_id:032x}"
+    exposed = text.decode().splitlines()
+    assert any("shadow_mismatches_total" in each and line["trace_id"] in each for each in exposed)
+    assert any("shadow_operation_seconds_bucket" in each and trace_id in each for each in exposed)
+    assert "trace_id" not in plain.decode()
+    (call,) = [each for each in spans.calls() if each.parent is not None]
+    assert attributes(call)["db.query.text"] == 'find_one {"_id": "?"}'
+
+
+async def test_an_error_has_its_class_and_code_and_no_text(
+    mongo_url: str, dynamodb_local_url: str, fresh_name: str, tmp_path: Path
+) -> None:
+    with traced(instrumented=False) as spans:
+        for primary in ("mongo", "dynamo"):
+            site = site_of(mongo_url, dynamodb_local_url, f"{fresh_name}{primary}", tmp_path / primary, primary=primary)
+            async with Shadow.from_settings(settings(site)) as shadow:
+                await shadow.prepare()
+                await shadow.get_collection("things").insert_one({"_id": SECRET})
+                spans.clear()
+                with pytest.raises(DuplicateKeyError):
+                    await shadow.get_collection("things").insert_one({"_id": SECRET})
+                call = next(each for each in spans.calls() if each.name == "insert_one things")
+                for each in (call, *spans.requests(call)):
+                    assert each.status.status_code is StatusCode.ERROR, primary
+                    assert attributes(each)["error.type"] == "pymongo.errors.DuplicateKeyError"
+                    assert attributes(each)["db.response.status_code"] == "11000"
+                    assert SECRET not in repr((each.attributes, each.events, each.status.description))
+
+
+async def test_a_write_that_waits_keeps_its_link_and_the_rest_of_a_cancelled_call_is_work(
+    mongo_url: str, dynamodb_local_url: str, fresh_name: str, tmp_path: Path
+) -> None:
+    site = site_of(mongo_url, dynamodb_local_url, fresh_name, tmp_path)
+    limits = {"recover_every": 0.05}
+    with traced(instrumented=False) as spans:
+        async with Shadow.from_settings(settings(site, limits=limits)) as shadow:
+            await shadow.prepare()
+            things = shadow.get_collection("things")
+            await things.insert_one({"_id": "a"})
+            assert await shadow.settled(30)
+            spans.clear()
+            store = shadow._engine.runtime().stores["dynamo"]
+            replay, store.replay = store.replay, _failing
+            await things.update_one({"_id": "a"}, {"$set": {"n": 1}})
+            while not any("shadow.deferred" in attributes(each) for each in spans.works("replicate")):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            store.replay = replay
+            assert await shadow.settled(30)
+            (call,) = [each for each in spans.calls() if each.name == "update_one things"]
+            healed = [each for each in spans.works("heal") if attributes(each).get("shadow.healing") == "copied"]
+            assert [link.context.span_id for link in healed[0].links] == [id_of(call)]
+            # Cancelled while the primary makes it: its spans end with the caller, who waits for nothing more.
+            task = asyncio.ensure_future(things.update_many({}, {"$set": {"n": 2}}))
+            await asyncio.sleep(0)
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            assert await shadow.settled(30)
+        spans.check()
+
+
+async def _failing(*arguments: Any) -> None:
+    raise ConnectionError
+
+
+async def test_the_steps_of_a_job_are_linked_to_the_call_that_started_it(
+    mongo_url: str, dynamodb_local_url: str, fresh_name: str, tmp_path: Path
+) -> None:
+    site = site_of(mongo_url, dynamodb_local_url, fresh_name, tmp_path, requests="sdk")
+    with traced() as spans:
+        async with Shadow.from_settings(settings(site)) as shadow:
+            await shadow.prepare()
+            things = shadow.get_collection("things")
+            await things.insert_many([{"_id": f"m{i}"} for i in range(3)])
+            assert await shadow.settled(30)
+            spans.clear()
+            with contextlib.closing(SqliteRecords(tmp_path / "jobs.db")) as records:
+                records.prepare()
+                with spans.tracer.start_as_current_span("POST /jobs") as request:
+                    work = Work(Backfill(shadow.admin.sides("things")), Jobs(records), JobPace(workers=1))
+                    assert (await work.run()).outcome == "complete"
+        spans.check(direct=True)  # the caller waits for what lays out the job
+        steps = spans.works("backfill")
+        assert {attributes(each)["db.operation.name"] for each in steps} == {"scan", "batch", "conclude"}
+        assert {link.context.span_id for each in steps for link in each.links} == {id_of(request)}
+        batches = [each for each in steps if attributes(each)["db.operation.name"] == "batch"]
+        assert sum(attributes(each)["db.operation.batch.size"] for each in batches) == 3
+        assert {attributes(each)["shadow.job"] for each in batches} == {work.job_id}
