@@ -311,8 +311,7 @@ class TransactionRouter:
 
     async def _at_key(self, collection: str, verb: Verb, change: Change) -> list[Result]:
         async def ask(route: Route, op_ids: Sequence[str]) -> list[Result]:
-            with self._traces.request(route.primary):
-                return [await self._primary(route).apply(collection, change, op_ids[0])]
+            return [await self._primary(route).apply(collection, change, op_ids[0])]
 
         return await self._made(collection, verb, [change], ask)
 
@@ -325,8 +324,7 @@ class TransactionRouter:
                 raise refused
 
         async def ask(route: Route, op_ids: Sequence[str]) -> list[Result]:
-            with self._traces.request(route.primary):
-                return await self._primary(route).insert_many(collection, inserts, op_ids, ordered=ordered)
+            return await self._primary(route).insert_many(collection, inserts, op_ids, ordered=ordered)
 
         return await self._made(collection, Verb.INSERT_MANY, inserts, ask)
 
