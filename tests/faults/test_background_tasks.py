@@ -27,8 +27,8 @@ from tests.support.shadows import COLLECTION, LIMITS, Site
 
 _NOT_HERE: Final = (Background.FIGURES, Background.FLIP, Background.RELAY)
 ALWAYS: Final = tuple(each for each in Background if each not in _NOT_HERE)
-"""These reach a failpoint at each of their rounds. Of the others two are parts of a round, and the relay takes the place
-of the watch where the configuration wants it."""
+"""These reach a failpoint at each of their rounds. Of the others two are parts of a round, and the relay takes the
+place of the watch where the configuration wants it."""
 
 
 class Injected(Exception):
