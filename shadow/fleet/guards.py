@@ -13,7 +13,7 @@ from shadow.control.members import Member
 from shadow.model.guards import GuardLimits, quantile
 from shadow.model.health import CollectionHealth, GuardHealth
 
-__all__ = ["Guard", "figures_of", "flip_guards", "ramp_guards", "unheard"]
+__all__ = ["Guard", "figures_of", "ramp_guards", "unheard"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +48,6 @@ def ramp_guards(
         guards.append(_errors(*failed, sum(each.routed for each in counted), limits, "routed reads"))
         guards.append(_slower(_times(counted, "routed_times"), _times(counted, "primary_times"), limits))
     return guards
-
-
-def flip_guards(health: Sequence[CollectionHealth], limits: GuardLimits, *, number: int) -> list[Guard]:
-    """The guards of a flip that is watched: the same figures of the whole traffic."""
-    counted = [each.guards for each in health if each.guards is not None and each.guards.number == number]
-    asked = sum(each.asked for each in counted)
-    return [
-        _in_step(health, number, None),
-        _works(health),
-        _mismatches(counted, limits),
-        _throttled(counted, limits),
-        _errors(_rate(counted, "asked_failed", "asked"), 0.0, asked, limits, "operations"),
-        _slower(_times(counted, "primary_times"), _times(counted, "secondary_times"), limits),
-    ]
 
 
 def unheard(rows: Iterable[Member]) -> Guard:
