@@ -18,7 +18,7 @@ from shadow.model.operation import Hit, Query
 from shadow.model.version import Document
 from shadow.mongoql.collation import collated, uncollated
 from shadow.surface.arguments import Arguments
-from shadow.surface.driver_cursor import Chained, DriverCursor, MotorReads
+from shadow.surface.driver_cursor import DriverCursor, MotorReads, chained
 from shadow.surface.futures import at_once
 from shadow.traces.spans import Call, Untraced
 
@@ -52,7 +52,7 @@ class Cursor(DriverCursor):
         self._place = 0
         self._fetched = 0
         self._ended = False
-        self._started = False
+        self._started = self._closed = False
         self._failed: Exception | None = None
 
     @property
@@ -251,7 +251,7 @@ class Cursor(DriverCursor):
     @at_once
     async def close(self) -> None:
         """Ends the read; the documents read so far are compared."""
-        self._ended, self._buffer, self._place = True, [], 0
+        self._ended, self._closed, self._buffer, self._place = True, True, [], 0
         iterator, self._iterator = self._iterator, None
         if iterator is not None:
             await iterator.aclose()  # type: ignore[attr-defined]
@@ -260,12 +260,18 @@ class Cursor(DriverCursor):
         """A new cursor with the same options, at the start."""
         return Cursor(self._collection, copy.copy(self._query), self._pages, self._present, self._take, self._passing)
 
-    def rewind(self) -> Chained:
+    def _more(self) -> bool:
+        return not self._ended
+
+    def _buffer_size(self) -> int:
+        return len(self._buffer) - self._place
+
+    def rewind(self) -> Any:
         """Back to the start. May be awaited, as with PyMongo's own client, or not, as with Motor."""
         stale, self._iterator = self._iterator, None
         self._buffer, self._place, self._fetched, self._ended, self._started = [], 0, 0, False, False
         self._failed = None
-        return Chained(self, None if stale is None else functools.partial(_ended, stale))
+        return chained(self, None if stale is None else functools.partial(_ended, stale))
 
     async def __aenter__(self) -> Self:
         return self
@@ -277,6 +283,8 @@ class Cursor(DriverCursor):
 class DocumentCursor(MotorReads):
     """A cursor over a result that arrives as a whole: an aggregate, a list of indexes. Awaiting it returns the cursor
     itself, because such calls are awaited with PyMongo's own client, but not with Motor."""
+
+    _command = True
 
     def __init__(
         self,
@@ -297,6 +305,16 @@ class DocumentCursor(MotorReads):
     @property
     def alive(self) -> bool:
         return not self._closed and (self._left is None or bool(self._left))
+
+    @property
+    def started(self) -> bool:
+        """Motor's: whether a document was requested."""
+        return self._left is not None
+
+    @property
+    def closed(self) -> bool:
+        """Motor's: whether `close` was called."""
+        return self._closed
 
     def batch_size(self, batch_size: int) -> Self:
         """Accepted: it changes no result."""

@@ -13,13 +13,13 @@ from shadow.model.operation import Verb
 from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import StoreName
 from shadow.routes.forwarder import Passage
-from shadow.surface.driver_cursor import no_indexing
+from shadow.surface.driver_cursor import MotorReads, no_indexing
 from shadow.surface.futures import at_once, begun
 
 __all__ = ["RoutedAnswer", "RoutedCursor"]
 
 
-class RoutedCursor:
+class RoutedCursor(MotorReads):
     """The cursor of `find`: the driver's own with all of its methods, or that of `Collection`. The choice is made when
     its first document is requested; until then it has the driver's options."""
 
@@ -83,6 +83,22 @@ class RoutedCursor:
         found = await self._first(lambda: self._inner.to_list(*arguments, **options))
         return list(self._collection._all_unstamped(found))
 
+    async def _ready(self) -> bool:
+        return bool(await self._first(lambda: self._inner.fetch_next))
+
+    def _take_ready(self) -> Any:
+        return self._collection._unstamped(self._inner.next_object()) if self._settled else None
+
+    @property
+    def started(self) -> bool:
+        """Motor's: whether a document was requested."""
+        return self._inner is not None and bool(self._inner.started)
+
+    @property
+    def closed(self) -> bool:
+        """Motor's: whether `close` was called."""
+        return self._inner is not None and bool(self._inner.closed)
+
     async def _first(self, call: Callable[[], Awaitable[Any]]) -> Any:
         if self._settled:
             return await call()
@@ -94,7 +110,7 @@ class RoutedCursor:
     # --- everything else
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
+        if name.startswith("_") and (name.startswith("__") or not self._settled):
             raise AttributeError(name)
         if self._inner is None:
             return functools.partial(self._note, name)
@@ -153,9 +169,11 @@ class RoutedCursor:
 _ASKING: Final = ("distinct", "explain")
 
 
-class RoutedAnswer:
+class RoutedAnswer(MotorReads):
     """A cursor over the result of a command: the driver's own, created when it is awaited or its first document is
     requested."""
+
+    _command = True
 
     def __init__(
         self,
@@ -172,6 +190,8 @@ class RoutedAnswer:
         self._inner: Any = None
         self._asked = False
         self._sizes: list[int] = []
+        self._closed = False
+        self._at_hand: list[Any] = []
 
     @property
     def collection(self) -> Any:
@@ -202,6 +222,8 @@ class RoutedAnswer:
         return self
 
     async def __anext__(self) -> Any:
+        if self._at_hand:
+            return self._take_ready()
         while self._hidden(found := await self._ask(lambda: self._inner.__anext__())):
             continue
         return self._collection._unstamped(found)
@@ -225,14 +247,27 @@ class RoutedAnswer:
         return await _counted(self._collection, self._verb, call)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "fetch_next":  # Motor's
-            return begun(self._collection, self._fetched())
         if name.startswith("_") or self._inner is None:
             raise AttributeError(name)
         return getattr(self._inner, name)
 
-    async def _fetched(self) -> bool:
-        return bool(await self._ask(lambda: self._inner.fetch_next))
+    @property
+    def started(self) -> bool:
+        """Motor's: whether a document was requested."""
+        return self._inner is not None and bool(self._inner.started)
+
+    @property
+    def closed(self) -> bool:
+        """Motor's: whether `close` was called."""
+        return self._closed
+
+    async def _ready(self) -> bool:
+        while not self._at_hand and await self._ask(lambda: self._inner.fetch_next):
+            self._at_hand = [each for each in (self._inner.next_object(),) if not self._hidden(each)]
+        return bool(self._at_hand)
+
+    def _take_ready(self) -> Any:
+        return self._collection._unstamped(self._at_hand.pop()) if self._at_hand else None
 
     def batch_size(self, batch_size: int) -> Self:
         """The driver's own."""
@@ -241,6 +276,7 @@ class RoutedAnswer:
 
     @at_once
     async def close(self) -> None:
+        self._closed = True
         if self._inner is not None:
             await self._inner.close()
 
