@@ -24,7 +24,7 @@ class Fate(enum.StrEnum):
     HONOURED = "honoured"
     """It has the driver's meaning on every store."""
     ON_MONGO = "MongoDB's"
-    """It goes on to MongoDB where that answers. On DynamoDB it has no effect, and changes no result on either."""
+    """It is passed on to MongoDB where that answers. On DynamoDB it has no effect, and changes no result on either."""
     NO_EFFECT = "accepted"
     """It changes no result. Its type is checked."""
     MONGO_ALONE = "MongoDB alone"

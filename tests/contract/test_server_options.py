@@ -1,4 +1,4 @@
-"""Options that only a server of MongoDB has a use for go on to it, in each command that does the call's work, while the
+"""Options that only a server of MongoDB has a use for are passed on to it, in each command that does the call's work, while the
 collection is over two stores; with DynamoDB as primary they change nothing. Every argument of the table that says so is
 tried, with each driver, and the server's commands are watched."""
 
