@@ -101,8 +101,8 @@ def not_portable(
 ) -> None:
     """Lists what the processes have left to MongoDB alone.
 
-    DynamoDB as primary refuses it. An operator that the application no longer uses is forgotten by itself after `control.keep_not_portable`, or at once
-    with --forget. Exit code 1 if there was nothing to forget."""
+    DynamoDB as primary refuses it. An operator that the application no longer uses is forgotten by itself after
+    `control.keep_not_portable`, or at once with --forget. Exit code 1 if there was nothing to forget."""
     if operator is not None and forget is None:
         raise typer.BadParameter("--operator goes with --forget COLLECTION")
     settings = load(config)
