@@ -72,6 +72,8 @@ class Handle(Protocol):
 class _NoSuchVerb(UnsupportedOperation, AttributeError):
     """Also what `hasattr` expects."""
 
+    name: str
+
 
 class CollectionBase(NotIterable):
     """The base of `Collection`'s verbs."""
@@ -95,7 +97,7 @@ class CollectionBase(NotIterable):
         self._take = Arguments(spec.reserved, options, self._knows)
 
     def _knows(self, hint: Any) -> bool:
-        return indexes.is_known(self._spec, hint)
+        return indexes.is_known(self._spec, hint, whole=True)
 
     @property
     def name(self) -> str:
