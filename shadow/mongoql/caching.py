@@ -117,6 +117,8 @@ def cached_pipeline(pipeline: Sequence[Document]) -> Pipeline:
 def remember_pipeline(pipeline: Sequence[Document], *, once: bool = False) -> Pipeline:
     """`cached_pipeline` of a pipeline that nobody changes from now on."""
     made = _pipelines.by_bytes_once(bson.encode({"p": list(pipeline)})) if once else cached_pipeline(pipeline)
+    if once and made.leading_match:
+        remember_filter(made.leading_match, once=True)  # a store looks for it by itself
     return _pipelines.remember(pipeline, made)
 
 
