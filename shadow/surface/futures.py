@@ -78,7 +78,7 @@ def begun(owner: Any, call: Coroutine[Any, Any, T]) -> Awaitable[T]:
 
 
 def driver_kind(collection: Any) -> type[Any] | None:
-    """The class of the driver's collections that a collection, or a database, stands in for; None: of no driver."""
+    """The class of the driver's collections whose collection, or database, is replaced; None: of no driver."""
     handle = getattr(collection, "_handle", None)
     handle = getattr(collection, "_owner", None) if handle is None else handle
     kind: Callable[[], type[Any]] | None = getattr(handle, "driver_kind", None)
