@@ -53,7 +53,8 @@ DIFFERENCES: Final[dict[int, str]] = {
     32: "`$sortArray` keeps equal elements in their order; the server may not if there are more than 16.",
     33: "What `$graphLookup` finds comes step by step, each step in the order of the keys; the server's order is that "
     "of a hash table.",
-    45: "`drop_indexes` keeps the indexes of the configuration; `create_index` returns the name of one that serves.",
+    45: "`drop_indexes` keeps the indexes of the configuration; `create_index` returns the name of one that serves. "
+    "`index_information` shows these and unique ones, and no other that `create_index` was asked for.",
     46: "Documents that expire (`expires`) are hidden at once, and no write finds them; the server's monitor deletes "
     "them within a minute. A join shows what has expired in the other collection, until DynamoDB deletes it.",
     430: "The DuplicateKeyError of a unique index with a collation has the document's own values in `keyValue`; the "
@@ -62,5 +63,7 @@ DIFFERENCES: Final[dict[int, str]] = {
     "rounding of what is in the window; the server's also have that of what has left it.",
     451: "`$densify` with given bounds fills every partition; MongoDB 6.0 omits some whose values are all below them. "
     "Where equal numbers have several types, the type of the added ones, and the order of partitions, may differ.",
+    510: "`create_collection` after `drop` or `drop_database` raises CollectionInvalid: `drop` empties the collection. "
+    "So it is too while MongoDB is the primary and the collection is written to both stores.",
 }
 """By number, each in one or two sentences for people who must decide whether it matters to them."""

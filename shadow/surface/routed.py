@@ -34,7 +34,7 @@ from shadow.surface.routed_cursor import RoutedAnswer, RoutedCursor
 from shadow.surface.server_reads import ServerReads
 from shadow.surface.sessions import in_session, without_session
 from shadow.surface.stamping import READS, WRITES, Stamping, is_stamp
-from shadow.surface.ways_around import CollectionOwner, checked_pipeline, refuse_past, target_of
+from shadow.surface.ways_around import CollectionOwner, checked_pipeline, joins_of, refuse_past, target_of
 
 __all__ = ["RoutedCollection", "RoutedHandle"]
 
@@ -254,7 +254,19 @@ class RoutedCollection(ServerReads):
     def _hidden(self, take: Arguments, pipeline: Any) -> list[Any]:
         if take.mongo_only is not None:
             checked_pipeline(self._handle, pipeline)
+        elif target_of(pipeline, self._handle.name) is None or not self._handle.is_on_mongo(self._name):
+            self._check_joined(pipeline)
         return super()._hidden(take, pipeline)
+
+    def _check_joined(self, pipeline: Any) -> None:
+        """Raises UnsupportedOperation if a pipeline reads a collection that DynamoDB does not have."""
+        for stage, name in joins_of(pipeline):
+            if name not in self._handle.configured() or self._handle.expected(name) is not Passage.VERSIONED:
+                raise UnsupportedOperation(
+                    f"{stage} from {name!r}",
+                    "it is on MongoDB alone",
+                    hint=f"configure {name!r} like {self._name!r}: `collections`, and the same phase",
+                )
 
     def _reserved_of(self, name: str) -> str | None:
         return None if self._handle.is_forwarded(name) else self._handle.reserved_of(name)

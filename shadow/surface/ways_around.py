@@ -22,6 +22,7 @@ __all__ = [
     "collections_of",
     "entered",
     "entered_first",
+    "joins_of",
     "refuse_past",
     "target_of",
     "written",
@@ -201,6 +202,11 @@ def _in_database(named: Any, database: str) -> str:
 
 def collections_of(pipeline: Any) -> Iterator[str]:
     """Every collection that a pipeline reads besides its own, at any depth."""
+    return (collection for _, collection in joins_of(pipeline))
+
+
+def joins_of(pipeline: Any) -> Iterator[tuple[str, str]]:
+    """The same, each after the name of the stage that reads it."""
     if isinstance(pipeline, Mapping):
         for name, value in pipeline.items():
             if (
@@ -208,15 +214,15 @@ def collections_of(pipeline: Any) -> Iterator[str]:
                 and isinstance(value, Mapping)
                 and isinstance(value.get("from"), str)
             ):
-                yield value["from"]
+                yield name, value["from"]
             elif name == "$unionWith":
                 named = value.get("coll") if isinstance(value, Mapping) else value
                 if isinstance(named, str):
-                    yield named
-            yield from collections_of(value)
+                    yield name, named
+            yield from joins_of(value)
     elif isinstance(pipeline, Sequence) and not isinstance(pipeline, str | bytes):
         for each in pipeline:
-            yield from collections_of(each)
+            yield from joins_of(each)
 
 
 def refuse_past(owner: CollectionOwner, names: Sequence[Any], what: str) -> None:

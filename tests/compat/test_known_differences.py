@@ -24,14 +24,14 @@ from bson import MinKey
 from bson.raw_bson import RawBSONDocument
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import ReadPreference
-from pymongo.errors import DuplicateKeyError, OperationFailure, WriteError
+from pymongo.errors import CollectionInvalid, DuplicateKeyError, OperationFailure, WriteError
 from pymongo.read_concern import ReadConcern
 
 from shadow import Shadow
 from shadow.config.sections import ExpirySettings
 from shadow.errors import UnsupportedOperation
 from shadow.model.differences import DIFFERENCES
-from shadow.model.phase import StoreName
+from shadow.model.phase import Phase, Route, StoreName
 from shadow.model.schema import IndexSpec, UniqueSpec
 from shadow.stores.dynamo.client.settings import DynamoSettings
 from tests.compat.cases import Answer, Case, verdict
@@ -401,6 +401,10 @@ async def test_45_drop_indexes_keeps_those_of_the_configuration(sides: Sides) ->
     assert await shim.create_index("a") == "a-index"
     assert await sides.bare.create_index("a") == "a_1"
     for side in (sides.bare, shim):
+        assert await side.create_index("b") == "b_1"
+    assert list(await sides.bare.index_information()) == ["_id_", "a_1", "b_1"]
+    assert list(await shim.index_information()) == ["_id_", "a-index", "u-unique"]
+    for side in (sides.bare, shim):
         await side.drop_indexes()
     assert list(await sides.bare.index_information()) == ["_id_"]
     assert list(await shim.index_information()) == ["_id_", "a-index", "u-unique"]
@@ -463,3 +467,16 @@ async def test_451_given_bounds_fill_every_partition(sides: Sides) -> None:
     theirs, ours = ([(each["p"], each["v"]) for each in side] for side in await sides.both([{"$densify": densify}]))
     assert set(theirs) < set(ours)
     assert {each for each in ours if each[1] >= 20} == {(part, value) for part in "abc" for value in (20, 22, 24)}
+
+
+async def test_510_a_collection_that_was_dropped_is_empty_and_exists(sides: Sides) -> None:
+    for primary in (StoreName.DYNAMO, StoreName.MONGO):
+        sides.shadow._engine.parts.routes.set("things", Route(primary, Phase.DUAL_WRITE))
+        await sides.fill({"_id": 1})
+        for side in (sides.bare, sides.shim):
+            await side.drop()
+        await sides.bare.database.create_collection("things")
+        with pytest.raises(CollectionInvalid, match="already exists"):
+            await sides.shadow.create_collection("things")
+        assert await sides.shim.count_documents({}) == 0
+        assert await sides.shadow.settled(20)
