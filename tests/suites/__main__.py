@@ -30,8 +30,9 @@ from tests.support import dynamodb_local
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.suites", description=__doc__)
     parser.add_argument("names", nargs="*", help=f"of {', '.join([*SUITES, *APPS])} (default: all)")
-    parser.add_argument("--modes", nargs="*", default=list(MODES))
+    parser.add_argument("--modes", nargs="*", default=list(MODES), help="bare, off, shadow, dynamo")
     parser.add_argument("--tests", nargs="*", default=[], help="arguments of pytest in the place of the suite's files")
+    parser.add_argument("--part", type=int, help="one of the parts that a short run draws from")
     parser.add_argument("--kept", action="store_true", help="only the tests that kept.json has")
     parser.add_argument("--log", action="store_true", help="prints what pytest said")
     parser.add_argument("--write", action="store_true")
@@ -55,7 +56,11 @@ def ran(
         tests = tuple(kept.known(name, mode)) if given.kept else tuple(given.tests)
         if given.kept and not tests:
             continue
-        ended = one(stack, name, mode, servers, Choice(tests=tests), log=given.log)
+        parts = 1 if given.part is None else SUITES[name].parts
+        ended = one(stack, name, mode, servers, Choice(parts, given.part or 0, tests), log=given.log)
+        if mode == "bare":
+            bare |= ended
+            continue
         failed = {test: said for test, (outcome, said) in ended.items() if outcome == "failed"}
         if not given.kept and (unknown := tuple(test for test in failed if test not in bare)):
             bare |= one(stack, name, "bare", servers, Choice(tests=unknown), log=given.log)

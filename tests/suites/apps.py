@@ -30,8 +30,8 @@ class App:
 
 
 APPS: Final = {
-    "beanie": App("pymongo", beanie_models.COLLECTIONS, beanie_app.FEATURES, beanie_app.begin),
-    "odmantic": App("motor", odmantic_app.COLLECTIONS, odmantic_app.FEATURES, odmantic_app.begin),
+    "beanie-app": App("pymongo", beanie_models.COLLECTIONS, beanie_app.FEATURES, beanie_app.begin),
+    "odmantic-app": App("motor", odmantic_app.COLLECTIONS, odmantic_app.FEATURES, odmantic_app.begin),
 }
 
 

@@ -67,6 +67,7 @@ def run(name: str, mode: str, servers: Servers, folder: Path, choice: Choice = W
         "wipe": suite.wipe and mode not in ("bare", "off"),
         "a_client_for_each_test": suite.a_client_for_each_test,
         "left_out": list(suite.left_out),
+        "other_drivers": list(suite.other_drivers),
         "parts": choice.parts,
         "part": choice.part,
     }

@@ -24,7 +24,8 @@ __all__ = ["client", "database"]
 
 SITE: Final[dict[str, Any]] = json.loads(os.environ["SHADOW_SUITE"])
 """`settings` of the Shadow ({}: none stands in), `outcomes`: the file to write, `wipe`: empty tables for each test,
-`parts` and `part`: which of how many parts of the tests are run, `left_out`: ends of names of those that never are."""
+`parts` and `part`: which of how many parts of the tests are run, `left_out`: ends of names of those that never are,
+`other_drivers`: fixtures of tests that never are."""
 
 _outcomes: Final[dict[str, tuple[str, str]]] = {}
 _made: Final[list[tuple[Any, Shadow]]] = []
@@ -75,11 +76,13 @@ def pytest_sessionstart() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    parts, part, never = SITE["parts"], SITE["part"], tuple(SITE["left_out"])
+    parts, part, never, others = SITE["parts"], SITE["part"], tuple(SITE["left_out"]), set(SITE["other_drivers"])
     left = [
         item
         for item in items
-        if zlib.crc32(item.nodeid.encode()) % parts != part % parts or item.nodeid.endswith(never)
+        if zlib.crc32(item.nodeid.encode()) % parts != part % parts
+        or item.nodeid.endswith(never)
+        or others & set(getattr(item, "fixturenames", ()))
     ]
     if left:
         config.hook.pytest_deselected(items=left)

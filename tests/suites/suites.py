@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -58,6 +59,8 @@ class Suite:
     """A run has one of so many parts of its tests, drawn; a long one has all."""
     left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """The end of a test's name to the reason why it is not run at all, bare neither."""
+    other_drivers: tuple[str, ...] = ()
+    """Fixtures of other clients than the library stands in for: no test that asks for one is run."""
     wipe: bool = False
     """It drops its database by another client."""
     a_client_for_each_test: bool = True
@@ -65,9 +68,52 @@ class Suite:
 
 _STAND_IN: Final = "__import__('shadow_stand_in')"
 _CLIENT: Final = _STAND_IN + ".client({})"
+_COLLECTIONS: Final[dict[str, list[str]]] = json.loads(Path(__file__).with_name("collections.json").read_text("utf-8"))
+_ONE_LOOP: Final = ("asyncio_default_fixture_loop_scope=session", "asyncio_default_test_loop_scope=session")
 _USERS: Final = ("test_access_token.py", "test_fastapi_users_db_beanie.py")
 
 SUITES: Final[dict[str, Suite]] = {
+    "odmantic": Suite(
+        archive="odmantic",
+        root="tests",
+        files=tuple(
+            f"tests/integration/test_{name}.py"
+            for name in ("embedded_model", "engine", "engine_reference", "index", "query", "session", "types", "zoo")
+        ),
+        database="odmantic_test",
+        collections=tuple(_COLLECTIONS["odmantic"]),
+        driver="motor",
+        objects=(
+            Line(
+                "tests/integration/conftest.py",
+                '    yield client\n    client.close()\n\n\n@pytest.fixture(scope="session")\ndef pymongo',
+                f"    yield {_CLIENT.format('client')}\n    client.close()\n\n\n"
+                '@pytest.fixture(scope="session")\ndef pymongo',
+            ),
+        ),
+        address=(
+            Line(
+                "tests/integration/conftest.py",
+                "AsyncIOMotorClient(mongo_uri, io_loop=event_loop)",
+                "AsyncIOMotorClient(mongo_uri)",
+            ),
+            Line("tests/integration/conftest.py", "@pytest.mark.asyncio\n@pytest.fixture", "@pytest.fixture"),
+            Line("tests/integration/conftest.py", 'f"odmantic-test-{uuid4()}"', '"odmantic_test"'),
+            *(
+                Line(
+                    f"tests/integration/test_{name}.py",
+                    "from inline_snapshot import snapshot",
+                    "snapshot = lambda value: value",
+                )
+                for name in ("engine", "engine_reference")
+            ),
+        ),
+        environment={"TEST_MONGO_URI": "mongodb://{host}:{port}", "TEST_MONGO_MODE": "replicaSet"},
+        options=_ONE_LOOP,
+        parts=2,
+        a_client_for_each_test=False,
+        other_drivers=("sync_engine", "pymongo_client"),
+    ),
     "fastapi-users-db-beanie": Suite(
         archive="fastapi_users_db_beanie",
         root="tests",
@@ -143,7 +189,7 @@ SUITES: Final[dict[str, Suite]] = {
             ),
         ),
         environment={"DB_IP": "{host}", "DB_PORT": "{port}"},
-        options=("asyncio_default_fixture_loop_scope=session", "asyncio_default_test_loop_scope=session"),
+        options=_ONE_LOOP,
         parts=6,
         left_out={
             "test_transaction_starts_with_batched_write": "48 MB in one transaction: more than the small cache of the "

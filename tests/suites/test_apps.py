@@ -27,7 +27,7 @@ def servers(one_mongod_url: str, dynamodb_local_url: str) -> Servers:
 @pytest.mark.slow
 @pytest.mark.drawn_over("mode", of=2, reason="the features ask the same of the same surface in each mode")
 @pytest.mark.parametrize("mode", list(MODES))
-@pytest.mark.parametrize("name", ["beanie", "odmantic"])
+@pytest.mark.parametrize("name", ["beanie-app", "odmantic-app"])
 def test_an_application_has_the_answers_of_the_bare_driver(
     name: str, mode: str, servers: Servers, fresh_name: str, tmp_path: Path
 ) -> None:

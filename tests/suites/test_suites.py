@@ -23,6 +23,8 @@ from tests.suites.suites import MODES, SUITES
 from tests.support import services
 from tests.support.drawn import Draws
 
+LAST_WITH_TESTS: Final = {"odmantic"}
+"""Packages whose newer archives have no tests: those of the last one that has, run against what is installed."""
 LONG: Final = os.environ.get("SHADOW_LONG") == "1"
 
 
@@ -39,7 +41,10 @@ def servers(one_mongod_url: str, dynamodb_local_url: str) -> Servers:
 
 
 def test_the_suites_are_those_of_the_installed_versions(servers: Servers) -> None:
-    assert {name: importlib.metadata.version(name) for name in sources.versions()} == sources.versions()
+    versions = {name: version for name, version in sources.versions().items() if name not in LAST_WITH_TESTS}
+    assert {name: importlib.metadata.version(name) for name in versions} == versions
+    for name in LAST_WITH_TESTS:
+        assert sources.versions()[name].split(".")[0] == importlib.metadata.version(name).split(".")[0]
 
 
 @pytest.mark.slow
