@@ -193,7 +193,7 @@ async def sent_to_mongo(database: Any, stage: Document, output: Output, document
             await _ended(database.aggregate([{"$documents": {"$literal": part}}, stage]))
         return
     # The stage replaces the collection at once, so all of its documents must be there before.
-    name = f"tmp.shadow_out.{uuid.uuid4().hex}"
+    name = f"tmp.shadow-out.{uuid.uuid4().hex}"
     try:
         for part in parts:
             await _ended(database.aggregate([{"$documents": {"$literal": part}}, {"$merge": {"into": name}}]))

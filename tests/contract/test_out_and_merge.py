@@ -83,8 +83,9 @@ async def _put(db: Any, pipeline: Case) -> Any:
         made = await made if inspect.isawaitable(made) else made
         return await made.to_list(None)
     except OperationFailure as error:
-        assert not isinstance(error, UnsupportedOperation), error
-        return error.code, isinstance(error, pymongo.errors.DuplicateKeyError)
+        # With what is refused by name, which the server never does.
+        kinds = UnsupportedOperation, pymongo.errors.DuplicateKeyError
+        return error.code, *(isinstance(error, kind) for kind in kinds)
 
 
 async def _refilled(db: Any) -> None:
