@@ -74,7 +74,7 @@ class Updater:
         if self._sets is not None and type(pre) is dict and (post := copied_scalars(pre)) is not None:
             post.update(self._sets)  # present fields keep their places, and new ones come in the order of their names
             return post
-        place = matched.positional(pre) if matched is not None else None
+        place = matched.positional(pre) if self.positional and matched is not None else None
         post = self._apply(pre, place, False)
         _check_id(pre, post)
         _check_names(pre, post)

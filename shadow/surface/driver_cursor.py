@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, NoReturn, Self
 
 from bson import Int64
 
 from shadow.errors import UnsupportedOperation
 from shadow.model.operation import Query
+from shadow.mongoql.collation import uncollated
 from shadow.surface.futures import begun, is_motor
 
 __all__ = ["Chained", "DriverCursor", "MotorReads", "no_indexing"]
@@ -36,8 +37,7 @@ class MotorReads:
     @property
     def fetch_next(self) -> Awaitable[bool]:
         """Motor's: whether `next_object` will return a document."""
-        if not is_motor(self._collection):
-            raise AttributeError("'AsyncCursor' object has no attribute 'fetch_next'")
+        self._of_motor("fetch_next")
         warnings.warn("The fetch_next property is deprecated: use `async for`.", DeprecationWarning, stacklevel=2)
         return begun(self._collection, self._ready())
 
@@ -67,15 +67,33 @@ class MotorReads:
         """Motor's."""
         return asyncio.get_running_loop()
 
+    def _of_motor(self, name: str) -> None:
+        """Raises AttributeError for an attribute that PyMongo's own cursors do not have."""
+        if not is_motor(self._collection):
+            raise AttributeError(f"'AsyncCursor' object has no attribute {name!r}")
 
-class DriverCursor(MotorReads):
-    """A base of `Cursor`, which has the documents."""
+    @property
+    def started(self) -> bool:
+        """Motor's: whether a document has been requested."""
+        self._of_motor("started")
+        return self._has_started()
 
-    _query: Query
-    _fetched: int
-    _started: bool
+    @property
+    def closed(self) -> bool:
+        """Motor's: whether the cursor has been closed."""
+        self._of_motor("closed")
+        return self._has_closed()
 
-    def _with(self, **changes: Any) -> Self:
+    @property
+    def delegate(self) -> Self:
+        """Motor's cursor is made of one of PyMongo's. This one has all that a class made on Motor's asks of it."""
+        self._of_motor("delegate")
+        return self
+
+    def _has_started(self) -> bool:
+        raise NotImplementedError
+
+    def _has_closed(self) -> bool:
         raise NotImplementedError
 
     # --- about the server's cursor
@@ -83,7 +101,7 @@ class DriverCursor(MotorReads):
     @property
     def cursor_id(self) -> Int64 | None:
         """None before the first document is requested, then 0, as of a cursor that the server has closed."""
-        return Int64(0) if self._started else None
+        return Int64(0) if self._has_started() else None
 
     @property
     def address(self) -> None:
@@ -95,6 +113,25 @@ class DriverCursor(MotorReads):
         """None: the read has no session of its own."""
         return None
 
+
+class DriverCursor(MotorReads):
+    """A base of `Cursor`, which has the documents."""
+
+    _query: Query
+    _sent: Mapping[str, Any]
+    _fetched: int
+    _started: bool
+    _closed: bool
+
+    def _with(self, **changes: Any) -> Self:
+        raise NotImplementedError
+
+    def _has_started(self) -> bool:
+        return self._started
+
+    def _has_closed(self) -> bool:
+        return self._closed
+
     @property
     def retrieved(self) -> int:
         """How many documents have been read so far."""
@@ -104,7 +141,15 @@ class DriverCursor(MotorReads):
 
     def distinct(self, key: str) -> Any:
         """The distinct values at a path among the documents that match; `sort`, `skip` and `limit` do not count."""
-        return self._collection.distinct(key, self._query.filter)
+        filter, collation = uncollated(self._query.filter)
+        only = {} if self._query.mongo_only is None else dict(self._query.mongo_only.options)
+        given = {
+            "comment": self._sent.get("comment"),
+            "maxTimeMS": self._sent.get("max_time_ms"),
+            "collation": only.get("collation", collation or None),
+        }
+        options = {name: value for name, value in given.items() if value is not None}
+        return self._collection.distinct(key, filter, **options)
 
     def explain(self) -> Any:
         """MongoDB's plan. Raises UnsupportedOperation unless it is the primary."""
@@ -121,10 +166,6 @@ class DriverCursor(MotorReads):
     def max_scan(self, max_scan: int | None) -> NoReturn:
         """Not supported; no server from 4.2 on has it."""
         raise UnsupportedOperation("cursor.max_scan", "servers from 4.2 on do not have it")
-
-    def where(self, code: Any) -> NoReturn:
-        """Not supported: DynamoDB runs no JavaScript."""
-        raise UnsupportedOperation("cursor.where", "DynamoDB runs no JavaScript", hint="$expr")
 
     def add_option(self, mask: int) -> Chained:
         """Accepts flags that change no result. May be awaited, as with PyMongo's own client, or not, as with Motor."""

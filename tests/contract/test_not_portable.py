@@ -109,9 +109,10 @@ async def reads_by_a_schema(c: Any, see: Seen) -> None:
         {"patternProperties": {"^[^a]": {"bsonType": ["int", "string"]}}}, {"patternProperties": {"d$": {}}},
         {"dependencies": {"n": {"minProperties": 3}}}, {"required": ["n"]}, {"allOf": 5}, {"minProperties": -1},
     ):  # fmt: skip
-        await see(c.find({"$jsonSchema": schema}).sort("_id").to_list(None))
-        await see(c.count_documents({"$or": [{"$jsonSchema": schema}, {"n": 2}]}))
-        await see(c.aggregate([{"$match": {"$jsonSchema": schema}}, {"$sort": {"_id": 1}}]).to_list(None))
+        fitting = {"$jsonSchema": schema}
+        await see(lambda fitting=fitting: c.find(fitting).sort("_id").to_list(None))
+        await see(c.count_documents({"$or": [fitting, {"n": 2}]}))
+        await see(lambda fitting=fitting: c.aggregate([{"$match": fitting}, {"$sort": {"_id": 1}}]).to_list(None))
     await see(c.update_many({"$jsonSchema": closed}, {"$set": {"hit": 1}}))
     await all_of(c, see)
 
@@ -453,6 +454,11 @@ async def test_it_is_counted_listed_and_closes_a_gate_unless_it_is_accepted(
         # All of its reads are for the secondary, but these are not.
         routed = status["totals"]["routed_reads"]
         assert sum(routed.get("things", {}).get("dynamo", {}).values()) == 0
+    # Another process, which has asked for nothing, and after the first one has ended.
+    async with Shadow.from_settings(settings) as shadow:
+        assert (await gate()) == closed
+        again = (await shadow.admin.status())["not_portable"]["things"]
+        assert again["operators"]["$where"]["verbs"] == seen["operators"]["$where"]["verbs"]
     drop(mongo_url, fresh_name)
 
 

@@ -161,6 +161,11 @@ JOURNAL: Final = {
 CONTROL: Final = {
     "url": ("as `journal.url`", "where the control store is; without it, where the journal is"),
     "heartbeat": ("seconds", "between two signs of life of a process, and between two checks for a flip that begins"),
+    "keep_not_portable": (
+        "seconds, or `12h`, `30d`",
+        "an operator that only MongoDB has is forgotten when no process used it for so long: see "
+        "[not portable](concepts.md#not-portable)",
+    ),
 }
 LIMITS: Final = {
     "operation": ("", "the longest that one operation on the primary can last; any process may adopt an older intent"),
@@ -168,7 +173,11 @@ LIMITS: Final = {
     "read_deadline": ("", "for one shadow read; after that it is shed, and counted"),
     "routed_read": ("", "for a read that the secondary answers (`reads`); after that the primary answers it"),
     "write_workers": ("a number", "writes that are replicated at once"),
-    "write_queue": ("a number", "writes that the work queue holds in memory; beyond that they wait in the journal"),
+    "write_queue": (
+        "a number",
+        "writes that the work queue holds in memory, and five times as many of calls for many documents; beyond that "
+        "they wait in the journal",
+    ),
     "read_workers": ("a number", "shadow reads under way at once"),
     "read_queue": ("a number", "shadow reads that wait; beyond that they are shed"),
     "compare_documents": ("a number", "documents of one answer that are kept for comparison; a longer answer is shed"),
