@@ -10,11 +10,14 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import functools
+import inspect
 import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar, cast
+
+from pymongo.errors import InvalidOperation
 
 from shadow.errors import UnsupportedOperation
 from shadow.host.tasks import begin
@@ -44,6 +47,7 @@ from shadow.mongoql.upserts import insert_key
 from shadow.reads.asking import ask_store
 from shadow.reads.shadow_read import ShadowReader
 from shadow.router import Router
+from shadow.routes.forwarder import HasDriver
 from shadow.stores.base import Buffering, InSessions, InTransaction
 from shadow.stores.mongo.drivers import in_progress
 from shadow.writes.by_version import ByVersion
@@ -82,10 +86,20 @@ class Sessions:
         self._checks: dict[asyncio.Task[Any], Transaction] = {}
 
     def router(self, session: Any) -> Router | TransactionRouter:
-        """Where a call with this session goes now."""
+        """Where a call with this session goes now. Raises InvalidOperation, as the driver does, for a session that has
+        ended or that another client has made, and UnsupportedOperation for what only MongoDB has."""
+        self._check(session)
         if not session.in_transaction:
             return self._router.in_session(session)
         return TransactionRouter(self._context, self._reader, self._writes, session, self._transaction(session))
+
+    def _check(self, session: Any) -> None:
+        """The driver checks this too, but not where DynamoDB answers."""
+        if session.has_ended:
+            raise InvalidOperation("Cannot use ended session")
+        store = self._context.stores[StoreName.MONGO]
+        if isinstance(store, HasDriver) and session.client is not store.client:
+            raise InvalidOperation(f"Can only use session with the {type(store.client).__name__} that started it")
 
     def _transaction(self, session: Any) -> Transaction:
         """The one that the session has begun."""
@@ -106,16 +120,27 @@ class Sessions:
     def _watch(self, session: Any, kept: _Watched) -> None:
         start, commit, abort = session.start_transaction, session.commit_transaction, session.abort_transaction
 
-        def started(*arguments: Any, **options: Any) -> Any:
-            made = start(*arguments, **options)
+        def begun() -> None:
             before, kept.transaction = kept.transaction, None
             if before is not None and not before.over:
                 self._spawn(self._writes.lose(before, _UNSEEN))
+
+        async def awaited(made: Awaitable[Any]) -> Any:
+            block = await made
+            begun()
+            return block
+
+        def started(*arguments: Any, **options: Any) -> Any:
+            # What the driver refuses, at once or when it is awaited, leaves the transaction as it is.
+            made = start(*arguments, **options)
+            if inspect.isawaitable(made):
+                return awaited(made)
+            begun()
             return made
 
         def committed() -> Any:
-            if kept.transaction is None:
-                return commit()
+            if kept.transaction is None or kept.transaction.aborted or session.has_ended:
+                return commit()  # where there is nothing to be committed, the driver refuses it
             return self._ending(self._commit(session, kept.transaction, commit, abort))
 
         def aborted() -> Any:
