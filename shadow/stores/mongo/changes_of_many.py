@@ -20,6 +20,7 @@ from pymongo.errors import BulkWriteError
 
 from shadow.model.operation import ANY, Applied, Change, Delete, Update
 from shadow.model.outcome import Outcome, marked
+from shadow.model.server_options import sent_with
 from shadow.model.stored import split
 from shadow.model.version import ABSENT, Document, Image, Key, Version
 from shadow.mongoql.collation import is_collated
@@ -28,6 +29,7 @@ from shadow.stores.mongo.bytes import plain_errors, taken
 from shadow.stores.mongo.durability import Lasting
 from shadow.stores.mongo.ranges import identity
 from shadow.stores.mongo.refusals import in_one_batch, write_concern_error, write_error
+from shadow.stores.mongo.schema_filters import without_version
 from shadow.stores.mongo.statements import applied_after, exactly, is_plain, stamping
 
 __all__ = ["MongoMany", "alike"]
@@ -158,7 +160,8 @@ class MongoMany:
     async def change(self, images: Mapping[int, Image]) -> int:
         statements = self._statements(images)
         try:
-            result = await self.target.bulk_write([made for made, _ in statements], ordered=True)
+            requests = [made for made, _ in statements]
+            result = await self.target.bulk_write(requests, ordered=True, **sent_with("bulk_write"))
         except BulkWriteError as error:
             details = error.details or {}
             if (doubt := write_concern_error(details)) is not None:
@@ -217,7 +220,7 @@ class MongoMany:
         return where
 
     def _where(self, part: Document) -> Document:
-        filter: Document = self.changes[0].filter
+        filter = without_version(self.changes[0].filter, self.reserved)
         return {"$and": [part, filter]} if "_id" in filter else {**part, **filter}
 
 
