@@ -329,7 +329,8 @@ class Conditions:
 
     def _plain(self, **changes: Any) -> Conditions:
         """One server each, both written all the time."""
-        nothing: dict[str, Any] = dict.fromkeys(("flips", "changes", "control_down", "cut_off", "loops", "divisions"), 0)
+        never = ("flips", "changes", "control_down", "cut_off", "loops", "divisions")
+        nothing: dict[str, Any] = dict.fromkeys(never, 0)
         plain: dict[str, Any] = {"fleet": False, "raised": False, "everywhere": 0.0, "replicas": False, "many": 0.0}
         return self.but(**{**nothing, **plain, "unique": False, "together": False, "verbs": VERBS, **changes})
 
