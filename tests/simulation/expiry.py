@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["EXPIRY", "agree_but_for_expired", "begin", "date", "seen"]
 
 EXPIRY: Final = ExpirySpec("at", 1)
-_KEPT: Final = 4 * LIMIT
+_KEPT: Final = 1.5 * LIMIT
 """Seconds for which whoever does not delete at once keeps what has expired."""
 _EPOCH: Final = dt.datetime(1970, 1, 1)
 
