@@ -57,6 +57,7 @@ class Component(enum.StrEnum):
     SWEEP = "sweep"
     INDEX = "index"
     CONTROL = "control"
+    RELAY = "relay"
     TRACES = "traces"
     OTHER = OTHER
 
