@@ -28,6 +28,7 @@ from shadow.surface.collection import Collection, Handle
 from shadow.surface.cursor import DocumentCursor
 from shadow.surface.forwarded import INSTANCE_ATTRIBUTES
 from shadow.surface.futures import at_once, is_motor
+from shadow.surface.names import not_callable, sub_name
 from shadow.surface.options import RequestedConcerns
 from shadow.surface.routed_cursor import RoutedAnswer, RoutedCursor
 from shadow.surface.server_reads import ServerReads
@@ -99,6 +100,16 @@ class RoutedCollection(ServerReads):
     @__class__.setter
     def __class__(self, kind: Any) -> NoReturn:
         raise TypeError("__class__ cannot be assigned")
+
+    def __getitem__(self, name: str) -> Any:
+        """A sub-collection, with the options of this one, as in the driver."""
+        return self._handle.get_collection(sub_name(self._name, name), **self._asked)
+
+    def __repr__(self) -> str:
+        return f"{self.__class__.__name__}({self.full_name!r} of a Shadow)"
+
+    def __call__(self, *arguments: Any, **options: Any) -> NoReturn:
+        raise not_callable(self._name)
 
     # --- the path of a call -------------------------------------------------------------------------------------
 
@@ -358,9 +369,6 @@ class RoutedCollection(ServerReads):
         if not is_own:
             return super().__getattr__(name)
         return getattr(self._own(), name)
-
-    def __call__(self, *arguments: Any, **options: Any) -> NoReturn:
-        raise TypeError(f"there is no such verb: {self._name.rpartition('.')[2]!r} (of collection {self._name!r})")
 
 
 _SEARCH: Final = frozenset({
