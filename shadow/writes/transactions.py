@@ -242,7 +242,7 @@ class TransactionWrites(DualWrite):
             self._leave(held)
 
     async def _with_young_intents_again(self, held: Transaction) -> None:
-        """Nothing is sent without them, and an earlier commit may have been made all the same. Raises an error of the
+        """Nothing is sent without them, and an earlier commit may nevertheless have been made. Raises an error of the
         driver with the label after which the commit may be tried again."""
         try:
             await self._with_young_intents(held)
