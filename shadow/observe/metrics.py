@@ -1,8 +1,8 @@
 """The metrics: one object that counts them, one text that Prometheus reads; `metric_table` declares them.
 
 Label values come from enums and from the configuration, never from data: a collection, table or index that is not
-configured counts as "other". Every series exists at zero from the start. Each `Metrics` has a registry of its own, so
-several `Shadow` objects can live in one process.
+configured counts as "other". A row says which of its series stand at zero from the start. Each `Metrics` has a registry
+of its own, so several `Shadow` objects can live in one process.
 """
 
 from __future__ import annotations
@@ -141,6 +141,11 @@ class Metrics:
 
     def _name(self, collection: str) -> str:
         return collection if collection in self._known else OTHER
+
+    def create_all(self) -> None:
+        """Exposes every series that there can be, at zero, for who lists them."""
+        for each in self._series.values():
+            each.create()
 
     def handlers(self) -> Handlers:
         """What each type of event moves. Every handler is cheap and thread-safe."""

@@ -1,7 +1,9 @@
-"""The series of counters and histograms: bounded by the table of metrics, and at zero from the start.
+"""The series of counters and histograms: bounded by the table of metrics, and at zero where that is of use.
 
-A series costs memory and time only once it is counted. Until then it is only a zero in the exposition. If
-`PROMETHEUS_MULTIPROC_DIR` is set, every series is created at once, because the exposition is then read from files.
+A row says which of its series are exposed at zero from the start, and which appear at zero as soon as one beside them
+is counted: an alert sees a rise only from a zero that it was shown before. The others appear once they are counted. A
+series costs memory only then. If `PROMETHEUS_MULTIPROC_DIR` is set, those at zero are created at once, because the
+exposition is then read from files.
 """
 
 from __future__ import annotations
@@ -74,14 +76,27 @@ class _Series:
         ]
         self._lock: Final = threading.Lock()
         self._made: Final[dict[Labels, Any]] = {}
+        self._rest: Final = [(row.labels.index(name), frozenset(each)) for name, each in row.rest.items()]
+        self._beside: Final = [row.labels.index(name) for name in row.together]
         if self._kind is not values.MutexValue:
             for labels in self.labels():
                 self._make(labels)
 
-    def labels(self) -> Iterator[Labels]:
-        """The labels of every series, including those that were never counted."""
+    def every(self) -> Iterator[Labels]:
+        """The labels of every series that there can be."""
         for parts in itertools.product(*(tuple(group.members) for group in self._groups)):
             yield tuple(itertools.chain.from_iterable(parts))
+
+    def labels(self) -> Iterator[Labels]:
+        """The labels of every series that is exposed: at zero from the start, or counted, or beside one that is."""
+        for labels in self.every():
+            if labels in self._made or all(labels[place] in names for place, names in self._rest):
+                yield labels
+
+    def create(self) -> None:
+        """Exposes every series that there can be, at zero."""
+        for labels in self.every():
+            self._make(labels)
 
     def allow(self, labels: Labels) -> None:
         """Adds a series, of a metric that has one group of labels."""
@@ -96,7 +111,28 @@ class _Series:
         for group in self._groups:
             bounded += group.bounded(labels[start : start + group.width])
             start += group.width
-        return self._made.get(bounded) or self._make(bounded)
+        made = self._made.get(bounded)
+        if made is None:
+            self._create_beside(bounded)
+            made = self._make(bounded)
+        return made
+
+    def _create_beside(self, labels: Labels) -> None:
+        """Those that differ from this one only in labels whose values appear together."""
+        if not self._beside:
+            return
+        choices = [self._values_at(place) if place in self._beside else (name,) for place, name in enumerate(labels)]
+        for each in itertools.product(*choices):
+            self._make(each)
+
+    def _values_at(self, place: int) -> Labels:
+        """The values of a label that is a group by itself."""
+        start = 0
+        for group in self._groups:
+            if start == place:
+                return tuple(member[0] for member in group.members)
+            start += group.width
+        raise LookupError(place)
 
     def _make(self, labels: Labels) -> Any:
         labels = tuple(map(str, labels))
