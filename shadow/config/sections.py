@@ -20,6 +20,7 @@ from pydantic import (
 from shadow.config.fields import (
     FROZEN,
     OURS,
+    Factor,
     FieldPath,
     Name,
     PhaseField,
@@ -236,6 +237,8 @@ class Defaults(BaseModel):
     unsupported: Unsupported = Unsupported.PASS
     forced: Reason | None = None
     reads: ReadsSettings = ReadsSettings()
+    slower: Factor = 3.0
+    """By how much the secondary's 95th percentile may exceed the primary's before a flip; 0: as slow as it likes."""
 
 
 class IndexSettings(BaseModel):

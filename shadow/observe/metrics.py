@@ -42,6 +42,7 @@ from shadow.model.verdict import (
 from shadow.mongoql.portability import NAMES
 from shadow.observe.gauges import Gauges, GaugeSnapshot
 from shadow.observe.guard_windows import GuardWindows
+from shadow.observe.latencies import Latencies
 from shadow.observe.metric_row import OTHER, By, Component, Configured, MetricRow
 from shadow.observe.metric_table import (
     COMPARISONS,
@@ -95,6 +96,7 @@ class Metrics:
             self._make(tables, rules)
         self.recent: Final = Recent()
         self.guards: Final = GuardWindows()
+        self.latencies: Final = Latencies(self.collections)
         self._on_failure = on_failure or (lambda part, error: self.internal_failure(part))
         self._routes: dict[str, Route] = {}
         self._known = frozenset((*self.collections, OTHER))
@@ -132,7 +134,7 @@ class Metrics:
             RouteChanged: [self._routed],
             NotPortable: [self._not_portable],
         }
-        for kind, handler in self.guards.handlers().items():
+        for kind, handler in (*self.guards.handlers().items(), *self.latencies.handlers().items()):
             handlers.setdefault(kind, []).append(handler)
         for row in TABLE:
             for by in row.moved_by:
