@@ -127,10 +127,10 @@ class MetricRow:
     values: tuple[Iterable[str] | Configured, ...] = ()
     buckets: tuple[float, ...] = ()
     rest: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Which series of a counter or histogram stand at zero from the start: those with these values of these labels. A
+    """Which series of a counter or histogram are at zero from the start: those with these values of these labels. A
     label without an entry has all its values there."""
     together: tuple[str, ...] = ()
-    """Labels all of whose values stand at zero as soon as one series is counted that differs from them in these labels
+    """Labels all of whose values are at zero as soon as one series is counted that differs from them in these labels
     alone."""
     merge: str = "max"
     """How a gauge's values in several workers become one: sum, max or min."""

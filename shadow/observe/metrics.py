@@ -1,7 +1,7 @@
 """The metrics: one object that counts them, one text that Prometheus reads; `metric_table` declares them.
 
 Label values come from enums and from the configuration, never from data: a collection, table or index that is not
-configured counts as "other". A row says which of its series stand at zero from the start. Each `Metrics` has a registry
+configured counts as "other". A row says which of its series are at zero from the start. Each `Metrics` has a registry
 of its own, so several `Shadow` objects can live in one process.
 """
 

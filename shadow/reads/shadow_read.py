@@ -108,7 +108,7 @@ class ShadowReader:
         seconds: float | None = None,
     ) -> None:
         """Compares the documents that the store of this role has answered with the other store's. Nobody may change
-        `hits` after this. `seconds`: in which the primary has answered, to be held against the secondary's."""
+        `hits` after this. `seconds`: in which the primary has answered, to be compared with the secondary's."""
         if self._late():
             self.shed(collection, asked.verb, ShedReason.LOOP_LAG)
             return

@@ -74,7 +74,7 @@ class ShadowRead:
     attempt: int = 1
     """Which probe of it this is."""
     seconds: float | None = None
-    """In which the primary has answered it to the application; None: this is not to be held against the secondary."""
+    """In which the primary has answered it to the application; None: that is not compared."""
 
     def renewed(self) -> Read:
         """The read without what has expired by now: MongoDB may have deleted that since the application asked."""

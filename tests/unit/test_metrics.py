@@ -160,7 +160,7 @@ def test_every_hook_moves_its_series_by_one(metrics: Metrics) -> None:
     assert value(metrics, "shadow_dynamo_capacity_units_total", **capacity) == 1.5
 
 
-def test_what_is_there_stands_at_zero_and_what_was_counted_stays(metrics: Metrics) -> None:
+def test_what_is_there_is_at_zero_and_what_was_counted_stays(metrics: Metrics) -> None:
     before = series(metrics)
     assert not any(
         number for (name, _), number in before.items() if name not in ("shadow_build_info", "shadow_background_up")
@@ -172,24 +172,24 @@ def test_what_is_there_stands_at_zero_and_what_was_counted_stays(metrics: Metric
     assert moved == {row.name for row in metric_table() if row.type == "counter"}
 
 
-def test_a_series_that_an_alert_watches_stands_at_zero_before_it_can_rise(metrics: Metrics) -> None:
+def test_a_series_that_an_alert_watches_is_at_zero_before_it_can_rise(metrics: Metrics) -> None:
     """What is counted first of a verb brings all its verdicts and outcomes with it, so that a later rise is seen."""
 
-    def stand(name: str, label: str, values: Iterable[str], **labels: str) -> bool:
+    def at_zero(name: str, label: str, values: Iterable[str], **labels: str) -> bool:
         return all((name, frozenset({**labels, label: each}.items())) in series(metrics) for each in values)
 
     users = {"collection": "users"}
-    assert stand("shadow_mismatches_total", "kind", Kind, **users)
-    assert stand("shadow_out_of_band_writes_total", "kind", Bypass, **users)
+    assert at_zero("shadow_mismatches_total", "kind", Kind, **users)
+    assert at_zero("shadow_out_of_band_writes_total", "kind", Bypass, **users)
     for verb in Verb:
         name = "shadow_comparisons_total" if verb in READS else "shadow_write_comparisons_total"
         labels = {"verb": verb, "store": "dynamo", "role": "secondary", **users}
         metrics.count(ComparisonFinished("users", verb, Verdict.MATCH))
         metrics.count(OperationFinished("users", verb, StoreName.DYNAMO, Role.SECONDARY, Outcome.ACKED, 0.1))
-        assert stand(name, "verdict", Verdict, verb=verb, **users)
-        assert stand("shadow_operations_total", "outcome", Outcome, **labels)
+        assert at_zero(name, "verdict", Verdict, verb=verb, **users)
+        assert at_zero("shadow_operations_total", "outcome", Outcome, **labels)
     metrics.create_all()
-    assert stand("shadow_noise_comparisons_total", "verb", READS, verdict="mismatch", collection="other")
+    assert at_zero("shadow_noise_comparisons_total", "verb", READS, verdict="mismatch", collection="other")
 
 
 def test_a_collection_at_rest_has_few_series_and_the_manual_tells_how_many() -> None:
