@@ -24,6 +24,7 @@ from shadow.errors import (
 )
 from shadow.fleet.context import FleetContext
 from shadow.fleet.fleet import Fleet
+from shadow.fleet.portability import SharedPortability
 from shadow.hooks.hooks import Hooks
 from shadow.host.process import hold_lock, share_locks
 from shadow.host.steady import steady
@@ -43,7 +44,7 @@ from shadow.rights import RightsWatch, needs
 from shadow.routes.routes import Routes, RouteSource
 from shadow.routes.startup import StartupContext, StartupPrimary
 from shadow.runtime import Runtime, RuntimeContext
-from shadow.status import own_status
+from shadow.status import check, own_status
 from shadow.stores.base import Store
 from shadow.surface.index_report import IndexReport
 from shadow.surface.index_upkeep import IndexUpkeep
@@ -78,6 +79,9 @@ class Engine(Upkeep):
         self.report.on_finding = self._found
         self.parts = self._context(seen)
         self.fleet = Fleet(self._fleet_context(), settings.routes(), settings.forced())
+        self.portability = SharedPortability(
+            self.report.portability, self.fleet.records, lambda: self.settings.control.keep_not_portable
+        )
         self.index_report = IndexReport(self.report, self._accepted_indexes)
         self.indexes = IndexUpkeep(
             self.specs,
@@ -176,6 +180,8 @@ class Engine(Upkeep):
             await self.calls.cancel()
             await self._startup.end(self.settings.limits.drain)
             await self.shared_findings.save()
+            if self.report.portability.waiting:
+                await check(self.portability.exchange(ending=True))
             self.report.say_held(ending=True)
             if not self._other_loops():
                 await self.fleet.participant.leave()

@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 
 from shadow.compare.rules import Excuses
 from shadow.config import Settings
+from shadow.fleet.portability import SharedPortability
 from shadow.fleet.relay import Relay
 from shadow.fleet.status import (
     CollectionRoute,
@@ -38,6 +39,9 @@ __all__ = ["Observed", "check", "own_status"]
 _LOOK_EVERY: Final = 30.0
 """Seconds after which MongoDB is asked again which indexes a collection has."""
 
+_LONGEST: Final = 2.0
+"""Seconds to wait for the control store."""
+
 
 class Observed(Protocol):
     """What the status is collected from."""
@@ -55,6 +59,7 @@ class Observed(Protocol):
     started: float
     indexes: IndexUpkeep
     index_report: IndexReport
+    portability: SharedPortability
 
     def runtime(self) -> Runtime: ...
 
@@ -66,6 +71,7 @@ async def own_status(engine: Observed) -> ProcessStatus:
     runtime = engine.runtime()
     failure = await check(runtime.refresh(), 5.0)
     await _look_at_indexes(engine)
+    await check(engine.portability.exchange(), _LONGEST)
     stats, findings, metrics = runtime.stats, engine.shared_findings, engine.metrics_registry
     counts, slower = await findings.summary(), engine.settings.slower()
     return ProcessStatus(
@@ -113,6 +119,7 @@ async def own_status(engine: Observed) -> ProcessStatus:
             "writer_watch": "off" if engine.writer_watch is None else engine.writer_watch.state,
             "uptime_seconds": round(steady() - engine.started, 1),
         },
+        not_portable_known=engine.report.portability.known,
     )
 
 

@@ -58,6 +58,7 @@ class RemarkKind(enum.StrEnum):
     QUERY = "query"
     SAMPLE = "sample"
     RIGHTS = "rights"
+    NOT_PORTABLE = "not portable"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import datetime as dt
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from shadow.assess import reach
@@ -25,7 +26,9 @@ from shadow.assess.paths import BLOB
 from shadow.assess.server import ListedCollection, UnreadableDocuments
 from shadow.compare.diff import Hasher
 from shadow.model.schema import RESERVED
+from shadow.model.uses import UsesOf
 from shadow.model.values import type_name
+from shadow.observe.portability import ADVICE
 from shadow.stores.dynamo.client.limits import ITEM_LIMIT
 from shadow.stores.dynamo.client.settings import is_table_name
 from shadow.stores.mongo.kinds import ADMITTED, EXPIRING, REASONS, SHARDED, Special, judge_collection
@@ -39,6 +42,7 @@ __all__ = [
     "of_queries",
     "of_rights",
     "of_unreadable",
+    "of_uses",
     "sort_remarks",
     "unmovable",
 ]
@@ -267,6 +271,18 @@ def of_queries(queries: Sequence[QueryReport]) -> Iterator[Remark]:
                 text = f"{each.verb} {each.shape}: {hot.share:.0%} of {each.count} ask for one key ({hot.hash})"
                 mend = f"one partition takes {PARTITION_READS} read units a second: keep such a key in a cache"
                 yield Remark(_N, RemarkKind.HOT, each.collection, text, mend)
+
+
+def of_uses(found: UsesOf, accepted: Mapping[str, Collection[str]]) -> Iterator[Remark]:
+    """What the application was seen to do. `accepted`: the operators that a collection may lose, by collection."""
+    for collection, operators in sorted(found.items()):
+        for name, uses in sorted(operators.items()):
+            day = dt.datetime.fromtimestamp(uses.last, dt.UTC).date()
+            verbs = ", ".join(sorted(uses.verbs))
+            text = f"{name} was used {uses.count} times by the application ({verbs}), last on {day}"
+            known = name in accepted.get(collection, ())
+            mend = "it is named in accept_not_portable" if known else ADVICE
+            yield Remark(_N if known else _W, RemarkKind.NOT_PORTABLE, collection, text, mend)
 
 
 def of_sampling(in_order: Iterable[str]) -> Iterator[Remark]:

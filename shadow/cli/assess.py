@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import os
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -18,7 +20,7 @@ from shadow.assess.model import Assessment, Remark, RemarkKind, Severity
 from shadow.assess.page import page
 from shadow.assess.queries import Recorded, from_lines
 from shadow.assess.rates import parse as parse_rates
-from shadow.assess.remarks import sort_remarks
+from shadow.assess.remarks import of_uses, sort_remarks
 from shadow.assess.server import Server
 from shadow.assess.survey import SurveyOptions, survey
 from shadow.assess.text import text
@@ -28,7 +30,9 @@ from shadow.cli.progress import progress
 from shadow.cli.rights import lacking_for_all
 from shadow.compare.diff import Hasher
 from shadow.config import Settings, load, parse
-from shadow.errors import StoreUnavailable
+from shadow.control.place import SqlitePlace
+from shadow.control.portability import listed
+from shadow.errors import ControlError, StoreUnavailable
 from shadow.rights import LackedRights
 from shadow.stores.mongo.drivers import connect
 from shadow.stores.mongo.rights import grants
@@ -139,8 +143,10 @@ async def _survey(settings: Settings, options: SurveyOptions, rate: float, *, qu
 
             watched = dataclasses.replace(options, on_progress=show)
             found = await survey(Server(client, settings.mongo.database, rate=rate), settings.mongo.database, watched)
-            rights = await _rights(settings, [each.name for each in found.collections], client)
-            return dataclasses.replace(found, remarks=sort_remarks([*found.remarks, *rights]))
+            names = [each.name for each in found.collections]
+            rights = await _rights(settings, names, client)
+            uses = await asyncio.to_thread(_uses, settings, names)
+            return dataclasses.replace(found, remarks=sort_remarks([*found.remarks, *rights, *uses]))
     except PyMongoError as error:
         said = f"code {error.code}" if isinstance(error, OperationFailure) else type(error).__name__
         raise StoreUnavailable(f"mongo: {said} while it was read", hint="the assessment can be repeated") from error
@@ -155,6 +161,21 @@ async def _rights(settings: Settings, names: list[str], client: Any) -> list[Rem
     except PyMongoError as error:
         text = f"the user's rights could not be read ({type(error).__name__})"
         return [Remark(Severity.NOTE, RemarkKind.RIGHTS, "", text, "shadow config check --connect")]
+
+
+def _uses(settings: Settings, names: list[str]) -> list[Remark]:
+    """What the application was seen to do, if it runs already; nothing is created for the question."""
+    place = settings.control_place()
+    if isinstance(place, SqlitePlace) and not place.path.exists():
+        return []
+    with contextlib.closing(place.open()) as records:
+        try:
+            found = listed(records, now=time.time(), keep=settings.control.keep_not_portable)
+        except ControlError as error:
+            text = f"what the application has used could not be read: {error.message}"
+            return [Remark(Severity.NOTE, RemarkKind.NOT_PORTABLE, "", text, "shadow fleet not-portable")]
+    accepted = {name: entry.accept_not_portable for name, entry in settings.collections.items()}
+    return list(of_uses({name: found[name] for name in names if name in found}, accepted))
 
 
 def _of_rights(found: Iterable[LackedRights]) -> Iterator[Remark]:

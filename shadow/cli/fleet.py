@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,8 +16,9 @@ from shadow.cli.jobs import control_of
 from shadow.cli.options import AsJson, ConfigFile, print_json
 from shadow.config import load
 from shadow.control import flip_record as routing
-from shadow.control import members, receipts
+from shadow.control import members, portability, receipts
 from shadow.fleet.description import described
+from shadow.observe.portability import shown_uses
 
 __all__ = ["app"]
 
@@ -87,6 +89,41 @@ def list_receipts(
             f"{held:.0f}",
         )
         table.add_row(*(escape(str(cell)) for cell in row))
+    Console().print(table)
+
+
+@app.command("not-portable")
+def not_portable(
+    config: ConfigFile = Path("config/shadow.yaml"),
+    forget: Annotated[str | None, typer.Option(help="Forget what was used of this collection.")] = None,
+    operator: Annotated[str | None, typer.Option(help="With --forget: only this operator or option.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Lists what the processes have left to MongoDB alone.
+
+    DynamoDB as primary refuses it. An operator that the application no longer uses is forgotten by itself after
+    `control.keep_not_portable`, or at once with --forget. Exit code 1 if there was nothing to forget."""
+    if operator is not None and forget is None:
+        raise typer.BadParameter("--operator goes with --forget COLLECTION")
+    settings = load(config)
+    keep = settings.control.keep_not_portable
+    with contextlib.closing(control_of(settings)) as records:
+        gone = None if forget is None else portability.forget(records, forget, operator)
+        found = portability.listed(records, now=time.time(), keep=keep)
+    if gone is not None:
+        typer.echo(f"{forget}: forgotten: {', '.join(gone) or 'nothing'}")
+        raise typer.Exit(0 if gone else 1)
+    accepted = {name: entry.accept_not_portable for name, entry in settings.collections.items()}
+    shown = shown_uses(found, accepted)
+    if as_json:
+        print_json(shown)
+        return
+    table = Table("collection", "operator", "count", "verbs", "first seen", "last seen", "accepted")
+    for name, each in shown.items():
+        for used, of_it in each["operators"].items():
+            verbs = ", ".join(f"{count} {verb}" for verb, count in of_it["verbs"].items())
+            row = (name, used, of_it["count"], verbs, of_it["first_seen"], of_it["last_seen"])
+            table.add_row(*(escape(str(cell)) for cell in row), "no" if used in each["not_accepted"] else "yes")
     Console().print(table)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Annotated, Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
@@ -170,12 +171,12 @@ _UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
 def as_duration(value: Any) -> Any:
-    """Seconds: a number, or a text with a unit (`90s`, `30m`, `2h`, `1d`)."""
-    if isinstance(value, str) and len(value.strip()) > 1 and (unit := _UNITS.get(value.strip()[-1].lower())):
-        try:
-            return float(value.strip()[:-1]) * unit
-        except ValueError:
-            pass
+    """Seconds: a number, which the environment gives as a text, or a text with a unit (`90s`, `30m`, `2h`, `1d`)."""
+    if isinstance(value, str):
+        text = value.strip()
+        unit = _UNITS.get(text[-1:].lower())
+        with suppress(ValueError):
+            return float(text) if unit is None else float(text[:-1]) * unit
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError("must be a time: seconds, or a number with s, m, h or d (30m)")
     return float(value)

@@ -26,6 +26,7 @@ from shadow.config.fields import (
     PhaseField,
     Reason,
     Share,
+    as_duration,
     check_constraint_name,
     check_index_name,
     check_journal_url,
@@ -172,6 +173,8 @@ class ControlSettings(BaseModel):
     url: Annotated[SecretStr, AfterValidator(check_journal_url)] | None = None
     heartbeat: Annotated[float, Field(gt=0, le=60)] = 1.0
     """Seconds between two heartbeats of a process, and between two checks for a flip that begins."""
+    keep_not_portable: Annotated[float, BeforeValidator(as_duration), Field(gt=0, le=366 * 86_400)] = 30 * 86_400.0
+    """Seconds after which an operator that only MongoDB has, and that no process used, is forgotten."""
 
 
 class ObserveSettings(BaseModel):

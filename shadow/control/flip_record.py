@@ -21,19 +21,18 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from shadow.control.records import MISSING, Records
+from shadow.control.records import MISSING
+from shadow.control.shared_record import SharedRecord
 from shadow.model.phase import StoreName
 from shadow.model.version import fresh_id
 
 __all__ = ["MOVES", "Flip", "FlipKind", "FlipState", "RouteRecord", "Routing", "WriteState", "change", "load", "save"]
 
 KEY: Final = "routing"
-
-_TRIES: Final = 100
 
 
 class FlipState(enum.StrEnum):
@@ -182,32 +181,6 @@ def _after(before: RouteRecord, kind: FlipKind, to: StoreName, now: float, *, sp
 # --- the record -------------------------------------------------------------------------------------------------
 
 
-def load(records: Records) -> Routing:
-    """Does I/O; raises `ControlError`."""
-    found = records.get(KEY)
-    return Routing() if found is None else _decoded(found.value, found.revision)
-
-
-def save(records: Records, routing: Routing) -> Routing | None:
-    """Writes it if it is still at its revision; None if it is not. Does I/O; raises `ControlError`."""
-    revision = records.put(KEY, _encoded(routing), expected=routing.revision)
-    return None if revision is None else dataclasses.replace(routing, revision=revision)
-
-
-def change(records: Records, make: Callable[[Routing], Routing | None]) -> Routing:
-    """Loads, changes and saves, until no other change came between; `make` returns None where there is nothing to
-    change."""
-    for _ in range(_TRIES):
-        seen = load(records)
-        wanted = make(seen)
-        if wanted is None:
-            return seen
-        saved = save(records, wanted)
-        if saved is not None:
-            return saved
-    raise AssertionError("the routing record changes all the time")
-
-
 def _encoded(routing: Routing) -> dict[str, Any]:
     placed, duals = [], []
     for name, each in routing.placed.items():
@@ -250,3 +223,7 @@ def _decoded(value: Mapping[str, Any], revision: str) -> Routing:
             row["id"], FlipKind(row["kind"]), FlipState(row["state"]), to, row["by"], row["reason"], row["said"]
         )
     return Routing(placed, flip, revision, value.get("fence", 0))
+
+
+_RECORD: Final = SharedRecord(KEY, Routing, _encoded, _decoded)
+load, save, change = _RECORD.load, _RECORD.save, _RECORD.change

@@ -12,18 +12,18 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from shadow.control.records import MISSING, Records
+from shadow.control.records import MISSING
+from shadow.control.shared_record import SharedRecord
 from shadow.model.phase import StoreName
 from shadow.model.version import fresh_id
 
 __all__ = ["GuardRecord", "Move", "Ramp", "RampState", "change", "load", "save"]
 
 KEY: Final = "guards"
-_TRIES: Final = 100
 
 
 class RampState(enum.StrEnum):
@@ -95,32 +95,6 @@ class GuardRecord:
         return dataclasses.replace(self, ramps=ramps)
 
 
-def load(records: Records) -> GuardRecord:
-    """Does I/O; raises `ControlError`."""
-    found = records.get(KEY)
-    return GuardRecord() if found is None else _decoded(found.value, found.revision)
-
-
-def save(records: Records, wanted: GuardRecord) -> GuardRecord | None:
-    """Writes it if it is still at its revision; None if it is not. Does I/O; raises `ControlError`."""
-    revision = records.put(KEY, _encoded(wanted), expected=wanted.revision)
-    return None if revision is None else dataclasses.replace(wanted, revision=revision)
-
-
-def change(records: Records, make: Callable[[GuardRecord], GuardRecord | None]) -> GuardRecord:
-    """Loads, changes and saves, until no other change came between; `make` returns None where there is nothing to
-    change. For an operator's orders."""
-    for _ in range(_TRIES):
-        seen = load(records)
-        wanted = make(seen)
-        if wanted is None:
-            return seen
-        saved = save(records, wanted)
-        if saved is not None:
-            return saved
-    raise AssertionError("the record of the guards changes all the time")
-
-
 def _encoded(record: GuardRecord) -> dict[str, Any]:
     return {
         "ramps": [
@@ -144,3 +118,7 @@ def _decoded(value: Mapping[str, Any], revision: str) -> GuardRecord:
     gates = None if closed is None else tuple((name, gate) for name, gate in closed)
     by_name = {each.collection: each for each in ramps}
     return GuardRecord(by_name, value["holder"], value["beat"], moves, gates, revision)
+
+
+_RECORD: Final = SharedRecord(KEY, GuardRecord, _encoded, _decoded)
+load, save, change = _RECORD.load, _RECORD.save, _RECORD.change

@@ -139,6 +139,8 @@ class ProcessStatus:
     """As `Fleet.status` returns it; empty if it was not requested."""
     readiness: Readiness | None = None
     """The gates; None if they were not requested."""
+    not_portable_known: bool = True
+    """Whether `not_portable` is of the whole fleet: its record was read."""
 
     def health(self) -> dict[str, CollectionHealth]:
         """By collection, the input of the gates."""
@@ -164,7 +166,7 @@ class ProcessStatus:
             self._out_of_band(name, route),
             self.recent.get(name),
             self.index_health.get(name),
-            PortabilityHealth(self._lost_by_flip(name, route)),
+            self._lost_by_flip(name, route),
             self.guards.get(name),
             self.latency_health.get(name),
         )
@@ -182,10 +184,11 @@ class ProcessStatus:
             str(relaying["fault"]),
         )
 
-    def _lost_by_flip(self, name: str, route: CollectionRoute) -> tuple[str, ...]:
+    def _lost_by_flip(self, name: str, route: CollectionRoute) -> PortabilityHealth | None:
         if route.primary is StoreName.DYNAMO:
-            return ()
-        return tuple(self.not_portable.get(name, {}).get("not_accepted", ()))
+            return PortabilityHealth(())
+        found = tuple(self.not_portable.get(name, {}).get("not_accepted", ()))
+        return PortabilityHealth(found) if found or self.not_portable_known else None
 
 
 # --- JSON -----------------------------------------------------------------------------------------------------------
@@ -213,6 +216,7 @@ def as_json(status: ProcessStatus) -> dict[str, Any]:
         },
         "totals": {**status.totals, "recent": {name: asdict(each) for name, each in status.recent.items()}},
         "indexes": list(status.indexes),
+        "not_portable_known": status.not_portable_known,
         "index_health": {
             name: {"indexes_known": each.indexes_known, "indexes_lost": list(each.indexes_lost)}
             for name, each in status.index_health.items()
@@ -262,6 +266,7 @@ def of_json(content: Mapping[str, Any]) -> ProcessStatus:
             name: LatencyHealth(float(each["slower"]), tuple(each["read_times"]), tuple(each["write_times"]))
             for name, each in content.get("latency_health", {}).items()
         },
+        not_portable_known=bool(content.get("not_portable_known", True)),
         readiness=_readiness_of(content.get("verdict")),
         **{name: content.get(name, {}) for name in _AS_THEY_ARE},
     )

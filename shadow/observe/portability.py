@@ -5,69 +5,102 @@ from __future__ import annotations
 import datetime as dt
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from shadow.model.operation import Verb
+from shadow.model.uses import Uses, UsesOf, merged
 
-__all__ = ["ADVICE", "Portability"]
+__all__ = ["ADVICE", "Portability", "shown_uses"]
 
 ADVICE: Final = (
     "DynamoDB as primary refuses it: change the application, or name it in `accept_not_portable` of the collection"
 )
 
 
-@dataclass(slots=True)
-class _Seen:
-    first: float
-    last: float
-    verbs: Counter[Verb] = field(default_factory=Counter)
-
-
 class Portability:
-    """Counts operations that are not portable. Thread-safe; `clock` returns seconds since the epoch."""
+    """Counts operations that are not portable: those of the fleet as its record says, and what this process has still
+    to add to it. Thread-safe; `clock` returns seconds since the epoch."""
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._seen: dict[str, dict[str, _Seen]] = {}
+        self._own: dict[str, dict[str, Uses]] = {}
+        self._taken: UsesOf = {}
+        self._fleet: UsesOf | None = None
 
-    def add(self, collection: str, verb: Verb, operator: str) -> bool:
-        """Counts one; whether it is the first of its operator."""
+    def add(self, collection: str, verb: Verb, operator: str) -> None:
+        """Counts one."""
         now = self._clock()
+        one = Uses(now, now, {verb.value: 1})
         with self._lock:
-            of_collection = self._seen.setdefault(collection, {})
-            new = operator not in of_collection
-            seen = of_collection.setdefault(operator, _Seen(now, now))
-            seen.last = now
-            seen.verbs[verb] += 1
-        return new
+            own = self._own.setdefault(collection, {})
+            before = own.get(operator)
+            own[operator] = one if before is None else before.plus(one)
+
+    @property
+    def known(self) -> bool:
+        """Whether the fleet's record was ever read."""
+        return self._fleet is not None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether this process has something to add to the record."""
+        return bool(self._own)
+
+    @property
+    def new(self) -> bool:
+        """Whether that has an operator which is not in the record, as last read."""
+        with self._lock:
+            fleet = self._fleet or {}
+            return any(set(each) - set(fleet.get(name, ())) for name, each in self._own.items())
+
+    def take(self) -> UsesOf:
+        """What is to be added to the record; `noted` or `put_back` follows."""
+        with self._lock:
+            self._taken, self._own = merged(self._taken, self._own), {}
+            return self._taken
+
+    def put_back(self, left: UsesOf) -> None:
+        """What was taken and could not be added."""
+        with self._lock:
+            self._own, self._taken = merged(left, self._own), {}
+
+    def noted(self, fleet: UsesOf) -> None:
+        """The record, with what was taken."""
+        with self._lock:
+            self._fleet, self._taken = fleet, {}
 
     def status(self, accepted: Mapping[str, Collection[str]]) -> dict[str, Any]:
-        """By collection, JSON-able; empty if there was none. `accepted`: the operators that it may lose, by collection.
-
-        Shape: {collection: {"operators": {name: {"count": n, "verbs": {verb: n}, "first_seen": ISO time, "last_seen":
-        ISO time}}, "not_accepted": [name], "advice": text}}.
-        """
+        """JSON-able: see `shown_uses`. `accepted`: the configured collections, with the operators that each may lose;
+        no others are shown."""
         with self._lock:
-            return {
-                name: {
-                    "operators": {operator: _shown(each) for operator, each in sorted(seen.items())},
-                    "not_accepted": sorted(set(seen) - set(accepted.get(name, ()))),
-                    "advice": ADVICE,
-                }
-                for name, seen in self._seen.items()
-            }
+            total = merged(self._fleet or {}, self._taken, self._own)
+        return shown_uses({name: seen for name, seen in total.items() if name in accepted}, accepted)
 
 
-def _shown(seen: _Seen) -> dict[str, Any]:
+def shown_uses(found: UsesOf, accepted: Mapping[str, Collection[str]]) -> dict[str, Any]:
+    """By collection, JSON-able; empty if there was none. `accepted`: the operators that each may lose.
+
+    Shape: {collection: {"operators": {name: {"count": n, "verbs": {verb: n}, "first_seen": ISO time, "last_seen":
+    ISO time}}, "not_accepted": [name], "advice": text}}.
+    """
     return {
-        "count": seen.verbs.total(),
-        "verbs": {verb.value: count for verb, count in seen.verbs.items()},
-        "first_seen": _moment(seen.first),
-        "last_seen": _moment(seen.last),
+        name: {
+            "operators": {operator: _shown(each) for operator, each in sorted(seen.items())},
+            "not_accepted": sorted(set(seen) - set(accepted.get(name, ()))),
+            "advice": ADVICE,
+        }
+        for name, seen in found.items()
+    }
+
+
+def _shown(uses: Uses) -> dict[str, Any]:
+    return {
+        "count": uses.count,
+        "verbs": dict(uses.verbs),
+        "first_seen": _moment(uses.first),
+        "last_seen": _moment(uses.last),
     }
 
 

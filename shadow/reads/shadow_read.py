@@ -28,6 +28,7 @@ from shadow.model.limits import Watch
 from shadow.model.operation import Hit, Query, Verb
 from shadow.model.phase import Role, Route, StoreName
 from shadow.model.reads import DocumentRead, FindOne, Read, ValueRead
+from shadow.model.server_options import hinted
 from shadow.model.verdict import Incomparable, ShedReason, Verdict
 from shadow.reads.batching import KeyReads, by_key_alone
 from shadow.reads.canary import Canaries
@@ -148,7 +149,11 @@ class ShadowReader:
             self._comparisons.offer(noise, lambda: self._confirmation.first_values(noise, given, by))
 
     def offer_refusal(self, collection: str, asked: Read, error: Exception, route: Route) -> None:
-        """The primary has refused a read with `error`: the secondary has to refuse it too."""
+        """The primary has refused a read with `error`: the secondary has to refuse it too, unless the application
+        named an index, of which only MongoDB says that it does not exist."""
+        if hinted():
+            self.incomparable(collection, asked.verb, Incomparable.NOT_PORTABLE)
+            return
         # Whether it would go through an index that lags is not asked: the plan of such a read may be refused as well.
         sides, expiry = self._sides[route.primary], self._expiry(collection)
         read = ShadowRead(collection, asked, sides, expiry=expiry, caused_by=cause())

@@ -9,10 +9,11 @@ from __future__ import annotations
 import enum
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from shadow.model.server_options import given_in, sending
 from shadow.stores.mongo.drivers import call_signature
 from shadow.surface.verb_options import FIELDS
 
@@ -22,6 +23,8 @@ __all__ = ["ARGUMENTS", "VERBS", "Argument", "Fate", "arguments_of", "by_name", 
 class Fate(enum.StrEnum):
     HONOURED = "honoured"
     """It has the driver's meaning on every store."""
+    ON_MONGO = "MongoDB's"
+    """It is passed on to MongoDB where that answers. On DynamoDB it has no effect, and changes no result on either."""
     NO_EFFECT = "accepted"
     """It changes no result. Its type is checked."""
     MONGO_ALONE = "MongoDB alone"
@@ -66,18 +69,30 @@ ARGUMENTS: Final[Mapping[str, Argument]] = {
         Fate.HONOURED, "as MongoDB's; `find_one` has a limit of its own, as in the driver", {"find_one": Fate.NO_EFFECT}
     ),
     "batch_size": Argument(Fate.HONOURED, "the size of pages; answers are the same"),
-    "batchSize": Argument(Fate.NO_EFFECT, "the answer is read as a whole"),
-    "cursor": Argument(Fate.NO_EFFECT, "the answer is read as a whole"),
-    "comment": Argument(Fate.NO_EFFECT, "it marks a command in MongoDB's log and profile; it is not passed on"),
-    "hint": Argument(Fate.NO_EFFECT, "each store chooses by itself; an index that is not known goes to MongoDB alone"),
-    "bypass_document_validation": Argument(Fate.NO_EFFECT, "a validator of MongoDB still decides"),
-    "bypassDocumentValidation": Argument(Fate.NO_EFFECT, "a validator of MongoDB still decides"),
-    "max_time_ms": Argument(Fate.NO_EFFECT, "`limits` hold in its place"),
-    "maxTimeMS": Argument(Fate.NO_EFFECT, "`limits` hold in its place"),
+    "batchSize": Argument(Fate.ON_MONGO, "the size of its batches; the answer is read as a whole"),
+    "cursor": Argument(Fate.ON_MONGO, "the size of its batches; the answer is read as a whole"),
+    "comment": Argument(
+        Fate.ON_MONGO, "it marks the commands in the server's log and profile", {"options": Fate.NO_EFFECT}
+    ),
+    "hint": Argument(
+        Fate.ON_MONGO,
+        "an index that no other store is known to have, or a sparse one, makes it a call for MongoDB alone; DynamoDB "
+        "chooses by itself",
+    ),
+    "bypass_document_validation": Argument(Fate.ON_MONGO, "DynamoDB has no validators"),
+    "bypassDocumentValidation": Argument(
+        Fate.ON_MONGO, "DynamoDB has no validators", {"find_one_and_delete": Fate.NO_EFFECT}
+    ),
+    "max_time_ms": Argument(Fate.ON_MONGO, "on DynamoDB `limits` hold in its place"),
+    "maxTimeMS": Argument(
+        Fate.ON_MONGO,
+        "on DynamoDB `limits` hold in its place. A find-and-modify has a quarter of a second more, for the way to the "
+        "server, and at most what `limits` give it",
+    ),
     "max_await_time_ms": Argument(Fate.NO_EFFECT, "it is about tailable cursors"),
-    "allow_disk_use": Argument(Fate.NO_EFFECT, "memory of the server; answers are the same"),
-    "allowDiskUse": Argument(Fate.NO_EFFECT, "memory of the server; answers are the same"),
-    "no_cursor_timeout": Argument(Fate.NO_EFFECT, "no cursor of a server stays open"),
+    "allow_disk_use": Argument(Fate.ON_MONGO, "memory of the server"),
+    "allowDiskUse": Argument(Fate.ON_MONGO, "memory of the server"),
+    "no_cursor_timeout": Argument(Fate.ON_MONGO, "DynamoDB has no cursors"),
     "encrypted_fields": Argument(Fate.NO_EFFECT, "a collection with encrypted fields is refused as a whole"),
     "collation": Argument(Fate.MONGO_ALONE, "DynamoDB compares bytes"),
     "let": Argument(Fate.HONOURED, "the values of its variables are put into the expressions"),
@@ -148,8 +163,17 @@ def with_names(verb: str, method: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(method)
     def call(self: Any, *arguments: Any, **options: Any) -> Any:
-        if len(arguments) <= most:
+        if len(arguments) > most:
+            arguments, options = (), by_name(verb, arguments, options)
+        if not (sent := given_in(options)):
             return method(self, *arguments, **options)
-        return method(self, **by_name(verb, arguments, options))
+        with sending(sent):  # a cursor keeps them, a coroutine begins later
+            made = method(self, *arguments, **options)
+        return _sending(sent, made) if inspect.iscoroutine(made) else made
 
     return call
+
+
+async def _sending(sent: Mapping[str, Any], call: Coroutine[Any, Any, Any]) -> Any:
+    with sending(sent):
+        return await call

@@ -10,7 +10,7 @@ from typing import Any, Final, NoReturn
 import bson
 from bson import Decimal128, ObjectId, Regex, Timestamp
 from bson.codec_options import CodecOptions
-from pymongo.errors import OperationFailure
+from pymongo.errors import OperationFailure, WriteError
 
 from shadow.errors import UnsupportedOperation
 from shadow.model.operation import ANY, MongoOnly, Sort
@@ -24,7 +24,7 @@ from shadow.mongoql.fieldpaths import checked_path
 from shadow.surface.fixing import Values, bound, clock, fixed_expression, fixed_filter, fixed_pipeline
 from shadow.surface.verb_options import check_options, takes_any_name
 
-__all__ = ["HARMLESS", "Arguments", "check_harmless", "clocked", "key_in", "pairs_of", "sort_pairs"]
+__all__ = ["HARMLESS", "Arguments", "check_harmless", "clocked", "key_in", "no_such_index", "pairs_of", "sort_pairs"]
 
 HARMLESS: Final = frozenset(
     {"comment", "bypass_document_validation", "bypassDocumentValidation", "maxTimeMS", "max_time_ms", "allow_disk_use",
@@ -33,6 +33,12 @@ HARMLESS: Final = frozenset(
 """Arguments that change no result. Neither does bypassing validation: the secondary has none, and the primary rejects
 what it rejects."""
 
+
+NAMELESS_HINT: Final = frozenset(
+    {"update_one", "update_many", "replace_one", "delete_one", "delete_many", "find_one_and_update",
+     "find_one_and_replace", "find_one_and_delete"}
+)  # fmt: skip
+"""Verbs whose empty hint the drivers send. In a read they take it for none."""
 
 _DEFAULTS: Final[Mapping[str, Any]] = {
     "allow_partial_results": False, "cursor_type": 0, "oplog_replay": False, "return_key": False,
@@ -220,6 +226,8 @@ class Arguments:
                 raise UnsupportedOperation(f"{verb}({name}=...)", "it has no meaning that both stores share")
 
     def _hint_of(self, verb: str, hint: Any) -> None:
+        if hint == "" and verb in NAMELESS_HINT:
+            raise no_such_index(verb)
         try:
             self.hint(f"{verb}(hint=...)", hint)
         except (TypeError, ValueError):
@@ -257,6 +265,14 @@ _MOST: Final = 2**31 - 1
 
 def _refusal(code: int, text: str) -> OperationFailure:
     return OperationFailure(text, code, {"ok": 0.0, "errmsg": text, "code": code})
+
+
+def no_such_index(verb: str) -> OperationFailure:
+    """The server's error for a write with a hint that names nothing. A search for its documents would not send it."""
+    text = "hint provided does not correspond to an existing index"
+    if verb.startswith("find_one_and"):
+        return _refusal(2, text)
+    return WriteError(text, 2, {"index": 0, "code": 2, "errmsg": text})
 
 
 def _flag(name: str, value: Any) -> bool:

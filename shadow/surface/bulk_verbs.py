@@ -12,9 +12,10 @@ from pymongo.results import BulkWriteResult, InsertManyResult
 
 from shadow.errors import UnsupportedOperation
 from shadow.model.operation import Applied, Insert, Verb
+from shadow.model.server_options import sending
 from shadow.model.version import fresh_id
 from shadow.mongoql.upserts import with_key
-from shadow.surface.arguments import Arguments
+from shadow.surface.arguments import Arguments, no_such_index
 from shadow.surface.bulk import Make, Step, kind_of, operation, runs
 from shadow.surface.results import BulkTally, as_write, show_values
 from shadow.surface.verb_options import check_options
@@ -54,6 +55,9 @@ class BulkVerbs(WriteVerbs):
     def _step(self, place: int, request: Any, take: Arguments) -> Step:
         """A request, checked as far as PyMongo checks before it sends any. Errors of the server are raised when its
         turn comes, unsupported options immediately."""
+        if getattr(request, "_hint", None) == "":
+            refusal = functools.partial(_refusing, no_such_index("bulk_write"))
+            return Step(place, kind_of(request), operation(request), make=refusal)
         take = self._of_request(request, take)
         match request:
             case pymongo.InsertOne():
@@ -67,6 +71,8 @@ class BulkVerbs(WriteVerbs):
             case _:
                 raise TypeError(f"{type(request).__name__} is not a valid request")
         self._built(take, functools.partial(_check_request, request))
+        if request._hint is not None and take.mongo_only is None:
+            make = functools.partial(_hinting, request._hint, make)
         return Step(place, kind_of(request), operation(request), make=make)
 
     def _of_request(self, request: Any, take: Arguments) -> Arguments:
@@ -178,6 +184,11 @@ def _tried(check: Callable[..., Any], *arguments: Any) -> None:
 def _too_large(code: int, error: DocumentTooLarge) -> WriteError:
     """The server's error for one of several writes; a single one is refused by the driver, with its own error."""
     return WriteError(str(error), code, {"index": 0, "code": code, "errmsg": str(error)})
+
+
+async def _hinting(hint: Any, make: Make) -> list[Applied]:
+    with sending({"hint": hint}):
+        return await make()
 
 
 async def _refusing(error: Exception) -> list[Applied]:

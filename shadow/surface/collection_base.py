@@ -91,7 +91,7 @@ class CollectionBase(NotIterable):
         self._take = Arguments(spec.reserved, options, self._knows)
 
     def _knows(self, hint: Any) -> bool:
-        return indexes.is_known(self._spec, hint)
+        return indexes.is_known(self._spec, hint, whole=True)
 
     @property
     def name(self) -> str:

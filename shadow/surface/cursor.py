@@ -10,14 +10,16 @@ import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Self
 
+import bson
 from pymongo.errors import InvalidOperation
 
 from shadow.errors import UnsupportedOperation
 from shadow.model.collations import is_simple, strength_of
 from shadow.model.operation import Hit, Query
+from shadow.model.server_options import current, sending
 from shadow.model.version import Document
 from shadow.mongoql.collation import collated, uncollated
-from shadow.surface.arguments import Arguments
+from shadow.surface.arguments import Arguments, check_harmless
 from shadow.surface.driver_cursor import Chained, DriverCursor, MotorReads
 from shadow.surface.futures import at_once
 from shadow.traces.spans import Call, Untraced
@@ -54,6 +56,7 @@ class Cursor(DriverCursor):
         self._ended = False
         self._started = False
         self._failed: Exception | None = None
+        self._sent = current()
 
     @property
     def collection(self) -> Any:
@@ -94,24 +97,37 @@ class Cursor(DriverCursor):
         return self._with(batch_size=batch_size)
 
     def allow_disk_use(self, allow_disk_use: bool) -> Self:
-        """Accepted: it changes no result."""
-        return self
+        """MongoDB's alone; it changes no result. Raises TypeError as the drivers do."""
+        if not isinstance(allow_disk_use, bool):
+            raise TypeError(f"allow_disk_use must be a bool, not {type(allow_disk_use)}")
+        return self._send("allow_disk_use", allow_disk_use)
 
     def comment(self, comment: Any) -> Self:
-        """Accepted: it changes no result."""
-        return self
+        """MongoDB's alone; it changes no result."""
+        bson.encode({"": comment})
+        return self._send("comment", comment)
 
     def max_time_ms(self, max_time_ms: int | None) -> Self:
-        """Accepted: the configured limits apply instead."""
-        return self
+        """MongoDB's alone; on DynamoDB the configured limits apply instead. Raises TypeError as the drivers do."""
+        if not isinstance(max_time_ms, int) and max_time_ms is not None:
+            raise TypeError(f"max_time_ms must be an integer or None, not {type(max_time_ms)}")
+        check_harmless("max_time_ms", max_time_ms)
+        return self._send("max_time_ms", max_time_ms)
 
     def hint(self, index: Any) -> Self:
         if index is None:
-            return self
+            return self._send("hint", None)
         try:
             self._take.hint("cursor.hint", index)
         except UnsupportedOperation as refusal:
             return self._pass_on("hint", index, refusal)
+        return self._send("hint", index)
+
+    def _send(self, name: str, value: Any) -> Self:
+        """Gives MongoDB's own request an option that changes no result; None takes it back."""
+        self._with()
+        kept = {each: given for each, given in self._sent.items() if each != name}
+        self._sent = kept if value is None else {**kept, name: value}
         return self
 
     def collation(self, collation: Any) -> Self:
@@ -234,14 +250,18 @@ class Cursor(DriverCursor):
         if self._iterator is None:
             self._iterator = self._pages(self._query)
         self._buffer, self._place = [], 0
-        async for page in self._iterator:
+        with sending(self._sent):
+            return await self._fetch_from(self._iterator)
+
+    async def _fetch_from(self, pages: AsyncIterator[list[Hit]]) -> bool:
+        async for page in pages:
             if page:
                 self._buffer = page
                 self._fetched += len(page)
                 if 0 < self._query.limit <= self._fetched:
                     # Complete: the read ends now, not at the next request or when the iterator is collected.
                     self._ended = True
-                    await anext(self._iterator, None)
+                    await anext(pages, None)
                 return True
         self._ended = True
         return False
@@ -258,7 +278,9 @@ class Cursor(DriverCursor):
 
     def clone(self) -> Cursor:
         """A new cursor with the same options, at the start."""
-        return Cursor(self._collection, copy.copy(self._query), self._pages, self._present, self._take, self._passing)
+        made = Cursor(self._collection, copy.copy(self._query), self._pages, self._present, self._take, self._passing)
+        made._sent = self._sent
+        return made
 
     def rewind(self) -> Chained:
         """Back to the start. May be awaited, as with PyMongo's own client, or not, as with Motor."""
@@ -289,6 +311,7 @@ class DocumentCursor(MotorReads):
         self._present = present
         self._left: list[Document] | None = None
         self._closed = False
+        self._sent = current()
 
     @property
     def collection(self) -> Any:
@@ -299,7 +322,12 @@ class DocumentCursor(MotorReads):
         return not self._closed and (self._left is None or bool(self._left))
 
     def batch_size(self, batch_size: int) -> Self:
-        """Accepted: it changes no result."""
+        """How many documents MongoDB sends at a time; it changes no result. Raises TypeError and ValueError as the
+        drivers do."""
+        if _whole("batch_size", batch_size) < 0:
+            raise ValueError("batch_size must be >= 0")
+        if batch_size:
+            self._sent = {**self._sent, "batch_size": batch_size}
         return self
 
     def __await__(self) -> Any:
@@ -307,7 +335,8 @@ class DocumentCursor(MotorReads):
 
     async def _fetched(self) -> Self:
         if self._left is None and not self._closed:
-            self._left = list(reversed(await self._documents()))
+            with sending(self._sent):
+                self._left = list(reversed(await self._documents()))
         return self
 
     async def _ready(self) -> bool:

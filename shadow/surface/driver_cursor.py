@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, NoReturn, Self
 
 from bson import Int64
 
 from shadow.errors import UnsupportedOperation
 from shadow.model.operation import Query
+from shadow.mongoql.collation import uncollated
 from shadow.surface.futures import begun, is_motor
 
 __all__ = ["Chained", "DriverCursor", "MotorReads", "no_indexing"]
@@ -72,6 +73,7 @@ class DriverCursor(MotorReads):
     """A base of `Cursor`, which has the documents."""
 
     _query: Query
+    _sent: Mapping[str, Any]
     _fetched: int
     _started: bool
 
@@ -104,7 +106,15 @@ class DriverCursor(MotorReads):
 
     def distinct(self, key: str) -> Any:
         """The distinct values at a path among the documents that match; `sort`, `skip` and `limit` do not count."""
-        return self._collection.distinct(key, self._query.filter)
+        filter, collation = uncollated(self._query.filter)
+        only = {} if self._query.mongo_only is None else dict(self._query.mongo_only.options)
+        given = {
+            "comment": self._sent.get("comment"),
+            "maxTimeMS": self._sent.get("max_time_ms"),
+            "collation": only.get("collation", collation or None),
+        }
+        options = {name: value for name, value in given.items() if value is not None}
+        return self._collection.distinct(key, filter, **options)
 
     def explain(self) -> Any:
         """MongoDB's plan. Raises UnsupportedOperation unless it is the primary."""

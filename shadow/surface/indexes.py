@@ -9,6 +9,7 @@ by name.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias
@@ -321,6 +322,10 @@ def _check_options(keys: IndexKeys, options: Mapping[str, Any]) -> None:
     collation = _collation(options.get("collation"))
     if collation is not None and not isinstance(collation, Mapping):
         raise TypeError("collation must be a dict, bson.son.SON, or an instance of collation.Collation")
+    if collation is not None:
+        bson.encode(collation)
+        if not collation:
+            raise _failure(2, "BadValue", "The field 'collation' cannot be an empty object.")
     if [path for path, _ in keys] != ["_id"]:
         if name == "_id_":
             raise _failure(2, "BadValue", "The index name '_id_' is reserved for the _id index")
@@ -351,13 +356,19 @@ def _check_expiry(keys: IndexKeys, options: Mapping[str, Any]) -> None:
         raise _failure(67, "CannotCreateIndex", text)
 
 
-def is_known(spec: CollectionSpec, hint: Any) -> bool:
-    """Whether a hint names an existing index: by name, or by its keys. Using it changes no result."""
+def is_known(spec: CollectionSpec, hint: Any, *, whole: bool = False) -> bool:
+    """Whether a hint names an existing index: by its name, by the one that MongoDB gives to its keys, or by the keys.
+    `whole`: one that has every document, so that its use changes no result."""
+    there = {name: each for name, each in documents(spec).items() if not (whole and each.get("sparse"))}
     if isinstance(hint, str):
-        return hint in documents(spec)
+        return hint in there or any(_is_named_by_keys(hint, each["key"]) for each in there.values())
     items = list(hint.items() if isinstance(hint, Mapping) else hint)
     keys = tuple(each if isinstance(each, str) else _path(each) for each in items)
-    return any(tuple(each["key"]) == keys for each in documents(spec).values())
+    return any(tuple(each["key"]) == keys for each in there.values())
+
+
+def _is_named_by_keys(name: str, keys: Iterable[str]) -> bool:
+    return re.fullmatch("_".join(f"{re.escape(path)}_-?1" for path in keys), name) is not None
 
 
 def _path(pair: Any) -> Any:

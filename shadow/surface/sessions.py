@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn
 
-from pymongo.errors import ConfigurationError, OperationFailure
+from pymongo.errors import ConfigurationError, InvalidOperation, OperationFailure
 
 from shadow.errors import UnsupportedOperation
 from shadow.stores.mongo.drivers import call_signature, is_session
@@ -20,6 +20,7 @@ __all__ = ["SessionHandle", "in_session", "without_session"]
 
 _NOT_IN_TRANSACTION: Final = 263
 """OperationNotSupportedInTransaction (error_codes.yml)."""
+_CURSORS: Final = frozenset({"aggregate", "aggregate_raw_batches", "find", "find_raw_batches"})
 _ABOUT: Final = frozenset({
     "create_index", "create_indexes", "drop", "drop_index", "drop_indexes", "index_information", "list_indexes",
     "options", "rename",
@@ -29,8 +30,8 @@ _ABOUT: Final = frozenset({
 def without_session(
     verb: str, arguments: Sequence[Any], options: Mapping[str, Any]
 ) -> tuple[Any, Sequence[Any], Mapping[str, Any]]:
-    """The session of a call, or None, and the arguments without it. Raises ValueError, as the drivers do, for what is
-    no session."""
+    """The session of a call, or None, and the arguments without it. Raises what the drivers raise: ValueError for what
+    is no session, InvalidOperation for one that has ended (a cursor raises it later, at its first request)."""
     place, given = _place(verb), arguments
     session = options.get("session")
     if place is not None and len(arguments) > place:
@@ -39,8 +40,12 @@ def without_session(
         options = {**dict(zip(names[place + 1 :], arguments[place + 1 :], strict=False)), **options}
     if "session" in options:
         options = {name: value for name, value in options.items() if name != "session"}
-    if session is not None and not is_session(session):
+    if session is None:
+        return None, given, options
+    if not is_session(session):
         raise ValueError(f"'session' argument must be a session of the driver, not {type(session).__name__}")
+    if session.has_ended and verb not in _CURSORS:
+        raise InvalidOperation("Cannot use ended session")  # before a write has an intent, which would have to be healed
     return session, given, options
 
 

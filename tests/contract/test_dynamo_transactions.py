@@ -188,7 +188,8 @@ async def test_a_commit_without_an_answer_is_made_once(
 ) -> None:
     proxy = new_proxy(str(settings.dynamo.endpoint_url))
     dynamo = settings.dynamo.model_copy(update={"endpoint_url": proxy.url, "max_attempts": 1})
-    async with Shadow.from_settings(settings.model_copy(update={"dynamo": dynamo})) as shadow:
+    limits = settings.limits.model_copy(update={"operation": 2.0})
+    async with Shadow.from_settings(settings.model_copy(update={"dynamo": dynamo, "limits": limits})) as shadow:
         await shadow.prepare()
         things = shadow["things"]
         await things.insert_many([{"_id": n, "n": n} for n in range(5)])

@@ -453,6 +453,11 @@ async def test_it_is_counted_listed_and_closes_a_gate_unless_it_is_accepted(
         # All of its reads are for the secondary, but these are not.
         routed = status["totals"]["routed_reads"]
         assert sum(routed.get("things", {}).get("dynamo", {}).values()) == 0
+    # Another process, which has asked for nothing, and after the first one has ended.
+    async with Shadow.from_settings(settings) as shadow:
+        assert (await gate()) == closed
+        again = (await shadow.admin.status())["not_portable"]["things"]
+        assert again["operators"]["$where"]["verbs"] == seen["operators"]["$where"]["verbs"]
     drop(mongo_url, fresh_name)
 
 

@@ -167,6 +167,11 @@ JOURNAL: Final = {
 CONTROL: Final = {
     "url": ("as `journal.url`", "where the control store is; without it, where the journal is"),
     "heartbeat": ("seconds", "between two signs of life of a process, and between two checks for a flip that begins"),
+    "keep_not_portable": (
+        "seconds, or `12h`, `30d`",
+        "an operator that only MongoDB has is forgotten when no process used it for so long: see "
+        "[not portable](concepts.md#not-portable)",
+    ),
 }
 LIMITS: Final = {
     "operation": ("", "the longest that one operation on the primary can last; any process may adopt an older intent"),

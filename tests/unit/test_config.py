@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from shadow.config import CollectionSettings, MongoSettings, ReadsSettings, Settings, load, parse
+from shadow.config.fields import as_duration
 from shadow.config.hooks import HookSettings
 from shadow.control.place import DynamoPlace, MongoPlace, SqlitePlace
 from shadow.errors import ConfigurationError, Fault
@@ -691,3 +692,17 @@ def test_yaml_may_go_on_merging_and_quoting() -> None:
     assert set(collections) == {"users", "2024", "yes"}
     assert collections["2024"].unique == ("email",)
     assert collections["yes"].unique == ("name",)
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [(90, 90.0), ("90", 90.0), ("90s", 90.0), ("1.5m", 90.0), (" 2H ", 7200.0), ("7d", 604_800.0)],
+)
+def test_a_time_is_a_number_of_seconds_or_has_a_unit(given: Any, seconds: float) -> None:
+    assert as_duration(given) == seconds
+
+
+@pytest.mark.parametrize("given", ["", "d", "x", "5 weeks", "5w", True, None, [], "1_0s0"])
+def test_anything_else_is_no_time(given: Any) -> None:
+    with pytest.raises(ValueError, match="must be a time"):
+        as_duration(given)

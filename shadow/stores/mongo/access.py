@@ -16,6 +16,7 @@ from pymongo import ReadPreference, WriteConcern
 
 from shadow.model.newest import wants_newest
 from shadow.model.schema import RESERVED, CollectionSpec
+from shadow.model.server_options import time_limit
 from shadow.model.stored import RAW, split
 from shadow.model.values import CANONICAL
 from shadow.model.version import (
@@ -39,6 +40,9 @@ from shadow.stores.mongo.statements import (
 from shadow.stores.mongo.unique import MongoUnique
 
 __all__ = ["DEFAULTS", "MongoAccess", "MongoContext"]
+
+_ON_THE_WAY: Final = 250
+"""Milliseconds that a command needs beside its work, which the application's `maxTimeMS` does not count."""
 
 _OWN: Final[Mapping[str, Any]] = {
     "own": True,
@@ -162,8 +166,11 @@ class MongoAccess:
     def _in_time(self) -> AbstractContextManager[None]:
         """Limits every command of the block to the time that an operation has: the driver sends the remaining time
         as `maxTimeMS`, also for inserts, which have no such option. A fixed number would start again when the
-        command arrives, however late."""
-        return pymongo.timeout(self._max_time_ms / 1000)
+        command arrives, however late. The application may give the server less time; what it has then is a little
+        more, as this limit has to hold for the way there too."""
+        asked = time_limit()
+        limit = self._max_time_ms if asked is None else min(self._max_time_ms, asked + _ON_THE_WAY)
+        return pymongo.timeout(limit / 1000)
 
     def _collection(self, name: str) -> Any:
         """The driver's collection, with the write concern of the application's writes."""

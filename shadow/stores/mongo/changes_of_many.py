@@ -20,6 +20,7 @@ from pymongo.errors import BulkWriteError
 
 from shadow.model.operation import ANY, Applied, Change, Delete, Update
 from shadow.model.outcome import Outcome, marked
+from shadow.model.server_options import sent_with
 from shadow.model.stored import split
 from shadow.model.version import ABSENT, Document, Image, Key, Version
 from shadow.mongoql.collation import is_collated
@@ -158,7 +159,8 @@ class MongoMany:
     async def change(self, images: Mapping[int, Image]) -> int:
         statements = self._statements(images)
         try:
-            result = await self.target.bulk_write([made for made, _ in statements], ordered=True)
+            requests = [made for made, _ in statements]
+            result = await self.target.bulk_write(requests, ordered=True, **sent_with("bulk_write"))
         except BulkWriteError as error:
             details = error.details or {}
             if (doubt := write_concern_error(details)) is not None:

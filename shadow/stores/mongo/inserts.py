@@ -16,6 +16,7 @@ from shadow.model.operation import (
     Insert,
 )
 from shadow.model.outcome import Outcome, marked
+from shadow.model.server_options import sent_with
 from shadow.model.version import (
     ABSENT,
     Document,
@@ -48,7 +49,7 @@ class MongoInserts(MongoAccess):
             if has_empty_timestamp(change.document):
                 await self._insert_literally(collection, change.key, raw)
             else:
-                await self._collection(collection).insert_one(raw)
+                await self._collection(collection).insert_one(raw, **sent_with("insert_one"))
         except DuplicateKeyError as error:
             if not await self._take_tombstone(collection, change.key, raw, error):
                 raise
@@ -63,7 +64,8 @@ class MongoInserts(MongoAccess):
             return await self._shards.take(self._collection(collection), key, raw)
         standing = {"_id": key, f"{self._reserved(collection)}.t": {"$ne": None}}
         try:
-            await replacing(self._collection(collection), standing, raw, upsert=True)
+            given = sent_with("replace_one")
+            await replacing(self._collection(collection), standing, raw, upsert=True, **given)
         except DuplicateKeyError as refusal:
             if not is_of_id(refusal):
                 raise
@@ -105,7 +107,8 @@ class MongoInserts(MongoAccess):
         raws = [raw_of(image, reserved) for image in images]
         results: list[Applied | Exception | None] = [Applied(Image(ABSENT), image) for image in images]
         try:
-            await self._collection(collection).insert_many(raws, ordered=ordered)
+            given = sent_with("insert_many")
+            await self._collection(collection).insert_many(raws, ordered=ordered, **given)
         except BulkWriteError as error:
             details = error.details or {}
             if (doubt := write_concern_error(details)) is not None:
@@ -144,4 +147,4 @@ class MongoInserts(MongoAccess):
         where = {"_id": key, f"{self._reserved(collection)}.never": True}
         if (shard_key := self._shards.key(collection)) is not None:
             where = beside(where, shard_key.values(raw))
-        await self._collection(collection).update_one(where, literal(raw), upsert=True)
+        await self._collection(collection).update_one(where, literal(raw), upsert=True, **sent_with("update_one"))

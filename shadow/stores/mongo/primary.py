@@ -28,6 +28,7 @@ from shadow.model.operation import (
     UpsertGuard,
 )
 from shadow.model.order import MISSING
+from shadow.model.server_options import sent_with
 from shadow.model.stored import Damaged, split
 from shadow.model.version import (
     ABSENT,
@@ -189,7 +190,7 @@ class MongoPrimary(MongoInserts):
         reserved = self._reserved(collection)
         by_filter = change.key is ANY
         update = stamping(change, op_id if by_filter else "", reserved)
-        options: dict[str, Any] = {"array_filters": list(change.array_filters) or None, "maxTimeMS": self._max_time_ms}
+        options = {"array_filters": list(change.array_filters) or None, **self._sent("find_one_and_update", change)}
         if by_filter:
             options |= {"sort": list(change.sort) or None, "upsert": change.upsert}
         where, target = where_of(change, reserved), self._bytes(collection)
@@ -202,6 +203,15 @@ class MongoPrimary(MongoInserts):
             ),
         )
 
+    def _sent(self, method: str, change: Update | Replace | Delete) -> dict[str, Any]:
+        """The options of a command beside those of the change itself. What only MongoDB can do has a hint of its own,
+        which need not go with the change."""
+        limit = {"maxTimeMS": self._max_time_ms}
+        if change.mongo_only is None:
+            return {**limit, **sent_with(method)}
+        own = {} if isinstance(change, Delete) else alone.options_of(change)
+        return {**limit, **sent_with(method, hint=False), **own}
+
     async def _update_alone(self, collection: str, change: Update, op_id: str) -> Applied | None:
         """An update that only MongoDB can make, by its own conditions and options."""
         assert change.mongo_only is not None
@@ -209,8 +219,7 @@ class MongoPrimary(MongoInserts):
         by_filter = change.key is ANY
         update = stamping(change, op_id if by_filter else "", reserved)
         where = where_of(change, reserved) if change.pin is None else alone.by_version(change, reserved)
-        options: dict[str, Any] = {"array_filters": list(change.array_filters) or None, "maxTimeMS": self._max_time_ms}
-        options |= alone.options_of(change)
+        options = {"array_filters": list(change.array_filters) or None, **self._sent("find_one_and_update", change)}
         if by_filter:
             options |= {"sort": list(change.sort) or None, "upsert": change.upsert}
         after = change.mongo_only.after and not alone.is_computed(change)
@@ -331,20 +340,18 @@ class MongoPrimary(MongoInserts):
         image = Image(Version(change.born, 1), change.replacement)
         raw = raw_of(image, reserved, op_id=op_id if by_filter else "")
         where, target = where_of(change, reserved), self._bytes(collection)
-        more = {} if change.mongo_only is None else alone.options_of(change)
         if by_filter and change.upsert and key_of_change(change) is MISSING:
             # A replacement for an arbitrary document cannot name the `_id` to insert under; a pipeline can.
             update = [{"$replaceWith": {"$mergeObjects": [{"_id": own_id(change.new)}, {"$literal": raw}]}}]
             options: dict[str, Any] = {
                 "sort": list(change.sort) or None,
                 "upsert": True,
-                "maxTimeMS": self._max_time_ms,
-                **more,
+                **self._sent("find_one_and_update", change),
             }
             return await self._changed(
                 collection, change, op_id, lambda: target.find_one_and_update(where, update, **options)
             )
-        options = {"maxTimeMS": self._max_time_ms, **more}
+        options = self._sent("find_one_and_replace", change)
         if by_filter:
             options |= {"sort": list(change.sort) or None, "upsert": change.upsert}
         return await self._changed(
@@ -360,6 +367,7 @@ class MongoPrimary(MongoInserts):
         reserved = self._reserved(collection)
         target = self._bytes(collection)
         where = where_of(change, reserved)
+        options = self._sent("find_one_and_delete", change)
         if change.pin is not None:
             where, change = alone.by_version(change, reserved), dataclasses.replace(change, filter={})
         with plain_errors():
@@ -367,7 +375,7 @@ class MongoPrimary(MongoInserts):
                 collection,
                 change,
                 where,
-                lambda where: target.find_one_and_delete(where, maxTimeMS=self._max_time_ms),
+                lambda where: target.find_one_and_delete(where, **options),
             )
         with done():
             return None if raw is None else Applied(self._meant(collection, change, raw), Image(ABSENT))

@@ -14,6 +14,7 @@ from shadow.model.operation import (
     Query,
 )
 from shadow.model.reads import Aggregate, Count, Distinct
+from shadow.model.server_options import sent_with
 from shadow.model.stored import document_of, split
 from shadow.model.values import CANONICAL
 from shadow.model.version import (
@@ -62,7 +63,9 @@ def _sent(query: Query, reserved: str) -> tuple[Document, Document | None, dict[
 class MongoReads(MongoAccess):
     async def find_one(self, collection: str, query: Query) -> Hit | None:
         reserved = self._reserved(collection)
-        options: dict[str, Any] = {"sort": list(query.sort)} if query.sort else {}
+        options = sent_with("find_one")
+        if query.sort:
+            options["sort"] = list(query.sort)
         if query.skip:
             options["skip"] = query.skip
         source = await self._read(collection, newest=query.newest)
@@ -83,7 +86,7 @@ class MongoReads(MongoAccess):
         only = query.mongo_only
         hidden, projection, options = _sent(query, reserved)
         read = hit_of if only is None else alone.hit_of
-        options |= {} if only is None else only.options
+        options = {**sent_with("find"), **options, **({} if only is None else only.options)}
         cursor = source.find(
             hidden,
             projection,
@@ -108,7 +111,7 @@ class MongoReads(MongoAccess):
         they are of a kind whose values say all that is stored."""
         plain, collation = uncollated(filter)
         hidden = hide(plain, self._reserved(collection), always=True)
-        options = {"collation": collation} if collation else {}
+        options = sent_with("find") | ({"collation": collation} if collation else {})
         cursor = self._plain[collection].find(hidden, {"_id": 1}, batch_size=_KEYS, **options)
         try:
             found = await cursor.to_list(length=None)
@@ -138,13 +141,14 @@ class MongoReads(MongoAccess):
                 return await self._aggregated(collection, pipeline, options)
 
     async def count(self, collection: str, filter: Document, skip: int = 0, limit: int = 0, **more: Any) -> int:
-        options: dict[str, Any] = {name: value for name, value in (("skip", skip), ("limit", limit)) if value}
+        options = sent_with("count_documents")
+        options |= {name: value for name, value in (("skip", skip), ("limit", limit)) if value}
         filter, collation = uncollated(filter)
         if collation:
             options["collation"] = collation
         hidden = hide(filter, self._reserved(collection), always=True)
         source = await self._read(collection, raw=False)
-        return int(await source.count_documents(hidden, **options, **more))
+        return int(await source.count_documents(hidden, **{**options, **more}))
 
     async def distinct(self, collection: str, path: str, filter: Document, **more: Any) -> list[Any]:
         hidden = hide(filter, self._reserved(collection), always=True)
@@ -152,7 +156,7 @@ class MongoReads(MongoAccess):
         if self._decoding_errors() != "strict":
             options = CANONICAL.with_options(unicode_decode_error_handler=self._decoding_errors())
             values = values.with_options(codec_options=options)
-        return list(await values.distinct(path, hidden, **more))
+        return list(await values.distinct(path, hidden, **{**sent_with("distinct"), **more}))
 
     def _decoding_errors(self) -> str:
         """How the application's client handles text that is not UTF-8. Single values come without their bytes, so they
@@ -174,7 +178,7 @@ class MongoReads(MongoAccess):
     ) -> list[Document]:
         source = await self._read(collection)
         with plain_errors():
-            cursor = source.aggregate(list(pipeline), **options)
+            cursor = source.aggregate(list(pipeline), **{**sent_with("aggregate"), **options})
             if inspect.isawaitable(cursor):
                 cursor = await cursor
             return [document_of(bytes(each.raw)) for each in await cursor.to_list(length=None)]

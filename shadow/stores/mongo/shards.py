@@ -14,6 +14,7 @@ from typing import Any, Final
 from pymongo.errors import DuplicateKeyError
 
 from shadow.model.operation import ANY, Delete, Replace, Update
+from shadow.model.server_options import sent_with
 from shadow.model.stored import split
 from shadow.model.version import Document, Key, State, Tombstone
 from shadow.stores.mongo.looks import MongoLooks
@@ -96,7 +97,8 @@ class MongoShards:
             state = self._state(collection, standing[0])
             if not isinstance(state, Tombstone):
                 raise _duplicate(collection, key)
-            if (await self._replacing(target, self._where(collection, shard_key, key, standing[0]), raw)).matched_count:
+            where = self._where(collection, shard_key, key, standing[0])
+            if (await self._replacing(target, where, raw, **sent_with("replace_one"))).matched_count:
                 return True
         return False
 

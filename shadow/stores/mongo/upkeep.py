@@ -17,6 +17,7 @@ from pymongo.read_concern import ReadConcern
 from shadow.errors import UnsupportedOperation
 from shadow.model.collations import as_options
 from shadow.model.schema import CollectionSpec, UniqueSpec
+from shadow.model.server_options import sent_with
 from shadow.stores.mongo.access import MongoAccess
 from shadow.stores.mongo.changes import Bare, bare_writes, past_writes
 from shadow.stores.mongo.kinds import UnfitKind
@@ -120,7 +121,7 @@ class MongoUpkeep(MongoAccess):
 
     async def indexes(self, collection: str) -> list[Any]:
         """As `listIndexes` returns them; empty if there is no collection. Raises what the driver raises."""
-        cursor = self._plain[collection].list_indexes()
+        cursor = self._plain[collection].list_indexes(**sent_with("list_indexes"))
         if inspect.isawaitable(cursor):
             cursor = await cursor
         return list(await cursor.to_list(length=None))
