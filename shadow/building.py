@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from shadow.compare.diff import Hasher
 from shadow.compare.rules import Excuses
-from shadow.config import Settings, revealed
+from shadow.config import MetricsOutput, Settings, revealed
 from shadow.errors import ConfigurationError, Fault
 from shadow.host.failpoints import Failpoints, no_failpoint
 from shadow.host.supervisor import Supervisor
@@ -42,6 +42,7 @@ from shadow.stores.dynamo.store import DynamoContext, DynamoStore
 from shadow.stores.mongo.checks import HandedIn, client_faults, handed_in
 from shadow.stores.mongo.drivers import connect
 from shadow.stores.mongo.store import MongoContext, MongoStore
+from shadow.traces.meters import Meters
 from shadow.traces.spans import Traces
 
 __all__ = [
@@ -117,6 +118,8 @@ def make_observation(
         rules=excuses.names(),
         gauges=gauges,
         on_failure=lambda part, error: report.failed(part, error),
+        meters=None if observe.metrics is MetricsOutput.PROMETHEUS else Meters(),
+        exposed=observe.metrics is not MetricsOutput.OTEL,
     )
     findings = Findings(hasher, reveal_keys=observe.reveal_keys, notes=True)
     lines = LogLines(findings, hasher, reveal_keys=observe.reveal_keys)

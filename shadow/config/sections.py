@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -51,6 +52,7 @@ __all__ = [
     "ExpirySettings",
     "IndexSettings",
     "JournalSettings",
+    "MetricsOutput",
     "MongoSettings",
     "ObserveSettings",
     "ReadsSettings",
@@ -177,6 +179,12 @@ class ControlSettings(BaseModel):
     """Seconds after which an operator that only MongoDB has, and that no process used, is forgotten."""
 
 
+class MetricsOutput(enum.StrEnum):
+    PROMETHEUS = "prometheus"
+    OTEL = "otel"
+    BOTH = "both"
+
+
 class ObserveSettings(BaseModel):
     """`hash_secret` is the key of the hashes that stand for keys and values. Default: a random one for each host."""
 
@@ -195,6 +203,8 @@ class ObserveSettings(BaseModel):
     watch_writers: bool = False
     """Whether MongoDB's change streams are watched for out-of-band writes. Set it for one process of a fleet, since
     each watching process counts all of them. Needs a replica set."""
+    metrics: MetricsOutput = MetricsOutput.PROMETHEUS
+    """Where metrics are shown: at `/metrics`, by a meter of OpenTelemetry, or both."""
     traces: bool = True
     """Whether calls, and the work that they cause, have spans of OpenTelemetry, where the application has configured
     a provider of them."""

@@ -66,6 +66,7 @@ class Component(enum.StrEnum):
     INDEX = "index"
     CONTROL = "control"
     TRACES = "traces"
+    METERS = "meters"
     OTHER = OTHER
 
 

@@ -13,7 +13,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from prometheus_client import values
 from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
@@ -23,7 +23,7 @@ from prometheus_client.utils import floatToGoString as _untyped_text
 from shadow.observe.metric_row import OTHER, Configured, MetricRow
 from shadow.traces.identity import exemplar
 
-__all__ = ["CounterSeries", "HistogramSeries", "Labels", "Names"]
+__all__ = ["Add", "CounterSeries", "HistogramSeries", "Labels", "Names"]
 
 Labels: TypeAlias = "tuple[str, ...]"
 
@@ -40,6 +40,12 @@ def _point(value: Any, amount: float) -> None:
     labels = exemplar()
     if labels is not None:
         value.set_exemplar(Exemplar(labels, amount, time.time()))
+
+
+class Add(Protocol):
+    """Counts or observes `amount`, `times` times."""
+
+    def __call__(self, labels: Labels, amount: float, times: int = 1, /) -> None: ...
 
 
 class _Group:
@@ -104,13 +110,18 @@ class _Series:
         if self._kind is not values.MutexValue:
             self._make(labels)
 
-    def _at(self, labels: Labels) -> Any:
-        """The value of a series that was not found under `labels`: created now, or that of "other"."""
+    def bounded(self, labels: Labels) -> Labels:
+        """The labels of the series that these count in: values that are not configured are "other"."""
         bounded: Labels = ()
         start = 0
         for group in self._groups:
             bounded += group.bounded(labels[start : start + group.width])
             start += group.width
+        return bounded
+
+    def _at(self, labels: Labels) -> Any:
+        """The value of a series that was not found under `labels`: created now, or that of "other"."""
+        bounded = self.bounded(labels)
         made = self._made.get(bounded)
         if made is None:
             self._create_beside(bounded)

@@ -203,6 +203,11 @@ OBSERVE: Final = {
     "holdout": (_SHARE, "the holdout: reads that are not shadowed, to measure what shadowing costs"),
     "canary_every": ("seconds", "between two differences that are injected into a collection's answers"),
     "canary_within": ("seconds", "within which one must be found, or the comparison counts as not working"),
+    "metrics": (
+        "",
+        "where metrics are shown: at `/metrics`, by the application's meter of OpenTelemetry, or both: see "
+        "[OpenTelemetry](metrics.md#opentelemetry-and-statsd)",
+    ),
     "traces": (
         "",
         "calls, and the work that they cause, have spans of OpenTelemetry, where the application has configured them",
