@@ -112,6 +112,11 @@ def _filter_is_exact(spec: Any, shape: OpenShape) -> bool:
         elif path == "$expr":
             if not expression(wanted, shape).exact:
                 return False
+        elif path == "$jsonSchema":
+            if not shape.exact:
+                return False
+        elif path == "$sampleRate":
+            return False
         elif not path.startswith("$"):
             opened = value_at(shape, path)
             if opened.exact:

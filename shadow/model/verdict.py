@@ -94,7 +94,8 @@ class Incomparable(enum.StrEnum):
 
     What the server leaves open: `unsorted_limit` a limit or skip without a sort; `projected_sort` the answer lacks the
     fields of the sort; `pipeline_order` the pipeline depends on an order that it does not fix; `rounding` the last
-    digits of a sum of doubles; `field_order` the order of fields after several stages; `estimate` an estimated count.
+    digits of a sum of doubles; `field_order` the order of fields after several stages; `estimate` an estimated count;
+    `chance` a filter with `$rand` or `$sampleRate`.
     What cannot be seen: `projected_bytes` a projection of a document that is kept as its bytes; `left_early` a cursor
     that was abandoned; `refused_replay` a write that only the primary can make; `failed` the primary or the journal did
     not answer the probe; `no_difference` two answers that differ although nothing in them does; `not_portable` a read
@@ -108,6 +109,7 @@ class Incomparable(enum.StrEnum):
     ROUNDING = "rounding"
     FIELD_ORDER = "field_order"
     ESTIMATE = "estimate"
+    CHANCE = "chance"
     PROJECTED_BYTES = "projected_bytes"
     LEFT_EARLY = "left_early"
     REFUSED_REPLAY = "refused_replay"

@@ -14,6 +14,7 @@ from shadow.errors import UnsupportedOperation
 from shadow.model.order import MISSING, as_document
 from shadow.model.values import snapshot
 from shadow.model.version import Document
+from shadow.mongoql.chance import compile_rand
 from shadow.mongoql.containers import whole_index
 from shadow.mongoql.conversions import compile_convert
 from shadow.mongoql.date_operators import DATE_OPERATORS
@@ -139,7 +140,7 @@ def is_constant(expr: Any) -> bool:
     if type(expr) is list:
         return all(map(is_constant, expr))
     if type(expr) is dict:
-        return all(name == "$literal" or is_constant(value) for name, value in expr.items())
+        return all(name == "$literal" or (name != "$rand" and is_constant(value)) for name, value in expr.items())
     return True
 
 
@@ -371,6 +372,7 @@ _SPECIAL: Final[dict[str, Callable[[Any, frozenset[str]], Expression]]] = {
     "$reduce": _reduce,
     "$let": _let,
     "$getField": _get_field,
+    "$rand": lambda operand, scope: compile_rand(operand),
 }
 
 _NAMED: Final[dict[str, Callable[[Any, Compile], Expression]]] = {

@@ -12,6 +12,7 @@ from bson import Regex
 
 from shadow.model.order import as_document, order_key
 from shadow.mongoql import predicates
+from shadow.mongoql.chance import sampled
 from shadow.mongoql.collation import COLLATED
 from shadow.mongoql.failures import failure, unknown_operator, write_failure
 from shadow.mongoql.regexes import with_options
@@ -57,13 +58,15 @@ def _top_level(name: str, value: Any, nested: bool) -> Iterator[Node]:
     if name not in PATHLESS and not (name in TABLE[Family.QUERY] and not supported(Family.QUERY, name)):
         raise unknown_operator(2, f"unknown top level operator: {name}", name)
     require(Family.QUERY, name)
-    if name == "$expr" and nested:
-        raise failure(2, "$expr can only be applied to the top-level document")
+    if name in ("$expr", "$sampleRate") and nested:
+        raise failure(2, f"{name} can only be applied to the top-level document")
     if name in ("$alwaysTrue", "$alwaysFalse"):
         if not predicates.is_number(value) or order_key(value) != order_key(1):
             raise failure(9, f"{name} must be the integer value 1")
         yield Leaf("", name, 1)
-    elif name == "$expr":
+    elif name == "$sampleRate":
+        yield Leaf("", "$expr", sampled(value))
+    elif name in ("$expr", "$jsonSchema"):
         yield Leaf("", name, value)
 
 
@@ -77,10 +80,11 @@ def _clauses(name: str, value: Any, nested: bool) -> Iterator[Node]:
 
 
 def forbid_expressions(filter: Any) -> None:
-    """Raises WriteError 224 where a filter of elements holds an `$expr`, whatever else is wrong with it."""
+    """Raises WriteError 224 where a filter of elements holds an `$expr` or a `$jsonSchema`, whatever else is wrong with
+    it."""
     for name, value in filter.items() if isinstance(filter, Mapping) else ():
-        if name == "$expr":
-            raise write_failure(224, "$expr is not allowed in this context")
+        if name in ("$expr", "$jsonSchema"):
+            raise write_failure(224, f"{name} is not allowed in this context")
         for clause in value if name in _LOGICAL and type(value) is list else ():
             forbid_expressions(clause)
 

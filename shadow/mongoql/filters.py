@@ -22,6 +22,7 @@ from shadow.mongoql.collation import COLLATED, predicate_of
 from shadow.mongoql.failures import failure, write_failure
 from shadow.mongoql.filter_parser import PATHLESS, REFERENCE, is_expression, operators_of, parsed
 from shadow.mongoql.paths import NOWHERE, Predicate, as_mapping, finder, matcher
+from shadow.mongoql.schemas import compile_schema
 from shadow.mongoql.stages import NOTHING_GIVEN
 from shadow.mongoql.support import TABLE, Family
 from shadow.mongoql.tree import And, Leaf, Node, Nor, Not, Or
@@ -41,7 +42,9 @@ class Filter:
         self.matches: Callable[[Document], bool] = _compiled(tree, given)
 
     def positional(self, document: Document) -> int | None:
-        """The position that `$` stands for in an update of `document`, which must match; None if there is none."""
+        """The position that `$` stands for in an update of `document`, which must match; None if there is none. Raises
+        UnsupportedOperation where that is not known here."""
+        self.check_positional()
         return _located(self.tree, document)
 
     def equalities(self) -> dict[str, Any]:
@@ -60,6 +63,16 @@ class Filter:
     def evaluates(self) -> bool:
         """Whether the filter holds an `$expr`, which some places refuse."""
         return any(leaf.operator == "$expr" for leaf in _leaves(self.tree))
+
+    @property
+    def has_schema(self) -> bool:
+        """Whether the filter holds a `$jsonSchema`."""
+        return any(leaf.operator == "$jsonSchema" for leaf in _leaves(self.tree))
+
+    def check_positional(self) -> None:
+        """Raises UnsupportedOperation for a filter whose `$` may stand for a position that is not known here."""
+        if self.has_schema:
+            raise UnsupportedOperation("$jsonSchema", "in a filter that gives `$` its position")
 
     @property
     def hopeless(self) -> bool:
@@ -89,6 +102,8 @@ def _compiled(node: Node, given: Mapping[str, Any] = NOTHING_GIVEN) -> Callable[
     match node:
         case Leaf(_, "$expr", value):
             return _expression(value, given)
+        case Leaf(_, "$jsonSchema", schema):
+            return compile_schema(schema)
         case Leaf():
             return _compiled_leaf(node)
         case And(children):

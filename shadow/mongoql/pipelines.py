@@ -9,6 +9,7 @@ from shadow.errors import UnsupportedOperation
 from shadow.model.order import MISSING, as_document, order_key, sort_documents
 from shadow.model.version import Document
 from shadow.mongoql.buckets import compile_bucket, compile_bucket_auto, compile_sample
+from shadow.mongoql.chance import chance_in_filter
 from shadow.mongoql.expressions import evaluator
 from shadow.mongoql.failures import described, failure, write_failure
 from shadow.mongoql.fieldpaths import checked_path
@@ -76,7 +77,8 @@ def _resorted(stage: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
 def _leading_match(pipeline: Sequence[Mapping[str, Any]]) -> Document | None:
     filters = []
     for stage in pipeline:
-        if "$match" not in stage:
+        # What is drawn must be drawn once, not by the store and again by the stage.
+        if "$match" not in stage or chance_in_filter(stage["$match"]):
             break
         filters.append(stage["$match"])
     if not filters:

@@ -48,6 +48,7 @@ __all__ = [
     "truthy",
     "type_code",
     "type_codes",
+    "whole",
 ]
 
 _NUMBERS: Final = frozenset({int, Int64, float, Decimal128})
@@ -197,13 +198,13 @@ def pattern(regex: Regex[Any]) -> Predicate:
 
 
 def size(operand: Any) -> Predicate:
-    wanted = _whole(operand, "$size")
+    wanted = whole(operand, "$size")
     if not 0 <= wanted < 2**31:
         raise failure(2, "Failed to parse $size. Expected a non-negative number of 32 bits")
     return lambda v: type(v) is list and len(v) == wanted
 
 
-def _whole(operand: Any, name: str, code: int = 2) -> int:
+def whole(operand: Any, name: str, code: int = 2) -> int:
     """An operand that must be a whole number of 64 bits, of any numeric type."""
     if not is_number(operand):
         raise failure(code, f"Failed to parse {name}. Expected a number")
@@ -369,13 +370,13 @@ def _positions(name: str, operand: Any) -> list[int]:
         data = binary_data(operand)
         return [i for i in range(len(data) * 8) if data[i // 8] >> (i % 8) & 1]
     if type(operand) is list:
-        found = [_whole(v, "bit position") for v in operand]
+        found = [whole(v, "bit position") for v in operand]
         if any(p < 0 or p >= 2**31 for p in found):
             raise failure(2, "Failed to parse bit position. Expected a non-negative number of 32 bits")
         return found
     if type(operand) is bool or not is_number(operand):
         raise failure(2, f"{name} takes an Array, a number, or a BinData")
-    mask = _whole(operand, name, code=9)
+    mask = whole(operand, name, code=9)
     if mask < 0:
         raise failure(9, f"Expected a non-negative number in {name}")
     return [i for i in range(64) if mask >> i & 1]

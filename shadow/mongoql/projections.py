@@ -69,6 +69,8 @@ class Projection:
         """Raises OperationFailure 224 for a filter that the server does not combine with a `positional`."""
         if self.positional is not None and filter.evaluates:
             raise failure(224, "$expr is not allowed in this context")
+        if self.positional is not None and filter.has_schema:
+            raise failure(224, "$jsonSchema is not allowed in this context")
 
 
 class ProjectionKind(enum.Enum):
@@ -270,6 +272,8 @@ def _find_operator(plan: Plan, parts: tuple[str, ...], full: str, name: str, ope
         raise failure(31274, f"elemMatch: Invalid argument, object required, but got {type(operand).__name__}")
     if len(parts) > 1:
         raise failure(31275, "Cannot use $elemMatch projection on a nested field")
+    if "$jsonSchema" in operand:
+        raise failure(224, "$jsonSchema is not allowed in this context")
     condition = compile_filter({"x": {"$elemMatch": operand}})
 
     def first(document: Document) -> Any:

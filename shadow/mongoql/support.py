@@ -49,14 +49,16 @@ def _names(text: str) -> list[str]:
 _SERVER = "it runs code or keeps state inside the server"
 _GEO = "it needs a geospatial index"
 _TEXT = "it needs a text index"
-_NONDETERMINISTIC = "its answer differs from run to run"
+_EXPRESSION = "it is an expression, and needs `$expr` in a filter"
+_CONDITION = "it is a condition of a filter, and no expression"
+_UNORDERED = "DynamoDB keeps no order of insertion or of storage"
 _ADMIN = "it reports on, or writes to, the deployment"
 _NOT_EXACT = "an answer equal to the server's in every case is not assured"
 _NEWER = "MongoDB has it from 6.3 or a later version on; what this library computes is held to 6.0"
 
 _SUPPORTED: Final[dict[Family, str]] = {
     Family.QUERY: """eq ne gt gte lt lte in nin and or nor not exists type regex options size all elemMatch mod expr
-        comment alwaysTrue alwaysFalse bitsAllSet bitsAnySet bitsAllClear bitsAnyClear""",
+        jsonSchema sampleRate comment alwaysTrue alwaysFalse bitsAllSet bitsAnySet bitsAllClear bitsAnyClear""",
     Family.UPDATE: """set unset inc mul min max rename setOnInsert push addToSet pull pullAll pop bit currentDate""",
     Family.MODIFIER: "each slice sort position",
     Family.PROJECTION: "slice elemMatch",
@@ -76,18 +78,19 @@ _SUPPORTED: Final[dict[Family, str]] = {
         acos acosh asin asinh atan atan2 atanh cos cosh sin sinh tan tanh degreesToRadians radiansToDegrees
         exp ln log log10 pow sqrt round regexFind regexFindAll regexMatch replaceOne replaceAll trim ltrim rtrim
         strcasecmp substr substrBytes indexOfBytes indexOfCP zip sortArray setField unsetField binarySize bsonSize
-        firstN lastN maxN minN stdDevPop stdDevSamp tsIncrement tsSecond""",
+        firstN lastN maxN minN stdDevPop stdDevSamp tsIncrement tsSecond rand""",
     Family.WINDOW: """sum avg min max first last push addToSet count firstN lastN maxN minN topN bottomN top bottom
         stdDevPop stdDevSamp rank denseRank documentNumber shift derivative integral expMovingAvg locf linearFill""",
 }
 
 _REFUSED: Final[dict[Family, dict[str, str]]] = {
     Family.QUERY: {
-        _SERVER: "where jsonSchema",
+        _SERVER: "where",
         _GEO: """geoIntersects geoWithin near nearSphere box center centerSphere geometry maxDistance minDistance
             polygon""",
         _TEXT: "text meta",
-        _NONDETERMINISTIC: "rand sampleRate natural",
+        _EXPRESSION: "rand",
+        _UNORDERED: "natural",
     },
     Family.UPDATE: {},
     Family.MODIFIER: {},
@@ -105,7 +108,7 @@ _REFUSED: Final[dict[Family, dict[str, str]]] = {
     },
     Family.EXPRESSION: {
         _SERVER: "function accumulator",
-        _NONDETERMINISTIC: "rand sampleRate",
+        _CONDITION: "sampleRate",
         _TEXT: "meta",
         _NEWER: "bitAnd bitNot bitOr bitXor median percentile toHashedIndexKey toUUID",
     },

@@ -70,7 +70,7 @@ class Updater:
         `matched` is the filter that matched `pre`; the positional `$` needs it. Raises WriteError with the server's
         code: 2, 9, 14, 28 (a path that cannot be made), 40 (conflict), 66 (`_id` would change).
         """
-        place = matched.positional(pre) if matched is not None else None
+        place = matched.positional(pre) if self.positional and matched is not None else None
         post = self._apply(pre, place, False)
         _check_id(pre, post)
         _check_names(pre, post)

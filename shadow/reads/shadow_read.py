@@ -30,6 +30,7 @@ from shadow.model.phase import Role, Route, StoreName
 from shadow.model.reads import DocumentRead, FindOne, Read, ValueRead
 from shadow.model.server_options import hinted
 from shadow.model.verdict import Incomparable, ShedReason, Verdict
+from shadow.mongoql.chance import chance_in_filter
 from shadow.reads.batching import KeyReads, by_key_alone
 from shadow.reads.canary import Canaries
 from shadow.reads.comparisons import Comparisons
@@ -113,6 +114,9 @@ class ShadowReader:
         if self._late():
             self.shed(collection, asked.verb, ShedReason.LOOP_LAG)
             return
+        if chance_in_filter(asked.filter):
+            self.incomparable(collection, asked.verb, Incomparable.CHANCE)
+            return
         read = self._read(collection, asked, route, seconds)
         if any(self._writes.busy(queue_key(collection, hit.key)) for hit in hits):
             # A write of one of them is still on its way: comparing now would only see that.
@@ -141,6 +145,9 @@ class ShadowReader:
         may change `given` after this. `seconds`: as for documents."""
         if self._late():
             self.shed(collection, asked.verb, ShedReason.LOOP_LAG)
+            return
+        if chance_in_filter(asked.filter):
+            self.incomparable(collection, asked.verb, Incomparable.CHANCE)
             return
         read = self._read(collection, asked, route, seconds)
         self._comparisons.offer(read, lambda: self._confirmation.first_values(read, given, by))

@@ -18,8 +18,8 @@ from shadow.model.stored import exact_value
 from shadow.model.values import normalise
 from shadow.model.version import Document
 from shadow.mongoql.portability import name_of
+from shadow.stores.mongo.schema_filters import without_version
 from shadow.surface.arguments import HARMLESS, Arguments, check_harmless, clocked, pairs_of
-from shadow.surface.schema_filters import without_version
 from shadow.surface.verb_options import check_options
 
 __all__ = ["PassingArguments", "reason_of"]
@@ -47,8 +47,7 @@ class PassingArguments(Arguments):
     def filter(self, filter: Any) -> Document:
         if filter is None:
             return {}
-        wanted = self._taken("filter", filter if isinstance(filter, Mapping) else {"_id": filter})
-        return without_version(wanted, self.reserved)
+        return self._taken("filter", filter if isinstance(filter, Mapping) else {"_id": filter})
 
     def update(
         self, update: Any, array_filters: Sequence[Mapping[str, Any]] | None

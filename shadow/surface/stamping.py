@@ -20,8 +20,8 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure
 from shadow.model.version import STAMP_PARTS, Document, fresh_id
 from shadow.mongoql.projections import projection_includes
 from shadow.stores.mongo.drivers import call_signature
+from shadow.stores.mongo.schema_filters import without_version
 from shadow.surface.arguments import Arguments
-from shadow.surface.schema_filters import without_version
 
 __all__ = ["READS", "WRITES", "Stamping", "hidden_in", "is_stamp", "joins_hidden"]
 
@@ -123,7 +123,7 @@ class Stamping:
         if filter is not None and not isinstance(filter, Mapping):
             return filter
         self._take.unreserved("filter", filter or {})
-        return {**without_version(filter or {}, self._reserved), f"{self._reserved}.t": {"$exists": False}}
+        return {**without_version(dict(filter or {}), self._reserved), f"{self._reserved}.t": {"$exists": False}}
 
     def projection(self, projection: Any) -> Any:
         """`projection`, without the version."""

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import pymongo
 from bson import ObjectId
 from pymongo.results import DeleteResult, InsertOneResult, UpdateResult
 
 from shadow.errors import UnsupportedOperation
-from shadow.model.operation import ANY, Applied, Delete, Insert, Replace, Update, Verb
+from shadow.model.operation import ANY, Applied, Delete, Insert, MongoOnly, Replace, Update, Verb
 from shadow.model.values import snapshot
 from shadow.model.version import Document, Image, fresh_id
-from shadow.mongoql import cached_filter, cached_projection
+from shadow.mongoql import cached_filter, cached_projection, cached_update
+from shadow.mongoql.chance import chance_in, chance_in_filter
 from shadow.mongoql.collation import is_collated
 from shadow.mongoql.failures import failure
 from shadow.mongoql.updates import check_upsert
@@ -28,6 +29,8 @@ from shadow.surface.results import as_command, as_inserted, as_write, by_pipelin
 from shadow.surface.verb_options import check_modify, order_of_one
 
 __all__ = ["WriteVerbs", "filter_of"]
+
+_DRAWN: Final = "draw in the application, and name the documents, or the values"
 
 
 class WriteVerbs(CollectionBase):
@@ -193,6 +196,7 @@ class WriteVerbs(CollectionBase):
             wanted, order = filter_of(take, filter, upsert=upsert), take.sort(sort)
             change, filters = take.update(update, array_filters)
             only = take.mongo_only
+            _check_change(wanted, change, filters, only)
             # By a collation, even an equality on `_id` may mean another key.
             key = key_in(wanted) if only is None else ANY
             only = only and dataclasses.replace(only, after=after)
@@ -278,6 +282,7 @@ class WriteVerbs(CollectionBase):
         def build(take: Arguments) -> Update:
             wanted = filter_of(take, filter, upsert=upsert)
             change, filters = take.update(update, array_filters)
+            _check_change(wanted, change, filters, take.mongo_only)
             return Update(ANY, wanted, change, "", False, filters, mongo_only=take.mongo_only)
 
         found = self._built(take or self._take, build)
@@ -320,6 +325,17 @@ def filter_of(take: Arguments, filter: Any, *, upsert: bool = False) -> Document
     if not isinstance(filter, (dict, Mapping)):
         raise TypeError(f"filter must be an instance of a mapping, not {type(filter).__name__}")
     wanted = take.filter(filter)
+    if take.mongo_only is None and (name := chance_in_filter(wanted)):
+        raise UnsupportedOperation(name, "in the filter of a write: each store would draw other documents", hint=_DRAWN)
     if upsert and is_collated(wanted):
         raise UnsupportedOperation("collation with an upsert", "DynamoDB compares by bytes")
     return wanted
+
+
+def _check_change(filter: Document, update: Any, filters: Sequence[Document], only: MongoOnly | None) -> None:
+    """Raises UnsupportedOperation, before anything is written, where the element for `$` is not known here, and for an
+    update that draws values."""
+    if only is None and cached_update(update, filters).positional:
+        cached_filter(filter).check_positional()
+    if only is None and isinstance(update, list) and (name := chance_in(update)):
+        raise UnsupportedOperation(name, "in an update: the other store would draw other values", hint=_DRAWN)

@@ -109,9 +109,10 @@ async def reads_by_a_schema(c: Any, see: Seen) -> None:
         {"patternProperties": {"^[^a]": {"bsonType": ["int", "string"]}}}, {"patternProperties": {"d$": {}}},
         {"dependencies": {"n": {"minProperties": 3}}}, {"required": ["n"]}, {"allOf": 5}, {"minProperties": -1},
     ):  # fmt: skip
-        await see(c.find({"$jsonSchema": schema}).sort("_id").to_list(None))
-        await see(c.count_documents({"$or": [{"$jsonSchema": schema}, {"n": 2}]}))
-        await see(c.aggregate([{"$match": {"$jsonSchema": schema}}, {"$sort": {"_id": 1}}]).to_list(None))
+        fitting = {"$jsonSchema": schema}
+        await see(lambda fitting=fitting: c.find(fitting).sort("_id").to_list(None))
+        await see(c.count_documents({"$or": [fitting, {"n": 2}]}))
+        await see(lambda fitting=fitting: c.aggregate([{"$match": fitting}, {"$sort": {"_id": 1}}]).to_list(None))
     await see(c.update_many({"$jsonSchema": closed}, {"$set": {"hit": 1}}))
     await all_of(c, see)
 

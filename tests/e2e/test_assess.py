@@ -120,7 +120,7 @@ def test_recorded_queries_are_told_by_how_they_will_be_answered(whole: dict[str,
     assert (wanted["count"], wanted["detail"], wanted["sorted_here"]) == (30, "email_birthdate-index", False)
     assert told["theaters", "find", "{location.address.city: $eq}"]["served"] == "scan"
     assert told["theaters", "find", "{location.geo: $near}"]["detail"] == "$near"
-    assert told["books", "aggregate", "{status: $eq} | $addFields"]["detail"] == "$rand"
+    assert told["books", "aggregate", "{status: $eq} | $addFields"]["detail"] == "$function"
     assert "one value of limit" in told["accounts", "delete", "{limit: $eq}"]["suggestion"]
     verbs = {each["verb"] for each in whole["queries"] if each["collection"] == "accounts"}
     assert verbs == {"update", "delete", "count", "distinct"}

@@ -83,7 +83,8 @@ def record(url: str, database: str) -> None:
             list(db["customers"].find({"email": f"{SECRET}{i}"}, sort=[("birthdate", -1)], limit=5))
         list(db["theaters"].find({"location.address.city": SECRET}))
         list(db["theaters"].find({"location.geo": {"$near": {"$geometry": {"type": "Point", "coordinates": [1, 2]}}}}))
-        list(db["books"].aggregate([{"$match": {"status": SECRET}}, {"$addFields": {"n": {"$rand": {}}}}]))
+        doubled = {"$function": {"body": "function(n) { return n * 2 }", "args": ["$n"], "lang": "js"}}
+        list(db["books"].aggregate([{"$match": {"status": SECRET}}, {"$addFields": {"n": doubled}}]))
         db["accounts"].update_one({"account_id": 5}, {"$set": {"limit": 7}})
         db["accounts"].count_documents({"limit": {"$gt": 10**9}})
         db["accounts"].delete_many({"limit": -1})

@@ -13,6 +13,7 @@ from shadow.model.stored import split
 from shadow.model.version import Document, Version
 from shadow.mongoql import cached_filter, cached_update
 from shadow.stores.mongo.bytes import stored, taken
+from shadow.stores.mongo.schema_filters import without_version
 from shadow.stores.mongo.statements import exactly
 
 __all__ = ["by_version", "hidden", "hit_of", "is_computed", "options_of", "shown"]
@@ -26,7 +27,7 @@ _OF_FILTER: Final = frozenset({"collation", "hint"})
 
 def hidden(query: Query, reserved: str) -> Document:
     """The query's filter, without tombstones."""
-    return {**query.filter, f"{reserved}.t": None}
+    return {**without_version(query.filter, reserved), f"{reserved}.t": None}
 
 
 def shown(query: Query, reserved: str) -> Document | None:
@@ -66,7 +67,7 @@ def by_version(change: Update | Delete, reserved: str) -> Document:
     """The condition that a document is at the version at which it was found."""
     assert change.pin is not None
     where = {"_id": change.key, **exactly(change.pin, reserved)}
-    return {"$and": [where, change.filter]} if _needs_filter(change) else where
+    return {"$and": [where, without_version(change.filter, reserved)]} if _needs_filter(change) else where
 
 
 def _needs_filter(change: Update | Delete) -> bool:
@@ -103,7 +104,7 @@ def is_computed(change: Update | Replace) -> bool:
         return False
     try:
         if cached_update(change.update, change.array_filters).positional:
-            cached_filter(change.filter)
+            cached_filter(change.filter).check_positional()
     except OperationFailure:
         return False
     return True

@@ -29,6 +29,7 @@ from shadow.stores.mongo.bytes import plain_errors, taken
 from shadow.stores.mongo.durability import Lasting
 from shadow.stores.mongo.ranges import identity
 from shadow.stores.mongo.refusals import in_one_batch, write_concern_error, write_error
+from shadow.stores.mongo.schema_filters import without_version
 from shadow.stores.mongo.statements import applied_after, exactly, is_plain, stamping
 
 __all__ = ["MongoMany", "alike"]
@@ -219,7 +220,7 @@ class MongoMany:
         return where
 
     def _where(self, part: Document) -> Document:
-        filter: Document = self.changes[0].filter
+        filter = without_version(self.changes[0].filter, self.reserved)
         return {"$and": [part, filter]} if "_id" in filter else {**part, **filter}
 
 

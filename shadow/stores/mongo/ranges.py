@@ -20,6 +20,7 @@ from shadow.model.values import CANONICAL
 from shadow.model.version import ABSENT, Document, Image, Key
 from shadow.stores.mongo.bytes import has_empty_timestamp, plain_errors
 from shadow.stores.mongo.durability import Lasting
+from shadow.stores.mongo.schema_filters import without_version
 from shadow.stores.mongo.shards import MongoShards
 from shadow.stores.mongo.validation import VALIDATION_FAILED, RefusedByValidator, past_validator, refused_by_validator
 from shadow.stores.ranges import Batch
@@ -74,7 +75,7 @@ class MongoRanges:
     ) -> AsyncGenerator[Batch, None]:
         reserved = self._reserved(collection)
         hidden: Document = {f"{reserved}.t": None}
-        shown = {"$and": [filter, hidden]} if filter else hidden
+        shown = {"$and": [without_version(filter, reserved), hidden]} if filter else hidden
         async for page in self.pages(collection, within, place, size=size, whole=whole, filter=shown):
             yield _batch(page, reserved)
 

@@ -32,6 +32,7 @@ from shadow.model.version import (
 from shadow.stores.mongo.access import MongoAccess
 from shadow.stores.mongo.bytes import plain_errors
 from shadow.stores.mongo.refusals import is_of_id
+from shadow.stores.mongo.schema_filters import without_version
 from shadow.stores.mongo.shards import beside
 from shadow.stores.mongo.statements import (
     after_upsert,
@@ -61,7 +62,8 @@ class MongoSecondary(MongoAccess):
 
     async def _replay_change(self, collection: str, change: Update | Replace, pre: Version) -> Document | None:
         reserved = self._reserved(collection)
-        where = {"$and": [change.filter, {"_id": change.key, **exactly(pre, reserved)}]}
+        filter = without_version(change.filter, reserved)
+        where = {"$and": [filter, {"_id": change.key, **exactly(pre, reserved)}]}
         target = self._made(collection, await self._durability.for_copies(), raw=True, own=True)
         options: dict[str, Any] = {"return_document": ReturnDocument.AFTER, "maxTimeMS": self._max_time_ms}
         sent: Document | list[Document]
@@ -88,10 +90,11 @@ class MongoSecondary(MongoAccess):
         with anything but the previous version. A filter with more conditions cannot be used in an upsert."""
         image = Image(Tombstone(change.tombstone))
         assert isinstance(write.pre, Version)
-        where = {"_id": write.key, **exactly(write.pre, self._reserved(collection))}
+        reserved = self._reserved(collection)
+        where = {"_id": write.key, **exactly(write.pre, reserved)}
         if set(change.filter) <= {"_id"} and self._shards.key(collection) is None:
             return image if await self._place(collection, write.key, where, image, upsert=True) else None
-        where = {"$and": [change.filter, where]}
+        where = {"$and": [without_version(change.filter, reserved), where]}
         taken = await self._place(collection, write.key, where, image, upsert=False)
         return image if taken or await self.put(collection, write.key, image, ABSENT) else None
 

@@ -42,6 +42,7 @@ from shadow.mongoql.updates import check_upsert
 from shadow.mongoql.upserts import insert_key, named_key
 from shadow.stores.mongo.bytes import exact_form, has_empty_timestamp, literal, stored, taken
 from shadow.stores.mongo.ranges import identity
+from shadow.stores.mongo.schema_filters import without_version
 
 __all__ = [
     "after_upsert",
@@ -102,7 +103,7 @@ def hide(filter: Document, reserved: str, *, always: bool = False) -> Document:
     """`filter`, without tombstones. A lookup of one `_id` alone needs no condition: its result is checked."""
     if not always and len(filter) == 1 and not isinstance(filter.get("_id", {}), dict | Regex):
         return filter
-    return {**filter, f"{reserved}.t": None}
+    return {**without_version(filter, reserved), f"{reserved}.t": None}
 
 
 def hide_joined(pipeline: Sequence[Document], reserved: str) -> list[Document]:
@@ -140,16 +141,17 @@ def _hidden_graph(graph: Document, reserved: str) -> list[Document]:
 
 def where_of(change: Update | Replace | Delete, reserved: str) -> Document:
     """The key, if it is known, and the filter together; tombstones never match."""
+    filter = without_version(change.filter, reserved)
     if change.key is ANY:
         # Equalities in an upsert's filter become fields of the new document.
         hidden: Any = {"$exists": False} if not isinstance(change, Delete) and change.upsert else None
-        return {**change.filter, f"{reserved}.t": hidden}
-    if "_id" in change.filter:
+        return {**filter, f"{reserved}.t": hidden}
+    if "_id" in filter:
         # A repeated equality on `_id` is redundant; anything else must match in addition to the key.
-        if len(change.filter) == 1 and not isinstance(change.filter["_id"], dict):
+        if len(filter) == 1 and not isinstance(filter["_id"], dict):
             return {"_id": change.key, f"{reserved}.t": None}
-        return {"$and": [{"_id": change.key, f"{reserved}.t": None}, change.filter]}
-    return {"_id": change.key, f"{reserved}.t": None, **change.filter}
+        return {"$and": [{"_id": change.key, f"{reserved}.t": None}, filter]}
+    return {"_id": change.key, f"{reserved}.t": None, **filter}
 
 
 def stamping(change: Update, op_id: str, reserved: str) -> Document | list[Document]:
