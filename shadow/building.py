@@ -32,7 +32,7 @@ from shadow.observe.findings_file import FindingsFile, SharedFindings
 from shadow.observe.gauges import GaugeSnapshot
 from shadow.observe.log_lines import LogLines
 from shadow.observe.metric_row import Component
-from shadow.observe.metrics import Metrics
+from shadow.observe.metrics import Metrics, Output
 from shadow.observe.mismatch_file import MismatchFile
 from shadow.observe.pulse import PeriodicTasks
 from shadow.observe.report import Report
@@ -118,8 +118,10 @@ def make_observation(
         rules=excuses.names(),
         gauges=gauges,
         on_failure=lambda part, error: report.failed(part, error),
-        meters=None if observe.metrics is MetricsOutput.PROMETHEUS else Meters(),
-        exposed=observe.metrics is not MetricsOutput.OTEL,
+        output=Output(
+            None if observe.metrics is MetricsOutput.PROMETHEUS else Meters(),
+            exposed=observe.metrics is not MetricsOutput.OTEL,
+        ),
     )
     findings = Findings(hasher, reveal_keys=observe.reveal_keys, notes=True)
     lines = LogLines(findings, hasher, reveal_keys=observe.reveal_keys)

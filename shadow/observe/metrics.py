@@ -13,6 +13,7 @@ import os
 from collections import Counter as Counts
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Final
 
@@ -65,7 +66,19 @@ from shadow.observe.series import Add, CounterSeries, HistogramSeries, Labels, N
 from shadow.observe.workers import WorkerGauges
 from shadow.traces.meters import Meters
 
-__all__ = ["Metrics"]
+__all__ = ["Metrics", "Output"]
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """`meters`: where the series are shown once `Metrics.open` was called; `exposed`: whether `Metrics.render` shows
+    them."""
+
+    meters: Meters | None = None
+    exposed: bool = True
+
+
+_EXPOSED: Final = Output()
 
 
 class Metrics:
@@ -80,13 +93,11 @@ class Metrics:
         rules: Iterable[tuple[str, str]] = (),
         gauges: Callable[[], GaugeSnapshot] = GaugeSnapshot,
         on_failure: Callable[[str, Exception], None] | None = None,
-        meters: Meters | None = None,
-        exposed: bool = True,
+        output: Output = _EXPOSED,
     ) -> None:
         """`collections`: the configured names. `tables`: DynamoDB tables with the names of their indexes. `rules`:
         pairs (collection, rule name) of the configured comparison rules. `on_failure`: called with the component that
-        failed, and why; by default that is only counted. `meters`: where the same series are shown too, once `open` was
-        called; `exposed`: whether `render` shows any.
+        failed, and why; by default that is only counted. `output`: where the series are shown.
 
         `gauges` is called at each scrape, from any thread. It must not block, and may raise: the gauges are then absent
         from that scrape and the failure is counted."""
@@ -110,11 +121,11 @@ class Metrics:
         """Call it for one abandoned call; never raises."""
         self.stuck: Final = {name: functools.partial(self.surely, ClientStalled(name)) for name in StoreName}
         """Call it for one client that no longer responds; never raises."""
-        self._exposed = exposed
+        self._exposed = output.exposed
         self._gauges = Gauges(self.collections, self._routes, gauges, self._unread)
         self._metered = None
-        if meters is not None:
-            self._metered = Metered(meters, self._series, self._gauges, TABLE, self._unmetered)
+        if output.meters is not None:
+            self._metered = Metered(output.meters, self._series, self._gauges, TABLE, self._unmetered)
         self._handlers: Final = self._compiled()
 
     def _make(self, tables: Mapping[str, Iterable[str]], rules: Sequence[tuple[str, str]]) -> None:
@@ -248,7 +259,7 @@ class Metrics:
         Where `PROMETHEUS_MULTIPROC_DIR` is set, everything is that of all processes that share it (one `Metrics` in
         each: two of one process would share series); gauges of other processes as they last published them. Where that
         folder cannot be read, or took no file when this was made, it is what this process alone has counted, and the
-        failure is counted. Nothing is shown if this was made with `exposed=False`.
+        failure is counted. Nothing is shown if the series are not exposed.
         """
         encode, content_type = choose_encoder(accept)
         if not self._exposed:

@@ -29,8 +29,8 @@ _MERGE: Final[Mapping[str, Callable[[float, float], float]]] = {"sum": lambda a,
 
 
 def meter_name(name: str) -> str:
-    """The instrument of a metric of the documented list: `shadow.operations` for `shadow_operations_total`."""
-    return name.replace("_", ".", 1).removesuffix("_total")
+    """The instrument of a metric of the documented list. Prometheus's own exporters add `_total` again."""
+    return name.removesuffix("_total")
 
 
 class _Shared:

@@ -21,7 +21,7 @@ from shadow.model.phase import Phase, Role, Route, StoreName
 from shadow.model.verdict import Verdict
 from shadow.observe.gauges import GaugeSnapshot
 from shadow.observe.metric_table import metric_table
-from shadow.observe.metrics import Metrics
+from shadow.observe.metrics import Metrics, Output
 from shadow.traces.meters import Meters, meter_name
 from tests.unit.test_metrics import Series, series, use
 
@@ -88,8 +88,7 @@ def made(reader: Reader, *, exposed: bool = True) -> Metrics:
         tables=tables,
         rules=rules,
         gauges=lambda: gauges,
-        meters=Meters(reader.provider),
-        exposed=exposed,
+        output=Output(Meters(reader.provider), exposed=exposed),
     )
     metrics.open()
     return metrics
@@ -159,7 +158,7 @@ def test_a_meter_that_fails_is_counted_and_costs_no_other_metric(reader: Reader)
         raise RuntimeError("hunter2")
 
     meters.histogram = lambda *arguments: broken  # type: ignore[method-assign, assignment]
-    metrics = Metrics(["users"], meters=meters)
+    metrics = Metrics(["users"], output=Output(meters))
     metrics.count(FOUND)
     assert metrics.totals()["operations"] == 5
     assert metrics.totals()["failures"]["meters"] == 1
@@ -187,7 +186,7 @@ def test_a_provider_that_is_set_later_gets_everything_but_earlier_times() -> Non
     program = """
 from opentelemetry import metrics as api
 from tests.unit.test_meters import *
-metrics = Metrics(["users"], meters=Meters())
+metrics = Metrics(["users"], output=Output(Meters()))
 metrics.open()
 metrics.count(FOUND)
 reader = Reader()
