@@ -37,8 +37,7 @@ class MotorReads:
     @property
     def fetch_next(self) -> Awaitable[bool]:
         """Motor's: whether `next_object` will return a document."""
-        if not is_motor(self._collection):
-            raise AttributeError("'AsyncCursor' object has no attribute 'fetch_next'")
+        self._of_motor("fetch_next")
         warnings.warn("The fetch_next property is deprecated: use `async for`.", DeprecationWarning, stacklevel=2)
         return begun(self._collection, self._ready())
 
@@ -68,16 +67,33 @@ class MotorReads:
         """Motor's."""
         return asyncio.get_running_loop()
 
+    def _of_motor(self, name: str) -> None:
+        """Raises AttributeError for an attribute that PyMongo's own cursors do not have."""
+        if not is_motor(self._collection):
+            raise AttributeError(f"'AsyncCursor' object has no attribute {name!r}")
 
-class DriverCursor(MotorReads):
-    """A base of `Cursor`, which has the documents."""
+    @property
+    def started(self) -> bool:
+        """Motor's: whether a document has been requested."""
+        self._of_motor("started")
+        return self._has_started()
 
-    _query: Query
-    _sent: Mapping[str, Any]
-    _fetched: int
-    _started: bool
+    @property
+    def closed(self) -> bool:
+        """Motor's: whether the cursor has been closed."""
+        self._of_motor("closed")
+        return self._has_closed()
 
-    def _with(self, **changes: Any) -> Self:
+    @property
+    def delegate(self) -> Self:
+        """Motor's cursor is made of one of PyMongo's. This one has all that a class made on Motor's asks of it."""
+        self._of_motor("delegate")
+        return self
+
+    def _has_started(self) -> bool:
+        raise NotImplementedError
+
+    def _has_closed(self) -> bool:
         raise NotImplementedError
 
     # --- about the server's cursor
@@ -85,7 +101,7 @@ class DriverCursor(MotorReads):
     @property
     def cursor_id(self) -> Int64 | None:
         """None before the first document is requested, then 0, as of a cursor that the server has closed."""
-        return Int64(0) if self._started else None
+        return Int64(0) if self._has_started() else None
 
     @property
     def address(self) -> None:
@@ -96,6 +112,25 @@ class DriverCursor(MotorReads):
     def session(self) -> None:
         """None: the read has no session of its own."""
         return None
+
+
+class DriverCursor(MotorReads):
+    """A base of `Cursor`, which has the documents."""
+
+    _query: Query
+    _sent: Mapping[str, Any]
+    _fetched: int
+    _started: bool
+    _closed: bool
+
+    def _with(self, **changes: Any) -> Self:
+        raise NotImplementedError
+
+    def _has_started(self) -> bool:
+        return self._started
+
+    def _has_closed(self) -> bool:
+        return self._closed
 
     @property
     def retrieved(self) -> int:
@@ -131,10 +166,6 @@ class DriverCursor(MotorReads):
     def max_scan(self, max_scan: int | None) -> NoReturn:
         """Not supported; no server from 4.2 on has it."""
         raise UnsupportedOperation("cursor.max_scan", "servers from 4.2 on do not have it")
-
-    def where(self, code: Any) -> NoReturn:
-        """Not supported: DynamoDB runs no JavaScript."""
-        raise UnsupportedOperation("cursor.where", "DynamoDB runs no JavaScript", hint="$expr")
 
     def add_option(self, mask: int) -> Chained:
         """Accepts flags that change no result. May be awaited, as with PyMongo's own client, or not, as with Motor."""

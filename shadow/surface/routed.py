@@ -6,6 +6,7 @@ when the call is made, and nothing of it is kept.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 from collections.abc import Awaitable, Coroutine, Mapping, MutableMapping, Sequence
@@ -26,7 +27,7 @@ from shadow.surface.arguments import Arguments
 from shadow.surface.collection import Collection, Handle
 from shadow.surface.cursor import DocumentCursor
 from shadow.surface.forwarded import INSTANCE_ATTRIBUTES
-from shadow.surface.futures import at_once
+from shadow.surface.futures import at_once, is_motor
 from shadow.surface.options import RequestedConcerns
 from shadow.surface.routed_cursor import RoutedAnswer, RoutedCursor
 from shadow.surface.server_reads import ServerReads
@@ -343,6 +344,10 @@ class RoutedCollection(ServerReads):
         if name.startswith("_"):
             return super().__getattr__(name)
         is_own = self._handle.expected(self._name) is Passage.OWN
+        if name == "get_io_loop" and is_motor(self):
+            return asyncio.get_running_loop
+        if name in _SEARCH and (is_own or self._handle.is_on_mongo(self._name)):
+            return getattr(self._own(), name)
         has_it = hasattr(self._handle.driver_kind(), name) or name in INSTANCE_ATTRIBUTES
         if not has_it and (is_own or name not in _OF_A_DRIVER):
             return self[name]
@@ -354,6 +359,10 @@ class RoutedCollection(ServerReads):
         raise TypeError(f"there is no such verb: {self._name.rpartition('.')[2]!r} (of collection {self._name!r})")
 
 
+_SEARCH: Final = frozenset({
+    "create_search_index", "create_search_indexes", "drop_search_index", "list_search_indexes", "update_search_index",
+})  # fmt: skip
+"""Verbs of Atlas's own indexes, which neither hold documents nor change any."""
 _OF_A_DRIVER: Final = COLLECTION_VERBS | {"get_io_loop", "wrap"}
 """Attributes of one of the drivers' collections: over two stores none becomes a sub-collection, whichever it is."""
 _SAME_KEYS: Final = 85

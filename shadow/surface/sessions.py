@@ -45,7 +45,8 @@ def without_session(
     if not is_session(session):
         raise ValueError(f"'session' argument must be a session of the driver, not {type(session).__name__}")
     if session.has_ended and verb not in _CURSORS:
-        raise InvalidOperation("Cannot use ended session")  # before a write has an intent, which would have to be healed
+        # Before a write has an intent, which would have to be healed.
+        raise InvalidOperation("Cannot use ended session")
     return session, given, options
 
 

@@ -1,6 +1,6 @@
-"""Options that only a server of MongoDB has a use for are passed on to it, in each command that does the call's work, while the
-collection is over two stores; with DynamoDB as primary they change nothing. Every argument of the table that says so is
-tried, with each driver, and the server's commands are watched."""
+"""Options that only a server of MongoDB has a use for are passed on to it, in each command that does the call's work,
+while the collection is over two stores; with DynamoDB as primary they change nothing. Every argument of the table that
+says so is tried, with each driver, and the server's commands are watched."""
 
 from __future__ import annotations
 
