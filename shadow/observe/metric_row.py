@@ -65,6 +65,7 @@ class Component(enum.StrEnum):
     SWEEP = "sweep"
     INDEX = "index"
     CONTROL = "control"
+    RELAY = "relay"
     TRACES = "traces"
     METERS = "meters"
     OTHER = OTHER
