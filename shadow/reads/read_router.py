@@ -177,6 +177,11 @@ class ReadRouter:
         self._measure(read.verb, route, time.perf_counter() - started, sampled=sampled)
         return found
 
+    def shown(self, collection: str, pipeline: Sequence[Document]) -> Sequence[Document]:
+        """The pipeline, without the documents that have expired."""
+        expiry, read = self._expiry(collection), Aggregate(list(pipeline))
+        return read.pipeline if expiry is None else cast(Aggregate, hide(expiry, read, time.time())).pipeline
+
     async def keys_of(self, collection: str, filter: Document) -> list[Key]:
         """The keys of all documents that a write with this filter is about, on the primary."""
         route = await self._routes.route(collection)
