@@ -84,7 +84,7 @@ class Replicator:
         self._routes = context.routes
         self._reach = context.failpoints
         self._intents = context.intents
-        self._untangler = Untangler(context.intents, context.failpoints)
+        self._untangler = Untangler(context.intents, context.failpoints, context.expiry)
         self._wake = asyncio.Event()
         self._following: dict[str, str] = {}
         self._batching = {name: each for name, each in context.stores.items() if isinstance(each, ReplayingMany)}

@@ -39,6 +39,7 @@ from shadow.runtime import Runtime, RuntimeContext
 from shadow.stores.breaker import Breaker
 from shadow.stores.memory import MemoryStore
 from shadow.writes.heal import HealContended
+from tests.simulation import expiry
 from tests.simulation.conditions import COLLECTION, LIMIT, SKEW, Conditions
 from tests.simulation.fleets import Part, SharedRecords, patched_fleet
 from tests.simulation.history import TWICE, Broken, Era, History
@@ -56,6 +57,8 @@ _UNDER_TEST = (
     "shadow.routes.forwarder",
     "shadow.router",
     "shadow.runtime",
+    "shadow.sessions",
+    "shadow.mongoql.expiry",
     "shadow.surface.stamping",
     "shadow.compare.comparer",
     "shadow.fleet.coordinator",
@@ -152,6 +155,7 @@ class Process:
             on_secondary=lambda *_: None,
             era=lambda name: no_era(name) if self.part is None else self.part.fleet.era(name),
             unconfirmed=MemoryUnconfirmed(now=self.loop.time),
+            expiry=lambda name: expiry.EXPIRY if world.conditions.expires else None,
         )
         self.resting = False
         """Whether it is between two of its event loops."""
@@ -221,6 +225,7 @@ class Process:
             reporter=parts.reporter,
             hasher=parts.hasher,
             repair=repair,
+            expiry=expiry.EXPIRY if self.world.conditions.expires else None,
         )
 
     @property
@@ -341,6 +346,8 @@ class World:
         if conditions.flips:
             self._begin_twice()
         self.processes: list[Process] = []
+        if conditions.expires:
+            expiry.begin(self)
         loop.set_exception_handler(self._unhandled)
 
     def end(self) -> None:
