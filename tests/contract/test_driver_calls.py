@@ -432,8 +432,6 @@ async def test_nothing_goes_past_a_collection_that_is_on_two_stores(
         routes = shadow._engine.parts.routes
         routes.set("others", dataclasses.replace(routes["others"], phase=Phase.DUAL_WRITE))
         for call in (
-            lambda: things.aggregate([{"$out": "others"}]),
-            lambda: things.aggregate([{"$merge": {"into": "others"}}]),
             lambda: things.rename("others"),
             lambda: shadow.command("insert", "others", documents=[{}]),
             lambda: shadow.command({"findAndModify": "others", "remove": True}),

@@ -48,6 +48,11 @@ COLLECTION: Final = {
         "the share of reads that this store answers while it is the secondary: see "
         "[percent reads](concepts.md#percent-reads); or a ramp of shares: see [ramps](#ramps)",
     ),
+    "slower": (
+        "a factor",
+        "the 95th percentile of the secondary against the primary's above which the gate `fast enough` is closed; 0: "
+        "switched off",
+    ),
     "indexes": (
         "`[{name, hash, range}]`",
         "global secondary indexes of the table; `hash` is a field, or a list of two to four fields that a filter must "
@@ -75,7 +80,8 @@ COLLECTION: Final = {
     "table": ("", "settings of its table on DynamoDB: see [tables](#tables)"),
 }
 DEFAULTS: Final = {
-    name: COLLECTION[name] for name in ("primary", "phase", "writes", "shadow_reads", "unsupported", "forced", "reads")
+    name: COLLECTION[name]
+    for name in ("primary", "phase", "writes", "shadow_reads", "unsupported", "forced", "reads", "slower")
 }
 RAMP: Final = {
     "ramp": ("`[1%, 5%, 25%, 50%]`", "the shares, rising; the first one comes as soon as the guards hold"),
@@ -173,7 +179,11 @@ LIMITS: Final = {
     "read_deadline": ("", "for one shadow read; after that it is shed, and counted"),
     "routed_read": ("", "for a read that the secondary answers (`reads`); after that the primary answers it"),
     "write_workers": ("a number", "writes that are replicated at once"),
-    "write_queue": ("a number", "writes that the work queue holds in memory; beyond that they wait in the journal"),
+    "write_queue": (
+        "a number",
+        "writes that the work queue holds in memory, and five times as many of calls for many documents; beyond that "
+        "they wait in the journal",
+    ),
     "read_workers": ("a number", "shadow reads under way at once"),
     "read_queue": ("a number", "shadow reads that wait; beyond that they are shed"),
     "compare_documents": ("a number", "documents of one answer that are kept for comparison; a longer answer is shed"),
@@ -197,6 +207,11 @@ OBSERVE: Final = {
     "holdout": (_SHARE, "the holdout: reads that are not shadowed, to measure what shadowing costs"),
     "canary_every": ("seconds", "between two differences that are injected into a collection's answers"),
     "canary_within": ("seconds", "within which one must be found, or the comparison counts as not working"),
+    "metrics": (
+        "",
+        "where metrics are shown: at `/metrics`, by the application's meter of OpenTelemetry, or both: see "
+        "[OpenTelemetry](metrics.md#opentelemetry-and-statsd)",
+    ),
     "traces": (
         "",
         "calls, and the work that they cause, have spans of OpenTelemetry, where the application has configured them",
