@@ -21,7 +21,7 @@ from shadow.model.server_options import current, sending
 from shadow.model.version import Document
 from shadow.mongoql.collation import collated, uncollated
 from shadow.surface.arguments import Arguments, check_harmless
-from shadow.surface.driver_cursor import Chained, DriverCursor, MotorReads
+from shadow.surface.driver_cursor import DriverCursor, MotorReads, chained
 from shadow.surface.futures import at_once
 from shadow.traces.spans import Call, Untraced
 
@@ -295,12 +295,18 @@ class Cursor(DriverCursor):
         made._sent = self._sent
         return made
 
-    def rewind(self) -> Chained:
+    def _more(self) -> bool:
+        return not self._ended
+
+    def _buffer_size(self) -> int:
+        return len(self._buffer) - self._place
+
+    def rewind(self) -> Any:
         """Back to the start. May be awaited, as with PyMongo's own client, or not, as with Motor."""
         stale, self._iterator = self._iterator, None
         self._buffer, self._place, self._fetched, self._ended, self._started = [], 0, 0, False, False
         self._closed, self._failed = False, None
-        return Chained(self, None if stale is None else functools.partial(_ended, stale))
+        return chained(self, None if stale is None else functools.partial(_ended, stale))
 
     async def __aenter__(self) -> Self:
         return self
@@ -312,6 +318,8 @@ class Cursor(DriverCursor):
 class DocumentCursor(MotorReads):
     """A cursor over a result that arrives as a whole: an aggregate, a list of indexes. Awaiting it returns the cursor
     itself, because such calls are awaited with PyMongo's own client, but not with Motor."""
+
+    _command = True
 
     def __init__(
         self,

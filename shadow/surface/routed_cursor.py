@@ -13,13 +13,13 @@ from shadow.model.operation import Verb
 from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import StoreName
 from shadow.routes.forwarder import Passage
-from shadow.surface.driver_cursor import no_indexing
+from shadow.surface.driver_cursor import DriversClass, MotorLoop, no_indexing
 from shadow.surface.futures import at_once, begun, is_motor
 
 __all__ = ["RoutedAnswer", "RoutedCursor"]
 
 
-class RoutedCursor:
+class RoutedCursor(MotorLoop):
     """The cursor of `find`: the driver's own with all of its methods, or that of `Collection`. The choice is made when
     its first document is requested; until then it has the driver's options."""
 
@@ -83,6 +83,24 @@ class RoutedCursor:
         found = await self._first(lambda: self._inner.to_list(*arguments, **options))
         return list(self._collection._all_unstamped(found))
 
+    async def _ready(self) -> bool:
+        return bool(await self._first(lambda: self._inner.fetch_next))
+
+    def _take_ready(self) -> Any:
+        return self._collection._unstamped(self._inner.next_object()) if self._settled else None
+
+    @property
+    def started(self) -> bool:
+        """Motor's: whether a document was requested."""
+        self._of_motor("started")
+        return self._inner is not None and bool(self._inner.started)
+
+    @property
+    def closed(self) -> bool:
+        """Motor's: whether `close` was called."""
+        self._of_motor("closed")
+        return self._inner is not None and bool(self._inner.closed)
+
     async def _first(self, call: Callable[[], Awaitable[Any]]) -> Any:
         if self._settled:
             return await call()
@@ -94,7 +112,7 @@ class RoutedCursor:
     # --- everything else
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
+        if name.startswith("_") and (name.startswith("__") or not self._settled):
             raise AttributeError(name)
         if self._inner is None:
             return functools.partial(self._note, name)
@@ -157,9 +175,11 @@ _BEFORE: Final = frozenset({"address", "cursor_id", "session"})
 """What is None before there is a cursor."""
 
 
-class RoutedAnswer:
+class RoutedAnswer(DriversClass):
     """A cursor over the result of a command: the driver's own, created when it is awaited or its first document is
     requested."""
+
+    _command = True
 
     def __init__(
         self,
