@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from shadow.compare.diff import Hasher
 from shadow.compare.rules import Excuses
-from shadow.config import Settings, revealed
+from shadow.config import MetricsOutput, Settings, revealed
 from shadow.errors import ConfigurationError, Fault
 from shadow.host.failpoints import Failpoints, no_failpoint
 from shadow.host.supervisor import Supervisor
@@ -32,7 +32,7 @@ from shadow.observe.findings_file import FindingsFile, SharedFindings
 from shadow.observe.gauges import GaugeSnapshot
 from shadow.observe.log_lines import LogLines
 from shadow.observe.metric_row import Component
-from shadow.observe.metrics import Metrics
+from shadow.observe.metrics import Metrics, Output
 from shadow.observe.mismatch_file import MismatchFile
 from shadow.observe.pulse import PeriodicTasks
 from shadow.observe.report import Report
@@ -42,6 +42,7 @@ from shadow.stores.dynamo.store import DynamoContext, DynamoStore
 from shadow.stores.mongo.checks import HandedIn, client_faults, handed_in
 from shadow.stores.mongo.drivers import connect
 from shadow.stores.mongo.store import MongoContext, MongoStore
+from shadow.traces.meters import Meters
 from shadow.traces.spans import Traces
 
 __all__ = [
@@ -117,6 +118,10 @@ def make_observation(
         rules=excuses.names(),
         gauges=gauges,
         on_failure=lambda part, error: report.failed(part, error),
+        output=Output(
+            None if observe.metrics is MetricsOutput.PROMETHEUS else Meters(),
+            exposed=observe.metrics is not MetricsOutput.OTEL,
+        ),
     )
     findings = Findings(hasher, reveal_keys=observe.reveal_keys, notes=True)
     lines = LogLines(findings, hasher, reveal_keys=observe.reveal_keys)

@@ -96,7 +96,7 @@ class Shadow(DriverDatabase):
         return cls.from_file(path) if path else cls(parse(_NOTES, source="(environment)"))
 
     def __repr__(self) -> str:
-        return f"Shadow({self.name!r}, {len(self._engine.specs)} collections)"
+        return f"{self.__class__.__name__}({self.name!r} of a Shadow with {len(self._engine.specs)} collections)"
 
     # --- lifecycle ---------------------------------------------------------------------------------------------------
 

@@ -184,6 +184,7 @@ class Engine(Upkeep):
                 await check(self.portability.exchange(ending=True))
             self.report.say_held(ending=True)
             if not self._other_loops():
+                self.metrics_registry.close()
                 await self.fleet.participant.leave()
         await asyncio.to_thread(self.suspects.shut)
         await asyncio.to_thread(self.fleet.close)
@@ -198,6 +199,7 @@ class Engine(Upkeep):
             self._forget_dead_loops()
             self._share_secret()
             self._hold_lock()
+            self.metrics_registry.open()
             # Routes that were read in another event loop may have changed since.
             self.parts.routes.forget()
             runtime = self._runtimes[loop] = Runtime(

@@ -23,6 +23,7 @@ from shadow.runtime import Runtime, RuntimeContext
 from shadow.sessions import TransactionRouter
 from shadow.stores.mongo.drivers import collection_class, driver_of
 from shadow.stores.mongo.store import MongoStore
+from shadow.surface.driver_database import ForwardedClient
 from shadow.surface.forwarded import ForwardedCollection
 from shadow.surface.futures import BegunCalls
 from shadow.surface.index_upkeep import IndexUpkeep
@@ -48,6 +49,7 @@ class DatabaseHandle(abc.ABC):
         self._kind: type[Any] | None = None
         self._kept_by_url: ClientDefaults | None = None
         self.calls = BegunCalls()
+        self.client = ForwardedClient(self)
 
     database: Any
     parts: RuntimeContext
@@ -119,6 +121,10 @@ class DatabaseHandle(abc.ABC):
         store = self.runtime().stores[StoreName.MONGO]
         assert isinstance(store, MongoStore)
         return store.driver
+
+    def given_client(self) -> Any:
+        """The client of MongoDB that was passed in, or None."""
+        return None if self.clients.mongo is None else self.clients.mongo.client
 
     def session_client(self) -> Any:
         """The driver's client that makes the application's sessions, whether or not MongoDB is there."""

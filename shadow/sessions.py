@@ -110,14 +110,15 @@ class Sessions:
             return made
 
         def committed() -> Any:
-            if kept.transaction is None:
+            if (held := kept.transaction) is None:
                 return commit()
-            return self._ending(self._commit(session, kept.transaction, commit, abort))
+            return self._ending("commit_transaction", held, lambda: self._commit(session, held, commit, abort))
 
         def aborted() -> Any:
-            if kept.transaction is None or kept.transaction.over:
+            if (held := kept.transaction) is None or held.over:
                 return abort()
-            return self._ending(self._writes.abort(kept.transaction, abort))
+            send = abort if held.buffer is not None else self._requested(StoreName.MONGO, abort)
+            return self._ending("abort_transaction", held, lambda: self._writes.abort(held, send))
 
         session.start_transaction = functools.wraps(start)(started)
         session.commit_transaction = functools.wraps(commit)(committed)
@@ -132,7 +133,8 @@ class Sessions:
         store = self._context.stores[StoreName.MONGO]
         if isinstance(store, InSessions) and held.changes:
             await store.make_lasting(session)
-        await self._writes.commit(held, commit, abort)
+        send = self._requested(StoreName.MONGO, commit)
+        await self._writes.commit(held, send, self._requested(StoreName.MONGO, abort))
 
     async def _commit_buffer(
         self, session: Any, held: Transaction, commit: Callable[[], Awaitable[Any]], abort: Callable[[], Awaitable[Any]]
@@ -149,15 +151,29 @@ class Sessions:
 
         async def send() -> None:
             try:
-                await store.commit(held.buffer)
+                with self._context.traces.request(StoreName.DYNAMO):
+                    await store.commit(held.buffer)
             finally:
                 await commit()
 
         await self._writes.commit(held, send, abort)
 
-    def _ending(self, work: Awaitable[None]) -> Awaitable[None]:
-        """Runs to its end even if its caller is cancelled."""
-        return asyncio.shield(self._spawn(work))
+    def _ending(self, verb: str, held: Transaction, work: Callable[[], Awaitable[None]]) -> Awaitable[None]:
+        """Runs to its end, in a span, even if its caller is cancelled."""
+        store = StoreName.MONGO if held.buffer is None else StoreName.DYNAMO
+
+        async def spanned() -> None:
+            with self._context.traces.call(verb, "", "", store):
+                await work()
+
+        return asyncio.shield(self._spawn(spanned()))
+
+    def _requested(self, store: StoreName, send: Callable[[], Awaitable[Any]]) -> Callable[[], Awaitable[Any]]:
+        async def requested() -> None:
+            with self._context.traces.request(store):
+                await send()
+
+        return requested
 
     def _spawn(self, work: Awaitable[None]) -> asyncio.Task[None]:
         task = begin(work, name="shadow-transaction")

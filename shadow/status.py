@@ -73,7 +73,7 @@ async def own_status(engine: Observed) -> ProcessStatus:
     await _look_at_indexes(engine)
     await check(engine.portability.exchange(), _LONGEST)
     stats, findings, metrics = runtime.stats, engine.shared_findings, engine.metrics_registry
-    counts = await findings.summary()
+    counts, slower = await findings.summary(), engine.settings.slower()
     return ProcessStatus(
         {name: CollectionRoute.of(route) for name, route in engine.routes().items()},
         {
@@ -105,6 +105,8 @@ async def own_status(engine: Observed) -> ProcessStatus:
         _index_advice(runtime.stores[StoreName.DYNAMO]),
         {name: _index_health(engine, name, route) for name, route in engine.routes().items()},
         {name: figures for name in metrics.collections if (figures := metrics.guards.of(name)) is not None},
+        {name: metrics.latencies.of(name, slower.get(name, 0.0)) for name in metrics.collections},
+        {name: shapes for name in metrics.collections if (shapes := metrics.latencies.status(name))},
         {
             "lost_indexes": engine.index_report.status(),
             "excuses": engine.excuses.status(),

@@ -20,6 +20,7 @@ from shadow.cli import (
     findings,
     fleet,
     flip,
+    hooks,
     jobs,
     journal,
     old_spellings,
@@ -71,6 +72,7 @@ app.command("flip")(flip.flip)
 app.add_typer(ramp.app, name="ramp")
 app.command("complete")(complete.complete)
 app.add_typer(fleet.app, name="fleet")
+app.add_typer(hooks.app, name="hooks")
 app.command("finalize")(finalize.finalize)
 app.add_typer(repair_plan.app, name="repair")
 repair_plan.app.command(old_spellings.HIDDEN, hidden=True)(old_spellings.journal)

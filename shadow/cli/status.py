@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from shadow.cli.latency import show as show_latency
 from shadow.cli.options import AsJson, print_json
 from shadow.cli.ramp import show as show_ramps
 from shadow.cli.remote import Url, ask
@@ -36,6 +37,14 @@ def status(
         bool,
         typer.Option("--details", help="How each collection is written and read, what waits, and its closed gates."),
     ] = False,
+    latency: Annotated[
+        bool,
+        typer.Option(
+            "--latency",
+            help="Store against store, by collection and shape of query: p50, p95 and p99 of both in milliseconds, of "
+            "the last hour in the process that answers.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Tells whether it is safe to flip, and the first thing to look at.
@@ -44,10 +53,13 @@ def status(
     cannot be reached."""
     found = ask(url, "/status")
     if as_json:
-        print_json({"indexes": found["indexes"]} if indexes else found)
+        part = "indexes" if indexes else "latency" if latency else ""
+        print_json({part: found.get(part, {})} if part else found)
     elif indexes:
         _show_indexes(of_json(found).indexes)
         _show_lost(found.get("lost_indexes", {}))
+    elif latency:
+        show_latency(Console(), of_json(found))
     else:
         _show(of_json(found), every_gate=gates, details=details)
 
@@ -71,8 +83,9 @@ def _show(status: ProcessStatus, *, every_gate: bool, details: bool = False) -> 
     if details:
         for name in status.collections:
             console.print(_details(status, readiness, name), soft_wrap=True)
+        show_latency(console, status)
     elif not every_gate:
-        console.print("more: --details, --gates")
+        console.print("more: --details, --gates, --latency")
     if every_gate:
         _show_gates(console, readiness.gates)
     if status.fleet.get("ramps"):

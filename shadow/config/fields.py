@@ -26,6 +26,7 @@ __all__ = [
     "FROZEN",
     "OURS",
     "Duration",
+    "Factor",
     "FieldPath",
     "Name",
     "OperatorName",
@@ -194,6 +195,7 @@ def check_docs_url(url: str) -> str:
 
 PhaseField = Annotated[Phase, BeforeValidator(as_phase)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Factor = Annotated[float, Field(ge=0, le=1000)]
 Duration = Annotated[float, BeforeValidator(as_duration), Field(gt=0, le=30 * 86_400)]
 ShareOfReads = Annotated[float, BeforeValidator(as_share)]
 OperatorName = Annotated[str, AfterValidator(_check_operator)]

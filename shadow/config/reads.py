@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from shadow.config.fields import FROZEN, Duration, ShareOfReads, as_share
+from shadow.config.fields import FROZEN, Duration, Factor, ShareOfReads, as_share
 from shadow.model.guards import GuardLimits, RampBack, RampPlan
 from shadow.model.phase import NO_SHARES, ReadShares, StoreName
 
@@ -24,7 +24,7 @@ class GuardSettings(BaseModel):
     """Of the comparisons: how many may differ, beyond the noise."""
     errors: ShareOfReads = 0.01
     """Of the requests: how many may fail, beyond what fails of the other store's."""
-    slower: Annotated[float, Field(ge=0, le=1000)] = 3.0
+    slower: Factor = 3.0
     """The most that the 95th percentile may be of the other store's, as a factor; 0: switched off."""
     throttled: ShareOfReads = 0.01
     """Of the requests to DynamoDB: how many may be throttled."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -20,6 +21,7 @@ from pydantic import (
 from shadow.config.fields import (
     FROZEN,
     OURS,
+    Factor,
     FieldPath,
     Name,
     PhaseField,
@@ -50,6 +52,7 @@ __all__ = [
     "ExpirySettings",
     "IndexSettings",
     "JournalSettings",
+    "MetricsOutput",
     "MongoSettings",
     "ObserveSettings",
     "ReadsSettings",
@@ -176,6 +179,12 @@ class ControlSettings(BaseModel):
     """Seconds after which an operator that only MongoDB has, and that no process used, is forgotten."""
 
 
+class MetricsOutput(enum.StrEnum):
+    PROMETHEUS = "prometheus"
+    OTEL = "otel"
+    BOTH = "both"
+
+
 class ObserveSettings(BaseModel):
     """`hash_secret` is the key of the hashes that stand for keys and values. Default: a random one for each host."""
 
@@ -194,6 +203,8 @@ class ObserveSettings(BaseModel):
     watch_writers: bool = False
     """Whether MongoDB's change streams are watched for out-of-band writes. Set it for one process of a fleet, since
     each watching process counts all of them. Needs a replica set."""
+    metrics: MetricsOutput = MetricsOutput.PROMETHEUS
+    """Where metrics are shown: at `/metrics`, by a meter of OpenTelemetry, or both."""
     traces: bool = True
     """Whether calls, and the work that they cause, have spans of OpenTelemetry, where the application has configured
     a provider of them."""
@@ -239,6 +250,8 @@ class Defaults(BaseModel):
     unsupported: Unsupported = Unsupported.PASS
     forced: Reason | None = None
     reads: ReadsSettings = ReadsSettings()
+    slower: Factor = 3.0
+    """By how much the secondary's 95th percentile may exceed the primary's before a flip; 0: as slow as it likes."""
 
 
 class IndexSettings(BaseModel):

@@ -21,6 +21,7 @@ from shadow.assess.prices import Prices
 from shadow.compare.rules import Rule
 from shadow.config.fields import (
     FROZEN,
+    Factor,
     FieldPath,
     Name,
     OperatorName,
@@ -81,6 +82,7 @@ class CollectionSettings(BaseModel):
     forced: Reason | None = None
     """The reason for a change of `primary` in this file in spite of closed gates; kept in the receipt."""
     reads: ReadsSettings | None = None
+    slower: Factor | None = None
     indexes: Annotated[tuple[IndexSettings, ...], AfterValidator(check_indexes)] = ()
     unique: tuple[UniquePath | UniqueSettings, ...] = ()
     expires: ExpirySettings | None = None
@@ -232,6 +234,11 @@ class Settings(BaseSettings):
         """The ramps of reads, by collection and by the store that answers."""
         reads = {name: entry.reads or self.defaults.reads for name, entry in self.collections.items()}
         return {name: ramps for name, each in reads.items() if (ramps := each.ramps())}
+
+    def slower(self) -> dict[str, float]:
+        """By collection: the factor of the gate `fast enough`; 0: it is switched off."""
+        found = {name: entry.slower for name, entry in self.collections.items()}
+        return {name: self.defaults.slower if each is None else each for name, each in found.items()}
 
     def hook_list(self) -> tuple[Hook, ...]:
         return tuple(each.hook() for each in self.hooks)

@@ -4,6 +4,7 @@ part in a flip."""
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -32,6 +33,9 @@ _JOURNAL: Final = "the journal"
 def _ignore(place: str, by: str) -> None: ...
 
 
+def _pass(error: Exception) -> None: ...
+
+
 @dataclass(frozen=True)
 class VouchingContext:
     """What a process vouches with."""
@@ -52,6 +56,8 @@ class VouchingContext:
     """The control store and the process, which a token says beside itself."""
     on_stranger: Callable[[str, str], None] = _ignore
     """Called with a place that has a token which this control store has not noted, and with what that says."""
+    on_fault: Callable[[Exception], None] = _pass
+    """Called with what a store or the journal raised in place of an answer."""
 
 
 class Vouching:
@@ -67,6 +73,7 @@ class Vouching:
         self._both = context.both
         self._interrupt = context.interrupt
         self._patience = context.patience
+        self._on_fault = context.on_fault
         self.silent: set[str] = set()
         """What did not answer in time when the tokens were last checked: collections, and the journal by its name."""
 
@@ -78,7 +85,7 @@ class Vouching:
         due: list[Tokens] = []
         self.silent = set()
         if both:
-            found = await self._asked(self._state(self._journal, wanted=True), _JOURNAL)
+            found = await self._asked(lambda: self._state(self._journal, wanted=True), _JOURNAL)
             if found == "wrong":
                 mismatched.update(both)
                 await self._ask_who(_JOURNAL, self._journal)
@@ -86,7 +93,7 @@ class Vouching:
                 due.append(self._journal)
         places = [(name, place) for name in names for place in self._places(name)]
         states = await asyncio.gather(
-            *(self._asked(self._state(place, wanted=name in both), name) for name, place in places)
+            *(self._asked(functools.partial(self._state, place, wanted=name in both), name) for name, place in places)
         )
         for (name, place), found in zip(places, states, strict=True):
             if found == "wrong":
@@ -97,11 +104,11 @@ class Vouching:
         if mismatched:
             await self._interrupt(sorted(mismatched))
         for place in due:
-            await self._asked(place.replace())
+            await self._asked(place.replace)
         return mismatched
 
     async def _ask_who(self, what: str, place: Tokens) -> None:
-        by = await self._asked(place.by())
+        by = await self._asked(place.by)
         if by:
             self._on_stranger(what, by)
 
@@ -113,7 +120,8 @@ class Vouching:
             found[name] = {
                 str(key): identity
                 for key, store in self._stores().items()
-                if isinstance(store, Identified) and (identity := await self._asked(store.identity(name))) is not None
+                if isinstance(store, Identified)
+                and (identity := await self._asked(functools.partial(store.identity, name))) is not None
             }
             if not await Identities(self._records, name).agree(found[name]):
                 mismatched.add(name)
@@ -129,7 +137,7 @@ class Vouching:
         spoilt = False
         for store in self._stores().values():
             if isinstance(store, Tokened):
-                spoilt |= await self._asked(_done(store.set_token(collection, fresh_id()))) is not None
+                spoilt |= await self._asked(functools.partial(_set, store, collection)) is not None
         return spoilt
 
     def _places(self, collection: str) -> list[Tokens]:
@@ -147,22 +155,24 @@ class Vouching:
             return "right"
         return "new" if wanted else ""
 
-    async def _asked(self, work: Awaitable[T], what: str = "") -> T | None:
-        """None: there was no answer; `what` counts as silent then."""
+    async def _asked(self, ask: Callable[[], Awaitable[T]], what: str = "") -> T | None:
+        """None: there was no answer; `what` counts as silent then. `ask` is called here: this may be a task, and one
+        that is cancelled before it begins would leave a coroutine that nobody awaits."""
         try:
             async with asyncio.timeout(self._patience):
-                return await work
+                return await ask()
         except (ControlError, asyncio.CancelledError):
             raise
-        except (JournalError, TimeoutError):
+        except (JournalError, TimeoutError) as error:
             if what:
                 self.silent.add(what)
-            return None
-        except Exception:
+            self._on_fault(error)
+        except Exception as error:
             # Whatever a driver raises: an account without the right to read is no reason to stop.
-            return None
+            self._on_fault(error)
+        return None
 
 
-async def _done(work: Awaitable[object]) -> bool:
-    await work
+async def _set(store: Tokened, collection: str) -> bool:
+    await store.set_token(collection, fresh_id())
     return True

@@ -42,6 +42,7 @@ class Gaps(RunningSite):
                 patience=min(limits.read_deadline, limits.drain / 4),
                 by=f"{self._control} {_BY} {host} pid {own.pid}",
                 on_stranger=self._stranger,
+                on_fault=lambda error: context.parts.reporter.publish(ComponentFailed("control", error)),
             )
         )
         self._vouched = -math.inf

@@ -19,12 +19,14 @@ from shadow.model.health import (
     FindingsHealth,
     IndexHealth,
     JournalHealth,
+    LatencyHealth,
     OutOfBandHealth,
     PortabilityHealth,
     RecentReads,
     RouteHealth,
     SecondaryHealth,
 )
+from shadow.model.latencies import Times, added, of_text, percentile, total
 from shadow.model.phase import Phase
 
 __all__ = ["ENOUGH", "Gate", "ProcessHealth", "Readiness", "gates_of"]
@@ -103,6 +105,7 @@ _ORDER: Final = (
     "phase",
     "compared",
     "shed",
+    "fast enough",
 )
 
 
@@ -280,6 +283,36 @@ def _shed(name: str, of: Sequence[RecentReads]) -> Gate:
     return Gate(name, "shed", share <= MOST_SHED, f"{share:.1%} in {lately} (at most {MOST_SHED:.0%})", advice)
 
 
+def _fast(name: str, of: Sequence[LatencyHealth]) -> Gate:
+    limits = [each.slower for each in of if each.slower]
+    if not limits:
+        return Gate(name, "fast enough", True, "switched off")
+    slow, told = [], []
+    for family in ("read", "write"):
+        primary, secondary = _of_both(of, f"{family}_times")
+        count = min(total(primary), total(secondary))
+        if count < ENOUGH:
+            told.append(f"{family}s: not known, {count} in the last hour (at least {ENOUGH})")
+            continue
+        ours, theirs = percentile(secondary, 0.95), percentile(primary, 0.95)
+        told.append(f"{family}s: p95 {ours * 1000:.1f} ms to {theirs * 1000:.1f} ms, {ours / theirs:.1f} times")
+        if ours > min(limits) * theirs:
+            slow.append(f"{family}s")
+    advice = (
+        f"the secondary is too slow for {' and '.join(slow)} of {name}: shadow status --latency names the queries; "
+        "slower sets the limit"
+    )
+    # Open where it is not known: the gate `compared` asks for the traffic, and this one only for what it shows.
+    return Gate(name, "fast enough", not slow, f"{'; '.join(told)} (at most {min(limits):g} times)", advice)
+
+
+def _of_both(of: Sequence[LatencyHealth], field: str) -> tuple[Times, Times]:
+    """The times of the primary and of the secondary, in all processes."""
+    texts = [getattr(each, field) for each in of]
+    primary, secondary = (added(of_text(each[place]) for each in texts) for place in (0, 1))
+    return primary, secondary
+
+
 _CONDITIONS: Final[tuple[tuple[Any, ...], ...]] = (
     ("secondary", _secondary, "secondary"),
     ("findings", _findings, "findings", "comparison"),
@@ -292,5 +325,6 @@ _CONDITIONS: Final[tuple[tuple[Any, ...], ...]] = (
     ("phase", _phase, "route"),
     ("compared", _compared, "recent"),
     ("shed", _shed, "recent"),
+    ("fast enough", _fast, "latency"),
 )
 """By name of the gate: its condition, and the sections of the health that it takes, of every process."""

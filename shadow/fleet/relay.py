@@ -25,7 +25,7 @@ from shadow.control.seat import Seat
 from shadow.errors import ControlError
 from shadow.host.process import this_process
 from shadow.host.steady import steady
-from shadow.model.events import OutOfBandWriteRelayed, OutOfBandWriteSeen, noted
+from shadow.model.events import ComponentFailed, OutOfBandWriteRelayed, OutOfBandWriteSeen, noted
 from shadow.model.keys import queue_key
 from shadow.model.phase import StoreName
 from shadow.model.verdict import Bypass
@@ -223,8 +223,9 @@ class Relay:
             async with within(self._limits.operation):
                 others = await self._stores[route.secondary].images(name, keys)
                 images = await self._stores[route.primary].images(name, keys)
-        except Exception:
+        except Exception as error:
             # A secondary that does not answer: the journal asks it for as long as it takes.
+            self._reporter.publish(ComponentFailed("relay", error))
             return [None] * len(writes)
         expiry = self._expiry(name)
         found: list[bool | None] = []

@@ -17,6 +17,7 @@ from shadow.model.health import (
     GuardHealth,
     IndexHealth,
     JournalHealth,
+    LatencyHealth,
     OutOfBandHealth,
     PortabilityHealth,
     RecentReads,
@@ -128,6 +129,10 @@ class ProcessStatus:
     """What MongoDB's indexes mean for the gate; `lost_indexes` is for people."""
     guards: Mapping[str, GuardHealth] = field(default_factory=dict)
     """Of the collections with a ramp or a watched flip; not shown."""
+    latency_health: Mapping[str, LatencyHealth] = field(default_factory=dict)
+    """For the gate; `latency` is for people."""
+    latency: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    """Store against store, by collection and shape of query, as `Latencies.status` returns it."""
     more: Mapping[str, Any] = field(default_factory=dict)
     """Further fields to show."""
     fleet: Mapping[str, Any] = field(default_factory=dict)
@@ -163,6 +168,7 @@ class ProcessStatus:
             self.index_health.get(name),
             self._lost_by_flip(name, route),
             self.guards.get(name),
+            self.latency_health.get(name),
         )
 
     def _out_of_band(self, name: str, route: CollectionRoute) -> OutOfBandHealth:
@@ -190,7 +196,7 @@ class ProcessStatus:
 _SHOWN_AS = {"queues": "lanes"}
 """Fields that have another name in JSON, which is public."""
 
-_AS_THEY_ARE = ("comparison", "bypassing", "relay", "not_portable", "fleet")
+_AS_THEY_ARE = ("comparison", "bypassing", "relay", "not_portable", "latency", "fleet")
 
 
 def as_json(status: ProcessStatus) -> dict[str, Any]:
@@ -214,6 +220,10 @@ def as_json(status: ProcessStatus) -> dict[str, Any]:
         "index_health": {
             name: {"indexes_known": each.indexes_known, "indexes_lost": list(each.indexes_lost)}
             for name, each in status.index_health.items()
+        },
+        "latency_health": {
+            name: {"slower": each.slower, "read_times": [*each.read_times], "write_times": [*each.write_times]}
+            for name, each in status.latency_health.items()
         },
         **{name: dict(getattr(status, name)) for name in _AS_THEY_ARE},
         **status.more,
@@ -251,6 +261,10 @@ def of_json(content: Mapping[str, Any]) -> ProcessStatus:
         index_health={
             name: IndexHealth(bool(each["indexes_known"]), tuple(each["indexes_lost"]))
             for name, each in content.get("index_health", {}).items()
+        },
+        latency_health={
+            name: LatencyHealth(float(each["slower"]), tuple(each["read_times"]), tuple(each["write_times"]))
+            for name, each in content.get("latency_health", {}).items()
         },
         not_portable_known=bool(content.get("not_portable_known", True)),
         readiness=_readiness_of(content.get("verdict")),

@@ -23,16 +23,19 @@ from shadow.model.hooks import Hook, HookEvent
 from shadow.model.version import fresh_id
 from shadow.observe.log import Event, scrub
 
-__all__ = ["FIELDS", "NO_HOOKS", "Hooks", "body_of"]
+__all__ = ["FIELDS", "NO_HOOKS", "TEST", "Hooks", "body_of"]
 
 FIELDS: Final = frozenset(
     {
         "by", "collection", "collections", "figure", "finding", "flip", "forced", "gate", "guards",
         "guards_held_seconds", "kind", "look_at", "number", "paused_seconds", "reason", "said", "share", "share_before",
-        "state", "store", "to", "verb",
+        "state", "store", "test", "to", "verb",
     }
 )  # fmt: skip
 """The fields that a body may have, besides `id`, `event`, `at` and `host`. None of them is of a document."""
+
+TEST: Final = "test"
+"""In place of an event, for a call that an operator makes; no hook is configured for it."""
 
 _QUEUE: Final = 100
 _FIRST: Final = 1.0
@@ -40,7 +43,7 @@ _LONGEST: Final = 60.0
 """Seconds before an attempt is made again: the first pause, and the longest."""
 
 
-def body_of(event: HookEvent, id: str, fields: Mapping[str, Any], now: float) -> bytes:
+def body_of(event: HookEvent | str, id: str, fields: Mapping[str, Any], now: float) -> bytes:
     """The JSON that a hook gets. `now`: epoch seconds. Fields that are not in `FIELDS` are dropped, and a value that is
     neither a number, a flag, a text nor a list or mapping of them is replaced by its type."""
     plain = {name: _plain(value) for name, value in fields.items() if name in FIELDS}

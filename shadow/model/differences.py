@@ -62,5 +62,7 @@ DIFFERENCES: Final[dict[int, str]] = {
     "rounding of what is in the window; the server's also have that of what has left it.",
     451: "`$densify` with given bounds fills every partition; MongoDB 6.0 omits some whose values are all below them. "
     "Where equal numbers have several types, the type of the added ones, and the order of partitions, may differ.",
+    470: "`$out` into a configured collection does not replace it at once: new documents are written one by one, then "
+    "what is not in the result is deleted. Meanwhile readers see both, and after an error both are there.",
 }
 """By number, each in one or two sentences for people who must decide whether it matters to them."""

@@ -14,6 +14,7 @@ from shadow.model.background import Background
 from shadow.model.operation import Verb
 from shadow.model.outcome import Outcome
 from shadow.model.phase import Role, Route, StoreName
+from shadow.model.reads import Read
 from shadow.model.verdict import Bypass, Deferral, Healing, Incomparable, Mismatch, Routed, ShedReason, Slice, Verdict
 from shadow.model.version import Key
 
@@ -45,6 +46,7 @@ __all__ = [
     "ReadFinished",
     "ReadRouted",
     "ReadShed",
+    "ReadTimed",
     "Reporter",
     "RequestThrottled",
     "RouteChanged",
@@ -89,6 +91,17 @@ class ReadRouted:
     reason: Routed
     seconds: float = 0.0
     """For which the secondary was asked; 0.0: it was not."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadTimed:
+    """A read that the primary has answered to the application was asked of the secondary by itself, and each took so
+    long; also where the secondary had no answer within its time limit."""
+
+    collection: str
+    asked: Read
+    primary_seconds: float
+    secondary_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,6 +337,7 @@ Event: TypeAlias = (
     | ReadFinished
     | ReadRouted
     | ReadShed
+    | ReadTimed
     | ComparisonFinished
     | ComparisonUndecided
     | NotPortable

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
+from shadow.model.latencies import of_text
 from shadow.model.phase import Phase, StoreName
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "GuardHealth",
     "IndexHealth",
     "JournalHealth",
+    "LatencyHealth",
     "OutOfBandHealth",
     "PortabilityHealth",
     "RecentReads",
@@ -112,6 +114,22 @@ class RecentReads:
 
 
 @dataclass(frozen=True, slots=True)
+class LatencyHealth:
+    """How long both stores took for the same operations, of late, as the collection is routed now."""
+
+    slower: float
+    """By how much the 95th percentile of the secondary may exceed that of the primary; 0: as slow as it likes."""
+    read_times: tuple[str, ...]
+    """Of the primary and of the secondary, each as `latencies.text_of` makes it."""
+    write_times: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what no process has counted."""
+        for primary, secondary in (self.read_times, self.write_times):
+            of_text(primary), of_text(secondary)
+
+
+@dataclass(frozen=True, slots=True)
 class GuardHealth:
     """What the guards of a ramp or of a watched flip go by: counts of the last minutes at the current share. `plan`:
     the ramp of this process's configuration, in words, "" without one; `number`: the step that it has in force."""
@@ -153,6 +171,7 @@ class CollectionHealth:
     indexes: IndexHealth | None = None
     portability: PortabilityHealth | None = None
     guards: GuardHealth | None = None
+    latency: LatencyHealth | None = None
 
     def record(self) -> dict[str, Any]:
         """As JSON and BSON can hold it: the fields of every section in one object, without what is unknown."""
@@ -180,6 +199,7 @@ _SECTIONS: Final[Mapping[str, type[Any]]] = {
     "indexes": IndexHealth,
     "portability": PortabilityHealth,
     "guards": GuardHealth,
+    "latency": LatencyHealth,
 }
 
 _T = TypeVar("_T")

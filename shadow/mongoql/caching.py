@@ -2,8 +2,9 @@
 
 `cached_*` finds a compiled form by the very object that it was compiled from, or else by its BSON bytes. `remember_*`
 is for the door of the application (`surface.arguments`): its copies are private and never changed, so their compiled
-form may be found by the object itself. A call's data (`Query`, `Change`, `model.reads`) carry these objects from the
-door to both stores, and a store that needs the compiled form gets it without compiling or encoding again.
+form may be found by the object itself. What holds the time of its call (`once`) is found by that alone, for no other
+call has these bytes. A call's data (`Query`, `Change`, `model.reads`) carry these objects from the door to both stores,
+and a store that needs the compiled form gets it without compiling or encoding again.
 """
 
 from __future__ import annotations
@@ -63,6 +64,10 @@ class _Compiled(Generic[T]):
     def by_bytes(self, encoded: bytes) -> T:
         return self._by_bytes(encoded) if len(encoded) <= _LARGEST else self._decoded(encoded)
 
+    def by_bytes_once(self, encoded: bytes) -> T:
+        """Of what no other call has, since it holds the time: it would take the place of what others have."""
+        return self._decoded(encoded)
+
     def remember(self, source: object, compiled: T) -> T:
         self._slots[(id(source) >> 4) % _SLOTS] = source, compiled
         return compiled
@@ -85,9 +90,10 @@ def cached_filter(filter: Mapping[str, Any]) -> Filter:
     return _filters.by_bytes(bson.encode(filter)) if found is None else found
 
 
-def remember_filter(filter: Document) -> Filter:
+def remember_filter(filter: Document, *, once: bool = False) -> Filter:
     """`cached_filter` of a filter that nobody changes from now on."""
-    return _filters.remember(filter, cached_filter(filter))
+    made = _filters.by_bytes_once(bson.encode(filter)) if once else cached_filter(filter)
+    return _filters.remember(filter, made)
 
 
 def cached_projection(projection: Document) -> Projection:
@@ -96,9 +102,10 @@ def cached_projection(projection: Document) -> Projection:
     return _projections.by_bytes(bson.encode(projection)) if found is None else found
 
 
-def remember_projection(projection: Document) -> Projection:
+def remember_projection(projection: Document, *, once: bool = False) -> Projection:
     """`cached_projection` of a projection that nobody changes from now on."""
-    return _projections.remember(projection, cached_projection(projection))
+    made = _projections.by_bytes_once(bson.encode(projection)) if once else cached_projection(projection)
+    return _projections.remember(projection, made)
 
 
 def cached_pipeline(pipeline: Sequence[Document]) -> Pipeline:
@@ -107,9 +114,12 @@ def cached_pipeline(pipeline: Sequence[Document]) -> Pipeline:
     return _pipelines.by_bytes(bson.encode({"p": list(pipeline)})) if found is None else found
 
 
-def remember_pipeline(pipeline: Sequence[Document]) -> Pipeline:
+def remember_pipeline(pipeline: Sequence[Document], *, once: bool = False) -> Pipeline:
     """`cached_pipeline` of a pipeline that nobody changes from now on."""
-    return _pipelines.remember(pipeline, cached_pipeline(pipeline))
+    made = _pipelines.by_bytes_once(bson.encode({"p": list(pipeline)})) if once else cached_pipeline(pipeline)
+    if once and made.leading_match:
+        remember_filter(made.leading_match, once=True)  # a store looks for it by itself
+    return _pipelines.remember(pipeline, made)
 
 
 def cached_update(update: Document | Sequence[Document], array_filters: Sequence[Document] = ()) -> Updater:
@@ -117,9 +127,16 @@ def cached_update(update: Document | Sequence[Document], array_filters: Sequence
     found = _with_array_filters.by_identity(update)
     if found is not None and found[0] is array_filters:
         return found[1]
-    return _updates.by_bytes(bson.encode({"u": update, "f": list(array_filters)}))
+    return _updates.by_bytes(_encoded(update, array_filters))
 
 
-def remember_update(update: Document | Sequence[Document], array_filters: Sequence[Document]) -> Updater:
+def remember_update(
+    update: Document | Sequence[Document], array_filters: Sequence[Document], *, once: bool = False
+) -> Updater:
     """`cached_update` of an update and of array filters that nobody changes from now on."""
-    return _with_array_filters.remember(update, (array_filters, cached_update(update, array_filters)))[1]
+    made = _updates.by_bytes_once(_encoded(update, array_filters)) if once else cached_update(update, array_filters)
+    return _with_array_filters.remember(update, (array_filters, made))[1]
+
+
+def _encoded(update: Document | Sequence[Document], array_filters: Sequence[Document]) -> bytes:
+    return bson.encode({"u": update, "f": list(array_filters)})

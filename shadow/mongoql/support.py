@@ -17,7 +17,10 @@ __all__ = ["TABLE", "Family", "Support", "SupportEntry", "entries", "require", "
 
 
 class Support(enum.StrEnum):
+    """LAST: at the end of a pipeline of a configured collection."""
+
     SUPPORTED = "supported"
+    LAST = "last"
     REFUSED = "refused"
 
 
@@ -83,6 +86,9 @@ _SUPPORTED: Final[dict[Family, str]] = {
         stdDevPop stdDevSamp rank denseRank documentNumber shift derivative integral expMovingAvg locf linearFill""",
 }
 
+_LAST: Final = "merge out"
+_AT_THE_END: Final = "it is for the end of a pipeline of a configured collection"
+
 _REFUSED: Final[dict[Family, dict[str, str]]] = {
     Family.QUERY: {
         _SERVER: "where",
@@ -96,7 +102,7 @@ _REFUSED: Final[dict[Family, dict[str, str]]] = {
     Family.MODIFIER: {},
     Family.PROJECTION: {_TEXT: "meta"},
     Family.STAGE: {
-        _ADMIN: """changeStream collStats currentOp indexStats listLocalSessions listSessions merge out planCacheStats
+        _ADMIN: """changeStream collStats currentOp indexStats listLocalSessions listSessions planCacheStats
             shardedDataDistribution changeStreamSplitLargeEvent listClusterCatalog listSampledQueries queryStats""",
         _GEO: "geoNear",
         _TEXT: "search searchMeta vectorSearch rankFusion listSearchIndexes",
@@ -128,6 +134,8 @@ def _table() -> dict[Family, dict[str, SupportEntry]]:
         for reason, text in reasons.items():
             for name in _names(text):
                 table[family][name] = SupportEntry(name, family, Support.REFUSED, reason)
+    for name in _names(_LAST):
+        table[Family.STAGE][name] = SupportEntry(name, Family.STAGE, Support.LAST, _AT_THE_END)
     return table
 
 
@@ -150,7 +158,7 @@ def require(family: Family, name: str) -> None:
     entry = TABLE[family].get(name)
     if entry is None:
         raise _unknown(family, name)
-    if entry.status is Support.REFUSED:
+    if entry.status is not Support.SUPPORTED:
         raise UnsupportedOperation(name, entry.reason)
 
 

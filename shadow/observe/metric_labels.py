@@ -5,15 +5,23 @@ from __future__ import annotations
 from typing import Final
 
 from shadow.model.background import Background
-from shadow.model.events import BackgroundTaskFailed, ComparisonFinished, ConfigReloaded, Noted, WriteUnjournaled
-from shadow.model.operation import READS
+from shadow.model.events import (
+    BackgroundTaskFailed,
+    ComparisonFinished,
+    ConfigReloaded,
+    Noted,
+    OperationFinished,
+    WriteUnjournaled,
+)
+from shadow.model.operation import READS, Verb
 from shadow.model.verdict import Unjournaled
 from shadow.observe.log import Event as LogEvent
-from shadow.observe.metric_row import Component, FlipOutcome, Reload
+from shadow.observe.metric_row import Component, Family, FlipOutcome, Reload
 
 __all__ = [
     "COMPONENT_OF",
     "component_labels",
+    "family_labels",
     "flip_labels",
     "is_flip",
     "of_read",
@@ -46,6 +54,12 @@ COMPONENT_OF: Final = {
     Background.RIGHTS: Component.OTHER,
     Background.JOURNAL: Component.JOURNAL,
 }
+
+_FAMILY: Final = {verb: Family.READ if verb in READS else Family.WRITE for verb in Verb}
+
+
+def family_labels(event: OperationFinished) -> tuple[str, ...]:
+    return event.collection, _FAMILY[event.verb], event.store, event.role
 
 
 def of_read(event: ComparisonFinished) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Component",
     "Configured",
     "DynamoCall",
+    "Family",
     "FlipOutcome",
     "MetricRow",
     "Reload",
@@ -39,6 +40,13 @@ class Configured(enum.Enum):
     """For two labels: a collection and an operator that is not portable, once it has occurred."""
 
 
+class Family(enum.StrEnum):
+    """The two families of verbs."""
+
+    READ = "read"
+    WRITE = "write"
+
+
 class Component(enum.StrEnum):
     """The internal components whose failures are counted."""
 
@@ -57,7 +65,9 @@ class Component(enum.StrEnum):
     SWEEP = "sweep"
     INDEX = "index"
     CONTROL = "control"
+    RELAY = "relay"
     TRACES = "traces"
+    METERS = "meters"
     OTHER = OTHER
 
 
@@ -118,6 +128,12 @@ class MetricRow:
     labels: tuple[str, ...] = ()
     values: tuple[Iterable[str] | Configured, ...] = ()
     buckets: tuple[float, ...] = ()
+    rest: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Which series of a counter or histogram are at zero from the start: those with these values of these labels. A
+    label without an entry has all its values there."""
+    together: tuple[str, ...] = ()
+    """Labels all of whose values are at zero as soon as one series is counted that differs from them in these labels
+    alone."""
     merge: str = "max"
     """How a gauge's values in several workers become one: sum, max or min."""
     exemplars: bool = False

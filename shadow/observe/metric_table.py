@@ -10,7 +10,6 @@ from shadow.model.events import (
     CallAbandoned,
     CanaryFound,
     CanaryInjected,
-    CapacityConsumed,
     ClientStalled,
     ComparisonFinished,
     ComparisonUndecided,
@@ -27,9 +26,7 @@ from shadow.model.events import (
     ReadFinished,
     ReadRouted,
     ReadShed,
-    RequestThrottled,
     RuleApplied,
-    TableScanned,
     WriteDeferred,
     WriteUnjournaled,
 )
@@ -49,9 +46,11 @@ from shadow.model.verdict import (
     Unjournaled,
     Verdict,
 )
+from shadow.observe.dynamo_metrics import BY_DYNAMO, BY_SCANS
 from shadow.observe.guard_metrics import GUARDED
 from shadow.observe.metric_labels import (
     component_labels,
+    family_labels,
     flip_labels,
     is_flip,
     of_read,
@@ -64,7 +63,7 @@ from shadow.observe.metric_row import (
     By,
     Component,
     Configured,
-    DynamoCall,
+    Family,
     FlipOutcome,
     MetricRow,
     Reload,
@@ -81,7 +80,6 @@ __all__ = [
     "CANARY_FOUND",
     "CANARY_LAST_FOUND",
     "CANARY_SOUGHT",
-    "CAPACITY",
     "COMPARISONS",
     "CONTROL_UP",
     "DAMAGED",
@@ -108,24 +106,22 @@ __all__ = [
     "RELOADS",
     "ROUTE",
     "ROUTED",
-    "SCANNED",
-    "SCANNED_OUT",
-    "SCANS",
     "SECONDARY_UP",
     "SHED",
     "STUCK",
     "TABLE",
-    "THROTTLED",
     "UNJOURNALED",
     "WORKING",
     "WRITE_COMPARISONS",
     "metric_table",
 ]
 
-LIST_VERSION: Final = 2
+LIST_VERSION: Final = 3
 """Of the documented list of metrics. Within a version, metrics and label values are only added."""
 
 _WRITES: Final = tuple(verb for verb in Verb if verb not in READS)
+_ONE_READ: Final = {"verb": (Verb.FIND_ONE,)}
+"""At rest a collection has the zeros of one verb, so that their sum is there."""
 
 
 OPERATIONS: Final = MetricRow(
@@ -134,16 +130,19 @@ OPERATIONS: Final = MetricRow(
     "Operations that a store has answered.",
     ("collection", "verb", "store", "role", "outcome"),
     (Configured.COLLECTION, Verb, StoreName, Role, Outcome),
+    rest=_ONE_READ,
+    together=("outcome",),
     moved_by=(By(OperationFinished, amount="count"),),
 )
 LATENCY: Final = MetricRow(
     "shadow_operation_seconds",
     "histogram",
-    "Time that a store took to answer.",
-    ("store", "verb"),
-    (StoreName, Verb),
+    "Time that a store took to answer, by family of verbs (read, write).",
+    ("collection", "family", "store", "role"),
+    (Configured.COLLECTION, Family, StoreName, Role),
     SECONDS,
-    moved_by=(By(OperationFinished, amount="seconds", times="count"),),
+    rest={"family": ()},
+    moved_by=(By(OperationFinished, family_labels, amount="seconds", times="count"),),
 )
 COMPARISONS: Final = MetricRow(
     "shadow_comparisons_total",
@@ -151,6 +150,8 @@ COMPARISONS: Final = MetricRow(
     "Comparisons of reads, by verdict.",
     ("collection", "verb", "verdict"),
     (Configured.COLLECTION, READS, Verdict),
+    rest=_ONE_READ,
+    together=("verdict",),
     moved_by=(By(ComparisonFinished, amount="count", when=of_read),),
 )
 WRITE_COMPARISONS: Final = MetricRow(
@@ -159,16 +160,18 @@ WRITE_COMPARISONS: Final = MetricRow(
     "Comparisons of the result of a write in both stores, by verdict.",
     ("collection", "verb", "verdict"),
     (Configured.COLLECTION, _WRITES, Verdict),
+    rest={"verb": (Verb.UPDATE_ONE,)},
+    together=("verdict",),
     moved_by=(By(ComparisonFinished, amount="count", when=of_write),),
 )
 MISMATCHES: Final = MetricRow(
     "shadow_mismatches_total",
     "counter",
     "Confirmed mismatches by kind.",
-    ("collection", "verb", "kind"),
-    (Configured.COLLECTION, Verb, Kind),
+    ("collection", "kind"),
+    (Configured.COLLECTION, Kind),
     exemplars=True,
-    moved_by=(By(MismatchConfirmed, ("found.collection", "found.verb", "found.kind")),),
+    moved_by=(By(MismatchConfirmed, ("found.collection", "found.kind")),),
 )
 BY_PATH: Final = MetricRow(
     "shadow_mismatches_by_path",
@@ -199,6 +202,8 @@ NOISE: Final = MetricRow(
     "Comparisons of the primary with itself, by the same code: what is not a match here is noise.",
     ("collection", "verb", "verdict"),
     (Configured.COLLECTION, READS, Verdict),
+    rest=_ONE_READ,
+    together=("verdict",),
     moved_by=(By(NoiseMeasured),),
 )
 CANARY_SOUGHT: Final = MetricRow(
@@ -245,6 +250,8 @@ ROUTED: Final = MetricRow(
     "Reads of collections with a share for the secondary (reads), by the store that answered and why.",
     ("collection", "store", "reason"),
     (Configured.COLLECTION, StoreName, Routed),
+    rest={"reason": (Routed.SHARE,)},
+    together=("reason",),
     moved_by=(By(ReadRouted),),
 )
 SHED: Final = MetricRow(
@@ -334,20 +341,6 @@ BACKGROUND_UP: Final = MetricRow(
     ("task",),
     merge="min",
 )
-CAPACITY: Final = MetricRow(
-    "shadow_dynamo_capacity_units_total",
-    "counter",
-    "Capacity units consumed on DynamoDB; index is empty for the table itself.",
-    ("table", "index", "verb"),
-    (Configured.INDEX, DynamoCall),
-    moved_by=(By(CapacityConsumed, amount="units"),),
-)
-THROTTLED: Final = MetricRow(
-    "shadow_dynamo_throttled_requests_total",
-    "counter",
-    "Requests to DynamoDB that were throttled, repeated ones too; by a client that shadow made.",
-    moved_by=(By(RequestThrottled),),
-)
 ABANDONED: Final = MetricRow(
     "shadow_calls_abandoned_total",
     "counter",
@@ -371,30 +364,6 @@ FLIPS: Final = MetricRow(
     ("collection", "result"),
     (Configured.COLLECTION, FlipOutcome),
     moved_by=(By(Noted, flip_labels, when=is_flip),),
-)
-SCANS: Final = MetricRow(
-    "shadow_dynamo_scans_total",
-    "counter",
-    "Queries that had to scan a table, for no key or index serves them.",
-    ("table",),
-    (Configured.TABLE,),
-    moved_by=(By(TableScanned, amount="scans"),),
-)
-SCANNED: Final = MetricRow(
-    "shadow_dynamo_scan_items_read_total",
-    "counter",
-    "Items that scans have read.",
-    ("table",),
-    (Configured.TABLE,),
-    moved_by=(By(TableScanned, amount="read"),),
-)
-SCANNED_OUT: Final = MetricRow(
-    "shadow_dynamo_scan_items_returned_total",
-    "counter",
-    "Items that scans have returned, of those that they have read.",
-    ("table",),
-    (Configured.TABLE,),
-    moved_by=(By(TableScanned, amount="returned"),),
 )
 OPEN_INTENTS: Final = MetricRow("shadow_journal_open_intents", "gauge", "Intents open in the journal.", ("collection",))
 OLDEST_INTENT: Final = MetricRow(
@@ -483,13 +452,10 @@ TABLE: Final[tuple[MetricRow, ...]] = (
     FAILURES,
     BACKGROUND_FAILURES,
     BACKGROUND_UP,
-    CAPACITY,
-    THROTTLED,
+    *BY_DYNAMO,
     ABANDONED,
     STUCK,
-    SCANS,
-    SCANNED,
-    SCANNED_OUT,
+    *BY_SCANS,
     BUILD,
 )
 

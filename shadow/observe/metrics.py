@@ -1,8 +1,8 @@
 """The metrics: one object that counts them, one text that Prometheus reads; `metric_table` declares them.
 
 Label values come from enums and from the configuration, never from data: a collection, table or index that is not
-configured counts as "other". Every series exists at zero from the start. Each `Metrics` has a registry of its own, so
-several `Shadow` objects can live in one process.
+configured counts as "other". A row says which of its series are at zero from the start. Each `Metrics` has a registry
+of its own, so several `Shadow` objects can live in one process.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 from collections import Counter as Counts
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Final
 
@@ -42,6 +43,8 @@ from shadow.model.verdict import (
 from shadow.mongoql.portability import NAMES
 from shadow.observe.gauges import Gauges, GaugeSnapshot
 from shadow.observe.guard_windows import GuardWindows
+from shadow.observe.latencies import Latencies
+from shadow.observe.metered import Metered
 from shadow.observe.metric_row import OTHER, By, Component, Configured, MetricRow
 from shadow.observe.metric_table import (
     COMPARISONS,
@@ -59,10 +62,23 @@ from shadow.observe.metric_table import (
     TABLE,
 )
 from shadow.observe.recent import Recent
-from shadow.observe.series import CounterSeries, HistogramSeries, Labels, Names
+from shadow.observe.series import Add, CounterSeries, HistogramSeries, Labels, Names
 from shadow.observe.workers import WorkerGauges
+from shadow.traces.meters import Meters
 
-__all__ = ["Metrics"]
+__all__ = ["Metrics", "Output"]
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """`meters`: where the series are shown once `Metrics.open` was called; `exposed`: whether `Metrics.render` shows
+    them."""
+
+    meters: Meters | None = None
+    exposed: bool = True
+
+
+_EXPOSED: Final = Output()
 
 
 class Metrics:
@@ -77,10 +93,11 @@ class Metrics:
         rules: Iterable[tuple[str, str]] = (),
         gauges: Callable[[], GaugeSnapshot] = GaugeSnapshot,
         on_failure: Callable[[str, Exception], None] | None = None,
+        output: Output = _EXPOSED,
     ) -> None:
         """`collections`: the configured names. `tables`: DynamoDB tables with the names of their indexes. `rules`:
         pairs (collection, rule name) of the configured comparison rules. `on_failure`: called with the component that
-        failed, and why; by default that is only counted.
+        failed, and why; by default that is only counted. `output`: where the series are shown.
 
         `gauges` is called at each scrape, from any thread. It must not block, and may raise: the gauges are then absent
         from that scrape and the failure is counted."""
@@ -95,6 +112,7 @@ class Metrics:
             self._make(tables, rules)
         self.recent: Final = Recent()
         self.guards: Final = GuardWindows()
+        self.latencies: Final = Latencies(self.collections)
         self._on_failure = on_failure or (lambda part, error: self.internal_failure(part))
         self._routes: dict[str, Route] = {}
         self._known = frozenset((*self.collections, OTHER))
@@ -103,8 +121,12 @@ class Metrics:
         """Call it for one abandoned call; never raises."""
         self.stuck: Final = {name: functools.partial(self.surely, ClientStalled(name)) for name in StoreName}
         """Call it for one client that no longer responds; never raises."""
-        self._handlers: Final = self._compiled()
+        self._exposed = output.exposed
         self._gauges = Gauges(self.collections, self._routes, gauges, self._unread)
+        self._metered = None
+        if output.meters is not None:
+            self._metered = Metered(output.meters, self._series, self._gauges, TABLE, self._unmetered)
+        self._handlers: Final = self._compiled()
 
     def _make(self, tables: Mapping[str, Iterable[str]], rules: Sequence[tuple[str, str]]) -> None:
         """Creates every series, at zero. Raises OSError if they are to be stored in files, and cannot be."""
@@ -132,15 +154,35 @@ class Metrics:
             RouteChanged: [self._routed],
             NotPortable: [self._not_portable],
         }
-        for kind, handler in self.guards.handlers().items():
+        for kind, handler in (*self.guards.handlers().items(), *self.latencies.handlers().items()):
             handlers.setdefault(kind, []).append(handler)
         for row in TABLE:
             for by in row.moved_by:
-                handlers.setdefault(by.event, []).append(_moving(self._series[row.name], by))
+                series = self._series[row.name]
+                if self._exposed or row.type == "counter":
+                    handlers.setdefault(by.event, []).append(_moving(series, by, series.add))
+                if self._metered is not None and row.type == "histogram":
+                    twin = self._metered.recorder(row.name)
+                    handlers.setdefault(by.event, []).append(_moving(series, by, twin))
         return {kind: _all(each) for kind, each in handlers.items()}
 
     def _name(self, collection: str) -> str:
         return collection if collection in self._known else OTHER
+
+    def open(self) -> None:
+        """Shows the series to the meter, if there is one. Call it as often as you like."""
+        if self._metered is not None:
+            self._metered.open()
+
+    def close(self) -> None:
+        """The meter sees counters as they are now, and no gauges, until `open` is called again."""
+        if self._metered is not None:
+            self._metered.close()
+
+    def create_all(self) -> None:
+        """Exposes every series that there can be, at zero, for who lists them."""
+        for each in self._series.values():
+            each.create()
 
     def handlers(self) -> Handlers:
         """What each type of event moves. Every handler is cheap and thread-safe."""
@@ -191,6 +233,9 @@ class Metrics:
     def _unread(self, error: Exception) -> None:
         self._on_failure(Component.GAUGES, error)
 
+    def _unmetered(self, error: Exception) -> None:
+        self._on_failure(Component.METERS, error)
+
     def capacity(self, table: str, index: str, call: str, units: float) -> None:
         """A store consumed capacity. Like the next two, it never raises: the store's response waits for it."""
         self.surely(CapacityConsumed(table, index, call, units))
@@ -214,16 +259,18 @@ class Metrics:
         Where `PROMETHEUS_MULTIPROC_DIR` is set, everything is that of all processes that share it (one `Metrics` in
         each: two of one process would share series); gauges of other processes as they last published them. Where that
         folder cannot be read, or took no file when this was made, it is what this process alone has counted, and the
-        failure is counted.
+        failure is counted. Nothing is shown if the series are not exposed.
         """
         encode, content_type = choose_encoder(accept)
+        if not self._exposed:
+            return encode(_Once(())), content_type
         return encode(_Once(self._families())), content_type
 
     def publish(self) -> None:
         """Shows this process's gauges to the other workers, where there are some; to be called about once a second.
         Blocks for as long as a small file takes; a failure is counted."""
         shared = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-        if shared:
+        if shared and self._exposed:
             try:
                 _workers(shared).publish(self._gauges.collect())
             except Exception as error:
@@ -310,9 +357,9 @@ class Metrics:
         return counted
 
 
-def _moving(series: CounterSeries | HistogramSeries, by: By) -> Callable[[Any], None]:
-    """What an event does to the series of a row."""
-    add, when = series.add, by.when
+def _moving(series: CounterSeries | HistogramSeries, by: By, add: Add) -> Callable[[Any], None]:
+    """What an event does to the series of a row, by `add`."""
+    when = by.when
     if series.row.exemplars and isinstance(series, CounterSeries):
         add = series.add_traced
     labels = _labels_of(series.row.labels if by.labels is None else by.labels)

@@ -1,7 +1,9 @@
-"""The series of counters and histograms: bounded by the table of metrics, and at zero from the start.
+"""The series of counters and histograms: bounded by the table of metrics, and at zero where that is of use.
 
-A series costs memory and time only once it is counted. Until then it is only a zero in the exposition. If
-`PROMETHEUS_MULTIPROC_DIR` is set, every series is created at once, because the exposition is then read from files.
+A row says which of its series are exposed at zero from the start, and which appear at zero as soon as one beside them
+is counted: an alert sees a rise only from a zero that it was shown before. The others appear once they are counted. A
+series costs memory only then. If `PROMETHEUS_MULTIPROC_DIR` is set, those at zero are created at once, because the
+exposition is then read from files.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from prometheus_client import values
 from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
@@ -21,7 +23,7 @@ from prometheus_client.utils import floatToGoString as _untyped_text
 from shadow.observe.metric_row import OTHER, Configured, MetricRow
 from shadow.traces.identity import exemplar
 
-__all__ = ["CounterSeries", "HistogramSeries", "Labels", "Names"]
+__all__ = ["Add", "CounterSeries", "HistogramSeries", "Labels", "Names"]
 
 Labels: TypeAlias = "tuple[str, ...]"
 
@@ -38,6 +40,12 @@ def _point(value: Any, amount: float) -> None:
     labels = exemplar()
     if labels is not None:
         value.set_exemplar(Exemplar(labels, amount, time.time()))
+
+
+class Add(Protocol):
+    """Counts or observes `amount`, `times` times."""
+
+    def __call__(self, labels: Labels, amount: float, times: int = 1, /) -> None: ...
 
 
 class _Group:
@@ -74,14 +82,27 @@ class _Series:
         ]
         self._lock: Final = threading.Lock()
         self._made: Final[dict[Labels, Any]] = {}
+        self._rest: Final = [(row.labels.index(name), frozenset(each)) for name, each in row.rest.items()]
+        self._beside: Final = [row.labels.index(name) for name in row.together]
         if self._kind is not values.MutexValue:
             for labels in self.labels():
                 self._make(labels)
 
-    def labels(self) -> Iterator[Labels]:
-        """The labels of every series, including those that were never counted."""
+    def every(self) -> Iterator[Labels]:
+        """The labels of every series that there can be."""
         for parts in itertools.product(*(tuple(group.members) for group in self._groups)):
             yield tuple(itertools.chain.from_iterable(parts))
+
+    def labels(self) -> Iterator[Labels]:
+        """The labels of every series that is exposed: at zero from the start, or counted, or beside one that is."""
+        for labels in self.every():
+            if labels in self._made or all(labels[place] in names for place, names in self._rest):
+                yield labels
+
+    def create(self) -> None:
+        """Exposes every series that there can be, at zero."""
+        for labels in self.every():
+            self._make(labels)
 
     def allow(self, labels: Labels) -> None:
         """Adds a series, of a metric that has one group of labels."""
@@ -89,14 +110,40 @@ class _Series:
         if self._kind is not values.MutexValue:
             self._make(labels)
 
-    def _at(self, labels: Labels) -> Any:
-        """The value of a series that was not found under `labels`: created now, or that of "other"."""
+    def bounded(self, labels: Labels) -> Labels:
+        """The labels of the series that these count in: values that are not configured are "other"."""
         bounded: Labels = ()
         start = 0
         for group in self._groups:
             bounded += group.bounded(labels[start : start + group.width])
             start += group.width
-        return self._made.get(bounded) or self._make(bounded)
+        return bounded
+
+    def _at(self, labels: Labels) -> Any:
+        """The value of a series that was not found under `labels`: created now, or that of "other"."""
+        bounded = self.bounded(labels)
+        made = self._made.get(bounded)
+        if made is None:
+            self._create_beside(bounded)
+            made = self._make(bounded)
+        return made
+
+    def _create_beside(self, labels: Labels) -> None:
+        """Those that differ from this one only in labels whose values appear together."""
+        if not self._beside:
+            return
+        choices = [self._values_at(place) if place in self._beside else (name,) for place, name in enumerate(labels)]
+        for each in itertools.product(*choices):
+            self._make(each)
+
+    def _values_at(self, place: int) -> Labels:
+        """The values of a label that is a group by itself."""
+        start = 0
+        for group in self._groups:
+            if start == place:
+                return tuple(member[0] for member in group.members)
+            start += group.width
+        raise LookupError(place)
 
     def _make(self, labels: Labels) -> Any:
         labels = tuple(map(str, labels))

@@ -87,7 +87,7 @@ class ReadRouter:
             )
         if sampled:
             hits = [] if hit is None else [snapshot_of(hit)]
-            self._reader.offer_documents(collection, FindOne(first(query, 1)), hits, route)
+            self._reader.offer_documents(collection, FindOne(first(query, 1)), hits, route, seconds=seconds)
         self._measure(Verb.FIND_ONE, route, time.perf_counter() - started, sampled=sampled)
         return hit
 
@@ -121,13 +121,14 @@ class ReadRouter:
                 self._offer_refusal(collection, Find(query), error, route)
             raise
         finally:
+            seconds = watch.seconds
             self._reporter.publish(
-                OperationFinished(collection, Verb.FIND, route.primary, Role.PRIMARY, outcome, watch.seconds)
+                OperationFinished(collection, Verb.FIND, route.primary, Role.PRIMARY, outcome, seconds)
             )
             watch.start()
             if kept is not None:
                 with caused(of_call):
-                    self._compare_kept(collection, query, kept, route, whole=whole)
+                    self._compare_kept(collection, query, kept, route, seconds if whole else None)
             self._measure(Verb.FIND, route, watch.seconds, sampled=sampled)
 
     async def count(self, collection: str, filter: Document, skip: int = 0, limit: int = 0) -> int:
@@ -172,9 +173,14 @@ class ReadRouter:
                 OperationFinished(collection, read.verb, route.primary, Role.PRIMARY, outcome, seconds)
             )
         if sampled:
-            self._reader.offer_values(collection, read, snapshot(found), route)
+            self._reader.offer_values(collection, read, snapshot(found), route, seconds=seconds)
         self._measure(read.verb, route, time.perf_counter() - started, sampled=sampled)
         return found
+
+    def shown(self, collection: str, pipeline: Sequence[Document]) -> Sequence[Document]:
+        """The pipeline, without the documents that have expired."""
+        expiry, read = self._expiry(collection), Aggregate(list(pipeline))
+        return read.pipeline if expiry is None else cast(Aggregate, hide(expiry, read, time.time())).pipeline
 
     async def keys_of(self, collection: str, filter: Document) -> list[Key]:
         """The keys of all documents that a write with this filter is about, on the primary."""
@@ -220,11 +226,12 @@ class ReadRouter:
             kept = [snapshot_of(hit) for hit in hits]
             self._reader.offer_documents(collection, read, kept, route, by=Role.SECONDARY)
 
-    def _compare_kept(self, collection: str, query: Query, kept: KeptHits, route: Route, *, whole: bool) -> None:
+    def _compare_kept(self, collection: str, query: Query, kept: KeptHits, route: Route, seconds: float | None) -> None:
+        """`seconds`: for the whole answer; None if it was left early."""
         if kept.overflowed:
             self._reader.shed(collection, Verb.FIND, ShedReason.TOO_LARGE)
-        elif whole:
-            self._reader.offer_documents(collection, Find(query), kept.hits, route)
+        elif seconds is not None:
+            self._reader.offer_documents(collection, Find(query), kept.hits, route, seconds=seconds)
         elif query.sort and kept.hits:
             self._reader.offer_documents(collection, Find(first(query, len(kept.hits))), kept.hits, route)
         elif 0 < len(kept.hits) <= _BY_KEY:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import random
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -40,8 +41,10 @@ from shadow.stores.base import Store
 from shadow.traces.spans import cause
 from shadow.writes.context import LoopContext
 
-__all__ = ["ShadowReader"]
+__all__ = ["TIMED_EVERY", "ShadowReader"]
 
+TIMED_EVERY: Final = 0.5
+"""Seconds between two key reads of a collection that are not batched. In an hour they are enough for the gate."""
 _REVISIT: Final = 5.0
 """Seconds between two rounds over the unconfirmed mismatches, and for how long nobody must have probed one."""
 _REVISITED: Final = 20
@@ -85,6 +88,8 @@ class ShadowReader:
             name: _both(context, name, unconfirmed) for name in StoreName if name in stores and name.other in stores
         }
         self._noises = {name: _itself(store, context) for name, store in stores.items()}
+        self._timed: dict[str, float] = {}
+        """When the next key read of a collection is to be asked by itself."""
         self._near = KeyReads(context, self._confirmation, self._comparisons)
         self.canaries = Canaries(watch, context.reporter, self._routes, self._sides.__getitem__, self._offer_planted)
 
@@ -102,22 +107,23 @@ class ShadowReader:
         route: Route,
         *,
         by: Role = Role.PRIMARY,
+        seconds: float | None = None,
     ) -> None:
         """Compares the documents that the store of this role has answered with the other store's. Nobody may change
-        `hits` after this."""
+        `hits` after this. `seconds`: in which the primary has answered, to be compared with the secondary's."""
         if self._late():
             self.shed(collection, asked.verb, ShedReason.LOOP_LAG)
             return
         if chance_in_filter(asked.filter):
             self.incomparable(collection, asked.verb, Incomparable.CHANCE)
             return
-        read = self._read(collection, asked, route)
+        read = self._read(collection, asked, route, seconds)
         if any(self._writes.busy(queue_key(collection, hit.key)) for hit in hits):
             # A write of one of them is still on its way: comparing now would only see that.
             self._comparisons.probe_later(read, Retry(lambda: self._confirmation.probe(read)))
         elif by is Role.SECONDARY:
             self._comparisons.offer(read, lambda: self._confirmation.first_of_secondary(read, hits))
-        elif by_key_alone(read):
+        elif by_key_alone(read) and not self._is_timed(collection):
             self._near.offer(read, hits)
         else:
             self._comparisons.offer(read, lambda: self._confirmation.first(read, hits))
@@ -126,17 +132,24 @@ class ShadowReader:
             self._comparisons.offer(noise, lambda: self._confirmation.first(noise, hits))
 
     def offer_values(
-        self, collection: str, asked: ValueRead, given: Any, route: Route, *, by: Role = Role.PRIMARY
+        self,
+        collection: str,
+        asked: ValueRead,
+        given: Any,
+        route: Route,
+        *,
+        by: Role = Role.PRIMARY,
+        seconds: float | None = None,
     ) -> None:
         """Compares an answer that names no documents, given by the store of this role, with the other store's. Nobody
-        may change `given` after this."""
+        may change `given` after this. `seconds`: as for documents."""
         if self._late():
             self.shed(collection, asked.verb, ShedReason.LOOP_LAG)
             return
         if chance_in_filter(asked.filter):
             self.incomparable(collection, asked.verb, Incomparable.CHANCE)
             return
-        read = self._read(collection, asked, route)
+        read = self._read(collection, asked, route, seconds)
         self._comparisons.offer(read, lambda: self._confirmation.first_values(read, given, by))
         if by is Role.PRIMARY and self._is_noise():
             noise = dataclasses.replace(read, sides=self._noises[route.primary])
@@ -196,10 +209,19 @@ class ShadowReader:
 
     # --- one comparison -----------------------------------------------------------------------------------------
 
-    def _read(self, collection: str, asked: Read, route: Route) -> ShadowRead:
+    def _read(self, collection: str, asked: Read, route: Route, seconds: float | None = None) -> ShadowRead:
         sides = self._sides[route.primary]
         late = lags(sides, collection, asked.filter)
-        return ShadowRead(collection, asked, sides, late, expiry=self._expiry(collection), caused_by=cause())
+        expiry = self._expiry(collection)
+        return ShadowRead(collection, asked, sides, late, expiry=expiry, caused_by=cause(), seconds=seconds)
+
+    def _is_timed(self, collection: str) -> bool:
+        """Whether a key read is to be asked by itself: a request for many keys does not say how long one takes."""
+        now = time.monotonic()
+        if now < self._timed.setdefault(collection, now + TIMED_EVERY):
+            return False
+        self._timed[collection] = now + TIMED_EVERY
+        return True
 
     def _is_noise(self) -> bool:
         return bool(self._watch.noise_share) and random.random() < self._watch.noise_share

@@ -10,7 +10,7 @@ from typing import Any
 
 from bson import ObjectId
 
-from shadow.model.events import ComparisonUndecided, OperationFinished, Reporter
+from shadow.model.events import ComparisonUndecided, OperationFinished, ReadTimed, Reporter
 from shadow.model.expiry import renew
 from shadow.model.newest import newest
 from shadow.model.operation import Hit, Verb
@@ -73,6 +73,8 @@ class ShadowRead:
     """The call of the application that it repeats."""
     attempt: int = 1
     """Which probe of it this is."""
+    seconds: float | None = None
+    """In which the primary has answered it to the application; None: that is not compared."""
 
     def renewed(self) -> Read:
         """The read without what has expired by now: MongoDB may have deleted that since the application asked."""
@@ -145,6 +147,10 @@ async def _answer(
             read.sides.reporter.publish(
                 OperationFinished(read.collection, read.verb, store.name, role, outcome, seconds)
             )
+            # One that was given up on took at least as long; an error says nothing about how long an answer takes.
+            answered = outcome is Outcome.ACKED or seconds >= deadline
+            if read.seconds is not None and answered and not again:
+                read.sides.reporter.publish(ReadTimed(read.collection, read.asked, read.seconds, seconds))
 
 
 async def image(read: ShadowRead, role: Role, key: Key) -> Image:

@@ -104,7 +104,7 @@ ARGUMENTS: Final[Mapping[str, Argument]] = {
     "oplog_replay": Argument(Fate.MONGO_ALONE, _IS_OF_MONGO),
     "max_scan": Argument(Fate.MONGO_ALONE, "servers from 4.2 on do not have it"),
     "snapshot": Argument(Fate.MONGO_ALONE, "servers from 4.0 on do not have it"),
-    "cursor_type": Argument(Fate.MONGO_ALONE, "a tailable cursor belongs to a capped collection"),
+    "cursor_type": Argument(Fate.REFUSED, "a tailable cursor belongs to a capped collection"),
     "session": Argument(
         Fate.HONOURED,
         "see [sessions and transactions](#sessions-and-transactions)",

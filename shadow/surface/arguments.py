@@ -21,7 +21,7 @@ from shadow.mongoql import compile_update
 from shadow.mongoql.caching import remember_filter, remember_pipeline, remember_projection, remember_update
 from shadow.mongoql.collation import COLLATED, is_collated
 from shadow.mongoql.fieldpaths import checked_path
-from shadow.surface.fixing import Values, bound, clock, fixed_expression, fixed_filter, fixed_pipeline
+from shadow.surface.fixing import Values, bound, clock, fixed_expression, fixed_filter, fixed_pipeline, reads_clock
 from shadow.surface.verb_options import check_options, takes_any_name
 
 __all__ = ["HARMLESS", "Arguments", "check_harmless", "clocked", "key_in", "no_such_index", "pairs_of", "sort_pairs"]
@@ -101,9 +101,9 @@ class Arguments:
         self.unreserved("filter", wanted)
         if is_collated(wanted):  # shadow's own operator, which the server does not have
             raise _refusal(2, f"unknown operator: {COLLATED}")
-        wanted = fixed_filter(wanted, self._values())
-        remember_filter(wanted)
-        return wanted
+        fixed = fixed_filter(wanted, self._values())
+        remember_filter(fixed, once=fixed is not wanted and reads_clock(wanted))
+        return fixed
 
     def update(
         self, update: Any, array_filters: Sequence[Mapping[str, Any]] | None
@@ -116,7 +116,9 @@ class Arguments:
         wanted = exact_value(update, self.options)
         self.unreserved("update", wanted)
         if isinstance(wanted, list):
-            wanted = fixed_pipeline(wanted, self._values())
+            fixed = fixed_pipeline(wanted, self._values())
+            remember_update(fixed, filters, once=reads_clock(wanted))
+            return fixed, filters
         if isinstance(wanted, dict) and isinstance(wanted.get("$rename"), dict):
             for target in wanted["$rename"].values():
                 self.path("update", str(target))
@@ -124,7 +126,9 @@ class Arguments:
             now = dt.datetime.now(dt.UTC).replace(tzinfo=None)
             now = now.replace(microsecond=now.microsecond // 1000 * 1000)
             compile_update(wanted, filters, now=now)
-            return clocked(wanted, now), filters
+            made = clocked(wanted, now)
+            remember_update(made, filters, once=made is not wanted)
+            return made, filters
         remember_update(wanted, filters)
         return wanted, filters
 
@@ -179,10 +183,12 @@ class Arguments:
             projection = dict.fromkeys(projection, 1)
         wanted = normalise(projection, self.options)
         self.unreserved("projection", wanted)
+        once = False
         if not all(type(value) is int or type(value) is bool for value in wanted.values()):
             values = self._values()
+            once = reads_clock(wanted)
             wanted = {name: fixed_expression(value, values) for name, value in wanted.items()}
-        remember_projection(wanted)
+        remember_projection(wanted, once=once)
         return wanted or None
 
     def sort(self, key: Any, direction: int | None = None) -> Sort:
@@ -210,9 +216,9 @@ class Arguments:
             raise TypeError("pipeline must be a list")
         wanted: list[Document] = normalise({"": list(pipeline)}, self.options)[""]
         self.unreserved("pipeline", wanted)
-        wanted = fixed_pipeline(wanted, self._values())
-        remember_pipeline(wanted)
-        return wanted
+        fixed = fixed_pipeline(wanted, self._values())
+        remember_pipeline(fixed, once=reads_clock(wanted))
+        return fixed
 
     def refuse(self, verb: str, options: Mapping[str, Any]) -> None:
         """Rejects options that would change a result, and options that the verb does not have."""

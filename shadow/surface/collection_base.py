@@ -69,6 +69,12 @@ class Handle(Protocol):
         """Begins the spans of calls."""
 
 
+class _NoSuchVerb(UnsupportedOperation, AttributeError):
+    """Also what `hasattr` expects."""
+
+    name: str
+
+
 class CollectionBase(NotIterable):
     """The base of `Collection`'s verbs."""
 
@@ -125,10 +131,12 @@ class CollectionBase(NotIterable):
         return f"Collection({self.full_name!r})"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, CollectionBase) and (self._handle, self._name) == (other._handle, other._name)
+        if not isinstance(other, CollectionBase):
+            return NotImplemented
+        return (self._handle, self._name) == (other._handle, other._name)
 
     def __hash__(self) -> int:
-        return hash((id(self._handle), self._name))
+        return hash((self.database, self._name))
 
     def __bool__(self) -> NoReturn:
         raise NotImplementedError(
@@ -140,7 +148,7 @@ class CollectionBase(NotIterable):
         become one here."""
         if name.startswith("_"):
             raise AttributeError(name)
-        raise UnsupportedOperation(
+        raise _NoSuchVerb(
             f"collection.{name}", "there is no such verb here", hint='a collection of that name: db["a.b"]'
         )
 

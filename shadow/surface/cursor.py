@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from typing import Any, Self
 
 import bson
+from bson import Code
 from pymongo.errors import InvalidOperation
 
 from shadow.errors import UnsupportedOperation
@@ -20,7 +21,7 @@ from shadow.model.server_options import current, sending
 from shadow.model.version import Document
 from shadow.mongoql.collation import collated, uncollated
 from shadow.surface.arguments import Arguments, check_harmless
-from shadow.surface.driver_cursor import Chained, DriverCursor, MotorReads
+from shadow.surface.driver_cursor import DriverCursor, MotorReads, chained
 from shadow.surface.futures import at_once
 from shadow.traces.spans import Call, Untraced
 
@@ -56,6 +57,7 @@ class Cursor(DriverCursor):
         self._ended = False
         self._started = False
         self._failed: Exception | None = None
+        self._closed = False
         self._sent = current()
 
     @property
@@ -147,6 +149,16 @@ class Cursor(DriverCursor):
     def max(self, spec: Sequence[Any]) -> Self:
         """The key of an index at which the read ends. Only MongoDB has that."""
         return self._bound("max", spec)
+
+    def where(self, code: str | Code) -> Self:
+        """A condition in JavaScript. Only MongoDB has that."""
+        if not isinstance(code, str):
+            raise TypeError(f"code must be an instance of str or bson.Code, not {type(code)}")
+        plain, collation = uncollated(self._query.filter)
+        refusal = UnsupportedOperation("cursor.where", "DynamoDB runs no JavaScript", hint="$expr")
+        only = self._query.mongo_only or self._passing(refusal).mongo_only
+        made = self._with(filter={**plain, "$where": Code(code)}, mongo_only=only)
+        return made._pass_on("collation", collation, refusal) if collation else made
 
     def _bound(self, name: str, spec: Any) -> Self:
         if not isinstance(spec, list | tuple):
@@ -271,7 +283,8 @@ class Cursor(DriverCursor):
     @at_once
     async def close(self) -> None:
         """Ends the read; the documents read so far are compared."""
-        self._ended, self._buffer, self._place = True, [], 0
+        self._closed = self._ended = True
+        self._buffer, self._place = [], 0
         iterator, self._iterator = self._iterator, None
         if iterator is not None:
             await iterator.aclose()  # type: ignore[attr-defined]
@@ -282,12 +295,18 @@ class Cursor(DriverCursor):
         made._sent = self._sent
         return made
 
-    def rewind(self) -> Chained:
+    def _more(self) -> bool:
+        return not self._ended
+
+    def _buffer_size(self) -> int:
+        return len(self._buffer) - self._place
+
+    def rewind(self) -> Any:
         """Back to the start. May be awaited, as with PyMongo's own client, or not, as with Motor."""
         stale, self._iterator = self._iterator, None
         self._buffer, self._place, self._fetched, self._ended, self._started = [], 0, 0, False, False
-        self._failed = None
-        return Chained(self, None if stale is None else functools.partial(_ended, stale))
+        self._closed, self._failed = False, None
+        return chained(self, None if stale is None else functools.partial(_ended, stale))
 
     async def __aenter__(self) -> Self:
         return self
@@ -299,6 +318,8 @@ class Cursor(DriverCursor):
 class DocumentCursor(MotorReads):
     """A cursor over a result that arrives as a whole: an aggregate, a list of indexes. Awaiting it returns the cursor
     itself, because such calls are awaited with PyMongo's own client, but not with Motor."""
+
+    _command = True
 
     def __init__(
         self,
@@ -345,6 +366,17 @@ class DocumentCursor(MotorReads):
 
     def _take_ready(self) -> Any:
         return self._present(self._left.pop()) if self._left and not self._closed else None
+
+    def _has_started(self) -> bool:
+        return self._left is not None
+
+    def _has_closed(self) -> bool:
+        return self._closed
+
+    @at_once
+    async def try_next(self) -> Any:
+        """The next document; None at the end."""
+        return self._take_ready() if await self._ready() else None
 
     def __aiter__(self) -> Self:
         return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final, NoReturn, Self
 
 from bson import Int64
@@ -12,19 +12,38 @@ from bson import Int64
 from shadow.errors import UnsupportedOperation
 from shadow.model.operation import Query
 from shadow.mongoql.collation import uncollated
-from shadow.surface.futures import begun, is_motor
+from shadow.stores.mongo.drivers import cursor_class
+from shadow.surface.futures import begun, driver_kind, is_motor
 
-__all__ = ["Chained", "DriverCursor", "MotorReads", "no_indexing"]
+__all__ = ["Chained", "DriverCursor", "MotorLoop", "MotorReads", "chained", "no_indexing"]
 
 _HARMLESS: Final = 4 | 8 | 16
 """Flags of a query that change no result: reads of a secondary allowed, a hint about the oplog, no time limit for an
 idle cursor."""
 
 
-class MotorReads:
-    """Motor's ways to read a cursor, which PyMongo's own do not have."""
+class DriversClass:
+    """A cursor that is an instance of the driver's class, for those who ask. `type` does not say so."""
 
     _collection: Any
+    _command = False
+    """Whether the driver's is a cursor over the answer of a command."""
+
+    @property
+    def __class__(self) -> type[Any]:
+        kind = driver_kind(self._collection)
+        return type(self) if kind is None else cursor_class(kind, command=self._command)
+
+    @__class__.setter
+    def __class__(self, kind: Any) -> NoReturn:
+        raise TypeError("__class__ cannot be assigned")
+
+    def __repr__(self) -> str:
+        return f"{self.__class__.__name__}(of {self._collection!r})"
+
+
+class MotorLoop(DriversClass):
+    """Motor's ways to read a cursor, which PyMongo's own do not have."""
 
     async def _ready(self) -> bool:
         """Whether there is another document, read if need be."""
@@ -34,11 +53,15 @@ class MotorReads:
         """The next document of those that were read; None if there is none."""
         raise NotImplementedError
 
+    def _of_motor(self, name: str) -> None:
+        """Raises AttributeError for an attribute that PyMongo's own cursors do not have."""
+        if not is_motor(self._collection):
+            raise AttributeError(f"'AsyncCursor' object has no attribute {name!r}")
+
     @property
     def fetch_next(self) -> Awaitable[bool]:
         """Motor's: whether `next_object` will return a document."""
-        if not is_motor(self._collection):
-            raise AttributeError("'AsyncCursor' object has no attribute 'fetch_next'")
+        self._of_motor("fetch_next")
         warnings.warn("The fetch_next property is deprecated: use `async for`.", DeprecationWarning, stacklevel=2)
         return begun(self._collection, self._ready())
 
@@ -69,23 +92,44 @@ class MotorReads:
         return asyncio.get_running_loop()
 
 
-class DriverCursor(MotorReads):
-    """A base of `Cursor`, which has the documents."""
+class MotorReads(MotorLoop):
+    """What the drivers' cursors say about themselves."""
 
-    _query: Query
-    _sent: Mapping[str, Any]
-    _fetched: int
-    _started: bool
+    @property
+    def started(self) -> bool:
+        """Motor's: whether a document has been requested."""
+        self._of_motor("started")
+        return self._has_started()
 
-    def _with(self, **changes: Any) -> Self:
+    @property
+    def closed(self) -> bool:
+        """Motor's: whether the cursor has been closed."""
+        self._of_motor("closed")
+        return self._has_closed()
+
+    @property
+    def delegate(self) -> Self:
+        """Motor's cursor is made of one of PyMongo's. This one has all that a class made on Motor's asks of it."""
+        self._of_motor("delegate")
+        return self
+
+    def _has_started(self) -> bool:
+        raise NotImplementedError
+
+    def _has_closed(self) -> bool:
         raise NotImplementedError
 
     # --- about the server's cursor
 
     @property
     def cursor_id(self) -> Int64 | None:
-        """None before the first document is requested, then 0, as of a cursor that the server has closed."""
-        return Int64(0) if self._started else None
+        """None before the first document is requested, 0 when no more are to be read, and until then a number that
+        says nothing to a server: there may be several cursors of one, or none."""
+        return Int64(self._more() and id(self)) if self._has_started() else None
+
+    def _more(self) -> bool:
+        """Whether there may be more than what has been read."""
+        return False
 
     @property
     def address(self) -> None:
@@ -96,6 +140,25 @@ class DriverCursor(MotorReads):
     def session(self) -> None:
         """None: the read has no session of its own."""
         return None
+
+
+class DriverCursor(MotorReads):
+    """A base of `Cursor`, which has the documents."""
+
+    _query: Query
+    _sent: Mapping[str, Any]
+    _fetched: int
+    _started: bool
+    _closed: bool
+
+    def _with(self, **changes: Any) -> Self:
+        raise NotImplementedError
+
+    def _has_started(self) -> bool:
+        return self._started
+
+    def _has_closed(self) -> bool:
+        return self._closed
 
     @property
     def retrieved(self) -> int:
@@ -132,25 +195,21 @@ class DriverCursor(MotorReads):
         """Not supported; no server from 4.2 on has it."""
         raise UnsupportedOperation("cursor.max_scan", "servers from 4.2 on do not have it")
 
-    def where(self, code: Any) -> NoReturn:
-        """Not supported: DynamoDB runs no JavaScript."""
-        raise UnsupportedOperation("cursor.where", "DynamoDB runs no JavaScript", hint="$expr")
-
-    def add_option(self, mask: int) -> Chained:
+    def add_option(self, mask: int) -> Any:
         """Accepts flags that change no result. May be awaited, as with PyMongo's own client, or not, as with Motor."""
         return self._flagged("cursor.add_option", mask)
 
-    def remove_option(self, mask: int) -> Chained:
+    def remove_option(self, mask: int) -> Any:
         """See `add_option`."""
         return self._flagged("cursor.remove_option", mask)
 
-    def _flagged(self, what: str, mask: int) -> Chained:
+    def _flagged(self, what: str, mask: int) -> Any:
         if not isinstance(mask, int):
             raise TypeError(f"mask must be an int, not {type(mask)}")
         self._with()
         if mask & ~_HARMLESS and what == "cursor.add_option":
             raise UnsupportedOperation(f"{what}({mask})", "such a read needs a cursor of one server")
-        return Chained(self)
+        return chained(self)
 
     def __getitem__(self, index: Any) -> NoReturn:
         """As the drivers' cursors, this one has no indexing. Raises IndexError with PyMongo's own client, TypeError
@@ -178,6 +237,15 @@ class Chained:
 
     def __aiter__(self) -> Any:
         return self._cursor
+
+
+def chained(cursor: Any, ending: Callable[[], Coroutine[Any, Any, None]] | None = None) -> Any:
+    """The cursor itself with Motor, and with PyMongo's own client one that may be awaited too: see `Chained`."""
+    if not is_motor(cursor._collection):
+        return Chained(cursor, ending)
+    if ending is not None:
+        begun(cursor._collection, ending())
+    return cursor
 
 
 def no_indexing(collection: Any) -> NoReturn:

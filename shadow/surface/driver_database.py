@@ -48,6 +48,12 @@ NOT_COLLECTIONS: Final = frozenset({"next", "wrap"})
 """Attributes of the drivers' database objects that are neither collections nor supported here."""
 
 
+_OF_COLLECTIONS: Final = frozenset({
+    "_conn_for_reads", "_conn_for_writes", "_retryable_read", "_retryable_write", "_tmp_session",
+})  # fmt: skip
+"""What PyMongo's own collections and databases ask of their client for each of their calls."""
+
+
 class DriverDatabase(NotIterable):
     """Motor's database object apart from its collections; a base of the Shadow."""
 
@@ -73,7 +79,8 @@ class DriverDatabase(NotIterable):
         return self._owner is other._owner if isinstance(other, DriverDatabase) else NotImplemented
 
     def __hash__(self) -> int:
-        return hash(id(self._owner))
+        """That of the driver's own database, which says that it is equal."""
+        return hash((self._owner.client, self._owner.name))
 
     def __bool__(self) -> NoReturn:
         raise NotImplementedError("database objects do not implement truth value testing: compare with None instead")
@@ -265,8 +272,9 @@ class DriverDatabase(NotIterable):
 
     @property
     def client(self) -> ForwardedClient:
-        """The driver's client, in which this database is the Shadow."""
-        return ForwardedClient(self._owner)
+        """The driver's client, in which this database is the Shadow. The same object each time."""
+        found: ForwardedClient = self._owner.client
+        return found
 
     @property
     def codec_options(self) -> Any:
@@ -293,7 +301,7 @@ class DatabaseView(DriverDatabase):
         self._options = dict(options)
 
     def __repr__(self) -> str:
-        return f"DatabaseView({self.name!r}, {', '.join(self._options)})"
+        return f"{self.__class__.__name__}({self.name!r} of a Shadow, with {', '.join(self._options)})"
 
     def get_collection(self, name: str, *arguments: Any, **options: Any) -> Any:
         """The collection, with the options of this view and those that are given."""
@@ -341,13 +349,15 @@ class ForwardedClient(NotIterable):
         raise TypeError("__class__ cannot be assigned")
 
     def __repr__(self) -> str:
-        return f"ForwardedClient({self._owner.name!r})"
+        return f"{self.__class__.__name__}(of a Shadow of {self._owner.name!r})"
 
     def __eq__(self, other: object) -> bool:
         return self._owner == other._owner if type(other) is ForwardedClient else NotImplemented
 
     def __hash__(self) -> int:
-        return hash(id(self._owner))
+        """That of the client that was passed in, which says that it is equal."""
+        given = self._owner.given_client()
+        return hash(id(self._owner) if given is None else given)
 
     def __getitem__(self, name: str) -> Any:
         return self.get_database(name)
@@ -386,8 +396,15 @@ class ForwardedClient(NotIterable):
         return written(self._owner, names, "client.bulk_write", call, models, *arguments, **options)
 
     def start_session(self, *arguments: Any, **options: Any) -> Any:
-        """The driver's own session. It can be had without MongoDB too: it sends nothing by itself."""
-        return self._owner.session_client().start_session(*arguments, **options)
+        """The driver's own session. It can be had without MongoDB too: it sends nothing by itself. The client of one
+        of Motor's is this one."""
+        made = self._owner.session_client().start_session(*arguments, **options)
+        return self._owner.begin(self._own_session(made)) if hasattr(self._owner.driver_kind(), "get_io_loop") else made
+
+    async def _own_session(self, made: Any) -> Any:
+        session = await made
+        session._client = self
+        return session
 
     def server_info(self, *arguments: Any, **options: Any) -> Any:
         """The driver's own; once all configured collections are on DynamoDB, what `buildInfo` answers."""
@@ -421,6 +438,8 @@ class ForwardedClient(NotIterable):
     def _run_operation(self, operation: Any, *arguments: Any, **options: Any) -> Any:
         """The driver's own, for its cursors over a collection of a Shadow (GridFS): an operation must name the client
         that sends it."""
+        if operation.db == self._owner.name and operation.coll in self._owner.configured():
+            raise _by_hand()
         client = self._client("_run_operation")
         operation.client = client
         return client._run_operation(operation, *arguments, **options)
@@ -440,10 +459,20 @@ class ForwardedClient(NotIterable):
         if name.startswith("__") or name == "_owner":
             # Attributes that Python itself looks up, even before there is an owner.
             raise AttributeError(name)
+        if name in _OF_COLLECTIONS:
+            raise _by_hand()
         client = self._client(name)
         if name.startswith("_") or hasattr(type(client), name) or name in INSTANCE_ATTRIBUTES:
             return getattr(client, name)
         return self[name]
+
+
+def _by_hand() -> UnsupportedOperation:
+    return UnsupportedOperation(
+        "a collection or a database of the driver's class, made by hand with an object of shadow",
+        "its calls would bypass shadow",
+        hint="client[name], db[name]",
+    )
 
 
 async def _given(known: Any) -> Any:

@@ -16,11 +16,12 @@ from shadow.model.version import Document
 from shadow.mongoql.expressions import checked_name, evaluator, is_constant
 from shadow.mongoql.fieldpaths import at_path
 
-__all__ = ["Values", "bound", "clock", "fixed_expression", "fixed_filter", "fixed_pipeline"]
+__all__ = ["Values", "bound", "clock", "fixed_expression", "fixed_filter", "fixed_pipeline", "reads_clock"]
 
 Values = Mapping[str, Any]
 """Variables by name, without dollars."""
 
+_CLOCK: Final = "$$NOW"
 _LOGICAL: Final = frozenset({"$and", "$or", "$nor"})
 _BINDING: Final = frozenset({"$let", "$map", "$filter", "$reduce"})
 
@@ -29,6 +30,15 @@ def clock() -> Values:
     """The variables of every call: the time, in the milliseconds that BSON has."""
     now = dt.datetime.now(dt.UTC).replace(tzinfo=None)
     return {"NOW": now.replace(microsecond=now.microsecond // 1000 * 1000)}
+
+
+def reads_clock(value: Any) -> bool:
+    """Whether a filter, an update, a projection or a pipeline may read the clock: true for some that only name it."""
+    if isinstance(value, dict):
+        return any(map(reads_clock, value.values()))
+    if isinstance(value, list):
+        return any(map(reads_clock, value))
+    return isinstance(value, str) and value.startswith(_CLOCK)
 
 
 def bound(let: Any) -> Values | None:

@@ -19,7 +19,7 @@ from pymongo.errors import ServerSelectionTimeoutError
 
 from shadow.errors import ShadowClosed, StoreUnavailable
 from shadow.stores.mongo.drivers import COLLECTION_VERBS
-from shadow.surface.names import NotIterable, check_name, sub_name
+from shadow.surface.names import NotIterable, check_name, not_callable, sub_name
 from shadow.surface.stamping import WRITES
 from shadow.surface.ways_around import (
     CollectionOwner,
@@ -115,7 +115,7 @@ class ForwardedCollection(NotIterable):
         return self._owner.driver_option(name) if given is None else given
 
     def __repr__(self) -> str:
-        return f"ForwardedCollection({self.full_name!r})"
+        return f"{self.__class__.__name__}({self.full_name!r} of a Shadow)"
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not ForwardedCollection:
@@ -123,13 +123,13 @@ class ForwardedCollection(NotIterable):
         return (self._owner, self._name) == (other._owner, other._name)
 
     def __hash__(self) -> int:
-        return hash((id(self._owner), self._name))
+        return hash((self._owner.database, self._name))
 
     def __bool__(self) -> NoReturn:
         raise NotImplementedError("collections do not implement truth value testing: compare with None instead")
 
     def __call__(self, *arguments: Any, **options: Any) -> NoReturn:
-        raise TypeError(f"there is no such verb: {self._name.rpartition('.')[2]!r} (of collection {self._name!r})")
+        raise not_callable(self._name)
 
     def _begin(self, call: Coroutine[Any, Any, Any]) -> Awaitable[Any]:
         return self._owner.begin(call)
@@ -154,7 +154,8 @@ class ForwardedCollection(NotIterable):
         return ForwardedCollection(self._name, self._owner, {**self._options, **asked})
 
     def __getitem__(self, name: str) -> Any:
-        return self._owner.get_collection(sub_name(self._name, name))
+        """A sub-collection, with the options of this one, as in the driver."""
+        return self._owner.get_collection(sub_name(self._name, name), **self._options)
 
     def __getattr__(self, name: str) -> Any:
         """The driver's own attribute, or, as in the driver, a sub-collection."""
@@ -177,7 +178,8 @@ class ForwardedCollection(NotIterable):
         found = getattr(self._own(), name)
         if name in CHANGES:
             entering = entered if hasattr(self._owner.driver_kind(), "get_io_loop") else entered_first
-            found = functools.partial(entering, self._owner, (self._name,), found)
+            # It has the name and the text of the driver's method, for those who look at it.
+            found = functools.update_wrapper(functools.partial(entering, self._owner, (self._name,), found), found)
         elif name in _WRITES_ELSEWHERE:
             found = self._checked(name, found)
         return found if self._owner.needs_mongo() or not callable(found) else _explained(found, self._name)
@@ -185,6 +187,7 @@ class ForwardedCollection(NotIterable):
     def _checked(self, verb: str, call: Callable[..., Any]) -> Callable[..., Any]:
         name = "new_name" if verb == "rename" else "pipeline"
 
+        @functools.wraps(call)
         def checked(*arguments: Any, **options: Any) -> Any:
             given = list(arguments)
             target = first = given[0] if given else options.get(name)
@@ -239,6 +242,7 @@ INSTANCE_ATTRIBUTES: Final = ("delegate", "io_loop")
 def _explained(call: Callable[..., Any], collection: str) -> Callable[..., Any]:
     """Once no configured collection needs MongoDB, it may be gone: the error names the collection that needs it."""
 
+    @functools.wraps(call)
     def explained(*arguments: Any, **options: Any) -> Any:
         made = call(*arguments, **options)
         return _waited(made, collection) if inspect.isawaitable(made) and not hasattr(made, "to_list") else made

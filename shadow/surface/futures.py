@@ -12,7 +12,7 @@ import types
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
-__all__ = ["BegunCalls", "at_once", "begun", "is_motor"]
+__all__ = ["BegunCalls", "at_once", "begun", "driver_kind", "is_motor"]
 
 T = TypeVar("T")
 
@@ -77,12 +77,17 @@ def begun(owner: Any, call: Coroutine[Any, Any, T]) -> Awaitable[T]:
     return call if begin is None else begin(call)
 
 
-def is_motor(collection: Any) -> bool:
-    """Whether a configured collection stands for one of Motor's."""
+def driver_kind(collection: Any) -> type[Any] | None:
+    """The class of the driver's collections whose collection, or database, is replaced; None: of no driver."""
     handle = getattr(collection, "_handle", None)
     handle = getattr(collection, "_owner", None) if handle is None else handle
-    kind = getattr(handle, "driver_kind", None)
-    return kind is not None and hasattr(kind(), "get_io_loop")
+    kind: Callable[[], type[Any]] | None = getattr(handle, "driver_kind", None)
+    return None if kind is None else kind()
+
+
+def is_motor(collection: Any) -> bool:
+    """Whether a configured collection stands for one of Motor's."""
+    return hasattr(driver_kind(collection), "get_io_loop")
 
 
 def at_once(method: Callable[..., Coroutine[Any, Any, Any]]) -> Any:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from pymongo.errors import InvalidName
 
-__all__ = ["NotIterable", "check_name", "sub_name"]
+__all__ = ["NotIterable", "check_name", "not_callable", "sub_name"]
 
 
 class NotIterable:
@@ -33,6 +33,12 @@ def check_name(name: Any) -> None:
         raise InvalidName(f"collection names must not start or end with '.': {name!r}")
     if "\x00" in name:
         raise InvalidName("collection names must not contain the null character")
+
+
+def not_callable(name: str) -> TypeError:
+    """For a call of a collection, which is what a misspelt verb becomes."""
+    verb = name.rpartition(".")[2]
+    return TypeError(f"{verb!r} is a collection here ({name!r}) and not callable: no such method exists")
 
 
 def sub_name(name: str, sub: Any) -> str:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any
 
 from pymongo.errors import BulkWriteError, OperationFailure, WriteConcernError, WriteError
 from pymongo.results import DeleteResult, UpdateResult
 
 from shadow.compare.equality import same_after
 from shadow.model.operation import Applied
-from shadow.model.outcome import TRANSIENT, Outcome, classify
+from shadow.model.outcome import Outcome, classify
 from shadow.model.version import Document
 from shadow.mongoql import cached_update
 from shadow.mongoql.failures import UnknownOperator
 from shadow.mongoql.references import with_references
+from shadow.stores.mongo.refusals import is_of_write
 
 __all__ = [
     "BulkTally",
@@ -29,11 +30,6 @@ __all__ = [
     "show_values",
     "updated",
 ]
-
-_NOT_OF_THE_WRITE: Final = frozenset({13, 18, 59, 72, 115})
-"""Codes of a command that the server did not run at all (Unauthorized, AuthenticationFailed, CommandNotFound,
-InvalidOptions, CommandNotSupported; MongoDB's error_codes.yml)."""
-
 
 Present = Callable[[Document], Any]
 """Shows a canonical document in the types of the application's codec options."""
@@ -65,7 +61,7 @@ def as_write(present: Present) -> Iterator[None]:
     except OperationFailure as error:
         show_values(error, present)
         refused = type(error) in (OperationFailure, UnknownOperator) and classify(error) is Outcome.REFUSED
-        if not refused or error.has_error_label(TRANSIENT) or error.code in _NOT_OF_THE_WRITE:
+        if not refused or not is_of_write(error):
             raise
         text = _text(error)
         raise WriteError(text, error.code, {"index": 0, "code": error.code, "errmsg": text}) from error

@@ -6,6 +6,7 @@ when the call is made, and nothing of it is kept.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 from collections.abc import Awaitable, Coroutine, Mapping, MutableMapping, Sequence
@@ -19,6 +20,8 @@ from pymongo.write_concern import WriteConcern
 from shadow.errors import UnsupportedOperation
 from shadow.model.operation import Verb
 from shadow.model.schema import CollectionSpec
+from shadow.model.values import CANONICAL, normalise, normalise_value
+from shadow.mongoql.outputs import output_of
 from shadow.routes.forwarder import Forwarder, Passage
 from shadow.stores.mongo.drivers import COLLECTION_VERBS
 from shadow.surface import indexes
@@ -26,12 +29,14 @@ from shadow.surface.arguments import Arguments
 from shadow.surface.collection import Collection, Handle
 from shadow.surface.cursor import DocumentCursor
 from shadow.surface.forwarded import INSTANCE_ATTRIBUTES
-from shadow.surface.futures import at_once
+from shadow.surface.futures import at_once, is_motor
+from shadow.surface.names import not_callable, sub_name
 from shadow.surface.options import RequestedConcerns
+from shadow.surface.outputs import Writer, check_no_transaction, sent_to_mongo
 from shadow.surface.routed_cursor import RoutedAnswer, RoutedCursor
 from shadow.surface.server_reads import ServerReads
 from shadow.surface.sessions import in_session, without_session
-from shadow.surface.stamping import READS, WRITES, Stamping, is_stamp
+from shadow.surface.stamping import READS, WRITES, Stamping, hidden_in, is_stamp
 from shadow.surface.ways_around import CollectionOwner, checked_pipeline, refuse_past, target_of
 
 __all__ = ["RoutedCollection", "RoutedHandle"]
@@ -98,6 +103,16 @@ class RoutedCollection(ServerReads):
     @__class__.setter
     def __class__(self, kind: Any) -> NoReturn:
         raise TypeError("__class__ cannot be assigned")
+
+    def __getitem__(self, name: str) -> Any:
+        """A sub-collection, with the options of this one, as in the driver."""
+        return self._handle.get_collection(sub_name(self._name, name), **self._asked)
+
+    def __repr__(self) -> str:
+        return f"{self.__class__.__name__}({self.full_name!r} of a Shadow)"
+
+    def __call__(self, *arguments: Any, **options: Any) -> NoReturn:
+        raise not_callable(self._name)
 
     # --- the path of a call -------------------------------------------------------------------------------------
 
@@ -222,12 +237,13 @@ class RoutedCollection(ServerReads):
 
     def aggregate(self, pipeline: Any, *arguments: Any, **options: Any) -> Any:
         """A cursor over the result of a pipeline. May be awaited first, as with PyMongo's own client, or not."""
+        target = target_of(pipeline, self._handle.name)
+        if target is not None:
+            return DocumentCursor(self, lambda: self._put_out(pipeline, target, arguments, options), _as_is)
         if self._handle.expected(self._name) is Passage.VERSIONED:
             self._check_concerns()
             return self._versioned("aggregate", (pipeline, *arguments), options)
         checked = checked_pipeline(self._handle, pipeline)
-        if target_of(pipeline, self._handle.name) is not None:
-            return DocumentCursor(self, lambda: self._written_elsewhere(pipeline, arguments, options), _as_is)
 
         def make(passage: Passage) -> Any:
             if passage is Passage.VERSIONED:
@@ -247,13 +263,61 @@ class RoutedCollection(ServerReads):
     def _reserved_of(self, name: str) -> str | None:
         return None if self._handle.is_forwarded(name) else self._handle.reserved_of(name)
 
-    async def _written_elsewhere(
-        self, pipeline: Any, arguments: Sequence[Any], options: Mapping[str, Any]
+    async def _put_out(
+        self, pipeline: Any, target: str, arguments: Sequence[Any], options: Mapping[str, Any]
     ) -> list[Any]:
-        """A pipeline that ends in `$out` or `$merge`, as a write to its target."""
-        passage, target = await self._passage(), target_of(pipeline, self._handle.name)
-        if passage is Passage.VERSIONED:
-            return list(await self._versioned("aggregate", (pipeline, *arguments), options).to_list())
+        """A pipeline that ends in `$out` or `$merge`, as a write to `target`, a collection of this database; "" for one
+        of another."""
+        passage, handle = await self._passage(), self._handle
+        routed = target in handle.configured() and not handle.is_forwarded(target)
+        if passage is not Passage.VERSIONED and not routed:
+            return await self._written_elsewhere(passage, pipeline, target, arguments, options)
+        session, arguments, options = without_session("aggregate", (pipeline, *arguments), options)
+        stage = normalise_value(pipeline[-1], self._options)
+        check_no_transaction(session, next(iter(stage)))
+        output, given = output_of(stage, handle.name), {} if session is None else {"session": session}
+        rest = (list(pipeline[:-1]), *arguments[1:])
+        if routed:
+            writer = Writer(handle.get_collection(target).with_options(codec_options=CANONICAL), given)
+            await writer.check(output)
+            await writer.write(output, await self._computed(rest, {**options, **given}))
+        elif handle.is_on_mongo(self._name):
+            await self._ended_by_mongo(pipeline, target, arguments, {**options, **given})
+        else:
+            if not handle.needs_mongo():
+                raise UnsupportedOperation(
+                    output.name, f"{output.collection!r} is on MongoDB, which no configured collection needs any more"
+                )
+            found = await self._computed(rest, {**options, **given})
+            send = functools.partial(sent_to_mongo, handle.driver(), stage, output, found)
+            await handle.gated(target, f"aggregate into {target!r}", send)
+        return []
+
+    async def _computed(self, arguments: Sequence[Any], options: Mapping[str, Any]) -> list[Any]:
+        """The primary's result, with its values as they are stored."""
+        plain = self.with_options(codec_options=CANONICAL)
+        return list(await plain.aggregate(*arguments, **options).to_list(None))
+
+    async def _ended_by_mongo(
+        self, pipeline: Any, target: str, arguments: Sequence[Any], options: Mapping[str, Any]
+    ) -> None:
+        """MongoDB computes the result and writes it, without versions."""
+        checked_pipeline(self._handle, pipeline)
+        self._take.unreserved("pipeline", normalise({"": list(pipeline)}, self._options))
+        shown = self._router.shown(self._name, pipeline)
+        hidden = hidden_in(shown, self._spec.reserved, self._reserved_of)
+
+        async def call() -> None:
+            made = self._own().aggregate(hidden, *arguments[1:], **options)
+            made = await made if inspect.isawaitable(made) else made
+            await made.to_list(None)
+
+        await self._handle.gated(target, f"aggregate into {target!r}", call)
+
+    async def _written_elsewhere(
+        self, passage: Passage, pipeline: Any, target: str, arguments: Sequence[Any], options: Mapping[str, Any]
+    ) -> list[Any]:
+        """The driver's own write to a collection that is on MongoDB alone, as this one is."""
         given: Mapping[str, Any] = {"pipeline": checked_pipeline(self._handle, pipeline), **options}
         if passage is Passage.STAMPED:
             given, arguments = self._stamping().read("aggregate", (pipeline, *arguments), options)[1], ()
@@ -264,7 +328,7 @@ class RoutedCollection(ServerReads):
             made = await made if inspect.isawaitable(made) else made
             return list(await made.to_list(None))
 
-        return list(await self._handle.gated(target or "", f"aggregate into {target!r}", call))
+        return list(await self._handle.gated(target, f"aggregate into {target!r}", call))
 
     def list_indexes(self, *arguments: Any, **options: Any) -> Any:
         """A cursor over the indexes: while only MongoDB is written, MongoDB's indexes."""
@@ -343,6 +407,10 @@ class RoutedCollection(ServerReads):
         if name.startswith("_"):
             return super().__getattr__(name)
         is_own = self._handle.expected(self._name) is Passage.OWN
+        if name == "get_io_loop" and is_motor(self):
+            return asyncio.get_running_loop
+        if name in _SEARCH and (is_own or self._handle.is_on_mongo(self._name)):
+            return getattr(self._own(), name)
         has_it = hasattr(self._handle.driver_kind(), name) or name in INSTANCE_ATTRIBUTES
         if not has_it and (is_own or name not in _OF_A_DRIVER):
             return self[name]
@@ -350,10 +418,11 @@ class RoutedCollection(ServerReads):
             return super().__getattr__(name)
         return getattr(self._own(), name)
 
-    def __call__(self, *arguments: Any, **options: Any) -> NoReturn:
-        raise TypeError(f"there is no such verb: {self._name.rpartition('.')[2]!r} (of collection {self._name!r})")
 
-
+_SEARCH: Final = frozenset({
+    "create_search_index", "create_search_indexes", "drop_search_index", "list_search_indexes", "update_search_index",
+})  # fmt: skip
+"""Verbs of Atlas's own indexes, which neither hold documents nor change any."""
 _OF_A_DRIVER: Final = COLLECTION_VERBS | {"get_io_loop", "wrap"}
 """Attributes of one of the drivers' collections: over two stores none becomes a sub-collection, whichever it is."""
 _SAME_KEYS: Final = 85

@@ -13,13 +13,13 @@ from shadow.model.operation import Verb
 from shadow.model.outcome import Outcome, classify
 from shadow.model.phase import StoreName
 from shadow.routes.forwarder import Passage
-from shadow.surface.driver_cursor import no_indexing
-from shadow.surface.futures import at_once, begun
+from shadow.surface.driver_cursor import DriversClass, MotorLoop, no_indexing
+from shadow.surface.futures import at_once, begun, is_motor
 
 __all__ = ["RoutedAnswer", "RoutedCursor"]
 
 
-class RoutedCursor:
+class RoutedCursor(MotorLoop):
     """The cursor of `find`: the driver's own with all of its methods, or that of `Collection`. The choice is made when
     its first document is requested; until then it has the driver's options."""
 
@@ -83,6 +83,24 @@ class RoutedCursor:
         found = await self._first(lambda: self._inner.to_list(*arguments, **options))
         return list(self._collection._all_unstamped(found))
 
+    async def _ready(self) -> bool:
+        return bool(await self._first(lambda: self._inner.fetch_next))
+
+    def _take_ready(self) -> Any:
+        return self._collection._unstamped(self._inner.next_object()) if self._settled else None
+
+    @property
+    def started(self) -> bool:
+        """Motor's: whether a document was requested."""
+        self._of_motor("started")
+        return self._inner is not None and bool(self._inner.started)
+
+    @property
+    def closed(self) -> bool:
+        """Motor's: whether `close` was called."""
+        self._of_motor("closed")
+        return self._inner is not None and bool(self._inner.closed)
+
     async def _first(self, call: Callable[[], Awaitable[Any]]) -> Any:
         if self._settled:
             return await call()
@@ -94,7 +112,7 @@ class RoutedCursor:
     # --- everything else
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
+        if name.startswith("_") and (name.startswith("__") or not self._settled):
             raise AttributeError(name)
         if self._inner is None:
             return functools.partial(self._note, name)
@@ -151,11 +169,17 @@ class RoutedCursor:
 
 
 _ASKING: Final = ("distinct", "explain")
+_OF_MOTOR: Final = frozenset({"closed", "delegate", "each", "fetch_next", "get_io_loop", "next_object", "started"})
+"""What Motor's cursors have and PyMongo's own do not."""
+_BEFORE: Final = frozenset({"address", "cursor_id", "session"})
+"""What is None before there is a cursor."""
 
 
-class RoutedAnswer:
+class RoutedAnswer(DriversClass):
     """A cursor over the result of a command: the driver's own, created when it is awaited or its first document is
     requested."""
+
+    _command = True
 
     def __init__(
         self,
@@ -172,6 +196,7 @@ class RoutedAnswer:
         self._inner: Any = None
         self._asked = False
         self._sizes: list[int] = []
+        self._closed = False
 
     @property
     def collection(self) -> Any:
@@ -224,15 +249,62 @@ class RoutedAnswer:
         self._asked = True
         return await _counted(self._collection, self._verb, call)
 
+    @at_once
+    async def try_next(self) -> Any:
+        """The next document; None if there is none now."""
+        while (found := await self._ask(lambda: self._inner.try_next())) is not None and self._hidden(found):
+            continue
+        return self._collection._unstamped(found)
+
     def __getattr__(self, name: str) -> Any:
-        if name == "fetch_next":  # Motor's
-            return begun(self._collection, self._fetched())
-        if name.startswith("_") or self._inner is None:
+        if name in _OF_MOTOR and is_motor(self._collection):
+            return getattr(self, f"_motors_{name}")()
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if self._inner is None:
+            if name in _BEFORE:
+                return None
             raise AttributeError(name)
         return getattr(self._inner, name)
 
+    def _motors_fetch_next(self) -> Any:
+        return begun(self._collection, self._fetched())
+
     async def _fetched(self) -> bool:
         return bool(await self._ask(lambda: self._inner.fetch_next))
+
+    def _motors_next_object(self) -> Callable[[], Any]:
+        return lambda: None if self._inner is None else self._collection._unstamped(self._inner.next_object())
+
+    def _motors_each(self) -> Callable[[Callable[[Any, Any], Any]], None]:
+        def each(callback: Callable[[Any, Any], Any]) -> None:
+            if not callable(callback):
+                raise TypeError("callback must be a callable")
+            begun(self._collection, self._each(callback))
+
+        return each
+
+    async def _each(self, callback: Callable[[Any, Any], Any]) -> None:
+        try:
+            async for found in self:
+                if callback(found, None) is False:
+                    return
+        except Exception as error:
+            callback(None, error)
+        else:
+            callback(None, None)
+
+    def _motors_get_io_loop(self) -> Callable[[], asyncio.AbstractEventLoop]:
+        return asyncio.get_running_loop
+
+    def _motors_started(self) -> bool:
+        return self._asked
+
+    def _motors_closed(self) -> bool:
+        return self._closed
+
+    def _motors_delegate(self) -> Any:
+        return self if self._inner is None else self._inner.delegate
 
     def batch_size(self, batch_size: int) -> Self:
         """The driver's own."""
@@ -241,6 +313,7 @@ class RoutedAnswer:
 
     @at_once
     async def close(self) -> None:
+        self._closed = True
         if self._inner is not None:
             await self._inner.close()
 

@@ -40,9 +40,16 @@ class CollectionOwner(Protocol):
     def database(self) -> Any:
         """The object that replaces the driver's database object for the application."""
 
+    @property
+    def client(self) -> Any:
+        """The object that replaces the driver's client for the application."""
+
     def driver(self) -> Any:
         """The driver's database object for the running event loop. Raises `ShadowClosed`, and RuntimeError if there is
         no loop and no client was passed in."""
+
+    def given_client(self) -> Any:
+        """The client that was passed in, or None."""
 
     def session_client(self) -> Any:
         """The driver's client that makes the application's sessions, whether or not MongoDB is there."""

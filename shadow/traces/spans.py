@@ -409,15 +409,15 @@ class Traces:
         store: StoreName,
         given: tuple[Sequence[Any], Mapping[str, Any]] = ((), {}),
     ) -> Call | Untraced:
-        """The span of a call, for a `with` block. A call within a call has none of its own. `store`: the primary;
-        `given`: the arguments and options of the call."""
+        """The span of a call, for a `with` block. A call within a call has none of its own. `collection`: "" for the
+        end of a transaction; `store`: the primary; `given`: the arguments and options of the call."""
         maker = self._maker()
         if maker is None or isinstance(scope(), Call):
             return UNTRACED
         attributes = {**_described(verb, collection, database), "db.system.name": _SYSTEMS[store]}
         if self._statements:
             attributes["db.query.text"] = statement(verb, *given)
-        return Call(maker, f"{verb} {collection}", attributes)
+        return Call(maker, f"{verb} {collection}".rstrip(), attributes)
 
     def request(self, store: StoreName, role: Role = Role.PRIMARY) -> Request | Work | Untraced:
         """The span of a request to a store, for a `with` block in a call or in work."""
@@ -470,8 +470,9 @@ class Traces:
 
 
 def _described(operation: str, collection: str, database: str = "") -> dict[str, str]:
-    found = {"db.operation.name": str(operation), "db.collection.name": collection}
-    return {**found, "db.namespace": database} if database else found
+    found = {"db.operation.name": str(operation)}
+    named = {"db.collection.name": collection, "db.namespace": database}
+    return found | {name: value for name, value in named.items() if value}
 
 
 def _sides(store: StoreName, role: Role) -> dict[str, str]:

@@ -463,3 +463,17 @@ async def test_451_given_bounds_fill_every_partition(sides: Sides) -> None:
     theirs, ours = ([(each["p"], each["v"]) for each in side] for side in await sides.both([{"$densify": densify}]))
     assert set(theirs) < set(ours)
     assert {each for each in ours if each[1] >= 20} == {(part, value) for part in "abc" for value in (20, 22, 24)}
+
+
+async def test_470_out_replaces_document_by_document(sides: Sides) -> None:
+    targets = sides.bare.database["others"], sides.shadow["others"]
+    await sides.fill({"_id": 1, "u": 1}, {"_id": 2, "u": 1})
+    for target in targets:
+        await target.create_index("u", unique=True)
+        await target.insert_one({"_id": "old", "u": 0})
+    for side in (sides.bare, sides.shim):
+        with pytest.raises(DuplicateKeyError):
+            await side.aggregate([{"$out": "others"}]).to_list(None)
+    theirs, ours = [await target.find().to_list(None) for target in targets]
+    assert theirs == [{"_id": "old", "u": 0}]
+    assert ours in ([{"_id": 1, "u": 1}], [{"_id": 2, "u": 1}])

@@ -103,6 +103,38 @@ def versions(site: Site) -> dict[Any, Any]:
 # --- a collection that was written to both stores ---------------------------------------------------------------
 
 
+SCHEMAS: Final[tuple[tuple[dict[str, Any], list[int]], ...]] = (
+    ({"maxProperties": 2}, [1]),
+    ({"minProperties": 3}, [2]),
+    ({"properties": {"_id": {}, "n": {}}, "additionalProperties": False}, [1]),
+    ({"patternProperties": {"^[^_n]": {"bsonType": "string"}}, "additionalProperties": False}, []),
+    ({"required": ["s"]}, [2]),
+    ({"not": {"maxProperties": 2}}, [2]),
+    ({"anyOf": [{"maxProperties": 1}, {"minProperties": 3}]}, [2]),
+)
+"""Schemas of whole documents, and the documents of the test that they fit: the version is none of their fields."""
+
+
+async def test_a_schema_in_a_filter_does_not_see_the_version(site: Site, mongo_url: str) -> None:
+    documents = [{"_id": 1, "n": 1}, {"_id": 2, "n": 2, "s": "a"}]
+    await site.was_dual(*documents)
+    async with site.shadow(Phase.OFF) as shadow:
+        await bare(shadow)
+        things, plain = shadow[NAME], site.raw[site.name]["plain"]
+        plain.insert_many([dict(each) for each in documents])
+        assert all(versions(site).values()), "the documents have versions"
+        for schema, fits in SCHEMAS:
+            filter = {"$jsonSchema": schema}
+            expected = [each["_id"] for each in plain.find(filter)]
+            assert expected == fits or schema == SCHEMAS[3][0], (schema, expected)
+            for given in (filter, {"$and": [filter]}, {"$nor": [{"$nor": [filter]}]}):
+                assert [each["_id"] for each in await things.find(given).sort("_id").to_list(None)] == expected, given
+                assert await things.count_documents(given) == len(expected)
+                assert await things.distinct("_id", given) == expected
+            done = await things.update_many(filter, {"$set": {"n": 5}})
+            assert done.matched_count == len(expected)
+
+
 async def test_versions_and_tombstones_stay_hidden(site: Site) -> None:
     await site.was_dual({"_id": 1, "n": 1, "s": "a"}, {"_id": 2, "n": 2, "s": "A"}, {"_id": 3, "n": 2})
     async with site.shadow(Phase.OFF) as shadow:

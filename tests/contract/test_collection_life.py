@@ -54,7 +54,7 @@ REFUSED: Final[dict[str, Call]] = {
     "$where": lambda c: c.find_one({"$where": "true"}),
     "$near": lambda c: c.find_one({"a": {"$near": [0, 0]}}),
     "$text": lambda c: c.count_documents({"$text": {"$search": "x"}}),
-    "$out": lambda c: c.aggregate([{"$out": "other"}]).to_list(None),
+    "$collStats": lambda c: c.aggregate([{"$collStats": {"count": {}}}]).to_list(None),
     "$function": lambda c: c.aggregate([{"$set": {"a": {"$function": {}}}}]).to_list(None),
 }
 

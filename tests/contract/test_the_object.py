@@ -19,6 +19,8 @@ import pytest_asyncio
 from bson.codec_options import CodecOptions
 from bson.son import SON
 from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.asynchronous.command_cursor import AsyncCommandCursor
+from pymongo.asynchronous.cursor import AsyncCursor
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import BulkWriteError, CollectionInvalid, InvalidOperation
 
@@ -99,6 +101,10 @@ async def test_equality_hash_and_names(shadow: Shadow) -> None:
             bool(each)
     with pytest.raises(TypeError):
         shadow["things"].insert_on({})
+    if shadow.admin.settings.collections["things"].phase is not Phase.OFF:
+        with pytest.raises(UnsupportedOperation, match="no such verb"):
+            _ = shadow["things"].delegate
+        assert not hasattr(shadow["things"], "delegate")
     assert "tz" not in repr(shadow)
     assert "codec_options" in repr(view)
 
@@ -252,9 +258,18 @@ async def test_motors_ways_to_read(shadow: Shadow, driver: str) -> None:
         warnings.simplefilter("ignore", DeprecationWarning)
         for cursor in (things.find().sort("_id", 1), things.aggregate([{"$sort": {"_id": 1}}])):
             found = []
+            assert not cursor.started
             while await cursor.fetch_next:
-                found.append(cursor.next_object()["_id"])
-            assert found == [1, 2, 3]
+                found.append(cursor.next_object())
+            assert found == DOCUMENTS
+            assert cursor.started
+            assert not cursor.closed
+            await cursor.close()
+            assert cursor.closed
+        cursor = things.find().sort("_id", -1)
+        assert await cursor.fetch_next
+        assert cursor.rewind() is cursor
+        assert await cursor.to_list(None) == DOCUMENTS[::-1]
     ended, told = asyncio.Event(), []
 
     def each(document: Any, error: Any) -> bool | None:
@@ -268,6 +283,73 @@ async def test_motors_ways_to_read(shadow: Shadow, driver: str) -> None:
     await asyncio.wait_for(ended.wait(), 30)
     await asyncio.sleep(0.05)
     assert told == [1, 2]
+
+
+async def test_a_cursor_is_one_of_the_drivers_and_says_where_it_is(shadow: Shadow, driver: str) -> None:
+    for name in ("things", "others"):
+        found, listed = shadow[name].find(), await awaited(shadow[name].aggregate([]))
+        kinds: Any = (AsyncCursor, AsyncCommandCursor)
+        if driver == "motor":
+            from motor.motor_asyncio import AsyncIOMotorCursor, AsyncIOMotorLatentCommandCursor
+
+            kinds = (AsyncIOMotorCursor, AsyncIOMotorLatentCommandCursor)
+        assert isinstance(found, kinds[0])
+        assert isinstance(listed, kinds[1])
+    cursor = shadow["things"].find()
+    assert repr(cursor).startswith(kinds[0].__name__)
+    assert shadow["others"].insert_one.__name__ == shadow["things"].insert_one.__name__ == "insert_one"
+    assert cursor.cursor_id is None
+    await cursor.next()
+    assert cursor.cursor_id is not None
+    await cursor.to_list(None)
+    assert cursor.cursor_id == 0
+
+
+async def test_what_is_equal_has_one_hash(
+    driver: str, mongo_url: str, dynamodb_local_url: str, tmp_path: Path, fresh_name: str
+) -> None:
+    """The driver says that a client which was passed in, and what it gives, is equal to what stands in for it."""
+    settings = settings_for(tmp_path, mongo_url, dynamodb_local_url, fresh_name, ["things"], driver=driver)
+    given: Any = connect(mongo_url, driver)
+    async with Shadow.from_settings(settings, mongo_client=given) as shadow:
+        own = given[fresh_name]
+        for one, other in (
+            (shadow.client, given),
+            (shadow, own),
+            (shadow["others"], own["others"]),
+            *([(shadow["things"], own["things"])] if driver == "pymongo" else []),  # Motor compares what is under it
+        ):
+            assert one == other
+            assert other == one
+            assert hash(one) == hash(other)
+    await awaited(given.close())
+
+
+async def test_sub_collections_have_the_options_of_their_collection(shadow: Shadow) -> None:
+    aware = CodecOptions[dict[str, Any]](tz_aware=True)
+    for name in ("things", "others"):
+        collection = shadow.get_collection(name, codec_options=aware)
+        assert collection["sub"].codec_options == collection.sub.codec_options == aware
+
+
+async def test_objects_of_the_driver_made_by_hand_do_not_bypass_shadow(shadow: Shadow, driver: str) -> None:
+    session = await awaited(shadow.client.start_session())
+    if driver == "motor":
+        assert session.client is shadow.client
+        await session.end_session()
+        return
+    await session.end_session()
+    database: Any = AsyncDatabase(shadow.client, shadow.name)  # type: ignore[arg-type]
+    for call in (
+        database["things"].insert_one({"_id": 9}),
+        AsyncCollection(shadow, "things").update_one({"_id": 1}, {"$set": {"m": 1}}),  # type: ignore[arg-type]
+        database["things"].find_one({}),
+        database.command("ping"),
+        database.drop_collection("things"),
+    ):
+        with pytest.raises((UnsupportedOperation, InvalidOperation)):
+            await call
+    assert await shadow["things"].find({}, sort=[("_id", 1)]).to_list(None) == DOCUMENTS
 
 
 async def test_a_document_that_is_too_large_is_one_of_the_bulks_errors(shadow: Shadow) -> None:

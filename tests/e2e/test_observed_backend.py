@@ -97,6 +97,13 @@ async def test_the_whole_api_works_over_shadow_and_no_comparison_finds_a_differe
     until(settled, "writes are still under way")
     assert total(backend, "shadow_mismatches_total") == 0
     assert total(backend, "shadow_comparisons_total", 'verdict="match"') > 0
+    status = json.loads(backend.get("/status")[1])
+    timed = {each["shape"]: each for each in status["latency"]["documents"]}
+    assert "insert_one" in timed
+    assert any(shape.startswith("find {") and "ratio" in each for shape, each in timed.items()), timed
+    gates = [each for each in status["verdict"]["gates"] if each["name"] == "fast enough"]
+    assert gates
+    assert all(each["ok"] and "not known" in each["said"] for each in gates)
 
 
 def total(backend: Backend, name: str, label: str = "") -> float:

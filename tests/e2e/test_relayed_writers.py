@@ -15,18 +15,17 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from pymongo import DeleteMany, MongoClient, UpdateMany
-from pymongo.errors import PyMongoError
 
 from shadow import Shadow
 from shadow.control.place import SqlitePlace
 from shadow.control.sqlite import SqliteRecords
-from shadow.embedded.mongod import Mongod
 from shadow.errors import UnsupportedOperation
 from shadow.fleet.health_gates import gates_of
 from tests.support import migration
 from tests.support.bare import bare_writer
 from tests.support.pair import until
 from tests.support.shadows import COLLECTION, Site
+from tests.support.topologies import Standalone
 
 Database = Any
 
@@ -300,20 +299,6 @@ async def test_bare_writers_beside_the_shim_and_a_backfill_leave_both_stores_equ
         assert not await unverified(shadow)
         assert (await migration.verify(shadow, control)).clean
         control.close()
-
-
-class Standalone(Mongod):
-    def command(self) -> list[str]:
-        said = super().command()
-        at = said.index("--replSet")
-        return said[:at] + said[at + 2 :]
-
-    def ready(self) -> bool:
-        try:
-            with MongoClient[dict[str, Any]](self.url, serverSelectionTimeoutMS=1000) as client:
-                return bool(client.admin.command("hello")["isWritablePrimary"])
-        except PyMongoError:
-            return False
 
 
 async def test_without_a_replica_set_it_says_what_to_do_before_anything_is_written(site: Site) -> None:

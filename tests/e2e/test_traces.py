@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from shadow.jobs.backfill import Backfill
 from shadow.jobs.jobs import Jobs
 from shadow.jobs.work import JobPace, Work
 from shadow.traces.spans import ATTRIBUTES
+from tests.support import manual
 from tests.support.traced import Spans, attributes, id_of, scope_of, traced
 
 DRIVERS = ("pymongo", "motor")
@@ -208,6 +211,35 @@ class _ByParentOnly(Sampler):
         return "by parent only"
 
 
+async def test_the_sampler_of_the_manual_keeps_the_work_of_the_calls_that_it_keeps(
+    mongo_url: str, dynamodb_local_url: str, fresh_name: str, tmp_path: Path
+) -> None:
+    """As it stands in the manual: a hundredth of the calls, and all work that they cause."""
+    found = re.search(
+        r"```python\n(from opentelemetry.sdk.trace.sampling import.*?)```", manual.text("metrics"), re.DOTALL
+    )
+    assert found is not None
+    program: dict[str, Any] = {}
+    exec(found[1], program)
+    site = site_of(mongo_url, dynamodb_local_url, fresh_name, tmp_path)
+    with traced(sampler=program["sampler"], instrumented=False) as spans:
+        async with Shadow.from_settings(settings(site)) as shadow:
+            await shadow.prepare()
+            assert await shadow.settled(30)
+            spans.clear()
+            for number in range(600):
+                await shadow["things"].insert_one({"_id": number})
+            assert await shadow.settled(60)
+        calls = [each for each in spans.calls() if each.name == "insert_one things"]
+        works = spans.works("replicate")
+    # By chance 6; none at all, or 60, once in hundreds of runs, or never.
+    assert len(calls) < 60
+    known = {id_of(each) for each in calls}
+    linked = [{link.context.span_id for link in each.links} for each in works]
+    assert set().union(*linked) == known, "the work of each call that is kept"
+    assert all(linked), "and of no other"
+
+
 async def test_a_mismatch_leads_to_its_trace(
     mongo_url: str, dynamodb_local_url: str, fresh_name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -321,3 +353,64 @@ async def test_the_steps_of_a_job_are_linked_to_the_call_that_started_it(
         batches = [each for each in steps if attributes(each)["db.operation.name"] == "batch"]
         assert sum(attributes(each)["db.operation.batch.size"] for each in batches) == 3
         assert {attributes(each)["shadow.job"] for each in batches} == {work.job_id}
+
+
+async def test_the_end_of_a_transaction_has_a_span_and_what_it_made_visible_is_linked_to_it(
+    replica_set_url: str, dynamodb_local_url: str, fresh_name: str, tmp_path: Path
+) -> None:
+    for primary, driver in (("mongo", "motor"), ("mongo", "pymongo"), ("dynamo", "pymongo")):
+        name = f"{fresh_name}{primary}{driver}"
+        chosen = {"primary": primary, "driver": driver}
+        site = site_of(replica_set_url, dynamodb_local_url, name, tmp_path / name, **chosen)
+        with traced() as spans:
+            async with Shadow.from_settings(settings(site)) as shadow:
+                await shadow.prepare()
+                things = shadow["things"]
+                await things.insert_one({"_id": "a", "n": 1})
+                assert await shadow.settled(30)
+                spans.clear()
+                begun = shadow.client.start_session()
+                async with await begun if inspect.isawaitable(begun) else begun as session:
+
+                    async def work(session: Any) -> None:
+                        await things.update_one({"_id": "a"}, {"$inc": {"n": 1}}, session=session)  # noqa: B023
+                        await things.insert_one({"_id": SECRET}, session=session)  # noqa: B023
+
+                    with spans.tracer.start_as_current_span("POST /commit") as request:
+                        await session.with_transaction(work)
+                    with pytest.raises(LookupError):
+                        await session.with_transaction(aborting(things))
+                assert await shadow.settled(30)
+        _check_ends(spans, primary, id_of(request))
+
+
+def aborting(things: Any) -> Any:
+    async def work(session: Any) -> None:
+        await things.delete_one({"_id": "a"}, session=session)
+        raise LookupError
+
+    return work
+
+
+def _check_ends(spans: Spans, primary: str, request: int) -> None:
+    spans.check()
+    ends = {each.name: each for each in spans.calls() if each.name.endswith("_transaction")}
+    assert set(ends) == {"commit_transaction", "abort_transaction"}
+    commit, abort = ends["commit_transaction"], ends["abort_transaction"]
+    assert commit.parent is not None
+    assert commit.parent.span_id == request
+    assert abort.parent is None
+    system = {"mongo": "mongodb", "dynamo": "aws.dynamodb"}[primary]
+    for each in (commit, abort):
+        assert each.status.status_code is not StatusCode.ERROR
+        assert attributes(each) == {"db.operation.name": each.name, "db.system.name": system}
+    (asked,) = spans.requests(commit)
+    assert asked.name == f"commit_transaction on {primary}"
+    assert attributes(asked)["shadow.role"] == "primary"
+    # A buffered transaction that is aborted has sent nothing.
+    assert len(spans.requests(abort)) == (primary == "mongo")
+    if primary == "mongo":
+        assert spans.children(asked)  # of the driver
+    works = spans.works("replicate")
+    assert len(works) == 2
+    assert {link.context.span_id for each in works for link in each.links} == {id_of(commit)}

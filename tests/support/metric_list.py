@@ -54,6 +54,7 @@ def _values() -> dict[tuple[str, str], set[str]]:
         mismatches_by_path={("users", kind, "name"): 1 for kind in Kind},
     )
     metrics = Metrics(["users"], gauges=lambda: gauges)
+    metrics.create_all()
     found: dict[tuple[str, str], set[str]] = {}
     for family in text_string_to_metric_families(metrics.render()[0].decode()):
         name = f"{family.name}_total" if family.type == "counter" else family.name

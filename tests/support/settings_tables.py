@@ -48,6 +48,11 @@ COLLECTION: Final = {
         "the share of reads that this store answers while it is the secondary: see "
         "[percent reads](concepts.md#percent-reads); or a ramp of shares: see [ramps](#ramps)",
     ),
+    "slower": (
+        "a factor",
+        "the 95th percentile of the secondary against the primary's above which the gate `fast enough` is closed; 0: "
+        "switched off",
+    ),
     "indexes": (
         "`[{name, hash, range}]`",
         "global secondary indexes of the table; `hash` is a field, or a list of two to four fields that a filter must "
@@ -75,7 +80,8 @@ COLLECTION: Final = {
     "table": ("", "settings of its table on DynamoDB: see [tables](#tables)"),
 }
 DEFAULTS: Final = {
-    name: COLLECTION[name] for name in ("primary", "phase", "writes", "shadow_reads", "unsupported", "forced", "reads")
+    name: COLLECTION[name]
+    for name in ("primary", "phase", "writes", "shadow_reads", "unsupported", "forced", "reads", "slower")
 }
 RAMP: Final = {
     "ramp": ("`[1%, 5%, 25%, 50%]`", "the shares, rising; the first one comes as soon as the guards hold"),
@@ -197,6 +203,11 @@ OBSERVE: Final = {
     "holdout": (_SHARE, "the holdout: reads that are not shadowed, to measure what shadowing costs"),
     "canary_every": ("seconds", "between two differences that are injected into a collection's answers"),
     "canary_within": ("seconds", "within which one must be found, or the comparison counts as not working"),
+    "metrics": (
+        "",
+        "where metrics are shown: at `/metrics`, by the application's meter of OpenTelemetry, or both: see "
+        "[OpenTelemetry](metrics.md#opentelemetry-and-statsd)",
+    ),
     "traces": (
         "",
         "calls, and the work that they cause, have spans of OpenTelemetry, where the application has configured them",

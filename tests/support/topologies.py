@@ -26,6 +26,7 @@ __all__ = [
     "DEPLOYMENTS",
     "ReplicaSet",
     "SecuredMongod",
+    "Standalone",
     "admit",
     "allow_past_validators",
     "drop",
@@ -122,6 +123,23 @@ class _Member(Mongod):
 _FIRST_ELECTION: Final = 1000
 _FIRST_HEARTBEAT: Final = 200
 """Milliseconds."""
+
+
+class Standalone(Mongod):
+    """A server that belongs to no replica set, as on many a developer's machine: it has no transactions and no change
+    streams."""
+
+    def command(self) -> list[str]:
+        said = super().command()
+        at = said.index("--replSet")
+        return said[:at] + said[at + 2 :]
+
+    def ready(self) -> bool:
+        try:
+            with MongoClient[dict[str, Any]](self.url, serverSelectionTimeoutMS=1000) as client:
+                return bool(client.admin.command("hello")["isWritablePrimary"])
+        except PyMongoError:
+            return False
 
 
 class ReplicaSet(ServerProcess):

@@ -74,7 +74,7 @@ def route(instance: str, primary: str, phase: str, *, on: int = 1) -> dict[str, 
     return {f"shadow_route_info{{{labels}}}": still(on)}
 
 
-MISMATCHES: Final = f'shadow_mismatches_total{{{USERS},verb="find",kind="value"}}'
+MISMATCHES: Final = f'shadow_mismatches_total{{{USERS},kind="value"}}'
 OPEN: Final = f'shadow_journal_open_intents{{{USERS},instance="a"}}'
 REJECTED: Final = 'shadow_config_reloads_total{instance="a",result="rejected"}'
 DISAGREEMENTS: Final = 'shadow_fleet_disagreements{collection="users",instance="a"}'

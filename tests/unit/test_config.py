@@ -14,7 +14,7 @@ import pytest
 import yaml
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from shadow.config import CollectionSettings, MongoSettings, ReadsSettings, Settings, load, parse
+from shadow.config import CollectionSettings, MetricsOutput, MongoSettings, ReadsSettings, Settings, load, parse
 from shadow.config.fields import as_duration
 from shadow.config.hooks import HookSettings
 from shadow.control.place import DynamoPlace, MongoPlace, SqlitePlace
@@ -272,6 +272,7 @@ OTHERS: Final[dict[str, tuple[str, Any]]] = {
     "observe.canary_within": ("20", 20),
     "observe.watch_writers": ("true", True),
     "observe.follow_writers": ("true", True),
+    "observe.metrics": ("both", MetricsOutput.BOTH),
     "observe.traces": ("false", False),
     "observe.trace_statements": ("true", True),
     "admin.token": ("a-token-of-some-length", SecretStr("a-token-of-some-length")),

@@ -37,6 +37,7 @@ def series() -> promql.Series:
     )
     tables, rules = {"users": ["email-index"]}, [("users", "ignore")]
     metrics = Metrics(["users"], tables=tables, rules=rules, gauges=lambda: gauges)
+    metrics.create_all()
     return promql.series_of(metrics.render()[0].decode())
 
 

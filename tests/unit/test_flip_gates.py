@@ -38,6 +38,7 @@ WELL: Final[dict[str, Any]] = {
     "compared": ENOUGH, "shed": 0, "seconds": 3600.0,
     "indexes_known": True, "indexes_lost": [], "not_portable": [],
     "relayed": 0, "last": 0.0, "behind": -1.0, "unrelayed": "",
+    "slower": 3.0, "read_times": ["", ""], "write_times": ["", ""],
 }  # fmt: skip
 COPIED: Final = ("backfill", "complete")
 EQUAL: Final = ("verify", "equal")
@@ -177,6 +178,7 @@ CASES: Final[list[tuple[str, str, Callable[[Place], object]]]] = [
     ("compared", "999 with a verdict", lambda place: (place.forget("member/"), place.process(compared=ENOUGH - 1))),
     ("shed", "nothing was read", lambda place: (place.forget("member/"), place.process(compared=0))),
     ("shed", "at most 10%", lambda place: place.process(shed=ENOUGH)),
+    ("fast enough", "(at most 3 times)", lambda place: place.process(read_times=["9:1000", "19:1000"])),
 ]
 
 

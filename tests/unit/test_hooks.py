@@ -16,7 +16,9 @@ from typing import Any
 
 import pytest
 from bson import ObjectId
+from typer.testing import CliRunner
 
+from shadow.cli import app
 from shadow.compare.diff import Hasher
 from shadow.config import parse
 from shadow.errors import ConfigurationError
@@ -342,3 +344,64 @@ def test_a_hook_that_cannot_work_is_refused_by_field(entry: str, field: str, sai
         parse(f"hooks: [{entry}]", {})
     assert any(fault.field == field and said in fault.expected for fault in caught.value.faults), caught.value.faults
     assert SECRET not in str(caught.value)
+
+
+# --- `shadow hooks send` ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def config(tmp_path: Path, server: Any) -> Path:
+    kept = tmp_path / "kept.json"
+    script = f"import os, sys; open({str(kept)!r}, 'w').write(os.environ['HOOK_EVENT'] + sys.stdin.read())"
+    hooks = [
+        {"name": "pager", "events": ["after_abort"], "url": server.url, "secret": SECRET, "timeout": 20},
+        {"name": "script", "events": ["before_pause"], "command": [sys.executable, "-c", script], "timeout": 20},
+        {"name": "never", "events": ["gate_closed"], "url": "http://127.0.0.1:1/x", "timeout": 20},
+    ]
+    content = {"mongo": {"url": "mongodb://127.0.0.1:1", "database": "none"}, "hooks": hooks}
+    path = tmp_path / "shadow.yaml"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+def run(config: Path, *words: str) -> tuple[int, str]:
+    done = CliRunner().invoke(app, ["hooks", "send", "--config", str(config), *words])
+    return done.exit_code, done.output
+
+
+def test_an_operator_sees_which_hooks_work(config: Path, server: Any, tmp_path: Path) -> None:
+    code, text = run(config, "--json")
+    pager, script, never = json.loads(text)
+    assert code == 1
+    assert (pager["ok"], script["ok"], never["ok"], never["answered"]) == (True, True, False, False)
+    assert (never["said"], never["event"]) == ("ConnectionRefusedError", "test")
+    ((headers, body),) = server.got
+    at = int(headers["X-Shadow-Signature"].partition(",")[0][2:])
+    assert headers["X-Shadow-Signature"] == signature(SECRET, at, body)
+    assert headers["X-Shadow-Event"] == "test"
+    told = json.loads(body)
+    assert (told["event"], told["test"], told["id"]) == ("test", True, headers["X-Shadow-Delivery"])
+    kept = (tmp_path / "kept.json").read_text()
+    assert kept.startswith("test{")
+    assert SECRET not in text
+    assert "token=abc" not in text
+
+
+def test_hooks_are_chosen_by_name_and_by_event(config: Path, server: Any, tmp_path: Path) -> None:
+    server.answer = lambda handler: reply(handler, 403, b"not today")
+    code, text = run(config, "pager")
+    assert code == 1
+    assert "said no" in text
+    assert "not today" in text
+    assert len(server.got) == 1
+    assert run(config, "script")[0] == 0
+    code, text = run(config, "--event", "before_pause", "--json")
+    (only,) = json.loads(text)
+    assert (code, only["hook"], only["event"]) == (0, "script", "before_pause")
+    kept = (tmp_path / "kept.json").read_text()
+    assert kept.startswith("before_pause{")
+    assert json.loads(kept.removeprefix("before_pause"))["test"] is True
+    assert run(config, "--event", "new_finding") == (0, "no hook is configured for it\n")
+    code, text = run(config, "nobody")
+    assert code == 2
+    assert "pager" in text

@@ -125,6 +125,15 @@ def test_the_command_line_gives_one_json_object(running: dict[str, Any]) -> None
     assert (result.exit_code, json.loads(result.output)) == (0, {"indexes": SCANNED})
 
 
+def test_latency_is_asked_for_alone(running: dict[str, Any]) -> None:
+    running["latency"] = {"users": [{"shape": "insert_one", "primary": {"count": 1}, "secondary": {}}]}
+    result = CliRunner().invoke(app, ["status", "--latency", "--json", "--url", running["url"]])
+    assert (result.exit_code, json.loads(result.output)) == (0, {"latency": running["latency"]})
+    del running["latency"]
+    result = CliRunner().invoke(app, ["status", "--latency", "--url", running["url"]])
+    assert (result.exit_code, result.output) == (0, "latency: nothing was asked of both stores yet\n")
+
+
 def test_the_command_line_says_that_nothing_has_scanned(running: dict[str, Any]) -> None:
     running["indexes"] = []
     result = CliRunner().invoke(app, ["status", "--indexes", "--url", running["url"]])

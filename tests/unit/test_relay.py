@@ -21,6 +21,7 @@ from shadow.model import events
 from shadow.model.phase import Phase, Route, StoreName
 from shadow.model.verdict import Bypass, Healing
 from shadow.model.version import ABSENT, Image, Tombstone, Version
+from shadow.observe.metric_row import Component
 from shadow.routes.routes import Routes
 from shadow.stores.memory import MemoryStore
 from shadow.stores.past import HistoryLost, PastPage, PastWrite
@@ -192,6 +193,22 @@ async def test_what_the_stream_cannot_tell_makes_the_collection_unverified(pair:
         reasons = [each.fields["reason"] for each in running.of(events.Noted)]
         assert [reason.partition(":")[0].partition(" ")[0] for reason in reasons] == ["relaying", "dropped", "the"]
         assert "things" in (await pair.journal.stats()).unclean
+
+
+async def test_a_secondary_that_does_not_answer_is_counted_and_the_write_is_left_to_the_journal(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(*_: Any) -> None:
+        raise ConnectionError("no secondary")
+
+    monkeypatch.setattr(pair.secondary, "images", fails)
+    script = Script(([page(1, write("a", certain=False))], None))
+    async with Running(pair, tmp_path, script) as running:
+        await until(lambda: running.relayed == ["changed"])
+        faults = running.of(events.ComponentFailed)
+        assert {(each.part, type(each.error)) for each in faults} == {("relay", ConnectionError)}
+        assert Component("relay") is Component.RELAY, "it has its own count"
+        assert running.relay.status().fault == ""
 
 
 @pytest.mark.parametrize("route", [Route(StoreName.MONGO, Phase.OFF), Route(StoreName.DYNAMO, Phase.SHADOW)])

@@ -21,7 +21,7 @@ def verdict(name: str) -> str:
     return f'shadow_comparisons_total{{collection="users",verb="find",verdict="{name}"}}'
 
 
-MISMATCHES: Final = 'shadow_mismatches_total{collection="users",verb="find",kind="value"}'
+MISMATCHES: Final = 'shadow_mismatches_total{collection="users",kind="value"}'
 WORKING: Final = 'shadow_comparison_working{collection="users"}'
 PAST: Final = 'shadow_out_of_band_writes_total{collection="users",kind="changed"}'
 FLIPS: Final = 'shadow_flips_total{collection="users",result="done"}'

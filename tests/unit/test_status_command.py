@@ -14,6 +14,16 @@ from shadow.model.phase import Phase, StoreName
 Show = Callable[..., list[str]]
 NAMES = ("users", "generated_content", "accounts_by_organisation", "the_name_of_a_collection_that_is_far_too_long")
 FIGURE = "12 found in the last hour, of which every single one is to be read here to its very last word"
+LONG = "find {organisation_id: $eq, state: $in, updated_at: $gte $lt} sort -updated_at limit skip"
+SHAPES = [
+    {
+        "shape": LONG,
+        "primary": {"count": 123_456_789, "p50": 0.0009, "p95": 0.0123, "p99": 9.4},
+        "secondary": {"count": 5, "p50": 0.123, "p95": 9.4, "p99": 9.4},
+        "ratio": {"p50": 136.67, "p95": 764.2, "p99": 1.0},
+    },
+    {"shape": "insert_one", "primary": {"count": 3, "p50": 0.1, "p95": 0.1, "p99": 0.1}, "secondary": {}},
+]
 
 
 @pytest.fixture
@@ -31,6 +41,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
         {},
         JournalStatus(open=dict.fromkeys(NAMES, 12_345), deferred={"users": 3}, refused={"users": 2}),
         totals=totals,
+        latency=dict.fromkeys(NAMES, SHAPES),
         readiness=Readiness(tuple(gates)),
     )
 
@@ -62,3 +73,17 @@ def test_details_and_gates_show_everything_whole(shown: Show) -> None:
     text = "\n".join(shown(every_gate=True))
     assert "…" not in text
     assert all(word in text for word in FIGURE.split())
+
+
+def test_store_against_store_fits_and_nothing_is_cut(shown: Show) -> None:
+    lines = shown(details=True)
+    start = next(number for number, line in enumerate(lines) if "dynamo is the primary" in line)
+    assert max(map(len, lines[start:])) <= 80
+    text = "\n".join(lines[start:])
+    assert "…" not in text
+    assert LONG.replace(" ", "") in "".join(line[:24].strip() for line in lines[start:]).replace(" ", "")
+    (line,) = [each for each in lines[start : start + 10] if "764.2x" in each]
+    assert "123457k" in line
+    assert line.split()[-7:] == ["0.90", "12.3", "9400", "123", "9400", "9400", "764.2x"]
+    (line,) = [each for each in lines[start : start + 10] if "insert_one" in each]
+    assert line.split()[-3:] == ["100", "-", "-"]

@@ -9,6 +9,7 @@ from typing import Any, Final
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.asynchronous.command_cursor import AsyncCommandCursor
 from pymongo.asynchronous.cursor import AsyncCursor
 from pymongo.asynchronous.database import AsyncDatabase
 
@@ -18,6 +19,7 @@ __all__ = [
     "client_class",
     "collection_class",
     "connect",
+    "cursor_class",
     "database_class",
     "driver_of",
     "in_progress",
@@ -75,6 +77,16 @@ def client_class(collections: type[Any]) -> type[Any]:
     from motor.motor_asyncio import AsyncIOMotorClient
 
     return AsyncIOMotorClient
+
+
+def cursor_class(collections: type[Any], *, command: bool) -> type[Any]:
+    """The class of the cursors of collections of a class; `command`: of those over the answer of a command, as
+    `aggregate` gives them."""
+    if collections is AsyncCollection:
+        return AsyncCommandCursor if command else AsyncCursor
+    from motor.motor_asyncio import AsyncIOMotorCursor, AsyncIOMotorLatentCommandCursor
+
+    return AsyncIOMotorLatentCommandCursor if command else AsyncIOMotorCursor
 
 
 COLLECTION_VERBS: Final = frozenset(name for name in dir(AsyncCollection) if not name.startswith("_"))

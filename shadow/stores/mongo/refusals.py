@@ -18,11 +18,14 @@ from shadow.model.outcome import TRANSIENT, Outcome, classify, marked
 from shadow.model.version import Document
 from shadow.stores.mongo.bytes import plain_errors
 
-__all__ = ["done", "in_one_batch", "is_of_id", "refusing", "write_concern_error", "write_error"]
+__all__ = ["done", "in_one_batch", "is_of_id", "is_of_write", "refusing", "write_concern_error", "write_error"]
 
 _NOT_OF_THE_WRITE: Final = frozenset({13, 18, 59, 72, 115})
 """Codes of a command that the server did not run at all (Unauthorized, AuthenticationFailed, CommandNotFound,
 InvalidOptions, CommandNotSupported; MongoDB's error_codes.yml)."""
+_ILLEGAL: Final = 20
+_NO_TRANSACTIONS: Final = "Transaction numbers are only allowed"
+"""IllegalOperation, from a server that belongs to no replica set."""
 
 _BATCH_COUNT: Final = 50_000
 _BATCH_BYTES: Final = 24_000_000
@@ -37,12 +40,18 @@ async def refusing(call: Awaitable[Any]) -> Any:
         with plain_errors():
             return await call
     except OperationFailure as error:
-        of_the_write = type(error) is OperationFailure and error.code not in _NOT_OF_THE_WRITE
-        of_the_write &= not error.has_error_label(TRANSIENT)  # it is of the transaction
+        of_the_write = type(error) is OperationFailure and is_of_write(error)
         if not of_the_write or classify(error) is not Outcome.REFUSED:
             raise
         details = dict(error.details or {})
         raise WriteError(str(details.get("errmsg", "refused")), error.code, details) from error
+
+
+def is_of_write(error: OperationFailure) -> bool:
+    """Whether the server has refused one of a command's writes, and not the command, its user or its transaction."""
+    if error.code == _ILLEGAL and _NO_TRANSACTIONS in str((error.details or {}).get("errmsg", error)):
+        return False
+    return error.code not in _NOT_OF_THE_WRITE and not error.has_error_label(TRANSIENT)
 
 
 @contextmanager
