@@ -107,6 +107,8 @@ def _text(error: OperationFailure) -> str:
 def is_modified(applied: Applied) -> bool:
     """Whether a change of an existing document modified it. The version moves with every change, so the documents
     decide."""
+    if applied.modified is not None:
+        return applied.rewritten or applied.modified
     if applied.pre.document is None or applied.post.document is None:
         return False
     return applied.rewritten or not same_after(applied.pre.document, applied.post.document)
