@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import functools
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -274,7 +275,9 @@ class Workload:
         process.note(f"asks {verb} {[(each.key, mark_of(each)[-4:]) for each in changes]}")
         router = process.router
         try:
-            results = await router._shielded(router._change_many(COLLECTION, verb, changes))
+            with router._work.held() as hold:
+                work = functools.partial(router._change_many, COLLECTION, verb, changes)
+                results = await router._running.answered(work, hold)
         except SecondaryWriteError:
             return
         except Exception as error:

@@ -538,6 +538,9 @@ class World:
         now = process.now() if isinstance(process, Process) else self.loop.time()
         return f"{int(now * 1000):012x}{self.rng.getrandbits(24):06x}{next(self._ids):06x}"
 
+    def fresh_ids(self, count: int) -> list[str]:
+        return [self.fresh_id() for _ in range(count)]
+
     @contextlib.contextmanager
     def patched(self) -> Iterator[None]:
         """Clock, chance and ids of the modules under test become the run's own."""
@@ -546,6 +549,7 @@ class World:
             time: SimulatedClock(self.loop),
             random: self.rng,
             original: self.fresh_id,
+            version.fresh_ids: self.fresh_ids,
             steady: self.loop.time,
         }
         places = [
