@@ -80,7 +80,9 @@ def _refuse(verb: str) -> NoReturn:
     if verb in ("create_index", "create_indexes"):
         raise UnsupportedOperation(f"{verb}(session=...)", "an index is no part of a transaction on two stores")
     text = f"Cannot run {verb!r} in a multi-document transaction."
-    raise OperationFailure(text, _NOT_IN_TRANSACTION, {"ok": 0.0, "code": _NOT_IN_TRANSACTION, "errmsg": text})
+    raise OperationFailure(text, _NOT_IN_TRANSACTION, {
+        "ok": 0.0, "code": _NOT_IN_TRANSACTION, "codeName": "OperationNotSupportedInTransaction", "errmsg": text
+    })  # fmt: skip
 
 
 class SessionHandle:
