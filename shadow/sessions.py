@@ -74,6 +74,12 @@ class _Watched:
     transaction: Transaction | None = None
 
 
+def _below(thing: Any) -> Any:
+    """Motor's sessions and clients are made of PyMongo's own. The client that a session of Motor names is the one that
+    stands in for Motor's."""
+    return vars(thing).get("delegate", thing)
+
+
 class Sessions:
     """One for each event loop."""
 
@@ -98,7 +104,7 @@ class Sessions:
         if session.has_ended:
             raise InvalidOperation("Cannot use ended session")
         store = self._context.stores[StoreName.MONGO]
-        if isinstance(store, HasDriver) and session.client is not store.client:
+        if isinstance(store, HasDriver) and _below(session).client is not _below(store.client):
             raise InvalidOperation(f"Can only use session with the {type(store.client).__name__} that started it")
 
     def _transaction(self, session: Any) -> Transaction:
